@@ -6,7 +6,7 @@ from typing import Any
 from dash import html
 
 from dashboard.atlas.view import atlas_view
-from dashboard.components.evidence import as_table, number
+from dashboard.components.evidence import as_table, number, percent
 from dashboard.components.frame import graph, guarded, panel, quiet_link, stat
 from dashboard.components.pages import atlas_href
 from dashboard.dynamics import data as view
@@ -151,8 +151,8 @@ def _one(
 def _shares_panel(workspace: Workspace, manifest: Manifest, run: view.Run, which: str, colours: Theme) -> html.Section:
     keys = run.found.get("keys" if which == "logits" else "embedding_keys") or []
     p = _modulus(manifest)
-    null = {"logits": f"in random logits each has about {1 / p**2:.2%}" if p else "",
-            "embedding": f"an even share is {2 / (p - 1):.1%}" if p else ""}[which]  # fmt: skip
+    null = {"logits": f"in random logits each has about {percent(1 / p**2)}" if p else "",
+            "embedding": f"an even share is {percent(2 / (p - 1))}" if p else ""}[which]  # fmt: skip
     found = f"key frequencies {', '.join(map(str, keys))}" if keys else "no frequency dominates at the end"
 
     def body() -> list[Any]:
@@ -226,8 +226,8 @@ def _modulus(manifest: Manifest) -> int | None:
 
 
 def _epoch(value: Any) -> str:
-    return f"{value:,.0f}" if isinstance(value, int | float) else "never"
+    return number(value) if isinstance(value, int | float) else "never"
 
 
 def _percent(value: Any) -> str:
-    return f"{value:.0%}" if isinstance(value, int | float) else "a part"
+    return percent(value) if isinstance(value, int | float) else "a part"

@@ -33,7 +33,7 @@ def lead(manifest: Manifest) -> str:
 def outcome(run: view.Run) -> tuple[str, str]:
     """Return the outcome of a seed, in two words and in a line."""
     losses = [each["loss"] for each in run.found["runs"] if isinstance(each.get("loss"), int | float)]
-    about = f"loss {max(losses):.2f} to {min(losses):.2f}" if losses else "no loss"
+    about = f"loss {number(max(losses))} to {number(min(losses))}" if losses else "no loss"
     return f"{len(run.found['runs'])} sizes", about
 
 

@@ -143,7 +143,7 @@ def _choice(artefact: Manifest, found: view.WordList) -> Choice:
     order = found.order
     p = [value for value in (order.get("p_circular"), order.get("p_linear")) if isinstance(value, int | float)]
     about = f"{len(found.words)} words {_where(found.hook_point)}"
-    about += f" · p {min(p):.2g}" if p else ""
+    about += f" · p {number(min(p))}" if p else ""
     outcome = _OUTCOMES.get(found.verdict, found.verdict)
     return Choice(found.name, outcome, about, geometry_href(artefact_key(artefact), list=found.name))
 
@@ -214,7 +214,7 @@ def _measures(workspace: Workspace, manifest: Manifest) -> html.Section:
     def body() -> list[Any]:
         path = workspace.table_path("space", manifest.name, "spaces")
         rows = workspace.query("select * from s limit 500", s=path).to_pylist()
-        cells = [[visible(row["space"]), f"{row['n']:,}", str(row["d"]), *_values(row, _MEASURES)] for row in rows]
+        cells = [[visible(row["space"]), number(row["n"]), number(row["d"]), *_values(row, _MEASURES)] for row in rows]
         return [_table([("space", ""), ("points", ""), ("width", ""), *((m[2], m[3]) for m in _MEASURES)], cells)]
 
     return guarded("Spaces", body, note="each number with its null in brackets: isotropic points for the spectrum, "
@@ -241,7 +241,7 @@ def _spectra(workspace: Workspace, manifest: Manifest, colours: Theme) -> html.S
 
 def _relations(manifest: Manifest) -> html.Section:
     found = manifest.summary.get("relations") or {}
-    rows = [[name, f"{each['accuracy']:.2f}", f"{each['null']:.2f}", f"{each['n']:,}"] for name, each in found.items()]
+    rows = [[name, *(number(each[key]) for key in ("accuracy", "null", "n"))] for name, each in found.items()]
     head = [
         ("relation", ""),
         ("accuracy", "fraction of analogies whose expected word comes first, variants left out"),

@@ -4,7 +4,7 @@ from typing import Any
 
 from dash import html
 
-from dashboard.components.evidence import as_table, known, number
+from dashboard.components.evidence import as_table, known, number, percent
 from dashboard.components.frame import graph, guarded, panel
 from dashboard.figures.geometry import (
     along_figure,
@@ -25,8 +25,8 @@ def verdict_panel(found: WordList, actions: list[Any]) -> html.Section:
     """Return the verdict, its reason, and every number behind it."""
     order = found.order
     rows = [
-        ("as a circle", f"RSA {_rsa(order.get('circular'))}, p {p_text(order.get('p_circular'))}"),
-        ("as a line", f"RSA {_rsa(order.get('linear'))}, p {p_text(order.get('p_linear'))}"),
+        ("as a circle", f"RSA {p_text(order.get('circular'))}, p {p_text(order.get('p_circular'))}"),
+        ("as a line", f"RSA {p_text(order.get('linear'))}, p {p_text(order.get('p_linear'))}"),
         ("significance", _counts(order)),
         ("closed or open", _closing(order)),
         ("first to last", _gap(order)),
@@ -178,7 +178,7 @@ def rotation_panel(found: WordList, colours: Theme) -> html.Section:
     note = (
         f"at {visible(str(sweep.get('hook_point')), 60)}. Rotation {verb} the answer: {_signed(sweep.get('overall'))} "
         f"nats ({_signed(sweep.get('overall_low'))} to {_signed(sweep.get('overall_high'))}), random directions at "
-        f"most {_signed(sweep.get('random_high'))}{along}. Without rotation {_percent(sweep.get('baseline'))} of "
+        f"most {_signed(sweep.get('random_high'))}{along}. Without rotation {share_text(sweep.get('baseline'))} of "
         f"{known(sweep.get('n_prompts'))} prompts are answered correctly, by chance {_chance(sweep.get('n_items'))}"
     )
 
@@ -205,8 +205,8 @@ def _counts(order: dict[str, Any]) -> str:
 
 def _closing(order: dict[str, Any]) -> str:
     return (
-        f"of simulated horseshoes {_percent(order.get('p_open'))} look as closed, of simulated circles "
-        f"{_percent(order.get('p_closed'))} as open"
+        f"of simulated horseshoes {share_text(order.get('p_open'))} look as closed, of simulated circles "
+        f"{share_text(order.get('p_closed'))} as open"
     )
 
 
@@ -226,8 +226,8 @@ def _cluster(found: dict[str, Any] | None) -> str:
 
 
 def _plane(found: dict[str, Any]) -> str:
-    null = _percent(found.get("isotropic_share"))
-    return f"{_percent(found.get('share'))} of the variance; the best plane of isotropic points holds {null}"
+    null = share_text(found.get("isotropic_share"))
+    return f"{share_text(found.get('share'))} of the variance; the best plane of isotropic points holds {null}"
 
 
 def _steering_rows(sweep: dict[str, Any]) -> list[dict[str, Any]]:
@@ -261,17 +261,9 @@ def evidence_row(name: str, words: str) -> html.Tr:
     return html.Tr([html.Th(name, scope="row"), html.Td(words, dir="auto")])
 
 
-def _percent(value: Any) -> str:
-    return f"{value:.0%}" if isinstance(value, int | float) else "an unknown share"
-
-
-def _rsa(value: Any) -> str:
-    return f"{value:.3f}".replace("-", "−") if isinstance(value, int | float) else "not known"
-
-
 def p_text(value: Any) -> str:
-    """Return a p-value as text, or that it is not known."""
-    return f"{value:.2g}" if isinstance(value, int | float) else "not known"
+    """Return a p-value, or a correlation, as text, or that it is not known."""
+    return number(value) if isinstance(value, int | float) else "not known"
 
 
 def _signed(value: Any) -> str:
@@ -279,12 +271,12 @@ def _signed(value: Any) -> str:
 
 
 def share_text(value: Any) -> str:
-    """Return a fraction as a percentage with one decimal, or that it is not known."""
-    return f"{value:.1%}" if isinstance(value, int | float) else "an unknown share"
+    """Return a fraction as a percentage, or that it is not known."""
+    return percent(value) if isinstance(value, int | float) else "an unknown share"
 
 
 def _chance(n: Any) -> str:
-    return f"{1 / n:.0%}" if isinstance(n, int) and n else "an unknown share"
+    return percent(1 / n) if isinstance(n, int) and n else "an unknown share"
 
 
 def direction_verdict(found: DirectionView, actions: list[Any]) -> html.Section:

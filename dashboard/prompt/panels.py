@@ -7,11 +7,13 @@ minus the mean over the vocabulary), after the chosen token. Its name and value 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
+from dashboard.components.evidence import number
 from dashboard.components.frame import attempt, attrs, graph, loading, panel, select, stat
 from dashboard.components.live import FeatureShares, LogitShares, PatchEffects, ScoreReasons
 from dashboard.components.pages import current
@@ -24,6 +26,7 @@ from interp.artifacts import Manifest, read_json
 from interp.errors import CorruptError, WorkbenchError
 from interp.workspace import Workspace
 
+_signed = partial(number, signed=True)
 Run = dict[str, Any] | None
 """The prompt that was read, and the visitor who reads it."""
 
@@ -125,7 +128,7 @@ def metric(found: LogitShares | FeatureShares, value: float) -> html.Div:
     """Return the number that every attribution on the page explains, with its name."""
     against = "mean over the vocabulary" if found.contrast is None else f"logit({spaced(found.contrast)})"
     name = f"metric: logit({spaced(found.answer)}) − {against}, after {spaced(found.token)}"
-    return stat(name, f"{value:+.2f}", "in logits, of the unchanged model; above 0 the answer is preferred")
+    return stat(name, _signed(value), "in logits, of the unchanged model; above 0 the answer is preferred")
 
 
 def _shares(found: LogitShares, colours: Theme) -> html.Div:
@@ -167,21 +170,23 @@ def feature_shares(found: FeatureShares, features: str, labels: dict[int, str]) 
     left = found.n_active - len(found.features)
     numbers = [
         metric(found, found.metric),
-        stat("= baseline", f"{found.baseline:+.2f}", f"with all features and the error ablated at {found.hook_point}"),
-        stat("+ all features", f"{found.explained:+.2f}", f"{found.n_active:,} active ones"),
-        stat("+ error", f"{found.error:+.2f}", "effect of the reconstruction error, which no feature explains"),
-        stat("+ remainder", f"{found.gap:+.2f}", "the part that the approximation by gradients misses"),
+        stat("= baseline", _signed(found.baseline), f"with all features and the error ablated at {found.hook_point}"),
+        stat("+ all features", _signed(found.explained), f"{number(found.n_active)} active ones"),
+        stat("+ error", _signed(found.error), "effect of the reconstruction error, which no feature explains"),
+        stat("+ remainder", _signed(found.gap), "the part that the approximation by gradients misses"),
     ]
     lines = [
         feature_line(
             features,
             share.feature,
             labels.get(share.feature, ""),
-            f"{share.effect:+.3f} at {visible(share.token, 12)} ({share.position})",
+            f"{_signed(share.effect)} at {visible(share.token, 12)} ({share.position})",
         )
         for share in found.features
     ]
-    more = [html.P(f"The other {left:,} active features: {rest:+.3f} together.", className="wb-note")] if left else []
+    more = (
+        [html.P(f"The other {left:,} active features: {_signed(rest)} together.", className="wb-note")] if left else []
+    )
     return html.Div([html.Div(numbers, className="wb-stats", dir="auto"), html.Ol(lines, className="wb-lines"), *more])
 
 
@@ -200,10 +205,10 @@ def reasons_panel(found: ScoreReasons, colours: Theme) -> html.Div:
         for j, k in enumerate(found.key_parts)
     ]
     numbers = [
-        stat("attention", f"{found.attention:.3f}"),
+        stat("attention", number(found.attention)),
         stat(
             "score above the other keys",
-            f"{found.relative:+.2f}",
+            _signed(found.relative),
             "before the softmax, minus the mean of the other keys",
         ),
     ]
@@ -413,12 +418,12 @@ def effects(found: PatchEffects, colours: Theme) -> html.Div:
     """Return the numbers, the heat map, and the sentence that says what counts as found."""
     s, by_position = found.summary, bool(found.records and "position" in found.records[0])
     stats = [
-        stat(f"metric: {found.metric}, clean prompt", f"{s['clean_metric']:+.2f}", METRIC),
-        stat("corrupt prompt", f"{s['corrupt_metric']:+.2f}", METRIC),
+        stat(f"metric: {found.metric}, clean prompt", _signed(s["clean_metric"]), METRIC),
+        stat("corrupt prompt", _signed(s["corrupt_metric"]), METRIC),
         stat(
             "beyond the null", f"{s['n_beyond']:,} of {s['n_patches']:,}", "patches with a larger effect than any null"
         ),
-        stat("largest null effect", f"{s['null_largest']:.3g}", str(s["null"])),
+        stat("largest null effect", number(s["null_largest"]), str(s["null"])),
     ]
     tokens = [
         visible(clean, 12) if clean == corrupt else f"{visible(clean, 12)} / {visible(corrupt, 12)}"
@@ -429,7 +434,7 @@ def effects(found: PatchEffects, colours: Theme) -> html.Div:
         f"{found.model}{', in its chat template' if found.chat else ''}, {s['what']}, {s['direction']}, "
         f"{s['n_prompts']:,} pair{'s' * (s['n_prompts'] != 1)} of prompts. A dot marks an effect larger than every "
         f"effect of the null ({s['null']}); the chance of a false one "
-        f"anywhere in the map is at most {s['level']:.2g}."
+        f"anywhere in the map is at most {number(s['level'])}."
     )
     return html.Div(
         [

@@ -79,7 +79,12 @@ def test_the_prompt_page_names_features_behind_an_answer_and_the_error(server, l
     run, answer = {"text": "one two", "model": "m", "features": "demo"}, {"answer": "Paris", "contrast": ""}
     shown = text_of(why._attribute_to_features(1, run, answer, 2))
     assert live.calls[0] == ("feature_shares", "demo: Paris-")
-    for word in ("logit(Paris) − mean over the vocabulary", "+0.38", "effect of the reconstruction error", "35 active"):
+    for word in (
+        "logit(Paris) − mean over the vocabulary",
+        "+0.375",
+        "effect of the reconstruction error",
+        "35 active",
+    ):
         assert word in shown
     assert '"href": "/feature/demo/7"' in shown
     assert "positions 0 to 2, got 9" in text_of(why._attribute_to_features(1, run, answer, 9))
@@ -92,8 +97,8 @@ def test_both_attributions_show_one_metric_with_one_name(server, live):
     shown = [why._attribute(run, answer, 1, "light"), why._attribute_to_features(1, run, answer, 1)]
     first, second = (panel.children[0].children for panel in shown)
     assert text_of(first) == text_of(second[0])
-    baseline, features, error, gap = (float(each.children[0].children) for each in second[1:])
-    assert baseline + features + error + gap == pytest.approx(float(first.children[0].children), abs=0.03)
+    baseline, features, error, gap = (float(each.children[0].children.replace("−", "-")) for each in second[1:])
+    assert baseline + features + error + gap == pytest.approx(float(first.children[0].children), abs=0.02)
 
 
 def test_the_live_model_gives_what_attribution_gives(tmp_path, tiny_model, monkeypatch):
