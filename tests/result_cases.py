@@ -236,6 +236,17 @@ def absorption():
     return saes.measure_absorption({"true": dictionary}, examples, seeds=(0,))["true"]
 
 
+def detected_concepts():
+    """Return concepts that every basis detects."""
+    from interp.statistics import Interval
+    from saes.evaluation.concepts import BASES, ConceptScore, ConceptScores, Detector
+    from saes.evaluation.config import read_concepts
+
+    found = Detector(unit=3, sign=1, threshold=0.5, f1=Interval(1.0, 0.9, 1.0), auroc=Interval(1.0, 0.9, 1.0))
+    each = {"detectors": dict.fromkeys(BASES, found), "null": (0.1, 0.3)}
+    return ConceptScores(scores=tuple(ConceptScore(concept=concept, **each) for concept in read_concepts().concepts))
+
+
 def scaling():
     from saes.evaluation.scaling import Law, ScalingRun
 
@@ -372,6 +383,7 @@ DICTIONARIES = {
         "nearest nearest_random near_copies"),
     "probing": Case(probing, "dictionary k task accuracy low high control selectivity auroc"),
     "absorption": Case(absorption, "name probe_f1 main main_f1 n full fraction"),
+    "concepts of a dictionary": Case(detected_concepts, "concept set class feature threshold f1 f1_low f1_high ..."),
     "scaling of dictionaries": Case(scaling, "name n k seed loss law"),
     "model difference": Case(
         model_difference, "feature kind relative_norm cosine n_fired error_ratio recons_ratio confirmed"),
