@@ -399,22 +399,26 @@ def _concepts(workspace: Workspace, chosen: view.Entry, made: list[Any]) -> Any:
 
 
 def _concept(row: dict[str, Any], tables: str) -> html.Tr:
-    feature, f1, gain = row["feature"], _short(row["f1"]), _short(row.get("steering"))
+    feature, f1, gain = row["feature"], _two(row["f1"]), _two(row.get("steering"))
     others = [
-        html.Td(_short(row[f"{name}_f1"]), title=f"{name} {row[name]}, AUROC {_short(row[f'{name}_auroc'])}")
+        html.Td(_two(row[f"{name}_f1"]), title=f"{name} {row[name]}, AUROC {_two(row[f'{name}_auroc'])}")
         for name in _BASELINES
     ]
     return html.Tr([
         html.Th(row["concept"], scope="row", title=f"set: {row['set']}; class of words: {row['class']}"),
         html.Td(quiet_link(str(feature), feature_href(tables, feature)) if tables else str(feature)),
         html.Td(html.Strong(f1) if row["f1"] >= 0.7 else f1),
-        html.Td(f"{_short(row['f1_low'])} to {_short(row['f1_high'])}"),
-        html.Td(_short(row["auroc"])),
+        html.Td(f"{_two(row['f1_low'])} to {_two(row['f1_high'])}"),
+        html.Td(_two(row["auroc"])),
         *others,
-        html.Td(_short(row["null_f1"]), title=f"95 %: {_short(row['null_f1_low'])} to {_short(row['null_f1_high'])}"),
+        html.Td(_two(row["null_f1"]), title=f"95 %: {_two(row['null_f1_low'])} to {_two(row['null_f1_high'])}"),
         html.Td(html.Strong(gain) if (row.get("steering_p") or 1) <= 0.05 else gain),
         html.Td(str(row.get("search_rank") or "")),
     ])  # fmt: skip
+
+
+def _two(value: Any) -> str:
+    return "" if (found := number(value)) is None else f"{found:.2f}"
 
 
 def _scaling(workspace: Workspace, chosen: view.Entry, scheme: str | None) -> Any:
