@@ -186,21 +186,13 @@ class Loaded:
         return self._dictionaries[key]
 
     def _load(self, loaded: Any, source: str, name: str, config: dict[str, Any]) -> Any:
-        if source == "neurons":
-            from saes.features.sources import neurons_of
+        if source != "sae":
+            from saes.features.sources import open_described
 
-            return neurons_of(loaded, name, sign=config.get("sign", 1))
+            return open_described(self._workspace, f"{source}:{name}", loaded, sign=config.get("sign", 1))[0]
         from interp.models.adapter import weight_hash
         from saes.weights.folder import check_model, load_sae
 
-        if source == "transcoders":
-            from saes.sets.set import open_layer
-
-            layer = open_layer(self._workspace, name)
-            layer.found.check_model(loaded, all_layers=False)
-            return layer
-        if source != "sae":
-            raise ConfigError(f"cannot run {source}:{name}: only features of an SAE, a set or neurons can be run")
         sae = load_sae(self._workspace.path("sae", name))
         check_model(sae, weight_hash(loaded))
         from dashboard.prompt.compute import HookedSAE

@@ -34,8 +34,6 @@ from workbench.terminal import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from interp.artifacts import Manifest
-    from interp.workspace import Workspace
     from saes.circuits.attribution import FeatureAttribution
     from saes.circuits.sites import Prompts
     from saes.kinds.base import SAE
@@ -408,25 +406,11 @@ class Prove(ProofConfig, Writes, Seeded, Threaded, RunsModel):
     allow_other_weights: bool = False
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
-    def _other_dictionary(
-        self, workspace: "Workspace", model: Any, manifest: "Manifest"
-    ) -> "tuple[Any, dict[str, str]]":
-        """Return neurons or the latents of one layer of a set, and the artefacts that they are from."""
-        kind, _, name = str(manifest.config["dictionary"]).partition(":")
-        if kind == "neurons":
-            from saes.features.sources import neurons_of
-
-            return neurons_of(model, name, sign=manifest.config.get("sign", 1)), {}
-        from saes.sets.set import KIND, open_layer
-
-        layer, of = open_layer(workspace, name), name.rpartition(":")[0]
-        layer.found.check_model(model, all_layers=False, allow_other_weights=self.allow_other_weights)
-        return layer, {f"{KIND}/{of}": workspace.manifest(KIND, of).content_hash}
-
     def run(self) -> None:
         from interp.models.loading import load_model
         from saes.features.proof_artefact import save_proof
         from saes.features.schema import check_described
+        from saes.features.sources import open_described
         from workbench.opening import open_saes, parents_of
 
         workspace = self.open_workspace()
@@ -436,16 +420,15 @@ class Prove(ProofConfig, Writes, Seeded, Threaded, RunsModel):
         folder = workspace.path("proof", self.name or slug(f"{self.features}-{self.feature}"))
         self.check_free(folder)
         device, spec = self.use_device(), str(manifest.config["model"])
-        kind, _, name = str(manifest.config["dictionary"]).partition(":")
-        parents: dict[str, str] = {}
-        if kind == "sae":
-            parents = parents_of(workspace, [name])
-            model, [dictionary] = open_saes(
-                workspace, [name], model=spec, allow_other_weights=self.allow_other_weights, device=device
-            )
+        allow, described = self.allow_other_weights, str(manifest.config["dictionary"])
+        if described.startswith("sae:"):
+            names = [described.removeprefix("sae:")]
+            parents = parents_of(workspace, names)
+            model, [dictionary] = open_saes(workspace, names, model=spec, allow_other_weights=allow, device=device)
         else:
-            model = load_model(spec, device=device)
-            dictionary, parents = self._other_dictionary(workspace, model, manifest)
+            model, sign = load_model(spec, device=device), manifest.config.get("sign", 1)
+            how: dict[str, Any] = {"sign": sign, "allow_other_weights": allow}
+            dictionary, parents = open_described(workspace, described, model, **how)
         with bar("proof", "tokens") as progress:
             proof, _ = save_proof(
                 model,
