@@ -22,11 +22,14 @@
 
 # %%
 import numpy as np
+import pandas as pd
 
 from dashboard.figures import plot
 from interp import (
+    AttributionGraph,
     Neurons,
     TraceConfig,
+    Workspace,
     changes_of,
     graph_effects,
     intervene,
@@ -36,6 +39,8 @@ from interp import (
     to_tokens,
     trace,
 )
+from saes import graph_system
+from workbench.demo import DATA
 
 model = load_model("smollm2-135m")
 prompt, other = "The capital of France is", "The capital of Italy is"
@@ -126,9 +131,69 @@ assert np.sign(answer.measured) == np.sign(answer.predicted)
 # %% [markdown]
 # Eight neurons out of 46,080 a token hold the answer up; as many random ones, changed by the same amounts, do not.
 #
+# ## With transcoders, and what untrained ones would have shown
+#
+# A set of transcoders (one for each MLP, trained on three million tokens) has about 32 active latents at a position and layer
+# instead of 1,536 neurons. The graph of the same prompt ships with the package, and so do the latents that it uses.
+
+# %%
+shipped = Workspace(DATA)
+learned = AttributionGraph.load(shipped.path("attribution_graph", "capital-of-France"))
+rows = {"neurons": graph.scores, "transcoders": learned.scores}
+pd.DataFrame(
+    [
+        {"score": score, "units": units, "score of the graph": known[score], "without units": known[f"{score}_floor"],
+         "untrained": known.get(f"{score}_untrained")}
+        for score in ("replacement", "completeness")
+        for units, known in rows.items()
+    ]
+).round(2)  # fmt: skip
+
+# %% [markdown]
+# The untrained set has the same number of latents with random directions of the same lengths. A graph comes out of it as well, as
+# large and as easy to tell stories about; its scores say that hardly any of the influence passes through its latents.
+
+# %%
+assert learned.scores["replacement"] > learned.scores["replacement_untrained"]
+plot(learned, n_edges=250)
+
+# %% [markdown]
+# ### One supernode
+#
+# The latents at *France* that raise *Paris* over *Rome*, as one group: the page *Graph* would call it a supernode.
+
+# %%
+through = graph_effects(learned)
+group = sorted(
+    (
+        i
+        for i, node in enumerate(learned.nodes)
+        if node.kind == "feature" and learned.token_texts[node.position] == " France" and through[i] > 0
+    ),
+    key=lambda i: -through[i],
+)[:12]
+frozen = graph_system(learned, model, shipped)
+for i in group[:6]:
+    print(f"layer {learned.nodes[i].layer:2}  effect {through[i]:+.2f}  {learned.nodes[i].label}")
+for factor in (0.0, -1.0, -2.0):
+    group_changed = intervene(
+        frozen, changes_of(learned, [learned.nodes[i].id for i in group], factor=factor), learned
+    )
+    print(f"activations times {factor:+.0f}: {group_changed.headline()}")
+group_changed.to_frame().head()
+
+# %%
+ablated = intervene(frozen, changes_of(learned, [learned.nodes[i].id for i in group]), learned)
+assert ablated.measured < 0 and ablated.p <= 0.05
+assert group_changed.to_frame().sort_values("after", ascending=False)["token"].iloc[0] != " Paris"
+
+# %% [markdown]
+# A dozen latents carry what the model knows of France to the last position. As many random latents of the same layers, changed by
+# the same amounts, do not move the answer.
+#
 # ## What a graph does not say
 #
-# Why attention looks where it looks is frozen, not explained: `interp.explain_score` takes a head's attention apart. Neurons mean
-# many things at once; a set of transcoders (`workbench train --set NAME`) gives fewer and clearer units, and the same functions take
-# it: `saes.SetReplacement(saes.open_set(workspace, NAME), NAME)`. The page *Graph* of the dashboard draws a graph with everything it
-# links to: `workbench trace smollm2-135m --prompt "..."`.
+# Why attention looks where it looks is frozen, not explained: `interp.explain_score` takes a head's attention apart. The latents
+# that ship are those of four prompts. For others, `workbench trace smollm2-135m --prompt "..."` uses neurons, and
+# `workbench train --set NAME` makes a set (an hour on two cores). The page *Graph* of the dashboard draws a graph with everything it
+# links to.

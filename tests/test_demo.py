@@ -15,10 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from interp import changes_of, graph_effects, intervene, load_model
 from interp.artifacts import KINDS, read_manifest, verify
 from interp.recording.store import Recording
+from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
-from workbench.demo import shipped_artifacts
+from saes import graph_system
+from workbench.demo import SHIPPED_SET, shipped_artifacts
+from workbench.shipped.graphs import PROMPTS
 
 ROOT = Path(__file__).parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(1800)]  # the first test makes the workspace
@@ -59,11 +63,7 @@ def check_whole(folder: Path, expected: set[tuple[str, str]]) -> None:
 
 
 def test_the_demo_unpacks_what_ships_and_adds_a_recording_and_a_proof(demo_workspace):
-    made = {
-        ("recording", "demo"),
-        ("induction_circuit", "induction-smollm2-135m"),
-        ("attribution_graph", "capital-of-France"),
-    }
+    made = {("recording", "demo"), ("induction_circuit", "induction-smollm2-135m")}
     check_whole(demo_workspace, SHIPPED | made)
 
 
@@ -80,14 +80,36 @@ def test_the_demo_proves_the_induction_circuit_of_the_real_model(demo_workspace)
     assert edge.score > 0.5, "one previous-token head carries most of the strongest induction head's score"
 
 
-def test_the_demo_traces_a_prompt_and_its_graph_predicts_the_model(demo_workspace):
-    from interp.tracing.graph import AttributionGraph
-
-    graph = AttributionGraph.load(Workspace(demo_workspace).path("attribution_graph", "capital-of-France"))
+def test_the_trained_demo_traces_a_prompt_and_its_graph_predicts_the_model(trained_workspace):
+    graph = AttributionGraph.load(Workspace(trained_workspace).path("attribution_graph", "capital-of-France"))
     assert graph.targets[0].label == " Paris -  Rome"
     assert graph.settings["residue"] < 1e-4
     assert graph.scores["replacement"] > graph.scores["replacement_floor"] + 0.1
     assert graph.scores["effects"]["spearman_low"] > 0.3
+
+
+@pytest.mark.parametrize("name", sorted(PROMPTS))
+def test_latents_of_a_graph_that_ships_do_in_the_model_what_it_says(demo_workspace, name):
+    workspace = Workspace(demo_workspace)
+    graph = AttributionGraph.load(workspace.path("attribution_graph", name))
+    assert graph.dictionary == SHIPPED_SET
+    assert graph.scores["replacement"] > graph.scores["replacement_untrained"]
+    system = graph_system(graph, load_model("smollm2-135m", device="cpu"), workspace)
+    here = {
+        (int(layer), int(position), int(latent)): float(value)
+        for layer, position, latent, value in zip(
+            system.layer, system.position, system.latent, system.activation, strict=True
+        )
+    }
+    latents = [node for node in graph.nodes if node.kind == "feature"]
+    for node in latents:
+        assert here[node.layer, node.position, node.index] == pytest.approx(node.activation, rel=0.05, abs=0.02)
+    effects = graph_effects(graph)
+    order = sorted((i for i, node in enumerate(graph.nodes) if node.kind == "feature"), key=lambda i: -effects[i])
+    found = intervene(system, changes_of(graph, [graph.nodes[i].id for i in order[:10]]), graph)
+    assert found.measured < 0
+    assert found.predicted < 0
+    assert found.p <= 0.05, found.headline()
 
 
 def test_every_artefact_can_be_traced_to_the_model(trained_workspace):

@@ -122,7 +122,7 @@ REACHED_OTHERWISE = {
     "interp.studies.classical_networks": "public: `interp.studies`, for the notebook on energy",
     "workbench.shipped.build": "`python -m workbench.shipped.build` makes the dictionary that ships",
     "workbench.shipped.graphs": "`python -m workbench.shipped.graphs` makes the graphs that ship",
-    "workbench.shipped.sampled": "`python -m workbench.shipped.sampled` writes the text that the dictionary learns from",
+    "workbench.shipped.sampled": "`python -m workbench.shipped.sampled` writes text to learn from",
     "workbench.shipped.sources": "read by `workbench.shipped.build`",
     "interp.models.sampling": "used by `workbench.shipped.sampled`",
 }

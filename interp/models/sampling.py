@@ -31,7 +31,7 @@ BLOCK = 32
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How documents are sampled."""
+    """Settings of sampling."""
 
     batch_size: int = 64
     """Documents that are written at the same time."""
@@ -76,8 +76,8 @@ def sample_documents(
     """Yield documents in the order in which they end, until there are no openings left.
 
     A document ends with one of the tokens `ends`, or where the cache does. `plain` is a causal language model of
-    transformers with rotary positions (positions count from a document's own first token). Equal seeds give equal documents on one machine. Raises `ConfigError` for an opening that leaves no
-    room.
+    transformers with rotary positions; positions count from a document's own first token. Equal seeds give equal
+    documents on one machine. Raises `ConfigError` for an opening that leaves no room.
     """
     import torch
 

@@ -21,10 +21,23 @@ if TYPE_CHECKING:
 
 
 class SetReplacement:
-    """A set on one prompt; satisfies `interp.tracing.replacement.Replacement`."""
+    """A set on one prompt; satisfies `interp.tracing.replacement.Replacement`.
 
-    def __init__(self, found: TranscoderSet, name: str, *, allow_other_weights: bool = False):
+    With `as_many_as`, another set of the same shape, only the largest activations of each layer count, as many as that
+    set has on the prompt. An untrained set is a null of a trained one only so: with its thresholds, random directions
+    are active several times as often, and more latents take more of the influence.
+    """
+
+    def __init__(
+        self,
+        found: TranscoderSet,
+        name: str,
+        *,
+        as_many_as: TranscoderSet | None = None,
+        allow_other_weights: bool = False,
+    ):
         self.set, self.name, self.cross_layer = found, name, found.cross_layer
+        self._as_many_as = as_many_as
         self.reads_point, self.writes_point = found.reads, found.writes
         self._allow = allow_other_weights
 
@@ -40,7 +53,11 @@ class SetReplacement:
         self._active = []
         for layer, block in enumerate(frozen.blocks):
             position, latent, value = self.set.encode(layer, block.mlp_in)
-            inside = position >= frozen.skip_from
+            inside = (position >= frozen.skip_from).nonzero()[:, 0]
+            if self._as_many_as is not None:
+                other = self._as_many_as.to(frozen.embedding.device).encode(layer, block.mlp_in)
+                n = int((other.positions >= frozen.skip_from).sum())
+                inside = inside[value[inside].topk(min(n, len(inside))).indices.sort().values]
             self._active.append(Active(position[inside], latent[inside], value[inside].float()))
 
     def active(self, layer: int) -> Active:

@@ -7,8 +7,12 @@ import pytest
 
 from interp.artifacts import KINDS, verify
 from interp.errors import CorruptError, MissingError
+from interp.tracing.graph import KIND as GRAPH
+from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
-from workbench.demo import CARD, DATA, SHIPPED, shipped_artifacts, unpack
+from workbench.__main__ import main
+from workbench.demo import CARD, DATA, SHIPPED, SHIPPED_SET, shipped_artifacts, unpack
+from workbench.shipped.graphs import OTHERS, PROMPTS
 
 
 def test_what_ships_is_whole():
@@ -21,6 +25,9 @@ def test_what_ships_is_whole():
         ("atlas", "demo-features"),
         ("atlas", "demo-tokens"),
         ("heads", "smollm2-135m"),
+        ("transcoders", SHIPPED_SET),
+        *(("features", f"{SHIPPED_SET}-{layer}") for layer in range(30)),
+        *((GRAPH, name) for name in PROMPTS),
     }
     for kind, name in found:
         assert verify(DATA / KINDS[kind] / name) == []
@@ -36,6 +43,38 @@ def test_the_card_tells_what_the_files_hold():
     assert card["text"]["characters"]["books and speeches"] + card["text"]["characters"]["docstring prose"] > 10e6
     assert card["inside_the_model"]["ce_recovered"] > 0.95
     assert card["limits"]
+
+
+def test_the_graphs_that_ship_have_the_latents_that_they_name_and_are_small():
+    workspace = Workspace(DATA)
+    manifest = workspace.manifest("transcoders", SHIPPED_SET)
+    used = {(layer, index) for layer in range(30) for index in range(len(manifest.config["latents"][str(layer)]))}
+    named: set[tuple[int, int]] = set()
+    for name, (prompt, target, contrast) in PROMPTS.items():
+        graph = AttributionGraph.load(workspace.path(GRAPH, name))
+        assert (graph.prompt, graph.targets[0].label) == (prompt, f"{target} - {contrast}")
+        named |= {(node.layer, node.index) for node in graph.nodes if node.kind == "feature"}
+        assert graph.scores["replacement_floor"] < graph.scores["replacement_untrained"] < graph.scores["replacement"]
+        assert workspace.manifest(GRAPH, name).parents[f"transcoders/{SHIPPED_SET}"] == manifest.content_hash
+    assert named < used
+    assert len(used) < 3_000
+    assert min(len(each) for each in manifest.config["latents"].values()) >= OTHERS
+    parts = [DATA / "graphs", DATA / "transcoders", *DATA.glob(f"features/{SHIPPED_SET}-*")]
+    assert sum(file.stat().st_size for part in parts for file in part.rglob("*") if file.is_file()) < 15e6
+    for layer in (0, 29):
+        table = workspace.table_path("features", f"{SHIPPED_SET}-{layer}", "features")
+        rows = workspace.query("select feature, label from f order by feature", f=table).to_pylist()
+        n = len(manifest.config["latents"][str(layer)])
+        assert [row["feature"] for row in rows] == list(range(n))
+
+
+def test_another_prompt_is_not_traced_with_a_part_of_a_set(tmp_path, capsys):
+    unpack(Workspace(tmp_path, create=True))
+    words = ["trace", "smollm2-135m", "--prompt", "Hello", "--set", SHIPPED_SET, "--workspace", str(tmp_path)]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "holds only the latents of graphs" in said
+    assert "workbench train RECORDING --set NAME" in said
 
 
 def test_it_loads_as_what_the_card_says():

@@ -122,7 +122,8 @@ class Trace(TraceConfig, Writes, Threaded, RunsModel):
                 "other prompts leave out --set (MLP neurons), or make a whole set: workbench train RECORDING --set NAME"
             )
         allow = self.allow_other_weights
-        null = SetReplacement(untrained_set(found, self.seed), "untrained", allow_other_weights=allow)
+        fresh = untrained_set(found, self.seed)
+        null = SetReplacement(fresh, "untrained", as_many_as=found, allow_other_weights=allow)
         return {
             "replacement": SetReplacement(found, self.set, allow_other_weights=allow),
             "untrained": null if self.nulls else None,
