@@ -82,7 +82,7 @@ def _another(context: Context) -> list[Any]:
 
 def header(found: AttributionGraph) -> html.Section:
     """Return the prompt, its targets with their probabilities, and every score beside its baselines."""
-    first = f"say “{visible(found.targets[0].label, 30)}”" if found.targets else "answer as it does"
+    first = _asked(found)
     tokens = [html.Span(visible(text, 40), className="wb-graph-token") for text in found.token_texts]
     scrolls = attrs({"tabIndex": 0} if len(tokens) > LONG_PROMPT else {})
     parts = [
@@ -101,6 +101,17 @@ def header(found: AttributionGraph) -> html.Section:
     return html.Section(
         parts, className="wb-panel wb-graph-head", **attrs({"aria-label": "Prompt, targets and scores"})
     )
+
+
+def _asked(found: AttributionGraph) -> str:
+    """Return what the graph explains, after "Why does MODEL"."""
+    if not found.targets:
+        return "answer as it does"
+    one = found.targets[0]
+    ours, _, other = one.label.partition(" - ")
+    if one.contrast is not None and other:
+        return f"prefer “{visible(ours.strip(), 30)}” to “{visible(other.strip(), 30)}”"
+    return f"say “{visible(one.label, 30)}”"
 
 
 def _about(found: AttributionGraph) -> str:

@@ -55,10 +55,21 @@ def overview(workspace: Workspace) -> Overview:
     """Return the cards by kind, newest first, and the unfinished and the unreadable artefacts."""
     manifests = workspace.artifacts()
     cards: dict[str, list[Card]] = {kind: [] for kind in KINDS}
+    described: set[str] = set()
     for manifest in sorted(manifests, key=lambda m: m.created, reverse=True):
+        if of := _set_of(manifest):  # one card for the tables of all layers
+            if of in described:
+                continue
+            described.add(of)
         if len(cards[manifest.kind]) < MAX_CARDS:
             cards[manifest.kind].append(card(manifest))
     return Overview(cards, workspace.partials(), workspace.broken(), models(workspace))
+
+
+def _set_of(manifest: Manifest) -> str:
+    """Return the set of transcoders that a feature table belongs to; empty for other artefacts."""
+    kind, _, name = str(manifest.config.get("dictionary", "")).partition(":")
+    return name.rpartition(":")[0] if manifest.kind == "features" and kind == "transcoders" else ""
 
 
 def stamp(workspace: Workspace) -> str:
@@ -140,6 +151,11 @@ def _transcoders(m: Manifest) -> Described:
     sentence = f"{_count(s.get('d_sae'))} latents for each of {len(s.get('layers') or [])} layers, {reach}"
     if s.get("fvu") is not None:
         sentence += f"; on held-out documents they explain {1 - s['fvu']:.0%} of the variance of MLP outputs"
+    if m.config.get("part_of"):
+        n = sum(map(len, m.config.get("latents", {}).values()))
+        sentence = (
+            f"{_count(n)} latents of the set {m.config['part_of']}, those of its graphs here. The whole: {sentence}"
+        )
     facts = [
         ("FVU", _number(s.get("fvu"))),
         ("L0", _number(s.get("l0"))),
@@ -153,6 +169,8 @@ def _features(m: Manifest) -> Described:
     s, dictionary = m.summary, str(m.config.get("dictionary", ""))
     n, dead = s.get("n_features") or 0, s.get("n_dead") or 0
     what = "neurons of the model" if dictionary.startswith("neurons:") else "features of a dictionary"
+    if of := _set_of(m):
+        what = f"latents in layer {dictionary.rpartition(':')[2]} of the set {of}, of which every layer has a table,"
     sentence = f"{n - dead:,} of {n:,} {what} are active at least once in {_count(s.get('n_tokens'))} tokens."
     facts = [("dead", _count(dead)), ("dense", _count(s.get("n_dense"))), ("dictionary", dictionary)]
     return sentence, facts, f"/feature/{m.name}"

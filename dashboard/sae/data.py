@@ -264,6 +264,8 @@ def _layers(workspace: Workspace, now: float) -> list[Entry]:
     """Return every layer of the sets of transcoders, finished or in training, as `SET.layer-3`."""
     found = []
     for m in workspace.artifacts("transcoders"):
+        if m.config.get("part_of"):  # its numbers are those of the whole set
+            continue
         for row in m.summary.get("per_layer") or []:
             layer, path = row["layer"], workspace.path(m.kind, m.name) / "runs"
             summary = {"d_sae": m.summary.get("d_sae"), "heldout": row}

@@ -5,6 +5,9 @@ import shutil
 
 import pytest
 
+from dashboard.graph.page import header
+from dashboard.overview.data import overview
+from dashboard.sae.data import entries
 from interp.artifacts import KINDS, verify
 from interp.errors import CorruptError, MissingError
 from interp.tracing.graph import KIND as GRAPH
@@ -66,6 +69,18 @@ def test_the_graphs_that_ship_have_the_latents_that_they_name_and_are_small():
         rows = workspace.query("select feature, label from f order by feature", f=table).to_pylist()
         n = len(manifest.config["latents"][str(layer)])
         assert [row["feature"] for row in rows] == list(range(n))
+
+
+def test_pages_show_a_set_as_one_thing():
+    cards = overview(Workspace(DATA)).cards
+    of_set = [card.name for card in cards["features"] if card.name.startswith(SHIPPED_SET)]
+    assert {card.name for card in cards["features"]} == {"demo", "demo-neurons", *of_set}
+    assert len(of_set) == 1
+    [card] = cards["transcoders"]
+    assert "latents of the set smol, those of its graphs here" in card.sentence
+    assert not any(entry.name.startswith(SHIPPED_SET) for entry in entries(Workspace(DATA)))
+    graph = AttributionGraph.load(Workspace(DATA).path(GRAPH, "capital-of-France"))
+    assert "Why does smollm2-135m prefer “Paris” to “Rome”?" in str(header(graph))
 
 
 def test_another_prompt_is_not_traced_with_a_part_of_a_set(tmp_path, capsys):
