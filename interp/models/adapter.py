@@ -123,7 +123,7 @@ def _call_in_float32(function: Hook, value: Any, *, hook: Any) -> Any:
     return _cast(seen if out is None else out, value.dtype)
 
 
-def widened(weight: "Tensor") -> "Tensor":
+def widened(weight: "Float[Tensor, '...']") -> "Float[Tensor, '...']":
     """Return a tensor of a narrow dtype as float32, others unchanged: analyses compute with weights in 32 bits."""
     return weight.float() if weight.dtype.itemsize < 4 else weight
 
