@@ -9,6 +9,7 @@ knows no thresholds per layer; its classes do.
 
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -40,9 +41,11 @@ def read_set(folder: Path, n_layers: int) -> TranscoderSet:
 
 
 def read_model(folder: Path) -> TransformerLensReplacementModel:
-    plain = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-    has = plain.config
-    theta = (getattr(has, "rope_parameters", None) or {}).get("rope_theta") or has.rope_theta
+    about = json.loads((folder / "config.json").read_text())
+    about.pop("quantization_config", None)  # null, which this version of transformers does not expect
+    theta = about.pop("rope_parameters")["rope_theta"]
+    has = transformers.LlamaConfig(**about, rope_theta=theta, attn_implementation="eager")
+    plain = transformers.LlamaForCausalLM.from_pretrained(folder, config=has, dtype=torch.float32)
     config = HookedTransformerConfig(
         d_model=has.hidden_size, d_head=has.hidden_size // has.num_attention_heads, n_heads=has.num_attention_heads,
         n_layers=has.num_hidden_layers, n_ctx=512, d_vocab=has.vocab_size, d_mlp=has.intermediate_size, act_fn="silu",
@@ -52,7 +55,11 @@ def read_model(folder: Path) -> TransformerLensReplacementModel:
         default_prepend_bos=False, original_architecture="LlamaForCausalLM", model_name="model",
         tokenizer_name=str(folder),
     )  # fmt: skip
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    special = {f"{name}_token": "<|im_start|>" for name in ("bos", "eos", "unk", "pad")}
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **special)
+    saved = tempfile.mkdtemp()  # TransformerLens reads the tokenizer again, by its path
+    fast.save_pretrained(saved)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(saved)
     model = TransformerLensReplacementModel(config, tokenizer)
     model.load_state_dict(weight_conversions.convert_llama_weights(plain.eval(), config), strict=False)
     tokens = torch.arange(1, 17)[None]
