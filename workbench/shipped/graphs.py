@@ -28,7 +28,7 @@ from interp.tracing.graph import AttributionGraph, GraphEdges
 from interp.workspace import Workspace
 from saes.sets.set import PART_OF
 from workbench.demo import DATA, MODEL, SHIPPED_SET, Step, pack, run_step
-from workbench.shipped.build import MAY_SHIP, gather, write_corpus
+from workbench.shipped.build import MAY_SHIP, SHARES, gather, write_corpus
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, say
 from workbench.verbs.features import Features
 from workbench.verbs.record import Record
@@ -76,25 +76,24 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
         described = [
             ("features", f"{SHIPPED_SET}-{n}") for n in workspace.manifest("transcoders", SET).summary["layers"]
         ]
-        run_step(workspace, self._describe(SHIPPED_SET, index=False), "last")
+        run_step(workspace, self._describe(SHIPPED_SET), "last")
         pack(workspace, [("transcoders", SHIPPED_SET), *described, *((GRAPH, name) for name in PROMPTS)], self.data)
 
     def _texts(self, workspace: Workspace) -> dict[str, Path]:
-        paths = {"train": workspace.root / "mlps-text.jsonl", "look": workspace.root / "mlps-look.jsonl"}
-        for name, path in paths.items():
-            if not path.exists():
-                say(f"Gathering text to {name}" if name == "train" else "Gathering text to look at")
+        paths: dict[str, Path] = {}
+        for name, chars, may in (("train", self.chars, tuple(SHARES)), ("look", self.look_chars, MAY_SHIP)):
+            paths[name] = workspace.root / f"mlps-{name}.jsonl"
+            if not paths[name].exists():
+                say(f"Gathering text: {', '.join(may)}")
                 kinds = gather(workspace.root, self.seed)
-                if name == "look":
-                    kinds = {kind: documents for kind, documents in kinds.items() if kind in MAY_SHIP}
-                write_corpus(path, kinds, chars=self.look_chars if name == "look" else self.chars, seed=self.seed)
+                write_corpus(paths[name], {kind: kinds[kind] for kind in may}, chars=chars, seed=self.seed)
         return paths
 
     def _shared(self) -> dict[str, Any]:
         return {"workspace": self.workspace, "threads": self.threads, "device": self.device, "seed": self.seed}
 
-    def _describe(self, name: str, *, index: bool = True) -> Step:
-        verb = Features(set=name, recording=LOOK, window=8, index=index, **self._shared())
+    def _describe(self, name: str) -> Step:
+        verb = Features(set=name, recording=LOOK, window=8, index=False, **self._shared())
         return Step("features", "Describe every latent", "Examples and labels.", verb, f"{name}-0")
 
     def _steps(self, texts: dict[str, Path]) -> list[Step]:
@@ -112,7 +111,7 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
                  Record(name=LOOK, corpus=str(texts["look"]), tokens=self.look_tokens, **live)),
             self._describe(SET),
             *(
-                Step("attribution_graph", "Trace", "",
+                Step("attribution_graph", "Trace", "Before it is reduced to what ships.",
                      Trace(model=MODEL, name=whole_name(name), set=SET, prompt=prompt, target=target, contrast=contrast,
                            **shared))
                 for name, (prompt, target, contrast) in PROMPTS.items()
