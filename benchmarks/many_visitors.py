@@ -66,7 +66,7 @@ class Visitor:
 
     def __init__(self, port: int, log: Log, seed: int):
         self.log, self.rng, self.cookies = log, random.Random(seed), {}
-        self.port = port
+        self.port, self.status = port, 0
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         self.ask("GET", "/")
         callbacks = json.loads(self.ask("GET", "/_dash-dependencies"))
@@ -81,7 +81,7 @@ class Visitor:
         try:
             self.connection.request(method, path, sent, headers)
             answer = self.connection.getresponse()
-            found = answer.read()
+            found, self.status = answer.read(), answer.status
         except (OSError, http.client.HTTPException) as error:
             self.log.problems[f"{kind}: {error!r}"] += 1
             self.connection.close()
@@ -96,7 +96,7 @@ class Visitor:
             self.log.problems[f"{kind} {path}: {answer.status} {found[:120]!r}"] += 1
         return found
 
-    def call(self, output: str, kind: str, **values: Any) -> None:
+    def call(self, output: str, kind: str, **values: Any) -> bytes:
         """Call back as the browser does: `values` by id and property, with `__` for a dash and `_of_` for a dot."""
         known = next(each for name, each in self.callbacks.items() if output in name)
         given = {name.replace("_of_", ".").replace("__", "-"): value for name, value in values.items()}
@@ -112,13 +112,13 @@ class Visitor:
             "output": known["output"], "outputs": targets if several else targets[0], "inputs": inputs,
             "state": filled(known["state"]), "changedPropIds": [f"{inputs[0]['id']}.{inputs[0]['property']}"],
         }  # fmt: skip
-        self.ask("POST", "/_dash-update-component", body, kind)
+        return self.ask("POST", "/_dash-update-component", body, kind)
 
-    def open(self, path: str) -> None:
-        """Open a page."""
+    def open(self, path: str) -> bytes:
+        """Open a page; return what the browser is sent."""
         given = {"_pages_location_of_pathname": path.split("?")[0], "scheme_of_data": "light"}
         given["_pages_location_of_search"] = "?" + path.partition("?")[2] if "?" in path else ""
-        self.call("_pages_content.children", "page", **given)
+        return self.call("_pages_content.children", "page", **given)
 
     def click(self) -> None:
         """Do one of the things that a visitor does."""

@@ -2,7 +2,7 @@
 
     GET /api/openapi.json                       every read with its parameters
     GET /api/search?query=January               the features that fire on a text, each with its null
-    GET /api/feature?features=demo&index=1669   one feature; likewise /api/examples, /api/vector, /api/uses ...
+    GET /api/feature?features=demo&index=540    one feature; likewise /api/examples, /api/vector, /api/uses ...
 
 Each read is a function of `READS`: its name is the address, its parameters are those of the query, its docstring is the
 description. The Model Context Protocol server (`workbench mcp`) offers the same functions, and `ACTS`, which run a
@@ -162,7 +162,7 @@ def circuit(workspace: Workspace, name: str) -> dict[str, Any]:
 def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
     """Compare two named things, every number with its null: two features or neurons, SAEs, layers, or models.
 
-    Names: `demo:1669` (a feature), `neurons:blocks.9.mlp.hook_post:12`, `demo` (an SAE), `blocks.9.hook_resid_post` or
+    Names: `demo:540` (a feature), `neurons:blocks.9.mlp.hook_post:12`, `demo` (an SAE), `blocks.9.hook_resid_post` or
     `MODEL@HOOK_POINT` (a layer), a model. In `measures`, `null` is the level that 95 % of the null stay below in
     magnitude, or the value expected by chance; `p` is the fraction of the null that reaches the value, and `of` says
     which null. `missing` says what was not measured and why. A pair found by searching is no random pair: compare its

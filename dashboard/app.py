@@ -127,7 +127,7 @@ def _bar(workspace: Workspace, pages: list[Page]) -> html.Header:
             ),
             html.Nav(links, id="navigation", className="wb-nav", **attrs({"aria-label": "Pages"})),
             search_box(),
-            html.Span(workspace.root.name, className="wb-where", title=str(workspace.root)),
+            html.Span(workspace.name, className="wb-where", title=workspace.address),
             html.Button(
                 "?", id="help-open", className="wb-icon", title="Keys (?)", **attrs({"aria-label": "Keyboard help"})
             ),
@@ -158,7 +158,7 @@ def _error_strip() -> html.Div:
 
 def _server_gone(workspace: Workspace) -> html.Div:
     """Return the banner that assets/server.js shows while no request succeeds."""
-    command = f"{program()} serve --workspace {shlex.quote(str(workspace.root))}"
+    command = f"{program()} serve --workspace {shlex.quote(workspace.address)}"
     return html.Div(
         [
             html.Span(

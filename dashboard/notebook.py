@@ -1,6 +1,6 @@
 """`show(...)`: what the pages show, in a notebook and without a server: the same pieces, the same figures.
 
-show("demo:1669", workspace)                a feature: numbers, histogram, promoted tokens, examples, proof
+show("demo:540", workspace)                 a feature: numbers, histogram, promoted tokens, examples, proof
 show("circuits/ioi", workspace)             an artefact: a map, a circuit, scores of heads, a proof
 show((tokens, activations))                 tokens coloured by activation, `activations [n]`
 show((tokens, attention))                   the attention of one head, `attention [dest, src]`
@@ -74,7 +74,7 @@ def show(
 ) -> Any:
     """Return what the pages show about `what`: a `Shown`, a plotly figure or a map, which a notebook displays.
 
-    `what` is the name of something in a workspace (`demo:1669`, `atlases/demo-features`), `(tokens, values)`, an answer
+    `what` is the name of something in a workspace (`demo:540`, `atlases/demo-features`), `(tokens, values)`, an answer
     of a live model, or the result of an analysis; `options` go to its figure. Raises `UnknownNameError` for a name that
     is not there, `ConfigError` for values that have no figure.
     """

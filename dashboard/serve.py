@@ -51,7 +51,7 @@ def serve(
     if runs is not None:
         runs.start()
     address = f"http://{_in_address(host)}:{chosen}/" + (f"?token={token}" if token else "")
-    say(f"{opened.root} is at {address}   (Ctrl-C stops)")
+    say(f"{opened.address} is at {address}   (Ctrl-C stops)")
     if open_browser:
         Timer(0.3, webbrowser.open, [address]).start()
     try:

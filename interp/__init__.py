@@ -27,7 +27,9 @@ The ground floor, which knows no analysis:
 - `names`       heads, nodes and hook points, parsed and written
 - `workspace`   the folder of folders that scripts, notebooks and the dashboard share
 - `artifacts`   one folder per result: manifest, hashes, work in progress
-- `runtime`     device, dtype, threads, seeds
+- `remote`      a workspace in object storage, as paths that fetch what is opened
+- `storage`     its objects: checked reads, commits by a pointer
+- `runtime`     device, dtype, threads, seeds, the cache
 - `ranks`       several processes
 - `progress`    the type of progress callbacks, and reports to the process that started this one
 - `statistics`  intervals, p-values, correlations
@@ -44,7 +46,7 @@ from typing import TYPE_CHECKING
 from interp.runtime import lazily
 
 if TYPE_CHECKING:
-    from interp.artifacts import Manifest
+    from interp.artifacts import Manifest, copy_artefact
     from interp.atlas.build import MapSettings, build_atlas, extend_atlas
     from interp.atlas.layout import place_points
     from interp.atlas.series import build_series
@@ -114,7 +116,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "interp.workspace": "Workspace",
-    "interp.artifacts": "Manifest",
+    "interp.artifacts": "Manifest copy_artefact",
     "interp.notes": "Notes",
     "interp.errors": "WorkbenchError UsageError ArtifactError",
     "interp.results": "Result",

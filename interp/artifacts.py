@@ -5,28 +5,22 @@ Steps of every verb:
 1. `Draft.open(folder, kind=, config=)` makes `<folder>.partial/` with `status.json`, or resumes an existing one with
    the same config.
 2. The verb writes files into `draft.path` (each atomically) and reports with `draft.update(...)`.
-3. `draft.finish(...)` hashes every file, writes the manifest and renames the folder. Only complete artefacts have a
-   manifest.
+3. `draft.finish(...)` hashes every file, writes the manifest and renames the folder, or uploads it (`interp.remote`).
+   Only complete artefacts have a manifest.
 
-The content hash covers the files that determine the content. It leaves out the manifest and the training log, whose
-speeds differ from run to run. The same content has the same hash.
-
-The module also reads arrays that a user provides as `.npy` files (`read_npy`), and writes frozen values, such as a
-finding with its settings, as JSON (`as_json`, `save_json`).
+The content hash leaves out the manifest and the training log, whose speeds differ from run to run. The module also
+reads arrays of users (`read_npy`), and writes frozen values as JSON (`as_json`, `save_json`).
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import math
 import os
-import platform
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from importlib import metadata
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -38,16 +32,16 @@ from interp.errors import (
     CorruptError,
     MismatchError,
     MissingError,
-    ResourceError,
     SchemaError,
     UnknownNameError,
+    disk_errors,
 )
+from interp.remote import MANIFEST, RemotePath, leaves_folder
 from interp.results import Record, Result, flat
-from interp.runtime import DTYPES, model_dtype
+from interp.runtime import DTYPES, FolderLock, code_version, library_versions, model_dtype
 from interp.upgrades import upgrade
 
 SCHEMA_VERSION = 2
-MANIFEST = "manifest.json"
 STATUS = "status.json"
 PARTIAL = ".partial"
 LOG = "log.jsonl"
@@ -131,10 +125,16 @@ class Draft:
         self, folder: Path, kind: str, config: dict[str, Any], seed: int | None, before: dict[str, Any] | None
     ):
         self.folder, self.kind, self.config, self.seed, self.resumed = folder, kind, config, seed, before is not None
-        self._status = {**_identity(kind, config, seed), "started": _now(), "state": "running", "pid": os.getpid()}
+        self._status = {
+            **_identity(kind, config, seed),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "state": "running",
+            "pid": os.getpid(),
+        }
         if before is not None:
             self._status["progress"] = before.get("progress", {})
         self.path = partial_path(folder)
+        self._lock: FolderLock | None = None
         self._known_files: dict[str, dict[str, Any]] = {}
         self._started = time.time()
 
@@ -146,13 +146,12 @@ class Draft:
 
         With `overwrite` an existing folder is replaced, but only at `finish`; an unfinished run of it is resumed too.
         The dtype of the models that a command loads (`--dtype`) joins the config where it is not float32.
-        Raises `ConfigError` when the finished folder exists without `overwrite`, `MismatchError` when there is a
-        partial run with another config, `UnknownNameError` for an unknown kind.
+        Raises `ConfigError` when the finished folder exists without `overwrite` or another process writes it now,
+        `MismatchError` when there is a partial run with another config, `UnknownNameError` for an unknown kind.
         """
         if kind not in KINDS:
             raise UnknownNameError("artefact kind", kind, KINDS)
-        if folder.exists() and not overwrite:
-            raise ConfigError(f"{folder} is already there; choose another --name, or --overwrite to replace it")
+        lock = _lock_partial(folder, overwrite)
         if model_dtype() != DTYPES[0]:
             config = {**config, "model_dtype": model_dtype()}
         partial = partial_path(folder)
@@ -163,21 +162,22 @@ class Draft:
             before = None
             if overwrite:
                 shutil.rmtree(partial)
+                lock = _lock_partial(folder, overwrite)
             else:
                 raise MismatchError(
                     f"{partial} holds an unfinished run with other settings ({_differences(there, identity)}); "
                     "repeat it with those settings to resume, --overwrite to discard it, or choose another --name"
                 )
         with disk_errors(partial):
-            partial.mkdir(parents=True, exist_ok=True)
             draft = cls(folder, kind, config, seed, before)
+            draft._lock = lock
             write_json(partial / STATUS, draft._status)
         return draft
 
     def update(self, **progress: Any) -> None:
         """Make progress visible to other processes (the dashboard reads `status.json`)."""
         self._status["progress"] = {**self._status.get("progress", {}), **progress}
-        self._status["updated"] = _now()
+        self._status["updated"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         write_json(self.path / STATUS, self._status)
 
     def add_known(self, relative: str, sha256: str, n_bytes: int) -> None:
@@ -208,17 +208,15 @@ class Draft:
             content_hash=hash_files(files),
             seed=self.seed,
             threads=threads,
-            created=_now(),
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             seconds=round(time.time() - self._started, 2),
             code_version=code_version(),
             versions=library_versions(),
         )
         write_json(self.path / MANIFEST, asdict(manifest))
         with disk_errors(self.folder):
-            _replace_folder(self.path, self.folder)
-        (self.folder / STATUS).unlink(
-            missing_ok=True
-        )  # last: until the rename it marks the partial folder as resumable
+            made = put_in_place(self.path, self.folder, list(files))
+        (made / STATUS).unlink(missing_ok=True)  # last: until then it marks the partial folder as resumable
         return manifest
 
     def discard(self) -> None:
@@ -226,8 +224,22 @@ class Draft:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+def _lock_partial(folder: Path, overwrite: bool) -> FolderLock:
+    """Make the partial folder of an artefact and lock it. Raises `ConfigError` as `Draft.open`."""
+    partial = partial_path(folder)
+    with disk_errors(partial):
+        partial.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock.take(partial)
+    if folder.exists() and not overwrite:  # looked at under the lock: nobody can finish it now
+        with contextlib.suppress(OSError):  # an unfinished run in it stays
+            partial.rmdir()
+        raise ConfigError(f"{folder} is already there; choose another --name, or --overwrite to replace it")
+    return lock
+
+
 def partial_path(folder: Path) -> Path:
     """Return the folder of an artefact until it is complete: `<folder>.partial`."""
+    folder = folder.by_name() if isinstance(folder, RemotePath) else folder
     return folder.with_name(folder.name + PARTIAL)
 
 
@@ -249,25 +261,41 @@ def read_manifest(folder: Path) -> Manifest:
         raise SchemaError(
             f"{path}: schema version {version} is newer than this workbench ({SCHEMA_VERSION}); upgrade the workbench"
         )
-    known = Manifest.__dataclass_fields__
-    missing = {"kind", "name", "config", "files", "content_hash"} - raw.keys()
-    if missing:
+    if missing := {"kind", "name", "config", "files", "content_hash"} - raw.keys():
         raise CorruptError(f"{path}: lacks {', '.join(sorted(missing))}; the manifest was edited or cut short")
-    return Manifest(**{key: value for key, value in upgrade(raw).items() if key in known})
+    found = {key: value for key, value in upgrade(raw).items() if key in Manifest.__dataclass_fields__}
+    if wrong := _wrong_fields(found):
+        raise CorruptError(f"{path}: {', '.join(wrong)} has another form; the manifest was edited")
+    return Manifest(**found)
+
+
+def _wrong_fields(raw: dict[str, Any]) -> list[str]:
+    """Return the fields that are not of their form; files must lie inside the folder."""
+    forms = dict.fromkeys(("kind", "name", "content_hash"), str) | dict.fromkeys(("config", "summary", "files"), dict)
+    wrong = [name for name, form in forms.items() if not isinstance(raw.get(name, form()), form)]
+    if not wrong:
+        for name, entry in raw["files"].items():
+            known = isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and "bytes" in entry
+            wrong += ["files"] * (not known or leaves_folder(name))
+    return wrong
 
 
 def verify(folder: Path) -> list[str]:
     """Return every difference between the files and the manifest, one line each; empty when there is none."""
     manifest = read_manifest(folder)
+    found = folder.found() if isinstance(folder, RemotePath) else None
     problems = []
     for relative, entry in manifest.files.items():
         path = folder / relative
-        if not path.exists():
-            problems.append(f"{relative}: missing")
+        if found is not None:  # what is in the store, whatever the cache holds
+            problem = found[0].problem(relative)
+        elif not path.exists():
+            problem = "missing"
         elif path.stat().st_size != entry["bytes"]:
-            problems.append(f"{relative}: {path.stat().st_size} bytes, the manifest says {entry['bytes']}")
-        elif sha256_file(path) != entry["sha256"]:
-            problems.append(f"{relative}: content differs from its checksum")
+            problem = f"{path.stat().st_size} bytes, the manifest says {entry['bytes']}"
+        else:
+            problem = "" if sha256_file(path) == entry["sha256"] else "content differs from its checksum"
+        problems += [f"{relative}: {problem}"] if problem else []
     if hash_files(manifest.files, manifest.schema_version) != manifest.content_hash:
         problems.append(f"{MANIFEST}: the file list was edited (content hash differs)")
     return problems
@@ -276,16 +304,17 @@ def verify(folder: Path) -> list[str]:
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary path in the folder of `path`: renamed to it when the block succeeds, removed when it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
         with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             with open(temporary, "rb") as handle:
                 os.fsync(handle.fileno())
             os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that can only be read it stays, and the next try replaces it
+            temporary.unlink(missing_ok=True)
         raise
 
 
@@ -316,20 +345,24 @@ def write_table(path: Path, table: Any) -> None:
         pq.write_table(table, temporary, compression="zstd", row_group_size=8192)
 
 
+def read_table(path: Path, columns: list[str] | None = None, filters: Any = None) -> Any:
+    """Read a parquet file as a pyarrow table. Raises `CorruptError`."""
+    import pyarrow.parquet as pq
+
+    with table_errors(path):
+        return pq.read_table(path, columns=columns, filters=filters)
+
+
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's write errors into one line with the next move."""
+def table_errors(path: Path, advice: str = "`workbench verify` checks it") -> Iterator[None]:
+    """Turn errors in reading a table into a one-line `CorruptError` that names its file and ends in the next move."""
+    import pyarrow as pa
+
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                f"disk full while writing {path}; the files written before it are complete: "
-                "free space and run again to resume"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise ResourceError(f"cannot write {path}: {error.strerror}; choose another --workspace") from error
-        raise
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+        raise CorruptError(f"cannot read {path}: {reason}; {advice}") from error
 
 
 def sha256_file(path: Path) -> str:
@@ -357,30 +390,36 @@ def hash_json(value: Any) -> str:
     return hashlib.sha256(_dump(value).encode()).hexdigest()
 
 
-def code_version() -> str:
-    try:
-        return metadata.version("interp-workbench")
-    except metadata.PackageNotFoundError:
-        return "unknown"
+def copy_artefact(source: Path, target: Path) -> None:
+    """Copy a finished artefact, to or from object storage too: `target` is the path of a free name in a workspace.
+
+    Raises `CorruptError` where the source is damaged, `ConfigError` where the name is taken.
+    """
+    if problems := verify(source):
+        raise CorruptError(f"{source} is damaged ({problems[0]}); make it or install the package again")
+    if target.exists():
+        raise ConfigError(f"{target} is already there; choose another name")
+    copy = partial_path(target).with_name(f"{target.name}.tmp")  # not `.partial`: that may be an unfinished run
+    with disk_errors(target):
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(source, copy)
+        put_in_place(copy, target, list(read_manifest(copy).files))
 
 
-def library_versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that can change a number."""
-    found = {"python": platform.python_version()}
-    for package in ("torch", "transformers", "transformer-lens", "numpy", "umap-learn"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+def put_in_place(source: Path, target: Path, files: list[str]) -> Path:
+    """Rename a folder to `target`, or upload its files there; return the folder on this machine.
 
-
-def _replace_folder(source: Path, target: Path) -> None:
-    """Rename a folder to `target`; an old one is moved aside first, so that a crash leaves one of the two complete."""
+    An old one is moved aside first, so that a crash leaves one of the two complete.
+    """
+    if isinstance(target, RemotePath) and (place := target.place()) and not place.relative:
+        return place.mirror.publish(target, source, files)
     old = target.with_name(target.name + ".old")
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
         os.replace(target, old)
     os.replace(source, target)
     shutil.rmtree(old, ignore_errors=True)
+    return target
 
 
 def _identity(kind: str, config: dict[str, Any], seed: int | None) -> dict[str, Any]:
@@ -420,10 +459,6 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"cannot write a {type(value).__name__} as JSON")
 
 
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
 def read_npy(path: Path) -> np.ndarray:
     """Return the array of integers or floats in a `.npy` file.
 
@@ -431,7 +466,7 @@ def read_npy(path: Path) -> np.ndarray:
     """
     try:
         array = np.load(path, allow_pickle=False)
-    # Headers are Python literals, and reading them can fail in several ways; a false one may ask for any memory.
+    # headers are Python literals; a false one may ask for any memory
     except (ValueError, OSError, EOFError, SyntaxError, TokenError, MemoryError) as error:
         raise CorruptError(f"{path} cannot be read as .npy ({error}); pickled arrays are not loaded") from None
     if not isinstance(array, np.ndarray):

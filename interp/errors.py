@@ -21,10 +21,13 @@ and exits with 2. Exit code 1 is reserved for findings (`verify` found damage), 
 move as `workbench VERB`; `as_typed` turns that into a command that works in the reader's shell.
 """
 
+import contextlib
+import errno
+import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -97,6 +100,32 @@ class LostRankError(ResourceError):
 
 class OtherRankError(WorkbenchError):
     """Another rank of the same run failed and reports the cause; this rank ends with it."""
+
+
+_FULL, _SHUT = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM)
+_WRITERS = ("safetensors", "duckdb", "_duckdb")
+"""Libraries that write files and raise errors of their own, which hold the system's message."""
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path | None = None) -> Iterator[None]:
+    """Turn errors of a full or read-only disk into one line with the next move; `path` is what was being written."""
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if type(error).__module__.split(".")[0] in _WRITERS:
+            number = next((each for each in _FULL + _SHUT if os.strerror(each) in str(error)), None)
+        written = path or getattr(error, "filename", None) or "the files of this command"
+        if number in _FULL:
+            raise ResourceError(
+                f"disk full while writing {written}; the files written before it are complete: "
+                "free space and run again to resume"
+            ) from error
+        if number in _SHUT:
+            act = "write" if path else "open"
+            raise ResourceError(f"cannot {act} {written}: {os.strerror(number)}; choose another --workspace") from error
+        raise
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> str:

@@ -1,7 +1,7 @@
 """Notes on what a workspace holds: stars, texts, lists, searches, recipes, edits of graphs, in one SQLite file.
 
     notes = Notes.open(workspace)
-    notes.set("features/demo#1669", title="months", note="fires on January to December", starred=True)
+    notes.set("features/demo#9042", title="months", note="fires on January to December", starred=True)
     notes.recipes()["months up"].steps
 
 A key names a thing: `folder/name` for an artefact, and `folder/name#part` for a part of one, such as a feature. Every
@@ -9,8 +9,8 @@ value is one entry (`interp.entries`, which also defines the format of an export
 method returns. A text that was replaced or deleted, or was the older one at an import, can be restored.
 `set(..., was=...)` refuses to replace a text that another writer has changed meanwhile (`ConflictError` has theirs).
 
-The file is `notes.sqlite` in the workspace. Where that cannot be written, it lies in the user's data folder
-(`$XDG_DATA_HOME/interp-workbench/notes`), named by a hash of the workspace's absolute path. Torch-free.
+The file is `notes.sqlite` in the workspace. Where that cannot be written, as in object storage, it lies in the user's
+data folder (`$XDG_DATA_HOME/interp-workbench/notes`), named by a hash of the workspace's absolute path. Torch-free.
 """
 
 import hashlib
@@ -137,10 +137,10 @@ def _places(workspace: Workspace) -> tuple[Path, Path | None]:
     own = workspace.root / FILE
     if own.is_symlink():
         raise ConfigError(f"{own} is a link; put the file itself there: links may lead out of the workspace")
-    if os.access(workspace.root, os.W_OK) and (not own.exists() or os.access(own, os.W_OK)):
+    if not workspace.remote and os.access(workspace.root, os.W_OK) and (not own.exists() or os.access(own, os.W_OK)):
         return own, None
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    name = hashlib.sha256(str(workspace.root.resolve()).encode()).hexdigest()[:32]
+    name = hashlib.sha256(workspace.absolute.encode()).hexdigest()[:32]
     return own, data / "interp-workbench" / "notes" / f"{name}.sqlite"
 
 
@@ -159,8 +159,9 @@ class Notes:
 
         Notes that came with a read-only workspace are copied into the user's own at first. Raises `CorruptError` when
         the file is damaged, `SchemaError` when a newer version wrote it, `ResourceError` when neither folder can be
-        written.
+        written, `MissingError` where the workspace was moved away.
         """
+        workspace.check_there()
         own, elsewhere = _places(workspace)
         if elsewhere is None:
             return cls(own)

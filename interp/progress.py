@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from interp.remote import RemotePath
+
 Progress = Callable[[int, int, dict], None]
 
 RUN_FILE = "WORKBENCH_RUN_FILE"
@@ -49,7 +51,7 @@ class RunFile:
 
     def made(self, path: Path) -> None:
         """Report an artefact that was written."""
-        self.state["made"].append(str(path))
+        self.state["made"].append(str(path.by_name() if isinstance(path, RemotePath) else path))
         self._write()
 
     def _write(self) -> None:

@@ -4,6 +4,8 @@
       recordings/demo/  saes/demo/  features/demo/  heads/smollm2-135m/  atlases/demo-features/  ...
 
 Tables are parquet, read through DuckDB: only the row groups and columns that a query needs are read from disk.
+A workspace may lie in object storage, `s3://bucket/prefix`: its paths fetch the files that are opened
+(`interp.remote`).
 """
 
 import contextlib
@@ -29,6 +31,7 @@ from interp.artifacts import (
     read_manifest,
 )
 from interp.errors import ConfigError, CorruptError, MissingError, ResourceError, UnknownNameError, WorkbenchError
+from interp.remote import Mirror, RemotePath, mirror_of, reading_failed, tables
 from interp.upgrades import FORMER_FOLDERS, upgrade
 
 if TYPE_CHECKING:
@@ -37,8 +40,10 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _ENTRY = re.compile(r"^\d{8}-\d{6}(-\d+)?$")
-_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
-"""Start of a URL: a scheme of two characters or more, since one letter is a drive of Windows."""
+_URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):(.*)$")
+"""URL: a scheme of two characters or more, since one letter is a drive of Windows."""
+_NO_STORE = frozenset({"file", "local", "memory", "http", "https"})
+"""Schemes under which there is a folder, nothing that lasts, or nothing to write to."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +72,17 @@ class Workspace:
     def __init__(self, root: str | Path, *, create: bool = False):
         """Open the folder `root`, made when missing with `create`.
 
-        Raises `ConfigError` for a URL, `MissingError` where there is no folder, `ResourceError` where none can be made.
+        Raises `ConfigError` for a URL of no store, `MissingError` where there is no folder or store, `ResourceError`
+        where no folder can be made or the store does not answer.
         """
-        if _URL.match(str(root)):
-            raise ConfigError(
-                f"a workspace is a folder of this machine, got the URL {str(root)!r}; object storage is not supported, "
-                "so give the path of a local or mounted folder (an absolute path where its name holds a colon)"
-            )
+        self.remote: Mirror | None = None
+        if url := _store_url(root):
+            self.remote = mirror_of(url, frozenset(KINDS.values()))
+            self.remote.open(create=create)
+            self.root, self.address = self.remote.root, url
+            return
         self.root = Path(root).expanduser()
+        self.address = str(self.root)
         if create:
             try:
                 self.root.mkdir(parents=True, exist_ok=True)
@@ -85,8 +93,25 @@ class Workspace:
         elif not self.root.is_dir():
             raise MissingError(f"no workspace at {self.root}; `workbench demo --workspace {self.root}` makes one")
 
+    @property
+    def absolute(self) -> str:
+        """Absolute path of the folder, or the URL."""
+        return self.address if self.remote else str(self.root.resolve())
+
+    @property
+    def name(self) -> str:
+        """Last part of the path or URL."""
+        return self.absolute.replace("\\", "/").rstrip("/").rpartition("/")[2] or "workspace"
+
+    def check_there(self) -> None:
+        """Raise `MissingError` where the folder was moved or removed since it was opened."""
+        if not self.root.is_dir():
+            raise MissingError(
+                f"there is no folder at {self.root} any more; move the workspace back there, or open it where it is now"
+            )
+
     def __repr__(self) -> str:
-        return f"Workspace({str(self.root)!r})"
+        return f"Workspace({self.address!r})"
 
     def path(self, kind: str, name: str) -> Path:
         """Return the path of the artefact `name` of `kind`, existing or not.
@@ -99,6 +124,8 @@ class Workspace:
             raise ConfigError(
                 f"{name!r} is not a usable name: letters, digits, '.', '_' and '-', at most 64, no leading dot"
             )
+        if self.remote:
+            return self.remote.folder(f"{KINDS[kind]}/{name}")
         path, former = self.root / KINDS[kind] / name, self.root / FORMER_FOLDERS.get(kind, KINDS[kind]) / name
         if former != path and not _there(path) and _there(former) and _kind_at(former) == kind:
             path = former
@@ -113,7 +140,11 @@ class Workspace:
 
     def key(self, manifest: Manifest) -> str:
         """Return `folder/name`, the key of this artefact among the parents in other manifests."""
-        return self.path(manifest.kind, manifest.name).relative_to(self.root).as_posix()
+        return self._key(manifest.kind, manifest.name)
+
+    def folder(self, key: str) -> Path:
+        """Return the folder of a key, `folder/name`."""
+        return self.remote.folder(key) if self.remote else self.root / key
 
     def names(self, kind: str) -> list[str]:
         """Return the names of the complete artefacts of one kind, sorted."""
@@ -122,8 +153,8 @@ class Workspace:
     def manifest(self, kind: str, name: str) -> Manifest:
         """Return the manifest of one artefact. Raises `UnknownNameError` with the nearest names when there is none."""
         path = self.path(kind, name)
-        if not path.exists() and not path.with_name(path.name + PARTIAL).exists():
-            raise UnknownNameError(kind, name, self.names(kind), f"(workspace {self.root})")
+        if not _there(path):
+            raise UnknownNameError(kind, name, self.names(kind), f"(workspace {self.address})")
         manifest = read_manifest(path)
         if manifest.kind != kind:
             raise CorruptError(f"{path} holds a {manifest.kind}, not a {kind}")
@@ -143,7 +174,7 @@ class Workspace:
         there = [kind for kind, path in paths.items() if _there(path) and _kind_at(path) == kind]
         if not there:
             known = [each for kind in kinds for each in self.names(kind)]
-            raise UnknownNameError(" or ".join(kinds), name, known, f"(workspace {self.root})")
+            raise UnknownNameError(" or ".join(kinds), name, known, f"(workspace {self.address})")
         finished = [kind for kind in there if (paths[kind] / MANIFEST).is_file()]
         return max((self.manifest(kind, bare) for kind in finished or there), key=lambda manifest: manifest.created)
 
@@ -175,6 +206,8 @@ class Workspace:
         found = []
         for kind in KINDS:
             for name, folder in sorted(self._folders(kind, f"*{PARTIAL}/{STATUS}").items()):
+                if self.remote and self.remote.uploaded(f"{KINDS[kind]}/{name}", folder):
+                    continue
                 try:
                     found.append(Partial(kind, name, upgrade(read_json(folder / STATUS))))
                 except WorkbenchError as error:
@@ -183,7 +216,7 @@ class Workspace:
 
     def children(self, kind: str, name: str) -> list[Manifest]:
         """Return the artefacts made from this one."""
-        keys = {f"{KINDS[kind]}/{name}", self.path(kind, name).relative_to(self.root).as_posix()}
+        keys = {f"{KINDS[kind]}/{name}", self._key(kind, name)}
         return [m for m in self.artifacts() if keys & m.parents.keys()]
 
     def table_path(self, kind: str, name: str, table: str) -> Path:
@@ -203,11 +236,15 @@ class Workspace:
             for alias, path in tables.items():
                 if not re.fullmatch(r"[a-z_]\w*", alias):
                     raise ConfigError(f"{alias!r} is not a usable table alias")
-                quoted = str(path).replace("'", "''")
+                quoted = _table_address(connection, path).replace("'", "''")
                 connection.execute(f"create temp view {alias} as select * from read_parquet('{quoted}')")
             return connection.sql(sql, params=list(parameters)).to_arrow_table()
-        except (duckdb.InvalidInputException, duckdb.IOException) as error:
-            files = ", ".join(map(str, tables.values()))
+        except duckdb.Error as error:
+            if self.remote and (failed := reading_failed()):
+                raise failed from None
+            if isinstance(error, duckdb.ParserException | duckdb.CatalogException):
+                raise  # the query is wrong, not the file
+            files = ", ".join(f"{path}" for path in tables.values())
             raise CorruptError(
                 f"cannot read {files}: {str(error).splitlines()[0]}; `workbench verify` checks it"
             ) from error
@@ -217,6 +254,10 @@ class Workspace:
     def _folders(self, kind: str, pattern: str) -> dict[str, Path]:
         """Return the folders of one kind with a file that fits `pattern`, by name."""
         _check_kind(kind)
+        if self.remote and pattern.endswith(MANIFEST):
+            keys = (key.split("/") for key in self.remote.pointers())
+            return {name: self.path(kind, name) for folder, name in keys if folder == KINDS[kind]}
+        self.check_there()
         parents = dict.fromkeys((KINDS[kind], FORMER_FOLDERS.get(kind, KINDS[kind])))
         folders = [file.parent for parent in parents for file in sorted((self.root / parent).glob(pattern))]
         found = [folder for folder in folders if _NAME.match(folder.name) and _kind_at(folder) == kind]
@@ -229,8 +270,41 @@ class Workspace:
                 try:
                     found.append(self.manifest(each, name))
                 except WorkbenchError as error:
-                    found.append(Broken(each, name, str(error), folder.relative_to(self.root).as_posix()))
+                    key = self._key(each, name) if self.remote else folder.relative_to(self.root).as_posix()
+                    found.append(Broken(each, name, str(error), key))
         return found
+
+    def _key(self, kind: str, name: str) -> str:
+        if self.remote:
+            return f"{KINDS[kind]}/{name}"
+        return self.path(kind, name).relative_to(self.root).as_posix()
+
+
+def _store_url(root: str | Path) -> str:
+    """Return the URL of a workspace in object storage, as a shell or `Path` may have cut it; empty for a folder.
+
+    Raises `ConfigError` for a URL that names no store.
+    """
+    match = _URL.match(Path(root).as_posix() if isinstance(root, Path) else root)
+    if match is None:
+        return ""
+    scheme, rest = match[1].lower(), match[2].strip("/")
+    if scheme in _NO_STORE or not rest:
+        raise ConfigError(
+            f"a workspace is a folder, or a place in object storage such as s3://bucket/prefix, got {str(root)!r}; "
+            "give the path of a local or mounted folder (an absolute path where its name holds a colon)"
+        )
+    return f"{scheme}://{rest}"
+
+
+def _table_address(connection: "duckdb.DuckDBPyConnection", path: Path) -> str:
+    """Return the path or address of a table in a query."""
+    if not isinstance(path, RemotePath):
+        return str(path)
+    address = path.in_place()
+    if "://" in address and not connection.filesystem_is_registered("workbench"):
+        connection.register_filesystem(tables())
+    return address
 
 
 @lru_cache(maxsize=1)
@@ -284,9 +358,13 @@ def move_to_trash(workspace: Workspace, key: str) -> Trashed:
     Raises `UnknownNameError` where there is no artefact of that key, `ConfigError` for a key that can be none.
     """
     folder = _artefact_folder(workspace, key)
-    if not folder.is_dir() or folder.is_symlink():
-        raise UnknownNameError("artefact", key, [workspace.key(each) for each in workspace.artifacts()])
+    known = workspace.remote.pointers() if workspace.remote else {}
+    if (not folder.is_dir() or folder.is_symlink()) and key not in known:
+        raise UnknownNameError("artefact", key, known or [workspace.key(each) for each in workspace.artifacts()])
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    if workspace.remote and key in known:
+        n_bytes = folder_bytes(workspace.remote.folder(key))
+        return Trashed(workspace.remote.delete(key, stamp), key, n_bytes)
     number, entry = 1, stamp
     while (workspace.root / TRASH / entry).exists():
         number, entry = number + 1, f"{stamp}-{number + 1}"
@@ -300,7 +378,8 @@ def move_to_trash(workspace: Workspace, key: str) -> Trashed:
 def trashed(workspace: Workspace) -> list[Trashed]:
     """Return the deleted artefacts, the last one first."""
     found = sorted((workspace.root / TRASH).glob("*/*/*/"), reverse=True)
-    return [
+    far = workspace.remote.deleted() if workspace.remote else []
+    return [Trashed(entry, pointer.key, n_bytes) for entry, pointer, n_bytes in far] + [
         Trashed(path.parts[-3], f"{path.parts[-2]}/{path.parts[-1]}", folder_bytes(path))
         for path in found
         if _ENTRY.match(path.parts[-3])
@@ -316,6 +395,8 @@ def restore(workspace: Workspace, entry: str) -> str:
     if entry not in found:
         raise UnknownNameError("entry of the trash", entry, found)
     key = found[entry].key
+    if workspace.remote and workspace.remote.undelete(entry):
+        return key
     target = _artefact_folder(workspace, key)
     if target.exists():
         raise ConfigError(f"there is another {key} by now; delete it first, or leave the old one in the trash")
@@ -329,6 +410,8 @@ def restore(workspace: Workspace, entry: str) -> str:
 def empty_trash(workspace: Workspace, entries: Collection[str] | None = None) -> int:
     """Remove deleted artefacts for good, all or those of some entries; return the bytes that this frees."""
     found = [each for each in trashed(workspace) if entries is None or each.entry in entries]
+    if workspace.remote:
+        workspace.remote.forget([each.entry for each in found])
     for each in found:
         shutil.rmtree(workspace.root / TRASH / each.entry, ignore_errors=True)
     return sum(each.n_bytes for each in found)

@@ -64,12 +64,12 @@ show(f"demo:{sharp['feature'][0]}", workspace)
 # %% [markdown]
 # ## Are features more specific than neurons?
 #
-# The same layer's MLP neurons went through the same tables. A label is given by one stated rule (`saes/explain/tokens.py`): it names
-# a token, a context or a kind of document only where at least half of the stronger firings agree, and calls the rest *mixed*
-# or *dense*. For how many features, and how many neurons, does such a plain reading hold?
+# The same layer's MLP neurons went through the same tables. A label is a reading of where a unit fires: a token, a class of
+# words, a context (`saes/explain/readings.py`). It is chosen on one half of the documents and shown only if it holds on the
+# other half, where it must beat the labels of other units. For how many features, and how many neurons, is there one?
 
 # %%
-READABLE = """select avg((label_kind not in ('mixed', 'dense') and label_share >= 0.5)::int) as readable, median(density) as density
+READABLE = """select avg((label_score is not null)::int) as readable, median(density) as density
               from f where n_fired >= 5"""
 
 
@@ -79,10 +79,10 @@ def measure(name: str) -> dict:
 
 of_features, of_neurons = measure("demo"), measure("demo-neurons")
 print(
-    f"features: {of_features['readable']:.0%} have a plain reading; the median one fires on {of_features['density']:.2%} of tokens"
+    f"features: {of_features['readable']:.0%} have a label that holds; the median one fires on {of_features['density']:.2%} of tokens"
 )
 print(
-    f"neurons:  {of_neurons['readable']:.0%} have a plain reading; the median one fires on {of_neurons['density']:.2%} of tokens"
+    f"neurons:  {of_neurons['readable']:.0%} have a label that holds; the median one fires on {of_neurons['density']:.2%} of tokens"
 )
 
 # %% [markdown]
@@ -107,7 +107,7 @@ found
 assert of_features["readable"] > of_neurons["readable"], "features should be easier to read than neurons"
 assert len(found) > 0, "SmolLM2-135M has induction heads"
 print(
-    f"{of_features['readable']:.0%} of features have a plain reading, and {of_neurons['readable']:.0%} of neurons: "
+    f"{of_features['readable']:.0%} of features have a label that holds on held-out text, and {of_neurons['readable']:.0%} of neurons: "
     "directions are the more specific unit.\n"
     f"And heads have jobs: {found['head'].iloc[0]} puts {found['induction'].iloc[0]:.0%} of its attention on the token "
     "that followed the same token before."

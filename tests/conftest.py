@@ -39,6 +39,17 @@ def tiny_model():
     return load_model("small:mlp-2l", seed=0)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Compute on one thread: bits are promised for a fixed number, and small products are quickest on one."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def _toy(request, spec: str):
     """Return a trained toy, cached by pytest under its recipe and training code; a clean checkout has no cache."""
     import hashlib
@@ -87,6 +98,19 @@ def workspace_folder(tmp_path: Path) -> Path:
     """Return an empty workspace folder."""
     (tmp_path / "workspace").mkdir()
     return tmp_path / "workspace"
+
+
+@pytest.fixture(params=["cut in half", "zeros in the middle"])
+def damage_file(request: pytest.FixtureRequest):
+    """Return a function that damages the file at a path, as an interrupted copy or a bad disk does."""
+
+    def damage(path: Path) -> None:
+        data = path.read_bytes()
+        quarter = len(data) // 4
+        zeroed = data[:quarter] + bytes(2 * quarter) + data[3 * quarter :]
+        path.write_bytes(data[: 2 * quarter] if request.param == "cut in half" else zeroed)
+
+    return damage
 
 
 @pytest.fixture(scope="session")

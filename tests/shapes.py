@@ -68,8 +68,6 @@ SHAPES_CHECKED = [
     "saes.features.intervene",
     "saes.features.sources",
     "saes.kinds.base",
-    "saes.kinds.batchtopk",
-    "saes.kinds.clt",
     "saes.kinds.crosscoder",
     "saes.kinds.gated",
     "saes.kinds.jumprelu",

@@ -243,7 +243,7 @@ FORMAT = Format(
 )
 ''',
     )
-    copy.insert("saes/weights/read.py", "    qwen_scope,\n    saelens,\n", "    plain,\n")
+    copy.insert("saes/weights/read.py", "    openai,\n    saelens,\n", "    plain,\n")
     copy.insert("saes/weights/read.py", "    openai.FORMAT,\n", "    plain.FORMAT,\n")
     check_touched(copy, "a weight format")
     copy.run("""

@@ -14,6 +14,7 @@ DEVELOPMENT = ("tests", "benchmarks", "notebooks", "docs")
 
 NOT_IMPORTED = {
     "gguf": "transformers reads the packaged SmolLM2 through it",
+    "s3fs": "fsspec opens s3:// through it",
 }
 """Declared for what another package does with it."""
 COMMANDS = {

@@ -16,7 +16,7 @@ from test_dependencies import project
 
 from tests.audit import audit
 from tests.lock import HOME, entries, name_of, with_hash
-from tests.release import PACKAGES, problems_of
+from tests.release import PACKAGES, build, problems_of
 from tests.torch_needs import needs_cuda
 
 FILES = ("run.txt", "cuda.txt", "dev.txt", "weights.txt")
@@ -184,3 +184,8 @@ def test_a_good_wheel_has_no_problem_and_a_spoilt_one_has(wheel):
     assert problems_of(path, source) == ["missing from the wheel: saes/concepts.toml"]
     shutil.rmtree(source / "dashboard")
     assert "in the wheel and not in the packages: dashboard/page.css" in problems_of(path, source)
+
+
+@pytest.mark.slow
+def test_the_wheel_of_the_last_commit_has_every_file_and_nothing_else(tmp_path):
+    assert problems_of(build(tmp_path), tmp_path / "source") == []

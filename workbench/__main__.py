@@ -14,12 +14,11 @@ from typing import get_args, get_type_hints
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from interp.artifacts import code_version
-from interp.errors import ConfigError, UnknownNameError, WorkbenchError, as_typed, program
+from interp.errors import ConfigError, UnknownNameError, program
 from interp.progress import follow_starter
-from interp.runtime import set_model_dtype
+from interp.runtime import code_version
 from workbench.demo import Demo
-from workbench.terminal import Verb, help_of, is_switch
+from workbench.terminal import Verb, exit_code, help_of, is_switch
 from workbench.terminal import options_of as described_options
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.circuit import FeatureCircuit, Find, Induction, Show
@@ -27,13 +26,13 @@ from workbench.verbs.compare import CompareLatents, CompareModels, CompareSAEs, 
 from workbench.verbs.dynamics import Form, Grok, Scale
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.explain import Explain
-from workbench.verbs.features import Attribute, Features, Prove, Search, Steer
+from workbench.verbs.features import Features, Prove, Search, Steer
 from workbench.verbs.geometry import CompareSpaces, Direction, Shapes, Space
 from workbench.verbs.heads import Heads, Lens
 from workbench.verbs.patch import Patch
 from workbench.verbs.record import Models, Record
 from workbench.verbs.serve import Mcp, Serve, Verify
-from workbench.verbs.trace import Trace
+from workbench.verbs.trace import Attribute, Trace
 from workbench.verbs.train import Import, Train
 
 GROUPS: dict[str, tuple[type[Verb], ...]] = {
@@ -93,25 +92,11 @@ RENAMED_OPTIONS: dict[str, dict[str, str | None]] = {
 VERBS = {" ".join(verb.typed_words()): verb for group in GROUPS.values() for verb in group}
 INTRODUCTION = """Look inside transformers: record activations, learn their sparse features, score heads, find
 circuits, map the geometry, and browse all of it. `demo` is a start; VERB --help explains a verb."""
-STOPPED = """
-workbench: stopped; the same command continues where the verb saves its progress (record, train, lens, patch, prove,
-trace, explain), else it starts again"""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; return the exit code."""
-    try:
-        return parse(sys.argv[1:] if arguments is None else arguments).run() or 0
-    except WorkbenchError as error:
-        print(f"workbench: {as_typed(str(error))}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # `workbench models | head`
-        return 0
-    finally:
-        set_model_dtype()  # what loads models later in this process was not asked for --dtype
+    return exit_code(lambda: parse(sys.argv[1:] if arguments is None else arguments).run())
 
 
 def parse(arguments: list[str]) -> Verb:

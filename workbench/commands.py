@@ -124,11 +124,11 @@ class Commands:
         Raises `UnknownNameError` for a verb, option or name that there is not, `ConfigError` for a value that the
         option does not take.
         """
-        return self._words(verb, options, inside=str(self.workspace.root.resolve()))
+        return self._words(verb, options, inside=self.workspace.absolute)
 
     def command(self, verb: str, options: dict[str, Any]) -> str:
         """Return the command as a reader types it. Raises as `arguments` does."""
-        return shlex.join([*shlex.split(program()), *self._words(verb, options, inside=str(self.workspace.root))])
+        return shlex.join([*shlex.split(program()), *self._words(verb, options, inside=self.workspace.address)])
 
     def checked(self, verb: str, options: dict[str, Any]) -> dict[str, Any]:
         """Return the options with the types of the verb's fields. Raises as `arguments` does."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from interp.artifacts import KINDS, MANIFEST, disk_errors, verify
+from interp.artifacts import KINDS, MANIFEST, copy_artefact
 from interp.errors import ConfigError, CorruptError, MissingError, program
 from interp.workspace import Workspace
 from saes.features.schema import has_plain_label
@@ -59,15 +59,9 @@ def unpack(workspace: Workspace, data: Path = DATA) -> None:
     lacking = [(kind, name) for kind, name in found if name not in workspace.names(kind)]
     for kind, name in lacking:
         source, target = data / KINDS[kind] / name, workspace.path(kind, name)
-        if problems := verify(source):
-            raise CorruptError(f"{source} is damaged ({problems[0]}); install the package again")
         if target.exists():
             raise CorruptError(f"{target} was expected to be whole or absent, and has no manifest; move it away")
-        copy = target.with_name(f"{name}.tmp")  # not `.partial`: that may be somebody's unfinished run
-        with disk_errors(target):
-            shutil.rmtree(copy, ignore_errors=True)
-            shutil.copytree(source, copy)
-            copy.rename(target)
+        copy_artefact(source, target)
     if lacking:
         say(f"unpacked {', '.join(f'{KINDS[kind]}/{name}' for kind, name in lacking)}")
         say(f"      a dictionary of SmolLM2-135M's features; its training text and its scores: {data / CARD}")

@@ -12,9 +12,10 @@ import contextlib
 import inspect
 import re
 import shutil
+import sys
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from itertools import pairwise
@@ -26,6 +27,7 @@ from typing import (
     Any,
     ClassVar,
     Literal,
+    NoReturn,
     TypeVar,
     Union,
     get_args,
@@ -35,8 +37,9 @@ from typing import (
 
 import tyro
 
-from interp.errors import ConfigError, OtherRankError, as_typed, program
+from interp.errors import ConfigError, OtherRankError, WorkbenchError, as_typed, disk_errors, program
 from interp.progress import Progress, report_made, reported
+from interp.runtime import set_model_dtype
 
 if TYPE_CHECKING:
     from interp.ranks import Ranks
@@ -134,7 +137,7 @@ class InWorkspace(Verb):
     """Options of a verb that reads a workspace."""
 
     workspace: Path = Path("workspace")
-    """The folder that holds all artefacts."""
+    """The folder that holds all artefacts, or its URL in object storage: s3://BUCKET/PREFIX."""
 
     def open_workspace(self) -> "Workspace":
         """Return the workspace. Raises `MissingError` when there is none."""
@@ -225,8 +228,6 @@ class RunsModel(OnDevice):
 
     def use_device(self, ranks: "Ranks | None" = None, *, mps: bool = True) -> str:
         """Return the device, print it, and load every model from here on in the dtype that was asked for."""
-        from interp.runtime import set_model_dtype
-
         set_model_dtype(self.dtype)
         return self._choose_device(ranks, mps, "" if self.dtype == "float32" else f", dtype: {self.dtype}")
 
@@ -261,6 +262,33 @@ def slug(text: str) -> str:
     """
     usable = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in text)
     return usable.strip("-.")[:64] or "unnamed"
+
+
+STOPPED = """
+workbench: stopped; the same command continues where the verb saves its progress (record, train, lens, patch, prove,
+trace, explain, dynamics), else it starts again"""
+
+
+def exit_code(run: Callable[[], int | None]) -> int:
+    """Run a command and return its exit code; errors are printed in one line."""
+    try:
+        with disk_errors():
+            return run() or 0
+    except WorkbenchError as error:
+        print(f"workbench: {as_typed(str(error))}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `workbench models | head`
+        return 0
+    finally:
+        set_model_dtype()  # what loads models later in this process was not asked for --dtype
+
+
+def run_module(command: type[Verb]) -> NoReturn:
+    """Run a command that is no verb of `workbench`, as `python -m MODULE`, and exit."""
+    raise SystemExit(exit_code(lambda: tyro.cli(command, config=(tyro.conf.OmitArgPrefixes,)).run()))
 
 
 @contextlib.contextmanager

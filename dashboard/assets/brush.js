@@ -2,10 +2,10 @@
 (function () {
   let drag = null;
 
-  function bars() { return [...document.querySelectorAll("#feature-histogram .bars .point path")].map((bar) => bar.getBoundingClientRect()); }
+  function bars() { return [...document.querySelectorAll("#feature-histogram .wb-bin")].map((bar) => bar.getBoundingClientRect()); }
 
   function mark(from, to) {
-    const plot = document.querySelector("#feature-histogram .nsewdrag").getBoundingClientRect();
+    const plot = document.querySelector("#feature-histogram .wb-bins").getBoundingClientRect();
     if (!drag.box) {
       drag.box = document.createElement("div");
       drag.box.className = "wb-brush";
@@ -18,7 +18,7 @@
   }
 
   document.addEventListener("mousedown", (event) => {
-    const plot = event.target.closest?.("#feature-histogram .nsewdrag");
+    const plot = event.target.closest?.("#feature-histogram .wb-bins");
     if (!plot || event.button !== 0 || !document.getElementById("feature-range")) return;
     drag = { from: event.clientX };
   }, true);

@@ -8,16 +8,15 @@ Columns:
     number     `density`, `value`, `kept` and any other number of the table, NaN for none
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dashboard.figures.theme import DARK, LIGHT, Theme
-from interp.artifacts import Manifest
+from interp.artifacts import Manifest, read_table, table_errors
 from interp.errors import CorruptError, UnknownNameError
 from interp.workspace import Workspace
 
@@ -30,8 +29,6 @@ _ABOUT = {
     "density": "fraction of points with a lower local density, 0 to 1",
     "kept": "fraction of its nearest neighbours in the full space that are near it on the map, 0 to 1",
 }
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -218,14 +215,16 @@ def _codes(points: Table, column: str, names: tuple[str, ...]) -> np.ndarray:
 @lru_cache(maxsize=16)
 def _shape(path: Path, content_hash: str) -> "tuple[int, pa.Schema]":
     """Return the number of points, and the names and types of their columns."""
-    footer = _read(path, lambda parquet: parquet.ParquetFile(path))
-    return footer.metadata.num_rows, footer.schema_arrow
+    import pyarrow.parquet as pq
+
+    with table_errors(path), pq.ParquetFile(path) as footer:
+        return footer.metadata.num_rows, footer.schema_arrow
 
 
 @lru_cache(maxsize=48)
 def _column(path: Path, content_hash: str, name: str) -> "pa.Array":
     """`content_hash` is in the key so that a rebuilt map is read anew."""
-    read = _read(path, lambda parquet: parquet.read_table(path, columns=[name]))[name].combine_chunks()
+    read = _read(path, name).combine_chunks()
     order = _order(path, content_hash)
     return read if order is None else read.take(order)
 
@@ -233,7 +232,7 @@ def _column(path: Path, content_hash: str, name: str) -> "pa.Array":
 @lru_cache(maxsize=8)
 def _order(path: Path, content_hash: str) -> np.ndarray | None:
     """Return the row of each point; None when rows are in order, as ours are."""
-    point = _read(path, lambda parquet: parquet.read_table(path, columns=["point"]))["point"].to_numpy()
+    point = _read(path, "point").to_numpy()
     return None if np.array_equal(point, np.arange(len(point))) else np.argsort(point, kind="stable")
 
 
@@ -243,14 +242,11 @@ def _numbers(path: Path, content_hash: str, name: str) -> np.ndarray:
     return values.astype(np.float32) if values.dtype.kind == "f" else values.astype(np.int32)
 
 
-def _read(path: Path, read: Callable[[Any], T]) -> T:
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    try:
-        return read(parquet)
-    except (pa.ArrowException, KeyError) as error:
-        raise CorruptError(f"cannot read {path}: {str(error).splitlines()[0]}; `workbench verify` checks it") from error
+def _read(path: Path, name: str) -> "pa.ChunkedArray":
+    read = read_table(path, [name])
+    if name not in read.column_names:
+        raise CorruptError(f"cannot read {path}: it has no column {name}; `workbench verify` checks it")
+    return read[name]
 
 
 @lru_cache(maxsize=4)

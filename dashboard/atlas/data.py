@@ -162,6 +162,7 @@ MAX_NEIGHBOURS = 15
 MAX_TEXTS = 512
 MAX_CONTEXT = 400
 MAX_CELL_TEXTS = 6
+NO_NAME = "a region without a name"
 _CHUNK = 20_000
 
 
@@ -321,13 +322,13 @@ def _side(rows: list[dict[str, Any]]) -> float:
 
 
 def _region_names(workspace: Workspace, name: str, found: list[Column], at: np.ndarray) -> list[str]:
-    """Return the label of the finest region that each point is in, "" for none."""
+    """Return the label of the finest region that each point is in, "" for none, `NO_NAME` where it has no label."""
     points, known = table(workspace, name), regions(workspace, name)
     number = np.full(len(at), -1)
     for column in (c for c in found if c.kind == "region"):
         here = points.numbers(column.name)[at]
         number = np.where(here >= 0, here, number)
-    return [known[i]["label"] if i >= 0 else "" for i in number]
+    return [known[i]["label"] or NO_NAME if i >= 0 else "" for i in number]
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from dashboard.atlas import data as view
 from dashboard.atlas.columns import columns, default_colour
 from dashboard.atlas.data import Choice, brightness
 from dashboard.atlas.view import atlas_view
+from dashboard.components.evidence import number
 from dashboard.components.frame import attrs, page, panel, quiet_link, stat
 from dashboard.components.pages import (
     Context,
@@ -36,7 +37,7 @@ def quality_panel(manifest: Manifest) -> html.Section:
     s = manifest.summary
     trust, recall = s.get("trustworthiness"), s.get("recall_at_15")
     continuity, triplets = s.get("continuity"), s.get("triplet_accuracy")
-    lines = []
+    lines = [said] if (said := naming_sentence(s)) else []
     if recall is not None:
         lines.append(
             f"Recall: of the 15 nearest neighbours in the full space, {recall:.0%} are among the 15 nearest here."
@@ -69,9 +70,28 @@ def quality_panel(manifest: Manifest) -> html.Section:
         stat("regions", " · ".join(f"{n:,}" for n in s.get("regions_per_level") or [0]), "on each zoom level"),
     ]
     notes = [html.P(visible(note, 300), className="wb-note", dir="auto") for note in s.get("notes") or []]
-    said = [html.H3("Notes"), *notes] if notes else []
-    body = [html.Div(numbers, className="wb-stats"), *[html.P(line) for line in lines], *said]
+    heading = [html.H3("Notes")] if notes else []
+    body = [html.Div(numbers, className="wb-stats"), *[html.P(line) for line in lines], *heading, *notes]
     return panel("Quality of the map", *body)
+
+
+def naming_sentence(summary: dict[str, Any]) -> str:
+    """Return how many regions of a map have a name, and how many on the same map with shuffled labels."""
+    n, naming = sum(summary.get("regions_per_level") or []), summary.get("naming")
+    if not n:
+        return ""
+    if naming is None:
+        return "Names were not compared with those of shuffled labels; `workbench atlas` with --overwrite does that."
+    test = (
+        f"A name needs a term that is more over-represented than any on 95 % of {naming['shuffles']} maps with "
+        "shuffled labels"
+    )
+    if not naming["named"]:
+        return f"None of the {n:,} regions on all zoom levels is named. {test}; no term here is."
+    return (
+        f"{naming['named']:,} of {n:,} regions on all zoom levels are named. {test}; such a map names "
+        f"{number(naming['named_when_shuffled'])} regions on average."
+    )
 
 
 def regions_panel(regions: list[dict[str, Any]]) -> html.Section:
@@ -80,7 +100,7 @@ def regions_panel(regions: list[dict[str, Any]]) -> html.Section:
         html.Li(
             [
                 html.Button(
-                    visible(region["label"], 60) or "no label",
+                    visible(region["label"], 60) or "no name",
                     **attrs({"data-atlas-region": region["region"], "dir": "auto"}),
                     className="wb-link",
                     type="button",

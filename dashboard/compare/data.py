@@ -1,6 +1,6 @@
 """Two named things, and all that the tables and artefacts of a workspace say about the pair. Torch-free.
 
-thing(workspace, "demo:1669")     a feature; likewise neurons:blocks.9.mlp.hook_post:12, demo (an SAE),
+thing(workspace, "demo:540")      a feature; likewise neurons:blocks.9.mlp.hook_post:12, demo (an SAE),
                                   blocks.9.hook_resid_post or MODEL@HOOK_POINT (a layer), MODEL (a model)
 """
 

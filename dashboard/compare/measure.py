@@ -1,6 +1,6 @@
 """Cosines, activations on the same tokens, and matched features of two things, computed from their weights.
 
-    compare(workspace, "demo:1669", "second:12")
+    compare(workspace, "demo:540", "second:12")
 
 is the read `/api/compare`; the page shows the same in parts.
 
@@ -150,7 +150,7 @@ def pair(workspace: Workspace, a: Thing, b: Thing) -> Measured:
     A part that cannot be measured is a sentence in `missing`.
     """
     try:
-        return _pair(str(workspace.root), a, b, _version(workspace, a), _version(workspace, b))
+        return _pair(workspace.address, a, b, _version(workspace, a), _version(workspace, b))
     except WorkbenchError as error:
         return Measured(missing=[why(error)])
 
@@ -160,7 +160,7 @@ def saes(workspace: Workspace, a: Thing, b: Thing) -> Matched:
     try:
         if (stored := stored_matches(workspace, a, b)) is not None:
             return _matched(stored)
-        return _match_now(str(workspace.root), a, b, _version(workspace, a), _version(workspace, b))
+        return _match_now(workspace.address, a, b, _version(workspace, a), _version(workspace, b))
     except WorkbenchError as error:
         return Matched(missing=[why(error)])
 

@@ -62,7 +62,7 @@ def layout(context: Context, a: str = "", b: str = "", **_: Any) -> html.Div:
     workspace = context.workspace
     known = view.options(workspace)
     if not known:
-        raise NothingYetError(f"there is nothing to compare in {workspace.root}")
+        raise NothingYetError(f"there is nothing to compare in {workspace.address}")
     form = _form(known, a, b)
     try:
         named = [each for each in (a, b) if each.strip()]

@@ -1,8 +1,8 @@
 """Pieces that several pages share.
 
-- `frame`     page, panel, statistic, message, figure, menu, link
+- `frame`     page, panel, statistic, message, figure, menu, link; a large part of a page that is cheap to draw
 - `pages`     a page and its callbacks: navigation, chosen artefact, addresses, the workspace that is served
 - `live`      results of a model that answers prompts, and the protocol of such a model; without torch
-- `evidence`  measurements as a table, in words with their intervals
+- `evidence`  measurements as a table, in words with their intervals; histograms as HTML
 - `tokens`    tokens in a row, coloured by activation; attention between them
 """

@@ -1,10 +1,18 @@
-"""Evidence as a table: the name of each measure in words, its number, and its interval."""
+"""Evidence as a table (the name of each measure in words, its number, its interval), and as a histogram of HTML.
 
+Histograms are for pages that draw one for every thing that a visitor steps to. A Plotly figure costs a browser 100 ms
+and more, and its colours are fixed when it is made. These bars are one element each, in the colours of the scheme that
+is chosen. Notebooks draw the same counts with `dashboard.figures.saes`.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from dash import html
 
-from dashboard.components.frame import panel
+from dashboard.components.frame import Still, attrs, panel
 from dashboard.figures.theme import visible
 
 WORDS = {
@@ -214,3 +222,120 @@ def _row(name: str, value: str, class_name: str | None = None, term: str | None 
     if term is not None:
         shown = html.A(name, href=f"#term-{term}", title=TERMS[term][1], className="wb-link wb-term")
     return html.Tr([html.Th(shown, scope="row"), html.Td(value, dir="auto")], className=class_name)
+
+
+LOWEST = -0.3
+"""log10 of the count at the foot of a logarithmic axis: one token is a bar that can be seen."""
+Tick = tuple[float, str]
+"""Position along an axis, 0 to 1, and its text."""
+
+
+def activation_bars(
+    counts: list[int], edges: list[float], *, mean: float | None = None, chosen: range | None = None
+) -> list[Any]:
+    """Return tokens per bin of activation, with a dotted line at `mean`; bins outside `chosen` are faint.
+
+    `counts [n]` and `edges [n + 1]`, ascending, are the bins that are shown; each has the same width.
+    """
+    names = [f"{n:,} tokens, {low:.3g} to {high:.3g}" for n, (low, high) in zip(counts, pairwise(edges), strict=True)]
+    along = np.linspace(0, 1, len(edges))
+    scale = np.log10(np.maximum(edges, 1e-12))
+
+    def at(value: float) -> float:
+        return float(np.interp(np.log10(max(value, 1e-12)), scale, along))
+
+    ticks = [10.0**e * m for e in range(-4, 5) for m in (1, 3) if edges[0] <= 10.0**e * m <= edges[-1]]
+    ticks = ticks or [edges[0], edges[-1]]
+    top = max(counts)
+    return _plot(
+        [n / top for n in counts],
+        names,
+        across=[(at(each), f"{each:.3g}") for each in ticks],
+        up=[(each / top, f"{each:,}") for each in _round_counts(top)],
+        titles=("activation (log scale)", "tokens"),
+        marks=[at(mean)] if mean else [],
+        chosen=chosen,
+    )
+
+
+def logit_bars(counts: list[int], edges: list[float], null: list[float], tops: list[float]) -> list[Any]:
+    """Return tokens per bin of direct effect on the logit, on a log axis, with the mean counts of random directions.
+
+    `counts [n]` and `null [n]` share the equal bins of `edges = [lowest, highest, n]`. `tops` are the 5, 50 and 95 %
+    quantiles of the largest effect of one random direction; the latter two are dotted lines.
+    """
+    low, high, n = edges
+    width = (high - low) / n
+    values, baseline = np.asarray(counts, float), np.asarray(null, float)
+    filled = np.flatnonzero((values > 0) | (baseline > 0.05))
+    first = max(int(filled[0]) - 1, 0)
+    last = min(max(int(filled[-1]) + 2, int(np.ceil((tops[2] - low) / width))), int(n))
+    start, span = low + first * width, (last - first) * width
+    top = float(np.log10(max(values.max(), baseline.max(), 2.0)) + 0.2)
+
+    def height(count: float) -> float:
+        return max(0.0, (float(np.log10(count)) - LOWEST) / (top - LOWEST)) if count > 0 else 0.0
+
+    shown = range(first, last)
+    step = _step(span, 5)
+    ticks = np.arange(np.ceil(start / step), np.floor((start + span) / step) + 1) * step
+    return _plot(
+        [height(values[i]) for i in shown],
+        [f"{values[i]:,.0f} tokens, random {baseline[i]:,.1f}; effect {low + width * (i + 0.5):+.1f}" for i in shown],
+        across=[((each - start) / span, f"{each:g}".replace("-", "−")) for each in ticks.tolist()],
+        up=[(height(10.0**e), f"{10**e:,}") for e in range(int(top) + 1)],
+        titles=("direct effect on the logit", "tokens (log)"),
+        marks=[(each - start) / span for each in tops[1:]],
+        line=[height(each) if each > 0.05 else 0.0 for each in baseline[first:last].tolist()],
+    )
+
+
+def _plot(
+    heights: Sequence[float],
+    names: list[str],
+    *,
+    across: list[Tick],
+    up: list[Tick],
+    titles: tuple[str, str],
+    marks: list[float],
+    line: list[float] | None = None,
+    chosen: range | None = None,
+) -> list[Any]:
+    """Return bars of `heights`, 0 to 1, between their axes; `names` are their tooltips."""
+    bins = [
+        html.Span(
+            className="wb-bin" if chosen is None or i in chosen else "wb-bin wb-unchosen",
+            style={"--h": f"{height:.1%}"},
+            **attrs({"data-tip": name}),
+        )
+        for i, (height, name) in enumerate(zip(heights, names, strict=True))
+    ]
+    rules = [html.Span(html.Span(text), className="wb-rule", style={"bottom": f"{at:.1%}"}) for at, text in up]
+    dotted = [html.Span(className="wb-dotted", style={"left": f"{at:.1%}"}) for at in marks if 0 <= at <= 1]
+    ticks = [html.Span(text, className="wb-tick", style={"left": f"{at:.1%}"}) for at, text in across]
+    drawn = [] if line is None else [Still([_steps(line)])]
+    return [
+        html.Span(titles[1], className="wb-axis"),
+        html.Div([*rules, html.Div(bins, className="wb-bins"), *drawn, *dotted], className="wb-plot"),
+        html.Div(ticks, className="wb-ticks"),
+        html.Span(titles[0], className="wb-axis wb-across"),
+    ]
+
+
+def _steps(heights: list[float]) -> list[Any]:
+    """Return a line over the bars as SVG, one level for each bar."""
+    points = " ".join(f"{i + side},{100 - 100 * height:.1f}" for i, height in enumerate(heights) for side in (0, 1))
+    about = {"viewBox": f"0 0 {len(heights)} 100", "preserveAspectRatio": "none", "aria-hidden": "true"}
+    return ["svg", about, ["polyline", {"points": points, "vectorEffect": "non-scaling-stroke"}]]
+
+
+def _step(span: float, most: int) -> float:
+    """Return the smallest of 1, 2 and 5 times a power of ten that divides `span` into at most `most` parts."""
+    power = 10.0 ** np.floor(np.log10(span / most))
+    return next(float(m * power) for m in (1, 2, 5, 10) if span / (m * power) <= most)
+
+
+def _round_counts(top: int) -> list[int]:
+    """Return a few round counts from 0 to `top`."""
+    step = max(1, int(_step(top, 4)))
+    return list(range(0, top + 1, step))

@@ -2,17 +2,19 @@
 
 `guarded` is a panel whose content may be missing or damaged: then it says so, and the rest of the page stays. `attempt`
 is the same for anything else. `attrs` passes HTML attributes whose names are no Python names:
-`html.Div(**attrs({"aria-label": "Pages"}))`.
+`html.Div(**attrs({"aria-label": "Pages"}))`. `still` makes a large part of a page cheap to draw.
 """
 
 import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import dash_mantine_components as dmc
 from dash import dcc, html
+from dash.development.base_component import Component
 
 from dashboard.figures.theme import visible
 from interp.errors import WorkbenchError, as_typed
@@ -187,3 +189,59 @@ def attempt(body: Callable[[], Children]) -> Children:
         if not isinstance(error, WorkbenchError):
             log.exception("a part of a page failed")
         return notice(explain(error), tone="error")
+
+
+class Still(Component):
+    """HTML that no callback addresses, as one component (assets/still.js).
+
+    `tree`: a list of texts and of `[tag, properties, *children]`, in which the tag `Link` is a `dcc.Link`.
+    """
+
+    _children_props: list[str] = []  # noqa: RUF012 - as Dash declares it
+    _base_nodes = ["children"]  # noqa: RUF012
+    _namespace = "workbench_still"
+    _type = "Still"
+    _prop_names = ["tree"]  # noqa: RUF012
+    _valid_wildcard_attributes: list[str] = []  # noqa: RUF012
+    available_properties = _prop_names
+    available_wildcard_properties: list[str] = []  # noqa: RUF012
+
+    def __init__(self, tree: list[Any]):
+        super().__init__(tree=tree)
+        self.tree: list[Any] = tree
+
+
+def still(node: Children) -> Children:
+    """Return a part of a page with all HTML that has no id as `Still`; it looks the same and is drawn far faster.
+
+    Dash runs several subscriptions of every component after every change of a page, so that its cost grows with the
+    square of their number. What has an id, and what is no HTML, stays a component; `node` itself is changed.
+    """
+    return _together([_settled(node)])[0]
+
+
+def _together(parts: list[Any]) -> list[Any]:
+    """Return parts with each run of plain ones as one `Still`."""
+    there = (part for part in parts if part is not None)
+    runs = [(alive, list(run)) for alive, run in groupby(there, lambda part: isinstance(part, Component))]
+    return [each for alive, run in runs for each in (run if alive else [Still(run)])]
+
+
+def _settled(node: Any) -> Any:
+    """Return HTML as a plain tree, or as a component where it has an id or holds a part that is no HTML."""
+    if not isinstance(node, Component):
+        return node
+    if isinstance(node, Still):
+        return node.tree[0] if len(node.tree) == 1 else node
+    tag = node._type.lower() if node._namespace == "dash_html_components" else None
+    tag = "Link" if isinstance(node, dcc.Link) else tag
+    given = node.to_plotly_json()["props"]
+    if tag is None and not isinstance(node, dcc.Loading):
+        return node
+    children = given.pop("children", None)
+    parts = [_settled(each) for each in (children if isinstance(children, list | tuple) else [children])]
+    if tag is None or given.keys() & {"id", "n_clicks"} or any(isinstance(part, Component) for part in parts):
+        if any(part is not None for part in parts):
+            node.children = _together(parts)
+        return node
+    return [tag, given, *(part for part in parts if part is not None)]

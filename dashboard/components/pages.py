@@ -82,7 +82,7 @@ def open_artefact(
     if not name:
         found = workspace.default(*kinds, prefer=prefer)
         if found is None:
-            raise NothingYetError(f"no artefact of kind {' or '.join(kinds)} was found in {workspace.root}")
+            raise NothingYetError(f"no artefact of kind {' or '.join(kinds)} was found in {workspace.address}")
         return found
     return workspace.find(name, *kinds)
 
@@ -93,7 +93,7 @@ def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
     That is a button where the server runs analyses and the page has one, and always the command.
     """
     command = which.command.replace("MODEL", model).replace("workbench", program(), 1)
-    given = f"{command} --workspace {shlex.quote(str(workspace.root))}"
+    given = f"{command} --workspace {shlex.quote(workspace.address)}"
     button = []
     if which.fill is not None and (queue := _queue()) is not None and not queue.problem:
         button = _fill_button(queue, *which.fill(workspace, model), then=which.path)

@@ -2,8 +2,7 @@
 
 - `page`       the page
 - `data`       one feature with its examples, labels, relations and uses, or a slice of the sorted list
-- `examples`   the histogram of activations, and the examples in a range of it
-- `documents`  a document of the recording with the activations of one feature
+- `examples`   the histogram of activations, the examples in a range of it, and their documents
 - `export`     a feature as one HTML file that needs no server
 - `relations`  panels on logits, neurons, companions and uses
 - `prove`      the panel *Prove it*: the stored proof, and live answers with their controls

@@ -6,20 +6,24 @@ Documents come from the recording, through the model process (`Live.documents`),
 """
 
 from itertools import groupby
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, Patch, State, ctx, html, no_update
+from dash import Dash, Input, Output, State, ctx, html, no_update
 
-from dashboard.components.frame import attempt, attrs, explain, graph, panel
+from dashboard.components.evidence import activation_bars
+from dashboard.components.frame import attempt, attrs, explain, panel, still
 from dashboard.components.live import DocumentText, Live
 from dashboard.components.pages import current
 from dashboard.components.tokens import token_strip
 from dashboard.feature import data as view
-from dashboard.figures.saes import filled_bins, plain_activations
-from dashboard.figures.theme import theme, visible
-from interp.errors import WorkbenchError
+from dashboard.figures.saes import filled_bins
+from dashboard.figures.theme import visible
+from interp.errors import MismatchError, WorkbenchError
 from interp.workspace import Workspace
+
+if TYPE_CHECKING:
+    from interp.recording.store import Recording
 
 GROUPS = {
     "top": ("Strongest", "its largest activations, each from another context"),
@@ -40,14 +44,13 @@ READING = {"view": "context", "scale": "feature"}
 """The switches at first."""
 
 
-def histogram_panel(row: dict[str, Any], scheme: str | None) -> html.Section:
+def histogram_panel(row: dict[str, Any]) -> html.Section:
     """Return the histogram of activations, with a slider that chooses a range of its bins."""
-    figure = plain_activations(
-        row["histogram"], row["histogram_edges"], theme(scheme), marker=row["mean_activation"], height=210
-    )
-    parts: list[Any] = [graph("feature-histogram", figure=figure, height=210, label="Histogram of activations")]
+    bins = filled_bins(row["histogram"])
+    parts: list[Any] = [html.P("It never fired, so there is no histogram.", className="wb-none")]
     if sum(row["histogram"]):
-        bins = filled_bins(row["histogram"])
+        about = attrs({"aria-label": "Histogram of activations"})
+        parts = [html.Div(_bars(row), id="feature-histogram", className="wb-histogram", role="figure", **about)]
         slider = dmc.RangeSlider(
             id="feature-range", value=[bins.start, bins.stop], min=bins.start, max=bins.stop, step=1, minRange=1,
             label=None, size="xs", flex=1, thumbFromLabel="Lowest activation of the examples, a bin of the histogram",
@@ -65,6 +68,16 @@ def histogram_panel(row: dict[str, Any], scheme: str | None) -> html.Section:
         note="tokens per range of activation (logarithmic); dotted line: the mean. Click a bar, drag over bars or move "
         "the slider for the examples in that range",
     )
+
+
+def _bars(row: dict[str, Any], chosen: tuple[int, int] | None = None) -> list[Any]:
+    """Return the filled bins of a feature's histogram; those outside of `chosen`, `(first, end)`, are faint."""
+    bins = filled_bins(row["histogram"])
+    within = None
+    if chosen is not None and chosen != (bins.start, bins.stop):
+        within = range(chosen[0] - bins.start, chosen[1] - bins.start)
+    edges = row["histogram_edges"][bins.start : bins.stop + 1]
+    return activation_bars(row["histogram"][bins.start : bins.stop], edges, mean=row["mean_activation"], chosen=within)
 
 
 def said(row: dict[str, Any], bins: tuple[int, int]) -> str:
@@ -183,7 +196,7 @@ def register(app: Dash) -> None:
     )(lambda _, first, end: [first, end])
     app.callback(
         Output("feature-examples", "children"),
-        Output("feature-histogram", "figure"),
+        Output("feature-histogram", "children"),
         Output("feature-range-said", "children"),
         Input("feature-range", "value"),
         Input("feature-view", "value"),
@@ -206,10 +219,61 @@ def _draw(chosen: list[int], amount: str, scale: str, state: dict[str, Any]) -> 
     reading = {"view": amount, "scale": scale}
     row = view.one(workspace, name, state["index"])
     first, end = (int(each) for each in chosen)
-    shown = attempt(lambda: listed(workspace, name, row, (first, end), reading, current_live))
-    figure: Any = no_update
+    shown = attempt(lambda: still(html.Div(listed(workspace, name, row, (first, end), reading, current_live))))
+    bars: Any = no_update
     if ctx.triggered_id == "feature-range":
-        whole, figure = filled_bins(row["histogram"]), Patch()
-        within = [i - whole.start for i in range(first, end)]
-        figure["data"][0]["selectedpoints"] = None if len(within) == whole.stop - whole.start else within
-    return shown, figure, said(row, (first, end))
+        bars = [still(each) for each in _bars(row, (first, end))]
+    return shown, bars, said(row, (first, end))
+
+
+def described_recording(workspace: Workspace, features: str) -> "tuple[Recording, str]":
+    """Return the recording that features were described on, and the name of its model.
+
+    Raises `UnknownNameError` where it is not in the workspace, `MismatchError` where it was made again since.
+    """
+    from interp.recording.live import open_recording
+
+    manifest = workspace.manifest("features", features)
+    name = str(manifest.config["recording"])
+    if workspace.manifest("recording", name).content_hash != manifest.parents.get(f"recordings/{name}"):
+        raise MismatchError(
+            f"the recording {name!r} is another than the one that {features!r} was made of; run `workbench features` "
+            f"with --name {features} --overwrite"
+        )
+    return open_recording(workspace.path("recording", name)), str(manifest.config["model"])
+
+
+def document_text(
+    model: Any, dictionary: Any, recording: "Recording", row: int, feature: int, limit: int
+) -> DocumentText:
+    """Return the document that holds a row of the recording, at most `limit` tokens of it around that row.
+
+    Activations are those of the recorded vectors, encoded again. `dictionary` is an SAE or `NeuronBasis`.
+    """
+    import numpy as np
+    import torch
+
+    from interp.models.adapter import token_strings
+
+    context, at = recording.context_tokens(row)
+    rows = recording.document_rows(int(context.document[at]))
+    peak = int((rows == row).nonzero()[0])
+    start = max(0, min(peak - limit // 2, len(rows) - limit))
+    part = rows[start : start + limit]
+    shard_of = np.searchsorted(recording.shard_starts, part.numpy(), side="right") - 1
+    ids = torch.empty(len(part), dtype=torch.long)
+    for shard in np.unique(shard_of):
+        mine = torch.from_numpy(shard_of == shard)
+        ids[mine] = recording.token_shard(int(shard)).tokens[part[mine] - int(recording.shard_starts[shard])].long()
+    device = getattr(dictionary, "sae", dictionary).decoder_directions.device
+    with torch.no_grad():
+        found = dictionary.encode_sparse(recording.read_rows(dictionary.hook_point, part).to(device))
+    values = torch.where(found.indices == feature, found.values.float(), 0.0).sum(1).clamp_min(0)
+    return DocumentText(
+        tokens=token_strings(model, ids),
+        token_ids=ids.tolist(),
+        activations=values.tolist(),
+        first=start,
+        peak=peak - start,
+        cut=len(part) < len(rows),
+    )

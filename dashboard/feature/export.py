@@ -1,6 +1,6 @@
 """One feature as a single HTML file that opens without a server: no script, no request, both colour schemes.
 
-    text = feature_html(workspace, "demo", 1669)
+    text = feature_html(workspace, "demo", 540)
 
 The page has what the dashboard's page of the feature shows without a model: numbers, labels, the proof, effects with
 their nulls, neighbours, and every example. Its policy forbids scripts and requests, and every text is escaped.
@@ -27,6 +27,7 @@ from dashboard.figures.theme import DARK, LIGHT, Theme, visible
 from interp.errors import UsageError, WorkbenchError
 from interp.workspace import Workspace
 from saes.features.proof import read_proof
+from saes.features.schema import other_readings, score_in_words
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -42,7 +43,7 @@ def feature_html(workspace: Workspace, name: str, index: int) -> str:
     title = own or row["label"] or "no label"
     parts = [
         f"<h1><span class=id>#{index}</span> {_text(title, 400)}</h1>",
-        f"<p class=quiet>{_text(_origin(row), 400)}</p>" if own or row["label"] else "",
+        f"<p class=quiet>{_text(_origin(row), 800)}</p>" if own or row["label"] else "",
         _numbers(row),
         _proof(workspace, name, index),
         _labels(view.explanations(workspace, name, index)),
@@ -68,7 +69,9 @@ def _text(text: Any, limit: int = 120) -> str:
 
 
 def _origin(row: dict[str, Any]) -> str:
-    return f"{row['label']}, label from {row['label_source']}" if row["label"] else "no label"
+    said = [f"{row['label']}, label from {row['label_source']}" if row["label"] else "no label", score_in_words(row)]
+    others = "; ".join(other_readings(row))
+    return "; ".join([*filter(None, said), *([f"also {others}"] if others else [])])
 
 
 def _section(title: str, note: str, body: str) -> str:

@@ -25,6 +25,7 @@ from dashboard.components.frame import (
     quiet_link,
     save_search_control,
     stat,
+    still,
 )
 from dashboard.components.pages import (
     Context,
@@ -50,6 +51,7 @@ from dashboard.feature.relations import (
 )
 from dashboard.figures.theme import visible
 from interp.workspace import Workspace
+from saes.features.schema import SOURCES, other_readings, score_in_words
 
 _SCORES = (
     ("detection", "detection", "from the label: in which held-out contexts is it active, among random ones?"),
@@ -59,11 +61,11 @@ _SCORES = (
 
 
 def labels_panel(row: dict[str, Any], explained: list[dict[str, Any]]) -> html.Section:
-    """Return every label of a feature with its scores, the one from token statistics first."""
+    """Return every label of a feature with its scores, the one made by rule first."""
     lines = [_line(each["label"] or "no label could be read", each["label_source"], each) for each in explained]
-    statistics = explained[0]["statistics_label"] or (row["label"] if row["label_source"] == "token statistics" else "")
+    statistics = explained[0]["statistics_label"] or (row["label"] if row["label_source"] in SOURCES else "")
     if statistics and all(each["label"] != statistics for each in explained):
-        lines.insert(0, _line(statistics, "token statistics", None))
+        lines.insert(0, _line(statistics, row["label_source"] if row["label_source"] in SOURCES else "by rule", None))
     return panel(
         "Labels",
         html.Ol(lines, className="wb-labels"),
@@ -143,10 +145,10 @@ def detail(
     if explained:
         parts.append(labels_panel(row, explained))
     related = view.relations(workspace, name, index)
-    parts.append(html.Div([examples.histogram_panel(row, scheme), *_effects(row, related)], className="wb-facets"))
+    parts.append(html.Div([examples.histogram_panel(row), *_effects(row, related)], className="wb-facets"))
     if row["n_fired"]:
         parts.append(prove.prove_panel(workspace, name, index, scheme))
-    parts.append(_related(workspace, name, related, scheme))
+    parts.append(_related(workspace, name, related))
     fired = [examples.examples_panel(workspace, name, row, reading)] if row["n_fired"] else []
     side = html.Div(
         [_neighbours(name, row, near), uses_panel(workspace, name, index), downloads_panel(name, index)],
@@ -156,7 +158,7 @@ def detail(
     return html.Div(parts)
 
 
-def _related(workspace: Workspace, name: str, related: dict[str, Any] | None, scheme: str | None) -> Any:
+def _related(workspace: Workspace, name: str, related: dict[str, Any] | None) -> Any:
     """Return the row of panels on logits, neurons and companions, or how to make their table."""
     if related is None:
         return notice(
@@ -166,7 +168,7 @@ def _related(workspace: Workspace, name: str, related: dict[str, Any] | None, sc
     named = view.names(workspace, name)
     labels = {n: view.named(n, text, named) for n, text in view.labels(workspace, name, related["coactive"]).items()}
     panels = [
-        logit_panel(related, scheme),
+        logit_panel(related),
         neurons_panel(workspace, related),
         companions_panel(name, related, labels),
     ]
@@ -186,10 +188,25 @@ def _heading(row: dict[str, Any]) -> html.Div:
             html.Span(f"#{row['feature']}", className="wb-feature-id", id="feature-number"),
             html.H2(label, className="wb-feature-title", dir="auto"),
             html.Span(f"label from {row['label_source']}", className="wb-quiet") if row["label"] else None,
+            _score_of_rule(row),
         ],
         className="wb-feature-head",
         **attrs({"aria-live": "polite"}),
     )
+
+
+def _score_of_rule(row: dict[str, Any]) -> html.Span | None:
+    """Return the score of a label made by rule beside its null, with the other readings on hover."""
+    said = score_in_words(row)
+    if not said:
+        return None
+    shown: list[Any] = [said]
+    if row["label_score"] is not None:
+        null = f" on held-out firings, another feature's label {row['label_null']:.2f}"
+        shown = ["score ", html.Strong(f"{row['label_score']:.2f}"), null]
+    others = "; ".join(visible(each, 120) for each in other_readings(row))
+    more = f"; also: {others}" if others else ""
+    return html.Span(shown, className="wb-quiet", id="label-score", title=said + more, tabIndex=0)
 
 
 def _numbers(row: dict[str, Any]) -> html.Div:
@@ -387,13 +404,9 @@ def _move(
         case "feature-grid":
             index = whole_number((cell or {}).get("rowId"), index)
         case "feature-previous":
-            index = view.step(
-                current().workspace, name, _query(listed or {}, view.names(current().workspace, name)), index, -1
-            )
+            index = _step(name, listed, index, -1)
         case "feature-next":
-            index = view.step(
-                current().workspace, name, _query(listed or {}, view.names(current().workspace, name)), index, 1
-            )
+            index = _step(name, listed, index, 1)
         case "feature-random":
             index = view.random_live(current().workspace, name, seed=secrets.randbits(30))
         case "feature-jump":
@@ -409,7 +422,7 @@ def _step(name: str, listed: dict[str, Any] | None, index: int, by: int) -> int:
 
 
 def _show(state: dict[str, Any], scheme: str | None, reading: dict[str, str] | None) -> html.Div:
-    return attempt(lambda: detail(current().workspace, state["features"], state["index"], scheme, reading))
+    return attempt(lambda: still(detail(current().workspace, state["features"], state["index"], scheme, reading)))
 
 
 def _rows(request: dict[str, Any] | None, state: dict[str, Any]) -> Any:

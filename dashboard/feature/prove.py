@@ -80,7 +80,7 @@ def _button(workspace: Workspace, options: dict[str, Any], index: int, text: str
     return html.Div(
         [
             run_button("prove", options, id="prove", text=text, then=feature_href(name, index)),
-            html.Pre(f"{command} --workspace {workspace.root}", className="wb-command"),
+            html.Pre(f"{command} --workspace {workspace.address}", className="wb-command"),
         ]
     )
 

@@ -9,12 +9,11 @@ from urllib.parse import urlencode
 
 from dash import html
 
-from dashboard.components.frame import graph, panel, quiet_link
+from dashboard.components.evidence import logit_bars
+from dashboard.components.frame import attrs, panel, quiet_link
 from dashboard.components.pages import atlas_href, circuit_href, feature_href, geometry_href, graph_href
 from dashboard.components.tokens import feature_line
 from dashboard.feature import data as view
-from dashboard.figures.saes import plain_logits
-from dashboard.figures.theme import theme
 from interp.workspace import Workspace
 
 MAX_USES = 12
@@ -31,18 +30,18 @@ def effect_verdict(p: float | None, side: str, draws: int) -> str:
     )
 
 
-def logit_panel(relations: dict[str, Any] | None, scheme: str | None) -> html.Section | None:
+def logit_panel(relations: dict[str, Any] | None) -> html.Section | None:
     """Return the histogram of effects on all logits with that of random directions; None where there is none."""
     if relations is None or not relations["logit_histogram"]:
         return None
     scales = relations["scales"]
-    figure = plain_logits(
-        relations["logit_histogram"], scales["logit_edges"], scales["logit_null"], theme(scheme),
-        tops=scales["logit_null_top"], height=210,
-    )  # fmt: skip
+    bars = logit_bars(
+        relations["logit_histogram"], scales["logit_edges"], scales["logit_null"], scales["logit_null_top"]
+    )
+    about = attrs({"aria-label": "Histogram of direct effects on the logits"})
     return panel(
         "Effects on all logits",
-        graph("feature-logits", figure=figure, height=210, label="Histogram of direct effects on the logits"),
+        html.Div(bars, id="feature-logits", className="wb-histogram", role="figure", **about),
         note="tokens of the vocabulary by direct effect; line: mean of random directions; dotted: half, and 95 %, of "
         "random directions have no larger effect on any token",
     )

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.figures.theme import Theme, escape, message_figure, plain_figure, styled, vertical
+from dashboard.figures.theme import Theme, escape, message_figure, styled
 from dashboard.sae.data import LAST_PART, drift, number
 
 HEIGHT = 600
@@ -183,41 +183,33 @@ def activation_histogram(
 
     `counts [n]`, `edges [n + 1]`. Bars are drawn in log10 units so that their widths are true.
     """
-    return go.Figure(plain_activations(counts, edges, colours, marker=marker, height=height))
-
-
-def plain_activations(
-    counts: list[int], edges: list[float], colours: Theme, *, marker: float | None = None, height: int = 200
-) -> dict:
-    """`activation_histogram` as Plotly's JSON, without the cost of a `go.Figure`."""
     bins, bounds = np.asarray(counts, float), np.asarray(edges, float)
     if bins.sum() == 0:
-        return message_figure("this feature never fired, so there is no histogram", colours, height=height).to_dict()
+        return message_figure("this feature never fired, so there is no histogram", colours, height=height)
     shown = filled_bins(counts)
     bins, low, high = bins[shown], bounds[:-1][shown], bounds[1:][shown]
     left, right = np.log10(np.maximum(low, 1e-12)), np.log10(np.maximum(high, 1e-12))
-    bars = {
-        "type": "bar",
-        "x": ((left + right) / 2).tolist(),
-        "y": bins.tolist(),
-        "width": ((right - left) * 0.92).tolist(),
-        "marker": {"color": colours.accent, "line": {"width": 0}},
-        "hovertext": [
-            f"{n:,.0f} tokens<br>activation {a:.3g} to {b:.3g}" for n, a, b in zip(bins, low, high, strict=True)
-        ],
-        "hoverinfo": "text",
-    }
+    figure = go.Figure(
+        go.Bar(
+            x=(left + right) / 2,
+            y=bins,
+            width=(right - left) * 0.92,
+            marker={"color": colours.accent, "line": {"width": 0}},
+            hovertext=[
+                f"{n:,.0f} tokens<br>activation {a:.3g} to {b:.3g}" for n, a, b in zip(bins, low, high, strict=True)
+            ],
+            hoverinfo="text",
+        )
+    )
+    styled(figure, colours, height=height)
     ticks = [10.0**e * m for e in range(-4, 5) for m in (1, 3) if low[0] * 0.9 <= 10.0**e * m <= high[-1] * 1.1]
-    x = {
-        "title": {"text": "activation (log scale)"},
-        "tickvals": np.log10(ticks or [low[0], high[-1]]).tolist(),
-        "ticktext": [f"{t:g}" for t in ticks] or [f"{low[0]:.2g}", f"{high[-1]:.2g}"],
-        "showgrid": False,
-    }
-    y = {"title": {"text": "tokens"}, "rangemode": "tozero", "nticks": 5}
-    lines = [vertical(float(np.log10(marker)), colours)] if marker and marker > 0 else []
-    # without dragging: assets/brush.js chooses a range
-    return plain_figure([bars], colours, x=x, y=y, height=height, shapes=lines, dragmode=False)
+    names = [f"{t:g}" for t in ticks] or [f"{low[0]:.2g}", f"{high[-1]:.2g}"]
+    tickvals = np.log10(ticks or [low[0], high[-1]])
+    figure.update_xaxes(title_text="activation (log scale)", tickvals=tickvals, ticktext=names, showgrid=False)
+    figure.update_yaxes(title_text="tokens", rangemode="tozero", nticks=5)
+    if marker and marker > 0:
+        figure.add_vline(float(np.log10(marker)), line={"color": colours.opposite, "width": 1, "dash": "dot"})
+    return figure
 
 
 def filled_bins(counts: list[int]) -> slice:
@@ -226,51 +218,6 @@ def filled_bins(counts: list[int]) -> slice:
     if not len(filled):
         return slice(0, 0)
     return slice(max(0, int(filled[0]) - 1), min(int(filled[-1]) + 2, len(counts)))
-
-
-def plain_logits(
-    counts: list[int], edges: list[float], null: list[float], colours: Theme, *, tops: list[float], height: int = 200
-) -> dict:
-    """Tokens per bin of direct effect on the logit, on a log axis, with the mean histogram of random directions.
-
-    `counts [n]` and `null [n]` share the equal bins of `edges = [lowest, highest, n]`. `tops` are the 5, 50 and 95 %
-    quantiles of the largest effect of one random direction; the latter two are drawn as dotted lines. As Plotly's JSON.
-    """
-    low, high, n = edges
-    width = (high - low) / n
-    centres = low + width * (np.arange(int(n)) + 0.5)
-    values, baseline = np.asarray(counts, float), np.asarray(null, float)
-    bars = {
-        "type": "bar",
-        "name": "this feature",
-        "x": centres.tolist(),
-        "y": values.tolist(),
-        "width": width * 0.92,
-        "marker": {"color": colours.accent, "line": {"width": 0}},
-        "hovertext": [
-            f"{v:,.0f} tokens<br>random {r:,.1f}<br>effect {c:+.1f}"
-            for v, r, c in zip(values, baseline, centres, strict=True)
-        ],
-        "hoverinfo": "text",
-    }
-    line = {
-        "type": "scatter",
-        "name": "random directions",
-        "mode": "lines",
-        "x": centres.tolist(),
-        "y": [each if each > 0.05 else None for each in baseline.tolist()],
-        "hoverinfo": "skip",
-        "line": {"color": colours.opposite, "width": 1.5, "shape": "hvh"},
-    }
-    filled = np.flatnonzero((values > 0) | (baseline > 0.05))
-    x = {
-        "title": {"text": "direct effect on the logit"},
-        "showgrid": False,
-        "range": [float(centres[filled[0]] - width), float(max(centres[filled[-1]], tops[2]) + width)],
-    }
-    top = float(np.log10(max(values.max(), 2)) + 0.2)
-    y = {"title": {"text": "tokens (log)"}, "type": "log", "dtick": 1, "range": [-0.3, top]}
-    return plain_figure([bars, line], colours, x=x, y=y, height=height, shapes=[vertical(v, colours) for v in tops[1:]])
 
 
 MEASURES = {

@@ -6,7 +6,6 @@ colour-blind readers tell apart too.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import plotly.graph_objects as go
 
@@ -104,26 +103,6 @@ def styled(figure: go.Figure, colours: Theme, *, height: int | None = None) -> g
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
     return figure
-
-
-def plain_figure(
-    data: list[dict], colours: Theme, *, x: dict, y: dict, height: int | None = None, **layout: Any
-) -> dict:
-    """A figure with our look as Plotly's JSON, for one that is drawn often: to make a `go.Figure` costs 20 ms.
-
-    `x` and `y` are what its axes have besides, a title at least; nothing in them or in `data` is an array.
-    """
-    axes = {}
-    for name, own in (("xaxis", x), ("yaxis", y)):
-        axis = _axis(colours)
-        axes[name] = axis | own | {"title": axis["title"] | own["title"]}
-    return {"data": data, "layout": _look(colours, height) | axes | layout}
-
-
-def vertical(x: float, colours: Theme) -> dict:
-    """A dotted line across a plain figure, as one of its `shapes`."""
-    line = {"color": colours.opposite, "width": 1, "dash": "dot"}
-    return {"type": "line", "xref": "x", "yref": "y domain", "x0": x, "x1": x, "y0": 0, "y1": 1, "line": line}
 
 
 def _look(colours: Theme, height: int | None) -> dict:

@@ -160,9 +160,28 @@ def steering_panel(found: WordList, colours: Theme) -> html.Section:
 
 
 def steering_body(sweep: dict[str, Any], colours: Theme, id: str, label: str, unit: str) -> list[Any]:
-    """Return the figure of a steering sweep and its numbers; `unit` is the meaning of strength 1."""
+    """Return the verdict on a steering sweep, its figure and its numbers; `unit` is the meaning of strength 1."""
     figure = steering_figure(sweep, colours, unit=unit)
-    return [graph(id, figure=figure, label=label, height=380), as_table(_steering_rows(sweep))]
+    return [html.P(_judged(sweep)), graph(id, figure=figure, label=label, height=380), as_table(_steering_rows(sweep))]
+
+
+def _judged(sweep: dict[str, Any]) -> str:
+    """Return the effect of the chosen strength on the prompts that did not choose it, in a sentence."""
+    if "chosen" not in sweep:
+        return "This artefact is older than the choice of a strength on half of the prompts; measure it again for one."
+    strengths, chosen = sweep.get("strengths"), sweep["chosen"]
+    if not (isinstance(chosen, int) and isinstance(strengths, list) and 0 <= chosen < len(strengths)):
+        return "No strength above 0 was chosen: each costs more than .1 nats of loss, or prompts were too few."
+    harm, effect = sweep.get("judged_side_effect"), sweep.get("judged_effect")
+    random = [value for value in sweep.get("judged_random") or [] if isinstance(value, int | float)]
+    return (
+        f"Strength {known(strengths[chosen])} was chosen on half of the prompts and documents: the largest effect that "
+        f"costs at most .1 nats of loss. On the other half ({known(sweep.get('n_judging'))} prompts) it moves the "
+        f"targets by {_signed(effect)} nats ({_signed(sweep.get('judged_low'))} to "
+        f"{_signed(sweep.get('judged_high'))}) and costs {_signed(harm)} "
+        f"({_signed(sweep.get('judged_side_low'))} to {_signed(sweep.get('judged_side_high'))}); random directions "
+        f"move them by at most {_signed(max(random, default=None))}."
+    )
 
 
 def rotation_panel(found: WordList, colours: Theme) -> html.Section:

@@ -105,7 +105,7 @@ def _get() -> flask.Response:
 def _export() -> flask.Response:
     answer = _answer(lambda: notes().entries.export())
     if answer.status_code == 200:
-        name = f"{current().workspace.root.resolve().name or 'workspace'}-notes.json"
+        name = f"{current().workspace.name}-notes.json"
         answer.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
     return answer
 

@@ -18,6 +18,7 @@ from dashboard.components.pages import (
 )
 from interp.artifacts import KINDS, MANIFEST, STATUS, Manifest, hash_json
 from interp.workspace import FORMER_FOLDERS, Broken, Partial, Workspace
+from saes.features.schema import set_of
 
 MAX_CARDS = 60
 """Cards per kind; of more artefacts the newest are shown."""
@@ -52,24 +53,19 @@ class Overview:
 
 
 def overview(workspace: Workspace) -> Overview:
-    """Return the cards by kind, newest first, and the unfinished and the unreadable artefacts."""
+    """Return the cards by kind, newest first and layers of sets last, and unfinished and unreadable artefacts."""
     manifests = workspace.artifacts()
     cards: dict[str, list[Card]] = {kind: [] for kind in KINDS}
     described: set[str] = set()
-    for manifest in sorted(manifests, key=lambda m: m.created, reverse=True):
-        if of := _set_of(manifest):  # one card for the tables of all layers
+    newest = sorted(manifests, key=lambda m: m.created, reverse=True)
+    for manifest in sorted(newest, key=lambda m: bool(set_of(m))):  # layers of a set after other features
+        if of := set_of(manifest):  # one card for the tables of all layers
             if of in described:
                 continue
             described.add(of)
         if len(cards[manifest.kind]) < MAX_CARDS:
             cards[manifest.kind].append(card(manifest))
     return Overview(cards, workspace.partials(), workspace.broken(), models(workspace))
-
-
-def _set_of(manifest: Manifest) -> str:
-    """Return the set of transcoders that a feature table belongs to; empty for other artefacts."""
-    kind, _, name = str(manifest.config.get("dictionary", "")).partition(":")
-    return name.rpartition(":")[0] if manifest.kind == "features" and kind == "transcoders" else ""
 
 
 def stamp(workspace: Workspace) -> str:
@@ -81,7 +77,8 @@ def stamp(workspace: Workspace) -> str:
                 with contextlib.suppress(OSError):  # renamed while this looked
                     about = file.stat()
                     found.append([f"{folder}/{file.parent.name}", about.st_mtime_ns if name == MANIFEST else 0])
-    return hash_json(found)
+    pointers = workspace.remote.pointers() if workspace.remote else {}
+    return hash_json(found + [[key, pointer and pointer.content] for key, pointer in sorted(pointers.items())])
 
 
 def models(workspace: Workspace) -> list[str]:
@@ -169,7 +166,7 @@ def _features(m: Manifest) -> Described:
     s, dictionary = m.summary, str(m.config.get("dictionary", ""))
     n, dead = s.get("n_features") or 0, s.get("n_dead") or 0
     what = "neurons of the model" if dictionary.startswith("neurons:") else "features of a dictionary"
-    if of := _set_of(m):
+    if of := set_of(m):
         what = f"latents in layer {dictionary.rpartition(':')[2]} of the set {of}, of which every layer has a table,"
     sentence = f"{n - dead:,} of {n:,} {what} are active at least once in {_count(s.get('n_tokens'))} tokens."
     facts = [("dead", _count(dead)), ("dense", _count(s.get("n_dense"))), ("dictionary", dictionary)]

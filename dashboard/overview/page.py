@@ -8,7 +8,9 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from dashboard.components.evidence import number
 from dashboard.components.frame import notice, page, panel, quiet_link
 from dashboard.components.pages import Context, Page, current, run_button, run_state
+from dashboard.components.tokens import token_strip
 from dashboard.overview.data import Card, overview, stamp
+from dashboard.overview.findings import Finding, findings
 from interp.artifacts import KINDS, hash_json
 from interp.errors import as_typed, program
 from interp.workspace import Broken, Partial
@@ -119,20 +121,61 @@ def _news(context: Context) -> list[Any]:
 
 
 def _cards(context: Context) -> list[Any]:
-    found, root = overview(context.workspace), context.workspace.root
+    found = overview(context.workspace)
     if found.empty:
-        return [_empty(str(root), runs=context.runs is not None)]
+        return [_empty(context.workspace.address, runs=context.runs is not None)]
     lead = [
         f"{sum(map(len, found.cards.values()))} artefacts in ",
-        html.Code(root.name or str(root)),
+        html.Code(context.workspace.name),
         f", made with {', '.join(found.models)}. " if found.models else ". ",
         "A card names the artefacts that it was made from.",
     ]
     return [
         html.P(lead, className="wb-lead"),
+        _found(findings(context.workspace, stamp(context.workspace))),
         html.Div([_column(kind, found.cards[kind]) for kind in _COLUMNS], className="wb-lineage"),
         html.Div([_column(kind, found.cards[kind]) for kind in _MORE if found.cards[kind]], className="wb-lineage"),
     ]
+
+
+def _found(found: tuple[Finding, ...]) -> html.Section | None:
+    """Return the strongest findings as cards; None without any."""
+    if not found:
+        return None
+    about = (
+        "chosen by code from all artefacts: the part of the number that its null does not reach, the strongest of each "
+        "kind first"
+    )
+    head = html.Div([html.H2("Found in this workspace"), html.Span(about)], className="wb-column-head")
+    return html.Section([head, html.Ol(list(map(_finding, found)), className="wb-found")], id="overview-found")
+
+
+def _finding(found: Finding) -> html.Li:
+    top = max(found.value, found.null)
+    bars = [
+        html.Div(
+            [
+                html.Span(html.Span(style={"width": f"{max(value, 0) / top:.1%}"}), className="wb-track"),
+                html.Span(f"{name} {number(value)}", className="wb-value"),
+            ],
+            className=f"wb-against wb-{name}",
+        )
+        for name, value in (("measured", found.value), ("null", found.null))
+    ]
+    text = None
+    if found.example is not None:
+        activations, peak = found.example["activations"], found.example["peak"]
+        text = token_strip(found.example["tokens"], activations, peak=peak, maximum=max(activations))
+    return html.Li(
+        [
+            html.H3(found.title, dir="auto"),
+            html.P(found.sentence, dir="auto"),
+            text,
+            html.Div([*bars, html.P(found.about, className="wb-note")], className="wb-againsts"),
+            quiet_link(found.proof, found.href),
+        ],
+        className="wb-card",
+    )
 
 
 def _column(kind: str, cards: list[Card]) -> html.Section:

@@ -284,7 +284,7 @@ class LiveModel:
 
     def documents(self, *, features: str, index: int, rows: list[int]) -> list[DocumentText]:
         """Return the documents around rows of the recording. Raises `UnknownNameError`, `MismatchError`."""
-        from dashboard.feature.documents import described_recording, document_text
+        from dashboard.feature.examples import described_recording, document_text
 
         recording, spec = described_recording(self._workspace, features)
         with self._turns.take("documents") as turn:

@@ -220,7 +220,7 @@ def choose(workspace: Workspace, name: str | None, found: list[Entry]) -> Entry:
         workspace.path("sae", name)  # refuses what is no name
         match = next((entry for entry in found if entry.name == name), None)
         if match is None:
-            raise UnknownNameError("SAE", name, [entry.name for entry in found], f"(workspace {workspace.root})")
+            raise UnknownNameError("SAE", name, [entry.name for entry in found], f"(workspace {workspace.address})")
         return match
     if not found:
         raise NothingYetError("no dictionary was trained or imported in this workspace yet")

@@ -5,6 +5,7 @@ search itself needs no model (`saes.features.search`); a button runs the text th
 loaded already reads texts of several words without being asked.
 """
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +31,7 @@ from dashboard.figures.theme import visible
 from interp.errors import UsageError, as_typed, program
 from interp.workspace import Workspace
 from saes.features.found import ALPHA, Example, Found, Hit, Match
+from saes.features.schema import set_of
 from saes.features.search import rank_active, search_features
 from saes.features.token_index import PHRASE_FROM
 
@@ -76,7 +78,9 @@ def layout(context: Context, q: str = "", **address: Any) -> html.Div:
 def _filters(workspace: Workspace, given: dict[str, str]) -> list[Any]:
     made = workspace.newest("features")
     hook_points = sorted({str(each.config.get("hook_point")) for each in made})
-    where = [{"value": "", "label": "All dictionaries"}]
+    sets = Counter(of for each in made if (of := set_of(each)))
+    where = [{"value": "", "label": "All dictionaries, without sets" if sets else "All dictionaries"}]
+    where += [{"value": name, "label": f"{name} · set of {n} layers"} for name, n in sets.items()]
     where += [{"value": m.name, "label": f"{m.name} · {m.config.get('dictionary', '?')}"} for m in made]
     where += [{"value": f"{HOOK}{h}", "label": f"at {h}"} for h in hook_points] if len(hook_points) > 1 else []
     density = [{"value": "", "label": "Any density"}, *({"value": f"{v:g}", "label": text} for v, text in DENSITIES)]
@@ -104,7 +108,7 @@ def _regions(workspace: Workspace) -> list[dict[str, str]]:
     found = []
     for made in workspace.newest("atlas"):
         if made.summary.get("features") and made.summary.get("n_levels"):
-            sql = "select region, label, size from r where size > 1 order by size desc, region limit ?"
+            sql = "select region, label, size from r where size > 1 and label <> '' order by size desc, region limit ?"
             path = workspace.table_path("atlas", made.name, "regions")
             for row in workspace.query(sql, MAX_REGIONS, r=path).to_pylist():
                 label = f"{made.name} · {visible(row['label'] or '', 40)} ({row['size']:,})"
@@ -162,9 +166,10 @@ def _href(query: str) -> str:
 def results(workspace: Workspace, found: Found, *, run: bool) -> html.Div:
     """Return the panels of a search: hits by text, by label, by similarity, and what could not be found."""
     several = len({hit.features for hit in found.hits}) > 1
+    first = {by: -number for number, by in enumerate(hit.by for hit in reversed(found.hits))}
     sections = [
         _section(title, note, [hit for hit in found.hits if hit.by == by], several=several)
-        for by, title, note in _SECTIONS
+        for by, title, note in sorted(_SECTIONS, key=lambda section: first.get(section[0], 0))
     ]
     shown = [each for each in sections if each is not None]
     empty = [] if shown else [notice(html.P(_nothing(found)), *_near(found))]
@@ -191,9 +196,10 @@ _SECTIONS = (
     (
         "tokens",
         "Fires on it",
-        "score: F1, 0 to 1, of two fractions: the part of the feature's total activation that falls on these words, "
-        "and the part of these words on which it fires. In brackets the null: the mean of one random feature that "
-        "fires as often. p: the probability of as many firings on these words by chance, at the feature's own rate; "
+        "score, 0 to 1: for one word F1 of two fractions, the part of the feature's total activation that falls on it "
+        "and the part of its tokens on which it fires; for several words the mean of the roots of its activation there "
+        "over its largest, so that it counts on how many of them it fires. In brackets the null, for a random feature "
+        "that fires as often. p: the probability of as many firings on these words by chance, at its own rate; "
         "corrected for all features searched (Holm), so up to 0.05 counts as found. It takes tokens as independent",
     ),
     (
@@ -206,8 +212,8 @@ _SECTIONS = (
     (
         "label",
         "The label contains it",
-        "score: detection, the balanced accuracy of the label on held-out contexts, 0.5 by chance; in brackets the "
-        "null, another feature's label. Labels from token statistics have no score",
+        "score: the balanced accuracy of the label on held-out text, 0.5 by chance; in brackets the null, another "
+        "feature's label. Of a label by `workbench explain`, detection. 'Also' names another reading that contains it",
     ),
 )
 
@@ -221,7 +227,8 @@ def _section(title: str, note: str, hits: list[Hit], *, several: bool) -> html.S
 def row(hit: Hit, *, several: bool = False) -> html.Li:
     """Return one hit: label and number, score with its null, the matching tokens, and an example."""
     own = html.Strong(f"{visible(hit.own, 80)} · ") if hit.own else None
-    name = [own, visible(hit.label, 160) or "no label"]
+    also = html.Span(f" · also: {visible(hit.other, 160)}", className="wb-quiet") if hit.other else None
+    name = [own, visible(hit.label, 160) or "no label", also]
     head = dcc.Link(
         [
             html.Span(
@@ -312,6 +319,12 @@ def _remarks(found: Found) -> list[Any]:
     if found.missing and found.words:
         notes.append(f"Not in the recorded text: {', '.join(visible(word, 24) for word in found.missing)}.")
     lines: list[Any] = [html.P(each, className="wb-note") for each in notes]
+    if found.sets_left_out:
+        links = [
+            quiet_link(visible(each, 40), f"{_href(found.query)}&in={quote(each)}") for each in found.sets_left_out
+        ]
+        joined = [part for link in links for part in (link, " ")]
+        lines.append(html.P(["Layers of sets are searched one set at a time: ", *joined], className="wb-note"))
     return [*lines, *(_near(found) if found.hits else [])]
 
 

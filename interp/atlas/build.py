@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.artifacts import Draft, Manifest, read_manifest, write_table
+from interp.artifacts import Draft, Manifest, read_manifest, read_table, write_table
 from interp.atlas.cells import write_cells
 from interp.atlas.config import MapSettings
 from interp.atlas.layout import Layout, lay_out, place_points
@@ -64,10 +64,8 @@ def write_points(
 
 
 def read_positions(folder: Path) -> np.ndarray:
-    """Return the map positions of the points of an atlas folder, `[n, 2]` float32."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(folder / "points.parquet", columns=["x", "y"])
+    """Return the map positions of the points of an atlas folder, `[n, 2]` float32. Raises `CorruptError`."""
+    table = read_table(folder / "points.parquet", ["x", "y"])
     return np.column_stack([table["x"].to_numpy(), table["y"].to_numpy()]).astype(np.float32)
 
 
@@ -273,7 +271,8 @@ def finish(
     quality = measure_quality(given.vectors, layout.positions, metric=metric, generator=make_generator(seed, "quality"))
     tokens = given.item_kind in ("token", "row")
     subjects = given.labels if given.subjects is None else given.subjects
-    regions = find_regions(layout.positions, subjects, tokens=tokens, contexts=given.contexts)
+    names_seed = derive_seed(seed, "region names")
+    regions = find_regions(layout.positions, subjects, tokens=tokens, contexts=given.contexts, seed=names_seed)
     retained = retained_neighbours(near.indices, layout.positions)
     write_points(draft.path, given, layout.positions, regions, retained)
     write_regions(draft.path, regions)

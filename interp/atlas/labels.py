@@ -15,12 +15,17 @@ Terms are words and, for tokens, also forms: an ending, capitals, a script, punc
 vocabulary occurs only once or twice, so words alone describe a region of token embeddings poorly. A form (`-ing`,
 `Capitalised`, `Greek`) opens the label if most of a region has it and the reference far less; words follow as examples.
 For activations, the label ends with words of the surrounding text that are far more frequent there than elsewhere.
+
+A term needs more evidence than chance gives. Its evidence in a region is the log-likelihood ratio of its count `c`
+against the count `e` expected from the reference, `c log(c / e) - c + e` nats. The same map with its labels shuffled
+over the points has evidence too: the bound of each kind of term is exceeded somewhere on 5 % of such maps at most, all
+kinds together. A region without a term above its bound has no label.
 """
 
 import re
 import unicodedata
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -244,17 +249,64 @@ class Ranked(NamedTuple):
     """occurrences of each term per point of the region"""
     lift: np.ndarray
     """that share over the same share in the region's reference"""
+    evidence: np.ndarray
+    """log-likelihood ratio of its count against that expected from the reference, nats; 0 for no more than expected"""
+
+    def above(self, bound: float) -> "Ranked":
+        """Return the terms with more evidence than `bound`."""
+        keep = np.flatnonzero(self.evidence > bound)
+        return Ranked([self.terms[i] for i in keep], *(each[keep] for each in self[1:]))
+
+
+N_SHUFFLES = 40
+BEYOND = 0.95
+"""Fraction of shuffled maps on which no term of any region has more evidence than its bound."""
+
+
+class Chance(NamedTuple):
+    """Evidence on maps with shuffled labels, by kind of term: `words`, `forms`, `contexts`."""
+
+    bounds: dict[str, float]
+    """evidence that a term must exceed, nats"""
+    named: float
+    """mean number of regions that a shuffled map names"""
+
+
+def shuffled_evidence(tree: Tree, kinds: dict[str, Terms], seed: int, n_shuffles: int = N_SHUFFLES) -> Chance:
+    """Return the evidence that chance gives: labels are moved together over the points, `n_shuffles` times."""
+    rng = np.random.default_rng(seed)
+    sizes = [len(parents) for parents in tree.parents]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    best = {kind: np.zeros((n_shuffles, starts[-1])) for kind in kinds}
+    for row in range(n_shuffles):
+        moved = rng.permutation(tree.levels.shape[1]).astype(np.int32)
+        for kind, terms in kinds.items():
+            for level, found in enumerate(_compared(tree, terms._replace(points=moved[terms.points]))):
+                np.maximum.at(best[kind][row], starts[level] + found.region, found.evidence)
+    highest = 1 - (1 - BEYOND) / len(kinds)
+    bounds = {kind: float(np.quantile(found.max(1), highest)) for kind, found in best.items()}
+    beyond = np.any([found > bounds[kind] for kind, found in best.items()], axis=0)
+    return Chance(bounds, float(beyond.sum(1).mean()))
 
 
 def name_regions(
-    tree: Tree, words: Terms, forms: Terms | None = None, contexts: Terms | None = None
+    tree: Tree,
+    words: Terms,
+    forms: Terms | None = None,
+    contexts: Terms | None = None,
+    *,
+    bounds: dict[str, float] | None = None,
 ) -> list[list[str]]:
-    """Return the label of every region of every level; none is empty."""
+    """Return the label of every region of every level, "" where no term has more evidence than its bound.
+
+    Without `bounds` (`shuffled_evidence`) every region has a label. After a form, words are examples and need none.
+    """
     found: list[list[str]] = []
     used_above: list[frozenset[str]] = []
     by_words = rank(tree, words)
     by_forms = None if forms is None else rank(tree, forms)
     by_contexts = None if contexts is None else rank(tree, contexts)
+    least = bounds or dict.fromkeys(("words", "forms", "contexts"), -np.inf)
     for level, parents in enumerate(tree.parents):
         names: list[str] = []
         used: list[frozenset[str]] = []
@@ -267,10 +319,12 @@ def name_regions(
             taken = used_above[parent] if parent >= 0 else frozenset[str]()
             own = by_words[level][r]
             varied = own.share.max(initial=0) < ONE_WORD
-            shape = choose_forms(by_forms[level][r], taken) if by_forms and varied else []
+            shape = choose_forms(by_forms[level][r].above(least["forms"]), taken) if by_forms and varied else []
+            own = own if shape else own.above(least["words"])
             new = [word for word in own.terms if word not in taken and word not in shape][:N_WORDS] or own.terms[:1]
-            near = choose_near(by_contexts[level][r], taken | frozenset(new)) if by_contexts else []
-            names.append(compose(shape, new, near))
+            around = by_contexts[level][r].above(least["contexts"]) if by_contexts else None
+            near = choose_near(around, taken | frozenset(new)) if around else []
+            names.append(compose(shape, new, near) if shape or new or near or bounds is None else "")
             used.append(taken | frozenset((*new, *shape, *near)))
         used_above = used
         found.append(names)
@@ -311,10 +365,32 @@ def shortened(word: str) -> str:
 
 def rank(tree: Tree, terms: Terms, most: int = 40) -> list[list[Ranked]]:
     """Rank the terms of every region of every level by class-based TF-IDF; at most `most` per region."""
+    ranked = []
+    for level, found in enumerate(_compared(tree, terms)):
+        order = np.lexsort((-found.weight, found.region))
+        starts = np.searchsorted(found.region[order], np.arange(len(tree.parents[level]) + 1))
+        best = [order[first : min(last, first + most)] for first, last in pairwise(starts.tolist())]
+        of = [(found.term[b].tolist(), found.share[b], found.lift[b], found.evidence[b]) for b in best]
+        ranked.append([Ranked([terms.names[t] for t in chosen], *values) for chosen, *values in of])
+    return ranked
+
+
+class _Compared(NamedTuple):
+    """Every term of every region of one level beside the region's reference, `[m]` each."""
+
+    region: np.ndarray
+    term: np.ndarray
+    weight: np.ndarray
+    share: np.ndarray
+    lift: np.ndarray
+    evidence: np.ndarray
+
+
+def _compared(tree: Tree, terms: Terms) -> Iterator[_Compared]:
+    """Yield each level's terms beside the references of their regions, the coarsest level first."""
     n_terms = max(len(terms.names), 1)
     everywhere = np.bincount(terms.ids, minlength=n_terms)
     counted: list[_Counts] = []
-    found = []
     for level in range(len(tree.levels)):
         here = _count(tree, level, terms, n_terms)
         region, term = here.keys // n_terms, here.keys % n_terms
@@ -329,13 +405,10 @@ def rank(tree: Tree, terms: Terms, most: int = 40) -> list[list[Ranked]]:
             around[compared] = outer.of(reference[region[compared], 1] * n_terms + term[compared])
         weight = here.weights * np.log1p((occurrences / _siblings(reference))[region] / around)
         share = here.counts / tree.sizes(level)[region]
-        order = np.lexsort((-weight, region))
-        starts = np.searchsorted(region[order], np.arange(len(reference) + 1))
-        best = [order[first : min(last, first + most)] for first, last in pairwise(starts.tolist())]
         lift = share * points[region] / around
-        found.append([Ranked([terms.names[t] for t in term[b].tolist()], share[b], lift[b]) for b in best])
+        more = np.maximum(lift, 1.0)
+        yield _Compared(region, term, weight, share, lift, here.counts * (np.log(more) - 1 + 1 / more))
         counted.append(here)
-    return found
 
 
 class _Counts(NamedTuple):

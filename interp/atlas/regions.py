@@ -23,7 +23,15 @@ import torch
 
 from interp.artifacts import write_table
 from interp.atlas.density import Blur, Grid, Peaks, contains, find_peaks, lay_grid, outline
-from interp.atlas.labels import Tree, forms_of_tokens, name_regions, words_of_labels
+from interp.atlas.labels import (
+    N_SHUFFLES,
+    Chance,
+    Tree,
+    forms_of_tokens,
+    name_regions,
+    shuffled_evidence,
+    words_of_labels,
+)
 
 NONE = -1
 WANTED = (6, 20, 60, 180, 540)
@@ -220,6 +228,8 @@ class Regions(NamedTuple):
     levels: np.ndarray
     """`[n_levels, n]` int32 region of each point on each level, -1 for none"""
     table: list[Region]
+    chance: Chance | None = None
+    """what shuffled labels give; None without regions"""
 
     @property
     def per_level(self) -> list[int]:
@@ -236,11 +246,12 @@ class Regions(NamedTuple):
 
 
 def find_regions(
-    positions: np.ndarray, labels: list[str], *, tokens: bool = False, contexts: list[str] | None = None
+    positions: np.ndarray, labels: list[str], *, tokens: bool = False, contexts: list[str] | None = None, seed: int = 0
 ) -> Regions:
     """Find and label the regions of a map `positions [n, 2]` whose points have `labels`, each one token or any text.
 
-    `contexts` are the texts from which activations were recorded. A map with one peak has no regions.
+    `contexts` are the texts from which activations were recorded. A map with one peak has no regions. A region whose
+    terms have no more evidence than on maps with shuffled labels (by `seed`) has the label "".
     """
     n = len(positions)
     hierarchy = find_hierarchy(positions)
@@ -254,9 +265,11 @@ def find_regions(
     parents = [_parents(within, level, len(size)) for level, size in enumerate(sizes)]
     anchor_positions = [positions[rows].astype(np.float64) for rows in anchors]
     tree = Tree(within, parents, density)
-    forms = forms_of_tokens(labels) if tokens else None
-    around = None if contexts is None else words_of_labels(contexts)
-    names = name_regions(tree, words_of_labels(labels, tokens=tokens), forms, around)
+    kinds = {"words": words_of_labels(labels, tokens=tokens)}
+    kinds |= {"forms": forms_of_tokens(labels)} if tokens else {}
+    kinds |= {} if contexts is None else {"contexts": words_of_labels(contexts)}
+    chance = shuffled_evidence(tree, kinds, seed)
+    names = name_regions(tree, **kinds, bounds=chance.bounds)
     table = []
     for level, size in enumerate(sizes):
         boxes = _boxes(positions, within[level], len(size))
@@ -281,7 +294,7 @@ def find_regions(
                 )
             )
     numbered = np.where(within == NONE, NONE, within + starts[:-1, None])
-    return Regions(numbered.astype(np.int32), table)
+    return Regions(numbered.astype(np.int32), table, chance)
 
 
 def write_regions(folder: Path, regions: Regions) -> None:
@@ -305,12 +318,21 @@ def region_columns(regions: Regions) -> dict[str, np.ndarray]:
 
 def summarise_regions(regions: Regions) -> dict[str, object]:
     """Return the counts of regions for the manifest, and the fraction of points in none on the whole-map level."""
-    level = regions.whole_map_level
+    level, chance = regions.whole_map_level, regions.chance
+    names = [(each.level, each.label not in ("", REST)) for each in regions.table]
+    naming = None if chance is None else {
+        "named": sum(named for _, named in names),
+        "named_per_level": [sum(named for at, named in names if at == k) for k in range(len(regions.levels))],
+        "named_when_shuffled": round(chance.named, 3),
+        "shuffles": N_SHUFFLES,
+        "bounds": {kind: round(bound, 3) for kind, bound in chance.bounds.items()},
+    }  # fmt: skip
     return {
         "n_levels": len(regions.levels),
         "regions_per_level": regions.per_level,
         "whole_map_level": level,
         "n_clusters": 0 if level is None else regions.per_level[level],
+        "naming": naming,
         "noise_share": 1.0 if level is None else round(float((regions.levels[level] == NONE).mean()), 4),
     }
 

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int
 from torch import Tensor
 
-from interp.artifacts import read_manifest, read_npy, sha256_file
+from interp.artifacts import read_manifest, read_npy, read_table, sha256_file, table_errors
 from interp.atlas.cells import NearestReadout, Readout, UnembeddingReadout
 from interp.circuits.head_kinds import KINDS
 from interp.circuits.head_weights import Factored, HeadWeights
@@ -207,14 +207,11 @@ def _read_npy(path: Path) -> tuple[np.ndarray, list[str] | None]:
 
 
 def _read_parquet(path: Path) -> tuple[np.ndarray, list[str] | None]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with table_errors(path, "write or copy the file again"):
         table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise CorruptError(f"{path} cannot be read as parquet ({error})") from None
-    labels = [str(text) for text in table["label"].to_pylist()] if "label" in table.column_names else None
+        labels = [str(text) for text in table["label"].to_pylist()] if "label" in table.column_names else None
     fields = [field for field in table.schema if field.name != "label"]
     numeric = [f.name for f in fields if _is_number(f.type)]
     lists = [f.name for f in fields if _is_list(f.type) and _is_number(f.type.value_type)]
@@ -288,12 +285,10 @@ def head_circuit_source(model: Any, name: str, circuit: Literal["ov", "qk"], *, 
 def head_score_source(folder: Path) -> AtlasSource:
     """Return one vector per head of a heads artefact: its standardised scores; the value is the induction score.
 
-    Labels name the kinds of head found. Raises `MissingError` when there is no such folder.
+    Labels name the kinds of head found. Raises `MissingError` when there is no such folder, `CorruptError`.
     """
-    import pyarrow.parquet as pq
-
     manifest = read_manifest(folder)
-    table = pq.read_table(folder / "heads.parquet")
+    table = read_table(folder / "heads.parquet")
     scores = np.column_stack([table[kind].to_numpy() for kind in KINDS])
     found = np.column_stack([table[f"{kind}_found"].to_numpy(zero_copy_only=False) for kind in KINDS])
     layer, head = (table[side].to_numpy() for side in ("layer", "head"))

@@ -31,7 +31,7 @@ from interp.models.adapter import check_token_ids
 from interp.progress import Progress
 from interp.results import ROWS, Result
 from interp.runtime import derive_seed
-from interp.statistics import Interval, bootstrap_counts, percentile_interval
+from interp.statistics import Interval, bootstrap_counts, expanded, percentile_interval
 
 MIN_CONTEXTS = 8
 N_BOOTSTRAP = 2000
@@ -223,7 +223,10 @@ def _judge(found: _Measured, nulls: list[_Measured], unembedding: "_Unembedding"
     high = upper_bound(chance, n_tests=n)
     distance = upper_bound(np.stack([[max(1 - c[0], 0.0) for c in each.cka] for each in nulls]), n_tests=n)
     drawn = found.bootstrap()
-    change, corrected = percentile_interval(found.change, drawn), np.quantile(drawn, FAMILY_WISE / n, axis=0)
+    change, corrected = (
+        percentile_interval(found.change, drawn, expanded(confidence, found.moved.shape[1]))
+        for confidence in (0.95, 1 - 2 * FAMILY_WISE / n)
+    )
     layers = []
     for i, name in enumerate(found.names):
         cka, error, quantile = found.cka[i]
@@ -234,7 +237,7 @@ def _judge(found: _Measured, nulls: list[_Measured], unembedding: "_Unembedding"
                 change=change.at(i),
                 null=float(chance[:, i].mean()),
                 null_high=float(high[i]),
-                found=bool(corrected[i] > max(high[i], SMALLEST)),
+                found=bool(corrected.low[i] > max(high[i], SMALLEST)),
                 cka=Interval(cka, cka - quantile * error, cka + quantile * error),
                 cka_null=float(np.mean([each.cka[i][0] for each in nulls])),
                 cka_found=bool(1 - cka - quantile * error > max(distance[i], 1e-6)),

@@ -9,7 +9,8 @@ same norm in every matrix of the same part. A part is found if the interval's lo
 changes, and above 0.1.
 
 Parts are the embedding, each layer's attention and MLP with the norms that they read through, and the unembedding; then
-the single heads of layers whose attention was found. One prompt is one observation (bootstrap over prompts).
+the single heads of layers whose attention was found. One prompt is one observation; the interval of a fraction is
+Fieller's, of the ratio of two means (`ratio_interval`).
 """
 
 from collections.abc import Callable, Sequence
@@ -37,15 +38,14 @@ from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.models.adapter import check_token_ids
 from interp.progress import Progress
 from interp.results import Result, columns_of
-from interp.runtime import derive_seed, make_generator
-from interp.statistics import Interval, bootstrap_counts, percentile_interval, t_interval
+from interp.runtime import make_generator
+from interp.statistics import Interval, ratio_interval, t_interval
 
 Behaviour = Callable[[Any], Tensor | np.ndarray]
 """`behaviour(model)` returns `[n_prompts]`, larger where a model shows more of the behaviour it was tuned for"""
 HEADS = ("found", "all", "none")
 SMALLEST_SHARE = 0.1
 MIN_PROMPTS = 4
-N_BOOTSTRAP = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,11 +282,9 @@ class _Run:
         return float(moved.mean() / (self.tuned - self.base).mean())
 
     def _interval(self, moved: np.ndarray, n_tests: int) -> tuple[Interval[float], float]:
-        """Return the fraction with its interval, and the low end corrected for all tests (bootstrap over prompts)."""
-        weights = bootstrap_counts(len(moved), N_BOOTSTRAP, np.random.default_rng(derive_seed(self.seed, "prompts")))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            drawn = (weights @ moved) / (weights @ (self.tuned - self.base))
-        return percentile_interval(self._share(moved), drawn), float(np.nanquantile(drawn, FAMILY_WISE / n_tests))
+        """Return the fraction with its interval over prompts, and the low end corrected for all tests."""
+        gap = self.tuned - self.base
+        return ratio_interval(moved, gap), ratio_interval(moved, gap, 1 - 2 * FAMILY_WISE / n_tests).low
 
     def _behave(self, model: Any) -> np.ndarray:
         values = _numbers(self.behaviour(model))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import CorruptError, MismatchError
 from interp.names import parse_node
+from interp.remote import as_path
 from interp.results import Record, Result
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ class Circuit(Result):
         """Read a circuit folder or a .json file. Raises `MissingError` or `CorruptError`."""
         from interp.errors import MissingError
 
-        path = Path(path)
+        path = as_path(path)
         path = path / FILE if path.is_dir() else path
         if not path.is_file():
             raise MissingError(f"there is no circuit at {path}")

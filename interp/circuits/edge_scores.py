@@ -31,7 +31,7 @@ from interp.errors import ConfigError, UnknownNameError
 from interp.names import parse_node
 from interp.results import ROWS, Record, Result
 from interp.runtime import derive_seed
-from interp.statistics import bootstrap_counts, percentile_interval, rank_correlation
+from interp.statistics import bootstrap_counts, expanded, percentile_interval, rank_correlation
 
 if TYPE_CHECKING:
     pass
@@ -231,8 +231,9 @@ class Scores(Result):
         n = len(self.per_prompt)
         rng = np.random.default_rng(derive_seed(seed, "bootstrap scores"))
         weights = torch.from_numpy(bootstrap_counts(n, n_resamples, rng) / n).to(self.per_prompt.dtype)
+        inside = expanded(confidence, n)
         ends = [
-            percentile_interval(part.mean(0).numpy(), (weights @ part).numpy(), confidence)[1:]
+            percentile_interval(part.mean(0).numpy(), (weights @ part).numpy(), inside)[1:]
             for part in self.per_prompt.split(4096, dim=1)
         ]
         low, high = torch.from_numpy(np.concatenate(ends, axis=1)).double()

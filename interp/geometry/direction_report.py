@@ -108,14 +108,9 @@ class DirectionGeometry(Finding):
     def moves_output(self) -> bool | None:
         """True if steering along the direction raises the targets more than every random direction does.
 
-        Measured at the best harmless strength. None where nothing was steered.
+        The strength is chosen on half of the prompts and judged on the other. None where nothing was steered.
         """
-        if isinstance(self.steering, str):
-            return None
-        best = self.steering.best
-        return best is not None and bool(
-            self.steering.effect.low[best] > max(0.0, self.steering.random_effect[:, best].max())
-        )
+        return None if isinstance(self.steering, str) else self.steering.moves_targets
 
     def sentence(self) -> str:
         parts = (self.reading, self.along, self.erased, self.steering)

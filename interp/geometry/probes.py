@@ -43,7 +43,7 @@ from interp.geometry.points import Finding, as_points, one_each, two_groups, uni
 from interp.geometry.words import SENTENCES, Concept, read_words
 from interp.results import Record, ends
 from interp.runtime import derive_seed
-from interp.statistics import Interval, t_interval
+from interp.statistics import Interval, proportion_interval, t_interval
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -196,22 +196,34 @@ def _probe(
     seed: int,
 ) -> ProbeResult:
     right = fit_linear(x[train], labels[train]).predict(x[~train]) == labels[~train]
-    share = float(right.mean())
-    mean, low, high = t_interval(np.array([right[document[~train] == d].mean() for d in np.unique(document[~train])]))
+    accuracy = accuracy_interval(right, document[~train])
     values, counts = np.unique(labels[train], return_counts=True)
     guessed = _accuracy(x, control, train)
     return ProbeResult(
         hook_point=name,
-        accuracy=Interval(share, float(share + low - mean), float(share + high - mean)).clip(0, 1),
+        accuracy=accuracy,
         base_rate=float((labels[~train] == values[counts.argmax()]).mean()),
         control=guessed,
-        selectivity=share - guessed,
+        selectivity=accuracy.estimate - guessed,
         n_train=int(train.sum()),
         n_test=int((~train).sum()),
         n_documents=len(np.unique(document[~train])),
         n_classes=len(np.unique(labels)),
         seed=seed,
     )
+
+
+def accuracy_interval(right: Bool[np.ndarray, " n"], document: Shaped[np.ndarray, " n"]) -> Interval[float]:
+    """Return the share of right answers, with Student's interval over documents.
+
+    Where all documents have the same share (all answers right, say), it is Wilson's, and a document counts once.
+    """
+    share = float(right.mean())
+    by_document = np.array([right[document == each].mean() for each in np.unique(document)])
+    if np.ptp(by_document) == 0:
+        return proportion_interval(share * len(by_document), len(by_document))
+    mean, low, high = t_interval(by_document)
+    return Interval(share, float(share + low - mean), float(share + high - mean)).clip(0, 1)
 
 
 def _accuracy(x: np.ndarray, labels: np.ndarray, train: np.ndarray) -> float:

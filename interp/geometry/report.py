@@ -33,6 +33,12 @@ PROMPTS = (
     "Everybody in the room was thinking of",
     "On the first page of the book you read the word",
     "What comes to my mind is",
+    "She turned to her brother and said",
+    "The next word in the list is",
+    "In the letter he wrote about",
+    "A good example of this is",
+    "When they arrived they saw",
+    "The story begins with",
 )
 TEXT = (
     "The river rises in the hills and flows past two mills before it reaches the sea. In winter the road beside it is "

@@ -7,6 +7,9 @@ A multiple of the direction is added to the residual stream (activation addition
 unrelated text, steered at every position. Both are changes from the unsteered model, with 95 % intervals over prompts
 and over documents. The control is steering along random directions: a direction matters if, at a harmless strength, its
 effect exceeds theirs.
+
+The *chosen strength* is the harmless one with the largest effect on half of the prompts (numbers 0, 2, ...) and of the
+documents. It is judged on the other half: the largest of several noisy effects is too large where it was chosen.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,6 +49,17 @@ class StrengthSweep(Finding):
     random_effect: Float64[np.ndarray, "n_random n"]
     random_side_effect: Float64[np.ndarray, "n_random n"]
     """the same for random directions"""
+    chosen: int | None
+    """index of the harmless strength with the largest effect on the half that chooses; None where no strength above 0
+    is harmless, and with fewer than two prompts or two documents"""
+    judged_effect: Interval[float] = field(metadata=ends("judged_low", "judged_high"))
+    """effect of the chosen strength on the prompts that judge; NaN where none was chosen"""
+    judged_side_effect: Interval[float] = field(metadata=ends("judged_side_low", "judged_side_high"))
+    """its side effect on the documents that judge"""
+    judged_random: Float64[np.ndarray, " n_random"]
+    """effects of random directions at that strength on the prompts that judge; NaN where none was chosen"""
+    n_judging: int
+    """prompts that judge"""
     baseline: float
     """probability of the targets without steering, mean over prompts"""
     n_prompts: int
@@ -53,24 +67,28 @@ class StrengthSweep(Finding):
     seed: int
 
     @property
-    def best(self) -> int | None:
-        """Index of the harmless strength with the largest effect; None when no effect is above 0."""
-        ok = np.flatnonzero((self.side_effect.estimate <= HARMLESS) & (np.array(self.strengths) > 0))
-        return int(ok[self.effect.estimate[ok].argmax()]) if len(ok) else None
+    def moves_targets(self) -> bool:
+        """True if the chosen strength raises the targets, more than every random direction, on the judging prompts."""
+        return self.chosen is not None and bool(self.judged_effect.low > max(0.0, self.judged_random.max()))
 
     def sentence(self) -> str:
-        best = self.best
         if max(self.strengths) <= 0:
             return f"nothing was steered along the direction at {self.hook_point}: no strength is above 0"
-        if best is None:
+        if self.chosen is None and self.n_judging == 0:
+            return (
+                f"no strength was chosen at {self.hook_point}: it takes two prompts and two documents or more, half of "
+                "them to choose and half to judge"
+            )
+        if self.chosen is None:
             return f"every strength at {self.hook_point} costs more than {HARMLESS} nats of loss on unrelated text"
-        (effect, low, high), (harm, harm_low, harm_high) = self.effect.at(best), self.side_effect.at(best)
+        strength = self.strengths[self.chosen]
+        (effect, low, high), (harm, harm_low, harm_high) = self.judged_effect, self.judged_side_effect
         return (
-            f"at {self.hook_point} strength {self.strengths[best]:g} ({self.strengths[best] * self.unit:.3g} long) "
-            f"moves the targets by {effect:+.2f} nats [{low:+.2f}, {high:+.2f}] for "
+            f"at {self.hook_point} strength {strength:g} ({strength * self.unit:.3g} long), chosen on half of the "
+            f"prompts, moves the targets on the other half by {effect:+.2f} nats [{low:+.2f}, {high:+.2f}] for "
             f"{harm:+.3f} [{harm_low:+.3f}, {harm_high:+.3f}] nats of loss on "
-            f"unrelated text; random directions {self.random_effect[:, best].mean():+.2f}, at most "
-            f"{self.random_effect[:, best].max():+.2f}"
+            f"unrelated text; random directions {self.judged_random.mean():+.2f}, at most "
+            f"{self.judged_random.max():+.2f}"
         )
 
     def to_records(self) -> list[Record]:
@@ -136,11 +154,36 @@ def sweep_strengths(
         side_effect=t_interval(side_effects[0]),
         random_effect=effects[1:].mean(-1),
         random_side_effect=side_effects[1:].mean(-1),
+        **_choose(np.array(strengths), effects, side_effects),
         baseline=float(np.mean(1 / (1 + np.exp(-odds[0])))),
         n_prompts=len(prompts),
         n_tokens=sum(tokens.shape[1] - 1 for tokens in documents),
         seed=seed,
     )
+
+
+def _choose(
+    strengths: Float64[np.ndarray, " n"],
+    effects: Float64[np.ndarray, "directions n prompts"],
+    side_effects: Float64[np.ndarray, "directions n documents"],
+) -> dict[str, Any]:
+    """Choose a strength of direction 0 on even-numbered prompts and documents; measure it on the others."""
+    nothing = Interval(np.nan, np.nan, np.nan)
+    found = {
+        "judged_effect": nothing,
+        "judged_side_effect": nothing,
+        "judged_random": np.full(len(effects) - 1, np.nan),
+    }
+    if min(effects.shape[2], side_effects.shape[2]) < 2:
+        return found | {"chosen": None, "n_judging": 0}
+    effect, harm = effects[0, :, ::2].mean(-1), side_effects[0, :, ::2].mean(-1)
+    harmless = np.flatnonzero((harm <= HARMLESS) & (strengths > 0))
+    chosen = int(harmless[effect[harmless].argmax()]) if len(harmless) else None
+    if chosen is not None:
+        found["judged_effect"] = t_interval(effects[0, :, 1::2]).at(chosen)
+        found["judged_side_effect"] = t_interval(side_effects[0, :, 1::2]).at(chosen)
+        found["judged_random"] = effects[1:, chosen, 1::2].mean(-1)
+    return found | {"chosen": chosen, "n_judging": effects.shape[2] // 2}
 
 
 def _strengths(strengths: Any, unit: float) -> tuple[float, ...]:

@@ -41,6 +41,7 @@ from interp.lenses.config import TunedLensConfig
 from interp.models.adapter import final_norm_and_unembed, weight_hash
 from interp.models.passes import Capture
 from interp.names import lens_hook_points
+from interp.remote import as_path
 from interp.results import Record, Result
 from interp.runtime import make_generator
 
@@ -94,7 +95,7 @@ class TunedLens(Result):
 
         tensors = {f"{name}.weight": value.contiguous() for name, value in self.weights.items()}
         tensors |= {f"{name}.bias": value.contiguous() for name, value in self.biases.items()}
-        with atomic_file(Path(folder) / FILE) as temporary:
+        with atomic_file(as_path(folder) / FILE) as temporary:
             save_file(tensors, temporary)
 
     @classmethod
@@ -107,18 +108,18 @@ class TunedLens(Result):
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        manifest = read_manifest(Path(folder))
+        manifest = read_manifest(as_path(folder))
         if manifest.kind != "lens":
             raise MismatchError(f"{folder} is a {manifest.kind}, not a lens")
         try:
-            tensors = load_file(Path(folder) / FILE)
+            tensors = load_file(as_path(folder) / FILE)
         except (OSError, SafetensorError) as error:
-            raise CorruptError(f"{Path(folder) / FILE} cannot be read: {error}") from error
+            raise CorruptError(f"{as_path(folder) / FILE} cannot be read: {error}") from error
         names = sorted({key.rpartition(".")[0] for key in tensors})
         weights = {name: tensors.get(f"{name}.weight", torch.empty(0)) for name in names}
         biases = {name: tensors.get(f"{name}.bias", torch.empty(0)) for name in names}
         if any(not b.numel() or weights[name].shape != (len(b), len(b)) for name, b in biases.items()):
-            raise CorruptError(f"{Path(folder) / FILE} does not hold a square weight and a bias per hook point")
+            raise CorruptError(f"{as_path(folder) / FILE} does not hold a square weight and a bias per hook point")
         lens = cls(weights, biases, manifest.config["weight_hash"], manifest.summary)
         if model is not None:
             lens.check_model(model)
@@ -173,7 +174,7 @@ def train_tuned_lens(
     Raises `ConfigError` for too few contexts, `NonFiniteError` when the loss is not finite, `MismatchError` when the
     folder holds an unfinished run with other settings.
     """
-    run = _Run(model, contexts, heldout, Path(folder), config or TunedLensConfig(), model_name, source, overwrite)
+    run = _Run(model, contexts, heldout, as_path(folder), config or TunedLensConfig(), model_name, source, overwrite)
     try:
         while run.done < run.config.steps:
             loss = run.step()

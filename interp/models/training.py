@@ -10,13 +10,16 @@ The forward pass runs without the bridge's hooks: in training no activation is r
 again. The weights are the bridge's own tensors, so gradients reach them.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from einops import rearrange
 
-from interp.errors import ConfigError, NonFiniteError
+from interp.artifacts import atomic_file
+from interp.errors import ConfigError, CorruptError, NonFiniteError
 from interp.runtime import make_generator
 
 if TYPE_CHECKING:  # torch is loaded by the first step, so shapes are strings, which no test checks
@@ -65,16 +68,92 @@ class TrainingStep:
     """result of `measure`; empty without it"""
 
 
+class TrainingFile:
+    """State of a training loop in a file, written atomically, from which it continues to the same bits."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def save(
+        self,
+        weights: "Mapping[str, Tensor]",
+        optimizer: "torch.optim.Optimizer",
+        generators: "Sequence[torch.Generator]",
+        step: int,
+        facts: Any = None,
+    ) -> None:
+        """Write the state after `step`; `facts` are JSON."""
+        from safetensors.torch import save_file
+
+        tensors = {f"weights/{name}": value.detach() for name, value in weights.items()}
+        for number, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{number}/{name}": value for name, value in state.items()}
+        tensors |= {f"generator/{number}": each.get_state() for number, each in enumerate(generators)}
+        with atomic_file(self.path) as temporary:
+            metadata = {"step": str(step), "facts": json.dumps(facts)}
+            save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary, metadata)
+
+    def add(self, step: int, tensors: "Mapping[str, Tensor]") -> None:
+        """Write tensors of a step into a file of their own, before the state of that step."""
+        from safetensors.torch import save_file
+
+        with atomic_file(self.path.with_name(f"{self.path.stem}-{step:09d}.safetensors")) as temporary:
+            save_file(dict(tensors), temporary)
+
+    def added(self, last: int) -> "Iterator[tuple[int, dict[str, Tensor]]]":
+        """Yield what was added up to a step, in order."""
+        from safetensors.torch import load_file
+
+        for path in sorted(self.path.parent.glob(f"{self.path.stem}-*.safetensors")):
+            if (step := int(path.stem.rpartition("-")[2])) <= last:
+                yield step, load_file(path)
+
+    def load(
+        self,
+        weights: "Mapping[str, Tensor]",
+        optimizer: "torch.optim.Optimizer",
+        generators: "Sequence[torch.Generator]",
+    ) -> tuple[int, Any]:
+        """Restore the state into the arguments; return its step and facts, `(0, None)` where there is no file.
+
+        Raises `CorruptError` where the file is damaged or of other weights.
+        """
+        import torch
+        from safetensors import SafetensorError, safe_open
+
+        if not self.path.exists():
+            return 0, None
+        try:
+            with safe_open(self.path, "pt") as file, torch.no_grad():
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+                step, facts = int(file.metadata()["step"]), json.loads(file.metadata()["facts"])
+                for name, value in weights.items():
+                    value.copy_(tensors[f"weights/{name}"])
+                for number, each in enumerate(generators):
+                    each.set_state(tensors[f"generator/{number}"])
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CorruptError(f"{self.path} is damaged ({error}); remove {self.path.parent} to start again") from None
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer/"):
+                _, number, part = name.split("/")
+                states.setdefault(int(number), {})[part] = value
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
+        return step, facts
+
+
 def train_small(
     model: Any,
     batches: Batches,
     config: TrainingConfig,
     *,
     measure: Callable[[Any], dict[str, float]] | None = None,
+    state: TrainingFile | None = None,
 ) -> Iterator[TrainingStep]:
     """Train a model in place, yielding every `log_every` steps; `measure(model)` runs at each of those.
 
-    Stop iterating to stop training. The model is in evaluation mode whenever the caller has control.
+    Stop iterating to stop training. The model is in evaluation mode whenever the caller has control. With `state`, an
+    interrupted training yields again what it had yielded, the model as it was at the last of these, and goes on.
     Raises `NonFiniteError` when the loss is NaN or infinite.
     """
     import torch
@@ -84,8 +163,12 @@ def train_small(
         model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, foreach=True
     )
     losses: list[Tensor] = []
-    tokens, forward = 0, training_forward(model.train())
-    for step in range(1, config.steps + 1):
+    weights = dict(model.named_parameters())
+    first, told = state.load(weights, optimizer, [generator]) if state else (0, None)
+    yielded = [TrainingStep(**each) for each in told or ()]
+    yield from yielded
+    tokens, forward = yielded[-1].tokens if yielded else 0, training_forward(model.train())
+    for step in range(first + 1, config.steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min(1.0, step / max(1, config.warmup_steps))
         batch = batches(config.batch_size, generator).to(model.cfg.device)
@@ -97,7 +180,10 @@ def train_small(
             if not loss < float("inf"):
                 raise NonFiniteError(f"the loss is {loss} at step {step}; use a lower lr (it is {config.lr})")
             model.eval()
-            yield TrainingStep(step, tokens, loss, _measured(model, measure))
+            yielded.append(TrainingStep(step, tokens, loss, _measured(model, measure)))
+            if state:
+                state.save(weights, optimizer, [generator], step, [asdict(each) for each in yielded])
+            yield yielded[-1]
             forward = training_forward(model.train())  # the caller may have hooked it
 
 

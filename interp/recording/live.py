@@ -53,6 +53,11 @@ class LiveRecording(Recording):
         return self._checked(model)
 
     @property
+    def reads_ahead(self) -> bool:
+        """True when the model is not on the CPU; there its pass and the step would only slow each other down."""
+        return str(self._model.cfg.device) != "cpu"
+
+    @property
     def loaded_model(self) -> "TransformerBridge":
         """The model, which is loaded when first needed."""
         return self._model

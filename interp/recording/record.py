@@ -44,6 +44,7 @@ from interp.recording.writer import (
     store,
     write_stats,
 )
+from interp.remote import as_path
 from interp.runtime import parse_dtype
 from interp.text.corpora import Corpus, Document
 from interp.text.tokens import Bos, ShardText, check_policy, shard_texts
@@ -179,7 +180,7 @@ def record(
     """
     import torch
 
-    folder = Path(folder)
+    folder = as_path(folder)
     with ranks.checked():
         given = replace(config or RecordConfig(), **settings)
         resolved, live, seed = _resolved(model, hook_points, given), given.live, given.seed

@@ -13,15 +13,10 @@ context `r // context_length`, and a shard holds whole contexts. `document` is t
 token came from and `position` its token index in that document; both are -1 for BOS and padding. Rows with
 `document == -1` are stored (the model saw them) and skipped by every reader unless requested: they are not text, and
 the norm of the BOS residual is hundreds of times that of the others.
-
-**Shuffle.** A seeded global shuffle over shards, in bounded memory, that can start at any batch. Shards are permuted
-and taken `WINDOW_SHARDS` at a time. The contexts of a window are dealt into groups, and the rows of a group are mixed
-in memory. Contexts are dealt singly, because neighbouring contexts of a recording are alike, and batches of too few
-documents train a worse dictionary (`docs/log.md`). The order is planned from tokens alone, so batch 1,000 is found
-without reading the activations of the 999 before it. Memory: the rows of one group, as stored (75 MB of 576 bfloat16
-numbers at the defaults), plus less than one batch carried over from the group before.
 """
 
+import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,111 +29,13 @@ from jaxtyping import Bool, Float, Float64, Int, Int32, Int64
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from interp.artifacts import Manifest, read_manifest, verify
+from interp.artifacts import Manifest, read_manifest, read_table, verify
 from interp.errors import CorruptError, MismatchError, UnknownNameError
 from interp.names import canonical_hook_point
-from interp.runtime import derive_seed, make_generator, parse_dtype
+from interp.recording.shuffle import GROUP_ROWS, Batch, plan_epoch, read_plan
+from interp.remote import as_path
+from interp.runtime import derive_seed, parse_dtype
 from interp.text.tokens import ShardText
-
-WINDOW_SHARDS = 8
-GROUP_ROWS = 65_536
-
-
-class Group(NamedTuple):
-    """Rows that are read together, and the order in which they are drawn."""
-
-    shards: list[int]
-    local_rows: list[Int64[Tensor, " n"]]
-    """per shard `[n]` int64, ascending: rows of the split, of whole contexts"""
-    order: Int64[Tensor, " n_group"]
-    """`[sum n]`: permutation over the concatenated rows"""
-
-
-def plan_epoch(
-    recording: "Recording", *, seed: int, epoch: int, group_rows: int, split: str, fraction: float
-) -> Iterator[Group]:
-    """Yield the groups of one epoch, in order."""
-    generator = make_generator(seed, "shuffle", epoch)
-    shards = torch.randperm(recording.n_shards, generator=generator).tolist()
-    for first in range(0, len(shards), WINDOW_SHARDS):
-        window = shards[first : first + WINDOW_SHARDS]
-        local = [recording.real_rows(shard, split, fraction) for shard in window]
-        for chosen in _deal(recording, window, local, group_rows, generator):
-            yield Group(window, chosen, torch.randperm(sum(map(len, chosen)), generator=generator))
-
-
-def _deal(
-    recording: "Recording", shards: list[int], local: list[Tensor], group_rows: int, generator: torch.Generator
-) -> Iterator[list[Tensor]]:
-    """Deal the rows `local` of some shards into groups of about `group_rows`, each of randomly chosen contexts."""
-    length = recording.context_length
-    sizes = [recording.shard_rows[shard] // length for shard in shards]
-    n_groups = max(1, -(-sum(sizes) * length // max(group_rows, length)))
-    group_of = (torch.randperm(sum(sizes), generator=generator) * n_groups // sum(sizes)).split(sizes)
-    groups = [of[rows // length] for of, rows in zip(group_of, local, strict=True)]  # of every row
-    for number in range(n_groups):
-        yield [rows[group == number] for rows, group in zip(local, groups, strict=True)]
-
-
-def read_plan(
-    recording: "Recording", plan: Iterator[Group], names: list[str], *, batch_size: int, skip: int, dtype: torch.dtype
-) -> Iterator["Batch"]:
-    """Yield the batches of a plan, from batch number `skip` on.
-
-    A remainder shorter than a batch is carried into the next group; it is read only when it is needed.
-    """
-    to_skip = skip * batch_size
-    carried: Batch | None = None
-    for group in plan:
-        n = len(group.order)
-        if to_skip >= n:
-            to_skip -= n
-            continue
-        order, to_skip = group.order[to_skip:], 0
-        mixed = _read_group(recording, group, names)
-        for part in _cuts(order, batch_size, first=batch_size - (len(carried.rows) if carried else 0)):
-            batch = _take(mixed, part, dtype)
-            if carried is not None:
-                batch, carried = _join(carried, batch), None
-            if len(batch.rows) < batch_size:
-                carried = batch
-            else:
-                yield batch
-        del mixed  # free it before the next group is read: two groups would double the memory
-    if carried is not None:
-        yield carried
-
-
-def _read_group(recording: "Recording", group: Group, names: list[str]) -> "Batch":
-    """Read the rows of a group in the order of its shards, as stored; batches are drawn from it one by one."""
-
-    parts = list(zip(group.shards, group.local_rows, strict=True))
-    rows = torch.cat([local + int(recording.shard_starts[shard]) for shard, local in parts])
-    acts, start = recording.room(names, len(rows)), 0
-    for shard, local in parts:
-        stop = start + len(local)
-        recording.read_local(names, shard, local, out={name: a[start:stop] for name, a in acts.items()})
-        start = stop
-    return Batch(acts, rows)
-
-
-def _cuts(order: Tensor, size: int, first: int) -> Iterator[Tensor]:
-    """Split `order` into pieces: the first of length `first`, then of length `size`; the last may be shorter."""
-    yield order[:first]
-    if len(order) > first:
-        yield from order[first:].split(size)
-
-
-def _take(mixed: "Batch", where: Tensor, dtype: torch.dtype) -> "Batch":
-
-    return Batch({name: a[where].to(dtype) for name, a in mixed.activations.items()}, mixed.rows[where])
-
-
-def _join(first: "Batch", second: "Batch") -> "Batch":
-
-    acts = {name: torch.cat([first.activations[name], second.activations[name]]) for name in second.activations}
-    return Batch(acts, torch.cat([first.rows, second.rows]))
-
 
 Split = str  # "all", "train" or "heldout"
 _READ_ROWS, _READ_GAP = 4096, 64
@@ -150,15 +47,6 @@ class TokenShard(NamedTuple):
     tokens: Int32[Tensor, " n_rows"]
     document: Int32[Tensor, " n_rows"]
     position: Int32[Tensor, " n_rows"]
-
-
-class Batch(NamedTuple):
-    """Rows in the order drawn."""
-
-    activations: dict[str, Float[Tensor, "n d"]]
-    """hook point -> `[n, d]` in the requested dtype"""
-    rows: Int64[Tensor, " n"]
-    """`[n]` int64: global row numbers in the recording"""
 
 
 class Stats(NamedTuple):
@@ -186,17 +74,23 @@ class Recording:
     """Read-only view of a recording folder; opening it reads the manifest only."""
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+        self.folder = as_path(folder)
         self.manifest: Manifest = read_manifest(self.folder)
         if self.manifest.kind != "recording":
             raise MismatchError(f"{self.folder} is a {self.manifest.kind}, not a recording")
         config = self.manifest.config
-        self.hook_points: list[str] = list(config["hook_points"])
-        self.context_length: int = config["context_length"]
-        self.model: str = config["model"]
-        self.weight_hash: str = config["weight_hash"]
-        self.shard_rows: list[int] = list(self.manifest.summary["shard_rows"])
-        self.n_rows = sum(self.shard_rows)
+        try:
+            self.hook_points: list[str] = [canonical_hook_point(name) for name in config["hook_points"]]
+            self.context_length: int = config["context_length"]
+            self.model: str = config["model"]
+            self.weight_hash: str = config["weight_hash"]
+            self.shard_rows: list[int] = list(self.manifest.summary["shard_rows"])
+            self.n_rows = sum(self.shard_rows)
+            whole = all(rows % self.context_length == 0 for rows in self.shard_rows)
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise CorruptError(f"{self.folder}: the manifest is no recording's ({error!r}); it was edited") from None
+        if not (whole and isinstance(self.model, str) and isinstance(self.weight_hash, str)):
+            raise CorruptError(f"{self.folder}: shards hold whole contexts; the manifest was edited")
 
     def __repr__(self) -> str:
         return f"Recording({str(self.folder)!r}, {self.n_rows:,} rows of {self.model}, {', '.join(self.hook_points)})"
@@ -210,6 +104,11 @@ class Recording:
     def live(self) -> bool:
         """True when the folder holds text only, and activations are computed when they are read (`live.py`)."""
         return bool(self.manifest.config.get("live", False))
+
+    @property
+    def reads_ahead(self) -> bool:
+        """True when reading takes little of what a step needs: the next group is read while the current one is used."""
+        return True
 
     @property
     def n_shards(self) -> int:
@@ -238,16 +137,20 @@ class Recording:
 
     def token_shard(self, shard: int) -> TokenShard:
         """Return tokens, documents and positions of one shard."""
-        tensors = load_tensors(self.folder / "tokens" / f"{shard:05d}.safetensors")
-        return TokenShard(tensors["tokens"], tensors["document"], tensors["position"])
+        path = self.folder / "tokens" / f"{shard:05d}.safetensors"
+        found = load_tensors(path, list(TokenShard._fields))
+        if any(tuple(each.shape) != (self.shard_rows[shard],) for each in found.values()):
+            raise CorruptError(f"{path} should hold {self.shard_rows[shard]:,} rows; `workbench verify` checks it")
+        return TokenShard(**found)
 
     def activation_shard(self, hook_point: str, shard: int, rows: slice | None = None) -> Float[Tensor, "n_rows d"]:
         """Return activations `[n_rows, d]` as stored; with `rows` only that range is read."""
         path = self.folder / self.check_hook_point(hook_point) / f"{shard:05d}.safetensors"
-        with _open_safetensors(path) as handle:
-            if rows is None:
-                return handle.get_tensor("activations")
-            return handle.get_slice("activations")[rows]
+        with _open_safetensors(path) as handle, _reading(path):
+            values = handle.get_slice("activations")
+            if values.get_shape()[:1] != [self.shard_rows[shard]]:
+                raise CorruptError(f"{path} should hold {self.shard_rows[shard]:,} rows; `workbench verify` checks it")
+            return handle.get_tensor("activations") if rows is None else values[rows]
 
     def read_local(
         self,
@@ -331,12 +234,16 @@ class Recording:
         yield from read_plan(self, plan, names, batch_size=batch_size, skip=skip, dtype=dtype)
 
     def documents(self) -> list[Document]:
-        """Return every document of the recording, by number."""
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(self.folder / "documents")
-        rows = zip(*(table[name].to_pylist() for name in ("document", "id", "label")), strict=True)
-        return sorted((Document(*row) for row in rows), key=lambda document: document.document)
+        """Return every document of the recording, by number. Raises `CorruptError` naming the damaged file."""
+        folder, found = self.folder / "documents", []
+        os.fspath(folder)  # in object storage: fetches all files at once, not one after another
+        files = sorted(folder.glob("*.parquet"))
+        if not files:
+            raise CorruptError(f"{folder} holds no tables; `workbench verify` lists what is missing")
+        for table in map(read_table, files):
+            columns = (table[name].to_pylist() for name in ("document", "id", "label"))
+            found += [Document(*row) for row in zip(*columns, strict=True)]
+        return sorted(found, key=lambda document: document.document)
 
     def document_rows(self, document: int) -> Int64[Tensor, " n"]:
         """Return the global rows of one document's tokens, `[n]` int64, in reading order (random access)."""
@@ -434,13 +341,21 @@ def _runs(rows: Tensor) -> list[Tensor]:
 
 def load_tensors(path: Path, names: list[str] | None = None) -> dict[str, Tensor]:
     """Load the tensors of a safetensors file, all or those named. Raises `CorruptError` naming the file."""
-    with _open_safetensors(path) as handle:
+    with _open_safetensors(path) as handle, _reading(path):
         return {name: handle.get_tensor(name) for name in names or handle.keys()}
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:
+        raise CorruptError(f"{path} holds other tensors ({error}); `workbench verify` checks it") from None
 
 
 def _open_safetensors(path: Path) -> safe_open:
     try:
-        return safe_open(str(path), framework="pt")
+        return safe_open(os.fspath(path), framework="pt")
     except FileNotFoundError:
         raise CorruptError(f"{path} is missing; `workbench verify` lists what else is") from None
     except (SafetensorError, OSError) as error:

@@ -37,6 +37,7 @@ test accuracy above .3. Key frequencies are those of the last snapshot, followed
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +46,7 @@ from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.models.training import TrainingFile
 from interp.results import Record, Result
 from interp.runtime import make_generator, one_thread
 from interp.studies.config import ModularConfig
@@ -53,6 +55,9 @@ from interp.studies.induction_emerges import first_at
 Parameters = dict[str, Tensor]
 LEARNED = 0.99
 """accuracy above which pairs count as learned"""
+
+
+_MEASURES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,13 @@ class Snapshot:
     test_accuracy: Float64[Tensor, " n_seeds"]
 
 
-def train_modular(config: ModularConfig, *, device: str = "cpu") -> Iterator[Snapshot]:
+def train_modular(config: ModularConfig, *, device: str = "cpu", state: Path | None = None) -> Iterator[Snapshot]:
     """Train all seeds at once, yielding before the first epoch, every `log_every` epochs and after the last.
 
     Training ends early, `settle` epochs after every seed has reached a test accuracy above `LEARNED`. Random numbers
     are drawn on the CPU, so every device starts from the same weights and sees the same batches. Snapshots are on the
-    CPU. Raises `NonFiniteError` when a loss is not finite, `ConfigError` for mps.
+    CPU. `state` is a file from which the same call goes on where it was interrupted, after it yielded again what is in
+    the files beside it. Raises `NonFiniteError` when a loss is not finite, `ConfigError` for mps.
     """
     if device.startswith("mps"):
         raise ConfigError("losses are computed in float64, which mps does not have; use --device cpu")
@@ -90,9 +96,20 @@ def train_modular(config: ModularConfig, *, device: str = "cpu") -> Iterator[Sna
         foreach=True,
     )
     yield _snapshot(0, parameters, train, config)
-    generalised, last = torch.zeros(len(config.seeds), dtype=torch.bool), config.epochs
     order = [make_generator(seed, "modular batches") for seed in config.seeds]
-    for epoch in range(1, config.epochs + 1):
+    kept = TrainingFile(state) if state else None
+    first = kept.load(parameters, optimizer, order)[0] if kept else 0
+    best, last = torch.full((len(config.seeds),), -torch.inf, dtype=torch.float64), config.epochs
+    for epoch, tensors in kept.added(first) if kept else ():
+        measures = {name: tensors[name] for name in _MEASURES}
+        snapshot = Snapshot(
+            epoch, {name: tensors[name] for name in parameters}, **measures
+        )  # their order counts in sums
+        yield snapshot
+        best, last = _ending(best, last, snapshot, config)
+    if first >= last:
+        return
+    for epoch in range(first + 1, config.epochs + 1):
         loss = torch.zeros((), device=device)
         for pairs in _shuffled(train, order).tensor_split(min(config.batches, train.shape[1]), 1):
             with torch.enable_grad(), one_thread():  # matrices this small are slower on several threads
@@ -104,13 +121,25 @@ def train_modular(config: ModularConfig, *, device: str = "cpu") -> Iterator[Sna
             if not bool(torch.isfinite(loss)):
                 raise NonFiniteError(f"a loss is {float(loss)} at epoch {epoch}; use a lower lr (it is {config.lr})")
             snapshot = _snapshot(epoch, parameters, train, config)
+            if kept:
+                kept.add(epoch, _as_tensors(snapshot))
+                kept.save(parameters, optimizer, order, epoch)
             yield snapshot
-            if not bool(generalised.all()):
-                generalised |= snapshot.test_accuracy > LEARNED
-                if config.settle is not None and bool(generalised.all()):
-                    last = epoch + config.settle
+            best, last = _ending(best, last, snapshot, config)
             if epoch >= last:
                 return
+
+
+def _ending(best: Tensor, last: int, snapshot: Snapshot, config: ModularConfig) -> tuple[Tensor, int]:
+    """Return the best test accuracies so far, and the epoch after which training ends."""
+    now = torch.maximum(best, snapshot.test_accuracy)
+    if config.settle is None or bool((best > LEARNED).all()) or not bool((now > LEARNED).all()):
+        return now, last
+    return now, snapshot.epoch + config.settle
+
+
+def _as_tensors(snapshot: Snapshot) -> Parameters:
+    return {name: getattr(snapshot, name) for name in _MEASURES} | snapshot.parameters
 
 
 def _shuffled(train: Tensor, order: list[torch.Generator]) -> Tensor:

@@ -19,7 +19,9 @@ conditions hold:
 
 - the change is large: at least `SIGNAL` times the typical step in the flat parts of the curve, and at least `least`;
 - the change is fast: from onset to end takes at most `QUICK` of the steps. A straight line takes 80 %;
-- a random walk seldom has it: p is at most `ALPHA` (`walk_p_value`). Of random walks, one in six passes the other two.
+- a random walk seldom has it: p is at most `ALPHA` (`walk_p_value`). Of 60 values, one in six Gaussian walks passes the
+  other two conditions, and four in ten with autocorrelated or heavy-tailed steps. Their curves wander before and after
+  the change, and a sudden rise fits them worse.
 
 Steps may be any rising numbers. Crossings are interpolated between measurements, so their resolution is the distance
 between measurements.
@@ -28,6 +30,7 @@ between measurements.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +42,7 @@ from interp.errors import ConfigError, NonFiniteError
 from interp.models.passes import token_losses
 from interp.models.small import build_small
 from interp.models.toys import Toy, find_toy
-from interp.models.training import TrainingStep, train_small
+from interp.models.training import TrainingFile, TrainingStep, train_small
 from interp.progress import Progress
 from interp.results import Record, Result
 from interp.runtime import derive_seed, make_generator, one_thread
@@ -48,6 +51,13 @@ SIGNAL = 8.0
 QUICK = 0.5
 ALPHA = 0.05
 N_WALKS = 999
+WALKS = ((0.0, np.inf), (0.0, 2.0), (0.8, np.inf), (0.8, 2.0))
+"""families of random walks: autocorrelation of successive steps; degrees of freedom of Student's t of their
+innovations, infinite for Gaussian"""
+MOST = 120
+"""values of a curve that are fitted; of a longer one, means of neighbours"""
+WANDER = 0.75
+"""weight of slow deviations from the fit against all deviations"""
 FEWEST = 8
 
 
@@ -67,7 +77,8 @@ class Transition(NamedTuple):
     noise: float
     """typical step of the flat parts: median absolute difference of successive values at both ends"""
     p: float | None = None
-    """share of random walks with a change as large for its length; None where the curve ends about where it began"""
+    """largest share, over the families in `WALKS`, of random walks with as clear a transition; None where the curve
+    ends about where it began"""
 
 
 def find_transition(steps: np.ndarray, values: np.ndarray, *, least: float = 0.0) -> Transition:
@@ -81,17 +92,11 @@ def find_transition(steps: np.ndarray, values: np.ndarray, *, least: float = 0.0
         raise ConfigError(f"a transition needs {FEWEST} measurements or more at rising steps, got {len(steps)}")
     if not least >= 0:
         raise ConfigError(f"least must be at least 0, in units of the curve, got least {least}; 0 accepts any change")
-    tenth = max(2, len(values) // 10)
-    before, after = float(np.median(values[:tenth])), float(np.median(values[-tenth:]))
-    fifth = max(3, len(values) // 5)
-    noise = float(np.median(np.abs(np.concatenate([np.diff(values[:fifth]), np.diff(values[-fifth:])]))))
-    way = after - before
-    if abs(way) <= max(SIGNAL * noise, least) or way == 0:
+    change = _Change.of(steps, values)
+    before, after, noise = float(change.before), float(change.after), float(change.noise)
+    if not change.large or abs(after - before) <= least:
         return Transition(False, "it ends about where it began", None, None, None, before, after, noise)
-    gone = (values - before) / way
-    onset, middle, end = (crossing(steps, gone, level) for level in (0.1, 0.5, 0.9))
-    share = (end - onset) / (steps[-1] - steps[0])
-    p = walk_p_value(values)
+    share, p = float(change.share), walk_p_value(steps, values)
     if share > QUICK:
         reason = f"it changes over {share:.0%} of the time: gradual, no transition"
         return Transition(False, reason, None, None, None, before, after, noise, p)
@@ -99,49 +104,129 @@ def find_transition(steps: np.ndarray, values: np.ndarray, *, least: float = 0.0
         reason = f"{p:.0%} of random walks change as much in as short a time: no transition"
         return Transition(False, reason, None, None, None, before, after, noise, p)
     reason = f"from 10 to 90 % of the way in {share:.0%} of the time"
+    onset, middle, end = (float(change.crossing(level)) for level in (0.1, 0.5, 0.9))
     return Transition(True, reason, onset, middle, end, before, after, noise, p)
 
 
-def walk_p_value(values: np.ndarray) -> float:
-    """Return the share of Gaussian random walks that have a change as large for its length as a curve `[n]`.
+def walk_p_value(steps: np.ndarray, values: np.ndarray) -> float:
+    """Return the largest share, over families of random walks, of those with a transition as clear as a curve's.
 
-    The statistic is the largest change over any stretch of up to half the curve, divided by the square root of its
-    length and the scale of single steps; the median step is taken out, so drift does not count. Its null distribution
-    is that of `N_WALKS` walks of `n` values, and the smallest p is 1 / (`N_WALKS` + 1). Walks whose steps have heavy
-    tails jump by themselves, and their p is too small.
+    The statistic is the clarity of the best sudden rise (`_clarity`), and 0 for a curve whose change is not large or
+    not fast. Its null distribution in each family of `WALKS` is that of `N_WALKS` walks measured at the same
+    `steps [n]`. A share counts the curve as one of the walks, so the smallest p is 1 / (`N_WALKS` + 1). The p-value is
+    valid for every family, and conservative for those that imitate transitions less well, such as Gaussian walks.
     """
-    steps = np.diff(np.asarray(values, float))
-    return float((1 + (_walks(len(steps)) >= _largest_change(steps)).sum()) / (N_WALKS + 1))
+    steps, values = np.asarray(steps, float), np.asarray(values, float)
+    own = _clarity_of_transition(steps, values)
+    return max(float((1 + (null >= own).sum()) / (N_WALKS + 1)) for null in _walks(tuple(steps.tolist())))
 
 
 @lru_cache(maxsize=64)
-def _walks(n: int) -> np.ndarray:
-    """Return the statistic of random walks of `n` steps."""
-    return _largest_change(np.random.default_rng(derive_seed(0, "random walks", n)).standard_normal((N_WALKS, n)))
+def _walks(steps: tuple[float, ...]) -> list[np.ndarray]:
+    """Return the statistic of `N_WALKS` random walks of each family, measured at `steps`."""
+    from scipy.signal import lfilter
+
+    rng = np.random.default_rng(derive_seed(0, "random walks", len(steps)))
+    found, burn_in = [], 60
+    for correlation, df in WALKS:
+        shape = (N_WALKS, burn_in + len(steps) - 1)
+        drawn = rng.standard_normal(shape) if np.isinf(df) else rng.standard_t(df, shape)
+        moves = np.asarray(lfilter([1.0], [1.0, -correlation], drawn))[:, burn_in:]
+        walks = np.concatenate([np.zeros((N_WALKS, 1)), moves.cumsum(1)], 1)
+        found.append(_clarity_of_transition(np.array(steps), walks))
+    return found
 
 
-def _largest_change(steps: np.ndarray) -> np.ndarray:
-    """Return the largest change of curves with steps `[..., n]`, for its length and the scale of their steps."""
-    steps = steps - np.median(steps, -1, keepdims=True)
-    scale = np.median(np.abs(steps), -1)
-    sums = np.concatenate([np.zeros((*steps.shape[:-1], 1)), steps.cumsum(-1)], -1)
-    half = max(1, steps.shape[-1] // 2)
-    lengths = np.unique(np.geomspace(1, half, min(half, 24)).round().astype(int))
-    changes = [np.abs(sums[..., length:] - sums[..., :-length]).max(-1) / length**0.5 for length in lengths]
-    largest = np.max(changes, 0)
-    return np.divide(largest, scale, out=np.where(largest > 0, np.inf, 0.0), where=scale > 0)
+def _clarity_of_transition(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the clarity of curves `values [..., n]`, 0 where the change is not large or not fast."""
+    change = _Change.of(steps, values)
+    return np.where(change.large & (change.share <= QUICK), _clarity(values), 0.0)
 
 
-def crossing(steps: np.ndarray, gone: np.ndarray, level: float) -> float:
-    """Return the step from which `gone` stays at or above `level`, interpolated; the last step when it never does."""
-    below = np.flatnonzero(gone < level)
-    if len(below) == 0:
-        return float(steps[0])
-    at = int(below[-1])
-    if at + 1 == len(gone):
-        return float(steps[-1])
-    share = (level - gone[at]) / (gone[at + 1] - gone[at])
-    return float(steps[at] + share * (steps[at + 1] - steps[at]))
+def _clarity(values: np.ndarray) -> np.ndarray:
+    """Return the share of curves `[..., n]` that the best sudden rise explains beyond a line: 1 is a clean jump.
+
+    Left unexplained are the deviations from the fit: `WANDER` of the sum of products of successive ones, the rest of
+    the sum of squares. White noise around a curve has no such products, a random walk has products near its squares.
+    """
+    blocks = np.array_split(np.arange(values.shape[-1]), min(MOST, values.shape[-1]))
+    values = np.stack([values[..., block].mean(-1) for block in blocks], -1)
+    line, rises = _rises(values.shape[-1])
+    rest = values - (values @ line) @ line.T
+    along = rest @ rises.T
+    best = np.abs(along).argmax(-1)
+    fitted = np.take_along_axis(along, best[..., None], -1)
+    missed = rest - fitted * rises[best]
+    slow = np.maximum((missed[..., 1:] * missed[..., :-1]).sum(-1), 0.0)
+    explained = fitted[..., 0] ** 2
+    total = explained + (1 - WANDER) * (missed**2).sum(-1) + WANDER * slow
+    return np.divide(explained, total, out=np.zeros_like(total), where=total > 1e-20 * (values**2).sum(-1))
+
+
+@lru_cache(maxsize=16)
+def _rises(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an orthonormal basis of straight lines `[n, 2]`, and unit transitions orthogonal to it `[m, n]`.
+
+    The curves are sigmoids, sudden rises that level off exponentially, and their mirror images, which begin slowly and
+    end suddenly. They take up to half the curve for 10 to 90 % of the way, at positions a fraction of that apart.
+    """
+    at = np.arange(n)
+    line = np.linalg.qr(np.stack([np.ones(n), at], 1))[0]
+    rows = []
+    for span in np.geomspace(0.5, n / 2, 10):
+        middles = np.arange(0.5, n - 1, span / 8)[:, None]
+        rows.append(1 / (1 + np.exp(np.clip((middles - at) * 2 * np.log(9) / span, -50, 50))))
+    for span in np.geomspace(1, n / 2, 6):
+        starts = np.arange(0, n - 1, max(0.25, span / 6))[:, None]
+        sudden = 1 - np.exp(-np.maximum(at - starts, 0) * np.log(9) / span)
+        rows += [sudden, sudden[:, ::-1]]
+    rises = np.concatenate(rows)
+    rises = rises - (rises @ line) @ line.T
+    lengths = np.linalg.norm(rises, axis=1, keepdims=True)
+    seen = lengths[:, 0] > 1e-6
+    return line, rises[seen] / lengths[seen]
+
+
+class _Change(NamedTuple):
+    """Start, end and noise of curves `[..., n]`, and where they cross a level between the two."""
+
+    steps: np.ndarray
+    """`[n]`"""
+    gone: np.ndarray
+    """`[..., n]` share of the way covered"""
+    before: np.ndarray
+    after: np.ndarray
+    noise: np.ndarray
+
+    @classmethod
+    def of(cls, steps: np.ndarray, values: np.ndarray) -> "_Change":
+        n = values.shape[-1]
+        tenth, fifth = max(2, n // 10), max(3, n // 5)
+        before, after = np.median(values[..., :tenth], -1), np.median(values[..., -tenth:], -1)
+        flat = np.concatenate([np.diff(values[..., :fifth]), np.diff(values[..., -fifth:])], -1)
+        way = np.where(after == before, 1.0, after - before)
+        gone = (values - before[..., None]) / way[..., None]
+        return cls(steps, gone, before, after, np.median(np.abs(flat), -1))
+
+    @property
+    def large(self) -> np.ndarray:
+        """True where a curve ends elsewhere than it began, beyond its noise."""
+        return np.abs(self.after - self.before) > SIGNAL * self.noise
+
+    @property
+    def share(self) -> np.ndarray:
+        """Share of the time from 10 to 90 % of the way."""
+        return (self.crossing(0.9) - self.crossing(0.1)) / (self.steps[-1] - self.steps[0])
+
+    def crossing(self, level: float) -> np.ndarray:
+        """Return the step from which `gone` stays at or above `level`, interpolated; the last step if it never does."""
+        below, n = self.gone < level, len(self.steps)
+        last = n - 1 - below[..., ::-1].argmax(-1)
+        at = np.minimum(last, n - 2)
+        left, right = (np.take_along_axis(self.gone, each[..., None], -1)[..., 0] for each in (at, at + 1))
+        share = (level - left) / np.where(right == left, 1.0, right - left)
+        between = self.steps[at] + share * (self.steps[at + 1] - self.steps[at])
+        return np.where(below.any(-1), np.where(last == n - 1, self.steps[-1], between), self.steps[0])
 
 
 def first_at(steps: np.ndarray, values: np.ndarray, level: float) -> float | None:
@@ -225,11 +310,13 @@ def follow_induction(
     keep: Callable[[int, Any], None] | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    state: Path | None = None,
 ) -> InductionRun:
     """Train a toy and measure it every `every` steps.
 
     Weights and data are drawn on the CPU, so they are the same on every `device`. `keep(step, model)` may save the
-    model; `progress` may raise to stop.
+    model; `progress` may raise to stop. `state` is a file from which the same
+    call goes on where it was interrupted.
     """
     toy = find_toy(spec) if isinstance(spec, str) else spec
     training = replace(toy.training, seed=seed, log_every=every, steps=steps or toy.training.steps)
@@ -239,7 +326,13 @@ def follow_induction(
     rows = rows.to(device)
     at, found = [0], [measure_repeats(model, rows, n_null)]
     with one_thread():
-        for step in train_small(model, toy.batches, training, measure=lambda m: measure_repeats(m, rows, n_null)):
+        for step in train_small(
+            model,
+            toy.batches,
+            training,
+            measure=lambda m: measure_repeats(m, rows, n_null),
+            state=None if state is None else TrainingFile(state),
+        ):
             at.append(step.step)
             found.append(step.metrics)
             _report(step, training.steps, keep, model, progress)

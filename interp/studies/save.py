@@ -5,6 +5,7 @@
 summary.
 """
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from interp.artifacts import Draft, Manifest, as_json, save_json, write_table
 from interp.errors import ConfigError
+from interp.studies.config import ModularConfig
 from interp.studies.grokking import Grokking, Snapshot
 from interp.studies.induction_emerges import InductionRun
 from interp.studies.language_scaling import LanguageScaling, ScalingRecipe
@@ -23,9 +25,30 @@ CHECKPOINTS = 6
 """number of maps in the series of an embedding"""
 
 
+TRAINING = "training"
+"""Folder in a partial folder with what an interrupted study resumes from; it is removed when the study is finished."""
+
+
+def open_study(folder: Path, kind: str, config: dict[str, Any], *, seed: int, overwrite: bool) -> Draft:
+    """Open the draft of a study before its models train, or resume it; `TRAINING` is a folder in it then."""
+    draft = Draft.open(folder, kind=kind, config=config, seed=seed, overwrite=overwrite)
+    (draft.path / TRAINING).mkdir(exist_ok=True)
+    return draft
+
+
+def _finish(draft: Draft, summary: dict[str, Any]) -> Manifest:
+    shutil.rmtree(draft.path / TRAINING, ignore_errors=True)  # last: until here a crash loses nothing
+    return draft.finish(summary=summary, parents={})
+
+
+def grokking_config(config: ModularConfig) -> dict[str, Any]:
+    """Return the settings in the manifest of a grokking run."""
+    return {"kind": "grokking", **as_json(config)}
+
+
 def save_grokking(found: Grokking, folder: Path, *, seed: int = 0, overwrite: bool = False) -> Manifest:
     """Write curves and shares of all seeds; the summary has phases, key frequencies and loss changes in the gap."""
-    config = {"kind": "grokking", **as_json(found.config)}
+    config = grokking_config(found.config)
     draft = Draft.open(folder, kind="grokking", config=config, seed=seed, overwrite=overwrite)
     seeds = found.config.seeds
     write_table(draft.path / "curves.parquet", curves_table(found.epochs, found.curves, seeds))
@@ -44,14 +67,20 @@ def save_grokking(found: Grokking, folder: Path, *, seed: int = 0, overwrite: bo
                 "formed_unseen": as_json(found.circuit_forms_unseen(at)),
             }
         )
-    return draft.finish(summary={"runs": runs, **found.settings}, parents={})
+    return _finish(draft, {"runs": runs, **found.settings})
 
 
-def save_induction_runs(runs: list[InductionRun], folder: Path, *, overwrite: bool = False) -> Manifest:
-    """Write the curves of several seeds of one toy, and of its control if it is among them (another `spec`)."""
+def save_induction_runs(
+    runs: list[InductionRun], folder: Path, *, config: dict[str, Any] | None = None, overwrite: bool = False
+) -> Manifest:
+    """Write the curves of several seeds of one toy, and of its control if it is among them (another `spec`).
+
+    `config` is that of the draft in which they were trained; by default the specs and seeds of the runs.
+    """
     if not runs:
         raise ConfigError("at least one run was expected, got none; give those of follow_induction")
-    config = {"kind": "induction", "specs": sorted({run.spec for run in runs}), "seeds": [run.seed for run in runs]}
+    if config is None:
+        config = {"kind": "induction", "specs": sorted({run.spec for run in runs}), "seeds": [run.seed for run in runs]}
     draft = Draft.open(folder, kind="induction_onset", config=config, seed=runs[0].seed, overwrite=overwrite)
     import pyarrow as pa
 
@@ -66,7 +95,7 @@ def save_induction_runs(runs: list[InductionRun], folder: Path, *, overwrite: bo
         | {"transitions": {name: as_json(t._asdict()) for name, t in run.transitions.items()}}
         for run in runs
     ]
-    return draft.finish(summary={"runs": found}, parents={})
+    return _finish(draft, {"runs": found})
 
 
 def save_language_scaling(
@@ -75,7 +104,7 @@ def save_language_scaling(
     """Write the losses (`step` is tokens, `curve` the size) and, as `scaling.json`, the law with its intervals."""
     import pyarrow as pa
 
-    config = {"kind": "scaling", **as_json(recipe), "corpus_hash": corpus_hash}
+    config = scaling_config(recipe, corpus_hash)
     draft = Draft.open(folder, kind="language_scaling", config=config, seed=seed, overwrite=overwrite)
     tables = [
         curves_table(np.array(run.tokens), {run.name: np.array(run.losses)[:, None]}, (run.seed,)) for run in found.runs
@@ -84,7 +113,12 @@ def save_language_scaling(
     save_json(found.to_json(), draft.path / "scaling.json")
     runs = [{"seed": run.seed, "n_params": run.n_params, "loss": run.losses[-1]} for run in found.runs]
     summary = {"runs": runs, "findings": found.findings, "predicts": found.predicts}
-    return draft.finish(summary=summary | {"intervals": found.to_json()["intervals"]}, parents={})
+    return _finish(draft, summary | {"intervals": found.to_json()["intervals"]})
+
+
+def scaling_config(recipe: ScalingRecipe, corpus_hash: str) -> dict[str, Any]:
+    """Return the settings in the manifest of a scaling law."""
+    return {"kind": "scaling", **as_json(recipe), "corpus_hash": corpus_hash}
 
 
 def curves_table(steps: np.ndarray, curves: dict[str, np.ndarray], seeds: tuple[int, ...]) -> "pa.Table":

@@ -39,7 +39,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from interp.artifacts import sha256_file
+from interp.artifacts import sha256_file, table_errors
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.runtime import derive_seed
 
@@ -138,20 +138,16 @@ def _read_jsonl(path: Path) -> Iterator[Document]:
 
 
 def _read_parquet(path: Path) -> Iterator[Document]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(path) as file:
-            columns = [name for name in ("text", "id", "label") if name in file.schema_arrow.names]
-            require_text(file.schema_arrow.names, str(path))
-            number = 0
-            for batch in file.iter_batches(1024, columns=columns):
-                for row in batch.to_pylist():
-                    yield document_of(row, f"{path} row {number}", f"{path.name}#{number}", path.stem)
-                    number += 1
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CorruptError(f"{path} is not a whole parquet file ({str(error).splitlines()[0]})") from None
+    with table_errors(path, "write or copy the file again"), pq.ParquetFile(path) as file:
+        columns = [name for name in ("text", "id", "label") if name in file.schema_arrow.names]
+        require_text(file.schema_arrow.names, str(path))
+        number = 0
+        for batch in file.iter_batches(1024, columns=columns):
+            for row in batch.to_pylist():
+                yield document_of(row, f"{path} row {number}", f"{path.name}#{number}", path.stem)
+                number += 1
 
 
 def document_of(row: dict[str, Any], where: str, default_id: str, default_label: str) -> Document:

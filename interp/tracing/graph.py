@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from interp.artifacts import Draft, Manifest, read_json, read_manifest, write_json, write_table
+from interp.artifacts import Draft, Manifest, read_json, read_manifest, read_table, write_json, write_table
 from interp.errors import ConfigError, CorruptError, MismatchError, UnknownNameError
+from interp.remote import as_path
 from interp.results import Record, Result
 
 if TYPE_CHECKING:
@@ -213,18 +214,15 @@ class AttributionGraph(Result):
 
     @classmethod
     def load(cls, folder: Path | str) -> "AttributionGraph":
-        """Read an artefact. Raises `MissingError`, or `CorruptError` for files that do not fit each other."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        folder = Path(folder)
+        """Read an artefact. Raises `MissingError`, or `CorruptError` for damaged files and those that do not fit."""
+        folder = as_path(folder)
         manifest = read_manifest(folder)
         if manifest.kind != KIND:
             raise ConfigError(f"{folder} holds a {manifest.kind}, an attribution graph was expected")
         about = read_json(folder / FILE)
         try:
-            nodes = _checked(pq.read_table(folder / NODES), _node_table(())).to_pylist()
-            edges = _checked(pq.read_table(folder / EDGES), _edge_table(NO_EDGES))
+            nodes = _checked(read_table(folder / NODES), _node_table(())).to_pylist()
+            edges = _checked(read_table(folder / EDGES), _edge_table(NO_EDGES))
             if unknown := {row["kind"] for row in nodes} - set(NODE_KINDS):
                 raise ValueError(f"unknown kind of node {min(unknown)!r}")
             values: dict[str, Any] = {name: about[name] for name in _ABOUT}
@@ -233,7 +231,7 @@ class AttributionGraph(Result):
                 values[name] = tuple(values[name])
             columns = {name: edges[name].to_numpy() for name in ("source", "target", "weight", "share", "kept")}
             return cls(**values, nodes=tuple(GraphNode(**row) for row in nodes), edges=GraphEdges(**columns))
-        except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise CorruptError(f"{folder} is not an attribution graph ({error!r}); trace it again") from error
 
 

@@ -4,6 +4,7 @@ First come the rows of the targets, then, a few batches at a time, those of the 
 far. In a file the computed rows survive an interruption, and the choice of the next ones is the same as without.
 """
 
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,15 @@ from interp.tracing.frozen import Starts
 BATCHES = 4
 """Batches between two choices of readers; rows of the latents chosen together are computed together."""
 VALUES, INDEX = "rows.f32", "rows.json"
+
+
+def _reserve(path: Path, n_bytes: int) -> None:
+    """Make a file with room on the disk for all of it: a mapped write that finds none kills the process (SIGBUS)."""
+    with open(path, "wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        else:
+            file.truncate(n_bytes)
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,9 @@ class RowStore:
                 self._resume(shape)
             else:
                 path.unlink(missing_ok=True)
-            self.effects = np.memmap(path, dtype=np.float32, mode="r+" if path.exists() else "w+", shape=shape)
+            if not path.exists():
+                _reserve(path, 4 * shape[0] * shape[1])
+            self.effects = np.memmap(path, dtype=np.float32, mode="r+", shape=shape)
 
     def add(self, effects: Float[Tensor, "rows sources"], residues: Float[Tensor, " rows"]) -> None:
         """Append computed rows, and by how much each fails to sum to the clean value."""

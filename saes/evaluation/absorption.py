@@ -413,7 +413,9 @@ def _ends(found: dict[str, list[_Found]], score: str) -> Ends | None:
             weights = poisson_weights(groups.tolist())[1:][:, index]
             with np.errstate(invalid="ignore", divide="ignore"):
                 means.append(weights @ getattr(each, score).astype(float) / weights.sum(1))
-    return quantile_ends(np.nanmean(means, axis=0), n_groups)
+    drawn = np.array(means)
+    counts = np.isfinite(drawn).any(0)  # replicates in which some group counts
+    return quantile_ends(np.nanmean(drawn[:, counts], axis=0), n_groups)
 
 
 def _part(examples: Examples, chosen: np.ndarray) -> Examples:

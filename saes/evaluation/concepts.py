@@ -9,8 +9,8 @@ the score of a latent on a sentence is its largest activation over the tokens of
 
 1. Half of a concept's words choose a latent and a threshold: those with the largest F1 against four times as many words
    of other concepts in the same templates. Of several such latents the one with the largest correlation is taken.
-2. The other half, against other words of other concepts, judges it: F1 at that threshold, and AUROC. Intervals are
-   bootstrapped over words. Always saying yes has F1 1/3.
+2. The other half, against other words of other concepts, judges it: F1 at that threshold, with an interval
+   bootstrapped over words, and AUROC, with DeLong's. Always saying yes has F1 1/3.
 3. Baselines by the same procedure: neurons of the layer's MLP, principal components of held-out activations and
    coordinates, all three with either sign, and the latents of an untrained dictionary of the same size and sparsity.
 4. Null distribution: the same procedure with the concept's label shuffled over words, in each half.
@@ -19,7 +19,7 @@ the score of a latent on a sentence is its largest activation over the tokens of
 6. Search: whether a search for the concept's name, or for its choosing words, gives the latent among the first three.
 
 The score of a dictionary is the share of concepts with F1 of at least `GOOD_F1`: of 40 that may guide choices, and of
-20 that judge once. Its interval is bootstrapped over concepts.
+20 that judge once. Its interval is Wilson's, over concepts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,15 @@ import numpy as np
 from interp.progress import Progress
 from interp.results import Record, Result
 from interp.runtime import derive_seed
-from interp.statistics import Interval, bootstrap_counts, expanded, p_from_null, percentile_interval, quantile_ends
+from interp.statistics import (
+    Interval,
+    auroc_interval,
+    bootstrap_counts,
+    expanded,
+    p_from_null,
+    percentile_interval,
+    proportion_interval,
+)
 from saes.evaluation.config import Concept, ConceptList, read_concepts
 
 if TYPE_CHECKING:
@@ -146,9 +154,8 @@ class ConceptScores(Result):
                 good["steered"] = [(each.steering_p or 0) <= 0.05 for each in mine]
             if self.features:
                 good["found"] = [each.search_rank is not None for each in mine]
-            counts = bootstrap_counts(len(mine), RESAMPLES, np.random.default_rng(self.seed)) / len(mine)
             null = (np.array([each.null for each in mine]) >= GOOD_F1).mean(0)
-            ends = {key: _ends(counts @ np.array(each, float), len(mine)) for key, each in good.items()}
+            ends = {key: proportion_interval(sum(each), len(mine))[1:] for key, each in good.items()}
             ends["null"] = percentile_interval(float(null.mean()), null)[1:]
             shares = {key: float(np.mean(each)) for key, each in good.items()}
             found[name] = {"n": len(mine), **shares, "null": float(null.mean()), "intervals": ends}
@@ -405,7 +412,7 @@ def judge(
 ) -> tuple[Interval[float], Interval[float]]:
     """Return F1 at a threshold, and AUROC, of scores `[words, templates]`; `truth [words]` bool.
 
-    Intervals resample the words of the concept, and those of others.
+    The interval of F1 resamples the words of the concept, and those of others.
     """
     own, other = values[truth], values[~truth]
     draws = [bootstrap_counts(len(each), RESAMPLES, rng) for each in (own, other)]
@@ -415,14 +422,8 @@ def judge(
         each[1:, mine] = counts
     f1 = f1_of((values > threshold).sum(1), weights[0], values.shape[1], weights[1])
     wins = np.greater.outer(own, other) + 0.5 * np.equal.outer(own, other)  # [own, templates, other, templates]
-    pairs = wins.mean((1, 3))
-    auroc = np.einsum("ri,ij,rj->r", weights[0][:, truth], pairs, weights[1][:, ~truth]) / pairs.size
-    confidence = expanded(0.95, len(own))
-    return tuple(percentile_interval(float(each[0]), each[1:], confidence) for each in (f1, auroc))  # pyright: ignore[reportReturnType]
-
-
-def _ends(values: np.ndarray, n: int) -> tuple[float, float] | None:
-    return quantile_ends(values, n) if n > 1 else None
+    ends = percentile_interval(float(f1[0]), f1[1:], expanded(0.95, len(own)))
+    return ends, auroc_interval(wins.mean((1, 3)))
 
 
 def _between(ends: tuple[float, float] | None) -> str:

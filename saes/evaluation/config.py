@@ -146,7 +146,13 @@ def read_concepts(path: Path = LIST) -> ConceptList:
         _check(listed)
     except OSError as error:
         raise ConfigError(f"no list of concepts can be read at {path} ({error.strerror}); give a .toml file") from error
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:  # not TOML, not text, other shapes
         raise CorruptError(f"{path} is no list of concepts ({error!r}); {LIST} shows the format") from error
     return listed
 

@@ -31,7 +31,7 @@ from interp.progress import Progress
 from interp.recording.store import Recording, Split
 from interp.results import Record, Result
 from interp.runtime import derive_seed, make_generator
-from interp.statistics import MIN_DOCUMENTS, Ends, Interval, auroc, poisson_weights, quantile_ends
+from interp.statistics import MIN_DOCUMENTS, Interval, auroc, poisson_weights, quantile_ends
 from saes.evaluation.baselines import untrained_like
 from saes.evaluation.compare import ProbedRow, align
 from saes.evaluation.config import MIN_ROWS, ProbingConfig
@@ -171,8 +171,6 @@ def _cells(score: ProbeScore) -> list[str]:
 
 MIN_KEYS = 3
 """Smallest number of documents of each answer, for tasks about documents."""
-MIN_WHOLE = 0.8
-"""Share of bootstrap replicates that must hold both answers for an interval."""
 STRENGTH = {"few": 1.0, "all": 0.1}
 """Inverse L2 penalty of the regressions of `k` latents and of all coordinates, on standardised inputs."""
 
@@ -381,7 +379,8 @@ class _Tally:
     def _score(self, name: str, k: int, tasks: list[str], title: str) -> ProbeScore:
         by_seed = np.mean([self.accuracies[name, k, task, "labels"] for task in tasks], axis=0)  # [seeds, replicates]
         control = float(np.mean([self.accuracies[name, k, task, "control"] for task in tasks], axis=0)[:, 0].mean())
-        ends = _ends(by_seed.mean(0)[1:], len(self.documents))
+        n = len(self.documents)
+        ends = quantile_ends(by_seed.mean(0)[1:], n) if n >= MIN_DOCUMENTS else None
         accuracy = float(by_seed[:, 0].mean())
         return ProbeScore(
             dictionary=name,
@@ -400,13 +399,6 @@ class _Tally:
         for table in (self.accuracies, self.areas):
             for what in [what for what in table if what[2] == task]:
                 del table[what]
-
-
-def _ends(replicates: np.ndarray, n_documents: int) -> Ends | None:
-    """Return the interval over replicates with both answers of every task; None with few of them or few documents."""
-    whole = replicates[np.isfinite(replicates)]
-    enough = n_documents >= MIN_DOCUMENTS and len(whole) >= MIN_WHOLE * len(replicates)
-    return quantile_ends(whole, n_documents) if enough else None
 
 
 def unusable(task: Task, labels: tuple[np.ndarray, np.ndarray], tokens: tuple[Tokens, Tokens]) -> str:

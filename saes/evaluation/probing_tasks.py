@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Int, Int8, Int64, Shaped
 from torch import Tensor
 
-from interp.errors import ConfigError, CorruptError, MissingError
+from interp.artifacts import table_errors
+from interp.errors import ConfigError, MissingError
 from interp.recording.store import Recording
 from interp.runtime import derive_seed
 
@@ -217,7 +218,6 @@ def _from_table(kind: Key, values: dict[int, str], yes: str) -> Callable[[Tokens
 
 
 def _read_table(path: Path) -> dict[str, list[Any]]:
-    import pyarrow as pa
     from pyarrow import csv, json, parquet
 
     readers = {".csv": csv.read_csv, ".jsonl": json.read_json, ".parquet": parquet.read_table}
@@ -225,10 +225,8 @@ def _read_table(path: Path) -> dict[str, list[Any]]:
         raise ConfigError(f"labels are read from .csv, .jsonl and .parquet files, got {path}")
     if not path.exists():
         raise MissingError(f"no file at {path}; check the path of the labels")
-    try:
+    with table_errors(path, "write or copy the file again"):
         return readers[path.suffix](str(path)).to_pydict()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise CorruptError(f"{path} cannot be read as a table ({error})") from None
 
 
 def _capital(text: str) -> int:

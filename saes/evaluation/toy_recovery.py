@@ -32,6 +32,7 @@ from interp.errors import ConfigError, MismatchError
 from interp.names import canonical_hook_point
 from interp.recording.store import Recording, load_tensors
 from interp.recording.writer import Shard, ShardLog, write_shard, write_stats
+from interp.remote import as_path
 from interp.results import Record, Result
 from interp.runtime import one_thread
 from interp.studies.superposition import Toys, draw_features
@@ -75,7 +76,7 @@ def write_synthetic(
         "seed": data.seed,
         "synthetic": asdict(data.config),
     }
-    draft = Draft.open(Path(folder), kind="recording", config=config, seed=data.seed, overwrite=overwrite)
+    draft = Draft.open(as_path(folder), kind="recording", config=config, seed=data.seed, overwrite=overwrite)
     log = ShardLog(draft)
     for number, first in enumerate(range(0, contexts, SHARD_CONTEXTS)):
         if number in log:
@@ -98,7 +99,7 @@ def write_synthetic(
         },
         threads=torch.get_num_threads(),
     )
-    return Recording(Path(folder))
+    return Recording(as_path(folder))
 
 
 def read_synthetic(recording: Recording) -> SyntheticData:
@@ -268,7 +269,7 @@ def recover_toy(
     data = toy_data(toys, toy, seed=seed)
     size = d_sae or 2 * data.config.n_features
     k = k or max(1, min(round(data.l0), size))
-    folder = Path(folder)
+    folder = as_path(folder)
     recording = write_synthetic(data, folder / "recording", n_rows=n_rows, overwrite=overwrite)
     config = TrainConfig(tokens=tokens, batch_size=256, lr=1e-2, seed=seed, log_every=10_000)
     sizes = TopKConfig(d_sae=size, k=k)

@@ -1,12 +1,14 @@
-"""Natural-language labels of features: from token statistics, or from a language model and scored on held-out text.
+"""Natural-language labels of features: by rules, or from a language model and scored on held-out text.
 
-- `tokens`     a label for every feature from token statistics alone
-- `config`     settings of labels by a language model
+- `tokens`     a label for every feature by rules, with its score on held-out firings
+- `views`      what every firing looks like: its token, words, neighbours and surroundings
+- `readings`   predicates of the text, counted, chosen on one half of the documents and judged on the other
+- `lexicon`    classes of words, from WordNet and from `words.toml`
 - `contexts`   contexts on which a feature fires, shown or held out, and contexts on which it is silent
 - `cases`      everything that is asked about one feature
 - `prompts`    the text that is sent, and the parsing of replies
 - `providers`  language models that answer: an OpenAI-compatible endpoint or a local model
-- `asking`     the provider protocol, requests within a budget, replies on disk
+- `asking`     settings of `explain`, the provider protocol, requests within a budget, replies on disk
 - `scores`     agreement of answers with the truth, with intervals
 - `imported`   labels from an export of Neuronpedia, with the scores given there
 - `run`        from cases to the artefact, and labels adopted into a features folder

@@ -21,24 +21,24 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from interp.artifacts import read_table
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, UsageError
 from interp.recording.store import Recording
 from interp.runtime import derive_seed
-from saes.explain.config import ExplainConfig
+from saes.explain.asking import ExplainConfig
 from saes.explain.contexts import (
     SPARE,
     Candidates,
     Context,
     context_of,
+    feature_rows,
     random_pool,
-    read_table,
     real_tokens,
     silent_contexts,
     split_contexts,
 )
-from saes.explain.tokens import LABEL_SOURCE
-from saes.features.schema import DENSE, TOP
+from saes.features.schema import DENSE, SOURCES, TOP
 
 Scorer = Literal["detection", "fuzzing"]
 CROP = 8
@@ -181,14 +181,12 @@ def choose_features(
 
     Either the given `features`, or the `top` most frequent that are not dense, or a random `sample` of all that fire.
     Only a random sample is representative of the dictionary. Raises `ConfigError` unless exactly one way is chosen,
-    `UsageError` for features that the folder does not have.
+    `UsageError` for features that the folder does not have, `CorruptError`.
     """
-    import pyarrow.parquet as pq
-
     numbers = [n for n in (top, sample) if n is not None]
     if bool(features) + len(numbers) != 1 or any(n < 1 for n in numbers):
         raise ConfigError("choose features in one way: --features 12 57, --top 50 or --sample 50")
-    table = pq.read_table(folder / "features.parquet", columns=["feature", "density", "n_fired"]).to_pydict()
+    table = read_table(folder / "features.parquet", ["feature", "density", "n_fired"]).to_pydict()
     number, density, fired = (np.array(table[name]) for name in ("feature", "density", "n_fired"))
     if features:
         unknown = sorted(set(features) - set(number.tolist()))
@@ -213,7 +211,7 @@ def build_cases(
         if len(found.heldout) < FEWEST or len(found.shown) < 2:
             n = len(found.shown) + len(found.heldout)
             skipped[feature] = f"fires in only {n} different contexts"
-        elif config.label_from == "token-statistics" and found.row["label_source"] != LABEL_SOURCE:
+        elif config.label_from == "token-statistics" and found.row["label_source"] not in SOURCES:
             skipped[feature] = f"its label comes from {found.row['label_source']}"
         else:
             evidence[feature] = found
@@ -243,7 +241,7 @@ def _case(feature: int, found: Evidence, silent: list[Context], config: ExplainC
     drawing = {"per_request": config.per_request, "generator": found.generator}
     return Case(
         feature=feature,
-        statistics_label=found.row["label"] if found.row["label_source"] == LABEL_SOURCE else "",
+        statistics_label=found.row["label"] if found.row["label_source"] in SOURCES else "",
         maximum=found.row["max_activation"],
         shown=found.shown,
         detection=detection_trials(found.heldout, silent, **drawing),
@@ -253,9 +251,9 @@ def _case(feature: int, found: Evidence, silent: list[Context], config: ExplainC
 
 def _evidence(folder: Path, features: Sequence[int], config: ExplainConfig, seed: int) -> dict[int, Evidence]:
     columns = ["feature", "label", "label_source", "max_activation", "neighbours"]
-    rows = {row["feature"]: row for row in read_table(folder, "features", features, columns)}
+    rows = {row["feature"]: row for row in feature_rows(folder, "features", features, columns)}
     examples: dict[int, list[dict[str, Any]]] = {feature: [] for feature in features}
-    for row in read_table(folder, "examples", features):
+    for row in feature_rows(folder, "examples", features):
         examples[row["feature"]].append(row)
     found = {}
     for feature in features:
@@ -273,7 +271,7 @@ def _candidates(source: Source, evidence: dict[int, Evidence], config: ExplainCo
     nearest = {feature: found.row["neighbours"][:N_NEAREST] for feature, found in evidence.items()}
     theirs: dict[int, list[int]] = {}
     wanted = {n for near in nearest.values() for n in near}
-    for row in read_table(source.folder, "examples", wanted, ["feature", "group", "row"]):
+    for row in feature_rows(source.folder, "examples", wanted, ["feature", "group", "row"]):
         if row["group"] == TOP:
             theirs.setdefault(row["feature"], []).append(row["row"])
     most = SPARE * config.heldout

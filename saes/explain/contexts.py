@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from interp.artifacts import read_table
 from interp.dictionary import Dictionary
-from interp.errors import CorruptError
 from interp.recording.store import NO_TOKEN, Recording, read_passages
 from saes.features.schema import QUARTILES, TOP
 
@@ -51,19 +51,15 @@ class Context:
         return near or self.tokens == other.tokens
 
 
-def read_table(
+def feature_rows(
     folder: Path, table: str, features: Iterable[int], columns: list[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Return the rows of `features.parquet` or `examples.parquet` for some features, in the order stored."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    """Return the rows of `features.parquet` or `examples.parquet` for some features, in the order stored.
 
-    path = folder / f"{table}.parquet"
-    try:
-        found = pq.read_table(path, columns=columns, filters=[("feature", "in", [int(f) for f in features])])
-    except (OSError, pa.ArrowInvalid) as error:
-        raise CorruptError(f"cannot read {path} ({str(error).splitlines()[0]}); `workbench verify` checks it") from None
-    return found.to_pylist()
+    Raises `CorruptError`.
+    """
+    wanted = [("feature", "in", [int(feature) for feature in features])]
+    return read_table(folder / f"{table}.parquet", columns, filters=wanted).to_pylist()
 
 
 def context_of(row: dict[str, Any]) -> Context:

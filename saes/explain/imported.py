@@ -22,7 +22,7 @@ from interp.artifacts import Draft, Manifest, disk_errors, sha256_file, write_ta
 from interp.errors import ConfigError, CorruptError, MissingError
 from interp.names import parse_hook_point
 from interp.workspace import Workspace
-from saes.features.schema import labels_schema, trials_schema
+from saes.features.schema import SOURCES, labels_schema, trials_schema
 
 MAX_BYTES = 1_000_000_000
 """Bytes of an export, unpacked, that are read."""
@@ -190,11 +190,13 @@ def _check_place(
 
 
 def _with_statistics(workspace: Workspace, features: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows with the labels from token statistics, for comparison."""
+    """Return the rows with the labels made by rule, for comparison."""
     table = workspace.table_path("features", features, "features")
     wanted = [row["feature"] for row in rows]
-    sql = "select feature, label from f where list_contains(?::int[], feature) and label_source = 'token statistics'"
-    own = {row["feature"]: row["label"] for row in workspace.query(sql, wanted, f=table).to_pylist()}
+    sql = """select feature, label from f where list_contains(?::int[], feature)
+             and list_contains(?::varchar[], label_source)"""
+    found = workspace.query(sql, wanted, list(SOURCES), f=table).to_pylist()
+    own = {row["feature"]: row["label"] for row in found}
     empty = {"unanswered": None, "shown_rows": [], "heldout_rows": []}
     return [row | empty | {"statistics_label": own.get(row["feature"], "")} for row in rows]
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.artifacts import Draft, Manifest, partial_path, read_manifest, write_table
+from interp.artifacts import Draft, Manifest, partial_path, read_manifest, read_table, write_table
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
 from interp.runtime import derive_seed
@@ -32,6 +32,7 @@ from saes.explain.asking import (
     UNKNOWN_LABEL,
     Asker,
     Budget,
+    ExplainConfig,
     Lines,
     Plan,
     Provider,
@@ -42,11 +43,10 @@ from saes.explain.asking import (
     reply_of,
 )
 from saes.explain.cases import Case, Scorer, Trial
-from saes.explain.config import ExplainConfig
 from saes.explain.prompts import explanation_prompt, read_answers, read_explanation, scoring_prompt
 from saes.explain.scores import Answered, labels_rows, labels_table, other_features, summarise, trials_table
-from saes.explain.tokens import LABEL_SOURCE, WRITTEN
-from saes.features.schema import LABEL_FIELDS
+from saes.explain.tokens import WRITTEN
+from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, STATISTICS
 
 SCORERS: tuple[Scorer, ...] = ("detection", "fuzzing")
 
@@ -224,31 +224,31 @@ def _answers(questions: Sequence[Question], asker: Asker) -> list[Answered]:
 
 
 def _source(run: Explanation) -> str:
-    return run.provider.model if run.config.label_from == "provider" else LABEL_SOURCE
+    return run.provider.model if run.config.label_from == "provider" else STATISTICS
 
 
 def adopt_labels(labels: Path, features: Path, folder: Path, *, overwrite: bool = False) -> Manifest:
     """Write a copy of the features artefact with the labels of `labels`; features without one retain their label.
 
     The labels artefact becomes a parent. The page of a feature thus also shows the scores and the label from token
-    statistics. Raises `MismatchError` when the labels were made for other features.
+    statistics. Raises `MismatchError` when the labels were made for other features, `CorruptError` for damaged tables.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     source, made = read_manifest(features), read_manifest(labels)
     key = f"features/{features.name}"
     if made.parents.get(key) != source.content_hash:
         raise MismatchError(f"{labels} was not made for {features} as it is now; explain it again")
     config = {**source.config, "labels": labels.name}
+    table = read_table(features / "features.parquet")
+    written = read_table(labels / "labels.parquet", ["feature", "label", "label_source"]).to_pylist()
     draft = Draft.open(folder, kind="features", config=config, seed=source.seed, overwrite=overwrite)
-    table = pq.read_table(features / "features.parquet")
-    fields = [name for name in ("label", "label_source", *LABEL_FIELDS) if name in table.schema.names]
+    fields = [name for name in ("label", "label_source", *LABEL_FIELDS, *LABEL_SCORES) if name in table.schema.names]
     columns = {name: table[name].to_pylist() for name in ("feature", *fields)}
     row_of = {feature: i for i, feature in enumerate(columns["feature"])}
-    for row in pq.read_table(labels / "labels.parquet", columns=["feature", "label", "label_source"]).to_pylist():
+    for row in written:
         if row["label"] is not None:
-            new = {**row, "label_kind": WRITTEN, "label_names": [], "label_share": None}
+            new = {**dict.fromkeys(fields), **row, "label_kind": WRITTEN, "label_names": []}
             for name in fields:
                 columns[name][row_of[row["feature"]]] = new[name]
     for name in fields:

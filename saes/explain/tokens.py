@@ -1,22 +1,26 @@
-"""Labels of features from token statistics alone: a value with fields (`Label`), rendered as text here.
+"""Labels of features by rules, without a language model: a value with fields (`Label`), rendered as text here.
 
 The evidence is a feature's strong firings, since weak ones are noisy: the strongest firing of each of 12 contexts, and
 those of a uniform sample that reach at least half of its maximum. The rule, in order, with the kind of label and its
 text:
 
 1. never fired: `dead`, "dead"; fewer than five firings: `rare`, "rare: " and its tokens;
-2. six readings are compared. Each has a `share`, the fraction of the firings for which it holds, and a `base`, the
-   fraction of all tokens. Of those with a share of at least one half and at least three times the base, the one with
-   the most information is chosen, `share * log2(share / base)` bits. The readings: the token itself (`token`,
-   '" the" (84 %)'), the token in any case and spacing (`any_form`, '"the" in any form (90 %)'), the token that follows
-   (`before`, 'before " of" (70 %)'), the preceding token (`after`, 'after " of" (70 %)'), the document's label
-   (`document`, 'in numpy docs (80 %)'), and a following token among the ten that its direction promotes (`promotes`,
-   'promotes " and", " or" (55 %)');
-3. else, for a feature active on more than half of all tokens: `dense`, 'dense (73 % of tokens)';
-4. else, up to three tokens that together make up half of the firings: `tokens`, '" a", " an", " any" (61 %)';
-5. else, the best reading with a share of at least one fifth and at least ten times the base: its kind, with a share
+2. readings from three sources are compared (`saes/explain/readings.py`). *Token statistics*: the token itself (`token`,
+   '" the" (84 %)'), in any case and spacing (`any_form`, '"the" in any form (90 %)'), the word that the token belongs
+   to with its inflections (`word`, 'the word "store" (95 %)'), up to three tokens (`tokens`, '" a", " an", " any"
+   (61 %)'), the next token (`before`, 'before " of" (70 %)'), the preceding one (`after`), and a
+   next token among those that the direction promotes (`promotes`, 'promotes " and", " or" (55 %)'). *Word classes*: the
+   class of the word (`class`, 'calendar month (94 %)') or of the text between two spaces (`chunk`, 'web address
+   (80 %)'). *Context*: the class of the next word (`before_class`, 'before country (70 %)') and of the preceding one
+   (`after_class`), both for a frequent token (`token_after_class`, '" to" after verb of motion (93 %)'), the document
+   (`document`, 'in numpy docs (80 %)'), and the surroundings (`surroundings`, 'start of a sentence (92 %)');
+3. a reading whose score on held-out firings is not above 95 % of the scores that other features' readings reach there
+   is dropped. Of the rest, the one with the most information per firing is the label, if it holds for at least half of
+   the firings and three times as often as anywhere; the best of the other kinds go with it (`others`);
+4. else, for a feature active on more than half of all tokens: `dense`, 'dense (73 % of tokens)';
+5. else, a remaining reading with a share of at least one fifth and at least ten times the base: its kind, with a share
    below one half, 'often before " of" (35 %)';
-6. else its most frequent tokens: `mixed`, 'mixed: " the", " of", "."'.
+6. else `none`, 'no reading; fires on " the", " of", "."': the tokens are the plain fact, and no meaning is claimed.
 
 Promoted tokens count only where they do follow: in early and middle layers, most tokens that a direction promotes never
 occur next. A label describes the contexts in which a feature fires; it is not a claim about its meaning.
@@ -28,43 +32,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from interp.recording.store import NO_TOKEN, Recording, document_names, read_passages
+from interp.recording.store import Recording
+from saes.explain.readings import MIN_SHARE, Judge, Scored
+from saes.explain.views import read_text
 from saes.features.firings import FeatureStatistics
+from saes.features.schema import SOURCES, STATISTICS
 
-LABEL_SOURCE = "token statistics"
 STRONG = 0.5
 MIN_FIRINGS = 5
-MIN_SHARE = 0.5
-MIN_LIFT = 3.0
-OFTEN_SHARE = 0.2
-OFTEN_LIFT = 10.0
 VERY_DENSE = 0.5
+NAMES_IN_SET = 3
+LEAST_OF_SET = 0.1
+"""Fraction of firings that each token of a set has at least, and two firings."""
+MAX_OTHERS = 4
 LONGEST_TOKEN = 24
 
-
-class BaseRates(NamedTuple):
-    """Fractions among all real tokens of a recording, each array summing to 1."""
-
-    tokens: np.ndarray
-    """Fraction of each token, `[d_vocab]`."""
-    labels: np.ndarray
-    """Fraction of tokens in documents with each label, `[n_labels]`."""
-    label_of_document: np.ndarray
-    """Index of each document's label in `label_names`, `[n_documents]` int64."""
-    label_names: list[str]
-
-
-class Folded(NamedTuple):
-    """The vocabulary in lower case without outer spaces."""
-
-    names: list[str]
-    of_token: np.ndarray
-    """Index in `names` of each token, `[d_vocab]` int64."""
-    base: np.ndarray
-    """Fraction of each name among all tokens, `[n_names]`."""
-
-
-READINGS = ("token", "any_form", "before", "after", "document", "promotes")
+QUOTED = ("token", "any_form", "word", "tokens", "before", "after", "promotes")
+"""Kinds of readings that name tokens."""
+READINGS = (*QUOTED, "class", "chunk", "before_class", "after_class", "document", "surroundings",
+            "token_before_class", "token_after_class")  # fmt: skip
 WRITTEN = "written"
 """Kind of a label written by a language model or a person: it has a text and no further fields."""
 
@@ -73,12 +59,23 @@ class Label(NamedTuple):
     """Label of one feature; `str(label)` is its text, and no code parses that text."""
 
     kind: str
-    """One of `READINGS`, or `tokens`, `dense`, `mixed`, `rare`, `dead`."""
+    """One of `READINGS`, or `dense`, `none`, `rare`, `dead`."""
     names: tuple[str, ...] = ()
-    """The tokens that it names, as in the vocabulary; for `document`, the label of the documents."""
+    """The tokens that it names, as in the vocabulary; else the name of the class, the surroundings or the documents."""
     share: float | None = None
     """Fraction of the strong firings for which it holds, 0 to 1; for `dense`, the fraction of all tokens with the
     feature active."""
+    source: str = STATISTICS
+    score: float | None = None
+    """Balanced accuracy on held-out firings: 0.5 at chance, 1 without error."""
+    null: float | None = None
+    """Mean score there of other features' readings from the same source."""
+    null_high: float | None = None
+    """Their 95th percentile, which the score exceeds."""
+    n_heldout: int | None = None
+    """Number of held-out firings; also of `none`."""
+    others: "tuple[Label, ...]" = ()
+    """The best readings of other kinds that also exceed their null."""
 
     def __str__(self) -> str:
         if self.kind == "dead":
@@ -86,89 +83,79 @@ class Label(NamedTuple):
         percent = "" if self.share is None else f"{self.share * 100:.0f} %"
         if self.kind == "dense":
             return f"dense ({percent} of tokens)"
-        names = ", ".join(map(quoted, self.names))
-        if self.kind in ("mixed", "rare"):
-            return f"{self.kind}: {names}"
-        forms = {"any_form": f"{names} in any form", "document": f"in {', '.join(self.names)} docs"}
-        forms |= {kind: f"{kind} {names}" for kind in ("before", "after", "promotes")}
-        often = "often " if self.kind in READINGS and self.share is not None and self.share < MIN_SHARE else ""
+        if self.kind in ("none", "rare"):
+            said = {"none": "no reading; fires on ", "rare": "rare: "}[self.kind]
+            return said + ", ".join(map(quoted, self.names))
+        names = ", ".join(map(quoted, self.names) if self.kind in QUOTED else self.names)
+        forms = {"any_form": f"{names} in any form", "document": f"in {names} docs"}
+        forms |= {kind: f"{kind.removesuffix('_class')} {names}" for kind in ("before", "after", "promotes")}
+        forms["word"] = f"the word {names}"
+        forms |= {f"{side}_class": f"{side} {names}" for side in ("before", "after")}
+        if self.kind.startswith("token_"):
+            forms[self.kind] = f"{quoted(self.names[0])} {self.kind.split('_')[1]} {self.names[1]}"
+        often = "often " if self.share is not None and self.share < MIN_SHARE else ""
         return f"{often}{forms.get(self.kind, names)} ({percent})"
 
 
-class Reading(NamedTuple):
-    """One description of some firings, with the fractions of firings and of all tokens for which it holds."""
-
-    kind: str
-    names: tuple[str, ...]
-    share: float
-    """Fraction of the firings for which it holds, 0 to 1."""
-    base: float
-    """Fraction of all tokens for which it holds, 0 to 1."""
-
-    @property
-    def label(self) -> Label:
-        return Label(self.kind, self.names, self.share)
-
-    @property
-    def information(self) -> float:
-        """Return `share * log2(share / base)`, in bits per firing."""
-        return self.share * float(np.log2(self.share / self.base))
-
-    @property
-    def holds(self) -> bool:
-        return self.share >= MIN_SHARE and self.share >= MIN_LIFT * self.base
-
-    @property
-    def holds_often(self) -> bool:
-        return self.share >= OFTEN_SHARE and self.share >= OFTEN_LIFT * self.base
-
-
-def measure_base_rates(recording: Recording, d_vocab: int) -> BaseRates:
-    """Measure the fractions of tokens and of document labels, in one read of the token shards."""
-    _, labels = document_names(recording)
-    names, label_of_document = np.unique(labels, return_inverse=True) if labels else (np.array([""]), np.zeros(1, int))
-    tokens, label_counts = np.zeros(d_vocab, np.int64), np.zeros(len(names), np.int64)
-    for shard in range(recording.n_shards):
-        part = recording.token_shard(shard)
-        document = part.document.numpy()
-        real = document >= 0
-        tokens += np.bincount(part.tokens.numpy()[real], minlength=d_vocab)
-        label_counts += np.bincount(label_of_document[document[real]], minlength=len(names))
-    n = max(int(tokens.sum()), 1)
-    return BaseRates(tokens / n, label_counts / n, label_of_document, [str(name) for name in names])
-
-
 def label_features(
-    statistics: FeatureStatistics, recording: Recording, vocabulary: list[str], promoted: np.ndarray | None
+    statistics: FeatureStatistics,
+    recording: Recording,
+    vocabulary: list[str],
+    promoted: np.ndarray | None,
+    *,
+    seed: int = 0,
 ) -> list[Label]:
     """Return the label of every feature.
 
     `promoted [d_sae, k]` are the ids of the tokens that each direction promotes most, the strongest first; None when
-    the directions do not write to the residual stream.
+    the directions do not write to the residual stream. `seed` divides the documents and draws the null.
     """
-    base = measure_base_rates(recording, len(vocabulary))
-    folded = fold(vocabulary, base.tokens)
     feature, row = strong_firings(statistics)
-    passages = read_passages(recording, row, before=1, after=1)
-    bounds = np.searchsorted(feature, np.arange(statistics.d_sae + 1))
+    order = np.argsort(row, kind="stable")
+    feature, row = feature[order], row[order]
+    views = read_text(recording, row, vocabulary)
+    tokens = np.concatenate([np.zeros(0, np.int64), *views.views["token"].values])
+    judge = Judge(views, feature, statistics.d_sae, seed)
+    scored = score_readings(judge, promoted)
+    order = np.argsort(feature, kind="stable")
+    bounds = np.searchsorted(feature[order], np.arange(statistics.d_sae + 1))
     labels = []
     for f in range(statistics.d_sae):
-        mine = slice(bounds[f], bounds[f + 1])
-        before, token, after = passages.token_ids[mine].T
-        n_fired, density = int(statistics.totals.n_fired[f]), float(statistics.density[f])
-        if n_fired < MIN_FIRINGS:
-            labels.append(label_without_evidence(token, vocabulary))
+        mine = tokens[order[bounds[f] : bounds[f + 1]]]
+        if int(statistics.totals.n_fired[f]) < MIN_FIRINGS:
+            labels.append(label_without_evidence(mine, vocabulary))
             continue
-        readings = [
-            most_telling("token", token, base.tokens, vocabulary),
-            most_telling("any_form", folded.of_token[token], folded.base, folded.names),
-            most_telling("before", after, base.tokens, vocabulary),
-            most_telling("after", before, base.tokens, vocabulary),
-            most_telling("document", base.label_of_document[passages.document[mine]], base.labels, base.label_names),
-            None if promoted is None else promoted_reading(promoted[f], after, base.tokens, vocabulary),
-        ]
-        labels.append(choose_label([r for r in readings if r is not None], token, vocabulary, density))
+        found = [_label(each, judge, f, source) for source, each in scored.get(f, ())]
+        label = choose_label(found, mine, vocabulary, float(statistics.density[f]))
+        labels.append(label._replace(n_heldout=int(judge.n_judge[f])) if label.kind == "none" else label)
     return labels
+
+
+def score_readings(judge: Judge, promoted: np.ndarray | None) -> dict[int, list[tuple[str, Scored]]]:
+    """Return the readings of each feature that exceed their null, with their source, the best first."""
+
+    def most_frequent(feature: int, tokens: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        order = np.lexsort((tokens, -counts))[:NAMES_IN_SET]
+        return tokens[order[counts[order] >= max(2, LEAST_OF_SET * counts.sum())]]
+
+    best = {kind: judge.best(kind) for kind in judge.counted}
+    best["tokens"] = judge.set_of("tokens", "token", most_frequent)
+    if promoted is not None:
+        best["promotes"] = judge.set_of("promotes", "before", lambda feature, *_: promoted[feature])
+    sources = {kind: each.view.source for kind, each in judge.counted.items()}
+    found: dict[int, list[tuple[str, Scored]]] = {}
+    for source in SOURCES:
+        mine = [readings for kind, readings in best.items() if sources.get(kind, STATISTICS) == source]
+        for f, each in judge.score(mine, source).items():
+            found.setdefault(f, []).extend((source, one) for one in each if one.confirmed)
+    return {f: sorted(each, key=lambda one: -one[1].reading.value) for f, each in found.items()}
+
+
+def _label(scored: Scored, judge: Judge, feature: int, source: str) -> Label:
+    kind, named = scored.reading.kind, judge.names(scored.reading)
+    names = named[:2] if kind == "promotes" else named
+    return Label(kind, names, scored.share, source, scored.score, scored.null_mean, scored.null_high,
+                 int(judge.n_judge[feature]))  # fmt: skip
 
 
 def strong_firings(statistics: FeatureStatistics) -> tuple[np.ndarray, np.ndarray]:
@@ -185,20 +172,6 @@ def strong_firings(statistics: FeatureStatistics) -> tuple[np.ndarray, np.ndarra
     return feature, row
 
 
-def fold(vocabulary: list[str], token_base: np.ndarray) -> Folded:
-    """Return the vocabulary in lower case without outer spaces, with the summed fractions of tokens."""
-    names, of_token = np.unique([token.strip().lower() for token in vocabulary], return_inverse=True)
-    return Folded([str(name) for name in names], of_token, np.bincount(of_token, token_base, len(names)))
-
-
-def promoted_reading(ids: np.ndarray, after: np.ndarray, base: np.ndarray, vocabulary: list[str]) -> Reading | None:
-    """Return the reading that the next token is one of those that the direction promotes; None if it never is."""
-    share = float(np.isin(after, ids).mean())
-    if share == 0:
-        return None
-    return Reading("promotes", tuple(vocabulary[i] for i in ids[:2]), share, float(base[ids].sum()))
-
-
 def label_without_evidence(tokens: np.ndarray, vocabulary: list[str]) -> Label:
     """Return the label of a feature that fired fewer than `MIN_FIRINGS` times."""
     if not len(tokens):
@@ -206,36 +179,23 @@ def label_without_evidence(tokens: np.ndarray, vocabulary: list[str]) -> Label:
     return Label("rare", tuple(vocabulary[i] for i in dict.fromkeys(tokens.tolist())))
 
 
-def most_telling(kind: str, ids: np.ndarray, base: np.ndarray, names: Sequence[str]) -> Reading | None:
-    """Return the reading with the most information among the values of `ids [n]`, indices into `base` and `names`.
+def choose_label(found: Sequence[Label], tokens: np.ndarray, vocabulary: list[str], density: float) -> Label:
+    """Return the label by steps 3 to 6 of the rule in the module's docstring; `found` are readings, the best first."""
+    for holds, density_to_beat in ((True, 1.0), (False, VERY_DENSE)):
+        if density > density_to_beat:
+            return Label("dense", share=density)
+        good = [each for each in found if (each.share is not None and each.share >= MIN_SHARE) == holds]
+        if good:
+            kinds = {_family(each): each for each in reversed(found) if _family(each) != _family(good[0])}
+            others = sorted(kinds.values(), key=found.index)[:MAX_OTHERS]
+            return good[0]._replace(others=tuple(others))
+    ids, counts = np.unique(tokens, return_counts=True)
+    return Label("none", tuple(vocabulary[i] for i in ids[np.argsort(-counts, kind="stable")[:NAMES_IN_SET]]))
 
-    `NO_TOKEN` counts as a miss.
-    """
-    found, counts = np.unique(ids[ids != NO_TOKEN], return_counts=True)
-    if not len(found):
-        return None
-    share = counts / len(ids)
-    best = int(np.argmax(share * np.log2(share / base[found])))
-    return Reading(kind, (names[int(found[best])],), float(share[best]), float(base[found[best]]))
 
-
-def choose_label(readings: list[Reading], tokens: np.ndarray, vocabulary: list[str], density: float) -> Label:
-    """Return the label by steps 2 to 6 of the rule in the module's docstring."""
-    holding = [reading for reading in readings if reading.holds]
-    if holding:
-        return max(holding, key=lambda reading: reading.information).label
-    if density > VERY_DENSE:
-        return Label("dense", share=density)
-    found, counts = np.unique(tokens, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:3]
-    names = tuple(vocabulary[i] for i in found[order])
-    share = float(counts[order].sum() / len(tokens))
-    if share >= MIN_SHARE:
-        return Label("tokens", names, share)
-    often = [reading for reading in readings if reading.holds_often]
-    if often:
-        return max(often, key=lambda reading: reading.information).label
-    return Label("mixed", names)
+def _family(label: Label) -> str:
+    """Return the kind of a label; the token itself, its other forms and its word are one."""
+    return "token" if label.kind in ("token", "any_form", "word") else label.kind
 
 
 def quoted(token: str) -> str:

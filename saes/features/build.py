@@ -4,7 +4,8 @@
    and an index of the tokens and words on which features fire (`saes/features/token_index.py`), for search.
 2. The decoder alone gives promoted and suppressed tokens, and nearest neighbours by cosine similarity. Tokens are only
    given for a dictionary that writes to the residual stream, where its directions can be read as next-token logits.
-3. Labels follow from token statistics (`saes/explain/tokens.py`).
+3. Labels follow by rule from tokens, classes of words and surroundings, each scored on held-out firings
+   (`saes/explain/tokens.py`).
 4. Example firings are chosen, with the text around them.
 5. Two tables are written, then the relations of every feature with their nulls (`saes/features/relations.py`).
 
@@ -29,12 +30,12 @@ from interp.names import canonical_hook_point
 from interp.progress import Progress
 from interp.recording.store import NO_TOKEN, Recording, document_names, read_passages
 from interp.runtime import derive_seed
-from saes.explain.tokens import LABEL_SOURCE, Label, label_features
+from saes.explain.tokens import Label, label_features
 from saes.features.firings import Encoded, FeatureStatistics, collect_together
 from saes.features.relations import write_relations
 from saes.features.schema import DENSE, GROUPS, N_EFFECTS, N_NEIGHBOURS, examples_schema, features_schema
 from saes.features.sources import writes_to_residual
-from saes.features.token_index import FOLDER, TokenIndex, spell
+from saes.features.token_index import FOLDER, KEPT, TokenIndex, spell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,8 +56,12 @@ class Examples(NamedTuple):
     """Activations on the rows around, `[n, 2 * window + 1]` float32."""
 
 
-def choose_examples(statistics: FeatureStatistics, *, n_per_quantile: int) -> Examples:
-    """Choose the strongest firings, and `n_per_quantile` from each quarter of every feature's sampled firings.
+EVIDENCE = 12
+"""Strongest firings collected for labels, even where fewer are stored as examples."""
+
+
+def choose_examples(statistics: FeatureStatistics, *, n_top: int, n_per_quantile: int) -> Examples:
+    """Choose the `n_top` strongest firings, and `n_per_quantile` from each quarter of a feature's sampled firings.
 
     Quarters are taken by rank within the sample. They are exact for a feature that fired no more often than the sample
     size, and an estimate otherwise: with 64 samples their borders are right to about 6 percentage points.
@@ -75,7 +80,9 @@ def choose_examples(statistics: FeatureStatistics, *, n_per_quantile: int) -> Ex
     rank, _ = _rank_in_run(feature[order] * len(GROUPS) + quarter[order])
     chosen = order[rank < n_per_quantile]
     parts.append((feature[chosen], slot[chosen], quarter[chosen], sample))
-    return _sorted_examples(parts)
+    found = _sorted_examples(parts)
+    stored = (found.group > 0) | (found.rank < n_top)
+    return Examples(*(each[stored] for each in found))
 
 
 def _sorted_examples(parts) -> Examples:
@@ -177,12 +184,14 @@ def build_together(
     overwrite: bool = False,
     relations: bool = True,
     index: bool = True,
+    index_units: int = KEPT,
     progress: Progress | None = None,
 ) -> list[Manifest]:
     """Write `features.parquet`, `examples.parquet` and (`index`) an index of the text for each dictionary, in one pass.
 
     `window` counts tokens on each side of a peak, `n_top` the strongest examples of a feature, and `n_per_quantile`
-    those from each quarter of activation. `relations` (companions, neurons, logits and their nulls) needs a second,
+    those from each quarter of activation. The index keeps the `index_units` tokens and words, and as many phrases, on
+    which a feature has the most activation. `relations` (companions, neurons, logits and their nulls) needs a second,
     shorter pass for each dictionary.
     """
     from interp.models.adapter import token_strings
@@ -202,17 +211,19 @@ def build_together(
         }
         draft = Draft.open(each.folder, kind="features", config=config, seed=seed, overwrite=overwrite)
         drafts.append(draft)
-        words = (TokenIndex(each.dictionary.d_sae, draft.path / "index-runs"), spelling) if index else None
+        own = TokenIndex(each.dictionary.d_sae, draft.path / "index-runs", kept=index_units) if index else None
+        words = (own, spelling) if own else None
         encoded.append(Encoded(each.dictionary, hook_point, words))
     started = time.perf_counter()
-    how: dict[str, Any] = {"window": window, "n_top": n_top, "seed": derive_seed(seed, "sample")}
+    how: dict[str, Any] = {"window": window, "n_top": max(n_top, EVIDENCE), "seed": derive_seed(seed, "sample")}
     every = collect_together(encoded, recording, progress=_visible(drafts[0], progress), **how)
     speed = every[0].n_tokens / max(time.perf_counter() - started, 1e-9)
     found = []
     for each, draft, part, statistics in zip(wanted, drafts, encoded, every, strict=True):
         if part.words is not None:
             part.words[0].write(draft.path / FOLDER, spelling)
-        edges = write_tables(draft.path, statistics, each.dictionary, recording, model, n_per_quantile=n_per_quantile)
+        chosen = choose_examples(statistics, n_top=n_top, n_per_quantile=n_per_quantile)
+        edges = write_tables(draft.path, statistics, chosen, each.dictionary, recording, model)
         summary = {
             "n_features": each.dictionary.d_sae,
             "n_tokens": statistics.n_tokens,
@@ -256,11 +267,10 @@ def check_parents(dictionary: Dictionary, recording: Recording, model: Any, hook
 def write_tables(
     folder: Path,
     statistics: FeatureStatistics,
+    examples: Examples,
     dictionary: Dictionary,
     recording: Recording,
     model: Any,
-    *,
-    n_per_quantile: int,
 ) -> np.ndarray:
     """Write both tables into `folder` and return the edges of the histograms, `[n_bins + 1]`."""
     from interp.models.adapter import token_strings
@@ -274,7 +284,6 @@ def write_tables(
     counts, edges = statistics.histogram()
     table = features_table(statistics, directions, labels, effects, neighbours, vocabulary, counts)
     write_table(folder / "features.parquet", table)
-    examples = choose_examples(statistics, n_per_quantile=n_per_quantile)
     write_table(folder / "examples.parquet", examples_table(recording, examples, vocabulary, window=statistics.window))
     return edges
 
@@ -300,10 +309,17 @@ def features_table(
         "max_activation": statistics.totals.maximum,
         "decoder_norm": directions.norm(dim=1).numpy(),
         "label": [str(label) for label in labels],
-        "label_source": [LABEL_SOURCE] * n,
+        "label_source": [label.source for label in labels],
         "label_kind": [label.kind for label in labels],
         "label_names": [list(label.names) for label in labels],
         "label_share": [label.share for label in labels],
+        "label_score": [label.score for label in labels],
+        "label_null": [label.null for label in labels],
+        "label_null_high": [label.null_high for label in labels],
+        "label_heldout": [label.n_heldout for label in labels],
+        "other_labels": [list(map(str, label.others)) for label in labels],
+        "other_sources": [[other.source for other in label.others] for label in labels],
+        "other_scores": [[other.score for other in label.others] for label in labels],
         "neighbours": neighbours.indices.tolist(),
         "neighbour_cosines": (1 - neighbours.distances).tolist(),
         "histogram": histogram.tolist(),

@@ -11,6 +11,7 @@ from threading import Lock
 
 import numpy as np
 
+from interp.artifacts import table_errors
 from saes.features.token_index import TABLES, Spelling, TokenIndex, spell
 
 _building = Lock()
@@ -84,7 +85,13 @@ def _whole_features(examples: Path, batch: int):
 
     names = ["feature", "row", "peak", "tokens", "activations"]
     waiting: list[pa.Table] = []
-    for part in pq.ParquetFile(examples).iter_batches(batch_size=batch, columns=names):
+    with table_errors(examples):
+        parts = pq.ParquetFile(examples).iter_batches(batch_size=batch, columns=names)
+    while True:
+        with table_errors(examples):
+            part = next(parts, None)
+        if part is None:
+            break
         table = pa.concat_tables([*waiting, pa.table(part)])
         feature = table["feature"].to_numpy()
         cut = int(np.searchsorted(feature, feature[-1])) if len(feature) else 0

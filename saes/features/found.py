@@ -8,6 +8,7 @@ from interp.artifacts import Manifest
 from interp.errors import ConfigError
 from interp.results import Record, Result
 from interp.workspace import Workspace
+from saes.features.schema import set_of
 
 By = Literal["phrase", "tokens", "label", "name", "similar", "number", "active"]
 COLUMNS = "feature, coalesce(label, '') as label, density, max_activation"
@@ -49,8 +50,9 @@ class Hit:
     density: float = 0.0
     max_activation: float = 0.0
     score: float | None = None
-    """Of `tokens`: F1, 0 to 1. `similar`: cosine. `label`: detection score of the label, where it has one. `active`:
-    strongest activation, as a fraction of the feature's maximum, times its rarity."""
+    """Of `phrase` and `tokens`: 0 to 1, for one word F1 (`search.py`). `similar`: cosine. `label`: score of the label
+    on held-out text, 0.5 by chance; None where it was not judged. `active`: strongest activation, as a fraction of the
+    maximum, times the rarity."""
     null: float | None = None
     """The same for a random feature of the same density, or as the module's docstring says."""
     p: float | None = None
@@ -67,6 +69,8 @@ class Hit:
     example: Example | None = None
     own: str = ""
     """Name that the user gave to it in the notes."""
+    other: str = ""
+    """Of `label`: the other readings that contain the query, where the label itself does not."""
 
     @property
     def key(self) -> str:
@@ -95,6 +99,8 @@ class Found(Result):
     covers: dict[str, str] = field(default_factory=dict)
     """Features artefact -> `all text` or `examples`: the text that was searched."""
 
+    sets_left_out: tuple[str, ...] = ()
+    """Sets of transcoders whose layers are searched only when they are named."""
     names_problem: str = ""
     """The reason why the user's own names could not be read."""
 
@@ -105,7 +111,8 @@ class Found(Result):
         absent = f"; not in the text: {', '.join(self.missing)}" if self.missing else ""
         chance = sum(hit.p is not None and hit.p > ALPHA for hit in self.hits)
         doubt = f", {chance} of them not above chance" if chance else ""
-        return f"{self.query!r}: {len(self.hits)} features{doubt}{only}{absent}"
+        sets = f"; layers of {', '.join(self.sets_left_out)} only when named" if self.sets_left_out else ""
+        return f"{self.query!r}: {len(self.hits)} features{doubt}{only}{absent}{sets}"
 
     def to_records(self) -> list[Record]:
         """Return one row per hit."""
@@ -123,7 +130,8 @@ class Filter:
     """Features to search among."""
 
     features: str | None = None
-    """One features artefact. Default: all."""
+    """One features artefact, or a set of transcoders: all its layers. Default: all, without the layers of sets where
+    there is anything else."""
     hook_point: str | None = None
     density: tuple[float, float] = (0.0, 1.0)
     """Smallest and largest fraction of tokens on which the feature fires."""
@@ -138,11 +146,26 @@ class Filter:
 
     def artefacts(self, workspace: Workspace) -> list[Manifest]:
         """Return the features artefacts to search, newest first. Raises `UnknownNameError` for an unknown name."""
-        found = [workspace.manifest("features", self.features)] if self.features else workspace.newest("features")
+        found = self._named(workspace)
         if self.region is not None:
             of = workspace.manifest("atlas", self.region[0]).summary.get("features")
             found = [each for each in found if each.name == of]
         return [each for each in found if self.hook_point in (None, "", each.config.get("hook_point"))]
+
+    def _named(self, workspace: Workspace) -> list[Manifest]:
+        made = workspace.newest("features")
+        if self.features:
+            named = [each for each in made if self.features == each.name]
+            layers = [each for each in made if self.features == set_of(each)]
+            return named or layers or [workspace.manifest("features", self.features)]  # the last lists near names
+        return made if self.hook_point or self.region else [each for each in made if not set_of(each)] or made
+
+    def left_out(self, workspace: Workspace, searched: list[Manifest]) -> tuple[str, ...]:
+        """Return the sets whose layers are not among those searched, because nothing asks for them."""
+        if self.features or self.hook_point or self.region:
+            return ()
+        names = {each.name for each in searched}
+        return tuple(dict.fromkeys(set_of(each) for each in workspace.newest("features") if each.name not in names))
 
     def condition(self, workspace: Workspace) -> tuple[str, dict[str, Path]]:
         """Return the SQL condition on rows of `features.parquet`, and the tables that it reads."""

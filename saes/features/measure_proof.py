@@ -21,7 +21,7 @@ from interp.errors import ConfigError, MismatchError, WorkbenchError
 from interp.models.adapter import bos_token_id, to_tokens, token_strings
 from interp.names import canonical_hook_point
 from interp.progress import Progress
-from interp.statistics import auroc, bootstrap_counts, percentile_interval, t_interval
+from interp.statistics import auroc, crossed_interval, t_interval
 from saes.features.intervene import FeatureSite, continuations, effects_of
 from saes.features.proof import (
     ROLES,
@@ -357,9 +357,7 @@ def _steer(
     judged = [gains(role, 1, judging) for role in roles]
     values = np.array([judged[role][at].mean() for at, role in enumerate(chosen)])
     best = judged[chosen[0]][0]  # [prompts, examples]
-    rng = np.random.default_rng(seed)
-    by_prompt, by_example = (bootstrap_counts(n, RESAMPLES, rng) / n for n in best.shape)
-    interval = percentile_interval(float(best.mean()), np.einsum("rp,pe,re->r", by_prompt, best, by_example))
+    interval = crossed_interval(best, np.random.default_rng(seed), n_resamples=RESAMPLES)
     role = roles[chosen[0]]
     common = sorted(set(targets[role, 1]), key=targets[role, 1].count, reverse=True)
     text = ", ".join(repr(each) for each in token_strings(site.model, common)[:5])

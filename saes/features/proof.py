@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from interp.artifacts import Manifest, as_json, read_json, read_manifest
+from interp.artifacts import Manifest, as_json, read_json, read_manifest, read_table
 from interp.errors import ConfigError, UsageError
 from interp.results import Record, Result
 from interp.runtime import derive_seed
@@ -129,10 +129,8 @@ def read_case(folder: Path, feature: int, config: ProofConfig, *, seed: int = 0)
 
     Raises `UsageError` for a feature that is not there, or that never fires.
     """
-    import pyarrow.parquet as pq
-
     manifest, path = read_manifest(folder), folder / "features.parquet"
-    table = pq.read_table(path, columns=["feature", "density", "n_fired", "max_activation", "decoder_norm", "label"])
+    table = read_table(path, ["feature", "density", "n_fired", "max_activation", "decoder_norm", "label"])
     if not 0 <= feature < len(table):
         raise UsageError(f"feature {feature} is not in {folder.name!r}: its features are 0 to {len(table) - 1}")
     density, norm = table["density"].to_numpy(), table["decoder_norm"].to_numpy()
@@ -162,12 +160,10 @@ def read_case(folder: Path, feature: int, config: ProofConfig, *, seed: int = 0)
 
 def _passages(folder: Path, features: Sequence[int], config: ProofConfig, *, only_best: bool = False) -> list[Passage]:
     """Return the examples of some features, cut to the tokens around the peak that are needed."""
-    import pyarrow.parquet as pq
-
     columns = ["group_order", "rank", "activation", "document", "token_ids", "peak"]
     wanted: list[Any] = [("feature", "in", list(features))]
     wanted += [("group_order", "==", 0), ("rank", "==", 0)] * only_best
-    rows = pq.read_table(folder / "examples.parquet", columns=columns, filters=wanted).to_pylist()
+    rows = read_table(folder / "examples.parquet", columns, filters=wanted).to_pylist()
     found = []
     for row in sorted(rows, key=lambda row: (row["group_order"], row["rank"])):
         start = max(0, row["peak"] - config.before)

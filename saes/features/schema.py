@@ -4,7 +4,7 @@ The meaning of every column is in `docs/formats.md`; a test compares the two.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interp.errors import MismatchError
 
@@ -26,10 +26,25 @@ N_NEIGHBOURS = 10
 """Number of nearest neighbours by cosine similarity stored per feature."""
 DENSE = 0.1
 """A feature that fires on more than this fraction of tokens counts as dense."""
+STATISTICS, CLASSES, CONTEXT = "token statistics", "word classes", "context"
+SOURCES = (STATISTICS, CLASSES, CONTEXT)
+"""Sources of labels that are made by rule, without a language model."""
+MIN_HELDOUT = 5
+"""Fewest held-out firings on which such a label is judged."""
 LABEL_FIELDS = ("label_kind", "label_names", "label_share")
 """Columns with the fields of a label (`saes.explain.tokens.Label`); tables of earlier versions have only its text."""
+LABEL_SCORES = ("label_score", "label_null", "label_null_high", "label_heldout")
+"""Columns with the score of a label on held-out firings, its null, and their number; null where nothing was scored."""
+OTHER_LABELS = ("other_labels", "other_sources", "other_scores")
+"""Columns with the other readings that exceed their null; earlier tables lack them and the scores."""
 SCORES = ("detection", "detection_hard", "fuzzing")
 """Scores of a label: balanced accuracies, 0.5 at chance, 1 without error."""
+
+
+def set_of(features: "Manifest") -> str:
+    """Return the set of transcoders of which a feature table describes one layer; empty for other artefacts."""
+    kind, _, name = str(features.config.get("dictionary", "")).partition(":")
+    return name.rpartition(":")[0] if features.kind == "features" and kind == "transcoders" else ""
 
 
 def described_another(workspace: "Workspace", features: "Manifest") -> str:
@@ -57,6 +72,27 @@ def check_described(workspace: "Workspace", features: "Manifest") -> None:
         raise MismatchError(found)
 
 
+def score_in_words(row: dict[str, Any]) -> str:
+    """Return the score of a label beside its null, or why there is none; empty for tables of earlier versions."""
+    score, n = row.get("label_score"), row.get("label_heldout")
+    if n is None:
+        return ""
+    if score is None and n < MIN_HELDOUT:
+        return f"too few firings to judge a reading: {n} held-out, {MIN_HELDOUT} needed"
+    if score is None:
+        return f"no reading scored above other features' labels on {n} held-out firings"
+    return (
+        f"balanced accuracy {score:.2f} on {n} held-out firings; other features' labels "
+        f"{row['label_null']:.2f} on average, 95 % of them up to {row['label_null_high']:.2f}; 0.5 is chance"
+    )
+
+
+def other_readings(row: dict[str, Any]) -> list[str]:
+    """Return the other readings that exceed their null, each with source and score."""
+    columns = (row.get(name) or [] for name in OTHER_LABELS)
+    return [f"{label}: {score:.2f}, {source}" for label, source, score in zip(*columns, strict=True)]
+
+
 def has_plain_label(path: Path) -> str:
     """Return the SQL condition on `features.parquet` at `path` that a label holds for at least half of the firings.
 
@@ -64,7 +100,10 @@ def has_plain_label(path: Path) -> str:
     """
     import pyarrow.parquet as pq
 
-    known = set(LABEL_FIELDS) <= set(pq.read_schema(path).names)
+    from interp.artifacts import table_errors
+
+    with table_errors(path):
+        known = set(LABEL_FIELDS) <= set(pq.read_schema(path).names)
     return "(label_share >= 0.5 and label_kind <> 'dense')" if known else "true"
 
 
@@ -83,6 +122,8 @@ def features_schema() -> "pa.Schema":
             ("label", pa.string()),
             ("label_source", pa.string()),
             *zip(LABEL_FIELDS, (pa.string(), pa.list_(pa.string()), pa.float32()), strict=True),
+            *zip(LABEL_SCORES, (pa.float32(), pa.float32(), pa.float32(), pa.int32()), strict=True),
+            *zip(OTHER_LABELS, map(pa.list_, (pa.string(), pa.string(), pa.float32())), strict=True),
             ("promoted_tokens", pa.list_(pa.string())),
             ("promoted_logits", pa.list_(pa.float32())),
             ("suppressed_tokens", pa.list_(pa.string())),

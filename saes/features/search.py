@@ -3,18 +3,25 @@
     found = search_features(workspace, "January")
     print(found)                       # the features that fire on it, each with its null
 
-**Score of a text.** For one word, F1 of two fractions, 0 to 1:
+**Score of one word.** F1 of two fractions, 0 to 1:
 
 - `share`, how selectively: the fraction of the feature's whole activation that falls on this word;
 - `recall`, how reliably: the fraction of the word's tokens on which the feature fires.
 
-A word is found in any case, with or without a leading space, and as several tokens (its last one counts). The score of
-several words is the mean over the words, weighted by their information, `log2(1 / frequency)`; those that make up more
-than `FREQUENT` of the text are left out when there are rarer ones. **Null**: the mean score of one random feature that
-fires as often, on random tokens. **p**: the probability that it fires on at least as many of the matching tokens
-(binomial tail), Holm-adjusted for all features searched. Hits are features with p of at most 0.05; where there is none,
-the best of the others are given, and marked. Tokens of one document are not independent, so p is optimistic where a
-word occurs in few documents.
+A word is found in any case, with or without a leading space, and as several tokens (its last one counts). **Null**: the
+same for one random feature that fires as often, on random tokens.
+
+**Score of several words.** The mean over the words of `sqrt(a)`, where `a` is the feature's mean activation on the
+tokens of the word over its largest in the text: 0 where it never fires, 1 where it always fires as strongly as
+anywhere. The root favours features that fire on all of the words: "January April August" finds the feature of months
+before one of April. F1 does not, since the share of a few of its words is small (docs/log.md compares twelve scores).
+Words are weighted by their information, `log2(1 / frequency)`; those that make up more than `FREQUENT` of the text are
+left out when there are rarer ones. `share` is then the fraction that falls on any of them, `recall` the weighted mean.
+**Null**: the root of the feature's mean activation on all tokens over its largest; a random feature has at most that.
+
+**p**: the probability that it fires on at least as many of the matching tokens (binomial tail), Holm-adjusted for all
+features searched. Hits are features with p of at most 0.05; where there is none, the best of the others are given, and
+marked. Tokens of one document are not independent, so p is optimistic where a word occurs in few documents.
 
 **Phrases.** Of several words, adjacent pairs are searched first, in their order: `New York` is found at "York" after
 "New" (`by="phrase"`). Features that fire on the words in any order follow. The index holds pairs that occur at least
@@ -24,9 +31,13 @@ The numbers come from the index that `workbench features` writes (`saes/features
 are searched through their examples: then `share` and `recall` are fractions of the activation and of the tokens in
 those. `recall` is then bounded by `share` times the feature's firings in all text, over the word's tokens.
 
+**Labels** and other readings are searched from the beginning of a word, a plural also as its singular: "months" finds
+"calendar month", "sport" not "transport". Balanced accuracy above chance, `2 * score - 1`, is 0 to 1 like the others,
+and orders hits by label among those by text. Labels without a score come last. A feature has one hit, its best.
+
 Other forms of a query: `like 12` or `like NAME:12` (nearest decoder directions by cosine similarity; baseline: the
-median over all features of the cosine to the nearest one), and `#12` or `NAME:12` (that feature). Text is also searched
-in the labels, and in the names that the user gave to features in the notes.
+median over all features of the cosine to the nearest one), and `#12` or `NAME:12` (that feature). The names that the
+user gave to features in the notes come first.
 """
 
 import math
@@ -45,6 +56,7 @@ from interp.notes import own_names
 from interp.workspace import Workspace
 from saes.features.examples_index import indexed_examples
 from saes.features.found import ALPHA, COLUMNS, By, Example, Filter, Found, Hit, Match, feature_rows
+from saes.features.schema import LABEL_SCORES, OTHER_LABELS
 from saes.features.similar import similar
 from saes.features.token_index import FOLDER, TABLES, query_words, word_positions
 
@@ -71,8 +83,9 @@ def search_features(
 ) -> Found:
     """Return the features that a query finds: those that fire on it, and those whose label or own name contains it.
 
-    `features` names one artefact (default: all), and `region` a region of an atlas, as (name, number). With `examples`
-    every hit holds one example with the matching tokens marked. At most `limit` hits by tokens, and as many by label.
+    `features` names one artefact or set of transcoders (default: all but the layers of sets), and `region` a region of
+    an atlas, as (name, number). With `examples` every hit holds one example with the matching tokens marked. At most
+    `limit` hits by tokens, and as many by label.
 
     Raises `ConfigError` for an empty query, `UnknownNameError` for names that do not exist.
     """
@@ -83,7 +96,7 @@ def search_features(
     artefacts = within.artefacts(workspace)
     names, problem = _own_names(workspace)
     if match := _LIKE.match(query) or _NUMBER.match(query):
-        name, index = match[1] or features or (artefacts[0].name if artefacts else ""), int(match[2])
+        name, index = match[1] or (artefacts[0].name if artefacts else ""), int(match[2])
         manifest = workspace.manifest("features", name)
         find = similar if _LIKE.match(query) else numbered
         hits = find(workspace, manifest, index, within, limit)
@@ -95,8 +108,11 @@ def search_features(
     best = _best([hit for part in parts for hit in part.hits if hit.key not in inside], limit)
     labelled = [hit for manifest in artefacts for hit in by_label(workspace, manifest, query, within, limit)]
     named = [hit for manifest in artefacts for hit in by_own_name(workspace, manifest, query, names, within)][:limit]
-    known = {hit.key for hit in (*ordered, *best, *named)}
-    hits = [*named, *ordered, *best, *[hit for hit in labelled if hit.key not in known][:limit]]
+    by_strength = sorted([*best, *_best(labelled, limit)], key=_strength, reverse=True)
+    once: dict[str, Hit] = {}
+    for hit in (*named, *ordered, *by_strength):
+        once.setdefault(hit.key, hit)
+    hits = list(once.values())
     wanted = {word: n for part in parts for word, n in part.pieces.items()}
     return Found(
         query=query,
@@ -108,6 +124,7 @@ def search_features(
         missing=_in_all([part.missing for part in parts]),
         left_out=tuple(dict.fromkeys(word for part in parts for word in part.left_out)),
         near=max((part.near for part in parts), key=lambda near: sum(n for _, n in near), default=()),
+        sets_left_out=within.left_out(workspace, artefacts),
         covers={part.name: "all text" if part.complete else "examples" for part in parts},
     )
 
@@ -237,20 +254,26 @@ def _score(
     )
     bound = "n / n_word" if complete else "least(n / seen, n_fired * share / n_word)"
     rate = "density" if complete else "(seen.n_fired / greatest(seen.n_tokens, 1))"
-    null = " + ".join(
-        f"{2 * weight / sum(bits) * w.n / n_text!r} * {rate} / ({w.n / n_text!r} + {rate} + 1e-30)"
-        for w, weight in zip(words, bits, strict=True)
-    )
+    fraction = sum(w.n for w in words) / n_text
+    if len(words) == 1:
+        score, null = (
+            "2 * share * recall / (share + recall)",
+            f"2 * {fraction!r} * {rate} / ({fraction!r} + {rate} + 1e-30)",
+        )
+    else:
+        score, null = "strength", "sqrt(density * mean_activation / max_activation)"
     tries = str(sum(w.n for w in words)) if complete else "scored.seen"
     sql = f"""with found as ({union}),
-        chosen as (select feature, density, n_fired from features where {condition}),
-        each_word as (select *, least(1.0, {bound}) as recall from found join chosen using (feature)),
-        scored as (select feature, sum(weight * 2 * share * recall / (share + recall)) as score,
-            sum(weight * share) as share, sum(weight * recall) as recall, any_value(density) as density,
-            sum(n)::bigint as fired, sum(seen)::bigint as seen from each_word group by feature)
-        select scored.feature, score, share, recall, fired, {tries}::bigint as tries, {rate} as rate,
-            ({null}) as "null", (select count(*) from chosen) as searched
-        from scored {"" if complete else "join seen using (feature)"}"""
+        chosen as (select feature, density, n_fired, mean_activation, max_activation from features where {condition}),
+        each_word as (select *, least(1.0, {bound}) as recall,
+            least(1.0, share * n_fired * mean_activation / (n_word * max_activation)) as strong
+            from found join chosen using (feature)),
+        scored as (select feature, sum(share) as share, sum(weight * recall) as recall,
+            sum(weight * sqrt(strong)) as strength, sum(n)::bigint as fired, sum(seen)::bigint as seen
+            from each_word group by feature)
+        select scored.feature, {score} as score, share, recall, fired, {tries}::bigint as tries, {rate} as rate,
+            {null} as "null", (select count(*) from chosen) as searched
+        from scored join chosen using (feature) {"" if complete else "join seen using (feature)"}"""
     paths = {"firings": tables["firings"], "seen": tables["seen"], **more}
     paths["features"] = workspace.table_path("features", manifest.name, "features")
     found = workspace.query(sql, **paths)
@@ -306,27 +329,66 @@ def _matches(
 
 
 def by_label(workspace: Workspace, manifest: Manifest, query: str, within: Filter, limit: int) -> list[Hit]:
-    """Return the features with `query` in their label, those with a detection score first.
+    """Return the features with `query` in their label or another reading, the best score first.
 
     Labels of `workbench explain` for these features count, with their detection score, and its null.
     """
     condition, more = within.condition(workspace)
-    scored: dict[int, dict[str, Any]] = {}
-    for made in workspace.artifacts("labels"):
-        if made.parents.get(f"features/{manifest.name}") == manifest.content_hash:
-            sql = """select feature, label, detection as score, detection_null as "null" from l
-                     where label is not null and contains(lower(label), lower(?))"""
-            table = workspace.table_path("labels", made.name, "labels")
-            scored |= {row["feature"]: row for row in workspace.query(sql, query, l=table).to_pylist()}
-    sql = f"""select {COLUMNS} from f
-              where {condition} and (contains(lower(label), lower(?)) or list_contains(?::int[], feature))
-              order by list_contains(?::int[], feature) desc, density desc, feature limit ?"""
     path = workspace.table_path("features", manifest.name, "features")
-    ids = list(scored)
-    rows = workspace.query(sql, query, ids, ids, limit, f=path, **more).to_pylist()
-    hits = [Hit(features=manifest.name, by="label", **(row | scored.get(row["feature"], {}))) for row in rows]
+    score, null, others = _label_columns(workspace, path)
+    explained, forms = _explained(workspace, manifest, query), _forms(query)
+    ids, own, each = list(explained), _has_any("label", forms), _has_any("x.label", forms)
+    sql = f"""select {COLUMNS}, case when own then {null} end as "null",
+                     case when own then {score} else list_max([x.score for x in found]) end as score,
+                     case when own then '' else array_to_string([x.label for x in found], ', ') end as other
+              from (select *, {own} as own, [x for x in {others} if {each}] as found from f)
+              where {condition} and (own or len(found) > 0 or list_contains(?::int[], feature))
+              order by list_contains(?::int[], feature) desc, score desc nulls last, density desc, feature limit ?"""
+    rows = workspace.query(sql, *forms * 2, ids, ids, limit, f=path, **more).to_pylist()
+    hits = [Hit(features=manifest.name, by="label", **(row | explained.get(row["feature"], {}))) for row in rows]
     enough = [hit for hit in hits if not within.min_score or (hit.score or 0) >= within.min_score]
     return sorted(enough, key=lambda hit: -(hit.score or 0))
+
+
+def _forms(query: str) -> list[str]:
+    """Return a query in lower case, words only if it has any, and as a singular where it may be a plural."""
+    lower = query.lower()
+    words = " ".join(re.findall(r"\w+", lower)) or lower
+    endings = (("ies", "y"), ("es", ""), ("s", ""))
+    found = [words.removesuffix(end) + instead for end, instead in endings if words.endswith(end)]
+    return [words, *(each for each in found if len(each) > 2)]
+
+
+def _has_any(column: str, forms: list[str]) -> str:
+    """Return SQL for a text in which any of the forms, each a parameter, begins at a word; without words, anywhere."""
+    text, start = f"lower(coalesce({column}, ''))", ""
+    if re.search(r"\w", forms[0]):
+        text, start = f"' ' || regexp_replace({text}, '[^\\pL\\pN_]+', ' ', 'g')", "' ' || "
+    return "(" + " or ".join([f"contains({text}, {start}?)"] * len(forms)) + ")"
+
+
+def _label_columns(workspace: Workspace, path: Path) -> tuple[str, str, str]:
+    """Return SQL for a label's score, its null, and the list of other readings, each a `label` with its `score`.
+
+    Tables of earlier versions lack these columns: no score, no other readings.
+    """
+    known = workspace.query("select * from f limit 0", f=path).column_names  # not the whole table of a remote workspace
+    if {*LABEL_SCORES, *OTHER_LABELS} <= set(known):
+        others = "[{'label': y, 'score': other_scores[i]} for y, i in coalesce(other_labels, []::varchar[])]"
+        return "label_score", "label_null", others
+    return "null::double", "null::double", "[]::struct(label varchar, score double)[]"
+
+
+def _explained(workspace: Workspace, manifest: Manifest, query: str) -> dict[int, dict[str, Any]]:
+    """Return the labels of `workbench explain` that contain the query, by feature, as fields of a hit."""
+    found: dict[int, dict[str, Any]] = {}
+    for made in workspace.artifacts("labels"):
+        if made.parents.get(f"features/{manifest.name}") == manifest.content_hash:
+            sql = """select feature, label, detection as score, detection_null as "null", '' as other from l
+                     where label is not null and contains(lower(label), lower(?))"""
+            table = workspace.table_path("labels", made.name, "labels")
+            found |= {row["feature"]: row for row in workspace.query(sql, query, l=table).to_pylist()}
+    return found
 
 
 def _in_all(words: list[tuple[str, ...]]) -> tuple[str, ...]:
@@ -337,6 +399,13 @@ def _in_all(words: list[tuple[str, ...]]) -> tuple[str, ...]:
 def _best(hits: list[Hit], limit: int) -> list[Hit]:
     """Return the best hits of all artefacts: those above chance first, then by score."""
     return sorted(hits, key=lambda hit: ((hit.p or 0.0) > ALPHA, -(hit.score or 0)))[:limit]
+
+
+def _strength(hit: Hit) -> float:
+    """Return how well a hit by text or label fits, 0 by chance to 1."""
+    if hit.by == "label":
+        return 2 * max(hit.score or 0.0, 0.5) - 1
+    return (hit.score or 0.0) * ((hit.p or 0.0) <= ALPHA)
 
 
 def _own_names(workspace: Workspace) -> tuple[dict[str, str], str]:

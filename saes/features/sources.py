@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.artifacts import read_manifest
+from interp.artifacts import read_manifest, read_table, table_errors
 from interp.atlas.cells import DictionaryReadout, NearestReadout, Reading
 from interp.atlas.sources import AtlasSource
 from interp.dictionary import Dictionary, SparseActs
@@ -185,9 +185,10 @@ def _read_features(folder: Path, d_sae: int) -> tuple[list[str], list[str] | Non
     import pyarrow.parquet as pq
 
     manifest = read_manifest(folder)
-    known = set(pq.read_schema(folder / "features.parquet").names)
+    with table_errors(folder / "features.parquet"):
+        known = set(pq.read_schema(folder / "features.parquet").names)
     fields = [name for name in LABEL_FIELDS if name in known]
-    table = pq.read_table(folder / "features.parquet", columns=["feature", "label", "density", *fields])
+    table = read_table(folder / "features.parquet", ["feature", "label", "density", *fields])
     if len(table) != d_sae:
         raise MismatchError(f"{folder} describes {len(table)} features, the SAE has {d_sae}; build its own features")
     density = table["density"].to_numpy()

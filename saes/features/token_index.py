@@ -231,9 +231,9 @@ class Sums(NamedTuple):
 class TokenIndex:
     """An index in the making: add blocks of text, then write the tables."""
 
-    def __init__(self, n_features: int, folder: Path, *, buffered: int = BUFFERED):
-        """Sums beyond `buffered` go to runs in `folder`, which `write` removes."""
-        self.n_features, self.folder, self.buffered = n_features, folder, buffered
+    def __init__(self, n_features: int, folder: Path, *, kept: int = KEPT, buffered: int = BUFFERED):
+        """Keep `kept` units of every feature. Sums beyond `buffered` go to runs in `folder`, which `write` removes."""
+        self.n_features, self.folder, self.kept, self.buffered = n_features, folder, kept, buffered
         self.units = Units()
         self._counts = np.zeros(0, np.int64)
         self._tokens, self._fired = np.zeros(n_features, np.int64), np.zeros(n_features, np.int64)
@@ -334,7 +334,7 @@ class TokenIndex:
         self._spill()
         totals = pa.table({"feature": features, "whole": self._total})
         if self._n_runs:
-            _write_firings(self.folder, folder / "firings.parquet", numbers, totals)
+            _write_firings(self.folder, folder / "firings.parquet", numbers, totals, self.kept)
         else:
             write_table(folder / "firings.parquet", _no_firings())
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -374,7 +374,7 @@ def _no_firings() -> "pa.Table":
     return index_schema("firings").empty_table()
 
 
-def _write_firings(runs: Path, path: Path, numbers: "pa.Table", totals: "pa.Table") -> None:
+def _write_firings(runs: Path, path: Path, numbers: "pa.Table", totals: "pa.Table", kept: int) -> None:
     """Merge the runs, keep the main units of every feature, and write the pairs in order of unit."""
     import duckdb
 
@@ -393,7 +393,7 @@ def _write_firings(runs: Path, path: Path, numbers: "pa.Table", totals: "pa.Tabl
                     from read_parquet('{quoted}') group by unit, feature),
                 kept as (
                     select * from pairs join numbers using (old)
-                    qualify row_number() over (partition by feature, phrase order by total desc, old) <= {KEPT})
+                    qualify row_number() over (partition by feature, phrase order by total desc, old) <= {kept})
                 select unit, feature, n::int as n,
                        (case when seen > 0 then seen else n_unit end)::int as seen,
                        (total / greatest(whole, 1e-30))::float as share, largest::float as max_activation

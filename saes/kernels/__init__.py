@@ -1,8 +1,10 @@
 """The sparse training step: one dense encoder product, everything after it over the active latents only.
 
-- `state`     parameters and Adam moments, one latent per row, and the values that pass between steps
-- `step`      one training step in order, dead latents revived, the backend chosen by device
-- `plain`     the step in torch operations: any device, any dtype
-- `compiled`  the step in compiled loops: CPU
-- `spread`    the step over several ranks
+- `state`      parameters and Adam moments, one latent per row, and the values that pass between steps
+- `step`       one training step in order, dead latents revived, the backend chosen by device
+- `plain`      the step in torch operations: any device, any dtype
+- `compiled`   the step in compiled loops: CPU
+- `selection`  which pre-activations are the largest, for `compiled`
+- `vectors`    masks, dot products and sums of rows in registers, for both
+- `spread`     the step over several ranks
 """

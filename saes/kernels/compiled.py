@@ -2,11 +2,9 @@
 
 Each row (a token) or latent is processed by one thread in a fixed order, so the result does not depend on the number of
 threads. Active latents are in CSR form: those of row `r` are `latents[starts[r] : starts[r + 1]]`.
-
-Selection of the largest pre-activations, per row or over a batch, compares integers `(bits of the value, lower latent
-first)`, so the selected set is unique whatever the algorithm or the number of threads. float32 and bfloat16 share one
-loop, because the bits of positive floats sort like integers.
 """
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,243 +13,75 @@ from torch import Tensor
 
 from interp.runtime import run_compiled
 from saes.kernels.plain import PlainOps
+from saes.kernels.selection import above, topk_batch, topk_rows
 from saes.kernels.state import Active, AdamStep, Decoded, Gradients
-
-LOW = np.int64(0xFFFFFFFF)
-
-
-@njit(cache=True, inline="always")
-def _pack(bits, column):
-    return (np.int64(bits) << np.int64(32)) | (LOW - np.int64(column))
-
-
-@njit(cache=True)
-def keep_largest(keys, n, k):
-    """Move the `k` largest of `keys[:n]` to the front (in no order): quickselect, descending."""
-    low, high = 0, n - 1
-    while low < high:
-        pivot = keys[(low + high) >> 1]
-        i, j = low, high
-        while i <= j:
-            while keys[i] > pivot:
-                i += 1
-            while keys[j] < pivot:
-                j -= 1
-            if i <= j:
-                keys[i], keys[j] = keys[j], keys[i]
-                i += 1
-                j -= 1
-        if k - 1 <= j:
-            high = j
-        elif k - 1 >= i:
-            low = i
-        else:
-            return
-
-
-@njit(cache=True)
-def _scan_row(row, k, keys):
-    """Write packed keys of the (at most) `k` largest positive values of a row to the front of `keys`; return the count.
-
-    One pass: values above a running floor are collected. When the buffer is full it is cut back to `k`, and the floor
-    rises to the smallest value retained. Few values exceed the floor after the first hundred.
-    """
-    n, floor, room = 0, np.int64(0), len(keys)
-    for column in range(len(row)):
-        bits = row[column]
-        if bits > floor:
-            keys[n] = _pack(bits, column)
-            n += 1
-            if n == room:
-                keep_largest(keys, n, k)
-                n = k
-                smallest = keys[0]
-                for i in range(1, k):
-                    smallest = min(smallest, keys[i])
-                floor = smallest >> np.int64(32)  # an equal value further right ranks below those retained
-    if n > k:
-        keep_largest(keys, n, k)
-        n = k
-    return n
-
-
-@njit(cache=True, parallel=True)
-def topk_rows(bits, k, out_bits, out_latents):
-    """Select the `k` largest positive values per row of `bits [n, d_sae]` (int32 or int16 views of floats).
-
-    The result is sorted by latent.
-
-    Rows with fewer than `k` positive values are padded with bits 0 (the value 0.0) and latent 0.
-    """
-    for r in prange(bits.shape[0]):
-        keys = np.empty(4 * k + 16, np.int64)
-        n = _scan_row(bits[r], k, keys)
-        order = np.sort(LOW - (keys[:n] & LOW))
-        for i in range(n):
-            out_latents[r, i] = order[i]
-            out_bits[r, i] = bits[r, order[i]]
-        for i in range(n, k):
-            out_latents[r, i] = 0
-            out_bits[r, i] = 0
-
-
-@njit(cache=True, parallel=True)
-def count_above(bits, floors):
-    """Count the values of each row that exceed their latent's floor (`floors [d_sae]`, bits >= 0); `[n]`."""
-    counts = np.zeros(bits.shape[0], np.int64)
-    for r in prange(bits.shape[0]):
-        n = 0
-        for column in range(bits.shape[1]):
-            n += bits[r, column] > floors[column]
-        counts[r] = n
-    return counts
-
-
-@njit(cache=True, parallel=True)
-def fill_above(bits, floors, starts, out_bits, out_latents):
-    """Write values above their latent's floor, row after row, sorted by latent; row `r` begins at `starts[r]`."""
-    for r in prange(bits.shape[0]):
-        at = starts[r]
-        for column in range(bits.shape[1]):
-            value = bits[r, column]
-            if value > floors[column]:
-                out_latents[at] = column
-                out_bits[at] = value
-                at += 1
-
-
-@njit(cache=True)
-def nth_largest(values, n):
-    """Return the `n`-th largest (from 1) entry of an integer array."""
-    keys = values.astype(np.int64)
-    keep_largest(keys, len(keys), n)
-    smallest = keys[0]
-    for i in range(1, n):
-        smallest = min(smallest, keys[i])
-    return smallest
-
-
-def topk_batch(bits, n):
-    """Select the `n` largest positive values of all `bits [rows, d_sae]`: `(starts, latents, bits)`, latents rising.
-
-    A floor estimated from a sample of rows keeps the candidates few. If the estimate exceeds the n-th largest,
-    selection is repeated with floor 0, so the result is exact.
-    """
-    floors = np.full(bits.shape[1], _sampled_floor(bits, n), bits.dtype)
-    starts, latents, values = above(bits, floors)
-    if starts[-1] < n:
-        starts, latents, values = above(bits, np.zeros_like(floors))
-    if starts[-1] > n:
-        return _cut(starts, latents, values, n, nth_largest(values, n))
-    return starts, latents, values
-
-
-def above(bits, floors):
-    """Select the values of `bits [rows, d_sae]` above their latent's floor (>= 0): `(starts, latents, bits)`."""
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(count_above(bits, floors))])
-    values, latents = np.empty(starts[-1], bits.dtype), np.empty(starts[-1], np.int64)
-    fill_above(bits, floors, starts[:-1], values, latents)
-    return starts, latents, values
-
-
-def _sampled_floor(bits, n):
-    """Estimate, from up to 64 rows, a value that about 1.5 `n` of all values exceed; 0 when few are positive."""
-    sample = bits[:: max(1, len(bits) // 64)].ravel()
-    positive = sample[sample > 0]
-    rank = int(1.5 * n * len(sample) / bits.size) + 1
-    return nth_largest(positive, rank) if rank <= len(positive) else 0
-
-
-@njit(cache=True)
-def _cut(starts, latents, values, n, smallest):
-    """Keep the values above `smallest` and the first ones equal to it, `n` in all."""
-    ties = n
-    for value in values:
-        ties -= value > smallest
-    new_starts, kept_values, kept_latents = np.zeros_like(starts), np.empty(n, values.dtype), np.empty(n, np.int64)
-    at = 0
-    for row in range(len(starts) - 1):
-        for a in range(starts[row], starts[row + 1]):
-            tie = values[a] == smallest and ties > 0
-            ties -= tie
-            if tie or values[a] > smallest:
-                kept_values[at], kept_latents[at] = values[a], latents[a]
-                at += 1
-        new_starts[row + 1] = at
-    return new_starts, kept_latents, kept_values
-
+from saes.kernels.vectors import WIDTH, add_rows, dot
 
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
-FAST = {"reassoc", "contract", "arcp", "nsz"}  # allows vectorised sums; NaN and infinity keep their meaning
 
 
-@njit(cache=True, parallel=True, fastmath=FAST)
-def _decode(target, W_dec, starts, latents, values, scale, grad, grad_values, squared):
-    """Per row: error `r - target`, its square, the gradient `scale * error`, and the gradient of every value."""
-    d = target.shape[1]
-    for row in prange(target.shape[0]):
-        error = grad[row]
-        for c in range(d):
-            error[c] = -target[row, c]
-        for a in range(starts[row], starts[row + 1]):
-            direction, value = W_dec[latents[a]], values[a]
-            if value > 0:
-                for c in range(d):
-                    error[c] += value * direction[c]
-        total = target[0, 0] * 0
-        for c in range(d):
-            total += error[c] * error[c]
-            error[c] *= scale
-        squared[row] = total
-        for a in range(starts[row], starts[row + 1]):
-            direction, dot = W_dec[latents[a]], target[0, 0] * 0
-            for c in range(d):
-                dot += error[c] * direction[c]
-            grad_values[a] = dot
+@njit(cache=True, parallel=True)
+def _pack(source, start, out):
+    """Copy `WIDTH` columns of `source [n, d]`, from `start` on, to the flat `out`; 0 where there are fewer."""
+    width = min(WIDTH, source.shape[1] - start)
+    for row in prange(source.shape[0]):
+        at = row * WIDTH
+        for c in range(width):
+            out[at + c] = source[row, start + c]
+        for c in range(width, WIDTH):
+            out[at + c] = 0
 
 
-@njit(cache=True, parallel=True, fastmath=FAST)
-def _decode_nested(target, W_dec, starts, latents, values, ends, scale, grad, grad_values, squared):
-    """`_decode` for every prefix at once: `grad [G, n, d]`, where `g` sums over the prefixes that hold group `g`."""
-    d, groups = target.shape[1], len(ends)
-    for row in prange(target.shape[0]):
-        a = starts[row]
-        for g in range(groups):  # errors: each prefix continues the one before
-            error = grad[g, row]
-            for c in range(d):
-                error[c] = -target[row, c] if g == 0 else grad[g - 1, row, c]
-            while a < starts[row + 1] and latents[a] < ends[g]:
-                direction, value = W_dec[latents[a]], values[a]
-                if value > 0:
-                    for c in range(d):
-                        error[c] += value * direction[c]
-                a += 1
-            total = target[0, 0] * 0
-            for c in range(d):
-                total += error[c] * error[c]
-            squared[g, row] = total
-        for g in range(groups - 1, -1, -1):  # gradients: each group adds up the prefixes from its own on
-            for c in range(d):
-                grad[g, row, c] *= scale
+@njit(cache=True, parallel=True)
+def _decode(target, W_dec, room, starts, latents, values, ends, scale, grad, grad_values, squared):
+    """Per row and prefix (`latents < ends[g]`): error `r - target` and its square; gradients `scale * error`, summed
+    over the prefixes that hold group `g`; and the gradient of every value.
+
+    `WIDTH` columns at a time, copied to `room [d_sae * WIDTH]`: so much of a decoder stays in the cache of a core.
+    """
+    groups = len(ends)
+    for start in range(0, target.shape[1], WIDTH):
+        _pack(W_dec, start, room)
+        width = min(WIDTH, target.shape[1] - start)
+        for row in prange(target.shape[0]):
+            errors, firsts = np.zeros(groups * WIDTH, target.dtype), np.empty(groups + 1, np.int64)
+            firsts[0], stop = starts[row], starts[row + 1]
+            for g in range(groups):  # each prefix continues the one before
+                at = g * WIDTH
+                if g:
+                    errors[at : at + WIDTH] = errors[at - WIDTH : at]
+                else:
+                    for c in range(width):
+                        errors[c] = -target[row, start + c]
+                end = firsts[g] if g < groups - 1 else stop
+                while end < stop and latents[end] < ends[g]:
+                    end += 1
+                add_rows(errors, at, values, latents, room, firsts[g], end)
+                squared[g, row] = dot(errors, at, errors, at) + (squared[g, row] if start else 0)
+                firsts[g + 1] = end
+            for g in range(groups - 1, -1, -1):
+                at = g * WIDTH
+                for c in range(WIDTH):
+                    errors[at + c] *= scale
                 if g < groups - 1:
-                    grad[g, row, c] += grad[g + 1, row, c]
-        g = 0
-        for a in range(starts[row], starts[row + 1]):
-            while latents[a] >= ends[g]:
-                g += 1
-            direction, dot = W_dec[latents[a]], target[0, 0] * 0
-            for c in range(d):
-                dot += grad[g, row, c] * direction[c]
-            grad_values[a] = dot
+                    for c in range(WIDTH):
+                        errors[at + c] += errors[at + WIDTH + c]
+                for c in range(width):
+                    grad[g, row, start + c] = errors[at + c]
+                for a in range(firsts[g], firsts[g + 1]):
+                    found = dot(errors, at, room, latents[a] * WIDTH)
+                    grad_values[a] = found + (grad_values[a] if start else 0)
 
 
 @njit(cache=True)
-def _by_latent(starts, latents, values, slopes, d_sae):
-    """Transpose the CSR matrix: entries grouped by latent, rows rising, and the number of firings per latent.
+def _by_latent(starts, latents, values, slopes, g_b):
+    """Transpose the CSR matrix: rows, values and slopes of the entries grouped by latent, rows rising; the number of
+    firings per latent. `g_b [d_sae]` gets the sum of the slopes.
 
     Entries without value and slope (padding) are left out.
     """
-    counts, fired = np.zeros(d_sae + 1, np.int64), np.zeros(d_sae, np.int64)
+    counts, fired = np.zeros(len(g_b) + 1, np.int64), np.zeros(len(g_b), np.int64)
+    g_b[:] = 0
     for a in range(len(latents)):
         fires = values[a] > 0
         fired[latents[a]] += fires
@@ -259,75 +89,75 @@ def _by_latent(starts, latents, values, slopes, d_sae):
             counts[latents[a] + 1] += 1
     first = np.cumsum(counts)
     at = first[:-1].copy()
-    entries, rows = np.empty(first[-1], np.int64), np.empty(first[-1], np.int64)
+    n = first[-1]
+    rows = np.empty(n, np.int64)
+    by_value, by_slope = np.empty(n, values.dtype), np.empty(n, slopes.dtype)
     for row in range(len(starts) - 1):
         for a in range(starts[row], starts[row + 1]):
             if values[a] > 0 or slopes[a] != 0:
                 slot = at[latents[a]]
-                entries[slot], rows[slot] = a, row
+                rows[slot], by_value[slot], by_slope[slot] = row, values[a], slopes[a]
+                g_b[latents[a]] += slopes[a]
                 at[latents[a]] = slot + 1
-    return first, entries, rows, fired
+    return first, rows, by_value, by_slope, fired
 
 
-@njit(cache=True, parallel=True, fastmath=FAST)
-def _weight_gradients(x, grad, values, slopes, first, entries, rows, g_enc, g_b, g_dec):
-    """`g_enc[i] = sum slope * x`, `g_b[i] = sum slope`, `g_dec[i] = sum value * grad`, over the entries of latent i."""
-    d, d_out = x.shape[1], grad.shape[1]
-    for i in prange(len(first) - 1):
-        enc, dec, bias = g_enc[i], g_dec[i], x[0, 0] * 0
-        for c in range(d):
-            enc[c] = 0
-        for c in range(d_out):
-            dec[c] = 0
-        for e in range(first[i], first[i + 1]):
-            row, value, slope = rows[e], values[entries[e]], slopes[entries[e]]
-            bias += slope
-            if d == d_out:
-                for c in range(d):
-                    enc[c] += slope * x[row, c]
-                    dec[c] += value * grad[row, c]
+@njit(cache=True, parallel=True)
+def _row_sums(first, rows, weights, source, room, out):
+    """`out[i] = sum weight * source[row]` over the entries of latent i; `room [n * WIDTH]` as in `_decode`."""
+    d = out.shape[1]
+    flat = out.reshape(-1)
+    for start in range(0, d, WIDTH):
+        _pack(source, start, room)
+        width = min(WIDTH, d - start)
+        for i in prange(len(first) - 1):
+            if width == WIDTH:
+                at = i * d + start
+                flat[at : at + WIDTH] = 0
+                add_rows(flat, at, weights, rows, room, first[i], first[i + 1])
             else:
-                for c in range(d):
-                    enc[c] += slope * x[row, c]
-                for c in range(d_out):
-                    dec[c] += value * grad[row, c]
-        g_b[i] = bias
+                part = np.zeros(WIDTH, out.dtype)
+                add_rows(part, 0, weights, rows, room, first[i], first[i + 1])
+                out[i, start:] = part[:width]
 
 
-@njit(cache=True, parallel=True, fastmath=FAST)
+@njit(cache=True, inline="always")
+def _inner(left, right, at, d):
+    """Return the inner product of two flat arrays' values `at .. at + d`."""
+    total, whole = left.dtype.type(0), d - d % WIDTH
+    for start in range(0, whole, WIDTH):
+        total += dot(left, at + start, right, at + start)
+    for c in range(whole, d):
+        total += left[at + c] * right[at + c]
+    return total
+
+
+@njit(cache=True, parallel=True)
 def _project(g_dec, W_dec, g_enc, g_b, squared):
     """Remove from each decoder gradient its component along the (unit) row; write squared norms per latent."""
     d, d_in = W_dec.shape[1], g_enc.shape[1]
+    dec, weights, enc = g_dec.reshape(-1), W_dec.reshape(-1), g_enc.reshape(-1)
     for i in prange(W_dec.shape[0]):
-        along = W_dec[0, 0] * 0
-        for c in range(d):
-            along += g_dec[i, c] * W_dec[i, c]
-        total = g_b[i] * g_b[i]
+        along = _inner(dec, weights, i * d, d)
         for c in range(d):
             g_dec[i, c] -= along * W_dec[i, c]
-            total += g_dec[i, c] * g_dec[i, c]
-        for c in range(d_in):
-            total += g_enc[i, c] * g_enc[i, c]
-        squared[i] = total
+        squared[i] = g_b[i] * g_b[i] + _inner(dec, dec, i * d, d) + _inner(enc, enc, i * d_in, d_in)
 
 
-@njit(cache=True, parallel=True, fastmath=FAST)
+@njit(cache=True, parallel=True)
 def _adam(weights, gradients, mean, square, shrink, rate, beta1, beta2, root_scale, eps, unit_rows):
     """Take one fused Adam step on every row; with `unit_rows` each row is then divided by its norm."""
-    d = weights.shape[1]
+    d, flat = weights.shape[1], weights.reshape(-1)
     one = weights[0, 0] * 0 + 1
     for i in prange(weights.shape[0]):
-        length = weights[0, 0] * 0
         for c in range(d):
             g = gradients[i, c] * shrink
             m = beta1 * mean[i, c] + (one - beta1) * g
             v = beta2 * square[i, c] + (one - beta2) * g * g
             mean[i, c], square[i, c] = m, v
-            w = weights[i, c] - rate * m / (np.sqrt(v) * root_scale + eps)
-            weights[i, c] = w
-            length += w * w
+            weights[i, c] -= rate * m / (np.sqrt(v) * root_scale + eps)
         if unit_rows:
-            inverse = one / np.sqrt(length)
+            inverse = one / np.sqrt(_inner(flat, flat, i * d, d))
             for c in range(d):
                 weights[i, c] *= inverse
 
@@ -372,27 +202,26 @@ class CompiledOps:
             self.buffer("grad_values", active.values.shape, target.dtype),
             self.buffer("squared", (groups, len(target)), target.dtype),
         )
-        number = _scalar(scale / groups, target)
-        if groups == 1:
-            run_compiled(_decode, target, W_dec, *active, number, out.grad[0], out.grad_values, out.squared[0])
-        else:
-            run_compiled(_decode_nested, target, W_dec, *active, np.array(ends), number, *out)
+        room = self.buffer("columns", (len(W_dec) * WIDTH,), target.dtype)
+        bounds = np.array(ends or (len(W_dec),))
+        run_compiled(_decode, target, W_dec, room, *active, bounds, _scalar(scale / groups, target), *out)
         return out
 
     def weight_gradients(
         self, x: Tensor, decoded: Decoded, active: Active, slopes: Tensor, out: Gradients, ends: tuple[int, ...] = ()
     ) -> Tensor:
         """See `PlainOps.weight_gradients`."""
-        first, entries, rows, fired = run_compiled(_by_latent, *active, slopes, len(out.b_enc))
+        first, rows, by_value, by_slope, fired = run_compiled(_by_latent, *active, slopes, out.b_enc)
+        self._row_sums(first, rows, by_slope, x, out.W_enc)
         start = 0
         for grad, end in zip(decoded.grad, ends or (len(out.b_enc),), strict=True):
-            mine = slice(start, end)
-            gradients = (out.W_enc[mine], out.b_enc[mine], out.W_dec[mine])
-            run_compiled(
-                _weight_gradients, x, grad, active.values, slopes, first[start : end + 1], entries, rows, *gradients
-            )
+            self._row_sums(first[start : end + 1], rows, by_value, grad, out.W_dec[start:end])
             start = end
         return torch.from_numpy(fired)
+
+    def _row_sums(self, first: Any, rows: Any, weights: Any, source: Tensor, out: Tensor) -> None:
+        room = self.buffer("columns of rows", (len(source) * WIDTH,), source.dtype)
+        run_compiled(_row_sums, first, rows, weights, source, room, out)
 
     def project(self, out: Gradients, W_dec: Tensor) -> float:
         """See `PlainOps.project`."""

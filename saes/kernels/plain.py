@@ -1,4 +1,8 @@
-"""The sparse step in torch operations: any device, any dtype, and the reference for the compiled loops."""
+"""The sparse step in torch operations: any device, any dtype, and the reference for the compiled loops.
+
+An accelerator works behind the program, until the program asks for a number: a size that depends on data (`nonzero`,
+`bincount`, a mask as an index) or a float. So these are avoided, and a test counts what is left.
+"""
 
 import torch
 from torch import Tensor
@@ -20,8 +24,9 @@ class PlainOps:
         """Select the `n` largest positive values of the whole `pre [n_rows, d_sae]`."""
         values, flat = pre.flatten().topk(min(n, pre.numel()), sorted=False)
         values = values.float() if values.dtype == torch.bfloat16 else values
-        flat, order = flat[values > 0].sort()
-        return _csr(flat // pre.shape[1], flat % pre.shape[1], values[values > 0][order], len(pre))
+        positive = (values > 0).nonzero().squeeze(1)
+        flat, order = flat[positive].sort()
+        return _csr(flat // pre.shape[1], flat % pre.shape[1], values[positive][order], len(pre))
 
     def select_above(self, pre: Tensor, threshold: Tensor) -> Active:
         """Select the values of `pre [n, d_sae]` above their latent's `threshold [d_sae]` (>= 0)."""
@@ -76,12 +81,12 @@ class PlainOps:
         parts = [torch.sparse.mm(transposed(values * (groups == g)), grad) for g, grad in enumerate(decoded.grad)]
         out.W_dec.copy_(sum(parts[1:], start=parts[0]))
         out.b_enc.zero_().index_add_(0, active.latents, slopes)
-        return torch.bincount(active.latents[active.values > 0], minlength=d_sae)
+        return torch.zeros_like(out.b_enc, dtype=torch.int64).index_add_(0, active.latents, (values > 0).long())
 
     def project(self, out: Gradients, W_dec: Tensor) -> float:
         """Remove from each decoder gradient its component along the (unit) row; return the squared norm of all."""
         out.W_dec.sub_((out.W_dec * W_dec).sum(1, keepdim=True) * W_dec)
-        return sum(float(g.square().sum()) for g in out.by_name().values())
+        return float(torch.stack([g.square().sum().double() for g in out.by_name().values()]).sum())
 
     def adam(self, weight: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], step: AdamStep, unit: bool) -> None:
         """Take one Adam step in place; with `unit` the rows are then divided by their norm."""
@@ -95,16 +100,17 @@ class PlainOps:
 
 
 def _csr(rows: Tensor, latents: Tensor, values: Tensor, n: int) -> Active:
-    starts = torch.zeros(n + 1, dtype=torch.int64, device=rows.device)
-    starts[1:] = torch.bincount(rows, minlength=n).cumsum(0)
-    return Active(starts, latents, values)
+    """Return entries, whose `rows` rise, as CSR."""
+    return Active(torch.searchsorted(rows, torch.arange(n + 1, device=rows.device)), latents, values)
 
 
 def group_of(latents: Tensor, ends: tuple[int, ...]) -> Tensor:
     """Return the first prefix that contains each latent."""
+    if len(ends) == 1:
+        return torch.zeros_like(latents)
     return torch.bucketize(latents, torch.tensor(ends, device=latents.device), right=True)
 
 
 def _rows(active: Active) -> Tensor:
     """`[nnz]`: the token of each entry."""
-    return torch.repeat_interleave(active.starts.diff())
+    return torch.repeat_interleave(active.starts.diff(), output_size=len(active.latents))

@@ -48,6 +48,10 @@ class Spread:
 
         Of equal keys those with the lower `order [m]` (int64, index of each key over all ranks) come first.
         """
+        if self.alone:
+            by_order = order.argsort()
+            first = by_order[keys[by_order].argsort(descending=True, stable=True)][:n]
+            return torch.zeros_like(keys, dtype=torch.bool).index_fill_(0, first, True)
         cut = self._nth_largest(keys, n, bits)
         if cut.above + cut.ties <= n:
             return keys >= cut.key

@@ -294,7 +294,7 @@ def whole(active: Active) -> Selected:
 
 def entry_rows(active: Active) -> Tensor:
     """`[nnz]`: the token of each entry."""
-    return torch.repeat_interleave(active.starts.diff())
+    return torch.repeat_interleave(active.starts.diff(), output_size=len(active.latents))
 
 
 def sum_by_latent(active: Active, values: Tensor, like: Tensor) -> Tensor:

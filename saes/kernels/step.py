@@ -70,26 +70,25 @@ def dead_latents(state: TrainState, window: int, k_aux: int, latents: Ranks = AL
 
 def add_auxk(
     ops: Ops, state: TrainState, x: Tensor, error: Tensor, pre: Tensor, dead: Tensor, settings: AuxK, out: Gradients
-) -> float:
-    """Add the gradients of `weight * L_aux` to `out`; return the contribution of this rank's tokens to `L_aux`.
+) -> Tensor:
+    """Add the gradients of `weight * L_aux` to `out`; return the contribution `[]` of this rank's tokens to `L_aux`.
 
     `x [n, d_in]` is the encoder's input, `error [n, d_out]` is `recons - target`, `pre [n, d_sae]` the pre-activations
     that the step has already computed.
     """
     W_dec, latents = state.W_dec[dead], settings.spread.latents
     power = _power(error, settings.spread.tokens)
-    if not power:
-        return 0.0
+    per_power = torch.where(power > 0, 1 / power, 0)  # no variance, no loss: asking here would wait for the device
     acts = pre[:, dead].to(error.dtype).relu_()
     _keep_largest(ops, acts, settings.k, latents)
     # e_hat - e, since error = -e: it is added once however many ranks share the latents
     residual_error = latents.add(torch.addmm(error, acts, W_dec, beta=int(latents.first)))
-    grad = residual_error * (2 * settings.weight / power)
+    grad = residual_error * (2 * settings.weight * per_power)
     slopes = (grad @ W_dec.T).mul_(acts > 0)
     out.W_dec[dead] += acts.T @ grad  # each dead latent occurs once, so plain indexing adds all
     out.W_enc[dead] += slopes.T @ x
     out.b_enc[dead] += slopes.sum(0)
-    return float(residual_error.norm() ** 2 / power)
+    return residual_error.norm() ** 2 * per_power
 
 
 def _power(error: Tensor, tokens: Ranks) -> Tensor:
@@ -178,6 +177,8 @@ class Derivatives(NamedTuple):
     aux: float
     penalty: float
     n_dead: int
+    n_active: float
+    """entries that fire, of all tokens and this rank's latents"""
     counts: Tensor
     """`[d_sae]` tokens on which each latent fired"""
     active: Active
@@ -227,7 +228,7 @@ class Stepper:
         """
         found, n = self.gradients(state, x, target), self._n(x)
         threshold = self._threshold(state, found.active)
-        l0 = self.spread.latents.total(float(found.counts.sum())) / n
+        l0 = self.spread.latents.total(found.n_active) / n
         self._apply(state, found.gradients, lr)
         self.rule.constrain(state)
         _count(state, found.counts, n)
@@ -246,13 +247,15 @@ class Stepper:
         back = rule.backward(ops, Pass(state, goal, selected, decoded, scale, s.variance, self._warmth(state), tokens))
         out = self._buffers.gradients(state)
         counts = ops.weight_gradients(centred, decoded, selected.active, back.slopes, out, rule.ends)
-        aux, n_dead = 0.0, 0
+        numbers = decoded.squared.new_zeros(3 + len(decoded.squared), dtype=torch.float64)
+        numbers[0], numbers[1], n_dead = back.penalty, counts.sum(), 0
+        torch.sum(decoded.squared.double(), 1, out=numbers[3:])
         if s.aux_coefficient and rule.revives:
             n_dead, dead = dead_latents(state, s.dead_window, s.k_aux, latents)
             if n_dead:
                 part, aux_settings = every(len(x) * tokens.rank), AuxK(s.k_aux, s.aux_coefficient, self.spread)
                 error = decoded.grad[-1, part] * (len(decoded.grad) / scale)
-                aux = add_auxk(self._own_ops, state, centred[part], error, pre[part], dead, aux_settings, out)
+                numbers[2] = add_auxk(self._own_ops, state, centred[part], error, pre[part], dead, aux_settings, out)
         output = decoded.grad[0]  # the gradient of everything that is added to the reconstruction
         # b_dec may enter twice: added to the reconstruction, subtracted from the encoder's input
         torch.sub(output.sum(0), latents.add(out.b_enc @ state.W_enc) if tied else 0, out=out.b_dec)
@@ -260,13 +263,12 @@ class Stepper:
         out.b_enc.copy_(out.extra.pop("b_enc", out.b_enc))
         if SKIP in state.extra:
             out.extra[SKIP] = output.T @ x
-        numbers = torch.tensor([back.penalty, aux, *decoded.squared.double().sum(1).tolist()], dtype=torch.float64)
         tokens.add(*out.by_name().values(), counts, numbers)
-        penalty, aux, *squared = numbers.tolist()
+        penalty, n_active, aux, *squared = numbers.tolist()
         # of the recording's variance; `fraction_unexplained` of the evaluation takes that of its own tokens
         fvus = [each / (n * s.variance) for each in squared]
         loss = sum(fvus) / len(fvus) + penalty + s.aux_coefficient * aux
-        return Derivatives(loss, fvus[-1], aux, penalty, n_dead, counts, selected.active, out)
+        return Derivatives(loss, fvus[-1], aux, penalty, n_dead, n_active, counts, selected.active, out)
 
     def _n(self, x: Tensor) -> int:
         """Number of tokens of the whole batch."""

@@ -3,8 +3,8 @@
 - `base`        the base of all kinds: weights, encode, decode, metadata; activations that other tools use
 - `recipe`      a kind's part in the training step, and the end of training
 - `registry`    from a config to its recipe
-- `topk`        the k largest latents of each token
-- `batchtopk`   k per token on average over a batch, one threshold afterwards; Matryoshka: its prefixes reconstruct too
+- `topk`        the k largest latents of each token, or k per token on average over a batch with one threshold
+                afterwards (BatchTopK); Matryoshka: its prefixes reconstruct too
 - `jumprelu`    one learned threshold per latent; BatchTopK and Matryoshka end in this class as well
 - `relu`        ReLU with an L1 penalty
 - `gated`       a gate and a magnitude for each latent

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from saes.kinds.batchtopk import BatchTopKRecipe, matryoshka_recipe
 from saes.kinds.crosscoder import CrosscoderRecipe
 from saes.kinds.gated import GatedRecipe
 from saes.kinds.jumprelu import JumpReLURecipe
 from saes.kinds.recipe import Recipe
 from saes.kinds.relu import ReLURecipe
-from saes.kinds.topk import TopKRecipe
+from saes.kinds.topk import BatchTopKRecipe, TopKRecipe, matryoshka_recipe
 from saes.kinds.transcoder import TranscoderRecipe
 from saes.training.config import (
     BatchTopKConfig,

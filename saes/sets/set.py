@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, MismatchError, UnknownNameError
+from interp.remote import as_path
 from saes.kinds.base import JumpReLU, SAEMetadata, TopK, Weights
 from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.transcoder import Transcoder
@@ -306,7 +307,7 @@ def read_set(folder: Path | str, *, only: int | None = None) -> TranscoderSet:
     """
     from saes.sets.layouts import read_config, read_cross_layer, read_layer
 
-    folder = Path(folder)
+    folder = as_path(folder)
     config = read_config(folder)
     how = {"reads": config.reads, "writes": config.writes, "about": config.about}
     if config.cross_layer:

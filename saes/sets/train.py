@@ -30,6 +30,7 @@ from interp.names import parse_hook_point
 from interp.progress import Progress
 from interp.ranks import open_draft
 from interp.recording.store import Recording
+from interp.remote import as_path
 from saes.kernels.spread import UNSHARED, Spread
 from saes.kernels.state import TrainState
 from saes.kernels.step import Buffers
@@ -126,7 +127,7 @@ def training(
     which lines of all layers together are yielded as layer -1. `layers` default to all that were recorded at `reads`
     and `writes`. Raises as `saes.training.train.train` does.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     with spread.ranks.checked():
         writes = writes or default_writes(recording)
         recorded = recorded_layers(recording, reads, writes)

@@ -125,6 +125,10 @@ class GatedConfig(L1Config):
 
     kind: ClassVar[str] = "gated"
 
+    l1_coefficient: float = 0.3
+    """Weight of the L1 norm of the gate, in units of the root of the data's variance. At .1, enough for relu, dozens of
+    latents fire where four features are on, since the penalty does not shrink magnitudes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TranscoderConfig(KConfig):
@@ -142,8 +146,8 @@ class TranscoderConfig(KConfig):
     """Kind whose latents and penalty it has; `l1_coefficient` is for relu and gated, `sparsity` for jumprelu,
     `prefixes` for matryoshka."""
 
-    l1_coefficient: float = 0.1
-    """Weight of the L1 norm, as in a relu or gated SAE."""
+    l1_coefficient: float | None = None
+    """Weight of the L1 norm. Default: that of a relu or gated SAE."""
 
     sparsity: Literal["quadratic", "tanh"] = "quadratic"
     """Penalty, as in a jumprelu SAE."""
@@ -162,7 +166,8 @@ class TranscoderConfig(KConfig):
     def selects(self) -> SAEConfig:
         """Return the settings of the SAE of the same kind: those of them that it shares with this config."""
         config = SELECTIONS[self.selection]
-        return config(**{f.name: getattr(self, f.name) for f in fields(config) if hasattr(self, f.name)})
+        shared = {f.name: getattr(self, f.name) for f in fields(config) if hasattr(self, f.name)}
+        return config(**{name: value for name, value in shared.items() if value is not None})
 
 
 @dataclass(frozen=True, kw_only=True)

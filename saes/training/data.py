@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError
-from interp.recording.store import GROUP_ROWS, Batch, Recording, Split, Stats
+from interp.recording.shuffle import GROUP_ROWS, Batch
+from interp.recording.store import Recording, Split, Stats
 from interp.runtime import parse_dtype
 from saes.kernels.state import TrainState
 from saes.kinds.base import Weights

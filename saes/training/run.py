@@ -22,6 +22,7 @@ from torch import Tensor
 from interp.artifacts import LOG, atomic_file, disk_errors
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.ranks import open_draft
+from interp.recording.shuffle import read_ahead
 from interp.runtime import make_generator, parse_dtype, pick_device
 from saes.evaluation.reconstruction import evaluate_on_recording
 from saes.features.schema import DENSE
@@ -201,8 +202,9 @@ class Run:
         """One step on this rank's rows of a batch; metrics when a health line is due."""
         started = time.perf_counter()
         lr = self.plan.lr_at(self.state.step)
-        x = self.source.scaled(batch.x.to(self.device, torch.float32))
-        target = None if batch.target is None else batch.target.to(self.device, torch.float32) * self._output
+        x = self.source.scaled(batch.x.to(self.device, torch.float32, non_blocking=True))
+        target = None if batch.target is None else batch.target.to(self.device, torch.float32, non_blocking=True)
+        target = None if target is None else target * self._output
         result = self._stepper.step(self.state, x, lr, target)
         self.position = batch.next
         if not isfinite(result.loss):
@@ -369,7 +371,18 @@ def read_together(runs: Sequence[Run], start: Position, *, whole: bool = False) 
         start=start,
         part=slice(None) if whole else first.rows,
     )
+    if all(recording.reads_ahead for recording in first.source.recordings) and not whole:
+        batches = read_ahead(_pinned(batches) if first.device.startswith("cuda") else batches)
     return ([found[number] for number in turn] for found in batches)
+
+
+def _pinned(batches: Iterator[list[TrainingBatch]]) -> Iterator[list[TrainingBatch]]:
+    """Move batches to page-locked memory, from which the GPU copies while it computes."""
+    for found in batches:
+        yield [
+            each._replace(x=each.x.pin_memory(), target=None if each.target is None else each.target.pin_memory())
+            for each in found
+        ]
 
 
 def shares(spread: Spread, recipe: Recipe, sae: SAEConfig, plan: Plan) -> tuple[slice, slice]:

@@ -37,6 +37,7 @@ from interp.errors import ConfigError, LostRankError, MissingError, UnknownNameE
 from interp.progress import Progress
 from interp.ranks import restore
 from interp.recording.store import Recording
+from interp.remote import as_path
 from saes.kernels.spread import UNSHARED, Spread
 from saes.kernels.state import TrainState
 from saes.kinds.base import SAE
@@ -66,7 +67,7 @@ def train_sae(
     for metrics in train(recording, hook_point, sae_config, train_config, folder, **how):
         if progress:
             progress(metrics.tokens, train_config.tokens, asdict(metrics))
-    return load_sae(Path(folder))
+    return load_sae(as_path(folder))
 
 
 def train(
@@ -90,7 +91,7 @@ def train(
     """
     with spread.ranks.checked():
         source = source_of(recording, hook_point, sae_config)
-    job = Job(sae=sae_config, train=train_config, folder=Path(folder))
+    job = Job(sae=sae_config, train=train_config, folder=as_path(folder))
     run = Run(source, job, overwrite=overwrite, device=device, spread=spread)
     with contextlib.closing(_advance([run], spread)) as steps:
         for _, metrics in steps:

@@ -7,10 +7,8 @@
 - `saelens`              SAELens 6, and the flat layout before 6
 - `dictionary_learning`  dictionary_learning
 - `sparsify`             EleutherAI sparsify
-- `gemma_scope`          Gemma Scope 1
-- `gemma_scope_2`        Gemma Scope 2
-- `llama_scope`          Llama Scope
-- `qwen_scope`           Qwen Scope
+- `gemma_scope`          Gemma Scope 1 and 2
+- `llama_scope`          Llama Scope and Qwen Scope
 - `openai`               OpenAI's sparse_autoencoder
 - `circuit_tracer`       circuit-tracer's transcoders
 - `crosscoder`           our crosscoders

@@ -11,8 +11,10 @@ from typing import Any, Literal
 from safetensors.torch import save_file
 from torch import Tensor
 
-from interp.artifacts import atomic_file, code_version, read_json, write_json
+from interp.artifacts import atomic_file, read_json, write_json
 from interp.errors import MismatchError, MissingError
+from interp.remote import as_path
+from interp.runtime import code_version
 from saes.kinds.base import SAE, SAEMetadata
 from saes.weights import saelens
 from saes.weights.layout import check_finite, read_row, section
@@ -46,7 +48,7 @@ def load_sae(folder: Path) -> SAE:
     longer give the reconstructions stored with them), `UnknownNameError` (an architecture we do not read),
     `MismatchError` (a setting we do not apply), `NonFiniteError`.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     if not (folder / CONFIG).exists():
         raise MissingError(f"no SAE at {folder} ({CONFIG} was expected); `workbench train` writes one")
     sae = saelens.read(folder).sae

@@ -5,6 +5,7 @@ source's own forward pass on the source's own arrays, written out in float64; `r
 transposed matrix or a forgotten bias cannot pass.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def _safetensors(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(os.fspath(path), framework="pt") as file:
             yield file
     except FileNotFoundError:
         raise CorruptError(f"{path} is missing, though the rest of its folder is there; copy it again") from None

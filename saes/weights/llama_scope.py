@@ -13,8 +13,14 @@ scale is folded in, so that activations are `g * n / s_in`, in the units of the 
 it a transcoder. `norm_activation` token-wise and batch-wise, and `use_glu_encoder`, are not maps of this form and are
 refused; so are batchtopk weights, which have no threshold yet (the peer converts them to jumprelu for release). The
 older release (`hyperparams.json`, `checkpoints/final.safetensors`) is read by the same arithmetic: see `older`.
+
+Qwen Scope: `layerN.sae.pt` with `W_enc [d_sae, d_in]`, `W_dec [d_in, d_sae]`, `b_enc`, `b_dec`.
+
+TopK of `x @ W_enc.T + b_enc`; `b_dec` is not subtracted. The file does not hold `k`: it is read from the path, where
+the release writes it (`SAE-Res-Qwen3-1.7B-Base-W32K-L0_50/layer3.sae.pt` has k 50).
 """
 
+import re
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -24,8 +30,9 @@ import torch
 from torch import Tensor
 
 from interp.artifacts import read_json
-from interp.errors import CorruptError, MismatchError
+from interp.errors import ConfigError, CorruptError, MismatchError
 from saes.kinds.base import SAE, Activation, JumpReLU, ReLU, SAEMetadata, TopK, Weights
+from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
 from saes.weights.layout import (
     Arrays,
@@ -38,6 +45,8 @@ from saes.weights.layout import (
     check_k,
     check_size,
     flag,
+    one_file,
+    read_pt,
     read_safetensors,
     require,
     section,
@@ -213,3 +222,51 @@ def recognises(path: Path) -> bool:
 
 
 FORMAT = Format(name="llama_scope", files=f"{CONFIG}, {WEIGHTS}", recognises=recognises, read=read)
+
+LAYOUT_QWEN: dict[str, Axes] = {
+    "W_enc": ("d_sae", "d_in"),
+    "W_dec": ("d_in", "d_sae"),
+    "b_enc": ("d_sae",),
+    "b_dec": ("d_in",),
+}
+FILES_QWEN = "*.sae.pt"
+_RELEASE = re.compile(r"SAE-Res-(.+?)-W\d+K-L0_\d+")
+
+
+def read_qwen(path: Path) -> Conversion:
+    """Read the dictionary of a file."""
+    file = one_file(path, FILES_QWEN)
+    named = re.search(r"L0_(\d+)", file.as_posix())
+    if not named:
+        raise ConfigError(f"{file} does not hold k; put it below a folder named after it, as in .../W32K-L0_50/")
+    w = check_arrays(read_pt(file), LAYOUT_QWEN, file, what="a Qwen Scope SAE")
+    k = check_k(int(named[1]), w.sizes["d_sae"], file)
+    weights = Weights(w["W_enc"].T.contiguous(), w["b_enc"], w["W_dec"].T.contiguous(), w["b_dec"])
+    sae = TopKSAE(subtract_b_dec(weights), k=k, metadata=metadata_of_qwen(file))
+    return Conversion(sae=sae, forward=_forward_qwen(w, k))
+
+
+def metadata_of_qwen(file: Path) -> SAEMetadata:
+    """Return the metadata that the names of the release imply."""
+    layer, release = re.search(r"layer(\d+)\.sae\.pt$", file.name), _RELEASE.search(file.as_posix())
+    return SAEMetadata(
+        model=f"Qwen/{release[1]}" if release else "",
+        hook_point=f"blocks.{layer[1]}.hook_resid_post" if layer else "",
+    )
+
+
+def _forward_qwen(arrays: Arrays, k: int):
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        w = arrays.double()
+        acts = as_relu_topk(x @ w["W_enc"].T + w["b_enc"], k)
+        return acts, acts @ w["W_dec"].T + w["b_dec"]
+
+    return forward
+
+
+def recognises_qwen(path: Path) -> bool:
+    """Return whether the file's name fits."""
+    return path.name.endswith(".sae.pt") or (path.is_dir() and any(path.glob(FILES_QWEN)))
+
+
+FORMAT_QWEN = Format(name="qwen_scope", files="layerN.sae.pt", recognises=recognises_qwen, read=read_qwen)

@@ -34,10 +34,8 @@ from saes.weights import (
     circuit_tracer,
     dictionary_learning,
     gemma_scope,
-    gemma_scope_2,
     llama_scope,
     openai,
-    qwen_scope,
     saelens,
     sparsify,
 )
@@ -191,14 +189,14 @@ FORMATS: tuple[Format, ...] = (
     saelens.FORMAT,
     dictionary_learning.FORMAT,
     sparsify.FORMAT,
-    gemma_scope_2.FORMAT,
+    gemma_scope.FORMAT_2,
     gemma_scope.TRANSCODER,
     gemma_scope.EMBEDDING,
     gemma_scope.FORMAT,
     llama_scope.FORMAT,
     circuit_tracer.CROSS_LAYER,
     circuit_tracer.FORMAT,
-    qwen_scope.FORMAT,
+    llama_scope.FORMAT_QWEN,
     openai.FORMAT,
 )
 BY_NAME = {each.name: each for each in FORMATS}

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.browser
 PAGES = {
     "overview": ("/", ".wb-card"),
     "atlas": ("/atlas/embeddings?q=the&point=14", ".atlas"),
-    "features": ("/feature/demo/12", "#feature-histogram .main-svg"),
+    "features": ("/feature/demo/12", "#feature-histogram .wb-bin"),
     "prompt": ("/prompt?text=hello+world&model=smollm2-135m&features=demo", "#prompt-tokens .wb-tok"),
     "heads": ("/heads/smollm2-135m?kind=previous_token&head=L3H1", ".js-plotly-plot .main-svg"),
     "circuit": ("/circuit/induction?at=L1H2-k-L4H1", ".wb-circuit-canvas canvas"),

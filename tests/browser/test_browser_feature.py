@@ -11,7 +11,7 @@ EXAMPLES = "#feature-examples li"
 
 def opened(visit: Visit) -> Any:
     page = visit.open("/feature/demo/12")
-    page.wait_for_selector("#feature-histogram .main-svg")
+    page.wait_for_selector("#feature-histogram .wb-bin")
     page.wait_for_selector(EXAMPLES)
     return page
 
@@ -22,9 +22,9 @@ def heading(page: Any) -> str:
 
 def test_a_click_or_a_drag_on_the_histogram_chooses_the_examples(visit: Visit):
     page = opened(visit)
-    bars = page.locator("#feature-histogram .bars .point path")
+    bars = page.locator("#feature-histogram .wb-bin")
     n = bars.count()
-    where = page.locator("#feature-histogram .nsewdrag").bounding_box()
+    where = page.locator("#feature-histogram .wb-bins").bounding_box()
     box = bars.nth(n // 2).bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] - 2)
     page.wait_for_function("document.querySelector('#feature-examples h3').innerText.startsWith('Activation')")

@@ -39,7 +39,7 @@ def test_first_page_stays_far_below_two_megabytes(first_visit):
     assert first_visit.errors == []
 
 
-@pytest.mark.parametrize("address", ["/feature/demo/12", "/heads", "/circuit/ioi"])
+@pytest.mark.parametrize("address", ["/heads", "/circuit/ioi"])
 def test_a_page_with_figures_and_a_grid_stays_below_two_megabytes(first_visit, address):
     sizes = transferred(first_visit)
     page = first_visit.open(address)
@@ -47,6 +47,16 @@ def test_a_page_with_figures_and_a_grid_stays_below_two_megabytes(first_visit, a
     page.wait_for_selector(".ag-row[row-index='0']")
     assert any("plotly.min.js" in url for url in first_visit.requests)
     assert 1_000_000 < sum(sizes.values()) < 2_000_000
+    assert first_visit.errors == []
+
+
+def test_a_feature_needs_no_library_of_figures(first_visit):
+    sizes = transferred(first_visit)
+    page = first_visit.open("/feature/demo/12")
+    page.wait_for_selector("#feature-logits .wb-bin")
+    page.wait_for_selector(".ag-row[row-index='0']")
+    assert not any("plotly.min.js" in url for url in first_visit.requests)
+    assert sum(sizes.values()) < 1_500_000
     assert first_visit.errors == []
 
 

@@ -47,7 +47,7 @@ def test_scheme_follows_the_system_and_the_switch_is_remembered(fresh_visit):
     page = fresh_visit.open("/feature/demo/12")
     assert page.evaluate("document.documentElement.dataset.scheme") == fresh_visit.scheme
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    page.wait_for_selector("#feature-histogram .main-svg")
+    page.wait_for_selector("#feature-histogram .wb-bin")
     page.click("#scheme-toggle")
     page.wait_for_function(f"document.documentElement.dataset.scheme === '{other}'")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before

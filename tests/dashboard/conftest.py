@@ -35,6 +35,12 @@ def remade(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    """Return an empty workspace."""
+    return Workspace(tmp_path / "workspace", create=True)
+
+
+@pytest.fixture
 def live() -> FakeLive:
     return FakeLive()
 

@@ -21,11 +21,11 @@ from werkzeug.test import Client
 from dashboard.atlas import data as atlas
 from dashboard.atlas.columns import about, array, columns, region_colours, regions, table
 from dashboard.atlas.data import Choice, brightness, chosen, inside
-from dashboard.atlas.page import quality_panel
+from dashboard.atlas.page import naming_sentence, quality_panel
 from dashboard.atlas.view import ASSETS, atlas_view
 from dashboard.figures.atlas import category_colours, picture, png, scale_colours
 from dashboard.figures.theme import DARK, LIGHT
-from interp.errors import ConfigError, UnknownNameError, UsageError
+from interp.errors import ConfigError, CorruptError, UnknownNameError, UsageError
 
 HOST = {"Host": "127.0.0.1"}
 
@@ -232,6 +232,14 @@ def test_a_rebuilt_map_is_read_anew(tmp_path):
     assert len(array(again, "embeddings", "xy")) == 31
 
 
+def test_a_damaged_map_is_named(tmp_path, damage_file):
+    workspace = build(tmp_path / "ws", n_points=30, n_features=40)
+    damage_file(workspace.table_path("atlas", "embeddings", "points"))
+    for column in ("xy", "density"):
+        with pytest.raises(CorruptError, match=r"cannot read .*points\.parquet"):
+            array(workspace, "embeddings", column)
+
+
 def test_a_point_knows_its_true_neighbours_and_one_off_the_map_says_the_range(workspace):
     found = atlas.point(workspace, "embeddings", 14)
     assert len(found["neighbours"]) == atlas.MAX_NEIGHBOURS
@@ -432,3 +440,14 @@ def test_the_maps_of_a_series_are_served_one_by_one(tmp_path):
     page = atlas_view(workspace, "series").to_html()
     assert "frame_1" in page
     assert "<b>blocks.1</b>" not in page
+
+
+def test_the_page_says_how_many_regions_have_names_and_how_many_shuffled_labels_give():
+    naming = {"named": 12, "named_when_shuffled": 0.05, "shuffles": 40}
+    said = naming_sentence({"regions_per_level": [6, 20], "naming": naming})
+    assert said.startswith("12 of 26 regions")
+    assert "0.05 regions on average" in said
+    none = naming_sentence({"regions_per_level": [2], "naming": naming | {"named": 0}})
+    assert none.startswith("None of the 2 regions on all zoom levels is named.")
+    assert "not compared" in naming_sentence({"regions_per_level": [6, 20]})  # maps of earlier versions
+    assert naming_sentence({"regions_per_level": []}) == ""

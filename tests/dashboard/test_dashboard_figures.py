@@ -20,8 +20,8 @@ from dashboard.figures.circuits import (
     senders,
 )
 from dashboard.figures.heads import LENS_LABELLED, attention_pattern, head_scores, logit_lens
-from dashboard.figures.saes import activation_histogram, plain_logits
-from dashboard.figures.theme import DARK, LIGHT, escape, styled, theme, visible
+from dashboard.figures.saes import activation_histogram
+from dashboard.figures.theme import DARK, LIGHT, escape, theme, visible
 
 
 def trace(figure: go.Figure, index: int = 0) -> dict:
@@ -72,24 +72,6 @@ def test_histogram_bars_hold_the_counts():
     figure = activation_histogram(counts, edges, LIGHT, marker=1.0)
     assert sum(figure.data[0].y) == 15
     assert figure.layout.shapes[0].x0 == pytest.approx(0.0)  # log10 of the mean
-
-
-def test_plain_figures_are_what_plotly_takes_and_look_like_the_others():
-    null, scheme = [0.0, 2.5, 4.0, 0.01], LIGHT
-    made = plain_logits([1, 0, 7, 2], [-2.0, 2.0, 4], null, scheme, tops=[0.5, 1.0, 3.0])
-    figure = go.Figure(json.loads(json.dumps(made)))  # raises for a property that does not exist, or an array
-    assert figure.data[0].x == (-1.5, -0.5, 0.5, 1.5)
-    assert figure.data[1].y == (None, 2.5, 4.0, None)  # a gap where random directions have nothing
-    assert [line.x0 for line in figure.layout.shapes] == [1.0, 3.0]
-    assert figure.layout.xaxis.range == (-2.5, 4.0)
-    other = styled(go.Figure(), scheme).layout
-    for axis in ("xaxis", "yaxis"):
-        own = figure.layout[axis].to_plotly_json()
-        assert {key: own[key] for key in ("tickfont", "gridcolor", "automargin")} == {
-            key: other[axis].to_plotly_json()[key] for key in ("tickfont", "gridcolor", "automargin")
-        }
-        assert figure.layout[axis].title.font == other[axis].title.font
-    assert figure.layout.hoverlabel == other.hoverlabel
 
 
 def test_histogram_of_a_dead_feature_says_so():

@@ -1,9 +1,7 @@
-"""The queue of runs: real processes on a tiny model, cut off in every way, and options that try to break out."""
+"""The queue of runs: real processes on a tiny model, cut off in every way; and the pages that queue them."""
 
 import json
 import os
-import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 from dash import dcc
 from fake_live import FakeLive
+from make_workspace import planted
 from page_text import text_of
 
 from dashboard.app import create_app
@@ -24,22 +23,15 @@ from dashboard.runs.page import PAGE, entered
 from dashboard.runs.queue import RunQueue
 from dashboard.runs.storage import check_unused
 from interp.artifacts import Draft
-from interp.errors import ConfigError, ResourceError, UnknownNameError, WorkbenchError
+from interp.errors import ConfigError, ResourceError, UnknownNameError
 from interp.workspace import Workspace, move_to_trash, trashed
-from workbench.__main__ import parse
-from workbench.commands import KNOWN_MODELS, OFFERED, Commands
+from workbench.commands import Commands
 
 HERE = {"Host": "127.0.0.1:8050"}
 MODEL = "small:attn-only-1l"
 HEADS = {"model": MODEL, "n_prompts": 2, "seeds": (0,)}
 SLOW = {"model": "small:mlp-2l", "steps": 200_000, "n_contexts": 40, "context_length": 32, "checkpoint_every": 20}
 """A lens that is trained for hours, and saves its progress."""
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    """Return an empty workspace."""
-    return Workspace(tmp_path / "workspace", create=True)
 
 
 @pytest.fixture
@@ -243,138 +235,6 @@ def test_progress_gives_the_time_left_from_this_stage_alone():
     assert how_far({"done": 10, "total": 40, "first": 10, "since": 100.0, "now": 104.0}) == (0.25, None)
     assert how_far({"done": None, "total": 0}) == (None, None)
     assert how_far({}) == (None, None)
-
-
-def planted(place: Workspace, kind: str, name: str, **config) -> None:
-    """Write an artefact that holds a manifest only."""
-    Draft.open(place.path(kind, name), kind=kind, config=config).finish(
-        summary={"hook_point": "blocks.0.hook_resid_post"}
-    )
-
-
-@pytest.mark.parametrize("verb", [" ".join(verb.typed_words()) for verb in OFFERED])
-def test_the_form_of_a_verb_has_its_fields_with_help_and_withholds_paths(place, verb):
-    form = Commands(place).forms[verb]
-    assert form.about
-    assert all(field.help for field in form.fields if field.name != "model"), [
-        f.name for f in form.fields if not f.help
-    ]
-    names = [field.name for field in form.fields]
-    assert "name" in names
-    assert not {"workspace", "tracker", "labels", "vector"} & set(names)
-    assert [field.advanced for field in form.fields] == sorted(field.advanced for field in form.fields)
-
-
-CASES = [
-    ("heads", {"model": MODEL, "n_prompts": "4", "seeds": "0 7", "name": "a.b-c"}),
-    (
-        "record",
-        {"model": MODEL, "hook_points": ["blocks.0.hook_resid_post", "hook_embed"], "live": True, "budget_gb": 0.5},
-    ),
-    ("train", {"recording": "rec", "d_sae": ["64", 128], "k": "4 8", "skip": False, "kind": "topk", "lr": "1e-3"}),
-    ("atlas", {"source": "sae:dict", "then": ["sae:dict"], "cells": "dict", "n_neighbors": 5}),
-    ("features", {"dictionary": "neurons:blocks.0.mlp.hook_post", "recording": "rec"}),
-    (
-        "patch",
-        {"model": MODEL, "clean": "--clean=x", "corrupt": "a 'b' \"c\"", "answer": " Paris", "by_position": False},
-    ),
-    ("patch", {"model": MODEL, "task": "ioi", "by_position": True}),
-    ("circuit features", {"saes": ["dict"], "task": "induction", "nulls": False}),
-    ("circuit find", {"model": MODEL, "fractions": [0.1, "0.5"], "untrained": False, "metric": "kl"}),
-    (
-        "geometry direction",
-        {"model": MODEL, "towards": "good 'very good' fine nice", "away": ["bad", "awful", "x", "y"]},
-    ),
-    ("geometry direction", {"model": MODEL, "feature": "dict:12", "interventions": False}),
-    ("evaluate", {"sae": "dict", "probing": True, "device": "cpu", "threads": 1}),
-    ("lens", {"model": MODEL, "layers": [0, 1]}),
-]
-
-
-@pytest.mark.parametrize(("verb", "options"), CASES)
-def test_the_terminal_reads_back_what_was_entered(place, verb, options):
-    planted(place, "recording", "rec", hook_points=["blocks.0.hook_resid_post"], model=MODEL)
-    planted(place, "sae", "dict", recording="rec")
-    commands = Commands(place)
-    read: Any = parse(commands.arguments(verb, options))
-    assert read.workspace == place.root.resolve()
-    for name, value in commands.checked(verb, options).items():
-        assert getattr(read, name) == value
-    assert parse(shlex.split(commands.command(verb, options).split(" ", 1)[1]))
-
-
-HOSTILE = [
-    ("heads", {"model": "/etc/passwd"}, "unknown model"),
-    ("heads", {"model": "--workspace=/tmp"}, "may not begin with '-'"),
-    ("heads", {"model": MODEL, "workspace": "/tmp"}, "unknown option"),
-    ("heads", {"model": MODEL, "name": "../../x"}, "not a usable name"),
-    ("heads", {"model": MODEL, "n_prompts": "4; rm -rf /"}, "whole number"),
-    ("heads", {"model": MODEL, "n_prompts": 2.5}, "whole number"),
-    ("heads", {"model": MODEL, "n_prompts": True}, "whole number"),
-    ("heads", {"model": MODEL, "device": "cuda --workspace /"}, "is no device"),
-    ("heads", {"model": MODEL, "overwrite": "yes"}, "yes or no"),
-    ("heads", {"model": ["a"]}, "one line of text"),
-    ("heads", {}, "heads needs MODEL"),
-    ("heads", [], "options are names"),
-    ("record", {"model": MODEL, "corpus": "/etc/passwd"}, "inside the workspace"),
-    ("record", {"model": MODEL, "corpus": "../secret.txt"}, "inside the workspace"),
-    ("record", {"model": MODEL, "corpus": "link.txt"}, "inside the workspace"),
-    ("record", {"model": MODEL, "corpus": "hub:owner/name"}, "inside the workspace"),
-    ("record", {"model": MODEL, "hook_points": ["--workspace", "/tmp"]}, "may not begin with '-'"),
-    ("record", {"model": MODEL, "hook_points": ["a b"]}, "is no hook point"),
-    ("record", {"model": MODEL, "dtype": "float8"}, "unknown value"),
-    ("train", {"recording": "nothing"}, "unknown recording"),
-    ("train", {"recording": "../x"}, "not a usable name"),
-    ("train", {"recording": "rec", "tracker": "wandb:x"}, "unknown option"),
-    ("train", {"recording": "rec", "k": [1] * 500}, "at most 200 values"),
-    ("train", {"recording": "rec", "lr": "inf"}, "takes a number"),
-    ("atlas", {"source": "file:/etc/passwd"}, "inside the workspace"),
-    ("atlas", {"source": "sae:nothing"}, "unknown sae"),
-    ("atlas", {"source": "shell:ls"}, "unknown atlas source"),
-    ("circuit find", {"model": MODEL, "task": "/etc/tasks.csv"}, "inside the workspace"),
-    ("geometry direction", {"model": MODEL, "towards": "'open"}, "close the quotes"),
-    ("geometry direction", {"model": MODEL, "vector": "/etc/x.npy"}, "unknown option"),
-    ("patch", {"model": MODEL, "clean": "a\nb", "corrupt": "b", "answer": "c"}, "one line of text"),
-    ("patch", {"model": MODEL, "clean": "a\0b", "corrupt": "b", "answer": "c"}, "one line of text"),
-    ("patch", {"model": MODEL, "clean": "x" * 5000, "corrupt": "b", "answer": "c"}, "at most 4,000"),
-    ("patch", {"model": MODEL, "clean": "a"}, "lacks --corrupt, --answer"),
-    ("explain", {"features": "demo"}, "unknown verb that runs from the page"),
-    ("import", {"path": "/etc"}, "unknown verb that runs from the page"),
-    ("serve", {}, "unknown verb that runs from the page"),
-    ("heads; ls", {}, "unknown verb that runs from the page"),
-]
-
-
-@pytest.mark.parametrize(("verb", "options", "message"), HOSTILE)
-def test_what_a_verb_does_not_take_is_refused_before_anything_runs(place, tmp_path, verb, options, message):
-    planted(place, "recording", "rec")
-    (tmp_path / "secret.txt").write_text("secret")
-    (place.root / "link.txt").symlink_to(tmp_path / "secret.txt")
-    with pytest.raises(WorkbenchError, match=re.escape(message)):
-        Commands(place).arguments(verb, options)
-    queue = RunQueue(place, Commands(place)).start()
-    with pytest.raises(WorkbenchError, match=re.escape(message)):
-        queue.add(verb, options)
-    assert queue.all() == []
-    queue.stop()
-
-
-def test_files_of_the_workspace_are_offered_and_taken(place):
-    (place.root / "texts").mkdir()
-    (place.root / "texts" / "mine.txt").write_text("some text")
-    commands = Commands(place)
-    assert commands.suggestions("corpus") == ["docstrings", "texts/mine.txt"]
-    words = commands.arguments("record", {"model": MODEL, "corpus": "texts/mine.txt"})
-    assert str((place.root / "texts" / "mine.txt").resolve()) in words
-
-
-def test_models_on_offer_are_those_that_load_by_name_and_those_of_the_workspace(place):
-    from interp.models.loading import known_models
-
-    assert list(KNOWN_MODELS) == [model.name for model in known_models()]
-    planted(place, "heads", "own", model="/somewhere/my-model")
-    assert Commands(place).suggestions("model")[0] == "/somewhere/my-model"
-    assert Commands(place).arguments("heads", {"model": "/somewhere/my-model"})
 
 
 @pytest.fixture

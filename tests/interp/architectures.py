@@ -14,12 +14,17 @@ ALL_NAMES = (*NAMES, *POST_NORM)
 
 @cache
 def tiny(name: str) -> Any:
+    """The model that tests share: read-only. One that has run with gradients cannot be copied: see `new_tiny`."""
+    return new_tiny(name)
+
+
+def new_tiny(name: str) -> Any:
     """Two layers, `d_model` 32, vocabulary 50, eager attention, weights large enough that attention is not flat.
 
     `native-raw` has no norms, `llama-gqa` four query heads over two key-value heads, `neox` parallel attention and MLP.
     `gemma-2` and `gemma-3` norm what attention and MLP write, share keys and values, scale embeddings, and have layers
     with a sliding window of 4; `gemma-2` caps scores and logits, `gemma-3` norms queries and keys. Biases and norm
-    gains are random too. Shared: read-only.
+    gains are random too.
     """
     model = _native(name.removeprefix("native-")) if name.startswith("native") else _from_transformers(name)
     generator = torch.Generator().manual_seed(5)

@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from interp.artifacts import (
@@ -19,8 +21,11 @@ from interp.artifacts import (
     partial_path,
     read_json,
     read_manifest,
+    read_table,
+    table_errors,
     verify,
     write_json,
+    write_table,
 )
 from interp.errors import (
     ConfigError,
@@ -31,6 +36,7 @@ from interp.errors import (
     SchemaError,
     UnknownNameError,
 )
+from interp.runtime import FolderLock
 
 CONFIG = {"model": "m", "size": 3}
 
@@ -125,6 +131,82 @@ def test_other_settings_are_named_and_refused_unless_overwriting(tmp_path: Path,
     fresh = draft(tmp_path / "a", overwrite=True, **changes)
     assert not fresh.resumed
     assert not (fresh.path / "part.bin").exists()
+
+
+def test_a_full_disk_is_named_whichever_library_finds_it(tmp_path: Path) -> None:
+    from safetensors import SafetensorError
+
+    with pytest.raises(ResourceError, match=r"disk full while writing .*a\.safetensors"), \
+            atomic_file(tmp_path / "a.safetensors"):  # fmt: skip
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(SafetensorError), disk_errors():
+        raise SafetensorError("Error while deserializing header: InvalidHeader")
+
+
+def test_a_disk_that_becomes_read_only_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    (tmp_path / "a.json.tmp").write_text("of an earlier try")
+    for method in ("mkdir", "unlink"):
+        monkeypatch.setattr(Path, method, refuse)
+    with pytest.raises(ResourceError, match=r"cannot write .*a\.json: Read-only file system"):
+        write_json(tmp_path / "a.json", {})
+
+
+def test_a_damaged_table_is_named_in_one_line(damage_file, tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    write_table(path, pa.table({"feature": list(range(100))}))
+    assert read_table(path, ["feature"]).num_rows == 100
+    damage_file(path)
+    with pytest.raises(CorruptError, match=r"cannot read .*t\.parquet: .*`workbench verify` checks it") as caught:
+        read_table(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_of_a_user_is_not_one_to_verify(tmp_path: Path) -> None:
+    with (
+        pytest.raises(CorruptError, match=r"cannot read .*t\.csv: .*byte 0xff.*; write or copy the file again$"),
+        table_errors(tmp_path / "t.csv", "write or copy the file again"),
+    ):
+        b"\xff".decode()
+
+
+def in_another_process(work: Callable[[], object]) -> str:
+    """Run something in a fork; return the message of the `ConfigError` that it raises, or nothing."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except ConfigError as error:
+            os.write(writer, str(error).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as said:
+        text = said.read()
+    assert os.waitpid(pid, 0)[1] == 0
+    return text
+
+
+def test_of_two_processes_on_one_name_the_second_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    first = draft(tmp_path / "a")
+    (first.path / "part.bin").write_bytes(b"x")
+    FolderLock._held.clear()  # a fork is no process of its own to the first one's locks
+    for changes in ({}, {"seed": 2}, {"seed": 2, "overwrite": True}):
+        said = in_another_process(lambda changes=changes: draft(tmp_path / "a", **changes))
+        assert "is being written by another process; wait" in said
+    assert (first.path / "part.bin").read_bytes() == b"x"
+    first.finish()
+    assert "is already there" in in_another_process(lambda: draft(tmp_path / "a"))
+    assert in_another_process(lambda: draft(tmp_path / "a", overwrite=True)) == ""
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "a.partial"]
+
+
+def test_what_a_process_leaves_unfinished_is_free_for_the_next_one(tmp_path: Path) -> None:
+    assert in_another_process(lambda: draft(tmp_path / "a")) == ""
+    assert draft(tmp_path / "a").resumed
+    assert in_another_process(lambda: draft(tmp_path / "a")) == "", "nothing refers to the draft any more"
 
 
 def test_a_finished_folder_is_replaced_only_when_asked_and_only_at_the_end(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The atlas folder from end to end: planted structure survives, seeds repeat, odd inputs are said or refused."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from interp.artifacts import read_manifest, verify
-from interp.atlas.build import MapSettings, build_atlas
+from interp.atlas.build import MapSettings, build_atlas, read_positions
 from interp.atlas.sources import AtlasSource, embedding_source, file_source
 from interp.errors import ConfigError, CorruptError, MissingError, NonFiniteError, UnknownNameError
 from interp.models.adapter import token_strings, weight_hash
@@ -243,3 +244,12 @@ def test_files_that_hold_no_vectors_are_refused_by_name(tmp_path: Path):
     (tmp_path / "v.csv").write_text("1,2")
     with pytest.raises(ConfigError, match=r"\.csv"):
         file_source(tmp_path / "v.csv")
+
+
+def test_damaged_tables_are_named(planted, damage_file, tmp_path: Path):
+    points = Path(shutil.copy(planted[0] / "points.parquet", tmp_path))
+    damage_file(points)
+    with pytest.raises(CorruptError, match=r"cannot read .*points\.parquet: .*`workbench verify` checks it"):
+        read_positions(tmp_path)
+    with pytest.raises(CorruptError, match=r"cannot read .*points\.parquet: .*copy the file again"):
+        file_source(points)

@@ -12,11 +12,12 @@ from interp.atlas.labels import (
     name_regions,
     plain,
     shown,
+    shuffled_evidence,
     token_word,
     words_of,
     words_of_labels,
 )
-from interp.atlas.regions import find_regions
+from interp.atlas.regions import find_regions, summarise_regions
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -96,6 +97,56 @@ def test_hostile_labels_stay_text_on_one_line_and_no_name_is_empty():
         assert any("script" in name for name in names)
         assert {"مرحبا", "🦜🧪", "no label"} <= set(" ".join(names).replace(":", "").split()) | set(names)
         assert any("…" in name for name in names), "a label of 300 letters is cut"
+
+
+def planted_map(seed: int) -> tuple[np.ndarray, list[str]]:
+    """Six clusters of 120 points; 60 % of a cluster's labels hold its word, all hold one of 40 others."""
+    rng = np.random.default_rng(seed)
+    cluster = np.repeat(np.arange(6), 120)
+    positions = 8 * np.column_stack([cluster % 3, cluster // 3]) + rng.normal(0, 0.5, (len(cluster), 2))
+    own = ("river", "engine", "violin", "winter", "bread", "lawyer")
+    labels = [
+        f"{own[c] if rng.random() < 0.6 else 'thing'} x{'abcdefghij'[rng.integers(10)]}{'klmn'[rng.integers(4)]}"
+        for c in cluster.tolist()
+    ]
+    return positions.astype(np.float32), labels
+
+
+def test_planted_clusters_have_their_names_and_no_chance_word():
+    positions, labels = planted_map(0)
+    found = find_regions(positions, labels)
+    coarse = [region for region in found.table if region.level == 0]
+    assert {region.label for region in coarse} == {"river", "engine", "violin", "winter", "bread", "lawyer"}
+    assert found.chance is not None
+    assert found.chance.named < 0.3
+    assert summarise_regions(found)["naming"]["named_per_level"][0] == 6
+
+
+def test_random_positions_name_no_region():
+    """The same clusters with labels that have nothing to do with them: a name on at most one of eight maps."""
+    named = 0
+    for seed in range(8):
+        positions, labels = planted_map(seed)
+        shuffled = [labels[i] for i in np.random.default_rng(100 + seed).permutation(len(labels))]
+        found = find_regions(positions, shuffled, seed=seed)
+        assert len(found.table) >= 6  # there are regions to name
+        named += any(region.label for region in found.table)
+    assert named <= 1
+
+
+def test_forms_are_held_to_the_same_bound():
+    rng = np.random.default_rng(3)
+    region = np.repeat([0, 1, 2], 60)
+    tokens = [f" {'bcdfg'[rng.integers(5)]}{'lmnpr'[rng.integers(5)]}{'ing' if r == 0 else 'ed'}" for r in region]
+    kinds = {"words": words_of_labels(tokens, tokens=True), "forms": forms_of_tokens(tokens)}
+    where = tree(region.tolist())
+    chance = shuffled_evidence(where, kinds, seed=0)
+    names = name_regions(where, **kinds, bounds=chance.bounds)[0]
+    assert names[0].startswith("-ing: ")
+    moved = rng.permutation(len(tokens))
+    mixed = {kind: terms._replace(points=moved[terms.points].astype(np.int32)) for kind, terms in kinds.items()}
+    assert name_regions(where, **mixed, bounds=chance.bounds) == [["", "", ""]]
+    assert all(name_regions(where, **mixed)[0]), "without the bound each had a name"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import binary_dilation, binary_erosion, binary_fill_holes, gaussian_filter, label
+from scipy.ndimage import binary_closing, binary_dilation, binary_erosion, binary_fill_holes, gaussian_filter, label
 from shapely import Polygon
 
 from interp.atlas.density import Grid, climb, contains, join, outline, saddles
@@ -211,6 +211,7 @@ def test_an_outline_of_a_ring_leaves_the_hole_in_and_of_nothing_is_empty():
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000))
 @example(seed=1238)
+@example(seed=233)
 def test_outlines_are_valid_rings_around_what_they_are_given(seed: int):
     inside = gaussian_filter(np.random.default_rng(seed).random((30, 40)), 3) > 0.5
     part = largest_part(inside)
@@ -219,10 +220,10 @@ def test_outlines_are_valid_rings_around_what_they_are_given(seed: int):
     assert Polygon(ring).is_valid
     y, x = np.mgrid[0:30, 0:40] + 0.5
     held = contains(ring, np.column_stack([x.ravel(), y.ravel()])).reshape(part.shape)
-    filled = binary_fill_holes(part)
     around = np.ones((3, 3), bool)  # a cut corner can cross the cell that lies diagonally behind it
-    edge = binary_dilation(filled, around) & ~binary_erosion(filled, around)
-    assert (held == filled)[~edge].all(), "but for cells at the edge, whose corners are cut"
+    assert held[binary_erosion(binary_fill_holes(part), around)].all(), "but for cells at the edge"
+    closed = binary_fill_holes(binary_closing(np.pad(part, 3), around))[3:-3, 3:-3]  # a gap of one cell may close
+    assert not held[~binary_dilation(closed, around)].any()
 
 
 def largest_part(inside: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from interp.atlas.sources import (
 )
 from interp.circuits.head_kinds import KINDS
 from interp.circuits.head_weights import Factored, HeadWeights
+from interp.errors import CorruptError
 from interp.models.adapter import token_strings
 from interp.models.loading import load_model
 from interp.recording.store import Recording
@@ -68,7 +69,9 @@ def test_a_head_and_its_copy_are_neighbours():
     assert float(near.distances[6]) < 1e-5
 
 
-def test_heads_by_their_scores_carry_their_verdicts(tmp_path: Path):
+@pytest.fixture
+def heads(tmp_path: Path) -> Path:
+    """Return an artefact of head scores, with one induction head, L1H1."""
     n = 6
     columns = {"layer": pa.array([0, 0, 0, 1, 1, 1], pa.int32()), "head": pa.array([0, 1, 2, 0, 1, 2], pa.int32())}
     for kind in KINDS:
@@ -77,11 +80,21 @@ def test_heads_by_their_scores_carry_their_verdicts(tmp_path: Path):
     draft = Draft.open(tmp_path / "h", kind="heads", config={})
     write_table(draft.path / "heads.parquet", pa.table(columns))
     draft.finish(summary={}, parents={})
-    source = head_score_source(tmp_path / "h")
+    return tmp_path / "h"
+
+
+def test_heads_by_their_scores_carry_their_verdicts(heads: Path):
+    source = head_score_source(heads)
     assert source.labels == ["L0H0", "L0H1", "L0H2", "L1H0", "L1H1 induction", "L1H2"]
     assert source.groups is not None
     assert source.groups[4] == "induction"
     torch.testing.assert_close(source.vectors.mean(0), torch.zeros(len(KINDS)), atol=1e-6, rtol=0)
+
+
+def test_a_damaged_table_of_heads_is_named(heads: Path, damage_file):
+    damage_file(heads / "heads.parquet")
+    with pytest.raises(CorruptError, match=r"cannot read .*heads\.parquet"):
+        head_score_source(heads)
 
 
 def test_activations_come_with_their_text(model, tmp_path: Path):

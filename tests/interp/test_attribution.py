@@ -1,7 +1,5 @@
 """Scores against truth: patching by hand, finite differences, linear models, planted and trained circuits."""
 
-import copy
-
 import pytest
 import torch
 from scipy.stats import pearsonr
@@ -17,7 +15,7 @@ from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.models.residual import ResidualStream
 from interp.models.toys import planted_circuit, planted_induction
-from tests.interp.architectures import ALL_NAMES, POST_NORM, tiny
+from tests.interp.architectures import ALL_NAMES, POST_NORM, new_tiny, tiny
 from tests.interp.circuit_tasks import random_task
 
 
@@ -88,7 +86,7 @@ def test_exact_scores_equal_patching_by_hand(name):
 @pytest.mark.parametrize("name", ALL_NAMES)
 def test_eap_is_the_derivative_of_patching(name):
     """A small step along one edge moves the metric by the EAP score times the step: norms and groups included."""
-    model = copy.deepcopy(tiny(name)).double()
+    model = new_tiny(name).double()
     task, graph = random_task(model), Graph.from_model(model)
     scores = attribute(model, task, graph, method="eap")
     stream, eps = ResidualStream(model).frozen_at(task.clean), 3e-3  # RMS norms compute in float32 whatever the model
@@ -218,6 +216,20 @@ def test_node_scores_match_patching_in_a_linear_model():
     approximate = attribute(model, task, level="node")
     torch.testing.assert_close(exact.values, approximate.values, atol=1e-4, rtol=1e-3)
     assert float(exact.values[0]) == pytest.approx(task.gap, rel=1e-4), "replacing the embedding replaces everything"
+
+
+def test_a_circuit_of_nodes_keeps_their_effects_and_one_of_edges_the_scores():
+    model = linear_model()
+    task = random_task(model)
+    nodes, edges = (attribute(model, task, level=level) for level in ("node", "edge"))
+    by_node, by_edge = nodes.top(4, prune=False), edges.top(4, prune=False)
+    effects = {node.name: node.evidence["effect"] for node in by_node.nodes if node.name != "logits"}
+    names = {nodes.name(int(i)): float(nodes.values[i]) for i in nodes.order()[:4]}
+    assert effects == {name: value for name, value in names.items() if name in effects}
+    assert len(effects) > 1
+    assert all(edge.score is None for edge in by_node.edges)
+    assert [edge.score for edge in by_edge.edges] == [float(v) for v in edges.values[edges.order()[:4].sort().values]]
+    assert not any("effect" in node.evidence for node in by_edge.nodes)
 
 
 @pytest.mark.parametrize("ablation", ["mean", "zero"])

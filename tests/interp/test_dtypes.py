@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import ALL_NAMES, tiny
+from architectures import ALL_NAMES, new_tiny
 
 from interp import runtime
 from interp.artifacts import Draft, read_manifest
@@ -92,8 +92,7 @@ def test_the_untrained_null_of_a_narrow_model_is_narrow(narrow) -> None:
 
 @pytest.mark.parametrize("name", ALL_NAMES)
 def test_every_architecture_is_taken_apart_in_bfloat16(name) -> None:
-    whole = tiny(name)
-    model = deepcopy(whole).to(torch.bfloat16)
+    whole, model = new_tiny(name), new_tiny(name).to(torch.bfloat16)
     model.cfg.dtype = torch.bfloat16
     residual, tokens = ResidualStream(show_float32(model)), torch.arange(12)[None]  # checks that the parts add up
     point = "blocks.1.hook_resid_pre"

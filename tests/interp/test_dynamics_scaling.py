@@ -162,8 +162,13 @@ def test_models_are_trained_measured_and_written(tmp_path):
     found = fit_language_scaling(runs, n_bootstrap=5, n_permutations=199)
     manifest = save_language_scaling(found, TINY, "hash", tmp_path / "d", seed=0)
     assert manifest.kind == "language_scaling"
-    again = next(iter(train_language_models(corpus, TINY)))
-    assert again == runs[0], "the same seed, the same losses"
+    begun = train_language_models(corpus, TINY, folder=tmp_path)
+    assert [next(begun), next(begun)] == runs[:2], "the same seed, the same losses"
+    begun.close()
+    told.clear()
+    again = train_language_models(corpus, TINY, folder=tmp_path, progress=lambda done, *_: told.append(done))
+    assert [next(again), next(again), next(again)] == runs[:3]
+    assert min(told) > 2 * TINY.steps, "the first two are read, and not trained again"
 
 
 @pytest.mark.slow

@@ -7,8 +7,16 @@ import torch
 from interp.errors import ConfigError, MismatchError, NonFiniteError, UnknownNameError
 from interp.geometry.analogies import WordVectors
 from interp.geometry.erasure import erasure, fit_eraser, one_hot
-from interp.geometry.probes import concept_directions, control_classes, fit_linear, probe_layers, split_by_document
+from interp.geometry.probes import (
+    accuracy_interval,
+    concept_directions,
+    control_classes,
+    fit_linear,
+    probe_layers,
+    split_by_document,
+)
 from interp.geometry.shapes import cluster_tests, silhouettes
+from interp.statistics import proportion_interval
 
 SEEDS = (0, 1, 2)
 
@@ -138,6 +146,15 @@ def test_a_planted_thing_is_selective_and_a_property_of_words_is_learned_by_hear
     [heart] = probe_layers({"here": x}, of_words, document, key=word)
     assert heart.accuracy.estimate > heart.base_rate + 0.02, "it can be read"
     assert abs(heart.selectivity) < 0.15, "but no better than any random property of words"
+
+
+def test_the_interval_of_an_accuracy_has_a_width_even_where_every_answer_is_right():
+    document = np.repeat(np.arange(6), 5)
+    all_right = accuracy_interval(np.ones(30, bool), document)
+    assert all_right == pytest.approx(tuple(proportion_interval(6, 6))), "a document counts once"
+    some = accuracy_interval(np.arange(30) % 7 > 0, document)
+    assert some.estimate == pytest.approx(25 / 30)
+    assert 0.5 < some.low < some.estimate < some.high <= 1
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -11,7 +11,7 @@ from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptErro
 from interp.geometry.report import measure_concepts, save_geometry
 from interp.geometry.rotation import layer_after, rotate_words, turning_sense
 from interp.geometry.shapes import find_shapes, fit_plane
-from interp.geometry.steering import sweep_strengths
+from interp.geometry.steering import _choose, sweep_strengths
 from interp.geometry.words import CONCEPTS, Concept, WordActivations, find_concepts, own_concept, read_words, with_word
 from interp.models.adapter import run_with_cache
 from interp.models.small import SmallConfig, build_small
@@ -192,7 +192,10 @@ def test_a_push_along_what_the_unembedding_reads_moves_the_targets_and_random_on
     alone = sweep_strengths(model, PLACE, direction, unit=0.2, prompts=["x "], targets=[ord("B")], text=["some words"])
     assert alone.effect.estimate[-1] == pytest.approx(found.effect.estimate[-1], abs=1.0)
     assert np.isinf(alone.effect.high[-1]), "one prompt tells nothing of the spread"
-    assert "inf" in str(alone)
+    assert alone.chosen is None
+    assert "two prompts and two documents" in str(alone)
+    assert np.isnan(alone.judged_effect.estimate)
+    assert not alone.moves_targets
     with pytest.raises(ConfigError, match="direction"):
         sweep_strengths(model, PLACE, direction * 0, unit=1, prompts=["x"], targets=[1], text=["y z"])
 
@@ -243,8 +246,41 @@ def test_a_target_named_twice_counts_once_and_settings_may_be_arrays(on_a_circle
 
 def test_pushes_against_the_direction_only_are_not_called_harmful(on_a_circle):
     found = sweep_strengths(on_a_circle[0], PLACE, **SWEEP, strengths=(-1.0, 0.0))
-    assert found.best is None
+    assert found.chosen is None
     assert "no strength is above 0" in str(found)
+
+
+def test_a_strength_is_judged_on_prompts_that_did_not_choose_it():
+    """Even-numbered prompts and documents choose; the others are opposite, so the two halves cannot be confused."""
+    strengths = np.array([-1.0, 0.5, 1.0, 2.0])
+    effects, harm = np.zeros((3, 4, 6)), np.zeros((3, 4, 4))
+    effects[0, :, ::2] = np.array([9.0, 1.0, 3.0, 5.0])[:, None]
+    effects[0, :, 1::2] = np.array([9.0, 4.0, -2.0, 7.0])[:, None] + [-0.1, 0.0, 0.1]
+    effects[1:, 2, 1::2] = [[1.0], [2.0]]
+    harm[0, :, ::2] = np.array([0.0, 0.0, 0.05, 0.2])[:, None]
+    harm[0, :, 1::2] = np.array([0.0, 0.0, 0.5, 0.0])[:, None]
+    found = _choose(strengths, effects, harm)
+    assert found["chosen"] == 2, "the largest effect of those above 0 that cost little, on the half that chooses"
+    assert found["n_judging"] == 3
+    assert found["judged_effect"].estimate == pytest.approx(-2)
+    assert found["judged_effect"].high == pytest.approx(-2 + 4.303 * 0.1 / 3**0.5, abs=1e-3)
+    assert found["judged_side_effect"].estimate == pytest.approx(0.5)
+    np.testing.assert_allclose(found["judged_random"], [1, 2])
+
+
+def test_the_chosen_effect_of_noise_is_zero_on_the_prompts_that_judge():
+    """The null: noise has no effect; the effect where it was chosen is positive, and intervals of the judges hold."""
+    rng = np.random.default_rng(0)
+    strengths, judged, choosing, covered = np.array([0.1, 0.2, 0.5, 1.0]), [], [], []
+    for _ in range(400):
+        effects, harm = rng.normal(size=(2, 4, 12)), np.zeros((2, 4, 6))
+        found = _choose(strengths, effects, harm)
+        judged.append(found["judged_effect"].estimate)
+        choosing.append(effects[0, found["chosen"], ::2].mean())
+        covered.append(found["judged_effect"].contains(0.0))
+    assert np.mean(choosing) > 0.3
+    assert abs(np.mean(judged)) < 4 * (1 / 6 / 400) ** 0.5
+    assert 0.92 <= np.mean(covered) <= 0.98, "nominal .95"
 
 
 def test_words_that_a_model_does_not_tell_apart_have_no_shape(on_a_circle):

@@ -1,7 +1,5 @@
 """Post-norm models (Gemma 2 and 3): shares at a held scale, the frozen model, and a planted circuit that is found."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -25,7 +23,7 @@ from interp.models.residual import FROZEN, ResidualStream, norm_of
 from interp.models.toys import planted_post_norm
 from interp.names import HeadName
 from interp.patching.paths import PathPatcher, path_patch
-from tests.interp.architectures import POST_NORM, gain, hold_post_norm, tiny
+from tests.interp.architectures import POST_NORM, gain, hold_post_norm, new_tiny, tiny
 from tests.interp.circuit_tasks import random_task
 
 PLANTED = ["L1H0 -> logits", "L0H0 -k-> L1H0", "embed -v-> L0H0", "embed -v-> L1H0"]
@@ -77,7 +75,7 @@ def test_the_stream_is_the_sum_of_shares_and_not_of_raw_outputs(name, tokens):
 
 @pytest.mark.parametrize("name", POST_NORM)
 def test_gains_are_one_plus_the_weight_even_where_it_is_zero(name):
-    model = copy.deepcopy(tiny(name))
+    model = new_tiny(name)
     for norm in ("ln1", "ln1_post", "ln2", "ln2_post"):
         module = getattr(model.blocks[1], norm).original_component
         read = norm_of(model.blocks[1], norm, 32)
@@ -297,7 +295,7 @@ def test_an_untrained_post_norm_model_shows_no_discoveries(name):
 
 
 def test_scores_of_attention_are_split_without_caps_and_refused_with_them(tokens):
-    model = copy.deepcopy(tiny("gemma-2"))
+    model = new_tiny("gemma-2")
     with pytest.raises(ConfigError, match="caps scores"):
         explain_score(model, tokens[:1], "L1H2", query=8, key=3)
     for block in model.blocks:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from interp.scaling_law import Prediction, fit_law, geometric_mean, predict, refits
+from interp.scaling_law import Fit, Prediction, fit_law, geometric_mean, predict, refits
 from interp.statistics import percentile_interval
 
 SIZES = np.log(np.geomspace(1e3, 1e6, 12))
@@ -56,3 +56,20 @@ def test_a_prediction_is_judged_beside_no_change():
     found = Prediction.of(loss=2.0, predicted=1.9, before=2.5)
     assert (found.error, found.unchanged) == pytest.approx((-0.05, 0.25))
     assert geometric_mean([1.0, 4.0]) == pytest.approx(2)
+
+
+def test_a_law_of_as_many_coefficients_as_observations_has_one_degree_of_freedom():
+    saturated = Fit((np.eye(3),), np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 2.0]), cost=0.0, huber=1.0)
+    assert saturated.df == 1
+    assert saturated.sigma == pytest.approx(2)
+
+
+def test_refits_spread_as_students_t_with_the_free_degrees():
+    """In a linear law the variance is known: residual sum over `free`, times that of Student's t."""
+    free, terms = 6, (np.stack([ONE, -CENTRED], axis=1),)
+    y = predict(terms, THETA[1:])[0] + np.random.default_rng(0).normal(0, 0.05, 12)
+    found = fit_law(terms, y, [np.zeros(2)], huber=100.0)
+    again = refits(found, 2000, np.random.default_rng(1), n_groups=12, free=free)
+    variance = np.square(found.residuals).sum() / free / np.square(CENTRED).sum() * free / (free - 2)
+    assert np.std([theta[1] for theta in again]) == pytest.approx(np.sqrt(variance), rel=0.1)
+    assert np.mean([theta[1] for theta in again]) == pytest.approx(found.theta[1], abs=0.1 * np.sqrt(variance))

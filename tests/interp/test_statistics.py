@@ -5,22 +5,27 @@ import sys
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.special import ndtr
+from scipy.stats import binomtest, ttest_1samp
 
 from interp.errors import ConfigError, NonFiniteError
 from interp.statistics import (
     Interval,
     auroc,
+    auroc_interval,
     bootstrap_counts,
     bootstrap_interval,
+    crossed_interval,
     expanded,
     holm,
     p_above,
     p_from_null,
     percentile_interval,
     prediction_bound,
+    proportion_interval,
     rank_correlation,
     rank_correlation_interval,
+    ratio_interval,
     t_interval,
 )
 
@@ -121,6 +126,31 @@ def test_the_bootstrap_of_one_observation_is_that_one_and_nan_draws_drop_out():
     assert percentile_interval(0.0, np.array([np.nan, 1.0, 1.0])) == (0, 1, 1)
 
 
+def test_as_many_new_draws_fall_outside_of_percentiles_as_they_say():
+    found = percentile_interval(0.0, np.arange(1.0, 200)[:, None])
+    assert (found.low[0], found.high[0]) == pytest.approx((5, 195)), "of 200 places for one more draw, 5 at either end"
+    assert percentile_interval(0.0, np.arange(10.0)) == (0, 0, 9), "the extremes, where there are too few"
+
+
+def test_a_ratio_has_the_ends_at_which_students_test_turns():
+    rng = np.random.default_rng(0)
+    under = rng.lognormal(0, 0.5, (2, 6))
+    over = 0.5 * under + rng.normal(0, 0.3, (2, 6))
+    found = ratio_interval(over, under, 0.9)
+    np.testing.assert_allclose(found.estimate, over.mean(1) / under.mean(1))
+    for end in (found.low, found.high):
+        np.testing.assert_allclose(ttest_1samp(over - end[:, None] * under, 0, axis=1).pvalue, 0.1)
+    assert (found.low < found.estimate).all()
+    assert ratio_interval(3 * under[0], under[0]) == pytest.approx((3, 3, 3))
+    assert ratio_interval(over[0], np.array([1.0, -1, 2, -2, 1, -1]))[1:] == (-np.inf, np.inf)
+
+
+def test_a_ratio_of_four_pairs_holds_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    under = rng.lognormal(-0.125, 0.5, (4000, 4))
+    assert np.mean(ratio_interval(under * rng.random((4000, 4)), under).contains(0.5)) == pytest.approx(0.95, abs=0.015)
+
+
 def test_counts_give_the_resamples_of_a_mean():
     values = np.random.default_rng(0).normal(size=50)
     counts = bootstrap_counts(50, 4000, np.random.default_rng(1))
@@ -159,3 +189,63 @@ def test_resamples_without_a_correlation_are_left_out():
 
 def test_expanded_shares_go_to_the_confidence_with_many_documents():
     assert [round(expanded(0.95, n), 3) for n in (8, 1000)] == [0.989, 0.95]
+
+
+def test_the_interval_of_a_proportion_is_wilsons():
+    for count, n in ((0, 5), (3, 20), (20, 20), (7, 9)):
+        oracle = binomtest(count, n).proportion_ci(0.9, method="wilson")
+        found = proportion_interval(count, n, 0.9)
+        np.testing.assert_allclose([found.low, found.high], oracle, atol=1e-9)
+        assert found.estimate == count / n
+    several = proportion_interval(np.array([0, 10]), 10)
+    assert several.low[0] == 0 < several.high[0]
+    assert several.low[1] < 1 == several.high[1]
+
+
+def test_the_interval_of_an_auroc_holds_the_truth_about_as_often_as_it_says():
+    """Scores of the two sides are normal, two deviations apart: the truth is `ndtr(2 / sqrt(2))`."""
+    rng, truth, inside = np.random.default_rng(0), ndtr(2**0.5), []
+    for _ in range(600):
+        own, other = rng.normal(2, 1, 12), rng.normal(0, 1, 60)
+        inside.append(auroc_interval((own[:, None] > other).astype(float)).contains(truth))
+    assert 0.93 <= np.mean(inside) <= 0.98
+
+
+def test_the_interval_of_an_auroc_without_spread_and_of_one_observation():
+    perfect = auroc_interval(np.ones((6, 20)))
+    assert (perfect.estimate, perfect.high) == (1, 1)
+    assert perfect.low == pytest.approx(proportion_interval(6, 6).low)
+    assert auroc_interval(np.ones((1, 20))) == (1, 0, 1)
+    even = auroc_interval(np.array([[1.0, 0, 1, 0], [0, 1, 0, 1], [1, 0, 0, 1], [0, 1, 1, 0.0]]))
+    assert even.estimate == 0.5
+    assert even.low <= 0.5 <= even.high
+
+
+def test_a_mean_over_rows_and_columns_has_the_spread_of_both():
+    rng = np.random.default_rng(0)
+    rows = crossed_interval(np.repeat(rng.normal(size=(40, 1)), 300, 1), rng, n_resamples=4000)
+    columns = crossed_interval(np.repeat(rng.normal(size=(1, 40)), 300, 0), rng, n_resamples=4000)
+    for found in (rows, columns):
+        assert found.high - found.low == pytest.approx(2 * 1.96 / 40**0.5, rel=0.35)
+    assert crossed_interval(np.full((5, 7), 3.0), rng) == pytest.approx((3, 3, 3))
+
+
+def test_the_bootstrap_of_eight_observations_is_as_wide_as_students():
+    values = np.random.default_rng(3).normal(size=8)
+    found, student = (
+        bootstrap_interval(np.mean, values, rng=np.random.default_rng(0), n_resamples=20_000),
+        t_interval(values),
+    )
+    assert (found.high - found.low) / (student.high - student.low) == pytest.approx(1, abs=0.12)
+
+
+def test_an_interval_names_its_columns():
+    found = Interval(2.0, 1.0, 3.0)
+    assert found.columns("x") == {"x": 2, "x_low": 1, "x_high": 3}
+    assert found.columns("x", "a", "b") == {"x": 2, "a": 1, "b": 3}
+
+
+def test_two_observations_have_a_spread():
+    found = t_interval(np.array([1.0, 3.0]))
+    assert found.high - found.estimate == pytest.approx(12.7062, abs=1e-3)
+    assert p_above(np.array([1.0, 3.0])) == pytest.approx(0.1476, abs=1e-3), "t = 2 with one degree of freedom"

@@ -161,6 +161,12 @@ def test_a_missing_and_a_truncated_shard_are_named(copy: Path) -> None:
         Recording(copy).token_shard(0)
 
 
+def test_a_damaged_table_of_documents_is_named(copy: Path, damage_file) -> None:
+    damage_file(copy / "documents" / "00001.parquet")
+    with pytest.raises(CorruptError, match=r"cannot read .*documents.00001\.parquet"):
+        Recording(copy).documents()
+
+
 def test_an_edited_manifest_is_found(copy: Path) -> None:
     manifest = json.loads((copy / MANIFEST).read_text())
     manifest["files"].pop(f"{POINT}/00001.safetensors")

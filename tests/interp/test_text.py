@@ -119,13 +119,21 @@ def test_the_corpus_hash_follows_the_content(tmp_path: Path) -> None:
         ("a.jsonl", b'{"body": "x", "n": 1}', ConfigError, r"no column `text` \(columns: body, n\)"),
         ("a.jsonl", b'{"text": 5}', ConfigError, "holds int"),
         ("a.jsonl", b"", MissingError, "holds no text"),
-        ("a.parquet", b"PAR1 not really", CorruptError, "not a whole parquet file"),
+        ("a.parquet", b"PAR1 not really", CorruptError, "write or copy the file again"),
     ],
 )
 def test_bad_files_are_named_in_one_line(name: str, content: bytes, error: type, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=message) as caught:
         list(open_corpus(str(tmp_path / name)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_parquet_is_named_in_one_line(damage_file, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": [f"page {n}" for n in range(500)]}), tmp_path / "a.parquet")
+    damage_file(tmp_path / "a.parquet")
+    with pytest.raises(CorruptError, match=r"cannot read .*a\.parquet: .*copy the file again") as caught:
+        list(open_corpus(str(tmp_path / "a.parquet")))
     assert "\n" not in str(caught.value)
 
 

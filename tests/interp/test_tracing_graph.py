@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tracing_graphs import small_graph
 
 from interp.artifacts import Draft, read_manifest, write_json
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, UnknownNameError
 from interp.tracing.config import TraceConfig
 from interp.tracing.graph import EDGES, FILE, KIND, NO_EDGES, NODES, AttributionGraph, GraphNode
+from tests.interp.tracing_graphs import small_graph
 
 
 @pytest.fixture
@@ -118,8 +118,7 @@ DAMAGE = {
     "'prompt'": lambda at: edit(at / FILE, prompt=None),
     "'int' object is not iterable": lambda at: edit(at / FILE, tokens=3),
     "'colour'": lambda at: edit(at / FILE, targets=[{"label": "a", "colour": "red"}]),
-    "ArrowInvalid": lambda at: (at / EDGES).write_bytes((at / EDGES).read_bytes()[:100]),
-    "FileNotFoundError": lambda at: (at / NODES).unlink(),
+    "nodes.parquet": lambda at: (at / NODES).unlink(),
     "not valid JSON": lambda at: (at / FILE).write_text("{"),
 }
 
@@ -130,6 +129,13 @@ def test_files_that_do_not_fit_each_other_are_refused_in_one_line(folder, damage
     with pytest.raises(CorruptError, match=re.escape(damage)) as refused:
         AttributionGraph.load(folder)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [NODES, EDGES])
+def test_a_damaged_table_is_named(folder, name, damage_file):
+    damage_file(folder / name)
+    with pytest.raises(CorruptError, match=rf"cannot read .*{re.escape(name)}"):
+        AttributionGraph.load(folder)
 
 
 def test_another_kind_of_artefact_is_refused(folder, tmp_path):

@@ -9,7 +9,6 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from tracing_graphs import small_graph
 
 from interp.artifacts import Draft
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
@@ -19,6 +18,7 @@ from interp.tracing.graph_json import NAMED_TARGET, cantor
 from interp.tracing.interchange import MAX_FILE, export_graph, import_graph, read_graph_json, write_graph_json
 from interp.tracing.supernodes import GraphEdits, Supernode
 from interp.workspace import Workspace
+from tests.interp.tracing_graphs import small_graph
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 SCHEMA = json.loads((FIXTURES / "graph_schema.json").read_text())

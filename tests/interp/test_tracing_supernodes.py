@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from tracing_graphs import small_graph
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.tracing.config import TraceConfig
@@ -16,6 +15,7 @@ from interp.tracing.replacement import Neurons
 from interp.tracing.supernodes import Supernode, find_supernodes, judge_groups, latents
 from interp.tracing.trace import open_system, trace
 from tests.interp.architectures import tiny
+from tests.interp.tracing_graphs import small_graph
 
 N_GROUPS, SIZE, LOOSE, ENDS = 4, 5, 20, 24
 COLOURS = ("red", "green", "blue", "white")

@@ -9,7 +9,7 @@ from interp.models.small import SmallConfig, build_small
 from interp.tracing.config import TraceConfig
 from interp.tracing.replacement import Neurons
 from interp.tracing.variants import flows, trace_variants
-from tests.interp.test_tracing import aim_of, system_of
+from tests.interp.tracing_graphs import aim_of, system_of
 
 WORDS = {"a": "x", "b": "y", "c": "z"}
 CONFIG = TraceConfig(max_feature_nodes=200)

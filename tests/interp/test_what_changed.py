@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from architectures import NAMES, tiny
+from architectures import NAMES, new_tiny
 from tuned_pair import (
     CONFIG,
     N_WORDS,
@@ -32,13 +32,7 @@ from interp.models.small import SmallConfig, build_small
 
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +196,7 @@ def test_false_discoveries_stay_rare_over_many_continuations():
 
 def shaken(name):
     """An architecture, and a second model of it with other weights everywhere, gains and biases included."""
-    one, two = tiny.__wrapped__(name), tiny.__wrapped__(name)
+    one, two = new_tiny(name), new_tiny(name)
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for part in components(two):
@@ -230,7 +224,7 @@ def test_all_components_of_a_model_put_into_another_make_it_that_model(name):
 def test_one_head_put_into_another_model_is_the_head_that_changed(name):
     """With grouped keys and values those that share them change too."""
     base, other = shaken(name)
-    tuned = tiny.__wrapped__(name)
+    tuned = new_tiny(name)
     mine, theirs = components(tuned), components(other)
     tokens = torch.arange(16 * 10).reshape(16, 10) % 50
     for layer in (0, 1):

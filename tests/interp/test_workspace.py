@@ -8,6 +8,7 @@ import pytest
 
 from interp.artifacts import MANIFEST, Draft, read_json, write_json, write_table
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
+from interp.notes import Notes
 from interp.workspace import Workspace, empty_trash, move_to_trash, outdated, restore, trashed
 
 
@@ -73,14 +74,14 @@ def test_a_missing_workspace_says_how_to_make_one(tmp_path: Path) -> None:
     assert Workspace(tmp_path / "new", create=True).artifacts() == []
 
 
-@pytest.mark.parametrize("url", ["memory:", "memory://demo", "s3://bucket/prefix", "gs://b", "file:///tmp/x", "http:"])
+@pytest.mark.parametrize("url", ["memory:", "memory://demo", "s3://", "file:///tmp/x", "http:", "https://host/w"])
 @pytest.mark.parametrize("kind", [str, Path])
 @pytest.mark.parametrize("create", [True, False])
 def test_a_url_is_no_folder_of_that_name(
     url: str, kind: type, create: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"folder of this machine, got the URL '.*give the path of a local"):
+    with pytest.raises(ConfigError, match=r"a folder, or a place in object storage.*, got '.*give the path of a local"):
         Workspace(kind(url), create=create)
     assert not list(tmp_path.iterdir())
 
@@ -88,6 +89,18 @@ def test_a_url_is_no_folder_of_that_name(
 def test_a_colon_elsewhere_is_no_url(tmp_path: Path) -> None:
     for name in ("a:b", "memory:", "2026-01-02T03:04"):
         assert Workspace(tmp_path / name, create=True).root == tmp_path / name
+
+
+def test_a_workspace_that_was_moved_away_is_not_an_empty_one(root: Path) -> None:
+    workspace, away = Workspace(root), root.with_name("away")
+    root.rename(away)
+    for read in (workspace.artifacts, workspace.partials, lambda: workspace.find("demo", "sae"),
+                 lambda: Notes.open(workspace)):  # fmt: skip
+        with pytest.raises(MissingError, match=r"no folder at .* any more; move the workspace back"):
+            read()
+    assert not root.exists()
+    away.rename(root)
+    assert len(workspace.artifacts()) == 3
 
 
 def test_wrong_names_and_kinds_list_the_nearest(root: Path) -> None:

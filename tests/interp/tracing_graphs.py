@@ -1,8 +1,22 @@
-"""Attribution graphs that several test files share."""
+"""Attribution graphs, and prompts of small models to trace, that several test files share."""
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
+from interp.models.small import SmallConfig, build_small
+from interp.tracing.config import TraceConfig
+from interp.tracing.edges import System
+from interp.tracing.frozen import FrozenModel, Starts
 from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode, GraphTarget
+from interp.tracing.replacement import Active, Neurons, NoReplacement
+from interp.tracing.trace import Aim
+from tests.interp.architectures import tiny
+
+TOKENS = torch.tensor([[1, 5, 9, 5, 2, 7, 9]])
+CONFIG = TraceConfig(effects=6, batch_size=8)
 
 
 def small_graph() -> AttributionGraph:
@@ -43,3 +57,109 @@ def small_graph() -> AttributionGraph:
         scores={"replacement": 0.6, "replacement_floor": 0.2, "completeness": 0.7},
         settings={"node_share": 0.8, "edge_share": 0.98},
     )
+
+
+@dataclass
+class RandomTranscoders:
+    """Random transcoders of every layer: TopK or JumpReLU, per layer or cross-layer, with or without a skip."""
+
+    cross_layer: bool = False
+    k: int | None = 4
+    with_skip: bool = False
+    width: int = 24
+    seed: int = 0
+    name: str = "random"
+    reads_point: str = "mlp.hook_in"
+    writes_point: str = "mlp.hook_out"
+
+    def prepare(self, frozen: FrozenModel) -> None:
+        n, d = frozen.shape.n_layers, frozen.shape.d_model
+        draw = torch.Generator().manual_seed(self.seed)
+        self.W_enc, self.b_enc = (
+            torch.randn(n, *size, generator=draw) / d**0.5 for size in ((self.width, d), (self.width,))
+        )
+        self.W_dec = torch.randn(n, n, self.width, d, generator=draw) / d**0.5
+        self.b_dec, self.W_skip = torch.randn(n, d, generator=draw) / d, torch.randn(n, d, d, generator=draw) / d
+        self._active = []
+        for layer, block in enumerate(frozen.blocks):
+            pre = block.mlp_in @ self.W_enc[layer].T + self.b_enc[layer]
+            bound = 0.3 if self.k is None else pre.topk(self.k, -1).values[:, -1:]
+            acts = torch.where(pre >= bound, pre, 0).relu()
+            acts[: frozen.skip_from] = 0
+            position, latent = acts.nonzero(as_tuple=True)
+            self._active.append(Active(position, latent, acts[position, latent]))
+
+    def active(self, layer: int) -> Active:
+        return self._active[layer]
+
+    def reads(self, layer: int, active: Active) -> Any:
+        return self.W_enc[layer, active.latent], self.b_enc[layer, active.latent]
+
+    def writes(self, layer: int, active: Active, target: int) -> Any:
+        return self.W_dec[layer, target, active.latent]
+
+    def output_bias(self, layer: int) -> Any:
+        return self.b_dec[layer]
+
+    def skip(self, layer: int) -> Any:
+        return self.W_skip[layer] if self.with_skip else None
+
+    def n_latents(self, layer: int) -> int:
+        return self.width
+
+
+DICTIONARIES = {
+    "none": NoReplacement,
+    "neurons": Neurons,
+    "some neurons": lambda: Neurons(100),
+    "topk": RandomTranscoders,
+    "jumprelu skip": lambda: RandomTranscoders(k=None, with_skip=True),
+    "cross-layer": lambda: RandomTranscoders(cross_layer=True),
+    "cross-layer skip": lambda: RandomTranscoders(cross_layer=True, k=None, with_skip=True),
+    "before the norm": lambda: RandomTranscoders(
+        with_skip=True, reads_point="hook_resid_mid", writes_point="hook_mlp_out"
+    ),
+    "before the gain": lambda: RandomTranscoders(reads_point="ln2.hook_normalized", writes_point="hook_mlp_out"),
+}
+
+
+def system_of(name: str, dictionary: str, tokens: torch.Tensor = TOKENS) -> System:
+    """Return a tiny model of an architecture, frozen on some tokens, with one of `DICTIONARIES`."""
+    found = DICTIONARIES[dictionary]()
+    frozen = FrozenModel(tiny(name), tokens, reads=found.reads_point, writes=found.writes_point)
+    return System(frozen, found)
+
+
+def logit_starts(system: System, tokens: tuple[int, ...] = (3, 4)) -> Starts:
+    """Return the centred logits of two tokens at the last position, as readers."""
+    unembed = system.frozen.model.W_U.detach().float()
+    reads = (unembed - unembed.mean(1, keepdim=True))[:, list(tokens)].T
+    layer = torch.full((len(tokens),), system.frozen.shape.n_layers)
+    return Starts(layer, torch.full_like(layer, system.frozen.n_pos - 1), reads)
+
+
+def aim_of(system: System) -> Aim:
+    """Return two targets of a system, tokens 3 and 4, with their values."""
+    starts = logit_starts(system)
+    values = system.rows(starts)
+    targets = [GraphTarget("3", 3, weight=0.6), GraphTarget("4", 4, weight=0.4)]
+    return Aim(targets, starts, values.effects.sum(1) + values.constant)
+
+
+def planted() -> Any:
+    """Return a model without attention: one neuron of layer 0 turns token 5 into a direction that layer 1 passes on.
+
+    Residual coordinates: token 5 (0), what layer 0 writes (1), what layer 1 writes (2), which logit 7 reads.
+    """
+    config = SmallConfig(d_model=8, n_heads=1, d_mlp=64, d_vocab=10, n_ctx=8, normalization=None, act_fn="relu")
+    model = build_small(config, seed=0, device="cpu", dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.embed.original_component.weight[5, 0] = 1.0
+        for layer in (0, 1):
+            mlp = model.blocks[layer].mlp
+            mlp.W_in[layer, 2] = 2.0
+            mlp.W_out[2, layer + 1] = 3.0
+        model.unembed.W_U[2, 7] = 1.0
+    return model

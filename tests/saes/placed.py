@@ -14,10 +14,10 @@ from saes.kinds.transcoder import Transcoder
 
 sys.path.append(str(Path(__file__).parent.parent / "interp"))  # where the tiny architectures and their prompts live
 
-from architectures import tiny
+from architectures import new_tiny, tiny
 from circuit_tasks import random_task
 
-__all__ = ["random_task", "tiny"]
+__all__ = ["new_tiny", "random_task", "tiny"]
 
 D, D_SAE = 32, 80
 RESID = "blocks.{}.hook_resid_post"

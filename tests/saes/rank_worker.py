@@ -2,7 +2,7 @@
 
     rank_worker.py whole FOLDER                      everything that needs no death: steps, exchanges, whole runs
     rank_worker.py train FOLDER END RANK STEP ...    the command line's `train ...`; RANK ends in the middle of STEP
-    rank_worker.py record FOLDER END RANK SHARD      the command line's `record`; RANK ends in the middle of SHARD
+    rank_worker.py record FOLDER END RANK SHARD NAME the command line's `record`; RANK ends in the middle of SHARD
 
     rank_worker.py hang SECONDS                      one rank stays away from an exchange that may take SECONDS
 
@@ -254,6 +254,8 @@ def exchange_threads() -> list[str]:
 
 
 def end(how: str) -> None:
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":  # a rank that `torchrun` started again lives on
+        return
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     elif how == "interrupted":
@@ -312,4 +314,4 @@ if __name__ == "__main__":
     ending, at = sys.argv[3], (int(sys.argv[4]), int(sys.argv[5]))
     if what == "train":
         sys.exit(train_until(place, ending, *at, sys.argv[6:]))
-    sys.exit(record_until(place, "killed", ending, *at))
+    sys.exit(record_until(place, (sys.argv[6:] or ["killed"])[0], ending, *at))

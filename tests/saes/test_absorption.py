@@ -27,13 +27,7 @@ N = CLASSES * (1 + CHILDREN) + OTHERS
 """features: the classes, then each class's children, then others"""
 SEEDS = (0, 1, 2)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def children(label: int) -> range:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.errors import ConfigError, UnknownNameError
-from saes.kinds.batchtopk import prefix_ends
+from saes.kinds.topk import prefix_ends
 from saes.training.config import (
     MIN_STEPS,
     BatchTopKConfig,

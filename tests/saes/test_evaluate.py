@@ -10,7 +10,7 @@ from planted import HOOK, random_recording, write_recording
 from test_kinds import make_saes
 
 from interp.errors import ConfigError, MismatchError, UnknownNameError
-from interp.statistics import MIN_DOCUMENTS, DocumentBootstrap, poisson_weights
+from interp.statistics import MIN_DOCUMENTS, DocumentBootstrap, poisson_weights, quantile_ends
 from saes.evaluation.in_model import ModelEvaluation, evaluate_all_in_model, evaluate_in_model
 from saes.evaluation.reconstruction import DENSITY_EDGES, evaluate_on_recording
 from saes.kinds.base import SAEMetadata, Weights
@@ -121,7 +121,7 @@ def test_intervals_cover_the_truth_and_intervals_over_tokens_would_not(tmp_path)
 
 
 def test_intervals_of_ten_documents_hold_the_truth_as_often_as_those_of_many():
-    """Plain quantiles of the replicates do in 368 of these 400 cases, these in 384."""
+    """Plain quantiles of the replicates do in 372 of these 400 cases, these in 387."""
     held = 0
     for seed in range(400):
         rng = np.random.default_rng(seed)
@@ -132,13 +132,20 @@ def test_intervals_of_ten_documents_hold_the_truth_as_often_as_those_of_many():
         sums.add(torch.from_numpy(np.stack([np.ones(len(values)), values], 1)), torch.from_numpy(document))
         low, high = sums.interval(lambda s: s[:, 1] / s[:, 0]) or (-np.inf, np.inf)
         held += low <= 0 <= high
-    assert 374 <= held <= 390
+    assert 376 <= held <= 390
 
 
 def test_few_documents_give_no_interval(tmp_path):
     sae = signed_basis(k=2)
     few = evaluate_on_recording(sae, clustered(tmp_path / "few", n_documents=MIN_DOCUMENTS - 1, seed=0), "all")
     assert (few.n_documents, few.intervals) == (MIN_DOCUMENTS - 1, {})
+
+
+def test_a_replicate_without_documents_takes_no_interval_away():
+    whole = np.linspace(0, 1, 200)
+    ends = quantile_ends(whole[1:], 8)
+    assert quantile_ends(np.append(whole[1:], np.nan), 8) == ends is not None
+    assert quantile_ends(np.append(whole[:150], np.full(50, np.nan)), 8) is None, "a quarter has no value"
 
 
 def test_a_document_counts_the_same_wherever_it_comes():

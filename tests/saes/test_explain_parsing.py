@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saes.explain.prompts import LONGEST_LABEL, read_answers, read_explanation
-from saes.explain.scores import mean_over_features, other_features, score_answers
+from saes.explain.scores import mean_over_features, other_features, score_answers, summarise
+from saes.features.schema import SCORES
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,9 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def test_who_is_always_right_scores_one_and_who_is_always_wrong_zero():
     truth = [True] * 4 + [False] * 8
-    assert score_answers(truth, truth, generator=rng()).accuracy == (1.0, 1.0, 1.0)
+    right = score_answers(truth, truth, generator=rng()).accuracy
+    assert (right.estimate, right.high) == (1.0, 1.0)
+    assert 0.3 < right.low < 0.95, "trials that are all right still leave an error rate possible"
     assert score_answers(truth, [not t for t in truth], generator=rng()).accuracy.estimate == 0.0
 
 
@@ -94,6 +97,17 @@ def test_f1_and_balanced_accuracy_by_hand():
     assert found.accuracy.estimate == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert found.f1 == pytest.approx(2 * 2 / (3 + 3))
     assert score_answers([True], [True], generator=rng()) is None
+    assert score_answers([True, False], [False, True], generator=rng()).f1 == 0, "none of its yes answers is right"
+
+
+@pytest.mark.parametrize("right", [(1, 1), (2, 0), (0, 1)])
+def test_an_interval_is_that_of_two_rates_under_jeffreys_prior(right):
+    """Of two trials each: quantiles of many draws of the two posteriors."""
+    hit, refused = right
+    answers = [True] * hit + [False] * (2 - hit) + [False] * refused + [True] * (2 - refused)
+    found = score_answers([True, True, False, False], answers, generator=rng()).accuracy
+    draws = np.mean([rng(seed).beta(n + 0.5, 2.5 - n, 200_000) for seed, n in enumerate(right, 1)], axis=0)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, (0.025, 0.975))), abs=0.02)
 
 
 def test_a_coin_s_interval_holds_a_half_about_as_often_as_it_says():
@@ -103,6 +117,14 @@ def test_a_coin_s_interval_holds_a_half_about_as_often_as_it_says():
         found = score_answers([True] * 15 + [False] * 15, draw.random(30) < 0.5, generator=draw)
         inside += found.accuracy.contains(0.5)
     assert 0.90 < inside / 300 < 0.99
+
+
+def test_an_interval_near_one_holds_the_truth_about_as_often_as_it_says():
+    truth, inside = np.arange(40) < 20, 0
+    for seed in range(300):
+        right = rng(seed).random(40) < 0.98
+        inside += score_answers(truth, right == truth, generator=rng(seed)).accuracy.contains(0.98)
+    assert inside / 300 > 0.92, "nominal .95; resampled answers reached .55"
 
 
 def test_an_interval_of_more_trials_is_narrower():
@@ -120,6 +142,12 @@ def test_the_mean_over_features_comes_with_the_spread_between_them():
     assert found["mean"] == pytest.approx(0.7)
     assert 0.5 <= found["low"] < 0.7 < found["high"] <= 0.9
     assert mean_over_features([], generator=rng()) is None
+
+
+def test_a_summary_of_features_without_trials_has_no_scores_and_no_unanswered_question():
+    found = summarise([], generator=rng())
+    assert (found["n_features"], found["n_labelled"], found["unanswered"]) == (0, 0, 0)
+    assert {found[f"{name}{end}"] for name in SCORES for end in ("", "_null", "_gain")} == {None}
 
 
 @given(st.integers(2, 50), st.integers(0, 100))

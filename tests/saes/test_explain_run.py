@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,11 +20,12 @@ from fake_endpoint import FakeEndpoint, coin, completion, excerpts, perfect
 
 from dashboard.feature import data as view
 from interp.artifacts import partial_path, read_manifest, verify
-from interp.errors import MismatchError
+from interp.errors import CorruptError, MismatchError
 from interp.workspace import Workspace
-from saes.explain.contexts import RANDOM
+from saes.explain.cases import choose_features
+from saes.explain.contexts import RANDOM, feature_rows
 from saes.explain.run import adopt_labels
-from saes.features.schema import LABEL_FIELDS, SCORES, features_schema, labels_schema, trials_schema
+from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, SCORES, features_schema, labels_schema, trials_schema
 from workbench.__main__ import main
 
 KEY = "sk-secret-of-the-test-456"
@@ -146,7 +148,7 @@ def test_the_artefact_is_whole_documented_and_without_the_key(workspace, explain
 def test_labels_taken_in_are_shown_and_the_old_ones_stay_beside(workspace, explained):
     old, new = (pq.read_table(workspace.path("features", n) / "features.parquet") for n in ("planted", "labelled"))
     assert new.schema.equals(features_schema())
-    about = ["label", "label_source", *LABEL_FIELDS]
+    about = ["label", "label_source", *LABEL_FIELDS, *LABEL_SCORES]
     assert new.drop_columns(about).equals(old.drop_columns(about))
     assert new["label_kind"].to_pylist()[: len(ALL)] == ["written"] * len(ALL)
     assert new["label"][0].as_py() == rows_of(workspace, "perfect")[0]["label"]
@@ -162,6 +164,32 @@ def test_labels_taken_in_are_shown_and_the_old_ones_stay_beside(workspace, expla
 def test_labels_of_other_features_are_not_taken_in(workspace, explained, tmp_path):
     with pytest.raises(MismatchError, match="was not made for"):
         adopt_labels(workspace.path("labels", "perfect"), workspace.path("features", "labelled"), tmp_path / "x")
+
+
+@pytest.fixture
+def copies(workspace, explained, tmp_path) -> dict[str, Path]:
+    """Copies of the labels and of the features that they were made for, to be damaged."""
+    kinds = {"labels": "perfect", "features": "planted"}
+    return {kind: Path(shutil.copytree(workspace.path(kind, n), tmp_path / kind / n)) for kind, n in kinds.items()}
+
+
+@pytest.mark.parametrize("table", ["labels", "features"])
+def test_labels_of_a_damaged_table_are_not_taken_in(copies, table, damage_file, tmp_path):
+    damage_file(copies[table] / f"{table}.parquet")
+    with pytest.raises(CorruptError, match=rf"cannot read .*{table}\.parquet"):
+        adopt_labels(copies["labels"], copies["features"], tmp_path / "x")
+    assert not partial_path(tmp_path / "x").exists()
+
+
+def test_damaged_tables_of_features_are_named(copies, damage_file):
+    features = copies["features"]
+    for table in ("features", "examples"):
+        damage_file(features / f"{table}.parquet")
+    with pytest.raises(CorruptError, match=r"cannot read .*features\.parquet"):
+        choose_features(features, top=3)
+    for table in ("features", "examples"):
+        with pytest.raises(CorruptError, match=rf"cannot read .*{table}\.parquet"):
+            feature_rows(features, table, [0, 1])
 
 
 def test_a_judge_who_does_not_read_scores_a_half(workspace):

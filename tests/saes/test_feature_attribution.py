@@ -109,6 +109,8 @@ def test_batches_padding_and_the_order_of_saes_change_nothing(method):
         torch.testing.assert_close(one.by_feature, two.by_feature, atol=1e-6, rtol=1e-4)
         torch.testing.assert_close(one.by_feature, three.by_feature, atol=1e-6, rtol=1e-4)
         assert int(three.position.max()) < 7
+        for each in (one, two, three):
+            assert each.prompt.unique().tolist() == [0, 1, 2, 3, 4], "numbered over all batches"
         assert three.gap == pytest.approx(one.gap, abs=1e-5)
 
 

@@ -84,6 +84,24 @@ def pq_equal(table, feature: int):
     return pc.equal(table["feature"], feature)
 
 
+def test_fewer_examples_and_a_smaller_index_are_a_part_of_the_whole(built, model, tmp_path: Path):
+    folder, recording, dictionary, _, features, examples = built
+    how = {"dictionary_name": "sae:toy", "window": 5, "n_top": 3, "n_per_quantile": 2, "index_units": 2}
+    build_features(dictionary, recording, model, tmp_path / "small", **how)
+    small = pq.read_table(tmp_path / "small" / "examples.parquet").to_pylist()
+    top = [row for row in examples.to_pylist() if row["group"] == "top" and row["rank"] < 3]
+    assert [row for row in small if row["group"] == "top"] == top
+    assert max(row["rank"] for row in small if row["group"] != "top") == 1
+    labels = pq.read_table(tmp_path / "small" / "features.parquet")["label"]
+    assert labels.equals(features["label"]), "labels rest on the same firings"
+    whole = pq.read_table(folder / "index" / "firings.parquet").to_pandas()
+    kept = pq.read_table(tmp_path / "small" / "index" / "firings.parquet").to_pandas()
+    tokens = pq.read_table(folder / "index" / "units.parquet").to_pandas().query("pieces == 1")["unit"]
+    for feature, mine in kept[kept.unit.isin(tokens)].groupby("feature"):
+        largest = whole[(whole.feature == feature) & whole.unit.isin(tokens)].share.nlargest(2).to_list()
+        assert sorted(mine.share, reverse=True) == pytest.approx(largest)
+
+
 def test_an_example_shows_its_own_text(built):
     _, recording, dictionary, _, _, examples = built
     for row in examples.to_pylist()[::37]:

@@ -1,5 +1,8 @@
 """Atlases of a decoder and of recorded activations: every point leads back to its feature or row."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -8,7 +11,7 @@ from planted import HOOK, ReluDictionary, random_recording
 
 from interp.atlas.build import MapSettings, build_atlas
 from interp.atlas.sources import recording_source
-from interp.errors import MismatchError
+from interp.errors import CorruptError, MismatchError
 from interp.lenses.logit_lens import logit_effects
 from interp.models.adapter import token_strings, weight_hash
 from interp.models.loading import load_model
@@ -47,6 +50,14 @@ def test_a_decoder_atlas_shows_labels_and_densities_of_its_features(made):
     assert manifest.summary["value_name"] == "log10 firing density"
     assert manifest.summary["features"] == "feat"
     assert set(manifest.parents) == {"saes/toy", "features/feat"}
+
+
+def test_a_damaged_table_of_features_is_named(made, damage_file, tmp_path):
+    folder, _, dictionary = made
+    features = Path(shutil.copytree(folder / "feat", tmp_path / "feat"))
+    damage_file(features / "features.parquet")
+    with pytest.raises(CorruptError, match=r"cannot read .*features\.parquet"):
+        sae_source(dictionary, "toy", features_folder=features)
 
 
 def test_a_decoder_atlas_works_without_features(made):

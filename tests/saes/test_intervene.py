@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from placed import KINDS as PLACED
-from placed import random_sae, random_task, tiny
+from placed import new_tiny, random_sae, random_task, tiny
 from test_kinds import make_others, make_saes
 
 from interp.artifacts import Draft
@@ -223,7 +223,7 @@ def test_a_recipe_is_refused_on_other_weights_and_an_unknown_one_lists_the_neare
     save_recipe(workspace, {"dictionary": "features/demo", "feature": 3, "amount": 2.0})
     with pytest.raises(UnknownNameError, match="did you mean 'up'"):
         load_recipe(workspace, "ups")
-    other = tiny("llama-gqa")
+    other = new_tiny("llama-gqa")
     with torch.no_grad():
         next(other.parameters()).add_(1.0)
     recipe = load_recipe(workspace, "up")

@@ -1,7 +1,13 @@
 """The sparse step: the right latents, the right gradients, the right update, on every backend."""
 
+import itertools
+import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,12 +15,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from interp.ranks import Ranks
+from saes.kernels import selection
 from saes.kernels.compiled import CompiledOps
 from saes.kernels.plain import PlainOps
-from saes.kernels.state import TrainState
+from saes.kernels.spread import Spread, SpreadOps, kth_largest
+from saes.kernels.state import Gradients, TrainState
 from saes.kernels.step import CAP, EVERY, Stepper, StepSettings, choose_ops, dead_latents
-from saes.kinds.batchtopk import BatchTopKRecipe
-from saes.kinds.topk import TopKRecipe
+from saes.kernels.vectors import WIDTH
+from saes.kinds.topk import BatchTopKRecipe, TopKRecipe
 from saes.training.config import BatchTopKConfig, TopKConfig
 
 D_IN, D_SAE, N, K = 24, 96, 80, 5
@@ -91,8 +100,8 @@ def entries(active):
 @settings(max_examples=40, deadline=None)
 @given(
     n=st.integers(1, 20),
-    d_sae=st.integers(8, 300),
-    k=st.integers(1, 8),
+    d_sae=st.integers(8, 700),
+    k=st.sampled_from([1, 3, 8, 40]),
     shift=st.sampled_from([-3.0, 0.0, 3.0]),
     seed=st.integers(0, 10**6),
 )
@@ -100,7 +109,7 @@ def test_compiled_selection_finds_the_same_latents_as_torch(n, d_sae, k, shift, 
     generator = torch.Generator().manual_seed(seed)
     pre = torch.randn(n, d_sae, generator=generator) + shift
     threshold = torch.rand(d_sae, generator=generator)
-    plain, compiled = PlainOps(), CompiledOps()
+    plain, compiled, k = PlainOps(), CompiledOps(), min(k, d_sae)
     assert entries(plain.select_topk(pre, k)) == entries(compiled.select_topk(pre, k))
     assert entries(plain.select_batch(pre, k * n)) == entries(compiled.select_batch(pre, k * n))
     assert entries(plain.select_above(pre, threshold)) == entries(compiled.select_above(pre, threshold))
@@ -111,6 +120,13 @@ def test_tied_values_go_to_the_first_latents_and_none_is_lost():
     topk, batch = CompiledOps().select_topk(pre, 4), CompiledOps().select_batch(pre, 7)
     assert topk.latents.view(3, 4).tolist() == [[0, 1, 2, 3]] * 3
     assert entries(batch) == {(0, i, 1.0) for i in range(7)}
+
+
+def test_large_values_that_share_few_lanes_overflow_the_candidates_and_none_is_lost():
+    pre = torch.rand(5, 6400, generator=torch.Generator().manual_seed(4))
+    for lane in range(3):  # the floor of k = 4 is the fourth lane's largest value, below these 300
+        pre[:, lane::64] += 10
+    assert entries(CompiledOps().select_topk(pre, 4)) == entries(PlainOps().select_topk(pre, 4))
 
 
 @pytest.mark.parametrize("ops", BACKENDS)
@@ -129,14 +145,40 @@ def test_bfloat16_selection_takes_the_largest_bfloat16_values():
     assert torch.equal(values.sort(dim=1).values, pre.float().topk(6, dim=1).values.sort(dim=1).values)
 
 
+def test_bfloat16_batches_take_the_largest_values_and_of_equal_ones_the_first():
+    pre = torch.randn(50, 400, generator=torch.Generator().manual_seed(3)).bfloat16()
+    flat = pre.float().flatten()
+    first = flat.argsort(descending=True, stable=True)[:900].tolist()
+    assert flat[first[-1]] == flat.sort(descending=True).values[900], "the cut goes through equal values"
+    assert entries(CompiledOps().select_batch(pre, 900)) == {(i // 400, i % 400, float(flat[i])) for i in first}
+    threshold = torch.rand(400, generator=torch.Generator().manual_seed(4)).bfloat16()
+    assert entries(CompiledOps().select_above(pre, threshold)) == entries(PlainOps().select_above(pre, threshold))
+
+
 def test_a_concentrated_batch_misleads_the_sample_and_still_selects_exactly():
-    pre = (
-        torch.full((256, 64), 0.1) + torch.arange(64) * 1e-4
-    )  # the sampled rows (every fourth) hold large values, the rest small ones
-    pre[::4] += 10
-    n = 64 * 64 + 100
+    pre = torch.full((4 * selection.SAMPLE, 64), 0.1) + torch.arange(64) * 1e-4
+    pre[::4] += 10  # the sampled rows hold large values, the rest small ones
+    n = 64 * selection.SAMPLE + 100
     assert entries(CompiledOps().select_batch(pre, n)) >= set(entries(CompiledOps().select_above(pre, torch.ones(64))))
     assert len(entries(CompiledOps().select_batch(pre, n))) == n
+
+
+@pytest.mark.parametrize(("dtype", "outlier"), [(np.int32, 2**30), (np.int16, 2**15 - 1)])
+def test_the_nth_largest_is_found_among_many_values_of_one_bucket(dtype, outlier):
+    values = np.random.default_rng(0).integers(0, 20_000, 3000).astype(dtype)
+    values[7] = outlier  # buckets are as wide as it makes them
+    descending = np.sort(values)[::-1]
+    for n in (1, 2, 3, 70, 1500, 2999, 3000):
+        assert selection.nth_largest(values, n) == descending[n - 1], n
+
+
+def test_an_ordinary_batch_is_selected_in_one_pass_with_few_candidates(monkeypatch):
+    pre, n, passes = torch.randn(600, 800, generator=torch.Generator().manual_seed(6)), 600 * 8, []
+    above = selection.above
+    monkeypatch.setattr(selection, "above", lambda bits, floors: passes.append(above(bits, floors)) or passes[-1])
+    CompiledOps().select_batch(pre, n)
+    assert len(passes) == 1
+    assert n <= len(passes[0][1]) < 1.6 * n
 
 
 @pytest.mark.parametrize("ops", BACKENDS)
@@ -263,3 +305,189 @@ def test_auxk_revives_latents_that_point_away_from_the_data():
 def test_the_backend_follows_the_device():
     assert isinstance(choose_ops("cpu"), CompiledOps)
     assert isinstance(choose_ops("cuda"), PlainOps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("ends", [(), (9, 31, 50)])
+@pytest.mark.parametrize("d", [WIDTH - 1, WIDTH, WIDTH + 1, 3 * WIDTH, 3 * WIDTH + 5])
+def test_compiled_sums_are_those_of_torch_at_every_width(d, ends, dtype):
+    """The loops go over `WIDTH` columns at a time; the encoder's input is wider than the decoder's output."""
+    generator = torch.Generator().manual_seed(d)
+    x, target, W_dec, pre = (
+        torch.randn(*shape, generator=generator, dtype=dtype) for shape in ((30, d + 60), (30, d), (50, d), (30, 50))
+    )
+    W_dec /= W_dec.norm(dim=1, keepdim=True)
+    pre[4] = -1  # no latent is active
+    active, found = CompiledOps().select_topk(pre.float(), 8), []
+    active = active._replace(values=active.values.to(dtype))
+    real = active.values > 0
+    slopes = torch.randn(len(active.values), generator=generator, dtype=dtype) * real
+    for ops in (PlainOps(), CompiledOps()):
+        out = Gradients(pre.new_empty(50, d + 60), pre.new_empty(50), pre.new_empty(50, d), target.sum(0))
+        decoded = ops.decode(target, W_dec, active, 0.3, ends)
+        fired = ops.weight_gradients(x, decoded, active, slopes, out, ends)
+        squared = ops.project(out, W_dec)
+        found.append([decoded.grad, decoded.grad_values * real, decoded.squared, fired, *out.by_name().values()])
+        found[-1].append(torch.tensor(squared))
+    for mine, expected in zip(*found, strict=True):
+        torch.testing.assert_close(mine.double(), expected.double(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("ops", BACKENDS)
+def test_nested_prefixes_have_the_gradients_of_their_mean(ops):
+    """`scale / 2` times the mean over prefixes of the squared error, by autograd."""
+    ends, scale, state = (30, 70, D_SAE), 0.3, make_state(torch.float32)
+    target = make_data(torch.float32)
+    active = ops().select_above(target @ state.W_enc.T, torch.full((D_SAE,), 0.5))
+    rows = torch.repeat_interleave(torch.arange(N), active.starts.diff())
+    values, W_dec = active.values.clone().requires_grad_(), state.W_dec.clone()
+    dense = torch.zeros(N, D_SAE).index_put((rows, active.latents.long()), values)
+    errors = [dense[:, :end] @ W_dec[:end] - target for end in ends]
+    loss = scale / 2 * torch.stack([error.square().sum() for error in errors]).mean()
+    loss.backward()
+    found = ops().decode(target, state.W_dec, active, scale, ends)
+    torch.testing.assert_close(found.grad_values, values.grad, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.squared.sum(1), torch.stack([e.square().sum() for e in errors]).detach())
+
+
+def test_the_sparsity_penalty_has_its_full_weight_after_the_warm_up_and_no_more():
+    four: Any = SimpleNamespace(settings=SimpleNamespace(sparsity_warmup_steps=3))
+    at = [Stepper._warmth(four, SimpleNamespace(step=step)) for step in (0, 1, 3, 4, 50)]
+    assert at == [0.25, 0.5, 1.0, 1.0, 1.0]
+
+
+class BesideAnother(Ranks):
+    """The first of two ranks; the other holds the values `theirs`."""
+
+    theirs = torch.tensor([[7.0, 2.0], [0.0, 0.0]])
+
+    def gather(self, tensor):
+        return [tensor, self.theirs.to(tensor)]
+
+
+@pytest.mark.parametrize("ops", BACKENDS)
+def test_a_step_of_shared_latents_selects_over_all_ranks_and_one_alone_keeps_its_operations(ops):
+    pre = torch.tensor([[5.0, 3.0, 1.0], [4.0, 6.0, 0.5]])
+    step, own = StepSettings(variance=1.0, k_aux=4), ops()
+    shared = Stepper(step, RULES["topk"], own, Spread(latents=BesideAnother(0, 2)))
+    assert sorted(shared.ops.select_topk(pre, 2).values.tolist()) == [4, 5, 6], "of the first row, 7 is elsewhere"
+    assert Stepper(step, RULES["topk"], own).ops is own
+
+
+class InThreads(Ranks):
+    """A rank whose others are threads: they meet at `at`, with their tensors in `seen`."""
+
+    def __init__(self, rank, at, seen):
+        super().__init__(rank, len(seen))
+        vars(self).update(at=at, seen=seen)
+
+    def gather(self, tensor):
+        self.seen[self.rank] = tensor.clone()
+        self.at.wait()
+        found = list(self.seen)
+        self.at.wait()
+        return found
+
+    def add(self, *tensors):
+        for tensor in tensors:
+            tensor.copy_(torch.stack(self.gather(tensor)).sum(0))
+        return tensors[0]
+
+
+class OneAtATime(CompiledOps):
+    """For ranks in threads: not every layer of numba's threads serves two callers."""
+
+    lock = threading.Lock()
+
+    def select_topk(self, pre, k):
+        with self.lock:
+            return super().select_topk(pre, k)
+
+    def select_batch(self, pre, n):
+        with self.lock:
+            return super().select_batch(pre, n)
+
+
+def on_ranks(world, work):
+    """Return the results of `work(ranks)` on so many ranks; an exchange that only some of them reach is an error."""
+    at, seen = threading.Barrier(world, timeout=30), [None] * world
+    with ThreadPoolExecutor(world) as pool:
+        return list(pool.map(lambda rank: work(InThreads(rank, at, seen)), range(world)))
+
+
+@pytest.mark.parametrize("highest", [3, 2**11, 2**22 + 1, 2**40, 2**63 - 1])
+@pytest.mark.parametrize("shared", ["tokens", "latents"])
+def test_the_largest_of_all_ranks_are_those_of_a_sorted_list(highest, shared):
+    """Many or no equal keys, up to those of the highest bit; the order of keys is not that of the ranks."""
+    rng = np.random.default_rng(highest % 1000)
+    keys, order = torch.tensor(rng.integers(1, highest, 300, endpoint=True)), torch.tensor(rng.permutation(300))
+    keys[::7] = highest
+    ranked = sorted(range(300), key=lambda i: (-int(keys[i]), int(order[i])))
+    bits = highest.bit_length()
+    for n in (1, 2, 40, 44, 150, 299, 300, 500):
+        expected = [i in set(ranked[:n]) for i in range(300)]
+        assert Spread().largest(keys, order, n, bits=bits).tolist() == expected
+
+        def mine(ranks, n=n):
+            here = slice(*[(0, 100), (100, 100), (100, 300)][ranks.rank])  # the second has none
+            return Spread(**{shared: ranks}).largest(keys[here], order[here], n, bits=bits).tolist()
+
+        assert list(itertools.chain(*on_ranks(3, mine))) == expected, n
+
+
+@pytest.mark.parametrize(("dtype", "ties"), [(torch.float32, True), (torch.float32, False), (torch.float64, False)])
+@pytest.mark.parametrize("shared", ["tokens", "latents"])
+def test_ranks_in_threads_select_what_one_process_selects(dtype, ties, shared):
+    """torch selects float64, and any of its equal values."""
+    pre = torch.randn(6, 12, generator=torch.Generator().manual_seed(2), dtype=dtype)
+    pre = (pre * 2).round() if ties else pre
+    ops, axis, size = OneAtATime(), *((0, 2) if shared == "tokens" else (1, 4))
+    for k in (1, 3, 9):
+
+        def mine(ranks, k=k):
+            part = pre.narrow(axis, size * ranks.rank, size).contiguous()
+            own, there = SpreadOps(ops, Spread(**{shared: ranks})), [0, 0]
+            there[axis] = size * ranks.rank
+            found = own.select_batch(part, k * len(part)), own.select_topk(part, k)
+            return [{(r + there[0], i + there[1], v) for r, i, v in entries(each)} for each in found]
+
+        batch, rows = zip(*on_ranks(3, mine), strict=True)
+        assert set().union(*batch) == entries(ops.select_batch(pre, k * len(pre)))
+        assert set().union(*rows) == entries(ops.select_topk(pre, k))
+
+
+@pytest.mark.parametrize("k", [1, 3, 6, 12])
+def test_the_kth_largest_is_that_of_all_ranks_columns(k):
+    rows = torch.randn(5, 12, generator=torch.Generator().manual_seed(3)).round(decimals=1)
+    expected = rows.relu().topk(k, dim=1).values[:, -1:]
+    assert torch.equal(kth_largest(OneAtATime(), rows, k, Ranks()), expected)
+    parts = rows.split([4, 0, 8], dim=1)
+    found = on_ranks(3, lambda ranks: kth_largest(OneAtATime(), parts[ranks.rank].contiguous(), k, ranks))
+    assert all(torch.equal(each, expected) for each in found)
+
+
+STEPS = """
+import hashlib, torch
+from saes.kernels.state import TrainState
+from saes.kernels.step import Stepper, StepSettings, choose_ops
+from saes.kinds.registry import recipe_of
+from saes.training.config import MatryoshkaConfig, TopKConfig
+
+torch.set_num_threads(1)
+for config in (TopKConfig(d_sae=96, k=4), MatryoshkaConfig(d_sae=96, k=4)):
+    generator = torch.Generator().manual_seed(1)
+    state = TrainState.initial(torch.zeros(70), config.d_sae, generator=generator)
+    stepper = Stepper(StepSettings(variance=70.0, k_aux=8), recipe_of(config), choose_ops("cpu"))
+    for _ in range(5):
+        stepper.step(state, torch.randn(64, 70, generator=generator), 1e-2)
+    for weights in state.parameters().values():
+        print(hashlib.sha256(weights.numpy().tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_compiles_rounds_as_one_that_loads_its_code(tmp_path):
+    command, environment = [sys.executable, "-c", STEPS], {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    printed = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(2)]
+    assert any(tmp_path.rglob("*.nbc")), "the first one compiled"
+    assert printed[0].stdout == printed[1].stdout != ""

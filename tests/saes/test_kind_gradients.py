@@ -11,8 +11,8 @@ from saes.kernels.compiled import CompiledOps
 from saes.kernels.plain import PlainOps
 from saes.kernels.state import Gradients, TrainState
 from saes.kernels.step import EVERY, Stepper, StepSettings, block_norms, project_blocks
-from saes.kinds.batchtopk import prefix_ends
 from saes.kinds.registry import recipe_of
+from saes.kinds.topk import prefix_ends
 from saes.training.config import (
     CrosscoderConfig,
     GatedConfig,

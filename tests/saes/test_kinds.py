@@ -10,14 +10,13 @@ from interp.errors import ConfigError
 from interp.recording.store import Stats
 from saes.kernels.state import TrainState
 from saes.kinds.base import SAEMetadata, TopK, Weights
-from saes.kinds.batchtopk import estimate_threshold
 from saes.kinds.crosscoder import CrosscoderSAE
 from saes.kinds.gated import GatedSAE
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.recipe import Trained
 from saes.kinds.registry import recipe_of
 from saes.kinds.relu import ReLUSAE
-from saes.kinds.topk import TopKSAE
+from saes.kinds.topk import TopKSAE, estimate_threshold
 from saes.kinds.transcoder import Transcoder
 from saes.training.config import BatchTopKConfig, TopKConfig
 from saes.training.data import fold, input_scale, same_scale

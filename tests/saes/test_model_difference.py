@@ -18,13 +18,7 @@ CONFIG = CrosscoderConfig(d_sae=48, k=3)
 """with room to spare: of exactly as many latents as features one may serve two"""
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def directions(seed: int) -> torch.Tensor:

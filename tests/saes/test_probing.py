@@ -41,13 +41,7 @@ from saes.kinds.relu import ReLUSAE
 
 SMALL = ProbingConfig(n_train=1500, n_test=1500, seeds=(0, 1))
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +283,7 @@ def test_token_labels_of_several_values_are_asked_one_against_the_others(tmp_pat
     [
         ("a.txt", "x", ConfigError, ".csv, .jsonl and .parquet"),
         ("a.csv", None, MissingError, "no file"),
-        ("a.parquet", "not a table", CorruptError, "cannot be read"),
+        ("a.parquet", "not a table", CorruptError, "cannot read"),
         ("a.csv", "document,value\ndoc0,1\n", ConfigError, "needs the columns"),
         ("a.csv", "document,label\nelsewhere,1\n", ConfigError, "names no document"),
         ("a.csv", "document,label\ndoc0,1\ndoc1,1\n", ConfigError, "1 values"),
@@ -301,6 +295,15 @@ def test_a_file_that_is_no_table_of_labels_is_refused(tmp_path, name, text, erro
         (tmp_path / name).write_text(text)
     with pytest.raises(error, match=expected):
         file_tasks(tmp_path / name, recording, VOCABULARY)
+
+
+def test_a_damaged_table_of_labels_is_named(tmp_path, damage_file):
+    recording = written(tmp_path / "recording", one_hot=False, n=400)
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"document": [f"doc{n}" for n in range(300)], "label": [n % 2 for n in range(300)]}), path)
+    damage_file(path)
+    with pytest.raises(CorruptError, match=r"cannot read .*a\.parquet: .*copy the file again"):
+        file_tasks(path, recording, VOCABULARY)
 
 
 def test_what_cannot_be_asked_is_said_or_refused(tmp_path, planted):

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from planted import write_recording
 
 from interp.artifacts import partial_path, read_manifest, verify
-from interp.errors import ConfigError, MismatchError, UsageError
+from interp.errors import ConfigError, CorruptError, MismatchError, UsageError
 from interp.geometry.words import Concept, WordActivations
 from interp.models.adapter import run_with_cache, token_strings, weight_hash
 from interp.models.small import SmallConfig, build_small
@@ -359,6 +360,14 @@ def test_lists_of_words_are_set_apart_by_their_own_direction_only():
         "one": False, "two": False, "three": True, "four": False
     }  # fmt: skip
     assert lists_apart(site, 50, lists).set_apart == []
+
+
+@pytest.mark.parametrize("table", ["features", "examples"])
+def test_damaged_tables_are_named(features, table, damage_file, tmp_path):
+    copy = Path(shutil.copytree(features, tmp_path / "features"))
+    damage_file(copy / f"{table}.parquet")
+    with pytest.raises(CorruptError, match=rf"cannot read .*{table}\.parquet"):
+        read_case(copy, CAUSE, QUICK)
 
 
 def test_wrong_requests_say_what_to_do(model, features):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -32,13 +33,7 @@ CLOSE = 1e-10
 TWO = [Ranks(0, 2), Ranks(1, 2)]
 TRAIN = TrainConfig(tokens=10_240, batch_size=256, checkpoint_every=10, log_every=4)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make_inputs(folder: Path) -> None:
@@ -362,6 +357,53 @@ def test_a_rank_that_hangs_ends_the_others_when_their_time_is_up():
     ran = torchrun("hang", 3)
     assert ran.returncode != 0
     assert "LostRankError: rank 0 of 2 lost another rank (Timed out" in ran.stderr
+
+
+def two_nodes(*arguments: object, restarts: int = 0) -> list[tuple[int, str]]:
+    """Start one rank on each of two machines, both this one; return exit codes and what was said."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test"]
+    command += ["--max-restarts", str(restarts), "--local-addr", "127.0.0.1", worker.__file__, *map(str, arguments)]
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    quiet["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # docs/howto/many-gpus.md
+    started = [
+        subprocess.Popen(command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = [node.communicate(timeout=500)[0] for node in started]
+    return [(node.returncode, text) for node, text in zip(started, said, strict=True)]
+
+
+@pytest.mark.slow
+def test_two_machines_train_and_record_what_one_does(done, recorded):
+    trained = two_nodes("train", done, "never", 0, 0, "--name", "nodes")
+    assert [code for code, _ in trained] == [0, 0], trained
+    assert weights_apart(done / "saes" / "nodes", done / "saes" / "two") == 0
+    made = two_nodes("record", done, "never", 0, 0, "nodes")
+    assert [code for code, _ in made] == [0, 0], made
+    assert manifest_of_text(done, "nodes").files == recorded.files
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_machine_that_is_lost_comes_back_by_an_elastic_restart(done, lost):
+    """`torchrun` starts both again; they go on from the step before the loss, to the same weights."""
+    ended = two_nodes("train", done, "killed", lost, 13, "--name", f"back-{lost}", restarts=3)
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert any("lost another rank" in text for _, text in ended)
+    assert weights_apart(done / "saes" / f"back-{lost}", done / "saes" / "two") == 0
+
+
+@pytest.mark.slow
+def test_a_machine_that_stays_away_ends_the_other_and_both_resume(done):
+    ended = two_nodes("train", done, "killed", 1, 13, "--name", "away")
+    assert all(code != 0 for code, _ in ended)
+    assert step_of(partial_path(done / "saes" / "away")) == 13
+    assert [code for code, _ in two_nodes("train", done, "never", 0, 0, "--name", "away")] == [0, 0]
+    assert weights_apart(done / "saes" / "away", done / "saes" / "two") == 0
 
 
 def checkpoint(step: int) -> Checkpoint:

@@ -27,13 +27,7 @@ HARD = SyntheticConfig(n_features=96, d=32, correlation=0.3)
 SEEDS = (0, 1, 2)
 KINDS = ("topk", "batchtopk", "matryoshka")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def orthogonal() -> SyntheticData:

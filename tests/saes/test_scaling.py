@@ -53,7 +53,7 @@ def test_planted_exponents_lie_inside_their_intervals():
     for k in SMALL[1]:
         inside = [f.exponents[k].contains(POWER.exponent(k)) for f in found]
         assert sum(inside) >= 17, (k, sum(inside))
-        assert not any(f.exponents[k].contains(0) for f in found) or sum(inside) == 20
+        assert sum(f.exponents[k].contains(0) for f in found) <= 1, "far from 0"
 
 
 def test_shuffled_losses_have_no_exponent():

@@ -5,16 +5,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 
 from make_search import HOSTILE, N_FEATURES, N_TOKENS, TEXTS, build, index, planted_text
 
-from interp.errors import ConfigError, UnknownNameError
+from interp.artifacts import Draft, write_table
+from interp.errors import ConfigError, CorruptError, UnknownNameError
 from interp.workspace import Workspace
 from saes import search_features
-from saes.features import token_index
+from saes.features import search, token_index
+from saes.features.examples_index import _whole_features
+from saes.features.schema import examples_schema, features_schema
 from saes.features.search import rank_active
 from saes.features.token_index import TABLES, Units, index_schema, query_words, spell
 
@@ -107,6 +111,17 @@ def test_only_the_strongest_firings_of_a_token_are_indexed(tmp_path, monkeypatch
     assert sum(row["n"] for row in rows if row["feature"] == 0) < (acts[:, 0] > 0).sum() * 2
     whole = Workspace(tmp_path).query("select * from t", t=tmp_path / "index" / "features.parquet").to_pylist()
     assert [row["n_fired"] for row in whole] == (acts > 0).sum(0).tolist()  # totals count all of them
+
+
+@pytest.mark.parametrize("features", ["planted", "older"])
+def test_several_words_find_the_feature_of_all_of_them(workspace, features, monkeypatch):
+    monkeypatch.setattr(search, "FREQUENT", 0.05)
+    first, second, *_ = search_features(workspace, "February March day", features=features).hits
+    assert (first.feature, second.feature) == (0, 1), "on two of the words, and on one, the third, more strongly"
+    assert first.score is not None
+    assert 0.5 < first.score < 1
+    assert first.null is not None
+    assert first.null < 0.5 * first.score
 
 
 @pytest.mark.parametrize("features", ["planted", "older"])
@@ -234,6 +249,80 @@ def test_words_of_a_query_have_readings():
     assert query_words(", .") == [(",",), (".",)]
 
 
+def test_examples_that_are_cut_short_are_named(tmp_path):
+    path = tmp_path / "examples.parquet"
+    rows = {
+        "feature": [0, 0, 1],
+        "row": [1, 2, 3],
+        "peak": [0, 0, 0],
+        "tokens": [["a"]] * 3,
+        "activations": [[1.0]] * 3,
+    }
+    write_table(path, pa.table(rows))
+    assert [table.num_rows for table in _whole_features(path, 2)] == [2, 1]
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(CorruptError, match=r"cannot read .*examples\.parquet"):
+        list(_whole_features(path, 2))
+
+
 def test_search_loads_no_torch():
     code = "import sys, saes.features.search; sys.exit('torch' in sys.modules or 'numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_labels_are_found_by_their_other_readings_with_their_scores(tmp_path):
+    workspace = Workspace(tmp_path, create=True)
+    draft = Draft.open(
+        workspace.path("features", "f"), kind="features", config={"hook_point": "h", "model": "m"}, seed=0
+    )
+    read = {"label_null": 0.52, "label_null_high": 0.6, "label_heldout": 40}
+    others = {
+        "other_labels": ["calendar month", "noun"],
+        "other_sources": ["word classes"] * 2,
+        "other_scores": [0.9] * 2,
+    }
+    labels = [
+        {"label": '" May"', "label_score": 0.8, **read, **others},
+        {"label": "calendar month", "label_score": 0.95, **read},
+        {"label": "a month?"},  # not judged
+    ]
+    same = {"n_fired": 9, "density": 0.01, "max_activation": 1.0}
+    rows = [{"feature": i, **same, **label} for i, label in enumerate(labels)]
+    write_table(draft.path / "features.parquet", pa.Table.from_pylist(rows, schema=features_schema()))
+    write_table(draft.path / "examples.parquet", pa.Table.from_pylist([], schema=examples_schema()))
+    draft.finish(summary={"n_features": 3, "n_tokens": 1000}, parents={})
+
+    found = search_features(workspace, "month").hits
+    assert [(hit.feature, hit.other) for hit in found] == [(1, ""), (0, "calendar month"), (2, "")]
+    assert [hit.score for hit in found] == [pytest.approx(0.95), pytest.approx(0.9), None]
+    assert [hit.null for hit in found] == [pytest.approx(0.52), None, None]  # another reading's null is not stored
+    assert [hit.feature for hit in search_features(workspace, "months").hits] == [1, 0, 2], "a plural, too"
+    assert search_features(workspace, "onth").hits == (), "words, not parts of words"
+    assert [hit.feature for hit in search_features(workspace, "month", min_score=0.9).hits] == [1]
+
+
+def test_layers_of_a_set_are_searched_when_it_is_named(tmp_path):
+    workspace = Workspace(tmp_path, create=True)
+
+    def describe(name: str, dictionary: str) -> None:
+        config = {"dictionary": dictionary, "hook_point": "h", "model": "m"}
+        draft = Draft.open(workspace.path("features", name), kind="features", config=config, seed=0)
+        row = {"feature": 0, "n_fired": 9, "density": 0.01, "max_activation": 1.0, "label": "a month"}
+        write_table(draft.path / "features.parquet", pa.Table.from_pylist([row], schema=features_schema()))
+        write_table(draft.path / "examples.parquet", pa.Table.from_pylist([], schema=examples_schema()))
+        draft.finish(summary={"n_features": 1, "n_tokens": 1000}, parents={})
+
+    for layer in (0, 1):
+        describe(f"part-{layer}", f"transcoders:set:{layer}")
+    assert {hit.features for hit in search_features(workspace, "month").hits} == {"part-0", "part-1"}, "nothing else"
+    describe("own", "sae:own")
+    found = search_features(workspace, "month")
+    assert [hit.features for hit in found.hits] == ["own"]
+    assert found.sets_left_out == ("set",)
+    assert "layers of set only when named" in found.headline()
+    named = search_features(workspace, "month", features="set")
+    assert {hit.features for hit in named.hits} == {"part-0", "part-1"}
+    assert named.sets_left_out == ()
+    assert [hit.features for hit in search_features(workspace, "month", features="part-1").hits] == ["part-1"]
+    with pytest.raises(UnknownNameError, match="own"):
+        search_features(workspace, "month", features="owm")

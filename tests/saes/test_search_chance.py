@@ -54,7 +54,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     draft = Draft.open(workspace.path("features", "p"), kind="features", config=config, seed=0)
     rows = [
         {"feature": i, "density": float((acts[:, i] > 0).mean()), "n_fired": int((acts[:, i] > 0).sum()), "label": "",
-         "max_activation": 1.0, "neighbours": [], "neighbour_cosines": []}
+         "max_activation": 1.0, "mean_activation": 1.0, "neighbours": [], "neighbour_cosines": []}
         for i in range(N_FEATURES)
     ]  # fmt: skip
     write_table(draft.path / "features.parquet", pa.Table.from_pylist(rows, schema=features_schema()))

@@ -39,13 +39,7 @@ KINDS = {
     "across, batchtopk": (CrossLayerConfig(d_sae=D_SAE, k=K, selection="batchtopk"), True),
 }
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def live(model, documents, folder: Path, n: int = 3000) -> LiveRecording:

@@ -17,13 +17,7 @@ from saes.evaluation.toy_recovery import CONTEXT, HOOK_POINT, TRUTH, read_synthe
 
 TREES = SyntheticConfig(n_trees=4, branching=3, depth=2, correlation=0.6, rank=2)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def draw(config: SyntheticConfig, n: int = 20_000, seed: int = 0):

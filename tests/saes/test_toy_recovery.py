@@ -20,13 +20,7 @@ from saes.kinds.topk import TopKSAE
 PAIRS = [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.2], [0.0, -1.2], [0.1, 0.0]]
 """two antipodal pairs, and a feature that the toy dropped"""
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def handmade(rows: list[list[float]], density: float) -> Toys:

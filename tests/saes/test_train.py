@@ -45,13 +45,7 @@ def planted_recording(folder: Path, seed: int = 0, n: int = 24_000) -> Recording
     return write_recording(folder, x, torch.ones(n), document, context_length=context, shard_contexts=100)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Bits are promised for a fixed number of threads, and small products are quickest on one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

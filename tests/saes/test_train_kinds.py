@@ -32,13 +32,7 @@ D, N_FEATURES, K = 32, 48, 3
 OUT = "blocks.1.hook_mlp_out"
 SIZES = {"d_sae": N_FEATURES}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def directions(seed: int) -> torch.Tensor:

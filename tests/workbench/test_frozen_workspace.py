@@ -183,7 +183,8 @@ def test_every_artefact_opens_and_holds_what_was_found_then(there: Workspace) ->
         assert found == then, there.key(manifest)
 
 
-def test_dictionaries_reconstruct_to_the_bit_as_they_did(there: Workspace) -> None:
+def test_dictionaries_reconstruct_as_they_did_up_to_rounding(there: Workspace) -> None:
+    """Processors round products otherwise: 1e-7 where a live recording runs the model again."""
     checked = 0
     for manifest in there.artifacts("sae"):
         if "heldout" not in manifest.summary:
@@ -197,7 +198,7 @@ def test_dictionaries_reconstruct_to_the_bit_as_they_did(there: Workspace) -> No
             heldout_fraction=config["heldout_fraction"],
             seed=manifest.seed or 0,
         )
-        assert scores.fvu == pytest.approx(manifest.summary["heldout"]["fvu"], rel=1e-9), manifest.name
+        assert scores.fvu == pytest.approx(manifest.summary["heldout"]["fvu"], rel=1e-6), manifest.name
         checked += 1
     assert checked > 15
 

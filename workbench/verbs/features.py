@@ -1,7 +1,6 @@
-"""Features of a dictionary: described, attributed to, steered with.
+"""Features of a dictionary: described, searched, steered with, proved.
 
 - `workbench features DICTIONARY`: statistics, examples, effects and labels of every feature.
-- `workbench attribute SAE --prompt TEXT`: effects of features on one prediction.
 - `workbench search TEXT`: features that fire on a word or a text.
 - `workbench prove FEATURES --feature N`: effects of a feature, compared with random directions and other features.
 - `workbench steer SAE --feature N --amount X --prompt TEXT`: continuations with and without a feature changed.
@@ -14,11 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from interp.errors import ConfigError, PromptError
-from saes.circuits.config import AttributionConfig
+from interp.errors import ConfigError
 from saes.features.proof import ProofConfig
 from workbench.terminal import (
-    Derived,
     InWorkspace,
     RunsModel,
     Seeded,
@@ -34,8 +31,8 @@ from workbench.terminal import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from saes.circuits.attribution import FeatureAttribution
-    from saes.circuits.sites import Prompts
+    from interp.artifacts import Manifest
+    from interp.workspace import Workspace
     from saes.kinds.base import SAE
 
 
@@ -58,10 +55,21 @@ class Features(Writes, Seeded, Threaded, RunsModel):
     """Recording whose activations are encoded. Default: the one that the SAE was trained on."""
     window: int = 16
     """Tokens of context on each side of an example's peak."""
+    examples: int = 12
+    """Examples of the strongest firings of each feature."""
+    samples: int = 5
+    """Examples from each quarter of a feature's activations."""
     index: bool = True
     """Index the text, so that features are found by the words on which they fire."""
+    index_units: int = 512
+    """Words kept in the index for each feature: those that hold most of its activation."""
     allow_other_weights: bool = False
     """Apply an SAE to a model whose weights differ from those it was trained on."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("window", 0), ("examples", 1), ("samples", 0), ("index_units", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     def run(self) -> None:
         from saes.features.build import build_features
@@ -86,12 +94,9 @@ class Features(Writes, Seeded, Threaded, RunsModel):
                 model,
                 folder,
                 dictionary_name=chosen.full_name,
-                window=self.window,
-                index=self.index,
-                seed=self.seed,
-                overwrite=self.overwrite,
                 parents=chosen.parents,
                 progress=progress,
+                **self._settings(),
             )
         found = manifest.summary
         wrote(
@@ -99,6 +104,7 @@ class Features(Writes, Seeded, Threaded, RunsModel):
             f"{found['n_features']:,} features over {found['n_tokens']:,} tokens: "
             f"{found['n_dead']:,} never fire, {found['n_dense']:,} fire on more than a tenth of all tokens",
         )
+        say(labels_in_words(workspace, manifest))
 
     def _run_set(self, name: str) -> None:
         from saes.features.build import Described, build_together
@@ -126,10 +132,8 @@ class Features(Writes, Seeded, Threaded, RunsModel):
         ]
         for each in wanted:
             self.check_free(each.folder)
-        how: dict[str, Any] = {"window": self.window, "index": self.index, "seed": self.seed}
-        how |= {"overwrite": self.overwrite}
         with bar(f"features of {len(wanted)} layers", "tokens") as progress:
-            made = build_together(wanted, opened, model, relations=False, progress=progress, **how)
+            made = build_together(wanted, opened, model, relations=False, progress=progress, **self._settings())
         n, dead = (sum(each.summary[key] for each in made) for key in ("n_features", "n_dead"))
         wrote(
             wanted[0].folder.parent,
@@ -137,130 +141,31 @@ class Features(Writes, Seeded, Threaded, RunsModel):
             f"{dead:,} never fire",
         )
 
-
-@dataclass(frozen=True, kw_only=True)
-class Attribute(AttributionConfig, InWorkspace, Threaded, RunsModel):
-    """Attribute a prediction to the features of one or more SAEs.
-
-    Example: workbench attribute demo --prompt "The capital of France is" --target " Paris"
-
-    An attribution above 0 raises the prediction. Attributions of the features and of the reconstruction error add up,
-    but for a remainder, to what the prediction loses when all of them are ablated at the SAE's hook point (with
-    --corrupt: replaced by those of another prompt). The number in brackets is the measured effect of ablating that
-    feature alone. It can be far smaller than the attribution, because other features compensate; --method gradient
-    ranks by an estimate of it.
-    """
-
-    saes: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
-    """Names of SAEs or transcoders in the workspace, all of one model."""
-    prompt: str
-    """The text before the prediction."""
-    target: str | None = None
-    """Predicted token, with its leading space. Default: the model's most likely one."""
-    wrong: str | None = None
-    """Explain the difference of two logits, target minus this, instead of a log-probability."""
-    corrupt: str | None = None
-    """Corrupted prompt with as many tokens, as the baseline. Default: all features and the error ablated."""
-    chat: bool = False
-    """Put the prompts into the model's chat template, as the message of a user."""
-    steps: int = 16
-    """Gradients for ig."""
-    first: Derived[int] = 0
-    batch_size: Derived[int] = 8
-    top: int = 15
-    """Features to show for each SAE."""
-    include_bos: bool = False
-    """Attribute to features at the BOS position too. SAEs do not see it in training."""
-    model: str | None = None
-    """Model to run. Default: the one that the SAE belongs to."""
-    allow_other_weights: bool = False
-    """Apply an SAE to a model whose weights differ from those it was trained on."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.top < 1:
-            raise ConfigError(f"top must be at least 1, got {self.top}")
-
-    def run(self) -> None:
-        from saes.circuits.attribution import attribute, exact_effects
-        from workbench.opening import feature_table, open_saes, unseen_positions
-
-        workspace = self.open_workspace()
-        self.use_threads()
-        model, saes = open_saes(
-            workspace,
-            self.saes,
-            model=self.model,
-            allow_other_weights=self.allow_other_weights,
-            device=self.use_device(),
-        )
-        prompts = self._prompts(model)
-        first = unseen_positions(model, include_bos=self.include_bos)
-        config = settings_of(self, AttributionConfig, first=first)
-        found = attribute(model, saes, prompts, config)
-        names = {id(sae): name for sae, name in zip(saes, self.saes, strict=True)}
-        for each in found:
-            name = names[id(each.site.sae)]
-            labels = {feature: row["label"] for feature, row in feature_table(workspace, name).items()}
-            features = [feature for feature, _ in each.top(self.top)]
-            alone = exact_effects(model, each.site.sae, prompts, features, config).tolist()
-            measured = dict(zip(features, alone, strict=True))
-            say("\n".join(describe_attribution(each, name, token_texts(model, prompts), labels, measured)))
-
-    def _prompts(self, model: Any) -> "Prompts":
-        """Return the prompt with its answer, and print both before the long work."""
-        from interp.models.adapter import token_text
-        from interp.models.generation import prompt_tokens
-        from saes.circuits.sites import Prompts
-        from saes.features.intervene import next_token_logits
-
-        target = self.target
-        if target is None:
-            best = int(next_token_logits(model, prompt_tokens(model, self.prompt, chat=self.chat)).argmax())
-            target = token_text(model, best)
-        try:
-            prompts = Prompts.of_text(model, self.prompt, target, self.wrong, corrupt=self.corrupt, chat=self.chat)
-        except PromptError as error:
-            if self.target is None:
-                raise PromptError(f"the most likely token cannot be typed ({error}); name one with --target") from error
-            raise
-        against = "" if self.wrong is None else f" against {self.wrong!r}"
-        say(f"{prompts.metric.name} of {target!r}{against} after {self.prompt!r}")
-        return prompts
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings of `saes.features.build.build_together`."""
+        return {
+            "window": self.window,
+            "n_top": self.examples,
+            "n_per_quantile": self.samples,
+            "index": self.index,
+            "index_units": self.index_units,
+            "seed": self.seed,
+            "overwrite": self.overwrite,
+        }
 
 
-def token_texts(model: Any, prompts: "Prompts") -> list[str]:
-    """Return the tokens of the first prompt as text."""
-    from interp.models.adapter import token_strings
-
-    return token_strings(model, prompts.tokens[0])
-
-
-def describe_attribution(
-    found: "FeatureAttribution", name: str, tokens: list[str], labels: dict[int, str], alone: dict[int, float]
-) -> list[str]:
-    """Return a heading, a line per feature in `alone` (its measured effect when ablated), and the terms of the sum."""
-    settings = found.settings
-    head = f"{name} at {found.site.writes}: {float(found.metric.mean()):+.3f}, with {settings['baseline']} "
-    lines = ["", head + f"{float(found.baseline.mean()):+.3f}; to explain: {found.total:+.3f}"]
-    shown = found.top(len(alone))
-    for feature, effect in shown:
-        mine = found.feature == feature
-        position = int(found.position[mine][found.effect[mine].abs().argmax()])
-        where = f"at {tokens[position]!r}" if position < len(tokens) else f"at position {position}"
-        line = f"  {effect:+8.3f}  (alone {alone[feature]:+7.3f})  feature {feature:<6}  {where:<18} "
-        lines.append((line + labels.get(feature, "")).rstrip())
-    rest = found.explained - sum(effect for _, effect in shown)
-    n_rest = int((found.by_feature != 0).sum()) - len(shown)
-    lines += [
-        f"  {rest:+8.3f}  the other {n_rest} active features",
-        f"  {found.error_effect:+8.3f}  reconstruction error of the SAE",
-        f"  {found.gap:+8.3f}  remainder: the error of the gradient estimate",
-    ]
-    bypass = found.total - found.explained - found.error_effect - found.gap
-    if abs(bypass) > 5e-4:
-        lines.insert(-1, f"  {bypass:+8.3f}  paths past the features (skip connection, scale of a token)")
-    return lines
+def labels_in_words(workspace: "Workspace", features: "Manifest") -> str:
+    """Return how many features have a label that was confirmed on held-out text, with its mean score, by source."""
+    sql = """select label_source as source, count(*) as n, avg(label_score) as score, avg(label_null) as "null"
+             from f where label_score is not null group by all order by n desc"""
+    path = workspace.table_path("features", features.name, "features")
+    rows = workspace.query(sql, f=path).to_pylist()
+    parts = [f"{row['n']:,} from {row['source']} ({row['score']:.2f}, null {row['null']:.2f})" for row in rows]
+    n, n_features = sum(row["n"] for row in rows), features.summary["n_features"]
+    return (
+        f"labels: {n:,} of {n_features:,} features have one that scores above other features' labels on held-out text; "
+        f"mean balanced accuracy: {', '.join(parts) or 'none'}"
+    )
 
 
 SHOWN = 5
@@ -391,7 +296,7 @@ def next_tokens(model: Any, tokens: "Tensor", hooks: list[tuple[str, Any]]) -> l
 class Prove(ProofConfig, Writes, Seeded, Threaded, RunsModel):
     """Prove a feature: ablate and steer it, against random directions and other features.
 
-    Example: workbench prove demo --feature 1669
+    Example: workbench prove demo --feature 540
 
     Takes about 1.5 minutes of one core for a model of 135M parameters; stopped, it resumes. Three tests: ablating the
     feature raises the loss after its peaks; steering along it raises tokens of held-out examples; its direction
@@ -456,11 +361,12 @@ class Search(InWorkspace):
 
     Of a vector: workbench search --vector direction.npy
 
-    The score is F1 of two fractions: the part of the feature's activation that falls on these words, and the part of
-    these words on which it fires. The null is a feature that fires as often on random tokens; p is the probability of
-    as many firings by chance, corrected for all features searched (Holm). Adjacent words are searched as a phrase, in
-    their order, too. Labels and your own names that contain the text are found as well. `like demo:12` finds features
-    of similar direction. The page Search of the dashboard shows the same, with examples.
+    Of one word, the score is F1 of two fractions: the part of the feature's activation that falls on it, and the part
+    of its tokens on which it fires. Of several words it is high where the feature fires strongly on each of them: name
+    some months to find the feature of months. The null is a feature that fires as often on random tokens; p is the
+    probability of as many firings by chance, corrected for all features searched (Holm). Adjacent words are searched as
+    a phrase, in their order, too. Labels and your own names that contain the text are found as well. `like demo:12`
+    finds features of similar direction. The page Search of the dashboard shows the same, with examples.
     """
 
     text: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="TEXT")] = None
@@ -468,7 +374,8 @@ class Search(InWorkspace):
     vector: Path | None = None
     """Instead of a text: a .npy file with a vector as wide as the decoder directions, to find similar ones."""
     features: str | None = None
-    """Name of a features artefact in the workspace. Default: all."""
+    """Name of a features artefact in the workspace, or of a set of transcoders: all its layers. Default: all but the
+    layers of sets."""
     hook_point: str | None = None
     """Features of this hook point only."""
     max_density: float = 1.0

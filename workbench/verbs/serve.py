@@ -12,12 +12,15 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from interp.errors import ConfigError, MissingError, WorkbenchError
 from workbench.terminal import InWorkspace, Threaded, say
+
+if TYPE_CHECKING:
+    from interp.remote import Mirror
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,7 @@ class Serve(Threaded):
     """
 
     folder: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="WORKSPACE")] = None
-    """The workspace. Default: ./workspace."""
+    """The workspace, a folder or s3://BUCKET/PREFIX. Default: ./workspace."""
     workspace: Path = Path("workspace")
     """The same, as an option like that of other verbs."""
     host: str = "127.0.0.1"
@@ -96,7 +99,7 @@ class Mcp(InWorkspace, Threaded):
         workspace = self.open_workspace()
         self.use_threads()
         live = LiveModel(workspace)
-        print(f"{workspace.root} is offered to the agent that started this command (Ctrl-C stops)", file=sys.stderr)
+        print(f"{workspace.address} is offered to the agent that started this command (Ctrl-C stops)", file=sys.stderr)
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(_converse(workspace, live))
 
@@ -149,11 +152,19 @@ class Verify(InWorkspace):
     """Check every file of a workspace against its checksum.
 
     Exit code 1 when damage is found, with the file named. An imported dictionary must also give the reconstructions
-    that are stored with it.
+    that are stored with it. In object storage the objects are read, whatever the cache holds.
     """
 
     names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
     """Artefacts to check, as NAME or FOLDER/NAME (recordings/demo). Default: all."""
+    clean: bool = False
+    """Remove from object storage what interrupted uploads and replaced artefacts left there."""
+    hours: float = 24.0
+    """Age from which --clean removes it. An upload in progress is younger, as is one that somebody still reads."""
+
+    def __post_init__(self) -> None:
+        if not self.hours >= 0:
+            raise ConfigError(f"--hours is a number of hours from 0, got {self.hours}")
 
     def run(self) -> int:
         from interp.artifacts import verify
@@ -161,23 +172,34 @@ class Verify(InWorkspace):
 
         workspace = self.open_workspace()
         broken = {each.key: each.problem for each in workspace.broken()}
-        whole = {workspace.key(manifest): manifest for manifest in workspace.artifacts()}
-        known = [*broken, *whole]
+        known = [*broken, *map(workspace.key, workspace.artifacts())]
         for name in self.names:
             if not any(_matches(key, name) for key in known):
                 raise UnknownNameError("artefact", name, known)
         chosen = [key for key in known if not self.names or any(_matches(key, name) for name in self.names)]
         damaged = 0
         for key in sorted(chosen):
-            problems = [broken[key]] if key in broken else verify(workspace.root / key)
-            if not problems and (workspace.root / key / PROBE).exists():
-                problems = _recheck(workspace.root / key)
+            folder = workspace.folder(key)
+            problems = [broken[key]] if key in broken else verify(folder)
+            if not problems and (folder / PROBE).exists():
+                problems = _recheck(folder)
             damaged += bool(problems)
             say(f"{'DAMAGED' if problems else 'ok':<8} {key}")
             for problem in problems:
                 say(f"         {problem}")
         say(f"{len(chosen)} artefacts checked, {damaged} damaged")
+        if workspace.remote:
+            self._clean(workspace.remote)
         return 1 if damaged else 0
+
+    def _clean(self, remote: "Mirror") -> None:
+        found = remote.store.abandoned(self.hours)
+        for place in sorted(found) if self.clean else ():
+            remote.store.remove(found[place])
+            say(f"removed  {place}")
+        if found and not self.clean:
+            age = f"older than {self.hours:g} hours"
+            say(f"{len(found)} uploads {age} belong to no artefact; `workbench verify --clean` removes them")
 
 
 def _recheck(folder: Path) -> list[str]:

@@ -1,16 +1,37 @@
-"""`workbench trace MODEL`: the attribution graph of one prompt, its scores beside their nulls."""
+"""Attribution of a prediction.
+
+- `workbench trace MODEL --prompt TEXT`: the attribution graph of one prompt, its scores beside their nulls.
+- `workbench attribute SAE --prompt TEXT`: effects of features on one prediction.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from interp.errors import ConfigError
+import tyro
+
+from interp.errors import ConfigError, PromptError
 from interp.tracing.config import TraceConfig
-from workbench.terminal import ModelArgument, RunsModel, Threaded, Writes, bar, say, settings_of, slug, wrote
+from saes.circuits.config import AttributionConfig
+from workbench.terminal import (
+    Derived,
+    InWorkspace,
+    ModelArgument,
+    RunsModel,
+    Threaded,
+    Writes,
+    bar,
+    say,
+    settings_of,
+    slug,
+    wrote,
+)
 
 if TYPE_CHECKING:
     from interp.tracing.graph import AttributionGraph
     from interp.workspace import Workspace
+    from saes.circuits.attribution import FeatureAttribution
+    from saes.circuits.sites import Prompts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,4 +161,129 @@ def describe(graph: "AttributionGraph", n: int = 8) -> list[str]:
         first = next(iter(graph.edges_from(row["node"])), None)
         leads = f" -> {first['node']} {first['weight']:+.3g}" if first else ""
         lines.append(f"{row['node']} at {token!r} {row['label']}: influence {row['influence']:.3f}{leads}")
+    return lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribute(AttributionConfig, InWorkspace, Threaded, RunsModel):
+    """Attribute a prediction to the features of one or more SAEs.
+
+    Example: workbench attribute demo --prompt "The capital of France is" --target " Paris"
+
+    An attribution above 0 raises the prediction. Attributions of the features and of the reconstruction error add up,
+    but for a remainder, to what the prediction loses when all of them are ablated at the SAE's hook point (with
+    --corrupt: replaced by those of another prompt). The number in brackets is the measured effect of ablating that
+    feature alone. It can be far smaller than the attribution, because other features compensate; --method gradient
+    ranks by an estimate of it.
+    """
+
+    saes: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
+    """Names of SAEs or transcoders in the workspace, all of one model."""
+    prompt: str
+    """The text before the prediction."""
+    target: str | None = None
+    """Predicted token, with its leading space. Default: the model's most likely one."""
+    wrong: str | None = None
+    """Explain the difference of two logits, target minus this, instead of a log-probability."""
+    corrupt: str | None = None
+    """Corrupted prompt with as many tokens, as the baseline. Default: all features and the error ablated."""
+    chat: bool = False
+    """Put the prompts into the model's chat template, as the message of a user."""
+    steps: int = 16
+    """Gradients for ig."""
+    first: Derived[int] = 0
+    batch_size: Derived[int] = 8
+    top: int = 15
+    """Features to show for each SAE."""
+    include_bos: bool = False
+    """Attribute to features at the BOS position too. SAEs do not see it in training."""
+    model: str | None = None
+    """Model to run. Default: the one that the SAE belongs to."""
+    allow_other_weights: bool = False
+    """Apply an SAE to a model whose weights differ from those it was trained on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.top < 1:
+            raise ConfigError(f"top must be at least 1, got {self.top}")
+
+    def run(self) -> None:
+        from saes.circuits.attribution import attribute, exact_effects
+        from workbench.opening import feature_table, open_saes, unseen_positions
+
+        workspace = self.open_workspace()
+        self.use_threads()
+        model, saes = open_saes(
+            workspace,
+            self.saes,
+            model=self.model,
+            allow_other_weights=self.allow_other_weights,
+            device=self.use_device(),
+        )
+        prompts = self._prompts(model)
+        first = unseen_positions(model, include_bos=self.include_bos)
+        config = settings_of(self, AttributionConfig, first=first)
+        found = attribute(model, saes, prompts, config)
+        names = {id(sae): name for sae, name in zip(saes, self.saes, strict=True)}
+        for each in found:
+            name = names[id(each.site.sae)]
+            labels = {feature: row["label"] for feature, row in feature_table(workspace, name).items()}
+            features = [feature for feature, _ in each.top(self.top)]
+            alone = exact_effects(model, each.site.sae, prompts, features, config).tolist()
+            measured = dict(zip(features, alone, strict=True))
+            say("\n".join(describe_attribution(each, name, token_texts(model, prompts), labels, measured)))
+
+    def _prompts(self, model: Any) -> "Prompts":
+        """Return the prompt with its answer, and print both before the long work."""
+        from interp.models.adapter import token_text
+        from interp.models.generation import prompt_tokens
+        from saes.circuits.sites import Prompts
+        from saes.features.intervene import next_token_logits
+
+        target = self.target
+        if target is None:
+            best = int(next_token_logits(model, prompt_tokens(model, self.prompt, chat=self.chat)).argmax())
+            target = token_text(model, best)
+        try:
+            prompts = Prompts.of_text(model, self.prompt, target, self.wrong, corrupt=self.corrupt, chat=self.chat)
+        except PromptError as error:
+            if self.target is None:
+                raise PromptError(f"the most likely token cannot be typed ({error}); name one with --target") from error
+            raise
+        against = "" if self.wrong is None else f" against {self.wrong!r}"
+        say(f"{prompts.metric.name} of {target!r}{against} after {self.prompt!r}")
+        return prompts
+
+
+def token_texts(model: Any, prompts: "Prompts") -> list[str]:
+    """Return the tokens of the first prompt as text."""
+    from interp.models.adapter import token_strings
+
+    return token_strings(model, prompts.tokens[0])
+
+
+def describe_attribution(
+    found: "FeatureAttribution", name: str, tokens: list[str], labels: dict[int, str], alone: dict[int, float]
+) -> list[str]:
+    """Return a heading, a line per feature in `alone` (its measured effect when ablated), and the terms of the sum."""
+    settings = found.settings
+    head = f"{name} at {found.site.writes}: {float(found.metric.mean()):+.3f}, with {settings['baseline']} "
+    lines = ["", head + f"{float(found.baseline.mean()):+.3f}; to explain: {found.total:+.3f}"]
+    shown = found.top(len(alone))
+    for feature, effect in shown:
+        mine = found.feature == feature
+        position = int(found.position[mine][found.effect[mine].abs().argmax()])
+        where = f"at {tokens[position]!r}" if position < len(tokens) else f"at position {position}"
+        line = f"  {effect:+8.3f}  (alone {alone[feature]:+7.3f})  feature {feature:<6}  {where:<18} "
+        lines.append((line + labels.get(feature, "")).rstrip())
+    rest = found.explained - sum(effect for _, effect in shown)
+    n_rest = int((found.by_feature != 0).sum()) - len(shown)
+    lines += [
+        f"  {rest:+8.3f}  the other {n_rest} active features",
+        f"  {found.error_effect:+8.3f}  reconstruction error of the SAE",
+        f"  {found.gap:+8.3f}  remainder: the error of the gradient estimate",
+    ]
+    bypass = found.total - found.explained - found.error_effect - found.gap
+    if abs(bypass) > 5e-4:
+        lines.insert(-1, f"  {bypass:+8.3f}  paths past the features (skip connection, scale of a token)")
     return lines

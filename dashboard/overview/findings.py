@@ -1,0 +1,354 @@
+"""Findings of a workspace: what its artefacts have found, each beside its null, chosen by score.
+
+Every artefact with a measurement and a null gives candidates, by code that knows its kind and no name. A candidate
+needs more than its null: an interval above the null's upper end, or a test that holds. Of many concepts some would do
+so by chance, so the dictionary must also beat an untrained one on more concepts than it loses (sign test). Its strength
+is the part of the measured value that the null does not reach,
+
+    1 - null / value
+
+Shown are the strongest of each kind first, then second ones, at most `MOST` in all. A workspace of untrained models and
+dictionaries has none.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import comb
+from typing import Any
+
+from dashboard.components.evidence import number
+from dashboard.components.pages import (
+    artefact_key,
+    atlas_href,
+    circuit_href,
+    feature_href,
+    graph_href,
+    heads_href,
+    sae_href,
+)
+from dashboard.figures.theme import visible
+from interp.artifacts import Manifest, read_json
+from interp.errors import WorkbenchError
+from interp.workspace import Workspace
+from saes.features.proof import ALPHA, read_proof
+
+log = logging.getLogger("workbench.dashboard")
+MOST, PER_KIND = 5, 2
+GOOD_F1 = 0.7
+"""F1 from which a feature counts as one of a concept (`saes.evaluation.concepts`)."""
+LEAST = 0.1
+"""Smallest strength. Scores of graphs have no interval: an untrained set differs from another one by less than this."""
+TOKENS = 12
+"""Tokens of an example on each side of its peak."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding: a sentence with its number and null, and the address of its proof."""
+
+    kind: str
+    title: str
+    sentence: str
+    value: float
+    null: float
+    about: str
+    """names of the two, as `measured, null`"""
+    href: str
+    proof: str
+    """text of the link"""
+    example: dict[str, Any] | None = None
+    """`tokens, activations, peak` of a text to show; activations may be all 0"""
+    feature: tuple[str, int] | None = None
+    """feature whose strongest example is that text, as features artefact and number"""
+
+    @property
+    def strength(self) -> float:
+        """Part of the value that the null does not reach."""
+        return 1 - max(self.null, 0.0) / self.value if self.value > 0 else 0.0
+
+
+@lru_cache(maxsize=8)
+def findings(workspace: Workspace, stamp: str) -> tuple[Finding, ...]:
+    """Return the findings to show; they are read again once `stamp` (`overview.data.stamp`) changes."""
+    by_kind: dict[str, list[Finding]] = {}
+    for read in _READERS:
+        for each in _read(read, workspace):
+            if each.strength >= LEAST:
+                by_kind.setdefault(each.kind, []).append(each)
+    ranked = [sorted(found, key=_weakness) for found in by_kind.values()]
+    rounds = [sorted((found[k] for found in ranked if len(found) > k), key=_weakness) for k in range(PER_KIND)]
+    return tuple(_with_example(workspace, each) for each in [each for chosen in rounds for each in chosen][:MOST])
+
+
+def _weakness(finding: Finding) -> float:
+    return -finding.strength
+
+
+def _read(read: Callable[[Workspace], Iterator[Finding]], workspace: Workspace) -> list[Finding]:
+    """Return what a reader finds; artefacts that it cannot read, of another version for instance, give nothing."""
+    try:
+        return list(read(workspace))
+    except (WorkbenchError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
+        log.warning("no findings of %s: %r", read.__name__.strip("_"), error)
+        return []
+
+
+def _circuits(workspace: Workspace) -> Iterator[Finding]:
+    """Yield induction circuits: the path-patched effect of a previous-token head through the keys of another."""
+    for made in workspace.newest("induction_circuit"):
+        if made.summary.get("found") is not True:
+            continue
+        stored = read_json(workspace.path("induction_circuit", made.name) / "circuit.json")
+        keys = [each for each in stored["edges"] if each["via"] == "k"]
+        edges = [each for each in keys if _beyond(each["evidence"])]
+        if not edges:
+            continue
+        best = max(edges, key=lambda each: -each["evidence"]["high"])
+        evidence = best["evidence"]
+        low, high = sorted((-evidence["low"], -evidence["high"]))
+        groups = {each["group"]: each for each in stored["evaluation"].get("ablation") or []}
+        others = [each["loss_second_half"] for name, each in groups.items() if name.startswith("random heads")]
+        ablated = groups.get("induction heads")
+        more = ""
+        if ablated and others:
+            more = (
+                f" Without its {ablated['n_heads']} copying heads the loss on repeated text rises by "
+                f"{number(ablated['loss_second_half'])} nats per token, without as many random heads by at most "
+                f"{number(max(others))}."
+            )
+        yield Finding(
+            kind="circuit",
+            title="Two heads that copy together",
+            sentence=f"In {made.config['model']}, head {best['source']} tells head {best['target']} which token came "
+            f"before each one. With that path cut, its induction score falls by {number(-evidence['effect'])} "
+            f"({number(low)} to {number(high)}); paths from random heads, by at most {number(evidence['null_high'])}."
+            f"{more}",
+            value=-evidence["effect"],
+            null=evidence["null_high"],
+            about="fall of the induction score; null: paths from random heads",
+            href=circuit_href(artefact_key(made), at=f"{best['source']}-k-{best['target']}"),
+            proof="See the circuit",
+        )
+
+
+def _beyond(evidence: dict[str, Any]) -> bool:
+    """Return whether the fall that an edge causes lies above its null, interval and all."""
+    return evidence.get("null_high") is not None and -evidence["high"] > evidence["null_high"]
+
+
+_HEAD_KINDS = {
+    "previous_token": ("A head that looks one token back", "the token before"),
+    "duplicate_token": ("A head that finds repeats", "earlier copies of the current token"),
+    "induction": ("A head that copies", "the token after an earlier copy of the current one"),
+}
+
+
+def _heads(workspace: Workspace) -> Iterator[Finding]:
+    """Yield the strongest head of each kind, but for kinds that an induction circuit of the model proves."""
+    proved = {made.config["model"] for made in workspace.newest("induction_circuit") if made.summary.get("found")}
+    for made in workspace.newest("heads"):
+        model = made.config["model"]
+        rows = workspace.query("select * from h", h=workspace.table_path("heads", made.name, "heads")).to_pylist()
+        for kind, (title, target) in _HEAD_KINDS.items():
+            if kind != "duplicate_token" and model in proved:
+                continue
+            null = max(row[f"{kind}_null_high"] for row in rows)
+            found = [row for row in rows if row[f"{kind}_found"] and row[f"{kind}_low"] > null]
+            if not found:
+                continue
+            best = max(found, key=lambda row: row[f"{kind}_low"])
+            yield Finding(
+                kind="head",
+                title=title,
+                sentence=f"Head {_head(best)} of {model} gives {best[kind]:.0%} of its attention to {target}; "
+                f"by chance no head gives more than {null:.1%}. {len(found)} of {len(rows)} heads do so beyond chance.",
+                value=best[kind],
+                null=null,
+                about="mean attention; null: text without such tokens",
+                href=heads_href(made.name, kind=kind, head=_head(best)),
+                proof="See the head",
+            )
+
+
+def _head(row: dict[str, Any]) -> str:
+    return f"L{row['layer']}H{row['head']}"
+
+
+def _concepts(workspace: Workspace) -> Iterator[Finding]:
+    """Yield concepts that a feature detects in held-out words, better than every baseline and shuffled labels."""
+    for made in workspace.newest("evaluation"):
+        found = read_json(workspace.path("evaluation", made.name) / "evaluation.json").get("concepts") or {}
+        rows, described = found.get("rows") or [], _described(workspace, f"sae:{made.config.get('sae')}")
+        pairs = [(row["f1"], row["untrained_f1"]) for row in rows if row.get("untrained_f1") is not None]
+        if _sign_p(pairs) > ALPHA:
+            continue
+        for row in rows:
+            nulls = {name: row.get(f"{name}_f1") for name in ("neuron", "component", "coordinate", "untrained")}
+            known = [value for value in nulls.values() if value is not None]
+            null = max([row["null_f1_high"], *known])
+            if row["f1"] < GOOD_F1 or row["f1_low"] is None or not known or row["f1_low"] <= null:
+                continue
+            beside = [f"The best neuron gets {nulls['neuron']:.2f}"] if nulls["neuron"] is not None else []
+            beside += [f"the best untrained latent {nulls['untrained']:.2f}"] if nulls["untrained"] is not None else []
+            steers = ""
+            if row.get("steering_p") is not None and row["steering_p"] <= 0.05 and row["steering"] > 0:
+                steers = f" Steering along it raises its words, random features do not (p {row['steering_p']:.2g})."
+            at, features = row["feature"], described.name if described else ""
+            yield Finding(
+                kind="concept",
+                title=f"A feature for {visible(str(row['concept']), 40)}",
+                sentence=f"Feature {at} of {made.config['sae']} tells sentences with a word of this concept from "
+                f"others: F1 {row['f1']:.2f} on words that did not choose it. {', '.join(beside)}, shuffled labels at "
+                f"most {row['null_f1_high']:.2f}.{steers}",
+                value=row["f1"],
+                null=null,
+                about="F1 on held-out words; null: the best baseline",
+                href=feature_href(features, at) if features else sae_href(made.config["sae"]),
+                proof="Open the feature" if features else "See the table of concepts",
+                feature=(features, at) if features else None,
+            )
+
+
+def _sign_p(pairs: list[tuple[float, float]]) -> float:
+    """Return the one-sided p-value of a sign test: the first of a pair is larger as often as this, or oftener."""
+    n, wins = sum(a != b for a, b in pairs), sum(a > b for a, b in pairs)
+    return sum(comb(n, k) for k in range(wins, n + 1)) / 2**n
+
+
+def _proofs(workspace: Workspace) -> Iterator[Finding]:
+    """Yield the strongest measure that holds of each stored proof that is not outdated."""
+    stored, seen = workspace.newest("proof"), set()
+    several = f" One of {len(stored)} stored proofs." if len(stored) > 1 else ""
+    for made in stored:
+        features, at = str(made.config["features"]), int(made.config["feature"])
+        if (features, at) in seen or not made.summary.get("holds"):
+            continue
+        seen.add((features, at))
+        found = read_proof(workspace, features, at)
+        if found is None or found["outdated"]:
+            continue
+        held = [each for each in found["measures"] if each["holds"] and each["measure"] in found["sentences"]]
+        nulls = [max(each["random_high"], each["alike_high"]) for each in held]
+        if not held:
+            continue
+        best, null = max(zip(held, nulls, strict=True), key=lambda pair: 1 - max(pair[1], 0) / pair[0]["value"])
+        yield Finding(
+            kind="proof",
+            title=f"What feature {at} does",
+            sentence=f"{visible(found['label'] or 'A feature without a label', 60)}, in {features}: "
+            f"{visible(found['sentences'][best['measure']], 400)}{several}",
+            value=best["value"],
+            null=null,
+            about=f"{best['unit']}; null: 95 % of random directions and features",
+            href=feature_href(features, at),
+            proof="See the proof",
+            feature=(features, at),
+        )
+
+
+def _graphs(workspace: Workspace) -> Iterator[Finding]:
+    """Yield attribution graphs that beat an untrained set and whose predicted effects the model confirms."""
+    for made in workspace.newest("attribution_graph"):
+        stored = read_json(workspace.path("attribution_graph", made.name) / "graph.json")
+        scores, effects = stored["scores"], stored["scores"].get("effects") or {}
+        value, null = scores.get("replacement"), scores.get("replacement_untrained")
+        if value is None or null is None or (effects.get("spearman_low") or 0) <= 0:
+            continue
+        tokens, target, contrast = stored["token_texts"], made.config.get("target"), made.config.get("contrast")
+        asked = f"“{visible(str(target or stored['targets'][0]['label']).strip(), 30)}”"
+        asked += f" rather than “{visible(contrast.strip(), 30)}”" if contrast else ""
+        yield Finding(
+            kind="graph",
+            title="Why the model says that",
+            sentence=f"Why {asked}? {value:.0%} of the influence on it runs through latents; {null:.0%} in an "
+            f"untrained set with as many active ones. Ablating {effects['n']} of them in the model agrees with the "
+            f"graph: rank correlation {effects['spearman']:.2f} ({effects['spearman_low']:.2f} to "
+            f"{effects['spearman_high']:.2f}; 0 by chance).",
+            value=value,
+            null=null,
+            about="fraction of the influence; null: an untrained set",
+            href=graph_href(made.name),
+            proof="Open the graph",
+            example={"tokens": tokens, "activations": [0.0] * len(tokens), "peak": len(tokens) - 1},
+        )
+
+
+def _maps(workspace: Workspace) -> Iterator[Finding]:
+    """Yield maps on which more regions have a name than with shuffled labels; the largest one is chosen."""
+    for made in workspace.newest("atlas"):
+        naming = made.summary.get("naming")
+        if not naming or naming["named"] <= max(1, naming["named_when_shuffled"]):
+            continue
+        sql = "select region, label, size from r where label <> '' order by level = ? desc, size desc limit 1"
+        path = workspace.table_path("atlas", made.name, "regions")
+        level = made.summary.get("whole_map_level") or 0
+        row = workspace.query(sql, level, r=path).to_pylist()[0]
+        yield Finding(
+            kind="map",
+            title="A map with named regions",
+            sentence=f"{naming['named']:,} of {sum(made.summary['regions_per_level']):,} regions on the map of "
+            f"{made.config['source']} have a name of their own, such as “{visible(row['label'], 60)}” ({row['size']:,} "
+            f"points). With shuffled labels {number(naming['named_when_shuffled'])} do.",
+            value=naming["named"],
+            null=naming["named_when_shuffled"],
+            about="regions with a name; null: shuffled labels",
+            href=atlas_href(made.name, selection=f"region:{row['region']}"),
+            proof="Open the map",
+        )
+
+
+def _dictionaries(workspace: Workspace) -> Iterator[Finding]:
+    """Yield the share of concepts that a dictionary detects, beside neurons and an untrained dictionary."""
+    for made in workspace.newest("evaluation"):
+        found = read_json(workspace.path("evaluation", made.name) / "evaluation.json").get("concepts") or {}
+        share = found.get("judge")
+        ends = ((share or {}).get("intervals") or {}).get("dictionary")
+        if not share or not ends or ends[0] <= share["untrained"]:
+            continue
+        best = {name: share[name] for name in ("neuron", "component", "coordinate") if name in share}
+        null = max(share["untrained"], share["null"], *best.values())
+        if ends[0] <= null:
+            continue
+        name, rival = max(best.items(), key=lambda pair: pair[1])
+        yield Finding(
+            kind="dictionary",
+            title="A dictionary that knows everyday concepts",
+            sentence=f"{share['dictionary']:.0%} of {share['n']} concepts that did not guide its choice have a feature "
+            f"with F1 of at least {GOOD_F1} in {made.config['sae']} ({ends[0]:.0%} to {ends[1]:.0%}); {rival:.0%} have "
+            f"such a {name}, {share['untrained']:.0%} such a latent of an untrained dictionary.",
+            value=share["dictionary"],
+            null=null,
+            about="fraction of concepts; null: the best baseline",
+            href=sae_href(made.config["sae"]),
+            proof="See the table",
+        )
+
+
+_READERS = (_circuits, _concepts, _proofs, _graphs, _heads, _maps, _dictionaries)
+
+
+def _described(workspace: Workspace, dictionary: str) -> Manifest | None:
+    """Return the newest feature table of a dictionary."""
+    return next((each for each in workspace.newest("features") if each.config.get("dictionary") == dictionary), None)
+
+
+def _with_example(workspace: Workspace, finding: Finding) -> Finding:
+    """Return a finding about a feature with the feature's strongest example, cut around its peak."""
+    if finding.feature is None:
+        return finding
+    features, at = finding.feature
+    sql = "select tokens, activations, peak from e where feature = ? order by activation desc limit 1"
+    try:
+        rows = workspace.query(sql, at, e=workspace.table_path("features", features, "examples")).to_pylist()
+    except WorkbenchError as error:
+        log.warning("no example of feature %s of %s: %r", at, features, error)
+        return finding
+    if not rows:
+        return finding
+    row = rows[0]
+    start = max(0, row["peak"] - TOKENS)
+    part = slice(start, row["peak"] + TOKENS + 1)
+    shown = {"tokens": row["tokens"][part], "activations": row["activations"][part], "peak": row["peak"] - start}
+    return replace(finding, example=shown)

@@ -1,0 +1,374 @@
+"""Every firing in nine views of its text: its token, the tokens beside it, classes of words, surroundings.
+
+`read_text` goes through the token shards once. It joins tokens to words and to the chunks between spaces, and gives
+every token a value in each view: token, any form, next and preceding token, document, the word and its neighbours, the
+chunk, and flags of its surroundings (first of a document, inside quotation marks, in French text). Values are counted
+over at most about `BASE_ROWS` tokens. Classes are looked up once per distinct word (`saes/explain/lexicon.py`).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from interp.recording.store import Recording, document_names
+from saes.explain.lexicon import Lexicon, spelling_of_chunk
+from saes.features.schema import CLASSES, CONTEXT, STATISTICS
+from saes.features.token_index import Spelling, _mix, spell
+
+BASE_ROWS = 1 << 22
+
+FLAGS = (
+    "first token of a document", "first tokens of a document", "start of a sentence", "start of a line",
+    "first piece of a longer word", "middle piece of a word", "last piece of a longer word", "in parentheses",
+    "in quotation marks", "in code or formulas", "in a list item", "in a heading",
+    "a token that came before in the passage", "a pair of tokens that came before in the passage",
+    "in French text", "in German text", "in Spanish text", "in Italian text", "in Portuguese text", "in Latin text",
+)  # fmt: skip
+_LANGUAGES = tuple(name.split()[1] for name in FLAGS if name.endswith(" text"))
+_REACH, _CODE_REACH = 16, 8
+OFTEN = 64
+"""Number of the most frequent tokens for which the class of a word beside them is a predicate of its own."""
+Sparse = Any
+"""A `scipy.sparse.csr_array`, whose type its operations do not keep."""
+
+
+class Names:
+    """Distinct texts of runs of tokens, numbered as they come."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._of_hash: dict[int, int] = {}
+
+    def number(self, codes: np.ndarray, starts: np.ndarray, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the run of each token, and the number of each run's text; a run begins where `starts` is True."""
+        first = np.flatnonzero(starts)
+        run = np.cumsum(starts) - 1
+        place = (np.arange(len(codes)) - first[run]).astype(np.uint64)
+        hashes = np.add.reduceat(_mix(codes.astype(np.uint64) + (place << np.uint64(32)) + np.uint64(1)), first)
+        distinct, where, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        ends = np.append(first[1:], len(codes))
+        numbers = np.empty(len(distinct), np.int64)
+        for i, (key, at) in enumerate(zip(distinct.tolist(), where.tolist(), strict=True)):
+            known = self._of_hash.get(key)
+            if known is None:
+                known = self._of_hash[key] = len(self.texts)
+                self.texts.append("".join(texts[c] for c in codes[first[at] : ends[at]][:64].tolist()).strip(" "))
+            numbers[i] = known
+        return run, numbers[inverse]
+
+
+@dataclass
+class View:
+    """One way to look at a token: a value of every firing, the values of all tokens, and predicates of values."""
+
+    kind: str
+    """kind of a label by this view"""
+    source: str
+    names: Sequence[Any] = ()
+    """name of every predicate; of a pair `(token, class)`"""
+    values: list[np.ndarray] = field(default_factory=list)
+    """value of each firing, by shard; -1 where there is none"""
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """tokens with each value, `[n_values]`"""
+    texts: Sequence[str] = ()
+    """words of the values, where a predicate is a class of them"""
+    holds: Sparse = None
+    """`[n_values, n_predicates]`: the predicates of each value; None where values are predicates"""
+
+    def count(self, values: np.ndarray) -> None:
+        """Add the values of tokens to the counts; -1 is passed over."""
+        found = np.bincount(values[values >= 0], minlength=len(self.counts))
+        found[: len(self.counts)] += self.counts
+        self.counts = found
+
+
+class Shard(NamedTuple):
+    """One shard of tokens, each array `[n_rows]`."""
+
+    codes: np.ndarray
+    document: np.ndarray
+    position: np.ndarray
+    begins: np.ndarray
+    """a passage begins: a context, a document, or text after a gap"""
+
+    @classmethod
+    def read(cls, recording: Recording, number: int) -> "Shard":
+        part = recording.token_shard(number)
+        codes, document = part.tokens.numpy().astype(np.int64), part.document.numpy()
+        begins = np.arange(len(codes)) % recording.context_length == 0
+        begins[1:] |= document[1:] != document[:-1]
+        return cls(codes, document, part.position.numpy(), begins)
+
+
+class Vocabulary(NamedTuple):
+    """Properties of the tokens of a vocabulary, each array `[d_vocab]`."""
+
+    spelling: Spelling
+    ends_in_space: np.ndarray
+    blank: np.ndarray
+    line_break: np.ndarray
+    sentence_end: np.ndarray
+    brackets: np.ndarray
+    """opening minus closing parentheses"""
+    quotes: np.ndarray
+    """double quotation marks"""
+    code: np.ndarray
+    bullet: np.ndarray
+    heading: np.ndarray
+
+    @classmethod
+    def of(cls, texts: list[str]) -> "Vocabulary":
+        def each(asked: Callable[[str], Any], kind: type = bool) -> np.ndarray:
+            return np.array([asked(text) for text in texts], kind)
+
+        signs, keywords = set("{}=_;<>()[]\\|^$&*+/"), {"def", "return", "import", "self", "int", "const", "print"}
+        return cls(
+            spell(texts),
+            each(lambda t: t[-1:].isspace()),
+            each(lambda t: not t.strip() and "\n" not in t),
+            each(lambda t: "\n" in t),
+            each(lambda t: t.strip().rstrip("\"”’')]").endswith((".", "!", "?"))),
+            each(lambda t: t.count("(") - t.count(")"), int),
+            each(lambda t: sum(map(t.count, '"“”')), int),
+            each(lambda t: bool(signs & set(t)) or t.strip() in keywords),
+            each(lambda t: t.strip() in ("-", "*", "•", "+") or (t.strip().isdigit() and len(t) < 3)),
+            each(lambda t: t.strip()[:1] == "#"),
+        )
+
+
+class Views(NamedTuple):
+    """Every firing in every view."""
+
+    views: dict[str, View]
+    document: np.ndarray
+    """document of each firing, `[n]`"""
+    n_tokens: int
+    """tokens from which base rates were counted"""
+
+
+def read_text(recording: Recording, rows: np.ndarray, texts: list[str]) -> Views:
+    """Return the views of the firings at `rows [n]`, sorted by shard; `texts` are the tokens of the vocabulary.
+
+    Memory grows with the number of distinct words and of firings, not with that of tokens.
+    """
+    vocabulary, words, chunks = Vocabulary.of(texts), Names(), Names()
+    folded, of_token = np.unique([text.strip().lower() for text in texts], return_inverse=True)
+    of_token = np.where(folded[of_token] == "", -1, of_token)  # white space has no other form
+    _, labels = document_names(recording)
+    label_names, of_document = np.unique(labels or [""], return_inverse=True)
+    views = [
+        View("token", STATISTICS, texts), View("any_form", STATISTICS, folded.tolist()),
+        View("before", STATISTICS, texts), View("after", STATISTICS, texts),
+        View("document", CONTEXT, label_names.tolist()), View("word", STATISTICS), View("class", CLASSES),
+        View("chunk", CLASSES),
+        View("before_class", CONTEXT), View("after_class", CONTEXT), View("surroundings", CONTEXT, FLAGS),
+    ]  # fmt: skip
+    shard_of = np.searchsorted(recording.shard_starts, rows, side="right") - 1
+    every = max(1, -(-int(recording.shard_starts[-1]) // BASE_ROWS))
+    document, n_tokens = [], 0
+    pairs = {"before": Pairs(), "after": Pairs()}
+    for number in range(recording.n_shards):
+        mine = rows[shard_of == number] - recording.shard_starts[number]
+        if number % every and not len(mine):
+            continue
+        shard = Shard.read(recording, number)
+        real = shard.document >= 0
+        of_words = _words(shard, vocabulary, words)
+        chunk = _chunks(shard, vocabulary, chunks)
+        flags = surroundings(shard, vocabulary, of_words, _language_of(words))
+        token = np.where(real, shard.codes, -1)
+        after = np.where(np.append(shard.begins[1:], True), -1, np.append(token[1:], -1))
+        before = np.where(shard.begins, -1, np.insert(token[:-1], 0, -1))
+        label = of_document[np.maximum(shard.document, 0)]
+        values = (token, of_token[shard.codes], after, before, label, of_words.own, of_words.own, chunk, of_words.after,
+                  of_words.before, flags)  # fmt: skip
+        for view, found in zip(views, values, strict=True):
+            view.values.append(found[mine])
+            if number % every == 0:
+                view.count(found[real])
+        for side, beside in (("before", of_words.after), ("after", of_words.before)):
+            pairs[side].add(np.where(beside >= 0, token << 32 | beside, -1), mine, counted=number % every == 0)
+        document.append(shard.document[mine])
+        n_tokens += int(real.sum()) if number % every == 0 else 0
+    by_kind = {view.kind: view for view in views}
+    _name_predicates(by_kind, words, chunks)
+    for side, found in pairs.items():
+        by_kind[f"token_{side}_class"] = found.view(f"token_{side}_class", by_kind["token"], by_kind["class"])
+    return Views(by_kind, np.concatenate(document) if document else np.zeros(0, int), max(n_tokens, 1))
+
+
+class Pairs:
+    """A frequent token with the word beside it, as `token << 32 | word`; -1: none."""
+
+    def __init__(self) -> None:
+        self.values: list[np.ndarray] = []
+        self.counted: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, codes: np.ndarray, mine: np.ndarray, *, counted: bool) -> None:
+        """Add one shard: the pairs of all tokens, and the rows of the firings."""
+        self.values.append(codes[mine])
+        if counted:
+            self.counted.append(np.unique(codes[codes >= 0], return_counts=True))
+
+    def view(self, kind: str, tokens: View, classes: View) -> View:
+        """Return the view whose predicates are a frequent token and the class of the word beside it."""
+        from scipy.sparse import csr_array
+
+        often = np.argsort(-tokens.counts, kind="stable")[:OFTEN]
+        rank = np.full(len(tokens.counts), -1)
+        rank[often] = np.arange(len(often))
+        codes, where = np.unique(
+            np.concatenate([c for c, _ in self.counted] or [np.zeros(0, int)]), return_inverse=True
+        )
+        counts = np.bincount(where, np.concatenate([n for _, n in self.counted] or [np.zeros(0)]), len(codes))
+        kept = rank[codes >> 32] >= 0
+        codes, counts = codes[kept], counts[kept].astype(np.int64)
+        word = codes & 0xFFFFFFFF
+        of_word = csr_array(classes.holds[word])
+        shift = np.repeat(rank[codes >> 32] * len(classes.names), np.diff(of_word.indptr))
+        shape = (len(codes), len(often) * len(classes.names))
+        holds = csr_array((of_word.data, of_word.indices + shift, of_word.indptr), shape=shape)
+        names = [(tokens.names[token], name) for token in often for name in classes.names]
+        at = [np.searchsorted(codes, found).clip(max=max(len(codes) - 1, 0)) for found in self.values]
+        values = [
+            np.where(codes[i] == v, i, -1) if len(codes) else v * 0 - 1 for i, v in zip(at, self.values, strict=True)
+        ]
+        return View(kind, CONTEXT, names, values, counts, [str(classes.texts[i]) for i in word], holds)
+
+
+class Words(NamedTuple):
+    """Number of the word at each token, and of the words beside it; -1: none, each `[n_rows]`."""
+
+    own: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    place: np.ndarray
+    """index of the token within its word"""
+    last: np.ndarray
+    """it ends its word"""
+
+
+def _words(shard: Shard, vocabulary: Vocabulary, names: Names) -> Words:
+    spelling, codes = vocabulary.spelling, shard.codes
+    first, last = spelling.first[codes], spelling.last[codes]
+    starts = shard.begins | spelling.spaced[codes] | (first == 0)
+    starts[1:] |= first[1:] != last[:-1]
+    run, number = names.number(codes, starts, spelling.texts)
+    begin = np.flatnonzero(starts)
+    passage = np.cumsum(shard.begins)[begin]
+    seen = np.flatnonzero(~vocabulary.blank[codes[begin]])  # spaces alone are no neighbours
+    at = np.arange(len(begin))
+    found = []
+    for where in (np.searchsorted(seen, at, side="left") - 1, np.searchsorted(seen, at, side="right")):
+        inside = (where >= 0) & (where < len(seen))
+        beside = seen[np.clip(where, 0, max(len(seen) - 1, 0))] if len(seen) else at
+        inside &= passage[beside] == passage
+        found.append(np.where(inside, number[beside], -1)[run])
+    place = np.arange(len(codes)) - begin[run]
+    return Words(number[run], found[0], found[1], place, np.append(starts[1:], True))
+
+
+def _chunks(shard: Shard, vocabulary: Vocabulary, names: Names) -> np.ndarray:
+    starts = shard.begins | vocabulary.spelling.spaced[shard.codes]
+    starts[1:] |= vocabulary.ends_in_space[shard.codes[:-1]]
+    run, number = names.number(shard.codes, starts, vocabulary.spelling.texts)
+    return number[run]
+
+
+def _language_of(words: Names) -> np.ndarray:
+    """Return for each word the bits of the languages of which it is a frequent word."""
+    lists = _lexicon().words
+    bits = {name: 1 << i for i, name in enumerate(_LANGUAGES)}
+    return np.array([sum(bits[each] for each in lists.languages_of(word)) for word in words.texts], np.int64)
+
+
+def surroundings(shard: Shard, vocabulary: Vocabulary, words: Words, language: np.ndarray) -> np.ndarray:
+    """Return the flags of every token as bits, in the order of `FLAGS`."""
+    codes, begins, at = shard.codes, shard.begins, np.arange(len(shard.codes))
+    broken = np.insert(vocabulary.line_break[codes[:-1]], 0, False)
+    new_line = (broken & ~begins) | (shard.position == 0)
+    ended = np.insert(vocabulary.sentence_end[codes[:-1]], 0, False) & ~begins
+    text = ~vocabulary.line_break[codes] & ~vocabulary.blank[codes]
+    passage = np.maximum.accumulate(np.where(begins, at, 0))
+    line = np.maximum.accumulate(np.where(begins | broken, at, 0))
+    letters = vocabulary.spelling.first[codes] == 1
+
+    def open_since_line(steps: np.ndarray) -> np.ndarray:
+        before = np.cumsum(steps) - steps
+        return before - before[line]
+
+    def around(mask: np.ndarray, reach: int) -> np.ndarray:
+        total = np.insert(np.cumsum(mask), 0, 0)
+        return total[np.minimum(at + reach + 1, len(at))] - total[np.maximum(at - reach, passage)]
+
+    number = np.cumsum(begins)
+    earlier = _came_before(number, codes)
+    pair = np.insert(codes[:-1], 0, -1)
+    flags = [
+        shard.position == 0,
+        (shard.position >= 0) & (shard.position < 4),
+        (new_line | ended) & letters,
+        new_line & text,
+        (words.place == 0) & ~words.last,
+        (words.place > 0) & ~words.last,
+        (words.place > 0) & words.last,
+        (open_since_line(vocabulary.brackets[codes]) > 0) & text,
+        (open_since_line(vocabulary.quotes[codes]) % 2 == 1) & (vocabulary.quotes[codes] == 0),
+        around(vocabulary.code[codes], _CODE_REACH) >= 6,
+        (vocabulary.bullet[codes] & new_line)[line],
+        (vocabulary.heading[codes] & new_line)[line],
+        earlier,
+        earlier & ~begins & _came_before(number, codes, pair),
+        *(around((language[words.own] >> i & 1).astype(bool) & (words.place == 0), _REACH) >= 4
+          for i in range(len(_LANGUAGES))),
+    ]  # fmt: skip
+    return sum(flag.astype(np.int64) << i for i, flag in enumerate(flags))  # type: ignore[return-value]
+
+
+def _came_before(*keys: np.ndarray) -> np.ndarray:
+    """Return where the same keys occurred at an earlier index."""
+    order = np.lexsort(keys[::-1])
+    same = np.all([key[order][1:] == key[order][:-1] for key in keys], axis=0)
+    found = np.zeros(len(order), bool)
+    found[order[1:]] = same
+    return found
+
+
+def _name_predicates(views: dict[str, View], words: Names, chunks: Names) -> None:
+    """Give the views of words, chunks and surroundings their predicates, and all of them counts of every value."""
+    lexicon = _lexicon()
+    views["word"].names, views["word"].holds = _membership(
+        [[lexicon.base_form(text)] if text.isalpha() else [] for text in words.texts]
+    )
+    names, holds = _membership([lexicon.classes_of(text) for text in words.texts])
+    for kind in ("class", "before_class", "after_class"):
+        views[kind].names, views[kind].holds, views[kind].texts = names, holds, words.texts
+    views["chunk"].names, views["chunk"].holds = _membership([spelling_of_chunk(text) for text in chunks.texts])
+    seen = views["surroundings"]
+    distinct = np.unique(np.concatenate([np.flatnonzero(seen.counts), *seen.values]))
+    seen.values = [np.searchsorted(distinct, found) for found in seen.values]
+    seen.counts = np.pad(seen.counts, (0, max(0, int(distinct.max(initial=0)) + 1 - len(seen.counts))))[distinct]
+    seen.names, seen.holds = _membership([[FLAGS[i] for i in range(len(FLAGS)) if code >> i & 1] for code in distinct])
+    for view in views.values():
+        n_values = len(view.names) if view.holds is None else view.holds.shape[0]
+        view.counts = np.pad(view.counts, (0, n_values - len(view.counts)))
+
+
+def _membership(classes: Sequence[Iterable[str]]) -> tuple[list[str], Sparse]:
+    """Return the names of all classes, the deepest last, and `[n_values, n_classes]`: the classes of each value."""
+    from scipy.sparse import csr_array
+
+    found = sorted({name for each in classes for name in each}, key=lambda name: (_lexicon().depth(name), name))
+    number = {name: i for i, name in enumerate(found)}
+    columns = [number[name] for each in classes for name in sorted(set(each))]
+    ends = np.cumsum([0, *(len(set(each)) for each in classes)])
+    shape = (len(classes), max(len(number), 1))
+    return found or [""], csr_array((np.ones(len(columns), np.float32), columns, ends), shape=shape)
+
+
+@cache
+def _lexicon() -> Lexicon:
+    return Lexicon()

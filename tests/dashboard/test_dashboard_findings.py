@@ -1,0 +1,173 @@
+"""Findings on the overview: planted ones with their nulls, in order of strength, and none where nothing is learned."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from make_workspace import build
+from page_text import text_of
+
+from dashboard.overview.data import stamp
+from dashboard.overview.findings import MOST, PER_KIND, Finding, findings
+from dashboard.overview.page import _found
+from interp.artifacts import Draft, write_json, write_table
+from interp.workspace import Workspace
+
+MODEL = "model-x"
+
+
+def write(workspace: Workspace, kind: str, name: str, *, config=None, summary=None, parents=None, **files: Any) -> str:
+    draft = Draft.open(workspace.path(kind, name), kind=kind, config={"model": MODEL} | (config or {}))
+    for file, content in files.items():
+        if isinstance(content, pa.Table):
+            write_table(draft.path / f"{file}.parquet", content)
+        else:
+            write_json(draft.path / f"{file}.json", content)
+    return draft.finish(summary=summary or {}, parents=parents or {}).content_hash
+
+
+def row(concept: str, feature: int, f1: float, low: float | None, *, neuron=0.4, untrained=0.3, null=0.25, p=None):
+    given = {"neuron_f1": neuron, "component_f1": 0.35, "coordinate_f1": 0.3, "untrained_f1": untrained}
+    given |= {"null_f1_high": null, "steering": 0.4, "steering_p": p}
+    return {"concept": concept, "set": "judge", "feature": feature, "f1": f1, "f1_low": low, **given}
+
+
+def evaluated(workspace: Workspace, rows: list[dict[str, Any]], *, better: int = 6, **shares: Any) -> None:
+    """Write `rows`, and as many others as `better` in which the dictionary beats the untrained one, below the mark."""
+    config, rows = {"sae": "dictionary-x"}, rows + [row(f"low-{i}", 1, 0.6, 0.5) for i in range(better)]
+    write(workspace, "evaluation", "e", config=config, evaluation={"concepts": {"rows": rows, **shares}})
+
+
+def described(workspace: Workspace) -> None:
+    tokens = [f"t{i} " for i in range(60)]
+    examples = [
+        {"feature": 7, "activation": 5.0, "peak": 30, "tokens": tokens, "activations": [0.0] * 30 + [5.0] + [0.0] * 29},
+        {"feature": 7, "activation": 9.0, "peak": 1, "tokens": [" in", " May"], "activations": [0.0, 9.0]},
+    ]
+    write(workspace, "features", "table-x", config={"dictionary": "sae:dictionary-x"},
+          examples=pa.Table.from_pylist(examples))  # fmt: skip
+
+
+def graph(workspace: Workspace, name: str, replacement: float, untrained: float | None, low: float) -> None:
+    scores = {
+        "replacement": replacement,
+        "effects": {"n": 9, "spearman": 0.5, "spearman_low": low, "spearman_high": 0.8},
+    }
+    scores |= {} if untrained is None else {"replacement_untrained": untrained}
+    stored = {"scores": scores, "token_texts": ["a", " b"], "prompt": "a b", "targets": [{"label": " c"}]}
+    write(workspace, "attribution_graph", name, config={"target": " c", "contrast": " d"}, graph=stored)
+
+
+def heads(workspace: Workspace, rows: list[tuple[float, bool]]) -> None:
+    kinds = ("previous_token", "duplicate_token", "induction")
+    table = [
+        {"layer": 0, "head": i}
+        | {f"{kind}{end}": value for kind in kinds for end, value in
+           (("", score), ("_low", score - 0.05), ("_null_high", 0.04), ("_found", found))}
+        for i, (score, found) in enumerate(rows)
+    ]  # fmt: skip
+    write(workspace, "heads", "h", heads=pa.Table.from_pylist(table))
+
+
+def circuit(workspace: Workspace, *, found: bool, effect: float = -0.6, null: float = 0.1) -> None:
+    evidence = {"effect": effect, "low": effect - 0.1, "high": effect + 0.1, "null_high": null}
+    edges = [{"source": "L0H0", "target": "L1H1", "via": "k", "evidence": evidence}]
+    groups = [("induction heads", 3.5, 4), ("random heads 1", 0.1, 4), ("random heads 2", 0.3, 4)]
+    ablation = [{"group": group, "loss_second_half": loss, "n_heads": n} for group, loss, n in groups]
+    write(workspace, "induction_circuit", "i", summary={"found": found},
+          circuit={"edges": edges, "evaluation": {"ablation": ablation}})  # fmt: skip
+
+
+def of(root: Path, *fill) -> list[Finding]:
+    workspace = Workspace(root, create=True)
+    for each in fill:
+        each(workspace)
+    return list(findings(workspace, stamp(workspace)))
+
+
+def test_a_concept_has_its_score_null_best_neuron_and_strongest_example(tmp_path):
+    rows = [row("months", 7, 0.98, 0.9, p=0.01), row("colours", 3, 0.8, 0.75, neuron=0.7)]
+    best, second = of(tmp_path, described, lambda w: evaluated(w, rows))
+    assert (best.title, best.href) == ("A feature for months", "/feature/table-x/7")
+    assert "F1 0.98" in best.sentence
+    assert "best neuron gets 0.40" in best.sentence
+    assert "shuffled labels at most 0.25" in best.sentence
+    assert "p 0.01" in best.sentence
+    assert best.strength == pytest.approx(1 - 0.4 / 0.98)
+    assert best.example == {"tokens": [" in", " May"], "activations": [0.0, 9.0], "peak": 1}
+    assert second.strength == pytest.approx(1 - 0.7 / 0.8)
+    assert second.example is None
+    assert of(tmp_path / "few", described, lambda w: evaluated(w, rows, better=0)) == [], "two concepts may be chance"
+
+
+@pytest.mark.parametrize(
+    "weak",
+    [
+        row("below the mark", 1, 0.65, 0.6),
+        row("no interval", 1, 0.9, None),
+        row("the neuron does as well", 1, 0.9, 0.85, neuron=0.88),
+        row("an untrained latent does as well", 1, 0.9, 0.85, untrained=0.86),
+        row("so do shuffled labels", 1, 0.9, 0.7, null=0.75),
+        {k: v for k, v in row("no baselines", 1, 0.9, 0.8).items() if not k.endswith("_f1") or k.startswith("null")},
+    ],
+)
+def test_a_concept_without_more_than_every_baseline_is_no_finding(tmp_path, weak):
+    assert of(tmp_path, described, lambda w: evaluated(w, [weak])) == []
+
+
+def test_the_strongest_of_each_kind_come_first_and_five_at_most(tmp_path):
+    rows = [row(f"c{i}", 7, 0.9 + i / 100, 0.85) for i in range(6)]
+    found = of(
+        tmp_path, described, lambda w: evaluated(w, rows), lambda w: graph(w, "strong", 0.8, 0.2, 0.2),
+        lambda w: graph(w, "weak", 0.6, 0.5, 0.2), lambda w: heads(w, [(0.9, True), (0.01, False)]),
+        lambda w: circuit(w, found=True),
+    )  # fmt: skip
+    kinds = [each.kind for each in found]
+    assert len(found) == MOST
+    assert kinds[:4] == ["head", "circuit", "graph", "concept"]
+    assert [each.strength for each in found[:4]] == sorted([each.strength for each in found[:4]], reverse=True)
+    assert max(map(kinds.count, kinds)) <= PER_KIND
+    assert found[3].title == "A feature for c5"
+    assert found[2].href == "/graph/strong"
+    assert found[1].href == "/circuit/induction-circuits/i?at=L0H0-k-L1H1"
+    assert "random heads by at most 0.3" in found[1].sentence
+
+
+def test_untrained_models_and_dictionaries_give_no_finding(tmp_path):
+    """The dictionary and its untrained baseline have scores of one distribution, as two untrained ones do."""
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        scores = np.clip(rng.normal(0.5, 0.15, (60, 5)), 0.01, 1)
+        rows = [row(f"c{i}", 7, f1, max(f1 - 0.15, 0.0), neuron=a, untrained=b, null=max(c, d))
+                for i, (f1, a, b, c, d) in enumerate(scores.tolist())]  # fmt: skip
+        shares = {"n": 20, "dictionary": 0.25, "untrained": 0.25, "neuron": 0.55, "null": 0.0,
+                  "intervals": {"dictionary": [0.05, 0.45]}}  # fmt: skip
+        found = of(
+            tmp_path / str(number), described, lambda w: evaluated(w, rows, better=0, judge=shares),  # noqa: B023
+            lambda w: graph(w, "untrained", 0.62, 0.61, 0.3), lambda w: graph(w, "no-null", 0.9, None, 0.3),
+            lambda w: graph(w, "not-confirmed", 0.9, 0.2, -0.1), lambda w: heads(w, [(0.06, False), (0.3, False)]),
+            lambda w: circuit(w, found=False),
+            lambda w: write(w, "atlas", "a", summary={"naming": {"named": 1, "named_when_shuffled": 0.05}}),
+        )  # fmt: skip
+        assert found == []
+    assert of(tmp_path / "not-beyond", lambda w: circuit(w, found=True, effect=-0.15, null=0.1)) == []
+
+
+def test_a_damaged_artefact_hides_its_own_kind_only(tmp_path):
+    found = of(tmp_path, lambda w: write(w, "attribution_graph", "g", graph={"scores": 3}),
+               lambda w: heads(w, [(0.9, True)]))  # fmt: skip
+    assert [each.kind for each in found] == ["head", "head"]
+
+
+def test_the_overview_shows_them_and_follows_the_workspace(server, workspace, tmp_path):
+    mine = build(tmp_path / "ws", n_features=40, n_points=40)
+    before = findings(mine, stamp(mine))
+    graph(mine, "new", 0.9, 0.1, 0.3)
+    after = findings(mine, stamp(mine))
+    assert {each.href for each in after} - {each.href for each in before} == {"/graph/new"}
+    shown = text_of(_found(after))
+    assert "Found in this workspace" in shown
+    assert all(each.href in shown and each.proof in shown for each in after)
+    assert _found(()) is None
