@@ -177,34 +177,46 @@ def advance(
     `read(runs, position)` yields from there on, at every step, the batch of each run.
     """
     stop = _Stop()
-    try:
-        behind = min(runs, key=lambda run: run.state.step, default=None)
-        step = behind.state.step if behind else 0
-        batches = read(runs, behind.position) if behind else iter(())
-        while not all(run.done for run in runs):
-            with stop.held(), spread.ranks.checked():
-                stop.raise_if_asked()
-                batch = next(batches)
-            for run, own in zip(runs, batch, strict=True):
-                if run.state.step != step or run.done:
-                    continue
-                with stop.held():
-                    metrics = run.step(own)
-                if spread.alone:
-                    stop.raise_if_asked()
-                if metrics:
-                    yield run, metrics
-            step += 1
+    with contextlib.nullcontext() if spread.alone else stop.held():
+        try:
+            yield from _steps(runs, spread, read, stop)
+        except BaseException as error:  # a closed generator too: whatever ends the loop, the last whole step is saved
+            with stop.held():
+                for run in runs:
+                    run.checkpoint(alone=isinstance(error, LostRankError))
+            raise
+        for run in runs:
+            run.checkpoint()
+
+
+def _steps(
+    runs: Sequence[Steps],
+    spread: Spread,
+    read: Callable[[Sequence[Steps], Position], Iterator[Any]],
+    stop: "_Stop",
+) -> Generator[tuple[Steps, Metrics], None, None]:
+    """Take every step; with several ranks all leave at the same one. Its rows are free when it ends: finishing needs
+    the memory.
+    """
+    behind = min(runs, key=lambda run: run.state.step, default=None)
+    step = behind.state.step if behind else 0
+    batches = read(runs, behind.position) if behind else iter(())
+    while not all(run.done for run in runs):
         with stop.held(), spread.ranks.checked():
             stop.raise_if_asked()
-    except BaseException as error:  # a closed generator too: whatever ends the loop, the last whole step is saved
-        with stop.held():
-            for run in runs:
-                run.checkpoint(alone=isinstance(error, LostRankError))
-        raise
-    del batches  # frees its rows: finishing needs the memory
-    for run in runs:
-        run.checkpoint()
+            batch = next(batches)
+        for run, own in zip(runs, batch, strict=True):
+            if run.state.step != step or run.done:
+                continue
+            with stop.held():
+                metrics = run.step(own)
+            if spread.alone:
+                stop.raise_if_asked()
+            if metrics:
+                yield run, metrics
+        step += 1
+    with stop.held(), spread.ranks.checked():
+        stop.raise_if_asked()
 
 
 def _finished(source: Source, job: Job) -> bool:
@@ -241,7 +253,8 @@ def _check_one_stream(sources: list[Source], jobs: Sequence[Job]) -> None:
 class _Stop:
     """Delay Ctrl-C and SIGTERM until a step is complete: a checkpoint of half a step could not be resumed exactly.
 
-    With several ranks the request waits for the next batch, at which all of them learn of it and stop at the same step.
+    With several ranks the request waits for the next batch, at which all of them learn of it and stop at the same step:
+    there it is held between steps too, where one rank alone would leave and the others wait for its numbers.
     """
 
     def __init__(self) -> None:

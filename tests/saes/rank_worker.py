@@ -220,6 +220,27 @@ def left_behind(folder: Path, ranks: Ranks) -> None:
     train_sae(recording, recording.hook_points[0], config, short, folder / "saes" / "resumed", spread=spread)
 
 
+def told_between_steps(folder: Path, ranks: Ranks) -> str:
+    """A run of shared latents of which one rank hears Ctrl-C while its caller looks at a health line; then resumed."""
+    from interp.recording.store import Recording
+    from saes.training.config import TrainConfig
+    from saes.training.train import train, train_sae
+
+    recording = Recording(folder / "recordings" / "planted")
+    short = TrainConfig(tokens=10_240, batch_size=256, checkpoint_every=10, log_every=4)
+    what = (recording, recording.hook_points[0], BatchTopKConfig(d_sae=64, k=3), short, folder / "saes" / "told")
+    said = "well"
+    try:
+        for metrics in train(*what, spread=Spread(latents=ranks)):
+            if metrics.step == 16 and ranks.rank == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.5)
+    except (KeyboardInterrupt, WorkbenchError) as error:
+        said = f"{type(error).__name__}: {error}"
+    train_sae(*what, spread=Spread(latents=ranks))
+    return said
+
+
 def command(folder: Path, *arguments: str) -> int:
     from workbench.__main__ import main
 
@@ -238,6 +259,7 @@ def whole(folder: Path) -> None:
         assert command(folder, *TRAIN, "--name", "shared", "--share", "latents") == 0
         assert command(folder, *SWEEP, "--name", "sweep-two") == 0
         left_behind(folder, ranks)
+        heard["told between steps"] = told_between_steps(folder, ranks)
         assert command(folder, *RECORD, "--corpus", str(folder / "text.jsonl"), "--name", "two") == 0
         heard["stopped"] = record_until(folder, "stopped", "stops", 1, 9)
         heard["nan"] = bad_number(folder, ranks)

@@ -253,6 +253,13 @@ def test_a_run_of_shared_latents_resumes_bit_for_bit(done):
     assert weights_apart(done / "saes" / "resumed", done / "saes" / "shared") == 0
 
 
+def test_ctrl_c_between_steps_on_one_rank_ends_both_at_the_same_step(done):
+    """While its caller looks at a health line; the run then goes on to the same weights."""
+    heard = [json.loads((done / f"heard-{rank}.json").read_text())["told between steps"] for rank in (0, 1)]
+    assert heard == ["OtherRankError: rank 1 stopped: KeyboardInterrupt: ", "KeyboardInterrupt: "]
+    assert weights_apart(done / "saes" / "told", done / "saes" / "shared") == 0
+
+
 def test_what_two_ranks_left_one_process_finishes(done, recording, alone):
     folder = done / "saes" / "left"
     parts = {file.name for file in (partial_path(folder) / "checkpoint").iterdir()}
