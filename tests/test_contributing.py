@@ -138,6 +138,7 @@ assert len(rows) == scores.score["token_before_last"].size
 """)
 
 
+@pytest.mark.slow
 def test_an_sae_kind_trains_by_its_config_and_reads_back(copy: Copy):
     copy.insert(
         "saes/training/config.py",

@@ -15,6 +15,10 @@ from interp.errors import program
 from interp.workspace import Workspace
 
 pytestmark = pytest.mark.browser
+IN_BOTH_SCHEMES = pytest.mark.parametrize(
+    "fresh_visit", ["light", pytest.param("dark", marks=pytest.mark.slow)], indirect=True
+)
+"""every page takes its time: the dark scheme with the slow tests"""
 
 ADDRESSES = {
     "overview": "/",
@@ -30,6 +34,7 @@ ADDRESSES = {
 }
 
 
+@IN_BOTH_SCHEMES
 def test_every_page_opens_without_errors_or_outside_requests_and_texts_stay_inert(fresh_visit):
     for name, address in ADDRESSES.items():
         page = fresh_visit.open(address)
@@ -140,6 +145,7 @@ def demo(tmp_path_factory, live) -> Iterator[str]:
     thread.join(5)
 
 
+@IN_BOTH_SCHEMES
 def test_after_the_demo_every_page_opens_without_an_error(fresh_visit, demo):
     fresh_visit.base = demo
     empty = set()

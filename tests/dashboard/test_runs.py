@@ -125,6 +125,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_server_takes_its_process_along_and_the_next_one_shows_it_as_interrupted(place):
     script = SERVER.format(options={**SLOW, "name": "slow"}, heads=HEADS)
     server = subprocess.Popen([sys.executable, "-c", script, str(place.root)], stdout=subprocess.PIPE, text=True)

@@ -225,6 +225,8 @@ def test_an_unknown_verb_or_option_lists_the_nearest(arguments, expected, capsys
     [
         (["heads", "smolm2-135m"], "did you mean 'smollm2-135m'"),
         (["record", "smollm2-135m", "--corpus", "docstring"], "docstrings"),
+        (["lens", "smollm2-135m", "--corpus", "docstring"], "docstrings"),
+        (["compare", "models", "smollm2-135m", "small:mlp-2l", "--corpus", "docstring"], "docstrings"),
         (["features", "nothing-here"], "unknown sae 'nothing-here'"),
         (["train", "nothing-here"], "unknown recording 'nothing-here'"),
         (["train", "x", "--k", "0"], "k must lie between 1"),

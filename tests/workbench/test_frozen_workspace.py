@@ -284,6 +284,7 @@ def test_unfinished_recordings_and_dictionaries_resume(own: Workspace, capsys: p
     assert main(["verify", "stopped", "--workspace", "."]) == 0
 
 
+@pytest.mark.slow
 def test_a_dictionary_features_and_a_map_are_made_of_what_is_there(own: Workspace) -> None:
     recording = own.manifest("recording", "text")
     options = ("--heldout-fraction", "0.4", "--tokens", "10000", "--hook-point", "blocks.0.hook_resid_post")

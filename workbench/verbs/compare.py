@@ -344,14 +344,18 @@ class CompareModels(Writes, Seeded, Threaded, RunsModel):
         from interp.changes.report import what_changed
         from interp.models.adapter import weight_hash
         from interp.models.loading import load_model
+        from interp.text.corpora import open_corpus
 
         workspace = self.open_workspace()
         threads = self.use_threads()
         device = self.use_device()
-        models = {name: load_model(name, device=device) for name in (self.base, self.tuned, *self.continuations)}
-        base, tuned = models[self.base], models[self.tuned]
         called = self.name or slug(f"models-{_short(self.base)}-{_short(self.tuned)}")
         folder = workspace.path("model_comparison", called)
+        self.check_free(folder)
+        for spec in {self.corpus, self.control or self.corpus} - {"random"}:
+            open_corpus(spec)  # a mistake in its name shows before a model is loaded
+        models = {name: load_model(name, device=device) for name in (self.base, self.tuned, *self.continuations)}
+        base, tuned = models[self.base], models[self.tuned]
         texts = {spec: self._tokens(base, spec) for spec in dict.fromkeys([self.corpus, self.control or self.corpus])}
         hashes = {name: weight_hash(model) for name, model in models.items()}
         config = {

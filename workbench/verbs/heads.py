@@ -85,12 +85,15 @@ class Lens(TunedLensConfig, Writes, Threaded, RunsModel):
     def run(self) -> None:
         from interp.lenses.tuned_lens import train_tuned_lens
         from interp.models.loading import load_model
+        from interp.text.corpora import open_corpus
 
         workspace = self.open_workspace()
         self.use_threads()
         config = settings_of(self, TunedLensConfig)
         folder = workspace.path("lens", self.name or slug(self.model))
         self.check_free(folder)
+        if self.recording is None:
+            open_corpus(self.corpus)  # a mistake in its name shows before a model is loaded
         model = load_model(self.model, device=self.use_device())
         contexts, heldout, source = self.tokens(model)
         options = {"model_name": self.model, "source": source, "overwrite": self.overwrite}

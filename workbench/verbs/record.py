@@ -56,14 +56,15 @@ class Record(RecordConfig, Writes, Threaded, OnDevice):
             with ranks.checked():
                 workspace = self.open_workspace()
                 self.use_threads()
+                folder = workspace.path("recording", self.name or slug(self.model))
+                self.check_free(folder)
+                corpus = open_corpus(self.corpus, seed=self.seed)
                 model = load_model(self.model, dtype=self.compute, device=self.use_device(ranks))
                 default = [f"blocks.{max(model.cfg.n_layers // 3 - 1, 0)}.hook_resid_post"]
                 hook_points = list(self.hook_points) or default
                 if MLPS in hook_points:
                     at = hook_points.index(MLPS)
                     hook_points[at : at + 1] = mlp_hook_points(model)
-                corpus = open_corpus(self.corpus, seed=self.seed)
-                folder = workspace.path("recording", self.name or slug(self.model))
             with first_bar(ranks, "recording", "tokens") as progress:
                 manifest = record(
                     model,
