@@ -8,7 +8,8 @@ alone pays nothing for this.
 
 The `n`-th largest of numbers on several ranks is found by radix selection: ranks add up histograms of the next 11 bits.
 It is exact and exchanges 16 KB a round whatever the batch: three rounds for float32, six for float64. Of equal numbers
-at the cut, the earlier ones (by token, then by latent) are selected, as in one process.
+at the cut, the earlier ones (by token, then by latent) are selected, as by the compiled loops of one process. (torch's
+top-k, which selects on a GPU and in float64, takes any of the equal ones.)
 """
 
 from dataclasses import dataclass, replace
