@@ -31,6 +31,7 @@ from interp.errors import (
     UnknownNameError,
     UsageError,
     WorkbenchError,
+    form_errors,
 )
 from interp.workspace import Workspace
 
@@ -155,7 +156,8 @@ def circuit(workspace: Workspace, name: str) -> dict[str, Any]:
     from dashboard.circuit.data import circuit as read
 
     found = as_json(read(workspace, name))
-    edges = sorted(found["edges"], key=lambda edge: -abs(edge["score"] or 0))
+    with form_errors(f"the circuit {name}"):
+        edges = sorted(found["edges"], key=lambda edge: -abs(edge["score"] or 0))
     return found | {"edges": edges[:MAX_ROWS], "n_edges": len(edges)}
 
 

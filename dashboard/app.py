@@ -28,6 +28,7 @@ import dash_mantine_components as dmc
 import flask
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, set_props
 from dash.exceptions import CallbackException, DependencyException
+from werkzeug.exceptions import InternalServerError
 
 from dashboard import api
 from dashboard.atlas import routes as atlas_routes
@@ -376,6 +377,14 @@ def _register_answers(app: Dash, pages: list[Page]) -> None:
         if type(error) is not CallbackException:  # a callback of ours returned what it must not
             raise error
         return flask.Response(f"{error}\n", 400, mimetype="text/plain")
+
+    @app.server.errorhandler(InternalServerError)
+    def unexpected(error: InternalServerError) -> flask.Response:  # Flask has logged it
+        cause = error.original_exception
+        said = explain(cause if isinstance(cause, Exception) else error)
+        if flask.request.path.startswith("/api/"):
+            return flask.Response(flask.json.dumps({"error": said}), 500, mimetype="application/json")
+        return flask.Response(f"{said}\n", 500, mimetype="text/plain")
 
     @app.server.errorhandler(DependencyException)
     def no_file(_: Exception) -> flask.Response:

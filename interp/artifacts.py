@@ -271,12 +271,12 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _wrong_fields(raw: dict[str, Any]) -> list[str]:
     """Return the fields that are not of their form; files must lie inside the folder."""
-    forms = dict.fromkeys(("kind", "name", "content_hash"), str) | dict.fromkeys(("config", "summary", "files"), dict)
+    forms = dict.fromkeys(("kind", "name", "content_hash", "created"), str)
+    forms |= dict.fromkeys(("config", "summary", "files", "parents"), dict)
     wrong = [name for name, form in forms.items() if not isinstance(raw.get(name, form()), form)]
-    if not wrong:
-        for name, entry in raw["files"].items():
-            known = isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and "bytes" in entry
-            wrong += ["files"] * (not known or leaves_folder(name))
+    for name, entry in raw["files"].items() if not wrong else ():
+        known = isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and "bytes" in entry
+        wrong += ["files"] * (not known or leaves_folder(name))
     return wrong
 
 

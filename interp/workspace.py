@@ -239,7 +239,7 @@ class Workspace:
                 quoted = _table_address(connection, path).replace("'", "''")
                 connection.execute(f"create temp view {alias} as select * from read_parquet('{quoted}')")
             return connection.sql(sql, params=list(parameters)).to_arrow_table()
-        except duckdb.Error as error:
+        except (duckdb.Error, RuntimeError, UnicodeDecodeError) as error:  # the last two: texts that are no UTF-8
             if self.remote and (failed := reading_failed()):
                 raise failed from None
             if isinstance(error, duckdb.ParserException | duckdb.CatalogException):

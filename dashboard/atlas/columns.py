@@ -17,7 +17,7 @@ import numpy as np
 
 from dashboard.figures.theme import DARK, LIGHT, Theme
 from interp.artifacts import Manifest, read_table, table_errors
-from interp.errors import CorruptError, UnknownNameError
+from interp.errors import CorruptError, UnknownNameError, form_errors
 from interp.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -83,8 +83,9 @@ def table(workspace: Workspace, name: str) -> Table:
 def columns(workspace: Workspace, name: str) -> list[Column]:
     """Return the columns that points can be coloured by, regions first."""
     manifest, points = workspace.manifest("atlas", name), table(workspace, name)
-    levels = int(manifest.summary.get("n_levels") or 0)
-    n_regions = sum(manifest.summary.get("regions_per_level") or [])
+    with form_errors(f"the manifest of the atlas {name}"):
+        levels = int(manifest.summary.get("n_levels") or 0)
+        n_regions = sum(manifest.summary.get("regions_per_level") or [])
     return list(_columns(points, levels, "uint16" if n_regions < 65_535 else "int32", _value_name(manifest)))
 
 

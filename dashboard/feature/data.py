@@ -10,7 +10,7 @@ import numpy as np
 
 from dashboard.components.pages import artefact_key, open_artefact
 from interp.artifacts import Manifest, read_json
-from interp.errors import UnknownNameError, UsageError, WorkbenchError
+from interp.errors import UnknownNameError, UsageError, WorkbenchError, form_errors
 from interp.names import feature_node, parse_hook_point
 from interp.notes import own_names
 from interp.workspace import Workspace
@@ -359,6 +359,11 @@ def dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, An
     neurons, and the norms of alignments. `neuron_alignment_indices` count through the neurons of the hook point's own
     layer alone. Example groups become intervals; the strongest examples have `bin_min` and `bin_contains` of -1.
     """
+    with form_errors(f"features/{name}"):
+        return _dashboard_batch(workspace, name, index)
+
+
+def _dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
     row, manifest = one(workspace, name, index), workspace.manifest("features", name)
     related = relations(workspace, name, index)
     edges, hook_point = row["histogram_edges"], parse_hook_point(manifest.config["hook_point"])

@@ -17,6 +17,7 @@ from dashboard.components.pages import (
     sae_href,
 )
 from interp.artifacts import KINDS, MANIFEST, STATUS, Manifest, hash_json
+from interp.errors import CorruptError, as_typed, form_errors
 from interp.workspace import FORMER_FOLDERS, Broken, Partial, Workspace
 from saes.features.schema import set_of
 
@@ -91,13 +92,20 @@ def models(workspace: Workspace) -> list[str]:
 
 
 def card(manifest: Manifest) -> Card:
-    """Describe one artefact by a sentence and a few numbers; a number that its summary lacks is left out."""
-    sentence, facts, href = _DESCRIBE[manifest.kind](manifest)
+    """Describe one artefact by a sentence and a few numbers; a number that its summary lacks is left out.
+
+    Where the manifest has a value of another form, the sentence says that.
+    """
+    try:
+        with form_errors("the manifest"):
+            sentence, facts, href = _DESCRIBE[manifest.kind](manifest)
+    except CorruptError as error:
+        sentence, facts, href = as_typed(str(error)), [], None
     return Card(
         kind=manifest.kind,
         name=manifest.name,
         sentence=sentence,
-        facts=[(name, value) for name, value in facts if value],
+        facts=[(name, str(value)) for name, value in facts if value],
         parents=sorted(manifest.parents),
         created=manifest.created,
         seconds=manifest.seconds,

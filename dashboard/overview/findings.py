@@ -75,8 +75,7 @@ def findings(workspace: Workspace, stamp: str) -> tuple[Finding, ...]:
     by_kind: dict[str, list[Finding]] = {}
     for read in _READERS:
         for each in _read(read, workspace):
-            if each.strength >= LEAST:
-                by_kind.setdefault(each.kind, []).append(each)
+            by_kind.setdefault(each.kind, []).append(each)
     ranked = [sorted(found, key=_weakness) for found in by_kind.values()]
     rounds = [sorted((found[k] for found in ranked if len(found) > k), key=_weakness) for k in range(PER_KIND)]
     return tuple(_with_example(workspace, each) for each in [each for chosen in rounds for each in chosen][:MOST])
@@ -89,7 +88,7 @@ def _weakness(finding: Finding) -> float:
 def _read(read: Callable[[Workspace], Iterator[Finding]], workspace: Workspace) -> list[Finding]:
     """Return what a reader finds; artefacts that it cannot read, of another version for instance, give nothing."""
     try:
-        return list(read(workspace))
+        return [each for each in read(workspace) if each.strength >= LEAST]
     except (WorkbenchError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
         log.warning("no findings of %s: %r", read.__name__.strip("_"), error)
         return []
@@ -256,7 +255,8 @@ def _graphs(workspace: Workspace) -> Iterator[Finding]:
         value, null = scores.get("replacement"), scores.get("replacement_untrained")
         if value is None or null is None or (effects.get("spearman_low") or 0) <= 0:
             continue
-        tokens, target, contrast = stored["token_texts"], made.config.get("target"), made.config.get("contrast")
+        tokens = list(map(str, stored["token_texts"]))
+        target, contrast = made.config.get("target"), made.config.get("contrast")
         asked = f"“{visible(str(target or stored['targets'][0]['label']).strip(), 30)}”"
         asked += f" rather than “{visible(contrast.strip(), 30)}”" if contrast else ""
         yield Finding(

@@ -222,14 +222,16 @@ def _when(created: str) -> str:
 
 
 def _partial(partial: Partial) -> html.Div:
-    progress = dict(partial.status.get("progress") or {})
+    progress = partial.status.get("progress")
+    progress = dict(progress) if isinstance(progress, dict) else {}
     done, total = progress.pop("done", None), progress.pop("total", None)
-    share = f"{done / total:.0%} done" if isinstance(done, int | float) and total else ""
+    counted = isinstance(done, int | float) and isinstance(total, int | float) and total
+    share = f"{done / total:.0%} done" if counted else ""
     details = ", ".join(
         f"{key} {_short(value)}" for key, value in progress.items() if not isinstance(value, dict | list)
     )
     words = " · ".join(part for part in (share, details) if part) or partial.status.get("problem", "just started")
-    updated = _when(partial.status.get("updated") or partial.status.get("started") or "")
+    updated = _when(str(partial.status.get("updated") or partial.status.get("started") or ""))
     return notice(
         html.Strong(f"Unfinished {partial.kind.replace('_', ' ')} {partial.name}"),
         html.Span(f" {words}. ", className="wb-notice-text"),

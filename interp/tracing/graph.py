@@ -227,8 +227,10 @@ class AttributionGraph(Result):
                 raise ValueError(f"unknown kind of node {min(unknown)!r}")
             values: dict[str, Any] = {name: about[name] for name in _ABOUT}
             values["targets"] = tuple(GraphTarget(**each) for each in about["targets"])
-            for name in ("tokens", "token_texts"):
+            for name, form in (("tokens", int), ("token_texts", str)):
                 values[name] = tuple(values[name])
+                if not all(isinstance(each, form) for each in values[name]):
+                    raise TypeError(f"{name} hold other than {form.__name__}")
             columns = {name: edges[name].to_numpy() for name in ("source", "target", "weight", "share", "kept")}
             return cls(**values, nodes=tuple(GraphNode(**row) for row in nodes), edges=GraphEdges(**columns))
         except (KeyError, TypeError, ValueError) as error:

@@ -12,6 +12,7 @@ from threading import Lock
 import numpy as np
 
 from interp.artifacts import table_errors
+from interp.errors import CorruptError, ResourceError, form_errors
 from saes.features.token_index import TABLES, Spelling, TokenIndex, spell
 
 _building = Lock()
@@ -35,13 +36,29 @@ def indexed_examples(examples: Path, content_hash: str, n_features: int) -> Path
             try:
                 parent.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryDirectory(dir=parent) as draft:
-                    index_examples(examples, Path(draft) / "new", n_features)
+                    _index(examples, Path(draft) / "new", n_features)
                     shutil.rmtree(folder, ignore_errors=True)
                     os.replace(Path(draft) / "new", folder)
                 return folder
             except OSError:
                 continue
     raise OSError(f"neither {cache_folder()} nor {tempfile.gettempdir()} can be written")
+
+
+def _index(examples: Path, folder: Path, n_features: int) -> None:
+    """Index a table that may be damaged: numbers out of range reach numpy and DuckDB."""
+    import duckdb
+
+    try:
+        with form_errors(examples):
+            index_examples(examples, folder, n_features)
+    except duckdb.Error as error:
+        raise CorruptError(f"cannot index {examples} ({error}); `workbench verify` checks it") from error
+    except MemoryError as error:
+        raise ResourceError(
+            f"an index of {examples} needs more memory than there is ({error}); `workbench verify` says whether the "
+            "file is damaged"
+        ) from error
 
 
 def index_examples(examples: Path, folder: Path, n_features: int, *, batch: int = 16_384) -> None:

@@ -65,7 +65,7 @@ def load_direction(folder: Path, latent: int) -> tuple[SAEMetadata, Tensor]:
     if not (folder / CONFIG).exists():
         raise MissingError(f"no SAE at {folder} ({CONFIG} was expected); `workbench train` writes one")
     config = read_json(folder / CONFIG)
-    if config.get("architecture") in ROWS_AS_USED and not config.get("rescale_acts_by_decoder_norm"):
+    if str(config.get("architecture")) in ROWS_AS_USED and not config.get("rescale_acts_by_decoder_norm"):
         row = read_row(folder / WEIGHTS, "W_dec", latent)
         check_finite("W_dec", row, folder)
         return saelens.metadata(section(config, "metadata", folder / CONFIG), folder / CONFIG), row.float()

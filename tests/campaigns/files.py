@@ -6,7 +6,7 @@ A case is one file of a valid artefact or of a peer's format, damaged once: byte
 length in a header made huge, another file's content; in JSON and YAML, a value replaced by one of another kind, a key
 renamed or gone. The readers of that artefact then run in a fork of this process. They must return or raise an error of
 the workbench, within `SECONDS` and `BYTES` of memory, without running a program or opening a connection. Anything else
-is a failure, printed with the number of its case; `--case N` repeats that one.
+is a failure, printed with the number of its case; `--case N` repeats it.
 """
 
 import argparse
@@ -344,7 +344,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--case", type=int, help="repeat one case")
+    parser.add_argument("--case", type=int, nargs="+", help="repeat some cases")
     parser.add_argument("--only", nargs="+", default=[""], help="words, one of which the name of a subject must hold")
     parser.add_argument("--no-report", action="store_true", help="leave docs/trust.md as it is")
     options = parser.parse_args()
@@ -357,7 +357,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         every = [each for each in subjects(scratch) if any(word in each.name for word in options.only)]
-        for case in [options.case] if options.case is not None else range(options.n):
+        for case in options.case or range(options.n):
             outcome, details = run_case(case, options.seed, every, scratch)
             outcomes[outcome] += 1
             if details:
@@ -366,7 +366,7 @@ def main() -> None:
         f"{outcomes[each]:,} {each}" for each in ("read", "refused", "leaked", "crashed", "executed", "hang")
     )
     print(f"{line}; {len(every)} kinds of file, {time.monotonic() - started:.0f} s")
-    if options.case is None and not options.no_report:
+    if not options.case and not options.no_report:
         command = f"`python -m tests.campaigns.files --n {options.n} --seed {options.seed}`"
         report.put("files", ["", f"{command}: {line}. {len(every)} artefacts and formats.", ""])
 

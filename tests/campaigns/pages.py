@@ -1,6 +1,8 @@
 """The pages and the read API of the dashboard over a workspace with a damaged file, as subjects of `files`."""
 
+import logging
 import re
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,8 @@ def reader(root: Path) -> Callable[[Path], None]:
     from interp.workspace import Workspace
 
     visitor = Tested(create_app(Workspace(root, create=True), live=FakeLive()).server.test_client())
+    logged = _Logged()
+    logging.getLogger().addHandler(logged)
     asked: dict[str, Callable[[], bytes]] = {f"/{each}": lambda each=each: visitor.open(f"/{each}") for each in PAGES}
     for each in [*(f"/api/{each}" for each in READS), *(f"/atlas-data/embeddings/{each}" for each in COLUMNS)]:
         asked[each] = lambda each=each: visitor.ask("GET", each)
@@ -55,15 +59,24 @@ def reader(root: Path) -> Callable[[Path], None]:
         for address, ask in asked.items():
             text = ask().decode("utf-8", "replace").replace("\\u002f", "/")
             about = f"{address}: {visitor.status} {_sentences(text)}"
-            assert "An unexpected " not in text, about
-            own = "That did not work" in text or text.startswith('{"error"')
-            assert visitor.status != 500 or own, about
+            assert "An unexpected " not in text, f"{about}\n{logged.last}"
+            own = "That did not work" in text or text.startswith('{"error"') or visitor.status == 500
             if own:
                 refused.append(about)
         if refused:
             raise CorruptError("; ".join(refused))
 
     return read
+
+
+class _Logged(logging.Handler):
+    """Keeps the last traceback that the application logs."""
+
+    last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self.last = "".join(traceback.format_exception(*record.exc_info))
 
 
 def _sentences(text: str) -> str:

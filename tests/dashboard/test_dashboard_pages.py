@@ -116,6 +116,61 @@ def test_newer_schema_is_shown_on_the_overview(tmp_path):
     assert "schema version 99 is newer" in shown
 
 
+FORMS = {
+    "features/demo/manifest.json created": ("/", "created has another form"),
+    "features/demo/manifest.json parents": ("/", "parents has another form"),
+    "grokking/grok/manifest.json summary.runs": ("/", "the manifest holds a value of another form"),
+    "saes/wide.partial/status.json progress": ("/", "Unfinished sae wide"),
+    "saes/wide.partial/status.json progress.total": ("/", "Unfinished sae wide"),
+    "atlases/demo-features/manifest.json summary.regions_per_level": ("/atlas/demo-features", "of another form"),
+    "features/demo/manifest.json summary.n_tokens": ("/api/sae_dashboard?features=demo&index=3", "of another form"),
+    "edge-circuits/ioi/circuit.json edges.0.score": ("/api/circuit?name=ioi", "of another form"),
+}
+"""A value that was replaced by a list, and where that is said."""
+
+
+@pytest.mark.parametrize("damaged", FORMS)
+def test_a_value_of_another_form_is_said_in_one_sentence(tmp_path, damaged):
+    from make_workspace import build
+
+    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
+    file, keys = damaged.split()
+    told = json.loads((workspace.root / file).read_text())
+    *parents, last = [int(key) if key.isdigit() else key for key in keys.split(".")]
+    held = told
+    for key in parents:
+        held = held[key]
+    held[last] = [["x"], ["y"]]
+    (workspace.root / file).write_text(json.dumps(told))
+    address, expected = FORMS[damaged]
+    server = create_app(workspace).server
+    if address.startswith("/api/"):
+        answer = server.test_client().get(address, headers={"Host": "127.0.0.1"})
+        assert answer.status_code == 500
+        shown = answer.get_json()["error"]
+    else:
+        page = overview.PAGE if address == "/" else atlas.PAGE
+        with server.app_context():
+            shown = text_of(safe_layout(page)(scheme="light", **({} if address == "/" else {"name": "demo-features"})))
+    assert expected in shown
+    assert "unexpected" not in shown
+
+
+def test_an_unexpected_error_of_the_api_is_json_and_elsewhere_a_sentence(workspace, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("wires crossed")
+
+    monkeypatch.setattr("dashboard.api.call", broken)
+    monkeypatch.setattr("dashboard.atlas.columns.about", broken)
+    client = create_app(workspace).server.test_client()
+    found = client.get("/api/artefacts", headers={"Host": "127.0.0.1"})
+    assert found.status_code == 500
+    assert "wires crossed" in found.get_json()["error"]
+    sentence = client.get("/atlas-data/demo-features/about.json", headers={"Host": "127.0.0.1"})
+    assert sentence.mimetype == "text/plain"
+    assert "wires crossed" in sentence.text
+
+
 def test_empty_workspace_shows_the_command(tmp_path, live):
     assert "workbench demo --workspace" in text_of(overview.layout(Context(Workspace(tmp_path), live)))
 

@@ -219,11 +219,12 @@ def test_what_is_not_there_is_said(visitor, path, status, says):
     assert says in answer.get_data(as_text=True)
 
 
-def test_a_damaged_graph_is_one_sentence(own):
+@pytest.mark.parametrize("change", [{"tokens": None}, {"token_texts": [{"x": 1}]}, {"tokens": ["a"]}])
+def test_a_damaged_graph_is_one_sentence(own, change):
     manifest = data.choose(own, "capital")
     folder = own.path(KIND, "capital")
-    about = read_json(folder / "graph.json")
-    write_json(folder / "graph.json", {key: value for key, value in about.items() if key != "tokens"})
+    about = read_json(folder / "graph.json") | change
+    write_json(folder / "graph.json", {key: value for key, value in about.items() if value is not None})
     data._load.cache_clear()
     with pytest.raises(CorruptError, match="trace it again"):
         data.graph(own, manifest)

@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
@@ -13,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 from make_search import HOSTILE, N_FEATURES, N_TOKENS, TEXTS, build, index, planted_text
 
 from interp.artifacts import Draft, write_table
-from interp.errors import ConfigError, CorruptError, UnknownNameError
+from interp.errors import ConfigError, CorruptError, ResourceError, UnknownNameError
 from interp.workspace import Workspace
 from saes import search_features
 from saes.features import search, token_index
-from saes.features.examples_index import _whole_features
+from saes.features.examples_index import _whole_features, indexed_examples
 from saes.features.schema import examples_schema, features_schema
 from saes.features.search import rank_active
 from saes.features.token_index import TABLES, Units, index_schema, query_words, spell
@@ -36,6 +38,26 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def tables(workspace: Workspace) -> dict[str, list[dict]]:
     path = workspace.path("features", "planted") / "index"
     return {name: workspace.query("select * from t", t=path / f"{name}.parquet").to_pylist() for name in TABLES}
+
+
+@pytest.mark.parametrize(("at", "said"), [(-5, "of another form"), (1 << 50, "more memory than there is")])
+def test_an_index_of_damaged_examples_is_refused_in_one_sentence(tmp_path, at, said):
+    row = {name: {"activations": [1.0, 2.0, 1.0], "tokens": [" a", " b", " c"]}.get(name, 1)
+           for name in ("feature", "row", "peak", "tokens", "activations")}  # fmt: skip
+    rows = [{**row, "feature": feature, "row": at} for feature in range(4)]
+    schema = pa.schema([examples_schema().field(name) for name in row])
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "examples.parquet")
+    with pytest.raises((CorruptError, ResourceError), match=said):
+        indexed_examples(tmp_path / "examples.parquet", f"row {at}", 4)
+
+
+def test_numbers_that_duckdb_cannot_hold_are_an_error_of_the_file(tmp_path, monkeypatch):
+    def overflows(*_):
+        raise duckdb.ConversionException("value is out of range")
+
+    monkeypatch.setattr("saes.features.examples_index.index_examples", overflows)
+    with pytest.raises(CorruptError, match=r"cannot index .*examples\.parquet"):
+        indexed_examples(tmp_path / "examples.parquet", "overflows", 4)
 
 
 def test_the_index_has_the_documented_columns(workspace):
