@@ -78,10 +78,13 @@ def failure(error: Exception, *, back: str = "/") -> html.Div:
 
 
 def explain(error: Exception) -> str:
-    """Return an error as one line: the message of one of ours, for any other its type and message."""
+    """Return an error as one line: the message of one of ours, for any other its type and message, and what it can be."""
     if isinstance(error, WorkbenchError):
         return as_typed(str(error))
-    return f"An unexpected {type(error).__name__}: {error}. The terminal that runs the dashboard has the details."
+    found = f"An unexpected {type(error).__name__}: {error}. The terminal that runs the dashboard has the details."
+    if isinstance(error, LookupError | TypeError | ValueError | AttributeError):
+        found += as_typed(" It is a defect of this page, or a damaged file: `workbench verify` checks the files.")
+    return found
 
 
 def graph(id: str, *, figure: Any = None, label: str, height: int | None = None, **extra: Any) -> html.Div:

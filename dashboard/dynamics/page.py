@@ -20,8 +20,8 @@ from dashboard.components.pages import (
 from dashboard.dynamics import data as view
 from dashboard.dynamics import grokking, induction, scaling
 from dashboard.figures.theme import theme
-from interp.artifacts import STUDIES
-from interp.errors import UsageError
+from interp.artifacts import STUDIES, Manifest
+from interp.errors import UsageError, form_errors
 
 _PARTS = {"grokking": grokking, "induction_onset": induction, "language_scaling": scaling}
 
@@ -29,6 +29,11 @@ _PARTS = {"grokking": grokking, "induction_onset": induction, "language_scaling"
 def layout(context: Context, name: str | None = None, seed: str = "", spec: str = "", **_: Any) -> html.Div:
     """`/dynamics?name=<artefact>&seed=<seed>&spec=<toy>`; without them the newest artefact and its first run."""
     manifest = open_artefact(context.workspace, STUDIES, name)
+    with form_errors(artefact_key(manifest)):
+        return _layout(context, manifest, seed, spec)
+
+
+def _layout(context: Context, manifest: Manifest, seed: str, spec: str) -> html.Div:
     part = _PARTS[manifest.kind]
     runs = view.runs(manifest)
     chosen = view.find(runs, _seed(seed), spec)
@@ -65,9 +70,10 @@ def register(app: Dash) -> None:
 def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
     workspace = current().workspace
     manifest = open_artefact(workspace, STUDIES, state["name"])
-    runs = view.runs(manifest)
-    chosen = view.find(runs, state["seed"], state["spec"])
-    return _PARTS[manifest.kind].panels(workspace, manifest, runs, chosen, theme(scheme))
+    with form_errors(state["name"]):
+        runs = view.runs(manifest)
+        chosen = view.find(runs, state["seed"], state["spec"])
+        return _PARTS[manifest.kind].panels(workspace, manifest, runs, chosen, theme(scheme))
 
 
 def _seed(text: str) -> int | None:
