@@ -78,7 +78,7 @@ def failure(error: Exception, *, back: str = "/") -> html.Div:
 
 
 def explain(error: Exception) -> str:
-    """Return an error as one line: the message of one of ours, for any other its type and message, and what it can be."""
+    """Return an error as one line: the message of one of ours, of any other its type, message and what it can be."""
     if isinstance(error, WorkbenchError):
         return as_typed(str(error))
     found = f"An unexpected {type(error).__name__}: {error}. The terminal that runs the dashboard has the details."
