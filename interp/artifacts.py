@@ -275,7 +275,7 @@ def _wrong_fields(raw: dict[str, Any]) -> list[str]:
     forms |= dict.fromkeys(("config", "summary", "files", "parents"), dict)
     wrong = [name for name, form in forms.items() if not isinstance(raw.get(name, form()), form)]
     for name, entry in raw["files"].items() if not wrong else ():
-        known = isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and "bytes" in entry
+        known = isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and type(entry.get("bytes")) is int
         wrong += ["files"] * (not known or leaves_folder(name))
     return wrong
 

@@ -96,8 +96,8 @@ def _save_rows(recording: Path, scratch: Path, steps: int) -> None:
     rows = np.lib.format.open_memmap(
         scratch / "train.npy", mode="w+", dtype=np.float32, shape=(steps * BATCH, source.d_in)
     )
-    batches = training_batches(source, batch_size=BATCH, heldout_fraction=0.1, seed=0)
-    for step, batch in zip(range(steps), batches, strict=False):
+    batches = training_batches([source], batch_size=BATCH, heldout_fraction=0.1, seed=0)
+    for step, (batch,) in zip(range(steps), batches, strict=False):
         rows[step * BATCH : (step + 1) * BATCH] = batch.x.numpy()
     rows.flush()
     heldout = source.sequential(batch_size=4096, split="heldout", heldout_fraction=0.1)
