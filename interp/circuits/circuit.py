@@ -63,6 +63,15 @@ class Edge:
         return edge_text(self)
 
 
+def _check_values(part: Node | Edge) -> None:
+    """Raise `TypeError` where a value of a node or an edge is not of its type."""
+    texts = (part.role,) if isinstance(part, Node) else (part.via,)
+    score = part.score if isinstance(part, Edge) else None
+    right = all(isinstance(text, str | None) for text in texts) and isinstance(score, int | float | None)
+    if not (right and isinstance(part.position, int | None) and isinstance(part.evidence, dict)):
+        raise TypeError(f"a value of {part} is of another type")
+
+
 @dataclass(frozen=True)
 class Circuit(Result):
     """Nodes and edges of one model, found with one set of settings.
@@ -180,6 +189,8 @@ class Circuit(Result):
             edges = tuple(Edge(**edge) for edge in data["edges"])
             for name in {n.name for n in nodes} | {e.source for e in edges} | {e.target for e in edges}:
                 parse_node(name)
+            for each in (*nodes, *edges):
+                _check_values(each)
             parts = {name: dict(data.get(name, {})) for name in ("settings", "evaluation", "verdict")}
             return cls(str(data["model"]), str(data["weight_hash"]), nodes, edges, **parts)
         except (KeyError, TypeError, ValueError) as error:

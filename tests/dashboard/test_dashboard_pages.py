@@ -124,7 +124,9 @@ FORMS = {
     "saes/wide.partial/status.json progress.total": ("/", "Unfinished sae wide"),
     "atlases/demo-features/manifest.json summary.regions_per_level": ("/atlas/demo-features", "of another form"),
     "features/demo/manifest.json summary.n_tokens": ("/api/sae_dashboard?features=demo&index=3", "of another form"),
-    "edge-circuits/ioi/circuit.json edges.0.score": ("/api/circuit?name=ioi", "of another form"),
+    "edge-circuits/ioi/circuit.json edges.0.score": ("/api/circuit?name=ioi", "is not a circuit"),
+    "edge-circuits/ioi/circuit.json edges.0.evidence": ("/api/circuit?name=ioi", "is not a circuit"),
+    "edge-circuits/ioi/circuit.json nodes.0.role": ("/api/circuit?name=ioi", "is not a circuit"),
 }
 """A value that was replaced by a list, and where that is said."""
 
