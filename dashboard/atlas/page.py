@@ -29,6 +29,7 @@ from dashboard.components.pages import (
 from dashboard.components.tokens import token_text
 from dashboard.figures.theme import visible
 from interp.artifacts import Manifest
+from interp.errors import form_errors
 from interp.workspace import Workspace
 
 
@@ -246,9 +247,11 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
         at=given["at"],
         overlays=_overlays(given["overlays"]),
     )
+    with form_errors(f"the manifest of the atlas {name}"):
+        quality = quality_panel(manifest)
     side = [
         html.Div(point_panel(leads_to, found) if found else None, id="atlas-chosen"),
-        quality_panel(manifest),
+        quality,
         regions_panel(view.largest_regions(workspace, name)),
     ]
     maps = sorted(workspace.newest("atlas"), key=view.truth, reverse=True)

@@ -123,6 +123,7 @@ FORMS = {
     "saes/wide.partial/status.json progress": ("/", "Unfinished sae wide"),
     "saes/wide.partial/status.json progress.total": ("/", "Unfinished sae wide"),
     "atlases/demo-features/manifest.json summary.regions_per_level": ("/atlas/demo-features", "of another form"),
+    "atlases/demo-features/manifest.json summary.trustworthiness": ("/atlas/demo-features", "of another form"),
     "features/demo/manifest.json summary.n_tokens": ("/api/sae_dashboard?features=demo&index=3", "of another form"),
     "edge-circuits/ioi/circuit.json edges.0.score": ("/api/circuit?name=ioi", "is not a circuit"),
     "edge-circuits/ioi/circuit.json edges.0.evidence": ("/api/circuit?name=ioi", "is not a circuit"),
