@@ -30,7 +30,7 @@ from dashboard.components.tokens import COLD, WARM, attention_graph
 from dashboard.figures.circuits import MAX_SENDERS, VIAS, ablation_bars, composition_map, senders
 from dashboard.figures.heads import head_scores
 from dashboard.figures.theme import theme
-from interp.errors import UnknownNameError, program
+from interp.errors import UnknownNameError, form_errors, program
 from interp.names import HEAD_KINDS, parse_head
 from interp.workspace import Workspace
 
@@ -40,7 +40,8 @@ def evidence(workspace: Workspace, model: str) -> html.Div:
     found = {which: view.of_model(workspace, model, which) for which in ("heads", "ablations", "composition")}
     sources = {which: artefact_key(m) if m else None for which, m in found.items()}
     store = dcc.Store(id="heads-proof-state", data=sources)
-    grid = _grid([] if not sources["heads"] else _rows(view.table(workspace, sources["heads"], "heads")))
+    with form_errors(f"{sources['heads']}/heads.parquet"):
+        grid = _grid([] if not sources["heads"] else _rows(view.table(workspace, sources["heads"], "heads")))
     if not any(sources.values()):
         return html.Div(
             [
