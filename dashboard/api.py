@@ -31,7 +31,6 @@ from interp.errors import (
     UnknownNameError,
     UsageError,
     WorkbenchError,
-    form_errors,
 )
 from interp.workspace import Workspace
 
@@ -156,8 +155,7 @@ def circuit(workspace: Workspace, name: str) -> dict[str, Any]:
     from dashboard.circuit.data import circuit as read
 
     found = as_json(read(workspace, name))
-    with form_errors(f"the circuit {name}"):
-        edges = sorted(found["edges"], key=lambda edge: -abs(edge["score"] or 0))
+    edges = sorted(found["edges"], key=lambda edge: -abs(edge["score"] or 0))
     return found | {"edges": edges[:MAX_ROWS], "n_edges": len(edges)}
 
 

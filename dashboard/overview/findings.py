@@ -30,7 +30,7 @@ from dashboard.components.pages import (
 )
 from dashboard.figures.theme import visible
 from interp.artifacts import Manifest, read_json
-from interp.errors import WorkbenchError
+from interp.errors import WorkbenchError, form_errors
 from interp.workspace import Workspace
 from saes.features.proof import ALPHA, read_proof
 
@@ -88,8 +88,9 @@ def _weakness(finding: Finding) -> float:
 def _read(read: Callable[[Workspace], Iterator[Finding]], workspace: Workspace) -> list[Finding]:
     """Return what a reader finds; artefacts that it cannot read, of another version for instance, give nothing."""
     try:
-        return [each for each in read(workspace) if each.strength >= LEAST]
-    except (WorkbenchError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
+        with form_errors("an artefact"):
+            return [each for each in read(workspace) if each.strength >= LEAST]
+    except (WorkbenchError, OSError) as error:
         log.warning("no findings of %s: %r", read.__name__.strip("_"), error)
         return []
 

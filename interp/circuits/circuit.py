@@ -65,9 +65,8 @@ class Edge:
 
 def _check_values(part: Node | Edge) -> None:
     """Raise `TypeError` where a value of a node or an edge is not of its type."""
-    texts = (part.role,) if isinstance(part, Node) else (part.via,)
-    score = part.score if isinstance(part, Edge) else None
-    right = all(isinstance(text, str | None) for text in texts) and isinstance(score, int | float | None)
+    text, score = (part.role, None) if isinstance(part, Node) else (part.via, part.score)
+    right = isinstance(text, str | None) and isinstance(score, int | float | None)
     if not (right and isinstance(part.position, int | None) and isinstance(part.evidence, dict)):
         raise TypeError(f"a value of {part} is of another type")
 
