@@ -35,19 +35,40 @@ def _belongs(closest, indices, row, value, other):
     return value > closest[row, last] or (value == closest[row, last] and other < indices[row, last])
 
 
+@njit(inline="always")
+def _dot(one, two):
+    total = np.float32(0)
+    for at in range(len(one)):
+        total += one[at] * two[at]
+    return total
+
+
+@njit(inline="always")
+def _cut(value, error, rounding):
+    """Return the least screened value that the closeness `value` can have."""
+    least = value - error
+    return least * (np.float32(1) - rounding if least > 0 else np.float32(1) + rounding)
+
+
 @njit(cache=True, nogil=True, fastmath=FAST)
-def merge_block(near, first, other, closest, indices):
-    """Update the lists of points `first ...` and `other ...` with their closeness `near [a, b]`.
+def merge_block(near, first, other, closest, indices, points, error, rounding):
+    """Update the lists of points `first ...` and `other ...` with their closeness `near [a, b]`; return pairs measured.
 
     `closest, indices [n, k]` hold each point's closest others so far, closest first, ties to the lower number. Nearly
-    all pairs are rejected, in stretches of `STRETCH` that are compared with vector instructions.
+    all pairs are rejected, in stretches of `STRETCH` that are compared with vector instructions. Values that differ
+    from the dot product of `points [n, d]` by up to `error`, then rounded by up to a fraction `rounding`, only reject:
+    pairs that may belong to a list are measured again. With no points (`n = 0`) the values are taken as they are.
     """
     a, b = near.shape
     last = closest.shape[1] - 1
-    itself = first == other
-    least = closest[other : other + b, last].copy()
+    itself, exact = first == other, len(points) == 0
+    least = np.empty(b, np.float32)
+    for j in range(b):
+        # a block with itself holds every pair twice: each enters the list of its row
+        least[j] = np.inf if itself else _cut(closest[other + j, last], error, rounding)
+    measured = 0
     for i in range(a):
-        mine = closest[first + i, last]
+        mine = _cut(closest[first + i, last], error, rounding)
         for start in range(0, b, STRETCH):
             row, theirs = near[i, start : start + STRETCH], least[start : start + STRETCH]
             some = False
@@ -57,14 +78,17 @@ def merge_block(near, first, other, closest, indices):
                 continue
             for j in range(len(row)):
                 one, two = first + i, other + start + j
-                if one == two:
+                if one == two or not (row[j] >= mine or row[j] >= theirs[j]):
                     continue
-                if row[j] >= mine and _belongs(closest, indices, one, row[j], two):
-                    _insert(closest, indices, one, row[j], two)
-                    mine = closest[one, last]
-                if not itself and row[j] >= theirs[j] and _belongs(closest, indices, two, row[j], one):
-                    _insert(closest, indices, two, row[j], one)
-                    theirs[j] = closest[two, last]
+                value = row[j] if exact else _dot(points[one], points[two])
+                measured += 1
+                if _belongs(closest, indices, one, value, two):
+                    _insert(closest, indices, one, value, two)
+                    mine = _cut(closest[one, last], error, rounding)
+                if not itself and _belongs(closest, indices, two, value, one):
+                    _insert(closest, indices, two, value, one)
+                    theirs[j] = _cut(closest[two, last], error, rounding)
+    return measured
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from interp.atlas import neighbours
 from interp.atlas.layout import lay_out, place_points, principal_components
 from interp.atlas.neighbours import approximate_neighbours, nearest_neighbours
 from interp.atlas.quality import measure_quality, retained_neighbours
@@ -48,6 +49,58 @@ def test_neighbours_never_hold_the_point_itself_and_do_not_depend_on_blocks(n: i
     indices, _ = brute_force(x, min(k, n - 1), "euclidean")
     assert found.indices.tolist() == indices, "ties go to the lower number"
     assert all(i not in row for i, row in enumerate(found.indices.tolist()))
+
+
+def _with_product(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """Let products in `dtype` count as the faster ones, whatever this processor has."""
+    monkeypatch.setattr(neighbours, "_seconds", lambda some: 0.1 if some.dtype == dtype else 1.0)
+
+
+def _around_directions(width: int, spread: float) -> torch.Tensor:
+    return torch.randn(30, width, generator=generator(1)).repeat(50, 1) + spread * torch.randn(
+        1500, width, generator=generator(2)
+    )
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        _around_directions(24, 1.0),
+        _around_directions(24, 0.002),
+        _around_directions(3, 0.3),
+        _around_directions(200, 1.0),
+        # bfloat16 holds these vectors exactly, but not their products
+        _around_directions(1024, 0.1).sign(),
+    ],
+    ids=["apart", "near", "narrow", "wide", "signs"],
+)
+def test_a_product_in_bfloat16_loses_no_neighbour_however_near_the_next_one_is(
+    monkeypatch: pytest.MonkeyPatch, x: torch.Tensor
+):
+    x = x.clone()
+    x[1400:1450] = x[:50]
+    monkeypatch.setattr(neighbours.Screening, "OPEN", 1.0)
+    _with_product(monkeypatch, torch.bfloat16)
+    found = nearest_neighbours(x, 8, block=64)
+    _with_product(monkeypatch, torch.float32)
+    same = nearest_neighbours(x, 8, block=100)
+    assert torch.equal(found.indices, same.indices)
+    assert torch.equal(found.distances, same.distances), "not one bit differs"
+    torch.testing.assert_close(found.distances, brute_force(x, 8, "cosine")[1], atol=1e-6, rtol=0)
+
+
+def test_bfloat16_is_left_where_it_decides_too_little(monkeypatch: pytest.MonkeyPatch):
+    x = torch.randn(1, 24, generator=generator(1)) + 0.05 * torch.randn(1500, 24, generator=generator(2))
+    made: list[torch.Tensor | None] = []
+    judge = neighbours.Screening.judge
+    monkeypatch.setattr(
+        neighbours.Screening, "judge", lambda self, *counts: (judge(self, *counts), made.append(self._rough))[0]
+    )
+    _with_product(monkeypatch, torch.bfloat16)
+    found = nearest_neighbours(x, 8, block=64)
+    assert made[0] is not None
+    assert made[-1] is None
+    torch.testing.assert_close(found.distances, brute_force(x, 8, "cosine")[1], atol=1e-6, rtol=0)
 
 
 def test_a_row_with_nan_is_named():
