@@ -5,12 +5,18 @@ accumulated. The baseline is a plain torch forward hook that stops the pass at t
 the values. Both use the same weights, attention kernel and batches of 16 x 128 tokens, without a key-value cache.
 A recording has a fixed cost of about .1 s (manifest, widths, the last shard), little beside a pass of this length.
 
+The same hook is also timed in a process of its own, as a script of the reader's would run it: there the C library has
+its usual limits, and gives the memory of every layer back to the system (`interp.runtime`).
+
 Rounds alternate; the ratio is between the best rounds of each, which other work on the machine disturbs least.
 """
 
+import contextlib
+import multiprocessing
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +27,56 @@ LAYER, BATCH, CONTEXT, N_BATCHES, REPEATS = 9, 16, 128, 16, 5
 
 def run() -> list[Result]:
     """Measure the throughput of recording, relative to a plain torch forward hook with early stop."""
-    return [_measure("sdpa"), _measure("eager")]
+    return [*_measure("sdpa"), *_measure("eager")]
 
 
-def _measure(attention: Any) -> Result:
+def _measure(attention: Any) -> list[Result]:
     from interp.models.loading import load_model
 
     model = load_model("smollm2-135m", attention=attention)
     documents, contexts = _text(model)
     plain = _plain_pass(attention, contexts)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _in_another_process(attention, contexts) as script:
         recording = _recording_pass(model, documents, Path(scratch) / "recordings" / "speed")
-        ours, bare = interleaved(recording, plain, repeats=REPEATS)
+        ours, bare, alone = (min(seconds) for seconds in interleaved(recording, plain, script, repeats=REPEATS))
     rows = N_BATCHES * BATCH * CONTEXT
-    return Result(
-        question=f"recording throughput, {attention} attention",
-        ratio=min(bare) / min(ours),
-        target=0.95,
-        against="plain torch forward hook with early stop",
-        detail=f"{rows / min(ours):,.0f} rows/s recorded, {rows / min(bare):,.0f} bare (best of {REPEATS})",
-    )
+    hook = "plain torch forward hook with early stop"
+    return [
+        Result(
+            question=f"recording throughput, {attention} attention",
+            ratio=seconds / ours,
+            target=target,
+            against=against,
+            detail=f"{rows / ours:,.0f} rows/s recorded, {rows / seconds:,.0f} bare (best of {REPEATS})",
+        )
+        for seconds, target, against in ((bare, 0.95, hook), (alone, 1.0, f"{hook}, in a process of its own"))
+    ]
+
+
+@contextlib.contextmanager
+def _in_another_process(attention: str, tokens: Any) -> Iterator[Callable[[], None]]:
+    """Yield a function that runs the plain pass once in another process and waits for it."""
+    here, there = multiprocessing.Pipe()
+    child = multiprocessing.get_context("spawn").Process(target=_serve, args=(there, attention, tokens))
+    child.start()
+
+    def once() -> None:
+        here.send(True)
+        here.recv()
+
+    try:
+        yield once
+    finally:
+        here.send(False)
+        child.join()
+
+
+def _serve(pipe: Connection, attention: str, tokens: Any) -> None:
+    """Run a plain pass whenever the other end of the pipe asks for one."""
+    plain = _plain_pass(attention, tokens)
+    while pipe.recv():
+        plain()
+        pipe.send(True)
 
 
 def _text(model: Any) -> tuple[list[Any], Any]:

@@ -8,6 +8,7 @@
 6. tables, and a manifest with a summary (`docs/formats.md`)
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -268,11 +269,14 @@ def finish(
 ) -> Manifest:
     """Measure quality, find and label regions, and write all tables of a map; `more` is added to the summary."""
     metric, near = settings.metric, found.neighbours
-    quality = measure_quality(given.vectors, layout.positions, metric=metric, generator=make_generator(seed, "quality"))
     tokens = given.item_kind in ("token", "row")
     subjects = given.labels if given.subjects is None else given.subjects
     names_seed = derive_seed(seed, "region names")
-    regions = find_regions(layout.positions, subjects, tokens=tokens, contexts=given.contexts, seed=names_seed)
+    generator = make_generator(seed, "quality")
+    with ThreadPoolExecutor(1) as pool:  # regions keep one core busy, the products of the quality all others
+        measuring = pool.submit(measure_quality, given.vectors, layout.positions, metric=metric, generator=generator)
+        regions = find_regions(layout.positions, subjects, tokens=tokens, contexts=given.contexts, seed=names_seed)
+        quality = measuring.result()
     retained = retained_neighbours(near.indices, layout.positions)
     write_points(draft.path, given, layout.positions, regions, retained)
     write_regions(draft.path, regions)

@@ -207,7 +207,8 @@ def _read_layer(log_p: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
     return ids.cpu(), values.exp().cpu(), entropy.cpu()
 
 
-BLOCK_DIRECTIONS = 256
+BLOCK_DIRECTIONS = 128
+"""directions at a time: 25 MB of logits over 49,152 tokens, which the C library keeps for the next block"""
 
 
 class Effects(NamedTuple):
@@ -244,5 +245,5 @@ def all_logit_effects(model: Any, directions: Tensor) -> Tensor:
 
     device = next(model.parameters()).device
     zero = final_norm_and_unembed(model, torch.zeros(1, 1, directions.shape[1], device=device))[0, 0].float()
-    logits = final_norm_and_unembed(model, directions[None].to(device, torch.float32))[0].float() - zero
-    return logits - logits.mean(1, keepdim=True)
+    logits = final_norm_and_unembed(model, directions[None].to(device, torch.float32))[0].float().sub_(zero)
+    return logits.sub_(logits.mean(1, keepdim=True))

@@ -40,7 +40,7 @@ N_RELATED = 8
 """Neurons and co-active features stored per feature."""
 SAMPLE_FIRINGS = 4_000_000
 """Firings in the sample of tokens that co-activation is counted on, so that memory stays bounded."""
-BLOCK = 256
+BLOCK = 128
 
 
 class LogitRelations(NamedTuple):
@@ -93,8 +93,8 @@ def _logits(model: Any, directions: Tensor) -> Iterator[Tensor]:
 
 def _histograms(logits: Tensor, bound: float) -> np.ndarray:
     """Return the counts per bin of each row, `[n, BINS]`."""
-    bins = ((logits + bound) * (BINS / (2 * bound))).long().clamp_(0, BINS - 1)
-    bins += BINS * torch.arange(len(logits))[:, None]
+    bins = (logits + bound).mul_(BINS / (2 * bound)).int().clamp_(0, BINS - 1)
+    bins += BINS * torch.arange(len(logits), dtype=torch.int32)[:, None]
     return bins.flatten().bincount(minlength=BINS * len(logits)).view(len(logits), BINS).numpy()
 
 

@@ -1,6 +1,8 @@
 """Threads are set in one place, and may be set again; a device is used unasked once it agrees with the CPU."""
 
 import json
+import os
+import platform
 import subprocess
 import sys
 import warnings
@@ -29,6 +31,23 @@ def test_threads_can_change_after_compiled_loops_have_run() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
     assert done.stdout.strip() == "2", done.stderr
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the limits that are set")
+@pytest.mark.parametrize(("limits", "reused"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
+def test_memory_of_freed_tensors_serves_the_next_ones_unless_the_environment_says_otherwise(limits, reused) -> None:
+    code = (
+        "import resource, torch; from interp.runtime import pick_device; pick_device('cpu')\n"
+        "def layer(): [torch.ones(3 << 20) for _ in range(5)]  # 60 MB\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "layer(); before = faults(); layer(); print(faults() - before)"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")} | limits
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=env, check=True
+    )
+    pages = 60 * 2**20 // os.sysconf("SC_PAGESIZE")
+    assert (int(done.stdout) < pages // 20) == reused
 
 
 def test_one_thread_gives_the_others_back() -> None:
