@@ -244,10 +244,18 @@ def random_live(workspace: Workspace, name: str, *, seed: int) -> int:
 
 
 def most_telling(workspace: Workspace, name: str) -> int:
-    """Return the feature to open first: neither rare nor dense, with a maximum far above its mean activation."""
+    """Return the feature to open first: neither rare nor dense, and its label farthest above that of other features.
+
+    Classes of words (months, pronouns) come before single tokens; without scored labels, the feature whose maximum is
+    farthest above its mean activation.
+    """
     path = workspace.table_path("features", name, "features")
-    sql = """select feature from f where n_fired > 0 order by density between 2e-4 and 2e-2 desc,
-             max_activation / greatest(mean_activation, 1e-9) desc, feature limit 1"""
+    scored = """coalesce(label_kind = 'class' and label_heldout >= 10 and label_score > label_null_high, false) desc,
+                coalesce(label_score - label_null_high, 0) desc,"""
+    there = workspace.query("select * from f limit 0", f=path).column_names
+    sql = f"""select feature from f where n_fired > 0 order by density between 2e-4 and 2e-2 desc,
+              {scored if "label_kind" in there else ""}
+              max_activation / greatest(mean_activation, 1e-9) desc, feature limit 1"""
     rows = workspace.query(sql, f=path)["feature"].to_pylist()
     return rows[0] if rows else 0
 

@@ -124,7 +124,9 @@ def detail(
     near = view.labels(workspace, name, row["neighbours"])
     near = {other: view.named(other, label, named) for other, label in near.items()}
     parts: list[Any] = [_heading(row), note_controls(f"features/{name}#{index}"), _numbers(row)]
-    parts.append(quiet_link("Compare with…", compare_href(f"{name}:{index}")))
+    compare = quiet_link("Compare with…", compare_href(f"{name}:{index}"))
+    below = html.A("Prove it", href=f"#{prove.PANEL}", className="wb-link") if row["n_fired"] else None
+    parts.append(html.Div([below, compare], className="wb-controls"))
     if row["n_fired"] == 0:
         parts.append(
             notice(
@@ -147,14 +149,11 @@ def detail(
     related = view.relations(workspace, name, index)
     parts.append(html.Div([examples.histogram_panel(row), *_effects(row, related)], className="wb-facets"))
     if row["n_fired"]:
+        parts.append(examples.examples_panel(workspace, name, row, reading))
         parts.append(prove.prove_panel(workspace, name, index, scheme))
     parts.append(_related(workspace, name, related))
-    fired = [examples.examples_panel(workspace, name, row, reading)] if row["n_fired"] else []
-    side = html.Div(
-        [_neighbours(name, row, near), uses_panel(workspace, name, index), downloads_panel(name, index)],
-        className="wb-stack",
-    )
-    parts.append(html.Div([*fired, side], className="wb-lower"))
+    around = [_neighbours(name, row, near), uses_panel(workspace, name, index), downloads_panel(name, index)]
+    parts.append(html.Div(around, className="wb-facets wb-around"))
     return html.Div(parts)
 
 

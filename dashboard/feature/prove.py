@@ -28,6 +28,10 @@ MARKS = (-2, -1, 0, 1, 2)
 """Strengths marked on the slider, in units of the feature's largest activation."""
 
 
+PANEL = "feature-prove"
+"""Id of the panel, to which the head of the page links."""
+
+
 def prove_panel(workspace: Workspace, name: str, index: int, scheme: str | None) -> html.Section:
     """Return the panel of one feature: its stored proof or the button that runs it, and the three live questions."""
     return panel(
@@ -37,7 +41,7 @@ def prove_panel(workspace: Workspace, name: str, index: int, scheme: str | None)
         note="does the feature do what its label says? Every number has two nulls: random directions of the same norm, "
         "and other features of like density",
         className="wb-prove",
-        id="feature-prove",
+        id=PANEL,
     )
 
 

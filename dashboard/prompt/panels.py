@@ -281,7 +281,7 @@ def patching_panel(workspace: Workspace, name: str) -> html.Section:
                 select("prompt-patch-stored", "Stored map", stored, name, width=200,
                        className="" if stored[1:] else "wb-hidden"),
             ],
-            className="wb-controls",
+            className="wb-controls wb-labelled",
         ),
         html.P(
             [html.Span(id="prompt-patch-hint", role="status"), " ",
