@@ -225,21 +225,36 @@ class AttributionGraph(Result):
             edges = _checked(read_table(folder / EDGES), _edge_table(NO_EDGES))
             if unknown := {row["kind"] for row in nodes} - set(NODE_KINDS):
                 raise ValueError(f"unknown kind of node {min(unknown)!r}")
-            values: dict[str, Any] = {name: about[name] for name in _ABOUT}
-            values["targets"] = tuple(GraphTarget(**each) for each in about["targets"])
+            values: dict[str, Any] = {name: _of_form(about[name], form, name) for name, form in _ABOUT.items()}
+            for name, value in values["scores"].items():
+                _of_form(value, dict if name == "effects" else int | float | None, name)
+            values["targets"] = tuple(_target(each) for each in _of_form(about["targets"], list, "targets"))
             for name, form in (("tokens", int), ("token_texts", str)):
-                values[name] = tuple(values[name])
-                if not all(isinstance(each, form) for each in values[name]):
-                    raise TypeError(f"{name} hold other than {form.__name__}")
+                values[name] = tuple(_of_form(each, form, name) for each in values[name])
             columns = {name: edges[name].to_numpy() for name in ("source", "target", "weight", "share", "kept")}
             return cls(**values, nodes=tuple(GraphNode(**row) for row in nodes), edges=GraphEdges(**columns))
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptError(f"{folder} is not an attribution graph ({error!r}); trace it again") from error
 
 
-_ABOUT = (
-    "model", "weight_hash", "dictionary", "prompt", "tokens", "token_texts", "n_layers", "scores", "settings",
-)  # fmt: skip
+_ABOUT: dict[str, Any] = {
+    **dict.fromkeys(("model", "weight_hash", "dictionary", "prompt"), str),
+    **{"tokens": list, "token_texts": list, "n_layers": int, "scores": dict, "settings": dict},
+}
+
+
+def _of_form(value: Any, form: Any, name: str) -> Any:
+    """Return a value. Raises `TypeError` where it has another type."""
+    if not isinstance(value, form):
+        raise TypeError(f"{name} holds {value!r:.40}")
+    return value
+
+
+def _target(given: dict[str, Any]) -> GraphTarget:
+    target = GraphTarget(**given)
+    for name, form in (("label", str), ("token", int | None), ("contrast", int | None), ("weight", int | float)):
+        _of_form(getattr(target, name), form, name)
+    return target
 
 
 def score_sentences(scores: dict[str, Any]) -> list[str]:
