@@ -141,6 +141,8 @@ class Screening:
     """share of pairs left open above which float32 is used from then on"""
     FILLED = 4
     """blocks that a list has seen before its open pairs are counted: at first every pair enters"""
+    TIMED = 256
+    """rows of the products that are compared; without bfloat16 units a larger one can take a second"""
 
     def __init__(self, points: Tensor, block: int, *, exact: bool):
         n, d = points.shape
@@ -151,7 +153,7 @@ class Screening:
         self._error, self._open = 0.0 if exact else 2.1 * (d + 8) * 2**-24, [0, 0]
         if not exact and n > self.FILLED * block:
             rough = points.bfloat16()
-            if _seconds(rough[:block]) < 0.7 * _seconds(points[:block]):
+            if _seconds(rough[: self.TIMED]) < 0.7 * _seconds(points[: self.TIMED]):
                 self._rough = rough
                 off = max(
                     float((some.float() - all_of).square().sum(1).max())
@@ -179,7 +181,7 @@ class Screening:
 
 
 def _seconds(some: Tensor) -> float:
-    """Return the time of one product of a block with itself on one thread, the better of three."""
+    """Return the time of one product of some rows with themselves on one thread, the best of three."""
     with one_thread():
         times = []
         for _ in range(3):

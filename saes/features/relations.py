@@ -93,7 +93,7 @@ def _logits(model: Any, directions: Tensor) -> Iterator[Tensor]:
 
 def _histograms(logits: Tensor, bound: float) -> np.ndarray:
     """Return the counts per bin of each row, `[n, BINS]`."""
-    bins = (logits + bound).mul_(BINS / (2 * bound)).int().clamp_(0, BINS - 1)
+    bins = (logits + bound).mul_(BINS / (2 * bound)).clamp_(0, BINS - 1).int()
     bins += BINS * torch.arange(len(logits), dtype=torch.int32)[:, None]
     return bins.flatten().bincount(minlength=BINS * len(logits)).view(len(logits), BINS).numpy()
 
