@@ -19,7 +19,7 @@ from dashboard.components.tokens import token_strip
 from dashboard.feature import data as view
 from dashboard.figures.saes import filled_bins
 from dashboard.figures.theme import visible
-from interp.errors import MismatchError, WorkbenchError
+from interp.errors import MismatchError, MissingError, WorkbenchError
 from interp.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -229,12 +229,17 @@ def _draw(chosen: list[int], amount: str, scale: str, state: dict[str, Any]) -> 
 def described_recording(workspace: Workspace, features: str) -> "tuple[Recording, str]":
     """Return the recording that features were described on, and the name of its model.
 
-    Raises `UnknownNameError` where it is not in the workspace, `MismatchError` where it was made again since.
+    Raises `MissingError` where it is not in the workspace, `MismatchError` where it was made again since.
     """
     from interp.recording.live import open_recording
 
     manifest = workspace.manifest("features", features)
     name = str(manifest.config["recording"])
+    if name not in workspace.names("recording"):
+        raise MissingError(
+            f"the text is in the recording {name!r}, which is not in this workspace; run `workbench features` on a "
+            "recording that is (--recording NAME)"
+        )
     if workspace.manifest("recording", name).content_hash != manifest.parents.get(f"recordings/{name}"):
         raise MismatchError(
             f"the recording {name!r} is another than the one that {features!r} was made of; run `workbench features` "

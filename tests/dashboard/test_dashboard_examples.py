@@ -13,7 +13,7 @@ from dashboard.feature import data as view
 from dashboard.feature.examples import READING, SNIPPET, described_recording, document_text, listed
 from dashboard.figures.saes import filled_bins
 from interp.artifacts import Draft, write_table
-from interp.errors import MismatchError, UnknownNameError
+from interp.errors import MismatchError, MissingError
 from interp.recording.record import record
 from interp.recording.store import Recording
 from interp.workspace import Workspace
@@ -170,5 +170,5 @@ def test_a_recording_made_again_is_refused(recorded):
     Draft.open(workspace.path("features", "lost"), kind="features", config=config, seed=0).finish(
         summary={}, parents={}
     )
-    with pytest.raises(UnknownNameError, match="gone"):
+    with pytest.raises(MissingError, match="gone"):
         described_recording(workspace, "lost")
