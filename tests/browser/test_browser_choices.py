@@ -142,6 +142,7 @@ def test_a_toy_and_its_control_are_drawn_together(found):
     assert found.errors == []
 
 
+@pytest.mark.slow
 def test_no_width_scrolls_sideways(found):
     for address in ("/geometry?name=shapes&list=digits", "/dynamics?name=grok", "/dynamics?name=induction"):
         page = found.open(address)

@@ -45,6 +45,7 @@ def field(page, name: str):
     return page.locator(f'input[id*=\'"name":"{name}"\']')
 
 
+@pytest.mark.slow
 def test_a_map_is_made_from_the_page_and_opened(running):
     page = running.open("/runs")
     page.click("#runs-verb")
@@ -70,6 +71,7 @@ def test_a_map_is_made_from_the_page_and_opened(running):
     assert running.errors == []
 
 
+@pytest.mark.slow
 def test_a_run_is_cancelled_and_resumed_by_keyboard(running, queue):
     page = running.open(f"/runs?verb=lens&model={MODEL}&steps=200000&n_contexts=40&context_length=32&name=slow")
     page.wait_for_function("!document.querySelector('#runs-add').disabled")
@@ -131,6 +133,7 @@ def test_typed_text_stays_text(running):
     assert running.errors == []
 
 
+@pytest.mark.slow
 def test_the_overview_and_the_runs_follow_what_others_start(running, queue):
     page = running.open("/runs")
     page.wait_for_selector("#runs-list .wb-none")

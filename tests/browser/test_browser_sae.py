@@ -90,6 +90,7 @@ def test_its_sweep_can_be_left_out(saes):
     assert saes.errors == []
 
 
+@pytest.mark.slow
 def test_no_width_scrolls_sideways(saes):
     for name in ("going", "sweep-d512-k16", "old", "peer"):
         page = open_sae(saes, f"/sae?name={name}")
