@@ -40,7 +40,7 @@ N_RELATED = 8
 """Neurons and co-active features stored per feature."""
 SAMPLE_FIRINGS = 4_000_000
 """Firings in the sample of tokens that co-activation is counted on, so that memory stays bounded."""
-BLOCK = 128
+BLOCK = 256
 
 
 class LogitRelations(NamedTuple):
@@ -84,10 +84,10 @@ def logit_relations(model: Any, directions: Float[Tensor, "n d_model"], *, seed:
 
 
 def _logits(model: Any, directions: Tensor) -> Iterator[Tensor]:
-    """Yield the centred effects `[<= BLOCK, d_vocab]` of blocks of directions on the CPU."""
-    from interp.lenses.logit_lens import all_logit_effects
+    """Yield the centred effects `[<= BLOCK_DIRECTIONS, d_vocab]` of blocks of directions on the CPU."""
+    from interp.lenses.logit_lens import BLOCK_DIRECTIONS, all_logit_effects
 
-    for block in directions.split(BLOCK):
+    for block in directions.split(BLOCK_DIRECTIONS):
         yield all_logit_effects(model, block).cpu()
 
 
