@@ -176,8 +176,9 @@ def run_progress(run: Run, *, then: str = "") -> list[Any]:
         shown.append(html.P(run.problem, className="wb-run-problem"))
     if run.state == "done" and then:
         return [*shown, dcc.Link("Show it", href=then, refresh=True, className="wb-link")]
-    links = [quiet_link(f"Open {key}", artefact_href(key)) for key in run.made]
-    return [*shown, *links] if run.state in ("running", "done") else shown
+    if run.state not in ("running", "done"):
+        return shown
+    return [*shown, *(quiet_link(f"Open {key}", artefact_href(current().workspace, key)) for key in run.made)]
 
 
 def run_state(run: Run) -> str:
@@ -232,17 +233,16 @@ def _queue() -> RunQueue | None:
     return current().runs if flask.has_app_context() else None
 
 
-def artefact_href(key: str) -> str:
+def artefact_href(workspace: Workspace, key: str) -> str:
     """Return the address of the page that shows an artefact, by its key `folder/name`; else that of the overview."""
     folder, _, name = key.partition("/")
-    features, _, feature = name.rpartition("-")
     by_folder: dict[str, Callable[[], str]] = {
         "saes": lambda: sae_href(name),
         "features": lambda: f"/feature/{quote(name)}",
         "atlases": lambda: atlas_href(name),
         "heads": lambda: heads_href(name),
         "graphs": lambda: graph_href(name),
-        "proofs": lambda: feature_href(features, int(feature)) if feature.isdigit() and features else "/",
+        "proofs": lambda: _proof_href(workspace, name),
         "patching": lambda: prompt_href(patching=name),
         **dict.fromkeys((KINDS[kind] for kind in CIRCUITS), lambda: circuit_href(key)),
         **dict.fromkeys((KINDS[kind] for kind in GEOMETRY), lambda: geometry_href(key)),
@@ -252,10 +252,19 @@ def artefact_href(key: str) -> str:
     return by_folder.get(folder, lambda: "/")()
 
 
+def _proof_href(workspace: Workspace, name: str) -> str:
+    """Return the address of the feature that a proof is about; its manifest says which, its name need not."""
+    try:
+        config = workspace.manifest("proof", name).config
+        return feature_href(str(config["features"]), int(config["feature"]))
+    except (WorkbenchError, LookupError, TypeError, ValueError):  # not made yet, deleted or damaged
+        return "/"
+
+
 def artefact_key(manifest: Manifest) -> str:
     """Return `folder/name`, by which addresses and stores name one artefact: artefacts of two kinds may share a name.
 
-    `Workspace.find` opens it in the folder of an earlier version too. A bare name in an address opens the newest.
+    A bare name in an address opens the newest.
     """
     return f"{KINDS[manifest.kind]}/{manifest.name}"
 

@@ -24,22 +24,16 @@ from dashboard.components.frame import attempt, attrs, note_controls, page, pane
 from dashboard.components.pages import (
     Context,
     Page,
-    atlas_href,
-    changes_href,
-    circuit_href,
+    artefact_href,
     current,
-    dynamics_href,
     feature_href,
-    geometry_href,
-    graph_href,
     heads_href,
     prompt_href,
     register_parts,
-    sae_href,
 )
 from dashboard.feature import data as features
 from dashboard.figures.theme import visible
-from interp.artifacts import CIRCUITS, GEOMETRY, KINDS, MODEL_COMPARISONS, STUDIES
+from interp.artifacts import KINDS
 from interp.entries import Earlier
 from interp.errors import ArtifactError, ConfigError, ConflictError, ResourceError, UnknownNameError, WorkbenchError
 from interp.notes import Note, Notes, Recipe, check_key
@@ -59,28 +53,15 @@ def notes() -> Notes:
     return known[_KEY]
 
 
-def thing_href(key: str) -> str | None:
+def thing_href(workspace: Workspace, key: str) -> str | None:
     """Return the address of what a key names; None where no page shows it."""
     folder, name, part = check_key(key)
-    if folder == "features":
-        return feature_href(name, int(part)) if part.isdigit() else f"/feature/{name}"
+    if folder == "features" and part.isdigit():
+        return feature_href(name, int(part))
     if folder == "heads":
         return heads_href(name, head=part)
-    bare = f"{folder}/{name}"
-    for kinds, href in ((CIRCUITS, circuit_href), (GEOMETRY, geometry_href), (STUDIES, dynamics_href),
-                        (MODEL_COMPARISONS, changes_href)):  # fmt: skip
-        if folder in [KINDS[kind] for kind in kinds]:
-            return href(bare)
-    known: dict[str, Callable[[], str]] = {
-        "atlases": lambda: atlas_href(name),
-        "saes": lambda: sae_href(name),
-        "graphs": lambda: graph_href(name),
-        "patching": lambda: prompt_href(patching=name),
-        "circuits": lambda: circuit_href(name),
-        "geometry": lambda: geometry_href(name),
-        "dynamics": lambda: dynamics_href(name),
-    }
-    return known[folder]() if folder in known else None
+    href = artefact_href(workspace, f"{folder}/{name}")
+    return None if href == "/" else href
 
 
 # Routes
@@ -257,7 +238,7 @@ def _parts() -> html.Div:
             *lists,
             *([panel("Named or with a text", rows(written))] if written else []),
             panel("Saved searches", _searches(found)),
-            panel("Recipes", *_recipes(found)),
+            panel("Recipes", *_recipes(workspace, found)),
             _earlier(found.entries.earlier()),
         ]
     )
@@ -292,7 +273,7 @@ def _there(workspace: Workspace, key: str, labels: dict[str, str]) -> bool:
 
 
 def _row(workspace: Workspace, note: Note, labels: dict[str, str], buttons: list[html.Button]) -> html.Li:
-    href, own = thing_href(note.key), labels.get(note.key, "")
+    href, own = thing_href(workspace, note.key), labels.get(note.key, "")
     name = visible(note.title or own or note.key, 200)
     there = _there(workspace, note.key, labels)
     about = note.key if there else f"{note.key}, no longer in the workspace"
@@ -324,22 +305,22 @@ def _searches(found: Notes) -> Any:
     return html.Ol(rows, className="wb-notes") if rows else none
 
 
-def _recipes(found: Notes) -> list[Any]:
-    rows = [_recipe(recipe) for recipe in found.recipes().values()]
+def _recipes(workspace: Workspace, found: Notes) -> list[Any]:
+    rows = [_recipe(workspace, recipe) for recipe in found.recipes().values()]
     if not rows:
         return [html.P("None yet: “Recipe” next to the title of a feature adds one.", className="wb-none")]
     code = "from saes import load_recipe\nhooks = load_recipe(WORKSPACE, NAME).hooks(model)"
     return [html.Ol(rows, className="wb-notes"), html.Pre(code, className="wb-command")]
 
 
-def _recipe(recipe: Recipe) -> html.Li:
+def _recipe(workspace: Workspace, recipe: Recipe) -> html.Li:
     parts: list[Any] = []
     for step in recipe.steps:
         key = f"{step.dictionary}#{step.feature}" if step.dictionary.startswith("features/") else step.dictionary
         amount = "" if step.action == "ablate" else f" {step.amount:+.3g}"
         parts += [
             html.Span(f"{step.action}{amount}"),
-            quiet_link(f"{step.dictionary}#{step.feature}", thing_href(key) or "/"),
+            quiet_link(f"{step.dictionary}#{step.feature}", thing_href(workspace, key) or "/"),
         ]
     if recipe.prompt:
         parts.append(

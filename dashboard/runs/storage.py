@@ -26,7 +26,7 @@ def _artefacts(workspace: Workspace) -> Any:
         return panel("Artefacts on disk", html.P("None yet.", className="wb-none"))
     total = sum(row[1] for row in rows)
     head = html.Tr([html.Th(name, scope="col") for name in ("artefact", "size", "made", "used by", "state", "delete")])
-    body = [_row(*row) for row in rows]
+    body = [_row(workspace, *row) for row in rows]
     table = html.Table([html.Thead(head), html.Tbody(body)], className="wb-evidence wb-records wb-artefacts")
     return panel(
         "Artefacts on disk",
@@ -52,9 +52,9 @@ def _rows(workspace: Workspace) -> Iterator[tuple[str, int, str, int, str]]:
         yield folder.relative_to(workspace.root).as_posix(), folder_bytes(folder), started, 0, "unfinished"
 
 
-def _row(key: str, size: int, made: str, children: int, state: str) -> html.Tr:
-    whole = not key.endswith(PARTIAL) and artefact_href(key) != "/"
-    name = html.Th(quiet_link(key, artefact_href(key)) if whole else key, scope="row")
+def _row(workspace: Workspace, key: str, size: int, made: str, children: int, state: str) -> html.Tr:
+    href = "/" if key.endswith(PARTIAL) else artefact_href(workspace, key)
+    name = html.Th(quiet_link(key, href) if href != "/" else key, scope="row")
     told = html.Td(state, className="wb-run-interrupted" if state != "up to date" else "")
     return html.Tr([name, html.Td(_size(size)), html.Td(made), html.Td(str(children)), told, _delete(key)])
 

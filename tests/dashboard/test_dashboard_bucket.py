@@ -74,7 +74,7 @@ def test_every_page_shows_the_same(local: Workspace, bucket: Workspace, monkeypa
     monkeypatch.setenv("INTERP_CACHE_GB", "0.0001")  # and what is fetched is soon dropped
     visitor = Visitor(create_app(local, live=FakeLive()))
     pages = {each["path"] for each in visitor.pages} - {"/404", "/runs", "/notes"}
-    for address in sorted(pages | {artefact_href(local.key(each)) for each in local.artifacts()}):
+    for address in sorted(pages | {artefact_href(local, local.key(each)) for each in local.artifacts()}):
         here, there = shown(local, address), shown(bucket, address)
         assert there == here, address
 

@@ -170,7 +170,7 @@ def test_every_page_of_an_artefact_has_its_star(visitor):
 
 def test_keys_lead_to_pages_that_open(visitor, own):
     for manifest in own.artifacts():
-        href = thing_href(f"{KINDS[manifest.kind]}/{manifest.name}")
+        href = thing_href(own, f"{KINDS[manifest.kind]}/{manifest.name}")
         if href is not None:
             assert "That did not work" not in visitor.open(href), href
 

@@ -54,13 +54,14 @@ def text_of(component) -> str:
     return json.dumps(component.to_plotly_json(), default=lambda each: each.to_plotly_json(), ensure_ascii=False)
 
 
-def test_the_page_opens_on_the_newest_graph_and_its_texts_are_texts(visitor):
+def test_the_page_opens_on_the_newest_graph_and_its_texts_are_texts(visitor, own):
     for address in ("/graph", "/graph/capital", "/graph/capital?at=token:3:3&pins=nonsense&view=list&nodes=x"):
         page = visitor.open(address)
         assert ERROR not in page
         assert "/graph-data/capital" in page
     assert "dangerously" not in page
-    assert artefact_href("graphs/capital") == thing_href("graphs/capital") == graph_href("capital") == "/graph/capital"
+    key = "graphs/capital"
+    assert artefact_href(own, key) == thing_href(own, key) == graph_href("capital") == "/graph/capital"
 
 
 def test_columns_are_the_graph(visitor, own):

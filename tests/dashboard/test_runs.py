@@ -351,11 +351,19 @@ def test_an_artefact_that_a_run_uses_is_not_deleted(served, queue, place):
         check_unused(current(), "lenses/slow.partial")
 
 
-def test_the_address_of_an_artefact_is_that_of_its_page():
-    assert artefact_href("atlases/a b") == "/atlas/a%20b"
-    assert artefact_href("edge-circuits/ioi").startswith("/circuit/edge-circuits")
-    assert artefact_href("proofs/demo-mine-1669") == "/feature/demo-mine/1669"
-    assert artefact_href("recordings/demo") == "/"
+def test_the_address_of_an_artefact_is_that_of_its_page(place):
+    assert artefact_href(place, "atlases/a b") == "/atlas/a%20b"
+    assert artefact_href(place, "edge-circuits/ioi").startswith("/circuit/edge-circuits")
+    assert artefact_href(place, "recordings/demo") == "/"
+
+
+def test_the_address_of_a_proof_is_that_of_the_feature_that_it_is_about(place):
+    planted(place, "proof", "january-2", features="demo-mine", feature=1669)
+    planted(place, "proof", "no-digits", features="demo", feature=3)
+    planted(place, "proof", "damaged-7", features="demo")
+    assert artefact_href(place, "proofs/january-2") == "/feature/demo-mine/1669"
+    assert artefact_href(place, "proofs/no-digits") == "/feature/demo/3"
+    assert artefact_href(place, "proofs/damaged-7") == artefact_href(place, "proofs/missing-7") == "/"
 
 
 def test_a_running_run_is_cancelled_on_a_full_disk(place, monkeypatch):
