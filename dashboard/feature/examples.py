@@ -20,6 +20,7 @@ from dashboard.feature import data as view
 from dashboard.figures.saes import filled_bins
 from dashboard.figures.theme import visible
 from interp.errors import MismatchError, MissingError, WorkbenchError
+from interp.models.hooked import HookedModel
 from interp.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -249,7 +250,7 @@ def described_recording(workspace: Workspace, features: str) -> "tuple[Recording
 
 
 def document_text(
-    model: Any, dictionary: Any, recording: "Recording", row: int, feature: int, limit: int
+    model: HookedModel, dictionary: Any, recording: "Recording", row: int, feature: int, limit: int
 ) -> DocumentText:
     """Return the document that holds a row of the recording, at most `limit` tokens of it around that row.
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.models.hooked import HookedModel
 from interp.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def half_of_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def model_bytes(model: Any) -> int:
+def model_bytes(model: HookedModel) -> int:
     """Return the bytes of a model's parameters and buffers, shared ones once."""
     from itertools import chain
 

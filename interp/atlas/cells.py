@@ -15,7 +15,7 @@ map.
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from torch.nn.functional import normalize
 
 from interp.atlas.density import frame
 from interp.dictionary import Dictionary
+from interp.models.hooked import HookedModel
 from interp.runtime import one_thread
 
 
@@ -56,7 +57,7 @@ class UnembeddingReadout:
 
     name = "unembedding"
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: HookedModel) -> None:
         self.model = model
 
     def read(self, vectors: Tensor, top: int) -> Reading:

@@ -25,6 +25,7 @@ from interp.atlas.cells import NearestReadout, Readout, UnembeddingReadout
 from interp.circuits.head_kinds import KINDS
 from interp.circuits.head_weights import Factored, HeadWeights
 from interp.errors import ConfigError, CorruptError, MissingError
+from interp.models.hooked import HookedModel
 from interp.names import RESIDUAL_SUFFIXES, parse_hook_point
 from interp.recording.store import NO_TOKEN, Recording, document_names, read_passages
 from interp.runtime import make_generator
@@ -104,13 +105,17 @@ def joined(one: AtlasSource, two: AtlasSource, *, groups: tuple[str, str]) -> At
     )
 
 
-def embedding_source(model: Any, name: str, *, weight_hash: str) -> AtlasSource:
+def embedding_source(model: HookedModel, name: str, *, weight_hash: str) -> AtlasSource:
     """Return the token embeddings of a loaded model; the value is the norm of each."""
     return token_source(model, model.W_E, f"embeddings:{name}", {f"model:{name}": weight_hash}, ())
 
 
 def token_source(
-    model: Any, vectors: Float[Tensor, "d_vocab d"], source: str, parents: dict[str, str], notes: tuple[str, ...]
+    model: HookedModel,
+    vectors: Float[Tensor, "d_vocab d"],
+    source: str,
+    parents: dict[str, str],
+    notes: tuple[str, ...],
 ) -> AtlasSource:
     """Return a source with one vector per token of the vocabulary; the value is the norm."""
     from interp.models.adapter import token_strings
@@ -132,7 +137,7 @@ def token_source(
 
 
 def recording_source(
-    recording: Recording, model: Any, *, hook_point: str | None = None, max_points: int = 20_000, seed: int = 0
+    recording: Recording, model: HookedModel, *, hook_point: str | None = None, max_points: int = 20_000, seed: int = 0
 ) -> AtlasSource:
     """Return recorded activations of at most `max_points` rows, drawn uniformly without replacement.
 
@@ -246,7 +251,7 @@ def _rows_of(column: Any, where: str) -> np.ndarray:
     return compute.call_function("list_flatten", [column]).to_numpy().reshape(len(column), -1).copy()
 
 
-def unembedding_source(model: Any, name: str, *, weight_hash: str) -> AtlasSource:
+def unembedding_source(model: HookedModel, name: str, *, weight_hash: str) -> AtlasSource:
     """Return the columns of `W_U`, with the gain of the final norm folded in, centred over tokens.
 
     Centring changes no probability. A tied model's embeddings and unembeddings differ by the gain and the centring.
@@ -256,7 +261,9 @@ def unembedding_source(model: Any, name: str, *, weight_hash: str) -> AtlasSourc
     return token_source(model, W_U.T, f"unembeddings:{name}", {f"model:{name}": weight_hash}, notes)
 
 
-def head_circuit_source(model: Any, name: str, circuit: Literal["ov", "qk"], *, weight_hash: str) -> AtlasSource:
+def head_circuit_source(
+    model: HookedModel, name: str, circuit: Literal["ov", "qk"], *, weight_hash: str
+) -> AtlasSource:
     """Return one vector per head, with the inner products of their `ov` or `qk` circuits; the value is the layer.
 
     In rotary models the QK circuit is that of a key at the query's own position (offset 0); a note says so.

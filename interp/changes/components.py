@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.models.hooked import HookedModel
 from interp.statistics import prediction_bound
 
 SIDE_NAMES = (("q", "W_Q"), ("k", "W_K"), ("v", "W_V"))
@@ -57,7 +58,7 @@ class Component:
         return torch.cat([t.detach().double().reshape(-1, t.shape[-1]) for t in self.tensors])
 
 
-def components(model: Any) -> list[Component]:
+def components(model: HookedModel) -> list[Component]:
     """Return every component of a model, from the embedding to the unembedding.
 
     Raises `ConfigError` where attention has no separate query, key, value and output weights.
@@ -80,7 +81,7 @@ def components(model: Any) -> list[Component]:
     return found + _others(model, found)
 
 
-def check_comparable(base: Any, tuned: Any) -> tuple[list[Component], list[Component]]:
+def check_comparable(base: HookedModel, tuned: HookedModel) -> tuple[list[Component], list[Component]]:
     """Return the components of two models, as two lists in the same order.
 
     Raises `MismatchError` when the models differ in architecture or vocabulary, `NonFiniteError` naming the component
@@ -231,7 +232,7 @@ def _shares(tensor: Tensor, parts: Sequence[Component]) -> bool:
     return any(tensor.untyped_storage().data_ptr() == t.untyped_storage().data_ptr() for p in parts for t in p.tensors)
 
 
-def _others(model: Any, parts: list[Component]) -> list[Component]:
+def _others(model: HookedModel, parts: list[Component]) -> list[Component]:
     """Return parameters of which no component is a view, without the bridge's unsplit copies of joint weights."""
     from interp.models.identity import plain_parameters
 
@@ -250,7 +251,7 @@ SMALLEST = 1e-12
 """values below this count as 0"""
 
 
-def null_models(base: Any, continuations: Sequence[Any]) -> list[AbstractContextManager[Any]]:
+def null_models(base: HookedModel, continuations: Sequence[Any]) -> list[AbstractContextManager[Any]]:
     """Return each null as a context manager that yields a model: the continuations, or the base while it is rounded.
 
     Raises `ConfigError` for one or two continuations, `MismatchError` for one of another architecture.
@@ -278,7 +279,7 @@ def describe_null(n_continuations: int) -> str:
 
 
 @contextlib.contextmanager
-def rounded(model: Any) -> Iterator[Any]:
+def rounded(model: HookedModel) -> Iterator[Any]:
     """Yield the model with its weights rounded to bfloat16 for the duration of the block."""
     parts = components(model)
     with written(parts, [[t.to(torch.bfloat16).to(t.dtype) for t in part.tensors] for part in parts]):

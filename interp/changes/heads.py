@@ -27,6 +27,7 @@ from interp.changes.components import FAMILY_WISE, SMALLEST, check_comparable, d
 from interp.changes.representations import check_tokens
 from interp.circuits.head_kinds import KINDS, draw_prompts, pattern_scores, target_masks, target_weights
 from interp.errors import ConfigError
+from interp.models.hooked import HookedModel
 from interp.models.residual import ResidualStream
 from interp.progress import Progress
 from interp.results import Result
@@ -84,8 +85,8 @@ class HeadChanges(Result):
 
 @torch.no_grad()
 def head_changes(
-    base: Any,
-    tuned: Any,
+    base: HookedModel,
+    tuned: HookedModel,
     tokens: Tensor,
     *,
     continuations: Sequence[Any] = (),
@@ -147,7 +148,7 @@ class _Reference:
     residual: ResidualStream
 
 
-def _references(base: Any, tokens: Tensor, batch_size: int) -> Any:
+def _references(base: HookedModel, tokens: Tensor, batch_size: int) -> Any:
     from interp.models.passes import capture
 
     residual = ResidualStream(base)
@@ -168,7 +169,7 @@ def _written(residual: ResidualStream, layer: int, z: Tensor) -> Tensor:
     return torch.stack([residual.head_output(layer, z, head) for head in range(residual.shape.n_heads)])
 
 
-def _on_text(model: Any, reference: list[_Reference]) -> dict[str, np.ndarray]:
+def _on_text(model: HookedModel, reference: list[_Reference]) -> dict[str, np.ndarray]:
     """Return `pattern`, `own_pattern`, `own_output` of a model against the base, `[n_layers, n_heads, n_contexts]`."""
     from interp.models.passes import capture
 
@@ -223,7 +224,7 @@ class _Prompts:
     weights: Tensor | None
 
     @classmethod
-    def draw(cls, model: Any, n_prompts: int, seed: int) -> "_Prompts":
+    def draw(cls, model: HookedModel, n_prompts: int, seed: int) -> "_Prompts":
         from interp.models.adapter import bos_token_id, ordinary_tokens
 
         bos, ids = bos_token_id(model), ordinary_tokens(model)
@@ -235,7 +236,7 @@ class _Prompts:
         tokens = draw_prompts(ids, bos, n_prompts, length, shortest, longest, seed)[0]
         return cls(tokens, target_weights(target_masks(tokens, bos)))
 
-    def scores(self, model: Any) -> dict[str, np.ndarray]:
+    def scores(self, model: HookedModel) -> dict[str, np.ndarray]:
         """Return scores `[n_layers, n_heads, n_prompts]` by kind, without NaN; empty without prompts."""
         if self.tokens is None or self.weights is None:
             return {}

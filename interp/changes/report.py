@@ -22,6 +22,7 @@ from interp.changes.representations import RepresentationChanges, representation
 from interp.changes.transplant import Behaviour, Transplants, log_prob_of, transplants
 from interp.changes.weights import WeightChanges, weight_changes
 from interp.errors import ConfigError
+from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from interp.results import Record, Result
 
@@ -258,8 +259,8 @@ class WhatChanged(Result):
 
 
 def what_changed(
-    base: Any,
-    tuned: Any,
+    base: HookedModel,
+    tuned: HookedModel,
     texts: Mapping[str, Tensor],
     *,
     continuations: Sequence[Any] = (),

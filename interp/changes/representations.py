@@ -28,6 +28,7 @@ from interp.changes.components import FAMILY_WISE, SMALLEST, check_comparable, d
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.geometry.similarity import hsic
 from interp.models.adapter import check_token_ids
+from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from interp.results import ROWS, Result
 from interp.runtime import derive_seed
@@ -116,8 +117,8 @@ class RepresentationChanges(Result):
 
 @torch.no_grad()
 def representation_changes(
-    base: Any,
-    tuned: Any,
+    base: HookedModel,
+    tuned: HookedModel,
     tokens: Tensor,
     *,
     continuations: Sequence[Any] = (),
@@ -158,7 +159,7 @@ def representation_changes(
     )
 
 
-def check_tokens(tokens: Tensor, model: Any, skip: int = 1) -> None:
+def check_tokens(tokens: Tensor, model: HookedModel, skip: int = 1) -> None:
     """Raise `ConfigError` for too few, too short or too long contexts, `PromptError` for other than the model's ids."""
     if skip < 0:
         raise ConfigError(f"the number of positions to omit at the start must be 0 or more, got skip {skip}")
@@ -172,7 +173,7 @@ def check_tokens(tokens: Tensor, model: Any, skip: int = 1) -> None:
     check_token_ids(model, tokens)
 
 
-def stream(model: Any, tokens: Tensor, skip: int, batch_size: int) -> Tensor:
+def stream(model: HookedModel, tokens: Tensor, skip: int, batch_size: int) -> Tensor:
     """Return the residual stream before the first and after each layer, in float32 on the CPU.
 
     The shape is `[n_layers + 1, n_contexts, pos - skip, d_model]`.
@@ -307,7 +308,7 @@ def _top(rows: Tensor) -> Tensor:
 class _Unembedding:
     """Tokens of a text that a direction promotes. Others are excluded, as some tokens were hardly trained on."""
 
-    def __init__(self, model: Any, tokens: Tensor):
+    def __init__(self, model: HookedModel, tokens: Tensor):
         from interp.models.residual import norm_of
 
         self.model, self.ids = model, tokens.unique()

@@ -36,12 +36,13 @@ from interp.changes.components import (
 )
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.models.adapter import check_token_ids
+from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from interp.results import Result, columns_of
 from interp.runtime import make_generator
 from interp.statistics import Interval, ratio_interval, t_interval
 
-Behaviour = Callable[[Any], Tensor | np.ndarray]
+Behaviour = Callable[[HookedModel], Tensor | np.ndarray]
 """`behaviour(model)` returns `[n_prompts]`, larger where a model shows more of the behaviour it was tuned for"""
 HEADS = ("found", "all", "none")
 SMALLEST_SHARE = 0.1
@@ -129,7 +130,7 @@ def log_prob_of(tokens: Shaped[Tensor, "n_contexts pos"]) -> Behaviour:
     """Return the behaviour "mean log-probability of the tokens of each context `[n_contexts, pos]`", in nats."""
     from interp.models.passes import loss_per_token
 
-    def measure(model: Any) -> Tensor:
+    def measure(model: HookedModel) -> Tensor:
         check_token_ids(model, tokens)
         return -loss_per_token(model, tokens.to(model.cfg.device)).mean(1)
 
@@ -141,7 +142,7 @@ def log_prob_of_answers(prompts: Shaped[Tensor, "..."], answers: Shaped[Tensor, 
     if prompts.ndim != 2 or answers.shape != prompts.shape[:1]:
         raise ConfigError(f"one answer for each prompt was expected, got {list(prompts.shape)}, {list(answers.shape)}")
 
-    def measure(model: Any) -> Tensor:
+    def measure(model: HookedModel) -> Tensor:
         check_token_ids(model, prompts)
         check_token_ids(model, answers)
         log_p = model(prompts.to(model.cfg.device))[:, -1].float().log_softmax(-1)
@@ -152,8 +153,8 @@ def log_prob_of_answers(prompts: Shaped[Tensor, "..."], answers: Shaped[Tensor, 
 
 @torch.no_grad()
 def transplants(
-    base: Any,
-    tuned: Any,
+    base: HookedModel,
+    tuned: HookedModel,
     behaviour: Behaviour,
     *,
     name: str = "behaviour",
@@ -199,7 +200,7 @@ class _Run:
 
     def __init__(
         self,
-        models: tuple[Any, Any],
+        models: tuple[HookedModel, HookedModel],
         parts: tuple[list[Component], list[Component]],
         behaviour: Behaviour,
         n: int,
@@ -286,7 +287,7 @@ class _Run:
         gap = self.tuned - self.base
         return ratio_interval(moved, gap), ratio_interval(moved, gap, 1 - 2 * FAMILY_WISE / n_tests).low
 
-    def _behave(self, model: Any) -> np.ndarray:
+    def _behave(self, model: HookedModel) -> np.ndarray:
         values = _numbers(self.behaviour(model))
         if not np.isfinite(values).all():
             raise NonFiniteError("the behaviour is NaN or infinite on some prompt")

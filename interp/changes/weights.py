@@ -28,6 +28,7 @@ from interp.changes.components import (
     same,
     upper_bound,
 )
+from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from interp.results import Result
 
@@ -107,7 +108,7 @@ class WeightChanges(Result):
 
 @torch.no_grad()
 def weight_changes(
-    base: Any, tuned: Any, *, continuations: Sequence[Any] = (), progress: Progress | None = None
+    base: HookedModel, tuned: HookedModel, *, continuations: Sequence[Any] = (), progress: Progress | None = None
 ) -> WeightChanges:
     """Compare the weights of two models of one architecture.
 
@@ -160,7 +161,9 @@ def relative_change(one: Tensor, two: Tensor) -> float:
     return float((two - one).norm()) / scale if scale else 0.0
 
 
-def _nulls(base: Any, parts: list[Component], continuations: Sequence[Any]) -> list[list[tuple[float, np.ndarray]]]:
+def _nulls(
+    base: HookedModel, parts: list[Component], continuations: Sequence[Any]
+) -> list[list[tuple[float, np.ndarray]]]:
     """Measure every component of each null; without continuations, each matrix against itself rounded."""
     check_count(continuations)
     if not continuations:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from interp.circuits.circuit import Circuit, Edge, edge_text
 from interp.errors import ConfigError, UnknownNameError
+from interp.models.hooked import HookedModel
 from interp.models.residual import SIDES, Side
 from interp.names import parse_node
 
@@ -48,7 +49,9 @@ class Graph:
     all positions"""
 
     @classmethod
-    def from_model(cls, model: Any, *, split_qkv: bool = True, positions: Sequence[int] | None = None) -> "Graph":
+    def from_model(
+        cls, model: HookedModel, *, split_qkv: bool = True, positions: Sequence[int] | None = None
+    ) -> "Graph":
         """Make the graph of a model.
 
         Raises `ConfigError` when the residual is not a sum of components, when heads share keys and values

@@ -32,6 +32,7 @@ from torch import Tensor
 from interp.artifacts import Draft, Manifest, atomic_file, write_table
 from interp.circuits.config import HeadScoresConfig
 from interp.errors import ConfigError
+from interp.models.hooked import HookedModel
 from interp.names import HeadName
 from interp.progress import Progress
 from interp.results import Record, Result, per_head
@@ -151,7 +152,7 @@ FILE = "patterns.safetensors"
 
 
 def head_patterns(
-    model: Any, tokens: Int[Tensor, "1 pos"], heads: Iterable[HeadName]
+    model: HookedModel, tokens: Int[Tensor, "1 pos"], heads: Iterable[HeadName]
 ) -> dict[str, Float32[Tensor, "pos pos"]]:
     """Return the attention pattern of each head, `[dest, src]` float32, on `tokens [1, pos]`.
 
@@ -238,7 +239,7 @@ class HeadScores(Result):
 
 
 def score_heads(
-    model: Any, config: HeadScoresConfig | None = None, *, progress: Progress | None = None, **settings: Any
+    model: HookedModel, config: HeadScoresConfig | None = None, *, progress: Progress | None = None, **settings: Any
 ) -> HeadScores:
     """Score every head of a model on `n_prompts` random prompts per seed.
 
@@ -299,7 +300,7 @@ def draw_prompts(
 
 @torch.no_grad()
 def pattern_scores(
-    model: Any,
+    model: HookedModel,
     tokens: Int[Tensor, "n_prompts pos"],
     weights: Float[Tensor, "n_prompts pos*pos n_kinds"],
     batch_size: int,
@@ -315,7 +316,7 @@ def pattern_scores(
     return torch.cat(parts, 3)
 
 
-def _layer_scores(model: Any, tokens: Tensor, weights: Tensor) -> Iterator[Tensor]:
+def _layer_scores(model: HookedModel, tokens: Tensor, weights: Tensor) -> Iterator[Tensor]:
     """Yield scores of each layer, `[batch, n_heads, n_kinds]`, on the CPU."""
     from interp.models.passes import run_from
 

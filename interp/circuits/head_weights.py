@@ -51,6 +51,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError
 from interp.models.adapter import ordinary_tokens, run_with_cache, token_strings
+from interp.models.hooked import HookedModel
 from interp.models.passes import capture
 from interp.models.residual import SIDES, ResidualStream, Side, norm_of, read_rotation, rotary_hook_points
 from interp.names import HeadName
@@ -107,7 +108,7 @@ class Factored:
 class HeadWeights:
     """Factored QK and OV circuits of a model's heads. Heads of a group share `W_K` and `W_V`."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: HookedModel):
         self.model, self.residual = model, ResidualStream(model)
         self.shape = self.residual.shape
         self._rotations: dict[tuple[int, int], Tensor] = {}
@@ -247,7 +248,7 @@ class Composition(Result):
 
 @torch.no_grad()
 def composition(
-    model: Any,
+    model: HookedModel,
     *,
     senders: Sequence[HeadName] | None = None,
     readers: Sequence[HeadName] | None = None,
@@ -363,7 +364,7 @@ class TokenTables:
 
     def __init__(
         self,
-        model: Any,
+        model: HookedModel,
         *,
         n_tokens: int = 2048,
         through_block_0: bool = False,
@@ -395,7 +396,7 @@ class TokenTables:
 
 @torch.no_grad()
 def copying(
-    model: Any,
+    model: HookedModel,
     heads: Sequence[HeadName],
     *,
     n_tokens: int = 2048,
@@ -431,7 +432,7 @@ def eigenvalue_score(table: Factored) -> float:
 
 @torch.no_grad()
 def embeddings(
-    model: Any, tokens: Int[Tensor, " n"], *, through_block_0: bool = False, batch_size: int = 1024
+    model: HookedModel, tokens: Int[Tensor, " n"], *, through_block_0: bool = False, batch_size: int = 1024
 ) -> Float64[Tensor, "n d_model"]:
     """Return token embeddings without positions, `[n, d_model]` float64.
 

@@ -49,6 +49,7 @@ from interp.circuits.induction_verdict import (
     to_circuit,
 )
 from interp.errors import ConfigError
+from interp.models.hooked import HookedModel
 from interp.models.residual import SIDES, ResidualStream, Side
 from interp.names import HeadName, parse_node
 from interp.patching.ablation import Ablations, ablate
@@ -113,8 +114,8 @@ class InductionEvidence(Result):
 
 
 def find_induction_circuit(
-    model: Any, *, seeds: tuple[int, ...] = (0, 1, 2), progress: Progress | None = None, name: str | None = None,
-    **settings: Any,
+    model: HookedModel, *, seeds: tuple[int, ...] = (0, 1, 2), progress: Progress | None = None,
+    name: str | None = None, **settings: Any,
 ) -> Circuit:  # fmt: skip
     """Find the induction circuit of a model with its evidence, or return a circuit without nodes and the reason.
 
@@ -128,7 +129,11 @@ def find_induction_circuit(
 
 @torch.no_grad()
 def gather_induction_evidence(
-    model: Any, config: InductionConfig | None = None, *, progress: Progress | None = None, name: str | None = None
+    model: HookedModel,
+    config: InductionConfig | None = None,
+    *,
+    progress: Progress | None = None,
+    name: str | None = None,
 ) -> InductionEvidence:
     """Run all steps of the search (see the module); progress is out of 100."""
     from interp.models.adapter import logit_cap
@@ -185,7 +190,7 @@ def gather_induction_evidence(
 
 
 def _score(
-    model: Any, drawn: Sequence[InductionPrompts], config: InductionConfig, steps: "_Steps"
+    model: HookedModel, drawn: Sequence[InductionPrompts], config: InductionConfig, steps: "_Steps"
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return scores `[n_layers, n_heads, 3, n]`, p-values of strict scores, and the previous-token bound.
 
@@ -223,7 +228,11 @@ def _choose_candidates(scores: np.ndarray, p_score: np.ndarray, config: Inductio
 
 
 def _screen(
-    model: Any, prompts: InductionPrompts, candidates: Sequence[HeadName], config: InductionConfig, steps: "_Steps"
+    model: HookedModel,
+    prompts: InductionPrompts,
+    candidates: Sequence[HeadName],
+    config: InductionConfig,
+    steps: "_Steps",
 ) -> dict[HeadName, HeadName]:
     """Return each candidate's sender: the earlier head with the largest direct effect through its keys.
 
@@ -253,7 +262,7 @@ def _screen(
 
 
 def _test(
-    model: Any, drawn: Sequence[InductionPrompts], senders: dict[HeadName, HeadName], config: InductionConfig,
+    model: HookedModel, drawn: Sequence[InductionPrompts], senders: dict[HeadName, HeadName], config: InductionConfig,
     steps: "_Steps",
 ) -> tuple[dict[HeadName, SenderTest], dict[tuple[HeadName, Side], GroupEffect]]:  # fmt: skip
     """Test the chosen senders against controls, on prompts other than those that chose them."""
@@ -303,7 +312,7 @@ def _direct_test(
 
 
 def _control_senders(
-    model: Any, sender: HeadName, chosen: Sequence[HeadName], config: InductionConfig
+    model: HookedModel, sender: HeadName, chosen: Sequence[HeadName], config: InductionConfig
 ) -> list[HeadName | int]:
     """Draw control senders that match the sender in depth or in norm.
 
@@ -324,7 +333,11 @@ def _control_senders(
 
 
 def _ablate(
-    model: Any, drawn: Sequence[InductionPrompts], verdicts: HeadVerdicts, config: InductionConfig, steps: "_Steps"
+    model: HookedModel,
+    drawn: Sequence[InductionPrompts],
+    verdicts: HeadVerdicts,
+    config: InductionConfig,
+    steps: "_Steps",
 ) -> list[Ablations]:
     """Mean-ablate single heads, all induction heads, all their senders, and random groups of as many heads."""
     residual = ResidualStream(model)
@@ -369,7 +382,11 @@ def _random_groups(
 
 
 def _compose(
-    model: Any, weights: HeadWeights, verdicts: HeadVerdicts, candidates: Sequence[HeadName], config: InductionConfig
+    model: HookedModel,
+    weights: HeadWeights,
+    verdicts: HeadVerdicts,
+    candidates: Sequence[HeadName],
+    config: InductionConfig,
 ) -> dict[Side, Composition]:
     """Score composition of all pairs; in a large model, of senders and previous-token heads with candidates."""
     every = weights.residual.all_heads()
@@ -386,7 +403,7 @@ def _compose(
         return {}
 
 
-def _texts(model: Any, prompts: InductionPrompts, n: int = 3) -> list[dict[str, list[str]]]:
+def _texts(model: HookedModel, prompts: InductionPrompts, n: int = 3) -> list[dict[str, list[str]]]:
     from interp.models.adapter import token_strings
 
     return [

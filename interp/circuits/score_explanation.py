@@ -34,6 +34,7 @@ from torch import Tensor
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, PromptError
 from interp.models.adapter import available_hook_points, run_with_cache, token_strings
+from interp.models.hooked import HookedModel
 from interp.models.residual import ResidualStream, Rotation, Side, freeze, read_rotation, rotary_hook_points
 from interp.names import HeadName, canonical_hook_point, parse_head, parse_hook_point
 from interp.results import Record, Result
@@ -220,7 +221,7 @@ class ScoreExplanation(Result):
 
 @torch.no_grad()
 def explain_score(
-    model: Any,
+    model: HookedModel,
     tokens: Int[Tensor, "..."],
     head: HeadName | str,
     *,
@@ -297,13 +298,13 @@ def _rotated(parts: Parts, rotation: Rotation | None, positions: Tensor) -> Part
     return parts if rotation is None else Parts(parts.names, rotation(parts.values, positions))
 
 
-def _scale(model: Any, layer: int) -> float:
+def _scale(model: HookedModel, layer: int) -> float:
     """Return the factor of the product of query and key: the layer's own scaling, else `1/sqrt(d_head)`."""
     scaling = getattr(model.blocks[layer].attn.original_component, "scaling", None)
     return model.cfg.d_head**-0.5 if scaling is None else float(scaling)
 
 
-def _check_request(model: Any, tokens: Tensor, query: int, key: int) -> None:
+def _check_request(model: HookedModel, tokens: Tensor, query: int, key: int) -> None:
     if tokens.ndim != 2 or len(tokens) != 1:
         raise PromptError(f"one prompt was expected as [1, pos], got {list(tokens.shape)}")
     if not 0 <= key <= query < tokens.shape[1]:
@@ -315,7 +316,7 @@ def _check_request(model: Any, tokens: Tensor, query: int, key: int) -> None:
         raise ConfigError('attention patterns are not computed by this kernel; load the model with attention="eager"')
 
 
-def _check_scores(scores: Tensor, attention: Tensor, model: Any) -> None:
+def _check_scores(scores: Tensor, attention: Tensor, model: HookedModel) -> None:
     """Raise `ConfigError` unless the softmax of the scores is the model's own attention.
 
     Only keys with attention above 0 are compared.

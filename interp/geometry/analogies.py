@@ -23,6 +23,7 @@ import numpy as np
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.geometry.points import Finding, as_points, check_count
+from interp.models.hooked import HookedModel
 from interp.results import Record
 from interp.runtime import derive_seed
 
@@ -139,7 +140,7 @@ class WordVectors:
         self._number = {word: number for number, word in reversed(list(enumerate(words)))}
 
     @classmethod
-    def of(cls, model: Any, *, centre: bool = True) -> "WordVectors":
+    def of(cls, model: HookedModel, *, centre: bool = True) -> "WordVectors":
         """Return the token embeddings of a model, special tokens excluded."""
         from interp.models.adapter import ordinary_tokens, token_strings, widened
 

@@ -28,6 +28,7 @@ from interp.geometry.steering import StrengthSweep, sweep_strengths
 from interp.geometry.words import SENTENCES, Concept, WordActivations, read_words, residual_hook_points
 from interp.lenses.logit_lens import logit_effects
 from interp.models.adapter import token_strings
+from interp.models.hooked import HookedModel
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
 from interp.progress import Progress
 from interp.results import Record
@@ -131,7 +132,7 @@ class DirectionGeometry(Finding):
 
 
 def measure_direction(
-    model: Any,
+    model: HookedModel,
     direction: NamedDirection,
     concepts: Sequence[Concept],
     config: DirectionConfig | None = None,
@@ -179,7 +180,7 @@ def measure_direction(
 
 
 def read_tokens(
-    model: Any,
+    model: HookedModel,
     hook_point: str,
     vector: np.ndarray,
     *,
@@ -300,7 +301,7 @@ class _Steps:
 
 
 def _read(
-    model: Any,
+    model: HookedModel,
     concepts: Sequence[Concept],
     hook_point: str,
     direction: NamedDirection,
@@ -357,7 +358,7 @@ def _erased(lists: dict[str, WordActivations], hook_point: str, direction: Named
 
 
 def _target_ids(
-    model: Any, direction: NamedDirection, targets: Sequence[str], reading: TokenReading | str
+    model: HookedModel, direction: NamedDirection, targets: Sequence[str], reading: TokenReading | str
 ) -> list[int]:
     """Return target tokens: of `targets`, else the direction's own words, else the tokens it promotes."""
     from interp.models.identity import tokenizer_of
@@ -369,7 +370,13 @@ def _target_ids(
 
 
 def _steer(
-    model: Any, hook_point: str, direction: NamedDirection, unit: float, ids: list[int], n_random: int, seed: int
+    model: HookedModel,
+    hook_point: str,
+    direction: NamedDirection,
+    unit: float,
+    ids: list[int],
+    n_random: int,
+    seed: int,
 ) -> StrengthSweep:
     if not ids:
         raise ConfigError("steering needs target tokens to measure its effect: name some words as targets")

@@ -41,6 +41,7 @@ from interp.artifacts import read_npy
 from interp.errors import ConfigError, MissingError
 from interp.geometry.points import Finding, as_points, one_each, two_groups, unit_vector
 from interp.geometry.words import SENTENCES, Concept, read_words
+from interp.models.hooked import HookedModel
 from interp.results import Record, ends
 from interp.runtime import derive_seed
 from interp.statistics import Interval, proportion_interval, t_interval
@@ -390,7 +391,7 @@ class NamedDirection:
 
 
 def direction_of_words(
-    model: Any,
+    model: HookedModel,
     towards: Sequence[str],
     away: Sequence[str],
     hook_point: str,

@@ -20,6 +20,7 @@ from interp.geometry.rotation import RotationSweep, rotate_words
 from interp.geometry.shapes import Shape, find_shapes, fit_plane
 from interp.geometry.steering import StrengthSweep, sweep_strengths
 from interp.geometry.words import SENTENCES, Concept, WordActivations, read_words
+from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from interp.results import Record
 
@@ -84,7 +85,7 @@ class ConceptGeometry(Finding):
 
 
 def measure_concepts(
-    model: Any,
+    model: HookedModel,
     concepts: Sequence[Concept],
     config: ShapesConfig | None = None,
     *,
@@ -124,7 +125,7 @@ def measure_concepts(
     return found
 
 
-def early_hook_point(model: Any) -> str:
+def early_hook_point(model: HookedModel) -> str:
     """Return the residual stream a quarter of the way up: past the first reading of the word, before most blocks."""
     return f"blocks.{model.cfg.n_layers // 4}.hook_resid_post"
 
@@ -242,7 +243,7 @@ def _probes(name: str, lists: dict[str, WordActivations], seed: int) -> list[Pro
     return probe_layers(layers, yes, words, key=words, seed=seed)
 
 
-def _steer(model: Any, name: str, lists: dict[str, WordActivations], n_random: int, seed: int) -> StrengthSweep:
+def _steer(model: HookedModel, name: str, lists: dict[str, WordActivations], n_random: int, seed: int) -> StrengthSweep:
     """Steer towards this list and away from the others, along the difference in means."""
     if len(lists) < 2:
         raise ConfigError("a direction needs words of another list to point away from; measure two lists or more")
@@ -264,7 +265,7 @@ def _steer(model: Any, name: str, lists: dict[str, WordActivations], n_random: i
     )
 
 
-def _rotate(model: Any, acts: WordActivations, n_random: int, seed: int) -> RotationSweep:
+def _rotate(model: HookedModel, acts: WordActivations, n_random: int, seed: int) -> RotationSweep:
     hook_point = early_hook_point(model)
     plane = fit_plane(acts.points(hook_point, half=0), seed=seed)
     return rotate_words(model, acts, plane, hook_point, n_random=n_random, seed=seed)

@@ -30,6 +30,7 @@ from interp.errors import ConfigError, MismatchError
 from interp.geometry.points import Finding, check_count, mean_and_high
 from interp.geometry.shapes import Plane
 from interp.geometry.words import WordActivations, by_length, encode, with_word
+from interp.models.hooked import HookedModel
 from interp.models.passes import capture
 from interp.names import check_hook_points, parse_hook_point
 from interp.results import Record, ends
@@ -99,7 +100,7 @@ class RotationSweep(Finding):
 
 @torch.no_grad()
 def rotate_words(
-    model: Any,
+    model: HookedModel,
     acts: WordActivations,
     plane: Plane,
     hook_point: str,
@@ -174,7 +175,7 @@ class _Prompts:
     """`[n_prompts]` position of its last token"""
 
     @classmethod
-    def of(cls, model: Any, acts: WordActivations, prompts: Sequence[str]) -> "_Prompts":
+    def of(cls, model: HookedModel, acts: WordActivations, prompts: Sequence[str]) -> "_Prompts":
         tokens, word, at = [], [], []
         for prompt in prompts:
             for number, text in enumerate(acts.concept.words):
@@ -190,7 +191,7 @@ class _Prompts:
                 at.append(len(until) - 1)
         return cls(tokens, np.array(word), np.array(at))
 
-    def starts(self, model: Any, hook_point: str, batch_size: int) -> "list[_Start]":
+    def starts(self, model: HookedModel, hook_point: str, batch_size: int) -> "list[_Start]":
         """Return the residual at the hook point for every prompt, in groups of one length: where the passes start."""
         found = []
         for group in by_length(self.tokens, batch_size):
@@ -212,7 +213,7 @@ class _Start(NamedTuple):
     word: Tensor
 
 
-def _logits(model: Any, starts: "list[_Start]", layer: int, edit: Any, items: Tensor) -> np.ndarray:
+def _logits(model: HookedModel, starts: "list[_Start]", layer: int, edit: Any, items: Tensor) -> np.ndarray:
     """Return next-token logits of the items, `[n_prompts, n_items]`, after `edit` of the residual at the word.
 
     `edit(rows [b, d], word indices [b])` returns the new rows. The blocks up to the hook point do not run again, and

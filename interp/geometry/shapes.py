@@ -36,6 +36,7 @@ from interp.geometry.dimension import Spectrum, spectrum
 from interp.geometry.points import Finding, as_points, centred, check_count
 from interp.geometry.similarity import ranked_distances
 from interp.geometry.words import WordActivations
+from interp.models.hooked import HookedModel
 from interp.results import Record
 from interp.runtime import derive_seed
 from interp.statistics import p_from_null
@@ -345,7 +346,7 @@ def _verdict(order: CircleTest, cluster: ClusterTest | None, alpha: float) -> tu
     return order.shape, "; ".join(filter(None, (order.reason, words)))
 
 
-def shapes_of(model: Any, concepts: list[Any], *, seed: int = 0, **settings: Any) -> dict[str, Shape]:
+def shapes_of(model: HookedModel, concepts: list[Any], *, seed: int = 0, **settings: Any) -> dict[str, Shape]:
     """Read the lists of `concepts` with a model, and judge their shapes."""
     from interp.geometry.words import read_words
 

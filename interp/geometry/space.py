@@ -21,6 +21,7 @@ from interp.errors import ConfigError, MismatchError, UsageError
 from interp.geometry.analogies import AnalogySet, WordVectors
 from interp.geometry.dimension import IntrinsicDimension, Spectrum, intrinsic_dimension, spectrum
 from interp.geometry.points import Finding
+from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from interp.runtime import derive_seed
 
@@ -92,7 +93,9 @@ class SpaceComparison(Finding):
         return list(self.pairs)
 
 
-def read_points(model: Any, tokens: "Tensor", hook_points: Sequence[str], n: int, seed: int) -> dict[str, np.ndarray]:
+def read_points(
+    model: HookedModel, tokens: "Tensor", hook_points: Sequence[str], n: int, seed: int
+) -> dict[str, np.ndarray]:
     """Return `n` rows `[n, d]` float32 per hook point, at the same tokens of `tokens [batch, pos]`; BOS is left out.
 
     Raises `UnknownNameError` for a hook point that the model does not have, `ConfigError` with too little text.
@@ -123,7 +126,7 @@ def read_points(model: Any, tokens: "Tensor", hook_points: Sequence[str], n: int
 
 
 def measure_space(
-    model: Any,
+    model: HookedModel,
     tokens: "Tensor | None" = None,
     hook_points: Sequence[str] = (),
     *,

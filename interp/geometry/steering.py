@@ -23,6 +23,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError
 from interp.geometry.points import Finding, as_array, as_numbers, check_count, mean_and_high, unit_vector
+from interp.models.hooked import HookedModel
 from interp.results import Record, ends
 from interp.runtime import make_generator
 from interp.statistics import Interval, t_interval
@@ -105,7 +106,7 @@ class StrengthSweep(Finding):
 
 @torch.no_grad()
 def sweep_strengths(
-    model: Any,
+    model: HookedModel,
     hook_point: str,
     direction: np.ndarray | Tensor,
     *,
@@ -208,7 +209,7 @@ def _token_ids(targets: Any, d_vocab: int) -> list[int]:
 
 
 def _unit_vector(
-    direction: Any, model: Any, hook_point: str, tokens: Int[Tensor, "1 pos"]
+    direction: Any, model: HookedModel, hook_point: str, tokens: Int[Tensor, "1 pos"]
 ) -> Float64[np.ndarray, " d"]:
     """Scale the direction to unit length; its width must be that of the hook point."""
     from interp.models.adapter import run_with_cache
@@ -235,7 +236,7 @@ def add_vector(added: Float[Tensor, " d"] | Float[Tensor, "rows 1 d"], first: in
 
 
 def _measure(
-    model: Any,
+    model: HookedModel,
     prompted: list[Tensor],
     documents: list[Tensor],
     targets: list[int],
@@ -265,7 +266,7 @@ def _measure(
 
 
 def _read_steered(
-    model: Any,
+    model: HookedModel,
     tokens: Int[Tensor, "1 pos"],
     hook_point: str,
     added_vectors: Float[Tensor, "n d"],

@@ -11,7 +11,6 @@ change.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from jaxtyping import Float32, Float64
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.geometry.points import check_count
+from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
 
 
@@ -182,13 +182,13 @@ class WordActivations:
         return chosen.astype(np.float64).mean(0)
 
 
-def residual_hook_points(model: Any) -> list[str]:
+def residual_hook_points(model: HookedModel) -> list[str]:
     """Return the embedding and the residual stream after every block."""
     return ["hook_embed", *(f"blocks.{layer}.hook_resid_post" for layer in range(model.cfg.n_layers))]
 
 
 def read_words(
-    model: Any,
+    model: HookedModel,
     concept: Concept,
     *,
     sentences: Sequence[str] = SENTENCES,
@@ -234,7 +234,7 @@ def read_words(
     )
 
 
-def encode(model: Any, texts: Sequence[str]) -> list[list[int]]:
+def encode(model: HookedModel, texts: Sequence[str]) -> list[list[int]]:
     """Return the token ids of each text, BOS first when the model has one. Raises `PromptError` beyond the context."""
     from interp.models.identity import tokenizer_of
 

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, PromptError
 from interp.models.adapter import available_hook_points, logit_cap, run_with_cache, to_tokens, widened
+from interp.models.hooked import HookedModel
 from interp.models.residual import FrozenNorm, ResidualStream, freeze, norm_of
 from interp.results import Record, Result
 
@@ -130,7 +131,7 @@ class LogitAttribution(Result):
 
 @torch.no_grad()
 def direct_logit_attribution(
-    model: Any,
+    model: HookedModel,
     tokens: Int[Tensor, "batch pos"],
     answer: Answer,
     wrong: Answer | None = None,
@@ -184,7 +185,7 @@ def direct_logit_attribution(
     )
 
 
-def token_ids(model: Any, answer: Answer, n_prompts: int) -> Int64[Tensor, " n_prompts"]:
+def token_ids(model: HookedModel, answer: Answer, n_prompts: int) -> Int64[Tensor, " n_prompts"]:
     """Return one token id per prompt, `[n_prompts]` int64, from one answer for all prompts or one each.
 
     Raises `PromptError` when a text is not a single token, or ids do not fit the prompts or the vocabulary.
@@ -276,7 +277,7 @@ def _hook_points(residual: ResidualStream, neurons_of: int | None) -> list[str]:
 
 
 def _targets(
-    model: Any, logits: Tensor, answers: Tensor, wrongs: Tensor | None, centre: bool
+    model: HookedModel, logits: Tensor, answers: Tensor, wrongs: Tensor | None, centre: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the target's direction after the norm `[batch, d_model]`, its unembedding bias and value `[batch]`."""
     W_U, logits = widened(model.W_U), logits.double()

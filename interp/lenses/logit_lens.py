@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp.errors import PromptError
 from interp.lenses.tuned_lens import TunedLens
+from interp.models.hooked import HookedModel
 from interp.names import lens_hook_points
 from interp.results import ROWS, Record, Result
 
@@ -136,7 +137,9 @@ class TokenTrajectory(Result):
 
 
 @torch.no_grad()
-def logit_lens(model: Any, tokens: Int[Tensor, "..."], *, top: int = 5, lens: TunedLens | None = None) -> LogitLens:
+def logit_lens(
+    model: HookedModel, tokens: Int[Tensor, "..."], *, top: int = 5, lens: TunedLens | None = None
+) -> LogitLens:
     """Decode the residual of every layer of `tokens [1, pos]`.
 
     With a tuned `lens` each residual is translated first. The logits of the last layer and of one other are in memory
@@ -163,7 +166,7 @@ def logit_lens(model: Any, tokens: Int[Tensor, "..."], *, top: int = 5, lens: Tu
 
 @torch.no_grad()
 def follow_token(
-    model: Any, tokens: Int[Tensor, "..."], token_id: int, *, lens: TunedLens | None = None
+    model: HookedModel, tokens: Int[Tensor, "..."], token_id: int, *, lens: TunedLens | None = None
 ) -> TokenTrajectory:
     """Return the rank and probability of one token at every layer and position of `tokens [1, pos]`.
 
@@ -180,7 +183,7 @@ def follow_token(
 
 
 def reversed_readings(
-    model: Any, tokens: Int[Tensor, "..."], lens: TunedLens | None = None
+    model: HookedModel, tokens: Int[Tensor, "..."], lens: TunedLens | None = None
 ) -> Iterator[Float32[Tensor, "pos d_vocab"]]:
     """Yield the logits `[pos, d_vocab]` float32 of every layer of one prompt, the last layer first."""
     from interp.models.adapter import final_norm_and_unembed
@@ -221,7 +224,7 @@ class Effects(NamedTuple):
 
 
 @torch.no_grad()
-def logit_effects(model: Any, directions: Tensor, k: int) -> Effects:
+def logit_effects(model: HookedModel, directions: Tensor, k: int) -> Effects:
     """Return the `k` tokens whose logits each of `directions [n, d_model]` raises and lowers most.
 
     Each direction by itself is used as the final residual. It goes through the model's own final norm (which rescales
@@ -239,7 +242,7 @@ def logit_effects(model: Any, directions: Tensor, k: int) -> Effects:
 
 
 @torch.no_grad()
-def all_logit_effects(model: Any, directions: Tensor) -> Tensor:
+def all_logit_effects(model: HookedModel, directions: Tensor) -> Tensor:
     """Return the direct effects `[n, d_vocab]` of `directions [n, d_model]` on all logits, as in `logit_effects`."""
     from interp.models.adapter import final_norm_and_unembed
 

@@ -39,6 +39,7 @@ from interp.artifacts import Draft, atomic_file, read_manifest
 from interp.errors import ConfigError, CorruptError, MismatchError, NonFiniteError
 from interp.lenses.config import TunedLensConfig
 from interp.models.adapter import final_norm_and_unembed, weight_hash
+from interp.models.hooked import HookedModel
 from interp.models.passes import Capture
 from interp.names import lens_hook_points
 from interp.remote import as_path
@@ -69,7 +70,7 @@ class TunedLens(Result):
         cast = resid.to(weight.dtype)
         return (cast + cast @ weight + bias).to(resid.dtype)
 
-    def check_model(self, model: Any) -> None:
+    def check_model(self, model: HookedModel) -> None:
         """Raise `MismatchError` when the model has other weights than the lens was trained on."""
         if weight_hash(model) != self.weight_hash:
             raise MismatchError(
@@ -99,7 +100,7 @@ class TunedLens(Result):
             save_file(tensors, temporary)
 
     @classmethod
-    def load(cls, folder: Path | str, model: Any = None) -> "TunedLens":
+    def load(cls, folder: Path | str, model: HookedModel | None = None) -> "TunedLens":
         """Read the lens of an artefact folder, and check it against `model` where one is given.
 
         Raises `MissingError`, `CorruptError`, or `MismatchError` for an artefact of another kind, or for a model with
@@ -156,7 +157,7 @@ class LensStep(NamedTuple):
 
 
 def train_tuned_lens(
-    model: Any,
+    model: HookedModel,
     contexts: Int[Tensor, "n pos"],
     heldout: Int[Tensor, "m heldout_pos"],
     folder: Path,
@@ -203,7 +204,7 @@ class _Run:
 
     def __init__(
         self,
-        model: Any,
+        model: HookedModel,
         contexts: Tensor,
         heldout: Tensor,
         folder: Path,

@@ -1,5 +1,6 @@
 """Models you can hook. The only package that imports transformer_lens.
 
+- `hooked`      the type of a loaded model, and the calls of TransformerLens that make one
 - `loading`     any model by its spec: packaged SmolLM2, hub id, folder, `.gguf` file, or a small model of our own
 - `memory`      the memory that a Hugging Face model takes, estimated before it is read
 - `identity`    specs, hashes of weights and tokenizers, one face for all tokenizers

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interp.errors import ConfigError, PromptError
+from interp.models.hooked import HookedModel, wrap_in_memory, wrap_native, wrap_transformers
 from interp.models.identity import attention_kernel, tokenizer_hash, tokenizer_of, weight_hash
 from interp.names import canonical_hook_point, check_hook_points
 from interp.runtime import derive_seed
@@ -22,7 +23,6 @@ if TYPE_CHECKING:  # torch is loaded by the first run of a model, so shapes are 
     import torch
     from jaxtyping import Float, Int, Int64, Shaped
     from torch import Tensor
-    from transformer_lens.model_bridge import TransformerBridge
 
 
 Hook = Callable[..., Any]
@@ -32,7 +32,7 @@ Hook = Callable[..., Any]
 LOST_HOOKS = ("hook_attn_scores", "hook_pattern", "hook_rot_q", "hook_rot_k", "hook_cos", "hook_sin", "hook_result")
 
 
-def use_fused_attention(model: "TransformerBridge") -> None:
+def use_fused_attention(model: HookedModel) -> None:
     """Switch every attention layer to the fused kernel. Raises `ConfigError` when the architecture has none."""
     plain: Any = model.original_model
     if not hasattr(plain, "set_attn_implementation"):
@@ -70,7 +70,7 @@ class DelegatingForward:
         return attention.hook_out(out)
 
 
-def show_float32(model: "TransformerBridge") -> "TransformerBridge":
+def show_float32(model: HookedModel) -> HookedModel:
     """Let hooks and callers of a model in a narrower dtype see float32, and return it; a float32 model is unchanged.
 
     Weights, products and the values between layers keep the model's dtype. A hook is given the value as float32, and
@@ -90,7 +90,7 @@ def show_float32(model: "TransformerBridge") -> "TransformerBridge":
 class _Float32Forward:
     """Forward pass of a model that takes and returns float32."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: HookedModel):
         self.model = model
 
     def __call__(self, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -170,7 +170,7 @@ class HeadShape(NamedTuple):
     n_ctx: int
 
 
-def head_shape(model: "TransformerBridge") -> HeadShape:
+def head_shape(model: HookedModel) -> HeadShape:
     """Return numbers of layers and heads, and widths."""
     cfg = model.cfg
     has_mlp = any(name.startswith("blocks.0.mlp.") for name in available_hook_points(model))
@@ -186,12 +186,12 @@ def head_shape(model: "TransformerBridge") -> HeadShape:
     )
 
 
-def available_hook_points(model: "TransformerBridge") -> set[str]:
+def available_hook_points(model: HookedModel) -> set[str]:
     """Return every hook point that exists under the model's current flags, by canonical name."""
     return set(hook_points_by_name(model))
 
 
-def hook_points_by_name(model: "TransformerBridge") -> dict[str, Any]:
+def hook_points_by_name(model: HookedModel) -> dict[str, Any]:
     """Map canonical names to TransformerLens' `HookPoint` objects."""
     fused = attention_kernel(model) == "sdpa"
     points = {}
@@ -212,7 +212,7 @@ MLP_IN, MLP_OUT, MLP_OUT_BEFORE_NORM = "mlp.hook_in", "hook_mlp_out", "ln2_post.
 norm follows (Gemma 2 and 3; `hook_mlp_out` lies after that norm)."""
 
 
-def mlp_hook_points(model: "TransformerBridge") -> list[str]:
+def mlp_hook_points(model: HookedModel) -> list[str]:
     """Return the input of every MLP, after its norm, and its output, before any norm that follows."""
     have = available_hook_points(model)
     out = MLP_OUT_BEFORE_NORM if f"blocks.0.{MLP_OUT_BEFORE_NORM}" in have else MLP_OUT
@@ -220,7 +220,7 @@ def mlp_hook_points(model: "TransformerBridge") -> list[str]:
 
 
 def run_with_cache(
-    model: "TransformerBridge",
+    model: HookedModel,
     tokens: "Int[Tensor, 'batch pos']",
     hook_points: list[str],
     *,
@@ -242,7 +242,7 @@ def run_with_cache(
 
 
 def run_with_hooks(
-    model: "TransformerBridge", tokens: "Int[Tensor, 'batch pos']", hooks: list[tuple[str, Hook]]
+    model: HookedModel, tokens: "Int[Tensor, 'batch pos']", hooks: list[tuple[str, Hook]]
 ) -> "Float[Tensor, 'batch pos d_vocab']":
     """Return logits `[batch, pos, d_vocab]` of a run in which hooks read or replace values."""
     check_hook_points([name for name, _ in hooks], available_hook_points(model), model.cfg.n_layers)
@@ -250,7 +250,7 @@ def run_with_hooks(
 
 
 def final_norm_and_unembed(
-    model: "TransformerBridge", resid: "Float[Tensor, '*batch d_model']"
+    model: HookedModel, resid: "Float[Tensor, '*batch d_model']"
 ) -> "Float[Tensor, '*batch d_vocab']":
     """Return logits `[..., d_vocab]` of residual values `[..., d_model]`: the final norm, unembedding and soft cap."""
     flat = resid.reshape(1, -1, resid.shape[-1])
@@ -263,13 +263,13 @@ def final_norm_and_unembed(
     return logits.reshape(*resid.shape[:-1], -1)
 
 
-def logit_cap(model: "TransformerBridge") -> float | None:
+def logit_cap(model: HookedModel) -> float | None:
     """Return the soft cap of the logits, `cap * tanh(logit / cap)` (Gemma 2), or None without one."""
     cap = getattr(model.cfg, "output_logits_soft_cap", None)
     return float(cap) if cap is not None and cap > 0 else None
 
 
-def to_tokens(model: "TransformerBridge", text: str, prepend_bos: bool = True) -> "Int64[Tensor, '1 pos']":
+def to_tokens(model: HookedModel, text: str, prepend_bos: bool = True) -> "Int64[Tensor, '1 pos']":
     """Return the token ids of a prompt, `[1, pos]` int64, with BOS first when the model has one.
 
     Raises `PromptError` when the prompt is empty or longer than the model's context.
@@ -291,13 +291,13 @@ def to_tokens(model: "TransformerBridge", text: str, prepend_bos: bool = True) -
     return torch.tensor([ids], device=model.cfg.device)
 
 
-def token_text(model: "TransformerBridge", token: int) -> str:
+def token_text(model: HookedModel, token: int) -> str:
     """Return the text of one token, with plain spaces and newlines; without a tokenizer, its number."""
     tokenizer = tokenizer_of(model, required=False)
     return str(token) if tokenizer is None else tokenizer.token_text(int(token))
 
 
-def token_strings(model: "TransformerBridge", tokens: "Int[Tensor, '...'] | list[int]") -> list[str]:
+def token_strings(model: HookedModel, tokens: "Int[Tensor, '...'] | list[int]") -> list[str]:
     """Return the text of each token of a flat list."""
     known: dict[int, str] = {}
     ids = tokens if isinstance(tokens, list) else tokens.flatten().tolist()
@@ -307,13 +307,13 @@ def token_strings(model: "TransformerBridge", tokens: "Int[Tensor, '...'] | list
     return [known[token] for token in ids]
 
 
-def bos_token_id(model: "TransformerBridge") -> int | None:
+def bos_token_id(model: HookedModel) -> int | None:
     """Return the beginning-of-sequence token, or None when the model has none."""
     tokenizer = tokenizer_of(model, required=False)
     return None if tokenizer is None else tokenizer.bos_token_id
 
 
-def ordinary_tokens(model: "TransformerBridge") -> "Int64[Tensor, ' n']":
+def ordinary_tokens(model: HookedModel) -> "Int64[Tensor, ' n']":
     """Return all token ids, `[n]` int64, except special ones (BOS, padding, chat markers, unused embedding rows)."""
     import torch
 
@@ -325,7 +325,7 @@ def ordinary_tokens(model: "TransformerBridge") -> "Int64[Tensor, ' n']":
     return torch.tensor([token for token in range(d_vocab) if token not in special])
 
 
-def check_token_ids(model: "TransformerBridge", tokens: "Int[Tensor, '...']") -> None:
+def check_token_ids(model: HookedModel, tokens: "Int[Tensor, '...']") -> None:
     """Raise `PromptError` unless all entries are token ids of the model."""
     import torch
 
@@ -342,29 +342,23 @@ def check_token_ids(model: "TransformerBridge", tokens: "Int[Tensor, '...']") ->
         )
 
 
-def untrained_model(model: "TransformerBridge", seed: int) -> "TransformerBridge":
+def untrained_model(model: HookedModel, seed: int) -> HookedModel:
     """Return a randomly initialised model of the same architecture and tokenizer: the untrained null of an analysis.
 
     It is in evaluation mode, on the model's device and in its dtype. The same seed gives the same weights.
     """
-    from transformer_lens import TransformerBridge
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
-
     plain, cfg = model.original_model, model.cfg
     seed = derive_seed(seed, "untrained twin") % 2**31  # so that an untrained model gets other weights than its own
     if not hasattr(plain, "config"):
         twin_cfg = type(cfg).from_dict({**cfg.to_dict(), "seed": seed})
-        boot = TransformerBridge.boot_native  # pyright: ignore[reportAttributeAccessIssue] (attached when imported)
-        return show_float32(boot(twin_cfg, device=str(cfg.device), dtype=cfg.dtype).eval())
+        return show_float32(wrap_native(twin_cfg, device=str(cfg.device), dtype=cfg.dtype))
     with _seeded(seed):
         # from the class, not the instance, whose modules are wrapped
         fresh = type(plain)(plain.config).to(device=cfg.device, dtype=cfg.dtype).eval()
     if model.tokenizer is None:  # made in memory, so that there is no folder or hub page to read anything from
-        return show_float32(build_bridge_from_module(fresh, type(plain).__name__, hf_config=fresh.config).eval())
+        return show_float32(wrap_in_memory(fresh))
     return show_float32(
-        TransformerBridge.boot_transformers(
-            str(cfg.model_name), hf_model=fresh, tokenizer=model.tokenizer, device=str(cfg.device), dtype=cfg.dtype
-        ).eval()
+        wrap_transformers(fresh, str(cfg.model_name), model.tokenizer, device=str(cfg.device), dtype=cfg.dtype)
     )
 
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interp.errors import ConfigError, PromptError
+from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformer_lens.model_bridge import TransformerBridge
 
 
 class Completion(NamedTuple):
@@ -21,7 +21,7 @@ class Completion(NamedTuple):
     """the reply was cut at the limit"""
 
 
-def chat_tokens(model: "TransformerBridge", content: str, start: str = "") -> "Tensor":
+def chat_tokens(model: HookedModel, content: str, start: str = "") -> "Tensor":
     """Return one user message in the model's chat template, `[1, pos]` int64, up to the answer, which begins with
     `start`.
 
@@ -36,7 +36,7 @@ def chat_tokens(model: "TransformerBridge", content: str, start: str = "") -> "T
     return model.tokenizer(text + start, add_special_tokens=False, return_tensors="pt")["input_ids"]
 
 
-def prompt_tokens(model: "TransformerBridge", text: str, *, chat: bool = False) -> "Tensor":
+def prompt_tokens(model: HookedModel, text: str, *, chat: bool = False) -> "Tensor":
     """Return the tokens of a prompt, `[1, pos]` int64: the text, or with `chat` the model's chat template around it.
 
     Raises `PromptError` for an empty prompt, one that is too long, or a model without a chat template.
@@ -54,7 +54,7 @@ def prompt_tokens(model: "TransformerBridge", text: str, *, chat: bool = False) 
 
 
 def complete_chat(
-    model: "TransformerBridge",
+    model: HookedModel,
     content: str,
     *,
     max_tokens: int,

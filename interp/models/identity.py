@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from weakref import WeakKeyDictionary
 
 from interp.errors import MissingError
+from interp.models.hooked import HookedModel
 from interp.text.tokens import ByteTokenizer, Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformer_lens.model_bridge import TransformerBridge
 
 
 _ATTRIBUTE = "_interp_identity"
@@ -39,7 +39,7 @@ class Identity:
     """of the initialisation, for small models"""
 
 
-def weight_hash(model: "TransformerBridge") -> str:
+def weight_hash(model: HookedModel) -> str:
     """Return the sha256 over the raw weights; one spec has one hash."""
     known: Identity | None = getattr(model, _ATTRIBUTE, None)
     if known is not None and known.versions == _versions(model.original_model):
@@ -50,7 +50,7 @@ def weight_hash(model: "TransformerBridge") -> str:
     return fresh
 
 
-def tokenizer_hash(model: "TransformerBridge") -> str:
+def tokenizer_hash(model: HookedModel) -> str:
     """Return the sha256 over the vocabulary (token -> id); `"bytes"` or `"none"` for small models."""
 
     if model.tokenizer is None:
@@ -63,7 +63,7 @@ def tokenizer_hash(model: "TransformerBridge") -> str:
     return known[1]
 
 
-def model_spec(model: "TransformerBridge") -> str:
+def model_spec(model: HookedModel) -> str:
     """Return the spec that `load_model` was given, as `toy:induction-2l`; for models made elsewhere their own name.
 
     A model built here by hand has none: it is `unnamed` (TransformerLens calls all of them `native`).
@@ -73,13 +73,13 @@ def model_spec(model: "TransformerBridge") -> str:
     return "unnamed" if name == "native" else name
 
 
-def attention_kernel(model: "TransformerBridge") -> str:
+def attention_kernel(model: HookedModel) -> str:
     """Return the attention kernel, `"eager"` or `"sdpa"`."""
     known: Identity | None = getattr(model, _ATTRIBUTE, None)
     return known.attention if known is not None else "eager"
 
 
-def remember(model: "TransformerBridge", spec: str, attention: str, fresh_hash: str) -> None:
+def remember(model: HookedModel, spec: str, attention: str, fresh_hash: str) -> None:
     """Store facts found while loading with the model itself."""
     identity = Identity(spec, attention, fresh_hash, _versions(model.original_model))
     object.__setattr__(model, _ATTRIBUTE, identity)
@@ -139,10 +139,10 @@ class HubTokenizer:
 
 
 @overload
-def tokenizer_of(model: "TransformerBridge", required: Literal[True] = True) -> Tokenizer: ...
+def tokenizer_of(model: HookedModel, required: Literal[True] = True) -> Tokenizer: ...
 @overload
-def tokenizer_of(model: "TransformerBridge", required: Literal[False]) -> Tokenizer | None: ...
-def tokenizer_of(model: "TransformerBridge", required: bool = True) -> Tokenizer | None:
+def tokenizer_of(model: HookedModel, required: Literal[False]) -> Tokenizer | None: ...
+def tokenizer_of(model: HookedModel, required: bool = True) -> Tokenizer | None:
     """Return the model's tokenizer; a byte tokenizer for a small model whose vocabulary is bytes and BOS.
 
     Raises `MissingError` when there is none and one is required.

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from interp.artifacts import disk_errors, sha256_file
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
+from interp.models.hooked import HookedModel, wrap_transformers
 from interp.models.identity import hash_weights, remember
 from interp.models.memory import check_memory
 from interp.models.small import (
@@ -43,7 +44,6 @@ from interp.text.corpora import hub_reachable
 
 if TYPE_CHECKING:
     import torch
-    from transformer_lens.model_bridge import TransformerBridge
 
 
 PACKAGED = "smollm2-135m"
@@ -277,7 +277,7 @@ def load_model(
     device: str | None = None,
     attention: Attention = "eager",
     seed: int = 0,
-) -> "TransformerBridge":
+) -> HookedModel:
     """Load the model that a spec names, in evaluation mode.
 
     `attention="eager"` computes attention patterns, so that they can be read and edited; `"sdpa"` uses torch's fused
@@ -322,7 +322,7 @@ def _load_small(
     attention: str,
     seed: int,
     source: Source | None = None,
-) -> "TransformerBridge":
+) -> HookedModel:
     """Load a small model: initialised, planted, trained by recipe, or from a folder written by `save_small`."""
     if attention != "eager":
         raise ConfigError(f"small models compute attention eagerly; attention={attention!r} is for Hugging Face models")
@@ -342,7 +342,7 @@ def _load_small(
 
 def _build_ours(
     spec: str | SmallConfig, source: Source | None, seed: int, device: str, dtype: "torch.dtype"
-) -> "TransformerBridge":
+) -> HookedModel:
     if isinstance(spec, SmallConfig) or source is None or source.kind == "small":
         config = spec if isinstance(spec, SmallConfig) else small_config(spec)
         return build_small(config, seed=seed, device=device, dtype=dtype)
@@ -355,9 +355,7 @@ def _build_ours(
 
 def _load_transformers(
     spec: str, location: str, dtype: "torch.dtype", device: str, attention: Attention
-) -> tuple["TransformerBridge", str]:
-    from transformer_lens import TransformerBridge
-
+) -> tuple[HookedModel, str]:
     from interp.models.adapter import show_float32, use_fused_attention
 
     with quiet_transformers():
@@ -365,12 +363,10 @@ def _load_transformers(
         plain, tokenizer = _read_weights(spec, location)
         fresh_hash = _known_hash(location) or hash_weights(plain)
         plain = plain.to(device=device, dtype=dtype).eval()
-        model = TransformerBridge.boot_transformers(
-            location, hf_model=plain, tokenizer=tokenizer, device=device, dtype=dtype
-        )
+        model = wrap_transformers(plain, location, tokenizer, device=device, dtype=dtype)
     if attention == "sdpa":
         use_fused_attention(model)
-    return show_float32(model.eval()), fresh_hash
+    return show_float32(model), fresh_hash
 
 
 def _read_weights(spec: str, location: str) -> tuple[Any, Any]:

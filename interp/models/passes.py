@@ -14,7 +14,7 @@ means than induction heads too.
 import contextlib
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,9 +23,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, PromptError
 from interp.models.adapter import DelegatingForward, Hook, hook_points_by_name, watched_inside
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
+from interp.models.hooked import HookedModel
 
 _EXTRAS: "WeakKeyDictionary[Any, tuple[int | None]]" = WeakKeyDictionary()
 
@@ -36,7 +34,12 @@ class _Seen(Exception):
 
 @torch.no_grad()
 def run_from(
-    model: Any, value: Tensor, hooks: Sequence[tuple[str, Hook]] = (), *, layer: int = 0, until: str | None = None
+    model: HookedModel,
+    value: Tensor,
+    hooks: Sequence[tuple[str, Hook]] = (),
+    *,
+    layer: int = 0,
+    until: str | None = None,
 ) -> Tensor | None:
     """Run the model with hooks from block `layer` on, and return the logits; earlier blocks do not run.
 
@@ -60,7 +63,7 @@ def run_from(
 
 
 @contextlib.contextmanager
-def _skipping(model: Any, layer: int) -> Iterator[None]:
+def _skipping(model: HookedModel, layer: int) -> Iterator[None]:
     """Replace blocks before `layer` by the identity; TransformerLens would run them on a dummy input."""
     extras = _block_extras(model) if layer else 0
     skipped = list(model.blocks)[:layer]
@@ -78,7 +81,7 @@ def _skipping(model: Any, layer: int) -> Iterator[None]:
             object.__delattr__(block, "forward")
 
 
-def _block_extras(model: Any) -> int | None:
+def _block_extras(model: HookedModel) -> int | None:
     """Return the number of values that a block returns besides its output; None when it returns a plain tensor.
 
     A pass over two tokens finds it.
@@ -104,7 +107,7 @@ def _block_extras(model: Any) -> int | None:
 
 
 def capture(
-    model: Any, value: Tensor, names: Sequence[str], *, layer: int = 0, hooks: Sequence[tuple[str, Hook]] = ()
+    model: HookedModel, value: Tensor, names: Sequence[str], *, layer: int = 0, hooks: Sequence[tuple[str, Hook]] = ()
 ) -> dict[str, Tensor]:
     """Return the values at hook points, from a pass that ends once all of them have fired."""
     seen: dict[str, Tensor] = {}
@@ -144,7 +147,7 @@ class Capture:
     `hook_points` are canonical names that the model has (`interp.names.check_hook_points`).
     """
 
-    def __init__(self, model: "TransformerBridge", hook_points: list[str]):
+    def __init__(self, model: HookedModel, hook_points: list[str]):
         self.model, self.names = model, list(hook_points)
         self._values: dict[str, Tensor] = {}
         self._handles: list[tuple[Any, Any]] = []
@@ -212,7 +215,7 @@ def _plain_norm(norm: Any, x: Tensor) -> Tensor:
     return norm(x).to(x.dtype)
 
 
-def unwatched_native_norms(model: "TransformerBridge") -> list[Any]:
+def unwatched_native_norms(model: HookedModel) -> list[Any]:
     """Return norms whose output equals the wrapped module's, and whose inner hook points have no hooks."""
     from transformer_lens.model_bridge.generalized_components import NormalizationBridge
 
@@ -226,7 +229,7 @@ def unwatched_native_norms(model: "TransformerBridge") -> list[Any]:
     return list(found.values())
 
 
-def unwatched_attention(model: "TransformerBridge") -> list[Any]:
+def unwatched_attention(model: HookedModel) -> list[Any]:
     """Return attention layers whose wrapped module gives the bridge's numbers, and whose inner hook points have no
     hooks.
 
@@ -260,7 +263,9 @@ def token_losses(
 
 
 @torch.no_grad()
-def loss_per_token(model: Any, tokens: Int[Tensor, "..."], *, batch_size: int = 16) -> Float32[Tensor, "batch targets"]:
+def loss_per_token(
+    model: HookedModel, tokens: Int[Tensor, "..."], *, batch_size: int = 16
+) -> Float32[Tensor, "batch targets"]:
     """`[batch, pos - 1]` float32 nats on the CPU; see `token_losses`. Logits of `batch_size` prompts exist at a time.
 
     Raises `PromptError` on prompts of fewer than two tokens.

@@ -46,6 +46,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.adapter import applied, widened
+from interp.models.hooked import HookedModel
 from interp.names import HeadName
 
 
@@ -170,7 +171,7 @@ class Rotation:
         return torch.cat([turned * cos + partner * sin, rest], -1)
 
 
-def rotary_hook_points(model: Any, layer: int) -> list[str]:
+def rotary_hook_points(model: HookedModel, layer: int) -> list[str]:
     """Return the hook points that `read_rotation` needs in its cache; none for other kinds of positions or small
     models.
     """
@@ -180,7 +181,7 @@ def rotary_hook_points(model: Any, layer: int) -> list[str]:
     return names if set(names) <= available_hook_points(model) else []
 
 
-def read_rotation(model: Any, layer: int, cache: dict[str, Tensor]) -> Rotation | None:
+def read_rotation(model: HookedModel, layer: int, cache: dict[str, Tensor]) -> Rotation | None:
     """Return the rotation in one layer's attention, or None without rotary positions.
 
     `cache` holds the model's `rotary_hook_points`. Pairings of dimensions differ between model families, so callers
@@ -213,7 +214,7 @@ class ResidualStream:
     scales: "dict[int, Float[Tensor, 'batch pos 1']] | None" = None
     """scales of the post-norms of attention by layer, once frozen (`frozen_at`)"""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: HookedModel):
         from interp.models.adapter import head_shape
 
         self.model = model

@@ -7,16 +7,13 @@ opens such a folder by its path, like any other model folder.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from interp.artifacts import atomic_file, write_json
 from interp.errors import ConfigError, CorruptError, UnknownNameError
+from interp.models.hooked import HookedModel, wrap_native
 from interp.models.identity import plain_parameters
 from interp.text.tokens import ByteTokenizer
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
-
 
 SMALL_PREFIX = "small:"
 
@@ -77,9 +74,9 @@ def small_config(spec: str) -> SmallConfig:
     return PRESETS[name]
 
 
-def build_small(config: SmallConfig, *, seed: int, device: str, dtype: Any) -> "TransformerBridge":
+def build_small(config: SmallConfig, *, seed: int, device: str, dtype: Any) -> HookedModel:
     """Build a randomly initialised model; the same seed gives the same weights on every device."""
-    from transformer_lens import TransformerBridge, TransformerBridgeConfig
+    from transformer_lens import TransformerBridgeConfig
 
     native = TransformerBridgeConfig(
         d_model=config.d_model,
@@ -96,14 +93,13 @@ def build_small(config: SmallConfig, *, seed: int, device: str, dtype: Any) -> "
         init_mode="gpt2",
         seed=seed,
     )
-    boot = TransformerBridge.boot_native  # pyright: ignore[reportAttributeAccessIssue] (attached when imported)
-    return boot(native, device=device, dtype=dtype).eval()
+    return wrap_native(native, device=device, dtype=dtype)
 
 
 CONFIG_FILE, WEIGHTS_FILE = "small.json", "model.safetensors"
 
 
-def save_small(model: Any, config: SmallConfig, folder: Path) -> None:
+def save_small(model: HookedModel, config: SmallConfig, folder: Path) -> None:
     """Write a small model's weights and sizes; a crash leaves the old files or the new ones."""
     from safetensors.torch import save
 
@@ -118,7 +114,7 @@ def is_small_folder(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
-def load_small(folder: Path, *, device: str = "cpu", dtype: Any = None) -> "TransformerBridge":
+def load_small(folder: Path, *, device: str = "cpu", dtype: Any = None) -> HookedModel:
     """Load a model written by `save_small`. Raises `CorruptError` when the files do not fit each other."""
     import torch
     from safetensors.torch import load_file
@@ -135,7 +131,7 @@ def load_small(folder: Path, *, device: str = "cpu", dtype: Any = None) -> "Tran
     return model
 
 
-def _copy_weights(model: Any, weights: dict[str, Any], folder: Path) -> None:
+def _copy_weights(model: HookedModel, weights: dict[str, Any], folder: Path) -> None:
     import torch
 
     own = dict(plain_parameters(model.original_model))

@@ -20,6 +20,7 @@ from einops import rearrange
 
 from interp.artifacts import atomic_file
 from interp.errors import ConfigError, CorruptError, NonFiniteError
+from interp.models.hooked import HookedModel
 from interp.runtime import make_generator
 
 if TYPE_CHECKING:  # torch is loaded by the first step, so shapes are strings, which no test checks
@@ -143,7 +144,7 @@ class TrainingFile:
 
 
 def train_small(
-    model: Any,
+    model: HookedModel,
     batches: Batches,
     config: TrainingConfig,
     *,
@@ -200,7 +201,7 @@ def _update(forward: Any, optimizer: Any, tokens: "Int[Tensor, 'batch pos']") ->
     return loss.detach()
 
 
-def _measured(model: Any, measure: Callable[[Any], dict[str, float]] | None) -> dict[str, float]:
+def _measured(model: HookedModel, measure: Callable[[Any], dict[str, float]] | None) -> dict[str, float]:
     import torch
 
     if measure is None:
@@ -212,7 +213,7 @@ def _measured(model: Any, measure: Callable[[Any], dict[str, float]] | None) -> 
 _WRAPPER = "_original_component."
 
 
-def training_forward(model: Any) -> "Callable[[Int[Tensor, 'batch pos']], Float[Tensor, 'batch pos d_vocab']]":
+def training_forward(model: HookedModel) -> "Callable[[Int[Tensor, 'batch pos']], Float[Tensor, 'batch pos d_vocab']]":
     """Return a function from `tokens [n, pos]` to logits `[n, pos, d_vocab]`, equal to the model up to rounding.
 
     A model not built by `build_small`, or with hooks attached, is returned itself.
@@ -230,12 +231,12 @@ def training_forward(model: Any) -> "Callable[[Int[Tensor, 'batch pos']], Float[
 class _Unhooked:
     """Forward pass of a native model: pre-norm blocks of causal attention, with or without an MLP."""
 
-    def __init__(self, model: Any, native: Any):
+    def __init__(self, model: HookedModel, native: Any):
         from torch.nn import functional
 
         self.weights = {name.replace(_WRAPPER, ""): weight for name, weight in native.named_parameters()}
         self.cfg, self.rotary = model.cfg, native.rotary
-        self.act = getattr(functional, model.cfg.act_fn)
+        self.act = getattr(functional, str(model.cfg.act_fn))
 
     def __call__(self, tokens: "Int[Tensor, 'batch pos']") -> "Float[Tensor, 'batch pos d_vocab']":
         weights = self.weights

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import Hook
+from interp.models.hooked import HookedModel
 from interp.models.passes import capture, repeat_losses, run_from, token_losses
 from interp.models.residual import ResidualStream
 from interp.results import Result
@@ -78,7 +79,7 @@ class Ablator:
 
     def __init__(
         self,
-        model: Any,
+        model: HookedModel,
         components: Sequence[str],
         *,
         kind: AblationKind = "mean",
@@ -148,7 +149,7 @@ class Ablator:
 
 @contextmanager
 def ablated(
-    model: Any,
+    model: HookedModel,
     components: Sequence[str],
     *,
     kind: AblationKind = "mean",
@@ -210,7 +211,7 @@ class Ablations(Result):
 
 @torch.no_grad()
 def ablate(
-    model: Any,
+    model: HookedModel,
     tokens: Int[Tensor, "batch pos"],
     groups: Mapping[str, Sequence[str]] | Sequence[str],
     *,
@@ -273,7 +274,12 @@ def ablate(
 
 @torch.no_grad()
 def mean_values(
-    model: Any, reference: Int[Tensor, "batch pos"], points: Sequence[str], *, by_position: bool, batch_size: int = 16
+    model: HookedModel,
+    reference: Int[Tensor, "batch pos"],
+    points: Sequence[str],
+    *,
+    by_position: bool,
+    batch_size: int = 16,
 ) -> dict[str, Float32[Tensor, "1 ..."]]:
     """Return the mean at each hook point over prompts, `[1, pos, ...]`, or over positions too, `[1, 1, ...]`."""
     sums: dict[str, Tensor] = {}
@@ -285,14 +291,16 @@ def mean_values(
     return {point: (total / len(reference)).float() for point, total in sums.items()}
 
 
-def _resids(model: Any, tokens: Tensor, layers: set[int]) -> dict[int, Tensor]:
+def _resids(model: HookedModel, tokens: Tensor, layers: set[int]) -> dict[int, Tensor]:
     """Return the residual before each of the layers; for layer 0, the tokens themselves."""
     names = {layer: f"blocks.{layer}.hook_resid_pre" for layer in layers if layer > 0}
     values = capture(model, tokens, list(names.values())) if names else {}
     return {0: tokens} | {layer: values[name] for layer, name in names.items()}
 
 
-def _losses(model: Any, resids: dict[int, Tensor], tokens: Tensor, layer: int, hooks: list[tuple[str, Hook]]) -> Tensor:
+def _losses(
+    model: HookedModel, resids: dict[int, Tensor], tokens: Tensor, layer: int, hooks: list[tuple[str, Hook]]
+) -> Tensor:
     logits = run_from(model, resids[layer], hooks, layer=layer)
     assert logits is not None
     return token_losses(logits, tokens).cpu()

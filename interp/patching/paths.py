@@ -34,6 +34,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.adapter import Hook
+from interp.models.hooked import HookedModel
 from interp.models.passes import capture, run_from, storing_hook
 from interp.models.residual import SIDES, ResidualStream, Side
 from interp.names import HeadName, NodeName, parse_head, parse_node
@@ -172,7 +173,9 @@ class PathPatcher:
     nodes, `ConfigError` when a receiver comes before every sender.
     """
 
-    def __init__(self, model: Any, senders: Sequence[str], receivers: Sequence[Receiver], between: Between = "frozen"):
+    def __init__(
+        self, model: HookedModel, senders: Sequence[str], receivers: Sequence[Receiver], between: Between = "frozen"
+    ):
         if between not in get_args(Between):
             raise UnknownNameError("choice of what happens between", between, get_args(Between))
         self.model, self.between = model, between
@@ -394,7 +397,7 @@ class _Pass:
 
 @torch.no_grad()
 def path_patch(
-    model: Any,
+    model: HookedModel,
     clean: Int[Tensor, "..."],
     corrupt: Int[Tensor, "..."],
     metric: Callable[[Tensor], Tensor],
@@ -453,7 +456,7 @@ def path_patch(
     )
 
 
-def into_all(model: Any, side: Side, *, after: str) -> list[Receiver]:
+def into_all(model: HookedModel, side: Side, *, after: str) -> list[Receiver]:
     """Return the queries, keys or values of every head in every layer after a node, as receivers for `path_patch`."""
     if side not in SIDES:
         raise UnknownNameError("side", side, SIDES)

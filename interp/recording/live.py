@@ -11,17 +11,14 @@ only on contexts that hold a requested row.
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from interp.errors import MismatchError
+from interp.models.hooked import HookedModel
 from interp.recording.store import Recording, text_of
 from interp.runtime import parse_dtype
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
 
 
 def open_recording(folder: str | Path, *, device: str | None = None) -> Recording:
@@ -33,9 +30,7 @@ def open_recording(folder: str | Path, *, device: str | None = None) -> Recordin
 class LiveRecording(Recording):
     """`Recording` whose rows come from the model."""
 
-    def __init__(
-        self, folder: str | Path, *, model: "TransformerBridge | None" = None, device: str | None = None
-    ) -> None:
+    def __init__(self, folder: str | Path, *, model: HookedModel | None = None, device: str | None = None) -> None:
         """Use `model` if given; raises `MismatchError` when its weights are not those of the recording."""
         super().__init__(folder)
         self._device = device
@@ -43,7 +38,7 @@ class LiveRecording(Recording):
             self._model = self._checked(model)
 
     @cached_property
-    def _model(self) -> "TransformerBridge":
+    def _model(self) -> HookedModel:
         from interp.models.loading import load_model
 
         config = self.manifest.config
@@ -58,7 +53,7 @@ class LiveRecording(Recording):
         return str(self._model.cfg.device) != "cpu"
 
     @property
-    def loaded_model(self) -> "TransformerBridge":
+    def loaded_model(self) -> HookedModel:
         """The model, which is loaded when first needed."""
         return self._model
 
@@ -99,7 +94,7 @@ class LiveRecording(Recording):
         )
         return {name: value[computed] for name, value in values.items()}
 
-    def _checked(self, model: "TransformerBridge") -> "TransformerBridge":
+    def _checked(self, model: HookedModel) -> HookedModel:
         from interp.models.adapter import weight_hash
 
         if weight_hash(model) != self.weight_hash:

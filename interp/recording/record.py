@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from torch import Tensor
 from interp.artifacts import Manifest, partial_path, read_manifest
 from interp.errors import ConfigError, ResourceError
 from interp.models.adapter import available_hook_points, tokenizer_hash, weight_hash
+from interp.models.hooked import HookedModel
 from interp.models.identity import attention_kernel, model_spec, tokenizer_of
 from interp.models.passes import Capture
 from interp.names import check_hook_points
@@ -48,9 +49,6 @@ from interp.remote import as_path
 from interp.runtime import parse_dtype
 from interp.text.corpora import Corpus, Document
 from interp.text.tokens import Bos, ShardText, check_policy, shard_texts
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
 
 
 def compute_activations(
@@ -86,7 +84,7 @@ _TOKEN_BYTES = 3 * 4  # tokens, document, position
 _SQUARE = ("hook_pattern", "hook_attn_scores")
 
 
-def probe_widths(model: "TransformerBridge", hook_points: list[str]) -> dict[str, int]:
+def probe_widths(model: HookedModel, hook_points: list[str]) -> dict[str, int]:
     """Measure the width at each hook point, from a run on 14 tokens (heads are concatenated).
 
     Raises `ConfigError` for a hook point that does not hold one vector per token.
@@ -148,7 +146,7 @@ LIVE_STATS_TOKENS = 65_536
 
 
 def record(
-    model: "TransformerBridge",
+    model: HookedModel,
     documents: Corpus | Sequence[Document],
     folder: str | Path,
     config: RecordConfig | None = None,
@@ -242,7 +240,7 @@ class _Settings:
         return math.ceil(self.n_tokens / per_context) * self.context_length
 
 
-def _resolved(model: "TransformerBridge", hook_points: list[str], config: RecordConfig) -> _Settings:
+def _resolved(model: HookedModel, hook_points: list[str], config: RecordConfig) -> _Settings:
     """Check the request against the model, and resolve its defaults."""
     check_policy(tokenizer_of(model), config.context_length, config.bos)
     if not hook_points:
@@ -264,7 +262,7 @@ def _resolved(model: "TransformerBridge", hook_points: list[str], config: Record
 
 
 def _manifest_config(
-    model: "TransformerBridge",
+    model: HookedModel,
     documents: Corpus | Sequence[Document],
     settings: _Settings,
     model_name: str | None,
@@ -300,7 +298,7 @@ def _corpus_identity(documents: Corpus | Sequence[Document]) -> tuple[str, str]:
 
 
 def _run(
-    model: "TransformerBridge",
+    model: HookedModel,
     documents: Corpus | Sequence[Document],
     settings: _Settings,
     log: ShardLog,
@@ -331,7 +329,7 @@ def _run(
             log.tell()
 
 
-def write_first_stats(model: "TransformerBridge", folder: Path, log: ShardLog, settings: _Settings) -> None:
+def write_first_stats(model: HookedModel, folder: Path, log: ShardLog, settings: _Settings) -> None:
     """Write the moments of the first `LIVE_STATS_TOKENS` real tokens (whole shards), which training starts from."""
     totals: dict[str, Moments] = {}
     n = 0

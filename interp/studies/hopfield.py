@@ -45,6 +45,7 @@ from interp.artifacts import as_json, save_json
 from interp.circuits.head_kinds import CONFIDENCE, untrained_bounds
 from interp.errors import ConfigError, NonFiniteError, PromptError
 from interp.models.adapter import available_hook_points, check_token_ids, head_shape, run_with_cache, untrained_model
+from interp.models.hooked import HookedModel
 from interp.models.residual import read_rotation, rotary_hook_points
 from interp.names import HeadName
 from interp.results import Record, Result
@@ -327,7 +328,7 @@ class HeadRetrieval(Result):
         save_json(self.to_json(), path)
 
 
-def text_prompts(model: Any, documents: Iterable[Any], n: int, length: int) -> Tensor:
+def text_prompts(model: HookedModel, documents: Iterable[Any], n: int, length: int) -> Tensor:
     """Return the first tokens of the first `n` documents that are long enough, `[n, length]`, BOS first if there is
     one.
 
@@ -346,12 +347,12 @@ def text_prompts(model: Any, documents: Iterable[Any], n: int, length: int) -> T
 
 
 def measure_retrieval(
-    model: Any,
+    model: HookedModel,
     tokens: Tensor,
     *,
     first_query: int | None = None,
     skip_first: bool = False,
-    untrained: Any = None,
+    untrained: HookedModel | None = None,
     seed: int = 0,
 ) -> HeadRetrieval:
     """Measure every head on `tokens [n_prompts, pos]`, at the queries from `first_query` on (default: the later half).
@@ -393,7 +394,7 @@ def measure_retrieval(
     )
 
 
-def _measure(model: Any, tokens: Tensor, first: int, skip_first: bool) -> tuple[np.ndarray, float, float]:
+def _measure(model: HookedModel, tokens: Tensor, first: int, skip_first: bool) -> tuple[np.ndarray, float, float]:
     """Return measures `[n_measures, n_layers, n_heads, n_prompts]`, the largest energy rise, and the pattern error."""
     columns, rises, errors, tolerance = [], [], [], TOLERANCE
     for prompt in tokens.split(1):
@@ -414,7 +415,7 @@ def _measure(model: Any, tokens: Tensor, first: int, skip_first: bool) -> tuple[
 
 
 @torch.no_grad()
-def queries_and_keys(model: Any, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def queries_and_keys(model: HookedModel, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield per layer of one prompt `[1, pos]` queries and keys `[n_heads, pos, d_head]`, and the attention pattern.
 
     Rotary positions are applied, and each query head has the keys of its group.
@@ -467,13 +468,13 @@ def _measure_layer(
     return torch.stack([by_name[name].median(-1).values for name in MEASURES]), max(rise, 0.0), error
 
 
-def _scale(model: Any, layer: int) -> float:
+def _scale(model: HookedModel, layer: int) -> float:
     """Return the factor of the scores: the layer's own scaling, else `1/sqrt(d_head)`."""
     scaling = getattr(model.blocks[layer].attn.original_component, "scaling", None)
     return model.cfg.d_head**-0.5 if scaling is None else float(scaling)
 
 
-def _check_prompts(model: Any, tokens: Tensor, skip_first: bool) -> None:
+def _check_prompts(model: HookedModel, tokens: Tensor, skip_first: bool) -> None:
     if tokens.ndim != 2 or len(tokens) < 2:
         raise PromptError(f"an interval needs at least two prompts as [n_prompts, pos], got {list(tokens.shape)}")
     if not 1 + skip_first < tokens.shape[1]:

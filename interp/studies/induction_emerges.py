@@ -39,6 +39,7 @@ from torch import Tensor
 
 from interp.circuits.head_kinds import KINDS, pattern_scores, target_masks, target_weights
 from interp.errors import ConfigError, NonFiniteError
+from interp.models.hooked import HookedModel
 from interp.models.passes import token_losses
 from interp.models.small import build_small
 from interp.models.toys import Toy, find_toy
@@ -344,7 +345,7 @@ def follow_induction(
 
 
 @torch.no_grad()
-def measure_repeats(model: Any, rows: Tensor, n_null: int) -> dict[str, float]:
+def measure_repeats(model: HookedModel, rows: Tensor, n_null: int) -> dict[str, float]:
     """Return the values of all curves for a model on `rows [n, 2 * half]` whose second half repeats the first."""
     half = rows.shape[1] // 2
     logits = model(rows)
@@ -362,7 +363,7 @@ def measure_repeats(model: Any, rows: Tensor, n_null: int) -> dict[str, float]:
     }
 
 
-def strongest_composition(model: Any, n_null: int) -> float:
+def strongest_composition(model: HookedModel, n_null: int) -> float:
     """Return the K-composition of the strongest pair over the mean of its null; 1 (chance) for a one-layer model."""
     from interp.circuits.head_weights import composition
 
@@ -376,7 +377,7 @@ def _report(
     step: TrainingStep,
     total: int,
     keep: Callable[[int, Any], None] | None,
-    model: Any,
+    model: HookedModel,
     progress: Progress | None,
 ) -> None:
     if keep is not None:

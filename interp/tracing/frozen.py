@@ -23,6 +23,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, NonFiniteError
 from interp.models.adapter import available_hook_points, head_shape, logit_cap, run_with_cache
+from interp.models.hooked import HookedModel
 from interp.models.residual import FrozenNorm, freeze
 
 MLP_INPUT, NORMALISED, RESIDUAL = "mlp.hook_in", "ln2.hook_normalized", "hook_resid_mid"
@@ -120,7 +121,7 @@ layer -1 is the embedding. Active rows are the first ones."""
 class FrozenModel:
     """The frozen model of one prompt. Raises `ConfigError` when a frozen layer is not what the model computes."""
 
-    model: Any
+    model: HookedModel
     tokens: Int[Tensor, "1 pos"]
     blocks: list[FrozenBlock] = field(init=False)
     skips: list[Tensor | None] = field(init=False)

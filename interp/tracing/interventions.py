@@ -19,6 +19,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError
 from interp.models.adapter import logit_cap, token_strings
+from interp.models.hooked import HookedModel
 from interp.results import Record, Result
 from interp.runtime import make_generator
 from interp.statistics import p_from_null
@@ -266,7 +267,7 @@ def _next_tokens(system: System, clean: Tensor, moved: Tensor) -> list[dict[str,
     ]
 
 
-def logits_of(model: Any, state: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_vocab"]:
+def logits_of(model: HookedModel, state: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_vocab"]:
     """Return the logits of inputs of the unembedding, with bias and cap."""
     bias, cap = getattr(model, "b_U", None), logit_cap(model)
     logits = state @ model.W_U.detach().float()

@@ -21,6 +21,7 @@ from torch import Tensor
 from interp.artifacts import Draft
 from interp.errors import ConfigError, MismatchError, PromptError, UsageError
 from interp.models.adapter import check_token_ids, to_tokens, token_strings, weight_hash
+from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec, tokenizer_of
 from interp.progress import Progress
 from interp.tracing.config import TraceConfig
@@ -51,7 +52,7 @@ class Aim(NamedTuple):
 
 
 def trace(
-    model: Any,
+    model: HookedModel,
     prompt: str | Tensor,
     replacement: Replacement,
     config: TraceConfig | None = None,
@@ -116,7 +117,7 @@ def trace(
 
 
 def open_system(
-    model: Any, tokens: Int[Tensor, "1 pos"], replacement: Replacement, *, skip_positions: int = 1
+    model: HookedModel, tokens: Int[Tensor, "1 pos"], replacement: Replacement, *, skip_positions: int = 1
 ) -> System:
     """Return the frozen model of a prompt with its latents: what `intervene` and custom readers need."""
     reads, writes = replacement.reads_point, replacement.writes_point
@@ -125,7 +126,7 @@ def open_system(
 
 def save_trace(
     folder: Path,
-    model: Any,
+    model: HookedModel,
     prompt: str | Tensor,
     replacement: Replacement,
     config: TraceConfig | None = None,
@@ -207,7 +208,7 @@ def bytes_needed(n_active: int, n_pos: int, n_layers: int, config: TraceConfig) 
     return memory_needed(rows, n_active + rest, rows + rest)
 
 
-def _tokens(model: Any, prompt: str | Tensor, config: TraceConfig) -> Tensor:
+def _tokens(model: HookedModel, prompt: str | Tensor, config: TraceConfig) -> Tensor:
     tokens = to_tokens(model, prompt) if isinstance(prompt, str) else prompt
     check_token_ids(model, tokens)
     if tokens.ndim != 2 or len(tokens) != 1:
@@ -221,7 +222,7 @@ def _tokens(model: Any, prompt: str | Tensor, config: TraceConfig) -> Tensor:
 
 
 def aim_at(
-    model: Any, system: System, config: TraceConfig, target: str | None = None, contrast: str | None = None
+    model: HookedModel, system: System, config: TraceConfig, target: str | None = None, contrast: str | None = None
 ) -> Aim:
     """Return the targets of a graph and what they read; by default the most likely next tokens.
 
@@ -278,7 +279,7 @@ def likely_tokens(probabilities: Float[Tensor, " d_vocab"], share: float, limit:
     return tokens[:n].tolist()
 
 
-def _one_token(model: Any, text: str) -> int:
+def _one_token(model: HookedModel, text: str) -> int:
     ids = list(tokenizer_of(model).encode_batch([text])[0])
     if len(ids) != 1:
         pieces = ", ".join(repr(each) for each in token_strings(model, ids))

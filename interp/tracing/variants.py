@@ -19,6 +19,7 @@ from jaxtyping import Float
 from interp.artifacts import write_table
 from interp.errors import ConfigError, PromptError
 from interp.models.adapter import to_tokens, token_strings
+from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from interp.results import Record, Result
 from interp.statistics import t_interval
@@ -73,7 +74,7 @@ class Variants(Result):
 
 
 def trace_variants(
-    model: Any,
+    model: HookedModel,
     template: str,
     words: Mapping[str, str],
     replacement: "Replacement",

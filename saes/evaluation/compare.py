@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import permutations
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
+from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from interp.recording.store import Recording
 from interp.results import Record, Result
@@ -315,7 +316,7 @@ def compare(
     *,
     l0: float | None = None,
     baselines: bool = True,
-    model: Any = None,
+    model: HookedModel | None = None,
     tokens: Int[Tensor, "..."] | None = None,
     documents: Int[Tensor, "..."] | None = None,
     truth: SyntheticData | None = None,

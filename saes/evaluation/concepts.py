@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from interp.results import Record, Result
 from interp.runtime import derive_seed
@@ -183,7 +184,7 @@ class ConceptScores(Result):
 
 def measure_concepts(
     sae: "SAE",
-    model: Any,
+    model: HookedModel,
     heldout: "Tensor",
     listed: ConceptList | None = None,
     *,
@@ -232,7 +233,10 @@ def measure_concepts(
 
 
 def read_words(
-    model: Any, sentences: Sequence[tuple[str, int, int]], names: Sequence[str], done: Callable[[int, str], None]
+    model: HookedModel,
+    sentences: Sequence[tuple[str, int, int]],
+    names: Sequence[str],
+    done: Callable[[int, str], None],
 ) -> "tuple[dict[str, Tensor], np.ndarray]":
     """Return the values at hook points on the tokens of each sentence's word, `[n_tokens, d]`, sentence by sentence.
 

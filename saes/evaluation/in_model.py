@@ -19,6 +19,7 @@ from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
+from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point, parse_hook_point
 from interp.progress import Progress
 from interp.results import Result
@@ -72,7 +73,7 @@ def can_splice(sae: SAE) -> bool:
     return len(sae.hook_points) == 1 and sae.architecture != "crosscoder"
 
 
-def evaluate_in_model(sae: SAE, model: Any, tokens: Int[Tensor, "..."], **options: Any) -> ModelEvaluation:
+def evaluate_in_model(sae: SAE, model: HookedModel, tokens: Int[Tensor, "..."], **options: Any) -> ModelEvaluation:
     """Evaluate one SAE in the model, with the options of `evaluate_all_in_model`."""
     return evaluate_all_in_model({"sae": sae}, model, tokens, **options)["sae"]
 
@@ -80,7 +81,7 @@ def evaluate_in_model(sae: SAE, model: Any, tokens: Int[Tensor, "..."], **option
 @torch.no_grad()
 def evaluate_all_in_model(
     saes: Mapping[str, SAE],
-    model: Any,
+    model: HookedModel,
     tokens: Int[Tensor, "..."],
     *,
     documents: Int[Tensor, "..."] | None = None,
@@ -232,7 +233,7 @@ def _replaced_hook_point(saes: Mapping[str, SAE]) -> str:
     return hook_points.pop()
 
 
-def logits_of(model: Any, tokens: Tensor, hooks: Hooks) -> Tensor:
+def logits_of(model: HookedModel, tokens: Tensor, hooks: Hooks) -> Tensor:
     """Return the logits `[batch, pos, d_vocab]` of a run with hooks."""
     return model.run_with_hooks(tokens, return_type="logits", fwd_hooks=hooks)
 
@@ -271,7 +272,7 @@ def at_text(value: Tensor, new: Tensor, text: Tensor) -> Tensor:
     return torch.where(text.to(value.device)[..., None], new.to(value.dtype), value.flatten(2)).view_as(value)
 
 
-def _mean_activation(hook_point: str, model: Any, tokens: Tensor, documents: Tensor, batch_size: int) -> Tensor:
+def _mean_activation(hook_point: str, model: HookedModel, tokens: Tensor, documents: Tensor, batch_size: int) -> Tensor:
     """Return the mean activation `[d]` over positions of text."""
     sums: list[Tensor] = []
     layer = parse_hook_point(canonical_hook_point(hook_point)).layer

@@ -26,6 +26,7 @@ from interp.atlas.neighbours import Neighbours, nearest_neighbours
 from interp.dictionary import Dictionary
 from interp.errors import MismatchError
 from interp.lenses.logit_lens import Effects, logit_effects
+from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
 from interp.progress import Progress
 from interp.recording.store import NO_TOKEN, Recording, document_names, read_passages
@@ -154,7 +155,7 @@ class Described:
 def build_features(
     dictionary: Dictionary,
     recording: Recording,
-    model: Any,
+    model: HookedModel,
     folder: Path,
     *,
     dictionary_name: str,
@@ -175,7 +176,7 @@ def build_features(
 def build_together(
     wanted: Sequence[Described],
     recording: Recording,
-    model: Any,
+    model: HookedModel,
     *,
     window: int = 16,
     n_top: int = 12,
@@ -244,7 +245,7 @@ def build_together(
     return found
 
 
-def check_parents(dictionary: Dictionary, recording: Recording, model: Any, hook_point: str) -> None:
+def check_parents(dictionary: Dictionary, recording: Recording, model: HookedModel, hook_point: str) -> None:
     """Raise `MismatchError` unless the dictionary reads this hook point and its directions fit the model."""
     from interp.models.adapter import weight_hash
 
@@ -270,7 +271,7 @@ def write_tables(
     examples: Examples,
     dictionary: Dictionary,
     recording: Recording,
-    model: Any,
+    model: HookedModel,
 ) -> np.ndarray:
     """Write both tables into `folder` and return the edges of the histograms, `[n_bins + 1]`."""
     from interp.models.adapter import token_strings

@@ -32,6 +32,7 @@ from interp.models.adapter import (
     run_with_hooks,
     token_strings,
 )
+from interp.models.hooked import HookedModel
 from interp.models.passes import capture, run_from
 from interp.names import canonical_hook_point, parse_hook_point
 from interp.notes import Notes, Recipe, Step
@@ -178,7 +179,7 @@ PASS_TOKENS = 1024
 class FeatureSite:
     """The hook points of a dictionary in a model."""
 
-    model: Any
+    model: HookedModel
     dictionary: Any
     reads: str
     writes: str
@@ -186,7 +187,7 @@ class FeatureSite:
     """positions at the start that are left alone: 1 where the model has a BOS token"""
 
     @classmethod
-    def of(cls, model: Any, dictionary: Any) -> "FeatureSite":
+    def of(cls, model: HookedModel, dictionary: Any) -> "FeatureSite":
         """Return the hook points of an SAE, a transcoder or neurons. Raises `ConfigError` for a crosscoder."""
         reads = canonical_hook_point(dictionary.hook_point)
         writes = canonical_hook_point(getattr(dictionary, "hook_point_out", "") or reads)
@@ -315,7 +316,7 @@ def _steered(site: FeatureSite, before: Tensor, added: Tensor, first: int) -> Te
 
 @torch.no_grad()
 def continue_tokens(
-    model: Any,
+    model: HookedModel,
     tokens: Int[Tensor, "1 pos"],
     n_new: int,
     *,
@@ -343,7 +344,7 @@ def continue_tokens(
 
 @torch.no_grad()
 def next_token_logits(
-    model: Any, tokens: Int[Tensor, "1 pos"], hooks: Sequence[tuple[str, Hook]] = ()
+    model: HookedModel, tokens: Int[Tensor, "1 pos"], hooks: Sequence[tuple[str, Hook]] = ()
 ) -> Float32[Tensor, " d_vocab"]:
     """Return the logits `[d_vocab]` float32 of the token that follows `tokens [1, pos]`."""
     return run_with_hooks(model, tokens, [*hooks])[0, -1].float()
@@ -380,7 +381,7 @@ class LoadedRecipe:
     neurons: dict[str, str]
     """Hook point of the neurons of a step, by key."""
 
-    def hooks(self, model: Any, *, allow_other_weights: bool = False) -> list[tuple[str, Hook]]:
+    def hooks(self, model: HookedModel, *, allow_other_weights: bool = False) -> list[tuple[str, Hook]]:
         """Return the hooks that carry the recipe out on every token but the BOS.
 
         Clamps and ablations of one SAE are made in one splice that adds the reconstruction error back; additions come

@@ -19,6 +19,7 @@ from interp.artifacts import as_json, read_manifest
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, WorkbenchError
 from interp.models.adapter import bos_token_id, to_tokens, token_strings
+from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
 from interp.progress import Progress
 from interp.statistics import auroc, crossed_interval, t_interval
@@ -60,7 +61,7 @@ LIST_TOKENS = 6000
 """Tokens of all lists of words in their sentences, about."""
 
 
-def with_bos(model: Any, passages: Sequence[Passage]) -> tuple[Tensor, Tensor, Tensor]:
+def with_bos(model: HookedModel, passages: Sequence[Passage]) -> tuple[Tensor, Tensor, Tensor]:
     """Return tokens `[n, pos]` with BOS first where the model has one, lengths and peaks `[n]`.
 
     Shorter passages are padded at the end, which causal attention does not see.
@@ -104,7 +105,7 @@ def _made_now(name: str, make: Callable[[], Part]) -> Part:
 
 @torch.no_grad()
 def prove(
-    model: Any,
+    model: HookedModel,
     dictionary: Dictionary,
     features: Path,
     feature: int,
@@ -188,7 +189,7 @@ def _check(dictionary: Dictionary, folder: Path) -> None:
         )
 
 
-def _prompts(model: Any, prompts: Sequence[str], case: FeatureCase) -> list[Tensor]:
+def _prompts(model: HookedModel, prompts: Sequence[str], case: FeatureCase) -> list[Tensor]:
     """Return the tokens `[1, pos]` of each prompt; beginnings of other text where the model has no tokenizer."""
     from interp.models.identity import tokenizer_of
 

@@ -4,13 +4,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from interp.artifacts import Draft, Manifest, read_json, read_manifest, write_json, write_table
 from interp.dictionary import Dictionary
 from interp.errors import WorkbenchError
+from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from saes.features.measure_proof import Part, prove
 from saes.features.proof import Proof, ProofConfig
@@ -20,7 +20,7 @@ PARTS = "parts"
 
 
 def save_proof(
-    model: Any,
+    model: HookedModel,
     dictionary: Dictionary,
     features: Path,
     feature: int,

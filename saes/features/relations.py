@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.dictionary import Dictionary
+from interp.models.hooked import HookedModel
 from interp.names import parse_hook_point
 from interp.recording.store import Recording
 from interp.runtime import derive_seed, make_generator
@@ -61,7 +62,7 @@ class LogitRelations(NamedTuple):
 
 
 @torch.no_grad()
-def logit_relations(model: Any, directions: Float[Tensor, "n d_model"], *, seed: int) -> LogitRelations:
+def logit_relations(model: HookedModel, directions: Float[Tensor, "n d_model"], *, seed: int) -> LogitRelations:
     """Return the effects of directions on all logits, and those of random directions of the same distribution."""
     generator = make_generator(seed, "random directions")
     random = torch.randn(DRAWS, directions.shape[1], generator=generator)
@@ -83,7 +84,7 @@ def logit_relations(model: Any, directions: Float[Tensor, "n d_model"], *, seed:
     )
 
 
-def _logits(model: Any, directions: Tensor) -> Iterator[Tensor]:
+def _logits(model: HookedModel, directions: Tensor) -> Iterator[Tensor]:
     """Yield the centred effects `[<= BLOCK_DIRECTIONS, d_vocab]` of blocks of directions on the CPU."""
     from interp.lenses.logit_lens import BLOCK_DIRECTIONS, all_logit_effects
 
@@ -117,7 +118,7 @@ class NeuronRelations(NamedTuple):
 
 @torch.no_grad()
 def neuron_relations(
-    model: Any, directions: Float[Tensor, "n d_model"], hook_point: str, *, seed: int
+    model: HookedModel, directions: Float[Tensor, "n d_model"], hook_point: str, *, seed: int
 ) -> NeuronRelations | None:
     """Return the nearest neurons of the MLPs up to a hook point's layer; None for a model without MLPs."""
     last = parse_hook_point(hook_point).layer
@@ -212,7 +213,7 @@ def _random_blocks(recording: Recording, hook_point: str, seed: int) -> Iterator
 
 
 def write_relations(
-    folder: Path, dictionary: Dictionary, recording: Recording, model: Any, hook_point: str, *, seed: int
+    folder: Path, dictionary: Dictionary, recording: Recording, model: HookedModel, hook_point: str, *, seed: int
 ) -> dict[str, Any]:
     """Write `relations.parquet` and return the nulls and scales that its columns are read with.
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError
 from interp.models.adapter import available_hook_points
+from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from interp.recording.store import Recording
 from saes.evaluation.in_model import LOGIT_VALUES, Hooks, Losses, at_text, check_documents, logits_of, replace_by
@@ -76,7 +77,7 @@ class Prediction:
 @torch.no_grad()
 def evaluate_in_model(
     found: TranscoderSet,
-    model: Any,
+    model: HookedModel,
     tokens: Int[Tensor, "n pos"],
     *,
     documents: Int[Tensor, "n pos"] | None = None,
@@ -141,7 +142,7 @@ def splice_all(found: TranscoderSet, text: Tensor) -> Hooks:
     return hooks
 
 
-def _largest(model: Any, layer: int, k: int, text: Tensor) -> Callable[..., Tensor]:
+def _largest(model: HookedModel, layer: int, k: int, text: Tensor) -> Callable[..., Tensor]:
     """Return a hook that zeroes all but the `k` neurons of a token that write most."""
     norms = model.blocks[layer].mlp.W_out.detach().float().norm(dim=1)
 

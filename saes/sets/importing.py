@@ -29,6 +29,7 @@ from torch import Tensor
 from interp.artifacts import Draft, Manifest
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
 from interp.models.adapter import MLP_IN, MLP_OUT, MLP_OUT_BEFORE_NORM, available_hook_points, weight_hash
+from interp.models.hooked import HookedModel
 from interp.runtime import make_generator
 from saes.kinds.base import SAEMetadata
 from saes.kinds.clt import CrossLayerTranscoder
@@ -141,7 +142,7 @@ class SetOrigin:
 def import_set(
     path: Path,
     folder: Path,
-    model: Any,
+    model: HookedModel,
     origin: SetOrigin,
     *,
     l0: int | None = None,
@@ -198,7 +199,7 @@ def import_set(
 
 
 def _take_layers(
-    found: Found, draft: Draft, origin: SetOrigin, model: Any, *, allow_mismatch: bool, format: str | None
+    found: Found, draft: Draft, origin: SetOrigin, model: HookedModel, *, allow_mismatch: bool, format: str | None
 ) -> tuple[str, str, dict[str, Any]]:
     """Convert the layers one by one; return hook points and checks."""
     hooks: dict[tuple[str, str], int] = {}
@@ -244,7 +245,7 @@ def _hf(config: Mapping[str, Any], side: str) -> str:
     return known or (RAW_OUT if re.search(r"\.mlp(\.output)?$", stated) else "")
 
 
-def _agreed(stated: tuple[str, str], origin: SetOrigin, model: Any, *, allow_mismatch: bool) -> tuple[str, str]:
+def _agreed(stated: tuple[str, str], origin: SetOrigin, model: HookedModel, *, allow_mismatch: bool) -> tuple[str, str]:
     """Return the hook points to use, by the names of this model."""
     for side, theirs, ours in zip(
         ("--hook-point", "--hook-point-out"), stated, (origin.reads, origin.writes), strict=True
@@ -267,7 +268,7 @@ def _agreed(stated: tuple[str, str], origin: SetOrigin, model: Any, *, allow_mis
 
 
 def _take_across(
-    found: Found, draft: Draft, origin: SetOrigin, model: Any, *, allow_mismatch: bool, format: str | None
+    found: Found, draft: Draft, origin: SetOrigin, model: HookedModel, *, allow_mismatch: bool, format: str | None
 ) -> tuple[str, str, dict[str, Any]]:
     """Convert a cross-layer transcoder; return hook points and checks."""
     first = found.layers[0]
@@ -367,7 +368,7 @@ def check_across(clt: CrossLayerTranscoder, raw: list[Raw], *, rows: int = 8) ->
     return errors
 
 
-def _check_widths(folder: Path, found: Found, model: Any, reads: str) -> None:
+def _check_widths(folder: Path, found: Found, model: HookedModel, reads: str) -> None:
     """Raise `MismatchError` unless there is a layer of the model for each, of the model's width."""
     n_layers, d_model = int(model.cfg.n_layers), int(model.cfg.d_model)
     if max(found.layers) >= n_layers:

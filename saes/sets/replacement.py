@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError
+from interp.models.hooked import HookedModel
 from interp.runtime import make_generator
 from interp.tracing.frozen import FrozenModel
 from interp.tracing.replacement import Active
@@ -81,7 +82,7 @@ class SetReplacement:
         return self.set.d_sae(layer)
 
 
-def system_of(graph: "AttributionGraph", model: Any, workspace: "Workspace") -> "System":
+def system_of(graph: "AttributionGraph", model: HookedModel, workspace: "Workspace") -> "System":
     """Return the frozen model of a graph's prompt with its latents, as `interp.intervene` and `split_edge` take it.
 
     Raises `MismatchError` for a graph of other weights, `UnknownNameError` for a set that is not in the workspace.

@@ -14,7 +14,7 @@ model with a norm after the MLP `hook_mlp_out` lies after that norm; `ln2_post.h
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, MismatchError, UnknownNameError
+from interp.models.hooked import HookedModel
 from interp.remote import as_path
 from saes.kinds.base import JumpReLU, SAEMetadata, TopK, Weights
 from saes.kinds.clt import CrossLayerTranscoder
@@ -79,7 +80,7 @@ class TranscoderSet(nn.Module, ABC):
         """Return the hook point that is predicted at a layer."""
         return f"blocks.{layer}.{self.writes}"
 
-    def check_model(self, model: Any, *, all_layers: bool = True, allow_other_weights: bool = False) -> None:
+    def check_model(self, model: HookedModel, *, all_layers: bool = True, allow_other_weights: bool = False) -> None:
         """Raise `MismatchError` unless the set belongs to these weights and, with `all_layers`, covers every layer."""
         from interp.models.adapter import weight_hash
 

@@ -16,6 +16,7 @@ import tyro
 
 from interp.artifacts import hash_json
 from interp.errors import ConfigError, PromptError, WorkbenchError
+from interp.models.hooked import HookedModel
 from workbench.terminal import OnDevice, RunsModel, Seeded, Threaded, Writes, bar, say, slug, wrote
 from workbench.verbs.evaluate import Probes, as_dict, run_probes
 
@@ -378,7 +379,7 @@ class CompareModels(Writes, Seeded, Threaded, RunsModel):
         for finding in found.findings()[1:]:
             say(f"      {finding}")
 
-    def _tokens(self, model: Any, spec: str) -> Any:
+    def _tokens(self, model: HookedModel, spec: str) -> Any:
         """Return tokens `[prompts, context_length]` of as many documents of a corpus, BOS first where there is one."""
         import torch
 

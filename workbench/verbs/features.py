@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from interp.errors import ConfigError
+from interp.models.hooked import HookedModel
 from saes.features.proof import ProofConfig
 from workbench.terminal import (
     InWorkspace,
@@ -236,7 +237,7 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
         for line in self._continuations(model, tokens, hooks):
             say(line)
 
-    def _hooks(self, model: Any, sae: "SAE", known: dict[str, Any]) -> tuple[list[tuple[str, Any]], str]:
+    def _hooks(self, model: HookedModel, sae: "SAE", known: dict[str, Any]) -> tuple[list[tuple[str, Any]], str]:
         """Return the hooks, and a description of what they do."""
         from saes.features.intervene import ablate, clamp, splice_hooks, steer_hooks
         from workbench.opening import unseen_positions
@@ -255,7 +256,7 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
             return splice_hooks(sae, keep_error=self.keep_error, edit=edit, first=first), f"clamped to {amount:.3g}"
         return steer_hooks(sae, self.feature, amount, first=first), f"{amount:+.3g} on every token"
 
-    def _continuations(self, model: Any, tokens: "Tensor", hooks: list[tuple[str, Any]]) -> list[str]:
+    def _continuations(self, model: HookedModel, tokens: "Tensor", hooks: list[tuple[str, Any]]) -> list[str]:
         from interp.models.adapter import token_strings
         from interp.runtime import make_generator
         from saes.features.intervene import continue_tokens
@@ -277,7 +278,7 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
         return lines
 
 
-def next_tokens(model: Any, tokens: "Tensor", hooks: list[tuple[str, Any]]) -> list[str]:
+def next_tokens(model: HookedModel, tokens: "Tensor", hooks: list[tuple[str, Any]]) -> list[str]:
     """Return the KL divergence between next-token distributions, and the tokens that rise and fall most."""
     from interp.models.adapter import token_text
     from saes.features.intervene import next_token_logits

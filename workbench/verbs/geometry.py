@@ -16,6 +16,7 @@ import tyro
 
 from interp.errors import ConfigError
 from interp.geometry.points import DirectionConfig, ShapesConfig
+from interp.models.hooked import HookedModel
 from workbench.terminal import ModelArgument, RunsModel, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Direction(DirectionConfig, Writes, Threaded, RunsModel):
             return self.vector.stem
         return self.feature or "-".join([*self.towards[:1], *self.away[:1]])
 
-    def _direction(self, workspace: "Workspace", model: Any) -> "tuple[NamedDirection, dict[str, str]]":
+    def _direction(self, workspace: "Workspace", model: HookedModel) -> "tuple[NamedDirection, dict[str, str]]":
         """Return the direction, and the parents of the artefact."""
         from interp.geometry.probes import direction_of_file, direction_of_words
         from interp.geometry.report import early_hook_point
@@ -176,7 +177,9 @@ class Direction(DirectionConfig, Writes, Threaded, RunsModel):
         at = self.at or early_hook_point(model)
         return direction_of_words(model, self.towards, self.away, at, name=self.name or "", seed=self.seed), {}
 
-    def _of_feature(self, workspace: "Workspace", model: Any, feature: str) -> "tuple[NamedDirection, dict[str, str]]":
+    def _of_feature(
+        self, workspace: "Workspace", model: HookedModel, feature: str
+    ) -> "tuple[NamedDirection, dict[str, str]]":
         """Return the decoder direction of a feature, with its label where there is one."""
         from interp.geometry.points import unit_vector
         from interp.geometry.probes import NamedDirection
@@ -328,7 +331,7 @@ class CompareSpaces(Writes, Seeded, Threaded, RunsModel):
             )
 
 
-def _text(model: Any, verb: "Space | CompareSpaces") -> Any:
+def _text(model: HookedModel, verb: "Space | CompareSpaces") -> Any:
     """Return enough contexts `[n, context_length]` of the corpus for the points asked for."""
     from workbench.verbs.heads import corpus_contexts
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from interp.errors import ConfigError, PromptError
+from interp.models.hooked import HookedModel
 from interp.tracing.config import TraceConfig
 from saes.circuits.config import AttributionConfig
 from workbench.terminal import (
@@ -115,7 +116,7 @@ class Trace(TraceConfig, Writes, Threaded, RunsModel):
         for line in describe(graph):
             say(f"      {line}")
 
-    def _variants(self, folder: Path, model: Any, replacement: Any) -> dict[str, Any]:
+    def _variants(self, folder: Path, model: HookedModel, replacement: Any) -> dict[str, Any]:
         """Trace every word of the template, print the flows that they share, and store all of them."""
         from interp.tracing.variants import save_variants, trace_variants
 
@@ -233,7 +234,7 @@ class Attribute(AttributionConfig, InWorkspace, Threaded, RunsModel):
             measured = dict(zip(features, alone, strict=True))
             say("\n".join(describe_attribution(each, name, token_texts(model, prompts), labels, measured)))
 
-    def _prompts(self, model: Any) -> "Prompts":
+    def _prompts(self, model: HookedModel) -> "Prompts":
         """Return the prompt with its answer, and print both before the long work."""
         from interp.models.adapter import token_text
         from interp.models.generation import prompt_tokens
@@ -255,7 +256,7 @@ class Attribute(AttributionConfig, InWorkspace, Threaded, RunsModel):
         return prompts
 
 
-def token_texts(model: Any, prompts: "Prompts") -> list[str]:
+def token_texts(model: HookedModel, prompts: "Prompts") -> list[str]:
     """Return the tokens of the first prompt as text."""
     from interp.models.adapter import token_strings
 
