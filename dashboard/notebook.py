@@ -1,7 +1,7 @@
 """`show(...)`: what the pages show, in a notebook and without a server: the same pieces, the same figures.
 
 show("demo:540", workspace)                 a feature: numbers, histogram, promoted tokens, examples, proof
-show("circuits/ioi", workspace)             an artefact: a map, a circuit, scores of heads, a proof
+show("edge-circuits/ioi", workspace)        an artefact: a map, a circuit, scores of heads, a proof
 show((tokens, activations))                 tokens coloured by activation, `activations [n]`
 show((tokens, attention))                   the attention of one head, `attention [dest, src]`
 show(logit_lens(model, tokens))             the result of an analysis, as `dashboard.figures.plot` draws it

@@ -20,7 +20,7 @@ from typing import Any
 from interp.artifacts import KINDS, MANIFEST, copy_artefact
 from interp.errors import ConfigError, CorruptError, MissingError, program
 from interp.workspace import Workspace
-from saes.features.schema import has_plain_label
+from saes.features.schema import PLAIN_LABEL
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, Verb, Writes, say, slug
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.circuit import Induction
@@ -389,7 +389,7 @@ def highlights(workspace: Workspace, name: str) -> list[str]:
     """Return lines on features with a plain label, strongest first."""
     table = workspace.table_path("features", name, "features")
     rows = workspace.query(
-        f"""select feature, label, density from f where n_fired between 50 and 2000 and {has_plain_label(table)}
+        f"""select feature, label, density from f where n_fired between 50 and 2000 and {PLAIN_LABEL}
            order by max_activation desc limit 6""",
         f=table,
     ).to_pylist()

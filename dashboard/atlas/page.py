@@ -78,11 +78,10 @@ def quality_panel(manifest: Manifest) -> html.Section:
 
 def naming_sentence(summary: dict[str, Any]) -> str:
     """Return how many regions of a map have a name, and how many on the same map with shuffled labels."""
-    n, naming = sum(summary.get("regions_per_level") or []), summary.get("naming")
+    n = sum(summary.get("regions_per_level") or [])
     if not n:
         return ""
-    if naming is None:
-        return "Names were not compared with those of shuffled labels; `workbench atlas` with --overwrite does that."
+    naming = summary["naming"]
     test = (
         f"A name needs a term that is more over-represented than any on 95 % of {naming['shuffles']} maps with "
         "shuffled labels"

@@ -250,12 +250,10 @@ def most_telling(workspace: Workspace, name: str) -> int:
     farthest above its mean activation.
     """
     path = workspace.table_path("features", name, "features")
-    scored = """coalesce(label_kind = 'class' and label_heldout >= 10 and label_score > label_null_high, false) desc,
-                coalesce(label_score - label_null_high, 0) desc,"""
-    there = workspace.query("select * from f limit 0", f=path).column_names
-    sql = f"""select feature from f where n_fired > 0 order by density between 2e-4 and 2e-2 desc,
-              {scored if "label_kind" in there else ""}
-              max_activation / greatest(mean_activation, 1e-9) desc, feature limit 1"""
+    sql = """select feature from f where n_fired > 0 order by density between 2e-4 and 2e-2 desc,
+             coalesce(label_kind = 'class' and label_heldout >= 10 and label_score > label_null_high, false) desc,
+             coalesce(label_score - label_null_high, 0) desc,
+             max_activation / greatest(mean_activation, 1e-9) desc, feature limit 1"""
     rows = workspace.query(sql, f=path)["feature"].to_pylist()
     return rows[0] if rows else 0
 

@@ -106,7 +106,7 @@ def _labels(explained: list[dict[str, Any]]) -> str:
     for each in explained:
         known = [(key, each[key], each[f"{key}_null"]) for key in ("detection", "fuzzing") if each[key] is not None]
         said = [f"{k} {v:.2f}" + ("" if null is None else f" [{null:.2f}]") for k, v, null in known]
-        given = zip(each.get("given_names") or [], each.get("given_scores") or [], strict=True)
+        given = zip(each["given_names"] or [], each["given_scores"] or [], strict=True)
         scores = ", ".join([*said, *(f"{_text(name, 60)} {value:.2f}" for name, value in given)])
         lines.append(
             f"<li>{_text(each['label'] or 'no label could be read', 300)} "

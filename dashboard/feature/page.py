@@ -92,8 +92,8 @@ def _line(label: str, source: str, scored: dict[str, Any] | None) -> html.Li:
 
 
 def _given(row: dict[str, Any]) -> list[html.Span]:
-    """Return the scores that came with an imported label; artefacts of earlier versions have none."""
-    pairs = zip(row.get("given_names") or [], row.get("given_scores") or [], strict=True)
+    """Return the scores that came with an imported label; other labels have none."""
+    pairs = zip(row["given_names"] or [], row["given_scores"] or [], strict=True)
     about = "given by the source of this label, on other text than this recording; it comes without a null"
     return [html.Span([f"{visible(name, 60)} ", html.Strong(f"{value:.2f}")], title=about) for name, value in pairs]
 
@@ -161,7 +161,7 @@ def _related(workspace: Workspace, name: str, related: dict[str, Any] | None) ->
     """Return the row of panels on logits, neurons and companions, or how to make their table."""
     if related is None:
         return notice(
-            "These features were described by an earlier version. Effects on all logits, neurons and companions appear "
+            "These features were described without relations. Effects on all logits, neurons and companions appear "
             f"after `workbench features` with --name {name} --overwrite."
         )
     named = view.names(workspace, name)

@@ -1,6 +1,6 @@
 """Relations of one feature, each with its null: logits, neurons, companions, and the artefacts that show or use it.
 
-Read from `relations.parquet` (`saes/features/relations.py`), which artefacts of earlier versions lack; then the panels
+Read from `relations.parquet` (`saes/features/relations.py`), which the layers of the shipped set lack; then the panels
 say how to make it.
 """
 

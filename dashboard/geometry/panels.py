@@ -167,8 +167,6 @@ def steering_body(sweep: dict[str, Any], colours: Theme, id: str, label: str, un
 
 def _judged(sweep: dict[str, Any]) -> str:
     """Return the effect of the chosen strength on the prompts that did not choose it, in a sentence."""
-    if "chosen" not in sweep:
-        return "This artefact is older than the choice of a strength on half of the prompts; measure it again for one."
     strengths, chosen = sweep.get("strengths"), sweep["chosen"]
     if not (isinstance(chosen, int) and isinstance(strengths, list) and 0 <= chosen < len(strengths)):
         return "No strength above 0 was chosen: each costs more than .1 nats of loss, or prompts were too few."

@@ -86,7 +86,7 @@ def _weakness(finding: Finding) -> float:
 
 
 def _read(read: Callable[[Workspace], Iterator[Finding]], workspace: Workspace) -> list[Finding]:
-    """Return what a reader finds; artefacts that it cannot read, of another version for instance, give nothing."""
+    """Return what a reader finds; artefacts that it cannot read, such as damaged ones, give nothing."""
     try:
         with form_errors("an artefact"):
             return [each for each in read(workspace) if each.strength >= LEAST]

@@ -62,10 +62,7 @@ MEANINGS = {
 _WIDE = 13
 """Characters beyond which a fact takes a line of its own."""
 _KIND_OF_FOLDER = {folder: kind.replace("_", " ") for kind, folder in KINDS.items()}
-_KIND_OF_FOLDER |= {
-    "saes": "SAE",
-    "circuits": "circuit",
-}  # circuits: a folder of earlier versions
+_KIND_OF_FOLDER |= {"saes": "SAE"}
 
 
 CLOCK = 2500

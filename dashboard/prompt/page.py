@@ -66,15 +66,13 @@ def layout(
     feature: str = "",
     answer: str = "",
     contrast: str = "",
-    after: str = "",
-    query: str = "",
     key: str = "",
     patching: str = "",
     **_: Any,
 ) -> html.Div:
     """`/prompt?text=...&model=...&features=...&layer=..&head=..`; a text in the address is run at once.
 
-    `token` is the position that is selected (`after` and `query` are its older names), `key` the source of the
+    `token` is the position that is selected, `key` the source of the
     attention cell whose reasons are shown, `feature` the one that colours the tokens; `answer` and `contrast` are those
     of the attributions; `chat=1` puts the text into the chat template; `patching` names a stored map of patches.
     """
@@ -85,7 +83,7 @@ def layout(
     chosen = features or (feature_view.choose(context.workspace, None) if len(sets) > 1 else "")
     run = {"text": text, "model": model or known[0], "features": chosen, "chat": chat == "1"} if text else None
     selection = {
-        "token": next((n for n in map(whole_number, (token, query, after)) if n is not None), None),
+        "token": whole_number(token),
         "layer": whole_number(layer, 0),
         "head": whole_number(head, 0),
         "feature": whole_number(feature),

@@ -312,10 +312,7 @@ def _remarks(found: Found) -> list[Any]:
         notes.append(f"Left out as too frequent: {', '.join(visible(word, 24) for word in found.left_out)}.")
     if found.missing_phrases:
         pairs = ", ".join(f"“{visible(pair, 40)}”" for pair in found.missing_phrases)
-        notes.append(
-            f"Not indexed as a phrase: {pairs}. The text holds it fewer than {PHRASE_FROM} times, or the index is "
-            "of an earlier version."
-        )
+        notes.append(f"Not indexed as a phrase: {pairs}. The text holds it fewer than {PHRASE_FROM} times.")
     if found.missing and found.words:
         notes.append(f"Not in the recorded text: {', '.join(visible(word, 24) for word in found.missing)}.")
     lines: list[Any] = [html.P(each, className="wb-note") for each in notes]

@@ -243,7 +243,7 @@ def adopt_labels(labels: Path, features: Path, folder: Path, *, overwrite: bool 
     table = read_table(features / "features.parquet")
     written = read_table(labels / "labels.parquet", ["feature", "label", "label_source"]).to_pylist()
     draft = Draft.open(folder, kind="features", config=config, seed=source.seed, overwrite=overwrite)
-    fields = [name for name in ("label", "label_source", *LABEL_FIELDS, *LABEL_SCORES) if name in table.schema.names]
+    fields = ("label", "label_source", *LABEL_FIELDS, *LABEL_SCORES)
     columns = {name: table[name].to_pylist() for name in ("feature", *fields)}
     row_of = {feature: i for i, feature in enumerate(columns["feature"])}
     for row in written:

@@ -1,4 +1,4 @@
-"""The index of the text in `examples.parquet`, kept in the user's cache: for features described before there was one.
+"""The index of the text in `examples.parquet`, kept in the user's cache: for features described without one.
 
 It covers the text of the examples: `seen` then counts the tokens in the examples of that feature. Torch-free.
 """
@@ -30,7 +30,7 @@ def indexed_examples(examples: Path, content_hash: str, n_features: int) -> Path
     """
     with _building:
         for parent in (cache_folder(), Path(tempfile.gettempdir()) / f"interp-token-index-{os.getpid()}"):
-            folder = parent / f"{content_hash[:32]}-2"  # the second format, with phrases
+            folder = parent / f"{content_hash[:32]}-2"  # the format of the index
             if all((folder / f"{table}.parquet").is_file() for table in TABLES):
                 return folder
             try:

@@ -93,7 +93,7 @@ class Found(Result):
     phrases: tuple[str, ...] = ()
     """Pairs of words that were looked up in their order."""
     missing_phrases: tuple[str, ...] = ()
-    """Pairs of words of the query that no index holds: rarer than it asks for, or of an earlier version."""
+    """Pairs of words of the query that no index holds, as the text has them too rarely."""
     near: tuple[tuple[str, int], ...] = ()
     """Longer words that begin with a single word asked for, and how often they occur."""
     covers: dict[str, str] = field(default_factory=dict)

@@ -3,7 +3,6 @@
 The meaning of every column is in `docs/formats.md`; a test compares the two.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import MismatchError
@@ -32,11 +31,13 @@ SOURCES = (STATISTICS, CLASSES, CONTEXT)
 MIN_HELDOUT = 5
 """Fewest held-out firings on which such a label is judged."""
 LABEL_FIELDS = ("label_kind", "label_names", "label_share")
-"""Columns with the fields of a label (`saes.explain.tokens.Label`); tables of earlier versions have only its text."""
+"""Columns with the fields of a label (`saes.explain.tokens.Label`)."""
 LABEL_SCORES = ("label_score", "label_null", "label_null_high", "label_heldout")
 """Columns with the score of a label on held-out firings, its null, and their number; null where nothing was scored."""
 OTHER_LABELS = ("other_labels", "other_sources", "other_scores")
-"""Columns with the other readings that exceed their null; earlier tables lack them and the scores."""
+"""Columns with the other readings that exceed their null."""
+PLAIN_LABEL = "(label_share >= 0.5 and label_kind <> 'dense')"
+"""SQL condition on `features.parquet`: the label holds for at least half of the strong firings."""
 SCORES = ("detection", "detection_hard", "fuzzing")
 """Scores of a label: balanced accuracies, 0.5 at chance, 1 without error."""
 
@@ -73,8 +74,8 @@ def check_described(workspace: "Workspace", features: "Manifest") -> None:
 
 
 def score_in_words(row: dict[str, Any]) -> str:
-    """Return the score of a label beside its null, or why there is none; empty for tables of earlier versions."""
-    score, n = row.get("label_score"), row.get("label_heldout")
+    """Return the score of a label beside its null, or why there is none; empty where a label was written."""
+    score, n = row["label_score"], row["label_heldout"]
     if n is None:
         return ""
     if score is None and n < MIN_HELDOUT:
@@ -89,22 +90,8 @@ def score_in_words(row: dict[str, Any]) -> str:
 
 def other_readings(row: dict[str, Any]) -> list[str]:
     """Return the other readings that exceed their null, each with source and score."""
-    columns = (row.get(name) or [] for name in OTHER_LABELS)
+    columns = (row[name] or [] for name in OTHER_LABELS)
     return [f"{label}: {score:.2f}, {source}" for label, source, score in zip(*columns, strict=True)]
-
-
-def has_plain_label(path: Path) -> str:
-    """Return the SQL condition on `features.parquet` at `path` that a label holds for at least half of the firings.
-
-    Tables of earlier versions lack the columns for it; for them the condition is true for every feature.
-    """
-    import pyarrow.parquet as pq
-
-    from interp.artifacts import table_errors
-
-    with table_errors(path):
-        known = set(LABEL_FIELDS) <= set(pq.read_schema(path).names)
-    return "(label_share >= 0.5 and label_kind <> 'dense')" if known else "true"
 
 
 def features_schema() -> "pa.Schema":

@@ -56,7 +56,6 @@ from interp.notes import own_names
 from interp.workspace import Workspace
 from saes.features.examples_index import indexed_examples
 from saes.features.found import ALPHA, COLUMNS, By, Example, Filter, Found, Hit, Match, feature_rows
-from saes.features.schema import LABEL_SCORES, OTHER_LABELS
 from saes.features.similar import similar
 from saes.features.token_index import FOLDER, TABLES, query_words, word_positions
 
@@ -335,11 +334,11 @@ def by_label(workspace: Workspace, manifest: Manifest, query: str, within: Filte
     """
     condition, more = within.condition(workspace)
     path = workspace.table_path("features", manifest.name, "features")
-    score, null, others = _label_columns(workspace, path)
+    others = "[{'label': y, 'score': other_scores[i]} for y, i in coalesce(other_labels, []::varchar[])]"
     explained, forms = _explained(workspace, manifest, query), _forms(query)
     ids, own, each = list(explained), _has_any("label", forms), _has_any("x.label", forms)
-    sql = f"""select {COLUMNS}, case when own then {null} end as "null",
-                     case when own then {score} else list_max([x.score for x in found]) end as score,
+    sql = f"""select {COLUMNS}, case when own then label_null end as "null",
+                     case when own then label_score else list_max([x.score for x in found]) end as score,
                      case when own then '' else array_to_string([x.label for x in found], ', ') end as other
               from (select *, {own} as own, [x for x in {others} if {each}] as found from f)
               where {condition} and (own or len(found) > 0 or list_contains(?::int[], feature))
@@ -365,18 +364,6 @@ def _has_any(column: str, forms: list[str]) -> str:
     if re.search(r"\w", forms[0]):
         text, start = f"' ' || regexp_replace({text}, '[^\\pL\\pN_]+', ' ', 'g')", "' ' || "
     return "(" + " or ".join([f"contains({text}, {start}?)"] * len(forms)) + ")"
-
-
-def _label_columns(workspace: Workspace, path: Path) -> tuple[str, str, str]:
-    """Return SQL for a label's score, its null, and the list of other readings, each a `label` with its `score`.
-
-    Tables of earlier versions lack these columns: no score, no other readings.
-    """
-    known = workspace.query("select * from f limit 0", f=path).column_names  # not the whole table of a remote workspace
-    if {*LABEL_SCORES, *OTHER_LABELS} <= set(known):
-        others = "[{'label': y, 'score': other_scores[i]} for y, i in coalesce(other_labels, []::varchar[])]"
-        return "label_score", "label_null", others
-    return "null::double", "null::double", "[]::struct(label varchar, score double)[]"
 
 
 def _explained(workspace: Workspace, manifest: Manifest, query: str) -> dict[int, dict[str, Any]]:

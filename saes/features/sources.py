@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.artifacts import read_manifest, read_table, table_errors
+from interp.artifacts import read_manifest, read_table
 from interp.atlas.cells import DictionaryReadout, NearestReadout, Reading
 from interp.atlas.sources import AtlasSource
 from interp.dictionary import Dictionary, SparseActs
@@ -176,25 +176,18 @@ def named(labels: list[str]) -> list[str]:
     return [label if label and label != str(i) else f"feature {i}" for i, label in enumerate(labels)]
 
 
-def _read_features(folder: Path, d_sae: int) -> tuple[list[str], list[str] | None, np.ndarray]:
+def _read_features(folder: Path, d_sae: int) -> tuple[list[str], list[str], np.ndarray]:
     """Return the labels, their subjects and `log10 firing density` of all features.
 
-    A subject is the tokens that a label names, or else its kind or text. Subjects are None for a table of an earlier
-    version, which has only the text of labels.
+    A subject is the tokens that a label names, or else its kind or text.
     """
-    import pyarrow.parquet as pq
-
     manifest = read_manifest(folder)
-    with table_errors(folder / "features.parquet"):
-        known = set(pq.read_schema(folder / "features.parquet").names)
-    fields = [name for name in LABEL_FIELDS if name in known]
-    table = read_table(folder / "features.parquet", ["feature", "label", "density", *fields])
+    table = read_table(folder / "features.parquet", ["feature", "label", "density", *LABEL_FIELDS])
     if len(table) != d_sae:
         raise MismatchError(f"{folder} describes {len(table)} features, the SAE has {d_sae}; build its own features")
     density = table["density"].to_numpy()
     floor = 0.5 / max(int(manifest.summary["n_tokens"]), 1)
-    labels, subjects = table["label"].to_pylist(), None
-    if fields:
-        parts = zip(labels, table["label_kind"].to_pylist(), table["label_names"].to_pylist(), strict=True)
-        subjects = [" ".join(names) or (kind if kind != WRITTEN else label) for label, kind, names in parts]
+    labels = table["label"].to_pylist()
+    parts = zip(labels, table["label_kind"].to_pylist(), table["label_names"].to_pylist(), strict=True)
+    subjects = [" ".join(names) or (kind if kind != WRITTEN else label) for label, kind, names in parts]
     return labels, subjects, np.log10(np.maximum(density, floor)).astype(np.float32)

@@ -10,7 +10,7 @@ folded text "january": lower case, without outer spaces. A *phrase* is a word af
     index/firings.parquet    unit, feature, n, seen, share, max_activation   sorted by unit
     index/features.parquet   feature, n_tokens, n_fired
 
-`examples_index` makes the same index from the examples alone, for features that were described before there was one.
+`examples_index` makes the same index from the examples alone, for features that were described without one.
 
 Steps of a build: (1) every token gets its units; (2) firings are summed per (unit, feature) within a block; (3) sums
 are merged in memory, and spilled to disk beyond `BUFFERED`; (4) DuckDB merges the runs, keeps the `KEPT` units (and as

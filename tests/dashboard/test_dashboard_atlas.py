@@ -449,5 +449,4 @@ def test_the_page_says_how_many_regions_have_names_and_how_many_shuffled_labels_
     assert "0.05 regions on average" in said
     none = naming_sentence({"regions_per_level": [2], "naming": naming | {"named": 0}})
     assert none.startswith("None of the 2 regions on all zoom levels is named.")
-    assert "not compared" in naming_sentence({"regions_per_level": [6, 20]})  # maps of earlier versions
     assert naming_sentence({"regions_per_level": []}) == ""

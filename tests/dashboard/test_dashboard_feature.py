@@ -107,13 +107,14 @@ def test_an_imported_label_shows_its_source_and_score(workspace, tmp_path):
 def test_a_label_by_rule_is_shown_with_its_score_and_the_others(workspace, tmp_path):
     shutil.copytree(workspace.root / "features", tmp_path / "w" / "features")
     own = Workspace(tmp_path / "w")
-    assert "label-score" not in text_of(detail(own, "demo", 1, "light")), "tables of earlier versions have no scores"
+    assert "label-score" not in text_of(detail(own, "demo", 1, "light")), "nothing was scored"
     path = own.table_path("features", "demo", "features")
     sql = """select * replace (if(feature = 1, 'calendar month (94 %)', 'no reading; fires on " the"') as label,
-                               if(feature = 1, 'word classes', label_source) as label_source),
-             if(feature = 1, .94::float, null) as label_score, .52::float as label_null, .6::float as label_null_high,
-             31 as label_heldout, if(feature = 1, ['before number (60 %)'], []) as other_labels,
-             if(feature = 1, ['context'], []) as other_sources, if(feature = 1, [.77::float], []) as other_scores
+                 if(feature = 1, 'word classes', label_source) as label_source,
+                 if(feature = 1, .94::float, null) as label_score, .52::float as label_null,
+                 .6::float as label_null_high, 31 as label_heldout,
+                 if(feature = 1, ['before number (60 %)'], []) as other_labels,
+                 if(feature = 1, ['context'], []) as other_sources, if(feature = 1, [.77::float], []) as other_scores)
              from t"""
     write_table(path, own.query(sql, t=path))
     shown = detail(own, "demo", 1, "light")

@@ -5,15 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from interp.artifacts import write_table
-from interp.errors import CorruptError
 from saes.features.schema import (
     GROUPS,
     examples_schema,
     features_schema,
-    has_plain_label,
     labels_schema,
     relations_schema,
     trials_schema,
@@ -27,14 +22,6 @@ def documented_columns(section: str, until: str) -> list[str]:
     part = text[text.index(section) : text.index(until)]
     names = re.findall(r"^\| ([a-z0-9_, ]+) \|", part, flags=re.MULTILINE)
     return [name.strip() for row in names if row != "column" for name in row.split(",")]
-
-
-def test_a_table_that_is_cut_short_is_named(tmp_path):
-    path = tmp_path / "features.parquet"
-    write_table(path, features_schema().empty_table())
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(CorruptError, match=r"cannot read .*features\.parquet"):
-        has_plain_label(path)
 
 
 def test_feature_columns_are_those_of_the_document():
