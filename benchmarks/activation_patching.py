@@ -30,10 +30,10 @@ def run() -> list[Result]:
 def _results(model: Any, clean: Any, corrupt: Any, what: Literal["z", "resid_pre"]) -> Iterator[Result]:
     import torch
 
-    from interp.circuits.metrics import LogitDiff
-    from interp.circuits.task import Task, read_hook
     from interp.models.adapter import run_with_hooks
     from interp.patching.activation import activation_patching
+    from interp.patching.metrics import LogitDiff
+    from interp.patching.task import Task, read_hook
 
     layers, everything = range(model.cfg.n_layers), slice(None)
     if what == "z":

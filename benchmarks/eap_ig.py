@@ -26,9 +26,9 @@ def _measure(spec: str, n_prompts: int, length: int, repeats: int) -> Result:
 
     from interp.circuits.attribution import attribute
     from interp.circuits.graph import Graph
-    from interp.circuits.metrics import LogitDiff
-    from interp.circuits.task import Task
     from interp.models.loading import load_model
+    from interp.patching.metrics import LogitDiff
+    from interp.patching.task import Task
 
     model = load_model(spec)
     generator = torch.Generator().manual_seed(0)

@@ -13,8 +13,8 @@ Subjects, one folder each:
 - `text`       documents, packing, tokens
 - `recording`  activations on disk: written, resumed, read in order or shuffled
 - `lenses`     logit lens, tuned lens, direct logit attribution
-- `patching`   ablation, activation patching, path patching
-- `circuits`   head kinds and scores, induction, tasks, edge attribution, discovery, evaluation
+- `patching`   tasks and their metrics; ablation, activation patching, path patching
+- `circuits`   head kinds and scores, induction, tasks by name, edge attribution, discovery, evaluation
 - `geometry`   shapes of word lists, directions, dimension, similarity, transport
 - `atlas`      maps of vectors, their quality, regions and labels
 - `tracing`    attribution graphs: why a model says what it says on one prompt

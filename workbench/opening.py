@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from interp.artifacts import Manifest
     from interp.atlas.cells import Readout
     from interp.atlas.sources import AtlasSource
-    from interp.circuits.task import Task
     from interp.dictionary import Dictionary
+    from interp.patching.task import Task
     from interp.recording.store import Recording
     from interp.workspace import Workspace
     from saes.kinds.base import SAE

@@ -384,7 +384,7 @@ def score_reasons(loaded: Any, tokens: Tensor, layer: int, head: int, query: int
 
 def feature_shares(loaded: Any, sae: Any, tokens: Tensor, right: int, wrong: int | None) -> FeatureShares:
     """The strongest features behind `logit(right) - logit(wrong)` after the last of `tokens [1, n]`."""
-    from interp.circuits.metrics import LogitDiff
+    from interp.patching.metrics import LogitDiff
     from saes.circuits.attribution import AttributionConfig, attribute
     from saes.circuits.sites import Prompts
 

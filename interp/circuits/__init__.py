@@ -7,9 +7,7 @@
 - `induction_measure`  its prompts and measurements
 - `induction_verdict`  the rule that decides which heads are induction heads, and its artefact
 - `score_explanation`  one attention score as a sum over pairs of components, at the query and at the key
-- `task`               clean and corrupted prompts with a metric
 - `tasks`              tasks for a model: induction, indirect objects, greater-than, or from a file
-- `metrics`            metrics of logits: logit difference, probability difference, KL, L2
 - `graph`              the edges that a circuit can consist of
 - `edge_runs`          forward passes in which each edge can carry another run's value
 - `gradients`          the gradient of a metric at every reader of the residual stream

@@ -50,10 +50,10 @@ from interp.circuits.edge_runs import Batch, Bench, SourceValues, collect, outpu
 from interp.circuits.edge_scores import Scores, Verified
 from interp.circuits.gradients import GradientReader
 from interp.circuits.graph import Graph
-from interp.circuits.task import Task, read_hook
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.adapter import Hook, run_with_hooks
 from interp.names import parse_node
+from interp.patching.task import Task, read_hook
 
 
 def node_scores(

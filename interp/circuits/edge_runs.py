@@ -35,12 +35,12 @@ from torch import Tensor
 from interp.circuits.config import Ablation
 from interp.circuits.graph import Graph
 from interp.circuits.judging import check_ablation
-from interp.circuits.metrics import Metric
-from interp.circuits.task import Task, final_point, read_hook
 from interp.errors import ConfigError, MismatchError
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.passes import storing_hook
 from interp.models.residual import SIDES, ResidualStream, Side
+from interp.patching.metrics import Metric
+from interp.patching.task import Task, final_point, read_hook
 
 
 @dataclass

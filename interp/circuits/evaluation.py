@@ -42,9 +42,9 @@ from interp.circuits.judging import (
     pick,
     untrained_gap,
 )
-from interp.circuits.task import Task
 from interp.errors import ConfigError
 from interp.names import parse_node
+from interp.patching.task import Task
 from interp.results import Record, Result, flat
 from interp.runtime import make_generator
 from interp.statistics import Interval, auroc

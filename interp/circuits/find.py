@@ -31,9 +31,9 @@ from interp.circuits.evaluation import Curve, evaluate
 from interp.circuits.graph import Graph
 from interp.circuits.head_kinds import head_patterns, save_patterns
 from interp.circuits.judging import faithfulness, in_words, score_columns, verdict
-from interp.circuits.task import Task
 from interp.errors import ConfigError
 from interp.names import parse_head, parse_node
+from interp.patching.task import Task
 from interp.results import Record, Result
 from interp.statistics import percentile_interval
 

@@ -24,10 +24,10 @@ from einops import rearrange
 from torch import Tensor
 
 from interp.circuits.graph import Graph
-from interp.circuits.metrics import Metric
-from interp.circuits.task import final_point, gather_positions, read_hook
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.residual import SIDES, Norm, ResidualStream, norm_of
+from interp.patching.metrics import Metric
+from interp.patching.task import final_point, gather_positions, read_hook
 
 Key = TypeVar("Key", bound=Hashable)
 

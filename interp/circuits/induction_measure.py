@@ -27,13 +27,13 @@ from torch import Tensor
 
 from interp.circuits.config import InductionConfig
 from interp.circuits.head_kinds import draw_prompts, score_pattern, target_masks, target_weights
-from interp.circuits.task import final_point
 from interp.errors import ConfigError
 from interp.models.adapter import Hook, widened
 from interp.models.passes import capture, repeat_losses, run_from, token_losses
 from interp.models.residual import ResidualStream, Side
 from interp.names import HeadName, parse_node
 from interp.patching.paths import KnownClean, PathPatcher
+from interp.patching.task import final_point
 from interp.runtime import make_generator
 from interp.statistics import t_interval
 from interp.text.tokens import repeated_random_tokens

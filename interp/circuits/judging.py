@@ -25,7 +25,7 @@ from interp.statistics import Interval, bootstrap_interval, p_from_null, percent
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from interp.circuits.task import Task
+    from interp.patching.task import Task
 
 FULL, EMPTY, RANDOM = "full", "empty", "random"
 """Names of the runs that `judge` needs (the first two) or uses as the null (the last)."""

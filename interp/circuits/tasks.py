@@ -28,10 +28,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.circuits.metrics import LogitDiff, LogProb, Metric, ProbDiff
-from interp.circuits.task import Task
 from interp.errors import ConfigError, CorruptError, MissingError, PromptError, UnknownNameError
 from interp.models.generation import prompt_tokens
+from interp.patching.metrics import LogitDiff, LogProb, Metric, ProbDiff
+from interp.patching.task import Task
 from interp.runtime import make_generator
 
 _NAMES = (

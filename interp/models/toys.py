@@ -42,7 +42,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.circuits.circuit import Circuit, Edge, Node
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.small import SmallConfig, build_small, is_small_folder, load_small, save_small
 from interp.models.training import TrainingConfig, TrainingStep, train_small
@@ -137,15 +136,6 @@ def repeating_rows(
 PLANTED_PREFIX = "planted:"
 PLANTED_SPEC = PLANTED_PREFIX + "induction"
 PLANTED_NAMES = (PLANTED_SPEC, PLANTED_PREFIX + "copying", PLANTED_PREFIX + "post-norm")
-_EDGES = (
-    Edge("embed", "L0H0", "q"),
-    Edge("embed", "L0H0", "k"),
-    Edge("embed", "L0H0", "v"),
-    Edge("L0H0", "L1H0", "k"),
-    Edge("embed", "L1H0", "q"),
-    Edge("embed", "L1H0", "v"),
-    Edge("L1H0", "logits"),
-)
 
 
 def planted_induction(
@@ -247,12 +237,6 @@ def planted_post_norm(
             _set_output(model, layer, second, unread, eye)
         model.unembed.original_component.weight[:, out] = 32 * d_model**-0.5 * eye
     return model
-
-
-def planted_circuit(weight_hash: str = "") -> Circuit:
-    """Return exactly the edges of the planted model."""
-    nodes = (Node("L0H0", role="previous_token"), Node("L1H0", role="induction"))
-    return Circuit.of(PLANTED_SPEC, weight_hash, _EDGES, nodes, settings={"kind": "planted"})
 
 
 def _set(model: Any, layer: int, side: str, read: slice, head: slice, value: Any) -> None:

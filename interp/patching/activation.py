@@ -28,12 +28,12 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from interp.circuits.task import read_hook
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import Hook, available_hook_points, head_shape, token_strings
 from interp.models.passes import Capture, run_from
 from interp.models.residual import ResidualStream
 from interp.patching.config import Direction, What
+from interp.patching.task import read_hook
 from interp.progress import Progress
 from interp.results import ROWS, Result
 
@@ -85,7 +85,7 @@ small batches cost more."""
 
 
 class PatchingTask(Protocol):
-    """Prompt pairs and their metric (`interp.circuits.task.Task` is one)."""
+    """Prompt pairs and their metric (`interp.patching.task.Task` is one)."""
 
     @property
     def clean(self) -> Int[Tensor, "batch pos"]: ...

@@ -34,7 +34,7 @@ from interp.results import ROWS, Result
 from interp.runtime import make_generator
 
 if TYPE_CHECKING:
-    from interp.circuits.task import Task
+    from interp.patching.task import Task
 
 NULLS = {
     "denoise": "values of random tokens",

@@ -28,8 +28,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from interp.circuits.task import Task, read_hook
 from interp.errors import ConfigError
+from interp.patching.task import Task, read_hook
 from interp.progress import Progress
 from interp.results import ROWS, Record, Result
 from saes.circuits.config import AttributionConfig

@@ -30,8 +30,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from interp.circuits.task import read_hook
 from interp.names import feature_node
+from interp.patching.task import read_hook
 from interp.progress import Progress
 from saes.circuits.attribution import AttributionConfig, check_metric, metric_gradients
 from saes.circuits.sites import (

@@ -46,11 +46,11 @@ from interp.circuits.judging import (
     untrained_gap,
     verdict,
 )
-from interp.circuits.task import Task
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError
 from interp.models.adapter import weight_hash
 from interp.models.identity import model_spec
+from interp.patching.task import Task
 from interp.results import Record, Result
 from interp.runtime import derive_seed, make_generator
 from interp.statistics import rank_correlation, rank_correlation_interval

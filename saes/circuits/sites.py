@@ -28,12 +28,12 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
-from interp.circuits.metrics import LogitDiff, LogProb, Metric
-from interp.circuits.task import Task, read_hook
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, MismatchError, PromptError
 from interp.models.adapter import Hook, available_hook_points, run_with_hooks
 from interp.names import canonical_hook_point, check_hook_points
+from interp.patching.metrics import LogitDiff, LogProb, Metric
+from interp.patching.task import Task, read_hook
 from saes.kinds.base import CHUNK_VALUES, SAE
 
 Replace = Callable[[Tensor, Tensor], Tensor]

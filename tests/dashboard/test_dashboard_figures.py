@@ -262,7 +262,7 @@ def test_patching_map_centres_colour_on_zero_and_keeps_the_strongest_position_of
 
 def test_circuit_plot_draws_every_node_and_the_strongest_edges():
     from dashboard.figures.circuits import circuit_plot
-    from interp.models.toys import planted_circuit
+    from tests.interp.circuit_tasks import planted_circuit
 
     circuit = planted_circuit()
     figure = circuit_plot(circuit, theme("dark"))

@@ -4,14 +4,14 @@ import pytest
 import torch
 from architectures import ALL_NAMES, POST_NORM, tiny
 
-from interp.circuits.metrics import LogitDiff
-from interp.circuits.task import Task
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import run_with_cache
 from interp.models.small import SmallConfig, build_small
 from interp.models.toys import planted_induction
 from interp.patching import activation
 from interp.patching.activation import activation_patching
+from interp.patching.metrics import LogitDiff
+from interp.patching.task import Task
 
 WHATS = ("resid_pre", "resid_post", "attn_out", "mlp_out", "z", "q", "k", "v", "pattern")
 

@@ -9,14 +9,14 @@ from interp.circuits.attribution import attribute, verify_top_k
 from interp.circuits.circuit import Edge
 from interp.circuits.edge_runs import Bench, collect, outputs, run_with_edges, run_with_single_edges
 from interp.circuits.graph import Graph
-from interp.circuits.metrics import KLToClean, LogitDiff
-from interp.circuits.task import Task
 from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.models.residual import ResidualStream
-from interp.models.toys import planted_circuit, planted_induction
+from interp.models.toys import planted_induction
+from interp.patching.metrics import KLToClean, LogitDiff
+from interp.patching.task import Task
 from tests.interp.architectures import ALL_NAMES, POST_NORM, new_tiny, tiny
-from tests.interp.circuit_tasks import random_task
+from tests.interp.circuit_tasks import planted_circuit, random_task
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from interp.circuits.circuit import Circuit, Edge, Node, edge_text
 from interp.circuits.evaluation import EvaluationConfig, evaluate
 from interp.circuits.find import FindConfig, find_circuit, save_discovered
 from interp.circuits.graph import Graph
-from interp.circuits.metrics import KLToClean
 from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, UnknownNameError
+from interp.patching.metrics import KLToClean
 
 GRAPH = Graph(n_layers=2, n_heads=2, n_kv_heads=2, has_mlp=True)
 EDGES = GRAPH.edges()

@@ -13,9 +13,9 @@ from interp.circuits.graph import Graph
 from interp.circuits.judging import area, cmd, cpr, faithfulness, faithfulness_interval, untrained_gap
 from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError, MismatchError
-from interp.models.toys import planted_circuit, planted_induction
+from interp.models.toys import planted_induction
 from tests.interp.architectures import ALL_NAMES, tiny
-from tests.interp.circuit_tasks import random_task
+from tests.interp.circuit_tasks import planted_circuit, random_task
 
 QUICK = EvaluationConfig(n_random=3, n_knockouts=2, n_minimality=5, untrained=False)
 

@@ -10,9 +10,9 @@ from interp.circuits.attribution import acdc, attribute
 from interp.circuits.circuit import Edge
 from interp.circuits.edge_runs import Bench
 from interp.circuits.graph import Graph
-from interp.circuits.metrics import KLToClean, L2ToClean
-from interp.circuits.task import Task
 from interp.errors import ConfigError, CorruptError, MissingError
+from interp.patching.metrics import KLToClean, L2ToClean
+from interp.patching.task import Task
 from interp.statistics import auroc
 from tests.interp.architectures import tiny
 from tests.interp.circuit_tasks import random_task

@@ -84,8 +84,8 @@ def test_unrelated_prompts_share_no_token_with_either_prompt_but_the_first(tiny_
 
 
 def test_prompts_of_several_lengths_have_no_positions(tiny_model):
-    from interp.circuits.metrics import LogitDiff
-    from interp.circuits.task import Task
+    from interp.patching.metrics import LogitDiff
+    from interp.patching.task import Task
 
     clean, corrupt = [[1, 2, 3], [4, 5]], [[9, 2, 3], [8, 5]]
     task = Task.of(tiny_model, clean, corrupt, LogitDiff(correct=[1, 2], wrong=[3, 4]), check_gap=False)

@@ -10,8 +10,9 @@ from interp.models.loading import load_model
 from interp.models.passes import loss_per_token
 from interp.models.residual import ResidualStream
 from interp.models.small import SmallConfig, build_small, load_small, save_small
-from interp.models.toys import planted_circuit, planted_copying, planted_induction, repeating_rows
+from interp.models.toys import planted_copying, planted_induction, repeating_rows
 from interp.models.training import TrainingConfig, train_small
+from tests.interp.circuit_tasks import planted_circuit
 
 
 def repeated(generator_seed: int = 0, d_vocab: int = 16) -> torch.Tensor:

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from interp.circuits.metrics import LogitDiff
-from interp.circuits.task import Task
 from interp.models.small import SmallConfig, build_small
+from interp.patching.metrics import LogitDiff
+from interp.patching.task import Task
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.relu import ReLUSAE
 

@@ -5,8 +5,8 @@ import torch
 from placed import D_SAE, KINDS, RESID, random_sae, random_task, tiny
 from scipy.stats import spearmanr
 
-from interp.circuits.metrics import KLToClean, LogProb
 from interp.errors import ConfigError, MismatchError, PromptError, UnknownNameError
+from interp.patching.metrics import KLToClean, LogProb
 from saes.circuits.attribution import AttributionConfig, attribute, exact_effects
 from saes.circuits.sites import Prompts
 from saes.kinds.base import SAE, SAEMetadata, Weights

@@ -6,9 +6,8 @@ import pytest
 
 from interp.circuits.circuit import Circuit
 from interp.errors import ConfigError
-from interp.models.toys import planted_circuit
 from tests.interp.architectures import tiny
-from tests.interp.circuit_tasks import random_task
+from tests.interp.circuit_tasks import planted_circuit, random_task
 from workbench.__main__ import main
 from workbench.verbs.circuit import Find
 

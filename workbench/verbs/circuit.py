@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from interp.circuits.find import Found
-    from interp.circuits.task import Task
+    from interp.patching.task import Task
     from interp.tracing.graph import AttributionGraph
     from interp.workspace import Workspace
     from saes.circuits.find import FoundFeatures
@@ -215,7 +215,7 @@ class Find(FindConfig, EvaluationConfig, Writes, Threaded, RunsModel):
 
     def _make_tasks(self, model: Any) -> "tuple[Task, Task | None]":
         """Return the prompts on which edges are scored, and held-out ones."""
-        from interp.circuits.metrics import metric_by_name
+        from interp.patching.metrics import metric_by_name
         from workbench.opening import open_task
 
         is_file = bool(Path(self.task).suffix)

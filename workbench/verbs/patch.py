@@ -8,8 +8,8 @@ from interp.patching.config import PatchingConfig
 from workbench.terminal import ModelArgument, RunsModel, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
-    from interp.circuits.task import Task
     from interp.patching.maps import PatchingMap
+    from interp.patching.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-from interp.circuits.metrics import Metric
 from interp.errors import ConfigError
 from interp.models.adapter import Hook, run_with_hooks
+from interp.patching.metrics import Metric
 
 Prompts = Tensor | Sequence[Sequence[int]]
 
