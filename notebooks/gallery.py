@@ -113,8 +113,24 @@ def title_and_question(notebook: Any) -> tuple[str, str]:
     return heading.lstrip("# "), " ".join(rest.strip().split("\n\n")[0].split())
 
 
+def index() -> str:
+    """Return the index of all pages of the gallery: the question of each notebook, and its first picture."""
+    import jupytext
+
+    parts = [
+        "# Gallery",
+        "Questions, and what a run of the notebooks answered. `make notebooks gallery` draws it anew.",
+    ]
+    for page in sorted(GALLERY.glob("[0-9][0-9]_*.md")):
+        title, question = title_and_question(jupytext.read(HERE / f"{page.stem}.py"))
+        picture = next(iter(sorted(GALLERY.glob(f"{page.stem}-*.png"))), None)
+        figure = [f"![A figure of: {title}]({picture.name})"] if picture else []
+        parts += [f"## [{title}]({page.name})", question, *figure]
+    return "\n\n".join(parts) + "\n"
+
+
 def render(names: list[str]) -> Iterator[Path]:
-    """Write the pages of the executed notebooks, and the index when all were asked for."""
+    """Write the pages of the executed notebooks, and the index of all pages."""
     import nbformat
     from playwright.sync_api import sync_playwright
 
@@ -123,28 +139,20 @@ def render(names: list[str]) -> Iterator[Path]:
     if not built or chromium is None:
         raise SystemExit("executed notebooks (`make notebooks`) and Chromium are needed")
     GALLERY.mkdir(parents=True, exist_ok=True)
-    index = [
-        "# Gallery",
-        "Questions, and what a run of the notebooks answered. `make notebooks gallery` draws it anew.",
-    ]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--use-gl=angle"])
         painter = Painter(browser.new_context().new_page())
         for path in built:
-            notebook = nbformat.read(path, as_version=4)
+            if names and not any(name in path.name for name in names):
+                continue
+            for old in GALLERY.glob(f"{path.stem}-*.png"):
+                old.unlink()
+            text, _ = page_of(nbformat.read(path, as_version=4), path.stem, painter)
             page = GALLERY / f"{path.stem}.md"
-            if not names or any(name in path.name for name in names):
-                for old in GALLERY.glob(f"{path.stem}-*.png"):
-                    old.unlink()
-                text, _ = page_of(notebook, path.stem, painter)
-                page.write_text(text, encoding="utf-8")
-                yield page
-            title, question = title_and_question(notebook)
-            picture = next(iter(sorted(GALLERY.glob(f"{path.stem}-*.png"))), None)
-            figure = [f"![A figure of: {title}]({picture.name})"] if picture else []
-            index += [f"## [{title}]({page.name})", question, *figure]
+            page.write_text(text, encoding="utf-8")
+            yield page
         browser.close()
-    (GALLERY / "README.md").write_text("\n\n".join(index) + "\n", encoding="utf-8")
+    (GALLERY / "README.md").write_text(index(), encoding="utf-8")
 
 
 def main() -> None:

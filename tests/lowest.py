@@ -2,6 +2,9 @@
 
 Each direct dependency is pinned to its floor (`>=` read as `==`) in an environment of its own, .venv-lowest; what they
 bring along is as new as they allow. Tools of development are the newest.
+
+The last run on record is of 26 November 2026: 207 tests of five files passed there (`docs/log.md`). No run of all fast
+tests is on record.
 """
 
 import re

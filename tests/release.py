@@ -117,7 +117,7 @@ def try_wheel(wheel: Path, source: Path, python: str, demo: bool, folder: Path) 
     with contextlib.suppress(subprocess.CalledProcessError):  # elsewhere the build of the package index
         environment.install("-r", lock / "cpu.txt")
     environment.install("-r", lock / "run.txt")
-    needs = environment.run("python", str(source / "tests" / "torch_needs.py")).split()
+    needs = environment.run("python", str(lock / "torch_needs.py")).split()
     if needs:
         environment.install("-r", source / needs[1])
     environment.install(wheel, pinned=False)

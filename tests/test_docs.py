@@ -68,6 +68,12 @@ def test_a_broken_link_is_seen(tmp_path: Path):
     assert broken_links(page) == ["#other", "missing.png"]
 
 
+def test_the_gallery_lists_every_page_that_it_has():
+    from notebooks.gallery import GALLERY, index
+
+    assert (GALLERY / "README.md").read_text(encoding="utf-8") == index()
+
+
 @pytest.mark.parametrize("path", WRITTEN, ids=name)
 def test_pictures_have_alternative_texts(path: Path):
     assert "![](" not in path.read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+import runpy
 import shutil
 import zipfile
 from importlib.metadata import distribution
@@ -17,7 +18,6 @@ from test_dependencies import project
 from tests.audit import audit
 from tests.lock import HOME, entries, name_of, with_hash
 from tests.release import PACKAGES, build, problems_of
-from tests.torch_needs import needs_cuda
 
 FILES = ("run.txt", "cuda.txt", "dev.txt", "weights.txt")
 
@@ -78,6 +78,7 @@ def test_the_lock_is_complete_so_that_nothing_else_is_needed():
 
 
 def test_torch_of_the_cpu_needs_no_cuda():
+    needs_cuda = runpy.run_path(str(HOME / "torch_needs.py"))["needs_cuda"]
     assert needs_cuda(["nvidia-cublas==13; platform_system == 'Linux'"])
     assert needs_cuda(["filelock", "cuda-toolkit[cublas]==13"])
     assert not needs_cuda(["filelock", "sympy>=1.13", "nvidia-thing; extra == 'all'"])
