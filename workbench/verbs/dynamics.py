@@ -19,7 +19,7 @@ class Grok(ModularConfig, Writes, Threaded, OnDevice):
     """Follow grokking: addition modulo a prime, memorised first, generalised later.
 
     Several seeds train at once. Key frequencies, restricted and excluded loss (Nanda et al. 2023, arXiv 2301.05217)
-    show the circuit that forms while test accuracy is still low. Writes dynamics/NAME, and atlases/NAME with the
+    show the circuit that forms while test accuracy is still low. Writes grokking/NAME, and atlases/NAME with the
     embedding of the numbers during training.
     """
 
