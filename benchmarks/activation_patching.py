@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from benchmarks.report import Result, main
+from interp.models.hooked import HookedModel
 
 LENGTH, BATCH = 16, 32
 
@@ -27,7 +28,7 @@ def run() -> list[Result]:
     return [result for what in ("z", "resid_pre") for result in _results(model, pair[0], pair[1], what)]
 
 
-def _results(model: Any, clean: Any, corrupt: Any, what: Literal["z", "resid_pre"]) -> Iterator[Result]:
+def _results(model: HookedModel, clean: Any, corrupt: Any, what: Literal["z", "resid_pre"]) -> Iterator[Result]:
     import torch
 
     from interp.models.adapter import run_with_hooks

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.report import Result, interleaved, main, median_ratio
+from interp.models.hooked import HookedModel
 
 STEPS = 5
 
@@ -52,7 +53,7 @@ def _measure(spec: str, n_prompts: int, length: int, repeats: int) -> Result:
     )
 
 
-def _bare(model: Any, task: Any) -> Callable[[], None]:
+def _bare(model: HookedModel, task: Any) -> Callable[[], None]:
     import torch
 
     def once() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.report import Result, interleaved, main, median_ratio
+from interp.models.hooked import HookedModel
 
 BATCH, LENGTH, REPEATS, SENDERS = 4, 64, 3, ("L2H0", "L14H0", "L26H0")
 
@@ -45,7 +46,7 @@ def run() -> list[Result]:
     ]
 
 
-def _patch(model: Any, clean: Any, corrupt: Any, sender: str, between: Any) -> Callable[[], Any]:
+def _patch(model: HookedModel, clean: Any, corrupt: Any, sender: str, between: Any) -> Callable[[], Any]:
     from interp.patching.paths import into_all, path_patch
 
     receivers = into_all(model, "k", after=sender)

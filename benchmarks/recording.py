@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Result, interleaved, main
+from interp.models.hooked import HookedModel
 
 LAYER, BATCH, CONTEXT, N_BATCHES, REPEATS = 9, 16, 128, 16, 5
 
@@ -79,7 +80,7 @@ def _serve(pipe: Connection, attention: str, tokens: Any) -> None:
         pipe.send(True)
 
 
-def _text(model: Any) -> tuple[list[Any], Any]:
+def _text(model: HookedModel) -> tuple[list[Any], Any]:
     """Return documents that fill the batches exactly, and the same tokens as `[n_contexts, CONTEXT]`."""
     import itertools
 
@@ -96,7 +97,7 @@ def _text(model: Any) -> tuple[list[Any], Any]:
     return documents, tokens
 
 
-def _recording_pass(model: Any, documents: list[Any], folder: Path) -> Callable[[], None]:
+def _recording_pass(model: HookedModel, documents: list[Any], folder: Path) -> Callable[[], None]:
     from interp.recording.record import record
 
     def once() -> None:

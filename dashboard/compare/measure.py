@@ -198,7 +198,7 @@ def _neurons(workspace: Workspace, hook_point: str, spec: str) -> Latents:
 
     if spec not in models(workspace):
         raise UnknownNameError("model of this workspace", spec, models(workspace))
-    model: Any = load_model(spec)
+    model = load_model(spec)
     neurons = neurons_of(model, hook_point)
     block = model.blocks[int(hook_point.split(".")[1])]
     norm, reads = norm_of(block, "ln2", model.cfg.d_model), {}

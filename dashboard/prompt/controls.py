@@ -17,6 +17,7 @@ from torch import Tensor
 from dashboard.components.live import PatchPair, SteeringVerdict
 from interp.errors import PromptError
 from interp.models.adapter import final_norm_and_unembed, run_with_cache, token_strings
+from interp.models.hooked import HookedModel
 from interp.names import lens_hook_points
 from interp.runtime import make_generator
 
@@ -55,7 +56,7 @@ class Elsewhere:
     The first position is left out where there are others: attention sinks predict nothing about the text.
     """
 
-    def __init__(self, loaded: Any, reading: "Reading", translators: Any, token: int | None, check: "Check"):
+    def __init__(self, loaded: HookedModel, reading: "Reading", translators: Any, token: int | None, check: "Check"):
         n = reading.tokens.shape[1]
         self.positions = np.unique(np.linspace(min(1, n - 1), n - 1, min(OTHERS, n)).round().astype(int))
         names, top, rank = lens_hook_points(len(reading.residuals) - 1), [], []
@@ -83,7 +84,9 @@ class Elsewhere:
         return apart.sum(1).tolist(), same.tolist(), ranks
 
 
-def elsewhere(loaded: Any, reading: "Reading", translators: Any, token: int | None, check: "Check") -> Elsewhere:
+def elsewhere(
+    loaded: HookedModel, reading: "Reading", translators: Any, token: int | None, check: "Check"
+) -> Elsewhere:
     """Return the control of a reading's lens, measured once for each lens and token."""
     key = (translators is not None, token)
     if key not in reading.elsewhere:
@@ -96,15 +99,14 @@ def steering_verdict(site: Any, case: Any, tokens: Tensor, amount: float, done: 
     """Steer `tokens [1, n]` along a feature and along both nulls, and compare the shifts of the next token."""
     from saes.features.measure_proof import next_token_changes
 
-    alike = case.alike[:VERDICT_DRAWS]
-    directions = site.nulls(case.feature, alike, VERDICT_DRAWS, 0)
+    directions = site.nulls(case.feature, case.alike[:VERDICT_DRAWS], VERDICT_DRAWS, 0)
     _, shift = next_token_changes(site, [tokens], amount, directions, [], done)
-    own, *nulls = shift[:, 0].tolist()
-    return SteeringVerdict(case.feature, amount, own, nulls[:VERDICT_DRAWS], nulls[VERDICT_DRAWS:])
+    random, alike = (shift[at, 0].tolist() for at in site.null_slices(VERDICT_DRAWS))
+    return SteeringVerdict(case.feature, amount, float(shift[0, 0]), random, alike)
 
 
 @torch.no_grad()
-def suggest_pair(loaded: Any, text: str, tokens: Tensor, likeliest: str, encode: Any) -> PatchPair:
+def suggest_pair(loaded: HookedModel, text: str, tokens: Tensor, likeliest: str, encode: Any) -> PatchPair:
     """Return a corrupt prompt that differs from `text` in one word, with the model's most probable next tokens.
 
     The word is the last capitalised one after the first word, else the last one that has a replacement: the nearest
@@ -127,7 +129,7 @@ def suggest_pair(loaded: Any, text: str, tokens: Tensor, likeliest: str, encode:
     return PatchPair(text, "", likeliest, "")
 
 
-def _nearest_word(loaded: Any, word: str) -> str | None:
+def _nearest_word(loaded: HookedModel, word: str) -> str | None:
     """Return the word, one token with its leading space, whose embedding is nearest to that of `word`."""
     from interp.lenses.direct_attribution import token_ids
 

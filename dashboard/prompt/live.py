@@ -5,7 +5,7 @@ views of a prompt that was read are computed from its residual stream, without a
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from dashboard.components.live import (
     DocumentText,
@@ -25,6 +25,7 @@ from dashboard.components.live import (
 from dashboard.prompt.loaded import MAX_TOKENS, Loaded, Readings
 from dashboard.prompt.turns import Turns
 from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.models.hooked import HookedModel
 from interp.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -304,7 +305,7 @@ def _graph(workspace: Workspace, name: str) -> "tuple[AttributionGraph, str]":
     return AttributionGraph.load(workspace.path(KIND, name)), manifest.content_hash
 
 
-def _check_room(loaded: Any, tokens: "Tensor", n_new: int) -> None:
+def _check_room(loaded: HookedModel, tokens: "Tensor", n_new: int) -> None:
     if tokens.shape[1] + n_new > loaded.cfg.n_ctx:
         raise PromptError(
             f"the prompt has {tokens.shape[1]} tokens, which with {n_new} new ones exceed the "

@@ -53,7 +53,7 @@ class Loaded:
         self._memory = half_of_memory() if memory is None else memory
         self.state = "cold"
         """`cold` (nothing loaded), `loading` or `ready`."""
-        self._models: dict[str, Any] = {}
+        self._models: dict[str, HookedModel] = {}
         self._dictionaries: dict[tuple[str, str], Any] = {}
 
     def sae(self, spec: str, features: str) -> Any:
@@ -67,7 +67,7 @@ class Loaded:
             )
         return dictionary
 
-    def feature(self, loaded: Any, spec: str, features: str, index: int) -> tuple[Any, Any]:
+    def feature(self, loaded: HookedModel, spec: str, features: str, index: int) -> tuple[Any, Any]:
         """Return the hook points of a dictionary in a model, and one of its features with its text and controls."""
         from saes.features.measure_proof import FeatureSite
         from saes.features.proof import ProofConfig, read_case
@@ -85,10 +85,11 @@ class Loaded:
             raise UnknownNameError("feature", str(feature), [], f"of {features}")
         return float(rows[0]["max_activation"])
 
-    def model(self, spec: str) -> Any:
+    def model(self, spec: str) -> HookedModel:
         """Return the model of a spec that the workspace names: an address must not make the server load another one."""
-        found = self._models.pop(spec, None)
-        if found is None:
+        if spec in self._models:
+            self._models[spec] = self._models.pop(spec)  # the last is the one used last
+        else:
             from dashboard.overview.data import models
 
             known = models(self._workspace)
@@ -98,12 +99,11 @@ class Loaded:
 
             self.state = "loading"
             try:
-                found = load_model(spec)
+                self._models[spec] = load_model(spec)
             finally:
-                self.state = "ready" if self._models or found is not None else "cold"
-        self._models[spec] = found  # the last is the one used last
+                self.state = "ready" if self._models else "cold"
         self._drop()
-        return found
+        return self._models[spec]
 
     def _drop(self) -> None:
         """Drop the models used longest ago while all of them take too much memory, with what belongs to them."""
@@ -119,7 +119,7 @@ class Loaded:
         """Return the specs of the models in memory; the last is the one used last."""
         return list(self._models)
 
-    def prompt(self, text: str, spec: str, chat: bool = False) -> "tuple[Any, Tensor]":
+    def prompt(self, text: str, spec: str, chat: bool = False) -> "tuple[HookedModel, Tensor]":
         """Return the model and the tokens `[1, n]` of a prompt. Raises `PromptError` (empty, or too long)."""
         if not text.strip():
             raise PromptError("the prompt is empty; type some text")
@@ -186,7 +186,7 @@ class Loaded:
             self._dictionaries.pop(next(iter(self._dictionaries)))
         return self._dictionaries[key]
 
-    def _load(self, loaded: Any, source: str, name: str, config: dict[str, Any]) -> Any:
+    def _load(self, loaded: HookedModel, source: str, name: str, config: dict[str, Any]) -> Any:
         if source != "sae":
             from saes.features.sources import open_described
 

@@ -251,7 +251,7 @@ SMALLEST = 1e-12
 """values below this count as 0"""
 
 
-def null_models(base: HookedModel, continuations: Sequence[Any]) -> list[AbstractContextManager[Any]]:
+def null_models(base: HookedModel, continuations: Sequence[HookedModel]) -> list[AbstractContextManager[HookedModel]]:
     """Return each null as a context manager that yields a model: the continuations, or the base while it is rounded.
 
     Raises `ConfigError` for one or two continuations, `MismatchError` for one of another architecture.
@@ -262,7 +262,7 @@ def null_models(base: HookedModel, continuations: Sequence[Any]) -> list[Abstrac
     return [contextlib.nullcontext(model) for model in continuations] or [rounded(base)]
 
 
-def check_count(continuations: Sequence[Any]) -> None:
+def check_count(continuations: Sequence[HookedModel]) -> None:
     """Raise `ConfigError` for one or two continuations, whose variance cannot be estimated."""
     if 0 < len(continuations) < 3:
         raise ConfigError(
@@ -279,7 +279,7 @@ def describe_null(n_continuations: int) -> str:
 
 
 @contextlib.contextmanager
-def rounded(model: HookedModel) -> Iterator[Any]:
+def rounded(model: HookedModel) -> Iterator[HookedModel]:
     """Yield the model with its weights rounded to bfloat16 for the duration of the block."""
     parts = components(model)
     with written(parts, [[t.to(torch.bfloat16).to(t.dtype) for t in part.tensors] for part in parts]):

@@ -89,7 +89,7 @@ def head_changes(
     tuned: HookedModel,
     tokens: Tensor,
     *,
-    continuations: Sequence[Any] = (),
+    continuations: Sequence[HookedModel] = (),
     n_prompts: int = 16,
     batch_size: int = 8,
     seed: int = 0,

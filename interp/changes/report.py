@@ -263,7 +263,7 @@ def what_changed(
     tuned: HookedModel,
     texts: Mapping[str, Tensor],
     *,
-    continuations: Sequence[Any] = (),
+    continuations: Sequence[HookedModel] = (),
     behaviour: Behaviour | None = None,
     behaviour_name: str | None = None,
     names: tuple[str, str] = ("base", "tuned"),

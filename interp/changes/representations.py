@@ -121,7 +121,7 @@ def representation_changes(
     tuned: HookedModel,
     tokens: Tensor,
     *,
-    continuations: Sequence[Any] = (),
+    continuations: Sequence[HookedModel] = (),
     skip: int = 1,
     batch_size: int = 8,
     seed: int = 0,

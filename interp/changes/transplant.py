@@ -158,7 +158,7 @@ def transplants(
     behaviour: Behaviour,
     *,
     name: str = "behaviour",
-    continuations: Sequence[Any] = (),
+    continuations: Sequence[HookedModel] = (),
     heads: Literal["found", "all", "none"] = "found",
     n_random: int = 5,
     seed: int = 0,

@@ -108,7 +108,11 @@ class WeightChanges(Result):
 
 @torch.no_grad()
 def weight_changes(
-    base: HookedModel, tuned: HookedModel, *, continuations: Sequence[Any] = (), progress: Progress | None = None
+    base: HookedModel,
+    tuned: HookedModel,
+    *,
+    continuations: Sequence[HookedModel] = (),
+    progress: Progress | None = None,
 ) -> WeightChanges:
     """Compare the weights of two models of one architecture.
 
@@ -162,7 +166,7 @@ def relative_change(one: Tensor, two: Tensor) -> float:
 
 
 def _nulls(
-    base: HookedModel, parts: list[Component], continuations: Sequence[Any]
+    base: HookedModel, parts: list[Component], continuations: Sequence[HookedModel]
 ) -> list[list[tuple[float, np.ndarray]]]:
     """Measure every component of each null; without continuations, each matrix against itself rounded."""
     check_count(continuations)

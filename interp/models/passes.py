@@ -25,7 +25,7 @@ from interp.errors import ConfigError, PromptError
 from interp.models.adapter import DelegatingForward, Hook, hook_points_by_name, watched_inside
 from interp.models.hooked import HookedModel
 
-_EXTRAS: "WeakKeyDictionary[Any, tuple[int | None]]" = WeakKeyDictionary()
+_EXTRAS: "WeakKeyDictionary[HookedModel, tuple[int | None]]" = WeakKeyDictionary()
 
 
 class _Seen(Exception):

@@ -199,7 +199,7 @@ def read_rotation(model: HookedModel, layer: int, cache: dict[str, Tensor]) -> R
 
 Side = Literal["q", "k", "v"]
 SIDES: tuple[Side, ...] = ("q", "k", "v")
-_ADDITIVE: "WeakSet[Any]" = WeakSet()
+_ADDITIVE: "WeakSet[HookedModel]" = WeakSet()
 FROZEN = "the scale of the norm on what attention writes, at its value"
 """Quantity held fixed in a model with post-norms, so that each head has a share of the stream."""
 

@@ -148,7 +148,7 @@ def train_small(
     batches: Batches,
     config: TrainingConfig,
     *,
-    measure: Callable[[Any], dict[str, float]] | None = None,
+    measure: Callable[[HookedModel], dict[str, float]] | None = None,
     state: TrainingFile | None = None,
 ) -> Iterator[TrainingStep]:
     """Train a model in place, yielding every `log_every` steps; `measure(model)` runs at each of those.
@@ -201,7 +201,7 @@ def _update(forward: Any, optimizer: Any, tokens: "Int[Tensor, 'batch pos']") ->
     return loss.detach()
 
 
-def _measured(model: HookedModel, measure: Callable[[Any], dict[str, float]] | None) -> dict[str, float]:
+def _measured(model: HookedModel, measure: Callable[[HookedModel], dict[str, float]] | None) -> dict[str, float]:
     import torch
 
     if measure is None:

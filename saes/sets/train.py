@@ -26,6 +26,7 @@ from torch import Tensor
 from interp.artifacts import LOG, Draft, atomic_file
 from interp.errors import ConfigError, MissingError
 from interp.models.adapter import MLP_IN, MLP_OUT, MLP_OUT_BEFORE_NORM
+from interp.models.hooked import HookedModel
 from interp.names import parse_hook_point
 from interp.progress import Progress
 from interp.ranks import open_draft
@@ -248,7 +249,7 @@ class _Training:
             threads=torch.get_num_threads(),
         )
 
-    def _model(self) -> Any:
+    def _model(self) -> HookedModel:
         """Return the recording's model: that of a live recording is loaded already."""
         from interp.models.adapter import weight_hash
         from interp.models.loading import load_model

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from interp.models.hooked import HookedModel
 from interp.models.small import SmallConfig, build_small
 
 NAMES = ("native-ln", "native-rms", "native-raw", "gpt2", "llama-gqa", "neox")
@@ -45,7 +46,7 @@ def gain(name: str, module: Any) -> torch.Tensor:
     return module.weight.detach() + (name in POST_NORM)
 
 
-def hold_post_norm(model: Any, tokens: torch.Tensor, layer: int) -> list[tuple[str, Any]]:
+def hold_post_norm(model: HookedModel, tokens: torch.Tensor, layer: int) -> list[tuple[str, Any]]:
     """Hooks that hold one layer's norm after attention at its scale on `tokens`, written out by hand."""
     seen: dict[str, torch.Tensor] = {}
     written, added = f"blocks.{layer}.attn.o.hook_out", f"blocks.{layer}.hook_attn_out"

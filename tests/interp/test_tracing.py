@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from interp.errors import ConfigError, NonFiniteError, PromptError
+from interp.models.hooked import HookedModel
 from interp.tracing.attention import split_edge
 from interp.tracing.edges import System, influence_so_far
 from interp.tracing.effects import Change, final_states, push
@@ -102,7 +103,7 @@ def deltas_of(system: System, changes: list[Change]) -> dict[int, torch.Tensor]:
     return deltas(system, changes)
 
 
-def with_everything_held(model: Any, frozen: FrozenModel, added: dict[int, torch.Tensor]) -> torch.Tensor:
+def with_everything_held(model: HookedModel, frozen: FrozenModel, added: dict[int, torch.Tensor]) -> torch.Tensor:
     """Return the unembedding's input at the last position of a run with norms, patterns and MLP outputs held."""
     from interp.models.passes import run_from
     from interp.models.residual import norm_of

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.models.hooked import HookedModel
 from interp.models.small import SmallConfig, build_small
 from interp.models.training import TrainingConfig, train_small
 from interp.runtime import one_thread
@@ -52,7 +53,7 @@ def base_model(seed: int = 0) -> Any:
     return trained(model, plain, steps=300, lr=3e-3, seed=seed)
 
 
-def trained(model: Any, batches: Any, *, steps: int, lr: float, seed: int, only: str = "") -> Any:
+def trained(model: HookedModel, batches: Any, *, steps: int, lr: float, seed: int, only: str = "") -> HookedModel:
     """The model, trained on; `only` names the parameters that may move."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(only in name.replace("_original_component.", ""))
@@ -65,7 +66,7 @@ def trained(model: Any, batches: Any, *, steps: int, lr: float, seed: int, only:
     return model
 
 
-def copy_of(model: Any, config: SmallConfig = CONFIG) -> Any:
+def copy_of(model: HookedModel, config: SmallConfig = CONFIG) -> HookedModel:
     twin = build_small(config, seed=0, device="cpu", dtype=torch.float32)
     twin.load_state_dict(model.state_dict())
     return twin
@@ -77,13 +78,13 @@ def continuations(n: int = 4, *, of: int = 0, start: int = 100) -> tuple[Any, ..
     return tuple(trained(copy_of(base_model(of)), plain, steps=60, lr=3e-4, seed=start + i) for i in range(n))
 
 
-def taught(layer: int, seed: int, *, of: Any = None) -> Any:
+def taught(layer: int, seed: int, *, of: HookedModel | None = None) -> HookedModel:
     """A copy that learned the keys' words by the MLP of one layer alone."""
     model = copy_of(base_model() if of is None else of)
     return trained(model, with_facts, steps=150, lr=3e-3, seed=seed, only=f"layers.{layer}.mlp.")
 
 
-def edited(layer: int, head: int, seed: int, size: float = 1.0) -> Any:
+def edited(layer: int, head: int, seed: int, size: float = 1.0) -> HookedModel:
     """A copy with a rank-one change of one head's W_O, `size` times as long as the matrix."""
     model = copy_of(base_model())
     W_O = model.blocks[layer].attn.o.original_component.weight  # [d_model, n_heads * d_head]

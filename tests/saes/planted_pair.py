@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from interp.models.hooked import HookedModel
 from interp.models.small import SmallConfig, build_small
 from interp.patching.metrics import LogitDiff
 from interp.patching.task import Task
@@ -47,7 +48,7 @@ def perfect_dictionaries() -> list[ReLUSAE]:
     return [ReLUSAE(weights, metadata=SAEMetadata(model="planted pair", hook_point=place)) for place in PLACES]
 
 
-def planted_task(model: Any, n: int = 6) -> Task:
+def planted_task(model: HookedModel, n: int = 6) -> Task:
     """The last token is A where the prompt is clean, another (A2 among them) where it is corrupted."""
     generator = torch.Generator().manual_seed(0)
     others = torch.tensor([t for t in range(N_TOKENS) if t != A])
