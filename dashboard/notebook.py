@@ -33,13 +33,12 @@ from dashboard.figures.results import plot
 from dashboard.figures.saes import activation_histogram, proof_nulls
 from dashboard.figures.theme import Theme
 from dashboard.figures.theme import theme as theme_called
-from interp.artifacts import Manifest
+from interp.artifacts import CIRCUITS, Manifest
 from interp.errors import ConfigError, UsageError
 from interp.workspace import Workspace
 from saes.features.proof import read_proof
 
 STYLE = Path(__file__).parent / "assets" / "style.css"
-CIRCUITS = ("induction_circuit", "edge_circuit", "feature_circuit")
 N_EXAMPLES = 6
 _VOID = {"br", "hr", "img", "input"}
 

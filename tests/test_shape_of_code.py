@@ -1,6 +1,7 @@
 """The shape that the code keeps: small files, arrows one way, light imports, no pickles."""
 
 import ast
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -165,6 +166,33 @@ def test_only_interp_models_imports_transformer_lens():
         if isinstance(node, ast.Import | ast.ImportFrom) and "transformer_lens" in ast.unparse(node)
     ]
     assert not users, users
+
+
+def constants() -> dict[str, dict[str, list[object]]]:
+    """Literal values that modules give to a name at their top level, by name without underscores and by module."""
+    found: dict[str, dict[str, list[object]]] = {}
+    for module, tree in trees().items():
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                name = node.targets[0].id.strip("_")
+                with contextlib.suppress(ValueError):
+                    found.setdefault(name, {}).setdefault(module, []).append(ast.literal_eval(node.value))
+    return found
+
+
+def test_a_constant_is_defined_once():
+    named = constants()
+    assert {name: len(named[name]) for name in ("CIRCUITS", "DENSE", "GOOD_F1", "NEURONS", "PHASES")} == {
+        "CIRCUITS": 1, "DENSE": 1, "GOOD_F1": 1, "NEURONS": 1, "PHASES": 1
+    }  # fmt: skip
+    texts = [
+        (name, repr(value))
+        for name, modules in named.items()
+        for values in modules.values()
+        for value in values
+        if isinstance(value, str | tuple | frozenset) and len(repr(value)) >= 10
+    ]
+    assert [each for each in set(texts) if texts.count(each) > 1] == []
 
 
 def test_every_module_says_what_it_is():

@@ -20,6 +20,7 @@ from dashboard.runs.queue import Field, Form
 from interp.artifacts import KINDS
 from interp.errors import ConfigError, UnknownNameError, as_typed, program
 from interp.workspace import Workspace
+from saes.features.schema import NEURONS
 from workbench.terminal import Option, Verb, options_of
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.circuit import FeatureCircuit, Find, Induction
@@ -107,7 +108,7 @@ class Commands:
         """Return the values that the workspace offers for a menu."""
         makers: dict[str, Callable[[], Iterable[str]]] = {
             "model": self._models,
-            "dictionary": lambda: [*self._names("sae"), *(f"neurons:{each}" for each in self._hook_points())],
+            "dictionary": lambda: [*self._names("sae"), *(f"{NEURONS}{each}" for each in self._hook_points())],
             "source": self._sources,
             "hook point": self._hook_points,
             "corpus": lambda: ["docstrings", *self._files(_TEXTS)],

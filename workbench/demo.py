@@ -20,7 +20,7 @@ from typing import Any
 from interp.artifacts import KINDS, MANIFEST, copy_artefact
 from interp.errors import ConfigError, CorruptError, MissingError, program
 from interp.workspace import Workspace
-from saes.features.schema import PLAIN_LABEL
+from saes.features.schema import NEURONS, PLAIN_LABEL
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, Verb, Writes, say, slug
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.circuit import Induction
@@ -195,7 +195,7 @@ def trained_steps(options: Demo) -> list[Step]:
             "features",
             "Describe every neuron, for comparison",
             "The MLP's own 1,536 neurons get the same tables, as the baseline for features.",
-            Features(dictionary=f"neurons:{MLP}", recording=TRAINED, name=f"{TRAINED}-neurons", **shared),
+            Features(dictionary=f"{NEURONS}{MLP}", recording=TRAINED, name=f"{TRAINED}-neurons", **shared),
         ),
         Step(
             "heads",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from interp.errors import ConfigError, MismatchError, UnknownNameError
+from saes.features.schema import NEURONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from interp.recording.store import Recording
     from interp.workspace import Workspace
     from saes.kinds.base import SAE
-
-
-NEURONS = "neurons:"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,9 @@ from interp.artifacts import MODEL_COMPARISONS, Manifest, read_json
 from interp.errors import UnknownNameError, UsageError, WorkbenchError
 from interp.names import parse_hook_point
 from interp.workspace import Workspace
+from saes.features.schema import NEURONS
 
 FEATURE, NEURON, SAE, LAYER, MODEL = "feature", "neuron", "SAE", "layer", "model"
-NEURONS = "neurons:"
 CONTEXTS = 16
 """Held-out contexts on which a run measures the loss inside the model."""
 N_PAIRS, N_SAMPLE = 40, 300

@@ -14,6 +14,7 @@ from interp.errors import UnknownNameError, UsageError, WorkbenchError, form_err
 from interp.names import feature_node, parse_hook_point
 from interp.notes import own_names
 from interp.workspace import Workspace
+from saes.features.schema import NEURONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -288,8 +289,8 @@ def traced_layer(manifest: Manifest, dictionary: str, model: str) -> int | None:
     """
     described = str(manifest.config.get("dictionary", ""))
     if dictionary == "neurons":
-        where, fits = described.removeprefix("neurons:"), manifest.config.get("model") == model
-        return parse_hook_point(where).layer if fits and described.startswith("neurons:") else None
+        where, fits = described.removeprefix(NEURONS), manifest.config.get("model") == model
+        return parse_hook_point(where).layer if fits and described.startswith(NEURONS) else None
     layer = parse_hook_point(str(manifest.config.get("hook_point", ""))).layer
     of_set = f"transcoders/{dictionary}" in manifest.parents or manifest.name == f"{dictionary}-{layer}"
     return layer if of_set else None

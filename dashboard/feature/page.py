@@ -51,7 +51,7 @@ from dashboard.feature.relations import (
 )
 from dashboard.figures.theme import visible
 from interp.workspace import Workspace
-from saes.features.schema import SOURCES, other_readings, score_in_words
+from saes.features.schema import DENSE, SOURCES, other_readings, score_in_words
 
 _SCORES = (
     ("detection", "detection", "from the label: in which held-out contexts is it active, among random ones?"),
@@ -109,9 +109,6 @@ def _score(row: dict[str, Any], name: str, title: str, meaning: str) -> html.Spa
     )
 
 
-_DENSE = 0.1
-
-
 def detail(
     workspace: Workspace, name: str, index: int, scheme: str | None, reading: dict[str, str] | None = None
 ) -> html.Div:
@@ -135,7 +132,7 @@ def detail(
                 tone="warning",
             )
         )
-    elif row["density"] > _DENSE:
+    elif row["density"] > DENSE:
         parts.append(
             notice(
                 html.Strong("A dense feature. "),

@@ -15,6 +15,7 @@ from dashboard.components.pages import atlas_href, circuit_href, feature_href, g
 from dashboard.components.tokens import feature_line
 from dashboard.feature import data as view
 from interp.workspace import Workspace
+from saes.features.schema import NEURONS
 
 MAX_USES = 12
 """Links shown of each kind."""
@@ -52,7 +53,7 @@ def neurons_panel(workspace: Workspace, relations: dict[str, Any] | None) -> htm
     if relations is None or not relations["neurons"]:
         return None
     described = {
-        str(m.config.get("dictionary", "")).removeprefix("neurons:"): m.name
+        str(m.config.get("dictionary", "")).removeprefix(NEURONS): m.name
         for m in workspace.artifacts("features")
         if m.config.get("model") == relations["model"]
     }

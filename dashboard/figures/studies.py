@@ -195,9 +195,6 @@ def frequency_shares(
     return figure
 
 
-PHASES = ("not represented", "dedicated", "superposition")
-
-
 def directions_figure(W: np.ndarray, colours: Theme, *, title: str = "", height: int = 280) -> go.Figure:
     """Each feature's direction `W [n_features, 2]` as an arrow from the centre; a circle marks length 1."""
     if W.ndim != 2 or W.shape[1] != 2:
@@ -265,6 +262,8 @@ def dimensionality_figure(rows: list[dict[str, Any]], colours: Theme, *, height:
 
 def phase_diagram(rows: list[dict[str, Any]], colours: Theme, *, height: int = 360) -> go.Figure:
     """The phase of a feature over density and importance, both logarithmic (`PhaseDiagram.to_records`)."""
+    from interp.studies.superposition import PHASES  # its module imports torch
+
     if not rows:
         return message_figure("no phase was measured", colours, height=height)
     densities = sorted({row["density"] for row in rows})

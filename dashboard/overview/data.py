@@ -19,7 +19,7 @@ from dashboard.components.pages import (
 from interp.artifacts import KINDS, MANIFEST, STATUS, Manifest, hash_json
 from interp.errors import CorruptError, as_typed, form_errors
 from interp.workspace import FORMER_FOLDERS, Broken, Partial, Workspace
-from saes.features.schema import set_of
+from saes.features.schema import NEURONS, set_of
 
 MAX_CARDS = 60
 """Cards per kind; of more artefacts the newest are shown."""
@@ -173,7 +173,7 @@ def _transcoders(m: Manifest) -> Described:
 def _features(m: Manifest) -> Described:
     s, dictionary = m.summary, str(m.config.get("dictionary", ""))
     n, dead = s.get("n_features") or 0, s.get("n_dead") or 0
-    what = "neurons of the model" if dictionary.startswith("neurons:") else "features of a dictionary"
+    what = "neurons of the model" if dictionary.startswith(NEURONS) else "features of a dictionary"
     if of := set_of(m):
         what = f"latents in layer {dictionary.rpartition(':')[2]} of the set {of}, of which every layer has a table,"
     sentence = f"{n - dead:,} of {n:,} {what} are active at least once in {_count(s.get('n_tokens'))} tokens."

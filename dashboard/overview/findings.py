@@ -32,12 +32,11 @@ from dashboard.figures.theme import visible
 from interp.artifacts import Manifest, read_json
 from interp.errors import WorkbenchError, form_errors
 from interp.workspace import Workspace
+from saes.evaluation.config import GOOD_F1
 from saes.features.proof import ALPHA, read_proof
 
 log = logging.getLogger("workbench.dashboard")
 MOST, PER_KIND = 5, 2
-GOOD_F1 = 0.7
-"""F1 from which a feature counts as one of a concept (`saes.evaluation.concepts`)."""
 LEAST = 0.1
 """Smallest strength. Scores of graphs have no interval: an untrained set differs from another one by less than this."""
 TOKENS = 12

@@ -41,7 +41,7 @@ from interp.statistics import (
     percentile_interval,
     proportion_interval,
 )
-from saes.evaluation.config import Concept, ConceptList, read_concepts
+from saes.evaluation.config import GOOD_F1, Concept, ConceptList, read_concepts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     from saes.features.intervene import FeatureSite
     from saes.kinds.base import SAE
 
-GOOD_F1 = 0.7
-"""F1 from which a latent counts as one of the concept."""
 BASES = ("dictionary", "neuron", "component", "coordinate", "untrained")
 """Whose units detect concepts: the dictionary's, and the baselines'."""
 NULLS = 20

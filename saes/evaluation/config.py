@@ -11,6 +11,8 @@ import numpy as np
 from interp.errors import ConfigError, CorruptError
 from interp.runtime import derive_seed
 
+GOOD_F1 = 0.7
+"""F1 from which a latent counts as one of a concept."""
 MIN_ROWS = 20
 """Smallest number of rows of each answer of a probing task, in training and in test rows."""
 

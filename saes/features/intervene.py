@@ -239,6 +239,11 @@ class FeatureSite:
         others = others * (own.norm() / others.norm(dim=1, keepdim=True))
         return torch.cat([own[None], others])
 
+    @staticmethod
+    def null_slices(draws: int) -> tuple[slice, slice]:
+        """Return where the random directions and those of other features are in `nulls`; the feature's own is first."""
+        return slice(1, 1 + draws), slice(1 + draws, None)
+
     def read(self, tokens: Tensor) -> "Reading":
         """Run the model unchanged on `tokens [n, pos]`, up to the hook points that are needed."""
         names = {self.reads} | ({f"blocks.{self.start}.hook_resid_pre"} if self.start is not None else set())

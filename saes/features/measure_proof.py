@@ -148,7 +148,8 @@ def prove(
         todo.end(cost.get(name, 0))
 
     def tell(part: Part) -> Sequence[ProofMeasure]:
-        shown = directions[[0, 1, 1 + config.draws]] if case.alike else directions[[0, 1, 1]]
+        random, alike = _nulls(np.arange(len(directions)), config.draws)
+        shown = directions[[0, random[0], alike[0] if len(alike) else random[0]]]
         part["continuations"] = [
             asdict(_continue(site, tokens, strength, shown, config.new_tokens)) for tokens in asked[-SHOWN_PROMPTS:]
         ]
@@ -212,7 +213,8 @@ def _cost(case: FeatureCase, config: ProofConfig, prompts: list[Tensor], k: int,
 
 def _nulls(values: np.ndarray, draws: int) -> tuple[np.ndarray, np.ndarray]:
     """Split `[1 + draws + n]` into both nulls."""
-    return values[1 : 1 + draws], values[1 + draws :]
+    random, alike = FeatureSite.null_slices(draws)
+    return values[random], values[alike]
 
 
 def _selectivity(site: FeatureSite, case: FeatureCase, directions: Tensor, draws: int) -> ProofMeasure:
@@ -233,7 +235,7 @@ def _selectivity(site: FeatureSite, case: FeatureCase, directions: Tensor, draws
     rate = float((acts[:, 0] > 0).mean())
     random = np.zeros((len(truth), 0))
     if directions.shape[1] == reading.x.shape[-1]:
-        random = (reading.x[inside] @ directions[1 : 1 + draws].T.to(reading.x)).cpu().numpy()
+        random = (reading.x[inside] @ directions[site.null_slices(draws)[0]].T.to(reading.x)).cpu().numpy()
         random = np.maximum(random - np.quantile(random, 1 - rate, axis=0), 0)
     scores = [np.array([auroc(column, truth) for column in each.T]) for each in (acts, random)]
     shown = ", ".join(repr(each) for each in token_strings(site.model, sorted(names))[:6])
@@ -304,8 +306,8 @@ def _ablate_other(
     """Change of loss per token of other text; passages on which the feature does not fire do not change at all."""
     if len(case.other) < 2:
         raise ConfigError("the tables hold too little other text")
-    few = [0, *range(1, 1 + min(OTHER_DRAWS, config.draws))]
-    few += list(range(1 + config.draws, len(directions)))[:OTHER_DRAWS]
+    random, alike = _nulls(np.arange(len(directions)), config.draws)
+    few = [0, *random[:OTHER_DRAWS].tolist(), *alike[:OTHER_DRAWS].tolist()]
     tokens, lengths, _ = with_bos(site.model, case.other)
     fires = site.activations(site.read(tokens).x, [case.feature])[..., 0]
     inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
@@ -408,7 +410,7 @@ def _lists(site: FeatureSite, directions: Tensor, draws: int, bar: _Bar) -> Proo
 
     lists = read_lists(site, lambda: bar.add(LIST_TOKENS // 7))
     found = separations(lists, site.stream, directions.double().numpy())  # [lists, k]
-    scores = np.abs(found / found[:, 1 : 1 + draws].std(1, keepdims=True))
+    scores = np.abs(found / found[:, site.null_slices(draws)[0]].std(1, keepdims=True))
     best = list(lists)[int(scores[:, 0].argmax())]
     return measure_of("lists", float(scores[:, 0].max()), "standard deviations", len(lists),
                       _nulls(scores.max(0), draws), best)  # fmt: skip

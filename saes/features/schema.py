@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from interp.artifacts import Manifest
     from interp.workspace import Workspace
 
+NEURONS = "neurons:"
+"""Start of the name of a dictionary that is the neurons of an MLP; their hook point follows."""
+
 # Example groups in the order in which they are stored and shown; `group_order` is the index in this tuple.
 TOP = "top"
 QUARTILES = ("q4", "q3", "q2", "q1")

@@ -19,7 +19,7 @@ from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, MismatchError
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
 from saes.explain.tokens import WRITTEN
-from saes.features.schema import LABEL_FIELDS
+from saes.features.schema import LABEL_FIELDS, NEURONS
 
 if TYPE_CHECKING:
     from interp.workspace import Workspace
@@ -94,9 +94,9 @@ def open_described(
     `described` is `neurons:HOOK_POINT` or `transcoders:SET:LAYER`. Raises `ConfigError` for another kind,
     `MismatchError` for a set of other weights than the model's.
     """
+    if described.startswith(NEURONS):
+        return neurons_of(model, described.removeprefix(NEURONS), sign=sign), {}
     kind, _, name = described.partition(":")
-    if kind == "neurons":
-        return neurons_of(model, name, sign=sign), {}
     from saes.sets.set import KIND, open_layer
 
     if kind != KIND:

@@ -26,6 +26,7 @@ from interp.runtime import derive_seed
 from interp.text import corpora
 from interp.text.corpora import Document
 from interp.workspace import Workspace
+from saes.features.schema import NEURONS
 from workbench.demo import CARD, DATA, MLP, MODEL, RESID, SHIPPED, Step, pack, run_step
 from workbench.shipped.sampled import SAMPLED
 from workbench.shipped.sources import (
@@ -180,7 +181,7 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
             Step("features", "Describe every feature", "Examples, labels, effects.",
                  Features(dictionary=NAME, name=NAME, index_units=64, **few)),
             Step("features", "Describe every neuron", "The baseline.",
-                 Features(dictionary=f"neurons:{MLP}", name=f"{NAME}-neurons", index=False, **few)),
+                 Features(dictionary=f"{NEURONS}{MLP}", name=f"{NAME}-neurons", index=False, **few)),
             Step("evaluation", "Score", "On held-out documents, inside the model, and on everyday concepts.",
                  Evaluate(sae=NAME, name=NAME, contexts=self.contexts, concepts=True, **shared)),
             Step("atlas", "Map the features", "", Atlas(source=f"sae:{NAME}", name=f"{NAME}-features", **shared)),
