@@ -261,7 +261,7 @@ def verbs(folder: Path) -> int:
 
 def verb_page(name: str, verb: type) -> str:
     """A verb's description, and its arguments and options as a table."""
-    from workbench.terminal import options_of
+    from workbench.help import options_of
 
     rows = [f"| `{each.typed}` | {cell(each.text)} |" for each in options_of(verb)]
     table = ["\n".join(["| option | meaning |", "|---|---|", *rows])] if rows else []

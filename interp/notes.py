@@ -23,10 +23,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from interp.artifacts import KINDS, disk_errors, read_json, write_json
+from interp.artifacts import FOLDERS, disk_errors, read_json, write_json
 from interp.entries import Entries, Merged, copy_entries, short
 from interp.errors import ConfigError, ConflictError, UnknownNameError
-from interp.upgrades import FORMER_FOLDERS
 from interp.workspace import Workspace
 
 FILE = "notes.sqlite"
@@ -324,7 +323,7 @@ class Notes:
 
 
 _FIELD = {"star": "starred", "title": "title", "note": "note"}
-_FOLDERS = {*KINDS.values(), *FORMER_FOLDERS.values()}
+_FOLDERS = set(FOLDERS.values())
 
 
 def check_key(key: Any) -> tuple[str, str, str]:

@@ -69,8 +69,9 @@ class Result:
     def held_fixed(self) -> list[str]:
         """One line that says what the analysis held fixed, by its settings or its circuit's; none for nothing."""
         owners = (self, getattr(self, "circuit", None))
-        held = [s["frozen"] for s in (getattr(each, "settings", None) for each in owners) if s and "frozen" in s]
-        return [f"Held fixed: {frozen}." for frozen in held[:1]]
+        given = [getattr(each, "settings", None) for each in owners]
+        held = [s.get("frozen") if isinstance(s, dict) else getattr(s, "frozen", None) for s in given]
+        return [f"Held fixed: {frozen}." for frozen in filter(None, held)][:1]
 
     def __str__(self) -> str:
         lines = [self.headline(), *self.held_fixed]

@@ -17,11 +17,12 @@ the true value in 93 to 96 of 100 cases, and plain percentiles in 87 to 90. Docu
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from interp.errors import ConfigError, NonFiniteError
+from interp.forms import NAN_IS_NULL
 from interp.runtime import derive_seed
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ class Interval(NamedTuple, Generic[Values]):
     '0.50 (0.25 to 0.75)'
     """
 
-    estimate: Values
-    low: Values
-    high: Values
+    estimate: Annotated[Values, NAN_IS_NULL]
+    low: Annotated[Values, NAN_IS_NULL]
+    high: Annotated[Values, NAN_IS_NULL]
 
     def at(self, index: Any) -> "Interval[float]":
         """Return the interval of one entry of the arrays."""

@@ -15,29 +15,29 @@ import shutil
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from interp.artifacts import (
-    KINDS,
-    MANIFEST,
-    PARTIAL,
-    STATUS,
-    Manifest,
+from interp.artifacts.artefact import Artefact, value_of
+from interp.artifacts.files import read_json
+from interp.artifacts.kinds import FOLDERS, KINDS, check_kind
+from interp.artifacts.manifest import PARTIAL, STATUS, Manifest, partial_path, read_manifest
+from interp.artifacts.tables import query
+from interp.errors import (
+    ConfigError,
+    CorruptError,
+    MissingError,
+    ResourceError,
+    UnknownNameError,
+    WorkbenchError,
     disk_errors,
-    partial_path,
-    read_json,
-    read_manifest,
 )
-from interp.errors import ConfigError, CorruptError, MissingError, ResourceError, UnknownNameError, WorkbenchError
-from interp.remote import Mirror, RemotePath, mirror_of, reading_failed, tables
-from interp.upgrades import FORMER_FOLDERS, upgrade
+from interp.remote import MANIFEST, Mirror, mirror_of
 
 if TYPE_CHECKING:
-    import duckdb
     import pyarrow as pa
 
+A = TypeVar("A", bound=Artefact)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _ENTRY = re.compile(r"^\d{8}-\d{6}(-\d+)?$")
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):(.*)$")
@@ -77,7 +77,7 @@ class Workspace:
         """
         self.remote: Mirror | None = None
         if url := _store_url(root):
-            self.remote = mirror_of(url, frozenset(KINDS.values()))
+            self.remote = mirror_of(url, frozenset(FOLDERS.values()))
             self.remote.open(create=create)
             self.root, self.address = self.remote.root, url
             return
@@ -116,19 +116,16 @@ class Workspace:
     def path(self, kind: str, name: str) -> Path:
         """Return the path of the artefact `name` of `kind`, existing or not.
 
-        It lies in the folder of its kind, or in the folder where an earlier version put it. Names are
-        `[A-Za-z0-9._-]`, at most 64 characters.
+        Names are `[A-Za-z0-9._-]`, at most 64 characters.
         """
-        _check_kind(kind)
+        check_kind(kind)
         if not _NAME.match(name) or name.endswith((PARTIAL, ".old", ".tmp")):
             raise ConfigError(
                 f"{name!r} is not a usable name: letters, digits, '.', '_' and '-', at most 64, no leading dot"
             )
         if self.remote:
-            return self.remote.folder(f"{KINDS[kind]}/{name}")
-        path, former = self.root / KINDS[kind] / name, self.root / FORMER_FOLDERS.get(kind, KINDS[kind]) / name
-        if former != path and not _there(path) and _there(former) and _kind_at(former) == kind:
-            path = former
+            return self.remote.folder(f"{FOLDERS[kind]}/{name}")
+        path = self.root / FOLDERS[kind] / name
         if path.is_symlink() or not path.resolve().is_relative_to(self.root.resolve()):
             raise ConfigError(f"{kind} {name!r} points outside the workspace; links out are not followed")
         for folder in (path, partial_path(path)):
@@ -140,7 +137,7 @@ class Workspace:
 
     def key(self, manifest: Manifest) -> str:
         """Return `folder/name`, the key of this artefact among the parents in other manifests."""
-        return self._key(manifest.kind, manifest.name)
+        return manifest.key
 
     def folder(self, key: str) -> Path:
         """Return the folder of a key, `folder/name`."""
@@ -160,18 +157,45 @@ class Workspace:
             raise CorruptError(f"{path} holds a {manifest.kind}, not a {kind}")
         return manifest
 
+    def open(self, form: type[A], name: str) -> A:
+        """Return one artefact as a value of its class.
+
+        Raises `UnknownNameError` with the nearest names, `CorruptError` where a file has another form.
+        """
+        return value_of(form, self.manifest(form.kind, name), self.path(form.kind, name))
+
+    def open_key(self, key: str) -> Artefact:
+        """Return the artefact of a key, `folder/name`, as a value of its class. Raises as `open`."""
+        folder, _, name = key.partition("/")
+        kind = next((kind for kind, each in FOLDERS.items() if each == folder), "")
+        if not kind:
+            raise UnknownNameError("folder of artefacts", folder, FOLDERS.values())
+        return self.open(KINDS[kind].load(), name)
+
+    def value(self, manifest: Manifest) -> Artefact:
+        """Return the artefact of a manifest as a value of its class. Raises `CorruptError` for another form."""
+        return value_of(KINDS[manifest.kind].load(), manifest, self.path(manifest.kind, manifest.name))
+
+    def values(self, form: type[A]) -> "list[A]":
+        """Return the artefacts of one class, newest first; those that cannot be read are left out (`broken`)."""
+        found = []
+        for manifest in self.newest(form.kind):
+            with contextlib.suppress(WorkbenchError):
+                found.append(value_of(form, manifest, self.path(form.kind, manifest.name)))
+        return found
+
     def find(self, name: str, *kinds: str) -> Manifest:
         """Return the artefact of one of these kinds that is called `name`, or has the key `folder/name`.
 
-        Where artefacts of several kinds share a name, the newest is returned; the key names one of them. A key from
-        before schema 2 (`circuits/ioi`) is found too. Raises `UnknownNameError` with the nearest names.
+        Where artefacts of several kinds share a name, the newest is returned; the key names one of them. Raises
+        `UnknownNameError` with the nearest names.
         """
         for kind in kinds:
-            _check_kind(kind)
+            check_kind(kind)
         parent, _, bare = name.rpartition("/")
-        meant = [kind for kind in kinds if parent in ("", KINDS[kind], FORMER_FOLDERS.get(kind))]
+        meant = [kind for kind in kinds if parent in ("", FOLDERS[kind])]
         paths = {kind: self.path(kind, bare if meant else name) for kind in meant or kinds}  # raises on unusable names
-        there = [kind for kind, path in paths.items() if _there(path) and _kind_at(path) == kind]
+        there = [kind for kind, path in paths.items() if _there(path)]
         if not there:
             known = [each for kind in kinds for each in self.names(kind)]
             raise UnknownNameError(" or ".join(kinds), name, known, f"(workspace {self.address})")
@@ -206,18 +230,18 @@ class Workspace:
         found = []
         for kind in KINDS:
             for name, folder in sorted(self._folders(kind, f"*{PARTIAL}/{STATUS}").items()):
-                if self.remote and self.remote.uploaded(f"{KINDS[kind]}/{name}", folder):
+                if self.remote and self.remote.uploaded(f"{FOLDERS[kind]}/{name}", folder):
                     continue
                 try:
-                    found.append(Partial(kind, name, upgrade(read_json(folder / STATUS))))
+                    found.append(Partial(kind, name, read_json(folder / STATUS)))
                 except WorkbenchError as error:
                     found.append(Partial(kind, name, {"state": "unreadable", "problem": str(error)}))
         return found
 
     def children(self, kind: str, name: str) -> list[Manifest]:
         """Return the artefacts made from this one."""
-        keys = {f"{KINDS[kind]}/{name}", self._key(kind, name)}
-        return [m for m in self.artifacts() if keys & m.parents.keys()]
+        key = f"{FOLDERS[kind]}/{name}"
+        return [m for m in self.artifacts() if key in m.parents]
 
     def table_path(self, kind: str, name: str, table: str) -> Path:
         """Return the parquet file of one table of an artefact."""
@@ -229,55 +253,27 @@ class Workspace:
 
     def query(self, sql: str, *parameters: Any, **tables: Path) -> "pa.Table":
         """Run SQL with each keyword as a table: `ws.query("select * from f where density > ?", 0.1, f=path)`."""
-        import duckdb
-
-        connection = _database(os.getpid()).cursor()  # a cursor has temporary views of its own; a database costs 15 ms
-        try:
-            for alias, path in tables.items():
-                if not re.fullmatch(r"[a-z_]\w*", alias):
-                    raise ConfigError(f"{alias!r} is not a usable table alias")
-                quoted = _table_address(connection, path).replace("'", "''")
-                connection.execute(f"create temp view {alias} as select * from read_parquet('{quoted}')")
-            return connection.sql(sql, params=list(parameters)).to_arrow_table()
-        except (duckdb.Error, RuntimeError, UnicodeDecodeError) as error:  # the last two: texts that are no UTF-8
-            if self.remote and (failed := reading_failed()):
-                raise failed from None
-            if isinstance(error, duckdb.ParserException | duckdb.CatalogException):
-                raise  # the query is wrong, not the file
-            files = ", ".join(f"{path}" for path in tables.values())
-            raise CorruptError(
-                f"cannot read {files}: {str(error).splitlines()[0]}; `workbench verify` checks it"
-            ) from error
-        finally:
-            connection.close()
+        return query(sql, *parameters, **tables)
 
     def _folders(self, kind: str, pattern: str) -> dict[str, Path]:
         """Return the folders of one kind with a file that fits `pattern`, by name."""
-        _check_kind(kind)
+        check_kind(kind)
         if self.remote and pattern.endswith(MANIFEST):
             keys = (key.split("/") for key in self.remote.pointers())
-            return {name: self.path(kind, name) for folder, name in keys if folder == KINDS[kind]}
+            return {name: self.path(kind, name) for folder, name in keys if folder == FOLDERS[kind]}
         self.check_there()
-        parents = dict.fromkeys((KINDS[kind], FORMER_FOLDERS.get(kind, KINDS[kind])))
-        folders = [file.parent for parent in parents for file in sorted((self.root / parent).glob(pattern))]
-        found = [folder for folder in folders if _NAME.match(folder.name) and _kind_at(folder) == kind]
-        return {folder.name.removesuffix(PARTIAL): folder for folder in reversed(found)}
+        folders = [file.parent for file in sorted((self.root / FOLDERS[kind]).glob(pattern))]
+        return {folder.name.removesuffix(PARTIAL): folder for folder in folders if _NAME.match(folder.name)}
 
     def _scan(self, kind: str | None) -> list[Manifest | Broken]:
         found: list[Manifest | Broken] = []
         for each in KINDS if kind is None else [kind]:
-            for name, folder in sorted(self._folders(each, f"*/{MANIFEST}").items()):
+            for name in sorted(self._folders(each, f"*/{MANIFEST}")):
                 try:
                     found.append(self.manifest(each, name))
                 except WorkbenchError as error:
-                    key = self._key(each, name) if self.remote else folder.relative_to(self.root).as_posix()
-                    found.append(Broken(each, name, str(error), key))
+                    found.append(Broken(each, name, str(error), f"{FOLDERS[each]}/{name}"))
         return found
-
-    def _key(self, kind: str, name: str) -> str:
-        if self.remote:
-            return f"{KINDS[kind]}/{name}"
-        return self.path(kind, name).relative_to(self.root).as_posix()
 
 
 def _store_url(root: str | Path) -> str:
@@ -295,29 +291,6 @@ def _store_url(root: str | Path) -> str:
             "give the path of a local or mounted folder (an absolute path where its name holds a colon)"
         )
     return f"{scheme}://{rest}"
-
-
-def _table_address(connection: "duckdb.DuckDBPyConnection", path: Path) -> str:
-    """Return the path or address of a table in a query."""
-    if not isinstance(path, RemotePath):
-        return str(path)
-    address = path.in_place()
-    if "://" in address and not connection.filesystem_is_registered("workbench"):
-        connection.register_filesystem(tables())
-    return address
-
-
-@lru_cache(maxsize=1)
-def _database(process: int) -> "duckdb.DuckDBPyConnection":
-    """Return the empty database through which a process reads tables; a forked process makes its own.
-
-    It keeps the footers of files, and reads one again when the file was changed.
-    """
-    import duckdb
-
-    connection = duckdb.connect(config={"threads": 1})
-    connection.execute("set global parquet_metadata_cache = true")
-    return connection
 
 
 TRASH = "trash"
@@ -420,17 +393,12 @@ def empty_trash(workspace: Workspace, entries: Collection[str] | None = None) ->
 def _artefact_folder(workspace: Workspace, key: str) -> Path:
     """Return the folder of a key. Raises `ConfigError` for a malformed key, so that nothing else is moved."""
     parent, _, name = key.partition("/")
-    if parent not in {*KINDS.values(), *FORMER_FOLDERS.values()} or not _NAME.fullmatch(name.removesuffix(PARTIAL)):
+    if parent not in FOLDERS.values() or not _NAME.fullmatch(name.removesuffix(PARTIAL)):
         raise ConfigError(f"{key!r} is no artefact of a workspace; they are called folder/name, saes/demo for example")
     folder = workspace.root / parent / name
     if not folder.resolve().parent.is_relative_to(workspace.root.resolve()):
         raise ConfigError(f"{key} points outside the workspace; links out are not followed")
     return folder
-
-
-def _check_kind(kind: str) -> None:
-    if kind not in KINDS:
-        raise UnknownNameError("artefact kind", kind, KINDS)
 
 
 def _link_in(folder: Path) -> str | None:
@@ -450,18 +418,3 @@ def _link_in(folder: Path) -> str | None:
 def _there(path: Path) -> bool:
     """Return whether there is a complete or an unfinished artefact at a path."""
     return path.exists() or partial_path(path).exists()
-
-
-def _kind_at(folder: Path) -> str:
-    """Return the kind of the artefact in a folder, complete or unfinished (`x`, `x.partial`).
-
-    The manifest is read only where several kinds share a folder. An unreadable artefact counts as the first of them, so
-    that it is listed once.
-    """
-    kinds = [kind for kind in KINDS if folder.parent.name in (KINDS[kind], FORMER_FOLDERS.get(kind))]
-    for file in (folder / MANIFEST, folder / STATUS, partial_path(folder) / STATUS):
-        if len(kinds) > 1 and file.is_file() and not folder.is_symlink():
-            with contextlib.suppress(WorkbenchError):
-                found = upgrade(read_json(file)).get("kind")
-                return found if found in kinds else kinds[0]
-    return kinds[0]

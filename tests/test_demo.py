@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from interp import changes_of, graph_effects, intervene, load_model
-from interp.artifacts import KINDS, read_manifest, verify
+from interp.artifacts import FOLDERS, read_manifest, verify
 from interp.recording.store import Recording
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
@@ -124,7 +124,7 @@ def test_latents_at_france_carry_the_answer_and_random_ones_do_not(demo_workspac
 
 def test_every_artefact_can_be_traced_to_the_model(trained_workspace):
     workspace = Workspace(trained_workspace)
-    kind_of = {folder: kind for kind, folder in KINDS.items()}
+    kind_of = {folder: kind for kind, folder in FOLDERS.items()}
     weight_hash = workspace.manifest("recording", "trained").config["weight_hash"]
     for manifest in workspace.artifacts():
         assert manifest.parents, f"{manifest.kind} {manifest.name} names no parents"

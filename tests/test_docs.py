@@ -202,12 +202,12 @@ def test_every_verb_has_a_page_with_its_options(tmp_path: Path):
 
 
 def test_every_kind_of_artefact_is_described():
-    from interp.artifacts import KINDS
+    from interp.artifacts import FOLDERS
 
     text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     described = {folder for heading in re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
                  for folder in re.findall(r"([\w-]+)/<name>", heading)}  # fmt: skip
-    assert described == set(KINDS.values())
+    assert described == set(FOLDERS.values())
 
 
 def test_docstrings_become_markdown():

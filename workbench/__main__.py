@@ -1,7 +1,7 @@
 """The command line: `workbench VERB ...`. Torch-free until a verb runs.
 
 `VERBS` lists every verb by group; verbs that share their first word are a family (`circuit find`, `circuit show`). The
-options of a verb are the fields of its dataclass (tyro). A verb or option that was renamed answers with its new name.
+options of a verb are the fields of its dataclass (tyro).
 
 Exit codes: 0 done, 1 damage found by `verify`, 2 an error whose message names the next move, 130 Ctrl-C.
 """
@@ -18,8 +18,9 @@ from interp.errors import ConfigError, UnknownNameError, program
 from interp.progress import follow_starter
 from interp.runtime import code_version
 from workbench.demo import Demo
-from workbench.terminal import Verb, exit_code, help_of, is_switch
-from workbench.terminal import options_of as described_options
+from workbench.help import help_of, is_switch
+from workbench.help import options_of as described_options
+from workbench.terminal import Verb, exit_code
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.circuit import FeatureCircuit, Find, Induction, Show
 from workbench.verbs.compare import CompareLatents, CompareModels, CompareSAEs, CompareSizes
@@ -53,42 +54,6 @@ FAMILIES = {
 }
 """First words that several verbs share."""
 
-RENAMED_VERBS = {
-    "direction": "geometry direction",
-    "changes": "compare models",
-    "difference": "compare latents",
-    "scaling": "compare sizes",
-    "geometry MODEL": "geometry shapes MODEL",
-    "compare SAE": "compare saes SAE",
-}
-"""Old verb: the verb of today. With an argument: the verb became a family."""
-
-RENAMED_OPTIONS: dict[str, dict[str, str | None]] = {
-    "import": {"--allow-other-place": "--allow-mismatch", "--seed": None},
-    "attribute": dict.fromkeys(("--name", "--seed", "--overwrite")),
-    "steer": dict.fromkeys(("--name", "--overwrite")),
-    "heads": {
-        "--prompts": "--n-prompts",
-        **dict.fromkeys(("--seed", "--n-seeds"), "--seeds (the seeds themselves)"),
-    },
-    "geometry shapes": {"--random-directions": "--n-random"},
-    "geometry direction": {"--random-directions": "--n-random"},
-    "circuit induction": {
-        "--prompts": "--prompts-per-seed",
-        "--candidates": "--max-candidates",
-        "--n-seeds": "--seeds (the seeds themselves)",
-        "--seed": "--seeds (the seeds themselves)",
-    },
-    "circuit find": {"--edges": "--n-edges", "--random-circuits": "--n-random"},
-    "circuit features": {"--features": "--n-features", "--edges": "--n-edges", "--random-circuits": "--n-random"},
-    "dynamics grok": dict.fromkeys(("--seed", "--n-seeds"), "--seeds (the seeds themselves)"),
-    "dynamics scaling": dict.fromkeys(("--seed", "--n-seeds"), "--seeds (the seeds themselves)"),
-    "circuit show": dict.fromkeys(("--name", "--seed", "--threads", "--overwrite")),
-    "compare sizes": dict.fromkeys(("--threads",)),
-    "compare latents": dict.fromkeys(("--seed",)),
-}
-"""Verb: old option: the option of today, or None where it never had an effect."""
-
 VERBS = {" ".join(verb.typed_words()): verb for group in GROUPS.values() for verb in group}
 INTRODUCTION = """Look inside transformers: record activations, learn their sparse features, score heads, find
 circuits, map the geometry, and browse all of it. `demo` is a start; VERB --help explains a verb."""
@@ -96,14 +61,14 @@ circuits, map the geometry, and browse all of it. `demo` is a start; VERB --help
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; return the exit code."""
-    return exit_code(lambda: parse(sys.argv[1:] if arguments is None else arguments).run())
+    return exit_code(lambda: parse(sys.argv[1:] if arguments is None else arguments))
 
 
 def parse(arguments: list[str]) -> Verb:
     """Return the verb of a command line, its options filled in.
 
-    Raises `UnknownNameError` for a verb or option that there is not, `ConfigError` for one that was renamed, and
-    `SystemExit` after help (0), without a verb (2), and for values that the options do not take (2).
+    Raises `UnknownNameError` for a verb or option that there is not, and `SystemExit` after help (0), without a verb
+    (2), and for values that the options do not take (2).
     """
     name, rest = _split_verb(arguments)
     if {"-h", "--help"} & set(rest[: rest.index("--") if "--" in rest else None]):
@@ -209,8 +174,6 @@ def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
         raise SystemExit(0)
     if first.startswith("-"):
         raise ConfigError(f"options follow the verb: `workbench VERB ... {first}`; `workbench --help` lists the verbs")
-    if first in RENAMED_VERBS:
-        raise ConfigError(f"`workbench {first}` is now `workbench {RENAMED_VERBS[first]}`")
     if first not in FAMILIES:
         if first not in VERBS:
             known = [*VERBS, *FAMILIES]
@@ -222,16 +185,13 @@ def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
     name = f"{first} {rest[0]}"
     if name not in VERBS:
         members = [verb.split()[1] for verb in VERBS if verb.split()[0] == first]
-        moved = [old for old in RENAMED_VERBS if old.split()[0] == first]
-        hint = "; ".join(f"`workbench {old}` is now `workbench {RENAMED_VERBS[old]}`" for old in moved)
-        raise UnknownNameError(f"verb of workbench {first}", rest[0], members, hint)
+        raise UnknownNameError(f"verb of workbench {first}", rest[0], members)
     return name, rest[1:]
 
 
 def _check_options(name: str, arguments: list[str]) -> None:
-    """Raise for an option that the verb does not have, naming the one of today or the nearest."""
+    """Raise for an option that the verb does not have, naming the nearest."""
     known, positional = {"--help", *options_of(VERBS[name])}, positional_of(VERBS[name])
-    renamed = RENAMED_OPTIONS.get(name, {})
     for argument in arguments:
         option = argument.split("=", 1)[0].replace("_", "-")
         if option == "--":
@@ -241,12 +201,8 @@ def _check_options(name: str, arguments: list[str]) -> None:
         if option in positional:
             value = positional[option]
             raise ConfigError(f"`workbench {name}` takes {value} without {option}: `workbench {name} {value}`")
-        if option not in renamed:
-            hint = f"`workbench {name} --help` lists them"
-            raise UnknownNameError(f"option of workbench {name}", option, known, hint)
-        if renamed[option] is None:
-            raise ConfigError(f"{option} had no effect on `workbench {name}` and is gone; leave it out")
-        raise ConfigError(f"{option} of `workbench {name}` is now {renamed[option]}")
+        hint = f"`workbench {name} --help` lists them"
+        raise UnknownNameError(f"option of workbench {name}", option, known, hint)
 
 
 def options_of(verb: type) -> set[str]:

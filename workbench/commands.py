@@ -21,7 +21,8 @@ from interp.artifacts import KINDS
 from interp.errors import ConfigError, UnknownNameError, as_typed, program
 from interp.workspace import Workspace
 from saes.features.schema import NEURONS
-from workbench.terminal import Option, Verb, options_of
+from workbench.help import Option, options_of
+from workbench.terminal import Verb
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.circuit import FeatureCircuit, Find, Induction
 from workbench.verbs.compare import CompareModels, CompareSAEs

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from interp.artifacts import KINDS, MANIFEST, copy_artefact
+from interp.artifacts import FOLDERS, MANIFEST, copy_artefact
 from interp.errors import ConfigError, CorruptError, MissingError, program
 from interp.workspace import Workspace
 from saes.features.schema import NEURONS, PLAIN_LABEL
@@ -43,7 +43,7 @@ def shipped_artifacts(data: Path = DATA) -> list[tuple[str, str]]:
     """Return (kind, name) of every artefact that ships, in the order of the kinds."""
     return [
         (kind, path.parent.name)
-        for kind, folder in KINDS.items()
+        for kind, folder in FOLDERS.items()
         for path in sorted((data / folder).glob(f"*/{MANIFEST}"))
     ]
 
@@ -58,19 +58,19 @@ def unpack(workspace: Workspace, data: Path = DATA) -> None:
         raise MissingError(f"this installation has no dictionary at {data}; `workbench demo --train` makes one")
     lacking = [(kind, name) for kind, name in found if name not in workspace.names(kind)]
     for kind, name in lacking:
-        source, target = data / KINDS[kind] / name, workspace.path(kind, name)
+        source, target = data / FOLDERS[kind] / name, workspace.path(kind, name)
         if target.exists():
             raise CorruptError(f"{target} was expected to be whole or absent, and has no manifest; move it away")
         copy_artefact(source, target)
     if lacking:
-        say(f"unpacked {', '.join(f'{KINDS[kind]}/{name}' for kind, name in lacking)}")
+        say(f"unpacked {', '.join(f'{FOLDERS[kind]}/{name}' for kind, name in lacking)}")
         say(f"      a dictionary of SmolLM2-135M's features; its training text and its scores: {data / CARD}")
 
 
 def pack(workspace: Workspace, chosen: Sequence[tuple[str, str]], data: Path = DATA) -> None:
     """Copy artefacts (kind, name) that ship from the workspace of a recipe into the package, in place of older ones."""
     for kind, name in chosen:
-        target = data / KINDS[kind] / name
+        target = data / FOLDERS[kind] / name
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(workspace.path(kind, name), target)
     n_bytes = sum(path.stat().st_size for path in data.rglob("*") if path.is_file())

@@ -28,7 +28,7 @@ from dash import MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, dcc
 from dashboard.components.frame import attrs, note_controls, page, panel, quiet_link, select
 from dashboard.components.live import Live
 from dashboard.runs.queue import Run, RunQueue
-from interp.artifacts import CIRCUITS, GEOMETRY, KINDS, MODEL_COMPARISONS, STUDIES, Manifest
+from interp.artifacts import CIRCUITS, FOLDERS, GEOMETRY, MODEL_COMPARISONS, STUDIES, Manifest
 from interp.errors import MissingError, WorkbenchError, as_typed, program
 from interp.workspace import Workspace
 
@@ -244,10 +244,10 @@ def artefact_href(workspace: Workspace, key: str) -> str:
         "graphs": lambda: graph_href(name),
         "proofs": lambda: _proof_href(workspace, name),
         "patching": lambda: prompt_href(patching=name),
-        **dict.fromkeys((KINDS[kind] for kind in CIRCUITS), lambda: circuit_href(key)),
-        **dict.fromkeys((KINDS[kind] for kind in GEOMETRY), lambda: geometry_href(key)),
-        **dict.fromkeys((KINDS[kind] for kind in STUDIES), lambda: dynamics_href(key)),
-        **dict.fromkeys((KINDS[kind] for kind in MODEL_COMPARISONS), lambda: changes_href(key)),
+        **dict.fromkeys((FOLDERS[kind] for kind in CIRCUITS), lambda: circuit_href(key)),
+        **dict.fromkeys((FOLDERS[kind] for kind in GEOMETRY), lambda: geometry_href(key)),
+        **dict.fromkeys((FOLDERS[kind] for kind in STUDIES), lambda: dynamics_href(key)),
+        **dict.fromkeys((FOLDERS[kind] for kind in MODEL_COMPARISONS), lambda: changes_href(key)),
     }
     return by_folder.get(folder, lambda: "/")()
 
@@ -266,7 +266,7 @@ def artefact_key(manifest: Manifest) -> str:
 
     A bare name in an address opens the newest.
     """
-    return f"{KINDS[manifest.kind]}/{manifest.name}"
+    return f"{FOLDERS[manifest.kind]}/{manifest.name}"
 
 
 def menu_choices(workspace: Workspace, kinds: Sequence[str], href: Callable[[str], str]) -> list[tuple[str, str]]:

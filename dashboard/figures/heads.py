@@ -1,25 +1,26 @@
 """Figures of attention heads and lenses: scores of all heads, an attention pattern, the logit lens."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.figures.theme import MONO, Theme, colour_bar, escape, styled, visible
+from interp.circuits.head_scores import HeadScore
 
 
-def head_scores(rows: list[dict[str, Any]], kind: str, colours: Theme, *, height: int = 560) -> go.Figure:
+def head_scores(rows: Sequence[HeadScore], colours: Theme, *, height: int = 560) -> go.Figure:
     """Heat map of one score, 0 (no attention on that target) to 1 (all of it); a dot marks a head that was found.
 
-    `rows` are rows of `heads.parquet`. Hover gives the 95 % interval and the null.
+    `rows` are those of one kind. Hover gives the 95 % interval and the null.
     """
-    layers = 1 + max(row["layer"] for row in rows)
-    heads = 1 + max(row["head"] for row in rows)
+    layers = 1 + max(row.layer for row in rows)
+    heads = 1 + max(row.head for row in rows)
     score = np.full((layers, heads), np.nan, np.float32)
     hover = np.full((layers, heads), "", object)
     for row in rows:
-        score[row["layer"], row["head"]] = row[kind]
-        hover[row["layer"], row["head"]] = _head_hover(row, kind)
+        score[row.layer, row.head] = row.score
+        hover[row.layer, row.head] = _head_hover(row)
     figure = go.Figure(
         go.Heatmap(
             z=score,
@@ -33,10 +34,10 @@ def head_scores(rows: list[dict[str, Any]], kind: str, colours: Theme, *, height
             colorbar=colour_bar(colours, "score (fraction of attention)"),
         )
     )
-    found = [row for row in rows if row[f"{kind}_found"]]
+    found = [row for row in rows if row.found]
     figure.add_scatter(
-        x=[row["head"] for row in found],
-        y=[row["layer"] for row in found],
+        x=[row.head for row in found],
+        y=[row.layer for row in found],
         mode="markers",
         marker={
             "symbol": "circle",
@@ -52,12 +53,11 @@ def head_scores(rows: list[dict[str, Any]], kind: str, colours: Theme, *, height
     return figure
 
 
-def _head_hover(row: dict[str, Any], kind: str) -> str:
-    verdict = "found" if row[f"{kind}_found"] else "not above chance"
+def _head_hover(row: HeadScore) -> str:
+    verdict = "found" if row.found else "not above chance"
     return (
-        f"<b>L{row['layer']}H{row['head']}</b> {row[kind]:.3f} · {verdict}<br>"
-        f"95 % interval {row[f'{kind}_low']:.3f} to {row[f'{kind}_high']:.3f}<br>"
-        f"by chance {row[f'{kind}_null']:.3f}, at most {row[f'{kind}_null_high']:.3f}"
+        f"<b>{row.name}</b> {row.score:.3f} · {verdict}<br>95 % interval {row.low:.3f} to {row.high:.3f}<br>"
+        f"by chance {row.null:.3f}, at most {row.null_high:.3f}"
     )
 
 

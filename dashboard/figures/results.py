@@ -16,6 +16,7 @@ from dashboard.figures import attribution, changes, circuits, geometry, graphs, 
 from dashboard.figures.theme import Theme
 from dashboard.figures.theme import theme as theme_called
 from interp.artifacts import as_json
+from interp.circuits.head_scores import HeadScores
 from interp.errors import ConfigError
 
 Draw = Callable[..., go.Figure]
@@ -57,12 +58,10 @@ def _as_stored(result: Any) -> Any:
     return result.to_json() if hasattr(result, "to_json") else as_json(result)
 
 
-def _heads(result: Any, colours: Theme, *, kind: str = "induction", **options: Any) -> go.Figure:
-    from interp.circuits.head_kinds import heads_table
-
-    if kind not in result.score:
-        raise ConfigError(f"no head was scored for {kind!r}; there are {', '.join(result.score)}")
-    return heads.head_scores(heads_table(result).to_pylist(), kind, colours, **options)
+def _heads(result: HeadScores, colours: Theme, *, kind: str = "induction", **options: Any) -> go.Figure:
+    if kind not in result.kinds:
+        raise ConfigError(f"no head was scored for {kind!r}; there are {', '.join(result.kinds)}")
+    return heads.head_scores(result.of_kind(kind), colours, **options)
 
 
 def _circuit(result: Any, colours: Theme, **options: Any) -> go.Figure:
@@ -188,7 +187,7 @@ def _induction_run(result: Any, colours: Theme, **options: Any) -> go.Figure:
 
 
 FIGURES: dict[str, Draw] = {
-    "interp.circuits.head_kinds.HeadScores": _heads,
+    "interp.circuits.head_scores.HeadScores": _heads,
     "interp.circuits.circuit.Circuit": _circuit,
     "interp.circuits.find.Found": _circuit,
     "interp.circuits.induction.InductionEvidence": _circuit,

@@ -30,6 +30,7 @@ from dashboard.components.tokens import COLD, WARM, attention_graph
 from dashboard.figures.circuits import MAX_SENDERS, VIAS, ablation_bars, composition_map, senders
 from dashboard.figures.heads import head_scores
 from dashboard.figures.theme import theme
+from interp.circuits.head_scores import HeadScores
 from interp.errors import UnknownNameError, form_errors, program
 from interp.names import HEAD_KINDS, parse_head
 from interp.workspace import Workspace
@@ -193,37 +194,10 @@ def _composition(via: str, sources: dict[str, str | None], scheme: str | None) -
     return composition_map(rows, via, theme(scheme)), note
 
 
-def kinds_of(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the kinds of heads that a table of scores holds, those with a meaning first: `<kind>` and `<kind>_found`.
-
-    >>> kinds_of([{"layer": 0, "head": 0, "sink": 0.2, "sink_found": True, "induction": 0.1, "induction_found": False}])
-    ['induction', 'sink']
-    """
-    found = [name.removesuffix("_found") for name in rows[0] if name.endswith("_found")] if rows else []
-    return [kind for kind in HEAD_KINDS if kind in found] + [kind for kind in found if kind not in HEAD_KINDS]
-
-
-def check_kind(kind: str, kinds: list[str]) -> str:
-    """Return `kind` when it is one of `kinds`. Raises `UnknownNameError`."""
-    if kind not in kinds:
-        raise UnknownNameError("head score", kind, kinds)
-    return kind
-
-
-def scores(workspace: Workspace, name: str) -> list[dict[str, Any]]:
-    """Return every row of `heads.parquet`, by layer and head (a model has hundreds of heads)."""
-    path = workspace.table_path("heads", name, "heads")
-    return workspace.query("select * from h order by layer, head limit 20000", h=path).to_pylist()
-
-
-def found_heads(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """Return the heads that were found to be of a kind, strongest first."""
-    return sorted((row for row in rows if row[f"{kind}_found"]), key=lambda row: -row[kind])
-
-
-def name_of(row: dict[str, Any]) -> str:
-    """Return the name of a head, such as `L5H1`."""
-    return f"L{row['layer']}H{row['head']}"
+def kinds_of(scores: HeadScores) -> list[str]:
+    """Return the kinds of heads that were scored, those with a meaning first."""
+    known = [kind for kind in HEAD_KINDS if kind in scores.kinds]
+    return known + [kind for kind in scores.kinds if kind not in HEAD_KINDS]
 
 
 EXAMPLE = "The small cat sat on the wide mat. The small cat sat on the wide mat."
@@ -233,22 +207,22 @@ def layout(
     context: Context, name: str | None = None, kind: str = "induction", head: str = "", text: str = "", **_: Any
 ) -> html.Div:
     """`/heads/<name>?kind=<score>&head=L5H1&text=<prompt>`; a head in the address is shown at once."""
-    manifest = open_artefact(context.workspace, ("heads",), name)
-    rows = scores(context.workspace, manifest.name)
-    kinds = kinds_of(rows)
-    check_kind(kind, kinds)
+    scores = context.workspace.open(HeadScores, open_artefact(context.workspace, ("heads",), name).name)
+    kinds = kinds_of(scores)
+    if kind not in kinds:
+        raise UnknownNameError("head score", kind, kinds)
     if head:
-        _check_head(head, rows)
+        _check_head(head, scores)
     names = [(m.name, heads_href(m.name)) for m in context.workspace.newest("heads")]
     choices = [{"value": each, "label": each.replace("_", " ")} for each in kinds]
     controls = [
-        artefact_menu("Model", names, heads_href(manifest.name), width=200, key=artefact_key(manifest)),
+        artefact_menu("Model", names, heads_href(scores.name), width=200, key=scores.key),
         dmc.SegmentedControl(id="heads-kind", data=choices, value=kind, size="xs"),
     ]
-    model = manifest.config.get("model", manifest.name)
+    model = scores.settings.model
     return page(
         "Heads",
-        dcc.Store(id="heads-state", data={"name": manifest.name, "model": model}),
+        dcc.Store(id="heads-state", data={"name": scores.name, "model": model}),
         dcc.Store(id="heads-chosen", data=head or None),
         dcc.Store(id="heads-text-run", data=text or EXAMPLE),
         address_sink("heads"),
@@ -358,24 +332,24 @@ def _pattern_panel(context: Context, text: str) -> html.Section:
 
 
 def _draw(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
-    rows = scores(current().workspace, state["name"])
+    rows = current().workspace.open(HeadScores, state["name"]).of_kind(kind)
     table = [
         {
-            "name": name_of(row),
-            "score": row[kind],
-            "interval": f"{row[f'{kind}_low']:.3f} to {row[f'{kind}_high']:.3f}",
-            "null": row[f"{kind}_null"],
-            "verdict": "found" if row[f"{kind}_found"] else "",
+            "name": row.name,
+            "score": row.score,
+            "interval": f"{row.low:.3f} to {row.high:.3f}",
+            "null": row.null,
+            "verdict": "found" if row.found else "",
         }
         for row in rows
     ]
-    found = found_heads(rows, kind)
-    strongest = ", ".join(name_of(row) for row in found[:5])
+    found = sorted((row for row in rows if row.found), key=lambda row: -row.score)
+    strongest = ", ".join(row.name for row in found[:5])
     article = "An" if kind[0] in "aeiou" else "A"
     meaning = f"{article} {kind.replace('_', ' ')} head {HEAD_KINDS[kind]}. " if kind in HEAD_KINDS else ""
     words = f"{meaning}{len(found)} of {len(rows)} heads score above chance"
-    height = max(260, 22 * (1 + max(row["layer"] for row in rows)) + 70)
-    return head_scores(rows, kind, theme(scheme), height=height), table, words + (f": {strongest}." if found else ".")
+    height = max(260, 22 * (1 + max(row.layer for row in rows)) + 70)
+    return head_scores(rows, theme(scheme), height=height), table, words + (f": {strongest}." if found else ".")
 
 
 def _choose(click: dict[str, Any] | None, cell: dict[str, Any] | None, proof: dict[str, Any] | None) -> Any:
@@ -397,8 +371,8 @@ def _pattern(chosen: str | None, text: str, state: dict[str, Any], scheme: str |
     return [figure, more], f"{chosen} on a prompt"
 
 
-def _check_head(head: str, rows: list[dict[str, Any]]) -> None:
-    known = [name_of(row) for row in rows]
+def _check_head(head: str, scores: HeadScores) -> None:
+    known = list(dict.fromkeys(row.name for row in scores.rows))
     if str(parse_head(head)) not in known:
         raise UnknownNameError("head", head, known)
 

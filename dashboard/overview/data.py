@@ -16,9 +16,9 @@ from dashboard.components.pages import (
     prompt_href,
     sae_href,
 )
-from interp.artifacts import KINDS, MANIFEST, STATUS, Manifest, hash_json
+from interp.artifacts import FOLDERS, KINDS, MANIFEST, STATUS, Manifest, hash_json
 from interp.errors import CorruptError, as_typed, form_errors
-from interp.workspace import FORMER_FOLDERS, Broken, Partial, Workspace
+from interp.workspace import Broken, Partial, Workspace
 from saes.features.schema import NEURONS, set_of
 
 MAX_CARDS = 60
@@ -65,14 +65,14 @@ def overview(workspace: Workspace) -> Overview:
                 continue
             described.add(of)
         if len(cards[manifest.kind]) < MAX_CARDS:
-            cards[manifest.kind].append(card(manifest))
+            cards[manifest.kind].append(card(workspace, manifest))
     return Overview(cards, workspace.partials(), workspace.broken(), models(workspace))
 
 
 def stamp(workspace: Workspace) -> str:
     """Return a text that changes once an artefact is finished, deleted, begun or given up; it opens no file."""
     found = []
-    for folder in sorted({*KINDS.values(), *FORMER_FOLDERS.values()}):
+    for folder in sorted(set(FOLDERS.values())):
         for name in (MANIFEST, STATUS):
             for file in sorted((workspace.root / folder).glob(f"*/{name}")):
                 with contextlib.suppress(OSError):  # renamed while this looked
@@ -91,14 +91,18 @@ def models(workspace: Workspace) -> list[str]:
     return sorted({model for model in found if isinstance(model, str) and model})
 
 
-def card(manifest: Manifest) -> Card:
+def card(workspace: Workspace, manifest: Manifest) -> Card:
     """Describe one artefact by a sentence and a few numbers; a number that its summary lacks is left out.
 
     Where the manifest has a value of another form, the sentence says that.
     """
     try:
         with form_errors("the manifest"):
-            sentence, facts, href = _DESCRIBE[manifest.kind](manifest)
+            if KINDS[manifest.kind].defined_in:
+                value = workspace.value(manifest)
+                sentence, facts, href = value.headline(), value.facts(), value.href or None
+            else:
+                sentence, facts, href = _DESCRIBE[manifest.kind](manifest)
     except CorruptError as error:
         sentence, facts, href = as_typed(str(error)), [], None
     return Card(
@@ -179,14 +183,6 @@ def _features(m: Manifest) -> Described:
     sentence = f"{n - dead:,} of {n:,} {what} are active at least once in {_count(s.get('n_tokens'))} tokens."
     facts = [("dead", _count(dead)), ("dense", _count(s.get("n_dense"))), ("dictionary", dictionary)]
     return sentence, facts, f"/feature/{m.name}"
-
-
-def _heads(m: Manifest) -> Described:
-    sentence = f"Scores of every attention head of {m.config.get('model', 'the model')} on repeated random tokens."
-    facts = [("prompts", _plain(m.config.get("prompts"))), ("seeds", _plain(m.config.get("seeds")))]
-    found = [(k, v["found"]) for k, v in m.summary.items() if isinstance(v, dict) and isinstance(v.get("found"), int)]
-    facts = [(f"{kind.replace('_', ' ')} heads", _count(n)) for kind, n in found] + facts
-    return sentence, facts, f"/heads/{m.name}"
 
 
 def _atlas(m: Manifest) -> Described:
@@ -386,7 +382,6 @@ _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "transcoders": _transcoders,
     "features": _features,
     "atlas": _atlas,
-    "heads": _heads,
     "evaluation": _evaluation,
     "sae_comparison": _sae_comparison,
     "size_law": _size_law,

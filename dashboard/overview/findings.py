@@ -13,7 +13,7 @@ dictionaries has none.
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from math import comb
 from typing import Any
@@ -25,13 +25,12 @@ from dashboard.components.pages import (
     circuit_href,
     feature_href,
     graph_href,
-    heads_href,
     sae_href,
 )
 from dashboard.figures.theme import visible
-from interp.artifacts import Manifest, read_json
+from interp.artifacts import KINDS, Finding, Manifest, read_json
 from interp.errors import WorkbenchError, form_errors
-from interp.workspace import Workspace
+from interp.workspace import Workspace, outdated
 from saes.evaluation.config import GOOD_F1
 from saes.features.proof import ALPHA, read_proof
 
@@ -41,31 +40,6 @@ LEAST = 0.1
 """Smallest strength. Scores of graphs have no interval: an untrained set differs from another one by less than this."""
 TOKENS = 12
 """Tokens of an example on each side of its peak."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One finding: a sentence with its number and null, and the address of its proof."""
-
-    kind: str
-    title: str
-    sentence: str
-    value: float
-    null: float
-    about: str
-    """names of the two, as `measured, null`"""
-    href: str
-    proof: str
-    """text of the link"""
-    example: dict[str, Any] | None = None
-    """`tokens, activations, peak` of a text to show; activations may be all 0"""
-    feature: tuple[str, int] | None = None
-    """feature whose strongest example is that text, as features artefact and number"""
-
-    @property
-    def strength(self) -> float:
-        """Part of the value that the null does not reach."""
-        return 1 - max(self.null, 0.0) / self.value if self.value > 0 else 0.0
 
 
 @lru_cache(maxsize=8)
@@ -137,42 +111,21 @@ def _beyond(evidence: dict[str, Any]) -> bool:
     return evidence.get("null_high") is not None and -evidence["high"] > evidence["null_high"]
 
 
-_HEAD_KINDS = {
-    "previous_token": ("A head that looks one token back", "the token before"),
-    "duplicate_token": ("A head that finds repeats", "earlier copies of the current token"),
-    "induction": ("A head that copies", "the token after an earlier copy of the current one"),
-}
+def _typed(workspace: Workspace) -> Iterator[Finding]:
+    """Yield what artefacts say of themselves: the newest of each model first; heads only where no circuit proves them.
 
-
-def _heads(workspace: Workspace) -> Iterator[Finding]:
-    """Yield the strongest head of each kind, but for kinds that an induction circuit of the model proves."""
+    Artefacts whose parents changed since say nothing.
+    """
+    manifests = [each for each in workspace.newest(*KINDS) if KINDS[each.kind].defined_in]
+    stale = outdated(workspace.artifacts(), workspace.key)
     proved = {made.config["model"] for made in workspace.newest("induction_circuit") if made.summary.get("found")}
-    for made in workspace.newest("heads"):
-        model = made.config["model"]
-        rows = workspace.query("select * from h", h=workspace.table_path("heads", made.name, "heads")).to_pylist()
-        for kind, (title, target) in _HEAD_KINDS.items():
-            if kind != "duplicate_token" and model in proved:
-                continue
-            null = max(row[f"{kind}_null_high"] for row in rows)
-            found = [row for row in rows if row[f"{kind}_found"] and row[f"{kind}_low"] > null]
-            if not found:
-                continue
-            best = max(found, key=lambda row: row[f"{kind}_low"])
-            yield Finding(
-                kind="head",
-                title=title,
-                sentence=f"Head {_head(best)} of {model} gives {best[kind]:.0%} of its attention to {target}; "
-                f"by chance no head gives more than {null:.1%}. {len(found)} of {len(rows)} heads do so beyond chance.",
-                value=best[kind],
-                null=null,
-                about="mean attention; null: text without such tokens",
-                href=heads_href(made.name, kind=kind, head=_head(best)),
-                proof="See the head",
-            )
-
-
-def _head(row: dict[str, Any]) -> str:
-    return f"L{row['layer']}H{row['head']}"
+    for manifest in manifests:
+        if stale.get(manifest.key):
+            continue
+        for finding in workspace.value(manifest).findings():
+            by_circuit = finding.kind == "head" and "repeats" not in finding.title
+            if not (by_circuit and manifest.config.get("model") in proved):
+                yield finding
 
 
 def _concepts(workspace: Workspace) -> Iterator[Finding]:
@@ -326,7 +279,7 @@ def _dictionaries(workspace: Workspace) -> Iterator[Finding]:
         )
 
 
-_READERS = (_circuits, _concepts, _proofs, _graphs, _heads, _maps, _dictionaries)
+_READERS = (_typed, _circuits, _concepts, _proofs, _graphs, _maps, _dictionaries)
 
 
 def _described(workspace: Workspace, dictionary: str) -> Manifest | None:

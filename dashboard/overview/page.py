@@ -11,7 +11,7 @@ from dashboard.components.pages import Context, Page, current, run_button, run_s
 from dashboard.components.tokens import token_strip
 from dashboard.overview.data import Card, overview, stamp
 from dashboard.overview.findings import Finding, findings
-from interp.artifacts import KINDS, hash_json
+from interp.artifacts import FOLDERS, hash_json
 from interp.errors import as_typed, program
 from interp.workspace import Broken, Partial
 
@@ -61,7 +61,7 @@ MEANINGS = {
 """Name of a number on a card -> its meaning, shown in a tooltip."""
 _WIDE = 13
 """Characters beyond which a fact takes a line of its own."""
-_KIND_OF_FOLDER = {folder: kind.replace("_", " ") for kind, folder in KINDS.items()}
+_KIND_OF_FOLDER = {folder: kind.replace("_", " ") for kind, folder in FOLDERS.items()}
 _KIND_OF_FOLDER |= {"saes": "SAE"}
 
 

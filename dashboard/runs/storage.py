@@ -9,7 +9,7 @@ from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.frame import attempt, attrs, explain, panel, quiet_link
 from dashboard.components.pages import Context, artefact_href, current
-from interp.artifacts import KINDS, PARTIAL, partial_path
+from interp.artifacts import FOLDERS, PARTIAL, partial_path
 from interp.errors import ConfigError, WorkbenchError
 from interp.workspace import Workspace, empty_trash, folder_bytes, move_to_trash, outdated, restore, trashed
 
@@ -150,7 +150,7 @@ def check_unused(context: Context, key: str) -> None:
     if run is not None:
         raise ConfigError(f"{key} is used by run {run.id}, which is {run.state}; cancel it or wait for its end")
     for partial in context.workspace.partials():
-        folder = f"{KINDS[partial.kind]}/{partial.name}{PARTIAL}"
+        folder = f"{FOLDERS[partial.kind]}/{partial.name}{PARTIAL}"
         if folder == key and _alive(partial.status.get("pid")):
             raise ConfigError(f"{key} is being written by process {partial.status['pid']}; stop that first")
 

@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int
 from torch import Tensor
 
-from interp.artifacts import read_manifest, read_npy, read_table, sha256_file, table_errors
+from interp.artifacts import open_artefact, read_npy, sha256_file, table_errors
 from interp.atlas.cells import NearestReadout, Readout, UnembeddingReadout
-from interp.circuits.head_kinds import KINDS
+from interp.circuits.head_scores import HeadScores
 from interp.circuits.head_weights import Factored, HeadWeights
 from interp.errors import ConfigError, CorruptError, MissingError
 from interp.models.hooked import HookedModel
@@ -294,25 +294,25 @@ def head_score_source(folder: Path) -> AtlasSource:
 
     Labels name the kinds of head found. Raises `MissingError` when there is no such folder, `CorruptError`.
     """
-    manifest = read_manifest(folder)
-    table = read_table(folder / "heads.parquet")
-    scores = np.column_stack([table[kind].to_numpy() for kind in KINDS])
-    found = np.column_stack([table[f"{kind}_found"].to_numpy(zero_copy_only=False) for kind in KINDS])
-    layer, head = (table[side].to_numpy() for side in ("layer", "head"))
-    verdicts = [[kind.replace("_", " ") for kind, hit in zip(KINDS, row, strict=True) if hit] for row in found]
-    names = zip(layer.tolist(), head.tolist(), verdicts, strict=True)
+    heads = open_artefact(HeadScores, folder)
+    scores = np.stack([heads.score[kind].ravel() for kind in heads.kinds], 1)
+    of_kind = {kind: heads.of_kind(kind) for kind in heads.kinds}
+    verdicts = [
+        [row.kind.replace("_", " ") for row in rows if row.found] for rows in zip(*of_kind.values(), strict=True)
+    ]
+    names = [row.name for row in of_kind[heads.kinds[0]]]
     spread = np.maximum(scores.std(0), 1e-6)
     return AtlasSource(
         vectors=torch.from_numpy(((scores - scores.mean(0)) / spread).astype(np.float32)),
         source=f"heads:{folder.name}",
-        labels=[f"L{one}H{two} {', '.join(kinds)}".strip() for one, two, kinds in names],
-        items=(layer * (head.max() + 1) + head).astype(np.int32),
-        values=table["induction"].to_numpy().astype(np.float32),
+        labels=[f"{name} {', '.join(kinds)}".strip() for name, kinds in zip(names, verdicts, strict=True)],
+        items=np.arange(len(names), dtype=np.int32),
+        values=heads.score["induction"].ravel().astype(np.float32),
         value_name="induction score",
         item_kind="head",
-        parents={f"heads/{folder.name}": manifest.content_hash},
+        parents={heads.key: heads.about.content_hash},
         groups=[kinds[0] if kinds else "none found" for kinds in verdicts],
-        notes=(f"heads by {len(KINDS)} scores ({', '.join(KINDS)}), each with mean 0 and standard deviation 1",),
+        notes=(f"heads by {len(of_kind)} scores ({', '.join(of_kind)}), each with mean 0 and standard deviation 1",),
     )
 
 

@@ -13,34 +13,30 @@ add a kind, add a function here, its name to `KINDS` and a sentence about it to 
 4. A kind is *found* in a head when the low end of its 95 % interval is above the null's upper bound, corrected for all
    heads, and above 0.1.
 
-One prompt is one observation: the intervals are Student t over all prompts of all seeds. `save_heads` writes one row
-per head, and the strongest heads of each kind into the manifest. `save_patterns` stores the attention of a few heads on
-one prompt with a circuit, so that a page can show it without the model.
+One prompt is one observation: the intervals are Student t over all prompts of all seeds. `save_patterns` stores the
+attention of a few heads on one prompt with a circuit, so that a page can show it without the model.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float32, Int, Int64
 from torch import Tensor
 
-from interp.artifacts import Draft, Manifest, atomic_file, write_table
+from interp.artifacts import Table, atomic_file
 from interp.circuits.config import HeadScoresConfig
+from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.names import HeadName
 from interp.progress import Progress
-from interp.results import Record, Result, per_head
 from interp.runtime import make_generator
 from interp.statistics import Interval, prediction_bound, t_interval
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 def previous_token(
@@ -183,71 +179,22 @@ CONFIDENCE = 0.95
 SMALLEST_FOUND = 0.1
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeadScores(Result):
-    """Scores of every head for every kind, all `[n_layers, n_heads]` float64, by kind.
-
-    0 is no attention on the targets, 1 all attention.
-    """
-
-    intervals: dict[str, Interval[np.ndarray]]
-    """mean score over prompts"""
-    null: dict[str, Float64[np.ndarray, "n_layers n_heads"]]
-    """mean under the null"""
-    null_high: dict[str, Float64[np.ndarray, "n_layers n_heads"]]
-    """95 % upper bound of the null, corrected for all heads"""
-    found: dict[str, Bool[np.ndarray, "n_layers n_heads"]]
-    """bool: the head is of this kind"""
-    per_prompt: Float64[np.ndarray, "n_layers n_heads n_kinds n_prompts"]
-    """`[n_layers, n_heads, n_kinds, n_prompts]`: scores by prompt, kinds in the order of `KINDS`"""
-    settings: dict[str, Any]
-
-    @property
-    def score(self) -> dict[str, Float64[np.ndarray, "n_layers n_heads"]]:
-        """Scores without their intervals."""
-        return {kind: each.estimate for kind, each in self.intervals.items()}
-
-    def strongest(self, kind: str, n: int = 5) -> list[tuple[HeadName, float]]:
-        """Return the `n` heads with the highest score of a kind, found or not."""
-        scores = self.score[kind]
-        order = np.argsort(-scores, axis=None, kind="stable")[:n]
-        heads = zip(*np.unravel_index(order, scores.shape), strict=True)
-        return [(HeadName(int(layer), int(head)), float(scores[layer, head])) for layer, head in heads]
-
-    def to_records(self) -> list[Record]:
-        """Return one row per kind and head: `head, layer, kind, score, low, high, null, null_high, found`."""
-        names = ("null", "null_high", "found")
-        return [
-            row
-            for kind, each in self.intervals.items()
-            for row in per_head(
-                {**each.columns("score", "low", "high"), **{name: getattr(self, name)[kind] for name in names}},
-                kind=kind,
-            )
-        ]
-
-    def headline(self) -> str:
-        """Return one line: the number of heads found of each kind."""
-        found = [f"{int(heads.sum())} {kind.replace('_', ' ')}" for kind, heads in self.found.items() if heads.any()]
-        n = next(iter(self.score.values())).size
-        return f"Attention of {n} heads on the target of each kind (0 to 1). Found: {', '.join(found) or 'none'}"
-
-    def shown(self) -> list[Record]:
-        """Return the two heads with the highest score of each kind."""
-        rows = sorted(self.to_records(), key=lambda row: -row["score"])
-        return [row for kind in self.score for row in [each for each in rows if each["kind"] == kind][:2]]
-
-
 def score_heads(
-    model: HookedModel, config: HeadScoresConfig | None = None, *, progress: Progress | None = None, **settings: Any
+    model: HookedModel,
+    config: HeadScoresConfig | None = None,
+    *,
+    model_name: str = "",
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> HeadScores:
     """Score every head of a model on `n_prompts` random prompts per seed.
 
-    `settings` are fields of `HeadScoresConfig`, which replace those of `config` (by default its defaults). Each seed
-    takes a pass over repeated and one over unrepeated prompts; the first seed also one of an untrained model. Raises
-    `ConfigError` for fewer than two prompts, a prompt beyond the context, or lags that leave no repeat.
+    `model_name` is how the result calls the model. `settings` are fields of `HeadScoresConfig`, which replace those of
+    `config` (by default its defaults). Each seed takes a pass over repeated and one over unrepeated prompts; the first
+    seed also one of an untrained model. Raises `ConfigError` for fewer than two prompts, a prompt beyond the context,
+    or lags that leave no repeat.
     """
-    from interp.models.adapter import bos_token_id, ordinary_tokens, untrained_model
+    from interp.models.adapter import bos_token_id, ordinary_tokens, untrained_model, weight_hash
 
     config = replace(config or HeadScoresConfig(), **settings)
     length, batch_size = config.context_length, config.batch_size
@@ -265,13 +212,15 @@ def score_heads(
         if untrained_scores is None:
             untrained_scores = steps.done(pattern_scores(untrained_model(model, seed), repeated, weights, batch_size))
     assert untrained_scores is not None
-    stored = {
-        "prompts": config.n_prompts,
-        "seeds": list(config.seeds),
-        "lags": [config.min_lag, config.max_lag],
-        "context_length": length,
-        "bos": bos,
-    }
+    stored = HeadSettings(
+        model=model_name or "the model",
+        weight_hash=weight_hash(model),
+        prompts=config.n_prompts,
+        seeds=config.seeds,
+        lags=(config.min_lag, config.max_lag),
+        context_length=length,
+        bos=bos,
+    )
     return summarise_scores(
         torch.cat(scores, 3), torch.cat(repeat_null, 3), torch.cat(uniform), untrained_scores, stored
     )
@@ -341,7 +290,7 @@ def summarise_scores(
     repeat_null: Float[Tensor, "n_layers n_heads n_kinds n_null"],
     uniform: Float[Tensor, "n_prompts n_kinds"],
     untrained_scores: Float[Tensor, "n_layers n_heads n_kinds n_untrained"],
-    settings: dict[str, Any],
+    settings: HeadSettings,
 ) -> HeadScores:
     """Compute means, intervals, nulls and verdicts.
 
@@ -350,8 +299,8 @@ def summarise_scores(
     values = scores.double().numpy()
     n_all_heads = values.shape[0] * values.shape[1]
     whole = interval(values, CONFIDENCE)
-    intervals = {kind: Interval(*(each[:, :, i] for each in whole)) for i, kind in enumerate(KINDS)}
-    out: dict[str, dict[str, np.ndarray]] = {name: {} for name in ("null", "null_high", "found")}
+    columns: dict[str, list[np.ndarray]] = {each.name: [] for each in fields(HeadScore)}
+    layer, head = np.indices(values.shape[:2])
     for i, kind in enumerate(KINDS):
         if kind in REPEAT_KINDS:
             null, null_high = repeat_bounds(repeat_null[:, :, i].double().numpy(), n_all_heads)
@@ -360,9 +309,14 @@ def summarise_scores(
                 untrained_scores[:, :, i].double().numpy(), float(uniform[:, i].mean()), n_all_heads
             )
             null, null_high = (np.full(values.shape[:2], bound) for bound in bounds)
-        out["null"][kind], out["null_high"][kind] = null, null_high
-        out["found"][kind] = intervals[kind].low > np.maximum(null_high, SMALLEST_FOUND)
-    return HeadScores(intervals=intervals, **out, per_prompt=values, settings=settings)
+        score, low, high = (each[:, :, i] for each in whole)
+        found = low > np.maximum(null_high, SMALLEST_FOUND)
+        of_kind = {"layer": layer, "head": head, "kind": np.full(layer.shape, kind, object), "score": score}
+        of_kind |= {"low": low, "high": high, "null": null, "null_high": null_high, "found": found}
+        for name, column in of_kind.items():
+            columns[name].append(column.ravel())
+    rows = {name: np.concatenate(parts) for name, parts in columns.items()}
+    return HeadScores(settings=settings, scores=Table.of_columns(HeadScore, rows), per_prompt=values)
 
 
 def interval(values: np.ndarray, confidence: float) -> Interval[np.ndarray]:
@@ -402,45 +356,3 @@ class _Steps:
         if self.progress is not None:
             self.progress(self.n, self.total, {})
         return value
-
-
-def save_heads(
-    scores: HeadScores,
-    folder: Path,
-    *,
-    model_name: str,
-    weight_hash: str,
-    seed: int | None = None,
-    overwrite: bool = False,
-) -> Manifest:
-    """Write `heads.parquet` and return the manifest, whose summary names the heads found."""
-    config = {"model": model_name, "weight_hash": weight_hash, **scores.settings}
-    draft = Draft.open(folder, kind="heads", config=config, seed=seed, overwrite=overwrite)
-    write_table(draft.path / "heads.parquet", heads_table(scores))
-    return draft.finish(summary=summarise(scores), parents={f"model:{model_name}": weight_hash})
-
-
-def summarise(scores: HeadScores) -> dict[str, Any]:
-    """Return, per kind, the number of heads found and the five highest scores as `{"head", "score"}`."""
-    return {
-        kind: {
-            "found": int(scores.found[kind].sum()),
-            "strongest": [{"head": str(head), "score": round(score, 4)} for head, score in scores.strongest(kind)],
-        }
-        for kind in KINDS
-    } | {"n_heads": int(next(iter(scores.score.values())).size)}
-
-
-def heads_table(scores: HeadScores) -> "pa.Table":
-    """Return the table `layer, head`, and for each kind score, interval, null mean, null bound and verdict."""
-    import pyarrow as pa
-
-    n_layers, n_heads = next(iter(scores.score.values())).shape
-    layer, head = np.divmod(np.arange(n_layers * n_heads), n_heads)
-    columns = {"layer": pa.array(layer, pa.int32()), "head": pa.array(head, pa.int32())}
-    for kind in KINDS:
-        numbers = scores.intervals[kind].columns(kind)
-        numbers |= {f"{kind}_null": scores.null[kind], f"{kind}_null_high": scores.null_high[kind]}
-        columns |= {name: pa.array(values.ravel(), pa.float32()) for name, values in numbers.items()}
-        columns[f"{kind}_found"] = pa.array(scores.found[kind].ravel(), pa.bool_())
-    return pa.table(columns)

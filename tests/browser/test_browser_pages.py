@@ -10,7 +10,7 @@ from make_workspace import build
 
 from dashboard.components.pages import find_pages
 from dashboard.serve import make_server
-from interp.artifacts import KINDS, Draft
+from interp.artifacts import FOLDERS, Draft
 from interp.errors import program
 from interp.workspace import Workspace
 
@@ -124,7 +124,7 @@ DEMO_KINDS = {"recording", "sae", "features", "atlas", "heads", "induction_circu
 def demo(tmp_path_factory, live) -> Iterator[str]:
     """The address of a dashboard on a workspace with the demo's kinds of artefacts and no others."""
     workspace: Workspace = build(tmp_path_factory.mktemp("demo") / "workspace", n_features=40, n_points=40)
-    for kind, folder in KINDS.items():
+    for kind, folder in FOLDERS.items():
         if kind not in DEMO_KINDS:
             shutil.rmtree(workspace.root / folder, ignore_errors=True)
     shutil.rmtree(workspace.root / "saes" / "wide.partial")

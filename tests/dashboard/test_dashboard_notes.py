@@ -12,7 +12,7 @@ from dashboard.app import create_app
 from dashboard.feature import data as features
 from dashboard.notes.page import thing_href
 from dashboard.search.page import results
-from interp.artifacts import KINDS
+from interp.artifacts import FOLDERS
 from interp.notes import FILE, Notes, Recipe, Step, own_names
 from interp.workspace import Workspace
 from saes.features.search import search_features
@@ -170,7 +170,7 @@ def test_every_page_of_an_artefact_has_its_star(visitor):
 
 def test_keys_lead_to_pages_that_open(visitor, own):
     for manifest in own.artifacts():
-        href = thing_href(own, f"{KINDS[manifest.kind]}/{manifest.name}")
+        href = thing_href(own, f"{FOLDERS[manifest.kind]}/{manifest.name}")
         if href is not None:
             assert "That did not work" not in visitor.open(href), href
 

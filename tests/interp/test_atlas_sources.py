@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
-from interp.artifacts import Draft, write_table
+from interp.artifacts import Table, save_artefact
 from interp.atlas.neighbours import nearest_neighbours
 from interp.atlas.sources import (
     head_circuit_source,
@@ -18,6 +16,7 @@ from interp.atlas.sources import (
     unembedding_source,
 )
 from interp.circuits.head_kinds import KINDS
+from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings
 from interp.circuits.head_weights import Factored, HeadWeights
 from interp.errors import CorruptError
 from interp.models.adapter import token_strings
@@ -72,15 +71,16 @@ def test_a_head_and_its_copy_are_neighbours():
 @pytest.fixture
 def heads(tmp_path: Path) -> Path:
     """Return an artefact of head scores, with one induction head, L1H1."""
-    n = 6
-    columns = {"layer": pa.array([0, 0, 0, 1, 1, 1], pa.int32()), "head": pa.array([0, 1, 2, 0, 1, 2], pa.int32())}
-    for kind in KINDS:
-        columns[kind] = pa.array(np.linspace(0, 0.2, n), pa.float32())
-        columns[f"{kind}_found"] = pa.array([kind == "induction" and i == 4 for i in range(n)])
-    draft = Draft.open(tmp_path / "h", kind="heads", config={})
-    write_table(draft.path / "heads.parquet", pa.table(columns))
-    draft.finish(summary={}, parents={})
-    return tmp_path / "h"
+    rows = [
+        HeadScore(layer=i // 3, head=i % 3, kind=kind, score=0.04 * i, low=0.04 * i, high=0.04 * i, null=0.0,
+                  null_high=0.0, found=kind == "induction" and i == 4)
+        for kind in KINDS for i in range(6)
+    ]  # fmt: skip
+    settings = HeadSettings(
+        model="m", weight_hash="0", prompts=8, seeds=(0,), lags=(8, 20), context_length=41, bos=None
+    )
+    scores = HeadScores(settings=settings, scores=Table.of(HeadScore, rows), per_prompt=None)
+    return save_artefact(scores, tmp_path / "h").folder
 
 
 def test_heads_by_their_scores_carry_their_verdicts(heads: Path):
@@ -92,8 +92,8 @@ def test_heads_by_their_scores_carry_their_verdicts(heads: Path):
 
 
 def test_a_damaged_table_of_heads_is_named(heads: Path, damage_file):
-    damage_file(heads / "heads.parquet")
-    with pytest.raises(CorruptError, match=r"cannot read .*heads\.parquet"):
+    damage_file(heads / "scores.parquet")
+    with pytest.raises(CorruptError, match=r"cannot read .*scores\.parquet"):
         head_score_source(heads)
 
 

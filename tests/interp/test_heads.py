@@ -4,18 +4,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from slow_scores import slow_score
 
-from interp.artifacts import read_manifest, verify
+from interp.artifacts import open_artefact, save_artefact, verify
 from interp.circuits.head_kinds import (
     KINDS,
     draw_prompts,
     interval,
     pattern_scores,
-    save_heads,
     score_heads,
     summarise_scores,
     target_masks,
@@ -23,6 +21,7 @@ from interp.circuits.head_kinds import (
     uniform_scores,
     untrained_bounds,
 )
+from interp.circuits.head_scores import HeadScores, HeadSettings
 from interp.errors import ConfigError
 from interp.models.adapter import bos_token_id, run_with_cache
 from interp.models.loading import load_model
@@ -60,7 +59,10 @@ def planted_scores(share: float):
     null = pattern_scores(model, unrepeated, weights, 5)
     even = uniform_scores(weights, 41)
     untrained = even.T[None, None].repeat(1, 5, 1, 1)
-    return summarise_scores(scores, null, even, untrained, {"prompts": 12})
+    settings = HeadSettings(
+        model="planted", weight_hash="0" * 64, prompts=12, seeds=(0,), lags=(8, 20), context_length=41, bos=BOS
+    )
+    return summarise_scores(scores, null, even, untrained, settings)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.6])
@@ -126,20 +128,18 @@ def test_a_wide_spread_among_untrained_heads_raises_the_bound():
     assert untrained_bounds(wide, 0.05, 8)[1] > 0.1
 
 
-def test_the_table_has_the_documented_columns(tmp_path: Path):
+def test_saved_scores_are_read_back_as_they_were(tmp_path: Path):
     scores = planted_scores(0.8)
-    manifest = save_heads(scores, tmp_path / "toy", model_name="toy", weight_hash="0" * 64)
-    table = pq.read_table(tmp_path / "toy" / "heads.parquet")
-    parts = ("", "_low", "_high", "_null", "_null_high", "_found")
-    assert table.column_names == ["layer", "head", *(kind + part for kind in KINDS for part in parts)]
-    assert manifest.summary["induction"]["found"] == 1
-    assert manifest.summary["induction"]["strongest"][0]["head"] == "L0H2"
+    stored = save_artefact(scores, tmp_path / "toy", parents={"model:toy": scores.settings.weight_hash})
+    read = open_artefact(HeadScores, tmp_path / "toy")
+    assert read.rows == stored.rows == scores.rows
+    assert read.settings == scores.settings
+    np.testing.assert_array_equal(read.per_prompt, scores.per_prompt)
+    assert read.found["induction"].sum() == 1
+    assert str(read.strongest("induction")[0][0]) == "L0H2"
     assert verify(tmp_path / "toy") == []
-    assert read_manifest(tmp_path / "toy").config["weight_hash"] == "0" * 64
-    for kind in KINDS:
-        columns = [np.asarray(table[kind + part], float) for part in ("_low", "", "_high")]
-        assert (columns[0] <= columns[1] + 1e-6).all()
-        assert (columns[1] <= columns[2] + 1e-6).all()
+    for row in read.rows:
+        assert row.low <= row.score <= row.high
 
 
 @pytest.mark.parametrize(

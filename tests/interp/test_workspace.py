@@ -150,7 +150,7 @@ def test_what_cannot_be_read_is_shown_with_its_reason(root: Path) -> None:
         root / "recordings" / "demo" / MANIFEST, {**read_json(root / "recordings" / "demo" / MANIFEST), "kind": "sae"}
     )
     reasons = {(broken.kind, broken.name): broken.problem for broken in workspace.broken()}
-    assert "newer" in reasons["sae", "demo"]
+    assert "upgrade the workbench" in reasons["sae", "demo"]
     assert "not valid JSON" in reasons["sae", "other"]
     assert "holds a sae, not a recording" in reasons["recording", "demo"]
     assert workspace.artifacts() == []

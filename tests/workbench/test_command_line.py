@@ -16,8 +16,9 @@ from interp.errors import as_typed, program
 from interp.workspace import Workspace
 from workbench.__main__ import FAMILIES, RENAMED_OPTIONS, RENAMED_VERBS, VERBS, main, options_of, overview, parse
 from workbench.demo import Demo, command_line, import_step, steps
-from workbench.terminal import help_of, slug
-from workbench.terminal import options_of as described_options
+from workbench.help import help_of
+from workbench.help import options_of as described_options
+from workbench.terminal import slug
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.heads import Heads
 from workbench.verbs.record import Record

@@ -8,7 +8,7 @@ import pytest
 from dashboard.graph.page import header
 from dashboard.overview.data import overview
 from dashboard.sae.data import entries
-from interp.artifacts import KINDS, verify
+from interp.artifacts import FOLDERS, verify
 from interp.errors import CorruptError, MissingError
 from interp.tracing.graph import KIND as GRAPH
 from interp.tracing.graph import AttributionGraph
@@ -35,7 +35,7 @@ def test_what_ships_is_whole():
         *((GRAPH, name) for name in PROMPTS),
     }
     for kind, name in found:
-        assert verify(DATA / KINDS[kind] / name) == []
+        assert verify(DATA / FOLDERS[kind] / name) == []
 
 
 def test_the_card_tells_what_the_files_hold():

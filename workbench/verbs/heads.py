@@ -1,64 +1,40 @@
 """`workbench heads MODEL`: scores of every attention head. `workbench lens MODEL`: a tuned lens for early layers."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from interp.circuits.config import HeadScoresConfig
 from interp.lenses.config import TunedLensConfig
+from workbench.analysis import Analysis, Run
 from workbench.terminal import ModelArgument, RunsModel, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.circuits.head_scores import HeadScores
+
 
 @dataclass(frozen=True, kw_only=True)
-class Heads(HeadScoresConfig, Writes, Threaded, RunsModel):
+class Heads(HeadScoresConfig, Threaded, RunsModel, Analysis["HeadScores"]):
     """Score every head as previous-token, duplicate-token, induction and other kinds.
 
     A score is the fraction of attention that goes to the tokens of that kind, on repeated random tokens: 0 none of it,
     1 all of it. A head counts as found when its interval lies above its null, corrected for testing all heads.
     """
 
+    makes: ClassVar[str] = "heads"
+
     model: ModelArgument
 
-    def run(self) -> None:
-        from interp.circuits.head_kinds import save_heads, score_heads
-        from interp.models.adapter import weight_hash
-        from interp.models.loading import load_model
+    def default_name(self) -> str:
+        return slug(self.model)
 
-        workspace = self.open_workspace()
-        self.use_threads()
-        config = settings_of(self, HeadScoresConfig)
-        folder = workspace.path("heads", self.name or slug(self.model))
-        self.check_free(folder)
-        model = load_model(self.model, device=self.use_device())
-        with bar("head scores", "batches") as progress:
-            scores = score_heads(model, config, progress=progress)
-        manifest = save_heads(
-            scores,
-            folder,
-            model_name=self.model,
-            weight_hash=weight_hash(model),
-            seed=self.seeds[0],
-            overwrite=self.overwrite,
-        )
-        wrote(folder, f"{manifest.summary['n_heads']} heads scored")
-        for line in describe_heads(manifest.summary):
-            say(f"      {line}")
+    def measure(self, run: Run) -> "HeadScores":
+        from interp.circuits.head_kinds import score_heads
 
-
-def describe_heads(summary: dict) -> list[str]:
-    """Return one line per kind of head: the number found, and the strongest."""
-    return [
-        f"{kind.replace('_', '-')}: {entry['found']} heads"
-        + (
-            ", strongest " + ", ".join(f"{h['head']} {h['score']:.2f}" for h in entry["strongest"][:3])
-            if entry["found"]
-            else ""
-        )
-        for kind, entry in summary.items()
-        if isinstance(entry, dict)
-    ]
+        config, model = settings_of(self, HeadScoresConfig), run.model(self.model)
+        with run.progress("head scores", "batches") as progress:
+            return score_heads(model, config, model_name=self.model, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,51 @@
+"""Artefacts: one folder per result, with `manifest.json`, atomic writes, hashes, and resumable work. Torch-free.
+
+- `kinds`: the kinds of artefact, each with its folder, page and class;
+- `artefact`: the base class of what is stored, saved and opened in one place;
+- `tables`: parquet checked against classes of rows (`interp.forms` does it for JSON);
+- `manifest`, `draft`: what a finished artefact says of itself, and one that is being written;
+- `files`: atomic files, checksums.
+"""
+
+from interp.artifacts.artefact import (
+    ARRAY,
+    ARRAYS,
+    Artefact,
+    Document,
+    Finding,
+    address_of,
+    open_artefact,
+    save_artefact,
+)
+from interp.artifacts.draft import Draft, copy_artefact, put_in_place
+from interp.artifacts.files import (
+    as_json,
+    atomic_file,
+    file_entry,
+    hash_json,
+    read_json,
+    read_npy,
+    read_table,
+    save_json,
+    sha256_file,
+    table_errors,
+    write_json,
+    write_table,
+)
+from interp.artifacts.kinds import CIRCUITS, FOLDERS, GEOMETRY, KINDS, MODEL_COMPARISONS, STUDIES, Kind
+from interp.artifacts.manifest import (
+    LOG,
+    PARTIAL,
+    SCHEMA_VERSION,
+    STATUS,
+    UNHASHED,
+    Manifest,
+    hash_files,
+    partial_path,
+    read_manifest,
+    verify,
+)
+from interp.artifacts.tables import Table, query
+from interp.errors import disk_errors
+from interp.forms import Measured, from_json, json_schema
+from interp.remote import MANIFEST

@@ -1,0 +1,325 @@
+"""An artefact is a type: a frozen dataclass whose fields say what is stored, and where.
+
+    @dataclass(frozen=True, kw_only=True)
+    class WordGeometry(Artefact, kind="word_geometry"):
+        settings: ShapesSettings                                            # manifest.json, "config"
+        n_lists: int                                                        # manifest.json, "summary"
+        lists: Annotated[dict[str, ConceptGeometry], Document("lists.json")]  # a JSON file of its own
+        points: Table[Point]                                                # points.parquet
+        planes: Annotated[Float[np.ndarray, "list dim"], ARRAY]             # arrays.safetensors
+
+    manifest = save_artefact(value, folder)
+    value = open_artefact(WordGeometry, folder)        # or workspace.open(WordGeometry, "smollm2-135m")
+
+What is small is read and checked at once; documents, tables and arrays when they are first asked for. A file of another
+form is refused where it is opened, with its name and the path inside it. What could not be read again is not written.
+Torch-free.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, make_dataclass
+from functools import cache
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+from urllib.parse import quote
+
+from interp.artifacts.draft import Draft
+from interp.artifacts.files import as_json, read_json, write_json, write_table
+from interp.artifacts.kinds import KINDS, check_kind
+from interp.artifacts.manifest import Manifest, read_manifest
+from interp.artifacts.tables import Table
+from interp.errors import ConfigError, CorruptError, MissingError, WorkbenchError
+from interp.forms import from_json
+from interp.remote import MANIFEST
+from interp.results import Result
+
+A = TypeVar("A", bound="Artefact")
+ARRAYS = "arrays.safetensors"
+
+
+@dataclass(frozen=True)
+class Document:
+    """Marks a field that lies in a JSON file of its own, read when it is first asked for."""
+
+    file: str
+
+
+class _Array:
+    """Marks a field that lies in `arrays.safetensors`, read when it is first asked for."""
+
+
+ARRAY = _Array()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A measured value next to its null, with a sentence: what the overview may show of an artefact."""
+
+    kind: str
+    """Findings of one kind compete with each other: `circuit`, `head`, `concept` ..."""
+    title: str
+    sentence: str
+    value: float
+    null: float
+    about: str
+    """Names of the two numbers, as `measured; null: what it is`."""
+    proof: str
+    """Text of the link to the proof."""
+    href: str
+    """Address of the page that holds these very numbers."""
+    feature: tuple[str, int] | None = None
+    """Feature whose strongest example is shown with it: features artefact, or dictionary (`sae:demo`), and number."""
+    example: dict[str, Any] | None = None
+    """`tokens, activations, peak` of a text to show with it; activations may be all 0."""
+
+    @property
+    def strength(self) -> float:
+        """Part of the value that the null does not reach, at most 1."""
+        return 1 - max(self.null, 0.0) / self.value if self.value > 0 else 0.0
+
+
+class Artefact(Result):
+    """Base of everything that is stored in a workspace; a subclass is a frozen dataclass with `settings`."""
+
+    kind: ClassVar[str]
+    if TYPE_CHECKING:
+        settings: Any
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            """Read a document, a table or an array of a stored artefact when it is first asked for."""
+            place = layout_of(type(self)).get(name)
+            folder = self.__dict__.get("_folder")
+            if place is None or folder is None:
+                raise AttributeError(f"{type(self).__name__} has no {name!r}")
+            value = self.__dict__[name] = _read_part(folder, name, place)
+            return value
+
+    def __init_subclass__(cls, kind: str = "", **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if kind:
+            check_kind(kind)
+            cls.kind = kind
+
+    @property
+    def about(self) -> Manifest:
+        """Manifest: when it was made, from what, with which seed. Raises `MissingError` before it is saved."""
+        found = self.__dict__.get("_manifest")
+        if found is None:
+            raise MissingError(f"this {self.kind} is not stored yet; save it first")
+        return found
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the stored artefact. Raises `MissingError` before it is saved."""
+        _ = self.about
+        return self.__dict__["_folder"]
+
+    @property
+    def name(self) -> str:
+        """Name of the stored artefact."""
+        return self.about.name
+
+    @property
+    def key(self) -> str:
+        """Key `folder/name`, by which addresses and parents name it."""
+        return self.about.key
+
+    @property
+    def href(self) -> str:
+        """Address of its page in the dashboard; empty where no page shows it."""
+        return address_of(self.kind, self.name)
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the few numbers that are asked for first, as (name, value). By default none."""
+        return []
+
+    def findings(self) -> list[Finding]:
+        """Return what was found beyond its null, for the overview. By default nothing."""
+        return []
+
+    def details(self) -> list[str]:
+        """Return the lines that the terminal prints under the headline. By default none."""
+        return []
+
+
+def address_of(kind: str, name: str) -> str:
+    """Return the address of the page of an artefact; empty where no page shows its kind."""
+    key = f"{KINDS[kind].folder}/{name}"
+    return KINDS[kind].page.format(name=quote(name), key=quote(key))
+
+
+class Part(NamedTuple):
+    """Where one field lies."""
+
+    place: Literal["settings", "summary", "document", "table", "array"]
+    form: Any
+    """Type of the value; of a table the class of its rows."""
+    file: str
+    optional: bool
+    """True where the file may be missing: the field is None then."""
+
+
+@cache
+def layout_of(cls: type[Artefact]) -> dict[str, Part]:
+    """Return where every field of a class of artefacts lies."""
+    hints = get_type_hints(cls, include_extras=True)
+    found = {each.name: _part(each.name, hints[each.name]) for each in fields(cls)}  # pyright: ignore[reportArgumentType]
+    hidden = [
+        name for name, part in found.items() if part.place in ("document", "table", "array") and name in vars(cls)
+    ]
+    assert not hidden, f"{cls.__name__}.{hidden[0]} is read when asked for, so it has no default (or a default_factory)"
+    return found
+
+
+def _part(name: str, hint: Any) -> Part:
+    if name == "settings":
+        return Part("settings", hint, MANIFEST, False)
+    marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    inner = get_args(hint)[0] if marks else hint
+    optional = type(None) in get_args(inner)
+    if document := next((mark for mark in marks if isinstance(mark, Document)), None):
+        return Part("document", inner, document.file, optional)
+    if any(isinstance(mark, _Array) for mark in marks):
+        return Part("array", inner, ARRAYS, optional)
+    table = next((each for each in (inner, *get_args(inner)) if get_origin(each) is Table), None)
+    if table is not None:
+        return Part("table", get_args(table)[0], f"{name}.parquet", optional)
+    return Part("summary", hint, MANIFEST, optional)
+
+
+@cache
+def _summary_form(cls: type[Artefact]) -> type[Any]:
+    """Return a dataclass of the fields that the manifest's summary holds."""
+    held = [(name, part.form, field()) for name, part in layout_of(cls).items() if part.place == "summary"]
+    return make_dataclass(f"{cls.__name__}Summary", held, kw_only=True)
+
+
+def open_artefact(cls: type[A], folder: Path) -> A:
+    """Return the artefact in a folder. Raises as `read_manifest`, and `CorruptError` for another kind or form."""
+    manifest = read_manifest(folder)
+    if manifest.kind != cls.kind:
+        raise CorruptError(f"{folder} holds a {manifest.kind}, not a {cls.kind}")
+    return value_of(cls, manifest, folder)
+
+
+def value_of(cls: type[A], manifest: Manifest, folder: Path) -> A:
+    """Return the artefact of a manifest that was read. Raises `CorruptError` where its values have another form."""
+    value = object.__new__(cls)
+    inside = value.__dict__
+    inside |= {"_folder": folder, "_manifest": manifest}
+    settings = layout_of(cls)["settings"].form
+    inside["settings"] = from_json(settings, manifest.config, f"{folder / MANIFEST}, config")
+    summary = from_json(_summary_form(cls), manifest.summary, f"{folder / MANIFEST}, summary")
+    inside |= {each.name: getattr(summary, each.name) for each in fields(summary)}
+    return value
+
+
+def _read_part(folder: Path, name: str, part: Part) -> Any:
+    path = folder / part.file
+    if part.place != "array" and not path.is_file():
+        if part.optional:
+            return None
+        raise CorruptError(f"{path} is missing from the artefact; `workbench verify` lists what else is")
+    if part.place == "document":
+        return from_json(part.form, read_json(path)["value"] if _wrapped(part.form) else read_json(path), path)
+    return Table(part.form, path) if part.place == "table" else _read_array(path, name, part)
+
+
+def _wrapped(form: Any) -> bool:
+    """Return True for a document that is no JSON object: it lies under `value` in one."""
+    return get_origin(form) in (list, tuple)
+
+
+def _read_array(path: Path, name: str, part: Part) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as stored:
+            if name in stored.keys():  # noqa: SIM118 - no container
+                return stored.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        if not (part.optional and isinstance(error, FileNotFoundError)):
+            raise CorruptError(f"cannot read {path}: {error}; `workbench verify` checks it") from error
+    if part.optional:
+        return None
+    raise CorruptError(f"{path} lacks the array {name!r}; it was edited or cut short")
+
+
+def settings_json(settings: Any) -> dict[str, Any]:
+    """Return the settings of an artefact as its manifest holds them."""
+    return as_json(settings)
+
+
+def is_stored(value: Artefact) -> bool:
+    """Return True for an artefact that was opened or saved."""
+    return "_manifest" in value.__dict__
+
+
+def save_artefact(
+    value: A,
+    folder: Path,
+    *,
+    parents: Mapping[str, str] | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    overwrite: bool = False,
+    draft: Draft | None = None,
+) -> A:
+    """Write an artefact and return it as it was stored.
+
+    Args:
+        value: the artefact; its settings are what an unfinished run must share to be resumed.
+        folder: where it goes, `workspace.path(kind, name)`.
+        parents: hashes of what it was made from, by key.
+        seed, threads: of the computation.
+        overwrite: replace an artefact of that name.
+        draft: the work in progress that already holds files of it, of an analysis that resumes.
+
+    Raises `ConfigError` where the name is taken, or a value could not be read again.
+    """
+    cls, parts = type(value), layout_of(type(value))
+    held = {name: getattr(value, name) for name in parts}
+    summary = as_json({name: held[name] for name, part in parts.items() if part.place == "summary"})
+    documents = {name: as_json(held[name]) for name, part in parts.items() if part.place == "document"}
+    config = settings_json(value.settings)
+    try:
+        from_json(parts["settings"].form, config, "its settings")
+        from_json(_summary_form(cls), summary, "its summary")
+        for name, written in documents.items():
+            if held[name] is not None:
+                from_json(parts[name].form, written, name)
+    except WorkbenchError as error:
+        raise ConfigError(f"this {cls.kind} could not be read again, so it is not written: {error}") from error
+    draft = draft or Draft.open(folder, kind=cls.kind, config=config, seed=seed, overwrite=overwrite)
+    arrays = {}
+    for name, part in parts.items():
+        if held[name] is None:
+            continue
+        if part.place == "document":
+            document = {"value": documents[name]} if _wrapped(part.form) else documents[name]
+            write_json(draft.path / part.file, document)
+        elif part.place == "table":
+            write_table(draft.path / part.file, held[name].arrow())
+        elif part.place == "array":
+            arrays[name] = held[name]
+    if arrays:
+        from safetensors.numpy import save_file
+
+        from interp.artifacts.files import atomic_file
+
+        with atomic_file(draft.path / ARRAYS) as temporary:
+            save_file(arrays, temporary)
+    manifest = draft.finish(summary=summary, parents=dict(parents or {}), threads=threads)
+    return value_of(cls, manifest, folder)

@@ -1,0 +1,194 @@
+"""An artefact being written: a visible partial folder that resumes, and becomes the artefact when it is whole.
+
+1. `Draft.open(folder, kind=, config=)` makes `<folder>.partial/` with `status.json`, or resumes an existing one with
+   the same config.
+2. The verb writes files into `draft.path` (each atomically) and reports with `draft.update(...)`.
+3. `draft.finish(...)` hashes every file, writes the manifest and renames the folder, or uploads it (`interp.remote`).
+   Only complete artefacts have a manifest.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from interp.artifacts.files import dump_json, file_entry, read_json, write_json
+from interp.artifacts.kinds import check_kind
+from interp.artifacts.manifest import STATUS, Manifest, hash_files, partial_path, read_manifest, verify
+from interp.errors import ConfigError, CorruptError, MismatchError, disk_errors
+from interp.remote import MANIFEST, RemotePath
+from interp.runtime import FolderLock, code_version, library_versions, model_dtype
+
+
+class Draft:
+    """An artefact being written in `<folder>.partial/`."""
+
+    def __init__(
+        self, folder: Path, kind: str, config: dict[str, Any], seed: int | None, before: dict[str, Any] | None
+    ):
+        self.folder, self.kind, self.config, self.seed, self.resumed = folder, kind, config, seed, before is not None
+        self._status = {
+            **_identity(kind, config, seed),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "state": "running",
+            "pid": os.getpid(),
+        }
+        if before is not None:
+            self._status["progress"] = before.get("progress", {})
+        self.path = partial_path(folder)
+        self._lock: FolderLock | None = None
+        self._known_files: dict[str, dict[str, Any]] = {}
+        self._started = time.time()
+
+    @classmethod
+    def open(
+        cls, folder: Path, *, kind: str, config: dict[str, Any], seed: int | None = None, overwrite: bool = False
+    ) -> "Draft":
+        """Start an artefact, or resume an interrupted run with the same config.
+
+        With `overwrite` an existing folder is replaced, but only at `finish`; an unfinished run of it is resumed too.
+        The dtype of the models that a command loads (`--dtype`) is part of what two runs must share.
+        Raises `ConfigError` when the finished folder exists without `overwrite` or another process writes it now,
+        `MismatchError` when there is a partial run with another config, `UnknownNameError` for an unknown kind.
+        """
+        check_kind(kind)
+        lock = _lock_partial(folder, overwrite)
+        partial = partial_path(folder)
+        before = read_json(partial / STATUS) if (partial / STATUS).exists() else None
+        identity = _identity(kind, config, seed)
+        there = {} if before is None else {key: before.get(key) for key in identity}
+        if before is not None and there != identity:
+            before = None
+            if overwrite:
+                shutil.rmtree(partial)
+                lock = _lock_partial(folder, overwrite)
+            else:
+                raise MismatchError(
+                    f"{partial} holds an unfinished run with other settings ({_differences(there, identity)}); "
+                    "repeat it with those settings to resume, --overwrite to discard it, or choose another --name"
+                )
+        with disk_errors(partial):
+            draft = cls(folder, kind, config, seed, before)
+            draft._lock = lock
+            write_json(partial / STATUS, draft._status)
+        return draft
+
+    def update(self, **progress: Any) -> None:
+        """Make progress visible to other processes (the dashboard reads `status.json`)."""
+        self._status["progress"] = {**self._status.get("progress", {}), **progress}
+        self._status["updated"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        write_json(self.path / STATUS, self._status)
+
+    def add_known(self, relative: str, sha256: str, n_bytes: int) -> None:
+        """Record the hash of a file that was computed while writing it, so that `finish` need not read it again."""
+        self._known_files[relative] = {"sha256": sha256, "bytes": n_bytes}
+
+    def finish(
+        self,
+        *,
+        summary: dict[str, Any] | None = None,
+        parents: dict[str, str] | None = None,
+        threads: int | None = None,
+    ) -> Manifest:
+        """Hash the files, write the manifest and rename the folder. Return the manifest."""
+        files: dict[str, dict[str, Any]] = {}
+        for path in sorted(p for p in self.path.rglob("*") if p.is_file()):
+            relative = path.relative_to(self.path).as_posix()
+            if relative in (STATUS, MANIFEST) or relative.endswith(".tmp"):
+                continue
+            files[relative] = self._known_files.get(relative) or file_entry(path)
+        manifest = Manifest(
+            kind=self.kind,
+            name=self.folder.name,
+            config=self.config,
+            summary=summary or {},
+            parents=parents or {},
+            files=files,
+            content_hash=hash_files(files),
+            seed=self.seed,
+            model_dtype=model_dtype(),
+            threads=threads,
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            seconds=round(time.time() - self._started, 2),
+            code_version=code_version(),
+            versions=library_versions(),
+        )
+        write_json(self.path / MANIFEST, asdict(manifest))
+        with disk_errors(self.folder):
+            made = put_in_place(self.path, self.folder, list(files))
+        (made / STATUS).unlink(missing_ok=True)  # last: until then it marks the partial folder as resumable
+        return manifest
+
+    def discard(self) -> None:
+        """Remove the partial folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _lock_partial(folder: Path, overwrite: bool) -> FolderLock:
+    """Make the partial folder of an artefact and lock it. Raises `ConfigError` as `Draft.open`."""
+    partial = partial_path(folder)
+    with disk_errors(partial):
+        partial.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock.take(partial)
+    if folder.exists() and not overwrite:  # looked at under the lock: nobody can finish it now
+        with contextlib.suppress(OSError):  # an unfinished run in it stays
+            partial.rmdir()
+        raise ConfigError(f"{folder} is already there; choose another --name, or --overwrite to replace it")
+    return lock
+
+
+def copy_artefact(source: Path, target: Path) -> None:
+    """Copy a finished artefact, to or from object storage too: `target` is the path of a free name in a workspace.
+
+    Raises `CorruptError` where the source is damaged, `ConfigError` where the name is taken.
+    """
+    if problems := verify(source):
+        raise CorruptError(f"{source} is damaged ({problems[0]}); make it or install the package again")
+    if target.exists():
+        raise ConfigError(f"{target} is already there; choose another name")
+    copy = partial_path(target).with_name(f"{target.name}.tmp")  # not `.partial`: that may be an unfinished run
+    with disk_errors(target):
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(source, copy)
+        put_in_place(copy, target, list(read_manifest(copy).files))
+
+
+def put_in_place(source: Path, target: Path, files: list[str]) -> Path:
+    """Rename a folder to `target`, or upload its files there; return the folder on this machine.
+
+    An old one is moved aside first, so that a crash leaves one of the two complete.
+    """
+    if isinstance(target, RemotePath) and (place := target.place()) and not place.relative:
+        return place.mirror.publish(target, source, files)
+    old = target.with_name(target.name + ".old")
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(target, old)
+    os.replace(source, target)
+    shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _identity(kind: str, config: dict[str, Any], seed: int | None) -> dict[str, Any]:
+    """Return the settings that two runs must share for one to resume the other, as read back from JSON."""
+    return json.loads(dump_json({"kind": kind, "config": config, "seed": seed, "model_dtype": model_dtype()}))
+
+
+def _differences(there: dict[str, Any], asked: dict[str, Any]) -> str:
+    """Return the settings in which an unfinished run differs from the one asked for: `k 4 there, 8 asked for`."""
+    pairs = {key: (there.get(key), asked[key]) for key in asked if key != "config"}
+    configs = [each if isinstance(each, dict) else {} for each in (there.get("config"), asked["config"])]
+    pairs |= {key: (configs[0].get(key), configs[1].get(key)) for key in {**configs[0], **configs[1]}}
+    found = [
+        f"{key} {_short(one)} there, {_short(other)} asked for" for key, (one, other) in pairs.items() if one != other
+    ]
+    return "; ".join(found[:4]) + (f"; {len(found) - 4} more" if len(found) > 4 else "")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,75 @@
+"""The kinds of artefact: the folder of each in a workspace, its page, the verb that makes it, and its class.
+
+The class of a kind is named as `module:Class` and imported when it is first needed, so that listing a workspace imports
+no analysis. A new kind is a line here and a class (`interp.artifacts.artefact`). Torch-free.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from interp.errors import UnknownNameError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of artefact."""
+
+    folder: str
+    """Folder of the workspace that holds its artefacts."""
+    page: str
+    """Address of its page, in which `{name}` is the artefact's name and `{key}` its key `folder/name`; empty where no
+    page shows it."""
+    made_by: str
+    """Words of the verb that makes it."""
+    defined_in: str
+    """`module:Class` of its class."""
+
+    def load(self) -> type[Any]:
+        """Return the class."""
+        module, _, name = self.defined_in.partition(":")
+        return getattr(import_module(module), name)
+
+
+KINDS: dict[str, Kind] = {
+    "recording": Kind("recordings", "", "record", ""),
+    "sae": Kind("saes", "/sae?name={name}", "train", ""),
+    "transcoders": Kind("transcoders", "", "train", ""),
+    "features": Kind("features", "/feature/{name}", "features", ""),
+    "atlas": Kind("atlases", "/atlas/{name}", "atlas", ""),
+    "heads": Kind("heads", "/heads/{name}", "heads", "interp.circuits.head_scores:HeadScores"),
+    "evaluation": Kind("evaluations", "", "evaluate", ""),
+    "sae_comparison": Kind("sae-comparisons", "", "compare saes", ""),
+    "size_law": Kind("size-laws", "", "compare sizes", ""),
+    "model_comparison": Kind("model-comparisons", "/changes?name={key}", "compare models", ""),
+    "latent_comparison": Kind("latent-comparisons", "/changes?name={key}", "compare latents", ""),
+    "induction_circuit": Kind("induction-circuits", "/circuit/{key}", "circuit induction", ""),
+    "edge_circuit": Kind("edge-circuits", "/circuit/{key}", "circuit find", ""),
+    "feature_circuit": Kind("feature-circuits", "/circuit/{key}", "circuit features", ""),
+    "attribution_graph": Kind("graphs", "/graph/{name}", "trace", ""),
+    "lens": Kind("lenses", "", "lens", ""),
+    "patching": Kind("patching", "/prompt?patching={name}", "patch", ""),
+    "labels": Kind("labels", "", "explain", ""),
+    "proof": Kind("proofs", "", "prove", ""),
+    "word_geometry": Kind("word-geometry", "/geometry?name={key}", "geometry shapes", ""),
+    "direction": Kind("directions", "/geometry?name={key}", "geometry direction", ""),
+    "space": Kind("spaces", "/geometry?name={key}", "geometry space", ""),
+    "space_comparison": Kind("space-comparisons", "/geometry?name={key}", "geometry compare", ""),
+    "grokking": Kind("grokking", "/dynamics?name={key}", "dynamics grok", ""),
+    "induction_onset": Kind("induction-onsets", "/dynamics?name={key}", "dynamics form", ""),
+    "language_scaling": Kind("language-scaling", "/dynamics?name={key}", "dynamics scale", ""),
+}
+"""Every kind, by the name that manifests give it."""
+
+CIRCUITS = ("induction_circuit", "edge_circuit", "feature_circuit")
+GEOMETRY = ("word_geometry", "direction", "space", "space_comparison")
+STUDIES = ("grokking", "induction_onset", "language_scaling")
+MODEL_COMPARISONS = ("model_comparison", "latent_comparison")
+FOLDERS = {kind: each.folder for kind, each in KINDS.items()}
+"""Kind -> folder of the workspace."""
+
+
+def check_kind(kind: str) -> None:
+    """Raise `UnknownNameError` for a kind that there is not."""
+    if kind not in KINDS:
+        raise UnknownNameError("artefact kind", kind, KINDS)

@@ -1,0 +1,162 @@
+"""JSON checked against a dataclass: a value of another form is refused with the file and the path inside it.
+
+`from_json` decodes and checks (pydantic): nested and frozen dataclasses, named tuples, literals, unions, dictionaries
+with numbers as keys. Unknown and missing fields, other types, and NaN where a field does not allow it are errors.
+Forms that pydantic does not know are given here (and `Interval` gives its own):
+
+- `Measured`: a number, NaN where it was not measured (null in JSON);
+- `Float[np.ndarray, "n d"]`: an array, as nested lists in JSON.
+
+`interp.artifacts.as_json` is the way back. Torch-free; pydantic is imported when something is read.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from types import GenericAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import numpy as np
+from jaxtyping import AbstractArray
+
+from interp.errors import CorruptError, WorkbenchError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+    from pydantic_core import CoreSchema
+
+T = TypeVar("T")
+
+
+class _NanIsNull:
+    """Marks a number, or an array of them, that is NaN in memory and null in JSON where it was not measured."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> "CoreSchema":
+        return array_schema() if source is np.ndarray else measured_schema() if source is float else handler(source)
+
+
+NAN_IS_NULL = _NanIsNull()
+Measured = Annotated[float, NAN_IS_NULL]
+"""A number, NaN where it was not measured or has no bound."""
+
+
+def measured_schema() -> "CoreSchema":
+    """Return pydantic's schema of a number or null, which is read as NaN."""
+    from pydantic_core import core_schema
+
+    given = core_schema.nullable_schema(core_schema.float_schema(strict=True, allow_inf_nan=False))
+    return core_schema.no_info_after_validator_function(lambda value: math.nan if value is None else value, given)
+
+
+def array_schema(dtype: str = "float64", fits: Callable[[np.ndarray], bool] = lambda _: True) -> "CoreSchema":
+    """Return pydantic's schema of nested lists of numbers, read as an array of `dtype`, with NaN for null."""
+    from pydantic_core import core_schema
+
+    def read(given: list[Any]) -> np.ndarray:
+        if any(isinstance(each, str | dict) for each in _leaves(given)):
+            raise ValueError("numbers in lists of one length were expected")
+        try:
+            array = np.array(given, dtype="float64") if dtype == "float64" else np.array(given)
+        except (ValueError, TypeError, OverflowError):
+            raise ValueError("lists of one length were expected") from None
+        array = array.astype(dtype) if not array.size else array  # an empty list says nothing of its type
+        if array.dtype != dtype or not fits(array):
+            raise ValueError(f"an array of another shape or type was expected, found {array.dtype} {array.shape}")
+        return array
+
+    return core_schema.no_info_after_validator_function(read, core_schema.list_schema())
+
+
+def _leaves(given: list[Any]) -> Iterator[Any]:
+    for each in given:
+        if isinstance(each, list):
+            yield from _leaves(each)
+        else:
+            yield each
+
+
+def _of_annotation(source: Any, _source: Any, _handler: Any) -> "CoreSchema":
+    """Return the schema of `Float[np.ndarray, "n d"]`, with its type and shape checked."""
+    dtype = next((each for each in ("float64", "int64", "bool") if each in source.dtypes), "float64")
+    return array_schema(dtype, lambda array: isinstance(array, source))
+
+
+# jaxtyping's annotations are classes, so that pydantic asks them for their schema
+setattr(AbstractArray, "__get_pydantic_core_schema__", classmethod(_of_annotation))  # noqa: B010 - jaxtyping's own class
+
+
+@cache
+def _adapter(form: Any) -> "TypeAdapter[Any]":
+    from pydantic import ConfigDict, TypeAdapter
+
+    held: Any = GenericAlias(tuple, (form,))  # in a tuple: dataclasses take a configuration from what holds them
+    how = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+    return TypeAdapter[Any](held, config=how)  # pyright: ignore[reportArgumentType] - a generic alias is a type
+
+
+def from_json(form: type[T], raw: Any, where: object) -> T:
+    """Return plain JSON values as a value of `form`.
+
+    Raises `CorruptError`, which names `where` they come from and the path of the first wrong value inside it.
+    """
+    from pydantic import ValidationError
+
+    try:
+        value = _adapter(form).validate_json(json.dumps([raw]))[0]
+    except ValidationError as error:
+        raise CorruptError(_first_problem(error.errors(include_url=False), raw, where)) from None
+    except (WorkbenchError, ValueError, RecursionError) as error:  # of a value that checks itself
+        raise CorruptError(f"{where} holds a value that cannot be: {error}; `workbench verify` checks it") from None
+    if lacking := _lacking(value, raw, ""):
+        raise CorruptError(f"{where} lacks {lacking}; it was edited or cut short, `workbench verify` checks it")
+    return value
+
+
+def _first_problem(problems: list[Any], raw: Any, where: object) -> str:
+    """Return the message of the problem that lies deepest, which is that of the intended form of several."""
+    worst = max(problems, key=lambda problem: len(problem["loc"]))
+    path = ".".join(_parts(worst["loc"][1:], raw, missing=worst["type"] == "missing"))
+    found = {"unexpected_keyword_argument": "is no field of it", "missing": "is missing"}.get(worst["type"])
+    if found is None:
+        said = repr(worst["input"])
+        message = worst["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+        found = f"{message}, found {said if len(said) <= 60 else said[:57] + '...'}"
+    return f"{where}: {path or 'the whole'} {found}; it was edited or cut short, `workbench verify` checks it"
+
+
+def _parts(loc: tuple[Any, ...], raw: Any, *, missing: bool) -> list[str]:
+    """Return the fields, keys and indices of a path; without the names of the forms of a union, which pydantic adds."""
+    found = []
+    for at, part in enumerate(loc):
+        there = (isinstance(raw, dict) and part in raw) or (isinstance(raw, list) and isinstance(part, int))
+        if there and not (isinstance(raw, list) and part >= len(raw)):
+            raw = raw[part]
+            found.append(str(part))
+        elif missing and at == len(loc) - 1:
+            found.append(str(part))
+    return found
+
+
+def _lacking(value: Any, raw: Any, path: str) -> str:
+    """Return the path of the first field with a default that the JSON leaves out: files hold every field."""
+    if is_dataclass(value) and isinstance(raw, Mapping):
+        pairs = [(each.name, getattr(value, each.name), raw.get(each.name)) for each in fields(value) if each.init]
+        if missing := [name for name, _, _ in pairs if name not in raw]:
+            return f"{path}{missing[0]}"
+    elif isinstance(value, Mapping) and isinstance(raw, Mapping):
+        pairs = [(key, each, raw.get(str(key))) for key, each in value.items()]
+    elif isinstance(value, tuple | list) and isinstance(raw, list):
+        pairs = list(zip(range(len(raw)), value, raw, strict=False))
+        if pairs and not isinstance(raw[0], dict | list):
+            return ""
+    else:
+        return ""
+    return next((found for key, each, part in pairs if (found := _lacking(each, part, f"{path}{key}."))), "")
+
+
+def json_schema(form: Any) -> dict[str, Any]:
+    """Return the JSON schema of a form, for the description of the API."""
+    found = _adapter(form).json_schema()
+    return {**found["prefixItems"][0], **({"$defs": found["$defs"]} if "$defs" in found else {})}

@@ -1,0 +1,200 @@
+"""The one way in which a verb makes an artefact. Torch-free until an analysis runs.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Heads(HeadsConfig, Threaded, RunsModel, Analysis[HeadScores]):
+        # its docstring is the help
+        makes: ClassVar[str] = "heads"
+        model: ModelArgument  # the options are the fields
+
+        def default_name(self) -> str:
+            return slug(self.model)
+
+        def measure(self, run: Run) -> HeadScores:
+            with run.progress("heads", "passes") as progress:
+                return score_heads(run.model(self.model), settings_of(self, HeadsConfig), progress=progress)
+
+`Analysis.run` does what all share: it opens the workspace, refuses a taken name before a model loads, picks threads,
+device and dtype, and afterwards saves what `measure` returned, with its parents, and prints what was found. What
+`measure` opens through its `Run` becomes a parent of the artefact. A `Resumable` analysis keeps its work in a draft.
+"""
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from interp.artifacts import Artefact, Draft, Manifest, save_artefact
+from interp.artifacts.artefact import is_stored, settings_json
+from interp.progress import Progress
+from workbench.terminal import OnDevice, Threaded, Writes, first_bar, joined_ranks, say, wrote
+
+if TYPE_CHECKING:
+    from interp.models.hooked import HookedModel
+    from interp.ranks import Ranks
+    from interp.recording.store import Recording
+    from interp.workspace import Workspace
+    from saes.kinds.base import SAE
+    from workbench.opening import ChosenDictionary
+
+A = TypeVar("A", bound=Artefact)
+B = TypeVar("B", bound=Artefact)
+
+
+class Run:
+    """One run of an analysis: its workspace, device and models, and the parents of what it makes."""
+
+    def __init__(self, verb: "Analysis[Any]", workspace: "Workspace", folder: Path, ranks: "Ranks | None" = None):
+        self.workspace, self.folder, self.ranks = workspace, folder, ranks
+        self.parents: dict[str, str] = {}
+        """Hash of what the artefact is made from, by key."""
+        self.threads: int | None = verb.use_threads() if isinstance(verb, Threaded) else None
+        self.seed: int | None = getattr(verb, "seed", None)
+        self._verb = verb
+        self._models: dict[str, HookedModel] = {}
+        self._draft: Draft | None = None
+
+    @cached_property
+    def device(self) -> str | None:
+        """The device, picked and printed when it is first asked for; None for a verb without one."""
+        return self._verb.use_device(self.ranks) if isinstance(self._verb, OnDevice) else None
+
+    def model(self, spec: str) -> "HookedModel":
+        """Return a model, loaded once; it becomes a parent."""
+        from interp.models.adapter import weight_hash
+        from interp.models.loading import load_model
+
+        if spec not in self._models:
+            self._models[spec] = load_model(spec, device=self.device)
+            self.parents[f"model:{spec}"] = weight_hash(self._models[spec])
+        return self._models[spec]
+
+    def weight_hash(self, spec: str) -> str:
+        """Return the hash of the weights of a model that this run loaded."""
+        self.model(spec)
+        return self.parents[f"model:{spec}"]
+
+    def open(self, form: type[B], name: str) -> B:
+        """Return an artefact of the workspace; it becomes a parent."""
+        found = self.workspace.open(form, name)
+        self.made_from(found.about)
+        return found
+
+    def manifest(self, kind: str, name: str) -> Manifest:
+        """Return the manifest of an artefact of the workspace; it becomes a parent."""
+        return self.made_from(self.workspace.manifest(kind, name))
+
+    def made_from(self, manifest: Manifest) -> Manifest:
+        """Add an artefact to the parents."""
+        self.parents[manifest.key] = manifest.content_hash
+        return manifest
+
+    def recording(self, name: str) -> "Recording":
+        """Return a recording; it becomes a parent."""
+        from workbench.opening import open_recording
+
+        found = open_recording(self.workspace, name, device=self.device)
+        self.made_from(found.manifest)
+        return found
+
+    def recorded_model(self, recording: "Recording") -> "HookedModel":
+        """Return the model that a recording came from. Raises `MismatchError` where it has other weights now."""
+        from workbench.opening import open_recording_model
+
+        return open_recording_model(recording, device=self.device)
+
+    def sae(self, name: str) -> "SAE":
+        """Return an SAE of the workspace; it becomes a parent."""
+        from workbench.opening import open_sae
+
+        self.manifest("sae", name)
+        return open_sae(self.workspace, name, device=self.device)
+
+    def dictionary(self, source: str, recording: str | None) -> "ChosenDictionary":
+        """Return an SAE or the neurons of a layer, with the recording it encodes; both become parents."""
+        from workbench.opening import open_dictionary
+
+        chosen = open_dictionary(self.workspace, source, recording, device=self.device)
+        self.parents |= chosen.parents
+        self.made_from(chosen.recording.manifest)
+        return chosen
+
+    @contextlib.contextmanager
+    def progress(self, title: str, unit: str = "") -> Iterator[Progress]:
+        """Show a progress bar; call it with `(done, total, facts)`."""
+        from interp.ranks import Ranks
+
+        with first_bar(self.ranks or Ranks(), title, unit) as report:
+            yield report
+
+    def draft(self, settings: Any) -> Draft:
+        """Return the work in progress, begun now or continued. `save` finishes it.
+
+        Its settings are those of the artefact, whose other settings make an unfinished run another one. Raises
+        `MismatchError` where there is unfinished work with other settings.
+        """
+        if self._draft is None:
+            config, kind = settings_json(settings), self._verb.makes
+            overwrite = self._verb.overwrite
+            self._draft = Draft.open(self.folder, kind=kind, config=config, seed=self.seed, overwrite=overwrite)
+        return self._draft
+
+    def save(self, found: A) -> A:
+        """Write what was measured, unless the analysis has stored it already."""
+        if is_stored(found):
+            return found
+        how: dict[str, Any] = {"parents": self.parents, "seed": self.seed, "threads": self.threads}
+        return save_artefact(found, self.folder, overwrite=self._verb.overwrite, draft=self._draft, **how)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis(Writes, Generic[A]):
+    """A verb that writes an artefact: its fields are the settings, `measure` does the work."""
+
+    makes: ClassVar[str]
+    """Kind of artefact that it writes."""
+    on_page: ClassVar[bool] = True
+    """True where the page *Runs*, the API and agents may start it."""
+    ranked: ClassVar[bool] = False
+    """True where several processes may share the work under torchrun."""
+
+    @abstractmethod
+    def default_name(self) -> str:
+        """Return the name of the artefact where none is given."""
+
+    @abstractmethod
+    def measure(self, run: Run) -> A | Sequence[A]:
+        """Do the work and return what is to be stored, or what the work itself has stored."""
+
+    def kind(self) -> str:
+        """Return the kind of artefact that these settings write; most verbs write one kind."""
+        return self.makes
+
+    def run(self) -> None:
+        """Open the workspace, measure, save, and print what was found."""
+        with joined_ranks() if self.ranked else contextlib.nullcontext() as ranks:
+            with ranks.checked() if ranks is not None else contextlib.nullcontext():
+                workspace = self.open_workspace()
+                folder = workspace.path(self.kind(), self.name or self.default_name())
+                self.check_free(folder)
+                run = Run(self, workspace, folder, ranks)
+            found = self.measure(run)
+            if ranks is None or ranks.first:
+                for each in found if isinstance(found, Sequence) else (found,):
+                    report(run.save(each))
+
+
+def report(found: Artefact) -> None:
+    """Print where an artefact was written, and what was found."""
+    wrote(found.folder, found.headline())
+    for line in found.details():
+        say(f"      {line}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumable(Analysis[A]):
+    """An analysis that keeps its work in `run.draft(settings)`, so that an interrupted command continues."""
+
+    resumes: ClassVar[bool] = True
