@@ -9,6 +9,6 @@
 - `relu`        ReLU with an L1 penalty
 - `gated`       a gate and a magnitude for each latent
 - `transcoder`  from one hook point to another
-- `clt`         cross-layer transcoders, read from other tools
+- `clt`         cross-layer transcoders, trained by `saes.sets.cross_layer` or read from other tools
 - `crosscoder`  one set of latents for several hook points or models
 """

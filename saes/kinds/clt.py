@@ -1,5 +1,6 @@
 """Cross-layer transcoder (Ameisen et al. 2025, Circuit Tracing): each latent reads from one layer's residual stream and
-writes to the MLP outputs of that layer and of all later ones. It is loaded and applied here, not trained.
+writes to the MLP outputs of that layer and of all later ones. `saes.sets.cross_layer` trains one, and
+`saes.weights.circuit_tracer` reads those of others; here one is applied.
 
     acts_i = act(x_i @ W_enc_i + b_enc_i)                       for layer i = 0 .. L - 1
     y_j = b_dec_j + sum over i <= j of acts_i @ W_dec_i[:, j - i]  [+ x_j @ W_skip_j]
