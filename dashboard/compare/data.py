@@ -17,6 +17,7 @@ from interp.artifacts import MODEL_COMPARISONS, Manifest, read_json
 from interp.errors import UnknownNameError, UsageError, WorkbenchError
 from interp.names import parse_hook_point
 from interp.workspace import Workspace
+from saes.evaluation.config import SCORES
 from saes.features.schema import NEURONS
 
 FEATURE, NEURON, SAE, LAYER, MODEL = "feature", "neuron", "SAE", "layer", "model"
@@ -294,28 +295,16 @@ def scores(workspace: Workspace, a: Thing, b: Thing) -> dict[str, Any]:
     for made in comparisons(workspace, a, b):
         found = read_json(workspace.path("sae_comparison", made.name) / "comparison.json")
         rows = [_score_row(row) for row in found["rows"] if row["baseline"] or row["name"] in (a.name, b.name)]
-        if all(row[_LOSS] is None for row in rows):
-            rows = [{key: value for key, value in row.items() if key != _LOSS} for row in rows]
-        return {"artefact": made.name, "l0": found["l0"], "rows": rows}
+        measured = [key for key in rows[0] if any(row[key] is not None for row in rows)]
+        return {"artefact": made.name, "l0": found["l0"], "rows": [{key: row[key] for key in measured} for row in rows]}
     heldout = [(each.name, workspace.manifest("sae", each.name).summary.get("heldout") or {}) for each in (a, b)]
     rows = [{"dictionary": name, "L0": own.get("l0"), "FVU": own.get("fvu")} for name, own in heldout]
     return {"artefact": "", "l0": None, "rows": rows}
 
 
-_LOSS = "loss recovered, cut"
-
-
 def _score_row(row: dict[str, Any]) -> dict[str, Any]:
-    inside = row.get("model") or {}
-    return {
-        "dictionary": row["name"] + (" (baseline)" if row["baseline"] else ""),
-        "L0": row["own"]["l0"],
-        "FVU": row["own"]["fvu"],
-        "L0, cut": row["matched"]["l0"],
-        "FVU, cut": row["matched"]["fvu"],
-        _LOSS: inside.get("ce_recovered"),
-        "dead": row["own"]["dead_fraction"],
-    }
+    name = row["name"] + (" (baseline)" if row["baseline"] else "")
+    return {"dictionary": name} | {score.title: score.of(row) for score in SCORES if score.on_page}
 
 
 def stored_matches(workspace: Workspace, a: Thing, b: Thing) -> dict[str, list[Any]] | None:

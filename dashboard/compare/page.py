@@ -312,7 +312,10 @@ def _scores(workspace: Workspace, a: Thing, b: Thing) -> html.Section:
         sides = html.Ul([html.Li(list(each)) for each in zip(links, about, strict=True)], className="wb-lines")
         said = "Each at its own L0, on its own held-out documents: not comparable. A run compares them at one L0."
         if found["artefact"]:
-            said = f"Held-out tokens; cut: at the common L0 of {found['l0']:.1f}. Comparison {found['artefact']}."
+            said = (
+                f"Held-out tokens. Cut, and the cross-entropy (CE) recovered: at the common L0 of {found['l0']:.1f}. "
+                f"Comparison {found['artefact']}."
+            )
         parts = [sides, records_table(found["rows"]), html.P(said, className="wb-note wb-flush")]
         stored = found["artefact"] and view.stored_matches(workspace, a, b) is not None
         if not stored and (run := view.run_of(workspace, a, b)):

@@ -35,8 +35,9 @@ from interp.recording.store import Recording
 from interp.results import Record, Result
 from interp.statistics import Interval, t_interval
 from saes.evaluation.baselines import coordinates_of, pca_of, untrained_sae
+from saes.evaluation.config import SCORES, Score
 from saes.evaluation.in_model import ModelEvaluation, can_splice, evaluate_all_in_model
-from saes.evaluation.matching import NEAR_COPY, near_copies, nearest_cosines
+from saes.evaluation.matching import near_copies, nearest_cosines
 from saes.evaluation.reconstruction import Evaluation, evaluate_on_recording
 from saes.evaluation.synthetic import Recovery, SyntheticData, measure_recovery
 from saes.kernels.state import Active, Ops
@@ -84,24 +85,10 @@ class Compared:
 
     def scores(self) -> dict[str, float]:
         """Return the scores that are averaged over seeds, by column title."""
-        found = {
-            "L0": self.own.l0,
-            "FVU": self.own.fvu,
-            "FVU cut": self.matched.fvu,
-            "dead": self.own.dead_fraction,
-            "nearest cos": self.nearest_cosine,
-        }
-        if self.model and self.model.ce_recovered is not None:
-            found["CE recovered"] = self.model.ce_recovered
-        if self.recovery:
-            found |= {name: getattr(self.recovery, key) for name, key in RECOVERY.items()}
+        measured = {score.title: score.of(self) for score in SCORES if score.averaged}
         if self.probing:
-            found |= {f"probe k={k}": value for k, value in self.probing.accuracy.items()}
-        return found
-
-
-RECOVERY = {"MCC": "mcc", "F1": "f1", "unique": "uniqueness", "strength": "shrinkage"}
-"""Titles of the columns of recovery, and the fields of `Recovery` that they show."""
+            measured |= {f"probe k={k}": value for k, value in self.probing.accuracy.items()}
+        return {title: value for title, value in measured.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,42 +196,31 @@ Column = tuple[str, Callable[[Compared], str]]
 
 
 def _columns(comparison: Comparison) -> list[Column]:
-    columns: list[Column] = [
-        ("dictionary", lambda row: row.name),
-        ("features", lambda row: f"{row.d_sae:,}"),
-        ("L0", lambda row: f"{row.own.l0:.1f}"),
-        ("FVU", lambda row: f"{row.own.fvu:.4f}"),
-        ("L0 cut", lambda row: f"{row.matched.l0:.1f}"),
-        (f"FVU at L0 {comparison.l0:.1f}", lambda row: f"{row.matched.fvu:.4f}"),
-        ("95 %", lambda row: _ends(row.matched.intervals.get("fvu"))),
-        ("dead", lambda row: f"{row.own.dead_fraction:.1%}"),
-        ("dense", lambda row: f"{row.own.dense_fraction:.1%}"),
-        ("nearest cos", lambda row: f"{row.nearest_cosine:.2f}"),
-        (f"cos > {NEAR_COPY}", lambda row: f"{row.near_copies:.1%}"),
-        ("rel. bias", lambda row: f"{row.own.relative_bias:.3f}"),
-        ("l2 ratio", lambda row: f"{row.own.l2_ratio:.3f}"),
-    ]
-    if any(row.model for row in comparison.rows):
-        columns.append(("CE recovered", lambda row: _number(row.model and row.model.ce_recovered)))
-        columns.append(("from mean", lambda row: _number(row.model and row.model.ce_recovered_from_mean)))
-    if any(row.recovery for row in comparison.rows):
-        columns += [(title, _recovered(key)) for title, key in RECOVERY.items()]
+    columns: list[Column] = [("dictionary", lambda row: row.name), ("features", lambda row: f"{row.d_sae:,}")]
+    for score in SCORES:
+        if all(score.of(row) is None for row in comparison.rows):
+            continue
+        if score.path == "matched.fvu":
+            columns.append((f"FVU at L0 {comparison.l0:.1f}", _shown(score)))
+            columns.append(("95 %", lambda row: _ends(row.matched.intervals.get("fvu"))))
+        else:
+            columns.append((score.title, _shown(score)))
     probed = next((row.probing for row in comparison.rows if row.probing), None)
     for k in probed.accuracy if probed else ():
         columns += [(f"probe k={k}", _probed("accuracy", k)), ("- control", _probed("selectivity", k))]
     return columns
 
 
-def _recovered(score: str) -> Callable[[Compared], str]:
-    return lambda row: _number(row.recovery and getattr(row.recovery, score))
+def _shown(score: Score) -> Callable[[Compared], str]:
+    return lambda row: _number(score.of(row), score.form)
 
 
 def _probed(score: str, k: int) -> Callable[[Compared], str]:
     return lambda row: _number(row.probing and getattr(row.probing, score).get(k))
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def _number(value: float | None, form: str = ".3f") -> str:
+    return "" if value is None else format(value, form)
 
 
 def _ends(ends: tuple[float, float] | None) -> str:

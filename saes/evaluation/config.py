@@ -1,10 +1,10 @@
-"""Settings of probing and of absorption, and lists of concepts. Torch-free: the command line reads them."""
+"""Settings of probing and of absorption, lists of concepts, scores of a comparison. Torch-free: pages read them."""
 
 import tomllib
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,50 @@ GOOD_F1 = 0.7
 """F1 from which a latent counts as one of a concept."""
 MIN_ROWS = 20
 """Smallest number of rows of each answer of a probing task, in training and in test rows."""
+
+
+NEAR_COPY = 0.9
+"""Cosine similarity with another decoder row above which a latent is nearly a copy of it."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score of one dictionary in a comparison, which is a column wherever the comparison is shown."""
+
+    title: str
+    path: str
+    """Fields that lead to it from a row, such as `own.fvu`."""
+    form: str = ".3f"
+    averaged: bool = False
+    """True where runs that differ in their seed are averaged."""
+    on_page: bool = False
+
+    def of(self, row: Any) -> float | None:
+        """Return the score of a row, an object or its JSON; None where it was not measured."""
+        for name in self.path.split("."):
+            row = row.get(name) if isinstance(row, dict) else getattr(row, name, None)
+        return row
+
+
+SCORES = (
+    Score("L0", "own.l0", ".1f", averaged=True, on_page=True),
+    Score("FVU", "own.fvu", ".4f", averaged=True, on_page=True),
+    Score("L0 cut", "matched.l0", ".1f", on_page=True),
+    Score("FVU cut", "matched.fvu", ".4f", averaged=True, on_page=True),
+    Score("dead", "own.dead_fraction", ".1%", averaged=True, on_page=True),
+    Score("dense", "own.dense_fraction", ".1%"),
+    Score("nearest cos", "nearest_cosine", ".2f", averaged=True),
+    Score(f"cos > {NEAR_COPY}", "near_copies", ".1%"),
+    Score("rel. bias", "own.relative_bias"),
+    Score("l2 ratio", "own.l2_ratio"),
+    Score("CE recovered", "model.ce_recovered", averaged=True, on_page=True),
+    Score("from mean", "model.ce_recovered_from_mean"),
+    *(
+        Score(title, f"recovery.{field}", averaged=True)
+        for title, field in {"MCC": "mcc", "F1": "f1", "unique": "uniqueness", "strength": "shrinkage"}.items()
+    ),
+)
+"""Scores in the order of the columns. `cut` is at the L0 of the sparsest dictionary; the model runs with that one."""
 
 
 @dataclass(frozen=True, kw_only=True)

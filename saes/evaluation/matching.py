@@ -19,6 +19,7 @@ from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError
 from interp.results import Record, Result
 from interp.runtime import make_generator
+from saes.evaluation.config import NEAR_COPY
 
 SHARED = 0.7
 """Cosine above which two latents count as the same."""
@@ -125,9 +126,6 @@ def unit(rows: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
     """Return the rows scaled to norm 1; a row of zeros is unchanged."""
     return torch.nn.functional.normalize(rows, dim=-1)
 
-
-NEAR_COPY = 0.9
-"""Cosine above which a decoder row has a near copy."""
 
 EDGES = tuple(round(float(edge), 2) for edge in np.linspace(-1, 1, 41))
 """Edges of the bins of the histogram of cosines."""

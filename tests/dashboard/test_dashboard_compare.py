@@ -20,6 +20,7 @@ from interp.models.loading import load_model
 from interp.models.residual import norm_of
 from interp.recording.store import Recording
 from interp.workspace import Workspace
+from saes.evaluation.config import SCORES
 from saes.evaluation.matching import random_like, unit
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
@@ -205,7 +206,8 @@ def test_scores_are_those_of_the_comparison_that_holds_both(place):
     found = data.scores(place, data.thing(place, "one"), data.thing(place, "permuted"))
     assert found["artefact"] == "stored"
     assert [row["dictionary"] for row in found["rows"]] == ["one", "permuted"]
-    assert found["rows"][0]["FVU, cut"] is not None
+    assert found["rows"][0]["FVU cut"] is not None
+    assert set(found["rows"][0]) <= {"dictionary", *(score.title for score in SCORES)}
     without = data.scores(place, data.thing(place, "one"), data.thing(place, "random"))
     assert without["artefact"] == ""
     verb, options = data.run_of(place, data.thing(place, "one"), data.thing(place, "random")) or ("", {})
