@@ -49,7 +49,8 @@ def _recorded(folder: Path) -> Any:
 
 
 def _share_of_waiting(recording: Any, folder: Path) -> float:
-    from saes.training.config import BatchTopKConfig, TrainConfig
+    from saes.kinds.config import BatchTopKConfig
+    from saes.training.config import TrainConfig
     from saes.training.data import Position, Source
     from saes.training.run import Job, Run, read_together
 

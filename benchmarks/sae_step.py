@@ -12,9 +12,9 @@ from torch import Tensor
 from benchmarks.report import Result, interleaved, main, median_ratio
 from saes.kernels.state import Rule, TrainState
 from saes.kernels.step import Stepper, StepSettings, choose_ops
+from saes.kinds.config import BatchTopKConfig, JumpReLUConfig, MatryoshkaConfig, SAEConfig, TopKConfig
 from saes.kinds.registry import recipe_of
 from saes.kinds.topk import TopKRecipe
-from saes.training.config import BatchTopKConfig, JumpReLUConfig, MatryoshkaConfig, SAEConfig, TopKConfig
 
 N, D_IN, D_SAE, K, N_DEAD = 4096, 512, 4096, 32, 410
 WINDOW = 1 << 40

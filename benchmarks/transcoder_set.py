@@ -50,8 +50,9 @@ def _measured(scratch: Path) -> tuple[Callable[[], Any], Callable[[], Any], Call
     from interp.recording.record import record
     from interp.text.corpora import open_corpus
     from saes.kernels.step import Buffers
+    from saes.kinds.config import BatchTopKConfig
     from saes.sets.train import transcoder_config
-    from saes.training.config import BatchTopKConfig, TrainConfig
+    from saes.training.config import TrainConfig
     from saes.training.data import Position, Source, training_batches
     from saes.training.run import Job, Run, read_together
 

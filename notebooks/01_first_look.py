@@ -65,7 +65,7 @@ show(f"demo:{sharp['feature'][0]}", workspace)
 # ## Are features more specific than neurons?
 #
 # The same layer's MLP neurons went through the same tables. A label is a reading of where a unit fires: a token, a class of
-# words, a context (`saes/explain/readings.py`). It is chosen on one half of the documents and shown only if it holds on the
+# words, a context (`saes/features/readings.py`). It is chosen on one half of the documents and shown only if it holds on the
 # other half, where it must beat the labels of other units. For how many features, and how many neurons, is there one?
 
 # %%

@@ -9,13 +9,13 @@ Everything else may move.
 
 Subjects, one folder each:
 
-- `training`    configs, batches, the loop, checkpoints
-- `kinds`       one file per kind of dictionary
+- `training`    settings of a run, batches, the loop, checkpoints; reconstruction on held-out rows
+- `kinds`       one file per kind of dictionary, and their settings
 - `kernels`     the sparse training step
 - `sets`        a transcoder for every layer of a model, in one artefact
 - `weights`     our folder, and one file per foreign format
-- `features`    statistics, examples and labels of features; interventions with them
-- `evaluation`  reconstruction, in the model, probing, absorption, recovery, comparison, scaling
+- `features`    statistics, examples and labels of features, by rule; interventions with them
+- `evaluation`  in the model, probing, absorption, recovery, comparison, scaling
 - `circuits`    attribution to features, circuits of features
 - `explain`     labels by a language model
 """
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from saes.evaluation.matching import decoder_cosines, match_features
     from saes.evaluation.probing import ProbingConfig, probe
     from saes.evaluation.probing_tasks import text_tasks
-    from saes.evaluation.reconstruction import evaluate_on_recording
     from saes.evaluation.scaling import fit_scaling
     from saes.evaluation.scaling import runs_of as scaling_runs_of
     from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_recovery
@@ -50,12 +49,7 @@ if TYPE_CHECKING:
     from saes.features.search import search_features
     from saes.features.sources import neurons_of
     from saes.kinds.base import SAE
-    from saes.sets.importing import import_set
-    from saes.sets.replacement import SetReplacement, untrained_set
-    from saes.sets.replacement import system_of as graph_system
-    from saes.sets.set import TranscoderSet, open_set
-    from saes.sets.train import train_set
-    from saes.training.config import (
+    from saes.kinds.config import (
         BatchTopKConfig,
         CrosscoderConfig,
         CrossLayerConfig,
@@ -64,9 +58,15 @@ if TYPE_CHECKING:
         MatryoshkaConfig,
         ReLUConfig,
         TopKConfig,
-        TrainConfig,
         TranscoderConfig,
     )
+    from saes.sets.importing import import_set
+    from saes.sets.replacement import SetReplacement, untrained_set
+    from saes.sets.replacement import system_of as graph_system
+    from saes.sets.set import TranscoderSet, open_set
+    from saes.sets.train import train_set
+    from saes.training.config import TrainConfig
+    from saes.training.reconstruction import evaluate_on_recording
     from saes.training.run import Job
     from saes.training.train import train, train_many, train_sae
     from saes.weights.folder import load_sae, save_sae
@@ -74,7 +74,8 @@ if TYPE_CHECKING:
     from saes.weights.read import load_dictionary
 
 _HOMES = {
-    "saes.training.config": "TrainConfig TopKConfig BatchTopKConfig MatryoshkaConfig "
+    "saes.training.config": "TrainConfig",
+    "saes.kinds.config": "TopKConfig BatchTopKConfig MatryoshkaConfig "
     "JumpReLUConfig GatedConfig ReLUConfig TranscoderConfig CrosscoderConfig CrossLayerConfig",
     "saes.training.run": "Job",
     "saes.training.train": "train train_sae train_many",
@@ -93,7 +94,7 @@ _HOMES = {
     "saes.features.proof": "ProofConfig",
     "saes.features.measure_proof": "prove",
     "saes.features.search": "search_features",
-    "saes.evaluation.reconstruction": "evaluate_on_recording",
+    "saes.training.reconstruction": "evaluate_on_recording",
     "saes.evaluation.in_model": "evaluate_in_model",
     "saes.evaluation.compare": "compare",
     "saes.evaluation.probing": "ProbingConfig probe",

@@ -63,7 +63,6 @@ SHAPES_CHECKED = [
     "saes.evaluation.matching",
     "saes.evaluation.probing",
     "saes.evaluation.probing_tasks",
-    "saes.evaluation.reconstruction",
     "saes.evaluation.synthetic",
     "saes.features.intervene",
     "saes.features.sources",
@@ -74,6 +73,7 @@ SHAPES_CHECKED = [
     "saes.kinds.relu",
     "saes.kinds.topk",
     "saes.kinds.transcoder",
+    "saes.training.reconstruction",
 ]
 
 STRINGS_ONLY = ["interp.models.adapter", "interp.models.training"]

@@ -141,7 +141,7 @@ assert len(rows) == scores.score["token_before_last"].size
 @pytest.mark.slow
 def test_an_sae_kind_trains_by_its_config_and_reads_back(copy: Copy):
     copy.insert(
-        "saes/training/config.py",
+        "saes/kinds/config.py",
         "_KINDS: tuple[type[SAEConfig], ...] = (\n",
         '''@dataclass(frozen=True, kw_only=True)
 class HalfTopKConfig(KConfig):
@@ -152,15 +152,15 @@ class HalfTopKConfig(KConfig):
 
 ''',
     )
-    copy.insert("saes/training/config.py", "    CrosscoderConfig,\n)", "    HalfTopKConfig,\n")
+    copy.insert("saes/kinds/config.py", "    CrosscoderConfig,\n)", "    HalfTopKConfig,\n")
     copy.create(
         "saes/kinds/halftopk.py",
         '''"""Half TopK: `k // 2` latents of each token."""
 
 from saes.kernels.state import Ops, Selected, TrainState, whole
+from saes.kinds.config import HalfTopKConfig
 from saes.kinds.recipe import Recipe, Trained
 from saes.kinds.topk import TopKSAE
-from saes.training.config import HalfTopKConfig
 
 
 class HalfTopKRecipe(Recipe):
@@ -180,7 +180,7 @@ class HalfTopKRecipe(Recipe):
     copy.insert(
         registry,
         "from saes.kinds.jumprelu import JumpReLURecipe\n",
-        "from saes.kinds.halftopk import HalfTopKRecipe\nfrom saes.training.config import HalfTopKConfig\n",
+        "from saes.kinds.config import HalfTopKConfig\nfrom saes.kinds.halftopk import HalfTopKRecipe\n",
     )
     copy.insert(registry, "    GatedConfig: GatedRecipe,\n", "    HalfTopKConfig: HalfTopKRecipe,\n")
     check_touched(copy, "an SAE kind")

@@ -221,6 +221,7 @@ LIGHT = [
     "interp.runtime",
     "interp.artifacts",
     "interp.workspace",
+    "saes.kinds.config",
     "saes.training.config",
     "saes.features.schema",
     "dashboard.app",

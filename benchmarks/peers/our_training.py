@@ -12,9 +12,10 @@ import torch
 
 from benchmarks.peers.memory import peak_mb, start_peak
 from interp.recording.store import Recording
-from saes.evaluation.reconstruction import evaluate_on_recording
 from saes.kernels.compiled import CompiledOps
-from saes.training.config import TopKConfig, TrainConfig
+from saes.kinds.config import TopKConfig
+from saes.training.config import TrainConfig
+from saes.training.reconstruction import evaluate_on_recording
 from saes.training.train import train_sae
 
 

@@ -51,7 +51,8 @@ from dashboard.feature.relations import (
 )
 from dashboard.figures.theme import visible
 from interp.workspace import Workspace
-from saes.features.schema import DENSE, SOURCES, other_readings, score_in_words
+from saes.features.schema import SOURCES, other_readings, score_in_words
+from saes.training.config import DENSE
 
 _SCORES = (
     ("detection", "detection", "from the label: in which held-out contexts is it active, among random ones?"),

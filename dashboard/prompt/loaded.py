@@ -188,7 +188,7 @@ class Loaded:
 
     def _load(self, loaded: HookedModel, source: str, name: str, config: dict[str, Any]) -> Any:
         if source != "sae":
-            from saes.features.sources import open_described
+            from saes.sets.set import open_described
 
             return open_described(self._workspace, f"{source}:{name}", loaded, sign=config.get("sign", 1))[0]
         from interp.models.adapter import weight_hash

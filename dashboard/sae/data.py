@@ -426,7 +426,7 @@ def densities(workspace: Workspace, features: str) -> Densities:
     """Count features per fifth of a decade of firing density."""
     import numpy as np
 
-    from saes.features.schema import DENSE
+    from saes.training.config import DENSE
 
     path = workspace.table_path("features", features, "features")
     sql = """select floor(log10(density) * ?)::int as bin, count(*)::int as n

@@ -1,6 +1,5 @@
 """Quality of dictionaries, against untrained and linear baselines.
 
-- `reconstruction`      FVU, L0 and dead latents on held-out rows
 - `in_model`            loss of the model with the reconstruction spliced in for the activation
 - `baselines`           untrained dictionaries, principal components, coordinates
 - `config`              settings of probing and absorption, and the list of concepts

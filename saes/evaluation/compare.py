@@ -38,11 +38,11 @@ from saes.evaluation.baselines import coordinates_of, pca_of, untrained_sae
 from saes.evaluation.config import SCORES, Score
 from saes.evaluation.in_model import ModelEvaluation, can_splice, evaluate_all_in_model
 from saes.evaluation.matching import near_copies, nearest_cosines
-from saes.evaluation.reconstruction import Evaluation, evaluate_on_recording
 from saes.evaluation.synthetic import Recovery, SyntheticData, measure_recovery
 from saes.kernels.state import Active, Ops
 from saes.kinds.base import SAE
 from saes.training.data import Source
+from saes.training.reconstruction import Evaluation, evaluate_on_recording
 
 REVERSAL = 0.1
 """Loss of F1 from which a better reconstruction is called misleading: about three standard deviations (.03) of the

@@ -36,8 +36,8 @@ from interp.results import Result
 from interp.runtime import make_generator
 from interp.statistics import Interval, t_interval
 from saes.evaluation.matching import Match, best_match, unit
-from saes.evaluation.reconstruction import fraction_unexplained
 from saes.kinds.base import SAE
+from saes.training.reconstruction import fraction_unexplained
 
 MAGNITUDES = ("log_normal", "half_normal", "constant")
 

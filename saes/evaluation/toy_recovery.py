@@ -40,7 +40,8 @@ from interp.studies.superposition_geometry import REPRESENTED
 from interp.text.tokens import ShardText
 from saes.evaluation.baselines import untrained_sae
 from saes.evaluation.synthetic import Recovery, Rows, SyntheticConfig, SyntheticData, measure_recovery
-from saes.training.config import TopKConfig, TrainConfig
+from saes.kinds.config import TopKConfig
+from saes.training.config import TrainConfig
 from saes.training.train import train_sae
 
 HOOK_POINT = "blocks.0.hook_resid_post"

@@ -1,9 +1,5 @@
-"""Natural-language labels of features: by rules, or from a language model and scored on held-out text.
+"""Natural-language labels of features from a language model, scored on held-out text.
 
-- `tokens`     a label for every feature by rules, with its score on held-out firings
-- `views`      what every firing looks like: its token, words, neighbours and surroundings
-- `readings`   predicates of the text, counted, chosen on one half of the documents and judged on the other
-- `lexicon`    classes of words, from WordNet and from `words.toml`
 - `contexts`   contexts on which a feature fires, shown or held out, and contexts on which it is silent
 - `cases`      everything that is asked about one feature
 - `prompts`    the text that is sent, and the parsing of replies

@@ -38,7 +38,8 @@ from saes.explain.contexts import (
     silent_contexts,
     split_contexts,
 )
-from saes.features.schema import DENSE, SOURCES, TOP
+from saes.features.schema import SOURCES, TOP
+from saes.training.config import DENSE
 
 Scorer = Literal["detection", "fuzzing"]
 CROP = 8

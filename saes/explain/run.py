@@ -45,7 +45,7 @@ from saes.explain.asking import (
 from saes.explain.cases import Case, Scorer, Trial
 from saes.explain.prompts import explanation_prompt, read_answers, read_explanation, scoring_prompt
 from saes.explain.scores import Answered, labels_rows, labels_table, other_features, summarise, trials_table
-from saes.explain.tokens import WRITTEN
+from saes.features.labels import WRITTEN
 from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, STATISTICS
 
 SCORERS: tuple[Scorer, ...] = ("detection", "fuzzing")

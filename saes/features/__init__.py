@@ -2,6 +2,10 @@
 
 - `build`      the feature tables: statistics, examples, token labels, promoted and suppressed tokens
 - `firings`    streamed statistics of every latent
+- `labels`     a label for every feature by rules, with its score on held-out firings
+- `views`      what every firing looks like: its token, words, neighbours and surroundings
+- `readings`   predicates of the text, counted, chosen on one half of the documents and judged on the other
+- `lexicon`    classes of words, from WordNet and from `words.toml`
 - `sources`    neurons as a dictionary, and dictionaries as sources and readouts of atlases
 - `intervene`  splicing, ablation, clamping and steering of latents in the model; sampled continuations
 - `proof`      the standard proof of a feature: settings, text and controls, verdict

@@ -5,7 +5,7 @@
 2. The decoder alone gives promoted and suppressed tokens, and nearest neighbours by cosine similarity. Tokens are only
    given for a dictionary that writes to the residual stream, where its directions can be read as next-token logits.
 3. Labels follow by rule from tokens, classes of words and surroundings, each scored on held-out firings
-   (`saes/explain/tokens.py`).
+   (`saes/features/labels.py`).
 4. Example firings are chosen, with the text around them.
 5. Two tables are written, then the relations of every feature with their nulls (`saes/features/relations.py`).
 
@@ -31,12 +31,13 @@ from interp.names import canonical_hook_point
 from interp.progress import Progress
 from interp.recording.store import NO_TOKEN, Recording, document_names, read_passages
 from interp.runtime import derive_seed
-from saes.explain.tokens import Label, label_features
 from saes.features.firings import Encoded, FeatureStatistics, collect_together
+from saes.features.labels import Label, label_features
 from saes.features.relations import write_relations
-from saes.features.schema import DENSE, GROUPS, N_EFFECTS, N_NEIGHBOURS, examples_schema, features_schema
+from saes.features.schema import GROUPS, N_EFFECTS, N_NEIGHBOURS, examples_schema, features_schema
 from saes.features.sources import writes_to_residual
 from saes.features.token_index import FOLDER, KEPT, TokenIndex, spell
+from saes.training.config import DENSE
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -26,15 +26,13 @@ N_EFFECTS = 10
 """Number of promoted and of suppressed tokens stored per feature."""
 N_NEIGHBOURS = 10
 """Number of nearest neighbours by cosine similarity stored per feature."""
-DENSE = 0.1
-"""A feature that fires on more than this fraction of tokens counts as dense."""
 STATISTICS, CLASSES, CONTEXT = "token statistics", "word classes", "context"
 SOURCES = (STATISTICS, CLASSES, CONTEXT)
 """Sources of labels that are made by rule, without a language model."""
 MIN_HELDOUT = 5
 """Fewest held-out firings on which such a label is judged."""
 LABEL_FIELDS = ("label_kind", "label_names", "label_share")
-"""Columns with the fields of a label (`saes.explain.tokens.Label`)."""
+"""Columns with the fields of a label (`saes.features.labels.Label`)."""
 LABEL_SCORES = ("label_score", "label_null", "label_null_high", "label_heldout")
 """Columns with the score of a label on held-out firings, its null, and their number; null where nothing was scored."""
 OTHER_LABELS = ("other_labels", "other_sources", "other_scores")

@@ -18,11 +18,10 @@ from interp.atlas.sources import AtlasSource
 from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, MismatchError
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
-from saes.explain.tokens import WRITTEN
-from saes.features.schema import LABEL_FIELDS, NEURONS
+from saes.features.labels import WRITTEN
+from saes.features.schema import LABEL_FIELDS
 
 if TYPE_CHECKING:
-    from interp.workspace import Workspace
     from saes.kinds.base import SAE
 
 
@@ -84,28 +83,6 @@ def neurons_of(model, hook_point: str, *, sign: int = 1) -> NeuronBasis:
 
     W_out = widened(model.blocks[point.layer].mlp.W_out)
     return NeuronBasis(len(W_out), str(point), W_out, sign=sign)
-
-
-def open_described(
-    workspace: "Workspace", described: str, model: Any, *, sign: int = 1, allow_other_weights: bool = False
-) -> tuple[Dictionary, dict[str, str]]:
-    """Return the dictionary that a feature table of no SAE describes, and the artefacts that it is part of.
-
-    `described` is `neurons:HOOK_POINT` or `transcoders:SET:LAYER`. Raises `ConfigError` for another kind,
-    `MismatchError` for a set of other weights than the model's.
-    """
-    if described.startswith(NEURONS):
-        return neurons_of(model, described.removeprefix(NEURONS), sign=sign), {}
-    kind, _, name = described.partition(":")
-    from saes.sets.set import KIND, open_layer
-
-    if kind != KIND:
-        raise ConfigError(
-            f"cannot run {described}: only features of an SAE, a set of transcoders or neurons can be run"
-        )
-    layer, of = open_layer(workspace, name), name.rpartition(":")[0]
-    layer.found.check_model(model, all_layers=False, allow_other_weights=allow_other_weights)
-    return layer, {f"{KIND}/{of}": workspace.manifest(KIND, of).content_hash}
 
 
 def sae_source(

@@ -130,10 +130,10 @@ class Units:
     @staticmethod
     def _hashes(codes: np.ndarray, position: np.ndarray) -> np.ndarray:
         """Return the hash of the word up to each token."""
-        hashes = _mix(codes.astype(np.uint64) + np.uint64(1))
+        hashes = mix_bits(codes.astype(np.uint64) + np.uint64(1))
         for depth in range(1, MAX_PIECES):
             here = np.flatnonzero(position == depth)
-            hashes[here] = _mix(hashes[here - 1] * _ODD ^ _mix(codes[here].astype(np.uint64) + np.uint64(1)))
+            hashes[here] = mix_bits(hashes[here - 1] * _ODD ^ mix_bits(codes[here].astype(np.uint64) + np.uint64(1)))
         return hashes
 
     def _phrases(
@@ -142,7 +142,7 @@ class Units:
         """Return the phrase that ends at each token, -1 elsewhere; `ends` are the tokens that end one."""
         phrases = np.full(len(codes), -1, np.int64)
         before = start[ends] - 1
-        keys = _mix(_mix(hashes[before]) * _ODD ^ hashes[ends])
+        keys = mix_bits(mix_bits(hashes[before]) * _ODD ^ hashes[ends])
         slots = (keys & np.uint64(_SLOTS - 1)).astype(np.int64)
         order = np.argsort(slots, kind="stable")
         found, first, counts = np.unique(slots[order], return_index=True, return_counts=True)
@@ -186,7 +186,7 @@ class Units:
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def mix_bits(x: np.ndarray) -> np.ndarray:
     """Return 64-bit hashes (the finaliser of SplitMix64, Steele et al. 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,6 +1,7 @@
 """Kinds of sparse dictionaries: an `SAE` that is used, and a `Recipe` that trains it.
 
 - `base`        the base of all kinds: weights, encode, decode, metadata; activations that other tools use
+- `config`      settings of the kinds
 - `recipe`      a kind's part in the training step, and the end of training
 - `registry`    from a config to its recipe
 - `topk`        the k largest latents of each token, or k per token on average over a batch with one threshold

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from interp.errors import ConfigError
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, sum_by_latent
 from saes.kinds.base import SAE, SAEMetadata, Weights
+from saes.kinds.config import JumpReLUConfig
 from saes.kinds.recipe import Recipe, Trained
-from saes.training.config import JumpReLUConfig
 
 TANH_SCALE = 4.0
 THRESHOLD = "threshold"

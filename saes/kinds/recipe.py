@@ -3,12 +3,46 @@
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 from torch import Tensor
 
+from interp.recording.store import Recording, Stats
 from saes.kernels.state import Rule
 from saes.kinds.base import SAE, SAEMetadata, Weights
-from saes.training.data import Scales, Site
+
+
+class Scales(NamedTuple):
+    """Factors between raw activations and training units."""
+
+    input: Tensor
+    """`[d_in]` float64"""
+    output: Tensor
+    """`[d_out]` float64"""
+    unit: float
+    """one unit of a saved activation in training units"""
+    shift: Tensor | None = None
+    """`[d_in]` float64, taken from the scaled input; None where `b_dec` is subtracted from it anyway"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One hook point of one recording."""
+
+    recording: Recording
+    hook_point: str
+
+    @cached_property
+    def stats(self) -> Stats:
+        return self.recording.stats(self.hook_point)
+
+    @property
+    def d(self) -> int:
+        return self.recording.d(self.hook_point)
+
+    def __str__(self) -> str:
+        return f"{self.recording.folder.name}:{self.hook_point}"
 
 
 @dataclass(frozen=True, kw_only=True)

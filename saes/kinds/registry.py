@@ -3,14 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from saes.kinds.crosscoder import CrosscoderRecipe
-from saes.kinds.gated import GatedRecipe
-from saes.kinds.jumprelu import JumpReLURecipe
-from saes.kinds.recipe import Recipe
-from saes.kinds.relu import ReLURecipe
-from saes.kinds.topk import BatchTopKRecipe, TopKRecipe, matryoshka_recipe
-from saes.kinds.transcoder import TranscoderRecipe
-from saes.training.config import (
+from saes.kinds.config import (
     BatchTopKConfig,
     CrosscoderConfig,
     GatedConfig,
@@ -21,6 +14,13 @@ from saes.training.config import (
     TopKConfig,
     TranscoderConfig,
 )
+from saes.kinds.crosscoder import CrosscoderRecipe
+from saes.kinds.gated import GatedRecipe
+from saes.kinds.jumprelu import JumpReLURecipe
+from saes.kinds.recipe import Recipe
+from saes.kinds.relu import ReLURecipe
+from saes.kinds.topk import BatchTopKRecipe, TopKRecipe, matryoshka_recipe
+from saes.kinds.transcoder import TranscoderRecipe
 
 RECIPES: dict[type[SAEConfig], Callable[[Any], Recipe]] = {
     TopKConfig: TopKRecipe,

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, whole
 from saes.kinds.base import SAE
+from saes.kinds.config import L1Config
 from saes.kinds.recipe import Recipe, Trained
-from saes.training.config import L1Config
 
 
 @final

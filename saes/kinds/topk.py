@@ -32,9 +32,9 @@ from interp.errors import ConfigError
 from saes.kernels.state import Active, Ops, Selected, TrainState, whole
 from saes.kernels.step import choose_ops
 from saes.kinds.base import SAE, SAEMetadata, Weights
+from saes.kinds.config import KConfig, MatryoshkaConfig
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.recipe import Recipe, Trained
-from saes.training.config import KConfig, MatryoshkaConfig
 
 
 @final

@@ -37,9 +37,10 @@ from saes.kernels.spread import UNSHARED, Spread, SpreadOps
 from saes.kernels.state import AdamStep, Ops, TrainState, entry_rows
 from saes.kernels.step import SKIP, StepResult, choose_ops
 from saes.kinds.clt import CrossLayerTranscoder
+from saes.kinds.config import CrossLayerConfig
 from saes.kinds.jumprelu import THRESHOLD
 from saes.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from saes.training.config import CrossLayerConfig, TrainConfig, plan
+from saes.training.config import TrainConfig, plan
 from saes.training.data import Position, Source, TrainingBatch, check_stats, training_batches
 from saes.training.run import Metrics, append_line, measure, truncate_log
 

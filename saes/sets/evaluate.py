@@ -22,9 +22,9 @@ from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from interp.recording.store import Recording
 from saes.evaluation.in_model import LOGIT_VALUES, Hooks, Losses, at_text, check_documents, logits_of, replace_by
-from saes.evaluation.reconstruction import DocumentsOfRows, Evaluation, Sums
 from saes.sets.set import Firings, TranscoderSet
 from saes.training.data import Source, Together
+from saes.training.reconstruction import DocumentsOfRows, Evaluation, Sums
 
 MAX_CONTEXTS = 64
 """Held-out contexts that the model runs on by default."""

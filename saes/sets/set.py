@@ -14,16 +14,18 @@ model with a norm after the MLP `hook_mlp_out` lies after that norm; `ln2_post.h
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from interp.dictionary import SparseActs
+from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.models.hooked import HookedModel
 from interp.remote import as_path
+from saes.features.schema import NEURONS
+from saes.features.sources import neurons_of
 from saes.kinds.base import JumpReLU, SAEMetadata, TopK, Weights
 from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.transcoder import Transcoder
@@ -299,6 +301,26 @@ def open_layer(workspace: "Workspace", name: str) -> LayerDictionary:
     of, _, layer = name.rpartition(":")
     workspace.manifest(KIND, of)
     return read_set(workspace.path(KIND, of), only=int(layer)).dictionary(int(layer))
+
+
+def open_described(
+    workspace: "Workspace", described: str, model: Any, *, sign: int = 1, allow_other_weights: bool = False
+) -> tuple[Dictionary, dict[str, str]]:
+    """Return the dictionary that a feature table of no SAE describes, and the artefacts that it is part of.
+
+    `described` is `neurons:HOOK_POINT` or `transcoders:SET:LAYER`. Raises `ConfigError` for another kind,
+    `MismatchError` for a set of other weights than the model's.
+    """
+    if described.startswith(NEURONS):
+        return neurons_of(model, described.removeprefix(NEURONS), sign=sign), {}
+    kind, _, name = described.partition(":")
+    if kind != KIND:
+        raise ConfigError(
+            f"cannot run {described}: only features of an SAE, a set of transcoders or neurons can be run"
+        )
+    layer, of = open_layer(workspace, name), name.rpartition(":")[0]
+    layer.found.check_model(model, all_layers=False, allow_other_weights=allow_other_weights)
+    return layer, {f"{KIND}/{of}": workspace.manifest(KIND, of).content_hash}
 
 
 def read_set(folder: Path | str, *, only: int | None = None) -> TranscoderSet:

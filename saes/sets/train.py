@@ -36,12 +36,13 @@ from saes.kernels.spread import UNSHARED, Spread
 from saes.kernels.state import TrainState
 from saes.kernels.step import Buffers
 from saes.kinds.base import SAEMetadata
+from saes.kinds.config import CrossLayerConfig, SAEConfig, TranscoderConfig
 from saes.kinds.transcoder import Transcoder
 from saes.sets.cross_layer import CrossLayerRun
 from saes.sets.evaluate import evaluate_in_model, evaluate_layers, layer_summary
 from saes.sets.layouts import SetConfig, write_config, write_cross_layer, write_layer
 from saes.sets.set import KIND, CrossLayerSet, PerLayerSet, TranscoderSet
-from saes.training.config import CrossLayerConfig, SAEConfig, TrainConfig, TranscoderConfig, plan
+from saes.training.config import TrainConfig, plan
 from saes.training.data import Position, Source, TrainingBatch, training_batches
 from saes.training.run import Job, Metrics, Run, read_together
 from saes.training.train import advance

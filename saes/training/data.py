@@ -21,7 +21,6 @@ epoch, less than one batch, is not used in that epoch.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
 from typing import Any, NamedTuple
@@ -35,19 +34,7 @@ from interp.recording.store import Recording, Split, Stats
 from interp.runtime import parse_dtype
 from saes.kernels.state import TrainState
 from saes.kinds.base import Weights
-
-
-class Scales(NamedTuple):
-    """Factors between raw activations and training units."""
-
-    input: Tensor
-    """`[d_in]` float64"""
-    output: Tensor
-    """`[d_out]` float64"""
-    unit: float
-    """one unit of a saved activation in training units"""
-    shift: Tensor | None = None
-    """`[d_in]` float64, taken from the scaled input; None where `b_dec` is subtracted from it anyway"""
+from saes.kinds.recipe import Scales, Site
 
 
 def input_scale(stats: Stats) -> float:
@@ -72,25 +59,6 @@ def fold(state: TrainState, scales: Scales) -> Weights:
         W_dec=W_dec * (scales.unit / scales.output).to(W_dec.dtype),
         b_dec=state.b_dec / scales.output.to(state.b_dec.dtype),
     )
-
-
-@dataclass(frozen=True)
-class Site:
-    """One hook point of one recording."""
-
-    recording: Recording
-    hook_point: str
-
-    @cached_property
-    def stats(self) -> Stats:
-        return self.recording.stats(self.hook_point)
-
-    @property
-    def d(self) -> int:
-        return self.recording.d(self.hook_point)
-
-    def __str__(self) -> str:
-        return f"{self.recording.folder.name}:{self.hook_point}"
 
 
 class Rows(NamedTuple):

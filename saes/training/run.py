@@ -24,17 +24,17 @@ from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.ranks import open_draft
 from interp.recording.shuffle import read_ahead
 from interp.runtime import make_generator, parse_dtype, pick_device
-from saes.evaluation.reconstruction import evaluate_on_recording
-from saes.features.schema import DENSE
 from saes.kernels.spread import UNSHARED, Spread
 from saes.kernels.state import BY_LATENT, TrainState
 from saes.kernels.step import Buffers, Stepper, StepResult, StepSettings, choose_ops
 from saes.kinds.base import SAE, SAEMetadata
+from saes.kinds.config import SAEConfig
 from saes.kinds.recipe import Recipe, Trained
 from saes.kinds.registry import recipe_of
 from saes.training.checkpoint import Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
-from saes.training.config import Plan, SAEConfig, TrainConfig, plan
+from saes.training.config import DENSE, Plan, TrainConfig, plan
 from saes.training.data import Position, Source, TrainingBatch, check_stats, fold, training_batches
+from saes.training.reconstruction import evaluate_on_recording
 from saes.weights.folder import save_sae
 
 

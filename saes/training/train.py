@@ -41,7 +41,8 @@ from interp.remote import as_path
 from saes.kernels.spread import UNSHARED, Spread
 from saes.kernels.state import TrainState
 from saes.kinds.base import SAE
-from saes.training.config import CrosscoderConfig, SAEConfig, TrainConfig, plan
+from saes.kinds.config import CrosscoderConfig, SAEConfig
+from saes.training.config import TrainConfig, plan
 from saes.training.data import Position, Source
 from saes.training.run import Job, Metrics, Run, read_together, run_identity
 from saes.weights.folder import load_sae

@@ -43,7 +43,7 @@ TESTS: dict[str, list[str]] = {
         "tests/interp/test_circuit_evaluation.py::test_pruning_over_some_positions_takes_away_only_what_does_nothing",
     ],
     "saes/evaluation/matching.py": ["tests/saes/test_recovery.py", "-k", UNTRAINED],
-    "saes/evaluation/reconstruction.py": ["tests/saes/test_evaluate.py"],
+    "saes/training/reconstruction.py": ["tests/saes/test_evaluate.py"],
     "saes/evaluation/synthetic.py": ["tests/saes/test_synthetic.py", "tests/saes/test_recovery.py", "-k", UNTRAINED],
     "saes/circuits/attribution.py": ["tests/saes/test_feature_attribution.py"],
     "saes/kernels/plain.py": ["tests/saes/test_kernels.py"],
@@ -52,7 +52,7 @@ TESTS: dict[str, list[str]] = {
     "saes/kernels/compiled.py": ["tests/saes/test_kernels.py"],
     "saes/kernels/selection.py": ["tests/saes/test_kernels.py"],
     "interp/scaling_law.py": ["tests/interp/test_scaling_law.py"],
-    "saes/explain/readings.py": ["tests/saes/test_explain_tokens.py", "tests/saes/test_explain_lexicon.py"],
+    "saes/features/readings.py": ["tests/saes/test_feature_labels.py", "tests/saes/test_feature_lexicon.py"],
     "saes/explain/scores.py": ["tests/saes/test_explain_parsing.py", "tests/saes/test_explain_run.py"],
 }
 """file -> arguments of pytest: the tests that must notice a change of it"""

@@ -81,7 +81,8 @@ def test_a_topk_step_agrees() -> None:
 def test_a_training_step_agrees(tmp_path) -> None:
     from planted import HOOK, random_recording
 
-    from saes.training.config import TopKConfig, TrainConfig
+    from saes.kinds.config import TopKConfig
+    from saes.training.config import TrainConfig
     from saes.training.train import train_sae
     from saes.weights.folder import load_sae
 

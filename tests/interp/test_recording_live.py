@@ -80,7 +80,8 @@ def test_stats_are_those_of_the_first_tokens(both):
 
 
 def test_training_live_ends_at_the_weights_of_training_from_disk(both, tmp_path: Path):
-    from saes.training.config import BatchTopKConfig, TrainConfig
+    from saes.kinds.config import BatchTopKConfig
+    from saes.training.config import TrainConfig
     from saes.training.train import train_sae
 
     train = TrainConfig(tokens=2048, batch_size=128, heldout_fraction=0.1)

@@ -28,8 +28,7 @@ from saes.kernels.plain import PlainOps
 from saes.kernels.spread import UNSHARED, Spread, SpreadOps
 from saes.kernels.state import BY_LATENT, Ops, TrainState
 from saes.kernels.step import Stepper, StepSettings, block_norms
-from saes.kinds.registry import recipe_of
-from saes.training.config import (
+from saes.kinds.config import (
     BatchTopKConfig,
     CrosscoderConfig,
     GatedConfig,
@@ -40,6 +39,7 @@ from saes.training.config import (
     TopKConfig,
     TranscoderConfig,
 )
+from saes.kinds.registry import recipe_of
 
 D_IN, D_OUT, D_SAE, N, K, STEPS = 20, 28, 64, 62, 5, 8
 WIDTHS = (8, 12)

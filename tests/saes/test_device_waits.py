@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from saes.kernels.plain import PlainOps
 from saes.kernels.state import TrainState
 from saes.kernels.step import Stepper, StepSettings
+from saes.kinds.config import BatchTopKConfig, TopKConfig
 from saes.kinds.registry import recipe_of
-from saes.training.config import BatchTopKConfig, TopKConfig
 
 WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.bincount", "aten.masked_select", "aten.unique")
 """Operations whose result, or its size, the program needs; a mask as an index is `nonzero` inside."""

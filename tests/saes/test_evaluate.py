@@ -12,10 +12,10 @@ from test_kinds import make_saes
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.statistics import MIN_DOCUMENTS, DocumentBootstrap, poisson_weights, quantile_ends
 from saes.evaluation.in_model import ModelEvaluation, evaluate_all_in_model, evaluate_in_model
-from saes.evaluation.reconstruction import DENSITY_EDGES, evaluate_on_recording
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
+from saes.training.reconstruction import DENSITY_EDGES, evaluate_on_recording
 
 D = 12
 HISTOGRAM = ("density_edges", "density_counts")

@@ -6,7 +6,8 @@ import pytest
 
 from saes.evaluation.synthetic import Recovery, SyntheticConfig, SyntheticData, measure_recovery
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
-from saes.training.config import GatedConfig, SAEConfig, TrainConfig, TranscoderConfig
+from saes.kinds.config import GatedConfig, SAEConfig, TranscoderConfig
+from saes.training.config import TrainConfig
 from saes.training.train import train_sae
 from saes.weights.folder import load_sae
 

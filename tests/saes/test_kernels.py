@@ -23,8 +23,8 @@ from saes.kernels.spread import Spread, SpreadOps, kth_largest
 from saes.kernels.state import Gradients, TrainState
 from saes.kernels.step import CAP, EVERY, Stepper, StepSettings, choose_ops, dead_latents
 from saes.kernels.vectors import WIDTH
+from saes.kinds.config import BatchTopKConfig, TopKConfig
 from saes.kinds.topk import BatchTopKRecipe, TopKRecipe
-from saes.training.config import BatchTopKConfig, TopKConfig
 
 D_IN, D_SAE, N, K = 24, 96, 80, 5
 BACKENDS = [PlainOps, CompiledOps]
@@ -471,7 +471,7 @@ import hashlib, torch
 from saes.kernels.state import TrainState
 from saes.kernels.step import Stepper, StepSettings, choose_ops
 from saes.kinds.registry import recipe_of
-from saes.training.config import MatryoshkaConfig, TopKConfig
+from saes.kinds.config import MatryoshkaConfig, TopKConfig
 
 torch.set_num_threads(1)
 for config in (TopKConfig(d_sae=96, k=4), MatryoshkaConfig(d_sae=96, k=4)):

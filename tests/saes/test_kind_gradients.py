@@ -11,9 +11,7 @@ from saes.kernels.compiled import CompiledOps
 from saes.kernels.plain import PlainOps
 from saes.kernels.state import Gradients, TrainState
 from saes.kernels.step import EVERY, Stepper, StepSettings, block_norms, project_blocks
-from saes.kinds.registry import recipe_of
-from saes.kinds.topk import prefix_ends
-from saes.training.config import (
+from saes.kinds.config import (
     CrosscoderConfig,
     GatedConfig,
     JumpReLUConfig,
@@ -22,6 +20,8 @@ from saes.training.config import (
     SAEConfig,
     TranscoderConfig,
 )
+from saes.kinds.registry import recipe_of
+from saes.kinds.topk import prefix_ends
 
 D_IN, D_OUT, D_SAE, N, K = 20, 28, 64, 60, 5
 WIDTHS = (8, 12)

@@ -7,8 +7,9 @@ from planted import HOOK, write_recording
 from interp.errors import ConfigError, MismatchError
 from saes.evaluation.crosscoder_latents import compare_models, latent_table
 from saes.kinds.base import Weights
+from saes.kinds.config import CrosscoderConfig
 from saes.kinds.crosscoder import CrosscoderSAE
-from saes.training.config import CrosscoderConfig, TrainConfig
+from saes.training.config import TrainConfig
 from saes.training.train import train_sae
 
 D, SHARED, NEW, LOST = 24, 28, 3, 2

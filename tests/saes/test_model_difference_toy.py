@@ -13,7 +13,8 @@ from planted import HOOK, write_recording
 from interp.models.adapter import run_with_cache, weight_hash
 from interp.models.small import SmallConfig, build_small
 from saes.evaluation.crosscoder_latents import compare_models
-from saes.training.config import CrosscoderConfig, TrainConfig
+from saes.kinds.config import CrosscoderConfig
+from saes.training.config import TrainConfig
 from saes.training.train import train_sae
 
 D, N_PROPERTIES, N_TOKENS, LENGTH = 24, 28, 800, 40

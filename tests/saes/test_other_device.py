@@ -20,7 +20,6 @@ from saes.evaluation.crosscoder_latents import compare_models
 from saes.evaluation.matching import match_features
 from saes.evaluation.probing import ProbingConfig, probe
 from saes.evaluation.probing_tasks import planted_tasks
-from saes.evaluation.reconstruction import evaluate_on_recording
 from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_recovery
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
 from saes.explain.contexts import window_maxima
@@ -32,6 +31,7 @@ from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.relu import ReLUSAE
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
+from saes.training.reconstruction import evaluate_on_recording
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))  # the fixtures serve other tests too
 

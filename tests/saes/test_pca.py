@@ -8,8 +8,9 @@ from test_train import planted_recording
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError
 from saes.evaluation.baselines import pca_of
-from saes.evaluation.reconstruction import evaluate_on_recording
-from saes.training.config import BatchTopKConfig, TrainConfig
+from saes.kinds.config import BatchTopKConfig
+from saes.training.config import TrainConfig
+from saes.training.reconstruction import evaluate_on_recording
 from saes.training.train import train_sae
 from saes.weights.folder import load_sae, save_sae
 

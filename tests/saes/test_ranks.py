@@ -22,9 +22,10 @@ from saes.kernels.compiled import CompiledOps
 from saes.kernels.plain import PlainOps
 from saes.kernels.spread import Spread
 from saes.kernels.state import BY_LATENT, TrainState
+from saes.kinds.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig
 from saes.kinds.registry import recipe_of
 from saes.training.checkpoint import Checkpoint, Position, read_checkpoint, write_checkpoint
-from saes.training.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig, TrainConfig, plan
+from saes.training.config import TrainConfig, plan
 from saes.training.run import shares
 from saes.training.train import train_sae
 from saes.weights.folder import WEIGHTS, load_sae

@@ -11,13 +11,14 @@ from interp.errors import ConfigError, MismatchError
 from saes.evaluation.baselines import coordinates_of, untrained_sae
 from saes.evaluation.compare import Comparison, TruncatedSAE, compare, truncate
 from saes.evaluation.matching import best_match, match_features, nearest_cosines, random_like
-from saes.evaluation.reconstruction import evaluate_on_recording
 from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_recovery, over_seeds
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
 from saes.kinds.base import ReLU, SAEMetadata, TokenNormSAE, Weights
+from saes.kinds.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig
 from saes.kinds.relu import ReLUSAE
 from saes.kinds.topk import TopKSAE
-from saes.training.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig, TrainConfig
+from saes.training.config import TrainConfig
+from saes.training.reconstruction import evaluate_on_recording
 from saes.training.run import Job
 from saes.training.train import train_many
 from saes.weights.folder import load_sae

@@ -20,12 +20,13 @@ from interp.models.small import SmallConfig, build_small
 from interp.recording.live import LiveRecording
 from interp.recording.record import record
 from saes.kinds.base import ReLU, SAEMetadata, Weights
+from saes.kinds.config import BatchTopKConfig, CrossLayerConfig, GatedConfig, JumpReLUConfig, TopKConfig
 from saes.kinds.transcoder import Transcoder
 from saes.sets import PerLayerSet, read_set
 from saes.sets.cross_layer import decode, decoder_norms
 from saes.sets.evaluate import evaluate_in_model, evaluate_layers
 from saes.sets.train import train_set, training
-from saes.training.config import BatchTopKConfig, CrossLayerConfig, GatedConfig, JumpReLUConfig, TopKConfig, TrainConfig
+from saes.training.config import TrainConfig
 
 D_SAE, K = 48, 6
 SHORT = TrainConfig(tokens=6_000, batch_size=256, checkpoint_every=5, log_every=4, heldout_fraction=0.2)

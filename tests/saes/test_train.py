@@ -17,7 +17,8 @@ from interp.artifacts import partial_path, read_manifest, verify
 from interp.errors import ConfigError, MismatchError, NonFiniteError, UnknownNameError
 from interp.recording.store import Recording
 from saes.kernels.state import TrainState
-from saes.training.config import BatchTopKConfig, SAEConfig, TopKConfig, TrainConfig
+from saes.kinds.config import BatchTopKConfig, SAEConfig, TopKConfig
+from saes.training.config import TrainConfig
 from saes.training.data import Position, Source, training_batches
 from saes.training.train import train, train_sae
 from saes.weights.folder import WEIGHTS, load_sae

@@ -13,17 +13,17 @@ from scipy.optimize import linear_sum_assignment
 from interp.artifacts import partial_path, read_json, read_manifest, write_json
 from interp.errors import ConfigError, MismatchError
 from interp.recording.store import Recording
-from saes.evaluation.reconstruction import evaluate_on_recording
-from saes.training.config import (
+from saes.kinds.config import (
     CrosscoderConfig,
     GatedConfig,
     JumpReLUConfig,
     MatryoshkaConfig,
     ReLUConfig,
     SAEConfig,
-    TrainConfig,
     TranscoderConfig,
 )
+from saes.training.config import TrainConfig
+from saes.training.reconstruction import evaluate_on_recording
 from saes.training.run import LOG
 from saes.training.train import train, train_sae
 from saes.weights.folder import WEIGHTS, load_sae

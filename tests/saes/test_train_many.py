@@ -14,16 +14,16 @@ from test_train_kinds import HOOK, OUT, planted
 from interp.artifacts import partial_path, read_manifest
 from interp.errors import ConfigError, MissingError, UnknownNameError
 from interp.recording.store import Recording
-from saes.training.config import (
+from saes.kinds.config import (
     CONFIGS,
     BatchTopKConfig,
     CrosscoderConfig,
     GatedConfig,
     JumpReLUConfig,
     TopKConfig,
-    TrainConfig,
     TranscoderConfig,
 )
+from saes.training.config import TrainConfig
 from saes.training.run import Job, Metrics
 from saes.training.train import open_tracker, train_many, train_sae
 from saes.weights.folder import WEIGHTS, load_sae

@@ -12,7 +12,8 @@ from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.workspace import Workspace
 from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
-from saes.training.config import TopKConfig, TrainConfig
+from saes.kinds.config import TopKConfig
+from saes.training.config import TrainConfig
 from saes.training.train import train_sae
 from workbench.opening import with_readout
 

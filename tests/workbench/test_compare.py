@@ -8,7 +8,8 @@ from interp.artifacts import read_json, read_manifest, verify
 from interp.workspace import Workspace
 from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
-from saes.training.config import BatchTopKConfig, TopKConfig, TrainConfig
+from saes.kinds.config import BatchTopKConfig, TopKConfig
+from saes.training.config import TrainConfig
 from saes.training.run import Job
 from saes.training.train import train_many, train_sae
 from workbench.__main__ import main

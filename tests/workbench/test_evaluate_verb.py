@@ -7,8 +7,9 @@ from interp.artifacts import partial_path, read_json, read_manifest, verify
 from interp.recording.store import Recording
 from interp.workspace import Workspace
 from saes.evaluation.probing import ALL
-from saes.evaluation.reconstruction import evaluate_on_recording
-from saes.training.config import TopKConfig, TrainConfig, TranscoderConfig
+from saes.kinds.config import TopKConfig, TranscoderConfig
+from saes.training.config import TrainConfig
+from saes.training.reconstruction import evaluate_on_recording
 from saes.training.train import train_sae
 from saes.weights.folder import load_sae
 from workbench.__main__ import main
@@ -78,7 +79,7 @@ def test_a_part_that_was_measured_is_not_measured_again(root, monkeypatch):
     left = partial_path(root / "evaluations" / "stopped") / "evaluation.json"
     assert {"fvu", "decoder"} <= read_json(left).keys()
     with monkeypatch.context() as patch:
-        patch.setattr("saes.evaluation.reconstruction.evaluate_on_recording", stop)
+        patch.setattr("saes.training.reconstruction.evaluate_on_recording", stop)
         assert evaluate(root, "one", "--name", "stopped", "--contexts", "8") == 0
     found = read_json(root / "evaluations" / "stopped" / "evaluation.json")
     assert found["model"]["n_tokens"] <= 8 * 22

@@ -12,7 +12,8 @@ from interp.workspace import Workspace
 from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
 from saes.kinds.base import SAE
-from saes.training.config import CrosscoderConfig, TopKConfig, TrainConfig
+from saes.kinds.config import CrosscoderConfig, TopKConfig
+from saes.training.config import TrainConfig
 from saes.training.train import train_sae
 from workbench.__main__ import main
 from workbench.opening import open_dictionary, open_sae

@@ -196,7 +196,7 @@ def round_dictionary(workspace: Workspace, seed: int) -> "Manifest":
     """Write `demo` from `shipped-exact`: weights rounded to bfloat16, biases and thresholds unchanged, new scores."""
     from interp.artifacts import Draft
     from interp.recording.store import Recording
-    from saes.evaluation.reconstruction import evaluate_on_recording
+    from saes.training.reconstruction import evaluate_on_recording
     from saes.weights.folder import load_sae, save_sae
 
     exact = workspace.manifest("sae", EXACT)

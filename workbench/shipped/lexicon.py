@@ -9,7 +9,7 @@
 4. Of every word its narrowest classes are written, by part of speech. The others follow from the hierarchy.
 
 The file is text, compressed with xz: one line per class (`name|parents`), an empty line, one line per word (`word
-n7 12 345 v2 60`: part of speech, its weight of 9, numbers of classes). `saes/explain/lexicon.py` reads it.
+n7 12 345 v2 60`: part of speech, its weight of 9, numbers of classes). `saes/features/lexicon.py` reads it.
 """
 
 import lzma
@@ -27,7 +27,7 @@ from typing import NamedTuple
 import tyro
 
 from interp.artifacts import atomic_file
-from saes.explain.lexicon import LEXICON, WORDS
+from saes.features.lexicon import LEXICON, WORDS
 from workbench.shipped.sources import WORDNET, fetch
 from workbench.terminal import wrote
 

@@ -210,7 +210,7 @@ class Evaluate(AbsorptionConfig, Probes, Writes, Threaded, RunsModel):
 
     def run(self) -> None:
         from interp.artifacts import Draft, read_json, write_json
-        from saes.evaluation.reconstruction import evaluate_on_recording
+        from saes.training.reconstruction import evaluate_on_recording
         from workbench.opening import open_dictionary
 
         workspace = self.open_workspace()

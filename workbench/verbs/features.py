@@ -316,7 +316,7 @@ class Prove(ProofConfig, Writes, Seeded, Threaded, RunsModel):
         from interp.models.loading import load_model
         from saes.features.proof_artefact import save_proof
         from saes.features.schema import check_described
-        from saes.features.sources import open_described
+        from saes.sets.set import open_described
         from workbench.opening import open_saes, parents_of
 
         workspace = self.open_workspace()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from interp.errors import ConfigError, UnknownNameError, program
-from saes.training.config import CONFIGS, SELECTIONS, CrossLayerConfig, SAEConfig, TrainConfig, make_config
+from saes.kinds.config import CONFIGS, SELECTIONS, CrossLayerConfig, SAEConfig, make_config
+from saes.training.config import TrainConfig
 from workbench.terminal import (
     OnDevice,
     RunsModel,

@@ -18,8 +18,8 @@ from interp.progress import Progress
 from interp.recording.store import Recording, Split
 from interp.results import Result
 from interp.statistics import DocumentBootstrap, Ends
-from saes.features.schema import DENSE
 from saes.kinds.base import SAE
+from saes.training.config import DENSE
 from saes.training.data import Source
 
 DENSITY_EDGES = tuple(float(edge) for edge in np.linspace(-6, 0, 25))

@@ -5,7 +5,7 @@ those of a uniform sample that reach at least half of its maximum. The rule, in 
 text:
 
 1. never fired: `dead`, "dead"; fewer than five firings: `rare`, "rare: " and its tokens;
-2. readings from three sources are compared (`saes/explain/readings.py`). *Token statistics*: the token itself (`token`,
+2. readings from three sources are compared (`readings.py` here). *Token statistics*: the token itself (`token`,
    '" the" (84 %)'), in any case and spacing (`any_form`, '"the" in any form (90 %)'), the word that the token belongs
    to with its inflections (`word`, 'the word "store" (95 %)'), up to three tokens (`tokens`, '" a", " an", " any"
    (61 %)'), the next token (`before`, 'before " of" (70 %)'), the preceding one (`after`), and a
@@ -33,10 +33,10 @@ from typing import NamedTuple
 import numpy as np
 
 from interp.recording.store import Recording
-from saes.explain.readings import MIN_SHARE, Judge, Scored
-from saes.explain.views import read_text
 from saes.features.firings import FeatureStatistics
+from saes.features.readings import MIN_SHARE, Judge, Scored
 from saes.features.schema import SOURCES, STATISTICS
+from saes.features.views import read_text
 
 STRONG = 0.5
 MIN_FIRINGS = 5

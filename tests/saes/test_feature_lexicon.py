@@ -7,9 +7,9 @@ import pytest
 import torch
 from planted import HOOK, TableDictionary, write_recording
 
-from saes.explain.lexicon import LEXICON, Lexicon, spelling_of_chunk
-from saes.explain.tokens import Label, label_features
 from saes.features.firings import collect_statistics
+from saes.features.labels import Label, label_features
+from saes.features.lexicon import LEXICON, Lexicon, spelling_of_chunk
 
 MONTHS = ["January", "February", "March", "April", "June", "July", "August", "September", "October"]
 COUNTRIES = ["France", "Germany", "Spain", "Italy", "China", "India", "Brazil", "Mexico", "Egypt", "Peru"]

@@ -3,7 +3,7 @@
 `read_text` goes through the token shards once. It joins tokens to words and to the chunks between spaces, and gives
 every token a value in each view: token, any form, next and preceding token, document, the word and its neighbours, the
 chunk, and flags of its surroundings (first of a document, inside quotation marks, in French text). Values are counted
-over at most about `BASE_ROWS` tokens. Classes are looked up once per distinct word (`saes/explain/lexicon.py`).
+over at most about `BASE_ROWS` tokens. Classes are looked up once per distinct word (`saes/features/lexicon.py`).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from interp.recording.store import Recording, document_names
-from saes.explain.lexicon import Lexicon, spelling_of_chunk
+from saes.features.lexicon import Lexicon, spelling_of_chunk
 from saes.features.schema import CLASSES, CONTEXT, STATISTICS
-from saes.features.token_index import Spelling, _mix, spell
+from saes.features.token_index import Spelling, mix_bits, spell
 
 BASE_ROWS = 1 << 22
 
@@ -47,7 +47,7 @@ class Names:
         first = np.flatnonzero(starts)
         run = np.cumsum(starts) - 1
         place = (np.arange(len(codes)) - first[run]).astype(np.uint64)
-        hashes = np.add.reduceat(_mix(codes.astype(np.uint64) + (place << np.uint64(32)) + np.uint64(1)), first)
+        hashes = np.add.reduceat(mix_bits(codes.astype(np.uint64) + (place << np.uint64(32)) + np.uint64(1)), first)
         distinct, where, inverse = np.unique(hashes, return_index=True, return_inverse=True)
         ends = np.append(first[1:], len(codes))
         numbers = np.empty(len(distinct), np.int64)

@@ -5,7 +5,7 @@ A *reading* is a predicate of a token in its text, such as "the word is a calend
 of all tokens. Its *score* is the balanced accuracy `(share + 1 - base) / 2` on held-out firings: 0.5 at chance, 1 where
 it holds for every firing and for no other token.
 
-1. Each view of the text (`saes/explain/views.py`) has values of tokens, and predicates of values. Per feature, counts
+1. Each view of the text (`saes/features/views.py`) has values of tokens, and predicates of values. Per feature, counts
    of values become counts of predicates by one sparse product.
 2. Documents fall into two halves by a seed. On the first, each view's reading of the largest
    `share ** 2 * log2(share / base)` is chosen, among those whose number of firings is improbable by chance: a Chernoff
@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saes.explain.views import Sparse, View, Views
 from saes.features.schema import MIN_HELDOUT, SOURCES
+from saes.features.views import Sparse, View, Views
 
 MIN_SHARE, MIN_LIFT, OFTEN_SHARE, OFTEN_LIFT = 0.5, 3.0, 0.2, 10.0
 MIN_CHOOSE = 3

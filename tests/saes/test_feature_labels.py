@@ -9,10 +9,10 @@ import pytest
 import torch
 from planted import HOOK, TableDictionary, write_recording
 
-from saes.explain.readings import Judge, Reading, Scored
-from saes.explain.tokens import Label, choose_label, label_features, label_without_evidence, quoted
-from saes.explain.views import View, read_text
 from saes.features.firings import collect_statistics
+from saes.features.labels import Label, choose_label, label_features, label_without_evidence, quoted
+from saes.features.readings import Judge, Reading, Scored
+from saes.features.views import View, read_text
 
 VOCABULARY = ["<s>", " the", " The", " of", " cat", " dog", " run", "\n", " a", " an"] + [f" w{i}" for i in range(40)]
 CONTEXT = 20
