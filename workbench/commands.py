@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from dashboard.runs.queue import Field, Form
 from interp.artifacts import KINDS
 from interp.errors import ConfigError, UnknownNameError, as_typed, program
+from interp.options import Means, is_basic, meaning
 from interp.workspace import Workspace
 from saes.features.schema import NEURONS
 from workbench.help import Option, options_of
@@ -54,18 +55,6 @@ WITHHELD = frozenset({"workspace", "tracker", "share"})
 """Options that write elsewhere, reach the network, or mean something under torchrun only."""
 LONGEST, MOST = 4_000, 200
 """Characters of a text, and values of one option."""
-_MENUS = {
-    **dict.fromkeys(("recording", "others"), "recording"),
-    **dict.fromkeys(("sae", "saes"), "sae"),
-    **dict.fromkeys(("source", "then"), "source"),
-    **dict.fromkeys(("hook_point", "hook_points", "at", "target"), "hook point"),
-    **dict.fromkeys(("other", "base", "tuned", "continuations"), "model"),
-    "control": "corpus",
-    **{name: name for name in ("model", "dictionary", "features", "corpus", "task", "cells", "name", "device")},
-    "onto": "atlas",
-    "feature": "feature",
-}
-"""Field: the kind of thing that its text names. Other fields accept any text."""
 _HELP = {
     "model": "A model that loads by name, or that the workspace was made with.",
     "corpus": "docstrings (prose of the installed packages), or a .txt, .jsonl or .parquet file inside the workspace.",
@@ -75,8 +64,6 @@ _HELP = {
     "encoder, heads. Of a .npy or .parquet inside the workspace: file.",
 }
 """Help by menu, where the page takes less than a terminal, which the text of the option describes."""
-_BASIC = {"name", "seed", "tokens", "what", "direction", "probing", "method", "n_edges", "n_neighbors", "n_prompts"}
-"""Inherited settings that are shown at once; other inherited ones are folded."""
 _ARTEFACTS = {"recording": "recording", "sae": "sae", "atlas": "atlas", "features": "features"}
 _HOOK_POINT = re.compile(r"^[A-Za-z][A-Za-z0-9_.]{0,99}$")
 _DEVICE = re.compile(r"^(cpu|mps|cuda(:\d{1,2})?)$")
@@ -277,9 +264,11 @@ class Commands:
 def form_of(name: str, verb: type[Verb]) -> Form:
     """Return the form of a verb: its own options first; those that change rarely are marked as advanced."""
     hints, defaults = get_type_hints(verb), {each.name: each.default for each in fields(verb)}
-    basic = set(inspect.get_annotations(verb)) - {"allow_other_weights", "include_bos"} | _BASIC
+    marked = get_type_hints(verb, include_extras=True)
+    basic = set(inspect.get_annotations(verb)) - {"allow_other_weights", "include_bos"}
+    basic |= {name for name, hint in marked.items() if is_basic(hint)}
     made = [
-        _field(option, hints[option.name], defaults[option.name], advanced=option.name not in basic)
+        _field(option, hints[option.name], defaults[option.name], meaning(marked[option.name]), option.name in basic)
         for option in options_of(verb)
         if option.name not in WITHHELD and Path not in (hints[option.name], *get_args(hints[option.name]))
     ]
@@ -287,7 +276,7 @@ def form_of(name: str, verb: type[Verb]) -> Form:
     return Form(verb=name, about=about, fields=tuple(sorted(made, key=lambda field: field.advanced)))
 
 
-def _field(option: Option, hint: Any, default: Any, *, advanced: bool) -> Field:
+def _field(option: Option, hint: Any, default: Any, means: Means | None, basic: bool) -> Field:
     inner = [each for each in get_args(hint) if each not in (NoneType, ...)]
     many = get_origin(hint) is tuple or any(get_origin(each) is tuple for each in inner)
     if many and get_origin(hint) is not tuple:  # tuple[...] | None
@@ -299,7 +288,7 @@ def _field(option: Option, hint: Any, default: Any, *, advanced: bool) -> Field:
         choices = tuple(map(str, get_args(inner[0])))
     base = hint if not inner or choices else inner[0]
     kinds = {bool: "either" if inner else "switch", int: "whole", float: "number"}
-    menu = _MENUS.get(option.name, "")
+    menu = means.menu if means else ""
     return Field(
         name=option.name,
         kind="choice" if choices else kinds.get(base, "text"),
@@ -310,7 +299,7 @@ def _field(option: Option, hint: Any, default: Any, *, advanced: bool) -> Field:
         many=many,
         choices=choices,
         menu=menu,
-        advanced=advanced and not option.required,
+        advanced=not (basic or option.required),
     )
 
 

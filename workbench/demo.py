@@ -19,6 +19,7 @@ from typing import Any
 
 from interp.artifacts import FOLDERS, MANIFEST, copy_artefact
 from interp.errors import ConfigError, CorruptError, MissingError, program
+from interp.options import HookPoint, ModelName
 from interp.workspace import Workspace
 from saes.features.schema import NEURONS, PLAIN_LABEL
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, Verb, Writes, say, slug
@@ -97,9 +98,9 @@ class Demo(InWorkspace, Seeded, Threaded, OnDevice):
     """Record, train, describe and map a new dictionary, named `trained`, instead of the one that ships."""
     sae: str | None = None
     """Another dictionary instead: a folder or file of any known format, or hub:OWNER/NAME[/FOLDER]."""
-    model: str = "smollm2-135m"
+    model: ModelName = "smollm2-135m"
     """The model that --sae belongs to."""
-    hook_point: str | None = None
+    hook_point: HookPoint | None = None
     """Hook point that --sae reads. Default: as stated in its files."""
     serve: bool = True
     """Open the dashboard at the end."""

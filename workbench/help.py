@@ -19,6 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import tyro
 
 from interp.errors import as_typed, program
+from interp.options import Means, meaning
 from workbench.terminal import InWorkspace, OnDevice, RunsModel, Seeded, Threaded, Verb, Writes
 
 _COMMON = (Writes, InWorkspace, Seeded, Threaded, OnDevice, RunsModel)
@@ -51,17 +52,6 @@ WIDEST = 100
 """Largest number of columns of a line of help."""
 _INDENT = 24
 _POSITIONAL = get_args(tyro.conf.Positional[str])[1]
-_METAVARS = {
-    **dict.fromkeys(("name", "recording", "others", "into", "onto"), "NAME"),
-    **dict.fromkeys(("model", "continuations"), "MODEL"),
-    **dict.fromkeys(("hook_point", "hook_points", "hook_point_out", "at"), "HOOK-POINT"),
-    **dict.fromkeys(("corpus", "control"), "CORPUS"),
-    **dict.fromkeys(("lists", "targets", "towards", "away", "own_words"), "WORD"),
-    **dict.fromkeys(("sae", "then"), "SOURCE"),
-    **{name: name.upper() for name in ("cells", "provider", "kind", "format", "tracker", "task", "host", "device")},
-    "key_variable": "VARIABLE",
-}
-"""Values of text options, by field; those of others are called TEXT."""
 
 
 def options_of(verb: type) -> list[Option]:
@@ -73,7 +63,7 @@ def options_of(verb: type) -> list[Option]:
         if tyro.conf.Fixed in mark:
             continue
         given = {key: value for each in mark for key, value in getattr(each, "__dict__", {}).items() if value}
-        metavar = given.get("metavar") or _metavar(field.name, hints[field.name])
+        metavar = given.get("metavar") or _metavar(field.name, hints[field.name], meaning(marks[field.name]))
         flags = (f"--{field.name.replace('_', '-')}", *given.get("aliases", ()))
         if is_switch(hints[field.name]):
             flags, metavar = (*flags, flags[0].replace("--", "--no-", 1)), ""
@@ -91,18 +81,18 @@ def is_switch(hint: Any) -> bool:
     return hint is bool or set(get_args(hint)) == {bool, type(None)}
 
 
-def _metavar(name: str, hint: Any) -> str:
+def _metavar(name: str, hint: Any, means: Means | None) -> str:
     """Return the value of an option by its type: N, FRACTION, NUMBER, PATH, its choices, or the word for its text."""
     inner = [each for each in get_args(hint) if each not in (type(None), ...)]
     if get_origin(hint) in (Union, UnionType):
-        return _metavar(name, inner[0])
+        return _metavar(name, inner[0], means)
     if get_origin(hint) is tuple:
-        return " ".join(_metavar(name, each) for each in inner) + (" ..." if ... in get_args(hint) else "")
+        return " ".join(_metavar(name, each, means) for each in inner) + (" ..." if ... in get_args(hint) else "")
     if get_origin(hint) is Literal:
         return "{" + ",".join(map(str, inner)) + "}"
     fraction = hint is float and re.search("fraction|faithfulness|sparsity_warmup", name)
     by_type = {int: "N", float: "FRACTION" if fraction else "NUMBER", Path: "PATH"}
-    return by_type.get(hint) or _METAVARS.get(name, "TEXT")
+    return by_type.get(hint) or (means.metavar if means else "TEXT")
 
 
 @cache

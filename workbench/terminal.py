@@ -26,6 +26,7 @@ from typing import (
 import tyro
 
 from interp.errors import ConfigError, OtherRankError, WorkbenchError, as_typed, disk_errors
+from interp.options import BASIC, ArtefactName, Device, ModelName, Seed
 from interp.progress import Progress, report_made, reported
 from interp.runtime import set_model_dtype
 
@@ -140,7 +141,7 @@ class InWorkspace(Verb):
 class Writes(InWorkspace):
     """Options of a verb that writes an artefact."""
 
-    name: str | None = None
+    name: Annotated[ArtefactName | None, BASIC] = None
     """Name of the artefact that is written. Default: derived from its input."""
     overwrite: bool = False
     """Replace an artefact of that name."""
@@ -162,7 +163,7 @@ class Writes(InWorkspace):
 class Seeded(Verb):
     """Option of a verb that draws random numbers."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Determines every random number."""
 
     def seed_range(self, n: int) -> tuple[int, ...]:
@@ -188,7 +189,7 @@ class Threaded(Verb):
 class OnDevice(Verb):
     """Option of a verb that computes with tensors: it trains, applies dictionaries, or reads a live recording."""
 
-    device: str | None = None
+    device: Device | None = None
     """cpu, cuda, cuda:1 or mps. Default: the fastest that is there and gives the numbers of the CPU."""
 
     def use_device(self, ranks: "Ranks | None" = None, *, mps: bool = True) -> str:
@@ -224,7 +225,7 @@ class RunsModel(OnDevice):
 
 S = TypeVar("S")
 ModelArgument = Annotated[
-    tyro.conf.Positional[str],
+    tyro.conf.Positional[ModelName],
     tyro.conf.arg(
         metavar="MODEL", help="A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."
     ),

@@ -1,9 +1,10 @@
 """Settings of a map. Torch-free: the command line inherits them."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from interp.errors import ConfigError, UnknownNameError
+from interp.options import BASIC
 
 Metric = Literal["cosine", "euclidean"]
 Method = Literal["umap", "umap-learn", "tsne", "pca"]
@@ -17,10 +18,10 @@ class MapSettings:
 
     metric: Metric = "cosine"
     """Similarity of two vectors."""
-    method: Method = "umap"
+    method: Annotated[Method, BASIC] = "umap"
     """umap: our own implementation, on all cores, the same result on any number of them; umap-learn: the reference, on
     one core; tsne: preserves more near neighbours and takes far longer; pca: two principal components."""
-    n_neighbors: int = 15
+    n_neighbors: Annotated[int, BASIC] = 15
     """Nearest neighbours in the graph that is laid out: fewer show local detail, more show the large structure."""
     min_dist: float = 0.1
     """Smallest distance between points, in map units."""

@@ -1,9 +1,10 @@
 """Settings of the circuit analyses. Torch-free: the command line inherits them."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from interp.errors import ConfigError
+from interp.options import BASIC, Seed
 
 Method = Literal["exact", "eap", "eap-ig", "acdc"]
 Ablation = Literal["resample", "mean", "zero"]
@@ -17,7 +18,7 @@ FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 class HeadScoresConfig:
     """Settings of the scores of heads by kind."""
 
-    n_prompts: int = 16
+    n_prompts: Annotated[int, BASIC] = 16
     """Prompts per seed."""
     context_length: int = 101
     """Tokens per prompt, BOS included."""
@@ -96,7 +97,7 @@ class EvaluationConfig:
     """Sizes of the circuits on the faithfulness curve, as fractions of all edges."""
     batch_size: int = 16
     """Prompts per forward pass."""
-    seed: int = 0
+    seed: Seed = 0
     """Determines every random number."""
 
     def __post_init__(self) -> None:
@@ -110,7 +111,7 @@ class EvaluationConfig:
 class FindConfig:
     """Settings of the search for a task's circuit."""
 
-    method: Method = "eap-ig"
+    method: Annotated[Method, BASIC] = "eap-ig"
     """Scores of edges: integrated gradients (eap-ig), one gradient (eap), one forward pass per edge (exact, acdc)."""
     steps: int = 5
     """Gradients per prompt, for eap-ig."""
@@ -120,7 +121,7 @@ class FindConfig:
     """Rank edges by absolute score (abs), or by signed score."""
     level: Level = "edge"
     """Rank edges, or whole heads and MLPs (node); then the circuit is all edges among the highest-ranked nodes."""
-    n_edges: int | None = None
+    n_edges: Annotated[int | None, BASIC] = None
     """Edges (nodes, at that level) of the circuit before pruning. Default: the smallest size on the curve that reaches
     `faithfulness`."""
     faithfulness: float = 0.8

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Float64, Shaped
 
 from interp.artifacts import write_json
 from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.options import Seed, Word
 from interp.results import Record, Result, columns_of
 
 
@@ -25,7 +26,7 @@ class ShapesConfig:
     """Also steer towards each list, and rotate its words around their circle."""
     n_random: int = 2
     """Random directions as the null of each intervention."""
-    seed: int = 0
+    seed: Seed = 0
     """Determines every random number."""
 
     def __post_init__(self) -> None:
@@ -36,14 +37,14 @@ class ShapesConfig:
 class DirectionConfig:
     """Settings of the report on one direction."""
 
-    targets: tuple[str, ...] = ()
+    targets: tuple[Word, ...] = ()
     """Words whose probability measures the effect of steering. Default: those that the direction points to, else the
     tokens that it raises."""
     interventions: bool = True
     """Also steer along it."""
     n_random: int = 9
     """Random directions as the null of steering."""
-    seed: int = 0
+    seed: Seed = 0
     """Determines every random number."""
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from interp.errors import ConfigError
 from interp.names import lens_hook_points
+from interp.options import Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class TunedLensConfig:
     """Held-out tokens that measure the lens, and as many that decide whether a translator replaces the logit lens."""
     checkpoint_every: int = 25
     """Steps between checkpoints."""
-    seed: int = 0
+    seed: Seed = 0
     """Determines every random number."""
 
     def __post_init__(self) -> None:

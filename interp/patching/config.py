@@ -1,9 +1,10 @@
 """Settings of activation patching. Torch-free: the command line inherits them."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from interp.errors import ConfigError
+from interp.options import BASIC
 
 What = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "heads", "z", "q", "k", "v", "pattern"]
 Direction = Literal["denoise", "noise"]
@@ -13,10 +14,10 @@ Direction = Literal["denoise", "noise"]
 class PatchingConfig:
     """Settings of a map of activation patches."""
 
-    what: What = "resid_pre"
+    what: Annotated[What, BASIC] = "resid_pre"
     """The value that is replaced: the residual stream before or after a block, the output of attention or the MLP, or
     per head its output z (also called heads), its inputs q, k, v, or its attention pattern."""
-    direction: Direction = "denoise"
+    direction: Annotated[Direction, BASIC] = "denoise"
     """denoise: restore clean values in the corrupt run, which tests sufficiency; noise: put corrupt values into the
     clean run, which tests necessity."""
     by_position: bool | None = None

@@ -1,16 +1,17 @@
 """Settings of a recording. Torch-free: the command line inherits them."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from interp.errors import ConfigError
+from interp.options import BASIC, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordConfig:
     """Settings of a recording of activations."""
 
-    tokens: int = 300_000
+    tokens: Annotated[int, BASIC] = 300_000
     """Tokens to record; BOS and padding do not count."""
     context_length: int = 128
     """Tokens per context, BOS included."""
@@ -25,7 +26,7 @@ class RecordConfig:
     tokens."""
     live: bool = False
     """Store the text only, a hundredth of the bytes; activations are computed whenever they are read."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the corpus."""
 
     def __post_init__(self) -> None:

@@ -1,8 +1,10 @@
 """Settings of grokking and of scaling laws. Torch-free: the command line inherits them."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from interp.errors import ConfigError
+from interp.options import BASIC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,7 @@ class ScalingRecipe:
     """Bytes per context."""
     batch_size: int = 64
     """Contexts per step."""
-    tokens: int = 2_000_000
+    tokens: Annotated[int, BASIC] = 2_000_000
     """Bytes that each model is trained on, in one pass."""
     n_checkpoints: int = 6
     """Measurements of the loss, from an eighth of the tokens to all of them, evenly spaced in their logarithm."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from interp.errors import ConfigError
+from interp.options import Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class TraceConfig:
     """Latents that are ablated in the free model, to compare the effects with the graph's prediction; 0 for none."""
     nulls: bool = True
     """Also compute the scores of the same prompt without any latent, and of an untrained dictionary."""
-    seed: int = 0
+    seed: Seed = 0
     """Determines every random number."""
 
     def __post_init__(self) -> None:

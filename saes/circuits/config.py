@@ -1,10 +1,11 @@
 """Settings of attribution to features and of feature circuits. Torch-free: the command line inherits them."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from interp.circuits.config import Ablation
 from interp.errors import ConfigError, UnknownNameError
+from interp.options import BASIC, Seed
 
 if TYPE_CHECKING:
     from saes.circuits.sites import Prompts
@@ -17,7 +18,7 @@ METHODS = ("ig", "gradient")
 class AttributionConfig:
     """Settings of attribution to features."""
 
-    method: Method = "ig"
+    method: Annotated[Method, BASIC] = "ig"
     """ig: integrated gradients, whose attributions add up to the total; gradient: the gradient on the prompt, which
     ranks features as single ablations do."""
     steps: int = 10
@@ -52,7 +53,7 @@ class FeatureCircuitConfig:
     attribution: AttributionConfig = field(default_factory=AttributionConfig)
     n_features: int = 20
     """Features of each SAE that become nodes."""
-    n_edges: int = 60
+    n_edges: Annotated[int, BASIC] = 60
     """Edges of the circuit."""
     ablation: Ablation = "resample"
     """Activation of features outside the circuit: that of the corrupted prompt, its mean over prompts, or zero."""
@@ -62,7 +63,7 @@ class FeatureCircuitConfig:
     """Random circuits with as many features of each SAE, for the null distribution."""
     nulls: bool = True
     """Also evaluate untrained SAEs and an untrained model."""
-    seed: int = 0
+    seed: Seed = 0
     """Determines every random number."""
 
     def __post_init__(self) -> None:

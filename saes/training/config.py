@@ -4,11 +4,20 @@
 """
 
 import math
+<<<<<<< a
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal
+
+from interp.errors import ConfigError, UnknownNameError
+from interp.options import BASIC, Seed
+=======
 from dataclasses import dataclass
 from typing import Literal
 
 from interp.errors import ConfigError, UnknownNameError
 from saes.kinds.config import check_setting
+>>>>>>> c
 
 MIN_STEPS = 250
 """Below this many steps an SAE does not converge at any learning rate: shrink the batch first."""
@@ -20,7 +29,7 @@ DENSE = 0.1
 class TrainConfig:
     """Settings of a training run, the same for every kind."""
 
-    tokens: int = 1_100_000
+    tokens: Annotated[int, BASIC] = 1_100_000
     """Tokens to train on. Each token of the recording is seen once per epoch; epochs repeat until the budget is spent.
     """
 
@@ -64,7 +73,7 @@ class TrainConfig:
     log_every: int = 10
     """Steps between health lines."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the initial weights and of the order of tokens."""
 
     def __post_init__(self) -> None:

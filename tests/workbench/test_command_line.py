@@ -14,7 +14,7 @@ import pytest
 from interp.artifacts import Draft
 from interp.errors import as_typed, program
 from interp.workspace import Workspace
-from workbench.__main__ import FAMILIES, RENAMED_OPTIONS, RENAMED_VERBS, VERBS, main, options_of, overview, parse
+from workbench.__main__ import FAMILIES, VERBS, main, options_of, overview, parse
 from workbench.demo import Demo, command_line, import_step, steps
 from workbench.help import help_of
 from workbench.help import options_of as described_options
@@ -40,14 +40,13 @@ def make_heads(workspace: Workspace, name: str = "toy") -> None:
     draft.finish()
 
 
-def test_help_fits_a_terminal_names_every_verb_and_loads_no_torch():
+def test_help_names_every_verb_and_loads_no_torch():
     code = (
         "import sys; from workbench.__main__ import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False).stdout
     *lines, torch = out.rstrip().splitlines()
     assert torch == "False"
-    assert len(lines) <= 40
     assert max(map(len, lines)) <= 100
     for name in VERBS:
         assert all(re.search(rf"\b{word}\b", out) for word in name.split()), name
@@ -67,13 +66,15 @@ def test_version_is_that_of_the_installed_package(capsys):
     assert capsys.readouterr().out == metadata.version("interp-workbench") + "\n"
 
 
-def test_a_stopped_verb_exits_with_130_and_promises_no_more_than_some_verbs_do(capsys, monkeypatch):
+@pytest.mark.parametrize(("resumes", "promise"), [(False, "starts again"), (True, "continues")])
+def test_a_stopped_verb_exits_with_130_and_says_whether_it_resumes(resumes, promise, capsys, monkeypatch):
     def stop(self):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Heads, "run", stop)
+    monkeypatch.setattr(Heads, "resumes", resumes)
     assert main(["heads", "toy:induction-2l"]) == 130
-    assert "continues where the verb saves its progress" in capsys.readouterr().err
+    assert f"the same command {promise}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -186,23 +187,6 @@ def test_a_family_lists_its_verbs(family, capsys):
         for name in VERBS:
             assert name.split()[0] != family or name.split()[1] in out
         assert max(map(len, out.splitlines())) <= 100
-
-
-@pytest.mark.parametrize(("old", "new"), RENAMED_VERBS.items())
-def test_an_old_verb_answers_with_the_new_one(old, new, capsys):
-    assert main(["smollm2-135m" if word.isupper() else word for word in old.split()]) == 2
-    assert f"workbench {new}" in capsys.readouterr().err
-    assert " ".join(word for word in new.split() if word.islower()) in VERBS
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new"), [(v, o, n) for v, table in RENAMED_OPTIONS.items() for o, n in table.items()]
-)
-def test_an_old_option_answers_with_the_new_one(name, old, new, capsys):
-    assert main([*name.split(), "x", old, "1"]) == 2
-    assert (new or "leave it out") in capsys.readouterr().err
-    assert old not in options_of(VERBS[name])
-    assert new is None or new.split()[0] in options_of(VERBS[name])
 
 
 @pytest.mark.parametrize(
@@ -337,7 +321,7 @@ def test_every_command_in_a_message_or_a_page_of_the_documentation_is_a_verb():
     for file, words in found:
         first, *more = words.split()
         known = first in VERBS or (first in FAMILIES and (not more or f"{first} {more[0]}" in VERBS))
-        assert known or (first in RENAMED_VERBS and file.name == "log.md"), f"{file}: workbench {words}"
+        assert known or file.name == "log.md", f"{file}: workbench {words}"
 
 
 def test_every_command_of_the_documentation_and_of_the_examples_parses():

@@ -8,6 +8,7 @@ import tyro
 
 from interp.atlas.config import MapSettings
 from interp.errors import ConfigError
+from interp.options import AtlasName, AtlasSourceName, Cells, HookPoint
 from workbench.terminal import RunsModel, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
@@ -32,15 +33,15 @@ class Atlas(MapSettings, Writes, Seeded, Threaded, RunsModel):
     among its 15 nearest on the map.
     """
 
-    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
+    source: Annotated[tyro.conf.Positional[AtlasSourceName], tyro.conf.arg(metavar="SOURCE")]
     """KIND:NAME, as above."""
-    hook_point: tuple[str, ...] = ()
+    hook_point: tuple[HookPoint, ...] = ()
     """Hook points of a recording; several give one map each, aligned with each other. Default: its first."""
-    then: tuple[str, ...] = ()
+    then: tuple[AtlasSourceName, ...] = ()
     """Further sources of the same points (checkpoints, models): one map each, aligned with each other."""
-    onto: str | None = None
+    onto: AtlasName | None = None
     """Add the points to this atlas, whose own points stay where they are."""
-    cells: str = "auto"
+    cells: Cells = "auto"
     """Labels of the cells of a grid, read from the mean vector of each: unembedding, the name of an SAE, or none. auto:
     the nearest tokens or features; for activations an SAE of their hook point where there is one, else the
     unembedding."""

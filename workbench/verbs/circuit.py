@@ -15,6 +15,8 @@ import tyro
 
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
 from interp.errors import ConfigError
+from interp.models.hooked import HookedModel
+from interp.options import ModelName, SAEName, TaskName
 from interp.progress import reported
 from saes.circuits.config import AttributionConfig, FeatureCircuitConfig
 from workbench.terminal import (
@@ -54,9 +56,9 @@ class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Writes, Threaded, 
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "features")
 
-    saes: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
+    saes: Annotated[tyro.conf.Positional[tuple[SAEName, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
     """Names of SAEs or transcoders in the workspace, all of one model, at different hook points."""
-    task: str = "ioi"
+    task: TaskName = "ioi"
     """induction, ioi, greater-than, or a .jsonl or .csv file with the columns clean, corrupt, correct and wrong."""
     prompts: int = 16
     """Prompt pairs."""
@@ -66,7 +68,7 @@ class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Writes, Threaded, 
     first: Derived[int] = 0
     include_bos: bool = False
     """Attribute to features at the BOS position too. SAEs do not see it in training."""
-    model: str | None = None
+    model: ModelName | None = None
     """Model to run. Default: the one that the SAEs belong to."""
     allow_other_weights: bool = False
     """Apply SAEs to a model whose weights differ from those they were trained on."""
@@ -167,7 +169,7 @@ class Find(FindConfig, EvaluationConfig, Writes, Threaded, RunsModel):
     words: ClassVar[tuple[str, ...]] = ("circuit", "find")
 
     model: ModelArgument
-    task: str = "ioi"
+    task: TaskName = "ioi"
     """Name of a task, or a file of prompts."""
     prompts: int = 32
     """Prompt pairs on which edges are scored."""
@@ -213,7 +215,7 @@ class Find(FindConfig, EvaluationConfig, Writes, Threaded, RunsModel):
         for line in describe_found(found):
             say(f"      {line}")
 
-    def _make_tasks(self, model: Any) -> "tuple[Task, Task | None]":
+    def _make_tasks(self, model: HookedModel) -> "tuple[Task, Task | None]":
         """Return the prompts on which edges are scored, and held-out ones."""
         from interp.patching.metrics import metric_by_name
         from workbench.opening import open_task

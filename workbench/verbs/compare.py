@@ -17,6 +17,7 @@ import tyro
 from interp.artifacts import hash_json
 from interp.errors import ConfigError, PromptError, WorkbenchError
 from interp.models.hooked import HookedModel
+from interp.options import Corpus, HookPoint, Means, ModelName, RecordingName, SAEName
 from workbench.terminal import OnDevice, RunsModel, Seeded, Threaded, Writes, bar, say, slug, wrote
 from workbench.verbs.evaluate import Probes, as_dict, run_probes
 
@@ -42,9 +43,9 @@ class CompareSAEs(Probes, Writes, Threaded, RunsModel):
 
     words: ClassVar[tuple[str, ...]] = ("compare", "saes")
 
-    saes: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
+    saes: Annotated[tyro.conf.Positional[tuple[SAEName, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
     """Names of SAEs in the workspace."""
-    recording: str | None = None
+    recording: RecordingName | None = None
     """Recording to compare on. Default: the one that the first SAE was trained on."""
     l0: float | None = None
     """L0 to which all are reduced. Default: the smallest among the SAEs."""
@@ -194,13 +195,13 @@ class CompareSizes(Writes, Seeded):
 
     words: ClassVar[tuple[str, ...]] = ("compare", "sizes")
 
-    saes: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")] = ()
+    saes: Annotated[tyro.conf.Positional[tuple[SAEName, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")] = ()
     """Names of SAEs in the workspace. Default: all finished ones of one kind that were trained alike."""
-    recording: str | None = None
+    recording: RecordingName | None = None
     """Only those trained on this recording."""
-    hook_point: str | None = None
+    hook_point: HookPoint | None = None
     """Only those of this hook point."""
-    kind: str = "topk"
+    kind: Annotated[str, Means("KIND")] = "topk"
     """Only those of this kind."""
     tokens: int | None = None
     """Only those trained on this many tokens (their --tokens)."""
@@ -321,15 +322,15 @@ class CompareModels(Writes, Seeded, Threaded, RunsModel):
 
     words: ClassVar[tuple[str, ...]] = ("compare", "models")
 
-    base: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="BASE")]
+    base: Annotated[tyro.conf.Positional[ModelName], tyro.conf.arg(metavar="BASE")]
     """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
-    tuned: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TUNED")]
+    tuned: Annotated[tyro.conf.Positional[ModelName], tyro.conf.arg(metavar="TUNED")]
     """The fine-tuned checkpoint of the same model."""
-    corpus: str = "docstrings"
+    corpus: Corpus = "docstrings"
     """Text on which the change is expected; "random" for repeated random tokens (models without a tokenizer)."""
-    control: str | None = None
+    control: Corpus | None = None
     """Text on which no change is expected."""
-    continuations: tuple[str, ...] = ()
+    continuations: tuple[ModelName, ...] = ()
     """Three or more models trained further from the base without the change in question, as the null."""
     prompts: int = 32
     """Contexts of each text."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from interp.artifacts import partial_path
 from interp.errors import ConfigError
+from interp.options import Corpus
 from interp.studies.config import ModularConfig, ScalingRecipe
 from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
@@ -123,7 +124,7 @@ class Scale(ScalingRecipe, Writes, Threaded, OnDevice):
 
     words: ClassVar[tuple[str, ...]] = ("dynamics", "scaling")
 
-    corpus: str = "docstrings"
+    corpus: Corpus = "docstrings"
     """Text to train on, as for `workbench record`."""
 
     def run(self) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from interp.errors import ConfigError, MismatchError, WorkbenchError
+from interp.options import BASIC, RecordingName, SAEName
 from saes.evaluation.config import LIST, AbsorptionConfig, ConceptList, ProbingConfig, read_concepts
 from workbench.terminal import Derived, RunsModel, Seeded, Threaded, Writes, bar, say, settings_of, wrote
 
@@ -131,7 +132,7 @@ def changed(settings: Any) -> dict[str, Any]:
 class Probes(ProbingConfig, Seeded):
     """Options of a verb that probes dictionaries."""
 
-    probing: bool = False
+    probing: Annotated[bool, BASIC] = False
     """Sparse probing: predict a property of a token (a digit, a capital, its document's label ...) from one, two or
     five features. Baselines: random labels, principal components, coordinates, an untrained SAE. Takes minutes."""
     labels: Path | None = None
@@ -177,9 +178,9 @@ class Evaluate(AbsorptionConfig, Probes, Writes, Threaded, RunsModel):
     transcoder, those of its target). An interrupted command continues with the missing parts when it is repeated.
     """
 
-    sae: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SAE")]
+    sae: Annotated[tyro.conf.Positional[SAEName], tyro.conf.arg(metavar="SAE")]
     """Name of an SAE in the workspace."""
-    recording: str | None = None
+    recording: RecordingName | None = None
     """Recording to evaluate on. Default: the one that it was trained on."""
     contexts: int = 32
     """Largest number of held-out contexts for the loss inside the model; 0 skips that part."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from interp.errors import ConfigError
+from interp.options import ArtefactName, FeaturesName, Means, ModelName
 from saes.explain.asking import ExplainConfig
 from workbench.terminal import RunsModel, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
@@ -31,11 +32,11 @@ class Explain(ExplainConfig, Writes, Seeded, Threaded, RunsModel):
     before you agree. An interrupted command continues when it is repeated, and no answered request is sent again.
     """
 
-    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FEATURES")]
+    source: Annotated[tyro.conf.Positional[FeaturesName], tyro.conf.arg(metavar="FEATURES")]
     """Name of a features artefact in the workspace."""
-    provider: str | None = None
+    provider: Annotated[str, Means("PROVIDER")] | None = None
     """Base URL of an OpenAI-compatible endpoint, or local:MODEL."""
-    model: str | None = None
+    model: ModelName | None = None
     """Name of the model at the endpoint. With --neuronpedia: take only explanations by this model."""
     neuronpedia: Path | None = None
     """Instead of asking a model: take the labels of an explanations export of Neuronpedia (JSON or JSONL, plain or
@@ -46,7 +47,7 @@ class Explain(ExplainConfig, Writes, Seeded, Threaded, RunsModel):
     """Explain this many of the most frequent features that are not dense."""
     sample: int | None = None
     """Explain this many features drawn at random. Only a random sample estimates the scores of the whole dictionary."""
-    into: str | None = None
+    into: ArtefactName | None = None
     """Also write a features artefact of this name with the new labels."""
     dry_run: bool = False
     """Count requests and tokens, and stop."""
@@ -58,7 +59,7 @@ class Explain(ExplainConfig, Writes, Seeded, Threaded, RunsModel):
     """Price per million input tokens."""
     price_out: float | None = None
     """Price per million output tokens."""
-    key_variable: str = "WORKBENCH_API_KEY"
+    key_variable: Annotated[str, Means("VARIABLE")] = "WORKBENCH_API_KEY"
     """Environment variable that holds the key. The key is never written to disk."""
     concurrency: int = 4
     """Concurrent requests."""

@@ -15,6 +15,7 @@ import tyro
 
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
+from interp.options import DictionaryName, FeaturesName, HookPoint, ModelName, RecordingName, SAEName
 from saes.features.proof import ProofConfig
 from workbench.terminal import (
     InWorkspace,
@@ -48,11 +49,11 @@ class Features(Writes, Seeded, Threaded, RunsModel):
     One pass over a recording. Labels are rules about where a feature fires; `workbench explain` asks a language model.
     """
 
-    dictionary: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="DICTIONARY")] = None
+    dictionary: Annotated[tyro.conf.Positional[DictionaryName | None], tyro.conf.arg(metavar="DICTIONARY")] = None
     """The name of an SAE in the workspace, or neurons:HOOK_POINT."""
     set: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """A set of transcoders instead: tables NAME-0, NAME-1 and so on for all its layers, in one pass."""
-    recording: str | None = None
+    recording: RecordingName | None = None
     """Recording whose activations are encoded. Default: the one that the SAE was trained on."""
     window: int = 16
     """Tokens of context on each side of an example's peak."""
@@ -183,7 +184,7 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
     Amounts are in units of the feature's activation.
     """
 
-    sae: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SAE")]
+    sae: Annotated[tyro.conf.Positional[SAEName], tyro.conf.arg(metavar="SAE")]
     """Name of an SAE or transcoder in the workspace."""
     feature: int
     """Index of the feature."""
@@ -204,7 +205,7 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
     """Continuations sampled in addition to the most likely one; with and without steering they share a seed."""
     temperature: float = 0.8
     """Temperature of the samples."""
-    model: str | None = None
+    model: ModelName | None = None
     """Model to run. Default: the one that the SAE belongs to."""
     allow_other_weights: bool = False
     """Apply an SAE to a model whose weights differ from those it was trained on."""
@@ -305,7 +306,7 @@ class Prove(ProofConfig, Writes, Seeded, Threaded, RunsModel):
     density. Holm's correction covers the three. The page of the feature in the dashboard shows the result.
     """
 
-    features: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FEATURES")]
+    features: Annotated[tyro.conf.Positional[FeaturesName], tyro.conf.arg(metavar="FEATURES")]
     """Name of a features artefact in the workspace."""
     feature: int
     """Index of the feature."""
@@ -374,10 +375,10 @@ class Search(InWorkspace):
     """A word, several words, part of a label, or `like NAME:NUMBER`."""
     vector: Path | None = None
     """Instead of a text: a .npy file with a vector as wide as the decoder directions, to find similar ones."""
-    features: str | None = None
+    features: FeaturesName | None = None
     """Name of a features artefact in the workspace, or of a set of transcoders: all its layers. Default: all but the
     layers of sets."""
-    hook_point: str | None = None
+    hook_point: HookPoint | None = None
     """Features of this hook point only."""
     max_density: float = 1.0
     """Largest fraction of tokens on which a feature may fire."""

@@ -17,6 +17,7 @@ import tyro
 from interp.errors import ConfigError
 from interp.geometry.points import DirectionConfig, ShapesConfig
 from interp.models.hooked import HookedModel
+from interp.options import Corpus, FeatureName, HookPoint, ModelName, Word
 from workbench.terminal import ModelArgument, RunsModel, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ class Shapes(ShapesConfig, Writes, Threaded, RunsModel):
     words: ClassVar[tuple[str, ...]] = ("geometry", "shapes")
 
     model: ModelArgument
-    lists: tuple[str, ...] = ()
+    lists: tuple[Word, ...] = ()
     """Lists to measure. Default: all seven. A single list cannot be tested for being a cluster among others."""
-    own_words: tuple[str, ...] = ()
+    own_words: tuple[Word, ...] = ()
     """Words of your own, in their order, as a further list."""
     cyclic: bool = False
     """Your own words are cyclic: the last is followed by the first."""
@@ -106,17 +107,17 @@ class Direction(DirectionConfig, Writes, Threaded, RunsModel):
     words: ClassVar[tuple[str, ...]] = ("geometry", "direction")
 
     model: ModelArgument
-    towards: tuple[str, ...] = ()
+    towards: tuple[Word, ...] = ()
     """Words on the positive side of the direction, four or more."""
-    away: tuple[str, ...] = ()
+    away: tuple[Word, ...] = ()
     """Words on its negative side, four or more."""
-    feature: str | None = None
+    feature: FeatureName | None = None
     """A feature of an SAE in the workspace: NAME:NUMBER."""
     vector: Path | None = None
     """A .npy file with one vector [d]; needs --at."""
-    at: str | None = None
+    at: HookPoint | None = None
     """Hook point of the direction. Default: that of the SAE; for words, the stream after a quarter of the blocks."""
-    lists: tuple[str, ...] = ()
+    lists: tuple[Word, ...] = ()
     """Lists of words to project onto the direction. Default: all seven."""
     allow_other_weights: bool = False
     """Accept a feature of an SAE that was trained on other weights."""
@@ -218,11 +219,11 @@ class Space(Writes, Seeded, Threaded, RunsModel):
     words: ClassVar[tuple[str, ...]] = ("geometry", "space")
 
     model: ModelArgument
-    hook_points: tuple[str, ...] = ()
+    hook_points: tuple[HookPoint, ...] = ()
     """Hook points whose values on text are measured too."""
     points: int = 2000
     """Tokens per hook point, and points that the intrinsic dimension is measured on."""
-    corpus: str = "docstrings"
+    corpus: Corpus = "docstrings"
     """Text for the hook points: docstrings, a .txt, .jsonl or .parquet file, or hub:NAME."""
     context_length: int = 64
     """Tokens per context, BOS included."""
@@ -273,15 +274,15 @@ class CompareSpaces(Writes, Seeded, Threaded, RunsModel):
     words: ClassVar[tuple[str, ...]] = ("geometry", "compare")
 
     model: ModelArgument
-    other: tyro.conf.Positional[str | None] = None
+    other: tyro.conf.Positional[ModelName | None] = None
     """A second model or checkpoint with the same tokenizer. Default: the layers of the first with each other."""
-    hook_points: tuple[str, ...] = ()
+    hook_points: tuple[HookPoint, ...] = ()
     """Default: the residual stream after every block."""
     points: int = 1024
     """Tokens that are compared."""
     batch: int = 256
     """Tokens per batch of CKA."""
-    corpus: str = "docstrings"
+    corpus: Corpus = "docstrings"
     """Text: docstrings, a .txt, .jsonl or .parquet file, or hub:NAME."""
     context_length: int = 64
     """Tokens per context, BOS included."""

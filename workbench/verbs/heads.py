@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from interp.circuits.config import HeadScoresConfig
 from interp.lenses.config import TunedLensConfig
+from interp.options import Corpus, RecordingName
 from workbench.analysis import Analysis, Run
 from workbench.terminal import ModelArgument, RunsModel, Threaded, Writes, bar, say, settings_of, slug, wrote
 
@@ -49,9 +50,9 @@ class Lens(TunedLensConfig, Writes, Threaded, RunsModel):
     """
 
     model: ModelArgument
-    recording: str | None = None
+    recording: RecordingName | None = None
     """Recording to take tokens from; its held-out documents are held out. Default: the text of --corpus."""
-    corpus: str = "docstrings"
+    corpus: Corpus = "docstrings"
     """`docstrings`, a .txt, .jsonl or .parquet file, or hub:NAME."""
     n_contexts: int = 400
     """Contexts to read from the corpus; the last tenth of them is held out."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import ConfigError
+from interp.models.hooked import HookedModel
+from interp.options import TaskName
 from interp.patching.config import PatchingConfig
 from workbench.terminal import ModelArgument, RunsModel, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
@@ -39,7 +41,7 @@ class Patch(PatchingConfig, Writes, Seeded, Threaded, RunsModel):
     answer."""
     chat: bool = False
     """Put both prompts into the model's chat template, as the message of a user."""
-    task: str | None = None
+    task: TaskName | None = None
     """Instead of a pair: induction, ioi, greater-than, or a .jsonl or .csv file with the columns clean, corrupt,
     correct and wrong."""
     prompts: int = 8
@@ -94,7 +96,7 @@ class Patch(PatchingConfig, Writes, Seeded, Threaded, RunsModel):
             return task_name(self.task)
         return (self.answer or "").strip()
 
-    def _make_task(self, model: Any) -> "Task":
+    def _make_task(self, model: HookedModel) -> "Task":
         from interp.circuits.tasks import pair_task
         from workbench.opening import open_task
 

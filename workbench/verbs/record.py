@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from interp.options import Corpus, HookPoint
 from interp.recording.config import RecordConfig
 from workbench.terminal import (
     ModelArgument,
@@ -36,10 +37,10 @@ class Record(RecordConfig, Writes, Threaded, OnDevice):
     """
 
     model: ModelArgument
-    hook_points: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--hook-point"])] = ()
+    hook_points: Annotated[tuple[HookPoint, ...], tyro.conf.arg(aliases=["--hook-point"])] = ()
     """Hook points to record, all in one pass; `mlps`: inputs and outputs of all MLPs, as a set of transcoders reads
     them. Default: the residual stream after a third of the blocks."""
-    corpus: str = "docstrings"
+    corpus: Corpus = "docstrings"
     """`docstrings` (prose of the installed packages, offline), a .txt, .jsonl or .parquet file, or hub:NAME."""
     compute: Literal["float32", "bfloat16", "float16"] = "float32"
     """Data type of the model's computation, --dtype of other verbs; here --dtype is that of the stored activations."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from interp.errors import ConfigError, MissingError, WorkbenchError
+from interp.options import Means
 from workbench.terminal import InWorkspace, Threaded, say
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Serve(Threaded):
     """The workspace, a folder or s3://BUCKET/PREFIX. Default: ./workspace."""
     workspace: Path = Path("workspace")
     """The same, as an option like that of other verbs."""
-    host: str = "127.0.0.1"
+    host: Annotated[str, Means("HOST")] = "127.0.0.1"
     """Address to listen on. Other machines can reach an address beyond loopback, so it then carries a token."""
     token: str | None = None
     """Token that the address must carry. Default: none on loopback, a random one beyond it."""

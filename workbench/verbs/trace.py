@@ -12,6 +12,7 @@ import tyro
 
 from interp.errors import ConfigError, PromptError
 from interp.models.hooked import HookedModel
+from interp.options import ModelName, SAEName
 from interp.tracing.config import TraceConfig
 from saes.circuits.config import AttributionConfig
 from workbench.terminal import (
@@ -178,7 +179,7 @@ class Attribute(AttributionConfig, InWorkspace, Threaded, RunsModel):
     ranks by an estimate of it.
     """
 
-    saes: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
+    saes: Annotated[tyro.conf.Positional[tuple[SAEName, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
     """Names of SAEs or transcoders in the workspace, all of one model."""
     prompt: str
     """The text before the prediction."""
@@ -198,7 +199,7 @@ class Attribute(AttributionConfig, InWorkspace, Threaded, RunsModel):
     """Features to show for each SAE."""
     include_bos: bool = False
     """Attribute to features at the BOS position too. SAEs do not see it in training."""
-    model: str | None = None
+    model: ModelName | None = None
     """Model to run. Default: the one that the SAE belongs to."""
     allow_other_weights: bool = False
     """Apply an SAE to a model whose weights differ from those it was trained on."""

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from interp.errors import ConfigError, UnknownNameError, program
+<<<<<<< a
+from interp.options import HookPoint, Means, ModelName, RecordingName
+from saes.training.config import CONFIGS, SELECTIONS, CrossLayerConfig, SAEConfig, TrainConfig, make_config
+=======
 from saes.kinds.config import CONFIGS, SELECTIONS, CrossLayerConfig, SAEConfig, make_config
 from saes.training.config import TrainConfig
+>>>>>>> c
 from workbench.terminal import (
     OnDevice,
     RunsModel,
@@ -48,11 +53,11 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
     ...`.
     """
 
-    recording: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECORDING")]
+    recording: Annotated[tyro.conf.Positional[RecordingName], tyro.conf.arg(metavar="RECORDING")]
     """Name of a recording in the workspace."""
-    others: tuple[str, ...] = ()
+    others: tuple[RecordingName, ...] = ()
     """Further recordings of the same tokens (those of another model, for example), for a crosscoder."""
-    hook_point: tuple[str, ...] = ()
+    hook_point: tuple[HookPoint, ...] = ()
     """Hook point of the recording; a crosscoder takes several. Default: its first, or all of them for a crosscoder."""
     kind: Kind = "batchtopk"
     """topk: exactly k latents per token; batchtopk: k on average, hard tokens get more; matryoshka: the same, general
@@ -64,7 +69,7 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
     """Latents active per token (all kinds but relu and gated). Default: 32."""
     l1_coefficient: tuple[float, ...] = ()
     """Weight of the L1 penalty (relu, gated, crosscoder with --sparsity l1). Default: 0.1."""
-    target: Annotated[str | None, tyro.conf.arg(metavar="HOOK-POINT")] = None
+    target: HookPoint | None = None
     """Hook point that a transcoder reconstructs."""
     skip: bool = False
     """Give a transcoder a linear skip connection."""
@@ -82,7 +87,7 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
     """Layers of a set. Default: all that were recorded."""
     cross_layer: bool = False
     """Let latents of a set write to all later layers too (jumprelu or batchtopk; small models)."""
-    tracker: str | None = None
+    tracker: Annotated[str, Means("TRACKER")] | None = None
     """Log training metrics to tensorboard:FOLDER or wandb:PROJECT as well."""
 
     def run(self) -> None:
@@ -246,13 +251,13 @@ class Import(Writes, Threaded, RunsModel):
 
     path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")]
     """Folder or file of the checkpoint, hub:OWNER/NAME[/FOLDER], or FILE.json of a graph."""
-    model: str = ""
+    model: ModelName = ""
     """Model whose activations a dictionary was trained on: a name as for `workbench record`."""
-    hook_point: str | None = None
+    hook_point: HookPoint | None = None
     """Hook point that it encodes. Default: as stated in its files."""
-    hook_point_out: str | None = None
+    hook_point_out: HookPoint | None = None
     """Hook point that a transcoder reconstructs. Default: as stated in its files."""
-    format: str | None = None
+    format: Annotated[str, Means("FORMAT")] | None = None
     """Format to read it as. Default: recognised from the files."""
     set: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Import transcoders of all layers, from the folder that holds them, as a set of this name. Hook points are then
