@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from interp.errors import ConfigError, MismatchError, UnknownNameError
+from interp.models.hooked import HookedModel
 from saes.features.schema import NEURONS
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class ChosenDictionary:
             return {}
         return {f"saes/{self.name}": self.workspace.manifest("sae", self.name).content_hash}
 
-    def load(self, model: Any, *, allow_other_weights: bool = False) -> "Dictionary":
+    def load(self, model: HookedModel, *, allow_other_weights: bool = False) -> "Dictionary":
         """Return the dictionary. Raises `MismatchError` when an SAE belongs to other weights."""
         if self.is_neurons:
             from saes.features.sources import neurons_of
@@ -110,7 +111,7 @@ def open_recording(workspace: "Workspace", name: str, *, device: str | None = No
     return live.open_recording(workspace.path("recording", name), device=device)
 
 
-def open_recording_model(recording: "Recording", *, device: str | None = None) -> Any:
+def open_recording_model(recording: "Recording", *, device: str | None = None) -> HookedModel:
     """Return the model that a recording came from.
 
     Raises `MismatchError` when the model of that name has other weights now.
@@ -138,7 +139,7 @@ def open_sae(workspace: "Workspace", name: str, *, device: str | None = None) ->
     return sae if device in (None, "cpu", "mps") else sae.to(device)
 
 
-def open_task(model: Any, task: str, n_prompts: int | None, *, seed: int) -> "Task":
+def open_task(model: HookedModel, task: str, n_prompts: int | None, *, seed: int) -> "Task":
     """Return prompts of a task by its name, or from a `.jsonl` or `.csv` file; None: all that the file holds."""
     from interp.circuits.tasks import make_task, task_from_file
 
@@ -316,7 +317,7 @@ def open_saes(
     model: str | None = None,
     allow_other_weights: bool = False,
     device: str | None = None,
-) -> "tuple[Any, list[SAE]]":
+) -> "tuple[HookedModel, list[SAE]]":
     """Return the model that some SAEs belong to, and the SAEs on the model's device.
 
     Raises `UnknownNameError` (no such SAE), `ConfigError` (none named, or no model known), `MismatchError` (other
@@ -354,7 +355,7 @@ def parents_of(workspace: "Workspace", names: "Sequence[str]") -> dict[str, str]
     return {f"saes/{name}": workspace.manifest("sae", name).content_hash for name in names}
 
 
-def unseen_positions(model: Any, *, include_bos: bool) -> int:
+def unseen_positions(model: HookedModel, *, include_bos: bool) -> int:
     """Return the number of positions at the start to leave out: 1 where the model has a BOS token, which SAEs do not
     see in training, since its residual differs from all others; 0 with `include_bos`."""
     from interp.models.adapter import bos_token_id

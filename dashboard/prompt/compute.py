@@ -33,6 +33,7 @@ from dashboard.prompt import controls
 from dashboard.prompt.turns import Turn
 from interp.errors import PromptError, UnknownNameError
 from interp.models.adapter import bos_token_id, final_norm_and_unembed, head_shape, run_with_hooks, token_strings
+from interp.models.hooked import HookedModel
 from interp.names import lens_hook_points
 
 Check = Callable[[str], None]
@@ -82,7 +83,7 @@ class HookedSAE:
 
 
 @torch.no_grad()
-def read(loaded: Any, spec: str, tokens: Tensor, dictionary: Any, tuned: bool, check: Check) -> Reading:
+def read(loaded: HookedModel, spec: str, tokens: Tensor, dictionary: Any, tuned: bool, check: Check) -> Reading:
     """Run the model once over `tokens [1, n]` and keep what the views need; `tuned`: there is a tuned lens."""
     from interp.models.passes import Capture
     from saes.features.sources import NeuronBasis
@@ -142,7 +143,7 @@ def activations_of(reading: Reading, feature: int) -> list[float]:
 
 @torch.no_grad()
 def lens_cells(
-    loaded: Any, reading: Reading, start: int, stop: int, translators: Any, token: int | None, check: Check
+    loaded: HookedModel, reading: Reading, start: int, stop: int, translators: Any, token: int | None, check: Check
 ) -> LensCells:
     """Decode the residual stream of the positions from `start` up to `stop` after every layer.
 
@@ -187,7 +188,7 @@ def lens_cells(
 
 
 @torch.no_grad()
-def next_tokens(loaded: Any, reading: Reading, at: int, temperature: float, top: int = 10) -> NextTokens:
+def next_tokens(loaded: HookedModel, reading: Reading, at: int, temperature: float, top: int = 10) -> NextTokens:
     """Return the likeliest tokens after position `at`, with the softmax at a temperature."""
     log_p = (final_norm_and_unembed(loaded, reading.residuals[-1, at][None]).float()[0] / temperature).log_softmax(-1)
     best = log_p.topk(min(top, len(log_p)))
@@ -202,7 +203,7 @@ def next_tokens(loaded: Any, reading: Reading, at: int, temperature: float, top:
 
 
 @torch.no_grad()
-def generation_hooks(loaded: Any, sae: Any, feature: int, amount: float, seed: int) -> list[tuple[str, Any]]:
+def generation_hooks(loaded: HookedModel, sae: Any, feature: int, amount: float, seed: int) -> list[tuple[str, Any]]:
     """Return hooks for a batch of three rows: unchanged, steered, and changed in a random direction.
 
     The random change of a token is as long as the steering's.
@@ -228,7 +229,7 @@ def generation_hooks(loaded: Any, sae: Any, feature: int, amount: float, seed: i
 
 @torch.no_grad()
 def generation_step(
-    loaded: Any, rows: Tensor, hooks: list[tuple[str, Any]], temperature: float, generator: torch.Generator
+    loaded: HookedModel, rows: Tensor, hooks: list[tuple[str, Any]], temperature: float, generator: torch.Generator
 ) -> tuple[Tensor, list[Guess]]:
     """Add one token to each of `rows [3, n]`; return them with the tokens and their probabilities.
 
@@ -249,14 +250,14 @@ def generation_step(
 
 
 @torch.no_grad()
-def unchanged_probabilities(loaded: Any, rows: Tensor, start: int) -> list[list[float]]:
+def unchanged_probabilities(loaded: HookedModel, rows: Tensor, start: int) -> list[list[float]]:
     """Return the probability that the unchanged model gives each token of `rows [3, n]` from `start` on."""
     logits = run_with_hooks(loaded, rows, [])[:, start - 1 : -1].float()
     return logits.softmax(-1).gather(2, rows[:, start:, None].to(logits.device))[:, :, 0].tolist()
 
 
 def steps_of(
-    loaded: Any, tokens: Tensor, hooks: list[tuple[str, Any]], *, n_new: int, temperature: float, seed: int,
+    loaded: HookedModel, tokens: Tensor, hooks: list[tuple[str, Any]], *, n_new: int, temperature: float, seed: int,
     turn: Callable[[], contextlib.AbstractContextManager[Turn]],
 ) -> Iterator[Generation]:  # fmt: skip
     """Yield one `Generation` per token, and a last one with the probabilities under the unchanged model.
@@ -277,7 +278,7 @@ def steps_of(
         yield Generation(n_new, [], unchanged_probabilities(loaded, rows, start))
 
 
-def check_head(loaded: Any, layer: int, head: int) -> None:
+def check_head(loaded: HookedModel, layer: int, head: int) -> None:
     shape = head_shape(loaded)
     if not (0 <= layer < shape.n_layers and 0 <= head < shape.n_heads):
         last = f"L{shape.n_layers - 1}H{shape.n_heads - 1}"
@@ -285,7 +286,7 @@ def check_head(loaded: Any, layer: int, head: int) -> None:
 
 
 @torch.no_grad()
-def answers(loaded: Any, reading: Reading, at: int, answer: str, contrast: str) -> tuple[int, int | None]:
+def answers(loaded: HookedModel, reading: Reading, at: int, answer: str, contrast: str) -> tuple[int, int | None]:
     """Ids of the answer and the contrast; what was left empty comes from the model's own ranking after `at`."""
     logits = final_norm_and_unembed(loaded, reading.residuals[-1, at][None]).float()[0]
     likeliest = logits.topk(2).indices.tolist()
@@ -296,12 +297,12 @@ def answers(loaded: Any, reading: Reading, at: int, answer: str, contrast: str) 
 
 
 @torch.no_grad()
-def token_at_end(loaded: Any, reading: Reading, text: str) -> int:
+def token_at_end(loaded: HookedModel, reading: Reading, text: str) -> int:
     """Id of a word as the likelier of its two forms at the end of the prompt. Raises `PromptError`: several tokens."""
     return single_token(loaded, text, final_norm_and_unembed(loaded, reading.residuals[-1, -1][None]).float()[0])
 
 
-def answer_text(loaded: Any, tokens: Tensor, text: str) -> str:
+def answer_text(loaded: HookedModel, tokens: Tensor, text: str) -> str:
     """The text of the one token that an answer denotes after `tokens [1, n]`."""
     from interp.models.adapter import run_with_cache, token_text
 
@@ -311,7 +312,13 @@ def answer_text(loaded: Any, tokens: Tensor, text: str) -> str:
 
 
 def patch_effects(
-    loaded: Any, spec: str, pair: tuple[str, str, str, str | None], what: Any, direction: Any, *, chat: bool = False
+    loaded: HookedModel,
+    spec: str,
+    pair: tuple[str, str, str, str | None],
+    what: Any,
+    direction: Any,
+    *,
+    chat: bool = False,
 ) -> PatchEffects:
     """The map of one pair of prompts; heads are patched at all positions at once."""
     from interp.circuits.tasks import pair_task
@@ -340,7 +347,7 @@ def position(tokens: Tensor, after: int | None) -> int:
     return at
 
 
-def logit_shares(loaded: Any, reading: Reading, at: int, right: int, wrong: int | None) -> LogitShares:
+def logit_shares(loaded: HookedModel, reading: Reading, at: int, right: int, wrong: int | None) -> LogitShares:
     """Direct logit attribution of `logit(right) - logit(wrong)` after position `at`."""
     from interp.lenses.direct_attribution import direct_logit_attribution
 
@@ -360,7 +367,7 @@ def logit_shares(loaded: Any, reading: Reading, at: int, right: int, wrong: int 
     )
 
 
-def score_reasons(loaded: Any, tokens: Tensor, layer: int, head: int, query: int, key: int) -> ScoreReasons:
+def score_reasons(loaded: HookedModel, tokens: Tensor, layer: int, head: int, query: int, key: int) -> ScoreReasons:
     """QK attribution of one cell of an attention pattern."""
     from interp.circuits.score_explanation import explain_score
 
@@ -382,7 +389,7 @@ def score_reasons(loaded: Any, tokens: Tensor, layer: int, head: int, query: int
     )
 
 
-def feature_shares(loaded: Any, sae: Any, tokens: Tensor, right: int, wrong: int | None) -> FeatureShares:
+def feature_shares(loaded: HookedModel, sae: Any, tokens: Tensor, right: int, wrong: int | None) -> FeatureShares:
     """The strongest features behind `logit(right) - logit(wrong)` after the last of `tokens [1, n]`."""
     from interp.patching.metrics import LogitDiff
     from saes.circuits.attribution import AttributionConfig, attribute
@@ -416,7 +423,7 @@ def feature_shares(loaded: Any, sae: Any, tokens: Tensor, right: int, wrong: int
     )
 
 
-def single_token(loaded: Any, text: str, logits: Tensor) -> int:
+def single_token(loaded: HookedModel, text: str, logits: Tensor) -> int:
     """The id of a word as it is typed or with a leading space, as in a sentence: the likelier of the two here."""
     from interp.lenses.direct_attribution import token_ids
 
@@ -429,7 +436,7 @@ def single_token(loaded: Any, text: str, logits: Tensor) -> int:
     return max(found, key=lambda token: float(logits[token]))
 
 
-def _losses(loaded: Any, residual: Tensor, tokens: Tensor, check: Check) -> list[float | None]:
+def _losses(loaded: HookedModel, residual: Tensor, tokens: Tensor, check: Check) -> list[float | None]:
     """Nats of each token given those before it; None for the first. `residual [n, d_model]`, `tokens [n]`."""
     found: list[float | None] = [None]
     for start in range(0, len(tokens) - 1, _LOSS_ROWS):
@@ -441,7 +448,7 @@ def _losses(loaded: Any, residual: Tensor, tokens: Tensor, check: Check) -> list
     return found
 
 
-def _strongest(loaded: Any, acts: Any, tokens: Tensor) -> list[list[ActiveFeature]]:
+def _strongest(loaded: HookedModel, acts: Any, tokens: Tensor) -> list[list[ActiveFeature]]:
     """The strongest features on each token; none on BOS, which no dictionary here is made from."""
     best = acts.values.topk(min(TOP_FEATURES, acts.values.shape[1]), dim=1)
     numbers = acts.indices.long().gather(1, best.indices)

@@ -52,6 +52,7 @@ from interp.circuits.gradients import GradientReader
 from interp.circuits.graph import Graph
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.adapter import Hook, run_with_hooks
+from interp.models.hooked import HookedModel
 from interp.names import parse_node
 from interp.patching.task import Task, read_hook
 
@@ -156,7 +157,7 @@ POINTS_AT_ONCE = 8
 
 
 def attribute(
-    model: Any,
+    model: HookedModel,
     task: Task,
     graph: Graph | None = None,
     *,
@@ -425,7 +426,9 @@ def _is_read(graph: Graph, included: Tensor, edge: int) -> bool:
     return bool((included & torch.isin(graph.edge_table[:, 2], sources)).any())
 
 
-def verify_top_k(scores: Scores, model: Any, task: "Task", k: int, *, by: By = "abs", batch_size: int = 16) -> Verified:
+def verify_top_k(
+    scores: Scores, model: HookedModel, task: "Task", k: int, *, by: By = "abs", batch_size: int = 16
+) -> Verified:
     """Patch the `k` highest-ranked edges (or nodes) one by one, and compare with their estimates.
 
     Costs `k` runs on the task's prompts. Raises `ConfigError` when `k` is out of range.

@@ -37,6 +37,7 @@ from interp.circuits.graph import Graph
 from interp.circuits.judging import check_ablation
 from interp.errors import ConfigError, MismatchError
 from interp.models.adapter import Hook, run_with_hooks
+from interp.models.hooked import HookedModel
 from interp.models.passes import storing_hook
 from interp.models.residual import SIDES, ResidualStream, Side
 from interp.patching.metrics import Metric
@@ -373,7 +374,7 @@ class Bench:
 
     def __init__(
         self,
-        model: Any,
+        model: HookedModel,
         graph: Graph,
         task: Task,
         *,
@@ -445,7 +446,7 @@ class Bench:
         return torch.full((self.graph.n_edges,), included)
 
 
-def check_graph(model: Any, graph: Graph) -> None:
+def check_graph(model: HookedModel, graph: Graph) -> None:
     """Raise `MismatchError` when a graph belongs to a model of another shape."""
     own = Graph.from_model(model, split_qkv=graph.split_qkv, positions=graph.positions)
     if own != graph:

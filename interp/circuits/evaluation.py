@@ -43,6 +43,7 @@ from interp.circuits.judging import (
     untrained_gap,
 )
 from interp.errors import ConfigError
+from interp.models.hooked import HookedModel
 from interp.names import parse_node
 from interp.patching.task import Task
 from interp.results import Record, Result, flat
@@ -184,7 +185,7 @@ class Evaluation(Result):
 
 
 def evaluate(
-    model: Any,
+    model: HookedModel,
     task: Task,
     what: Circuit | Scores,
     graph: Graph | None = None,

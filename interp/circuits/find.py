@@ -32,6 +32,7 @@ from interp.circuits.graph import Graph
 from interp.circuits.head_kinds import head_patterns, save_patterns
 from interp.circuits.judging import faithfulness, in_words, score_columns, verdict
 from interp.errors import ConfigError
+from interp.models.hooked import HookedModel
 from interp.names import parse_head, parse_node
 from interp.patching.task import Task
 from interp.results import Record, Result
@@ -76,7 +77,7 @@ class Found(Result):
 
 
 def find_circuit(
-    model: Any,
+    model: HookedModel,
     task: Task,
     config: FindConfig | None = None,
     graph: Graph | None = None,
@@ -123,7 +124,7 @@ def _check_apart(task: Task, held_out: Task) -> None:
 
 
 def _score(
-    model: Any, task: Task, config: FindConfig, graph: Graph | None, step: Callable[[str], Any]
+    model: HookedModel, task: Task, config: FindConfig, graph: Graph | None, step: Callable[[str], Any]
 ) -> tuple[Scores, Scores | None, Verified | None]:
     """Return scores at the chosen level, scores of nodes, and the highest-ranked ones patched one by one."""
     size = config.evaluation.batch_size
@@ -163,7 +164,7 @@ def _with_effects(circuit: Circuit, nodes: Scores | None) -> Circuit:
     return replace(circuit, nodes=tuple(replace(n, evidence=n.evidence | evidence(n.name)) for n in circuit.nodes))
 
 
-def _smallest(model: Any, task: Task, scores: Scores, curve: Curve, config: FindConfig) -> int:
+def _smallest(model: HookedModel, task: Task, scores: Scores, curve: Curve, config: FindConfig) -> int:
     """Return a size that reaches the faithfulness: the first such point of the curve, refined by bisection.
 
     The bisection goes down to the size before it. All edges when no point reaches the faithfulness. As faithfulness
@@ -207,7 +208,7 @@ PROMPTS_SHOWN = 8
 def save_discovered(
     folder: Path,
     *,
-    model: Any,
+    model: HookedModel,
     task: Task,
     circuit: Circuit,
     scores: Scores,
@@ -277,7 +278,7 @@ def curve_table(curve: Curve) -> "pa.Table":
     return pa.table(columns)
 
 
-def prompt_texts(model: Any, task: Task) -> list[dict[str, Any]]:
+def prompt_texts(model: HookedModel, task: Task) -> list[dict[str, Any]]:
     """Return the first prompts as text, with their answers if any."""
     from interp.models.adapter import token_strings
 

@@ -29,6 +29,7 @@ from interp.circuits.config import InductionConfig
 from interp.circuits.head_kinds import draw_prompts, score_pattern, target_masks, target_weights
 from interp.errors import ConfigError
 from interp.models.adapter import Hook, widened
+from interp.models.hooked import HookedModel
 from interp.models.passes import capture, repeat_losses, run_from, token_losses
 from interp.models.residual import ResidualStream, Side
 from interp.names import HeadName, parse_node
@@ -78,7 +79,7 @@ class InductionPrompts:
         ]
 
 
-def draw_induction_prompts(model: Any, config: InductionConfig, seed: int) -> InductionPrompts:
+def draw_induction_prompts(model: HookedModel, config: InductionConfig, seed: int) -> InductionPrompts:
     """Draw the prompts of one seed. Raises `ConfigError` when context or vocabulary are too small for a repeat."""
     from interp.models.adapter import bos_token_id, ordinary_tokens
 
@@ -111,7 +112,7 @@ def _draw(ids: Tensor, bos: int | None, n: int, length: int, low: int, high: int
     return tokens, independent
 
 
-def prompt_sizes(model: Any, config: InductionConfig, n_ids: int, bos: int | None) -> tuple[int, int, int]:
+def prompt_sizes(model: HookedModel, config: InductionConfig, n_ids: int, bos: int | None) -> tuple[int, int, int]:
     """Return context length, shortest and longest lag. Raises `ConfigError` for a length beyond the context."""
     length = config.context_length or min(int(model.cfg.n_ctx), 65)
     if length > model.cfg.n_ctx:
@@ -153,7 +154,7 @@ class EdgeInputs:
 
 
 @torch.no_grad()
-def capture_edge_inputs(model: Any, prompts: InductionPrompts, layers: Sequence[int]) -> EdgeInputs:
+def capture_edge_inputs(model: HookedModel, prompts: InductionPrompts, layers: Sequence[int]) -> EdgeInputs:
     """Capture the inputs of direct edges: a clean pass and two corrupted ones, up to the last of `layers`."""
     depth = max(layers, default=0)
     z_names = [f"blocks.{layer}.attn.hook_z" for layer in range(depth)]
@@ -171,7 +172,7 @@ def capture_edge_inputs(model: Any, prompts: InductionPrompts, layers: Sequence[
 class DirectEdges:
     """Strict induction scores of heads under a patch of one sender's direct edge into their queries or keys."""
 
-    def __init__(self, model: Any, inputs: EdgeInputs, *, at_once: int = 4):
+    def __init__(self, model: HookedModel, inputs: EdgeInputs, *, at_once: int = 4):
         self.model, self.inputs, self.residual, self.at_once = model, inputs, ResidualStream(model), at_once
         self.weights = inputs.prompts.weights[..., :1]
         self.scales = [self.residual.write_scale(layer, z) for layer, z in enumerate(inputs.clean_z)]
@@ -248,7 +249,7 @@ class CleanRun:
 
 
 @torch.no_grad()
-def clean_run(model: Any, prompts: InductionPrompts, candidates: Sequence[HeadName]) -> CleanRun:
+def clean_run(model: HookedModel, prompts: InductionPrompts, candidates: Sequence[HeadName]) -> CleanRun:
     """Measure strict scores and losses without a patch."""
     scores = _StrictScores(candidates, prompts.weights[..., :1])
     logits = run_from(model, prompts.tokens, scores.hooks())
@@ -259,7 +260,7 @@ def clean_run(model: Any, prompts: InductionPrompts, candidates: Sequence[HeadNa
 
 @torch.no_grad()
 def into_candidates(
-    model: Any, prompts: InductionPrompts, inputs: EdgeInputs, sender: HeadName, side: Side,
+    model: HookedModel, prompts: InductionPrompts, inputs: EdgeInputs, sender: HeadName, side: Side,
     candidates: Sequence[HeadName], clean: CleanRun, *, with_loss: bool = True,
 ) -> GroupEffect:  # fmt: skip
     """Path-patch a sender into the queries, keys or values of every candidate in a later layer.
@@ -341,7 +342,7 @@ class DirectOutput:
 
 
 def direct_outputs(
-    model: Any, drawn: Sequence[InductionPrompts], heads: Sequence[HeadName], batch_size: int
+    model: HookedModel, drawn: Sequence[InductionPrompts], heads: Sequence[HeadName], batch_size: int
 ) -> dict[HeadName, DirectOutput]:
     """Measure the direct effect on the logits of each of `heads`, with other heads of its layer as controls."""
     if not heads:
@@ -359,7 +360,7 @@ def direct_outputs(
 
 
 @torch.no_grad()
-def direct_logit_changes(model: Any, prompts: InductionPrompts, layers: Sequence[int]) -> Tensor:
+def direct_logit_changes(model: HookedModel, prompts: InductionPrompts, layers: Sequence[int]) -> Tensor:
     """Replace the direct path of each head of `layers`; return the change of the correct token's logit above the mean.
 
     `[n_layers, n_heads, n]`, mean over positions.

@@ -19,6 +19,7 @@ from jaxtyping import Float, Float64
 
 from interp.circuits.config import Ablation
 from interp.errors import ConfigError, UnknownNameError
+from interp.models.hooked import HookedModel
 from interp.runtime import derive_seed
 from interp.statistics import Interval, bootstrap_interval, p_from_null, percentile_interval
 
@@ -137,7 +138,7 @@ def null_summary(values: Float64[np.ndarray, " n"], own: float) -> dict[str, flo
     return {"n": len(values), **numbers}
 
 
-def untrained_gap(model: Any, task: "Task", seed: int) -> dict[str, float]:
+def untrained_gap(model: HookedModel, task: "Task", seed: int) -> dict[str, float]:
     """Measure the task's gap in an untrained model, with its standard error.
 
     The behaviour was learned where this gap lies below `LEARNED` of the trained model's (`verdict`).

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, CorruptError, MissingError, PromptError, UnknownNameError
 from interp.models.generation import prompt_tokens
+from interp.models.hooked import HookedModel
 from interp.patching.metrics import LogitDiff, LogProb, Metric, ProbDiff
 from interp.patching.task import Task
 from interp.runtime import make_generator
@@ -50,7 +51,7 @@ TEMPLATES = (
 NOUNS = ["war", "siege", "campaign", "trial", "reign", "project", "strike", "drought", "voyage", "famine"]
 
 
-def make_task(kind: str, model: Any, *, n_prompts: int = 64, seed: int = 0, **settings: Any) -> Task:
+def make_task(kind: str, model: HookedModel, *, n_prompts: int = 64, seed: int = 0, **settings: Any) -> Task:
     """Make a task by name: `induction`, `ioi`, `greater-than`. Raises `UnknownNameError`."""
     if kind not in TASKS:
         raise UnknownNameError("task", kind, TASKS, "A file of prompts (.jsonl or .csv) is a task too.")
@@ -58,7 +59,7 @@ def make_task(kind: str, model: Any, *, n_prompts: int = 64, seed: int = 0, **se
 
 
 def induction_task(
-    model: Any, *, n_prompts: int = 64, seed: int = 0, block: int | None = None, check_gap: bool = True
+    model: HookedModel, *, n_prompts: int = 64, seed: int = 0, block: int | None = None, check_gap: bool = True
 ) -> Task:
     """Make the induction task: random tokens that repeat once, read where the first half determines the next token.
 
@@ -105,7 +106,7 @@ def induction_task(
     )
 
 
-def ioi_task(model: Any, *, n_prompts: int = 64, seed: int = 0, check_gap: bool = True) -> Task:
+def ioi_task(model: HookedModel, *, n_prompts: int = 64, seed: int = 0, check_gap: bool = True) -> Task:
     """Make the task of indirect object identification: of two names, the one that occurs once comes next.
 
     Half of the prompts have the subject first (BABA), half second (ABBA). In the corrupted prompt a third name replaces
@@ -142,7 +143,7 @@ def ioi_task(model: Any, *, n_prompts: int = 64, seed: int = 0, check_gap: bool 
     )
 
 
-def greater_than_task(model: Any, *, n_prompts: int = 64, seed: int = 0, check_gap: bool = True) -> Task:
+def greater_than_task(model: HookedModel, *, n_prompts: int = 64, seed: int = 0, check_gap: bool = True) -> Task:
     """Make the greater-than task: a span of years must end after its start.
 
     The corrupted prompt starts in year 01, after which every end is possible. Where two digits are one token, the
@@ -199,14 +200,14 @@ def _digit_answers(encode: Callable[[str], list[int]]) -> Callable[[int], tuple[
     return lambda year: (token[year // 10 + 1 :] or token[9:], token[: year // 10])
 
 
-def _encoder(model: Any) -> Callable[[str], list[int]]:
+def _encoder(model: HookedModel) -> Callable[[str], list[int]]:
     from interp.models.identity import tokenizer_of
 
     tokenizer = tokenizer_of(model)
     return lambda text: list(tokenizer.encode_batch([text])[0])
 
 
-def _with_bos(model: Any, ids: list[int]) -> list[int]:
+def _with_bos(model: HookedModel, ids: list[int]) -> list[int]:
     from interp.models.adapter import bos_token_id
 
     bos = bos_token_id(model)
@@ -221,7 +222,9 @@ def _draw(options: list[str], n: int, generator: torch.Generator) -> list[str]:
 FIELDS = ("clean", "corrupt", "correct", "wrong")
 
 
-def task_from_file(model: Any, path: Path | str, *, n_prompts: int | None = None, check_gap: bool = True) -> Task:
+def task_from_file(
+    model: HookedModel, path: Path | str, *, n_prompts: int | None = None, check_gap: bool = True
+) -> Task:
     """Read the task of a .jsonl or .csv file with `clean, corrupt, correct` and optionally `wrong`.
 
     Raises `MissingError`, `CorruptError` (names the line), `PromptError` for an answer of several tokens (lists them)
@@ -233,7 +236,7 @@ def task_from_file(model: Any, path: Path | str, *, n_prompts: int | None = None
 
 
 def pair_task(
-    model: Any, clean: str, corrupt: str, correct: str, wrong: str | None = None, *, check_gap: bool = True,
+    model: HookedModel, clean: str, corrupt: str, correct: str, wrong: str | None = None, *, check_gap: bool = True,
     chat: bool = False,
 ) -> Task:  # fmt: skip
     """Make the task of one pair of prompts and one answer (minus `wrong`, where given), read at the last token.
@@ -254,8 +257,8 @@ def pair_task(
 
 
 def _task_of_rows(
-    model: Any, rows: list[tuple[str, dict[str, Any]]], source: str, *, name: str, check_gap: bool, settings: dict,
-    chat: bool = False,
+    model: HookedModel, rows: list[tuple[str, dict[str, Any]]], source: str, *, name: str, check_gap: bool,
+    settings: dict, chat: bool = False,
 ) -> Task:  # fmt: skip
     """Make the task of rows, each with its name in error messages."""
     encode = _encoder_with_bos(model)
@@ -314,7 +317,7 @@ def _object(path: Path, line: int, text: str) -> dict[str, Any]:
     return value
 
 
-def _one_token(model: Any, encode: Any, text: str, where: str) -> int:
+def _one_token(model: HookedModel, encode: Any, text: str, where: str) -> int:
     ids = encode(text, bos=False)
     if len(ids) != 1:
         raise PromptError(
@@ -328,13 +331,13 @@ def _as_list(value: Any) -> list[str]:
     return [str(each) for each in value] if isinstance(value, list) else [str(value)]
 
 
-def _show(model: Any, ids: list[int]) -> str:
+def _show(model: HookedModel, ids: list[int]) -> str:
     from interp.models.adapter import token_strings
 
     return " ".join(repr(text) for text in token_strings(model, ids))
 
 
-def _encoder_with_bos(model: Any) -> Any:
+def _encoder_with_bos(model: HookedModel) -> Any:
     from interp.models.adapter import bos_token_id
     from interp.models.identity import tokenizer_of
 
@@ -347,7 +350,7 @@ def _encoder_with_bos(model: Any) -> Any:
     return encode
 
 
-def _numbers(model: Any, text: str) -> list[int]:
+def _numbers(model: HookedModel, text: str) -> list[int]:
     """Return the token numbers of a text such as `"3 5 7"`, for a model without a tokenizer."""
     words = text.split()
     if not words or not all(word.isdecimal() and int(word) < model.cfg.d_vocab for word in words):

@@ -27,7 +27,7 @@ class ModelConfig(Protocol):
     """a number in attention-only models too; `adapter.head_shape` says None there"""
     d_vocab: int
     n_ctx: int
-    act_fn: str | None
+    act_fn: str
     attn_only: bool
     normalization_type: str | None
     eps: float
@@ -56,10 +56,11 @@ class HookedModel(Protocol):
     embed: Any
     unembed: Any
     ln_final: Any
-    """final norm; missing in models without norms"""
+    """final norm; an architecture may have none"""
     W_E: "Tensor"
     W_U: "Tensor"
     W_pos: "Tensor"
+    """learned embedding of positions; models with rotary positions have none"""
 
     def __call__(self, value: "Tensor", **options: Any) -> "Tensor":
         """Return logits `[batch, pos, d_vocab]`."""

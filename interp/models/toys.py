@@ -43,6 +43,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import ConfigError, UnknownNameError
+from interp.models.hooked import HookedModel, wrap_in_memory
 from interp.models.small import SmallConfig, build_small, is_small_folder, load_small, save_small
 from interp.models.training import TrainingConfig, TrainingStep, train_small
 from interp.runtime import one_thread
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 
     import torch
     from torch import Tensor
-    from transformer_lens.model_bridge import TransformerBridge
 
 TOY_PREFIX = "toy:"
 
@@ -95,7 +95,7 @@ def find_toy(spec: str) -> Toy:
 
 def train_toy(
     spec: "str | Toy", *, seed: int = 0, progress: "Callable[[TrainingStep, int], None] | None" = None
-) -> "TransformerBridge":
+) -> HookedModel:
     """Train a toy, and return it in evaluation mode. `seed` determines both the weights and the data."""
     import torch
 
@@ -109,7 +109,7 @@ def train_toy(
     return model
 
 
-def cached_toy(spec: str, folder: Path, *, seed: int, device: str, dtype: Any) -> "TransformerBridge":
+def cached_toy(spec: str, folder: Path, *, seed: int, device: str, dtype: Any) -> HookedModel:
     """Return the toy of a spec, trained first when `folder` holds none by this recipe and seed."""
     toy = find_toy(spec)
     path = folder / f"{spec.removeprefix(TOY_PREFIX)}-seed{seed}-{_recipe_hash(toy)}"
@@ -140,7 +140,7 @@ PLANTED_NAMES = (PLANTED_SPEC, PLANTED_PREFIX + "copying", PLANTED_PREFIX + "pos
 
 def planted_induction(
     *, d_vocab: int = 16, n_ctx: int = 32, sharpness: float = 100.0, device: str = "cpu", dtype: Any = None
-) -> "TransformerBridge":
+) -> HookedModel:
     """Build the planted induction transformer, `d_model = 3 * d_vocab + n_ctx`.
 
     `sharpness` is the attention score of a match (of no match: 0), and the logit of the predicted token: at 100 the
@@ -170,7 +170,7 @@ def planted_induction(
 
 def planted_copying(
     *, d_vocab: int = 16, n_ctx: int = 32, sharpness: float = 100.0, device: str = "cpu", dtype: Any = None
-) -> "TransformerBridge":
+) -> HookedModel:
     """Build the negative control: it copies the token that followed before, without attending to it. Two heads a layer.
 
     Subspaces tok, prev, prev2 (the token two before), out, pos; `L0H0` writes prev, `L0H1` prev2; `L1H0` has query tok,
@@ -203,9 +203,7 @@ def planted_copying(
     return model
 
 
-def planted_post_norm(
-    *, d_vocab: int = 16, n_ctx: int = 32, device: str = "cpu", dtype: Any = None
-) -> "TransformerBridge":
+def planted_post_norm(*, d_vocab: int = 16, n_ctx: int = 32, device: str = "cpu", dtype: Any = None) -> HookedModel:
     """Build the planted induction transformer in a Gemma 2, whose blocks norm what they write.
 
     `d_model = 4 * d_vocab + 2`: tok, prev, out, a subspace that nothing reads, a constant, and one unused dimension.
@@ -239,16 +237,16 @@ def planted_post_norm(
     return model
 
 
-def _set(model: Any, layer: int, side: str, read: slice, head: slice, value: Any) -> None:
+def _set(model: HookedModel, layer: int, side: str, read: slice, head: slice, value: Any) -> None:
     """Set a weight so that head dimensions `head` get `x[read] @ value`; torch stores linear weights as [out, in]."""
     getattr(model.blocks[layer].attn, side).original_component.weight[head, read] = value.T.to(model.W_E)
 
 
-def _set_output(model: Any, layer: int, head: slice, write: slice, value: Any) -> None:
+def _set_output(model: HookedModel, layer: int, head: slice, write: slice, value: Any) -> None:
     model.blocks[layer].attn.o.original_component.weight[write, head] = value.T.to(model.W_E)
 
 
-def build_planted(spec: str, *, device: str, dtype: Any) -> "TransformerBridge":
+def build_planted(spec: str, *, device: str, dtype: Any) -> HookedModel:
     """Build `"planted:induction"`, `"planted:copying"` or `"planted:post-norm"`. Raises `UnknownNameError`."""
     known = {"induction": planted_induction, "copying": planted_copying, "post-norm": planted_post_norm}
     build = known.get(spec.removeprefix(PLANTED_PREFIX))
@@ -262,7 +260,7 @@ def _check_sizes(d_vocab: int, n_ctx: int) -> None:
         raise ConfigError(f"a planted circuit needs 2 tokens and 4 positions, got {d_vocab} and {n_ctx}")
 
 
-def _blank(d_model: int, n_heads: int, d_vocab: int, n_ctx: int, device: str, dtype: Any) -> "TransformerBridge":
+def _blank(d_model: int, n_heads: int, d_vocab: int, n_ctx: int, device: str, dtype: Any) -> HookedModel:
     """Return two layers of zeros, without norms."""
     import torch
 
@@ -274,10 +272,9 @@ def _blank(d_model: int, n_heads: int, d_vocab: int, n_ctx: int, device: str, dt
     return model
 
 
-def _blank_gemma(d_model: int, d_vocab: int, n_ctx: int, device: str, dtype: Any) -> "TransformerBridge":
+def _blank_gemma(d_model: int, d_vocab: int, n_ctx: int, device: str, dtype: Any) -> HookedModel:
     """Return a Gemma 2 of two layers of zeros; its norms have gain 1, those after attention 0.15."""
     import torch
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     config = Gemma2Config(
@@ -292,4 +289,4 @@ def _blank_gemma(d_model: int, d_vocab: int, n_ctx: int, device: str, dtype: Any
     with torch.no_grad():
         for name, parameter in plain.named_parameters():
             parameter.fill_(-0.85 if "post_attention" in name else 0.0)  # Gemma stores gain - 1
-    return build_bridge_from_module(plain, "Gemma2ForCausalLM", hf_config=plain.config).eval()
+    return wrap_in_memory(plain)

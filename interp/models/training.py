@@ -236,7 +236,7 @@ class _Unhooked:
 
         self.weights = {name.replace(_WRAPPER, ""): weight for name, weight in native.named_parameters()}
         self.cfg, self.rotary = model.cfg, native.rotary
-        self.act = getattr(functional, str(model.cfg.act_fn))
+        self.act = getattr(functional, model.cfg.act_fn)
 
     def __call__(self, tokens: "Int[Tensor, 'batch pos']") -> "Float[Tensor, 'batch pos d_vocab']":
         weights = self.weights

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import Hook, available_hook_points, head_shape, token_strings
+from interp.models.hooked import HookedModel
 from interp.models.passes import Capture, run_from
 from interp.models.residual import ResidualStream
 from interp.patching.config import Direction, What
@@ -54,7 +55,7 @@ def measure(metric: Metric, logits: Float[Tensor, "..."], n_prompts: int) -> Flo
     return values.double().cpu()
 
 
-def check_pairs(model: Any, clean: Int[Tensor, "..."], corrupt: Int[Tensor, "..."]) -> None:
+def check_pairs(model: HookedModel, clean: Int[Tensor, "..."], corrupt: Int[Tensor, "..."]) -> None:
     """Raise `PromptError` unless both are `[batch, pos]` of the same shape; it names both lengths and the tokens."""
     if clean.ndim == 2 and clean.shape == corrupt.shape and clean.shape[1] > 0 and len(clean) > 0:
         return
@@ -152,7 +153,7 @@ class ActivationPatching(Result):
 
 @torch.no_grad()
 def activation_patching(
-    model: Any,
+    model: HookedModel,
     task: PatchingTask | tuple[Tensor, Tensor],
     metric: Metric | None = None,
     *,
@@ -218,7 +219,7 @@ class _Run:
 
     def __init__(
         self,
-        model: Any,
+        model: HookedModel,
         metric: Metric,
         at: Tensor | None,
         what: str,
@@ -393,7 +394,7 @@ def _unpack(task: Any, metric: Metric | None) -> tuple[Tensor, Tensor, Tensor | 
     return *task, None, metric
 
 
-def _check_names(model: Any, what: str, direction: str) -> None:
+def _check_names(model: HookedModel, what: str, direction: str) -> None:
     if what not in get_args(What):
         raise UnknownNameError("kind of patch", what, get_args(What))
     if direction not in get_args(Direction):

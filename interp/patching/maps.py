@@ -27,6 +27,7 @@ from torch import Tensor
 
 from interp.artifacts import Draft, Manifest, read_json, save_json, write_json, write_table
 from interp.errors import ConfigError
+from interp.models.hooked import HookedModel
 from interp.patching.activation import ActivationPatching, activation_patching
 from interp.patching.config import PatchingConfig
 from interp.progress import Progress
@@ -104,7 +105,7 @@ class PatchingMap(Result):
 
 
 def measure_map(
-    model: Any, task: "Task", config: PatchingConfig, *, seed: int = 0, progress: Progress | None = None
+    model: HookedModel, task: "Task", config: PatchingConfig, *, seed: int = 0, progress: Progress | None = None
 ) -> PatchingMap:
     """Measure the map of a task and its null maps.
 
@@ -114,7 +115,7 @@ def measure_map(
 
 
 def save_map(
-    model: Any,
+    model: HookedModel,
     task: "Task",
     config: PatchingConfig,
     folder: Path,
@@ -156,7 +157,7 @@ def save_map(
 
 
 def unrelated_prompts(
-    model: Any, clean: Int[Tensor, "batch pos"], corrupt: Int[Tensor, "batch pos"], generator: torch.Generator
+    model: HookedModel, clean: Int[Tensor, "batch pos"], corrupt: Int[Tensor, "batch pos"], generator: torch.Generator
 ) -> Int64[Tensor, "batch pos"]:
     """Return random ordinary tokens that differ from both prompts at every position.
 
@@ -178,7 +179,7 @@ def unrelated_prompts(
 
 
 def _measure(
-    model: Any,
+    model: HookedModel,
     task: "Task",
     config: PatchingConfig,
     seed: int,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError
 from interp.models.adapter import Hook, run_with_hooks
+from interp.models.hooked import HookedModel
 from interp.patching.metrics import Metric
 
 Prompts = Tensor | Sequence[Sequence[int]]
@@ -47,7 +48,7 @@ class Task:
     @classmethod
     def of(
         cls,
-        model: Any,
+        model: HookedModel,
         clean: Prompts,
         corrupt: Prompts,
         metric: Metric,
@@ -91,7 +92,7 @@ class Task:
         )
         return task.on(model, batch_size=batch_size, check_gap=check_gap)
 
-    def on(self, model: Any, *, batch_size: int = 32, check_gap: bool = False) -> "Task":
+    def on(self, model: HookedModel, *, batch_size: int = 32, check_gap: bool = False) -> "Task":
         """Return the same prompts measured on another model; distances then refer to its clean logits."""
         clean = torch.cat([read_logits(model, *part) for part in self._parts(self.clean, batch_size)])
         metric = self.metric.bind(clean)
@@ -110,7 +111,9 @@ class Task:
             task.check_gap()
         return task
 
-    def measured_by(self, model: Any, metric: Metric, *, batch_size: int = 32, check_gap: bool = True) -> "Task":
+    def measured_by(
+        self, model: HookedModel, metric: Metric, *, batch_size: int = 32, check_gap: bool = True
+    ) -> "Task":
         """Return the same prompts with another metric. Raises `ConfigError` when it does not fit or has no gap."""
         metric.check(self.n_prompts, self.at.shape[1], model.cfg.d_vocab)
         return replace(self, metric=metric).on(model, batch_size=batch_size, check_gap=check_gap)
@@ -177,7 +180,7 @@ class Task:
         return list(zip(tokens.split(batch_size), self.at.split(batch_size), strict=True))
 
 
-def final_point(model: Any) -> str:
+def final_point(model: HookedModel) -> str:
     """Return the hook point of the residual stream before the final norm."""
     return "ln_final.hook_in" if hasattr(model, "ln_final") else "unembed.hook_in"
 
@@ -199,7 +202,7 @@ def read_hook(at: Int[Tensor, "batch n_read"]) -> tuple[str, Hook]:
 
 @torch.no_grad()
 def read_logits(
-    model: Any, tokens: Int[Tensor, "batch pos"], at: Int[Tensor, "batch n_read"]
+    model: HookedModel, tokens: Int[Tensor, "batch pos"], at: Int[Tensor, "batch n_read"]
 ) -> Float[Tensor, "batch n_read d_vocab"]:
     """Return logits at positions `at` only, `[batch, n_read, d_vocab]`; other logits are not computed."""
     return run_with_hooks(model, tokens.to(model.cfg.device), [read_hook(at)])
@@ -232,7 +235,7 @@ def _check_pairs(clean: Tensor, corrupt: Tensor) -> None:
         )
 
 
-def _check_tokens(model: Any, clean: Tensor, corrupt: Tensor) -> None:
+def _check_tokens(model: HookedModel, clean: Tensor, corrupt: Tensor) -> None:
     cfg = model.cfg
     if clean.shape[1] > cfg.n_ctx:
         raise ConfigError(f"the longest prompt has {clean.shape[1]} tokens, the model's context holds {cfg.n_ctx}")

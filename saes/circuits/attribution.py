@@ -29,6 +29,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from interp.errors import ConfigError
+from interp.models.hooked import HookedModel
 from interp.patching.task import Task, read_hook
 from interp.progress import Progress
 from interp.results import ROWS, Record, Result
@@ -115,7 +116,7 @@ class FeatureAttribution(Result):
 
 
 def attribute(
-    model: Any,
+    model: HookedModel,
     saes: SAE | Sequence[SAE],
     prompts: Prompts | Task,
     config: AttributionConfig | None = None,
@@ -155,7 +156,7 @@ def check_metric(prompts: Prompts, config: AttributionConfig) -> None:
 
 
 def metric_gradients(
-    model: Any, traces: Sequence[Trace], prompts: Prompts, config: AttributionConfig
+    model: HookedModel, traces: Sequence[Trace], prompts: Prompts, config: AttributionConfig
 ) -> list[Float[Tensor, "batch pos d_out"]]:
     """Return the gradient of the metric at each site, mean over the steps of `ig`: `[batch, pos, d_out]` each."""
     if config.method == "gradient":
@@ -163,7 +164,7 @@ def metric_gradients(
     return [_path_gradient(model, each, prompts, config.steps) for each in traces]
 
 
-def _joint_gradients(model: Any, sites: Sequence[Site], prompts: Prompts) -> list[Tensor]:
+def _joint_gradients(model: HookedModel, sites: Sequence[Site], prompts: Prompts) -> list[Tensor]:
     """Return the gradient of the metric at every site, from one pass."""
     values: list[Tensor] = []
 
@@ -177,7 +178,7 @@ def _joint_gradients(model: Any, sites: Sequence[Site], prompts: Prompts) -> lis
         return list(torch.autograd.grad(prompts.metric(logits).sum(), values))
 
 
-def _path_gradient(model: Any, trace: Trace, prompts: Prompts, steps: int) -> Tensor:
+def _path_gradient(model: HookedModel, trace: Trace, prompts: Prompts, steps: int) -> Tensor:
     """Return the mean gradient on the line from the baseline's value to the prompt's, at midpoints of `steps` parts."""
     total = torch.zeros_like(trace.value)
     for step in range(steps):
@@ -221,7 +222,7 @@ def _collect(batches: list[_Batch], settings: dict[str, Any]) -> FeatureAttribut
 
 @torch.no_grad()
 def exact_effects(
-    model: Any,
+    model: HookedModel,
     sae: SAE,
     prompts: Prompts | Task,
     features: Sequence[int],

@@ -25,11 +25,12 @@ effect, but its gradient on the prompts is zero, so no edge leads to it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from interp.models.hooked import HookedModel
 from interp.names import feature_node
 from interp.patching.task import read_hook
 from interp.progress import Progress
@@ -74,7 +75,7 @@ class Measured(NamedTuple):
 class Network:
     """Sites in the order of computation, measured on all prompts; memory holds six values of each site."""
 
-    model: Any
+    model: HookedModel
     sites: list[Site]
     batches: list[Measured]
 
@@ -128,7 +129,7 @@ class Network:
 
 
 def measure(
-    model: Any,
+    model: HookedModel,
     saes: Sequence[SAE],
     prompts: Prompts,
     config: AttributionConfig,
@@ -194,7 +195,7 @@ def _add_edges(
                 scores[node, target] = scores.get((node, target), 0.0) + score
 
 
-def _run(model: Any, batch: Measured, sites: list[Site], leaf: Tensor, later: "list[_Later]") -> Tensor:
+def _run(model: HookedModel, batch: Measured, sites: list[Site], leaf: Tensor, later: "list[_Later]") -> Tensor:
     replace: list[Replace] = [lambda x, value: leaf, *(each.freeze for each in later)]
     return run_sites(model, batch.prompts.tokens, sites, replace, [read_hook(batch.prompts.at)])
 

@@ -49,6 +49,7 @@ from interp.circuits.judging import (
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError
 from interp.models.adapter import weight_hash
+from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec
 from interp.patching.task import Task
 from interp.results import Record, Result
@@ -218,7 +219,7 @@ class FoundFeatures(Result):
 
 
 def find_feature_circuit(
-    model: Any,
+    model: HookedModel,
     saes: Sequence[SAE],
     task: Task,
     config: FeatureCircuitConfig | None = None,

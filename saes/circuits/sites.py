@@ -31,6 +31,7 @@ from torch import Tensor
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, MismatchError, PromptError
 from interp.models.adapter import Hook, available_hook_points, run_with_hooks
+from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point, check_hook_points
 from interp.patching.metrics import LogitDiff, LogProb, Metric
 from interp.patching.task import Task, read_hook
@@ -152,7 +153,7 @@ class Site:
         return found
 
 
-def open_sites(model: Any, saes: Sequence[SAE]) -> list[Site]:
+def open_sites(model: HookedModel, saes: Sequence[SAE]) -> list[Site]:
     """Return the sites of several SAEs of one model, in the order in which the model computes the written values.
 
     Raises `UnknownNameError` for a hook point that the model lacks, `ConfigError` for a crosscoder and for two SAEs
@@ -187,7 +188,7 @@ def open_sites(model: Any, saes: Sequence[SAE]) -> list[Site]:
     return sorted(sites, key=lambda site: order.index(site.writes))
 
 
-def _site(model: Any, sae: SAE) -> Site:
+def _site(model: HookedModel, sae: SAE) -> Site:
     if len(sae.hook_points) > 1:
         raise ConfigError(f"{sae} reads several hook points; choose SAEs that read one hook point each")
     reads, writes = (canonical_hook_point(name) for name in (sae.hook_point, sae.hook_point_out or sae.hook_point))
@@ -196,7 +197,7 @@ def _site(model: Any, sae: SAE) -> Site:
 
 
 def run_sites(
-    model: Any,
+    model: HookedModel,
     tokens: Int[Tensor, "batch pos"],
     sites: Sequence[Site],
     replace: Sequence[Replace | None],
@@ -276,7 +277,7 @@ class Prompts:
 
     @classmethod
     def of_text(
-        cls, model: Any, text: str, target: str, wrong: str | None = None, *, corrupt: str | None = None,
+        cls, model: HookedModel, text: str, target: str, wrong: str | None = None, *, corrupt: str | None = None,
         chat: bool = False,
     ) -> "Prompts":  # fmt: skip
         """Return one prompt, BOS first or with `chat` in the chat template, with a metric of its next token.
@@ -337,7 +338,7 @@ class Prompts:
         return (position >= first) & (position < self.lengths[:, None])
 
 
-def _one_token(model: Any, text: str) -> int:
+def _one_token(model: HookedModel, text: str) -> int:
     from interp.models.adapter import token_strings
     from interp.models.identity import tokenizer_of
 
@@ -426,7 +427,7 @@ class Trace:
 
 
 @torch.no_grad()
-def trace_sites(model: Any, sites: Sequence[Site], prompts: Prompts, *, first: int = 0) -> list[Trace]:
+def trace_sites(model: HookedModel, sites: Sequence[Site], prompts: Prompts, *, first: int = 0) -> list[Trace]:
     """Trace every site on some prompts, in one pass, or in two with corrupted prompts.
 
     The `first` positions and padding are not decomposed.
@@ -448,7 +449,9 @@ def trace_sites(model: Any, sites: Sequence[Site], prompts: Prompts, *, first: i
 
 
 @torch.no_grad()
-def metric_with(model: Any, sites: Sequence[Site], prompts: Prompts, change: Sequence[Replace | None]) -> Tensor:
+def metric_with(
+    model: HookedModel, sites: Sequence[Site], prompts: Prompts, change: Sequence[Replace | None]
+) -> Tensor:
     """Return the metric, `[batch]` float64, of a run in which the values at some sites are replaced."""
     return prompts.metric(run_sites(model, prompts.tokens, sites, change, [read_hook(prompts.at)])).cpu().double()
 
@@ -469,7 +472,7 @@ def sum_by(index: Tensor, values: Tensor, n: int) -> Tensor:
 
 
 def _values(
-    model: Any, sites: Sequence[Site], prompts: Prompts, tokens: Tensor
+    model: HookedModel, sites: Sequence[Site], prompts: Prompts, tokens: Tensor
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:
     """Return the values that each site reads and writes, by the hook point that it writes, and the metric."""
     store: dict[str, tuple[Tensor, Tensor]] = {}

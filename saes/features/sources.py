@@ -5,7 +5,7 @@ readout, it gives the features that are active in each cell of any atlas.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from interp.atlas.cells import DictionaryReadout, NearestReadout, Reading
 from interp.atlas.sources import AtlasSource
 from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, MismatchError
+from interp.models.hooked import HookedModel
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
 from saes.features.labels import WRITTEN
 from saes.features.schema import LABEL_FIELDS
@@ -72,7 +73,7 @@ class NeuronBasis:
         return feature_acts @ self._directions
 
 
-def neurons_of(model, hook_point: str, *, sign: int = 1) -> NeuronBasis:
+def neurons_of(model: HookedModel, hook_point: str, *, sign: int = 1) -> NeuronBasis:
     """Return the neurons of the MLP at `blocks.N.mlp.hook_post` of a loaded model. Raises `ConfigError` elsewhere."""
     point = parse_hook_point(hook_point)
     if point.layer is None or point.suffix != "mlp.hook_post" or point.layer >= model.cfg.n_layers:
@@ -136,7 +137,7 @@ class PromotedReadout:
 
     name = "unembedding"
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: HookedModel) -> None:
         self.model = model
 
     def read(self, vectors: Tensor, top: int) -> Reading:

@@ -22,6 +22,7 @@ from interp.models.adapter import (
     untrained_model,
     weight_hash,
 )
+from interp.models.hooked import HookedModel, ModelConfig
 from interp.models.loading import (
     INSTALL_PACKAGED,
     PACKAGED_SHA256,
@@ -55,6 +56,18 @@ def test_generation_with_the_cache_equals_generation_without(smollm2) -> None:
         plain = smollm2.generate(tokens, use_past_kv_cache=False, **options)
     assert torch.equal(cached, plain)
     assert " Paris" in token_strings(smollm2, plain[0])
+
+
+@pytest.mark.parametrize(
+    "spec", ["small:attn-only-2l", "planted:post-norm", pytest.param("smollm2-135m", marks=pytest.mark.real)]
+)
+def test_a_loaded_model_has_what_its_type_says(spec: str) -> None:
+    def lacking(thing: object, form: type) -> set[str]:
+        return {name for name in form.__annotations__ | vars(form) if name[0] != "_" and not hasattr(thing, name)}
+
+    model = load_model(spec)
+    assert lacking(model, HookedModel) == (set() if spec.startswith("small") else {"W_pos"})  # the others are rotary
+    assert lacking(model.cfg, ModelConfig) == set()
 
 
 @pytest.fixture(scope="module")
