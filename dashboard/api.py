@@ -7,8 +7,8 @@
 Each read is a function of `READS`: its name is the address, its parameters are those of the query, its docstring is the
 description. The Model Context Protocol server (`workbench mcp`) offers the same functions, and `ACTS`, which run a
 model and answer with their controls. Pages use the same queries.
-An answer holds at most `MAX_ROWS` rows. Errors are `{"error": sentence}`: 404 for an unknown name, 400 for a malformed
-query, 409 for tables of a dictionary that was made again, 500 for a damaged artefact.
+An answer holds at most `MAX_ROWS` rows. Errors are `{"error": sentence}`; `components.http_errors` has the
+statuses.
 """
 
 import inspect
@@ -24,13 +24,9 @@ from dashboard.components.live import Live
 from dashboard.components.pages import current
 from interp.artifacts import KINDS, as_json
 from interp.errors import (
-    ArtifactError,
     ConfigError,
-    MismatchError,
-    MissingError,
     UnknownNameError,
     UsageError,
-    WorkbenchError,
 )
 from interp.workspace import Workspace
 
@@ -283,7 +279,8 @@ def openapi() -> dict[str, Any]:
         ]
         text = inspect.getdoc(read) or ""
         answers = {"200": {"description": "the answer"}, "400": {"description": "a malformed query"},
-                   "404": {"description": "an unknown name"}}  # fmt: skip
+                   "404": {"description": "an unknown name"}, "409": {"description": "artefacts that do not fit"},
+                   "500": {"description": "a damaged artefact"}}  # fmt: skip
         paths[f"/api/{name}"] = {
             "get": {"operationId": name, "summary": text.splitlines()[0], "description": text,
                     "parameters": query, "responses": answers}
@@ -299,22 +296,9 @@ def register(server: flask.Flask) -> None:
 
 
 def _answer(name: str) -> flask.Response:
-    try:
-        found, status = call(current().workspace, name, flask.request.args.to_dict()), 200
-    except WorkbenchError as error:
-        found, status = {"error": str(error)}, status_of(error)
+    found = call(current().workspace, name, flask.request.args.to_dict())
     text = flask.json.dumps(found, separators=(",", ":"), allow_nan=False)
-    return flask.Response(text, status, mimetype="application/json")
-
-
-def status_of(error: WorkbenchError) -> int:
-    """Return the HTTP status of an error: 404 for what is not there, 409 for what does not fit together, 500 for what
-    is damaged, else 400."""
-    if isinstance(error, (UnknownNameError, MissingError)):
-        return 404
-    if isinstance(error, MismatchError):
-        return 409
-    return 500 if isinstance(error, ArtifactError) else 400
+    return flask.Response(text, mimetype="application/json")
 
 
 def _rows(limit: int) -> int:

@@ -28,11 +28,11 @@ import dash_mantine_components as dmc
 import flask
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, set_props
 from dash.exceptions import CallbackException, DependencyException
-from werkzeug.exceptions import InternalServerError
 
 from dashboard import api
 from dashboard.atlas import routes as atlas_routes
 from dashboard.atlas.routes import EarlyDash
+from dashboard.components import http_errors
 from dashboard.components.frame import attrs, explain, failure
 from dashboard.components.live import Live
 from dashboard.components.pages import (
@@ -378,13 +378,7 @@ def _register_answers(app: Dash, pages: list[Page]) -> None:
             raise error
         return flask.Response(f"{error}\n", 400, mimetype="text/plain")
 
-    @app.server.errorhandler(InternalServerError)
-    def unexpected(error: InternalServerError) -> flask.Response:  # Flask has logged it
-        cause = error.original_exception
-        said = explain(cause if isinstance(cause, Exception) else error)
-        if flask.request.path.startswith("/api/"):
-            return flask.Response(flask.json.dumps({"error": said}), 500, mimetype="application/json")
-        return flask.Response(f"{said}\n", 500, mimetype="text/plain")
+    http_errors.register(app.server)
 
     @app.server.errorhandler(DependencyException)
     def no_file(_: Exception) -> flask.Response:

@@ -16,7 +16,6 @@ drawn map over.
 
 import re
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -31,7 +30,7 @@ from dashboard.atlas.data import Choice, brightness, matches
 from dashboard.components.pages import current
 from dashboard.figures import atlas as figure
 from dashboard.figures.theme import theme
-from interp.errors import ArtifactError, UnknownNameError, UsageError, WorkbenchError
+from interp.errors import UsageError, WorkbenchError
 
 MAX_SIDE = 2400
 _BYTES = "application/octet-stream"
@@ -45,23 +44,7 @@ def register(server: flask.Flask) -> None:
         ("about.json", _about), ("regions.json", _regions), ("cells.json", _cells), ("texts.json", _texts),
         ("search.bin", _search), ("picture.png", _picture), ("points.csv", _csv), ("<column>.bin", _column),
     ):  # fmt: skip
-        server.add_url_rule(
-            f"/atlas-data/<name>/{path}", f"atlas_{answer.__name__}", _with_errors(answer), methods=["GET"]
-        )
-
-
-def _with_errors(answer: Answer) -> Answer:
-    """Turn our errors into a sentence with a status: 404 for an unknown name, 400 for a malformed query."""
-
-    @wraps(answer)
-    def reply(name: str, **rest: str) -> flask.Response:
-        try:
-            return answer(name, **rest)
-        except WorkbenchError as error:
-            status = 404 if isinstance(error, UnknownNameError) else 500 if isinstance(error, ArtifactError) else 400
-            return flask.Response(str(error) + "\n", status, mimetype="text/plain")
-
-    return reply
+        server.add_url_rule(f"/atlas-data/<name>/{path}", f"atlas_{answer.__name__}", answer, methods=["GET"])
 
 
 def _cached(name: str, what: str, make: Callable[[], bytes | str], mimetype: str) -> flask.Response:

@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from interp.errors import UsageError
 from interp.statistics import p_from_null
 from saes.features.proof import ALPHA, AblatedExample, ListsApart, SteeredRow, TextFirings
 
 if TYPE_CHECKING:
     from interp.tracing.attention import EdgeSplit
     from interp.tracing.interventions import Intervention
+
+
+class SupersededError(UsageError):
+    """A newer request of the same page made this one pointless, or the visitor cancelled it."""
+
 
 Guess = tuple[str, float]
 """a token's text and its probability, 0 to 1"""

@@ -16,7 +16,6 @@ from urllib.parse import quote
 import flask
 from dash import Dash
 
-from dashboard.api import status_of
 from dashboard.components.pages import current
 from dashboard.components.tokens import alpha
 from dashboard.feature import data as view
@@ -24,7 +23,7 @@ from dashboard.feature.examples import GROUPS
 from dashboard.feature.relations import effect_verdict
 from dashboard.figures.saes import filled_bins
 from dashboard.figures.theme import DARK, LIGHT, Theme, visible
-from interp.errors import UsageError, WorkbenchError
+from interp.errors import UsageError
 from interp.workspace import Workspace
 from saes.features.proof import read_proof
 from saes.features.schema import other_readings, score_in_words
@@ -253,12 +252,9 @@ def register(app: Dash) -> None:
 
 def _answer() -> flask.Response:
     name, index = flask.request.args.get("features", ""), flask.request.args.get("index", "")
-    try:
-        if not name or not index.isascii() or not index.isdigit() or len(index) > 9:
-            raise UsageError("feature.html needs features=NAME and index=NUMBER")
-        text = feature_html(current().workspace, name, int(index))
-    except WorkbenchError as error:
-        return flask.Response(str(error), status_of(error), mimetype="text/plain")
+    if not name or not index.isascii() or not index.isdigit() or len(index) > 9:
+        raise UsageError("feature.html needs features=NAME and index=NUMBER")
+    text = feature_html(current().workspace, name, int(index))
     answer = flask.Response(text, 200, mimetype="text/html")
     answer.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(f'{name}-{index}.html', safe='')}"
     return answer

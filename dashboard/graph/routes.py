@@ -19,11 +19,12 @@ from typing import Any
 import flask
 
 from dashboard.api import plain
+from dashboard.components.http_errors import json_body
 from dashboard.components.pages import artefact_key, current, prompt_href
 from dashboard.graph import data
 from dashboard.notes.page import notes
 from dashboard.prompt.turns import asking
-from interp.errors import ArtifactError, ConfigError, ConflictError, ResourceError, UnknownNameError, WorkbenchError
+from interp.errors import ConfigError
 
 Answer = Callable[[str], dict[str, Any]]
 MAX_HEADS = 12
@@ -45,20 +46,12 @@ def register(server: flask.Flask) -> None:
 
 
 def _as_json(answer: Answer) -> Callable[[str], flask.Response]:
-    """Return the answer as JSON, or our error with its status: 400, 404, 409 for a conflict, 500, 503."""
+    """Return the route that sends the answer as JSON."""
 
     @wraps(answer)
     def reply(name: str) -> flask.Response:
-        try:
-            found, status = answer(name), 200
-        except WorkbenchError as error:
-            kinds = ((ConflictError, 409), (UnknownNameError, 404), (ResourceError, 503), (ArtifactError, 500))
-            status = next((status for kind, status in kinds if isinstance(error, kind)), 400)
-            found = {"error": str(error)}
-            if isinstance(error, ConflictError):
-                found["theirs"] = flask.json.loads(error.theirs)
-        text = flask.json.dumps(found, separators=(",", ":"), allow_nan=False)
-        return flask.Response(text, status, mimetype="application/json", headers={"Cache-Control": "no-store"})
+        text = flask.json.dumps(answer(name), separators=(",", ":"), allow_nan=False)
+        return flask.Response(text, mimetype="application/json", headers={"Cache-Control": "no-store"})
 
     return reply
 
@@ -82,21 +75,11 @@ def _edits(name: str) -> dict[str, Any]:
 
 def _save(name: str) -> dict[str, Any]:
     key = artefact_key(data.choose(current().workspace, name))
-    given = _body()
+    given = json_body()
     edits, was = given.get("edits"), given.get("was")
     if not isinstance(edits, dict) or not isinstance(was, dict):
         raise ConfigError("the body should be an object with `edits` and `was`, both objects")
     return {"edits": notes().save_graph_edits(key, edits, was=was)}
-
-
-def _body() -> dict[str, Any]:
-    try:
-        given = flask.request.get_json()
-    except RecursionError:
-        raise ConfigError("the body is nested too deeply") from None
-    if not isinstance(given, dict):
-        raise ConfigError("the body should be a JSON object")
-    return given
 
 
 def _groups(name: str) -> dict[str, Any]:
@@ -111,7 +94,7 @@ def _export(name: str) -> dict[str, Any]:
 
 
 def _intervene(name: str) -> dict[str, Any]:
-    given, manifest = _body(), data.choose(current().workspace, name)
+    given, manifest = json_body(), data.choose(current().workspace, name)
     nodes, factor, mode = given.get("nodes"), given.get("factor"), given.get("mode")
     if not isinstance(nodes, list) or not 0 < len(nodes) <= MAX_NODES or not all(isinstance(n, str) for n in nodes):
         raise ConfigError(f"`nodes` should be a list of 1 to {MAX_NODES} node ids")
@@ -122,7 +105,7 @@ def _intervene(name: str) -> dict[str, Any]:
 
 
 def _split(name: str) -> dict[str, Any]:
-    given, manifest = _body(), data.choose(current().workspace, name)
+    given, manifest = json_body(), data.choose(current().workspace, name)
     source, target = given.get("source"), given.get("target")
     if not isinstance(source, str) or not isinstance(target, str):
         raise ConfigError("`source` and `target` should be node ids")

@@ -21,6 +21,7 @@ import flask
 from dash import Dash, dcc, html
 
 from dashboard.components.frame import attempt, attrs, note_controls, page, panel, quiet_link
+from dashboard.components.http_errors import json_body
 from dashboard.components.pages import (
     Context,
     Page,
@@ -35,7 +36,7 @@ from dashboard.feature import data as features
 from dashboard.figures.theme import visible
 from interp.artifacts import KINDS
 from interp.entries import Earlier
-from interp.errors import ArtifactError, ConfigError, ConflictError, ResourceError, UnknownNameError, WorkbenchError
+from interp.errors import ConfigError, UnknownNameError, WorkbenchError
 from interp.notes import Note, Notes, Recipe, check_key
 from interp.workspace import Workspace
 
@@ -77,33 +78,20 @@ def register(app: Dash) -> None:
 
 
 def _get() -> flask.Response:
-    def read() -> dict[str, Any]:
-        return _state(notes(), notes().get(flask.request.args.get("key", "")))
-
-    return _answer(read)
+    return _answer(_state(notes(), notes().get(flask.request.args.get("key", ""))))
 
 
 def _export() -> flask.Response:
-    answer = _answer(lambda: notes().entries.export())
-    if answer.status_code == 200:
-        name = f"{current().workspace.name}-notes.json"
-        answer.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+    answer = _answer(notes().entries.export())
+    name = f"{current().workspace.name}-notes.json"
+    answer.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
     return answer
 
 
 def _act(act: str) -> flask.Response:
-    def write() -> dict[str, Any]:
-        if act not in _ACTS:
-            raise UnknownNameError("act on notes", act, _ACTS)
-        try:
-            given = flask.request.get_json()
-        except RecursionError:
-            raise ConfigError("the body is nested too deeply") from None
-        if not isinstance(given, dict):
-            raise ConfigError("the body should be a JSON object")
-        return _ACTS[act](notes(), given)
-
-    return _answer(write)
+    if act not in _ACTS:
+        raise UnknownNameError("act on notes", act, _ACTS)
+    return _answer(_ACTS[act](notes(), json_body()))
 
 
 def _set(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
@@ -174,19 +162,9 @@ def _state(notes: Notes, note: Note) -> dict[str, Any]:
     return {**fields, "lists": [*notes.lists()]}
 
 
-def _answer(work: Callable[[], dict[str, Any]]) -> flask.Response:
-    """Return what `work` returns as JSON, or our error with its status: 400, 404, 409 for a conflict, 500, 503."""
-    try:
-        return flask.Response(json.dumps(work(), allow_nan=False), 200, mimetype="application/json", headers=_FRESH)
-    except WorkbenchError as error:
-        kinds = ((ConflictError, 409), (UnknownNameError, 404), (ResourceError, 503), (ArtifactError, 500))
-        status = next((status for kind, status in kinds if isinstance(error, kind)), 400)
-        more = {"theirs": error.theirs, "field": error.field} if isinstance(error, ConflictError) else {}
-        body = json.dumps({"error": str(error), **more})
-        return flask.Response(body, status, mimetype="application/json", headers=_FRESH)
-
-
-_FRESH = {"Cache-Control": "no-store"}
+def _answer(found: dict[str, Any]) -> flask.Response:
+    body = json.dumps(found, allow_nan=False)
+    return flask.Response(body, mimetype="application/json", headers={"Cache-Control": "no-store"})
 
 
 # The page

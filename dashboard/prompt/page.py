@@ -26,6 +26,7 @@ import numpy as np
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dashboard.components.frame import attrs, explain, log, page, panel, select
+from dashboard.components.http_errors import json_body
 from dashboard.components.pages import (
     Context,
     NothingYetError,
@@ -48,7 +49,7 @@ from dashboard.prompt.panels import (
     register_patching,
     register_why,
 )
-from dashboard.prompt.turns import SupersededError, asking
+from dashboard.prompt.turns import asking
 from interp.errors import UnknownNameError, UsageError, WorkbenchError
 
 EXAMPLE = "The capital of France is Paris, and the capital of Italy is"
@@ -255,27 +256,13 @@ Body = dict[str, Any]
 
 
 def _answer(what: str) -> flask.Response:
-    """Answer one request of the browser; an error is `{"error": sentence}` with 400, 404, 409 (replaced) or 500."""
-    body = flask.request.get_json(silent=True)
-    if not isinstance(body, dict):
-        return _refuse(UsageError("a JSON object was expected; send one"))
-    try:
-        if what not in ANSWERS:
-            raise UnknownNameError("request", what, ANSWERS)
-        with asking(_text(body, "visitor")):
-            found = ANSWERS[what](body)
-    except Exception as error:
-        return _refuse(error)
+    """Answer one request of the browser."""
+    body = json_body()
+    if what not in ANSWERS:
+        raise UnknownNameError("request", what, ANSWERS)
+    with asking(_text(body, "visitor")):
+        found = ANSWERS[what](body)
     return found if isinstance(found, flask.Response) else flask.jsonify(found)
-
-
-def _refuse(error: Exception) -> flask.Response:
-    if not isinstance(error, WorkbenchError):
-        log.exception("a request of the prompt page failed")
-    status = 409 if isinstance(error, SupersededError) else 404 if isinstance(error, UnknownNameError) else 400
-    response = flask.jsonify({"error": explain(error)})
-    response.status_code = status if isinstance(error, WorkbenchError) else 500
-    return response
 
 
 def _text(body: Body, name: str) -> str:
@@ -361,8 +348,10 @@ def generate(body: Body) -> flask.Response:
                 if step is None:
                     return
                 yield json.dumps(asdict(step)) + "\n"
-        except Exception as error:
-            yield json.dumps({"error": _refuse(error).get_json()["error"]}) + "\n"
+        except Exception as error:  # the answer has begun, so its status is sent
+            if not isinstance(error, WorkbenchError):
+                log.exception("a continuation failed")
+            yield json.dumps({"error": explain(error)}) + "\n"
 
     return flask.Response(flask.stream_with_context(lines()), mimetype="application/x-ndjson")
 

@@ -15,13 +15,13 @@ from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.evidence import number
 from dashboard.components.frame import attempt, attrs, graph, loading, panel, select, stat
-from dashboard.components.live import FeatureShares, LogitShares, PatchEffects, ScoreReasons
+from dashboard.components.live import FeatureShares, LogitShares, PatchEffects, ScoreReasons, SupersededError
 from dashboard.components.pages import current
 from dashboard.components.tokens import feature_line
 from dashboard.feature import data as feature_view
 from dashboard.figures.attribution import pair_map, patching_map, share_bars, share_map
 from dashboard.figures.theme import Theme, theme, visible
-from dashboard.prompt.turns import SupersededError, asking
+from dashboard.prompt.turns import asking
 from interp.artifacts import Manifest, read_json
 from interp.errors import CorruptError, WorkbenchError
 from interp.workspace import Workspace
@@ -364,7 +364,7 @@ def _fill(run: Run, _: int | None, *given: Any) -> Any:
     try:
         with asking(run.get("visitor", "")):
             found = current().live.suggest_pair(**_prompt(run))
-    except (SupersededError, WorkbenchError):  # the panel works without a suggestion
+    except WorkbenchError:  # the panel works without a suggestion
         return nothing
     values = [found.clean, found.corrupt, found.answer, found.wrong]
     hint = (

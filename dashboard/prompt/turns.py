@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from interp.errors import UsageError
+from dashboard.components.live import SupersededError
 
 _visitor: ContextVar[str] = ContextVar("visitor", default="")
 _guest: ContextVar[str] = ContextVar("guest", default="")
@@ -35,10 +35,6 @@ _REMEMBERED = 1000
 def guest(name: str) -> None:
     """Let `name` take the turns of this thread's requests that belong to no visitor."""
     _guest.set(name)
-
-
-class SupersededError(UsageError):
-    """A newer request of the same page made this one pointless, or the visitor cancelled it."""
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dashboard import api
-from interp.errors import MismatchError, UnknownNameError, UsageError
+from dashboard.app import create_app
+from interp.errors import UnknownNameError, UsageError
 from saes.kinds.base import SAEMetadata
 
 GOOD = {
@@ -140,9 +141,9 @@ def test_a_vector_is_the_row_of_the_sae_that_the_features_describe(client, works
 
 
 def test_tables_of_an_sae_that_was_made_again_give_no_vector_of_it(remade):
-    with pytest.raises(MismatchError, match="workbench features demo --overwrite") as caught:
-        api.call(remade, "vector", {"features": "demo", "index": 3})
-    assert api.status_of(caught.value) == 409
+    status, found = ask(create_app(remade).server.test_client(), "/api/vector", features="demo", index=3)
+    assert status == 409
+    assert "workbench features demo --overwrite" in found["error"]
     assert "was made again" in api.call(remade, "feature", {"features": "demo", "index": 3})["outdated"]
 
 

@@ -75,10 +75,10 @@ def test_an_unchanged_map_is_not_sent_twice(get, what):
         ("embeddings/points.csv?selection=region:999", 400),
     ],
 )  # fmt: skip
-def test_a_wrong_request_is_told_so_in_plain_text(get, path, status):
+def test_a_wrong_request_is_told_so_in_a_sentence(get, path, status):
     answer = get(path)
     assert answer.status_code == status
-    assert answer.mimetype == "text/plain"
+    assert answer.get_json()["error"]
     assert "Traceback" not in answer.text
 
 

@@ -159,7 +159,7 @@ def test_a_value_of_another_form_is_said_in_one_sentence(tmp_path, damaged):
     assert "unexpected" not in shown
 
 
-def test_an_unexpected_error_of_the_api_is_json_and_elsewhere_a_sentence(workspace, monkeypatch):
+def test_an_unexpected_error_of_a_route_of_data_is_json(workspace, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("wires crossed")
 
@@ -169,9 +169,9 @@ def test_an_unexpected_error_of_the_api_is_json_and_elsewhere_a_sentence(workspa
     found = client.get("/api/artefacts", headers={"Host": "127.0.0.1"})
     assert found.status_code == 500
     assert "wires crossed" in found.get_json()["error"]
-    sentence = client.get("/atlas-data/demo-features/about.json", headers={"Host": "127.0.0.1"})
-    assert sentence.mimetype == "text/plain"
-    assert "wires crossed" in sentence.text
+    found = client.get("/atlas-data/demo-features/about.json", headers={"Host": "127.0.0.1"})
+    assert found.status_code == 500
+    assert "wires crossed" in found.get_json()["error"]
 
 
 def test_empty_workspace_shows_the_command(tmp_path, live):

@@ -11,8 +11,9 @@ import torch
 from test_dashboard_feature_circuit import save_tiny_sae
 
 from dashboard.app import create_app
+from dashboard.components.live import SupersededError
 from dashboard.prompt.live import LiveModel
-from dashboard.prompt.turns import SupersededError, Turns, asking
+from dashboard.prompt.turns import Turns, asking
 from interp.artifacts import Draft
 from interp.errors import ConfigError, MismatchError, PromptError, UnknownNameError
 from interp.workspace import Workspace

@@ -175,7 +175,7 @@ def test_edits_are_saved_among_the_notes_and_a_conflict_keeps_both(visitor, own)
     assert Notes.open(own).graph_edits("graphs/capital") == get(visitor, path).get_json()["edits"] == EDITS
     answer = visitor.client.post(path, json={"edits": {"pins": ["token:4:4"]}, "was": {}}, headers=HERE)
     assert answer.status_code == 409
-    assert answer.get_json()["theirs"] == EDITS
+    assert json.loads(answer.get_json()["theirs"]) == EDITS
     assert ERROR not in visitor.open("/notes")
 
 

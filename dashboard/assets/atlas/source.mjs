@@ -4,6 +4,16 @@
 const ARRAYS = { float32: Float32Array, uint8: Uint8Array, uint16: Uint16Array, int32: Int32Array };
 const query = (given) => new URLSearchParams(Object.entries(given).filter(([, v]) => v !== "" && v != null)).toString();
 
+/** The error of an answer: of our routes as JSON, of the guard before them as text. */
+async function sentence(answer) {
+  const text = (await answer.text()).trim();
+  try {
+    return JSON.parse(text).error;
+  } catch {
+    return text;
+  }
+}
+
 export class RouteSource {
   /** @param {string} base such as /atlas-data/tokens */
   constructor(base) {
@@ -23,7 +33,7 @@ export class RouteSource {
 
   async get(path) {
     const answer = await fetch(`${this.base}/${path}`);
-    if (!answer.ok) throw new Error((await answer.text()).trim() || `${answer.status} for ${path}`);
+    if (!answer.ok) throw new Error(await sentence(answer) || `${answer.status} for ${path}`);
     return answer;
   }
 

@@ -114,7 +114,7 @@ export class Edits {
       if (answer.ok) {
         this.was = JSON.parse(text).edits;
         this.on.saved();
-      } else if (answer.status === 409) this.on.conflict(JSON.parse(text).theirs);
+      } else if (answer.status === 409) this.on.conflict(JSON.parse(JSON.parse(text).theirs));
       else this.on.failed(text.startsWith("{") ? JSON.parse(text).error : text.trim().slice(0, 300));
     } catch (error) {
       this.on.failed(`these edits could not be saved: ${error.message}`);
