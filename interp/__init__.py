@@ -80,8 +80,9 @@ if TYPE_CHECKING:
     from interp.geometry.space import compare_spaces, measure_space, save_space
     from interp.geometry.words import find_concepts, read_words
     from interp.lenses.direct_attribution import direct_logit_attribution
+    from interp.lenses.lens_training import train_tuned_lens
     from interp.lenses.logit_lens import follow_token, logit_lens
-    from interp.lenses.tuned_lens import TunedLens, TunedLensConfig, train_tuned_lens
+    from interp.lenses.tuned_lens import TunedLens, TunedLensConfig
     from interp.models.adapter import (
         run_with_hooks,
         to_tokens,
@@ -133,7 +134,8 @@ _HOMES = {
     "interp.recording.store": "Recording",
     "interp.recording.live": "open_recording",
     "interp.lenses.logit_lens": "logit_lens follow_token",
-    "interp.lenses.tuned_lens": "TunedLens TunedLensConfig train_tuned_lens",
+    "interp.lenses.tuned_lens": "TunedLens TunedLensConfig",
+    "interp.lenses.lens_training": "train_tuned_lens",
     "interp.lenses.direct_attribution": "direct_logit_attribution",
     "interp.patching.ablation": "ablate ablated",
     "interp.patching.activation": "activation_patching",

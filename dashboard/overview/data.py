@@ -185,20 +185,6 @@ def _features(m: Manifest) -> Described:
     return sentence, facts, f"/feature/{m.name}"
 
 
-def _atlas(m: Manifest) -> Described:
-    s = m.summary
-    kind = s.get("item_kind", "index")
-    sentence = f"{_count(s.get('n_points'))} {'point' if kind == 'index' else kind}s on one map."
-    if s.get("recall_at_15") is not None:
-        sentence += f" Of the 15 nearest neighbours in the full space, {s['recall_at_15']:.0%} are so on the map."
-    facts = [
-        ("regions", _count(s.get("n_clusters"))),
-        ("trustworthiness", _number(s.get("trustworthiness"))),
-        ("source", str(m.config.get("source", ""))),
-    ]
-    return sentence, facts, f"/atlas/{m.name}"
-
-
 def _evaluation(m: Manifest) -> Described:
     sentence = "The reconstruction error of a dictionary, and the loss of the model with the reconstruction in place."
     return sentence, _singles(m), None
@@ -255,15 +241,6 @@ def _circuit(m: Manifest) -> Described:
     if isinstance(heads, list):
         facts.append(("induction heads", ", ".join(map(str, heads[:6])) or "none"))
     return sentence + ".", facts, circuit_href(artefact_key(m))
-
-
-def _lens(m: Manifest) -> Described:
-    sentence = f"A tuned lens: the next token that {m.config.get('model', 'the model')} would predict after each layer."
-    return (
-        sentence,
-        [("hook points", _plain(m.config.get("hook_points"))), ("steps", _count(m.config.get("steps")))],
-        None,
-    )
 
 
 def _labels(m: Manifest) -> Described:
@@ -381,7 +358,6 @@ _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "sae": _sae,
     "transcoders": _transcoders,
     "features": _features,
-    "atlas": _atlas,
     "evaluation": _evaluation,
     "sae_comparison": _sae_comparison,
     "size_law": _size_law,
@@ -391,7 +367,6 @@ _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "edge_circuit": _circuit,
     "feature_circuit": _circuit,
     "attribution_graph": _attribution_graph,
-    "lens": _lens,
     "labels": _labels,
     "word_geometry": _word_geometry,
     "direction": _direction,

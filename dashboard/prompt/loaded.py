@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from dashboard.prompt.compute import Reading
     from dashboard.prompt.turns import Turn
+    from interp.lenses.tuned_lens import TunedLens
     from interp.tracing.graph import AttributionGraph
 
 MAX_TOKENS = 512
@@ -133,22 +134,18 @@ class Loaded:
             )
         return loaded, tokens
 
-    def tuned_lens(self, spec: str) -> Any:
+    def tuned_lens(self, spec: str) -> "TunedLens | None":
         """Return the newest tuned lens of these weights in the workspace, or None."""
-        lenses = [m for m in self._workspace.artifacts("lens") if m.config.get("model") == spec]
+        from interp.lenses.tuned_lens import TunedLens
+
+        lenses = [lens for lens in self._workspace.values(TunedLens) if lens.settings.model == spec]
         if not lenses:
             return None
-        from interp.lenses.tuned_lens import TunedLens
         from interp.models.adapter import weight_hash
 
         own = weight_hash(self.model(spec))
-        fitting = [m for m in lenses if m.config.get("weight_hash") == own]
-        if not fitting:
-            return None
-        newest = max(fitting, key=lambda m: m.created)
-        key = (spec, newest.content_hash)
-        path = self._workspace.path("lens", newest.name)
-        return self._held(key, lambda: TunedLens.load(path, self.model(spec)))
+        newest = next((lens for lens in lenses if lens.settings.weight_hash == own), None)
+        return newest and self._held((spec, newest.about.content_hash), lambda: newest)
 
     def dictionary(self, spec: str, features: str) -> Any:
         """Return the SAE or neurons of a features artefact. Raises `MismatchError`: the SAE was made again since."""

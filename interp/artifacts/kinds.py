@@ -47,7 +47,7 @@ KINDS: dict[str, Kind] = {
     "edge_circuit": Kind("edge-circuits", "/circuit/{key}", "circuit find", ""),
     "feature_circuit": Kind("feature-circuits", "/circuit/{key}", "circuit features", ""),
     "attribution_graph": Kind("graphs", "/graph/{name}", "trace", ""),
-    "lens": Kind("lenses", "", "lens", ""),
+    "lens": Kind("lenses", "", "lens", "interp.lenses.tuned_lens:TunedLens"),
     "patching": Kind("patching", "/prompt?patching={name}", "patch", ""),
     "labels": Kind("labels", "", "explain", ""),
     "proof": Kind("proofs", "", "prove", ""),

@@ -151,20 +151,18 @@ def test_two_visitors_share_one_model(real):
 
 @pytest.mark.real
 def test_a_tuned_lens_that_changes_nothing_reads_as_the_logit_lens(tmp_path, smollm2, monkeypatch):
+    from make_lens import identity_lens
     from make_workspace import build
 
-    from interp.artifacts import Draft
-    from interp.lenses.tuned_lens import identity_lens
+    from interp.artifacts import save_artefact
     from interp.models.adapter import weight_hash
 
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
     workspace = build(tmp_path / "ws", n_features=40, n_points=40)
     live = LiveModel(workspace)
     assert not live.read(TEXT, model=MODEL, features=None).tuned
-    config = {"model": MODEL, "weight_hash": weight_hash(smollm2)}
-    draft = Draft.open(workspace.path("lens", "tuned"), kind="lens", config=config, seed=0)
-    identity_lens(["blocks.3.hook_resid_post"], smollm2.cfg.d_model, config["weight_hash"]).save(draft.path)
-    draft.finish(summary={})
+    lens = identity_lens(["blocks.3.hook_resid_post"], smollm2.cfg.d_model, weight_hash(smollm2), MODEL)
+    save_artefact(lens, workspace.path("lens", "tuned"))
     live = LiveModel(workspace)
     assert live.read(TEXT, model=MODEL, features=None).tuned
     plain, tuned = (live.lens(TEXT, model=MODEL, start=0, stop=3, tuned=tuned) for tuned in (False, True))
@@ -173,18 +171,15 @@ def test_a_tuned_lens_that_changes_nothing_reads_as_the_logit_lens(tmp_path, smo
 
 @pytest.mark.real
 def test_a_tuned_lens_of_other_weights_is_left_alone(tmp_path, smollm2, monkeypatch):
+    from make_lens import identity_lens
     from make_workspace import build
 
-    from interp.artifacts import Draft
-    from interp.lenses.tuned_lens import identity_lens
+    from interp.artifacts import save_artefact
 
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
     workspace = build(tmp_path / "ws", n_features=40, n_points=40)
-    draft = Draft.open(
-        workspace.path("lens", "tuned"), kind="lens", config={"model": MODEL, "weight_hash": "00" * 32}, seed=0
-    )
-    identity_lens(["blocks.3.hook_resid_post"], 8, "00" * 32).save(draft.path)
-    draft.finish(summary={})
+    lens = identity_lens(["blocks.3.hook_resid_post"], 8, "00" * 32, MODEL)
+    save_artefact(lens, workspace.path("lens", "tuned"))
     assert not LiveModel(workspace).read(TEXT, model=MODEL, features=None).tuned
 
 

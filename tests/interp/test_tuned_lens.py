@@ -1,13 +1,18 @@
 """The tuned lens: starts as the logit lens, ends closer to the model, resumes exactly, and knows its model."""
 
+import numpy as np
 import pytest
 import torch
+from make_lens import identity_lens
 from torch.nn.functional import kl_div
 
-from interp.artifacts import read_manifest, verify
+from interp.artifacts import ARRAYS, Draft, open_artefact, save_artefact, verify
+from interp.artifacts.artefact import settings_json
 from interp.errors import ConfigError, CorruptError, MismatchError
+from interp.lenses.config import TunedLensConfig
+from interp.lenses.lens_training import kl_divergence, train_tuned_lens
 from interp.lenses.logit_lens import logit_lens
-from interp.lenses.tuned_lens import FILE, TunedLens, TunedLensConfig, identity_lens, kl_divergence, train_tuned_lens
+from interp.lenses.tuned_lens import TunedLens
 from interp.models.adapter import run_with_cache, weight_hash
 from interp.models.loading import load_model
 from interp.names import lens_hook_points
@@ -32,9 +37,22 @@ def texts():
     return torch.randint(97, 123, (40, 16), generator=generator), torch.randint(97, 123, (8, 16), generator=generator)
 
 
-def trained(model, texts, folder, config=CONFIG, **options):
-    steps = train_tuned_lens(model, *texts, folder, config=config, model_name="small", source="random", **options)
-    return list(steps)
+def trained(model, texts, folder, config=CONFIG, *, stop_after=0):
+    """Train into a folder and return the steps that were taken; `stop_after` one of them, as Ctrl-C does."""
+    steps, drafts = [], []
+
+    def draft(settings):
+        drafts.append(Draft.open(folder, kind="lens", config=settings_json(settings), seed=config.seed))
+        return drafts[0]
+
+    def progress(done, total, facts):
+        steps.append(done)
+        if done == stop_after:
+            raise KeyboardInterrupt
+
+    lens = train_tuned_lens(model, *texts, config, model_name="small", source="random", draft=draft, progress=progress)
+    save_artefact(lens, folder, seed=config.seed, draft=drafts[0])
+    return steps
 
 
 @pytest.fixture(scope="module")
@@ -53,42 +71,40 @@ def test_zero_translators_are_the_logit_lens(model):
 
 
 def test_every_layer_comes_closer_to_the_model_on_held_out_tokens(folder):
-    manifest = read_manifest(folder)
     assert verify(folder) == []
-    kl = manifest.summary["kl"]
-    assert list(kl) == ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"]
-    for entry in kl.values():
-        assert entry["kept"]
-        assert entry["kl_tuned"] < 0.7 * entry["kl_logit"]
+    layers = open_artefact(TunedLens, folder).layers
+    assert [layer.hook_point for layer in layers] == ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"]
+    for layer in layers:
+        assert layer.kept
+        assert layer.kl_tuned < 0.7 * layer.kl_logit
 
 
 def test_the_measured_kl_is_that_of_the_saved_lens(model, texts, folder):
     """The manifest's numbers, again, by torch's own divergence over all held-out positions."""
-    lens = TunedLens.load(folder, model)
-    names = [*lens.summary["kl"], "blocks.1.hook_resid_post"]
+    lens = open_artefact(TunedLens, folder)
+    names = [*(layer.hook_point for layer in lens.layers), "blocks.1.hook_resid_post"]
     _, cache = run_with_cache(model, texts[1], names)
     with torch.no_grad():
         target = model(texts[1])[:, 1:].log_softmax(-1)
-        for name, entry in lens.summary["kl"].items():
-            for key, resid in (("kl_logit", cache[name]), ("kl_tuned", lens.translate(name, cache[name]))):
+        for layer in lens.layers:
+            plain = cache[layer.hook_point]
+            for measured, resid in ((layer.kl_logit, plain), (layer.kl_tuned, lens.translate(layer.hook_point, plain))):
                 reading = model.unembed(model.ln_final(resid))[:, 1:].log_softmax(-1)
                 expected = float(kl_div(reading, target, log_target=True, reduction="none").sum(-1).mean())
-                assert entry[key] == pytest.approx(expected, rel=0.15)  # 200 tokens against all 120 of them
+                assert measured == pytest.approx(expected, rel=0.15)  # 200 tokens against all 120 of them
 
 
 def test_a_stopped_run_resumes_to_the_same_lens(model, texts, folder, tmp_path):
     again = tmp_path / "small"
-    steps = train_tuned_lens(model, *texts, again, config=CONFIG, model_name="small", source="random")
-    for step in steps:
-        if step.step == 10:
-            steps.close()  # as Ctrl-C does
+    with pytest.raises(KeyboardInterrupt):
+        trained(model, texts, again, stop_after=10)
     with pytest.raises(MismatchError, match="other settings"):
         trained(model, texts, again, TunedLensConfig(steps=5))
-    assert trained(model, texts, again)[0].step == 11
-    one, two = TunedLens.load(folder), TunedLens.load(again)
-    for name in one.weights:
-        assert torch.equal(one.weights[name], two.weights[name])
-        assert torch.equal(one.biases[name], two.biases[name])
+    assert trained(model, texts, again)[0] == 11
+    one, two = open_artefact(TunedLens, folder), open_artefact(TunedLens, again)
+    assert one.layers == two.layers
+    np.testing.assert_array_equal(one.weights, two.weights)
+    np.testing.assert_array_equal(one.biases, two.biases)
     assert sorted(path.name for path in again.iterdir()) == sorted(path.name for path in folder.iterdir())
 
 
@@ -106,9 +122,8 @@ def test_half_a_step_is_not_kept(model, texts, folder, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         trained(model, texts, again)
     monkeypatch.undo()
-    assert trained(model, texts, again)[0].step == 8
-    one, two = TunedLens.load(folder), TunedLens.load(again)
-    assert all(torch.equal(one.weights[name], two.weights[name]) for name in one.weights)
+    assert trained(model, texts, again)[0] == 8
+    assert np.array_equal(open_artefact(TunedLens, folder).weights, open_artefact(TunedLens, again).weights)
 
 
 def test_a_translator_that_is_no_better_is_not_kept(texts, tmp_path):
@@ -120,18 +135,19 @@ def test_a_translator_that_is_no_better_is_not_kept(texts, tmp_path):
                 linear.original_component.weight.zero_()
                 linear.original_component.bias.zero_()
     trained(silent, texts, tmp_path / "silent", TunedLensConfig(steps=3, positions=32, lr=3.0))
-    for entry in read_manifest(tmp_path / "silent").summary["kl"].values():
-        assert not entry["kept"]
-        assert entry["kl_tuned"] == entry["kl_logit"] == pytest.approx(0, abs=1e-5)
-    assert float(max(w.abs().max() for w in TunedLens.load(tmp_path / "silent").weights.values())) == 0
+    lens = open_artefact(TunedLens, tmp_path / "silent")
+    for layer in lens.layers:
+        assert not layer.kept
+        assert layer.kl_tuned == layer.kl_logit == pytest.approx(0, abs=1e-5)
+    assert not lens.weights.any()
 
 
 def test_a_lens_is_refused_by_other_weights(model, folder):
     other = load_model("small:mlp-2l", seed=2)
     with pytest.raises(MismatchError, match="trained on weights"):
-        TunedLens.load(folder, other)
+        open_artefact(TunedLens, folder).check_model(other)
     with pytest.raises(MismatchError, match="workbench lens"):
-        logit_lens(other, torch.arange(97, 100)[None], lens=TunedLens.load(folder, model))
+        logit_lens(other, torch.arange(97, 100)[None], lens=open_artefact(TunedLens, folder))
 
 
 def test_damaged_lenses_and_bad_settings_are_refused(model, texts, folder, tmp_path):
@@ -139,9 +155,9 @@ def test_damaged_lenses_and_bad_settings_are_refused(model, texts, folder, tmp_p
 
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    (copy / FILE).write_bytes(b"nothing")
-    with pytest.raises(CorruptError, match=FILE):
-        TunedLens.load(copy)
+    (copy / ARRAYS).write_bytes(b"nothing")
+    with pytest.raises(CorruptError, match=ARRAYS):
+        _ = open_artefact(TunedLens, copy).weights
     with pytest.raises(ConfigError, match="above 0"):
         TunedLensConfig(steps=0)
     with pytest.raises(ConfigError, match="without a translator"):
@@ -167,5 +183,5 @@ def test_the_verb_trains_from_text_and_says_what_it_gained(tmp_path, capsys):
     small = ["--positions", "16", "--heldout-positions", "32", "--workspace", str(tmp_path / "workspace")]
     assert main(["lens", "small:mlp-1l", *options, *small]) == 0
     assert "blocks.0.hook_resid_pre: logit lens" in capsys.readouterr().out
-    assert TunedLens.load(tmp_path / "workspace" / "lenses" / "small-mlp-1l", load_model("small:mlp-1l"))
+    open_artefact(TunedLens, tmp_path / "workspace" / "lenses" / "small-mlp-1l").check_model(load_model("small:mlp-1l"))
     assert main(["lens", "small:mlp-1l", *options, *small]) == 2  # it is already there

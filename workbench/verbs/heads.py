@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, ClassVar
 from interp.circuits.config import HeadScoresConfig
 from interp.lenses.config import TunedLensConfig
 from interp.options import Corpus, RecordingName
-from workbench.analysis import Analysis, Run
-from workbench.terminal import ModelArgument, RunsModel, Threaded, Writes, bar, say, settings_of, slug, wrote
+from workbench.analysis import Analysis, Resumable, Run
+from workbench.terminal import ModelArgument, RunsModel, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.circuits.head_scores import HeadScores
+    from interp.lenses.tuned_lens import TunedLens
+    from interp.models.hooked import HookedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class Heads(HeadScoresConfig, Threaded, RunsModel, Analysis["HeadScores"]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lens(TunedLensConfig, Writes, Threaded, RunsModel):
+class Lens(TunedLensConfig, Threaded, RunsModel, Resumable["TunedLens"]):
     """Train a tuned lens: one affine translator per layer.
 
     Example: workbench lens smollm2-135m --steps 100 --positions 64 --contexts 1 --layers 0 10 20 29
@@ -48,6 +50,8 @@ class Lens(TunedLensConfig, Writes, Threaded, RunsModel):
     output (Belrose et al. 2023, arXiv 2303.08112). An interrupted command resumes when it is repeated, to the same
     numbers.
     """
+
+    makes: ClassVar[str] = "lens"
 
     model: ModelArgument
     recording: RecordingName | None = None
@@ -59,42 +63,31 @@ class Lens(TunedLensConfig, Writes, Threaded, RunsModel):
     context_length: int = 128
     """Tokens per context, BOS included."""
 
-    def run(self) -> None:
-        from interp.lenses.tuned_lens import train_tuned_lens
-        from interp.models.loading import load_model
+    def default_name(self) -> str:
+        return slug(self.model)
+
+    def measure(self, run: Run) -> "TunedLens":
+        from interp.lenses.lens_training import train_tuned_lens
         from interp.text.corpora import open_corpus
 
-        workspace = self.open_workspace()
-        self.use_threads()
-        config = settings_of(self, TunedLensConfig)
-        folder = workspace.path("lens", self.name or slug(self.model))
-        self.check_free(folder)
         if self.recording is None:
             open_corpus(self.corpus)  # a mistake in its name shows before a model is loaded
-        model = load_model(self.model, device=self.use_device())
-        contexts, heldout, source = self.tokens(model)
-        options = {"model_name": self.model, "source": source, "overwrite": self.overwrite}
-        with bar("tuned lens", "steps") as progress:
-            for step in train_tuned_lens(model, contexts, heldout, folder, config=config, **options):
-                progress(step.step, step.total, {"kl": step.loss})
-        found = workspace.manifest("lens", folder.name).summary
-        wrote(folder, f"{len(found['kl'])} layers; KL to the model's output on {found['n_heldout']:,} held-out tokens:")
-        for name, kl in found["kl"].items():
-            note = "" if kl["kept"] else "  (no better than the logit lens, which replaces it)"
-            say(f"      {name}: logit lens {kl['kl_logit']:.3f}, tuned {kl['kl_tuned']:.3f} nats{note}")
+        config, model = settings_of(self, TunedLensConfig), run.model(self.model)
+        contexts, heldout, source = self.tokens(run, model)
+        how = {"model_name": self.model, "source": source, "draft": run.draft}
+        with run.progress("tuned lens", "steps") as progress:
+            return train_tuned_lens(model, contexts, heldout, config, **how, progress=progress)
 
-    def tokens(self, model: object) -> "tuple[Tensor, Tensor, str]":
+    def tokens(self, run: Run, model: "HookedModel") -> "tuple[Tensor, Tensor, str]":
         """Return contexts to train on, held-out contexts, and their source."""
         if self.recording is None:
             contexts = corpus_contexts(model, self.corpus, self.n_contexts, self.context_length, self.seed)
             n_heldout = max(1, len(contexts) // 10)
             return contexts[:-n_heldout], contexts[-n_heldout:], f"corpus:{self.corpus}"
         from interp.errors import MismatchError
-        from interp.models.adapter import weight_hash
-        from workbench.opening import open_recording
 
-        recording = open_recording(self.open_workspace(), self.recording, device=self.device)
-        if recording.weight_hash != weight_hash(model):  # pyright: ignore[reportArgumentType]
+        recording = run.recording(self.recording)
+        if recording.weight_hash != run.weight_hash(self.model):
             raise MismatchError(
                 f"recording {self.recording} was made with {recording.model}, other weights than {self.model}; "
                 "name that model, or leave --recording out"
@@ -102,7 +95,7 @@ class Lens(TunedLensConfig, Writes, Threaded, RunsModel):
         return recording.contexts(split="train"), recording.contexts(split="heldout"), recording.key
 
 
-def corpus_contexts(model: object, corpus: str, n: int, length: int, seed: int) -> "Tensor":
+def corpus_contexts(model: "HookedModel", corpus: str, n: int, length: int, seed: int) -> "Tensor":
     """Return the tokens of whole contexts `[n, length]`, BOS first when the model has one."""
     import itertools
 
@@ -113,7 +106,7 @@ def corpus_contexts(model: object, corpus: str, n: int, length: int, seed: int) 
     from interp.text.corpora import open_corpus
     from interp.text.tokens import pack
 
-    tokenizer = tokenizer_of(model)  # pyright: ignore[reportArgumentType]
+    tokenizer = tokenizer_of(model)
     bos = "none" if tokenizer.bos_token_id is None else "context"
     contexts = itertools.islice(pack(open_corpus(corpus, seed=seed), tokenizer, length, bos), n)
     whole = [context.tokens for context in contexts if context.document[-1] >= 0]

@@ -1,0 +1,250 @@
+"""Training of a tuned lens (Belrose et al. 2023; `interp.lenses.tuned_lens` says what it is).
+
+    lens = train_tuned_lens(model, contexts, heldout, TunedLensConfig(steps=250))
+    readings = logit_lens(model, tokens, lens=lens)
+
+Translators are trained by distillation: the loss is `KL(model's output || reading)`, and the text itself is no target.
+
+1. Run a few contexts. Take the residual after every layer, and the model's own log-probabilities, at a few random
+   positions. The first position of a context is never drawn: its residual is an outlier.
+2. For each layer, compute `KL(model || reading)` and its gradient in that layer's translator, and take one step of
+   Adam. The logits of one layer at `positions` positions are in memory at a time.
+3. At the end, set a translator to zero unless it beats the plain logit lens on contexts held out for this choice.
+   Both lenses are then measured once on `heldout`.
+
+Belrose et al. 2023 train with SGD and Nesterov momentum on 2^18 tokens a step; Adam needs far fewer tokens. The bias is
+learned in units of its layer's root mean square residual, so that one learning rate suits all layers. With a draft an
+interrupted run retains its last whole step; the same call resumes it, and gives the same numbers as a run without
+interruption.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.artifacts import Draft, atomic_file
+from interp.errors import ConfigError, NonFiniteError
+from interp.lenses.config import TunedLensConfig
+from interp.lenses.tuned_lens import LensLayer, LensSettings, TunedLens
+from interp.models.adapter import final_norm_and_unembed, weight_hash
+from interp.models.hooked import HookedModel
+from interp.models.passes import Capture
+from interp.names import lens_hook_points
+from interp.progress import Progress
+from interp.runtime import make_generator
+
+
+def kl_divergence(
+    target: Float[Tensor, "*batch d_vocab"], logits: Float[Tensor, "*batch d_vocab"]
+) -> Float[Tensor, "*batch"]:
+    """Return `KL(target || reading)` in nats, `[...]`, of log-probabilities `target` and a reading's `logits`.
+
+    Both are `[..., d_vocab]`. 0 means the same distribution; above 0, the expected excess surprise of the reading on
+    tokens drawn from the target.
+    """
+    return (target.exp() * (target - logits.log_softmax(-1))).sum(-1)
+
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def train_tuned_lens(
+    model: HookedModel,
+    contexts: Int[Tensor, "n pos"],
+    heldout: Int[Tensor, "m heldout_pos"],
+    config: TunedLensConfig | None = None,
+    *,
+    model_name: str = "",
+    source: str = "",
+    draft: Callable[[LensSettings], Draft] | None = None,
+    progress: Progress | None = None,
+) -> TunedLens:
+    """Train a lens and measure it on held-out tokens.
+
+    Args:
+        model: the model that it reads.
+        contexts: tokens to train on, `[n, pos]`.
+        heldout: tokens to measure on, `[m, heldout_pos]`.
+        config: the settings of the training.
+        model_name, source: name of the model, and origin of the tokens.
+        draft: returns the work in progress of some settings, with the checkpoints of an earlier run if there are any.
+        progress: called after every step.
+
+    Raises `ConfigError` for too few contexts, `NonFiniteError` when the loss is not finite, and what `draft` raises.
+    """
+    config = config or TunedLensConfig()
+    if len(contexts) < 10 or len(heldout) < 1 or contexts.shape[1] < 2:
+        raise ConfigError(
+            f"at least 10 contexts to train on and 1 held out were expected, of 2 tokens or more, got "
+            f"{list(contexts.shape)} and {list(heldout.shape)}; use more text"
+        )
+    n, length = contexts.shape
+    names = config.hook_points(model.cfg.n_layers)
+    own = {"model": model_name, "weight_hash": weight_hash(model), "source": source}
+    settings = LensSettings(**own, n_contexts=n, context_length=length, **asdict(config))
+    run = _Run(model, contexts, config, names, None if draft is None else draft(settings))
+    try:
+        while run.done < config.steps:
+            loss = run.step()
+            if run.done % config.checkpoint_every == 0:
+                run.checkpoint(loss)
+            if progress:
+                progress(run.done, config.steps, {"kl": loss})
+    except NonFiniteError:
+        raise
+    except BaseException:  # Ctrl-C too
+        run.checkpoint(None)
+        raise
+    return run.finish(heldout, settings)
+
+
+class _Sample(NamedTuple):
+    """Residuals at drawn positions, and the model's output there."""
+
+    resid: dict[str, Tensor]
+    """hook point -> `[n, d_model]`"""
+    target: Tensor
+    """`[n, d_vocab]` log-probabilities, float32"""
+
+
+class _Run:
+    """One training run: opened or resumed, advanced step by step, finished."""
+
+    def __init__(
+        self,
+        model: HookedModel,
+        contexts: Tensor,
+        config: TunedLensConfig,
+        names: list[str],
+        draft: Draft | None,
+    ):
+        self.model, self.config, self.names, self.draft = model, config, names, draft
+        n_decide = max(1, len(contexts) // 10)
+        self.contexts, self.deciding = contexts[:-n_decide], contexts[-n_decide:]
+        self.last = lens_hook_points(model.cfg.n_layers)[-1]
+        d, device = model.cfg.d_model, model.cfg.device
+        start = {f"{name}.weight": torch.zeros(d, d, device=device) for name in names}
+        start |= {f"{name}.bias": torch.zeros(d, device=device) for name in names}
+        self.values = {key: value.requires_grad_() for key, value in start.items()}
+        """`<hook point>.weight` and `.bias`"""
+        self.optimizer = torch.optim.Adam(self.values.values())
+        self.done = 0
+        """steps taken"""
+        self.whole = True
+        """False during an optimizer step: an interrupt then writes no checkpoint"""
+        self._resume()
+        self.units = {n: float(r.float().pow(2).mean().sqrt()) for n, r in self.sample(self.contexts, 0).resid.items()}
+
+    def step(self) -> float:
+        """Take one step for every layer and return the mean loss."""
+        sample, losses = self.sample(self.contexts, self.done + 1), []
+        for name in self.names:
+            weight, bias = self.translator(name)
+            with torch.enable_grad():
+                loss = kl_divergence(sample.target, self.read(name, sample.resid[name], weight, bias)).mean()
+            weight.grad, bias.grad = torch.autograd.grad(loss, (weight, bias))
+            losses.append(float(loss.detach()))
+        mean = sum(losses) / len(losses)
+        if mean != mean or mean == float("inf"):
+            raise NonFiniteError(f"the loss is not finite at step {self.done + 1}; lower lr (now {self.config.lr:g})")
+        rise = min(1.0, (self.done + 1) / max(1, self.config.warmup))
+        self.optimizer.param_groups[0]["lr"] = self.config.lr * rise * (1 - self.done / self.config.steps)
+        self.whole = False
+        self.optimizer.step()
+        self.done += 1
+        self.whole = True
+        return mean
+
+    def translator(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return the weight and bias of one hook point."""
+        return self.values[f"{name}.weight"], self.values[f"{name}.bias"]
+
+    def read(self, name: str, resid: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return logits of `resid [n, d_model]` through a translator whose bias is in units of the layer."""
+        translated = resid.float()
+        translated = translated + translated @ weight + bias * self.units[name]
+        return final_norm_and_unembed(self.model, translated.to(resid.dtype)).float()
+
+    @torch.no_grad()
+    def sample(self, contexts: Tensor, draw: int | str, n: int | None = None) -> _Sample:
+        """Return sample `draw` of positions; it depends on the seed and `draw` only, not on earlier samples."""
+        n = n or self.config.positions
+        generator = make_generator(self.config.seed, "tuned lens", draw)
+        rows = torch.randint(len(contexts), (min(self.config.contexts, n),), generator=generator)
+        row = torch.randint(len(rows), (n,), generator=generator)
+        position = torch.randint(1, contexts.shape[1], (n,), generator=generator)
+        names = list(dict.fromkeys([*self.names, self.last]))
+        with Capture(self.model, names) as capture:
+            values = capture(contexts[rows].to(self.model.cfg.device))
+        values = {name: value[row, position] for name, value in values.items()}
+        return _Sample(values, final_norm_and_unembed(self.model, values[self.last]).float().log_softmax(-1))
+
+    @torch.no_grad()
+    def measure(self, contexts: Tensor, stream: str) -> dict[str, tuple[float, float]]:
+        """Return the mean KL per hook point, `(logit lens, tuned lens)`, on samples of the named random stream."""
+        n = self.config.heldout_positions
+        sizes = [min(self.config.positions, n - done) for done in range(0, n, self.config.positions)]
+        sums = {name: [0.0, 0.0] for name in self.names}
+        for i, size in enumerate(sizes):
+            sample = self.sample(contexts, f"{stream} {i}", size)
+            for name in self.names:
+                weight, bias = self.translator(name)
+                for j, factor in enumerate((0, 1)):
+                    logits = self.read(name, sample.resid[name], factor * weight, factor * bias)
+                    sums[name][j] += float(kl_divergence(sample.target, logits).sum()) / n
+        return {name: (plain, tuned) for name, (plain, tuned) in sums.items()}
+
+    def checkpoint(self, loss: float | None) -> None:
+        """Write everything that the rest of the run depends on, if there is a draft and no optimizer step is half done."""
+        from safetensors.torch import save_file
+
+        if self.draft is None or not self.whole:
+            return
+        tensors = {key: value.detach().contiguous() for key, value in self.values.items()}
+        for key, value in self.values.items():
+            moments = self.optimizer.state.get(value, {})
+            for name, moment in (("first", "exp_avg"), ("second", "exp_avg_sq")):
+                tensors[f"{key}.{name}"] = moments.get(moment, torch.zeros_like(value))
+        with atomic_file(self.draft.path / CHECKPOINT) as temporary:
+            save_file(tensors, temporary, metadata={"step": str(self.done)})
+        self.draft.update(step=self.done, steps=self.config.steps, loss=loss)
+
+    def finish(self, heldout: Tensor, settings: LensSettings) -> TunedLens:
+        """Set translators to zero that do not help, measure the lens, and return it."""
+        better = {name: tuned < plain for name, (plain, tuned) in self.measure(self.deciding, "decide").items()}
+        with torch.no_grad():
+            for key, value in self.values.items():
+                value.mul_(better[key.rpartition(".")[0]])
+        measured = self.measure(heldout, "heldout")
+        if self.draft is not None:
+            (self.draft.path / CHECKPOINT).unlink(missing_ok=True)
+        pairs = [self.translator(name) for name in self.names]
+        biases = [bias.detach() * self.units[name] for name, (_, bias) in zip(self.names, pairs, strict=True)]
+        return TunedLens(
+            settings=settings,
+            layers=tuple(
+                LensLayer(hook_point=name, kl_logit=plain, kl_tuned=tuned, kept=better[name])
+                for name, (plain, tuned) in measured.items()
+            ),
+            weights=np.stack([weight.detach().cpu().numpy() for weight, _ in pairs]),
+            biases=np.stack([bias.cpu().numpy() for bias in biases]),
+        )
+
+    def _resume(self) -> None:
+        """Restore the checkpoint, if there is one."""
+        from safetensors import safe_open
+
+        if self.draft is None or not (path := self.draft.path / CHECKPOINT).exists():
+            return
+        with safe_open(path, "pt", device=str(self.model.cfg.device)) as file, torch.no_grad():
+            self.done = int(file.metadata()["step"])
+            for key, value in self.values.items():
+                value.copy_(file.get_tensor(key))
+                first, second = (file.get_tensor(f"{key}.{moment}") for moment in ("first", "second"))
+                step = torch.tensor(float(self.done))
+                self.optimizer.state[value] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
