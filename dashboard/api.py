@@ -22,7 +22,9 @@ import flask
 
 from dashboard.components.live import Live
 from dashboard.components.pages import current
+from dashboard.runs.queue import RunQueue
 from interp.artifacts import KINDS, as_json
+from interp.artifacts.describe import as_record, schema_of_kind
 from interp.errors import (
     ConfigError,
     UnknownNameError,
@@ -40,6 +42,19 @@ def artefacts(workspace: Workspace, kind: str = "") -> list[dict[str, Any]]:
     fields = ("kind", "name", "created", "seed", "content_hash", "config", "summary", "parents")
     found = workspace.newest(*([kind] if kind else KINDS))
     return [{name: getattr(each, name) for name in fields} for each in found[:MAX_ROWS]]
+
+
+def kinds(workspace: Workspace) -> dict[str, Any]:
+    """Return what each kind of artefact holds: its folder, page and verb, JSON schemas, and columns of tables."""
+    return {kind: schema_of_kind(kind) for kind, each in KINDS.items() if each.defined_in}
+
+
+def artefact(workspace: Workspace, key: str) -> dict[str, Any]:
+    """Return one artefact by its key, `heads/smollm2-135m`: settings, results and findings, each with its null.
+
+    Of a table it gives the first rows; `kinds` describes the fields.
+    """
+    return as_record(workspace.open_key(key), MAX_ROWS)
 
 
 def search(
@@ -172,7 +187,21 @@ def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
 READS: dict[str, Callable[..., Any]] = {
     each.__name__: each
     for each in (
-        *(artefacts, search, features, feature, examples, vector, uses, sae_dashboard, regions, circuit, compare),
+        *(
+            artefacts,
+            kinds,
+            artefact,
+            search,
+            features,
+            feature,
+            examples,
+            vector,
+            uses,
+            sae_dashboard,
+            regions,
+            circuit,
+            compare,
+        ),
     )
 }
 """Address under `/api/` -> the function that answers, `read(workspace, **parameters)`."""
@@ -226,6 +255,51 @@ ACTS: dict[str, Callable[..., Any]] = {each.__name__: each for each in (prompt, 
 """Acts that run the model and change nothing on disk: `act(live, **parameters)`. For agents; pages have their own."""
 
 
+def analyses(runs: RunQueue) -> list[dict[str, str]]:
+    """Return the analyses that `start` can run: each a verb of the command line, and what it does in a sentence."""
+    return [{"verb": form.verb, "about": form.about.splitlines()[0]} for form in runs.catalogue.forms.values()]
+
+
+def analysis(runs: RunQueue, verb: str) -> dict[str, Any]:
+    """Return what an analysis does, and its options: type, default, choices, and the names on offer here."""
+    forms = runs.catalogue.forms
+    if verb not in forms:
+        raise UnknownNameError("analysis", verb, forms)
+    form = forms[verb]
+    return {
+        "verb": verb,
+        "about": form.about,
+        "options": [
+            asdict(field) | {"offered": runs.catalogue.suggestions(field.menu)[:MAX_ROWS]} for field in form.fields
+        ],
+    }
+
+
+def start(runs: RunQueue, verb: str, options: dict) -> dict[str, Any]:
+    """Start an analysis, in the queue of the workspace; `options` are those of `analysis`. Follow it with `run`."""
+    return run(runs, runs.add(verb, options))
+
+
+def runs(runs: RunQueue) -> list[dict[str, Any]]:
+    """Return every run of the queue: its command, state, progress, and the artefacts that it wrote."""
+    return [{name: value for name, value in asdict(each).items() if name != "log"} for each in runs.all()][-MAX_ROWS:]
+
+
+def run(runs: RunQueue, id: str) -> dict[str, Any]:
+    """Return one run with its last lines of output; `artefact` reads what it `made`."""
+    return asdict(runs.get(id))
+
+
+def cancel(runs: RunQueue, id: str) -> dict[str, Any]:
+    """Take a run out of the queue, or interrupt it as Ctrl-C would; its unfinished artefact can be resumed."""
+    runs.cancel(id)
+    return run(runs, id)
+
+
+RUNS: dict[str, Callable[..., Any]] = {each.__name__: each for each in (analyses, analysis, start, runs, run, cancel)}
+"""Tools that run analyses: `tool(queue, **parameters)`. For agents; pages have forms of their own."""
+
+
 def call(source: Any, name: str, given: Mapping[str, Any], offered: Mapping[str, Callable[..., Any]] = READS) -> Any:
     """Answer one read of a workspace, or one of `ACTS` of a live model, with values as text or typed.
 
@@ -254,7 +328,7 @@ def parameters(read: Callable[..., Any]) -> dict[str, dict[str, Any]]:
 
 
 _LARGEST = 2**31
-_JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
+_JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object"}
 
 
 def schema(read: Callable[..., Any]) -> dict[str, Any]:
@@ -311,8 +385,10 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
     """Return a parameter in its type, from its text or from JSON."""
     if kind is bool and str(value).lower() in ("true", "1", "false", "0"):
         return str(value).lower() in ("true", "1")
+    if kind is dict and isinstance(value, dict):
+        return value
     try:
-        if kind is bool or (kind is not str and isinstance(value, bool)):
+        if kind in (bool, dict) or (kind is not str and isinstance(value, bool)):
             raise ValueError
         found: Any = kind(value)
     except (TypeError, ValueError, OverflowError):

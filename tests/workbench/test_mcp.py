@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 from make_workspace import build
 
 from dashboard import api
+from interp.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +34,21 @@ FAKED = (
 """The same server, with acts that need no model."""
 
 
+Call = tuple[str, dict[str, Any]]
+
+
 def converse(
-    root: Path, calls: list[tuple[str, dict[str, Any]]], program: tuple[str, ...] = VERB
+    root: Path,
+    calls: list[Call],
+    program: tuple[str, ...] = VERB,
+    *,
+    until: Call | None = None,
+    after: Sequence[Call] = (),
 ) -> tuple[list[Any], list[Any]]:
-    """Start a server as an agent's program does, list its tools, and make some calls."""
+    """Start a server as an agent's program does, list its tools, and make some calls.
+
+    The call `until` is repeated until the run that it asks for has ended; then come those of `after`.
+    """
     from mcp import ClientSession, StdioServerParameters
     from mcp.client.stdio import stdio_client
 
@@ -49,7 +62,13 @@ def converse(
         async with stdio_client(command) as (read, write), ClientSession(read, write) as session:
             await session.initialize()
             tools = (await session.list_tools()).tools
-            return tools, [await session.call_tool(name, arguments) for name, arguments in calls]
+            answers = [await session.call_tool(name, arguments) for name, arguments in calls]
+            if until is not None:
+                answers.append(await session.call_tool(*until))
+                while json.loads(answers[-1].content[0].text)["state"] in ("waiting", "running"):
+                    await asyncio.sleep(0.2)
+                    answers[-1] = await session.call_tool(*until)
+            return tools, answers + [await session.call_tool(name, arguments) for name, arguments in after]
 
     with ThreadPoolExecutor(1) as pool:  # this process may already have an event loop
         return pool.submit(asyncio.run, run()).result(timeout=200)
@@ -66,8 +85,9 @@ def test_a_foreign_client_lists_tools_and_reads_features_with_their_nulls(worksp
             ("feature", {"features": "../../etc", "index": 0}),
         ],
     )
-    assert {each.name for each in tools} == {*api.READS, *api.ACTS}
-    assert all(each.description and each.annotations.read_only_hint for each in tools)
+    assert {each.name for each in tools} == {*api.READS, *api.ACTS, *api.RUNS}
+    assert all(each.description for each in tools)
+    assert {each.name for each in tools if not each.annotations.read_only_hint} == {"start", "cancel"}
     assert not found.is_error
     assert json.loads(found.content[0].text)["query"] == "prose"
     assert json.loads(feature.content[0].text)["relations"]["scales"]["neuron_null"] == 0.19
@@ -98,3 +118,34 @@ def test_a_foreign_client_acts_and_gets_every_number_with_its_control(workspace)
     assert "features, index" in refused.content[0].text
     described = {each.name: each.description for each in tools}
     assert "p-value by random directions" in described["direction"]
+
+
+def test_an_agent_runs_an_analysis_follows_it_and_reads_what_it_made(tmp_path):
+    workspace = Workspace(tmp_path / "agents", create=True)
+    options = {"model": "planted:induction", "n_prompts": 2, "seeds": [0], "name": "toy", "context_length": 13}
+    options |= {"min_lag": 3, "max_lag": 5}
+    started = [("start", {"verb": "heads", "options": options})]
+    asked = [
+        ("analyses", {}),
+        ("analysis", {"verb": "heads"}),
+        ("start", {"verb": "heads", "options": {"model": "no such model"}}),
+        *started,
+    ]
+    _, answers = converse(workspace.root, asked, until=("run", {"id": "0001-heads"}), after=[
+        ("artefact", {"key": "heads/toy"}), ("kinds", {}), ("runs", {}),
+    ])  # fmt: skip
+    listed, described, refused, run, ended, artefact, kinds, runs = (each.content[0].text for each in answers)
+    assert {
+        "verb": "heads",
+        "about": "Score every head as previous-token, duplicate-token, induction and other kinds.",
+    } in json.loads(listed)
+    assert {"n_prompts", "seeds"} <= {each["name"] for each in json.loads(described)["options"]}
+    assert answers[2].is_error
+    assert "no such model" in refused
+    assert json.loads(run)["state"] in ("waiting", "running")
+    assert (json.loads(ended)["state"], json.loads(ended)["made"]) == ("done", ["heads/toy"]), ended
+    found = json.loads(artefact)
+    assert found["settings"]["prompts"] == 2
+    assert {row["kind"] for row in found["scores"]["rows"]} >= {"induction"}
+    assert json.loads(kinds)["heads"]["fields"]["scores"]["columns"]["score"] == "double"
+    assert [each["id"] for each in json.loads(runs)] == ["0001-heads"]

@@ -1,7 +1,7 @@
 """A workspace, opened in the browser, offered to agents over the Model Context Protocol, or checked for damage.
 
 - `workbench serve [WORKSPACE]`: the dashboard.
-- `workbench mcp`: the reads and acts of `dashboard/api.py` as tools of an agent, over standard input and output.
+- `workbench mcp`: the reads, acts and analyses of `dashboard/api.py` as tools of an agent.
 - `workbench verify [NAME ...]`: files checked against checksums.
 """
 
@@ -21,7 +21,10 @@ from interp.options import Means
 from workbench.terminal import InWorkspace, Threaded, say
 
 if TYPE_CHECKING:
+    from dashboard.components.live import Live
+    from dashboard.runs.queue import RunQueue
     from interp.remote import Mirror
+    from interp.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,19 +77,24 @@ class Serve(Threaded):
 
 
 _INSTRUCTIONS = """Look inside a language model. Find features with `search`, read one with `feature` and `examples`,
-try it with `steer`, `ablate` and `direction`. Every number comes with its control: a random direction, a feature of
-like density, or the count expected by chance. Report both, and claim no effect where the control has as large a one."""
+try it with `steer`, `ablate` and `direction`. `analyses` lists what `start` can run; follow it with `run`, and read
+what it made with `artefact`. Every number comes with its control: a random direction, a feature of like density, or
+the count expected by chance. Report both, and claim no effect where the control has as large a one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mcp(InWorkspace, Threaded):
-    """Offer a workspace to an agent: reads, prompts, steering, ablation, directions.
+    """Offer a workspace to an agent: reads, prompts, steering, ablation, and analyses that it may run.
 
     Example: workbench mcp --workspace ./workspace
 
     Speaks the Model Context Protocol over standard input and output, so an agent's program starts this command. Tools
-    read the workspace and run its models; none writes. Every answer carries its control.
+    read the workspace, try its models, and start, follow and cancel the analyses of the page *Runs* (--no-runs leaves
+    those out). Every answer carries its control.
     """
+
+    runs: bool = True
+    """Let the agent run analyses, which write artefacts."""
 
     def run(self) -> None:
         from dashboard.prompt.live import LiveModel
@@ -99,39 +107,56 @@ class Mcp(InWorkspace, Threaded):
             ) from None
         workspace = self.open_workspace()
         self.use_threads()
-        live = LiveModel(workspace)
+        live, runs = LiveModel(workspace), None
+        if self.runs:
+            from dashboard.runs.queue import RunQueue
+            from workbench.commands import Commands
+
+            runs = RunQueue(workspace, Commands(workspace)).start()
         print(f"{workspace.address} is offered to the agent that started this command (Ctrl-C stops)", file=sys.stderr)
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_converse(workspace, live))
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                asyncio.run(_converse(workspace, live, runs))
+        finally:
+            if runs is not None:
+                runs.stop()
 
 
-async def _converse(workspace: Any, live: Any) -> None:
+async def _converse(workspace: "Workspace", live: "Live", runs: "RunQueue | None" = None) -> None:
     """Answer an agent until it closes the connection."""
     from mcp.server.stdio import stdio_server
 
-    server = mcp_server(workspace, live)
+    server = mcp_server(workspace, live, runs)
     async with stdio_server() as (read, write):
         sys.stdout = sys.stderr  # the protocol holds standard output now; whatever prints must not join it
         await server.run(read, write, server.create_initialization_options())
 
 
-def mcp_server(workspace: Any, live: Any) -> Any:
-    """Return a server of the Model Context Protocol whose tools are the reads and acts of a workspace."""
+def mcp_server(workspace: "Workspace", live: "Live", runs: "RunQueue | None" = None) -> Any:
+    """Return a server of the Model Context Protocol: reads and acts of a workspace, and with `runs` its analyses."""
     from mcp import types
     from mcp.server.lowlevel import Server
 
     from dashboard import api
 
-    hints = types.ToolAnnotations(read_only_hint=True, destructive_hint=False, open_world_hint=False)
+    offered = [(workspace, api.READS), (live, api.ACTS), *([(runs, api.RUNS)] if runs is not None else [])]
+    sources = {name: (source, group) for source, group in offered for name in group}
     tools = [
-        types.Tool(name=name, description=inspect.getdoc(each), input_schema=api.schema(each), annotations=hints)
-        for name, each in (api.READS | api.ACTS).items()
+        types.Tool(
+            name=name,
+            description=inspect.getdoc(group[name]),
+            input_schema=api.schema(group[name]),
+            annotations=types.ToolAnnotations(
+                read_only_hint=name not in ("start", "cancel"), destructive_hint=False, open_world_hint=False
+            ),
+        )
+        for name, (_, group) in sources.items()
     ]
 
     def answer(name: str, given: dict[str, Any]) -> tuple[str, bool]:
-        source, offered = (live, api.ACTS) if name in api.ACTS else (workspace, api.READS)
+        source, group = sources.get(name, (workspace, api.READS))
         try:
-            return json.dumps(api.call(source, name, given, offered), ensure_ascii=False), False
+            return json.dumps(api.call(source, name, given, group), ensure_ascii=False), False
         except WorkbenchError as error:
             return str(error), True
 

@@ -1,0 +1,68 @@
+"""Kinds of artefact described from their classes: what lies where, and in which form. Torch-free.
+
+`described` is for the reference pages, `schema_of_kind` for the API, `as_record` for its answers.
+"""
+
+import inspect
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from interp.artifacts.artefact import Artefact, layout_of
+from interp.artifacts.files import as_json
+from interp.artifacts.kinds import KINDS
+from interp.artifacts.tables import schema_of
+from interp.forms import json_schema
+
+
+@dataclass(frozen=True)
+class DescribedField:
+    """One field of a kind of artefact."""
+
+    name: str
+    file: str
+    """File of the folder that holds it."""
+    form: str
+    """Its type, of a table its columns."""
+
+
+def described(kind: str) -> list[DescribedField]:
+    """Return the fields of a kind of artefact, each with its file and form."""
+    found = []
+    for name, part in layout_of(KINDS[kind].load()).items():
+        if part.place == "table":
+            form = ", ".join(f"{each.name} {each.type}" for each in schema_of(part.form))
+        else:
+            form = inspect.formatannotation(part.form)
+        found.append(DescribedField(name, part.file, form))
+    return found
+
+
+def schema_of_kind(kind: str) -> dict[str, Any]:
+    """Return what an artefact of a kind holds: JSON schemas of its values and the columns of its tables."""
+    about = KINDS[kind]
+    found: dict[str, Any] = {"folder": about.folder, "page": about.page, "verb": about.made_by, "fields": {}}
+    for name, part in layout_of(about.load()).items():
+        if part.place == "table":
+            form: Any = {"columns": {each.name: str(each.type) for each in schema_of(part.form)}}
+        else:
+            form = {"schema": json_schema(part.form)} if part.place != "array" else {"array": str(part.form)}
+        found["fields"][name] = {"file": part.file, **form}
+    return found
+
+
+def as_record(value: Artefact, most_rows: int) -> dict[str, Any]:
+    """Return a stored artefact as plain JSON values; of a table the number of rows and the first `most_rows`."""
+    about = value.about
+    found: dict[str, Any] = {"key": value.key, "kind": about.kind, "headline": value.headline(), "page": value.href}
+    found |= {name: getattr(about, name) for name in ("created", "seed", "content_hash", "parents")}
+    found["findings"] = [asdict(each) for each in value.findings()]
+    for name, part in layout_of(type(value)).items():
+        held = getattr(value, name)
+        if part.place == "array":
+            found[name] = None if held is None else {"shape": list(held.shape), "file": part.file}
+        elif part.place == "table":
+            rows = [] if held is None else [asdict(row) for row in held.rows(limit=most_rows)]
+            found[name] = {"n_rows": 0 if held is None else len(held), "rows": as_json(rows)}
+        else:
+            found[name] = as_json(held)
+    return found
