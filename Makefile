@@ -28,11 +28,12 @@ test-full: $(VENV)/.dev  ## the slow tests too
 test-lowest: $(VENV)/.dev  ## the fast tests on the lowest versions of pyproject.toml, in .venv-lowest (large download)
 	$(BIN)/python -m tests.lowest $(ARGS)
 
-check: $(VENV)/.dev  ## format, lint, types, the arrows between packages: seconds
+check: $(VENV)/.dev  ## format, lint, types, the arrows between packages; figures of the code: seconds
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.figures
 
 lock: $(VENV)/.dev   ## pin everything again, with hashes, in lock/ (ARGS=--upgrade takes the newest versions)
 	$(BIN)/python -m tests.lock $(ARGS)
