@@ -4,6 +4,7 @@
    notebook's code without outputs, and the pictures of an earlier run from `docs/gallery/`.
 2. API: one page per package of `PUBLIC`, with every name in its `__all__`. Docstrings are read as Markdown.
 3. Verbs: one page per verb of the command line, from the parser that the command line itself uses.
+4. Kinds: one page with the fields of every kind of artefact, from its class.
 
 Pages are written only where their text changed, so that a second build is quick.
 """
@@ -41,7 +42,8 @@ def generate(folder: Path) -> dict[str, int]:
     """
     static_plotly(folder / "static")
     counts = tutorials(folder / "tutorials")
-    return {**counts, "packages": api(folder / "reference"), "verbs": verbs(folder / "reference")}
+    return {**counts, "packages": api(folder / "reference"), "verbs": verbs(folder / "reference"),
+            "kinds": kinds(folder / "reference")}  # fmt: skip
 
 
 def static_plotly(folder: Path) -> None:
@@ -289,3 +291,29 @@ def _example(part: str) -> str:
 def cell(text: str) -> str:
     """Text that stays inside one cell of a table."""
     return _escaped(" ".join(text.split())).replace("|", "\\|")
+
+
+# Kinds of artefact
+
+
+def kinds(folder: Path) -> int:
+    """Write the page of the kinds of artefact: what each holds, in which file and form, from its class."""
+    from interp.artifacts import KINDS
+    from interp.artifacts.describe import described
+    from workbench.help import field_texts
+
+    about = "The fields of each kind, from its class; [What is on disk](../../formats.md) says what lies beside them."
+    lines = ["# Kinds of artefact", "", about, ""]
+    known = {kind: each for kind, each in KINDS.items() if each.defined_in}
+    for kind, each in known.items():
+        form = each.load()
+        texts = field_texts(form)
+        lines += [f"## {each.folder}/NAME", "", as_markdown(inspect.getdoc(form) or ""), ""]
+        lines += [f"Made by `workbench {each.made_by}`; `{each.defined_in.replace(':', '.')}`.", ""]
+        lines += ["| field | file | form | |", "|---|---|---|---|"]
+        for part in described(kind):
+            shape = re.sub(r"\b(?:\w+\.)+(?=\w)", "", part.form).replace("|", "or")
+            lines.append(f"| `{part.name}` | `{part.file}` | `{shape}` | {cell(texts.get(part.name, ''))} |")
+        lines.append("")
+    write(folder / "kinds.md", MARK + "\n".join(lines))
+    return len(known)

@@ -200,6 +200,16 @@ def test_every_verb_has_a_page_with_its_options(tmp_path: Path):
     assert "`--d-sae" in (tmp_path / "verbs" / "train.md").read_text(encoding="utf-8")
 
 
+def test_every_kind_has_its_fields_on_the_page_of_kinds(tmp_path: Path):
+    from docs.generate import kinds
+    from interp.artifacts import KINDS
+
+    assert kinds(tmp_path) == sum(bool(each.defined_in) for each in KINDS.values())
+    text = (tmp_path / "kinds.md").read_text(encoding="utf-8")
+    assert "## heads/NAME" in text
+    assert "| `scores` | `scores.parquet` | `layer int64, head int64, kind string," in text
+
+
 def test_every_kind_of_artefact_is_described():
     from interp.artifacts import FOLDERS
 

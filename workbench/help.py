@@ -57,7 +57,7 @@ _POSITIONAL = get_args(tyro.conf.Positional[str])[1]
 def options_of(verb: type) -> list[Option]:
     """Return the options of a verb: its own, then inherited settings, then those that all verbs share."""
     hints, marks = get_type_hints(verb), get_type_hints(verb, include_extras=True)
-    own, texts, found = inspect.get_annotations(verb), _texts(verb), []
+    own, texts, found = inspect.get_annotations(verb), field_texts(verb), []
     for field in fields(verb):
         mark = getattr(marks[field.name], "__metadata__", ())
         if tyro.conf.Fixed in mark:
@@ -96,7 +96,7 @@ def _metavar(name: str, hint: Any, means: Means | None) -> str:
 
 
 @cache
-def _texts(kind: type) -> dict[str, str]:
+def field_texts(kind: type) -> dict[str, str]:
     """Return the text under each field of a dataclass in its source, by field; inherited ones too."""
     found = {}
     for each in reversed([each for each in kind.__mro__ if is_dataclass(each)]):
