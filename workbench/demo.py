@@ -21,7 +21,7 @@ from interp.artifacts import FOLDERS, MANIFEST, copy_artefact
 from interp.errors import ConfigError, CorruptError, MissingError, program
 from interp.options import HookPoint, ModelName
 from interp.workspace import Workspace
-from saes.features.schema import NEURONS, PLAIN_LABEL
+from saes.features.schema import MOST_TELLING, NEURONS
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, Verb, Writes, say, slug
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.circuit import Induction
@@ -387,12 +387,13 @@ def command_line(verb: Verb) -> str:
 
 
 def highlights(workspace: Workspace, name: str) -> list[str]:
-    """Return lines on features with a plain label, strongest first."""
+    """Return lines on the features to open first, each with another label that exceeds its null."""
     table = workspace.table_path("features", name, "features")
     rows = workspace.query(
-        f"""select feature, label, density from f where n_fired between 50 and 2000 and {PLAIN_LABEL}
-           order by max_activation desc limit 6""",
+        f"""select feature, label, density from f where n_fired > 0 and label_score > label_null_high
+            qualify row_number() over (partition by regexp_replace(label, ' \\(.*', '') order by {MOST_TELLING}) = 1
+            order by {MOST_TELLING} limit 6""",
         f=table,
     ).to_pylist()
-    lines = ["Some features to start from:"]
+    lines = ["Some features to start from:"] if rows else []
     return lines + [f"  feature {r['feature']:>5}  fires on {r['density']:.2%} of tokens: {r['label']}" for r in rows]

@@ -14,7 +14,7 @@ from interp.errors import UnknownNameError, UsageError, WorkbenchError, form_err
 from interp.names import feature_node, parse_hook_point
 from interp.notes import own_names
 from interp.workspace import Workspace
-from saes.features.schema import NEURONS
+from saes.features.schema import MOST_TELLING, NEURONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -245,16 +245,9 @@ def random_live(workspace: Workspace, name: str, *, seed: int) -> int:
 
 
 def most_telling(workspace: Workspace, name: str) -> int:
-    """Return the feature to open first: neither rare nor dense, and its label farthest above that of other features.
-
-    Classes of words (months, pronouns) come before single tokens; without scored labels, the feature whose maximum is
-    farthest above its mean activation.
-    """
+    """Return the feature to open first (`MOST_TELLING`); 0 when all are dead."""
     path = workspace.table_path("features", name, "features")
-    sql = """select feature from f where n_fired > 0 order by density between 2e-4 and 2e-2 desc,
-             coalesce(label_kind = 'class' and label_heldout >= 10 and label_score > label_null_high, false) desc,
-             coalesce(label_score - label_null_high, 0) desc,
-             max_activation / greatest(mean_activation, 1e-9) desc, feature limit 1"""
+    sql = f"select feature from f where n_fired > 0 order by {MOST_TELLING} limit 1"
     rows = workspace.query(sql, f=path)["feature"].to_pylist()
     return rows[0] if rows else 0
 

@@ -37,8 +37,12 @@ LABEL_SCORES = ("label_score", "label_null", "label_null_high", "label_heldout")
 """Columns with the score of a label on held-out firings, its null, and their number; null where nothing was scored."""
 OTHER_LABELS = ("other_labels", "other_sources", "other_scores")
 """Columns with the other readings that exceed their null."""
-PLAIN_LABEL = "(label_share >= 0.5 and label_kind <> 'dense')"
-"""SQL condition on `features.parquet`: the label holds for at least half of the strong firings."""
+MOST_TELLING = """density between 2e-4 and 2e-2 desc,
+    coalesce(label_kind = 'class' and label_heldout >= 10 and label_score > label_null_high, false) desc,
+    coalesce(label_score - label_null_high, 0) desc, max_activation / greatest(mean_activation, 1e-9) desc, feature"""
+"""SQL order of `features.parquet`, those that say most to a reader first: neither rare nor dense, and with a label
+farthest above those of other features. Classes of words (months, pronouns) come before single tokens; without scored
+labels, features whose maximum is farthest above their mean activation come first."""
 SCORES = ("detection", "detection_hard", "fuzzing")
 """Scores of a label: balanced accuracies, 0.5 at chance, 1 without error."""
 

@@ -14,7 +14,7 @@ from interp.tracing.graph import KIND as GRAPH
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from workbench.__main__ import main
-from workbench.demo import CARD, DATA, SHIPPED, SHIPPED_SET, shipped_artifacts, unpack
+from workbench.demo import CARD, DATA, SHIPPED, SHIPPED_SET, highlights, shipped_artifacts, unpack
 from workbench.shipped.build import KINDS as TEXT_KINDS
 from workbench.shipped.build import MAY_SHIP
 from workbench.shipped.graphs import OTHERS, PROMPTS
@@ -52,6 +52,15 @@ def test_the_card_tells_what_the_files_hold():
     assert sum(file.stat().st_size for file in DATA.rglob("*") if file.is_file()) < 80e6
     assert card["inside_the_model"]["ce_recovered"] > 0.95
     assert card["limits"]
+
+
+def test_the_demo_names_features_that_a_reader_understands():
+    first, *lines = highlights(Workspace(DATA), SHIPPED)
+    labels = [line.partition("of tokens: ")[2] for line in lines]
+    assert first == "Some features to start from:"
+    assert labels[0].startswith("Gregorian calendar month (")
+    assert len({label.partition(" (")[0] for label in labels}) == 6
+    assert not any('"' in label for label in labels), "classes of words, no single tokens"
 
 
 def test_the_graphs_that_ship_have_the_latents_that_they_name_and_are_small():
