@@ -20,6 +20,7 @@ from interp.artifacts import FOLDERS, KINDS, MANIFEST, STATUS, Manifest, hash_js
 from interp.errors import CorruptError, as_typed, form_errors
 from interp.workspace import Broken, Partial, Workspace
 from saes.features.schema import NEURONS, set_of
+from saes.kinds.config import kind_or_architecture
 
 MAX_CARDS = 60
 """Cards per kind; of more artefacts the newest are shown."""
@@ -148,7 +149,7 @@ def _sae(m: Manifest) -> Described:
         ("FVU", _number(held.get("fvu"))),
         ("L0", _number(held.get("l0"))),
         ("dead", _percent(held.get("dead_fraction"))),
-        ("kind", str(s.get("architecture", ""))),
+        kind_or_architecture(m.config, s),
         ("hook point", str(s.get("hook_point", ""))),
     ]
     return sentence + ".", facts, sae_href(m.name)

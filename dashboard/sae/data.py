@@ -18,6 +18,7 @@ from dashboard.components.pages import NothingYetError
 from interp.artifacts import LOG, STATUS, Manifest, partial_path, read_json
 from interp.errors import UnknownNameError, WorkbenchError
 from interp.workspace import Partial, Workspace
+from saes.kinds.config import kind_or_architecture
 
 MAX_LINES = 400
 """Lines of a log that a figure shows; more than a screen has pixels for."""
@@ -166,8 +167,9 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """Kind of training; of an imported dictionary its architecture."""
-        return str(self.summary.get("architecture", "") if self.imported else self.config.get("kind", ""))
+        """The kind that it was trained as; of an imported dictionary its architecture, which is called so."""
+        name, value = kind_or_architecture(self.config, self.summary)
+        return f"{name} {value}" if self.imported and value else value
 
     @property
     def hook_point(self) -> str:

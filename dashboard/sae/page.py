@@ -154,7 +154,7 @@ def _card_lead(entry: Entry) -> str:
     model = entry.summary.get("model")
     of = f" of {model}" if model else ""
     if entry.imported:
-        return f"Imported: a {entry.kind} dictionary{of}{at}, written by another tool."
+        return f"Imported: a dictionary{of}{at}, {entry.kind or 'architecture unknown'}, written by another tool."
     held = entry.heldout.get("n_tokens")
     scored = f"; scores on {held:,} held-out tokens" if isinstance(held, int) else ""
     return f"A {entry.kind} dictionary{of}{at}{scored}." if entry.kind else "No settings are stored with it."

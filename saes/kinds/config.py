@@ -1,10 +1,22 @@
 """Settings of the kinds of dictionary: one frozen dataclass each. Torch-free."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 from interp.errors import ConfigError, UnknownNameError
+
+
+def kind_or_architecture(config: Mapping[str, Any], summary: Mapping[str, Any]) -> tuple[str, str]:
+    """Return ("kind", the kind that a dictionary was trained as), by its manifest.
+
+    The kind of an imported one is not known. It gives ("architecture", the name in the format of its file). The two
+    differ: a BatchTopK dictionary is stored as `jumprelu`, as it ends with a threshold for each latent.
+    """
+    if "format" in config:
+        return "architecture", str(summary.get("architecture", ""))
+    return "kind", str(config.get("kind", ""))
 
 
 @dataclass(frozen=True, kw_only=True)

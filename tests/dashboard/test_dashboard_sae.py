@@ -31,7 +31,7 @@ from dashboard.components.pages import Context
 from dashboard.figures.saes import PANELS, HealthRun, health_figure
 from dashboard.figures.scaling import SAME_L0, density_histogram, frontier, pareto_plane, scaling_curves
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.overview.data import overview
+from dashboard.overview.data import card, overview
 from dashboard.sae import data as scores
 from dashboard.sae import data as view
 from dashboard.sae import page as sae
@@ -422,3 +422,15 @@ def test_the_overview_leads_to_dictionaries_and_scaling_fits(saes):
     (fit,) = (card for card in cards["size_law"] if card.name == "scaling")
     assert "8 " in fit.sentence
     assert fit.href == "/sae?name=sweep-d512-k16"
+
+
+def test_the_overview_and_this_page_name_one_kind_of_a_dictionary(tmp_path):
+    workspace = Workspace(tmp_path, create=True)
+    for name, config in (("own", {"kind": "batchtopk"}), ("peer", {"format": "saelens"})):
+        draft = Draft.open(workspace.path("sae", name), kind="sae", config=config)
+        draft.finish(summary={"architecture": "jumprelu", "d_sae": 8})
+    facts = {each.name: dict(card(workspace, each).facts) for each in workspace.artifacts("sae")}
+    shown = {each.name: each.kind for each in view.entries(workspace)}
+    assert (facts["own"]["kind"], shown["own"]) == ("batchtopk", "batchtopk")
+    assert (facts["peer"]["architecture"], shown["peer"]) == ("jumprelu", "architecture jumprelu")
+    assert "kind" not in facts["peer"]
