@@ -51,6 +51,7 @@ CASES = [
     ("geometry direction", {"model": MODEL, "feature": "dict:12", "interventions": False}),
     ("evaluate", {"sae": "dict", "probing": True, "device": "cpu", "threads": 1}),
     ("lens", {"model": MODEL, "layers": [0, 1]}),
+    ("trace", {"model": MODEL, "prompt": "The capital of France is", "target": " Rome", "contrast": " Paris"}),
 ]
 
 
