@@ -4,20 +4,12 @@
 """
 
 import math
-<<<<<<< a
-from dataclasses import dataclass, fields
-from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.options import BASIC, Seed
-=======
-from dataclasses import dataclass
-from typing import Literal
-
-from interp.errors import ConfigError, UnknownNameError
 from saes.kinds.config import check_setting
->>>>>>> c
 
 MIN_STEPS = 250
 """Below this many steps an SAE does not converge at any learning rate: shrink the batch first."""

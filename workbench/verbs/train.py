@@ -8,13 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from interp.errors import ConfigError, UnknownNameError, program
-<<<<<<< a
 from interp.options import HookPoint, Means, ModelName, RecordingName
-from saes.training.config import CONFIGS, SELECTIONS, CrossLayerConfig, SAEConfig, TrainConfig, make_config
-=======
 from saes.kinds.config import CONFIGS, SELECTIONS, CrossLayerConfig, SAEConfig, make_config
 from saes.training.config import TrainConfig
->>>>>>> c
 from workbench.terminal import (
     OnDevice,
     RunsModel,
