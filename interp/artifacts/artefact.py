@@ -17,9 +17,10 @@ Torch-free.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from pathlib import Path
+from types import UnionType
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -28,11 +29,14 @@ from typing import (
     Literal,
     NamedTuple,
     TypeVar,
+    Union,
     get_args,
     get_origin,
     get_type_hints,
 )
 from urllib.parse import quote
+
+import numpy as np
 
 from interp.artifacts.draft import Draft
 from interp.artifacts.files import as_json, read_json, write_json, write_table
@@ -233,13 +237,19 @@ def _read_part(folder: Path, name: str, part: Part) -> Any:
             return None
         raise CorruptError(f"{path} is missing from the artefact; `workbench verify` lists what else is")
     if part.place == "document":
-        return from_json(part.form, read_json(path)["value"] if _wrapped(part.form) else read_json(path), path)
+        found: Any = read_json(path)
+        if _wrapped(part.form):
+            if "value" not in found:
+                raise CorruptError(f"{path} lacks 'value'; it was edited or cut short, `workbench verify` checks it")
+            found = found["value"]
+        return from_json(part.form, found, path)
     return Table(part.form, path) if part.place == "table" else _read_array(path, name, part)
 
 
 def _wrapped(form: Any) -> bool:
-    """Return True for a document that is no JSON object: it lies under `value` in one."""
-    return get_origin(form) in (list, tuple)
+    """Return True for a document that may be no JSON object: it lies under `value` in one."""
+    kinds = get_args(form) if get_origin(form) in (Union, UnionType) else (form,)
+    return not all(is_dataclass(each) or get_origin(each) is dict or each is type(None) for each in kinds)
 
 
 def _read_array(path: Path, name: str, part: Part) -> Any:
@@ -247,14 +257,22 @@ def _read_array(path: Path, name: str, part: Part) -> Any:
 
     try:
         with safe_open(path, framework="numpy") as stored:
-            if name in stored.keys():  # noqa: SIM118 - no container
-                return stored.get_tensor(name)
+            found = stored.get_tensor(name) if name in stored.keys() else None  # noqa: SIM118 - no container
     except (SafetensorError, OSError) as error:
         if not (part.optional and isinstance(error, FileNotFoundError)):
             raise CorruptError(f"cannot read {path}: {error}; `workbench verify` checks it") from error
-    if part.optional:
-        return None
-    raise CorruptError(f"{path} lacks the array {name!r}; it was edited or cut short")
+        found = None
+    if found is None and not part.optional:
+        raise CorruptError(f"{path} lacks the array {name!r}; it was edited or cut short")
+    return _check_array(found, name, part, path)
+
+
+def _check_array(found: Any, name: str, part: Part, where: object) -> Any:
+    """Return an array. Raises `CorruptError` where its type or number of axes is another."""
+    if not isinstance(found, part.form):
+        said = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else repr(found)
+        raise CorruptError(f"{where}: the array {name!r} should be {part.form}, found {said}; it was edited")
+    return found
 
 
 def settings_json(settings: Any) -> dict[str, Any]:
@@ -300,6 +318,9 @@ def save_artefact(
         for name, written in documents.items():
             if held[name] is not None:
                 from_json(parts[name].form, written, name)
+        for name, part in parts.items():
+            if part.place == "array":
+                _check_array(held[name], name, part, "this value")
     except WorkbenchError as error:
         raise ConfigError(f"this {cls.kind} could not be read again, so it is not written: {error}") from error
     draft = draft or Draft.open(folder, kind=cls.kind, config=config, seed=seed, overwrite=overwrite)

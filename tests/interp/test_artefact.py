@@ -168,6 +168,17 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
     assert not (tmp_path / "a.partial").exists()
 
 
+def test_an_array_of_another_form_is_neither_written_nor_read(stored: Path) -> None:
+    from safetensors.numpy import save_file
+
+    for wrong in (np.zeros(3, np.float32), np.zeros((3, 2), np.int64)):
+        with pytest.raises(ConfigError, match=r"'vectors' should be .*found .*\(3"):
+            save_artefact(sample(vectors=wrong), stored.with_name("b"))
+        save_file({"vectors": wrong}, stored / ARRAYS)
+        with pytest.raises(CorruptError, match=rf"{ARRAYS}: the array 'vectors' should be"):
+            _ = open_artefact(Sample, stored).vectors
+
+
 def test_a_workspace_opens_artefacts_by_class_and_by_key(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path, create=True)
     save_artefact(sample(), workspace.path("space", "a"))
