@@ -47,7 +47,7 @@ class HookedModel(Protocol):
     cfg: ModelConfig
     tokenizer: Any
     """tokenizer of transformers, or None; `identity.tokenizer_of` gives one interface for all"""
-    original_model: Any
+    original_model: "nn.Module"
     """the wrapped module; its submodules are wrapped too"""
     hook_dict: Mapping[str, Any]
     """TransformerLens' `HookPoint` objects by its names; `adapter.hook_points_by_name` has ours"""

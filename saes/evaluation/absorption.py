@@ -64,12 +64,6 @@ N_ABSORBERS = 3
 PROBE_STRENGTH = 1.0
 """Inverse L2 penalty of the linear probes."""
 
-CAVEAT = (
-    "absorption was defined on models from 1B parameters with 16k latents and more; with fewer, read main_f1 first: "
-    "where no latent detects a class, nothing can be absorbed, and accidents count (compare the untrained SAE)"
-)
-
-
 class Examples(NamedTuple):
     """Activations with the class of each row."""
 
@@ -81,68 +75,6 @@ class Examples(NamedTuple):
     """`[n]` int: rows of one group (word type) are all training rows or all test rows"""
     names: list[str]
     """names of the classes"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassAbsorption:
-    """Absorption of one class, as means over seeds (splits)."""
-
-    name: str
-    probe_f1: float
-    """F1 of the linear probe on held-out groups"""
-    main: tuple[int, ...]
-    """main latents in the first split"""
-    main_f1: float
-    """F1 of the k-sparse probe that reads the main latents, on held-out groups"""
-    n: int
-    """held-out rows that the probe classifies correctly, over all splits"""
-    full: float
-    """share of them that are fully absorbed"""
-    fraction: float
-    """mean absorption fraction: 0 is none, 1 is all"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Absorption(Result):
-    """Absorption in one dictionary, as means over classes, then over seeds."""
-
-    full: float
-    """share of rows that are fully absorbed: 0 is none, 1 is all"""
-    fraction: float
-    """mean absorption fraction: 0 is none, 1 is all"""
-    main_f1: float
-    """F1 with which main latents detect their classes; near chance, the absorption scores mean nothing"""
-    probe_f1: float
-    """F1 of the linear probes on held-out groups"""
-    intervals: dict[str, Ends]
-    """95 % intervals of `full` and `fraction` over held-out groups; empty with fewer than `statistics.MIN_DOCUMENTS`"""
-    by_seed: list[float]
-    """`full` of each split"""
-    classes: list[ClassAbsorption]
-    left_out: dict[str, float]
-    """class -> F1 of its probe, which was too low in some split"""
-    n_rows: int
-    """rows of the examples"""
-    n_groups: int
-    """groups (word types) of the examples"""
-    caveat: str = CAVEAT
-
-    def to_records(self) -> list[Record]:
-        """Return one row per class: `name, probe_f1, main, main_f1, n, full, fraction`."""
-        return [dict(vars(each)) for each in self.classes]
-
-    def headline(self) -> str:
-        """Report the means and their intervals."""
-        ends = {k: f" [{v[0]:.1%}, {v[1]:.1%}]" for k, v in self.intervals.items() if v is not None}
-        return (
-            f"Absorption (0 is none): {self.full:.1%}{ends.get('full', '')} of {self.n_rows:,} rows fully, mean "
-            f"fraction {self.fraction:.1%}{ends.get('fraction', '')}; main latents "
-            f"F1 {self.main_f1:.2f}. {self.caveat}".rstrip()
-        )
-
-    def shown(self) -> list[Record]:
-        """Return one row per class, the most absorbed first."""
-        return sorted(self.to_records(), key=lambda row: -row["full"])
 
 
 class _Probe(NamedTuple):
@@ -260,12 +192,6 @@ def split_groups(examples: Examples, test_share: float, seed: int) -> tuple[Exam
     return _part(examples, ~test), _part(examples, test)
 
 
-def table_of(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a plain-text table with one dictionary a line; `found` holds `Absorption`s as dicts, by name."""
-    head = ["", "full", "95 %", "fraction", "95 %", "F1 of main latents", "F1 of probe", "classes"]
-    return "\n".join(align([head, *([name, *_cells(each)] for name, each in found.items())]))
-
-
 def _probe_classes(train: Examples, test: Examples) -> tuple[dict[str, _Probe], dict[str, float]]:
     """Return the probes of classes whose F1 on test rows is at least `PROBE_F1`, and the F1 of the other classes."""
     probed, too_low = {}, {}
@@ -275,13 +201,13 @@ def _probe_classes(train: Examples, test: Examples) -> tuple[dict[str, _Probe], 
         yes, expected = train.label == index, test.label == index
         if min(yes.sum(), expected.sum()) < MIN_POSITIVES:
             continue
-        model: Any = logistic_regression(PROBE_STRENGTH, balanced=True, each=False, tol=1e-3).fit(x_train, yes)
-        predicted = model.decision_function(x_test) > 0
+        fitted: Any = logistic_regression(PROBE_STRENGTH, balanced=True, each=False, tol=1e-3).fit(x_train, yes)
+        predicted = fitted.decision_function(x_test) > 0
         f1 = f1_score(predicted, expected)
         if f1 < PROBE_F1:
             too_low[name] = f1
             continue
-        direction = torch.from_numpy(model[-1].coef_[0]).float()
+        direction = torch.from_numpy(fitted[-1].coef_[0]).float()
         probed[name] = _Probe(direction / direction.norm(), f1, np.flatnonzero(predicted & expected))
     return probed, too_low
 
@@ -438,11 +364,3 @@ def _times_before(values: np.ndarray) -> np.ndarray:
     times = np.empty(len(values), np.int64)
     times[order] = np.arange(len(values)) - starts
     return times
-
-
-def _cells(each: Mapping[str, Any]) -> list[str]:
-    cells = []
-    for score in ("full", "fraction"):
-        ends = each["intervals"].get(score)
-        cells += [f"{each[score]:.3f}", f"{ends[0]:.3f}-{ends[1]:.3f}" if ends else ""]
-    return [*cells, f"{each['main_f1']:.2f}", f"{each['probe_f1']:.2f}", str(len(each["classes"]))]

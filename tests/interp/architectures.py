@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from interp.models.hooked import HookedModel
+from interp.models.hooked import HookedModel, wrap_in_memory
 from interp.models.small import SmallConfig, build_small
 
 NAMES = ("native-ln", "native-rms", "native-raw", "gpt2", "llama-gqa", "neox")
@@ -78,9 +78,8 @@ def _native(norm: str) -> Any:
     return build_small(config, seed=3, device="cpu", dtype=torch.float32)
 
 
-def _from_transformers(name: str) -> Any:
+def _from_transformers(name: str) -> HookedModel:
     import transformers
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
     sizes = {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0}
     common = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, **sizes}
@@ -101,4 +100,4 @@ def _from_transformers(name: str) -> Any:
     architecture, config_class, options = made[name]
     config = config_class(**{**sizes, **options}, attn_implementation="eager")
     plain = getattr(transformers, architecture)(config).eval()
-    return build_bridge_from_module(plain, architecture, hf_config=plain.config).eval()
+    return wrap_in_memory(plain)

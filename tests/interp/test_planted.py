@@ -6,6 +6,7 @@ import torch
 from interp.circuits.circuit import Circuit
 from interp.errors import ConfigError, CorruptError, UnknownNameError
 from interp.models.adapter import run_with_cache, weight_hash
+from interp.models.hooked import wrap_in_memory
 from interp.models.loading import load_model
 from interp.models.passes import loss_per_token
 from interp.models.residual import ResidualStream
@@ -69,7 +70,6 @@ def test_planted_residuals_are_plain_sums() -> None:
 
 
 def test_a_residual_multiplier_is_refused() -> None:
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
     from transformers import GraniteConfig, GraniteForCausalLM
 
     config = GraniteConfig(
@@ -78,7 +78,7 @@ def test_a_residual_multiplier_is_refused() -> None:
     )  # fmt: skip
     plain = GraniteForCausalLM(config).eval()
     with pytest.raises(ConfigError, match="not the sum of its heads"):
-        ResidualStream(build_bridge_from_module(plain, "GraniteForCausalLM", hf_config=config))
+        ResidualStream(wrap_in_memory(plain))
 
 
 def test_planted_circuit_names_the_seven_edges() -> None:

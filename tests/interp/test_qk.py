@@ -8,6 +8,7 @@ from interp.circuits.score_explanation import explain_score, hook_points_of_part
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import run_with_cache, untrained_model
+from interp.models.hooked import wrap_in_memory
 from interp.models.residual import ResidualStream, read_rotation, rotary_hook_points
 from interp.models.toys import planted_induction, repeating_rows
 from interp.names import HeadName
@@ -200,7 +201,6 @@ def test_requests_that_mean_nothing_are_refused(tokens):
 
 def test_attention_that_is_no_plain_product_is_refused(tokens):
     import transformers
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
     config = transformers.Qwen3Config(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
@@ -210,6 +210,6 @@ def test_attention_that_is_no_plain_product_is_refused(tokens):
     with torch.no_grad():
         for parameter in plain.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    model = build_bridge_from_module(plain, "Qwen3ForCausalLM", hf_config=plain.config).eval()
+    model = wrap_in_memory(plain)
     with pytest.raises(ConfigError, match="norms queries and keys"):
         explain_score(model, tokens, "L1H0", query=7, key=2)

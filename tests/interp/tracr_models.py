@@ -10,14 +10,12 @@ by a source and those read by a reader overlap. tracr itself is not needed.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from interp.errors import CorruptError, MissingError
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
+from interp.models.hooked import HookedModel, wrap_native
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class TracrProgram:
         return self.arrays[f"L{layer}.{name}"]
 
 
-def load_tracr(path: Path | str, *, device: str = "cpu") -> "tuple[TransformerBridge, TracrProgram]":
+def load_tracr(path: Path | str, *, device: str = "cpu") -> tuple[HookedModel, TracrProgram]:
     """Load the compiled model and its program. Logits beyond the program's outputs are zero.
 
     Raises `MissingError`, or `CorruptError` when the arrays are not such a program.
@@ -65,9 +63,9 @@ def load_tracr(path: Path | str, *, device: str = "cpu") -> "tuple[TransformerBr
         raise CorruptError(f"{path} is not a compiled tracr program: {error}") from error
 
 
-def _build(program: TracrProgram, device: str) -> "TransformerBridge":
+def _build(program: TracrProgram, device: str) -> HookedModel:
     import torch
-    from transformer_lens import TransformerBridge, TransformerBridgeConfig
+    from transformer_lens import TransformerBridgeConfig
 
     n_heads, d_head = (int(n) for n in program.arrays["attention_heads"])
     d_vocab, d_model = program.arrays["embed.W_E"].shape
@@ -84,8 +82,7 @@ def _build(program: TracrProgram, device: str) -> "TransformerBridge":
         attention_dir="bidirectional",
         positional_embedding_type="standard",
     )
-    boot = TransformerBridge.boot_native  # pyright: ignore[reportAttributeAccessIssue] (attached when imported)
-    model = boot(config, device=device, dtype=torch.float32).eval()
+    model = wrap_native(config, device=device, dtype=torch.float32)
 
     def put(parameter: Any, value: np.ndarray) -> None:
         parameter.copy_(torch.from_numpy(np.ascontiguousarray(value)))
