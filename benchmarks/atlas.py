@@ -26,13 +26,14 @@ import json, sys, time, resource
 start = time.perf_counter()
 import numpy as np, torch
 from pathlib import Path
+from interp.artifacts import save_artefact
 from interp.atlas.build import build_atlas
 from interp.atlas.sources import AtlasSource
 x = torch.from_numpy(np.load(sys.argv[1]))
 n = len(x)
 told = {"labels": [str(i) for i in range(n)], "items": np.arange(n), "values": np.ones(n), "value_name": "one"}
 given = AtlasSource(vectors=x, source="file:x", item_kind="index", **told)
-build_atlas(given, Path(sys.argv[2]), seed=int(sys.argv[3]), overwrite=True)
+save_artefact(build_atlas(given, seed=int(sys.argv[3])), Path(sys.argv[2]), overwrite=True)
 wall = time.perf_counter() - start
 used = resource.getrusage(resource.RUSAGE_SELF)
 print(json.dumps([wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20]))
@@ -126,9 +127,10 @@ def quality(x: np.ndarray, positions: np.ndarray) -> tuple[float, float]:
 
 
 def places(folder: Path) -> np.ndarray:
-    from interp.atlas.build import read_positions
+    from interp.artifacts import open_artefact
+    from interp.atlas.vector_map import VectorMap
 
-    return read_positions(folder)
+    return open_artefact(VectorMap, folder).positions
 
 
 def clusters(n: int, d: int) -> np.ndarray:

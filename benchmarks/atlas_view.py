@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import Result, print_table
+from interp.atlas.vector_map import Region
 from interp.workspace import Workspace
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -177,7 +178,8 @@ def write_map(workspace: Workspace, name: str, n: int, seed: int = 0) -> None:
     """Write a synthetic map: 60 Gaussian clusters in 12 groups, labels, values, two levels of regions."""
     import pyarrow as pa
 
-    from interp.artifacts import Draft, write_table
+    from interp.artifacts import Table, save_artefact
+    from interp.atlas.vector_map import Neighbourhood, Point, VectorMap, VectorMapSettings
 
     rng = np.random.default_rng(seed)
     blot = rng.choice(60, n, p=rng.dirichlet(np.full(60, 3.0)))
@@ -191,28 +193,29 @@ def write_map(workspace: Workspace, name: str, n: int, seed: int = 0) -> None:
         "point": np.arange(n, dtype=np.int32), "x": xy[:, 0], "y": xy[:, 1], "label": [f" token {i}" for i in range(n)],
         "density": rng.random(n).astype(np.float32), "item": np.arange(n, dtype=np.int32),
         "value": rng.normal(0, 1, n).astype(np.float32), "kept": rng.random(n).astype(np.float32),
-        "level_0": coarse.astype(np.int32), "level_1": np.where(fine < 0, -1, fine + 12).astype(np.int32),
+        "levels": np.stack([coarse, np.where(fine < 0, -1, fine + 12)], 1).tolist(),
+        **dict.fromkeys(("context", "group"), pa.nulls(n, pa.string())),
     }  # fmt: skip
     rows = [_region(coarse == r, r, 0, -1, xy) for r in range(12)]
     rows += [_region(fine == r, r + 12, 1, r % 12, xy) for r in range(60)]
-    draft = Draft.open(workspace.path("atlas", name), kind="atlas", config={"source": "synthetic"}, seed=seed)
-    write_table(draft.path / "points.parquet", pa.table(points))
-    write_table(draft.path / "regions.parquet", pa.Table.from_pylist(rows))
-    none = {"point": pa.array([], pa.int32()), "neighbours": pa.array([], pa.list_(pa.int32())),
-            "cosines": pa.array([], pa.list_(pa.float32()))}  # fmt: skip
-    write_table(draft.path / "neighbours.parquet", pa.table(none))
-    draft.finish(summary={"n_points": n, "d": 2, "n_levels": 2, "regions_per_level": [12, 60], "whole_map_level": 0})
+    made = VectorMap(
+        settings=VectorMapSettings(source="synthetic"), n_points=n, n_given=n, d=2, layout="umap", quality=None,
+        search="exact", search_recall=1.0, regions_per_level=(12, 60), naming=None, outside=0.04, grids=(),
+        value_name="value", item_kind="index", features=None, notes=(), frame_quality=(), moved_null=None,
+        points=Table.of_columns(Point, points), regions=Table.of(Region, rows),
+        neighbours=Table.of(Neighbourhood, []), cells=None, frames=None,
+    )  # fmt: skip
+    save_artefact(made, workspace.path("atlas", name), seed=seed)
 
 
-def _region(inside: np.ndarray, region: int, level: int, parent: int, xy: np.ndarray) -> dict[str, Any]:
+def _region(inside: np.ndarray, region: int, level: int, parent: int, xy: np.ndarray) -> Region:
     mine = xy[inside] if inside.any() else np.zeros((1, 2), np.float32)
-    low, high, middle = mine.min(0), mine.max(0), np.median(mine, axis=0)
-    words = f"{'group' if level == 0 else 'blot'} {region}"
-    return {
-        "region": region, "level": level, "parent": parent, "label": words, "size": int(inside.sum()),
-        "x": float(middle[0]), "y": float(middle[1]), "x_min": float(low[0]), "x_max": float(high[0]),
-        "y_min": float(low[1]), "y_max": float(high[1]), "contour": [], "priority": float(inside.sum()),
-    }  # fmt: skip
+    low, high, middle = (each.astype(float) for each in (mine.min(0), mine.max(0), np.median(mine, axis=0)))
+    return Region(
+        region=region, level=level, parent=parent, label=f"{'group' if level == 0 else 'blot'} {region}",
+        size=int(inside.sum()), x=middle[0], y=middle[1], x_min=low[0], x_max=high[0], y_min=low[1], y_max=high[1],
+        contour=[], priority=float(inside.sum()),
+    )  # fmt: skip
 
 
 @contextmanager

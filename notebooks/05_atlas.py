@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
-import pyarrow.parquet as pq
 import torch
 
 from dashboard import atlas_view
@@ -32,6 +31,7 @@ from interp import (
     MapSettings, Recording, Workspace, build_atlas, build_series, embedding_source, extend_atlas, load_model,
     open_corpus, place_points, record, recording_source, weight_hash,
 )
+from interp.artifacts import save_artefact
 
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "atlas"
 workspace = Workspace(root, create=True)
@@ -43,8 +43,8 @@ tokens, left_out = everything.chosen(drawn[:6000].sort().values), everything.cho
 
 
 def build(name, source, **settings):
-    folder = workspace.path("atlas", name)
-    return build_atlas(source, folder, MapSettings(**settings), seed=0, overwrite=True)
+    made = build_atlas(source, MapSettings(**settings))
+    return save_artefact(made, workspace.path("atlas", name), parents=source.parents, seed=0, overwrite=True)
 
 
 # %% [markdown]
@@ -65,10 +65,10 @@ maps = {
     "umap of noise": build("noise", type(tokens)(**{**vars(tokens), "vectors": noise, "source": "file:noise"})),
 }
 for name, made in maps.items():
-    s = made.summary
+    q = made.quality
     print(
-        f"{name:26} keeps {s['recall_at_15']:.3f} of 15 true neighbours, trustworthiness {s['trustworthiness']:.3f}, "
-        f"continuity {s['continuity']:.3f}, triplets {s['triplet_accuracy']:.3f}"
+        f"{name:26} keeps {q.recall:.3f} of 15 true neighbours, trustworthiness {q.trustworthiness:.3f}, "
+        f"continuity {q.continuity:.3f}, triplets {q.triplets:.3f}"
     )
 
 # %% [markdown]
@@ -80,8 +80,8 @@ for name, made in maps.items():
 atlas_view(workspace, "tokens", colour="kept")
 
 # %%
-points = pq.read_table(workspace.path("atlas", "tokens") / "points.parquet").to_pydict()
-kept = np.array(points["kept"])
+made = maps["umap (ours)"]
+kept = made.points.columns("kept")["kept"]
 counts, edges = np.histogram(kept, bins=np.linspace(0, 1, 16))
 figure = styled(go.Figure(go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=counts, marker_color=light.accent)), light, height=300)
 figure.update_xaxes(title_text="share of a token's 15 true neighbours that are kept")
@@ -94,12 +94,10 @@ figure
 # For a few tokens that have a near neighbour: the list from the full space, and which of it the map kept.
 
 # %%
-positions = np.column_stack([points["x"], points["y"]])
-near = pq.read_table(workspace.path("atlas", "tokens") / "neighbours.parquet").to_pydict()
-labels = points["label"]
-closest = np.array([cosines[0] for cosines in near["cosines"]])
+positions, labels, near = made.positions, tokens.labels, made.neighbours.rows()
+closest = np.array([row.cosines[0] for row in near])
 for i in np.argsort(-closest, kind="stable")[100:1500:200]:
-    true = near["neighbours"][i][:6]
+    true = near[i].neighbours[:6]
     on_map = np.argsort(np.linalg.norm(positions - positions[i], axis=1), kind="stable")[1:16]
     marks = [f"{labels[j]!r}{'' if j in on_map else ' (lost)'}" for j in true]
     print(f"{labels[i]!r:18} {', '.join(marks)}")
@@ -111,7 +109,7 @@ for i in np.argsort(-closest, kind="stable")[100:1500:200]:
 # still lands beside one of them, but the others are elsewhere.
 
 # %%
-placed = place_points(left_out.vectors, tokens.vectors, positions.astype(np.float32), 1 - closest)
+placed = place_points(left_out.vectors, tokens.vectors, positions, 1 - closest)
 
 
 def found_again(where, base):
@@ -124,9 +122,8 @@ shuffled = np.random.default_rng(0).permutation(positions).astype(np.float32)
 lost = place_points(left_out.vectors, tokens.vectors, shuffled, 1 - closest)
 new_recall, null_recall = found_again(placed.positions, positions), found_again(lost.positions, shuffled)
 print(f"new tokens lie among {new_recall:.3f} of their true neighbours; on a shuffled map {null_recall:.3f}")
-extend_atlas(left_out, tokens, workspace.path("atlas", "tokens"), workspace.path("atlas", "tokens-and-new"), overwrite=True)
-both = pq.read_table(workspace.path("atlas", "tokens-and-new") / "points.parquet").to_pydict()
-stayed = np.array_equal(np.array(both["x"][: len(labels)]), np.array(points["x"]))
+both = extend_atlas(left_out, tokens, made)
+stayed = np.array_equal(both.positions[: len(labels)], positions)
 print("old tokens stayed where they were:", stayed)
 
 # %% [markdown]
@@ -144,11 +141,9 @@ if "layers" not in workspace.names("recording"):
     )  # fmt: skip
 recording = Recording(workspace.path("recording", "layers"))
 layers = [recording_source(recording, model, hook_point=place, max_points=1500) for place in places]
-series = build_series(layers, places, workspace.path("atlas", "layers"), overwrite=True)
-for frame in series.summary["frames"]:
-    change = f", moved {frame['moved']:.2f}, {frame['stayed']:.0%} of neighbours stayed" if "moved" in frame else ""
-    print(f"{frame['name']:28} keeps {frame['recall_at_15']:.2f}{change}")
-print("moved when nothing changes (median, 95 %):", series.summary["moved_null"])
+series = save_artefact(build_series(layers, places), workspace.path("atlas", "layers"), seed=0, overwrite=True)
+print("\n".join(series.details()))
+print("moved when nothing changes (median, 95 %):", series.moved_null)
 
 # %%
 atlas_view(workspace, "layers")
@@ -162,13 +157,13 @@ atlas_view(workspace, "layers")
 # movement than it would for nothing.
 
 # %%
-ours, pca, null = (made.summary for made in maps.values())
-assert ours["recall_at_15"] > 3 * pca["recall_at_15"]
-assert ours["recall_at_15"] > 2 * null["recall_at_15"]
-assert ours["recall_at_15"] < 0.5, "most neighbours are lost on any map of these"
+ours, pca, null = (each.quality.recall for each in maps.values())
+assert ours > 3 * pca
+assert ours > 2 * null
+assert ours < 0.5, "most neighbours are lost on any map of these"
 assert kept.std() > 0.1
 assert new_recall > 1.8 * null_recall
 assert stayed
-second, third = series.summary["frames"][1:]
-assert min(second["moved"], third["moved"]) > series.summary["moved_null"]["median"]
-assert second["stayed"] < 0.9
+_, second, third = series.frame_quality
+assert min(second.moved, third.moved) > series.moved_null.median
+assert second.stayed < 0.9

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from interp.artifacts import Manifest
     from interp.atlas.cells import Readout
     from interp.atlas.sources import AtlasSource
+    from interp.atlas.vector_map import VectorMap
     from interp.dictionary import Dictionary
     from interp.patching.task import Task
     from interp.recording.store import Recording
@@ -180,14 +181,13 @@ def open_atlas_source(
     return openers[kind]()
 
 
-def open_mapped_source(workspace: "Workspace", atlas: str, *, device: str | None = None) -> "AtlasSource":
+def open_mapped_source(workspace: "Workspace", atlas: "VectorMap", *, device: str | None = None) -> "AtlasSource":
     """Return the vectors that an atlas of this workspace was made from."""
-    config = workspace.manifest("atlas", atlas).config
-    if config.get("onto") or config.get("frames"):
-        raise ConfigError(f"{atlas} was itself made from other maps; add points to a map of one source")
-    seed = workspace.manifest("atlas", atlas).seed or 0
-    at, most = config.get("hook_point"), config["max_points"]
-    return open_atlas_source(workspace, config["source"], at, most, seed, device=device)
+    of = atlas.settings
+    if of.onto or of.frames:
+        raise ConfigError(f"{atlas.name} was itself made from other maps; add points to a map of one source")
+    seed = atlas.about.seed or 0
+    return open_atlas_source(workspace, of.source, of.hook_point, of.max_points, seed, device=device)
 
 
 def _of_model(name: str, kind: str, device: str | None) -> "AtlasSource":

@@ -5,26 +5,27 @@ Columns:
 
     region     `level_0` ...: 0 for none, else 1 + the region's number
     category   text such as `group`: 0 for none, else 1 + the rank of its text by frequency
-    number     `density`, `value`, `kept` and any other number of the table, NaN for none
+    number     `density`, `value` and `kept`, NaN for none
 """
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from dashboard.figures.theme import DARK, LIGHT, Theme
-from interp.artifacts import Manifest, read_table, table_errors
-from interp.errors import CorruptError, UnknownNameError, form_errors
+from interp.artifacts import Table
+from interp.atlas.vector_map import Point, Region, VectorMap, levels_of
+from interp.errors import UnknownNameError
 from interp.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_CATEGORIES = 4096
-_NO_COLOURING = {"point", "x", "y", "item", "label", "context", "cluster"}  # `cluster`: in maps of before regions
 _ABOUT = {
     "density": "fraction of points with a lower local density, 0 to 1",
     "kept": "fraction of its nearest neighbours in the full space that are near it on the map, 0 to 1",
@@ -48,55 +49,57 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Table:
-    """`points.parquet` of one map, a column at a time."""
+class Points:
+    """Points of one map, a column at a time. Equal for the same content, so that it can be the key of a cache."""
 
     path: Path
     content_hash: str
+    n: int
+    n_levels: int
 
     @property
-    def n(self) -> int:
-        """Number of points."""
-        return _shape(self.path, self.content_hash)[0]
-
-    @property
-    def schema(self) -> "pa.Schema":
-        """Names and types of the columns."""
-        return _shape(self.path, self.content_hash)[1]
+    def names(self) -> list[str]:
+        """Columns, with one for each zoom level; texts only where there are some."""
+        texts = [name for name in ("context", "group") if self.column(name).null_count < self.n]
+        levels = [f"level_{level}" for level in range(self.n_levels)]
+        return ["point", "x", "y", "label", "density", "item", "value", "kept", *levels, *texts]
 
     def column(self, name: str) -> "pa.Array":
-        """One column by point number. Raises `UnknownNameError`."""
-        if name not in self.schema.names:
-            raise UnknownNameError("column", name, self.schema.names)
-        return _column(self.path, self.content_hash, name)
+        """One column by point number, text as it is."""
+        if name.startswith("level_"):
+            return _levels(self)[name]
+        return _column(self, name)
 
     def numbers(self, name: str) -> np.ndarray:
         """One column of numbers, float32 or int32, `[n]`."""
-        return _numbers(self.path, self.content_hash, name)
+        return _numbers(self, name)
 
 
-def table(workspace: Workspace, name: str) -> Table:
-    """The points of the map `name`. Raises `UnknownNameError`."""
-    return Table(workspace.table_path("atlas", name, "points"), workspace.manifest("atlas", name).content_hash)
+def opened(workspace: Workspace, name: str) -> VectorMap:
+    """Return the map `name`. Raises `UnknownNameError`."""
+    return workspace.open(VectorMap, name)
+
+
+def points_of(workspace: Workspace, name: str) -> Points:
+    """Return the points of the map `name`. Raises `UnknownNameError`."""
+    made = opened(workspace, name)
+    return Points(cast("Path", made.points.path), made.about.content_hash, made.n_points, len(made.regions_per_level))
 
 
 def columns(workspace: Workspace, name: str) -> list[Column]:
     """Return the columns that points can be coloured by, regions first."""
-    manifest, points = workspace.manifest("atlas", name), table(workspace, name)
-    with form_errors(f"the manifest of the atlas {name}"):
-        levels = int(manifest.summary.get("n_levels") or 0)
-        n_regions = sum(manifest.summary.get("regions_per_level") or [])
-    return list(_columns(points, levels, "uint16" if n_regions < 65_535 else "int32", _value_name(manifest)))
+    made = opened(workspace, name)
+    width = "uint16" if made.n_regions < 65_535 else "int32"
+    return list(_columns(points_of(workspace, name), width, made.value_name or "value"))
 
 
 def array(workspace: Workspace, name: str, column: str) -> np.ndarray:
     """Return the array of `xy`, `frame_0` ... (float32 `[n, 2]`) or a column `[n]`. Raises `UnknownNameError`."""
-    points = table(workspace, name)
+    points, made = points_of(workspace, name), opened(workspace, name)
     if column == "xy":
         return np.stack([points.numbers("x"), points.numbers("y")], axis=1).astype(np.float32)
-    frames = frame_names(workspace, name)
-    if column in (f"frame_{at}" for at in range(len(frames))):
-        return frame_positions(workspace, name, int(column.removeprefix("frame_")))
+    if column in (f"frame_{at}" for at in range(len(made.settings.frames))):
+        return made.frame_positions(int(column.removeprefix("frame_")))
     known = {each.name: each for each in columns(workspace, name)}
     if column not in known:
         raise UnknownNameError("colouring", column, list(known))
@@ -108,33 +111,20 @@ def array(workspace: Workspace, name: str, column: str) -> np.ndarray:
     return _codes(points, column, tuple(one.names))
 
 
-def frame_names(workspace: Workspace, name: str) -> list[str]:
-    """Return the names of the maps of a series, the one in `points` last; empty for a single map."""
-    return [frame["name"] for frame in workspace.manifest("atlas", name).summary.get("frames") or []]
-
-
-def frame_positions(workspace: Workspace, name: str, frame: int) -> np.ndarray:
-    """Return the positions of the points on one map of a series, `[n, 2]` float32."""
-    path = workspace.table_path("atlas", name, "frames")
-    found = workspace.query("select x, y from f where frame = ? order by point", frame, f=path)
-    return np.column_stack([found["x"].to_numpy(), found["y"].to_numpy()]).astype(np.float32)
-
-
 def about(workspace: Workspace, name: str) -> dict[str, Any]:
     """Return everything about the map except its arrays and regions, as JSON."""
-    manifest, found = workspace.manifest("atlas", name), columns(workspace, name)
-    levels = sum(column.kind == "region" for column in found)
+    made, found = opened(workspace, name), columns(workspace, name)
     return {
         "name": name,
-        "n": table(workspace, name).n,
-        "hash": manifest.content_hash,
-        "levels": levels,
-        "frames": frame_names(workspace, name),
-        "whole_map_level": manifest.summary.get("whole_map_level") or 0,
+        "n": made.n_points,
+        "hash": made.about.content_hash,
+        "levels": len(made.regions_per_level),
+        "frames": list(made.settings.frames),
+        "whole_map_level": made.whole_map_level or 0,
         "colour": default_colour(found),
         "columns": [asdict(column) for column in found],
-        "cells": (workspace.path("atlas", name) / "cells.parquet").is_file(),
-        "features": manifest.summary.get("features"),
+        "cells": made.cells is not None,
+        "features": made.features,
         "themes": {theme.name: colours_of(theme) for theme in (LIGHT, DARK)},
     }
 
@@ -165,33 +155,18 @@ def colours_of(theme: Theme) -> dict[str, Any]:
 
 def regions(workspace: Workspace, name: str) -> list[dict[str, Any]]:
     """Return the regions by number, each with `colour` (an index of eight) so that neighbouring regions differ."""
-    manifest = workspace.manifest("atlas", name)
-    if not manifest.summary.get("n_levels"):
-        return []
-    return _regions(workspace.table_path("atlas", name, "regions"), manifest.content_hash)
-
-
-def _value_name(manifest: Manifest) -> str:
-    return str(manifest.summary.get("value_name") or "value")
+    made = opened(workspace, name)
+    return _regions(cast("Path", made.regions.path), made.about.content_hash) if made.regions_per_level else []
 
 
 @lru_cache(maxsize=16)
-def _columns(points: Table, n_levels: int, width: str, value_name: str) -> tuple[Column, ...]:
-    import pyarrow.types as types
-
-    found = [Column(f"level_{k}", "region", f"regions, level {k + 1}", width) for k in range(n_levels)]
-    titles: dict[str, str] = {"density": "local density (rank)", "kept": "neighbours preserved", "value": value_name}
-    for column in points.schema:
-        if column.name in _NO_COLOURING or column.name.startswith("level_"):
-            continue
-        key = str(column.name)
-        title, words = titles.get(key, key), _ABOUT.get(key, "")
-        if types.is_floating(column.type) or types.is_integer(column.type):
-            found.append(Column(column.name, "number", title, "float32", words))
-        elif types.is_string(column.type) or types.is_large_string(column.type):
-            names, counts = _categories(points.column(column.name))
-            if 0 < len(names) <= MAX_CATEGORIES:
-                found.append(Column(column.name, "category", title, "uint16", words, names, counts))
+def _columns(points: Points, width: str, value_name: str) -> tuple[Column, ...]:
+    found = [Column(f"level_{k}", "region", f"regions, level {k + 1}", width) for k in range(points.n_levels)]
+    titles = {"density": "local density (rank)", "value": value_name, "kept": "neighbours preserved"}
+    found += [Column(name, "number", title, "float32", _ABOUT.get(name, "")) for name, title in titles.items()]
+    names, counts = _categories(points.column("group"))
+    if 0 < len(names) <= MAX_CATEGORIES:
+        found.append(Column("group", "category", "group", "uint16", "", names, counts))
     return tuple(found)
 
 
@@ -203,7 +178,7 @@ def _categories(texts: "pa.Array") -> tuple[list[str], list[int]]:
 
 
 @lru_cache(maxsize=8)
-def _codes(points: Table, column: str, names: tuple[str, ...]) -> np.ndarray:
+def _codes(points: Points, column: str, names: tuple[str, ...]) -> np.ndarray:
     import pyarrow as pa
     import pyarrow.compute as compute
 
@@ -213,68 +188,52 @@ def _codes(points: Table, column: str, names: tuple[str, ...]) -> np.ndarray:
     return (compute.fill_null(index, -1).to_numpy(zero_copy_only=False) + 1).astype(np.uint16)
 
 
-@lru_cache(maxsize=16)
-def _shape(path: Path, content_hash: str) -> "tuple[int, pa.Schema]":
-    """Return the number of points, and the names and types of their columns."""
-    import pyarrow.parquet as pq
+@lru_cache(maxsize=48)
+def _column(points: Points, name: str) -> "pa.Array":
+    if name not in {each.name for each in fields(Point)}:
+        raise UnknownNameError("column", name, points.names)
+    return Table(Point, points.path).query(f'select "{name}" from t')[name].combine_chunks()
 
-    with table_errors(path), pq.ParquetFile(path) as footer:
-        return footer.metadata.num_rows, footer.schema_arrow
+
+@lru_cache(maxsize=4)
+def _levels(points: Points) -> "dict[str, pa.Array]":
+    import pyarrow as pa
+
+    rows = levels_of(_column(points, "levels"), points.n_levels, points.path)
+    return {f"level_{level}": pa.array(row) for level, row in enumerate(rows)}
 
 
 @lru_cache(maxsize=48)
-def _column(path: Path, content_hash: str, name: str) -> "pa.Array":
-    """`content_hash` is in the key so that a rebuilt map is read anew."""
-    read = _read(path, name).combine_chunks()
-    order = _order(path, content_hash)
-    return read if order is None else read.take(order)
-
-
-@lru_cache(maxsize=8)
-def _order(path: Path, content_hash: str) -> np.ndarray | None:
-    """Return the row of each point; None when rows are in order, as ours are."""
-    point = _read(path, "point").to_numpy()
-    return None if np.array_equal(point, np.arange(len(point))) else np.argsort(point, kind="stable")
-
-
-@lru_cache(maxsize=48)
-def _numbers(path: Path, content_hash: str, name: str) -> np.ndarray:
-    values = _column(path, content_hash, name).to_numpy(zero_copy_only=False)
+def _numbers(points: Points, name: str) -> np.ndarray:
+    values = points.column(name).to_numpy(zero_copy_only=False)
     return values.astype(np.float32) if values.dtype.kind == "f" else values.astype(np.int32)
-
-
-def _read(path: Path, name: str) -> "pa.ChunkedArray":
-    read = read_table(path, [name])
-    if name not in read.column_names:
-        raise CorruptError(f"cannot read {path}: it has no column {name}; `workbench verify` checks it")
-    return read[name]
 
 
 @lru_cache(maxsize=4)
 def _regions(path: Path, content_hash: str) -> list[dict[str, Any]]:
-    rows = Workspace(path.parent).query("select * from r order by region", r=path).to_pylist()
-    for row, colour in zip(rows, region_colours(rows), strict=True):
-        row["label"] = (row["label"] or "")[:300]
-        row["contour"] = [float(f"{v:.5g}") for v in row.get("contour") or []]
-        row["colour"] = colour
-    return rows
+    """Return the regions with their colours; `content_hash` is in the key so that a rebuilt map is read anew."""
+    found = Table(Region, path).rows(order="region")
+    return [
+        asdict(row) | {"label": row.label[:300], "contour": [float(f"{v:.5g}") for v in row.contour], "colour": colour}
+        for row, colour in zip(found, region_colours(found), strict=True)
+    ]
 
 
-def region_colours(rows: list[dict[str, Any]], n_colours: int = len(LIGHT.points), near: int = 6) -> list[int]:
+def region_colours(rows: Sequence[Region], n_colours: int = len(LIGHT.points), near: int = 6) -> list[int]:
     """Return a colour for each region, different from those of the nearest regions on the same level.
 
     The largest region within a parent keeps the parent's colour if possible, so that zooming in does not repaint all.
     """
     colours = [0] * len(rows)
-    at = np.array([[row["x"], row["y"]] for row in rows]).reshape(-1, 2)
-    level = np.array([row["level"] for row in rows], int)
+    at = np.array([[row.x, row.y] for row in rows]).reshape(-1, 2)
+    level = np.array([row.level for row in rows], int)
     inherited: set[int] = set()
-    row_of = {row["region"]: i for i, row in enumerate(rows)}
+    row_of = {row.region: i for i, row in enumerate(rows)}
     for i, row in enumerate(rows):
         earlier = np.flatnonzero(level[:i] == level[i])
         apart = ((at[earlier] - at[i]) ** 2).sum(1)
         around = [colours[j] for j in earlier[np.argsort(apart, kind="stable")[:near]]]
-        parent = row_of.get(row["parent"])
+        parent = row_of.get(row.parent)
         if parent is not None and parent not in inherited and colours[parent] not in around[:3]:
             colours[i] = colours[parent]
             inherited.add(parent)

@@ -15,15 +15,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dashboard.atlas.columns import Column, Table, array, columns, regions, table
+from dashboard.atlas.columns import Column, Points, array, columns, opened, points_of, regions
 from dashboard.components.pages import open_artefact
-from interp.artifacts import Manifest
+from interp.atlas.vector_map import Cell, VectorMap
 from interp.errors import UnknownNameError, UsageError
 from interp.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_CORNERS = 400
 _FILTER = re.compile(r"^(.+)(:|=)([^:=]+)$")
@@ -45,7 +48,7 @@ def chosen(workspace: Workspace, name: str, choice: Choice) -> np.ndarray:
 
 def brightness(workspace: Workspace, name: str, choice: Choice) -> np.ndarray:
     """Return `[n]` uint8: 2 bright, 1 dimmed (not selected, or not found by the search), 0 removed by the filter."""
-    n = table(workspace, name).n
+    n = points_of(workspace, name).n
     marked = _selected(workspace, name, choice.selection) if choice.selection else np.ones(n, bool)
     if choice.search.strip():
         marked = marked & matches(workspace, name, choice.search)
@@ -56,7 +59,7 @@ def brightness(workspace: Workspace, name: str, choice: Choice) -> np.ndarray:
 def matches(workspace: Workspace, name: str, text: str) -> np.ndarray:
     """Return `[n]` bool: points whose label contains `text` in any case; none for an empty text."""
     needle = text.strip()
-    points = table(workspace, name)
+    points = points_of(workspace, name)
     return _matches(points, needle.lower()) if needle else np.zeros(points.n, bool)
 
 
@@ -98,7 +101,7 @@ def corners_of(selection: str) -> np.ndarray | None:
 
 
 def _selected(workspace: Workspace, name: str, selection: str) -> np.ndarray:
-    points = table(workspace, name)
+    points = points_of(workspace, name)
     corners = corners_of(selection)
     if corners is not None:
         return inside(corners, points.numbers("x"), points.numbers("y"))
@@ -144,7 +147,7 @@ def _numbers(text: str, kind: type) -> list:
 
 
 @lru_cache(maxsize=32)
-def _matches(points: Table, needle: str) -> np.ndarray:
+def _matches(points: Points, needle: str) -> np.ndarray:
     import pyarrow.compute as compute
 
     found = compute.call_function("match_substring", [_lowered(points)], compute.MatchSubstringOptions(needle))
@@ -152,7 +155,7 @@ def _matches(points: Table, needle: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _lowered(points: Table):
+def _lowered(points: Points) -> "pa.Array":
     import pyarrow.compute as compute
 
     return compute.call_function("utf8_lower", [points.column("label")])
@@ -166,20 +169,11 @@ NO_NAME = "a region without a name"
 _CHUNK = 20_000
 
 
-def choose(workspace: Workspace, name: str | None) -> Manifest:
-    """Return the atlas called `name`; without a name, the truest map: see `truth`. Of equals the newest is returned."""
-    if name or not (found := workspace.newest("atlas")):
-        return open_artefact(workspace, ("atlas",), name)
-    return max(found, key=truth)
-
-
-def truth(manifest: Manifest) -> float:
-    """Return the trustworthiness of a map, by which maps of any size are compared; -1 where it was not measured.
-
-    Recall of neighbours is not used, as it falls with the number of points.
-    """
-    value = manifest.summary.get("trustworthiness")
-    return float(value) if isinstance(value, int | float) and value == value else -1.0
+def choose(workspace: Workspace, name: str | None) -> VectorMap:
+    """Return the map called `name`; without a name, the most trustworthy one, of equals the newest."""
+    if name or not (found := workspace.values(VectorMap)):
+        return opened(workspace, open_artefact(workspace, ("atlas",), name).name)
+    return max(found, key=lambda made: made.trust)
 
 
 def colourings(workspace: Workspace, name: str) -> list[str]:
@@ -199,10 +193,10 @@ def check_colour(workspace: Workspace, name: str, colour_by: str) -> str:
 
 def texts(workspace: Workspace, name: str, ids: list[int]) -> list[dict[str, Any]]:
     """Return label, finest region, context and values of some points, in their order, without unknown numbers."""
-    points, found = table(workspace, name), columns(workspace, name)
+    points, found = points_of(workspace, name), columns(workspace, name)
     at = np.array([i for i in ids[:MAX_TEXTS] if 0 <= i < points.n], np.int64)
     shown = [c for c in found if c.kind != "region"]
-    names = ["label", *(c.name for c in shown)] + (["context"] if "context" in points.schema.names else [])
+    names = ["label", *(c.name for c in shown), "context"]
     taken = {each: points.column(each).take(at).to_pylist() for each in names}
     region_of = _region_names(workspace, name, found, at)
     return [
@@ -210,7 +204,7 @@ def texts(workspace: Workspace, name: str, ids: list[int]) -> list[dict[str, Any
             "point": int(i),
             "label": taken["label"][k] or "",
             "region": region_of[k],
-            "context": (taken.get("context", [None] * len(at))[k] or "")[:MAX_CONTEXT],
+            "context": (taken["context"][k] or "")[:MAX_CONTEXT],
             "values": [[c.title, _plain(taken[c.name][k])] for c in shown],
         }
         for k, i in enumerate(at)
@@ -231,7 +225,7 @@ def rows(
     at = ordered(workspace, name, chosen(workspace, name, choice), sort, descending)
     part = at[max(start, 0) : max(start, 0) + max(0, min(end - start, MAX_TEXTS))]
     found = texts(workspace, name, part.tolist())
-    item = table(workspace, name).numbers("item")
+    item = points_of(workspace, name).numbers("item")
     names = [c.name for c in columns(workspace, name) if c.kind != "region"]
     lines = [
         {"point": row["point"], "item": int(item[row["point"]]), "label": row["label"], "region": row["region"]}
@@ -243,8 +237,8 @@ def rows(
 
 def ordered(workspace: Workspace, name: str, at: np.ndarray, sort: str, descending: bool) -> np.ndarray:
     """Sort the points `at` by a column, equal ones by number; by number when `sort` is no column."""
-    points = table(workspace, name)
-    if sort not in points.schema.names or sort == "point":
+    points = points_of(workspace, name)
+    if sort not in points.names or sort == "point":
         return at[::-1] if descending and sort == "point" else at
     import pyarrow as pa
 
@@ -254,9 +248,9 @@ def ordered(workspace: Workspace, name: str, at: np.ndarray, sort: str, descendi
 
 
 def csv_lines(workspace: Workspace, name: str, choice: Choice) -> Iterator[str]:
-    """Yield the chosen points as CSV, some thousand rows at a time: every column of `points.parquet`."""
-    points = table(workspace, name)
-    names = points.schema.names
+    """Yield the chosen points as CSV, some thousand rows at a time: every column of the points."""
+    points = points_of(workspace, name)
+    names = points.names
     at = chosen(workspace, name, choice)
     yield _csv([names])
     for start in range(0, len(at), _CHUNK):
@@ -269,16 +263,11 @@ def point(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
 
     Raises `UsageError` when the map has no such point.
     """
-    points = table(workspace, name)
+    points = points_of(workspace, name)
     if not 0 <= index < points.n:
         raise UsageError(f"point {index} is not on the map {name!r}: its points are 0 to {points.n - 1}")
-    found = workspace.query(
-        "select neighbours, cosines from n where point = ?",
-        index,
-        n=workspace.table_path("atlas", name, "neighbours"),
-    ).to_pylist()
-    row = found[0] if found else {"neighbours": [], "cosines": []}
-    near = list(zip(row["neighbours"], row["cosines"], strict=True))[:MAX_NEIGHBOURS]
+    found = opened(workspace, name).neighbours.rows("point = ?", index)
+    near = [pair for row in found for pair in zip(row.neighbours, row.cosines, strict=True)][:MAX_NEIGHBOURS]
     words = {t["point"]: t for t in texts(workspace, name, [index, *(n for n, _ in near)])}
     items = points.numbers("item")
     return words[index] | {
@@ -289,41 +278,40 @@ def point(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
 
 def largest_regions(workspace: Workspace, name: str, limit: int = 30) -> list[dict[str, Any]]:
     """Return the largest regions of the level that fits a view of the whole map."""
-    level = workspace.manifest("atlas", name).summary.get("whole_map_level") or 0
+    level = opened(workspace, name).whole_map_level or 0
     found = [region for region in regions(workspace, name) if region["level"] == level]
     return sorted(found, key=lambda region: (-region["size"], region["region"]))[:limit]
 
 
 def cells(workspace: Workspace, name: str) -> list[dict[str, Any]]:
     """Return the grids of cells, coarse to fine: `{"grid", "side" (of a cell, in units of the map), "cells"}`."""
-    if not (workspace.path("atlas", name) / "cells.parquet").is_file():
+    table = opened(workspace, name).cells
+    if table is None:
         return []
-    path = workspace.table_path("atlas", name, "cells")
-    found = workspace.query('select * from c order by grid, "row", "column"', c=path).to_pylist()
     grids = []
-    for grid, group in groupby(found, key=lambda cell: cell["grid"]):
+    for grid, group in groupby(table.rows(order='grid, "row", "column"'), key=lambda cell: cell.grid):
         rows = list(group)
         shown = [
-            {key: cell[key] for key in ("x", "y", "size", "n")}
-            | {"texts": cell["texts"][:MAX_CELL_TEXTS], "coherence": _plain(cell.get("coherence", 1.0))}
+            {"x": cell.x, "y": cell.y, "size": cell.size, "n": cell.n}
+            | {"texts": cell.texts[:MAX_CELL_TEXTS], "coherence": _plain(cell.coherence)}
             for cell in rows
         ]
         grids.append({"grid": grid, "side": _side(rows), "cells": shown})
     return grids
 
 
-def _side(rows: list[dict[str, Any]]) -> float:
+def _side(rows: list[Cell]) -> float:
     """Return the side of a cell: the distance between the centres of neighbouring columns, or rows."""
-    for step, axis in (("column", "x"), ("row", "y")):
-        first, last = min(rows, key=lambda c: c[step]), max(rows, key=lambda c: c[step])
-        if last[step] > first[step]:
-            return (last[axis] - first[axis]) / (last[step] - first[step])
+    for along in ([(cell.column, cell.x) for cell in rows], [(cell.row, cell.y) for cell in rows]):
+        (first, low), (last, high) = min(along), max(along)
+        if last > first:
+            return (high - low) / (last - first)
     return 1.0
 
 
 def _region_names(workspace: Workspace, name: str, found: list[Column], at: np.ndarray) -> list[str]:
     """Return the label of the finest region that each point is in, "" for none, `NO_NAME` where it has no label."""
-    points, known = table(workspace, name), regions(workspace, name)
+    points, known = points_of(workspace, name), regions(workspace, name)
     number = np.full(len(at), -1)
     for column in (c for c in found if c.kind == "region"):
         here = points.numbers(column.name)[at]

@@ -20,7 +20,6 @@ from dashboard.components.pages import (
     Page,
     address_sink,
     artefact_menu,
-    atlas_href,
     current,
     feature_href,
     register_address,
@@ -28,69 +27,55 @@ from dashboard.components.pages import (
 )
 from dashboard.components.tokens import token_text
 from dashboard.figures.theme import visible
-from interp.artifacts import Manifest
-from interp.errors import form_errors
+from interp.atlas.vector_map import VectorMap
 from interp.workspace import Workspace
 
 
-def quality_panel(manifest: Manifest) -> html.Section:
+def quality_panel(made: VectorMap) -> html.Section:
     """Return the panel with the quality of the map: measures of how well it preserves the full space, explained."""
-    s = manifest.summary
-    trust, recall = s.get("trustworthiness"), s.get("recall_at_15")
-    continuity, triplets = s.get("continuity"), s.get("triplet_accuracy")
-    lines = [said] if (said := naming_sentence(s)) else []
-    if recall is not None:
-        lines.append(
-            f"Recall: of the 15 nearest neighbours in the full space, {recall:.0%} are among the 15 nearest here."
-        )
-    if trust is not None:
-        lines.append(
-            f"Trustworthiness {trust:.2f}: neighbours on the map are neighbours in full space (1: all, 0.5: chance)."
-        )
-    if continuity is not None:
-        lines.append(
-            f"Continuity {continuity:.2f}: neighbours in the full space are neighbours on the map (the same scale)."
-        )
-    if triplets is not None:
-        lines.append(
-            f"In {triplets:.0%} of random triplets, the map preserves which of two points is nearer to the third "
-            "(chance: 50%)."
-        )
-    if s.get("quality_sample"):
-        of = "each point" if s["quality_sample"] == s.get("n_points") else f"{s['quality_sample']:,} random points"
-        lines.append(f"Measured on {of} against all others.")
+    lines = [said] if (said := naming_sentence(made)) else []
+    if (q := made.quality) is not None:
+        of = "each point" if q.sample == made.n_points else f"{q.sample:,} random points"
+        lines += [
+            f"Recall: of the 15 nearest neighbours in the full space, {q.recall:.0%} are among the 15 nearest here.",
+            f"Trustworthiness {q.trustworthiness:.2f}: neighbours on the map are neighbours in full space (1: all, "
+            "0.5: chance).",
+            f"Continuity {q.continuity:.2f}: neighbours in the full space are neighbours on the map (the same scale).",
+            f"In {q.triplets:.0%} of random triplets, the map preserves which of two points is nearer to the third "
+            "(chance: 50%).",
+            f"Measured on {of} against all others.",
+        ]
     lines.append("Without a name in the address, the map with the highest trustworthiness opens.")
     lines.append("Read regions, not distances; colour by “neighbours preserved” to see where the map is reliable.")
-    if s.get("neighbours") == "approximate":
+    if made.search == "approximate":
         lines.append(
-            f"Nearest neighbours were searched for approximately: {s['neighbours_recall']:.0%} of the exact ones found."
+            f"Nearest neighbours were searched for approximately: {made.search_recall:.0%} of the exact ones found."
         )
     numbers = [
-        stat("points", f"{s.get('n_points', 0):,}"),
-        stat("dimensions", f"{s.get('d', 0):,}", "of the full space"),
-        stat("regions", " · ".join(f"{n:,}" for n in s.get("regions_per_level") or [0]), "on each zoom level"),
+        stat("points", f"{made.n_points:,}"),
+        stat("dimensions", f"{made.d:,}", "of the full space"),
+        stat("regions", " · ".join(f"{n:,}" for n in made.regions_per_level or (0,)), "on each zoom level"),
     ]
-    notes = [html.P(visible(note, 300), className="wb-note", dir="auto") for note in s.get("notes") or []]
+    notes = [html.P(visible(note, 300), className="wb-note", dir="auto") for note in made.notes]
     heading = [html.H3("Notes")] if notes else []
     body = [html.Div(numbers, className="wb-stats"), *[html.P(line) for line in lines], *heading, *notes]
     return panel("Quality of the map", *body)
 
 
-def naming_sentence(summary: dict[str, Any]) -> str:
+def naming_sentence(made: VectorMap) -> str:
     """Return how many regions of a map have a name, and how many on the same map with shuffled labels."""
-    n = sum(summary.get("regions_per_level") or [])
-    if not n:
+    naming = made.naming
+    if naming is None:
         return ""
-    naming = summary["naming"]
     test = (
-        f"A name needs a term that is more over-represented than any on 95 % of {naming['shuffles']} maps with "
+        f"A name needs a term that is more over-represented than any on 95 % of {naming.shuffles} maps with "
         "shuffled labels"
     )
-    if not naming["named"]:
-        return f"None of the {n:,} regions on all zoom levels is named. {test}; no term here is."
+    if not naming.named:
+        return f"None of the {made.n_regions:,} regions on all zoom levels is named. {test}; no term here is."
     return (
-        f"{naming['named']:,} of {n:,} regions on all zoom levels are named. {test}; such a map names "
-        f"{number(naming['named_when_shuffled'])} regions on average."
+        f"{naming.named:,} of {made.n_regions:,} regions on all zoom levels are named. {test}; such a map names "
+        f"{number(naming.when_shuffled)} regions on average."
     )
 
 
@@ -221,8 +206,8 @@ NARROWING = ("search", "filter", "selection")
 
 def layout(context: Context, name: str | None = None, **address: Any) -> html.Div:
     """`/atlas/<name>?colour=&size=&q=&filter=&selection=&point=&at=x,y,span&overlays=` (atlas/data.py)."""
-    workspace, manifest = context.workspace, view.choose(context.workspace, name)
-    name = manifest.name
+    workspace, made = context.workspace, view.choose(context.workspace, name)
+    name = made.name
     given = {
         key: str(address.get(key) or "") for key in ("colour", "size", "q", "filter", "selection", "at", "overlays")
     }
@@ -233,7 +218,6 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
     chosen = whole_number(address.get("point"))
     found = None if chosen is None else view.point(workspace, name, chosen)
     colour = default_colour(columns(workspace, name))
-    leads_to = manifest.summary.get("features")
     shown = atlas_view(
         workspace,
         name,
@@ -246,18 +230,16 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
         at=given["at"],
         overlays=_overlays(given["overlays"]),
     )
-    with form_errors(f"the manifest of the atlas {name}"):
-        quality = quality_panel(manifest)
     side = [
-        html.Div(point_panel(leads_to, found) if found else None, id="atlas-chosen"),
-        quality,
+        html.Div(point_panel(made.features, found) if found else None, id="atlas-chosen"),
+        quality_panel(made),
         regions_panel(view.largest_regions(workspace, name)),
     ]
-    maps = sorted(workspace.newest("atlas"), key=view.truth, reverse=True)
-    names = [(f"{m.name} · {m.config.get('source', '?')}", atlas_href(m.name)) for m in maps]
+    maps = sorted(workspace.values(VectorMap), key=lambda each: each.trust, reverse=True)
+    names = [(f"{each.name} · {each.settings.source}", each.href) for each in maps]
     return page(
         "Atlas",
-        dcc.Store(id="atlas-state", data={"name": name, "features": leads_to, "colour": colour}),
+        dcc.Store(id="atlas-state", data={"name": name, "features": made.features, "colour": colour}),
         dcc.Store(id="atlas-narrowing"),
         address_sink("atlas"),
         html.Div(
@@ -265,7 +247,7 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
             className="wb-atlas",
         ),
         table_panel(workspace, name),
-        controls=artefact_menu("Atlas", names, atlas_href(name), width=300, key=f"atlases/{name}"),
+        controls=artefact_menu("Atlas", names, made.href, width=300, key=made.key),
     )
 
 

@@ -159,10 +159,10 @@ def draw(
 def _colours(workspace: Any, name: str, colour: str, colours: Any) -> np.ndarray:
     found = {column.name: column for column in data.columns(workspace, name)}
     if colour in ("", "regions"):
-        level = workspace.manifest("atlas", name).summary.get("whole_map_level") or 0
+        level = data.opened(workspace, name).whole_map_level or 0
         colour = f"level_{level}" if f"level_{level}" in found else "none"
     if colour == "none":
-        return figure.category_colours(np.full(data.table(workspace, name).n, 5), colours)
+        return figure.category_colours(np.full(data.points_of(workspace, name).n, 5), colours)
     values = data.array(workspace, name, colour)
     column = found[colour]
     if column.kind == "number":
@@ -191,14 +191,14 @@ def head(asset_url: Any) -> str:
     if match is None:
         return ""
     try:
-        manifest = view.choose(current().workspace, match[1])
+        made = view.choose(current().workspace, match[1])
     except WorkbenchError:
         return ""  # the page says what is wrong
-    data = f"/atlas-data/{quote(manifest.name)}"
+    data = f"/atlas-data/{quote(made.name)}"
     arrays = ["xy.bin"]
-    if manifest.summary.get("n_levels"):
-        level = manifest.summary.get("whole_map_level") or 0
-        arrays += ["regions.json"] + ([] if flask.request.args.get("colour") else [f"level_{level}.bin"])
+    if made.regions_per_level:
+        level = [] if flask.request.args.get("colour") else [f"level_{made.whole_map_level}.bin"]
+        arrays += ["regions.json", *level]
     modules = [f'<link rel="modulepreload" href="{asset_url(f"atlas/{module}")}">' for module in MODULES]
     return "\n".join(
         [

@@ -138,7 +138,7 @@ class AtlasView:
             frames = [f"frame_{at}" for at in range(len(about["frames"]))]
             names = ("xy", *frames, *(c["name"] for c in about["columns"]))
             arrays = {each: data.array(workspace, name, each) for each in names}
-            labels = [text or "" for text in data.table(workspace, name).column("label").to_pylist()]
+            labels = [text or "" for text in data.points_of(workspace, name).column("label").to_pylist()]
             regions, cells = data.regions(workspace, name), view.cells(workspace, name)
         return {
             "about": about,

@@ -10,7 +10,9 @@ import numpy as np
 
 from dashboard.components.pages import artefact_key, open_artefact
 from interp.artifacts import Manifest, read_json
+from interp.atlas.vector_map import VectorMap
 from interp.errors import UnknownNameError, UsageError, WorkbenchError, form_errors
+from interp.geometry.direction import DirectionGeometry
 from interp.names import feature_node, parse_hook_point
 from interp.notes import own_names
 from interp.workspace import Workspace
@@ -295,10 +297,10 @@ def uses(workspace: Workspace, name: str, index: int) -> Uses:
     dictionary = str(manifest.config["dictionary"])
     key = f"saes/{dictionary.removeprefix('sae:')}" if dictionary.startswith("sae:") else None
     maps = [
-        (each.name, int(found[0]))
-        for each in workspace.newest("atlas")
-        if each.config.get("source") in (dictionary, dictionary.replace("sae:", "encoder:", 1))
-        if (found := _points(workspace, each.name, index))
+        (each.name, found[0].point)
+        for each in workspace.values(VectorMap)
+        if each.settings.source in (dictionary, dictionary.replace("sae:", "encoder:", 1))
+        if (found := each.points.rows("item = ?", index))
     ]
     node = _node(manifest.config["hook_point"], index)
     circuits = [
@@ -308,9 +310,9 @@ def uses(workspace: Workspace, name: str, index: int) -> Uses:
     ]
     source = f"feature {index} of the SAE {dictionary.removeprefix('sae:')}"
     directions = [
-        artefact_key(each)
-        for each in workspace.newest("direction")
-        if key in each.parents and str((each.config.get("direction") or {}).get("source", "")).split(",")[0] == source
+        each.key
+        for each in workspace.values(DirectionGeometry)
+        if key in each.about.parents and each.settings.direction.source.split(",")[0] == source
     ]
     graphs = [
         (each.name, node)
@@ -338,11 +340,6 @@ def _node(hook_point: str, index: int) -> str:
         return str(feature_node(hook_point, index))
     except UnknownNameError:
         return ""
-
-
-def _points(workspace: Workspace, atlas: str, index: int) -> list[int]:
-    path = workspace.table_path("atlas", atlas, "points")
-    return workspace.query("select point from p where item = ?", index, p=path)["point"].to_pylist()
 
 
 def _effect(workspace: Workspace, circuit: str, node: str) -> float | None:

@@ -10,10 +10,6 @@ from dashboard.components.pages import (
     artefact_key,
     changes_href,
     circuit_href,
-    dynamics_href,
-    feature_href,
-    geometry_href,
-    prompt_href,
     sae_href,
 )
 from interp.artifacts import FOLDERS, KINDS, MANIFEST, STATUS, Manifest, hash_json
@@ -255,94 +251,6 @@ def _labels(m: Manifest) -> Described:
     return sentence + ".", [*facts, ("requests", _count(s.get("requests")))], f"/feature/{features}"
 
 
-def _word_geometry(m: Manifest) -> Described:
-    verdicts = {name: found["verdict"] for name, found in m.summary.items() if isinstance(found, dict)}
-    shaped = [name for name, verdict in verdicts.items() if verdict not in ("nothing", "undecided")]
-    sentence = (
-        f"{len(verdicts)} lists of words in {m.config.get('model')}; an order or a cluster was found in {len(shaped)} "
-        "of them."
-    )
-    return sentence, [(name, str(verdict)) for name, verdict in verdicts.items()], geometry_href(artefact_key(m))
-
-
-def _direction(m: Manifest) -> Described:
-    s = m.summary
-    moves = {True: "steers the output", False: "steers the output no more than a random one", None: "was not steered"}
-    apart = ", ".join(map(str, s.get("set_apart") or [])) or "no list"
-    facts = [
-        ("separates", apart),
-        ("raises", ", ".join(map(str, s.get("raised") or []))),
-        ("hook point", str(s.get("hook_point") or "")),
-    ]
-    said = moves.get(s.get("moves_output"), moves[None])
-    sentence = f"The direction {s.get('direction')} of {m.config.get('model')} {said}."
-    return sentence, facts, geometry_href(artefact_key(m))
-
-
-def _proof(m: Manifest) -> Described:
-    s = m.summary
-    verdict = str(s.get("verdict") or "").split(". ")[0].rstrip(".")
-    sentence = f"Feature {s.get('feature')} of {s.get('features')} against random directions and features: {verdict}."
-    facts = [(f"p, {name}", _number(s.get(f"p_{name}"))) for name in ("ablate", "steer", "lists")]
-    return sentence, facts, feature_href(str(s.get("features")), int(s.get("feature") or 0))
-
-
-def _space(m: Manifest) -> Described:
-    spaces = [each for each in m.summary.get("spaces") or [] if isinstance(each, dict)]
-    facts = [
-        (str(each.get("space")), f"participation ratio {_number(each.get('participation_ratio'))}") for each in spaces
-    ]
-    sentence = f"How the representations of {m.config.get('model')} fill their space."
-    return sentence, facts[:4], geometry_href(artefact_key(m))
-
-
-def _space_comparison(m: Manifest) -> Described:
-    models = " and ".join(map(str, m.config.get("models") or []))
-    facts = [
-        ("spaces", _count(len(m.summary.get("spaces") or []))),
-        ("smallest CKA", _number(m.summary.get("smallest_cka"))),
-    ]
-    return f"Layers of {models} compared on the same tokens.", facts, geometry_href(artefact_key(m))
-
-
-def _patching(m: Manifest) -> Described:
-    s, c = m.summary, m.config
-    task = f"for {c['task']}" if c.get("task") not in (None, "pair") else "between two prompts"
-    sentence = f"Activation patching of {s.get('what')} in {c.get('model')}, {task}"
-    facts = [("beyond the null", f"{_count(s.get('n_beyond'))} of {_count(s.get('n_patches'))}")]
-    facts += [("direction", str(s.get("direction") or "")), ("largest null effect", _number(s.get("null_largest")))]
-    return sentence + ".", facts, prompt_href(patching=m.name)
-
-
-def _grokking(m: Manifest) -> Described:
-    runs = m.summary.get("runs", [])
-    sentence = (
-        f"Addition modulo {m.config.get('p')}: {sum(run['grokked'] for run in runs)} of {len(runs)} runs grokked."
-    )
-    facts = [(f"seed {run['seed']} frequencies", ", ".join(map(str, run["keys"]))) for run in runs]
-    return sentence, facts, dynamics_href(artefact_key(m))
-
-
-def _induction_onset(m: Manifest) -> Described:
-    runs = m.summary.get("runs", [])
-    dated = [run for run in runs if run.get("onset") is not None]
-    facts = [(f"{run['spec']} {run['seed']} from step", _count(run["onset"])) for run in dated]
-    return f"{len(dated)} of {len(runs)} small models begin to copy suddenly.", facts, dynamics_href(artefact_key(m))
-
-
-def _language_scaling(m: Manifest) -> Described:
-    sizes = {run.get("n_params") for run in m.summary.get("runs", [])}
-    law = m.summary.get("intervals") or {}
-    fell = "a law fits their loss" if law else "no law fits their loss"
-    if law and m.summary.get("predicts") is False:
-        fell = "a law fits their loss, but does not predict the largest model"
-    facts = [
-        (f"exponent of {name}", _number(law.get(key, {}).get("value")))
-        for name, key in (("parameters", "alpha"), ("tokens", "beta"))
-    ]
-    return f"Language models of {len(sizes)} sizes on the same text: {fell}.", facts, dynamics_href(artefact_key(m))
-
-
 def _attribution_graph(m: Manifest) -> Described:
     aims = ", ".join(f"{label!r}" for label in m.summary.get("targets", [])[:3])
     floor = _number(m.summary.get("replacement_floor"))
@@ -369,15 +277,6 @@ _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "feature_circuit": _circuit,
     "attribution_graph": _attribution_graph,
     "labels": _labels,
-    "word_geometry": _word_geometry,
-    "direction": _direction,
-    "proof": _proof,
-    "space": _space,
-    "space_comparison": _space_comparison,
-    "patching": _patching,
-    "grokking": _grokking,
-    "induction_onset": _induction_onset,
-    "language_scaling": _language_scaling,
 }
 
 

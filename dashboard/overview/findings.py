@@ -21,7 +21,6 @@ from typing import Any
 from dashboard.components.evidence import number
 from dashboard.components.pages import (
     artefact_key,
-    atlas_href,
     circuit_href,
     feature_href,
     graph_href,
@@ -32,7 +31,7 @@ from interp.artifacts import KINDS, Finding, Manifest, read_json
 from interp.errors import WorkbenchError, form_errors
 from interp.workspace import Workspace, outdated
 from saes.evaluation.config import GOOD_F1
-from saes.features.proof import ALPHA, read_proof
+from saes.features.proof import ALPHA
 
 log = logging.getLogger("workbench.dashboard")
 MOST, PER_KIND = 5, 2
@@ -114,7 +113,7 @@ def _beyond(evidence: dict[str, Any]) -> bool:
 def _typed(workspace: Workspace) -> Iterator[Finding]:
     """Yield what artefacts say of themselves: the newest of each model first; heads only where no circuit proves them.
 
-    Artefacts whose parents changed since say nothing.
+    Artefacts whose parents changed since say nothing, nor do damaged ones.
     """
     manifests = [each for each in workspace.newest(*KINDS) if KINDS[each.kind].defined_in]
     stale = outdated(workspace.artifacts(), workspace.key)
@@ -122,7 +121,12 @@ def _typed(workspace: Workspace) -> Iterator[Finding]:
     for manifest in manifests:
         if stale.get(manifest.key):
             continue
-        for finding in workspace.value(manifest).findings():
+        try:
+            found = workspace.value(manifest).findings()
+        except WorkbenchError as error:
+            log.warning("no findings of %s: %r", manifest.key, error)
+            continue
+        for finding in found:
             by_circuit = finding.kind == "head" and "repeats" not in finding.title
             if not (by_circuit and manifest.config.get("model") in proved):
                 yield finding
@@ -169,37 +173,6 @@ def _sign_p(pairs: list[tuple[float, float]]) -> float:
     return sum(comb(n, k) for k in range(wins, n + 1)) / 2**n
 
 
-def _proofs(workspace: Workspace) -> Iterator[Finding]:
-    """Yield the strongest measure that holds of each stored proof that is not outdated."""
-    stored, seen = workspace.newest("proof"), set()
-    several = f" One of {len(stored)} stored proofs." if len(stored) > 1 else ""
-    for made in stored:
-        features, at = str(made.config["features"]), int(made.config["feature"])
-        if (features, at) in seen or not made.summary.get("holds"):
-            continue
-        seen.add((features, at))
-        found = read_proof(workspace, features, at)
-        if found is None or found["outdated"]:
-            continue
-        held = [each for each in found["measures"] if each["holds"] and each["measure"] in found["sentences"]]
-        nulls = [max(each["random_high"], each["alike_high"]) for each in held]
-        if not held:
-            continue
-        best, null = max(zip(held, nulls, strict=True), key=lambda pair: 1 - max(pair[1], 0) / pair[0]["value"])
-        yield Finding(
-            kind="proof",
-            title=f"What feature {at} does",
-            sentence=f"{visible(found['label'] or 'A feature without a label', 60)}, in {features}: "
-            f"{visible(found['sentences'][best['measure']], 400)}{several}",
-            value=best["value"],
-            null=null,
-            about=f"{best['unit']}; null: 95 % of random directions and features",
-            href=feature_href(features, at),
-            proof="See the proof",
-            feature=(features, at),
-        )
-
-
 def _graphs(workspace: Workspace) -> Iterator[Finding]:
     """Yield attribution graphs that beat an untrained set and whose predicted effects the model confirms."""
     for made in workspace.newest("attribution_graph"):
@@ -225,30 +198,6 @@ def _graphs(workspace: Workspace) -> Iterator[Finding]:
             href=graph_href(made.name),
             proof="Open the graph",
             example={"tokens": tokens, "activations": [0.0] * len(tokens), "peak": len(tokens) - 1},
-        )
-
-
-def _maps(workspace: Workspace) -> Iterator[Finding]:
-    """Yield maps on which more regions have a name than with shuffled labels; the largest one is chosen."""
-    for made in workspace.newest("atlas"):
-        naming = made.summary.get("naming")
-        if not naming or naming["named"] <= max(1, naming["named_when_shuffled"]):
-            continue
-        sql = "select region, label, size from r where label <> '' order by level = ? desc, size desc limit 1"
-        path = workspace.table_path("atlas", made.name, "regions")
-        level = made.summary.get("whole_map_level") or 0
-        row = workspace.query(sql, level, r=path).to_pylist()[0]
-        yield Finding(
-            kind="map",
-            title="A map with named regions",
-            sentence=f"{naming['named']:,} of {sum(made.summary['regions_per_level']):,} regions on the map of "
-            f"{made.config['source']} have a name of their own, such as “{visible(row['label'], 60)}” ({row['size']:,} "
-            f"points). With shuffled labels {number(naming['named_when_shuffled'])} do.",
-            value=naming["named"],
-            null=naming["named_when_shuffled"],
-            about="regions with a name; null: shuffled labels",
-            href=atlas_href(made.name, selection=f"region:{row['region']}"),
-            proof="Open the map",
         )
 
 
@@ -279,7 +228,7 @@ def _dictionaries(workspace: Workspace) -> Iterator[Finding]:
         )
 
 
-_READERS = (_typed, _circuits, _concepts, _proofs, _graphs, _maps, _dictionaries)
+_READERS = (_typed, _circuits, _concepts, _graphs, _dictionaries)
 
 
 def _described(workspace: Workspace, dictionary: str) -> Manifest | None:

@@ -420,7 +420,7 @@ def described(workspace: Workspace, name: str) -> list[Manifest]:
         m
         for kind in ("features", "atlas")
         for m in workspace.artifacts(kind)
-        if f"saes/{name}" in m.parents or key in (m.config.get("dictionary"), m.config.get("source"))
+        if f"saes/{name}" in m.parents or m.config.get("dictionary") == key
     ]
 
 

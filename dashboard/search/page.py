@@ -28,6 +28,7 @@ from dashboard.components.frame import (
 from dashboard.components.pages import Context, Page, current, feature_href, register_parts
 from dashboard.components.tokens import token_strip, token_text
 from dashboard.figures.theme import visible
+from interp.atlas.vector_map import VectorMap
 from interp.errors import UsageError, as_typed, program
 from interp.workspace import Workspace
 from saes.features.found import ALPHA, Example, Found, Hit, Match
@@ -106,13 +107,12 @@ def _with(data: list[dict[str, str]], value: str) -> list[dict[str, str]]:
 def _regions(workspace: Workspace) -> list[dict[str, str]]:
     """Return the regions of every map of features, the largest first."""
     found = []
-    for made in workspace.newest("atlas"):
-        if made.summary.get("features") and made.summary.get("n_levels"):
-            sql = "select region, label, size from r where size > 1 and label <> '' order by size desc, region limit ?"
-            path = workspace.table_path("atlas", made.name, "regions")
-            for row in workspace.query(sql, MAX_REGIONS, r=path).to_pylist():
-                label = f"{made.name} · {visible(row['label'] or '', 40)} ({row['size']:,})"
-                found.append({"value": f"{made.name}:{row['region']}", "label": label})
+    for made in workspace.values(VectorMap):
+        if made.features and made.regions_per_level:
+            named = made.regions.rows("size > 1 and label <> ''", order="size desc, region", limit=MAX_REGIONS)
+            for row in named:
+                label = f"{made.name} · {visible(row.label, 40)} ({row.size:,})"
+                found.append({"value": f"{made.name}:{row.region}", "label": label})
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from interp.errors import UnknownNameError
+from interp.errors import MissingError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Kind:
 
     def load(self) -> type[Any]:
         """Return the class."""
+        if not self.defined_in:
+            raise MissingError(f"artefacts in {self.folder} have no class yet")
         module, _, name = self.defined_in.partition(":")
         return getattr(import_module(module), name)
 
@@ -36,7 +38,7 @@ KINDS: dict[str, Kind] = {
     "sae": Kind("saes", "/sae?name={name}", "train", ""),
     "transcoders": Kind("transcoders", "", "train", ""),
     "features": Kind("features", "/feature/{name}", "features", ""),
-    "atlas": Kind("atlases", "/atlas/{name}", "atlas", ""),
+    "atlas": Kind("atlases", "/atlas/{name}", "atlas", "interp.atlas.vector_map:VectorMap"),
     "heads": Kind("heads", "/heads/{name}", "heads", "interp.circuits.head_scores:HeadScores"),
     "evaluation": Kind("evaluations", "", "evaluate", ""),
     "sae_comparison": Kind("sae-comparisons", "", "compare saes", ""),
@@ -48,16 +50,32 @@ KINDS: dict[str, Kind] = {
     "feature_circuit": Kind("feature-circuits", "/circuit/{key}", "circuit features", ""),
     "attribution_graph": Kind("graphs", "/graph/{name}", "trace", ""),
     "lens": Kind("lenses", "", "lens", "interp.lenses.tuned_lens:TunedLens"),
-    "patching": Kind("patching", "/prompt?patching={name}", "patch", ""),
+    "patching": Kind("patching", "/prompt?patching={name}", "patch", "interp.patching.patching_map:PatchingMap"),
     "labels": Kind("labels", "", "explain", ""),
-    "proof": Kind("proofs", "", "prove", ""),
-    "word_geometry": Kind("word-geometry", "/geometry?name={key}", "geometry shapes", ""),
-    "direction": Kind("directions", "/geometry?name={key}", "geometry direction", ""),
-    "space": Kind("spaces", "/geometry?name={key}", "geometry space", ""),
-    "space_comparison": Kind("space-comparisons", "/geometry?name={key}", "geometry compare", ""),
-    "grokking": Kind("grokking", "/dynamics?name={key}", "dynamics grok", ""),
-    "induction_onset": Kind("induction-onsets", "/dynamics?name={key}", "dynamics form", ""),
-    "language_scaling": Kind("language-scaling", "/dynamics?name={key}", "dynamics scale", ""),
+    "proof": Kind("proofs", "", "prove", "saes.features.proof:Proof"),
+    "word_geometry": Kind(
+        "word-geometry", "/geometry?name={key}", "geometry shapes", "interp.geometry.word_geometry:WordGeometry"
+    ),
+    "direction": Kind(
+        "directions", "/geometry?name={key}", "geometry direction", "interp.geometry.direction:DirectionGeometry"
+    ),
+    "space": Kind("spaces", "/geometry?name={key}", "geometry space", "interp.geometry.space:SpaceReport"),
+    "space_comparison": Kind(
+        "space-comparisons", "/geometry?name={key}", "geometry compare", "interp.geometry.space:SpaceComparison"
+    ),
+    "grokking": Kind("grokking", "/dynamics?name={key}", "dynamics grok", "interp.studies.grokking_phases:Grokking"),
+    "induction_onset": Kind(
+        "induction-onsets",
+        "/dynamics?name={key}",
+        "dynamics induction",
+        "interp.studies.induction_onset:InductionOnset",
+    ),
+    "language_scaling": Kind(
+        "language-scaling",
+        "/dynamics?name={key}",
+        "dynamics scaling",
+        "interp.studies.language_scaling:LanguageScaling",
+    ),
 }
 """Every kind, by the name that manifests give it."""
 

@@ -1,54 +1,52 @@
-"""Build an atlas folder: a map of vectors, its regions, the true neighbours, and the quality of the map.
+"""Build an atlas: a map of vectors, its regions, the true neighbours, and the quality of the map.
 
 1. nearest neighbours in the full space, exact or, for very many vectors, approximate (`neighbours`)
 2. positions (`layout`), or positions of new points on an existing map (`place_points`)
 3. quality against the full space (`quality`)
 4. regions at several zoom levels, their labels, local density (`regions`)
 5. the mean vector of each cell of a grid as tokens or features, where the source has a readout (`cells`)
-6. tables, and a manifest with a summary (`docs/formats.md`)
+6. all of it as a `VectorMap`
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from interp.artifacts import Draft, Manifest, read_manifest, read_table, write_table
-from interp.atlas.cells import write_cells
+from interp.artifacts import Table
+from interp.atlas.cells import cell_table
 from interp.atlas.config import MapSettings
 from interp.atlas.layout import Layout, lay_out, place_points
 from interp.atlas.neighbours import Found, Neighbours, check_vectors, find_neighbours, unit_rows
-from interp.atlas.quality import K, Quality, measure_quality, retained_neighbours
-from interp.atlas.regions import (
-    NO_REGIONS,
-    Regions,
-    find_regions,
-    local_density,
-    region_columns,
-    summarise_regions,
-    write_regions,
-)
+from interp.atlas.quality import K, measure_quality, retained_neighbours
+from interp.atlas.regions import NO_REGIONS, Regions, counts_of, find_regions, local_density, region_table
 from interp.atlas.sources import AtlasSource, joined
+from interp.atlas.vector_map import (
+    FramePoint,
+    FrameQuality,
+    Neighbourhood,
+    Point,
+    Quality,
+    StillMovement,
+    VectorMap,
+    VectorMapSettings,
+)
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
 from interp.runtime import derive_seed, make_generator
 
-if TYPE_CHECKING:
-    from interp.atlas.sources import AtlasSource
 
-
-def write_points(
-    folder: Path, source: "AtlasSource", positions: np.ndarray, regions: Regions, retained: np.ndarray
-) -> None:
-    """Write `points.parquet`, one row per point."""
+def point_table(source: AtlasSource, positions: np.ndarray, regions: Regions, retained: np.ndarray) -> Table[Point]:
+    """Return one row per point."""
     import pyarrow as pa
 
+    n, n_levels = len(positions), len(regions.levels)
+    bounds = pa.array(np.arange(n + 1) * n_levels, pa.int32())
     columns = {
-        "point": pa.array(np.arange(len(positions)), pa.int32()),
+        "point": pa.array(np.arange(n), pa.int32()),
         "x": pa.array(positions[:, 0], pa.float32()),
         "y": pa.array(positions[:, 1], pa.float32()),
         "label": pa.array(source.labels, pa.string()),
@@ -56,22 +54,15 @@ def write_points(
         "item": pa.array(source.items, pa.int32()),
         "value": pa.array(source.values, pa.float32()),
         "kept": pa.array(retained, pa.float32()),
-        **{name: pa.array(column, pa.int32()) for name, column in region_columns(regions).items()},
+        "levels": pa.ListArray.from_arrays(bounds, pa.array(regions.levels.T.ravel(), pa.int32())),
+        "context": pa.array(source.contexts or [None] * n, pa.string()),
+        "group": pa.array(source.groups or [None] * n, pa.string()),
     }
-    for name, texts in (("context", source.contexts), ("group", source.groups)):
-        if texts is not None:
-            columns[name] = pa.array(texts, pa.string())
-    write_table(folder / "points.parquet", pa.table(columns))
+    return Table.of_columns(Point, columns)
 
 
-def read_positions(folder: Path) -> np.ndarray:
-    """Return the map positions of the points of an atlas folder, `[n, 2]` float32. Raises `CorruptError`."""
-    table = read_table(folder / "points.parquet", ["x", "y"])
-    return np.column_stack([table["x"].to_numpy(), table["y"].to_numpy()]).astype(np.float32)
-
-
-def write_neighbours(folder: Path, near: Neighbours, vectors: Tensor, metric: str) -> None:
-    """Write `neighbours.parquet`: each point's nearest neighbours in the full space."""
+def neighbour_table(near: Neighbours, vectors: Tensor, metric: str) -> Table[Neighbourhood]:
+    """Return each point's nearest neighbours in the full space."""
     import pyarrow as pa
 
     n, k = near.indices.shape
@@ -82,7 +73,7 @@ def write_neighbours(folder: Path, near: Neighbours, vectors: Tensor, metric: st
         "neighbours": pa.ListArray.from_arrays(bounds, pa.array(near.indices.flatten().numpy(), pa.int32())),
         "cosines": pa.ListArray.from_arrays(bounds, pa.array(cosines.flatten().numpy(), pa.float32())),
     }
-    write_table(folder / "neighbours.parquet", pa.table(columns))
+    return Table.of_columns(Neighbourhood, columns)
 
 
 def cosines_of(near: Neighbours, vectors: Tensor, metric: str) -> Tensor:
@@ -96,10 +87,16 @@ def cosines_of(near: Neighbours, vectors: Tensor, metric: str) -> Tensor:
     return cosines
 
 
-def summarise(
-    source: "AtlasSource", layout: Layout, found: Found, quality: Quality | None, n_neighbors: int, *, n_given: int
-) -> dict[str, Any]:
-    """Return the summary of the manifest; `notes` lists every departure from the request and every caveat."""
+def notes_on(
+    source: AtlasSource,
+    layout: Layout,
+    found: Found,
+    quality: Quality | None,
+    regions: Regions,
+    n_neighbors: int,
+    n_given: int,
+) -> tuple[str, ...]:
+    """Return every departure from the request, and every caveat."""
     n = len(source.vectors)
     notes = [*source.notes, *([layout.note] if layout.note else [])]
     if n < n_given:
@@ -107,23 +104,7 @@ def summarise(
     if quality is None:
         notes.append(f"too few points for a quality measure over {K} neighbours")
     notes += oddities(source.vectors, found.neighbours, n_neighbors)
-    return {
-        "n_points": n,
-        "n_given": n_given,
-        "d": source.vectors.shape[1],
-        "layout": layout.method,
-        "trustworthiness": quality and round(quality.trustworthiness, 4),
-        "continuity": quality and round(quality.continuity, 4),
-        "recall_at_15": quality and round(quality.recall, 4),
-        "triplet_accuracy": quality and round(quality.triplets, 4),
-        "quality_sample": quality and quality.sample,
-        "neighbours": found.how,
-        "neighbours_recall": round(found.recall, 4),
-        "value_name": source.value_name,
-        "item_kind": source.item_kind,
-        "features": source.features,
-        "notes": notes,
-    }
+    return (*notes, *([] if regions.table else [NO_REGIONS]))
 
 
 def oddities(vectors: Tensor, near: Neighbours, n_neighbors: int) -> list[str]:
@@ -173,24 +154,27 @@ def connected_parts(near: Neighbours) -> int:
 OLD, NEW = "on the map", "new"
 
 
+class Frames(NamedTuple):
+    """What a map of several spaces has beyond the last of them."""
+
+    frames: Table[FramePoint] | None
+    frame_quality: tuple[FrameQuality, ...]
+    moved_null: StillMovement | None
+
+
+NO_FRAMES = Frames(None, (), None)
+
+
 def build_atlas(
-    source: AtlasSource,
-    folder: Path,
-    settings: MapSettings | None = None,
-    *,
-    seed: int = 0,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> Manifest:
-    """Write the `points`, `regions` and `neighbours` tables of a source, and return the manifest.
+    source: AtlasSource, settings: MapSettings | None = None, *, seed: int = 0, progress: Progress | None = None
+) -> VectorMap:
+    """Return a map of a source.
 
     The same seed gives the same map; with `umap` and `pca` also on any number of threads. `progress` may raise to stop.
     Raises `ConfigError` (no vectors, lists of other lengths), `NonFiniteError` naming the row with NaN.
     """
     settings = settings or MapSettings()
     check_source(source)
-    config = {"source": source.source, "hook_point": source.hook_point, **asdict(settings)}
-    draft = Draft.open(folder, kind="atlas", config=config, seed=seed, overwrite=overwrite)
     given = source.chosen(choose_points(len(source.vectors), settings.max_points, seed))
     found = search(given.vectors, settings, seed, progress)
     layout = lay_out(
@@ -202,43 +186,31 @@ def build_atlas(
         seed=derive_seed(seed, "layout"),
         progress=stage(progress, "layout"),
     )
-    return finish(draft, given, found, layout, settings, seed, n_given=len(source.vectors))
+    of = VectorMapSettings(**asdict(settings), source=source.source, hook_point=source.hook_point)
+    return finish(of, given, found, layout, seed, n_given=len(source.vectors))
 
 
-def extend_atlas(
-    new: AtlasSource,
-    old: AtlasSource,
-    old_folder: Path,
-    folder: Path,
-    *,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> Manifest:
-    """Add the points of `new` to the map `old_folder` of the source `old`; no old point moves.
+def extend_atlas(new: AtlasSource, old: AtlasSource, onto: VectorMap, *, progress: Progress | None = None) -> VectorMap:
+    """Add the points of `new` to the stored map `onto` of the source `old`; no old point moves.
 
     The new map holds both, old points first under their numbers; the column `group` tells them apart. Neighbours,
-    quality and regions are computed over all points together. Raises `MismatchError` when the map was not made from
-    `old`, or the new vectors have another width.
+    quality and regions are computed over all points together. The seed is that of the old map. Raises `MismatchError`
+    when the map was not made from `old`, or the new vectors have another width.
     """
     for source in (new, old):
         check_source(source)
-    manifest = read_manifest(old_folder)
-    of_map = {name: manifest.config[name] for name in ("metric", "method", "n_neighbors", "min_dist", "max_points")}
-    settings, seed = MapSettings(**of_map), manifest.seed or 0
-    if not old.parents.items() <= manifest.parents.items() or new.vectors.shape[1] != old.vectors.shape[1]:
+    settings, seed = onto.settings, onto.about.seed or 0
+    if not old.parents.items() <= onto.about.parents.items() or new.vectors.shape[1] != old.vectors.shape[1]:
         raise MismatchError(
-            f"points can join a map of the same kind of vectors only: {old_folder.name} was made of {manifest.parents} "
-            f"({manifest.summary['d']} wide), found {old.parents} and new vectors that are {new.vectors.shape[1]} wide"
+            f"points can join a map of the same kind of vectors only: {onto.name} was made of {onto.about.parents} "
+            f"({onto.d} wide), found {old.parents} and new vectors that are {new.vectors.shape[1]} wide"
         )
     given = old.chosen(choose_points(len(old.vectors), settings.max_points, seed))
-    positions = read_positions(old_folder)
-    config = {**asdict(settings), "source": new.source, "onto": old_folder.name}
-    draft = Draft.open(folder, kind="atlas", config=config, seed=seed, overwrite=overwrite)
     nearest = search(given.vectors, settings, seed, progress).neighbours.distances[:, 0].numpy()
     placed = place_points(
         new.vectors,
         given.vectors,
-        positions,
+        onto.positions,
         nearest,
         k=settings.n_neighbors,
         metric=settings.metric,
@@ -249,25 +221,23 @@ def extend_atlas(
         f"{len(new.vectors):,} new points; {np.mean(placed.ordinary == 0):.0%} of them are farther from the map's "
         "vectors than any of those is from its nearest neighbour, so their positions carry little information"
     )
-    layout = Layout(np.concatenate([positions, placed.positions]), manifest.summary["layout"], note)
+    layout = Layout(np.concatenate([onto.positions, placed.positions]), onto.layout, note)
     found = search(both.vectors, settings, seed, progress)
-    parents = {f"atlases/{old_folder.name}": manifest.content_hash}
-    return finish(draft, both, found, layout, settings, seed, n_given=len(both.vectors), parents=parents)
+    of = replace(settings, source=new.source, hook_point=new.hook_point, onto=onto.name)
+    return finish(of, both, found, layout, seed, n_given=len(both.vectors))
 
 
 def finish(
-    draft: Draft,
+    settings: VectorMapSettings,
     given: AtlasSource,
     found: Found,
     layout: Layout,
-    settings: MapSettings,
     seed: int,
     *,
     n_given: int,
-    parents: dict[str, str] | None = None,
-    more: dict[str, Any] | None = None,
-) -> Manifest:
-    """Measure quality, find and label regions, and write all tables of a map; `more` is added to the summary."""
+    frames: Frames = NO_FRAMES,
+) -> VectorMap:
+    """Measure quality, find and label regions, and return the map."""
     metric, near = settings.metric, found.neighbours
     tokens = given.item_kind in ("token", "row")
     subjects = given.labels if given.subjects is None else given.subjects
@@ -277,15 +247,29 @@ def finish(
         measuring = pool.submit(measure_quality, given.vectors, layout.positions, metric=metric, generator=generator)
         regions = find_regions(layout.positions, subjects, tokens=tokens, contexts=given.contexts, seed=names_seed)
         quality = measuring.result()
-    retained = retained_neighbours(near.indices, layout.positions)
-    write_points(draft.path, given, layout.positions, regions, retained)
-    write_regions(draft.path, regions)
-    write_neighbours(draft.path, near, given.vectors, metric)
-    grids = [] if given.readout is None else write_cells(draft.path, layout.positions, given.vectors, given.readout)
-    summary = summarise(given, layout, found, quality, settings.n_neighbors, n_given=n_given)
-    summary["notes"] += [] if regions.table else [NO_REGIONS]
-    summary |= summarise_regions(regions) | {"grids": grids} | (more or {})
-    return draft.finish(summary=summary, parents=given.parents | (parents or {}), threads=torch.get_num_threads())
+    cells = None if given.readout is None else cell_table(layout.positions, given.vectors, given.readout)
+    grids = () if cells is None else tuple(np.unique(cells.columns("grid")["grid"]).tolist())
+    return VectorMap(
+        settings=settings,
+        n_points=len(given.vectors),
+        n_given=n_given,
+        d=given.vectors.shape[1],
+        layout=layout.method,
+        quality=quality,
+        search=found.how,
+        search_recall=found.recall,
+        grids=grids,
+        value_name=given.value_name,
+        item_kind=given.item_kind,
+        features=given.features,
+        notes=notes_on(given, layout, found, quality, regions, settings.n_neighbors, n_given),
+        points=point_table(given, layout.positions, regions, retained_neighbours(near.indices, layout.positions)),
+        regions=region_table(regions),
+        neighbours=neighbour_table(near, given.vectors, metric),
+        cells=cells,
+        **counts_of(regions),
+        **frames._asdict(),
+    )
 
 
 def search(vectors: Tensor, settings: MapSettings, seed: int, progress: Progress | None) -> Found:

@@ -14,7 +14,6 @@ map.
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,7 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from interp.artifacts import Table
 from interp.atlas.density import frame
+from interp.atlas.vector_map import Cell
 from interp.dictionary import Dictionary
 from interp.models.hooked import HookedModel
 from interp.runtime import one_thread
@@ -199,28 +200,19 @@ def average(vectors: Tensor, cell: np.ndarray, n_cells: int) -> tuple[Tensor, np
     return torch.from_numpy((sums / np.maximum(counts, 1)[:, None] + middle).astype(np.float32)), coherence
 
 
-def write_cells(
-    folder: Path,
+def cell_table(
     positions: np.ndarray,
     vectors: Tensor,
     readout: Readout,
     *,
     grids: tuple[int, ...] = GRIDS,
     fewest: int = FEWEST,
-) -> list[int]:
-    """Write `cells.parquet`, each cell's mean vector read as texts, and return the grids made.
-
-    Nothing is written where no cell holds `fewest` vectors.
-    """
+) -> Table[Cell] | None:
+    """Return each cell's mean vector read as texts, on several grids; None where no cell holds `fewest` vectors."""
     import pyarrow as pa
 
-    from interp.artifacts import write_table
-
-    found = choose_grids(positions, vectors, grids, fewest)
-    if not found:
-        return []
     tables = []
-    for cells in found:
+    for cells in choose_grids(positions, vectors, grids, fewest):
         texts, weights = read_means(readout, cells.means)
         columns = {
             "grid": pa.array([cells.grid] * len(cells.n), pa.int32()),
@@ -234,8 +226,7 @@ def write_cells(
             "source": pa.array([readout.name] * len(cells.n), pa.string()),
         }
         tables.append(pa.table(columns))
-    write_table(folder / "cells.parquet", pa.concat_tables(tables))
-    return [cells.grid for cells in found]
+    return Table.of_columns(Cell, pa.concat_tables(tables)) if tables else None
 
 
 def choose_grids(positions: np.ndarray, vectors: Tensor, grids: tuple[int, ...], fewest: int) -> list[Cells]:

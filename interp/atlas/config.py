@@ -8,6 +8,8 @@ from interp.options import BASIC
 
 Metric = Literal["cosine", "euclidean"]
 Method = Literal["umap", "umap-learn", "tsne", "pca"]
+Search = Literal["exact", "approximate"]
+"""How nearest neighbours are found."""
 METRICS: tuple[Metric, ...] = get_args(Metric)
 METHODS: tuple[Method, ...] = get_args(Method)
 

@@ -55,7 +55,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from interp.atlas.config import METHODS
+from interp.atlas.config import METHODS, Method
 from interp.atlas.neighbours import (
     METRICS,
     Neighbours,
@@ -241,7 +241,7 @@ class Layout(NamedTuple):
 
     positions: np.ndarray
     """`[n, 2]` float32"""
-    method: str
+    method: Method
     """method that was used"""
     note: str
     """reason why the method or the map differs from the request; empty if it does not"""
@@ -251,7 +251,7 @@ def lay_out(
     vectors: Tensor,
     neighbours: Neighbours,
     *,
-    method: str = "umap",
+    method: Method = "umap",
     metric: str = "cosine",
     min_dist: float = 0.1,
     seed: int = 0,

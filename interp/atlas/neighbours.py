@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from interp.atlas.config import METRICS
+from interp.atlas.config import METRICS, Search
 from interp.errors import NonFiniteError, UnknownNameError
 from interp.progress import Progress
 from interp.runtime import in_blocks, one_thread
@@ -285,8 +285,7 @@ class Found(NamedTuple):
     """Nearest neighbours and the search that found them."""
 
     neighbours: Neighbours
-    how: str
-    """`exact` or `approximate`"""
+    how: Search
     recall: float
     """fraction of the true neighbours found, 0 to 1; 1 for the exact search, else measured on a sample"""
 

@@ -4,39 +4,16 @@ A map should never be read without these numbers. Token embeddings of SmolLM2 re
 neighbours on any two-dimensional map: take neighbour lists from the full space, not from the map.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from interp.atlas.neighbours import closeness, largest, prepare
-from interp.results import Result
+from interp.atlas.vector_map import Quality
 from interp.runtime import in_blocks
 
 K = 15
 TRIPLETS = 20_000
-
-
-@dataclass(frozen=True)
-class Quality(Result):
-    """Agreement between map and full space, for a sample of points against all points."""
-
-    trustworthiness: float
-    """1: neighbours on the map are neighbours in the full space; 0.5 is about chance (Venna & Kaski 2001)"""
-    continuity: float
-    """1: neighbours in the full space are neighbours on the map; 0.5 is about chance (the same, spaces exchanged)"""
-    recall: float
-    """fraction of the `k` true neighbours that are among the `k` neighbours on the map; 1 all, 0 none"""
-    triplets: float
-    """fraction of random triplets with the same nearer pair in both; 1 all, 0.5 chance (Wang et al. 2021, PaCMAP)"""
-    k: int
-    sample: int
-    """points measured; neighbours and ranks are always over all points"""
-
-    def headline(self) -> str:
-        """Give the number of points measured and the scale of the scores."""
-        return f"Quality of a map, {self.sample:,} points against all (1 is faithful; chance: 0.5, 0.5, about 0, 0.5)"
 
 
 def measure_quality(

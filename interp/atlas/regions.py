@@ -15,13 +15,13 @@ Then levels are nested, from the finest up:
 A level with hardly more regions than the coarser one is dropped. A map with one peak has no regions.
 """
 
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import asdict, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from interp.artifacts import write_table
+from interp.artifacts import Table
 from interp.atlas.density import Blur, Grid, Peaks, contains, find_peaks, lay_grid, outline
 from interp.atlas.labels import (
     N_SHUFFLES,
@@ -32,8 +32,8 @@ from interp.atlas.labels import (
     shuffled_evidence,
     words_of_labels,
 )
+from interp.atlas.vector_map import NONE, REST, Naming, Region, whole_map_level
 
-NONE = -1
 WANTED = (6, 20, 60, 180, 540)
 """Wanted numbers of regions, the coarsest level first."""
 FEWEST_POINTS = 15
@@ -184,9 +184,6 @@ def by_size(grid: Grid, cells: np.ndarray) -> np.ndarray:
     return number[cells]
 
 
-SUITS_THE_MAP = 20
-"""Number of regions that suits a view of the whole map; the level with the nearest number is shown first."""
-
 NO_REGIONS = "no regions: no part of the map is denser than its surroundings beyond chance"
 WITHIN = (1.0, 1.5, 2.0, np.inf)
 """Distances in bandwidths from a region's points to its outline; used is the first at which one ring holds `OUTLINED`
@@ -194,32 +191,6 @@ of the points."""
 OUTLINED = 0.95
 NEARLY_ALL = 0.95
 """A region that holds more than this fraction of all points is the background, not a cluster; its label is `REST`."""
-REST = "nearly all points"
-
-
-class Region(NamedTuple):
-    """One region."""
-
-    region: int
-    """number over all levels: by level, then by descending size"""
-    level: int
-    """0 is the coarsest"""
-    parent: int
-    """enclosing region of the next coarser level; -1 for none"""
-    label: str
-    size: int
-    """number of points"""
-    x: float
-    """with `y` the anchor of the label: the densest point"""
-    y: float
-    x_min: float
-    x_max: float
-    y_min: float
-    y_max: float
-    contour: list[float]
-    """x, y, x, y, ... of its largest outline, closed"""
-    priority: float
-    """the label with the higher priority is shown where two overlap: coarser levels first, then larger regions"""
 
 
 class Regions(NamedTuple):
@@ -232,17 +203,10 @@ class Regions(NamedTuple):
     """what shuffled labels give; None without regions"""
 
     @property
-    def per_level(self) -> list[int]:
+    def per_level(self) -> tuple[int, ...]:
         """Number of regions of each level."""
         counts = np.bincount([region.level for region in self.table], minlength=len(self.levels))
-        return counts.tolist()
-
-    @property
-    def whole_map_level(self) -> int | None:
-        """Level that suits a view of the whole map; None without regions."""
-        if not len(self.levels):
-            return None
-        return int(np.abs(np.log(np.array(self.per_level) / SUITS_THE_MAP)).argmin())
+        return tuple(counts.tolist())
 
 
 def find_regions(
@@ -297,8 +261,8 @@ def find_regions(
     return Regions(numbered.astype(np.int32), table, chance)
 
 
-def write_regions(folder: Path, regions: Regions) -> None:
-    """Write `regions.parquet`, one row per region."""
+def region_table(regions: Regions) -> Table[Region]:
+    """Return one row per region."""
     import pyarrow as pa
 
     kinds = {
@@ -307,34 +271,22 @@ def write_regions(folder: Path, regions: Regions) -> None:
         "size": pa.int64(),
         "contour": pa.list_(pa.float32()),
     }
-    schema = pa.schema([(name, kinds.get(name, pa.float32())) for name in Region._fields])
-    write_table(folder / "regions.parquet", pa.Table.from_pylist([r._asdict() for r in regions.table], schema=schema))
+    schema = pa.schema([(each.name, kinds.get(each.name, pa.float32())) for each in fields(Region)])
+    return Table.of_columns(Region, pa.Table.from_pylist([asdict(row) for row in regions.table], schema=schema))
 
 
-def region_columns(regions: Regions) -> dict[str, np.ndarray]:
-    """Return the columns `level_0`, `level_1` ... of the table of points."""
-    return {f"level_{level}": row for level, row in enumerate(regions.levels)}
-
-
-def summarise_regions(regions: Regions) -> dict[str, object]:
-    """Return the counts of regions for the manifest, and the fraction of points in none on the whole-map level."""
-    level, chance = regions.whole_map_level, regions.chance
-    names = [(each.level, each.label not in ("", REST)) for each in regions.table]
-    naming = None if chance is None else {
-        "named": sum(named for _, named in names),
-        "named_per_level": [sum(named for at, named in names if at == k) for k in range(len(regions.levels))],
-        "named_when_shuffled": round(chance.named, 3),
-        "shuffles": N_SHUFFLES,
-        "bounds": {kind: round(bound, 3) for kind, bound in chance.bounds.items()},
-    }  # fmt: skip
-    return {
-        "n_levels": len(regions.levels),
-        "regions_per_level": regions.per_level,
-        "whole_map_level": level,
-        "n_clusters": 0 if level is None else regions.per_level[level],
-        "naming": naming,
-        "noise_share": 1.0 if level is None else round(float((regions.levels[level] == NONE).mean()), 4),
-    }
+def counts_of(regions: Regions) -> dict[str, Any]:
+    """Return the fields of a map that count its regions: per level, named ones, and points in none."""
+    level, chance = whole_map_level(regions.per_level), regions.chance
+    named = [row.level for row in regions.table if row.label not in ("", REST)]
+    naming = None if chance is None else Naming(
+        per_level=tuple(named.count(at) for at in range(len(regions.levels))),
+        when_shuffled=chance.named,
+        shuffles=N_SHUFFLES,
+        bounds=chance.bounds,
+    )  # fmt: skip
+    outside = 1.0 if level is None else float((regions.levels[level] == NONE).mean())
+    return {"regions_per_level": regions.per_level, "naming": naming, "outside": outside}
 
 
 def local_density(positions: np.ndarray, k: int = 15) -> np.ndarray:

@@ -13,15 +13,14 @@ Displacements are in units of the maps' radius. Two references go with them: a n
 nothing changed (the first space after itself); and the change in the full spaces, without any map: the fraction of a
 point's neighbours that are still its neighbours in the next space.
 
-The folder of a series is an atlas of the last space, its regions and neighbours included, with a further table
-`frames`: every point's position on every map, neighbours retained, displacement, and neighbours that stayed. So the
-final regions can be traced back to where they come from.
+A series is an atlas of the last space, its regions and neighbours included, with a further table `frames`: the
+positions of every point, neighbours retained, displacement, and neighbours that stayed. So the final regions can be
+traced back to where they come from.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,12 +28,14 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from interp.artifacts import Draft, Manifest, write_table
-from interp.atlas.build import MapSettings, check_source, choose_points, finish, search, stage
+from interp.artifacts import Table
+from interp.atlas.build import Frames, check_source, choose_points, finish, search, stage
+from interp.atlas.config import MapSettings
 from interp.atlas.layout import AT_ONCE, Layout, Mover, fuzzy_graph, principal_components, spread
 from interp.atlas.neighbours import Neighbours, rescaled
-from interp.atlas.quality import Quality, measure_quality, retained_neighbours
+from interp.atlas.quality import measure_quality, retained_neighbours
 from interp.atlas.sources import AtlasSource
+from interp.atlas.vector_map import FramePoint, FrameQuality, StillMovement, VectorMap, VectorMapSettings
 from interp.errors import ConfigError
 from interp.progress import Progress
 from interp.runtime import derive_seed, make_generator
@@ -162,15 +163,13 @@ def movement(maps: Sequence[Float[np.ndarray, "n 2"]]) -> Float32[np.ndarray, "n
 def build_series(
     sources: list[AtlasSource],
     names: list[str],
-    folder: Path,
     settings: MapSettings | None = None,
     *,
     strength: float = STRENGTH,
     seed: int = 0,
-    overwrite: bool = False,
     progress: Progress | None = None,
-) -> Manifest:
-    """Write an atlas with one map per source, in one frame, and return the manifest.
+) -> VectorMap:
+    """Return one map per source, in one frame.
 
     The `sources` hold the same points in the same order; `names` name the maps. `strength` (0 to 1) aligns each map
     with the one before. Raises `ConfigError` when the sources hold different points, or the method is not `umap`.
@@ -183,8 +182,6 @@ def build_series(
     for source in sources:
         check_source(source)
     check_spaces([source.vectors for source in sources], names, strength)
-    config = {**asdict(settings), "source": sources[-1].source, "frames": names, "strength": strength}
-    draft = Draft.open(folder, kind="atlas", config=config, seed=seed, overwrite=overwrite)
     points = choose_points(len(sources[0].vectors), settings.max_points, seed)
     chosen = [source.chosen(points) for source in sources]
     found = [search(source.vectors, settings, seed, progress) for source in chosen]
@@ -197,25 +194,21 @@ def build_series(
         progress=stage(progress, "layout"),
     )
     retained = [retained_neighbours(one.neighbours.indices, at) for one, at in zip(found, maps.positions, strict=True)]
-    write_frames(draft.path, maps, retained)
-    frames = summarise_frames(names, chosen, maps, settings, seed)
+    null = StillMovement(median=float(np.median(maps.null)), high=float(np.quantile(maps.null, 0.95)))
+    frames = Frames(frame_table(maps, retained), frame_qualities(chosen, maps, settings, seed), null)
     last = Layout(maps.positions[-1], "umap", f"one of {len(names)} maps in one frame: {', '.join(names)}")
-    parents = {name: digest for source in sources for name, digest in source.parents.items()}
-    return finish(
-        draft,
-        chosen[-1],
-        found[-1],
-        last,
-        settings,
-        seed,
-        n_given=len(sources[0].vectors),
-        parents=parents,
-        more=frames,
+    of = VectorMapSettings(
+        **asdict(settings),
+        source=sources[-1].source,
+        hook_point=sources[-1].hook_point,
+        frames=tuple(names),
+        strength=strength,
     )
+    return finish(of, chosen[-1], found[-1], last, seed, n_given=len(sources[0].vectors), frames=frames)
 
 
-def write_frames(folder: Path, maps: AlignedMaps, retained: list[np.ndarray]) -> None:
-    """Write `frames.parquet`: `frame, point, x, y, kept, moved, stayed`; the last two are null on the first frame."""
+def frame_table(maps: AlignedMaps, retained: list[np.ndarray]) -> Table[FramePoint]:
+    """Return one row per point and map; `moved` and `stayed` are null on the first map."""
     import pyarrow as pa
 
     n_frames, n = len(maps.positions), len(maps.positions[0])
@@ -230,29 +223,19 @@ def write_frames(folder: Path, maps: AlignedMaps, retained: list[np.ndarray]) ->
     }
     for name, steps in (("moved", maps.moved), ("stayed", maps.stayed)):
         columns[name] = pa.array(np.concatenate([nothing, steps]).ravel(), pa.float32(), from_pandas=True)
-    write_table(folder / "frames.parquet", pa.table(columns))
+    return Table.of_columns(FramePoint, columns)
 
 
-def summarise_frames(
-    names: list[str], sources: list[AtlasSource], maps: AlignedMaps, settings: MapSettings, seed: int
-) -> dict[str, Any]:
-    """Return each map's quality and median displacement, and the null of displacements, for the manifest."""
+def frame_qualities(
+    sources: list[AtlasSource], maps: AlignedMaps, settings: MapSettings, seed: int
+) -> tuple[FrameQuality, ...]:
+    """Return each map's quality, median displacement and mean fraction of neighbours that stayed."""
     frames = []
-    for at, (name, source, positions) in enumerate(zip(names, sources, maps.positions, strict=True)):
+    for at, (source, positions) in enumerate(zip(sources, maps.positions, strict=True)):
         generator = make_generator(seed, "quality")
         quality = measure_quality(source.vectors, positions, metric=settings.metric, generator=generator)
-        frame: dict[str, Any] = {"name": name, **_quality(quality)}
-        if at:
-            frame |= {
-                "moved": round(float(np.median(maps.moved[at - 1])), 4),
-                "stayed": round(float(maps.stayed[at - 1].mean()), 4),
-            }
-        frames.append(frame)
-    null = {"median": round(float(np.median(maps.null)), 4), "high": round(float(np.quantile(maps.null, 0.95)), 4)}
-    return {"frames": frames, "moved_null": null}
-
-
-def _quality(quality: Quality | None) -> dict[str, Any]:
-    if quality is None:
-        return {"trustworthiness": None, "recall_at_15": None}
-    return {"trustworthiness": round(quality.trustworthiness, 4), "recall_at_15": round(quality.recall, 4)}
+        moved = float(np.median(maps.moved[at - 1])) if at else None
+        frames.append(
+            FrameQuality(quality=quality, moved=moved, stayed=float(maps.stayed[at - 1].mean()) if at else None)
+        )
+    return tuple(frames)

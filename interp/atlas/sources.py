@@ -22,6 +22,7 @@ from torch import Tensor
 
 from interp.artifacts import open_artefact, read_npy, sha256_file, table_errors
 from interp.atlas.cells import NearestReadout, Readout, UnembeddingReadout
+from interp.atlas.vector_map import ItemKind
 from interp.circuits.head_scores import HeadScores
 from interp.circuits.head_weights import Factored, HeadWeights
 from interp.errors import ConfigError, CorruptError, MissingError
@@ -52,8 +53,7 @@ class AtlasSource:
     values: Float[np.ndarray, " n"]
     """`[n]` float32: a quantity to colour by"""
     value_name: str
-    item_kind: str
-    """`token`, `feature`, `row`, `head` or `index`"""
+    item_kind: ItemKind
     parents: dict[str, str] = field(default_factory=dict)
     features: str | None = None
     """features artefact that a click on a point opens"""

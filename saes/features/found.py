@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from interp.artifacts import Manifest
+from interp.atlas.vector_map import VectorMap
 from interp.errors import ConfigError
 from interp.results import Record, Result
 from interp.workspace import Workspace
@@ -148,7 +149,7 @@ class Filter:
         """Return the features artefacts to search, newest first. Raises `UnknownNameError` for an unknown name."""
         found = self._named(workspace)
         if self.region is not None:
-            of = workspace.manifest("atlas", self.region[0]).summary.get("features")
+            of = workspace.open(VectorMap, self.region[0]).features
             found = [each for each in found if each.name == of]
         return [each for each in found if self.hook_point in (None, "", each.config.get("hook_point"))]
 
@@ -174,11 +175,8 @@ class Filter:
         if self.region is None:
             return sql, {}
         atlas, region = self.region
-        levels = int(workspace.manifest("atlas", atlas).summary.get("n_levels", 0))
-        within = " or ".join(f"level_{level} = {int(region)}" for level in range(levels)) or "false"
-        return f"{sql} and feature in (select item from points where {within})", {
-            "points": workspace.table_path("atlas", atlas, "points")
-        }
+        within = f"feature in (select item from points where list_contains(levels, {int(region)}))"
+        return f"{sql} and {within}", {"points": workspace.table_path("atlas", atlas, "points")}
 
 
 def feature_rows(workspace: Workspace, name: str, indices: list[int]) -> dict[int, dict[str, Any]]:

@@ -19,12 +19,14 @@ from make_workspace import HOSTILE, build
 from werkzeug.test import Client
 
 from dashboard.atlas import data as atlas
-from dashboard.atlas.columns import about, array, columns, region_colours, regions, table
+from dashboard.atlas.columns import about, array, columns, points_of, region_colours, regions
 from dashboard.atlas.data import Choice, brightness, chosen, inside
 from dashboard.atlas.page import naming_sentence, quality_panel
 from dashboard.atlas.view import ASSETS, atlas_view
 from dashboard.figures.atlas import category_colours, picture, png, scale_colours
 from dashboard.figures.theme import DARK, LIGHT
+from interp.artifacts import Table, save_artefact
+from interp.atlas.vector_map import Point, Region, VectorMap
 from interp.errors import ConfigError, CorruptError, UnknownNameError, UsageError
 
 HOST = {"Host": "127.0.0.1"}
@@ -37,7 +39,7 @@ def get(server):
 
 
 def labels(workspace) -> list[str]:
-    return table(workspace, "embeddings").column("label").to_pylist()
+    return points_of(workspace, "embeddings").column("label").to_pylist()
 
 
 # what the routes send
@@ -45,7 +47,7 @@ def labels(workspace) -> list[str]:
 
 def test_places_arrive_as_float32_pairs_and_regions_as_small_numbers(get, workspace):
     xy = np.frombuffer(get("embeddings/xy.bin").data, "<f4").reshape(-1, 2)
-    rows = table(workspace, "embeddings")
+    rows = points_of(workspace, "embeddings")
     assert np.array_equal(xy[:, 0], rows.numbers("x"))
     assert np.array_equal(xy[:, 1], rows.numbers("y"))
     level = np.frombuffer(get("embeddings/level_1.bin").data, "<u2").astype(int) - 1
@@ -108,7 +110,7 @@ def test_search_sends_one_bit_per_point(get, workspace):
 def test_csv_has_every_column_of_the_chosen_points_and_hostile_labels_survive(get, workspace):
     lines = list(csv.DictReader(io.StringIO(get("embeddings/points.csv?selection=points:0,2,8,6").text)))
     assert [line["label"] for line in lines] == [HOSTILE[i] for i in (0, 2, 6, 8)]
-    assert list(lines[0]) == table(workspace, "embeddings").schema.names
+    assert list(lines[0]) == points_of(workspace, "embeddings").names
 
 
 # what is selected
@@ -139,7 +141,7 @@ def test_a_box_a_region_and_a_filter_choose_what_the_table_says(workspace):
     assert np.array_equal(box, np.flatnonzero(((xy >= [x0, y0]) & (xy < [x1, y1])).all(1)))
     region = regions(workspace, "embeddings")[5]
     inside_it = chosen(workspace, "embeddings", Choice(selection="region:5"))
-    assert np.array_equal(inside_it, np.flatnonzero(table(workspace, "embeddings").numbers("level_1") == 5))
+    assert np.array_equal(inside_it, np.flatnonzero(points_of(workspace, "embeddings").numbers("level_1") == 5))
     assert len(inside_it) == region["size"]
     kept = chosen(workspace, "embeddings", Choice(selection="region:5", filter="kept:0.5,1"))
     assert set(kept) == {i for i in inside_it if array(workspace, "embeddings", "kept")[i] >= 0.5}
@@ -160,7 +162,7 @@ def test_a_selection_that_cannot_be_read_says_what_was_expected(workspace, selec
 
 def test_rows_are_sorted_by_any_column_and_paged(workspace):
     rows, total = atlas.rows(workspace, "embeddings", Choice(), sort="value", descending=True, start=10, end=40)
-    everything = np.sort(table(workspace, "embeddings").numbers("value"))[::-1]
+    everything = np.sort(points_of(workspace, "embeddings").numbers("value"))[::-1]
     assert total == len(everything)
     assert [row["value"] for row in rows] == pytest.approx(everything[10:40].tolist())
     by_label, _ = atlas.rows(workspace, "embeddings", Choice(search="river"), sort="label")
@@ -180,14 +182,15 @@ def test_columns_say_how_they_are_coloured_and_unknown_ones_what_there_is(worksp
         array(workspace, "embeddings", "densty")
 
 
-def test_text_columns_are_categories_by_frequency_and_nothing_is_zero(tmp_path):
+def test_groups_are_categories_by_frequency_and_nothing_is_zero(tmp_path):
     import pyarrow as pa
-    import pyarrow.parquet as parquet
 
     workspace = build(tmp_path / "ws", n_points=40, n_features=40)
-    path = workspace.table_path("atlas", "embeddings", "points")
     words = [None if i % 4 == 3 else "numpy" if i % 4 else "<b>torch" for i in range(40)]
-    parquet.write_table(parquet.read_table(path).append_column("group", pa.array(words)), path)
+    made = workspace.open(VectorMap, "embeddings")
+    table = made.points.arrow().drop_columns("group").append_column("group", pa.array(words))
+    made = dataclasses.replace(made, points=Table.of_columns(Point, table))
+    save_artefact(made, workspace.path("atlas", "embeddings"), overwrite=True)
     column = next(c for c in columns(workspace, "embeddings") if c.name == "group")
     assert (column.kind, column.names, column.counts) == ("category", ["numpy", "<b>torch"], [20, 10])
     expected = [{None: 0, "numpy": 1, "<b>torch": 2}[word] for word in words]
@@ -199,11 +202,16 @@ def test_text_columns_are_categories_by_frequency_and_nothing_is_zero(tmp_path):
 
 
 def test_a_map_without_regions_is_coloured_by_a_number(tmp_path):
+    import pyarrow as pa
+
     workspace = build(tmp_path / "ws", n_points=30, n_features=40)
-    manifest = workspace.path("atlas", "embeddings") / "manifest.json"
-    known = json.loads(manifest.read_text())
-    known["summary"] |= {"n_levels": 0, "whole_map_level": None, "regions_per_level": []}
-    manifest.write_text(json.dumps(known))
+    made = workspace.open(VectorMap, "embeddings")
+    table = made.points.arrow()
+    levels = pa.nulls(30, pa.list_(pa.int32())).fill_null([])
+    table = table.set_column(table.column_names.index("levels"), "levels", levels)
+    parts = {"regions_per_level": (), "naming": None, "regions": Table.of(Region, [])}
+    made = dataclasses.replace(made, points=Table.of_columns(Point, table), **parts)
+    save_artefact(made, workspace.path("atlas", "embeddings"), overwrite=True)
     found = about(workspace, "embeddings")
     assert (found["levels"], found["colour"]) == (0, "density")
     assert regions(workspace, "embeddings") == []
@@ -226,7 +234,7 @@ def test_cells_come_by_grid_with_the_side_that_their_middles_say(workspace, get)
 
 def test_a_rebuilt_map_is_read_anew(tmp_path):
     root = tmp_path / "ws"
-    assert table(build(root, n_points=30, n_features=40), "embeddings").n == 30
+    assert points_of(build(root, n_points=30, n_features=40), "embeddings").n == 30
     shutil.rmtree(root)
     again = build(root, n_points=31, n_features=40)
     assert len(array(again, "embeddings", "xy")) == 31
@@ -259,14 +267,17 @@ def test_largest_regions_come_first(workspace):
 @pytest.mark.parametrize("seed", range(4))
 def test_neighbouring_regions_have_different_colours(seed):
     rng = np.random.default_rng(seed)
-    rows = [{"region": i, "level": 0, "parent": -1, "x": x, "y": y} for i, (x, y) in enumerate(rng.random((40, 2)))]
-    rows += [
-        {"region": 40 + i, "level": 1, "parent": i % 40, "x": x, "y": y} for i, (x, y) in enumerate(rng.random((80, 2)))
-    ]
+
+    def region(number: int, level: int, parent: int, x: float, y: float) -> Region:
+        box = dict.fromkeys(("x_min", "x_max", "y_min", "y_max", "priority"), 0.0)
+        return Region(region=number, level=level, parent=parent, x=x, y=y, label="", size=1, contour=[], **box)
+
+    rows = [region(i, 0, -1, x, y) for i, (x, y) in enumerate(rng.random((40, 2)))]
+    rows += [region(40 + i, 1, i % 40, x, y) for i, (x, y) in enumerate(rng.random((80, 2)))]
     colours = np.array(region_colours(rows))
     for level in (0, 1):
-        at = np.array([[r["x"], r["y"]] for r in rows if r["level"] == level])
-        mine = colours[[r["level"] == level for r in rows]]
+        at = np.array([[r.x, r.y] for r in rows if r.level == level])
+        mine = colours[[r.level == level for r in rows]]
         apart = ((at[:, None] - at[None]) ** 2).sum(-1) + np.eye(len(at)) * 9
         assert (mine[apart.argmin(1)] != mine).mean() > 0.95
     assert set(colours) <= set(range(len(LIGHT.points)))
@@ -398,11 +409,13 @@ def test_a_page_of_its_own_brings_its_grids_of_averages(workspace):
 
 
 def test_the_page_says_what_quality_was_measured_on_and_every_note(workspace):
-    manifest = workspace.manifest("atlas", "embeddings")
-    n = manifest.summary["n_points"]
-    for sample, said in ((n, "Measured on each point"), (7, "Measured on 7 random points"), (None, "Read regions")):
-        summary = manifest.summary | {"quality_sample": sample, "notes": ["two <b>parts</b>", "copies"]}
-        words = json.dumps(quality_panel(dataclasses.replace(manifest, summary=summary)).to_plotly_json(), default=str)
+    made = workspace.open(VectorMap, "embeddings")
+    measured = dataclasses.replace(made.quality, sample=7)
+    cases = ((made.quality, "each point"), (measured, "Measured on 7 random points"), (None, "Read regions"))
+    for quality, said in cases:
+        notes = ("two <b>parts</b>", "copies")
+        shown = quality_panel(dataclasses.replace(made, quality=quality, notes=notes))
+        words = json.dumps(shown.to_plotly_json(), default=str)
         assert said in words
         assert "two <b>parts</b>" in words
         assert "copies" in words
@@ -442,11 +455,12 @@ def test_the_maps_of_a_series_are_served_one_by_one(tmp_path):
     assert "<b>blocks.1</b>" not in page
 
 
-def test_the_page_says_how_many_regions_have_names_and_how_many_shuffled_labels_give():
-    naming = {"named": 12, "named_when_shuffled": 0.05, "shuffles": 40}
-    said = naming_sentence({"regions_per_level": [6, 20], "naming": naming})
-    assert said.startswith("12 of 26 regions")
+def test_the_page_says_how_many_regions_have_names_and_how_many_shuffled_labels_give(workspace):
+    made = workspace.open(VectorMap, "embeddings")
+    said = naming_sentence(made)
+    assert said.startswith("17 of 35 regions")
     assert "0.05 regions on average" in said
-    none = naming_sentence({"regions_per_level": [2], "naming": naming | {"named": 0}})
-    assert none.startswith("None of the 2 regions on all zoom levels is named.")
-    assert naming_sentence({"regions_per_level": []}) == ""
+    naming = dataclasses.replace(made.naming, per_level=(0, 0, 0))
+    none = naming_sentence(dataclasses.replace(made, naming=naming))
+    assert none.startswith("None of the 35 regions on all zoom levels is named.")
+    assert naming_sentence(dataclasses.replace(made, naming=None)) == ""

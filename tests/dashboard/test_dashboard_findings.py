@@ -149,7 +149,6 @@ def test_untrained_models_and_dictionaries_give_no_finding(tmp_path):
             lambda w: graph(w, "untrained", 0.62, 0.61, 0.3), lambda w: graph(w, "no-null", 0.9, None, 0.3),
             lambda w: graph(w, "not-confirmed", 0.9, 0.2, -0.1), lambda w: heads(w, [(0.06, False), (0.3, False)]),
             lambda w: circuit(w, found=False),
-            lambda w: write(w, "atlas", "a", summary={"naming": {"named": 1, "named_when_shuffled": 0.05}}),
         )  # fmt: skip
         assert found == []
     assert of(tmp_path / "not-beyond", lambda w: circuit(w, found=True, effect=-0.15, null=0.1)) == []

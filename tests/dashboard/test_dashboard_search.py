@@ -14,6 +14,7 @@ from visit import ERROR, Visitor
 
 from dashboard.app import create_app
 from dashboard.search.page import find, results, row
+from interp.atlas.vector_map import VectorMap
 from interp.errors import UsageError
 from interp.workspace import Workspace
 from saes.features.search import Hit
@@ -99,10 +100,9 @@ def test_filters_of_the_address_are_applied(planted):
 def test_a_region_of_a_map_restricts_the_search(workspace):
     everywhere = find(workspace, {"q": "in prose", **EVERYWHERE, "in": "demo"})
     inside = find(workspace, {"q": "in prose", **EVERYWHERE, "region": "demo-features:0"})
-    points = workspace.table_path("atlas", "demo-features", "points")
-    items = workspace.query("select item from p where level_0 = 0", p=points)["item"].to_pylist()
+    rows = workspace.open(VectorMap, "demo-features").points.rows("levels[1] = 0")
     assert everywhere.hits
-    assert {hit.feature for hit in inside.hits} <= set(items)
+    assert {hit.feature for hit in inside.hits} <= {row.item for row in rows}
 
 
 @pytest.mark.parametrize("address", ["/search", "/search?q=%20", "/search?q=%23999&in=planted"])

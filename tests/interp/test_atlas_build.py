@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from interp.artifacts import read_manifest, verify
-from interp.atlas.build import MapSettings, build_atlas, read_positions
+from interp.artifacts import open_artefact, save_artefact, verify
+from interp.atlas.build import MapSettings, build_atlas
 from interp.atlas.sources import AtlasSource, embedding_source, file_source
+from interp.atlas.vector_map import VectorMap
 from interp.errors import ConfigError, CorruptError, MissingError, NonFiniteError, UnknownNameError
 from interp.models.adapter import token_strings, weight_hash
 from interp.models.loading import load_model
@@ -42,7 +43,8 @@ def planted_source(vectors: torch.Tensor, labels: list[str] | None = None) -> At
 
 
 def build(vectors: torch.Tensor, folder: Path, labels: list[str] | None = None, *, seed: int = 0, **settings):
-    return build_atlas(planted_source(vectors, labels), folder, MapSettings(**settings), seed=seed)
+    made = build_atlas(planted_source(vectors, labels), MapSettings(**settings), seed=seed)
+    return save_artefact(made, folder, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +55,15 @@ def planted(tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_planted_clusters_are_kept_apart_and_named(planted):
-    folder, _, labels, manifest = planted
-    points = pq.read_table(folder / "points.parquet").to_pydict()
-    regions = pq.read_table(folder / "regions.parquet").to_pylist()
-    assert manifest.summary["n_levels"] == 1
-    assert len(regions) == manifest.summary["n_clusters"] == N_CLUSTERS
-    for region in regions:
-        words = {labels[i].split()[0] for i, r in enumerate(points["level_0"]) if r == region["region"]}
+    folder, _, labels, made = planted
+    assert made.regions_per_level == (N_CLUSTERS,)
+    assert made.whole_map_level == 0
+    assert len(made.region_rows) == N_CLUSTERS
+    for region in made.region_rows:
+        words = {labels[i].split()[0] for i, r in enumerate(made.levels[0]) if r == region.region}
         assert len(words) == 1, "one planted cluster each"
-        assert region["label"].startswith(words.pop().strip("<>"))
-    assert manifest.summary["trustworthiness"] > 0.85
+        assert region.label.startswith(words.pop().strip("<>"))
+    assert made.quality.trustworthiness > 0.85
     assert verify(folder) == []
 
 
@@ -98,62 +99,93 @@ def test_neighbours_by_distance_still_show_their_cosines(planted, tmp_path: Path
     assert indices[:, 0].tolist() == nearest.tolist()
 
 
+def test_a_stored_map_is_what_was_made(planted):
+    folder, vectors, labels, saved = planted
+    made = build_atlas(planted_source(vectors, labels), MapSettings(), seed=4)
+    opened = open_artefact(VectorMap, folder)
+    for name in (
+        "settings",
+        "quality",
+        "naming",
+        "regions_per_level",
+        "notes",
+        "n_points",
+        "outside",
+        "cells",
+        "frames",
+    ):
+        assert getattr(opened, name) == getattr(made, name), name
+    for name in ("points", "regions", "neighbours"):
+        assert getattr(opened, name).rows() == getattr(made, name).rows(), name
+    np.testing.assert_array_equal(opened.positions, saved.positions)
+    assert opened.headline() == made.headline()
+    assert opened.findings()[0].sentence.startswith("5 of 5 regions on the map of file:planted")
+
+
 def test_the_tables_have_the_documented_columns(planted):
-    folder, *_, manifest = planted
+    folder, *_ = planted
     columns = {name: pq.read_schema(folder / f"{name}.parquet").names for name in ("points", "regions", "neighbours")}
-    assert columns["points"] == ["point", "x", "y", "label", "density", "item", "value", "kept", "level_0"]
+    assert columns["points"] == [
+        "point",
+        "x",
+        "y",
+        "label",
+        "density",
+        "item",
+        "value",
+        "kept",
+        "levels",
+        "context",
+        "group",
+    ]
     assert columns["regions"] == [
         "region", "level", "parent", "label", "size", "x", "y", "x_min", "x_max", "y_min", "y_max",
         "contour", "priority",
     ]  # fmt: skip
     assert columns["neighbours"] == ["point", "neighbours", "cosines"]
     assert not (folder / "cells.parquet").exists(), "nothing reads a file's vectors"
-    documented = {
-        "n_points", "d", "trustworthiness", "continuity", "recall_at_15", "triplet_accuracy", "quality_sample",
-        "neighbours", "neighbours_recall", "n_levels", "regions_per_level", "n_clusters", "noise_share",
-        "grids", "value_name", "item_kind", "features",
-    }  # fmt: skip
-    assert documented <= manifest.summary.keys()
-    assert read_manifest(folder).config["method"] == "umap"
 
 
 def test_the_same_seed_gives_the_same_map_and_another_seed_another(planted, tmp_path: Path):
     _, vectors, labels, first = planted
     again = build(vectors, tmp_path / "planted", labels, seed=4)
     other = build(vectors, tmp_path / "other", labels, seed=5)
-    assert again.content_hash == first.content_hash
-    assert other.files["points.parquet"]["sha256"] != first.files["points.parquet"]["sha256"]
-    assert other.files["neighbours.parquet"]["sha256"] == first.files["neighbours.parquet"]["sha256"]
+    assert again.about.content_hash == first.about.content_hash
+    assert other.about.files["points.parquet"] != first.about.files["points.parquet"]
+    assert other.about.files["neighbours.parquet"] == first.about.files["neighbours.parquet"]
 
 
 def test_max_points_keeps_a_seeded_sample_and_says_so(planted, tmp_path: Path):
     _, vectors, labels, _ = planted
-    manifest = build(vectors, tmp_path / "a", labels, max_points=60, method="pca", seed=1)
-    items = pq.read_table(tmp_path / "a" / "points.parquet")["item"].to_pylist()
-    assert manifest.summary["n_points"] == len(items) == 60
+    made = build(vectors, tmp_path / "a", labels, max_points=60, method="pca", seed=1)
+    items = made.points.columns("item")["item"].tolist()
+    assert made.n_points == len(items) == 60
     assert items == sorted(items)
-    assert "60 of 250 points" in manifest.summary["notes"][0]
+    assert "60 of 250 points" in made.notes[0]
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 12])
 def test_fewer_points_than_neighbours_still_make_a_map(n: int, tmp_path: Path):
-    manifest = build(torch.randn(n, 6, generator=torch.Generator().manual_seed(n)), tmp_path / "few")
+    made = build(torch.randn(n, 6, generator=torch.Generator().manual_seed(n)), tmp_path / "few")
     points = pq.read_table(tmp_path / "few" / "points.parquet")
     assert len(points) == n
     assert np.isfinite(points["x"].to_numpy()).all()
     neighbours = pq.read_table(tmp_path / "few" / "neighbours.parquet")["neighbours"].to_pylist()
     assert all(len(row) == n - 1 for row in neighbours)
-    assert manifest.summary["trustworthiness"] is None
-    assert any("too few" in note for note in manifest.summary["notes"])
+    assert made.quality is None
+    assert any("too few" in note for note in made.notes)
+    assert "too few" in made.headline()
 
 
 def test_equal_vectors_share_one_place_and_the_summary_says_so(tmp_path: Path):
-    manifest = build(torch.ones(40, 5), tmp_path / "equal")
+    made = build(torch.ones(40, 5), tmp_path / "equal")
     points = pq.read_table(tmp_path / "equal" / "points.parquet")
     assert set(points["x"].to_pylist()) == {0.0}
-    assert "all vectors are equal" in manifest.summary["notes"][0]
-    assert manifest.summary["n_clusters"] == manifest.summary["n_levels"] == 0
-    assert any("no regions" in note for note in manifest.summary["notes"])
+    assert "all vectors are equal" in made.notes[0]
+    assert made.regions_per_level == ()
+    assert made.whole_map_level is made.naming is None
+    assert made.levels.shape == (0, 40)
+    assert any("no regions" in note for note in made.notes)
 
 
 def test_repeated_and_zero_vectors_are_mapped(tmp_path: Path):
@@ -186,15 +218,15 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path):
 def test_a_model_s_embeddings_are_a_source(tmp_path: Path):
     model = load_model("small:attn-only-2l")
     source = embedding_source(model, "small:attn-only-2l", weight_hash=weight_hash(model))
-    manifest = build_atlas(source, tmp_path / "emb", MapSettings(method="pca"))
-    assert manifest.config["source"] == "embeddings:small:attn-only-2l"
-    assert manifest.parents == {"model:small:attn-only-2l": weight_hash(model)}
+    made = save_artefact(build_atlas(source, MapSettings(method="pca")), tmp_path / "emb")
+    assert made.settings.source == "embeddings:small:attn-only-2l"
+    assert source.parents == {"model:small:attn-only-2l": weight_hash(model)}
     points = pq.read_table(tmp_path / "emb" / "points.parquet")
     assert points["label"].to_pylist() == token_strings(model, list(range(model.cfg.d_vocab)))
     np.testing.assert_allclose(points["value"].to_numpy(), model.W_E.detach().norm(dim=1), rtol=1e-5)
-    cells = pq.read_table(tmp_path / "emb" / "cells.parquet").to_pylist()
-    assert manifest.summary["grids"] == sorted({cell["grid"] for cell in cells}) == [8]
-    assert all(cell["n"] >= 5 and set(cell["texts"]) <= set(source.labels) for cell in cells)
+    cells = made.cells.rows()
+    assert made.grids == tuple({cell.grid for cell in cells}) == (8,)
+    assert all(cell.n >= 5 and set(cell.texts) <= set(source.labels) for cell in cells)
     assert verify(tmp_path / "emb") == []
 
 
@@ -247,9 +279,10 @@ def test_files_that_hold_no_vectors_are_refused_by_name(tmp_path: Path):
 
 
 def test_damaged_tables_are_named(planted, damage_file, tmp_path: Path):
-    points = Path(shutil.copy(planted[0] / "points.parquet", tmp_path))
+    made = open_artefact(VectorMap, Path(shutil.copytree(planted[0], tmp_path / "planted")))
+    points = tmp_path / "planted" / "points.parquet"
     damage_file(points)
     with pytest.raises(CorruptError, match=r"cannot read .*points\.parquet: .*`workbench verify` checks it"):
-        read_positions(tmp_path)
+        _ = made.positions
     with pytest.raises(CorruptError, match=r"cannot read .*points\.parquet: .*copy the file again"):
         file_source(points)

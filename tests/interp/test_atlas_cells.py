@@ -1,9 +1,7 @@
 """The activation atlas: averages are averages, say what was planted, and do not where positions are shuffled."""
 
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -12,10 +10,10 @@ from interp.atlas.cells import (
     DictionaryReadout,
     NearestReadout,
     UnembeddingReadout,
+    cell_table,
     choose_grids,
     grid_cells,
     read_means,
-    write_cells,
 )
 from interp.dictionary import SparseActs
 from interp.models.adapter import token_strings
@@ -172,24 +170,22 @@ def test_grids_get_finer_while_their_cells_hold_enough_points():
     assert (np.diff(square.size[np.argsort(square.n)]) >= 0).all(), "drawn larger the more points"
 
 
-def test_the_table_holds_every_grid_and_hostile_texts_as_text(tmp_path: Path):
+def test_the_table_holds_every_grid_and_hostile_texts_as_text():
     rng = np.random.default_rng(0)
     positions, vectors = rng.random((2000, 2)), torch.from_numpy(rng.normal(size=(2000, 4))).float()
     hostile = ["<script>x</script>", "שלום", "🦜\n", ""]
     readout = NearestReadout("tokens", torch.eye(4), hostile)
-    assert write_cells(tmp_path, positions, vectors, readout) == [8, 16]
-    table = pq.read_table(tmp_path / "cells.parquet")
-    assert table.column_names == [
-        "grid", "column", "row", "x", "y", "size", "n", "texts", "weights", "coherence", "source",
-    ]  # fmt: skip
-    rows = table.to_pylist()
-    assert {row["source"] for row in rows} == {"tokens"}
-    assert all(set(row["texts"]) == set(hostile) for row in rows)
-    assert all(row["weights"] == sorted(row["weights"], reverse=True) for row in rows)
-    assert sum(row["n"] for row in rows if row["grid"] == 8) == 2000
+    table = cell_table(positions, vectors, readout)
+    assert table is not None
+    rows = table.rows()
+    assert {row.grid for row in rows} == {8, 16}
+    assert {row.source for row in rows} == {"tokens"}
+    assert all(set(row.texts) == set(hostile) for row in rows)
+    assert all(row.weights == sorted(row.weights, reverse=True) for row in rows)
+    assert sum(row.n for row in rows if row.grid == 8) == 2000
 
 
-def test_the_table_is_the_same_to_the_bit_for_any_number_of_threads(tmp_path: Path):
+def test_the_table_is_the_same_to_the_bit_for_any_number_of_threads():
     rng = np.random.default_rng(0)
     positions, vectors = rng.normal(size=(4000, 2)), torch.from_numpy(rng.normal(size=(4000, 96))).float()
     readout = NearestReadout("tokens", vectors, [str(i) for i in range(4000)])
@@ -197,20 +193,16 @@ def test_the_table_is_the_same_to_the_bit_for_any_number_of_threads(tmp_path: Pa
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            folder = tmp_path / str(threads)
-            folder.mkdir()
-            write_cells(folder, positions, vectors, readout)
-            tables.append((folder / "cells.parquet").read_bytes())
+            tables.append(cell_table(positions, vectors, readout).rows())
     finally:
         torch.set_num_threads(before)
     assert tables[0] == tables[1]
 
 
-def test_one_place_far_points_and_too_few_points(tmp_path: Path):
+def test_one_place_far_points_and_too_few_points():
     readout = NearestReadout("tokens", torch.eye(3), ["a", "b", "c"])
-    assert write_cells(tmp_path, np.zeros((1, 2)), torch.ones(1, 3), readout) == []
-    assert not (tmp_path / "cells.parquet").exists()
-    assert write_cells(tmp_path, np.zeros((50, 2)), torch.ones(50, 3), readout) == [8]
+    assert cell_table(np.zeros((1, 2)), torch.ones(1, 3), readout) is None
+    assert {row.grid for row in cell_table(np.zeros((50, 2)), torch.ones(50, 3), readout).rows()} == {8}
     rng = np.random.default_rng(0)
     positions = np.concatenate([rng.random((400, 2)), [[1e7, 1e7]]])
     found = grid_cells(positions, torch.zeros(401, 2), 8)

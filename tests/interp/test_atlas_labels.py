@@ -17,7 +17,7 @@ from interp.atlas.labels import (
     words_of,
     words_of_labels,
 )
-from interp.atlas.regions import find_regions, summarise_regions
+from interp.atlas.regions import counts_of, find_regions
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -119,7 +119,7 @@ def test_planted_clusters_have_their_names_and_no_chance_word():
     assert {region.label for region in coarse} == {"river", "engine", "violin", "winter", "bread", "lawyer"}
     assert found.chance is not None
     assert found.chance.named < 0.3
-    assert summarise_regions(found)["naming"]["named_per_level"][0] == 6
+    assert counts_of(found)["naming"].per_level[0] == 6
 
 
 def test_random_positions_name_no_region():

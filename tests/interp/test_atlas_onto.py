@@ -3,16 +3,15 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
-from interp.artifacts import read_manifest, verify
+from interp.artifacts import save_artefact
 from interp.atlas.build import NEW, OLD, MapSettings, build_atlas, extend_atlas, oddities
 from interp.atlas.neighbours import nearest_neighbours
 from interp.atlas.series import build_series
 from interp.atlas.sources import AtlasSource
-from interp.errors import ConfigError, MismatchError
+from interp.errors import ConfigError, MismatchError, MissingError
 
 N = 240
 
@@ -40,39 +39,32 @@ def clusters(n: int = N, seed: int = 0, d: int = 12) -> torch.Tensor:
 @pytest.mark.parametrize("max_points", [None, 150])
 def test_new_points_join_a_map_that_keeps_its_places(tmp_path: Path, max_points: int | None):
     old = source(clusters())
-    build_atlas(old, tmp_path / "old", MapSettings(n_neighbors=8, max_points=max_points), seed=3)
-    before = pq.read_table(tmp_path / "old" / "points.parquet")
+    onto = build_atlas(old, MapSettings(n_neighbors=8, max_points=max_points), seed=3)
+    onto = save_artefact(onto, tmp_path / "old", seed=3, parents=old.parents)
     new = source(clusters(30, seed=9), "file:b", first=1000)
-    manifest = extend_atlas(new, old, tmp_path / "old", tmp_path / "both")
-    points = pq.read_table(tmp_path / "both" / "points.parquet").to_pydict()
-    n_old = len(before)
-    assert points["group"] == [OLD] * n_old + [NEW] * 30
-    for axis in ("x", "y"):
-        assert points[axis][:n_old] == before[axis].to_pylist()
-    places = np.column_stack([points["x"], points["y"]])
-    nearest = np.linalg.norm(places[n_old:, None] - places[None, :n_old], axis=2).argmin(1)
-    kinds = [points["label"][i].split()[0] for i in nearest]
+    both = extend_atlas(new, old, onto)
+    points = both.points.rows()
+    n_old = onto.n_points
+    assert [point.group for point in points] == [OLD] * n_old + [NEW] * 30
+    np.testing.assert_array_equal(both.positions[:n_old], onto.positions)
+    nearest = np.linalg.norm(both.positions[n_old:, None] - both.positions[None, :n_old], axis=2).argmin(1)
+    kinds = [points[i].label.split()[0] for i in nearest]
     assert np.mean([kind == f"w{i % 6}" for i, kind in enumerate(kinds)]) > 0.9
-    assert manifest.parents == {
-        "file:a": "hash",
-        "file:b": "hash",
-        "atlases/old": read_manifest(tmp_path / "old").content_hash,
-    }
-    assert verify(tmp_path / "both") == []
-    few = source(clusters(30, seed=9)[:4], "file:b", first=1000)
-    extend_atlas(few, old, tmp_path / "old", tmp_path / "few")
-    some = pq.read_table(tmp_path / "few" / "points.parquet")
-    assert some["x"].to_pylist() == points["x"][: n_old + 4], "a part gives what the whole gives"
+    assert (both.settings.source, both.settings.onto) == ("file:b", "old")
+    few = extend_atlas(source(clusters(30, seed=9)[:4], "file:b", first=1000), old, onto)
+    np.testing.assert_array_equal(few.positions, both.positions[: n_old + 4], "a part gives what the whole gives")
 
 
 def test_points_join_only_the_map_they_can(tmp_path: Path):
     old = source(clusters())
-    build_atlas(old, tmp_path / "old", MapSettings(method="pca"))
+    onto = build_atlas(old, MapSettings(method="pca"))
+    with pytest.raises(MissingError, match="not stored yet"):
+        extend_atlas(old, old, onto)
+    onto = save_artefact(onto, tmp_path / "old", parents=old.parents)
     with pytest.raises(MismatchError, match="wide"):
-        extend_atlas(source(torch.ones(3, 5)), old, tmp_path / "old", tmp_path / "x")
+        extend_atlas(source(torch.ones(3, 5)), old, onto)
     with pytest.raises(MismatchError, match="made of"):
-        extend_atlas(old, source(clusters(), "file:other"), tmp_path / "old", tmp_path / "x")
-    assert not (tmp_path / "x").exists()
+        extend_atlas(old, source(clusters(), "file:other"), onto)
 
 
 def test_a_series_follows_points_through_spaces(tmp_path: Path):
@@ -81,33 +73,34 @@ def test_a_series_follows_points_through_spaces(tmp_path: Path):
         clusters() @ torch.linalg.qr(torch.randn(12, 12, generator=torch.Generator().manual_seed(1)))[0],
     ]
     spaces.append(torch.where(torch.arange(N)[:, None] % 6 == 0, clusters(seed=2)[torch.arange(N) - 1], spaces[0]))
-    manifest = build_series(
-        [source(x) for x in spaces], ["first", "turned", "joined"], tmp_path / "s", MapSettings(n_neighbors=8), seed=1
-    )
-    frames = pq.read_table(tmp_path / "s" / "frames.parquet").to_pandas()
-    points = pq.read_table(tmp_path / "s" / "points.parquet").to_pandas()
+    names = ["first", "turned", "joined"]
+    made = build_series([source(x) for x in spaces], names, MapSettings(n_neighbors=8), seed=1)
+    made = save_artefact(made, tmp_path / "s", seed=1)
+    assert made.frames is not None
+    frames = made.frames.arrow().to_pandas()
     assert len(frames) == 3 * N
     last = frames[frames.frame == 2]
-    assert last.x.to_list() == points.x.to_list(), "the atlas itself is the last map"
+    np.testing.assert_array_equal(made.frame_positions(2), made.positions, "the atlas itself is the last map")
     assert frames[frames.frame == 0].moved.isna().all()
     joined = (last.point % 6 == 0).to_numpy()
     assert last.moved[joined].median() > 3 * last.moved[~joined].median()
-    summary = manifest.summary
-    assert [frame["name"] for frame in summary["frames"]] == ["first", "turned", "joined"]
-    assert summary["frames"][1]["stayed"] > 0.9 > summary["frames"][2]["stayed"]
-    assert all(frame["recall_at_15"] > 0.2 for frame in summary["frames"])
-    assert summary["moved_null"]["median"] <= summary["moved_null"]["high"]
+    assert made.settings.frames == ("first", "turned", "joined")
+    one, two, three = made.frame_quality
+    assert one.moved is one.stayed is None
+    assert two.stayed > 0.9 > three.stayed
+    assert all(frame.quality.recall > 0.2 for frame in made.frame_quality)
+    assert made.moved_null.median <= made.moved_null.high
+    assert [line.partition(",")[0] for line in made.details()] == names
 
 
-def test_a_series_of_other_points_or_by_another_method_is_refused(tmp_path: Path):
+def test_a_series_of_other_points_or_by_another_method_is_refused():
     one, two = source(clusters()), source(clusters(), first=7)
     with pytest.raises(ConfigError, match="same points"):
-        build_series([one, two], ["a", "b"], tmp_path / "s")
+        build_series([one, two], ["a", "b"])
     with pytest.raises(ConfigError, match="umap"):
-        build_series([one, one], ["a", "b"], tmp_path / "s", MapSettings(method="pca"))
+        build_series([one, one], ["a", "b"], MapSettings(method="pca"))
     with pytest.raises(ConfigError, match="two spaces"):
-        build_series([one], ["a"], tmp_path / "s")
-    assert not (tmp_path / "s").exists()
+        build_series([one], ["a"])
 
 
 def test_odd_points_are_said():

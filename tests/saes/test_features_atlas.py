@@ -37,8 +37,8 @@ def made(model, tmp_path_factory: pytest.TempPathFactory):
 def test_a_decoder_atlas_shows_labels_and_densities_of_its_features(made):
     folder, _, dictionary = made
     source = sae_source(dictionary, "toy", features_folder=folder / "feat", parents={"saes/toy": "hash"})
-    manifest = build_atlas(source, folder / "map", MapSettings(method="pca"))
-    points = pq.read_table(folder / "map" / "points.parquet").to_pydict()
+    made = build_atlas(source, MapSettings(method="pca"))
+    points = made.points.arrow().to_pydict()
     features = pq.read_table(folder / "feat" / "features.parquet").to_pydict()
     assert points["item"] == features["feature"]
     assert points["label"] == features["label"]
@@ -47,9 +47,9 @@ def test_a_decoder_atlas_shows_labels_and_densities_of_its_features(made):
     assert not fired.all(), "the planted bias leaves some features dead"
     np.testing.assert_allclose(np.array(points["value"])[fired], np.log10(density[fired]), rtol=1e-5)
     assert np.array(points["value"])[~fired].max() < np.array(points["value"])[fired].min()
-    assert manifest.summary["value_name"] == "log10 firing density"
-    assert manifest.summary["features"] == "feat"
-    assert set(manifest.parents) == {"saes/toy", "features/feat"}
+    assert made.value_name == "log10 firing density"
+    assert made.features == "feat"
+    assert set(source.parents) == {"saes/toy", "features/feat"}
 
 
 def test_a_damaged_table_of_features_is_named(made, damage_file, tmp_path):
