@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.many_visitors import served
-from benchmarks.prompt_page import FLAGS, _chromium, _until
+from benchmarks.prompt_page import FLAGS, chromium, wait_until
 from benchmarks.report import Result, main
 
 COPIES = 11
@@ -60,7 +60,7 @@ def _walk(base: str) -> tuple[list[float], list[float]]:
     drawn: list[float] = []
     answers: list[float] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_chromium(), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
         page.goto(f"{base}/feature/wide/200")
         _until_index(page, 200)  # none of the next hundred is dead
@@ -78,7 +78,7 @@ def _walk(base: str) -> tuple[list[float], list[float]]:
 
 
 def _until_index(page: Any, index: int) -> None:
-    _until(page, f"() => ({DRAWN})({index})", 60)
+    wait_until(page, f"() => ({DRAWN})({index})", 60)
 
 
 def _note(request: Any, answers: list[float]) -> None:

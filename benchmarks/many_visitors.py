@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.prompt_page import MODEL, USERS_LIMIT, _dense, _result, _workspace, prompt
+from benchmarks.prompt_page import MODEL, USERS_LIMIT, as_result, dense_speed, made_workspace, prompt
 from benchmarks.report import Result, as_record, print_table
 
 VISITORS, ASKING = 20, 2
@@ -199,8 +199,8 @@ def load(port: int, process: int, seconds: float, asking: int, pause: float = PA
 
 def run(seconds: float = 120) -> list[Result]:
     """Measure the answers to 20 visitors, and to 20 of whom two prompt."""
-    dense = _dense()
-    with tempfile.TemporaryDirectory() as folder, served(_workspace(Path(folder) / "workspace")) as (port, process):
+    dense = dense_speed()
+    with tempfile.TemporaryDirectory() as folder, served(made_workspace(Path(folder) / "workspace")) as (port, process):
         clicks, first, last = load(port, process, seconds, asking=0)
         warm = Visitor(port, Log(), 0)
         warm.read(999)  # loads the model
@@ -212,11 +212,11 @@ def run(seconds: float = 120) -> list[Result]:
     return [
         Result(question="errors while 20 visitors act", ratio=problems.total(), target=0, against="no error",
                lower_is_better=True, detail=f"{len(clicks.seconds)} clicks, then {len(prompts.seconds)}"),
-        _result("20 visitors click: 99th percentile", [slow], dense, CLICK_LIMIT),
+        as_result("20 visitors click: 99th percentile", [slow], dense, CLICK_LIMIT),
         Result(question="20 visitors click: memory of the server", ratio=last / first, target=GROWTH_LIMIT,
                against="its memory after a minute", lower_is_better=True,
                detail=f"{first:.0f} MB, then {last:.0f} MB; {most:.0f} MB with the model"),
-        _result("20 visitors, a tenth of whom prompt: 95th percentile of a reading",
+        as_result("20 visitors, a tenth of whom prompt: 95th percentile of a reading",
                 [float(np.quantile(reads, 0.95))], dense, USERS_LIMIT),
     ]  # fmt: skip
 

@@ -48,7 +48,7 @@ def run() -> list[Result]:
     from dashboard.serve import make_server
 
     with tempfile.TemporaryDirectory() as folder:
-        workspace = _workspace(Path(folder) / "workspace")
+        workspace = made_workspace(Path(folder) / "workspace")
         server = make_server(workspace)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
@@ -63,17 +63,17 @@ def _in_the_browser(base: str) -> list[Result]:
 
     results = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_chromium(), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
         page.goto(f"{base}/prompt?features={FEATURES}&model={MODEL}&text=warm")
-        _until(page, "() => document.querySelectorAll('#prompt-next li').length > 0", 300)
+        wait_until(page, "() => document.querySelectorAll('#prompt-next li').length > 0", 300)
         for n, limit in LIMITS.items():
             seconds, dense = [], []
             for number in range(REPEATS):
                 page.wait_for_timeout(1500)
-                dense.append(_dense())
+                dense.append(dense_speed())
                 seconds.append(_draw(page, prompt(n, number)))
-            results.append(_result(f"{n} tokens drawn", seconds, median(dense), limit))
+            results.append(as_result(f"{n} tokens drawn", seconds, median(dense), limit))
         browser.close()
     return results
 
@@ -83,11 +83,11 @@ def _draw(page: Any, text: str) -> float:
     page.evaluate("() => document.getElementById('prompt-facts').remove()")  # it comes back with the next reading
     started = time.perf_counter()
     page.click("#prompt-go")
-    _until(page, DRAWN, 120)
+    wait_until(page, DRAWN, 120)
     return time.perf_counter() - started
 
 
-def _until(page: Any, expression: str, limit: float) -> None:
+def wait_until(page: Any, expression: str, limit: float) -> None:
     end = time.monotonic() + limit
     while not page.evaluate(expression):
         if time.monotonic() > end:
@@ -98,7 +98,7 @@ def _until(page: Any, expression: str, limit: float) -> None:
 def _many_users(workspace: Any) -> Result:
     """Let `ASKING` of 20 users run new prompts at the same time, round after round, and the others ask for a lens."""
     from dashboard.prompt.live import LiveModel
-    from dashboard.prompt.turns import asking
+    from dashboard.turns import asking
 
     live, seconds = LiveModel(workspace), []
     live.read("warm", model=MODEL, features=None)
@@ -113,7 +113,7 @@ def _many_users(workspace: Any) -> Result:
         with asking(f"user {user}"):
             live.lens("warm", model=MODEL, start=0, stop=1)
 
-    dense = _dense()
+    dense = dense_speed()
     for number in range(ROUNDS):
         threads = [threading.Thread(target=ask, args=(user, ASKING * number + user)) for user in range(ASKING)]
         threads += [threading.Thread(target=click, args=(user,)) for user in range(ASKING, 20)]
@@ -122,10 +122,10 @@ def _many_users(workspace: Any) -> Result:
         for thread in threads:
             thread.join()
     slow = float(np.quantile(seconds, 0.95))
-    return _result("20 users, a tenth of whom prompt: 95th percentile of a reading", [slow], dense, USERS_LIMIT)
+    return as_result("20 users, a tenth of whom prompt: 95th percentile of a reading", [slow], dense, USERS_LIMIT)
 
 
-def _result(question: str, seconds: list[float], dense: float, limit: float) -> Result:
+def as_result(question: str, seconds: list[float], dense: float, limit: float) -> Result:
     return Result(
         question=question,
         ratio=median(seconds) / dense,
@@ -136,7 +136,7 @@ def _result(question: str, seconds: list[float], dense: float, limit: float) -> 
     )
 
 
-def _dense() -> float:
+def dense_speed() -> float:
     """Return the seconds of a dense product, median of five."""
     import torch
 
@@ -148,7 +148,7 @@ def _dense() -> float:
     return median(taken)
 
 
-def _chromium() -> str:
+def chromium() -> str:
     import shutil
 
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -157,7 +157,7 @@ def _chromium() -> str:
     return found
 
 
-def _workspace(root: Path) -> Any:
+def made_workspace(root: Path) -> Any:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fixtures"))
     from make_workspace import build
 

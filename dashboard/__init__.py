@@ -1,11 +1,18 @@
 """Pages over a workspace, served to this machine. The names below are public.
 
 - `overview`, `atlas`, `feature`, `prompt`, `heads`, `circuit`, `graph`, `sae`, `geometry`, `dynamics`, `changes`,
-  `compare`, `notes`: one folder per page (`page` the page, `data` what it reads from the workspace)
+  `compare`, `notes`: one folder per page (`page` the page, `data` what it reads from the
+  workspace); no page imports another
 - `search`      the box in the bar of every page, and the features that it finds
-- `runs`        a queue of analyses that are started from the page, and the page of it
+- `runs`        the page of the queue of analyses
+- `data`        what several pages ask of a workspace
+- `maps`        a map of an atlas as a component, for pages and notebooks
 - `components`  pieces that several pages share
 - `figures`     results and tables in, plotly figures out; notebooks use them too
+- `queue`       analyses that are started from the page, one at a time
+- `run_files`   the queue on disk
+- `turns`       the fair queue before the one model that answers prompts
+- `answers`     values as JSON can hold them
 - `notebook`    what the pages show, in a notebook (`show`)
 - `api`         the reads of the pages as JSON
 - `app`         the Dash app, with the frame around every page
@@ -19,13 +26,13 @@ from interp.runtime import lazily
 
 if TYPE_CHECKING:
     from dashboard.app import create_app
-    from dashboard.atlas.view import atlas_view
+    from dashboard.maps.view import atlas_view
     from dashboard.notebook import show
     from dashboard.sae.data import read_log
 
 _HOMES = {
     "dashboard.app": "create_app",
-    "dashboard.atlas.view": "atlas_view",
+    "dashboard.maps.view": "atlas_view",
     "dashboard.notebook": "show",
     "dashboard.sae.data": "read_log",
 }

@@ -12,17 +12,17 @@ statuses.
 """
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 import flask
 
+from dashboard.answers import plain
 from dashboard.components.live import Live
 from dashboard.components.pages import current
-from dashboard.runs.queue import RunQueue
+from dashboard.queue import RunQueue
 from interp.artifacts import KINDS, as_json
 from interp.artifacts.describe import as_record, schema_of_kind
 from interp.errors import (
@@ -84,7 +84,7 @@ def features(
     limit: int = 50,
 ) -> dict[str, Any]:
     """Return a slice of a list of features: number, label, density (fraction of tokens), activations."""
-    from dashboard.feature.data import Query, listing
+    from dashboard.data.features import Query, listing
 
     query = Query(text=text, density_low=density_low, density_high=density_high, sort=sort, descending=descending)
     found = listing(workspace, features, query, offset, offset + _rows(limit))
@@ -98,7 +98,7 @@ def feature(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
     random directions (`scales.neuron_null`); for companions, the counts expected by chance (`coactive_expected`).
     `outdated` says that the SAE was made again since, so that all of this is about another direction; else it is empty.
     """
-    from dashboard.feature.data import explanations, one, relations
+    from dashboard.data.features import explanations, one, relations
     from saes.features.schema import described_another
 
     row = one(workspace, features, index)
@@ -111,14 +111,14 @@ def feature(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
 
 def examples(workspace: Workspace, features: str, index: int) -> list[dict[str, Any]]:
     """Return windows of text with the feature's activation on each token, by group, strongest first."""
-    from dashboard.feature import data
+    from dashboard.data import features as data
 
     return data.examples(workspace, features, index)
 
 
 def vector(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
     """Return the decoder direction of one feature of an SAE, in the units of the model's activations."""
-    from dashboard.feature.data import one
+    from dashboard.data.features import one
     from saes.features.schema import check_described
     from saes.weights.folder import load_direction
 
@@ -135,7 +135,7 @@ def uses(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
 
     `outdated` of a proof says why it no longer holds for the features as they are; else it is empty.
     """
-    from dashboard.feature import data
+    from dashboard.data import features as data
     from saes.features.proof import why_outdated
 
     found = data.uses(workspace, features, index)
@@ -149,21 +149,21 @@ def uses(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
 
 def sae_dashboard(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
     """Return one feature in the JSON of SAEDashboard, which Neuronpedia imports."""
-    from dashboard.feature.data import dashboard_batch
+    from dashboard.data.features import dashboard_batch
 
     return dashboard_batch(workspace, features, index)
 
 
 def regions(workspace: Workspace, atlas: str, limit: int = 50) -> list[dict[str, Any]]:
     """Return the regions of a map, largest first: label, number of points, bounds."""
-    from dashboard.atlas.data import largest_regions
+    from dashboard.maps.data import largest_regions
 
     return largest_regions(workspace, atlas, _rows(limit))
 
 
 def circuit(workspace: Workspace, name: str) -> dict[str, Any]:
     """Return a circuit: its nodes, its strongest edges, and the evidence for each, with the nulls and the verdict."""
-    from dashboard.circuit.data import circuit as read
+    from dashboard.data.circuits import circuit as read
 
     found = as_json(read(workspace, name))
     edges = sorted(found["edges"], key=lambda edge: -abs(edge["score"] or 0))
@@ -396,19 +396,3 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
     if kind in (int, float) and not -_LARGEST < found < _LARGEST:
         raise UsageError(f"{name} takes a finite number below {_LARGEST:,}, got {str(value)[:80]}")
     return found
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: dataclasses as objects, numbers that are not finite as null."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(each) for each in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (str, int, bool)):
-        return value
-    number: Any = value  # of numpy
-    return plain(number.item()) if hasattr(number, "item") else str(number)

@@ -7,7 +7,7 @@
     dashboard/assets/          theme.js (light or dark, before anything is drawn), workbench.js (addresses, keys),
                                back.js (scroll positions after back and forward),
                                later.js (large libraries, loaded where they are drawn), circuit.js (the graph of a
-                               circuit), atlas/ (the WebGL2 map; `atlas/routes.py` feeds it), graph/ (attribution
+                               circuit), atlas/ (the WebGL2 map; `maps/routes.py` feeds it), graph/ (attribution
                                graphs; `graph/routes.py`)
 
 Pages are found by their folder (`components.pages.find_pages`), so a new one is not named here. `shell` is the frame of
@@ -30,8 +30,6 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, set_
 from dash.exceptions import CallbackException, DependencyException
 
 from dashboard import api
-from dashboard.atlas import routes as atlas_routes
-from dashboard.atlas.routes import EarlyDash
 from dashboard.components import http_errors
 from dashboard.components.frame import attrs, explain, failure
 from dashboard.components.live import Live
@@ -47,11 +45,13 @@ from dashboard.components.pages import (
     register_menu,
     register_runs,
 )
-from dashboard.overview.data import models
-from dashboard.prompt.turns import guest
-from dashboard.runs.queue import RunQueue
+from dashboard.data.workspace import models
+from dashboard.maps import routes as atlas_routes
+from dashboard.maps.routes import EarlyDash
+from dashboard.queue import RunQueue
 from dashboard.search.page import box as search_box
 from dashboard.security import READS, Guard, content_security_policy, refuse_callback
+from dashboard.turns import guest
 from interp.artifacts import KINDS
 from interp.errors import ConfigError, UnknownNameError, UsageError, WorkbenchError, program
 from interp.workspace import Workspace

@@ -21,18 +21,18 @@ import plotly.graph_objects as go
 from dash import html
 from dash.development.base_component import Component
 
-from dashboard.atlas.view import atlas_view
-from dashboard.circuit.data import circuit
 from dashboard.components.live import Pattern, TextFirings
 from dashboard.components.tokens import token_strip
+from dashboard.data.circuits import circuit
+from dashboard.data.features import examples, one
 from dashboard.feature import page as feature_page
-from dashboard.feature.data import examples, one
 from dashboard.feature.export import feature_html
 from dashboard.figures.heads import attention_pattern, head_scores
 from dashboard.figures.results import plot
 from dashboard.figures.saes import activation_histogram, proof_nulls
 from dashboard.figures.theme import Theme
 from dashboard.figures.theme import theme as theme_called
+from dashboard.maps.view import atlas_view
 from interp.artifacts import CIRCUITS, Manifest
 from interp.errors import ConfigError, UsageError
 from interp.workspace import Workspace

@@ -9,7 +9,7 @@ from threading import Timer
 from typing import TYPE_CHECKING
 
 from dashboard.components.live import Live
-from dashboard.runs.queue import RunQueue
+from dashboard.queue import RunQueue
 from dashboard.security import check_binding, is_loopback
 from interp.errors import ResourceError
 from interp.workspace import Workspace

@@ -2,9 +2,12 @@
 
 import ast
 import contextlib
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
 def trees() -> dict[str, ast.Module]:
     return {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 
@@ -121,6 +125,110 @@ def test_arrows_point_one_way():
         if order.get(other.split(".")[0], -1) > order[name.split(".")[0]]
     ]
     assert not back, "\n".join(back)
+
+
+def every_import(tree: ast.Module, modules: Collection[str]) -> Iterator[str]:
+    """What a module imports, inside functions and for a type checker alone too; of `modules` by their whole names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{ast.unparse(node)}: name the package"
+            whole = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (each if each in modules else node.module or "" for each in whole)
+
+
+def layers_of(package: str) -> list[list[set[str]]]:
+    """Layers of a package, highest first, as import-linter has them in pyproject.toml.
+
+    A layer is sets of folders and modules; those of one set may import each other. Pages that are not named stand
+    beside *overview*, modules that are not named in the lowest set.
+    """
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    [named] = [each["layers"] for each in contracts if each.get("containers") == [package]]
+    layers = [[set(part.split(" : ")) for part in layer.split(" | ")] for layer in named]
+    known = {unit for layer in layers for part in layer for unit in part}
+    pages = {path.parent.name for path in (ROOT / package).glob("*/page.py")} - known
+    for layer in layers:
+        layer += [{page} for page in pages if {"overview"} in layer]
+    layers[-1][-1] |= {path.stem for path in (ROOT / package).glob("*.py")} - known - {"__init__"}
+    return layers
+
+
+def against(layers: list[list[set[str]]], imports: dict[str, Collection[str]]) -> list[str]:
+    """Imports within one package, by module, that lead to the same layer or to a higher one."""
+    place = {unit: (n, part) for n, layer in enumerate(layers) for part in layer for unit in part}
+    wrong = []
+    for name, found in imports.items():
+        package, here = (*name.split("."), "")[:2]
+        for other in found:
+            root, there = (*other.split("."), "")[:2]
+            if root == package and here in place and there in place and here != there:
+                (level, beside), (other_level, _) = place[here], place[there]
+                if other_level <= level and there not in beside:
+                    wrong.append(f"{name} imports {other}")
+    return wrong
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_folders_import_only_what_lies_below_them(package):
+    parsed, layers = trees(), layers_of(package)
+    own = {name: set(every_import(tree, parsed)) for name, tree in parsed.items() if name.startswith(f"{package}.")}
+    wrong = against(layers, own)
+    assert not wrong, "against the order of folders in pyproject.toml:\n" + "\n".join(wrong)
+    unnamed = {name.split(".")[1] for name in own} - {unit for layer in layers for part in layer for unit in part}
+    assert not unnamed, f"the order of folders of {package} in pyproject.toml does not name {unnamed}"
+
+
+def test_the_check_of_the_order_sees_what_is_against_it():
+    layers = [[{"app"}], [{"overview"}, {"atlas"}], [{"data", "maps"}], [{"figures"}]]
+    hidden = "def f():\n    from dashboard import atlas\n\nif TYPE_CHECKING:\n    import dashboard.maps.view\n"
+    imports = {
+        "dashboard.figures.saes": list(every_import(ast.parse(hidden), {"dashboard.atlas"})),
+        "dashboard.overview.page": ["dashboard.atlas.page", "dashboard.figures.theme", "dashboard.data.features"],
+        "dashboard.data.features": ["dashboard.maps.view", "dashboard.app", "dashboard.data.circuits"],
+        "dashboard.app": ["dashboard.atlas.page", "dashboard.data.features", "interp.atlas"],
+    }
+    assert against(layers, imports) == [
+        "dashboard.figures.saes imports dashboard.atlas",
+        "dashboard.figures.saes imports dashboard.maps.view",
+        "dashboard.overview.page imports dashboard.atlas.page",
+        "dashboard.data.features imports dashboard.app",
+    ]
+
+
+def test_figures_reach_no_dash_through_any_of_our_modules():
+    parsed = trees()
+    todo = [(name,) for name in parsed if name.startswith("dashboard.figures.")]
+    seen = {name for (name,) in todo}
+    assert "dashboard.figures.theme" in seen
+    while todo:
+        path = todo.pop()
+        for other in every_import(parsed[path[-1]], parsed):
+            assert not re.match(r"dash(_|\.|$)", other), " -> ".join((*path, other))
+            if other in parsed and other not in seen:
+                seen.add(other)
+                todo.append((*path, other))
+
+
+def test_private_names_stay_in_their_module():
+    parsed = trees() | {
+        f"benchmarks.{path.stem}": ast.parse(path.read_text(encoding="utf-8"))
+        for path in (ROOT / "benchmarks").glob("*.py")
+    }
+    wrong = []
+    for name, tree in parsed.items():
+        modules: set[str] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (*PACKAGES, "benchmarks"):
+                wrong += [f"{name}: {node.module}.{a.name}" for a in node.names if re.match("_[^_]", a.name)]
+                modules |= {a.asname or a.name for a in node.names if f"{node.module}.{a.name}" in parsed}
+        used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        wrong += [
+            f"{name}: {text}" for text in used for module in modules if re.fullmatch(rf"{module}\._[^_]\w*", text)
+        ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_only_interp_models_imports_transformer_lens():

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from dashboard.runs.queue import Field, Form
+from dashboard.queue import Field, Form
 from interp.artifacts import KINDS
 from interp.errors import ConfigError, UnknownNameError, as_typed, program
 from interp.options import Means, is_basic, meaning
@@ -78,7 +78,7 @@ _TEXTS, _PROMPTS, _VECTORS = (".txt", ".jsonl", ".parquet"), (".jsonl", ".csv"),
 
 
 class Commands:
-    """The verbs on offer for one workspace (a `Catalogue` of `dashboard.runs.queue`)."""
+    """The verbs on offer for one workspace (a `Catalogue` of `dashboard.queue`)."""
 
     def __init__(self, workspace: Workspace):
         self.workspace = workspace

@@ -1,8 +1,4 @@
-"""The pages `/atlas` and `/atlas/<name>`: maps, and the view that notebooks show too.
+"""The pages `/atlas` and `/atlas/<name>`: maps, shown by `dashboard.maps`.
 
-- `page`     the page
-- `data`     a map's points as people read them: texts, rows of the table, nearest neighbours
-- `columns`  a map as the browser takes it: arrays of bytes, regions with their colours
-- `routes`   addresses that the view fetches from: arrays, texts, pictures, tables
-- `view`     the view itself, as a component of a page or a page of its own
+- `page`  the page
 """

@@ -9,10 +9,6 @@ from typing import Any
 import dash_ag_grid as dag
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 
-from dashboard.atlas import data as view
-from dashboard.atlas.columns import columns, default_colour
-from dashboard.atlas.data import Choice, brightness
-from dashboard.atlas.view import atlas_view
 from dashboard.components.evidence import number
 from dashboard.components.frame import attrs, page, panel, quiet_link, stat
 from dashboard.components.pages import (
@@ -27,6 +23,10 @@ from dashboard.components.pages import (
 )
 from dashboard.components.tokens import token_text
 from dashboard.figures.theme import visible
+from dashboard.maps import data as view
+from dashboard.maps.columns import columns, default_colour
+from dashboard.maps.data import Choice, brightness
+from dashboard.maps.view import atlas_view
 from interp.atlas.vector_map import VectorMap
 from interp.workspace import Workspace
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.circuit.data import PREFIX, Group, Row, node_id
+from dashboard.data.circuits import PREFIX, Group, Row, node_id
+from dashboard.figures.circuits import role_colours, via_colours
 from dashboard.figures.theme import Theme, visible
 from interp.names import NodeName, parse_node
 
@@ -277,22 +278,6 @@ def _position(identity: str) -> int:
 # Cytoscape takes no quotes in a list of typefaces
 _FONT = "system-ui, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif"
 _MONO = "ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace"
-
-ROLES = ("induction", "previous_token", "duplicate_token", "name_mover", "s_inhibition", "negative")
-"""Roles with a colour of their own, in this order; others share the last one."""
-
-
-def via_colours(colours: Theme) -> dict[str, str]:
-    """Return the colours of inputs, distinct for colour-blind readers; each edge carries its letter as well."""
-    q, v, k = colours.categories[0], colours.categories[2], colours.categories[1]
-    return {"q": q, "k": k, "v": v, "other": colours.muted}
-
-
-def role_colours(colours: Theme, roles: list[str]) -> dict[str, str]:
-    """Return a colour for each role that occurs."""
-    palette = [colours.categories[i] for i in (4, 5, 6, 3, 7, 8)]
-    known = sorted(set(roles), key=lambda r: (ROLES.index(r) if r in ROLES else len(ROLES), r))
-    return {role: palette[min(i, len(palette) - 1)] for i, role in enumerate(known)}
 
 
 def stylesheet(colours: Theme, roles: list[str], chosen: str | None = None, *, many: bool = False) -> list[dict]:

@@ -13,9 +13,7 @@ import dash_cytoscape as cyto
 import dash_mantine_components as dmc
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from dashboard.circuit import data as grouping
-from dashboard.circuit import data as view
-from dashboard.circuit.figure import LETTERED, Drawing, draw, group_colour, role_colours, stylesheet, via_colours
+from dashboard.circuit.figure import LETTERED, Drawing, draw, group_colour, stylesheet
 from dashboard.circuit.side import details, summary
 from dashboard.components.evidence import terms_panel
 from dashboard.components.frame import attrs, graph, page, panel
@@ -32,7 +30,9 @@ from dashboard.components.pages import (
     register_address,
     whole_number,
 )
-from dashboard.figures.circuits import faithfulness_at, faithfulness_curve
+from dashboard.data import circuits as grouping
+from dashboard.data import circuits as view
+from dashboard.figures.circuits import faithfulness_at, faithfulness_curve, role_colours, via_colours
 from dashboard.figures.theme import Theme, theme, visible
 from interp.artifacts import CIRCUITS
 from interp.circuits.circuit import Circuit

@@ -4,13 +4,12 @@ from typing import Any
 
 from dash import html
 
-from dashboard.circuit import data as view
-from dashboard.circuit.data import Group
-from dashboard.circuit.figure import via_colours
 from dashboard.components.evidence import evidence_table, number, records_table, words
 from dashboard.components.frame import attrs, graph, notice, panel, quiet_link, stat
 from dashboard.components.pages import heads_href, prompt_href
-from dashboard.figures.circuits import agreement
+from dashboard.data import circuits as view
+from dashboard.data.circuits import Group
+from dashboard.figures.circuits import agreement, via_colours
 from dashboard.figures.heads import attention_pattern
 from dashboard.figures.theme import Theme, visible
 from interp.circuits.circuit import Circuit

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dashboard.components.pages import artefact_key, changes_href, feature_href, geometry_href, sae_href
-from dashboard.feature import data as features
-from dashboard.overview.data import models
+from dashboard.data import features as features
+from dashboard.data.workspace import models
 from interp.artifacts import MODEL_COMPARISONS, Manifest, read_json
 from interp.errors import UnknownNameError, UsageError, WorkbenchError
 from interp.names import parse_hook_point

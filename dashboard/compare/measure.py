@@ -189,7 +189,7 @@ def _latents(root: str, dictionary: str, model: str, version: str) -> Latents:
 
 def _neurons(workspace: Workspace, hook_point: str, spec: str) -> Latents:
     """Return the neurons of a layer. Only models that the workspace names are loaded."""
-    from dashboard.overview.data import models
+    from dashboard.data.workspace import models
     from interp.models.adapter import weight_hash
     from interp.models.loading import load_model
     from interp.models.residual import norm_of

@@ -39,7 +39,7 @@ from dashboard.components.pages import (
     sae_href,
 )
 from dashboard.components.tokens import token_bars, token_strip, token_text
-from dashboard.feature.data import examples
+from dashboard.data.features import examples
 from dashboard.figures.scaling import cosine_histogram
 from dashboard.figures.theme import theme, visible
 from interp.errors import WorkbenchError, as_typed

@@ -27,7 +27,7 @@ from dash import MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, dcc
 
 from dashboard.components.frame import attrs, note_controls, page, panel, quiet_link, select
 from dashboard.components.live import Live
-from dashboard.runs.queue import Run, RunQueue
+from dashboard.queue import Run, RunQueue
 from interp.artifacts import CIRCUITS, FOLDERS, GEOMETRY, MODEL_COMPARISONS, STUDIES, Manifest
 from interp.errors import MissingError, WorkbenchError, as_typed, program
 from interp.workspace import Workspace

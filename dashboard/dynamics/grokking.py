@@ -5,7 +5,6 @@ from typing import Any
 
 from dash import html
 
-from dashboard.atlas.view import atlas_view
 from dashboard.components.evidence import as_table, number, percent
 from dashboard.components.frame import graph, guarded, panel, quiet_link, stat
 from dashboard.components.pages import atlas_href
@@ -13,6 +12,7 @@ from dashboard.dynamics import data as view
 from dashboard.dynamics.data import curve_rows
 from dashboard.figures.studies import frequency_shares, training_curves
 from dashboard.figures.theme import Theme
+from dashboard.maps.view import atlas_view
 from interp.artifacts import Manifest
 from interp.workspace import Workspace
 

@@ -16,15 +16,14 @@ from dashboard.components.frame import attempt, attrs, explain, panel, still
 from dashboard.components.live import DocumentText, Live
 from dashboard.components.pages import current
 from dashboard.components.tokens import token_strip
-from dashboard.feature import data as view
+from dashboard.data import features as view
 from dashboard.figures.saes import filled_bins
 from dashboard.figures.theme import visible
-from interp.errors import MismatchError, MissingError, WorkbenchError
-from interp.models.hooked import HookedModel
+from interp.errors import WorkbenchError
 from interp.workspace import Workspace
 
 if TYPE_CHECKING:
-    from interp.recording.store import Recording
+    pass
 
 GROUPS = {
     "top": ("Strongest", "its largest activations, each from another context"),
@@ -225,61 +224,3 @@ def _draw(chosen: list[int], amount: str, scale: str, state: dict[str, Any]) -> 
     if ctx.triggered_id == "feature-range":
         bars = [still(each) for each in _bars(row, (first, end))]
     return shown, bars, said(row, (first, end))
-
-
-def described_recording(workspace: Workspace, features: str) -> "tuple[Recording, str]":
-    """Return the recording that features were described on, and the name of its model.
-
-    Raises `MissingError` where it is not in the workspace, `MismatchError` where it was made again since.
-    """
-    from interp.recording.live import open_recording
-
-    manifest = workspace.manifest("features", features)
-    name = str(manifest.config["recording"])
-    if name not in workspace.names("recording"):
-        raise MissingError(
-            f"the text is in the recording {name!r}, which is not in this workspace; run `workbench features` on a "
-            "recording that is (--recording NAME)"
-        )
-    if workspace.manifest("recording", name).content_hash != manifest.parents.get(f"recordings/{name}"):
-        raise MismatchError(
-            f"the recording {name!r} is another than the one that {features!r} was made of; run `workbench features` "
-            f"with --name {features} --overwrite"
-        )
-    return open_recording(workspace.path("recording", name)), str(manifest.config["model"])
-
-
-def document_text(
-    model: HookedModel, dictionary: Any, recording: "Recording", row: int, feature: int, limit: int
-) -> DocumentText:
-    """Return the document that holds a row of the recording, at most `limit` tokens of it around that row.
-
-    Activations are those of the recorded vectors, encoded again. `dictionary` is an SAE or `NeuronBasis`.
-    """
-    import numpy as np
-    import torch
-
-    from interp.models.adapter import token_strings
-
-    context, at = recording.context_tokens(row)
-    rows = recording.document_rows(int(context.document[at]))
-    peak = int((rows == row).nonzero()[0])
-    start = max(0, min(peak - limit // 2, len(rows) - limit))
-    part = rows[start : start + limit]
-    shard_of = np.searchsorted(recording.shard_starts, part.numpy(), side="right") - 1
-    ids = torch.empty(len(part), dtype=torch.long)
-    for shard in np.unique(shard_of):
-        mine = torch.from_numpy(shard_of == shard)
-        ids[mine] = recording.token_shard(int(shard)).tokens[part[mine] - int(recording.shard_starts[shard])].long()
-    device = getattr(dictionary, "sae", dictionary).decoder_directions.device
-    with torch.no_grad():
-        found = dictionary.encode_sparse(recording.read_rows(dictionary.hook_point, part).to(device))
-    values = torch.where(found.indices == feature, found.values.float(), 0.0).sum(1).clamp_min(0)
-    return DocumentText(
-        tokens=token_strings(model, ids),
-        token_ids=ids.tolist(),
-        activations=values.tolist(),
-        first=start,
-        peak=peak - start,
-        cut=len(part) < len(rows),
-    )

@@ -18,7 +18,7 @@ from dash import Dash
 
 from dashboard.components.pages import current
 from dashboard.components.tokens import alpha
-from dashboard.feature import data as view
+from dashboard.data import features as view
 from dashboard.feature.examples import GROUPS
 from dashboard.feature.relations import effect_verdict
 from dashboard.figures.saes import filled_bins

@@ -39,7 +39,7 @@ from dashboard.components.pages import (
     whole_number,
 )
 from dashboard.components.tokens import feature_line, token_bars
-from dashboard.feature import data as view
+from dashboard.data import features as view
 from dashboard.feature import examples, export, prove
 from dashboard.feature.relations import (
     companions_panel,

@@ -16,7 +16,7 @@ from dashboard.components.frame import attempt, attrs, graph, loading, notice, p
 from dashboard.components.live import AblatedExample, SteeredRow, TextFirings
 from dashboard.components.pages import current, feature_href, geometry_href, run_button
 from dashboard.components.tokens import token_strip
-from dashboard.feature.data import one
+from dashboard.data.features import one
 from dashboard.figures.saes import proof_nulls
 from dashboard.figures.theme import theme, visible
 from interp.workspace import Workspace

@@ -13,7 +13,7 @@ from dashboard.components.evidence import logit_bars
 from dashboard.components.frame import attrs, panel, quiet_link
 from dashboard.components.pages import atlas_href, circuit_href, feature_href, geometry_href, graph_href
 from dashboard.components.tokens import feature_line
-from dashboard.feature import data as view
+from dashboard.data import features as view
 from interp.workspace import Workspace
 from saes.features.schema import NEURONS
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.circuit.figure import role_colours, via_colours
 from dashboard.figures.theme import Theme, colour_bar, escape, faint, message_figure, styled
 from interp.circuits.circuit import Circuit, Edge, edge_text
 from interp.names import NodeName, parse_node
 
+ROLES = ("induction", "previous_token", "duplicate_token", "name_mover", "s_inhibition", "negative")
+"""Roles with a colour of their own, in this order; others share the last one."""
 _FEW = 10
 """groups beyond which bars get thinner"""
 
@@ -338,3 +339,16 @@ def _curve_hover(row: dict[str, Any], total: int) -> str:
     words = f"<b>{row['faithfulness']:.3f}</b> with the best {asked:,} edges"
     words += f"<br>{kept:,} of them on a path" if kept is not None else ""
     return words + (f"<br>random circuits {row['random']:.3f}" if row.get("random") is not None else "")
+
+
+def via_colours(colours: Theme) -> dict[str, str]:
+    """Return the colours of inputs, distinct for colour-blind readers; each edge carries its letter as well."""
+    q, v, k = colours.categories[0], colours.categories[2], colours.categories[1]
+    return {"q": q, "k": k, "v": v, "other": colours.muted}
+
+
+def role_colours(colours: Theme, roles: list[str]) -> dict[str, str]:
+    """Return a colour for each role that occurs."""
+    palette = [colours.categories[i] for i in (4, 5, 6, 3, 7, 8)]
+    known = sorted(set(roles), key=lambda r: (ROLES.index(r) if r in ROLES else len(ROLES), r))
+    return {role: palette[min(i, len(palette) - 1)] for i, role in enumerate(known)}

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboard.figures.theme import Theme, colour_bar, escape, faint, legend_above, message_figure, styled
-from dashboard.geometry.data import short_hook_point
+from interp.names import parse_hook_point
 
 _CROWDED = 16
 """words beyond which labels get smaller"""
@@ -498,3 +498,11 @@ def similarity_map(rows: list[dict[str, Any]], colours: Theme) -> go.Figure:
 def _similarity_hover(row: dict[str, Any]) -> str:
     names = f"<b>{escape(row['first'])}</b><br>{escape(row['second'])}"
     return f"{names}<br>CKA {row['cka']:.3f} ± {row['error']:.3f}<br>shuffled {row['shuffled']:.3f}"
+
+
+def short_hook_point(hook_point: str) -> str:
+    """Shorten `hook_embed` to `embed` and `blocks.3.hook_resid_post` to `3`; other hook points are unchanged."""
+    parsed = parse_hook_point(hook_point)
+    if parsed.suffix == "hook_embed":
+        return "embed"
+    return str(parsed.layer) if parsed.suffix == "hook_resid_post" and parsed.layer is not None else hook_point

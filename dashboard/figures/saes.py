@@ -1,6 +1,6 @@
 """Figures of one SAE: training curves as small multiples, one line per run, and the activations of a feature."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from textwrap import wrap
 from typing import Any
@@ -9,10 +9,11 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.figures.theme import Theme, escape, message_figure, styled
-from dashboard.sae.data import LAST_PART, drift, number
+from dashboard.figures.theme import Theme, escape, message_figure, number, styled
 
 HEIGHT = 600
+LAST_PART = 0.2
+"""Fraction of a run, at its end, in which the threshold should be constant, since the learning rate falls to 0."""
 
 
 @dataclass(frozen=True)
@@ -275,3 +276,19 @@ def proof_nulls(
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}}
     figure.update_layout(showlegend=True, legend=legend, margin={"t": 34, "r": 12, "l": 8, "b": 8})
     return figure
+
+
+def drift(rows: Iterable[dict[str, Any]], part: float = LAST_PART) -> float | None:
+    """Return the relative change of the threshold over the last `part` of the log, from a linear fit; 0: none.
+
+    None with fewer than four lines in that part, or without a threshold.
+    """
+    points = [(row["tokens"], row["threshold"]) for row in rows if number(row.get("threshold")) is not None]
+    if not points:
+        return None
+    x, y = np.array(points, np.float64).T
+    late = x >= x[-1] * (1 - part)
+    if late.sum() < 4 or not y[late].mean():
+        return None
+    slope = np.polyfit(x[late] - x[-1], y[late], 1)[0]
+    return float(slope * (x[late][-1] - x[late][0]) / abs(y[late].mean()))

@@ -4,13 +4,42 @@ A law of size is drawn with the runs that it was fitted to, its band, and its pr
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import Theme, escape, faint, legend_above, message_figure, styled
-from dashboard.sae.data import Densities, Point, number
+from dashboard.figures.theme import Theme, escape, faint, legend_above, message_figure, number, styled
+
+
+@dataclass(frozen=True)
+class Point:
+    """One dictionary on the plane of sparsity and error, on held-out tokens."""
+
+    name: str
+    kind: str
+    l0: float
+    fvu: float
+    d_sae: int | None = None
+    k: int | None = None
+    recording: str = ""
+    """the recording whose held-out documents it was scored on; only scores on the same documents are comparable"""
+    baseline: bool = False
+    """a baseline that is no dictionary: principal components, coordinates, an untrained dictionary"""
+
+
+@dataclass(frozen=True)
+class Densities:
+    """Histogram of firing density: `counts[i]` features between `10**edges[i]` and `10**edges[i + 1]` of all tokens."""
+
+    edges: list[float]
+    counts: list[int]
+    dead: int
+    """features that were never active"""
+    dense: int
+    """features active on more than a tenth of the tokens"""
+    n_tokens: int
 
 
 def scaling_curves(found: dict[str, Any], colours: Theme, *, chosen: str = "", height: int = 360) -> go.Figure:

@@ -6,6 +6,7 @@ colour-blind readers tell apart too.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -185,3 +186,10 @@ def visible(text: str, limit: int = 48) -> str:
     if shown and not shown.strip(" "):
         shown = "␣" * len(shown)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def number(value: Any) -> float | None:
+    """Return a finite number, or None for anything else that a log may hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if value == value and abs(value) != float("inf") else None

@@ -9,7 +9,6 @@ from typing import Any
 
 from interp.artifacts import Manifest, read_json
 from interp.errors import CorruptError, MissingError, UnknownNameError
-from interp.names import parse_hook_point
 from interp.workspace import Workspace
 
 VERDICTS = {
@@ -114,14 +113,6 @@ def layers(workspace: Workspace, name: str, word_list: str) -> list[dict[str, An
     """Return the rows of a list in `layers.parquet`, by layer: correlations, silhouette, probe with its nulls."""
     path = workspace.table_path("word_geometry", name, "layers")
     return workspace.query('select * from l where "list" = ? order by layer limit 2000', word_list, l=path).to_pylist()
-
-
-def short_hook_point(hook_point: str) -> str:
-    """Shorten `hook_embed` to `embed` and `blocks.3.hook_resid_post` to `3`; other hook points are unchanged."""
-    parsed = parse_hook_point(hook_point)
-    if parsed.suffix == "hook_embed":
-        return "embed"
-    return str(parsed.layer) if parsed.suffix == "hook_resid_post" and parsed.layer is not None else hook_point
 
 
 def _word_list(path: str, name: str, raw: Any, found: Any) -> WordList:

@@ -20,7 +20,7 @@ from dashboard.components.pages import (
     open_artefact,
     register_parts,
 )
-from dashboard.figures.geometry import similarity_map, spectrum_figure
+from dashboard.figures.geometry import short_hook_point, similarity_map, spectrum_figure
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.geometry import data as view
 from dashboard.geometry.data import direction
@@ -149,7 +149,7 @@ def _choice(artefact: Manifest, found: view.WordList) -> Choice:
 
 
 def _where(hook_point: str) -> str:
-    shown = view.short_hook_point(hook_point)
+    shown = short_hook_point(hook_point)
     return "at the embedding" if shown == "embed" else f"after block {shown}" if shown.isdigit() else f"at {shown}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dashboard.components.pages import feature_href, open_artefact
-from dashboard.feature import data as features
+from dashboard.data import features as features
 from interp.artifacts import Manifest
 from interp.errors import CorruptError, UnknownNameError, WorkbenchError
 from interp.tracing.config import TraceConfig

@@ -11,7 +11,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from dashboard.feature.data import viewer_feature
+from dashboard.data.features import viewer_feature
 from dashboard.graph import data
 from interp.artifacts import Draft, Manifest, read_json, sha256_file, write_json
 from interp.errors import ConfigError, UsageError

@@ -18,12 +18,12 @@ from typing import Any
 
 import flask
 
-from dashboard.api import plain
+from dashboard.answers import plain
 from dashboard.components.http_errors import json_body
 from dashboard.components.pages import artefact_key, current, prompt_href
+from dashboard.data.workspace import notes
 from dashboard.graph import data
-from dashboard.notes.page import notes
-from dashboard.prompt.turns import asking
+from dashboard.turns import asking
 from interp.errors import ConfigError
 
 Answer = Callable[[str], dict[str, Any]]

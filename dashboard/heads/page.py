@@ -10,7 +10,6 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from dashboard.circuit import data as view
 from dashboard.components.evidence import TERMS, terms_panel
 from dashboard.components.frame import attrs, graph, loading, page, panel, quiet_link
 from dashboard.components.pages import (
@@ -27,6 +26,7 @@ from dashboard.components.pages import (
     register_address,
 )
 from dashboard.components.tokens import COLD, WARM, attention_graph
+from dashboard.data import circuits as view
 from dashboard.figures.circuits import MAX_SENDERS, VIAS, ablation_bars, composition_map, senders
 from dashboard.figures.heads import head_scores
 from dashboard.figures.theme import theme

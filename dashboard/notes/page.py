@@ -11,7 +11,6 @@ The controls are drawn in the browser (assets/notes.js) wherever a page puts `no
 """
 
 import json
-import threading
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -32,7 +31,8 @@ from dashboard.components.pages import (
     prompt_href,
     register_parts,
 )
-from dashboard.feature import data as features
+from dashboard.data import features
+from dashboard.data.workspace import notes
 from dashboard.figures.theme import visible
 from interp.artifacts import KINDS
 from interp.entries import Earlier
@@ -41,17 +41,6 @@ from interp.notes import Note, Notes, Recipe, check_key
 from interp.workspace import Workspace
 
 SHOWN_EARLIER = 100
-_KEY = "workbench-notes"
-_opening = threading.Lock()
-
-
-def notes() -> Notes:
-    """Return the notes of the workspace that is served. A damaged file is tried again at the next request."""
-    known = flask.current_app.extensions
-    with _opening:
-        if _KEY not in known:
-            known[_KEY] = Notes.open(current().workspace)
-    return known[_KEY]
 
 
 def thing_href(workspace: Workspace, key: str) -> str | None:

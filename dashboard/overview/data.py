@@ -1,6 +1,5 @@
 """The artefacts of a workspace as cards: a plain sentence and the numbers that are asked for first."""
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,8 @@ from dashboard.components.pages import (
     circuit_href,
     sae_href,
 )
-from interp.artifacts import FOLDERS, KINDS, MANIFEST, STATUS, Manifest, hash_json
+from dashboard.data.workspace import models
+from interp.artifacts import KINDS, Manifest
 from interp.errors import CorruptError, as_typed, form_errors
 from interp.workspace import Broken, Partial, Workspace
 from saes.features.schema import NEURONS, set_of
@@ -64,28 +64,6 @@ def overview(workspace: Workspace) -> Overview:
         if len(cards[manifest.kind]) < MAX_CARDS:
             cards[manifest.kind].append(card(workspace, manifest))
     return Overview(cards, workspace.partials(), workspace.broken(), models(workspace))
-
-
-def stamp(workspace: Workspace) -> str:
-    """Return a text that changes once an artefact is finished, deleted, begun or given up; it opens no file."""
-    found = []
-    for folder in sorted(set(FOLDERS.values())):
-        for name in (MANIFEST, STATUS):
-            for file in sorted((workspace.root / folder).glob(f"*/{name}")):
-                with contextlib.suppress(OSError):  # renamed while this looked
-                    about = file.stat()
-                    found.append([f"{folder}/{file.parent.name}", about.st_mtime_ns if name == MANIFEST else 0])
-    pointers = workspace.remote.pointers() if workspace.remote else {}
-    return hash_json(found + [[key, pointer and pointer.content] for key, pointer in sorted(pointers.items())])
-
-
-def models(workspace: Workspace) -> list[str]:
-    """Return the specs of the models that the artefacts of a workspace were made with, sorted.
-
-    Only a text is a spec: the summary of an evaluation holds its scores inside the model under the same key.
-    """
-    found = (given for m in workspace.artifacts() for given in (m.config.get("model"), m.summary.get("model")))
-    return sorted({model for model in found if isinstance(model, str) and model})
 
 
 def card(workspace: Workspace, manifest: Manifest) -> Card:

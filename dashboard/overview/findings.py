@@ -43,7 +43,7 @@ TOKENS = 12
 
 @lru_cache(maxsize=8)
 def findings(workspace: Workspace, stamp: str) -> tuple[Finding, ...]:
-    """Return the findings to show; they are read again once `stamp` (`overview.data.stamp`) changes."""
+    """Return the findings to show; they are read again once `stamp` (`data.workspace.stamp`) changes."""
     by_kind: dict[str, list[Finding]] = {}
     for read in _READERS:
         for each in _read(read, workspace):

@@ -9,7 +9,8 @@ from dashboard.components.evidence import number
 from dashboard.components.frame import notice, page, panel, quiet_link
 from dashboard.components.pages import Context, Page, current, run_button, run_state
 from dashboard.components.tokens import token_strip
-from dashboard.overview.data import Card, overview, stamp
+from dashboard.data.workspace import stamp
+from dashboard.overview.data import Card, overview
 from dashboard.overview.findings import Finding, findings
 from interp.artifacts import FOLDERS, hash_json
 from interp.errors import as_typed, program

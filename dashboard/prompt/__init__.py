@@ -6,6 +6,5 @@
 - `compute`   what it computes
 - `controls`  its controls, and the suggestion of a second prompt; with `live`, `loaded` and `compute` the only modules
               of the dashboard that need torch
-- `turns`     the fair queue before the model
 - `panels`    attribution of an answer to heads and features, one attention score by its parts, activation patching
 """

@@ -30,7 +30,7 @@ from dashboard.components.live import (
     ScoreReasons,
 )
 from dashboard.prompt import controls
-from dashboard.prompt.turns import Turn
+from dashboard.turns import Turn
 from interp.errors import PromptError, UnknownNameError
 from interp.models.adapter import bos_token_id, final_norm_and_unembed, head_shape, run_with_hooks, token_strings
 from interp.models.hooked import HookedModel

@@ -23,7 +23,7 @@ from dashboard.components.live import (
     SteeringVerdict,
 )
 from dashboard.prompt.loaded import MAX_TOKENS, Loaded, Readings
-from dashboard.prompt.turns import Turns
+from dashboard.turns import Turns
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.hooked import HookedModel
 from interp.workspace import Workspace
@@ -285,7 +285,7 @@ class LiveModel:
 
     def documents(self, *, features: str, index: int, rows: list[int]) -> list[DocumentText]:
         """Return the documents around rows of the recording. Raises `UnknownNameError`, `MismatchError`."""
-        from dashboard.feature.examples import described_recording, document_text
+        from dashboard.data.documents import described_recording, document_text
 
         recording, spec = described_recording(self._workspace, features)
         with self._turns.take("documents") as turn:

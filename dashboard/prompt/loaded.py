@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dashboard.prompt.compute import Reading
-    from dashboard.prompt.turns import Turn
+    from dashboard.turns import Turn
     from interp.lenses.tuned_lens import TunedLens
     from interp.tracing.graph import AttributionGraph
 
@@ -91,7 +91,7 @@ class Loaded:
         if spec in self._models:
             self._models[spec] = self._models.pop(spec)  # the last is the one used last
         else:
-            from dashboard.overview.data import models
+            from dashboard.data.workspace import models
 
             known = models(self._workspace)
             if spec not in known:

@@ -37,9 +37,9 @@ from dashboard.components.pages import (
     whole_number,
 )
 from dashboard.components.tokens import COLD, WARM
-from dashboard.feature import data as feature_view
+from dashboard.data import features as feature_view
+from dashboard.data.workspace import models
 from dashboard.figures.theme import DARK, LIGHT, Theme
-from dashboard.overview.data import models
 from dashboard.prompt.panels import (
     answer_controls,
     attribution_panel,
@@ -49,7 +49,7 @@ from dashboard.prompt.panels import (
     register_patching,
     register_why,
 )
-from dashboard.prompt.turns import asking
+from dashboard.turns import asking
 from interp.errors import UnknownNameError, UsageError, WorkbenchError
 
 EXAMPLE = "The capital of France is Paris, and the capital of Italy is"

@@ -18,10 +18,10 @@ from dashboard.components.frame import attempt, attrs, graph, loading, panel, se
 from dashboard.components.live import FeatureShares, LogitShares, PatchEffects, ScoreReasons, SupersededError
 from dashboard.components.pages import current
 from dashboard.components.tokens import feature_line
-from dashboard.feature import data as feature_view
+from dashboard.data import features as feature_view
 from dashboard.figures.attribution import pair_map, patching_map, share_bars, share_map
 from dashboard.figures.theme import Theme, theme, visible
-from dashboard.prompt.turns import asking
+from dashboard.turns import asking
 from interp.artifacts import Manifest, read_json
 from interp.errors import CorruptError, WorkbenchError
 from interp.workspace import Workspace

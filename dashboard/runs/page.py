@@ -1,6 +1,6 @@
 """*Runs*: start an analysis from a form, follow the queue, and keep the workspace tidy.
 
-The form is made from the settings of the verb (`dashboard.runs.queue.Form`); the command that does the same in a
+The form is made from the settings of the verb (`dashboard.queue.Form`); the command that does the same in a
 terminal is shown below it. Artefacts are listed with their size, what was made from them, and whether a parent has
 changed since; a deleted one goes to the trash of the workspace, from which it can be restored.
 """
@@ -12,9 +12,9 @@ from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.frame import attrs, explain, notice, page, panel, select
 from dashboard.components.pages import Context, Page, current, run_progress
-from dashboard.overview.data import stamp
+from dashboard.data.workspace import stamp
+from dashboard.queue import Field, Form, Run, RunQueue
 from dashboard.runs import storage
-from dashboard.runs.queue import Field, Form, Run, RunQueue
 from interp.artifacts import hash_json
 from interp.errors import MissingError, UsageError, WorkbenchError, as_typed
 

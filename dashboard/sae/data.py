@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from dashboard.components.pages import NothingYetError
+from dashboard.figures.scaling import Densities, Point
+from dashboard.figures.theme import number
 from interp.artifacts import LOG, STATUS, Manifest, partial_path, read_json
 from interp.errors import UnknownNameError, WorkbenchError
 from interp.workspace import Partial, Workspace
@@ -24,8 +26,6 @@ MAX_LINES = 400
 """Lines of a log that a figure shows; more than a screen has pixels for."""
 WHOLE = 256 * 1024
 """bytes up to which a log is read from end to end; of a longer one `MAX_LINES` lines are read, evenly spaced"""
-LAST_PART = 0.2
-"""Fraction of a run, at its end, in which the threshold should be constant, since the learning rate falls to 0."""
 _LINE = 8192
 """Bytes of the longest line."""
 
@@ -63,31 +63,6 @@ def read_log(path: Path, limit: int = MAX_LINES) -> Log:
     rows = [row for line in whole if (row := _parse(line)) is not None]
     by_step = {row["step"]: row for row in rows}
     return Log(_thinned([by_step[step] for step in sorted(by_step)], limit), len(whole) - len(rows))
-
-
-def drift(rows: Iterable[Row], part: float = LAST_PART) -> float | None:
-    """Return the relative change of the threshold over the last `part` of the log, from a linear fit; 0: none.
-
-    None with fewer than four lines in that part, or without a threshold.
-    """
-    import numpy as np
-
-    points = [(row["tokens"], row["threshold"]) for row in rows if number(row.get("threshold")) is not None]
-    if not points:
-        return None
-    x, y = np.array(points, np.float64).T
-    late = x >= x[-1] * (1 - part)
-    if late.sum() < 4 or not y[late].mean():
-        return None
-    slope = np.polyfit(x[late] - x[-1], y[late], 1)[0]
-    return float(slope * (x[late][-1] - x[late][0]) / abs(y[late].mean()))
-
-
-def number(value: Any) -> float | None:
-    """Return a finite number, or None for anything else that a log may hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if value == value and abs(value) != float("inf") else None
 
 
 def first_not_finite(rows: Iterable[Row]) -> Row | None:
@@ -352,35 +327,6 @@ def _dict(value: Any) -> dict[str, Any]:
 
 BINS_PER_DECADE = 5
 SCALING, COMPARISON = "scaling.json", "comparison.json"
-
-
-@dataclass(frozen=True)
-class Point:
-    """One dictionary on the plane of sparsity and error, on held-out tokens."""
-
-    name: str
-    kind: str
-    l0: float
-    fvu: float
-    d_sae: int | None = None
-    k: int | None = None
-    recording: str = ""
-    """the recording whose held-out documents it was scored on; only scores on the same documents are comparable"""
-    baseline: bool = False
-    """a baseline that is no dictionary: principal components, coordinates, an untrained dictionary"""
-
-
-@dataclass(frozen=True)
-class Densities:
-    """Histogram of firing density: `counts[i]` features between `10**edges[i]` and `10**edges[i + 1]` of all tokens."""
-
-    edges: list[float]
-    counts: list[int]
-    dead: int
-    """features that were never active"""
-    dense: int
-    """features active on more than a tenth of the tokens"""
-    n_tokens: int
 
 
 def points(workspace: Workspace, entry: Entry, found: Iterable[Entry]) -> list[Point]:

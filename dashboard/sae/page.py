@@ -14,10 +14,10 @@ from dashboard.components.frame import attrs, explain, graph, note_controls, not
 from dashboard.components.pages import Context, Page, atlas_href, current, feature_href, first_step, sae_href
 from dashboard.figures.saes import HEIGHT, HealthRun, health_figure
 from dashboard.figures.scaling import density_histogram, pareto_plane, scaling_curves
-from dashboard.figures.theme import message_figure, theme
+from dashboard.figures.theme import message_figure, number, theme
 from dashboard.sae import data as scores
 from dashboard.sae import data as view
-from dashboard.sae.data import Entry, Log, fingerprint, first_not_finite, number, read_log
+from dashboard.sae.data import Entry, Log, fingerprint, first_not_finite, read_log
 from interp.artifacts import Manifest, hash_json
 from interp.errors import as_typed
 from interp.workspace import Workspace

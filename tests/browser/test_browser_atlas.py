@@ -340,7 +340,7 @@ def test_a_notebooks_page_works_from_one_file_and_asks_nobody(visit, tmp_path):
     import numpy as np
     from make_workspace import HOSTILE
 
-    from dashboard.atlas.view import atlas_view
+    from dashboard.maps.view import atlas_view
 
     rng = np.random.default_rng(0)
     labels = [HOSTILE[i % len(HOSTILE)] if i < 50 else f"word {i}" for i in range(3000)]

@@ -9,7 +9,7 @@ from conftest import chromium, wait_for_address
 from fake_live import FakeLive
 from make_workspace import HOSTILE, build
 
-from dashboard.runs.queue import RunQueue
+from dashboard.queue import RunQueue
 from dashboard.serve import make_server
 from interp.workspace import Workspace
 from workbench.commands import Commands

@@ -90,9 +90,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-report", action="store_true", help="leave docs/trust.md as it is")
     options = parser.parse_args()
-    from benchmarks.prompt_page import _workspace
+    from benchmarks.prompt_page import made_workspace
 
-    with tempfile.TemporaryDirectory() as folder, served(_workspace(Path(folder) / "workspace")) as (port, process):
+    with tempfile.TemporaryDirectory() as folder, served(made_workspace(Path(folder) / "workspace")) as (port, process):
         log, watched, rows = visit(port, process, options.n, options.seed)
     for problem, times in log.problems.most_common(10):
         print(f"{times} x {problem}", file=sys.stderr)

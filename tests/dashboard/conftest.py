@@ -16,7 +16,7 @@ from dashboard.app import create_app
 from interp.workspace import Workspace
 
 if TYPE_CHECKING:
-    from dashboard.circuit.data import Scored
+    from dashboard.data.circuits import Scored
     from interp.circuits.circuit import Circuit
 
 
@@ -56,7 +56,7 @@ def server(workspace: Workspace, live: FakeLive) -> Iterator:
 @pytest.fixture(scope="session")
 def ioi(workspace: Workspace) -> "tuple[Circuit, Scored]":
     """The circuit of that name and the scored graph that it was cut from."""
-    from dashboard.circuit import data
+    from dashboard.data import circuits as data
 
     found = data.circuit(workspace, "ioi")
     return found, data.scored(workspace, "ioi", found)

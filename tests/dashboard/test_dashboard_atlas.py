@@ -18,13 +18,13 @@ from make_series import NAMES, series
 from make_workspace import HOSTILE, build
 from werkzeug.test import Client
 
-from dashboard.atlas import data as atlas
-from dashboard.atlas.columns import about, array, columns, points_of, region_colours, regions
-from dashboard.atlas.data import Choice, brightness, chosen, inside
 from dashboard.atlas.page import naming_sentence, quality_panel
-from dashboard.atlas.view import ASSETS, atlas_view
 from dashboard.figures.atlas import category_colours, picture, png, scale_colours
 from dashboard.figures.theme import DARK, LIGHT
+from dashboard.maps import data as atlas
+from dashboard.maps.columns import about, array, columns, points_of, region_colours, regions
+from dashboard.maps.data import Choice, brightness, chosen, inside
+from dashboard.maps.view import ASSETS, atlas_view
 from interp.artifacts import Table, save_artefact
 from interp.atlas.vector_map import Point, Region, VectorMap
 from interp.errors import ConfigError, CorruptError, UnknownNameError, UsageError

@@ -9,8 +9,8 @@ import pytest
 
 from dashboard.app import create_app
 from dashboard.components.pages import artefact_href
-from dashboard.feature.data import examples_between
-from dashboard.overview.data import stamp
+from dashboard.data.features import examples_between
+from dashboard.data.workspace import stamp
 from interp import remote
 from interp.artifacts import copy_artefact, verify
 from interp.runtime import FileCache

@@ -12,14 +12,14 @@ from make_workspace import HOSTILE, build
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.circuit import data as grouping
-from dashboard.circuit import data as view
 from dashboard.circuit import page
 from dashboard.circuit.figure import draw
 from dashboard.circuit.page import to_number, to_position
 from dashboard.circuit.side import details, summary
 from dashboard.components.evidence import evidence_table, number
 from dashboard.components.pages import Context
+from dashboard.data import circuits as grouping
+from dashboard.data import circuits as view
 from dashboard.figures.theme import DARK, LIGHT
 from interp.artifacts import CIRCUITS, MANIFEST, read_json, write_json
 from interp.circuits.circuit import Circuit

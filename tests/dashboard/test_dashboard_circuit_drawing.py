@@ -4,9 +4,9 @@ import pytest
 from make_circuits import edge
 from make_workspace import HOSTILE
 
-from dashboard.circuit import data as grouping
 from dashboard.circuit.figure import draw, role_colours, stylesheet, via_colours
 from dashboard.circuit.page import table_row
+from dashboard.data import circuits as grouping
 from dashboard.figures.theme import DARK, LIGHT
 
 

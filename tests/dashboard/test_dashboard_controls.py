@@ -12,7 +12,7 @@ from test_dashboard_feature_circuit import save_tiny_sae
 
 from dashboard.app import create_app
 from dashboard.components.live import SteeringVerdict
-from dashboard.feature import data as feature_view
+from dashboard.data import features as feature_view
 from dashboard.feature import prove
 from dashboard.prompt import controls, panels
 from dashboard.prompt.live import LiveModel
@@ -25,7 +25,7 @@ MODEL = "small:mlp-2l"
 @pytest.fixture
 def tiny(tmp_path, tiny_model, monkeypatch):
     save_tiny_sae(tmp_path, MODEL, tiny_model)
-    monkeypatch.setattr("dashboard.overview.data.models", lambda workspace: [MODEL])
+    monkeypatch.setattr("dashboard.data.workspace.models", lambda workspace: [MODEL])
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
     return LiveModel(Workspace(tmp_path))
 

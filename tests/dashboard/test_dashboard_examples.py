@@ -9,8 +9,9 @@ import torch
 from page_text import text_of
 
 from dashboard.components.tokens import token_strip
-from dashboard.feature import data as view
-from dashboard.feature.examples import READING, SNIPPET, described_recording, document_text, listed
+from dashboard.data import features as view
+from dashboard.data.documents import described_recording, document_text
+from dashboard.feature.examples import READING, SNIPPET, listed
 from dashboard.figures.saes import filled_bins
 from interp.artifacts import Draft, write_table
 from interp.errors import MismatchError, MissingError

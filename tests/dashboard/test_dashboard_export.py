@@ -10,7 +10,7 @@ from make_workspace import HOSTILE
 from visit import Visitor
 
 from dashboard.app import create_app
-from dashboard.feature import data as view
+from dashboard.data import features as view
 from dashboard.feature.export import _text, feature_html
 from interp.errors import UsageError
 from interp.notes import Notes

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from page_text import text_of
 
-from dashboard.feature import data as view
+from dashboard.data import features as view
 from dashboard.feature.export import feature_html
 from dashboard.feature.page import detail
 from dashboard.feature.relations import effect_verdict

@@ -108,7 +108,7 @@ def test_the_live_model_gives_what_attribution_gives(tmp_path, tiny_model, monke
 
     spec = "small:mlp-2l"
     workspace, sae = Workspace(tmp_path, create=True), save_tiny_sae(tmp_path, spec, tiny_model)
-    monkeypatch.setattr("dashboard.overview.data.models", lambda workspace: [spec])
+    monkeypatch.setattr("dashboard.data.workspace.models", lambda workspace: [spec])
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
     live = LiveModel(workspace)
     found = live.feature_shares("one two", model=spec, features="tiny", answer="t", contrast="s", after=None)

@@ -9,7 +9,7 @@ import pytest
 from make_workspace import build
 from page_text import text_of
 
-from dashboard.overview.data import stamp
+from dashboard.data.workspace import stamp
 from dashboard.overview.findings import MOST, PER_KIND, Finding, findings
 from dashboard.overview.page import _found
 from interp.artifacts import Draft, write_json, write_table

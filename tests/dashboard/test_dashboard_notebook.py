@@ -12,7 +12,7 @@ from make_workspace import HOSTILE, MODEL
 from dashboard import show
 from dashboard.components.evidence import number, percent
 from dashboard.components.live import Pattern
-from dashboard.feature.data import examples, one
+from dashboard.data.features import examples, one
 from dashboard.feature.export import feature_html
 from dashboard.figures.theme import theme, visible
 from dashboard.notebook import Shown

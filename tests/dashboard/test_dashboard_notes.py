@@ -9,7 +9,7 @@ from page_text import text_of
 from visit import ERROR, Visitor
 
 from dashboard.app import create_app
-from dashboard.feature import data as features
+from dashboard.data import features as features
 from dashboard.notes.page import thing_href
 from dashboard.search.page import results
 from interp.artifacts import FOLDERS

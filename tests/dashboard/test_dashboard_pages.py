@@ -164,7 +164,7 @@ def test_an_unexpected_error_of_a_route_of_data_is_json(workspace, monkeypatch):
         raise RuntimeError("wires crossed")
 
     monkeypatch.setattr("dashboard.api.call", broken)
-    monkeypatch.setattr("dashboard.atlas.columns.about", broken)
+    monkeypatch.setattr("dashboard.maps.columns.about", broken)
     client = create_app(workspace).server.test_client()
     found = client.get("/api/artefacts", headers={"Host": "127.0.0.1"})
     assert found.status_code == 500
@@ -200,7 +200,7 @@ def test_labels_of_a_model_are_text_not_markup(workspace, index):
 
 
 def test_dense_feature_says_so(workspace):
-    from dashboard.feature.data import Query, listing
+    from dashboard.data.features import Query, listing
 
     dense = listing(workspace, "demo", Query(sort="density", descending=True)).rows[0]["feature"]
     assert "A dense feature" in text_of(feature_detail.detail(workspace, "demo", dense, "light"))

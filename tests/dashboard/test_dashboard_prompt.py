@@ -13,7 +13,7 @@ from test_dashboard_feature_circuit import save_tiny_sae
 from dashboard.app import create_app
 from dashboard.components.live import SupersededError
 from dashboard.prompt.live import LiveModel
-from dashboard.prompt.turns import Turns, asking
+from dashboard.turns import Turns, asking
 from interp.artifacts import Draft
 from interp.errors import ConfigError, MismatchError, PromptError, UnknownNameError
 from interp.workspace import Workspace
@@ -148,7 +148,7 @@ def test_a_new_prompt_drops_a_request_that_has_not_queued_yet(monkeypatch):
 
 
 def test_requests_without_a_page_share_the_place_of_their_browser_and_replace_nothing():
-    from dashboard.prompt.turns import guest
+    from dashboard.turns import guest
 
     served: list[str] = []
     turns, threads = Turns(), []
@@ -212,7 +212,7 @@ def test_a_running_request_stops_at_its_next_step_once_it_is_cancelled():
 def tiny(tmp_path, tiny_model, monkeypatch):
     spec = "small:mlp-2l"
     save_tiny_sae(tmp_path, spec, tiny_model)
-    monkeypatch.setattr("dashboard.overview.data.models", lambda workspace: [spec])
+    monkeypatch.setattr("dashboard.data.workspace.models", lambda workspace: [spec])
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
     return LiveModel(Workspace(tmp_path)), {"model": spec}
 
@@ -387,7 +387,7 @@ def test_models_used_longest_ago_are_dropped_above_the_limit(monkeypatch):
         return model
 
     loads: list[str] = []
-    monkeypatch.setattr("dashboard.overview.data.models", lambda workspace: list("abc"))
+    monkeypatch.setattr("dashboard.data.workspace.models", lambda workspace: list("abc"))
     monkeypatch.setattr("interp.models.loading.load_model", load)
     assert model_bytes(load("x")) == 400
     loads.clear()

@@ -28,14 +28,14 @@ from make_saes import (
 
 from dashboard.app import create_app
 from dashboard.components.pages import Context
-from dashboard.figures.saes import PANELS, HealthRun, health_figure
-from dashboard.figures.scaling import SAME_L0, density_histogram, frontier, pareto_plane, scaling_curves
+from dashboard.figures.saes import PANELS, HealthRun, drift, health_figure
+from dashboard.figures.scaling import SAME_L0, Point, density_histogram, frontier, pareto_plane, scaling_curves
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.overview.data import card, overview
 from dashboard.sae import data as scores
 from dashboard.sae import data as view
 from dashboard.sae import page as sae
-from dashboard.sae.data import MAX_LINES, WHOLE, Point, drift, first_not_finite, read_log
+from dashboard.sae.data import MAX_LINES, WHOLE, first_not_finite, read_log
 from interp.artifacts import STATUS, Draft, partial_path, write_json
 from interp.errors import ConfigError, UnknownNameError
 from interp.workspace import Workspace

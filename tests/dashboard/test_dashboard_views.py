@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_dynamics import grokking, induction
 
-from dashboard.atlas import data as atlas
 from dashboard.components.pages import NothingYetError
-from dashboard.feature import data as features
+from dashboard.data import features as features
 from dashboard.heads import page as heads
+from dashboard.maps import data as atlas
 from dashboard.overview import data as overview
 from interp.artifacts import save_artefact
 from interp.atlas.vector_map import VectorMap

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from make_graph import MODEL, make_graph, write_graph
 
-from dashboard.feature.data import one, viewer_feature
+from dashboard.data.features import one, viewer_feature
 from dashboard.graph.exchange import take_in, write_export
 from interp.artifacts import Draft
 from interp.errors import ConfigError, CorruptError, UnknownNameError

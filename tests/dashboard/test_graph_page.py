@@ -14,7 +14,7 @@ from visit import ERROR, Visitor
 
 from dashboard.app import create_app
 from dashboard.components.pages import artefact_href, graph_href
-from dashboard.feature import data as features
+from dashboard.data import features as features
 from dashboard.graph import data
 from dashboard.graph.page import effects, header, over_words, scores
 from dashboard.notes.page import thing_href

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from make_workspace import planted
 
-from dashboard.runs.queue import RunQueue
+from dashboard.queue import RunQueue
 from interp.errors import WorkbenchError
 from workbench.__main__ import parse
 from workbench.commands import KNOWN_MODELS, OFFERED, Commands

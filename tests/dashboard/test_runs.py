@@ -18,9 +18,9 @@ from page_text import text_of
 from dashboard.app import create_app
 from dashboard.compare import page as compare_page
 from dashboard.components.pages import artefact_href, current, empty_page, find_pages, first_step, run_button
-from dashboard.runs.files import how_far
+from dashboard.queue import RunQueue
+from dashboard.run_files import how_far
 from dashboard.runs.page import PAGE, entered
-from dashboard.runs.queue import RunQueue
 from dashboard.runs.storage import check_unused
 from interp.artifacts import Draft
 from interp.errors import ConfigError, ResourceError, UnknownNameError
@@ -114,7 +114,7 @@ def test_cancelled_work_is_kept_and_resumes_where_it_was(queue, place):
 
 SERVER = """
 import sys, time
-from dashboard.runs.queue import RunQueue
+from dashboard.queue import RunQueue
 from interp.workspace import Workspace
 from workbench.commands import Commands
 place = Workspace(sys.argv[1])
@@ -166,7 +166,7 @@ def full_disk(monkeypatch) -> pytest.MonkeyPatch:
     def fail(path: Path, value: Any) -> None:
         raise ResourceError(f"disk full while writing {path}")
 
-    monkeypatch.setattr("dashboard.runs.files.write_json", fail)
+    monkeypatch.setattr("dashboard.run_files.write_json", fail)
     return monkeypatch
 
 

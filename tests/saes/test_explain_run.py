@@ -18,7 +18,7 @@ import torch
 from explain_planted import EVEN_ONLY, TRIGGERS, planted_workspace
 from fake_endpoint import FakeEndpoint, coin, completion, excerpts, perfect
 
-from dashboard.feature import data as view
+from dashboard.data import features as view
 from interp.artifacts import partial_path, read_manifest, verify
 from interp.errors import CorruptError, MismatchError
 from interp.workspace import Workspace

@@ -22,7 +22,7 @@ from workbench.terminal import InWorkspace, Threaded, say
 
 if TYPE_CHECKING:
     from dashboard.components.live import Live
-    from dashboard.runs.queue import RunQueue
+    from dashboard.queue import RunQueue
     from interp.remote import Mirror
     from interp.workspace import Workspace
 
@@ -58,7 +58,7 @@ class Serve(Threaded):
         import os
         import secrets
 
-        from dashboard.runs.queue import RunQueue
+        from dashboard.queue import RunQueue
         from dashboard.security import is_loopback
         from dashboard.serve import serve
         from interp.workspace import Workspace
@@ -109,7 +109,7 @@ class Mcp(InWorkspace, Threaded):
         self.use_threads()
         live, runs = LiveModel(workspace), None
         if self.runs:
-            from dashboard.runs.queue import RunQueue
+            from dashboard.queue import RunQueue
             from workbench.commands import Commands
 
             runs = RunQueue(workspace, Commands(workspace)).start()

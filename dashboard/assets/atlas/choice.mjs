@@ -1,5 +1,5 @@
 // Selection, search and filter of points: each is a short text that fits in an address, and that the server parses the
-// same way (dashboard/atlas/data.py).
+// same way (dashboard/maps/data.py).
 //
 //   selection   lasso:x0,y0,x1,y1,...   box:x0,y0,x1,y1   region:12   points:3,14,15
 //   filter      density:0.2,0.8   group=1,4

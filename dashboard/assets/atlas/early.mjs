@@ -1,5 +1,5 @@
 // The map before the dashboard: on /atlas it is drawn at its final position while the rest of the page still loads; the
-// component adopts it later (assets/atlas_component.js). dashboard/atlas/routes.py puts this script into the page.
+// component adopts it later (assets/atlas_component.js). dashboard/maps/routes.py puts this script into the page.
 
 import { AtlasView, sourceAt } from "./view.mjs";
 

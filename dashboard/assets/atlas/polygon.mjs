@@ -1,6 +1,6 @@
 // Outlines drawn by hand: simplification, and a point-in-polygon test that gives the same result as the server's.
 
-/** Even-odd rule. dashboard/atlas/data.py does the same operations in the same order. */
+/** Even-odd rule. dashboard/maps/data.py does the same operations in the same order. */
 export function inside(corners, x, y) {
   let within = false;
   for (let i = 0, j = corners.length - 2; i < corners.length; j = i, i += 2) {

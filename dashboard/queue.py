@@ -1,6 +1,6 @@
 """A queue of commands that runs one at a time in a process of its own. Torch-free, without Dash.
 
-The queue lives in `runs/` of the workspace (`dashboard.runs.files`). Every change is on disk before it is acknowledged,
+The queue lives in `runs/` of the workspace (`dashboard.run_files`). Every change is on disk before it is acknowledged,
 so that the queue survives the server. A run that was active when the server ended is *interrupted*: resumed, it
 continues from the `.partial` folder of its artefact. One server owns the queue of a workspace; others only show it.
 
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from dashboard.runs.files import (
+from dashboard.run_files import (
     ACTIVE,
     CANCELLED,
     DONE,

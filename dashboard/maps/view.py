@@ -24,11 +24,11 @@ from urllib.parse import quote
 import numpy as np
 from dash.development.base_component import Component, _explicitize_args
 
-from dashboard.atlas import columns as data
-from dashboard.atlas import data as view
-from dashboard.atlas.columns import Column
 from dashboard.figures import atlas as figure
 from dashboard.figures.theme import DARK, LIGHT, theme
+from dashboard.maps import columns as data
+from dashboard.maps import data as view
+from dashboard.maps.columns import Column
 from interp.errors import ConfigError, UnknownNameError
 from interp.workspace import Workspace
 

@@ -24,12 +24,12 @@ import flask
 import numpy as np
 from dash import Dash
 
-from dashboard.atlas import columns as data
-from dashboard.atlas import data as view
-from dashboard.atlas.data import Choice, brightness, matches
 from dashboard.components.pages import current
 from dashboard.figures import atlas as figure
 from dashboard.figures.theme import theme
+from dashboard.maps import columns as data
+from dashboard.maps import data as view
+from dashboard.maps.data import Choice, brightness, matches
 from interp.errors import UsageError, WorkbenchError
 
 MAX_SIDE = 2400

@@ -1,0 +1,7 @@
+"""What several pages ask of a workspace; what one page asks lies beside it.
+
+- `workspace`  models, notes, and whether anything changed
+- `features`   feature tables: one feature, lists, relations, uses
+- `documents`  the documents that features were described on
+- `circuits`   circuits: edges and nodes with their scores, prompts, groups of heads
+"""

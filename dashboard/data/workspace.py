@@ -1,0 +1,45 @@
+"""What several pages ask of the workspace that is served: its models, whether it changed, its notes."""
+
+import contextlib
+import threading
+
+import flask
+
+from dashboard.components.pages import current
+from interp.artifacts import FOLDERS, MANIFEST, STATUS, hash_json
+from interp.notes import Notes
+from interp.workspace import Workspace
+
+_KEY = "workbench-notes"
+_opening = threading.Lock()
+
+
+def stamp(workspace: Workspace) -> str:
+    """Return a text that changes once an artefact is finished, deleted, begun or given up; it opens no file."""
+    found = []
+    for folder in sorted(set(FOLDERS.values())):
+        for name in (MANIFEST, STATUS):
+            for file in sorted((workspace.root / folder).glob(f"*/{name}")):
+                with contextlib.suppress(OSError):  # renamed while this looked
+                    about = file.stat()
+                    found.append([f"{folder}/{file.parent.name}", about.st_mtime_ns if name == MANIFEST else 0])
+    pointers = workspace.remote.pointers() if workspace.remote else {}
+    return hash_json(found + [[key, pointer and pointer.content] for key, pointer in sorted(pointers.items())])
+
+
+def models(workspace: Workspace) -> list[str]:
+    """Return the specs of the models that the artefacts of a workspace were made with, sorted.
+
+    Only a text is a spec: the summary of an evaluation holds its scores inside the model under the same key.
+    """
+    found = (given for m in workspace.artifacts() for given in (m.config.get("model"), m.summary.get("model")))
+    return sorted({model for model in found if isinstance(model, str) and model})
+
+
+def notes() -> Notes:
+    """Return the notes of the workspace that is served. A damaged file is tried again at the next request."""
+    known = flask.current_app.extensions
+    with _opening:
+        if _KEY not in known:
+            known[_KEY] = Notes.open(current().workspace)
+    return known[_KEY]
