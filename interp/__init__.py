@@ -98,7 +98,7 @@ if TYPE_CHECKING:
     from interp.patching.ablation import ablate, ablated
     from interp.patching.activation import activation_patching
     from interp.patching.config import PatchingConfig
-    from interp.patching.maps import measure_map, save_map
+    from interp.patching.maps import measure_map
     from interp.patching.paths import path_patch
     from interp.recording.live import open_recording
     from interp.recording.record import RecordConfig, record
@@ -140,7 +140,7 @@ _HOMES = {
     "interp.patching.ablation": "ablate ablated",
     "interp.patching.activation": "activation_patching",
     "interp.patching.config": "PatchingConfig",
-    "interp.patching.maps": "measure_map save_map",
+    "interp.patching.maps": "measure_map",
     "interp.patching.paths": "path_patch",
     "interp.circuits.head_kinds": "HeadScoresConfig score_heads",
     "interp.circuits.head_weights": "composition:head_composition copying:head_copying",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from interp.statistics import p_from_null
 from saes.features.proof import ALPHA, AblatedExample, ListsApart, SteeredRow, TextFirings
 
 if TYPE_CHECKING:
+    from interp.patching.patching_map import PatchingMap
     from interp.tracing.attention import EdgeSplit
     from interp.tracing.interventions import Intervention
 
@@ -200,22 +201,6 @@ class ScoreReasons:
 
 
 @dataclass(frozen=True)
-class PatchEffects:
-    """A map of activation patches between two prompts, each next to its null."""
-
-    model: str
-    metric: str
-    records: list[dict[str, Any]]
-    """One per patch, as the rows of `effects.parquet`: `layer`, `head` or `position`, `effect`, `null`, `beyond` ..."""
-    clean_tokens: list[str]
-    corrupt_tokens: list[str]
-    summary: dict[str, Any]
-    """That of a patching artefact."""
-    chat: bool = False
-    """the prompts are messages in the chat template of the model"""
-
-
-@dataclass(frozen=True)
 class PatchPair:
     """A suggestion for the panel of patching."""
 
@@ -389,7 +374,7 @@ class Live(Protocol):
     def patch(
         self, clean: str, corrupt: str, *, model: str, answer: str, wrong: str, what: str, direction: str,
         chat: bool = False,
-    ) -> PatchEffects:  # fmt: skip
+    ) -> "PatchingMap":  # fmt: skip
         """Return the effects of activation patches between two prompts of one length; answers are one token each, with
         or without their leading space. Raises `ConfigError` where the metric shows no gap."""
         ...

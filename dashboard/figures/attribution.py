@@ -1,11 +1,14 @@
 """Attribution: direct effects of parts of a model on a logit, pairs of parts in an attention score, patching maps."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.figures.theme import MONO, Scale, Theme, colour_bar, escape, message_figure, styled
+from interp.patching.patching_map import JudgedPatch, Patch
 
 Part = tuple[str, float]
 
@@ -127,25 +130,26 @@ def _largest(sizes: np.ndarray, n: int) -> list[int]:
 
 
 def patching_map(
-    records: list[dict[str, Any]], colours: Theme, *, tokens: list[str] | None = None, height: int = 560
+    rows: Sequence[Patch], colours: Theme, *, tokens: Sequence[str] | None = None, height: int = 560
 ) -> go.Figure:
-    """Layers up, heads or positions across, from the records of an `ActivationPatching`.
+    """Layers up, heads or positions across, from the patches of an `ActivationPatching` or a `PatchingMap`.
 
     0: the patch changes nothing; 1: the metric crosses the whole gap between the prompts. Colour is centred on 0. Where
-    records have both a head and a position, each head's strongest position is shown. `tokens` name the positions. A dot
-    marks what lies `beyond` the null, where records say so.
+    patches have both a head and a position, each head's strongest position is shown. `tokens` name the positions. A dot
+    marks what lies beyond the null, where there is one.
     """
-    if not records:
+    if not rows:
         return message_figure("nothing was patched", colours)
-    across = "head" if "head" in records[0] else "position" if "position" in records[0] else None
-    n_layers = 1 + max(record["layer"] for record in records)
-    n_across = 1 + max(record[across] for record in records) if across else 1
+    across = "position" if rows[0].head is None else "head"
+    cells = [(row.layer, (row.position if row.head is None else row.head) or 0) for row in rows]
+    named = rows[0].head is not None or rows[0].position is not None
+    n_layers, n_across = (1 + max(column) for column in zip(*cells, strict=True))
     effect, hover = np.zeros((n_layers, n_across), np.float32), np.full((n_layers, n_across), "", object)
-    for record in sorted(records, key=lambda record: abs(record["effect"])):  # the strongest of a cell comes last
-        at = record["layer"], record[across] if across else 0
-        effect[at], hover[at] = record["effect"], _hover(record)
+    by_cell = sorted(zip(cells, rows, strict=True), key=lambda pair: abs(pair[1].effect))
+    for at, row in by_cell:  # the strongest of a cell comes last
+        effect[at], hover[at] = row.effect, _hover(row)
     limit = max(1e-6, float(np.abs(effect).max()))
-    beyond = sorted({(r["layer"], r[across] if across else 0) for r in records if r.get("beyond")})
+    beyond = sorted({at for at, row in by_cell if isinstance(row, JudgedPatch) and row.beyond})
     figure = go.Figure(
         go.Heatmap(
             z=effect, zmin=-limit, zmax=limit, colorscale=diverging(colours), xgap=1, ygap=1, hovertext=hover,
@@ -154,23 +158,25 @@ def patching_map(
     )  # fmt: skip
     if beyond:
         dots = {"color": colours.text, "size": 5, "line": {"color": colours.surface, "width": 1}}
-        rows, columns = ([cell[i] for cell in beyond] for i in (0, 1))
-        figure.add_scatter(x=columns, y=rows, mode="markers", marker=dots, hoverinfo="skip", showlegend=False)
+        layers, columns = ([cell[i] for cell in beyond] for i in (0, 1))
+        figure.add_scatter(x=columns, y=layers, mode="markers", marker=dots, hoverinfo="skip", showlegend=False)
     styled(figure, colours, height=height)
     figure.update_yaxes(title_text="layer", dtick=1 if n_layers <= 40 else 5, showgrid=False)
     figure.update_yaxes(range=[-0.5, n_layers - 0.5])
     figure.update_xaxes(range=[-0.5, n_across - 0.5])
-    figure.update_xaxes(title_text=across or "", showgrid=False, side="top", dtick=1 if n_across <= 40 else 5)
-    if across == "position" and tokens:
+    title = across if named else ""
+    figure.update_xaxes(title_text=title, showgrid=False, side="top", dtick=1 if n_across <= 40 else 5)
+    if title == "position" and tokens:
         figure.update_xaxes(tickvals=list(range(len(tokens))), ticktext=[escape(t, 28) for t in tokens])
-    if across is None:
+    if not named:
         figure.update_xaxes(showticklabels=False)
     return figure
 
 
-def _hover(record: dict[str, Any]) -> str:
-    where = ", ".join(f"{name} {record[name]}" for name in ("layer", "head", "position") if name in record)
-    token = f" {escape(record['token'], 24)}" if "token" in record else ""
-    error = "" if record.get("stderr") is None else f" ± {record['stderr']:.3f}"
-    null = f"<br>null {record['null_low']:+.3f} to {record['null_high']:+.3f}" if "null_low" in record else ""
-    return f"<b>{where}</b>{token}<br>{record['effect']:+.3f}{error} of the gap{null}"
+def _hover(row: Patch) -> str:
+    parts = {"layer": row.layer, "head": row.head, "position": row.position}
+    where = ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
+    token = "" if row.token is None else f" {escape(row.token, 24)}"
+    error = "" if math.isnan(row.stderr) else f" ± {row.stderr:.3f}"
+    null = f"<br>null {row.null_low:+.3f} to {row.null_high:+.3f}" if isinstance(row, JudgedPatch) else ""
+    return f"<b>{where}</b>{token}<br>{row.effect:+.3f}{error} of the gap{null}"

@@ -112,13 +112,8 @@ def _pairs(result: Any, colours: Theme, **options: Any) -> go.Figure:
 
 
 def _patching(result: Any, colours: Theme, **options: Any) -> go.Figure:
-    options.setdefault("tokens", list(result.clean_tokens))
-    return attribution.patching_map(result.to_records(), colours, **options)
-
-
-def _patching_map(result: Any, colours: Theme, **options: Any) -> go.Figure:
-    options.setdefault("tokens", list(result.found.clean_tokens))
-    return attribution.patching_map(result.to_records(), colours, **options)
+    options.setdefault("tokens", result.prompts.clean)
+    return attribution.patching_map(result.rows, colours, **options)
 
 
 def _features(result: Any, colours: Theme, *, n: int = 20, **options: Any) -> go.Figure:
@@ -199,7 +194,7 @@ FIGURES: dict[str, Draw] = {
     "interp.circuits.score_explanation.ScoreExplanation": _pairs,
     "interp.patching.ablation.Ablations": _records(circuits.ablation_bars),
     "interp.patching.activation.ActivationPatching": _patching,
-    "interp.patching.maps.PatchingMap": _patching_map,
+    "interp.patching.patching_map.PatchingMap": _patching,
     "interp.lenses.logit_lens.LogitLens": _lens,
     "interp.lenses.direct_attribution.LogitAttribution": _shares,
     "saes.circuits.attribution.FeatureAttribution": _features,

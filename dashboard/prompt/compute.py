@@ -25,7 +25,6 @@ from dashboard.components.live import (
     LensCells,
     LogitShares,
     NextTokens,
-    PatchEffects,
     PromptResult,
     ScoreReasons,
 )
@@ -35,6 +34,7 @@ from interp.errors import PromptError, UnknownNameError
 from interp.models.adapter import bos_token_id, final_norm_and_unembed, head_shape, run_with_hooks, token_strings
 from interp.models.hooked import HookedModel
 from interp.names import lens_hook_points
+from interp.patching.patching_map import PatchingMap
 
 Check = Callable[[str], None]
 """Names the next stage; raises when the answer is not wanted any more."""
@@ -311,7 +311,7 @@ def answer_text(loaded: HookedModel, tokens: Tensor, text: str) -> str:
     return token_text(loaded, single_token(loaded, text, run_with_cache(loaded, tokens, [])[0][0, -1].float()))
 
 
-def patch_effects(
+def patch_map(
     loaded: HookedModel,
     spec: str,
     pair: tuple[str, str, str, str | None],
@@ -319,24 +319,15 @@ def patch_effects(
     direction: Any,
     *,
     chat: bool = False,
-) -> PatchEffects:
-    """The map of one pair of prompts; heads are patched at all positions at once."""
+) -> PatchingMap:
+    """Return the map of one pair of prompts; heads are patched at all positions at once."""
     from interp.circuits.tasks import pair_task
     from interp.patching.config import PatchingConfig
     from interp.patching.maps import measure_map
 
     task = pair_task(loaded, *pair, chat=chat)
     config = PatchingConfig(what=what, direction=direction, by_position=what != "z", draws=PATCH_DRAWS)
-    found = measure_map(loaded, task, config)
-    return PatchEffects(
-        model=spec,
-        metric=task.metric.name,
-        records=found.to_records(),
-        clean_tokens=list(found.found.clean_tokens),
-        corrupt_tokens=list(found.found.corrupt_tokens),
-        summary=found.summary(),
-        chat=chat,
-    )
+    return measure_map(loaded, task, config, model_name=spec)
 
 
 def position(tokens: Tensor, after: int | None) -> int:

@@ -15,7 +15,6 @@ from dashboard.components.live import (
     LensCells,
     LogitShares,
     NextTokens,
-    PatchEffects,
     PatchPair,
     Pattern,
     PromptResult,
@@ -31,6 +30,7 @@ from interp.workspace import Workspace
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.patching.patching_map import PatchingMap
     from interp.tracing.attention import EdgeSplit
     from interp.tracing.graph import AttributionGraph
     from interp.tracing.interventions import Intervention
@@ -207,7 +207,7 @@ class LiveModel:
     def patch(
         self, clean: str, corrupt: str, *, model: str, answer: str, wrong: str, what: str, direction: str,
         chat: bool = False,
-    ) -> PatchEffects:  # fmt: skip
+    ) -> "PatchingMap":  # fmt: skip
         """Activation patching between two prompts. Raises `PromptError`, `ConfigError` (no gap, no such value)."""
         from dashboard.prompt import compute
 
@@ -222,7 +222,7 @@ class LiveModel:
             against = (
                 compute.answer_text(loaded, self._loaded.prompt(corrupt, model, chat)[1], wrong) if wrong else None
             )
-            return compute.patch_effects(loaded, model, (clean, corrupt, right, against), what, direction, chat=chat)
+            return compute.patch_map(loaded, model, (clean, corrupt, right, against), what, direction, chat=chat)
 
     def steering_verdict(
         self, text: str, *, model: str, features: str, feature: int, amount: float | None, chat: bool = False

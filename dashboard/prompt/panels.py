@@ -15,15 +15,15 @@ from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.evidence import number
 from dashboard.components.frame import attempt, attrs, graph, loading, panel, select, stat
-from dashboard.components.live import FeatureShares, LogitShares, PatchEffects, ScoreReasons, SupersededError
+from dashboard.components.live import FeatureShares, LogitShares, ScoreReasons, SupersededError
 from dashboard.components.pages import current
 from dashboard.components.tokens import feature_line
 from dashboard.data import features as feature_view
 from dashboard.figures.attribution import pair_map, patching_map, share_bars, share_map
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.turns import asking
-from interp.artifacts import Manifest, read_json
-from interp.errors import CorruptError, WorkbenchError
+from interp.errors import WorkbenchError
+from interp.patching.patching_map import PatchingMap
 from interp.workspace import Workspace
 
 _signed = partial(number, signed=True)
@@ -259,12 +259,8 @@ METRIC = (
     "after the last token: a logit difference is logit(clean answer) − logit(corrupt answer), as in the attributions; "
     "without a corrupt answer it is the log-probability of the clean one, in nats"
 )
-_NEEDED = (
-    *("what", "direction", "n_prompts", "null", "clean_metric", "corrupt_metric"),
-    *("n_patches", "n_beyond", "null_largest", "level"),
-)
 _SHOWN = 5000
-"""Patches read of a stored map, largest effects first."""
+"""Patches that are drawn at most, largest effects first."""
 
 
 def patching_panel(workspace: Workspace, name: str) -> html.Section:
@@ -393,48 +389,31 @@ def _measure(clicks: int | None, model: str, *given: Any) -> Any:
 def _open(name: str | None, scheme: str | None) -> Any:
     if not name:
         return no_update
-    return attempt(lambda: effects(stored_map(current().workspace, name), theme(scheme)))
+    return attempt(lambda: effects(current().workspace.open(PatchingMap, name), theme(scheme)))
 
 
-def stored_map(workspace: Workspace, name: str) -> PatchEffects:
-    """Return the map of a patching artefact. Raises `UnknownNameError` with the nearest names, `CorruptError`."""
-    manifest: Manifest = workspace.manifest("patching", name)
-    path = workspace.table_path("patching", name, "effects")
-    rows = workspace.query(f"select * from e order by abs(effect) desc limit {_SHOWN}", e=path).to_pylist()
-    if lacking := [key for key in _NEEDED if key not in manifest.summary]:
-        raise CorruptError(f"{path.parent} has no {lacking[0]!r} in its summary; it was edited or cut short")
-    prompts = read_json(workspace.path("patching", name) / "prompts.json")
-    return PatchEffects(
-        model=str(manifest.config.get("model")),
-        metric=str(manifest.config.get("metric")),
-        records=rows,
-        clean_tokens=[str(token) for token in prompts.get("clean_tokens", [])],
-        corrupt_tokens=[str(token) for token in prompts.get("corrupt_tokens", [])],
-        summary=manifest.summary,
-    )
-
-
-def effects(found: PatchEffects, colours: Theme) -> html.Div:
+def effects(found: PatchingMap, colours: Theme) -> html.Div:
     """Return the numbers, the heat map, and the sentence that says what counts as found."""
-    s, by_position = found.summary, bool(found.records and "position" in found.records[0])
+    s, n = found.settings, found.settings.task.n_prompts
     stats = [
-        stat(f"metric: {found.metric}, clean prompt", _signed(s["clean_metric"]), METRIC),
-        stat("corrupt prompt", _signed(s["corrupt_metric"]), METRIC),
+        stat(f"metric: {s.task.metric}, clean prompt", _signed(found.clean_metric), METRIC),
+        stat("corrupt prompt", _signed(found.corrupt_metric), METRIC),
         stat(
-            "beyond the null", f"{s['n_beyond']:,} of {s['n_patches']:,}", "patches with a larger effect than any null"
+            "beyond the null", f"{found.n_beyond:,} of {len(found.rows):,}", "patches with an effect above any null's"
         ),
-        stat("largest null effect", number(s["null_largest"]), str(s["null"])),
+        stat("largest null effect", number(found.threshold), found.null),
     ]
     tokens = [
         visible(clean, 12) if clean == corrupt else f"{visible(clean, 12)} / {visible(corrupt, 12)}"
-        for clean, corrupt in zip(found.clean_tokens, found.corrupt_tokens, strict=False)
+        for clean, corrupt in zip(found.prompts.clean, found.prompts.corrupt, strict=False)
     ]
-    figure = patching_map(found.records, colours, tokens=tokens if by_position else None, height=_height(found))
+    height = min(640, 120 + 16 * (1 + max((row.layer for row in found.rows), default=0)))
+    figure = patching_map(found.strongest(_SHOWN), colours, tokens=tokens if s.by_position else None, height=height)
     note = (
-        f"{found.model}{', in its chat template' if found.chat else ''}, {s['what']}, {s['direction']}, "
-        f"{s['n_prompts']:,} pair{'s' * (s['n_prompts'] != 1)} of prompts. A dot marks an effect larger than every "
-        f"effect of the null ({s['null']}); the chance of a false one "
-        f"anywhere in the map is at most {number(s['level'])}."
+        f"{s.model}{', in its chat template' if s.task.chat else ''}, {s.what}, {s.direction}, "
+        f"{n:,} pair{'s' * (n != 1)} of prompts. A dot marks an effect larger than every "
+        f"effect of the null ({found.null}); the chance of a false one "
+        f"anywhere in the map is at most {number(found.level)}."
     )
     return html.Div(
         [
@@ -443,7 +422,3 @@ def effects(found: PatchEffects, colours: Theme) -> html.Div:
             html.P(note, className="wb-note"),
         ]
     )
-
-
-def _height(found: PatchEffects) -> int:
-    return min(640, 120 + 16 * (1 + max((record["layer"] for record in found.records), default=0)))

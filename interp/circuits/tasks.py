@@ -31,6 +31,7 @@ from torch import Tensor
 from interp.errors import ConfigError, CorruptError, MissingError, PromptError, UnknownNameError
 from interp.models.generation import prompt_tokens
 from interp.models.hooked import HookedModel
+from interp.patching.config import Origin
 from interp.patching.metrics import LogitDiff, LogProb, Metric, ProbDiff
 from interp.patching.task import Task
 from interp.runtime import make_generator
@@ -102,7 +103,7 @@ def induction_task(
         name="induction",
         at=at,
         check_gap=check_gap,
-        settings={"seed": seed, "block": block},
+        origin={"seed": seed, "block": block},
     )
 
 
@@ -139,7 +140,7 @@ def ioi_task(model: HookedModel, *, n_prompts: int = 64, seed: int = 0, check_ga
         LogitDiff(correct=correct, wrong=wrong),
         name="ioi",
         check_gap=check_gap,
-        settings={"seed": seed, "names": len(names)},
+        origin={"seed": seed, "names": len(names)},
     )
 
 
@@ -178,7 +179,7 @@ def greater_than_task(model: HookedModel, *, n_prompts: int = 64, seed: int = 0,
         ProbDiff(correct=correct, wrong=wrong),
         name="greater-than",
         check_gap=check_gap,
-        settings={"seed": seed, "years": "two digits" if whole else "tens digit"},
+        origin={"seed": seed, "years": "two digits" if whole else "tens digit"},
     )
 
 
@@ -232,7 +233,7 @@ def task_from_file(
     """
     path = Path(path)
     rows = [(f"{path.name}, line {line}", row) for line, row in _read(path)[:n_prompts]]
-    return _task_of_rows(model, rows, str(path), name=path.stem, check_gap=check_gap, settings={"file": path.name})
+    return _task_of_rows(model, rows, str(path), name=path.stem, check_gap=check_gap, origin={"file": path.name})
 
 
 def pair_task(
@@ -251,14 +252,14 @@ def pair_task(
     for name in FIELDS[:3]:
         if not row[name]:
             raise PromptError(f"the {name} {'answer' if name == 'correct' else 'prompt'} is empty; give some text")
-    settings = row | ({"chat": True} if chat else {})
+    origin: Origin = {**row, "chat": chat}
     rows = [("the prompts", row)]
-    return _task_of_rows(model, rows, "the prompts", name="pair", check_gap=check_gap, settings=settings, chat=chat)
+    return _task_of_rows(model, rows, "the prompts", name="pair", check_gap=check_gap, origin=origin, chat=chat)
 
 
 def _task_of_rows(
     model: HookedModel, rows: list[tuple[str, dict[str, Any]]], source: str, *, name: str, check_gap: bool,
-    settings: dict, chat: bool = False,
+    origin: Origin, chat: bool = False,
 ) -> Task:  # fmt: skip
     """Make the task of rows, each with its name in error messages."""
     encode = _encoder_with_bos(model)
@@ -284,7 +285,7 @@ def _task_of_rows(
             f"{source}: {len(wrong)} of {len(rows)} lines have a wrong answer; give one everywhere or nowhere"
         )
     metric: Metric = LogitDiff(correct=correct, wrong=wrong) if wrong else LogProb(correct=correct)
-    return Task.of(model, clean, corrupt, metric, name=name, check_gap=check_gap, settings=settings)
+    return Task.of(model, clean, corrupt, metric, name=name, check_gap=check_gap, origin=origin)
 
 
 def _read(path: Path) -> list[tuple[int, dict[str, Any]]]:

@@ -5,6 +5,7 @@
 - `ablation`    zero, mean or resample ablation of groups of heads, MLPs and neurons
 - `activation`  activation patching by layer, head and position
 - `paths`       path patching: one value, along chosen paths to its receivers only
-- `config`      settings of activation patching
-- `maps`        a map of activation patches with its null distribution, and its artefact
+- `config`      settings of activation patching and of a task
+- `maps`        measurement of a map of activation patches with its null distribution
+- `patching_map`  the map as an artefact
 """

@@ -12,7 +12,7 @@ the answer. `noise` runs the clean prompt and inserts corrupt values, which test
 where components are redundant.
 
 Grouped-query attention: keys and values belong to a group of query heads, so `k` and `v` are patched per key-value
-head; `settings["heads"]` says which kind of head the head axis counts.
+head; `settings.heads` says which kind of head the head axis counts.
 
 A patch leaves everything before its layer unchanged. So the base run is read once, before every block, and each patch
 runs from the residual stream of the base run before its layer: on average half of a pass.
@@ -21,9 +21,10 @@ runs from the residual stream of the base run before its layer: on average half 
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
@@ -33,10 +34,11 @@ from interp.models.adapter import Hook, available_hook_points, head_shape, token
 from interp.models.hooked import HookedModel
 from interp.models.passes import Capture, run_from
 from interp.models.residual import ResidualStream
-from interp.patching.config import Direction, What
+from interp.patching.config import Direction, HeadKind, What
+from interp.patching.patching_map import Patch, PromptPair, strongest
 from interp.patching.task import read_hook
 from interp.progress import Progress
-from interp.results import ROWS, Result
+from interp.results import ROWS, Record, Result
 
 Metric = Callable[[Tensor], Tensor]
 """`metric(logits [batch, pos, d_vocab]) -> [batch]`, one number per prompt, in order; larger means more correct."""
@@ -76,7 +78,7 @@ def check_pairs(model: HookedModel, clean: Int[Tensor, "..."], corrupt: Int[Tens
 _WHOLE = ("resid_pre", "resid_post", "attn_out", "mlp_out")
 Slot = tuple[Any, ...]
 """Index of a patch into the value at its hook point, batch first."""
-Patch = tuple[int, Slot]
+Cut = tuple[int, Slot]
 """Layer of a patch, and its slot."""
 STORED_VALUES = 1 << 26
 """Largest number of activations that are stored at once (256 MB in float32), unless one layer has more."""
@@ -100,55 +102,65 @@ class PatchingTask(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class PatchRunSettings:
+    """What was patched in a map; a patched value is always that of the other prompt (resample ablation)."""
+
+    what: What
+    direction: Direction
+    by_position: bool
+    heads: HeadKind | None
+    """Heads that the head axis counts; None without one."""
+    group_size: int
+    """Query heads per key-value head, where those are counted."""
+    n_prompts: int
+
+
+@dataclass(frozen=True, eq=False)
 class ActivationPatching(Result):
     """Effects of single patches, as a fraction of the gap between the clean and the corrupt metric."""
 
-    effect: Float64[Tensor, "*axes"]
-    """float64, over `axes`: `(patched - base) / (other - base)` of the means over prompts. 0 is no change, 1 the whole
-    gap; below 0 a patch widens the gap, above 1 it overshoots"""
-    stderr: Float64[Tensor, "*axes"]
+    effect: Float64[np.ndarray, "*axes"]
+    """over layers, then heads and positions where the patch has them: `(patched - base) / (other - base)` of the means
+    over prompts. 0 is no change, 1 the whole gap; below 0 a patch widens the gap, above 1 it overshoots"""
+    stderr: Float64[np.ndarray, "*axes"]
     """the same shape: standard error over prompts, in the same unit; NaN for a single prompt"""
-    axes: tuple[str, ...]
-    """`layer`, then `head` and `position` where the patch has one"""
     clean_metric: float
     corrupt_metric: float
-    clean_tokens: tuple[str, ...]
-    """`[pos]` text of the first prompt"""
-    corrupt_tokens: tuple[str, ...]
-    settings: dict[str, Any] = field(default_factory=dict)
-    """what, direction, by_position, ablation (always `resample`: the value of the other prompt), heads (`query`,
-    `key-value` or None), group_size, n_prompts"""
+    prompts: PromptPair
+    """the first pair"""
+    settings: PatchRunSettings
 
-    def to_records(self) -> list[dict[str, Any]]:
+    @property
+    def rows(self) -> list[Patch]:
+        """All patches, by layer, head and position."""
+        n_heads = self.settings.heads is not None
+        found = []
+        for cell in np.ndindex(self.effect.shape):
+            position = cell[-1] if self.settings.by_position else None
+            token = None if position is None else self.prompts.clean[position]
+            own = {"layer": cell[0], "head": cell[1] if n_heads else None, "position": position, "token": token}
+            found.append(Patch(**own, effect=float(self.effect[cell]), stderr=float(self.stderr[cell])))
+        return found
+
+    def to_records(self) -> list[Record]:
         """Return one row per patch: its axes, `effect`, `stderr` (None for a single prompt)."""
-        cells = torch.cartesian_prod(*(torch.arange(n) for n in self.effect.shape)).reshape(-1, self.effect.ndim)
-        return [self._record(cell) for cell in map(tuple, cells.tolist())]
+        return [row.record() for row in self.rows]
 
-    def top(self, n: int = 10) -> list[dict[str, Any]]:
-        """Return the rows of the largest effects by absolute value, largest first."""
-        order = self.effect.flatten().abs().argsort(descending=True, stable=True)[:n]
-        cells = torch.stack(torch.unravel_index(order, self.effect.shape), 1)
-        return [self._record(cell) for cell in map(tuple, cells.tolist())]
+    def top(self, n: int = 10) -> list[Patch]:
+        """Return the patches with the largest effects by absolute value, largest first."""
+        return strongest(self.rows, n)
 
     def headline(self) -> str:
         """Return one line: the patch, the direction and the two metrics."""
-        what, direction = self.settings.get("what", ""), self.settings.get("direction", "")
         return (
-            f"Activation patching of {what} ({direction}): effect 1 is the whole gap between the clean metric "
-            f"{self.clean_metric:.2f} and the corrupt one {self.corrupt_metric:.2f}"
+            f"Activation patching of {self.settings.what} ({self.settings.direction}): effect 1 is the whole gap "
+            f"between the clean metric {self.clean_metric:.2f} and the corrupt one {self.corrupt_metric:.2f}"
         )
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown(self) -> list[Record]:
         """Return the patches with the largest effects."""
-        return self.top(ROWS)
-
-    def _record(self, cell: tuple[int, ...]) -> dict[str, Any]:
-        error = float(self.stderr[cell])
-        record: dict[str, Any] = dict(zip(self.axes, cell, strict=True))
-        if "position" in record:
-            record["token"] = self.clean_tokens[record["position"]]
-        return record | {"effect": float(self.effect[cell]), "stderr": None if error != error else error}
+        return [row.record() for row in self.top(ROWS)]
 
 
 @torch.no_grad()
@@ -189,7 +201,8 @@ def activation_patching(
     if donors is not None:
         check_pairs(model, clean, donors)
     clean, corrupt = (tokens.to(model.cfg.device) for tokens in (clean, corrupt))
-    run = _Run(model, metric, at, "z" if what == "heads" else what, by_position, batch_size, random_change)
+    what = "z" if what == "heads" else what
+    run = _Run(model, metric, at, what, by_position, batch_size, random_change)
     base, other = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     start, target = run.plain(base), run.plain(other)
     gap = _check_gap(start, target, direction)
@@ -202,15 +215,21 @@ def activation_patching(
             progress(len(layers), n_layers, {})
     change = (torch.stack(layers) - start) / gap  # [n_layers, ..., n_prompts]
     clean_metric, corrupt_metric = (target, start) if direction == "denoise" else (start, target)
+    texts = (tuple(token_strings(model, tokens[0])) for tokens in (clean, corrupt))
     return ActivationPatching(
-        effect=change.mean(-1),
-        stderr=_standard_error(change),
-        axes=("layer", *(["head"] if run.n_heads else []), *(["position"] if by_position else [])),
-        clean_metric=float(clean_metric.mean()),
-        corrupt_metric=float(corrupt_metric.mean()),
-        clean_tokens=tuple(token_strings(model, clean[0])),
-        corrupt_tokens=tuple(token_strings(model, corrupt[0])),
-        settings=run.settings | {"direction": direction, "n_prompts": len(clean)},
+        change.mean(-1).numpy(),
+        _standard_error(change).numpy(),
+        float(clean_metric.mean()),
+        float(corrupt_metric.mean()),
+        PromptPair(**dict(zip(("clean", "corrupt"), texts, strict=True))),
+        PatchRunSettings(
+            what=what,
+            direction=direction,
+            by_position=by_position,
+            heads=run.heads,
+            group_size=run.group_size,
+            n_prompts=len(clean),
+        ),
     )
 
 
@@ -222,7 +241,7 @@ class _Run:
         model: HookedModel,
         metric: Metric,
         at: Tensor | None,
-        what: str,
+        what: What,
         by_position: bool,
         batch_size: int,
         random_change: torch.Generator | None = None,
@@ -231,19 +250,15 @@ class _Run:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         self.model, self.metric, self.at, self.random_change = model, metric, at, random_change
         self.what, self.by_position, self.batch_size = what, by_position, batch_size
-        self.n_heads, kind, group = 0, None, 1
+        self.n_heads = 0
+        self.heads: HeadKind | None = None
+        self.group_size = 1
         if what not in _WHOLE:
             shape = ResidualStream(model).shape
             grouped = what in ("k", "v") and shape.n_kv_heads != shape.n_heads
             self.n_heads = shape.n_kv_heads if grouped else shape.n_heads
-            kind, group = ("key-value", shape.n_heads // shape.n_kv_heads) if grouped else ("query", 1)
-        self.settings = {
-            "what": what,
-            "by_position": by_position,
-            "ablation": "resample",
-            "heads": kind,
-            "group_size": group,
-        }
+            self.heads = "key-value" if grouped else "query"
+            self.group_size = shape.n_heads // shape.n_kv_heads if grouped else 1
 
     def hook_point(self, layer: int) -> str:
         return f"blocks.{layer}." + (f"hook_{self.what}" if self.what in _WHOLE else f"attn.hook_{self.what}")
@@ -296,9 +311,9 @@ class _Run:
             parts = [capture(rows) for rows in tokens.split(self.batch_size)]
         return {name: torch.cat([part[name] for part in parts]) for name in names}
 
-    def _chunks(self, layers: range, slots: list[Slot], n: int) -> Iterator[list[Patch]]:
+    def _chunks(self, layers: range, slots: list[Slot], n: int) -> Iterator[list[Cut]]:
         """Yield patches that share a pass, layer by layer; a pass starts at the earliest of its layers."""
-        chunk: list[Patch] = []
+        chunk: list[Cut] = []
         for layer in layers:
             for slot in slots:
                 if chunk and (len(chunk) >= self.batch_size // n or layer - chunk[0][0] >= LAYERS_AT_ONCE):
@@ -318,7 +333,7 @@ class _Run:
                 else:
                     yield (everything, head, position) if self.what == "pattern" else (everything, position, head)
 
-    def _patched(self, values: "_Values", base: Tensor, rows: Tensor, patches: list[Patch]) -> Tensor:
+    def _patched(self, values: "_Values", base: Tensor, rows: Tensor, patches: list[Cut]) -> Tensor:
         """Return logits `[len(patches) * rows, ...]` of prompts, repeated once per patch."""
         start, repeated = patches[0][0], rows.repeat(len(patches))
         by_layer: dict[int, list[tuple[slice, Slot]]] = {}

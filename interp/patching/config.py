@@ -1,4 +1,4 @@
-"""Settings of activation patching. Torch-free: the command line inherits them."""
+"""Settings of activation patching, and of the task that it uses. Torch-free: the command line inherits them."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -8,6 +8,25 @@ from interp.options import BASIC
 
 What = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "heads", "z", "q", "k", "v", "pattern"]
 Direction = Literal["denoise", "noise"]
+HeadKind = Literal["query", "key-value"]
+"""Heads that a patch counts: under grouped-query attention, k and v belong to a group of query heads."""
+Origin = dict[str, str | int | bool | None]
+"""Settings of what made the prompts of a task: a seed, a file, the texts of a pair."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """What determines the numbers of a task."""
+
+    name: str
+    metric: str
+    n_prompts: int
+    origin: Origin
+
+    @property
+    def chat(self) -> bool:
+        """True where the prompts are messages in the chat template of the model."""
+        return self.origin.get("chat") is True
 
 
 @dataclass(frozen=True, kw_only=True)

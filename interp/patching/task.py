@@ -19,6 +19,7 @@ from torch import Tensor
 from interp.errors import ConfigError
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.hooked import HookedModel
+from interp.patching.config import Origin, TaskSettings
 from interp.patching.metrics import Metric
 
 Prompts = Tensor | Sequence[Sequence[int]]
@@ -42,8 +43,8 @@ class Task:
     """`[n]` metric on the clean prompts"""
     corrupt_value: Float[Tensor, " n"]
     """`[n]` metric on the corrupted prompts"""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """origin of the prompts: generator, seed, ..."""
+    origin: Origin = field(default_factory=dict)
+    """what made the prompts: generator, seed, ..."""
 
     @classmethod
     def of(
@@ -57,7 +58,7 @@ class Task:
         at: Int[Tensor, "n n_read"] | None = None,
         batch_size: int = 32,
         check_gap: bool = True,
-        settings: dict[str, Any] | None = None,
+        origin: Origin | None = None,
     ) -> "Task":
         """Make a task and measure the model on clean and corrupted prompts.
 
@@ -88,7 +89,7 @@ class Task:
             metric=metric,
             clean_value=unmeasured,
             corrupt_value=unmeasured,
-            settings=settings or {},
+            origin=origin or {},
         )
         return task.on(model, batch_size=batch_size, check_gap=check_gap)
 
@@ -173,8 +174,13 @@ class Task:
             "n_prompts": self.n_prompts,
             "clean": float(self.clean_value.mean()),
             "corrupt": float(self.corrupt_value.mean()),
-            **self.settings,
+            **self.origin,
         }
+
+    @property
+    def settings(self) -> TaskSettings:
+        """What determines the numbers of this task."""
+        return TaskSettings(name=self.name, metric=self.metric.name, n_prompts=self.n_prompts, origin=self.origin)
 
     def _parts(self, tokens: Tensor, batch_size: int) -> list[tuple[Tensor, Tensor]]:
         return list(zip(tokens.split(batch_size), self.at.split(batch_size), strict=True))

@@ -1,11 +1,11 @@
 """Activation patching on the prompt page: live and from disk, escaped, and every failure one sentence."""
 
 import json
+import math
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
-from fake_live import PATCHING, FakeLive, patches
+from fake_live import FakeLive, patched, patches
 from make_workspace import HOSTILE
 from page_text import text_of
 
@@ -14,8 +14,8 @@ from dashboard.figures.attribution import patching_map
 from dashboard.figures.theme import theme
 from dashboard.overview import data as overview
 from dashboard.prompt import panels as patching
-from interp.artifacts import Draft, write_json, write_table
-from interp.errors import CorruptError, UnknownNameError
+from interp.artifacts import save_artefact
+from interp.patching.patching_map import Patch, PatchingMap
 from interp.workspace import Workspace
 
 TOKENS = ["<|im_start|>", *HOSTILE[:4]]
@@ -24,11 +24,7 @@ TOKENS = ["<|im_start|>", *HOSTILE[:4]]
 @pytest.fixture
 def stored(tmp_path: Path) -> Workspace:
     workspace = Workspace(tmp_path / "workspace", create=True)
-    config = {"model": "m", "weight_hash": "ab", "task": "pair", "metric": "logit difference"}
-    draft = Draft.open(workspace.path("patching", "mine"), kind="patching", config=config, seed=0)
-    write_table(draft.path / "effects.parquet", pa.Table.from_pylist(patches(TOKENS)))
-    write_json(draft.path / "prompts.json", {"clean_tokens": TOKENS, "corrupt_tokens": [*TOKENS[:-1], " other"]})
-    draft.finish(summary=PATCHING)
+    save_artefact(patched(TOKENS, [*TOKENS[:-1], " other"]), workspace.path("patching", "mine"))
     return workspace
 
 
@@ -42,13 +38,15 @@ def test_the_map_marks_what_lies_beyond_the_null(scheme):
 
 
 def test_a_map_without_a_null_has_no_marks():
-    rows = [{"layer": layer, "effect": 0.5, "stderr": None} for layer in range(3)]
+    at = {"head": None, "position": None, "token": None}
+    rows = [Patch(layer=layer, **at, effect=0.5, stderr=math.nan) for layer in range(3)]
     assert len(patching_map(rows, theme("light")).data) == 1
 
 
 def test_a_stored_map_says_what_was_measured(stored):
-    found = patching.stored_map(stored, "mine")
-    assert len(found.records) == len(patches(TOKENS))
+    found = stored.open(PatchingMap, "mine")
+    assert found.to_records() == [row.record() for row in patches(TOKENS)]
+    assert found.strongest(1)[0].where == f"layer 2, position 3 {TOKENS[3]!r}"
     shown = text_of(patching.effects(found, theme("light")))
     assert "1 of 30" in shown
     assert "values of random tokens" in shown
@@ -70,11 +68,13 @@ def test_the_page_opens_a_stored_map_by_its_address(stored):
 
 
 def test_a_map_that_is_not_there_or_damaged_is_one_sentence(stored):
-    with pytest.raises(UnknownNameError, match="mine"):
-        patching.stored_map(stored, "mien")
-    (stored.path("patching", "mine") / "prompts.json").write_text("{")
-    with pytest.raises(CorruptError, match=r"prompts\.json"):
-        patching.stored_map(stored, "mine")
+    folder = stored.path("patching", "mine")
+    with create_app(stored, live=FakeLive()).server.app_context():
+        assert "mine" in text_of(patching._open("mien", "light"))
+        (folder / "prompts.json").write_text('{"clean": ["a"], "corrupt": [1]}')
+        assert "prompts.json: corrupt.0 should be a valid string" in text_of(patching._open("mine", "light"))
+        (folder / "patches.parquet").write_bytes(b"damaged")
+        assert "patches.parquet" in text_of(patching._open("mine", "light"))
 
 
 def test_the_button_asks_the_model_and_shows_errors_in_place(stored):
@@ -100,7 +100,7 @@ def test_the_real_model_finds_the_token_that_differs(tiny_model, monkeypatch, st
             found = live.patch("a cat", "a bat", **answers, **kinds)
         except ConfigError:
             continue
-        at = {(r["layer"], r["position"]): r["effect"] for r in found.records}
+        at = {(row.layer, row.position): row.effect for row in found.rows}
         assert at[0, 3] == pytest.approx(1, abs=1e-4)  # BOS, a, space, then the changed byte
         assert at[0, 5] == pytest.approx(0, abs=1e-4)
         break

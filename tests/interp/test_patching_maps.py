@@ -1,15 +1,17 @@
 """Maps of activation patches with their null: the planted circuit is found, an untrained model shows nothing."""
 
+import numpy as np
 import pytest
-import torch
 
-from interp.artifacts import verify
+from interp.artifacts import Draft, save_artefact, verify
+from interp.artifacts.artefact import settings_json
 from interp.circuits.tasks import induction_task, pair_task
 from interp.errors import ConfigError, MismatchError, PromptError
 from interp.models.toys import planted_induction
 from interp.patching.activation import activation_patching
 from interp.patching.config import PatchingConfig
-from interp.patching.maps import PatchingMap, measure_map, save_map, unrelated_prompts
+from interp.patching.maps import measure_map, unrelated_prompts
+from interp.patching.patching_map import PatchingMap
 from interp.runtime import make_generator
 from interp.workspace import Workspace
 
@@ -27,7 +29,7 @@ def pair(planted):
 
 
 def beyond(found: PatchingMap) -> set[str]:
-    return {f"L{r['layer']}H{r['head']} at {r['position']}" for r in found.to_records() if r["beyond"]}
+    return {f"L{row.layer}H{row.head} at {row.position}" for row in found.rows if row.beyond}
 
 
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
@@ -36,20 +38,20 @@ def test_the_two_planted_heads_lie_beyond_their_null_where_they_act(planted, pai
     assert beyond(found) == {"L0H0 at 3", "L1H0 at 8"}
     assert found.level == pytest.approx(0.1)
     strongest = found.strongest(2)
-    assert [record["effect"] for record in strongest] == pytest.approx([1, 1], abs=1e-3)
-    assert strongest[0]["token"] == "9"
+    assert [row.effect for row in strongest] == pytest.approx([1, 1], abs=1e-3)
+    assert strongest[0].token == "9"
 
 
 def test_values_of_the_base_prompt_itself_change_nothing(planted, pair):
     for direction, base in (("denoise", pair.corrupt), ("noise", pair.clean)):
         found = activation_patching(planted, pair, what="resid_pre", direction=direction, donors=base)
-        torch.testing.assert_close(found.effect, torch.zeros_like(found.effect), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(found.effect, 0, atol=1e-6)
 
 
 def test_values_of_the_other_prompt_are_the_default(planted, pair):
     default = activation_patching(planted, pair, what="z")
     named = activation_patching(planted, pair, what="z", donors=pair.clean)
-    assert torch.equal(default.effect, named.effect)
+    np.testing.assert_array_equal(default.effect, named.effect)
 
 
 @pytest.mark.parametrize("what", ["resid_pre", "z", "mlp_out"])
@@ -65,13 +67,9 @@ def test_an_untrained_model_shows_no_discoveries(tiny_model, what, direction, se
             continue
         found = measure_map(tiny_model, task, PatchingConfig(what=what, direction=direction, draws=4), seed=seed)
         assert found.threshold > 0
-        assert not beyond_any(found)
+        assert found.n_beyond == 0
         return
     pytest.fail("neither order of the answers has a gap")
-
-
-def beyond_any(found: PatchingMap) -> list[dict]:
-    return [record for record in found.to_records() if record["beyond"]]
 
 
 def test_unrelated_prompts_share_no_token_with_either_prompt_but_the_first(tiny_model):
@@ -91,14 +89,25 @@ def test_prompts_of_several_lengths_have_no_positions(tiny_model):
     task = Task.of(tiny_model, clean, corrupt, LogitDiff(correct=[1, 2], wrong=[3, 4]), check_gap=False)
     with pytest.raises(ConfigError, match="2 to 3 tokens"):
         measure_map(tiny_model, task, PatchingConfig(by_position=True, draws=1))
-    assert measure_map(tiny_model, task, PatchingConfig(draws=1)).found.axes == ("layer",)
+    row = measure_map(tiny_model, task, PatchingConfig(draws=1)).rows[0]
+    assert (row.where, row.token) == ("layer 0", None)
+
+
+def saved(model, task, config, folder, **options) -> PatchingMap:
+    drafts = []
+
+    def draft(settings):
+        drafts.append(Draft.open(folder, kind="patching", config=settings_json(settings), seed=0))
+        return drafts[0]
+
+    found = measure_map(model, task, config, model_name="planted:induction", draft=draft, **options)
+    return save_artefact(found, folder, seed=0, draft=drafts[0])
 
 
 def test_a_map_that_was_interrupted_goes_on_to_the_same_numbers(planted, tmp_path):
     task = induction_task(planted, n_prompts=4)
     config = PatchingConfig(what="z", draws=3)
-    names = {"model_name": "planted:induction", "weight_hash": "h"}
-    whole, manifest = save_map(planted, task, config, tmp_path / "patching" / "whole", **names)
+    whole = saved(planted, task, config, tmp_path / "patching" / "whole")
     done = []
 
     def stop(at: int, total: int, facts: dict) -> None:
@@ -108,30 +117,23 @@ def test_a_map_that_was_interrupted_goes_on_to_the_same_numbers(planted, tmp_pat
 
     folder = tmp_path / "patching" / "stopped"
     with pytest.raises(KeyboardInterrupt):
-        save_map(planted, task, config, folder, **names, progress=stop)
+        saved(planted, task, config, folder, progress=stop)
     assert not folder.exists()
     with pytest.raises(MismatchError, match="resume"):
-        save_map(planted, task, PatchingConfig(what="z", draws=4), folder, **names)
+        saved(planted, task, PatchingConfig(what="z", draws=4), folder)
     done.clear()
-    again, second = save_map(planted, task, config, folder, **names, progress=lambda at, total, facts: done.append(at))
+    again = saved(planted, task, config, folder, progress=lambda at, total, facts: done.append(at))
     assert done[0] == 5, "the first two maps are not made again"
-    assert torch.equal(again.null, whole.null)
-    assert second.content_hash == manifest.content_hash
+    assert again.rows == whole.rows
+    assert again.about.content_hash == whole.about.content_hash
     assert verify(folder) == []
-    assert Workspace(tmp_path).manifest("patching", "stopped").summary == second.summary
+    assert Workspace(tmp_path).open(PatchingMap, "stopped").headline() == again.headline()
 
 
 def test_what_fails_before_the_first_map_leaves_nothing(planted, tmp_path):
     task = induction_task(planted, n_prompts=2)
     with pytest.raises(ConfigError, match="no MLPs"):
-        save_map(
-            planted,
-            task,
-            PatchingConfig(what="mlp_out"),
-            tmp_path / "x",
-            model_name="planted:induction",
-            weight_hash="h",
-        )
+        saved(planted, task, PatchingConfig(what="mlp_out"), tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
 

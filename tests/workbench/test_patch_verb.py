@@ -2,6 +2,7 @@
 
 import pytest
 
+from interp.patching.patching_map import PatchingMap
 from interp.workspace import Workspace
 from workbench.__main__ import main
 
@@ -20,12 +21,11 @@ def test_the_planted_heads_are_named_with_their_null(tmp_path, capsys):
     assert "+1.000" in first
     assert "beyond the null" in first
     assert "at most 1 in 10" in shown
-    workspace = Workspace(tmp_path)
-    manifest = workspace.manifest("patching", "mine")
-    assert manifest.parents == {"model:planted:induction": manifest.config["weight_hash"]}
-    assert (manifest.config["correct"], manifest.config["what"]) == ("9", "z")
-    rows = workspace.query("select * from e where beyond", e=workspace.table_path("patching", "mine", "effects"))
-    assert {(row["layer"], row["head"], row["position"]) for row in rows.to_pylist()} == {(0, 0, 3), (1, 0, 8)}
+    found = Workspace(tmp_path).open(PatchingMap, "mine")
+    assert found.about.parents == {"model:planted:induction": found.settings.weight_hash}
+    assert (found.settings.task.origin["correct"], found.settings.what) == ("9", "z")
+    beyond = found.patches.rows("beyond")
+    assert {(row.layer, row.head, row.position) for row in beyond} == {(0, 0, 3), (1, 0, 8)}
     assert patch(tmp_path, *PAIR, "--what", "z", "--name", "mine") == 2
     assert "--overwrite" in capsys.readouterr().err
 
@@ -33,8 +33,8 @@ def test_the_planted_heads_are_named_with_their_null(tmp_path, capsys):
 def test_a_task_is_patched_whole_by_default(tmp_path, capsys):
     assert patch(tmp_path, "--task", "induction", "--what", "z", "--prompts", "4", "--draws", "2") == 0
     assert "L1H0" in capsys.readouterr().out
-    summary = Workspace(tmp_path).manifest("patching", "induction-z-planted-induction").summary
-    assert (summary["by_position"], summary["n_prompts"], summary["n_patches"]) == (False, 4, 2)
+    found = Workspace(tmp_path).open(PatchingMap, "induction-z-planted-induction")
+    assert (found.settings.by_position, found.settings.task.n_prompts, len(found.patches)) == (False, 4, 2)
 
 
 @pytest.mark.parametrize(
