@@ -14,7 +14,7 @@ model with a norm after the MLP `hook_mlp_out` lies after that norm; `ln2_post.h
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -304,7 +304,7 @@ def open_layer(workspace: "Workspace", name: str) -> LayerDictionary:
 
 
 def open_described(
-    workspace: "Workspace", described: str, model: Any, *, sign: int = 1, allow_other_weights: bool = False
+    workspace: "Workspace", described: str, model: HookedModel, *, sign: int = 1, allow_other_weights: bool = False
 ) -> tuple[Dictionary, dict[str, str]]:
     """Return the dictionary that a feature table of no SAE describes, and the artefacts that it is part of.
 
