@@ -116,7 +116,7 @@ def _grokking() -> tuple[float, float, float, int]:
         found.append(describe_grokking(snapshots, MODULAR))
 
     cpu = cpu_seconds(work)
-    epochs = [phase.generalised for phase in found[0].phases]
+    epochs = [run.phases.generalised for run in found[0].runs]
     if any(epoch is None for epoch in epochs):
         raise RuntimeError("a seed did not generalise; the recipe has changed")
     last = max(epochs)

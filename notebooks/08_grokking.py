@@ -29,7 +29,8 @@ import numpy as np
 from dashboard import atlas_view
 from dashboard.figures import colours_of, frequency_shares, plot, training_curves
 from interp import Workspace
-from interp.studies import ModularConfig, describe_grokking, embedding_series, save_grokking, train_modular
+from interp.artifacts import save_artefact
+from interp.studies import ModularConfig, describe_grokking, embedding_series, train_modular
 
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "grokking"
 workspace = Workspace(root, create=True)
@@ -46,13 +47,13 @@ snapshots = list(train_modular(config))
 found = describe_grokking(snapshots, config)
 control_config = ModularConfig(weight_decay=0.0, epochs=400, log_every=20, seeds=(0,))
 control = describe_grokking(list(train_modular(control_config)), control_config)
-save_grokking(found, workspace.path("grokking", "grokking"), overwrite=True)
-for seed, phases in enumerate(found.phases):
+save_artefact(found, workspace.path("grokking", "grokking"), seed=config.seeds[0], overwrite=True)
+for seed, phases in enumerate(run.phases for run in found.runs):
     print(f"seed {seed}: by heart at {phases.memorised:.0f}, begins to generalise at {phases.generalising:.0f}, done at {phases.generalised}")
-print("without weight decay:", control.phases[0])
+print("without weight decay:", control.runs[0].phases)
 
 # %%
-curves, phases = found.curves, found.phases[0]
+curves, phases = found.curves, found.runs[0].phases
 marks = {"by heart": phases.memorised, "generalising": phases.generalising, "generalised": phases.generalised}
 plot(found)
 
@@ -71,8 +72,8 @@ training_curves(found.epochs, inside, light, x_title="epoch", y_title="loss (nat
 frequency_shares(found.logit_share[:, 0], found.epochs, light)
 
 # %%
-for seed, keys in enumerate(found.keys):
-    print(f"seed {seed}: frequencies of the logits {keys}, of the embedding {found.embedding_keys[seed]}")
+for seed, run in enumerate(found.runs):
+    print(f"seed {seed}: frequencies of the logits {run.keys}, of the embedding {run.embedding_keys}")
     print("   while nothing shows: restricted loss %+.2f, excluded %+.2f nats" % found.circuit_forms_unseen(seed))
 
 # %% [markdown]
@@ -81,9 +82,9 @@ for seed, keys in enumerate(found.keys):
 # The embedding of the 37 numbers at six checkpoints, as maps in one frame: move the slider.
 
 # %%
-series = embedding_series(snapshots, found, workspace.path("atlas", "numbers"), overwrite=True)
-for frame in series.summary["frames"]:
-    print(frame)
+series = embedding_series(snapshots, config)
+save_artefact(series, workspace.path("atlas", "numbers"), seed=0, overwrite=True)
+print(*series.details(), sep="\n")
 
 # %%
 atlas_view(workspace, "numbers", colour="value")
@@ -96,12 +97,12 @@ atlas_view(workspace, "numbers", colour="value")
 # frequencies. Without weight decay there is nothing that would give memory up, and nothing is.
 
 # %%
-for seed, phases in enumerate(found.phases):
-    assert phases.grokked
+for seed, run in enumerate(found.runs):
+    assert run.phases.grokked
     assert found.circuit_forms_unseen(seed)[0] < -0.2
-    assert set(found.keys[seed]) <= set(found.embedding_keys[seed])
+    assert set(run.keys) <= set(run.embedding_keys)
     assert found.curves["excluded_loss"][-1, seed] > 2 > 0.2 > found.curves["restricted_loss"][-1, seed]
     assert found.curves["gini"][-1, seed] > 2 * found.curves["gini"][0, seed]
-assert control.phases[0].memorised is not None
-assert control.phases[0].generalising is None
+assert control.runs[0].phases.memorised is not None
+assert control.runs[0].phases.generalising is None
 assert np.isfinite(found.curves["test_loss"]).all()

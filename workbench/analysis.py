@@ -19,15 +19,17 @@ device and dtype, and afterwards saves what `measure` returned, with its parents
 """
 
 import contextlib
+import shutil
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from interp.artifacts import Artefact, Draft, Manifest, save_artefact
-from interp.artifacts.artefact import is_stored, settings_json
+from interp.artifacts import Artefact, Draft, Manifest, as_json, read_json, save_artefact, write_json
+from interp.artifacts.artefact import is_stored, layout_of, settings_json
+from interp.forms import from_json
 from interp.progress import Progress
 from workbench.terminal import OnDevice, Threaded, Writes, first_bar, joined_ranks, say, wrote
 
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound=Artefact)
 B = TypeVar("B", bound=Artefact)
+TRAINING = "training"
+"""Folder in a draft with the models in training."""
 
 
 class Run:
@@ -141,10 +145,30 @@ class Run:
             self._draft = Draft.open(self.folder, kind=kind, config=config, seed=self.seed, overwrite=overwrite)
         return self._draft
 
+    def training(self, settings: Any) -> Path:
+        """Return a folder in the draft for what an interrupted run resumes from; `save` removes it."""
+        folder = self.draft(settings).path / TRAINING
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def part(self, settings: Any, form: type[Artefact], field: str, measure: Callable[[], Any]) -> Any:
+        """Return a field of the artefact as `measure` gives it; an interrupted run has stored it and measures it once.
+
+        `form` is the class of the artefact, whose field says how the value is read again.
+        """
+        path = self.training(settings) / f"{field}.json"
+        if path.exists():
+            return from_json(layout_of(form)[field].form, read_json(path).get("value"), path)
+        found = measure()
+        write_json(path, {"value": as_json(found)})
+        return found
+
     def save(self, found: A) -> A:
         """Write what was measured, unless the analysis has stored it already."""
         if is_stored(found):
             return found
+        if self._draft is not None:
+            shutil.rmtree(self._draft.path / TRAINING, ignore_errors=True)  # last: until here a crash loses nothing
         how: dict[str, Any] = {"parents": self.parents, "seed": self.seed, "threads": self.threads}
         return save_artefact(found, self.folder, overwrite=self._verb.overwrite, draft=self._draft, **how)
 

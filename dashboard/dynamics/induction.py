@@ -11,8 +11,8 @@ from dashboard.dynamics import data as view
 from dashboard.dynamics.data import curve_rows
 from dashboard.figures.studies import training_curves
 from dashboard.figures.theme import Theme, visible
-from interp.artifacts import Manifest
 from interp.errors import as_typed
+from interp.studies.induction_onset import InductionOnset, InductionRun
 from interp.workspace import Workspace
 
 CURVES = {
@@ -37,28 +37,33 @@ _PARTS = (
 HEIGHT = 290
 
 
-def lead(manifest: Manifest) -> str:
+def runs(found: InductionOnset) -> list[view.Run]:
+    """Return every seed of every toy."""
+    return [view.Run(run.seed, run.spec) for run in found.runs]
+
+
+def lead(found: InductionOnset) -> str:
     """Return a sentence on what was trained."""
-    specs = ", ".join(visible(str(spec)) for spec in manifest.config.get("specs") or [])
+    specs = ", ".join(visible(spec) for spec in found.settings.specs)
     return (
         f"Do induction heads form suddenly? Small models trained on random tokens that repeat: {specs or 'not named'}. "
         "The control sees the same data: a change that only the model shows is not due to the data."
     )
 
 
-def outcome(run: view.Run) -> tuple[str, str]:
+def outcome(found: InductionOnset, at: int) -> tuple[str, str]:
     """Return the outcome of a run, in a word and in a line."""
-    onset = run.found.get("onset")
-    if onset is None:
+    run = found.runs[at]
+    if run.onset is None:
         return "does not copy", "no sudden rise of accuracy"
-    together = run.found.get("together")
-    heads = "" if together is None else f", induction heads within {together:,.0f} steps"
-    return "copies", f"from step {onset:,.0f}{heads}"
+    heads = "" if run.together is None else f", induction heads within {run.together:,.0f} steps"
+    return "copies", f"from step {run.onset:,.0f}{heads}"
 
 
-def summary_panel(manifest: Manifest, runs: list[view.Run], run: view.Run, actions: list[Any]) -> html.Section:
+def summary_panel(found: InductionOnset, at: int, actions: list[Any]) -> html.Section:
     """Return the step at which it begins to copy, the changes at that step, and the same for its control."""
-    onset, together, control = run.found.get("onset"), run.found.get("together"), view.control(runs, run)
+    run = found.runs[at]
+    onset, together, control = run.onset, run.together, found.control(run)
     verdict = (
         "It does not begin to copy: its accuracy makes no sudden change."
         if onset is None
@@ -85,64 +90,61 @@ def summary_panel(manifest: Manifest, runs: list[view.Run], run: view.Run, actio
     )
 
 
-def _of_control(control: view.Run | None) -> str:
+def _of_control(control: InductionRun | None) -> str:
     if control is None:
         return "No control was trained on the same data, so the effect of the data alone is unknown."
-    onset = control.found.get("onset")
-    does = "does not begin to copy" if onset is None else f"begins to copy at step {onset:,.0f}"
+    does = "does not begin to copy" if control.onset is None else f"begins to copy at step {control.onset:,.0f}"
     return f"Its control on the same data, {visible(control.label)}, {does}."
 
 
-def panels(workspace: Workspace, manifest: Manifest, runs: list[view.Run], run: view.Run, colours: Theme) -> list[Any]:
+def panels(workspace: Workspace, found: InductionOnset, at: int, colours: Theme) -> list[Any]:
     """Return one figure for each kind of measure, with the curves of the control in it."""
-    control = view.control(runs, run)
+    run = found.runs[at]
+    control = found.control(run)
 
     def shown(part: tuple[str, str, dict[str, str], str, str]) -> html.Section:
         key, title, names, axis, note = part
-        return guarded(title, lambda: _figure(workspace, manifest, run, control, key, names, axis, colours), note=note)
+        return guarded(title, lambda: _figure(run, control, key, names, axis, colours), note=note)
 
     made = [shown(part) for part in _PARTS]
     return [html.Div(made[at : at + 2], className="wb-two wb-even") for at in (0, 2)]
 
 
 def _figure(
-    workspace: Workspace,
-    manifest: Manifest,
-    run: view.Run,
-    control: view.Run | None,
-    key: str,
-    names: dict[str, str],
-    axis: str,
-    colours: Theme,
+    run: InductionRun, control: InductionRun | None, key: str, names: dict[str, str], axis: str, colours: Theme
 ) -> list[Any]:
-    mine = view.curves(workspace, manifest, run)
-    steps, shown = mine.steps, {word: mine.get(each) for each, word in names.items()}
+    steps = run.steps if control is None else np.union1d(run.steps, control.steps)
+    shown = {word: _over(run, each, steps) for each, word in names.items()}
     if control is not None:
-        steps, mine, other = view.aligned(mine, view.curves(workspace, manifest, control))
-        shown = {word: mine.get(each) for each, word in names.items()}
-        first = next(iter(names))
-        shown |= {f"{names[first]}, {control.spec}": other.get(first)}
-    marks = {"begins to copy": run.found.get("onset")}
+        first, word = next(iter(names.items()))
+        shown[f"{word}, {control.spec}"] = _over(control, first, steps)
+    marks = {"begins to copy": run.onset}
     levels = {"chance": 1.0} if key == "composition" else None
     figure = training_curves(steps, shown, colours, y_title=axis, marks=marks, levels=levels, height=HEIGHT)
     figure.update_yaxes(rangemode="tozero")
     if key in ("accuracy", "attention"):
         figure.update_yaxes(tickformat=".0%")
     return [graph(f"dynamics-{key}", figure=figure, label=f"{axis} over training of {run.label}", height=HEIGHT),
-            as_table(curve_rows(np.asarray(steps), shown, "step"))]  # fmt: skip
+            as_table(curve_rows(steps, shown, "step"))]  # fmt: skip
 
 
-def _transitions(run: view.Run) -> list[dict[str, Any]]:
+def _over(run: InductionRun, curve: str, steps: np.ndarray) -> np.ndarray:
+    """Return a curve of a run over the steps of several runs; NaN where it was not measured."""
+    values = np.full(len(steps), np.nan)
+    values[np.searchsorted(steps, run.steps)] = run.curves[curve]
+    return values
+
+
+def _transitions(run: InductionRun) -> list[dict[str, Any]]:
     """Return one row per curve, with the steps of its change."""
-    found = run.found.get("transitions") or {}
     rows = []
-    for name, change in found.items():
-        steps = {
-            part: None if change.get(part) is None else f"{change[part]:,.0f}" for part in ("onset", "middle", "end")
-        }
+    for name, words in CURVES.items():
+        change = run.transitions[name]
+        steps = {part: getattr(change, part) for part in ("onset", "middle", "end")}
         rows.append(
-            {"curve": CURVES.get(name, visible(str(name))), "sudden": bool(change.get("found")), **steps}
-            | {part: change.get(part) for part in ("before", "after", "noise")}
-            | {"why": visible(str(change.get("reason") or ""), 80)}
+            {"curve": words, "sudden": change.found}
+            | {part: None if step is None else f"{step:,.0f}" for part, step in steps.items()}
+            | {part: getattr(change, part) for part in ("before", "after", "noise")}
+            | {"why": visible(change.reason, 80)}
         )
     return rows

@@ -1,6 +1,6 @@
 """*Dynamics*: small models while they are trained: curves with their phases, the circuit that forms, maps over time."""
 
-from typing import Any
+from typing import Any, Protocol
 
 from dash import Dash, dcc, html
 
@@ -8,7 +8,6 @@ from dashboard.components.frame import Choice, choice_list, page, previous_next
 from dashboard.components.pages import (
     Context,
     Page,
-    artefact_key,
     artefact_menu,
     current,
     dynamics_href,
@@ -19,37 +18,46 @@ from dashboard.components.pages import (
 )
 from dashboard.dynamics import data as view
 from dashboard.dynamics import grokking, induction, scaling
-from dashboard.figures.theme import theme
-from interp.artifacts import STUDIES, Manifest
-from interp.errors import UsageError, form_errors
+from dashboard.figures.theme import Theme, theme
+from interp.artifacts import STUDIES
+from interp.errors import UsageError
+from interp.workspace import Workspace
 
-_PARTS = {"grokking": grokking, "induction_onset": induction, "language_scaling": scaling}
+
+class _Part(Protocol):
+    """What the module of a kind of study shows of it; a run is given by its index."""
+
+    def runs(self, found: Any) -> list[view.Run]: ...
+    def lead(self, found: Any) -> str: ...
+    def outcome(self, found: Any, at: int) -> tuple[str, str]: ...
+    def summary_panel(self, found: Any, at: int, actions: list[Any]) -> html.Section: ...
+    def panels(self, workspace: Workspace, found: Any, at: int, colours: Theme) -> list[Any]: ...
+
+
+_PARTS: dict[str, _Part] = {"grokking": grokking, "induction_onset": induction, "language_scaling": scaling}
 
 
 def layout(context: Context, name: str | None = None, seed: str = "", spec: str = "", **_: Any) -> html.Div:
     """`/dynamics?name=<artefact>&seed=<seed>&spec=<toy>`; without them the newest artefact and its first run."""
-    manifest = open_artefact(context.workspace, STUDIES, name)
-    with form_errors(artefact_key(manifest)):
-        return _layout(context, manifest, seed, spec)
-
-
-def _layout(context: Context, manifest: Manifest, seed: str, spec: str) -> html.Div:
-    part = _PARTS[manifest.kind]
-    runs = view.runs(manifest)
-    chosen = view.find(runs, _seed(seed), spec)
-    key = artefact_key(manifest)
-    choices = [_choice(run, part.outcome(run), key) for run in runs]
-    at = runs.index(chosen)
-    studies = menu_choices(context.workspace, STUDIES, dynamics_href)
+    workspace = context.workspace
+    found = workspace.value(open_artefact(workspace, STUDIES, name))
+    part, key = _PARTS[found.kind], found.key
+    runs = part.runs(found)
+    at = view.find(runs, _seed(seed), spec)
+    choices = [
+        Choice(run.label, *part.outcome(found, i), dynamics_href(key, seed=run.seed, spec=run.spec))
+        for i, run in enumerate(runs)
+    ]
+    studies = menu_choices(workspace, STUDIES, dynamics_href)
     return page(
         "Dynamics",
-        dcc.Store(id="dynamics-state", data={"name": key, "seed": chosen.seed, "spec": chosen.spec}),
+        dcc.Store(id="dynamics-state", data={"name": key, **runs[at]._asdict()}),
         html.Div(
             [
                 choice_list("Runs", choices, at),
                 html.Div(
                     [
-                        part.summary_panel(manifest, runs, chosen, previous_next(choices, at)),
+                        part.summary_panel(found, at, previous_next(choices, at)),
                         html.Div(id="dynamics-parts"),
                     ],
                     className="wb-detail",
@@ -58,7 +66,7 @@ def _layout(context: Context, manifest: Manifest, seed: str, spec: str) -> html.
             className="wb-chosen-one",
         ),
         controls=artefact_menu("Study", studies, dynamics_href(key), width=200, key=key),
-        lead=part.lead(manifest),
+        lead=part.lead(found),
     )
 
 
@@ -69,11 +77,9 @@ def register(app: Dash) -> None:
 
 def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
     workspace = current().workspace
-    manifest = open_artefact(workspace, STUDIES, state["name"])
-    with form_errors(state["name"]):
-        runs = view.runs(manifest)
-        chosen = view.find(runs, state["seed"], state["spec"])
-        return _PARTS[manifest.kind].panels(workspace, manifest, runs, chosen, theme(scheme))
+    found = workspace.open_key(state["name"])
+    part = _PARTS[found.kind]
+    return part.panels(workspace, found, view.find(part.runs(found), state["seed"], state["spec"]), theme(scheme))
 
 
 def _seed(text: str) -> int | None:
@@ -82,10 +88,6 @@ def _seed(text: str) -> int | None:
     if text and found is None:
         raise UsageError(f"a seed is a whole number, got {text!r}")
     return found
-
-
-def _href(artefact: str, run: view.Run) -> str:
-    return dynamics_href(artefact, seed=run.seed, spec=run.spec)
 
 
 PAGE = Page(
@@ -99,8 +101,3 @@ PAGE = Page(
     command="workbench dynamics induction",
     fill=lambda *_: ("dynamics induction", {}),
 )
-
-
-def _choice(run: view.Run, outcome: tuple[str, str], name: str) -> Choice:
-    result, about = outcome
-    return Choice(run.label, result, about, _href(name, run))

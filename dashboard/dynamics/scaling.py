@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from dash import html
 
 from dashboard.components.evidence import as_table, number
@@ -11,7 +12,7 @@ from dashboard.dynamics.data import curve_rows
 from dashboard.figures.scaling import loss_over_size
 from dashboard.figures.studies import training_curves
 from dashboard.figures.theme import Theme, visible
-from interp.artifacts import Manifest
+from interp.studies.language_scaling import LanguageRun, LanguageScaling
 from interp.workspace import Workspace
 
 HEIGHT = 340
@@ -22,7 +23,12 @@ _EXPONENTS = {
 }
 
 
-def lead(manifest: Manifest) -> str:
+def runs(found: LanguageScaling) -> list[view.Run]:
+    """Return the seeds: each is shown with all sizes."""
+    return [view.Run(seed) for seed in found.seeds]
+
+
+def lead(found: LanguageScaling) -> str:
     """Return a sentence on what was trained."""
     return (
         "Language models of several sizes, trained on the same text, each token once. A law that fits them holds for "
@@ -30,26 +36,26 @@ def lead(manifest: Manifest) -> str:
     )
 
 
-def outcome(run: view.Run) -> tuple[str, str]:
+def outcome(found: LanguageScaling, at: int) -> tuple[str, str]:
     """Return the outcome of a seed, in two words and in a line."""
-    losses = [each["loss"] for each in run.found["runs"] if isinstance(each.get("loss"), int | float)]
-    about = f"loss {number(max(losses))} to {number(min(losses))}" if losses else "no loss"
-    return f"{len(run.found['runs'])} sizes", about
+    losses = [run.losses[-1] for run in _of_seed(found, at)]
+    return f"{len(losses)} sizes", f"loss {number(max(losses))} to {number(min(losses))}"
 
 
-def summary_panel(manifest: Manifest, runs: list[view.Run], run: view.Run, actions: list[Any]) -> html.Section:
+def _of_seed(found: LanguageScaling, at: int) -> list[LanguageRun]:
+    return [run for run in found.runs if run.seed == found.seeds[at]]
+
+
+def summary_panel(found: LanguageScaling, at: int, actions: list[Any]) -> html.Section:
     """Return the findings of the fit, with the fitted numbers."""
-    intervals = manifest.summary.get("intervals") or {}
-    said = [visible(str(each), 400) for each in manifest.summary.get("findings") or []]
-    stats = [
-        stat(name, f"{number(intervals[key].get('value'))} ({number(intervals[key].get('low'))} to "
-             f"{number(intervals[key].get('high'))})", hint)
-        for key, (name, hint) in _EXPONENTS.items() if isinstance(intervals.get(key), dict)
-    ]  # fmt: skip
+    stats = []
+    for key, (name, hint) in _EXPONENTS.items() if found.intervals else ():
+        value, low, high = getattr(found.intervals, key)
+        stats.append(stat(name, f"{number(value)} ({number(low)} to {number(high)})", hint))
     return panel(
-        f"Seed {run.seed}",
-        html.P(_verdict(manifest), className="wb-verdict"),
-        html.Ul([html.Li(f"{each[:1].upper()}{each[1:]}.") for each in said], className="wb-said"),
+        f"Seed {found.seeds[at]}",
+        html.P(_verdict(found), className="wb-verdict"),
+        html.Ul([html.Li(f"{each[:1].upper()}{each[1:]}.") for each in found.details()], className="wb-said"),
         html.Div(stats, className="wb-stats"),
         note="fitted to all seeds together; 95 % intervals in brackets",
         actions=actions,
@@ -57,37 +63,32 @@ def summary_panel(manifest: Manifest, runs: list[view.Run], run: view.Run, actio
     )
 
 
-def _verdict(manifest: Manifest) -> str:
-    if not manifest.summary.get("intervals"):
+def _verdict(found: LanguageScaling) -> str:
+    if found.law is None:
         return "No scaling law fits the losses."
-    if manifest.summary.get("predicts") is False:
+    if found.predicts is False:
         return "The loss falls, but the fitted law does not predict the largest model."
     return "The loss falls by a scaling law."
 
 
-def panels(workspace: Workspace, manifest: Manifest, runs: list[view.Run], run: view.Run, colours: Theme) -> list[Any]:
+def panels(workspace: Workspace, found: LanguageScaling, at: int, colours: Theme) -> list[Any]:
     """Return the law over sizes, and the losses of this seed over tokens."""
     return [
         html.Div(
             [
-                guarded("Over size", lambda: _over_size(workspace, manifest.name, colours),
-                        note="at the end of training; all seeds"),
-                guarded("Over tokens", lambda: _over_tokens(workspace, manifest, run, colours),
-                        note=f"held-out loss of every size, seed {run.seed}"),
+                guarded("Over size", lambda: _over_size(found, colours), note="at the end of training; all seeds"),
+                guarded("Over tokens", lambda: _over_tokens(found, at, colours),
+                        note=f"held-out loss of every size, seed {found.seeds[at]}"),
             ],
             className="wb-two wb-even",
         )
     ]  # fmt: skip
 
 
-def _over_size(workspace: Workspace, name: str, colours: Theme) -> list[Any]:
-    found = view.scaling(workspace, name)
-    p = f"Null hypotheses: the loss does not fall with size, p {number(found.get('p_size'))}; it does not fall with "
-    p += f"tokens, p {number(found.get('p_tokens'))}."
-    rows = [
-        {"parameters": run.get("n_params"), "seed": str(run.get("seed")), "loss": (run.get("losses") or [None])[-1]}
-        for run in found.get("runs") or []
-    ]
+def _over_size(found: LanguageScaling, colours: Theme) -> list[Any]:
+    p = f"Null hypotheses: the loss does not fall with size, p {number(found.p_size)}; it does not fall with tokens, "
+    p += f"p {number(found.p_tokens)}."
+    rows = [{"parameters": run.n_params, "seed": str(run.seed), "loss": run.losses[-1]} for run in found.runs]
     return [
         graph("dynamics-size", figure=loss_over_size(found, colours, height=HEIGHT), height=HEIGHT,
               label="Held-out loss over parameters"),
@@ -96,16 +97,17 @@ def _over_size(workspace: Workspace, name: str, colours: Theme) -> list[Any]:
     ]  # fmt: skip
 
 
-def _over_tokens(workspace: Workspace, manifest: Manifest, run: view.Run, colours: Theme) -> list[Any]:
-    found = view.curves(workspace, manifest, run)
-    order = [str(each.get("name")) for each in view.scaling(workspace, manifest.name).get("runs") or []]
-    shown = {
-        curve: found.values[curve] for curve in sorted(found.values, key=lambda c: order.index(c) if c in order else -1)
-    }
-    figure = training_curves(found.steps, shown, colours, x_title="tokens", y_title="held-out loss (nats per token)",
+def _over_tokens(found: LanguageScaling, at: int, colours: Theme) -> list[Any]:
+    mine = _of_seed(found, at)
+    steps = np.unique(np.array([step for run in mine for step in run.tokens], float))
+    shown = {}
+    for run in mine:
+        shown[visible(run.name)] = values = np.full(len(steps), np.nan)
+        values[np.searchsorted(steps, run.tokens)] = run.losses
+    figure = training_curves(steps, shown, colours, x_title="tokens", y_title="held-out loss (nats per token)",
                              height=HEIGHT)  # fmt: skip
-    figure.update_xaxes(type="log", tickvals=found.steps.tolist(), tickformat=".3~s")
+    figure.update_xaxes(type="log", tickvals=steps.tolist(), tickformat=".3~s")
     return [
         graph("dynamics-tokens", figure=figure, label="Held-out loss over tokens", height=HEIGHT),
-        as_table(curve_rows(found.steps, shown, "tokens")),
+        as_table(curve_rows(steps, shown, "tokens")),
     ]

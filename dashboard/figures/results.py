@@ -18,6 +18,9 @@ from dashboard.figures.theme import theme as theme_called
 from interp.artifacts import as_json
 from interp.circuits.head_scores import HeadScores
 from interp.errors import ConfigError
+from interp.geometry.direction import DirectionGeometry
+from interp.studies.grokking_phases import Grokking
+from interp.studies.induction_onset import InductionRun
 
 Draw = Callable[..., go.Figure]
 
@@ -122,24 +125,8 @@ def _features(result: Any, colours: Theme, *, n: int = 20, **options: Any) -> go
     return attribution.share_bars([*parts, ("error", result.error_effect)], colours, **options)
 
 
-def _proof(result: Any, colours: Theme, **options: Any) -> go.Figure:
-    return saes.proof_nulls(result.to_records(), result.draws_table().to_pylist(), colours, **options)
-
-
-def _shape(result: Any, colours: Theme, **options: Any) -> go.Figure:
-    rows = [
-        {"list": result.name, "place": index, "word": word, "half": half, "x": float(x), "y": float(y)}
-        for half, points in zip(("fit", "judge"), result.coordinates, strict=True)
-        for index, (word, (x, y)) in enumerate(zip(result.words, points, strict=True))
-    ]
-    options.setdefault("joined", {"circle": "closed", "line": "open"}.get(result.verdict, ""))
-    return geometry.plane_figure(rows, colours, **options)
-
-
-def _direction(result: Any, colours: Theme, **options: Any) -> go.Figure:
-    from interp.geometry.direction_report import along_table
-
-    return geometry.along_figure(along_table(result).to_pylist(), colours, apart=list(result.along.set_apart))
+def _along(result: DirectionGeometry, colours: Theme, **options: Any) -> go.Figure:
+    return geometry.along_figure(result.along, colours, **options)
 
 
 def _stream(results: Mapping[str, Any], colours: Theme, **options: Any) -> go.Figure:
@@ -166,16 +153,14 @@ def _geometry(result: Any, colours: Theme, **options: Any) -> go.Figure:
     return studies.interference_matrix(result.gram.numpy(), colours, **options)
 
 
-def _grokking(result: Any, colours: Theme, *, seed: int = 0, **options: Any) -> go.Figure:
-    phases = result.phases[seed]
-    marks = {"memorised": phases.memorised, "generalising": phases.generalising, "generalised": phases.generalised}
+def _grokking(result: Grokking, colours: Theme, *, seed: int = 0, **options: Any) -> go.Figure:
     pairs = {"training pairs": "train_accuracy", "other pairs": "test_accuracy"}
     curves = {name: result.curves[curve][:, seed] for name, curve in pairs.items()}
-    said = {"x_title": "epoch", "y_title": "accuracy", "marks": marks}
+    said = {"x_title": "epoch", "y_title": "accuracy", "marks": vars(result.runs[seed].phases)}
     return studies.training_curves(result.epochs, curves, colours, **said | options)
 
 
-def _induction_run(result: Any, colours: Theme, **options: Any) -> go.Figure:
+def _induction_run(result: InductionRun, colours: Theme, **options: Any) -> go.Figure:
     curves = {"first copy": result.curves["loss_first"], "second copy": result.curves["loss_repeat"]}
     said = {"y_title": "loss (nats per token)", "marks": {"onset": result.onset}}
     return studies.training_curves(result.steps, curves, colours, **said | options)
@@ -198,25 +183,27 @@ FIGURES: dict[str, Draw] = {
     "interp.lenses.logit_lens.LogitLens": _lens,
     "interp.lenses.direct_attribution.LogitAttribution": _shares,
     "saes.circuits.attribution.FeatureAttribution": _features,
-    "interp.geometry.shapes.Shape": _shape,
-    "interp.geometry.dimension.Spectrum": _json(geometry.spectrum_figure),
-    "interp.geometry.steering.StrengthSweep": _json(geometry.steering_figure),
-    "interp.geometry.rotation.RotationSweep": _json(geometry.rotation_figure),
-    "interp.geometry.direction_report.DirectionGeometry": _direction,
+    "interp.geometry.shapes.Shape": geometry.plane_figure,
+    "interp.geometry.dimension.Spectrum": geometry.spectrum_figure,
+    "interp.geometry.similarity.LayerSimilarity": geometry.similarity_map,
+    "interp.geometry.sweeps.StrengthSweep": geometry.steering_figure,
+    "interp.geometry.sweeps.RotationSweep": geometry.rotation_figure,
+    "interp.geometry.direction.DirectionGeometry": _along,
+    "interp.geometry.separation.WordsAlong": geometry.along_figure,
     "interp.changes.weights.WeightChanges": _records(changes.weights_figure),
     "interp.changes.transplant.Transplants": _records(changes.transplant_figure),
     "interp.changes.report.WhatChanged": lambda result, *how, **options: _stream(
         result.representations, *how, **options
     ),
-    "saes.features.proof.Proof": _proof,
+    "saes.features.proof.Proof": saes.proof_nulls,
     "saes.evaluation.crosscoder_latents.ModelDifference": _latents,
     "saes.evaluation.scaling.ScalingFit": _json(scaling.scaling_curves),
-    "interp.studies.language_scaling.LanguageScaling": _json(scaling.loss_over_size),
+    "interp.studies.language_scaling.LanguageScaling": scaling.loss_over_size,
     "interp.studies.superposition.Toys": _toys,
     "interp.studies.superposition_geometry.Geometry": _geometry,
     "interp.studies.superposition.PhaseDiagram": _records(studies.phase_diagram),
-    "interp.studies.grokking.Grokking": _grokking,
-    "interp.studies.induction_emerges.InductionRun": _induction_run,
+    "interp.studies.grokking_phases.Grokking": _grokking,
+    "interp.studies.induction_onset.InductionRun": _induction_run,
     "interp.studies.hopfield.HeadRetrieval": _records(studies.retrieval_grid),
     "interp.studies.boltzmann.Thermodynamics": lambda result, *how, **o: _temperatures({"": result}, *how, **o),
     "interp.studies.classical_networks.LoadCurve": _records(studies.load_curve),

@@ -11,6 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.figures.theme import Theme, escape, faint, legend_above, message_figure, number, styled
+from interp.studies.language_scaling import LanguageRun, LanguageScaling
 
 
 @dataclass(frozen=True)
@@ -96,38 +97,37 @@ def _run_hover(run: dict[str, Any]) -> str:
     return f"{name}{run['n']:,} latents, k {run['k']}<br>FVU {run['loss']:.4f}"
 
 
-def loss_over_size(found: dict[str, Any], colours: Theme, *, height: int = 340) -> go.Figure:
+def loss_over_size(found: LanguageScaling, colours: Theme, *, height: int = 340) -> go.Figure:
     """Held-out loss at the end over parameters (log), one mark per model.
 
-    `found` is `scaling.json`; the line is the law at the tokens that all have seen, the cross the largest size as the
-    smaller ones predict it, the dotted line what no size and no text removes.
+    The line is the law at the tokens that all have seen, the cross the largest size as the smaller ones predict it, the
+    dotted line what no size and no text removes.
     """
-    runs = [run for run in found.get("runs") or [] if run.get("losses") and run.get("tokens") and run.get("n_params")]
+    runs, law, sizes = found.runs, found.law, sorted({run.n_params for run in found.runs})
     if not runs:
         return message_figure("no model was trained", colours, height=height)
     figure = go.Figure()
-    law, sizes = found.get("law"), sorted({run["n_params"] for run in runs})
     if law:
         x = np.geomspace(sizes[0], sizes[-1], 60)
-        y = law["e"] + law["a"] / x ** law["alpha"] + law["b"] / runs[0]["tokens"][-1] ** law["beta"]
+        y = law.e + law.a / x**law.alpha + law.b / float(runs[0].tokens[-1]) ** law.beta
         figure.add_scatter(x=x.tolist(), y=y.tolist(), mode="lines", name="fitted law", hoverinfo="skip",
                            line={"color": colours.accent, "width": 1.8})  # fmt: skip
     figure.add_scatter(
-        x=[run["n_params"] for run in runs], y=[run["losses"][-1] for run in runs], mode="markers", name="models",
+        x=[run.n_params for run in runs], y=[run.losses[-1] for run in runs], mode="markers", name="models",
         marker={"size": 8, "color": colours.accent, "line": {"width": 1, "color": colours.surface}},
         hovertext=[_size_hover(run) for run in runs], hoverinfo="text",
     )  # fmt: skip
-    left = found.get("left_out")
+    left = found.left_out
     if left:
         figure.add_scatter(
-            x=[left["n_params"]], y=[left["predicted"]], mode="markers", name="predicted from the smaller",
+            x=[left.n_params], y=[left.predicted], mode="markers", name="predicted from the smaller",
             marker={"size": 10, "symbol": "x-thin", "line": {"width": 2, "color": colours.opposite}},
             hovertemplate="predicted from the smaller sizes: %{y:.4f} nats<extra></extra>",
         )  # fmt: skip
     styled(figure, colours, height=height)
     legend_above(figure)
     if law:
-        figure.add_hline(y=law["e"], line={"color": colours.muted, "width": 1, "dash": "dot"}, annotation_text="floor",
+        figure.add_hline(y=law.e, line={"color": colours.muted, "width": 1, "dash": "dot"}, annotation_text="floor",
                          annotation_font={"size": 10.5, "color": colours.muted})  # fmt: skip
     every = max(1, len(sizes) // 5)
     figure.update_xaxes(
@@ -137,9 +137,9 @@ def loss_over_size(found: dict[str, Any], colours: Theme, *, height: int = 340) 
     return figure.update_yaxes(title_text="held-out loss (nats per token)", nticks=6)
 
 
-def _size_hover(run: dict[str, Any]) -> str:
-    name = f"<b>{escape(str(run['name']))}</b><br>" if run.get("name") else ""
-    return f"{name}{run['n_params']:,} parameters, seed {run.get('seed')}<br>{run['losses'][-1]:.4f} nats"
+def _size_hover(run: LanguageRun) -> str:
+    name = f"<b>{escape(run.name)}</b><br>" if run.name else ""
+    return f"{name}{run.n_params:,} parameters, seed {run.seed}<br>{run.losses[-1]:.4f} nats"
 
 
 SAME_L0 = 0.01

@@ -95,22 +95,6 @@ def card(workspace: Workspace, manifest: Manifest) -> Card:
 Described = tuple[str, list[tuple[str, str]], str | None]
 
 
-def _recording(m: Manifest) -> Described:
-    s, c = m.summary, m.config
-    points = ", ".join(c.get("hook_points", []))
-    sentence = (
-        f"{_count(s.get('n_real'))} tokens of {c.get('corpus', 'text')} read by {c.get('model', 'a model')}; stored "
-        f"are its activations at {points or 'no hook point'}."
-    )
-    facts = [
-        ("documents", _count(s.get("n_documents"))),
-        ("context", _count(c.get("context_length"))),
-        ("stored as", str(c.get("dtype", ""))),
-        ("tokens/s", _count(s.get("tokens_per_second"))),
-    ]
-    return sentence, facts, None
-
-
 def _sae(m: Manifest) -> Described:
     s, held = m.summary, m.summary.get("heldout") or {}
     sentence = f"{_count(s.get('d_sae'))} latents, trained on {_count(s.get('tokens_seen'))} tokens"
@@ -158,11 +142,6 @@ def _features(m: Manifest) -> Described:
     sentence = f"{n - dead:,} of {n:,} {what} are active at least once in {_count(s.get('n_tokens'))} tokens."
     facts = [("dead", _count(dead)), ("dense", _count(s.get("n_dense"))), ("dictionary", dictionary)]
     return sentence, facts, f"/feature/{m.name}"
-
-
-def _evaluation(m: Manifest) -> Described:
-    sentence = "The reconstruction error of a dictionary, and the loss of the model with the reconstruction in place."
-    return sentence, _singles(m), None
 
 
 def _sae_comparison(m: Manifest) -> Described:
@@ -241,11 +220,9 @@ def _attribution_graph(m: Manifest) -> Described:
 
 
 _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
-    "recording": _recording,
     "sae": _sae,
     "transcoders": _transcoders,
     "features": _features,
-    "evaluation": _evaluation,
     "sae_comparison": _sae_comparison,
     "size_law": _size_law,
     "model_comparison": _model_comparison,

@@ -1,14 +1,16 @@
 """Small models that each demonstrate one phenomenon, trained in minutes. The names below are public.
 
 - `grokking`                modular addition: memorised first, generalised late, with Fourier progress measures
+- `grokking_phases`         its curves, and the phases of every seed
 - `induction_emerges`       a toy trained until induction heads form, with a one-layer model as the control
+- `induction_onset`         its curves, and the step at which copying begins
+- `transitions`             sudden transitions of a curve
 - `language_scaling`        small language models of several sizes, and the scaling law of their loss
 - `superposition`           toys with more features than dimensions, and their phase diagram
 - `superposition_geometry`  interference, feature dimensionality, polytopes
 - `hopfield`                modern Hopfield retrieval, and attention heads as associative memories
 - `classical_networks`      the Hopfield network of 1982, and the capacity of classical and modern networks
 - `boltzmann`               a Boltzmann machine, and next-token distributions as Boltzmann distributions
-- `save`                    the artefact of a study
 - `config`                  settings of grokking and of scaling laws
 """
 
@@ -31,16 +33,15 @@ if TYPE_CHECKING:
         measure_capacity,
         replica_capacity,
     )
-    from interp.studies.grokking import ModularConfig, describe_grokking, train_modular
+    from interp.studies.grokking import ModularConfig, describe_grokking, embedding_series, train_modular
     from interp.studies.hopfield import classify, measure_retrieval, retrieve, settle, text_prompts
     from interp.studies.induction_emerges import follow_induction
     from interp.studies.language_scaling import ScalingRecipe, fit_language_scaling, train_language_models
-    from interp.studies.save import embedding_series, save_grokking
     from interp.studies.superposition import ToyConfig, border_distance, ideal_phase, map_phases, train_toys
     from interp.studies.superposition_geometry import random_geometry
 
 _HOMES = {
-    "interp.studies.grokking": "ModularConfig train_modular describe_grokking",
+    "interp.studies.grokking": "ModularConfig train_modular describe_grokking embedding_series",
     "interp.studies.induction_emerges": "follow_induction",
     "interp.studies.language_scaling": "ScalingRecipe train_language_models fit_language_scaling",
     "interp.studies.superposition": "ToyConfig train_toys map_phases ideal_phase border_distance",
@@ -49,7 +50,6 @@ _HOMES = {
     "interp.studies.classical_networks": "measure_capacity replica_capacity compare_capacity least_slope",
     "interp.studies.boltzmann": "new_machine learn exact_gradient "
     "contrastive_divergence sweep_temperatures random_energy_null",
-    "interp.studies.save": "save_grokking embedding_series",
 }
 
 __getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -24,21 +24,13 @@ weights and optimiser moments.
 
 Embedding and logits are analysed independently, so their agreement on the frequencies is evidence.
 
-**Phases** (`find_phases`; section 5.2), by thresholds fixed in advance:
-
-    memorisation        until training accuracy is above .99
-    circuit formation   from there until test accuracy is above .3: accuracies hardly change, while the restricted loss
-                        falls and the excluded loss rises
-    clean-up            from there until test accuracy is above .99: the memorised solution is removed
-
-A run grokked when it has all three phases, with a gap of at least one measurement between the end of memorisation and
-test accuracy above .3. Key frequencies are those of the last snapshot, followed back in time.
+Phases are found by `interp.studies.grokking_phases`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -47,17 +39,16 @@ from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.models.training import TrainingFile
-from interp.results import Record, Result
 from interp.runtime import make_generator, one_thread
 from interp.studies.config import ModularConfig
-from interp.studies.induction_emerges import first_at
+from interp.studies.grokking_phases import CURVES, LEARNED, Grokking, SeedRun, find_phases
+
+if TYPE_CHECKING:
+    from interp.atlas.vector_map import VectorMap
 
 Parameters = dict[str, Tensor]
-LEARNED = 0.99
-"""accuracy above which pairs count as learned"""
-
-
-_MEASURES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
+_MEASURES = CURVES[:4]
+"""what a snapshot says of the outputs; the other curves need key frequencies"""
 
 
 @dataclass(frozen=True)
@@ -380,81 +371,6 @@ def _at(logits: Tensor, pairs: Tensor) -> Tensor:
     return logits.gather(1, pairs[..., None].expand(-1, -1, logits.shape[-1]))
 
 
-UNKNOWN = 0.3
-OUTSIDE = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
-INSIDE = ("restricted_loss", "excluded_loss", "gini", "weight_norm")
-
-
-@dataclass(frozen=True)
-class Phases:
-    """Epochs at which the phases of one seed end; None for a phase that was not reached."""
-
-    memorised: float | None
-    generalising: float | None
-    """test accuracy above .3"""
-    generalised: float | None
-    """test accuracy above .99"""
-
-    @property
-    def gap(self) -> float | None:
-        """Epochs from memorisation to the start of generalisation."""
-        if self.memorised is None or self.generalising is None:
-            return None
-        return self.generalising - self.memorised
-
-    @property
-    def grokked(self) -> bool:
-        """True if all three phases occur, in this order, with a gap."""
-        return self.generalised is not None and self.gap is not None and self.gap > 0
-
-
-@dataclass(frozen=True)
-class Grokking(Result):
-    """Curves, key frequencies and phases of all seeds."""
-
-    config: ModularConfig
-    epochs: Int64[np.ndarray, " n_snapshots"]
-    curves: dict[str, Float64[np.ndarray, "n_snapshots n_seeds"]]
-    """by name"""
-    logit_share: Float64[np.ndarray, "n_snapshots n_seeds frequencies"]
-    """`(p - 1) / 2` frequencies"""
-    embedding_share: Float64[np.ndarray, "n_snapshots n_seeds frequencies"]
-    keys: list[list[int]]
-    """per seed the key frequencies of the logits"""
-    embedding_keys: list[list[int]]
-    """per seed the key frequencies of the embedding, found independently"""
-    phases: list[Phases]
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    def circuit_forms_unseen(self, seed: int) -> tuple[float, float] | None:
-        """Return the change of the restricted and of the excluded loss (nats) of a seed during the gap.
-
-        Below 0 and above 0 when the circuit forms before the test accuracy rises. None without a gap.
-        """
-        phases = self.phases[seed]
-        if not phases.gap:
-            return None
-        inside = (self.epochs >= phases.memorised) & (self.epochs <= phases.generalising)
-        restricted, excluded = (self.curves[f"{name}_loss"][inside, seed] for name in ("restricted", "excluded"))
-        return float(restricted[-1] - restricted[0]), float(excluded[-1] - excluded[0])
-
-    def to_records(self) -> list[Record]:
-        """Return one row per snapshot and seed: `epoch, seed` and a column per curve."""
-        return [
-            {"epoch": int(epoch), "seed": seed} | {name: float(curve[i, seed]) for name, curve in self.curves.items()}
-            for i, epoch in enumerate(self.epochs)
-            for seed in range(len(self.phases))
-        ]
-
-    def headline(self) -> str:
-        """Return one line: the number of seeds that grokked."""
-        return f"mod {self.config.p}: {sum(p.grokked for p in self.phases)} of {len(self.phases)} seeds grokked"
-
-    def shown(self) -> list[Record]:
-        """Return the phases of each seed, in epochs."""
-        return [{"seed": i, **vars(p), "grokked": p.grokked, "keys": self.keys[i]} for i, p in enumerate(self.phases)]
-
-
 @torch.no_grad()
 def describe_grokking(snapshots: list[Snapshot], config: ModularConfig) -> Grokking:
     """Return curves, key frequencies and phases of the snapshots of `train_modular`.
@@ -464,34 +380,57 @@ def describe_grokking(snapshots: list[Snapshot], config: ModularConfig) -> Grokk
     if not snapshots:
         raise ConfigError("at least one snapshot was expected, got none; give it list(train_modular(config))")
     logit_share, embedding_share = shares(snapshots[-1].parameters, config)
-    keys = key_frequencies(logit_share)
+    keys, embedding_keys = key_frequencies(logit_share), embedding_frequencies(embedding_share)
     measured = [measure_progress(snapshot.parameters, config, keys) for snapshot in snapshots]
-    curves = {name: _curve(snapshots, name) for name in OUTSIDE} | {name: _curve(measured, name) for name in INSIDE}
+    values = [_curve(snapshots if name in _MEASURES else measured, name) for name in CURVES]
     epochs = np.array([snapshot.epoch for snapshot in snapshots])
+    train, test = (values[CURVES.index(name)] for name in ("train_accuracy", "test_accuracy"))
+    runs = [
+        SeedRun(
+            seed=seed,
+            phases=find_phases(epochs, train[:, at], test[:, at]),
+            keys=tuple(keys[at]),
+            embedding_keys=tuple(embedding_keys[at]),
+        )
+        for at, seed in enumerate(config.seeds)
+    ]
     return Grokking(
-        config=config,
+        settings=config,
+        runs=tuple(runs),
         epochs=epochs,
-        curves=curves,
+        values=np.stack(values),
         logit_share=_curve(measured, "logit_share"),
         embedding_share=_curve(measured, "embedding_share"),
-        keys=keys,
-        embedding_keys=embedding_frequencies(embedding_share),
-        phases=[
-            find_phases(epochs, curves["train_accuracy"][:, seed], curves["test_accuracy"][:, seed])
-            for seed in range(len(config.seeds))
-        ],
-        settings={"learned": LEARNED, "unknown": UNKNOWN},
-    )
-
-
-def find_phases(epochs: np.ndarray, train_accuracy: np.ndarray, test_accuracy: np.ndarray) -> Phases:
-    """Return the ends of the phases of one run."""
-    return Phases(
-        first_at(epochs, train_accuracy, LEARNED),
-        first_at(epochs, test_accuracy, UNKNOWN),
-        first_at(epochs, test_accuracy, LEARNED),
     )
 
 
 def _curve(rows: "list[Snapshot] | list[Progress]", name: str) -> np.ndarray:
     return np.stack([getattr(row, name).numpy() for row in rows])
+
+
+CHECKPOINTS = 6
+"""number of maps in the series of an embedding"""
+
+
+def embedding_series(snapshots: list[Snapshot], config: ModularConfig, *, at: int = 0) -> "VectorMap":
+    """Map the number tokens of the seed of index `at` at checkpoints spread over training, in one frame."""
+    from interp.atlas.config import MapSettings
+    from interp.atlas.series import build_series
+    from interp.atlas.sources import AtlasSource
+
+    p = config.p
+    chosen = [snapshots[i] for i in np.unique(np.linspace(0, len(snapshots) - 1, CHECKPOINTS).round().astype(int))]
+    sources = [
+        AtlasSource(
+            vectors=snapshot.parameters["W_E"][at, :-1].float(),
+            source=f"checkpoint:modular-{p}-seed{config.seeds[at]}-epoch{snapshot.epoch}",
+            labels=[str(number) for number in range(p)],
+            items=np.arange(p, dtype=np.int32),
+            values=np.arange(p, dtype=np.float32),
+            value_name="number",
+            item_kind="index",
+        )
+        for snapshot in chosen
+    ]
+    names = [f"epoch {snapshot.epoch}" for snapshot in chosen]
+    return build_series(sources, names, MapSettings(n_neighbors=4), seed=at)

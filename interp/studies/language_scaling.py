@@ -32,14 +32,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
-from interp.artifacts import as_json, read_json, save_json
+from interp.artifacts import Artefact, Document, from_json, read_json, save_json
 from interp.errors import ConfigError, NonFiniteError
 from interp.progress import Progress
-from interp.results import Record, Result
+from interp.results import Record
 from interp.runtime import derive_seed
 from interp.scaling_law import LOWEST, Bounds, Fit, Prediction, fit_law, geometric_mean, refits
 from interp.statistics import Interval, p_from_null, percentile_interval
@@ -70,6 +70,10 @@ class LanguageRun:
     """nats per token on held-out documents, at each checkpoint"""
     name: str = ""
 
+    def __post_init__(self) -> None:
+        if not self.tokens or len(self.losses) != len(self.tokens):
+            raise ConfigError(f"one loss for each checkpoint was expected, got {len(self.losses)} for {self.tokens}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageLaw:
@@ -87,6 +91,15 @@ class LanguageLaw:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LawIntervals:
+    """Intervals of the coefficients that do not depend on the units of size and text."""
+
+    e: Interval[float]
+    alpha: Interval[float]
+    beta: Interval[float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class LeftOut(Prediction):
     """The largest size, predicted from the smaller ones."""
 
@@ -94,17 +107,27 @@ class LeftOut(Prediction):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageScaling(Result):
+class ScalingSettings:
+    """What determines the losses of the models, and so their law."""
+
+    recipe: ScalingRecipe | None = None
+    """None for models that were trained elsewhere."""
+    corpus_hash: str = ""
+    """Hash of the text that they read; empty for models that were trained elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageScaling(Artefact, kind="language_scaling"):
     """Result of `fit_language_scaling`. `law` and all that follows it are None where the loss does not fall."""
 
-    runs: tuple[LanguageRun, ...]
+    settings: ScalingSettings
+    runs: Annotated[tuple[LanguageRun, ...], Document("runs.json")]
     p_size: float
     """p-value of the null that larger models have no lower loss"""
     p_tokens: float
     """p-value of the null that the loss does not fall over training"""
     law: LanguageLaw | None
-    intervals: dict[str, Interval[float]]
-    """intervals of `e, alpha, beta`; empty without a law"""
+    intervals: LawIntervals | None
     scatter: float | None
     """typical deviation of a checkpoint from the law, as a fraction of its loss"""
     left_out: LeftOut | None
@@ -115,15 +138,19 @@ class LanguageScaling(Result):
         return None if self.left_out is None else abs(self.left_out.error) < abs(self.left_out.unchanged)
 
     @property
-    def findings(self) -> list[str]:
-        """Findings in whole sentences."""
-        if self.law is None:
+    def seeds(self) -> list[int]:
+        """Seeds of the runs, each once."""
+        return list(dict.fromkeys(run.seed for run in self.runs))
+
+    def details(self) -> list[str]:
+        """Return the findings in whole sentences."""
+        if self.intervals is None:
             missing = "larger models have no lower loss" if self.p_tokens < P_FOUND else "no model learns from the text"
             return [f"no law: it could be chance that {missing} (p {max(self.p_size, self.p_tokens):.3f})"]
-        ends = {name: f"{each:.2f}" for name, each in self.intervals.items()}
+        ends = self.intervals
         said = [
-            f"the loss falls with parameters to the power {ends['alpha']} and with tokens to the power {ends['beta']}, "
-            f"towards {ends['e']} nats; a checkpoint lies {self.scatter:.1%} off"
+            f"the loss falls with parameters to the power {ends.alpha:.2f} and with tokens to the power "
+            f"{ends.beta:.2f}, towards {ends.e:.2f} nats; a checkpoint lies {self.scatter:.1%} off"
         ]
         if self.left_out is not None:
             said.append(
@@ -135,13 +162,22 @@ class LanguageScaling(Result):
             said.append("the law does not hold here: it predicts worse than assuming no further effect of size")
         return said
 
-    def __str__(self) -> str:
-        return "\n".join(self.findings)
+    def headline(self) -> str:
+        """Return one line: whether a law fits the loss."""
+        sizes = len({run.n_params for run in self.runs})
+        fits = "a law fits their loss" if self.law else "no law fits their loss"
+        unsure = ", but does not predict the largest model" if self.predicts is False else ""
+        return f"Language models of {sizes} sizes on the same text: {fits}{unsure}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as plain values; an interval is `value, low, high`."""
-        intervals = {name: each.columns("value", "low", "high") for name, each in self.intervals.items()}
-        return {**as_json(self), "intervals": as_json(intervals)}
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the exponents of the law."""
+        if self.law is None:
+            return []
+        exponents = {"parameters": self.law.alpha, "tokens": self.law.beta}
+        return [(f"exponent of {name}", f"{value:.3g}") for name, value in exponents.items()]
+
+    def __str__(self) -> str:
+        return "\n".join(self.details())
 
     def to_records(self) -> list[Record]:
         """Return one row per checkpoint: `name, n_params, seed, tokens, loss` (nats)."""
@@ -153,9 +189,14 @@ class LanguageScaling(Result):
 
 
 def fit_language_scaling(
-    runs: Sequence[LanguageRun], *, n_bootstrap: int = 200, n_permutations: int = 9_999, seed: int = 0
+    runs: Sequence[LanguageRun],
+    *,
+    settings: ScalingSettings | None = None,
+    n_bootstrap: int = 200,
+    n_permutations: int = 9_999,
+    seed: int = 0,
 ) -> LanguageScaling:
-    """Fit the law to trained runs, all measured at the same numbers of tokens.
+    """Fit the law to trained runs, all measured at the same numbers of tokens. `settings` say how they were trained.
 
     Raises `ConfigError` with the missing condition (fewer than four sizes or checkpoints, too narrow a range, different
     checkpoints in some runs), `NonFiniteError` for a loss that is not a positive number.
@@ -165,24 +206,16 @@ def fit_language_scaling(
     generator = np.random.default_rng(seed)
     p_size = _permuted(data, generator, n_permutations, within_runs=False)
     p_tokens = _permuted(data, generator, n_permutations, within_runs=True)
+    tested = {"settings": settings or ScalingSettings(), "runs": tuple(runs), "p_size": p_size, "p_tokens": p_tokens}
     if max(p_size, p_tokens) >= P_FOUND:
-        return LanguageScaling(
-            runs=tuple(runs), p_size=p_size, p_tokens=p_tokens, law=None, intervals={}, scatter=None, left_out=None
-        )
+        return LanguageScaling(**tested, law=None, intervals=None, scatter=None, left_out=None)
     fitted = _fit(data)
     free = max(len(data.n) - 3, 1)  # runs, not checkpoints, determine E, A and alpha
     thetas = refits(fitted, n_bootstrap, generator, n_groups=len(data.n), free=free, bounds=_bounds)
     laws = [_law(theta, data) for theta in thetas]
     law = _law(fitted.theta, data)
-    return LanguageScaling(
-        runs=tuple(runs),
-        p_size=p_size,
-        p_tokens=p_tokens,
-        law=law,
-        intervals={name: _interval(name, law, laws) for name in ("e", "alpha", "beta")},
-        scatter=fitted.sigma,
-        left_out=_leave_out(runs),
-    )
+    intervals = LawIntervals(**{name: _interval(name, law, laws) for name in ("e", "alpha", "beta")})
+    return LanguageScaling(**tested, law=law, intervals=intervals, scatter=fitted.sigma, left_out=_leave_out(runs))
 
 
 @dataclass(frozen=True)
@@ -220,11 +253,9 @@ def _check(runs: Sequence[LanguageRun]) -> None:
     for run in runs:
         if not all(math.isfinite(loss) and loss > 0 for loss in run.losses):
             raise NonFiniteError(f"a loss of {run.name or f'{run.n_params:,} parameters'} is no number above 0")
-        if run.n_params < 1 or min(run.tokens, default=0) < 1:
-            raise ConfigError(
-                f"parameters and tokens must be at least 1, got {run.n_params} and {min(run.tokens, default=0)}"
-            )
-        if run.tokens != runs[0].tokens or len(run.losses) != len(run.tokens):
+        if min(run.n_params, *run.tokens) < 1:
+            raise ConfigError(f"parameters and tokens must be at least 1, got {run.n_params} and {min(run.tokens)}")
+        if run.tokens != runs[0].tokens:
             raise ConfigError("all runs must be measured after the same numbers of tokens; train them by one recipe")
     sizes = sorted({run.n_params for run in runs})
     tokens = list(runs[0].tokens) if runs else []
@@ -328,9 +359,7 @@ def train_language_models(
         for seed in recipe.seeds:
             kept = folder / f"run-{width}-{seed}.json" if folder else None
             if kept and kept.exists():
-                found = read_json(kept)
-                found |= {name: tuple(found[name]) for name in ("tokens", "losses")}
-                yield LanguageRun(**found)
+                yield from_json(LanguageRun, read_json(kept), kept)
                 done += recipe.steps
                 continue
             steps, losses = [], []

@@ -1,9 +1,10 @@
 """The dynamics page without a browser: phases, curves, controls, frequencies, maps, and what is missing or damaged."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from make_dynamics import SPECS, grokking, induction
 from make_series import series
@@ -13,13 +14,16 @@ from dashboard.app import create_app
 from dashboard.components.pages import Context
 from dashboard.dynamics import data as view
 from dashboard.dynamics import grokking as grok_page
+from dashboard.dynamics import induction as induction_page
 from dashboard.dynamics import page
 from dashboard.dynamics.data import MAX_TABLE_ROWS, curve_rows
 from dashboard.figures.studies import frequency_shares, training_curves
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.overview.data import overview
-from interp.artifacts import STUDIES, Draft
+from interp.artifacts import ARRAYS, save_artefact
 from interp.errors import CorruptError, UnknownNameError, UsageError
+from interp.studies.grokking_phases import Grokking, Phases
+from interp.studies.induction_onset import InductionOnset
 from interp.workspace import Workspace
 
 
@@ -51,19 +55,19 @@ def test_the_phases_of_every_seed_are_told(own):
 
 
 @pytest.mark.parametrize(
-    ("found", "words"),
+    ("phases", "words"),
     [
-        ({"memorised": None}, "never memorised its training pairs"),
-        ({"memorised": 1.0, "generalising": 2.0, "generalised": None}, "end of training"),
-        ({"memorised": 9.0, "generalising": 2.0, "generalised": 3.0}, "without memorising"),
+        (Phases(None, 2.0, 3.0), "never memorised its training pairs"),
+        (Phases(1.0, 2.0, None), "end of training"),
+        (Phases(9.0, 2.0, 3.0), "without memorising"),
     ],
 )
-def test_what_did_not_grok_says_in_which_way(found, words):
-    assert words in grok_page._verdict({"grokked": False, **found})
+def test_what_did_not_grok_says_in_which_way(phases, words):
+    assert words in grok_page._verdict(phases)
 
 
 def test_a_circuit_that_did_not_form_as_expected_is_not_called_one():
-    assert "not both happened" in grok_page._unseen({"formed_unseen": [-0.5, -2.1]})
+    assert "not both happened" in grok_page._unseen((-0.5, -2.1))
 
 
 def test_a_toy_is_shown_with_its_control(own):
@@ -105,52 +109,55 @@ def test_a_wrong_address_says_what_was_expected(own, address, error, message):
         page.layout(Context(own, None), **address)
 
 
-@pytest.mark.parametrize("kind", STUDIES)
-@pytest.mark.parametrize("summary", [{"runs": []}, {"runs": [{"seed": "none"}]}, {}])
-def test_a_summary_without_runs_is_refused(own, kind, summary):
-    Draft.open(own.path(kind, "odd"), kind=kind, config={}).finish(summary=summary, parents={})
-    with pytest.raises(CorruptError, match="odd"):
-        page.layout(Context(own, None), name="odd")
+@pytest.mark.parametrize("folder", ["grokking/grok", "induction-onsets/induction"])
+def test_a_study_without_runs_is_refused(own, folder):
+    found = own.open_key(folder)
+    save_artefact(replace(found, runs=()), found.folder, overwrite=True)
+    with pytest.raises(CorruptError, match="the study holds no run"):
+        page.layout(Context(own, None), name=folder)
 
 
-@pytest.mark.parametrize(("table", "lost", "kept"), [
-    ("curves", "dynamics-outside", "dynamics-logits"), ("shares", "dynamics-logits", "dynamics-outside"),
-])  # fmt: skip
-def test_a_missing_table_is_said_where_it_is_missing_and_the_rest_stays(own, table, lost, kept):
-    (own.path("grokking", "grok") / f"{table}.parquet").unlink()
+@pytest.mark.parametrize(
+    ("folder", "change", "message"),
+    [
+        ("grokking/grok", {"runs": []}, r"grok/manifest\.json, summary: runs\.0\.seed should be a valid integer"),
+        ("induction-onsets/induction", {}, r"induction/runs\.json"),
+    ],
+)
+def test_values_of_another_form_are_refused(own, folder, change, message):
+    path = own.folder(folder) / ("manifest.json" if change else "runs.json")
+    raw = json.loads(path.read_text())
+    (raw["summary"]["runs"] if change else raw["value"])[0]["seed"] = "none"
+    path.write_text(json.dumps(raw))
+    with pytest.raises(CorruptError, match=message):
+        page.layout(Context(own, None), name=folder)
+
+
+def test_missing_arrays_are_said_where_they_are_missing_and_the_rest_stays(own):
+    (own.path("grokking", "grok") / ARRAYS).unlink()
     told = all_of(own, name="grok")
-    assert f"{table}.parquet is missing from the artefact" in told
-    assert f'"id": "{lost}"' not in told
-    assert f'"id": "{kept}"' in told
-
-
-def test_a_run_whose_rows_are_gone_is_said(own):
-    with pytest.raises(CorruptError, match="no curve of seed 77"):
-        view.curves(own, own.find("grok", *STUDIES), view.Run(77, "", {}))
-    with pytest.raises(CorruptError, match="no frequencies of seed 77"):
-        view.shares(own, "grok", 77)
+    assert told.count(f"{ARRAYS}: No such file") > 5
+    assert "It grokked: memorised at epoch 100" in told
+    assert "There is no atlas of the same name" in told
 
 
 def test_curves_and_shares_are_those_of_the_seed(own):
-    run = view.find(view.runs(own.manifest("grokking", "grok")), 4)
-    found = view.curves(own, own.find("grok", *STUDIES), run)
-    raw = pq.read_table(own.path("grokking", "grok") / "curves.parquet").to_pandas()
-    mine = raw[(raw.seed == 4) & (raw.curve == "test_loss")]
-    assert found.steps.tolist() == mine.step.to_list()
-    np.testing.assert_array_equal(found.get("test_loss"), mine.value)
-    assert np.isnan(found.get("no such curve")).all()
-    shares = view.shares(own, "grok", 3)
-    assert shares.logits.shape == (len(found.steps), 6)
-    assert shares.logits[-1].argmax() == 1
+    found = own.open(Grokking, "grok")
+    first, second = (all_of(own, name="grok", seed=seed) for seed in ("3", "4"))
+    middle = f"{found.curves['test_accuracy'][16, 0]:.3g}"
+    assert middle in first
+    assert middle not in second
+    assert found.shares_of(0)["logits"].shape == (len(found.epochs), 6)
+    assert found.shares_of(0)["logits"][-1].argmax() == 1
 
 
 def test_runs_measured_at_different_steps_are_drawn_together(own):
-    runs = view.runs(own.manifest("induction_onset", "induction"))
-    mine, other = (view.curves(own, own.find("induction", *STUDIES), run) for run in runs)
-    steps, first, second = view.aligned(mine, other)
+    mine, other = own.open(InductionOnset, "induction").runs
+    steps = np.union1d(mine.steps, other.steps)
     assert len(steps) == len(mine.steps) > len(other.steps)
-    assert np.isfinite(first.get("accuracy")).all()
-    assert np.isnan(second.get("accuracy")).sum() == len(mine.steps) - len(other.steps)
+    assert np.isfinite(induction_page._over(mine, "accuracy", steps)).all()
+    missing = np.isnan(induction_page._over(other, "accuracy", steps))
+    assert missing.sum() == len(mine.steps) - len(other.steps)
 
 
 def test_the_maps_of_checkpoints_are_shown_and_no_other_atlas_is_taken_for_them(tmp_path, live):
@@ -167,8 +174,8 @@ def test_the_maps_of_checkpoints_are_shown_and_no_other_atlas_is_taken_for_them(
         assert '"id": "dynamics-map"' in told
         assert "These are maps of seed 3" in told
         assert '"href": "/atlas/grok"' in told
-        (workspace.path("atlas", "grok") / "points.parquet").unlink()
-        assert "points.parquet is missing" in all_of(workspace, name="grok")
+        (workspace.path("atlas", "grok") / "manifest.json").write_text("{}")
+        assert "wb-notice-error" in all_of(workspace, name="grok")
 
 
 @pytest.mark.parametrize("colours", [LIGHT, DARK])
@@ -202,31 +209,8 @@ def test_a_table_of_curves_has_both_ends_and_a_limit():
     assert rows[0]["a"] is None
 
 
-def test_a_run_of_the_real_writer_is_shown(tmp_path, live):
-    """The format is the writer's, and the fixture holds the same columns and keys."""
-    from interp.studies.grokking import ModularConfig, describe_grokking, train_modular
-    from interp.studies.save import save_grokking
-
-    config = ModularConfig(p=13, d_model=16, n_heads=2, d_mlp=24, epochs=20, log_every=4, seeds=(3, 4))
-    workspace = Workspace(tmp_path, create=True)
-    real = save_grokking(describe_grokking(list(train_modular(config)), config), workspace.path("grokking", "real"))
-    grokking(workspace, "made")
-    made = workspace.manifest("grokking", "made")
-    assert set(real.summary) == set(made.summary)
-    assert set(real.summary["runs"][0]) == set(made.summary["runs"][0])
-    for table in ("curves", "shares"):
-        schemas = [pq.read_schema(workspace.table_path("grokking", name, table)) for name in ("real", "made")]
-        assert schemas[0].equals(schemas[1])
-    with create_app(workspace, live=live).server.app_context():
-        told = all_of(workspace, name="real", seed="4")
-    assert "wb-notice-error" not in told
-    assert "It did not grok" in told
-
-
 def test_sizes_are_shown_with_their_law_and_without_one(tmp_path, live):
-    """As the real writer leaves them."""
-    from interp.studies.language_scaling import LanguageRun, ScalingRecipe, fit_language_scaling
-    from interp.studies.save import save_language_scaling
+    from interp.studies.language_scaling import LanguageRun, fit_language_scaling
 
     workspace, rng = Workspace(tmp_path, create=True), np.random.default_rng(0)
     tokens = (200_000, 400_000, 800_000, 1_600_000)
@@ -240,7 +224,7 @@ def test_sizes_are_shown_with_their_law_and_without_one(tmp_path, live):
             for width in (8, 12, 24, 48, 64) for seed in (0, 1)
         ]  # fmt: skip
         found = fit_language_scaling(runs, n_bootstrap=4, n_permutations=999)
-        save_language_scaling(found, ScalingRecipe(), "ab" * 32, workspace.path("language_scaling", name), seed=0)
+        save_artefact(found, workspace.path("language_scaling", name), seed=0)
     with create_app(workspace, live=live).server.app_context():
         told = all_of(workspace, name="law", seed="1")
         assert "The loss falls by a scaling law." in told
@@ -251,9 +235,10 @@ def test_sizes_are_shown_with_their_law_and_without_one(tmp_path, live):
         assert "No scaling law fits the losses." in flat
         assert "it could be chance that larger models have no lower loss" in flat
         assert "the fitted law does not predict the largest model" in all_of(workspace, name="leap")
-        (workspace.path("language_scaling", "law") / "scaling.json").unlink()
-        assert "scaling.json is missing" in all_of(workspace, name="law")
     cards = {card.name: card for card in overview(workspace).cards["language_scaling"]}
     assert "5 sizes on the same text: a law fits their loss" in cards["law"].sentence
     assert "no law fits their loss" in cards["flat"].sentence
     assert "does not predict the largest model" in cards["leap"].sentence
+    (workspace.path("language_scaling", "law") / "runs.json").unlink()
+    with pytest.raises(CorruptError, match=r"runs\.json is missing"):
+        page.layout(Context(workspace, None), name="law")

@@ -211,7 +211,6 @@ def test_cards_speak_in_the_numbers_of_the_manifest(workspace):
     [
         ("model_comparison", {"base": "one", "tuned": "two", "weights": ["L1.mlp.in"]}, "fine-tuning one into two"),
         ("latent_comparison", {"shared": 3}, "shared by two models"),
-        ("evaluation", {"fvu": 0.1}, "reconstruction error"),
     ],
 )
 def test_every_kind_of_comparison_has_its_own_sentence(kind, summary, expected, tmp_path):

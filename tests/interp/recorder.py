@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from interp.artifacts import Manifest
 from interp.models.loading import load_model
 from interp.recording.record import record
+from interp.recording.recorded import Recorded
 from interp.text.corpora import Document
 
 HOOK_POINTS = ["blocks.0.hook_resid_post", "blocks.1.attn.hook_z"]
@@ -21,7 +21,7 @@ def documents() -> list[Document]:
     return [Document(f"document {n} " + "abc def. " * (3 + n % 7), f"doc-{n}", f"part-{n % 3}") for n in range(150)]
 
 
-def record_all(folder: Path, pause: float = 0.0, **changes: object) -> Manifest:
+def record_all(folder: Path, pause: float = 0.0, **changes: object) -> Recorded:
     """A recording of 24 shards or so; `pause` seconds after every batch widen the window for a kill."""
     model = load_model("small:attn-only-2l", seed=0)
     settings = {**SETTINGS, "hook_points": HOOK_POINTS, **changes}

@@ -13,7 +13,6 @@ from interp.studies.grokking import (
     answers,
     describe_grokking,
     embedding_frequencies,
-    find_phases,
     gini,
     initial_parameters,
     key_frequencies,
@@ -25,6 +24,7 @@ from interp.studies.grokking import (
     train_modular,
     training_pairs,
 )
+from interp.studies.grokking_phases import find_phases
 
 SMALL = ModularConfig(p=11, d_model=16, n_heads=2, d_mlp=24, epochs=6, log_every=3, seeds=(0, 1))
 
@@ -157,15 +157,16 @@ def test_what_has_no_frequencies_or_phases_is_refused(ask, error, expected):
 def test_three_seeds_grok_by_frequencies_that_embedding_and_logits_agree_on():
     config = ModularConfig()
     found = describe_grokking(list(train_modular(config)), config)
-    for seed, phases in enumerate(found.phases):
+    for seed, run in enumerate(found.runs):
+        phases = run.phases
         assert phases.grokked, phases
         assert phases.gap is not None
         assert phases.gap >= 2 * config.log_every, "training accuracy above .99 while test accuracy is below .3"
         change = found.circuit_forms_unseen(seed)
         assert change is not None
         assert change[0] < -0.2, "the restricted loss falls while nothing shows"
-        assert 1 <= len(found.keys[seed]) <= 6
-        assert set(found.keys[seed]) <= set(found.embedding_keys[seed])
+        assert 1 <= len(run.keys) <= 6
+        assert set(run.keys) <= set(run.embedding_keys)
         assert found.logit_share[-1, seed].sum() > 0.8
         assert found.curves["restricted_loss"][-1, seed] < 0.2
         assert found.curves["excluded_loss"][-1, seed] > 2
@@ -176,10 +177,10 @@ def test_three_seeds_grok_by_frequencies_that_embedding_and_logits_agree_on():
 def test_without_weight_decay_it_memorises_and_stays_there():
     config = ModularConfig(weight_decay=0.0, epochs=500, log_every=50)
     found = describe_grokking(list(train_modular(config)), config)
-    for phases in found.phases:
-        assert phases.memorised is not None
-        assert phases.generalising is None
-        assert not phases.grokked
+    for run in found.runs:
+        assert run.phases.memorised is not None
+        assert run.phases.generalising is None
+        assert not run.phases.grokked
 
 
 def test_training_ends_some_epochs_after_every_seed_has_generalised(monkeypatch):

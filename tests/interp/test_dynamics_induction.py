@@ -8,7 +8,8 @@ import torch
 
 from interp.models.loading import load_model
 from interp.models.toys import TOYS, planted_induction
-from interp.studies.induction_emerges import CURVES, follow_induction, measure_repeats
+from interp.studies.induction_emerges import follow_induction, measure_repeats
+from interp.studies.induction_onset import CURVES
 
 
 def test_a_planted_induction_circuit_scores_one():

@@ -1,55 +1,74 @@
-"""The dynamics folder, and the command that writes it."""
+"""The studies of training as artefacts, and training that goes on where it was interrupted."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
-from interp.artifacts import read_manifest, verify
+from interp.artifacts import ARRAYS, open_artefact, save_artefact, verify
 from interp.errors import CorruptError
 from interp.models.toys import TOYS
 from interp.studies import grokking
-from interp.studies.grokking import ModularConfig, describe_grokking, train_modular
-from interp.studies.induction_emerges import CURVES, InductionRun, find_transition, follow_induction
-from interp.studies.save import embedding_series, save_grokking, save_induction_runs
+from interp.studies.grokking import ModularConfig, describe_grokking, embedding_series, train_modular
+from interp.studies.grokking_phases import Grokking
+from interp.studies.induction_emerges import follow_induction
+from interp.studies.induction_onset import CURVES, InductionOnset, InductionRun, OnsetSettings
+from interp.studies.transitions import find_transition
 
 CONFIG = ModularConfig(p=13, d_model=16, n_heads=2, d_mlp=24, epochs=20, log_every=4, seeds=(3, 4))
 
 
-def test_grokking_is_written_with_its_phases_and_maps(tmp_path: Path):
+def test_grokking_is_read_back_with_its_phases_and_maps(tmp_path: Path):
     snapshots = list(train_modular(CONFIG))
     found = describe_grokking(snapshots, CONFIG)
-    manifest = save_grokking(found, tmp_path / "d")
+    stored = open_artefact(Grokking, save_artefact(found, tmp_path / "d", seed=3).folder)
     assert verify(tmp_path / "d") == []
-    curves = pq.read_table(tmp_path / "d" / "curves.parquet").to_pandas()
-    one = curves[(curves.curve == "test_loss") & (curves.seed == 4)]
-    assert one.step.to_list() == found.epochs.tolist()
-    np.testing.assert_allclose(one.value, found.curves["test_loss"][:, 1])
-    shares = pq.read_table(tmp_path / "d" / "shares.parquet").to_pandas()
-    last = shares[(shares.step == 20) & (shares.seed == 3)]
-    np.testing.assert_allclose(last.logits, found.logit_share[-1, 0], rtol=1e-6)
-    assert [run["seed"] for run in manifest.summary["runs"]] == [3, 4]
-    assert manifest.summary["runs"][0]["grokked"] is False
-    series = embedding_series(snapshots, found, tmp_path / "a")
-    assert [frame["name"] for frame in series.summary["frames"]] == [f"epoch {epoch}" for epoch in found.epochs]
-    assert len(pq.read_table(tmp_path / "a" / "points.parquet")) == 13
+    assert (stored.settings, stored.runs, stored.headline()) == (CONFIG, found.runs, found.headline())
+    assert stored.details() == found.details()
+    assert [run.seed for run in stored.runs] == [3, 4]
+    assert not stored.runs[0].phases.grokked
+    assert stored.epochs.tolist() == [snapshot.epoch for snapshot in snapshots]
+    for name, curve in found.curves.items():
+        np.testing.assert_array_equal(stored.curves[name], curve)
+    np.testing.assert_allclose(stored.curves["test_loss"][-1], snapshots[-1].test_loss)
+    np.testing.assert_array_equal(stored.shares_of(1)["embedding"], found.embedding_share[:, 1])
+    series = embedding_series(snapshots, CONFIG)
+    assert series.settings.frames == tuple(f"epoch {epoch}" for epoch in found.epochs)
+    assert series.n_points == 13
 
 
-def test_induction_runs_are_written_with_what_changed(tmp_path: Path):
+def test_arrays_of_other_runs_than_the_manifest_are_refused(tmp_path: Path):
+    found = describe_grokking(list(train_modular(CONFIG)), CONFIG)
+    stored = save_artefact(replace(found, runs=found.runs[:1]), tmp_path / "d")
+    for read in (lambda: stored.curves, lambda: stored.shares_of(0)):
+        with pytest.raises(CorruptError, match=rf"{ARRAYS} holds .*by the manifest"):
+            read()
+
+
+def test_induction_runs_are_read_back_with_what_changed(tmp_path: Path):
     steps = np.arange(0, 500, 25)
     curve = 1 / (1 + np.exp(-(steps - 250) / 12))
     curves: dict[str, np.ndarray] = dict.fromkeys(CURVES, curve)
     run = InductionRun("toy:x", 2, steps, curves, {name: find_transition(steps, curves[name]) for name in CURVES})
-    save_induction_runs([run], tmp_path / "d")
-    summary = read_manifest(tmp_path / "d").summary
-    assert abs(summary["runs"][0]["onset"] - 224) < 20
-    assert summary["runs"][0]["together"] < 1
-    table = pq.read_table(tmp_path / "d" / "curves.parquet").to_pandas()
-    assert set(table.spec) == {"toy:x"}
-    assert len(table) == len(CURVES) * len(steps)
+    settings = OnsetSettings(specs=("toy:x",), seeds=(2,), steps=None, every=25)
+    save_artefact(InductionOnset(settings=settings, runs=(run,)), tmp_path / "d")
+    stored = open_artefact(InductionOnset, tmp_path / "d")
+    (found,) = stored.runs
+    assert found.onset is not None
+    assert abs(found.onset - 224) < 20
+    assert found.together is not None
+    assert found.together < 1
+    assert found.transitions == run.transitions
+    np.testing.assert_array_equal(found.curves["accuracy"], curve)
+    assert (stored.settings, stored.control(found)) == (settings, None)
+    raw = json.loads((tmp_path / "d" / "runs.json").read_text())
+    del raw["value"][0]["curves"]["accuracy"]
+    (tmp_path / "d" / "runs.json").write_text(json.dumps(raw))
+    with pytest.raises(CorruptError, match=r"runs\.json.*accuracy"):
+        _ = open_artefact(InductionOnset, tmp_path / "d").runs
 
 
 def test_grokking_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

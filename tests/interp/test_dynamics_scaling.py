@@ -5,16 +5,18 @@ import math
 import numpy as np
 import pytest
 
+from interp.artifacts import open_artefact, save_artefact
 from interp.errors import ConfigError, NonFiniteError
 from interp.studies.language_scaling import (
     LanguageLaw,
     LanguageRun,
+    LanguageScaling,
     ScalingRecipe,
+    ScalingSettings,
     fit_language_scaling,
     read_contexts,
     train_language_models,
 )
-from interp.studies.save import save_language_scaling
 from interp.text.corpora import open_corpus
 
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
@@ -55,7 +57,7 @@ def test_intervals_hold_the_planted_exponents_over_seeds():
     seeds = range(12)
     found = [fit_language_scaling(planted(PLANTED, 0.01, s), n_bootstrap=80, n_permutations=499) for s in seeds]
     for name in ("alpha", "beta", "e"):
-        inside = sum(f.intervals[name].contains(getattr(PLANTED, name)) for f in found)
+        inside = sum(getattr(f.intervals, name).contains(getattr(PLANTED, name)) for f in found)
         assert inside >= 9, name  # of 12: at 95 % fewer than nine come once in some thousand tries
     assert all(f.predicts for f in found)
 
@@ -159,9 +161,13 @@ def test_models_are_trained_measured_and_written(tmp_path):
     assert [run.n_params for run in runs[::2]] == [24 * w * w for w in TINY.widths]
     assert told[-1][0] == told[-1][1] == len(runs) * TINY.steps
     assert all(run.losses[-1] < run.losses[0] < math.log(257) for run in runs)
-    found = fit_language_scaling(runs, n_bootstrap=5, n_permutations=199)
-    manifest = save_language_scaling(found, TINY, "hash", tmp_path / "d", seed=0)
-    assert manifest.kind == "language_scaling"
+    settings = ScalingSettings(recipe=TINY, corpus_hash="hash")
+    found = fit_language_scaling(runs, settings=settings, n_bootstrap=5, n_permutations=199)
+    save_artefact(found, tmp_path / "d", seed=0)
+    stored = open_artefact(LanguageScaling, tmp_path / "d")
+    assert stored.runs == tuple(runs)
+    assert (stored.law, stored.intervals, stored.details()) == (found.law, found.intervals, found.details())
+    assert (stored.settings.recipe, stored.settings.corpus_hash) == (TINY, "hash")
     begun = train_language_models(corpus, TINY, folder=tmp_path)
     assert [next(begun), next(begun)] == runs[:2], "the same seed, the same losses"
     begun.close()
@@ -177,7 +183,8 @@ def test_real_prose_has_a_law_and_models_that_do_not_learn_have_none():
     recipe = ScalingRecipe(widths=(8, 16, 24, 32, 48), tokens=600_000, n_checkpoints=5)
     found = fit_language_scaling(list(train_language_models(corpus, recipe)), n_bootstrap=50)
     assert found.law is not None, str(found)
-    assert found.intervals["alpha"].low > 0
+    assert found.intervals is not None
+    assert found.intervals.alpha.low > 0
     assert found.predicts
     assert found.left_out is not None
     assert abs(found.left_out.error) < 0.05

@@ -1,17 +1,16 @@
 """One direction: planted ones are set apart, read, and move the output; random ones are and do nothing of that."""
 
-import json
 import string
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
 from scipy.stats import binomtest
 
+from interp.artifacts import as_json, save_artefact
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, NonFiniteError, UnknownNameError
-from interp.geometry.direction_report import measure_direction, read_tokens, save_direction
+from interp.geometry.direction import DirectionGeometry
+from interp.geometry.direction_report import measure_direction, read_tokens
 from interp.geometry.probes import NamedDirection, direction_of_file, direction_of_words
 from interp.geometry.separation import words_along
 from interp.geometry.words import Concept, WordActivations
@@ -172,7 +171,8 @@ def test_a_planted_direction_is_found_read_set_apart_and_moves_the_output(measur
     at = next(each for each in measured.probes if each.probe.hook_point == PLACE)
     assert at.probe.accuracy.low > 0.5
     assert at.probe.accuracy.estimate > max(at.probe.control, at.random)
-    assert "raises" in str(measured)
+    assert "steers the output" in str(measured)
+    assert any("it raises" in line for line in measured.details())
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -231,18 +231,18 @@ def test_a_file_is_read_and_pickles_and_archives_are_not(tmp_path):
         direction_of_file(tmp_path / "none.npy", PLACE)
 
 
-def test_the_folder_holds_what_was_measured(measured, tmp_path):
+def test_what_was_measured_is_read_back(measured, tmp_path):
     workspace = Workspace(tmp_path, create=True)
-    folder = workspace.path("direction", "planted")
-    manifest = save_direction(measured, folder, model_name="small", weight_hash="0" * 64)
-    assert manifest.summary["moves_output"] is True
-    assert manifest.summary["set_apart"] == list(measured.along.set_apart)
-    written = json.loads((folder / "direction.json").read_text())
-    assert written["direction"]["towards"] == list(SMALL.words[:4])
-    vector = load_file(folder / "direction.safetensors")["direction"].numpy()
-    np.testing.assert_array_equal(vector, measured.direction.vector)
-    words = pq.read_table(folder / "along.parquet").to_pylist()
-    assert {row["list"] for row in words} == {"capitals", "small letters", "towards", "away"}
+    save_artefact(measured, workspace.path("direction", "planted"))
+    found = workspace.open(DirectionGeometry, "planted")
+    assert found.settings == measured.settings
+    assert found.moves_output is True
+    assert found.along.set_apart == measured.along.set_apart
+    assert found.direction.towards == SMALL.words[:4]
+    assert found.direction.found == measured.accuracy
+    np.testing.assert_array_equal(found.vector, measured.direction.vector)
+    for part in ("reading", "along", "probes", "erased", "steering", "targets"):
+        assert as_json(getattr(found, part)) == as_json(getattr(measured, part)), part
+    assert [each.name for each in found.along.lists] == ["capitals", "small letters", "towards", "away"]
+    words = [row for each in found.along.lists for row in each.to_records()]
     assert all(row["counted"] == (row["word"] not in "ABCDabcd") for row in words)
-    layers = pq.read_table(folder / "layers.parquet").to_pylist()
-    assert [row["hook_point"] for row in layers if row["chosen"]] == [PLACE]

@@ -1,17 +1,17 @@
 """Words in models: a circle that a planted model computes on, one that it ignores, and the folder of all that."""
 
-import json
-
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
+from interp.artifacts import as_json, save_artefact
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError, UnknownNameError
-from interp.geometry.report import measure_concepts, save_geometry
+from interp.geometry.report import measure_concepts
 from interp.geometry.rotation import layer_after, rotate_words, turning_sense
 from interp.geometry.shapes import find_shapes, fit_plane
 from interp.geometry.steering import _choose, sweep_strengths
+from interp.geometry.sweeps import RotationSweep
+from interp.geometry.word_geometry import WordGeometry
 from interp.geometry.words import CONCEPTS, Concept, WordActivations, find_concepts, own_concept, read_words, with_word
 from interp.models.adapter import run_with_cache
 from interp.models.small import SmallConfig, build_small
@@ -311,28 +311,26 @@ def test_a_report_needs_lists_and_a_null(on_a_circle, concepts, n_random, messag
         measure_concepts(on_a_circle[0], concepts, sentences=SENTENCES, n_random=n_random)
 
 
-def test_the_folder_holds_what_was_measured_and_why_the_rest_is_missing(on_a_circle, workspace_folder):
+def test_what_was_measured_is_read_back_with_why_the_rest_is_missing(on_a_circle, workspace_folder):
     model, _ = on_a_circle
     pairs = own_concept("pairs", ["AB", "CD", "BF", "GA"], cyclic=False)
-    found = measure_concepts(model, [NOTES, pairs], sentences=SENTENCES)
+    made = measure_concepts(model, [NOTES, pairs], sentences=SENTENCES, model_name="planted", n_random=1)
     workspace = Workspace(workspace_folder)
-    folder = workspace.path("word_geometry", "planted")
-    manifest = save_geometry(found, folder, model_name="planted", weight_hash="0" * 8, sentences=SENTENCES)
-    assert manifest.summary["notes"]["verdict"] == "circle"
-    assert manifest.summary["pairs"]["verdict"] == "undecided"
-    assert manifest.summary["pairs"]["moves_output"] is None
-    points = pq.read_table(folder / "points.parquet")
-    assert points.num_rows == 2 * (7 + 4)
-    assert set(points["half"].to_pylist()) == {"fit", "judge"}
-    layers = pq.read_table(folder / "layers.parquet").to_pylist()
-    assert len(layers) == 2 * 3
-    assert sum(row["chosen"] for row in layers) == 2
-    assert all(0 <= row["probe_accuracy"] <= 1 and row["base_rate"] is not None for row in layers)
-    sweeps = pq.read_table(folder / "sweeps.parquet").to_pylist()
-    assert {row["kind"] for row in sweeps} == {"steering", "rotation"}
-    read = json.loads((folder / "geometry.json").read_text())
-    assert "no prompts" in read["pairs"]["rotation"]
-    assert read["notes"]["shape"]["order"]["smallest_p"] == pytest.approx(1 / 360)
+    save_artefact(made, workspace.path("word_geometry", "planted"))
+    found = workspace.open(WordGeometry, "planted")
+    assert found.settings == made.settings
+    assert (found.settings.lists, found.settings.n_random) == ((NOTES, pairs), 1)
+    assert as_json(found.lists) == as_json(made.lists)
+    assert found.facts() == [("notes", "circle"), ("pairs", "undecided")]
+    assert found.lists["notes"].shape.coordinates.shape == (2, 7, 2)
+    rows = [row for each in found.lists.values() for row in each.to_records()]
+    assert len(rows) == 2 * 3
+    assert sum(row["chosen"] for row in rows) == 2
+    assert all(0 <= row["probe_accuracy"] <= 1 and row["base_rate"] is not None for row in rows)
+    assert isinstance(found.lists["notes"].rotation, RotationSweep)
+    assert "no prompts" in found.lists["pairs"].rotation
+    assert found.lists["notes"].shape.order.smallest_p == pytest.approx(1 / 360)
+    assert [row["moves_output"] for row in found.to_records()] == [found.lists["notes"].rotation.moves_output, None]
 
 
 @pytest.mark.slow

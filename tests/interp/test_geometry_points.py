@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from interp.artifacts import save_json
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
+from interp.geometry.batched_cka import batched_cka
 from interp.geometry.dimension import (
     intrinsic_dimension,
     maximum_likelihood,
@@ -17,7 +19,7 @@ from interp.geometry.dimension import (
     spectrum,
     two_nn,
 )
-from interp.geometry.similarity import batched_cka, cka, compare_clouds, hsic, procrustes, rsa, wasserstein
+from interp.geometry.similarity import cka, compare_clouds, hsic, procrustes, rsa, wasserstein
 
 SEEDS = (0, 1, 2)
 
@@ -39,7 +41,7 @@ def rotation(d, seed):
 def test_isotropic_points_fill_their_dimensions_and_have_no_common_direction(seed):
     found = spectrum(gaussian(4000, 32, seed), seed=seed + 10)
     assert found.participation_ratio == pytest.approx(32 * 3999 / (32 + 4000), rel=0.01)
-    assert found.participation_ratio == pytest.approx(found.isotropic["participation_ratio"], rel=0.01)
+    assert found.participation_ratio == pytest.approx(found.isotropic.participation_ratio, rel=0.01)
     assert abs(found.cosine_raw) < 3e-3
     assert found.dims["99"] == 32
     assert found.note == ""
@@ -70,7 +72,7 @@ def test_participation_ratio_lies_between_one_and_the_number_of_directions_whate
 
 def test_few_points_say_that_they_cannot_show_many_dimensions():
     found = spectrum(gaussian(20, 64, 0))
-    assert found.participation_ratio == pytest.approx(found.isotropic["participation_ratio"], rel=0.15)
+    assert found.participation_ratio == pytest.approx(found.isotropic.participation_ratio, rel=0.15)
     assert "at most 19 of 64" in found.note
 
 
@@ -308,7 +310,7 @@ def test_two_samples_of_one_cloud_are_not_above_the_split_half_floor():
 
 def test_findings_print_and_become_json(tmp_path):
     found = spectrum(gaussian(30, 4, 0))
-    found.save(tmp_path / "spectrum.json")
+    save_json(found, tmp_path / "spectrum.json")
     read = json.loads((tmp_path / "spectrum.json").read_text())
     assert read["n"] == 30
     assert len(read["eigenvalues"]) == 4

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from make_recording import recorded_of, settings_of
 from s3_server import BUCKET, ROWS, Server, another_machine, filled, fresh, objects, write
 
 from interp import remote, storage
-from interp.artifacts import Draft, copy_artefact, read_manifest, verify, write_table
+from interp.artifacts import Draft, as_json, copy_artefact, read_manifest, save_artefact, verify, write_table
 from interp.errors import ConfigError, MissingError, UnknownNameError
 from interp.notes import Notes
 from interp.recording.store import Recording
@@ -99,9 +100,8 @@ def recording(workspace: Workspace) -> Recording:
     """A recording of three shards, its activations made up."""
     from safetensors.torch import save_file
 
-    config = {"model": "m", "weight_hash": "w", "hook_points": ["blocks.0.hook_resid_post"], "context_length": 8,
-              "dtype": "float32"}  # fmt: skip
-    draft = Draft.open(workspace.path("recording", "r"), kind="recording", config=config, seed=0)
+    settings = settings_of(context_length=8, dtype="float32")
+    draft = Draft.open(workspace.path("recording", "r"), kind="recording", config=as_json(settings), seed=0)
     for folder in ("tokens", "documents", "blocks.0.hook_resid_post"):
         (draft.path / folder).mkdir()
     for shard in range(3):
@@ -113,7 +113,7 @@ def recording(workspace: Workspace) -> Recording:
         begun = [4 * shard + i for i in range(4)]
         table = {"document": pa.array(begun, pa.int32()), "id": [f"d{i}" for i in begun], "label": ["x"] * 4}
         write_table(draft.path / "documents" / f"{shard:05d}.parquet", pa.table(table))
-    draft.finish(summary={"shard_rows": [64, 64, 64], "widths": {"blocks.0.hook_resid_post": 32}})
+    save_artefact(recorded_of(settings, (64, 64, 64), 32), workspace.path("recording", "r"), draft=draft)
     return Recording(workspace.path("recording", "r"))
 
 

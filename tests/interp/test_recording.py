@@ -50,12 +50,12 @@ def test_every_token_is_traced_to_its_document_and_position(recording: Recording
             elif document >= 0:
                 assert token == encode([text_documents[document].text])[0][position]
                 seen += 1
-    assert seen == recording.manifest.summary["n_real"] >= 3000
+    assert seen == recording.n_real >= 3000
 
 
 def test_document_names_are_kept(recording: Recording, text_documents) -> None:
     found = recording.documents()
-    assert [d.document for d in found] == list(range(recording.manifest.summary["n_documents"]))
+    assert [d.document for d in found] == list(range(recording.artefact.n_documents))
     assert all((d.id, d.label) == (text_documents[d.document].id, text_documents[d.document].label) for d in found)
 
 
@@ -116,7 +116,7 @@ def test_values_beyond_float16_are_refused_with_the_way_out(text_documents, tmp_
     with pytest.raises(NonFiniteError, match=r"hook_embed, shard 0, document \d+: 1e\+05 .*--dtype bfloat16"):
         record(model, text_documents, tmp_path / "r", **{**SMALL, "hook_points": ["hook_embed"]})
     kept = record(model, text_documents, tmp_path / "b", dtype="bfloat16", **{**SMALL, "hook_points": ["hook_embed"]})
-    assert kept.config["dtype"] == "bfloat16"
+    assert kept.settings.dtype == "bfloat16"
 
 
 def test_nan_is_refused_and_earlier_shards_are_kept(text_documents, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_full_disk_is_one_line_and_the_run_resumes(
         record(tiny_model, text_documents, tmp_path / "r", **SMALL)
     assert not list(tmp_path.rglob("*.tmp"))
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
-    assert record(tiny_model, text_documents, tmp_path / "r", **SMALL).content_hash == whole.content_hash
+    assert record(tiny_model, text_documents, tmp_path / "r", **SMALL).about.content_hash == whole.about.content_hash
 
 
 def test_too_big_for_budget_or_disk_is_refused_before_the_model_runs(
@@ -185,10 +185,11 @@ def test_what_cannot_be_recorded_is_said_at_once(
 
 def test_text_that_ends_early_is_recorded_whole_and_said(tiny_model, text_documents, tmp_path: Path) -> None:
     few = text_documents[:3]
-    found = record(tiny_model, few, tmp_path / "r", **{**SMALL, "tokens": 10**6}).summary
-    assert found["corpus_ended_early"]
-    assert found["n_real"] == sum(len(document.text) for document in few)
-    assert found["n_documents"] == 3
+    found = record(tiny_model, few, tmp_path / "r", **{**SMALL, "tokens": 10**6})
+    assert found.details() == ["the corpus ended before 1,000,000 tokens"]
+    assert found.n_real == sum(len(document.text) for document in few)
+    assert found.n_documents == 3
+    assert found == Recording(tmp_path / "r").artefact
 
 
 def test_documents_without_tokens_are_skipped_but_counted_in_the_numbering(tiny_model, tmp_path: Path) -> None:

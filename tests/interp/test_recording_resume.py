@@ -12,15 +12,16 @@ import pytest
 import recorder
 import torch
 
-from interp.artifacts import Manifest, partial_path, read_manifest
+from interp.artifacts import partial_path
 from interp.errors import ConfigError, MismatchError
+from interp.recording.recorded import Recorded
 from interp.recording.store import Recording
 from interp.recording.writer import LOG
 from interp.text.corpora import Document
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """The recording as it comes out without any interruption, on one thread like the killed ones."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -62,7 +63,7 @@ def kill_after_shards(folder: Path, n_shards: int, delay: float) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_ends_with_the_same_bytes(whole: Manifest, tmp_path: Path, one_thread: None) -> None:
+def test_killed_at_random_moments_ends_with_the_same_bytes(whole: Recorded, tmp_path: Path, one_thread: None) -> None:
     folder = tmp_path / "recording"
     moments = random.Random(20)
     for n_shards in (1, 6, 12):
@@ -72,7 +73,7 @@ def test_killed_at_random_moments_ends_with_the_same_bytes(whole: Manifest, tmp_
     assert kept >= 12
     again = recorder.record_all(folder)
     assert again.files == whole.files
-    assert again.content_hash == whole.content_hash
+    assert again.content_hash == whole.about.content_hash
 
 
 def test_resume_does_not_run_the_model_on_finished_shards(tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_resume_does_not_run_the_model_on_finished_shards(tmp_path: Path) -> Non
     assert min(computed[before:]) == 5  # Ctrl-C lost the shard in hand and nothing else
 
 
-def _record(folder: Path, progress, documents: list[Document] | None = None, **changes) -> Manifest:
+def _record(folder: Path, progress, documents: list[Document] | None = None, **changes) -> Recorded:
     from interp.models.loading import load_model
     from interp.recording.record import record
 
@@ -110,20 +111,20 @@ def interrupt(folder: Path, shard: int, **changes) -> None:
         _record(folder, stop, **changes)
 
 
-def test_a_half_written_log_line_costs_one_shard(whole: Manifest, tmp_path: Path, one_thread: None) -> None:
+def test_a_half_written_log_line_costs_one_shard(whole: Recorded, tmp_path: Path, one_thread: None) -> None:
     folder = tmp_path / "recording"
     interrupt(folder, 7)
     log = partial_path(folder) / LOG
     log.write_bytes(log.read_bytes()[:-40])
-    assert _record(folder, None).content_hash == whole.content_hash
+    assert _record(folder, None).about.content_hash == whole.about.content_hash
 
 
-def test_a_shortened_shard_file_is_recorded_again(whole: Manifest, tmp_path: Path, one_thread: None) -> None:
+def test_a_shortened_shard_file_is_recorded_again(whole: Recorded, tmp_path: Path, one_thread: None) -> None:
     folder = tmp_path / "recording"
     interrupt(folder, 7)
     file = partial_path(folder) / recorder.HOOK_POINTS[0] / "00003.safetensors"
     file.write_bytes(file.read_bytes()[:100])
-    assert _record(folder, None).content_hash == whole.content_hash
+    assert _record(folder, None).about.content_hash == whole.about.content_hash
 
 
 def test_other_settings_do_not_resume_a_partial_run(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_other_settings_do_not_resume_a_partial_run(tmp_path: Path) -> None:
     interrupt(folder, 2)
     with pytest.raises(MismatchError, match="other settings"):
         _record(folder, None, dtype="bfloat16")
-    assert _record(folder, None, dtype="bfloat16", overwrite=True).config["dtype"] == "bfloat16"
+    assert _record(folder, None, dtype="bfloat16", overwrite=True).settings.dtype == "bfloat16"
 
 
 def test_changed_text_under_the_same_name_is_noticed_on_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,11 +144,11 @@ def test_changed_text_under_the_same_name_is_noticed_on_resume(tmp_path: Path, m
         _record(folder, None, documents=changed)
 
 
-def test_a_finished_recording_is_not_overwritten_unasked(whole: Manifest, tmp_path: Path) -> None:
+def test_a_finished_recording_is_not_overwritten_unasked(whole: Recorded, tmp_path: Path) -> None:
     folder = tmp_path / "recording"
     _record(folder, None, tokens=300)
     with pytest.raises(ConfigError, match="already there"):
         _record(folder, None, tokens=300)
     assert Recording(folder).verify() == []
-    assert _record(folder, None, tokens=600, overwrite=True).summary["n_real"] >= 600
-    assert read_manifest(folder).config["n_tokens"] == 600
+    assert _record(folder, None, tokens=600, overwrite=True).n_real >= 600
+    assert Recording(folder).artefact.settings.n_tokens == 600

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from interp.artifacts import MANIFEST
-from interp.errors import CorruptError, MismatchError, SchemaError, UnknownNameError
+from interp.errors import CorruptError, SchemaError, UnknownNameError
 from interp.recording.record import record
 from interp.recording.store import Recording, heldout_mask
 
@@ -52,7 +52,7 @@ def test_sequential_reading_gives_every_real_row_in_order(folder: Path) -> None:
 
 def test_random_access_by_document_gives_that_document_in_order(folder: Path, text_documents) -> None:
     recording, everything = Recording(folder), all_rows(Recording(folder))
-    for document in (0, 7, recording.manifest.summary["n_documents"] - 1):
+    for document in (0, 7, recording.artefact.n_documents - 1):
         rows = recording.document_rows(document)
         contexts = [recording.context_tokens(int(row)) for row in rows]
         tokens = [int(context.tokens[place]) for context, place in contexts]
@@ -119,7 +119,7 @@ def test_train_and_heldout_share_no_document(folder: Path) -> None:
         rows = torch.cat([batch.rows for batch in batches])
         sides[split] = (set(document[rows].tolist()), len(rows))
     assert not sides["train"][0] & sides["heldout"][0]
-    assert sides["train"][1] + sides["heldout"][1] == recording.manifest.summary["n_real"]
+    assert sides["train"][1] + sides["heldout"][1] == recording.n_real
     assert sides["heldout"][1] > 0
 
 
@@ -187,7 +187,7 @@ def test_a_newer_schema_says_upgrade(copy: Path) -> None:
 def test_another_kind_of_artefact_is_no_recording(copy: Path) -> None:
     manifest = json.loads((copy / MANIFEST).read_text()) | {"kind": "sae"}
     (copy / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(MismatchError, match="is a sae, not a recording"):
+    with pytest.raises(CorruptError, match="holds a sae, not a recording"):
         Recording(copy)
 
 

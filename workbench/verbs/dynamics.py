@@ -6,17 +6,22 @@
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from interp.artifacts import partial_path
+from interp.artifacts import partial_path, save_artefact
 from interp.errors import ConfigError
-from interp.options import Corpus
 from interp.studies.config import ModularConfig, ScalingRecipe
-from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
+from workbench.analysis import Resumable, Run
+from workbench.terminal import OnDevice, Seeded, Threaded, settings_of, slug, wrote
+
+if TYPE_CHECKING:
+    from interp.studies.grokking_phases import Grokking
+    from interp.studies.induction_onset import InductionOnset
+    from interp.studies.language_scaling import LanguageScaling
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grok(ModularConfig, Writes, Threaded, OnDevice):
+class Grok(ModularConfig, Threaded, OnDevice, Resumable["Grokking"]):
     """Follow grokking: addition modulo a prime, memorised first, generalised later.
 
     Several seeds train at once. Key frequencies, restricted and excluded loss (Nanda et al. 2023, arXiv 2301.05217)
@@ -25,41 +30,32 @@ class Grok(ModularConfig, Writes, Threaded, OnDevice):
     """
 
     words: ClassVar[tuple[str, ...]] = ("dynamics", "grok")
+    makes: ClassVar[str] = "grokking"
 
-    def run(self) -> None:
-        from interp.studies.grokking import describe_grokking, train_modular
-        from interp.studies.save import TRAINING, embedding_series, grokking_config, open_study, save_grokking
+    def default_name(self) -> str:
+        return f"grok-{self.p}"
 
-        workspace = self.open_workspace()
-        self.use_threads()
-        name = self.name or f"grok-{self.p}"
-        folder, maps = workspace.path("grokking", name), workspace.path("atlas", name)
-        self.check_free(folder)
-        config, device = settings_of(self, ModularConfig), self.use_device(mps=False)
-        seed, overwrite = self.seeds[0], self.overwrite
-        if not partial_path(folder).exists():
+    def measure(self, run: Run) -> "Grokking":
+        from interp.studies.grokking import describe_grokking, embedding_series, train_modular
+
+        config, maps = settings_of(self, ModularConfig), run.workspace.path("atlas", run.folder.name)
+        if not partial_path(run.folder).exists():
             self.check_free(maps)
-        draft = open_study(folder, "grokking", grokking_config(config), seed=seed, overwrite=overwrite)
-        snapshots = []
-        with bar("epochs", "") as progress:
-            for snapshot in train_modular(config, device=device, state=draft.path / TRAINING / "state.safetensors"):
+        run.seed = self.seeds[0]
+        state, snapshots = run.training(config) / "state.safetensors", []
+        with run.progress("epochs") as progress:
+            for snapshot in train_modular(config, device=self.use_device(mps=False), state=state):
                 snapshots.append(snapshot)
                 progress(snapshot.epoch, self.epochs, {"test accuracy": round(float(snapshot.test_accuracy.mean()), 2)})
-        found = describe_grokking(snapshots, config)
         # the maps first: a run that was killed between the two is unfinished then, and made again by the same command
-        embedding_series(snapshots, found, maps, overwrite=overwrite or draft.resumed)
-        manifest = save_grokking(found, folder, seed=seed, overwrite=overwrite)
-        wrote(
-            folder,
-            f"{sum(phase.grokked for phase in found.phases)} of {len(self.seeds)} grokked",
-        )
-        for run in manifest.summary["runs"]:
-            say(f"      {describe_run(run)}")
+        overwrite = self.overwrite or run.draft(config).resumed
+        save_artefact(embedding_series(snapshots, config), maps, seed=0, overwrite=overwrite)
         wrote(maps, "the numbers' embedding over training, in one frame")
+        return describe_grokking(snapshots, config)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form(Writes, Seeded, Threaded, OnDevice):
+class Form(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
     """Follow induction heads forming in a two-layer toy, with a one-layer control.
 
     Measures the loss on the second copy of a repeated sequence, the scores of the strongest heads, and composition
@@ -67,6 +63,7 @@ class Form(Writes, Seeded, Threaded, OnDevice):
     """
 
     words: ClassVar[tuple[str, ...]] = ("dynamics", "induction")
+    makes: ClassVar[str] = "induction_onset"
 
     steps: int | None = None
     """Training steps. Default: those of the model's recipe."""
@@ -83,38 +80,27 @@ class Form(Writes, Seeded, Threaded, OnDevice):
                 f"steps, every and n_seeds must be at least 1, got {self.steps}, {self.every} and {self.n_seeds}"
             )
 
-    def run(self) -> None:
-        from interp.studies.induction_emerges import follow_induction
-        from interp.studies.save import TRAINING, open_study, save_induction_runs
+    def default_name(self) -> str:
+        return "induction"
 
-        workspace = self.open_workspace()
-        self.use_threads()
-        folder = workspace.path("induction_onset", self.name or "induction")
-        self.check_free(folder)
-        device = self.use_device(mps=False)
-        specs = ["toy:induction-2l", *(["toy:induction-1l"] if self.control else [])]
-        seeds = self.seed_range(self.n_seeds)
-        options: dict[str, Any] = {"steps": self.steps, "every": self.every}
-        config = {"kind": "induction", "specs": specs, "seeds": list(seeds), **options}
-        draft = open_study(folder, "induction_onset", config, seed=self.seed, overwrite=self.overwrite)
-        runs = []
+    def measure(self, run: Run) -> "InductionOnset":
+        from interp.studies.induction_emerges import follow_induction
+        from interp.studies.induction_onset import InductionOnset, OnsetSettings
+
+        specs = ("toy:induction-2l", *(["toy:induction-1l"] if self.control else []))
+        settings = OnsetSettings(specs=specs, seeds=self.seed_range(self.n_seeds), steps=self.steps, every=self.every)
+        device, training, runs = self.use_device(mps=False), run.training(settings), []
         for spec in specs:
-            for seed in seeds:
-                state = draft.path / TRAINING / f"{slug(spec)}-{seed}.safetensors"
-                with bar(f"{spec} seed {seed}", "steps") as progress:
-                    runs.append(
-                        follow_induction(spec, seed=seed, device=device, progress=progress, state=state, **options)
-                    )
-        save_induction_runs(runs, folder, config=config, overwrite=self.overwrite)
-        wrote(folder, f"{len(runs)} runs")
-        for run in runs:
-            where = "does not begin to copy" if run.onset is None else f"begins to copy at step {run.onset:.0f}"
-            timing = "" if run.together is None else f", within {run.together:.0f} steps of its heads' induction score"
-            say(f"      {run.spec} seed {run.seed}: {where}{timing}; induction {run.curves['induction'][-1]:.2f}")
+            for seed in settings.seeds:
+                state = training / f"{slug(spec)}-{seed}.safetensors"
+                with run.progress(f"{spec} seed {seed}", "steps") as progress:
+                    options = {"steps": self.steps, "every": self.every, "device": device, "progress": progress}
+                    runs.append(follow_induction(spec, seed=seed, state=state, **options))
+        return InductionOnset(settings=settings, runs=tuple(runs))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale(ScalingRecipe, Writes, Threaded, OnDevice):
+class Scale(ScalingRecipe, Threaded, OnDevice, Resumable["LanguageScaling"]):
     """Fit a scaling law to language models of several sizes trained here.
 
     The models read bytes of the same documents, each once. The law is L = E + A / N^alpha + B / D^beta over parameters
@@ -123,43 +109,22 @@ class Scale(ScalingRecipe, Writes, Threaded, OnDevice):
     """
 
     words: ClassVar[tuple[str, ...]] = ("dynamics", "scaling")
+    makes: ClassVar[str] = "language_scaling"
 
-    corpus: Corpus = "docstrings"
+    corpus: str = "docstrings"
     """Text to train on, as for `workbench record`."""
 
-    def run(self) -> None:
-        from interp.studies.language_scaling import fit_language_scaling, train_language_models
-        from interp.studies.save import TRAINING, open_study, save_language_scaling, scaling_config
+    def default_name(self) -> str:
+        return "scaling"
+
+    def measure(self, run: Run) -> "LanguageScaling":
+        from interp.studies.language_scaling import ScalingSettings, fit_language_scaling, train_language_models
         from interp.text.corpora import open_corpus
 
-        workspace = self.open_workspace()
-        self.use_threads()
-        folder = workspace.path("language_scaling", self.name or "scaling")
-        self.check_free(folder)
-        recipe, seed, device = settings_of(self, ScalingRecipe), self.seeds[0], self.use_device(mps=False)
-        corpus = open_corpus(self.corpus, seed=seed)
-        config = scaling_config(recipe, corpus.hash)
-        draft = open_study(folder, "language_scaling", config, seed=seed, overwrite=self.overwrite)
-        kept = draft.path / TRAINING
-        with bar("models", "steps") as progress:
-            runs = list(train_language_models(corpus, recipe, device=device, progress=progress, folder=kept))
-        found = fit_language_scaling(runs, seed=seed)
-        save_language_scaling(found, recipe, corpus.hash, folder, seed=seed, overwrite=self.overwrite)
-        wrote(folder, f"{len(runs)} models of {runs[0].n_params:,} to {runs[-1].n_params:,} parameters")
-        for sentence in found.findings:
-            say(f"      {sentence}")
-
-
-def describe_run(run: dict[str, Any]) -> str:
-    """Return one line on the run of one seed."""
-    if not run["grokked"]:
-        return (
-            f"seed {run['seed']}: did not grok (memorised at {run['memorised']}, generalised at {run['generalised']})"
-        )
-    restricted, excluded = run["formed_unseen"]
-    inside = f"restricted loss {restricted:+.2f}, excluded {excluded:+.2f} nats"
-    return (
-        f"seed {run['seed']}: memorised at epoch {run['memorised']:.0f}, test above .3 at {run['generalising']:.0f}, "
-        f"above .99 at {run['generalised']:.0f}; in between {inside}; "
-        f"frequencies {', '.join(map(str, run['keys']))}"
-    )
+        run.seed = self.seeds[0]
+        recipe, corpus = settings_of(self, ScalingRecipe), open_corpus(self.corpus, seed=run.seed)
+        settings = ScalingSettings(recipe=recipe, corpus_hash=corpus.hash)
+        device, training = self.use_device(mps=False), run.training(settings)
+        with run.progress("models", "steps") as progress:
+            runs = list(train_language_models(corpus, recipe, device=device, progress=progress, folder=training))
+        return fit_language_scaling(runs, settings=settings, seed=run.seed)

@@ -1,0 +1,166 @@
+"""Grokking as an artefact: curves and key frequencies over training, and the phases of every seed (Nanda et al. 2023).
+
+Phases (`find_phases`; section 5.2), by thresholds fixed in advance:
+
+    memorisation        until training accuracy is above .99
+    circuit formation   from there until test accuracy is above .3: accuracies hardly change, while the restricted loss
+                        falls and the excluded loss rises
+    clean-up            from there until test accuracy is above .99: the memorised solution is removed
+
+A run grokked when it has all three phases, with a gap of at least one measurement between the end of memorisation and
+test accuracy above .3. Key frequencies are those of the last snapshot, followed back in time. Torch-free;
+`interp.studies.grokking` trains and measures.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from interp.artifacts import ARRAY, ARRAYS, Artefact
+from interp.errors import CorruptError
+from interp.results import Record
+from interp.studies.config import ModularConfig
+from interp.studies.transitions import first_at
+
+LEARNED = 0.99
+"""accuracy above which pairs count as learned"""
+UNKNOWN = 0.3
+"""test accuracy up to which the rule counts as unknown"""
+CURVES = (
+    *("train_loss", "test_loss", "train_accuracy", "test_accuracy"),
+    *("restricted_loss", "excluded_loss", "gini", "weight_norm"),
+)
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Epochs at which the phases of one seed end; None for a phase that was not reached."""
+
+    memorised: float | None
+    generalising: float | None
+    """test accuracy above .3"""
+    generalised: float | None
+    """test accuracy above .99"""
+
+    @property
+    def gap(self) -> float | None:
+        """Epochs from memorisation to the start of generalisation."""
+        if self.memorised is None or self.generalising is None:
+            return None
+        return self.generalising - self.memorised
+
+    @property
+    def grokked(self) -> bool:
+        """True if all three phases occur, in this order, with a gap."""
+        return self.generalised is not None and self.gap is not None and self.gap > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedRun:
+    """Phases and key frequencies of one seed."""
+
+    seed: int
+    phases: Phases
+    keys: tuple[int, ...]
+    """key frequencies of the logits"""
+    embedding_keys: tuple[int, ...]
+    """key frequencies of the embedding, found independently"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grokking(Artefact, kind="grokking"):
+    """Curves, key frequencies and phases of all seeds."""
+
+    settings: ModularConfig
+    runs: tuple[SeedRun, ...]
+    epochs: Annotated[Int64[np.ndarray, " n_snapshots"], ARRAY]
+    values: Annotated[Float64[np.ndarray, "n_curves n_snapshots n_seeds"], ARRAY]
+    """in the order of `CURVES`; losses in nats"""
+    logit_share: Annotated[Float64[np.ndarray, "n_snapshots n_seeds frequencies"], ARRAY]
+    """`(p - 1) / 2` frequencies"""
+    embedding_share: Annotated[Float64[np.ndarray, "n_snapshots n_seeds frequencies"], ARRAY]
+
+    @cached_property
+    def curves(self) -> dict[str, Float64[np.ndarray, "n_snapshots n_seeds"]]:
+        """Curves by name."""
+        self._check(self.values, (len(CURVES), len(self.epochs), len(self.runs)))
+        return dict(zip(CURVES, self.values, strict=True))
+
+    def shares_of(self, at: int) -> dict[str, Float64[np.ndarray, "n_snapshots frequencies"]]:
+        """Return the power of every frequency in the `logits` and the `embedding` of a run, by its index."""
+        grids = {"logits": self.logit_share, "embedding": self.embedding_share}
+        for values in grids.values():
+            self._check(values, (len(self.epochs), len(self.runs), self.settings.p // 2))
+        return {name: values[:, at] for name, values in grids.items()}
+
+    def _check(self, values: np.ndarray, shape: tuple[int, ...]) -> None:
+        if values.shape != shape:
+            raise CorruptError(
+                f"{self.folder / ARRAYS} holds {list(values.shape)} values, by the manifest {list(shape)}; one of them "
+                "was edited"
+            )
+
+    def circuit_forms_unseen(self, at: int) -> tuple[float, float] | None:
+        """Return the change of the restricted and of the excluded loss (nats) of a run (its index) during the gap.
+
+        Below 0 and above 0 when the circuit forms before the test accuracy rises. None without a gap.
+        """
+        phases = self.runs[at].phases
+        if phases.memorised is None or phases.generalising is None or phases.generalising <= phases.memorised:
+            return None
+        inside = (self.epochs >= phases.memorised) & (self.epochs <= phases.generalising)
+        if not inside.any():
+            raise CorruptError(f"{self.folder} has phases at epochs that were not measured; its manifest was edited")
+        restricted, excluded = (self.curves[f"{name}_loss"][inside, at] for name in ("restricted", "excluded"))
+        return float(restricted[-1] - restricted[0]), float(excluded[-1] - excluded[0])
+
+    def to_records(self) -> list[Record]:
+        """Return one row per snapshot and seed: `epoch, seed` and a column per curve."""
+        return [
+            {"epoch": int(epoch), "seed": run.seed} | {name: float(curve[i, at]) for name, curve in self.curves.items()}
+            for i, epoch in enumerate(self.epochs)
+            for at, run in enumerate(self.runs)
+        ]
+
+    def headline(self) -> str:
+        """Return one line: the number of seeds that grokked."""
+        grokked = sum(run.phases.grokked for run in self.runs)
+        return f"Addition modulo {self.settings.p}: {grokked} of {len(self.runs)} seeds grokked"
+
+    def shown(self) -> list[Record]:
+        """Return the phases of each seed, in epochs."""
+        return [
+            {"seed": run.seed, **vars(run.phases), "grokked": run.phases.grokked, "keys": run.keys} for run in self.runs
+        ]
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the key frequencies of each seed."""
+        return [(f"seed {run.seed} frequencies", ", ".join(map(str, run.keys))) for run in self.runs]
+
+    def details(self) -> list[str]:
+        """Return one line per seed: the epochs of its phases, and the changes of loss in the gap."""
+        return [self._said(at) for at in range(len(self.runs))]
+
+    def _said(self, at: int) -> str:
+        run = self.runs[at]
+        found, changes = run.phases, self.circuit_forms_unseen(at)
+        if not found.grokked or changes is None:
+            return f"seed {run.seed}: did not grok (memorised at {found.memorised}, generalised at {found.generalised})"
+        restricted, excluded = changes
+        return (
+            f"seed {run.seed}: memorised at epoch {found.memorised:.0f}, test above .3 at {found.generalising:.0f}, "
+            f"above .99 at {found.generalised:.0f}; in between restricted loss {restricted:+.2f}, excluded "
+            f"{excluded:+.2f} nats; frequencies {', '.join(map(str, run.keys))}"
+        )
+
+
+def find_phases(epochs: np.ndarray, train_accuracy: np.ndarray, test_accuracy: np.ndarray) -> Phases:
+    """Return the ends of the phases of one run."""
+    return Phases(
+        first_at(epochs, train_accuracy, LEARNED),
+        first_at(epochs, test_accuracy, UNKNOWN),
+        first_at(epochs, test_accuracy, LEARNED),
+    )

@@ -1,0 +1,127 @@
+"""Onset of induction as an artefact: curves of small models over training, and their transitions.
+
+`interp.studies.induction_emerges` trains and measures. Torch-free.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from interp.artifacts import Artefact, Document
+from interp.errors import ConfigError
+from interp.results import Record, Result
+from interp.studies.transitions import Transition
+
+CURVES = ("loss_first", "loss_repeat", "accuracy", "induction", "previous", "composition")
+LEAST = {"loss_first": 0.5, "loss_repeat": 0.5, "accuracy": 0.2, "induction": 0.1, "previous": 0.1, "composition": 0.2}
+"""Smallest changes that count: in the one-layer control the induction score drifts from .04 to .07 without a head."""
+
+
+@dataclass(frozen=True)
+class InductionRun(Result):
+    """Curves of one toy and seed over training, with their transitions."""
+
+    spec: str
+    seed: int
+    steps: Int64[np.ndarray, " n"]
+    """training steps; the first is 0"""
+    curves: dict[str, Float64[np.ndarray, " n"]]
+    """by the names in `CURVES`"""
+    transitions: dict[str, Transition]
+    """transition of each curve"""
+
+    def __post_init__(self) -> None:
+        held = (set(self.curves), set(self.transitions), {len(curve) for curve in self.curves.values()})
+        if held != (set(CURVES), set(CURVES), {len(self.steps)}):
+            raise ConfigError(
+                f"the curves {', '.join(CURVES)} were expected, each with {len(self.steps)} values and a transition, "
+                f"got {', '.join(sorted(self.curves))}"
+            )
+
+    @property
+    def label(self) -> str:
+        """Toy and seed."""
+        return f"{self.spec} seed {self.seed}"
+
+    @property
+    def onset(self) -> float | None:
+        """Onset of copying: of the accuracy on the second copy, if that changes suddenly.
+
+        The loss is no substitute: it falls earlier, when the model learns which tokens occur, and continues long after.
+        """
+        return self.transitions["accuracy"].onset
+
+    @property
+    def together(self) -> float | None:
+        """Steps between the middles of the transitions of accuracy and induction score; None without both."""
+        copies, score = (self.transitions[name].middle for name in ("accuracy", "induction"))
+        return None if copies is None or score is None else abs(copies - score)
+
+    def to_records(self) -> list[Record]:
+        """Return one row per measured step: `step` and a column per curve."""
+        return [
+            {"step": int(step)} | {name: float(curve[i]) for name, curve in self.curves.items()}
+            for i, step in enumerate(self.steps)
+        ]
+
+    def headline(self) -> str:
+        """Return one line: the onset of copying."""
+        found = "no sudden onset of copying" if self.onset is None else f"copying sets in at step {self.onset:.0f}"
+        return f"{self.spec}, seed {self.seed}: {found}"
+
+    def shown(self) -> list[Record]:
+        """Return the transition of each curve."""
+        names = ("found", "onset", "middle", "end", "before", "after")
+        return [{"curve": c} | {n: getattr(t, n) for n in names} for c, t in self.transitions.items()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnsetSettings:
+    """What determines the runs of a study of onset."""
+
+    specs: tuple[str, ...]
+    """Toys; those after the first are controls."""
+    seeds: tuple[int, ...]
+    steps: int | None
+    """Training steps; None for those of each toy's recipe."""
+    every: int
+    """Steps between two measurements."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InductionOnset(Artefact, kind="induction_onset"):
+    """Small models on the same data, each with the step at which it begins to copy."""
+
+    settings: OnsetSettings
+    runs: Annotated[tuple[InductionRun, ...], Document("runs.json")]
+    """Every seed of every toy."""
+
+    def control(self, run: InductionRun) -> InductionRun | None:
+        """Return the control of a run: another toy, of the same seed if there is one, else the first."""
+        others = [other for other in self.runs if other.spec != run.spec]
+        return next((other for other in others if other.seed == run.seed), others[0] if others else None)
+
+    def to_records(self) -> list[Record]:
+        """Return one row per run: `spec, seed, onset, together` (steps)."""
+        names = ("spec", "seed", "onset", "together")
+        return [{name: getattr(run, name) for name in names} for run in self.runs]
+
+    def headline(self) -> str:
+        """Count the models that begin to copy."""
+        dated = sum(run.onset is not None for run in self.runs)
+        return f"{dated} of {len(self.runs)} small models begin to copy suddenly"
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the step at which each model begins to copy."""
+        return [(f"{run.spec} {run.seed} from step", f"{run.onset:,.0f}") for run in self.runs if run.onset is not None]
+
+    def details(self) -> list[str]:
+        """Return one line per run: the onset of copying, and the last induction score."""
+        lines = []
+        for run in self.runs:
+            where = "does not begin to copy" if run.onset is None else f"begins to copy at step {run.onset:.0f}"
+            timing = "" if run.together is None else f", within {run.together:.0f} steps of its heads' induction score"
+            lines.append(f"{run.label}: {where}{timing}; induction {run.curves['induction'][-1]:.2f}")
+        return lines
