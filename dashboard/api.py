@@ -136,14 +136,15 @@ def uses(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
     `outdated` of a proof says why it no longer holds for the features as they are; else it is empty.
     """
     from dashboard.data import features as data
-    from saes.features.proof import why_outdated
+    from saes.features.proof import Proof, why_outdated
 
     found = data.uses(workspace, features, index)
     proofs = [
-        {"name": each.name, "outdated": why_outdated(workspace, each), **each.summary}
-        for each in workspace.newest("proof")
-        if each.config.get("features") == features and each.config.get("feature") == index
-    ]
+        {"name": each.name, "outdated": why_outdated(workspace, each), "verdict": each.verdict(), "holds": each.holds(),
+         "p": each.p_holm()}
+        for each in workspace.values(Proof)
+        if (each.settings.features, each.settings.feature) == (features, index)
+    ]  # fmt: skip
     return {**found._asdict(), "proofs": proofs}
 
 

@@ -27,16 +27,17 @@ from dashboard.data.circuits import circuit
 from dashboard.data.features import examples, one
 from dashboard.feature import page as feature_page
 from dashboard.feature.export import feature_html
-from dashboard.figures.heads import attention_pattern, head_scores
+from dashboard.figures.heads import attention_pattern
 from dashboard.figures.results import plot
 from dashboard.figures.saes import activation_histogram, proof_nulls
 from dashboard.figures.theme import Theme
 from dashboard.figures.theme import theme as theme_called
 from dashboard.maps.view import atlas_view
 from interp.artifacts import CIRCUITS, Manifest
+from interp.circuits.head_scores import HeadScores
 from interp.errors import ConfigError, UsageError
 from interp.workspace import Workspace
-from saes.features.proof import read_proof
+from saes.features.proof import Proof, newest_proof, why_outdated
 
 STYLE = Path(__file__).parent / "assets" / "style.css"
 N_EXAMPLES = 6
@@ -132,9 +133,9 @@ def _feature(workspace: Workspace, name: str, index: int, colours: Theme) -> Sho
     ]
     parts: list[Any] = [feature_page.summary(workspace, name, row), html.Ol(strips, className="wb-stack")]
     figures = [activation_histogram(row["histogram"], row["histogram_edges"], colours, marker=row["mean_activation"])]
-    if (proof := read_proof(workspace, name, index)) is not None:
-        parts.append(html.P(proof["outdated"] or proof["verdict"], className="wb-note"))
-        figures.append(proof_nulls(proof["measures"], proof["draws"], colours))
+    if (proof := newest_proof(workspace, name, index)) is not None:
+        parts.append(html.P(why_outdated(workspace, proof) or proof.verdict(), className="wb-note"))
+        figures.append(proof_nulls(proof, colours))
     whole = partial(feature_html, workspace, name, index)
     return Shown(markup(html.Div(parts, className="wb-stack"), colours.name), tuple(figures), whole)
 
@@ -148,12 +149,12 @@ def _circuit(workspace: Workspace, found: Manifest, colours: Theme, options: dic
 
 
 def _heads(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> go.Figure:
-    rows = workspace.query("select * from h", h=workspace.table_path("heads", found.name, "heads")).to_pylist()
-    return head_scores(rows, options.pop("kind", "induction"), colours, **options)
+    return plot(workspace.open(HeadScores, found.name), colours, **options)
 
 
 def _proof(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> Shown:
-    return _feature(workspace, found.config["features"], found.config["feature"], colours)
+    settings = workspace.open(Proof, found.name).settings
+    return _feature(workspace, settings.features, settings.feature, colours)
 
 
 _ARTEFACTS: dict[str, Callable[[Workspace, Manifest, Theme, dict[str, Any]], Any]] = {

@@ -81,7 +81,7 @@ def letters():
 def concepts():
     from interp.geometry.report import measure_concepts
 
-    return measure_concepts(small(), letters(), sentences=SENTENCES, n_random=1)["small letters"]
+    return measure_concepts(small(), letters(), sentences=SENTENCES, n_random=1).lists["small letters"]
 
 
 @cache
@@ -239,12 +239,13 @@ def absorption():
 def detected_concepts():
     """Return concepts that every basis detects."""
     from interp.statistics import Interval
-    from saes.evaluation.concepts import BASES, ConceptScore, ConceptScores, Detector
+    from saes.evaluation.concept_scores import BASES, ConceptScore, ConceptScores, Detector
     from saes.evaluation.config import read_concepts
 
     found = Detector(unit=3, sign=1, threshold=0.5, f1=Interval(1.0, 0.9, 1.0), auroc=Interval(1.0, 0.9, 1.0))
-    each = {"detectors": dict.fromkeys(BASES, found), "null": (0.1, 0.3)}
-    return ConceptScores(scores=tuple(ConceptScore(concept=concept, **each) for concept in read_concepts().concepts))
+    each = {"detectors": dict.fromkeys(BASES, found), "null": Interval(0.2, 0.1, 0.3)}
+    scores = tuple(ConceptScore(concept=concept, **each) for concept in read_concepts().concepts)
+    return ConceptScores(scores=scores, null=dict.fromkeys(("choose", "judge"), Interval(0.0, 0.0, 0.0)))
 
 
 def scaling():
@@ -357,12 +358,13 @@ def planes():
 
 @cache
 def proof():
-    from saes.features.proof import Proof, measure_of
+    from saes.features.proof import Proof, ProofPart, ProofSettings, measure_of
 
     nulls = (np.linspace(-1, 1, 9), np.linspace(-1, 1, 9))
+    measures = measure_of("ablate", 2.0, "nats per token", 4, nulls), measure_of("lists", 0.5, "", 7, nulls)
     return Proof(
-        features="toy", feature=3, label="", hook_point=LAYER, strength=1.0, alike=tuple(range(9)),
-        measures=(measure_of("ablate", 2.0, "nats per token", 4, nulls), measure_of("lists", 0.5, "", 7, nulls)),
+        settings=ProofSettings(features="toy", feature=3, model="toy"), label="", hook_point=LAYER, strength=1.0,
+        parts={each.name: ProofPart(measures=(each,)) for each in measures}, alike=tuple(range(9)),
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from dash import MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, dcc
 from dashboard.components.frame import attrs, note_controls, page, panel, quiet_link, select
 from dashboard.components.live import Live
 from dashboard.queue import Run, RunQueue
-from interp.artifacts import CIRCUITS, FOLDERS, GEOMETRY, MODEL_COMPARISONS, STUDIES, Manifest
+from interp.artifacts import FOLDERS, KINDS, Manifest, address_of
 from interp.errors import MissingError, WorkbenchError, as_typed, program
 from interp.workspace import Workspace
 
@@ -236,28 +236,12 @@ def _queue() -> RunQueue | None:
 def artefact_href(workspace: Workspace, key: str) -> str:
     """Return the address of the page that shows an artefact, by its key `folder/name`; else that of the overview."""
     folder, _, name = key.partition("/")
-    by_folder: dict[str, Callable[[], str]] = {
-        "saes": lambda: sae_href(name),
-        "features": lambda: f"/feature/{quote(name)}",
-        "atlases": lambda: atlas_href(name),
-        "heads": lambda: heads_href(name),
-        "graphs": lambda: graph_href(name),
-        "proofs": lambda: _proof_href(workspace, name),
-        "patching": lambda: prompt_href(patching=name),
-        **dict.fromkeys((FOLDERS[kind] for kind in CIRCUITS), lambda: circuit_href(key)),
-        **dict.fromkeys((FOLDERS[kind] for kind in GEOMETRY), lambda: geometry_href(key)),
-        **dict.fromkeys((FOLDERS[kind] for kind in STUDIES), lambda: dynamics_href(key)),
-        **dict.fromkeys((FOLDERS[kind] for kind in MODEL_COMPARISONS), lambda: changes_href(key)),
-    }
-    return by_folder.get(folder, lambda: "/")()
-
-
-def _proof_href(workspace: Workspace, name: str) -> str:
-    """Return the address of the feature that a proof is about; its manifest says which, its name need not."""
+    kind = next((kind for kind, each in FOLDERS.items() if each == folder), "")
+    if KINDS[kind].page if kind else "":
+        return address_of(kind, name)
     try:
-        config = workspace.manifest("proof", name).config
-        return feature_href(str(config["features"]), int(config["feature"]))
-    except (WorkbenchError, LookupError, TypeError, ValueError):  # not made yet, deleted or damaged
+        return workspace.open_key(key).href or "/"  # the page of a proof is that of its feature
+    except WorkbenchError:  # not made yet, deleted or damaged
         return "/"
 
 

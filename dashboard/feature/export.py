@@ -25,7 +25,7 @@ from dashboard.figures.saes import filled_bins
 from dashboard.figures.theme import DARK, LIGHT, Theme, visible
 from interp.errors import UsageError
 from interp.workspace import Workspace
-from saes.features.proof import read_proof
+from saes.features.proof import newest_proof, why_outdated
 from saes.features.schema import other_readings, score_in_words
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -89,13 +89,13 @@ def _numbers(row: dict[str, Any]) -> str:
 
 
 def _proof(workspace: Workspace, name: str, index: int) -> str:
-    found = read_proof(workspace, name, index)
+    found = newest_proof(workspace, name, index)
     if found is None:
         return ""
-    said = [found["verdict"], *found["sentences"].values()]
-    outdated = f"<p class=quiet>{_text(found['outdated'], 400)}</p>" if found["outdated"] else ""
-    lines = "".join(f"<li>{_text(each, 600)}</li>" for each in said)
-    return _section("Proof", f"proofs/{found['name']}", f"{outdated}<ul>{lines}</ul>")
+    old = why_outdated(workspace, found)
+    outdated = f"<p class=quiet>{_text(old, 400)}</p>" if old else ""
+    lines = "".join(f"<li>{_text(each, 600)}</li>" for each in found.lines())
+    return _section("Proof", found.key, f"{outdated}<ul>{lines}</ul>")
 
 
 def _labels(explained: list[dict[str, Any]]) -> str:

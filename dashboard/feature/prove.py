@@ -14,13 +14,15 @@ from dash import Dash, Input, Output, State, html, no_update
 from dashboard.components.evidence import as_table, number
 from dashboard.components.frame import attempt, attrs, graph, loading, notice, panel, quiet_link, stat
 from dashboard.components.live import AblatedExample, SteeredRow, TextFirings
-from dashboard.components.pages import current, feature_href, geometry_href, run_button
+from dashboard.components.pages import current, feature_href, run_button
 from dashboard.components.tokens import token_strip
 from dashboard.data.features import one
 from dashboard.figures.saes import proof_nulls
 from dashboard.figures.theme import theme, visible
+from interp.geometry.direction import DirectionGeometry
+from interp.results import Record
 from interp.workspace import Workspace
-from saes.features.proof import read_proof
+from saes.features.proof import Proof, newest_proof, why_outdated
 
 TEXT = "The meeting was moved to March, and the next one to July."
 PROMPT = "The meeting was moved to"
@@ -47,7 +49,7 @@ def prove_panel(workspace: Workspace, name: str, index: int, scheme: str | None)
 
 def _stored(workspace: Workspace, name: str, index: int, scheme: str | None) -> list[Any]:
     """Return the verdict with its numbers, or the button that runs the proof."""
-    found = read_proof(workspace, name, index)
+    found = newest_proof(workspace, name, index)
     options: dict[str, Any] = {"features": name, "feature": index}
     if found is None:
         words = (
@@ -56,22 +58,20 @@ def _stored(workspace: Workspace, name: str, index: int, scheme: str | None) -> 
             "minutes on two cores."
         )
         return [html.P(words, className="wb-note"), _button(workspace, options, index, "Run the standard proof")]
-    again = options | {"overwrite": True}
-    held, _, rest = found["verdict"].partition(". ")
-    sentences = list(found["sentences"].values()) or [rest]
+    again, outdated = options | {"overwrite": True}, why_outdated(workspace, found)
+    verdict, *sentences = found.lines()
     return [
-        notice(found["outdated"], tone="warning") if found["outdated"] else None,
-        html.P(f"{held}.", className="wb-verdict", id="prove-verdict"),
+        notice(outdated, tone="warning") if outdated else None,
+        html.P(verdict, className="wb-verdict", id="prove-verdict"),
         html.Ul([html.Li(visible(each, 600), dir="auto") for each in sentences], className="wb-proof-lines"),
         *(html.P(f"Not measured: {key} ({visible(why, 200)}).", className="wb-note")
-          for key, why in found["missing"].items()),
-        graph("prove-nulls", figure=proof_nulls(found["measures"], found["draws"], theme(scheme)), height=230,
-              label="The feature and both nulls"),
-        as_table([_row(each) for each in found["measures"]], "All measures as a table"),
+          for key, why in found.missing.items()),
+        graph("prove-nulls", figure=proof_nulls(found, theme(scheme)), height=230, label="The feature and both nulls"),
+        as_table([_row(each) for each in found.to_records()], "All measures as a table"),
         _continuations(found),
         html.P(
-            [f"Stored as proofs/{found['name']}, strength {number(found['strength'])}, ",
-             f"written to {found['hook_point']}. ", *_reports(workspace, name, index)],
+            [f"Stored as {found.key}, strength {number(found.strength)}, ",
+             f"written to {found.hook_point}. ", *_reports(workspace, name, index)],
             className="wb-note",
         ),
         html.Details([html.Summary("Run it again"), _button(workspace, again, index, "Run the proof again")]),
@@ -89,7 +89,7 @@ def _button(workspace: Workspace, options: dict[str, Any], index: int, text: str
     )
 
 
-def _row(measure: dict[str, Any]) -> dict[str, Any]:
+def _row(measure: Record) -> Record:
     """Return one line of the table, with short names."""
     return {
         "measure": measure["measure"],
@@ -105,15 +105,13 @@ def _row(measure: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _continuations(found: dict[str, Any]) -> html.Details:
-    names = {"without": "unchanged", "feature": "feature", "random": "random direction", "alike": "like density"}
-    parts = [
-        html.Div(
-            [html.H3(visible(each["prompt"], 200), dir="auto"),
-             html.Dl([part for key, words in names.items() for part in (html.Dt(words), _told(each[key]))])],
-        )
-        for each in found["continuations"]
-    ]  # fmt: skip
+def _continuations(found: Proof) -> html.Details:
+    parts = []
+    for each in found.continuations:
+        told = {"unchanged": each.without, "feature": each.feature, "random direction": each.random,
+                "like density": each.alike}  # fmt: skip
+        lines = [part for words, text in told.items() for part in (html.Dt(words), _told(text))]
+        parts.append(html.Div([html.H3(visible(each.prompt, 200), dir="auto"), html.Dl(lines)]))
     return html.Details([html.Summary("Continuations side by side"), *parts], className="wb-folded")
 
 
@@ -125,12 +123,9 @@ def _reports(workspace: Workspace, name: str, index: int) -> list[Any]:
     """Return links to direction reports of the feature, which name every list and its p-value."""
     source = str(workspace.manifest("features", name).config["dictionary"]).removeprefix("sae:")
     wanted = f"feature {index} of the SAE {source}"
-    made = [
-        each.name
-        for each in workspace.newest("direction")
-        if str((each.config.get("direction") or {}).get("source", "")).split(",")[0] == wanted
-    ]
-    return [quiet_link(f"Direction report {made[0]}", geometry_href(f"directions/{made[0]}"))] if made else []
+    made = workspace.values(DirectionGeometry)
+    of_feature = [each for each in made if each.settings.direction.source.split(",")[0] == wanted]
+    return [quiet_link(f"Direction report {each.name}", each.href) for each in of_feature[:1]]
 
 
 def _question(title: str, button: str, which: str, note: str, *inputs: Any) -> html.Section:

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboard.figures.theme import Theme, escape, message_figure, number, styled
+from saes.features.proof import Proof
 
 HEIGHT = 600
 LAST_PART = 0.2
@@ -230,30 +231,29 @@ MEASURES = {
 """Measures of a proof that the figure shows, in words."""
 
 
-def proof_nulls(
-    measures: list[dict[str, Any]], draws: list[dict[str, Any]], colours: Theme, *, height: int = 230
-) -> go.Figure:
+def proof_nulls(proof: Proof, colours: Theme, *, height: int = 230) -> go.Figure:
     """A feature with both of its nulls, one line per measure.
 
-    `measures` and `draws` are as in `proof.json` and `draws.parquet`. The axis is the distance from the mean of random
-    directions, in their standard deviations; beyond 12 marks stay at the edge.
+    The axis is the distance from the mean of random directions, in their standard deviations; beyond 12 marks stay at
+    the edge.
     """
-    rows = [each for each in measures if each["measure"] in MEASURES]
+    rows = [each for each in proof.measures if each.name in MEASURES]
     if not rows:
         return message_figure("nothing could be measured", colours, height=height)
     found: dict[str, list[tuple[float, float, str]]] = {"random": [], "alike": [], "feature": []}
     for line, row in enumerate(reversed(rows)):
-        mine = {null: [each for each in draws if each["measure"] == row["measure"] and each["null"] == null]
-                for null in ("random", "alike")}  # fmt: skip
-        values = np.array([each["value"] for each in mine["random"]])
-        mean, spread = (values.mean(), values.std()) if len(values) else (0.0, 0.0)
+        mean, spread = (row.random.mean(), row.random.std()) if len(row.random) else (0.0, 0.0)
+
+        def far(value: float, mean: float = mean, spread: float = spread) -> float:
+            return (value - mean) / spread if spread else 0.0
+
+        nulls = {"random": [(value, "random direction") for value in row.random.tolist()]}
+        nulls["alike"] = [
+            (value, f"feature {each}") for value, each in zip(row.alike.tolist(), proof.alike, strict=False)
+        ]
         for null, shift in (("random", 0.16), ("alike", -0.16)):
-            for each in mine[null]:
-                of = "random direction" if null == "random" else f"feature {each['feature']}"
-                far = (each["value"] - mean) / spread if spread else 0.0
-                found[null].append((far, line + shift, f"{of}: {each['value']:+.3g} {row['unit']}"))
-        far = (row["value"] - mean) / spread if spread else 0.0
-        found["feature"].append((far, line, f"this feature: {row['value']:+.3g} {row['unit']}"))
+            found[null] += [(far(value), line + shift, f"{of}: {value:+.3g} {row.unit}") for value, of in nulls[null]]
+        found["feature"].append((far(row.value), line, f"this feature: {row.value:+.3g} {row.unit}"))
     marks = {
         "random": ("random directions", {"symbol": "line-ns-open", "size": 9, "color": colours.muted}, 0.55),
         "alike": ("features of like density", {"symbol": "line-ns-open", "size": 9, "color": colours.opposite}, 0.7),
@@ -270,7 +270,7 @@ def proof_nulls(
         ]
     )  # fmt: skip
     styled(figure, colours, height=height)
-    words = [MEASURES[each["measure"]] for each in reversed(rows)]
+    words = [MEASURES[each.name] for each in reversed(rows)]
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=words, range=[-0.6, len(rows) - 0.4], showgrid=False)
     figure.update_xaxes(title_text="distance from random directions (SD)")
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}}

@@ -15,23 +15,18 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
-from math import comb
 from typing import Any
 
 from dashboard.components.evidence import number
 from dashboard.components.pages import (
     artefact_key,
     circuit_href,
-    feature_href,
     graph_href,
-    sae_href,
 )
 from dashboard.figures.theme import visible
-from interp.artifacts import KINDS, Finding, Manifest, read_json
+from interp.artifacts import KINDS, Finding, read_json
 from interp.errors import WorkbenchError, form_errors
 from interp.workspace import Workspace, outdated
-from saes.evaluation.config import GOOD_F1
-from saes.features.proof import ALPHA
 
 log = logging.getLogger("workbench.dashboard")
 MOST, PER_KIND = 5, 2
@@ -132,47 +127,6 @@ def _typed(workspace: Workspace) -> Iterator[Finding]:
                 yield finding
 
 
-def _concepts(workspace: Workspace) -> Iterator[Finding]:
-    """Yield concepts that a feature detects in held-out words, better than every baseline and shuffled labels."""
-    for made in workspace.newest("evaluation"):
-        found = read_json(workspace.path("evaluation", made.name) / "evaluation.json").get("concepts") or {}
-        rows, described = found.get("rows") or [], _described(workspace, f"sae:{made.config.get('sae')}")
-        pairs = [(row["f1"], row["untrained_f1"]) for row in rows if row.get("untrained_f1") is not None]
-        if _sign_p(pairs) > ALPHA:
-            continue
-        for row in rows:
-            nulls = {name: row.get(f"{name}_f1") for name in ("neuron", "component", "coordinate", "untrained")}
-            known = [value for value in nulls.values() if value is not None]
-            null = max([row["null_f1_high"], *known])
-            if row["f1"] < GOOD_F1 or row["f1_low"] is None or not known or row["f1_low"] <= null:
-                continue
-            beside = [f"The best neuron gets {nulls['neuron']:.2f}"] if nulls["neuron"] is not None else []
-            beside += [f"the best untrained latent {nulls['untrained']:.2f}"] if nulls["untrained"] is not None else []
-            steers = ""
-            if row.get("steering_p") is not None and row["steering_p"] <= 0.05 and row["steering"] > 0:
-                steers = f" Steering along it raises its words, random features do not (p {row['steering_p']:.2g})."
-            at, features = row["feature"], described.name if described else ""
-            yield Finding(
-                kind="concept",
-                title=f"A feature for {visible(str(row['concept']), 40)}",
-                sentence=f"Feature {at} of {made.config['sae']} tells sentences with a word of this concept from "
-                f"others: F1 {row['f1']:.2f} on words that did not choose it. {', '.join(beside)}, shuffled labels at "
-                f"most {row['null_f1_high']:.2f}.{steers}",
-                value=row["f1"],
-                null=null,
-                about="F1 on held-out words; null: the best baseline",
-                href=feature_href(features, at) if features else sae_href(made.config["sae"]),
-                proof="Open the feature" if features else "See the table of concepts",
-                feature=(features, at) if features else None,
-            )
-
-
-def _sign_p(pairs: list[tuple[float, float]]) -> float:
-    """Return the one-sided p-value of a sign test: the first of a pair is larger as often as this, or oftener."""
-    n, wins = sum(a != b for a, b in pairs), sum(a > b for a, b in pairs)
-    return sum(comb(n, k) for k in range(wins, n + 1)) / 2**n
-
-
 def _graphs(workspace: Workspace) -> Iterator[Finding]:
     """Yield attribution graphs that beat an untrained set and whose predicted effects the model confirms."""
     for made in workspace.newest("attribution_graph"):
@@ -201,39 +155,7 @@ def _graphs(workspace: Workspace) -> Iterator[Finding]:
         )
 
 
-def _dictionaries(workspace: Workspace) -> Iterator[Finding]:
-    """Yield the share of concepts that a dictionary detects, beside neurons and an untrained dictionary."""
-    for made in workspace.newest("evaluation"):
-        found = read_json(workspace.path("evaluation", made.name) / "evaluation.json").get("concepts") or {}
-        share = found.get("judge")
-        ends = ((share or {}).get("intervals") or {}).get("dictionary")
-        if not share or not ends or ends[0] <= share["untrained"]:
-            continue
-        best = {name: share[name] for name in ("neuron", "component", "coordinate") if name in share}
-        null = max(share["untrained"], share["null"], *best.values())
-        if ends[0] <= null:
-            continue
-        name, rival = max(best.items(), key=lambda pair: pair[1])
-        yield Finding(
-            kind="dictionary",
-            title="A dictionary that knows everyday concepts",
-            sentence=f"{share['dictionary']:.0%} of {share['n']} concepts that did not guide its choice have a feature "
-            f"with F1 of at least {GOOD_F1} in {made.config['sae']} ({ends[0]:.0%} to {ends[1]:.0%}); {rival:.0%} have "
-            f"such a {name}, {share['untrained']:.0%} such a latent of an untrained dictionary.",
-            value=share["dictionary"],
-            null=null,
-            about="fraction of concepts; null: the best baseline",
-            href=sae_href(made.config["sae"]),
-            proof="See the table",
-        )
-
-
-_READERS = (_typed, _circuits, _concepts, _graphs, _dictionaries)
-
-
-def _described(workspace: Workspace, dictionary: str) -> Manifest | None:
-    """Return the newest feature table of a dictionary."""
-    return next((each for each in workspace.newest("features") if each.config.get("dictionary") == dictionary), None)
+_READERS = (_typed, _circuits, _graphs)
 
 
 def _with_example(workspace: Workspace, finding: Finding) -> Finding:

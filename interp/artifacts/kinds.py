@@ -34,13 +34,13 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "recording": Kind("recordings", "", "record", ""),
+    "recording": Kind("recordings", "", "record", "interp.recording.recorded:Recorded"),
     "sae": Kind("saes", "/sae?name={name}", "train", ""),
     "transcoders": Kind("transcoders", "", "train", ""),
     "features": Kind("features", "/feature/{name}", "features", ""),
     "atlas": Kind("atlases", "/atlas/{name}", "atlas", "interp.atlas.vector_map:VectorMap"),
     "heads": Kind("heads", "/heads/{name}", "heads", "interp.circuits.head_scores:HeadScores"),
-    "evaluation": Kind("evaluations", "", "evaluate", ""),
+    "evaluation": Kind("evaluations", "", "evaluate", "saes.evaluation.evaluation:SAEEvaluation"),
     "sae_comparison": Kind("sae-comparisons", "", "compare saes", ""),
     "size_law": Kind("size-laws", "", "compare sizes", ""),
     "model_comparison": Kind("model-comparisons", "/changes?name={key}", "compare models", ""),

@@ -6,16 +6,16 @@ amounts as the feature's, scaled to its norm. `FeatureSite.nulls` (`saes.feature
 answers instead.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from interp.artifacts import as_json, read_manifest
+from interp.artifacts import as_json, from_json, read_json, read_manifest, write_json
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, WorkbenchError
 from interp.models.adapter import bos_token_id, to_tokens, token_strings
@@ -26,12 +26,15 @@ from interp.statistics import auroc, crossed_interval, t_interval
 from saes.features.intervene import FeatureSite, continuations, effects_of
 from saes.features.proof import (
     ROLES,
+    AblatedText,
     Continuations,
     FeatureCase,
     Passage,
     Proof,
     ProofConfig,
     ProofMeasure,
+    ProofPart,
+    ProofSettings,
     measure_of,
     read_case,
 )
@@ -95,12 +98,32 @@ class _Bar:
         self.add(self._start + cost - self._n)
 
 
-Part = dict[str, Any]
-"""One part of a proof as plain JSON values: its measures, what they show, and the reason where it could not be made."""
-
-
-def _made_now(name: str, make: Callable[[], Part]) -> Part:
+def _made_now(name: str, make: Callable[[], ProofPart]) -> ProofPart:
     return make()
+
+
+class FinishedParts:
+    """The finished parts of a proof, kept in the folder of unfinished work so that an interrupted one resumes.
+
+    Parts of other weights or tables, by the hashes in `parents`, are made again.
+    """
+
+    def __init__(self, folder: Path, parents: dict[str, str]):
+        self.folder = folder / "parts"
+        if self.folder.exists() and read_json(self.folder / "of.json") != parents:
+            self.remove()
+        write_json(self.folder / "of.json", parents)
+
+    def __call__(self, name: str, make: Callable[[], ProofPart]) -> ProofPart:
+        """Return a part that was made earlier, or make and keep it."""
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            write_json(path, as_json(make()))
+        return from_json(ProofPart, read_json(path), path)
+
+    def remove(self) -> None:
+        """Remove the finished parts."""
+        shutil.rmtree(self.folder)
 
 
 @torch.no_grad()
@@ -111,11 +134,12 @@ def prove(
     feature: int,
     config: ProofConfig | None = None,
     *,
+    model_name: str = "",
     prompts: Sequence[str] = PROMPTS,
     lists: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
-    remembered: Callable[[str, Callable[[], Part]], Part] = _made_now,
+    remembered: Callable[[str, Callable[[], ProofPart]], ProofPart] = _made_now,
 ) -> Proof:
     """Run the standard proof of one feature, with the texts and controls of the features artefact in `features`.
 
@@ -132,50 +156,39 @@ def prove(
     asked = _prompts(model, prompts, case)
     cost = _cost(case, config, asked, len(directions), lists)
     todo = _Bar(progress, sum(cost.values()))
-    parts: dict[str, Part] = {}
+    parts: dict[str, ProofPart] = {}
 
-    def attempt(name: str, make: Callable[[Part], Sequence[ProofMeasure]]) -> None:
-        def made() -> Part:
-            part: Part = {}
+    def attempt(name: str, make: Callable[[], ProofPart]) -> None:
+        def made() -> ProofPart:
             try:
-                part["measures"] = [asdict(each) for each in make(part)]
+                return make()
             except WorkbenchError as error:
-                part["missing"] = str(error)
-            return as_json(part)
+                return ProofPart(missing=str(error))
 
         todo.begin(name)
         parts[name] = remembered(name, made)
         todo.end(cost.get(name, 0))
 
-    def tell(part: Part) -> Sequence[ProofMeasure]:
+    def tell() -> ProofPart:
         random, alike = _nulls(np.arange(len(directions)), config.draws)
         shown = directions[[0, random[0], alike[0] if len(alike) else random[0]]]
-        part["continuations"] = [
-            asdict(_continue(site, tokens, strength, shown, config.new_tokens)) for tokens in asked[-SHOWN_PROMPTS:]
-        ]
-        return []
+        told = [_continue(site, tokens, strength, shown, config.new_tokens) for tokens in asked[-SHOWN_PROMPTS:]]
+        return ProofPart(continuations=tuple(told))
 
     strength = config.strength or case.max_activation
-    attempt("activation", lambda _: [_selectivity(site, case, directions, config.draws)])
-    attempt("ablate", lambda part: _ablate(site, case, config, directions, part, todo))
-    attempt("ablate other text", lambda _: [_ablate_other(site, case, config, directions, todo)])
-    attempt("steer", lambda _: _steer(site, case, asked, strength, directions, config.draws, seed, todo))
+    attempt("activation", lambda: ProofPart(measures=(_selectivity(site, case, directions, config.draws),)))
+    attempt("ablate", lambda: _ablate(site, case, config, directions, todo))
+    attempt("ablate other text", lambda: ProofPart(measures=(_ablate_other(site, case, config, directions, todo),)))
+    attempt(
+        "steer",
+        lambda: ProofPart(measures=tuple(_steer(site, case, asked, strength, directions, config.draws, seed, todo))),
+    )
     if lists:
-        attempt("lists", lambda _: [_lists(site, directions, config.draws, todo)])
+        attempt("lists", lambda: ProofPart(measures=(_lists(site, directions, config.draws, todo),)))
     attempt("continuations", tell)
+    about = ProofSettings(**vars(config), features=case.features, feature=feature, model=model_name or "the model")
     return Proof(
-        features=case.features,
-        feature=feature,
-        label=case.label,
-        hook_point=site.writes,
-        strength=strength,
-        measures=tuple(ProofMeasure.of(each) for part in parts.values() for each in part.get("measures", [])),
-        missing={name: part["missing"] for name, part in parts.items() if "missing" in part},
-        continuations=tuple(Continuations(**each) for each in parts["continuations"].get("continuations", [])),
-        examples=tuple(parts["ablate"].get("examples", [])),
-        alike=case.alike,
-        config=asdict(config),
-        seed=seed,
+        settings=about, label=case.label, hook_point=site.writes, strength=strength, parts=parts, alike=case.alike
     )
 
 
@@ -245,9 +258,7 @@ def _selectivity(site: FeatureSite, case: FeatureCase, directions: Tensor, draws
     )  # fmt: skip
 
 
-def _ablate(
-    site: FeatureSite, case: FeatureCase, config: ProofConfig, directions: Tensor, part: Part, bar: _Bar
-) -> list[ProofMeasure]:
+def _ablate(site: FeatureSite, case: FeatureCase, config: ProofConfig, directions: Tensor, bar: _Bar) -> ProofPart:
     """Change of loss at and after the peaks, and at the peaks alone, when the feature is ablated."""
     passages = case.strongest(config.examples)
     if not passages:
@@ -259,15 +270,16 @@ def _ablate(
         changes.append(torch.stack([change[:, 0, at : at + config.after].mean(1), change[:, 0, at]]))
         texts.append(token_strings(site.model, list(each.token_ids)))
     found = torch.stack(changes, 2).double().numpy()  # [2, 1 + nulls, examples]
-    part["examples"] = [
-        {"document": each.document, "tokens": text, "peak": each.peak, "change": change, "change_at_peak": at_peak}
+    examples = tuple(
+        AblatedText(each.document, text, each.peak, change, at_peak)
         for each, text, change, at_peak in zip(passages, texts, *found[:, 0].tolist(), strict=True)
-    ]
+    )
     names = {"ablate": "nats per token", "ablate at peak": "nats"}
-    return [
+    measures = tuple(
         measure_of(name, t_interval(rows[0]), unit, len(passages), _nulls(rows.mean(1), config.draws))
         for (name, unit), rows in zip(names.items(), found, strict=True)
-    ]
+    )
+    return ProofPart(measures=measures, examples=examples)
 
 
 def ablation_changes(

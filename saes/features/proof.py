@@ -15,22 +15,21 @@ nulls, but is no test: any direction fires selectively on text that was selected
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import numpy as np
+from jaxtyping import Float64
 
-from interp.artifacts import Manifest, as_json, read_json, read_manifest, read_table
+from interp.artifacts import Artefact, Document, Finding, read_manifest, read_table
 from interp.errors import ConfigError, UsageError
-from interp.results import Record, Result
+from interp.results import Record, Result, cell
 from interp.runtime import derive_seed
 from interp.statistics import Interval, holm, p_from_null
 from interp.workspace import Workspace
 from saes.features.schema import described_another
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 ALPHA = 0.05
 """Family-wise error of the tests of one feature."""
@@ -69,6 +68,16 @@ class ProofConfig:
             )
         if self.strength is not None and not (math.isfinite(self.strength) and self.strength > 0):
             raise ConfigError(f"strength must be a number above 0, got {self.strength}; leave it out for the default")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofSettings(ProofConfig):
+    """What determines the proof of a feature."""
+
+    features: str
+    """Name of the features artefact."""
+    feature: int
+    model: str
 
 
 @dataclass(frozen=True)
@@ -185,17 +194,11 @@ class ProofMeasure(Result):
     unit: str
     n: int
     """examples, passages, pairs of prompt and token, or lists"""
-    random: np.ndarray
-    alike: np.ndarray
-    """`[draws]`: the same for each direction of a null"""
+    random: Float64[np.ndarray, " draws"]
+    alike: Float64[np.ndarray, " alike_draws"]
+    """the same for each direction of a null"""
     about: str = ""
     """details in words, such as the tokens that are raised"""
-
-    @classmethod
-    def of(cls, stored: dict[str, Any]) -> "ProofMeasure":
-        """Return the measure from its fields as plain JSON values."""
-        nulls: dict[str, Any] = {name: np.array(stored[name], float) for name in (RANDOM, ALIKE)}
-        return cls(**stored | nulls)
 
     @property
     def tested(self) -> bool:
@@ -212,6 +215,11 @@ class ProofMeasure(Result):
         """True where the interval lies above 0, and for `lists`, which has no interval."""
         return self.name == "lists" or (self.low is not None and self.low > 0)
 
+    @staticmethod
+    def null_high(null: np.ndarray) -> float:
+        """Return the value that 95 % of a null stay below."""
+        return float(np.quantile(null, 0.95)) if len(null) else 0.0
+
     def below(self, null: np.ndarray) -> str:
         """Return how many draws the feature exceeds, such as `99 of 99`."""
         return f"{int((null < self.value - 1e-12).sum())} of {len(null)}"
@@ -221,7 +229,7 @@ class ProofMeasure(Result):
         for name, null in ((RANDOM, self.random), (ALIKE, self.alike)):
             nulls |= {
                 f"{name}_mean": float(null.mean()) if len(null) else None,
-                f"{name}_high": float(np.quantile(null, 0.95)) if len(null) else None,
+                f"{name}_high": self.null_high(null) if len(null) else None,
                 f"p_{name}": p_from_null(self.value, null) if len(null) else None,
             }
         about = {"measure": self.name, "value": self.value, "low": self.low, "high": self.high, "unit": self.unit}
@@ -250,26 +258,66 @@ class Continuations:
     alike: str
 
 
+@dataclass(frozen=True)
+class AblatedText:
+    """One example on which the feature was ablated: changes of loss, in nats per token."""
+
+    document: int
+    tokens: list[str]
+    peak: int
+    change: float
+    """at and after the peak"""
+    change_at_peak: float
+
+
 @dataclass(frozen=True, kw_only=True)
-class Proof(Result):
+class ProofPart:
+    """One part of a proof: its measures, what they show, and the reason where it could not be made."""
+
+    measures: tuple[ProofMeasure, ...] = ()
+    continuations: tuple[Continuations, ...] = ()
+    examples: tuple[AblatedText, ...] = ()
+    missing: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof(Artefact, kind="proof"):
     """All measures of one feature, and the verdict."""
 
-    features: str
-    feature: int
+    settings: ProofSettings
     label: str
     hook_point: str
     """hook point that the direction is written to"""
     strength: float
-    measures: tuple[ProofMeasure, ...]
-    missing: dict[str, str] = field(default_factory=dict)
-    """measure -> reason why it could not be made"""
-    continuations: tuple[Continuations, ...] = ()
-    examples: tuple[dict[str, Any], ...] = ()
-    """`document, text, change, change_at_peak` of each example on which the feature was ablated"""
-    alike: tuple[int, ...] = ()
+    parts: Annotated[dict[str, ProofPart], Document("parts.json")]
+    """By measure, in the order in which they were made."""
+    alike: tuple[int, ...]
     """features of the second null"""
-    config: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
+
+    @property
+    def measures(self) -> list[ProofMeasure]:
+        """Measures of all parts."""
+        return [each for part in self.parts.values() for each in part.measures]
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Measure -> reason why it could not be made."""
+        return {name: part.missing for name, part in self.parts.items() if part.missing}
+
+    @property
+    def continuations(self) -> list[Continuations]:
+        """Continuations of some prompts, unchanged and steered."""
+        return [each for part in self.parts.values() for each in part.continuations]
+
+    @property
+    def examples(self) -> list[AblatedText]:
+        """Examples on which the feature was ablated."""
+        return [each for part in self.parts.values() for each in part.examples]
+
+    @property
+    def href(self) -> str:
+        """Address of the feature's page, which shows the proof."""
+        return f"/feature/{quote(self.settings.features)}/{self.settings.feature}"
 
     def measure(self, name: str) -> ProofMeasure | None:
         """Return the measure of that name, or None where it is missing."""
@@ -350,7 +398,39 @@ class Proof(Result):
         return f"{said}: {found} (it exceeds {nulls}; {p})."
 
     def headline(self) -> str:
-        return f"feature {self.feature} of {self.features}: {self.verdict()}"
+        """Return the feature, its label and the verdict."""
+        label = self.label or "no label"
+        return f"feature {self.settings.feature} of {self.settings.features} ({label}): {self.lines()[0]}"
+
+    def details(self) -> list[str]:
+        """Return one sentence on each test."""
+        return self.lines()[1:]
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the p-value of each test after Holm's correction."""
+        return [(f"p, {name}", cell(p)) for name, p in self.p_holm().items()]
+
+    def findings(self) -> list[Finding]:
+        """Return the test that holds and lies furthest above its nulls."""
+        tests = [measure for name in self.holds() if (measure := self.measure(name)) is not None]
+        if not tests:
+            return []
+        nulls = [max(each.null_high(each.random), each.null_high(each.alike)) for each in tests]
+        best, null = max(zip(tests, nulls, strict=True), key=lambda pair: 1 - max(pair[1], 0) / pair[0].value)
+        feature, features = self.settings.feature, self.settings.features
+        return [
+            Finding(
+                kind="proof",
+                title=f"What feature {feature} does",
+                sentence=f"{self.label or 'A feature without a label'}, in {features}: {self.sentence(best.name)}",
+                value=best.value,
+                null=null,
+                about=f"{best.unit}; null: 95 % of random directions and features",
+                href=self.href,
+                proof="See the proof",
+                feature=(features, feature),
+            )
+        ]
 
     def to_records(self) -> list[Record]:
         p = self.p_holm()
@@ -359,52 +439,6 @@ class Proof(Result):
             for each in self.measures
             for record in each.to_records()
         ]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values for `proof.json`, without the draws of the nulls."""
-        return as_json(
-            {
-                "features": self.features,
-                "feature": self.feature,
-                "label": self.label,
-                "hook_point": self.hook_point,
-                "strength": self.strength,
-                "verdict": self.verdict(),
-                "sentences": {name: self.sentence(name) for name in self.p_holm()},
-                "holds": self.holds(),
-                "measures": [row | {"about": m.about} for m, row in zip(self.measures, self.to_records(), strict=True)],
-                "missing": self.missing,
-                "continuations": [asdict(each) for each in self.continuations],
-                "examples": list(self.examples),
-            }
-        )
-
-    def draws_table(self) -> "pa.Table":
-        """Return one row per measure and direction of a null: `measure, null, draw, feature, value`."""
-        import pyarrow as pa
-
-        rows = [
-            {"measure": each.name, "null": name, "draw": at, "value": float(value),
-             "feature": self.alike[at] if name == ALIKE else None}
-            for each in self.measures
-            for name, null in ((RANDOM, each.random), (ALIKE, each.alike))
-            for at, value in enumerate(null)
-        ]  # fmt: skip
-        columns = {"measure": pa.string(), "null": pa.string(), "draw": pa.int32(), "feature": pa.int32()}
-        return pa.Table.from_pylist(rows, schema=pa.schema([*columns.items(), ("value", pa.float64())]))
-
-    def summary(self) -> dict[str, Any]:
-        """Return the summary for the manifest."""
-        p = self.p_holm()
-        return {
-            "features": self.features,
-            "feature": self.feature,
-            "label": self.label,
-            "verdict": self.verdict(),
-            "holds": self.holds(),
-            **{f"p_{name}": round(value, 4) for name, value in p.items()},
-            **{name: round(m.value, 5) for name in TESTS if (m := self.measure(name)) is not None},
-        }
 
 
 @dataclass(frozen=True)
@@ -458,25 +492,16 @@ class ListsApart:
     """`name, separation, auc, p` of each list, and the share of the direction in its plane, with that of the null"""
 
 
-def read_proof(workspace: Workspace, features: str, feature: int) -> dict[str, Any] | None:
-    """Return the newest proof of a feature as stored in `proof.json`, or None where there is none.
-
-    Added are `name` (of the artefact), `draws` (the rows of `draws.parquet`) and `outdated` (`why_outdated`).
-    """
-    about = {"features": features, "feature": feature}
-    found = [m for m in workspace.newest("proof") if about.items() <= m.config.items()]
-    if not found:
-        return None
-    name = found[0].name
-    rows = workspace.query("select * from d", d=workspace.table_path("proof", name, "draws")).to_pylist()
-    stored = read_json(workspace.path("proof", name) / "proof.json")
-    return stored | {"name": name, "draws": rows, "outdated": why_outdated(workspace, found[0])}
+def newest_proof(workspace: Workspace, features: str, feature: int) -> Proof | None:
+    """Return the newest proof of a feature, or None where there is none."""
+    about = (features, feature)
+    return next((p for p in workspace.values(Proof) if (p.settings.features, p.settings.feature) == about), None)
 
 
-def why_outdated(workspace: Workspace, proof: Manifest) -> str:
+def why_outdated(workspace: Workspace, proof: Proof) -> str:
     """Return the sentence that a stored proof no longer holds for the features and the SAE as they are, or nothing."""
-    features = workspace.manifest("features", proof.config["features"])
-    if proof.parents.get(f"features/{features.name}") != features.content_hash:
+    features = workspace.manifest("features", proof.settings.features)
+    if proof.about.parents.get(features.key) != features.content_hash:
         return "These features were described again after this proof; run it again."
     found = described_another(workspace, features)
     return found and f"{found[0].upper()}{found[1:]}, then run the proof again."

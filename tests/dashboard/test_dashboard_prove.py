@@ -1,5 +1,7 @@
 """The panel *Prove it*: the stored verdict, live answers, and the controls beside every number."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from make_workspace import HOSTILE, build
@@ -10,17 +12,20 @@ from dashboard.figures import plot
 from dashboard.figures.saes import MEASURES, proof_nulls
 from dashboard.figures.theme import theme
 from dashboard.prompt.live import LiveModel
-from interp.artifacts import Draft, write_json, write_table
+from interp.artifacts import save_artefact
 from interp.errors import UsageError
 from interp.workspace import Workspace
 from saes.features.proof import (
     AblatedExample,
     Continuations,
     Proof,
+    ProofPart,
+    ProofSettings,
     SteeredRow,
     TextFirings,
     measure_of,
-    read_proof,
+    newest_proof,
+    why_outdated,
 )
 
 FEATURE = 12
@@ -31,25 +36,24 @@ def made_proof() -> Proof:
 
     rng = np.random.default_rng(0)
     nulls = [(rng.normal(0, 0.1, 99), rng.normal(0, 0.1, 99)) for _ in range(4)]
+    measures = (
+        measure_of("activation", 0.9, "AUROC", 12, nulls[0]),
+        measure_of("ablate", Interval(0.6, 0.4, 0.8), "nats per token", 8, nulls[1]),
+        measure_of("steer", Interval(2.0, 1.0, 3.0), "nats", 40, nulls[2], f"tokens ({HOSTILE[0]})"),
+        measure_of("lists", 0.05, "standard deviations", 7, nulls[3], "months"),
+    )
+    told = ProofPart(continuations=(Continuations(HOSTILE[1], " a", HOSTILE[2], " c", " d"),))
     return Proof(
-        features="demo", feature=FEATURE, label="names of months", hook_point="blocks.9.hook_resid_post", strength=5.0,
-        measures=(
-            measure_of("activation", 0.9, "AUROC", 12, nulls[0]),
-            measure_of("ablate", Interval(0.6, 0.4, 0.8), "nats per token", 8, nulls[1]),
-            measure_of("steer", Interval(2.0, 1.0, 3.0), "nats", 40, nulls[2], f"tokens ({HOSTILE[0]})"),
-            measure_of("lists", 0.05, "standard deviations", 7, nulls[3], "months"),
-        ),
-        continuations=(Continuations(HOSTILE[1], " a", HOSTILE[2], " c", " d"),),
+        settings=ProofSettings(features="demo", feature=FEATURE, model="smollm2-135m"),
+        label="names of months", hook_point="blocks.9.hook_resid_post", strength=5.0,
+        parts={each.name: ProofPart(measures=(each,)) for each in measures} | {"continuations": told},
         alike=tuple(range(100, 199)),
     )  # fmt: skip
 
 
 def store(workspace: Workspace, proof: Proof, features_hash: str) -> None:
-    folder = workspace.path("proof", f"demo-{proof.feature}")
-    draft = Draft.open(folder, kind="proof", config={"features": "demo", "feature": proof.feature}, seed=0)
-    write_json(draft.path / "proof.json", proof.to_json())
-    write_table(draft.path / "draws.parquet", proof.draws_table())
-    draft.finish(summary=proof.summary(), parents={"features/demo": features_hash})
+    folder = workspace.path("proof", f"demo-{proof.settings.feature}")
+    save_artefact(proof, folder, parents={"features/demo": features_hash})
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +66,7 @@ def proved(tmp_path_factory) -> Workspace:
 def test_a_feature_without_proof_offers_to_run_it(server, workspace):
     text = str(prove.prove_panel(workspace, "demo", FEATURE, "light"))
     assert f"workbench prove demo --feature {FEATURE}" in text
-    assert read_proof(workspace, "demo", FEATURE) is None
+    assert newest_proof(workspace, "demo", FEATURE) is None
 
 
 def test_a_stored_proof_shows_its_verdict_and_every_number_with_both_nulls(server, proved):
@@ -72,7 +76,7 @@ def test_a_stored_proof_shows_its_verdict_and_every_number_with_both_nulls(serve
     assert "no effect beyond the null" in text
     for words in ("random 95 %", "like density 95 %", "p (Holm)", "proofs/demo-12", "random direction"):
         assert words in text
-    assert read_proof(proved, "demo", FEATURE + 1) is None
+    assert newest_proof(proved, "demo", FEATURE + 1) is None
 
 
 def test_the_page_places_the_panel_for_features_that_fire(server, proved):
@@ -82,7 +86,7 @@ def test_the_page_places_the_panel_for_features_that_fire(server, proved):
 def test_a_proof_of_features_that_were_described_again_says_so(server, tmp_path):
     workspace = build(tmp_path / "ws", n_features=40, n_points=40)
     store(workspace, made_proof(), "0" * 64)
-    assert read_proof(workspace, "demo", FEATURE)["outdated"]
+    assert why_outdated(workspace, newest_proof(workspace, "demo", FEATURE))
     assert "run it again" in str(prove.prove_panel(workspace, "demo", FEATURE, "light"))
 
 
@@ -90,7 +94,7 @@ def test_a_proof_of_an_sae_that_was_made_again_says_so(server, remade):
     """The tables are as they were, but the directions are others."""
     now = remade.manifest("features", "demo").content_hash
     store(remade, made_proof(), now)
-    assert "demo was made again" in read_proof(remade, "demo", FEATURE)["outdated"]
+    assert "demo was made again" in why_outdated(remade, newest_proof(remade, "demo", FEATURE))
     assert "Demo was made again" not in str(prove.prove_panel(remade, "demo", FEATURE, "light"))
     assert "The SAE demo was made again" in str(prove.prove_panel(remade, "demo", FEATURE, "light"))
 
@@ -104,7 +108,7 @@ def test_the_figure_shows_the_feature_beside_both_nulls():
     by_name = dict(zip(reversed(list(MEASURES)), own.x, strict=True))
     assert by_name["steer"] == 12, "clipped at the edge"
     assert by_name["lists"] < 2
-    assert proof_nulls([], [], theme("dark")).layout.annotations
+    assert proof_nulls(replace(proof, parts={}), theme("dark")).layout.annotations
 
 
 def test_live_answers_stand_beside_their_controls(server, live):

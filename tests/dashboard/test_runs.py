@@ -22,9 +22,10 @@ from dashboard.queue import RunQueue
 from dashboard.run_files import how_far
 from dashboard.runs.page import PAGE, entered
 from dashboard.runs.storage import check_unused
-from interp.artifacts import Draft
+from interp.artifacts import Draft, save_artefact
 from interp.errors import ConfigError, ResourceError, UnknownNameError
 from interp.workspace import Workspace, move_to_trash, trashed
+from saes.features.proof import Proof, ProofSettings
 from workbench.commands import Commands
 
 HERE = {"Host": "127.0.0.1:8050"}
@@ -358,9 +359,11 @@ def test_the_address_of_an_artefact_is_that_of_its_page(place):
 
 
 def test_the_address_of_a_proof_is_that_of_the_feature_that_it_is_about(place):
-    planted(place, "proof", "january-2", features="demo-mine", feature=1669)
-    planted(place, "proof", "no-digits", features="demo", feature=3)
-    planted(place, "proof", "damaged-7", features="demo")
+    for name, features, feature in (("january-2", "demo-mine", 1669), ("no-digits", "demo", 3), ("damaged-7", "x", 1)):
+        about = ProofSettings(features=features, feature=feature, model="m")
+        proof = Proof(settings=about, label="", hook_point="h", strength=1.0, parts={}, alike=())
+        save_artefact(proof, place.path("proof", name))
+    (place.path("proof", "damaged-7") / "manifest.json").write_text("{}")
     assert artefact_href(place, "proofs/january-2") == "/feature/demo-mine/1669"
     assert artefact_href(place, "proofs/no-digits") == "/feature/demo/3"
     assert artefact_href(place, "proofs/damaged-7") == artefact_href(place, "proofs/missing-7") == "/"

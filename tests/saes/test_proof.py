@@ -1,6 +1,5 @@
 """The proof of a feature: a planted cause is found with its known effects; random directions are not."""
 
-import json
 import math
 import os
 import shutil
@@ -8,12 +7,11 @@ import signal
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from planted import write_recording
 
-from interp.artifacts import partial_path, read_manifest, verify
+from interp.artifacts import Draft, as_json, open_artefact, partial_path, read_manifest, save_artefact, verify
 from interp.errors import ConfigError, CorruptError, MismatchError, UsageError
 from interp.geometry.words import Concept, WordActivations
 from interp.models.adapter import run_with_cache, token_strings, weight_hash
@@ -22,9 +20,17 @@ from interp.statistics import Interval, t_interval
 from saes.features.answers import compare_ablation, compare_steering, feature_on_text, lists_apart
 from saes.features.build import build_features
 from saes.features.intervene import FeatureSite, ablate, continuations, effects_of, splice_hooks, steer_hooks
-from saes.features.measure_proof import ablation_changes, next_token_changes, prove, with_bos
-from saes.features.proof import Passage, Proof, ProofConfig, ProofMeasure, measure_of, read_case
-from saes.features.proof_artefact import PARTS, save_proof
+from saes.features.measure_proof import FinishedParts, ablation_changes, next_token_changes, prove, with_bos
+from saes.features.proof import (
+    Passage,
+    Proof,
+    ProofConfig,
+    ProofMeasure,
+    ProofPart,
+    ProofSettings,
+    measure_of,
+    read_case,
+)
 from saes.features.sources import neurons_of
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.relu import ReLUSAE
@@ -257,50 +263,51 @@ def test_the_halves_share_no_document_and_weak_examples_choose_nothing(features)
     assert len({each.document for each in case.strongest(8)}) == 8
 
 
+def stored(model, features: Path, folder: Path, progress=None, weights: str = "tiny") -> Proof:
+    """Prove and store a feature as the verb does, or resume it."""
+    parents = {"features/feat": read_manifest(features).content_hash, "model:tiny": weights}
+    settings = ProofSettings(**vars(QUICK), features="feat", feature=CAUSE, model="tiny")
+    draft = Draft.open(folder, kind="proof", config=as_json(settings))
+    parts = FinishedParts(draft.path, parents)
+    how = {"model_name": "tiny", "progress": progress, "remembered": parts}
+    found = prove(model, dictionary(), features, CAUSE, QUICK, **how)
+    parts.remove()
+    return save_artefact(found, folder, parents=parents, draft=draft)
+
+
 def test_the_artefact_is_whole_and_repeats_bit_for_bit(model, features, tmp_path):
     seen = []
-    made = [
-        save_proof(model, dictionary(), features, CAUSE, tmp_path / name, QUICK, model_name="tiny",
-                   progress=lambda done, total, info: seen.append((done, total)))
+    one, two = (
+        stored(model, features, tmp_path / name, lambda done, total, info: seen.append((done, total)))
         for name in ("one", "two")
-    ]  # fmt: skip
-    proof, manifest = made[0]
-    assert manifest.content_hash == made[1][1].content_hash
-    assert manifest == read_manifest(tmp_path / "one")
+    )
+    assert one.about.content_hash == two.about.content_hash
     assert verify(tmp_path / "one") == []
     assert not partial_path(tmp_path / "one").exists()
-    assert set(manifest.parents) == {"features/feat", "model:tiny"}
-    assert manifest.summary["verdict"] == proof.verdict()
-    stored = json.loads((tmp_path / "one" / "proof.json").read_text())
-    assert [row["measure"] for row in stored["measures"]] == [each.name for each in proof.measures]
-    draws = pq.read_table(tmp_path / "one" / "draws.parquet").to_pylist()
-    steer = [row["value"] for row in draws if row["measure"] == "steer" and row["null"] == "random"]
-    assert steer == proof.measure("steer").random.tolist()
-    assert {row["feature"] for row in draws if row["null"] == "alike"} == set(proof.alike)
+    read = open_artefact(Proof, tmp_path / "one")
+    assert read.to_records() == one.to_records()
+    assert read.verdict() == one.verdict()
+    np.testing.assert_array_equal(read.measure("steer").random, one.measure("steer").random)
     assert all(done <= total for done, total in seen)
 
 
 @pytest.mark.parametrize("stage", ["ablate", "ablate other text", "steer", "continuations"])
 def test_a_stopped_proof_resumes_after_the_last_part_with_the_same_numbers(model, features, tmp_path, stage):
-    def run(name: str, progress):
-        return save_proof(model, dictionary(), features, CAUSE, tmp_path / name, QUICK, model_name="tiny",
-                          progress=progress)  # fmt: skip
-
     def stop(done, total, info):
         if info["stage"] == stage:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        run("stopped", stop)
-    parts = partial_path(tmp_path / "stopped") / PARTS
+        stored(model, features, tmp_path / "stopped", stop)
+    parts = partial_path(tmp_path / "stopped") / "parts"
     kept = {path.stem for path in parts.glob("*.json")} - {"of"}
     assert "activation" in kept
     seen = []
-    proof, manifest = run("stopped", lambda done, total, info: seen.append((info["stage"], done, total)))
-    whole, straight = run("whole", None)
-    assert manifest.content_hash == straight.content_hash
+    proof = stored(model, features, tmp_path / "stopped", lambda *told: seen.append((told[2]["stage"], *told[:2])))
+    whole = stored(model, features, tmp_path / "whole")
+    assert proof.about.content_hash == whole.about.content_hash
     assert proof.to_records() == whole.to_records()
-    assert not (tmp_path / "stopped" / PARTS).exists()
+    assert not (tmp_path / "stopped" / "parts").exists()
     for name in kept:
         assert sum(each == name for each, *_ in seen) == 1, f"{name} ran again"
     assert seen[-1][1] == seen[-1][2]
@@ -311,13 +318,12 @@ def test_parts_of_other_weights_are_not_taken_up(model, features, tmp_path):
         if info["stage"] == "steer":
             raise KeyboardInterrupt
 
-    settings = {"config": QUICK, "model_name": "tiny"}
     with pytest.raises(KeyboardInterrupt):
-        save_proof(model, dictionary(), features, CAUSE, tmp_path / "p", progress=stop, **settings)
+        stored(model, features, tmp_path / "p", stop)
     other = planted_model()
     with torch.no_grad():
         other.unembed.original_component.weight[ANSWER, CAUSE] = 2 * READ
-    resumed, _ = save_proof(other, dictionary(), features, CAUSE, tmp_path / "p", **settings)
+    resumed = stored(other, features, tmp_path / "p", weights="other")
     afresh = prove(other, dictionary(), features, CAUSE, QUICK)
     assert resumed.to_records() == afresh.to_records()
 
@@ -406,7 +412,9 @@ def judged(*names: str, n_alike: int = 99, ablated: Interval | None = None) -> P
                    (np.zeros(99), np.zeros(n_alike)))
         for name in names
     )  # fmt: skip
-    return Proof(features="toy", feature=1, label="", hook_point=HOOK, strength=1.0, measures=measures)
+    about = ProofSettings(features="toy", feature=1, model="toy")
+    parts = {each.name: ProofPart(measures=(each,)) for each in measures}
+    return Proof(settings=about, label="", hook_point=HOOK, strength=1.0, parts=parts, alike=())
 
 
 def test_a_single_example_decides_nothing():

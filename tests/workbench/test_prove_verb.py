@@ -4,6 +4,7 @@ import pytest
 
 from interp.artifacts import partial_path
 from interp.workspace import Workspace
+from saes.features.proof import Proof
 from workbench.__main__ import main
 
 PLACE = "blocks.0.mlp.hook_post"
@@ -40,10 +41,10 @@ def test_a_neuron_of_an_untrained_model_is_not_proved_and_the_artefact_says_so(f
     assert "Undecided: only 9 random directions and 9 features of like density, 59 are needed" in said
     assert "of 9 random directions and" in shown
     assert "features of like density" in shown
-    manifest = workspace.manifest("proof", f"neurons-{feature}")
-    assert manifest.summary["holds"] == []
-    assert set(manifest.parents) == {"features/neurons", "model:small:mlp-2l"}
-    assert {"p_ablate", "p_steer", "p_lists"} <= set(manifest.summary), "it reads bytes, so word lists apply"
+    proof = workspace.open(Proof, f"neurons-{feature}")
+    assert proof.holds() == []
+    assert set(proof.about.parents) == {"features/neurons", "model:small:mlp-2l"}
+    assert set(proof.p_holm()) == {"ablate", "steer", "lists"}, "it reads bytes, so word lists apply"
     assert prove(folder, "--feature", str(feature)) == 2
     assert "--overwrite" in capsys.readouterr().err
 
@@ -56,7 +57,7 @@ def test_a_stopped_proof_starts_again_from_the_same_command(folder, capsys, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("saes.features.proof_artefact.prove", stop)
+        patch.setattr("saes.features.measure_proof.prove", stop)
         assert prove(folder, *named) == 130
     path = Workspace(folder).path("proof", "stopped")
     assert partial_path(path).exists()

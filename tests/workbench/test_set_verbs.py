@@ -16,7 +16,7 @@ from dashboard.sae.data import entries, log_path, read_log
 from interp.artifacts import verify
 from interp.models.loading import load_model
 from interp.workspace import Workspace
-from saes.features.proof import read_proof
+from saes.features.proof import Proof
 from saes.sets import open_set
 from workbench.__main__ import main
 
@@ -67,11 +67,10 @@ def test_a_latent_of_a_set_is_proved_and_an_untrained_model_proves_nothing(works
     quick = ["--draws", "9", "--examples", "2", "--others", "4", "--new-tokens", "2"]
     assert run(workspace, "prove", "mine-1", "--feature", str(latent), *quick) == 0
     assert f"feature {latent} of mine-1" in capsys.readouterr().out
-    made = workspace.manifest("proof", f"mine-1-{latent}")
-    assert made.parents["transcoders/mine"] == workspace.manifest("transcoders", "mine").content_hash
-    assert made.summary["verdict"].startswith("Undecided"), made.summary["verdict"]
-    found = [each["p_holm"] for each in read_proof(workspace, "mine-1", latent)["measures"]]
-    assert min(p for p in found if p is not None) > 0.05
+    made = workspace.open(Proof, f"mine-1-{latent}")
+    assert made.about.parents["transcoders/mine"] == workspace.manifest("transcoders", "mine").content_hash
+    assert made.verdict().startswith("Undecided"), made.verdict()
+    assert min(made.p_holm().values()) > 0.05
     on_the_page, _ = Loaded(workspace).feature(load_model("small:mlp-2l"), "small:mlp-2l", "mine-1", latent)
     assert (on_the_page.reads, on_the_page.writes) == ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")
     assert on_the_page.directions.equal(open_set(workspace, "mine").directions(1, 1))

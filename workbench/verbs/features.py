@@ -9,14 +9,15 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, WorkbenchError
 from interp.models.hooked import HookedModel
 from interp.options import DictionaryName, FeaturesName, HookPoint, ModelName, RecordingName, SAEName
 from saes.features.proof import ProofConfig
+from workbench.analysis import Resumable, Run
 from workbench.terminal import (
     InWorkspace,
     RunsModel,
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.artifacts import Manifest
+    from interp.dictionary import Dictionary
     from interp.workspace import Workspace
+    from saes.features.proof import Proof
     from saes.kinds.base import SAE
 
 
@@ -295,7 +298,7 @@ def next_tokens(model: HookedModel, tokens: "Tensor", hooks: list[tuple[str, Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prove(ProofConfig, Writes, Seeded, Threaded, RunsModel):
+class Prove(ProofConfig, Seeded, Threaded, RunsModel, Resumable["Proof"]):
     """Prove a feature: ablate and steer it, against random directions and other features.
 
     Example: workbench prove demo --feature 540
@@ -306,6 +309,8 @@ class Prove(ProofConfig, Writes, Seeded, Threaded, RunsModel):
     density. Holm's correction covers the three. The page of the feature in the dashboard shows the result.
     """
 
+    makes: ClassVar[str] = "proof"
+
     features: Annotated[tyro.conf.Positional[FeaturesName], tyro.conf.arg(metavar="FEATURES")]
     """Name of a features artefact in the workspace."""
     feature: int
@@ -313,46 +318,55 @@ class Prove(ProofConfig, Writes, Seeded, Threaded, RunsModel):
     allow_other_weights: bool = False
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
-    def run(self) -> None:
-        from interp.models.loading import load_model
-        from saes.features.proof_artefact import save_proof
+    def default_name(self) -> str:
+        return slug(f"{self.features}-{self.feature}")
+
+    def measure(self, run: Run) -> "Proof":
+        from saes.features.measure_proof import FinishedParts, prove
+        from saes.features.proof import ProofSettings
         from saes.features.schema import check_described
+
+        manifest = run.manifest("features", self.features)
+        check_described(run.workspace, manifest)
+        config, spec = settings_of(self, ProofConfig), str(manifest.config["model"])
+        model, dictionary = self._dictionary(run, manifest, spec)
+        about = ProofSettings(**vars(config), features=self.features, feature=self.feature, model=spec)
+        draft = run.draft(about)
+        parts = FinishedParts(draft.path, run.parents)
+        try:
+            with run.progress("proof", "tokens") as progress:
+
+                def report(done: int, total: int, info: dict) -> None:
+                    draft.update(done=done, total=total, **info)
+                    progress(done, total, info)
+
+                how: dict[str, Any] = {"model_name": spec, "seed": self.seed, "progress": report, "remembered": parts}
+                folder = run.workspace.path("features", self.features)
+                found = prove(model, dictionary, folder, self.feature, config, **how)
+        except WorkbenchError:  # a mistake: nothing to resume
+            draft.discard()
+            raise
+        parts.remove()  # last: until here a crash loses no part
+        return found
+
+    def _dictionary(self, run: Run, features: "Manifest", spec: str) -> "tuple[HookedModel, Dictionary]":
+        """Return the model, and the SAE, neurons or layer of a set that the features describe."""
+        from interp.models.adapter import weight_hash
         from saes.sets.set import open_described
         from workbench.opening import open_saes, parents_of
 
-        workspace = self.open_workspace()
-        self.use_threads()
-        manifest = workspace.manifest("features", self.features)
-        check_described(workspace, manifest)
-        folder = workspace.path("proof", self.name or slug(f"{self.features}-{self.feature}"))
-        self.check_free(folder)
-        device, spec = self.use_device(), str(manifest.config["model"])
-        allow, described = self.allow_other_weights, str(manifest.config["dictionary"])
+        described, allow = str(features.config["dictionary"]), self.allow_other_weights
         if described.startswith("sae:"):
             names = [described.removeprefix("sae:")]
-            parents = parents_of(workspace, names)
-            model, [dictionary] = open_saes(workspace, names, model=spec, allow_other_weights=allow, device=device)
-        else:
-            model, sign = load_model(spec, device=device), manifest.config.get("sign", 1)
-            how: dict[str, Any] = {"sign": sign, "allow_other_weights": allow}
-            dictionary, parents = open_described(workspace, described, model, **how)
-        with bar("proof", "tokens") as progress:
-            proof, _ = save_proof(
-                model,
-                dictionary,
-                workspace.path("features", self.features),
-                self.feature,
-                folder,
-                settings_of(self, ProofConfig),
-                model_name=spec,
-                parents=parents,
-                seed=self.seed,
-                overwrite=self.overwrite,
-                progress=progress,
+            model, [dictionary] = open_saes(
+                run.workspace, names, model=spec, allow_other_weights=allow, device=run.device
             )
-        wrote(folder, f"feature {self.feature} of {self.features}: {proof.label or 'no label'}")
-        for line in proof.lines():
-            say(f"      {line}")
+            run.parents |= parents_of(run.workspace, names) | {f"model:{spec}": weight_hash(model)}
+            return model, dictionary
+        model, sign = run.model(spec), features.config.get("sign", 1)
+        dictionary, parents = open_described(run.workspace, described, model, sign=sign, allow_other_weights=allow)
+        run.parents |= parents
+        return model, dictionary
 
 
 @dataclass(frozen=True, kw_only=True)
