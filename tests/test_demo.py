@@ -1,7 +1,6 @@
 """The whole thing as a stranger meets it: the demo on the real model, with the dictionary that ships, with one that is
 trained here, and with one from elsewhere."""
 
-import json
 import os
 import re
 import shutil
@@ -16,11 +15,12 @@ import numpy as np
 import pytest
 
 from interp import changes_of, graph_effects, intervene, load_model
-from interp.artifacts import FOLDERS, read_manifest, verify
+from interp.artifacts import FOLDERS, open_artefact, read_manifest, verify
 from interp.recording.store import Recording
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes import graph_system
+from saes.evaluation.evaluation import SAEEvaluation
 from workbench.demo import SHIPPED_SET, shipped_artifacts
 from workbench.shipped.graphs import PROMPTS
 
@@ -196,17 +196,18 @@ def test_evaluate_puts_the_dictionary_into_the_model(name, request):
     options = ("--recording", name, "--name", "check", "--contexts", "8", "--overwrite")
     result = workbench("evaluate", name, "--workspace", folder, *options)
     assert result.returncode == 0, result.stderr
-    found = json.loads((folder / "evaluations" / "check" / "evaluation.json").read_text())
+    inside = open_artefact(SAEEvaluation, folder / "evaluations" / "check").in_model
     recording, manifest = Recording(folder / "recordings" / name), read_manifest(folder / "saes" / name)
     if not len(recording.contexts(split="heldout", heldout_fraction=manifest.config["heldout_fraction"])):
         assert name == "demo", "a dictionary trained on this text holds some of its contexts out"
-        assert "model" not in found, "the text is that of the installed packages: it may hold no whole held-out context"
+        assert inside is None, "the text is that of the installed packages: it may hold no whole held-out context"
         shutil.rmtree(folder / "evaluations" / "check")
         return
-    inside = found["model"]
-    assert inside["ce_spliced"] < inside["ce_mean"]
-    assert 0.8 < inside["ce_recovered"] < 1.05, "on a thousand tokens a good dictionary may seem to help"
-    assert inside["kl_spliced"] > 0.01
+    assert inside is not None
+    assert inside.ce_recovered is not None
+    assert inside.ce_spliced < inside.ce_mean
+    assert 0.8 < inside.ce_recovered < 1.05, "on a thousand tokens a good dictionary may seem to help"
+    assert inside.kl_spliced > 0.01
     shutil.rmtree(folder / "evaluations" / "check")
 
 

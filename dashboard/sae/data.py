@@ -19,7 +19,10 @@ from dashboard.figures.scaling import Densities, Point
 from dashboard.figures.theme import number
 from interp.artifacts import LOG, STATUS, Manifest, partial_path, read_json
 from interp.errors import UnknownNameError, WorkbenchError
+from interp.forms import from_json
 from interp.workspace import Partial, Workspace
+from saes.evaluation.evaluation import SAEEvaluation
+from saes.evaluation.scores import InModel
 from saes.kinds.config import kind_or_architecture
 
 MAX_LINES = 400
@@ -333,29 +336,24 @@ def points(workspace: Workspace, entry: Entry, found: Iterable[Entry]) -> list[P
     """Return the scored dictionaries of the same model and hook point, and the baselines of comparisons."""
     source = (entry.summary.get("model"), entry.hook_point)
     there = [e for e in found if e.state == "finished" and (e.summary.get("model"), e.hook_point) == source]
-    evaluations = workspace.newest("evaluation")
-    shown = [point for e in there if (point := _point(e, evaluations))]
+    shown = [point for e in there if (point := _point(workspace, e))]
     return shown + _baselines(workspace, {e.name for e in there})
 
 
-def in_the_model(workspace: Workspace, name: str) -> dict[str, Any]:
-    """Return the scores inside the model from the newest evaluation, and its name as `artefact`; empty without one."""
-    for manifest in workspace.newest("evaluation"):
-        if manifest.config.get("sae") == name and isinstance(manifest.summary.get("model"), dict):
-            return manifest.summary["model"] | {"artefact": manifest.name}
+def evaluations(workspace: Workspace, name: str) -> list[SAEEvaluation]:
+    """Return the evaluations of a dictionary, newest first."""
+    return [each for each in workspace.values(SAEEvaluation) if each.settings.sae == name]
+
+
+def in_the_model(workspace: Workspace, name: str) -> tuple[InModel, str] | None:
+    """Return the scores inside the model, and the name of the newest artefact that has them; None without one."""
+    for each in evaluations(workspace, name):
+        if each.in_model is not None:
+            return each.in_model, each.name
     for manifest, comparison in _read_all(workspace, "sae_comparison", COMPARISON):
         for row in _rows(comparison):
             if row.get("name") == name and isinstance(row.get("model"), dict):
-                return row["model"] | {"artefact": manifest.name}
-    return {}
-
-
-def concepts(workspace: Workspace, name: str) -> dict[str, Any] | None:
-    """Return the newest scores of everyday concepts, with the evaluation's name as `artefact`; None without any."""
-    for manifest, found in _read_all(workspace, "evaluation", "evaluation.json"):
-        part = found.get("concepts")
-        if manifest.config.get("sae") == name and isinstance(part, dict) and _rows(part):
-            return part | {"artefact": manifest.name}
+                return from_json(InModel, row["model"], f"{manifest.key}/{COMPARISON}"), manifest.name
     return None
 
 
@@ -402,12 +400,11 @@ def scaling(workspace: Workspace, name: str) -> dict[str, Any] | None:
     return None
 
 
-def _point(entry: Entry, evaluations: list[Manifest]) -> Point | None:
-    scores, recording = entry.heldout, str(entry.config.get("recording") or "")
-    if not scores:  # an imported one has none of its own
-        mine = next((m for m in evaluations if m.config.get("sae") == entry.name), None)
-        scores, recording = (mine.summary, str(mine.config.get("recording") or "")) if mine else ({}, "")
-    l0, fvu = number(scores.get("l0")), number(scores.get("fvu"))
+def _point(workspace: Workspace, entry: Entry) -> Point | None:
+    l0, fvu = number(entry.heldout.get("l0")), number(entry.heldout.get("fvu"))
+    recording = str(entry.config.get("recording") or "")
+    if not entry.heldout and (scored := evaluations(workspace, entry.name)):  # an imported one has none of its own
+        l0, fvu, recording = scored[0].heldout.l0, scored[0].heldout.fvu, scored[0].settings.recording
     if l0 is None or fvu is None or l0 <= 0 or fvu <= 0:
         return None
     return Point(entry.name, entry.kind, l0, fvu, entry.d_sae, entry.k, recording)

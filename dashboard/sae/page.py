@@ -19,8 +19,11 @@ from dashboard.sae import data as scores
 from dashboard.sae import data as view
 from dashboard.sae.data import Entry, Log, fingerprint, first_not_finite, read_log
 from interp.artifacts import Manifest, hash_json
-from interp.errors import as_typed
+from interp.errors import WorkbenchError, as_typed
 from interp.workspace import Workspace
+from saes.evaluation.concept_scores import BASES, ConceptScore, ConceptScores
+from saes.evaluation.config import GOOD_F1, Set
+from saes.evaluation.scores import InModel
 
 HINTS = {
     "FVU": "Fraction of variance unexplained, on held-out documents: 0 is perfect, 1 no better than the mean.",
@@ -121,7 +124,7 @@ def log_notices(log: Log) -> list[Any]:
     return shown_
 
 
-def card(entry: Entry, inside: dict[str, Any], made: list[Manifest]) -> html.Section:
+def card(entry: Entry, inside: tuple[InModel, str] | None, made: list[Manifest]) -> html.Section:
     """Return the card of one dictionary: scores, settings and origin, links to its features and maps."""
     held = entry.heldout
     now = entry.progress if entry.unfinished else {}
@@ -134,8 +137,8 @@ def card(entry: Entry, inside: dict[str, Any], made: list[Manifest]) -> html.Sec
         _stat("dead", _percent(held.get("dead_fraction"))),
         _stat("dense", _percent(held.get("dense_fraction"))),
         _stat("l2 ratio", _short(held.get("l2_ratio"))),
-        _stat("CE recovered", _short(inside.get("ce_recovered"))),
-        _stat("CE recovered (mean ablation)", _short(inside.get("ce_recovered_from_mean"))),
+        _stat("CE recovered", _short(inside and inside[0].ce_recovered)),
+        _stat("CE recovered (mean ablation)", _short(inside and inside[0].ce_recovered_from_mean)),
         _stat("tokens", _count(entry.summary.get("tokens_seen"))),
         _stat("tokens/s", _count(entry.summary.get("tokens_per_second"))),
     ]
@@ -160,7 +163,7 @@ def _card_lead(entry: Entry) -> str:
     return f"A {entry.kind} dictionary{of}{at}{scored}." if entry.kind else "No settings are stored with it."
 
 
-def _facts(entry: Entry, inside: dict[str, Any]) -> list[tuple[str, str]]:
+def _facts(entry: Entry, inside: tuple[InModel, str] | None) -> list[tuple[str, str]]:
     config, check = entry.config, entry.summary.get("self_check")
     facts: list[tuple[str, Any]] = [("plan", entry.summary.get("plan") or entry.progress.get("plan"))]
     if entry.imported:
@@ -175,10 +178,9 @@ def _facts(entry: Entry, inside: dict[str, Any]) -> list[tuple[str, str]]:
             facts.append(("self-check", f"agrees with the forward pass of that format to {max(known):.1e}{rows}"))
     facts += [(name.replace("_", " "), config.get(name)) for name in _SETTINGS]
     if inside:
-        facts.append(
-            ("loss in the model", f"{_short(inside.get('ce_clean'))} → {_short(inside.get('ce_spliced'))} nats")
-        )
-        facts.append(("from evaluation", inside.get("artefact")))
+        loss, artefact = inside
+        facts.append(("loss in the model", f"{_short(loss.ce_clean)} → {_short(loss.ce_spliced)} nats"))
+        facts.append(("from evaluation", artefact))
     return [(name, shown(value)) for name, value in facts if value is not None and value != ""]
 
 
@@ -367,8 +369,7 @@ def _density(workspace: Workspace, made: list[Any], scheme: str | None) -> html.
     return panel(title, graph("sae-density", figure=figure, label="Histogram of density"), note=[*rest, dense])
 
 
-_BASELINES = ("neuron", "component", "coordinate", "untrained")
-_SETS = {"choose": "that guide choices", "judge": "held back to judge"}
+_SETS: dict[Set, str] = {"choose": "that guide choices", "judge": "held back to judge"}
 _CONCEPTS = (
     "F1 of the best feature of each concept, chosen by half of its words and judged by the other half among four times "
     "as many words of other concepts (always yes: .33). Baselines and shuffled labels: F1 by the same procedure; AUROC "
@@ -377,43 +378,56 @@ _CONCEPTS = (
 )
 
 
-def _concepts(workspace: Workspace, chosen: view.Entry, made: list[Any]) -> Any:
+def _concepts(workspace: Workspace, chosen: view.Entry, made: list[Manifest]) -> Any:
     """Return the table of everyday concepts: the best feature of each, beside baselines and the null."""
-    found = scores.concepts(workspace, chosen.name)
-    if found is None:
-        return None
-    tables = found.get("features") or next((m.name for m in made if m.kind == "features"), "")
-    said = [f"{part['dictionary']:.0%} of the {part['n']} {_SETS[name]} (untrained dictionary {part['untrained']:.0%}, "
-            f"shuffled labels {part['null']:.0%})" for name in _SETS if (part := found.get(name))]  # fmt: skip
-    titles = ["concept", "feature", "F1", "95 %", "AUROC", *_BASELINES, "shuffled", "steering", "search"]
+    for each in scores.evaluations(workspace, chosen.name):
+        try:
+            if (found := each.concept_scores) is not None:
+                return _concept_table(found, each.name, made)
+        except WorkbenchError as error:
+            return panel("Everyday concepts", notice(explain(error), tone="error"))
+    return None
+
+
+def _concept_table(found: ConceptScores, artefact: str, made: list[Manifest]) -> html.Section:
+    tables, shares = found.features or next((m.name for m in made if m.kind == "features"), ""), found.shares()
+    said = [
+        f"{part['dictionary']:.0%} of the {len(found.of_set(name))} {_SETS[name]} (untrained dictionary "
+        f"{part['untrained']:.0%}, shuffled labels {part['null']:.0%})"
+        for name in _SETS
+        if (part := {key: share.estimate for key, share in shares.get(name, {}).items()})
+    ]
+    titles = ["concept", "feature", "F1", "95 %", "AUROC", *BASES[1:], "shuffled", "steering", "search"]
     head = html.Thead(html.Tr([html.Th(title, scope="col") for title in titles]))
-    body = html.Tbody([_concept(row, tables) for row in sorted(found["rows"], key=lambda row: -row["f1"])])
-    table = html.Table([head, body], className="wb-evidence wb-records")
+    table = html.Table([head, html.Tbody([_concept(each, tables) for each in found.ranked()])],
+                       className="wb-evidence wb-records")  # fmt: skip
     return panel(
         "Everyday concepts",
-        html.P(f"A feature detects, with F1 of at least 0.7: {'; '.join(said)}.", className="wb-flush"),
+        html.P(f"A feature detects, with F1 of at least {GOOD_F1}: {'; '.join(said)}.", className="wb-flush"),
         html.Div(table, className="wb-scroll wb-concepts", tabIndex="0", **attrs({"aria-label": "Concepts"})),
-        note=_CONCEPTS + found["artefact"],
+        note=_CONCEPTS + artefact,
         className="wb-row",
     )
 
 
-def _concept(row: dict[str, Any], tables: str) -> html.Tr:
-    feature, f1, gain = row["feature"], _two(row["f1"]), _two(row.get("steering"))
+def _concept(each: ConceptScore, tables: str) -> html.Tr:
+    concept, own, null, gain = each.concept, each.own, each.null, _two(each.steering)
+    rivals = [(basis, each.detectors.get(basis)) for basis in BASES[1:]]
+    f1 = _two(own.f1.estimate)
     others = [
-        html.Td(_two(row[f"{name}_f1"]), title=f"{name} {row[name]}, AUROC {_two(row[f'{name}_auroc'])}")
-        for name in _BASELINES
+        html.Td(_two(at.f1.estimate), title=f"{basis} {at.unit}, AUROC {_two(at.auroc.estimate)}") if at else html.Td()
+        for basis, at in rivals
     ]
     return html.Tr([
-        html.Th(row["concept"], scope="row", title=f"set: {row['set']}; class of words: {row['class']}"),
-        html.Td(quiet_link(str(feature), feature_href(tables, feature)) if tables else str(feature)),
-        html.Td(html.Strong(f1) if row["f1"] >= 0.7 else f1),
-        html.Td(f"{_two(row['f1_low'])} to {_two(row['f1_high'])}"),
-        html.Td(_two(row["auroc"])),
+        html.Th(concept.name, scope="row", title=f"set: {concept.set}; class of words: {concept.kind}"),
+        html.Td(quiet_link(str(own.unit), feature_href(tables, own.unit)) if tables else str(own.unit)),
+        html.Td(html.Strong(f1) if own.f1.estimate >= GOOD_F1 else f1),
+        html.Td(f"{_two(own.f1.low)} to {_two(own.f1.high)}"),
+        html.Td(_two(own.auroc.estimate)),
         *others,
-        html.Td(_two(row["null_f1"]), title=f"95 %: {_two(row['null_f1_low'])} to {_two(row['null_f1_high'])}"),
-        html.Td(html.Strong(gain) if (row.get("steering_p") or 1) <= 0.05 else gain),
-        html.Td(str(row.get("search_rank") or "")),
+        html.Td(_two(null.estimate), title=f"95 %: {_two(null.low)} to {_two(null.high)}"),
+        html.Td(html.Strong(gain) if each.steers else gain),
+        html.Td(str(each.search_rank or "")),
     ])  # fmt: skip
 
 

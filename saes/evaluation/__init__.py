@@ -1,5 +1,6 @@
 """Quality of dictionaries, against untrained and linear baselines.
 
+- `evaluation`          one dictionary, evaluated: the artefact; `scores`, `concept_scores`: its parts
 - `in_model`            loss of the model with the reconstruction spliced in for the activation
 - `baselines`           untrained dictionaries, principal components, coordinates
 - `config`              settings of probing and absorption, and the list of concepts
@@ -13,4 +14,5 @@
 - `compare`             several dictionaries at the same L0
 - `scaling`             the law by which the error falls with size and sparsity; the runs that belong to one
 - `crosscoder_latents`  latents of a crosscoder that only one of its two models has
+- `latent_comparison`   the same as an artefact
 """

@@ -24,7 +24,7 @@ One deviation: projections are of `x - b_dec`, the part that latents reconstruct
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,13 +36,12 @@ from interp.errors import ConfigError, MismatchError
 from interp.geometry.probes import logistic_regression
 from interp.progress import Progress
 from interp.recording.store import Recording
-from interp.results import Record, Result
 from interp.runtime import derive_seed, make_generator
 from interp.statistics import MIN_DOCUMENTS, Ends, poisson_weights, quantile_ends
-from saes.evaluation.compare import align
 from saes.evaluation.config import AbsorptionConfig
 from saes.evaluation.probing import fit_probe, mean_difference, sparse_columns
 from saes.evaluation.probing_tasks import tokens_at
+from saes.evaluation.scores import Absorption, ClassAbsorption
 from saes.kinds.base import SAE
 
 PROBE_F1 = 0.7
@@ -63,6 +62,7 @@ N_ABSORBERS = 3
 """Absorbing latents that the fraction counts, at most."""
 PROBE_STRENGTH = 1.0
 """Inverse L2 penalty of the linear probes."""
+
 
 class Examples(NamedTuple):
     """Activations with the class of each row."""

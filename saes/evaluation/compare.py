@@ -36,27 +36,19 @@ from interp.results import Record, Result
 from interp.statistics import Interval, t_interval
 from saes.evaluation.baselines import coordinates_of, pca_of, untrained_sae
 from saes.evaluation.config import SCORES, Score
-from saes.evaluation.in_model import ModelEvaluation, can_splice, evaluate_all_in_model
+from saes.evaluation.in_model import can_splice, evaluate_all_in_model
 from saes.evaluation.matching import near_copies, nearest_cosines
+from saes.evaluation.scores import InModel, ProbedRow, align
 from saes.evaluation.synthetic import Recovery, SyntheticData, measure_recovery
 from saes.kernels.state import Active, Ops
 from saes.kinds.base import SAE
 from saes.training.data import Source
-from saes.training.reconstruction import Evaluation, evaluate_on_recording
+from saes.training.reconstruction import evaluate_on_recording
+from saes.training.scores import Reconstruction
 
 REVERSAL = 0.1
 """Loss of F1 from which a better reconstruction is called misleading: about three standard deviations (.03) of the
 difference between two seeds of one kind."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbedRow:
-    """Sparse probing of one dictionary, as means over tasks (see `probing.py`)."""
-
-    accuracy: dict[int, float]
-    """`k -> balanced accuracy`"""
-    selectivity: dict[int, float]
-    """`k -> accuracy minus the accuracy on control labels`"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +60,15 @@ class Compared:
     d_sae: int
     baseline: bool
     """True for the baselines that `compare` adds"""
-    own: Evaluation
+    own: Reconstruction
     """at its own L0"""
-    matched: Evaluation
+    matched: Reconstruction
     """truncated to the common L0; equal to `own` where its own L0 is no larger"""
     nearest_cosine: float
     """Mean over latents of the largest cosine with another decoder row; above 0 for random rows too."""
     near_copies: float
     """Share of latents with another decoder row above `NEAR_COPY`."""
-    model: ModelEvaluation | None = None
+    model: InModel | None = None
     """spliced into the model, at the common L0"""
     recovery: Recovery | None = None
     """against the true dictionary, where it is known, at its own L0"""
@@ -175,15 +167,6 @@ class Comparison(Result):
         """Report the common L0."""
         notes = "".join(f"\n{each}" for each in (*self.groups[:4], *self.reversals[:4]))
         return f"{len(self.rows)} dictionaries at L0 {self.l0:.1f}{notes}"
-
-
-def align(cells: list[list[str]]) -> list[str]:
-    """Return the lines of a plain table, the first column aligned left and the others right."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip()
-        for line in cells
-    ]
 
 
 def _misleads(a: Compared, b: Compared) -> bool:
@@ -316,7 +299,7 @@ def compare(
     if l0 is not None and l0 <= 0:
         raise ConfigError(f"l0 must be above 0, got {l0}")
 
-    def heldout(sae: SAE) -> Evaluation:
+    def heldout(sae: SAE) -> Reconstruction:
         return evaluate_on_recording(sae, recording, heldout_fraction=heldout_fraction, seed=seed)
 
     own = {name: heldout(sae) for name, sae in saes.items()}
@@ -327,7 +310,7 @@ def compare(
         name: truncate(sae, _heldout_rows(sae, recording, heldout_fraction), target) if name in saes else sae
         for name, sae in compared.items()
     }
-    inside: dict[str, ModelEvaluation] = {}
+    inside: dict[str, InModel] = {}
     if model is not None and tokens is not None and all(map(can_splice, cuts.values())):
         device = torch.device(model.cfg.device)
         there = {name: sae if sae.device == device else deepcopy(sae).to(device) for name, sae in cuts.items()}

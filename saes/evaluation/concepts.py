@@ -30,7 +30,6 @@ import numpy as np
 
 from interp.models.hooked import HookedModel
 from interp.progress import Progress
-from interp.results import Record, Result
 from interp.runtime import derive_seed
 from interp.statistics import (
     Interval,
@@ -39,8 +38,8 @@ from interp.statistics import (
     expanded,
     p_from_null,
     percentile_interval,
-    proportion_interval,
 )
+from saes.evaluation.concept_scores import ConceptScore, ConceptScores, Detector
 from saes.evaluation.config import GOOD_F1, Concept, ConceptList, read_concepts
 
 if TYPE_CHECKING:
@@ -50,8 +49,6 @@ if TYPE_CHECKING:
     from saes.features.intervene import FeatureSite
     from saes.kinds.base import SAE
 
-BASES = ("dictionary", "neuron", "component", "coordinate", "untrained")
-"""Whose units detect concepts: the dictionary's, and the baselines'."""
 NULLS = 20
 """Shuffled labels for each concept."""
 RESAMPLES = 500
@@ -62,122 +59,6 @@ STRENGTH = 0.5
 POOL, LIKE, PROMPTS_STEERED = 200, 39, 4
 """Random latents that are steered for all concepts; those among them, of the nearest density, that one concept is
 compared with; neutral prompts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Detector:
-    """The best unit of one basis for one concept, judged by words that did not choose it."""
-
-    unit: int
-    sign: int
-    """-1 where the unit's negative detects the concept; always 1 for dictionaries"""
-    threshold: float
-    """the unit, times its sign and (for latents) the norm of its direction, says yes above it"""
-    f1: Interval[float]
-    auroc: Interval[float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConceptScore:
-    """Scores of one concept."""
-
-    concept: Concept
-    detectors: dict[str, Detector]
-    """by basis; without `neuron` where the layer has no MLP hook point"""
-    null: tuple[float, ...]
-    """F1 for each shuffled label"""
-    steering: float | None = None
-    """mean rise of the log-probability of the words, above the mean of random latents, in nats"""
-    steering_p: float | None = None
-    search_rank: int | None = None
-    """position among the first hits of a search; None beyond them"""
-
-    def to_record(self) -> Record:
-        """Return the row of the concept."""
-        own = self.detectors["dictionary"]
-        null = percentile_interval(float(np.mean(self.null)), np.array(self.null))
-        row: Record = {"concept": self.concept.name, "set": self.concept.set, "class": self.concept.kind}
-        row |= {"feature": own.unit, "threshold": own.threshold}
-        row |= {**own.f1.columns("f1"), **own.auroc.columns("auroc")}
-        for basis in BASES[1:]:
-            found = self.detectors.get(basis)
-            row |= {basis: found and found.unit, f"{basis}_sign": found and found.sign}
-            row |= {f"{basis}_f1": found and found.f1.estimate, f"{basis}_auroc": found and found.auroc.estimate}
-        row |= null.columns("null_f1")
-        names = ("steering", "steering_p", "search_rank")
-        return row | {name: getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConceptScores(Result):
-    """Scores of a dictionary over a list of concepts."""
-
-    scores: tuple[ConceptScore, ...]
-    features: str = ""
-    """features artefact that was searched; empty when none was"""
-    seed: int = 0
-
-    def to_records(self) -> list[Record]:
-        """Return one row per concept: `ConceptScore.to_record`."""
-        return [each.to_record() for each in self.scores]
-
-    def shown(self) -> list[Record]:
-        """Return the main columns, the best detected concepts first."""
-        names = ("concept", "feature", "f1", "auroc", *(f"{basis}_f1" for basis in BASES[1:]), "null_f1")
-        rows = sorted(self.to_records(), key=lambda row: -row["f1"])
-        return [{name: row[name] for name in names} for row in rows]
-
-    def headline(self) -> str:
-        """Report the share of concepts that a latent detects, in both sets."""
-        words = [
-            f"{found['dictionary']:.0%} of {found['n']} concepts ({name}; shuffled labels {found['null']:.0%})"
-            for name, found in self.shares().items()
-        ]
-        return f"A latent detects, with F1 of at least {GOOD_F1}, {', '.join(words)}"
-
-    def shares(self) -> dict[str, dict[str, Any]]:
-        """Return, by set, shares of concepts with their intervals over concepts.
-
-        Keys: `n`; every basis and `null`, those with F1 of at least `GOOD_F1`; `steered` (p of at most .05); `found` by
-        a search; `intervals`, those of the null over shuffles.
-        """
-        found = {}
-        for name in dict.fromkeys(each.concept.set for each in self.scores):
-            mine = [each for each in self.scores if each.concept.set == name]
-            good: dict[str, list[bool]] = {
-                basis: [each.detectors[basis].f1.estimate >= GOOD_F1 for each in mine]
-                for basis in BASES
-                if all(basis in each.detectors for each in mine)
-            }
-            if all(each.steering_p is not None for each in mine):
-                good["steered"] = [(each.steering_p or 0) <= 0.05 for each in mine]
-            if self.features:
-                good["found"] = [each.search_rank is not None for each in mine]
-            null = (np.array([each.null for each in mine]) >= GOOD_F1).mean(0)
-            ends = {key: proportion_interval(sum(each), len(mine))[1:] for key, each in good.items()}
-            ends["null"] = percentile_interval(float(null.mean()), null)[1:]
-            shares = {key: float(np.mean(each)) for key, each in good.items()}
-            found[name] = {"n": len(mine), **shares, "null": float(null.mean()), "intervals": ends}
-        return found
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the shares by set, and the rows, as plain values."""
-        plain = {"features": self.features, "seed": self.seed, "rows": self.to_records(), "table": self.table()}
-        return {**self.shares(), **plain}
-
-    def table(self) -> str:
-        """Return a plain-text table of the shares, one column per set."""
-        from saes.evaluation.compare import align
-
-        shares = self.shares()
-        head = [f"concepts with F1 of at least {GOOD_F1}", *(f"{name} ({s['n']})" for name, s in shares.items())]
-        names = {key: key for key in (*BASES, "null")} | {"steered": "steering raises its words", "found": "search hit"}
-        rows = [
-            [words, *(f"{s[key]:.0%}{_between(s['intervals'][key])}" for s in shares.values())]
-            for key, words in names.items()
-            if all(key in s for s in shares.values())
-        ]
-        return "\n".join(align([head, *rows]))
 
 
 def measure_concepts(
@@ -223,11 +104,21 @@ def measure_concepts(
         bases["neuron"] = values[neurons].numpy()
     peaks = {name: peaks_of(basis, starts) for name, basis in bases.items()}
     row_of = {key: number for number, key in enumerate(sentences)}
-    scores = []
+    scored: list[tuple[ConceptScore, np.ndarray]] = []
     for concept in listed.measured:
-        scores.append(score_concept(concept, listed, peaks, row_of, seed=seed))
+        scored.append(score_concept(concept, listed, peaks, row_of, seed=seed))
         done(each, concept.name)
-    return steer_concepts(site, ConceptScores(scores=tuple(scores), seed=seed), density)
+    return steer_concepts(site, gathered(scored), density, seed=seed)
+
+
+def gathered(scored: "Sequence[tuple[ConceptScore, np.ndarray]]") -> ConceptScores:
+    """Return the scores of all concepts, each given with its F1 for every shuffled label."""
+    null = {}
+    for name in dict.fromkeys(score.concept.set for score, _ in scored):
+        f1 = np.array([shuffled for score, shuffled in scored if score.concept.set == name])
+        good = (f1 >= GOOD_F1).mean(0)
+        null[name] = percentile_interval(float(good.mean()), good)
+    return ConceptScores(scores=tuple(score for score, _ in scored), null=null)
 
 
 def read_words(
@@ -318,11 +209,11 @@ def score_concept(
     row_of: Mapping[tuple[str, str, int], int],
     *,
     seed: int = 0,
-) -> ConceptScore:
+) -> tuple[ConceptScore, np.ndarray]:
     """Choose the best unit of every basis by one half of a concept's words, and judge it by the other.
 
-    `peaks`: basis -> score of each unit on each sentence, `[n_sentences, m]` (`peaks_of`). `row_of`: key of
-    `ConceptList.sentences` -> row.
+    Returns the scores, and F1 for every shuffled label. `peaks`: basis -> score of each unit on each sentence,
+    `[n_sentences, m]` (`peaks_of`). `row_of`: key of `ConceptList.sentences` -> row.
     """
     templates = range(len(listed.templates[concept.kind]))
     halves = []
@@ -346,7 +237,9 @@ def score_concept(
             unit, threshold = ranked.best(np.repeat(rng.permutation(choosing.truth), len(templates)))
             says = _column(values, unit)[judging.rows] > threshold
             null.append(float(f1_of(says.sum(1), rng.permutation(judging.truth)[None], len(templates))[0]))
-    return ConceptScore(concept=concept, detectors=detectors, null=tuple(null))
+    shuffled = np.array(null)
+    ends = percentile_interval(float(shuffled.mean()), shuffled)
+    return ConceptScore(concept=concept, detectors=detectors, null=ends), shuffled
 
 
 def _column(values: Any, unit: int) -> np.ndarray:
@@ -428,11 +321,7 @@ def judge(
     return ends, auroc_interval(wins.mean((1, 3)))
 
 
-def _between(ends: tuple[float, float] | None) -> str:
-    return f" [{ends[0]:.0%}, {ends[1]:.0%}]" if ends else ""
-
-
-def steer_concepts(site: "FeatureSite", found: ConceptScores, density: np.ndarray) -> ConceptScores:
+def steer_concepts(site: "FeatureSite", found: ConceptScores, density: np.ndarray, *, seed: int = 0) -> ConceptScores:
     """Add each chosen latent's direction to neutral prompts, and compare its words with what random latents do to them.
 
     `density [d_sae]`: fraction of held-out tokens on which a latent fires. Scores remain without steering where fewer
@@ -445,11 +334,11 @@ def steer_concepts(site: "FeatureSite", found: ConceptScores, density: np.ndarra
     from saes.features.intervene import effects_of
     from saes.features.measure_proof import PROMPTS
 
-    chosen = [each.detectors["dictionary"].unit for each in found.scores]
+    chosen = [each.own.unit for each in found.scores]
     others = np.setdiff1d(np.flatnonzero(density > 0), chosen)
     if len(others) < LIKE:
         return found
-    rng = np.random.default_rng(derive_seed(found.seed, "concept steering"))
+    rng = np.random.default_rng(derive_seed(seed, "concept steering"))
     pool = rng.permutation(others)[:POOL]
     tokenizer = tokenizer_of(site.model)
     targets = [
@@ -492,7 +381,7 @@ def search_concepts(workspace: "Workspace", features: str, found: ConceptScores)
             for rank, hit in enumerate(
                 search_features(workspace, query, features=features, limit=FIRST_HITS, examples=False).hits[:FIRST_HITS]
             )
-            if hit.feature == each.detectors["dictionary"].unit
+            if hit.feature == each.own.unit
         ]
         searched.append(replace(each, search_rank=min(ranks) + 1 if ranks else None))
     return replace(found, scores=tuple(searched), features=features)

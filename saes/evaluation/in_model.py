@@ -11,7 +11,6 @@ point share the three passes without an SAE. A transcoder reads one hook point, 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,8 +21,8 @@ from interp.errors import ConfigError, MismatchError
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point, parse_hook_point
 from interp.progress import Progress
-from interp.results import Result
-from interp.statistics import DocumentBootstrap, Ends
+from interp.statistics import DocumentBootstrap
+from saes.evaluation.scores import InModel
 from saes.kinds.base import SAE
 
 LOGIT_VALUES = 1 << 25
@@ -34,46 +33,12 @@ CHUNK_VALUES = 1 << 22
 Hooks = list[tuple[str, Callable[..., Any]]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelEvaluation(Result):
-    """Loss of the model with and without the SAE spliced in; CE and KL in nats per token."""
-
-    n_tokens: int
-    """Predicted tokens of text; the token after BOS, whose prediction no SAE can change, is left out."""
-    ce_clean: float
-    """cross-entropy of the unchanged model"""
-    ce_spliced: float
-    """cross-entropy with the reconstruction"""
-    ce_zero: float
-    """cross-entropy with zero ablation"""
-    ce_mean: float
-    """cross-entropy with mean ablation"""
-    ce_recovered: float | None
-    """`(ce_zero - ce_spliced) / (ce_zero - ce_clean)`: 1 loses nothing, 0 is as bad as zero ablation. None where zero
-    ablation does not raise the loss."""
-    ce_recovered_from_mean: float | None
-    """The same against mean ablation instead of zero ablation: the harder baseline."""
-    kl_spliced: float
-    """`KL(clean || spliced)`."""
-    kl_zero: float = float("nan")
-    """`KL(clean || zero ablation)`."""
-    kl_recovered: float | None = None
-    """`1 - kl_spliced / kl_zero`: 1 changes no prediction, 0 changes them as much as zero ablation."""
-    n_documents: int = 0
-    intervals: dict[str, Ends] = field(default_factory=dict)
-    """`score -> (low, high)`, 95 %, over documents (over contexts, where documents are unknown)."""
-
-    def headline(self) -> str:
-        """Report the number of tokens."""
-        return f"Loss of the model with the dictionary spliced in, {self.n_tokens:,} tokens (nats per token)"
-
-
 def can_splice(sae: SAE) -> bool:
     """Return True for an SAE whose output replaces one hook point of one model; a crosscoder's replaces several."""
     return len(sae.hook_points) == 1 and sae.architecture != "crosscoder"
 
 
-def evaluate_in_model(sae: SAE, model: HookedModel, tokens: Int[Tensor, "..."], **options: Any) -> ModelEvaluation:
+def evaluate_in_model(sae: SAE, model: HookedModel, tokens: Int[Tensor, "..."], **options: Any) -> InModel:
     """Evaluate one SAE in the model, with the options of `evaluate_all_in_model`."""
     return evaluate_all_in_model({"sae": sae}, model, tokens, **options)["sae"]
 
@@ -89,7 +54,7 @@ def evaluate_all_in_model(
     batch_size: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> dict[str, ModelEvaluation]:
+) -> dict[str, InModel]:
     """Measure the loss of `model` on `tokens [n, n_ctx]` with each SAE spliced in, and with zero and mean ablation.
 
     `documents [n, n_ctx]` is the document of each token, below 0 for tokens that are not text. Without it every context
@@ -151,7 +116,7 @@ class Losses:
         whole = self.ce(sums, worst) - self.ce(sums, "clean")
         return torch.where(whole > 1e-6, (self.ce(sums, worst) - self.ce(sums, spliced)) / whole, torch.nan)
 
-    def result(self, spliced: str) -> ModelEvaluation:
+    def result(self, spliced: str) -> InModel:
         scores: dict[str, Callable[[Tensor], Tensor]] = {
             "ce_clean": lambda s: self.ce(s, "clean"),
             "ce_spliced": lambda s: self.ce(s, spliced),
@@ -166,7 +131,7 @@ class Losses:
         whole = self.bootstrap.sums[:1]
         found = {name: float(score(whole)) for name, score in scores.items()}
         known = {name: value if abs(value) < float("inf") else None for name, value in found.items()}
-        return ModelEvaluation(
+        return InModel(
             n_tokens=int(whole[0, 0]),
             n_documents=self.bootstrap.n_documents,
             intervals=self.bootstrap.intervals({name: s for name, s in scores.items() if known[name] is not None}),

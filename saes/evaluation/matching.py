@@ -20,6 +20,7 @@ from interp.errors import ConfigError, MismatchError
 from interp.results import Record, Result
 from interp.runtime import make_generator
 from saes.evaluation.config import NEAR_COPY
+from saes.evaluation.scores import DecoderCosines
 
 SHARED = 0.7
 """Cosine above which two latents count as the same."""
@@ -129,22 +130,6 @@ def unit(rows: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
 
 EDGES = tuple(round(float(edge), 2) for edge in np.linspace(-1, 1, 41))
 """Edges of the bins of the histogram of cosines."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecoderCosines(Result):
-    """Cosine of every decoder row with its nearest neighbour by cosine similarity."""
-
-    nearest: float
-    """Mean over latents of the largest cosine with another row."""
-    nearest_random: float
-    """The same for random rows with the dictionary's second moments: the null for crowding."""
-    near_copies: float
-    """Share of latents with another row above `NEAR_COPY`."""
-    edges: tuple[float, ...]
-    """Edges of the bins of that cosine."""
-    counts: tuple[int, ...]
-    """Latents per bin, `len(edges) - 1`."""
 
 
 def decoder_cosines(directions: Float[Tensor, "d_sae d"], *, seed: int = 0) -> DecoderCosines:

@@ -17,7 +17,6 @@ kind (arXiv 2605.18229): differences within the intervals are noise.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,145 +28,13 @@ from interp.errors import ConfigError
 from interp.geometry.probes import logistic_regression
 from interp.progress import Progress
 from interp.recording.store import Recording, Split
-from interp.results import Record, Result
 from interp.runtime import derive_seed, make_generator
 from interp.statistics import MIN_DOCUMENTS, Interval, auroc, poisson_weights, quantile_ends
 from saes.evaluation.baselines import untrained_like
-from saes.evaluation.compare import ProbedRow, align
 from saes.evaluation.config import MIN_ROWS, ProbingConfig
 from saes.evaluation.probing_tasks import LEFT_OUT, Task, Tokens, control_labels, tokens_at
+from saes.evaluation.scores import ALL, MEAN, ProbeScore, Probing, TaskFacts
 from saes.kinds.base import SAE
-
-ALL = "all coordinates"
-"""Name of the probe that reads the whole activation."""
-MEAN = "mean of tasks"
-"""Task name of the mean over tasks."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeScore:
-    """Scores of one dictionary at one `k`, on one task or as the mean over tasks.
-
-    Accuracies are balanced: .5 is guessing, 1 is perfect.
-    """
-
-    dictionary: str
-    k: int
-    """latents that the probe reads"""
-    task: str
-    accuracy: Interval[float]
-    """interval over held-out documents. Its ends are NaN with fewer documents than `interp.statistics.MIN_DOCUMENTS`,
-    or where too many bootstrap replicates lack one of the answers"""
-    control: float
-    """accuracy on control labels"""
-    selectivity: float
-    """`accuracy - control`"""
-    auroc: float
-    """area under the ROC curve: .5 is guessing, 1 is perfect"""
-    by_seed: tuple[float, ...]
-    """accuracy for each seed"""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields, with the interval as `accuracy, low, high`; missing ends are None."""
-        ends = {} if self.has_interval else {"low": None, "high": None}
-        return {**asdict(self), **self.accuracy.columns("accuracy", "low", "high"), **ends}
-
-    @property
-    def has_interval(self) -> bool:
-        """True where the documents suffice for an interval."""
-        return not math.isnan(self.accuracy.low)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskFacts:
-    """One task as it was probed."""
-
-    name: str
-    yes: str
-    """description of a positive token"""
-    key: str
-    """property of a token that determines its label (`probing_tasks.Key`)"""
-    base_rate: float
-    """share of yes among the test tokens that the question applies to"""
-    n_train: int
-    """training tokens that the question applies to"""
-    n_test: int
-    """test tokens that the question applies to"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probing(Result):
-    """Scores of all probes."""
-
-    tasks: list[TaskFacts]
-    skipped: dict[str, str]
-    """task -> reason why it could not be probed"""
-    scores: list[ProbeScore]
-    """one for every dictionary, `k` and task"""
-    means: list[ProbeScore]
-    """means over tasks, one for every dictionary and `k`"""
-    n_test: int
-    """test tokens"""
-    n_documents: int
-    """held-out documents that the test tokens come from"""
-    seeds: tuple[int, ...]
-
-    def rows(self) -> dict[str, ProbedRow]:
-        """Return the mean scores by dictionary, for `compare`."""
-        names = dict.fromkeys(score.dictionary for score in self.means)
-        return {
-            name: ProbedRow(
-                accuracy={s.k: s.accuracy.estimate for s in self.means if s.dictionary == name},
-                selectivity={s.k: s.selectivity for s in self.means if s.dictionary == name},
-            )
-            for name in names
-            if name != ALL
-        }
-
-    def table(self) -> str:
-        """Return a plain-text table of the means, then of every task at the smallest `k`."""
-        lines = align([["", "k", "accuracy", "95 %", "control", "selectivity", "AUROC"], *map(_cells, self.means)])
-        names = list(dict.fromkeys(score.dictionary for score in self.scores))
-        smallest = min((score.k for score in self.scores), default=0)
-        of = {(s.task, s.dictionary): s for s in self.scores if s.k == smallest or s.dictionary == ALL}
-        head = [f"accuracy at k={smallest} (control)", "yes", *names]
-        tasks = [
-            [
-                t.name,
-                f"{t.base_rate:.1%}",
-                *(f"{of[t.name, n].accuracy.estimate:.2f} ({of[t.name, n].control:.2f})" for n in names),
-            ]
-            for t in self.tasks
-        ]
-        skipped = [f"not asked: {name} ({why})" for name, why in self.skipped.items()]
-        return "\n".join([*lines, "", *align([head, *tasks]), *skipped])
-
-    def to_records(self) -> list[Record]:
-        """Return one row per dictionary, k and task: the fields of `ProbeScore`; task `mean` is the mean over tasks."""
-        names = ("dictionary", "k", "task", "accuracy", "low", "high", "control", "selectivity", "auroc")
-        rows = [score.to_json() for score in (*self.means, *self.scores)]
-        return [{n: row[n] for n in names} for row in rows]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        scores = {name: [score.to_json() for score in getattr(self, name)] for name in ("scores", "means")}
-        return {**asdict(self), **scores}
-
-    def headline(self) -> str:
-        """Report the amount of text."""
-        return f"Balanced accuracy of probes, {self.n_test:,} tokens of {self.n_documents:,} documents (0.5: chance)"
-
-    def shown(self) -> list[Record]:
-        """Return the means over tasks."""
-        return self.to_records()[: len(self.means)]
-
-
-def _cells(score: ProbeScore) -> list[str]:
-    accuracy, low, high = score.accuracy
-    ends = f"{low:.3f}-{high:.3f}" if score.has_interval else ""
-    numbers = [f"{value:.3f}" for value in (score.control, score.selectivity, score.auroc)]
-    return [score.dictionary, str(score.k), f"{accuracy:.3f}", ends, *numbers]
-
 
 MIN_KEYS = 3
 """Smallest number of documents of each answer, for tasks about documents."""

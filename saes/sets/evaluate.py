@@ -24,7 +24,8 @@ from interp.recording.store import Recording
 from saes.evaluation.in_model import LOGIT_VALUES, Hooks, Losses, at_text, check_documents, logits_of, replace_by
 from saes.sets.set import Firings, TranscoderSet
 from saes.training.data import Source, Together
-from saes.training.reconstruction import DocumentsOfRows, Evaluation, Sums
+from saes.training.reconstruction import DocumentsOfRows, Sums
+from saes.training.scores import Reconstruction
 
 MAX_CONTEXTS = 64
 """Held-out contexts that the model runs on by default."""
@@ -33,7 +34,7 @@ MAX_CONTEXTS = 64
 @torch.no_grad()
 def evaluate_layers(
     found: TranscoderSet, recording: Recording, *, heldout_fraction: float = 0.1, batch_size: int = 4096, seed: int = 0
-) -> dict[int, Evaluation]:
+) -> dict[int, Reconstruction]:
     """Measure every layer on held-out rows of a recording, in one pass over it.
 
     Raises `ConfigError` when nothing is held out, `UnknownNameError` when a hook point was not recorded.
@@ -154,7 +155,7 @@ def _largest(model: HookedModel, layer: int, k: int, text: Tensor) -> Callable[.
     return hook
 
 
-def layer_summary(scores: Mapping[int, Evaluation]) -> dict[str, Any]:
+def layer_summary(scores: Mapping[int, Reconstruction]) -> dict[str, Any]:
     """Return the numbers of a manifest: those of every layer, and their means."""
     names = ("fvu", "l0", "dead_fraction", "dense_fraction")
     rows = [{"layer": layer, **{name: getattr(each, name) for name in names}} for layer, each in scores.items()]

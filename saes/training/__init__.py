@@ -5,5 +5,5 @@
 - `train`       the loop
 - `run`         one dictionary in training: opened or resumed, advanced by a batch, finished
 - `checkpoint`  the state of a run on disk
-- `reconstruction`  FVU, L0 and dead latents on held-out rows
+- `reconstruction`  FVU, L0 and dead latents on held-out rows; `scores`: their class
 """

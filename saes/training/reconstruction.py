@@ -6,7 +6,6 @@ measured in `in_model.py`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,49 +15,11 @@ from torch import Tensor
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
 from interp.recording.store import Recording, Split
-from interp.results import Result
-from interp.statistics import DocumentBootstrap, Ends
+from interp.statistics import DocumentBootstrap
 from saes.kinds.base import SAE
 from saes.training.config import DENSE
 from saes.training.data import Source
-
-DENSITY_EDGES = tuple(float(edge) for edge in np.linspace(-6, 0, 25))
-"""Edges of the bins of the density histogram: `log10` of the share of tokens on which a latent fires."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation(Result):
-    """Reconstruction and sparsity over `n_tokens` tokens."""
-
-    n_tokens: int
-    l0: float
-    """Mean number of active latents per token."""
-    fvu: float
-    """Variance unexplained, `E|x - x_hat|^2 / (E|x|^2 - |E x|^2)`: 0 is perfect, 1 no better than the mean."""
-    dead_fraction: float
-    """Share of latents that never fire on these tokens."""
-    dense_fraction: float
-    """Share of latents that fire on more than a tenth of these tokens."""
-    l2_ratio: float
-    """`mean |x_hat| / |x|`: 1 is unbiased, below 1 is shrinkage."""
-    relative_bias: float
-    """`E|x_hat|^2 / E[x . x_hat]`: 1 is unbiased, below 1 is shrinkage (2404.16014, equation 10)."""
-    cosine: float
-    """Mean cosine between `x` and `x_hat`: 1 is perfect."""
-    n_documents: int = 0
-    """Documents that these tokens come from: the observations that the intervals resample."""
-    intervals: dict[str, Ends] = field(default_factory=dict)
-    """`score -> (low, high)`, 95 %, over documents; empty with fewer than `statistics.MIN_DOCUMENTS`. Dead and dense
-    fractions have no interval, since a resample always lacks documents on which rare latents fire."""
-    density_edges: tuple[float, ...] = DENSITY_EDGES
-    """Edges of the bins of `density_counts`."""
-    density_counts: tuple[int, ...] = ()
-    """Latents per bin of `log10(share of tokens)`; those rarer than the first edge are in the first bin. Dead latents
-    are in no bin, so the counts add up to `d_sae * (1 - dead_fraction)`."""
-
-    def headline(self) -> str:
-        """Report the amount of text."""
-        return f"Reconstruction on {self.n_tokens:,} tokens of {self.n_documents:,} documents"
+from saes.training.scores import DENSITY_EDGES, Reconstruction
 
 
 @torch.no_grad()
@@ -71,7 +32,7 @@ def evaluate_on_recording(
     batch_size: int = 4096,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Evaluation:
+) -> Reconstruction:
     """Measure reconstruction and sparsity of an SAE on recorded rows, at the hook points that it reads and writes.
 
     A crosscoder of several models takes as many recordings. `seed` draws the bootstrap. Raises `ConfigError` when the
@@ -152,7 +113,7 @@ class Sums:
         ]
         self.bootstrap.add(torch.cat([torch.stack(terms, 1), x], dim=1), document)
 
-    def result(self) -> Evaluation:
+    def result(self) -> Reconstruction:
         """Return the scores of all tokens so far."""
         scores = {
             "l0": lambda s: _mean(s, "active"),
@@ -164,7 +125,7 @@ class Sums:
         whole = {name: float(score(self.bootstrap.sums[:1])) for name, score in scores.items()}
         share = self.fired[self.fired > 0].double() / self.n
         logs = share.log10().clamp(DENSITY_EDGES[0], DENSITY_EDGES[-1])
-        return Evaluation(
+        return Reconstruction(
             n_tokens=self.n,
             l0=whole["l0"],
             fvu=whole["fvu"],

@@ -3,14 +3,14 @@
 import shutil
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
+from make_saes import evaluated
 from make_workspace import build
 
 from dashboard.components.pages import find_pages
 from dashboard.serve import make_server
-from interp.artifacts import FOLDERS, Draft
+from interp.artifacts import FOLDERS
 from interp.errors import program
 from interp.workspace import Workspace
 
@@ -128,14 +128,7 @@ def demo(tmp_path_factory, live) -> Iterator[str]:
         if kind not in DEMO_KINDS:
             shutil.rmtree(workspace.root / folder, ignore_errors=True)
     shutil.rmtree(workspace.root / "saes" / "wide.partial")
-    scores: dict[str, Any] = {
-        "fvu": 0.1,
-        "l0": 31.9,
-        "model": {"ce_clean": 2.9, "ce_spliced": 3.0, "ce_recovered": 0.99},
-    }
-    Draft.open(workspace.path("evaluation", "demo"), kind="evaluation", config={"sae": "demo"}).finish(
-        summary=scores, parents={}
-    )
+    evaluated(workspace, "demo")
     server = make_server(workspace, live=live)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -3,17 +3,22 @@
 from pathlib import Path
 from typing import Any
 
+import make_saes
 import numpy as np
 import pyarrow as pa
 import pytest
+from make_saes import concept
 from make_workspace import build
 from page_text import text_of
 
 from dashboard.data.workspace import stamp
 from dashboard.overview.findings import MOST, PER_KIND, Finding, findings
 from dashboard.overview.page import _found
-from interp.artifacts import Draft, write_json, write_table
+from interp.artifacts import Draft, Table, save_artefact, write_json, write_table
+from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings
+from interp.statistics import Interval
 from interp.workspace import Workspace
+from saes.evaluation.concept_scores import ConceptScore, ConceptScores
 
 MODEL = "model-x"
 
@@ -28,16 +33,22 @@ def write(workspace: Workspace, kind: str, name: str, *, config=None, summary=No
     return draft.finish(summary=summary or {}, parents=parents or {}).content_hash
 
 
-def row(concept: str, feature: int, f1: float, low: float | None, *, neuron=0.4, untrained=0.3, null=0.25, p=None):
-    given = {"neuron_f1": neuron, "component_f1": 0.35, "coordinate_f1": 0.3, "untrained_f1": untrained}
-    given |= {"null_f1_high": null, "steering": 0.4, "steering_p": p}
-    return {"concept": concept, "set": "judge", "feature": feature, "f1": f1, "f1_low": low, **given}
+def row(name: str, feature: int, f1: float, low: float, *, null=0.25, p=None, **baselines: float) -> ConceptScore:
+    others = {"neuron": 0.4, "component": 0.35, "coordinate": 0.3, "untrained": 0.3} | baselines
+    shuffled = Interval(null / 2, 0.0, null)
+    return concept(name, feature, Interval(f1, low, 1.0), null=shuffled, **others, steering=0.4, steering_p=p)
 
 
-def evaluated(workspace: Workspace, rows: list[dict[str, Any]], *, better: int = 6, **shares: Any) -> None:
-    """Write `rows`, and as many others as `better` in which the dictionary beats the untrained one, below the mark."""
-    config, rows = {"sae": "dictionary-x"}, rows + [row(f"low-{i}", 1, 0.6, 0.5) for i in range(better)]
-    write(workspace, "evaluation", "e", config=config, evaluation={"concepts": {"rows": rows, **shares}})
+def evaluated(
+    workspace: Workspace, rows: list[ConceptScore], *, better: int = 6, judge: Interval[float] | None = None
+) -> None:
+    """Write `rows`, and as many others as `better` in which the dictionary beats the untrained one, below the mark.
+
+    `judge`: the share of them with shuffled labels; without it no share of the concepts was measured.
+    """
+    rows = rows + [row(f"low-{i}", 1, 0.6, 0.5) for i in range(better)]
+    found = ConceptScores(scores=tuple(rows), null={"judge": judge} if judge else {}, features="table-x")
+    make_saes.evaluated(workspace, "dictionary-x", name="e", concepts=found)
 
 
 def described(workspace: Workspace) -> None:
@@ -61,14 +72,17 @@ def graph(workspace: Workspace, name: str, replacement: float, untrained: float 
 
 
 def heads(workspace: Workspace, rows: list[tuple[float, bool]]) -> None:
-    kinds = ("previous_token", "duplicate_token", "induction")
-    table = [
-        {"layer": 0, "head": i}
-        | {f"{kind}{end}": value for kind in kinds for end, value in
-           (("", score), ("_low", score - 0.05), ("_null_high", 0.04), ("_found", found))}
+    settings = HeadSettings(
+        model=MODEL, weight_hash="aa", prompts=4, seeds=(0,), lags=(8, 16), context_length=32, bos=None
+    )
+    scores = [
+        HeadScore(layer=0, head=i, kind=kind, score=score, low=score - 0.05, high=score + 0.05, null=0.02,
+                  null_high=0.04, found=found)
+        for kind in ("previous_token", "duplicate_token", "induction")
         for i, (score, found) in enumerate(rows)
     ]  # fmt: skip
-    write(workspace, "heads", "h", heads=pa.Table.from_pylist(table))
+    found = HeadScores(settings=settings, scores=Table.of(HeadScore, scores), per_prompt=None)
+    save_artefact(found, workspace.path("heads", "h"))
 
 
 def circuit(workspace: Workspace, *, found: bool, effect: float = -0.6, null: float = 0.1) -> None:
@@ -106,11 +120,11 @@ def test_a_concept_has_its_score_null_best_neuron_and_strongest_example(tmp_path
     "weak",
     [
         row("below the mark", 1, 0.65, 0.6),
-        row("no interval", 1, 0.9, None),
+        row("no interval", 1, 0.9, float("nan")),
         row("the neuron does as well", 1, 0.9, 0.85, neuron=0.88),
         row("an untrained latent does as well", 1, 0.9, 0.85, untrained=0.86),
         row("so do shuffled labels", 1, 0.9, 0.7, null=0.75),
-        {k: v for k, v in row("no baselines", 1, 0.9, 0.8).items() if not k.endswith("_f1") or k.startswith("null")},
+        concept("no baselines", 1, Interval(0.9, 0.8, 1.0), null=Interval(0.1, 0.0, 0.25)),
     ],
 )
 def test_a_concept_without_more_than_every_baseline_is_no_finding(tmp_path, weak):
@@ -135,6 +149,14 @@ def test_the_strongest_of_each_kind_come_first_and_five_at_most(tmp_path):
     assert "random heads by at most 0.3" in found[1].sentence
 
 
+def test_a_dictionary_that_detects_more_concepts_than_every_baseline_is_a_finding(tmp_path):
+    rows = [row(f"c{i}", 7, 0.9, 0.5, neuron=0.8 if i < 5 else 0.1, null=0.6) for i in range(20)]
+    (found,) = of(tmp_path, lambda w: evaluated(w, rows, better=0, judge=Interval(0.05, 0.0, 0.1)))
+    assert (found.kind, found.value, found.null, found.href) == ("dictionary", 1.0, 0.25, "/sae?name=dictionary-x")
+    assert "100% of 20 concepts" in found.sentence
+    assert "25% have such a neuron, 0% such a latent" in found.sentence
+
+
 def test_untrained_models_and_dictionaries_give_no_finding(tmp_path):
     """The dictionary and its untrained baseline have scores of one distribution, as two untrained ones do."""
     rng = np.random.default_rng(0)
@@ -142,10 +164,9 @@ def test_untrained_models_and_dictionaries_give_no_finding(tmp_path):
         scores = np.clip(rng.normal(0.5, 0.15, (60, 5)), 0.01, 1)
         rows = [row(f"c{i}", 7, f1, max(f1 - 0.15, 0.0), neuron=a, untrained=b, null=max(c, d))
                 for i, (f1, a, b, c, d) in enumerate(scores.tolist())]  # fmt: skip
-        shares = {"n": 20, "dictionary": 0.25, "untrained": 0.25, "neuron": 0.55, "null": 0.0,
-                  "intervals": {"dictionary": [0.05, 0.45]}}  # fmt: skip
+        shuffled = Interval(0.0, 0.0, 0.0)
         found = of(
-            tmp_path / str(number), described, lambda w: evaluated(w, rows, better=0, judge=shares),  # noqa: B023
+            tmp_path / str(number), described, lambda w: evaluated(w, rows, better=0, judge=shuffled),  # noqa: B023
             lambda w: graph(w, "untrained", 0.62, 0.61, 0.3), lambda w: graph(w, "no-null", 0.9, None, 0.3),
             lambda w: graph(w, "not-confirmed", 0.9, 0.2, -0.1), lambda w: heads(w, [(0.06, False), (0.3, False)]),
             lambda w: circuit(w, found=False),

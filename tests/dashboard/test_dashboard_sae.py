@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from make_saes import (
     HOOK_POINT,
     RECORDING,
+    concept,
     described,
     dictionaries,
     evaluated,
@@ -36,9 +37,11 @@ from dashboard.sae import data as scores
 from dashboard.sae import data as view
 from dashboard.sae import page as sae
 from dashboard.sae.data import MAX_LINES, WHOLE, first_not_finite, read_log
-from interp.artifacts import STATUS, Draft, partial_path, write_json
+from interp.artifacts import STATUS, Draft, partial_path
 from interp.errors import ConfigError, UnknownNameError
+from interp.statistics import Interval
 from interp.workspace import Workspace
+from saes.evaluation.concept_scores import ConceptScores
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +232,9 @@ def test_an_imported_dictionary_takes_its_scores_from_an_evaluation(tmp_path):
     evaluated(workspace, "peer")
     (point,) = scores.points(workspace, entry(workspace, "peer"), view.entries(workspace))
     assert (point.l0, point.fvu) == (33.0, 0.14)
-    assert scores.in_the_model(workspace, "peer")["ce_recovered"] == 0.991
+    inside = scores.in_the_model(workspace, "peer")
+    assert inside is not None
+    assert (inside[0].ce_recovered, inside[1]) == (0.991, "peer")
 
 
 @settings(max_examples=60, deadline=None)
@@ -366,22 +371,22 @@ def test_concepts_stand_beside_baselines_and_lead_to_their_features(tmp_path, li
     evaluated(workspace, "older")  # of another dictionary, and without concepts
     with create_app(workspace, live=live).server.app_context():
         assert "Everyday concepts" not in shown(sae._show({"name": "big"}, "", "light")[1])
-    row = {"concept": "months", "set": "judge", "class": "name", "feature": 17, "search_rank": None}
-    row |= {"f1": 0.91, "f1_low": 0.8, "f1_high": 1.0, "auroc": 0.97, "steering": 1.25, "steering_p": 0.025}
-    row |= {"null_f1": 0.3, "null_f1_low": 0.1, "null_f1_high": 0.5}
-    for name in ("component", "coordinate", "untrained"):
-        row |= {name: 3, f"{name}_f1": 0.44, f"{name}_auroc": 0.66}
-    row |= {"neuron": None, "neuron_f1": None, "neuron_auroc": None}
-    part = {"judge": {"n": 1, "dictionary": 1.0, "untrained": 0.0, "null": 0.05}, "features": "big", "rows": [row]}
-    draft = Draft.open(workspace.path("evaluation", "scored"), kind="evaluation", config={"sae": "big"}, seed=0)
-    write_json(draft.path / "evaluation.json", {"concepts": part})
-    draft.finish(summary={}, parents={})
+    others = dict.fromkeys(("component", "coordinate", "untrained"), 0.44)  # the layer has no MLP hook point
+    months = concept("months", 17, Interval(0.91, 0.8, 1.0), null=Interval(0.3, 0.1, 0.5), **others,
+                     steering=1.25, steering_p=0.025)  # fmt: skip
+    found = ConceptScores(scores=(months,), null={"judge": Interval(0.05, 0.0, 0.1)}, features="big")
+    evaluated(workspace, "big", name="scored", concepts=found)
     with create_app(workspace, live=live).server.app_context():
         page = shown(sae._show({"name": "big"}, "", "light")[1])
     assert "100% of the 1 held back to judge (untrained dictionary 0%, shuffled labels 5%)" in page
     wanted = ("months", "/feature/big/17", "0.80 to 1.00", "0.97", "AUROC 0.66", "1.25", "scored")
     assert all(word in page for word in wanted)
-    assert scores.concepts(workspace, "older") is None
+    (workspace.path("evaluation", "scored") / "concepts.json").write_text('{"value": {"scores": 3}}')
+    with create_app(workspace, live=live).server.app_context():
+        card, below = sae._show({"name": "big"}, "", "light")
+    assert "0.991" in shown(card)
+    assert "concepts.json: value" not in shown(below)
+    assert "concepts.json" in shown(below)
 
 
 def test_only_what_changed_is_sent_again(inside):

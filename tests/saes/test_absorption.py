@@ -1,6 +1,5 @@
 """Absorption that is planted comes back at its rate, and where there is none the score is 0."""
 
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -15,9 +14,9 @@ from saes.evaluation.absorption import (
     main_latents,
     measure_absorption,
     split_groups,
-    table_of,
 )
 from saes.evaluation.probing import sparse_columns
+from saes.evaluation.scores import absorption_table
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.relu import ReLUSAE
 from saes.kinds.transcoder import Transcoder
@@ -85,7 +84,7 @@ def test_planted_absorption_comes_back_at_its_rate(share):
     assert [c.main for c in clean.classes] == [(c,) for c in range(CLASSES)]
     assert [c.main[0] for c in absorbed.classes] == list(range(CLASSES))
     assert absorbed.probe_f1 > 0.99
-    lines = table_of({name: asdict(each) for name, each in found.items()}).splitlines()
+    lines = absorption_table(found).splitlines()
     assert lines[1].split()[:2] == ["absorbed", f"{absorbed.full:.3f}"]
 
 

@@ -9,7 +9,8 @@ from sklearn.metrics import f1_score
 from interp.errors import ConfigError, CorruptError
 from interp.statistics import Interval, auroc
 from saes.evaluation import concepts as measured
-from saes.evaluation.concepts import NULLS, ConceptScore, ConceptScores, Detector, Ranked, judge, peaks_of
+from saes.evaluation.concept_scores import BASES, ConceptScore, ConceptScores, Detector
+from saes.evaluation.concepts import NULLS, Ranked, judge, peaks_of
 from saes.evaluation.config import GOOD_F1, LEAST_SENTENCES, LIST, NEGATIVES, Half, read_concepts
 
 JUDGE = {
@@ -140,25 +141,31 @@ def planted(*, half: Half | None = None) -> dict[str, csr_matrix]:
 
 
 def of_months(peaks: dict[str, csr_matrix], name: str = "months") -> ConceptScore:
+    return with_shuffled(peaks, name)[0]
+
+
+def with_shuffled(peaks: dict[str, csr_matrix], name: str = "months") -> tuple[ConceptScore, np.ndarray]:
     listed = read_concepts()
     (concept,) = (each for each in listed.concepts if each.name == name)
     return measured.score_concept(concept, listed, peaks, {key: i for i, key in enumerate(listed.sentences())})
 
 
 def test_a_planted_latent_is_the_concept_and_no_shuffled_label_has_one():
-    score = of_months(planted())
-    own = score.detectors["dictionary"]
-    assert (own.unit, own.f1.estimate, own.auroc.estimate) == (7, 1.0, 1.0)
-    assert len(score.null) == NULLS
-    assert max(score.null) < GOOD_F1
-    assert of_months(planted(), "weekdays").detectors["dictionary"].f1.estimate < GOOD_F1
+    score, shuffled = with_shuffled(planted())
+    assert (score.own.unit, score.own.f1.estimate, score.own.auroc.estimate) == (7, 1.0, 1.0)
+    assert len(shuffled) == NULLS
+    assert max(shuffled) < GOOD_F1
+    assert score.null.low <= score.null.estimate == shuffled.mean() <= score.null.high
+    shares = measured.gathered([(score, shuffled)]).shares()[score.concept.set]
+    assert (shares["dictionary"].estimate, shares["null"].estimate) == (1.0, 0.0)
+    assert of_months(planted(), "weekdays").own.f1.estimate < GOOD_F1
 
 
 def test_a_latent_of_the_choosing_words_alone_is_chosen_and_fails():
-    own = of_months(planted(half=0)).detectors["dictionary"]
+    own = of_months(planted(half=0)).own
     assert own.unit == 7
     assert own.f1.estimate == 0.0
-    assert of_months(planted(half=1)).detectors["dictionary"].unit != 7
+    assert of_months(planted(half=1)).own.unit != 7
 
 
 def test_the_negative_of_a_coordinate_counts_too():
@@ -223,17 +230,17 @@ def test_a_latent_that_reads_digits_is_found_in_a_model_of_bytes(tiny_model, tmp
         progress=lambda done, total, facts: stages.append((done, total)),
     )
     digits, fish = scores.scores
-    assert (digits.concept.name, digits.detectors["dictionary"].unit) == ("digits", 5)
-    assert digits.detectors["dictionary"].f1.estimate == 1.0
-    assert digits.detectors.keys() == set(measured.BASES)
-    assert fish.detectors["dictionary"].f1.estimate < GOOD_F1
+    assert (digits.concept.name, digits.own.unit) == ("digits", 5)
+    assert digits.own.f1.estimate == 1.0
+    assert digits.detectors.keys() == set(BASES)
+    assert fish.own.f1.estimate < GOOD_F1
     assert stages[-1][0] == stages[-1][1]
-    shares = scores.to_json()
-    assert shares["judge"]["dictionary"] == 1.0
-    assert shares["choose"]["dictionary"] == 0.0
-    assert shares["rows"][0]["feature"] == 5
+    shares = scores.shares()
+    assert shares["judge"]["dictionary"].estimate == 1.0
+    assert shares["choose"]["dictionary"].estimate == 0.0
+    assert scores.to_records()[0]["feature"] == 5
     assert "digits" in str(scores)
-    assert "untrained" in shares["table"]
+    assert "untrained" in scores.table()
 
 
 def test_steering_tells_a_latent_that_raises_the_words_from_one_that_lowers_them(tiny_model, tmp_path):
@@ -251,10 +258,11 @@ def test_steering_tells_a_latent_that_raises_the_words_from_one_that_lowers_them
             ConceptScore(
                 concept=concept,
                 detectors={"dictionary": Detector(unit=unit, sign=1, threshold=0.0, f1=one, auroc=one)},
-                null=(0.0,),
+                null=Interval(0.0, 0.0, 0.0),
             )
             for unit, concept in enumerate(listed.concepts)
-        )
+        ),
+        null={},
     )
     up, down = measured.steer_concepts(FeatureSite.of(tiny_model, sae), scores, np.full(64, 0.01)).scores
     assert up.steering_p == pytest.approx(1 / (1 + measured.LIKE))

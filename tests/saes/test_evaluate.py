@@ -11,11 +11,13 @@ from test_kinds import make_saes
 
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.statistics import MIN_DOCUMENTS, DocumentBootstrap, poisson_weights, quantile_ends
-from saes.evaluation.in_model import ModelEvaluation, evaluate_all_in_model, evaluate_in_model
+from saes.evaluation.in_model import evaluate_all_in_model, evaluate_in_model
+from saes.evaluation.scores import InModel
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
-from saes.training.reconstruction import DENSITY_EDGES, evaluate_on_recording
+from saes.training.reconstruction import evaluate_on_recording
+from saes.training.scores import DENSITY_EDGES
 
 D = 12
 HISTOGRAM = ("density_edges", "density_counts")
@@ -333,7 +335,7 @@ def test_where_zeros_do_not_hurt_nothing_is_said_to_be_recovered(tokens):
     model = OneLayerModel()
     model.W_U = torch.zeros_like(model.W_U)
     found = evaluate_in_model(signed_basis(k=2), model, tokens)
-    assert isinstance(found, ModelEvaluation)
+    assert isinstance(found, InModel)
     assert found.ce_recovered is None
     assert found.kl_recovered is None
 

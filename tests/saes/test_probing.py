@@ -14,8 +14,6 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
 from interp.statistics import MIN_DOCUMENTS, auroc
 from saes.evaluation.probing import (
-    ALL,
-    MEAN,
     ProbingConfig,
     _Tally,
     fit_probe,
@@ -34,6 +32,7 @@ from saes.evaluation.probing_tasks import (
     text_tasks,
     tokens_at,
 )
+from saes.evaluation.scores import ALL, MEAN
 from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
 from saes.kinds.base import SAEMetadata, Weights

@@ -95,7 +95,7 @@ def test_probes_add_columns_and_the_planted_features_are_the_questions(root, cap
     assert "probe k=1" in head
     means = {(m["dictionary"], m["k"]): m["accuracy"] for m in found["probing"]["means"]}
     for row in found["rows"]:
-        assert row["probing"]["accuracy"]["1"] == means[row["name"], 1]
+        assert row["probing"]["accuracy"]["1"] == means[row["name"], 1][0]
         line = next(line for line in out.splitlines() if line.startswith(row["name"]))
         assert f"{means[row['name'], 1]:.3f}" in line
     assert max(means["one", 1], means["two", 1]) > means["untrained", 1] + 0.1

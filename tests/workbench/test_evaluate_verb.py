@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from interp.artifacts import partial_path, read_json, read_manifest, verify
+from interp.artifacts import partial_path, verify
 from interp.recording.store import Recording
 from interp.workspace import Workspace
-from saes.evaluation.probing import ALL
+from saes.evaluation.concept_scores import BASES
+from saes.evaluation.evaluation import ConceptSettings, SAEEvaluation
+from saes.evaluation.scores import ALL, Probing
 from saes.kinds.config import TopKConfig, TranscoderConfig
 from saes.training.config import TrainConfig
 from saes.training.reconstruction import evaluate_on_recording
@@ -14,6 +16,7 @@ from saes.training.train import train_sae
 from saes.weights.folder import load_sae
 from workbench.__main__ import main
 from workbench.verbs import evaluate as verb
+from workbench.verbs.evaluate import given_file
 
 HOOK, OUT = "blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out"
 
@@ -40,32 +43,38 @@ def evaluate(root, *arguments: str) -> int:
     return main(["evaluate", *arguments, "--workspace", str(root), "--threads", "1"])
 
 
+def opened(root, name: str) -> SAEEvaluation:
+    return Workspace(root).open(SAEEvaluation, name)
+
+
 def test_the_artefact_holds_every_score_with_its_interval(root, capsys):
     assert evaluate(root, "one", "--contexts", "20") == 0
     folder = root / "evaluations" / "one"
-    found, manifest = read_json(folder / "evaluation.json"), read_manifest(folder)
+    found = opened(root, "one")
     assert verify(folder) == []
     sae, recording = load_sae(root / "saes" / "one"), Recording(root / "recordings" / "bytes")
     expected = evaluate_on_recording(sae, recording, heldout_fraction=0.4)  # the split that the SAE was trained with
-    assert found["fvu"] == pytest.approx(expected.fvu)
-    low, high = found["intervals"]["fvu"]
-    assert low < found["fvu"] < high
-    assert found["n_documents"] >= 8
-    assert sum(found["density_counts"]) == round(48 * (1 - found["dead_fraction"]))
-    assert sum(found["decoder"]["counts"]) == 48
-    inside = found["model"]
-    assert inside["n_tokens"] <= 20 * 22
-    assert inside["kl_spliced"] > 0
-    assert manifest.summary["fvu"] == found["fvu"]
-    assert manifest.summary["model"]["ce_clean"] == inside["ce_clean"]
-    assert f"FVU {found['fvu']:.3f} [{low:.3f}, {high:.3f}]" in capsys.readouterr().out
+    held, inside = found.heldout, found.in_model
+    assert held.fvu == pytest.approx(expected.fvu)
+    low, high = held.intervals["fvu"]
+    assert low < held.fvu < high
+    assert held.n_documents >= 8
+    assert sum(held.density_counts) == round(48 * (1 - held.dead_fraction))
+    assert sum(found.decoder.counts) == 48
+    assert inside is not None
+    assert inside.n_tokens <= 20 * 22
+    assert inside.kl_spliced > 0
+    assert (found.probing, found.absorption, found.concepts) == (None, None, None)
+    assert found.about.parents.keys() == {"saes/one", "recordings/bytes"}
+    assert f"FVU {held.fvu:.3f} [{low:.3f}, {high:.3f}]" in capsys.readouterr().out
 
 
 def test_a_transcoder_is_measured_at_its_target_inside_the_model(root):
     assert evaluate(root, "across", "--contexts", "20") == 0
-    found = read_json(root / "evaluations" / "across" / "evaluation.json")
-    assert found["model"]["n_documents"] > 1
-    assert found["model"]["kl_spliced"] < found["model"]["kl_zero"]
+    inside = opened(root, "across").in_model
+    assert inside is not None
+    assert inside.n_documents > 1
+    assert inside.kl_spliced < inside.kl_zero
 
 
 def test_a_part_that_was_measured_is_not_measured_again(root, monkeypatch):
@@ -76,18 +85,20 @@ def test_a_part_that_was_measured_is_not_measured_again(root, monkeypatch):
         patch.setattr(verb.Evaluate, "inside", stop)
         with pytest.raises(KeyboardInterrupt):
             verb.Evaluate(sae="one", name="stopped", workspace=root, contexts=8).run()
-    left = partial_path(root / "evaluations" / "stopped") / "evaluation.json"
-    assert {"fvu", "decoder"} <= read_json(left).keys()
+    left = partial_path(root / "evaluations" / "stopped")
+    assert {path.name for path in left.glob("*/*.json")} == {"heldout.json", "decoder.json"}
     with monkeypatch.context() as patch:
         patch.setattr("saes.training.reconstruction.evaluate_on_recording", stop)
         assert evaluate(root, "one", "--name", "stopped", "--contexts", "8") == 0
-    found = read_json(root / "evaluations" / "stopped" / "evaluation.json")
-    assert found["model"]["n_tokens"] <= 8 * 22
+    found = opened(root, "stopped")
+    assert found.in_model is not None
+    assert found.in_model.n_tokens <= 8 * 22
+    assert found.about.files == {}
 
 
 def test_without_contexts_the_model_is_left_alone(root):
     assert evaluate(root, "one", "--name", "rows", "--contexts", "0") == 0
-    assert "model" not in read_json(root / "evaluations" / "rows" / "evaluation.json")
+    assert opened(root, "rows").in_model is None
 
 
 def test_probing_and_absorption_say_what_they_found_or_why_not(root, tmp_path, capsys):
@@ -95,13 +106,17 @@ def test_probing_and_absorption_say_what_they_found_or_why_not(root, tmp_path, c
     labels.write_text("token,label\nt,often\na,often\nz,rare\nq,rare\nx,rare\n")
     options = ("--contexts", "0", "--probing", "--labels", str(labels), "--probe-seeds", "1", "--absorption")
     assert evaluate(root, "one", "--name", "probed", *options) == 0
-    found, out = read_json(root / "evaluations" / "probed" / "evaluation.json"), capsys.readouterr().out
-    probing = found["probing"]
-    asked = {task["name"] for task in probing["tasks"]} | probing["skipped"].keys()
+    found, out = opened(root, "probed"), capsys.readouterr().out
+    probing = found.probing
+    assert isinstance(probing, Probing)
+    asked = {task.name for task in probing.tasks} | probing.skipped.keys()
     assert {"capital", "next punctuation", "late", "mine: rare"} <= asked
-    assert {mean["dictionary"] for mean in probing["means"]} == {"one", "pca", "coordinates", "untrained", ALL}
-    assert probing["table"] in out
-    assert "holds no words" in found["absorption"]["refused"]  # its tokens are bytes
+    assert {mean.dictionary for mean in probing.means} == {"one", "pca", "coordinates", "untrained", ALL}
+    assert all(line in out for line in probing.table().splitlines())
+    assert isinstance(found.absorption, str)
+    assert "holds no words" in found.absorption  # its tokens are bytes
+    assert found.settings.probing is not None
+    assert (found.settings.probing.labels, found.settings.probing.config.seeds) == (given_file(labels), (0,))
     assert "absorption was not measured" in out
 
 
@@ -123,17 +138,18 @@ def test_concepts_are_scored_by_set_with_their_baselines(root, tmp_path, capsys)
     )
     options = ("--contexts", "0", "--concepts", "--concept-list", str(path), "--concept-set", "choose")
     assert evaluate(root, "one", "--name", "concepts", *options) == 0
-    found, out = read_json(root / "evaluations" / "concepts" / "evaluation.json")["concepts"], capsys.readouterr().out
-    (row,) = found["rows"]
-    assert row["concept"] == "digits"
-    assert 0 <= row["feature"] < 48
-    assert all(0 <= row[f"{name}_f1"] <= 1 for name in ("neuron", "component", "coordinate", "untrained", "null"))
-    assert found["choose"]["n"] == 1
-    assert found["features"] == ""  # it has no feature tables, so nothing was searched
-    assert found["table"] in out
-    manifest = read_manifest(root / "evaluations" / "concepts")
-    assert manifest.config["concepts"]["file"] == "mine.toml"
-    assert manifest.summary["concepts"]["choose"]["null"] == found["choose"]["null"]
+    made, out = opened(root, "concepts"), capsys.readouterr().out
+    found = made.concept_scores
+    assert found is not None
+    (score,) = found.scores
+    assert score.concept.name == "digits"
+    assert 0 <= score.own.unit < 48
+    assert score.detectors.keys() == set(BASES)
+    assert all(0 <= each.f1.estimate <= 1 for each in score.detectors.values())
+    assert found.shares().keys() == {"choose"}
+    assert found.features == ""  # it has no feature tables, so nothing was searched
+    assert all(line in out for line in found.table().splitlines())
+    assert made.settings.concepts == ConceptSettings(listed=given_file(path), set="choose")
 
 
 @pytest.mark.parametrize(

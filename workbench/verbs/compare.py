@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
-from interp.artifacts import hash_json
+from interp.artifacts import as_json, hash_json
 from interp.errors import ConfigError, PromptError, WorkbenchError
 from interp.models.hooked import HookedModel
 from interp.options import Corpus, HookPoint, Means, ModelName, RecordingName, SAEName
 from workbench.terminal import OnDevice, RunsModel, Seeded, Threaded, Writes, bar, say, slug, wrote
-from workbench.verbs.evaluate import Probes, as_dict, run_probes
+from workbench.verbs.evaluate import Probes, run_probes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,11 +89,11 @@ class CompareSAEs(Probes, Writes, Threaded, RunsModel):
             "l0": self.l0,
             "baselines": self.baselines,
             "contexts": self.contexts,
-            **self.probe_settings(recording),
+            "probing": as_json(self.probe_settings(recording)),
         }
         folder = workspace.path("sae_comparison", self.name or slug("compare-" + "-".join(saes)))
         draft = Draft.open(folder, kind="sae_comparison", config=config, seed=self.seed, overwrite=self.overwrite)
-        planted = "synthetic" in recording.manifest.config
+        planted = recording.planted
         held = min(fractions)  # held-out splits are nested, so this one is held out for all of them
         tokens = documents = None
         if self.contexts and not planted:
@@ -103,7 +103,8 @@ class CompareSAEs(Probes, Writes, Threaded, RunsModel):
         probing = None
         try:
             if self.probing:
-                probing = run_probes(saes, recording, self.probing_config(), self.labels, held)
+                with bar("probing", "tasks") as progress:
+                    probing = run_probes(saes, recording, self.probing_config(), self.labels, held, progress)
             with bar("comparing", "dictionaries") as progress:
                 found = compare(
                     saes,
@@ -128,7 +129,7 @@ class CompareSAEs(Probes, Writes, Threaded, RunsModel):
         matched = _matched(saes, self.seed) if self.match else {}
         shared = {pair: _shares(each) for pair, each in matched.items()}
         reversals = [str(each) for each in found.reversals]
-        whole = {**asdict(found), "reversals": reversals, "shared": shared, "probing": probing and as_dict(probing)}
+        whole = {**asdict(found), "reversals": reversals, "shared": shared, "probing": as_json(probing)}
         write_json(draft.path / "comparison.json", whole)
         if matched:
             write_table(draft.path / "matches.parquet", _match_table(matched))
@@ -246,7 +247,7 @@ class CompareSizes(Writes, Seeded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareLatents(Writes, Threaded, OnDevice):
+class CompareLatents(Threaded, OnDevice, Analysis["LatentComparison"]):
     """Sort a crosscoder's latents into shared ones and those of one model.
 
     Example: workbench train base --others tuned --kind crosscoder --name pair; workbench compare latents pair
@@ -257,23 +258,19 @@ class CompareLatents(Writes, Threaded, OnDevice):
     """
 
     words: ClassVar[tuple[str, ...]] = ("compare", "latents")
+    makes: ClassVar[str] = "latent_comparison"
 
-    crosscoder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CROSSCODER")]
+    crosscoder: Annotated[tyro.conf.Positional[SAEName], tyro.conf.arg(metavar="CROSSCODER")]
     """Name of a crosscoder in the workspace, trained on two recordings of the same tokens."""
-    top: int = 10
-    """Latents of one model to print."""
 
-    def run(self) -> None:
-        from interp.artifacts import Draft, write_json, write_table
-        from saes.evaluation.crosscoder_latents import compare_models, latent_table
+    def default_name(self) -> str:
+        return slug(f"latents-{self.crosscoder}")
+
+    def measure(self, run: Run) -> "LatentComparison":
+        from saes.evaluation.crosscoder_latents import compare_models
         from saes.kinds.crosscoder import CrosscoderSAE
-        from workbench.opening import open_recording, open_sae, parents_of
 
-        workspace = self.open_workspace()
-        threads = self.use_threads()
-        trained = workspace.manifest("sae", self.crosscoder)
-        device = self.use_device()
-        sae = open_sae(workspace, self.crosscoder, device=device)
+        sae = run.sae(self.crosscoder)
         if not isinstance(sae, CrosscoderSAE):
             raise ConfigError(
                 f"{self.crosscoder} is not a crosscoder; train one on two recordings with --kind crosscoder"
@@ -284,32 +281,16 @@ class CompareLatents(Writes, Threaded, OnDevice):
                 f"a comparison needs one hook point of two models, {self.crosscoder} reads {len(names)} of "
                 f"{', '.join(dict.fromkeys(names))}; train a crosscoder on two recordings (--others)"
             )
-        recordings = [open_recording(workspace, name, device=device) for name in names]
-        parents = parents_of(workspace, [self.crosscoder])
-        parents |= {recording.key: recording.manifest.content_hash for recording in recordings}
-        folder = workspace.path("latent_comparison", self.name or slug(f"latents-{self.crosscoder}"))
-        config = {"sae": self.crosscoder, "recordings": names}
-        draft = Draft.open(folder, kind="latent_comparison", config=config, overwrite=self.overwrite)
-        fraction = trained.config.get("heldout_fraction", 0.1)
-        with bar("held-out tokens", "tokens") as progress:
-            found = compare_models(sae, recordings, heldout_fraction=fraction, progress=progress)
-        write_json(draft.path / "difference.json", found.summary())
-        write_table(draft.path / "latents.parquet", latent_table(found))
-        draft.finish(summary=found.summary(), parents=parents, threads=threads)
-        wrote(folder, str(found))
-        of_second = found.latents("second only", confirmed=True)
-        of_first = found.latents("first only", confirmed=True)
-        for latents, whose in ((of_second, found.second), (of_first, found.first)):
-            for latent in latents[: self.top]:
-                ratios = f"{float(found.error_ratio[latent]):.2f} and {float(found.recons_ratio[latent]):.2f}"
-                say(
-                    f"      latent {latent:<6} of {whose} only: active on {int(found.n_fired[latent]):,} tokens, "
-                    f"relative norm {float(found.relative_norm[latent]):.2f}, error and reconstruction ratio {ratios}"
-                )
+        recordings = [run.recording(name) for name in names]
+        held = run.manifest("sae", self.crosscoder).config.get("heldout_fraction", 0.1)
+        with run.progress("held-out tokens", "tokens") as progress:
+            return compare_models(
+                sae, recordings, name=self.crosscoder, heldout_fraction=held, progress=progress
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareModels(Writes, Seeded, Threaded, RunsModel):
+class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
     """Compare a model with a fine-tuned version of it.
 
     Example: workbench compare models ./base ./tuned --corpus facts.jsonl --continuations ./base-a ./base-b ./base-c
@@ -321,6 +302,7 @@ class CompareModels(Writes, Seeded, Threaded, RunsModel):
     """
 
     words: ClassVar[tuple[str, ...]] = ("compare", "models")
+    makes: ClassVar[str] = "model_comparison"
 
     base: Annotated[tyro.conf.Positional[ModelName], tyro.conf.arg(metavar="BASE")]
     """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
@@ -341,44 +323,24 @@ class CompareModels(Writes, Seeded, Threaded, RunsModel):
     batch_size: int = 8
     """Contexts per forward pass."""
 
-    def run(self) -> None:
-        from interp.artifacts import Draft, write_json
+    def default_name(self) -> str:
+        return slug(f"models-{_short(self.base)}-{_short(self.tuned)}")
+
+    def measure(self, run: Run) -> "ModelComparison":
         from interp.changes.report import what_changed
-        from interp.models.adapter import weight_hash
-        from interp.models.loading import load_model
         from interp.text.corpora import open_corpus
 
-        workspace = self.open_workspace()
-        threads = self.use_threads()
-        device = self.use_device()
-        called = self.name or slug(f"models-{_short(self.base)}-{_short(self.tuned)}")
-        folder = workspace.path("model_comparison", called)
-        self.check_free(folder)
-        for spec in {self.corpus, self.control or self.corpus} - {"random"}:
-            open_corpus(spec)  # a mistake in its name shows before a model is loaded
-        models = {name: load_model(name, device=device) for name in (self.base, self.tuned, *self.continuations)}
-        base, tuned = models[self.base], models[self.tuned]
-        texts = {spec: self._tokens(base, spec) for spec in dict.fromkeys([self.corpus, self.control or self.corpus])}
-        hashes = {name: weight_hash(model) for name, model in models.items()}
-        config = {
-            "base": self.base, "tuned": self.tuned, "continuations": list(self.continuations), "texts": list(texts),
-            "prompts": self.prompts, "context_length": self.context_length, "random_changes": self.random_changes,
-            "weight_hashes": hashes,
-        }  # fmt: skip
-        draft = Draft.open(folder, kind="model_comparison", config=config, seed=self.seed, overwrite=self.overwrite)
-        with bar("changes") as progress, _discarded(draft):
-            found = what_changed(
-                base, tuned, texts, continuations=[models[name] for name in self.continuations],
-                names=(self.base, self.tuned), n_random=self.random_changes, batch_size=self.batch_size, seed=self.seed,
-                progress=progress,
+        specs = dict.fromkeys([self.corpus, self.control or self.corpus])
+        for spec in specs:
+            if spec != "random":
+                open_corpus(spec)  # a mistake in its name shows before a model is loaded
+        base, tuned, *continuations = (run.model(name) for name in (self.base, self.tuned, *self.continuations))
+        texts = {spec: self._tokens(base, spec) for spec in specs}
+        with run.progress("changes") as progress:
+            return what_changed(
+                base, tuned, texts, continuations=continuations, names=(self.base, self.tuned),
+                n_random=self.random_changes, batch_size=self.batch_size, seed=self.seed, progress=progress,
             )  # fmt: skip
-        write_json(draft.path / "changes.json", found.to_json())
-        parents = {f"model:{name}": known for name, known in hashes.items()}
-        draft.finish(summary=found.summary(), parents=parents, threads=threads)
-        say(found.table() + "\n")
-        wrote(folder, found.findings()[0])
-        for finding in found.findings()[1:]:
-            say(f"      {finding}")
 
     def _tokens(self, model: HookedModel, spec: str) -> Any:
         """Return tokens `[prompts, context_length]` of as many documents of a corpus, BOS first where there is one."""
@@ -411,12 +373,3 @@ def _short(spec: str) -> str:
     """Return the last part of a path or id."""
     return spec.rstrip("/").rsplit("/", 1)[-1]
 
-
-@contextlib.contextmanager
-def _discarded(draft: Any) -> Iterator[None]:
-    """Remove the draft of a comparison that failed or was stopped, which cannot be resumed."""
-    try:
-        yield
-    except BaseException:
-        draft.discard()
-        raise

@@ -1,0 +1,284 @@
+"""Results of the measurements of one dictionary: in the model, decoder cosines, probing, absorption. Torch-free.
+
+`in_model`, `matching`, `probing` and `absorption` measure them.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from interp.results import Record, Result
+from interp.statistics import Ends, Interval
+
+
+def align(cells: list[list[str]]) -> list[str]:
+    """Return the lines of a plain table, the first column aligned left and the others right."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip()
+        for line in cells
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InModel(Result):
+    """Loss of the model with and without the SAE spliced in; CE and KL in nats per token."""
+
+    n_tokens: int
+    """Predicted tokens of text; the token after BOS, whose prediction no SAE can change, is left out."""
+    ce_clean: float
+    """cross-entropy of the unchanged model"""
+    ce_spliced: float
+    """cross-entropy with the reconstruction"""
+    ce_zero: float
+    """cross-entropy with zero ablation"""
+    ce_mean: float
+    """cross-entropy with mean ablation"""
+    ce_recovered: float | None
+    """`(ce_zero - ce_spliced) / (ce_zero - ce_clean)`: 1 loses nothing, 0 is as bad as zero ablation. None where zero
+    ablation does not raise the loss."""
+    ce_recovered_from_mean: float | None
+    """The same against mean ablation instead of zero ablation: the harder baseline."""
+    kl_spliced: float
+    """`KL(clean || spliced)`."""
+    kl_zero: float
+    """`KL(clean || zero ablation)`."""
+    kl_recovered: float | None
+    """`1 - kl_spliced / kl_zero`: 1 changes no prediction, 0 changes them as much as zero ablation."""
+    n_documents: int
+    intervals: dict[str, Ends]
+    """`score -> (low, high)`, 95 %, over documents (over contexts, where documents are unknown)."""
+
+    def headline(self) -> str:
+        """Report the number of tokens."""
+        return f"Loss of the model with the dictionary spliced in, {self.n_tokens:,} tokens (nats per token)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderCosines(Result):
+    """Cosine of every decoder row with its nearest neighbour by cosine similarity."""
+
+    nearest: float
+    """Mean over latents of the largest cosine with another row."""
+    nearest_random: float
+    """The same for random rows with the dictionary's second moments: the null for crowding."""
+    near_copies: float
+    """Share of latents with another row above `NEAR_COPY`."""
+    edges: tuple[float, ...]
+    """Edges of the bins of that cosine."""
+    counts: tuple[int, ...]
+    """Latents per bin, `len(edges) - 1`."""
+
+
+ALL = "all coordinates"
+"""Name of the probe that reads the whole activation."""
+MEAN = "mean of tasks"
+"""Task name of the mean over tasks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbedRow:
+    """Sparse probing of one dictionary, as means over tasks (see `probing.py`)."""
+
+    accuracy: dict[int, float]
+    """`k -> balanced accuracy`"""
+    selectivity: dict[int, float]
+    """`k -> accuracy minus the accuracy on control labels`"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeScore:
+    """Scores of one dictionary at one `k`, on one task or as the mean over tasks.
+
+    Accuracies are balanced: .5 is guessing, 1 is perfect.
+    """
+
+    dictionary: str
+    k: int
+    """latents that the probe reads"""
+    task: str
+    accuracy: Interval[float]
+    """interval over held-out documents. Its ends are NaN with fewer documents than `interp.statistics.MIN_DOCUMENTS`,
+    or where too many bootstrap replicates lack one of the answers"""
+    control: float
+    """accuracy on control labels"""
+    selectivity: float
+    """`accuracy - control`"""
+    auroc: float
+    """area under the ROC curve: .5 is guessing, 1 is perfect"""
+    by_seed: tuple[float, ...]
+    """accuracy for each seed"""
+
+    @property
+    def has_interval(self) -> bool:
+        """True where the documents suffice for an interval."""
+        return not math.isnan(self.accuracy.low)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskFacts:
+    """One task as it was probed."""
+
+    name: str
+    yes: str
+    """description of a positive token"""
+    key: str
+    """property of a token that determines its label (`probing_tasks.Key`)"""
+    base_rate: float
+    """share of yes among the test tokens that the question applies to"""
+    n_train: int
+    """training tokens that the question applies to"""
+    n_test: int
+    """test tokens that the question applies to"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probing(Result):
+    """Scores of all probes."""
+
+    tasks: list[TaskFacts]
+    skipped: dict[str, str]
+    """task -> reason why it could not be probed"""
+    scores: list[ProbeScore]
+    """one for every dictionary, `k` and task"""
+    means: list[ProbeScore]
+    """means over tasks, one for every dictionary and `k`"""
+    n_test: int
+    """test tokens"""
+    n_documents: int
+    """held-out documents that the test tokens come from"""
+    seeds: tuple[int, ...]
+
+    def rows(self) -> dict[str, ProbedRow]:
+        """Return the mean scores by dictionary, for `compare`."""
+        names = dict.fromkeys(score.dictionary for score in self.means)
+        return {
+            name: ProbedRow(
+                accuracy={s.k: s.accuracy.estimate for s in self.means if s.dictionary == name},
+                selectivity={s.k: s.selectivity for s in self.means if s.dictionary == name},
+            )
+            for name in names
+            if name != ALL
+        }
+
+    def table(self) -> str:
+        """Return a plain-text table of the means, then of every task at the smallest `k`."""
+        lines = align([["", "k", "accuracy", "95 %", "control", "selectivity", "AUROC"], *map(_cells, self.means)])
+        names = list(dict.fromkeys(score.dictionary for score in self.scores))
+        smallest = min((score.k for score in self.scores), default=0)
+        of = {(s.task, s.dictionary): s for s in self.scores if s.k == smallest or s.dictionary == ALL}
+        head = [f"accuracy at k={smallest} (control)", "yes", *names]
+        tasks = [
+            [
+                t.name,
+                f"{t.base_rate:.1%}",
+                *(f"{of[t.name, n].accuracy.estimate:.2f} ({of[t.name, n].control:.2f})" for n in names),
+            ]
+            for t in self.tasks
+        ]
+        skipped = [f"not asked: {name} ({why})" for name, why in self.skipped.items()]
+        return "\n".join([*lines, "", *align([head, *tasks]), *skipped])
+
+    def to_records(self) -> list[Record]:
+        """Return one row per dictionary, k and task: the fields of `ProbeScore`; task `mean` is the mean over tasks."""
+        return [
+            {"dictionary": s.dictionary, "k": s.k, "task": s.task, **s.accuracy.columns("accuracy", "low", "high")}
+            | {"control": s.control, "selectivity": s.selectivity, "auroc": s.auroc}
+            for s in (*self.means, *self.scores)
+        ]
+
+    def headline(self) -> str:
+        """Report the amount of text."""
+        return f"Balanced accuracy of probes, {self.n_test:,} tokens of {self.n_documents:,} documents (0.5: chance)"
+
+    def shown(self) -> list[Record]:
+        """Return the means over tasks."""
+        return self.to_records()[: len(self.means)]
+
+
+def _cells(score: ProbeScore) -> list[str]:
+    accuracy, low, high = score.accuracy
+    ends = f"{low:.3f}-{high:.3f}" if score.has_interval else ""
+    numbers = [f"{value:.3f}" for value in (score.control, score.selectivity, score.auroc)]
+    return [score.dictionary, str(score.k), f"{accuracy:.3f}", ends, *numbers]
+
+
+CAVEAT = (
+    "absorption was defined on models from 1B parameters with 16k latents and more; with fewer, read main_f1 first: "
+    "where no latent detects a class, nothing can be absorbed, and accidents count (compare the untrained SAE)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassAbsorption:
+    """Absorption of one class, as means over seeds (splits)."""
+
+    name: str
+    probe_f1: float
+    """F1 of the linear probe on held-out groups"""
+    main: tuple[int, ...]
+    """main latents in the first split"""
+    main_f1: float
+    """F1 of the k-sparse probe that reads the main latents, on held-out groups"""
+    n: int
+    """held-out rows that the probe classifies correctly, over all splits"""
+    full: float
+    """share of them that are fully absorbed"""
+    fraction: float
+    """mean absorption fraction: 0 is none, 1 is all"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Absorption(Result):
+    """Absorption in one dictionary, as means over classes, then over seeds."""
+
+    full: float
+    """share of rows that are fully absorbed: 0 is none, 1 is all"""
+    fraction: float
+    """mean absorption fraction: 0 is none, 1 is all"""
+    main_f1: float
+    """F1 with which main latents detect their classes; near chance, the absorption scores mean nothing"""
+    probe_f1: float
+    """F1 of the linear probes on held-out groups"""
+    intervals: dict[str, Ends]
+    """95 % intervals of `full` and `fraction` over held-out groups; empty with fewer than `statistics.MIN_DOCUMENTS`"""
+    by_seed: list[float]
+    """`full` of each split"""
+    classes: list[ClassAbsorption]
+    left_out: dict[str, float]
+    """class -> F1 of its probe, which was too low in some split"""
+    n_rows: int
+    """rows of the examples"""
+    n_groups: int
+    """groups (word types) of the examples"""
+
+    def to_records(self) -> list[Record]:
+        """Return one row per class: `name, probe_f1, main, main_f1, n, full, fraction`."""
+        return [dict(vars(each)) for each in self.classes]
+
+    def headline(self) -> str:
+        """Report the means and their intervals."""
+        ends = {k: f" [{v[0]:.1%}, {v[1]:.1%}]" for k, v in self.intervals.items()}
+        return (
+            f"Absorption (0 is none): {self.full:.1%}{ends.get('full', '')} of {self.n_rows:,} rows fully, mean "
+            f"fraction {self.fraction:.1%}{ends.get('fraction', '')}; main latents "
+            f"F1 {self.main_f1:.2f}. {CAVEAT}".rstrip()
+        )
+
+    def shown(self) -> list[Record]:
+        """Return one row per class, the most absorbed first."""
+        return sorted(self.to_records(), key=lambda row: -row["full"])
+
+
+def absorption_table(found: Mapping[str, Absorption]) -> str:
+    """Return a plain-text table with one dictionary a line."""
+    head = ["", "full", "95 %", "fraction", "95 %", "F1 of main latents", "F1 of probe", "classes"]
+    return "\n".join(align([head, *([name, *_absorbed(each)] for name, each in found.items())]))
+
+
+def _absorbed(each: Absorption) -> list[str]:
+    cells = []
+    for score, value in (("full", each.full), ("fraction", each.fraction)):
+        ends = each.intervals.get(score)
+        cells += [f"{value:.3f}", f"{ends[0]:.3f}-{ends[1]:.3f}" if ends else ""]
+    return [*cells, f"{each.main_f1:.2f}", f"{each.probe_f1:.2f}", str(len(each.classes))]
