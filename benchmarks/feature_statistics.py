@@ -24,7 +24,7 @@ def run() -> list[Result]:
         recording = _recorded(Path(scratch) / "recordings" / "speed")
         sae = _dictionary(recording)
         ours, alone = interleaved(_statistics_pass(sae, recording), _encoder_product(sae, recording), repeats=REPEATS)
-        n = int(recording.manifest.summary["n_real"])
+        n = recording.n_real
     return [
         Result(
             question="feature statistics pass, TopK 4,608 latents",

@@ -20,6 +20,7 @@ from dashboard.queue import Field, Form
 from interp.artifacts import KINDS
 from interp.errors import ConfigError, UnknownNameError, as_typed, program
 from interp.options import Means, is_basic, meaning
+from interp.recording.recorded import Recorded
 from interp.workspace import Workspace
 from saes.features.schema import NEURONS
 from workbench.help import Option, options_of
@@ -243,8 +244,8 @@ class Commands:
         return list(dict.fromkeys([*(each for each in found if isinstance(each, str) and each), *KNOWN_MODELS]))
 
     def _hook_points(self) -> list[str]:
-        points = (m.config.get("hook_points") for m in self.workspace.newest("recording"))
-        return list(dict.fromkeys(each for several in points if isinstance(several, list) for each in several))
+        made = self.workspace.values(Recorded)
+        return list(dict.fromkeys(each for recording in made for each in recording.settings.hook_points))
 
     def _sources(self) -> list[str]:
         kinds = (*("sae", "recording", "heads"), *("embeddings", "unembeddings", "encoder", "heads-ov", "heads-qk"))

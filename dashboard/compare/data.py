@@ -10,14 +10,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dashboard.components.pages import artefact_key, changes_href, feature_href, geometry_href, sae_href
+from dashboard.components.pages import feature_href, sae_href
 from dashboard.data import features as features
 from dashboard.data.workspace import models
-from interp.artifacts import MODEL_COMPARISONS, Manifest, read_json
-from interp.errors import UnknownNameError, UsageError, WorkbenchError
+from interp.artifacts import Artefact, Manifest, read_json
+from interp.changes.comparison import ModelComparison
+from interp.errors import CorruptError, UnknownNameError, UsageError, WorkbenchError
+from interp.geometry.space import SpaceComparison, SpaceReport
 from interp.names import parse_hook_point
+from interp.recording.recorded import Recorded
+from interp.results import Record
 from interp.workspace import Workspace
 from saes.evaluation.config import SCORES
+from saes.evaluation.latent_comparison import LatentComparison
 from saes.features.schema import NEURONS
 
 FEATURE, NEURON, SAE, LAYER, MODEL = "feature", "neuron", "SAE", "layer", "model"
@@ -148,20 +153,36 @@ def _described(workspace: Workspace, dictionary: str, model: str = "") -> str:
 
 def _models_at(workspace: Workspace, hook_point: str) -> Iterator[str]:
     """Yield the models of artefacts of a hook point, newest first, then all others of the workspace."""
-    for m in workspace.newest("space_comparison", "space", "recording", "features"):
-        names = [*(m.config.get("hook_points") or []), m.config.get("hook_point"), *(m.summary.get("spaces") or [])]
-        if hook_point in names:
-            yield from (str(each) for each in (m.config.get("model"), *(m.config.get("models") or [])) if each)
+    for comparison in workspace.values(SpaceComparison):
+        if hook_point in _spaces(comparison):
+            yield from comparison.settings.models
+    for report in workspace.values(SpaceReport):
+        if hook_point in report.settings.hook_points:
+            yield report.settings.model
+    for recording in workspace.values(Recorded):
+        if hook_point in recording.settings.hook_points:
+            yield recording.settings.model
+    for m in workspace.newest("features"):
+        if m.config.get("hook_point") == hook_point and m.config.get("model"):
+            yield str(m.config["model"])
     yield from models(workspace)
+
+
+def _spaces(comparison: SpaceComparison) -> tuple[str, ...]:
+    """Return the names of the spaces of a comparison; none where its file is damaged."""
+    try:
+        return comparison.spaces
+    except CorruptError:
+        return ()
 
 
 def options(workspace: Workspace) -> list[str]:
     """Return names to choose from: SAEs, the first feature of each table, layers, models."""
     found = list(workspace.names("sae"))
     found += [f"{m.name}:{features.most_telling(workspace, m.name)}" for m in workspace.newest("features")]
-    for m in workspace.newest("recording", "space_comparison"):
-        spaces = (m.config.get("hook_points") or []) + (m.summary.get("spaces") or [])
-        found += [each for each in spaces if isinstance(each, str) and each.startswith("blocks.")]
+    spaces = [each for recording in workspace.values(Recorded) for each in recording.settings.hook_points]
+    spaces += [each for comparison in workspace.values(SpaceComparison) for each in _spaces(comparison)]
+    found += [each for each in spaces if isinstance(each, str) and each.startswith("blocks.")]
     return list(
         dict.fromkeys([*found, *models(workspace), *(n for _, pair in _compared_models(workspace) for n in pair)])
     )
@@ -337,9 +358,9 @@ def run_of(workspace: Workspace, a: Thing, b: Thing) -> tuple[str, dict[str, Any
         return "geometry compare", options | ({} if a.model == b.model else {"other": b.model})
     own = workspace.manifest("sae", a.name).config.get("recording")
     found = [
-        m.name
-        for m in workspace.newest("recording")
-        if a.hook_point in (m.config.get("hook_points") or ()) and m.config.get("model") == a.model
+        each.name
+        for each in workspace.values(Recorded)
+        if a.hook_point in each.settings.hook_points and each.settings.model == a.model
     ]
     if not found or a.hook_point != b.hook_point:
         return None
@@ -357,23 +378,20 @@ def slug(*parts: str) -> str:
 class LayerPair:
     """Similarity of two layers from a stored comparison of spaces."""
 
-    artefact: str
-    """Key of the comparison, `folder/name`."""
+    comparison: SpaceComparison
     measures: list[Measure]
-    config: dict[str, Any]
 
 
 def layer_pair(workspace: Workspace, a: Thing, b: Thing) -> LayerPair | None:
     """Return CKA, and Procrustes and optimal transport where they were computed; None without a comparison."""
-    for made in workspace.newest("space_comparison"):
-        spaces = set(made.summary.get("spaces") or ())
-        for one, two in _space_names(made.config.get("models") or [], a, b):
-            if {one, two} <= spaces:
-                return LayerPair(artefact_key(made), _layer_measures(workspace, made.name, one, two), made.config)
+    for made in workspace.values(SpaceComparison):
+        for one, two in _space_names(made.settings.models, a, b):
+            if {one, two} <= set(_spaces(made)):
+                return LayerPair(made, _layer_measures(made, one, two))
     return None
 
 
-def _space_names(compared: list[str], a: Thing, b: Thing) -> Iterator[tuple[str, str]]:
+def _space_names(compared: tuple[str, ...], a: Thing, b: Thing) -> Iterator[tuple[str, str]]:
     """Yield the names of two layers in a comparison of one model's layers, or of two models'."""
     if len(compared) == 1 and a.model == b.model == compared[0]:
         yield a.hook_point, b.hook_point
@@ -383,44 +401,44 @@ def _space_names(compared: list[str], a: Thing, b: Thing) -> Iterator[tuple[str,
             yield marks[a.model] + a.hook_point, marks[b.model] + b.hook_point
 
 
-def _layer_measures(workspace: Workspace, name: str, one: str, two: str) -> list[Measure]:
-    sql = "select * from t where (first = ? and second = ?) or (first = ? and second = ?) limit 1"
-    rows = [
-        workspace.query(sql, one, two, two, one, t=workspace.table_path("space_comparison", name, table)).to_pylist()
-        for table in ("cka", "pairs")
-    ]
-    cka, pair = (found[0] if found else {} for found in rows)
-    measures = [Measure("CKA (1 the same up to rotation and scale, 0 unrelated)", cka["cka"], cka["shuffled"], None,
-                        f"shuffled tokens; standard error {cka['error']:.3f}")]  # fmt: skip
+def _layer_measures(made: SpaceComparison, one: str, two: str) -> list[Measure]:
+    first, second = sorted((made.spaces.index(one), made.spaces.index(two)))  # one order, as shuffled rows depend on it
+    at = first, second
+    cka, null, error = (float(table[at]) for table in (made.cka.cka, made.cka.shuffled, made.cka.error))
+    measures = [Measure("CKA (1 the same up to rotation and scale, 0 unrelated)", cka, null, None,
+                        f"shuffled tokens; standard error {error:.3f}")]  # fmt: skip
+    pair = next((each for each in made.pairs if {each.first, each.second} == {one, two}), None)
     if pair:
         title, of = "Procrustes residual (0 a rotation maps one onto the other)", "smallest of shuffled tokens"
-        measures.append(Measure(title, pair["procrustes"], pair["procrustes_null"], pair["procrustes_p"], of))
-    if pair and pair["transport_between"] is not None:
-        measures.append(Measure("W2² of optimal transport (squared units)", pair["transport_between"],
-                                pair["transport_floor"], pair["transport_p"], "halves of one cloud"))  # fmt: skip
+        fit = pair.procrustes
+        measures.append(Measure(title, fit.value, fit.null_range[0], fit.p, of))
+    if pair and (cloud := pair.transport):
+        title = "W2² of optimal transport (squared units)"
+        measures.append(Measure(title, cloud.between, cloud.floor, cloud.p, "halves of one cloud"))
     return measures
 
 
-def dimensions(workspace: Workspace, one: Thing) -> dict[str, Any] | None:
+def dimensions(workspace: Workspace, one: Thing) -> Record | None:
     """Return the stored measures of a layer's space, with `artefact`; None where it was not measured."""
-    for made in workspace.newest("space"):
-        if made.config.get("model") == one.model:
-            for row in made.summary.get("spaces") or []:
-                if row.get("space") == one.hook_point:
-                    return row | {"artefact": artefact_key(made)}
+    for made in workspace.values(SpaceReport):
+        if made.settings.model == one.model and one.hook_point in made.settings.hook_points:
+            row = next(row for row in made.to_records() if row["space"] == one.hook_point)
+            return row | {"artefact": made.key}
     return None
 
 
-def _compared_models(workspace: Workspace) -> list[tuple[Manifest, tuple[str, str]]]:
+def _compared_models(workspace: Workspace) -> list[tuple[Artefact, tuple[str, str]]]:
     """Return the comparisons of two models with the names of their models, newest first."""
-    found = []
-    for m in workspace.newest(*MODEL_COMPARISONS, "space_comparison"):
-        names = [m.summary.get("base"), m.summary.get("tuned")] if m.kind == "model_comparison" else (
-            [m.summary.get("first"), m.summary.get("second")] if m.kind == "latent_comparison"
-            else m.config.get("models") or [])  # fmt: skip
-        if len(names) == 2 and all(isinstance(each, str) and each for each in names):
-            found.append((m, (names[0], names[1])))
-    return found
+    found: list[tuple[Artefact, tuple[str, str]]] = [
+        (each, (each.base, each.tuned)) for each in workspace.values(ModelComparison)
+    ]
+    found += [(each, (each.first, each.second)) for each in workspace.values(LatentComparison)]
+    found += [
+        (each, (each.settings.models[0], each.settings.models[1]))
+        for each in workspace.values(SpaceComparison)
+        if len(each.settings.models) == 2
+    ]
+    return sorted(found, key=lambda each: each[0].about.created, reverse=True)
 
 
 @dataclass(frozen=True)
@@ -437,16 +455,9 @@ def model_pairs(workspace: Workspace, a: Thing, b: Thing) -> list[ModelPair]:
     """Return the artefacts that compare two models, newest first."""
     found = []
     for made, names in _compared_models(workspace):
-        if set(names) != {a.name, b.name}:
-            continue
-        findings: list[str] = []
-        if made.kind == "model_comparison":
-            findings = [
-                str(each) for each in read_json(workspace.path(made.kind, made.name) / "changes.json")["findings"]
-            ]
-        key = artefact_key(made)
-        href = geometry_href(key) if made.kind == "space_comparison" else changes_href(key)
-        found.append(ModelPair(key, made.kind.replace("_", " "), href, findings))
+        if set(names) == {a.name, b.name}:
+            said = made.sentences() if isinstance(made, ModelComparison) else []
+            found.append(ModelPair(made.key, made.kind.replace("_", " "), made.href, said))
     return found
 
 

@@ -36,6 +36,7 @@ from dashboard.compare.data import (
 )
 from dashboard.compare.data import two as both
 from interp.errors import ConfigError, MismatchError, UnknownNameError, WorkbenchError
+from interp.recording.recorded import Recorded
 from interp.statistics import p_from_null
 from interp.workspace import Workspace
 
@@ -134,7 +135,7 @@ def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
         found |= {"pairs": matched.pairs(N_PAIRS), "finding": matched.finding}
     elif kind == LAYER:
         stored = layer_pair(workspace, one, two)
-        found |= {"measures": stored.measures if stored else [], "artefact": stored.artefact if stored else ""}
+        found |= {"measures": stored.measures if stored else [], "artefact": stored.comparison.key if stored else ""}
         found["dimensions"] = [dimensions(workspace, each) for each in (one, two)]
         found["missing"] = [] if stored else ["no comparison holds both layers; `workbench geometry compare` makes one"]
     else:
@@ -332,11 +333,10 @@ def _activations(workspace: Workspace, a: Thing, b: Thing, one: Latents, two: La
 def _recording(workspace: Workspace, one: Latents, two: Latents) -> Any:
     """Return the newest stored recording of both hook points by a model of these weights."""
     points = {one.hook_point, two.hook_point}
-    for made in workspace.newest("recording"):
-        config = made.config
-        known = points <= set(config.get("hook_points") or ()) and not config.get("live")
-        if known and config.get("weight_hash") == one.weight_hash:
-            return _open(str(workspace.path("recording", made.name)), made.content_hash)
+    for made in workspace.values(Recorded):
+        known = points <= set(made.settings.hook_points) and not made.live
+        if known and made.settings.weight_hash == one.weight_hash:
+            return _open(str(made.folder), made.about.content_hash)
     raise ConfigError(f"no correlation: no stored recording of this model holds {' and '.join(sorted(points))}")
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from dashboard.components.evidence import number
 from dashboard.components.pages import (
     artefact_key,
-    changes_href,
     circuit_href,
     sae_href,
 )
@@ -158,17 +157,6 @@ def _size_law(m: Manifest) -> Described:
     return sentence, _singles(m), sae_href(runs[0]) if runs else None
 
 
-def _model_comparison(m: Manifest) -> Described:
-    found = [("changed matrices", f"{len(m.summary.get('weights') or [])}"), *_singles(m)]
-    sentence = f"The effects of fine-tuning {m.summary.get('base')} into {m.summary.get('tuned')}."
-    return sentence, found[:6], changes_href(artefact_key(m))
-
-
-def _latent_comparison(m: Manifest) -> Described:
-    sentence = "The latents of a crosscoder: shared by two models, or of one only."
-    return sentence, _singles(m), changes_href(artefact_key(m))
-
-
 def _singles(m: Manifest) -> list[tuple[str, str]]:
     """Return the first six single numbers of the summary."""
     numbers = [(k, v) for k, v in m.summary.items() if isinstance(v, int | float) and not isinstance(v, bool)]
@@ -197,17 +185,6 @@ def _circuit(m: Manifest) -> Described:
     return sentence + ".", facts, circuit_href(artefact_key(m))
 
 
-def _labels(m: Manifest) -> Described:
-    s, features = m.summary, str(m.config.get("features", ""))
-    sentence = f"{_count(s.get('n_labelled'))} features of {features}, labelled by {s.get('label_source', 'a model')}"
-    gain = (s.get("detection_gain") or {}).get("mean")
-    if gain is not None:
-        sentence += f"; with a label {s.get('judge')} detects its contexts {gain:+.2f} better than with another one"
-    facts = [(name, _number((s.get(name) or {}).get("mean"))) for name in ("detection", "detection_null", "fuzzing")]
-    facts = [(name.replace("_", " "), value) for name, value in facts]
-    return sentence + ".", [*facts, ("requests", _count(s.get("requests")))], f"/feature/{features}"
-
-
 def _attribution_graph(m: Manifest) -> Described:
     aims = ", ".join(f"{label!r}" for label in m.summary.get("targets", [])[:3])
     floor = _number(m.summary.get("replacement_floor"))
@@ -225,13 +202,10 @@ _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "features": _features,
     "sae_comparison": _sae_comparison,
     "size_law": _size_law,
-    "model_comparison": _model_comparison,
-    "latent_comparison": _latent_comparison,
     "induction_circuit": _circuit,
     "edge_circuit": _circuit,
     "feature_circuit": _circuit,
     "attribution_graph": _attribution_graph,
-    "labels": _labels,
 }
 
 

@@ -43,15 +43,22 @@ KINDS: dict[str, Kind] = {
     "evaluation": Kind("evaluations", "", "evaluate", "saes.evaluation.evaluation:SAEEvaluation"),
     "sae_comparison": Kind("sae-comparisons", "", "compare saes", ""),
     "size_law": Kind("size-laws", "", "compare sizes", ""),
-    "model_comparison": Kind("model-comparisons", "/changes?name={key}", "compare models", ""),
-    "latent_comparison": Kind("latent-comparisons", "/changes?name={key}", "compare latents", ""),
+    "model_comparison": Kind(
+        "model-comparisons", "/changes?name={key}", "compare models", "interp.changes.comparison:ModelComparison"
+    ),
+    "latent_comparison": Kind(
+        "latent-comparisons",
+        "/changes?name={key}",
+        "compare latents",
+        "saes.evaluation.latent_comparison:LatentComparison",
+    ),
     "induction_circuit": Kind("induction-circuits", "/circuit/{key}", "circuit induction", ""),
     "edge_circuit": Kind("edge-circuits", "/circuit/{key}", "circuit find", ""),
     "feature_circuit": Kind("feature-circuits", "/circuit/{key}", "circuit features", ""),
     "attribution_graph": Kind("graphs", "/graph/{name}", "trace", ""),
     "lens": Kind("lenses", "", "lens", "interp.lenses.tuned_lens:TunedLens"),
     "patching": Kind("patching", "/prompt?patching={name}", "patch", "interp.patching.patching_map:PatchingMap"),
-    "labels": Kind("labels", "", "explain", ""),
+    "labels": Kind("labels", "", "explain", "saes.features.written_labels:Labels"),
     "proof": Kind("proofs", "", "prove", "saes.features.proof:Proof"),
     "word_geometry": Kind(
         "word-geometry", "/geometry?name={key}", "geometry shapes", "interp.geometry.word_geometry:WordGeometry"

@@ -31,7 +31,7 @@ ItemKind = Literal["token", "feature", "row", "head", "index"]
 
 @dataclass(frozen=True, kw_only=True)
 class VectorMapSettings(MapSettings):
-    """What determines a map."""
+    """Settings that determine a map."""
 
     source: str
     """`embeddings:MODEL`, `recording:NAME`, `sae:NAME`, `file:PATH` ...; of several maps that of the last."""

@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 from interp.errors import ConfigError
 from interp.options import BASIC, Seed
 
+Bos = Literal["context", "document", "none"]
+StoredType = Literal["float16", "bfloat16", "float32"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecordConfig:
@@ -15,9 +18,9 @@ class RecordConfig:
     """Tokens to record; BOS and padding do not count."""
     context_length: int = 128
     """Tokens per context, BOS included."""
-    bos: Literal["context", "document", "none"] = "context"
+    bos: Bos = "context"
     """Put a BOS token before each context, before each document, or nowhere."""
-    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    dtype: StoredType = "float16"
     """Data type of the stored activations."""
     batch_size: int = 16
     """Contexts per forward pass."""

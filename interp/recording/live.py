@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp.errors import MismatchError
 from interp.models.hooked import HookedModel
+from interp.recording.recorded import RecordedText
 from interp.recording.store import Recording, text_of
 from interp.runtime import parse_dtype
 
@@ -41,11 +42,14 @@ class LiveRecording(Recording):
     def _model(self) -> HookedModel:
         from interp.models.loading import load_model
 
-        config = self.manifest.config
-        model = load_model(
-            self.model, dtype=config["compute_dtype"], attention=config["attention"], device=self._device
-        )
+        text = self._text
+        model = load_model(self.model, dtype=text.compute_dtype, attention=text.attention, device=self._device)
         return self._checked(model)
+
+    @property
+    def _text(self) -> RecordedText:
+        assert self.artefact.settings.text is not None, "planted features are never live"
+        return self.artefact.settings.text
 
     @property
     def reads_ahead(self) -> bool:
@@ -77,14 +81,14 @@ class LiveRecording(Recording):
 
         if not len(local):
             return self.room(hook_points, 0)
-        config, length = self.manifest.config, self.context_length
+        length = self.context_length
         contexts = torch.div(local, length, rounding_mode="floor").unique()
         with Capture(self._model, hook_points) as capture:
             values = compute_activations(
                 capture,
                 text_of(shard, self.token_shard(shard), length, contexts),
-                batch_size=config["batch_size"],
-                dtype=parse_dtype(config["dtype"]),
+                batch_size=self._text.batch_size,
+                dtype=parse_dtype(self.dtype),
             )
         whole = len(local) == len(contexts) * length and bool((local.diff() == 1).all())
         if whole:

@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from interp.artifacts import Manifest, partial_path, read_manifest
+from interp.artifacts import open_artefact, partial_path, save_artefact
+from interp.artifacts.artefact import settings_json
 from interp.errors import ConfigError, ResourceError
 from interp.models.adapter import available_hook_points, tokenizer_hash, weight_hash
 from interp.models.hooked import HookedModel
@@ -31,7 +32,8 @@ from interp.models.passes import Capture
 from interp.names import check_hook_points
 from interp.progress import Progress
 from interp.ranks import ALONE, Ranks, open_draft
-from interp.recording.config import RecordConfig
+from interp.recording.config import RecordConfig, StoredType
+from interp.recording.recorded import Attention, Recorded, RecordedText, RecordingSettings
 from interp.recording.store import TokenShard, load_tensors, text_of
 from interp.recording.writer import (
     Moments,
@@ -158,7 +160,7 @@ def record(
     progress: Progress | None = None,
     ranks: Ranks = ALONE,
     **settings: Any,
-) -> Manifest:
+) -> Recorded:
     """Record at least `tokens` real tokens (BOS and padding not counted; fewer when the text ends) into `folder`.
 
     `settings` are fields of `RecordConfig`, which replace those of `config` (by default its defaults). The model
@@ -183,13 +185,11 @@ def record(
         given = replace(config or RecordConfig(), **settings)
         resolved, live, seed = _resolved(model, hook_points, given), given.live, given.seed
         widths = probe_widths(model, resolved.hook_points)
-        stored = _manifest_config(model, documents, resolved, model_name, seed)
-        if live:
-            stored["live"] = True
+        stored = _settings(model, documents, resolved, model_name, live=live)
         if ranks.first:
             needed = bytes_needed({} if live else widths, resolved.expected_rows, resolved.dtype)
             check_space(folder, needed, budget_bytes, already=folder_bytes(partial_path(folder)))
-    draft = open_draft(ranks, folder, kind="recording", config=stored, seed=seed, overwrite=overwrite)
+    draft = open_draft(ranks, folder, kind="recording", config=settings_json(stored), seed=seed, overwrite=overwrite)
     log = ShardLog(draft, ranks)
     meter = _Meter(resolved.n_tokens, progress if ranks.first else None, ranks.world)
     _run(model, documents, resolved, log, meter, live=live)
@@ -201,27 +201,25 @@ def record(
                 write_first_stats(model, draft.path, log, resolved)
             else:
                 write_stats(draft, log, resolved.hook_points)
-            draft.finish(
-                summary=_summary(log, widths, speed, given.tokens, ranks.world),
-                parents={f"model:{stored['model']}": stored["weight_hash"]},
-                threads=torch.get_num_threads(),
-            )
-    return read_manifest(folder)
+            parents = {f"model:{stored.model}": stored.weight_hash}
+            found = recorded(stored, log.entries, widths, round(speed, 1), ranks.world)
+            save_artefact(found, folder, parents=parents, threads=torch.get_num_threads(), draft=draft)
+    return open_artefact(Recorded, folder)
 
 
-def _summary(log: ShardLog, widths: dict[str, int], speed: float, n_tokens: int, n_ranks: int) -> dict[str, Any]:
-    entries = log.entries
-    n_real = sum(entry["real"] for entry in entries)
-    return {
-        "n_rows": sum(entry["rows"] for entry in entries),
-        "n_real": n_real,
-        "n_documents": sum(entry["documents"] for entry in entries),
-        "shard_rows": [entry["rows"] for entry in entries],
-        "widths": widths,
-        "tokens_per_second": round(speed, 1),
-        "ranks": n_ranks,
-        "corpus_ended_early": n_real < n_tokens,
-    }
+def recorded(
+    settings: RecordingSettings, entries: list[dict[str, Any]], widths: dict[str, int], speed: float | None, ranks: int
+) -> Recorded:
+    """Return the artefact of a recording whose shards are finished, from their log."""
+    return Recorded(
+        settings=settings,
+        n_real=sum(entry["real"] for entry in entries),
+        n_documents=sum(entry["documents"] for entry in entries),
+        shard_rows=tuple(entry["rows"] for entry in entries),
+        widths=widths,
+        tokens_per_second=speed,
+        ranks=ranks,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +228,7 @@ class _Settings:
     n_tokens: int
     context_length: int
     bos: Bos
-    dtype: str
+    dtype: StoredType
     batch_size: int
     shard_contexts: int
 
@@ -255,37 +253,40 @@ def _resolved(model: HookedModel, hook_points: list[str], config: RecordConfig) 
         n_tokens=config.tokens,
         context_length=config.context_length,
         bos=config.bos,
-        dtype=str(parse_dtype(config.dtype)).removeprefix("torch."),
+        dtype=cast("StoredType", str(parse_dtype(config.dtype)).removeprefix("torch.")),
         batch_size=config.batch_size,
         shard_contexts=math.ceil(contexts / config.batch_size) * config.batch_size,
     )
 
 
-def _manifest_config(
+def _settings(
     model: HookedModel,
     documents: Corpus | Sequence[Document],
     settings: _Settings,
     model_name: str | None,
-    seed: int,
-) -> dict[str, Any]:
+    *,
+    live: bool,
+) -> RecordingSettings:
     corpus, corpus_hash = _corpus_identity(documents)
-    return {
-        "model": model_name or model_spec(model),
-        "weight_hash": weight_hash(model),
-        "tokenizer_hash": tokenizer_hash(model),
-        "hook_points": settings.hook_points,
-        "corpus": corpus,
-        "corpus_hash": corpus_hash,
-        "context_length": settings.context_length,
-        "bos": settings.bos,
-        "dtype": settings.dtype,
-        "compute_dtype": str(next(model.original_model.parameters()).dtype).removeprefix("torch."),
-        "attention": attention_kernel(model),
-        "batch_size": settings.batch_size,
-        "shard_rows_target": settings.shard_contexts * settings.context_length,
-        "n_tokens": settings.n_tokens,
-        "seed": seed,
-    }
+    return RecordingSettings(
+        model=model_name or model_spec(model),
+        weight_hash=weight_hash(model),
+        hook_points=tuple(settings.hook_points),
+        context_length=settings.context_length,
+        bos=settings.bos,
+        dtype=settings.dtype,
+        n_tokens=settings.n_tokens,
+        text=RecordedText(
+            corpus=corpus,
+            corpus_hash=corpus_hash,
+            tokenizer_hash=tokenizer_hash(model),
+            compute_dtype=str(next(model.original_model.parameters()).dtype).removeprefix("torch."),
+            attention=cast("Attention", attention_kernel(model)),
+            batch_size=settings.batch_size,
+            shard_rows=settings.shard_contexts * settings.context_length,
+            live=live,
+        ),
+    )
 
 
 def _corpus_identity(documents: Corpus | Sequence[Document]) -> tuple[str, str]:

@@ -29,9 +29,10 @@ from jaxtyping import Bool, Float, Float64, Int, Int32, Int64
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from interp.artifacts import Manifest, read_manifest, read_table, verify
-from interp.errors import CorruptError, MismatchError, UnknownNameError
+from interp.artifacts import Manifest, open_artefact, read_table, verify
+from interp.errors import CorruptError, UnknownNameError
 from interp.names import canonical_hook_point
+from interp.recording.recorded import Recorded
 from interp.recording.shuffle import GROUP_ROWS, Batch, plan_epoch, read_plan
 from interp.remote import as_path
 from interp.runtime import derive_seed, parse_dtype
@@ -75,22 +76,16 @@ class Recording:
 
     def __init__(self, folder: str | Path):
         self.folder = as_path(folder)
-        self.manifest: Manifest = read_manifest(self.folder)
-        if self.manifest.kind != "recording":
-            raise MismatchError(f"{self.folder} is a {self.manifest.kind}, not a recording")
-        config = self.manifest.config
-        try:
-            self.hook_points: list[str] = [canonical_hook_point(name) for name in config["hook_points"]]
-            self.context_length: int = config["context_length"]
-            self.model: str = config["model"]
-            self.weight_hash: str = config["weight_hash"]
-            self.shard_rows: list[int] = list(self.manifest.summary["shard_rows"])
-            self.n_rows = sum(self.shard_rows)
-            whole = all(rows % self.context_length == 0 for rows in self.shard_rows)
-        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise CorruptError(f"{self.folder}: the manifest is no recording's ({error!r}); it was edited") from None
-        if not (whole and isinstance(self.model, str) and isinstance(self.weight_hash, str)):
-            raise CorruptError(f"{self.folder}: shards hold whole contexts; the manifest was edited")
+        self.artefact = open_artefact(Recorded, self.folder)
+        """What the recording holds, and how it was made."""
+        settings = self.artefact.settings
+        self.hook_points = list(settings.hook_points)
+        self.context_length, self.bos, self.dtype = settings.context_length, settings.bos, settings.dtype
+        self.model, self.weight_hash = settings.model, settings.weight_hash
+        self.shard_rows, self.n_rows, self.n_real = self.artefact.shard_rows, self.artefact.n_rows, self.artefact.n_real
+        whole = all(rows % self.context_length == 0 for rows in self.shard_rows)
+        if not whole or set(self.artefact.widths) != set(self.hook_points):
+            raise CorruptError(f"{self.folder}: shards hold whole contexts of its hook points; the manifest was edited")
 
     def __repr__(self) -> str:
         return f"Recording({str(self.folder)!r}, {self.n_rows:,} rows of {self.model}, {', '.join(self.hook_points)})"
@@ -101,9 +96,19 @@ class Recording:
         return f"recordings/{self.folder.name}"
 
     @property
+    def manifest(self) -> Manifest:
+        """The manifest, whose content hash children keep."""
+        return self.artefact.about
+
+    @property
     def live(self) -> bool:
         """True when the folder holds text only, and activations are computed when they are read (`live.py`)."""
-        return bool(self.manifest.config.get("live", False))
+        return self.artefact.live
+
+    @property
+    def planted(self) -> bool:
+        """True for planted features, which have no text and no model."""
+        return self.artefact.settings.text is None
 
     @property
     def reads_ahead(self) -> bool:
@@ -128,7 +133,7 @@ class Recording:
 
     def d(self, hook_point: str) -> int:
         """Return the width of the activations at a hook point."""
-        return int(self.manifest.summary["widths"][self.check_hook_point(hook_point)])
+        return self.artefact.widths[self.check_hook_point(hook_point)]
 
     def stats(self, hook_point: str) -> Stats:
         """Return mean, variance and mean norm over the real rows."""
@@ -175,7 +180,7 @@ class Recording:
 
     def room(self, hook_points: list[str], n: int) -> dict[str, Float[Tensor, "{n} _"]]:
         """Allocate `[n, d]` by hook point, uninitialised, in the dtype of the recording."""
-        dtype = parse_dtype(self.manifest.config["dtype"])
+        dtype = parse_dtype(self.dtype)
         return {name: torch.empty(n, self.d(name), dtype=dtype) for name in hook_points}
 
     def real_rows(self, shard: int, split: Split = "all", heldout_fraction: float = 0.1) -> Int64[Tensor, " n"]:

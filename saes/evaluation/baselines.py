@@ -67,7 +67,7 @@ def _at(recording: Recording, hook_point: str) -> SAEMetadata:
         weight_hash=recording.weight_hash,
         hook_point=hook_point,
         context_size=recording.context_length,
-        bos=str(recording.manifest.config.get("bos", "")),
+        bos=recording.bos,
     )
 
 
@@ -118,6 +118,6 @@ def pca_of(recording: Recording, hook_point: str, *, k: int, heldout_fraction: f
         weight_hash=recording.weight_hash,
         hook_point=name,
         context_size=recording.context_length,
-        bos=str(recording.manifest.config.get("bos", "")),
+        bos=recording.bos,
     )
     return TopKSAE(weights, k=k, metadata=metadata)

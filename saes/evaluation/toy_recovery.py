@@ -6,8 +6,8 @@
 
 **Recording.** Synthetic rows are written as a recording, so that the training loop and every verb read them like those
 of a model. A context is a document of 64 rows. There is no text (every token is 0) and no model: `weight_hash` is the
-hash of the settings and the seed, which determine the true dictionary. `truth.safetensors` holds the true directions;
-`read_synthetic` recomputes them and checks them against the file.
+hash of the settings and the seed, which determine the true dictionary. `truth.json` holds the settings,
+`truth.safetensors` the true directions; `read_synthetic` recomputes them and checks them against the file.
 
 **Toy model.** The rows are the hidden layer `x @ W` of the toy. An active feature adds its strength times its
 direction, as in `saes.evaluation.synthetic`, so recordings, kinds of SAE and scores are the same. Three things differ:
@@ -27,9 +27,21 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from interp.artifacts import Draft, as_json, atomic_file, hash_json, save_json
+from interp.artifacts import (
+    Draft,
+    as_json,
+    atomic_file,
+    from_json,
+    hash_json,
+    read_json,
+    save_artefact,
+    save_json,
+    write_json,
+)
 from interp.errors import ConfigError, MismatchError
 from interp.names import canonical_hook_point
+from interp.recording.record import recorded
+from interp.recording.recorded import RecordingSettings
 from interp.recording.store import Recording, load_tensors
 from interp.recording.writer import Shard, ShardLog, write_shard, write_stats
 from interp.remote import as_path
@@ -46,7 +58,7 @@ from saes.training.train import train_sae
 
 HOOK_POINT = "blocks.0.hook_resid_post"
 CONTEXT, SHARD_CONTEXTS = 64, 256
-MODEL, TRUTH = "synthetic", "truth.safetensors"
+MODEL, TRUTH, TRUE_SETTINGS = "synthetic", "truth.safetensors", "truth.json"
 
 
 def write_synthetic(
@@ -65,19 +77,18 @@ def write_synthetic(
     """
     if n_rows < 1:
         raise ConfigError(f"n_rows must be at least 1, got {n_rows}")
-    name, contexts = canonical_hook_point(hook_point), -(-n_rows // CONTEXT)
-    config = {
-        "model": MODEL,
-        "weight_hash": _hash(data),
-        "hook_points": [name],
-        "context_length": CONTEXT,
-        "bos": "none",
-        "dtype": "float32",
-        "n_tokens": n_rows,
-        "seed": data.seed,
-        "synthetic": asdict(data.config),
-    }
-    draft = Draft.open(as_path(folder), kind="recording", config=config, seed=data.seed, overwrite=overwrite)
+    folder, name, contexts = as_path(folder), canonical_hook_point(hook_point), -(-n_rows // CONTEXT)
+    settings = RecordingSettings(
+        model=MODEL,
+        weight_hash=_hash(data),
+        hook_points=(name,),
+        context_length=CONTEXT,
+        bos="none",
+        dtype="float32",
+        n_tokens=n_rows,
+        text=None,
+    )
+    draft = Draft.open(folder, kind="recording", config=as_json(settings), seed=data.seed, overwrite=overwrite)
     log = ShardLog(draft)
     for number, first in enumerate(range(0, contexts, SHARD_CONTEXTS)):
         if number in log:
@@ -86,21 +97,12 @@ def write_synthetic(
         rows = next(data.batches(text.n_rows, start=number))
         write_shard(draft, log, Shard(text, {name: rows.x}))
     write_stats(draft, log, [name])
+    write_json(draft.path / TRUE_SETTINGS, as_json(data.config))
     with atomic_file(draft.path / TRUTH) as temporary:
         save_file({"directions": data.directions}, temporary)
-    total = contexts * CONTEXT
-    draft.finish(
-        summary={
-            "n_rows": total,
-            "n_real": total,
-            "n_documents": contexts,
-            "shard_rows": [entry["rows"] for entry in log.entries],
-            "widths": {name: data.config.d},
-            "l0": data.l0,
-        },
-        threads=torch.get_num_threads(),
-    )
-    return Recording(as_path(folder))
+    found = recorded(settings, log.entries, {name: data.config.d}, None, 1)
+    save_artefact(found, folder, threads=torch.get_num_threads(), draft=draft)
+    return Recording(folder)
 
 
 def read_synthetic(recording: Recording) -> SyntheticData:
@@ -108,13 +110,15 @@ def read_synthetic(recording: Recording) -> SyntheticData:
 
     Raises `MismatchError` for a recording of a model, and where the recomputed directions differ from the stored ones.
     """
-    settings = recording.manifest.config.get("synthetic")
-    if settings is None:
+    if not recording.planted:
         raise MismatchError(
             f"{recording.folder} holds activations of {recording.model}, whose true features are unknown; "
             "recovery can be measured on recordings that `saes.evaluation.toy_recovery.write_synthetic` wrote"
         )
-    data = _data_of(settings, recording.manifest.config["seed"])
+    path, seed = recording.folder / TRUE_SETTINGS, recording.manifest.seed or 0
+    form: Any = SyntheticConfig | ToyDataConfig
+    config = from_json(form, read_json(path), path)
+    data = ToyData(config, seed=seed) if isinstance(config, ToyDataConfig) else SyntheticData(config, seed=seed)
     directions = load_tensors(recording.folder / TRUTH)["directions"]
     if directions.shape != data.directions.shape or not torch.allclose(directions, data.directions, atol=1e-4):
         raise MismatchError(
@@ -122,14 +126,6 @@ def read_synthetic(recording: Recording) -> SyntheticData:
             "write it again with `write_synthetic`"
         )
     return data
-
-
-def _data_of(settings: dict[str, Any], seed: int) -> SyntheticData:
-    """Return data by settings of `SyntheticConfig`, or the hidden layer of a toy by settings of `ToyDataConfig`."""
-    if "W" in settings:
-        rows = tuple(tuple(row) for row in settings["W"])
-        return ToyData(ToyDataConfig(W=rows, density=settings["density"]), seed=seed)
-    return SyntheticData(SyntheticConfig(**settings), seed=seed)
 
 
 def _no_text(number: int, first: int, n_contexts: int, *, last: bool) -> ShardText:

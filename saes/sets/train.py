@@ -178,7 +178,7 @@ def _about(recording: Recording) -> SAEMetadata:
         model=recording.model,
         weight_hash=recording.weight_hash,
         context_size=recording.context_length,
-        bos=str(recording.manifest.config.get("bos", "")),
+        bos=recording.bos,
     )
 
 

@@ -199,7 +199,7 @@ class Together:
         several = len(self.sources) > 1
         streams = []
         for recording in self.recordings:
-            names, stored = self._names(recording), parse_dtype(recording.manifest.config["dtype"])
+            names, stored = self._names(recording), parse_dtype(recording.dtype)
             if several:
                 row = sum(recording.d(name) for name in names) * stored.itemsize
                 how |= {"dtype": stored, "group_rows": min(GROUP_ROWS, max(1, GROUP_BYTES // row))}

@@ -256,7 +256,7 @@ class Run:
             hook_point=self.source.inputs[0].hook_point,
             hook_point_out=self.source.target.hook_point if self.source.target else "",
             context_size=recording.context_length,
-            bos=str(recording.manifest.config.get("bos", "")),
+            bos=recording.bos,
         )
         return self.recipe.finish(
             Trained(

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 from fake_live import FakeLive
+from make_recording import recording
 from page_text import text_of
 from scipy.sparse import csr_matrix
 
 from dashboard.app import create_app
 from dashboard.compare import data, measure, page
 from interp.artifacts import Draft
+from interp.changes.comparison import ModelComparison
 from interp.errors import UnknownNameError, UsageError
+from interp.geometry.space import SpaceComparison
 from interp.models.loading import load_model
 from interp.models.residual import norm_of
 from interp.recording.store import Recording
@@ -160,10 +163,7 @@ def test_a_neuron_beside_a_feature_is_one_of_its_model(workspace, tmp_path):
     workspace = Workspace(shutil.copytree(workspace.root, tmp_path / "workspace"))
     _, alone = data.two(workspace, "neurons:12", f"neurons:{MLP}:7")
     assert alone.model == "smollm2-135m"
-    made = Draft.open(
-        workspace.path("recording", "other"), kind="recording", config={"model": "other", "hook_points": [MLP]}
-    )
-    made.finish(summary={}, parents={})
+    recording(workspace, "other", model="other", hook_points=(MLP,))
     assert data.thing(workspace, f"neurons:{MLP}:7").model == "other"
     assert data.two(workspace, f"neurons:{MLP}:7", "demo:3")[0].model == "smollm2-135m"
     assert data.two(workspace, "demo:3", f"neurons:{MLP}:7")[1].model == "smollm2-135m"
@@ -216,9 +216,8 @@ def test_scores_are_those_of_the_comparison_that_holds_both(place):
 
 
 def test_layers_come_from_the_stored_comparison_in_either_order(place):
-    path = place.table_path("space_comparison", "layers", "cka")
-    sql = "select cka, shuffled from t where first = ? and second = ?"
-    row = place.query(sql, HOOK, "blocks.0.hook_resid_post", t=path).to_pylist()[0]
+    found = place.open(SpaceComparison, "layers")
+    row = next(row for row in found.cka.to_records() if row["first"] == HOOK and row["second"] != HOOK)
     for a, b in ((HOOK, "blocks.0.hook_resid_post"), (f"{MODEL}@blocks.0.hook_resid_post", HOOK)):
         found = measure.compare(place, a, b)
         assert found["measures"][0].value == pytest.approx(row["cka"])
@@ -241,8 +240,8 @@ def test_shared_tokens_are_counted_against_other_features(workspace):
 
 
 def test_models_lead_to_what_compares_them(workspace):
-    made = workspace.newest("model_comparison")[0]
-    found = measure.compare(workspace, made.summary["base"], made.summary["tuned"])
+    made = workspace.values(ModelComparison)[0]
+    found = measure.compare(workspace, made.base, made.tuned)
     assert found["kind"] == "model"
     assert found["artefacts"][0].findings
     assert found["artefacts"][0].href.startswith("/changes?name=")

@@ -180,7 +180,7 @@ def test_an_edited_manifest_is_found(copy: Path) -> None:
 def test_a_newer_schema_says_upgrade(copy: Path) -> None:
     manifest = json.loads((copy / MANIFEST).read_text()) | {"schema_version": 99}
     (copy / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(SchemaError, match=r"99 is newer .* upgrade the workbench"):
+    with pytest.raises(SchemaError, match=r"schema version 99, .* upgrade the workbench"):
         Recording(copy)
 
 

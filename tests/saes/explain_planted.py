@@ -3,13 +3,12 @@
 The last one fires on its characters at even positions only, which nobody can say who looks at tokens.
 """
 
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from planted import HOOK, write_recording
 
-from interp.artifacts import Draft, write_json
+from interp.artifacts import Draft
 from interp.models.adapter import weight_hash
 from interp.models.loading import load_model
 from interp.recording.store import Recording
@@ -45,11 +44,9 @@ def planted_workspace(root: Path, *, n_contexts: int = 150) -> Workspace:
         acts[fires, feature] = strength[fires]
     folder = workspace.path("recording", "planted")
     hashed = weight_hash(model)
-    recording = write_recording(
-        folder, acts, tokens, document, context_length=CONTEXT, shard_contexts=60, weight_hash=hashed
+    write_recording(
+        folder, acts, tokens, document, context_length=CONTEXT, shard_contexts=60, weight_hash=hashed, model=MODEL
     )
-    manifest = replace(recording.manifest, config={**recording.manifest.config, "model": MODEL})
-    write_json(folder / "manifest.json", asdict(manifest))
     sae = ReLUSAE(
         Weights(torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D)),
         metadata=SAEMetadata(model=MODEL, weight_hash=hashed, hook_point=HOOK, context_size=CONTEXT),

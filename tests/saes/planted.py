@@ -1,6 +1,6 @@
 """Small hand-written recordings and dictionaries with known answers, for the feature tests."""
 
-from dataclasses import asdict
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from interp.artifacts import Manifest, write_json
+from interp.artifacts import Draft, as_json, save_artefact
 from interp.dictionary import SparseActs
 from interp.recording.store import Recording
+
+sys.path.append(str(Path(__file__).parents[1] / "fixtures"))
+
+from make_recording import recorded_of, settings_of
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -72,6 +76,7 @@ def write_recording(
     hook_point: str = HOOK,
     dtype: torch.dtype = torch.float32,
     weight_hash: str = "0" * 64,
+    model: str = "tiny",
 ) -> Recording:
     """A recording folder written by hand in the documented layout; `document` is -1 for BOS and padding."""
     n, d = activations.shape
@@ -81,6 +86,10 @@ def write_recording(
         mine = (document == number).nonzero().squeeze(1)
         position[mine] = torch.arange(len(mine))
     position[document < 0] = -1
+    how = {"model": model, "weight_hash": weight_hash, "hook_points": (hook_point,), "context_length": context_length}
+    settings = settings_of(**how, dtype=str(dtype).removeprefix("torch."), n_tokens=n)
+    draft = Draft.open(folder, kind="recording", config=as_json(settings), overwrite=True)
+    target, folder = folder, draft.path
     step = shard_contexts * context_length
     shard_rows = [len(part) for part in tokens.split(step)]
     for shard, start in enumerate(range(0, n, step)):
@@ -109,21 +118,9 @@ def write_recording(
         pa.table({"document": np.arange(n_documents), "id": [f"doc{i}" for i in range(n_documents)], "label": labels}),
         folder / "documents" / "00000.parquet",
     )
-    manifest = Manifest(
-        kind="recording",
-        name=folder.name,
-        config={
-            "hook_points": [hook_point],
-            "context_length": context_length,
-            "model": "tiny",
-            "weight_hash": weight_hash,
-            "dtype": str(dtype).removeprefix("torch."),
-        },
-        summary={"shard_rows": shard_rows, "widths": {hook_point: d}},
-        content_hash="f" * 64,
-    )
-    write_json(folder / "manifest.json", asdict(manifest))
-    return Recording(folder)
+    made = recorded_of(settings, tuple(shard_rows), d, n_real=len(real), n_documents=n_documents)
+    save_artefact(made, target, draft=draft)
+    return Recording(target)
 
 
 def random_recording(

@@ -105,7 +105,7 @@ def test_the_model_runs_once_for_all_layers(recording, tmp_path, monkeypatch):
     for _ in training(recording, KINDS["topk"][0], SHORT, tmp_path / "set"):
         pass
     whole = recording.n_rows / 32
-    epochs = SHORT.tokens / (0.8 * recording.manifest.summary["n_real"])
+    epochs = SHORT.tokens / (0.8 * recording.n_real)
     assert sum(contexts) < whole * (epochs + 3.5)  # the steps; the first batch twice, samples, and held-out rows
 
 

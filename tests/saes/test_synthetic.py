@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted import random_recording
 from safetensors.torch import load_file, save_file
 
 from interp.artifacts import partial_path, verify
@@ -161,9 +162,8 @@ def test_other_truths_are_refused(tmp_path):
     save_file({"directions": truth.roll(1, 0).contiguous()}, recording.folder / TRUTH)
     with pytest.raises(MismatchError, match="other directions"):
         read_synthetic(recording)
-    recording.manifest.config.pop("synthetic")
     with pytest.raises(MismatchError, match="true features are unknown"):
-        read_synthetic(recording)
+        read_synthetic(random_recording(tmp_path / "recorded"))
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,13 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from interp.artifacts import atomic_file
+from interp.artifacts import as_json, atomic_file
+from interp.recording.recorded import Recorded
 from interp.runtime import derive_seed
 from interp.text import corpora
 from interp.text.corpora import Document
 from interp.workspace import Workspace
+from saes.evaluation.evaluation import SAEEvaluation
 from saes.features.schema import NEURONS
 from workbench.demo import CARD, DATA, MLP, MODEL, RESID, SHIPPED, Step, pack, run_step
 from workbench.shipped.sampled import SAMPLED
@@ -218,23 +220,28 @@ def round_dictionary(workspace: Workspace, seed: int) -> "Manifest":
 
 def write_card(workspace: Workspace, corpus: Path) -> None:
     """Write the card: config, training text, scores and limits."""
-    sae, text = workspace.manifest("sae", NAME), workspace.manifest("recording", TEXT)
-    scores = json.loads((workspace.path("evaluation", NAME) / "evaluation.json").read_text())
+    sae, text = workspace.manifest("sae", NAME), workspace.open(Recorded, TEXT)
+    scores = workspace.open(SAEEvaluation, NAME)
+    shares = scores.concept_scores.shares() if scores.concept_scores else {}
     card = {
         "dictionary": sae.summary,
         "config": sae.config,
         "text": {
             "characters": json.loads(corpus.with_suffix(".chars.json").read_text()),
-            "tokens": text.summary["n_real"],
-            "documents": text.summary["n_documents"],
-            "hash": text.config["corpus_hash"],
+            "tokens": text.n_real,
+            "documents": text.n_documents,
+            "hash": text.settings.text and text.settings.text.corpus_hash,
             "licences": {name: kind.licence for name, kind in KINDS.items()},
             "examples_from": list(MAY_SHIP),
             "sources": [f"{each.name} {each.version} ({each.client})" for each in PACKAGES]
             + ["text sampled from the model", "docstrings and code of the installed packages"],
         },
-        "inside_the_model": scores.get("model"),
-        "concepts": {name: share for name, share in scores["concepts"].items() if isinstance(share, dict)},
+        "inside_the_model": as_json(scores.in_model),
+        "concepts": {
+            name: {key: found.estimate for key, found in share.items()}
+            | {"intervals": {key: [found.low, found.high] for key, found in share.items()}}
+            for name, share in shares.items()
+        },
         "bytes": sum(entry["bytes"] for entry in sae.files.values()),
         "limits": [
             f"kinds of text by share: {', '.join(KINDS)}; on other text more is left unexplained",

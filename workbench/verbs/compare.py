@@ -6,8 +6,6 @@
 - `latents CROSSCODER`: latents of a crosscoder that only one of its two models has.
 """
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -18,13 +16,16 @@ from interp.artifacts import as_json, hash_json
 from interp.errors import ConfigError, PromptError, WorkbenchError
 from interp.models.hooked import HookedModel
 from interp.options import Corpus, HookPoint, Means, ModelName, RecordingName, SAEName
+from workbench.analysis import Analysis, Run
 from workbench.terminal import OnDevice, RunsModel, Seeded, Threaded, Writes, bar, say, slug, wrote
 from workbench.verbs.evaluate import Probes, run_probes
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from interp.changes.comparison import ModelComparison
     from interp.workspace import Workspace
+    from saes.evaluation.latent_comparison import LatentComparison
     from saes.evaluation.matching import SharedFeatures
     from saes.kinds.base import SAE
 
@@ -284,9 +285,7 @@ class CompareLatents(Threaded, OnDevice, Analysis["LatentComparison"]):
         recordings = [run.recording(name) for name in names]
         held = run.manifest("sae", self.crosscoder).config.get("heldout_fraction", 0.1)
         with run.progress("held-out tokens", "tokens") as progress:
-            return compare_models(
-                sae, recordings, name=self.crosscoder, heldout_fraction=held, progress=progress
-            )
+            return compare_models(sae, recordings, name=self.crosscoder, heldout_fraction=held, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,4 +371,3 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
 def _short(spec: str) -> str:
     """Return the last part of a path or id."""
     return spec.rstrip("/").rsplit("/", 1)[-1]
-

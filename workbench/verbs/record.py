@@ -1,33 +1,24 @@
 """`workbench record MODEL`: activations on text, written to disk. `workbench models`: models that load by name."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
 from interp.options import Corpus, HookPoint
 from interp.recording.config import RecordConfig
-from workbench.terminal import (
-    ModelArgument,
-    OnDevice,
-    Threaded,
-    Verb,
-    Writes,
-    first_bar,
-    joined_ranks,
-    say,
-    settings_of,
-    slug,
-    wrote,
-)
+from workbench.analysis import Resumable, Run
+from workbench.terminal import ModelArgument, OnDevice, Threaded, Verb, say, settings_of, slug
+
+if TYPE_CHECKING:
+    from interp.recording.recorded import Recorded
 
 MLPS = "mlps"
 """Name for the inputs and outputs of all MLPs."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record(RecordConfig, Writes, Threaded, OnDevice):
+class Record(RecordConfig, Threaded, OnDevice, Resumable["Recorded"]):
     """Run a model over text and write its activations at chosen hook points.
 
     Example: workbench record smollm2-135m --hook-points blocks.9.hook_resid_post --tokens 300000
@@ -35,6 +26,9 @@ class Record(RecordConfig, Writes, Threaded, OnDevice):
     An interrupted command resumes when it is repeated, to the same bytes. Several processes or GPUs share the work
     under `torchrun --nproc-per-node 2 -m workbench record ...`, to the same bytes too.
     """
+
+    makes: ClassVar[str] = "recording"
+    ranked: ClassVar[bool] = True
 
     model: ModelArgument
     hook_points: Annotated[tuple[HookPoint, ...], tyro.conf.arg(aliases=["--hook-point"])] = ()
@@ -47,46 +41,38 @@ class Record(RecordConfig, Writes, Threaded, OnDevice):
     budget_gb: float | None = None
     """Refuse to write more gigabytes than this."""
 
-    def run(self) -> None:
+    def default_name(self) -> str:
+        return slug(self.model)
+
+    def measure(self, run: Run) -> "Recorded":
         from interp.models.adapter import mlp_hook_points
         from interp.models.loading import load_model
+        from interp.ranks import ALONE
         from interp.recording.record import record
         from interp.text.corpora import open_corpus
 
-        with joined_ranks() as ranks:
-            with ranks.checked():
-                workspace = self.open_workspace()
-                self.use_threads()
-                folder = workspace.path("recording", self.name or slug(self.model))
-                self.check_free(folder)
-                corpus = open_corpus(self.corpus, seed=self.seed)
-                model = load_model(self.model, dtype=self.compute, device=self.use_device(ranks))
-                default = [f"blocks.{max(model.cfg.n_layers // 3 - 1, 0)}.hook_resid_post"]
-                hook_points = list(self.hook_points) or default
-                if MLPS in hook_points:
-                    at = hook_points.index(MLPS)
-                    hook_points[at : at + 1] = mlp_hook_points(model)
-            with first_bar(ranks, "recording", "tokens") as progress:
-                manifest = record(
-                    model,
-                    corpus,
-                    folder,
-                    settings_of(self, RecordConfig),
-                    hook_points=hook_points,
-                    model_name=self.model,
-                    budget_bytes=None if self.budget_gb is None else int(self.budget_gb * 1e9),
-                    overwrite=self.overwrite,
-                    progress=progress,
-                    ranks=ranks,
-                )
-            if ranks.first:
-                self._report(folder, manifest.summary, hook_points)
-
-    def _report(self, folder: Path, found: dict, hook_points: list[str]) -> None:
-        named = ", ".join(hook_points[:4]) + (f" and {len(hook_points) - 4} more" if len(hook_points) > 4 else "")
-        wrote(folder, f"{found['n_real']:,} tokens of {found['n_documents']:,} documents at {named}")
-        if found["corpus_ended_early"]:
-            say(f"      the corpus ended before {self.tokens:,} tokens")
+        ranks = run.ranks or ALONE
+        with ranks.checked():
+            corpus = open_corpus(self.corpus, seed=self.seed)
+            model = load_model(self.model, dtype=self.compute, device=run.device)
+            default = [f"blocks.{max(model.cfg.n_layers // 3 - 1, 0)}.hook_resid_post"]
+            hook_points = list(self.hook_points) or default
+            if MLPS in hook_points:
+                at = hook_points.index(MLPS)
+                hook_points[at : at + 1] = mlp_hook_points(model)
+        with run.progress("recording", "tokens") as progress:
+            return record(
+                model,
+                corpus,
+                run.folder,
+                settings_of(self, RecordConfig),
+                hook_points=hook_points,
+                model_name=self.model,
+                budget_bytes=None if self.budget_gb is None else int(self.budget_gb * 1e9),
+                overwrite=self.overwrite,
+                progress=progress,
+                ranks=ranks,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

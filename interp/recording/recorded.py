@@ -1,0 +1,104 @@
+"""A recording as an artefact: the text that a model read, and the sizes of the shards. `store` reads the shards.
+
+Torch-free.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from interp.artifacts import Artefact
+from interp.recording.config import Bos, StoredType
+
+Attention = Literal["eager", "sdpa"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedText:
+    """Text, and how a model read it."""
+
+    corpus: str
+    corpus_hash: str
+    tokenizer_hash: str
+    compute_dtype: str
+    attention: Attention
+    batch_size: int
+    shard_rows: int
+    """Rows of a full shard."""
+    live: bool
+    """True where the folder holds text only, and activations are computed when they are read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingSettings:
+    """Settings that determine a recording."""
+
+    model: str
+    weight_hash: str
+    """Of planted features, the hash of their settings."""
+    hook_points: tuple[str, ...]
+    context_length: int
+    """Tokens per context, BOS included."""
+    bos: Bos
+    dtype: StoredType
+    n_tokens: int
+    """Tokens asked for; BOS and padding do not count."""
+    text: RecordedText | None
+    """None for planted features, which have no text and no model."""
+
+    def __post_init__(self) -> None:
+        if self.context_length < 1:
+            raise ValueError(f"contexts of {self.context_length} tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded(Artefact, kind="recording"):
+    """A recording: the settings and the size of what was recorded."""
+
+    settings: RecordingSettings
+    n_real: int
+    """Tokens recorded; BOS and padding do not count."""
+    n_documents: int
+    shard_rows: tuple[int, ...]
+    """Rows of each shard, BOS and padding included."""
+    widths: dict[str, int]
+    """Hook point -> width of its activations."""
+    tokens_per_second: float | None
+    """Speed of all processes together; None where no model ran."""
+    ranks: int
+    """Processes that recorded."""
+
+    @property
+    def live(self) -> bool:
+        """True where activations are computed when they are read."""
+        return self.settings.text is not None and self.settings.text.live
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows, BOS and padding included."""
+        return sum(self.shard_rows)
+
+    def headline(self) -> str:
+        """Return the number of tokens, their text and model, and the hook points."""
+        s, points = self.settings, self.settings.hook_points
+        named = ", ".join(points[:4]) + (f" and {len(points) - 4} more" if len(points) > 4 else "")
+        if s.text is None:
+            return f"{self.n_real:,} rows of planted features at {named}"
+        return (
+            f"{self.n_real:,} tokens of {s.text.corpus} ({self.n_documents:,} documents) read by {s.model}, at {named}"
+        )
+
+    def details(self) -> list[str]:
+        """Return whether the corpus ended early."""
+        asked = self.settings.n_tokens
+        return [f"the corpus ended before {asked:,} tokens"] if self.n_real < asked else []
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the number of documents, the context length, the stored type and the speed."""
+        speed = [] if self.tokens_per_second is None else [("tokens/s", f"{self.tokens_per_second:,.0f}")]
+        stored = "text only" if self.live else self.settings.dtype
+        return [
+            ("documents", f"{self.n_documents:,}"),
+            ("context", f"{self.settings.context_length:,}"),
+            ("stored as", stored),
+            *speed,
+        ]
