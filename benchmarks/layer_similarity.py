@@ -20,7 +20,7 @@ LAYERS, D, ROWS, BATCH = 30, 576, 6144, 512
 
 def run() -> list[Result]:
     """Measure pair by pair / one pass, one pass / reading alone, and one pass / its products and reading."""
-    from interp.geometry.similarity import recording_cka
+    from interp.geometry.batched_cka import recording_cka
 
     with tempfile.TemporaryDirectory() as scratch:
         recording = _recorded(Path(scratch) / "recordings" / "layers")

@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from interp.geometry.rotation import rotate_words
     from interp.geometry.shapes import find_shapes, fit_plane, shapes_of
     from interp.geometry.similarity import cka, procrustes
-    from interp.geometry.space import compare_spaces, measure_space, save_space
+    from interp.geometry.space import compare_spaces, measure_space
     from interp.geometry.words import find_concepts, read_words
     from interp.lenses.direct_attribution import direct_logit_attribution
     from interp.lenses.lens_training import train_tuned_lens
@@ -163,7 +163,7 @@ _HOMES = {
     "interp.geometry.dimension": "spectrum intrinsic_dimension",
     "interp.geometry.analogies": "WordVectors",
     "interp.geometry.similarity": "cka procrustes",
-    "interp.geometry.space": "measure_space compare_spaces save_space",
+    "interp.geometry.space": "measure_space compare_spaces",
     "interp.atlas.sources": "embedding_source recording_source",
     "interp.atlas.build": "MapSettings build_atlas extend_atlas",
     "interp.atlas.series": "build_series",

@@ -29,7 +29,6 @@ from dashboard.components.pages import (
     Context,
     NothingYetError,
     Page,
-    artefact_href,
     compare_href,
     current,
     feature_href,
@@ -369,7 +368,7 @@ def _layers(workspace: Workspace, a: Thing, b: Thing) -> list[Any]:
     found, here = view.layer_pair(workspace, a, b), compare_href(a.name, b.name)
     parts: list[Any] = []
     if found is not None:
-        link = quiet_link(found.artefact, artefact_href(workspace, found.artefact))
+        link = quiet_link(found.comparison.key, found.comparison.href)
         parts = [measures_table(found.measures), html.P(["From ", link, "."], className="wb-note wb-flush")]
     elif (run := view.run_of(workspace, a, b)) is not None:
         names, points = dict.fromkeys([a.model, b.model]), run[1]["hook_points"]

@@ -3,16 +3,17 @@
 Every number has its null.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from dash import Dash, dcc, html
 
 from dashboard.components.evidence import number
-from dashboard.components.frame import Choice, choice_list, graph, guarded, page, panel, previous_next
+from dashboard.components.frame import Children, Choice, attempt, choice_list, page, previous_next
 from dashboard.components.pages import (
     Context,
     Page,
-    artefact_key,
     artefact_menu,
     current,
     geometry_href,
@@ -20,13 +21,17 @@ from dashboard.components.pages import (
     open_artefact,
     register_parts,
 )
-from dashboard.figures.geometry import short_hook_point, similarity_map, spectrum_figure
-from dashboard.figures.theme import Theme, theme, visible
-from dashboard.geometry import data as view
-from dashboard.geometry.data import direction
-from dashboard.geometry.panels import (
-    direction_panels,
+from dashboard.figures.geometry import short_hook_point
+from dashboard.figures.theme import theme
+from dashboard.geometry.direction_panels import (
+    along_panel,
     direction_verdict,
+    planes_panel,
+    push_panel,
+    side_panel,
+    variance_panel,
+)
+from dashboard.geometry.panels import (
     order_panel,
     plane_panel,
     probe_panel,
@@ -35,103 +40,73 @@ from dashboard.geometry.panels import (
     steering_panel,
     verdict_panel,
 )
-from interp.artifacts import GEOMETRY, Manifest, read_json
-from interp.errors import CorruptError
+from dashboard.geometry.space_panels import (
+    measures_panel,
+    pairs_panel,
+    relations_panel,
+    similarity_panel,
+    spectra_panel,
+)
+from interp.artifacts import GEOMETRY, Artefact
+from interp.errors import CorruptError, UnknownNameError
+from interp.geometry.direction import DirectionGeometry
+from interp.geometry.space import SpaceComparison, SpaceReport
+from interp.geometry.word_geometry import ConceptGeometry, WordGeometry
 from interp.workspace import Workspace
 
-SPACES = ("space", "space_comparison")
 _OUTCOMES = {"nothing": "no shape", "ordered": "an order"}
-_MEASURES = (
-    ("cosine", None, "mean cosine", "of two different points; 0: directions spread evenly, 1: all the same"),
-    ("participation_ratio", "isotropic", "participation ratio", "directions in use: 1 one has all the variance"),
-    ("components_90", "isotropic_90", "components for 90 %", "principal components that hold 90 % of the variance"),
-    ("two_nn", "two_nn_gaussian", "TwoNN dimension", "from ratios of the two nearest distances (Facco et al. 2017)"),
-    ("mle", "mle_gaussian", "ML dimension", "maximum likelihood over neighbours (Levina and Bickel 2004)"),
-    ("local_pca", "local_pca_gaussian", "local PCA dimension", "components of a neighbourhood"),
-)
-_PAIR = (
-    ("cka", "cka_null", "CKA", "1: the same up to rotation and scale, 0: unrelated; null: shuffled rows"),
-    (
-        "procrustes",
-        "procrustes_null",
-        "Procrustes residual",
-        "0: a rotation maps one onto the other; null: shuffled rows",
-    ),
-    ("transport_between", "transport_floor", "W2², squared units", "optimal transport; null: halves of one cloud"),
-)
+_STEERED = {True: "steers the output", False: "no effect beyond random", None: "not steered"}
 
 
 def layout(context: Context, name: str | None = None, **address: Any) -> html.Div:
     """`/geometry?name=<artefact>&list=<list of words>`; without them the newest artefact and its first list."""
     workspace = context.workspace
-    manifest = open_artefact(workspace, GEOMETRY, name)
-    if manifest.kind == "direction":
-        return _page_of_direction(workspace, manifest)
-    if manifest.kind in SPACES:
-        return page(
-            "Geometry",
-            dcc.Store(id="geometry-state", data={"name": artefact_key(manifest), "list": None}),
-            html.Div(id="geometry-parts"),
-            controls=_menu(workspace, manifest),
-            lead=_space_lead(manifest),
-        )
-    lists = view.lists(workspace, manifest)
-    chosen = view.find(lists, address.get("list"))
-    choices = [_choice(manifest, each) for each in lists.values()]
-    at = [*lists].index(chosen.name)
-    choices += [_choice_of_direction(each) for each in view.directions_of(workspace, manifest)]
+    value = workspace.value(open_artefact(workspace, GEOMETRY, name))
+    if isinstance(value, WordGeometry):
+        chosen = _list(value, address.get("list"))
+        choices = _choices_of_lists(value)
+        at = [*value.lists].index(chosen.shape.name)
+        choices += [_choice_of_direction(each) for each in _directions(workspace, value.settings.model)]
+        verdict = verdict_panel(chosen.shape, previous_next(choices, at))
+        return _page(workspace, value, _with_choices(choices, at, verdict), _lead(value), chosen.shape.name)
+    if isinstance(value, DirectionGeometry):
+        return _page_of_direction(workspace, value)
+    models = value.settings.models if isinstance(value, SpaceComparison) else (value.settings.model,)
+    how = "fill their space" if isinstance(value, SpaceReport) else "are alike, on the same tokens"
     return _page(
-        workspace,
-        manifest,
-        {"name": artefact_key(manifest), "list": chosen.name},
-        choices,
-        at,
-        verdict_panel(chosen, previous_next(choices, at)),
-        _lead(manifest, lists),
+        workspace, value, html.Div(id="geometry-parts"), f"How the representations of {' and '.join(models)} {how}."
     )
 
 
-def _page_of_direction(workspace: Workspace, manifest: Manifest) -> html.Div:
+def _page_of_direction(workspace: Workspace, found: DirectionGeometry) -> html.Div:
     """Return the page of a direction, with the lists of the newest artefact of its model and the other directions."""
-    found = direction(workspace, manifest)
-    lists = view.lists_of_model(workspace, manifest)
-    choices = [_choice(lists, each) for each in view.lists(workspace, lists).values()] if lists else []
-    others = view.directions_of(workspace, manifest)
-    at = len(choices) + [each.name for each in others].index(manifest.name)
+    model = found.settings.model
+    lists = next((each for each in workspace.values(WordGeometry) if each.settings.model == model), None)
+    choices = _choices_of_lists(lists) if lists else []
+    others = _directions(workspace, model)
+    at = len(choices) + [each.name for each in others].index(found.name)
     choices += [_choice_of_direction(each) for each in others]
-    lead = f"The meaning of a direction in {manifest.config.get('model', 'a model')}: words along it, logits, steering."
-    panel = direction_verdict(found, previous_next(choices, at))
-    return _page(workspace, manifest, {"name": artefact_key(manifest), "list": None}, choices, at, panel, lead)
+    verdict = attempt(partial(direction_verdict, found, previous_next(choices, at)))
+    lead = f"The meaning of a direction in {model}: words along it, logits, steering."
+    return _page(workspace, found, _with_choices(choices, at, verdict), lead)
 
 
-def _page(
-    workspace: Workspace,
-    manifest: Manifest,
-    state: dict[str, Any],
-    choices: list[Choice],
-    at: int,
-    verdict: html.Section,
-    lead: str,
-) -> html.Div:
-    return page(
-        "Geometry",
-        dcc.Store(id="geometry-state", data=state),
-        html.Div(
-            [
-                choice_list("Lists and directions", choices, at),
-                html.Div([verdict, html.Div(id="geometry-parts")], className="wb-detail"),
-            ],
-            className="wb-chosen-one",
-        ),
-        controls=_menu(workspace, manifest),
-        lead=lead,
+def _page(workspace: Workspace, value: Artefact, body: html.Div, lead: str, word_list: str | None = None) -> html.Div:
+    menu = artefact_menu(
+        "Artefact", menu_choices(workspace, GEOMETRY, geometry_href), value.href, width=200, key=value.key
     )
+    state = {"name": value.key, "list": word_list}
+    return page("Geometry", dcc.Store(id="geometry-state", data=state), body, controls=menu, lead=lead)
 
 
-def _menu(workspace: Workspace, manifest: Manifest) -> html.Div:
-    choices = menu_choices(workspace, GEOMETRY, geometry_href)
-    key = artefact_key(manifest)
-    return artefact_menu("Artefact", choices, geometry_href(key), width=200, key=key)
+def _with_choices(choices: list[Choice], at: int, verdict: Children) -> html.Div:
+    return html.Div(
+        [
+            choice_list("Lists and directions", choices, at),
+            html.Div([verdict, html.Div(id="geometry-parts")], className="wb-detail"),
+        ],
+        className="wb-chosen-one",
+    )
 
 
 def register(app: Dash) -> None:
@@ -139,13 +114,40 @@ def register(app: Dash) -> None:
     register_parts(app, "geometry", _show)
 
 
-def _choice(artefact: Manifest, found: view.WordList) -> Choice:
-    order = found.order
-    p = [value for value in (order.get("p_circular"), order.get("p_linear")) if isinstance(value, int | float)]
-    about = f"{len(found.words)} words {_where(found.hook_point)}"
-    about += f" · p {number(min(p))}" if p else ""
-    outcome = _OUTCOMES.get(found.verdict, found.verdict)
-    return Choice(found.name, outcome, about, geometry_href(artefact_key(artefact), list=found.name))
+def _list(found: WordGeometry, name: str | None) -> ConceptGeometry:
+    """Return the list called `name`, else the first. Raises `UnknownNameError` with the nearest names."""
+    if name and name not in found.lists:
+        raise UnknownNameError("list of words", name, found.lists)
+    return found.lists[name or next(iter(found.lists))]
+
+
+def _directions(workspace: Workspace, model: str) -> list[DirectionGeometry]:
+    """Return the directions of a model, newest first."""
+    return [each for each in workspace.values(DirectionGeometry) if each.settings.model == model]
+
+
+def _choices_of_lists(found: WordGeometry) -> list[Choice]:
+    return [_choice_of_list(found, each) for each in found.lists.values()]
+
+
+def _choice_of_list(found: WordGeometry, each: ConceptGeometry) -> Choice:
+    shape = each.shape
+    p = number(min(shape.order.p_circular, shape.order.p_linear))
+    about = f"{len(shape.words)} words {_where(shape.hook_point)} · p {p}"
+    return Choice(
+        shape.name, _OUTCOMES.get(shape.verdict, shape.verdict), about, geometry_href(found.key, list=shape.name)
+    )
+
+
+def _choice_of_direction(found: DirectionGeometry) -> Choice:
+    origin = found.settings.direction
+    about = f"a direction {_where(origin.hook_point)}"
+    try:
+        outcome = _STEERED[found.moves_output]
+        about += f" · separates {', '.join(found.along.set_apart[:3]) or 'no list'}"
+    except CorruptError:
+        outcome = "cannot be read"
+    return Choice(origin.name, outcome, about, found.href)
 
 
 def _where(hook_point: str) -> str:
@@ -153,147 +155,40 @@ def _where(hook_point: str) -> str:
     return "at the embedding" if shown == "embed" else f"after block {shown}" if shown.isdigit() else f"at {shown}"
 
 
-def _choice_of_direction(manifest: Manifest) -> Choice:
-    summary = manifest.summary
-    outcomes = {True: "steers the output", False: "no effect beyond random", None: "not steered"}
-    moves = outcomes.get(summary.get("moves_output"), "not steered")
-    apart = summary.get("set_apart") or []
-    about = f"a direction {_where(str(summary.get('hook_point')))}"
-    about += f" · separates {', '.join(map(str, apart[:3]))}" if apart else " · separates no list"
-    return Choice(str(summary.get("direction") or manifest.name), moves, about, geometry_href(artefact_key(manifest)))
-
-
-def _lead(manifest: Manifest, lists: dict[str, view.WordList]) -> str:
-    sentences = manifest.config.get("sentences")
-    read = (
-        f"each word in {len(sentences)} sentences; half of the sentences choose the layer and fit the shape, the other "
-        "half test it"
-        if sentences
-        else ""
-    )
-    count = "1 list of words" if len(lists) == 1 else f"{len(lists)} lists of words"
+def _lead(found: WordGeometry) -> str:
+    n = len(found.lists)
     return (
-        f"The shape of lists of words in {manifest.config.get('model', 'a model')}: {count}, {read}".rstrip(", ") + "."
+        f"The shape of lists of words in {found.settings.model}: {n} list{'s' * (n > 1)} of words, each word in "
+        f"{len(found.settings.sentences)} sentences; half of the sentences choose the layer and fit the shape, the "
+        "other half test it."
     )
 
 
 def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
-    workspace = current().workspace
-    manifest = open_artefact(workspace, GEOMETRY, state["name"])
-    if manifest.kind == "direction":
-        return direction_panels(workspace, manifest.name, direction(workspace, manifest), theme(scheme))
-    if manifest.kind in SPACES:
-        return _space_panels(workspace, manifest, theme(scheme))
-    chosen = view.find(view.lists(workspace, manifest), state["list"])
-    colours = theme(scheme)
-    return [
-        html.Div([plane_panel(workspace, manifest.name, chosen, colours), spectrum_panel(chosen, colours)],
-                 className="wb-two wb-even"),
-        html.Div([order_panel(workspace, manifest.name, chosen, colours),
-                  probe_panel(workspace, manifest.name, chosen, colours)], className="wb-two wb-even"),
-        html.Div([steering_panel(chosen, colours), rotation_panel(chosen, colours)], className="wb-two wb-even"),
-    ]  # fmt: skip
-
-
-def _space_lead(manifest: Manifest) -> str:
-    """Return one sentence about the artefact."""
-    if manifest.kind == "space":
-        return f"How the representations of {manifest.config.get('model', 'a model')} fill their space."
-    models = [str(each) for each in manifest.config.get("models", [])]
-    return f"How alike the representations of {' and '.join(models) or 'a model'} are, on the same tokens."
-
-
-def _space_panels(workspace: Workspace, manifest: Manifest, colours: Theme) -> list[Any]:
-    """Return the panels of a `space` or a `space_comparison`."""
-    if manifest.kind == "space_comparison":
-        return [_similarity(workspace, manifest, colours), _pairs(workspace, manifest)]
-    return [_measures(workspace, manifest), _spectra(workspace, manifest, colours), _relations(manifest)]
-
-
-def _measures(workspace: Workspace, manifest: Manifest) -> html.Section:
-    def body() -> list[Any]:
-        path = workspace.table_path("space", manifest.name, "spaces")
-        rows = workspace.query("select * from s limit 500", s=path).to_pylist()
-        cells = [[visible(row["space"]), number(row["n"]), number(row["d"]), *_values(row, _MEASURES)] for row in rows]
-        return [_table([("space", ""), ("points", ""), ("width", ""), *((m[2], m[3]) for m in _MEASURES)], cells)]
-
-    return guarded("Spaces", body, note="each number with its null in brackets: isotropic points for the spectrum, "
-                   "Gaussian points of the same covariance for the intrinsic dimensions")  # fmt: skip
-
-
-def _spectra(workspace: Workspace, manifest: Manifest, colours: Theme) -> html.Section:
-    def body() -> list[Any]:
-        path = workspace.path("space", manifest.name) / "space.json"
-        spectra = read_json(path).get("spectra")
-        if not isinstance(spectra, dict):
-            raise CorruptError(f"{path} has no readable 'spectra'; it was edited or cut short")
+    workspace, colours = current().workspace, theme(scheme)
+    value = workspace.value(open_artefact(workspace, GEOMETRY, state["name"]))
+    if isinstance(value, WordGeometry):
+        found = _list(value, state["list"])
+        shape = found.shape
         return [
-            html.Div(
-                [html.H3(visible(name)), graph(f"geometry-space-{at}", figure=spectrum_figure(found, colours),
-                                               label=f"Spectrum of {name}")]
-            )
-            for at, (name, found) in enumerate(spectra.items())
-        ]  # fmt: skip
-
-    return guarded("Spectra", body, note="fraction of the variance per principal component; the diamonds are isotropic "
-                   "points, as many in as many dimensions")  # fmt: skip
-
-
-def _relations(manifest: Manifest) -> html.Section:
-    found = manifest.summary.get("relations") or {}
-    rows = [[name, *(number(each[key]) for key in ("accuracy", "null", "n"))] for name, each in found.items()]
-    head = [
-        ("relation", ""),
-        ("accuracy", "fraction of analogies whose expected word comes first, variants left out"),
-        ("null", "the larger of shuffled pairs and the neighbours of the third word alone"),
-        ("analogies", ""),
-    ]
-    none = html.P("None: the words of the relations are not single tokens of this model.", className="wb-none")
-    return panel("Analogies among token embeddings", _table(head, rows) if rows else none,
-                 note="a is to b as c is to what? the nearest word to b − a + c")  # fmt: skip
+            _row(partial(plane_panel, shape, colours), partial(spectrum_panel, shape, colours)),
+            _row(partial(order_panel, shape, colours), partial(probe_panel, found, colours)),
+            _row(partial(steering_panel, found, colours), partial(rotation_panel, found, colours)),
+        ]
+    if isinstance(value, DirectionGeometry):
+        return [
+            html.Div(attempt(partial(along_panel, value, colours)), className="wb-two wb-one"),
+            _row(partial(variance_panel, value, colours), partial(planes_panel, value, colours)),
+            _row(partial(side_panel, value, colours), partial(push_panel, value, colours)),
+        ]
+    if isinstance(value, SpaceComparison):
+        return [attempt(partial(draw, value, colours)) for draw in (similarity_panel, pairs_panel)]
+    assert isinstance(value, SpaceReport)
+    return [attempt(partial(draw, value, colours)) for draw in (measures_panel, spectra_panel, relations_panel)]
 
 
-def _similarity(workspace: Workspace, manifest: Manifest, colours: Theme) -> html.Section:
-    def body() -> list[Any]:
-        path = workspace.table_path("space_comparison", manifest.name, "cka")
-        rows = workspace.query("select * from c limit 40000", c=path).to_pylist()
-        return [graph("geometry-cka", figure=similarity_map(rows, colours), label="CKA of all spaces with all")]
-
-    s = manifest.summary
-    note = (
-        f"unbiased CKA on {number(s.get('n_rows'))} tokens: 1 the same up to rotation and scale, 0 unrelated; shuffled "
-        f"rows at most {number(s.get('null_largest'))}"
-    )
-    return guarded("Similarity of all spaces", body, note=note)
-
-
-def _pairs(workspace: Workspace, manifest: Manifest) -> html.Section:
-    def body() -> list[Any]:
-        path = workspace.table_path("space_comparison", manifest.name, "pairs")
-        rows = workspace.query("select * from p limit 500", p=path).to_pylist()
-        cells = [[visible(row["first"]), visible(row["second"]), *_values(row, _PAIR)] for row in rows]
-        return [_table([("first", ""), ("second", ""), *((m[2], m[3]) for m in _PAIR)], cells)]
-
-    return guarded("Pairs compared closely", body, note="each number with its null in brackets")
-
-
-def _values(row: dict[str, Any], measures: tuple[tuple[str, str | None, str, str], ...]) -> list[str]:
-    cells = []
-    for key, null, *_ in measures:
-        value = row.get(key)
-        text = "–" if value is None else number(value)
-        cells.append(
-            f"{text} ({number(row[null])})" if null and value is not None and row.get(null) is not None else text
-        )
-    return cells
-
-
-def _table(head: list[tuple[str, str]], rows: list[list[str]]) -> html.Div:
-    titles = html.Tr([html.Th(name, scope="col", title=about or None) for name, about in head])
-    body = [html.Tr([html.Td(cell, dir="auto") for cell in row]) for row in rows]
-    return html.Div(
-        html.Table([html.Thead(titles), html.Tbody(body)], className="wb-evidence wb-records"), className="wb-scroll"
-    )
+def _row(*panels: Callable[[], html.Section]) -> html.Div:
+    return html.Div([attempt(each) for each in panels], className="wb-two wb-even")
 
 
 PAGE = Page(

@@ -249,6 +249,14 @@ SHARES = (50, 90, 99)
 
 
 @dataclass(frozen=True, kw_only=True)
+class IsotropicSpectrum:
+    """Null of a spectrum: isotropic Gaussian points with the same `n` and `d`."""
+
+    participation_ratio: float
+    dims: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spectrum(Finding):
     """Second moments of `n` points in `d` dimensions."""
 
@@ -263,8 +271,7 @@ class Spectrum(Finding):
     participation_ratio: float
     dims: dict[str, int]
     """`"50" -> number of components` that hold half of the variance; likewise 90 and 99 %"""
-    isotropic: dict[str, Any]
-    """`participation_ratio` and `dims` of isotropic Gaussian points with the same `n` and `d`"""
+    isotropic: IsotropicSpectrum
     eigenvalues: Float64[np.ndarray, " n_eigenvalues"]
     """`[min(n - 1, d)]` eigenvalues of the covariance, largest first"""
     note: str
@@ -276,13 +283,13 @@ class Spectrum(Finding):
         text = (
             f"{self.n} points in {self.d} dimensions: mean cosine {self.cosine_raw:.3f} raw, {self.cosine_centred:.3f} "
             f"centred; participation ratio {self.participation_ratio:.1f} (isotropic "
-            f"{self.isotropic['participation_ratio']:.1f}); components {dims}"
+            f"{self.isotropic.participation_ratio:.1f}); components {dims}"
         )
         return f"{text}. {self.note}" if self.note else text
 
     def to_records(self) -> list[Record]:
         """Return one row: the numbers, `components.90` and so on, and the same of isotropic points."""
-        null = {"participation_ratio": self.isotropic["participation_ratio"], "components": self.isotropic["dims"]}
+        null = {"participation_ratio": self.isotropic.participation_ratio, "components": self.isotropic.dims}
         return [super().to_records()[0] | flat({"components": self.dims, "isotropic": null})]
 
 
@@ -306,7 +313,7 @@ def spectrum(x: Any, *, seed: int = 0) -> Spectrum:
         mean_share=float(np.linalg.norm(points.mean(0)) / lengths.mean()),
         participation_ratio=participation_ratio(eigenvalues),
         dims=dims_for(eigenvalues),
-        isotropic={"participation_ratio": participation_ratio(null), "dims": dims_for(null)},
+        isotropic=IsotropicSpectrum(participation_ratio=participation_ratio(null), dims=dims_for(null)),
         eigenvalues=eigenvalues,
         note=note,
         seed=seed,

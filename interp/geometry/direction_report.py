@@ -1,4 +1,4 @@
-"""Report of one direction: tokens, word lists, probes, erasure and steering, as an artefact.
+"""Measures of one direction: tokens, word lists, probes, erasure and steering. `direction` is the artefact.
 
 Each part is compared with random directions or shuffled labels:
 
@@ -11,124 +11,32 @@ Each part is compared with random directions or shuffled labels:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
-from interp.artifacts import Draft, Manifest, write_json, write_table
 from interp.errors import ConfigError
+from interp.geometry.direction import DirectionGeometry, DirectionProbe, DirectionSettings, TokenReading
 from interp.geometry.erasure import Erasure, erasure
-from interp.geometry.points import DirectionConfig, Finding, plain, unit_vector
+from interp.geometry.points import DirectionConfig, or_why, unit_vector
 from interp.geometry.probes import NamedDirection, ProbeResult, probe_layers
-from interp.geometry.report import PROMPTS, TEXT, or_why
-from interp.geometry.separation import WordsAlong, words_along
-from interp.geometry.steering import StrengthSweep, sweep_strengths
+from interp.geometry.report import PROMPTS, TEXT
+from interp.geometry.separation import words_along
+from interp.geometry.steering import sweep_strengths
+from interp.geometry.sweeps import StrengthSweep
 from interp.geometry.words import SENTENCES, Concept, WordActivations, read_words, residual_hook_points
 from interp.lenses.logit_lens import logit_effects
 from interp.models.adapter import token_strings
 from interp.models.hooked import HookedModel
+from interp.models.identity import model_spec, weight_hash
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
 from interp.progress import Progress
-from interp.results import Record
 from interp.runtime import derive_seed
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 N_TOKENS = 10
 N_RANDOM_READINGS = 99
 N_RANDOM_PROBES = 2
-_PROBE_COLUMNS = ("accuracy", "low", "high", "base_rate", "control", "selectivity", "random")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenReading(Finding):
-    """Tokens whose logits a direction changes most, as if the direction alone were the final residual."""
-
-    raised: tuple[str, ...]
-    raised_ids: tuple[int, ...]
-    raised_logits: tuple[float, ...]
-    """nats above the mean over the vocabulary, largest first"""
-    lowered: tuple[str, ...]
-    lowered_logits: tuple[float, ...]
-    """nats relative to the mean over the vocabulary, lowest first"""
-    random: float
-    """largest logit of a random direction, mean over random directions"""
-    random_high: float
-    """largest logit of any random direction"""
-
-    def sentence(self) -> str:
-        return (
-            f"read through the unembedding it raises {', '.join(map(repr, self.raised[:5]))} (largest logit "
-            f"{self.raised_logits[0]:.2f}; random directions {self.random:.2f}, at most {self.random_high:.2f})"
-        )
-
-    def to_records(self) -> list[Record]:
-        """Return one row per token: `token, logit`, and the largest logits of random directions."""
-        tokens = zip((*self.raised, *self.lowered), (*self.raised_logits, *self.lowered_logits), strict=True)
-        null = {"random": self.random, "random_high": self.random_high}
-        return [{"token": token, "logit": logit, **null} for token, logit in tokens]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DirectionProbe(Finding):
-    """A probe at one hook point that predicts on which side of the median along the direction a word lies."""
-
-    probe: ProbeResult
-    random: float
-    """mean accuracy of the same probe for random directions at the same hook point"""
-
-    def sentence(self) -> str:
-        return f"{self.probe}; for random directions {self.random:.3f}"
-
-    def to_records(self) -> list[Record]:
-        """Return one row: the probe's, and `random`."""
-        return [self.probe.to_records()[0] | {"random": self.random}]
-
-
-_PARTS = ("reading", "along", "probes", "erased", "steering", "targets")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DirectionGeometry(Finding):
-    """All measurements of one direction. A part that is a string gives the reason why it is missing."""
-
-    direction: NamedDirection
-    reading: TokenReading | str
-    along: WordsAlong
-    probes: tuple[DirectionProbe, ...] | str
-    erased: Erasure | str = "erasure was left out"
-    """Linear probes for the two lists of words, before and after the linear information is erased (LEACE)."""
-    steering: StrengthSweep | str
-    targets: tuple[str, ...]
-    """tokens whose log-odds measure the effect of steering"""
-
-    @property
-    def moves_output(self) -> bool | None:
-        """True if steering along the direction raises the targets more than every random direction does.
-
-        The strength is chosen on half of the prompts and judged on the other. None where nothing was steered.
-        """
-        return None if isinstance(self.steering, str) else self.steering.moves_targets
-
-    def sentence(self) -> str:
-        parts = (self.reading, self.along, self.erased, self.steering)
-        text = ". ".join(str(part) for part in parts if isinstance(part, Finding))
-        return f"{self.direction.name} ({self.direction.source}): {text}"
-
-    def to_records(self) -> list[Record]:
-        """Return one row per list of words along the direction."""
-        return self.along.to_records()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values as every finding does, without the vector, which is saved in its own file."""
-        d = self.direction
-        about = {"name": d.name, "source": d.source, "hook_point": d.hook_point, "towards": list(d.towards)}
-        about |= {"away": list(d.away), "found": None if d.found is None else _without(d.found, "direction")}
-        rest = {name: plain(getattr(self, name)) for name in _PARTS}
-        return {"direction": about, **rest}
 
 
 def measure_direction(
@@ -138,12 +46,15 @@ def measure_direction(
     config: DirectionConfig | None = None,
     *,
     sentences: Sequence[str] = SENTENCES,
+    model_name: str = "",
     progress: Progress | None = None,
     **settings: Any,
 ) -> DirectionGeometry:
     """Measure one direction on the words of some lists.
 
-    `settings` are fields of `DirectionConfig`, which replace those of `config` (by default its defaults).
+    `settings` are fields of `DirectionConfig`, which replace those of `config` (by default its defaults). `model_name`
+    is stored with the result; the default is the model's own name.
+
     Raises `ConfigError` without lists or for a zero direction, `MismatchError` on a direction of another width than its
     hook point, `NonFiniteError`, `UnknownNameError` for a hook point that the model does not have.
     """
@@ -152,10 +63,9 @@ def measure_direction(
     if not concepts:
         raise ConfigError("no lists of words were given; find_concepts([]) gives all")
     hook_point = canonical_hook_point(direction.hook_point)
-    made_of = (*direction.towards, *direction.away)
-    concepts = [*concepts, *direction.own_words]
-    steps = _Steps(progress, len(concepts) + 4)
-    lists = _read(model, concepts, hook_point, direction, sentences, steps)
+    made_of, words = (*direction.towards, *direction.away), [*concepts, *direction.own_words]
+    steps = _Steps(progress, len(words) + 4)
+    lists = _read(model, words, hook_point, direction, sentences, steps)
     along = words_along(lists, hook_point, direction.vector, made_of=made_of, seed=seed)
     steps.done("words")
     reading = or_why(lambda: read_tokens(model, hook_point, direction.vector, seed=seed))
@@ -163,13 +73,24 @@ def measure_direction(
     probes = or_why(lambda: _probes(lists, hook_point, direction.vector, made_of, seed))
     steps.done("probes")
     erased = or_why(lambda: _erased(lists, hook_point, direction, seed))
-    steering, ids = "interventions were left out", []
+    steering: StrengthSweep | str = "interventions were left out"
+    ids: list[int] = []
     if config.interventions:
         ids = _target_ids(model, direction, config.targets, reading)
         steering = or_why(lambda: _steer(model, hook_point, direction, along.typical, ids, config.n_random, seed))
     steps.done("steered")
+    made = DirectionSettings(
+        model=model_name or model_spec(model),
+        weight_hash=weight_hash(model),
+        direction=replace(direction.origin, hook_point=hook_point),
+        lists=tuple(concepts),
+        sentences=tuple(sentences),
+        **asdict(config),
+    )
     return DirectionGeometry(
-        direction=direction,
+        settings=made,
+        vector=np.asarray(direction.vector, np.float64),
+        accuracy=direction.found,
         reading=reading,
         along=along,
         probes=probes,
@@ -212,80 +133,6 @@ def read_tokens(
         random=float(highest.mean()),
         random_high=float(highest.max()),
     )
-
-
-def save_direction(
-    found: DirectionGeometry,
-    folder: Path,
-    *,
-    model_name: str,
-    weight_hash: str,
-    sentences: Sequence[str] = SENTENCES,
-    parents: dict[str, str] | None = None,
-    seed: int = 0,
-    threads: int | None = None,
-    overwrite: bool = False,
-) -> Manifest:
-    """Write `direction.json`, `direction.safetensors`, `along.parquet` and `layers.parquet`; return the manifest."""
-    import torch
-    from safetensors.torch import save_file
-
-    direction = found.direction
-    config = {
-        "model": model_name,
-        "weight_hash": weight_hash,
-        "direction": {"name": direction.name, "source": direction.source, "hook_point": found.along.hook_point},
-        "lists": {each.name: list(each.words) for each in found.along.lists},
-        "targets": list(found.targets),
-        "sentences": list(sentences),
-    }
-    draft = Draft.open(folder, kind="direction", config=config, seed=seed, overwrite=overwrite)
-    write_json(draft.path / "direction.json", found.to_json())
-    save_file({"direction": torch.tensor(direction.vector)}, draft.path / "direction.safetensors")
-    write_table(draft.path / "along.parquet", along_table(found))
-    write_table(draft.path / "layers.parquet", layers_table(found))
-    known = {f"model:{model_name}": weight_hash, **(parents or {})}
-    return draft.finish(summary=summarise(found), parents=known, threads=threads)
-
-
-def summarise(found: DirectionGeometry) -> dict[str, Any]:
-    """Return the summary for the overview and the command line."""
-    reading = found.reading if isinstance(found.reading, TokenReading) else None
-    return {
-        "direction": found.direction.name,
-        "hook_point": found.along.hook_point,
-        "set_apart": list(found.along.set_apart),
-        "raised": list(reading.raised[:5]) if reading else [],
-        "largest_logit": round(reading.raised_logits[0], 4) if reading else None,
-        "random_logit_high": round(reading.random_high, 4) if reading else None,
-        "share": found.along.share,
-        "random_share_high": found.along.random_share_high,
-        "moves_output": found.moves_output,
-        "sentence": str(found),
-    }
-
-
-def along_table(found: DirectionGeometry) -> "pa.Table":
-    """Return one row per word: `list, word, place, low, high, counted`; `place` is its position along the direction."""
-    import pyarrow as pa
-
-    rows = [{"list": each.name, **row} for each in found.along.lists for row in each.to_records()]
-    return pa.Table.from_pylist(rows)
-
-
-def layers_table(found: DirectionGeometry) -> "pa.Table":
-    """Return one row per hook point: `layer, hook_point, chosen`, the probe with its baselines and `random`."""
-    import pyarrow as pa
-
-    schema = {"layer": pa.int64(), "hook_point": pa.string(), "chosen": pa.bool_()}
-    schema |= {column: pa.float64() for column in _PROBE_COLUMNS}
-    rows = []
-    for layer, each in enumerate(found.probes if isinstance(found.probes, tuple) else ()):
-        p = each.probe
-        numbers = (*p.accuracy, p.base_rate, p.control, p.selectivity, each.random)
-        row = {"layer": layer, "hook_point": p.hook_point, "chosen": p.hook_point == found.along.hook_point}
-        rows.append(row | dict(zip(_PROBE_COLUMNS, numbers, strict=True)))
-    return pa.Table.from_pylist(rows, schema=pa.schema(list(schema.items())))
 
 
 class _Steps:
@@ -391,7 +238,3 @@ def _steer(
         n_random=n_random,
         seed=seed,
     )
-
-
-def _without(found: Finding, name: str) -> dict[str, Any]:
-    return {key: value for key, value in found.to_json().items() if key != name}

@@ -1,21 +1,19 @@
-"""Inputs, settings and results of the geometry analyses: float64 points, and findings that print, save and plot.
+"""Inputs, settings and results of the geometry analyses: float64 points, and findings that print and plot.
 
 Torch-free: the command line inherits the settings.
 """
 
-import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Shaped
+from jaxtyping import Bool, Float64, Shaped
 
-from interp.artifacts import write_json
-from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.errors import ConfigError, MismatchError, NonFiniteError, UsageError
 from interp.options import Seed, Word
-from interp.results import Record, Result, columns_of
+from interp.results import Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +50,7 @@ class DirectionConfig:
 
 
 class Finding(Result, ABC):
-    """Base of the results: a frozen dataclass that prints as a sentence and converts to JSON with its settings."""
+    """Base of the results: a frozen dataclass that prints as a sentence."""
 
     @abstractmethod
     def sentence(self) -> str:
@@ -64,35 +62,16 @@ class Finding(Result, ABC):
     def __str__(self) -> str:
         return self.sentence()
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values; non-finite numbers become None."""
-        return plain(columns_of(self))
 
-    def save(self, path: Path | str) -> None:
-        """Write `to_json()` to a file, atomically."""
-        write_json(Path(path), self.to_json())
+T = TypeVar("T")
 
 
-def mean_and_high(random: Float[np.ndarray, " n"]) -> Record:
-    """Return the columns `random` and `random_high` for the effects `[n_random]` of random directions."""
-    return {"random": float(random.mean()), "random_high": float(random.max())}
-
-
-def plain(value: Any) -> Any:
-    """Convert to lists, dicts, strings and numbers; NaN and infinity become None."""
-    if isinstance(value, Finding):
-        return value.to_json()
-    if isinstance(value, dict):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
+def or_why(measure: Callable[[], T]) -> T | str:
+    """Return the result of a part, or the reason why it does not apply."""
+    try:
+        return measure()
+    except UsageError as error:
+        return str(error)
 
 
 def as_array(x: Any, *, what: str) -> np.ndarray:

@@ -30,9 +30,9 @@ or a file.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -240,12 +240,10 @@ N_SHUFFLES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConceptDirection(Finding):
-    """Direction of a concept by one method, with its held-out accuracy."""
+class DirectionAccuracy(Finding):
+    """How well a direction of a concept separates held-out rows."""
 
     method: Method
-    direction: Float[np.ndarray, " d"]
-    """`[d]`, unit length, from negative to positive"""
     distance: float
     """distance of the two means along it, in units of the activations: the length that steering at strength 1 adds"""
     accuracy: float
@@ -263,6 +261,14 @@ class ConceptDirection(Finding):
             f"{self.method}: held-out accuracy {self.accuracy:.3f} (shuffled labels {self.shuffled:.3f}, at most "
             f"{self.shuffled_high:.3f}); the means lie {self.distance:.3g} apart along it"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptDirection(DirectionAccuracy):
+    """Direction of a concept by one method, with its held-out accuracy."""
+
+    direction: Float[np.ndarray, " d"]
+    """`[d]`, unit length, from negative to positive"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,31 +369,50 @@ def _balanced_accuracy(
     return float((said[truth].mean() + (~said[~truth]).mean()) / 2)
 
 
+B = TypeVar("B")
+
+
+def base_of(value: Any, base: type[B]) -> B:
+    """Return the part of a dataclass that it inherits from `base`, itself a dataclass."""
+    return base(**{each.name: getattr(value, each.name) for each in fields(base)})  # pyright: ignore[reportArgumentType]
+
+
 EACH = 4
 """fewest words on either side of a direction: half are held out"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedDirection:
-    """A direction at one hook point, with a name and an origin."""
+class DirectionOrigin:
+    """Name and origin of a direction at one hook point."""
 
     name: str
     source: str
     """origin of the direction, in words"""
     hook_point: str
-    vector: Float[np.ndarray, " d"]
-    """`[d]`, unit length"""
     towards: tuple[str, ...] = ()
     away: tuple[str, ...] = ()
     """words that the direction was derived from; empty for a direction from a file"""
-    found: ConceptDirection | None = None
-    """how well it separates held-out words"""
 
     @property
     def own_words(self) -> list[Concept]:
         """Return both sides as lists of words."""
         sides = (("towards", self.towards), ("away", self.away))
         return [Concept(name=name, words=words, cyclic=False) for name, words in sides if words]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedDirection(DirectionOrigin):
+    """A direction at one hook point, with a name and an origin."""
+
+    vector: Float[np.ndarray, " d"]
+    """`[d]`, unit length"""
+    found: DirectionAccuracy | None = None
+    """how well it separates held-out words"""
+
+    @property
+    def origin(self) -> DirectionOrigin:
+        """Return the direction without its vector."""
+        return base_of(self, DirectionOrigin)
 
 
 def direction_of_words(
@@ -427,7 +452,7 @@ def direction_of_words(
         vector=found.direction,
         towards=tuple(towards),
         away=tuple(away),
-        found=found,
+        found=base_of(found, DirectionAccuracy),
     )
 
 

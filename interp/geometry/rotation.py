@@ -18,7 +18,7 @@ tokens, or differ in the last token only (a space, then a digit); prompts then e
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,75 +27,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
-from interp.geometry.points import Finding, check_count, mean_and_high
+from interp.geometry.points import check_count
 from interp.geometry.shapes import Plane
+from interp.geometry.sweeps import RotationSweep
 from interp.geometry.words import WordActivations, by_length, encode, with_word
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture
 from interp.names import check_hook_points, parse_hook_point
-from interp.results import Record, ends
 from interp.runtime import make_generator
-from interp.statistics import Interval, t_interval
+from interp.statistics import t_interval
 
 MAX_STEPS = 6
 """largest number of rotations tried, spread evenly around the circle"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RotationSweep(Finding):
-    """Effect of rotation on the answers, by steps `1 .. n - 1` around the circle (or along the line)."""
-
-    name: str
-    hook_point: str
-    steps: tuple[int, ...]
-    moved: Interval[np.ndarray] = field(metadata=ends("low", "high"))
-    """`[n_steps]` nats: mean over words and prompts; above 0 where the answer follows the rotation"""
-    random: Float[np.ndarray, "n_random n_steps"]
-    """`[n_random, n_steps]` nats: moved as far in random directions"""
-    swapped: Float[np.ndarray, " n_steps"]
-    """`[n_steps]` nats: the whole activation replaced"""
-    followed: Float[np.ndarray, " n_steps"]
-    """`[n_steps]`: fraction of prompts whose best answer among the items is the rotated word's; chance is `1 / n`"""
-    baseline: float
-    """accuracy of the answers without rotation, 0 to 1: the model's ability on the task"""
-    overall: Interval[float]
-    """mean of `moved` over all steps, with its interval over prompts"""
-    random_high: float
-    """largest mean over all steps of a random draw"""
-    n_items: int
-    n_prompts: int
-    seed: int
-
-    @property
-    def moves_output(self) -> bool:
-        """True if the interval lies above 0 and above every random draw."""
-        return self.overall.low > max(0.0, self.random_high)
-
-    @property
-    def n_following(self) -> int:
-        """Number of steps whose own interval lies above 0 and above every random draw."""
-        return int((self.moved.low > np.maximum(0.0, self.random.max(0))).sum())
-
-    def sentence(self) -> str:
-        word = "moves" if self.moves_output else "does not move"
-        overall, low, high = self.overall
-        return (
-            f"rotating {self.name} at {self.hook_point} {word} the answer: {overall:+.2f} nats "
-            f"[{low:+.2f}, {high:+.2f}] towards the rotated word's, random directions at most "
-            f"{self.random_high:+.2f}, whole activation swapped {self.swapped.mean():+.2f}; it follows at "
-            f"{self.n_following} of {len(self.steps)} steps; without rotation {self.baseline:.0%} of {self.n_prompts} "
-            f"prompts are answered right (chance {1 / self.n_items:.0%})"
-        )
-
-    def to_records(self) -> list[Record]:
-        """Return one row per step: the effect with its interval, that of random directions, and the controls."""
-        return [
-            {"step": step}
-            | self.moved.at(i).columns("effect", "low", "high")
-            | mean_and_high(self.random[:, i])
-            | {"swapped": float(self.swapped[i]), "followed": float(self.followed[i])}
-            for i, step in enumerate(self.steps)
-        ]
 
 
 @torch.no_grad()

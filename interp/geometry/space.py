@@ -11,24 +11,23 @@ Procrustes, split halves of one cloud for the optimal transport distance.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
-from interp.artifacts import Draft, Manifest, save_json, write_table
-from interp.errors import ConfigError, MismatchError, UsageError
+from interp.artifacts import Artefact, Document
+from interp.errors import ConfigError, MismatchError
 from interp.geometry.analogies import AnalogySet, WordVectors
 from interp.geometry.dimension import IntrinsicDimension, Spectrum, intrinsic_dimension, spectrum
-from interp.geometry.points import Finding
+from interp.geometry.points import or_why
+from interp.geometry.similarity import CloudDistance, LayerSimilarity, Similarity, compare_clouds, procrustes
 from interp.models.hooked import HookedModel
 from interp.progress import Progress
+from interp.results import Record, cell
 from interp.runtime import derive_seed
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from interp.geometry.similarity import LayerSimilarity
 
 EMBEDDINGS = "embeddings"
 """Name of the space of the token embeddings."""
@@ -58,39 +57,141 @@ RELATIONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpaceReport(Finding):
+class SpaceSettings:
+    """Settings that determine the measures of a model's spaces."""
+
+    model: str
+    weight_hash: str
+    hook_points: tuple[str, ...]
+    points: int
+    """Tokens per hook point, and points that the intrinsic dimension is measured on."""
+    corpus: str
+    """Text that the hook points were read on."""
+    context_length: int
+    """Tokens per context, BOS included; 0 without text."""
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceReport(Artefact, kind="space"):
     """Spectrum, anisotropy and intrinsic dimension of each space, and analogies among the embeddings."""
 
-    spectra: dict[str, Spectrum]
+    settings: SpaceSettings
+    spectra: Annotated[dict[str, Spectrum], Document("spectra.json")]
     """By space: `embeddings`, then the hook points."""
     dimensions: dict[str, IntrinsicDimension | str]
     """By space; a string gives the reason why there is no estimate."""
     relations: dict[str, AnalogySet | str]
 
-    def sentence(self) -> str:
-        lines = [f"{name}: {found}. {self.dimensions[name]}" for name, found in self.spectra.items()]
-        return "\n".join([*lines, *(f"{name}: {found}" for name, found in self.relations.items())])
+    def headline(self) -> str:
+        """Return one line about the whole."""
+        return f"How the representations of {self.settings.model} fill their space."
 
-    def to_records(self) -> list[dict[str, Any]]:
+    def details(self) -> list[str]:
+        """Return one line per space and per relation."""
+        lines = [f"{name}: {found}. {self.dimensions[name]}" for name, found in self.spectra.items()]
+        return [*lines, *(f"{name}: {found}" for name, found in self.relations.items())]
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the participation ratios of the first spaces."""
+        few = list(self.spectra.items())[:4]
+        return [(name, f"participation ratio {cell(found.participation_ratio)}") for name, found in few]
+
+    def to_records(self) -> list[Record]:
         """Return one row per space: its measures, each followed by its null."""
         return [_space_row(name, found, self.dimensions[name]) for name, found in self.spectra.items()]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpaceComparison(Finding):
-    """Spaces of one model compared with each other, or with those of a second model."""
+class ComparisonSettings:
+    """Settings that determine a comparison of spaces."""
 
-    cka: "LayerSimilarity"
+    models: tuple[str, ...]
+    """One model, or two."""
+    weight_hashes: tuple[str, ...]
+    hook_points: tuple[str, ...]
+    """Empty: the residual stream after every block."""
+    points: int
+    """Tokens that are compared."""
+    batch: int
+    """Tokens per batch of CKA."""
+    n_shuffles: int
+    """Shuffles of rows that Procrustes is compared with."""
+    corpus: str
+    context_length: int
+    """Tokens per context, BOS included."""
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpacePair:
+    """Two spaces compared closely."""
+
+    first: str
+    second: str
+    procrustes: Similarity
+    transport: CloudDistance | None
+    """None where the widths differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceComparison(Artefact, kind="space_comparison"):
+    """Spaces of one model compared with each other, or with those of a second model.
+
+    Of two models the names of spaces begin with `A ` and `B `.
+    """
+
+    settings: ComparisonSettings
+    cka: Annotated[LayerSimilarity, Document("cka.json")]
     """CKA of all pairs of spaces."""
-    pairs: tuple[dict[str, Any], ...]
-    """One record per pair of spaces compared in detail: CKA, Procrustes, optimal transport, with their nulls."""
+    pairs: Annotated[tuple[SpacePair, ...], Document("pairs.json")]
 
-    def sentence(self) -> str:
-        return f"{self.cka}; {len(self.pairs)} pairs compared by Procrustes and optimal transport"
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """Names of the spaces."""
+        return self.cka.hook_points
 
-    def to_records(self) -> list[dict[str, Any]]:
-        """Return one row per pair."""
-        return list(self.pairs)
+    def headline(self) -> str:
+        """Return one line about the whole."""
+        return f"Layers of {' and '.join(self.settings.models)} compared on the same tokens."
+
+    def details(self) -> list[str]:
+        """Return the CKA of all pairs in one line, then one line per pair compared closely."""
+        lines = [str(self.cka)]
+        for row in self.to_records():
+            transport = row["transport_excess"]
+            moved = "" if transport is None else f", W2^2 above its floor {transport:.3g} (p {row['transport_p']:.2g})"
+            lines.append(
+                f"{row['first']} and {row['second']}: CKA {row['cka']:.3f} (shuffled {row['cka_null']:.3f}), "
+                f"Procrustes residual {row['procrustes']:.3f} (shuffled {row['procrustes_null']:.3f}){moved}"
+            )
+        return lines
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the number of spaces, and the smallest CKA of a pair compared closely."""
+        smallest = min((row["cka"] for row in self.to_records()), default=None)
+        return [
+            ("spaces", str(len(self.spaces))),
+            ("smallest CKA", "" if smallest is None else cell(smallest)),
+        ]
+
+    def to_records(self) -> list[Record]:
+        """Return one row per pair: CKA, Procrustes and optimal transport, each with its null."""
+        return [self._row(pair) for pair in self.pairs]
+
+    def _row(self, pair: SpacePair) -> Record:
+        at, fit, cloud = (
+            (self.spaces.index(pair.first), self.spaces.index(pair.second)),
+            pair.procrustes,
+            pair.transport,
+        )
+        row: Record = {"first": pair.first, "second": pair.second, "cka": float(self.cka.cka[at])}
+        row |= {"cka_error": float(self.cka.error[at]), "cka_null": float(self.cka.shuffled[at])}
+        row |= {"procrustes": fit.value, "procrustes_null": fit.null_range[0], "procrustes_p": fit.p}
+        return row | {
+            f"transport_{key}": None if cloud is None else getattr(cloud, key)
+            for key in ("between", "floor", "excess", "p")
+        }
 
 
 def read_points(
@@ -132,14 +233,18 @@ def measure_space(
     *,
     n_points: int = 2000,
     seed: int = 0,
+    model_name: str = "",
+    corpus: str = "",
     progress: Progress | None = None,
 ) -> SpaceReport:
     """Measure the token embeddings, and `n_points` tokens of `tokens [batch, pos]` at each hook point.
 
+    `model_name` and `corpus`, the name of the text, are stored with the result; the default is the model's own name.
     Cost: per space all distances of `n_points` points; for analogies, each pair of words against each other pair over
     the vocabulary. Raises as `read_points`.
     """
     from interp.models.adapter import ordinary_tokens
+    from interp.models.identity import model_spec, weight_hash
 
     spaces = {EMBEDDINGS: model.W_E[ordinary_tokens(model)].detach().float().cpu().numpy()}
     if hook_points:
@@ -149,38 +254,50 @@ def measure_space(
     spectra, dimensions = {}, {}
     for done, (name, points) in enumerate(spaces.items()):
         spectra[name] = spectrum(points, seed=seed)
-        dimensions[name] = _or_why(lambda points=points: intrinsic_dimension(points, max_points=n_points, seed=seed))
+        dimensions[name] = or_why(lambda points=points: intrinsic_dimension(points, max_points=n_points, seed=seed))
         if progress:
             progress(done + 1, len(spaces) + 1, {"space": name})
     words = WordVectors.of(model)
-    relations = {name: _or_why(lambda pairs=pairs: _relation(words, pairs, seed)) for name, pairs in RELATIONS.items()}
+    relations = {name: or_why(lambda pairs=pairs: _relation(words, pairs, seed)) for name, pairs in RELATIONS.items()}
     if progress:
         progress(len(spaces) + 1, len(spaces) + 1, {"space": "analogies"})
-    return SpaceReport(spectra=spectra, dimensions=dimensions, relations=relations)
+    settings = SpaceSettings(
+        model=model_name or model_spec(model),
+        weight_hash=weight_hash(model),
+        hook_points=tuple(spaces)[1:],
+        points=n_points,
+        corpus=corpus,
+        context_length=0 if tokens is None else tokens.shape[1],
+        seed=seed,
+    )
+    return SpaceReport(settings=settings, spectra=spectra, dimensions=dimensions, relations=relations)
 
 
 def compare_spaces(
     tokens: "Tensor",
-    first: Any,
-    second: Any = None,
+    first: HookedModel,
+    second: HookedModel | None = None,
     *,
     hook_points: Sequence[str] = (),
     n_points: int = 1024,
     batch: int = 256,
     n_shuffles: int = 19,
     seed: int = 0,
+    model_names: Sequence[str] = (),
+    corpus: str = "",
     progress: Progress | None = None,
 ) -> SpaceComparison:
     """Compare the residual stream after every block (or the `hook_points`) of one model, or of two on the same tokens.
 
     CKA covers all pairs, in batches. Neighbouring layers of one model are compared in detail. For two models, each
     layer of the first is compared with the layer of the same name, or else with the one of the largest CKA. Optimal
-    transport needs vectors of one width. Raises `MismatchError` for two vocabularies, and as `read_points`.
+    transport needs vectors of one width. `model_names` and `corpus`, the name of the text, are stored with the result.
+    Raises `MismatchError` for two vocabularies, and as `read_points`.
     """
     import torch
 
-    from interp.geometry.similarity import batched_cka
-    from interp.models.adapter import tokenizer_hash
+    from interp.geometry.batched_cka import batched_cka
+    from interp.models.identity import model_spec, tokenizer_hash, weight_hash
 
     if second is not None and tokenizer_hash(first) != tokenizer_hash(second):
         raise MismatchError("the two models have different tokenizers, so they cannot read the same tokens")
@@ -197,66 +314,28 @@ def compare_spaces(
     cka = batched_cka(parts, names, seed=seed)
     pairs, chosen = [], _close_pairs(names, cka.cka)
     for done, (i, j) in enumerate(chosen):
-        record = {"first": names[i], "second": names[j], "cka": float(cka.cka[i, j])}
-        record |= {"cka_error": float(cka.error[i, j]), "cka_null": float(cka.shuffled[i, j])}
-        pairs.append(record | _closely(spaces[names[i]], spaces[names[j]], n_shuffles, seed))
+        pairs.append(_closely(names[i], names[j], spaces, n_shuffles, seed))
         if progress:
             progress(done + 1, len(chosen), {"pair": names[i]})
-    return SpaceComparison(cka=cka, pairs=tuple(pairs))
+    settings = ComparisonSettings(
+        models=tuple(model_names) or tuple(model_spec(model) for model in models.values()),
+        weight_hashes=tuple(weight_hash(model) for model in models.values()),
+        hook_points=tuple(hook_points),
+        points=n_points,
+        batch=batch,
+        n_shuffles=n_shuffles,
+        corpus=corpus,
+        context_length=tokens.shape[1],
+        seed=seed,
+    )
+    return SpaceComparison(settings=settings, cka=cka, pairs=tuple(pairs))
 
 
-def save_space(
-    found: SpaceReport | SpaceComparison,
-    folder: Path,
-    *,
-    config: dict[str, Any],
-    parents: dict[str, str],
-    seed: int = 0,
-    threads: int | None = None,
-    overwrite: bool = False,
-) -> Manifest:
-    """Write a report or a comparison into a folder; return the manifest.
-
-    A report gives `space.json` (spectra, dimensions, relations) and `spaces.parquet`; a comparison gives `cka.parquet`
-    (all pairs) and `pairs.parquet`. Raises as `Draft.open`.
-    """
-    kind = "space" if isinstance(found, SpaceReport) else "space_comparison"
-    draft = Draft.open(folder, kind=kind, config=config, seed=seed, overwrite=overwrite)
-    summary = _write_report(found, draft.path) if isinstance(found, SpaceReport) else _write_pairs(found, draft.path)
-    return draft.finish(summary=summary, parents=parents, threads=threads)
-
-
-def _write_report(report: SpaceReport, folder: Path) -> dict[str, Any]:
-    """Write the files of a report; return the summary of the manifest."""
-    parts = ("spectra", "dimensions", "relations")
-    save_json({name: getattr(report, name) for name in parts}, folder / "space.json")
-    write_table(folder / "spaces.parquet", _table(report.to_records()))
-    relations = {
-        name: {"accuracy": found.accuracy, "null": max(found.c_alone, found.shuffled_high), "n": found.n}
-        for name, found in report.relations.items()
-        if isinstance(found, AnalogySet)
-    }
-    return {"spaces": report.to_records(), "relations": relations}
-
-
-def _write_pairs(found: SpaceComparison, folder: Path) -> dict[str, Any]:
-    """Write the files of a comparison; return the summary of the manifest."""
-    names, cka = found.cka.hook_points, found.cka
-    write_table(folder / "cka.parquet", _table(cka.to_records()))
-    write_table(folder / "pairs.parquet", _table(list(found.pairs)))
-    away = ~np.eye(len(names), dtype=bool)
-    return {
-        **{"spaces": list(names), "n_rows": cka.n_rows, "batch": cka.batch, "n_pairs": len(found.pairs)},
-        "null_largest": float(np.abs(cka.shuffled[away]).max(initial=0)),
-        "smallest_cka": min((pair["cka"] for pair in found.pairs), default=None),
-    }
-
-
-def _space_row(name: str, found: Spectrum, dimension: IntrinsicDimension | str) -> dict[str, Any]:
-    row: dict[str, Any] = {"space": name, "n": found.n, "d": found.d}
+def _space_row(name: str, found: Spectrum, dimension: IntrinsicDimension | str) -> Record:
+    row: Record = {"space": name, "n": found.n, "d": found.d}
     row |= {"cosine": found.cosine_raw, "cosine_centred": found.cosine_centred, "mean_share": found.mean_share}
-    row |= {"participation_ratio": found.participation_ratio, "isotropic": found.isotropic["participation_ratio"]}
-    row |= {"components_90": found.dims["90"], "isotropic_90": found.isotropic["dims"]["90"]}
+    row |= {"participation_ratio": found.participation_ratio, "isotropic": found.isotropic.participation_ratio}
+    row |= {"components_90": found.dims["90"], "isotropic_90": found.isotropic.dims["90"]}
     estimates = {} if isinstance(dimension, str) else {each.estimator: each for each in dimension.estimates}
     for estimator, key in (("TwoNN", "two_nn"), ("MLE", "mle"), ("local PCA", "local_pca")):
         each = estimates.get(estimator)
@@ -284,30 +363,13 @@ def _close_pairs(names: list[str], cka: np.ndarray) -> list[tuple[int, int]]:
     return [(i, others.get(names[i].removeprefix("A "), likest[i])) for i in ours]
 
 
-def _closely(x: np.ndarray, y: np.ndarray, n_shuffles: int, seed: int) -> dict[str, Any]:
+def _closely(first: str, second: str, spaces: dict[str, np.ndarray], n_shuffles: int, seed: int) -> SpacePair:
     """Return Procrustes and, for equal widths, optimal transport, with their nulls."""
-    from interp.geometry.similarity import compare_clouds, procrustes
-
+    x, y = spaces[first], spaces[second]
     fit = procrustes(x, y, n_shuffles=n_shuffles, seed=seed)
-    row: dict[str, Any] = {"procrustes": fit.value, "procrustes_null": fit.null_range[0], "procrustes_p": fit.p}
     order = np.random.default_rng(derive_seed(seed, "halves of tokens")).permutation(len(x))
     one, two = order[: len(x) // 2], order[len(x) // 2 :]  # disjoint tokens, so that no point lies in both clouds
     cloud = None
     if x.shape == y.shape:
         cloud = compare_clouds(x[one], y[two], n_splits=3, n_relabelled=19, max_points=300, seed=seed)
-    for key in ("between", "floor", "excess", "p"):
-        row[f"transport_{key}"] = cloud and getattr(cloud, key)
-    return row
-
-
-def _or_why(measure: Any) -> Any:
-    try:
-        return measure()
-    except UsageError as error:
-        return str(error)
-
-
-def _table(rows: list[dict[str, Any]]) -> Any:
-    import pyarrow as pa
-
-    return pa.Table.from_pylist(rows)
+    return SpacePair(first=first, second=second, procrustes=fit, transport=cloud)

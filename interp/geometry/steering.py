@@ -13,7 +13,6 @@ documents. It is judged on the other half: the largest of several noisy effects 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,86 +21,14 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError
-from interp.geometry.points import Finding, as_array, as_numbers, check_count, mean_and_high, unit_vector
+from interp.geometry.points import as_array, as_numbers, check_count, unit_vector
+from interp.geometry.sweeps import HARMLESS, StrengthSweep
 from interp.models.hooked import HookedModel
-from interp.results import Record, ends
 from interp.runtime import make_generator
 from interp.statistics import Interval, t_interval
 
-HARMLESS = 0.1
-"""largest acceptable cost of steering, in nats of loss on unrelated text"""
 BATCH_TOKENS = 512
 """tokens per forward pass, over all steered copies of one text: their logits are in memory together"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StrengthSweep(Finding):
-    """Changes from the unsteered model, by strength."""
-
-    hook_point: str
-    strengths: tuple[float, ...]
-    """in units of `unit`; negative values steer against the direction"""
-    unit: float
-    """length added at strength 1, in units of the activations"""
-    effect: Interval[np.ndarray] = field(metadata=ends("low", "high"))
-    """`[n]` nats: log-odds of the target tokens, mean over prompts; infinite bounds with one prompt"""
-    side_effect: Interval[np.ndarray] = field(metadata=ends("side_low", "side_high"))
-    """`[n]` nats of loss per token on unrelated text, mean over documents; above 0 is harm; infinite bounds with one"""
-    random_effect: Float64[np.ndarray, "n_random n"]
-    random_side_effect: Float64[np.ndarray, "n_random n"]
-    """the same for random directions"""
-    chosen: int | None
-    """index of the harmless strength with the largest effect on the half that chooses; None where no strength above 0
-    is harmless, and with fewer than two prompts or two documents"""
-    judged_effect: Interval[float] = field(metadata=ends("judged_low", "judged_high"))
-    """effect of the chosen strength on the prompts that judge; NaN where none was chosen"""
-    judged_side_effect: Interval[float] = field(metadata=ends("judged_side_low", "judged_side_high"))
-    """its side effect on the documents that judge"""
-    judged_random: Float64[np.ndarray, " n_random"]
-    """effects of random directions at that strength on the prompts that judge; NaN where none was chosen"""
-    n_judging: int
-    """prompts that judge"""
-    baseline: float
-    """probability of the targets without steering, mean over prompts"""
-    n_prompts: int
-    n_tokens: int
-    seed: int
-
-    @property
-    def moves_targets(self) -> bool:
-        """True if the chosen strength raises the targets, more than every random direction, on the judging prompts."""
-        return self.chosen is not None and bool(self.judged_effect.low > max(0.0, self.judged_random.max()))
-
-    def sentence(self) -> str:
-        if max(self.strengths) <= 0:
-            return f"nothing was steered along the direction at {self.hook_point}: no strength is above 0"
-        if self.chosen is None and self.n_judging == 0:
-            return (
-                f"no strength was chosen at {self.hook_point}: it takes two prompts and two documents or more, half of "
-                "them to choose and half to judge"
-            )
-        if self.chosen is None:
-            return f"every strength at {self.hook_point} costs more than {HARMLESS} nats of loss on unrelated text"
-        strength = self.strengths[self.chosen]
-        (effect, low, high), (harm, harm_low, harm_high) = self.judged_effect, self.judged_side_effect
-        return (
-            f"at {self.hook_point} strength {strength:g} ({strength * self.unit:.3g} long), chosen on half of the "
-            f"prompts, moves the targets on the other half by {effect:+.2f} nats [{low:+.2f}, {high:+.2f}] for "
-            f"{harm:+.3f} [{harm_low:+.3f}, {harm_high:+.3f}] nats of loss on "
-            f"unrelated text; random directions {self.judged_random.mean():+.2f}, at most "
-            f"{self.judged_random.max():+.2f}"
-        )
-
-    def to_records(self) -> list[Record]:
-        """Return one row per strength: both effects with their intervals, then those of random directions."""
-        return [
-            {"strength": strength}
-            | self.effect.at(i).columns("effect", "low", "high")
-            | self.side_effect.at(i).columns("side_effect", "side_low", "side_high")
-            | mean_and_high(self.random_effect[:, i])
-            | {"random_side_effect": float(self.random_side_effect[:, i].mean())}
-            for i, strength in enumerate(self.strengths)
-        ]
 
 
 @torch.no_grad()

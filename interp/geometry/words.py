@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Float64
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
@@ -201,6 +200,8 @@ def read_words(
     model without text; `UnknownNameError` for a hook point that it does not have; `PromptError` for a sentence longer
     than its context.
     """
+    import torch
+
     from interp.models.adapter import available_hook_points
     from interp.models.identity import tokenizer_of
     from interp.models.passes import Capture

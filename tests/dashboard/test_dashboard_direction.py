@@ -12,10 +12,10 @@ from dashboard.app import create_app
 from dashboard.components.pages import Context
 from dashboard.figures.geometry import along_figure, in_planes_figure, probe_over_layers
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.geometry import data as view
 from dashboard.geometry import page
 from dashboard.overview.data import overview
-from interp.errors import CorruptError
+from interp.geometry.direction import DirectionGeometry
+from interp.geometry.separation import WordsAlong
 from interp.workspace import Workspace
 
 MODEL = "smollm2-135m"
@@ -37,6 +37,10 @@ def told_of(workspace: Workspace, name: str) -> str:
     return text_of(page.layout(Context(workspace, None), name=name)) + text_of(
         page._show({"name": name, "list": None}, "dark")
     )
+
+
+def along_of(workspace: Workspace, name: str = "pushed") -> WordsAlong:
+    return workspace.open(DirectionGeometry, name).along
 
 
 def test_the_verdict_names_the_list_that_is_set_apart_and_the_push(own):
@@ -86,12 +90,12 @@ def test_hostile_names_and_tokens_are_text(own):
     told = told_of(own, "pushed")
     assert HOSTILE_NAME in told
     assert TOKENS[0][:20] in told
-    figure = along_figure(view.words(own, "pushed"), LIGHT, apart=["weekdays"])
+    figure = along_figure(along_of(own), LIGHT)
     assert "<script>" not in figure.to_json().replace("\\u003c", "<")
 
 
 def test_words_that_it_was_made_of_are_rings_and_lists_set_apart_have_the_accent(own):
-    figure = along_figure(view.words(own, "pushed"), DARK, apart=["weekdays"])
+    figure = along_figure(along_of(own), DARK)
     assert list(figure.layout.yaxis.ticktext)[:2] == ["weekdays", "digits"]
     traces = [trace for trace in figure.data if trace.hovertext is not None]
     rings = [trace for trace in traces if trace.marker.symbol == "circle-open"]
@@ -102,33 +106,34 @@ def test_words_that_it_was_made_of_are_rings_and_lists_set_apart_have_the_accent
 
 
 def test_probes_show_random_directions_too(own):
-    names = {trace.name for trace in probe_over_layers(view.direction_layers(own, "pushed"), LIGHT).data}
-    assert "random directions" in names
+    probes = own.open(DirectionGeometry, "pushed").probes
+    assert not isinstance(probes, str)
+    assert "random directions" in {trace.name for trace in probe_over_layers(probes, "hook_embed", LIGHT).data}
 
 
-def test_nothing_to_draw_is_said():
-    assert along_figure([], LIGHT, apart=[]).layout.annotations[0].text
-    assert in_planes_figure([{"name": "x", "plane_share": None}], LIGHT).layout.annotations[0].text
+def test_bars_that_exceed_random_directions_are_coloured(own):
+    lists = along_of(own).lists
+    bars = in_planes_figure(lists, LIGHT).data[0]
+    assert [colour == LIGHT.accent for colour in bars.marker.color] == [
+        each.plane_share > each.random_plane_high for each in lists
+    ]
 
 
-@pytest.mark.parametrize("text", ["{}", "[1]", '{"direction": {}}', '{"direction": 3, "along": {}}', "{"])
-def test_a_damaged_file_is_one_line_that_names_it(own, text):
-    (own.path("direction", "pushed") / "direction.json").write_text(text)
-    with pytest.raises(CorruptError, match=r"direction\.json"):
-        page.layout(Context(own, None), name="pushed")
-
-
-def test_a_bare_file_still_shows_what_it_has(own):
-    (own.path("direction", "pushed") / "direction.json").write_text('{"direction": {}, "along": {"lists": [3, {}]}}')
+@pytest.mark.parametrize("text", ["{}", "[1]", '{"lists": 3}', "{"])
+def test_a_damaged_file_is_named_where_its_numbers_are_missing_and_the_rest_stays(own, text):
+    (own.path("direction", "pushed") / "along.json").write_text(text)
     told = told_of(own, "pushed")
-    assert "It separates no list of words" in told
-    assert "direction-along" in told, "its table is whole"
+    assert "along.json" in told
+    assert "direction-along" not in told
+    assert "direction-steering" in told
+    assert "direction-probe" in told
+    assert "cannot be read" in text_of(page.layout(Context(own, None), name="shapes")), "in the list of directions"
 
 
-def test_a_missing_table_is_said_where_it_is_missing(own):
-    (own.path("direction", "pushed") / "along.parquet").unlink()
+def test_a_missing_file_is_said_where_it_is_missing(own):
+    (own.path("direction", "pushed") / "probes.json").unlink()
     told = told_of(own, "pushed")
-    assert "along.parquet is missing from the artefact" in told
+    assert "probes.json is missing from the artefact" in told
     assert "direction-steering" in told
 
 

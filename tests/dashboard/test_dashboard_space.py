@@ -9,6 +9,7 @@ from dashboard.figures.geometry import similarity_map
 from dashboard.figures.theme import theme
 from dashboard.geometry import page
 from dashboard.overview import data as overview
+from interp.geometry.space import SpaceComparison
 from interp.workspace import Workspace
 from workbench.__main__ import main
 
@@ -46,16 +47,17 @@ def test_a_comparison_shows_all_pairs_and_the_close_ones(spaces):
 
 
 def test_the_map_of_similarity_is_square_and_runs_from_0_to_1(spaces):
-    path = spaces.table_path("space_comparison", "alike", "cka")
-    (heat,) = similarity_map(spaces.query("select * from c", c=path).to_pylist(), theme("dark")).data
+    (heat,) = similarity_map(spaces.open(SpaceComparison, "alike").cka, theme("dark")).data
     assert (heat.zmin, heat.zmax) == (0, 1)
     assert [len(row) for row in heat.z] == [2, 2]
 
 
-def test_a_missing_table_is_one_sentence(spaces):
-    path = spaces.table_path("space_comparison", "alike", "pairs")
+def test_a_missing_file_is_one_sentence_and_the_rest_stays(spaces):
+    path = spaces.path("space_comparison", "alike") / "pairs.json"
     path.rename(path.with_suffix(".gone"))
     try:
-        assert "is missing from the artefact" in shown(spaces, "alike")
+        text = shown(spaces, "alike")
+        assert "pairs.json is missing from the artefact" in text
+        assert "geometry-cka" in text
     finally:
         path.with_suffix(".gone").rename(path)

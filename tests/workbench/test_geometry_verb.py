@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from interp.geometry.direction import DirectionGeometry
+from interp.geometry.space import SpaceComparison, SpaceReport
+from interp.geometry.word_geometry import WordGeometry
 from interp.workspace import Workspace
 from workbench.__main__ import main
 
@@ -12,8 +15,11 @@ def test_own_words_of_an_untrained_model_have_no_shape(tmp_path, capsys):
     command = ["geometry", "shapes", "small:mlp-2l", *words, "--workspace", str(tmp_path), "--name", "mine"]
     assert main(command) == 0
     assert "own words: nothing" in capsys.readouterr().out
-    manifest = Workspace(tmp_path).manifest("word_geometry", "mine")
-    assert manifest.summary["own words"]["p_cluster"] is None, "one list has no others to be a cluster among"
+    found = Workspace(tmp_path).open(WordGeometry, "mine")
+    assert found.lists["own words"].shape.cluster is None, "one list has no others to be a cluster among"
+    assert (found.settings.interventions, found.settings.n_random) == (False, 2)
+    assert found.settings.lists[0].cyclic
+    assert list(found.about.parents) == ["model:small:mlp-2l"]
     assert main(command) == 2
     assert "--overwrite" in capsys.readouterr().err
 
@@ -39,9 +45,10 @@ def test_a_direction_of_words_is_measured_and_found_again(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "difference in means: held-out accuracy" in shown
     assert "random directions" in shown
-    manifest = Workspace(tmp_path).manifest("direction", "direction-a-E")
-    assert manifest.summary["direction"] == "a from E"
-    assert manifest.config["direction"]["hook_point"] == "blocks.0.hook_resid_post"
+    found = Workspace(tmp_path).open(DirectionGeometry, "direction-a-E")
+    assert found.settings.direction.name == "a from E"
+    assert found.settings.direction.hook_point == "blocks.0.hook_resid_post"
+    assert found.settings.n_random == 2
     assert main(command) == 2
     assert "--overwrite" in capsys.readouterr().err
 
@@ -79,10 +86,9 @@ def test_spaces_are_measured_with_their_nulls(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "isotropic" in shown
     assert "capital: 0 of 10 pairs are single tokens" in shown
-    workspace = Workspace(tmp_path)
-    rows = workspace.query(
-        "select * from s", s=workspace.table_path("space", "space-small-mlp-2l", "spaces")
-    ).to_pylist()
+    found = Workspace(tmp_path).open(SpaceReport, "space-small-mlp-2l")
+    assert (found.settings.corpus, found.settings.context_length) == ("docstrings", 64)
+    rows = found.to_records()
     assert [row["space"] for row in rows] == ["embeddings", "blocks.0.hook_resid_post"]
     assert all(row["two_nn_gaussian"] > 0 for row in rows)
     assert main(["geometry", "space", "small:mlp-2l", *options]) == 2
@@ -93,13 +99,10 @@ def test_layers_are_compared_with_their_nulls(tmp_path, capsys):
     options = ["--points", "256", "--batch", "64", "--workspace", str(tmp_path)]
     assert main(["geometry", "compare", "small:mlp-2l", *options]) == 0
     assert "Procrustes residual" in capsys.readouterr().out
-    workspace = Workspace(tmp_path)
-    manifest = workspace.manifest("space_comparison", "compare-small-mlp-2l")
-    assert manifest.config["models"] == ["small:mlp-2l"]
-    path = workspace.table_path("space_comparison", "compare-small-mlp-2l", "cka")
-    cells = {(row["first"], row["second"]): row for row in workspace.query("select * from c", c=path).to_pylist()}
-    assert len(cells) == 4
-    assert all(row["cka"] == pytest.approx(1) for pair, row in cells.items() if pair[0] == pair[1])
+    found = Workspace(tmp_path).open(SpaceComparison, "compare-small-mlp-2l")
+    assert found.settings.models == ("small:mlp-2l",)
+    assert found.cka.cka.shape == (2, 2)
+    np.testing.assert_allclose(found.cka.cka.diagonal(), 1)
 
 
 @pytest.mark.parametrize(

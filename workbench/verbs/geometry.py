@@ -18,15 +18,18 @@ from interp.errors import ConfigError
 from interp.geometry.points import DirectionConfig, ShapesConfig
 from interp.models.hooked import HookedModel
 from interp.options import Corpus, FeatureName, HookPoint, ModelName, Word
-from workbench.terminal import ModelArgument, RunsModel, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
+from workbench.analysis import Analysis, Run
+from workbench.terminal import ModelArgument, RunsModel, Seeded, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
+    from interp.geometry.direction import DirectionGeometry
     from interp.geometry.probes import NamedDirection
-    from interp.workspace import Workspace
+    from interp.geometry.space import SpaceComparison, SpaceReport
+    from interp.geometry.word_geometry import WordGeometry
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shapes(ShapesConfig, Writes, Threaded, RunsModel):
+class Shapes(ShapesConfig, Threaded, RunsModel, Analysis["WordGeometry"]):
     """Test whether weekdays, months, digits ... lie on a circle or a line.
 
     Example: workbench geometry shapes smollm2-135m --lists weekdays months
@@ -37,6 +40,7 @@ class Shapes(ShapesConfig, Writes, Threaded, RunsModel):
     """
 
     words: ClassVar[tuple[str, ...]] = ("geometry", "shapes")
+    makes: ClassVar[str] = "word_geometry"
 
     model: ModelArgument
     lists: tuple[Word, ...] = ()
@@ -46,55 +50,23 @@ class Shapes(ShapesConfig, Writes, Threaded, RunsModel):
     cyclic: bool = False
     """Your own words are cyclic: the last is followed by the first."""
 
-    def run(self) -> None:
-        from interp.geometry.report import measure_concepts, save_geometry
-        from interp.geometry.words import find_concepts, own_concept
-        from interp.models.adapter import weight_hash
-        from interp.models.loading import load_model
+    def default_name(self) -> str:
+        return slug(self.model)
 
-        workspace = self.open_workspace()
-        threads = self.use_threads()
-        folder = workspace.path("word_geometry", self.name or slug(self.model))
-        self.check_free(folder)
+    def measure(self, run: Run) -> "WordGeometry":
+        from interp.geometry.report import measure_concepts
+        from interp.geometry.words import find_concepts, own_concept
+
         concepts = find_concepts(self.lists) if self.lists or not self.own_words else []
         if self.own_words:
             concepts = [*concepts, own_concept("own words", self.own_words, cyclic=self.cyclic)]
-        model = load_model(self.model, device=self.use_device())
-        with bar("geometry", "steps") as progress:
-            found = measure_concepts(model, concepts, settings_of(self, ShapesConfig), progress=progress)
-        manifest = save_geometry(
-            found,
-            folder,
-            model_name=self.model,
-            weight_hash=weight_hash(model),
-            seed=self.seed,
-            threads=threads,
-            overwrite=self.overwrite,
-        )
-        wrote(folder, f"{len(found)} list{'s' * (len(found) > 1)} of words")
-        for line in describe(manifest.summary):
-            say(f"      {line}")
-
-
-def describe(summary: dict) -> list[str]:
-    """Return one line for each list: its verdict, the scores and p-values, and the effect of rotation."""
-    lines = []
-    for name, entry in summary.items():
-        moved = ""
-        if entry["moves_output"] is not None:
-            followed, steps = entry["steps_followed"]
-            verb = "moves" if entry["moves_output"] else "does not move"
-            moved = f"; rotation {verb} the output, at {followed} of {steps} steps"
-        lines.append(
-            f"{name}: {entry['verdict']} ({entry['reason']}; circular {entry['circular']:.2f} "
-            f"p {entry['p_circular']:.4f}, linear {entry['linear']:.2f} p {entry['p_linear']:.4f}"
-            f"{moved})"
-        )
-    return lines
+        model, config = run.model(self.model), settings_of(self, ShapesConfig)
+        with run.progress("geometry", "steps") as progress:
+            return measure_concepts(model, concepts, config, model_name=self.model, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Direction(DirectionConfig, Writes, Threaded, RunsModel):
+class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometry"]):
     """Interpret a direction: tokens it raises, words it separates, steering.
 
     Example: workbench geometry direction smollm2-135m --towards good great fine nice --away bad awful poor sad
@@ -105,6 +77,7 @@ class Direction(DirectionConfig, Writes, Threaded, RunsModel):
     """
 
     words: ClassVar[tuple[str, ...]] = ("geometry", "direction")
+    makes: ClassVar[str] = "direction"
 
     model: ModelArgument
     towards: tuple[Word, ...] = ()
@@ -130,83 +103,56 @@ class Direction(DirectionConfig, Writes, Threaded, RunsModel):
         if self.vector is not None and self.at is None:
             raise ConfigError("a vector needs its hook point: add --at, blocks.7.hook_resid_post for example")
 
-    def run(self) -> None:
-        from interp.geometry.direction_report import measure_direction, save_direction
+    def default_name(self) -> str:
+        words = "-".join([*self.towards[:1], *self.away[:1]])
+        return slug(f"direction-{self.vector.stem if self.vector is not None else self.feature or words}")
+
+    def measure(self, run: Run) -> "DirectionGeometry":
+        from interp.geometry.direction_report import measure_direction
         from interp.geometry.words import find_concepts
-        from interp.models.adapter import weight_hash
-        from interp.models.loading import load_model
 
-        workspace = self.open_workspace()
-        threads = self.use_threads()
         concepts = find_concepts(self.lists)
-        folder = workspace.path("direction", self.name or slug(f"direction-{self._default_name()}"))
-        self.check_free(folder)
-        model = load_model(self.model, device=self.use_device())
-        direction, parents = self._direction(workspace, model)
-        with bar("direction", "steps") as progress:
-            config = settings_of(self, DirectionConfig)
-            found = measure_direction(model, direction, concepts, config, progress=progress)
-        save_direction(
-            found,
-            folder,
-            model_name=self.model,
-            weight_hash=weight_hash(model),
-            parents=parents,
-            seed=self.seed,
-            threads=threads,
-            overwrite=self.overwrite,
-        )
-        wrote(folder, f"the direction {direction.name} at {direction.hook_point}")
-        for part in (direction.found, found.reading, found.along, found.erased, found.steering):
-            if part is not None:
-                say(f"      {part}")
+        model, config = run.model(self.model), settings_of(self, DirectionConfig)
+        direction = self._direction(run, model)
+        with run.progress("direction", "steps") as progress:
+            return measure_direction(model, direction, concepts, config, model_name=self.model, progress=progress)
 
-    def _default_name(self) -> str:
-        if self.vector is not None:
-            return self.vector.stem
-        return self.feature or "-".join([*self.towards[:1], *self.away[:1]])
-
-    def _direction(self, workspace: "Workspace", model: HookedModel) -> "tuple[NamedDirection, dict[str, str]]":
-        """Return the direction, and the parents of the artefact."""
+    def _direction(self, run: Run, model: HookedModel) -> "NamedDirection":
         from interp.geometry.probes import direction_of_file, direction_of_words
         from interp.geometry.report import early_hook_point
 
         if self.vector is not None:
-            return direction_of_file(self.vector, self.at or "", name=self.name or ""), {}
+            return direction_of_file(self.vector, self.at or "", name=self.name or "")
         if self.feature is not None:
-            return self._of_feature(workspace, model, self.feature)
+            return self._of_feature(run, model, self.feature)
         at = self.at or early_hook_point(model)
-        return direction_of_words(model, self.towards, self.away, at, name=self.name or "", seed=self.seed), {}
+        return direction_of_words(model, self.towards, self.away, at, name=self.name or "", seed=self.seed)
 
-    def _of_feature(
-        self, workspace: "Workspace", model: HookedModel, feature: str
-    ) -> "tuple[NamedDirection, dict[str, str]]":
+    def _of_feature(self, run: Run, model: HookedModel, feature: str) -> "NamedDirection":
         """Return the decoder direction of a feature, with its label where there is one."""
         from interp.geometry.points import unit_vector
         from interp.geometry.probes import NamedDirection
-        from interp.models.adapter import weight_hash
         from saes.weights.folder import check_model
-        from workbench.opening import feature_table, open_sae, parents_of
+        from workbench.opening import feature_table
 
         name, _, number = feature.rpartition(":")
         if not name or not number.isdecimal():
             raise ConfigError(f"--feature takes NAME:NUMBER, demo:12 for example, got {feature!r}")
-        sae = open_sae(workspace, name)
-        check_model(sae, weight_hash(model), allow_other_weights=self.allow_other_weights)
+        sae = run.sae(name)
+        check_model(sae, run.weight_hash(self.model), allow_other_weights=self.allow_other_weights)
         if int(number) >= sae.d_sae:
             raise ConfigError(f"{name} has the features 0 to {sae.d_sae - 1}, got {number}")
         at = sae.hook_point_out or sae.hook_point
         if self.at not in (None, at):
             raise ConfigError(f"{name} writes to {at}, not to {self.at}; leave --at out")
-        label = feature_table(workspace, name).get(int(number), {}).get("label")
+        label = feature_table(run.workspace, name).get(int(number), {}).get("label")
         vector = unit_vector(sae.decoder_directions[int(number)])
         source = f"feature {number} of the SAE {name}" + (f", labelled {label!r}" if label else "")
-        found = NamedDirection(name=self.name or f"{name} {number}", source=source, hook_point=at, vector=vector)
-        return found, parents_of(workspace, [name])
+        return NamedDirection(name=self.name or f"{name} {number}", source=source, hook_point=at, vector=vector)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Space(Writes, Seeded, Threaded, RunsModel):
+class Space(Seeded, Threaded, RunsModel, Analysis["SpaceReport"]):
     """Measure the spectrum, anisotropy and dimension of a model's representations.
 
     Example: workbench geometry space smollm2-135m --hook-points blocks.0.hook_resid_post blocks.15.hook_resid_post
@@ -217,6 +163,7 @@ class Space(Writes, Seeded, Threaded, RunsModel):
     """
 
     words: ClassVar[tuple[str, ...]] = ("geometry", "space")
+    makes: ClassVar[str] = "space"
 
     model: ModelArgument
     hook_points: tuple[HookPoint, ...] = ()
@@ -228,40 +175,21 @@ class Space(Writes, Seeded, Threaded, RunsModel):
     context_length: int = 64
     """Tokens per context, BOS included."""
 
-    def run(self) -> None:
-        from interp.geometry.space import measure_space, save_space
-        from interp.models.adapter import weight_hash
-        from interp.models.loading import load_model
+    def default_name(self) -> str:
+        return slug(f"space-{self.model}")
 
-        workspace = self.open_workspace()
-        threads = self.use_threads()
-        folder = workspace.path("space", self.name or slug(f"space-{self.model}"))
-        self.check_free(folder)
-        model = load_model(self.model, device=self.use_device())
+    def measure(self, run: Run) -> "SpaceReport":
+        from interp.geometry.space import measure_space
+
+        model = run.model(self.model)
         tokens = _text(model, self) if self.hook_points else None
-        with bar("spaces", "spaces") as progress:
-            found = measure_space(
-                model, tokens, self.hook_points, n_points=self.points, seed=self.seed, progress=progress
-            )
-        digest = weight_hash(model)
-        config = {"model": self.model, "weight_hash": digest, "hook_points": list(self.hook_points)}
-        config |= {"points": self.points, "corpus": self.corpus, "context_length": self.context_length}
-        save_space(
-            found,
-            folder,
-            config=config,
-            parents={f"model:{self.model}": digest},
-            seed=self.seed,
-            threads=threads,
-            overwrite=self.overwrite,
-        )
-        wrote(folder, f"{len(found.spectra)} spaces")
-        for line in str(found).splitlines():
-            say(f"      {line}")
+        how: dict[str, Any] = {"n_points": self.points, "seed": self.seed, "corpus": self.corpus}
+        with run.progress("spaces", "spaces") as progress:
+            return measure_space(model, tokens, self.hook_points, model_name=self.model, progress=progress, **how)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSpaces(Writes, Seeded, Threaded, RunsModel):
+class CompareSpaces(Seeded, Threaded, RunsModel, Analysis["SpaceComparison"]):
     """Compare the layers of one model, of two models, or of two checkpoints.
 
     Example: workbench geometry compare small:mlp-2l
@@ -272,6 +200,7 @@ class CompareSpaces(Writes, Seeded, Threaded, RunsModel):
     """
 
     words: ClassVar[tuple[str, ...]] = ("geometry", "compare")
+    makes: ClassVar[str] = "space_comparison"
 
     model: ModelArgument
     other: tyro.conf.Positional[ModelName | None] = None
@@ -287,49 +216,22 @@ class CompareSpaces(Writes, Seeded, Threaded, RunsModel):
     context_length: int = 64
     """Tokens per context, BOS included."""
 
-    def run(self) -> None:
-        from interp.geometry.space import compare_spaces, save_space
-        from interp.models.adapter import weight_hash
-        from interp.models.loading import load_model
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that are compared."""
+        return (self.model, *([self.other] if self.other else []))
 
-        workspace = self.open_workspace()
-        threads = self.use_threads()
-        specs = [self.model, *([self.other] if self.other else [])]
-        folder = workspace.path("space_comparison", self.name or slug(f"compare-{'-'.join(specs)}"))
-        self.check_free(folder)
-        device = self.use_device()
-        models = [load_model(spec, device=device) for spec in specs]
-        with bar("comparison", "pairs") as progress:
-            found = compare_spaces(
-                _text(models[0], self),
-                *models,
-                hook_points=self.hook_points,
-                n_points=self.points,
-                batch=self.batch,
-                seed=self.seed,
-                progress=progress,
-            )
-        hashes = [weight_hash(model) for model in models]
-        config = {"models": specs, "weight_hashes": hashes, "hook_points": list(self.hook_points)}
-        config |= {"points": self.points, "batch": self.batch, "corpus": self.corpus}
-        config["context_length"] = self.context_length
-        save_space(
-            found,
-            folder,
-            config=config,
-            parents={f"model:{spec}": digest for spec, digest in zip(specs, hashes, strict=True)},
-            seed=self.seed,
-            threads=threads,
-            overwrite=self.overwrite,
-        )
-        wrote(folder, str(found.cka))
-        for pair in found.pairs:
-            transport = pair["transport_excess"]
-            moved = "" if transport is None else f", W2^2 above its floor {transport:.3g} (p {pair['transport_p']:.2g})"
-            say(
-                f"      {pair['first']} and {pair['second']}: CKA {pair['cka']:.3f} (shuffled {pair['cka_null']:.3f}), "
-                f"Procrustes residual {pair['procrustes']:.3f} (shuffled {pair['procrustes_null']:.3f}){moved}"
-            )
+    def default_name(self) -> str:
+        return slug(f"compare-{'-'.join(self.models)}")
+
+    def measure(self, run: Run) -> "SpaceComparison":
+        from interp.geometry.space import compare_spaces
+
+        models = [run.model(spec) for spec in self.models]
+        how: dict[str, Any] = {"hook_points": self.hook_points, "n_points": self.points, "batch": self.batch}
+        how |= {"seed": self.seed, "model_names": self.models, "corpus": self.corpus}
+        with run.progress("comparison", "pairs") as progress:
+            return compare_spaces(_text(models[0], self), *models, progress=progress, **how)
 
 
 def _text(model: HookedModel, verb: "Space | CompareSpaces") -> Any:

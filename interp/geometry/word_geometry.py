@@ -1,0 +1,101 @@
+"""Shapes of lists of words in a model as an artefact: verdicts, probes, steering and rotation of each list.
+
+`interp.geometry.report` measures them. Torch-free.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from interp.artifacts import Artefact, Document
+from interp.geometry.points import Finding, ShapesConfig
+from interp.geometry.probes import ProbeResult
+from interp.geometry.shapes import Shape
+from interp.geometry.sweeps import RotationSweep, StrengthSweep
+from interp.geometry.words import Concept
+from interp.results import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptGeometry(Finding):
+    """All measurements of one list. A part that is a string gives the reason why it is missing."""
+
+    shape: Shape
+    probes: tuple[ProbeResult, ...] | str
+    """per hook point: does a word belong to this list? Words are held out"""
+    steering: StrengthSweep | str
+    rotation: RotationSweep | str
+
+    def sentence(self) -> str:
+        parts = [str(self.shape)]
+        parts += [str(part) if isinstance(part, Finding) else "" for part in (self.steering, self.rotation)]
+        return ". ".join(filter(None, parts))
+
+    def to_records(self) -> list[Record]:
+        """Return one row per hook point: RSA, silhouette, and the probe with its base rate and control."""
+        shapes = self.shape.to_records()
+        probes = (
+            [each.to_records()[0] for each in self.probes] if isinstance(self.probes, tuple) else [{}] * len(shapes)
+        )
+        return [
+            row
+            | {f"probe_{name}": probe.get(name) for name in ("accuracy", "low", "high")}
+            | {name: probe.get(name) for name in ("base_rate", "control", "selectivity")}
+            for row, probe in zip(shapes, probes, strict=True)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesSettings(ShapesConfig):
+    """Settings that determine the geometry of lists of words."""
+
+    model: str
+    weight_hash: str
+    lists: tuple[Concept, ...]
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordGeometry(Artefact, kind="word_geometry"):
+    """Geometry of lists of words in a model."""
+
+    settings: ShapesSettings
+    lists: Annotated[dict[str, ConceptGeometry], Document("lists.json")]
+    """By name, in the order of the settings."""
+
+    def headline(self) -> str:
+        """Return one line: the number of lists, and of those with a shape."""
+        shaped = [each for each in self.lists.values() if each.shape.verdict not in ("nothing", "undecided")]
+        n = len(self.lists)
+        return (
+            f"{n} list{'s' * (n > 1)} of words in {self.settings.model}; an order or a cluster was found in "
+            f"{len(shaped)} of them."
+        )
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the verdict on every list."""
+        return [(name, each.shape.verdict) for name, each in self.lists.items()]
+
+    def details(self) -> list[str]:
+        """Return one line for each list: its verdict, the scores and p-values, and the effect of rotation."""
+        lines = []
+        for name, each in self.lists.items():
+            order, turned, moved = each.shape.order, each.rotation, ""
+            if isinstance(turned, RotationSweep):
+                verb = "moves" if turned.moves_output else "does not move"
+                moved = f"; rotation {verb} the output, at {turned.n_following} of {len(turned.steps)} steps"
+            lines.append(
+                f"{name}: {each.shape.verdict} ({each.shape.reason}; circular {order.circular:.2f} p "
+                f"{order.p_circular:.4f}, linear {order.linear:.2f} p {order.p_linear:.4f}{moved})"
+            )
+        return lines
+
+    def to_records(self) -> list[Record]:
+        """Return one row per list: its verdict with the numbers behind it, and whether rotation moves the output."""
+        rows = []
+        for name, each in self.lists.items():
+            order, cluster, turned = each.shape.order, each.shape.cluster, each.rotation
+            row = {"list": name, "verdict": each.shape.verdict, "hook_point": each.shape.hook_point}
+            row |= {key: getattr(order, key) for key in ("circular", "p_circular", "linear", "p_linear", "smallest_p")}
+            row |= {"silhouette": cluster and cluster.silhouette, "p_cluster": cluster and cluster.p}
+            rows.append(row | {"moves_output": None if isinstance(turned, str) else turned.moves_output})
+        return rows
