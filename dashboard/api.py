@@ -105,7 +105,7 @@ def feature(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
     return row | {
         "outdated": described_another(workspace, workspace.manifest("features", features)),
         "relations": relations(workspace, features, index),
-        "explanations": explanations(workspace, features, index),
+        "explanations": [each.to_json() for each in explanations(workspace, features, index)],
     }
 
 

@@ -1,7 +1,7 @@
 """Features as the page reads them: one feature, its examples and labels, or a slice of the sorted list."""
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,8 +15,10 @@ from interp.errors import UnknownNameError, UsageError, WorkbenchError, form_err
 from interp.geometry.direction import DirectionGeometry
 from interp.names import feature_node, parse_hook_point
 from interp.notes import own_names
+from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.features.schema import MOST_TELLING, NEURONS
+from saes.features.written_labels import FeatureLabel, Labels, LabelScore, ScoreName
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -134,20 +136,41 @@ def examples_between(
     return within[:MAX_BETWEEN], len(found)
 
 
-def explanations(workspace: Workspace, name: str, index: int) -> list[dict[str, Any]]:
-    """Return the labels of a feature: rows of `labels.parquet` with the artefact's name as `artefact`.
+class Explained(NamedTuple):
+    """What one labels artefact says of a feature."""
+
+    made: Labels
+    label: FeatureLabel
+    scores: list[LabelScore]
+
+    def score(self, name: ScoreName) -> LabelScore | None:
+        """Return one score; None where there were no trials."""
+        return next((each for each in self.scores if each.name == name), None)
+
+    @property
+    def given(self) -> list[tuple[str, float]]:
+        """Scores that came with an imported label, each with who gave it."""
+        return list(zip(self.label.given_names, self.label.given_scores, strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the label and its scores for the API."""
+        about = {"artefact": self.made.name, "judge": self.made.judge}
+        return asdict(self.label) | {"scores": [asdict(each) for each in self.scores]} | about
+
+
+def explanations(workspace: Workspace, name: str, index: int) -> list[Explained]:
+    """Return the labels of a feature with their scores.
 
     Only of artefacts that were made for these features as they are now, or whose labels these features took over.
     """
     features = workspace.manifest("features", name)
     found = []
-    for made in workspace.artifacts("labels"):
-        for_these = made.parents.get(f"features/{name}") == features.content_hash
-        taken_in = features.parents.get(f"labels/{made.name}") == made.content_hash
+    for made in workspace.values(Labels):
+        for_these = made.settings.features_hash == features.content_hash
+        taken_in = features.parents.get(made.key) == made.about.content_hash
         if (for_these or taken_in) and len(found) < MAX_EXPLANATIONS:
-            path = workspace.table_path("labels", made.name, "labels")
-            rows = workspace.query("select * from l where feature = ?", index, l=path).to_pylist()
-            found += [row | {"artefact": made.name, "scorer": made.summary.get("judge", "")} for row in rows]
+            rows = made.labels.rows("feature = ?", index)
+            found += [Explained(made, row, made.scores.rows("feature = ?", index)) for row in rows]
     return found
 
 
@@ -316,22 +339,20 @@ def uses(workspace: Workspace, name: str, index: int) -> Uses:
     ]
     graphs = [
         (each.name, node)
-        for each in workspace.newest("attribution_graph")
-        if (node := _graph_node(workspace, each, manifest, index)) is not None
+        for each in workspace.values(AttributionGraph)
+        if (node := _graph_node(each, manifest, index)) is not None
     ]
     return Uses(maps, circuits, directions, graphs)
 
 
-def _graph_node(workspace: Workspace, graph: Manifest, features: Manifest, index: int) -> str | None:
+def _graph_node(graph: AttributionGraph, features: Manifest, index: int) -> str | None:
     """Return the node of a feature in the pruned part of a graph, that with the largest influence where several are."""
-    layer = traced_layer(features, str(graph.config.get("dictionary", "")), str(graph.config.get("model", "")))
+    layer = traced_layer(features, graph.dictionary, graph.model)
     if layer is None:
         return None
-    sql = """select position from n where kind = 'feature' and kept and layer = ? and "index" = ?
-             order by influence desc limit 1"""
-    found = workspace.query(sql, layer, index, n=workspace.table_path("attribution_graph", graph.name, "nodes"))
-    rows = found["position"].to_pylist()
-    return f"feature:{layer}:{rows[0]}:{index}" if rows else None
+    where = "kind = 'feature' and kept and layer = ? and \"index\" = ?"
+    found = graph.node_table.rows(where, layer, index, order="influence desc", limit=1)
+    return found[0].id if found else None
 
 
 def _node(hook_point: str, index: int) -> str:

@@ -98,18 +98,17 @@ def _proof(workspace: Workspace, name: str, index: int) -> str:
     return _section("Proof", found.key, f"{outdated}<ul>{lines}</ul>")
 
 
-def _labels(explained: list[dict[str, Any]]) -> str:
+def _labels(explained: list[view.Explained]) -> str:
     if not explained:
         return ""
     lines = []
     for each in explained:
-        known = [(key, each[key], each[f"{key}_null"]) for key in ("detection", "fuzzing") if each[key] is not None]
-        said = [f"{k} {v:.2f}" + ("" if null is None else f" [{null:.2f}]") for k, v, null in known]
-        given = zip(each["given_names"] or [], each["given_scores"] or [], strict=True)
-        scores = ", ".join([*said, *(f"{_text(name, 60)} {value:.2f}" for name, value in given)])
+        known = [score for score in each.scores if score.name != "detection_hard"]
+        said = [f"{s.name} {s.accuracy:.2f}" + ("" if s.null is None else f" [{s.null:.2f}]") for s in known]
+        scores = ", ".join([*said, *(f"{_text(name, 60)} {value:.2f}" for name, value in each.given)])
         lines.append(
-            f"<li>{_text(each['label'] or 'no label could be read', 300)} "
-            f"<span class=quiet>{_text(each['label_source'], 120)}{'; ' + scores if scores else ''}</span></li>"
+            f"<li>{_text(each.label.label or 'no label could be read', 300)} "
+            f"<span class=quiet>{_text(each.label.label_source, 120)}{'; ' + scores if scores else ''}</span></li>"
         )
     note = "with balanced accuracy on held-out contexts, 0.5 by chance; in brackets with another feature's label"
     return _section("Labels", note, f"<ol>{''.join(lines)}</ol>")

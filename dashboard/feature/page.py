@@ -52,20 +52,21 @@ from dashboard.feature.relations import (
 from dashboard.figures.theme import visible
 from interp.workspace import Workspace
 from saes.features.schema import SOURCES, other_readings, score_in_words
+from saes.features.written_labels import LabelScore, ScoreName
 from saes.training.config import DENSE
 
-_SCORES = (
+_SCORES: tuple[tuple[ScoreName, str, str], ...] = (
     ("detection", "detection", "from the label: in which held-out contexts is it active, among random ones?"),
     ("detection_hard", "look-alikes", "the same, among contexts with its tokens, or of its nearest features"),
     ("fuzzing", "fuzzing", "from the label: on which contexts are the marked tokens the right ones?"),
 )
 
 
-def labels_panel(row: dict[str, Any], explained: list[dict[str, Any]]) -> html.Section:
+def labels_panel(row: dict[str, Any], explained: list[view.Explained]) -> html.Section:
     """Return every label of a feature with its scores, the one made by rule first."""
-    lines = [_line(each["label"] or "no label could be read", each["label_source"], each) for each in explained]
-    statistics = explained[0]["statistics_label"] or (row["label"] if row["label_source"] in SOURCES else "")
-    if statistics and all(each["label"] != statistics for each in explained):
+    lines = [_line(each.label.label or "no label could be read", each.label.label_source, each) for each in explained]
+    statistics = explained[0].label.statistics_label or (row["label"] if row["label_source"] in SOURCES else "")
+    if statistics and all(each.label.label != statistics for each in explained):
         lines.insert(0, _line(statistics, row["label_source"] if row["label_source"] in SOURCES else "by rule", None))
     return panel(
         "Labels",
@@ -75,14 +76,14 @@ def labels_panel(row: dict[str, Any], explained: list[dict[str, Any]]) -> html.S
     )
 
 
-def _line(label: str, source: str, scored: dict[str, Any] | None) -> html.Li:
+def _line(label: str, source: str, scored: view.Explained | None) -> html.Li:
     scores = [html.Span("not scored", className="wb-quiet")]
     if scored is not None:
-        ours = [_score(scored, *each) for each in _SCORES if scored[each[0]] is not None]
+        ours = [_score(score, *told) for name, *told in _SCORES if (score := scored.score(name)) is not None]
         scores = [*ours, *_given(scored)] or scores
     by = source
-    if scored is not None and scored["scorer"] and scored["scorer"] != source:
-        by = f"{source}, scored by {scored['scorer']}"
+    if scored is not None and scored.made.judge not in ("", source):
+        by = f"{source}, scored by {scored.made.judge}"
     return html.Li(
         [
             html.Span(visible(label, 300), dir="auto"),
@@ -92,21 +93,20 @@ def _line(label: str, source: str, scored: dict[str, Any] | None) -> html.Li:
     )
 
 
-def _given(row: dict[str, Any]) -> list[html.Span]:
+def _given(scored: view.Explained) -> list[html.Span]:
     """Return the scores that came with an imported label; other labels have none."""
-    pairs = zip(row["given_names"] or [], row["given_scores"] or [], strict=True)
     about = "given by the source of this label, on other text than this recording; it comes without a null"
-    return [html.Span([f"{visible(name, 60)} ", html.Strong(f"{value:.2f}")], title=about) for name, value in pairs]
+    return [
+        html.Span([f"{visible(name, 60)} ", html.Strong(f"{value:.2f}")], title=about) for name, value in scored.given
+    ]
 
 
-def _score(row: dict[str, Any], name: str, title: str, meaning: str) -> html.Span:
-    null = row[f"{name}_null"]
-    value = f"{row[name]:.2f}"
-    interval = f"{row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f}"
-    baseline = "" if null is None else f" [{null:.2f}]"
+def _score(found: LabelScore, title: str, meaning: str) -> html.Span:
+    null = "" if found.null is None else f" [{found.null:.2f}]"
+    interval = f" {found.low:.2f} to {found.high:.2f}{null}"
     return html.Span(
-        [f"{title} ", html.Strong(value), html.Span(f" {interval}{baseline}", className="wb-quiet")],
-        title=f"{meaning}; {row[f'{name}_n']} contexts, F1 {row[f'{name}_f1']:.2f}",
+        [f"{title} ", html.Strong(f"{found.accuracy:.2f}"), html.Span(interval, className="wb-quiet")],
+        title=f"{meaning}; {found.n} contexts, F1 {found.f1:.2f}",
     )
 
 

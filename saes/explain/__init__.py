@@ -4,8 +4,8 @@
 - `cases`      everything that is asked about one feature
 - `prompts`    the text that is sent, and the parsing of replies
 - `providers`  language models that answer: an OpenAI-compatible endpoint or a local model
-- `asking`     settings of `explain`, the provider protocol, requests within a budget, replies on disk
+- `asking`     the provider protocol, requests within a budget, replies on disk
 - `scores`     agreement of answers with the truth, with intervals
 - `imported`   labels from an export of Neuronpedia, with the scores given there
-- `run`        from cases to the artefact, and labels adopted into a features folder
+- `run`        from cases to labels, and labels adopted into a features folder
 """

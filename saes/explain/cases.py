@@ -17,7 +17,7 @@ questions, and reuses their replies.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from interp.dictionary import Dictionary
 from interp.errors import ConfigError, UsageError
 from interp.recording.store import Recording
 from interp.runtime import derive_seed
-from saes.explain.asking import ExplainConfig
 from saes.explain.contexts import (
     SPARE,
     Candidates,
@@ -39,9 +38,9 @@ from saes.explain.contexts import (
     split_contexts,
 )
 from saes.features.schema import SOURCES, TOP
+from saes.features.written_labels import ExplainConfig, Scorer
 from saes.training.config import DENSE
 
-Scorer = Literal["detection", "fuzzing"]
 CROP = 8
 """Tokens cut off a fuzzing context, some at the left and the others at the right, at random.
 

@@ -1,6 +1,6 @@
 """Labels from Neuronpedia: its explanations export, as a labels artefact with the source and the scores given there.
 
-    import_labels(workspace, "demo", Path("explanations.jsonl.gz"))
+    labels = read_labels(workspace, "demo", Path("explanations.jsonl.gz"))
 
 Formats, plain or gzipped: a JSON list of explanations (`/api/explanation/export`), the JSON of one feature or of
 several (`/api/feature`, with `explanations`), or one such object per line (the batches of its data sets). Fields read:
@@ -15,14 +15,16 @@ import math
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from interp.artifacts import Draft, Manifest, disk_errors, sha256_file, write_table
+from interp.artifacts import Table, disk_errors, sha256_file
 from interp.errors import ConfigError, CorruptError, MissingError
 from interp.names import parse_hook_point
 from interp.workspace import Workspace
-from saes.features.schema import SOURCES, labels_schema, trials_schema
+from saes.features.schema import SOURCES
+from saes.features.written_labels import FeatureLabel, Imported, Judgement, Labels, LabelScore, LabelsSettings
 
 MAX_BYTES = 1_000_000_000
 """Bytes of an export, unpacked, that are read."""
@@ -30,32 +32,28 @@ MAX_LABEL = 2_000
 """Characters of a label; a longer one is cut."""
 
 
-def import_labels(
-    workspace: Workspace, features: str, path: Path, folder: Path, *, model: str | None = None, overwrite: bool = False
-) -> Manifest:
-    """Write the labels of an export of Neuronpedia as a labels artefact of `features`, in `folder`.
+def read_labels(workspace: Workspace, features: str, path: Path, *, model: str | None = None) -> Labels:
+    """Return the labels of an export of Neuronpedia, for the features of that name.
 
     Of several explanations of one feature the one with the best mean score is taken, else the first. `model` takes only
     those by one explainer. Raises `MissingError` for no file, `CorruptError` with the line of malformed data,
     `ConfigError` for an export of other features: another layer, or a number beyond the last feature.
     """
-    import pyarrow as pa
-
     made = workspace.manifest("features", features)
     n_features, hook_point = int(made.summary["n_features"]), str(made.config["hook_point"])
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[int, FeatureLabel] = {}
     n_read, sources, explainers = 0, set(), set()
     for where, given in _explanations(path):
         row = _row(where, given)
         n_read += 1
-        _check_place(where, given, row["feature"], n_features, hook_point, features)
+        _check_place(where, given, row.feature, n_features, hook_point, features)
         sources.add(f"{given.get('modelId', '?')}/{given.get('layer', '?')}")
         explainers.add(str(given.get("explanationModelName") or "no model"))
         if model is not None and given.get("explanationModelName") != model:
             continue
-        known = found.get(row["feature"])
-        if known is None or _mean(row["given_scores"]) > _mean(known["given_scores"]):
-            found[row["feature"]] = row
+        known = found.get(row.feature)
+        if known is None or _mean(row.given_scores) > _mean(known.given_scores):
+            found[row.feature] = row
     if len(sources) > 1:
         raise ConfigError(
             f"{path} holds explanations of several dictionaries: {', '.join(sorted(sources)[:5])}; import one"
@@ -65,21 +63,19 @@ def import_labels(
         raise ConfigError(
             f"{path} holds no explanation{f' by {model}' if model else ''}; explainers in it: {known_models}"
         )
-    config = {"features": features, "features_hash": made.content_hash, "explained": sorted(found),
-              "model": model,
-              "provider": {"import": "neuronpedia", "file": path.name, "sha256": sha256_file(path)}}  # fmt: skip
-    draft = Draft.open(folder, kind="labels", config=config, seed=0, overwrite=overwrite)
-    rows = _with_statistics(workspace, features, [found[feature] for feature in sorted(found)])
-    write_table(draft.path / "labels.parquet", pa.Table.from_pylist(rows, schema=labels_schema()))
-    write_table(draft.path / "trials.parquet", trials_schema().empty_table())
-    (draft.path / "replies.jsonl").write_bytes(b"")
-    source = sources.pop()
-    summary = {
-        "judge": "", "label_source": f"neuronpedia {source}", "where": path.name, "n_features": len(rows),
-        "n_labelled": len(rows), "n_read": n_read, "n_scored": sum(bool(row["given_scores"]) for row in rows),
-        "unanswered": 0.0, "skipped": {}, "requests": 0, "tokens_in": 0, "tokens_out": 0, "cut": 0,
-    }  # fmt: skip
-    return draft.finish(summary=summary, parents={f"features/{features}": made.content_hash})
+    source = Imported(file=path.name, sha256=sha256_file(path), explainer=model, dictionary=sources.pop())
+    explained = tuple(sorted(found))
+    rows = _with_statistics(workspace, features, [found[feature] for feature in explained])
+    return Labels(
+        settings=LabelsSettings(features=features, features_hash=made.content_hash, explained=explained, source=source),
+        labels=Table.of(FeatureLabel, rows),
+        scores=Table.of(LabelScore, []),
+        trials=Table.of(Judgement, []),
+        means={},
+        skipped={},
+        replies=None,
+        n_read=n_read,
+    )
 
 
 def _explanations(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -144,8 +140,8 @@ def _unpacked(where: str, given: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, given
 
 
-def _row(where: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return an explanation as a row of `labels.parquet`. Raises `CorruptError` for fields of another type."""
+def _row(where: str, given: dict[str, Any]) -> FeatureLabel:
+    """Return an explanation as a label. Raises `CorruptError` for fields of another type."""
     index, label = given.get("index"), given.get("description")
     if not isinstance(index, (int, str)) or not re.fullmatch(r"[0-9]{1,9}", str(index)):
         raise CorruptError(f"{where}: `index` should be the number of a feature, found {str(index)[:60]!r}")
@@ -166,10 +162,18 @@ def _row(where: str, given: dict[str, Any]) -> dict[str, Any]:
         values.append(float(value))
     by = ", ".join(str(given[key]) for key in ("explanationModelName", "typeName") if given.get(key))
     clean = label.encode("utf-8", "replace").decode()
-    return {
-        "feature": int(index), "label": " ".join(clean.split())[:MAX_LABEL],
-        "label_source": f"neuronpedia: {by}" if by else "neuronpedia", "given_names": names, "given_scores": values,
-    }  # fmt: skip
+    return FeatureLabel(
+        feature=int(index),
+        label=" ".join(clean.split())[:MAX_LABEL],
+        label_source=f"neuronpedia: {by}" if by else "neuronpedia",
+        statistics_label="",
+        null_feature=None,
+        unanswered=None,
+        shown_rows=[],
+        heldout_rows=[],
+        given_names=names,
+        given_scores=values,
+    )
 
 
 def _check_place(
@@ -189,16 +193,14 @@ def _check_place(
         )
 
 
-def _with_statistics(workspace: Workspace, features: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_statistics(workspace: Workspace, features: str, rows: list[FeatureLabel]) -> list[FeatureLabel]:
     """Return the rows with the labels made by rule, for comparison."""
     table = workspace.table_path("features", features, "features")
-    wanted = [row["feature"] for row in rows]
     sql = """select feature, label from f where list_contains(?::int[], feature)
              and list_contains(?::varchar[], label_source)"""
-    found = workspace.query(sql, wanted, list(SOURCES), f=table).to_pylist()
+    found = workspace.query(sql, [row.feature for row in rows], list(SOURCES), f=table).to_pylist()
     own = {row["feature"]: row["label"] for row in found}
-    empty = {"unanswered": None, "shown_rows": [], "heldout_rows": []}
-    return [row | empty | {"statistics_label": own.get(row["feature"], "")} for row in rows]
+    return [replace(row, statistics_label=own.get(row.feature, "")) for row in rows]
 
 
 def _mean(scores: list[float]) -> float:

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import groupby
 
-from saes.explain.cases import Scorer, Trial
+from saes.explain.cases import Trial
 from saes.explain.contexts import Context
+from saes.features.written_labels import Scorer
 
 BRACKETS = (("<<", ">>"), ("⟪", "⟫"), ("⟦", "⟧"), ("⦗", "⦘"))
 STEPS = 10

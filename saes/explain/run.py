@@ -15,15 +15,13 @@ is left out, as it costs one request per token.
 import os
 import shutil
 import threading
-import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from interp.artifacts import Draft, Manifest, partial_path, read_manifest, read_table, write_table
+from interp.artifacts import Draft, Manifest, Table, partial_path, read_manifest, read_table, write_table
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
 from interp.runtime import derive_seed
@@ -32,7 +30,6 @@ from saes.explain.asking import (
     UNKNOWN_LABEL,
     Asker,
     Budget,
-    ExplainConfig,
     Lines,
     Plan,
     Provider,
@@ -42,11 +39,22 @@ from saes.explain.asking import (
     read_lines,
     reply_of,
 )
-from saes.explain.cases import Case, Scorer, Trial
+from saes.explain.cases import Case, Trial
 from saes.explain.prompts import explanation_prompt, read_answers, read_explanation, scoring_prompt
-from saes.explain.scores import Answered, labels_rows, labels_table, other_features, summarise, trials_table
+from saes.explain.scores import Answered, judgements, mean_scores, other_features, score_labels
 from saes.features.labels import WRITTEN
 from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, STATISTICS
+from saes.features.written_labels import (
+    Asked,
+    ExplainConfig,
+    FeatureLabel,
+    Judgement,
+    Labels,
+    LabelScore,
+    LabelsSettings,
+    ReplyCounts,
+    Scorer,
+)
 
 SCORERS: tuple[Scorer, ...] = ("detection", "fuzzing")
 
@@ -75,11 +83,24 @@ class Explanation:
     seed: int
     known: Lines
     """Replies of earlier runs."""
+    features: str
+    """Name of the features artefact."""
+    features_hash: str
 
     def __post_init__(self) -> None:
         if not self.cases:
             reasons = "; ".join(f"{feature} {why}" for feature, why in list(self.skipped.items())[:5])
             raise ConfigError(f"none of these features can be explained ({reasons}); choose others")
+
+    @property
+    def settings(self) -> LabelsSettings:
+        """Return what determines the labels."""
+        return LabelsSettings(
+            features=self.features,
+            features_hash=self.features_hash,
+            explained=tuple(case.feature for case in self.cases),
+            source=Asked(provider=self.provider.identity, config=self.config),
+        )
 
     @property
     def partner(self) -> dict[int, int]:
@@ -143,66 +164,52 @@ def known_replies(folder: Path, others: Iterable[Path] = ()) -> Lines:
 
 
 def explain(
-    run: Explanation,
-    folder: Path,
-    *,
-    about: dict[str, Any],
-    parents: dict[str, str],
-    max_requests: int = 1000,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> Manifest:
-    """Ask for labels, score them, and write `labels.parquet`, `trials.parquet` and `replies.jsonl`.
+    run: Explanation, plan: Plan, replies: Path, *, max_requests: int = 1000, progress: Progress | None = None
+) -> Labels:
+    """Ask for labels and score them.
 
-    An interrupted run is resumed. `about` states the features and their artefact, and becomes part of the manifest's
-    config. Raises `ConfigError` when the plan exceeds `max_requests`, `ResourceError` when retries exhaust that budget;
-    the replies received until then are saved.
+    Every reply is written to the file `replies` as it arrives, and one that is there is not asked for again. Raises
+    `ResourceError` when retries exhaust the budget of requests.
     """
-    plan = run.plan()
-    plan.check(max_requests)
-    config = {**about, "provider": run.provider.identity, **asdict(run.config)}
-    draft = Draft.open(folder, kind="labels", config=config, seed=run.seed, overwrite=overwrite)
-    transcript = Transcript(draft.path / REPLIES, run.known)
+    transcript = Transcript(replies, run.known)
     budget = Budget(max_requests)
-    asker = Asker(run.provider, transcript, budget, _Visible(draft, plan.total + plan.cached, budget, progress))
+    asker = Asker(run.provider, transcript, budget, _Counted(plan.total + plan.cached, budget, progress))
     labels = _labels(run, asker)
     answered = _answers(run.questions(labels), asker)
     transcript.finish(asker.asked)
     generator = np.random.default_rng(derive_seed(run.seed, "bootstrap"))
-    rows = labels_rows(run.cases, labels, run.partner, answered, _source(run), generator=generator)
-    write_table(draft.path / "labels.parquet", labels_table(rows))
-    write_table(draft.path / "trials.parquet", trials_table(answered))
-    replies = [transcript.reply(key) for key in dict.fromkeys(asker.asked)]
-    summary = {
-        "judge": run.provider.model,
-        "label_source": _source(run),
-        "where": run.provider.where,
-        **summarise(rows, generator=generator),
-        "skipped": {str(feature): why for feature, why in run.skipped.items()},
-        "requests": len(replies),
-        "tokens_in": sum(reply.tokens_in for reply in replies if reply),
-        "tokens_out": sum(reply.tokens_out for reply in replies if reply),
-        "cut": sum(reply.cut for reply in replies if reply),
-    }
-    return draft.finish(summary=summary, parents=parents)
+    source = run.provider.model if run.config.label_from == "provider" else STATISTICS
+    rows, scores = score_labels(run.cases, labels, run.partner, answered, source, generator=generator)
+    given = [reply for key in dict.fromkeys(asker.asked) if (reply := transcript.reply(key))]
+    return Labels(
+        settings=run.settings,
+        labels=Table.of(FeatureLabel, rows),
+        scores=Table.of(LabelScore, scores),
+        trials=Table.of(Judgement, judgements(answered)),
+        means=mean_scores(scores, generator=generator),
+        skipped=run.skipped,
+        replies=ReplyCounts(
+            requests=len(given),
+            tokens_in=sum(reply.tokens_in for reply in given),
+            tokens_out=sum(reply.tokens_out for reply in given),
+            cut=sum(reply.cut for reply in given),
+        ),
+        n_read=None,
+    )
 
 
-class _Visible:
-    """Count of replies, reported to the caller and about every second to other processes; safe to call from threads."""
+class _Counted:
+    """Count of replies, reported to the caller; safe to call from threads."""
 
-    def __init__(self, draft: Draft, total: int, budget: Budget, progress: Progress | None):
-        self._draft, self._total, self._budget, self._progress = draft, total, budget, progress
-        self._done, self._last, self._lock = 0, 0.0, threading.Lock()
+    def __init__(self, total: int, budget: Budget, progress: Progress | None):
+        self._total, self._budget, self._progress = total, budget, progress
+        self._done, self._lock = 0, threading.Lock()
 
     def __call__(self) -> None:
         with self._lock:
             self._done += 1
-            total = max(self._total, self._done)
-            if time.monotonic() - self._last > 1 or self._done == total:
-                self._last = time.monotonic()
-                self._draft.update(done=self._done, total=total, sent=self._budget.sent)
             if self._progress is not None:
-                self._progress(self._done, total, {"sent": self._budget.sent})
+                self._progress(self._done, max(self._total, self._done), {"sent": self._budget.sent})
 
 
 def _labels(run: Explanation, asker: Asker) -> dict[int, str | None]:
@@ -223,34 +230,28 @@ def _answers(questions: Sequence[Question], asker: Asker) -> list[Answered]:
     return answered
 
 
-def _source(run: Explanation) -> str:
-    return run.provider.model if run.config.label_from == "provider" else STATISTICS
-
-
-def adopt_labels(labels: Path, features: Path, folder: Path, *, overwrite: bool = False) -> Manifest:
-    """Write a copy of the features artefact with the labels of `labels`; features without one retain their label.
+def adopt_labels(labels: Labels, features: Path, folder: Path, *, overwrite: bool = False) -> Manifest:
+    """Write a copy of the features artefact with stored labels; features without one retain their label.
 
     The labels artefact becomes a parent. The page of a feature thus also shows the scores and the label from token
     statistics. Raises `MismatchError` when the labels were made for other features, `CorruptError` for damaged tables.
     """
     import pyarrow as pa
 
-    source, made = read_manifest(features), read_manifest(labels)
-    key = f"features/{features.name}"
-    if made.parents.get(key) != source.content_hash:
-        raise MismatchError(f"{labels} was not made for {features} as it is now; explain it again")
+    source = read_manifest(features)
+    if labels.settings.features_hash != source.content_hash:
+        raise MismatchError(f"{labels.key} was not made for {features} as it is now; explain it again")
     config = {**source.config, "labels": labels.name}
     table = read_table(features / "features.parquet")
-    written = read_table(labels / "labels.parquet", ["feature", "label", "label_source"]).to_pylist()
+    written = labels.labels.query("select feature, label, label_source from t where label is not null").to_pylist()
     draft = Draft.open(folder, kind="features", config=config, seed=source.seed, overwrite=overwrite)
     fields = ("label", "label_source", *LABEL_FIELDS, *LABEL_SCORES)
     columns = {name: table[name].to_pylist() for name in ("feature", *fields)}
     row_of = {feature: i for i, feature in enumerate(columns["feature"])}
     for row in written:
-        if row["label"] is not None:
-            new = {**dict.fromkeys(fields), **row, "label_kind": WRITTEN, "label_names": []}
-            for name in fields:
-                columns[name][row_of[row["feature"]]] = new[name]
+        new = {**dict.fromkeys(fields), **row, "label_kind": WRITTEN, "label_names": []}
+        for name in fields:
+            columns[name][row_of[row["feature"]]] = new[name]
     for name in fields:
         at = table.schema.get_field_index(name)
         table = table.set_column(at, name, pa.array(columns[name], table.schema.field(name).type))
@@ -258,7 +259,7 @@ def adopt_labels(labels: Path, features: Path, folder: Path, *, overwrite: bool 
     for name in sorted(set(source.files) - {"features.parquet"}):
         (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
         _link_or_copy(features / name, draft.path / name)
-    parents = {**source.parents, f"labels/{labels.name}": made.content_hash}
+    parents = {**source.parents, labels.key: labels.about.content_hash}
     return draft.finish(summary=source.summary, parents=parents, threads=source.threads)
 
 

@@ -1,4 +1,4 @@
-"""Scores of labels: agreement of answers with the truth, as the tables and the summary of a labels artefact.
+"""Scores of labels: agreement of answers with the truth, by feature and over features.
 
 The score is balanced accuracy: the mean of the true positive rate and the true negative rate, with intervals. 1 is
 always right, 0.5 is chance. It does not depend on the proportion of positive trials: answering always yes, always no or
@@ -6,18 +6,23 @@ at random scores 0.5. A question without a readable answer counts as a no, which
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from interp.statistics import Interval, bootstrap_interval, percentile_interval
-from saes.explain.cases import Case, Scorer, Trial
+from saes.explain.cases import Case, Trial
 from saes.explain.contexts import HARD, RANDOM
-from saes.features.schema import SCORES, labels_schema, trials_schema
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
+from saes.features.written_labels import (
+    SCORES,
+    FeatureLabel,
+    Judgement,
+    LabelScore,
+    MeanScore,
+    MeanScores,
+    ScoreName,
+    Scorer,
+)
 
 RESAMPLES = 4000
 
@@ -52,13 +57,12 @@ def score_answers(truth: Sequence[bool], answers: Sequence[bool], *, generator: 
     return Score(interval, f1, len(yes))
 
 
-def mean_over_features(values: Sequence[float], *, generator: np.random.Generator) -> dict[str, float | int] | None:
-    """Return `mean`, the 95 % bootstrap interval over features `low, high`, and `n`; None without values."""
-    known = np.array([v for v in values if v is not None], np.float64)
-    if not len(known):
+def mean_over_features(values: Sequence[float], *, generator: np.random.Generator) -> MeanScore | None:
+    """Return the mean with the 95 % bootstrap interval over features; None without values."""
+    if not values:
         return None
-    found = bootstrap_interval(np.mean, known, rng=generator, n_resamples=RESAMPLES)
-    return {"mean": found.estimate, "low": found.low, "high": found.high, "n": len(known)}
+    found = bootstrap_interval(np.mean, np.array(values, np.float64), rng=generator, n_resamples=RESAMPLES)
+    return MeanScore(Interval(*map(float, found)), len(values))
 
 
 def other_features(n: int, *, generator: np.random.Generator) -> list[int] | None:
@@ -83,26 +87,23 @@ class Answered(NamedTuple):
     """True for yes, False for no; None when the reply could not be read."""
 
 
-def trials_table(answered: Sequence[Answered]) -> "pa.Table":
-    """Return the rows of `trials.parquet`, from which every score can be recomputed."""
-    import pyarrow as pa
-
-    rows = [
-        {
-            "feature": each.feature,
-            "scorer": each.scorer,
-            "label_of": each.label_of,
-            "row": each.trial.context.row,
-            "group": each.trial.context.group,
-            "truth": each.trial.truth,
-            "answer": each.answer,
-        }
+def judgements(answered: Sequence[Answered]) -> list[Judgement]:
+    """Return the rows of answers, from which every score can be recomputed."""
+    return [
+        Judgement(
+            feature=each.feature,
+            scorer=each.scorer,
+            label_of=each.label_of,
+            row=each.trial.context.row,
+            group=each.trial.context.group,
+            truth=each.trial.truth,
+            answer=each.answer,
+        )
         for each in answered
     ]
-    return pa.Table.from_pylist(rows, schema=trials_schema())
 
 
-def labels_rows(
+def score_labels(
     cases: Sequence[Case],
     labels: dict[int, str | None],
     partner: dict[int, int],
@@ -110,57 +111,52 @@ def labels_rows(
     source: str,
     *,
     generator: np.random.Generator,
-) -> list[dict[str, Any]]:
-    """Return the rows of `labels.parquet`, one per case, with `labels` and `partner` by feature."""
+) -> tuple[list[FeatureLabel], list[LabelScore]]:
+    """Return one label per case, and its scores, with `labels` and `partner` by feature."""
     by_feature: dict[tuple[int, bool], list[Answered]] = {}
     for each in answered:
         by_feature.setdefault((each.feature, each.label_of == each.feature), []).append(each)
-    rows = []
+    rows, scores = [], []
     for case in cases:
         own, null = by_feature.get((case.feature, True), []), by_feature.get((case.feature, False), [])
-        row: dict[str, Any] = {
-            "feature": case.feature,
-            "label": labels[case.feature],
-            "label_source": source,
-            "statistics_label": case.statistics_label,
-            "null_feature": partner.get(case.feature),
-            "unanswered": float(np.mean([a.answer is None for a in own])) if own else None,
-            "shown_rows": [context.row for context in case.shown],
-            "heldout_rows": sorted({t.context.row for request in case.detection for t in request if t.truth}),
-        }
+        rows.append(
+            FeatureLabel(
+                feature=case.feature,
+                label=labels[case.feature],
+                label_source=source,
+                statistics_label=case.statistics_label,
+                null_feature=partner.get(case.feature),
+                unanswered=float(np.mean([a.answer is None for a in own])) if own else None,
+                shown_rows=[context.row for context in case.shown],
+                heldout_rows=sorted({t.context.row for request in case.detection for t in request if t.truth}),
+                given_names=[],
+                given_scores=[],
+            )
+        )
         for name in SCORES:
             found, baseline = (_score(side, name, generator) for side in (own, null))
-            row |= found.accuracy.columns(name) if found else dict.fromkeys((name, f"{name}_low", f"{name}_high"))
-            row |= {f"{name}_f1": found and found.f1, f"{name}_n": found and found.n}
-            row[f"{name}_null"] = baseline and baseline.accuracy.estimate
-        rows.append(row)
-    return rows
+            if found:
+                accuracy, low, high = map(float, found.accuracy)
+                ends = {"low": low, "high": high, "null": baseline and float(baseline.accuracy.estimate)}
+                one = LabelScore(feature=case.feature, name=name, accuracy=accuracy, **ends, f1=found.f1, n=found.n)
+                scores.append(one)
+    return rows, scores
 
 
-def labels_table(rows: Sequence[dict[str, Any]]) -> "pa.Table":
-    """Return the rows as the table of `labels.parquet`."""
-    import pyarrow as pa
-
-    return pa.Table.from_pylist(list(rows), schema=labels_schema())
-
-
-def summarise(rows: Sequence[dict[str, Any]], *, generator: np.random.Generator) -> dict[str, Any]:
+def mean_scores(scores: Sequence[LabelScore], *, generator: np.random.Generator) -> dict[ScoreName, MeanScores]:
     """Return means over features with intervals: each score, its null, and the gain of the score over the null."""
-    summary: dict[str, Any] = {
-        "n_features": len(rows),
-        "n_labelled": sum(row["label"] is not None for row in rows),
-        "unanswered": float(np.mean([row["unanswered"] for row in rows if row["unanswered"] is not None] or [0.0])),
-    }
+    means: dict[ScoreName, MeanScores] = {}
     for name in SCORES:
-        pairs = [(row[name], row[f"{name}_null"]) for row in rows if row[name] is not None]
-        nulls = [null for _, null in pairs if null is not None]
-        gains = [value - null for value, null in pairs if null is not None]
-        for key, values in ((name, [value for value, _ in pairs]), (f"{name}_null", nulls), (f"{name}_gain", gains)):
-            summary[key] = mean_over_features(values, generator=generator)
-    return summary
+        mine = [each for each in scores if each.name == name]
+        pairs = [(each.accuracy, each.null) for each in mine if each.null is not None]
+        values = [each.accuracy for each in mine], [null for _, null in pairs], [own - null for own, null in pairs]
+        own, null, gain = (mean_over_features(each, generator=generator) for each in values)
+        if own is not None:
+            means[name] = MeanScores(own=own, null=null, gain=gain)
+    return means
 
 
-def _score(answered: Sequence[Answered], name: str, generator: np.random.Generator) -> Score | None:
+def _score(answered: Sequence[Answered], name: ScoreName, generator: np.random.Generator) -> Score | None:
     """Return the score called `name`, one of `SCORES`, of some answers; None when it has no trials."""
     scorer = "fuzzing" if name == "fuzzing" else "detection"
     silent = HARD if name == "detection_hard" else (RANDOM,)

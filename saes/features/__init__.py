@@ -3,6 +3,7 @@
 - `build`      the feature tables: statistics, examples, token labels, promoted and suppressed tokens
 - `firings`    streamed statistics of every latent
 - `labels`     a label for every feature by rules, with its score on held-out firings
+- `written_labels` labels by a language model, or imported, with their scores
 - `views`      what every firing looks like: its token, words, neighbours and surroundings
 - `readings`   predicates of the text, counted, chosen on one half of the documents and judged on the other
 - `lexicon`    classes of words, from WordNet and from `words.toml`

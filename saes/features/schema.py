@@ -43,8 +43,6 @@ MOST_TELLING = """density between 2e-4 and 2e-2 desc,
 """SQL order of `features.parquet`, those that say most to a reader first: neither rare nor dense, and with a label
 farthest above those of other features. Classes of words (months, pronouns) come before single tokens; without scored
 labels, features whose maximum is farthest above their mean activation come first."""
-SCORES = ("detection", "detection_hard", "fuzzing")
-"""Scores of a label: balanced accuracies, 0.5 at chance, 1 without error."""
 
 
 def set_of(features: "Manifest") -> str:
@@ -168,45 +166,5 @@ def relations_schema() -> "pa.Schema":
             ("coactive_jaccard", pa.list_(pa.float32())),
             ("coactive_tokens", pa.list_(pa.int32())),
             ("coactive_expected", pa.list_(pa.float32())),
-        ]
-    )
-
-
-def labels_schema() -> "pa.Schema":
-    """Return the schema of `labels.parquet`: one row per explained feature, sorted by `feature`."""
-    import pyarrow as pa
-
-    parts = (("", pa.float64()), ("_low", pa.float64()), ("_high", pa.float64()), ("_null", pa.float64()),
-             ("_f1", pa.float64()), ("_n", pa.int32()))  # fmt: skip
-    return pa.schema(
-        [
-            ("feature", pa.int32()),
-            ("label", pa.string()),
-            ("label_source", pa.string()),
-            ("statistics_label", pa.string()),
-            ("null_feature", pa.int32()),
-            *((score + part, kind) for score in SCORES for part, kind in parts),
-            ("unanswered", pa.float64()),
-            ("shown_rows", pa.list_(pa.int64())),
-            ("heldout_rows", pa.list_(pa.int64())),
-            ("given_names", pa.list_(pa.string())),
-            ("given_scores", pa.list_(pa.float64())),
-        ]
-    )
-
-
-def trials_schema() -> "pa.Schema":
-    """Return the schema of `trials.parquet`: one row per judged context, in the order asked."""
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            ("feature", pa.int32()),
-            ("scorer", pa.string()),
-            ("label_of", pa.int32()),
-            ("row", pa.int64()),
-            ("group", pa.string()),
-            ("truth", pa.bool_()),
-            ("answer", pa.bool_()),
         ]
     )

@@ -58,6 +58,7 @@ from saes.features.examples_index import indexed_examples
 from saes.features.found import ALPHA, COLUMNS, By, Example, Filter, Found, Hit, Match, feature_rows
 from saes.features.similar import similar
 from saes.features.token_index import FOLDER, TABLES, query_words, word_positions
+from saes.features.written_labels import Labels
 
 FREQUENT = 0.005
 """A word that makes up more than this fraction of all tokens is left out where the query has rarer ones."""
@@ -369,12 +370,15 @@ def _has_any(column: str, forms: list[str]) -> str:
 def _explained(workspace: Workspace, manifest: Manifest, query: str) -> dict[int, dict[str, Any]]:
     """Return the labels of `workbench explain` that contain the query, by feature, as fields of a hit."""
     found: dict[int, dict[str, Any]] = {}
-    for made in workspace.artifacts("labels"):
-        if made.parents.get(f"features/{manifest.name}") == manifest.content_hash:
-            sql = """select feature, label, detection as score, detection_null as "null", '' as other from l
-                     where label is not null and contains(lower(label), lower(?))"""
-            table = workspace.table_path("labels", made.name, "labels")
-            found |= {row["feature"]: row for row in workspace.query(sql, query, l=table).to_pylist()}
+    for made in reversed(workspace.values(Labels)):
+        if made.settings.features_hash == manifest.content_hash:
+            sql = "label is not null and contains(lower(label), lower(?))"
+            rows = made.labels.rows(sql, query)
+            scores = {each.feature: each for each in made.scores.rows("name = 'detection'")} if rows else {}
+            for row in rows:
+                score = scores.get(row.feature)
+                judged = {"score": score and score.accuracy, "null": score and score.null}
+                found[row.feature] = {"feature": row.feature, "label": row.label, "other": "", **judged}
     return found
 
 

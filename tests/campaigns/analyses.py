@@ -122,7 +122,7 @@ def labels(features: int) -> Any:
 
     def covers(rng: Rng) -> bool:
         found = mean_over_features(rng.beta(8, 2, features).tolist(), generator=rng)
-        return found is not None and found["low"] <= 0.8 <= found["high"]
+        return found is not None and bool(holds(found.mean, 0.8))
 
     return each(covers)
 

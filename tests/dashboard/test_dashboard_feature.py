@@ -10,11 +10,11 @@ from dashboard.data import features as view
 from dashboard.feature.export import feature_html
 from dashboard.feature.page import detail
 from dashboard.feature.relations import effect_verdict
-from interp.artifacts import write_table
+from interp.artifacts import save_artefact, write_table
 from interp.errors import UsageError
 from interp.workspace import Workspace
 from saes import search_features
-from saes.explain.imported import import_labels
+from saes.explain.imported import read_labels
 
 
 def test_a_feature_is_compared_with_random_directions(workspace):
@@ -93,7 +93,7 @@ def test_an_imported_label_shows_its_source_and_score(workspace, tmp_path):
     scores = [{"value": 0.875, "explanationScoreTypeName": "eleuther_fuzz", "explanationScoreModelName": "judge"}]
     given = {"modelId": "m", "layer": "9-res", "index": "20", "description": "rivers <i>", "scores": scores}
     path.write_text(json.dumps(given | {"explanationModelName": "gpt-4o"}))
-    import_labels(own, "demo", path, own.path("labels", "np"))
+    save_artefact(read_labels(own, "demo", path), own.path("labels", "np"))
     shown = text_of(detail(own, "demo", 20, "light"))
     assert "rivers <i>" in shown
     assert "neuronpedia: gpt-4o" in shown

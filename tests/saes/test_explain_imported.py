@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from interp.artifacts import Draft, write_table
+from interp.artifacts import Draft, save_artefact, write_table
 from interp.errors import ConfigError, CorruptError, MissingError, WorkbenchError
 from interp.workspace import Workspace
-from saes.explain.imported import import_labels
-from saes.features.schema import features_schema, labels_schema
+from saes.explain.imported import read_labels
+from saes.features.schema import features_schema
+from saes.features.written_labels import FeatureLabel, Labels
 from workbench.verbs.explain import Explain
 
 
@@ -48,10 +48,9 @@ def workspace(tmp_path) -> Workspace:
     return workspace
 
 
-def written(workspace: Workspace, path: Path, **options) -> list[dict]:
-    folder = workspace.path("labels", "n")
-    import_labels(workspace, "f", path, folder, overwrite=True, **options)
-    return pq.read_table(folder / "labels.parquet").to_pylist()
+def written(workspace: Workspace, path: Path, **options) -> list[FeatureLabel]:
+    found = read_labels(workspace, "f", path, **options)
+    return save_artefact(found, workspace.path("labels", "n"), overwrite=True).labels.rows()
 
 
 def forms(tmp_path: Path) -> dict[str, bytes]:
@@ -73,24 +72,23 @@ def forms(tmp_path: Path) -> dict[str, bytes]:
 def test_each_format_gives_the_same_labels(workspace, tmp_path, name):
     (tmp_path / name).write_bytes(forms(tmp_path)[name])
     rows = written(workspace, tmp_path / name)
-    assert [(row["feature"], row["label"]) for row in rows] == [(0, "better"), (2, "months <b>of</b> the year")]
-    assert rows[0]["label_source"] == "neuronpedia: gpt-4o, oai_token-act-pair"
-    assert rows[0]["given_names"] == ["eleuther_recall by claude", "eleuther_fuzz by claude"]
-    assert rows[0]["given_scores"] == [0.9, 0.7]
-    assert rows[1]["given_scores"] == []
-    assert rows[0]["detection"] is None  # not ours, so not in our column
-    assert rows[0]["statistics_label"] == "own 0"
-    made = workspace.manifest("labels", "n")
-    assert (made.summary["n_read"], made.summary["n_labelled"], made.summary["n_scored"]) == (4, 2, 1)
-    assert made.summary["label_source"] == "neuronpedia gpt2-small/6-res-jb"
-    assert made.parents == {"features/f": workspace.manifest("features", "f").content_hash}
-    assert pq.read_schema(workspace.path("labels", "n") / "labels.parquet").equals(labels_schema())
+    assert [(row.feature, row.label) for row in rows] == [(0, "better"), (2, "months <b>of</b> the year")]
+    assert rows[0].label_source == "neuronpedia: gpt-4o, oai_token-act-pair"
+    assert rows[0].given_names == ["eleuther_recall by claude", "eleuther_fuzz by claude"]
+    assert rows[0].given_scores == [0.9, 0.7]
+    assert rows[1].given_scores == []
+    assert rows[0].statistics_label == "own 0"
+    made = workspace.open(Labels, "n")
+    assert (made.n_read, made.n_labelled, made.n_scored) == (4, 2, 1)
+    assert made.label_source == "neuronpedia gpt2-small/6-res-jb"
+    assert made.settings.features_hash == workspace.manifest("features", "f").content_hash
+    assert len(made.scores) == len(made.trials) == 0, "the scores given are not ours"
 
 
 def test_one_explainer_can_be_chosen(workspace, tmp_path):
     path = tmp_path / "e.json"
     path.write_text(json.dumps(ENTRIES))
-    assert [row["label"] for row in written(workspace, path, model="gpt-4o-mini")] == [
+    assert [row.label for row in written(workspace, path, model="gpt-4o-mini")] == [
         "first",
         "months <b>of</b> the year",
     ]
@@ -101,9 +99,9 @@ def test_one_explainer_can_be_chosen(workspace, tmp_path):
 def test_a_single_explanation_and_separators_within_texts(workspace, tmp_path):
     path = tmp_path / "e.json"
     path.write_text(json.dumps(entry(1)))
-    assert [row["feature"] for row in written(workspace, path)] == [1]
+    assert [row.feature for row in written(workspace, path)] == [1]
     path.write_text("\n".join(json.dumps(entry(i, "a\u2028b\x85c"), ensure_ascii=False) for i in (1, 3)))
-    assert [row["label"] for row in written(workspace, path)] == ["a b c"] * 2
+    assert [row.label for row in written(workspace, path)] == ["a b c"] * 2
 
 
 BAD = {

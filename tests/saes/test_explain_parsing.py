@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saes.explain.prompts import LONGEST_LABEL, read_answers, read_explanation
-from saes.explain.scores import mean_over_features, other_features, score_answers, summarise
-from saes.features.schema import SCORES
+from saes.explain.scores import mean_over_features, mean_scores, other_features, score_answers
 
 
 @pytest.mark.parametrize(
@@ -139,15 +138,11 @@ def test_an_interval_of_more_trials_is_narrower():
 
 def test_the_mean_over_features_comes_with_the_spread_between_them():
     found = mean_over_features([0.5, 0.7, 0.9], generator=rng())
-    assert found["mean"] == pytest.approx(0.7)
-    assert 0.5 <= found["low"] < 0.7 < found["high"] <= 0.9
+    assert found is not None
+    assert found.mean.estimate == pytest.approx(0.7)
+    assert 0.5 <= found.mean.low < 0.7 < found.mean.high <= 0.9
     assert mean_over_features([], generator=rng()) is None
-
-
-def test_a_summary_of_features_without_trials_has_no_scores_and_no_unanswered_question():
-    found = summarise([], generator=rng())
-    assert (found["n_features"], found["n_labelled"], found["unanswered"]) == (0, 0, 0)
-    assert {found[f"{name}{end}"] for name in SCORES for end in ("", "_null", "_gain")} == {None}
+    assert mean_scores([], generator=rng()) == {}
 
 
 @given(st.integers(2, 50), st.integers(0, 100))

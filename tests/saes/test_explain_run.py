@@ -19,13 +19,14 @@ from explain_planted import EVEN_ONLY, TRIGGERS, planted_workspace
 from fake_endpoint import FakeEndpoint, coin, completion, excerpts, perfect
 
 from dashboard.data import features as view
-from interp.artifacts import partial_path, read_manifest, verify
+from interp.artifacts import open_artefact, partial_path, read_manifest, verify
 from interp.errors import CorruptError, MismatchError
 from interp.workspace import Workspace
 from saes.explain.cases import choose_features
 from saes.explain.contexts import RANDOM, feature_rows
 from saes.explain.run import adopt_labels
-from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, SCORES, features_schema, labels_schema, trials_schema
+from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, features_schema
+from saes.features.written_labels import SCORES, FeatureLabel, Judgement, Labels, LabelScore
 from workbench.__main__ import main
 
 KEY = "sk-secret-of-the-test-456"
@@ -50,8 +51,20 @@ def run(*arguments, **settings) -> int:
     return main(command(*arguments, **settings))
 
 
-def rows_of(workspace: Workspace, name: str, table: str = "labels") -> list[dict]:
-    return pq.read_table(workspace.path("labels", name) / f"{table}.parquet").to_pylist()
+def labels_of(workspace: Workspace, name: str) -> Labels:
+    return workspace.open(Labels, name)
+
+
+def rows_of(workspace: Workspace, name: str) -> list[FeatureLabel]:
+    return labels_of(workspace, name).labels.rows(order="feature")
+
+
+def scores_of(workspace: Workspace, name: str, score: str = "detection") -> dict[int, LabelScore]:
+    return {each.feature: each for each in labels_of(workspace, name).scores.rows("name = ?", score)}
+
+
+def trials_of(workspace: Workspace, name: str) -> list[Judgement]:
+    return labels_of(workspace, name).trials.rows()
 
 
 def replies_of(workspace: Workspace, name: str) -> bytes:
@@ -73,25 +86,26 @@ def explained(workspace):
 def test_planted_features_are_explained_and_recognised(workspace, explained):
     rows = rows_of(workspace, "perfect")
     for row, characters in zip(rows, TRIGGERS, strict=True):
-        named = {chr(int(number)) for number in row["label"].split()[1:]}
+        named = {chr(int(number)) for number in str(row.label).split()[1:]}
         assert named <= set(characters)
         assert len(named) >= 2
         for score in SCORES:
-            assert row[score] >= 0.85, (row["feature"], score)
-    summary = workspace.manifest("labels", "perfect").summary
-    assert summary["detection"]["mean"] > 0.97
-    assert summary["fuzzing"]["mean"] > 0.99
-    assert summary["unanswered"] == 0
+            assert scores_of(workspace, "perfect", score)[row.feature].accuracy >= 0.85, (row.feature, score)
+    found = labels_of(workspace, "perfect")
+    assert found.means["detection"].own.mean.estimate > 0.97
+    assert found.means["fuzzing"].own.mean.estimate > 0.99
+    assert found.unanswered == 0
 
 
 def test_another_feature_s_label_is_worth_a_half(workspace, explained):
-    summary = workspace.manifest("labels", "perfect").summary
     for score in SCORES:
-        null, gain = summary[f"{score}_null"], summary[f"{score}_gain"]
-        assert null["mean"] == pytest.approx(0.5, abs=0.1)
-        assert gain["low"] > 0.3
+        found = labels_of(workspace, "perfect").means[score]
+        assert found.null is not None
+        assert found.gain is not None
+        assert found.null.mean.estimate == pytest.approx(0.5, abs=0.1)
+        assert found.gain.mean.low > 0.3
     for row in rows_of(workspace, "perfect"):
-        assert row["null_feature"] != row["feature"]
+        assert row.null_feature != row.feature
 
 
 def test_negatives_are_silent_and_positives_fire(workspace, explained):
@@ -99,14 +113,14 @@ def test_negatives_are_silent_and_positives_fire(workspace, explained):
         part.tokens.numpy() for part in map(recording(workspace).token_shard, range(recording(workspace).n_shards))
     ])  # fmt: skip
     hard = 0
-    for row in rows_of(workspace, "perfect", "trials"):
-        if row["scorer"] == "fuzzing":
+    for each in trials_of(workspace, "perfect"):
+        if each.scorer == "fuzzing":
             continue
-        start = row["row"] // 40 * 40
-        low, high = max(start + 1, row["row"] - 8), min(start + 40, row["row"] + 9)
-        fires = np.isin(tokens[low:high], [ord(c) for c in TRIGGERS[row["feature"]]]).any()
-        assert fires == row["truth"]
-        hard += row["group"] not in (RANDOM, "top", "q1", "q2", "q3", "q4")
+        start = each.row // 40 * 40
+        low, high = max(start + 1, each.row - 8), min(start + 40, each.row + 9)
+        fires = np.isin(tokens[low:high], [ord(c) for c in TRIGGERS[each.feature]]).any()
+        assert fires == each.truth
+        hard += each.group not in (RANDOM, "top", "q1", "q2", "q3", "q4")
     assert hard > 0
 
 
@@ -118,25 +132,23 @@ def recording(workspace):
 
 def test_what_is_judged_was_not_shown(workspace, explained):
     for row in rows_of(workspace, "perfect"):
-        assert len(row["heldout_rows"]) >= 8
-        nearest = np.abs(np.subtract.outer(row["shown_rows"], row["heldout_rows"])).min()
+        assert len(row.heldout_rows) >= 8
+        nearest = np.abs(np.subtract.outer(row.shown_rows, row.heldout_rows)).min()
         assert nearest >= 9, "windows of 17 tokens may be cut to 9 by the start of a context, and not overlap"
 
 
 def test_the_scores_can_be_computed_again_from_the_trials(workspace, explained):
-    trials = rows_of(workspace, "perfect", "trials")
-    for row in rows_of(workspace, "perfect"):
-        own = [t for t in trials if t["feature"] == row["feature"] == t["label_of"] and t["scorer"] == "fuzzing"]
-        right = [np.mean([t["answer"] == t["truth"] for t in own if t["truth"] == side]) for side in (True, False)]
-        assert row["fuzzing"] == pytest.approx(np.mean(right))
-        assert row["fuzzing_n"] == len(own)
+    trials = trials_of(workspace, "perfect")
+    for feature, found in scores_of(workspace, "perfect", "fuzzing").items():
+        own = [t for t in trials if t.feature == feature == t.label_of and t.scorer == "fuzzing"]
+        right = [np.mean([t.answer == t.truth for t in own if t.truth == side]) for side in (True, False)]
+        assert found.accuracy == pytest.approx(np.mean(right))
+        assert found.n == len(own)
 
 
 def test_the_artefact_is_whole_documented_and_without_the_key(workspace, explained):
     folder = workspace.path("labels", "perfect")
     assert verify(folder) == []
-    assert pq.read_schema(folder / "labels.parquet").equals(labels_schema())
-    assert pq.read_schema(folder / "trials.parquet").equals(trials_schema())
     features = workspace.manifest("features", "planted")
     assert read_manifest(folder).parents["features/planted"] == features.content_hash
     assert {"saes/planted", "recordings/planted"} <= read_manifest(folder).parents.keys()
@@ -151,19 +163,19 @@ def test_labels_taken_in_are_shown_and_the_old_ones_stay_beside(workspace, expla
     about = ["label", "label_source", *LABEL_FIELDS, *LABEL_SCORES]
     assert new.drop_columns(about).equals(old.drop_columns(about))
     assert new["label_kind"].to_pylist()[: len(ALL)] == ["written"] * len(ALL)
-    assert new["label"][0].as_py() == rows_of(workspace, "perfect")[0]["label"]
+    assert new["label"][0].as_py() == rows_of(workspace, "perfect")[0].label
     assert new["label_source"].to_pylist()[: len(ALL) + 1] == ["perfect"] * len(ALL) + ["token statistics"]
     assert verify(workspace.path("features", "labelled")) == []
     for name in ("planted", "labelled"):
-        (found,) = [f for f in view.explanations(workspace, name, 0) if f["artefact"] == "perfect"]
-        assert found["statistics_label"] == old["label"][0].as_py()
-        assert found["detection"] > 0.85
+        (found,) = [f for f in view.explanations(workspace, name, 0) if f.made.name == "perfect"]
+        assert found.label.statistics_label == old["label"][0].as_py()
+        assert found.to_json()["scores"][0]["accuracy"] > 0.85
     assert view.explanations(workspace, "labelled", 60) == []
 
 
 def test_labels_of_other_features_are_not_taken_in(workspace, explained, tmp_path):
     with pytest.raises(MismatchError, match="was not made for"):
-        adopt_labels(workspace.path("labels", "perfect"), workspace.path("features", "labelled"), tmp_path / "x")
+        adopt_labels(labels_of(workspace, "perfect"), workspace.path("features", "labelled"), tmp_path / "x")
 
 
 @pytest.fixture
@@ -177,7 +189,7 @@ def copies(workspace, explained, tmp_path) -> dict[str, Path]:
 def test_labels_of_a_damaged_table_are_not_taken_in(copies, table, damage_file, tmp_path):
     damage_file(copies[table] / f"{table}.parquet")
     with pytest.raises(CorruptError, match=rf"cannot read .*{table}\.parquet"):
-        adopt_labels(copies["labels"], copies["features"], tmp_path / "x")
+        adopt_labels(open_artefact(Labels, copies["labels"]), copies["features"], tmp_path / "x")
     assert not partial_path(tmp_path / "x").exists()
 
 
@@ -195,25 +207,22 @@ def test_damaged_tables_of_features_are_named(copies, damage_file):
 def test_a_judge_who_does_not_read_scores_a_half(workspace):
     with FakeEndpoint(lambda prompt, number: coin(prompt)) as fake:
         assert run(workspace, fake, "coin", features=ALL) == 0
-    summary = workspace.manifest("labels", "coin").summary
     for score in SCORES:
-        assert summary[score]["mean"] == pytest.approx(0.5, abs=0.1)
-        assert summary[f"{score}_gain"]["low"] < 0 < summary[f"{score}_gain"]["high"]
+        found = labels_of(workspace, "coin").means[score]
+        assert found.own.mean.estimate == pytest.approx(0.5, abs=0.1)
+        assert found.gain is not None
+        assert found.gain.mean.low < 0 < found.gain.mean.high
 
 
 def test_look_alikes_find_out_a_label_that_says_too_little(workspace):
     with FakeEndpoint() as fake:
         assert run(workspace, fake, "half-true", features=("3", str(EVEN_ONLY))) == 0
-    whole, half = rows_of(workspace, "half-true")
-    assert whole["detection_hard"] == 1.0
-    assert half["detection_hard"] < half["detection"] - 0.05 < 1
-    same = [
-        t
-        for t in rows_of(workspace, "half-true", "trials")
-        if t["group"] == "same token" and t["label_of"] == EVEN_ONLY
-    ]
+    hard, easy = scores_of(workspace, "half-true", "detection_hard"), scores_of(workspace, "half-true")
+    assert hard[3].accuracy == 1.0
+    assert hard[EVEN_ONLY].accuracy < easy[EVEN_ONLY].accuracy - 0.05 < 1
+    same = labels_of(workspace, "half-true").trials.rows('"group" = ? and label_of = ?', "same token", EVEN_ONLY)
     assert len(same) >= 4
-    assert all(t["answer"] and not t["truth"] for t in same if t["feature"] == EVEN_ONLY)
+    assert all(t.answer and not t.truth for t in same if t.feature == EVEN_ONLY)
 
 
 def test_replies_that_cannot_be_read_are_worth_a_half_and_counted(workspace, capsys):
@@ -222,11 +231,11 @@ def test_replies_that_cannot_be_read_are_worth_a_half_and_counted(workspace, cap
 
     with FakeEndpoint(answer) as fake:
         assert run(workspace, fake, "mute") == 0
-    summary = workspace.manifest("labels", "mute").summary
-    assert summary["unanswered"] == 1.0
+    found = labels_of(workspace, "mute")
+    assert found.unanswered == 1.0
     for score in SCORES:
-        assert summary[score]["mean"] == 0.5
-    assert {row["answer"] for row in rows_of(workspace, "mute", "trials")} == {None}
+        assert found.means[score].own.mean.estimate == 0.5
+    assert {each.answer for each in trials_of(workspace, "mute")} == {None}
     assert "100% of the judgements could not be read" in capsys.readouterr().out
 
 
@@ -237,9 +246,9 @@ def test_a_label_that_cannot_be_read_is_none_and_is_not_scored(workspace):
     with FakeEndpoint(answer) as fake:
         assert run(workspace, fake, "unlabelled", "--concurrency", "1", features=ALL[:4]) == 0
     rows = rows_of(workspace, "unlabelled")
-    assert [row["label"] is None for row in rows] == [False, True, False, True]
-    assert [row["detection"] is None for row in rows] == [False, True, False, True]
-    assert workspace.manifest("labels", "unlabelled").summary["n_labelled"] == 2
+    assert [row.label is None for row in rows] == [False, True, False, True]
+    assert list(scores_of(workspace, "unlabelled")) == [0, 2]
+    assert labels_of(workspace, "unlabelled").n_labelled == 2
 
 
 def test_the_token_statistics_can_be_scored_too(workspace):
@@ -254,9 +263,10 @@ def test_the_token_statistics_can_be_scored_too(workspace):
         more = ("--label-from", "token-statistics")
         assert run(workspace, fake, "statistics", *more, features=("3", "4", "5")) == 0
     rows = rows_of(workspace, "statistics")
-    assert all(row["label"] == row["statistics_label"] for row in rows)
-    assert all(row["label_source"] == "token statistics" for row in rows)
-    assert all(row["detection"] == 1.0 for row in rows)
+    assert all(row.label == row.statistics_label for row in rows)
+    assert all(row.label_source == "token statistics" for row in rows)
+    assert labels_of(workspace, "statistics").label_source == "token statistics"
+    assert [score.accuracy for score in scores_of(workspace, "statistics").values()] == [1.0] * 3
 
 
 def test_the_plan_is_what_is_sent(workspace, capsys):
@@ -295,7 +305,9 @@ def test_replies_that_were_cut_off_are_counted(workspace, capsys):
     with FakeEndpoint(lambda p, n: perfect(p) if "Explanation:" in p else (200, {}, cut)) as fake:
         assert run(workspace, fake, "cut", features=("3",)) == 0
     assert "replies were cut off at --max-tokens" in capsys.readouterr().out
-    assert workspace.manifest("labels", "cut").summary["cut"] == len(fake.prompts) - 1
+    replies = labels_of(workspace, "cut").replies
+    assert replies is not None
+    assert replies.cut == len(fake.prompts) - 1
 
 
 def test_nothing_is_sent_unasked(workspace, capsys):
@@ -372,7 +384,7 @@ def test_another_selection_asks_only_what_is_new(workspace):
         assert 0 < len(fake.prompts) - before < before
         assert len(set(fake.prompts)) == len(fake.prompts)
     rows = rows_of(workspace, "selection-2")
-    assert [row["detection_null"] for row in rows] == [None] * 3
+    assert [score.null for score in scores_of(workspace, "selection-2").values()] == [None] * 3
     assert rows[:2] == rows_of(workspace, name)[:2]
 
 
@@ -388,7 +400,7 @@ def test_busy_endpoints_are_waited_for(workspace):
     with FakeEndpoint(busy_at_first) as fake:
         assert run(workspace, fake, "busy", features=("1", "3")) == 0
     assert len(asked) > 20
-    assert workspace.manifest("labels", "busy").summary["detection"]["mean"] == 1.0
+    assert labels_of(workspace, "busy").means["detection"].own.mean.estimate == 1.0
 
 
 def test_a_dead_feature_is_left_out_with_the_reason(workspace, capsys):
@@ -397,7 +409,7 @@ def test_a_dead_feature_is_left_out_with_the_reason(workspace, capsys):
         assert "feature 40 is skipped: it fires in only 0 different contexts" in capsys.readouterr().out
         assert run(workspace, fake, "dead-alone", features=("40",)) == 2
     assert "none of these features can be explained" in capsys.readouterr().err
-    assert workspace.manifest("labels", "dead").summary["skipped"].keys() == {"40"}
+    assert labels_of(workspace, "dead").skipped.keys() == {40}
 
 
 @pytest.mark.parametrize(
@@ -435,7 +447,7 @@ def test_features_are_chosen_by_frequency_or_by_chance(workspace, way, n):
     with FakeEndpoint() as fake:
         words = ["explain", "planted", "--workspace", str(workspace.root), "--provider", fake.url, "--model", way[2:]]
         assert main([*words, way, str(n), "--yes", "--no-null"]) == 0
-    found = [row["feature"] for row in rows_of(workspace, f"planted-{way[2:]}")]
+    found = [row.feature for row in rows_of(workspace, f"planted-{way[2:]}")]
     assert len(found) == n
     table = pq.read_table(workspace.path("features", "planted") / "features.parquet").to_pydict()
     fired = np.array(table["n_fired"])
@@ -447,21 +459,20 @@ def test_features_are_chosen_by_frequency_or_by_chance(workspace, way, n):
 def test_the_same_label_is_no_null(workspace):
     with FakeEndpoint(lambda p, n: "Explanation: characters 65 66" if "Explanation:" in p else perfect(p)) as fake:
         assert run(workspace, fake, "same", features=("3", "4")) == 0
-    assert [row["detection_null"] for row in rows_of(workspace, "same")] == [None, None]
+    assert [score.null for score in scores_of(workspace, "same").values()] == [None, None]
     assert len(set(fake.prompts)) == len(fake.prompts)
 
 
 def test_a_null_needs_a_second_feature(workspace):
     with FakeEndpoint() as fake:
         assert run(workspace, fake, "single", features=("3",)) == 0
-    (row,) = rows_of(workspace, "single")
-    assert row["detection"] == 1.0
-    assert row["detection_null"] is None
-    assert workspace.manifest("labels", "single").summary["detection_gain"] is None
+    (found,) = scores_of(workspace, "single").values()
+    assert (found.accuracy, found.null) == (1.0, None)
+    assert labels_of(workspace, "single").means["detection"].gain is None
 
 
 def test_a_null_body_is_an_empty_reply(workspace):
     with FakeEndpoint(lambda *_: (200, {}, completion(None))) as fake:
         assert run(workspace, fake, "empty", features=("3",)) == 0
-    assert rows_of(workspace, "empty")[0]["label"] is None
-    assert Path(workspace.path("labels", "empty") / "trials.parquet").is_file()
+    assert rows_of(workspace, "empty")[0].label is None
+    assert trials_of(workspace, "empty") == []

@@ -9,9 +9,7 @@ from saes.features.schema import (
     GROUPS,
     examples_schema,
     features_schema,
-    labels_schema,
     relations_schema,
-    trials_schema,
 )
 
 FORMATS = Path(__file__).parents[2] / "docs" / "formats.md"
@@ -34,15 +32,6 @@ def test_example_columns_are_those_of_the_document():
 
 def test_relation_columns_are_those_of_the_document():
     assert documented_columns("`relations.parquet`, one row", "## heads") == relations_schema().names
-
-
-def test_label_columns_are_those_of_the_document():
-    assert documented_columns("in `labels.parquet`", "`trials.parquet`, every") == labels_schema().names
-    text = FORMATS.read_text(encoding="utf-8")
-    trials = text[text.index("`trials.parquet`, every") : text.index("`replies.jsonl`")]
-    assert [trials.index(f"`{name}`") for name in trials_schema().names] == sorted(
-        trials.index(f"`{name}`") for name in trials_schema().names
-    )
 
 
 def test_groups_are_stored_in_the_order_shown():

@@ -1,0 +1,276 @@
+"""Labels of features and their scores, as an artefact: written by a language model, or imported from Neuronpedia.
+
+`saes.explain.run` asks for them, `saes.explain.imported` reads those of an export. Torch-free.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+from urllib.parse import quote
+
+from interp.artifacts import Artefact, Table
+from interp.errors import ConfigError, UnknownNameError
+from interp.statistics import Interval
+from saes.features.schema import STATISTICS
+
+LabelFrom = Literal["provider", "token-statistics"]
+Scorer = Literal["detection", "fuzzing"]
+ScoreName = Literal["detection", "detection_hard", "fuzzing"]
+SCORES: dict[ScoreName, str] = {
+    "detection": "detection",
+    "detection_hard": "detection, look-alikes",
+    "fuzzing": "fuzzing",
+}
+"""Scores of a label, with their titles: balanced accuracies, 0.5 at chance, 1 without error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """Everything that determines a prompt. Two runs with the same settings ask the same questions."""
+
+    label_from: LabelFrom = "provider"
+    """`provider`: a language model reads contexts and writes the label. `token-statistics`: the label in the features
+    folder is scored. It was made from all strong firings, so the held-out contexts are among its evidence."""
+    shown: int = 10
+    """Contexts shown to the explainer: half of them the strongest, the rest from all quarters of activation."""
+    heldout: int = 12
+    """Held-out contexts on which the feature fires; the scores are measured on them."""
+    per_request: int = 5
+    """Contexts judged in one request; 1 is the easiest for a small model."""
+    null: bool = True
+    """Also score every feature with another feature's label: the null, a score with a wrong label."""
+    temperature: float = 0.0
+    """Sampling temperature; 0 takes the most likely token each time."""
+    max_tokens: int = 300
+    """Largest number of tokens in one reply. A model that reasons aloud needs thousands."""
+
+    def __post_init__(self) -> None:
+        if self.label_from not in ("provider", "token-statistics"):
+            raise UnknownNameError("source of labels", self.label_from, ["provider", "token-statistics"])
+        for name, low, high in (("shown", 2, 100), ("heldout", 4, 200), ("per_request", 1, 50)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} must lie between {low} and {high}, got {getattr(self, name)}")
+        if not 0 <= self.temperature <= 2:
+            raise ConfigError(f"temperature must lie between 0 and 2, got {self.temperature}")
+        if self.max_tokens < 16:
+            raise ConfigError(f"max_tokens must be at least 16, got {self.max_tokens}: a reply would not fit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Labels that a language model wrote, or judged."""
+
+    provider: dict[str, str]
+    """Facts about the provider that determine a reply: `endpoint` and `model`, or `local` and `weight_hash`."""
+    config: ExplainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """Labels of an explanations export of Neuronpedia."""
+
+    file: str
+    sha256: str
+    explainer: str | None
+    """Explanations by this model were taken; None for those of all."""
+    dictionary: str
+    """The dictionary at Neuronpedia, `model/layer`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsSettings:
+    """Settings that determine the labels."""
+
+    features: str
+    """Name of the features artefact."""
+    features_hash: str
+    explained: tuple[int, ...]
+    """The features with a row."""
+    source: Asked | Imported
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureLabel:
+    """Label of one feature."""
+
+    feature: int
+    label: str | None
+    """None where the reply could not be read: such a feature has no scores."""
+    label_source: str
+    """Who wrote it: the model, or `token statistics`."""
+    statistics_label: str
+    """The label made by rule, for comparison."""
+    null_feature: int | None
+    """The feature whose label served as the null."""
+    unanswered: float | None
+    """Share of its judgements that could not be read, 0 to 1; they count as no."""
+    shown_rows: list[int]
+    """Rows of the recording at the middle of the contexts that the explainer saw."""
+    heldout_rows: list[int]
+    """The same of the contexts that the judge saw; the two share no text."""
+    given_names: list[str]
+    """Who gave the scores that came with an imported label."""
+    given_scores: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelScore:
+    """One score of the label of one feature: balanced accuracy on held-out contexts."""
+
+    feature: int
+    name: ScoreName
+    accuracy: float
+    """0.5 at chance, 1 always right."""
+    low: float
+    high: float
+    """Ends of its 95 % interval, both rates from Jeffreys' posterior."""
+    null: float | None
+    """The same with another feature's label; None where no other label was judged."""
+    f1: float
+    n: int
+    """Number of contexts judged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """One context that was judged, in the order asked."""
+
+    feature: int
+    scorer: Scorer
+    label_of: int
+    """The feature whose label was in the prompt: another one under the null."""
+    row: int
+    """Row of the recording at the middle of the context."""
+    group: str
+    """`top`, `q4` ... `q1` where the feature fires; `random`, `same token`, `neighbour` where it does not."""
+    truth: bool
+    answer: bool | None
+    """None where the reply could not be read."""
+
+
+class MeanScore(NamedTuple):
+    """Mean of a score over features, with a 95 % bootstrap interval."""
+
+    mean: Interval[float]
+    n: int
+    """Number of features."""
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.mean:{spec}}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanScores:
+    """One score over the features: of their labels, of other features' labels, and the difference."""
+
+    own: MeanScore
+    null: MeanScore | None
+    gain: MeanScore | None
+    """Label less null, feature by feature."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplyCounts:
+    """Replies that were used."""
+
+    requests: int
+    tokens_in: int
+    tokens_out: int
+    cut: int
+    """Replies that were cut off at the limit of tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels(Artefact, kind="labels"):
+    """Labels of features, with their scores on held-out contexts where a language model judged them."""
+
+    settings: LabelsSettings
+    labels: Table[FeatureLabel]
+    """Rows by feature."""
+    scores: Table[LabelScore]
+    """Rows by feature and name, where there were trials."""
+    trials: Table[Judgement]
+    """All judgements; every score can be computed again from them."""
+    means: dict[ScoreName, MeanScores]
+    """Means over features by score."""
+    skipped: dict[int, str]
+    """Features that could not be explained, and the reason."""
+    replies: ReplyCounts | None
+    """None for imported labels."""
+    n_read: int | None
+    """Explanations in the imported file."""
+
+    @property
+    def judge(self) -> str:
+        """The model that was asked; empty for imported labels."""
+        source = self.settings.source
+        return (source.provider.get("model") or source.provider["local"]) if isinstance(source, Asked) else ""
+
+    @property
+    def label_source(self) -> str:
+        """Who wrote the labels."""
+        source = self.settings.source
+        if isinstance(source, Imported):
+            return f"neuronpedia {source.dictionary}"
+        return self.judge if source.config.label_from == "provider" else STATISTICS
+
+    @property
+    def n_features(self) -> int:
+        """Number of features that were asked about."""
+        return len(self.settings.explained)
+
+    @property
+    def n_labelled(self) -> int:
+        """Number of features with a label."""
+        return self._number("count(label)")
+
+    @property
+    def n_scored(self) -> int:
+        """Number of features whose label came with a score."""
+        return self._number("count(*) filter (len(given_scores) > 0)")
+
+    @property
+    def unanswered(self) -> float:
+        """Mean share of judgements that could not be read; 0 without any."""
+        return self._number("coalesce(avg(unanswered), 0.0)")
+
+    def _number(self, sql: str) -> int:
+        return self.labels.query(f"select {sql} as n from t")["n"][0].as_py()
+
+    @property
+    def href(self) -> str:
+        """Address of the features that are labelled."""
+        return f"/feature/{quote(self.settings.features)}"
+
+    def headline(self) -> str:
+        """Return the number of labels, their source, and their gain in detection over other features' labels."""
+        if self.n_read is None:
+            of = f"{self.n_labelled} of {self.n_features} features of {self.settings.features}"
+            gain = self.means["detection"].gain if "detection" in self.means else None
+            better = f"; a label raises the accuracy of detection by {gain.mean.estimate:.2f}" if gain else ""
+            return f"{of} labelled by {self.label_source}{better}"
+        more = f", chosen of {self.n_read:,} explanations" if self.n_read > self.n_labelled else ""
+        scored = f"{self.n_scored:,} with a score" if self.n_scored else "none with a score"
+        return f"{self.n_labelled:,} labels of {self.label_source}{more}; {scored}"
+
+    def details(self) -> list[str]:
+        """Return one line per score: of the label, of another feature's label (the null), and the gain."""
+        if self.replies is None:
+            return []
+        lines = []
+        for name, found in self.means.items():
+            line = f"{SCORES[name]}: {found.own:.2f}, {found.own.n} features"
+            if found.null is not None and found.gain is not None:
+                line += f"; with another feature's label {found.null.mean.estimate:.2f}, gain {found.gain:+.2f}"
+            lines.append(line)
+        if self.unanswered:
+            lines.append(f"{self.unanswered:.0%} of the judgements could not be read and count as no")
+        if cut := self.replies.cut:
+            lines.append(f"{cut:,} of {self.replies.requests:,} replies were cut off at --max-tokens; allow more")
+        return lines or ["nothing could be scored"]
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the mean of each score, beside its null."""
+        return [
+            (SCORES[name], f"{found.own:.2f}" + (f", null {found.null.mean.estimate:.2f}" if found.null else ""))
+            for name, found in self.means.items()
+        ]
