@@ -22,7 +22,6 @@ SHAPES_CHECKED = [
     "interp.circuits.head_weights",
     "interp.circuits.judging",
     "interp.circuits.score_explanation",
-    "interp.geometry.batched_cka",
     "interp.geometry.circles",
     "interp.geometry.dimension",
     "interp.geometry.erasure",

@@ -84,7 +84,7 @@ class DirectionGeometry(Artefact, kind="direction"):
     vector: Annotated[Float64[np.ndarray, " d"], ARRAY]
     """The direction, of unit length."""
     accuracy: DirectionAccuracy | None
-    """How well it separates held-out words of the lists that it was derived from."""
+    """Separation of held-out words of the lists that it was derived from."""
     reading: TokenReading | str
     along: Annotated[WordsAlong, Document("along.json")]
     probes: Annotated[tuple[DirectionProbe, ...] | str, Document("probes.json")]

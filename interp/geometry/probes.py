@@ -241,7 +241,7 @@ N_SHUFFLES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class DirectionAccuracy(Finding):
-    """How well a direction of a concept separates held-out rows."""
+    """Separation of held-out rows along a direction of a concept."""
 
     method: Method
     distance: float
