@@ -8,12 +8,11 @@ from typing import Any
 
 from dash import Dash, dcc, html
 
-from dashboard.components.evidence import as_table, known, records_table
-from dashboard.components.frame import graph, guarded, page, panel, stat
+from dashboard.components.evidence import as_table, number, records_table
+from dashboard.components.frame import attempt, graph, guarded, page, stat
 from dashboard.components.pages import (
     Context,
     Page,
-    artefact_key,
     artefact_menu,
     changes_href,
     current,
@@ -21,45 +20,11 @@ from dashboard.components.pages import (
     open_artefact,
     register_parts,
 )
-from dashboard.figures.changes import difference_histogram, stream_figure, transplant_figure, weights_figure
+from dashboard.figures.changes import latents_histogram, stream_figure, transplant_figure, weights_figure
 from dashboard.figures.theme import Theme, theme, visible
-from interp.artifacts import MODEL_COMPARISONS, Manifest, read_json
-from interp.errors import CorruptError, MissingError
-from interp.workspace import Workspace
-
-CHANGES = "changes.json"
-_PARTS = {"findings": list, "weights": list, "representations": dict, "heads": list, "transplants": list}
-MAX_LATENTS = 200_000
-
-
-def changes(workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
-    """`changes.json`. Raises `CorruptError` where it is missing or lacks a part."""
-    path = workspace.path(manifest.kind, manifest.name) / CHANGES
-    try:
-        raw = read_json(path)
-    except MissingError:
-        raise CorruptError(f"{path} is missing from the artefact; `workbench verify` lists what else is") from None
-    wrong = [key for key, kind in _PARTS.items() if not isinstance(raw.get(key), kind)]
-    if wrong:
-        raise CorruptError(f"{path} has no readable {wrong[0]!r}; it was edited or cut short")
-    return raw
-
-
-def latents(workspace: Workspace, manifest: Manifest) -> dict[str, list[Any]]:
-    """Columns `latent, kind, relative_norm, cosine, n_fired, error_ratio, recons_ratio, confirmed` of a crosscoder."""
-    path = workspace.table_path(manifest.kind, manifest.name, "latents")
-    return workspace.query(f"select * from l limit {MAX_LATENTS}", l=path).to_pydict()
-
-
-def own_latents(workspace: Workspace, manifest: Manifest, limit: int = 60) -> list[dict[str, Any]]:
-    """Latents of one model only, confirmed ones first, then the most used."""
-    path = workspace.table_path(manifest.kind, manifest.name, "latents")
-    sql = (
-        "select latent, kind, confirmed, n_fired, relative_norm, error_ratio, recons_ratio from l "
-        "where kind in ('first only', 'second only') order by confirmed desc, n_fired desc limit ?"
-    )
-    return workspace.query(sql, limit, l=path).to_pylist()
-
+from interp.artifacts import MODEL_COMPARISONS, Artefact, as_json
+from interp.changes.comparison import ModelComparison
+from saes.evaluation.latent_comparison import LatentComparison
 
 HEIGHT = 380
 _MEASURES = {
@@ -74,15 +39,15 @@ _OTHERS = {"shared": "in both", "between": "between", "rare": "rarely active"}
 
 def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
     """`/changes?name=<comparison>`; without a name the newest."""
-    manifest = open_artefact(context.workspace, MODEL_COMPARISONS, name)
-    key = artefact_key(manifest)
-    choices = menu_choices(context.workspace, MODEL_COMPARISONS, changes_href)
+    workspace = context.workspace
+    found = workspace.value(open_artefact(workspace, MODEL_COMPARISONS, name))
+    choices = menu_choices(workspace, MODEL_COMPARISONS, changes_href)
     return page(
         "Changes",
-        dcc.Store(id="changes-state", data={"name": key}),
+        dcc.Store(id="changes-state", data={"name": found.key}),
         html.Div(id="changes-parts"),
-        controls=artefact_menu("Comparison", choices, changes_href(key), width=260, key=key),
-        lead=_lead(manifest),
+        controls=artefact_menu("Comparison", choices, changes_href(found.key), width=260, key=found.key),
+        lead=_lead(found),
     )
 
 
@@ -91,28 +56,29 @@ def register(app: Dash) -> None:
     register_parts(app, "changes", _show)
 
 
-def _lead(manifest: Manifest) -> str:
-    s = manifest.summary
-    if manifest.kind == "model_comparison":
-        return (
-            f"Effects of fine-tuning {visible(str(s.get('base')), 60)} into {visible(str(s.get('tuned')), 60)}, each "
-            f"number with its null: {visible(str(s.get('null')), 200)}."
+def _lead(found: Artefact) -> Any:
+    if isinstance(found, ModelComparison):
+        base, tuned = visible(found.base, 60), visible(found.tuned, 60)
+        return attempt(
+            lambda: (
+                f"Effects of fine-tuning {base} into {tuned}, each number with its null: "
+                f"{visible(found.weights.null, 200)}."
+            )
         )
-    first, second = visible(str(s.get("first")), 60), visible(str(s.get("second")), 60)
+    assert isinstance(found, LatentComparison)
     return (
-        f"Latents of a crosscoder of {first} and {second}. A latent that decodes into one model only is specific to "
-        "that model, if latent scaling confirms it."
+        f"Latents of a crosscoder of {visible(found.first, 60)} and {visible(found.second, 60)}. A latent that decodes "
+        "into one model only is specific to that model, if latent scaling confirms it."
     )
 
 
 def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
-    workspace = current().workspace
-    manifest, colours = open_artefact(workspace, MODEL_COMPARISONS, state["name"]), theme(scheme)
-    if manifest.kind == "latent_comparison":
-        return _difference(workspace, manifest, colours)
-    found = changes(workspace, manifest)
+    found, colours = current().workspace.open_key(state["name"]), theme(scheme)
+    if isinstance(found, LatentComparison):
+        return _latents_of_models(found, colours)
+    assert isinstance(found, ModelComparison)
     return [
-        _findings(found),
+        guarded("What was found", lambda: _findings(found)),
         html.Div(
             [
                 guarded("Weights", lambda: _weights(found, colours),
@@ -125,7 +91,7 @@ def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
         ),
         html.Div(
             [
-                guarded("Transplanted parts", lambda: _transplants(found, colours), note=_behaviour(found)),
+                guarded("Transplanted parts", lambda: _transplants(found, colours)),
                 guarded("Heads", lambda: _heads(found), note="changes beyond the null, corrected for all heads"),
             ],
             className="wb-two wb-even",
@@ -133,101 +99,86 @@ def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
     ]  # fmt: skip
 
 
-def _findings(found: dict[str, Any]) -> html.Section:
-    said = [visible(str(each), 600) for each in found["findings"]]
-    items = [html.Li(f"{each[:1].upper()}{each[1:]}.") for each in said]
-    return panel("What was found", html.Ul(items, className="wb-said"), className="wb-findings")
+def _findings(found: ModelComparison) -> list[Any]:
+    said = [visible(each, 600) for each in found.sentences()]
+    return [html.Ul([html.Li(f"{each[:1].upper()}{each[1:]}.") for each in said], className="wb-said")]
 
 
-def _behaviour(found: dict[str, Any]) -> str:
-    asked = (found.get("summary") or {}).get("behaviour") or {}
-    if not asked:
-        return ""
-    gap = f"{visible(str(asked.get('name')), 80)}: {known(asked.get('base'))} before, {known(asked.get('tuned'))} after"
-    return f"{gap}; marks: random changes of the same norm in the same part; whiskers: 95 % over prompts"
-
-
-def _weights(found: dict[str, Any], colours: Theme) -> list[Any]:
-    rows = found["weights"]
-    figure = weights_figure(rows, colours, height=max(HEIGHT, 120 + 22 * (2 + _n_layers(rows))))
+def _weights(found: ModelComparison, colours: Theme) -> list[Any]:
+    rows = found.weights.changes
+    n_layers = len({row.layer for row in rows})
+    figure = weights_figure(rows, colours, height=max(HEIGHT, 120 + 22 * (2 + n_layers)))
     keys = ("name", "change", "null_high", "rank", "random_rank", "found")
     return [
         graph("changes-weights", figure=figure, label="Relative change of every matrix, by layer"),
-        _table(rows, keys),
+        as_table(as_json([{key: getattr(row, key) for key in keys} for row in rows])),
     ]
 
 
-def _stream(found: dict[str, Any], colours: Theme) -> list[Any]:
-    texts = found["representations"]
-    rows = [{"text": text} | row for text, each in texts.items() for row in each]
-    keys = ("text", "name", "change", "low", "high", "null_high", "cka", "found")
-    figure = stream_figure(texts, colours, height=HEIGHT)
+def _stream(found: ModelComparison, colours: Theme) -> list[Any]:
+    rows = [
+        {"text": text, "name": row.name, **row.change.columns("change", "low", "high"), "null_high": row.null_high,
+         "cka": row.cka.estimate, "found": row.found}
+        for text, each in found.representations.items() for row in each.layers
+    ]  # fmt: skip
+    figure = stream_figure(found.representations, colours, height=HEIGHT)
     return [graph("changes-stream", figure=figure, label="Relative change of the stream by layer", height=HEIGHT),
-            _table(rows, keys)]  # fmt: skip
+            as_table(as_json(rows))]  # fmt: skip
 
 
-def _n_layers(rows: list[dict[str, Any]]) -> int:
-    return len({row.get("layer") for row in rows})
+def _transplants(found: ModelComparison, colours: Theme) -> list[Any]:
+    proof = found.transplants
+    rows = [
+        {"name": row.name} | row.carried.columns("carried") | {"carried_bound": row.carried_bound}
+        | row.removed.columns("removed") | {"removed_bound": row.removed_bound}
+        for row in proof.transplants if row.changed
+    ]  # fmt: skip
+    note = f"{visible(proof.behaviour, 80)}: {number(proof.base)} before, {number(proof.tuned)} after; marks: random "
+    note += "changes of the same norm in the same part; whiskers: 95 % over prompts"
+    figure = transplant_figure(proof.transplants, colours)
+    return [html.P(note, className="wb-note"),
+            graph("changes-transplants", figure=figure, label="Fraction of the behaviour carried by each part"),
+            as_table(as_json(rows))]  # fmt: skip
 
 
-def _transplants(found: dict[str, Any], colours: Theme) -> list[Any]:
-    rows = found["transplants"]
-    keys = ("name", *(f"{way}{end}" for way in ("carried", "removed") for end in ("", "_low", "_high", "_bound")))
-    figure = transplant_figure(rows, colours)
-    return [graph("changes-transplants", figure=figure, label="Fraction of the behaviour carried by each part"),
-            _table([row for row in rows if row.get("changed")], keys)]  # fmt: skip
-
-
-def _heads(found: dict[str, Any]) -> list[Any]:
-    rows = sorted((row for row in found["heads"] if row.get("found")), key=_by_measure)
+def _heads(found: ModelComparison) -> list[Any]:
+    rows = sorted(found.heads.shown(), key=lambda row: [*_MEASURES].index(row["measure"]))
     if not rows:
         return [html.P("No head changed beyond its null.", className="wb-none")]
     shown = [
-        {"head": row["head"], "measure": _MEASURES.get(row["measure"], row["measure"])}
-        | {key: row.get(key) for key in ("value", "low", "high", "null_high")}
+        {"head": row["head"], "measure": _MEASURES[row["measure"]]}
+        | {key: row[key] for key in ("value", "low", "high", "null_high")}
         for row in rows
     ]
-    return [records_table(shown, limit=40)]
+    return [records_table(as_json(shown), limit=40)]
 
 
-def _by_measure(row: dict[str, Any]) -> tuple[int, float]:
-    known = [*_MEASURES]
-    at = known.index(row["measure"]) if row["measure"] in known else len(known)
-    return at, -abs(row.get("value") or 0.0)
-
-
-def _difference(workspace: Workspace, manifest: Manifest, colours: Theme) -> list[Any]:
-    s = manifest.summary
-    first, second = str(s.get("first")), str(s.get("second"))
-    counts = {
-        f"{key}_only_confirmed": f"{visible(name, 40)} only" for key, name in (("second", second), ("first", first))
-    }
-    stats = [stat(words, known(s.get(key))) for key, words in (counts | _OTHERS).items()]
+def _latents_of_models(found: LatentComparison, colours: Theme) -> list[Any]:
+    first, second = visible(found.first, 40), visible(found.second, 40)
+    named = {"second_only_confirmed": f"{second} only", "first_only_confirmed": f"{first} only"} | _OTHERS
 
     def histogram() -> list[Any]:
-        table = latents(workspace, manifest)
-        figure = difference_histogram(
-            table["relative_norm"], table["kind"], table["confirmed"], colours, first=first, second=second, height=360
-        )
-        label = f"Latents by how much of each lies in {second}"
+        stats = [stat(words, number(found.counts[key])) for key, words in named.items()]
+        figure = latents_histogram(found, colours, height=360)
+        label = f"Latents by how much of each lies in {found.second}"
         return [html.Div(stats, className="wb-stats"), graph("changes-latents", figure=figure, label=label, height=360)]
 
     def own() -> list[Any]:
-        rows = own_latents(workspace, manifest)
-        whose = {"first only": visible(first, 40), "second only": visible(second, 40)}
+        whose = {"first only": f"{first} only", "second only": f"{second} only"}
+        rows = found.own(60)
         if not rows:
             return [html.P("Every latent decodes into both models.", className="wb-none")]
-        return [records_table([row | {"kind": f"{whose[row['kind']]} only"} for row in rows], limit=40)]
+        keys = ("confirmed", "n_fired", "relative_norm", "error_ratio", "recons_ratio")
+        shown = [
+            {"latent": row.latent, "kind": whose[row.kind]} | {key: getattr(row, key) for key in keys} for row in rows
+        ]
+        return [records_table(as_json(shown), limit=40)]
 
     ratios = "confirmed: it explains neither the error nor the reconstruction of the other model (ratios near 0)"
     return [
-        guarded("Latents by model", histogram, note=f"measured on {known(s.get('n_tokens'))} held-out tokens"),
+        guarded("Latents by model", histogram, note=f"measured on {number(found.n_tokens)} held-out tokens"),
         guarded("Latents of one model", own, note=ratios),
     ]
-
-
-def _table(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> html.Details | None:
-    return as_table([{key: row.get(key) for key in keys} for row in rows])
 
 
 PAGE = Page(

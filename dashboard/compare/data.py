@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dashboard.components.pages import feature_href, sae_href
+from dashboard.components.pages import feature_href
 from dashboard.data import features as features
 from dashboard.data.workspace import models
 from interp.artifacts import Artefact, Manifest, read_json
@@ -24,6 +24,7 @@ from interp.workspace import Workspace
 from saes.evaluation.config import SCORES
 from saes.evaluation.latent_comparison import LatentComparison
 from saes.features.schema import NEURONS
+from saes.training.stored import StoredSAE
 
 FEATURE, NEURON, SAE, LAYER, MODEL = "feature", "neuron", "SAE", "layer", "model"
 CONTEXTS = 16
@@ -101,11 +102,9 @@ def thing(workspace: Workspace, text: str, *, model: str = "") -> Thing:
         return _one(workspace, head, int(number), model)
     if text.removeprefix("saes/") in workspace.names("sae"):
         name = text.removeprefix("saes/")
-        found = workspace.manifest("sae", name)
-        at, model = str(found.summary.get("hook_point") or ""), str(found.summary.get("model") or "")
-        return Thing(
-            SAE, name, model, at, f"sae:{name}", features=_described(workspace, f"sae:{name}"), href=sae_href(name)
-        )
+        sae = workspace.open(StoredSAE, name)
+        key, table = f"sae:{name}", _described(workspace, f"sae:{name}")
+        return Thing(SAE, name, sae.model, sae.hook_point, key, features=table, href=sae.href)
     spec, at, hook_point = text.rpartition("@")
     if at or parse_hook_point(text).layer is not None:
         hook_point = str(parse_hook_point(hook_point if at else text))
@@ -130,11 +129,10 @@ def _one(workspace: Workspace, head: str, index: int, model: str) -> Thing:
         dictionary, model = str(config.get("dictionary")), str(config.get("model") or "")
         hook_point = dictionary.removeprefix(NEURONS) if dictionary.startswith(NEURONS) else str(config["hook_point"])
     elif head in workspace.names("sae"):
-        summary, table = workspace.manifest("sae", head).summary, _described(workspace, f"sae:{head}")
-        dictionary, model, hook_point = f"sae:{head}", str(summary.get("model") or ""), str(summary.get("hook_point"))
-        n = summary.get("d_sae")
-        if isinstance(n, int) and not index < n:
-            raise UsageError(f"feature {index} is not in {head!r}: its features are 0 to {n - 1}")
+        sae, table = workspace.open(StoredSAE, head), _described(workspace, f"sae:{head}")
+        dictionary, model, hook_point = f"sae:{head}", sae.model, sae.hook_point
+        if not index < sae.d_sae:
+            raise UsageError(f"feature {index} is not in {head!r}: its features are 0 to {sae.d_sae - 1}")
     else:
         known = [*workspace.names("features"), *workspace.names("sae")]
         raise UnknownNameError("dictionary", head[:200], known, "Neurons are neurons:blocks.N.mlp.hook_post:NUMBER.")
@@ -206,8 +204,8 @@ def partners(workspace: Workspace, one: Thing) -> list[tuple[str, str]]:
         ]
         return found
     if one.kind == SAE:
-        others = [m for m in workspace.newest("sae") if m.name != one.name]
-        return [(m.name, "at the same hook point") for m in others if m.summary.get("hook_point") == one.hook_point]
+        others = [each for each in workspace.values(StoredSAE) if each.name != one.name]
+        return [(each.name, "at the same hook point") for each in others if each.hook_point == one.hook_point]
     if one.kind == LAYER:
         found = [name for name in options(workspace) if name.startswith("blocks.") and name != one.hook_point]
         return [(f"{one.model}@{name}" if one.model else name, "another layer") for name in found]
@@ -318,8 +316,8 @@ def scores(workspace: Workspace, a: Thing, b: Thing) -> dict[str, Any]:
         rows = [_score_row(row) for row in found["rows"] if row["baseline"] or row["name"] in (a.name, b.name)]
         measured = [key for key in rows[0] if any(row[key] is not None for row in rows)]
         return {"artefact": made.name, "l0": found["l0"], "rows": [{key: row[key] for key in measured} for row in rows]}
-    heldout = [(each.name, workspace.manifest("sae", each.name).summary.get("heldout") or {}) for each in (a, b)]
-    rows = [{"dictionary": name, "L0": own.get("l0"), "FVU": own.get("fvu")} for name, own in heldout]
+    heldout = [(each.name, workspace.open(StoredSAE, each.name).heldout) for each in (a, b)]
+    rows = [{"dictionary": name, "L0": own and own.l0, "FVU": own and own.fvu} for name, own in heldout]
     return {"artefact": "", "l0": None, "rows": rows}
 
 
@@ -356,7 +354,7 @@ def run_of(workspace: Workspace, a: Thing, b: Thing) -> tuple[str, dict[str, Any
         points = list(dict.fromkeys([a.hook_point, b.hook_point]))
         options = {"model": a.model, "hook_points": points, "name": slug("layers", *points, a.model, b.model)}
         return "geometry compare", options | ({} if a.model == b.model else {"other": b.model})
-    own = workspace.manifest("sae", a.name).config.get("recording")
+    own = workspace.open(StoredSAE, a.name).recording
     found = [
         each.name
         for each in workspace.values(Recorded)

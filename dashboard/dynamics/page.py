@@ -25,7 +25,7 @@ from interp.workspace import Workspace
 
 
 class _Part(Protocol):
-    """What the module of a kind of study shows of it; a run is given by its index."""
+    """Functions of the module that shows a kind of study; a run is given by its index."""
 
     def runs(self, found: Any) -> list[view.Run]: ...
     def lead(self, found: Any) -> str: ...

@@ -1,7 +1,4 @@
-"""Fine-tuning effects: changes of weights and of the residual stream, transplanted parts, latents of a crosscoder.
-
-The tables are those of `interp.difference`: `to_records()` of its weights, representations and transplants.
-"""
+"""Fine-tuning effects: changes of weights and of the residual stream, transplanted parts, latents of a crosscoder."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,35 +7,36 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.figures.theme import Theme, colour_bar, escape, message_figure, styled
+from interp.changes.measured import RepresentationChanges, Transplant, WeightChange
+from saes.evaluation.latent_comparison import LatentComparison
 
-Row = Mapping[str, Any]
 ORDER = ("embed", "pos_embed", "ln1", "W_Q", "W_K", "W_V", "W_O", "b_O", "ln2", "mlp.gate", "mlp.in", "mlp.out")
 AFTER = ("ln_final", "unembed", "other")
 
 
-def weights_figure(rows: Sequence[Row], colours: Theme, *, height: int | None = None) -> go.Figure:
+def weights_figure(rows: Sequence[WeightChange], colours: Theme, *, height: int | None = None) -> go.Figure:
     """Change of every kind of matrix (across) in every layer (down), the largest of its heads, as a share of its null.
 
     The scale is the logarithm of `change / null_high`, quiet up to the null; what lies beyond it carries its change.
     """
-    if not any(row["change"] for row in rows):
+    if not any(row.change for row in rows):
         return message_figure("the weights are the same to the bit", colours)
     known = [*ORDER, *AFTER]
-    kinds = sorted({row["kind"] for row in rows}, key=lambda kind: known.index(kind) if kind in known else len(known))
-    layers = sorted({row["layer"] for row in rows if row["layer"] is not None})
+    kinds = sorted({row.kind for row in rows}, key=lambda kind: known.index(kind) if kind in known else len(known))
+    layers = sorted({row.layer for row in rows if row.layer is not None})
     names = ["outside", *(f"L{layer}" for layer in layers)]
     z = np.full((len(names), len(kinds)), np.nan)
     text = [["" for _ in kinds] for _ in names]
     hover = [["" for _ in kinds] for _ in names]
-    for row in sorted(rows, key=lambda row: row["change"] or 0.0):  # the largest is drawn last
-        at = 0 if row["layer"] is None else 1 + layers.index(row["layer"]), kinds.index(row["kind"])
-        ratio = (row["change"] or 0.0) / max(row["null_high"] or 0.0, 1e-9)
-        if np.isnan(z[at]) or ratio >= 10 ** z[at] or row["found"]:
+    for row in sorted(rows, key=lambda row: row.change):  # the largest is drawn last
+        at = 0 if row.layer is None else 1 + layers.index(row.layer), kinds.index(row.kind)
+        ratio = row.change / max(row.null_high, 1e-9)
+        if np.isnan(z[at]) or ratio >= 10 ** z[at] or row.found:
             z[at] = np.log10(max(ratio, 1.0))
-            text[at[0]][at[1]] = f"{row['change']:.2g}" if row["found"] else ""
+            text[at[0]][at[1]] = f"{row.change:.2g}" if row.found else ""
             hover[at[0]][at[1]] = (
-                f"{escape(row['name'])}: {row['change']:.3g}, null up to {row['null_high']:.2g}<br>"
-                f"rank of the change {_number(row['rank'])} (random {_number(row['random_rank'])})"
+                f"{escape(row.name)}: {row.change:.3g}, null up to {row.null_high:.2g}<br>"
+                f"rank of the change {_number(row.rank)} (random {_number(row.random_rank)})"
             )
     figure = go.Figure(
         go.Heatmap(
@@ -64,27 +62,29 @@ def weights_figure(rows: Sequence[Row], colours: Theme, *, height: int | None = 
     return figure
 
 
-def stream_figure(texts: Mapping[str, Sequence[Row]], colours: Theme, *, height: int = 320) -> go.Figure:
+def stream_figure(texts: Mapping[str, RepresentationChanges], colours: Theme, *, height: int = 320) -> go.Figure:
     """Change of the stream after each layer, a line per text with its interval; dotted, the bound of its null."""
     figure = go.Figure()
-    shown = [value for rows in texts.values() for row in rows for value in (row["change"], row["null_high"]) if value]
+    layers = [layer for each in texts.values() for layer in each.layers]
+    shown = [value for layer in layers for value in (layer.change.estimate, layer.null_high) if value > 0]
     if not shown:
         return message_figure("the streams are the same on every text", colours, height=height)
     floor = min(shown) / 3
-    for (name, rows), colour in zip(texts.items(), colours.categories, strict=False):
-        label, x = escape(name), [row["name"] for row in rows]
-        y, low, high = ([max(row[key] or 0.0, floor) for row in rows] for key in ("change", "low", "high"))
+    for (name, changes), colour in zip(texts.items(), colours.categories, strict=False):
+        label, rows = escape(name), changes.layers
+        x = [row.name for row in rows]
+        y, low, high = np.maximum(np.array([row.change for row in rows], float).T, floor)
         error = {
             "type": "data", "symmetric": False, "array": np.subtract(high, y), "arrayminus": np.subtract(y, low),
             "thickness": 1.5, "width": 4,
         }  # fmt: skip
-        marks = ["circle" if row["found"] else "circle-open" for row in rows]
+        marks = ["circle" if row.found else "circle-open" for row in rows]
         figure.add_scatter(
             x=x, y=y, error_y=error, name=label, mode="lines+markers", line={"color": colour},
-            marker={"size": 8, "symbol": marks}, customdata=[row["cka"] for row in rows],
+            marker={"size": 8, "symbol": marks}, customdata=[row.cka.estimate for row in rows],
             hovertemplate="after %{x}: %{y:.3g} of its variance, CKA %{customdata:.4f}<extra>" + label + "</extra>",
         )  # fmt: skip
-        null = [max(row["null_high"] or 0.0, floor) for row in rows]
+        null = [max(row.null_high, floor) for row in rows]
         figure.add_scatter(
             x=x, y=null, name=f"{label}: null up to", mode="lines",
             line={"color": colour, "dash": "dot", "width": 1},
@@ -97,20 +97,20 @@ def stream_figure(texts: Mapping[str, Sequence[Row]], colours: Theme, *, height:
     return figure
 
 
-def transplant_figure(rows: Sequence[Row], colours: Theme, *, height: int | None = None) -> go.Figure:
+def transplant_figure(rows: Sequence[Transplant], colours: Theme, *, height: int | None = None) -> go.Figure:
     """Fraction of the behaviour that a transplanted part carries or removes; marks: random changes of equal norm."""
-    rows = [row for row in rows if row["changed"]]
-    if not any(np.isfinite(row["carried"] if row["carried"] is not None else np.nan) for row in rows):
+    rows = [row for row in rows if row.changed]
+    if not any(np.isfinite(row.carried.estimate) for row in rows):
         return message_figure("the two models behave alike, so no part was transplanted", colours)
-    names = [escape(row["name"]) for row in rows]
+    names = [escape(row.name) for row in rows]
     figure = go.Figure()
     for direction, label, colour in (
         ("carried", "put into the base: behaviour gained", colours.accent),
         ("removed", "reverted in the tuned model: behaviour lost", colours.opposite),
     ):
-        value, low, high = (np.array([row[direction + end] for row in rows], float) for end in ("", "_low", "_high"))
+        value, low, high = np.array([getattr(row, direction) for row in rows], float).T
         error = {"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low, "width": 3}
-        found = ["beyond random" if row[f"{direction}_found"] else "not beyond random" for row in rows]
+        found = ["beyond random" if getattr(row, f"{direction}_found") else "not beyond random" for row in rows]
         figure.add_bar(
             x=value, y=names, orientation="h", name=label, error_x={**error, "thickness": 1.2, "color": colours.muted},
             marker={"color": colour}, customdata=found, offsetgroup=direction,
@@ -121,7 +121,7 @@ def transplant_figure(rows: Sequence[Row], colours: Theme, *, height: int | None
         ("removed", "null: random change reverted, upper bound", "diamond-tall-open"),
     ):
         figure.add_scatter(
-            x=[row[f"{direction}_bound"] for row in rows], y=names, mode="markers", name=label,
+            x=[getattr(row, f"{direction}_bound") for row in rows], y=names, mode="markers", name=label,
             marker={"symbol": symbol, "size": 11, "color": colours.text, "line": {"width": 1.5}},
             hovertemplate="%{y}: %{x:.0%}<extra>" + label + "</extra>",
         )  # fmt: skip
@@ -134,8 +134,8 @@ def transplant_figure(rows: Sequence[Row], colours: Theme, *, height: int | None
     return figure
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None or not np.isfinite(value) else f"{value:.1f}"
+def _number(value: float) -> str:
+    return f"{value:.1f}" if np.isfinite(value) else "-"
 
 
 def _times(colours: Theme, top: float) -> dict[str, Any]:
@@ -148,22 +148,13 @@ def _times(colours: Theme, top: float) -> dict[str, Any]:
 BINS = 40
 
 
-def difference_histogram(
-    relative_norm: Sequence[float],
-    kinds: Sequence[str],
-    confirmed: Sequence[bool],
-    colours: Theme,
-    *,
-    first: str,
-    second: str,
-    height: int = 320,
-) -> go.Figure:
+def latents_histogram(found: LatentComparison, colours: Theme, *, height: int = 320) -> go.Figure:
     """Latents by relative norm: at 0 the first model has them alone, at a half both, at 1 the second alone.
 
     Those of one model that latent scaling does not confirm are drawn apart: they may well be artefacts. `rare` ones are
     left out.
     """
-    norm, kind, sure = np.asarray(relative_norm, float), np.asarray(kinds), np.asarray(confirmed, bool)
+    norm, kind, sure = found.relative_norm, found.kinds, found.confirmed
     if not (kind != "rare").any():
         return message_figure("no latent fired often enough to assign it to a model", colours, height=height)
     own = np.isin(kind, ["first only", "second only"])
@@ -187,7 +178,7 @@ def difference_histogram(
     styled(figure, colours, height=height)
     figure.update_layout(barmode="stack", showlegend=True)
     figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"})
-    ends = [f"0<br>{escape(first, 24)} only", "0.5<br>both", f"1<br>{escape(second, 24)} only"]
+    ends = [f"0<br>{escape(found.first, 24)} only", "0.5<br>both", f"1<br>{escape(found.second, 24)} only"]
     figure.update_xaxes(title_text="fraction of the decoder norm in the second", tickvals=[0, 0.5, 1], ticktext=ends)
     figure.update_xaxes(range=[-0.02, 1.02], showgrid=False)
     figure.update_yaxes(title_text="latents (log scale)", type="log", dtick=1)

@@ -15,7 +15,8 @@ import plotly.graph_objects as go
 from dashboard.figures import attribution, changes, circuits, geometry, graphs, heads, saes, scaling, studies
 from dashboard.figures.theme import Theme
 from dashboard.figures.theme import theme as theme_called
-from interp.artifacts import as_json
+from interp.changes.comparison import ModelComparison
+from interp.changes.measured import Transplants, WeightChanges
 from interp.circuits.head_scores import HeadScores
 from interp.errors import ConfigError
 from interp.geometry.direction import DirectionGeometry
@@ -50,15 +51,6 @@ def plot(result: Any, theme: Literal["light", "dark"] | Theme = "light", **optio
 def _records(draw: Draw) -> Draw:
     """Drawn from the rows of the result."""
     return lambda result, colours, **options: draw(result.to_records(), colours, **options)
-
-
-def _json(draw: Draw) -> Draw:
-    """Drawn from the result as it lies in a file."""
-    return lambda result, colours, **options: draw(_as_stored(result), colours, **options)
-
-
-def _as_stored(result: Any) -> Any:
-    return result.to_json() if hasattr(result, "to_json") else as_json(result)
 
 
 def _heads(result: HeadScores, colours: Theme, *, kind: str = "induction", **options: Any) -> go.Figure:
@@ -129,13 +121,16 @@ def _along(result: DirectionGeometry, colours: Theme, **options: Any) -> go.Figu
     return geometry.along_figure(result.along, colours, **options)
 
 
-def _stream(results: Mapping[str, Any], colours: Theme, **options: Any) -> go.Figure:
-    return changes.stream_figure({text: each.to_records() for text, each in results.items()}, colours, **options)
+def _weights(result: WeightChanges, colours: Theme, **options: Any) -> go.Figure:
+    return changes.weights_figure(result.changes, colours, **options)
 
 
-def _latents(result: Any, colours: Theme, **options: Any) -> go.Figure:
-    columns = result.relative_norm.tolist(), result.kinds, result.confirmed.tolist()
-    return changes.difference_histogram(*columns, colours, first=result.first, second=result.second, **options)
+def _transplants(result: Transplants, colours: Theme, **options: Any) -> go.Figure:
+    return changes.transplant_figure(result.transplants, colours, **options)
+
+
+def _model_comparison(result: ModelComparison, colours: Theme, **options: Any) -> go.Figure:
+    return changes.stream_figure(result.representations, colours, **options)
 
 
 def _temperatures(results: Mapping[str, Any], colours: Theme, **options: Any) -> go.Figure:
@@ -190,14 +185,12 @@ FIGURES: dict[str, Draw] = {
     "interp.geometry.sweeps.RotationSweep": geometry.rotation_figure,
     "interp.geometry.direction.DirectionGeometry": _along,
     "interp.geometry.separation.WordsAlong": geometry.along_figure,
-    "interp.changes.weights.WeightChanges": _records(changes.weights_figure),
-    "interp.changes.transplant.Transplants": _records(changes.transplant_figure),
-    "interp.changes.report.WhatChanged": lambda result, *how, **options: _stream(
-        result.representations, *how, **options
-    ),
+    "interp.changes.measured.WeightChanges": _weights,
+    "interp.changes.measured.Transplants": _transplants,
+    "interp.changes.comparison.ModelComparison": _model_comparison,
     "saes.features.proof.Proof": saes.proof_nulls,
-    "saes.evaluation.crosscoder_latents.ModelDifference": _latents,
-    "saes.evaluation.scaling.ScalingFit": _json(scaling.scaling_curves),
+    "saes.evaluation.latent_comparison.LatentComparison": changes.latents_histogram,
+    "saes.evaluation.scaling.SizeLaw": scaling.scaling_curves,
     "interp.studies.language_scaling.LanguageScaling": scaling.loss_over_size,
     "interp.studies.superposition.Toys": _toys,
     "interp.studies.superposition_geometry.Geometry": _geometry,
@@ -214,7 +207,7 @@ FIGURES: dict[str, Draw] = {
 TOGETHER: dict[str, Draw] = {
     "interp.patching.ablation.Ablations": _ablations,
     "interp.circuits.head_weights.Composition": _compositions,
-    "interp.changes.representations.RepresentationChanges": _stream,
+    "interp.changes.measured.RepresentationChanges": changes.stream_figure,
     "interp.studies.boltzmann.Thermodynamics": _temperatures,
 }
 """The same for several results, by name."""

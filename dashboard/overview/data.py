@@ -15,7 +15,6 @@ from interp.artifacts import KINDS, Manifest
 from interp.errors import CorruptError, as_typed, form_errors
 from interp.workspace import Broken, Partial, Workspace
 from saes.features.schema import NEURONS, set_of
-from saes.kinds.config import kind_or_architecture
 
 MAX_CARDS = 60
 """Cards per kind; of more artefacts the newest are shown."""
@@ -94,44 +93,6 @@ def card(workspace: Workspace, manifest: Manifest) -> Card:
 Described = tuple[str, list[tuple[str, str]], str | None]
 
 
-def _sae(m: Manifest) -> Described:
-    s, held = m.summary, m.summary.get("heldout") or {}
-    sentence = f"{_count(s.get('d_sae'))} latents, trained on {_count(s.get('tokens_seen'))} tokens"
-    if held.get("fvu") is not None:
-        sentence += (
-            f"; on held-out documents, about {held.get('l0', 0):.0f} active latents per token "
-            f"reconstruct {1 - held['fvu']:.0%} of the variance"
-        )
-    facts = [
-        ("FVU", _number(held.get("fvu"))),
-        ("L0", _number(held.get("l0"))),
-        ("dead", _percent(held.get("dead_fraction"))),
-        kind_or_architecture(m.config, s),
-        ("hook point", str(s.get("hook_point", ""))),
-    ]
-    return sentence + ".", facts, sae_href(m.name)
-
-
-def _transcoders(m: Manifest) -> Described:
-    s = m.summary
-    reach = "which write to all later layers" if s.get("cross_layer") else "one transcoder a layer"
-    sentence = f"{_count(s.get('d_sae'))} latents for each of {len(s.get('layers') or [])} layers, {reach}"
-    if s.get("fvu") is not None:
-        sentence += f"; on held-out documents they explain {1 - s['fvu']:.0%} of the variance of MLP outputs"
-    if m.config.get("part_of"):
-        n = sum(map(len, m.config.get("latents", {}).values()))
-        sentence = (
-            f"{_count(n)} latents of the set {m.config['part_of']}, those of its graphs here. The whole: {sentence}"
-        )
-    facts = [
-        ("FVU", _number(s.get("fvu"))),
-        ("L0", _number(s.get("l0"))),
-        ("dead", _percent(s.get("dead_fraction"))),
-        ("model", str(s.get("model", ""))),
-    ]
-    return sentence + ".", facts, None
-
-
 def _features(m: Manifest) -> Described:
     s, dictionary = m.summary, str(m.config.get("dictionary", ""))
     n, dead = s.get("n_features") or 0, s.get("n_dead") or 0
@@ -147,14 +108,6 @@ def _sae_comparison(m: Manifest) -> Described:
     names = [str(name) for name in m.config.get("saes") or []]
     sentence = f"{len(names)} dictionaries compared at the same sparsity, with baselines that are not trained."
     return sentence, _singles(m), sae_href(names[0]) if names else None
-
-
-def _size_law(m: Manifest) -> Described:
-    runs = [str(name) for name in m.config.get("saes") or []]
-    sentence = (
-        f"The reconstruction error of {len(runs)} {m.config.get('kind', '')} dictionaries as a law of their size."
-    )
-    return sentence, _singles(m), sae_href(runs[0]) if runs else None
 
 
 def _singles(m: Manifest) -> list[tuple[str, str]]:
@@ -185,27 +138,12 @@ def _circuit(m: Manifest) -> Described:
     return sentence + ".", facts, circuit_href(artefact_key(m))
 
 
-def _attribution_graph(m: Manifest) -> Described:
-    aims = ", ".join(f"{label!r}" for label in m.summary.get("targets", [])[:3])
-    floor = _number(m.summary.get("replacement_floor"))
-    facts = [
-        ("nodes kept", _count(m.summary.get("nodes_kept"))),
-        ("replacement score", _number(m.summary.get("replacement"))),
-        *([("without latents", floor)] if floor else []),
-    ]
-    return f"{m.summary.get('prompt', '')!r}: direct effects that lead to {aims}.", facts, f"/graph/{m.name}"
-
-
 _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
-    "sae": _sae,
-    "transcoders": _transcoders,
     "features": _features,
     "sae_comparison": _sae_comparison,
-    "size_law": _size_law,
     "induction_circuit": _circuit,
     "edge_circuit": _circuit,
     "feature_circuit": _circuit,
-    "attribution_graph": _attribution_graph,
 }
 
 

@@ -35,14 +35,14 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "recording": Kind("recordings", "", "record", "interp.recording.recorded:Recorded"),
-    "sae": Kind("saes", "/sae?name={name}", "train", ""),
-    "transcoders": Kind("transcoders", "", "train", ""),
-    "features": Kind("features", "/feature/{name}", "features", ""),
+    "sae": Kind("saes", "/sae?name={name}", "train", "saes.training.stored:StoredSAE"),
+    "transcoders": Kind("transcoders", "", "train", "saes.sets.stored:StoredSet"),
+    "features": Kind("features", "/feature/{name}", "features", "saes.features.schema:Features"),
     "atlas": Kind("atlases", "/atlas/{name}", "atlas", "interp.atlas.vector_map:VectorMap"),
     "heads": Kind("heads", "/heads/{name}", "heads", "interp.circuits.head_scores:HeadScores"),
     "evaluation": Kind("evaluations", "", "evaluate", "saes.evaluation.evaluation:SAEEvaluation"),
     "sae_comparison": Kind("sae-comparisons", "", "compare saes", ""),
-    "size_law": Kind("size-laws", "", "compare sizes", ""),
+    "size_law": Kind("size-laws", "", "compare sizes", "saes.evaluation.scaling:SizeLaw"),
     "model_comparison": Kind(
         "model-comparisons", "/changes?name={key}", "compare models", "interp.changes.comparison:ModelComparison"
     ),
@@ -55,7 +55,7 @@ KINDS: dict[str, Kind] = {
     "induction_circuit": Kind("induction-circuits", "/circuit/{key}", "circuit induction", ""),
     "edge_circuit": Kind("edge-circuits", "/circuit/{key}", "circuit find", ""),
     "feature_circuit": Kind("feature-circuits", "/circuit/{key}", "circuit features", ""),
-    "attribution_graph": Kind("graphs", "/graph/{name}", "trace", ""),
+    "attribution_graph": Kind("graphs", "/graph/{name}", "trace", "interp.tracing.graph:AttributionGraph"),
     "lens": Kind("lenses", "", "lens", "interp.lenses.tuned_lens:TunedLens"),
     "patching": Kind("patching", "/prompt?patching={name}", "patch", "interp.patching.patching_map:PatchingMap"),
     "labels": Kind("labels", "", "explain", "saes.features.written_labels:Labels"),

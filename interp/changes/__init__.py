@@ -6,7 +6,8 @@
 - `representations`  changes of the residual stream, on target text and on control text
 - `heads`            changes of attention patterns and head outputs, due to a head's own weights or to its input
 - `transplant`       the causal test: put a component of one model into the other and measure the behaviour
-- `report`           all of it as one value, with a table
+- `report`           all of it as one result
+- `measured`         what these modules measure, `comparison` the artefact of all of it, with a table
 
 Fine-tuning effects on features are measured with a crosscoder, in `saes.evaluation.crosscoder_latents`.
 """

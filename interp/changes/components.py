@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.changes.measured import unit_of
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.models.hooked import HookedModel
 from interp.statistics import prediction_bound
@@ -171,15 +172,6 @@ def head_units(parts: Sequence[Component], layers: Sequence[int]) -> dict[str, l
         for head in part.heads if part.layer in layers else ():
             found.setdefault(f"L{part.layer}H{head}", []).append(i)
     return found
-
-
-def unit_of(kind: str, layer: int | None) -> str:
-    """Return the part of the model to which a component belongs, by its kind and layer."""
-    if kind == "other":
-        return "other"
-    if layer is None:
-        return "embed" if kind in ("embed", "pos_embed") else "unembed"
-    return f"L{layer}." + ("mlp" if kind.startswith("mlp") or kind == "ln2" else "attn")
 
 
 def _module(owner: Any, attribute: str, name: str, layer: int | None = None) -> list[Component]:

@@ -17,70 +17,21 @@ heads, lies beyond the bound of the nulls.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from interp.changes.components import FAMILY_WISE, SMALLEST, check_comparable, describe_null, null_models, upper_bound
+from interp.changes.measured import ON_TEXT, SCORES, HeadChanges, HeadMeasure, Measure
 from interp.changes.representations import check_tokens
 from interp.circuits.head_kinds import KINDS, draw_prompts, pattern_scores, target_masks, target_weights
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.models.residual import ResidualStream
 from interp.progress import Progress
-from interp.results import Result
-from interp.statistics import Interval, t_interval
-
-Measure = Literal["pattern", "own_pattern", "own_output", "previous_token", "induction"]
-MEASURES: tuple[Measure, ...] = get_args(Measure)
-ON_TEXT: tuple[Measure, ...] = MEASURES[:3]
-SCORES: tuple[Measure, ...] = MEASURES[3:]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class HeadChanges(Result):
-    """Measures of every head: dicts by measure of arrays `[n_layers, n_heads]`."""
-
-    value: dict[str, Interval[np.ndarray]]
-    """mean over contexts or prompts with its interval; 0: no change"""
-    null: dict[str, np.ndarray]
-    """mean absolute value under the nulls"""
-    null_high: dict[str, np.ndarray]
-    """upper bound of the nulls"""
-    found: dict[str, np.ndarray]
-    """bool: the change exceeds `null_high`"""
-    before: dict[str, np.ndarray]
-    """the base's own `previous_token` and `induction` scores"""
-    null_words: str
-    """description of the null"""
-    n_contexts: int
-
-    def names(self, measure: Measure | str) -> list[str]:
-        """Return the heads found by a measure, the largest change first."""
-        heads = np.argwhere(self.found[measure])
-        order = sorted(heads.tolist(), key=lambda at: -abs(float(self.value[measure].estimate[tuple(at)])))
-        return [f"L{layer}H{head}" for layer, head in order]
-
-    def to_records(self) -> list[dict[str, Any]]:
-        """Return one row per head and measure: `head, layer, measure, value, low, high, null, null_high, found`."""
-        return [
-            {"head": f"L{layer}H{head}", "layer": layer, "measure": measure}
-            | value.at((layer, head)).columns("value", "low", "high")
-            | {key: getattr(self, key)[measure][layer, head].item() for key in ("null", "null_high", "found")}
-            for measure, value in self.value.items()
-            for layer, head in np.ndindex(value.estimate.shape)
-        ]
-
-    def headline(self) -> str:
-        """Count the heads found by each measure."""
-        found = [f"{len(self.names(measure))} by {measure.replace('_', ' ')}" for measure in self.found]
-        return f"Heads that changed by more than the null ({self.null_words}): {', '.join(found)}"
-
-    def shown(self) -> list[dict[str, Any]]:
-        """Return the heads found, the largest change first."""
-        return sorted((row for row in self.to_records() if row["found"]), key=lambda row: -abs(row["value"]))
+from interp.statistics import t_interval
 
 
 @torch.no_grad()
@@ -109,32 +60,34 @@ def head_changes(
     prompts = _Prompts.draw(base, n_prompts, seed)
     reference = list(_references(base, tokens, batch_size))
     scores = prompts.scores(base)
-    measured = {**_on_text(tuned, reference), **_differences(prompts.scores(tuned), scores)}
-    chance = []
+    measured: dict[Measure, np.ndarray] = {**_on_text(tuned, reference), **_differences(prompts.scores(tuned), scores)}
+    chance: list[dict[Measure, np.ndarray]] = []
     for done, null in enumerate(nulls):
         if progress:
             progress(done + 1, len(nulls) + 1, {})
         with null as model:
             chance.append({**_on_text(model, reference), **_differences(prompts.scores(model), scores)})
-    before = {kind: values.mean(-1) for kind, values in scores.items()}
+    before: dict[Measure, np.ndarray] = {kind: values.mean(-1) for kind, values in scores.items()}
     return _judge(measured, chance, before, describe_null(len(continuations)), len(tokens))
 
 
 def _judge(
-    measured: dict[str, np.ndarray], chance: list[dict[str, np.ndarray]], before: dict, words: str, n: int
+    measured: dict[Measure, np.ndarray],
+    chance: list[dict[Measure, np.ndarray]],
+    before: dict[Measure, np.ndarray],
+    words: str,
+    n: int,
 ) -> HeadChanges:
-    changes: dict[str, Interval[np.ndarray]] = {}
-    out: dict[str, dict[str, np.ndarray]] = {k: {} for k in ("null", "null_high", "found")}
+    judged: dict[Measure, HeadMeasure] = {}
     for measure, values in measured.items():
         heads = values.shape[0] * values.shape[1]
         sizes = np.stack([np.abs(each[measure].mean(-1)) for each in chance])
-        changes[measure] = t_interval(values)
         _, near, far = t_interval(values, 1 - 2 * FAMILY_WISE / heads)
         bound = upper_bound(sizes, n_tests=heads)
-        out["null"][measure], out["null_high"][measure] = sizes.mean(0), bound
         beyond = np.maximum(near, -far)  # the end nearer to 0; the interval may lie on either side of 0
-        out["found"][measure] = beyond > np.maximum(bound, SMALLEST)
-    return HeadChanges(value=changes, **out, before=before, null_words=words, n_contexts=n)
+        found = beyond > np.maximum(bound, SMALLEST)
+        judged[measure] = HeadMeasure(value=t_interval(values), null=sizes.mean(0), null_high=bound, found=found)
+    return HeadChanges(measures=judged, before=before, null_words=words, n_contexts=n)
 
 
 @dataclass(frozen=True)
@@ -169,12 +122,12 @@ def _written(residual: ResidualStream, layer: int, z: Tensor) -> Tensor:
     return torch.stack([residual.head_output(layer, z, head) for head in range(residual.shape.n_heads)])
 
 
-def _on_text(model: HookedModel, reference: list[_Reference]) -> dict[str, np.ndarray]:
+def _on_text(model: HookedModel, reference: list[_Reference]) -> dict[Measure, np.ndarray]:
     """Return `pattern`, `own_pattern`, `own_output` of a model against the base, `[n_layers, n_heads, n_contexts]`."""
     from interp.models.passes import capture
 
     residual, layers = ResidualStream(model), range(model.cfg.n_layers)
-    parts: dict[str, list[Tensor]] = {measure: [] for measure in ON_TEXT}
+    parts: dict[Measure, list[Tensor]] = {measure: [] for measure in ON_TEXT}
     for batch in reference:
         names = [f"blocks.{layer}.attn.hook_pattern" for layer in layers]
         seen = capture(model, batch.tokens, names)
@@ -236,7 +189,7 @@ class _Prompts:
         tokens = draw_prompts(ids, bos, n_prompts, length, shortest, longest, seed)[0]
         return cls(tokens, target_weights(target_masks(tokens, bos)))
 
-    def scores(self, model: HookedModel) -> dict[str, np.ndarray]:
+    def scores(self, model: HookedModel) -> dict[Measure, np.ndarray]:
         """Return scores `[n_layers, n_heads, n_prompts]` by kind, without NaN; empty without prompts."""
         if self.tokens is None or self.weights is None:
             return {}
@@ -244,5 +197,5 @@ class _Prompts:
         return {kind: all_scores[:, :, list(KINDS).index(kind)] for kind in SCORES}
 
 
-def _differences(after: dict[str, np.ndarray], before: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _differences(after: dict[Measure, np.ndarray], before: dict[Measure, np.ndarray]) -> dict[Measure, np.ndarray]:
     return {kind: after[kind] - before[kind] for kind in after}

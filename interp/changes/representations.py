@@ -17,20 +17,18 @@ norms are many times those of all others, and do not depend on the text.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from interp.changes.components import FAMILY_WISE, SMALLEST, check_comparable, describe_null, null_models, upper_bound
-from interp.errors import ConfigError, NonFiniteError, UnknownNameError
+from interp.changes.measured import LayerChange, RepresentationChanges
+from interp.errors import ConfigError, NonFiniteError
 from interp.geometry.similarity import hsic
 from interp.models.adapter import check_token_ids
 from interp.models.hooked import HookedModel
 from interp.progress import Progress
-from interp.results import ROWS, Result
 from interp.runtime import derive_seed
 from interp.statistics import Interval, bootstrap_counts, expanded, percentile_interval
 
@@ -39,80 +37,6 @@ N_BOOTSTRAP = 2000
 CKA_ROWS = 256
 """number of tokens that CKA compares, spread evenly over the contexts"""
 PROMOTED = 5
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LayerChange:
-    """Change of the residual stream after one layer (`embed`: before the first)."""
-
-    name: str
-    change: Interval[float]
-    """over contexts; 0: the same; 1: as large as the base's variance"""
-    null: float
-    """mean change of the nulls"""
-    null_high: float
-    """upper bound of the nulls"""
-    found: bool
-    """the interval's low end, corrected for all layers, lies above `null_high`"""
-    cka: Interval[float]
-    """1: the same up to rotation, translation and scale; about 0: unrelated"""
-    cka_null: float
-    """mean of the nulls"""
-    cka_found: bool
-    """the low end of `1 - cka` lies above the bound of the nulls"""
-    main_share: float
-    """fraction of the squared difference along its main direction, on held-out contexts; NaN without a change"""
-    main_share_null: float
-    """mean of the nulls"""
-    main_share_base: float
-    """fraction of the base's variance along that direction, 0 to 1"""
-    direction: np.ndarray
-    """`[d_model]` of unit length, towards the tuned model; zeros without a change"""
-    promoted: list[str]
-    """tokens of the text whose logits the direction raises most"""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RepresentationChanges(Result):
-    """Changes of the residual stream at all layers, on one text."""
-
-    layers: list[LayerChange]
-    n_contexts: int
-    n_tokens: int
-    null: str
-
-    @property
-    def found(self) -> list[str]:
-        """Layers that changed by more than their null, in the order of the model."""
-        return [layer.name for layer in self.layers if layer.found]
-
-    def __getitem__(self, name: str) -> LayerChange:
-        by_name = {layer.name: layer for layer in self.layers}
-        if name not in by_name:
-            raise UnknownNameError("layer", name, by_name)
-        return by_name[name]
-
-    def to_records(self) -> list[dict[str, Any]]:
-        """Return one row per layer, without the directions."""
-        return [
-            {
-                "name": layer.name,
-                **layer.change.columns("change", "low", "high"),
-                **layer.cka.columns("cka"),
-                **{k: v for k, v in vars(layer).items() if k not in ("name", "change", "cka", "direction")},
-            }
-            for layer in self.layers
-        ]
-
-    def headline(self) -> str:
-        """Count the layers that changed by more than their null."""
-        return f"Residual stream on {self.n_tokens:,} tokens: {len(self.found)} of {len(self.layers)} layers moved"
-
-    def shown(self) -> list[dict[str, Any]]:
-        """Return the layers with the largest changes, in the order of the model."""
-        names = ("name", "change", "low", "high", "null", "found", "cka", "cka_null", "main_share")
-        largest = {layer.name for layer in sorted(self.layers, key=lambda layer: -layer.change.estimate)[:ROWS]}
-        return [{n: row[n] for n in names} for row in self.to_records() if row["name"] in largest]
 
 
 @torch.no_grad()
@@ -152,7 +76,7 @@ def representation_changes(
             chance.append(_Measured(before, stream(model, tokens, skip, batch_size), seed))
         step("null")
     return RepresentationChanges(
-        layers=_judge(found, chance, _Unembedding(tuned, tokens[:, skip:])),
+        layers=tuple(_judge(found, chance, _Unembedding(tuned, tokens[:, skip:]))),
         n_contexts=len(tokens),
         n_tokens=len(tokens) * (tokens.shape[1] - skip),
         null=describe_null(len(continuations)),
@@ -246,7 +170,7 @@ def _judge(found: _Measured, nulls: list[_Measured], unembedding: "_Unembedding"
                 main_share_null=_mean([each.main[i][0] for each in nulls]),
                 main_share_base=base_share,
                 direction=direction,
-                promoted=unembedding.promoted(direction),
+                promoted=tuple(unembedding.promoted(direction)),
             )
         )
     return layers

@@ -15,7 +15,6 @@ Fieller's, of the ratio of two means (`ratio_interval`).
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -34,11 +33,11 @@ from interp.changes.components import (
     upper_bound,
     written,
 )
+from interp.changes.measured import Transplant, Transplants
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.models.adapter import check_token_ids
 from interp.models.hooked import HookedModel
 from interp.progress import Progress
-from interp.results import Result, columns_of
 from interp.runtime import make_generator
 from interp.statistics import Interval, ratio_interval, t_interval
 
@@ -47,83 +46,6 @@ Behaviour = Callable[[HookedModel], Tensor | np.ndarray]
 HEADS = ("found", "all", "none")
 SMALLEST_SHARE = 0.1
 MIN_PROMPTS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transplant:
-    """Effects of transplanting one part in both directions; NaN where the two models behave alike."""
-
-    name: str
-    level: Literal["part", "head"]
-    changed: bool
-    """False: the part is equal in both models to the bit, and nothing was run"""
-    carried: Interval[float]
-    """fraction of the behaviour that the tuned part transfers into the base, over prompts; 0: none, 1: all"""
-    carried_random: float
-    """mean of random changes of the same norm"""
-    carried_bound: float
-    """upper bound of the random changes"""
-    carried_found: bool
-    """the interval's low end, corrected for all parts, lies above `carried_bound` and above 0.1"""
-    removed: Interval[float]
-    """fraction of the behaviour that the tuned model loses with the base's part, over prompts; 0: none, 1: all"""
-    removed_random: float
-    """mean of random changes of the same norm"""
-    removed_bound: float
-    """upper bound of the random changes"""
-    removed_found: bool
-    """the interval's low end, corrected for all parts, lies above `removed_bound` and above 0.1"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transplants(Result):
-    """Transplants of every part, and the behavioural gap between the models of which they are fractions."""
-
-    behaviour: str
-    base: float
-    """mean over prompts"""
-    tuned: float
-    gap_bound: float
-    """upper prediction bound of the gap of one more null"""
-    differ: bool
-    """the end of the gap's 95 % interval nearer to 0 lies beyond `gap_bound`; if not, fractions are undefined"""
-    transplants: list[Transplant]
-    n_prompts: int
-    n_random: int
-    seed: int
-
-    @property
-    def carried(self) -> list[str]:
-        """Parts that transfer the behaviour into the base, the largest fraction first."""
-        return [t.name for t in sorted(self.transplants, key=lambda t: -t.carried.estimate) if t.carried_found]
-
-    @property
-    def removed(self) -> list[str]:
-        """Parts whose reversal removes the behaviour from the tuned model, the largest fraction first."""
-        return [t.name for t in sorted(self.transplants, key=lambda t: -t.removed.estimate) if t.removed_found]
-
-    def __getitem__(self, name: str) -> Transplant:
-        by_name = {t.name: t for t in self.transplants}
-        if name not in by_name:
-            raise UnknownNameError("part", name, by_name)
-        return by_name[name]
-
-    def to_records(self) -> list[dict[str, Any]]:
-        """Return one row per part."""
-        return [columns_of(t) for t in self.transplants]
-
-    def headline(self) -> str:
-        """Give the behaviour of both models."""
-        return (
-            f"{self.behaviour}: {self.base:.3f} in the base, {self.tuned:.3f} in the tuned model; fractions of that "
-            "gap due to one part (1 is all of it)"
-        )
-
-    def shown(self) -> list[dict[str, Any]]:
-        """Return the parts by descending `carried`, without their intervals."""
-        names = ("name", "carried", "carried_random", "carried_found", "removed", "removed_random", "removed_found")
-        rows = sorted(self.to_records(), key=lambda row: (row["carried"] != row["carried"], -row["carried"]))
-        return [{n: row[n] for n in names} for row in rows]
 
 
 def log_prob_of(tokens: Shaped[Tensor, "n_contexts pos"]) -> Behaviour:
@@ -187,7 +109,7 @@ def transplants(
         found += run.all(head_units(ones, layers), "head", progress)
     return Transplants(
         behaviour=name, base=float(run.base.mean()), tuned=float(run.tuned.mean()), gap_bound=run.gap_bound,
-        differ=run.differ, transplants=found, n_prompts=len(run.base), n_random=n_random, seed=seed,
+        differ=run.differ, transplants=tuple(found), n_prompts=len(run.base),
     )  # fmt: skip
 
 

@@ -12,8 +12,6 @@ A change of weights need not affect behaviour: see `transplant`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,82 +26,12 @@ from interp.changes.components import (
     same,
     upper_bound,
 )
+from interp.changes.measured import WeightChange, WeightChanges
 from interp.models.hooked import HookedModel
 from interp.progress import Progress
-from interp.results import Result
 
-LOW_RANK, LOW_RANK_OF_NULL = 0.25, 0.5
-"""fractions of the random rank and of the nulls' rank up to which a change counts as low-rank"""
 N_SPECTRUM = 8
 """number of squared singular values reported, as fractions of their sum"""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class WeightChange:
-    """Change of one component between the two models."""
-
-    name: str
-    kind: str
-    layer: int | None
-    heads: tuple[int, ...]
-    change: float
-    """relative Frobenius norm of the difference, 0 to 2; 0: equal to the bit"""
-    null: float
-    """mean change of the null models"""
-    null_high: float
-    """upper bound of the nulls"""
-    found: bool
-    """the change lies above `null_high`"""
-    rank: float
-    """participation ratio of the squared singular values of the difference; NaN without a difference"""
-    random_rank: float
-    """expected rank of a random difference of this shape"""
-    null_rank: float
-    """mean rank of the null models' differences"""
-    rank_90: int
-    """number of directions that hold 90 % of the squared difference"""
-    spectrum: np.ndarray
-    """largest squared singular values as fractions of their sum, at most `N_SPECTRUM`"""
-
-    @property
-    def low_rank(self) -> bool:
-        """True if found, with at most a quarter of the rank of a random change and half of that of the nulls."""
-        return self.found and self.rank <= min(LOW_RANK * self.random_rank, LOW_RANK_OF_NULL * self.null_rank)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class WeightChanges(Result):
-    """Changes of all components, from the embedding to the unembedding."""
-
-    changes: list[WeightChange]
-    null: str
-    """description of the null"""
-
-    @property
-    def found(self) -> list[str]:
-        """Names of the components that changed by more than their null, the largest change first."""
-        return [c.name for c in sorted(self.changes, key=lambda c: -c.change) if c.found]
-
-    def __getitem__(self, name: str) -> WeightChange:
-        return next(c for c in self.changes if c.name == name)
-
-    def to_records(self) -> list[dict[str, Any]]:
-        """Return one row per component."""
-        keys = ("name", "kind", "layer", "change", "null", "null_high", "found", "rank", "random_rank", "null_rank")
-        return [
-            {key: getattr(c, key) for key in keys}
-            | {"rank_90": c.rank_90, "low_rank": c.low_rank, "heads": list(c.heads), "spectrum": c.spectrum.tolist()}
-            for c in self.changes
-        ]
-
-    def headline(self) -> str:
-        """Count the components that moved."""
-        return f"{len(self.found)} of {len(self.changes)} components moved by more than the null ({self.null})"
-
-    def shown(self) -> list[dict[str, Any]]:
-        """Return the components with the largest changes, without their spectra."""
-        names = ("name", "change", "null", "null_high", "found", "rank", "random_rank", "low_rank")
-        return [{n: row[n] for n in names} for row in sorted(self.to_records(), key=lambda row: -row["change"])]
 
 
 @torch.no_grad()
@@ -146,7 +74,7 @@ def weight_changes(
                 spectrum=spectrum[:N_SPECTRUM],
             )
         )
-    return WeightChanges(changes=found, null=describe_null(len(continuations)))
+    return WeightChanges(changes=tuple(found), null=describe_null(len(continuations)))
 
 
 def participation(shares: np.ndarray) -> float:

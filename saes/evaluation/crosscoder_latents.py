@@ -18,115 +18,32 @@ in which both models have the same mean norm, and without `b_dec`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
+from interp.artifacts import Table
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
 from interp.recording.store import Recording, Split
-from interp.results import Record, Result
+from saes.evaluation.latent_comparison import (
+    MIN_FIRED,
+    ONLY,
+    ComparedLatent,
+    LatentComparison,
+    LatentSettings,
+    is_decoupled,
+    is_shrunk,
+    kind_of,
+)
 from saes.kinds.crosscoder import CrosscoderSAE
 from saes.training.data import Rows, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-ONLY, SHARED = 0.1, (0.3, 0.7)
-"""Bounds of the relative norm: up to `ONLY` first model only, from `1 - ONLY` second only, within `SHARED` shared."""
-MAX_ERROR_RATIO, MAX_RECONS_RATIO = 0.2, 0.5
-"""Ratios from which a latent counts as shrunk, and as decoupled."""
-MIN_FIRED = 10
-"""Smallest number of tokens with an active latent for which it is classified; below, it is `rare`."""
-
-Kind = Literal["first only", "second only", "shared", "between", "rare"]
-KINDS: tuple[Kind, ...] = ("first only", "second only", "shared", "between", "rare")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ModelDifference(Result):
-    """Measures of every latent of a crosscoder of two models, `[d_sae]` each."""
-
-    first: str
-    """name of the first model"""
-    second: str
-    """name of the second model"""
-    n_tokens: int
-    relative_norm: Float[Tensor, " d_sae"]
-    """0: it writes to the first model only, 1: to the second only"""
-    cosine: Float[Tensor, " d_sae"]
-    """cosine of its two decoder rows; meaningful for shared latents only"""
-    n_fired: Int64[Tensor, " d_sae"]
-    """tokens on which it is active, int64"""
-    error_ratio: Float[Tensor, " d_sae"]
-    """shrinkage, for latents of one model only: 0 none, 1 an artefact; NaN for others"""
-    recons_ratio: Float[Tensor, " d_sae"]
-    """decoupling, for latents of one model only: 0 none, 1 an artefact; NaN for others"""
-
-    @property
-    def kinds(self) -> list[Kind]:
-        """Class of each latent by its norms alone; `rare` where it fired on fewer than `MIN_FIRED` tokens."""
-        return [_kind(r, n) for r, n in zip(self.relative_norm.tolist(), self.n_fired.tolist(), strict=True)]
-
-    @property
-    def shrunk(self) -> Bool[Tensor, " d_sae"]:
-        """Mask `[d_sae]` of latents of one model by norm that the other model's reconstruction error contains."""
-        return self.error_ratio.abs() >= MAX_ERROR_RATIO
-
-    @property
-    def decoupled(self) -> Bool[Tensor, " d_sae"]:
-        """Mask `[d_sae]` of latents of one model by norm that other latents write into the other model."""
-        return self.recons_ratio.abs() >= MAX_RECONS_RATIO
-
-    @property
-    def confirmed(self) -> Bool[Tensor, " d_sae"]:
-        """Mask `[d_sae]` of latents of one model by norm that are neither shrunk nor decoupled."""
-        return self.error_ratio.isfinite() & ~self.shrunk & ~self.decoupled
-
-    def latents(self, kind: Kind, *, confirmed: bool = False) -> list[int]:
-        """Return the latents of a kind, the most often active first.
-
-        With `confirmed`, only those confirmed by latent scaling.
-        """
-        known = self.confirmed.tolist()
-        chosen = [i for i, each in enumerate(self.kinds) if each == kind and (known[i] or not confirmed)]
-        return sorted(chosen, key=lambda i: -int(self.n_fired[i]))
-
-    def summary(self) -> dict[str, Any]:
-        """Return the names of the models and counts of latents by kind."""
-        kinds = self.kinds
-        own = [i for i, kind in enumerate(kinds) if kind in ("first only", "second only")]
-        return {
-            "first": self.first,
-            "second": self.second,
-            "n_tokens": self.n_tokens,
-            "n_latents": len(kinds),
-            **{kind.replace(" ", "_"): kinds.count(kind) for kind in KINDS},
-            "first_only_confirmed": len(self.latents("first only", confirmed=True)),
-            "second_only_confirmed": len(self.latents("second only", confirmed=True)),
-            "shrunk": int(self.shrunk[own].sum()),
-            "decoupled": int(self.decoupled[own].sum()),
-        }
-
-    def __str__(self) -> str:
-        s = self.summary()
-        return (
-            f"{s['first_only_confirmed']} latents of {self.first} only (of {s['first_only']} by norm), "
-            f"{s['second_only_confirmed']} of {self.second} only (of {s['second_only']}), {s['shared']} shared, "
-            f"{s['between']} between, {s['rare']} that hardly fire; {s['shrunk']} shrunk, {s['decoupled']} decoupled"
-        )
-
-    def to_records(self) -> list[Record]:
-        """Return one row per latent: `feature`, `kind`, the measures of this class, and `confirmed`."""
-        names = ("relative_norm", "cosine", "n_fired", "error_ratio", "recons_ratio", "confirmed")
-        columns = [getattr(self, name).tolist() for name in names]
-        return [
-            {"feature": i, "kind": kind} | dict(zip(names, row, strict=True))
-            for i, (kind, *row) in enumerate(zip(self.kinds, *columns, strict=True))
-        ]
 
 
 @torch.no_grad()
@@ -134,11 +51,12 @@ def compare_models(
     crosscoder: CrosscoderSAE,
     recordings: Sequence[Recording],
     *,
+    name: str = "",
     split: Split = "heldout",
     heldout_fraction: float = 0.1,
     batch_size: int = 4096,
     progress: Progress | None = None,
-) -> ModelDifference:
+) -> LatentComparison:
     """Classify the latents of a crosscoder, on recordings of the same tokens by the two models it was trained on.
 
     Raises `ConfigError` for a crosscoder that does not read two sites, or without tokens in the split. Raises
@@ -157,38 +75,43 @@ def compare_models(
         raise ConfigError(f"{source.recording.folder} has no tokens in its {split!r} split; record more documents")
     same_width = crosscoder.widths[0] == crosscoder.widths[1]
     cosine = crosscoder.decoder_cosines()[:, 0, 1] if same_width else torch.full((crosscoder.d_sae,), torch.nan)
-    error, recons = sums.ratios()
-    return ModelDifference(
+    settings = LatentSettings(
+        crosscoder=name,
         first=_name(crosscoder, 0),
         second=_name(crosscoder, 1),
-        n_tokens=sums.n_tokens,
-        relative_norm=relative,
-        cosine=cosine.cpu(),
-        n_fired=sums.fired,
-        error_ratio=error,
-        recons_ratio=recons,
+        recordings=tuple(recording.folder.name for recording in recordings),
+        split=split,
+        heldout_fraction=heldout_fraction,
     )
+    latents = latent_table(relative, cosine.cpu(), sums.fired, *sums.ratios())
+    return LatentComparison(settings=settings, n_tokens=sums.n_tokens, latents=latents)
 
 
-def latent_table(found: ModelDifference) -> "pa.Table":
-    """Return a table with one row per latent: its number as `latent`, else the columns of `to_records`."""
+def latent_table(
+    relative_norm: Float[Tensor, " d_sae"],
+    cosine: Float[Tensor, " d_sae"],
+    n_fired: Int64[Tensor, " d_sae"],
+    error_ratio: Float[Tensor, " d_sae"],
+    recons_ratio: Float[Tensor, " d_sae"],
+) -> Table[ComparedLatent]:
+    """Return one row per latent: its measures, and the class and verdict that follow from them."""
     import pyarrow as pa
 
     def numbers(values: Tensor) -> "pa.Array":
         return pa.array(values.double().numpy(), pa.float64(), from_pandas=True)
 
-    return pa.table(
-        {
-            "latent": pa.array(range(len(found.n_fired)), pa.int32()),
-            "kind": pa.array(found.kinds, pa.string()),
-            "relative_norm": numbers(found.relative_norm),
-            "cosine": numbers(found.cosine),
-            "n_fired": pa.array(found.n_fired.numpy(), pa.int64()),
-            "error_ratio": numbers(found.error_ratio),
-            "recons_ratio": numbers(found.recons_ratio),
-            "confirmed": pa.array(found.confirmed.tolist(), pa.bool_()),
-        }
-    )
+    error, recons = error_ratio.numpy(), recons_ratio.numpy()
+    columns = {
+        "latent": np.arange(len(n_fired)),
+        "kind": [kind_of(r, n) for r, n in zip(relative_norm.tolist(), n_fired.tolist(), strict=True)],
+        "relative_norm": numbers(relative_norm),
+        "cosine": numbers(cosine),
+        "n_fired": n_fired.numpy(),
+        "error_ratio": numbers(error_ratio),
+        "recons_ratio": numbers(recons_ratio),
+        "confirmed": np.isfinite(error) & ~is_shrunk(error) & ~is_decoupled(recons),
+    }
+    return Table.of_columns(ComparedLatent, columns)
 
 
 class _Scaling:
@@ -274,16 +197,6 @@ def _name(crosscoder: CrosscoderSAE, site: int) -> str:
     """Return the name of a site's model, or of its recording where both models have the same name."""
     names = [each["model"] for each in crosscoder.sites]
     return str(names[site] if names[0] != names[1] else crosscoder.sites[site]["recording"])
-
-
-def _kind(relative: float, fired: int) -> Kind:
-    if fired < MIN_FIRED:
-        return "rare"
-    if relative <= ONLY:
-        return "first only"
-    if relative >= 1 - ONLY:
-        return "second only"
-    return "shared" if SHARED[0] <= relative <= SHARED[1] else "between"
 
 
 def _parts(n: int) -> list[slice]:

@@ -1,22 +1,24 @@
 """The page of what changed between two models: findings, figures, a crosscoder's latents, damaged files."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
-from make_changes import HOSTILE_TEXT, MOVED, changes, difference
+from make_changes import HOSTILE_TEXT, MOVED, changes, difference, heads
 from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.changes import page
-from dashboard.changes import page as view
 from dashboard.components.pages import Context
 from dashboard.overview.data import overview
-from interp.artifacts import MANIFEST, MODEL_COMPARISONS, read_json, write_json
+from interp.artifacts import MANIFEST, MODEL_COMPARISONS, as_json, read_json, save_artefact, write_json
+from interp.changes.comparison import ModelComparison
 from interp.changes.report import what_changed
 from interp.errors import CorruptError, MissingError, UnknownNameError
 from interp.models.small import SmallConfig, build_small
 from interp.workspace import Workspace
+from saes.evaluation.latent_comparison import LatentComparison
 
 CONFIG = SmallConfig(n_layers=2, d_model=16, n_heads=2, d_mlp=32, n_ctx=32)
 
@@ -37,8 +39,8 @@ def shown(name: str, scheme: str = "light") -> str:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_planted_change_is_named_drawn_and_tabled(own, scheme):
-    told = shown("fine", scheme)
-    assert "2 of 8 components moved" in told
+    told = shown("model-comparisons/fine", scheme)
+    assert "2 of 6 components moved" in told
     assert all(name in told for name in MOVED)
     assert "output, by its own weights on the same input" in told
     for figure in ("changes-weights", "changes-stream", "changes-transplants"):
@@ -48,21 +50,18 @@ def test_the_planted_change_is_named_drawn_and_tabled(own, scheme):
 
 
 def test_where_no_head_changed_it_says_so(own):
-    path = own.path("model_comparison", "fine") / "changes.json"
-    raw = read_json(path)
-    for row in raw["heads"]:
-        row["found"] = False
-    write_json(path, raw)
-    assert "No head changed beyond its null" in shown("fine")
+    found = own.open(ModelComparison, "fine")
+    save_artefact(replace(found, heads=heads(moved=False)), found.folder, overwrite=True)
+    assert "No head changed beyond its null" in shown("model-comparisons/fine")
 
 
 def test_a_crosscoders_latents_are_drawn_and_confirmed_ones_come_first(own):
-    told = shown("pair")
+    told = shown("latent-comparisons/pair")
     assert "changes-latents" in told
     assert "tuned only" in told
     assert "4,000 held-out tokens" in told
-    rows = view.own_latents(own, own.find("pair", "latent_comparison"))
-    assert [(row["latent"], row["confirmed"]) for row in rows] == [(0, True), (1, False)]
+    rows = own.open(LatentComparison, "pair").own(limit=9)
+    assert [(row.latent, row.confirmed) for row in rows] == [(0, True), (1, False)]
 
 
 def test_the_overview_leads_to_both(own):
@@ -96,31 +95,42 @@ def test_comparisons_of_two_kinds_with_one_name_are_both_reached(own):
         assert [each["label"] for each in menu.data if each["value"] == menu.value] != ["fine"]
 
 
-def test_a_damaged_file_is_named(own):
-    path = own.path("model_comparison", "fine") / "changes.json"
-    write_json(path, read_json(path) | {"weights": "gone"})
-    with pytest.raises(CorruptError, match="weights"):
-        view.changes(own, own.find("fine", "model_comparison"))
+def test_a_damaged_file_is_named_and_the_rest_stays(own):
+    path = own.path("model_comparison", "fine") / "weights.json"
+    raw = read_json(path)
+    raw["changes"][0]["change"] = "gone"
+    write_json(path, raw)
+    told = shown("model-comparisons/fine")
+    assert "weights.json: changes.0.change should be a valid number, found 'gone'" in told
+    assert "changes-stream" in told
+    assert "changes-transplants" in told
     path.unlink()
-    with pytest.raises(CorruptError, match="missing"):
-        view.changes(own, own.find("fine", "model_comparison"))
+    assert "weights.json is missing" in shown("model-comparisons/fine")
+    assert "weights.json is missing" in text_of(page.layout(Context(own, None), name="fine"))
 
 
-def test_the_made_up_comparison_has_the_shape_of_a_real_one_and_both_can_be_shown(own):
+def test_heads_without_a_measure_are_refused(own):
+    path = own.path("model_comparison", "fine") / "heads.json"
+    raw = read_json(path)
+    del raw["measures"]["pattern"]
+    write_json(path, raw)
+    with pytest.raises(CorruptError, match=r"heads\.json.*pattern is missing"):
+        _ = own.open(ModelComparison, "fine").heads
+
+
+def test_a_measured_comparison_is_read_back_and_shown(own):
     base, tuned = (build_small(CONFIG, seed=0, device="cpu", dtype=torch.float32) for _ in range(2))
     with torch.no_grad():
         tuned.blocks[1].mlp.out.original_component.weight.mul_(20)
     tokens = torch.randint(0, 256, (12, 24), generator=torch.Generator().manual_seed(0))
-    real = what_changed(base, tuned, {HOSTILE_TEXT: tokens}, names=("base", "tuned"), n_random=3).to_json()
-    path = own.path("model_comparison", "fine") / "changes.json"
-    made = read_json(path)
-    assert set(made) == set(real)
-    assert set(made["summary"]["behaviour"]) == set(real["summary"]["behaviour"])
-    for part in ("weights", "heads", "transplants"):
-        assert set(made[part][0]) == set(real[part][0]), part
-    assert set(made["representations"]["prose"][0]) == set(real["representations"][HOSTILE_TEXT][0])
-    write_json(path, real)
-    told = shown("fine")
+    found = what_changed(base, tuned, {HOSTILE_TEXT: tokens}, names=("base", "tuned"), n_random=3)
+    save_artefact(found, own.path("model_comparison", "real"), seed=0)
+    stored = own.open(ModelComparison, "real")
+    assert str(stored) == str(found)
+    assert stored.settings == found.settings
+    assert as_json(stored.to_records()) == as_json(found.to_records())
+    assert as_json(stored.transplants) == as_json(found.transplants)
+    told = shown("model-comparisons/real")
     assert "1 of 30 components moved by more than the null" in told
     assert "L1.mlp.out" in told
     assert "wb-notice-error" not in told

@@ -10,12 +10,12 @@ import pytest
 import torch
 from fake_live import FakeLive
 from make_recording import recording
+from make_saes import saved
 from page_text import text_of
 from scipy.sparse import csr_matrix
 
 from dashboard.app import create_app
 from dashboard.compare import data, measure, page
-from interp.artifacts import Draft
 from interp.changes.comparison import ModelComparison
 from interp.errors import UnknownNameError, UsageError
 from interp.geometry.space import SpaceComparison
@@ -27,7 +27,6 @@ from saes.evaluation.config import SCORES
 from saes.evaluation.matching import random_like, unit
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
-from saes.weights.folder import save_sae
 from workbench.__main__ import main
 
 MODEL, HOOK, MLP = "small:mlp-2l", "blocks.1.hook_resid_post", "blocks.1.mlp.hook_post"
@@ -76,11 +75,8 @@ def planted(
     metadata = SAEMetadata(model=MODEL, weight_hash=weight_hash or recording.weight_hash, hook_point=HOOK)
     directions = unit(rows)
     weights = Weights(directions.T.contiguous(), torch.zeros(len(rows)), rows, torch.zeros(rows.shape[1]))
-    config = {"recording": "rec", "kind": "topk", "d_sae": len(rows), "k": 8, "hook_point": HOOK, "name": name}
-    draft = Draft.open(workspace.path("sae", name), kind="sae", config=config)
-    save_sae(TopKSAE(weights, k=8, metadata=metadata), draft.path)
-    summary = {"d_in": rows.shape[1], "d_sae": len(rows), "hook_point": HOOK, "model": MODEL}
-    draft.finish(summary=summary, parents={recording.key: recording.manifest.content_hash})
+    parents = {recording.key: recording.manifest.content_hash}
+    saved(workspace, name, TopKSAE(weights, k=8, metadata=metadata), recording="rec", **parents)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """What fine-tuning changed is named, and nothing else; models that differ in nothing have no differences."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -20,6 +18,8 @@ from tuned_pair import (
     trained,
 )
 
+from interp.artifacts import open_artefact, save_artefact
+from interp.changes.comparison import ModelComparison
 from interp.changes.components import check_comparable, components, head_units, rounded, units, upper_bound, written
 from interp.changes.heads import head_changes
 from interp.changes.report import what_changed
@@ -454,10 +454,12 @@ def test_the_value_prints_saves_and_names_what_it_found(mlp_taught, tmp_path):
     assert {"embed", "L0.attn", "L2.mlp", "unembed"} <= set(rows)
     assert rows["L1.mlp"].count("*") >= 3
     assert "*" not in rows["embed"]
-    found.save(tmp_path / "changes.json")
-    read = json.loads((tmp_path / "changes.json").read_text())
-    assert read["summary"]["weights"] == ["L1.mlp.out", "L1.mlp.in"]
-    assert set(read) == {"summary", "findings", "weights", "representations", "heads", "transplants", "settings"}
-    assert len(read["weights"]) == len(components(base_model()))
+    stored = open_artefact(ModelComparison, save_artefact(found, tmp_path / "changes").folder)
+    assert str(stored) == str(found)
+    assert stored.weights.found == ["L1.mlp.out", "L1.mlp.in"]
+    assert len(stored.weights.changes) == len(components(base_model()))
+    np.testing.assert_array_equal(
+        stored.representations["keys"]["L2"].direction, found.representations["keys"]["L2"].direction
+    )
     assert [d for d, _ in steps] == sorted(d for d, _ in steps)
     assert all(d <= n for d, n in steps)

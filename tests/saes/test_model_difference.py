@@ -1,11 +1,16 @@
 """A crosscoder of two models finds what one has alone, and artefacts are told apart from it."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from planted import HOOK, write_recording
 
+from interp.artifacts import open_artefact, save_artefact
 from interp.errors import ConfigError, MismatchError
-from saes.evaluation.crosscoder_latents import compare_models, latent_table
+from saes.evaluation.crosscoder_latents import compare_models
+from saes.evaluation.latent_comparison import LatentComparison
 from saes.kinds.base import Weights
 from saes.kinds.config import CrosscoderConfig
 from saes.kinds.crosscoder import CrosscoderSAE
@@ -66,15 +71,15 @@ def test_what_only_the_tuned_model_has_is_found_and_confirmed(tmp_path, seed):
     sae = train_sae([base, tuned], HOOK, CONFIG, TRAIN, tmp_path / "sae")
     found = compare_models(sae, [base, tuned], split="all")
     feature, cosine = nearest(sae, 1, seed)
-    new = [i for i in found.latents("second only", confirmed=True) if cosine[i] > 0.9]
+    new = [i for i in found.of_kind("second only", confirmed=True) if cosine[i] > 0.9]
     assert {int(feature[i]) for i in new} == set(range(SHARED, SHARED + NEW)), str(found)
     lost, at = nearest(sae, 0, seed)
-    gone = [i for i in found.latents("first only", confirmed=True) if at[i] > 0.9]
+    gone = [i for i in found.of_kind("first only", confirmed=True) if at[i] > 0.9]
     assert {int(lost[i]) for i in gone} == set(range(SHARED + NEW, N)), str(found)
-    shared = {int(feature[i]) for i in found.latents("shared") if cosine[i] > 0.9}
+    shared = {int(feature[i]) for i in found.of_kind("shared") if cosine[i] > 0.9}
     assert shared <= set(range(SHARED))
     assert len(shared) >= 0.9 * SHARED, str(found)
-    assert (found.cosine[found.latents("shared")] > 0.8).float().mean() > 0.9
+    assert (found.cosine[found.of_kind("shared")] > 0.8).mean() > 0.9
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -82,10 +87,10 @@ def test_two_identical_models_differ_in_nothing(tmp_path, seed):
     one, two = pair_of_models(tmp_path, seed=seed, identical=True)
     sae = train_sae([one, two], HOOK, CONFIG, TRAIN, tmp_path / "sae")
     found = compare_models(sae, [one, two], split="all")
-    assert not found.latents("first only")
-    assert not found.latents("second only")
-    assert len(found.latents("shared")) > 0.85 * N
-    assert not found.latents("between")
+    assert not found.of_kind("first only")
+    assert not found.of_kind("second only")
+    assert len(found.of_kind("shared")) > 0.85 * N
+    assert not found.of_kind("between")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -96,17 +101,17 @@ def test_a_strong_l1_penalty_invents_differences_and_latent_scaling_unmasks_them
     sae = train_sae([base, tuned], HOOK, config, TRAIN, tmp_path / "l1")
     found = compare_models(sae, [base, tuned], split="all")
     feature, _ = nearest(sae, 1, seed)
-    false = [i for i in found.latents("second only") if int(feature[i]) < SHARED]
+    false = [i for i in found.of_kind("second only") if int(feature[i]) < SHARED]
     assert len(false) >= 6, str(found)
     assert {int(feature[i]) for i in false} <= set(range(8))
     assert found.shrunk[false].all()
-    true = {int(feature[i]) for i in found.latents("second only", confirmed=True)}
+    true = {int(feature[i]) for i in found.of_kind("second only", confirmed=True)}
     assert true <= set(range(SHARED, SHARED + NEW))
     assert len(true) >= NEW - 1, "so strong a penalty may cost a feature its latent"
     sae = train_sae([base, tuned], HOOK, CONFIG, TRAIN, tmp_path / "batchtopk")
     found = compare_models(sae, [base, tuned], split="all")
     feature, _ = nearest(sae, 1, seed)
-    assert not [i for i in found.latents("second only") if int(feature[i]) < SHARED], str(found)
+    assert not [i for i in found.of_kind("second only") if int(feature[i]) < SHARED], str(found)
 
 
 def simple_pair(folder, *, in_base: float):
@@ -144,12 +149,12 @@ def test_a_decoder_shrunk_to_zero_is_found_out_by_the_error_it_leaves(tmp_path, 
     """Shrinkage: the base has the feature `in_base` times as strong, and the crosscoder says it has not."""
     recordings = simple_pair(tmp_path, in_base=in_base)
     found = compare_models(coordinates([0.0] + [1.0] * (D - 1), [1.0] * D), recordings, split="all")
-    assert found.latents("second only") == [0]
+    assert found.of_kind("second only") == [0]
     assert float(found.error_ratio[0]) == pytest.approx(in_base, abs=1e-5)
     assert float(found.recons_ratio[0]) == pytest.approx(0, abs=1e-5)
-    assert found.latents("second only", confirmed=True) == ([0] if in_base == 0 else [])
+    assert found.of_kind("second only", confirmed=True) == ([0] if in_base == 0 else [])
     assert bool(found.shrunk[0]) == (in_base > 0)
-    assert found.error_ratio[1:].isnan().all()
+    assert np.isnan(found.error_ratio[1:]).all()
 
 
 def test_a_feature_split_into_two_latents_of_one_model_each_is_found_out(tmp_path):
@@ -157,8 +162,8 @@ def test_a_feature_split_into_two_latents_of_one_model_each_is_found_out(tmp_pat
     recordings = simple_pair(tmp_path, in_base=1.0)
     crosscoder = coordinates([0.0] + [1.0] * D, [1.0] * D + [0.0], [*range(D), 0])
     found = compare_models(crosscoder, recordings, split="all")
-    assert found.latents("second only") == [0]
-    assert found.latents("first only") == [D]
+    assert found.of_kind("second only") == [0]
+    assert found.of_kind("first only") == [D]
     for latent in (0, D):
         assert float(found.recons_ratio[latent]) == pytest.approx(1, abs=1e-5)
         assert float(found.error_ratio[latent]) == pytest.approx(0, abs=1e-5)
@@ -171,12 +176,12 @@ def test_every_latent_is_a_row(tmp_path):
     found = compare_models(
         coordinates([0.0] + [1.0] * (D - 1), [1.0] * D), simple_pair(tmp_path, in_base=0.0), split="all"
     )
-    rows = latent_table(found).to_pylist()
-    assert [row["latent"] for row in rows] == list(range(D))
-    assert rows[0]["kind"] == "second only"
-    assert rows[0]["confirmed"]
-    assert rows[1]["error_ratio"] is None
-    assert sum(row["n_fired"] for row in rows) == 4000
+    rows = open_artefact(LatentComparison, save_artefact(found, tmp_path / "stored").folder).latents.rows()
+    assert [row.latent for row in rows] == list(range(D))
+    assert rows[0].kind == "second only"
+    assert rows[0].confirmed
+    assert math.isnan(rows[1].error_ratio)
+    assert sum(row.n_fired for row in rows) == 4000
 
 
 def test_what_hardly_fires_is_called_rare_and_not_judged(tmp_path):
@@ -185,9 +190,9 @@ def test_what_hardly_fires_is_called_rare_and_not_judged(tmp_path):
     crosscoder.threshold[0] = 50.0
     found = compare_models(crosscoder, recordings, split="all")
     assert found.kinds[0] == "rare"
-    assert found.error_ratio[0].isnan()
-    assert found.summary()["rare"] == 1
-    assert found.summary()["shared"] == D - 1
+    assert np.isnan(found.error_ratio[0])
+    assert found.counts["rare"] == 1
+    assert found.counts["shared"] == D - 1
 
 
 def test_other_recordings_are_refused(tmp_path):

@@ -51,9 +51,9 @@ def test_what_was_learned_is_found_as_the_tuned_models_own(tmp_path, seed):
     train = TrainConfig(tokens=200_000, batch_size=256, lr=1e-2, log_every=100)
     sae = train_sae(recordings, HOOK, CrosscoderConfig(d_sae=40, k=4), train, tmp_path / "sae")
     found = compare_models(sae, recordings, split="all")
-    [own] = found.latents("second only", confirmed=True)
-    assert found.latents("second only") == [own]
-    assert not found.latents("first only")
+    [own] = found.of_kind("second only", confirmed=True)
+    assert found.of_kind("second only") == [own]
+    assert not found.of_kind("first only")
     assert float(torch.nn.functional.normalize(sae.W_dec[own, D:], dim=0) @ new) > 0.95
     assert int(found.n_fired[own]) == pytest.approx(int(marked[tokens].sum()), rel=0.02)
-    assert len(found.latents("shared")) >= 24
+    assert len(found.of_kind("shared")) >= 24

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from interp.artifacts import verify
+from interp.artifacts import open_artefact, verify
+from interp.changes.comparison import ModelComparison
 from interp.models.small import SmallConfig, build_small, save_small
 from workbench.__main__ import main
 
@@ -49,9 +50,10 @@ def test_it_names_what_changed_and_writes_it(checkpoints, capsys):
     assert "L1.mlp.out" in out
     folder = checkpoints / "ws" / "model-comparisons" / "models-base-tuned"
     assert verify(folder) == []
-    read = json.loads((folder / "changes.json").read_text())
-    assert read["summary"]["weights"] == ["L1.mlp.out"]
-    assert set(read["representations"]) == {str(text), "random"}
+    found = open_artefact(ModelComparison, folder)
+    assert found.weights.found == ["L1.mlp.out"]
+    assert set(found.representations) == {str(text), "random"}
+    assert len(found.settings.weight_hashes) == len(found.about.parents) == 5
     assert run(checkpoints, checkpoints / "base", checkpoints / "tuned", *more) == 2
     assert "already there" in capsys.readouterr().err
 

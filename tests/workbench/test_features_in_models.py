@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from make_saes import saved
 
-from interp.artifacts import Draft
 from interp.circuits.circuit import Circuit
 from interp.geometry.direction import DirectionGeometry
 from interp.models.adapter import weight_hash
 from interp.workspace import Workspace
+from saes.evaluation.latent_comparison import LatentComparison
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
-from saes.weights.folder import save_sae
 from workbench.__main__ import main
 
 sys.path.append(str(Path(__file__).parents[1] / "saes"))  # where recordings are written by hand
@@ -42,9 +42,7 @@ def folder(tmp_path_factory, tiny_model) -> Path:
             model=MODEL, weight_hash=weight_hash(tiny_model), hook_point=reads, hook_point_out=writes, bos="context"
         )
         sae = Transcoder(weights, metadata=about) if writes else TopKSAE(weights, k=8, metadata=about)
-        draft = Draft.open(workspace.path("sae", name), kind="sae", config={"kind": "topk"}, seed=0)
-        save_sae(sae, draft.path)
-        draft.finish()
+        saved(workspace, name, sae)
     return root
 
 
@@ -141,10 +139,10 @@ def test_two_models_are_told_apart_from_the_command_line(tmp_path, capsys):
     assert run(tmp_path, "train", "base", *train, "--lr", "0.01", "--batch-size", "256", "--name", "pair") == 0
     assert run(tmp_path, "compare", "latents", "pair") == 0
     assert "1 of tuned only (of 1)" in capsys.readouterr().out
-    found = Workspace(tmp_path).manifest("latent_comparison", "latents-pair")
-    assert found.summary["second_only_confirmed"] == 1
-    assert found.summary["first_only"] == 0
-    assert set(found.parents) == {"saes/pair", "recordings/base", "recordings/tuned"}
+    found = Workspace(tmp_path).open(LatentComparison, "latents-pair")
+    assert found.counts["second_only_confirmed"] == 1
+    assert found.counts["first_only"] == 0
+    assert set(found.about.parents) == {"saes/pair", "recordings/base", "recordings/tuned"}
 
 
 @pytest.mark.parametrize(

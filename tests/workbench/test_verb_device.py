@@ -9,6 +9,7 @@ import torch
 from interp import runtime
 from interp.artifacts import read_json
 from interp.workspace import Workspace
+from saes.evaluation.latent_comparison import LatentComparison
 from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
 from saes.kinds.base import SAE
@@ -54,8 +55,8 @@ def seen(monkeypatch):
     return devices
 
 
-def both(root, seen, verb: list[str], made: str) -> tuple[dict, dict]:
-    """The file that a verb writes, made on the CPU and on the other device."""
+def on_both(root, seen, verb: list[str]) -> None:
+    """Run a verb on the CPU, which makes `here`, and on the other device, `there`."""
     options = ["--workspace", str(root), "--threads", "1"]
     assert main([*verb, "--name", "here", "--device", "cpu", *options]) == 0
     assert seen == {"cpu"}
@@ -63,6 +64,11 @@ def both(root, seen, verb: list[str], made: str) -> tuple[dict, dict]:
     with other_device():
         assert main([*verb, "--name", "there", "--device", "cuda", *options]) == 0
     assert seen == {str(DEVICE)}
+
+
+def both(root, seen, verb: list[str], made: str) -> tuple[dict, dict]:
+    """The file that a verb writes, made on the CPU and on the other device."""
+    on_both(root, seen, verb)
     return read_json(root / made.format("here")), read_json(root / made.format("there"))
 
 
@@ -83,9 +89,11 @@ def test_compare_saes(root, seen):
 
 
 def test_compare_latents(root, seen):
-    here, there = both(root, seen, ["compare", "latents", "pair"], "latent-comparisons/{}/difference.json")
-    assert here["n_latents"] == 24
-    assert here == there
+    on_both(root, seen, ["compare", "latents", "pair"])
+    here, there = (Workspace(root).open(LatentComparison, name) for name in ("here", "there"))
+    assert len(here.latents) == 24
+    assert here.counts == there.counts
+    assert here.n_tokens == there.n_tokens
 
 
 def test_a_dictionary_opens_on_the_device_asked_for(root):
