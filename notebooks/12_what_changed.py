@@ -177,7 +177,7 @@ print("attend elsewhere:", heads.names("pattern"))
 print("by their own weights:", heads.names("own_pattern"), "write something else:", heads.names("own_output"))
 largest = max(heads.names("pattern"), key=lambda name: heads.value["pattern"].estimate[int(name[1]), int(name[3])])
 place = int(largest[1]), int(largest[3])
-print(f"{largest}: {heads.value['pattern'].estimate[place]:.3f} of its attention elsewhere; on the base's stream {heads.value['own_pattern'].estimate[place]:.3f} (continuations {heads.null['own_pattern'][place]:.3f})")
+print(f"{largest}: {heads.value['pattern'].estimate[place]:.3f} of its attention elsewhere; on the base's stream {heads.value['own_pattern'].estimate[place]:.3f} (continuations {heads.measures['own_pattern'].null[place]:.3f})")
 
 # %% [markdown]
 # ## The transplant
