@@ -78,10 +78,14 @@ def letters():
 
 
 @cache
-def concepts():
+def word_lists():
     from interp.geometry.report import measure_concepts
 
-    return measure_concepts(small(), letters(), sentences=SENTENCES, n_random=1).lists["small letters"]
+    return measure_concepts(small(), letters(), sentences=SENTENCES, n_random=1)
+
+
+def concepts():
+    return word_lists().lists["small letters"]
 
 
 @cache
@@ -149,12 +153,13 @@ GEOMETRY = {
     "spectrum": Case(
         lambda: interp.spectrum(cloud()),
         "n d cosine_raw cosine_centred mean_share participation_ratio note seed components.50 components.90 "
-        "components.99 isotropic.participation_ratio ..."),
+        "components.99 isotropic.participation_ratio ...", figure=True),
     "reducibility": Case(reducible, "separability separability_gaussian mixture mixture_gaussian n seed"),
     "similarity": Case(
         lambda: interp.cka(cloud(), cloud() ** 2, n_shuffles=19), "measure value null p n n_shuffles seed"),
     "distance of clouds": Case(clouds, "between floor excess p size n_splits seed"),
-    "layer similarity": Case(lambda: compared_spaces().cka, "first second cka error shuffled"),
+    "layer similarity": Case(
+        lambda: compared_spaces().cka, "first second cka error shuffled", figure=True),
     "space comparison": Case(compared_spaces, "first second cka cka_error cka_null procrustes ..."),
     "space": Case(
         lambda: interp.measure_space(small(), text(), [LAYER], n_points=200),
@@ -163,23 +168,27 @@ GEOMETRY = {
     "direction of a concept": Case(lambda: found_directions()["probe"], METHOD),
     "erasure": Case(
         lambda: interp.erasure(*binary()), "before after before_heldout after_heldout base_rate ..."),
+    "word lists": Case(
+        word_lists, "list verdict hook_point circular p_circular linear p_linear smallest_p silhouette p_cluster ..."),
     "geometry of a list": Case(
         concepts,
         "layer hook_point chosen circular linear silhouette probe_accuracy probe_low probe_high base_rate control "
         "selectivity"),
-    "shape": Case(lambda: concepts().shape, "layer hook_point chosen circular linear silhouette"),
+    "shape": Case(
+        lambda: concepts().shape, "layer hook_point chosen circular linear silhouette", figure=True),
     "plane": Case(lambda: concepts().shape.plane, "share isotropic_share"),
     "cluster test": Case(
         lambda: concepts().shape.cluster, "name silhouette null null_high p layer n n_deals seed"),
     "probe": Case(lambda: concepts().probes[0], "hook_point accuracy low high base_rate control selectivity ..."),
     "strength sweep": Case(
         lambda: concepts().steering,
-        "strength effect low high side_effect side_low side_high random random_high random_side_effect"),
+        "strength effect low high side_effect side_low side_high random random_high random_side_effect", figure=True),
     "rotation sweep": Case(
-        lambda: concepts().rotation, "step effect low high random random_high swapped followed"),
-    "geometry of a direction": Case(direction, ALONG),
+        lambda: concepts().rotation, "step effect low high random random_high swapped followed", figure=True),
+    "geometry of a direction": Case(direction, ALONG, figure=True),
+    "accuracy of a direction": Case(lambda: direction().accuracy, METHOD),
     "tokens along a direction": Case(lambda: direction().reading, "token logit random random_high"),
-    "words along a direction": Case(lambda: direction().along, ALONG),
+    "words along a direction": Case(lambda: direction().along, ALONG, figure=True),
     "list along a direction": Case(lambda: direction().along.lists[0], "word place low high counted"),
     "probe along a direction": Case(
         lambda: direction().probes[0], "hook_point accuracy low high base_rate control selectivity ..."),
