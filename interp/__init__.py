@@ -56,15 +56,14 @@ if TYPE_CHECKING:
     from interp.circuits.attribution import attribute as attribute_edges
     from interp.circuits.attribution import verify_top_k
     from interp.circuits.circuit import Circuit
-    from interp.circuits.evaluation import EvaluationConfig
+    from interp.circuits.config import EvaluationConfig, FindConfig, HeadScoresConfig, InductionConfig
     from interp.circuits.evaluation import evaluate as evaluate_circuit
-    from interp.circuits.find import FindConfig, find_circuit
+    from interp.circuits.find import find_circuit
     from interp.circuits.graph import Graph
-    from interp.circuits.head_kinds import HeadScoresConfig, score_heads
+    from interp.circuits.head_kinds import score_heads
     from interp.circuits.head_weights import composition as head_composition
     from interp.circuits.head_weights import copying as head_copying
-    from interp.circuits.induction import find_induction_circuit, gather_induction_evidence
-    from interp.circuits.induction_measure import InductionConfig
+    from interp.circuits.induction import find_induction_circuit
     from interp.circuits.score_explanation import explain_score
     from interp.circuits.tasks import make_task
     from interp.errors import ArtifactError, UsageError, WorkbenchError
@@ -112,7 +111,7 @@ if TYPE_CHECKING:
     from interp.tracing.graph import AttributionGraph
     from interp.tracing.interventions import changes_of, continuations, graph_effects, intervene
     from interp.tracing.replacement import Neurons
-    from interp.tracing.trace import open_system, save_trace, trace
+    from interp.tracing.trace import open_system, trace
     from interp.workspace import Workspace
 
 _HOMES = {
@@ -142,17 +141,17 @@ _HOMES = {
     "interp.patching.config": "PatchingConfig",
     "interp.patching.maps": "measure_map",
     "interp.patching.paths": "path_patch",
-    "interp.circuits.head_kinds": "HeadScoresConfig score_heads",
+    "interp.circuits.config": "EvaluationConfig FindConfig HeadScoresConfig InductionConfig",
+    "interp.circuits.head_kinds": "score_heads",
     "interp.circuits.head_weights": "composition:head_composition copying:head_copying",
-    "interp.circuits.induction": "find_induction_circuit gather_induction_evidence",
-    "interp.circuits.induction_measure": "InductionConfig",
+    "interp.circuits.induction": "find_induction_circuit",
     "interp.circuits.score_explanation": "explain_score",
     "interp.circuits.tasks": "make_task",
     "interp.circuits.graph": "Graph",
     "interp.circuits.circuit": "Circuit",
     "interp.circuits.attribution": "attribute:attribute_edges verify_top_k",
-    "interp.circuits.find": "FindConfig find_circuit",
-    "interp.circuits.evaluation": "EvaluationConfig evaluate:evaluate_circuit",
+    "interp.circuits.find": "find_circuit",
+    "interp.circuits.evaluation": "evaluate:evaluate_circuit",
     "interp.geometry.words": "find_concepts read_words",
     "interp.geometry.shapes": "find_shapes shapes_of fit_plane",
     "interp.geometry.circles": "circle_test",
@@ -171,7 +170,7 @@ _HOMES = {
     "interp.tracing.config": "TraceConfig",
     "interp.tracing.replacement": "Neurons",
     "interp.tracing.graph": "AttributionGraph",
-    "interp.tracing.trace": "trace save_trace open_system",
+    "interp.tracing.trace": "trace open_system",
     "interp.tracing.attention": "split_edge",
     "interp.tracing.interventions": "intervene continuations changes_of graph_effects",
     "interp.changes.report": "what_changed",

@@ -63,8 +63,7 @@ plot(graph, n_edges=250)
 # one by one with nothing frozen: those with the largest predicted effects and random others.
 
 # %%
-effects = graph.scores["effects"]
-print({name: round(effects[name], 2) for name in ("slope", "spearman", "spearman_low", "spearman_high")})
+print(f"slope {graph.effects.slope:.2f}, rank correlation {graph.effects.spearman:.2f}")
 plot(graph, kind="agreement")
 
 # %% [markdown]
@@ -138,14 +137,13 @@ assert np.sign(answer.measured) == np.sign(answer.predicted)
 
 # %%
 shipped = Workspace(DATA)
-learned = AttributionGraph.load(shipped.path("attribution_graph", "capital-of-France"))
-rows = {"neurons": graph.scores, "transcoders": learned.scores}
+learned = shipped.open(AttributionGraph, "capital-of-France")
 pd.DataFrame(
     [
-        {"score": score, "units": units, "score of the graph": known[score], "without units": known[f"{score}_floor"],
-         "untrained": known.get(f"{score}_untrained")}
+        {"score": score, "units": units, "score of the graph": getattr(known.scores, score),
+         "without units": getattr(known.floor, score), "untrained": getattr(known.untrained, score, None)}
         for score in ("replacement", "completeness")
-        for units, known in rows.items()
+        for units, known in {"neurons": graph, "transcoders": learned}.items()
     ]
 ).round(2)  # fmt: skip
 
@@ -155,7 +153,7 @@ pd.DataFrame(
 # set adds is the difference to .59, and what its latents do in the model.
 
 # %%
-assert learned.scores["replacement"] > learned.scores["replacement_untrained"]
+assert learned.scores.replacement > learned.untrained.replacement
 plot(learned, n_edges=250)
 
 # %% [markdown]

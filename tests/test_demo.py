@@ -81,20 +81,20 @@ def test_the_demo_proves_the_induction_circuit_of_the_real_model(demo_workspace)
 
 
 def test_the_trained_demo_traces_a_prompt_and_its_graph_predicts_the_model(trained_workspace):
-    graph = AttributionGraph.load(Workspace(trained_workspace).path("attribution_graph", "capital-of-France"))
+    graph = Workspace(trained_workspace).open(AttributionGraph, "capital-of-France")
     assert graph.targets[0].label == " Paris -  Rome"
-    assert graph.settings["residue"] < 1e-4
-    assert graph.scores["replacement"] > graph.scores["replacement_floor"] + 0.1
-    assert graph.scores["effects"]["spearman_low"] > 0.3
+    assert graph.run.residue < 1e-4
+    assert graph.scores.replacement > graph.floor.replacement + 0.1
+    assert graph.effects.spearman.low > 0.3
 
 
 @pytest.mark.parametrize("name", sorted(PROMPTS))
 def test_latents_of_a_graph_that_ships_are_active_as_it_says_and_predict_the_model(demo_workspace, name):
     workspace = Workspace(demo_workspace)
-    graph = AttributionGraph.load(workspace.path("attribution_graph", name))
+    graph = workspace.open(AttributionGraph, name)
     assert graph.dictionary == SHIPPED_SET
-    assert graph.scores["replacement"] > graph.scores["replacement_untrained"]
-    assert graph.scores["effects"]["spearman_low"] > 0
+    assert graph.scores.replacement > graph.untrained.replacement
+    assert graph.effects.spearman.low > 0
     system = graph_system(graph, load_model("smollm2-135m", device="cpu"), workspace)
     columns = (system.layer, system.position, system.latent, system.activation)
     here = {(int(a), int(b), int(c)): float(value) for a, b, c, value in zip(*columns, strict=True)}
@@ -107,7 +107,7 @@ def test_latents_of_a_graph_that_ships_are_active_as_it_says_and_predict_the_mod
 
 def test_latents_at_france_carry_the_answer_and_random_ones_do_not(demo_workspace):
     workspace = Workspace(demo_workspace)
-    graph = AttributionGraph.load(workspace.path("attribution_graph", "capital-of-France"))
+    graph = workspace.open(AttributionGraph, "capital-of-France")
     system, effects = graph_system(graph, load_model("smollm2-135m", device="cpu"), workspace), graph_effects(graph)
     france = [
         i

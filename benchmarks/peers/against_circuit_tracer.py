@@ -51,7 +51,7 @@ def run() -> list[Result]:
     start, cpu = time.perf_counter(), time.process_time()
     graph = trace(model, tokens, SetReplacement(read_set(SET), "set"), config)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    rows = graph.settings["rows"]
+    rows = graph.run.rows
     return [
         Result(
             question="attribution graph: CPU time over circuit-tracer",
@@ -59,7 +59,7 @@ def run() -> list[Result]:
             target=1.0,
             against="circuit-tracer 0.5.0",
             lower_is_better=True,
-            detail=f"{rows} rows in {seconds:.1f} s ({cpu:.1f} CPU s), of {graph.settings['active']} active; "
+            detail=f"{rows} rows in {seconds:.1f} s ({cpu:.1f} CPU s), of {graph.run.active} active; "
             f"theirs {theirs['rows']} in {theirs['seconds']:.1f} s ({theirs['cpu']:.1f}), of {theirs['active']}",
         )
     ]

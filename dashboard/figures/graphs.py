@@ -58,11 +58,12 @@ def graph_figure(graph: AttributionGraph, colours: Theme, *, n_edges: int = 300,
 
 def agreement_figure(graph: AttributionGraph, colours: Theme, *, height: int = 380) -> go.Figure:
     """Effects of ablating latents in the model over those that the graph predicts; on the line both are the same."""
-    effects = graph.scores.get("effects")
-    if not effects:
+    effects = graph.effects
+    if effects is None:
         return message_figure("no effect was measured; trace with --effects", colours)
-    predicted, measured = effects["predicted"], effects["measured"]
-    ends = [min([*predicted, *measured]), max([*predicted, *measured])]
+    predicted, measured = effects.predicted, effects.measured
+    both = np.concatenate([predicted, measured])
+    ends = [both.min(), both.max()]
     figure = go.Figure()
     line = {"color": colours.noise, "dash": "dot"}
     figure.add_scatter(x=ends, y=ends, mode="lines", line=line, name="exact prediction", hoverinfo="skip")
@@ -71,7 +72,7 @@ def agreement_figure(graph: AttributionGraph, colours: Theme, *, height: int = 3
         y=measured,
         mode="markers",
         marker={"color": colours.accent, "size": 8},
-        hovertext=effects["nodes"],
+        hovertext=effects.nodes,
         hoverinfo="text+x+y",
         name="latents, ablated one by one",
     )

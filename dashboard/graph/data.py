@@ -8,9 +8,8 @@ import numpy as np
 
 from dashboard.components.pages import feature_href, open_artefact
 from dashboard.data import features as features
-from interp.artifacts import Manifest
+from interp.artifacts import open_artefact as open_stored
 from interp.errors import CorruptError, UnknownNameError, WorkbenchError
-from interp.tracing.config import TraceConfig
 from interp.tracing.graph import KIND, NODE_KINDS, AttributionGraph, GraphNode
 from interp.tracing.interchange import export_graph
 from interp.tracing.supernodes import FoundGroups, GraphEdits, find_supernodes
@@ -22,34 +21,20 @@ DIGITS = 5
 """Significant digits of numbers that are sent."""
 
 
-def choose(workspace: Workspace, name: str | None) -> Manifest:
-    """Return the manifest of a graph; without a name, of the one that the page opens on."""
-    return open_artefact(workspace, (KIND,), name)
-
-
-def graph(workspace: Workspace, manifest: Manifest) -> AttributionGraph:
-    """Return the graph itself. Raises `CorruptError`."""
-    return _load(workspace.path(KIND, manifest.name), manifest.content_hash)
+def choose(workspace: Workspace, name: str | None) -> AttributionGraph:
+    """Return a graph; without a name, the one that the page opens on. Those read last are kept in memory."""
+    manifest = open_artefact(workspace, (KIND,), name)
+    return _opened(workspace.path(KIND, manifest.name), manifest.content_hash)
 
 
 @lru_cache(maxsize=4)
-def _load(folder: Path, version: str) -> AttributionGraph:
+def _opened(folder: Path, version: str) -> AttributionGraph:
     del version  # the content hash: a graph made again under its name is another
-    return AttributionGraph.load(folder)
+    return open_stored(AttributionGraph, folder)
 
 
-def thresholds(found: AttributionGraph) -> dict[str, float]:
-    """Return the shares of influence and of edge scores at which the graph was pruned."""
-    usual = TraceConfig()
-    return {
-        "nodes": float(found.settings.get("node_share", usual.node_share)),
-        "edges": float(found.settings.get("edge_share", usual.edge_share)),
-    }
-
-
-def content(workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
+def content(workspace: Workspace, found: AttributionGraph) -> dict[str, Any]:
     """Return the graph as columns: nodes and edges by number, tokens, targets, and the stored thresholds."""
-    found = graph(workspace, manifest)
     labels = _labels(workspace, found)
     nodes = found.nodes
     columns: dict[str, list[Any]] = {
@@ -65,13 +50,13 @@ def content(workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
     }
     edges = found.edges
     return {
-        "name": manifest.name,
+        "name": found.name,
         "unit": "neuron" if found.dictionary == "neurons" else "latent",
         "kinds": list(NODE_KINDS),
         "n_layers": found.n_layers,
         "tokens": list(found.token_texts),
         "targets": [target.label for target in found.targets],
-        "thresholds": thresholds(found),
+        "thresholds": dict(zip(("nodes", "edges"), found.thresholds, strict=True)),
         "nodes": columns,
         "edges": {
             "source": edges.source.tolist(),
@@ -127,10 +112,10 @@ def feature_tables(workspace: Workspace, found: AttributionGraph) -> dict[int, s
     For a set of transcoders it is a child of the set; for neurons, one of the neurons of the same model.
     """
     tables: dict[int, str] = {}
-    for manifest in reversed(workspace.newest("features")):
-        layer = features.traced_layer(manifest, found.dictionary, found.model)
+    for described in reversed(workspace.values(Features)):
+        layer = features.traced_layer(described, found.dictionary, found.model)
         if layer is not None:
-            tables[layer] = manifest.name
+            tables[layer] = described.name
     return tables
 
 
@@ -141,20 +126,19 @@ def node(found: AttributionGraph, number: int) -> GraphNode:
     return found.nodes[number]
 
 
-def proposed_groups(workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
+def proposed_groups(graph: AttributionGraph) -> dict[str, Any]:
     """Return groups of similar latents, `[name, node ids]`, and how they were found, in a sentence."""
-    found = _groups(workspace.path(KIND, manifest.name), manifest.content_hash)
+    found = _groups(graph.folder, graph.about.content_hash)
     return {"groups": [[each.name, list(each.nodes)] for each in found.groups], "headline": found.headline()}
 
 
 @lru_cache(maxsize=4)
 def _groups(folder: Path, version: str) -> FoundGroups:
-    return find_supernodes(_load(folder, version))
+    return find_supernodes(_opened(folder, version))
 
 
-def exported(workspace: Workspace, manifest: Manifest, edits: dict[str, Any]) -> dict[str, Any]:
+def exported(workspace: Workspace, found: AttributionGraph, edits: dict[str, Any]) -> dict[str, Any]:
     """Return the graph as graph JSON with the visitor's edits; those of nodes that it lacks are left out."""
-    found = graph(workspace, manifest)
     known = found.number
     held = {
         name: {node: each for node, each in value.items() if node in known}
@@ -170,16 +154,15 @@ def exported(workspace: Workspace, manifest: Manifest, edits: dict[str, Any]) ->
     return export_graph(found, marks, labels=latents)
 
 
-def describe(workspace: Workspace, manifest: Manifest, number: int) -> dict[str, Any]:
+def describe(workspace: Workspace, found: AttributionGraph, number: int) -> dict[str, Any]:
     """Return the page and the examples of a latent: `href` is null where no features table describes its layer."""
-    found = graph(workspace, manifest)
     chosen = node(found, number)
     table = feature_tables(workspace, found).get(chosen.layer) if chosen.kind == "feature" else None
     if table is None:
         return {"href": None, "table": None, "examples": [], "maximum": 0.0}
     rows = features.examples(workspace, table, chosen.index)[:MAX_EXAMPLES]
     examples = [
-        {"tokens": row["tokens"], "activations": _rounded(np.array(row["activations"])), "peak": row["peak"]}
+        {"tokens": row.tokens, "activations": _rounded(np.array(row.activations)), "peak": row.peak}
         for row in rows
     ]
     maximum = max((max(each["activations"], default=0.0) for each in examples), default=0.0)

@@ -8,15 +8,16 @@ folder, and `features/MODEL/NUMBER.json` describes a latent (NUMBER pairs its la
 """
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dashboard.data.features import viewer_feature
 from dashboard.graph import data
-from interp.artifacts import Draft, Manifest, read_json, sha256_file, write_json
+from interp.artifacts import read_json, save_artefact, sha256_file, write_json
 from interp.errors import ConfigError, UsageError
 from interp.notes import Notes
-from interp.tracing.graph import KIND
+from interp.tracing.graph import KIND, AttributionGraph, ImportedFile
 from interp.tracing.graph_json import cantor
 from interp.tracing.interchange import import_graph, read_graph_json, write_graph_json
 from interp.tracing.supernodes import latents
@@ -31,21 +32,20 @@ def write_export(workspace: Workspace, name: str, path: Path, *, features: bool 
     """
     if path.suffix != ".json":
         raise ConfigError(f"a graph is exported as JSON; {path} should end in .json")
-    manifest = data.choose(workspace, name)
+    graph = data.choose(workspace, name)
     notes = Notes.open(workspace)
     try:
-        edits = notes.graph_edits(workspace.key(manifest))
+        edits = notes.graph_edits(graph.key)
     finally:
         notes.close()
-    found = data.exported(workspace, manifest, edits)
+    found = data.exported(workspace, graph, edits)
     found["metadata"]["slug"] = path.stem
     write_graph_json(found, path)
     said = [f"{path}: {len(found['nodes'])} nodes, {len(found['links'])} edges"]
-    return said + ([_write_features(workspace, manifest, found, path.parent)] if features else [])
+    return said + ([_write_features(workspace, graph, found, path.parent)] if features else [])
 
 
-def _write_features(workspace: Workspace, manifest: Manifest, found: dict[str, Any], folder: Path) -> str:
-    graph = data.graph(workspace, manifest)
+def _write_features(workspace: Workspace, graph: AttributionGraph, found: dict[str, Any], folder: Path) -> str:
     tables = data.feature_tables(workspace, graph)
     scan = found["metadata"]["scan"]
     place = folder / "features" / scan
@@ -67,8 +67,8 @@ def _write_features(workspace: Workspace, manifest: Manifest, found: dict[str, A
     return f"{place}: {described} of {len(wanted)} latents; the others have no features table here"
 
 
-def take_in(workspace: Workspace, path: Path, name: str, *, overwrite: bool = False) -> Manifest:
-    """Read a graph JSON of this or another program into the workspace, with its marks. Return the manifest.
+def take_in(workspace: Workspace, path: Path, name: str, *, overwrite: bool = False) -> AttributionGraph:
+    """Read a graph JSON of this or another program into the workspace, with its marks.
 
     Marks that the notes cannot hold, such as an empty supernode name, refuse the file before anything is written.
     Raises `ConfigError` where there is such a graph already, and the errors of `read_graph_json` and `import_graph`.
@@ -80,12 +80,12 @@ def take_in(workspace: Workspace, path: Path, name: str, *, overwrite: bool = Fa
     try:
         marks, before = edits.to_notes(), notes.graph_edits(key)
         notes.entries.checked("graph", key, marks)
-        config = {"imported": path.name, "sha256": sha256_file(path)}
-        draft = Draft.open(folder, kind=KIND, config=config, overwrite=overwrite)
+        of = graph.settings.imported or ImportedFile()
+        settings = replace(graph.settings, imported=replace(of, file=path.name, sha256=sha256_file(path)))
         parents = {f"model:{graph.model}": graph.weight_hash} if graph.weight_hash else {}
-        manifest = graph.write(draft, parents)
+        made = save_artefact(replace(graph, settings=settings), folder, parents=parents, overwrite=overwrite)
         if marks or before:
             notes.save_graph_edits(key, marks, was=before)
     finally:
         notes.close()
-    return manifest
+    return made

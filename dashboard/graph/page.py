@@ -6,6 +6,7 @@ nodes are stored among the notes of the workspace (`routes`).
 """
 
 import json
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
@@ -16,15 +17,13 @@ from dashboard.components.frame import attrs, page, panel
 from dashboard.components.pages import (
     Context,
     Page,
-    artefact_key,
     artefact_menu,
     graph_href,
     menu_choices,
 )
 from dashboard.figures.theme import DARK, FONT, LIGHT, MONO, Theme, visible
 from dashboard.graph import data, routes
-from interp.artifacts import Manifest
-from interp.tracing.graph import KIND, VARIANTS, AttributionGraph
+from interp.tracing.graph import KIND, AttributionGraph
 from interp.workspace import Workspace
 
 SHOWN_TARGETS = 5
@@ -45,27 +44,24 @@ SCORES = {
         "share of the input of nodes, weighted by their influence, that does not come from errors",
     ),
 }
-BASELINES = {"floor": "no latent", "untrained": "untrained"}
 
 
 def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
     """`/graph/<name>?at=<node>&nodes=&edges=&target=&pins=<nodes>&view=list&collapse=1&only=1` (assets/graph/)."""
-    manifest = data.choose(context.workspace, name)
-    found = data.graph(context.workspace, manifest)
-    key = artefact_key(manifest)
+    found = data.choose(context.workspace, name)
     choices = menu_choices(context.workspace, (KIND,), _href)
     source = {
-        "data-graph-source": f"/graph-data/{quote(manifest.name)}",
-        "data-graph-name": manifest.name,
+        "data-graph-source": f"/graph-data/{quote(found.name)}",
+        "data-graph-name": found.name,
         "data-colours": json.dumps({each.name: _colours(each) for each in (LIGHT, DARK)}),
     }
     return page(
         "Graph",
         header(found),
         html.Div(id="graph-view", className="wb-graph-view", **attrs(source)),
-        *over_words(context.workspace, manifest),
+        *over_words(found),
         legend(),
-        controls=[artefact_menu("Graph", choices, _href(key), width=220, key=key), *_another(context)],
+        controls=[artefact_menu("Graph", choices, found.href, width=220, key=found.key), *_another(context)],
     )
 
 
@@ -95,8 +91,8 @@ def header(found: AttributionGraph) -> html.Section:
             className="wb-graph-asked",
         ),
         html.Div([html.H3("Targets"), targets(found)], className="wb-graph-cell"),
-        html.Div([html.H3("Scores"), *scores(found.scores)], className="wb-graph-cell"),
-        html.Div([html.H3("Against the free model"), *effects(found.scores)], className="wb-graph-cell"),
+        html.Div([html.H3("Scores"), *scores(found)], className="wb-graph-cell"),
+        html.Div([html.H3("Against the free model"), *effects(found)], className="wb-graph-cell"),
     ]
     return html.Section(
         parts, className="wb-panel wb-graph-head", **attrs({"aria-label": "Prompt, targets and scores"})
@@ -116,11 +112,10 @@ def _asked(found: AttributionGraph) -> str:
 
 def _about(found: AttributionGraph) -> str:
     latents = "MLP neurons" if found.dictionary == "neurons" else f"latents of {found.dictionary}"
-    frozen = found.settings.get("frozen")
-    held = ", ".join(map(str, frozen)) if isinstance(frozen, list | tuple) else str(frozen or "attention and norms")
+    held = ", ".join(found.run.frozen) if found.run else "attention and norms"
     said = f"Direct effects between {latents}, with {held} held at the values of this prompt."
-    pruned, stored = found.settings.get("edges_kept"), int(found.edges.kept.sum())
-    if isinstance(pruned, int) and pruned > stored:
+    stored = int(found.edges.kept.sum())
+    if found.run is not None and (pruned := found.run.edges_kept) > stored:
         said += f" Of {pruned:,} edges of the pruned graph, the {stored:,} with the largest scores are stored."
     return visible(said, 500)
 
@@ -146,63 +141,55 @@ def targets(found: AttributionGraph) -> html.Ol:
     return html.Ol(rows, className="wb-bars", **attrs({"aria-label": "Targets and their probabilities"}))
 
 
-def scores(known: dict[str, Any]) -> list[Any]:
+def scores(found: AttributionGraph) -> list[Any]:
     """Return each score on a line from 0 to 1, with its baselines on the same line."""
+    if found.scores is None:
+        return [html.P("No score was computed.", className="wb-none")]
     shown: list[Any] = []
     for name, (title, meaning) in SCORES.items():
-        value = _number(known.get(name))
-        if value is None:
-            continue
-        marks = {words: _number(known.get(f"{name}_{key}")) for key, words in BASELINES.items()}
-        said = [f"{words} {mark:.2f}" for words, mark in marks.items() if mark is not None]
-        missing = [words for words, mark in marks.items() if mark is None]
+        nulls = {"no latent": found.floor, "untrained": found.untrained}
+        marks = {words: float(getattr(each, name)) for words, each in nulls.items() if each is not None}
+        said = [f"{words} {mark:.2f}" for words, mark in marks.items()]
+        missing = [words for words, each in nulls.items() if each is None]
         text = ", ".join([*said, "perfect 1"]) + (f"; not measured: {', '.join(missing)}" if missing else "")
-        shown.append(_strip(title, value, [mark for mark in marks.values() if mark is not None], text, meaning))
-    return shown or [html.P("No score was computed.", className="wb-none")]
+        shown.append(_strip(title, getattr(found.scores, name), list(marks.values()), text, meaning))
+    return shown
 
 
-def effects(known: dict[str, Any]) -> list[Any]:
+def effects(found: AttributionGraph) -> list[Any]:
     """Return how well the graph predicts ablations in the model with nothing frozen, or that this was not measured."""
-    found = known.get("effects")
-    if not isinstance(found, dict) or _number(found.get("spearman")) is None:
+    known = found.effects
+    if known is None:
         return [
             html.P("Not measured for this graph: its edges are exact in the frozen model alone.", className="wb-none")
         ]
-    low, high = _number(found.get("spearman_low")), _number(found.get("spearman_high"))
-    interval = "" if low is None or high is None else f", 95 % interval {low:.2f} to {high:.2f}"
-    slope = _number(found.get("slope"))
-    direct = _number(found.get("direct_spearman"))
-    beside = "no agreement 0" + ("" if direct is None else f", by direct effects alone {direct:.2f}")
-    marks = [0.0] if direct is None else [0.0, direct]
+    value, low, high = known.spearman
+    direct = known.direct_spearman.estimate
     strip = _strip(
-        "Rank correlation", float(found["spearman"]), marks, f"{beside}, perfect 1{interval}",
+        "Rank correlation", value, [0.0, direct],
+        f"no agreement 0, by direct effects alone {direct:.2f}, perfect 1, 95 % interval {low:.2f} to {high:.2f}",
         "of the predicted and the measured effect of ablating a latent with nothing frozen", bounds=(low, high),
     )  # fmt: skip
-    said = f"{found.get('n', '?')} latents were ablated"
-    return [
-        strip,
-        html.P(said + (f"; slope {slope:.2f} (1: exact)." if slope is not None else "."), className="wb-note"),
-    ]
+    said = f"{len(known.nodes)} latents were ablated; slope {known.slope:.2f} (1: exact)."
+    return [strip, html.P(said, className="wb-note")]
 
 
-def over_words(workspace: Workspace, manifest: Manifest) -> list[html.Section]:
+def over_words(found: AttributionGraph) -> list[html.Section]:
     """Return the flows between groups of nodes over the words of a template, for a graph that was traced with one."""
-    if "flows" not in manifest.summary:
+    if found.flows is None:
         return []
-    path = workspace.table_path(KIND, manifest.name, VARIANTS.removesuffix(".parquet"))
-    rows = workspace.query("select * from f", f=path).to_pylist()
-    beyond = [row for row in rows if row["low"] > 0 or row["high"] < 0]
-    n = manifest.summary["words"]
+    rows = found.flows.rows()
+    beyond = [row for row in rows if row.beyond]
     said = (
-        f"The same prompt with {n} words: the part of all influence that goes straight from one group of nodes to "
-        f"another, with its mean and 95 % interval over the words. {len(beyond)} of {len(rows)} flows differ from 0; "
-        f"with nothing there, {len(rows) * 0.05:.0f} would."
+        f"The same prompt with {len(found.settings.words)} words: the part of all influence that goes straight from "
+        f"one group of nodes to another, with its mean and 95 % interval over the words. {len(beyond)} of {len(rows)} "
+        f"flows differ from 0; with nothing there, {len(rows) * 0.05:.0f} would."
     )
     return [
         panel(
             "Over other words",
             html.P(said, className="wb-note"),
-            records_table(beyond or rows, limit=SHOWN_FLOWS),
+            records_table([asdict(row) for row in beyond or rows], limit=SHOWN_FLOWS),
             className="wb-graph-words",
         )
     ]
@@ -227,10 +214,6 @@ def _strip(
     )
     head = html.Div([html.Span(title, title=meaning), html.Strong(f"{value:.2f}")], className="wb-graph-score")
     return html.Div([head, line, html.P(text, className="wb-note")], title=meaning)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def legend() -> html.Section:

@@ -20,7 +20,7 @@ import flask
 
 from dashboard.answers import plain
 from dashboard.components.http_errors import json_body
-from dashboard.components.pages import artefact_key, current, prompt_href
+from dashboard.components.pages import current, prompt_href
 from dashboard.data.workspace import notes
 from dashboard.graph import data
 from dashboard.turns import asking
@@ -70,11 +70,11 @@ def _node(name: str) -> dict[str, Any]:
 
 
 def _edits(name: str) -> dict[str, Any]:
-    return {"edits": notes().graph_edits(artefact_key(data.choose(current().workspace, name)))}
+    return {"edits": notes().graph_edits(data.choose(current().workspace, name).key)}
 
 
 def _save(name: str) -> dict[str, Any]:
-    key = artefact_key(data.choose(current().workspace, name))
+    key = data.choose(current().workspace, name).key
     given = json_body()
     edits, was = given.get("edits"), given.get("was")
     if not isinstance(edits, dict) or not isinstance(was, dict):
@@ -83,35 +83,33 @@ def _save(name: str) -> dict[str, Any]:
 
 
 def _groups(name: str) -> dict[str, Any]:
-    workspace = current().workspace
-    return data.proposed_groups(workspace, data.choose(workspace, name))
+    return data.proposed_groups(data.choose(current().workspace, name))
 
 
 def _export(name: str) -> dict[str, Any]:
     workspace = current().workspace
-    manifest = data.choose(workspace, name)
-    return data.exported(workspace, manifest, notes().graph_edits(artefact_key(manifest)))
+    graph = data.choose(workspace, name)
+    return data.exported(workspace, graph, notes().graph_edits(graph.key))
 
 
 def _intervene(name: str) -> dict[str, Any]:
-    given, manifest = json_body(), data.choose(current().workspace, name)
+    given, graph = json_body(), data.choose(current().workspace, name)
     nodes, factor, mode = given.get("nodes"), given.get("factor"), given.get("mode")
     if not isinstance(nodes, list) or not 0 < len(nodes) <= MAX_NODES or not all(isinstance(n, str) for n in nodes):
         raise ConfigError(f"`nodes` should be a list of 1 to {MAX_NODES} node ids")
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not isinstance(mode, str):
         raise ConfigError("`factor` should be a number and `mode` a text")
     with asking(str(given.get("visitor", ""))[:64]):
-        return plain(current().live.intervene(manifest.name, nodes=nodes, factor=factor, mode=mode))
+        return plain(current().live.intervene(graph.name, nodes=nodes, factor=factor, mode=mode))
 
 
 def _split(name: str) -> dict[str, Any]:
-    given, manifest = json_body(), data.choose(current().workspace, name)
+    given, graph = json_body(), data.choose(current().workspace, name)
     source, target = given.get("source"), given.get("target")
     if not isinstance(source, str) or not isinstance(target, str):
         raise ConfigError("`source` and `target` should be node ids")
     with asking(str(given.get("visitor", ""))[:64]):
-        found = current().live.split(manifest.name, source=source, target=target)
-    graph = data.graph(current().workspace, manifest)
+        found = current().live.split(graph.name, source=source, target=target)
     position = graph.node(target).position
     heads = []
     for row in found.to_records()[:MAX_HEADS]:

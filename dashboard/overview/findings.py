@@ -21,9 +21,7 @@ from dashboard.components.evidence import number
 from dashboard.components.pages import (
     artefact_key,
     circuit_href,
-    graph_href,
 )
-from dashboard.figures.theme import visible
 from interp.artifacts import KINDS, Finding, read_json
 from interp.errors import WorkbenchError, form_errors
 from interp.workspace import Workspace, outdated
@@ -127,35 +125,7 @@ def _typed(workspace: Workspace) -> Iterator[Finding]:
                 yield finding
 
 
-def _graphs(workspace: Workspace) -> Iterator[Finding]:
-    """Yield attribution graphs that beat an untrained set and whose predicted effects the model confirms."""
-    for made in workspace.newest("attribution_graph"):
-        stored = read_json(workspace.path("attribution_graph", made.name) / "graph.json")
-        scores, effects = stored["scores"], stored["scores"].get("effects") or {}
-        value, null = scores.get("replacement"), scores.get("replacement_untrained")
-        if value is None or null is None or (effects.get("spearman_low") or 0) <= 0:
-            continue
-        tokens = list(map(str, stored["token_texts"]))
-        target, contrast = made.config.get("target"), made.config.get("contrast")
-        asked = f"“{visible(str(target or stored['targets'][0]['label']).strip(), 30)}”"
-        asked += f" rather than “{visible(contrast.strip(), 30)}”" if contrast else ""
-        yield Finding(
-            kind="graph",
-            title="Why the model says that",
-            sentence=f"Why {asked}? {value:.0%} of the influence on it runs through latents; {null:.0%} in an "
-            f"untrained set with as many active ones. Ablating {effects['n']} of them in the model agrees with the "
-            f"graph: rank correlation {effects['spearman']:.2f} ({effects['spearman_low']:.2f} to "
-            f"{effects['spearman_high']:.2f}; 0 by chance).",
-            value=value,
-            null=null,
-            about="fraction of the influence; null: an untrained set",
-            href=graph_href(made.name),
-            proof="Open the graph",
-            example={"tokens": tokens, "activations": [0.0] * len(tokens), "peak": len(tokens) - 1},
-        )
-
-
-_READERS = (_typed, _circuits, _graphs)
+_READERS = (_typed, _circuits)
 
 
 def _with_example(workspace: Workspace, finding: Finding) -> Finding:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from interp.patching.patching_map import PatchingMap
     from interp.tracing.attention import EdgeSplit
-    from interp.tracing.graph import AttributionGraph
     from interp.tracing.interventions import Intervention
 
 PATCH_TOKENS = 64
@@ -116,10 +115,9 @@ class LiveModel:
 
         with self._turns.take("activations") as turn:
             reading = self._readings.get(turn, text, model, chat, features)
-            n = self._workspace.manifest("features", features).summary.get("n_features")
-            if feature < 0 or (n is not None and feature >= n):
-                last = "" if n is None else f"; the last one is {n - 1}"
-                raise UnknownNameError("feature", str(feature), [], f"of {features}{last}")
+            n = self._workspace.open(Features, features).n_features
+            if not 0 <= feature < n:
+                raise UnknownNameError("feature", str(feature), [], f"of {features}; the last one is {n - 1}")
             return compute.activations_of(reading, feature)
 
     def pattern(self, text: str, *, model: str, layer: int, head: int, chat: bool = False) -> Pattern:
@@ -261,27 +259,29 @@ class LiveModel:
     def intervene(self, graph: str, *, nodes: list[str], factor: float, mode: str) -> "Intervention":
         """Multiply activations of latents of a graph. Raises `MismatchError` (other weights), `UsageError`."""
         from interp.tracing.effects import MODES, Mode
+        from interp.tracing.graph import AttributionGraph
         from interp.tracing.interventions import changes_of, intervene
 
         known: dict[str, Mode] = {each: each for each in MODES if each != "range"}
         if mode not in known or not abs(factor) <= MAX_FACTOR:
             raise ConfigError(f"a mode of {', '.join(known)} and a factor of at most {MAX_FACTOR} were expected")
-        found, content = _graph(self._workspace, graph)
+        found = self._workspace.open(AttributionGraph, graph)
         changes = changes_of(found, nodes, factor=factor)
         with self._turns.take("intervene") as turn:
             turn.check("reading the prompt of the graph")
-            system = self._loaded.traced(found, content)
+            system = self._loaded.traced(found)
             turn.check("changing the latents, and random ones")
             return intervene(system, changes, found, mode=known[mode])
 
     def split(self, graph: str, *, source: str, target: str) -> "EdgeSplit":
         """Split an edge of a graph by heads. Raises `MismatchError` (other weights), `UsageError`."""
         from interp.tracing.attention import split_edge
+        from interp.tracing.graph import AttributionGraph
 
-        found, content = _graph(self._workspace, graph)
+        found = self._workspace.open(AttributionGraph, graph)
         with self._turns.take("split") as turn:
             turn.check("reading the prompt of the graph")
-            return split_edge(self._loaded.traced(found, content), found, source, target)
+            return split_edge(self._loaded.traced(found), found, source, target)
 
     def documents(self, *, features: str, index: int, rows: list[int]) -> list[DocumentText]:
         """Return the documents around rows of the recording. Raises `UnknownNameError`, `MismatchError`."""
@@ -295,14 +295,6 @@ class LiveModel:
                 turn.check("reading documents")
                 texts.append(document_text(model, dictionary, recording, row, index, MAX_TOKENS))
             return texts
-
-
-def _graph(workspace: Workspace, name: str) -> "tuple[AttributionGraph, str]":
-    """Return a graph and the hash of its content."""
-    from interp.tracing.graph import KIND, AttributionGraph
-
-    manifest = workspace.manifest(KIND, name)
-    return AttributionGraph.load(workspace.path(KIND, name)), manifest.content_hash
 
 
 def _check_room(loaded: HookedModel, tokens: "Tensor", n_new: int) -> None:

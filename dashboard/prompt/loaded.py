@@ -149,13 +149,11 @@ class Loaded:
 
     def dictionary(self, spec: str, features: str) -> Any:
         """Return the SAE or neurons of a features artefact. Raises `MismatchError`: the SAE was made again since."""
-        from saes.features.schema import check_described
+        from saes.features.schema import Features, check_described
 
-        manifest = self._workspace.manifest("features", features)
-        check_described(self._workspace, manifest)
-        source, _, name = str(manifest.config["dictionary"]).partition(":")
-        key = (spec, manifest.content_hash)
-        return self._held(key, lambda: self._load(self.model(spec), source, name, manifest.config))
+        found = self._workspace.open(Features, features)
+        check_described(self._workspace, found)
+        return self._held((spec, found.about.content_hash), lambda: self._load(self.model(spec), found))
 
     def lists(self, spec: str, site: Any, done: Callable[[], None]) -> Any:
         """Return the lists of words, read where the directions of a site lie."""
@@ -163,13 +161,14 @@ class Loaded:
 
         return self._held((spec, f"lists at {site.stream}"), lambda: read_lists(site, done))
 
-    def traced(self, graph: "AttributionGraph", version: str) -> Any:
-        """Return the frozen model of a graph's prompt with its latents; `version` is the content hash of the graph.
+    def traced(self, graph: "AttributionGraph") -> Any:
+        """Return the frozen model of a graph's prompt with its latents.
 
         Raises `MismatchError` for a graph of other weights.
         """
         from saes.sets.replacement import system_of
 
+        version = graph.about.content_hash
         return self._held((graph.model, version), lambda: system_of(graph, self.model(graph.model), self._workspace))
 
     def version(self, features: str | None) -> str | None:
@@ -183,15 +182,15 @@ class Loaded:
             self._dictionaries.pop(next(iter(self._dictionaries)))
         return self._dictionaries[key]
 
-    def _load(self, loaded: HookedModel, source: str, name: str, config: dict[str, Any]) -> Any:
-        if source != "sae":
+    def _load(self, loaded: HookedModel, features: "Features") -> Any:
+        if not features.sae:
             from saes.sets.set import open_described
 
-            return open_described(self._workspace, f"{source}:{name}", loaded, sign=config.get("sign", 1))[0]
+            return open_described(self._workspace, features.dictionary, loaded, sign=features.settings.sign)[0]
         from interp.models.adapter import weight_hash
         from saes.weights.folder import check_model, load_sae
 
-        sae = load_sae(self._workspace.path("sae", name))
+        sae = load_sae(self._workspace.path("sae", features.sae))
         check_model(sae, weight_hash(loaded))
         from dashboard.prompt.compute import HookedSAE
 

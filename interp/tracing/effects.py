@@ -21,11 +21,11 @@ from torch import Tensor
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.passes import run_from
 from interp.runtime import make_generator
-from interp.statistics import rank_correlation_interval
+from interp.statistics import Interval, rank_correlation_interval
 from interp.tracing.config import TraceConfig
 from interp.tracing.edges import System
 from interp.tracing.frozen import FrozenModel, apply_linear
-from interp.tracing.graph import GraphNode
+from interp.tracing.graph import EffectAgreement, GraphNode
 from interp.tracing.replacement import Active
 from interp.tracing.rows import Adjacency
 
@@ -66,11 +66,10 @@ def predicted_effects(
     return effects
 
 
-def agreement(system: System, adjacency: Adjacency, read: Tensor, config: TraceConfig) -> dict[str, Any] | None:
+def agreement(system: System, adjacency: Adjacency, read: Tensor, config: TraceConfig) -> EffectAgreement | None:
     """Compare predicted with measured effects of ablating some latents: the most influential ones and random others.
 
-    Return `n, slope` (of measured on predicted effects, through 0), `spearman, spearman_low, spearman_high`, the same
-    for direct effects, and the pairs themselves; None with fewer than three latents.
+    Return None with fewer than three latents.
     """
     n = len(adjacency.features)
     if n < 3:
@@ -85,17 +84,23 @@ def agreement(system: System, adjacency: Adjacency, read: Tensor, config: TraceC
     sample = np.concatenate([strongest, rest[order[: config.effects - len(strongest)]]])
     changes = [[ablation(system, int(numbers[i]))] for i in sample]
     measured = -measure(system, changes, read).double().cpu().numpy()
-    out: dict[str, Any] = {"n": len(sample)}
-    for name, values in (("", predicted[sample]), ("direct_", direct[sample])):
-        interval = rank_correlation_interval(values, measured, rng=np.random.default_rng(config.seed))
-        out |= {
-            f"{name}slope": float(values @ measured / max(values @ values, 1e-30)),
-            f"{name}spearman": interval.estimate,
-            f"{name}spearman_low": interval.low,
-            f"{name}spearman_high": interval.high,
-        }
+
+    def along(values: np.ndarray) -> tuple[float, Interval[float]]:
+        """Return the slope of measured effects on `values`, and their rank correlation."""
+        found = rank_correlation_interval(values, measured, rng=np.random.default_rng(config.seed))
+        return float(values @ measured / max(values @ values, 1e-30)), found
+
+    (slope, spearman), (direct_slope, direct_spearman) = along(predicted[sample]), along(direct[sample])
     ids = [f"feature:{layers[i]}:{int(system.position[numbers[i]])}:{int(system.latent[numbers[i]])}" for i in sample]
-    return out | {"nodes": ids, "predicted": predicted[sample].tolist(), "measured": measured.tolist()}
+    return EffectAgreement(
+        slope=slope,
+        spearman=spearman,
+        direct_slope=direct_slope,
+        direct_spearman=direct_spearman,
+        nodes=tuple(ids),
+        predicted=predicted[sample],
+        measured=measured,
+    )
 
 
 def ablation(system: System, number: int) -> Change:

@@ -1,35 +1,30 @@
-"""An attribution graph as a value and as an artefact. Torch-free: pages and scripts read it without a model.
+"""An attribution graph as an artefact. Torch-free: pages and scripts read it without a model.
 
-    graph = AttributionGraph.load("workspace/graphs/capital")
+    graph = workspace.open(AttributionGraph, "capital")
     print(graph)                              # scores, and the nodes with the largest influence
     graph.edges_into(node), graph.edges_from(node)
 
-An artefact of kind `attribution_graph` holds `graph.json` (prompt, targets, scores, settings), `nodes.parquet` and
-`edges.parquet`. Node ids are `feature:LAYER:POSITION:LATENT`, `error:LAYER:POSITION`, `token:POSITION:TOKEN` and
+Node ids are `feature:LAYER:POSITION:LATENT`, `error:LAYER:POSITION`, `token:POSITION:TOKEN` and
 `logit:POSITION:TARGET`, where TARGET counts the targets from 0.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
+from jaxtyping import Float
 
-from interp.artifacts import Draft, Manifest, read_json, read_manifest, read_table, write_json, write_table
-from interp.errors import ConfigError, CorruptError, MismatchError, UnknownNameError
-from interp.remote import as_path
-from interp.results import Record, Result
+from interp.artifacts import Artefact, Document, Finding, Table
+from interp.artifacts.tables import schema_of
+from interp.errors import CorruptError, MismatchError, UnknownNameError
+from interp.results import Record
+from interp.statistics import Interval
+from interp.tracing.config import TraceConfig
+from interp.tracing.influence import Scores
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-FILE, NODES, EDGES = "graph.json", "nodes.parquet", "edges.parquet"
-VARIANTS = "variants.parquet"
-"""Flows over the words of a template, where the graph was traced with one."""
 KIND = "attribution_graph"
-FORMAT = 1
 
 NodeKind = Literal["feature", "error", "token", "logit"]
 NODE_KINDS: tuple[NodeKind, ...] = get_args(NodeKind)
@@ -95,31 +90,183 @@ class GraphTarget:
     """share of the influence that starts here: the token's probability"""
 
 
-@dataclass(frozen=True, repr=False)
-class AttributionGraph(Result):
-    """Direct effects between tokens, latents, errors and targets on one prompt."""
+@dataclass(frozen=True, kw_only=True)
+class GraphEdge:
+    """One edge as a row; `GraphEdges` explains the columns."""
+
+    source: int
+    target: int
+    weight: float
+    share: float
+    kept: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """Influence that goes straight from one group of nodes to another, over the words of a template."""
+
+    source: str
+    target: str
+    mean: float
+    low: float
+    high: float
+    """Ends of its 95 % interval over the words."""
+    same_sign: int
+    """Words whose flow has the sign of the mean."""
+    n: int
+
+    @property
+    def beyond(self) -> bool:
+        """True where the interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedFile:
+    """The file of another program that a graph came from."""
+
+    file: str = ""
+    sha256: str = ""
+    node_share: float | None = None
+    """Share of influence at which it was pruned, where the file says so."""
+    guessed_links: int = 0
+    """Links whose source is a guess, as a latent and an error share its id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphSettings:
+    """What determines a graph."""
 
     model: str
     weight_hash: str
     dictionary: str
-    """name of the set of transcoders, or `neurons`"""
-    prompt: str
+    """Name of the set of transcoders, or `neurons`."""
     tokens: tuple[int, ...]
+    target: str | None = None
+    contrast: str | None = None
+    words: dict[str, str]
+    """Words of the template, with their targets; none without a template."""
+    trace: TraceConfig | None
+    """None for a graph of another program."""
+    imported: ImportedFile | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceRun:
+    """What a trace found on its way."""
+
+    frozen: tuple[str, ...]
+    """Parts of the model that were held at the values of the prompt."""
+    active: int
+    """Active latents."""
+    rows: int
+    """Latents whose edges were computed."""
+    residue: float
+    """Largest difference between an input and the sum of its edges, as a fraction."""
+    nodes_kept: int
+    """Nodes of the graph pruned at the default thresholds, stored or not."""
+    edges_kept: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EffectAgreement:
+    """Effects of ablating latents in the free model, against those that the graph predicts."""
+
+    slope: float
+    """Of measured on predicted effects, through 0."""
+    spearman: Interval[float]
+    direct_slope: float
+    direct_spearman: Interval[float]
+    """The same for direct effects alone."""
+    nodes: tuple[str, ...]
+    predicted: Float[np.ndarray, " nodes"]
+    measured: Float[np.ndarray, " nodes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carried:
+    """Fields of another program's file that we do not use, each as JSON text, so that an export has them again."""
+
+    top: dict[str, str]
+    metadata: dict[str, str]
+    parameters: dict[str, str]
+    """Of `qParams`."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class AttributionGraph(Artefact, kind="attribution_graph"):
+    """Direct effects between tokens, latents, errors and targets on one prompt."""
+
+    settings: GraphSettings
+    prompt: str
     token_texts: tuple[str, ...]
     n_layers: int
     targets: tuple[GraphTarget, ...]
-    nodes: tuple[GraphNode, ...]
-    edges: GraphEdges
-    scores: dict[str, Any] = field(default_factory=dict)
-    """`replacement`, `completeness` and their baselines; `effects`: agreement with the free model"""
-    settings: dict[str, Any] = field(default_factory=dict)
+    scores: Scores | None
+    floor: Scores | None
+    """Scores of the same prompt without any latent."""
+    untrained: Scores | None
+    """Scores with an untrained dictionary."""
+    run: TraceRun | None
+    """None for a graph of another program."""
+    effects: Annotated[EffectAgreement | None, Document("effects.json")]
+    carried: Annotated[Carried | None, Document("carried.json")]
+    node_table: Table[GraphNode]
+    edge_table: Table[GraphEdge]
+    flows: Table[Flow] | None
+    """Flows between groups of nodes; None without a template."""
 
-    def __post_init__(self) -> None:
-        n = len(self.nodes)
-        ends = np.concatenate([self.edges.source, self.edges.target]) if len(self.edges) else np.zeros(0, int)
+    @property
+    def model(self) -> str:
+        """Model that was traced."""
+        return self.settings.model
+
+    @property
+    def weight_hash(self) -> str:
+        """Hash of its weights."""
+        return self.settings.weight_hash
+
+    @property
+    def dictionary(self) -> str:
+        """Name of the set of transcoders, or `neurons`."""
+        return self.settings.dictionary
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Tokens of the prompt."""
+        return self.settings.tokens
+
+    @property
+    def thresholds(self) -> tuple[float, float]:
+        """Shares of influence and of edge scores at which the graph was pruned."""
+        usual = self.settings.trace or TraceConfig()
+        given = self.settings.imported and self.settings.imported.node_share
+        return given or usual.node_share, usual.edge_share
+
+    @cached_property
+    def nodes(self) -> tuple[GraphNode, ...]:
+        """All nodes. Raises `CorruptError`."""
+        found = self.node_table.rows()
+        if unknown := {node.kind for node in found} - set(NODE_KINDS):
+            raise CorruptError(f"{self.node_table.path}: unknown kind of node {min(unknown)!r}; it was edited")
+        return tuple(found)
+
+    @cached_property
+    def edges(self) -> GraphEdges:
+        """All edges, as arrays. Raises `CorruptError` where one names a node that there is not."""
+        edges, n = GraphEdges(**self.edge_table.columns()), len(self.nodes)
+        ends = np.concatenate([edges.source, edges.target])
         if len(ends) and (ends.min() < 0 or ends.max() >= n):
             odd = int(ends[(ends < 0) | (ends >= n)][0])
             raise CorruptError(f"an edge names node {odd} of {n}; the files were edited or cut short")
+        return edges
+
+    def with_parts(
+        self, *, nodes: Sequence[GraphNode] | None = None, edges: GraphEdges | None = None
+    ) -> "AttributionGraph":
+        """Return a graph with other nodes or edges."""
+        made = self if nodes is None else replace(self, node_table=node_table(nodes))
+        return made if edges is None else replace(made, edge_table=edge_table(edges))
 
     @cached_property
     def number(self) -> dict[str, int]:
@@ -179,14 +326,73 @@ class AttributionGraph(Result):
         return [{name: row[name] for name in columns} for row in self.to_records() if row["kept"]]
 
     def headline(self) -> str:
-        """Return the prompt, the targets, and the scores beside their baselines."""
+        """Return the prompt, the targets, and the scores next to their baselines."""
         aims = ", ".join(f"{target.label!r} ({target.weight:.0%})" for target in self.targets[:3])
         kept, edges = sum(node.kept for node in self.nodes), int(self.edges.kept.sum())
         lines = [f"Attribution graph of {self.prompt!r} in {self.model} with {self.dictionary}, for {aims}."]
         lines.append(f"Pruned to {kept} of {len(self.nodes)} stored nodes and {edges} of {len(self.edges)} edges.")
-        beyond = self.settings.get("edges_kept", edges) - edges
+        beyond = 0 if self.run is None else self.run.edges_kept - edges
         lines += [f"{beyond} weaker edges of the pruned graph are not stored."] if beyond > 0 else []
-        return " ".join([*lines, *score_sentences(self.scores)])
+        return " ".join([*lines, *self._score_sentences()])
+
+    def _score_sentences(self) -> list[str]:
+        """Return the scores in sentences, each next to its baselines."""
+        lines = []
+        for name in Scores._fields if self.scores is not None else ():
+            known = (("without any latent", self.floor), ("untrained dictionary", self.untrained))
+            baselines = [f"{text} {getattr(null, name):.2f}" for text, null in known if null is not None]
+            said = "; ".join([*([", ".join(baselines)] if baselines else []), "1 is perfect"])
+            lines.append(f"{name.capitalize()} score {getattr(self.scores, name):.2f} ({said}).")
+        if (found := self.effects) is not None:
+            ends = found.spearman
+            lines.append(
+                f"Ablated in the free model, {len(found.nodes)} latents had effects of slope {found.slope:.2f} and "
+                f"rank correlation {ends.estimate:.2f} [{ends.low:.2f}, {ends.high:.2f}] with the prediction."
+            )
+        return lines
+
+    def details(self) -> list[str]:
+        """Return the most influential latents, with the strongest edge of each, and the flows over other words."""
+        lines = []
+        if self.run is not None:
+            lines.append(f"{self.run.rows} of {self.run.active} active latents have their edges")
+        for row in [row for row in self.to_records() if row["kind"] == "feature" and row["kept"]][:8]:
+            first = next(iter(self.edges_from(row["node"])), None)
+            leads = f" -> {first['node']} {first['weight']:+.3g}" if first else ""
+            token = self.token_texts[row["position"]]
+            lines.append(f"{row['node']} at {token!r} {row['label']}: influence {row['influence']:.3f}{leads}")
+        return lines
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the number of nodes that are kept, and the replacement score next to its floor."""
+        kept = [("nodes kept", f"{sum(node.kept for node in self.nodes):,}")]
+        known = (("replacement score", self.scores), ("without latents", self.floor))
+        return kept + [(name, f"{each.replacement:.3g}") for name, each in known if each is not None]
+
+    def findings(self) -> list[Finding]:
+        """Return a graph that beats an untrained set and whose predicted effects the model confirms."""
+        found, effects = self.scores, self.effects
+        if found is None or self.untrained is None or effects is None or effects.spearman.low <= 0:
+            return []
+        target, contrast = self.settings.target or self.targets[0].label, self.settings.contrast
+        asked = f"“{target.strip()[:30]}”" + (f" rather than “{contrast.strip()[:30]}”" if contrast else "")
+        texts = list(self.token_texts)
+        return [
+            Finding(
+                kind="graph",
+                title="Why the model says that",
+                sentence=f"Why {asked}? {found.replacement:.0%} of the influence on it runs through latents; "
+                f"{self.untrained.replacement:.0%} in an untrained set with as many active ones. Ablating "
+                f"{len(effects.nodes)} of them in the model agrees with the graph: rank correlation "
+                f"{effects.spearman:.2f}; 0 by chance.",
+                value=found.replacement,
+                null=self.untrained.replacement,
+                about="fraction of the influence; null: an untrained set",
+                href=self.href,
+                proof="Open the graph",
+                example={"tokens": texts, "activations": [0.0] * len(texts), "peak": len(texts) - 1},
+            )
+        ]
 
     def check_model(self, weight_hash: str) -> None:
         """Raise `MismatchError` when the graph was traced in other weights."""
@@ -196,124 +402,24 @@ class AttributionGraph(Result):
                 f"{weight_hash[:12]}; load the model that it belongs to"
             )
 
-    def write(self, draft: Draft, parents: dict[str, str], **summary: Any) -> Manifest:
-        """Write the three files into a draft of kind `attribution_graph` and finish it; `summary` adds to its own."""
-        about = {name: getattr(self, name) for name in _ABOUT}
-        write_json(draft.path / FILE, {"format": FORMAT, **about, "targets": [asdict(each) for each in self.targets]})
-        write_table(draft.path / NODES, _node_table(self.nodes))
-        write_table(draft.path / EDGES, _edge_table(self.edges))
-        kept = {"nodes_kept": sum(node.kept for node in self.nodes), "edges_kept": int(self.edges.kept.sum())}
-        aims = [target.label for target in self.targets]
-        return draft.finish(
-            summary={"prompt": self.prompt, "targets": aims, "nodes": len(self.nodes), "edges": len(self.edges)}
-            | kept
-            | summary
-            | {name: value for name, value in self.scores.items() if isinstance(value, int | float)},
-            parents=parents,
-        )
-
-    @classmethod
-    def load(cls, folder: Path | str) -> "AttributionGraph":
-        """Read an artefact. Raises `MissingError`, or `CorruptError` for damaged files and those that do not fit."""
-        folder = as_path(folder)
-        manifest = read_manifest(folder)
-        if manifest.kind != KIND:
-            raise ConfigError(f"{folder} holds a {manifest.kind}, an attribution graph was expected")
-        about = read_json(folder / FILE)
-        try:
-            nodes = _checked(read_table(folder / NODES), _node_table(())).to_pylist()
-            edges = _checked(read_table(folder / EDGES), _edge_table(NO_EDGES))
-            if unknown := {row["kind"] for row in nodes} - set(NODE_KINDS):
-                raise ValueError(f"unknown kind of node {min(unknown)!r}")
-            values: dict[str, Any] = {name: _of_form(about[name], form, name) for name, form in _ABOUT.items()}
-            for name, value in values["scores"].items():
-                _of_form(value, dict if name == "effects" else int | float | None, name)
-            values["targets"] = tuple(_target(each) for each in _of_form(about["targets"], list, "targets"))
-            for name, form in (("tokens", int), ("token_texts", str)):
-                values[name] = tuple(_of_form(each, form, name) for each in values[name])
-            columns = {name: edges[name].to_numpy() for name in ("source", "target", "weight", "share", "kept")}
-            return cls(**values, nodes=tuple(GraphNode(**row) for row in nodes), edges=GraphEdges(**columns))
-        except (KeyError, TypeError, ValueError) as error:
-            raise CorruptError(f"{folder} is not an attribution graph ({error!r}); trace it again") from error
-
-
-_ABOUT: dict[str, Any] = {
-    **dict.fromkeys(("model", "weight_hash", "dictionary", "prompt"), str),
-    **{"tokens": list, "token_texts": list, "n_layers": int, "scores": dict, "settings": dict},
-}
-
-
-def _of_form(value: Any, form: Any, name: str) -> Any:
-    """Return a value. Raises `TypeError` where it has another type."""
-    if not isinstance(value, form):
-        raise TypeError(f"{name} holds {value!r:.40}")
-    return value
-
-
-def _target(given: dict[str, Any]) -> GraphTarget:
-    target = GraphTarget(**given)
-    for name, form in (("label", str), ("token", int | None), ("contrast", int | None), ("weight", int | float)):
-        _of_form(getattr(target, name), form, name)
-    return target
-
-
-def score_sentences(scores: dict[str, Any]) -> list[str]:
-    """Return the scores of a graph in sentences, each beside its baselines."""
-    lines = []
-    for name in ("replacement", "completeness"):
-        if name not in scores:
-            continue
-        baselines = [
-            f"{text} {scores[f'{name}_{key}']:.2f}"
-            for key, text in (("floor", "without any latent"), ("untrained", "untrained dictionary"))
-            if scores.get(f"{name}_{key}") is not None
-        ]
-        beside = f" ({', '.join(baselines)}; 1 is perfect)" if baselines else " (1 is perfect)"
-        lines.append(f"{name.capitalize()} score {scores[name]:.2f}{beside}.")
-    effects = scores.get("effects")
-    if effects:
-        lines.append(
-            f"Ablated in the free model, {effects['n']} latents had effects of slope {effects['slope']:.2f} and rank "
-            f"correlation {effects['spearman']:.2f} [{effects['spearman_low']:.2f}, {effects['spearman_high']:.2f}] "
-            "with the prediction."
-        )
-    return lines
-
 
 NO_EDGES = GraphEdges(*(np.zeros(0, kind) for kind in (np.int32, np.int32, np.float32, np.float64, bool)))
 
 
-def _checked(table: "pa.Table", like: "pa.Table") -> "pa.Table":
-    """Return a table that has the columns and types of another and no nulls. Raises `ValueError`."""
-    found, expected = ({(each.name, str(each.type)) for each in one.schema} for one in (table, like))
-    if found != expected:
-        name, kind = min(found ^ expected)
-        raise ValueError(f"column {name} of type {kind} is {'missing' if (name, kind) in expected else 'unknown'}")
-    if any(column.null_count for column in table.columns):
-        raise ValueError("a value is missing")
-    return table
-
-
-def _node_table(nodes: Sequence[GraphNode]) -> "pa.Table":
+def node_table(nodes: Sequence[GraphNode]) -> Table[GraphNode]:
+    """Return one row per node."""
     import pyarrow as pa
 
-    types = {
-        "kind": pa.string(), "layer": pa.int32(), "position": pa.int32(), "index": pa.int64(),
-        "activation": pa.float32(), "influence": pa.float64(), "share": pa.float64(), "kept": pa.bool_(),
-        "probability": pa.float64(), "label": pa.string(),
-    }  # fmt: skip
-    return pa.table({name: pa.array([getattr(node, name) for node in nodes], kind) for name, kind in types.items()})
+    narrow = {"layer": pa.int32(), "position": pa.int32(), "activation": pa.float32()}
+    wide = schema_of(GraphNode)
+    columns = {
+        name: pa.array([getattr(node, name) for node in nodes], narrow.get(name, wide.field(name).type))
+        for name in wide.names
+    }
+    return Table.of_columns(GraphNode, columns)
 
 
-def _edge_table(edges: GraphEdges) -> "pa.Table":
-    import pyarrow as pa
-
-    return pa.table(
-        {
-            "source": edges.source.astype(np.int32),
-            "target": edges.target.astype(np.int32),
-            "weight": edges.weight.astype(np.float32),
-            "share": edges.share.astype(np.float64),
-            "kept": edges.kept.astype(bool),
-        }
-    )
+def edge_table(edges: GraphEdges) -> Table[GraphEdge]:
+    """Return one row per edge."""
+    kinds = {"source": np.int32, "target": np.int32, "weight": np.float32, "share": np.float64, "kept": bool}
+    return Table.of_columns(GraphEdge, {name: getattr(edges, name).astype(kind) for name, kind in kinds.items()})

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -208,24 +208,18 @@ def read_links(entries: list[Any], nodes: list[GraphNode], ids: Numbers) -> tupl
     return (both[:, 0], both[:, 1], np.array(list(weights.values()), np.float32)), len(guessed)
 
 
-def read_targets(ours: dict[str, Any], nodes: list[GraphNode], vocabulary: list[int]) -> tuple[GraphTarget, ...]:
+def read_targets(
+    ours: tuple[GraphTarget, ...] | None, nodes: list[GraphNode], vocabulary: list[int]
+) -> tuple[GraphTarget, ...]:
     """Return the explained outputs: as we wrote them, else from labels such as `Output " Paris" (p=0.613)`."""
     logits = [node for node in nodes if node.kind == "logit"]
-    if "targets" in ours:
-        try:
-            targets = tuple(GraphTarget(**each) for each in ours["targets"])
-        except TypeError:
-            raise CorruptError("metadata: workbench: targets do not have the fields of targets") from None
-        for each in map(asdict, targets):
-            where = "metadata: workbench: target"
-            get(each, "label", str, where)
-            get(each, "weight", float, where)
-            for name in ("token", "contrast"):
-                if not 0 <= get(each, name, int, where, 0) < NAMED_TARGET:
-                    raise CorruptError(f"{where}: {name} should be a token's id, found {each[name]}")
-        if len(targets) != len(logits):
-            raise CorruptError(f"metadata: workbench: {len(targets)} targets, but {len(logits)} logits among the nodes")
-        return targets
+    if ours is not None:
+        for number in (each for target in ours for each in (target.token, target.contrast) if each is not None):
+            if not 0 <= number < NAMED_TARGET:
+                raise CorruptError(f"metadata: workbench: a target should name a token's id, found {number}")
+        if len(ours) != len(logits):
+            raise CorruptError(f"metadata: workbench: {len(ours)} targets, but {len(logits)} logits among the nodes")
+        return ours
     found = []
     for node, token in zip(logits, vocabulary, strict=True):
         text = re.fullmatch(r'Output "(.*)" \(p=[0-9.]+\)', node.label, re.DOTALL)

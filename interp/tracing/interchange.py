@@ -11,14 +11,15 @@ error has the id `LAYER_-1_POSITION`, which newer files of Neuronpedia use for e
 the user stands in `clerp`, which viewers show. They draw members of a supernode only if they are pinned, so that all
 members are in `pinnedIds`; the user's own pins are among the marks.
 
-An export that is imported and exported again is the same, byte for byte. Fields that the format lacks (weights' hash,
-scores, settings, the user's other marks) are in `metadata.workbench`. Fields of other programs that this module does
-not use are carried along in `settings["file"]`. The format has one number of importance, the cumulative share;
-influence and the shares of edges are computed again along the links of the file.
+An export that is imported and exported again is the same, byte for byte. Fields that the format lacks (settings,
+scores, the user's other marks) are in `metadata.workbench`. Fields of other programs that this module does not use are
+carried along. The format has one number of importance, the cumulative share; influence and the shares of edges are
+computed again along the links of the file.
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,19 @@ import numpy as np
 
 from interp.artifacts import as_json, read_json, write_json
 from interp.errors import ConfigError, CorruptError, UnknownNameError
-from interp.tracing.graph import AttributionGraph, GraphNode
+from interp.forms import from_json
+from interp.tracing.graph import (
+    AttributionGraph,
+    Carried,
+    EffectAgreement,
+    GraphNode,
+    GraphSettings,
+    GraphTarget,
+    ImportedFile,
+    TraceRun,
+    edge_table,
+    node_table,
+)
 from interp.tracing.graph_json import (
     NAMED_TARGET,
     TYPES,
@@ -41,6 +54,7 @@ from interp.tracing.graph_json import (
     text_of,
     with_influence,
 )
+from interp.tracing.influence import Scores
 from interp.tracing.supernodes import GraphEdits
 
 MAX_FILE = 64_000_000
@@ -100,15 +114,19 @@ def export_graph(
         "hidden": [name[node] for node in edits.hidden],
         "moves": sorted([name[node], *move] for node, move in edits.moves.items()),
     }
-    held = graph.settings.get("file", {})
-    params |= held.get("qParams", {})
-    metadata = _metadata(graph, slug)
+    held = graph.carried or Carried(top={}, metadata={}, parameters={})
+    params |= _parsed(held.parameters)
+    metadata = _metadata(graph, _parsed(held.metadata), slug)
     metadata["workbench"]["marks"] = marks
     if feature_json_base_url:
         metadata["feature_details"] = {"feature_json_base_url": feature_json_base_url}
     links_as_dicts = [{"source": ids[kept[s]], "target": ids[kept[t]], "weight": w} for t, s, w in links]
     parts = {"metadata": metadata, "qParams": params, "nodes": nodes, "links": links_as_dicts}
-    return as_json(parts | {key: value for key, value in held.items() if key not in _TOP})
+    return as_json(parts | _parsed(held.top))
+
+
+def _parsed(held: Mapping[str, str]) -> dict[str, Any]:
+    return {key: json.loads(text) for key, text in held.items()}
 
 
 def _place(node: GraphNode) -> tuple[int, int, int]:
@@ -174,11 +192,27 @@ def _file_node(
     }
 
 
-def _metadata(graph: AttributionGraph, slug: str) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class _Ours:
+    """What only we have: `metadata.workbench` without the marks."""
+
+    settings: GraphSettings
+    targets: tuple[GraphTarget, ...]
+    scores: Scores | None
+    floor: Scores | None
+    untrained: Scores | None
+    run: TraceRun | None
+    effects: EffectAgreement | None
+
+
+_OURS = ("scores", "floor", "untrained", "run", "effects")
+
+
+def _metadata(graph: AttributionGraph, held: dict[str, Any], slug: str) -> dict[str, Any]:
     """Return `metadata`: fields of the format, those carried along from a file, and what only we have."""
-    settings = {key: value for key, value in graph.settings.items() if key != "file"}
-    held = graph.settings.get("file", {}).get("metadata", {})
-    node_share, edge_share = settings.get("node_share") or 0.8, settings.get("edge_share") or 0.98
+    node_share, edge_share = graph.thresholds
+    settings = replace(graph.settings, imported=None)
+    ours = _Ours(settings=settings, targets=graph.targets, **{name: getattr(graph, name) for name in _OURS})
     return {
         "slug": "graph",
         "scan": graph.model,
@@ -189,15 +223,9 @@ def _metadata(graph: AttributionGraph, slug: str) -> dict[str, Any]:
         "schema_version": 1,
         "info": {"generator": {"name": "interp workbench"}},
         "pruning_settings": {"node_threshold": node_share, "edge_threshold": edge_share},
-        **{key: value for key, value in held.items() if key not in _METADATA},
+        **held,
         **({"slug": slug} if slug else {}),
-        "workbench": {
-            "weight_hash": graph.weight_hash,
-            "dictionary": graph.dictionary,
-            "targets": [asdict(each) for each in graph.targets],
-            "scores": graph.scores,
-            "settings": settings,
-        },
+        "workbench": as_json(ours),
     }
 
 
@@ -236,7 +264,7 @@ def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]
 
     All its nodes and edges count as kept. A link whose source is an id that a latent and an error share starts at the
     latent where its target is no higher than the error, else at the latent first and, where it is repeated, at the
-    error; `settings["shared_ids"]` counts the links for which this is a guess.
+    error; `settings.imported.guessed_links` counts the links for which this is a guess.
     Raises `CorruptError`, naming the entry, for content that does not fit the format or contradicts itself.
     """
     if not isinstance(data, Mapping):
@@ -249,41 +277,49 @@ def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]
     nodes, ids, vocabulary = read_nodes(get(data, "nodes", list, "the file"), len(texts))
     n_layers = nodes[-1].layer
     links, shared = read_links(get(data, "links", list, "the file"), nodes, ids)
-    ours = plain(get(metadata, "workbench", dict, "metadata", {}), "metadata: workbench")
-    targets = read_targets(ours, nodes, vocabulary)
+    given = plain(get(metadata, "workbench", dict, "metadata", {}), "metadata: workbench")
+    marks = get(given, "marks", dict, "metadata: workbench", {})
+    given.pop("marks", None)
+    ours = from_json(_Ours, given, "metadata: workbench") if given else None
+    targets = read_targets(None if ours is None else ours.targets, nodes, vocabulary)
     logits = zip(nodes[-len(targets) :], targets, strict=True)
     nodes = [*nodes[: -len(targets)], *(replace(node, label=target.label) for node, target in logits)]
     nodes, edges = with_influence(nodes, links, [each.weight for each in targets])
-    file = {key: plain(value, key) for key, value in data.items() if key not in _TOP}
-    file["metadata"] = {
-        key: plain(value, f"metadata: {key}")
-        for key, value in metadata.items()
-        if key not in _METADATA and value is not None
-    }
     params = get(data, "qParams", dict, "the file", {})
-    if more := {key: plain(value, f"qParams: {key}") for key, value in params.items() if key not in _PARAMETERS}:
-        file["qParams"] = more
-    settings = dict(get(ours, "settings", dict, "metadata: workbench", {}))
-    for name in ("node_share", "edge_share"):
-        get(settings, name, float, "metadata: workbench: settings", 0.0)
-    if not ours and metadata.get("node_threshold") is not None:
-        settings["node_share"] = get(metadata, "node_threshold", float, "metadata")
-    if shared:
-        settings["shared_ids"] = shared
     tokens = {node.position: node.index for node in nodes if node.kind == "token"}
-    graph = AttributionGraph(
+    settings = GraphSettings(
         model=get(metadata, "scan", str, "metadata"),
-        weight_hash=get(ours, "weight_hash", str, "metadata: workbench", ""),
-        dictionary=get(ours, "dictionary", str, "metadata: workbench", "unknown"),
-        prompt=get(metadata, "prompt", str, "metadata"),
+        weight_hash="",
+        dictionary="unknown",
         tokens=tuple(tokens.get(i, -1) for i in range(len(texts))),
+        words={},
+        trace=None,
+    )
+    share = get(metadata, "node_threshold", float, "metadata", 0.0) or None
+    known = {name: None if ours is None else getattr(ours, name) for name in _OURS}
+    traced = ours is not None and ours.settings.trace is not None
+    imported = ImportedFile(node_share=None if traced else share, guessed_links=shared)
+    graph = AttributionGraph(
+        settings=replace(settings if ours is None else ours.settings, imported=imported),
+        prompt=get(metadata, "prompt", str, "metadata"),
         token_texts=tuple(texts),
         n_layers=n_layers,
         targets=targets,
-        nodes=tuple(nodes),
-        edges=edges,
-        scores=get(ours, "scores", dict, "metadata: workbench", {}),
-        settings=settings | {"file": file},
+        **known,
+        carried=Carried(
+            top=_carried(data, _TOP, "the file"),
+            metadata=_carried(
+                {key: value for key, value in metadata.items() if value is not None}, _METADATA, "metadata"
+            ),
+            parameters=_carried(params, _PARAMETERS, "qParams"),
+        ),
+        node_table=node_table(nodes),
+        edge_table=edge_table(edges),
+        flows=None,
     )
-    marks = get(ours, "marks", dict, "metadata: workbench", {})
     return graph, read_edits(params, marks, nodes, ids)
+
+
+def _carried(held: Mapping[str, Any], used: tuple[str, ...], where: str) -> dict[str, str]:
+    """Return fields that are not used, as JSON text."""
+    return {key: json.dumps(plain(value, f"{where}: {key}")) for key, value in held.items() if key not in used}

@@ -9,7 +9,6 @@ floor) and with an untrained dictionary, and the effects that the graph predicts
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.artifacts import Draft
-from interp.errors import ConfigError, MismatchError, PromptError, UsageError
+from interp.errors import ConfigError, PromptError
 from interp.models.adapter import check_token_ids, to_tokens, token_strings, weight_hash
 from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec, tokenizer_of
@@ -28,8 +26,17 @@ from interp.tracing.config import TraceConfig
 from interp.tracing.edges import System
 from interp.tracing.effects import agreement, final_input
 from interp.tracing.frozen import FrozenModel, Starts
-from interp.tracing.graph import KIND, AttributionGraph, GraphEdges, GraphNode, GraphTarget
-from interp.tracing.influence import cumulative_share, prune, score
+from interp.tracing.graph import (
+    AttributionGraph,
+    GraphEdges,
+    GraphNode,
+    GraphSettings,
+    GraphTarget,
+    TraceRun,
+    edge_table,
+    node_table,
+)
+from interp.tracing.influence import Scores, cumulative_share, prune, score
 from interp.tracing.replacement import NoReplacement, Replacement
 from interp.tracing.rows import Adjacency, RowStore, compute_rows, memory_needed, numbers_of
 
@@ -81,39 +88,64 @@ def trace(
         report(f"{system.n_features} active latents on {frozen.n_pos} tokens; needs {need / 1e9:.1f} GB of memory")
     aim = aim_at(model, system, config, target, contrast)
     adjacency = assemble(system, aim, config, folder=folder, progress=progress)
-    scores: dict[str, Any] = score(adjacency.matrix, adjacency.weights, adjacency.kinds)._asdict()
+    effects = None
+    nulls: dict[str, Scores | None] = {"floor": None, "untrained": None}
     if config.effects and system.n_features and aim.feature is None:
-        found = agreement(system, adjacency, aim.starts.read[0], config)
-        scores |= {} if found is None else {"effects": found}
+        effects = agreement(system, adjacency, aim.starts.read[0], config)
     if config.nulls and aim.feature is None:
         for name, other in (("floor", NoReplacement()), ("untrained", untrained)):
             if other is not None:
-                null = assemble(System(frozen, other), aim, config)
-                values = score(null.matrix, null.weights, null.kinds)._asdict()
-                scores |= {f"{key}_{name}": value for key, value in values.items()}
+                nulls[name] = _score(assemble(System(frozen, other), aim, config))
     texts = token_strings(model, tokens)
     nodes, edges, kept = _pruned(system, adjacency, aim, config, labels, texts)
     return AttributionGraph(
-        model=model_spec(model),
-        weight_hash=weight_hash(model),
-        dictionary=replacement.name,
+        settings=trace_settings(model, tokens, replacement, config, target=target, contrast=contrast),
         prompt=prompt if isinstance(prompt, str) else "".join(texts),
-        tokens=tuple(tokens[0].tolist()),
         token_texts=tuple(texts),
         n_layers=frozen.shape.n_layers,
         targets=tuple(aim.targets),
-        nodes=nodes,
-        edges=edges,
-        scores=scores,
-        settings=asdict(config)
-        | {
-            "frozen": frozen.frozen_parts,
-            "active": system.n_features,
-            "rows": len(adjacency.features),
-            "residue": adjacency.residue,
+        scores=_score(adjacency),
+        **nulls,
+        run=TraceRun(
+            frozen=tuple(frozen.frozen_parts),
+            active=system.n_features,
+            rows=len(adjacency.features),
+            residue=adjacency.residue,
             **kept,
-        },
+        ),
+        effects=effects,
+        carried=None,
+        node_table=node_table(nodes),
+        edge_table=edge_table(edges),
+        flows=None,
     )
+
+
+def trace_settings(
+    model: HookedModel,
+    prompt: str | Tensor,
+    replacement: Replacement,
+    config: TraceConfig,
+    *,
+    target: str | None = None,
+    contrast: str | None = None,
+    words: Mapping[str, str] | None = None,
+) -> GraphSettings:
+    """Return what determines the graph of a prompt. Raises `PromptError` as `trace`."""
+    return GraphSettings(
+        model=model_spec(model),
+        weight_hash=weight_hash(model),
+        dictionary=replacement.name,
+        tokens=tuple(_tokens(model, prompt, config)[0].tolist()),
+        target=target,
+        contrast=contrast,
+        words=dict(words or {}),
+        trace=config,
+    )
+
+
+def _score(adjacency: Adjacency) -> Scores:
+    return score(adjacency.matrix, adjacency.weights, adjacency.kinds)
 
 
 def open_system(
@@ -122,43 +154,6 @@ def open_system(
     """Return the frozen model of a prompt with its latents: what `intervene` and custom readers need."""
     reads, writes = replacement.reads_point, replacement.writes_point
     return System(FrozenModel(model, tokens, skip_positions, reads=reads, writes=writes), replacement)
-
-
-def save_trace(
-    folder: Path,
-    model: HookedModel,
-    prompt: str | Tensor,
-    replacement: Replacement,
-    config: TraceConfig | None = None,
-    *,
-    parents: Mapping[str, str] | None = None,
-    overwrite: bool = False,
-    words: Mapping[str, str] | None = None,
-    more: Callable[[Path], dict[str, Any]] | None = None,
-    **options: Any,
-) -> AttributionGraph:
-    """Trace one prompt into an artefact; `options` are those of `trace`. An interrupted run goes on where it stopped.
-
-    `parents` are artefacts that the dictionary came from, with their content hashes. `more` writes further files into
-    the folder and returns what the summary says of them; `words` are the settings that they depend on. Raises as
-    `trace` does, and `ConfigError` when the folder exists and `overwrite` is False.
-    """
-    config = config or TraceConfig()
-    tokens = _tokens(model, prompt, config)
-    weights = weight_hash(model)
-    about = {"model": model_spec(model), "weight_hash": weights, "dictionary": replacement.name}
-    about |= {"tokens": tokens[0].tolist(), "target": options.get("target"), "contrast": options.get("contrast")}
-    about |= {"words": dict(words)} if words else {}
-    draft = Draft.open(folder, kind=KIND, config=about | asdict(config), seed=config.seed, overwrite=overwrite)
-    try:
-        graph = trace(model, prompt, replacement, config, folder=draft.path, **options)
-        summary = more(draft.path) if more is not None else {}
-    except (UsageError, MismatchError):  # nothing was computed that could be resumed
-        if not draft.resumed:
-            draft.discard()
-        raise
-    graph.write(draft, {f"model:{graph.model}": weights, **(parents or {})}, **summary)
-    return graph
 
 
 def assemble(

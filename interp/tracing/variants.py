@@ -9,14 +9,12 @@ edges: the part of all influence on the target that goes straight from one to th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
-from interp.artifacts import write_table
 from interp.errors import ConfigError, PromptError
 from interp.models.adapter import to_tokens, token_strings
 from interp.models.hooked import HookedModel
@@ -24,7 +22,7 @@ from interp.progress import Progress
 from interp.results import Record, Result
 from interp.statistics import t_interval
 from interp.tracing.config import TraceConfig
-from interp.tracing.graph import VARIANTS
+from interp.tracing.graph import Flow
 from interp.tracing.influence import influence, normalise_rows
 from interp.tracing.rows import Adjacency
 
@@ -47,26 +45,25 @@ class Variants(Result):
     """`(source group, target group)` -> flow in each prompt, signed; the absolute flows into the target group sum to
     less than 1 where effects of both signs meet"""
 
-    def to_records(self) -> list[Record]:
-        """Return one row per pair of groups, the largest mean flow first: `source, target, mean, low, high, same_sign`.
-
-        `same_sign` is the number of prompts whose flow has the sign of the mean.
-        """
+    def rows(self) -> list[Flow]:
+        """Return one row per pair of groups, the largest mean flow first."""
         rows = []
         for (source, target), values in self.flows.items():
             interval = t_interval(values)
-            low, high = float(interval.low), float(interval.high)
+            ends = {"low": float(interval.low), "high": float(interval.high)}
             same = int((np.sign(values) == np.sign(values.mean())).sum())
-            rows.append(
-                {"source": source, "target": target, "mean": float(values.mean()), "low": low, "high": high,
-                 "same_sign": same, "n": len(values)}
-            )  # fmt: skip
-        return sorted(rows, key=lambda row: -abs(row["mean"]))
+            mean = float(values.mean())
+            rows.append(Flow(source=source, target=target, mean=mean, **ends, same_sign=same, n=len(values)))
+        return sorted(rows, key=lambda row: -abs(row.mean))
+
+    def to_records(self) -> list[Record]:
+        """Return the flows as rows of a table."""
+        return [asdict(row) for row in self.rows()]
 
     def headline(self) -> str:
         """Name the template, and how many flows have a sign that the words agree on."""
-        rows = self.to_records()
-        sure = sum(map(_excludes_zero, rows))
+        rows = self.rows()
+        sure = sum(row.beyond for row in rows)
         return (
             f"{self.template!r} with {len(self.words)} words: {sure} of {len(rows)} flows between groups have an "
             f"interval that excludes 0, {0.05 * len(rows):.0f} by chance."
@@ -112,19 +109,6 @@ def trace_variants(
             progress(done + 1, len(words), {})
     arrays = {pair: np.array(values) for pair, values in found.items() if np.any(values)}
     return Variants(template, tuple(words), arrays)
-
-
-def save_variants(folder: Path, found: Variants) -> dict[str, Any]:
-    """Write `variants.parquet` into a graph's folder, and return what the summary of the graph says of it."""
-    import pyarrow as pa
-
-    rows = found.to_records()
-    write_table(folder / VARIANTS, pa.Table.from_pylist(rows))
-    return {"words": len(found.words), "flows": len(rows), "flows_beyond_0": sum(map(_excludes_zero, rows))}
-
-
-def _excludes_zero(row: Record) -> bool:
-    return row["low"] > 0 or row["high"] < 0
 
 
 def groups_of(system: "System", adjacency: Adjacency, texts: list[str]) -> list[str]:

@@ -94,14 +94,13 @@ def system_of(graph: "AttributionGraph", model: HookedModel, workspace: "Workspa
     from saes.sets.set import open_set
 
     graph.check_model(weight_hash(model))
-    settings, usual = graph.settings, TraceConfig()
+    config = graph.settings.trace or TraceConfig()
     if graph.dictionary == "neurons":
-        replacement = Neurons(settings.get("max_neurons", usual.max_neurons))
+        replacement = Neurons(config.max_neurons)
     else:
         replacement = SetReplacement(open_set(workspace, graph.dictionary), graph.dictionary)
     tokens = torch.tensor([graph.tokens], device=next(model.parameters()).device)
-    skipped = settings.get("skip_positions", usual.skip_positions)
-    return open_system(model, tokens, replacement, skip_positions=skipped)
+    return open_system(model, tokens, replacement, skip_positions=config.skip_positions)
 
 
 def _first() -> Tensor:

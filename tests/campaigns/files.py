@@ -106,7 +106,7 @@ def _artefacts(scratch: Path) -> Iterator[Subject]:
 
 def _read_artefact(folder: Path) -> None:
     """Read an artefact as `ls`, `verify` and the pages do: manifest, hashes, tables, tensors, and its own reader."""
-    from interp.artifacts import read_json, verify
+    from interp.artifacts import open_artefact, read_json, verify
     from interp.recording.store import Recording, document_names, load_tensors
     from interp.tracing.graph import AttributionGraph
     from interp.workspace import Workspace
@@ -127,7 +127,8 @@ def _read_artefact(folder: Path) -> None:
     elif kind == "saes":
         load_sae(folder)
     elif kind == "graphs":
-        AttributionGraph.load(folder)
+        graph = open_artefact(AttributionGraph, folder)
+        _each(lambda: graph.nodes, lambda: graph.edges, lambda: graph.effects)
 
 
 def _inputs(scratch: Path) -> Iterator[Subject]:

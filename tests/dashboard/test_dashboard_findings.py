@@ -1,5 +1,6 @@
 """Findings on the overview: planted ones with their nulls, in order of strength, and none where nothing is learned."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import make_saes
 import numpy as np
 import pyarrow as pa
 import pytest
+from make_graph import SCORES, write_graph
 from make_saes import concept
 from make_workspace import build
 from page_text import text_of
@@ -17,6 +19,7 @@ from dashboard.overview.page import _found
 from interp.artifacts import Draft, Table, save_artefact, write_json, write_table
 from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings
 from interp.statistics import Interval
+from interp.tracing.influence import Scores
 from interp.workspace import Workspace
 from saes.evaluation.concept_scores import ConceptScore, ConceptScores
 
@@ -62,13 +65,9 @@ def described(workspace: Workspace) -> None:
 
 
 def graph(workspace: Workspace, name: str, replacement: float, untrained: float | None, low: float) -> None:
-    scores = {
-        "replacement": replacement,
-        "effects": {"n": 9, "spearman": 0.5, "spearman_low": low, "spearman_high": 0.8},
-    }
-    scores |= {} if untrained is None else {"replacement_untrained": untrained}
-    stored = {"scores": scores, "token_texts": ["a", " b"], "prompt": "a b", "targets": [{"label": " c"}]}
-    write(workspace, "attribution_graph", name, config={"target": " c", "contrast": " d"}, graph=stored)
+    null = None if untrained is None else Scores(untrained, 0.5)
+    effects = dataclasses.replace(SCORES["effects"], spearman=Interval(0.5, low, 0.8))
+    write_graph(workspace, name, scores={"scores": Scores(replacement, 0.9), "untrained": null, "effects": effects})
 
 
 def heads(workspace: Workspace, rows: list[tuple[float, bool]]) -> None:
@@ -176,8 +175,11 @@ def test_untrained_models_and_dictionaries_give_no_finding(tmp_path):
 
 
 def test_a_damaged_artefact_hides_its_own_kind_only(tmp_path):
-    found = of(tmp_path, lambda w: write(w, "attribution_graph", "g", graph={"scores": 3}),
-               lambda w: heads(w, [(0.9, True)]))  # fmt: skip
+    def broken(workspace: Workspace) -> None:
+        graph(workspace, "g", 0.9, 0.1, 0.3)
+        (workspace.path("attribution_graph", "g") / "effects.json").write_text("{")
+
+    found = of(tmp_path, broken, lambda w: heads(w, [(0.9, True)]))
     assert [each.kind for each in found] == ["head", "head"]
 
 

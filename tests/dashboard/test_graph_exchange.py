@@ -9,7 +9,7 @@ from make_graph import MODEL, make_graph, write_graph
 
 from dashboard.data.features import one, viewer_feature
 from dashboard.graph.exchange import take_in, write_export
-from interp.artifacts import Draft
+from interp.artifacts import Draft, save_artefact
 from interp.errors import ConfigError, CorruptError, UnknownNameError
 from interp.notes import Notes
 from interp.tracing.graph import KIND, AttributionGraph
@@ -43,12 +43,13 @@ def edits_of(workspace: Workspace, name: str) -> dict:
 def test_a_graph_with_its_marks_leaves_and_comes_back(own, tmp_path):
     [said] = write_export(own, "capital", tmp_path / "out.json")
     assert "out.json" in said
-    manifest = take_in(own, tmp_path / "out.json", "again")
+    made = take_in(own, tmp_path / "out.json", "again")
     assert edits_of(own, "again") == EDITS
-    assert manifest.summary["targets"] == own.manifest(KIND, "capital").summary["targets"]
+    assert made.targets == own.open(AttributionGraph, "capital").targets
+    assert made.settings.imported.file == "out.json"
     write_export(own, "again", tmp_path / "two" / "out.json")
     assert (tmp_path / "two" / "out.json").read_bytes() == (tmp_path / "out.json").read_bytes()
-    assert AttributionGraph.load(own.path(KIND, "again")).prompt == make_graph(hostile=True, n_tokens=13).prompt
+    assert own.open(AttributionGraph, "again").prompt == make_graph(hostile=True, n_tokens=13).prompt
 
 
 def test_hostile_texts_and_every_node_survive_the_round_trip():
@@ -67,8 +68,7 @@ def test_latents_are_described_in_the_layout_of_the_viewer(own, tmp_path):
     draft.finish(summary=own.manifest("features", "demo").summary, parents={"transcoders/set": "00" * 32})
     graph = make_graph(n_features=120)
     nodes = [replace(node, index=i) if node.layer == 3 else node for i, node in enumerate(graph.nodes)]
-    graph = replace(graph, nodes=tuple(nodes))
-    graph.write(Draft.open(own.path(KIND, "wide"), kind=KIND, config={}), {})
+    graph = save_artefact(graph.with_parts(nodes=nodes), own.path(KIND, "wide"))
     kept = {node.index for node in graph.nodes if node.kind == "feature" and node.layer == 3 and node.kept}
     assert kept
     said = write_export(own, "wide", tmp_path / "out" / "wide.json", features=True)[1]

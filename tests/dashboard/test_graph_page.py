@@ -3,13 +3,14 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from fake_live import FakeLive
-from make_graph import MODEL, SCORES, make_graph, write_graph
+from make_graph import MODEL, make_graph, write_graph
 from visit import ERROR, Visitor
 
 from dashboard.app import create_app
@@ -19,13 +20,13 @@ from dashboard.graph import data
 from dashboard.graph.page import effects, header, over_words, scores
 from dashboard.notes.page import thing_href
 from dashboard.prompt.live import LiveModel
-from interp.artifacts import Draft, read_json, write_json
+from interp.artifacts import Draft, Table, read_json, save_artefact, write_json
 from interp.errors import CorruptError, MismatchError, UnknownNameError, UsageError
 from interp.notes import Notes
-from interp.tracing.graph import KIND, AttributionGraph
+from interp.tracing.graph import KIND, AttributionGraph, Flow
 from interp.tracing.interchange import import_graph
 from interp.tracing.supernodes import Supernode
-from interp.tracing.variants import Variants, save_variants
+from interp.tracing.variants import Variants
 from interp.workspace import Workspace
 
 HERE = {"Host": "127.0.0.1:8050"}
@@ -66,7 +67,7 @@ def test_the_page_opens_on_the_newest_graph_and_its_texts_are_texts(visitor, own
 
 def test_columns_are_the_graph(visitor, own):
     found = get(visitor, "/graph-data/capital/graph.json").get_json()
-    graph = AttributionGraph.load(own.path(KIND, "capital"))
+    graph = own.open(AttributionGraph, "capital")
     assert len(found["nodes"]["kind"]) == len(graph.nodes)
     assert found["edges"]["source"] == graph.edges.source.tolist()
     np.testing.assert_allclose(found["edges"]["weight"], graph.edges.weight, rtol=1e-4)
@@ -78,16 +79,17 @@ def test_columns_are_the_graph(visitor, own):
 
 
 def test_every_score_has_its_baselines_beside_it_or_says_that_they_were_not_measured():
-    whole = " ".join(map(text_of, scores(SCORES)))
+    graph = make_graph()
+    whole = " ".join(map(text_of, scores(graph)))
     assert "no latent 0.22, untrained 0.31, perfect 1" in whole
     assert "no latent 0.40, untrained 0.52, perfect 1" in whole
-    bare = " ".join(map(text_of, scores({"replacement": 0.61})))
+    bare = " ".join(map(text_of, scores(replace(graph, floor=None, untrained=None))))
     assert "not measured: no latent, untrained" in bare
-    assert "No score was computed" in text_of(scores({})[0])
-    said = " ".join(map(text_of, effects(SCORES)))
-    assert "no agreement 0, perfect 1, 95 % interval 0.52 to 0.83" in said
+    assert "No score was computed" in text_of(scores(replace(graph, scores=None))[0])
+    said = " ".join(map(text_of, effects(graph)))
+    assert "no agreement 0, by direct effects alone 0.40, perfect 1, 95 % interval 0.52 to 0.83" in said
     assert "48 latents" in said
-    assert "Not measured" in text_of(effects({})[0])
+    assert "Not measured" in text_of(effects(replace(graph, effects=None))[0])
 
 
 def test_the_header_names_targets_with_their_probabilities():
@@ -97,16 +99,17 @@ def test_the_header_names_targets_with_their_probabilities():
 
 def test_flows_over_the_words_of_a_template_stand_beside_what_chance_gives(own):
     flows = {("token 'of' (3)", "target"): np.array([0.3, 0.31, 0.29]), ("<b>", "target"): np.array([0.4, -0.4, 0.1])}
-    graph = AttributionGraph.load(own.path(KIND, "capital"))
-    draft = Draft.open(own.path(KIND, "words"), kind=KIND, config={}, seed=0)
-    graph.write(draft, {}, **save_variants(draft.path, Variants("The {}", ("a", "b", "c"), flows)))
-    [shown] = over_words(own, own.manifest(KIND, "words"))
+    graph = own.open(AttributionGraph, "capital")
+    found = Variants("The {}", ("a", "b", "c"), flows)
+    settings = replace(graph.settings, words=dict.fromkeys(found.words, " x"))
+    traced = replace(graph, settings=settings, flows=Table.of(Flow, found.rows()))
+    [shown] = over_words(save_artefact(traced, own.path(KIND, "words")))
     text = text_of(shown)
     assert "with 3 words" in text
     assert "1 of 2 flows differ from 0; with nothing there, 0 would" in text
     assert "token 'of' (3)" in text
     assert "<b>" not in text, "its interval holds 0"
-    assert over_words(own, own.manifest(KIND, "capital")) == []
+    assert over_words(graph) == []
 
 
 def test_a_latent_leads_to_the_features_table_of_its_layer(own):
@@ -119,20 +122,19 @@ def test_a_latent_leads_to_the_features_table_of_its_layer(own):
     for path in source.glob("*.parquet"):
         shutil.copy(path, draft.path / path.name)
     draft.finish(summary=own.manifest("features", "demo").summary, parents=children)
-    manifest = data.choose(own, "capital")
-    graph = data.graph(own, manifest)
+    graph = data.choose(own, "capital")
     assert data.feature_tables(own, graph) == {3: "set-3"}
     layers = {3: "/feature/set-3/", 2: None}
     for layer, expected in layers.items():
         number = next(i for i, node in enumerate(graph.nodes) if node.kind == "feature" and node.layer == layer)
         node = graph.nodes[number]
-        found = data.describe(own, manifest, number)
+        found = data.describe(own, graph, number)
         assert found["href"] == (expected and f"{expected}{node.index}")
-    assert data.describe(own, manifest, 0)["href"] is None  # a token
+    assert data.describe(own, graph, 0)["href"] is None  # a token
 
 
 def test_a_feature_leads_to_the_graphs_whose_pruned_part_holds_it(own):
-    nodes = [node for node in data.graph(own, data.choose(own, "capital")).nodes if node.kind == "feature"]
+    nodes = [node for node in data.choose(own, "capital").nodes if node.kind == "feature"]
     kept = next(node for node in nodes if node.kept)
     name = f"set-{kept.layer}"
     table = own.path("features", name)
@@ -157,8 +159,8 @@ def test_labels_of_a_table_fill_in_those_that_the_graph_lacks(own):
         shutil.copy(path, draft.path / path.name)
     draft.finish(summary=own.manifest("features", "demo").summary, parents={})
     write_graph(own, "neurons", dictionary="neurons", n_features=400, n_layers=6)
-    manifest = data.choose(own, "neurons")
-    graph, found = data.graph(own, manifest), data.content(own, manifest)
+    graph = data.choose(own, "neurons")
+    found = data.content(own, graph)
     known = data._table_labels(own, "neurons-2", list(range(200)))
     bare = [
         i for i, node in enumerate(graph.nodes)
@@ -220,18 +222,20 @@ def test_what_is_not_there_is_said(visitor, path, status, says):
     assert says in answer.get_data(as_text=True)
 
 
-@pytest.mark.parametrize("change", [{"tokens": None}, {"token_texts": [{"x": 1}]}, {"tokens": ["a"]}])
+@pytest.mark.parametrize(
+    "change", [{"n_layers": None}, {"token_texts": [{"x": 1}]}, {"scores": ["a"]}], ids=["none", "object", "text"]
+)
 def test_a_damaged_graph_is_one_sentence(own, change):
-    manifest = data.choose(own, "capital")
-    folder = own.path(KIND, "capital")
-    about = read_json(folder / "graph.json") | change
-    write_json(folder / "graph.json", {key: value for key, value in about.items() if value is not None})
-    data._load.cache_clear()
-    with pytest.raises(CorruptError, match="trace it again"):
-        data.graph(own, manifest)
+    path = own.path(KIND, "capital") / "manifest.json"
+    held = read_json(path)
+    held["summary"] |= change
+    write_json(path, held)
+    data._opened.cache_clear()
+    with pytest.raises(CorruptError, match=f"summary: {next(iter(change))}"):
+        data.choose(own, "capital")
     page = Visitor(create_app(own, live=FakeLive())).open("/graph/capital")
     assert ERROR in page
-    assert "trace it again" in page
+    assert f"summary: {next(iter(change))}" in page
 
 
 def test_numbers_that_are_not_finite_are_refused(own):
@@ -258,13 +262,13 @@ def test_the_exported_graph_reads_back_with_the_edits(visitor, own):
     visitor.client.post("/graph-data/capital/edits.json", json={"edits": edits | gone, "was": {}}, headers=HERE)
     graph, marks = import_graph(get(visitor, "/graph-data/capital/export.json").get_json())
     assert marks.to_notes() == edits
-    kept = {node.id for node in AttributionGraph.load(own.path(KIND, "capital")).nodes if node.kept}
+    kept = {node.id for node in own.open(AttributionGraph, "capital").nodes if node.kept}
     assert kept <= set(graph.number)
 
 
 def test_proposed_groups_are_edits_as_they_are_stored(visitor, own, monkeypatch):
     assert get(visitor, "/graph-data/capital/groups.json").get_json()["headline"].startswith("No groups")
-    ids = [node.id for node in AttributionGraph.load(own.path(KIND, "capital")).nodes if node.kind == "feature"]
+    ids = [node.id for node in own.open(AttributionGraph, "capital").nodes if node.kind == "feature"]
     named = (Supernode("France", tuple(ids[:3])), Supernode("cities", tuple(ids[3:5])))
     planted = SimpleNamespace(groups=named, headline=lambda: "2 groups hold 5 latents.")
     monkeypatch.setattr(data, "find_supernodes", lambda graph: planted)
@@ -291,17 +295,17 @@ def traced(tmp_path_factory, tiny_model) -> Workspace:
     """A workspace with the graph of a prompt in a small random model, with neurons as latents."""
     from interp.tracing.config import TraceConfig
     from interp.tracing.replacement import Neurons
-    from interp.tracing.trace import save_trace
+    from interp.tracing.trace import trace
 
     workspace = Workspace(tmp_path_factory.mktemp("traced") / "workspace", create=True)
     config = TraceConfig(max_feature_nodes=60, max_neurons=200, max_logits=2, effects=0, nulls=False)
-    save_trace(workspace.path(KIND, "tiny"), tiny_model, "hello", Neurons(200), config=config)
+    save_artefact(trace(tiny_model, "hello", Neurons(200), config), workspace.path(KIND, "tiny"))
     return workspace
 
 
 def test_a_direct_intervention_in_the_live_model_is_the_edge_to_the_target(traced):
     live = LiveModel(traced)
-    graph = AttributionGraph.load(traced.path(KIND, "tiny"))
+    graph = traced.open(AttributionGraph, "tiny")
     aim = next(node.id for node in graph.nodes if node.kind == "logit" and node.index == 0)
     row = next(row for row in graph.edges_into(aim) if row["node"].startswith("feature"))
     found = live.intervene("tiny", nodes=[row["node"]], factor=0.0, mode="direct")
@@ -319,7 +323,7 @@ def test_a_direct_intervention_in_the_live_model_is_the_edge_to_the_target(trace
 
 
 def test_the_split_of_an_edge_by_heads_sums_to_the_stored_edge(traced):
-    live, graph = LiveModel(traced), AttributionGraph.load(traced.path(KIND, "tiny"))
+    live, graph = LiveModel(traced), traced.open(AttributionGraph, "tiny")
     position = {node.id: node.position for node in graph.nodes}
     rows = [row for row in graph.edge_records() if position[row["source"]] != position[row["target"]]]
     found = live.split("tiny", source=rows[0]["source"], target=rows[0]["target"])
@@ -336,9 +340,11 @@ def test_malformed_splits_are_refused(visitor, body):
 
 def test_an_intervention_is_refused_in_other_weights(traced, tmp_path):
     shutil.copytree(traced.root, tmp_path / "other")
-    path = tmp_path / "other" / "graphs" / "tiny" / "graph.json"
-    write_json(path, read_json(path) | {"weight_hash": "00" * 32})
-    node = next(node.id for node in AttributionGraph.load(path.parent).nodes if node.kind == "feature")
-    live = LiveModel(Workspace(tmp_path / "other"))
+    other = Workspace(tmp_path / "other")
+    graph = other.open(AttributionGraph, "tiny")
+    node = next(node.id for node in graph.nodes if node.kind == "feature")
+    settings = replace(graph.settings, weight_hash="00" * 32)
+    save_artefact(replace(graph, settings=settings), other.path(KIND, "tiny"), overwrite=True)
+    live = LiveModel(other)
     with pytest.raises(MismatchError, match="load the model that it belongs to"):
         live.intervene("tiny", nodes=[node], factor=0.0, mode="free")

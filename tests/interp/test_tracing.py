@@ -219,18 +219,17 @@ def test_a_planted_chain_is_the_graph_and_perfect_latents_score_one():
     assert found[chain[0], chain[1]] == pytest.approx(2)
     assert found[chain[1], chain[2]] == pytest.approx(12)
     assert found[chain[2], chain[3]] == pytest.approx(36 * 0.9)
-    assert graph.scores["replacement"] == pytest.approx(1)
-    assert graph.scores["completeness"] == pytest.approx(1)
-    assert graph.scores["replacement_floor"] == pytest.approx(0)
+    assert graph.scores.replacement == pytest.approx(1)
+    assert graph.scores.completeness == pytest.approx(1)
+    assert graph.floor.replacement == pytest.approx(0)
 
 
 def test_an_untrained_dictionary_scores_below_perfect_latents_and_both_stand_above_the_floor():
     model = tiny("llama-gqa")
     graph = trace(model, TOKENS, Neurons(), CONFIG, untrained=RandomTranscoders())
-    scores = graph.scores
-    assert scores["replacement"] == pytest.approx(1, abs=1e-4)
-    assert scores["replacement"] > scores["replacement_untrained"] > scores["replacement_floor"]
-    assert scores["effects"]["n"] == 6
+    assert graph.scores.replacement == pytest.approx(1, abs=1e-4)
+    assert graph.scores.replacement > graph.untrained.replacement > graph.floor.replacement
+    assert len(graph.effects.nodes) == 6
     assert "without any latent" in graph.headline()
 
 

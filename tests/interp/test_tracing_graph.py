@@ -10,41 +10,38 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from interp.artifacts import Draft, read_manifest, write_json
-from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, UnknownNameError
+from interp.artifacts import MANIFEST, open_artefact, save_artefact, write_json
+from interp.errors import ConfigError, CorruptError, MismatchError, UnknownNameError
 from interp.tracing.config import TraceConfig
-from interp.tracing.graph import EDGES, FILE, KIND, NO_EDGES, NODES, AttributionGraph, GraphNode
+from interp.tracing.graph import NO_EDGES, AttributionGraph, GraphNode
 from tests.interp.tracing_graphs import small_graph
 
 
 @pytest.fixture
 def folder(tmp_path):
-    draft = Draft.open(tmp_path / "paris", kind=KIND, config={}, seed=0)
-    small_graph().write(draft, {"model:tiny": "abc"})
+    save_artefact(small_graph(), tmp_path / "paris", parents={"model:tiny": "abc"}, seed=0)
     return tmp_path / "paris"
 
 
 def same(one: AttributionGraph, two: AttributionGraph) -> bool:
     edges = ("source", "target", "weight", "share", "kept")
-    about = ("model", "weight_hash", "dictionary", "prompt", "tokens", "token_texts", "n_layers", "targets", "nodes")
-    return all(getattr(one, name) == getattr(two, name) for name in (*about, "scores", "settings")) and all(
+    about = ("settings", "prompt", "token_texts", "n_layers", "targets", "nodes", "scores", "floor", "run", "effects")
+    return all(getattr(one, name) == getattr(two, name) for name in about) and all(
         np.array_equal(getattr(one.edges, name), getattr(two.edges, name)) for name in edges
     )
 
 
 def test_a_graph_is_read_back_as_it_was_written(folder):
-    graph = AttributionGraph.load(folder)
+    graph = open_artefact(AttributionGraph, folder)
     assert same(graph, small_graph())
-    summary = read_manifest(folder).summary
-    assert (summary["nodes"], summary["nodes_kept"], summary["edges"], summary["edges_kept"]) == (8, 7, 9, 8)
-    assert summary["targets"] == [" Paris", " London"]
-    assert summary["replacement"] == small_graph().scores["replacement"]
+    assert graph.headline() == small_graph().headline()
+    assert graph.facts() == [("nodes kept", "7"), ("replacement score", "0.6"), ("without latents", "0.2")]
+    assert graph.findings() == [], "no untrained set"
 
 
 def test_the_same_graph_has_the_same_hash(folder, tmp_path):
-    draft = Draft.open(tmp_path / "again", kind=KIND, config={}, seed=0)
-    again = AttributionGraph.load(folder).write(draft, {})
-    assert again.content_hash == read_manifest(folder).content_hash
+    graph = open_artefact(AttributionGraph, folder)
+    assert save_artefact(graph, tmp_path / "again").about.content_hash == graph.about.content_hash
 
 
 def test_ids_name_nodes_and_neighbours_come_strongest_first():
@@ -72,13 +69,12 @@ def test_rows_are_ordered_by_importance_and_the_headline_has_the_baselines():
     text = graph.headline()
     assert "Pruned to 7 of 8 stored nodes and 8 of 9 edges." in text
     assert "Replacement score 0.60 (without any latent 0.20; 1 is perfect)." in text
-    assert "Completeness score 0.70 (1 is perfect)." in text
+    assert "Completeness score 0.70 (without any latent 0.30; 1 is perfect)." in text
 
 
 def test_a_graph_without_edges_can_be_written_and_read(tmp_path):
-    empty = replace(small_graph(), edges=NO_EDGES)
-    empty.write(Draft.open(tmp_path / "empty", kind=KIND, config={}), {})
-    assert same(AttributionGraph.load(tmp_path / "empty"), empty)
+    empty = small_graph().with_parts(edges=NO_EDGES)
+    assert same(save_artefact(empty, tmp_path / "empty"), empty)
 
 
 def test_a_model_with_other_weights_is_refused():
@@ -99,40 +95,49 @@ def rewrite(path, change) -> None:
 
 
 def edit(path, **values) -> None:
-    """Change fields of a JSON file; None removes one."""
-    held = json.loads(path.read_text()) | values
-    write_json(path, {name: value for name, value in held.items() if value is not None})
+    """Change fields of the summary; ... removes one."""
+    held = json.loads(path.read_text())
+    summary = held["summary"] | values
+    held["summary"] = {name: value for name, value in summary.items() if value is not ...}
+    write_json(path, held)
 
 
+NODES, EDGES = "node_table.parquet", "edge_table.parquet"
 DAMAGE = {
     "names node 8 of 8": lambda at: rewrite(at / EDGES, lambda t: t["target"].__setitem__(0, 8)),
     "names node -1 of 8": lambda at: rewrite(at / EDGES, lambda t: t["source"].__setitem__(0, -1)),
-    "column weight of type float is missing": lambda at: rewrite(at / EDGES, lambda t: t.pop("weight")),
-    "column source of type int32 is": lambda at: rewrite(at / EDGES, lambda t: t.update(source=["a"] * 9)),
-    "column source of type double is": lambda at: rewrite(at / EDGES, lambda t: t.update(source=[0.5] * 9)),
-    "column layer of type int32 is missing": lambda at: rewrite(at / NODES, lambda t: t.pop("layer")),
-    "column layer of type": lambda at: rewrite(at / NODES, lambda t: t.update(layer=["first"] * 8)),
+    "column 'weight' is missing": lambda at: rewrite(at / EDGES, lambda t: t.pop("weight")),
+    "column 'source' should hold int64, found string": lambda at: rewrite(
+        at / EDGES, lambda t: t.update(source=["a"] * 9)
+    ),
+    "column 'source' should hold int64, found double": lambda at: rewrite(
+        at / EDGES, lambda t: t.update(source=[0.5] * 9)
+    ),
+    "column 'layer' is missing": lambda at: rewrite(at / NODES, lambda t: t.pop("layer")),
     "unknown kind of node 'head'": lambda at: rewrite(at / NODES, lambda t: t["kind"].__setitem__(0, "head")),
-    "column colour of type string is unknown": lambda at: rewrite(at / NODES, lambda t: t.update(colour=["red"] * 8)),
-    "a value is missing": lambda at: rewrite(at / NODES, lambda t: t["layer"].__setitem__(0, None)),
-    "'prompt'": lambda at: edit(at / FILE, prompt=None),
-    "tokens holds 3": lambda at: edit(at / FILE, tokens=3),
-    "token_texts holds 3": lambda at: edit(at / FILE, token_texts=["a", 3]),
-    "scores holds 3": lambda at: edit(at / FILE, scores=3),
-    "replacement holds 'high'": lambda at: edit(at / FILE, scores={"replacement": "high"}),
-    "effects holds 3": lambda at: edit(at / FILE, scores={"effects": 3}),
-    "weight holds '1'": lambda at: edit(at / FILE, targets=[{"label": "a", "weight": "1"}]),
-    "'colour'": lambda at: edit(at / FILE, targets=[{"label": "a", "colour": "red"}]),
-    "nodes.parquet": lambda at: (at / NODES).unlink(),
-    "not valid JSON": lambda at: (at / FILE).write_text("{"),
+    "column 'colour' is not known": lambda at: rewrite(at / NODES, lambda t: t.update(colour=["red"] * 8)),
+    "column 'layer' lacks values": lambda at: rewrite(at / NODES, lambda t: t["layer"].__setitem__(0, None)),
+    "prompt is missing": lambda at: edit(at / MANIFEST, prompt=...),
+    "token_texts.1 ": lambda at: edit(at / MANIFEST, token_texts=["a", 3]),
+    "scores ": lambda at: edit(at / MANIFEST, scores=3),
+    "scores.0 ": lambda at: edit(at / MANIFEST, scores=["high", 0.5]),
+    "targets.0.weight ": lambda at: edit(at / MANIFEST, targets=[{"label": "a", "weight": "1"}]),
+    "targets.0.colour is no field of it": lambda at: edit(at / MANIFEST, targets=[{"label": "a", "colour": "red"}]),
+    "node_table.parquet": lambda at: (at / NODES).unlink(),
+    "effects.json": lambda at: (at / "effects.json").write_text("{"),
 }
+
+
+def read(folder) -> tuple:
+    graph = open_artefact(AttributionGraph, folder)
+    return graph.nodes, graph.edges, graph.effects
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_files_that_do_not_fit_each_other_are_refused_in_one_line(folder, damage):
     DAMAGE[damage](folder)
     with pytest.raises(CorruptError, match=re.escape(damage)) as refused:
-        AttributionGraph.load(folder)
+        read(folder)
     assert "\n" not in str(refused.value)
 
 
@@ -140,22 +145,14 @@ def test_files_that_do_not_fit_each_other_are_refused_in_one_line(folder, damage
 def test_a_damaged_table_is_named(folder, name, damage_file):
     damage_file(folder / name)
     with pytest.raises(CorruptError, match=rf"cannot read .*{re.escape(name)}"):
-        AttributionGraph.load(folder)
-
-
-def test_another_kind_of_artefact_is_refused(folder, tmp_path):
-    edit(folder / "manifest.json", kind="atlas")
-    with pytest.raises(ConfigError, match="an attribution graph was expected"):
-        AttributionGraph.load(folder)
-    with pytest.raises(MissingError):
-        AttributionGraph.load(tmp_path / "nothing")
+        read(folder)
 
 
 def test_an_edge_of_a_value_names_a_node_that_exists():
     edges = small_graph().edges
-    edges = replace(edges, target=np.full(len(edges), 8, np.int32))
+    wrong = small_graph().with_parts(edges=replace(edges, target=np.full(len(edges), 8, np.int32)))
     with pytest.raises(CorruptError, match="an edge names node 8 of 8"):
-        replace(small_graph(), edges=edges)
+        _ = wrong.edges
     assert GraphNode("error", 2, 3, -1).id == "error:2:3"
 
 

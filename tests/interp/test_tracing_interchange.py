@@ -10,10 +10,10 @@ import jsonschema
 import numpy as np
 import pytest
 
-from interp.artifacts import Draft
+from interp.artifacts import open_artefact, save_artefact
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.notes import Notes
-from interp.tracing.graph import KIND, AttributionGraph, GraphEdges, GraphNode, GraphTarget
+from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode, GraphTarget
 from interp.tracing.graph_json import NAMED_TARGET, cantor
 from interp.tracing.interchange import MAX_FILE, export_graph, import_graph, read_graph_json, write_graph_json
 from interp.tracing.supernodes import GraphEdits, Supernode
@@ -103,8 +103,8 @@ def test_pins_supernodes_and_labels_survive_the_round_trip_byte_for_byte(data, t
     assert edits == EDITS
     assert (graph.targets, graph.scores) == (small_graph().targets, small_graph().scores)
     # Through the artefact as well.
-    graph.write(Draft.open(tmp_path / "graph", kind=KIND, config={}), {})
-    assert as_text(export_graph(AttributionGraph.load(tmp_path / "graph"), edits)) == as_text(data)
+    stored = open_artefact(AttributionGraph, save_artefact(graph, tmp_path / "graph").folder)
+    assert as_text(export_graph(stored, edits)) == as_text(data)
 
 
 def test_the_viewer_of_circuit_tracer_can_read_what_it_parses(data):
@@ -137,7 +137,7 @@ def test_the_order_of_nodes_and_edges_changes_nothing(data):
     edges = GraphEdges(
         place[old.source][rows], place[old.target][rows], old.weight[rows], old.share[rows], old.kept[rows]
     )
-    mixed = replace(graph, nodes=tuple(graph.nodes[i] for i in order), edges=edges)
+    mixed = graph.with_parts(nodes=[graph.nodes[i] for i in order], edges=edges)
     assert as_text(export_graph(mixed, EDITS, slug="paris")) == as_text(data)
 
 
@@ -163,7 +163,7 @@ def test_the_error_that_shares_an_id_with_a_latent_gets_its_own():
     nodes = list(graph.nodes)
     nodes[2] = replace(nodes[2], index=1)
     nodes[5] = GraphNode("error", 1, 1, -1, share=0.9)
-    graph = replace(graph, nodes=tuple(nodes))
+    graph = graph.with_parts(nodes=nodes)
     data = export_graph(graph, GraphEdits(pins=("error:1:1",)), all_nodes=True)
     names = [node["node_id"] for node in data["nodes"]]
     assert len(set(names)) == len(names)
@@ -217,7 +217,7 @@ def test_a_file_of_circuit_tracer_is_read_and_ids_that_collide_are_told_apart():
     assert [row["node"] for row in graph.edges_into("feature:1:1:9")] == ["feature:0:1:1"]
     into = graph.edges_into("feature:2:1:5")
     assert [(row["node"], row["weight"]) for row in into] == [("error:1:1", -4.0), ("feature:0:1:1", 3.0)]
-    assert graph.settings["shared_ids"] == 1  # the link into the logit: latent or error
+    assert graph.settings.imported.guessed_links == 1  # the link into the logit: latent or error
     assert edits.pins == ("feature:0:1:1",)
     # What we do not use is carried along, and the second round trip changes nothing.
     one = export_graph(graph, edits)
@@ -245,7 +245,7 @@ def test_errors_by_the_newer_ids_and_layers_as_numbers_are_read():
     data["nodes"][3] |= {"node_id": "1_-1_1", "layer": 1, "influence": None}
     data["links"][3]["source"] = "1_-1_1"
     graph, _ = import_graph(data)
-    assert "shared_ids" not in graph.settings
+    assert graph.settings.imported.guessed_links == 0
     assert graph.edges_into("feature:2:1:5")[0]["node"] == "error:1:1"
     assert 0 < graph.node("error:1:1").share <= 1
 
@@ -323,9 +323,19 @@ LIES = {
     "metadata: transcoder_list should hold text, found 3": (("metadata", "transcoder_list"), [3]),
     "metadata: info is nested in more than 24 levels": (("metadata", "info"), nested(30)),
     "metadata: info holds nan": (("metadata", "info"), [float("nan")]),
-    "metadata: workbench: 1 targets, but 2 logits": (("metadata", "workbench", "targets"), [{"label": "a"}]),
-    "targets do not have the fields of targets": (("metadata", "workbench", "targets"), [{"colour": "a"}] * 2),
-    "metadata: workbench: target: label should be text": (("metadata", "workbench", "targets"), [{"label": 1}] * 2),
+    "metadata: workbench: 1 targets, but 2 logits": (
+        ("metadata", "workbench", "targets"),
+        [{"label": "a", "token": None, "contrast": None, "weight": 1.0}],
+    ),
+    "metadata: workbench: targets.0.colour is no field": (
+        ("metadata", "workbench", "targets"),
+        [{"label": "a", "colour": "a"}] * 2,
+    ),
+    "metadata: workbench: targets.0.label should be": (
+        ("metadata", "workbench", "targets"),
+        [{"label": 1, "token": None, "contrast": None, "weight": 1.0}] * 2,
+    ),
+    "a target should name a token's id, found -1": (("metadata", "workbench", "targets", 0, "token"), -1),
     "qParams: pinnedIds names node '9_9_9'": (("qParams", "pinnedIds"), ["9_9_9"]),
     "qParams: pinnedIds should hold text, found an object": (("qParams", "pinnedIds"), [{}]),
     "supernode 'a' names node 'b'": (("qParams", "supernodes"), [["a", "b"]]),
@@ -403,8 +413,8 @@ def test_a_damaged_file_is_read_whole_or_refused_in_one_line(tmp_path):
         one = export_graph(graph, edits)
         assert as_text(export_graph(*import_graph(one))) == as_text(one), path
         if trial % 10 == 0:
-            graph.write(Draft.open(tmp_path / f"graph-{trial}", kind=KIND, config={}), {})
-            assert as_text(export_graph(AttributionGraph.load(tmp_path / f"graph-{trial}"), edits)) == as_text(one)
+            stored = save_artefact(graph, tmp_path / f"graph-{trial}").folder
+            assert as_text(export_graph(open_artefact(AttributionGraph, stored), edits)) == as_text(one)
     assert 50 < read < 550
     assert not any("\n" in line for line in lines)
 

@@ -55,9 +55,10 @@ def planted(seed: int = 0, *, n_groups: int = N_GROUPS) -> tuple[AttributionGrap
         np.array(source, np.int32), np.array(target, np.int32), np.array(weight, np.float32),
         np.ones(len(rows)), np.ones(len(rows), bool),
     )  # fmt: skip
+    small = small_graph().with_parts(nodes=nodes, edges=edges)
+    settings = replace(small.settings, tokens=(10, 11, 12))
     graph = replace(
-        small_graph(), n_layers=5, tokens=(10, 11, 12), token_texts=("<s>", " the", " sky"), nodes=tuple(nodes),
-        edges=edges, targets=(GraphTarget(" blue", 5),),
+        small, n_layers=5, settings=settings, token_texts=("<s>", " the", " sky"), targets=(GraphTarget(" blue", 5),)
     )  # fmt: skip
     return graph, [{node.id for node in middle[SIZE * i : SIZE * (i + 1)]} for i in range(n_groups)]
 
@@ -71,7 +72,7 @@ def permuted(graph: AttributionGraph, seed: int) -> AttributionGraph:
         for own, other, at in ((target, source, 0), (source, target, 4)):
             rows = np.flatnonzero(own == i)
             other[rows] = rng.choice(np.flatnonzero(layer == at), len(rows), replace=False)
-    return replace(graph, edges=replace(edges, source=source, target=target))
+    return graph.with_parts(edges=replace(edges, source=source, target=target))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -99,7 +100,7 @@ def test_groups_need_similar_inputs_and_outputs():
     """With the out-edges alone permuted, in-edges still agree, and nothing is grouped."""
     graph, _ = planted()
     half = permuted(graph, 3)
-    half = replace(half, edges=replace(half.edges, source=graph.edges.source))
+    half = half.with_parts(edges=replace(half.edges, source=graph.edges.source))
     assert find_supernodes(half).groups == ()
 
 
@@ -129,7 +130,7 @@ def test_latents_that_are_too_far_apart_are_never_grouped():
     assert layers
     assert all(len(each) == 1 for each in layers)
     moved = [replace(node, position=1) if node.id in groups[0] and node.layer == 1 else node for node in graph.nodes]
-    apart = replace(graph, nodes=tuple(moved))
+    apart = graph.with_parts(nodes=moved)
     for near, largest in ((0, 3), (1, 5), (None, 5)):
         found = find_supernodes(apart, near_positions=near)
         assert max(len(each.nodes) for each in found.groups if "red" in each.name) == largest, near
@@ -140,7 +141,7 @@ def test_names_are_the_words_that_labels_share():
     names = {frozenset(each.nodes): each.name for each in find_supernodes(graph).groups}
     for i, members in enumerate(groups):
         assert set(names[frozenset(members)].split()) == {COLOURS[i], "words"}
-    bare = replace(graph, nodes=tuple(replace(node, label="") for node in graph.nodes))
+    bare = graph.with_parts(nodes=[replace(node, label="") for node in graph.nodes])
     names = [each.name for each in find_supernodes(bare).groups]
     assert names[0] == "sky · layers 1 to 3"
     assert len(set(names)) == len(names)
@@ -149,7 +150,7 @@ def test_names_are_the_words_that_labels_share():
 def test_a_graph_of_one_latent_or_none_has_no_groups():
     graph = small_graph()
     assert find_supernodes(graph).groups == ()
-    none = replace(graph, nodes=tuple(replace(node, kept=node.kind != "feature") for node in graph.nodes))
+    none = graph.with_parts(nodes=[replace(node, kept=node.kind != "feature") for node in graph.nodes])
     assert find_supernodes(none).n_latents == 0
 
 

@@ -10,7 +10,16 @@ from interp.models.small import SmallConfig, build_small
 from interp.tracing.config import TraceConfig
 from interp.tracing.edges import System
 from interp.tracing.frozen import FrozenModel, Starts
-from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode, GraphTarget
+from interp.tracing.graph import (
+    AttributionGraph,
+    GraphEdges,
+    GraphNode,
+    GraphSettings,
+    GraphTarget,
+    edge_table,
+    node_table,
+)
+from interp.tracing.influence import Scores
 from interp.tracing.replacement import Active, Neurons, NoReplacement
 from interp.tracing.trace import Aim
 from tests.interp.architectures import tiny
@@ -44,18 +53,27 @@ def small_graph() -> AttributionGraph:
         np.arange(len(rows)) < len(rows) - 1,
     )
     return AttributionGraph(
-        model="tiny",
-        weight_hash="0" * 64,
-        dictionary="tiny-transcoders",
+        settings=GraphSettings(
+            model="tiny",
+            weight_hash="0" * 64,
+            dictionary="tiny-transcoders",
+            tokens=(1, 7),
+            words={},
+            trace=TraceConfig(),
+        ),
         prompt="<s> is",
-        tokens=(1, 7),
         token_texts=("<s>", " is"),
         n_layers=2,
         targets=(GraphTarget(" Paris", 11, weight=0.75), GraphTarget(" London", 12, weight=0.125)),
-        nodes=nodes,
-        edges=edges,
-        scores={"replacement": 0.6, "replacement_floor": 0.2, "completeness": 0.7},
-        settings={"node_share": 0.8, "edge_share": 0.98},
+        scores=Scores(0.6, 0.7),
+        floor=Scores(0.2, 0.3),
+        untrained=None,
+        run=None,
+        effects=None,
+        carried=None,
+        node_table=node_table(nodes),
+        edge_table=edge_table(edges),
+        flows=None,
     )
 
 

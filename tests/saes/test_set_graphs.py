@@ -65,10 +65,10 @@ def test_a_perfect_set_scores_one_and_an_untrained_one_does_not():
     found = perfect(model)
     null = SetReplacement(untrained_set(found, 0), "untrained")
     graph = trace(model, TOKENS, SetReplacement(found, "perfect"), TraceConfig(effects=0), untrained=null)
-    assert graph.scores["replacement"] == pytest.approx(1, abs=1e-4)
-    assert graph.scores["completeness"] == pytest.approx(1, abs=1e-4)
-    for name in ("replacement_untrained", "replacement_floor", "completeness_untrained"):
-        assert graph.scores[name] < 0.9
+    assert graph.scores.replacement == pytest.approx(1, abs=1e-4)
+    assert graph.scores.completeness == pytest.approx(1, abs=1e-4)
+    for null in (graph.untrained.replacement, graph.floor.replacement, graph.untrained.completeness):
+        assert null < 0.9
 
 
 def test_an_untrained_set_has_the_lengths_but_not_the_directions():
@@ -137,7 +137,7 @@ def test_a_part_of_a_set_has_the_activations_of_the_whole_and_the_rest_is_error(
         torch.testing.assert_close(part.dictionary(layer).encode(x), whole[:, latents])
         torch.testing.assert_close(part.directions(layer, layer), found.directions(layer, layer)[latents])
     graph = trace(model, TOKENS, SetReplacement(part, "part"), TraceConfig(effects=0, nulls=False))
-    assert graph.scores["replacement"] < 0.95
+    assert graph.scores.replacement < 0.95
     one = found.transcoder(0)
     competing = Transcoder(Weights(one.W_enc, one.b_enc, one.W_dec, one.b_dec), activation=TopK(2))
     with pytest.raises(ConfigError, match="compete"):

@@ -69,10 +69,10 @@ def test_the_graphs_that_ship_have_the_latents_that_they_name_and_are_small():
     used = {(layer, index) for layer in range(30) for index in range(len(manifest.config["latents"][str(layer)]))}
     named: set[tuple[int, int]] = set()
     for name, (prompt, target, contrast) in PROMPTS.items():
-        graph = AttributionGraph.load(workspace.path(GRAPH, name))
+        graph = workspace.open(AttributionGraph, name)
         assert (graph.prompt, graph.targets[0].label) == (prompt, f"{target} - {contrast}")
         named |= {(node.layer, node.index) for node in graph.nodes if node.kind == "feature"}
-        assert graph.scores["replacement_floor"] < graph.scores["replacement_untrained"] < graph.scores["replacement"]
+        assert graph.floor.replacement < graph.untrained.replacement < graph.scores.replacement
         assert workspace.manifest(GRAPH, name).parents[f"transcoders/{SHIPPED_SET}"] == manifest.content_hash
     assert named < used
     assert len(used) < 3_000
@@ -94,7 +94,7 @@ def test_pages_show_a_set_as_one_thing():
     [card] = cards["transcoders"]
     assert "latents of the set smol, those of its graphs here" in card.sentence
     assert not any(entry.name.startswith(SHIPPED_SET) for entry in entries(Workspace(DATA)))
-    graph = AttributionGraph.load(Workspace(DATA).path(GRAPH, "capital-of-France"))
+    graph = Workspace(DATA).open(AttributionGraph, "capital-of-France")
     assert "Why does smollm2-135m prefer “Paris” to “Rome”?" in str(header(graph))
 
 

@@ -19,12 +19,11 @@ def test_a_graph_is_an_artefact_with_its_scores_beside_their_floor(tmp_path, cap
     assert "MLP neurons are the latents" in shown
     assert "without any latent" in shown
     assert "200 of" in shown
-    manifest = Workspace(tmp_path).manifest("attribution_graph", "mine")
-    graph = AttributionGraph.load(Workspace(tmp_path).path("attribution_graph", "mine"))
-    assert manifest.parents == {"model:small:mlp-2l": graph.weight_hash}
-    assert graph.settings["residue"] < 1e-4
+    graph = Workspace(tmp_path).open(AttributionGraph, "mine")
+    assert graph.about.parents == {"model:small:mlp-2l": graph.weight_hash}
+    assert graph.run.residue < 1e-4
     assert sorted(path.name for path in (tmp_path / "graphs" / "mine").iterdir()) == [
-        "edges.parquet", "graph.json", "manifest.json", "nodes.parquet",
+        "edge_table.parquet", "effects.json", "manifest.json", "node_table.parquet",
     ]  # fmt: skip
     assert traced(tmp_path, *PROMPT, "--name", "mine") == 2
     assert "--overwrite" in capsys.readouterr().err
@@ -58,9 +57,10 @@ def test_a_template_gives_intervals_over_its_words(tmp_path, capsys):
     assert traced(tmp_path, "--prompt", "say {}", *words, *few) == 0
     assert "flows between groups have an interval that excludes 0" in capsys.readouterr().out
     workspace = Workspace(tmp_path)
-    rows = workspace.query("select * from v", v=tmp_path / "graphs" / "words" / "variants.parquet").to_pylist()
-    summary = workspace.manifest("attribution_graph", "words").summary
-    assert (summary["words"], summary["flows"], summary["prompt"]) == (3, len(rows), "say a")
+    graph = workspace.open(AttributionGraph, "words")
+    assert graph.settings.words == {"a": "x", "b": "y", "c": "z"}
+    assert graph.prompt == "say a"
+    assert {row.n for row in graph.flows.rows()} == {3}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_graph_is_printed_judged_written_and_read_back(tmp_path, capsys):
     assert main([*show, "--export", str(file)]) == 0
     assert main(["import", str(file), "--name", "back", "--workspace", str(tmp_path)]) == 0
     workspace = Workspace(tmp_path)
-    one, other = (AttributionGraph.load(workspace.path("attribution_graph", name)) for name in ("mine", "back"))
+    one, other = (workspace.open(AttributionGraph, name) for name in ("mine", "back"))
     assert {node.id for node in one.nodes if node.kept} == {node.id for node in other.nodes}
     assert int(one.edges.kept.sum()) == len(other.edges)
     assert main([*show, "--export", str(tmp_path / "mine.pt")]) == 2

@@ -11,21 +11,21 @@
 Takes an hour on two cores with AVX-512. An interrupted command resumes when it is repeated.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.artifacts import Draft
+from interp.artifacts import Draft, save_artefact
+from interp.artifacts.artefact import settings_json
 from interp.runtime import make_generator
 from interp.tracing.graph import KIND as GRAPH
 from interp.tracing.graph import AttributionGraph, GraphEdges
 from interp.workspace import Workspace
-from saes.sets.set import PART_OF
+from saes.sets.stored import PartSettings, StoredSet
 from workbench.demo import DATA, MODEL, SHIPPED_SET, Step, pack, run_step
 from workbench.shipped.build import KINDS, MAY_SHIP, gather, write_corpus
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, run_module, say
@@ -73,7 +73,7 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
             run_step(workspace, step, f"{number}/{len(plan)}")
         ship_part(workspace, list(PROMPTS), seed=self.seed)
         described = [
-            ("features", f"{SHIPPED_SET}-{n}") for n in workspace.manifest("transcoders", SET).summary["layers"]
+            ("features", f"{SHIPPED_SET}-{n}") for n in workspace.open(StoredSet, SET).layers
         ]
         run_step(workspace, self._describe(SHIPPED_SET), "last")
         pack(workspace, [("transcoders", SHIPPED_SET), *described, *((GRAPH, name) for name in PROMPTS)], self.data)
@@ -129,34 +129,36 @@ def ship_part(workspace: Workspace, names: list[str], *, seed: int) -> None:
     import torch
 
     from saes.sets.layouts import SetConfig, write_config, write_layer
-    from saes.sets.set import PerLayerSet, open_set, part_of
+    from saes.sets.set import PerLayerSet, part_of
 
-    whole, source = open_set(workspace, SET), workspace.manifest("transcoders", SET)
+    source = workspace.open(StoredSet, SET)
+    whole, of = source.load(), source.settings
     assert isinstance(whole, PerLayerSet)
-    graphs = {name: reduced(AttributionGraph.load(workspace.path(GRAPH, whole_name(name)))) for name in names}
+    assert not isinstance(of, PartSettings)
+    wholes = {name: workspace.open(AttributionGraph, whole_name(name)) for name in names}
+    graphs = {name: reduced(graph) for name, graph in wholes.items()}
     latents = chosen_latents(whole, list(graphs.values()), seed)
     if SHIPPED_SET not in workspace.names("transcoders"):
         part = part_of(whole, {layer: torch.tensor(each) for layer, each in latents.items()})
-        config = {PART_OF: SET, "latents": latents, **source.config}
-        draft = Draft.open(workspace.path("transcoders", SHIPPED_SET), kind="transcoders", config=config, seed=seed)
+        folder = workspace.path("transcoders", SHIPPED_SET)
+        settings = PartSettings(part_of=SET, whole=of, latents={layer: tuple(each) for layer, each in latents.items()})
+        draft = Draft.open(folder, kind="transcoders", config=settings_json(settings), seed=seed)
         about = SetConfig(reads=part.reads, writes=part.writes, layers=part.layers, cross_layer=False, about=part.about)
         write_config(draft.path, about)
         for layer in part.layers:
             write_layer(draft.path, layer, part.transcoder(layer), dtype="bfloat16")
         runs = workspace.path("transcoders", SET) / "runs"
         shutil.copytree(runs, draft.path / "runs", dirs_exist_ok=True)
-        parents = {f"transcoders/{SET}": source.content_hash, **source.parents}
-        draft.finish(summary={**source.summary, PART_OF: SET}, parents=parents)
+        parents = {source.key: source.about.content_hash, **source.about.parents}
+        made = StoredSet(**{**{each.name: getattr(source, each.name) for each in fields(source)}, "settings": settings})
+        save_artefact(made, folder, parents=parents, seed=seed, draft=draft)
     part_hash = workspace.manifest("transcoders", SHIPPED_SET).content_hash
     numbers = {layer: {old: new for new, old in enumerate(each)} for layer, each in latents.items()}
     for name, graph in graphs.items():
         if name in workspace.names(GRAPH):
             continue
-        manifest = workspace.manifest(GRAPH, whole_name(name))
-        draft = Draft.open(workspace.path(GRAPH, name), kind=GRAPH, config=manifest.config, seed=seed)
-        renumbered(graph, numbers).write(
-            draft, {**manifest.parents, f"transcoders/{SHIPPED_SET}": part_hash}, nodes_before=manifest.summary["nodes"]
-        )
+        parents = {**wholes[name].about.parents, f"transcoders/{SHIPPED_SET}": part_hash}
+        save_artefact(renumbered(graph, numbers), workspace.path(GRAPH, name), parents=parents, seed=seed)
 
 
 def reduced(graph: AttributionGraph, n: int = NODES) -> AttributionGraph:
@@ -172,9 +174,8 @@ def reduced(graph: AttributionGraph, n: int = NODES) -> AttributionGraph:
     edges = graph.edges
     inside = stays[edges.source] & stays[edges.target]
     number = (np.cumsum(stays) - 1).astype(np.int32)
-    return replace(
-        graph,
-        nodes=tuple(node for node, stay in zip(graph.nodes, stays, strict=True) if stay),
+    return graph.with_parts(
+        nodes=[node for node, stay in zip(graph.nodes, stays, strict=True) if stay],
         edges=GraphEdges(
             source=number[edges.source[inside]],
             target=number[edges.target[inside]],
@@ -194,7 +195,7 @@ def chosen_latents(whole: "PerLayerSet", graphs: list[AttributionGraph], seed: i
         for node in graph.nodes:
             if node.kind == "feature":
                 used[node.layer].add(node.index)
-        for name in (graph.scores.get("effects") or {}).get("nodes", ()):
+        for name in graph.effects.nodes if graph.effects else ():
             layer, _, latent = map(int, name.split(":")[1:])
             used[layer].add(latent)
     draw = make_generator(seed, "other latents")
@@ -206,14 +207,16 @@ def chosen_latents(whole: "PerLayerSet", graphs: list[AttributionGraph], seed: i
 
 def renumbered(graph: AttributionGraph, numbers: Mapping[int, Mapping[int, int]]) -> AttributionGraph:
     """Return a graph whose latents have the numbers of the part of the set that ships."""
-    nodes = tuple(
+    nodes = [
         replace(node, index=numbers[node.layer][node.index]) if node.kind == "feature" else node for node in graph.nodes
-    )
-    scores = json.loads(json.dumps(graph.scores))
-    if effects := scores.get("effects"):
-        parts = [list(map(int, name.split(":")[1:])) for name in effects["nodes"]]
-        effects["nodes"] = [f"feature:{layer}:{position}:{numbers[layer][latent]}" for layer, position, latent in parts]
-    return replace(graph, dictionary=SHIPPED_SET, nodes=nodes, scores=scores)
+    ]
+    effects = graph.effects
+    if effects is not None:
+        parts = [list(map(int, name.split(":")[1:])) for name in effects.nodes]
+        names = tuple(f"feature:{layer}:{at}:{numbers[layer][latent]}" for layer, at, latent in parts)
+        effects = replace(effects, nodes=names)
+    settings = replace(graph.settings, dictionary=SHIPPED_SET)
+    return replace(graph.with_parts(nodes=nodes), settings=settings, effects=effects)
 
 
 if __name__ == "__main__":

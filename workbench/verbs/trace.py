@@ -4,40 +4,36 @@
 - `workbench attribute SAE --prompt TEXT`: effects of features on one prediction.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
-from interp.errors import ConfigError, PromptError
+from interp.errors import ConfigError, MismatchError, PromptError, UsageError
 from interp.models.hooked import HookedModel
 from interp.options import ModelName, SAEName
 from interp.tracing.config import TraceConfig
 from saes.circuits.config import AttributionConfig
+from workbench.analysis import Resumable, Run
 from workbench.terminal import (
     Derived,
     InWorkspace,
     ModelArgument,
     RunsModel,
     Threaded,
-    Writes,
-    bar,
     say,
     settings_of,
     slug,
-    wrote,
 )
 
 if TYPE_CHECKING:
     from interp.tracing.graph import AttributionGraph
-    from interp.workspace import Workspace
     from saes.circuits.attribution import FeatureAttribution
     from saes.circuits.sites import Prompts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trace(TraceConfig, Writes, Threaded, RunsModel):
+class Trace(TraceConfig, Threaded, RunsModel, Resumable["AttributionGraph"]):
     """Trace why a model says what it says: the attribution graph of one prompt.
 
     Example: workbench trace smollm2-135m --prompt "The capital of France is" --target " Paris" --contrast " Rome"
@@ -51,6 +47,8 @@ class Trace(TraceConfig, Writes, Threaded, RunsModel):
     latents is ablated in the model itself, to tell how well the graph predicts it. Opens on the page *Graph*.
     Interrupted? The same command resumes.
     """
+
+    makes: ClassVar[str] = "attribution_graph"
 
     model: ModelArgument
     prompt: str
@@ -84,86 +82,67 @@ class Trace(TraceConfig, Writes, Threaded, RunsModel):
             raise ConfigError(f"a word of a template is WORD=TARGET, such as 'France= Paris'; got {self.template[0]!r}")
         return {word: target for word, _, target in parts}
 
-    def run(self) -> None:
+    def default_name(self) -> str:
+        return slug(f"{self.prompt}-{self.set or 'neurons'}")
+
+    def measure(self, run: Run) -> "AttributionGraph":
+        from interp.artifacts import Table
         from interp.models.generation import prompt_tokens
         from interp.models.loading import load_model
-        from interp.tracing.trace import save_trace
+        from interp.tracing.graph import Flow
+        from interp.tracing.trace import trace, trace_settings
+        from interp.tracing.variants import trace_variants
 
-        workspace = self.open_workspace()
-        self.use_threads()
-        folder = workspace.path("attribution_graph", self.name or slug(f"{self.prompt}-{self.set or 'neurons'}"))
-        self.check_free(folder)
-        options = self._dictionary(workspace)
-        model = load_model(self.model, device=self.use_device(), attention="eager")
-        words = self.targets()
+        options = self._dictionary(run)
+        model = load_model(self.model, device=run.device, attention="eager")
+        words, config, replacement = self.targets(), settings_of(self, TraceConfig), options.pop("replacement")
         prompt = self.prompt.replace("{}", next(iter(words))) if words else self.prompt
         tokens = prompt_tokens(model, prompt, chat=self.chat)
-        with bar("tracing", "latents") as progress:
-            graph = save_trace(
-                folder,
-                model,
-                tokens if self.chat else prompt,
-                config=settings_of(self, TraceConfig),
-                target=next(iter(words.values()), self.target),
-                words=words,
-                more=(lambda path: self._variants(path, model, options["replacement"])) if words else None,
-                contrast=self.contrast,
-                overwrite=self.overwrite,
-                progress=progress,
-                report=say,
-                **options,
-            )
-        wrote(folder, f"{graph.settings['rows']} of {graph.settings['active']} active latents have their edges")
-        for line in describe(graph):
-            say(f"      {line}")
-
-    def _variants(self, folder: Path, model: HookedModel, replacement: Any) -> dict[str, Any]:
-        """Trace every word of the template, print the flows that they share, and store all of them."""
-        from interp.tracing.variants import save_variants, trace_variants
-
-        with bar("tracing words", "words") as progress:
-            config = settings_of(self, TraceConfig)
-            found = trace_variants(model, self.prompt, self.targets(), replacement, config, progress=progress)
+        given = tokens if self.chat else prompt
+        aim = {"target": next(iter(words.values()), self.target), "contrast": self.contrast}
+        settings = trace_settings(model, given, replacement, config, words=words, **aim)
+        run.parents[f"model:{settings.model}"] = settings.weight_hash
+        draft = run.draft(settings)
+        try:
+            with run.progress("tracing", "latents") as progress:
+                how: dict[str, Any] = {**options, **aim, "folder": draft.path, "progress": progress, "report": say}
+                graph = trace(model, given, replacement, config, **how)
+            if not words:
+                return graph
+            with run.progress("tracing words", "words") as progress:
+                found = trace_variants(model, self.prompt, words, replacement, config, progress=progress)
+        except (UsageError, MismatchError):  # nothing was computed that could be resumed
+            if not draft.resumed:
+                draft.discard()
+            raise
         for line in str(found).splitlines():
             say(f"      {line}")
-        return save_variants(folder, found)
+        return replace(graph, settings=settings, flows=Table.of(Flow, found.rows()))
 
-    def _dictionary(self, workspace: "Workspace") -> dict[str, Any]:
-        """Return the dictionary, its null, its labels, and the artefacts that it came from."""
+    def _dictionary(self, run: Run) -> dict[str, Any]:
+        """Return the dictionary, its null and its labels."""
         if self.set is None:
             from interp.tracing.replacement import Neurons
 
             say("MLP neurons are the latents; transcoders are fewer and clearer: workbench train RECORDING --set NAME")
             return {"replacement": Neurons(self.max_neurons)}
         from saes.sets.replacement import SetReplacement, labels_of, untrained_set
-        from saes.sets.set import PART_OF, open_set
+        from saes.sets.stored import StoredSet
 
-        found, manifest = open_set(workspace, self.set), workspace.manifest("transcoders", self.set)
-        if PART_OF in manifest.config:
+        stored = run.open(StoredSet, self.set)
+        if stored.part is not None:
             raise ConfigError(
-                f"{self.set} holds only the latents of graphs that were traced with {manifest.config[PART_OF]}; for "
-                "other prompts leave out --set (MLP neurons), or make a whole set: workbench train RECORDING --set NAME"
+                f"{self.set} holds only the latents of graphs that were traced with {stored.part.part_of}; for other "
+                "prompts leave out --set (MLP neurons), or make a whole set: workbench train RECORDING --set NAME"
             )
-        allow = self.allow_other_weights
+        allow, found = self.allow_other_weights, stored.load()
         fresh = untrained_set(found, self.seed)
         null = SetReplacement(fresh, "untrained", as_many_as=found, allow_other_weights=allow)
         return {
             "replacement": SetReplacement(found, self.set, allow_other_weights=allow),
             "untrained": null if self.nulls else None,
-            "labels": labels_of(workspace, self.set),
-            "parents": {workspace.key(manifest): manifest.content_hash},
+            "labels": labels_of(run.workspace, self.set),
         }
-
-
-def describe(graph: "AttributionGraph", n: int = 8) -> list[str]:
-    """Return the headline of a graph and its most influential latents, with the strongest edge of each."""
-    lines = graph.headline().split(". ")
-    for row in [row for row in graph.to_records() if row["kind"] == "feature" and row["kept"]][:n]:
-        token = graph.token_texts[row["position"]]
-        first = next(iter(graph.edges_from(row["node"])), None)
-        leads = f" -> {first['node']} {first['weight']:+.3g}" if first else ""
-        lines.append(f"{row['node']} at {token!r} {row['label']}: influence {row['influence']:.3f}{leads}")
-    return lines
 
 
 @dataclass(frozen=True, kw_only=True)
