@@ -428,6 +428,21 @@ def map_quality():
     return measure_quality(points, cloud()[:, :2].astype(np.float32), metric="euclidean", generator=generator)
 
 
+def vector_map():
+    from interp.atlas.sources import AtlasSource
+
+    at = np.arange(300) % 3
+    vectors = torch.from_numpy(cloud() + 12 * np.eye(6)[at]).float()
+    labels = [f"{('river', 'engine', 'violin')[i]} {n}" for n, i in enumerate(at)]
+    items = {"items": np.arange(300), "values": np.zeros(300), "value_name": "none", "item_kind": "index"}
+    return interp.build_atlas(AtlasSource(vectors=vectors, source="file:x", labels=labels, **items))
+
+
+def recorded():
+    documents = [interp.text.corpora.Document("a text of some words " * 20, "a", "")]
+    return interp.record(small(), documents, folder("recorded"), hook_points=["hook_embed"], tokens=200)
+
+
 @cache
 def tuned_lens():
     config = interp.TunedLensConfig(steps=3, positions=16, heldout_positions=32)
@@ -449,6 +464,8 @@ def language_scaling():
 
 OTHERS = {
     "map quality": Case(map_quality, "trustworthiness continuity recall triplets k sample"),
+    "atlas": Case(vector_map, "region level parent label size x y"),
+    "recording": Case(recorded, "n_real n_documents tokens_per_second ranks"),
     "tuned lens": Case(tuned_lens, "hook_point kl_logit kl_tuned"),
     "manifest": Case(
         lambda: synthetic()[1].manifest,
