@@ -20,30 +20,12 @@ from interp.runtime import code_version
 from workbench.demo import Demo
 from workbench.help import help_of, is_switch
 from workbench.help import options_of as described_options
+from workbench.serve import Mcp, Serve, Verify
 from workbench.terminal import Verb, exit_code
-from workbench.verbs.atlas import Atlas
-from workbench.verbs.circuit import FeatureCircuit, Find, Induction, Show
-from workbench.verbs.compare import CompareLatents, CompareModels, CompareSAEs, CompareSizes
-from workbench.verbs.dynamics import Form, Grok, Scale
-from workbench.verbs.evaluate import Evaluate
-from workbench.verbs.explain import Explain
-from workbench.verbs.features import Features, Prove, Search, Steer
-from workbench.verbs.geometry import CompareSpaces, Direction, Shapes, Space
-from workbench.verbs.heads import Heads, Lens
-from workbench.verbs.patch import Patch
-from workbench.verbs.record import Models, Record
-from workbench.verbs.serve import Mcp, Serve, Verify
-from workbench.verbs.trace import Attribute, Trace
-from workbench.verbs.train import Import, Train
+from workbench.verbs import GROUPS as VERB_GROUPS
+from workbench.verbs.record import Models
 
-GROUPS: dict[str, tuple[type[Verb], ...]] = {
-    "start": (Demo, Serve, Mcp, Models, Verify),
-    "record and train": (Record, Train, Import, Evaluate),
-    "features": (Features, Search, Explain, Attribute, Steer, Prove),
-    "heads and circuits": (Heads, Lens, Patch, Trace, Induction, Find, FeatureCircuit, Show),
-    "geometry and maps": (Shapes, Direction, Space, CompareSpaces, Atlas),
-    "comparisons and studies": (CompareSAEs, CompareSizes, CompareModels, CompareLatents, Grok, Form, Scale),
-}
+GROUPS: dict[str, tuple[type[Verb], ...]] = {"start": (Demo, Serve, Mcp, Models, Verify), **VERB_GROUPS}
 """Every verb, under the heading that `workbench --help` gives it."""
 
 FAMILIES = {

@@ -25,25 +25,8 @@ from interp.workspace import Workspace
 from saes.features.schema import NEURONS
 from workbench.help import Option, options_of
 from workbench.terminal import Verb
-from workbench.verbs.atlas import Atlas
-from workbench.verbs.circuit import FeatureCircuit, Find, Induction
-from workbench.verbs.compare import CompareModels, CompareSAEs
-from workbench.verbs.dynamics import Form as Onset
-from workbench.verbs.dynamics import Grok
-from workbench.verbs.evaluate import Evaluate
-from workbench.verbs.features import Features, Prove
-from workbench.verbs.geometry import CompareSpaces, Direction, Shapes, Space
-from workbench.verbs.heads import Heads, Lens
-from workbench.verbs.patch import Patch
-from workbench.verbs.record import Record
-from workbench.verbs.trace import Trace
-from workbench.verbs.train import Train
+from workbench.verbs import ANALYSES
 
-OFFERED: tuple[type[Verb], ...] = (
-    *(Record, Train, Features, Prove, Evaluate, Atlas, Heads, Lens, Patch, Trace, Induction, Find, FeatureCircuit),
-    *(Shapes, Direction, Space, CompareSpaces, CompareSAEs, CompareModels, Grok, Onset),
-)
-"""Verbs that can be started from the page, in the order of its menu."""
 KNOWN_MODELS = (
     *("smollm2-135m", "planted:induction", "planted:copying", "planted:post-norm", "small:attn-only-1l"),
     *("small:attn-only-2l", "small:mlp-1l", "small:mlp-2l", "toy:induction-2l", "toy:induction-1l"),
@@ -83,7 +66,7 @@ class Commands:
 
     def __init__(self, workspace: Workspace):
         self.workspace = workspace
-        self.verbs = {" ".join(verb.typed_words()): verb for verb in OFFERED}
+        self.verbs = {" ".join(verb.typed_words()): verb for verb in ANALYSES}
         self._forms: dict[str, Form] = {}
 
     @property

@@ -22,13 +22,15 @@ from interp.errors import ConfigError, CorruptError, MissingError, program
 from interp.options import HookPoint, ModelName
 from interp.workspace import Workspace
 from saes.features.schema import MOST_TELLING, NEURONS
+from saes.training.stored import StoredSAE
+from saes.weights.imported import ImportedSettings
+from workbench.serve import Serve
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, Verb, Writes, say, slug
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.circuit import Induction
 from workbench.verbs.features import Features
 from workbench.verbs.heads import Heads
 from workbench.verbs.record import Record
-from workbench.verbs.serve import Serve
 from workbench.verbs.trace import Trace
 from workbench.verbs.train import Import, Train
 
@@ -226,8 +228,9 @@ def trained_steps(options: Demo) -> list[Step]:
 def imported_steps(options: Demo) -> list[Step]:
     """Return the steps that are computed for a dictionary after `import_step`."""
     shared, name = _shared(options), imported_name(options)
-    where = Workspace(options.workspace).manifest("sae", name).config
-    hook_points = tuple(each for each in (where["hook_point"], where["hook_point_out"]) if each)
+    where = Workspace(options.workspace).open(StoredSAE, name).settings
+    assert isinstance(where, ImportedSettings)
+    hook_points = tuple(each for each in (where.hook_point, where.hook_point_out) if each)
     return [
         _record(options.model, name, hook_points, _size(options).look_tokens, shared),
         _features(name, {**shared, "recording": name}),

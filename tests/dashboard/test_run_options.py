@@ -10,12 +10,13 @@ from make_workspace import planted
 from dashboard.queue import RunQueue
 from interp.errors import WorkbenchError
 from workbench.__main__ import parse
-from workbench.commands import KNOWN_MODELS, OFFERED, Commands
+from workbench.commands import KNOWN_MODELS, Commands
+from workbench.verbs import ANALYSES
 
 MODEL = "small:attn-only-1l"
 
 
-@pytest.mark.parametrize("verb", [" ".join(verb.typed_words()) for verb in OFFERED])
+@pytest.mark.parametrize("verb", [" ".join(verb.typed_words()) for verb in ANALYSES])
 def test_the_form_of_a_verb_has_its_fields_with_help_and_withholds_paths(place, verb):
     form = Commands(place).forms[verb]
     assert form.about

@@ -29,7 +29,7 @@ VERB = ("-m", "workbench", "mcp", "--workspace")
 FAKED = (
     "-c",
     "import asyncio, sys; from fake_live import FakeLive; from interp.workspace import Workspace; "
-    "from workbench.verbs.serve import _converse; asyncio.run(_converse(Workspace(sys.argv[1]), FakeLive()))",
+    "from workbench.serve import _converse; asyncio.run(_converse(Workspace(sys.argv[1]), FakeLive()))",
 )
 """The same server, with acts that need no model."""
 

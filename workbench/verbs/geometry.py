@@ -5,7 +5,7 @@
 - `space MODEL`: spectrum, anisotropy and intrinsic dimension of embeddings and activations, and analogies.
 - `compare A [B]`: how alike the layers of one model, two models or two checkpoints are.
 
-A further verb of the family is a dataclass here with its `words`, named in `GROUPS` of `workbench/__main__.py`.
+A further verb of the family is a dataclass here with its `words`, named in `GROUPS` of `workbench/verbs/__init__.py`.
 """
 
 from dataclasses import dataclass
