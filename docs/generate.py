@@ -263,11 +263,11 @@ def verbs(folder: Path) -> int:
 
 def verb_page(name: str, verb: type) -> str:
     """A verb's description, and its arguments and options as a table."""
-    from workbench.help import options_of
+    from workbench.help import about, options_of
 
     rows = [f"| `{each.typed}` | {cell(each.text)} |" for each in options_of(verb)]
     table = ["\n".join(["| option | meaning |", "|---|---|", *rows])] if rows else []
-    return "\n\n".join([f"# workbench {name}", described_text(inspect.getdoc(verb) or ""), *table]) + "\n"
+    return "\n\n".join([f"# workbench {name}", described_text(about(verb)), *table]) + "\n"
 
 
 def described_text(description: str) -> str:

@@ -119,6 +119,12 @@ def _with_default(text: str, default: Any) -> str:
     )
 
 
+def about(verb: type[Verb]) -> str:
+    """Return the docstring of a verb, and whether an interrupted command continues, which its class says."""
+    text = inspect.getdoc(verb) or ""
+    return f"{text}\n\nResumable: stopped at any moment, the same command continues." if verb.resumes else text
+
+
 def help_of(verb: type[Verb]) -> str:
     """Return what `workbench VERB --help` prints, wrapped to the terminal and to `WIDEST` columns at most."""
     width = max(60, min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns))
@@ -127,7 +133,7 @@ def help_of(verb: type[Verb]) -> str:
     arguments = [option.metavar if option.required else f"[{option.metavar}]" for option in options if not option.flags]
     usage = [f"usage: {program()}", *verb.typed_words(), *arguments, *needed, *["[OPTIONS]"] * bool(options)]
     lines = _wrap(" ".join(usage), width, indent=7)
-    for paragraph in as_typed(inspect.getdoc(verb) or "").split("\n\n"):
+    for paragraph in as_typed(about(verb)).split("\n\n"):
         lines += ["", *_paragraph(paragraph, width)]
     groups = {
         "arguments": [option for option in options if not option.flags],
