@@ -440,7 +440,7 @@ def test_arrays_that_do_not_fit_together_are_refused():
 
 
 def test_the_maps_of_a_series_are_served_one_by_one(tmp_path):
-    workspace = build(tmp_path / "ws", n_features=30, n_points=60)
+    workspace = build(tmp_path / "ws", n_features=40, n_points=60)
     series(workspace)
     told = about(workspace, "series")
     assert told["frames"] == NAMES
