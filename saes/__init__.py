@@ -66,11 +66,11 @@ if TYPE_CHECKING:
     from saes.sets.set import TranscoderSet, open_set
     from saes.sets.train import train_set
     from saes.training.config import TrainConfig
+    from saes.training.importing import import_dictionary
     from saes.training.reconstruction import evaluate_on_recording
     from saes.training.run import Job
     from saes.training.train import train, train_many, train_sae
     from saes.weights.folder import load_sae, save_sae
-    from saes.weights.importing import import_dictionary
     from saes.weights.read import load_dictionary
 
 _HOMES = {
@@ -86,7 +86,7 @@ _HOMES = {
     "saes.sets.replacement": "SetReplacement untrained_set system_of:graph_system",
     "saes.weights.folder": "load_sae save_sae",
     "saes.weights.read": "load_dictionary",
-    "saes.weights.importing": "import_dictionary",
+    "saes.training.importing": "import_dictionary",
     "saes.features.build": "build_features",
     "saes.features.sources": "neurons_of",
     "saes.features.intervene": "splice ablate:ablate_features clamp steer load_recipe",

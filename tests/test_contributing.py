@@ -147,7 +147,7 @@ def test_an_sae_kind_trains_by_its_config_and_reads_back(copy: Copy):
 class HalfTopKConfig(KConfig):
     """Half of `k` latents per token, in two halves of the dictionary."""
 
-    kind: ClassVar[str] = "halftopk"
+    kind: Literal["halftopk"] = "halftopk"
 
 
 ''',
@@ -197,11 +197,13 @@ settings = ["--d-sae", "64", "--k", "8", "--tokens", "5120", "--batch-size", "25
 assert main(["train", "mine", "--name", "half", "--kind", "halftopk", *settings]) == 0
 
 from interp.workspace import Workspace
+from saes.training.stored import StoredSAE
 from saes.weights.folder import load_sae
 sae = load_sae(Workspace("workspace").path("sae", "half"))
 assert sae.k == 4 and sae.d_sae == 64
-summary = Workspace("workspace").manifest("sae", "half").summary
-assert 3 < summary["heldout"]["l0"] <= 4 and summary["heldout"]["fvu"] < 1, summary
+stored = Workspace("workspace").open(StoredSAE, "half")
+assert stored.settings.sae.kind == "halftopk", stored.settings
+assert 3 < stored.heldout.l0 <= 4 and stored.heldout.fvu < 1, stored.heldout
 """)
 
 

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from interp import changes_of, graph_effects, intervene, load_model
-from interp.artifacts import FOLDERS, open_artefact, read_manifest, verify
+from interp.artifacts import FOLDERS, open_artefact, verify
 from interp.recording.store import Recording
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes import graph_system
 from saes.evaluation.evaluation import SAEEvaluation
+from saes.training.stored import StoredSAE
 from workbench.demo import SHIPPED_SET, shipped_artifacts
 from workbench.shipped.graphs import PROMPTS
 
@@ -161,10 +162,11 @@ def test_the_shipped_heads_are_those_that_are_measured_here(demo_workspace, trai
 
 
 def test_a_dictionary_trained_here_explains_most_of_the_variance_of_unseen_documents(trained_workspace):
-    heldout = Workspace(trained_workspace).manifest("sae", "trained").summary["heldout"]
-    assert heldout["n_tokens"] > 2_000
-    assert heldout["fvu"] < 0.35  # a quarter of a million tokens seen; more tokens reach less than half of this
-    assert heldout["l0"] == pytest.approx(32, rel=0.25)
+    heldout = Workspace(trained_workspace).open(StoredSAE, "trained").heldout
+    assert heldout is not None
+    assert heldout.n_tokens > 2_000
+    assert heldout.fvu < 0.35  # a quarter of a million tokens seen; more tokens reach less than half of this
+    assert heldout.l0 == pytest.approx(32, rel=0.25)
 
 
 def test_smollm2_has_previous_token_and_induction_heads(trained_workspace):
@@ -197,8 +199,8 @@ def test_evaluate_puts_the_dictionary_into_the_model(name, request):
     result = workbench("evaluate", name, "--workspace", folder, *options)
     assert result.returncode == 0, result.stderr
     inside = open_artefact(SAEEvaluation, folder / "evaluations" / "check").in_model
-    recording, manifest = Recording(folder / "recordings" / name), read_manifest(folder / "saes" / name)
-    if not len(recording.contexts(split="heldout", heldout_fraction=manifest.config["heldout_fraction"])):
+    recording, sae = Recording(folder / "recordings" / name), open_artefact(StoredSAE, folder / "saes" / name)
+    if not len(recording.contexts(split="heldout", heldout_fraction=sae.heldout_fraction)):
         assert name == "demo", "a dictionary trained on this text holds some of its contexts out"
         assert inside is None, "the text is that of the installed packages: it may hold no whole held-out context"
         shutil.rmtree(folder / "evaluations" / "check")

@@ -192,7 +192,7 @@ class Analysis(Writes, Generic[A]):
     def measure(self, run: Run) -> A | Sequence[A]:
         """Do the work and return what is to be stored, or what the work itself has stored."""
 
-    def kind(self) -> str:
+    def writes(self) -> str:
         """Return the kind of artefact that these settings write; most verbs write one kind."""
         return self.makes
 
@@ -201,7 +201,7 @@ class Analysis(Writes, Generic[A]):
         with joined_ranks() if self.ranked else contextlib.nullcontext() as ranks:
             with ranks.checked() if ranks is not None else contextlib.nullcontext():
                 workspace = self.open_workspace()
-                folder = workspace.path(self.kind(), self.name or self.default_name())
+                folder = workspace.path(self.writes(), self.name or self.default_name())
                 self.check_free(folder)
                 run = Run(self, workspace, folder, ranks)
             found = self.measure(run)

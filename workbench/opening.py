@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.models.hooked import HookedModel
 from saes.features.schema import NEURONS
+from saes.training.stored import StoredSAE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from interp.artifacts import Manifest
     from interp.atlas.cells import Readout
     from interp.atlas.sources import AtlasSource
     from interp.atlas.vector_map import VectorMap
@@ -93,7 +93,7 @@ def open_dictionary(
         if recording is None:
             raise ConfigError(f"{source} needs a recording to read activations from; add --recording NAME")
     else:
-        recording = recording or workspace.manifest("sae", source).config.get("recording")
+        recording = recording or workspace.open(StoredSAE, source).recording
         if recording is None:
             raise ConfigError(f"{source} was imported and has no recording of its own; add --recording NAME")
     return ChosenDictionary(
@@ -252,34 +252,34 @@ def with_readout(
         return replace(source, readout=_unembedding(workspace, source, kind, name, device))
     if wanted == AUTO:
         return _by_own_sae(workspace, source, name) if kind == "recording" else source
-    manifest = workspace.manifest("sae", wanted)
+    sae = workspace.open(StoredSAE, wanted)
     if kind != "recording":
         raise ConfigError(
             f"an SAE reads activations, and {source.source} has none; map a recording, or leave --cells out"
         )
-    if manifest.summary.get("hook_point") != source.hook_point:
+    if sae.hook_point != source.hook_point:
         raise MismatchError(
-            f"the SAE {wanted} reads {manifest.summary.get('hook_point')}, the map shows {source.hook_point}; "
+            f"the SAE {wanted} reads {sae.hook_point}, the map shows {source.hook_point}; "
             "give --hook-point or another SAE"
         )
-    return _by_sae(workspace, source, manifest)
+    return _by_sae(workspace, source, sae)
 
 
 def _by_own_sae(workspace: "Workspace", source: "AtlasSource", recording: str) -> "AtlasSource":
     """Label cells by an SAE of this recording and hook point, if possible one with a features artefact."""
-    made = [m for m in workspace.children("recording", recording) if m.kind == "sae"]
-    fitting = [m for m in made if m.summary.get("hook_point") == source.hook_point]
+    made = [workspace.open(StoredSAE, m.name) for m in workspace.children("recording", recording) if m.kind == "sae"]
+    fitting = [each for each in made if each.hook_point == source.hook_point]
     if not fitting:
         return source
-    return _by_sae(workspace, source, min(fitting, key=lambda m: (features_folder(workspace, m.name) is None, m.name)))
+    described = min(fitting, key=lambda each: (features_folder(workspace, each.name) is None, each.name))
+    return _by_sae(workspace, source, described)
 
 
-def _by_sae(workspace: "Workspace", source: "AtlasSource", manifest: "Manifest") -> "AtlasSource":
+def _by_sae(workspace: "Workspace", source: "AtlasSource", sae: StoredSAE) -> "AtlasSource":
     from saes.features.sources import dictionary_readout
 
-    name = manifest.name
-    readout = dictionary_readout(open_sae(workspace, name), name, features_folder(workspace, name))
-    return replace(source, readout=readout, parents={**source.parents, f"saes/{name}": manifest.content_hash})
+    readout = dictionary_readout(open_sae(workspace, sae.name), sae.name, features_folder(workspace, sae.name))
+    return replace(source, readout=readout, parents={**source.parents, sae.key: sae.about.content_hash})
 
 
 def features_folder(workspace: "Workspace", sae: str) -> Path | None:

@@ -127,7 +127,7 @@ def _fill_button(queue: RunQueue, verb: str, options: dict[str, Any], *, then: s
 
 def first_step(workspace: Workspace, model: str) -> tuple[str, dict[str, Any]]:
     """Return the next step towards described features: record a model, train on it, describe the dictionary."""
-    if found := workspace.default("sae", prefer=lambda manifest: bool(manifest.config.get("recording"))):
+    if found := workspace.default("sae", prefer=lambda manifest: "recording" in manifest.config):
         return "features", {"dictionary": found.name}
     if recording := workspace.default("recording"):
         return "train", {"recording": recording.name}

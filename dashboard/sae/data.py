@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -18,12 +18,20 @@ from dashboard.components.pages import NothingYetError
 from dashboard.figures.scaling import Densities, Point
 from dashboard.figures.theme import number
 from interp.artifacts import LOG, STATUS, Manifest, partial_path, read_json
-from interp.errors import UnknownNameError, WorkbenchError
+from interp.errors import CorruptError, UnknownNameError, WorkbenchError
 from interp.forms import from_json
 from interp.workspace import Partial, Workspace
 from saes.evaluation.evaluation import SAEEvaluation
+from saes.evaluation.sae_comparison import SAEComparison
+from saes.evaluation.scaling import SizeLaw
 from saes.evaluation.scores import InModel
-from saes.kinds.config import kind_or_architecture
+from saes.features.schema import Features
+from saes.kinds.config import KConfig, SAEConfig
+from saes.sets.stored import LayerScores, StoredSet, TrainedSetSettings
+from saes.training.config import TrainConfig
+from saes.training.scores import Reconstruction
+from saes.training.stored import StoredSAE, TrainedSettings, kind_of
+from saes.weights.imported import ImportedSettings
 
 MAX_LINES = 400
 """Lines of a log that a figure shows; more than a screen has pixels for."""
@@ -33,6 +41,7 @@ _LINE = 8192
 """Bytes of the longest line."""
 
 Row = dict[str, Any]
+Settings = TrainedSettings | ImportedSettings | TrainedSetSettings
 
 
 @dataclass(frozen=True)
@@ -107,8 +116,6 @@ SILENT_AFTER = 120.0
 """Seconds without a new line after which a run counts as silent; more where its lines are far apart."""
 FINISHING_AFTER = 900.0
 """the same once every token was seen: a large dictionary takes a while to be scored and written"""
-_STREAM = ("recording", "recording_hash", "hook_point", "places", "tokens", "batch_size", "seed", "heldout_fraction")
-"""settings that runs on one reading of the data share"""
 
 
 @dataclass(frozen=True)
@@ -117,12 +124,16 @@ class Entry:
 
     name: str
     state: State
-    config: dict[str, Any] = field(default_factory=dict)
-    summary: dict[str, Any] = field(default_factory=dict)
-    """of a finished one"""
+    settings: Settings | None = None
+    """None where it cannot be read"""
+    stored: StoredSAE | None = None
+    """a finished one, which is no layer of a set"""
+    hook_point: str = ""
+    d_sae: int | None = None
+    scores: Reconstruction | LayerScores | None = None
+    """on held-out documents"""
     progress: dict[str, Any] = field(default_factory=dict)
     """of one in training: its last health line, `total_tokens`"""
-    parents: dict[str, str] = field(default_factory=dict)
     when: str = ""
     """time at which it finished, or of its last log line (UTC)"""
     quiet: float = 0.0
@@ -141,33 +152,47 @@ class Entry:
 
     @property
     def imported(self) -> bool:
-        return "format" in self.config
+        return isinstance(self.settings, ImportedSettings)
 
     @property
     def kind(self) -> str:
         """The kind that it was trained as; of an imported dictionary its architecture, which is called so."""
-        name, value = kind_or_architecture(self.config, self.summary)
-        return f"{name} {value}" if self.imported and value else value
+        if self.stored is not None:
+            name, value = kind_of(self.stored.settings, self.stored.architecture)
+            return f"{name} {value}" if self.imported else value
+        return self.sae.kind if self.sae else ""
 
     @property
-    def hook_point(self) -> str:
-        return str(self.summary.get("hook_point") or self.config.get("hook_point") or "")
+    def model(self) -> str:
+        return self.settings.model if self.settings else ""
 
     @property
-    def d_sae(self) -> int | None:
-        found = self.summary.get("d_sae") or self.config.get("d_sae")
-        return found if isinstance(found, int) else None
+    def sae(self) -> SAEConfig | None:
+        """Settings of its kind; None for an imported one."""
+        return self.settings.sae if isinstance(self.settings, TrainedSettings | TrainedSetSettings) else None
+
+    @property
+    def train(self) -> TrainConfig | None:
+        """Settings of its training; None for an imported one."""
+        return self.settings.train if isinstance(self.settings, TrainedSettings | TrainedSetSettings) else None
+
+    @property
+    def recording(self) -> str:
+        """Recording that it was trained on; empty for an imported one."""
+        return self.settings.recording if isinstance(self.settings, TrainedSettings | TrainedSetSettings) else ""
 
     @property
     def k(self) -> int | None:
-        found = self.config.get("k")
-        return found if isinstance(found, int) else None
+        return self.sae.k if isinstance(self.sae, KConfig) else None
 
     @property
-    def heldout(self) -> dict[str, Any]:
-        """Scores on held-out documents, where there are any."""
-        found = self.summary.get("heldout")
-        return found if isinstance(found, dict) else {}
+    def stream(self) -> tuple[Any, ...] | None:
+        """What runs on one reading of the data share; None for an imported one and for a layer of a set."""
+        of = self.settings
+        if not isinstance(of, TrainedSettings):
+            return None
+        train = of.train
+        return (of.recording_hashes, of.sites, train.tokens, train.batch_size, train.seed, train.heldout_fraction)
 
     @property
     def share(self) -> float | None:
@@ -223,16 +248,12 @@ def log_path(workspace: Workspace, entry: Entry) -> Path:
 
 def sweep(workspace: Workspace, entry: Entry, found: Iterable[Entry]) -> list[Entry]:
     """The entry first, then others with a log that read the same batches, most alike first; at most `MAX_OVERLAID`."""
-    stream = [entry.config.get(key) for key in _STREAM]
-    if entry.imported or not entry.config.get("recording"):
+    if entry.stream is None:
         return [entry]
     others = [
         other
         for other in found
-        if other.name != entry.name
-        and not other.imported
-        and [other.config.get(key) for key in _STREAM] == stream
-        and log_path(workspace, other).is_file()
+        if other.name != entry.name and other.stream == entry.stream and log_path(workspace, other).is_file()
     ]
     others.sort(
         key=lambda other: (other.kind != entry.kind, other.d_sae != entry.d_sae, other.d_sae or 0, other.k or 0)
@@ -243,17 +264,24 @@ def sweep(workspace: Workspace, entry: Entry, found: Iterable[Entry]) -> list[En
 def _layers(workspace: Workspace, now: float) -> list[Entry]:
     """Return every layer of the sets of transcoders, finished or in training, as `SET.layer-3`."""
     found = []
-    for m in workspace.artifacts("transcoders"):
-        if m.config.get("part_of"):  # its numbers are those of the whole set
+    for made in workspace.values(StoredSet):
+        if made.part is not None or made.scores is None:  # the numbers of a part are those of the whole set
             continue
-        for row in m.summary.get("per_layer") or []:
-            layer, path = row["layer"], workspace.path(m.kind, m.name) / "runs"
-            summary = {"d_sae": m.summary.get("d_sae"), "heldout": row}
-            summary["hook_point"] = f"blocks.{layer}.{m.summary.get('reads')}"
-            path = path if m.summary.get("cross_layer") else path / f"layer_{layer}"
-            how: dict[str, Any] = {"parents": m.parents, "when": m.created, "path": path}
-            found.append(Entry(f"{m.name}.layer-{layer}", "finished", m.config, summary, **how))
-    for partial in (p for p in workspace.partials() if p.kind == "transcoders"):
+        for row in made.scores.layers:
+            path = made.folder / "runs"
+            found.append(
+                Entry(
+                    f"{made.name}.layer-{row.layer}",
+                    "finished",
+                    settings=made.settings if isinstance(made.settings, TrainedSetSettings) else None,
+                    hook_point=f"blocks.{row.layer}.{made.reads}",
+                    d_sae=made.d_sae,
+                    scores=row,
+                    when=made.about.created,
+                    path=path if made.cross_layer else path / f"layer_{row.layer}",
+                )
+            )
+    for partial in (p for p in workspace.partials() if p.kind == StoredSet.kind):
         for folder in partial_path(workspace.path(partial.kind, partial.name)).glob("runs/layer_*.partial"):
             with contextlib.suppress(WorkbenchError):
                 layer = folder.name.removeprefix("layer_").removesuffix(".partial")
@@ -264,24 +292,39 @@ def _layers(workspace: Workspace, now: float) -> list[Entry]:
 
 def _whole(workspace: Workspace, name: str) -> Entry:
     try:
-        found = workspace.manifest("sae", name)
+        made = workspace.open(StoredSAE, name)
     except WorkbenchError as error:
         return Entry(name, "broken", problem=str(error))
-    return Entry(name, "finished", found.config, found.summary, parents=found.parents, when=found.created)
+    return Entry(
+        name,
+        "finished",
+        settings=made.settings,
+        stored=made,
+        hook_point=made.hook_point,
+        d_sae=made.d_sae,
+        scores=made.heldout,
+        when=made.about.created,
+    )
 
 
 def _unfinished(partial: Partial, replaces: bool, now: float) -> Entry:
     status = partial.status
     if status.get("state") == "unreadable":
         return Entry(partial.name, "broken", problem=str(status.get("problem", "")))
-    config, progress = _dict(status.get("config")), _dict(status.get("progress"))
+    progress = _dict(status.get("progress"))
+    try:
+        settings = from_json(TrainedSettings, status.get("config"), f"{STATUS} of {partial.name}, config")
+    except WorkbenchError as error:
+        return Entry(partial.name, "broken", problem=str(error))
     when = str(status.get("updated") or status.get("started") or "")
     quiet = max(0.0, now - _seconds(when))
     pid = status.get("pid")
     entry = Entry(
         partial.name,
         "training",
-        config,
+        settings=settings,
+        hook_point=settings.hook_point,
+        d_sae=settings.sae.d_sae,
         progress=progress,
         when=when,
         quiet=quiet,
@@ -312,8 +355,8 @@ def _seconds_left(entry: Entry) -> float | None:
 
 def _seconds_per_line(entry: Entry) -> float:
     speed, step = number(entry.progress.get("tokens_per_second")), number(entry.progress.get("step"))
-    tokens, every = number(entry.progress.get("tokens")), number(entry.config.get("log_every"))
-    return tokens / step * (every or 10) / speed if speed and step and tokens else 0.0
+    tokens, every = number(entry.progress.get("tokens")), entry.train.log_every if entry.train else 10
+    return tokens / step * every / speed if speed and step and tokens else 0.0
 
 
 def _seconds(when: str) -> float:
@@ -329,13 +372,12 @@ def _dict(value: Any) -> dict[str, Any]:
 
 
 BINS_PER_DECADE = 5
-SCALING, COMPARISON = "scaling.json", "comparison.json"
 
 
 def points(workspace: Workspace, entry: Entry, found: Iterable[Entry]) -> list[Point]:
     """Return the scored dictionaries of the same model and hook point, and the baselines of comparisons."""
-    source = (entry.summary.get("model"), entry.hook_point)
-    there = [e for e in found if e.state == "finished" and (e.summary.get("model"), e.hook_point) == source]
+    source = (entry.model, entry.hook_point)
+    there = [e for e in found if e.state == "finished" and (e.model, e.hook_point) == source]
     shown = [point for e in there if (point := _point(workspace, e))]
     return shown + _baselines(workspace, {e.name for e in there})
 
@@ -350,22 +392,17 @@ def in_the_model(workspace: Workspace, name: str) -> tuple[InModel, str] | None:
     for each in evaluations(workspace, name):
         if each.in_model is not None:
             return each.in_model, each.name
-    for manifest, comparison in _read_all(workspace, "sae_comparison", COMPARISON):
-        for row in _rows(comparison):
-            if row.get("name") == name and isinstance(row.get("model"), dict):
-                return from_json(InModel, row["model"], f"{manifest.key}/{COMPARISON}"), manifest.name
+    for comparison in comparisons(workspace):
+        row = comparison.of(name)
+        if row is not None and row.model is not None:
+            return row.model, comparison.name
     return None
 
 
 def described(workspace: Workspace, name: str) -> list[Manifest]:
     """Return the feature tables and maps made from this dictionary."""
-    key = f"sae:{name}"
-    return [
-        m
-        for kind in ("features", "atlas")
-        for m in workspace.artifacts(kind)
-        if f"saes/{name}" in m.parents or m.config.get("dictionary") == key
-    ]
+    made = (each for kind in ("features", "atlas") for each in workspace.artifacts(kind))
+    return [each for each in made if f"saes/{name}" in each.parents]
 
 
 def densities(workspace: Workspace, features: str) -> Densities:
@@ -388,52 +425,46 @@ def densities(workspace: Workspace, features: str) -> Densities:
     for row in filled:
         counts[row["bin"] - low] = row["n"]
     edges = (np.arange(low, high + 2) / BINS_PER_DECADE).tolist()
-    n_tokens = int(workspace.manifest("features", features).summary.get("n_tokens") or 0)
+    n_tokens = workspace.open(Features, features).n_tokens
     return Densities(edges, counts.tolist(), rest["dead"], rest["dense"], n_tokens)
 
 
-def scaling(workspace: Workspace, name: str) -> dict[str, Any] | None:
-    """Return the newest size law that includes this dictionary, and its name as `artefact`; None without one."""
-    for manifest, found in _read_all(workspace, "size_law", SCALING):
-        if name in [run.get("name") for run in _rows(found, "runs")]:
-            return found | {"artefact": manifest.name}
+def scaling(workspace: Workspace, name: str) -> SizeLaw | None:
+    """Return the newest size law that includes this dictionary; None without one, or where its runs are damaged."""
+    for law in workspace.values(SizeLaw):
+        with contextlib.suppress(CorruptError):
+            if name in (run.name for run in law.runs):
+                return law
     return None
 
 
 def _point(workspace: Workspace, entry: Entry) -> Point | None:
-    l0, fvu = number(entry.heldout.get("l0")), number(entry.heldout.get("fvu"))
-    recording = str(entry.config.get("recording") or "")
-    if not entry.heldout and (scored := evaluations(workspace, entry.name)):  # an imported one has none of its own
-        l0, fvu, recording = scored[0].heldout.l0, scored[0].heldout.fvu, scored[0].settings.recording
-    if l0 is None or fvu is None or l0 <= 0 or fvu <= 0:
+    found, recording = entry.scores, entry.recording
+    if found is None and (scored := evaluations(workspace, entry.name)):  # an imported one has none of its own
+        found, recording = scored[0].heldout, scored[0].settings.recording
+    if found is None or found.l0 <= 0 or found.fvu <= 0:
         return None
-    return Point(entry.name, entry.kind, l0, fvu, entry.d_sae, entry.k, recording)
+    return Point(entry.name, entry.kind, found.l0, found.fvu, entry.d_sae, entry.k, recording)
 
 
 def _baselines(workspace: Workspace, names: set[str]) -> list[Point]:
     """Return the baselines of the newest comparison that includes any of these dictionaries."""
-    for manifest, comparison in _read_all(workspace, "sae_comparison", COMPARISON):
-        rows = _rows(comparison)
-        if names.isdisjoint(str(row.get("name")) for row in rows):
+    for comparison in comparisons(workspace):
+        if names.isdisjoint(row.name for row in comparison.rows):
             continue
-        recording, shown = str(manifest.config.get("recording") or ""), []
-        for row in rows:
-            own = row.get("own") if row.get("baseline") else None
-            l0, fvu = (number(own.get("l0")), number(own.get("fvu"))) if isinstance(own, dict) else (None, None)
-            if l0 and fvu:
-                shown.append(Point(str(row.get("name")), "baseline", l0, fvu, recording=recording, baseline=True))
-        return shown
+        recording = comparison.settings.recording
+        return [
+            Point(row.name, "baseline", row.own.l0, row.own.fvu, recording=recording, baseline=True)
+            for row in comparison.rows
+            if row.baseline and row.own.l0 > 0 and row.own.fvu > 0
+        ]
     return []
 
 
-def _read_all(workspace: Workspace, kind: str, file: str) -> Iterable[tuple[Manifest, dict[str, Any]]]:
-    """Yield artefacts of a kind with their `file`, newest first; one that cannot be read is passed over (the overview
-    lists it)."""
-    for manifest in workspace.newest(kind):
-        with contextlib.suppress(WorkbenchError):
-            yield manifest, read_json(workspace.path(kind, manifest.name) / file)
-
-
-def _rows(found: dict[str, Any], key: str = "rows") -> list[dict[str, Any]]:
-    rows = found.get(key)
-    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+def comparisons(workspace: Workspace) -> Iterator[SAEComparison]:
+    """Yield the comparisons of dictionaries, newest first; one that cannot be read is passed over (the overview lists
+    it)."""
+    for found in workspace.values(SAEComparison):
+        with contextlib.suppress(CorruptError):
+            _ = found.rows  # in a file of its own
+            yield found

@@ -24,6 +24,8 @@ from interp.workspace import Workspace
 from saes.evaluation.concept_scores import BASES, ConceptScore, ConceptScores
 from saes.evaluation.config import GOOD_F1, Set
 from saes.evaluation.scores import InModel
+from saes.training.scores import Reconstruction
+from saes.weights.imported import ImportedSettings
 
 HINTS = {
     "FVU": "Fraction of variance unexplained, on held-out documents: 0 is perfect, 1 no better than the mean.",
@@ -66,8 +68,8 @@ def _link(entry: Entry) -> dcc.Link:
     words = [entry.kind, size, f"k {entry.k}" if entry.k else ""]
     state = _STATES[entry.state]
     share = entry.share if entry.unfinished else None
-    scores = [f"{name} {_short(entry.heldout.get(key))}" for name, key in (("FVU", "fvu"), ("L0", "l0"))
-              if number(entry.heldout.get(key)) is not None]  # fmt: skip
+    held = entry.scores
+    scores = [] if held is None else [f"FVU {shown(held.fvu)}", f"L0 {shown(held.l0)}"]
     if share is not None:
         state = f"{state} · {share:.0%}"
     return dcc.Link(
@@ -126,21 +128,21 @@ def log_notices(log: Log) -> list[Any]:
 
 def card(entry: Entry, inside: tuple[InModel, str] | None, made: list[Manifest]) -> html.Section:
     """Return the card of one dictionary: scores, settings and origin, links to its features and maps."""
-    held = entry.heldout
+    held, run = entry.scores, entry.stored and entry.stored.training
     now = entry.progress if entry.unfinished else {}
     stats = [
         *[_stat(f"{name} now", _short(now.get(key))) for name, key in (("FVU", "fvu"), ("L0", "l0"))],
         *[_stat(f"{name} now", _percent(now.get(key))) for name, key in (("dead", "dead"), ("dense", "dense"))],
         _stat("features", f"{entry.d_sae:,}" if entry.d_sae else None),
-        _stat("FVU", _short(held.get("fvu"))),
-        _stat("L0", _short(held.get("l0"))),
-        _stat("dead", _percent(held.get("dead_fraction"))),
-        _stat("dense", _percent(held.get("dense_fraction"))),
-        _stat("l2 ratio", _short(held.get("l2_ratio"))),
+        _stat("FVU", _short(held and held.fvu)),
+        _stat("L0", _short(held and held.l0)),
+        _stat("dead", _percent(held and held.dead_fraction)),
+        _stat("dense", _percent(held and held.dense_fraction)),
+        _stat("l2 ratio", _short(held.l2_ratio if isinstance(held, Reconstruction) else None)),
         _stat("CE recovered", _short(inside and inside[0].ce_recovered)),
         _stat("CE recovered (mean ablation)", _short(inside and inside[0].ce_recovered_from_mean)),
-        _stat("tokens", _count(entry.summary.get("tokens_seen"))),
-        _stat("tokens/s", _count(entry.summary.get("tokens_per_second"))),
+        _stat("tokens", _count(run and run.tokens_seen)),
+        _stat("tokens/s", _count(run and run.tokens_per_second)),
     ]
     return panel(
         html.Span(entry.name, className="wb-circuit-title"),
@@ -154,29 +156,27 @@ def card(entry: Entry, inside: tuple[InModel, str] | None, made: list[Manifest])
 
 def _card_lead(entry: Entry) -> str:
     at = f" at {entry.hook_point}" if entry.hook_point else ""
-    model = entry.summary.get("model")
-    of = f" of {model}" if model else ""
+    of = f" of {entry.model}" if entry.model else ""
     if entry.imported:
         return f"Imported: a dictionary{of}{at}, {entry.kind or 'architecture unknown'}, written by another tool."
-    held = entry.heldout.get("n_tokens")
-    scored = f"; scores on {held:,} held-out tokens" if isinstance(held, int) else ""
+    held = entry.scores
+    scored = f"; scores on {held.n_tokens:,} held-out tokens" if isinstance(held, Reconstruction) else ""
     return f"A {entry.kind} dictionary{of}{at}{scored}." if entry.kind else "No settings are stored with it."
 
 
 def _facts(entry: Entry, inside: tuple[InModel, str] | None) -> list[tuple[str, str]]:
-    config, check = entry.config, entry.summary.get("self_check")
-    facts: list[tuple[str, Any]] = [("plan", entry.summary.get("plan") or entry.progress.get("plan"))]
-    if entry.imported:
-        facts += [("format", config.get("format")), ("from", config.get("source"))]
-    elif config.get("recording"):
-        facts.append(("trained on", f"recording {config['recording']}"))
-    if isinstance(check, dict):
-        errors = [number(check.get(f"{part}_error")) for part in ("encode", "encode_sparse", "recons")]
-        known = [error for error in errors if error is not None]
-        if known:
-            rows = f" on {check['rows']} rows" if isinstance(check.get("rows"), int) else ""
-            facts.append(("self-check", f"agrees with the forward pass of that format to {max(known):.1e}{rows}"))
-    facts += [(name.replace("_", " "), config.get(name)) for name in _SETTINGS]
+    made, of = entry.stored, entry.settings
+    run, check = made and made.training, made and made.self_check
+    facts: list[tuple[str, Any]] = [("plan", run.plan if run else entry.progress.get("plan"))]
+    if isinstance(of, ImportedSettings):
+        facts += [("format", of.format), ("from", of.source)]
+    elif entry.recording:
+        facts.append(("trained on", f"recording {entry.recording}"))
+    if check is not None:
+        said = f"agrees with the forward pass of that format to {check.largest_error:.1e} on {check.rows} rows"
+        facts.append(("self-check", said))
+    given = {name: getattr(own, name) for own in (entry.sae, entry.train) for name in _SETTINGS if hasattr(own, name)}
+    facts += [(name.replace("_", " "), given.get(name)) for name in _SETTINGS]
     if inside:
         loss, artefact = inside
         facts.append(("loss in the model", f"{_short(loss.ce_clean)} → {_short(loss.ce_spliced)} nats"))
@@ -440,12 +440,12 @@ def _scaling(workspace: Workspace, chosen: view.Entry, scheme: str | None) -> An
     if found is None:
         return None
     figure = scaling_curves(found, theme(scheme), chosen=chosen.name)
-    said = [html.Li(str(each)) for each in found.get("findings") or []]
+    said = [html.Li(each) for each in found.details()]
     return panel(
         "Error as a law of size",
         graph("sae-scaling", figure=figure, label="Held-out FVU over number of latents, with the fitted law"),
         html.Ul(said, className="wb-said"),
-        note=f"fit {found['artefact']}: one colour per k; band: 95 % interval of the fitted law; cross: the prediction "
+        note=f"fit {found.name}: one colour per k; band: 95 % interval of the fitted law; cross: the prediction "
         "for the largest size from the smaller ones",
         className="wb-row",
     )

@@ -1,29 +1,18 @@
 """Settings of the kinds of dictionary: one frozen dataclass each. Torch-free."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 from interp.errors import ConfigError, UnknownNameError
-
-
-def kind_or_architecture(config: Mapping[str, Any], summary: Mapping[str, Any]) -> tuple[str, str]:
-    """Return ("kind", the kind that a dictionary was trained as), by its manifest.
-
-    The kind of an imported one is not known. It gives ("architecture", the name in the format of its file). The two
-    differ: a BatchTopK dictionary is stored as `jumprelu`, as it ends with a threshold for each latent.
-    """
-    if "format" in config:
-        return "architecture", str(summary.get("architecture", ""))
-    return "kind", str(config.get("kind", ""))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SAEConfig:
     """Settings that every kind has."""
 
-    kind: ClassVar[str] = ""
+    kind: str = ""
+    """Name of the kind."""
 
     d_sae: int = 4608
     """Number of latents (features)."""
@@ -50,21 +39,21 @@ class KConfig(SAEConfig):
 class TopKConfig(KConfig):
     """The k largest latents of every token (Gao et al. 2024, arXiv 2406.04093)."""
 
-    kind: ClassVar[str] = "topk"
+    kind: Literal["topk"] = "topk"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTopKConfig(KConfig):
     """The `k * n` largest latents of a batch: difficult tokens get more (Bussmann et al. 2024, arXiv 2412.06410)."""
 
-    kind: ClassVar[str] = "batchtopk"
+    kind: Literal["batchtopk"] = "batchtopk"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatryoshkaConfig(KConfig):
     """BatchTopK whose prefixes reconstruct too, general features first (Bussmann et al. 2025, arXiv 2503.17547)."""
 
-    kind: ClassVar[str] = "matryoshka"
+    kind: Literal["matryoshka"] = "matryoshka"
 
     prefixes: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
     """Nested prefixes, as rising shares of `d_sae`; the whole dictionary is always added."""
@@ -84,7 +73,7 @@ class MatryoshkaConfig(KConfig):
 class JumpReLUConfig(KConfig):
     """One learned threshold per latent (Rajamanoharan et al. 2024, arXiv 2407.14435)."""
 
-    kind: ClassVar[str] = "jumprelu"
+    kind: Literal["jumprelu"] = "jumprelu"
 
     sparsity: Literal["quadratic", "tanh"] = "quadratic"
     """Penalty: `quadratic` holds L0 at `k`; `tanh` lowers L0 as long as that saves more penalty than it costs in FVU.
@@ -121,14 +110,14 @@ class L1Config(SAEConfig):
 class ReLUConfig(L1Config):
     """ReLU and L1: the baseline (Bricken et al. 2023; Cunningham et al. 2023, arXiv 2309.08600)."""
 
-    kind: ClassVar[str] = "relu"
+    kind: Literal["relu"] = "relu"
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatedConfig(L1Config):
     """A gate decides whether a latent fires, a second path how strongly (Rajamanoharan et al. 2024, 2404.16014)."""
 
-    kind: ClassVar[str] = "gated"
+    kind: Literal["gated"] = "gated"
 
     l1_coefficient: float = 0.3
     """Weight of the L1 norm of the gate, in units of the root of the data's variance. At .1, enough for relu, dozens of
@@ -139,7 +128,7 @@ class GatedConfig(L1Config):
 class TranscoderConfig(KConfig):
     """Latents of one hook point that reconstruct another (Dunefsky et al. 2024, arXiv 2406.11944)."""
 
-    kind: ClassVar[str] = "transcoder"
+    kind: Literal["transcoder"] = "transcoder"
 
     target: str = ""
     """Hook point to reconstruct, in the same recording; for an MLP its output."""
@@ -171,7 +160,7 @@ class TranscoderConfig(KConfig):
     def selects(self) -> SAEConfig:
         """Return the settings of the SAE of the same kind: those of them that it shares with this config."""
         config = SELECTIONS[self.selection]
-        shared = {f.name: getattr(self, f.name) for f in fields(config) if hasattr(self, f.name)}
+        shared = {name: getattr(self, name) for name in setting_names(config) if hasattr(self, name)}
         return config(**{name: value for name, value in shared.items() if value is not None})
 
 
@@ -182,7 +171,7 @@ class CrossLayerConfig(KConfig):
     `d_sae` and `k` are those of one layer.
     """
 
-    kind: ClassVar[str] = "cross_layer"
+    kind: Literal["cross_layer"] = "cross_layer"
 
     target: str = "hook_mlp_out"
     """Hook point inside a block that is reconstructed."""
@@ -228,7 +217,7 @@ SELECTIONS: dict[str, type[SAEConfig]] = {
 class CrosscoderConfig(KConfig):
     """One set of latents for several hook points or models (Lindsey et al. 2024, "Sparse crosscoders")."""
 
-    kind: ClassVar[str] = "crosscoder"
+    kind: Literal["crosscoder"] = "crosscoder"
 
     sparsity: Literal["batchtopk", "l1"] = "batchtopk"
     """`k` latents per token on average, or an L1 penalty of weight `l1_coefficient` (then `k` has no effect)."""
@@ -250,6 +239,16 @@ _KINDS: tuple[type[SAEConfig], ...] = (
 )
 CONFIGS: dict[str, type[SAEConfig]] = {c.kind: c for c in _KINDS}
 
+if TYPE_CHECKING:
+    AnyConfig = SAEConfig
+else:
+    AnyConfig = Union[(*_KINDS, CrossLayerConfig)]  # read from JSON by `kind`
+
+
+def setting_names(config: type[SAEConfig]) -> list[str]:
+    """Return the names of the settings of a kind."""
+    return [each.name for each in fields(config) if each.name != "kind"]
+
 
 def make_config(kind: str, **settings: Any) -> SAEConfig:
     """Return the config of a kind, by name.
@@ -258,7 +257,7 @@ def make_config(kind: str, **settings: Any) -> SAEConfig:
     """
     if kind not in CONFIGS:
         raise UnknownNameError("SAE kind", kind, CONFIGS)
-    own = [field.name for field in fields(CONFIGS[kind])]
+    own = setting_names(CONFIGS[kind])
     foreign = [name for name in settings if name not in own]
     if foreign:
         raise ConfigError(f"a {kind} SAE has no {', '.join(foreign)}; its settings are {', '.join(own)}")

@@ -310,12 +310,6 @@ class CrossLayerRun:
             found.append(float(values.min()) if len(values) else 0.0)
         return sum(found) / len(found)
 
-    def seen(self) -> dict[str, Any]:
-        """Return the numbers of the run for a manifest."""
-        tokens = self.plan.n_steps * self.plan.batch_size
-        speed = round(tokens / max(self.seconds, 1e-9))
-        return {"tokens_seen": tokens, "steps_tokens_per_second": speed, "plan": str(self.plan)}
-
 
 def decode(acts: Tensor, W_dec: Tensor, b_dec: Tensor) -> Tensor:
     """Return outputs `[n_layers, n, d_out]` of activations `[n_layers, n, d_sae]`."""

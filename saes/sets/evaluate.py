@@ -8,9 +8,8 @@ up as they do in a replacement model. Beside the set stand baselines with the sa
     mean        every MLP output replaced by its mean: the floor
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -22,11 +21,14 @@ from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from interp.recording.store import Recording
 from saes.evaluation.in_model import LOGIT_VALUES, Hooks, Losses, at_text, check_documents, logits_of, replace_by
+from saes.evaluation.scores import InModel
 from saes.sets.set import Firings, TranscoderSet
 from saes.training.data import Source, Together
 from saes.training.reconstruction import DocumentsOfRows, Sums
 from saes.training.scores import Reconstruction
 
+Replaced = Literal["set", "untrained", "neurons"]
+"""What replaces the MLPs."""
 MAX_CONTEXTS = 64
 """Held-out contexts that the model runs on by default."""
 
@@ -87,7 +89,7 @@ def evaluate_in_model(
     untrained: TranscoderSet | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[Replaced, InModel]:
     """Return the loss of the model with all MLPs replaced by `set`, `neurons` and `untrained`, with that of `mean`.
 
     `means` are mean outputs `[d_out]` and `l0` active latents per token, both by layer. Positions without text are not
@@ -96,11 +98,13 @@ def evaluate_in_model(
     found.check_model(model, all_layers=False)
     documents = check_documents(tokens, documents)
     size = max(1, LOGIT_VALUES // (tokens.shape[1] * model.cfg.d_vocab))
-    sets = {"set": found, **({"untrained": untrained} if untrained is not None else {})}
+    sets: dict[Replaced, TranscoderSet] = {"set": found}
+    if untrained is not None:
+        sets["untrained"] = untrained
     for each in sets.values():
         each.to(model.cfg.device)
     neurons = all(f"blocks.{n}.mlp.hook_post" in available_hook_points(model) for n in found.layers)
-    replaced = [*sets, *(["neurons"] if neurons else [])]
+    replaced: list[Replaced] = [*sets, *(["neurons"] if neurons else [])]
     losses = Losses(["clean", "zero", "mean", *replaced], seed)
     done = 0
     for batch, document in zip(tokens.split(size), documents.split(size), strict=True):
@@ -119,7 +123,7 @@ def evaluate_in_model(
         done += len(batch)
         if progress:
             progress(done, len(tokens), {})
-    return {name: asdict(losses.result(name)) for name in replaced}
+    return {name: losses.result(name) for name in replaced}
 
 
 def splice_all(found: TranscoderSet, text: Tensor) -> Hooks:
@@ -153,17 +157,3 @@ def _largest(model: HookedModel, layer: int, k: int, text: Tensor) -> Callable[.
         return at_text(value, value * kept, text)
 
     return hook
-
-
-def layer_summary(scores: Mapping[int, Reconstruction]) -> dict[str, Any]:
-    """Return the numbers of a manifest: those of every layer, and their means."""
-    names = ("fvu", "l0", "dead_fraction", "dense_fraction")
-    rows = [{"layer": layer, **{name: getattr(each, name) for name in names}} for layer, each in scores.items()]
-    return {name: _mean([row[name] for row in rows]) for name in names} | {
-        "heldout_tokens": next(iter(scores.values())).n_tokens,
-        "per_layer": rows,
-    }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -26,7 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.artifacts import Draft, Manifest
+from interp.artifacts import Draft, save_artefact
+from interp.artifacts.artefact import settings_json
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
 from interp.models.adapter import MLP_IN, MLP_OUT, MLP_OUT_BEFORE_NORM, available_hook_points, weight_hash
 from interp.models.hooked import HookedModel
@@ -35,11 +36,12 @@ from saes.kinds.base import SAEMetadata
 from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.transcoder import Transcoder
 from saes.sets.layouts import SetConfig, read_layer, write_config, write_cross_layer, write_layer
-from saes.sets.set import KIND, read_set
+from saes.sets.set import read_set
+from saes.sets.stored import ImportedSetSettings, LayerCheck, StoredSet
 from saes.weights import circuit_tracer
 from saes.weights.importing import PREFIX, checkpoint_path, same_model, source_files
 from saes.weights.layout import check_arrays, read_safetensors
-from saes.weights.read import FORMATS, TOLERANCE, Loaded, load_checked, row_errors, summary
+from saes.weights.read import FORMATS, TOLERANCE, Loaded, load_checked, row_errors
 
 RAW_OUT = "mlp.hook_out"
 """The MLP's own output: `hook_mlp_out`, or in a model with a norm after the MLP what that norm reads."""
@@ -149,8 +151,8 @@ def import_set(
     format: str | None = None,
     allow_mismatch: bool = False,
     overwrite: bool = False,
-) -> Manifest:
-    """Write the transcoders of all layers below `path` into `folder` as one set; returns the manifest.
+) -> StoredSet:
+    """Write the transcoders of all layers below `path` into `folder` as one set, and return it as stored.
 
     Raises what `find_layers` and `load_dictionary` do, `MissingError` where a layer between others is missing,
     `ConfigError` where no hook point is known, `MismatchError` where the files name another model or hook point
@@ -158,23 +160,17 @@ def import_set(
     """
     found = find_layers(path, l0=l0)
     about = SAEMetadata(model=origin.model, weight_hash=weight_hash(model))
-    config = {
-        "kind": "imported",
-        "source": path.name,
-        "source_files": {str(n): source_files(p) for n, p in found.layers.items()} if not found.across else
-        source_files(path),
-        "model": origin.model,
-        "weight_hash": about.weight_hash,
-        "l0": l0,
-        "cross_layer": bool(found.across),
-    }  # fmt: skip
+    files = {0: source_files(path)} if found.across else {n: source_files(p) for n, p in found.layers.items()}
+    settings = ImportedSetSettings(
+        source=path.name, source_files=files, model=origin.model, weight_hash=about.weight_hash, l0=l0
+    )
     lost = sorted(set(range(max(found.layers) + 1)) - set(found.layers))
     if lost and found.across:
         raise MissingError(f"{path} lacks layer {lost[0]} of {max(found.layers) + 1} of a cross-layer transcoder")
-    draft = Draft.open(folder, kind=KIND, config=config, overwrite=overwrite)
+    draft = Draft.open(folder, kind=StoredSet.kind, config=settings_json(settings), overwrite=overwrite)
     take = _take_across if found.across else _take_layers
     try:
-        reads, writes, checks = take(found, draft, origin, model, allow_mismatch=allow_mismatch, format=format)
+        reads, writes, format_, checks = take(found, draft, origin, model, allow_mismatch=allow_mismatch, format=format)
         _check_widths(draft.path, found, model, reads)
     except BaseException:
         draft.discard()  # nothing to resume: the source is still there
@@ -184,26 +180,31 @@ def import_set(
         SetConfig(reads=reads, writes=writes, layers=tuple(found.layers), cross_layer=bool(found.across), about=about),
     )
     whole = read_set(draft.path)
-    return draft.finish(
-        summary={
-            "model": origin.model,
-            "layers": list(whole.layers),
-            "cross_layer": whole.cross_layer,
-            "reads": reads,
-            "writes": writes,
-            "d_sae": whole.d_sae(whole.layers[0]),
-            **checks,
-        },
-        parents={f"model:{origin.model}": about.weight_hash},
+    stored = StoredSet(
+        settings=settings,
+        layers=whole.layers,
+        cross_layer=whole.cross_layer,
+        reads=reads,
+        writes=writes,
+        d_sae=whole.d_sae(whole.layers[0]),
+        training=None,
+        scores=None,
+        format=format_,
+        checks=checks,
     )
+    return save_artefact(stored, folder, parents={f"model:{origin.model}": about.weight_hash}, draft=draft)
+
+
+Taken = tuple[str, str, str, tuple[LayerCheck, ...]]
+"""Hook points read and written, format, and checks of converted layers."""
 
 
 def _take_layers(
     found: Found, draft: Draft, origin: SetOrigin, model: HookedModel, *, allow_mismatch: bool, format: str | None
-) -> tuple[str, str, dict[str, Any]]:
-    """Convert the layers one by one; return hook points and checks."""
+) -> Taken:
+    """Convert the layers one by one."""
     hooks: dict[tuple[str, str], int] = {}
-    rows, name = [], ""
+    checks, name = [], ""
     for layer, path in found.layers.items():
         loaded = load_checked(path, format)
         if not isinstance(loaded.sae, Transcoder):
@@ -216,13 +217,13 @@ def _take_layers(
         again = read_layer(draft.path, layer)
         if not torch.equal(again(loaded.probe.x), loaded.sae(loaded.probe.x)):
             raise CorruptError(f"layer {layer} reads back with other numbers than it was written with")
-        rows.append({"layer": layer, "format": loaded.format, **summary(loaded.check)})
+        checks.append(LayerCheck(layer=layer, recons_error=loaded.check.recons_error, check=loaded.check))
         name = loaded.format
     if len(hooks) > 1:
         raise MismatchError(f"layers of a set read and write at one pair of hook points, found {sorted(hooks)}")
     (stated,) = hooks
     reads, writes = _agreed(stated, origin, model, allow_mismatch=allow_mismatch)
-    return reads, writes, {"format": name, "self_check": rows}
+    return reads, writes, name, tuple(checks)
 
 
 def _hooks(loaded: Loaded, layer: int, path: Path) -> tuple[str, str]:
@@ -269,8 +270,8 @@ def _agreed(stated: tuple[str, str], origin: SetOrigin, model: HookedModel, *, a
 
 def _take_across(
     found: Found, draft: Draft, origin: SetOrigin, model: HookedModel, *, allow_mismatch: bool, format: str | None
-) -> tuple[str, str, dict[str, Any]]:
-    """Convert a cross-layer transcoder; return hook points and checks."""
+) -> Taken:
+    """Convert a cross-layer transcoder."""
     first = found.layers[0]
     if found.across == "circuit_tracer":
         about = circuit_tracer.metadata_of(first, None)
@@ -288,11 +289,8 @@ def _take_across(
     check = check_across(clt, raw)
     write_cross_layer(draft.path, clt)
     reads, writes = _agreed(stated, origin, model, allow_mismatch=allow_mismatch)
-    return (
-        reads,
-        writes,
-        {"format": found.across, "self_check": [{"layer": n, "recons_error": e} for n, e in check.items()]},
-    )
+    checks = tuple(LayerCheck(layer=n, recons_error=error, check=None) for n, error in check.items())
+    return reads, writes, found.across, checks
 
 
 Raw = dict[str, Tensor]

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 KIND = "transcoders"
 """Kind of the artefact."""
-PART_OF = "part_of"
-"""Setting of a set that holds only some latents of another."""
 
 Inputs = Mapping[int, Tensor] | Sequence[Tensor] | Tensor
 """MLP inputs `[pos, d_in]` by layer."""

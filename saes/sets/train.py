@@ -11,10 +11,9 @@ cross-layer transcoder in `runs/log.jsonl`.
 """
 
 import contextlib
-import json
 import shutil
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.artifacts import LOG, Draft, atomic_file
+from interp.artifacts import LOG, Draft, atomic_file, save_artefact
+from interp.artifacts.artefact import settings_json
 from interp.errors import ConfigError, MissingError
 from interp.models.adapter import MLP_IN, MLP_OUT, MLP_OUT_BEFORE_NORM
 from interp.models.hooked import HookedModel
@@ -36,15 +36,17 @@ from saes.kernels.spread import UNSHARED, Spread
 from saes.kernels.state import TrainState
 from saes.kernels.step import Buffers
 from saes.kinds.base import SAEMetadata
-from saes.kinds.config import CrossLayerConfig, SAEConfig, TranscoderConfig
+from saes.kinds.config import CrossLayerConfig, SAEConfig, TranscoderConfig, setting_names
 from saes.kinds.transcoder import Transcoder
 from saes.sets.cross_layer import CrossLayerRun
-from saes.sets.evaluate import evaluate_in_model, evaluate_layers, layer_summary
+from saes.sets.evaluate import evaluate_in_model, evaluate_layers
 from saes.sets.layouts import SetConfig, write_config, write_cross_layer, write_layer
-from saes.sets.set import KIND, CrossLayerSet, PerLayerSet, TranscoderSet
-from saes.training.config import TrainConfig, plan
+from saes.sets.set import CrossLayerSet, PerLayerSet, TranscoderSet
+from saes.sets.stored import SetScores, StoredSet, TrainedSetSettings, layer_scores
+from saes.training.config import Plan, TrainConfig, plan
 from saes.training.data import Position, Source, TrainingBatch, training_batches
 from saes.training.run import Job, Metrics, Run, read_together
+from saes.training.stored import TrainingRun
 from saes.training.train import advance
 
 RUNS = "runs"
@@ -75,7 +77,7 @@ def transcoder_config(config: SAEConfig, target: str, *, skip: bool = False) -> 
     """Return a transcoder with the latents of an SAE's config."""
     if isinstance(config, TranscoderConfig):
         return replace(config, target=target)
-    named = {f.name: getattr(config, f.name) for f in fields(TranscoderConfig) if hasattr(config, f.name)}
+    named = {name: getattr(config, name) for name in setting_names(TranscoderConfig) if hasattr(config, name)}
     return TranscoderConfig(
         **{"k": min(32, config.d_sae), **named, "target": target, "skip": skip, "selection": config.kind}
     )
@@ -150,21 +152,23 @@ def training(
             raise ConfigError(
                 f"layers of a cross-layer transcoder are counted from 0, got {', '.join(map(str, chosen))}"
             )
-    identity = {
-        **json.loads(json.dumps(asdict(config) | asdict(train))),
-        "kind": config.kind,
-        "skip": skip,
-        "recording": recording.folder.name,
-        "recording_hash": recording.manifest.content_hash,
-        "reads": reads,
-        "writes": writes,
-        "layers": chosen,
-        "cross_layer": across,
-    }
-    draft = open_draft(spread.ranks, folder, kind=KIND, config=identity, seed=train.seed, overwrite=overwrite)
+    settings = TrainedSetSettings(
+        sae=config,
+        train=train,
+        skip=skip,
+        model=recording.model,
+        weight_hash=recording.weight_hash,
+        recording=recording.folder.name,
+        recording_hash=recording.manifest.content_hash,
+        reads=reads,
+        writes=writes,
+        layers=tuple(chosen),
+    )
+    identity, seed = settings_json(settings), train.seed
+    draft = open_draft(spread.ranks, folder, kind=StoredSet.kind, config=identity, seed=seed, overwrite=overwrite)
     about = SetConfig(reads=reads, writes=writes, layers=tuple(chosen), cross_layer=across, about=_about(recording))
     maker = _CrossLayer if across else _PerLayer
-    made = maker(recording, config, train, draft, about, skip=skip, device=device, spread=spread)
+    made = maker(recording, settings, draft, about, device=device, spread=spread)
     with contextlib.closing(made.advance()) as lines:
         for layer, metrics in lines:
             if spread.ranks.first:
@@ -188,17 +192,16 @@ class _Training:
     def __init__(
         self,
         recording: Recording,
-        config: Any,
-        train: TrainConfig,
+        settings: TrainedSetSettings,
         draft: Draft,
         about: SetConfig,
         *,
-        skip: bool,
         device: str | None,
         spread: Spread,
     ):
-        self.recording, self.config, self.train, self.draft, self.about = recording, config, train, draft, about
-        self.skip, self.device, self.spread, self.ranks = skip, device, spread, spread.ranks
+        self.recording, self.settings, self.draft, self.about = recording, settings, draft, about
+        self.config, self.train, self.skip = settings.sae, settings.train, settings.skip
+        self.device, self.spread, self.ranks = device, spread, spread.ranks
         self.how: dict[str, Any] = {"reads": about.reads, "writes": about.writes, "about": about.about}
 
     def source(self, layer: int) -> Source:
@@ -206,7 +209,7 @@ class _Training:
         point = f"blocks.{layer}."
         return Source(self.recording, point + self.about.reads, target=point + self.about.writes)
 
-    def write(self, found: TranscoderSet, untrained: TranscoderSet, logs: dict[str, str], summary: dict) -> None:
+    def write(self, found: TranscoderSet, untrained: TranscoderSet, logs: dict[str, str], run: TrainingRun) -> None:
         """Score the set, write its files and finish the artefact; `logs` by their folder in `runs`."""
         scores = evaluate_layers(found, self.recording, heldout_fraction=self.train.heldout_fraction)
         tokens, documents = self.recording.contexts_and_documents(
@@ -229,26 +232,31 @@ class _Training:
         for relative, log in logs.items():
             with atomic_file(self.draft.path / RUNS / relative / LOG) as temporary:
                 temporary.write_text(log, encoding="utf-8")
-        first = found.layers[0]
-        self.draft.finish(
-            summary={
-                "model": found.model,
-                "layers": list(found.layers),
-                "cross_layer": found.cross_layer,
-                "reads": found.reads,
-                "writes": found.writes,
-                "d_sae": found.d_sae(first),
-                **layer_summary(scores),
-                "loss": loss,
-                **summary,
-                "ranks": {"tokens": self.spread.tokens.world, "latents": 1},
-            },
-            parents={
-                self.recording.key: self.recording.manifest.content_hash,
-                f"model:{found.model}": found.weight_hash,
-            },
-            threads=torch.get_num_threads(),
+        stored = StoredSet(
+            settings=self.settings,
+            layers=found.layers,
+            cross_layer=found.cross_layer,
+            reads=found.reads,
+            writes=found.writes,
+            d_sae=found.d_sae(found.layers[0]),
+            training=run,
+            scores=SetScores(n_tokens=scores[found.layers[0]].n_tokens, layers=layer_scores(scores), loss=loss),
+            format="",
+            checks=(),
         )
+        parents = {
+            self.recording.key: self.recording.manifest.content_hash,
+            f"model:{found.model}": found.weight_hash,
+        }
+        how: dict[str, Any] = {"seed": self.train.seed, "threads": torch.get_num_threads(), "draft": self.draft}
+        save_artefact(stored, self.draft.folder, parents=parents, **how)
+
+    def run_of(self, plan: Plan, seconds: float) -> TrainingRun:
+        """Return length and speed of a training of `seconds`."""
+        tokens = plan.n_steps * plan.batch_size
+        speed = round(tokens / max(seconds, 1e-9))
+        ranks: dict[Any, int] = {"tokens": self.spread.tokens.world, "latents": 1}
+        return TrainingRun(tokens_seen=tokens, tokens_per_second=speed, plan=str(plan), ranks=ranks)
 
     def _model(self) -> HookedModel:
         """Return the recording's model: that of a live recording is loaded already."""
@@ -309,7 +317,9 @@ class _PerLayer(_Training):
                     n: self._transcoder(run, run.start(partial(self.first_batch, n)).state, samples[n])
                     for n, run in self.runs.items()
                 }
-                self.write(PerLayerSet(trained, **self.how), PerLayerSet(fresh, **self.how), self._logs(), self._seen())
+                runs = list(self.runs.values())
+                run = self.run_of(runs[0].plan, sum(each.seconds for each in runs))
+                self.write(PerLayerSet(trained, **self.how), PerLayerSet(fresh, **self.how), self._logs(), run)
 
     def _samples(self) -> dict[int, list[Tensor]]:
         found: dict[int, list[Tensor]] = {layer: [] for layer in self.runs}
@@ -326,15 +336,6 @@ class _PerLayer(_Training):
     def _logs(self) -> dict[str, str]:
         return {run.folder.name: (run.draft.path / LOG).read_text(encoding="utf-8") for run in self.runs.values()}
 
-    def _seen(self) -> dict[str, Any]:
-        first, seconds = next(iter(self.runs.values())), sum(run.seconds for run in self.runs.values())
-        tokens = first.plan.n_steps * first.plan.batch_size
-        return {
-            "tokens_seen": tokens,
-            "steps_tokens_per_second": round(tokens / max(seconds, 1e-9)),
-            "plan": str(first.plan),
-        }
-
 
 class _CrossLayer(_Training):
     """One run for all layers."""
@@ -344,9 +345,9 @@ class _CrossLayer(_Training):
         with self.ranks.checked():
             sources = [self.source(layer) for layer in self.about.layers]
         folder = self.draft.path / RUNS
-        self.run = CrossLayerRun(
-            sources, replace(self.config, skip=self.skip), self.train, folder, device=self.device, spread=self.spread
-        )
+        config = replace(self.config, skip=self.skip)
+        assert isinstance(config, CrossLayerConfig)
+        self.run = CrossLayerRun(sources, config, self.train, folder, device=self.device, spread=self.spread)
 
     def advance(self) -> Generator[tuple[int, Metrics], None, None]:
         """Take all steps."""
@@ -360,4 +361,4 @@ class _CrossLayer(_Training):
             if self.ranks.first:
                 made = [CrossLayerSet(self.run.trained(s), **self.how) for s in (state, self.run.start().state)]
                 logs = {"": (self.run.folder / LOG).read_text(encoding="utf-8")}
-                self.write(made[0], made[1], logs, self.run.seen())
+                self.write(made[0], made[1], logs, self.run_of(self.run.plan, self.run.seconds))

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.artifacts import LOG, atomic_file, disk_errors
+from interp.artifacts import LOG, atomic_file, disk_errors, save_artefact
+from interp.artifacts.artefact import settings_json
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.ranks import open_draft
 from interp.recording.shuffle import read_ahead
@@ -35,6 +36,8 @@ from saes.training.checkpoint import Checkpoint, read_checkpoint, remove_checkpo
 from saes.training.config import DENSE, Plan, TrainConfig, plan
 from saes.training.data import Position, Source, TrainingBatch, check_stats, fold, training_batches
 from saes.training.reconstruction import evaluate_on_recording
+from saes.training.scores import Reconstruction
+from saes.training.stored import StoredSAE, TrainedSettings, TrainingRun
 from saes.weights.folder import save_sae
 
 
@@ -179,8 +182,9 @@ class Run:
             self.plan = plan(job.train, d_in=source.d_in, d_sae=job.sae.d_sae)
             self.recipe = recipe_of(job.sae, source.widths)
             self.rows, self._latents = shares(spread, self.recipe, self.config, self.plan)
-        identity, seed = run_identity(source, job.sae, job.train), job.train.seed
-        self.draft = open_draft(self.ranks, job.folder, kind="sae", config=identity, seed=seed, overwrite=overwrite)
+        self.settings, how = settings_of(source, job.sae, job.train), {"seed": job.train.seed, "overwrite": overwrite}
+        config = settings_json(self.settings)
+        self.draft = open_draft(self.ranks, job.folder, kind=StoredSAE.kind, config=config, **how)
         with self.ranks.checked():
             self.device = pick_device(self.ranks.device(device), mps=False)
             saved = read_checkpoint(self.draft.path, spread) or self.start(first_batch)
@@ -275,9 +279,8 @@ class Run:
         heldout = evaluate_on_recording(sae, self.source.recordings, heldout_fraction=fraction)
         save_sae(sae, self.draft.path)
         remove_checkpoint(self.draft.path)
-        self.draft.finish(
-            summary=self._summary(sae, asdict(heldout)), parents=self._parents(), threads=torch.get_num_threads()
-        )
+        how: dict[str, Any] = {"seed": self.train_config.seed, "threads": torch.get_num_threads(), "draft": self.draft}
+        save_artefact(self._stored(sae, heldout), self.folder, parents=self._parents(), **how)
 
     def read(self, start: Position, *, whole: bool = False) -> Iterator[TrainingBatch]:
         """Yield the batches that this run trains on: this rank's rows of them, or all rows."""
@@ -328,19 +331,24 @@ class Run:
             **{f"model:{recording.model}": recording.weight_hash for recording in recordings},
         }
 
-    def _summary(self, sae: SAE, heldout: dict) -> dict:
-        return {
-            "d_in": sae.d_in,
-            "d_sae": sae.d_sae,
-            "hook_point": self.source.inputs[0].hook_point,
-            "model": self.source.recording.model,
-            "architecture": sae.architecture,
-            "tokens_seen": self.plan.n_steps * self.plan.batch_size,
-            "tokens_per_second": round(self.plan.n_steps * self.plan.batch_size / max(self.seconds, 1e-9)),
-            "plan": str(self.plan),
-            "ranks": {"tokens": self.spread.tokens.world, "latents": self.spread.latents.world},
-            "heldout": heldout,
-        }
+    def _stored(self, sae: SAE, heldout: Reconstruction) -> StoredSAE:
+        tokens = self.plan.n_steps * self.plan.batch_size
+        run = TrainingRun(
+            tokens_seen=tokens,
+            tokens_per_second=round(tokens / max(self.seconds, 1e-9)),
+            plan=str(self.plan),
+            ranks={"tokens": self.spread.tokens.world, "latents": self.spread.latents.world},
+        )
+        return StoredSAE(
+            settings=self.settings,
+            d_in=sae.d_in,
+            d_sae=sae.d_sae,
+            architecture=sae.architecture,
+            training=run,
+            heldout=heldout,
+            heldout_before_rounding=None,
+            self_check=None,
+        )
 
     def _report(self, lr: float) -> Metrics:
         results, times = zip(*self._window, strict=True)
@@ -399,17 +407,16 @@ def shares(spread: Spread, recipe: Recipe, sae: SAEConfig, plan: Plan) -> tuple[
     return rows, spread.latents.share(sae.d_sae, "d_sae")
 
 
-def run_identity(source: Source, sae: SAEConfig, train: TrainConfig) -> dict:
-    """Return the settings that determine a run: the `config` of its manifest."""
-    first = source.inputs[0]
-    reads: dict[str, Any] = {"recording": source.recording.folder.name, "hook_point": first.hook_point}
-    if len(source.inputs) > 1:
-        reads["places"] = [str(each) for each in source.inputs]
-    hashes = [recording.manifest.content_hash for recording in source.recordings]
-    reads["recording_hash"] = hashes[0] if len(hashes) == 1 else hashes
-    return {"kind": sae.kind, **_plain(asdict(sae)), **asdict(train), **reads}
-
-
-def _plain(settings: dict) -> dict:
-    """Convert tuples to lists, as JSON does."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+def settings_of(source: Source, sae: SAEConfig, train: TrainConfig) -> TrainedSettings:
+    """Return the settings that determine a run."""
+    recording = source.recording
+    return TrainedSettings(
+        sae=sae,
+        train=train,
+        model=recording.model,
+        weight_hash=recording.weight_hash,
+        recording=recording.folder.name,
+        recording_hashes=tuple(each.manifest.content_hash for each in source.recordings),
+        hook_point=source.inputs[0].hook_point,
+        sites=tuple(str(each) for each in source.inputs),
+    )

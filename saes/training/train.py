@@ -32,7 +32,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
-from interp.artifacts import partial_path, read_manifest
+from interp.artifacts import open_artefact, partial_path
 from interp.errors import ConfigError, LostRankError, MissingError, UnknownNameError
 from interp.progress import Progress
 from interp.ranks import restore
@@ -44,7 +44,8 @@ from saes.kinds.base import SAE
 from saes.kinds.config import CrosscoderConfig, SAEConfig
 from saes.training.config import TrainConfig, plan
 from saes.training.data import Position, Source
-from saes.training.run import Job, Metrics, Run, read_together, run_identity
+from saes.training.run import Job, Metrics, Run, read_together, settings_of
+from saes.training.stored import StoredSAE
 from saes.weights.folder import load_sae
 
 Recordings = Recording | Sequence[Recording]
@@ -224,8 +225,8 @@ def _finished(source: Source, job: Job) -> bool:
     """Return whether the folder holds exactly this run, finished."""
     if not job.folder.exists() or partial_path(job.folder).exists():
         return False
-    manifest = read_manifest(job.folder)
-    return manifest.config == run_identity(source, job.sae, job.train) and manifest.seed == job.train.seed
+    found = open_artefact(StoredSAE, job.folder)
+    return found.settings == settings_of(source, job.sae, job.train) and found.about.seed == job.train.seed
 
 
 def _check_one_stream(sources: list[Source], jobs: Sequence[Job]) -> None:

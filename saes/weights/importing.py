@@ -1,4 +1,4 @@
-"""Import a peer's checkpoint as `saes/<name>/`: read, check, attach model and hook point, write in our format.
+"""A peer's checkpoint before its import: where it lies, and the model and hook points that it belongs to.
 
 Model and hook points named by the files must be those that the caller names, and the widths must be those of the model:
 a dictionary applied at another hook point gives plausible numbers without meaning.
@@ -8,18 +8,15 @@ and their descriptions are fetched, never code.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from interp.artifacts import Draft, Manifest, file_entry
+from interp.artifacts import file_entry
 from interp.errors import ConfigError, MismatchError, MissingError
 from interp.names import canonical_hook_point
 from interp.text.corpora import hub_reachable
 from saes.kinds.base import SAE, SAEMetadata
-from saes.weights.folder import save_sae
-from saes.weights.read import Loaded, load_checked, summary, write_probe
+from saes.weights.imported import FileEntry
 
 SAME_MODEL = {"gpt2-small": "gpt2"}
 """Names that TransformerLens and the hub give to one model."""
@@ -35,45 +32,6 @@ class Origin:
     hook_point: str = ""
     hook_point_out: str = ""
     """of a transcoder: the hook point that it predicts"""
-
-
-def import_dictionary(
-    path: Path | str,
-    folder: Path,
-    origin: Origin,
-    *,
-    measure_widths: Callable[[list[str]], dict[str, int]] | None = None,
-    format: str | None = None,
-    allow_mismatch: bool = False,
-    overwrite: bool = False,
-) -> Manifest:
-    """Write the dictionary at `path` into `folder` with its self-check; returns the manifest.
-
-    `measure_widths` returns the model's widths at hook points; without it widths are not compared. Raises what
-    `load_dictionary` does, `ConfigError` when no hook point is known, `MismatchError` when the files name another
-    model, weights or hook point (unless `allow_mismatch`) or when widths differ.
-    """
-    path = Path(path).expanduser().absolute()
-    loaded = load_checked(path, format)
-    about = agree_on_origin(loaded.sae, origin, allow_mismatch=allow_mismatch)
-    if measure_widths:
-        check_widths(loaded.sae, about, measure_widths([n for n in (about.hook_point, about.hook_point_out) if n]))
-    config = {
-        "kind": "imported",
-        "format": loaded.format,
-        "source": path.name,
-        "source_files": source_files(path),
-        "model": about.model,
-        "weight_hash": about.weight_hash,
-        "hook_point": about.hook_point,
-        "hook_point_out": about.hook_point_out,
-    }
-    draft = Draft.open(folder, kind="sae", config=config, overwrite=overwrite)
-    loaded.sae.metadata = about
-    loaded.sae.hook_point = about.hook_point
-    save_sae(loaded.sae, draft.path)
-    write_probe(draft.path, loaded.probe)
-    return draft.finish(summary=_summary(loaded), parents={f"model:{about.model}": about.weight_hash})
 
 
 def agree_on_origin(sae: SAE, origin: Origin, *, allow_mismatch: bool = False) -> SAEMetadata:
@@ -126,23 +84,10 @@ def check_widths(sae: SAE, about: SAEMetadata, widths: dict[str, int]) -> None:
             )
 
 
-def source_files(path: Path) -> dict[str, dict[str, Any]]:
+def source_files(path: Path) -> dict[str, FileEntry]:
     """Return hash and size of the file that was read, or of the files directly in the folder."""
     files = [path] if path.is_file() else sorted(each for each in path.iterdir() if each.is_file())
-    return {each.name: file_entry(each) for each in files[:MAX_FILES]}
-
-
-def _summary(loaded: Loaded) -> dict[str, Any]:
-    sae = loaded.sae
-    return {
-        "d_in": sae.d_in,
-        "d_sae": sae.d_sae,
-        "hook_point": sae.hook_point,
-        "model": sae.metadata.model,
-        "architecture": sae.architecture,
-        "format": loaded.format,
-        "self_check": summary(loaded.check),
-    }
+    return {each.name: FileEntry(**file_entry(each)) for each in files[:MAX_FILES]}
 
 
 PREFIX = "hub:"

@@ -17,9 +17,8 @@ a single pre-activation over its threshold and change one row a lot, so a check 
 rows differ by more than `TOLERANCE`. It holds the weights twice in float64 (16,384 x 2,304: 2.1 GB in all, 5 s).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -39,36 +38,14 @@ from saes.weights import (
     saelens,
     sparsify,
 )
+from saes.weights.imported import TOLERANCE, SelfCheck
 from saes.weights.layout import Axes, Conversion, Format, check_arrays, read_safetensors
 
 FILE = "selfcheck.safetensors"
 ROWS = 8
 SEED = 0
-TOLERANCE = 1e-4
-"""Largest error of a row, as a share of the row's largest value. Float32 weights that were folded err by about 1e-6."""
 ROWS_MAY_FLIP = 0.25
 """Share of rows that may differ by more, where a pre-activation lies within rounding of its threshold."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SelfCheck:
-    """Differences between a conversion and its source, as fractions of a row's largest value; medians over rows."""
-
-    rows: int
-    active: float
-    """features active per probe row"""
-    encode_error: float
-    encode_sparse_error: float
-    recons_error: float
-    rows_differing: int
-    """rows of the reconstruction that differ by more than the tolerance"""
-    tolerance: float = TOLERANCE
-
-    def __str__(self) -> str:
-        return (
-            f"on {self.rows} probe rows with {self.active:.1f} active features: features differ by "
-            f"{max(self.encode_error, self.encode_sparse_error):.1e}, reconstructions by {self.recons_error:.1e}"
-        )
 
 
 @dataclass(frozen=True)
@@ -173,11 +150,6 @@ def recheck(sae: SAE, folder: Path) -> float | None:
             f"{float(errors.median()):.1e} of their size; import the dictionary again"
         )
     return float(errors.median())
-
-
-def summary(found: SelfCheck) -> dict[str, Any]:
-    """Return the numbers for a manifest."""
-    return asdict(found)
 
 
 def _dense(acts: SparseActs, d_sae: int) -> Tensor:

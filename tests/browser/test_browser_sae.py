@@ -10,6 +10,7 @@ from make_saes import advance, dictionaries, finished, health_lines, settings
 
 from dashboard.serve import make_server
 from interp.artifacts import Draft
+from interp.artifacts.artefact import settings_json
 from interp.workspace import Workspace
 
 pytestmark = pytest.mark.browser
@@ -46,7 +47,8 @@ def open_sae(visit: Any, address: str) -> Any:
 
 
 def test_a_run_that_goes_on_is_followed_to_its_end_without_a_reload(saes, workspace):
-    draft = Draft.open(workspace.path("sae", "run"), kind="sae", config=settings(2048, 32, seed=5), seed=5)
+    config = settings_json(settings(2048, 32, seed=5))
+    draft = Draft.open(workspace.path("sae", "run"), kind="sae", config=config, seed=5)
     lines = health_lines(2048, 32, tokens=999_424)
     advance(draft, lines[:6])
     page = open_sae(saes, "/sae?name=run")

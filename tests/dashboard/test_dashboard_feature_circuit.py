@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 import torch
 from dash import no_update
+from make_circuits import edge
+from make_features import write_features
+from make_saes import saved
 from test_dashboard_pages import text_of
 
 from dashboard.circuit.figure import draw
@@ -13,13 +16,11 @@ from dashboard.figures.circuits import circuit_plot
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.prompt import panels as why
 from dashboard.prompt.live import LiveModel
-from interp.artifacts import Draft
 from interp.circuits.circuit import Circuit, Edge
 from interp.errors import PromptError
 from interp.workspace import Workspace
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
-from saes.weights.folder import save_sae
 
 EDGES = (
     Edge("L9resid.12", "L15resid.3", score=0.8),
@@ -32,13 +33,7 @@ EDGES = (
 
 
 def rows():
-    return [
-        {
-            **{"id": f"{e.source}--{e.target}", "source": e.source, "target": e.target, "via": None, "position": None},
-            **{"score": e.score, "exact": None, "low": None, "high": None, "member": True, "evidence": {}},
-        }
-        for e in EDGES
-    ]
+    return [edge(each.source, each.target, score=each.score) for each in EDGES]
 
 
 def test_features_stand_in_the_row_of_their_place_with_room_of_their_own():
@@ -135,9 +130,7 @@ def save_tiny_sae(folder, spec, model):
     weights = Weights(rows.T.contiguous(), torch.zeros(80), rows, torch.zeros(64))
     about = SAEMetadata(model=spec, weight_hash=weight_hash(model), hook_point="blocks.0.hook_resid_post")
     sae = TopKSAE(weights, k=6, metadata=about)
-    for kind, config in (("sae", {}), ("features", {"dictionary": "sae:tiny"})):
-        draft = Draft.open(Workspace(folder).path(kind, "tiny"), kind=kind, config=config, seed=0)
-        if kind == "sae":
-            save_sae(sae, draft.path)
-        draft.finish()
+    workspace = Workspace(folder)
+    saved(workspace, "tiny", sae)
+    write_features(workspace, "tiny", [{"feature": i} for i in range(80)], dictionary="sae:tiny")
     return sae

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -37,7 +38,7 @@ from dashboard.sae import data as scores
 from dashboard.sae import data as view
 from dashboard.sae import page as sae
 from dashboard.sae.data import MAX_LINES, WHOLE, first_not_finite, read_log
-from interp.artifacts import STATUS, Draft, partial_path
+from interp.artifacts import STATUS, partial_path
 from interp.errors import ConfigError, UnknownNameError
 from interp.statistics import Interval
 from interp.workspace import Workspace
@@ -329,10 +330,10 @@ def test_the_scaling_figure_shows_runs_law_and_prediction(saes):
     figure = scaling_curves(found, LIGHT, chosen="sweep-d512-k16")
     shown_runs = [trace for trace in figure.data if trace.name]
     assert [trace.name for trace in shown_runs] == ["k 16", "k 32"]
-    assert sum(len(trace.x) for trace in shown_runs) == len(found["runs"])
+    assert sum(len(trace.x) for trace in shown_runs) == len(found.runs)
     crosses = [trace for trace in figure.data if trace.marker.symbol == "x-thin"]
     assert [list(trace.x) for trace in crosses] == [[4096], [4096]]
-    assert "no runs" in scaling_curves({}, LIGHT).layout.annotations[0].text
+    assert "no runs" in scaling_curves(replace(found, runs=()), LIGHT).layout.annotations[0].text
 
 
 def test_density_figure_counts_what_it_draws(saes):
@@ -431,9 +432,8 @@ def test_the_overview_leads_to_dictionaries_and_scaling_fits(saes):
 
 def test_the_overview_and_this_page_name_one_kind_of_a_dictionary(tmp_path):
     workspace = Workspace(tmp_path, create=True)
-    for name, config in (("own", {"kind": "batchtopk"}), ("peer", {"format": "saelens"})):
-        draft = Draft.open(workspace.path("sae", name), kind="sae", config=config)
-        draft.finish(summary={"architecture": "jumprelu", "d_sae": 8})
+    finished(workspace, "own", 64, 8, kind="batchtopk")
+    imported(workspace, "peer", architecture="jumprelu")
     facts = {each.name: dict(card(workspace, each).facts) for each in workspace.artifacts("sae")}
     shown = {each.name: each.kind for each in view.entries(workspace)}
     assert (facts["own"]["kind"], shown["own"]) == ("batchtopk", "batchtopk")

@@ -6,9 +6,9 @@ The last one fires on its characters at even positions only, which nobody can sa
 from pathlib import Path
 
 import torch
+from make_saes import saved
 from planted import HOOK, write_recording
 
-from interp.artifacts import Draft
 from interp.models.adapter import weight_hash
 from interp.models.loading import load_model
 from interp.recording.store import Recording
@@ -16,7 +16,6 @@ from interp.workspace import Workspace
 from saes.features.build import build_features
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.relu import ReLUSAE
-from saes.weights.folder import save_sae
 
 MODEL = "small:mlp-2l"
 D, BOS = 64, 256
@@ -51,9 +50,7 @@ def planted_workspace(root: Path, *, n_contexts: int = 150) -> Workspace:
         Weights(torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D)),
         metadata=SAEMetadata(model=MODEL, weight_hash=hashed, hook_point=HOOK, context_size=CONTEXT),
     )
-    draft = Draft.open(workspace.path("sae", "planted"), kind="sae", config={"recording": "planted"})
-    save_sae(sae, draft.path)
-    draft.finish()
+    saved(workspace, "planted", sae, recording="planted")
     recording = Recording(folder)
     build_features(
         sae, recording, model, workspace.path("features", "planted"), dictionary_name="sae:planted", window=WINDOW

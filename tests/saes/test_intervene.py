@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from make_features import write_features
+from make_saes import saved
 from placed import KINDS as PLACED
 from placed import new_tiny, random_sae, random_task, tiny
 from test_kinds import make_others, make_saes
 
-from interp.artifacts import Draft
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.models.adapter import bos_token_id, run_with_hooks
 from interp.models.identity import weight_hash
@@ -24,7 +25,6 @@ from saes.features.intervene import (
     steer,
     steer_hooks,
 )
-from saes.weights.folder import save_sae
 
 
 @pytest.fixture(params=[0, 1], ids=["topk", "jumprelu"])
@@ -166,11 +166,9 @@ def cooking(tmp_path):
     sae = random_sae("jumprelu", 0)
     sae.metadata = replace(sae.metadata, weight_hash=weight_hash(model))
     workspace = Workspace(tmp_path / "workspace", create=True)
-    draft = Draft.open(workspace.path("sae", "demo"), kind="sae", config={})
-    save_sae(sae, draft.path)
-    draft.finish()
+    saved(workspace, "demo", sae)
     for name, dictionary in (("demo", "sae:demo"), ("mlp", "neurons:blocks.0.mlp.hook_post")):
-        Draft.open(workspace.path("features", name), kind="features", config={"dictionary": dictionary}).finish()
+        write_features(workspace, name, [], dictionary=dictionary)
     return model, workspace, sae
 
 

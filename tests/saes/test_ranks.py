@@ -14,7 +14,7 @@ import torch
 from planted import HOOK, write_recording
 from safetensors.torch import load_file, save_file
 
-from interp.artifacts import Manifest, partial_path, read_manifest, verify
+from interp.artifacts import Manifest, open_artefact, partial_path, read_manifest, verify
 from interp.errors import ConfigError, MismatchError, OtherRankError
 from interp.ranks import ALONE, Ranks
 from interp.recording.store import Recording
@@ -27,6 +27,7 @@ from saes.kinds.registry import recipe_of
 from saes.training.checkpoint import Checkpoint, Position, read_checkpoint, write_checkpoint
 from saes.training.config import TrainConfig, plan
 from saes.training.run import shares
+from saes.training.stored import StoredSAE
 from saes.training.train import train_sae
 from saes.weights.folder import WEIGHTS, load_sae
 
@@ -231,10 +232,11 @@ def test_the_command_line_on_two_ranks_trains_what_one_process_does(done, alone,
     """In float32: sums in another order move single numbers, not what is learned."""
     folder = done / "saes" / name
     assert verify(folder) == []
-    mine, theirs = read_manifest(folder), read_manifest(alone)
-    assert mine.config == theirs.config
-    assert mine.files.keys() == theirs.files.keys()
-    assert mine.summary["ranks"][shared] == 2
+    mine, theirs = open_artefact(StoredSAE, folder), open_artefact(StoredSAE, alone)
+    assert mine.settings == theirs.settings
+    assert mine.about.files.keys() == theirs.about.files.keys()
+    assert mine.training is not None
+    assert mine.training.ranks[shared] == 2
     assert weights_apart(folder, alone) < 2e-3
     for one, other in zip(log_of(folder), log_of(alone), strict=True):
         assert one["step"] == other["step"]
@@ -246,7 +248,9 @@ def test_a_sweep_whose_thresholds_start_from_data_is_that_of_one_process(done):
     assert worker.command(done, *worker.SWEEP, "--name", "sweep-one") == 0
     for size in ("d32", "d64"):
         two, one = (done / "saes" / f"sweep-{name}-{size}" for name in ("two", "one"))
-        assert read_manifest(two).summary["ranks"]["tokens"] == 2
+        run = open_artefact(StoredSAE, two).training
+        assert run is not None
+        assert run.ranks["tokens"] == 2
         assert weights_apart(two, one) < 2e-3
 
 

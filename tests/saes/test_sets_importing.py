@@ -1,6 +1,5 @@
 """Sets of other tools: found by their folders, the same numbers as the peer's, refused where they do not belong."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from interp.artifacts import read_manifest, verify
+from interp.artifacts import open_artefact, verify
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
 from interp.models.small import SmallConfig, build_small
 from saes.sets import CrossLayerSet, PerLayerSet, read_set
 from saes.sets.importing import SetOrigin, check_across, find_layers, import_set
+from saes.sets.stored import ImportedSetSettings, StoredSet
 from saes.weights.circuit_tracer import load_cross_layer_transcoder
 from saes.weights.read import load_dictionary
 
@@ -102,11 +102,11 @@ def test_a_public_set_has_the_numbers_of_its_source(kind, models, tmp_path):
     place = source(kind, tmp_path / "source")
     model, hooks = models[3 if kind == "circuit_tracer_clt" else 2], KINDS[kind]
     origin = ORIGIN if hooks else SetOrigin(model="tiny", reads="mlp.hook_in", writes="hook_mlp_out")
-    manifest = import_set(place, tmp_path / "set", model, origin)
+    stored = import_set(place, tmp_path / "set", model, origin)
     assert verify(tmp_path / "set") == []
     found = read_set(tmp_path / "set")
     assert (found.reads, found.writes) == (hooks or ("mlp.hook_in", "hook_mlp_out"))
-    assert max(row["recons_error"] for row in manifest.summary["self_check"]) < 1e-5
+    assert max(each.recons_error for each in stored.checks) < 1e-5
     found.check_model(model)
     x = torch.randn(len(found.layers), 6, D, generator=torch.Generator().manual_seed(1))
     if kind == "circuit_tracer_clt":
@@ -198,8 +198,8 @@ def test_the_check_across_layers_sees_a_transposed_skip(tmp_path):
 def test_the_manifest_names_the_source(models, tmp_path):
     place = source("sparsify", tmp_path / "source")
     import_set(place, tmp_path / "set", models[2], ORIGIN)
-    manifest = read_manifest(tmp_path / "set")
-    assert manifest.kind == "transcoders"
-    assert set(manifest.parents) == {"model:tiny"}
-    assert "sae.safetensors" in manifest.config["source_files"]["1"]
-    assert json.loads(json.dumps(manifest.summary)) == manifest.summary
+    stored = open_artefact(StoredSet, tmp_path / "set")
+    assert set(stored.about.parents) == {"model:tiny"}
+    assert isinstance(stored.settings, ImportedSetSettings)
+    assert "sae.safetensors" in stored.settings.source_files[1]
+    assert (stored.layers, stored.recording, stored.scores) == ((0, 1), None, None)

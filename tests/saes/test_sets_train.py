@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from interp.artifacts import LOG, partial_path, read_manifest, verify
+from interp.artifacts import LOG, open_artefact, partial_path, read_manifest, verify
 from interp.errors import ConfigError, MismatchError, MissingError
 from interp.models.adapter import mlp_hook_points
 from interp.models.small import SmallConfig, build_small
@@ -25,6 +25,7 @@ from saes.kinds.transcoder import Transcoder
 from saes.sets import PerLayerSet, read_set
 from saes.sets.cross_layer import decode, decoder_norms
 from saes.sets.evaluate import evaluate_in_model, evaluate_layers
+from saes.sets.stored import StoredSet
 from saes.sets.train import train_set, training
 from saes.training.config import TrainConfig
 
@@ -74,24 +75,27 @@ EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) fo
 def test_every_kind_learns_and_is_one_artefact(recording, name, tmp_path):
     config, skip = KINDS[name]
     found = train_set(recording, config, LONG, tmp_path / "set", skip=skip)
-    manifest = read_manifest(tmp_path / "set")
-    summary = manifest.summary
+    stored = open_artefact(StoredSet, tmp_path / "set")
+    scores, run = stored.scores, stored.training
+    assert scores is not None
+    assert run is not None
     assert verify(tmp_path / "set") == []
-    assert [row["layer"] for row in summary["per_layer"]] == [0, 1]
-    assert all(row["fvu"] < 0.6 for row in summary["per_layer"])
+    assert [row.layer for row in scores.layers] == [0, 1]
+    assert all(row.fvu < 0.6 for row in scores.layers)
     assert found.skip(0) is None or skip
-    loss = summary["loss"]
+    loss = scores.loss
+    assert loss is not None
     assert set(loss) == {"set", "untrained", "neurons"}
-    assert loss["set"]["ce_clean"] == loss["untrained"]["ce_clean"]
-    assert loss["set"]["kl_spliced"] < 0.7 * loss["untrained"]["kl_spliced"]
+    assert loss["set"].ce_clean == loss["untrained"].ce_clean
+    assert loss["set"].kl_spliced < 0.7 * loss["untrained"].kl_spliced
     logs = sorted(path.relative_to(tmp_path / "set" / "runs") for path in (tmp_path / "set" / "runs").rglob("*.*"))
     assert logs == ([Path(LOG)] if "across" in name else [Path("layer_0") / LOG, Path("layer_1") / LOG])
     lines = [json.loads(line) for line in (tmp_path / "set" / "runs" / logs[0]).read_text().splitlines()]
-    assert lines[-1]["tokens"] == summary["tokens_seen"]
+    assert lines[-1]["tokens"] == run.tokens_seen
     again = evaluate_layers(found, recording, heldout_fraction=LONG.heldout_fraction)
-    assert [again[n].fvu for n in (0, 1)] == [row["fvu"] for row in summary["per_layer"]]
+    assert [again[n].fvu for n in (0, 1)] == [row.fvu for row in scores.layers]
     if name != "gated" and name != "across, jumprelu":  # their penalties are weighed against the error
-        assert summary["l0"] == pytest.approx(K, rel=0.2)
+        assert scores.l0 == pytest.approx(K, rel=0.2)
 
 
 def test_the_model_runs_once_for_all_layers(recording, tmp_path, monkeypatch):

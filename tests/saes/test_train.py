@@ -13,13 +13,14 @@ from planted import HOOK, write_recording
 from safetensors.torch import load_file, save_file
 from scipy.optimize import linear_sum_assignment
 
-from interp.artifacts import partial_path, read_manifest, verify
+from interp.artifacts import open_artefact, partial_path, read_manifest, verify
 from interp.errors import ConfigError, MismatchError, NonFiniteError, UnknownNameError
 from interp.recording.store import Recording
 from saes.kernels.state import TrainState
 from saes.kinds.config import BatchTopKConfig, SAEConfig, TopKConfig
 from saes.training.config import TrainConfig
 from saes.training.data import Position, Source, training_batches
+from saes.training.stored import StoredSAE, TrainedSettings
 from saes.training.train import train, train_sae
 from saes.weights.folder import WEIGHTS, load_sae
 
@@ -68,11 +69,12 @@ def test_planted_features_are_recovered(tmp_path, config: SAEConfig, seed):
     settings = TrainConfig(tokens=800_000, batch_size=256, lr=1e-2, seed=seed, log_every=500)
     sae = train_sae(planted, HOOK, config, settings, tmp_path / "sae")
     untrained = TrainState.initial(torch.zeros(D_IN), N_FEATURES, generator=torch.Generator().manual_seed(900 + seed))
-    heldout = read_manifest(tmp_path / "sae").summary["heldout"]
+    heldout = open_artefact(StoredSAE, tmp_path / "sae").heldout
+    assert heldout is not None
     assert mcc(sae.W_dec, seed) > 0.9
     assert mcc(untrained.W_dec, seed) < 0.6
-    assert heldout["fvu"] < 0.25  # about 3 features per row: exactly 3 cannot explain them all
-    assert heldout["l0"] == pytest.approx(K, rel=0.1)
+    assert heldout.fvu < 0.25  # about 3 features per row: exactly 3 cannot explain them all
+    assert heldout.l0 == pytest.approx(K, rel=0.1)
 
 
 def finish(recording, folder, **changes):
@@ -94,18 +96,23 @@ def whole(recording, tmp_path_factory):
 
 
 def test_the_folder_is_whole_and_says_what_was_found(recording, whole):
-    manifest = read_manifest(whole)
-    assert manifest.kind == "sae"
-    assert manifest.parents[recording.key] == recording.manifest.content_hash
-    assert manifest.parents["model:tiny"] == recording.weight_hash
-    assert manifest.config["kind"] == "topk"
-    assert manifest.summary["architecture"] == "topk"
-    assert set(manifest.files) == {"cfg.json", "log.jsonl", "sae_weights.safetensors"}
+    found = open_artefact(StoredSAE, whole)
+    assert found.about.parents[recording.key] == recording.manifest.content_hash
+    assert found.about.parents["model:tiny"] == recording.weight_hash
+    assert isinstance(found.settings, TrainedSettings)
+    assert (found.settings.sae, found.settings.train) == (CONFIG, SHORT)
+    assert (found.settings.recording, found.settings.sites) == (
+        recording.folder.name,
+        (f"{recording.folder.name}:{HOOK}",),
+    )
+    assert (found.architecture, found.about.seed) == ("topk", SHORT.seed)
+    assert set(found.about.files) == {"cfg.json", "log.jsonl", "sae_weights.safetensors"}
     assert verify(whole) == []
-    heldout = manifest.summary["heldout"]
+    heldout = found.heldout
+    assert heldout is not None
     n_heldout = sum(len(recording.real_rows(s, "heldout")) for s in range(recording.n_shards))
-    assert heldout["n_tokens"] == n_heldout
-    assert 0 < heldout["fvu"] < 1
+    assert heldout.n_tokens == n_heldout
+    assert 0 < heldout.fvu < 1
     assert load_sae(whole).metadata.hook_point == HOOK
 
 

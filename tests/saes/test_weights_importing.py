@@ -8,13 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from interp.artifacts import read_manifest, verify
+from interp.artifacts import verify
 from interp.errors import ConfigError, MismatchError
 from saes.features.intervene import splice
 from saes.kinds.base import TokenNormSAE, TopK, Weights
 from saes.kinds.transcoder import Transcoder
+from saes.training.importing import import_dictionary
 from saes.weights.folder import WEIGHTS, load_sae
-from saes.weights.importing import Origin, agree_on_origin, import_dictionary, same_model
+from saes.weights.imported import ImportedSettings
+from saes.weights.importing import Origin, agree_on_origin, same_model
 from saes.weights.read import FILE, load_dictionary
 from workbench.__main__ import main
 
@@ -25,14 +27,15 @@ HERE = Origin(model="tiny", weight_hash="ab" * 32)
 
 def test_an_imported_dictionary_is_a_whole_artefact_with_its_proof(tmp_path):
     folder = tmp_path / "mine"
-    manifest = import_dictionary(SPARSIFY, folder, HERE)
+    found = import_dictionary(SPARSIFY, folder, HERE)
     assert verify(folder) == []
-    assert manifest.parents == {"model:tiny": HERE.weight_hash}
-    assert (manifest.config["format"], manifest.config["hook_point"]) == ("sparsify", "blocks.5.hook_resid_post")
-    assert set(manifest.config["source_files"]) == {"cfg.json", "probe.safetensors", "sae.safetensors"}
-    check = read_manifest(folder).summary["self_check"]
-    assert check["active"] >= 1
-    assert check["recons_error"] < 1e-5
+    assert found.about.parents == {"model:tiny": HERE.weight_hash}
+    assert isinstance(found.settings, ImportedSettings)
+    assert (found.settings.format, found.hook_point) == ("sparsify", "blocks.5.hook_resid_post")
+    assert set(found.settings.source_files) == {"cfg.json", "probe.safetensors", "sae.safetensors"}
+    assert found.self_check is not None
+    assert found.self_check.active >= 1
+    assert found.self_check.recons_error < 1e-5
     sae, x = load_sae(folder), load_file(SPARSIFY / "probe.safetensors")["x"]
     assert torch.equal(sae(x), load_dictionary(SPARSIFY)(x))
     assert (sae.metadata.weight_hash, sae.hook_point) == (HERE.weight_hash, "blocks.5.hook_resid_post")

@@ -17,7 +17,9 @@ from interp.artifacts import verify
 from interp.models.loading import load_model
 from interp.workspace import Workspace
 from saes.features.proof import Proof
+from saes.features.schema import Features
 from saes.sets import open_set
+from saes.sets.stored import StoredSet
 from workbench.__main__ import main
 
 SIZES = ["--d-sae", "40", "--k", "5", "--tokens", "4096", "--batch-size", "256", "--heldout-fraction", "0.3"]
@@ -40,24 +42,25 @@ def run(workspace: Workspace, *words: str) -> int:
 
 
 def test_a_set_and_its_tables_are_made_and_name_each_other(workspace: Workspace, capsys):
-    found, manifest = open_set(workspace, "mine"), workspace.manifest("transcoders", "mine")
+    found, stored = open_set(workspace, "mine"), workspace.open(StoredSet, "mine")
+    assert stored.scores is not None
     assert found.layers == (0, 1)
     assert found.skip(1) is not None
-    assert manifest.summary["fvu"] < 1
-    assert set(manifest.parents) == {"recordings/mlps", "model:small:mlp-2l"}
+    assert stored.scores.fvu < 1
+    assert set(stored.about.parents) == {"recordings/mlps", "model:small:mlp-2l"}
     assert run(workspace, "features", "--set", "mine") == 0
-    assert "mine-0 to mine-1: 80 features" in capsys.readouterr().out
+    assert "of 40 latents in layer 1 of the set mine" in " ".join(capsys.readouterr().out.split())
     for layer in found.layers:
-        table = workspace.manifest("features", f"mine-{layer}")
+        table = workspace.open(Features, f"mine-{layer}")
         assert verify(workspace.path("features", table.name)) == []
-        assert table.parents["transcoders/mine"] == manifest.content_hash
-        assert table.config["dictionary"] == f"transcoders:mine:{layer}"
-        assert table.config["hook_point"] == f"blocks.{layer}.mlp.hook_in"
+        assert table.about.parents["transcoders/mine"] == stored.about.content_hash
+        assert table.dictionary == f"transcoders:mine:{layer}"
+        assert table.settings.hook_point == f"blocks.{layer}.mlp.hook_in"
         path = workspace.table_path("features", table.name, "features")
         rows = workspace.query("select * from f order by feature", f=path).to_pylist()
         assert len(rows) == 40
         assert all(len(row["promoted_tokens"]) for row in rows)  # what a transcoder writes lies in the stream
-        density = manifest.summary["per_layer"][layer]["l0"] / 40
+        density = stored.scores.layers[layer].l0 / 40
         assert sum(row["density"] for row in rows) / 40 == pytest.approx(density, rel=0.25)  # of all text
 
 
@@ -85,9 +88,12 @@ def test_two_ranks_train_the_set_of_one_process(workspace: Workspace):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = (open_set(workspace, name) for name in ("mine", "two"))
-    summary = workspace.manifest("transcoders", "two").summary
-    assert summary["ranks"] == {"tokens": 2, "latents": 1}
-    assert summary["fvu"] == pytest.approx(workspace.manifest("transcoders", "mine").summary["fvu"], abs=2e-3)
+    alone, together = (workspace.open(StoredSet, name) for name in ("mine", "two"))
+    assert together.training is not None
+    assert together.training.ranks == {"tokens": 2, "latents": 1}
+    assert alone.scores is not None
+    assert together.scores is not None
+    assert together.scores.fvu == pytest.approx(alone.scores.fvu, abs=2e-3)
     for layer in one.layers:
         a, b = (each.directions(layer, layer) for each in (one, two))
         assert torch.nn.functional.cosine_similarity(a, b).min() > 0.999
@@ -96,8 +102,9 @@ def test_two_ranks_train_the_set_of_one_process(workspace: Workspace):
 def test_the_page_of_dictionaries_shows_every_layer(workspace: Workspace):
     found = {entry.name: entry for entry in entries(workspace)}
     assert {"mine.layer-0", "mine.layer-1"} <= found.keys()
-    row = workspace.manifest("transcoders", "mine").summary["per_layer"][1]
-    assert found["mine.layer-1"].heldout["fvu"] == row["fvu"]
+    stored = workspace.open(StoredSet, "mine")
+    assert stored.scores is not None
+    assert found["mine.layer-1"].scores == stored.scores.layers[1]
     assert found["mine.layer-1"].hook_point == "blocks.1.mlp.hook_in"
     lines = read_log(log_path(workspace, found["mine.layer-1"])).rows
     assert lines[-1]["tokens"] == 4096
@@ -119,7 +126,7 @@ def test_a_cross_layer_set_has_tables_too(workspace: Workspace):
     assert run(workspace, "train", "mlps", "--set", "across", "--cross-layer", "--kind", "batchtopk", *SIZES) == 0
     assert open_set(workspace, "across").targets(0) == (0, 1)
     assert run(workspace, "features", "--set", "across") == 0
-    assert workspace.manifest("features", "across-1").summary["n_features"] == 40
+    assert workspace.open(Features, "across-1").n_features == 40
 
 
 @pytest.mark.parametrize(

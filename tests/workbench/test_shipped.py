@@ -13,6 +13,8 @@ from interp.errors import CorruptError, MissingError
 from interp.tracing.graph import KIND as GRAPH
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
+from saes.sets.stored import StoredSet
+from saes.training.stored import StoredSAE
 from workbench.__main__ import main
 from workbench.demo import CARD, DATA, SHIPPED, SHIPPED_SET, highlights, shipped_artifacts, unpack
 from workbench.shipped.build import KINDS as TEXT_KINDS
@@ -40,11 +42,12 @@ def test_what_ships_is_whole():
 
 def test_the_card_tells_what_the_files_hold():
     card = json.loads((DATA / CARD).read_text())
-    manifest = Workspace(DATA).manifest("sae", SHIPPED)
-    assert card["dictionary"] == manifest.summary
-    assert card["bytes"] == sum(entry["bytes"] for entry in manifest.files.values()) < 25e6
-    assert manifest.summary["tokens_seen"] >= 10_000_000
-    assert manifest.summary["d_sae"] >= 9_216
+    sae = Workspace(DATA).open(StoredSAE, SHIPPED)
+    assert card["dictionary"] == sae.about.summary
+    assert card["bytes"] == sum(entry["bytes"] for entry in sae.about.files.values()) < 25e6
+    assert sae.training is not None
+    assert sae.training.tokens_seen >= 10_000_000
+    assert sae.d_sae >= 9_216
     assert set(card["text"]["characters"]) == set(card["text"]["licences"]) == set(TEXT_KINDS)
     assert card["text"]["characters"]["sampled"] > 6e6, "1.5 million tokens"
     assert set(card["text"]["examples_from"]) == set(MAY_SHIP)
@@ -65,24 +68,26 @@ def test_the_demo_names_features_that_a_reader_understands():
 
 def test_the_graphs_that_ship_have_the_latents_that_they_name_and_are_small():
     workspace = Workspace(DATA)
-    manifest = workspace.manifest("transcoders", SHIPPED_SET)
-    used = {(layer, index) for layer in range(30) for index in range(len(manifest.config["latents"][str(layer)]))}
+    stored = workspace.open(StoredSet, SHIPPED_SET)
+    assert stored.part is not None
+    latents = stored.part.latents
+    used = {(layer, index) for layer in range(30) for index in range(len(latents[layer]))}
     named: set[tuple[int, int]] = set()
     for name, (prompt, target, contrast) in PROMPTS.items():
         graph = workspace.open(AttributionGraph, name)
         assert (graph.prompt, graph.targets[0].label) == (prompt, f"{target} - {contrast}")
         named |= {(node.layer, node.index) for node in graph.nodes if node.kind == "feature"}
         assert graph.floor.replacement < graph.untrained.replacement < graph.scores.replacement
-        assert workspace.manifest(GRAPH, name).parents[f"transcoders/{SHIPPED_SET}"] == manifest.content_hash
+        assert workspace.manifest(GRAPH, name).parents[f"transcoders/{SHIPPED_SET}"] == stored.about.content_hash
     assert named < used
     assert len(used) < 3_000
-    assert min(len(each) for each in manifest.config["latents"].values()) >= OTHERS
+    assert min(len(each) for each in latents.values()) >= OTHERS
     parts = [DATA / "graphs", DATA / "transcoders", *DATA.glob(f"features/{SHIPPED_SET}-*")]
     assert sum(file.stat().st_size for part in parts for file in part.rglob("*") if file.is_file()) < 15e6
     for layer in (0, 29):
         table = workspace.table_path("features", f"{SHIPPED_SET}-{layer}", "features")
         rows = workspace.query("select feature, label from f order by feature", f=table).to_pylist()
-        n = len(manifest.config["latents"][str(layer)])
+        n = len(latents[layer])
         assert [row["feature"] for row in rows] == list(range(n))
 
 
@@ -111,7 +116,7 @@ def test_it_loads_as_what_the_card_says():
     from saes.weights.folder import load_sae
 
     sae = load_sae(DATA / "saes" / SHIPPED)
-    assert (sae.d_in, sae.d_sae) == (576, Workspace(DATA).manifest("sae", SHIPPED).summary["d_sae"])
+    assert (sae.d_in, sae.d_sae) == (576, Workspace(DATA).open(StoredSAE, SHIPPED).d_sae)
     assert sae.hook_point == "blocks.9.hook_resid_post"
 
 

@@ -16,10 +16,10 @@ An interrupted command resumes when it is repeated. The text that was sampled fr
 import json
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from interp.artifacts import as_json, atomic_file
 from interp.recording.recorded import Recorded
@@ -29,6 +29,7 @@ from interp.text.corpora import Document
 from interp.workspace import Workspace
 from saes.evaluation.evaluation import SAEEvaluation
 from saes.features.schema import NEURONS
+from saes.training.stored import StoredSAE, TrainedSettings
 from workbench.demo import CARD, DATA, MLP, MODEL, RESID, SHIPPED, Step, pack, run_step
 from workbench.shipped.sampled import SAMPLED
 from workbench.shipped.sources import (
@@ -56,9 +57,6 @@ from workbench.verbs.features import Features
 from workbench.verbs.heads import Heads
 from workbench.verbs.record import Record
 from workbench.verbs.train import Train
-
-if TYPE_CHECKING:
-    from interp.artifacts import Manifest
 
 
 class Kind(NamedTuple):
@@ -194,38 +192,47 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
         ]  # fmt: skip
 
 
-def round_dictionary(workspace: Workspace, seed: int) -> "Manifest":
+def round_dictionary(workspace: Workspace, seed: int) -> StoredSAE:
     """Write `demo` from `shipped-exact`: weights rounded to bfloat16, biases and thresholds unchanged, new scores."""
-    from interp.artifacts import Draft
+    from interp.artifacts import Draft, save_artefact
+    from interp.artifacts.artefact import settings_json
     from interp.recording.store import Recording
     from saes.training.reconstruction import evaluate_on_recording
     from saes.weights.folder import load_sae, save_sae
 
-    exact = workspace.manifest("sae", EXACT)
-    recording = Recording(workspace.path("recording", exact.config["recording"]))
-    draft = Draft.open(
-        workspace.path("sae", NAME), kind="sae", config={**exact.config, "stored": "bfloat16"}, seed=seed
-    )
-    save_sae(load_sae(workspace.path("sae", EXACT)), draft.path, dtype="bfloat16")
+    exact, folder = workspace.open(StoredSAE, EXACT), workspace.path("sae", NAME)
+    assert isinstance(exact.settings, TrainedSettings)
+    recording = Recording(workspace.path("recording", exact.settings.recording))
+    settings = replace(exact.settings, stored="bfloat16")
+    draft = Draft.open(folder, kind="sae", config=settings_json(settings), seed=seed)
+    save_sae(exact.load(), draft.path, dtype="bfloat16")
     rounded = load_sae(draft.path)
-    heldout = evaluate_on_recording(rounded, recording, heldout_fraction=exact.config["heldout_fraction"], seed=seed)
+    heldout = evaluate_on_recording(rounded, recording, heldout_fraction=exact.heldout_fraction, seed=seed)
     log = (workspace.path("sae", EXACT) / "log.jsonl").read_bytes()
     (draft.path / "log.jsonl").write_bytes(log)
-    return draft.finish(
-        summary={**exact.summary, "heldout": asdict(heldout), "heldout_before_rounding": exact.summary["heldout"]},
-        parents={**exact.parents, f"saes/{EXACT}": exact.content_hash},
-        threads=exact.threads,
+    found = StoredSAE(
+        settings=settings,
+        d_in=exact.d_in,
+        d_sae=exact.d_sae,
+        architecture=exact.architecture,
+        training=exact.training,
+        heldout=heldout,
+        heldout_before_rounding=exact.heldout,
+        self_check=None,
     )
+    about = exact.about
+    parents = {**about.parents, exact.key: about.content_hash}
+    return save_artefact(found, folder, parents=parents, seed=seed, threads=about.threads, draft=draft)
 
 
 def write_card(workspace: Workspace, corpus: Path) -> None:
     """Write the card: config, training text, scores and limits."""
-    sae, text = workspace.manifest("sae", NAME), workspace.open(Recorded, TEXT)
+    sae, text = workspace.open(StoredSAE, NAME), workspace.open(Recorded, TEXT)
     scores = workspace.open(SAEEvaluation, NAME)
     shares = scores.concept_scores.shares() if scores.concept_scores else {}
     card = {
-        "dictionary": sae.summary,
-        "config": sae.config,
+        "dictionary": sae.about.summary,
+        "config": sae.about.config,
         "text": {
             "characters": json.loads(corpus.with_suffix(".chars.json").read_text()),
             "tokens": text.n_real,
@@ -242,7 +249,7 @@ def write_card(workspace: Workspace, corpus: Path) -> None:
             | {"intervals": {key: [found.low, found.high] for key, found in share.items()}}
             for name, share in shares.items()
         },
-        "bytes": sum(entry["bytes"] for entry in sae.files.values()),
+        "bytes": sum(entry["bytes"] for entry in sae.about.files.values()),
         "limits": [
             f"kinds of text by share: {', '.join(KINDS)}; on other text more is left unexplained",
             "held-out documents are of the same sources as the others",
@@ -253,7 +260,7 @@ def write_card(workspace: Workspace, corpus: Path) -> None:
     }
     path = workspace.root / CARD
     path.write_text(json.dumps(card, indent=1))
-    wrote(path, f"FVU {sae.summary['heldout']['fvu']:.3f} on held-out documents, {card['bytes'] / 1e6:.1f} MB")
+    wrote(path, f"{sae.headline()}; {card['bytes'] / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

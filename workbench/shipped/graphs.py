@@ -72,9 +72,7 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
         for number, step in enumerate(plan, 1):
             run_step(workspace, step, f"{number}/{len(plan)}")
         ship_part(workspace, list(PROMPTS), seed=self.seed)
-        described = [
-            ("features", f"{SHIPPED_SET}-{n}") for n in workspace.open(StoredSet, SET).layers
-        ]
+        described = [("features", f"{SHIPPED_SET}-{n}") for n in workspace.open(StoredSet, SET).layers]
         run_step(workspace, self._describe(SHIPPED_SET), "last")
         pack(workspace, [("transcoders", SHIPPED_SET), *described, *((GRAPH, name) for name in PROMPTS)], self.data)
 

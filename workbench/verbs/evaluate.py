@@ -22,6 +22,7 @@ from saes.evaluation.evaluation import (
     ProbeSettings,
     SAEEvaluation,
 )
+from saes.training.stored import StoredSAE
 from workbench.analysis import Resumable, Run
 from workbench.terminal import Derived, RunsModel, Seeded, Threaded, settings_of
 
@@ -188,7 +189,7 @@ class Evaluate(AbsorptionConfig, Probes, Threaded, RunsModel, Resumable["SAEEval
             absorption=self.absorption_config() if self.absorption else None,
             concepts=self.concept_settings() if self.concepts else None,
         )
-        fraction = run.workspace.manifest("sae", self.sae).config.get("heldout_fraction", 0.1)
+        fraction = run.workspace.open(StoredSAE, self.sae).heldout_fraction
         parts = {
             name: run.part(settings, SAEEvaluation, name, measure)
             for name, measure in self.parts(run, sae, recording, fraction).items()

@@ -3,31 +3,24 @@
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from interp.errors import ConfigError, UnknownNameError, program
+from interp.errors import ConfigError, UnknownNameError
 from interp.options import HookPoint, Means, ModelName, RecordingName
 from saes.kinds.config import CONFIGS, SELECTIONS, CrossLayerConfig, SAEConfig, make_config
 from saes.training.config import TrainConfig
-from workbench.terminal import (
-    OnDevice,
-    RunsModel,
-    Threaded,
-    Writes,
-    first_bar,
-    joined_ranks,
-    say,
-    settings_of,
-    slug,
-    wrote,
-)
+from workbench.analysis import Analysis, Resumable, Run
+from workbench.terminal import OnDevice, RunsModel, Threaded, first_bar, settings_of, slug
 
 if TYPE_CHECKING:
+    from interp.ranks import Ranks
     from interp.recording.store import Recording
-    from interp.workspace import Workspace
+    from interp.tracing.graph import AttributionGraph
     from saes.kernels.spread import Spread
+    from saes.sets.stored import StoredSet
+    from saes.training.stored import StoredSAE
     from saes.training.train import Tracker
 
 
@@ -38,7 +31,7 @@ else:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(TrainConfig, Writes, Threaded, OnDevice):
+class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"]):
     """Learn a dictionary of sparse features from a recording.
 
     Example: workbench train demo --kind batchtopk --d-sae 4608 --k 32
@@ -48,6 +41,9 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
     the same weights. Several processes or GPUs train together under `torchrun --nproc-per-node 2 -m workbench train
     ...`.
     """
+
+    makes: ClassVar[str] = "sae"
+    ranked: ClassVar[bool] = True
 
     recording: Annotated[tyro.conf.Positional[RecordingName], tyro.conf.arg(metavar="RECORDING")]
     """Name of a recording in the workspace."""
@@ -86,33 +82,46 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
     tracker: Annotated[str, Means("TRACKER")] | None = None
     """Log training metrics to tensorboard:FOLDER or wandb:PROJECT as well."""
 
-    def run(self) -> None:
-        from interp.artifacts import read_manifest
-        from saes.kernels.spread import Spread
-        from saes.training.train import open_tracker
-        from workbench.opening import open_recording
+    def writes(self) -> str:
+        return "transcoders" if self.set else "sae"
 
-        with joined_ranks() as ranks:
-            with ranks.checked():
-                workspace = self.open_workspace()
-                self.use_threads()
-                configs = [self.set_config()] if self.set else self.sae_configs()
-                device = self.use_device(ranks, mps=False)
-                recordings = [open_recording(workspace, n, device=device) for n in (self.recording, *self.others)]
-                names = [self.set] if self.set else self.folder_names(configs)
-                folders = [workspace.path("transcoders" if self.set else "sae", name) for name in names]
-                tracker = open_tracker(self.tracker) if self.tracker and ranks.first else None
-            spread = Spread(latents=ranks) if self.share == "latents" else Spread(tokens=ranks)
-            if self.set:
-                self._train_set(recordings[0], configs[0], folders[0], tracker, spread, device)
-            else:
-                self._train(recordings, configs, folders, tracker, spread, device)
-            if tracker:
-                tracker.close()
-            if ranks.first:
-                for folder in folders:
-                    found = read_manifest(folder).summary
-                    wrote(folder, describe_set(found) if self.set else describe_sae(found))
+    def default_name(self) -> str:
+        return self.set or self.recording
+
+    def check_free(self, *folders: Path | None) -> None:
+        """Raise `ConfigError` as for every verb; a sweep goes on beside its finished dictionaries."""
+        if len(self.configs()) == 1:
+            super().check_free(*folders)
+
+    def use_device(self, ranks: "Ranks | None" = None, *, mps: bool = False) -> str:
+        """Return the device, and print it; nothing is trained on mps by default."""
+        return super().use_device(ranks, mps=mps)
+
+    def measure(self, run: Run) -> "list[StoredSAE] | list[StoredSet]":
+        from interp.ranks import ALONE
+        from saes.kernels.spread import Spread
+        from saes.sets.stored import StoredSet
+        from saes.training.stored import StoredSAE
+        from saes.training.train import open_tracker
+
+        ranks = run.ranks or ALONE
+        with ranks.checked():
+            configs = self.configs()
+            recordings = [run.recording(name) for name in (self.recording, *self.others)]
+            folders = [run.workspace.path("sae", name) for name in self.folder_names(configs)]
+            tracker = open_tracker(self.tracker) if self.tracker and ranks.first else None
+        spread = Spread(latents=ranks) if self.share == "latents" else Spread(tokens=ranks)
+        if self.set:
+            self._train_set(recordings[0], configs[0], run, tracker, spread)
+        else:
+            self._train(recordings, configs, folders, tracker, spread, run.device)
+        if tracker:
+            tracker.close()
+        if not ranks.first:
+            return []
+        if self.set:
+            return [run.workspace.open(StoredSet, self.set)]
+        return [run.workspace.open(StoredSAE, folder.name) for folder in folders]
 
     def _train(
         self,
@@ -121,7 +130,7 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
         folders: list[Path],
         tracker: "Tracker | None",
         spread: "Spread",
-        device: str,
+        device: str | None,
     ) -> None:
         from saes.training.run import Job
         from saes.training.train import train_many
@@ -144,24 +153,22 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
                     tracker.log(job.folder.name, metrics)
 
     def _train_set(
-        self,
-        recording: "Recording",
-        config: SAEConfig,
-        folder: Path,
-        tracker: "Tracker | None",
-        spread: "Spread",
-        device: str,
+        self, recording: "Recording", config: SAEConfig, run: Run, tracker: "Tracker | None", spread: "Spread"
     ) -> None:
         from saes.sets.train import training
 
-        how: dict[str, Any] = {"overwrite": self.overwrite, "device": device, "spread": spread}
+        how: dict[str, Any] = {"overwrite": self.overwrite, "device": run.device, "spread": spread}
         how |= {"skip": self.skip, "layers": self.layers, "writes": self.target or ""}
-        with first_bar(spread.ranks, f"training the set {self.set}", "tokens") as progress:
-            for layer, metrics in training(recording, config, self.train_config(), folder, **how):
+        with run.progress(f"training the set {self.set}", "tokens") as progress:
+            for layer, metrics in training(recording, config, self.train_config(), run.folder, **how):
                 health = {"layer": layer, "fvu": metrics.fvu, "l0": metrics.l0, "dead": metrics.dead}
                 progress(metrics.tokens, self.tokens, {k: v for k, v in health.items() if layer >= 0 or k != "layer"})
                 if tracker:
                     tracker.log(f"{self.set}-{layer}" if layer >= 0 else str(self.set), metrics)
+
+    def configs(self) -> list[SAEConfig]:
+        """Return the settings of every dictionary, or those of a set's latents. Raises as the two functions do."""
+        return [self.set_config()] if self.set else self.sae_configs()
 
     def set_config(self) -> SAEConfig:
         """Return the config of a set's latents. Raises `ConfigError` for what a set does not have."""
@@ -212,30 +219,8 @@ SWEPT = {"d_sae": "d", "k": "k", "l1_coefficient": "l1-"}
 """Options that may have several values, and their abbreviation in a folder's name."""
 
 
-def describe_sae(summary: dict) -> str:
-    """Return the quality of a dictionary on held-out documents as one line."""
-    heldout = summary["heldout"]
-    return (
-        f"{summary['d_sae']:,} features; on {heldout['n_tokens']:,} held-out tokens: FVU {heldout['fvu']:.3f} at L0 "
-        f"{heldout['l0']:.1f}, {heldout['dead_fraction']:.1%} never fire, {heldout['dense_fraction']:.1%} dense"
-    )
-
-
-def describe_set(summary: dict) -> str:
-    """Return the quality of a set as one line."""
-    said = (
-        f"{summary['d_sae']:,} features for each of {len(summary['layers'])} layers; on {summary['heldout_tokens']:,} "
-        f"held-out tokens: mean FVU {summary['fvu']:.3f} at L0 {summary['l0']:.1f}, "
-        f"{summary['dead_fraction']:.1%} never fire"
-    )
-    loss = (summary.get("loss") or {}).get("set")
-    if not loss:
-        return said
-    return f"{said}; cross-entropy {loss['ce_clean']:.3f}, with all MLPs replaced {loss['ce_spliced']:.3f}"
-
-
 @dataclass(frozen=True, kw_only=True)
-class Import(Writes, Threaded, RunsModel):
+class Import(Threaded, RunsModel, Analysis["StoredSAE | StoredSet | AttributionGraph"]):
     """Import an SAE or transcoder from SAELens, sparsify, Gemma Scope and others.
 
     Example: workbench import checkpoints/layers.9 --model smollm2-135m --hook-point blocks.9.hook_resid_post
@@ -244,6 +229,9 @@ class Import(Writes, Threaded, RunsModel):
     pass, and compared again whenever the dictionary is loaded or verified. A FILE.json is an attribution graph, of this
     workbench, Neuronpedia or circuit-tracer; it needs no model.
     """
+
+    makes: ClassVar[str] = "sae"
+    on_page: ClassVar[bool] = False
 
     path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")]
     """Folder or file of the checkpoint, hub:OWNER/NAME[/FOLDER], or FILE.json of a graph."""
@@ -263,74 +251,68 @@ class Import(Writes, Threaded, RunsModel):
     allow_mismatch: bool = False
     """Import although the files name another model or hook point."""
 
-    def run(self) -> None:
-        from interp.models.adapter import available_hook_points, weight_hash
-        from interp.models.loading import load_model
-        from interp.names import check_hook_points
-        from interp.recording.record import probe_widths
-        from saes.weights.importing import Origin, checkpoint_path, import_dictionary
+    def writes(self) -> str:
+        if self.is_graph:
+            return "attribution_graph"
+        return "transcoders" if self.set else "sae"
+
+    @property
+    def is_graph(self) -> bool:
+        """True for a graph, False for dictionaries."""
+        return self.path.endswith(".json")
+
+    def default_name(self) -> str:
+        path = Path(self.path)
+        known = path.suffix in (".json", ".pt", ".npz", ".safetensors")
+        return self.set or slug(path.stem if known or path.is_file() else path.name)
+
+    def measure(self, run: Run) -> "StoredSAE | StoredSet | AttributionGraph":
+        from saes.weights.importing import checkpoint_path
         from saes.weights.read import find_format
 
-        workspace = self.open_workspace()
-        self.use_threads()
         path = checkpoint_path(self.path)
-        if path.suffix == ".json":
-            return self._run_graph(workspace, path)
+        if self.is_graph:
+            from dashboard.graph.exchange import take_in
+            from interp.tracing.graph import AttributionGraph
+
+            made = take_in(run.workspace, path, run.folder.name, overwrite=self.overwrite)
+            return run.workspace.open(AttributionGraph, made.name)
         if not self.model:
             graph = " (a graph in .pt holds pickled objects, which can run any code: export it as JSON)"
             raise ConfigError(f"a dictionary needs --model MODEL{graph if path.suffix == '.pt' else ''}")
         if self.set:
-            return self._run_set(workspace, path, self.set)
+            return self._set(run, path)
         find_format(path, self.format)  # fails before a model is loaded
-        folder = workspace.path("sae", self.name or slug(path.stem if path.is_file() else path.name))
-        model = load_model(self.model, device=self.use_device())
-        available = available_hook_points(model)
-        manifest = import_dictionary(
+        return self._dictionary(run, path)
+
+    def _dictionary(self, run: Run, path: Path) -> "StoredSAE":
+        from interp.models.adapter import available_hook_points
+        from interp.names import check_hook_points
+        from interp.recording.record import probe_widths
+        from saes.training.importing import import_dictionary
+        from saes.weights.importing import Origin
+
+        model = run.model(self.model)
+        available, n_layers = available_hook_points(model), model.cfg.n_layers
+        return import_dictionary(
             path,
-            folder,
+            run.folder,
             Origin(
                 model=self.model,
-                weight_hash=weight_hash(model),
+                weight_hash=run.weight_hash(self.model),
                 hook_point=self.hook_point or "",
                 hook_point_out=self.hook_point_out or "",
             ),
-            measure_widths=lambda names: probe_widths(model, check_hook_points(names, available, model.cfg.n_layers)),
+            measure_widths=lambda names: probe_widths(model, check_hook_points(names, available, n_layers)),
             format=self.format,
             allow_mismatch=self.allow_mismatch,
             overwrite=self.overwrite,
         )
-        wrote(folder, describe_import(manifest.summary))
-        say(f"      next, over a recording: {program()} features {folder.name} --recording NAME")
 
-    def _run_graph(self, workspace: "Workspace", path: Path) -> None:
-        from dashboard.graph.exchange import take_in
-
-        manifest = take_in(workspace, path, self.name or slug(path.stem), overwrite=self.overwrite)
-        found = manifest.summary
-        wrote(workspace.path(manifest.kind, manifest.name), f"{found['nodes']} nodes, {found['edges']} edges")
-
-    def _run_set(self, workspace: "Workspace", path: Path, name: str) -> None:
-        from interp.models.loading import load_model
+    def _set(self, run: Run, path: Path) -> "StoredSet":
         from saes.sets.importing import SetOrigin, find_layers, import_set
 
         find_layers(path, l0=self.l0)  # fails before a model is loaded
-        folder = workspace.path("transcoders", name)
-        model = load_model(self.model, device=self.use_device())
         origin = SetOrigin(model=self.model, reads=self.hook_point or "", writes=self.hook_point_out or "")
         how: dict[str, Any] = {"allow_mismatch": self.allow_mismatch, "overwrite": self.overwrite}
-        found = import_set(path, folder, model, origin, l0=self.l0, format=self.format, **how).summary
-        error = max(row["recons_error"] for row in found["self_check"])
-        wrote(
-            folder,
-            f"{found['d_sae']:,} features for each of {len(found['layers'])} layers, from {found['reads']} to "
-            f"{found['writes']} ({found['format']}); they agree with the source's forward pass to {error:.0e}",
-        )
-
-
-def describe_import(summary: dict) -> str:
-    """Return size, hook point and format of an imported dictionary, and its error against the source."""
-    error = max(summary["self_check"][f"{part}_error"] for part in ("encode", "encode_sparse", "recons"))
-    return (
-        f"{summary['d_sae']:,} features at {summary['hook_point']} ({summary['architecture']}, from "
-        f"{summary['format']}); it agrees with the source's forward pass to {error:.0e}"
-    )
+        return import_set(path, run.folder, run.model(self.model), origin, l0=self.l0, format=self.format, **how)

@@ -1,0 +1,196 @@
+"""A set of transcoders in a workspace as an artefact: its settings, sizes and scores. Torch-free: `load` reads it.
+
+Its folder also holds the weights in circuit-tracer's layouts (`saes.sets.layouts`), and the logs of a training.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from interp.artifacts import Artefact
+from saes.evaluation.scores import InModel
+from saes.kinds.config import AnyConfig
+from saes.training.config import TrainConfig
+from saes.training.scores import Reconstruction
+from saes.training.stored import TrainingRun
+from saes.weights.imported import FileEntry, SelfCheck
+
+if TYPE_CHECKING:
+    from saes.sets.set import TranscoderSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedSetSettings:
+    """What determines the training of a set: an unfinished run with other settings is another one."""
+
+    sae: AnyConfig
+    """Latents of every layer."""
+    train: TrainConfig
+    skip: bool
+    model: str
+    weight_hash: str
+    recording: str
+    recording_hash: str
+    reads: str
+    """Hook point inside a block that the latents read."""
+    writes: str
+    """Hook point inside a block that is predicted."""
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedSetSettings:
+    """What an imported set was made from."""
+
+    source: str
+    """Name of its folder."""
+    source_files: dict[int, dict[str, FileEntry]]
+    """Files of each layer; of a cross-layer transcoder all under its first layer."""
+    model: str
+    weight_hash: str
+    l0: int | None
+    """Sparsity by which one of several dictionaries of a layer was chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartSettings:
+    """Some latents of another set."""
+
+    part_of: str
+    """Name of the whole set."""
+    whole: TrainedSetSettings | ImportedSetSettings
+    latents: dict[int, tuple[int, ...]]
+    """Layer -> latents of the whole set, in the order of their new numbers."""
+
+    @property
+    def model(self) -> str:
+        """Spec of the model that the set belongs to."""
+        return self.whole.model
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerScores:
+    """Scores of one layer on held-out rows."""
+
+    layer: int
+    fvu: float
+    l0: float
+    dead_fraction: float
+    dense_fraction: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetScores:
+    """Scores of a set on held-out documents; of a part of a set those of the whole."""
+
+    n_tokens: int
+    layers: tuple[LayerScores, ...]
+    loss: dict[Literal["set", "untrained", "neurons"], InModel] | None
+    """Loss of the model with the MLPs of all layers replaced; None without held-out contexts."""
+
+    @property
+    def fvu(self) -> float:
+        """Mean over layers."""
+        return _mean([each.fvu for each in self.layers])
+
+    @property
+    def l0(self) -> float:
+        """Mean over layers."""
+        return _mean([each.l0 for each in self.layers])
+
+    @property
+    def dead_fraction(self) -> float:
+        """Mean over layers."""
+        return _mean([each.dead_fraction for each in self.layers])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCheck:
+    """Comparison of one layer of an imported set with its source."""
+
+    layer: int
+    recons_error: float
+    """Largest error of an output, as a fraction of its size."""
+    check: SelfCheck | None
+    """All errors; None for a cross-layer transcoder, whose layers are compared by their outputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredSet(Artefact, kind="transcoders"):
+    """A trained or imported set of transcoders, or some latents of one."""
+
+    settings: TrainedSetSettings | ImportedSetSettings | PartSettings
+    layers: tuple[int, ...]
+    cross_layer: bool
+    """True where latents write to later layers too."""
+    reads: str
+    writes: str
+    d_sae: int
+    """Latents of the first layer; of a part of a set, of the whole."""
+    training: TrainingRun | None
+    scores: SetScores | None
+    """None for an imported set."""
+    format: str
+    """Format of the files that it was imported from; empty for one of ours."""
+    checks: tuple[LayerCheck, ...]
+
+    @property
+    def model(self) -> str:
+        """Spec of the model that it belongs to."""
+        return self.settings.model
+
+    @property
+    def part(self) -> PartSettings | None:
+        """What a part of another set holds; None for a whole set."""
+        return self.settings if isinstance(self.settings, PartSettings) else None
+
+    @property
+    def recording(self) -> str | None:
+        """Name of the recording that it was trained on; None for an imported set."""
+        own = self.settings.whole if isinstance(self.settings, PartSettings) else self.settings
+        return own.recording if isinstance(own, TrainedSetSettings) else None
+
+    def load(self) -> "TranscoderSet":
+        """Return the set with its weights, on the CPU."""
+        from saes.sets.set import read_set
+
+        return read_set(self.folder)
+
+    def headline(self) -> str:
+        """Return size and quality in one sentence."""
+        said = f"{self.d_sae:,} latents for each of {len(self.layers)} layers"
+        said += ", which write to all later layers" if self.cross_layer else ""
+        if self.part is not None:
+            n = sum(map(len, self.part.latents.values()))
+            said = f"{n:,} latents of the set {self.part.part_of}, those of its graphs here. The whole: {said}"
+        if self.checks:
+            error = max(each.recons_error for each in self.checks)
+            said += f", from {self.reads} to {self.writes} ({self.format}); they agree with the source's forward pass "
+            return f"{said}to {error:.0e}"
+        if (scores := self.scores) is None:
+            return said
+        said += (
+            f"; on {scores.n_tokens:,} held-out tokens: mean FVU {scores.fvu:.3f} at L0 {scores.l0:.1f}, "
+            f"{scores.dead_fraction:.1%} never fire"
+        )
+        if not scores.loss:
+            return said
+        loss = scores.loss["set"]
+        return f"{said}; cross-entropy {loss.ce_clean:.3f}, with all MLPs replaced {loss.ce_spliced:.3f}"
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return mean scores and the model."""
+        scores = self.scores
+        facts = [] if scores is None else [("FVU", f"{scores.fvu:.3g}"), ("L0", f"{scores.l0:.3g}"),
+                                           ("dead", f"{scores.dead_fraction:.1%}")]  # fmt: skip
+        return [*facts, ("model", self.model)]
+
+
+def layer_scores(found: Mapping[int, Reconstruction]) -> tuple[LayerScores, ...]:
+    """Return the scores of every layer."""
+    names = ("fvu", "l0", "dead_fraction", "dense_fraction")
+    return tuple(LayerScores(layer=n, **{name: getattr(each, name) for name in names}) for n, each in found.items())
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
