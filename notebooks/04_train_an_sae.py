@@ -31,6 +31,7 @@ from saes import (
     BatchTopKConfig, Job, TopKConfig, TrainConfig, build_features, compare, fit_scaling, load_sae,
     scaling_runs_of, train_many,
 )
+from saes.features.schema import Features
 
 HOOK_POINT = "blocks.9.hook_resid_post"
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "train-an-sae"
@@ -138,7 +139,7 @@ for example in examples:
     print(f"{example['activation']:6.1f}  {before!r} >>{words[peak]}<< {after!r}   ({example['document_label']})")
 
 # %%
-activation_histogram(feature["histogram"], workspace.manifest("features", "batchtopk").summary["histogram_edges"], light)
+activation_histogram(feature["histogram"], workspace.open(Features, "batchtopk").histogram_edges, light)
 
 # %% [markdown]
 # ## The answer
@@ -152,7 +153,7 @@ worst = max(fit.left_out, key=lambda each: abs(each.error))
 exponents = ", ".join(f"{each:.3f} at k {k}" for k, each in fit.exponents.items())
 print(
     f"Yes: the error on unseen text goes with the number of latents to the power {exponents}. "
-    f"{fit.findings[1]}\n"
+    f"{fit.details()[1]}\n"
     f"Trained, 1,024 directions leave {matched['batchtopk']:.1%} of the variance at L0 {table.l0:.0f}; principal components leave "
     f"{matched['pca']:.1%}, an untrained dictionary {matched['untrained']:.1%}.\n"
     "What this is not: a law of SmolLM2. The sizes span a factor of eight, one seed each; 24,000 tokens seen four times teach a "

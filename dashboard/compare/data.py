@@ -13,7 +13,7 @@ from typing import Any
 from dashboard.components.pages import feature_href
 from dashboard.data import features as features
 from dashboard.data.workspace import models
-from interp.artifacts import Artefact, Manifest, read_json
+from interp.artifacts import Artefact
 from interp.changes.comparison import ModelComparison
 from interp.errors import CorruptError, UnknownNameError, UsageError, WorkbenchError
 from interp.geometry.space import SpaceComparison, SpaceReport
@@ -23,7 +23,8 @@ from interp.results import Record
 from interp.workspace import Workspace
 from saes.evaluation.config import SCORES
 from saes.evaluation.latent_comparison import LatentComparison
-from saes.features.schema import NEURONS
+from saes.evaluation.sae_comparison import Compared, SAEComparison
+from saes.features.schema import NEURONS, FeatureRow, Features
 from saes.training.stored import StoredSAE
 
 FEATURE, NEURON, SAE, LAYER, MODEL = "feature", "neuron", "SAE", "layer", "model"
@@ -125,9 +126,9 @@ def _one(workspace: Workspace, head: str, index: int, model: str) -> Thing:
         dictionary, model = f"{NEURONS}{hook_point}", model or next(iter(_models_at(workspace, hook_point)), "")
         table = _described(workspace, dictionary, model)
     elif head in workspace.names("features"):
-        config, table = workspace.manifest("features", head).config, head
-        dictionary, model = str(config.get("dictionary")), str(config.get("model") or "")
-        hook_point = dictionary.removeprefix(NEURONS) if dictionary.startswith(NEURONS) else str(config["hook_point"])
+        described, table = workspace.open(Features, head), head
+        dictionary, model = described.dictionary, described.settings.model
+        hook_point = described.neurons or described.settings.hook_point
     elif head in workspace.names("sae"):
         sae, table = workspace.open(StoredSAE, head), _described(workspace, f"sae:{head}")
         dictionary, model, hook_point = f"sae:{head}", sae.model, sae.hook_point
@@ -145,8 +146,8 @@ def _one(workspace: Workspace, head: str, index: int, model: str) -> Thing:
 
 def _described(workspace: Workspace, dictionary: str, model: str = "") -> str:
     """Return the name of the newest features artefact of a dictionary (of a model's neurons), or "" without one."""
-    made = (m for m in workspace.newest("features") if m.config.get("dictionary") == dictionary)
-    return next((m.name for m in made if not model or m.config.get("model") == model), "")
+    made = (each for each in workspace.values(Features) if each.dictionary == dictionary)
+    return next((each.name for each in made if model in ("", each.settings.model)), "")
 
 
 def _models_at(workspace: Workspace, hook_point: str) -> Iterator[str]:
@@ -160,9 +161,9 @@ def _models_at(workspace: Workspace, hook_point: str) -> Iterator[str]:
     for recording in workspace.values(Recorded):
         if hook_point in recording.settings.hook_points:
             yield recording.settings.model
-    for m in workspace.newest("features"):
-        if m.config.get("hook_point") == hook_point and m.config.get("model"):
-            yield str(m.config["model"])
+    for described in workspace.values(Features):
+        if described.settings.hook_point == hook_point:
+            yield described.settings.model
     yield from models(workspace)
 
 
@@ -189,19 +190,18 @@ def options(workspace: Workspace) -> list[str]:
 def partners(workspace: Workspace, one: Thing) -> list[tuple[str, str]]:
     """Return (name, reason) of things worth comparing with one thing, nearest first."""
     if one.one and one.features:
-        row = features.one(workspace, one.features, one.index)
-        related = features.relations(workspace, one.features, one.index) or {}
-        near = zip(row["neighbours"], row["neighbour_cosines"], strict=True)
-        found = [(f"{one.features}:{n}", f"neighbour, cosine {cosine:.2f}") for n, cosine in list(near)[:4]]
-        both = zip(related.get("coactive", []), related.get("coactive_jaccard", []), strict=True)
-        found += [
-            (f"{one.features}:{n}", f"fires on the same tokens, Jaccard {value:.2f}") for n, value in list(both)[:3]
-        ]
-        close = zip(*(related.get(f"neuron{key}", []) for key in ("_layers", "s", "_cosines")), strict=True)
-        found += [
-            (f"{NEURONS}blocks.{layer}.mlp.hook_post:{n}", f"neuron, cosine {cosine:+.2f}")
-            for layer, n, cosine in list(close)[:3]
-        ]
+        row = features.one(workspace, one.features, one.index).row
+        found = [(f"{one.features}:{n}", f"neighbour, cosine {cosine:.2f}") for n, cosine in row.near[:4]]
+        related = features.relations(workspace, one.features, one.index)
+        if related is not None:
+            found += [
+                (f"{one.features}:{n}", f"fires on the same tokens, Jaccard {value:.2f}")
+                for n, value, *_ in related.row.companions[:3]
+            ]
+            found += [
+                (f"{NEURONS}blocks.{layer}.mlp.hook_post:{n}", f"neuron, cosine {cosine:+.2f}")
+                for layer, n, cosine in related.row.near_neurons[:3]
+            ]
         return found
     if one.kind == SAE:
         others = [each for each in workspace.values(StoredSAE) if each.name != one.name]
@@ -225,13 +225,11 @@ def kind_of(a: Thing, b: Thing) -> str:
     return a.kind
 
 
-def about(workspace: Workspace, one: Thing) -> dict[str, Any]:
-    """Return the stored row of a feature or neuron; empty where no table describes it."""
+def about(workspace: Workspace, one: Thing) -> FeatureRow | None:
+    """Return the stored row of a feature or neuron; None where no table describes it."""
     if not (one.one and one.features):
-        return {}
-    row = features.one(workspace, one.features, one.index)
-    keys = ("label", "label_source", "density", "n_fired", "mean_activation", "max_activation")
-    return {key: row[key] for key in (*keys, "promoted_tokens", "promoted_logits")}
+        return None
+    return features.one(workspace, one.features, one.index).row
 
 
 @dataclass(frozen=True)
@@ -254,7 +252,7 @@ def shared_tokens(workspace: Workspace, a: Thing, b: Thing) -> list[SharedTokens
         ("tokens at the peak of examples", "examples", _PEAKS),
     ):
         mine = _lists(workspace, a.features, table, sql, a.index, a.index).get(a.index, [])
-        n = int(workspace.manifest("features", b.features).summary["n_features"])
+        n = workspace.open(Features, b.features).n_features
         first = max(0, min(b.index - N_SAMPLE // 2, n - N_SAMPLE))
         others = _lists(workspace, b.features, table, sql, first, first + N_SAMPLE)
         theirs = others.pop(b.index, [])
@@ -285,25 +283,18 @@ def _lists(workspace: Workspace, name: str, table: str, sql: str, low: int, high
 def together(workspace: Workspace, a: Thing, b: Thing) -> Measure | None:
     """Return the recorded co-activation of two features of one table; None where it was not recorded."""
     related = features.relations(workspace, a.features, a.index) if a.features and a.features == b.features else None
-    if related is None or b.index not in related["coactive"]:
+    found = [each for each in related.row.companions if each[0] == b.index] if related else []
+    if related is None or not found:
         return None
-    at = related["coactive"].index(b.index)
-    n = f"{related['scales']['coactivation_tokens']:,}"
-    return Measure(
-        f"tokens on which both fire, of {n}", float(related["coactive_tokens"][at]),
-        related["coactive_expected"][at], None, "the number expected if they fired independently",
-    )  # fmt: skip
+    _, _, both, expected = found[0]
+    name = f"tokens on which both fire, of {related.scales.coactivation_tokens:,}"
+    return Measure(name, float(both), expected, None, "the number expected if they fired independently")
 
 
-def _current(workspace: Workspace, found: Manifest, *saes: Thing) -> bool:
-    """Return True when an artefact was made from these SAEs as they are now."""
-    hashes = {f"saes/{each.name}": workspace.manifest("sae", each.name).content_hash for each in saes}
-    return all(found.parents.get(key) == digest for key, digest in hashes.items())
-
-
-def comparisons(workspace: Workspace, a: Thing, b: Thing) -> list[Manifest]:
+def comparisons(workspace: Workspace, a: Thing, b: Thing) -> list[SAEComparison]:
     """Return the comparisons that hold both SAEs as they are now, newest first."""
-    return [m for m in workspace.newest("sae_comparison") if _current(workspace, m, a, b)]
+    hashes = {f"saes/{each.name}": workspace.manifest("sae", each.name).content_hash for each in (a, b)}
+    return [each for each in workspace.values(SAEComparison) if hashes.items() <= each.about.parents.items()]
 
 
 def scores(workspace: Workspace, a: Thing, b: Thing) -> dict[str, Any]:
@@ -312,29 +303,27 @@ def scores(workspace: Workspace, a: Thing, b: Thing) -> dict[str, Any]:
     Without a comparison the rows hold the scores of each at its own L0, and `artefact` is "".
     """
     for made in comparisons(workspace, a, b):
-        found = read_json(workspace.path("sae_comparison", made.name) / "comparison.json")
-        rows = [_score_row(row) for row in found["rows"] if row["baseline"] or row["name"] in (a.name, b.name)]
+        rows = [_score_row(row) for row in made.rows if row.baseline or row.name in (a.name, b.name)]
         measured = [key for key in rows[0] if any(row[key] is not None for row in rows)]
-        return {"artefact": made.name, "l0": found["l0"], "rows": [{key: row[key] for key in measured} for row in rows]}
+        return {"artefact": made.name, "l0": made.l0, "rows": [{key: row[key] for key in measured} for row in rows]}
     heldout = [(each.name, workspace.open(StoredSAE, each.name).heldout) for each in (a, b)]
     rows = [{"dictionary": name, "L0": own and own.l0, "FVU": own and own.fvu} for name, own in heldout]
     return {"artefact": "", "l0": None, "rows": rows}
 
 
-def _score_row(row: dict[str, Any]) -> dict[str, Any]:
-    name = row["name"] + (" (baseline)" if row["baseline"] else "")
+def _score_row(row: Compared) -> dict[str, Any]:
+    name = row.name + (" (baseline)" if row.baseline else "")
     return {"dictionary": name} | {score.title: score.of(row) for score in SCORES if score.on_page}
 
 
 def stored_matches(workspace: Workspace, a: Thing, b: Thing) -> dict[str, list[Any]] | None:
     """Return the columns `first` (of a), `second` (of b), `cosine`, `random` of a stored match; None without one."""
     for made in comparisons(workspace, a, b):
-        if "matches.parquet" not in made.files:
+        if made.matches is None:
             continue
-        path = workspace.table_path("sae_comparison", made.name, "matches")
         for one, two in ((a, b), (b, a)):
-            sql = "select first, second, cosine, random from m where pair = ?"
-            found = workspace.query(sql, f"{one.name}, {two.name}", m=path).to_pydict()
+            sql = "select first, second, cosine, random from t where pair = ?"
+            found = made.matches.query(sql, f"{one.name}, {two.name}").to_pydict()
             if found["first"]:
                 return found if one is a else found | {"first": found["second"], "second": found["first"]}
     return None

@@ -65,20 +65,20 @@ def _circuit(result: Any, colours: Theme, **options: Any) -> go.Figure:
 
 def _curve(result: Any, colours: Theme, *, total: int | None = None, **options: Any) -> go.Figure:
     total = total or round(max(n / share for n, share in zip(result.n_edges, result.fractions, strict=True)))
-    return circuits.faithfulness_curve(result.to_records(), total, colours, **options)
+    return circuits.faithfulness_curve(result.points(), total, colours, **options)
 
 
 def _composition(result: Any, colours: Theme, **options: Any) -> go.Figure:
-    return circuits.composition_map(result.to_records(), result.via, colours, **options)
+    return circuits.composition_map(result.rows(), result.via, colours, **options)
 
 
 def _ablations(results: Mapping[str, Any], colours: Theme, **options: Any) -> go.Figure:
-    rows = [row for each in results.values() for row in each.to_records()]
+    rows = [row for each in results.values() for row in each.rows()]
     return circuits.ablation_bars(rows, colours, **options)
 
 
 def _compositions(results: Mapping[str, Any], colours: Theme, *, via: str = "k", **options: Any) -> go.Figure:
-    rows = [row for each in results.values() for row in each.to_records()]
+    rows = [row for each in results.values() for row in each.rows()]
     return circuits.composition_map(rows, via, colours, **options)
 
 
@@ -164,15 +164,13 @@ def _induction_run(result: InductionRun, colours: Theme, **options: Any) -> go.F
 FIGURES: dict[str, Draw] = {
     "interp.circuits.head_scores.HeadScores": _heads,
     "interp.circuits.circuit.Circuit": _circuit,
-    "interp.circuits.find.Found": _circuit,
-    "interp.circuits.induction.InductionEvidence": _circuit,
-    "saes.circuits.find.FoundFeatures": _circuit,
+    "interp.circuits.found_circuit.FoundCircuit": _circuit,
     "interp.tracing.graph.AttributionGraph": _graph,
     "interp.tracing.attention.EdgeSplit": graphs.split_figure,
     "interp.circuits.evaluation.Curve": _curve,
     "interp.circuits.head_weights.Composition": _composition,
     "interp.circuits.score_explanation.ScoreExplanation": _pairs,
-    "interp.patching.ablation.Ablations": _records(circuits.ablation_bars),
+    "interp.patching.ablation.Ablations": lambda result, *how, **options: _ablations({"": result}, *how, **options),
     "interp.patching.activation.ActivationPatching": _patching,
     "interp.patching.patching_map.PatchingMap": _patching,
     "interp.lenses.logit_lens.LogitLens": _lens,

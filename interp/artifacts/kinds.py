@@ -41,7 +41,7 @@ KINDS: dict[str, Kind] = {
     "atlas": Kind("atlases", "/atlas/{name}", "atlas", "interp.atlas.vector_map:VectorMap"),
     "heads": Kind("heads", "/heads/{name}", "heads", "interp.circuits.head_scores:HeadScores"),
     "evaluation": Kind("evaluations", "", "evaluate", "saes.evaluation.evaluation:SAEEvaluation"),
-    "sae_comparison": Kind("sae-comparisons", "", "compare saes", ""),
+    "sae_comparison": Kind("sae-comparisons", "", "compare saes", "saes.evaluation.sae_comparison:SAEComparison"),
     "size_law": Kind("size-laws", "", "compare sizes", "saes.evaluation.scaling:SizeLaw"),
     "model_comparison": Kind(
         "model-comparisons", "/changes?name={key}", "compare models", "interp.changes.comparison:ModelComparison"
@@ -52,9 +52,16 @@ KINDS: dict[str, Kind] = {
         "compare latents",
         "saes.evaluation.latent_comparison:LatentComparison",
     ),
-    "induction_circuit": Kind("induction-circuits", "/circuit/{key}", "circuit induction", ""),
-    "edge_circuit": Kind("edge-circuits", "/circuit/{key}", "circuit find", ""),
-    "feature_circuit": Kind("feature-circuits", "/circuit/{key}", "circuit features", ""),
+    "induction_circuit": Kind(
+        "induction-circuits",
+        "/circuit/{key}",
+        "circuit induction",
+        "interp.circuits.induction_circuit:InductionCircuit",
+    ),
+    "edge_circuit": Kind("edge-circuits", "/circuit/{key}", "circuit find", "interp.circuits.edge_circuit:EdgeCircuit"),
+    "feature_circuit": Kind(
+        "feature-circuits", "/circuit/{key}", "circuit features", "saes.circuits.feature_circuit:FeatureCircuit"
+    ),
     "attribution_graph": Kind("graphs", "/graph/{name}", "trace", "interp.tracing.graph:AttributionGraph"),
     "lens": Kind("lenses", "", "lens", "interp.lenses.tuned_lens:TunedLens"),
     "patching": Kind("patching", "/prompt?patching={name}", "patch", "interp.patching.patching_map:PatchingMap"),

@@ -11,7 +11,7 @@
 - `synthetic`           synthetic activations drawn from a known dictionary, and the share of it that an SAE recovers
 - `toy_recovery`        that share on the hidden layer of a toy model of superposition
 - `matching`            latents that two dictionaries share, by one-to-one matching
-- `compare`             several dictionaries at the same L0
+- `compare`             several dictionaries at the same L0; `sae_comparison`: the artefact
 - `scaling`             the law by which the error falls with size and sparsity; the runs that belong to one
 - `crosscoder_latents`  latents of a crosscoder that only one of its two models has
 - `latent_comparison`   the same as an artefact

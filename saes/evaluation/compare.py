@@ -17,10 +17,8 @@ error is the opposite of their order by recovery.
 within it is noise.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
-from itertools import permutations
 from typing import final
 
 import numpy as np
@@ -32,69 +30,18 @@ from interp.errors import ConfigError, MismatchError
 from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from interp.recording.store import Recording
-from interp.results import Record, Result
-from interp.statistics import Interval, t_interval
+from interp.statistics import t_interval
 from saes.evaluation.baselines import coordinates_of, pca_of, untrained_sae
-from saes.evaluation.config import SCORES, Score
 from saes.evaluation.in_model import can_splice, evaluate_all_in_model
 from saes.evaluation.matching import near_copies, nearest_cosines
-from saes.evaluation.scores import InModel, ProbedRow, align
-from saes.evaluation.synthetic import Recovery, SyntheticData, measure_recovery
+from saes.evaluation.sae_comparison import Compared, Group, SAEComparison, SAEComparisonSettings
+from saes.evaluation.scores import InModel, Probing
+from saes.evaluation.synthetic import SyntheticData, measure_recovery
 from saes.kernels.state import Active, Ops
 from saes.kinds.base import SAE
 from saes.training.data import Source
 from saes.training.reconstruction import evaluate_on_recording
 from saes.training.scores import Reconstruction
-
-REVERSAL = 0.1
-"""Loss of F1 from which a better reconstruction is called misleading: about three standard deviations (.03) of the
-difference between two seeds of one kind."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """Scores of one dictionary in a comparison; `own` and `matched` are on held-out rows."""
-
-    name: str
-    architecture: str
-    d_sae: int
-    baseline: bool
-    """True for the baselines that `compare` adds"""
-    own: Reconstruction
-    """at its own L0"""
-    matched: Reconstruction
-    """truncated to the common L0; equal to `own` where its own L0 is no larger"""
-    nearest_cosine: float
-    """Mean over latents of the largest cosine with another decoder row; above 0 for random rows too."""
-    near_copies: float
-    """Share of latents with another decoder row above `NEAR_COPY`."""
-    model: InModel | None = None
-    """spliced into the model, at the common L0"""
-    recovery: Recovery | None = None
-    """against the true dictionary, where it is known, at its own L0"""
-    probing: ProbedRow | None = None
-    """at its own L0"""
-
-    def scores(self) -> dict[str, float]:
-        """Return the scores that are averaged over seeds, by column title."""
-        measured = {score.title: score.of(self) for score in SCORES if score.averaged}
-        if self.probing:
-            measured |= {f"probe k={k}": value for k, value in self.probing.accuracy.items()}
-        return {title: value for title, value in measured.items() if value is not None}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """Mean scores of runs that differ only in their seed."""
-
-    name: str
-    members: tuple[str, ...]
-    scores: dict[str, Interval]
-    """`score -> mean and 95 % interval over seeds` (Student t), for the scores that all members have."""
-
-    def __str__(self) -> str:
-        shown = [f"{name} {i.estimate:.3f} [{i.low:.3f}, {i.high:.3f}]" for name, i in self.scores.items()]
-        return f"{self.name}, {len(self.members)} seeds: " + ", ".join(shown)
 
 
 def group_rows(rows: Sequence[Compared], groups: Mapping[str, str]) -> list[Group]:
@@ -113,101 +60,6 @@ def group_rows(rows: Sequence[Compared], groups: Mapping[str, str]) -> list[Grou
         intervals = {name: ends.at(i) for i, name in enumerate(shared)}
         found.append(Group(name=group, members=tuple(row.name for row in members), scores=intervals))
     return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reversal:
-    """Two dictionaries of which `lower_error` reconstructs better and `more_found` recovers more of the truth."""
-
-    lower_error: Compared
-    more_found: Compared
-
-    def __str__(self) -> str:
-        a, b = self.lower_error, self.more_found
-        assert a.recovery is not None
-        assert b.recovery is not None
-        return (
-            f"{a.name} reconstructs better than {b.name} (FVU {a.own.fvu:.3f} against {b.own.fvu:.3f}, at L0 "
-            f"{a.own.l0:.1f} and {b.own.l0:.1f}) but found less of the true dictionary "
-            f"(F1 {a.recovery.f1:.2f} against {b.recovery.f1:.2f})"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison(Result):
-    """Result of `compare`."""
-
-    l0: float
-    """common L0, the target of the truncation"""
-    rows: list[Compared]
-    groups: list[Group] = field(default_factory=list)
-
-    @property
-    def reversals(self) -> list[Reversal]:
-        """Pairs of trained dictionaries whose order by reconstruction error is the opposite of that by recovery."""
-        trained = [row for row in self.rows if row.recovery and not row.baseline]
-        return [Reversal(lower_error=a, more_found=b) for a, b in permutations(trained, 2) if _misleads(a, b)]
-
-    def table(self) -> str:
-        """Return a plain-text table: one dictionary a line, lowest matched FVU first, then groups and reversals."""
-        columns = _columns(self)
-        rows = sorted(self.rows, key=lambda row: row.matched.fvu)
-        cells = [[title for title, _ in columns], *([show(row) for _, show in columns] for row in rows)]
-        return "\n".join([*align(cells), *map(str, self.groups), *map(str, self.reversals)])
-
-    def to_records(self) -> list[Record]:
-        """Return one row per dictionary, by matched FVU: `name, architecture, d_sae, baseline` and its scores."""
-        return [
-            {"name": row.name, "architecture": row.architecture, "d_sae": row.d_sae, "baseline": row.baseline}
-            | row.scores()
-            for row in sorted(self.rows, key=lambda row: row.matched.fvu)
-        ]
-
-    def headline(self) -> str:
-        """Report the common L0."""
-        notes = "".join(f"\n{each}" for each in (*self.groups[:4], *self.reversals[:4]))
-        return f"{len(self.rows)} dictionaries at L0 {self.l0:.1f}{notes}"
-
-
-def _misleads(a: Compared, b: Compared) -> bool:
-    if not (a.recovery and b.recovery):
-        return False
-    return a.own.fvu < b.own.fvu and a.recovery.f1 < b.recovery.f1 - REVERSAL
-
-
-Column = tuple[str, Callable[[Compared], str]]
-
-
-def _columns(comparison: Comparison) -> list[Column]:
-    columns: list[Column] = [("dictionary", lambda row: row.name), ("features", lambda row: f"{row.d_sae:,}")]
-    for score in SCORES:
-        if all(score.of(row) is None for row in comparison.rows):
-            continue
-        if score.path == "matched.fvu":
-            columns.append((f"FVU at L0 {comparison.l0:.1f}", _shown(score)))
-            columns.append(("95 %", lambda row: _ends(row.matched.intervals.get("fvu"))))
-        else:
-            columns.append((score.title, _shown(score)))
-    probed = next((row.probing for row in comparison.rows if row.probing), None)
-    for k in probed.accuracy if probed else ():
-        columns += [(f"probe k={k}", _probed("accuracy", k)), ("- control", _probed("selectivity", k))]
-    return columns
-
-
-def _shown(score: Score) -> Callable[[Compared], str]:
-    return lambda row: _number(score.of(row), score.form)
-
-
-def _probed(score: str, k: int) -> Callable[[Compared], str]:
-    return lambda row: _number(row.probing and getattr(row.probing, score).get(k))
-
-
-def _number(value: float | None, form: str = ".3f") -> str:
-    return "" if value is None else format(value, form)
-
-
-def _ends(ends: tuple[float, float] | None) -> str:
-    return "" if ends is None else f"{ends[0]:.4f}-{ends[1]:.4f}"
 
 
 @final
@@ -279,17 +131,17 @@ def compare(
     tokens: Int[Tensor, "..."] | None = None,
     documents: Int[Tensor, "..."] | None = None,
     truth: SyntheticData | None = None,
-    probing: Mapping[str, ProbedRow] | None = None,
+    probing: Probing | None = None,
     groups: Mapping[str, str] | None = None,
     heldout_fraction: float = 0.1,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Comparison:
+) -> SAEComparison:
     """Compare dictionaries that read and reconstruct the same hook point, on held-out rows of `recording`.
 
     `l0` is the common L0; None takes the smallest L0 among the dictionaries. With `model` and `tokens [n, n_ctx]` (and
     their `documents`) the loss of the model with each dictionary spliced in is measured too. `truth` is the synthetic
-    data that the recording was drawn from (`read_synthetic`). `probing` holds results of sparse probes by dictionary;
+    data that the recording was drawn from (`read_synthetic`). `probing` holds the results of sparse probes;
     `groups` maps each run to its recipe. Baselines are added for dictionaries that reconstruct the one hook point that
     they read; their `k` is the common L0.
 
@@ -315,6 +167,7 @@ def compare(
         device = torch.device(model.cfg.device)
         there = {name: sae if sae.device == device else deepcopy(sae).to(device) for name, sae in cuts.items()}
         inside = evaluate_all_in_model(there, model, tokens, documents=documents, seed=seed, progress=progress)
+    probed = probing.rows() if probing else {}
     rows = []
     for number, (name, sae) in enumerate(compared.items()):
         before = own.get(name) or heldout(sae)
@@ -331,12 +184,24 @@ def compare(
                 near_copies=near_copies(nearest),
                 model=inside.get(name),
                 recovery=measure_recovery(sae, truth, seed=seed) if truth else None,
-                probing=(probing or {}).get(name),
+                probing=probed.get(name),
             )
         )
         if progress:
             progress(number + 1, len(compared), {"dictionary": name})
-    return Comparison(l0=target, rows=rows, groups=group_rows(rows, groups or {}))
+    settings = SAEComparisonSettings(
+        saes=tuple(saes),
+        recording=recording.folder.name,
+        l0=l0,
+        baselines=baselines,
+        contexts=0 if tokens is None else len(tokens),
+        probing=None,
+        match=False,
+        heldout_fraction=heldout_fraction,
+    )
+    groups_found = tuple(group_rows(rows, groups or {}))
+    parts = {"shared": {}, "probing": probing, "matches": None}
+    return SAEComparison(settings=settings, l0=target, rows=tuple(rows), groups=groups_found, **parts)
 
 
 def _check_hook_points(saes: Mapping[str, SAE]) -> None:

@@ -34,9 +34,9 @@ class Score:
     on_page: bool = False
 
     def of(self, row: Any) -> float | None:
-        """Return the score of a row, an object or its JSON; None where it was not measured."""
+        """Return the score of a row of a comparison; None where it was not measured."""
         for name in self.path.split("."):
-            row = row.get(name) if isinstance(row, dict) else getattr(row, name, None)
+            row = getattr(row, name, None)
         return row
 
 

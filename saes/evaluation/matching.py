@@ -7,7 +7,7 @@
   feature represented twice; random rows with the same second moments are the null for crowding.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -17,13 +17,10 @@ from torch import Tensor
 
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError
-from interp.results import Record, Result
+from interp.results import Record
 from interp.runtime import make_generator
 from saes.evaluation.config import NEAR_COPY
-from saes.evaluation.scores import DecoderCosines
-
-SHARED = 0.7
-"""Cosine above which two latents count as the same."""
+from saes.evaluation.scores import SHARED, DecoderCosines, SharedLatents
 
 MAX_PAIRS = 1 << 28
 """Largest number of pairs of latents to match: 16,384 by 16,384, which takes 1 GB and minutes."""
@@ -41,26 +38,17 @@ class Match(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedFeatures(Result):
-    """Latents that two dictionaries share, as shares of the smaller dictionary's latents."""
+class SharedFeatures(SharedLatents):
+    """Latents that two dictionaries share, with every matched pair."""
 
     match: Match
-    shared: float
-    """Share of pairs with a cosine above `SHARED`: 1 for two dictionaries that are equal up to order."""
-    shared_random: float
-    """The same for a null: random directions with the second moments of the second dictionary's rows."""
-    mean_cosine: float
-    """Mean cosine of the pairs."""
-    mean_cosine_random: float
-    """Mean cosine of the pairs under the null."""
     random_cosines: Float[Tensor, " n"]
     """`[n]`: cosines of the pairs under the null"""
 
-    def __str__(self) -> str:
-        return (
-            f"{self.shared:.1%} of features have a partner above {SHARED} (mean cosine {self.mean_cosine:.2f}); "
-            f"by chance {self.shared_random:.1%} ({self.mean_cosine_random:.2f})"
-        )
+    @property
+    def shares(self) -> SharedLatents:
+        """The shares alone, without the pairs."""
+        return SharedLatents(**{each.name: getattr(self, each.name) for each in fields(SharedLatents)})
 
     def to_records(self) -> list[Record]:
         """Return one row per matched pair: `first, second` (latents), `cosine`."""

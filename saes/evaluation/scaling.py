@@ -20,17 +20,19 @@ through runs that also differ in tokens, learning rate or data would fit those d
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from interp.artifacts import Manifest, hash_json
+from interp.artifacts import Artefact, Document, address_of, as_json, hash_json
 from interp.errors import ConfigError, NonFiniteError
-from interp.results import Record, Result
+from interp.results import Record
 from interp.scaling_law import LOWEST, Bounds, Fit, Prediction, fit_law, geometric_mean, refits
 from interp.statistics import Interval, percentile_interval
 from interp.workspace import Workspace
+from saes.kinds.config import KConfig
+from saes.training.stored import StoredSAE, TrainedSettings
 
 MIN_SIZES, MIN_KS, MIN_FOLD = 3, 2, 2.0
 """A fit needs so many sizes and values of k, in every combination, and sizes that span at least this factor."""
@@ -103,10 +105,23 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScalingFit(Result):
+class SizeLawSettings:
+    """Settings that the dictionaries of a law share, and those of its fit; None for dictionaries from elsewhere."""
+
+    recording: str | None = None
+    hook_point: str | None = None
+    kind: str | None = None
+    tokens: int | None = None
+    """Tokens that each was trained on."""
+    n_bootstrap: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeLaw(Artefact, kind="size_law"):
     """Result of `fit_scaling`."""
 
-    runs: list[ScalingRun]
+    settings: SizeLawSettings
+    runs: Annotated[tuple[ScalingRun, ...], Document("runs.json")]
     law: Law
     coefficients: dict[str, Interval[float]]
     exponents: dict[int, Interval[float]]
@@ -119,9 +134,9 @@ class ScalingFit(Result):
     """of `n`, by `k`, from that law: what they would be if the term is there"""
     scatter: float
     """typical distance of a run from the law, as a share of its loss"""
-    left_out: list[LeftOut]
+    left_out: tuple[LeftOut, ...]
     """empty where the smaller sizes cannot carry a fit"""
-    curves: list[CurvePoint] = field(default_factory=list)
+    curves: Annotated[tuple[CurvePoint, ...], Document("curves.json")]
 
     @property
     def has_floor(self) -> bool:
@@ -129,24 +144,29 @@ class ScalingFit(Result):
         return self.law.zeta is not None
 
     @property
-    def findings(self) -> list[str]:
-        """The findings, in sentences."""
+    def href(self) -> str:
+        """Address of the page of the first dictionary, which shows the law."""
+        return address_of("sae", self.runs[0].name) if self.runs else ""
+
+    def headline(self) -> str:
+        """Return one line: the dictionaries that the law was fitted to."""
+        shared = self.settings
+        trained = "" if shared.tokens is None else f", {shared.tokens:,} tokens each, at {shared.hook_point}"
+        kind = f"{shared.kind} " if shared.kind else ""
+        return f"The reconstruction error of {len(self.runs)} {kind}dictionaries as a law of their size{trained}"
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the exponent of the size for every k, and how well the largest size was predicted."""
+        facts = [(f"exponent k{k}", f"{each.estimate:.3g}") for k, each in self.exponents.items()]
+        errors = [abs(each.error) for each in self.left_out]
+        return [*facts, ("largest predicted within", f"{max(errors):.3g}")] if errors else facts
+
+    def details(self) -> list[str]:
+        """Return the findings, in sentences."""
         return [_exponents_said(self), _floor_said(self), _check_said(self)]
 
     def __str__(self) -> str:
-        return "\n".join(self.findings)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields and the findings as plain values; an interval is `value, low, high, k`."""
-
-        def by_k(found: Mapping[int, Interval[float]]) -> list[dict[str, Any]]:
-            return [{**each.columns("value", "low", "high"), "k": k} for k, each in found.items()]
-
-        coefficients = {n: {**i.columns("value", "low", "high"), "k": None} for n, i in self.coefficients.items()}
-        intervals = {name: by_k(getattr(self, name)) for name in ("exponents", "floors", "exponents_above_floor")}
-        curves = [{"n": each.n, "k": each.k, **each.loss.columns("loss", "low", "high")} for each in self.curves]
-        changed = {"coefficients": coefficients, **intervals, "curves": curves, "findings": self.findings}
-        return {**asdict(self), **changed}
+        return "\n".join(self.details())
 
     def to_records(self) -> list[Record]:
         """Return one row per run: `name, n, k, seed, loss, law` (the loss that the law gives)."""
@@ -157,9 +177,15 @@ class ScalingFit(Result):
 
 
 def fit_scaling(
-    runs: Sequence[ScalingRun], *, n_bootstrap: int = 200, generator: np.random.Generator | None = None
-) -> ScalingFit:
+    runs: Sequence[ScalingRun],
+    *,
+    n_bootstrap: int = 200,
+    generator: np.random.Generator | None = None,
+    **shared: Any,
+) -> SizeLaw:
     """Fit the law to trained runs. `generator` draws the bootstrap (default: seed 0).
+
+    `shared` are settings that the runs share, fields of `SizeLawSettings`.
 
     Raises `ConfigError` that says what is missing (fewer than three sizes or two values of k, combinations left out,
     sizes too close together), `NonFiniteError` for a loss that is no positive number.
@@ -181,8 +207,9 @@ def fit_scaling(
         above = {k: _interval(lambda each, k=k: each.exponent(k), law, with_floor) for k in ks}
     law = _law(best.theta, data.origin)
     names = ["alpha", "beta_k", "beta_n", "gamma", *(["zeta", "eta"] if best is whole else [])]
-    return ScalingFit(
-        runs=list(runs),
+    return SizeLaw(
+        settings=SizeLawSettings(n_bootstrap=n_bootstrap, **shared),
+        runs=tuple(runs),
         law=law,
         coefficients={name: _interval(lambda each, name=name: getattr(each, name), law, laws) for name in names},
         exponents={k: _interval(lambda each, k=k: each.exponent(k), law, laws) for k in ks},
@@ -190,8 +217,8 @@ def fit_scaling(
         floors=floors,
         exponents_above_floor=above,
         scatter=float(np.expm1(best.sigma)),
-        left_out=_leave_out(runs, sizes),
-        curves=_curves(law, laws, sizes, ks),
+        left_out=tuple(_leave_out(runs, sizes)),
+        curves=tuple(_curves(law, laws, sizes, ks)),
     )
 
 
@@ -359,14 +386,14 @@ def _by_k(found: Mapping[int, Interval[float]], spec: str) -> str:
     return ", ".join(f"{each:{spec}} at k {k}" for k, each in found.items())
 
 
-def _exponents_said(fit: ScalingFit) -> str:
+def _exponents_said(fit: SizeLaw) -> str:
     what = "the loss above the irreducible part" if fit.has_floor else "the loss"
     words = f"{what[0].upper()}{what[1:]} goes with the number of latents to the power {_by_k(fit.exponents, '.3f')}"
     flat = [str(k) for k, each in fit.exponents.items() if each.contains(0)]
     return words + (f"; at k {', '.join(flat)} that cannot be told from no change." if flat else ".")
 
 
-def _floor_said(fit: ScalingFit) -> str:
+def _floor_said(fit: SizeLaw) -> str:
     if fit.floor_p is None:
         return f"With fewer than {FLOOR_MIN} combinations of n and k an irreducible term cannot be asked for."
     if fit.has_floor:
@@ -378,7 +405,7 @@ def _floor_said(fit: ScalingFit) -> str:
     )
 
 
-def _check_said(fit: ScalingFit) -> str:
+def _check_said(fit: SizeLaw) -> str:
     if not fit.left_out:
         return "The smaller sizes alone determine no law, so the largest could not be left out and predicted."
     worst = max(fit.left_out, key=lambda each: abs(each.error))
@@ -403,54 +430,65 @@ def runs_of(
     The loss is the FVU on held-out documents. Raises `ConfigError` when there are none, when they were not trained
     alike, or when a kind has no `k`.
     """
-    manifests = [workspace.manifest("sae", name) for name in names]
-    if not names:
-        manifests = [m for m in workspace.artifacts("sae") if m.config.get("kind") == kind]
-        asked = {"recording": recording, "hook_point": hook_point, "tokens": tokens}
-        for key, value in asked.items():
-            manifests = [m for m in manifests if value is None or m.config.get(key) == value]
-    unfit = [m.name for m in manifests if not _usable(m)]
-    if names and unfit:
+    found = [workspace.open(StoredSAE, name) for name in names] or workspace.values(StoredSAE)
+    runs = [run for each in found if (run := _trained(each)) is not None]
+    if names and len(runs) < len(found):
+        unfit = [each.name for each in found if _trained(each) is None]
         raise ConfigError(
             f"{', '.join(unfit)} cannot be part of a scaling fit: it needs a size, a k and a held-out FVU; imported "
             "dictionaries and kinds with an L1 penalty have none"
         )
-    manifests = [m for m in manifests if m.name not in unfit]
-    if not manifests:
+    if not names:
+        asked = {"kind": kind, "recording": recording, "hook_point": hook_point, "tokens": tokens}
+        runs = [run for run in runs if all(value in (None, _asked(run)[key]) for key, value in asked.items())]
+    if not runs:
         raise ConfigError(
             f"no finished {kind} dictionaries to fit; train a sweep: `workbench train RECORDING --kind {kind} "
             "--d-sae 512 1024 2048 --k 16 32`"
         )
-    _check_alike(manifests)
-    return [_run(m) for m in sorted(manifests, key=lambda m: (m.config["d_sae"], m.config["k"], m.name))]
+    _check_alike(runs)
+    return [run.run for run in sorted(runs, key=lambda run: (run.run.n, run.run.k, run.run.name))]
 
 
-def _usable(manifest: Manifest) -> bool:
-    heldout, config = manifest.summary.get("heldout"), manifest.config
-    sized = isinstance(config.get("d_sae"), int) and isinstance(config.get("k"), int)
-    return sized and isinstance(heldout, dict) and isinstance(heldout.get("fvu"), int | float)
+class _Trained(NamedTuple):
+    """A dictionary that a law can be fitted to."""
+
+    run: ScalingRun
+    settings: TrainedSettings
 
 
-def _run(manifest: Manifest) -> ScalingRun:
-    config = manifest.config
-    loss = float(manifest.summary["heldout"]["fvu"])
-    return ScalingRun(n=config["d_sae"], k=config["k"], loss=loss, seed=manifest.seed or 0, name=manifest.name)
+def _trained(stored: StoredSAE) -> _Trained | None:
+    """Return the run of a dictionary; None for an imported one, or of a kind without `k`."""
+    settings, heldout = stored.settings, stored.heldout
+    if not isinstance(settings, TrainedSettings) or not isinstance(settings.sae, KConfig) or heldout is None:
+        return None
+    sae, seed = settings.sae, stored.about.seed or 0
+    return _Trained(ScalingRun(n=sae.d_sae, k=sae.k, loss=heldout.fvu, seed=seed, name=stored.name), settings)
 
 
-def _check_alike(manifests: Sequence[Manifest]) -> None:
-    groups: dict[str, list[Manifest]] = defaultdict(list)
-    for manifest in manifests:
-        groups[hash_json(_recipe(manifest))].append(manifest)
+def _asked(run: _Trained) -> dict[str, object]:
+    """Return what runs can be chosen by."""
+    of = run.settings
+    return {"kind": of.sae.kind, "recording": of.recording, "hook_point": of.hook_point, "tokens": of.train.tokens}
+
+
+def _check_alike(runs: Sequence[_Trained]) -> None:
+    groups: dict[str, list[_Trained]] = defaultdict(list)
+    for run in runs:
+        groups[hash_json(_recipe(run))].append(run)
     if len(groups) < 2:
         return
     largest, other = sorted(groups.values(), key=len, reverse=True)[:2]
     one, two = _recipe(largest[0]), _recipe(other[0])
     what = ", ".join(f"{key} ({one.get(key)} and {two.get(key)})" for key in one | two if one.get(key) != two.get(key))
     raise ConfigError(
-        f"{len(largest)} runs like {largest[0].name} and {len(other)} like {other[0].name} were not trained alike: "
-        f"they differ in {what}; choose one group by name, --recording, --hook-point or --tokens"
+        f"{len(largest)} runs like {largest[0].run.name} and {len(other)} like {other[0].run.name} were not trained "
+        f"alike: they differ in {what}; choose one group by name, --recording, --hook-point or --tokens"
     )
 
 
-def _recipe(manifest: Manifest) -> dict[str, Any]:
-    return {key: value for key, value in manifest.config.items() if key not in (*VARIED, *LEAVE_OUT)}
+def _recipe(run: _Trained) -> Record:
+    """Return the settings that runs of one law share."""
+    given = as_json(run.settings)
+    plain = {**given.pop("sae"), **given.pop("train"), **given}
+    return {key: value for key, value in plain.items() if key not in (*VARIED, *LEAVE_OUT)}

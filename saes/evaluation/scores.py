@@ -1,6 +1,6 @@
-"""Results of the measurements of one dictionary: in the model, decoder cosines, probing, absorption. Torch-free.
+"""Results of measurements of a dictionary: in the model, decoder cosines, probing, absorption, recovery. Torch-free.
 
-`in_model`, `matching`, `probing` and `absorption` measure them.
+`in_model`, `matching`, `probing`, `absorption` and `synthetic` measure them.
 """
 
 import math
@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from interp.results import Record, Result
 from interp.statistics import Ends, Interval
+
+SHARED = 0.7
+"""Cosine above which two latents count as the same."""
 
 
 def align(cells: list[list[str]]) -> list[str]:
@@ -68,6 +71,68 @@ class DecoderCosines(Result):
     """Edges of the bins of that cosine."""
     counts: tuple[int, ...]
     """Latents per bin, `len(edges) - 1`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovery(Result):
+    """Scores of an SAE against the true features, over `n_rows` fresh rows.
+
+    The two L0 are per row; all other scores are shares or ratios.
+    """
+
+    n_rows: int
+    mcc: float
+    """Mean `|cos|` over matched pairs: 1 is full recovery. A random dictionary scores `mcc_random`, not 0."""
+    mcc_random: float
+    """The same for as many random unit rows: the null."""
+    mmcs: float
+    """Mean over true features of the largest `|cos|` to any latent (Sharkey et al. 2022): latents may be reused."""
+    uniqueness: float
+    """Distinct nearest features (by `|cos|`) over latents, or over features where those are fewer: 1 when every latent
+    has a nearest feature of its own."""
+    precision: float
+    """Mean over true features of the share of the latent's active rows on which the feature is on."""
+    recall: float
+    """Mean over true features of the share of the feature's rows on which its latent is active."""
+    f1: float
+    """Mean over true features of the harmonic mean of precision and recall."""
+    found: float
+    """Share of true features whose F1 is at least `FOUND`."""
+    true_l0: float
+    """True features per row."""
+    l0: float
+    """Active latents per row; above `true_l0` features are split or noise is fitted, below it features are missed."""
+    shrinkage: float
+    """Sum over active latents of their contribution along their features, over the sum of true strengths there: 1 is
+    unbiased, below 1 the latents are too weak."""
+    dead: float
+    """Share of latents that never fire."""
+    fvu: float
+    """Fraction of variance unexplained, `E|x - x_hat|^2 / E|x - E x|^2`: 0 is perfect, 1 no better than the mean."""
+
+    def headline(self) -> str:
+        """Report the match and its null."""
+        return f"Recovery of known features: MCC {self.mcc:.2f} (random directions {self.mcc_random:.2f})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedLatents(Result):
+    """Latents that two dictionaries share, as shares of the smaller dictionary's latents."""
+
+    shared: float
+    """Share of pairs with a cosine above `SHARED`: 1 for two dictionaries that are equal up to order."""
+    shared_random: float
+    """The same for a null: random directions with the second moments of the second dictionary's rows."""
+    mean_cosine: float
+    """Mean cosine of the pairs."""
+    mean_cosine_random: float
+    """Mean cosine of the pairs under the null."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.shared:.1%} of features have a partner above {SHARED} (mean cosine {self.mean_cosine:.2f}); "
+            f"by chance {self.shared_random:.1%} ({self.mean_cosine_random:.2f})"
+        )
 
 
 ALL = "all coordinates"

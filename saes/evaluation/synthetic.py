@@ -32,10 +32,10 @@ from torch import Tensor
 
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, UnknownNameError
-from interp.results import Result
 from interp.runtime import make_generator
 from interp.statistics import Interval, t_interval
 from saes.evaluation.matching import Match, best_match, unit
+from saes.evaluation.scores import Recovery
 from saes.kinds.base import SAE
 from saes.training.reconstruction import fraction_unexplained
 
@@ -264,48 +264,6 @@ def _check(holds: bool, name: str, expected: str, came: Any) -> None:
 
 FOUND = 0.5
 """Smallest F1 with which a true feature counts as found."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recovery(Result):
-    """Scores of an SAE against the true features, over `n_rows` fresh rows.
-
-    The two L0 are per row; all other scores are shares or ratios.
-    """
-
-    n_rows: int
-    mcc: float
-    """Mean `|cos|` over matched pairs: 1 is full recovery. A random dictionary scores `mcc_random`, not 0."""
-    mcc_random: float
-    """The same for as many random unit rows: the null."""
-    mmcs: float
-    """Mean over true features of the largest `|cos|` to any latent (Sharkey et al. 2022): latents may be reused."""
-    uniqueness: float
-    """Distinct nearest features (by `|cos|`) over latents, or over features where those are fewer: 1 when every latent
-    has a nearest feature of its own."""
-    precision: float
-    """Mean over true features of the share of the latent's active rows on which the feature is on."""
-    recall: float
-    """Mean over true features of the share of the feature's rows on which its latent is active."""
-    f1: float
-    """Mean over true features of the harmonic mean of precision and recall."""
-    found: float
-    """Share of true features whose F1 is at least `FOUND`."""
-    true_l0: float
-    """True features per row."""
-    l0: float
-    """Active latents per row; above `true_l0` features are split or noise is fitted, below it features are missed."""
-    shrinkage: float
-    """Sum over active latents of their contribution along their features, over the sum of true strengths there: 1 is
-    unbiased, below 1 the latents are too weak."""
-    dead: float
-    """Share of latents that never fire."""
-    fvu: float
-    """Fraction of variance unexplained, `E|x - x_hat|^2 / E|x - E x|^2`: 0 is perfect, 1 no better than the mean."""
-
-    def headline(self) -> str:
-        """Report the match and its null."""
-        return f"Recovery of known features: MCC {self.mcc:.2f} (random directions {self.mcc_random:.2f})"
 
 
 @torch.no_grad()

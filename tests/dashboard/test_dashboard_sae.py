@@ -267,7 +267,7 @@ def test_every_feature_is_in_one_bin_or_dead(tmp_path):
 def test_a_scaling_fit_belongs_to_its_runs(saes):
     found = scores.scaling(saes, "sweep-d512-k16")
     assert found is not None
-    assert found["artefact"] == "scaling"
+    assert found.name == "scaling"
     assert scores.scaling(saes, "big") is None
 
 

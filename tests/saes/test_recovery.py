@@ -9,8 +9,9 @@ from planted import ReluDictionary
 
 from interp.errors import ConfigError, MismatchError
 from saes.evaluation.baselines import coordinates_of, untrained_sae
-from saes.evaluation.compare import Comparison, TruncatedSAE, compare, truncate
+from saes.evaluation.compare import TruncatedSAE, compare, truncate
 from saes.evaluation.matching import best_match, match_features, nearest_cosines, random_like
+from saes.evaluation.sae_comparison import SAEComparison
 from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_recovery, over_seeds
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
 from saes.kinds.base import ReLU, SAEMetadata, TokenNormSAE, Weights
@@ -126,7 +127,7 @@ def test_scores_are_those_written_out_in_float64():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> dict[int, Comparison]:
+def trained(tmp_path_factory) -> dict[int, SAEComparison]:
     """Seed -> a comparison of three kinds at the true L0 and of a TopK at four times that."""
     root, found = tmp_path_factory.mktemp("trained"), {}
     for seed in SEEDS:
@@ -148,7 +149,7 @@ def trained(tmp_path_factory) -> dict[int, Comparison]:
     return found
 
 
-def scores(trained: dict[int, Comparison], name: str):
+def scores(trained: dict[int, SAEComparison], name: str):
     rows = [next(row for row in trained[seed].rows if row.name == name) for seed in SEEDS]
     return over_seeds([row.recovery for row in rows])
 
@@ -188,7 +189,7 @@ def test_worse_in_both_is_no_reversal(trained):
     rows = {row.name: row for row in trained[0].rows}
     untrained = replace(rows["untrained"], baseline=False)
     assert untrained.recovery.f1 < rows["topk"].recovery.f1 - 0.3
-    assert Comparison(l0=4, rows=[rows["topk"], untrained]).reversals == []
+    assert replace(trained[0], rows=(rows["topk"], untrained)).reversals == []
 
 
 def test_the_table_has_every_dictionary_at_the_same_l0(trained):

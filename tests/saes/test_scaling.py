@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from interp.errors import ConfigError, NonFiniteError
-from saes.evaluation.scaling import FLOOR_P, Law, ScalingFit, ScalingRun, fit_scaling
+from saes.evaluation.scaling import FLOOR_P, Law, ScalingRun, SizeLaw, fit_scaling
 
 POWER = Law(alpha=0.2, beta_k=-0.3, beta_n=-0.12, gamma=-0.01)
 FLOORED = Law(alpha=-0.5, beta_k=0.26, beta_n=-0.17, gamma=-0.02, zeta=-3.0, eta=-0.1)
@@ -24,7 +24,7 @@ def planted(law: Law, grid, *, noise: float = 0.0, seed: int = 0, n_seeds: int =
     return [ScalingRun(n=n, k=k, seed=s, loss=float(loss)) for (n, k, s), loss in zip(cells, losses, strict=True)]
 
 
-def fits(law: Law, grid, seeds: int, n_bootstrap: int, **options) -> list[ScalingFit]:
+def fits(law: Law, grid, seeds: int, n_bootstrap: int, **options) -> list[SizeLaw]:
     return [
         fit_scaling(
             planted(law, grid, seed=seed, **options), n_bootstrap=n_bootstrap, generator=np.random.default_rng(seed)
@@ -60,7 +60,7 @@ def test_shuffled_losses_have_no_exponent():
     found = fits(POWER, SMALL, 20, 60, noise=0.01, shuffle=True)
     for k in SMALL[1]:
         assert sum(not f.exponents[k].contains(0) for f in found) <= 3
-    assert all("cannot be told from no change" in f.findings[0] for f in found if f.exponents[16].contains(0))
+    assert all("cannot be told from no change" in f.details()[0] for f in found if f.exponents[16].contains(0))
 
 
 def test_a_planted_floor_is_told_from_zero_and_measured():
@@ -76,13 +76,13 @@ def test_a_floor_too_small_to_be_told_is_allowed_for():
     assert not all(f.has_floor for f in found)
     for k in WIDE[1]:
         assert sum(f.exponents_above_floor[k].contains(FLOORED.exponent(k)) for f in found) >= 3
-    assert all("If there is one, the loss above it" in f.findings[1] for f in found if not f.has_floor)
+    assert all("If there is one, the loss above it" in f.details()[1] for f in found if not f.has_floor)
 
 
 def test_no_floor_is_claimed_where_there_is_none():
     found = fits(POWER, ((256, 512, 1024, 2048), (16, 32)), 6, 5, noise=0.01)
     assert sum(f.has_floor for f in found) <= 1
-    assert all("cannot be told from zero" in f.findings[1] for f in found if not f.has_floor)
+    assert all("cannot be told from zero" in f.details()[1] for f in found if not f.has_floor)
     assert all(f.floors[16].estimate >= 0 and f.floors[16].high < POWER.loss(2048, 16) * 1.05 for f in found)
 
 

@@ -1,11 +1,12 @@
 """`workbench compare saes`: planted features from a recording on disk to the table and its artefact."""
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 
-from interp.artifacts import read_json, read_manifest, verify
+from interp.artifacts import read_json, verify, write_json
+from interp.errors import CorruptError
 from interp.workspace import Workspace
+from saes.evaluation.sae_comparison import SAEComparison, SAEComparisonSettings
 from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
 from saes.kinds.config import BatchTopKConfig, TopKConfig
@@ -37,69 +38,84 @@ def compare(root, *arguments: str) -> int:
     return main(["compare", "saes", *arguments, "--workspace", str(root), "--threads", "1"])
 
 
+def stored(root, name: str) -> SAEComparison:
+    return Workspace(root).open(SAEComparison, name)
+
+
+def line_of(name: str, out: str) -> str:
+    return next(line for line in out.splitlines() if line.strip().startswith(f"{name} "))
+
+
 def test_the_table_and_the_artefact_say_the_same(root, capsys):
     assert compare(root, "one", "two") == 0
-    out = capsys.readouterr().out
-    folder = root / "sae-comparisons" / "compare-one-two"
-    found, manifest = read_json(folder / "comparison.json"), read_manifest(folder)
-    assert verify(folder) == []
-    assert [row["name"] for row in found["rows"]] == ["one", "two", "pca", "coordinates", "untrained"]
-    for row in found["rows"]:
-        line = next(line for line in out.splitlines() if line.startswith(row["name"]))
-        assert f"{row['matched']['fvu']:.4f}" in line
-        assert f"{row['recovery']['mcc']:.3f}" in line
-        assert manifest.summary[f"fvu_{row['name']}"] == row["matched"]["fvu"]
-    assert found["l0"] == pytest.approx(2, abs=0.01)
-    assert {"saes/one", "saes/two", "recordings/planted"} == set(manifest.parents)
+    out, found = capsys.readouterr().out, stored(root, "compare-one-two")
+    assert verify(found.folder) == []
+    assert [row.name for row in found.rows] == ["one", "two", "pca", "coordinates", "untrained"]
+    for row in found.rows:
+        assert f"{row.matched.fvu:.4f}" in line_of(row.name, out)
+        assert row.recovery is not None
+        assert f"{row.recovery.mcc:.3f}" in line_of(row.name, out)
+    assert found.headline() in out
+    assert found.l0 == pytest.approx(2, abs=0.01)
+    assert found.settings == SAEComparisonSettings(
+        saes=("one", "two"), recording="planted", l0=None, baselines=True, contexts=0, probing=None, match=False,
+        heldout_fraction=0.1,
+    )  # fmt: skip
+    assert {"saes/one", "saes/two", "recordings/planted"} == set(found.about.parents)
+    raw = read_json(found.folder / "rows.json")
+    raw["value"][1]["own"]["fvu"] = None
+    write_json(found.folder / "rows.json", raw)
+    with pytest.raises(CorruptError, match=r"rows\.json: 1\.own\.fvu should be a valid number"):
+        stored(root, "compare-one-two").table()
 
 
 def test_l0_and_baselines_can_be_chosen(root):
     assert compare(root, "two", "--l0", "3", "--no-baselines", "--name", "three") == 0
-    (row,) = read_json(root / "sae-comparisons" / "three" / "comparison.json")["rows"]
-    assert row["matched"]["l0"] == pytest.approx(3, abs=0.01)
-    assert row["own"]["l0"] > 5
+    (row,) = stored(root, "three").rows
+    assert row.matched.l0 == pytest.approx(3, abs=0.01)
+    assert row.own.l0 > 5
 
 
 def test_shared_features_are_said_with_their_null(root, capsys):
     assert compare(root, "one", "two", "--match", "--name", "matched") == 0
-    shared = read_json(root / "sae-comparisons" / "matched" / "comparison.json")["shared"]
-    assert shared.keys() == {"one, two"}
-    each = shared["one, two"]
-    assert -1 <= each["mean_cosine_random"] < each["mean_cosine"] <= 1
-    assert f"one, two: {each['finding']}" in capsys.readouterr().out
-    rows = pq.read_table(root / "sae-comparisons" / "matched" / "matches.parquet").to_pylist()
-    assert {row["pair"] for row in rows} == {"one, two"}
-    assert sorted(row["first"] for row in rows) == sorted(row["second"] for row in rows) == list(range(24))
-    for column, key in (("cosine", "mean_cosine"), ("random", "mean_cosine_random")):
-        assert sum(row[column] for row in rows) / 24 == pytest.approx(each[key], abs=1e-5)
+    found = stored(root, "matched")
+    assert found.shared.keys() == {"one, two"}
+    each = found.shared["one, two"]
+    assert -1 <= each.mean_cosine_random < each.mean_cosine <= 1
+    assert f"one, two: {each}" in capsys.readouterr().out
+    assert found.matches is not None
+    rows = found.matches.rows()
+    assert {row.pair for row in rows} == {"one, two"}
+    assert sorted(row.first for row in rows) == sorted(row.second for row in rows) == list(range(24))
+    assert sum(row.cosine for row in rows) / 24 == pytest.approx(each.mean_cosine, abs=1e-5)
+    assert sum(row.random for row in rows) / 24 == pytest.approx(each.mean_cosine_random, abs=1e-5)
 
 
 def test_runs_that_differ_only_in_their_seed_are_one_group(root, capsys):
     assert compare(root, "one", "two", "one-again", "--no-baselines", "--name", "seeds") == 0
-    found = read_json(root / "sae-comparisons" / "seeds" / "comparison.json")
-    (group,) = found["groups"]
-    assert (group["name"], group["members"]) == ("one", ["one", "one-again"])
-    scores = {row["name"]: row["recovery"]["f1"] for row in found["rows"]}
-    mean, low, high = group["scores"]["F1"]
+    found = stored(root, "seeds")
+    (group,) = found.groups
+    assert (group.name, group.members) == ("one", ("one", "one-again"))
+    scores = {row.name: row.scores()["F1"] for row in found.rows}
+    mean, low, high = group.scores["F1"]
     assert mean == pytest.approx((scores["one"] + scores["one-again"]) / 2)
     assert low < min(scores["one"], scores["one-again"]) <= max(scores["one"], scores["one-again"]) < high
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("one, 2 seeds: L0 ")]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "one, 2 seeds: L0 " in line]
     assert f"F1 {mean:.3f} [{low:.3f}, {high:.3f}]" in line
 
 
 def test_probes_add_columns_and_the_planted_features_are_the_questions(root, capsys):
     assert compare(root, "one", "two", "--probing", "--probe-seeds", "1", "--name", "probed") == 0
-    found = read_json(root / "sae-comparisons" / "probed" / "comparison.json")
-    out = capsys.readouterr().out
-    head = next(line for line in out.splitlines() if line.startswith("dictionary"))
-    assert "probe k=1" in head
-    means = {(m["dictionary"], m["k"]): m["accuracy"] for m in found["probing"]["means"]}
-    for row in found["rows"]:
-        assert row["probing"]["accuracy"]["1"] == means[row["name"], 1][0]
-        line = next(line for line in out.splitlines() if line.startswith(row["name"]))
-        assert f"{means[row['name'], 1]:.3f}" in line
+    out, found = capsys.readouterr().out, stored(root, "probed")
+    assert "probe k=1" in line_of("dictionary", out)
+    assert found.probing is not None
+    means = {(m.dictionary, m.k): m.accuracy.estimate for m in found.probing.means}
+    for row in found.rows:
+        assert row.probing is not None
+        assert row.probing.accuracy[1] == means[row.name, 1]
+        assert f"{means[row.name, 1]:.3f}" in line_of(row.name, out)
     assert max(means["one", 1], means["two", 1]) > means["untrained", 1] + 0.1
-    assert all(task["name"].startswith("feature") for task in found["probing"]["tasks"])
+    assert all(task.name.startswith("feature") for task in found.probing.tasks)
 
 
 @pytest.mark.parametrize(

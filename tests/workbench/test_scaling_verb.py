@@ -8,12 +8,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 
-from make_saes import final_fvu, finished, imported
+from make_saes import HOOK_POINT, final_fvu, finished, imported
 
-from interp.artifacts import read_json, read_manifest, verify
+from interp.artifacts import verify
 from interp.errors import ConfigError
 from interp.workspace import Workspace
-from saes.evaluation.scaling import runs_of
+from saes.evaluation.scaling import SizeLaw, SizeLawSettings, runs_of
 from workbench.__main__ import main
 
 GRID = [(n, k) for n in (512, 1024, 2048) for k in (16, 32)]
@@ -35,16 +35,19 @@ def scaling(workspace: Workspace, *arguments: str) -> int:
 
 def test_the_sweep_is_found_fitted_and_written(workspace, capsys):
     assert scaling(workspace) == 0
-    folder = workspace.path("size_law", "sizes-demo-topk")
-    found, manifest = read_json(folder / "scaling.json"), read_manifest(folder)
+    folder = workspace.path("size_law", "sizes-topk")
+    found = workspace.open(SizeLaw, "sizes-topk")
     assert verify(folder) == []
-    assert {(run["n"], run["k"]) for run in found["runs"]} == set(GRID)
-    assert set(manifest.parents) == {f"saes/sweep-d{n}-k{k}" for n, k in GRID}
-    for each in found["exponents"]:  # the planted law of the fixture
-        assert each["value"] == pytest.approx(-0.2 - 0.01 * math.log(each["k"]), abs=1e-6)
-        assert manifest.summary[f"exponent_k{each['k']}"] == each["value"]
+    assert {(run.n, run.k) for run in found.runs} == set(GRID)
+    assert set(found.about.parents) == {f"saes/sweep-d{n}-k{k}" for n, k in GRID}
+    assert found.settings == SizeLawSettings(
+        recording="demo", hook_point=HOOK_POINT, kind="topk", tokens=1_000_000, n_bootstrap=20
+    )
+    for k, each in found.exponents.items():  # the planted law of the fixture
+        assert each.estimate == pytest.approx(-0.2 - 0.01 * math.log(k), abs=1e-6)
+    assert found.curves[0].loss.estimate == pytest.approx(found.law.loss(found.curves[0].n, found.curves[0].k))
     out = capsys.readouterr().out
-    assert all(sentence in out for sentence in found["findings"])
+    assert all(sentence in out for sentence in found.details())
 
 
 def test_the_loss_of_a_run_is_its_heldout_fvu(workspace):

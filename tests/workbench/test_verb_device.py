@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from interp import runtime
-from interp.artifacts import read_json
 from interp.workspace import Workspace
+from saes.evaluation.evaluation import SAEEvaluation
 from saes.evaluation.latent_comparison import LatentComparison
+from saes.evaluation.sae_comparison import SAEComparison
+from saes.evaluation.scores import Probing
 from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
 from saes.kinds.base import SAE
@@ -66,26 +68,25 @@ def on_both(root, seen, verb: list[str]) -> None:
     assert seen == {str(DEVICE)}
 
 
-def both(root, seen, verb: list[str], made: str) -> tuple[dict, dict]:
-    """The file that a verb writes, made on the CPU and on the other device."""
-    on_both(root, seen, verb)
-    return read_json(root / made.format("here")), read_json(root / made.format("there"))
-
-
 def test_evaluate(root, seen):
-    verb = ["evaluate", "one", "--contexts", "0", "--probing", "--probe-seeds", "1"]
-    here, there = both(root, seen, verb, "evaluations/{}/evaluation.json")
-    assert there["fvu"] == pytest.approx(here["fvu"], rel=1e-5)
-    accuracy = [[each["accuracy"] for each in found["probing"]["means"]] for found in (here, there)]
-    assert accuracy[1] == pytest.approx(accuracy[0], abs=1e-3)
+    on_both(root, seen, ["evaluate", "one", "--contexts", "0", "--probing", "--probe-seeds", "1"])
+    here, there = (Workspace(root).open(SAEEvaluation, name) for name in ("here", "there"))
+    assert there.heldout.fvu == pytest.approx(here.heldout.fvu, rel=1e-5)
+    assert isinstance(here.probing, Probing)
+    assert isinstance(there.probing, Probing)
+    for one, other in zip(here.probing.means, there.probing.means, strict=True):
+        assert other.accuracy.estimate == pytest.approx(one.accuracy.estimate, abs=1e-3)
 
 
 def test_compare_saes(root, seen):
     verb = ["compare", "saes", "one", "two", "--match", "--probing", "--probe-seeds", "1"]
-    here, there = both(root, seen, verb, "sae-comparisons/{}/comparison.json")
-    for one, other in zip(here["rows"], there["rows"], strict=True):
-        assert other["matched"]["fvu"] == pytest.approx(one["matched"]["fvu"], rel=1e-4), one["name"]
-        assert other["recovery"]["mcc"] == pytest.approx(one["recovery"]["mcc"], rel=1e-4)
+    on_both(root, seen, verb)
+    here, there = (Workspace(root).open(SAEComparison, name) for name in ("here", "there"))
+    for one, other in zip(here.rows, there.rows, strict=True):
+        assert other.matched.fvu == pytest.approx(one.matched.fvu, rel=1e-4), one.name
+        assert one.recovery is not None
+        assert other.recovery is not None
+        assert other.recovery.mcc == pytest.approx(one.recovery.mcc, rel=1e-4)
 
 
 def test_compare_latents(root, seen):

@@ -6,32 +6,33 @@
 - `latents CROSSCODER`: latents of a crosscoder that only one of its two models has.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
-from interp.artifacts import as_json, hash_json
-from interp.errors import ConfigError, PromptError, WorkbenchError
+from interp.artifacts import Table, as_json, hash_json
+from interp.errors import ConfigError, PromptError
 from interp.models.hooked import HookedModel
 from interp.options import Corpus, HookPoint, Means, ModelName, RecordingName, SAEName
+from saes.training.stored import StoredSAE, TrainedSettings
 from workbench.analysis import Analysis, Run
-from workbench.terminal import OnDevice, RunsModel, Seeded, Threaded, Writes, bar, say, slug, wrote
+from workbench.terminal import OnDevice, RunsModel, Seeded, Threaded, slug
 from workbench.verbs.evaluate import Probes, run_probes
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from interp.changes.comparison import ModelComparison
     from interp.workspace import Workspace
     from saes.evaluation.latent_comparison import LatentComparison
     from saes.evaluation.matching import SharedFeatures
+    from saes.evaluation.sae_comparison import MatchedPair, SAEComparison
+    from saes.evaluation.scaling import SizeLaw
     from saes.kinds.base import SAE
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSAEs(Probes, Writes, Threaded, RunsModel):
+class CompareSAEs(Probes, Threaded, RunsModel, Analysis["SAEComparison"]):
     """Compare SAEs of one hook point at the same sparsity.
 
     Example: workbench compare saes demo demo-topk
@@ -43,6 +44,7 @@ class CompareSAEs(Probes, Writes, Threaded, RunsModel):
     """
 
     words: ClassVar[tuple[str, ...]] = ("compare", "saes")
+    makes: ClassVar[str] = "sae_comparison"
 
     saes: Annotated[tyro.conf.Positional[tuple[SAEName, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
     """Names of SAEs in the workspace."""
@@ -64,127 +66,95 @@ class CompareSAEs(Probes, Writes, Threaded, RunsModel):
         if self.contexts < 0:
             raise ConfigError(f"contexts must be at least 0, got {self.contexts}")
 
-    def run(self) -> None:
-        from interp.artifacts import Draft, write_json, write_table
+    def default_name(self) -> str:
+        return slug("compare-" + "-".join(self.saes))
+
+    def measure(self, run: Run) -> "SAEComparison":
         from saes.evaluation.compare import compare
         from saes.evaluation.toy_recovery import read_synthetic
-        from workbench.opening import open_dictionary, open_recording_model
 
-        workspace = self.open_workspace()
-        threads = self.use_threads()
         if not self.saes:
             raise ConfigError("no SAE was named; `workbench compare saes SAE SAE` compares two")
-        device = self.use_device()
-        recording = open_dictionary(workspace, self.saes[0], self.recording, device=device).recording
-        chosen = [open_dictionary(workspace, name, recording.folder.name, device=device) for name in self.saes]
+        recording = run.dictionary(self.saes[0], self.recording).recording
+        chosen = [run.dictionary(name, recording.folder.name) for name in self.saes]
         if any(each.is_neurons for each in chosen):
             raise ConfigError("name SAEs only: at mlp.hook_post the table's `coordinates` are the neurons")
-        fractions = [workspace.manifest("sae", each.name).config.get("heldout_fraction", 0.1) for each in chosen]
+        if self.l0 is not None and self.l0 <= 0:
+            raise ConfigError(f"l0 must be above 0, got {self.l0}")
+        # held-out splits are nested, so this one is held out for all of them
+        held = min(run.open(StoredSAE, each.name).heldout_fraction for each in chosen)
         saes = {each.name: each.load_sae(allow_other_weights=self.allow_other_weights) for each in chosen}
-        parents = {recording.key: recording.manifest.content_hash}
-        for each in chosen:
-            parents |= each.parents
-        config = {
-            "saes": list(saes),
-            "recording": recording.folder.name,
-            "l0": self.l0,
-            "baselines": self.baselines,
-            "contexts": self.contexts,
-            "probing": as_json(self.probe_settings(recording)),
-        }
-        folder = workspace.path("sae_comparison", self.name or slug("compare-" + "-".join(saes)))
-        draft = Draft.open(folder, kind="sae_comparison", config=config, seed=self.seed, overwrite=self.overwrite)
-        planted = recording.planted
-        held = min(fractions)  # held-out splits are nested, so this one is held out for all of them
+        asked = {"contexts": self.contexts, "probing": self.probe_settings(recording), "match": self.match}
         tokens = documents = None
-        if self.contexts and not planted:
+        if self.contexts and not recording.planted:
             tokens, documents = recording.contexts_and_documents(
                 split="heldout", limit=self.contexts, heldout_fraction=held
             )
         probing = None
-        try:
-            if self.probing:
-                with bar("probing", "tasks") as progress:
-                    probing = run_probes(saes, recording, self.probing_config(), self.labels, held, progress)
-            with bar("comparing", "dictionaries") as progress:
-                found = compare(
-                    saes,
-                    recording,
-                    l0=self.l0,
-                    baselines=self.baselines,
-                    model=open_recording_model(recording, device=device)
-                    if tokens is not None and len(tokens)
-                    else None,
-                    tokens=tokens,
-                    documents=documents,
-                    probing=probing.rows() if probing else None,
-                    groups=self.groups(workspace),
-                    truth=read_synthetic(recording) if planted else None,
-                    heldout_fraction=held,
-                    seed=self.seed,
-                    progress=progress,
-                )
-        except WorkbenchError:
-            draft.discard()  # it holds nothing to resume
-            raise
-        matched = _matched(saes, self.seed) if self.match else {}
-        shared = {pair: _shares(each) for pair, each in matched.items()}
-        reversals = [str(each) for each in found.reversals]
-        whole = {**asdict(found), "reversals": reversals, "shared": shared, "probing": as_json(probing)}
-        write_json(draft.path / "comparison.json", whole)
-        if matched:
-            write_table(draft.path / "matches.parquet", _match_table(matched))
-        summary = {"l0": found.l0, **{f"fvu_{row.name}": row.matched.fvu for row in found.rows}}
-        draft.finish(summary=summary, parents=parents, threads=threads)
-        say("\n".join([found.table(), *(f"{pair}: {each['finding']}" for pair, each in shared.items())]))
-        if probing:
-            say(f"\nprobing, balanced accuracy on {probing.n_documents} held-out documents:\n{probing.table()}")
-        best = min(found.rows, key=lambda row: row.matched.fvu)
-        wrote(folder, f"at L0 {found.l0:.1f} {best.name} reconstructs best (FVU {best.matched.fvu:.4f})")
+        if self.probing:
+            with run.progress("probing", "tasks") as progress:
+                probing = run_probes(saes, recording, self.probing_config(), self.labels, held, progress)
+        with run.progress("comparing", "dictionaries") as progress:
+            found = compare(
+                saes,
+                recording,
+                l0=self.l0,
+                baselines=self.baselines,
+                model=run.recorded_model(recording) if tokens is not None and len(tokens) else None,
+                tokens=tokens,
+                documents=documents,
+                probing=probing,
+                groups=self.groups(run.workspace),
+                truth=read_synthetic(recording) if recording.planted else None,
+                heldout_fraction=held,
+                seed=self.seed,
+                progress=progress,
+            )
+        matched = self.matched(run, saes) if self.match else {}
+        return replace(
+            found,
+            settings=replace(found.settings, **asked),
+            shared={pair: each.shares for pair, each in matched.items()},
+            matches=_match_table(matched) if matched else None,
+        )
+
+    def matched(self, run: Run, saes: "dict[str, SAE]") -> "dict[str, SharedFeatures]":
+        """Return for every pair of SAEs, `"one, two"`, the features they share."""
+        from saes.evaluation.matching import match_features
+
+        found, pairs = {}, list(combinations(saes, 2))
+        with run.progress("matching features", "pairs") as progress:
+            for at, (one, two) in enumerate(pairs):
+                progress(at, len(pairs), {})
+                found[f"{one}, {two}"] = match_features(saes[one], saes[two], seed=self.seed)
+        return found
 
     def groups(self, workspace: "Workspace") -> dict[str, str]:
         """Return, for each SAE, the first one whose settings differ in the seed at most."""
         firsts: dict[str, str] = {}
         found = {}
         for name in self.saes:
-            config = workspace.manifest("sae", name).config
-            if config.get("kind") != "imported":
-                found[name] = firsts.setdefault(hash_json({**config, "seed": None}), name)
+            settings = workspace.open(StoredSAE, name).settings
+            if isinstance(settings, TrainedSettings):
+                unseeded = replace(settings, train=replace(settings.train, seed=0))
+                found[name] = firsts.setdefault(hash_json(as_json(unseeded)), name)
         return found
 
 
-def _matched(saes: dict[str, "SAE"], seed: int) -> dict[str, "SharedFeatures"]:
-    """Return for every pair of SAEs, `"one, two"`, the features they share."""
-    from saes.evaluation.matching import match_features
-
-    found, pairs = {}, list(combinations(saes, 2))
-    with bar("matching features", "pairs") as progress:
-        for at, (one, two) in enumerate(pairs):
-            progress(at, len(pairs), {})
-            found[f"{one}, {two}"] = match_features(saes[one], saes[two], seed=seed)
-    return found
-
-
-def _shares(each: "SharedFeatures") -> dict[str, Any]:
-    """Return the shares of a pair of SAEs, in numbers and as a sentence."""
-    names = [name + end for name in ("shared", "mean_cosine") for end in ("", "_random")]
-    return {**{name: getattr(each, name) for name in names}, "finding": str(each)}
-
-
-def _match_table(matched: dict[str, "SharedFeatures"]) -> "pa.Table":
-    """Return the matched latents of every pair of SAEs; `random` are the cosines of the null, in any order."""
-    import pyarrow as pa
+def _match_table(matched: dict[str, "SharedFeatures"]) -> "Table[MatchedPair]":
+    """Return the matched latents of every pair of SAEs."""
+    from saes.evaluation.sae_comparison import MatchedPair
 
     rows = [
-        {"pair": pair, **row, "random": random}
+        MatchedPair(pair=pair, **row, random=random)
         for pair, each in matched.items()
         for row, random in zip(each.to_records(), each.random_cosines.tolist(), strict=True)
     ]
-    return pa.Table.from_pylist(rows)
+    return Table.of(MatchedPair, rows)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSizes(Writes, Seeded):
+class CompareSizes(Seeded, Analysis["SizeLaw"]):
     """Fit a scaling law L(n, k) to dictionaries of several sizes.
 
     Example: workbench train demo --kind topk --d-sae 512 1024 2048 4096 --k 16 32 64 --name sweep
@@ -196,6 +166,7 @@ class CompareSizes(Writes, Seeded):
     """
 
     words: ClassVar[tuple[str, ...]] = ("compare", "sizes")
+    makes: ClassVar[str] = "size_law"
 
     saes: Annotated[tyro.conf.Positional[tuple[SAEName, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")] = ()
     """Names of SAEs in the workspace. Default: all finished ones of one kind that were trained alike."""
@@ -210,41 +181,31 @@ class CompareSizes(Writes, Seeded):
     n_bootstrap: int = 200
     """Bootstrap refits for the intervals."""
 
-    def run(self) -> None:
-        import numpy as np
-
-        from interp.artifacts import Draft, write_json
-        from saes.evaluation.scaling import fit_scaling, runs_of
-
-        workspace = self.open_workspace()
+    def __post_init__(self) -> None:
         if self.n_bootstrap < 20:
             raise ConfigError(f"n_bootstrap must be at least 20, got {self.n_bootstrap}: fewer refits give no interval")
-        runs = runs_of(
-            workspace,
-            self.saes,
-            recording=self.recording,
-            hook_point=self.hook_point,
-            kind=self.kind,
-            tokens=self.tokens,
+
+    def default_name(self) -> str:
+        return slug("-".join(["sizes", *filter(None, (self.recording, self.hook_point)), self.kind]))
+
+    def measure(self, run: Run) -> "SizeLaw":
+        import numpy as np
+
+        from saes.evaluation.scaling import fit_scaling, runs_of
+
+        chosen = {name: getattr(self, name) for name in ("recording", "hook_point", "kind", "tokens")}
+        runs = runs_of(run.workspace, self.saes, **chosen)
+        shared, *_ = [run.open(StoredSAE, each.name).settings for each in runs]  # they were trained alike
+        assert isinstance(shared, TrainedSettings), "runs_of returns trained ones"
+        return fit_scaling(
+            runs,
+            n_bootstrap=self.n_bootstrap,
+            generator=np.random.default_rng(self.seed),
+            recording=shared.recording,
+            hook_point=shared.hook_point,
+            kind=shared.sae.kind,
+            tokens=shared.train.tokens,
         )
-        fit = fit_scaling(runs, n_bootstrap=self.n_bootstrap, generator=np.random.default_rng(self.seed))
-        manifests = [workspace.manifest("sae", run.name) for run in runs]
-        shared = manifests[0].config
-        config = {
-            "saes": [run.name for run in runs],
-            **{key: shared.get(key) for key in ("recording", "hook_point", "kind", "tokens")},
-            "n_bootstrap": self.n_bootstrap,
-        }
-        name = self.name or slug(f"sizes-{shared['recording']}-{shared['kind']}")
-        folder = workspace.path("size_law", name)
-        draft = Draft.open(folder, kind="size_law", config=config, seed=self.seed, overwrite=self.overwrite)
-        write_json(draft.path / "scaling.json", fit.to_json())
-        summary = {f"exponent_k{k}": each.estimate for k, each in fit.exponents.items()}
-        errors = [abs(each.error) for each in fit.left_out]
-        summary |= {"largest_predicted_within": max(errors)} if errors else {}
-        draft.finish(summary=summary, parents={f"saes/{m.name}": m.content_hash for m in manifests})
-        say(f"{len(runs)} runs of {shared['kind']}, {shared['tokens']:,} tokens each, at {shared['hook_point']}")
-        wrote(folder, "\n      ".join(fit.findings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,7 +244,7 @@ class CompareLatents(Threaded, OnDevice, Analysis["LatentComparison"]):
                 f"{', '.join(dict.fromkeys(names))}; train a crosscoder on two recordings (--others)"
             )
         recordings = [run.recording(name) for name in names]
-        held = run.manifest("sae", self.crosscoder).config.get("heldout_fraction", 0.1)
+        held = run.open(StoredSAE, self.crosscoder).heldout_fraction
         with run.progress("held-out tokens", "tokens") as progress:
             return compare_models(sae, recordings, name=self.crosscoder, heldout_fraction=held, progress=progress)
 

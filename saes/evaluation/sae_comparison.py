@@ -1,0 +1,221 @@
+"""Comparison of dictionaries of one hook point as an artefact. `saes.evaluation.compare` measures it. Torch-free."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Annotated
+
+from interp.artifacts import Artefact, Document, Table, address_of
+from interp.results import Record
+from interp.statistics import Interval
+from saes.evaluation.config import SCORES, Score
+from saes.evaluation.evaluation import ProbeSettings
+from saes.evaluation.scores import InModel, ProbedRow, Probing, Recovery, SharedLatents, align
+from saes.training.scores import Reconstruction
+
+REVERSAL = 0.1
+"""Loss of F1 from which a better reconstruction is called misleading: about three standard deviations (.03) of the
+difference between two seeds of one kind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAEComparisonSettings:
+    """Settings that determine a comparison of dictionaries."""
+
+    saes: tuple[str, ...]
+    recording: str
+    l0: float | None
+    """L0 to which all are reduced; None for the smallest among them."""
+    baselines: bool
+    contexts: int
+    """Held-out contexts for the loss inside the model; 0 skips that part."""
+    probing: ProbeSettings | None
+    """None: this part was not asked for."""
+    match: bool
+    """True where the latents of every two were matched."""
+    heldout_fraction: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """Scores of one dictionary in a comparison; `own` and `matched` are on held-out rows."""
+
+    name: str
+    architecture: str
+    d_sae: int
+    baseline: bool
+    """True for the baselines that `compare` adds"""
+    own: Reconstruction
+    """at its own L0"""
+    matched: Reconstruction
+    """truncated to the common L0; equal to `own` where its own L0 is no larger"""
+    nearest_cosine: float
+    """Mean over latents of the largest cosine with another decoder row; above 0 for random rows too."""
+    near_copies: float
+    """Share of latents with another decoder row above `NEAR_COPY`."""
+    model: InModel | None
+    """spliced into the model, at the common L0"""
+    recovery: Recovery | None
+    """against the true dictionary, where it is known, at its own L0"""
+    probing: ProbedRow | None
+    """at its own L0"""
+
+    def scores(self) -> dict[str, float]:
+        """Return the scores that are averaged over seeds, by column title."""
+        measured = {score.title: score.of(self) for score in SCORES if score.averaged}
+        if self.probing:
+            measured |= {f"probe k={k}": value for k, value in self.probing.accuracy.items()}
+        return {title: value for title, value in measured.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Mean scores of runs that differ only in their seed."""
+
+    name: str
+    members: tuple[str, ...]
+    scores: dict[str, Interval[float]]
+    """`score -> mean and 95 % interval over seeds` (Student t), for the scores that all members have."""
+
+    def __str__(self) -> str:
+        shown = [f"{name} {i.estimate:.3f} [{i.low:.3f}, {i.high:.3f}]" for name, i in self.scores.items()]
+        return f"{self.name}, {len(self.members)} seeds: " + ", ".join(shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reversal:
+    """Two dictionaries of which `lower_error` reconstructs better and `more_found` recovers more of the truth."""
+
+    lower_error: Compared
+    more_found: Compared
+
+    def __str__(self) -> str:
+        a, b = self.lower_error, self.more_found
+        assert a.recovery is not None
+        assert b.recovery is not None
+        return (
+            f"{a.name} reconstructs better than {b.name} (FVU {a.own.fvu:.3f} against {b.own.fvu:.3f}, at L0 "
+            f"{a.own.l0:.1f} and {b.own.l0:.1f}) but found less of the true dictionary "
+            f"(F1 {a.recovery.f1:.2f} against {b.recovery.f1:.2f})"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchedPair:
+    """One pair of latents of two dictionaries."""
+
+    pair: str
+    """Names of the two, `one, two`."""
+    first: int
+    second: int
+    cosine: float
+    random: float
+    """Cosine of a pair under the null, in any order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAEComparison(Artefact, kind="sae_comparison"):
+    """Scores of dictionaries, each at its own L0 and at a common one."""
+
+    settings: SAEComparisonSettings
+    l0: float
+    """common L0, the target of the truncation"""
+    rows: Annotated[tuple[Compared, ...], Document("rows.json")]
+    groups: tuple[Group, ...]
+    shared: dict[str, SharedLatents]
+    """Latents that every two share, by their names `one, two`; empty where they were not matched."""
+    probing: Annotated[Probing | None, Document("probing.json")]
+    matches: Table[MatchedPair] | None
+
+    @property
+    def reversals(self) -> list[Reversal]:
+        """Pairs of trained dictionaries whose order by reconstruction error is the opposite of that by recovery."""
+        trained = [row for row in self.rows if row.recovery and not row.baseline]
+        return [Reversal(lower_error=a, more_found=b) for a, b in permutations(trained, 2) if _misleads(a, b)]
+
+    @property
+    def href(self) -> str:
+        """Address of the page of the first dictionary, which shows the comparison."""
+        return address_of("sae", self.settings.saes[0]) if self.settings.saes else ""
+
+    def of(self, name: str) -> Compared | None:
+        """Return the row of a dictionary; None where it is not among them."""
+        return next((row for row in self.rows if row.name == name and not row.baseline), None)
+
+    def table(self) -> str:
+        """Return a plain-text table: one dictionary a line, lowest matched FVU first, then groups and reversals."""
+        columns = _columns(self)
+        cells = [[title for title, _ in columns], *([show(row) for _, show in columns] for row in self._by_error())]
+        return "\n".join([*align(cells), *map(str, self.groups), *map(str, self.reversals)])
+
+    def _by_error(self) -> list[Compared]:
+        return sorted(self.rows, key=lambda row: row.matched.fvu)
+
+    def to_records(self) -> list[Record]:
+        """Return one row per dictionary, by matched FVU: `name, architecture, d_sae, baseline` and its scores."""
+        return [
+            {"name": row.name, "architecture": row.architecture, "d_sae": row.d_sae, "baseline": row.baseline}
+            | row.scores()
+            for row in self._by_error()
+        ]
+
+    def headline(self) -> str:
+        """Name the dictionary that reconstructs best at the common L0."""
+        found = f"{len(self.rows)} dictionaries at L0 {self.l0:.1f}"
+        return found + "".join(
+            f": {best.name} reconstructs best (FVU {best.matched.fvu:.4f})" for best in self._by_error()[:1]
+        )
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the common L0, and the FVU of the best dictionaries there."""
+        best = [(f"FVU {row.name}", f"{row.matched.fvu:.3g}") for row in self._by_error()[:5]]
+        return [("L0", f"{self.l0:.3g}"), *best]
+
+    def details(self) -> list[str]:
+        """Return the table, the latents that the dictionaries share, and the probes."""
+        lines = [*self.table().splitlines(), *(f"{pair}: {each}" for pair, each in self.shared.items())]
+        if self.probing:
+            heading = f"probing, balanced accuracy on {self.probing.n_documents} held-out documents:"
+            lines += ["", heading, *self.probing.table().splitlines()]
+        return lines
+
+
+def _misleads(a: Compared, b: Compared) -> bool:
+    if not (a.recovery and b.recovery):
+        return False
+    return a.own.fvu < b.own.fvu and a.recovery.f1 < b.recovery.f1 - REVERSAL
+
+
+Column = tuple[str, Callable[[Compared], str]]
+
+
+def _columns(comparison: SAEComparison) -> list[Column]:
+    columns: list[Column] = [("dictionary", lambda row: row.name), ("features", lambda row: f"{row.d_sae:,}")]
+    for score in SCORES:
+        if all(score.of(row) is None for row in comparison.rows):
+            continue
+        if score.path == "matched.fvu":
+            columns.append((f"FVU at L0 {comparison.l0:.1f}", _shown(score)))
+            columns.append(("95 %", lambda row: _ends(row.matched.intervals.get("fvu"))))
+        else:
+            columns.append((score.title, _shown(score)))
+    probed = next((row.probing for row in comparison.rows if row.probing), None)
+    for k in probed.accuracy if probed else ():
+        columns += [(f"probe k={k}", _probed("accuracy", k)), ("- control", _probed("selectivity", k))]
+    return columns
+
+
+def _shown(score: Score) -> Callable[[Compared], str]:
+    return lambda row: _number(score.of(row), score.form)
+
+
+def _probed(score: str, k: int) -> Callable[[Compared], str]:
+    return lambda row: _number(row.probing and getattr(row.probing, score).get(k))
+
+
+def _number(value: float | None, form: str = ".3f") -> str:
+    return "" if value is None else format(value, form)
+
+
+def _ends(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None else f"{ends[0]:.4f}-{ends[1]:.4f}"
