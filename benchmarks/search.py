@@ -53,14 +53,17 @@ def run() -> list[Result]:
 
 def build(workspace: Any, *, seed: int = 0) -> None:
     """Write the features artefact `wide`."""
-    import pyarrow as pa
-
-    from interp.artifacts import Draft, write_table
-    from saes.features.schema import features_schema
+    from interp.artifacts import Draft, save_artefact
+    from interp.artifacts.artefact import settings_json
+    from saes.features.schema import ExampleRow, FeatureRow, Features, FeaturesSettings
 
     rng = np.random.default_rng(seed)
-    config = {"dictionary": "sae:wide", "hook_point": "blocks.0.hook_resid_post", "model": "smollm2-135m"}
-    draft = Draft.open(workspace.path("features", "wide"), kind="features", config=config, seed=seed)
+    settings = FeaturesSettings(
+        dictionary="sae:wide", sign=1, recording="wide", hook_point="blocks.0.hook_resid_post", model="smollm2-135m",
+        window=WINDOW // 2, n_top=N_EXAMPLES, n_per_quantile=0, labels=None,
+    )  # fmt: skip
+    folder = workspace.path("features", "wide")
+    draft = Draft.open(folder, kind="features", config=settings_json(settings), seed=seed)
     n_fired = rng.integers(200, 20_000, N_FEATURES)
     ids = np.arange(N_FEATURES, dtype=np.int32)
     columns: dict[str, Any] = {
@@ -68,14 +71,25 @@ def build(workspace: Any, *, seed: int = 0) -> None:
         "mean_activation": np.full(N_FEATURES, 3.0, np.float32), "decoder_norm": np.ones(N_FEATURES, np.float32),
         "max_activation": np.full(N_FEATURES, 12.0, np.float32),
     }  # fmt: skip
-    table = pa.table(columns)
-    for each in features_schema():
-        if each.name not in columns:
-            table = table.append_column(each.name, pa.nulls(N_FEATURES, each.type))
-    write_table(draft.path / "features.parquet", table)
     _index(draft.path / "index", n_fired, rng)
-    _examples(draft.path / "examples.parquet", rng)
-    draft.finish(summary={"n_features": N_FEATURES, "n_tokens": 10**7})
+    features = Features(
+        settings=settings, n_features=N_FEATURES, n_tokens=10**7, n_dead=0, n_dense=0, mean_l0=n_fired.sum() / 1e7,
+        tokens_per_second=0.0, histogram_edges=[0.1, 12.0], relations=None, scales=None,
+        features=_filled(FeatureRow, columns), examples=_filled(ExampleRow, _examples(rng)),
+    )  # fmt: skip
+    save_artefact(features, folder, draft=draft)
+
+
+def _filled(row: type, columns: dict[str, Any]) -> Any:
+    """Return a table of some columns; the others, which a search does not read, are null."""
+    import pyarrow as pa
+
+    from interp.artifacts import Table
+    from interp.artifacts.tables import schema_of
+
+    table = pa.table(columns)
+    empty = {each.name: pa.nulls(len(table), each.type) for each in schema_of(row)}
+    return Table.of_columns(row, pa.table(empty | {name: table[name] for name in columns}))
 
 
 def _index(folder: Path, n_fired: np.ndarray, rng: np.random.Generator) -> None:
@@ -117,18 +131,16 @@ def _index(folder: Path, n_fired: np.ndarray, rng: np.random.Generator) -> None:
     write_table(folder / "features.parquet", pa.table(seen, schema=index_schema("features")))
 
 
-def _examples(path: Path, rng: np.random.Generator) -> None:
+def _examples(rng: np.random.Generator) -> dict[str, Any]:
+    """Return columns of examples."""
     import pyarrow as pa
-
-    from interp.artifacts import write_table
-    from saes.features.schema import examples_schema
 
     n = N_FEATURES * N_EXAMPLES
     words = pa.array([f" w{i}" for i in range(5000)])
     flat = rng.integers(0, 5000, n * WINDOW).astype(np.int32)
     offsets = np.arange(0, n * WINDOW + 1, WINDOW, dtype=np.int32)
     acts = np.where(rng.random(n * WINDOW) < 0.1, rng.random(n * WINDOW), 0).astype(np.float32)
-    columns: dict[str, Any] = {
+    return {
         "feature": np.repeat(np.arange(N_FEATURES, dtype=np.int32), N_EXAMPLES),
         "group_order": np.zeros(n, np.int8),
         "rank": np.tile(np.arange(N_EXAMPLES, dtype=np.int16), N_FEATURES),
@@ -138,11 +150,6 @@ def _examples(path: Path, rng: np.random.Generator) -> None:
         "activations": pa.ListArray.from_arrays(pa.array(offsets), pa.array(acts)),
         "peak": np.full(n, WINDOW // 2, np.int16),
     }
-    table = pa.table(columns)
-    for each in examples_schema():
-        if each.name not in columns:
-            table = table.append_column(each.name, pa.nulls(n, each.type))
-    write_table(path, table)
 
 
 if __name__ == "__main__":

@@ -101,10 +101,10 @@ def feature(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
     from dashboard.data.features import explanations, one, relations
     from saes.features.schema import described_another
 
-    row = one(workspace, features, index)
-    return row | {
-        "outdated": described_another(workspace, workspace.manifest("features", features)),
-        "relations": relations(workspace, features, index),
+    found, related = one(workspace, features, index), relations(workspace, features, index)
+    return found.to_json() | {
+        "outdated": described_another(workspace, found.features),
+        "relations": related and related.to_json(),
         "explanations": [each.to_json() for each in explanations(workspace, features, index)],
     }
 
@@ -113,7 +113,7 @@ def examples(workspace: Workspace, features: str, index: int) -> list[dict[str, 
     """Return windows of text with the feature's activation on each token, by group, strongest first."""
     from dashboard.data import features as data
 
-    return data.examples(workspace, features, index)
+    return [asdict(each) for each in data.examples(workspace, features, index)]
 
 
 def vector(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
@@ -122,11 +122,12 @@ def vector(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
     from saes.features.schema import check_described
     from saes.weights.folder import load_direction
 
-    dictionary = one(workspace, features, index)["dictionary"]
-    if not dictionary.startswith("sae:"):
+    found = one(workspace, features, index).features
+    dictionary = found.dictionary
+    if not found.sae:
         raise ConfigError(f"the vector of {dictionary} is a row of the model's own weights; ask for features of an SAE")
-    check_described(workspace, workspace.manifest("features", features))
-    about, direction = load_direction(workspace.path("sae", dictionary.removeprefix("sae:")), index)
+    check_described(workspace, found)
+    about, direction = load_direction(workspace.path("sae", found.sae), index)
     return {"dictionary": dictionary, "feature": index, "hook_point": about.hook_point, "direction": direction.tolist()}
 
 

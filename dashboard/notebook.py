@@ -126,13 +126,15 @@ def _named(workspace: Workspace, name: str, colours: Theme, options: dict[str, A
 
 
 def _feature(workspace: Workspace, name: str, index: int, colours: Theme) -> Shown:
-    row = one(workspace, name, index)
+    found = one(workspace, name, index)
+    row = found.row
     strips = [
-        html.Li(token_strip(each["tokens"], each["activations"], maximum=row["max_activation"], peak=each["peak"]))
+        html.Li(token_strip(each.tokens, each.activations, maximum=row.max_activation, peak=each.peak))
         for each in examples(workspace, name, index)[:N_EXAMPLES]
     ]
-    parts: list[Any] = [feature_page.summary(workspace, name, row), html.Ol(strips, className="wb-stack")]
-    figures = [activation_histogram(row["histogram"], row["histogram_edges"], colours, marker=row["mean_activation"])]
+    parts: list[Any] = [feature_page.summary(workspace, name, found), html.Ol(strips, className="wb-stack")]
+    edges = found.features.histogram_edges
+    figures = [activation_histogram(row.histogram, edges, colours, marker=row.mean_activation)]
     if (proof := newest_proof(workspace, name, index)) is not None:
         parts.append(html.P(why_outdated(workspace, proof) or proof.verdict(), className="wb-note"))
         figures.append(proof_nulls(proof, colours))

@@ -31,6 +31,7 @@ from interp import (
 )
 from interp.studies import text_prompts
 from saes import build_features, neurons_of
+from saes.features.schema import Features
 
 light = colours_of("light")
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "inside-a-neuron"
@@ -205,7 +206,7 @@ for example in [e for e in examples if e["feature"] == neuron][:8]:
     print(f"{example['activation']:6.2f}  {''.join(words[:peak])[-50:]!r} >>{words[peak]}<< {''.join(words[peak + 1 :])[:25]!r}")
 
 # %%
-activation_histogram(found["histogram"], workspace.manifest("features", described.name).summary["histogram_edges"], light)
+activation_histogram(found["histogram"], workspace.open(Features, described.name).histogram_edges, light)
 
 # %%
 def most_common(words):

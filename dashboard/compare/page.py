@@ -137,7 +137,7 @@ def _begin(workspace: Workspace, known: list[str]) -> html.Section:
 def _partners(workspace: Workspace, one: Thing) -> html.Section:
     lines = []
     for name, reason in view.partners(workspace, one):
-        label = visible(str(view.about(workspace, view.thing(workspace, name)).get("label") or ""), 60)
+        label = _label(workspace, view.thing(workspace, name))
         link = quiet_link(f"{name} {label}".strip(), compare_href(one.name, name))
         lines.append(html.Li([link, html.Span(reason, className="wb-quiet")]))
     body = html.Ul(lines, className="wb-lines") if lines else html.P("Name another one above.", className="wb-none")
@@ -149,9 +149,13 @@ def _partners(workspace: Workspace, one: Thing) -> html.Section:
     )
 
 
+def _label(workspace: Workspace, one: Thing) -> str:
+    row = view.about(workspace, one)
+    return visible(row.label, 60) if row else ""
+
+
 def _named(workspace: Workspace, one: Thing) -> Any:
-    label = visible(str(view.about(workspace, one).get("label") or ""), 60)
-    text = f"{one.name} {label}".strip()
+    text = f"{one.name} {_label(workspace, one)}".strip()
     return quiet_link(text, one.href) if one.href else text
 
 
@@ -212,21 +216,19 @@ def _side(workspace: Workspace, one: Thing) -> list[Any]:
     """Return one feature or neuron: label, density, promoted tokens."""
     row = view.about(workspace, one)
     where = f"{one.kind} at {one.hook_point} of {one.model}"
-    if not row:
+    if row is None:
         said = as_typed("No table describes it; `workbench features` makes one.")
         return [html.P(where, className="wb-note"), html.P(said, className="wb-none")]
-    tokens = list(zip(row["promoted_tokens"], row["promoted_logits"], strict=True))[:N_TOKENS]
-    label = visible(row["label"] or "", 300) or ("never fires" if not row["n_fired"] else "no label")
+    tokens = row.promoted[:N_TOKENS]
+    label = visible(row.label or "", 300) or ("never fires" if not row.n_fired else "no label")
     parts: list[Any] = [
-        html.P(
-            [quiet_link(label, one.href), html.Span(f" from {row['label_source']}", className="wb-quiet")], dir="auto"
-        ),
+        html.P([quiet_link(label, one.href), html.Span(f" from {row.label_source}", className="wb-quiet")], dir="auto"),
         html.P(where, className="wb-note"),
         html.Div(
             [
-                stat("density", percent(row["density"]), "fraction of tokens on which it is active"),
-                stat("tokens", f"{row['n_fired']:,}", "tokens on which it is active"),
-                stat("max", number(row["max_activation"]), "largest activation seen"),
+                stat("density", percent(row.density), "fraction of tokens on which it is active"),
+                stat("tokens", f"{row.n_fired:,}", "tokens on which it is active"),
+                stat("max", number(row.max_activation), "largest activation seen"),
             ],
             className="wb-stats",
         ),
@@ -291,10 +293,10 @@ def _shared(workspace: Workspace, a: Thing, b: Thing) -> html.Section:
 def _examples(workspace: Workspace, a: Thing, b: Thing) -> html.Section:
     def side(one: Thing) -> html.Div:
         rows = examples(workspace, one.features, one.index)[:N_EXAMPLES] if one.features else []
-        maximum = max((row["activation"] for row in rows), default=1.0)
+        maximum = max((row.activation for row in rows), default=1.0)
         lines = [
-            html.Li([html.Span(f"{row['activation']:.3g}", className="wb-value"),
-                     token_strip(row["tokens"], row["activations"], maximum=maximum, peak=row["peak"])])
+            html.Li([html.Span(f"{row.activation:.3g}", className="wb-value"),
+                     token_strip(row.tokens, row.activations, maximum=maximum, peak=row.peak)])
             for row in rows
         ]  # fmt: skip
         none = html.P("No examples are recorded.", className="wb-none")

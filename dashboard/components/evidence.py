@@ -258,10 +258,12 @@ def activation_bars(
     )
 
 
-def logit_bars(counts: list[int], edges: list[float], null: list[float], tops: list[float]) -> list[Any]:
+def logit_bars(
+    counts: list[int], edges: tuple[float, float, int], null: list[float], tops: tuple[float, float, float]
+) -> list[Any]:
     """Return tokens per bin of direct effect on the logit, on a log axis, with the mean counts of random directions.
 
-    `counts [n]` and `null [n]` share the equal bins of `edges = [lowest, highest, n]`. `tops` are the 5, 50 and 95 %
+    `counts [n]` and `null [n]` share the equal bins of `edges = (lowest, highest, n)`. `tops` are the 5, 50 and 95 %
     quantiles of the largest effect of one random direction; the latter two are dotted lines.
     """
     low, high, n = edges

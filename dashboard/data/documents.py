@@ -6,6 +6,7 @@ from dashboard.components.live import DocumentText
 from interp.errors import MismatchError, MissingError
 from interp.models.hooked import HookedModel
 from interp.workspace import Workspace
+from saes.features.schema import Features
 
 if TYPE_CHECKING:
     from interp.recording.store import Recording
@@ -18,19 +19,19 @@ def described_recording(workspace: Workspace, features: str) -> "tuple[Recording
     """
     from interp.recording.live import open_recording
 
-    manifest = workspace.manifest("features", features)
-    name = str(manifest.config["recording"])
+    found = workspace.open(Features, features)
+    name = found.settings.recording
     if name not in workspace.names("recording"):
         raise MissingError(
             f"the text is in the recording {name!r}, which is not in this workspace; run `workbench features` on a "
             "recording that is (--recording NAME)"
         )
-    if workspace.manifest("recording", name).content_hash != manifest.parents.get(f"recordings/{name}"):
+    if workspace.manifest("recording", name).content_hash != found.about.parents.get(f"recordings/{name}"):
         raise MismatchError(
             f"the recording {name!r} is another than the one that {features!r} was made of; run `workbench features` "
             f"with --name {features} --overwrite"
         )
-    return open_recording(workspace.path("recording", name)), str(manifest.config["model"])
+    return open_recording(workspace.path("recording", name)), found.settings.model
 
 
 def document_text(

@@ -4,26 +4,27 @@ import itertools
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from dashboard.components.pages import artefact_key, open_artefact
-from interp.artifacts import Manifest, read_json
+from interp.artifacts import Manifest, Table, read_json
 from interp.atlas.vector_map import VectorMap
-from interp.errors import UnknownNameError, UsageError, WorkbenchError, form_errors
+from interp.errors import CorruptError, UnknownNameError, UsageError, WorkbenchError
 from interp.geometry.direction import DirectionGeometry
 from interp.names import feature_node, parse_hook_point
 from interp.notes import own_names
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
-from saes.features.schema import MOST_TELLING, NEURONS
+from saes.features.schema import MOST_TELLING, ExampleRow, FeatureRow, Features, RelationRow, RelationScales
 from saes.features.written_labels import FeatureLabel, Labels, LabelScore, ScoreName
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_ROWS = 200
+Row = TypeVar("Row")
 """Rows of the list per request."""
 MAX_EXAMPLES = 12
 """Examples per group."""
@@ -70,69 +71,86 @@ def choose(workspace: Workspace, name: str | None) -> str:
 
 
 def _of_sae(manifest: Manifest) -> bool:
-    return str(manifest.config.get("dictionary", "")).startswith("sae:")
+    return any(parent.startswith("saes/") for parent in manifest.parents)
 
 
 def choices(workspace: Workspace) -> list[dict[str, str]]:
     """Return `{"value": name, "label": "name · sae:demo"}` for every features artefact, newest first."""
-    return [
-        {"value": m.name, "label": f"{m.name} · {m.config.get('dictionary', '?')}"}
-        for m in workspace.newest("features")
-    ]
+    return [{"value": each.name, "label": f"{each.name} · {each.dictionary}"} for each in workspace.values(Features)]
 
 
-def one(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
-    """Return a row of `features.parquet` with `histogram_edges` and `n_features`. Raises `UsageError` out of range."""
-    manifest = workspace.manifest("features", name)
-    found = _near(workspace, name, "features", index, "select * from t where feature >= ? and feature < ?")
-    n = int(manifest.summary["n_features"])
+class One(NamedTuple):
+    """One feature, with the features that it belongs to."""
+
+    features: Features
+    row: FeatureRow
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row for the API, with the edges of its histogram."""
+        of = self.features
+        about = {"histogram_edges": of.histogram_edges, "n_features": of.n_features, "dictionary": of.dictionary}
+        return asdict(self.row) | about
+
+
+
+class Related(NamedTuple):
+    """Relations of one feature, and the scales and nulls that they are read with."""
+    row: RelationRow
+    scales: RelationScales
+    model: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the relations for the API."""
+        return asdict(self.row) | {"scales": asdict(self.scales), "model": self.model}
+
+
+def one(workspace: Workspace, name: str, index: int) -> One:
+    """Return a feature. Raises `UsageError` out of range."""
+    features = workspace.open(Features, name)
+    found = _near(features.features, index, "select * from t where feature >= ? and feature < ?")
     if not found:
-        raise UsageError(f"feature {index} is not in {name!r}: its features are 0 to {n - 1}")
-    edges = manifest.summary["histogram_edges"]
-    return found[0] | {
-        "histogram_edges": edges,
-        "n_features": n,
-        "dictionary": manifest.config["dictionary"],
-    }
+        raise UsageError(f"feature {index} is not in {name!r}: its features are 0 to {features.n_features - 1}")
+    return One(features, found[0])
 
 
-def examples(workspace: Workspace, name: str, index: int) -> list[dict[str, Any]]:
+def examples(workspace: Workspace, name: str, index: int) -> list[ExampleRow]:
     """Return token windows in which the feature is active, by group (`top`, `q4` ... `q1`), strongest first."""
     sql = f"""select * from t where feature >= ? and feature < ? and rank < {MAX_EXAMPLES}
               order by feature, group_order, rank"""
-    return _near(workspace, name, "examples", index, sql)
+    return _near(workspace.open(Features, name).examples, index, sql)
 
 
-def _near(workspace: Workspace, name: str, table: str, index: int, sql: str) -> list[dict[str, Any]]:
+def _near(table: Table[Row], index: int, sql: str) -> list[Row]:
     """Return the rows of a feature; those of the features beside it are kept, until the file changes."""
-    path = workspace.table_path("features", name, table)
-    rows = _block(workspace, path, _version(path), sql, index - index % BLOCK)
-    return rows.filter(np.asarray(rows["feature"]) == index).to_pylist()
+    assert table.path is not None
+    rows = _block(table.row, table.path, _version(table.path), sql, index - index % BLOCK)
+    return table.rows_of(rows.filter(np.asarray(rows["feature"]) == index))
 
 
 @lru_cache(maxsize=64)
-def _block(workspace: Workspace, path: Path, version: tuple[int, ...], sql: str, first: int) -> "pa.Table":
+def _block(row: type, path: Path, version: tuple[int, ...], sql: str, first: int) -> "pa.Table":
     """Return the rows of `BLOCK` features from `first` on."""
-    return workspace.query(sql, first, first + BLOCK, t=path)
+    return Table(row, path).query(sql, first, first + BLOCK)
 
 
 def _version(path: Path) -> tuple[int, ...]:
     """Return numbers that are others once a file was written again."""
     found = path.stat()
+    if not path.is_file():
+        raise CorruptError(f"{path} is missing from the artefact; `workbench verify` lists what else is")
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def examples_between(
     workspace: Workspace, name: str, index: int, low: float, high: float, *, last: bool = False
-) -> tuple[list[dict[str, Any]], int]:
+) -> tuple[list[ExampleRow], int]:
     """Return the examples with an activation from `low` up to `high`, strongest first, and the number of all stored.
 
     A context is given once. `last` takes in an activation of `high` or more, as the last bin of a histogram does.
     """
-    path = workspace.table_path("features", name, "examples")
-    sql = "select * from e where feature = ? qualify row_number() over (partition by row order by group_order) = 1"
-    found = workspace.query(f"{sql} order by activation desc, row", index, e=path).to_pylist()
-    within = [each for each in found if low <= each["activation"] and (last or each["activation"] < high)]
+    once = "feature = ? qualify row_number() over (partition by row order by group_order) = 1"
+    found = workspace.open(Features, name).examples.rows(once, index, order="activation desc, row")
+    within = [each for each in found if low <= each.activation and (last or each.activation < high)]
     return within[:MAX_BETWEEN], len(found)
 
 
@@ -163,7 +181,7 @@ def explanations(workspace: Workspace, name: str, index: int) -> list[Explained]
 
     Only of artefacts that were made for these features as they are now, or whose labels these features took over.
     """
-    features = workspace.manifest("features", name)
+    features = workspace.open(Features, name).about
     found = []
     for made in workspace.values(Labels):
         for_these = made.settings.features_hash == features.content_hash
@@ -194,10 +212,10 @@ def shares_below(workspace: Workspace, name: str, fired: list[tuple[int, float]]
     Within a bin of its histogram, activations are taken to be spread evenly in their logarithm. None for a feature
     that never fired.
     """
-    edges = np.log(np.array(workspace.manifest("features", name).summary["histogram_edges"], float))
-    sql = "select feature, histogram from f where feature in (select unnest(?::int[]))"
-    path = workspace.table_path("features", name, "features")
-    found = workspace.query(sql, sorted({feature for feature, _ in fired}), f=path).to_pylist()
+    features = workspace.open(Features, name)
+    edges = np.log(np.array(features.histogram_edges))
+    sql = "select feature, histogram from t where feature in (select unnest(?::int[]))"
+    found = features.features.query(sql, sorted({feature for feature, _ in fired})).to_pylist()
     counts = {row["feature"]: np.concatenate([[0], np.cumsum(row["histogram"])]) for row in found}
     return [
         float(np.interp(np.log(max(value, 1e-30)), edges, at) / at[-1]) if at is not None and at[-1] else None
@@ -277,14 +295,13 @@ def most_telling(workspace: Workspace, name: str) -> int:
     return rows[0] if rows else 0
 
 
-def relations(workspace: Workspace, name: str, index: int) -> dict[str, Any] | None:
-    """Return a row of `relations.parquet` with its `scales` and the `model`; None for an artefact that lacks it."""
-    manifest = workspace.manifest("features", name)
-    if "relations.parquet" not in manifest.files:
+def relations(workspace: Workspace, name: str, index: int) -> Related | None:
+    """Return the relations of a feature; None for an artefact that lacks them."""
+    features = workspace.open(Features, name)
+    if features.relations is None or features.scales is None:
         return None
-    rows = _near(workspace, name, "relations", index, "select * from t where feature >= ? and feature < ?")
-    extra = {"scales": manifest.summary["relations"], "model": manifest.config.get("model")}
-    return rows[0] | extra if rows else None
+    rows = _near(features.relations, index, "select * from t where feature >= ? and feature < ?")
+    return Related(rows[0], features.scales, features.settings.model) if rows else None
 
 
 class Uses(NamedTuple):
@@ -300,32 +317,30 @@ class Uses(NamedTuple):
     """(name of the attribution graph, the feature's node with the largest influence in its pruned part)"""
 
 
-def traced_layer(manifest: Manifest, dictionary: str, model: str) -> int | None:
+def traced_layer(features: Features, dictionary: str, model: str) -> int | None:
     """Return the layer whose latents a features artefact describes, in graphs of a dictionary and a model; else None.
 
     `dictionary` is the name of a set of transcoders, or `neurons`.
     """
-    described = str(manifest.config.get("dictionary", ""))
     if dictionary == "neurons":
-        where, fits = described.removeprefix(NEURONS), manifest.config.get("model") == model
-        return parse_hook_point(where).layer if fits and described.startswith(NEURONS) else None
-    layer = parse_hook_point(str(manifest.config.get("hook_point", ""))).layer
-    of_set = f"transcoders/{dictionary}" in manifest.parents or manifest.name == f"{dictionary}-{layer}"
+        fits = features.neurons and features.settings.model == model
+        return parse_hook_point(features.neurons).layer if fits else None
+    layer = parse_hook_point(features.settings.hook_point).layer
+    of_set = f"transcoders/{dictionary}" in features.about.parents or features.name == f"{dictionary}-{layer}"
     return layer if of_set else None
 
 
 def uses(workspace: Workspace, name: str, index: int) -> Uses:
     """Return the maps, circuits, direction reports and graphs of this workspace that hold a feature."""
-    manifest = workspace.manifest("features", name)
-    dictionary = str(manifest.config["dictionary"])
-    key = f"saes/{dictionary.removeprefix('sae:')}" if dictionary.startswith("sae:") else None
+    features = workspace.open(Features, name)
+    dictionary, key = features.dictionary, f"saes/{features.sae}" if features.sae else None
     maps = [
         (each.name, found[0].point)
         for each in workspace.values(VectorMap)
         if each.settings.source in (dictionary, dictionary.replace("sae:", "encoder:", 1))
         if (found := each.points.rows("item = ?", index))
     ]
-    node = _node(manifest.config["hook_point"], index)
+    node = _node(features.settings.hook_point, index)
     circuits = [
         (artefact_key(each), effect)
         for each in workspace.newest("feature_circuit")
@@ -340,12 +355,12 @@ def uses(workspace: Workspace, name: str, index: int) -> Uses:
     graphs = [
         (each.name, node)
         for each in workspace.values(AttributionGraph)
-        if (node := _graph_node(each, manifest, index)) is not None
+        if (node := _graph_node(each, features, index)) is not None
     ]
     return Uses(maps, circuits, directions, graphs)
 
 
-def _graph_node(graph: AttributionGraph, features: Manifest, index: int) -> str | None:
+def _graph_node(graph: AttributionGraph, features: Features, index: int) -> str | None:
     """Return the node of a feature in the pruned part of a graph, that with the largest influence where several are."""
     layer = traced_layer(features, graph.dictionary, graph.model)
     if layer is None:
@@ -377,14 +392,9 @@ def dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, An
     neurons, and the norms of alignments. `neuron_alignment_indices` count through the neurons of the hook point's own
     layer alone. Example groups become intervals; the strongest examples have `bin_min` and `bin_contains` of -1.
     """
-    with form_errors(f"features/{name}"):
-        return _dashboard_batch(workspace, name, index)
-
-
-def _dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
-    row, manifest = one(workspace, name, index), workspace.manifest("features", name)
+    features, row = one(workspace, name, index)
     related = relations(workspace, name, index)
-    edges, hook_point = row["histogram_edges"], parse_hook_point(manifest.config["hook_point"])
+    edges, hook_point = features.histogram_edges, parse_hook_point(features.settings.hook_point)
     centres = [(low * high) ** 0.5 if low > 0 else (low + high) / 2 for low, high in itertools.pairwise(edges)]
     found: dict[str, Any] = {
         "feature_index": index,
@@ -392,32 +402,31 @@ def _dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, A
         "neuron_alignment_values": [],
         "correlated_features_indices": [],
         **{key: [] for key in _NOT_MEASURED},
-        "neg_str": row["suppressed_tokens"],
-        "neg_values": row["suppressed_logits"],
-        "pos_str": row["promoted_tokens"],
-        "pos_values": row["promoted_logits"],
-        "frac_nonzero": row["density"],
+        "neg_str": row.suppressed_tokens,
+        "neg_values": row.suppressed_logits,
+        "pos_str": row.promoted_tokens,
+        "pos_values": row.promoted_logits,
+        "frac_nonzero": row.density,
         "freq_hist_data_bar_values": centres,
-        "freq_hist_data_bar_heights": row["histogram"],
+        "freq_hist_data_bar_heights": row.histogram,
         "logits_hist_data_bar_heights": [],
         "logits_hist_data_bar_values": [],
         "n_prompts_total": 0,
-        "n_tokens_in_prompt": int(manifest.summary["n_tokens"]),
-        "dataset": manifest.config["recording"],
-        "activations": _binned(examples(workspace, name, index), row["max_activation"]),
+        "n_tokens_in_prompt": features.n_tokens,
+        "dataset": features.settings.recording,
+        "activations": _binned(examples(workspace, name, index), row.max_activation),
     }
     if related is not None:
-        found["correlated_features_indices"] = related["coactive"]
-        if related["logit_histogram"]:
-            low, high, n = related["scales"]["logit_edges"]
-            found["logits_hist_data_bar_values"] = [low + (high - low) * (i + 0.5) / n for i in range(int(n))]
-            found["logits_hist_data_bar_heights"] = related["logit_histogram"]
-        own = zip(related["neuron_layers"], related["neurons"], related["neuron_cosines"], strict=True)
-        near = [(neuron, cosine) for layer, neuron, cosine in own if layer == hook_point.layer]
+        found["correlated_features_indices"] = related.row.coactive
+        if related.scales.logits is not None:
+            low, high, n = related.scales.logits.edges
+            found["logits_hist_data_bar_values"] = [low + (high - low) * (i + 0.5) / n for i in range(n)]
+            found["logits_hist_data_bar_heights"] = related.row.logit_histogram
+        near = [(neuron, cosine) for layer, neuron, cosine in related.row.near_neurons if layer == hook_point.layer]
         found["neuron_alignment_indices"] = [neuron for neuron, _ in near]
         found["neuron_alignment_values"] = [cosine for _, cosine in near]
     layer = -1 if hook_point.layer is None else hook_point.layer
-    return {"model_id": manifest.config["model"], "layer": layer, "sae_set": name, "features": [found]}
+    return {"model_id": features.settings.model, "layer": layer, "sae_set": name, "features": [found]}
 
 
 _NOT_MEASURED = (
@@ -426,19 +435,19 @@ _NOT_MEASURED = (
 )
 
 
-def _binned(rows: list[dict[str, Any]], maximum: float) -> list[dict[str, Any]]:
+def _binned(rows: list[ExampleRow], maximum: float) -> list[dict[str, Any]]:
     """Return examples with the interval of activations that their group spans among those stored."""
     found = []
     for row in rows:
-        same = [each["activation"] for each in rows if each["group"] == row["group"]]
-        top = row["group"] == "top"
+        same = [each.activation for each in rows if each.group == row.group]
+        top = row.group == "top"
         found.append(
             {
                 "bin_min": -1 if top else min(same),
                 "bin_max": maximum if top else max(same),
                 "bin_contains": -1 if top else 0.25,
-                "tokens": row["tokens"],
-                "values": row["activations"],
+                "tokens": row.tokens,
+                "values": row.activations,
             }
         )
     return found
@@ -455,34 +464,34 @@ def viewer_feature(workspace: Workspace, name: str, index: int) -> dict[str, Any
     within each of which firings are taken to be spread evenly. `quantile_values` are percentiles 1 to 99 of the
     activations that are not 0, by the same bins.
     """
-    row = one(workspace, name, index)
+    features, row = one(workspace, name, index)
     by_group: dict[str, list[dict[str, Any]]] = {}
     for each in examples(workspace, name, index):
         example = {
-            "tokens": each["tokens"],
-            "tokens_acts_list": each["activations"],
-            "train_token_ind": each["peak"],
+            "tokens": each.tokens,
+            "tokens_acts_list": each.activations,
+            "train_token_ind": each.peak,
             "is_repeated_datapoint": False,
         }
-        by_group.setdefault(each["group"], []).append(example)
-    top = float(row["max_activation"])
-    filled = np.flatnonzero(row["histogram"])
+        by_group.setdefault(each.group, []).append(example)
+    top = row.max_activation
+    filled = np.flatnonzero(row.histogram)
     bins = slice(0, filled[-1] + 1 if len(filled) else 0)
-    edges = np.minimum([*row["histogram_edges"][bins], top], top)  # no firing lies above the largest
-    total = np.concatenate([[0], np.cumsum(row["histogram"][bins])]).astype(float)
+    edges = np.minimum([*features.histogram_edges[bins], top], top)  # no firing lies above the largest
+    total = np.concatenate([[0], np.cumsum(row.histogram[bins])]).astype(float)
     return {
         "transcoder_id": name,
         "index": index,
         "examples_quantiles": [
             {"quantile_name": _QUANTILE_NAMES.get(group, group), "examples": found} for group, found in by_group.items()
         ],
-        "top_logits": row["promoted_tokens"],
-        "bottom_logits": row["suppressed_tokens"],
+        "top_logits": row.promoted_tokens,
+        "bottom_logits": row.suppressed_tokens,
         "act_min": 0.0,
         "act_max": top,
         "quantile_values": np.interp(total[-1] * np.arange(1, 100) / 100, total, edges).tolist(),
         "histogram": np.diff(np.interp(np.linspace(0, top, VIEWER_BINS + 1), edges, total)).tolist(),
-        "activation_frequency": row["density"],
+        "activation_frequency": row.density,
     }
 
 

@@ -6,7 +6,7 @@ Documents come from the recording, through the model process (`Live.documents`),
 """
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, ctx, html, no_update
@@ -21,9 +21,7 @@ from dashboard.figures.saes import filled_bins
 from dashboard.figures.theme import visible
 from interp.errors import WorkbenchError
 from interp.workspace import Workspace
-
-if TYPE_CHECKING:
-    pass
+from saes.features.schema import ExampleRow
 
 GROUPS = {
     "top": ("Strongest", "its largest activations, each from another context"),
@@ -44,13 +42,13 @@ READING = {"view": "context", "scale": "feature"}
 """The switches at first."""
 
 
-def histogram_panel(row: dict[str, Any]) -> html.Section:
+def histogram_panel(one: view.One) -> html.Section:
     """Return the histogram of activations, with a slider that chooses a range of its bins."""
-    bins = filled_bins(row["histogram"])
+    bins = filled_bins(one.row.histogram)
     parts: list[Any] = [html.P("It never fired, so there is no histogram.", className="wb-none")]
-    if sum(row["histogram"]):
+    if sum(one.row.histogram):
         about = attrs({"aria-label": "Histogram of activations"})
-        parts = [html.Div(_bars(row), id="feature-histogram", className="wb-histogram", role="figure", **about)]
+        parts = [html.Div(_bars(one), id="feature-histogram", className="wb-histogram", role="figure", **about)]
         slider = dmc.RangeSlider(
             id="feature-range", value=[bins.start, bins.stop], min=bins.start, max=bins.stop, step=1, minRange=1,
             label=None, size="xs", flex=1, thumbFromLabel="Lowest activation of the examples, a bin of the histogram",
@@ -59,7 +57,7 @@ def histogram_panel(row: dict[str, Any]) -> html.Section:
         whole = dmc.Button("All", id="feature-range-all", variant="default", size="compact-xs")
         parts.append(html.Div([html.Span("examples", className="wb-quiet"), slider, whole], className="wb-density"))
         see = html.Button("see the examples", id="feature-range-see", type="button", className="wb-link")
-        told = html.Span(said(row, (bins.start, bins.stop)), id="feature-range-said", **attrs({"aria-live": "polite"}))
+        told = html.Span(said(one, (bins.start, bins.stop)), id="feature-range-said", **attrs({"aria-live": "polite"}))
         first = html.Span(id="feature-range-first", **attrs({"data-first": str(bins.start)}))
         parts.append(html.P([told, " ", see, first], className="wb-note"))
     return panel(
@@ -70,24 +68,26 @@ def histogram_panel(row: dict[str, Any]) -> html.Section:
     )
 
 
-def _bars(row: dict[str, Any], chosen: tuple[int, int] | None = None) -> list[Any]:
+def _bars(one: view.One, chosen: tuple[int, int] | None = None) -> list[Any]:
     """Return the filled bins of a feature's histogram; those outside of `chosen`, `(first, end)`, are faint."""
-    bins = filled_bins(row["histogram"])
+    bins = filled_bins(one.row.histogram)
     within = None
     if chosen is not None and chosen != (bins.start, bins.stop):
         within = range(chosen[0] - bins.start, chosen[1] - bins.start)
-    edges = row["histogram_edges"][bins.start : bins.stop + 1]
-    return activation_bars(row["histogram"][bins.start : bins.stop], edges, mean=row["mean_activation"], chosen=within)
+    edges = one.features.histogram_edges[bins.start : bins.stop + 1]
+    return activation_bars(
+        one.row.histogram[bins.start : bins.stop], edges, mean=one.row.mean_activation, chosen=within
+    )
 
 
-def said(row: dict[str, Any], bins: tuple[int, int]) -> str:
+def said(one: view.One, bins: tuple[int, int]) -> str:
     """Return the range of some bins of the histogram, `(first, end)`, and the number of tokens in it."""
-    edges = row["histogram_edges"]
-    tokens = sum(row["histogram"][bins[0] : bins[1]])
+    edges = one.features.histogram_edges
+    tokens = sum(one.row.histogram[bins[0] : bins[1]])
     return f"{edges[bins[0]]:.3g} to {edges[min(bins[1], len(edges) - 1)]:.3g}: {tokens:,} tokens;"
 
 
-def examples_panel(workspace: Workspace, name: str, row: dict[str, Any], reading: dict[str, str] | None) -> Any:
+def examples_panel(workspace: Workspace, name: str, one: view.One, reading: dict[str, str] | None) -> Any:
     """Return the panel of examples with its switches, set as `reading` says."""
     chosen = READING | (reading or {})
     switches = [
@@ -95,8 +95,8 @@ def examples_panel(workspace: Workspace, name: str, row: dict[str, Any], reading
         html.Span("full colour: maximum of the", className="wb-quiet"),
         _switch("feature-scale", "Full colour is the maximum of", SCALES, chosen["scale"]),
     ]
-    bins = filled_bins(row["histogram"])
-    shown = listed(workspace, name, row, (bins.start, bins.stop), chosen, current_live)
+    bins = filled_bins(one.row.histogram)
+    shown = listed(workspace, name, one, (bins.start, bins.stop), chosen, current_live)
     return panel(
         "Examples",
         html.Div(switches, className="wb-controls wb-example-switches"),
@@ -118,44 +118,44 @@ def current_live() -> Live:
 
 
 def listed(
-    workspace: Workspace, name: str, row: dict[str, Any], bins: tuple[int, int], reading: dict[str, str], live: Any
+    workspace: Workspace, name: str, one: view.One, bins: tuple[int, int], reading: dict[str, str], live: Any
 ) -> list[Any]:
     """Return the examples whose activation lies in some bins, `(first, end)`; of the whole range by group.
 
     `live()` returns the model process, which is asked for documents only.
     """
-    whole = filled_bins(row["histogram"])
-    edges = row["histogram_edges"]
+    whole = filled_bins(one.row.histogram)
+    edges = one.features.histogram_edges
     scale, amount = cast(Scale, reading["scale"]), cast(View, reading["view"])
     if bins[0] <= whole.start and bins[1] >= whole.stop:
-        found = view.examples(workspace, name, row["feature"])
-        groups = [(GROUPS.get(group, (group, "")), list(rows)) for group, rows in groupby(found, lambda e: e["group"])]
+        found = view.examples(workspace, name, one.row.feature)
+        groups = [(GROUPS.get(group, (group, "")), list(rows)) for group, rows in groupby(found, lambda e: e.group)]
     else:
         low, high = edges[bins[0]], edges[min(bins[1], len(edges) - 1)]
-        found, n_stored = view.examples_between(workspace, name, row["feature"], low, high, last=bins[1] >= whole.stop)
-        groups = [((f"Activation {low:.3g} to {high:.3g}", _coverage(row, bins, len(found), n_stored)), found)]
-    texts, remark = _documents(name, row["feature"], found, live) if amount == "document" else ({}, None)
+        found, n_stored = view.examples_between(workspace, name, one.row.feature, low, high, last=bins[1] >= whole.stop)
+        groups = [((f"Activation {low:.3g} to {high:.3g}", _coverage(one, bins, len(found), n_stored)), found)]
+    texts, remark = _documents(name, one.row.feature, found, live) if amount == "document" else ({}, None)
     parts: list[Any] = [html.P(remark, className="wb-note")] if remark else []
-    strongest = row["max_activation"]
+    strongest = one.row.max_activation
     for (title, meaning), rows in groups:
-        top = strongest if scale == "feature" else max((each["activation"] for each in rows), default=strongest)
-        lines = [_example(each, each["activation"] if scale == "example" else top, amount, texts) for each in rows]
+        top = strongest if scale == "feature" else max((each.activation for each in rows), default=strongest)
+        lines = [_example(each, each.activation if scale == "example" else top, amount, texts) for each in rows]
         heading = html.H3([title, html.Span(meaning, className="wb-quiet")])
         parts.append(html.Section([heading, html.Ol(lines) if lines else None]))
     return parts
 
 
-def _coverage(row: dict[str, Any], bins: tuple[int, int], n: int, n_stored: int) -> str:
-    tokens = sum(row["histogram"][bins[0] : bins[1]])
+def _coverage(one: view.One, bins: tuple[int, int], n: int, n_stored: int) -> str:
+    tokens = sum(one.row.histogram[bins[0] : bins[1]])
     said = f"{tokens:,} tokens of the recording; {n} of the {n_stored} stored examples"
     return said if n else f"{said}: a features table stores the strongest and some of each quarter"
 
 
 def _documents(
-    name: str, feature: int, rows: list[dict[str, Any]], live: Any
+    name: str, feature: int, rows: list[ExampleRow], live: Any
 ) -> tuple[dict[int, DocumentText], str | None]:
     """Return the documents of the first examples by row of the recording, and a sentence on what is missing."""
-    wanted = [each["row"] for each in rows[:N_DOCUMENTS]]
+    wanted = [each.row for each in rows[:N_DOCUMENTS]]
     try:
         found = live().documents(features=name, index=feature, rows=wanted)
     except WorkbenchError as error:
@@ -166,21 +166,22 @@ def _documents(
     return dict(zip(wanted, found, strict=True)), remark or None
 
 
-def _example(row: dict[str, Any], maximum: float, amount: View, texts: dict[int, DocumentText]) -> html.Li:
-    origin = f"document {row['document_id']}, token {row['position']}"
-    first, peak = row["position"] - row["peak"], row["peak"]
-    tokens, values, ids = row["tokens"], row["activations"], row["token_ids"]
-    if whole := texts.get(row["row"]):
+def _example(row: ExampleRow, maximum: float, amount: View, texts: dict[int, DocumentText]) -> html.Li:
+    origin = f"document {row.document_id}, token {row.position}"
+    first, peak = row.position - row.peak, row.peak
+    tokens, values, ids = row.tokens, row.activations, row.token_ids
+    if whole := texts.get(row.row):
         tokens, values, ids, first, peak = whole.tokens, whole.activations, whole.token_ids, whole.first, whole.peak
     elif amount == "snippet":
         start = max(0, peak - SNIPPET)
-        tokens, values, ids = (each[start : peak + SNIPPET + 1] for each in (tokens, values, ids))
+        part = slice(start, peak + SNIPPET + 1)
+        tokens, values, ids = tokens[part], values[part], ids[part]
         first, peak = first + start, peak - start
     return html.Li(
         [
-            html.Span(f"{row['activation']:.3g}", className="wb-value"),
+            html.Span(f"{row.activation:.3g}", className="wb-value"),
             token_strip(tokens, values, maximum=maximum, peak=peak, ids=ids, first=first),
-            html.Span(visible(row["document_label"] or "", 24), className="wb-source", title=origin),
+            html.Span(visible(row.document_label or "", 24), className="wb-source", title=origin),
         ]
     )
 
@@ -217,10 +218,10 @@ def register(app: Dash) -> None:
 def _draw(chosen: list[int], amount: str, scale: str, state: dict[str, Any]) -> Any:
     workspace, name = current().workspace, state["features"]
     reading = {"view": amount, "scale": scale}
-    row = view.one(workspace, name, state["index"])
+    one = view.one(workspace, name, state["index"])
     first, end = (int(each) for each in chosen)
-    shown = attempt(lambda: still(html.Div(listed(workspace, name, row, (first, end), reading, current_live))))
+    shown = attempt(lambda: still(html.Div(listed(workspace, name, one, (first, end), reading, current_live))))
     bars: Any = no_update
     if ctx.triggered_id == "feature-range":
-        bars = [still(each) for each in _bars(row, (first, end))]
-    return shown, bars, said(row, (first, end))
+        bars = [still(each) for each in _bars(one, (first, end))]
+    return shown, bars, said(one, (first, end))

@@ -26,7 +26,7 @@ from dashboard.figures.theme import DARK, LIGHT, Theme, visible
 from interp.errors import UsageError
 from interp.workspace import Workspace
 from saes.features.proof import newest_proof, why_outdated
-from saes.features.schema import other_readings, score_in_words
+from saes.features.schema import ExampleRow, FeatureRow, Features
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -36,21 +36,25 @@ _WIDTH, _HEIGHT = 520, 150
 
 def feature_html(workspace: Workspace, name: str, index: int) -> str:
     """Return the page of one feature as HTML. Raises `UsageError` when there is no such feature."""
-    row = view.one(workspace, name, index)
+    features, row = view.one(workspace, name, index)
     related = view.relations(workspace, name, index)
     own = view.names(workspace, name).get(index, "")
-    title = own or row["label"] or "no label"
+    title = own or row.label or "no label"
     parts = [
         f"<h1><span class=id>#{index}</span> {_text(title, 400)}</h1>",
-        f"<p class=quiet>{_text(_origin(row), 800)}</p>" if own or row["label"] else "",
+        f"<p class=quiet>{_text(_origin(row), 800)}</p>" if own or row.label else "",
         _numbers(row),
         _proof(workspace, name, index),
         _labels(view.explanations(workspace, name, index)),
-        _section("Activations", "tokens per range of activation, on a logarithmic axis", _histogram(row)),
+        _section(
+            "Activations",
+            "tokens per range of activation, on a logarithmic axis",
+            _histogram(row, features.histogram_edges),
+        ),
         *_effects(row, related),
         *_relations(workspace, name, row, related),
-        *_examples(view.examples(workspace, name, index), row["max_activation"]),
-        _provenance(workspace, name, row),
+        *_examples(view.examples(workspace, name, index), row.max_activation),
+        _provenance(features, row),
     ]
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -67,9 +71,9 @@ def _text(text: Any, limit: int = 120) -> str:
     return html.escape(_CONTROLS.sub("\N{REPLACEMENT CHARACTER}", plain))
 
 
-def _origin(row: dict[str, Any]) -> str:
-    said = [f"{row['label']}, label from {row['label_source']}" if row["label"] else "no label", score_in_words(row)]
-    others = "; ".join(other_readings(row))
+def _origin(row: FeatureRow) -> str:
+    said = [f"{row.label}, label from {row.label_source}" if row.label else "no label", row.score_in_words()]
+    others = "; ".join(row.other_readings())
     return "; ".join([*filter(None, said), *([f"also {others}"] if others else [])])
 
 
@@ -77,13 +81,13 @@ def _section(title: str, note: str, body: str) -> str:
     return f"<section><h2>{html.escape(title)}</h2><p class=quiet>{html.escape(note)}</p>{body}</section>"
 
 
-def _numbers(row: dict[str, Any]) -> str:
+def _numbers(row: FeatureRow) -> str:
     found = (
-        ("fires on", f"{row['density']:.3%} of tokens"),
-        ("tokens", f"{row['n_fired']:,}"),
-        ("mean activation", f"{row['mean_activation']:.3g}"),
-        ("largest", f"{row['max_activation']:.3g}"),
-        ("decoder norm", f"{row['decoder_norm']:.3g}"),
+        ("fires on", f"{row.density:.3%} of tokens"),
+        ("tokens", f"{row.n_fired:,}"),
+        ("mean activation", f"{row.mean_activation:.3g}"),
+        ("largest", f"{row.max_activation:.3g}"),
+        ("decoder norm", f"{row.decoder_norm:.3g}"),
     )
     return "<dl class=stats>" + "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in found) + "</dl>"
 
@@ -114,18 +118,18 @@ def _labels(explained: list[view.Explained]) -> str:
     return _section("Labels", note, f"<ol>{''.join(lines)}</ol>")
 
 
-def _histogram(row: dict[str, Any]) -> str:
-    shown, edges = filled_bins(row["histogram"]), row["histogram_edges"]
-    counts = row["histogram"][shown]
+def _histogram(row: FeatureRow, edges: list[float]) -> str:
+    shown = filled_bins(row.histogram)
+    counts = row.histogram[shown]
     if not counts:
         return "<p>It never fired.</p>"
     names = [
-        f"{edges[i]:.3g} to {edges[i + 1]:.3g}: {row['histogram'][i]:,} tokens" for i in range(shown.start, shown.stop)
+        f"{edges[i]:.3g} to {edges[i + 1]:.3g}: {row.histogram[i]:,} tokens" for i in range(shown.start, shown.stop)
     ]
     return _bars(counts, names, f"{edges[shown.start]:.3g}", f"{edges[shown.stop]:.3g}", f"{max(counts):,} tokens")
 
 
-def _bars(counts: list[float], names: list[str], low: str, high: str, top: str, line: list[float] | None = None) -> str:
+def _bars(counts: list[int], names: list[str], low: str, high: str, top: str, line: list[float] | None = None) -> str:
     """Return a histogram as SVG; `line [n]` is drawn over its bars, for a null."""
     largest = max(*counts, *(line or [0]), 1e-12)
     step = _WIDTH / len(counts)
@@ -145,33 +149,30 @@ def _bars(counts: list[float], names: list[str], low: str, high: str, top: str, 
     )
 
 
-def _effects(row: dict[str, Any], related: dict[str, Any] | None) -> Iterable[str]:
-    for side, verb, title in (("promoted", "promote", "Promotes"), ("suppressed", "suppress", "Suppresses")):
-        pairs = list(zip(row[f"{side}_tokens"], row[f"{side}_logits"], strict=True))
+def _effects(row: FeatureRow, related: view.Related | None) -> Iterable[str]:
+    p = (related.row.promoted_p, related.row.suppressed_p) if related else (None, None)
+    sides = (("promote", "Promotes", row.promoted, p[0]), ("suppress", "Suppresses", row.suppressed, p[1]))
+    for verb, title, pairs, chance in sides:
         if pairs:
-            verdict = effect_verdict(related[f"{side}_p"], verb, related["scales"]["draws"]) if related else ""
+            verdict = effect_verdict(chance, verb, related.scales.draws) if related else ""
             lines = "".join(f"<li><code>{_text(t, 40)}</code> <span class=value>{v:+.2f}</span></li>" for t, v in pairs)
             note = f"direct effect of its direction on the logits of next tokens. {verdict}"
             yield _section(title, note, f"<ol class=columns>{lines}</ol>")
-    if related and related["logit_histogram"]:
-        low, high, n = related["scales"]["logit_edges"]
-        names = [
-            f"{low + (high - low) * i / n:.2f}: {each:,} tokens" for i, each in enumerate(related["logit_histogram"])
-        ]
-        body = _bars(related["logit_histogram"], names, f"{low:.3g}", f"{high:.3g}", "tokens",
-                     related["scales"]["logit_null"])  # fmt: skip
+    if related and (scales := related.scales.logits):
+        (low, high, n), counts = scales.edges, related.row.logit_histogram
+        names = [f"{low + (high - low) * i / n:.2f}: {each:,} tokens" for i, each in enumerate(counts)]
+        body = _bars(counts, names, f"{low:.3g}", f"{high:.3g}", "tokens", scales.null)
         yield _section("Effects on all logits", "tokens of the vocabulary; line: mean of random directions", body)
 
 
-def _relations(workspace: Workspace, name: str, row: dict[str, Any], related: dict[str, Any] | None) -> Iterable[str]:
-    near = view.labels(workspace, name, row["neighbours"])
-    pairs = zip(row["neighbours"], row["neighbour_cosines"], strict=True)
-    yield _section("Neighbours", "cosine similarity of decoder directions", _lines(pairs, near, "{:.2f}"))
-    if related and related["coactive"]:
-        labels = view.labels(workspace, name, related["coactive"])
-        pairs = zip(related["coactive"], related["coactive_jaccard"], strict=True)
-        note = f"Jaccard index; the first pair shares {related['coactive_tokens'][0]} tokens, "
-        note += f"{related['coactive_expected'][0]:.2g} by chance"
+def _relations(workspace: Workspace, name: str, row: FeatureRow, related: view.Related | None) -> Iterable[str]:
+    near = view.labels(workspace, name, row.neighbours)
+    yield _section("Neighbours", "cosine similarity of decoder directions", _lines(row.near, near, "{:.2f}"))
+    if related and related.row.coactive:
+        labels, companions = view.labels(workspace, name, related.row.coactive), related.row.companions
+        _, _, both, chance = companions[0]
+        note = f"Jaccard index; the first pair shares {both} tokens, {chance:.2g} by chance"
+        pairs = [(other, jaccard) for other, jaccard, *_ in companions]
         yield _section("Fires together with", note, _lines(pairs, labels, "{:.2f}"))
 
 
@@ -182,8 +183,8 @@ def _lines(pairs: Iterable[tuple[int, float]], labels: dict[int, str], form: str
     ) + "</ol>"  # fmt: skip
 
 
-def _examples(rows: list[dict[str, Any]], maximum: float) -> Iterable[str]:
-    for group, found in groupby(rows, lambda each: each["group"]):
+def _examples(rows: list[ExampleRow], maximum: float) -> Iterable[str]:
+    for group, found in groupby(rows, lambda each: each.group):
         title, meaning = GROUPS.get(group, (group, ""))
         lines = "".join(_example(each, maximum) for each in found)
         yield _section(
@@ -191,27 +192,26 @@ def _examples(rows: list[dict[str, Any]], maximum: float) -> Iterable[str]:
         )
 
 
-def _example(row: dict[str, Any], maximum: float) -> str:
-    first, tokens = row["position"] - row["peak"], []
-    for i, (token, value, number) in enumerate(zip(row["tokens"], row["activations"], row["token_ids"], strict=True)):
+def _example(row: ExampleRow, maximum: float) -> str:
+    first, tokens = row.position - row.peak, []
+    for i, (token, value, number) in enumerate(zip(row.tokens, row.activations, row.token_ids, strict=True)):
         tip = f"{value:.3g}, position {first + i}, token {number}"
-        strong = " class=peak" if i == row["peak"] else ""
+        strong = " class=peak" if i == row.peak else ""
         mark = f'<mark{strong} style="--a:{alpha(value, maximum):.2f}" title="{tip}">{_text(token, 48)}</mark>'
         tokens.append(mark if value > 0 or strong else f'<span title="{tip}">{_text(token, 48)}</span>')
-    where = _text(f"{row['document_label'] or ''} {row['document_id'] or ''}", 80)
+    where = _text(f"{row.document_label or ''} {row.document_id or ''}", 80)
     return (
-        f"<li><span class=value>{row['activation']:.3g}</span> <span class=tokens dir=auto>{''.join(tokens)}</span> "
+        f"<li><span class=value>{row.activation:.3g}</span> <span class=tokens dir=auto>{''.join(tokens)}</span> "
         f"<span class=quiet>{where}</span></li>"
     )
 
 
-def _provenance(workspace: Workspace, name: str, row: dict[str, Any]) -> str:
-    made = workspace.manifest("features", name)
-    config = made.config
+def _provenance(features: Features, row: FeatureRow) -> str:
+    made, of = features.about, features.settings
     said = (
-        f"Feature {row['feature']} of {row['n_features']:,} of {row['dictionary']}, at {config['hook_point']} of "
-        f"{config['model']}, described on {made.summary['n_tokens']:,} tokens of the recording {config['recording']}. "
-        f"Artefact features/{name}, made {made.created}, content hash {made.content_hash}. Written by interp workbench."
+        f"Feature {row.feature} of {features.n_features:,} of {of.dictionary}, at {of.hook_point} of {of.model}, "
+        f"described on {features.n_tokens:,} tokens of the recording {of.recording}. "
+        f"Artefact {features.key}, made {made.created}, content hash {made.content_hash}. Written by interp workbench."
     )
     return f"<footer class=quiet>{_text(said, 900)}</footer>"
 

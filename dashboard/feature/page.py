@@ -51,7 +51,7 @@ from dashboard.feature.relations import (
 )
 from dashboard.figures.theme import visible
 from interp.workspace import Workspace
-from saes.features.schema import SOURCES, other_readings, score_in_words
+from saes.features.schema import SOURCES, FeatureRow
 from saes.features.written_labels import LabelScore, ScoreName
 from saes.training.config import DENSE
 
@@ -62,12 +62,12 @@ _SCORES: tuple[tuple[ScoreName, str, str], ...] = (
 )
 
 
-def labels_panel(row: dict[str, Any], explained: list[view.Explained]) -> html.Section:
+def labels_panel(row: FeatureRow, explained: list[view.Explained]) -> html.Section:
     """Return every label of a feature with its scores, the one made by rule first."""
     lines = [_line(each.label.label or "no label could be read", each.label.label_source, each) for each in explained]
-    statistics = explained[0].label.statistics_label or (row["label"] if row["label_source"] in SOURCES else "")
+    statistics = explained[0].label.statistics_label or (row.label if row.label_source in SOURCES else "")
     if statistics and all(each.label.label != statistics for each in explained):
-        lines.insert(0, _line(statistics, row["label_source"] if row["label_source"] in SOURCES else "by rule", None))
+        lines.insert(0, _line(statistics, row.label_source if row.label_source in SOURCES else "by rule", None))
     return panel(
         "Labels",
         html.Ol(lines, className="wb-labels"),
@@ -117,15 +117,16 @@ def detail(
 
     Raises `UsageError` when there is no such feature.
     """
-    row = view.one(workspace, name, index)
+    one = view.one(workspace, name, index)
+    row = one.row
     named = view.names(workspace, name)
-    near = view.labels(workspace, name, row["neighbours"])
+    near = view.labels(workspace, name, row.neighbours)
     near = {other: view.named(other, label, named) for other, label in near.items()}
-    parts: list[Any] = [_heading(row), note_controls(f"features/{name}#{index}"), _numbers(row)]
+    parts: list[Any] = [_heading(row), note_controls(f"features/{name}#{index}"), _numbers(one)]
     compare = quiet_link("Compare with…", compare_href(f"{name}:{index}"))
-    below = html.A("Prove it", href=f"#{prove.PANEL}", className="wb-link") if row["n_fired"] else None
+    below = html.A("Prove it", href=f"#{prove.PANEL}", className="wb-link") if row.n_fired else None
     parts.append(html.Div([below, compare], className="wb-controls"))
-    if row["n_fired"] == 0:
+    if row.n_fired == 0:
         parts.append(
             notice(
                 html.Strong("A dead feature. "),
@@ -133,11 +134,11 @@ def detail(
                 tone="warning",
             )
         )
-    elif row["density"] > DENSE:
+    elif row.density > DENSE:
         parts.append(
             notice(
                 html.Strong("A dense feature. "),
-                f"It is active on {percent(row['density'])} of all tokens.",
+                f"It is active on {percent(row.density)} of all tokens.",
                 tone="warning",
             )
         )
@@ -145,9 +146,9 @@ def detail(
     if explained:
         parts.append(labels_panel(row, explained))
     related = view.relations(workspace, name, index)
-    parts.append(html.Div([examples.histogram_panel(row), *_effects(row, related)], className="wb-facets"))
-    if row["n_fired"]:
-        parts.append(examples.examples_panel(workspace, name, row, reading))
+    parts.append(html.Div([examples.histogram_panel(one), *_effects(row, related)], className="wb-facets"))
+    if row.n_fired:
+        parts.append(examples.examples_panel(workspace, name, one, reading))
         parts.append(prove.prove_panel(workspace, name, index, scheme))
     parts.append(_related(workspace, name, related))
     around = [_neighbours(name, row, near), uses_panel(workspace, name, index), downloads_panel(name, index)]
@@ -155,7 +156,7 @@ def detail(
     return html.Div(parts)
 
 
-def _related(workspace: Workspace, name: str, related: dict[str, Any] | None) -> Any:
+def _related(workspace: Workspace, name: str, related: view.Related | None) -> Any:
     """Return the row of panels on logits, neurons and companions, or how to make their table."""
     if related is None:
         return notice(
@@ -163,7 +164,7 @@ def _related(workspace: Workspace, name: str, related: dict[str, Any] | None) ->
             f"after `workbench features` with --name {name} --overwrite."
         )
     named = view.names(workspace, name)
-    labels = {n: view.named(n, text, named) for n, text in view.labels(workspace, name, related["coactive"]).items()}
+    labels = {n: view.named(n, text, named) for n, text in view.labels(workspace, name, related.row.coactive).items()}
     panels = [
         logit_panel(related),
         neurons_panel(workspace, related),
@@ -172,19 +173,19 @@ def _related(workspace: Workspace, name: str, related: dict[str, Any] | None) ->
     return html.Div([each for each in panels if each is not None], className="wb-facets")
 
 
-def summary(workspace: Workspace, name: str, row: dict[str, Any]) -> html.Div:
+def summary(workspace: Workspace, name: str, one: view.One) -> html.Div:
     """Return what the page says of a feature without acts, for notebooks: label, numbers, effects on logits."""
-    effects = _effects(row, view.relations(workspace, name, row["feature"]))
-    return html.Div([_heading(row), _numbers(row), html.Div(effects, className="wb-facets")], className="wb-stack")
+    effects = _effects(one.row, view.relations(workspace, name, one.row.feature))
+    return html.Div([_heading(one.row), _numbers(one), html.Div(effects, className="wb-facets")], className="wb-stack")
 
 
-def _heading(row: dict[str, Any]) -> html.Div:
-    label = visible(row["label"] or "", 400) or ("never fires" if row["n_fired"] == 0 else "no label")
+def _heading(row: FeatureRow) -> html.Div:
+    label = visible(row.label or "", 400) or ("never fires" if row.n_fired == 0 else "no label")
     return html.Div(
         [
-            html.Span(f"#{row['feature']}", className="wb-feature-id", id="feature-number"),
+            html.Span(f"#{row.feature}", className="wb-feature-id", id="feature-number"),
             html.H2(label, className="wb-feature-title", dir="auto"),
-            html.Span(f"label from {row['label_source']}", className="wb-quiet") if row["label"] else None,
+            html.Span(f"label from {row.label_source}", className="wb-quiet") if row.label else None,
             _score_of_rule(row),
         ],
         className="wb-feature-head",
@@ -192,42 +193,37 @@ def _heading(row: dict[str, Any]) -> html.Div:
     )
 
 
-def _score_of_rule(row: dict[str, Any]) -> html.Span | None:
+def _score_of_rule(row: FeatureRow) -> html.Span | None:
     """Return the score of a label made by rule beside its null, with the other readings on hover."""
-    said = score_in_words(row)
+    said = row.score_in_words()
     if not said:
         return None
     shown: list[Any] = [said]
-    if row["label_score"] is not None:
-        null = f" on held-out firings, another feature's label {row['label_null']:.2f}"
-        shown = ["score ", html.Strong(f"{row['label_score']:.2f}"), null]
-    others = "; ".join(visible(each, 120) for each in other_readings(row))
+    if row.label_score is not None:
+        null = f" on held-out firings, another feature's label {row.label_null:.2f}"
+        shown = ["score ", html.Strong(f"{row.label_score:.2f}"), null]
+    others = "; ".join(visible(each, 120) for each in row.other_readings())
     more = f"; also: {others}" if others else ""
     return html.Span(shown, className="wb-quiet", id="label-score", title=said + more, tabIndex=0)
 
 
-def _numbers(row: dict[str, Any]) -> html.Div:
+def _numbers(one: view.One) -> html.Div:
+    of, row = one
     return html.Div(
         [
-            stat("density", percent(row["density"]), "fraction of tokens on which it is active"),
-            stat("tokens", f"{row['n_fired']:,}", "tokens on which it is active"),
-            stat("mean", number(row["mean_activation"]), "mean activation over those tokens"),
-            stat("max", number(row["max_activation"]), "largest activation seen"),
-            stat("decoder norm", number(row["decoder_norm"]), "Euclidean length of its decoder direction"),
-            stat("features", f"{row['n_features']:,}", f"number of features of {row['dictionary']}"),
+            stat("density", percent(row.density), "fraction of tokens on which it is active"),
+            stat("tokens", f"{row.n_fired:,}", "tokens on which it is active"),
+            stat("mean", number(row.mean_activation), "mean activation over those tokens"),
+            stat("max", number(row.max_activation), "largest activation seen"),
+            stat("decoder norm", number(row.decoder_norm), "Euclidean length of its decoder direction"),
+            stat("features", f"{of.n_features:,}", f"number of features of {of.dictionary}"),
         ],
         className="wb-stats",
     )
 
 
-def _verdict(related: dict[str, Any] | None, side: str, verb: str) -> str:
-    return "" if related is None else effect_verdict(related[f"{side}_p"], verb, related["scales"]["draws"])
-
-
-def _effects(row: dict[str, Any], related: dict[str, Any] | None) -> list[html.Section]:
-    sides = [("promoted", "Promotes", "promote", False), ("suppressed", "Suppresses", "suppress", True)]
-    pairs = {side: list(zip(row[f"{side}_tokens"], row[f"{side}_logits"], strict=True)) for side, *_ in sides}
-    if not pairs["promoted"]:
+def _effects(row: FeatureRow, related: view.Related | None) -> list[html.Section]:
+    if not row.promoted:
         return [
             panel(
                 "Promotes",
@@ -237,21 +233,26 @@ def _effects(row: dict[str, Any], related: dict[str, Any] | None) -> list[html.S
                 ),
             )
         ]
-    largest = max(abs(value) for side in pairs.values() for _, value in side)
+    largest = max(abs(value) for _, value in (*row.promoted, *row.suppressed))
+    p = (None, None) if related is None else (related.row.promoted_p, related.row.suppressed_p)
+    sides = (
+        ("Promotes", "promote", row.promoted, p[0], False),
+        ("Suppresses", "suppress", row.suppressed, p[1], True),
+    )
+    draws = 0 if related is None else related.scales.draws
     return [
         panel(
             title,
-            token_bars(pairs[side], label=f"{title} tokens", signed=signed, maximum=largest, form="{:+.2f}".format),
+            token_bars(pairs, label=f"{title} tokens", signed=signed, maximum=largest, form="{:+.2f}".format),
             note=f"direct effect: next tokens whose logit its direction {'lowers' if signed else 'raises'} most. "
-            + _verdict(related, side, verb),
+            + effect_verdict(p, verb, draws),
         )
-        for side, title, verb, signed in sides
+        for title, verb, pairs, p, signed in sides
     ]
 
 
-def _neighbours(name: str, row: dict[str, Any], near: dict[int, str]) -> html.Section:
-    pairs = zip(row["neighbours"], row["neighbour_cosines"], strict=True)
-    lines = [feature_line(name, n, near.get(n, ""), f"{cosine:.2f}") for n, cosine in pairs]
+def _neighbours(name: str, row: FeatureRow, near: dict[int, str]) -> html.Section:
+    lines = [feature_line(name, n, near.get(n, ""), f"{cosine:.2f}") for n, cosine in row.near]
     note = "nearest features by cosine similarity of their decoder directions"
     return panel("Neighbours", html.Ol(lines, className="wb-lines"), note=note)
 

@@ -23,6 +23,7 @@ from interp.geometry.direction import DirectionGeometry
 from interp.results import Record
 from interp.workspace import Workspace
 from saes.features.proof import Proof, newest_proof, why_outdated
+from saes.features.schema import Features
 
 TEXT = "The meeting was moved to March, and the next one to July."
 PROMPT = "The meeting was moved to"
@@ -121,8 +122,8 @@ def _told(text: str) -> html.Dd:
 
 def _reports(workspace: Workspace, name: str, index: int) -> list[Any]:
     """Return links to direction reports of the feature, which name every list and its p-value."""
-    source = str(workspace.manifest("features", name).config["dictionary"]).removeprefix("sae:")
-    wanted = f"feature {index} of the SAE {source}"
+    features = workspace.open(Features, name)
+    wanted = f"feature {index} of the SAE {features.sae or features.dictionary}"
     made = workspace.values(DirectionGeometry)
     of_feature = [each for each in made if each.settings.direction.source.split(",")[0] == wanted]
     return [quiet_link(f"Direction report {each.name}", each.href) for each in of_feature[:1]]
@@ -211,7 +212,7 @@ def _asked(ask: Any, answer: Callable[[Any], Any]) -> Callable[..., Any]:
 
         def body() -> Any:
             context, name = current(), state["features"]
-            model = str(context.workspace.manifest("features", name).config["model"])
+            model = context.workspace.open(Features, name).settings.model
             found = context.live.try_feature(
                 ask, model=model, features=name, index=state["index"], text=text or "",
                 strength=float(1 if strength is None else strength),
@@ -230,8 +231,8 @@ def _judge(clicks: int | None, state: dict[str, Any], text: str | None, strength
 
     def body() -> html.P:
         context, name, index = current(), state["features"], state["index"]
-        model = str(context.workspace.manifest("features", name).config["model"])
-        amount = float(1 if strength is None else strength) * one(context.workspace, name, index)["max_activation"]
+        features, row = one(context.workspace, name, index)
+        model, amount = features.settings.model, float(1 if strength is None else strength) * row.max_activation
         found = context.live.steering_verdict(text or "", model=model, features=name, feature=index, amount=amount)
         return html.P(found.sentence, className="wb-note")
 

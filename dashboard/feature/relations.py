@@ -4,7 +4,6 @@ Read from `relations.parquet` (`saes/features/relations.py`), which the layers o
 say how to make it.
 """
 
-from typing import Any
 from urllib.parse import urlencode
 
 from dash import html
@@ -15,7 +14,7 @@ from dashboard.components.pages import atlas_href, circuit_href, feature_href, g
 from dashboard.components.tokens import feature_line
 from dashboard.data import features as view
 from interp.workspace import Workspace
-from saes.features.schema import NEURONS
+from saes.features.schema import Features
 
 MAX_USES = 12
 """Links shown of each kind."""
@@ -31,14 +30,12 @@ def effect_verdict(p: float | None, side: str, draws: int) -> str:
     )
 
 
-def logit_panel(relations: dict[str, Any] | None) -> html.Section | None:
+def logit_panel(related: view.Related | None) -> html.Section | None:
     """Return the histogram of effects on all logits with that of random directions; None where there is none."""
-    if relations is None or not relations["logit_histogram"]:
+    if related is None or related.scales.logits is None:
         return None
-    scales = relations["scales"]
-    bars = logit_bars(
-        relations["logit_histogram"], scales["logit_edges"], scales["logit_null"], scales["logit_null_top"]
-    )
+    scales = related.scales.logits
+    bars = logit_bars(related.row.logit_histogram, scales.edges, scales.null, scales.null_top)
     about = attrs({"aria-label": "Histogram of direct effects on the logits"})
     return panel(
         "Effects on all logits",
@@ -48,18 +45,15 @@ def logit_panel(relations: dict[str, Any] | None) -> html.Section | None:
     )
 
 
-def neurons_panel(workspace: Workspace, relations: dict[str, Any] | None) -> html.Section | None:
+def neurons_panel(workspace: Workspace, related: view.Related | None) -> html.Section | None:
     """Return the nearest MLP neurons, with links to those that are described; None where directions are none."""
-    if relations is None or not relations["neurons"]:
+    if related is None or related.scales.neuron_null is None:
         return None
     described = {
-        str(m.config.get("dictionary", "")).removeprefix(NEURONS): m.name
-        for m in workspace.artifacts("features")
-        if m.config.get("model") == relations["model"]
+        each.neurons: each.name for each in reversed(workspace.values(Features)) if each.settings.model == related.model
     }
-    rows = zip(relations["neuron_layers"], relations["neurons"], relations["neuron_cosines"], strict=True)
     lines = []
-    for layer, neuron, cosine in rows:
+    for layer, neuron, cosine in related.row.near_neurons:
         name = described.get(f"blocks.{layer}.mlp.hook_post")
         text = f"layer {layer}, neuron {neuron}"
         shown = html.Span(text) if name is None else quiet_link(text, feature_href(name, neuron))
@@ -68,31 +62,30 @@ def neurons_panel(workspace: Workspace, relations: dict[str, Any] | None) -> htm
         "Neurons",
         html.Ol(lines, className="wb-lines"),
         note="cosine similarity of the decoder direction with a neuron's output weights; null: for 95 % of random "
-        f"directions the nearest neuron stays below {relations['scales']['neuron_null']:.2f}",
+        f"directions the nearest neuron stays below {related.scales.neuron_null:.2f}",
     )
 
 
-def companions_panel(name: str, relations: dict[str, Any] | None, labels: dict[int, str]) -> html.Section | None:
+def companions_panel(name: str, related: view.Related | None, labels: dict[int, str]) -> html.Section | None:
     """Return the features that fire on the same tokens, with the counts expected by chance."""
-    if relations is None:
+    if related is None:
         return None
-    if not relations["coactive"]:
+    if not related.row.coactive:
         reason = "It fires with no other feature in the sample of tokens."
-        if not relations["scales"]["coactivation_tokens"]:
+        if not related.scales.coactivation_tokens:
             reason = "Not counted for this artefact: `workbench features` counts it on a recording."
         return panel("Fires together with", html.P(reason, className="wb-none"))
-    columns = ("coactive", "coactive_jaccard", "coactive_tokens", "coactive_expected")
     lines = [
         feature_line(
             name, other, labels.get(other, ""), f"{jaccard:.2f}", title=f"{both} tokens, {chance:.2g} by chance"
         )
-        for other, jaccard, both, chance in zip(*(relations[column] for column in columns), strict=True)
+        for other, jaccard, both, chance in related.row.companions
     ]
-    both, chance = relations["coactive_tokens"][0], relations["coactive_expected"][0]
+    _, _, both, chance = related.row.companions[0]
     return panel(
         "Fires together with",
         html.Ol(lines, className="wb-lines"),
-        note=f"Jaccard index: tokens with both / with either, in {relations['scales']['coactivation_tokens']:,} "
+        note=f"Jaccard index: tokens with both / with either, in {related.scales.coactivation_tokens:,} "
         f"tokens; the first pair shares {both} tokens, {chance:.2g} expected if they fired independently",
     )
 

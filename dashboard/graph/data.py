@@ -14,6 +14,7 @@ from interp.tracing.graph import KIND, NODE_KINDS, AttributionGraph, GraphNode
 from interp.tracing.interchange import export_graph
 from interp.tracing.supernodes import FoundGroups, GraphEdits, find_supernodes
 from interp.workspace import Workspace
+from saes.features.schema import Features
 
 MAX_EXAMPLES = 5
 """Examples of a latent in the side panel."""
@@ -162,8 +163,7 @@ def describe(workspace: Workspace, found: AttributionGraph, number: int) -> dict
         return {"href": None, "table": None, "examples": [], "maximum": 0.0}
     rows = features.examples(workspace, table, chosen.index)[:MAX_EXAMPLES]
     examples = [
-        {"tokens": row.tokens, "activations": _rounded(np.array(row.activations)), "peak": row.peak}
-        for row in rows
+        {"tokens": row.tokens, "activations": _rounded(np.array(row.activations)), "peak": row.peak} for row in rows
     ]
     maximum = max((max(each["activations"], default=0.0) for each in examples), default=0.0)
     return {"href": feature_href(table, chosen.index), "table": table, "examples": examples, "maximum": maximum}

@@ -26,6 +26,7 @@ from dashboard.turns import Turns
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.hooked import HookedModel
 from interp.workspace import Workspace
+from saes.features.schema import Features
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dashboard.turns import Turn
     from interp.lenses.tuned_lens import TunedLens
     from interp.tracing.graph import AttributionGraph
+    from saes.features.schema import Features
 
 MAX_TOKENS = 512
 """Tokens that the page can show; the context of the model may be longer."""

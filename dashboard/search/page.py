@@ -32,7 +32,7 @@ from interp.atlas.vector_map import VectorMap
 from interp.errors import UsageError, as_typed, program
 from interp.workspace import Workspace
 from saes.features.found import ALPHA, Example, Found, Hit, Match
-from saes.features.schema import set_of
+from saes.features.schema import Features
 from saes.features.search import rank_active, search_features
 from saes.features.token_index import PHRASE_FROM
 
@@ -77,12 +77,12 @@ def layout(context: Context, q: str = "", **address: Any) -> html.Div:
 
 
 def _filters(workspace: Workspace, given: dict[str, str]) -> list[Any]:
-    made = workspace.newest("features")
-    hook_points = sorted({str(each.config.get("hook_point")) for each in made})
-    sets = Counter(of for each in made if (of := set_of(each)))
+    made = workspace.values(Features)
+    hook_points = sorted({each.settings.hook_point for each in made})
+    sets = Counter(each.set_name for each in made if each.set_name)
     where = [{"value": "", "label": "All dictionaries, without sets" if sets else "All dictionaries"}]
     where += [{"value": name, "label": f"{name} · set of {n} layers"} for name, n in sets.items()]
-    where += [{"value": m.name, "label": f"{m.name} · {m.config.get('dictionary', '?')}"} for m in made]
+    where += [{"value": m.name, "label": f"{m.name} · {m.dictionary}"} for m in made]
     where += [{"value": f"{HOOK}{h}", "label": f"at {h}"} for h in hook_points] if len(hook_points) > 1 else []
     density = [{"value": "", "label": "Any density"}, *({"value": f"{v:g}", "label": text} for v, text in DENSITIES)]
     score = [{"value": "", "label": "Any score"}, *({"value": f"{v:g}", "label": text} for v, text in SCORES)]
@@ -354,18 +354,16 @@ def active(context: Context, text: str, state: dict[str, str]) -> html.Section:
     """Return the features that fire when the model reads the text, of one dictionary."""
     workspace, where = context.workspace, state["in"]
     made = [
-        each
-        for each in workspace.newest("features")
-        if where in ("", each.name, f"{HOOK}{each.config.get('hook_point')}")
+        each for each in workspace.values(Features) if where in ("", each.name, f"{HOOK}{each.settings.hook_point}")
     ]
-    made.sort(key=lambda each: not str(each.config.get("dictionary", "")).startswith("sae:"))
+    made.sort(key=lambda each: not each.sae)
     if not made:
         raise UsageError("there are no features to read the text with; `workbench features` makes them")
     name = made[0].name
-    result = context.live.read(text, model=str(made[0].config["model"]), features=name)
+    result = context.live.read(text, model=made[0].settings.model, features=name)
     fired = [[(each.feature, each.activation) for each in at] for at in result.features]
     hits = rank_active(workspace, name, result.tokens, fired, N_ACTIVE)
-    rows = [row(_whole(context, hit, text, str(made[0].config["model"]))) for hit in hits]
+    rows = [row(_whole(context, hit, text, made[0].settings.model)) for hit in hits]
     body = html.Ol(rows, className="wb-hits") if rows else html.P("None fires on this text.", className="wb-none")
     return panel(
         f"Active on this text, by {name}",

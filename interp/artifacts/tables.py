@@ -1,7 +1,7 @@
 """Tables of artefacts: parquet with typed rows, read by column or row through DuckDB, never whole unless asked.
 
     points: Table[Point]                      # Point is a frozen dataclass of plain values: the columns
-    points.rows("list = ?", "weekdays", order="place")
+    points.rows("list = ?", "weekdays", order="position")
     points.columns("x", "y")                  # arrays
 
 The columns of a file must be those of the row's class, of the same types; they are checked when it is first read.
@@ -21,6 +21,7 @@ import numpy as np
 
 from interp.artifacts.files import read_table
 from interp.errors import ConfigError, CorruptError
+from interp.forms import NAN_IS_NULL
 from interp.remote import RemotePath, reading_failed, tables
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Row = TypeVar("Row")
+Int8 = Annotated[int, "int8"]
+Int16 = Annotated[int, "int16"]
+Int32 = Annotated[int, "int32"]
+Float32 = Annotated[float, "float32"]
+"""Columns that are narrower in the file than the numbers of Python."""
 
 
 class Table(Generic[Row]):
@@ -64,7 +70,10 @@ class Table(Generic[Row]):
     def rows(self, where: str = "", *parameters: Any, order: str = "", limit: int = 0) -> list[Row]:
         """Return rows, those that meet a condition in SQL, sorted."""
         sql = "select * from t" + (f" where {where}" if where else "") + (f" order by {order}" if order else "")
-        found = self.query(f"{sql} limit {limit}" if limit else sql, *parameters)
+        return self.rows_of(self.query(f"{sql} limit {limit}" if limit else sql, *parameters))
+
+    def rows_of(self, found: "pa.Table") -> list[Row]:
+        """Return what a query found, all columns of it, as rows. Raises `CorruptError` where values are missing."""
         allowed = nullable(self.row)
         for name in found.column_names:
             if name not in allowed and found[name].null_count:
@@ -160,9 +169,9 @@ def _hints(row: type) -> dict[str, Any]:
 
 
 def _plain(hint: Any) -> tuple[Any, bool]:
-    """Return the type of a column without `Annotated` and `None`, and whether values may be missing."""
-    if get_origin(hint) is Annotated:
-        return _plain(get_args(hint)[0])[0], True  # Measured: a missing number
+    """Return the type of a column without `Measured` and `None`, and whether values may be missing."""
+    if _is_measured(hint):
+        return get_args(hint)[0], True
     if get_origin(hint) in (Union, UnionType):
         inner = [each for each in get_args(hint) if each is not NoneType]
         return _plain(inner[0])[0], NoneType in get_args(hint)
@@ -177,7 +186,11 @@ def nullable(row: type) -> frozenset[str]:
 
 @cache
 def _measured(row: type) -> frozenset[str]:
-    return frozenset(name for name, hint in _hints(row).items() if get_origin(hint) is Annotated)
+    return frozenset(name for name, hint in _hints(row).items() if _is_measured(hint))
+
+
+def _is_measured(hint: Any) -> bool:
+    return get_origin(hint) is Annotated and NAN_IS_NULL in get_args(hint)
 
 
 @cache
@@ -191,6 +204,8 @@ def schema_of(row: type) -> "pa.Schema":
 def _arrow(hint: Any) -> "pa.DataType":
     import pyarrow as pa
 
+    if get_origin(hint) is Annotated:
+        return pa.type_for_alias(get_args(hint)[1])
     if get_origin(hint) in (list, tuple, Sequence):
         return pa.list_(_arrow(_plain(get_args(hint)[0])[0]))
     if get_origin(hint) is not None:  # Literal

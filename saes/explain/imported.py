@@ -23,7 +23,7 @@ from interp.artifacts import Table, disk_errors, sha256_file
 from interp.errors import ConfigError, CorruptError, MissingError
 from interp.names import parse_hook_point
 from interp.workspace import Workspace
-from saes.features.schema import SOURCES
+from saes.features.schema import SOURCES, Features
 from saes.features.written_labels import FeatureLabel, Imported, Judgement, Labels, LabelScore, LabelsSettings
 
 MAX_BYTES = 1_000_000_000
@@ -39,8 +39,8 @@ def read_labels(workspace: Workspace, features: str, path: Path, *, model: str |
     those by one explainer. Raises `MissingError` for no file, `CorruptError` with the line of malformed data,
     `ConfigError` for an export of other features: another layer, or a number beyond the last feature.
     """
-    made = workspace.manifest("features", features)
-    n_features, hook_point = int(made.summary["n_features"]), str(made.config["hook_point"])
+    made = workspace.open(Features, features)
+    n_features, hook_point = made.n_features, made.settings.hook_point
     found: dict[int, FeatureLabel] = {}
     n_read, sources, explainers = 0, set(), set()
     for where, given in _explanations(path):
@@ -65,9 +65,11 @@ def read_labels(workspace: Workspace, features: str, path: Path, *, model: str |
         )
     source = Imported(file=path.name, sha256=sha256_file(path), explainer=model, dictionary=sources.pop())
     explained = tuple(sorted(found))
-    rows = _with_statistics(workspace, features, [found[feature] for feature in explained])
+    rows = _with_statistics(made, [found[feature] for feature in explained])
     return Labels(
-        settings=LabelsSettings(features=features, features_hash=made.content_hash, explained=explained, source=source),
+        settings=LabelsSettings(
+            features=features, features_hash=made.about.content_hash, explained=explained, source=source
+        ),
         labels=Table.of(FeatureLabel, rows),
         scores=Table.of(LabelScore, []),
         trials=Table.of(Judgement, []),
@@ -193,12 +195,11 @@ def _check_place(
         )
 
 
-def _with_statistics(workspace: Workspace, features: str, rows: list[FeatureLabel]) -> list[FeatureLabel]:
+def _with_statistics(features: Features, rows: list[FeatureLabel]) -> list[FeatureLabel]:
     """Return the rows with the labels made by rule, for comparison."""
-    table = workspace.table_path("features", features, "features")
-    sql = """select feature, label from f where list_contains(?::int[], feature)
+    sql = """select feature, label from t where list_contains(?::int[], feature)
              and list_contains(?::varchar[], label_source)"""
-    found = workspace.query(sql, [row.feature for row in rows], list(SOURCES), f=table).to_pylist()
+    found = features.features.query(sql, [row.feature for row in rows], list(SOURCES)).to_pylist()
     own = {row["feature"]: row["label"] for row in found}
     return [replace(row, statistics_label=own.get(row.feature, "")) for row in rows]
 

@@ -18,10 +18,12 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from interp.artifacts import Draft, Manifest, Table, partial_path, read_manifest, read_table, write_table
+from interp.artifacts import Draft, Table, partial_path, save_artefact
+from interp.artifacts.artefact import settings_json
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
 from interp.runtime import derive_seed
@@ -43,7 +45,7 @@ from saes.explain.cases import Case, Trial
 from saes.explain.prompts import explanation_prompt, read_answers, read_explanation, scoring_prompt
 from saes.explain.scores import Answered, judgements, mean_scores, other_features, score_labels
 from saes.features.labels import WRITTEN
-from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, STATISTICS
+from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, STATISTICS, FeatureRow, Features
 from saes.features.written_labels import (
     Asked,
     ExplainConfig,
@@ -230,21 +232,20 @@ def _answers(questions: Sequence[Question], asker: Asker) -> list[Answered]:
     return answered
 
 
-def adopt_labels(labels: Labels, features: Path, folder: Path, *, overwrite: bool = False) -> Manifest:
-    """Write a copy of the features artefact with stored labels; features without one retain their label.
+def adopt_labels(labels: Labels, features: Features, folder: Path, *, overwrite: bool = False) -> Features:
+    """Store a copy of features with stored labels; features without one retain their label.
 
     The labels artefact becomes a parent. The page of a feature thus also shows the scores and the label from token
     statistics. Raises `MismatchError` when the labels were made for other features, `CorruptError` for damaged tables.
     """
     import pyarrow as pa
 
-    source = read_manifest(features)
+    source = features.about
     if labels.settings.features_hash != source.content_hash:
-        raise MismatchError(f"{labels.key} was not made for {features} as it is now; explain it again")
-    config = {**source.config, "labels": labels.name}
-    table = read_table(features / "features.parquet")
+        raise MismatchError(f"{labels.key} was not made for {features.folder} as it is now; explain it again")
+    settings = replace(features.settings, labels=labels.name)
+    table = features.features.arrow()
     written = labels.labels.query("select feature, label, label_source from t where label is not null").to_pylist()
-    draft = Draft.open(folder, kind="features", config=config, seed=source.seed, overwrite=overwrite)
     fields = ("label", "label_source", *LABEL_FIELDS, *LABEL_SCORES)
     columns = {name: table[name].to_pylist() for name in ("feature", *fields)}
     row_of = {feature: i for i, feature in enumerate(columns["feature"])}
@@ -255,12 +256,14 @@ def adopt_labels(labels: Labels, features: Path, folder: Path, *, overwrite: boo
     for name in fields:
         at = table.schema.get_field_index(name)
         table = table.set_column(at, name, pa.array(columns[name], table.schema.field(name).type))
-    write_table(draft.path / "features.parquet", table)
-    for name in sorted(set(source.files) - {"features.parquet"}):
+    adopted = replace(features, settings=settings, features=Table.of_columns(FeatureRow, table))
+    how: dict[str, Any] = {"seed": source.seed, "overwrite": overwrite}
+    draft = Draft.open(folder, kind="features", config=settings_json(settings), **how)
+    for name in [each for each in source.files if "/" in each]:  # the index of the text
         (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
-        _link_or_copy(features / name, draft.path / name)
+        _link_or_copy(features.folder / name, draft.path / name)
     parents = {**source.parents, labels.key: labels.about.content_hash}
-    return draft.finish(summary=source.summary, parents=parents, threads=source.threads)
+    return save_artefact(adopted, folder, draft=draft, parents=parents, threads=source.threads)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

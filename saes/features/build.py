@@ -16,12 +16,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from interp.artifacts import Draft, Manifest, write_table
+from interp.artifacts import Draft, Table, save_artefact
+from interp.artifacts.artefact import settings_json
+from interp.artifacts.tables import schema_of
 from interp.atlas.neighbours import Neighbours, nearest_neighbours
 from interp.dictionary import Dictionary
 from interp.errors import MismatchError
@@ -33,14 +35,19 @@ from interp.recording.store import NO_TOKEN, Recording, document_names, read_pas
 from interp.runtime import derive_seed
 from saes.features.firings import Encoded, FeatureStatistics, collect_together
 from saes.features.labels import Label, label_features
-from saes.features.relations import write_relations
-from saes.features.schema import GROUPS, N_EFFECTS, N_NEIGHBOURS, examples_schema, features_schema
+from saes.features.relations import measure_relations
+from saes.features.schema import (
+    GROUPS,
+    N_EFFECTS,
+    N_NEIGHBOURS,
+    ExampleRow,
+    FeatureRow,
+    Features,
+    FeaturesSettings,
+)
 from saes.features.sources import writes_to_residual
 from saes.features.token_index import FOLDER, KEPT, TokenIndex, spell
 from saes.training.config import DENSE
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 class Examples(NamedTuple):
@@ -104,8 +111,10 @@ def _rank_in_run(sorted_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(len(sorted_ids)) - np.repeat(first, counts), np.repeat(counts, counts)
 
 
-def examples_table(recording: Recording, examples: Examples, vocabulary: list[str], *, window: int) -> "pa.Table":
-    """Return the rows of `examples.parquet`. Token text is stored unescaped, even if it looks like HTML."""
+def examples_table(
+    recording: Recording, examples: Examples, vocabulary: list[str], *, window: int
+) -> Table[ExampleRow]:
+    """Return the examples with their text. Token text is stored unescaped, even if it looks like HTML."""
     import pyarrow as pa
 
     passages = read_passages(recording, examples.row, before=window, after=window)
@@ -129,8 +138,9 @@ def examples_table(recording: Recording, examples: Examples, vocabulary: list[st
         "activations": pa.ListArray.from_arrays(offsets, pa.array(examples.windows[present], pa.float32())),
         "peak": present[:, :window].sum(1),
     }
-    schema = examples_schema()
-    return pa.table({field.name: _typed(columns[field.name], field.type) for field in schema}, schema=schema)
+    schema = schema_of(ExampleRow)
+    data = pa.table({field.name: _typed(columns[field.name], field.type) for field in schema}, schema=schema)
+    return Table.of_columns(ExampleRow, data)
 
 
 def _typed(column, kind):
@@ -163,7 +173,7 @@ def build_features(
     hook_point: str | None = None,
     parents: dict[str, str] | None = None,
     **settings: Any,
-) -> Manifest:
+) -> Features:
     """Describe the features of one dictionary; see `build_together` for the settings.
 
     Raises `MismatchError` when dictionary, recording and model do not belong together, `NonFiniteError` on NaN.
@@ -188,8 +198,8 @@ def build_together(
     index: bool = True,
     index_units: int = KEPT,
     progress: Progress | None = None,
-) -> list[Manifest]:
-    """Write `features.parquet`, `examples.parquet` and (`index`) an index of the text for each dictionary, in one pass.
+) -> list[Features]:
+    """Describe and store the features of each dictionary, and (`index`) an index of the text, in one pass.
 
     `window` counts tokens on each side of a peak, `n_top` the strongest examples of a feature, and `n_per_quantile`
     those from each quarter of activation. The index keeps the `index_units` tokens and words, and as many phrases, on
@@ -198,51 +208,61 @@ def build_together(
     """
     from interp.models.adapter import token_strings
 
-    spelling, drafts, encoded = spell(token_strings(model, torch.arange(model.cfg.d_vocab))), [], []
+    spelling = spell(token_strings(model, torch.arange(model.cfg.d_vocab)))
+    settings, drafts, encoded = [], [], []
     for each in wanted:
         hook_point = recording.check_hook_point(each.hook_point or each.dictionary.hook_point)
         check_parents(each.dictionary, recording, model, hook_point)
-        config = {
-            "dictionary": each.name,
-            "recording": recording.folder.name,
-            "hook_point": hook_point,
-            "model": recording.model,
-            "window": window,
-            "n_top": n_top,
-            "n_per_quantile": n_per_quantile,
-        }
-        draft = Draft.open(each.folder, kind="features", config=config, seed=seed, overwrite=overwrite)
+        about = FeaturesSettings(
+            dictionary=each.name,
+            sign=int(getattr(each.dictionary, "sign", 1)),
+            recording=recording.folder.name,
+            hook_point=hook_point,
+            model=recording.model,
+            window=window,
+            n_top=n_top,
+            n_per_quantile=n_per_quantile,
+            labels=None,
+        )
+        how: dict[str, Any] = {"kind": "features", "seed": seed, "overwrite": overwrite}
+        draft = Draft.open(each.folder, config=settings_json(about), **how)
         drafts.append(draft)
+        settings.append(about)
         own = TokenIndex(each.dictionary.d_sae, draft.path / "index-runs", kept=index_units) if index else None
         words = (own, spelling) if own else None
         encoded.append(Encoded(each.dictionary, hook_point, words))
     started = time.perf_counter()
-    how: dict[str, Any] = {"window": window, "n_top": max(n_top, EVIDENCE), "seed": derive_seed(seed, "sample")}
+    how = {"window": window, "n_top": max(n_top, EVIDENCE), "seed": derive_seed(seed, "sample")}
     every = collect_together(encoded, recording, progress=_visible(drafts[0], progress), **how)
     speed = every[0].n_tokens / max(time.perf_counter() - started, 1e-9)
     found = []
-    for each, draft, part, statistics in zip(wanted, drafts, encoded, every, strict=True):
+    for each, about, draft, part, statistics in zip(wanted, settings, drafts, encoded, every, strict=True):
         if part.words is not None:
             part.words[0].write(draft.path / FOLDER, spelling)
         chosen = choose_examples(statistics, n_top=n_top, n_per_quantile=n_per_quantile)
-        edges = write_tables(draft.path, statistics, chosen, each.dictionary, recording, model)
-        summary = {
-            "n_features": each.dictionary.d_sae,
-            "n_tokens": statistics.n_tokens,
-            "n_dead": int((statistics.totals.n_fired == 0).sum()),
-            "n_dense": int((statistics.density > DENSE).sum()),
-            "mean_l0": float(statistics.density.sum()),
-            "histogram_edges": edges.tolist(),
-            "tokens_per_second": round(speed, 1),
-            "model": recording.model,
-            "hook_point": part.hook_point,
-        }
+        counts, edges = statistics.histogram()
+        table, texts = _tables(statistics, chosen, each.dictionary, recording, model, counts)
+        related, scales = None, None
         if relations:
-            own, at = derive_seed(seed, "relations"), part.hook_point
-            summary["relations"] = write_relations(draft.path, each.dictionary, recording, model, at, seed=own)
+            own = derive_seed(seed, "relations")
+            related, scales = measure_relations(each.dictionary, recording, model, part.hook_point, seed=own)
+        features = Features(
+            settings=about,
+            n_features=each.dictionary.d_sae,
+            n_tokens=statistics.n_tokens,
+            n_dead=int((statistics.totals.n_fired == 0).sum()),
+            n_dense=int((statistics.density > DENSE).sum()),
+            mean_l0=float(statistics.density.sum()),
+            tokens_per_second=round(speed, 1),
+            histogram_edges=edges.tolist(),
+            features=table,
+            examples=texts,
+            relations=related,
+            scales=scales,
+        )
         origin = {recording.key: recording.manifest.content_hash, f"model:{recording.model}": recording.weight_hash}
-        parents = {**origin, **each.parents}
-        found.append(draft.finish(summary=summary, parents=parents, threads=torch.get_num_threads()))
+        made: dict[str, Any] = {"parents": {**origin, **each.parents}, "threads": torch.get_num_threads()}
+        found.append(save_artefact(features, each.folder, draft=draft, **made))
     return found
 
 
@@ -266,15 +286,15 @@ def check_parents(dictionary: Dictionary, recording: Recording, model: HookedMod
         )
 
 
-def write_tables(
-    folder: Path,
+def _tables(
     statistics: FeatureStatistics,
     examples: Examples,
     dictionary: Dictionary,
     recording: Recording,
     model: HookedModel,
-) -> np.ndarray:
-    """Write both tables into `folder` and return the edges of the histograms, `[n_bins + 1]`."""
+    histogram: np.ndarray,
+) -> tuple[Table[FeatureRow], Table[ExampleRow]]:
+    """Return the features and their examples; `histogram [d_sae, n_bins]` counts activations."""
     from interp.models.adapter import token_strings
 
     directions = dictionary.decoder_directions.detach().float().cpu()
@@ -283,11 +303,8 @@ def write_tables(
     neighbours = nearest_neighbours(directions, N_NEIGHBOURS)
     promoted = effects.promoted_ids.numpy() if effects is not None else None
     labels = label_features(statistics, recording, vocabulary, promoted)
-    counts, edges = statistics.histogram()
-    table = features_table(statistics, directions, labels, effects, neighbours, vocabulary, counts)
-    write_table(folder / "features.parquet", table)
-    write_table(folder / "examples.parquet", examples_table(recording, examples, vocabulary, window=statistics.window))
-    return edges
+    table = features_table(statistics, directions, labels, effects, neighbours, vocabulary, histogram)
+    return table, examples_table(recording, examples, vocabulary, window=statistics.window)
 
 
 def features_table(
@@ -298,8 +315,8 @@ def features_table(
     neighbours: Neighbours,
     vocabulary: list[str],
     histogram: np.ndarray,
-) -> "pa.Table":
-    """Return the rows of `features.parquet`; `effects` is None where directions have no effect on logits."""
+) -> Table[FeatureRow]:
+    """Return the features, a row each; `effects` is None where directions have no effect on logits."""
     import pyarrow as pa
 
     n = statistics.d_sae
@@ -330,8 +347,9 @@ def features_table(
         ids = getattr(effects, f"{side}_ids").tolist() if effects else [[]] * n
         columns[f"{side}_tokens"] = [[vocabulary[i] for i in row] for row in ids]
         columns[f"{side}_logits"] = getattr(effects, f"{side}_logits").tolist() if effects else [[]] * n
-    schema = features_schema()
-    return pa.table({name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema=schema)
+    schema = schema_of(FeatureRow)
+    data = pa.table({name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema=schema)
+    return Table.of_columns(FeatureRow, data)
 
 
 def _visible(draft: Draft, progress: Progress | None) -> Progress:

@@ -4,12 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from interp.artifacts import Manifest
 from interp.atlas.vector_map import VectorMap
 from interp.errors import ConfigError
 from interp.results import Record, Result
 from interp.workspace import Workspace
-from saes.features.schema import set_of
+from saes.features.schema import Features
 
 By = Literal["phrase", "tokens", "label", "name", "similar", "number", "active"]
 COLUMNS = "feature, coalesce(label, '') as label, density, max_activation"
@@ -145,28 +144,28 @@ class Filter:
         if not 0 <= low <= high <= 1:
             raise ConfigError(f"density must be a range within 0 and 1, got {low:g} to {high:g}")
 
-    def artefacts(self, workspace: Workspace) -> list[Manifest]:
+    def artefacts(self, workspace: Workspace) -> list[Features]:
         """Return the features artefacts to search, newest first. Raises `UnknownNameError` for an unknown name."""
         found = self._named(workspace)
         if self.region is not None:
             of = workspace.open(VectorMap, self.region[0]).features
             found = [each for each in found if each.name == of]
-        return [each for each in found if self.hook_point in (None, "", each.config.get("hook_point"))]
+        return [each for each in found if self.hook_point in (None, "", each.settings.hook_point)]
 
-    def _named(self, workspace: Workspace) -> list[Manifest]:
-        made = workspace.newest("features")
+    def _named(self, workspace: Workspace) -> list[Features]:
+        made = workspace.values(Features)
         if self.features:
             named = [each for each in made if self.features == each.name]
-            layers = [each for each in made if self.features == set_of(each)]
-            return named or layers or [workspace.manifest("features", self.features)]  # the last lists near names
-        return made if self.hook_point or self.region else [each for each in made if not set_of(each)] or made
+            layers = [each for each in made if self.features == each.set_name]
+            return named or layers or [workspace.open(Features, self.features)]  # the last lists near names
+        return made if self.hook_point or self.region else [each for each in made if not each.set_name] or made
 
-    def left_out(self, workspace: Workspace, searched: list[Manifest]) -> tuple[str, ...]:
+    def left_out(self, workspace: Workspace, searched: list[Features]) -> tuple[str, ...]:
         """Return the sets whose layers are not among those searched, because nothing asks for them."""
         if self.features or self.hook_point or self.region:
             return ()
         names = {each.name for each in searched}
-        return tuple(dict.fromkeys(set_of(each) for each in workspace.newest("features") if each.name not in names))
+        return tuple(dict.fromkeys(each.set_name for each in workspace.values(Features) if each.name not in names))
 
     def condition(self, workspace: Workspace) -> tuple[str, dict[str, Path]]:
         """Return the SQL condition on rows of `features.parquet`, and the tables that it reads."""

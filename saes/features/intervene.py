@@ -38,6 +38,7 @@ from interp.names import canonical_hook_point, parse_hook_point
 from interp.notes import Notes, Recipe, Step
 from interp.runtime import make_generator
 from interp.workspace import Workspace
+from saes.features.schema import Features
 from saes.kinds.base import SAE
 from saes.kinds.crosscoder import CrosscoderSAE
 from saes.weights.folder import check_model, load_sae
@@ -428,7 +429,7 @@ def load_recipe(workspace: Workspace | Path | str, name: str) -> LoadedRecipe:
         folder, _, artefact = key.partition("/")
         source = f"sae:{artefact}"
         if folder == "features":
-            source = str(opened.manifest("features", artefact).config["dictionary"])
+            source = opened.open(Features, artefact).dictionary
         kind, _, rest = source.partition(":")
         if kind == "sae":
             opened.manifest("sae", rest)  # the clearer error when it is gone

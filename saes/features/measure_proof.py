@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.artifacts import as_json, from_json, read_json, read_manifest, write_json
+from interp.artifacts import as_json, from_json, open_artefact, read_json, write_json
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, WorkbenchError
 from interp.models.adapter import bos_token_id, to_tokens, token_strings
@@ -38,6 +38,7 @@ from saes.features.proof import (
     measure_of,
     read_case,
 )
+from saes.features.schema import Features
 
 if TYPE_CHECKING:
     from interp.geometry.words import WordActivations
@@ -193,8 +194,8 @@ def prove(
 
 
 def _check(dictionary: Dictionary, folder: Path) -> None:
-    manifest = read_manifest(folder)
-    n, at = manifest.summary["n_features"], canonical_hook_point(manifest.config["hook_point"])
+    described = open_artefact(Features, folder)
+    n, at = described.n_features, canonical_hook_point(described.settings.hook_point)
     own = canonical_hook_point(dictionary.hook_point)
     if n != dictionary.d_sae or at != own:
         raise MismatchError(

@@ -29,7 +29,7 @@ from interp.results import Record, Result, cell
 from interp.runtime import derive_seed
 from interp.statistics import Interval, holm, p_from_null
 from interp.workspace import Workspace
-from saes.features.schema import described_another
+from saes.features.schema import Features, described_another
 
 ALPHA = 0.05
 """Family-wise error of the tests of one feature."""
@@ -72,7 +72,7 @@ class ProofConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ProofSettings(ProofConfig):
-    """What determines the proof of a feature."""
+    """Settings that determine the proof of a feature."""
 
     features: str
     """Name of the features artefact."""
@@ -500,8 +500,8 @@ def newest_proof(workspace: Workspace, features: str, feature: int) -> Proof | N
 
 def why_outdated(workspace: Workspace, proof: Proof) -> str:
     """Return the sentence that a stored proof no longer holds for the features and the SAE as they are, or nothing."""
-    features = workspace.manifest("features", proof.settings.features)
-    if proof.about.parents.get(features.key) != features.content_hash:
+    features = workspace.open(Features, proof.settings.features)
+    if proof.about.parents.get(features.key) != features.about.content_hash:
         return "These features were described again after this proof; run it again."
     found = described_another(workspace, features)
     return found and f"{found[0].upper()}{found[1:]}, then run the proof again."

@@ -12,7 +12,6 @@ Three tables in one, `relations.parquet`, each with its null:
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,16 +19,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.artifacts import Table
+from interp.artifacts.tables import schema_of
 from interp.dictionary import Dictionary
 from interp.models.hooked import HookedModel
 from interp.names import parse_hook_point
 from interp.recording.store import Recording
 from interp.runtime import derive_seed, make_generator
-from saes.features.schema import relations_schema
+from saes.features.schema import LogitScales, RelationRow, RelationScales
 from saes.features.sources import writes_to_residual
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from scipy.sparse import csr_matrix
 
 DRAWS = 200
@@ -212,35 +212,40 @@ def _random_blocks(recording: Recording, hook_point: str, seed: int) -> Iterator
         yield recording.activation_shard(hook_point, shard, slice(start, start + step))[real].float()
 
 
-def write_relations(
-    folder: Path, dictionary: Dictionary, recording: Recording, model: HookedModel, hook_point: str, *, seed: int
-) -> dict[str, Any]:
-    """Write `relations.parquet` and return the nulls and scales that its columns are read with.
+def measure_relations(
+    dictionary: Dictionary, recording: Recording, model: HookedModel, hook_point: str, *, seed: int
+) -> tuple[Table[RelationRow], RelationScales]:
+    """Return the relations of every feature, and the nulls and scales that they are read with.
 
-    Columns for logits and neurons are empty where directions do not lie in the residual stream (`residual` False).
+    Columns for logits and neurons are empty where directions do not lie in the residual stream.
     """
-    from interp.artifacts import write_table
-
     directions = dictionary.decoder_directions.detach().float().cpu()
     residual = writes_to_residual(dictionary)
     logits = logit_relations(model, directions, seed=seed) if residual else None
     neurons = neuron_relations(model, directions, hook_point, seed=seed) if residual else None
     fired = coactivation(dictionary, recording, hook_point, seed=seed)
-    write_table(folder / "relations.parquet", relations_table(len(directions), logits, neurons, fired))
-    scales: dict[str, Any] = {"coactivation_tokens": fired.n_tokens, "draws": DRAWS}
-    if logits is not None:
-        scales |= {
-            "logit_edges": [float(logits.edges[0]), float(logits.edges[-1]), BINS],
-            "logit_null": logits.null_counts.round(2).tolist(),
-            "logit_null_top": np.quantile(logits.null_top, [0.05, 0.5, 0.95]).tolist(),
-        }
-    return scales | ({"neuron_null": neurons.null} if neurons is not None else {})
+    scales = RelationScales(
+        draws=DRAWS,
+        coactivation_tokens=fired.n_tokens,
+        logits=None if logits is None else _scales(logits),
+        neuron_null=None if neurons is None else neurons.null,
+    )
+    return relations_table(len(directions), logits, neurons, fired), scales
+
+
+def _scales(logits: LogitRelations) -> LogitScales:
+    low, middle, high = np.quantile(logits.null_top, [0.05, 0.5, 0.95]).tolist()
+    return LogitScales(
+        edges=(float(logits.edges[0]), float(logits.edges[-1]), BINS),
+        null=logits.null_counts.round(2).tolist(),
+        null_top=(low, middle, high),
+    )
 
 
 def relations_table(
     n: int, logits: LogitRelations | None, neurons: NeuronRelations | None, fired: Coactivation
-) -> "pa.Table":
-    """Return the rows of `relations.parquet`, one per feature."""
+) -> Table[RelationRow]:
+    """Return the relations, a row per feature."""
     import pyarrow as pa
 
     none: list[list[Any]] = [[]] * n
@@ -257,5 +262,6 @@ def relations_table(
         "coactive_tokens": fired.both,
         "coactive_expected": fired.expected,
     }
-    schema = relations_schema()
-    return pa.table({each.name: pa.array(columns[each.name], each.type) for each in schema}, schema=schema)
+    schema = schema_of(RelationRow)
+    data = pa.table({each.name: pa.array(columns[each.name], each.type) for each in schema}, schema=schema)
+    return Table.of_columns(RelationRow, data)

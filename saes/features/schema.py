@@ -1,20 +1,22 @@
-"""Columns of the feature tables, constants of readers and writers, and the check of their dictionary. Torch-free.
+"""The features artefact: its settings, counts, and the rows of its tables; and constants of readers and writers.
 
-The meaning of every column is in `docs/formats.md`; a test compares the two.
+`saes.features.build` describes the features of a dictionary. Torch-free.
 """
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from interp.artifacts import Artefact, Table
+from interp.artifacts.tables import Float32, Int8, Int16, Int32
 from interp.errors import MismatchError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from interp.artifacts import Manifest
     from interp.workspace import Workspace
 
 NEURONS = "neurons:"
 """Start of the name of a dictionary that is the neurons of an MLP; their hook point follows."""
+SAE = "sae:"
+"""Start of the name of a dictionary that is an SAE; its name follows."""
 
 # Example groups in the order in which they are stored and shown; `group_order` is the index in this tuple.
 TOP = "top"
@@ -35,8 +37,6 @@ LABEL_FIELDS = ("label_kind", "label_names", "label_share")
 """Columns with the fields of a label (`saes.features.labels.Label`)."""
 LABEL_SCORES = ("label_score", "label_null", "label_null_high", "label_heldout")
 """Columns with the score of a label on held-out firings, its null, and their number; null where nothing was scored."""
-OTHER_LABELS = ("other_labels", "other_sources", "other_scores")
-"""Columns with the other readings that exceed their null."""
 MOST_TELLING = """density between 2e-4 and 2e-2 desc,
     coalesce(label_kind = 'class' and label_heldout >= 10 and label_score > label_null_high, false) desc,
     coalesce(label_score - label_null_high, 0) desc, max_activation / greatest(mean_activation, 1e-9) desc, feature"""
@@ -45,21 +45,286 @@ farthest above those of other features. Classes of words (months, pronouns) come
 labels, features whose maximum is farthest above their mean activation come first."""
 
 
-def set_of(features: "Manifest") -> str:
-    """Return the set of transcoders of which a feature table describes one layer; empty for other artefacts."""
-    kind, _, name = str(features.config.get("dictionary", "")).partition(":")
-    return name.rpartition(":")[0] if features.kind == "features" and kind == "transcoders" else ""
+@dataclass(frozen=True, kw_only=True)
+class FeatureRow:
+    """One feature: how often and how strongly it fires, its label, and the effects of its direction."""
+
+    feature: Int32
+    """Index in the dictionary."""
+    density: float
+    """Fraction of real tokens on which it is active."""
+    n_fired: int
+    """Number of those tokens."""
+    mean_activation: Float32
+    """Over active tokens; 0 where it never fired."""
+    max_activation: Float32
+    decoder_norm: Float32
+    """Length of its decoder direction."""
+    label: str
+    label_source: str
+    """Maker of the label: one of `SOURCES`, or the model whose labels were adopted."""
+    label_kind: str
+    """Kind of label (`saes.features.labels`): `token`, `word`, `class` ..., or `written` by a model."""
+    label_names: list[str]
+    """The tokens or the class that the label names."""
+    label_share: Float32 | None
+    """Fraction of strong firings for which it holds; of a dense feature, of all tokens."""
+    label_score: Float32 | None
+    """Balanced accuracy on held-out strong firings; None where nothing was scored."""
+    label_null: Float32 | None
+    """Mean score there of other features' readings from the same source."""
+    label_null_high: Float32 | None
+    """95th percentile of those scores; of fewer than 19, the largest."""
+    label_heldout: Int32 | None
+    """Number of held-out firings."""
+    other_labels: list[str]
+    """Readings of other kinds that exceed their null, the best first."""
+    other_sources: list[str]
+    other_scores: list[Float32]
+    promoted_tokens: list[str]
+    """Tokens whose logit its direction raises most; none where it does not write to the residual stream."""
+    promoted_logits: list[Float32]
+    suppressed_tokens: list[str]
+    suppressed_logits: list[Float32]
+    neighbours: list[Int32]
+    """Nearest features by cosine similarity of the decoder directions."""
+    neighbour_cosines: list[Float32]
+    histogram: list[int]
+    """Active tokens per bin; the edges are `Features.histogram_edges`."""
+
+    @property
+    def promoted(self) -> list[tuple[str, float]]:
+        """The tokens that its direction promotes most, each with the change of its logit."""
+        return list(zip(self.promoted_tokens, self.promoted_logits, strict=True))
+
+    @property
+    def suppressed(self) -> list[tuple[str, float]]:
+        """The same for the tokens that it suppresses most."""
+        return list(zip(self.suppressed_tokens, self.suppressed_logits, strict=True))
+
+    @property
+    def near(self) -> list[tuple[int, float]]:
+        """Its nearest features, each with the cosine similarity."""
+        return list(zip(self.neighbours, self.neighbour_cosines, strict=True))
+
+    def score_in_words(self) -> str:
+        """Return the score of the label beside its null, or why there is none; empty where the label was written."""
+        score, n = self.label_score, self.label_heldout
+        if n is None:
+            return ""
+        if score is None and n < MIN_HELDOUT:
+            return f"too few firings to judge a reading: {n} held-out, {MIN_HELDOUT} needed"
+        if score is None:
+            return f"no reading scored above other features' labels on {n} held-out firings"
+        return (
+            f"balanced accuracy {score:.2f} on {n} held-out firings; other features' labels "
+            f"{self.label_null:.2f} on average, 95 % of them up to {self.label_null_high:.2f}; 0.5 is chance"
+        )
+
+    def other_readings(self) -> list[str]:
+        """Return the other readings that exceed their null, each with source and score."""
+        columns = zip(self.other_labels, self.other_sources, self.other_scores, strict=True)
+        return [f"{label}: {score:.2f}, {source}" for label, source, score in columns]
 
 
-def described_another(workspace: "Workspace", features: "Manifest") -> str:
+@dataclass(frozen=True, kw_only=True)
+class ExampleRow:
+    """Text around one firing of a feature."""
+
+    feature: Int32
+    group: str
+    """One of `GROUPS`: the strongest firings of different contexts, or a quarter of a sample of its firings."""
+    group_order: Int8
+    """Index of the group in `GROUPS`."""
+    rank: Int16
+    """Rank within the group, the strongest 0."""
+    activation: Float32
+    """At the peak token."""
+    row: int
+    """Row of the peak token in the recording."""
+    document: Int32
+    position: Int32
+    """Position of the peak token in the document."""
+    document_id: str
+    document_label: str
+    tokens: list[str]
+    """Tokens around the peak within its context, as plain text, never HTML."""
+    token_ids: list[Int32]
+    activations: list[Float32]
+    """Activation of this feature on each of the tokens."""
+    peak: Int16
+    """Index of the peak token in the window."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelationRow:
+    """Relations of one feature: to next tokens, to neurons, to features that fire on the same tokens."""
+
+    feature: Int32
+    logit_histogram: list[Int32]
+    """Tokens of the vocabulary per bin of direct effect (`LogitScales.edges`); empty, as are the next five, where
+    directions do not lie in the residual stream."""
+    promoted_p: Float32 | None
+    """Fraction of random directions, this one counted too, whose largest effect is at least as large."""
+    suppressed_p: Float32 | None
+    """The same of the smallest effect."""
+    neuron_layers: list[Int16]
+    neurons: list[Int32]
+    """MLP neurons, up to the hook point's layer, whose output weights are most similar to the direction."""
+    neuron_cosines: list[Float32]
+    """Their cosine similarities, the largest magnitude first."""
+    coactive: list[Int32]
+    """Features that fire on the same tokens, by Jaccard index."""
+    coactive_jaccard: list[Float32]
+    """Tokens with both divided by tokens with either, 0 to 1."""
+    coactive_tokens: list[Int32]
+    """Tokens with both."""
+    coactive_expected: list[Float32]
+    """Number expected if the two fired independently."""
+
+    @property
+    def near_neurons(self) -> list[tuple[int, int, float]]:
+        """Layer, number and cosine similarity of each of the nearest neurons."""
+        return list(zip(self.neuron_layers, self.neurons, self.neuron_cosines, strict=True))
+
+    @property
+    def companions(self) -> list[tuple[int, float, int, float]]:
+        """The co-active features: number, Jaccard index, tokens with both, and the number expected by chance."""
+        columns = (self.coactive, self.coactive_jaccard, self.coactive_tokens, self.coactive_expected)
+        return list(zip(*columns, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitScales:
+    """Scale of the histograms of logits, with the random directions that are their null."""
+
+    edges: tuple[float, float, int]
+    """Lowest edge, highest edge, number of equal bins; the end bins hold what lies beyond."""
+    null: list[float]
+    """Mean histogram of the random directions."""
+    null_top: tuple[float, float, float]
+    """5, 50 and 95 % quantile of the largest effect of a random direction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelationScales:
+    """Scales and nulls of the relations of all features."""
+
+    draws: int
+    """Random directions."""
+    coactivation_tokens: int
+    """Tokens of the sample on which co-activation was counted."""
+    logits: LogitScales | None
+    """None where directions do not lie in the residual stream."""
+    neuron_null: float | None
+    """Cosine similarity with the nearest neuron that 95 % of random directions stay below; None without MLPs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesSettings:
+    """Settings that determine the description of a dictionary's features."""
+
+    dictionary: str
+    """`sae:NAME`, `neurons:HOOK_POINT` or `transcoders:SET:LAYER`."""
+    sign: int
+    """-1 for the negative activations of neurons, else 1."""
+    recording: str
+    hook_point: str
+    model: str
+    window: int
+    """Tokens on each side of the peak of an example."""
+    n_top: int
+    """Examples of the strongest firings of each feature."""
+    n_per_quantile: int
+    """Examples from each quarter of activation."""
+    labels: str | None
+    """Labels artefact whose labels were adopted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features(Artefact, kind="features"):
+    """The features of a dictionary over a recording. Next to them may lie an index of the text, for search."""
+
+    settings: FeaturesSettings
+    n_features: int
+    n_tokens: int
+    """Real tokens of the recording."""
+    n_dead: int
+    """Features that never fire."""
+    n_dense: int
+    """Features that fire on more than a tenth of all tokens."""
+    mean_l0: float
+    """Mean number of active features per token."""
+    tokens_per_second: float
+    histogram_edges: list[float]
+    """Edges of the bins of activation of all histograms."""
+    features: Table[FeatureRow]
+    """Rows by feature."""
+    examples: Table[ExampleRow]
+    """Rows by feature, group and rank."""
+    relations: Table[RelationRow] | None
+    """Rows by feature; None where they were not measured."""
+    scales: RelationScales | None
+    """Scales of the relations."""
+
+    @property
+    def dictionary(self) -> str:
+        """`sae:NAME`, `neurons:HOOK_POINT` or `transcoders:SET:LAYER`."""
+        return self.settings.dictionary
+
+    @property
+    def sae(self) -> str:
+        """Name of the SAE that is described; empty for another dictionary."""
+        return self.dictionary.removeprefix(SAE) if self.dictionary.startswith(SAE) else ""
+
+    @property
+    def neurons(self) -> str:
+        """Hook point of the neurons that are described; empty for another dictionary."""
+        return self.dictionary.removeprefix(NEURONS) if self.dictionary.startswith(NEURONS) else ""
+
+    @property
+    def set_name(self) -> str:
+        """Name of the set of transcoders of which one layer is described; empty for another dictionary."""
+        kind, _, name = self.dictionary.partition(":")
+        return name.rpartition(":")[0] if kind == "transcoders" else ""
+
+    def headline(self) -> str:
+        """Return how many features fire, of how many, on how many tokens."""
+        what = "neurons of the model" if self.neurons else "features of a dictionary"
+        if self.set_name:
+            layer = self.dictionary.rpartition(":")[2]
+            what = f"latents in layer {layer} of the set {self.set_name}, of which every layer has a table,"
+        live = f"{self.n_features - self.n_dead:,} of {self.n_features:,}"
+        return f"{live} {what} are active at least once in {self.n_tokens:,} tokens"
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the numbers of dead and dense features, and the dictionary."""
+        return [("dead", f"{self.n_dead:,}"), ("dense", f"{self.n_dense:,}"), ("dictionary", self.dictionary)]
+
+    def details(self) -> list[str]:
+        """Return the number of labels confirmed on held-out text, with their mean score, by source."""
+        if self.set_name:  # a command describes many layers
+            return []
+        sql = """select label_source as source, count(*) as n, avg(label_score) as score, avg(label_null) as "null"
+                 from t where label_score is not null group by all order by n desc"""
+        rows = self.features.query(sql).to_pylist()
+        parts = [f"{row['n']:,} from {row['source']} ({row['score']:.2f}, null {row['null']:.2f})" for row in rows]
+        return [
+            f"labels: {sum(row['n'] for row in rows):,} of {self.n_features:,} features have one that scores above "
+            "other features' labels on held-out text",
+            f"mean balanced accuracy: {', '.join(parts) or 'none'}",
+        ]
+
+
+def described_another(workspace: "Workspace", features: Features) -> str:
     """Return the sentence that the SAE in the workspace is not the one whose features were described, or nothing.
 
     It is another where it was made again under its name since: labels and examples are those of other directions. A
     deleted SAE, or one without a record, is not judged.
     """
-    source, _, name = str(features.config.get("dictionary", "")).partition(":")
-    recorded = features.parents.get(f"saes/{name}")
-    if source != "sae" or recorded is None or name not in workspace.names("sae"):
+    name = features.sae
+    recorded = features.about.parents.get(f"saes/{name}")
+    if not name or recorded is None or name not in workspace.names("sae"):
         return ""
     if workspace.manifest("sae", name).content_hash == recorded:
         return ""
@@ -70,101 +335,7 @@ def described_another(workspace: "Workspace", features: "Manifest") -> str:
     )
 
 
-def check_described(workspace: "Workspace", features: "Manifest") -> None:
+def check_described(workspace: "Workspace", features: Features) -> None:
     """Raise `MismatchError` where the SAE is not the one whose features were described (`described_another`)."""
     if found := described_another(workspace, features):
         raise MismatchError(found)
-
-
-def score_in_words(row: dict[str, Any]) -> str:
-    """Return the score of a label beside its null, or why there is none; empty where a label was written."""
-    score, n = row["label_score"], row["label_heldout"]
-    if n is None:
-        return ""
-    if score is None and n < MIN_HELDOUT:
-        return f"too few firings to judge a reading: {n} held-out, {MIN_HELDOUT} needed"
-    if score is None:
-        return f"no reading scored above other features' labels on {n} held-out firings"
-    return (
-        f"balanced accuracy {score:.2f} on {n} held-out firings; other features' labels "
-        f"{row['label_null']:.2f} on average, 95 % of them up to {row['label_null_high']:.2f}; 0.5 is chance"
-    )
-
-
-def other_readings(row: dict[str, Any]) -> list[str]:
-    """Return the other readings that exceed their null, each with source and score."""
-    columns = (row[name] or [] for name in OTHER_LABELS)
-    return [f"{label}: {score:.2f}, {source}" for label, source, score in zip(*columns, strict=True)]
-
-
-def features_schema() -> "pa.Schema":
-    """Return the schema of `features.parquet`: one row per feature, sorted by `feature`."""
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            ("feature", pa.int32()),
-            ("density", pa.float64()),
-            ("n_fired", pa.int64()),
-            ("mean_activation", pa.float32()),
-            ("max_activation", pa.float32()),
-            ("decoder_norm", pa.float32()),
-            ("label", pa.string()),
-            ("label_source", pa.string()),
-            *zip(LABEL_FIELDS, (pa.string(), pa.list_(pa.string()), pa.float32()), strict=True),
-            *zip(LABEL_SCORES, (pa.float32(), pa.float32(), pa.float32(), pa.int32()), strict=True),
-            *zip(OTHER_LABELS, map(pa.list_, (pa.string(), pa.string(), pa.float32())), strict=True),
-            ("promoted_tokens", pa.list_(pa.string())),
-            ("promoted_logits", pa.list_(pa.float32())),
-            ("suppressed_tokens", pa.list_(pa.string())),
-            ("suppressed_logits", pa.list_(pa.float32())),
-            ("neighbours", pa.list_(pa.int32())),
-            ("neighbour_cosines", pa.list_(pa.float32())),
-            ("histogram", pa.list_(pa.int64())),
-        ]
-    )
-
-
-def examples_schema() -> "pa.Schema":
-    """Return the schema of `examples.parquet`: one row per example, sorted by `feature, group_order, rank`."""
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            ("feature", pa.int32()),
-            ("group", pa.string()),
-            ("group_order", pa.int8()),
-            ("rank", pa.int16()),
-            ("activation", pa.float32()),
-            ("row", pa.int64()),
-            ("document", pa.int32()),
-            ("position", pa.int32()),
-            ("document_id", pa.string()),
-            ("document_label", pa.string()),
-            ("tokens", pa.list_(pa.string())),
-            ("token_ids", pa.list_(pa.int32())),
-            ("activations", pa.list_(pa.float32())),
-            ("peak", pa.int16()),
-        ]
-    )
-
-
-def relations_schema() -> "pa.Schema":
-    """Return the schema of `relations.parquet`: one row per feature, sorted by `feature`."""
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            ("feature", pa.int32()),
-            ("logit_histogram", pa.list_(pa.int32())),
-            ("promoted_p", pa.float32()),
-            ("suppressed_p", pa.float32()),
-            ("neuron_layers", pa.list_(pa.int16())),
-            ("neurons", pa.list_(pa.int32())),
-            ("neuron_cosines", pa.list_(pa.float32())),
-            ("coactive", pa.list_(pa.int32())),
-            ("coactive_jaccard", pa.list_(pa.float32())),
-            ("coactive_tokens", pa.list_(pa.int32())),
-            ("coactive_expected", pa.list_(pa.float32())),
-        ]
-    )

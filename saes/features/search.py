@@ -50,12 +50,12 @@ from typing import Any
 
 import numpy as np
 
-from interp.artifacts import Manifest
 from interp.errors import ConfigError, WorkbenchError
 from interp.notes import own_names
 from interp.workspace import Workspace
 from saes.features.examples_index import indexed_examples
 from saes.features.found import ALPHA, COLUMNS, By, Example, Filter, Found, Hit, Match, feature_rows
+from saes.features.schema import Features
 from saes.features.similar import similar
 from saes.features.token_index import FOLDER, TABLES, query_words, word_positions
 from saes.features.written_labels import Labels
@@ -97,17 +97,17 @@ def search_features(
     names, problem = _own_names(workspace)
     if match := _LIKE.match(query) or _NUMBER.match(query):
         name, index = match[1] or (artefacts[0].name if artefacts else ""), int(match[2])
-        manifest = workspace.manifest("features", name)
+        made = workspace.open(Features, name)
         find = similar if _LIKE.match(query) else numbered
-        hits = find(workspace, manifest, index, within, limit)
+        hits = find(workspace, made, index, within, limit)
         shown = _with_examples(workspace, hits, {}) if examples else hits
         return Found(query=query, hits=_with_names(shown, names), names_problem=problem)
-    parts = [_by_tokens(workspace, manifest, query, within, limit) for manifest in artefacts]
+    parts = [_by_tokens(workspace, made, query, within, limit) for made in artefacts]
     ordered = _best([hit for part in parts for hit in part.phrase_hits], limit)
     inside = {hit.key for hit in ordered}
     best = _best([hit for part in parts for hit in part.hits if hit.key not in inside], limit)
-    labelled = [hit for manifest in artefacts for hit in by_label(workspace, manifest, query, within, limit)]
-    named = [hit for manifest in artefacts for hit in by_own_name(workspace, manifest, query, names, within)][:limit]
+    labelled = [hit for made in artefacts for hit in by_label(workspace, made, query, within, limit)]
+    named = [hit for made in artefacts for hit in by_own_name(workspace, made, query, names, within)][:limit]
     by_strength = sorted([*best, *_best(labelled, limit)], key=_strength, reverse=True)
     once: dict[str, Hit] = {}
     for hit in (*named, *ordered, *by_strength):
@@ -157,22 +157,22 @@ class _Word:
     pieces: int
 
 
-def _tables(workspace: Workspace, manifest: Manifest) -> tuple[dict[str, Path], bool]:
+def _tables(workspace: Workspace, made: Features) -> tuple[dict[str, Path], bool]:
     """Return the tables of the index, and whether it covers all of the text (else that of the examples)."""
-    folder = workspace.path("features", manifest.name) / FOLDER
+    folder = workspace.path("features", made.name) / FOLDER
     complete = folder.is_dir()
     if complete:
-        paths = {t: workspace.table_path("features", manifest.name, f"{FOLDER}/{t}") for t in TABLES}
+        paths = {t: workspace.table_path("features", made.name, f"{FOLDER}/{t}") for t in TABLES}
     else:
-        examples = workspace.table_path("features", manifest.name, "examples")
-        key = str((manifest.files.get("examples.parquet") or {}).get("sha256") or manifest.content_hash)
-        folder = indexed_examples(examples, key, int(manifest.summary["n_features"]))
+        examples = workspace.table_path("features", made.name, "examples")
+        key = str((made.about.files.get("examples.parquet") or {}).get("sha256") or made.about.content_hash)
+        folder = indexed_examples(examples, key, made.n_features)
         paths = {t: folder / f"{t}.parquet" for t in TABLES}
     return {"units": paths["units"], "firings": paths["firings"], "seen": paths["features"]}, complete
 
 
-def _by_tokens(workspace: Workspace, manifest: Manifest, query: str, within: Filter, limit: int) -> _Part:
-    tables, complete = _tables(workspace, manifest)
+def _by_tokens(workspace: Workspace, made: Features, query: str, within: Filter, limit: int) -> _Part:
+    tables, complete = _tables(workspace, made)
     readings = query_words(query)[: 4 * MAX_WORDS]
     pairs = [f"{a} {b}" for one, two in pairwise(readings) for a in one for b in two]
     known = _look_up(workspace, tables["units"], [*(each for reading in readings for each in reading), *pairs])
@@ -188,9 +188,9 @@ def _by_tokens(workspace: Workspace, manifest: Manifest, query: str, within: Fil
     near = _longer_words(workspace, tables["units"], readings[0][0]) if len(readings) == 1 else ()
 
     def hits(by: By, sought: list[_Word], shown: list[_Word]) -> list[Hit]:
-        rows = _score(workspace, manifest, tables, sought, n_text or 1, within, limit, complete)
+        rows = _score(workspace, made, tables, sought, n_text or 1, within, limit, complete)
         matches = _matches(workspace, tables, shown, [row["feature"] for row in rows])
-        return [Hit(features=manifest.name, by=by, matches=matches.get(row["feature"], ()), **row) for row in rows]
+        return [Hit(features=made.name, by=by, matches=matches.get(row["feature"], ()), **row) for row in rows]
 
     phrases, absent = _phrases(readings, known)
     last = {word: known[word] for word in (each.word.rsplit(" ", 1)[1] for each in phrases) if word in known}
@@ -198,7 +198,7 @@ def _by_tokens(workspace: Workspace, manifest: Manifest, query: str, within: Fil
         phrase_hits=hits("phrase", phrases, [*phrases, *last.values()]) if phrases else [],
         phrases=tuple(each.word for each in phrases),
         missing_phrases=absent,
-        name=manifest.name,
+        name=made.name,
         hits=hits("tokens", used, used),
         complete=complete,
         words=tuple(each.word for each in used),
@@ -236,7 +236,7 @@ def _longer_words(workspace: Workspace, units: Path, word: str) -> tuple[tuple[s
 
 
 def _score(
-    workspace: Workspace, manifest: Manifest, tables: dict[str, Path], words: list[_Word], n_text: int,
+    workspace: Workspace, made: Features, tables: dict[str, Path], words: list[_Word], n_text: int,
     within: Filter, limit: int, complete: bool,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return the features that fire on the words more than by chance, best first; where none does, those below chance.
@@ -275,7 +275,7 @@ def _score(
             {null} as "null", (select count(*) from chosen) as searched
         from scored join chosen using (feature) {"" if complete else "join seen using (feature)"}"""
     paths = {"firings": tables["firings"], "seen": tables["seen"], **more}
-    paths["features"] = workspace.table_path("features", manifest.name, "features")
+    paths["features"] = workspace.table_path("features", made.name, "features")
     found = workspace.query(sql, **paths)
     columns = {name: found[name].to_numpy() for name in found.column_names}
     p = _chance(columns["fired"], columns["tries"], columns["rate"], int(columns["searched"].max(initial=0)))
@@ -283,7 +283,7 @@ def _score(
     shown &= (p <= ALPHA) if (p[shown] <= ALPHA).any() else shown
     best = np.flatnonzero(shown)
     best = best[np.lexsort((columns["feature"][best], -columns["score"][best]))][:limit]
-    known = feature_rows(workspace, manifest.name, columns["feature"][best].tolist())
+    known = feature_rows(workspace, made.name, columns["feature"][best].tolist())
     fields = ("score", "null", "share", "recall", "fired", "tries")
     return [
         known[int(columns["feature"][i])]
@@ -328,15 +328,15 @@ def _matches(
     return found
 
 
-def by_label(workspace: Workspace, manifest: Manifest, query: str, within: Filter, limit: int) -> list[Hit]:
+def by_label(workspace: Workspace, made: Features, query: str, within: Filter, limit: int) -> list[Hit]:
     """Return the features with `query` in their label or another reading, the best score first.
 
     Labels of `workbench explain` for these features count, with their detection score, and its null.
     """
     condition, more = within.condition(workspace)
-    path = workspace.table_path("features", manifest.name, "features")
+    path = workspace.table_path("features", made.name, "features")
     others = "[{'label': y, 'score': other_scores[i]} for y, i in coalesce(other_labels, []::varchar[])]"
-    explained, forms = _explained(workspace, manifest, query), _forms(query)
+    explained, forms = _explained(workspace, made, query), _forms(query)
     ids, own, each = list(explained), _has_any("label", forms), _has_any("x.label", forms)
     sql = f"""select {COLUMNS}, case when own then label_null end as "null",
                      case when own then label_score else list_max([x.score for x in found]) end as score,
@@ -345,7 +345,7 @@ def by_label(workspace: Workspace, manifest: Manifest, query: str, within: Filte
               where {condition} and (own or len(found) > 0 or list_contains(?::int[], feature))
               order by list_contains(?::int[], feature) desc, score desc nulls last, density desc, feature limit ?"""
     rows = workspace.query(sql, *forms * 2, ids, ids, limit, f=path, **more).to_pylist()
-    hits = [Hit(features=manifest.name, by="label", **(row | explained.get(row["feature"], {}))) for row in rows]
+    hits = [Hit(features=made.name, by="label", **(row | explained.get(row["feature"], {}))) for row in rows]
     enough = [hit for hit in hits if not within.min_score or (hit.score or 0) >= within.min_score]
     return sorted(enough, key=lambda hit: -(hit.score or 0))
 
@@ -367,14 +367,14 @@ def _has_any(column: str, forms: list[str]) -> str:
     return "(" + " or ".join([f"contains({text}, {start}?)"] * len(forms)) + ")"
 
 
-def _explained(workspace: Workspace, manifest: Manifest, query: str) -> dict[int, dict[str, Any]]:
+def _explained(workspace: Workspace, made: Features, query: str) -> dict[int, dict[str, Any]]:
     """Return the labels of `workbench explain` that contain the query, by feature, as fields of a hit."""
     found: dict[int, dict[str, Any]] = {}
-    for made in reversed(workspace.values(Labels)):
-        if made.settings.features_hash == manifest.content_hash:
+    for written in reversed(workspace.values(Labels)):
+        if written.settings.features_hash == made.about.content_hash:
             sql = "label is not null and contains(lower(label), lower(?))"
-            rows = made.labels.rows(sql, query)
-            scores = {each.feature: each for each in made.scores.rows("name = 'detection'")} if rows else {}
+            rows = written.labels.rows(sql, query)
+            scores = {each.feature: each for each in written.scores.rows("name = 'detection'")} if rows else {}
             for row in rows:
                 score = scores.get(row.feature)
                 judged = {"score": score and score.accuracy, "null": score and score.null}
@@ -411,13 +411,11 @@ def _with_names(hits: Sequence[Hit], names: dict[str, str]) -> tuple[Hit, ...]:
     return tuple(replace(hit, own=names.get(hit.key, "")) for hit in hits)
 
 
-def by_own_name(
-    workspace: Workspace, manifest: Manifest, query: str, names: dict[str, str], within: Filter
-) -> list[Hit]:
+def by_own_name(workspace: Workspace, made: Features, query: str, names: dict[str, str], within: Filter) -> list[Hit]:
     """Return the features with `query` in the name that the user gave them; `names` by key, `features/NAME#12`."""
     if within.min_score:
         return []
-    start, wanted = f"features/{manifest.name}#", query.lower()
+    start, wanted = f"features/{made.name}#", query.lower()
     parts = [
         key.removeprefix(start) for key, title in names.items() if key.startswith(start) and wanted in title.lower()
     ]
@@ -426,15 +424,15 @@ def by_own_name(
         return []
     condition, more = within.condition(workspace)
     sql = f"select {COLUMNS} from f where list_contains(?::int[], feature) and {condition} order by feature"
-    path = workspace.table_path("features", manifest.name, "features")
+    path = workspace.table_path("features", made.name, "features")
     rows = workspace.query(sql, numbers, f=path, **more).to_pylist()
-    return [Hit(features=manifest.name, by="name", **row) for row in rows]
+    return [Hit(features=made.name, by="name", **row) for row in rows]
 
 
-def numbered(workspace: Workspace, manifest: Manifest, index: int, within: Filter, limit: int) -> list[Hit]:
+def numbered(workspace: Workspace, made: Features, index: int, within: Filter, limit: int) -> list[Hit]:
     """Return the feature of this number, and none where the artefact has no such feature."""
-    rows = feature_rows(workspace, manifest.name, [index])
-    return [Hit(features=manifest.name, by="number", **row) for row in rows.values()]
+    rows = feature_rows(workspace, made.name, [index])
+    return [Hit(features=made.name, by="number", **row) for row in rows.values()]
 
 
 def rank_active(

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from interp.artifacts import Manifest
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.workspace import Workspace
 from saes.features.found import COLUMNS, Filter, Found, Hit
+from saes.features.schema import Features
 
 _ROWS = 8192
 MAX_FILE = 16_000_000
@@ -66,13 +66,13 @@ def search_vector(
         raise ConfigError(f"a vector [d] of finite numbers, not all zero, was expected: {what}; compute it again")
     within = Filter(features=features, hook_point=hook_point, density=density, min_score=min_score)
     hits, widths = [], {}
-    for manifest in within.artefacts(workspace):
-        path = _weights(workspace, manifest)
+    for made in within.artefacts(workspace):
+        path = _weights(workspace, made)
         if path is None:
             continue
-        widths[manifest.name] = _width(path)
-        if widths[manifest.name] == len(vector):
-            hits += _nearest(workspace, manifest, path, vector, within, limit)
+        widths[made.name] = _width(path)
+        if widths[made.name] == len(vector):
+            hits += _nearest(workspace, made, path, vector, within, limit)
     if len(vector) not in widths.values():
         known = ", ".join(f"{each} {width}" for each, width in widths.items()) or "no SAE whose weights are here"
         raise ConfigError(f"the vector has {len(vector)} numbers; decoder directions have: {known}")
@@ -81,7 +81,7 @@ def search_vector(
 
 
 def _nearest(
-    workspace: Workspace, manifest: Manifest, path: Path, vector: np.ndarray, within: Filter, limit: int, *,
+    workspace: Workspace, made: Features, path: Path, vector: np.ndarray, within: Filter, limit: int, *,
     leave_out: int | None = None, null: float | None = None,
 ) -> list[Hit]:  # fmt: skip
     """Return the features that pass the filter, by cosine to a vector, largest first."""
@@ -91,7 +91,7 @@ def _nearest(
     if leave_out is not None:
         cosines[leave_out] = -np.inf
     condition, more = within.condition(workspace)
-    table = workspace.table_path("features", manifest.name, "features")
+    table = workspace.table_path("features", made.name, "features")
     known = {row["feature"]: row for row in workspace.query(
         f"select {COLUMNS} from f where {condition}", f=table, **more).to_pylist()}  # fmt: skip
     among = np.array([i for i in known if i < len(cosines) and cosines[i] >= (within.min_score or -1)], np.int64)
@@ -99,7 +99,7 @@ def _nearest(
     p = chance_of_cosine(cosines[among], len(vector), len(known))
     p_of = dict(zip(among.tolist(), p.tolist(), strict=True))
     return [
-        Hit(features=manifest.name, by="similar", score=float(cosines[i]), null=null, p=p_of[int(i)], **known[int(i)])
+        Hit(features=made.name, by="similar", score=float(cosines[i]), null=null, p=p_of[int(i)], **known[int(i)])
         for i in best
     ]
 
@@ -122,41 +122,40 @@ def chance_of_cosine(cosines: np.ndarray, d: int, n: int) -> np.ndarray:
     return holm(p)[: len(cosines)]
 
 
-def similar(workspace: Workspace, manifest: Manifest, index: int, within: Filter, limit: int) -> list[Hit]:
+def similar(workspace: Workspace, made: Features, index: int, within: Filter, limit: int) -> list[Hit]:
     """Return the features whose decoder directions have the largest cosine similarity to that of a feature.
 
     From the SAE's weights where they are in the workspace, else the nearest neighbours stored with the features.
     """
-    table = workspace.table_path("features", manifest.name, "features")
+    table = workspace.table_path("features", made.name, "features")
     sql = """select neighbours, neighbour_cosines, (select median(neighbour_cosines[1]) from f) as usual
              from f where feature = ?"""
     rows = workspace.query(sql, index, f=table).to_pylist()
     if not rows:
-        raise UnknownNameError("feature", str(index), [f"0 to {int(manifest.summary['n_features']) - 1}"])
-    usual, path = rows[0]["usual"], _weights(workspace, manifest)
+        raise UnknownNameError("feature", str(index), [f"0 to {made.n_features - 1}"])
+    usual, path = rows[0]["usual"], _weights(workspace, made)
     if path is not None:
         own = _row(path, index)
-        return _nearest(workspace, manifest, path, own, within, limit, leave_out=index, null=usual)
+        return _nearest(workspace, made, path, own, within, limit, leave_out=index, null=usual)
     cosines = dict(zip(rows[0]["neighbours"], rows[0]["neighbour_cosines"], strict=True))
     condition, more = within.condition(workspace)
     sql = f"select {COLUMNS} from f where list_contains(?::int[], feature) and {condition}"
     known = workspace.query(sql, list(cosines), f=table, **more).to_pylist()
     hits = [
-        Hit(features=manifest.name, by="similar", score=cosines[row["feature"]], null=usual, **row)
+        Hit(features=made.name, by="similar", score=cosines[row["feature"]], null=usual, **row)
         for row in known
         if cosines[row["feature"]] >= within.min_score
     ]
     return sorted(hits, key=lambda hit: -(hit.score or 0))[:limit]
 
 
-def _weights(workspace: Workspace, manifest: Manifest) -> Path | None:
+def _weights(workspace: Workspace, made: Features) -> Path | None:
     """Return the weights of the SAE that these features were made of; None where they are not here, or other ones."""
-    source = str(manifest.config.get("dictionary", ""))
-    if not source.startswith("sae:"):
+    name = made.sae
+    if not name:
         return None
-    name = source.removeprefix("sae:")
     path = workspace.path("sae", name) / "sae_weights.safetensors"
-    same = path.is_file() and workspace.manifest("sae", name).content_hash == manifest.parents.get(f"saes/{name}")
+    same = path.is_file() and workspace.manifest("sae", name).content_hash == made.about.parents.get(f"saes/{name}")
     return path if same else None
 
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.artifacts import read_manifest, read_table
+from interp.artifacts import open_artefact, read_manifest
 from interp.atlas.cells import DictionaryReadout, NearestReadout, Reading
 from interp.atlas.sources import AtlasSource
 from interp.dictionary import Dictionary, SparseActs
@@ -20,7 +20,7 @@ from interp.errors import ConfigError, MismatchError
 from interp.models.hooked import HookedModel
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
 from saes.features.labels import WRITTEN
-from saes.features.schema import LABEL_FIELDS
+from saes.features.schema import Features
 
 if TYPE_CHECKING:
     from saes.kinds.base import SAE
@@ -159,12 +159,12 @@ def _read_features(folder: Path, d_sae: int) -> tuple[list[str], list[str], np.n
 
     A subject is the tokens that a label names, or else its kind or text.
     """
-    manifest = read_manifest(folder)
-    table = read_table(folder / "features.parquet", ["feature", "label", "density", *LABEL_FIELDS])
+    described = open_artefact(Features, folder)
+    table = described.features.query("select label, density, label_kind, label_names from t order by feature")
     if len(table) != d_sae:
         raise MismatchError(f"{folder} describes {len(table)} features, the SAE has {d_sae}; build its own features")
     density = table["density"].to_numpy()
-    floor = 0.5 / max(int(manifest.summary["n_tokens"]), 1)
+    floor = 0.5 / max(described.n_tokens, 1)
     labels = table["label"].to_pylist()
     parts = zip(labels, table["label_kind"].to_pylist(), table["label_names"].to_pylist(), strict=True)
     subjects = [" ".join(names) or (kind if kind != WRITTEN else label) for label, kind, names in parts]

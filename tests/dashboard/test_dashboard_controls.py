@@ -3,10 +3,10 @@
 from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from fake_live import FakeLive
+from make_features import write_features
 from page_text import text_of
 from test_dashboard_feature_circuit import save_tiny_sae
 
@@ -16,7 +16,6 @@ from dashboard.data import features as feature_view
 from dashboard.feature import prove
 from dashboard.prompt import controls, panels
 from dashboard.prompt.live import LiveModel
-from interp.artifacts import Draft, write_table
 from interp.workspace import Workspace
 
 MODEL = "small:mlp-2l"
@@ -32,10 +31,8 @@ def tiny(tmp_path, tiny_model, monkeypatch):
 
 def test_the_share_of_smaller_activations_is_read_from_the_histogram(tmp_path):
     workspace = Workspace(tmp_path / "ws", create=True)
-    draft = Draft.open(workspace.path("features", "f"), kind="features", config={}, seed=0)
-    rows = {"feature": [0, 1], "histogram": [[10, 30, 60], [0, 0, 0]]}
-    write_table(draft.path / "features.parquet", pa.table(rows))
-    draft.finish(summary={"histogram_edges": [1.0, 2.0, 4.0, 8.0], "n_features": 2})
+    rows = [{"feature": 0, "histogram": [10, 30, 60]}, {"feature": 1, "histogram": [0, 0, 0]}]
+    write_features(workspace, "f", rows, edges=[1.0, 2.0, 4.0, 8.0])
     fired = [(0, 1.0), (0, 2.0), (0, 2.0 * 2**0.5), (0, 4.0), (0, 9.0), (1, 3.0), (7, 1.0)]
     assert feature_view.shares_below(workspace, "f", fired) == pytest.approx([0, 0.1, 0.25, 0.4, 1, None, None])
 

@@ -3,9 +3,9 @@
 import json
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from make_features import write_features
 from page_text import text_of
 
 from dashboard.components.tokens import token_strip
@@ -13,7 +13,6 @@ from dashboard.data import features as view
 from dashboard.data.documents import described_recording, document_text
 from dashboard.feature.examples import READING, SNIPPET, listed
 from dashboard.figures.saes import filled_bins
-from interp.artifacts import Draft, write_table
 from interp.errors import MismatchError, MissingError
 from interp.recording.record import record
 from interp.recording.store import Recording
@@ -22,9 +21,9 @@ from saes.features.sources import neurons_of
 
 
 def shown(workspace, live, *, bins=None, name="demo", index=12, **reading):
-    row = view.one(workspace, name, index)
-    whole = filled_bins(row["histogram"])
-    parts = listed(workspace, name, row, bins or (whole.start, whole.stop), READING | reading, lambda: live)
+    one = view.one(workspace, name, index)
+    whole = filled_bins(one.row.histogram)
+    parts = listed(workspace, name, one, bins or (whole.start, whole.stop), READING | reading, lambda: live)
     return json.loads(json.dumps(parts, default=lambda each: each.to_plotly_json()))
 
 
@@ -46,40 +45,37 @@ def marks(parts) -> list[dict]:
 
 def test_a_range_holds_exactly_the_examples_of_its_activations(workspace):
     every = view.examples_between(workspace, "demo", 12, 0, np.inf)[0]
-    values = [each["activation"] for each in every]
+    values = [each.activation for each in every]
     assert len(values) == 18
     assert values == sorted(values, reverse=True)
     low, high = values[9], values[3]
     found, n_stored = view.examples_between(workspace, "demo", 12, low, high)
-    assert [each["activation"] for each in found] == [value for value in values if low <= value < high]
+    assert [each.activation for each in found] == [value for value in values if low <= value < high]
     assert n_stored == 18
-    assert values[0] not in [
-        each["activation"] for each in view.examples_between(workspace, "demo", 12, 0, values[0])[0]
-    ]
+    assert values[0] not in [each.activation for each in view.examples_between(workspace, "demo", 12, 0, values[0])[0]]
     last, _ = view.examples_between(workspace, "demo", 12, values[3], values[3], last=True)
-    assert [each["activation"] for each in last] == values[:4]
+    assert [each.activation for each in last] == values[:4]
 
 
 def test_a_context_of_two_groups_is_listed_once(tmp_path):
     workspace = Workspace(tmp_path / "w", create=True)
-    draft = Draft.open(workspace.path("features", "twice"), kind="features", config={}, seed=0)
-    rows = [{"feature": 0, "group": group, "group_order": i, "rank": 0, "activation": 2.0, "row": 5}
-            for i, group in enumerate(("top", "q4"))]  # fmt: skip
-    write_table(draft.path / "examples.parquet", pa.Table.from_pylist(rows))
-    draft.finish(summary={}, parents={})
+    text = {"document": 0, "position": 5, "document_id": "", "document_label": "", "tokens": ["a"], "token_ids": [1]}
+    one = {"feature": 0, "rank": 0, "activation": 2.0, "row": 5, "activations": [2.0], "peak": 0, **text}
+    rows = [{**one, "group": group, "group_order": i} for i, group in enumerate(("top", "q4"))]
+    write_features(workspace, "twice", [{"feature": 0}], rows)
     found, n = view.examples_between(workspace, "twice", 0, 1, 3)
-    assert [each["group"] for each in found] == ["top"]
+    assert [each.group for each in found] == ["top"]
     assert n == 1
 
 
 def test_the_title_of_a_range_counts_its_tokens_and_its_examples(workspace, live):
-    row = view.one(workspace, "demo", 12)
-    whole = filled_bins(row["histogram"])
+    features, row = view.one(workspace, "demo", 12)
+    whole = filled_bins(row.histogram)
     said = text_of(shown(workspace, live, bins=(whole.start, whole.start + 2)))
-    assert f"{sum(row['histogram'][whole.start : whole.start + 2]):,} tokens of the recording; 0 of the 18" in said
-    top = next(i for i, edge in enumerate(row["histogram_edges"]) if edge > row["max_activation"]) - 1
+    assert f"{sum(row.histogram[whole.start : whole.start + 2]):,} tokens of the recording; 0 of the 18" in said
+    top = next(i for i, edge in enumerate(features.histogram_edges) if edge > row.max_activation) - 1
     said = text_of(shown(workspace, live, bins=(top, top + 1)))
-    expected = view.examples_between(workspace, "demo", 12, *row["histogram_edges"][top : top + 2])[0]
+    expected = view.examples_between(workspace, "demo", 12, *features.histogram_edges[top : top + 2])[0]
     assert f"{len(expected)} of the 18 stored examples" in said
     assert expected
 
@@ -88,9 +84,9 @@ def test_a_snippet_has_five_tokens_on_each_side_of_the_peak(workspace, live):
     row = view.examples(workspace, "demo", 12)[0]
     parts = marks(shown(workspace, live, view="snippet"))
     peak = next(each for each in parts if "wb-peak" in each["className"])
-    assert peak["data-tip"].endswith(f", position {row['position']}, token {row['token_ids'][12]}")
+    assert peak["data-tip"].endswith(f", position {row.position}, token {row.token_ids[12]}")
     positions = [int(each["data-tip"].split("position ")[1].split(",")[0]) for each in parts[:1]]
-    assert row["position"] - SNIPPET <= positions[0] <= row["position"] + SNIPPET
+    assert row.position - SNIPPET <= positions[0] <= row.position + SNIPPET
     assert len(parts) < len(marks(shown(workspace, live)))
 
 
@@ -160,16 +156,11 @@ def test_a_recording_made_again_is_refused(recorded):
     workspace, _ = recorded
     for name, parents in (("same", {"recordings/r": workspace.manifest("recording", "r").content_hash}),
                           ("other", {"recordings/r": "0" * 64})):  # fmt: skip
-        config = {"recording": "r", "model": "small:mlp-2l", "hook_point": "blocks.0.mlp.hook_post"}
-        Draft.open(workspace.path("features", name), kind="features", config=config, seed=0).finish(
-            summary={}, parents=parents
-        )
+        about = {"recording": "r", "model": "small:mlp-2l", "hook_point": "blocks.0.mlp.hook_post"}
+        write_features(workspace, name, [], parents=parents, **about)
     assert described_recording(workspace, "same")[1] == "small:mlp-2l"
     with pytest.raises(MismatchError, match="--name other --overwrite"):
         described_recording(workspace, "other")
-    config = {"recording": "gone", "model": "m", "hook_point": "h"}
-    Draft.open(workspace.path("features", "lost"), kind="features", config=config, seed=0).finish(
-        summary={}, parents={}
-    )
+    write_features(workspace, "lost", [], recording="gone")
     with pytest.raises(MissingError, match="gone"):
         described_recording(workspace, "lost")

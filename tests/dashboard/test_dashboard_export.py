@@ -67,10 +67,10 @@ def test_controls_reversals_and_lone_surrogates_are_replaced():
 
 
 def test_the_numbers_are_those_of_the_tables(workspace):
-    row, text = view.one(workspace, "demo", 12), feature_html(workspace, "demo", 12)
-    assert f"{row['n_fired']:,}" in text
+    row, text = view.one(workspace, "demo", 12).row, feature_html(workspace, "demo", 12)
+    assert f"{row.n_fired:,}" in text
     first = view.examples(workspace, "demo", 12)[0]
-    tip = f"{first['activation']:.3g}, position {first['position']}, token {first['token_ids'][12]}"
+    tip = f"{first.activation:.3g}, position {first.position}, token {first.token_ids[12]}"
     assert f'<mark class=peak style="--a:0.72" title="{tip}">' in text
     assert text.count("class=peak") == 18
     assert "<h2>Suppresses</h2>" in text

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 
 import pytest
 from page_text import text_of
@@ -37,23 +38,23 @@ def test_rows_that_are_kept_are_those_of_the_table_until_it_changes(workspace, t
         ):
             row = own.query("select * from t where feature = ?", index, t=paths[table]).to_pylist()[0]
             assert found is not None
-            assert {key: found[key] for key in row} == row
+            assert asdict(found.row) == row
         sql = "select * from t where feature = ? and rank < ? order by group_order, rank"
         rows = own.query(sql, index, view.MAX_EXAMPLES, t=paths["examples"]).to_pylist()
-        assert view.examples(own, "demo", index) == rows
+        assert [asdict(each) for each in view.examples(own, "demo", index)] == rows
     with pytest.raises(UsageError, match="0 to 239"):
         view.one(own, "demo", 240)
-    assert view.labels(own, "demo", [3, 240, 5]) == {i: view.one(own, "demo", i)["label"] for i in (3, 5)}
+    assert view.labels(own, "demo", [3, 240, 5]) == {i: view.one(own, "demo", i).row.label for i in (3, 5)}
     write_table(paths["features"], own.query("select * replace ('other' as label) from t", t=paths["features"]))
-    assert view.one(own, "demo", 0)["label"] == "other"
+    assert view.one(own, "demo", 0).row.label == "other"
     assert view.labels(own, "demo", [5]) == {5: "other"}
 
 
 def test_neurons_link_to_their_page_where_they_are_described(workspace):
-    row = view.relations(workspace, "demo", 1)
-    assert row is not None
+    found = view.relations(workspace, "demo", 1)
+    assert found is not None
     shown = text_of(detail(workspace, "demo", 1, "light"))
-    assert f"/feature/neurons/{row['neurons'][0]}" in shown
+    assert f"/feature/neurons/{found.row.neurons[0]}" in shown
 
 
 def test_tables_of_earlier_versions_say_how_relations_are_made(workspace):

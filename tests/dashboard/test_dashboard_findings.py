@@ -8,6 +8,7 @@ import make_saes
 import numpy as np
 import pyarrow as pa
 import pytest
+from make_features import write_features
 from make_graph import SCORES, write_graph
 from make_saes import concept
 from make_workspace import build
@@ -60,8 +61,7 @@ def described(workspace: Workspace) -> None:
         {"feature": 7, "activation": 5.0, "peak": 30, "tokens": tokens, "activations": [0.0] * 30 + [5.0] + [0.0] * 29},
         {"feature": 7, "activation": 9.0, "peak": 1, "tokens": [" in", " May"], "activations": [0.0, 9.0]},
     ]
-    write(workspace, "features", "table-x", config={"dictionary": "sae:dictionary-x"},
-          examples=pa.Table.from_pylist(examples))  # fmt: skip
+    write_features(workspace, "table-x", [{"feature": 7}], examples, dictionary="sae:dictionary-x")
 
 
 def graph(workspace: Workspace, name: str, replacement: float, untrained: float | None, low: float) -> None:

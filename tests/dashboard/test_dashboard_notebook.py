@@ -26,13 +26,13 @@ def text_in(shown: Shown) -> str:
 
 
 def test_a_feature_shows_what_its_page_does(workspace):
-    row, shown = one(workspace, "demo", 12), show("demo:12", workspace, theme="dark")
+    row, shown = one(workspace, "demo", 12).row, show("demo:12", workspace, theme="dark")
     assert "#12" in text_in(shown)
-    assert f"{row['n_fired']:,}" in text_in(shown)
-    assert all(visible(token, 22) in text_in(shown) for token in row["promoted_tokens"])
+    assert f"{row.n_fired:,}" in text_in(shown)
+    assert all(visible(token, 22) in text_in(shown) for token in row.promoted_tokens)
     assert shown.html.count('wb-peak"') == min(6, len(examples(workspace, "demo", 12)))
     [histogram] = shown.figures
-    assert sum(histogram.data[0].y) == sum(row["histogram"])
+    assert sum(histogram.data[0].y) == sum(row.histogram)
     assert histogram.layout.paper_bgcolor == theme("dark").surface
     assert shown.to_html() == feature_html(workspace, "demo", 12)
     strip = show((["a", "<b>"], [1.0, 2.0])).to_html()

@@ -8,13 +8,13 @@ import time
 import numpy as np
 import pytest
 import torch
+from make_features import write_features
 from test_dashboard_feature_circuit import save_tiny_sae
 
 from dashboard.app import create_app
 from dashboard.components.live import SupersededError
 from dashboard.prompt.live import LiveModel
 from dashboard.turns import Turns, asking
-from interp.artifacts import Draft
 from interp.errors import ConfigError, MismatchError, PromptError, UnknownNameError
 from interp.workspace import Workspace
 
@@ -351,10 +351,9 @@ def test_a_continuation_beyond_the_context_is_refused(tiny, tiny_model):
 
 def describe(workspace, made_from: str, text: str = ""):
     """Replace the features `tiny`, with the hash of the SAE that they were made from."""
-    folder = workspace.path("features", "tiny")
-    draft = Draft.open(folder, kind="features", config={"dictionary": "sae:tiny"}, seed=0, overwrite=True)
-    (draft.path / "examples.txt").write_text(text)
-    draft.finish(summary={"n_features": 80}, parents={"saes/tiny": made_from})
+    rows = [{"feature": i} for i in range(80)]
+    more = {"beside": lambda path: (path / "examples.txt").write_text(text)}
+    write_features(workspace, "tiny", rows, dictionary="sae:tiny", parents={"saes/tiny": made_from}, **more)
 
 
 def test_features_of_an_sae_that_was_made_again_are_refused(tiny):

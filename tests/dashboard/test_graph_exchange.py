@@ -5,11 +5,12 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from make_features import copied
 from make_graph import MODEL, make_graph, write_graph
 
 from dashboard.data.features import one, viewer_feature
 from dashboard.graph.exchange import take_in, write_export
-from interp.artifacts import Draft, save_artefact
+from interp.artifacts import save_artefact
 from interp.errors import ConfigError, CorruptError, UnknownNameError
 from interp.notes import Notes
 from interp.tracing.graph import KIND, AttributionGraph
@@ -59,13 +60,8 @@ def test_hostile_texts_and_every_node_survive_the_round_trip():
 
 
 def test_latents_are_described_in_the_layout_of_the_viewer(own, tmp_path):
-    draft = Draft.open(
-        own.path("features", "set-3"), kind="features",
-        config={"dictionary": "transcoders:set", "hook_point": "blocks.3.mlp.hook_in", "model": MODEL},
-    )  # fmt: skip
-    for path in own.path("features", "demo").glob("*.parquet"):
-        shutil.copy(path, draft.path / path.name)
-    draft.finish(summary=own.manifest("features", "demo").summary, parents={"transcoders/set": "00" * 32})
+    about = {"dictionary": "transcoders:set:3", "hook_point": "blocks.3.mlp.hook_in"}
+    copied(own, "demo", "set-3", parents={"transcoders/set": "00" * 32}, **about)
     graph = make_graph(n_features=120)
     nodes = [replace(node, index=i) if node.layer == 3 else node for i, node in enumerate(graph.nodes)]
     graph = save_artefact(graph.with_parts(nodes=nodes), own.path(KIND, "wide"))
@@ -84,7 +80,7 @@ def test_latents_are_described_in_the_layout_of_the_viewer(own, tmp_path):
 
 def test_a_feature_has_the_fields_of_the_viewer(workspace):
     """Types of circuit-tracer's `feature_models.Model`; counts and quantiles are those of the table."""
-    found, row = viewer_feature(workspace, "demo", 3), one(workspace, "demo", 3)
+    found, row = viewer_feature(workspace, "demo", 3), one(workspace, "demo", 3).row
     assert set(found) == {
         *("transcoder_id", "index", "examples_quantiles", "top_logits", "bottom_logits", "act_min", "act_max"),
         *("quantile_values", "histogram", "activation_frequency"),
@@ -96,12 +92,12 @@ def test_a_feature_has_the_fields_of_the_viewer(workspace):
             assert len(each["tokens"]) == len(each["tokens_acts_list"])
             peak = each["tokens_acts_list"][each["train_token_ind"]]
             assert peak == max(each["tokens_acts_list"])
-    assert sum(found["histogram"]) == pytest.approx(sum(row["histogram"]))
+    assert sum(found["histogram"]) == pytest.approx(sum(row.histogram))
     values = found["quantile_values"]
     assert len(values) == 99
     assert values == sorted(values)
-    assert values[-1] <= found["act_max"] == row["max_activation"]
-    assert found["top_logits"] == row["promoted_tokens"]
+    assert values[-1] <= found["act_max"] == row.max_activation
+    assert found["top_logits"] == row.promoted_tokens
     json.dumps(found, allow_nan=False)
 
 

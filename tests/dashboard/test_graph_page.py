@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_live import FakeLive
-from make_graph import MODEL, make_graph, write_graph
+from make_features import copied
+from make_graph import make_graph, write_graph
 from visit import ERROR, Visitor
 
 from dashboard.app import create_app
@@ -20,7 +21,7 @@ from dashboard.graph import data
 from dashboard.graph.page import effects, header, over_words, scores
 from dashboard.notes.page import thing_href
 from dashboard.prompt.live import LiveModel
-from interp.artifacts import Draft, Table, read_json, save_artefact, write_json
+from interp.artifacts import Table, read_json, save_artefact, write_json
 from interp.errors import CorruptError, MismatchError, UnknownNameError, UsageError
 from interp.notes import Notes
 from interp.tracing.graph import KIND, AttributionGraph, Flow
@@ -114,14 +115,7 @@ def test_flows_over_the_words_of_a_template_stand_beside_what_chance_gives(own):
 
 def test_a_latent_leads_to_the_features_table_of_its_layer(own):
     children = {"transcoders/set": "00" * 32}
-    source = own.path("features", "demo")
-    draft = Draft.open(
-        own.path("features", "set-3"), kind="features",
-        config={"dictionary": "transcoders:set", "hook_point": "blocks.3.mlp.hook_in", "model": MODEL},
-    )  # fmt: skip
-    for path in source.glob("*.parquet"):
-        shutil.copy(path, draft.path / path.name)
-    draft.finish(summary=own.manifest("features", "demo").summary, parents=children)
+    copied(own, "demo", "set-3", parents=children, dictionary="transcoders:set:3", hook_point="blocks.3.mlp.hook_in")
     graph = data.choose(own, "capital")
     assert data.feature_tables(own, graph) == {3: "set-3"}
     layers = {3: "/feature/set-3/", 2: None}
@@ -137,11 +131,8 @@ def test_a_feature_leads_to_the_graphs_whose_pruned_part_holds_it(own):
     nodes = [node for node in data.choose(own, "capital").nodes if node.kind == "feature"]
     kept = next(node for node in nodes if node.kept)
     name = f"set-{kept.layer}"
-    table = own.path("features", name)
-    shutil.copytree(own.path("features", "demo"), table)
-    manifest = read_json(table / "manifest.json") | {"name": name}
-    manifest["config"] |= {"dictionary": "transcoders:set", "hook_point": f"blocks.{kept.layer}.mlp.hook_in"}
-    write_json(table / "manifest.json", manifest)
+    hook_point = f"blocks.{kept.layer}.mlp.hook_in"
+    copied(own, "demo", name, dictionary=f"transcoders:set:{kept.layer}", hook_point=hook_point)
     assert features.uses(own, name, kept.index).graphs == [("capital", kept.id)]
     assert features.uses(own, "demo", kept.index).graphs == []
     absent = next(i for i in range(5000) if i not in {node.index for node in nodes})
@@ -151,13 +142,7 @@ def test_a_feature_leads_to_the_graphs_whose_pruned_part_holds_it(own):
 
 
 def test_labels_of_a_table_fill_in_those_that_the_graph_lacks(own):
-    draft = Draft.open(
-        own.path("features", "neurons-2"), kind="features",
-        config={"dictionary": "neurons:blocks.2.mlp.hook_post", "model": MODEL},
-    )  # fmt: skip
-    for path in own.path("features", "demo").glob("*.parquet"):
-        shutil.copy(path, draft.path / path.name)
-    draft.finish(summary=own.manifest("features", "demo").summary, parents={})
+    copied(own, "demo", "neurons-2", dictionary="neurons:blocks.2.mlp.hook_post")
     write_graph(own, "neurons", dictionary="neurons", n_features=400, n_layers=6)
     graph = data.choose(own, "neurons")
     found = data.content(own, graph)

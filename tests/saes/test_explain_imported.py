@@ -6,14 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
+from make_features import write_features
 
-from interp.artifacts import Draft, save_artefact, write_table
+from interp.artifacts import save_artefact
 from interp.errors import ConfigError, CorruptError, MissingError, WorkbenchError
 from interp.workspace import Workspace
 from saes.explain.imported import read_labels
-from saes.features.schema import features_schema
 from saes.features.written_labels import FeatureLabel, Labels
 from workbench.verbs.explain import Explain
 
@@ -39,12 +38,8 @@ ENTRIES = [
 @pytest.fixture
 def workspace(tmp_path) -> Workspace:
     workspace = Workspace(tmp_path / "w", create=True)
-    config = {"dictionary": "sae:s", "hook_point": "blocks.6.hook_resid_pre", "model": "gpt2"}
-    draft = Draft.open(workspace.path("features", "f"), kind="features", config=config, seed=0)
-    rows = [{"feature": i, "density": 0.01, "n_fired": 5, "label": f"own {i}", "label_source": "token statistics"}
-            for i in range(4)]  # fmt: skip
-    write_table(draft.path / "features.parquet", pa.Table.from_pylist(rows, schema=features_schema()))
-    draft.finish(summary={"n_features": 4}, parents={})
+    rows = [{"feature": i, "n_fired": 5, "label": f"own {i}"} for i in range(4)]
+    write_features(workspace, "f", rows, dictionary="sae:s", hook_point="blocks.6.hook_resid_pre", model="gpt2")
     return workspace
 
 

@@ -20,12 +20,13 @@ from fake_endpoint import FakeEndpoint, coin, completion, excerpts, perfect
 
 from dashboard.data import features as view
 from interp.artifacts import open_artefact, partial_path, read_manifest, verify
+from interp.artifacts.tables import schema_of
 from interp.errors import CorruptError, MismatchError
 from interp.workspace import Workspace
 from saes.explain.cases import choose_features
 from saes.explain.contexts import RANDOM, feature_rows
 from saes.explain.run import adopt_labels
-from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, features_schema
+from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, FeatureRow, Features
 from saes.features.written_labels import SCORES, FeatureLabel, Judgement, Labels, LabelScore
 from workbench.__main__ import main
 
@@ -159,7 +160,7 @@ def test_the_artefact_is_whole_documented_and_without_the_key(workspace, explain
 
 def test_labels_taken_in_are_shown_and_the_old_ones_stay_beside(workspace, explained):
     old, new = (pq.read_table(workspace.path("features", n) / "features.parquet") for n in ("planted", "labelled"))
-    assert new.schema.equals(features_schema())
+    assert new.schema.equals(schema_of(FeatureRow))
     about = ["label", "label_source", *LABEL_FIELDS, *LABEL_SCORES]
     assert new.drop_columns(about).equals(old.drop_columns(about))
     assert new["label_kind"].to_pylist()[: len(ALL)] == ["written"] * len(ALL)
@@ -175,7 +176,7 @@ def test_labels_taken_in_are_shown_and_the_old_ones_stay_beside(workspace, expla
 
 def test_labels_of_other_features_are_not_taken_in(workspace, explained, tmp_path):
     with pytest.raises(MismatchError, match="was not made for"):
-        adopt_labels(labels_of(workspace, "perfect"), workspace.path("features", "labelled"), tmp_path / "x")
+        adopt_labels(labels_of(workspace, "perfect"), workspace.open(Features, "labelled"), tmp_path / "x")
 
 
 @pytest.fixture
@@ -189,7 +190,9 @@ def copies(workspace, explained, tmp_path) -> dict[str, Path]:
 def test_labels_of_a_damaged_table_are_not_taken_in(copies, table, damage_file, tmp_path):
     damage_file(copies[table] / f"{table}.parquet")
     with pytest.raises(CorruptError, match=rf"cannot read .*{table}\.parquet"):
-        adopt_labels(open_artefact(Labels, copies["labels"]), copies["features"], tmp_path / "x")
+        adopt_labels(
+            open_artefact(Labels, copies["labels"]), open_artefact(Features, copies["features"]), tmp_path / "x"
+        )
     assert not partial_path(tmp_path / "x").exists()
 
 

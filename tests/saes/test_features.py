@@ -8,14 +8,15 @@ import pytest
 import torch
 from planted import HOOK, ReluDictionary, TableDictionary, random_recording, write_recording
 
-from interp.artifacts import partial_path, read_manifest, verify
+from interp.artifacts import open_artefact, partial_path, verify
+from interp.artifacts.tables import schema_of
 from interp.errors import ConfigError, MismatchError, NonFiniteError, UnknownNameError
 from interp.lenses.logit_lens import logit_effects
 from interp.models.adapter import final_norm_and_unembed, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from saes.features.build import build_features
-from saes.features.schema import GROUPS, examples_schema, features_schema, relations_schema
+from saes.features.schema import GROUPS, ExampleRow, FeatureRow, Features, RelationRow
 
 D = 12
 
@@ -30,31 +31,32 @@ def built(model, tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("features")
     recording = random_recording(folder / "rec", n_contexts=40, weight_hash=weight_hash(model))
     dictionary = ReluDictionary(D, 30)
-    manifest = build_features(dictionary, recording, model, folder / "feat", dictionary_name="sae:toy", window=5)
+    found = build_features(dictionary, recording, model, folder / "feat", dictionary_name="sae:toy", window=5)
     features = pq.read_table(folder / "feat" / "features.parquet")
     examples = pq.read_table(folder / "feat" / "examples.parquet")
-    return folder / "feat", recording, dictionary, manifest, features, examples
+    return folder / "feat", recording, dictionary, found, features, examples
 
 
 def test_the_tables_have_the_documented_schema(built):
     _, _, _, _, features, examples = built
-    assert features.schema.equals(features_schema())
-    assert examples.schema.equals(examples_schema())
+    assert features.schema.equals(schema_of(FeatureRow))
+    assert examples.schema.equals(schema_of(ExampleRow))
     relations = pq.read_table(built[0] / "relations.parquet")
-    assert relations.schema.equals(relations_schema())
+    assert relations.schema.equals(schema_of(RelationRow))
     assert len(relations) == 30
     assert features["feature"].to_pylist() == list(range(30))
 
 
 def test_the_manifest_names_parents_and_what_was_found(built):
-    folder, recording, _, manifest, features, _ = built
-    assert manifest == read_manifest(folder)
-    assert manifest.parents[recording.key] == recording.manifest.content_hash
-    assert manifest.parents["model:tiny"] == recording.weight_hash
-    assert manifest.summary["n_tokens"] == 40 * 15
-    assert manifest.summary["n_features"] == 30
-    assert manifest.summary["n_dead"] == sum(n == 0 for n in features["n_fired"].to_pylist())
-    assert len(manifest.summary["histogram_edges"]) == len(features["histogram"][0].as_py()) + 1
+    folder, recording, _, found, features, _ = built
+    assert found.about == open_artefact(Features, folder).about
+    assert found.about.parents[recording.key] == recording.manifest.content_hash
+    assert found.about.parents["model:tiny"] == recording.weight_hash
+    assert found.n_tokens == 40 * 15
+    assert found.n_features == 30
+    assert found.n_dead == sum(n == 0 for n in features["n_fired"].to_pylist())
+    assert [row.label for row in found.features.rows()] == features["label"].to_pylist()
+    assert len(found.histogram_edges) == len(features["histogram"][0].as_py()) + 1
     assert verify(folder) == []
 
 
@@ -217,8 +219,8 @@ def test_the_same_seed_gives_the_same_bytes(model, tmp_path: Path):
         build_features(ReluDictionary(D, 6), recording, model, tmp_path / name, dictionary_name="sae:x", seed=seed)
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
-    assert first.content_hash == again.content_hash
-    assert first.content_hash != other.content_hash
+    assert first.about.content_hash == again.about.content_hash
+    assert first.about.content_hash != other.about.content_hash
 
 
 def test_parents_that_do_not_belong_together_are_refused(model, tmp_path: Path):

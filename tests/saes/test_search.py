@@ -9,18 +9,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from make_features import write_features
+
+from interp.artifacts.tables import schema_of
+from saes.features.schema import ExampleRow
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 
 from make_search import HOSTILE, N_FEATURES, N_TOKENS, TEXTS, build, index, planted_text
 
-from interp.artifacts import Draft, write_table
+from interp.artifacts import write_table
 from interp.errors import ConfigError, CorruptError, ResourceError, UnknownNameError
 from interp.workspace import Workspace
 from saes import search_features
 from saes.features import search, token_index
 from saes.features.examples_index import _whole_features, indexed_examples
-from saes.features.schema import examples_schema, features_schema
 from saes.features.search import rank_active
 from saes.features.token_index import TABLES, Units, index_schema, query_words, spell
 
@@ -45,7 +48,7 @@ def test_an_index_of_damaged_examples_is_refused_in_one_sentence(tmp_path, at, s
     row = {name: {"activations": [1.0, 2.0, 1.0], "tokens": [" a", " b", " c"]}.get(name, 1)
            for name in ("feature", "row", "peak", "tokens", "activations")}  # fmt: skip
     rows = [{**row, "feature": feature, "row": at} for feature in range(4)]
-    schema = pa.schema([examples_schema().field(name) for name in row])
+    schema = pa.schema([schema_of(ExampleRow).field(name) for name in row])
     pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "examples.parquet")
     with pytest.raises((CorruptError, ResourceError), match=said):
         indexed_examples(tmp_path / "examples.parquet", f"row {at}", 4)
@@ -294,9 +297,6 @@ def test_search_loads_no_torch():
 
 def test_labels_are_found_by_their_other_readings_with_their_scores(tmp_path):
     workspace = Workspace(tmp_path, create=True)
-    draft = Draft.open(
-        workspace.path("features", "f"), kind="features", config={"hook_point": "h", "model": "m"}, seed=0
-    )
     read = {"label_null": 0.52, "label_null_high": 0.6, "label_heldout": 40}
     others = {
         "other_labels": ["calendar month", "noun"],
@@ -310,9 +310,7 @@ def test_labels_are_found_by_their_other_readings_with_their_scores(tmp_path):
     ]
     same = {"n_fired": 9, "density": 0.01, "max_activation": 1.0}
     rows = [{"feature": i, **same, **label} for i, label in enumerate(labels)]
-    write_table(draft.path / "features.parquet", pa.Table.from_pylist(rows, schema=features_schema()))
-    write_table(draft.path / "examples.parquet", pa.Table.from_pylist([], schema=examples_schema()))
-    draft.finish(summary={"n_features": 3, "n_tokens": 1000}, parents={})
+    write_features(workspace, "f", rows, hook_point="h", model="m", n_tokens=1000)
 
     found = search_features(workspace, "month").hits
     assert [(hit.feature, hit.other) for hit in found] == [(1, ""), (0, "calendar month"), (2, "")]
@@ -327,12 +325,8 @@ def test_layers_of_a_set_are_searched_when_it_is_named(tmp_path):
     workspace = Workspace(tmp_path, create=True)
 
     def describe(name: str, dictionary: str) -> None:
-        config = {"dictionary": dictionary, "hook_point": "h", "model": "m"}
-        draft = Draft.open(workspace.path("features", name), kind="features", config=config, seed=0)
         row = {"feature": 0, "n_fired": 9, "density": 0.01, "max_activation": 1.0, "label": "a month"}
-        write_table(draft.path / "features.parquet", pa.Table.from_pylist([row], schema=features_schema()))
-        write_table(draft.path / "examples.parquet", pa.Table.from_pylist([], schema=examples_schema()))
-        draft.finish(summary={"n_features": 1, "n_tokens": 1000}, parents={})
+        write_features(workspace, name, [row], dictionary=dictionary, hook_point="h", model="m", n_tokens=1000)
 
     for layer in (0, 1):
         describe(f"part-{layer}", f"transcoders:set:{layer}")

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from make_features import write_features
 from safetensors.torch import save_file
 from scipy.stats import binom
 
@@ -15,11 +15,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 
 import make_search
 
-from interp.artifacts import Draft, write_table
+from interp.artifacts import Draft
 from interp.errors import ConfigError, MissingError
 from interp.workspace import Workspace
 from saes import search_features
-from saes.features.schema import features_schema
 from saes.features.similar import chance_of_cosine, load_vector, search_vector
 from saes.features.token_index import FOLDER, PHRASE_FROM, TokenIndex, Units, spell
 from workbench.verbs.features import Search
@@ -50,21 +49,21 @@ def planted() -> tuple[np.ndarray, np.ndarray]:
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = Workspace(tmp_path_factory.mktemp("chance") / "w", create=True)
     tokens, acts = planted()
-    config = {"dictionary": "neurons:blocks.0.mlp.hook_post", "hook_point": "h", "model": "m"}
-    draft = Draft.open(workspace.path("features", "p"), kind="features", config=config, seed=0)
     rows = [
         {"feature": i, "density": float((acts[:, i] > 0).mean()), "n_fired": int((acts[:, i] > 0).sum()), "label": "",
-         "max_activation": 1.0, "mean_activation": 1.0, "neighbours": [], "neighbour_cosines": []}
+         "max_activation": 1.0}
         for i in range(N_FEATURES)
     ]  # fmt: skip
-    write_table(draft.path / "features.parquet", pa.Table.from_pylist(rows, schema=features_schema()))
-    index, spelling = TokenIndex(N_FEATURES, draft.path / "runs"), spell(TEXTS)
-    features = np.broadcast_to(np.arange(N_FEATURES), acts.shape)
-    for start in range(0, N, 1000):
-        rows_ = slice(start, start + 1000)
-        index.add(acts[rows_], features[rows_], tokens[rows_], np.arange(start, start + 1000) % CONTEXT == 0, spelling)
-    index.write(draft.path / FOLDER, spelling)
-    draft.finish(summary={"n_features": N_FEATURES, "n_tokens": N}, parents={})
+
+    def index(folder: Path) -> None:
+        made, spelling = TokenIndex(N_FEATURES, folder / "runs"), spell(TEXTS)
+        features = np.broadcast_to(np.arange(N_FEATURES), acts.shape)
+        for start in range(0, N, 1000):
+            part = slice(start, start + 1000)
+            made.add(acts[part], features[part], tokens[part], np.arange(start, start + 1000) % CONTEXT == 0, spelling)
+        made.write(folder / FOLDER, spelling)
+
+    write_features(workspace, "p", rows, dictionary="neurons:blocks.0.mlp.hook_post", n_tokens=N, beside=index)
     return workspace
 
 
@@ -182,12 +181,8 @@ def directions(tmp_path) -> tuple[Workspace, np.ndarray]:
     draft = Draft.open(workspace.path("sae", "s"), kind="sae", config={}, seed=0)
     save_file({"W_dec": weights}, draft.path / "sae_weights.safetensors")
     made = draft.finish(summary={}, parents={})
-    config = {"dictionary": "sae:s", "hook_point": "h", "model": "m"}
-    draft = Draft.open(workspace.path("features", "f"), kind="features", config=config, seed=0)
-    rows = [{"feature": i, "density": 0.01, "n_fired": 5, "label": f"l{i}", "max_activation": 1.0, "neighbours": [],
-             "neighbour_cosines": []} for i in range(300)]  # fmt: skip
-    write_table(draft.path / "features.parquet", pa.Table.from_pylist(rows, schema=features_schema()))
-    draft.finish(summary={"n_features": 300}, parents={"saes/s": made.content_hash})
+    rows = [{"feature": i, "n_fired": 5, "label": f"l{i}", "max_activation": 1.0} for i in range(300)]
+    write_features(workspace, "f", rows, dictionary="sae:s", parents={"saes/s": made.content_hash})
     return workspace, weights.float().numpy()
 
 

@@ -9,9 +9,10 @@ import tyro
 
 from interp.errors import ConfigError
 from interp.options import ArtefactName, FeaturesName, Means, ModelName
+from saes.features.schema import Features
 from saes.features.written_labels import ExplainConfig
 from workbench.analysis import Resumable, Run
-from workbench.terminal import RunsModel, Seeded, Threaded, say, settings_of, slug, wrote
+from workbench.terminal import RunsModel, Seeded, Threaded, say, settings_of, slug
 
 if TYPE_CHECKING:
     from saes.explain.asking import Plan, Provider
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explain(ExplainConfig, Seeded, Threaded, RunsModel, Resumable["Labels"]):
+class Explain(ExplainConfig, Seeded, Threaded, RunsModel, Resumable["Labels | Features"]):
     """Label features with a language model, and score the labels on held-out text.
 
     Example: workbench explain demo --provider http://localhost:8000/v1 --model my-model --top 50
@@ -88,7 +89,7 @@ class Explain(ExplainConfig, Seeded, Threaded, RunsModel, Resumable["Labels"]):
         if not self.dry_run:
             super().check_free(*folders)
 
-    def measure(self, run: Run) -> "list[Labels]":
+    def measure(self, run: Run) -> "list[Labels | Features]":
         target = run.workspace.path("features", self.into) if self.into else None
         self.check_free(target)  # before anything is paid for
         found = self._ask(run, self.provider) if self.provider else self._import(run)
@@ -98,8 +99,8 @@ class Explain(ExplainConfig, Seeded, Threaded, RunsModel, Resumable["Labels"]):
         if target is not None:
             from saes.explain.run import adopt_labels
 
-            adopt_labels(found, run.workspace.path("features", self.source), target, overwrite=self.overwrite)
-            wrote(target, f"the features of {self.source} with these labels")
+            source = run.workspace.open(Features, self.source)
+            return [found, adopt_labels(found, source, target, overwrite=self.overwrite)]
         return [found]
 
     def _import(self, run: Run) -> "Labels":
@@ -107,7 +108,7 @@ class Explain(ExplainConfig, Seeded, Threaded, RunsModel, Resumable["Labels"]):
         from saes.explain.imported import read_labels
 
         assert self.neuronpedia is not None
-        run.manifest("features", self.source)
+        run.open(Features, self.source)
         return read_labels(run.workspace, self.source, self.neuronpedia, model=self.model)
 
     def _ask(self, run: Run, where: str) -> "Labels | None":
@@ -149,24 +150,20 @@ class Explain(ExplainConfig, Seeded, Threaded, RunsModel, Resumable["Labels"]):
         from interp.models.adapter import token_strings
         from saes.explain.cases import Source, build_cases, choose_features
         from saes.explain.run import Explanation, known_replies
-        from workbench.opening import NEURONS
 
-        features = run.manifest("features", self.source)
-        config, folder = features.config, run.workspace.path("features", self.source)
+        features = run.open(Features, self.source)
         chosen_features = choose_features(
-            folder, features=self.features, top=self.top, sample=self.sample, seed=self.seed
+            features.folder, features=self.features, top=self.top, sample=self.sample, seed=self.seed
         )
-        settings, name = settings_of(self, ExplainConfig), str(config["dictionary"])
-        chosen = run.dictionary(
-            name if name.startswith(NEURONS) else name.removeprefix("sae:"), str(config["recording"])
-        )
+        settings, described = settings_of(self, ExplainConfig), features.settings
+        chosen = run.dictionary(features.sae or features.dictionary, described.recording)
         model = run.recorded_model(chosen.recording)
         source = Source(
-            folder,
-            int(config["window"]),
+            features.folder,
+            described.window,
             chosen.load(model, allow_other_weights=self.allow_other_weights),
             chosen.recording,
-            config["hook_point"],
+            described.hook_point,
             token_strings(model, list(range(model.cfg.d_vocab))),
         )
         cases, skipped = build_cases(source, chosen_features, settings, seed=self.seed)
@@ -179,7 +176,7 @@ class Explain(ExplainConfig, Seeded, Threaded, RunsModel, Resumable["Labels"]):
             seed=self.seed,
             known=known_replies(run.folder, others),
             features=self.source,
-            features_hash=features.content_hash,
+            features_hash=features.about.content_hash,
         )
 
 

@@ -16,33 +16,30 @@ import tyro
 from interp.errors import ConfigError, WorkbenchError
 from interp.models.hooked import HookedModel
 from interp.options import DictionaryName, FeaturesName, HookPoint, ModelName, RecordingName, SAEName
+from saes.features import schema
 from saes.features.proof import ProofConfig
-from workbench.analysis import Resumable, Run
+from saes.features.schema import NEURONS
+from workbench.analysis import Analysis, Resumable, Run
 from workbench.terminal import (
     InWorkspace,
     RunsModel,
     Seeded,
     Threaded,
-    Writes,
-    bar,
     say,
     settings_of,
     slug,
-    wrote,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from interp.artifacts import Manifest
     from interp.dictionary import Dictionary
-    from interp.workspace import Workspace
     from saes.features.proof import Proof
     from saes.kinds.base import SAE
 
 
 @dataclass(frozen=True, kw_only=True)
-class Features(Writes, Seeded, Threaded, RunsModel):
+class Features(Seeded, Threaded, RunsModel, Analysis[schema.Features]):
     """Describe every feature: statistics, examples, effects and labels.
 
     Example: workbench features my-sae
@@ -51,6 +48,8 @@ class Features(Writes, Seeded, Threaded, RunsModel):
 
     One pass over a recording. Labels are rules about where a feature fires; `workbench explain` asks a language model.
     """
+
+    makes: ClassVar[str] = "features"
 
     dictionary: Annotated[tyro.conf.Positional[DictionaryName | None], tyro.conf.arg(metavar="DICTIONARY")] = None
     """The name of an SAE in the workspace, or neurons:HOOK_POINT."""
@@ -76,75 +75,52 @@ class Features(Writes, Seeded, Threaded, RunsModel):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
-    def run(self) -> None:
-        from saes.features.build import build_features
-        from workbench.opening import open_dictionary, open_recording_model
-
         if (self.dictionary is None) == (self.set is None):
             raise ConfigError("features need a dictionary: the name of an SAE, neurons:HOOK_POINT, or --set NAME")
-        if self.dictionary is None:
-            return self._run_set(str(self.set))
-        workspace = self.open_workspace()
-        self.use_threads()
-        device = self.use_device()
-        chosen = open_dictionary(workspace, self.dictionary, self.recording, device=device)
-        model = open_recording_model(chosen.recording, device=device)
-        dictionary = chosen.load(model, allow_other_weights=self.allow_other_weights)
-        folder = workspace.path("features", self.name or slug(chosen.name))
-        self.check_free(folder)
-        with bar("features", "tokens") as progress:
-            manifest = build_features(
-                dictionary,
-                chosen.recording,
-                model,
-                folder,
-                dictionary_name=chosen.full_name,
-                parents=chosen.parents,
-                progress=progress,
-                **self._settings(),
-            )
-        found = manifest.summary
-        wrote(
-            folder,
-            f"{found['n_features']:,} features over {found['n_tokens']:,} tokens: "
-            f"{found['n_dead']:,} never fire, {found['n_dense']:,} fire on more than a tenth of all tokens",
-        )
-        say(labels_in_words(workspace, manifest))
 
-    def _run_set(self, name: str) -> None:
+    def default_name(self) -> str:
+        return self.set or slug(str(self.dictionary).removeprefix(NEURONS))
+
+    def check_free(self, *folders: Path | None) -> None:
+        if self.set is None:  # a set has a folder for each layer
+            super().check_free(*folders)
+
+    def measure(self, run: Run) -> list[schema.Features]:
+        from saes.features.build import build_features
+
+        if self.dictionary is None:
+            return self._of_set(run, str(self.set))
+        chosen = run.dictionary(self.dictionary, self.recording)
+        model = run.recorded_model(chosen.recording)
+        dictionary = chosen.load(model, allow_other_weights=self.allow_other_weights)
+        how = {"dictionary_name": chosen.full_name, "parents": chosen.parents, **self._settings()}
+        with run.progress("features", "tokens") as progress:
+            return [build_features(dictionary, chosen.recording, model, run.folder, progress=progress, **how)]
+
+    def _of_set(self, run: Run, name: str) -> list[schema.Features]:
+        """Describe every layer of a set of transcoders, in one pass."""
         from saes.features.build import Described, build_together
         from saes.sets.set import KIND, open_set
-        from workbench.opening import open_recording, open_recording_model
 
-        workspace = self.open_workspace()
-        self.use_threads()
-        device = self.use_device()
-        found, manifest = open_set(workspace, name), workspace.manifest(KIND, name)
+        found, manifest = open_set(run.workspace, name), run.workspace.manifest(KIND, name)
         recording = self.recording or manifest.config.get("recording")
         if recording is None:
             raise ConfigError(f"the set {name} was imported and has no recording of its own; add --recording NAME")
-        opened = open_recording(workspace, recording, device=device)
-        model = open_recording_model(opened, device=device)
+        opened = run.recording(recording)
+        model = run.recorded_model(opened)
         found.check_model(model, all_layers=False, allow_other_weights=self.allow_other_weights)
         wanted = [
             Described(
                 dictionary=found.dictionary(layer),
                 name=f"{KIND}:{name}:{layer}",
-                folder=workspace.path("features", f"{self.name or name}-{layer}"),
+                folder=run.workspace.path("features", f"{self.name or name}-{layer}"),
                 parents={f"{KIND}/{name}": manifest.content_hash},
             )
             for layer in found.layers
         ]
-        for each in wanted:
-            self.check_free(each.folder)
-        with bar(f"features of {len(wanted)} layers", "tokens") as progress:
-            made = build_together(wanted, opened, model, relations=False, progress=progress, **self._settings())
-        n, dead = (sum(each.summary[key] for each in made) for key in ("n_features", "n_dead"))
-        wrote(
-            wanted[0].folder.parent,
-            f"{made[0].name} to {made[-1].name}: {n:,} features over {made[0].summary['n_tokens']:,} tokens, "
-            f"{dead:,} never fire",
-        )
+        super().check_free(*(each.folder for each in wanted))
+        with run.progress(f"features of {len(wanted)} layers", "tokens") as progress:
+            return build_together(wanted, opened, model, relations=False, progress=progress, **self._settings())
 
     def _settings(self) -> dict[str, Any]:
         """Return the settings of `saes.features.build.build_together`."""
@@ -157,20 +133,6 @@ class Features(Writes, Seeded, Threaded, RunsModel):
             "seed": self.seed,
             "overwrite": self.overwrite,
         }
-
-
-def labels_in_words(workspace: "Workspace", features: "Manifest") -> str:
-    """Return how many features have a label that was confirmed on held-out text, with its mean score, by source."""
-    sql = """select label_source as source, count(*) as n, avg(label_score) as score, avg(label_null) as "null"
-             from f where label_score is not null group by all order by n desc"""
-    path = workspace.table_path("features", features.name, "features")
-    rows = workspace.query(sql, f=path).to_pylist()
-    parts = [f"{row['n']:,} from {row['source']} ({row['score']:.2f}, null {row['null']:.2f})" for row in rows]
-    n, n_features = sum(row["n"] for row in rows), features.summary["n_features"]
-    return (
-        f"labels: {n:,} of {n_features:,} features have one that scores above other features' labels on held-out text; "
-        f"mean balanced accuracy: {', '.join(parts) or 'none'}"
-    )
 
 
 SHOWN = 5
@@ -324,12 +286,11 @@ class Prove(ProofConfig, Seeded, Threaded, RunsModel, Resumable["Proof"]):
     def measure(self, run: Run) -> "Proof":
         from saes.features.measure_proof import FinishedParts, prove
         from saes.features.proof import ProofSettings
-        from saes.features.schema import check_described
 
-        manifest = run.manifest("features", self.features)
-        check_described(run.workspace, manifest)
-        config, spec = settings_of(self, ProofConfig), str(manifest.config["model"])
-        model, dictionary = self._dictionary(run, manifest, spec)
+        features = run.open(schema.Features, self.features)
+        schema.check_described(run.workspace, features)
+        config, spec = settings_of(self, ProofConfig), features.settings.model
+        model, dictionary = self._dictionary(run, features, spec)
         about = ProofSettings(**vars(config), features=self.features, feature=self.feature, model=spec)
         draft = run.draft(about)
         parts = FinishedParts(draft.path, run.parents)
@@ -341,30 +302,30 @@ class Prove(ProofConfig, Seeded, Threaded, RunsModel, Resumable["Proof"]):
                     progress(done, total, info)
 
                 how: dict[str, Any] = {"model_name": spec, "seed": self.seed, "progress": report, "remembered": parts}
-                folder = run.workspace.path("features", self.features)
-                found = prove(model, dictionary, folder, self.feature, config, **how)
+                found = prove(model, dictionary, features.folder, self.feature, config, **how)
         except WorkbenchError:  # a mistake: nothing to resume
             draft.discard()
             raise
         parts.remove()  # last: until here a crash loses no part
         return found
 
-    def _dictionary(self, run: Run, features: "Manifest", spec: str) -> "tuple[HookedModel, Dictionary]":
+    def _dictionary(self, run: Run, features: schema.Features, spec: str) -> "tuple[HookedModel, Dictionary]":
         """Return the model, and the SAE, neurons or layer of a set that the features describe."""
         from interp.models.adapter import weight_hash
         from saes.sets.set import open_described
         from workbench.opening import open_saes, parents_of
 
-        described, allow = str(features.config["dictionary"]), self.allow_other_weights
-        if described.startswith("sae:"):
-            names = [described.removeprefix("sae:")]
+        allow = self.allow_other_weights
+        if features.sae:
+            names = [features.sae]
             model, [dictionary] = open_saes(
                 run.workspace, names, model=spec, allow_other_weights=allow, device=run.device
             )
             run.parents |= parents_of(run.workspace, names) | {f"model:{spec}": weight_hash(model)}
             return model, dictionary
-        model, sign = run.model(spec), features.config.get("sign", 1)
-        dictionary, parents = open_described(run.workspace, described, model, sign=sign, allow_other_weights=allow)
+        model, sign = run.model(spec), features.settings.sign
+        how = {"sign": sign, "allow_other_weights": allow}
+        dictionary, parents = open_described(run.workspace, features.dictionary, model, **how)
         run.parents |= parents
         return model, dictionary
 
