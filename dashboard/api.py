@@ -165,11 +165,18 @@ def regions(workspace: Workspace, atlas: str, limit: int = 50) -> list[dict[str,
 
 def circuit(workspace: Workspace, name: str) -> dict[str, Any]:
     """Return a circuit: its nodes, its strongest edges, and the evidence for each, with the nulls and the verdict."""
-    from dashboard.data.circuits import circuit as read
+    from interp.circuits.found_circuit import open_circuit
 
-    found = as_json(read(workspace, name))
-    edges = sorted(found["edges"], key=lambda edge: -abs(edge["score"] or 0))
-    return found | {"edges": edges[:MAX_ROWS], "n_edges": len(edges)}
+    found = open_circuit(workspace, name)
+    edges = sorted(found.circuit.edges, key=lambda edge: -abs(edge.score or 0))
+    return {
+        **as_json(found.circuit),
+        "edges": as_json(edges[:MAX_ROWS]),
+        "n_edges": len(edges),
+        "evaluation": as_json(dict(found.measures()) | found.numbers() | found.nulls() | found.tables()),
+        "verdict": as_json(found.verdict),
+        "settings": as_json(found.settings),
+    }
 
 
 def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from dash.development.base_component import Component
 
 from dashboard.components.live import Pattern, TextFirings
 from dashboard.components.tokens import token_strip
-from dashboard.data.circuits import circuit
 from dashboard.data.features import examples, one
 from dashboard.feature import page as feature_page
 from dashboard.feature.export import feature_html
@@ -147,7 +146,7 @@ def _map(workspace: Workspace, found: Manifest, colours: Theme, options: dict[st
 
 
 def _circuit(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> go.Figure:
-    return plot(circuit(workspace, found.name), colours, **options)
+    return plot(workspace.value(found), colours, **options)
 
 
 def _heads(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> go.Figure:

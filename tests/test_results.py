@@ -16,6 +16,7 @@ import interp.studies as studies
 import saes
 from dashboard.figures import plot
 from interp.errors import ConfigError
+from interp.names import HeadName
 from interp.results import Result, table_lines
 from saes.features.search import Found, Hit
 
@@ -32,7 +33,22 @@ def task():
 
 @cache
 def evidence():
-    return interp.gather_induction_evidence(model(), interp.InductionConfig(seeds=(0, 1), prompts_per_seed=4))
+    return interp.find_induction_circuit(model(), interp.InductionConfig(seeds=(0, 1), prompts_per_seed=4))
+
+
+@cache
+def ablations():
+    return interp.ablate(model(), task().clean, ["L0H0", "L1H0"])
+
+
+@cache
+def compositions():
+    return interp.head_composition(model())
+
+
+@cache
+def scores():
+    return interp.attribute_edges(model(), task())
 
 
 @cache
@@ -70,20 +86,22 @@ CASES = {
         figure=True),
     "induction evidence": Case(evidence, "head strict stripe sender by_keys by_queries p_holm induction", figure=True),
     "circuit": Case(lambda: evidence().circuit, "source target via position score", figure=True),
-    "ablations": Case(
-        lambda: evidence().ablations[0], "group kind loss_first_half loss_second_half low high n_heads", figure=True),
+    "ablations": Case(ablations, "group kind loss_first_half loss_second_half low high n_heads", figure=True),
     "composition": Case(
-        lambda: evidence().compositions["k"], "source target via score null_mean null_high is_argmax", figure=True),
-    "copying": Case(lambda: evidence().copying, "head eigenvalue top1"),
+        lambda: compositions()["k"], "source target via score null_mean null_high is_argmax", figure=True),
+    "copying": Case(lambda: interp.head_copying(model(), [HeadName(1, 0)]), "head eigenvalue top1"),
     "found circuit": Case(found, "source target via position score", figure=True),
-    "edge scores": Case(lambda: found().scores, "source target via position score"),
-    "curve": Case(lambda: found().curve, "fraction n_edges faithfulness low high random", figure=True),
-    "verified": Case(lambda: found().verified, "edge estimated exact"),
+    "edge scores": Case(scores, "source target via position score"),
+    "curve": Case(
+        lambda: interp.evaluate_circuit(
+            model(), task(), scores(), config=interp.EvaluationConfig(n_random=3, untrained=False)).curve,
+        "fraction n_edges faithfulness low high random", figure=True),
+    "verified": Case(lambda: interp.verify_top_k(scores(), model(), task(), 4), "edge estimated exact"),
     "circuit evaluation": Case(
         lambda: interp.evaluate_circuit(
             model(), task(), found().circuit,
             config=interp.EvaluationConfig(n_random=3, n_minimality=2, n_knockouts=2, untrained=False)),
-        "n_edges n_edges_of_graph full empty faithfulness ..."),
+        "full empty faithfulness ..."),
     "logit lens": Case(
         lambda: interp.logit_lens(model(), task().clean[:1]),
         "layer position token reading probability entropy kl", figure=True),
@@ -136,6 +154,7 @@ CASES = {
     "induction run": Case(
         lambda: studies.follow_induction("toy:induction-1l", steps=80, every=10, n_rows=4, n_null=4),
         "step loss_first ...", figure=True),
+    "onset of induction": Case(lambda: onset(), "spec seed onset together"),
     "patching map": Case(
         lambda: interp.measure_map(model(), task(), interp.PatchingConfig(what="z", draws=1)),
         "layer head effect stderr ...", figure=True),
@@ -143,6 +162,16 @@ CASES = {
     **DICTIONARIES,
     **OTHERS,
 }  # fmt: skip
+
+
+def onset():
+    from interp.studies.induction_onset import InductionOnset, OnsetSettings
+
+    run = instance("induction run")
+    settings = OnsetSettings(specs=(run.spec,), seeds=(run.seed,), steps=80, every=10)
+    return InductionOnset(settings=settings, runs=(run,))
+
+
 GROK = studies.ModularConfig(p=11, epochs=40, log_every=10, seeds=(0, 1))
 
 
@@ -200,14 +229,14 @@ def test_plot_draws_a_result(name, theme):
 
 def test_plot_of_a_value_without_a_figure_names_what_has_one():
     with pytest.raises(ConfigError, match=r"Copying has no figure.*Ablations.*Circuit.*HeadScores"):
-        plot(evidence().copying)
+        plot(instance("copying"))
     with pytest.raises(ConfigError, match="int has no figure"):
         plot(3)
 
 
 def test_plot_takes_several_results_where_these_are_drawn_together():
-    assert plot(evidence().ablations).data
-    assert plot(evidence().compositions, via="k").data
+    assert plot([ablations()]).data
+    assert plot(compositions(), via="k").data
     sweep = studies.sweep_temperatures(torch.randn(3, 20, dtype=torch.float64), [0.5, 1.0, 2.0])
     assert [line.name for line in plot({"a": sweep, "b": sweep}, measure="entropy").data][:2] == ["a", "b"]
 

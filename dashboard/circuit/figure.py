@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.data.circuits import PREFIX, Group, Row, node_id
+from dashboard.data.circuits import PREFIX, EdgeRow, Group
 from dashboard.figures.circuits import role_colours, via_colours
 from dashboard.figures.theme import Theme, visible
 from interp.names import NodeName, parse_node
@@ -37,7 +37,7 @@ class Drawing:
     """Elements of a graph, and the edges and nodes that they represent."""
 
     elements: list[dict[str, Any]]
-    edges: dict[str, list[Row]] = field(default_factory=dict)
+    edges: dict[str, list[EdgeRow]] = field(default_factory=dict)
     """id of a drawn edge -> the edges that it represents (several into or out of a folded group)"""
     nodes: list[str] = field(default_factory=list)
     """ids of the nodes before folding, in the model's order"""
@@ -54,7 +54,7 @@ class _Spot:
 
 
 def draw(
-    rows: list[Row],
+    rows: list[EdgeRow],
     colours: Theme,
     *,
     roles: dict[str, str] | None = None,
@@ -66,7 +66,7 @@ def draw(
 
     `tokens` name the columns when the edges have positions.
     """
-    ids = {node_id(row[end], row["position"]) for row in rows for end in ("source", "target")} | set(alone)
+    ids = {end for row in rows for end in row.end_ids} | set(alone)
     ordered = sorted(ids, key=lambda i: (_name(i).order, _position(i)))
     stands_for = {i: i for i in ordered}
     for group in groups:
@@ -198,29 +198,29 @@ def group_colour(n: int, colours: Theme) -> str:
 
 
 def _edges(
-    rows: list[Row], stands_for: dict[str, str], where: dict[str, tuple[float, float]]
-) -> tuple[list[dict[str, Any]], dict[str, list[Row]]]:
-    bundles: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    rows: list[EdgeRow], stands_for: dict[str, str], where: dict[str, tuple[float, float]]
+) -> tuple[list[dict[str, Any]], dict[str, list[EdgeRow]]]:
+    bundles: dict[tuple[str, str, str], list[EdgeRow]] = defaultdict(list)
     for row in rows:
-        source, target = (stands_for[node_id(row[end], row["position"])] for end in ("source", "target"))
+        source, target = (stands_for[end] for end in row.end_ids)
         if source != target:  # inside a folded group
-            bundles[source, target, row["via"] or "other"].append(row)
+            bundles[source, target, row.via or "other"].append(row)
     few = len(bundles) <= LETTERED
-    top = max((abs(r["score"] or 0.0) for rows_ in bundles.values() for r in rows_), default=0.0) or 1.0
+    top = max((row.size for inside in bundles.values() for row in inside), default=0.0) or 1.0
     parallel: dict[frozenset[str], int] = defaultdict(int)
     elements, meaning = [], {}
     for (source, target, via), inside in bundles.items():
-        strongest = max(inside, key=lambda r: abs(r["score"] or 0.0))
-        score = strongest["score"]
+        strongest = max(inside, key=lambda row: row.size)
+        score = strongest.score
         # the browser cannot move the ends of a line it knows: one that a group has taken over is another line
         folded = any(end.startswith(PREFIX) for end in (source, target))
-        identity = f"{source}|{via}|{target}" if folded else inside[0]["id"]
+        identity = f"{source}|{via}|{target}" if folded else inside[0].id
         meaning[identity] = inside
         pair = frozenset((source, target))
         data = {
             **{"id": identity, "source": source, "target": target, "via": via},
-            "width": round(1.2 + 5.3 * abs(score or 0.0) / top, 2),
-            "strength": abs(score or 0.0),
+            "width": round(1.2 + 5.3 * strongest.size / top, 2),
+            "strength": strongest.size,
             "letter": via if few and via != "other" else "",
             "bend": _bend(where, source, target, parallel[pair]) if few else _FAN[parallel[pair] % 3],
         }

@@ -34,8 +34,8 @@ from dashboard.data import circuits as grouping
 from dashboard.data import circuits as view
 from dashboard.figures.circuits import faithfulness_at, faithfulness_curve, role_colours, via_colours
 from dashboard.figures.theme import Theme, theme, visible
-from interp.artifacts import CIRCUITS
-from interp.circuits.circuit import Circuit
+from interp.artifacts import CIRCUITS, as_json
+from interp.circuits.found_circuit import CurvePoint, FoundCircuit, open_circuit
 
 _STEPS = 100
 """Positions of the slider, which runs over the logarithm of the number of edges."""
@@ -155,26 +155,27 @@ def to_number(position: float, limit: int) -> int:
     return max(1, min(limit, round(limit ** (position / _STEPS))))
 
 
-def table_row(row: view.Row) -> dict[str, Any]:
-    known = row["low"] is not None and row["high"] is not None
+def table_row(row: view.EdgeRow) -> dict[str, Any]:
+    """Return one row of the table."""
+    interval = "" if row.low is None or row.high is None else f"{row.low:.3g} to {row.high:.3g}".replace("-", "−")
     return {
-        **{k: row[k] for k in ("id", "source", "target", "position", "exact")},
-        **{"via": VIA_WORDS[row["via"]] if row["via"] else "", "score": row["score"]},
-        **{"interval": f"{row['low']:.3g} to {row['high']:.3g}".replace("-", "−") if known else ""},
-        "member": "yes" if row["member"] else "",
+        **{name: getattr(row, name) for name in ("id", "source", "target", "position", "score", "exact")},
+        "via": VIA_WORDS[row.via] if row.via else "",
+        "interval": interval,
+        "member": "yes" if row.member else "",
     }
 
 
-def legend(rows: list[view.Row], roles: list[str], colours: Theme) -> list[Any]:
-    vias = {row["via"] or "other" for row in rows}
+def legend(rows: list[view.EdgeRow], roles: list[str], colours: Theme) -> list[Any]:
+    vias = {row.via or "other" for row in rows}
     lines = [
         html.Span([html.I(className="wb-line", style={"background": colour}), _via_words(via)])
         for via, colour in via_colours(colours).items()
         if via in vias
     ]
-    if any((row["score"] or 0.0) < 0 for row in rows):
+    if any((row.score or 0.0) < 0 for row in rows):
         lines.append(html.Span([html.I(className="wb-line wb-line-dashed"), "negative score"]))
-    if any(row["position"] is not None for row in rows):
+    if any(row.position is not None for row in rows):
         lines.append(html.Span([html.I(className="wb-line wb-line-dotted"), "one head, from position to position"]))
     boxes = [
         html.Span([html.I(className="wb-box", style={"borderColor": colour}), role.replace("_", " ")])
@@ -212,15 +213,13 @@ def layout(
 
     Without `n`, the circuit as it was found.
     """
-    manifest = open_artefact(context.workspace, CIRCUITS, name)
-    key = artefact_key(manifest)
-    found = view.circuit(context.workspace, key)
-    scored = view.scored(context.workspace, key, found)
+    found = open_circuit(context.workspace, artefact_key(open_artefact(context.workspace, CIRCUITS, name)))
+    key, scored = found.key, view.scored(found)
     parsed = grouping.parse_groups(groups)
     asked = whole_number(n)
     shown = None if asked is None else max(1, min(asked, scored.limit))
     if at and not at.startswith(grouping.PREFIX) and "|" not in at:
-        view.check_chosen(at, scored, found, context.workspace, key)
+        view.check_chosen(at, scored, found)
     state = {"name": key, "limit": scored.limit, "found": scored.found}
     controls = [
         artefact_menu(
@@ -229,7 +228,6 @@ def layout(
         dmc.Button("JSON", id="circuit-json", size="xs", variant="default", **attrs({"aria-label": "Export as JSON"})),
         dmc.Button("PNG", id="circuit-png", size="xs", variant="default", **attrs({"aria-label": "Save as PNG"})),
     ]
-    has_curve = bool(view.table(context.workspace, key, "curve"))
     return page(
         "Circuit",
         dcc.Store(id="circuit-state", data=state),
@@ -242,14 +240,16 @@ def layout(
         html.Div(
             [
                 graph_panel(scored, shown, paths == "1"),
-                html.Aside([curve_panel(has_curve), html.Div(id="circuit-side")], className="wb-circuit-side"),
-                table_panel(view.unit(found)),
+                html.Aside(
+                    [curve_panel(found.curve is not None), html.Div(id="circuit-side")], className="wb-circuit-side"
+                ),
+                table_panel(found.unit),
             ],
             className="wb-circuit",
         ),
         terms_panel(),
         controls=controls,
-        lead=_lead(found),
+        lead=visible(found.headline(), 240),
     )
 
 
@@ -341,14 +341,6 @@ def _register_browser(app: Dash) -> None:
     register_address(app, "circuit", *given, script="circuit")
 
 
-def _lead(found: Circuit) -> str:
-    s = found.settings
-    kind = {"induction": "The induction circuit", "discovered": "A circuit"}.get(str(s.get("kind")), "A circuit")
-    task = f" for {s['task']}" if s.get("task") and s.get("kind") != "induction" else ""
-    by = f", by {s['method']}" if s.get("method") else ""
-    return visible(f"{kind} of {found.model}{task}{by}: {len(found.nodes)} nodes, {len(found.edges)} edges.", 240)
-
-
 def _change(
     position: float, score: float | str | None, _found: Any, paths: bool, _group: Any, proposal: str | None,
     _fold: Any, _ungroup: Any, members: list[str] | None, name: str | None, shown: dict[str, Any],
@@ -367,8 +359,7 @@ def _change(
     elif trigger == "circuit-score":
         if not isinstance(score, int | float):
             return no_update, slider, title
-        found = view.circuit(current().workspace, state["name"])
-        number = max(1, view.scored(current().workspace, state["name"], found).at_least(score))
+        number = max(1, view.scored(_open(state)).at_least(score))
         shown, slider = shown | {"n": number}, to_position(number, state["limit"])
     elif trigger == "circuit-found":
         shown, slider = shown | {"n": None}, to_position(min(state["found"], state["limit"]), state["limit"])
@@ -377,8 +368,8 @@ def _change(
     elif trigger == "circuit-group":
         groups, title = grouping.add(groups, name or f"group {len(groups) + 1}", members or []), ""
     elif trigger == "circuit-propose":
-        found, rows = _rows(state["name"], shown)
-        groups = grouping.propose(proposal, found, rows) if proposal else ()
+        found = _open(state)
+        groups = grouping.propose(proposal, found.circuit, _rows(found, shown)) if proposal else ()
     elif isinstance(trigger, dict) and trigger["type"] == "circuit-fold":
         groups = grouping.toggle(groups, trigger["index"])
     elif isinstance(trigger, dict):
@@ -386,30 +377,33 @@ def _change(
     return shown | {"groups": grouping.format_groups(groups)}, slider, title
 
 
-def _rows(name: str, shown: dict[str, Any]) -> tuple[Circuit, list[view.Row]]:
-    """Return the circuit and the edges of an export: all of a circuit as it was found, also beyond `MAX_EDGES`."""
-    workspace = current().workspace
-    found = view.circuit(workspace, name)
-    return found, view.scored(workspace, name, found).strongest(shown["n"], paths=shown["paths"], limit=None)
+def _open(state: dict[str, Any]) -> FoundCircuit:
+    return open_circuit(current().workspace, state["name"])
+
+
+def _rows(found: FoundCircuit, shown: dict[str, Any]) -> list[view.EdgeRow]:
+    """Return the edges of an export: all of a circuit as it was found, also beyond `MAX_EDGES`."""
+    return view.scored(found).strongest(shown["n"], paths=shown["paths"], limit=None)
 
 
 def _draw(shown: dict[str, Any], state: dict[str, Any], scheme: str | None) -> Any:
-    workspace, name, colours = current().workspace, state["name"], theme(scheme)
-    found = view.circuit(workspace, name)
-    scored = view.scored(workspace, name, found)
+    found, colours = _open(state), theme(scheme)
+    scored = view.scored(found)
     rows = scored.strongest(shown["n"], paths=shown["paths"])
     groups = grouping.parse_groups(shown["groups"])
-    alone = tuple(view.node_id(n.name, n.position) for n in found.nodes) if _whole(shown) else ()
-    roles = {n.name: n.role for n in found.nodes if n.role}
-    drawing = draw(rows, colours, roles=roles, groups=groups, alone=alone, tokens=view.prompt(workspace, name).tokens)
-    curve = view.table(workspace, name, "curve")
-    figure = faithfulness_curve(curve, scored.total, colours, current=shown["n"] or _asked(found), height=200)
+    nodes = found.circuit.nodes
+    alone = tuple(view.node_id(n.name, n.position) for n in nodes) if _whole(shown) else ()
+    roles = {n.name: n.role for n in nodes if n.role}
+    drawing = draw(rows, colours, roles=roles, groups=groups, alone=alone, tokens=view.tokens(found))
+    curve = [] if found.curve is None else found.curve.rows()
+    size = shown["n"] or found.size
+    figure = faithfulness_curve(curve, scored.total, colours, current=size, height=200)
     lines = legend(rows, [roles[n] for n in _bare(drawing) if n in roles], colours)
     return (
         drawing.elements,
         [table_row(row) for row in rows],
         _count(rows, scored),
-        _faithful(curve, shown["n"] or _asked(found), scored.total),
+        _faithful(curve, size, scored.total),
         chips(groups, colours),
         drawing.nodes,
         figure,
@@ -421,33 +415,27 @@ def _draw(shown: dict[str, Any], state: dict[str, Any], scheme: str | None) -> A
 
 
 def _choose(chosen: str | None, shown: dict[str, Any], state: dict[str, Any], scheme: str | None) -> Any:
-    workspace, name, colours = current().workspace, state["name"], theme(scheme)
-    found = view.circuit(workspace, name)
-    scored = view.scored(workspace, name, found)
+    found, colours = _open(state), theme(scheme)
+    scored = view.scored(found)
     rows = scored.strongest(shown["n"], paths=shown["paths"])
-    roles = [n.role for n in found.nodes if n.role]
+    roles = [n.role for n in found.circuit.nodes if n.role]
     rules = stylesheet(colours, roles, chosen, many=len(rows) > 4 * LETTERED)
     if not chosen:
-        return rules, summary(workspace, name, found, colours)
-    here = rows if any(row["id"] == chosen for row in rows) else scored.rows if "-" in chosen else rows
+        return rules, summary(found, colours)
+    here = rows if any(row.id == chosen for row in rows) else scored.rows if "-" in chosen else rows
     groups = grouping.parse_groups(shown["groups"])
-    return rules, details(workspace, name, found, here, chosen, groups, colours, group=scored.group)
+    return rules, details(current().workspace, found, here, chosen, groups, colours)
 
 
 def _export(clicks: int | None, shown: dict[str, Any], state: dict[str, Any]) -> Any:
-    """Return the circuit as it is shown, as a file: the edges by the slider, the groups among the settings."""
+    """Return the circuit as it is shown, as a file that `Circuit.load` reads."""
     if not clicks:
         return no_update
-    found, rows = _rows(state["name"], shown)
-    text = json.dumps(view.as_shown(found, rows, shown), indent=1, ensure_ascii=False)
+    found = _open(state)
+    rows = _rows(found, shown)
+    text = json.dumps(as_json(view.as_shown(found, rows, whole=_whole(shown))), indent=1, ensure_ascii=False)
     size = "" if shown["n"] is None else f"-{len(rows)}-edges"
     return {"content": text, "filename": f"{state['name'].rpartition('/')[2]}{size}.json", "type": "application/json"}
-
-
-def _asked(found: Circuit) -> int:
-    """Return the number of best edges that the circuit was pruned from: those on no path were left out of it."""
-    asked = found.settings.get("asked")
-    return asked if isinstance(asked, int) else len(found.edges)
 
 
 def _whole(shown: dict[str, Any]) -> bool:
@@ -464,14 +452,14 @@ def _nothing(scored: view.Scored) -> str:
     return "The search found no circuit, so there is nothing to draw. The verdict names the condition that failed."
 
 
-def _faithful(curve: list[view.Row], n: int, total: int) -> str:
+def _faithful(curve: list[CurvePoint], n: int, total: int) -> str:
     """Return the faithfulness at `n` of `total` edges, interpolated between the measured sizes."""
     at = faithfulness_at(curve, n / total) if total else None
     return "" if at is None else f"about {at:.2f} with the best {n:,}"
 
 
-def _count(rows: list[view.Row], scored: view.Scored) -> str:
-    weakest = min((abs(r["score"]) for r in rows if r["score"] is not None), default=None)
+def _count(rows: list[view.EdgeRow], scored: view.Scored) -> str:
+    weakest = min((row.size for row in rows if row.score is not None), default=None)
     words = f"{len(rows):,} of {scored.total:,}"
     if weakest is not None:
         words += f", |score| ≥ {weakest:.3g}"

@@ -12,12 +12,15 @@ from dashboard.data.circuits import Group
 from dashboard.figures.circuits import agreement, via_colours
 from dashboard.figures.heads import attention_pattern
 from dashboard.figures.theme import Theme, visible
-from interp.circuits.circuit import Circuit
+from interp.artifacts import as_json
+from interp.circuits.circuit import KeyEvidence, NodeEffect
+from interp.circuits.found_circuit import FoundCircuit, ScoredNode, Verdict
+from interp.circuits.head_scores import HeadScores
 from interp.names import parse_node
+from interp.results import Record
 from interp.workspace import Workspace
 
 THROUGH = {"q": "through its query", "k": "through its key", "v": "through its value"}
-_NULLS = ("random_circuits", "untrained", "verified")
 _NAMED = 24
 """Tokens whose names fit below the narrow pattern."""
 _LISTED = 12
@@ -36,20 +39,12 @@ _DROPS = {
     "v_effect": "the same, through its value",
 }
 """Names of the controls of an edge of an induction circuit, whose score is a drop."""
-_PLAIN = ("kind", "task", "metric", "method", "steps", "ablation", "direction", "seeds", "prompts")
 
 
-def summary(workspace: Workspace, name: str, found: Circuit, colours: Theme) -> html.Section:
+def summary(found: FoundCircuit, colours: Theme) -> html.Section:
     """Return the verdict with its rule, the scores with their nulls, and the settings."""
-    evaluation = found.evaluation
-    scores = [(k, evaluation[k]) for k in ("faithfulness", "completeness", "cpr", "cmd") if _is_number(evaluation, k)]
-    records = {k: v for k, v in evaluation.items() if _is_records(v)}
-    nulls = {k: evaluation[k] for k in _NULLS if k in evaluation}
-    rest = {k: v for k, v in evaluation.items() if k not in dict(scores) | records | nulls}
-    redundancy = found.verdict.get("redundancy")
-    checked = view.checked(workspace, name)
-    order = {k: found.settings[k] for k in _PLAIN if k in found.settings}
-    settings = order | {k: v for k, v in found.settings.items() if k not in order}
+    tables, nulls, rest = found.tables(), found.nulls(), found.numbers()
+    checked = view.checked(found)
     hints = {
         "faithfulness": "metric with everything outside the circuit ablated: 1: as good as the whole model; "
         "0: as bad as with every edge ablated",
@@ -57,13 +52,12 @@ def summary(workspace: Workspace, name: str, found: Circuit, colours: Theme) -> 
     }
     return panel(
         "What was found",
-        _verdict(found),
+        _verdict(found.verdict),
         *[html.P(visible(line, 240), className="wb-note") for line in found.held_fixed],
-        html.Div([stat(_title(k), f"{v:.2f}", hints.get(k, "")) for k, v in scores], className="wb-stats"),
-        *([html.H3("Redundancy"), evidence_table(redundancy)] if isinstance(redundancy, dict) else []),
-        *([html.H3("Null distributions and controls"), evidence_table(nulls)] if nulls else []),
-        *_strongest_nodes(*view.strongest_nodes(workspace, name, _LISTED)),
-        *[part for k, v in records.items() for part in (_records_title(k, v), records_table(v))],
+        html.Div([stat(_title(k), f"{v:.2f}", hints.get(k, "")) for k, v in found.measures()], className="wb-stats"),
+        *([html.H3("Null distributions and controls"), evidence_table(as_json(nulls))] if nulls else []),
+        *_strongest_nodes(*view.strongest_nodes(found, _LISTED)),
+        *[part for k, v in tables.items() for part in (_records_title(k, v), records_table(v))],
         *(
             [
                 html.H3(["Exact against estimated effects", html.Span(f"{len(checked)} edges", className="wb-quiet")]),
@@ -72,108 +66,106 @@ def summary(workspace: Workspace, name: str, found: Circuit, colours: Theme) -> 
             if checked
             else []
         ),
-        *([_folded("All numbers of the evaluation", evidence_table(rest))] if rest else []),
-        _folded("Settings", evidence_table(settings)),
+        *([_folded("All numbers of the evaluation", evidence_table(as_json(rest)))] if rest else []),
+        _folded("Settings", evidence_table(as_json(found.settings))),
     )
 
 
 def details(
-    workspace: Workspace, name: str, found: Circuit, rows: list[view.Row], chosen: str, groups: tuple[Group, ...],
-    colours: Theme, *, group: int = 1,
+    workspace: Workspace, found: FoundCircuit, rows: list[view.EdgeRow], chosen: str, groups: tuple[Group, ...],
+    colours: Theme,
 ) -> html.Section:  # fmt: skip
     """Return the panel of an edge, a node, a group, or a line between groups that bundles several edges."""
     close = html.Button("close", className="wb-link", type="button", **attrs({"data-circuit-at": ""}))
-    edge = next((row for row in rows if row["id"] == chosen), None)
+    edge = next((row for row in rows if row.id == chosen), None)
     if edge:
-        return _edge(workspace, name, found, edge, colours, close, group)
+        return _edge(found, edge, colours, close)
     supernode = next((g for g in groups if g.id == chosen), None)
     if supernode:
         return _group(supernode, rows, close)
     if "|" in chosen:
         return _bundle(chosen, rows, groups, close)
-    return _node(workspace, name, found, rows, chosen, colours, close)
+    return _node(workspace, found, rows, chosen, colours, close)
 
 
-def _verdict(found: Circuit) -> Any:
-    verdict = found.verdict
-    if not {"found", "reason"} & set(verdict):
-        return None
-    word = {True: "Found. ", False: "Not found. "}.get(bool(verdict["found"]), "") if "found" in verdict else ""
-    rule, reason = verdict.get("rule"), visible(str(verdict.get("reason") or ""), 600)
+def _verdict(verdict: Verdict) -> Any:
+    word = {True: "Found. ", False: "Not found. ", None: ""}[verdict.found]
+    reason = visible(verdict.reason, 600)
     return notice(
         html.P([html.Strong(word), html.Span(reason[:1].upper() + reason[1:])]),
-        _folded("The rule", html.P(visible(str(rule), 4000), className="wb-note")) if rule else None,
-        tone="warning" if verdict.get("found") is False else "info",
+        _folded("The rule", html.P(visible(verdict.rule, 4000), className="wb-note")),
+        tone="warning" if verdict.found is False else "info",
     )
 
 
-def _shared(row: view.Row, group: int) -> str:
-    heads = view.readers(row, group)
-    what = {"k": "key", "v": "value"}.get(row["via"] or "")
+def _shared(row: view.EdgeRow, group: int) -> str:
+    heads = view.readers(row.target, row.via, group)
+    what = {"k": "key", "v": "value"}.get(row.via or "")
     return f"Heads {heads[0]} to {heads[-1]} share this {what}. " if len(heads) > 1 else ""
 
 
-def _edge(
-    workspace: Workspace, name: str, found: Circuit, row: view.Row, colours: Theme, close: Any, group: int
-) -> html.Section:
-    drops = _DROPS if found.settings.get("kind") == "induction" else {}
-    position = "" if row["position"] is None else f" at position {row['position']}"
-    via = THROUGH.get(row["via"] or "", "")
-    colour = via_colours(colours)[row["via"] or "other"]
+def _edge(found: FoundCircuit, row: view.EdgeRow, colours: Theme, close: Any) -> html.Section:
+    drops = _DROPS if isinstance(row.evidence, KeyEvidence) else {}
+    position = "" if row.position is None else f" at position {row.position}"
+    via = THROUGH.get(row.via or "", "")
+    colour = via_colours(colours)[row.via or "other"]
     return panel(
-        html.Span([_at(row["source"]), " → ", _at(row["target"])], className="wb-circuit-title"),
+        html.Span([_at(row.source), " → ", _at(row.target)], className="wb-circuit-title"),
         html.P(
             [
                 html.Span(className="wb-swatch", style={"background": colour}),
-                f"The output of {row['source']}, read by {row['target']} {via}{position}".rstrip() + ". ",
-                _shared(row, group),
-                "" if row["member"] else "This edge is not part of the circuit as it was found.",
+                f"The output of {row.source}, read by {row.target} {via}{position}".rstrip() + ". ",
+                _shared(row, found.group_size),
+                "" if row.member else "This edge is not part of the circuit as it was found.",
             ],
             className="wb-note",
         ),
-        evidence_table(view.measured(row), names={"score": f"score: {view.unit(found)}"} | drops),
-        *_pattern(workspace, name, found, row["target"], row["source"], colours),
+        evidence_table(view.measured(row), names={"score": f"score: {found.unit}"} | drops),
+        *_pattern(found, row.target, row.source, colours),
         actions=close,
         className="wb-circuit-chosen",
     )
 
 
 def _node(
-    workspace: Workspace, name: str, found: Circuit, rows: list[view.Row], chosen: str, colours: Theme, close: Any
+    workspace: Workspace, found: FoundCircuit, rows: list[view.EdgeRow], chosen: str, colours: Theme, close: Any
 ) -> html.Section:
     bare, _, position = chosen.partition("@")
-    nodes = [n for n in found.nodes if n.name == bare and (not position or n.position in (None, int(position)))]
-    evidence = dict(nodes[0].evidence) if nodes else {}
-    stored = view.node_score(workspace, name, bare, int(position) if position else None)
-    if "effect" in evidence:  # the same number, from the circuit itself
-        stored = {key: value for key, value in stored.items() if key == "exact"}
-    role = nodes[0].role if nodes else None
-    touching = [r for r in rows if not position or str(r["position"]) == position]
+    own = (n for n in found.circuit.nodes if n.name == bare and (not position or n.position in (None, int(position))))
+    node = next(own, None)
+    stored = view.node_score(found, bare, int(position) if position else None)
+    numbers = {} if stored is None else {key: getattr(stored, key) for key in ("score", "exact", "low", "high")}
+    if node is not None and node.evidence is not None:
+        if isinstance(node.evidence, NodeEffect):  # its effect is the score once more
+            numbers = {"exact": numbers.get("exact")}
+        numbers |= as_json(node.evidence)
+    role = None if node is None else node.role
+    touching = [r for r in rows if not position or str(r.position) == position]
     kind = parse_node(bare).kind
     what = _KINDS[kind]
     links = []
     if kind == "head":
-        link = _heads_link(workspace, found.model, bare)
+        link = _heads_link(workspace, found.settings.model, bare)
         head = parse_node(bare)
-        text = prompt_href(model=found.model, layer=head.layer, head=head.head)
+        text = prompt_href(model=found.settings.model, layer=head.layer, head=head.head)
         links = [html.P([link, " · " if link else "", quiet_link("Open it on a prompt of your own", text)])]
     return panel(
         html.Span(chosen, className="wb-circuit-title"),
         html.P(f"{role.replace('_', ' ')}: {what}" if role else what.capitalize(), className="wb-note"),
         *links,
-        *([evidence_table(stored | evidence)] if stored or evidence else []),
-        html.P(f"Scores of edges: {view.unit(found)}.", className="wb-note") if touching else None,
-        *_edge_list("Reads from", [r for r in touching if r["target"] == bare], "source"),
-        *_edge_list("Is read by", [r for r in touching if r["source"] == bare], "target"),
-        *(_pattern(workspace, name, found, bare, None, colours) if kind == "head" else []),
+        *([evidence_table(numbers)] if numbers else []),
+        html.P(f"Scores of edges: {found.unit}.", className="wb-note") if touching else None,
+        *_edge_list("Reads from", [r for r in touching if r.target == bare], "source"),
+        *_edge_list("Is read by", [r for r in touching if r.source == bare], "target"),
+        *(_pattern(found, bare, None, colours) if kind == "head" else []),
         actions=close,
         className="wb-circuit-chosen",
     )
 
 
-def _group(group: Group, rows: list[view.Row], close: Any) -> html.Section:
+def _group(group: Group, rows: list[view.EdgeRow], close: Any) -> html.Section:
     inside = set(group.members)
-    ends = [(r, view.node_id(r["source"], r["position"]), view.node_id(r["target"], r["position"])) for r in rows]
+    ends = [(row, *row.end_ids) for row in rows]
     return panel(
         html.Span(visible(group.name), dir="auto"),
         html.P(f"A group of {len(group.members)} nodes, made by hand or proposed.", className="wb-note"),
@@ -186,15 +178,12 @@ def _group(group: Group, rows: list[view.Row], close: Any) -> html.Section:
     )
 
 
-def _bundle(chosen: str, rows: list[view.Row], groups: tuple[Group, ...], close: Any) -> html.Section:
+def _bundle(chosen: str, rows: list[view.EdgeRow], groups: tuple[Group, ...], close: Any) -> html.Section:
     source, via, target = chosen.split("|")
     members = {g.id: set(g.members) for g in groups}
+    sources, targets = (members.get(end, {end}) for end in (source, target))
     inside = [
-        r
-        for r in rows
-        if view.node_id(r["source"], r["position"]) in members.get(source, {source})
-        and view.node_id(r["target"], r["position"]) in members.get(target, {target})
-        and (r["via"] or "other") == via
+        row for row in rows if row.end_ids[0] in sources and row.end_ids[1] in targets and (row.via or "other") == via
     ]
     title = f"{source.removeprefix('group:')} → {target.removeprefix('group:')}"
     return panel(
@@ -209,39 +198,35 @@ def _bundle(chosen: str, rows: list[view.Row], groups: tuple[Group, ...], close:
     )
 
 
-def _pattern(
-    workspace: Workspace, name: str, found: Circuit, reader: str, source: str | None, colours: Theme
-) -> list[Any]:
+def _pattern(found: FoundCircuit, reader: str, source: str | None, colours: Theme) -> list[Any]:
     """Return the attention of the reader on the stored prompt; of the sender where the reader is no head."""
     head = next((n for n in (reader, source) if n and parse_node(n.partition("@")[0]).kind == "head"), None)
     if head is None:
         return []
     head = head.partition("@")[0]
-    prompt, weights = view.prompt(workspace, name), view.pattern(workspace, name, head)
+    tokens, weights = view.tokens(found), found.pattern(head)
     title = html.H3([f"Attention of {head}", html.Span("on the first stored prompt", className="wb-quiet")])
-    if weights is None or len(weights) != len(prompt.tokens):
+    if weights is None or len(weights) != len(tokens):
         at = parse_node(head)
-        words = quiet_link("open it on a prompt", prompt_href(model=found.model, layer=at.layer, head=at.head))
+        words = quiet_link("open it on a prompt", prompt_href(model=found.settings.model, layer=at.layer, head=at.head))
         return [title, html.P(["Its attention pattern was not stored; ", words, "."], className="wb-none")]
-    height = max(320, min(660, 14 * len(prompt.tokens) + 100))
-    figure = attention_pattern(weights, prompt.tokens, colours, height=height)
+    height = max(320, min(660, 14 * len(tokens) + 100))
+    figure = attention_pattern(weights, tokens, colours, height=height)
     figure.update_traces(showscale=False)
-    if len(prompt.tokens) > _NAMED:
+    if len(tokens) > _NAMED:
         figure.update_xaxes(showticklabels=False, title_text="source token, in the order of the rows")
     return [title, graph("circuit-pattern", figure=figure, height=height, label=f"Attention of {head}")]
 
 
-def _edge_list(title: str, rows: list[view.Row], end: str | None) -> list[Any]:
+def _edge_list(title: str, rows: list[view.EdgeRow], end: str | None) -> list[Any]:
     if not rows:
         return []
-    shown = sorted(rows, key=lambda r: -abs(r["score"] or 0.0))
+    shown = sorted(rows, key=lambda row: -row.size)
     lines = [
         html.Li(
             [
-                html.Button(
-                    _line(row, end), className="wb-link", type="button", **attrs({"data-circuit-at": row["id"]})
-                ),
-                html.Span(number(row["score"], signed=True) if row["score"] is not None else "", className="wb-value"),
+                html.Button(_line(row, end), className="wb-link", type="button", **attrs({"data-circuit-at": row.id})),
+                html.Span(number(row.score, signed=True) if row.score is not None else "", className="wb-value"),
             ]
         )
         for row in shown[:_LISTED]
@@ -251,15 +236,15 @@ def _edge_list(title: str, rows: list[view.Row], end: str | None) -> list[Any]:
     return [html.H3([title, more]), html.Ol(lines, className="wb-lines")]
 
 
-def _strongest_nodes(rows: list[view.Row], total: int) -> list[Any]:
+def _strongest_nodes(rows: list[ScoredNode], total: int) -> list[Any]:
     """Return the nodes with the strongest scores as links to their panels; the graph may not show all of them."""
     if not rows:
         return []
     lines = [
         html.Li(
             [
-                _at(view.node_id(row["node"], row.get("position"))),
-                html.Span(number(row["score"], signed=True), className="wb-value"),
+                _at(view.node_id(row.node, row.position)),
+                html.Span(number(row.score, signed=True), className="wb-value"),
             ]
         )
         for row in rows
@@ -268,9 +253,9 @@ def _strongest_nodes(rows: list[view.Row], total: int) -> list[Any]:
     return [html.H3(["Strongest nodes", note]), html.Ol(lines, className="wb-lines")]
 
 
-def _line(row: view.Row, end: str | None) -> str:
-    via = f" ({row['via']})" if row["via"] else ""
-    return f"{row[end]}{via}" if end else f"{row['source']} → {row['target']}{via}"
+def _line(row: view.EdgeRow, end: str | None) -> str:
+    via = f" ({row.via})" if row.via else ""
+    return f"{getattr(row, end)}{via}" if end else f"{row.source} → {row.target}{via}"
 
 
 def _at(name: str) -> html.Button:
@@ -278,7 +263,7 @@ def _at(name: str) -> html.Button:
 
 
 def _heads_link(workspace: Workspace, model: str, head: str) -> Any:
-    scores = next((m for m in workspace.artifacts("heads") if m.config.get("model") == model), None)
+    scores = next((each for each in workspace.values(HeadScores) if each.settings.model == model), None)
     return quiet_link(f"{head} among all heads", heads_href(scores.name, head=head)) if scores else None
 
 
@@ -294,14 +279,6 @@ def _folded(title: str, body: Any) -> html.Details:
     return html.Details([html.Summary(title), body], className="wb-folded")
 
 
-def _records_title(name: str, records: list[dict[str, Any]]) -> html.H3:
+def _records_title(name: str, records: list[Record]) -> html.H3:
     unit = "change of loss, nats" if any(key.startswith("loss_") for key in records[0]) else ""
     return html.H3([words(name).capitalize(), html.Span(unit, className="wb-quiet")])
-
-
-def _is_records(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
-
-
-def _is_number(values: dict[str, Any], name: str) -> bool:
-    return isinstance(values.get(name), int | float) and not isinstance(values.get(name), bool)

@@ -1,62 +1,95 @@
-"""A circuit as the page reads it: scored edges, faithfulness curve, evidence of heads, prompts, stored patterns.
+"""A circuit as the page reads it: the edges to draw, and groups of its nodes.
 
 Supernodes: nodes of a circuit that a person, or a proposal, treats as one. They live in the page's address.
 
 induction:L4H1,L5H3;-early:L0MLP,L1H2        two groups; the second is folded into one node
 """
 
-import json
+import math
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, unquote
 
-import numpy as np
-
-from interp.artifacts import CIRCUITS, Manifest
-from interp.circuits.circuit import Circuit, Edge
-from interp.errors import CorruptError, UnknownNameError, UsageError
+from interp.artifacts import as_json
+from interp.circuits.circuit import Circuit, Edge, EdgeEvidence, KeyEvidence
+from interp.circuits.found_circuit import FoundCircuit, ScoredEdge, ScoredNode
+from interp.errors import UnknownNameError, UsageError
 from interp.names import NodeName, parse_node
-from interp.workspace import Workspace
 
 MAX_EDGES = 1000
 """Edges that the graph shows at most: with more it is unreadable and slow."""
 
-Row = dict[str, Any]
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeRow:
+    """One edge to draw."""
+
+    source: str
+    target: str
+    via: str | None = None
+    position: int | None = None
+    score: float | None = None
+    exact: float | None = None
+    low: float | None = None
+    high: float | None = None
+    rank: int | None = None
+    """Place in the scored graph; None for an edge that is known from the circuit alone."""
+    member: bool = True
+    """True for an edge of the circuit as it was found."""
+    evidence: EdgeEvidence | None = None
+
+    @property
+    def id(self) -> str:
+        """Name of the edge in addresses and tables."""
+        return edge_id(self.source, self.target, self.via, self.position)
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """Names of both nodes."""
+        return self.source, self.target
+
+    @property
+    def end_ids(self) -> tuple[str, str]:
+        """Ids of both nodes in the graph, at the position of the edge."""
+        return node_id(self.source, self.position), node_id(self.target, self.position)
+
+    @property
+    def size(self) -> float:
+        """Absolute score, 0 without one."""
+        return abs(self.score or 0.0)
 
 
 @dataclass(frozen=True)
 class Scored:
     """Edges to draw, strongest first, and the number of all scored edges."""
 
-    rows: list[Row]
-    """`id, source, target, via, position, score, exact, low, high, member, evidence`"""
+    rows: list[EdgeRow]
     total: int
     found: int
     """edges of the circuit itself"""
     everything: bool
-    """True when the whole graph was scored (`edges.parquet`); False when only the circuit itself is known."""
+    """True when the whole graph was scored; False when only the circuit itself is known."""
     group: int = 1
     """query heads that share one key and value (grouped-query attention): an edge into the first is an edge into all"""
 
-    def strongest(self, n: int | None, *, paths: bool = False, limit: int | None = MAX_EDGES) -> list[Row]:
+    def strongest(self, n: int | None, *, paths: bool = False, limit: int | None = MAX_EDGES) -> list[EdgeRow]:
         """The `n` strongest by absolute score; None gives the circuit as it was found, up to `limit` edges.
 
         `paths` leaves out edges on no path from `embed` to `logits`, where the circuit reaches from one to the other.
         """
-        members = [row for row in self.rows if row["member"]]
+        members = [row for row in self.rows if row.member]
         rows = members[:limit] if n is None else self._ranked[: max(1, n)]
         return on_paths(rows, self.group) if paths and self.has_ends else rows
 
     def at_least(self, score: float) -> int:
         """Return the number of edges with an absolute score of `score` or more."""
-        return sum(abs(row["score"] or 0.0) >= score for row in self._ranked)
+        return sum(row.size >= score for row in self._ranked)
 
     @property
     def has_ends(self) -> bool:
         """True when the embedding and the logits are among its nodes; an induction circuit ends at its heads."""
-        return {"embed", "logits"} <= {row[end] for row in self.rows for end in ("source", "target")}
+        return {"embed", "logits"} <= {end for row in self.rows for end in row.ends}
 
     @property
     def limit(self) -> int:
@@ -64,55 +97,26 @@ class Scored:
         return len(self._ranked)
 
     @property
-    def _ranked(self) -> list[Row]:
-        rows = self.rows if not self.everything else [row for row in self.rows if row["rank"] is not None]
+    def _ranked(self) -> list[EdgeRow]:
+        rows = self.rows if not self.everything else [row for row in self.rows if row.rank is not None]
         return rows[:MAX_EDGES]
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A stored prompt: its tokens, and those of its corrupt version."""
-
-    tokens: list[str] = field(default_factory=list)
-    corrupt: list[str] = field(default_factory=list)
-
-
-def of_model(workspace: Workspace, model: str, table: str) -> Manifest | None:
-    """Return the newest induction circuit of a model that has `<table>.parquet`: not every one has all of them."""
-    for manifest in workspace.newest("induction_circuit"):
-        if manifest.config.get("model") == model and f"{table}.parquet" in manifest.files:
-            return manifest
-    return None
-
-
-def folder(workspace: Workspace, name: str) -> Path:
-    """Return the folder of a circuit of any kind, by its name or key. Raises `UnknownNameError`."""
-    manifest = workspace.find(name, *CIRCUITS)
-    return workspace.path(manifest.kind, manifest.name)
-
-
-def circuit(workspace: Workspace, name: str) -> Circuit:
-    """The circuit itself. Raises `CorruptError`."""
-    return Circuit.load(folder(workspace, name))
-
-
-def scored(workspace: Workspace, name: str, found: Circuit) -> Scored:
+def scored(found: FoundCircuit) -> Scored:
     """The strongest edges of the scored graph and every edge of the circuit, strongest first."""
-    members = {edge_id(e.source, e.target, e.via, e.position): e for e in found.edges}
-    path = folder(workspace, name) / "edges.parquet"
-    if not path.is_file():
-        rows = sorted(map(_row_of, found.edges), key=_strength)
-        return Scored(rows, len(rows), len(rows), everything=False)
-    sql = "select * from e order by abs(coalesce(score, 0)) desc, source, target, via limit ?"
-    rows = workspace.query(sql, MAX_EDGES, e=path).to_pylist()
-    for rank, row in enumerate(rows):
-        row["id"] = edge_id(row["source"], row["target"], row["via"], row["position"])
-        known = members.pop(row["id"], None)
-        row |= {"rank": rank, "member": known is not None, "evidence": dict(known.evidence) if known else {}}
-    left = sorted((_row_of(edge) for edge in members.values()), key=_strength)
-    total = int(workspace.query("select count(*) as n from e", e=path)["n"][0].as_py())
-    ranked = sorted(rows + left, key=_strength)
-    return Scored(ranked, total, len(found.edges), everything=True, group=_group_size(workspace, path))
+    members = {edge.key: edge for edge in found.circuit.edges}
+    if found.edge_scores is None:
+        rows = sorted(map(_row_of, found.circuit.edges), key=_strength)
+        return Scored(rows, len(rows), len(rows), everything=False, group=found.group_size)
+    rows = []
+    best = found.edge_scores.rows(order="abs(score) desc, source, target, via", limit=MAX_EDGES)
+    for rank, each in enumerate(best):
+        known = members.pop((each.source, each.target, each.via, each.position), None)
+        evidence = None if known is None else known.evidence
+        rows.append(EdgeRow(**vars(each), rank=rank, member=known is not None, evidence=evidence))
+    ranked = sorted([*rows, *map(_row_of, members.values())], key=_strength)
+    n = len(found.edge_scores), len(found.circuit.edges)
+    return Scored(ranked, *n, everything=True, group=found.group_size)
 
 
 def edge_id(source: str, target: str, via: str | None, position: int | None = None) -> str:
@@ -125,22 +129,22 @@ def node_id(name: str, position: int | None = None) -> str:
     return name if position is None else f"{name}@{position}"
 
 
-def on_paths(rows: list[Row], group: int = 1) -> list[Row]:
+def on_paths(rows: list[EdgeRow], group: int = 1) -> list[EdgeRow]:
     """The rows on a path from `embed` to `logits`. A group reads a key or value together; positions count as one."""
-    edges = [(row["source"], reader) for row in rows for reader in readers(row, group)]
+    edges = [(row.source, reader) for row in rows for reader in readers(row.target, row.via, group)]
     ahead, behind = _reach(edges, "embed"), _reach([(b, a) for a, b in edges], "logits")
-    return [row for row in rows if row["source"] in ahead and behind.intersection(readers(row, group))]
+    return [row for row in rows if row.source in ahead and behind.intersection(readers(row.target, row.via, group))]
 
 
-def readers(row: Row, group: int) -> list[str]:
+def readers(target: str, via: str | None, group: int) -> list[str]:
     """The nodes that read an edge: its target, or every head of the target's group.
 
-    >>> readers({"target": "L5H3", "via": "k"}, 3)
+    >>> readers("L5H3", "k", 3)
     ['L5H3', 'L5H4', 'L5H5']
     """
-    if row["via"] not in ("k", "v") or group == 1:
-        return [row["target"]]
-    name = parse_node(row["target"])
+    if via not in ("k", "v") or group == 1:
+        return [target]
+    name = parse_node(target)
     first = (name.head or 0) // group * group
     return [f"L{name.layer}H{first + i}" for i in range(group)]
 
@@ -158,165 +162,75 @@ def _reach(edges: list[tuple[str, str]], start: str) -> set[str]:
     return seen
 
 
-def _group_size(workspace: Workspace, path: Path) -> int:
-    """Query heads per key head, from the readers of a whole graph: the keys of a group bear its first head's name."""
-    sql = """select max(h) + 1 as heads, count(distinct case when via = 'k' then h end) as keys
-             from (select via, cast(nullif(regexp_extract(target, 'H([0-9]+)$', 1), '') as int) as h from e)"""
-    found = workspace.query(sql, e=path).to_pylist()[0]
-    return max(1, (found["heads"] or 1) // found["keys"]) if found["keys"] else 1
+def checked(found: FoundCircuit) -> list[ScoredEdge]:
+    """Edges that were also patched one by one."""
+    return [] if found.edge_scores is None else found.edge_scores.rows("exact is not null", limit=500)
 
 
-def table(workspace: Workspace, name: str, which: str) -> list[Row]:
-    """Rows of `curve`, `heads`, `composition` or `ablations`; empty when the circuit has none."""
-    path = folder(workspace, name) / f"{which}.parquet"
-    return workspace.query("select * from t limit 200000", t=path).to_pylist() if path.is_file() else []
-
-
-def checked(workspace: Workspace, name: str) -> list[Row]:
-    """Edges that were also patched one by one: `source, target, via, position, score, exact`."""
-    path = folder(workspace, name) / "edges.parquet"
-    if not path.is_file():
-        return []
-    sql = "select source, target, via, position, score, exact from e where exact is not null limit 500"
-    return workspace.query(sql, e=path).to_pylist()
-
-
-def strongest_nodes(workspace: Workspace, name: str, n: int) -> tuple[list[Row], int]:
+def strongest_nodes(found: FoundCircuit, n: int) -> tuple[list[ScoredNode], int]:
     """The `n` nodes with the strongest scores of all that they write, and how many were scored."""
-    path = folder(workspace, name) / "nodes.parquet"
-    if not path.is_file():
+    if found.node_scores is None:
         return [], 0
-    sql = "select * from t where score is not null order by abs(score) desc, node limit ?"
-    total = workspace.query("select count(*) as n from t where score is not null", t=path)["n"][0].as_py()
-    return workspace.query(sql, n, t=path).to_pylist(), int(total)
+    return found.node_scores.rows(order="abs(score) desc, node", limit=n), len(found.node_scores)
 
 
-def node_score(workspace: Workspace, name: str, node: str, position: int | None = None) -> dict[str, float]:
-    """The score of all that a node writes, with `exact`, `low` and `high` where they are known; empty without."""
-    path = folder(workspace, name) / "nodes.parquet"
-    if not path.is_file():
-        return {}
-    sql = "select * from t where node = ? and (position is null or position = ?) limit 1"
-    found = workspace.query(sql, node, position, t=path).to_pylist()
-    return {k: found[0][k] for k in ("score", "exact", "low", "high") if found and found[0].get(k) is not None}
-
-
-def prompt(workspace: Workspace, name: str) -> Prompt:
-    """The first stored prompt; an empty one when none is."""
-    path = folder(workspace, name) / "prompts.json"
-    if not path.is_file():
-        return Prompt()
-    try:
-        first = json.loads(path.read_text(encoding="utf-8"))[0]
-        return Prompt(list(map(str, first["tokens"])), list(map(str, first.get("corrupt_tokens") or [])))
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise CorruptError(f"{path} holds no prompts ({error!r}); `workbench verify` checks it") from error
-
-
-def pattern(workspace: Workspace, name: str, head: str) -> np.ndarray | None:
-    """Attention `[dest, src]` of a head on the first prompt, when it was stored."""
-    path = folder(workspace, name) / "patterns.safetensors"
-    if not path.is_file():
+def node_score(found: FoundCircuit, node: str, position: int | None = None) -> ScoredNode | None:
+    """The score of all that a node writes; None where it was not scored."""
+    if found.node_scores is None:
         return None
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return np.asarray(file.get_tensor(head), np.float32) if head in file.keys() else None  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CorruptError(f"{path} cannot be read: {error}; `workbench verify` checks it") from error
+    rows = found.node_scores.rows("node = ? and (position is null or position = ?)", node, position, limit=1)
+    return rows[0] if rows else None
 
 
-def check_chosen(chosen: str, scored_edges: Scored, found: Circuit, workspace: Workspace, name: str) -> str:
+def check_chosen(chosen: str, scored_edges: Scored, found: FoundCircuit) -> str:
     """`chosen` when it names a node or an edge that is known here. Raises `UnknownNameError`."""
-    edges = {row["id"] for row in scored_edges.rows}
-    nodes = {node_id(n.name, n.position) for n in found.nodes} | {n.name for n in found.nodes}
-    nodes |= {row[end] for row in scored_edges.rows for end in ("source", "target")}
-    nodes |= {node_id(row[end], row["position"]) for row in scored_edges.rows for end in ("source", "target")}
+    edges = {row.id for row in scored_edges.rows}
+    nodes = {node_id(n.name, n.position) for n in found.circuit.nodes} | {n.name for n in found.circuit.nodes}
+    nodes |= {end for row in scored_edges.rows for end in (*row.ends, *row.end_ids)}
     bare, _, at = chosen.partition("@")
-    if chosen not in edges | nodes and not node_score(workspace, name, bare, int(at) if at.isdecimal() else None):
+    if chosen not in edges | nodes and not node_score(found, bare, int(at) if at.isdecimal() else None):
         raise UnknownNameError("node or edge of this circuit", chosen, sorted(edges | nodes))
     return chosen
 
 
-def as_shown(found: Circuit, rows: list[Row], shown: dict[str, Any]) -> dict[str, Any]:
-    """The circuit of `rows` as on disk, readable by `Circuit.from_json`; `shown` goes into its settings."""
-    nodes = {row[end] for row in rows for end in ("source", "target")}
-    if shown.get("n") is None and not shown.get("paths"):
-        nodes |= {n.name for n in found.nodes}
-    edges = [Edge(r["source"], r["target"], r["via"], r["position"], r["score"], _with_numbers(r)) for r in rows]
-    shown_nodes = [n for n in found.nodes if n.name in nodes]
-    same = len(rows) == len(found.edges) and all(r["member"] for r in rows)
-    return Circuit.of(
-        found.model,
-        found.weight_hash,
-        edges,
-        shown_nodes,
-        settings=found.settings | {"shown": shown},
-        evaluation=found.evaluation if same else {},  # it judged another set of edges
-        verdict=found.verdict if same else {},
-    ).to_json()
+def as_shown(found: FoundCircuit, rows: list[EdgeRow], *, whole: bool) -> Circuit:
+    """The circuit of `rows`; `whole` retains nodes that no edge touches."""
+    names = {end for row in rows for end in row.ends}
+    nodes = [node for node in found.circuit.nodes if whole or node.name in names]
+    edges = [Edge(r.source, r.target, r.via, r.position, r.score, r.evidence) for r in rows]
+    return Circuit.of(found.circuit.model, found.circuit.weight_hash, edges, nodes)
 
 
-def _with_numbers(row: Row) -> dict[str, Any]:
-    return {k: row[k] for k in ("exact", "low", "high") if row[k] is not None} | row["evidence"]
+def tokens(found: FoundCircuit) -> list[str]:
+    """Tokens of the first stored prompt."""
+    return list(found.prompts[0].clean) if found.prompts else []
 
 
-def _row_of(edge: Edge) -> Row:
-    evidence = dict(edge.evidence)
-    score = edge.score if edge.score is not None else _number(evidence.get("effect"))
-    low, high = (None if score is None else _number(evidence.get(end)) for end in ("low", "high"))
-    if (
-        score is not None
-        and low is not None
-        and high is not None
-        and not low <= score <= high
-        and low <= -score <= high
-    ):
-        low, high = -high, -low  # the interval of a change, where the score is a drop
-    return {
-        "id": edge_id(edge.source, edge.target, edge.via, edge.position),
-        **{"source": edge.source, "target": edge.target, "via": edge.via, "position": edge.position},
-        **{"score": score, "exact": _number(evidence.get("exact")), "low": low, "high": high},
-        **{"rank": None, "member": True, "evidence": evidence},
-    }
+def _row_of(edge: Edge) -> EdgeRow:
+    ends = {"source": edge.source, "target": edge.target, "via": edge.via, "position": edge.position}
+    low = high = None
+    if isinstance(e := edge.evidence, KeyEvidence) and not (math.isnan(e.low) or math.isnan(e.high)):
+        low, high = -e.high, -e.low  # the interval of a change, where the score is a drop
+    return EdgeRow(**ends, score=edge.score, low=low, high=high, evidence=edge.evidence)
 
 
-_SIGNED = ("q_effect", "k_effect", "v_effect")
-
-
-def measured(row: Row) -> dict[str, Any]:
+def measured(row: EdgeRow) -> dict[str, Any]:
     """Return the numbers of an edge in the sign of its score, with the score first and its interval after it.
 
     The evidence of an induction circuit holds changes of the metric (`effect`), its score is the drop: then the
     effects through other inputs become drops too, and the effect itself is the score once more.
     """
-    evidence, score = dict(row["evidence"]), row["score"]
-    found = {key: row[key] for key in ("score", "low", "high", "exact") if row[key] is not None}
-    effect = _number(evidence.get("effect"))
-    if effect is None or score is None or abs(effect) != abs(score):
-        return found | {key: value for key, value in evidence.items() if key not in found}
-    sign = -1 if effect == -score else 1
-    for key in _SIGNED:
-        if (value := _number(evidence.get(key))) is not None:
-            evidence[key] = sign * value
-    return found | {key: value for key, value in evidence.items() if key not in ("effect", "low", "high", *found)}
+    numbers = {"score": row.score, "low": row.low, "high": row.high, "exact": row.exact}
+    found = {key: value for key, value in numbers.items() if value is not None}
+    evidence: dict[str, Any] = {} if row.evidence is None else as_json(row.evidence)
+    if isinstance(row.evidence, KeyEvidence):
+        evidence |= {"q_effect": -row.evidence.q_effect, "v_effect": -row.evidence.v_effect}
+        evidence = {key: value for key, value in evidence.items() if key not in ("effect", "low", "high")}
+    return found | {key: value for key, value in evidence.items() if key not in found}
 
 
-def unit(found: Circuit) -> str:
-    """Return what the score of an edge is, in words, for the table and the panel beside the graph."""
-    if found.settings.get("kind") == "induction":
-        return "drop of the strict induction score (0 to 1) when this edge alone is patched"
-    metric = found.settings.get("metric")
-    return "estimated effect on the metric" + (f", in units of the {metric}" if metric else "")
-
-
-def _strength(row: Row) -> float:
-    return -abs(row["score"] or 0.0)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _strength(row: EdgeRow) -> float:
+    return -row.size
 
 
 MAX_GROUPS, MAX_NAME = 40, 40
@@ -390,7 +304,7 @@ def toggle(groups: tuple[Group, ...], index: int) -> tuple[Group, ...]:
     return tuple(replace(g, folded=not g.folded) if i == index else g for i, g in enumerate(groups))
 
 
-def propose(kind: str, found: Circuit, rows: list[Row]) -> tuple[Group, ...]:
+def propose(kind: str, found: Circuit, rows: list[EdgeRow]) -> tuple[Group, ...]:
     """Groups of at least two of the nodes in `rows`.
 
     `role`: the same role. `band`: heads and MLPs of neighbouring layers, in thirds of the layers in use. `readers`:
@@ -398,14 +312,14 @@ def propose(kind: str, found: Circuit, rows: list[Row]) -> tuple[Group, ...]:
     """
     if kind not in PROPOSALS:
         raise UnknownNameError("proposal", kind, PROPOSALS)
-    ids = {node_id(row[end], row["position"]) for row in rows for end in ("source", "target")}
+    ids = {end for row in rows for end in row.end_ids}
     inner = [n for n in sorted(ids, key=lambda n: (_node(n).order, n)) if _node(n).layer is not None]
     makers = {"role": _by_role, "band": _by_band, "readers": _by_readers}
     parts = makers[kind](inner, found, rows)
     return tuple(Group(clean_name(name), tuple(members), True) for name, members in parts if len(members) > 1)
 
 
-def _by_role(names: list[str], found: Circuit, _rows: list[Row]) -> list[tuple[str, list[str]]]:
+def _by_role(names: list[str], found: Circuit, _rows: list[EdgeRow]) -> list[tuple[str, list[str]]]:
     roles: dict[str, list[str]] = defaultdict(list)
     known = {node.name: node.role for node in found.nodes if node.role}
     for name in names:
@@ -414,7 +328,7 @@ def _by_role(names: list[str], found: Circuit, _rows: list[Row]) -> list[tuple[s
     return [(role.replace("_", " "), members) for role, members in roles.items()]
 
 
-def _by_band(names: list[str], _found: Circuit, _rows: list[Row]) -> list[tuple[str, list[str]]]:
+def _by_band(names: list[str], _found: Circuit, _rows: list[EdgeRow]) -> list[tuple[str, list[str]]]:
     layers = sorted({_node(n).layer or 0 for n in names})
     size = max(1, -(-len(layers) // 3))
     bands = [layers[i : i + size] for i in range(0, len(layers), size)]
@@ -427,10 +341,10 @@ def _by_band(names: list[str], _found: Circuit, _rows: list[Row]) -> list[tuple[
     ]
 
 
-def _by_readers(names: list[str], _found: Circuit, rows: list[Row]) -> list[tuple[str, list[str]]]:
+def _by_readers(names: list[str], _found: Circuit, rows: list[EdgeRow]) -> list[tuple[str, list[str]]]:
     readers: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        readers[node_id(row["source"], row["position"])].add(f"{row['via'] or ''}-{row['target']}")
+        readers[row.end_ids[0]].add(f"{row.via or ''}-{row.target}")
     parts: list[tuple[set[str], list[str]]] = []
     for name in names:
         own = readers.get(name)

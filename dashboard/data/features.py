@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from dashboard.components.pages import artefact_key, open_artefact
-from interp.artifacts import Manifest, Table, read_json
+from dashboard.components.pages import open_artefact
+from interp.artifacts import Manifest, Table
 from interp.atlas.vector_map import VectorMap
 from interp.errors import CorruptError, UnknownNameError, UsageError, WorkbenchError
 from interp.geometry.direction import DirectionGeometry
@@ -17,14 +17,15 @@ from interp.names import feature_node, parse_hook_point
 from interp.notes import own_names
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
+from saes.circuits.feature_circuit import FeatureCircuit
 from saes.features.schema import MOST_TELLING, ExampleRow, FeatureRow, Features, RelationRow, RelationScales
 from saes.features.written_labels import FeatureLabel, Labels, LabelScore, ScoreName
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MAX_ROWS = 200
 Row = TypeVar("Row")
+MAX_ROWS = 200
 """Rows of the list per request."""
 MAX_EXAMPLES = 12
 """Examples per group."""
@@ -92,9 +93,9 @@ class One(NamedTuple):
         return asdict(self.row) | about
 
 
-
 class Related(NamedTuple):
     """Relations of one feature, and the scales and nulls that they are read with."""
+
     row: RelationRow
     scales: RelationScales
     model: str
@@ -135,9 +136,9 @@ def _block(row: type, path: Path, version: tuple[int, ...], sql: str, first: int
 
 def _version(path: Path) -> tuple[int, ...]:
     """Return numbers that are others once a file was written again."""
-    found = path.stat()
     if not path.is_file():
         raise CorruptError(f"{path} is missing from the artefact; `workbench verify` lists what else is")
+    found = path.stat()
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
@@ -342,9 +343,9 @@ def uses(workspace: Workspace, name: str, index: int) -> Uses:
     ]
     node = _node(features.settings.hook_point, index)
     circuits = [
-        (artefact_key(each), effect)
-        for each in workspace.newest("feature_circuit")
-        if key in each.parents and (effect := _effect(workspace, each.name, node)) is not None
+        (each.key, effect)
+        for each in workspace.values(FeatureCircuit)
+        if key in each.about.parents and (effect := _effect(each, node)) is not None
     ]
     source = f"feature {index} of the SAE {dictionary.removeprefix('sae:')}"
     directions = [
@@ -378,11 +379,9 @@ def _node(hook_point: str, index: int) -> str:
         return ""
 
 
-def _effect(workspace: Workspace, circuit: str, node: str) -> float | None:
+def _effect(found: FeatureCircuit, node: str) -> float | None:
     """Return the effect of a node that belongs to the circuit, not of one that was only scored."""
-    nodes = read_json(workspace.path("feature_circuit", circuit) / "circuit.json")["nodes"]
-    effects = [each["evidence"].get("effect") for each in nodes if each["name"] == node]
-    return None if not effects or effects[0] is None else float(effects[0])
+    return next((each.effect for each in found.circuit.nodes if each.name == node), None)
 
 
 def dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, Any]:

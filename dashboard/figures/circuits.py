@@ -3,6 +3,8 @@
 The graph is a still figure for notebooks and papers; the circuit page draws an interactive one.
 """
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,10 @@ import plotly.graph_objects as go
 
 from dashboard.figures.theme import Theme, colour_bar, escape, faint, message_figure, styled
 from interp.circuits.circuit import Circuit, Edge, edge_text
+from interp.circuits.found_circuit import CurvePoint, ScoredEdge
+from interp.circuits.induction_circuit import ComposedPair
 from interp.names import NodeName, parse_node
+from interp.patching.effects import AblationEffect
 
 ROLES = ("induction", "previous_token", "duplicate_token", "name_mover", "s_inhibition", "negative")
 """Roles with a colour of their own, in this order; others share the last one."""
@@ -18,43 +23,41 @@ _FEW = 10
 """groups beyond which bars get thinner"""
 
 
-def ablation_bars(rows: list[dict[str, Any]], colours: Theme) -> go.Figure:
+def ablation_bars(rows: Iterable[AblationEffect], colours: Theme) -> go.Figure:
     """Change of loss in nats per ablated group, first half and second half of repeated text; 0 is no change.
 
-    The whisker is the 95 % interval of the second half. Rows are rows of `ablations.parquet`, groups before singles.
+    The whisker is the 95 % interval of the second half. Groups come before singles.
     """
-    rows = [r for r in rows if r["loss_second_half"] is not None]
+    rows = sorted(rows, key=lambda row: (-row.n_heads, -row.loss_second_half))
     if not rows:
         return message_figure("no ablation was measured", colours)
-    rows = sorted(rows, key=lambda r: (-(r["n_heads"] or 0), -r["loss_second_half"]))
-    names = [_name(r) for r in rows]
+    names = [_name(row) for row in rows]
     figure = go.Figure()
     figure.add_bar(
         y=names,
-        x=[r["loss_first_half"] for r in rows],
+        x=[row.loss_first_half for row in rows],
         orientation="h",
         name="first half",
         marker={"color": colours.noise},
-        hovertext=[_ablation_hover(r) for r in rows],
+        hovertext=[_ablation_hover(row) for row in rows],
         hoverinfo="text",
     )
-    second = [r["loss_second_half"] for r in rows]
     figure.add_bar(
         y=names,
-        x=second,
+        x=[row.loss_second_half for row in rows],
         orientation="h",
         name="second half",
         marker={"color": colours.accent},
         error_x={
             "type": "data",
             "symmetric": False,
-            "array": [_reach(r["high"], r["loss_second_half"]) for r in rows],
-            "arrayminus": [_reach(r["loss_second_half"], r["low"]) for r in rows],
+            "array": [_reach(row.high, row.loss_second_half) for row in rows],
+            "arrayminus": [_reach(row.loss_second_half, row.low) for row in rows],
             "color": colours.text,
             "thickness": 1,
             "width": 3,
         },
-        hovertext=[_ablation_hover(r) for r in rows],
+        hovertext=[_ablation_hover(row) for row in rows],
         hoverinfo="text",
     )
     styled(figure, colours, height=(44 if len(rows) <= _FEW else 27) * len(rows) + 80)
@@ -66,22 +69,21 @@ def ablation_bars(rows: list[dict[str, Any]], colours: Theme) -> go.Figure:
     return figure
 
 
-def _name(row: dict[str, Any]) -> str:
-    heads = f", {row['n_heads']} heads" if (row["n_heads"] or 0) > 1 and "heads" not in row["group"] else ""
-    return f"{escape(row['group'], 36)}{heads} · {escape(row['kind'], 12)}"
+def _name(row: AblationEffect) -> str:
+    heads = f", {row.n_heads} heads" if row.n_heads > 1 and "heads" not in row.group else ""
+    return f"{escape(row.group, 36)}{heads} · {escape(row.kind, 12)}"
 
 
-def _reach(high: float | None, low: float | None) -> float:
-    return max(0.0, high - low) if high is not None and low is not None else 0.0
+def _reach(high: float, low: float) -> float:
+    """Return the length of a whisker; 0 where the end is not known."""
+    return max(0.0, high - low) if math.isfinite(high - low) else 0.0
 
 
-def _ablation_hover(row: dict[str, Any]) -> str:
-    words = f"<b>{_name(row)}</b><br>second half {row['loss_second_half']:+.3f} nats"
-    if row["low"] is not None and row["high"] is not None:
-        words += f" ({row['low']:+.3f} to {row['high']:+.3f})"
-    if row["loss_first_half"] is not None:
-        words += f"<br>first half {row['loss_first_half']:+.3f} nats"
-    return words
+def _ablation_hover(row: AblationEffect) -> str:
+    words = f"<b>{_name(row)}</b><br>second half {row.loss_second_half:+.3f} nats"
+    if math.isfinite(row.low) and math.isfinite(row.high):
+        words += f" ({row.low:+.3f} to {row.high:+.3f})"
+    return f"{words}<br>first half {row.loss_first_half:+.3f} nats"
 
 
 _ENDS = {"embed": -1.0, "logits": float("inf")}
@@ -164,33 +166,33 @@ _CROWDED = 150
 VIAS = {"q": "query", "k": "key", "v": "value"}
 
 
-def senders(rows: list[dict[str, Any]], via: str) -> tuple[list[str], int]:
+def senders(rows: Iterable[ComposedPair], via: str) -> tuple[list[str], int]:
     """The senders to show for one input, in the model's order, and how many there are: the strongest for any reader."""
     best: dict[str, float] = {}
     for row in rows:
-        if row["via"] == via and row["score"] is not None:
-            rank = row["score"] + (10.0 if row["is_argmax"] else 0.0)
-            best[row["source"]] = max(best.get(row["source"], -1.0), rank)
-    kept = sorted(best, key=lambda name: -best[name])[:MAX_SENDERS]
-    return sorted(kept, key=lambda name: parse_node(name).order), len(best)
+        if row.via == via:
+            rank = row.score + (10.0 if row.is_argmax else 0.0)
+            best[row.source] = max(best.get(row.source, -1.0), rank)
+    strongest = sorted(best, key=lambda name: -best[name])[:MAX_SENDERS]
+    return sorted(strongest, key=lambda name: parse_node(name).order), len(best)
 
 
-def composition_map(rows: list[dict[str, Any]], via: str, colours: Theme) -> go.Figure:
+def composition_map(rows: Iterable[ComposedPair], via: str, colours: Theme) -> go.Figure:
     """Senders down, readers across. A dot: above the null's upper bound; a ring: the reader's strongest sender.
 
-    Scores are `||W_A W_B|| / (||W_A|| ||W_B||)`, 0 to 1 (Elhage et al. 2021); the null keeps the spectra and rotates.
+    Scores are `||W_A W_B|| / (||W_A|| ||W_B||)`, 0 to 1 (Elhage et al. 2021); the null retains the spectra and rotates.
     """
-    rows = [row for row in rows if row["via"] == via and row["score"] is not None]
+    rows = [row for row in rows if row.via == via]
     if not rows:
         return message_figure(f"no {VIAS.get(via, via)} composition was measured", colours)
     names, _ = senders(rows, via)
-    readers = sorted({row["target"] for row in rows}, key=lambda name: parse_node(name).order)
-    shown = [row for row in rows if row["source"] in set(names)]
+    readers = sorted({row.target for row in rows}, key=lambda name: parse_node(name).order)
+    shown = [row for row in rows if row.source in set(names)]
     score = np.full((len(names), len(readers)), np.nan, np.float32)
     hover = np.full(score.shape, "", object)
     for row in shown:
-        at = names.index(row["source"]), readers.index(row["target"])
-        score[at], hover[at] = row["score"], _composition_hover(row)
+        at = names.index(row.source), readers.index(row.target)
+        score[at], hover[at] = row.score, _composition_hover(row)
     figure = go.Figure(
         go.Heatmap(
             z=score,
@@ -204,11 +206,11 @@ def composition_map(rows: list[dict[str, Any]], via: str, colours: Theme) -> go.
             colorbar=colour_bar(colours, "composition"),
         )
     )
-    above = [r for r in shown if r["null_high"] is not None and r["score"] > r["null_high"]]
+    above = [row for row in shown if row.score > row.null_high]
     crowded = score.size > _CROWDED
     dot = {"symbol": "circle", "size": 3 if crowded else 6, "color": colours.opposite, "line": {"width": 0}}
     _marks(figure, above, names, readers, dot, colours)
-    strongest = [r for r in shown if r["is_argmax"]]
+    strongest = [row for row in shown if row.is_argmax]
     ring = {"symbol": "circle-open", "size": 10 if crowded else 14, "color": colours.opposite, "line": {"width": 2}}
     _marks(figure, strongest, names, readers, ring, colours)
     styled(figure, colours, height=max(200, 18 * len(names) + 90))
@@ -221,7 +223,7 @@ def composition_map(rows: list[dict[str, Any]], via: str, colours: Theme) -> go.
 
 def _marks(
     figure: go.Figure,
-    rows: list[dict[str, Any]],
+    rows: list[ComposedPair],
     names: list[str],
     readers: list[str],
     marker: dict[str, Any],
@@ -229,24 +231,23 @@ def _marks(
 ) -> None:
     marker = {"line": {"width": 1, "color": colours.surface}} | marker
     figure.add_scatter(
-        x=[readers.index(r["target"]) for r in rows],
-        y=[names.index(r["source"]) for r in rows],
+        x=[readers.index(row.target) for row in rows],
+        y=[names.index(row.source) for row in rows],
         mode="markers",
         marker=marker,
         hoverinfo="skip",
     )
 
 
-def _composition_hover(row: dict[str, Any]) -> str:
-    words = f"<b>{row['source']} → {row['target']}</b> {row['score']:.3f}"
-    if row["null_mean"] is not None and row["null_high"] is not None:
-        words += f"<br>rotated at random {row['null_mean']:.3f}, at most {row['null_high']:.3f}"
-    return words + ("<br>its strongest sender" if row["is_argmax"] else "")
+def _composition_hover(row: ComposedPair) -> str:
+    words = f"<b>{row.source} → {row.target}</b> {row.score:.3f}"
+    words += f"<br>rotated at random {row.null_mean:.3f}, at most {row.null_high:.3f}"
+    return words + ("<br>its strongest sender" if row.is_argmax else "")
 
 
-def faithfulness_at(rows: list[dict[str, Any]], fraction: float) -> float | None:
+def faithfulness_at(rows: Iterable[CurvePoint], fraction: float) -> float | None:
     """Between the measured sizes, on a log axis; None outside them."""
-    known = sorted((r["fraction"], r["faithfulness"]) for r in rows if r["faithfulness"] is not None)
+    known = sorted((row.fraction, row.faithfulness) for row in rows)
     if not known or fraction <= 0 or not known[0][0] <= fraction <= known[-1][0]:
         return None
     x, y = np.array(known).T
@@ -254,32 +255,32 @@ def faithfulness_at(rows: list[dict[str, Any]], fraction: float) -> float | None
 
 
 def faithfulness_curve(
-    rows: list[dict[str, Any]], total: int, colours: Theme, *, current: int | None = None, height: int = 230
+    rows: Iterable[CurvePoint], total: int, colours: Theme, *, current: int | None = None, height: int = 230
 ) -> go.Figure:
     """Faithfulness over number of edges (log): 1 is the whole model, 0 the fully corrupted one.
 
-    `rows` of `curve.parquet`; `total` edges in the graph; `current` marks the number of edges that is shown. The band
-    is the range of random circuits of the same size.
+    There are `total` edges in the graph; `current` marks the number of edges that is shown. The band is the range of
+    random circuits of the same size.
     """
-    rows = sorted((r for r in rows if r["fraction"] > 0), key=lambda r: r["fraction"])
+    rows = sorted((row for row in rows if row.fraction > 0), key=lambda row: row.fraction)
     if not rows:
         return message_figure("no curve was measured for this circuit", colours, height=height)
-    x = [max(1.0, r["fraction"] * total) for r in rows]
+    x = [max(1.0, row.fraction * total) for row in rows]
     figure = go.Figure()
-    if all(r.get("random_low") is not None and r.get("random_high") is not None for r in rows):
-        band = [r["random_high"] for r in rows] + [r["random_low"] for r in reversed(rows)]
+    if all(math.isfinite(row.random_high - row.random_low) for row in rows):
+        band = [row.random_high for row in rows] + [row.random_low for row in reversed(rows)]
         figure.add_scatter(x=x + x[::-1], y=band, fill="toself", fillcolor=faint(colours.noise, 0.35), mode="none",
                            hoverinfo="skip", name="random circuits")  # fmt: skip
-    if all(r.get("random") is not None for r in rows):
-        figure.add_scatter(x=x, y=[r["random"] for r in rows], mode="lines", name="random circuits",
+    if all(math.isfinite(row.random) for row in rows):
+        figure.add_scatter(x=x, y=[row.random for row in rows], mode="lines", name="random circuits",
                            line={"color": colours.muted, "width": 1, "dash": "dot"}, hoverinfo="skip")  # fmt: skip
     figure.add_scatter(
         x=x,
-        y=[r["faithfulness"] for r in rows],
+        y=[row.faithfulness for row in rows],
         mode="lines+markers",
         line={"color": colours.accent, "width": 2},
         marker={"size": 5},
-        hovertext=[_curve_hover(r, total) for r in rows],
+        hovertext=[_curve_hover(row, total) for row in rows],
         hoverinfo="text",
     )
     styled(figure, colours, height=height)
@@ -293,7 +294,7 @@ def faithfulness_curve(
     return figure
 
 
-def _mark(figure: go.Figure, rows: list[dict[str, Any]], total: int, current: int | None, colours: Theme) -> None:
+def _mark(figure: go.Figure, rows: list[CurvePoint], total: int, current: int | None, colours: Theme) -> None:
     if not current or not total:
         return
     figure.add_vline(x=current, line={"color": colours.opposite, "width": 1, "dash": "dot"})
@@ -304,9 +305,9 @@ def _mark(figure: go.Figure, rows: list[dict[str, Any]], total: int, current: in
                            hovertext=[f"{current:,} edges<br>about {at:.2f}, between measured sizes"])  # fmt: skip
 
 
-def agreement(rows: list[dict[str, Any]], colours: Theme, *, height: int = 230) -> go.Figure:
+def agreement(rows: Iterable[ScoredEdge], colours: Theme, *, height: int = 230) -> go.Figure:
     """Estimated score against the exact effect of the same edges; on the line they are equal."""
-    points = [(r["score"], r["exact"], r) for r in rows if r["score"] is not None and r["exact"] is not None]
+    points = [(row.score, row.exact, row) for row in rows if row.exact is not None]
     if not points:
         return message_figure("no edge was patched by itself", colours, height=height)
     low = min(min(s, e) for s, e, _ in points)
@@ -321,7 +322,7 @@ def agreement(rows: list[dict[str, Any]], colours: Theme, *, height: int = 230) 
         y=[e for _, e, _ in points],
         mode="markers",
         marker={"size": 6, "color": colours.accent, "opacity": 0.8},
-        hovertext=[f"<b>{_edge(r)}</b><br>estimated {s:.4g}<br>exact {e:.4g}" for s, e, r in points],
+        hovertext=[f"<b>{_edge(row)}</b><br>estimated {s:.4g}<br>exact {e:.4g}" for s, e, row in points],
         hoverinfo="text",
     )
     figure.update_xaxes(title_text="estimated effect", nticks=5)
@@ -329,16 +330,14 @@ def agreement(rows: list[dict[str, Any]], colours: Theme, *, height: int = 230) 
     return styled(figure, colours, height=height)
 
 
-def _edge(row: dict[str, Any]) -> str:
-    return f"{row['source']} → {row['target']}" + (f" ({row['via']})" if row["via"] else "")
+def _edge(row: ScoredEdge) -> str:
+    return f"{row.source} → {row.target}" + (f" ({row.via})" if row.via else "")
 
 
-def _curve_hover(row: dict[str, Any], total: int) -> str:
-    asked = max(1, round(row["fraction"] * total))
-    kept = row.get("n_edges")
-    words = f"<b>{row['faithfulness']:.3f}</b> with the best {asked:,} edges"
-    words += f"<br>{kept:,} of them on a path" if kept is not None else ""
-    return words + (f"<br>random circuits {row['random']:.3f}" if row.get("random") is not None else "")
+def _curve_hover(row: CurvePoint, total: int) -> str:
+    asked = max(1, round(row.fraction * total))
+    words = f"<b>{row.faithfulness:.3f}</b> with the best {asked:,} edges<br>{row.n_edges:,} of them on a path"
+    return words + (f"<br>random circuits {row.random:.3f}" if math.isfinite(row.random) else "")
 
 
 def via_colours(colours: Theme) -> dict[str, str]:

@@ -11,12 +11,11 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.evidence import TERMS, terms_panel
-from dashboard.components.frame import attrs, graph, loading, page, panel, quiet_link
+from dashboard.components.frame import attempt, attrs, graph, loading, page, panel, quiet_link
 from dashboard.components.pages import (
     Context,
     Page,
     address_sink,
-    artefact_key,
     artefact_menu,
     circuit_href,
     current,
@@ -26,24 +25,21 @@ from dashboard.components.pages import (
     register_address,
 )
 from dashboard.components.tokens import COLD, WARM, attention_graph
-from dashboard.data import circuits as view
 from dashboard.figures.circuits import MAX_SENDERS, VIAS, ablation_bars, composition_map, senders
 from dashboard.figures.heads import head_scores
 from dashboard.figures.theme import theme
 from interp.circuits.head_scores import HeadScores
-from interp.errors import UnknownNameError, form_errors, program
+from interp.circuits.induction_circuit import HeadVerdict, InductionCircuit
+from interp.errors import UnknownNameError, program
 from interp.names import HEAD_KINDS, parse_head
 from interp.workspace import Workspace
 
 
 def evidence(workspace: Workspace, model: str) -> html.Div:
-    """Return verdicts, ablations and composition as far as they were measured; else the command that measures them."""
-    found = {which: view.of_model(workspace, model, which) for which in ("heads", "ablations", "composition")}
-    sources = {which: artefact_key(m) if m else None for which, m in found.items()}
-    store = dcc.Store(id="heads-proof-state", data=sources)
-    with form_errors(f"{sources['heads']}/heads.parquet"):
-        grid = _grid([] if not sources["heads"] else _rows(view.table(workspace, sources["heads"], "heads")))
-    if not any(sources.values()):
+    """Return verdicts, ablations and composition of the newest circuit; else the command that measures them."""
+    found = next((each for each in workspace.values(InductionCircuit) if each.settings.model == model), None)
+    store = dcc.Store(id="heads-proof-state", data=found and found.name)
+    if found is None:
         return html.Div(
             [
                 store,
@@ -54,12 +50,13 @@ def evidence(workspace: Workspace, model: str) -> html.Div:
                         "the effect of patching and of ablating heads, and compares it with random heads:"
                     ),
                     html.Pre(f"{program()} circuit induction {model}", className="wb-command"),
-                    html.Div([grid, *_unused()], className="wb-hidden"),
+                    html.Div([_grid([]), *_unused()], className="wb-hidden"),
                 ),
             ],
             className="wb-proof",
         )
-    return html.Div([store, _verdicts(sources["heads"], grid), _causes(sources)], className="wb-proof")
+    verdicts = attempt(lambda: _grid(_rows(found.verdicts)))
+    return html.Div([store, _verdicts(found.key, verdicts), _causes(found)], className="wb-proof")
 
 
 def register_evidence(app: Dash) -> None:
@@ -78,8 +75,7 @@ def register_evidence(app: Dash) -> None:
     )(_composition)
 
 
-def _verdicts(name: str | None, grid: Any) -> html.Section:
-    link = quiet_link("open the circuit", circuit_href(name)) if name else None
+def _verdicts(key: str, grid: Any) -> html.Section:
     return panel(
         "Evidence for each head",
         grid,
@@ -87,12 +83,12 @@ def _verdicts(name: str | None, grid: Any) -> html.Section:
             "attention scores first, then the effects of patching and of ablation; a verdict needs all of them. ",
             html.A("What stripe, OV eigenvalue and Holm mean", href="#terms", className="wb-link"),
         ],
-        actions=[link],
+        actions=[quiet_link("open the circuit", circuit_href(key))],
         className="wb-heads-proof",
     )
 
 
-def _causes(sources: dict[str, str | None]) -> html.Div:
+def _causes(found: InductionCircuit) -> html.Div:
     via = dmc.SegmentedControl(
         id="heads-via", data=[{"value": k, "label": v} for k, v in VIAS.items()], value="k", size="xs"
     )
@@ -100,7 +96,6 @@ def _causes(sources: dict[str, str | None]) -> html.Div:
         "Effect of ablating heads",
         loading(graph("heads-ablation", label="Change of loss when heads are ablated")),
         note="change of the loss (nats per token) on random tokens that repeat: only the second half can be copied",
-        className="" if sources["ablations"] else "wb-hidden",
     )
     composition = panel(
         "Composition of the weights",
@@ -109,7 +104,7 @@ def _causes(sources: dict[str, str | None]) -> html.Div:
         note="how strongly a head reads the output of an earlier head, by their weights; a dot is above chance, a ring "
         "marks the strongest sender of a reader",
         actions=[via],
-        className="" if sources["composition"] else "wb-hidden",
+        className="wb-hidden" if found.composition is None else "",
     )
     return html.Div([ablation, composition], className="wb-two wb-even")
 
@@ -172,23 +167,26 @@ def _grid(rows: list[dict[str, Any]]) -> dag.AgGrid:
     )  # fmt: skip
 
 
-def _rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _rows(rows: list[HeadVerdict]) -> list[dict[str, Any]]:
     """Name the rows, those with a verdict first, then by induction score."""
-    named = [
-        {**row, "name": f"L{row['layer']}H{row['head']}", "verdict": (row.get("verdict") or "").replace("_", " ")}
-        for row in rows
+    return [
+        {**vars(row), "name": str(row.name), "verdict": (row.verdict or "").replace("_", " ")}
+        for row in sorted(rows, key=lambda row: (not row.verdict, -row.strict))
     ]
-    return sorted(named, key=lambda row: (not row["verdict"], -(row["strict"] or 0.0)))
 
 
-def _ablation(sources: dict[str, str | None], scheme: str | None) -> Any:
-    name = sources["ablations"]
-    return ablation_bars(view.table(current().workspace, name, "ablations") if name else [], theme(scheme))
+def _found(name: str | None) -> InductionCircuit | None:
+    return current().workspace.open(InductionCircuit, name) if name else None
 
 
-def _composition(via: str, sources: dict[str, str | None], scheme: str | None) -> Any:
-    name = sources["composition"]
-    rows = view.table(current().workspace, name, "composition") if name else []
+def _ablation(name: str | None, scheme: str | None) -> Any:
+    found = _found(name)
+    return ablation_bars([] if found is None else found.ablations.rows(), theme(scheme))
+
+
+def _composition(via: str, name: str | None, scheme: str | None) -> Any:
+    found = _found(name)
+    rows = [] if found is None or found.composition is None else found.composition.rows()
     shown, total = senders(rows, via)
     note = f"The {len(shown)} strongest of {total} senders are shown." if total > MAX_SENDERS else ""
     return composition_map(rows, via, theme(scheme)), note

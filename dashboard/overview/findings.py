@@ -15,14 +15,9 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
-from dashboard.components.evidence import number
-from dashboard.components.pages import (
-    artefact_key,
-    circuit_href,
-)
-from interp.artifacts import KINDS, Finding, read_json
+from interp.artifacts import KINDS, Finding
+from interp.circuits.induction_circuit import InductionCircuit
 from interp.errors import WorkbenchError, form_errors
 from interp.workspace import Workspace, outdated
 
@@ -60,49 +55,6 @@ def _read(read: Callable[[Workspace], Iterator[Finding]], workspace: Workspace) 
         return []
 
 
-def _circuits(workspace: Workspace) -> Iterator[Finding]:
-    """Yield induction circuits: the path-patched effect of a previous-token head through the keys of another."""
-    for made in workspace.newest("induction_circuit"):
-        if made.summary.get("found") is not True:
-            continue
-        stored = read_json(workspace.path("induction_circuit", made.name) / "circuit.json")
-        keys = [each for each in stored["edges"] if each["via"] == "k"]
-        edges = [each for each in keys if _beyond(each["evidence"])]
-        if not edges:
-            continue
-        best = max(edges, key=lambda each: -each["evidence"]["high"])
-        evidence = best["evidence"]
-        low, high = sorted((-evidence["low"], -evidence["high"]))
-        groups = {each["group"]: each for each in stored["evaluation"].get("ablation") or []}
-        others = [each["loss_second_half"] for name, each in groups.items() if name.startswith("random heads")]
-        ablated = groups.get("induction heads")
-        more = ""
-        if ablated and others:
-            more = (
-                f" Without its {ablated['n_heads']} copying heads the loss on repeated text rises by "
-                f"{number(ablated['loss_second_half'])} nats per token, without as many random heads by at most "
-                f"{number(max(others))}."
-            )
-        yield Finding(
-            kind="circuit",
-            title="Two heads that copy together",
-            sentence=f"In {made.config['model']}, head {best['source']} tells head {best['target']} which token came "
-            f"before each one. With that path cut, its induction score falls by {number(-evidence['effect'])} "
-            f"({number(low)} to {number(high)}); paths from random heads, by at most {number(evidence['null_high'])}."
-            f"{more}",
-            value=-evidence["effect"],
-            null=evidence["null_high"],
-            about="fall of the induction score; null: paths from random heads",
-            href=circuit_href(artefact_key(made), at=f"{best['source']}-k-{best['target']}"),
-            proof="See the circuit",
-        )
-
-
-def _beyond(evidence: dict[str, Any]) -> bool:
-    """Return whether the fall that an edge causes lies above its null, interval and all."""
-    return evidence.get("null_high") is not None and -evidence["high"] > evidence["null_high"]
-
-
 def _typed(workspace: Workspace) -> Iterator[Finding]:
     """Yield what artefacts say of themselves: the newest of each model first; heads only where no circuit proves them.
 
@@ -110,7 +62,7 @@ def _typed(workspace: Workspace) -> Iterator[Finding]:
     """
     manifests = [each for each in workspace.newest(*KINDS) if KINDS[each.kind].defined_in]
     stale = outdated(workspace.artifacts(), workspace.key)
-    proved = {made.config["model"] for made in workspace.newest("induction_circuit") if made.summary.get("found")}
+    proved = {each.settings.model for each in workspace.values(InductionCircuit) if each.verdict.found}
     for manifest in manifests:
         if stale.get(manifest.key):
             continue
@@ -121,11 +73,11 @@ def _typed(workspace: Workspace) -> Iterator[Finding]:
             continue
         for finding in found:
             by_circuit = finding.kind == "head" and "repeats" not in finding.title
-            if not (by_circuit and manifest.config.get("model") in proved):
+            if not (by_circuit and manifest.model in proved):
                 yield finding
 
 
-_READERS = (_typed, _circuits)
+_READERS = (_typed,)
 
 
 def _with_example(workspace: Workspace, finding: Finding) -> Finding:

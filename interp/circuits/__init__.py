@@ -5,7 +5,8 @@
 - `head_weights`       QK and OV circuits as factored matrices; composition of heads, copying
 - `induction`          the induction circuit, from attention pattern to causal evidence
 - `induction_measure`  its prompts and measurements
-- `induction_verdict`  the rule that decides which heads are induction heads, and its artefact
+- `induction_verdict`  the rule that decides which heads are induction heads
+- `induction_circuit`  the induction circuit as an artefact
 - `score_explanation`  one attention score as a sum over pairs of components, at the query and at the key
 - `tasks`              tasks for a model: induction, indirect objects, greater-than, or from a file
 - `graph`              the edges that a circuit can consist of
@@ -13,9 +14,11 @@
 - `gradients`          the gradient of a metric at every reader of the residual stream
 - `attribution`        scores of edges and nodes: EAP, EAP-IG, ACDC, exact patching
 - `edge_scores`        operations on scores: rank, bound, verify, select a circuit
-- `circuit`            the circuit itself: nodes, edges, evidence, verdict
+- `circuit`            the circuit itself: nodes, edges, evidence
+- `found_circuit`      what all circuits have as artefacts: verdict, scores, prompts, attention
 - `judging`            shared evaluation of circuits of heads and of features: faithfulness, null, verdict
 - `evaluation`         faithfulness, completeness and minimality against random circuits and an untrained model
-- `find`               from a task to an evaluated circuit, and its artefact
+- `find`               from a task to an evaluated circuit
+- `edge_circuit`       the circuit of a task as an artefact, and its evaluation
 - `config`             settings of the analyses
 """

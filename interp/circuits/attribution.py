@@ -47,7 +47,7 @@ from torch import Tensor
 
 from interp.circuits.config import Ablation, By, Level, Method
 from interp.circuits.edge_runs import Batch, Bench, SourceValues, collect, outputs, run_with_single_edges
-from interp.circuits.edge_scores import Scores, Verified
+from interp.circuits.edge_scores import Scores, ScoreSettings, Verified
 from interp.circuits.gradients import GradientReader
 from interp.circuits.graph import Graph
 from interp.errors import ConfigError, UnknownNameError
@@ -189,10 +189,10 @@ def attribute(
     plan = _Plan(method, steps, points, direction, level, ablation)
     plan.check(task)
     bench = Bench(model, graph, task, ablation=ablation, batch_size=batch_size, freeze=level == "edge")
-    settings = {**task.describe(), **plan.describe(), "sign": "positive: it raises the metric", **bench.settings()}
+    searched: dict[str, Any] = {}
     if method == "acdc":
-        values, more = acdc_scores(bench, taus, progress=progress)
-        per_prompt, settings = None, settings | more
+        values, searched = acdc_scores(bench, taus, progress=progress)
+        per_prompt = None
     else:
         n = graph.n_edges if level == "edge" else graph.n_sources
         values, per_prompt = _gather(_scored(bench, plan, only), n, task.n_prompts, progress)
@@ -204,7 +204,17 @@ def attribute(
         values=values,
         per_prompt=per_prompt,
         length=task.clean.shape[1],
-        settings=settings,
+        settings=ScoreSettings(
+            task=task.settings,
+            method=method,
+            ablation=ablation,
+            direction=direction,
+            level=level,
+            steps=steps if method == "eap-ig" else None,
+            points=points if method == "eap-ig" else None,
+            frozen=bench.frozen,
+            **searched,
+        ),
     )
 
 
@@ -242,12 +252,6 @@ class _Plan:
                 "scores nothing; use method='eap-ig', or direction='denoise'",
                 stacklevel=3,
             )
-
-    def describe(self) -> dict[str, Any]:
-        known = {"method": self.method, "ablation": self.ablation, "direction": self.direction, "level": self.level}
-        if self.method == "eap-ig":
-            known |= {"steps": self.steps, "points": self.points}
-        return known
 
     @property
     def alphas(self) -> list[float]:
@@ -396,7 +400,7 @@ def acdc_scores(
         included, runs = acdc(bench, tau, progress)
         scores = torch.where(included, torch.tensor(tau, dtype=torch.float64).clamp_min(1e-12), scores)
         total += runs
-    return scores, {"taus": list(taus), "n_runs": total}
+    return scores, {"taus": tuple(taus), "n_runs": total}
 
 
 def _backwards(graph: Graph) -> list[int]:
@@ -441,8 +445,8 @@ def verify_top_k(
         task,
         scores.graph,
         method="exact",
-        ablation=scores.settings["ablation"],
-        direction=scores.settings["direction"],
+        ablation=scores.settings.ablation,
+        direction=scores.settings.direction,
         level=scores.level,
         batch_size=batch_size,
         only=chosen.tolist(),

@@ -1,22 +1,24 @@
-"""A circuit: nodes and edges with their evidence, the settings that found it, its evaluation and verdict.
+"""A circuit: nodes and edges of one model, with their evidence.
 
-    circuit = Circuit.load(folder)
+    circuit = Circuit.load(folder)                          # the circuit.json of an artefact, or any such file
     circuit & other, circuit | other, circuit - other       # by node and edge names
-    circuit.to_networkx(); circuit.to_json()
+    circuit.to_networkx()
 
-Node names: `embed` (token and position embedding: the first block's input), `L5H1` (a head), `L5MLP`, `logits`. The
-`via` of an edge is the input of a head that it enters: q, k or v; None for an MLP or the logits. Under grouped-query
-attention the heads of a group share k and v, so an edge into `L5H1` via k is an edge into every head of its group. With
-positions, `position` is the token position of a node, and of the reader of an edge; None means all positions.
+Node names: `embed` (token and position embedding: the first block's input), `L5H1` (a head), `L5MLP`, `logits`,
+`L9resid.123` (a feature), `L9resid.error` (its dictionary's reconstruction error). The `via` of an edge is the input of
+a head that it enters: q, k or v; None for an MLP or the logits. Under grouped-query attention the heads of a group
+share k and v, so an edge into `L5H1` via k is an edge into every head of its group. With positions, `position` is the
+token position of a node, and of the reader of an edge; None means all positions. Torch-free.
 """
 
-import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from interp.errors import CorruptError, MismatchError
+from interp.artifacts import Measured, read_json
+from interp.errors import MismatchError
+from interp.forms import from_json
 from interp.names import parse_node
 from interp.remote import as_path
 from interp.results import Record, Result
@@ -25,7 +27,87 @@ if TYPE_CHECKING:
     import networkx
 
 FILE = "circuit.json"
-FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeEffect:
+    """Effect on the metric of all that a node writes, with its 95 % interval over prompts where there is one."""
+
+    effect: float
+    low: float | None = None
+    high: float | None = None
+    label: str | None = None
+    """Of a feature."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadEvidence:
+    """Evidence for the role of a head in an induction circuit."""
+
+    induction_score: float
+    induction_score_tl: float
+    previous_token_score: float
+    p_holm: float | None
+    """Of an induction head, corrected for all heads."""
+    loss_first_half: float | None
+    loss_second_half: float | None
+    """Change of the loss when the head is ablated, in nats; None where it was not ablated by itself."""
+    low: float | None
+    high: float | None
+    """Interval of the second."""
+    ov_copying: float | None
+    """Eigenvalue score of its OV circuit, -1 to 1; None where it was not scored."""
+    ov_top1: float | None
+    """Fraction of tokens that it raises most, 0 to 1."""
+    ov_copying_through_block_0: float | None
+    ov_top1_through_block_0: float | None
+    """The same with embeddings passed through block 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyEvidence:
+    """Evidence that an induction head reads its sender through its keys; effects are changes of its strict score."""
+
+    effect: float
+    low: Measured
+    high: Measured
+    share_of_score: Measured
+    """Fall of the score as a fraction of it."""
+    q_effect: float
+    v_effect: float
+    """Effects of the same sender through the queries, and through the values of all candidates."""
+    null_high: Measured
+    """Upper end of the fall by the strongest control sender."""
+    loss_second_half_k: float | None
+    loss_second_half_q: float | None
+    loss_second_half_v: float | None
+    """Change of the loss by patching the sender into this input of all candidates, in nats; None: not measured."""
+    composition: float | None
+    composition_null_high: float | None
+    composition_is_argmax: bool | None
+    """K-composition of the weights, its null, and whether the sender is the strongest of this reader."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputEvidence:
+    """Direct effect of an induction head on the logit of the right next token, above the mean logit."""
+
+    logit_effect: float
+    low: Measured
+    high: Measured
+    logit_effect_of_other_head: float | None
+    """Of the strongest head of the layer that is no induction head."""
+    ov_copying: float | None
+    """Eigenvalue score of its OV circuit, -1 to 1; None where it was not scored."""
+    ov_top1: float | None
+    """Fraction of tokens that it raises most, 0 to 1."""
+    ov_copying_through_block_0: float | None
+    ov_top1_through_block_0: float | None
+    """The same with embeddings passed through block 0."""
+
+
+NodeEvidence = NodeEffect | HeadEvidence
+EdgeEvidence = KeyEvidence | OutputEvidence
 
 
 @dataclass(frozen=True)
@@ -36,11 +118,21 @@ class Node:
     role: str | None = None
     """function of the node: `induction`, `previous_token`, ...; None when unknown"""
     position: int | None = None
-    evidence: dict[str, Any] = field(default_factory=dict, compare=False)
+    evidence: NodeEvidence | None = field(default=None, compare=False)
 
     @property
     def key(self) -> tuple[str, int | None]:
         return self.name, self.position
+
+    @property
+    def effect(self) -> float | None:
+        """Effect on the metric of all that it writes; None where it was not measured."""
+        return self.evidence.effect if isinstance(self.evidence, NodeEffect) else None
+
+    @property
+    def label(self) -> str | None:
+        """Label of a feature."""
+        return self.evidence.label if isinstance(self.evidence, NodeEffect) else None
 
 
 @dataclass(frozen=True)
@@ -52,8 +144,8 @@ class Edge:
     via: str | None = None
     position: int | None = None
     score: float | None = field(default=None, compare=False)
-    """effect on the metric, in the metric's unit; sign and direction are in the circuit's settings"""
-    evidence: dict[str, Any] = field(default_factory=dict, compare=False)
+    """effect on the metric, in the metric's unit"""
+    evidence: EdgeEvidence | None = field(default=None, compare=False)
 
     @property
     def key(self) -> tuple[str, str, str | None, int | None]:
@@ -63,17 +155,9 @@ class Edge:
         return edge_text(self)
 
 
-def _check_values(part: Node | Edge) -> None:
-    """Raise `TypeError` where a value of a node or an edge is not of its type."""
-    text, score = (part.role, None) if isinstance(part, Node) else (part.via, part.score)
-    right = isinstance(text, str | None) and isinstance(score, int | float | None)
-    if not (right and isinstance(part.position, int | None) and isinstance(part.evidence, dict)):
-        raise TypeError(f"a value of {part} is of another type")
-
-
 @dataclass(frozen=True)
 class Circuit(Result):
-    """Nodes and edges of one model, found with one set of settings.
+    """Nodes and edges of one model.
 
     Two circuits are equal when their model, nodes and edges are equal; scores and evidence do not matter.
     """
@@ -82,17 +166,13 @@ class Circuit(Result):
     weight_hash: str
     nodes: tuple[Node, ...] = ()
     edges: tuple[Edge, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict, compare=False)
-    """task, metric, method, ablation, direction, seeds: all settings needed to find it again"""
-    evaluation: dict[str, Any] = field(default_factory=dict, compare=False)
-    """faithfulness and its nulls, when evaluated"""
-    verdict: dict[str, Any] = field(default_factory=dict, compare=False)
-    """`{"found": bool, "rule": text, "reason": text, ...}` where a stated rule was applied"""
+
+    def __post_init__(self) -> None:
+        for name in {each.name for each in self.nodes} | self._touched(self.edges):
+            parse_node(name)
 
     @classmethod
-    def of(
-        cls, model: str, weight_hash: str, edges: Iterable[Edge], nodes: Iterable[Node] = (), **rest: Any
-    ) -> "Circuit":
+    def of(cls, model: str, weight_hash: str, edges: Iterable[Edge], nodes: Iterable[Node] = ()) -> "Circuit":
         """Make a circuit from edges; ends that `nodes` does not name become plain nodes, sorted by layer, then name."""
         edges = tuple(edges)
         known = {node.name: node for node in nodes}
@@ -100,7 +180,7 @@ class Circuit(Result):
             for name in (edge.source, edge.target):
                 known.setdefault(name, Node(name))
         ordered = sorted(known.values(), key=lambda node: (parse_node(node.name).order, node.position or 0))
-        return cls(model, weight_hash, tuple(ordered), edges, **rest)
+        return cls(model, weight_hash, tuple(ordered), edges)
 
     def __and__(self, other: "Circuit") -> "Circuit":
         self._same_model(other)
@@ -112,7 +192,7 @@ class Circuit(Result):
         self._same_model(other)
         edges = {e.key for e in other.edges}
         left = tuple(e for e in self.edges if e.key not in edges)
-        touched = {name for e in left for name in (e.source, e.target)}
+        touched = self._touched(left)
         return replace(self, nodes=tuple(n for n in self.nodes if n.name in touched), edges=left)
 
     def __or__(self, other: "Circuit") -> "Circuit":
@@ -136,16 +216,17 @@ class Circuit(Result):
         behind = _reach(self.edges, sink, forwards=False)
         alive = ahead & behind
         included = tuple(e for e in self.edges if e.source in alive and e.target in alive)
-        touched = {name for e in included for name in (e.source, e.target)}
+        touched = self._touched(included)
         return replace(self, nodes=tuple(n for n in self.nodes if n.name in touched), edges=included)
 
     def to_networkx(self) -> "networkx.MultiDiGraph":
         """Return a directed multigraph; node and edge attributes are the fields, edge keys the `via`."""
         import networkx as nx
 
-        graph = nx.MultiDiGraph(model=self.model, **self.settings)
+        graph = nx.MultiDiGraph(model=self.model)
         for node in self.nodes:
-            graph.add_node(node.name, role=node.role, position=node.position, **node.evidence)
+            evidence = {} if node.evidence is None else asdict(node.evidence)
+            graph.add_node(node.name, role=node.role, position=node.position, **evidence)
         for edge in self.edges:
             graph.add_edge(edge.source, edge.target, key=edge.via, score=edge.score, position=edge.position)
         return graph
@@ -158,59 +239,19 @@ class Circuit(Result):
         ]
 
     def headline(self) -> str:
-        """Return one line: the numbers of nodes and edges, and the verdict."""
-        size = f"Circuit of {self.model}: {len(self.nodes)} nodes, {len(self.edges)} edges"
-        reason = self.verdict.get("reason")
-        return f"{size}. {reason}" if reason else size
+        """Return one line: the numbers of nodes and edges."""
+        return f"Circuit of {self.model}: {len(self.nodes)} nodes, {len(self.edges)} edges"
 
     def shown(self) -> list[Record]:
         """Return the edges, largest scores first."""
         return sorted(self.to_records(), key=lambda row: -abs(row["score"] or 0.0))
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values, as on disk (docs/formats.md)."""
-        return {
-            "format": FORMAT,
-            "model": self.model,
-            "weight_hash": self.weight_hash,
-            "nodes": [_plain(node, ("position",)) for node in self.nodes],
-            "edges": [_plain(edge, ("position", "score")) for edge in self.edges],
-            "settings": self.settings,
-            "evaluation": self.evaluation,
-            "verdict": self.verdict,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any], where: str = "circuit") -> "Circuit":
-        """Make a circuit from plain values. Raises `CorruptError`, naming `where`, for anything else."""
-        try:
-            nodes = tuple(Node(**node) for node in data["nodes"])
-            edges = tuple(Edge(**edge) for edge in data["edges"])
-            for name in {n.name for n in nodes} | {e.source for e in edges} | {e.target for e in edges}:
-                parse_node(name)
-            for each in (*nodes, *edges):
-                _check_values(each)
-            parts = {name: dict(data.get(name, {})) for name in ("settings", "evaluation", "verdict")}
-            return cls(str(data["model"]), str(data["weight_hash"]), nodes, edges, **parts)
-        except (KeyError, TypeError, ValueError) as error:
-            raise CorruptError(f"{where} is not a circuit: {error!r}; see docs/formats.md") from error
-
     @classmethod
     def load(cls, path: Path | str) -> "Circuit":
-        """Read a circuit folder or a .json file. Raises `MissingError` or `CorruptError`."""
-        from interp.errors import MissingError
-
+        """Read the circuit of an artefact folder, or a .json file. Raises `MissingError` or `CorruptError`."""
         path = as_path(path)
         path = path / FILE if path.is_dir() else path
-        if not path.is_file():
-            raise MissingError(f"there is no circuit at {path}")
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CorruptError(f"{path} cannot be read as JSON: {error}") from error
-        if not isinstance(data, dict):
-            raise CorruptError(f"{path} is not a circuit: a JSON object was expected")
-        return cls.from_json(data, str(path))
+        return from_json(cls, read_json(path), path)
 
     def check_model(self, weight_hash: str) -> None:
         """Raise `MismatchError` when the circuit was found in other weights."""
@@ -223,19 +264,19 @@ class Circuit(Result):
     def _same_model(self, other: "Circuit") -> None:
         other.check_model(self.weight_hash)
 
-    def _keep(self, node: Any, edge: Any) -> "Circuit":
+    def _keep(self, node: Callable[[Node], bool], edge: Callable[[Edge], bool]) -> "Circuit":
         return replace(self, nodes=tuple(filter(node, self.nodes)), edges=tuple(filter(edge, self.edges)))
+
+    @staticmethod
+    def _touched(edges: Iterable[Edge]) -> set[str]:
+        """Return the names of the ends of edges."""
+        return {name for edge in edges for name in (edge.source, edge.target)}
 
 
 def edge_text(edge: Edge) -> str:
     """Return an edge as text: `L4H2 -k-> L5H1`, `embed -> L0MLP`; with a position `... @7`."""
     arrow = "->" if edge.via is None else f"-{edge.via}->"
     return f"{edge.source} {arrow} {edge.target}" + ("" if edge.position is None else f" @{edge.position}")
-
-
-def _plain(value: Node | Edge, optional: tuple[str, ...]) -> dict[str, Any]:
-    """Return the fields, without optional ones that are None."""
-    return {k: v for k, v in vars(value).items() if not (k in optional and v is None)}
 
 
 def _reach(edges: tuple[Edge, ...], start: str, forwards: bool) -> set[str]:

@@ -395,9 +395,10 @@ class Bench:
         self.batch_size = batch_size
         self.residual, self.freeze = ResidualStream(model), freeze
 
-    def settings(self) -> dict[str, str]:
-        """Return what is held fixed in all runs, for the settings of a result; empty for nothing."""
-        return self.residual.frozen_settings() if self.freeze else {}
+    @property
+    def frozen(self) -> str | None:
+        """What is held fixed in all runs; None for nothing."""
+        return self.residual.frozen_settings().get("frozen") if self.freeze else None
 
     def batches(self) -> Iterator[Batch]:
         """Yield the prompts in order; the last batch may be smaller."""

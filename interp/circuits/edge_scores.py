@@ -15,8 +15,8 @@ between positions through keys and values only, and only forwards.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,17 +24,16 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
-from interp.circuits.circuit import Circuit, Edge, Node
-from interp.circuits.config import By, Level
+from interp.circuits.circuit import Circuit, Edge, Node, NodeEffect
+from interp.circuits.config import Ablation, By, Level, Method
+from interp.circuits.edge_circuit import Agreement
 from interp.circuits.graph import Graph
 from interp.errors import ConfigError, UnknownNameError
 from interp.names import parse_node
+from interp.patching.config import TaskSettings
 from interp.results import ROWS, Record, Result
 from interp.runtime import derive_seed
 from interp.statistics import bootstrap_counts, expanded, percentile_interval, rank_correlation
-
-if TYPE_CHECKING:
-    pass
 
 
 def prune_edges(
@@ -101,6 +100,25 @@ def _later(graph: Graph, flags: Tensor) -> Tensor:
     return flags.flip(0).long().cumsum(0).flip(0).bool()
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """Settings that the scores of edges depend on."""
+
+    task: TaskSettings
+    method: Method
+    ablation: Ablation
+    direction: Literal["noise", "denoise"]
+    level: Level
+    steps: int | None
+    points: Literal["midpoint", "left"] | None
+    """Gradients per prompt, and where they are taken, of eap-ig."""
+    frozen: str | None
+    """Part that all runs hold at its clean value; None for nothing."""
+    taus: tuple[float, ...] = ()
+    n_runs: int | None = None
+    """Thresholds and runs of acdc."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores(Result):
     """One score per edge of a graph, or per source (`level="node"`)."""
@@ -115,8 +133,7 @@ class Scores(Result):
     """`[n_prompts, n]` float32; None when too large to store"""
     length: int = 0
     """positions of the prompts, padding included"""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """task, metric, method, steps, ablation, direction, batch_size, sign"""
+    settings: ScoreSettings
 
     def __len__(self) -> int:
         return len(self.values)
@@ -155,8 +172,8 @@ class Scores(Result):
     def headline(self) -> str:
         """Return one line: the number of edges, the method and the task."""
         what = "edges" if self.level == "edge" else "nodes"
-        how = ", ".join(f"{key} {self.settings[key]}" for key in ("task", "metric", "method") if key in self.settings)
-        return f"Scores of {len(self):,} {what} of {self.model}" + (f" ({how})" if how else "")
+        how = f"task {self.settings.task.name}, metric {self.settings.task.metric}, method {self.settings.method}"
+        return f"Scores of {len(self):,} {what} of {self.model} ({how})"
 
     def shown(self) -> list[Record]:
         """Return the edges or nodes with the largest absolute scores."""
@@ -192,28 +209,27 @@ class Scores(Result):
         return ends
 
     def top(self, n: int, by: By = "abs", prune: bool = True) -> Circuit:
-        """Return the circuit of the `n` highest-ranked edges (or nodes); the settings record `n` before pruning.
+        """Return the circuit of the `n` highest-ranked edges (or nodes).
 
         Raises `ConfigError` unless `1 <= n <= len(self)`.
         """
         if not 1 <= n <= len(self):
             raise ConfigError(f"n must be from 1 to {len(self)}, got {n}")
-        return self.circuit(self.mask(n, by, prune), asked=n, by=by, pruned=prune)
+        return self.circuit(self.mask(n, by, prune))
 
-    def circuit(self, included: Bool[Tensor, " n_edges"], **settings: Any) -> Circuit:
+    def circuit(self, included: Bool[Tensor, " n_edges"]) -> Circuit:
         """Return the circuit of the edges `included [n_edges]` bool, with their scores."""
         scored = self.level == "edge"
         chosen = included.nonzero()[:, 0].tolist()
         edges = [self.graph.edge(i, float(self.values[i]) if scored else None) for i in chosen]
-        merged = {"kind": "discovered", **self.settings, "n_edges": len(edges), **settings}
         touched = {name for edge in edges for name in (edge.source, edge.target)}
         nodes = [node for node in self._nodes() if node.name in touched]
-        return Circuit.of(self.model, self.weight_hash, edges, nodes, settings=merged)
+        return Circuit.of(self.model, self.weight_hash, edges, nodes)
 
     def _nodes(self) -> Iterator[Node]:
         if self.level == "node":
             for name, value in zip(self.graph.sources, self.values.tolist(), strict=True):
-                yield Node(name, evidence={"effect": value})
+                yield Node(name, evidence=NodeEffect(effect=value))
 
     def name(self, index: int) -> Edge | str:
         """Return the edge, or the name of the source."""
@@ -272,6 +288,6 @@ class Verified(Result):
             f"{self.pearson:.2f} (Pearson), their sizes by {self.spearman:.2f} (Spearman)"
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return `k` and both correlations."""
-        return {"k": len(self.indices), "spearman_abs": self.spearman, "pearson": self.pearson}
+    def agreement(self) -> Agreement:
+        """Return both correlations."""
+        return Agreement(n=len(self.indices), spearman_abs=self.spearman, pearson=self.pearson)

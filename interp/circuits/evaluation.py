@@ -2,7 +2,6 @@
 
     report = evaluate(model, task, circuit)      # one circuit: faithfulness, completeness, minimality, nulls
     report = evaluate(model, task, scores)       # a ranking: the curve over sizes, CPR, CMD
-    report.to_json()                             # goes into circuit.json as "evaluation"
 
 Edges of the circuit carry recomputed values of the clean run; all others carry the replacement (`ablation`). The
 numbers depend on the kind of ablation, on edges or nodes, on position-specific edges, and on averaging before or after
@@ -17,8 +16,8 @@ paths: from the logits to a random source, to one of its inputs, and so on back 
 the rest is drawn uniformly, as a circuit of that size is connected anyway.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -27,8 +26,18 @@ from torch import Tensor
 
 from interp.circuits.circuit import Circuit
 from interp.circuits.config import By, EvaluationConfig
+from interp.circuits.edge_circuit import (
+    CircuitEvaluation,
+    EvaluationSettings,
+    Minimality,
+    Overlap,
+    RandomRankings,
+    Ranking,
+    evaluated,
+)
 from interp.circuits.edge_runs import Bench
 from interp.circuits.edge_scores import Scores
+from interp.circuits.found_circuit import CurvePoint, UntrainedGap
 from interp.circuits.graph import Graph
 from interp.circuits.judging import (
     EMPTY,
@@ -46,9 +55,9 @@ from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.names import parse_node
 from interp.patching.task import Task
-from interp.results import Record, Result, flat
+from interp.results import Record, Result
 from interp.runtime import make_generator
-from interp.statistics import Interval, auroc
+from interp.statistics import Interval, auroc, percentile_interval
 
 MAX_PATHED = 2000
 
@@ -149,6 +158,16 @@ class Curve(Result):
         names = ("fraction", "n_edges", "faithfulness", "low", "high", "random")
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
+    def points(self, signed: "Curve | None" = None) -> list[CurvePoint]:
+        """Return the curve as the rows of a table, next to that of the ranking by signed score."""
+        n_random = len(self.random)
+        null = self.random if n_random else np.full((1, len(self.fractions)), np.nan)
+        middle = (each.tolist() for each in percentile_interval(null.mean(0), null))
+        other = np.full(len(self.fractions), np.nan) if signed is None else signed.faithfulness
+        columns = self.fractions, self.n_edges, self.faithfulness.tolist(), other.tolist(), *middle
+        names = ("fraction", "n_edges", "faithfulness", "signed", "random", "random_low", "random_high")
+        return [CurvePoint(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
+
     def headline(self) -> str:
         """Return one line: the two areas of the curve."""
         return (
@@ -157,33 +176,51 @@ class Curve(Result):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation(Result):
-    """Results of an evaluation as plain numbers, with the settings that they depend on."""
+class RankingEvaluation(Result):
+    """Faithfulness over the size of the circuits of a ranking, and its areas."""
 
-    numbers: dict[str, Any]
-    settings: dict[str, Any] = field(default_factory=dict)
-    curve: Curve | None = None
-    """ranked by absolute score, for scores"""
-
-    def __getitem__(self, name: str) -> Any:
-        return self.numbers[name]
+    settings: EvaluationSettings
+    ranking: Ranking
+    curve: Curve
+    """ranked by absolute score"""
+    signed: Curve
+    """ranked by signed score"""
+    auroc: float | None
+    """of the edges of a known circuit, by absolute score"""
+    untrained: UntrainedGap | None
 
     def to_records(self) -> list[Record]:
-        """Return one row with a column per number; names of nested ones are joined by a dot: `random_circuits.mean`."""
-        return [flat(self.numbers)]
+        """Return one row per size, as `Curve.to_records`."""
+        return self.curve.to_records()
 
     def headline(self) -> str:
-        """Return one line: metric, ablation and number of prompts."""
-        how = ", ".join(
-            f"{key} {self.settings[key]}" for key in ("metric", "ablation", "n_prompts") if key in self.settings
-        )
-        return f"Evaluation of a circuit ({how})"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return settings and numbers in one flat object."""
-        return {**self.settings, **self.numbers}
+        """Return one line: metric, ablation, number of prompts, and the two areas."""
+        areas = f"CPR {self.ranking.cpr:.2f}, CMD {self.ranking.cmd:.2f}"
+        return f"Evaluation of a ranking ({evaluated(self.settings)}): {areas}"
 
 
+@overload
+def evaluate(
+    model: HookedModel,
+    task: Task,
+    what: Circuit,
+    graph: Graph | None = None,
+    config: EvaluationConfig | None = None,
+    *,
+    truth: Circuit | None = None,
+    progress: Any = None,
+) -> CircuitEvaluation: ...
+@overload
+def evaluate(
+    model: HookedModel,
+    task: Task,
+    what: Scores,
+    graph: Graph | None = None,
+    config: EvaluationConfig | None = None,
+    *,
+    truth: Circuit | None = None,
+    progress: Any = None,
+) -> RankingEvaluation: ...
 def evaluate(
     model: HookedModel,
     task: Task,
@@ -193,7 +230,7 @@ def evaluate(
     *,
     truth: Circuit | None = None,
     progress: Any = None,
-) -> Evaluation:
+) -> CircuitEvaluation | RankingEvaluation:
     """Evaluate a circuit, or a ranking of edges, on a task.
 
     `graph` defaults to that of the scores, or to the model's own; a circuit with positions needs the graph in which it
@@ -204,45 +241,55 @@ def evaluate(
     from interp.models.adapter import weight_hash
 
     config = config or EvaluationConfig()
-    if isinstance(what, Circuit):
+    is_circuit = isinstance(what, Circuit)
+    if is_circuit:
         if what.weight_hash:
             what.check_model(weight_hash(model))
         graph = graph or Graph.from_model(model)
     else:
         graph = what.graph
-    ablation = config.ablation or what.settings.get("ablation", "resample")
+    ablation = config.ablation or ("resample" if is_circuit else what.settings.ablation)
     bench = Bench(model, graph, task, ablation=ablation, batch_size=config.batch_size)
-    if isinstance(what, Circuit):
-        numbers, curve = _evaluate_circuit(bench, graph.members(what), config, progress), None
-        if truth is not None:
-            numbers |= overlap(graph.members(what), graph.members(truth))
-    else:
-        numbers, curve = _evaluate_scores(bench, what, config, progress)
-        if truth is not None:
-            if what.level != "edge":
-                raise ConfigError("AUROC compares edges with a known circuit; score with level='edge'")
-            numbers["auroc"] = auroc(what.values.abs().numpy(), graph.members(truth).numpy())
-    if config.untrained:
-        numbers["untrained"] = untrained_gap(model, task, config.seed)
-    settings = {
-        "ablation": ablation,
-        "direction": "edges outside the circuit are replaced in the clean run",
-        "level": "edge" if isinstance(what, Circuit) else what.level,
-        "positions": "all alike" if graph.positions is None else list(graph.positions),
-        "averaging": "ratio of means over prompts",
-        "n_prompts": task.n_prompts,
-        "metric": task.metric.name,
-        "seed": config.seed,
-        **bench.settings(),
-    }
-    if "frozen" in settings:
-        numbers["corrupt_frozen"] = float(bench.values([bench.everything(False)]).mean())
-    return Evaluation(numbers=numbers, settings=settings, curve=curve)
+    settings = EvaluationSettings(
+        ablation=ablation,
+        level="edge" if is_circuit else what.level,
+        positions=None if graph.positions is None else tuple(graph.positions),
+        n_prompts=task.n_prompts,
+        metric=task.metric.name,
+        seed=config.seed,
+        frozen=bench.frozen,
+    )
+    untrained = untrained_gap(model, task, config.seed) if config.untrained else None
+    if is_circuit:
+        included = graph.members(what)
+        known = None if truth is None else overlap(included, graph.members(truth))
+        return _evaluate_circuit(bench, included, config, settings, untrained, known, progress)
+    auroc_of_truth = None
+    if truth is not None:
+        if what.level != "edge":
+            raise ConfigError("AUROC compares edges with a known circuit; score with level='edge'")
+        auroc_of_truth = auroc(what.values.abs().numpy(), graph.members(truth).numpy())
+    by_abs = curve(bench, what, config, by="abs", progress=progress)
+    signed = curve(bench, what, config, by="signed", n_random=0, progress=progress)
+    return RankingEvaluation(
+        settings=settings,
+        ranking=Ranking(cpr=signed.cpr, cmd=by_abs.cmd, random=_random_rankings(by_abs)),
+        curve=by_abs,
+        signed=signed,
+        auroc=auroc_of_truth,
+        untrained=untrained,
+    )
 
 
 def _evaluate_circuit(
-    bench: Bench, included: Bool[Tensor, " edges"], config: EvaluationConfig, progress: Any
-) -> dict[str, Any]:
+    bench: Bench,
+    included: Bool[Tensor, " edges"],
+    config: EvaluationConfig,
+    settings: EvaluationSettings,
+    untrained: UntrainedGap | None,
+    known: Overlap | None,
+    progress: Any,
+) -> CircuitEvaluation:
     size = int(included.sum())
     generator = make_generator(config.seed, "evaluation")
     halves = [_half(included, generator) for _ in range(config.n_knockouts)]
@@ -262,40 +309,35 @@ def _evaluate_circuit(
     values = bench.values([mask for group in masks.values() for mask in group], progress).numpy()
     ends = np.cumsum([len(group) for group in masks.values()])[:-1]
     judged = judge(dict(zip(masks, np.split(values, ends), strict=True)), complement="complement", seed=config.seed)
-    numbers: dict[str, Any] = {"n_edges": size, "n_edges_of_graph": bench.graph.n_edges}
-    numbers |= judged.numbers
+    incompleteness = minimality = corrupt_frozen = None
     if halves:
-        gap = np.abs(judged.f["halved"] - judged.f["model_halved"])
-        numbers["incompleteness_of_halves"] = float(gap.mean())
+        incompleteness = float(np.abs(judged.f["halved"] - judged.f["model_halved"]).mean())
     if tried:
-        drops = np.abs(judged.numbers["faithfulness"] - judged.f["without"])
-        numbers["minimality"] = {"n_tried": len(tried), "median": float(np.median(drops)), "least": float(drops.min())}
-    return numbers
+        drops = np.abs(judged.found.faithfulness.estimate - judged.f["without"])
+        minimality = Minimality(n_tried=len(tried), median=float(np.median(drops)), least=float(drops.min()))
+    if bench.frozen is not None:
+        corrupt_frozen = float(bench.values([bench.everything(False)]).mean())
+    return CircuitEvaluation(
+        **vars(judged.found),
+        settings=settings,
+        n_edges=size,
+        n_edges_of_graph=bench.graph.n_edges,
+        incompleteness_of_halves=incompleteness,
+        minimality=minimality,
+        untrained=untrained,
+        corrupt_frozen=corrupt_frozen,
+        overlap=known,
+    )
 
 
-def _evaluate_scores(
-    bench: Bench, scores: Scores, config: EvaluationConfig, progress: Any
-) -> tuple[dict[str, Any], Curve]:
-    by_abs = curve(bench, scores, config, by="abs", progress=progress)
-    signed = curve(bench, scores, config, by="signed", n_random=0, progress=progress)
-    numbers: dict[str, Any] = {
-        "cpr": signed.cpr,
-        "cmd": by_abs.cmd,
-        "fractions": list(config.fractions),
-        "faithfulness_by_abs": by_abs.faithfulness.tolist(),
-        "faithfulness_by_signed": signed.faithfulness.tolist(),
-    }
-    if config.n_random:
-        area = [cpr(config.fractions, row.tolist()) for row in by_abs.random]
-        distance = [cmd(config.fractions, row.tolist()) for row in by_abs.random]
-        numbers["random_circuits"] = {
-            "n": config.n_random,
-            "cpr": float(np.mean(area)),
-            "cpr_best": float(np.max(area)),
-            "cmd": float(np.mean(distance)),
-            "cmd_best": float(np.min(distance)),
-        }
-    return numbers, by_abs
+def _random_rankings(by_abs: Curve) -> RandomRankings | None:
+    """Return the areas of random circuits of every size, as if each were a ranking."""
+    if not len(by_abs.random):
+        return None
+    areas = [cpr(by_abs.fractions, row.tolist()) for row in by_abs.random]
+    distances = [cmd(by_abs.fractions, row.tolist()) for row in by_abs.random]
+    means = {"cpr": float(np.mean(areas)), "cmd": float(np.mean(distances))}
+    return RandomRankings(n=len(areas), **means, cpr_best=max(areas), cmd_best=min(distances))
 
 
 def curve(
@@ -327,10 +369,10 @@ def curve(
     )
 
 
-def overlap(found: Bool[Tensor, " edges"], truth: Bool[Tensor, " edges"]) -> dict[str, float]:
+def overlap(found: Bool[Tensor, " edges"], truth: Bool[Tensor, " edges"]) -> Overlap:
     """Return the fraction of found edges that are true, and of true edges that are found."""
     both = float((found & truth).sum())
-    return {"precision": both / max(1.0, float(found.sum())), "recall": both / max(1.0, float(truth.sum()))}
+    return Overlap(precision=both / max(1.0, float(found.sum())), recall=both / max(1.0, float(truth.sum())))
 
 
 def _half(included: Bool[Tensor, " edges"], generator: torch.Generator) -> Bool[Tensor, " edges"]:

@@ -16,7 +16,6 @@ its own layer.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -193,12 +192,12 @@ class Graph:
     def n_edges(self) -> int:
         return len(self.edge_table)
 
-    def edge(self, index: int, score: float | None = None, **evidence: Any) -> Edge:
+    def edge(self, index: int, score: float | None = None) -> Edge:
         """Return the edge with a number."""
         position, reader, source = self.edge_table[index].tolist()
         target, via = self.readers[reader]
         where = None if self.positions is None else self.positions[position]
-        return Edge(self.sources[source], target, via, where, score, evidence)
+        return Edge(self.sources[source], target, via, where, score)
 
     def edges(self) -> list[Edge]:
         """Return all edges, in order."""

@@ -13,13 +13,12 @@ add a kind, add a function here, its name to `KINDS` and a sentence about it to 
 4. A kind is *found* in a head when the low end of its 95 % interval is above the null's upper bound, corrected for all
    heads, and above 0.1.
 
-One prompt is one observation: the intervals are Student t over all prompts of all seeds. `save_patterns` stores the
-attention of a few heads on one prompt with a circuit, so that a page can show it without the model.
+One prompt is one observation: the intervals are Student t over all prompts of all seeds. `head_patterns` returns the
+attention of a few heads on one prompt, which circuits store so that a page can show it without the model.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Float32, Int, Int64
 from torch import Tensor
 
-from interp.artifacts import Table, atomic_file
+from interp.artifacts import Table
 from interp.circuits.config import HeadScoresConfig
 from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings
 from interp.errors import ConfigError
@@ -144,33 +143,22 @@ def _shift(mask: Tensor, by: int) -> Tensor:
     return out
 
 
-FILE = "patterns.safetensors"
-
-
 def head_patterns(
     model: HookedModel, tokens: Int[Tensor, "1 pos"], heads: Iterable[HeadName]
-) -> dict[str, Float32[Tensor, "pos pos"]]:
-    """Return the attention pattern of each head, `[dest, src]` float32, on `tokens [1, pos]`.
+) -> tuple[tuple[str, ...], Float32[np.ndarray, "n_heads dest src"] | None]:
+    """Return the names of heads and their attention patterns on `tokens [1, pos]`.
 
-    Empty when the model's attention kernel computes no patterns.
+    Nothing when the model's attention kernel computes no patterns.
     """
     from interp.models.adapter import available_hook_points, run_with_cache
 
     points = {head: f"blocks.{head.layer}.attn.hook_pattern" for head in heads}
     if not points or not set(points.values()) <= available_hook_points(model):
-        return {}
+        return (), None
     last = max(head.layer for head in points)
     _, cache = run_with_cache(model, tokens.to(model.cfg.device), sorted(set(points.values())), stop_at_layer=last + 1)
-    return {str(head): cache[point][0, head.head].float().cpu().contiguous() for head, point in points.items()}
-
-
-def save_patterns(patterns: dict[str, Float32[Tensor, "pos pos"]], folder: Path) -> None:
-    """Write attention patterns into a circuit's folder; no file without patterns."""
-    if patterns:
-        from safetensors.torch import save
-
-        with atomic_file(folder / FILE) as temporary:
-            temporary.write_bytes(save(patterns))
+    patterns = [cache[point][0, head.head].float().cpu().numpy() for head, point in points.items()]
+    return tuple(map(str, points)), np.stack(patterns)
 
 
 REPEAT_KINDS = ("duplicate_token", "induction")

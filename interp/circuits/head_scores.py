@@ -18,7 +18,7 @@ from interp.results import Record
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSettings:
-    """What determines the scores of a model's heads."""
+    """Settings that determine the scores of a model's heads."""
 
     model: str
     weight_hash: str

@@ -49,13 +49,14 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from interp.circuits.induction_circuit import ComposedPair
 from interp.errors import ConfigError
 from interp.models.adapter import ordinary_tokens, run_with_cache, token_strings
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture
 from interp.models.residual import SIDES, ResidualStream, Side, norm_of, read_rotation, rotary_hook_points
 from interp.names import HeadName
-from interp.results import Record, Result
+from interp.results import Record, Result, columns_of
 from interp.runtime import make_generator
 from interp.statistics import prediction_bound
 
@@ -216,23 +217,27 @@ class Composition(Result):
             if np.isfinite(self.score[:, i]).any()
         }
 
-    def to_records(self) -> list[dict[str, Any]]:
-        """Return one row per pair: `source, target, via, score, null_mean, null_high, is_argmax`."""
+    def rows(self) -> list[ComposedPair]:
+        """Return the score of every pair next to its null."""
         best = self.argmax()
         return [
-            {
-                "source": str(sender),
-                "target": str(reader),
-                "via": self.via,
-                "score": float(self.score[i, j]),
-                "null_mean": float(self.null_mean[i, j]),
-                "null_high": float(self.null_high[i, j]),
-                "is_argmax": best[reader] == sender,
-            }
+            ComposedPair(
+                source=str(sender),
+                target=str(reader),
+                via=self.via,
+                score=float(self.score[i, j]),
+                null_mean=float(self.null_mean[i, j]),
+                null_high=float(self.null_high[i, j]),
+                is_argmax=best[reader] == sender,
+            )
             for j, reader in enumerate(self.readers)
             for i, sender in enumerate(self.senders)
             if np.isfinite(self.score[i, j])
         ]
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return one row per pair: `source, target, via, score, null_mean, null_high, is_argmax`."""
+        return [columns_of(row) for row in self.rows()]
 
     def headline(self) -> str:
         """Return one line: the number of pairs above the null."""

@@ -10,27 +10,36 @@ head in an earlier layer, which writes each position's previous token there. The
 5. outputs    direct effect of each head on the logit of the repeated token (reported)
 6. weights    composition of the pairs, OV copying of the candidates (reported, and not part of the verdict)
 
-    circuit = find_induction_circuit(model)
-    circuit.verdict["found"], [node.name for node in circuit.nodes if node.role == "induction"]
+    found = find_induction_circuit(model)
+    found.verdict.found, [node.name for node in found.circuit.nodes if node.role == "induction"]
 
 The rule of the verdict is the docstring of `interp.circuits.induction_verdict`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from interp.artifacts import Table
 from interp.circuits.circuit import Circuit
+from interp.circuits.config import InductionConfig
+from interp.circuits.found_circuit import TaskPrompt
 from interp.circuits.head_kinds import head_patterns, pattern_scores, untrained_bounds
-from interp.circuits.head_weights import Composition, Copying, HeadWeights, composition, copying
+from interp.circuits.head_weights import Composition, HeadWeights, composition, copying
+from interp.circuits.induction_circuit import (
+    ComposedPair,
+    HeadVerdict,
+    InductionCircuit,
+    InductionSettings,
+    PathLoss,
+    SenderTest,
+)
 from interp.circuits.induction_measure import (
     DirectEdges,
     GroupEffect,
-    InductionConfig,
     InductionPrompts,
     capture_edge_inputs,
     clean_run,
@@ -42,8 +51,11 @@ from interp.circuits.induction_measure import (
 from interp.circuits.induction_verdict import (
     SMALLEST_SCORE,
     HeadVerdicts,
-    SenderTest,
+    Measurements,
+    circuit_verdict,
+    head_rows,
     judge_heads,
+    path_losses,
     proved_senders,
     score_p_values,
     to_circuit,
@@ -53,89 +65,24 @@ from interp.models.hooked import HookedModel
 from interp.models.residual import SIDES, ResidualStream, Side
 from interp.names import HeadName, parse_node
 from interp.patching.ablation import Ablations, ablate
+from interp.patching.effects import AblationEffect
 from interp.progress import Progress
-from interp.results import Record, Result
 from interp.runtime import make_generator
 
 
-@dataclass(frozen=True, kw_only=True)
-class InductionEvidence(Result):
-    """All measurements of the search for an induction circuit, and the resulting circuit."""
-
-    circuit: Circuit
-    scores: np.ndarray
-    """`[n_layers, n_heads, 3, n_prompts]`: strict, stripe (tl), previous token; all seeds"""
-    verdicts: HeadVerdicts
-    candidates: tuple[HeadName, ...]
-    tests: dict[HeadName, SenderTest]
-    """test of each candidate's sender against controls, on the test prompts"""
-    group_effects: dict[tuple[HeadName, Side], GroupEffect]
-    """effect of patching each sender into one side of all candidates"""
-    ablations: list[Ablations]
-    compositions: dict[Side, Composition]
-    copying: Copying | None
-    copying_deep: Copying | None
-    """the same with embeddings passed through block 0; None in models of two layers or fewer"""
-    prompts: InductionPrompts
-    """prompts of the first seed"""
-    texts: list[dict[str, list[str]]]
-    """`tokens` and `corrupt_tokens` of the first prompts"""
-    patterns: dict[str, Tensor]
-    """`[dest, src]` attention on the first prompt, for the circuit's heads, or without a circuit the highest scores"""
-    config: InductionConfig = field(default_factory=InductionConfig)
-
-    def to_records(self) -> list[Record]:
-        """Return one row per candidate head: `head, strict, stripe, sender, by_keys, by_queries, p_holm, induction`.
-
-        `strict` and `stripe` are fractions of attention, 0 to 1. `by_keys` and `by_queries` are drops of the strict
-        score when the sender's corrupted value is patched into that side alone. `p_holm` is the head's corrected
-        p-value.
-        """
-        rows = []
-        for head in self.candidates:
-            at, test = (head.layer, head.head), self.tests.get(head)
-            rows.append(
-                {
-                    "head": str(head),
-                    "strict": float(self.verdicts.strict[at]),
-                    "stripe": float(self.verdicts.tl[at]),
-                    "sender": str(test.sender) if test else None,
-                    "by_keys": float(test.k.mean()) if test else None,
-                    "by_queries": float(test.q.mean()) if test else None,
-                    "p_holm": float(self.verdicts.p_holm[at]),
-                    "induction": head in self.verdicts.induction,
-                }
-            )
-        return rows
-
-    def headline(self) -> str:
-        """Return the headline of the circuit."""
-        return self.circuit.headline()
-
-
-def find_induction_circuit(
-    model: HookedModel, *, seeds: tuple[int, ...] = (0, 1, 2), progress: Progress | None = None,
-    name: str | None = None, **settings: Any,
-) -> Circuit:  # fmt: skip
-    """Find the induction circuit of a model with its evidence, or return a circuit without nodes and the reason.
-
-    `circuit.verdict` has `found`, `rule`, `reason` and `redundancy`. `settings` are those of `InductionConfig`; `name`
-    is the model's name in the circuit. Raises `ConfigError` when the model's attention gives no patterns, or its
-    residual is not a plain sum.
-    """
-    config = InductionConfig(seeds=tuple(seeds), **settings)
-    return gather_induction_evidence(model, config, progress=progress, name=name).circuit
-
-
 @torch.no_grad()
-def gather_induction_evidence(
+def find_induction_circuit(
     model: HookedModel,
     config: InductionConfig | None = None,
     *,
     progress: Progress | None = None,
     name: str | None = None,
-) -> InductionEvidence:
-    """Run all steps of the search (see the module); progress is out of 100."""
+) -> InductionCircuit:
+    """Run all steps of the search (see the module); the circuit has no nodes where it was not found.
+
+    `name` is the model's name in the circuit; progress is out of 100. Raises `ConfigError` when the model's attention
+    gives no patterns, or its residual is not a plain sum.
+    """
     from interp.models.adapter import logit_cap
     from interp.models.identity import model_spec, weight_hash
 
@@ -158,35 +105,36 @@ def gather_induction_evidence(
     if chosen and residual.shape.n_layers > 2:
         deep = copying(model, chosen, n_tokens=config.copying_tokens, weights=weights, through_block_0=True)
     steps.at(100, "judged")
-    capped = {} if (cap := logit_cap(model)) is None else {"logit_effect": f"before the soft cap of {cap:g}"}
-    circuit = to_circuit(
-        model_name=name or model_spec(model),
-        weight_hash=weight_hash(model),
-        verdicts=verdicts,
-        tests=tests,
-        effects=effects,
-        ablations=ablations,
-        outputs=outputs,
-        compositions=compositions,
-        copies=(copies, deep),
-        settings=_settings(config, drawn[0]) | residual.frozen_settings() | capped,
-    )
-    return InductionEvidence(
+    measured = Measurements(verdicts, tests, effects, ablations, outputs, compositions, (copies, deep))
+    verdict, redundancy = circuit_verdict(measured)
+    circuit = to_circuit(name or model_spec(model), weight_hash(model), measured, found=bool(verdict.found))
+    frozen = residual.frozen_settings().get("frozen")
+    own = {"model": circuit.model, "weight_hash": circuit.weight_hash, "frozen": frozen}
+    pattern_heads, patterns = head_patterns(model, drawn[0].tokens[:1], _heads_to_show(verdicts, circuit))
+    cap = logit_cap(model)
+    return InductionCircuit(
+        settings=InductionSettings(**{each.name: getattr(config, each.name) for each in fields(config)}, **own),
         circuit=circuit,
+        verdict=verdict,
+        redundancy=redundancy,
+        context_length=drawn[0].tokens.shape[1],
+        lags=(int(drawn[0].lags.min()), int(drawn[0].lags.max())),
+        logit_effect=None if cap is None else f"before the soft cap of {cap:g}",
+        prompts=_texts(model, drawn[0]),
+        heads=Table.of(HeadVerdict, head_rows(measured, candidates, circuit)),
+        ablations=Table.of(AblationEffect, [row for each in ablations for row in each.rows()]),
+        paths=Table.of(PathLoss, path_losses(effects)),
+        composition=_composed(compositions),
+        sender_tests=tuple(tests.values()),
         scores=scores,
-        verdicts=verdicts,
-        candidates=candidates,
-        tests=tests,
-        group_effects=effects,
-        ablations=ablations,
-        compositions=compositions,
-        copying=copies,
-        copying_deep=deep,
-        prompts=drawn[0],
-        texts=_texts(model, drawn[0]),
-        patterns=head_patterns(model, drawn[0].tokens[:1], _heads_to_show(verdicts, circuit)),
-        config=config,
+        pattern_heads=pattern_heads,
+        patterns=patterns,
     )
+
+
+def _composed(compositions: dict[Side, Composition]) -> Table[ComposedPair] | None:
+    rows = [row for each in compositions.values() for row in each.rows()]
+    return Table.of(ComposedPair, rows) if rows else None
 
 
 def _score(
@@ -236,7 +184,7 @@ def _screen(
 ) -> dict[HeadName, HeadName]:
     """Return each candidate's sender: the earlier head with the largest direct effect through its keys.
 
-    Measured on the first seed's prompts.
+    Measurements on the first seed's prompts.
     """
     layers = sorted({head.layer for head in candidates if head.layer > 0})
     if not layers:
@@ -293,9 +241,8 @@ def _test(
     for head, batches in per_batch.items():
         joined = {key: torch.cat([batch[key] for batch in batches], -1).double().numpy() for key in batches[0]}
         v = -effects[senders[head], "v"].strict[head].double().numpy()
-        tests[head] = SenderTest(
-            sender=senders[head], clean=joined["clean"], k=joined["k"], q=joined["q"], v=v, controls=joined["controls"]
-        )
+        falls = {name: joined[name] for name in ("clean", "k", "q", "controls")}
+        tests[head] = SenderTest(head=head, sender=senders[head], v=v, **falls)
     return tests, effects
 
 
@@ -403,13 +350,13 @@ def _compose(
         return {}
 
 
-def _texts(model: HookedModel, prompts: InductionPrompts, n: int = 3) -> list[dict[str, list[str]]]:
+def _texts(model: HookedModel, prompts: InductionPrompts, n: int = 3) -> tuple[TaskPrompt, ...]:
     from interp.models.adapter import token_strings
 
-    return [
-        {"tokens": token_strings(model, clean), "corrupt_tokens": token_strings(model, corrupt)}
+    return tuple(
+        TaskPrompt(clean=tuple(token_strings(model, clean)), corrupt=tuple(token_strings(model, corrupt)))
         for clean, corrupt in zip(prompts.tokens[:n], prompts.corrupted[0][:n], strict=True)
-    ]
+    )
 
 
 def _heads_to_show(verdicts: HeadVerdicts, circuit: Circuit) -> list[HeadName]:
@@ -420,23 +367,6 @@ def _heads_to_show(verdicts: HeadVerdicts, circuit: Circuit) -> list[HeadName]:
         return heads
     order = np.argsort(-verdicts.strict, axis=None)[:4]
     return [HeadName(int(i), int(j)) for i, j in zip(*np.unravel_index(order, verdicts.strict.shape), strict=True)]
-
-
-def _settings(config: InductionConfig, prompts: InductionPrompts) -> dict[str, Any]:
-    return {
-        "kind": "induction",
-        "task": "repeated random tokens",
-        "metric": "strict induction score; loss after the repeat begins",
-        "method": "direct-edge path patching into keys, queries, values",
-        "ablation": "resample (path patching), mean (ablation)",
-        "direction": "noise",
-        "between": "frozen (heads' effects), receivers (losses)",
-        "seeds": list(config.seeds),
-        "prompts_per_seed": config.prompts_per_seed,
-        "context_length": prompts.tokens.shape[1],
-        "lags": [int(prompts.lags.min()), int(prompts.lags.max())],
-        "n_controls": config.n_controls,
-    }
 
 
 class _Steps:

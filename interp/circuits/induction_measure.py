@@ -36,7 +36,6 @@ from interp.names import HeadName, parse_node
 from interp.patching.paths import KnownClean, PathPatcher
 from interp.patching.task import final_point
 from interp.runtime import make_generator
-from interp.statistics import t_interval
 from interp.text.tokens import repeated_random_tokens
 
 
@@ -331,14 +330,6 @@ class DirectOutput:
     """`[n]` change of the correct token's logit above the mean, by prompt; below 0 the head raises that logit"""
     control: np.ndarray | None
     """`[n]` the same for the strongest head of the layer that is not an induction head"""
-
-    def evidence(self) -> dict[str, float]:
-        """Return the change with its interval, and the mean of the control, in logits."""
-        mean, low, high = t_interval(self.change)
-        found = {"logit_effect": float(mean), "low": float(low), "high": float(high)}
-        if self.control is not None:
-            found["logit_effect_of_other_head"] = float(self.control.mean())
-        return found
 
 
 def direct_outputs(

@@ -1,4 +1,4 @@
-"""Rule by which a head is called an induction head, the resulting circuit, and its artefact (docs/formats.md).
+"""Rule by which a head is called an induction head, and the resulting circuit.
 
 RULE. A head is an induction head when all of these hold, each by a one-sided Student t test over prompts. Its p-value
 is the largest of theirs, corrected by Holm over *all* heads of the model, and is below 0.05.
@@ -19,55 +19,22 @@ A sender is called a previous-token head when its previous-token score exceeds t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.artifacts import Draft, Manifest, write_json, write_table
-from interp.circuits.circuit import FILE, Circuit, Edge, Node
-from interp.circuits.head_kinds import save_patterns
+from interp.circuits.circuit import Circuit, Edge, HeadEvidence, KeyEvidence, Node, OutputEvidence
+from interp.circuits.found_circuit import Verdict
 from interp.circuits.head_weights import Composition, Copying
+from interp.circuits.induction_circuit import HeadVerdict, PathLoss, Redundancy, SenderTest
 from interp.circuits.induction_measure import DirectOutput, GroupEffect
 from interp.models.residual import Side
 from interp.names import HeadName
 from interp.patching.ablation import Ablations
+from interp.patching.effects import AblationEffect
 from interp.statistics import holm, p_above, t_interval
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from interp.circuits.induction import InductionEvidence
-
-ALPHA, SMALLEST_SCORE, SMALLEST_SHARE = 0.05, 0.1, 0.25
+ALPHA, SMALLEST_SCORE = 0.05, 0.1
 RULE = " ".join((__doc__ or "").split("RULE. ")[1].split())
-
-
-@dataclass(frozen=True)
-class SenderTest:
-    """Fall of the induction score when one sender is patched into query, key or value, per prompt, `[n]`."""
-
-    sender: HeadName
-    clean: np.ndarray
-    """the score without a patch"""
-    k: np.ndarray
-    q: np.ndarray
-    v: np.ndarray
-    """patched into the values of all candidates, as a head's pattern does not depend on its own values"""
-    controls: np.ndarray
-    """`[n_controls, n]` control senders, patched into the keys"""
-
-    @property
-    def strongest_control(self) -> np.ndarray:
-        return self.controls[int(self.controls.mean(-1).argmax())]
-
-    @property
-    def p(self) -> float:
-        """Largest p-value of the three comparisons."""
-        rivals = (self.q, self.v, self.strongest_control)
-        if self.k.mean() < SMALLEST_SHARE * self.clean.mean():
-            return 1.0
-        return max(float(p_above(self.k - rival)) for rival in rivals)
 
 
 @dataclass(frozen=True)
@@ -115,36 +82,52 @@ def proved_senders(verdicts: HeadVerdicts) -> set[HeadName]:
     return set(verdicts.induction.values())
 
 
-def to_circuit(
-    *, model_name: str, weight_hash: str, verdicts: HeadVerdicts, tests: Mapping[HeadName, SenderTest],
-    effects: Mapping[tuple[HeadName, Side], GroupEffect], ablations: Sequence[Ablations],
-    outputs: Mapping[HeadName, DirectOutput], compositions: Mapping[Side, Composition],
-    copies: tuple[Copying | None, Copying | None], settings: dict[str, Any],
-) -> Circuit:  # fmt: skip
-    """Build the circuit from nodes and edges with their evidence, and the verdict; without nodes unless found."""
-    losses = {record["group"]: record for each in ablations for record in each.to_records()}
-    verdict = circuit_verdict(verdicts, tests, ablations)
-    nodes, edges = [], []
-    if verdict["found"]:
+@dataclass(frozen=True)
+class Measurements:
+    """All measurements that a circuit is made from."""
+
+    verdicts: HeadVerdicts
+    tests: Mapping[HeadName, SenderTest]
+    effects: Mapping[tuple[HeadName, Side], GroupEffect]
+    ablations: Sequence[Ablations]
+    outputs: Mapping[HeadName, DirectOutput]
+    compositions: Mapping[Side, Composition]
+    copies: tuple[Copying | None, Copying | None]
+    """with embeddings as they are, and passed through block 0"""
+
+    def losses(self) -> dict[str, AblationEffect]:
+        """Return the effect of ablating each group."""
+        return {row.group: row for each in self.ablations for row in each.rows()}
+
+    def copying(self, head: HeadName) -> dict[str, float | None]:
+        """Return the copying scores of a head."""
+        found: dict[str, float | None] = {}
+        for key, copied in zip(("", "_through_block_0"), self.copies, strict=True):
+            found[f"ov_copying{key}"] = None if copied is None else copied.eigenvalue.get(head)
+            found[f"ov_top1{key}"] = None if copied is None else copied.top1.get(head)
+        return found
+
+
+def to_circuit(model_name: str, weight_hash: str, measured: Measurements, *, found: bool) -> Circuit:
+    """Build the circuit from nodes and edges with their evidence; without nodes unless found."""
+    verdicts, nodes, edges = measured.verdicts, [], []
+    if found:
         for head, sender in sorted(verdicts.induction.items()):
-            nodes.append(_node(head, "induction", verdicts, losses, copies))
-            edges.append(_edge(sender, head, tests[head], effects, compositions))
+            nodes.append(_node(head, "induction", measured))
+            edges.append(_edge(sender, head, measured))
         for sender in sorted(proved_senders(verdicts) - set(verdicts.induction)):
             role = "previous_token" if verdicts.is_previous_token(sender) else None
-            nodes.append(_node(sender, role, verdicts, losses, copies))
-        edges += [_to_logits(head, outputs.get(head), copies) for head in sorted(verdicts.induction)]
-    evaluation = {"path_patching": _loss_table(effects), "ablation": list(losses.values())}
-    return Circuit.of(model_name, weight_hash, edges, nodes, settings=settings, evaluation=evaluation, verdict=verdict)
+            nodes.append(_node(sender, role, measured))
+        edges += [_to_logits(head, measured) for head in sorted(verdicts.induction)]
+    return Circuit.of(model_name, weight_hash, edges, nodes)
 
 
-def circuit_verdict(
-    verdicts: HeadVerdicts, tests: Mapping[HeadName, SenderTest], ablations: Sequence[Ablations]
-) -> dict[str, Any]:
-    """Return `found`, `rule`, `reason` and `redundancy`."""
+def circuit_verdict(measured: Measurements) -> tuple[Verdict, Redundancy | None]:
+    """Apply the rule; the redundancy is None without induction heads."""
+    verdicts = measured.verdicts
     if not verdicts.induction:
-        reason = _reason_not_found(verdicts, tests)
-        return {"found": False, "rule": RULE, "reason": reason, "redundancy": None}
-    result = ablations[0]
+        return Verdict(found=False, rule=RULE, reason=_reason_not_found(verdicts, measured.tests)), None
+    result = measured.ablations[0]
     rows = list(result.groups)
     group = rows.index("induction heads")
     mean, low, _ = t_interval(result.second[group])
@@ -160,13 +143,10 @@ def circuit_verdict(
         f"after the start of the repeat by {float(mean):+.2f} nats (before it by {first:+.2f}; random heads by at most "
         f"{max(random.values(), default=0.0):+.2f})"
     )
-    redundancy = {
-        "group": float(mean),
-        "sum_of_singles": float(np.sum(singles)),
-        "largest_single": float(np.max(singles)),
-        "reading": "heads are redundant" if float(mean) > 1.5 * np.sum(singles) else "effects are additive",
-    }
-    return {"found": found, "rule": RULE, "reason": reason, "redundancy": redundancy}
+    redundancy = Redundancy(
+        group=float(mean), sum_of_singles=float(np.sum(singles)), largest_single=float(np.max(singles))
+    )
+    return Verdict(found=found, rule=RULE, reason=reason), redundancy
 
 
 def _reason_not_found(verdicts: HeadVerdicts, tests: Mapping[HeadName, SenderTest]) -> str:
@@ -181,194 +161,101 @@ def _reason_not_found(verdicts: HeadVerdicts, tests: Mapping[HeadName, SenderTes
     )
 
 
-def _node(
-    head: HeadName, role: str | None, verdicts: HeadVerdicts, losses: Mapping[str, dict[str, Any]],
-    copies: tuple[Copying | None, Copying | None],
-) -> Node:  # fmt: skip
-    at = head.layer, head.head
-    evidence: dict[str, Any] = {
-        "induction_score": float(verdicts.strict[at]),
-        "induction_score_tl": float(verdicts.tl[at]),
-        "previous_token_score": float(verdicts.previous_token[at]),
-        "p_holm": float(verdicts.p_holm[at]) if role == "induction" else None,
-    }
-    if record := losses.get(str(head)):
-        evidence |= {key: record[key] for key in ("loss_first_half", "loss_second_half", "low", "high")}
-    for key, copied in zip(("ov_copying", "ov_copying_through_block_0"), copies, strict=True):
-        if copied is not None and head in copied.eigenvalue:
-            evidence[key] = copied.eigenvalue[head]
-            evidence[key.replace("copying", "top1")] = copied.top1[head]
+def _node(head: HeadName, role: str | None, measured: Measurements) -> Node:
+    verdicts, at = measured.verdicts, (head.layer, head.head)
+    loss = measured.losses().get(str(head))
+    names = ("loss_first_half", "loss_second_half", "low", "high")
+    evidence = HeadEvidence(
+        induction_score=float(verdicts.strict[at]),
+        induction_score_tl=float(verdicts.tl[at]),
+        previous_token_score=float(verdicts.previous_token[at]),
+        p_holm=float(verdicts.p_holm[at]) if role == "induction" else None,
+        **{name: None if loss is None else getattr(loss, name) for name in names},
+        **measured.copying(head),
+    )
     return Node(str(head), role, evidence=evidence)
 
 
-def _edge(
-    sender: HeadName, head: HeadName, test: SenderTest, effects: Mapping[tuple[HeadName, Side], GroupEffect],
-    compositions: Mapping[Side, Composition],
-) -> Edge:  # fmt: skip
+def _edge(sender: HeadName, head: HeadName, measured: Measurements) -> Edge:
+    test = measured.tests[head]
     mean, low, high = t_interval(test.k)
-    evidence = {
-        "effect": -float(mean),
-        "low": -float(high),
-        "high": -float(low),
-        "share_of_score": float(mean / test.clean.mean()),
-        "q_effect": -float(test.q.mean()),
-        "v_effect": -float(test.v.mean()),
-        "null_high": float(t_interval(test.strongest_control)[2]),
-    }
+    losses: dict[str, float | None] = {}
     for side in ("k", "q", "v"):
-        effect = effects.get((sender, side))
-        if effect is not None and effect.second is not None:
-            evidence[f"loss_second_half_{side}"] = float(effect.second.mean())
-    found = compositions.get("k")
+        effect = measured.effects.get((sender, side))
+        second = None if effect is None else effect.second
+        losses[f"loss_second_half_{side}"] = None if second is None else float(second.mean())
+    found, at = measured.compositions.get("k"), None
     if found is not None and sender in found.senders and head in found.readers:
         at = found.senders.index(sender), found.readers.index(head)
-        evidence |= {"composition": float(found.score[at]), "composition_null_high": float(found.null_high[at])}
-        evidence["composition_is_argmax"] = found.argmax().get(head) == sender
+    evidence = KeyEvidence(
+        effect=-float(mean),
+        low=-float(high),
+        high=-float(low),
+        share_of_score=float(mean / test.clean.mean()),
+        q_effect=-float(test.q.mean()),
+        v_effect=-float(test.v.mean()),
+        null_high=float(t_interval(test.strongest_control)[2]),
+        **losses,
+        composition=None if found is None or at is None else float(found.score[at]),
+        composition_null_high=None if found is None or at is None else float(found.null_high[at]),
+        composition_is_argmax=None if found is None or at is None else found.argmax().get(head) == sender,
+    )
     return Edge(str(sender), str(head), "k", score=float(mean), evidence=evidence)
 
 
-def _to_logits(head: HeadName, output: DirectOutput | None, copies: tuple[Copying | None, Copying | None]) -> Edge:
+def _to_logits(head: HeadName, measured: Measurements) -> Edge:
     """Build the edge from an induction head to the logits: its direct effect by patching, and copying by its weights.
 
     It has no score, since scores of the other edges are changes of the induction score and this effect is in logits.
     """
-    evidence: dict[str, Any] = {} if output is None else dict(output.evidence())
-    for key, copied in zip(("", "_through_block_0"), copies, strict=True):
-        if copied is not None and head in copied.eigenvalue:
-            evidence |= {f"ov_copying{key}": copied.eigenvalue[head], f"ov_top1{key}": copied.top1[head]}
+    output = measured.outputs[head]
+    mean, low, high = (float(each) for each in t_interval(output.change))
+    control = None if output.control is None else float(output.control.mean())
+    evidence = OutputEvidence(
+        logit_effect=mean, low=low, high=high, logit_effect_of_other_head=control, **measured.copying(head)
+    )
     return Edge(str(head), "logits", evidence=evidence)
 
 
-def _loss_table(effects: Mapping[tuple[HeadName, Side], GroupEffect]) -> list[dict[str, Any]]:
-    """Return, per sender and side, the change of both losses under a patch into all candidates.
-
-    The interval is that of the second loss.
-    """
+def path_losses(effects: Mapping[tuple[HeadName, Side], GroupEffect]) -> list[PathLoss]:
+    """Return, per sender and side, the change of both losses under a patch into all candidates."""
     rows = []
     for (sender, side), effect in effects.items():
         if effect.first is None or effect.second is None:
             continue
-        mean, low, high = t_interval(effect.second.double().numpy())
-        rows.append(
-            {
-                "sender": str(sender), "via": side, "loss_first_half": float(effect.first.mean()),
-                "loss_second_half": float(mean), "low": float(low), "high": float(high),
-            }
-        )  # fmt: skip
+        mean, low, high = (float(each) for each in t_interval(effect.second.double().numpy()))
+        first = float(effect.first.mean())
+        losses = {"loss_first_half": first, "loss_second_half": mean, "low": low, "high": high}
+        rows.append(PathLoss(sender=str(sender), via=side, **losses))
     return rows
 
 
-def save_induction(
-    evidence: "InductionEvidence",
-    folder: Path,
-    *,
-    model_name: str,
-    weight_hash: str,
-    seed: int | None = None,
-    overwrite: bool = False,
-) -> Manifest:
-    """Write an `induction-circuits/<name>` folder and return its manifest, whose summary contains the verdict."""
-    config = {"model": model_name, "weight_hash": weight_hash, **evidence.circuit.settings}
-    draft = Draft.open(folder, kind="induction_circuit", config=config, seed=seed, overwrite=overwrite)
-    write_json(draft.path / FILE, evidence.circuit.to_json())
-    write_table(draft.path / "heads.parquet", heads_table(evidence))
-    write_table(draft.path / "ablations.parquet", ablations_table(evidence))
-    if evidence.compositions:
-        write_table(draft.path / "composition.parquet", composition_table(evidence))
-    write_json(draft.path / "prompts.json", evidence.texts)
-    save_patterns(evidence.patterns, draft.path)
-    return draft.finish(summary=summarise(evidence), parents={f"model:{model_name}": weight_hash})
-
-
-def summarise(evidence: "InductionEvidence") -> dict[str, Any]:
-    """Return the verdict, its heads, and the size of the circuit."""
-    verdict, circuit = evidence.circuit.verdict, evidence.circuit
-    return {
-        "kind": "induction",
-        "found": verdict["found"],
-        "reason": verdict["reason"],
-        "redundancy": verdict["redundancy"],
-        "induction_heads": [node.name for node in circuit.nodes if node.role == "induction"],
-        "previous_token_heads": [node.name for node in circuit.nodes if node.role == "previous_token"],
-        "n_nodes": len(circuit.nodes),
-        "n_edges": len(circuit.edges),
-        "n_heads": int(evidence.verdicts.strict.size),
-    }
-
-
-def heads_table(evidence: "InductionEvidence") -> "pa.Table":
-    """Return one row per head; null where a head was not tested, ablated or scored for copying."""
-    import pyarrow as pa
-
-    verdicts, n_heads = evidence.verdicts, evidence.verdicts.strict.shape[1]
-    losses = {record["group"]: record for each in evidence.ablations for record in each.to_records()}
-    heads = [HeadName(*divmod(i, n_heads)) for i in range(verdicts.strict.size)]
-    tests = [evidence.tests.get(head) for head in heads]
-    copies = evidence.copying
-    columns: dict[str, Any] = {
-        "layer": pa.array([head.layer for head in heads], pa.int32()),
-        "head": pa.array([head.head for head in heads], pa.int32()),
-        "strict": _floats(verdicts.strict.ravel()),
-        "tl": _floats(verdicts.tl.ravel()),
-        "previous_token": _floats(verdicts.previous_token.ravel()),
-    }
-    for side in ("k", "q", "v"):
-        columns[f"{side}_effect"] = _floats([None if t is None else getattr(t, side).mean() for t in tests])
-    columns["best_sender"] = pa.array([None if t is None else str(t.sender) for t in tests], pa.string())
-    for name in ("loss_first_half", "loss_second_half"):
-        columns[name] = _floats([losses[str(h)][name] if str(h) in losses else None for h in heads])
-    columns["ov_eigenvalue"] = _floats([None if copies is None else copies.eigenvalue.get(h) for h in heads])
-    columns["ov_top1"] = _floats([None if copies is None else copies.top1.get(h) for h in heads])
-    columns["p_holm"] = _floats(verdicts.p_holm.ravel())
-    roles = {node.name: node.role for node in evidence.circuit.nodes}
-    columns["verdict"] = pa.array([roles.get(str(head)) for head in heads], pa.string())
-    return pa.table(columns)
-
-
-def ablations_table(evidence: "InductionEvidence") -> "pa.Table":
-    """Return the table `group, kind, loss_first_half, loss_second_half, low, high, n_heads`."""
-    import pyarrow as pa
-
-    records = [record for each in evidence.ablations for record in each.to_records()]
-    schema = pa.schema(
-        [("group", pa.string()), ("kind", pa.string())]
-        + [(name, pa.float64()) for name in ("loss_first_half", "loss_second_half", "low", "high")]
-        + [("n_heads", pa.int32())]
-    )
-    return pa.Table.from_pylist(records, schema=schema)
-
-
-def composition_table(evidence: "InductionEvidence") -> "pa.Table":
-    """Return the table `source, target, via, score, null_mean, null_high, is_argmax`."""
-    import pyarrow as pa
-
-    return pa.Table.from_pylist([record for each in evidence.compositions.values() for record in each.to_records()])
-
-
-def describe_induction(evidence: "InductionEvidence") -> list[str]:
-    """Describe the result in a few lines for a terminal."""
-    verdict = evidence.circuit.verdict
-    lines = [("found: " if verdict["found"] else "not found: ") + verdict["reason"]]
-    strongest = sorted(evidence.verdicts.induction.items(), key=lambda pair: -evidence.tests[pair[0]].k.mean())
-    for head, sender in strongest[:8]:
-        test = evidence.tests[head]
-        mean, low, high = t_interval(test.k)
-        lines.append(
-            f"{sender} -k-> {head}: score {test.clean.mean():.2f} falls by {mean:.2f} [{low:.2f}, {high:.2f}] "
-            f"(into queries {test.q.mean():+.2f}, control senders up to {test.strongest_control.mean():+.2f})"
+def head_rows(measured: Measurements, candidates: Sequence[HeadName], circuit: Circuit) -> list[HeadVerdict]:
+    """Return the evidence of every head, by layer and head."""
+    verdicts, losses, copies = measured.verdicts, measured.losses(), measured.copies[0]
+    roles = {node.name: node.role for node in circuit.nodes}
+    rows = []
+    for at in np.ndindex(verdicts.strict.shape):
+        head = HeadName(*at)
+        test, loss = measured.tests.get(head), losses.get(str(head))
+        falls = {f"{side}_effect": None if test is None else float(getattr(test, side).mean()) for side in "kqv"}
+        rows.append(
+            HeadVerdict(
+                layer=head.layer,
+                head=head.head,
+                strict=float(verdicts.strict[at]),
+                tl=float(verdicts.tl[at]),
+                previous_token=float(verdicts.previous_token[at]),
+                p_holm=float(verdicts.p_holm[at]),
+                candidate=head in candidates,
+                best_sender=None if test is None else str(test.sender),
+                **falls,
+                loss_first_half=None if loss is None else loss.loss_first_half,
+                loss_second_half=None if loss is None else loss.loss_second_half,
+                ov_eigenvalue=None if copies is None else copies.eigenvalue.get(head),
+                ov_top1=None if copies is None else copies.top1.get(head),
+                induction=head in verdicts.induction,
+                verdict=roles.get(str(head)),
+            )
         )
-    if verdict["redundancy"]:
-        r = verdict["redundancy"]
-        lines.append(
-            f"ablated together {r['group']:+.2f} nats after the repeat, singly {r['sum_of_singles']:+.2f} in sum: "
-            f"{r['reading']}"
-        )
-    return lines + evidence.held_fixed
-
-
-def _floats(values: Any) -> Any:
-    import pyarrow as pa
-
-    return pa.array(
-        [None if value is None or not np.isfinite(value) else float(value) for value in values], pa.float64()
-    )
+    return rows

@@ -6,10 +6,9 @@
    bootstrap interval over prompts and the null distribution of random circuits.
 3. `verdict` applies a stated rule: the circuit must exceed its null, and an untrained model must lack the behaviour.
 
-Tables of scored edges and nodes have the same columns for both kinds of circuit (`score_columns`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -18,14 +17,13 @@ import torch
 from jaxtyping import Float, Float64
 
 from interp.circuits.config import Ablation
+from interp.circuits.found_circuit import Judgement, RandomCircuits, TaskPrompt, UntrainedGap, Verdict
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.hooked import HookedModel
 from interp.runtime import derive_seed
 from interp.statistics import Interval, bootstrap_interval, p_from_null, percentile_interval
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from interp.patching.task import Task
 
 FULL, EMPTY, RANDOM = "full", "empty", "random"
@@ -98,8 +96,7 @@ class Judged:
     """run -> `[n_variants]`"""
     intervals: Interval[Any]
     """`[n]` of `circuit` and `also`, in order"""
-    numbers: dict[str, Any]
-    """`full` and `empty` (mean metrics), `faithfulness` with its interval, `completeness` and the null"""
+    found: Judgement
 
 
 def judge(
@@ -120,25 +117,24 @@ def judge(
     f = {name: faithfulness(values, empty, full) for name, values in runs.items()}
     ends = faithfulness_interval(np.stack([runs[name][0] for name in (circuit, *also)]), empty, full, seed=seed)
     own = float(f[circuit][0])
-    numbers: dict[str, Any] = {
-        "full": float(full.mean()),
-        "empty": float(empty.mean()),
-        **ends.at(0)._replace(estimate=own).columns("faithfulness"),
-        "completeness": float(f[complement][0]),
-    }
-    if len(runs.get(RANDOM, ())):
-        numbers["random_circuits"] = null_summary(f[RANDOM], own)
-    return Judged(f, ends, numbers)
+    found = Judgement(
+        full=float(full.mean()),
+        empty=float(empty.mean()),
+        faithfulness=ends.at(0)._replace(estimate=own),
+        completeness=float(f[complement][0]),
+        random_circuits=null_summary(f[RANDOM], own) if len(runs.get(RANDOM, ())) else None,
+    )
+    return Judged(f, ends, found)
 
 
-def null_summary(values: Float64[np.ndarray, " n"], own: float) -> dict[str, float]:
+def null_summary(values: Float64[np.ndarray, " n"], own: float) -> RandomCircuits:
     """Return number, mean, 95 % range of a null, and the p-value of a circuit's `own` faithfulness against it."""
-    null = percentile_interval(values.mean(), values)
-    numbers = {"mean": null.estimate, "low": null.low, "high": null.high, "p": p_from_null(own, values)}
-    return {"n": len(values), **numbers}
+    null = percentile_interval(float(values.mean()), values)
+    ends = {"mean": float(null.estimate), "low": float(null.low), "high": float(null.high)}
+    return RandomCircuits(n=len(values), **ends, p=float(p_from_null(own, values)))
 
 
-def untrained_gap(model: HookedModel, task: "Task", seed: int) -> dict[str, float]:
+def untrained_gap(model: HookedModel, task: "Task", seed: int) -> UntrainedGap:
     """Measure the task's gap in an untrained model, with its standard error.
 
     The behaviour was learned where this gap lies below `LEARNED` of the trained model's (`verdict`).
@@ -146,38 +142,29 @@ def untrained_gap(model: HookedModel, task: "Task", seed: int) -> dict[str, floa
     from interp.models.adapter import untrained_model
 
     untrained = task.on(untrained_model(model, seed))
-    return {"gap": untrained.gap, "gap_error": untrained.gap_error, "gap_of_model": task.gap}
+    return UntrainedGap(gap=untrained.gap, gap_error=untrained.gap_error, gap_of_model=task.gap)
 
 
-def verdict(rule: str, reason: str, beats_null: bool | None, untrained: Mapping[str, float] | None) -> dict[str, Any]:
-    """Return `{found, rule, reason}` of a circuit; `found` is None without a null."""
-    if beats_null is None or not untrained:
-        return {"found": None, "rule": rule, "reason": reason}
-    learned = abs(untrained["gap"]) < LEARNED * untrained["gap_of_model"]
-    return {"found": bool(beats_null and learned), "rule": rule, "reason": reason}
+def verdict(rule: str, reason: str, beats_null: bool | None, untrained: UntrainedGap | None) -> Verdict:
+    """Return the verdict on a circuit; `found` is None without a null."""
+    if beats_null is None or untrained is None:
+        return Verdict(found=None, rule=rule, reason=reason)
+    learned = abs(untrained.gap) < LEARNED * untrained.gap_of_model
+    return Verdict(found=bool(beats_null and learned), rule=rule, reason=reason)
 
 
-def in_words(evaluation: Mapping[str, Any]) -> str:
-    """Return faithfulness and its interval as text."""
-    return f"{Interval(*(evaluation[f'faithfulness{end}'] for end in ('', '_low', '_high'))):.2f}"
+PROMPTS_SHOWN = 8
 
 
-def score_columns(
-    names: Mapping[str, Iterable[str | None]],
-    scores: Sequence[float] | Float[np.ndarray, " n"],
-    *,
-    positions: Sequence[int | None] | None = None,
-    exact: Sequence[float | None] | None = None,
-    ends: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]] | None = None,
-) -> "pa.Table":
-    """Build a table of scored edges (`source, target, via`) or nodes (`node`): `names`, `position, score, exact, low,
-    high`.
-    """
-    import pyarrow as pa
+def prompt_texts(model: HookedModel, task: "Task") -> tuple[TaskPrompt, ...]:
+    """Return the first prompts as text, with their answers if any."""
+    from interp.models.adapter import token_strings
 
-    nothing = [None] * len(scores)
-    low, high = ends or (nothing, nothing)
-    columns = {name: pa.array(list(values), pa.string()) for name, values in names.items()}
-    columns["position"] = pa.array(nothing if positions is None else positions, pa.int32())
-    numbers = {"score": scores, "exact": nothing if exact is None else exact, "low": low, "high": high}
-    return pa.table(columns | {name: pa.array(values, pa.float64()) for name, values in numbers.items()})
+    answers = task.metric.per_prompt()
+    shown = []
+    for i in range(min(PROMPTS_SHOWN, task.n_prompts)):
+        length = int(task.lengths[i])
+        clean, corrupt = (tuple(token_strings(model, each[i, :length])) for each in (task.clean, task.corrupt))
+        texts = {name: tuple(token_strings(model, ids)) for name, ids in answers[i].items()} if answers else {}
+        shown.append(TaskPrompt(clean=clean, corrupt=corrupt, **texts))
+    return tuple(shown)

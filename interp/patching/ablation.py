@@ -32,7 +32,8 @@ from interp.models.adapter import Hook
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture, repeat_losses, run_from, token_losses
 from interp.models.residual import ResidualStream
-from interp.results import Result
+from interp.patching.effects import AblationEffect
+from interp.results import Result, columns_of
 from interp.statistics import t_interval
 
 AblationKind = Literal["zero", "mean", "resample"]
@@ -180,24 +181,25 @@ class Ablations(Result):
     settings: dict[str, Any] = field(default_factory=dict)
     """kind, by_position, n_prompts, reference prompts"""
 
-    def to_records(self, confidence: float = 0.95) -> list[dict[str, Any]]:
-        """Return one row per group: `group, kind, loss_first_half, loss_second_half, low, high, n_heads`.
-
-        `low, high` are the confidence interval of the second half; `n_heads` is the number of components.
-        """
+    def rows(self, confidence: float = 0.95) -> list[AblationEffect]:
+        """Return the effect of ablating each group."""
         mean, low, high = t_interval(self.second, confidence)
         return [
-            {
-                "group": name,
-                "kind": self.settings["kind"],
-                "loss_first_half": float(self.first[i].mean()),
-                "loss_second_half": float(mean[i]),
-                "low": float(low[i]),
-                "high": float(high[i]),
-                "n_heads": len(parts),
-            }
+            AblationEffect(
+                group=name,
+                kind=self.settings["kind"],
+                loss_first_half=float(self.first[i].mean()),
+                loss_second_half=float(mean[i]),
+                low=float(low[i]),
+                high=float(high[i]),
+                n_heads=len(parts),
+            )
             for i, (name, parts) in enumerate(self.groups.items())
         ]
+
+    def to_records(self, confidence: float = 0.95) -> list[dict[str, Any]]:
+        """Return one row per group: `group, kind, loss_first_half, loss_second_half, low, high, n_heads`."""
+        return [columns_of(row) for row in self.rows(confidence)]
 
     def headline(self) -> str:
         """Return one line: the kind of ablation and the loss without it."""

@@ -104,7 +104,7 @@ class PatchingTask(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PatchRunSettings:
-    """What was patched in a map; a patched value is always that of the other prompt (resample ablation)."""
+    """Settings of one map; a patched value is always that of the other prompt (resample ablation)."""
 
     what: What
     direction: Direction

@@ -16,7 +16,7 @@ Origin = dict[str, str | int | bool | None]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSettings:
-    """What determines the numbers of a task."""
+    """Settings that determine the numbers of a task."""
 
     name: str
     metric: str

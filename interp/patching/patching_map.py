@@ -70,7 +70,7 @@ class JudgedPatch(Patch):
 
 @dataclass(frozen=True, kw_only=True)
 class PatchingSettings(PatchingConfig):
-    """What determines a map of patches; `by_position` is decided."""
+    """Settings that determine a map of patches; `by_position` is decided."""
 
     model: str
     weight_hash: str

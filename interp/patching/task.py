@@ -10,7 +10,6 @@ last token.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Int64
@@ -166,20 +165,9 @@ class Task:
             )
         return first, self.take(rest)
 
-    def describe(self) -> dict[str, Any]:
-        """Return the settings that results record."""
-        return {
-            "task": self.name,
-            "metric": self.metric.name,
-            "n_prompts": self.n_prompts,
-            "clean": float(self.clean_value.mean()),
-            "corrupt": float(self.corrupt_value.mean()),
-            **self.origin,
-        }
-
     @property
     def settings(self) -> TaskSettings:
-        """What determines the numbers of this task."""
+        """Settings that determine the numbers of this task."""
         return TaskSettings(name=self.name, metric=self.metric.name, n_prompts=self.n_prompts, origin=self.origin)
 
     def _parts(self, tokens: Tensor, batch_size: int) -> list[tuple[Tensor, Tensor]]:

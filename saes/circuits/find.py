@@ -1,7 +1,7 @@
-"""Feature circuits: found from SAEs and a task, judged against nulls, and saved as an artefact.
+"""Feature circuits: found from SAEs and a task, and judged against nulls.
 
     found = find_feature_circuit(model, [sae_9, sae_15], task)
-    found.circuit.evaluation["faithfulness"], found.circuit.evaluation["edges"]["spearman"]
+    found.evaluation.faithfulness, found.agreement.spearman
 
 1. Effects: every active feature and every error node is attributed an effect. The strongest features of each site
    become nodes.
@@ -17,32 +17,29 @@ run, or its replacement. With every feature and error in the set, the run equals
 - `resample`: the value on the corrupted prompt;
 - `mean`: the mean over corrupted prompts at the same position (over the prompts themselves if none are corrupted);
 - `zero`: zero.
-
-`save_feature_circuit` writes the circuit, every scored edge and feature, and the prompts (docs/formats.md).
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from interp.artifacts import Draft, Manifest, write_json, write_table
-from interp.circuits.circuit import FILE, Circuit, Edge, Node
+from interp.artifacts import Table
+from interp.circuits.circuit import Circuit, Edge, Node, NodeEffect
 from interp.circuits.config import Ablation
-from interp.circuits.find import prompt_texts
+from interp.circuits.found_circuit import ScoredEdge, ScoredNode, UntrainedGap, Verdict
 from interp.circuits.judging import (
     EMPTY,
     FULL,
     RANDOM,
     check_ablation,
-    in_words,
     judge,
     pick,
-    score_columns,
+    prompt_texts,
     untrained_gap,
     verdict,
 )
@@ -52,17 +49,20 @@ from interp.models.adapter import weight_hash
 from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec
 from interp.patching.task import Task
-from interp.results import Record, Result
 from interp.runtime import derive_seed, make_generator
-from interp.statistics import rank_correlation, rank_correlation_interval
+from interp.statistics import Interval, rank_correlation, rank_correlation_interval
 from saes.circuits.config import FeatureCircuitConfig
 from saes.circuits.edges import Edges, Ends, FeatureNode, Measured, Network, edge_scores, exact_edges, measure
+from saes.circuits.feature_circuit import (
+    EdgeAgreement,
+    FeatureCircuit,
+    FeatureCircuitSettings,
+    NodesEvaluation,
+    UntrainedDictionaries,
+)
 from saes.circuits.sites import Entries, Prompts, Replace, Site, Trace, metric_with, sum_by
 from saes.evaluation.baselines import random_dictionary_like
 from saes.kinds.base import SAE
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,31 +193,6 @@ Step = Callable[[str], Any]
 """Function from the name of a step to its progress callback."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FoundFeatures(Result):
-    """A feature circuit with the measurements behind it."""
-
-    circuit: Circuit
-    network: Network
-    nodes: list[FeatureNode]
-    scores: Edges
-    """scores of all edges among the nodes, and to the logits"""
-    exact: dict[Ends, float]
-    """exact effects of the edges of the circuit that were patched"""
-
-    def to_records(self) -> list[Record]:
-        """Return one row per edge of the circuit, as `Circuit.to_records`."""
-        return self.circuit.to_records()
-
-    def headline(self) -> str:
-        """Describe the circuit."""
-        return self.circuit.headline()
-
-    def shown(self) -> list[Record]:
-        """Return the edges of the circuit, those with the largest scores first."""
-        return self.circuit.shown()
-
-
 def find_feature_circuit(
     model: HookedModel,
     saes: Sequence[SAE],
@@ -226,7 +201,7 @@ def find_feature_circuit(
     *,
     labels: Sequence[Sequence[str]] | None = None,
     progress: Step | None = None,
-) -> FoundFeatures:
+) -> FeatureCircuit:
     """Find and judge the circuit of a task in the features of several SAEs of one model.
 
     `labels` are labels of features, one list for each SAE, in the order given. `progress(step name)` returns the
@@ -240,35 +215,38 @@ def find_feature_circuit(
     scores = edge_scores(network, nodes, progress=step("edges"))
     strongest = sorted(scores, key=lambda edge: -abs(scores[edge]))[: config.n_edges]
     strongest = [edge for edge in strongest if scores[edge] != 0]
-    exact, edges = _check_edges(network, scores, strongest, config, step("patching edges"))
-    evaluation = evaluate_nodes(network, nodes, config) | {"edges": edges}
-    if config.nulls:
-        evaluation["untrained_saes"] = _untrained_saes(network, prompts, config)
-        evaluation["untrained"] = untrained_gap(model, task, config.seed)
-    settings = {
-        "kind": "features",
-        **task.describe(),
-        **config.attribution.describe(prompts),
-        "places": [site.writes for site in network.sites],
-        "n_features": config.n_features,
-        "positions": "all alike",
-        "ablation": config.ablation,
-        "sign": "above 0: it helps the metric",
-        "seed": config.seed,
-    }
+    exact, agreement = _check_edges(network, scores, strongest, config, step("patching edges"))
+    evaluation = evaluate_nodes(network, nodes, config)
+    untrained_saes = _untrained_saes(network, prompts, config) if config.nulls else None
+    untrained = untrained_gap(model, task, config.seed) if config.nulls else None
     circuit = Circuit.of(
         model_spec(model),
         weight_hash(model),
-        [_edge(network, edge, scores[edge], exact.get(edge)) for edge in strongest],
+        [Edge(*map(network.name, ends), score=scores[ends]) for ends in strongest],
         _nodes(network, nodes, saes, labels),
-        settings=settings,
-        evaluation=evaluation,
-        verdict=_verdict(evaluation),
     )
-    return FoundFeatures(circuit=circuit, network=network, nodes=nodes, scores=scores, exact=exact)
+    return FeatureCircuit(
+        settings=FeatureCircuitSettings(
+            **{each.name: getattr(config, each.name) for each in fields(config)},
+            model=circuit.model,
+            weight_hash=circuit.weight_hash,
+            frozen=None,
+            task=task.settings,
+            hook_points=tuple(site.writes for site in network.sites),
+        ),
+        circuit=circuit,
+        verdict=_verdict(evaluation, untrained_saes, untrained),
+        evaluation=evaluation,
+        agreement=agreement,
+        untrained_saes=untrained_saes,
+        untrained=untrained,
+        prompts=prompt_texts(model, task),
+        edge_scores=_edge_table(network, scores, exact),
+        node_scores=_node_table(network),
+    )
 
 
-def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: FeatureCircuitConfig) -> dict[str, Any]:
+def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: FeatureCircuitConfig) -> NodesEvaluation:
     """Measure the faithfulness of some features, `(m(C) - m(0)) / (m(M) - m(0))`.
 
     `m(C)` is the metric with everything but the features ablated, `m(0)` with everything ablated, `m(M)` that of the
@@ -295,48 +273,42 @@ def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: Featu
     }
     values = {name: np.stack([bench.values(nodes).numpy() for nodes in sets]) for name, sets in runs.items()}
     judged = judge(values, complement="complement", also=["without_errors"], seed=config.seed)
-    alone = judged.intervals.at(1)
-    return {
-        "n_features": len(features),
-        "n_active": sum(map(len, network.active)),
-        **judged.numbers,
-        "without_errors": {"faithfulness": alone.estimate, "low": alone.low, "high": alone.high},
-        "errors_alone": float(judged.f["errors_alone"][0]),
-        "all_features": float(judged.f["all_features"][0]),
-    }
+    return NodesEvaluation(
+        **vars(judged.found),
+        n_features=len(features),
+        n_active=sum(map(len, network.active)),
+        without_errors=judged.intervals.at(1),
+        errors_alone=float(judged.f["errors_alone"][0]),
+        all_features=float(judged.f["all_features"][0]),
+    )
 
 
 def _check_edges(
     network: Network, scores: Edges, strongest: list[Ends], config: FeatureCircuitConfig, progress: Any
-) -> tuple[dict[Ends, float], dict[str, Any]]:
+) -> tuple[dict[Ends, float], EdgeAgreement | None]:
     """Patch the strongest edges one by one, and as many random edges between active features."""
     n = min(config.verify, len(strongest))
     if not n:
-        return {}, {"n": 0}
+        return {}, None
     best = strongest[:n]
     generator = make_generator(config.seed, "random edges")
     random = [_random_edge(network, generator) for _ in range(n)]
     effects = exact_edges(network, [*best, *random], progress=progress)
-    numbers: dict[str, Any] = {"n": n}
+    spearman, spearman_abs = Interval(math.nan, math.nan, math.nan), None
     if n >= 3:
-        numbers |= _rank_agreement(
-            np.array([scores[edge] for edge in best]), effects[:n].double().cpu().numpy(), config
-        )
-    return dict(zip(best, effects[:n].tolist(), strict=True)), {
-        **numbers,
-        "mean_abs_exact": float(effects[:n].abs().mean()),
-        "random_mean_abs_exact": float(effects[n:].abs().mean()),
-        "random_as_strong": float((effects[n:].abs() >= effects[:n].abs().median()).double().mean()),
-    }
-
-
-def _rank_agreement(scored: np.ndarray, exact: np.ndarray, config: FeatureCircuitConfig) -> dict[str, float | None]:
-    """Return the rank correlation of scores and exact effects, and that of their sizes; None where all are equal."""
-    rng = np.random.default_rng(derive_seed(config.seed, "rank agreement"))
-    signed = rank_correlation_interval(scored, exact, rng=rng)
-    sizes = rank_correlation(np.abs(scored), np.abs(exact))
-    values = {"spearman": signed.estimate, "low": signed.low, "high": signed.high, "spearman_abs": sizes}
-    return {name: value if np.isfinite(value) else None for name, value in values.items()}
+        scored, exact = np.array([scores[edge] for edge in best]), effects[:n].double().cpu().numpy()
+        rng = np.random.default_rng(derive_seed(config.seed, "rank agreement"))
+        spearman = rank_correlation_interval(scored, exact, rng=rng)
+        sizes = rank_correlation(np.abs(scored), np.abs(exact))
+        spearman_abs = sizes if math.isfinite(sizes) else None
+    return dict(zip(best, effects[:n].tolist(), strict=True)), EdgeAgreement(
+        n=n,
+        spearman=spearman,
+        spearman_abs=spearman_abs,
+        mean_abs_exact=float(effects[:n].abs().mean()),
+        random_mean_abs_exact=float(effects[n:].abs().mean()),
+        random_as_strong=float((effects[n:].abs() >= effects[:n].abs().median()).double().mean()),
+    )
 
 
 def _random_edge(network: Network, generator: torch.Generator) -> Ends:
@@ -364,19 +336,19 @@ def _random_like(network: Network, nodes: list[FeatureNode], generator: torch.Ge
     return chosen
 
 
-def _untrained_saes(network: Network, prompts: Prompts, config: FeatureCircuitConfig) -> dict[str, float]:
+def _untrained_saes(network: Network, prompts: Prompts, config: FeatureCircuitConfig) -> UntrainedDictionaries:
     """Evaluate untrained dictionaries of random directions: the null for features and error nodes."""
     saes = [
         random_dictionary_like(site.sae, k=_l0(network, i), seed=config.seed) for i, site in enumerate(network.sites)
     ]
     other = measure(network.model, saes, prompts, config.attribution)
     found = evaluate_nodes(other, other.strongest(config.n_features), replace(config, n_random=1))
-    return {
-        "faithfulness": found["faithfulness"],
-        "without_errors": found["without_errors"]["faithfulness"],
-        "errors_alone": found["errors_alone"],
-        "all_features": found["all_features"],
-    }
+    return UntrainedDictionaries(
+        faithfulness=found.faithfulness.estimate,
+        without_errors=found.without_errors.estimate,
+        errors_alone=found.errors_alone,
+        all_features=found.all_features,
+    )
 
 
 def _l0(network: Network, site: int) -> int:
@@ -390,97 +362,58 @@ def _nodes(
 ) -> list[Node]:
     found = []
     for node in nodes:
-        evidence: dict[str, Any] = {"effect": network.effect(node)}
+        label = None
         if labels is not None and node.feature is not None:
             names = labels[[id(sae) for sae in saes].index(id(network.sites[node.site].sae))]
-            evidence |= {"label": names[node.feature]} if node.feature < len(names) else {}
+            label = names[node.feature] if node.feature < len(names) else None
+        evidence = NodeEffect(effect=network.effect(node), label=label)
         found.append(Node(network.name(node), "error" if node.feature is None else None, evidence=evidence))
     return found
 
 
-def _edge(network: Network, ends: Ends, score: float, exact: float | None) -> Edge:
-    evidence = {} if exact is None else {"exact": exact}
-    return Edge(network.name(ends[0]), network.name(ends[1]), score=score, evidence=evidence)
-
-
-def _verdict(evaluation: dict[str, Any]) -> dict[str, Any]:
-    null, alone = evaluation["random_circuits"], evaluation["without_errors"]
+def _verdict(e: NodesEvaluation, other: UntrainedDictionaries | None, gap: UntrainedGap | None) -> Verdict:
+    null = e.random_circuits
+    assert null is not None, "at least one random circuit is drawn"
     reason = (
-        f"{evaluation['n_features']} of {evaluation['n_active']} active features: faithfulness {in_words(evaluation)} "
-        f"with error nodes, {alone['faithfulness']:.2f} without; error nodes alone {evaluation['errors_alone']:.2f}, "
-        f"random features with error nodes {null['mean']:.2f} ({null['low']:.2f} to {null['high']:.2f})"
+        f"{e.n_features} of {e.n_active} active features: faithfulness {e.faithfulness:.2f} with error nodes, "
+        f"{e.without_errors.estimate:.2f} without; error nodes alone {e.errors_alone:.2f}, random features with error "
+        f"nodes {null.mean:.2f} ({null.low:.2f} to {null.high:.2f})"
     )
-    gap, other = evaluation.get("untrained"), evaluation.get("untrained_saes")
     if gap is None or other is None:
         return verdict(RULE, f"{reason}; untrained dictionaries and model were not run", None, None)
-    low = evaluation["faithfulness_low"]
-    added, others = low - evaluation["errors_alone"], other["faithfulness"] - other["errors_alone"]
+    low = e.faithfulness.low
+    added, others = low - e.errors_alone, other.faithfulness - other.errors_alone
     reason += (
-        f"; untrained dictionaries {other['faithfulness']:.2f}, their error nodes alone {other['errors_alone']:.2f}; "
-        f"gap of an untrained model {gap['gap']:.3g}, of this one {gap['gap_of_model']:.3g}"
+        f"; untrained dictionaries {other.faithfulness:.2f}, their error nodes alone {other.errors_alone:.2f}; "
+        f"gap of an untrained model {gap.gap:.3g}, of this one {gap.gap_of_model:.3g}"
     )
-    return verdict(RULE, reason, low > null["high"] and added > others, gap)
+    return verdict(RULE, reason, low > null.high and added > others, gap)
 
 
 MAX_FEATURES = 5000
-"""Largest number of features of each site in `nodes.parquet`, strongest first."""
+"""Largest number of features of each site whose scores are stored, strongest first."""
 
 
-def save_feature_circuit(
-    folder: Path,
-    found: FoundFeatures,
-    *,
-    task: Task,
-    parents: dict[str, str] | None = None,
-    config: dict[str, Any] | None = None,
-    seed: int = 0,
-    overwrite: bool = False,
-) -> Manifest:
-    """Write the folder of a feature circuit; `parents` are the SAEs.
-
-    Raises `ConfigError` when the folder exists and `overwrite` is False.
-    """
-    circuit = found.circuit
-    config = config or {"model": circuit.model, "weight_hash": circuit.weight_hash, **circuit.settings}
-    draft = Draft.open(folder, kind="feature_circuit", config=config, seed=seed, overwrite=overwrite)
-    write_json(draft.path / FILE, circuit.to_json())
-    write_table(draft.path / "edges.parquet", edge_table(found))
-    write_table(draft.path / "nodes.parquet", node_table(found))
-    write_json(draft.path / "prompts.json", prompt_texts(found.network.model, task))
-    model = {f"model:{circuit.model}": circuit.weight_hash}
-    return draft.finish(summary=summarise(found), parents={**model, **(parents or {})})
+def _edge_table(network: Network, scores: Edges, exact: dict[Ends, float]) -> Table[ScoredEdge]:
+    """Return every scored edge, strongest first."""
+    unknown = {"via": None, "position": None, "low": None, "high": None}
+    rows = [
+        ScoredEdge(
+            source=network.name(source),
+            target=network.name(target),
+            score=scores[source, target],
+            exact=exact.get((source, target)),
+            **unknown,
+        )
+        for source, target in sorted(scores, key=lambda edge: -abs(scores[edge]))
+    ]
+    return Table.of(ScoredEdge, rows)
 
 
-def edge_table(found: FoundFeatures) -> "pa.Table":
-    """Return a table of every scored edge, strongest first, with the columns of `score_columns`."""
-    edges = sorted(found.scores, key=lambda edge: -abs(found.scores[edge]))
-    names = [(found.network.name(source), found.network.name(target)) for source, target in edges]
-    columns = {"source": [one for one, _ in names], "target": [other for _, other in names], "via": [None] * len(edges)}
-    exact = [found.exact.get(edge) for edge in edges]
-    return score_columns(columns, [found.scores[edge] for edge in edges], exact=exact)
-
-
-def node_table(found: FoundFeatures) -> "pa.Table":
-    """Return a table of every error node and the strongest active features of each site, strongest first."""
-    network = found.network
+def _node_table(network: Network) -> Table[ScoredNode]:
+    """Return every error node and the strongest active features of each site, strongest first."""
     nodes = sorted(network.strongest(MAX_FEATURES), key=lambda node: -abs(network.effect(node)))
-    return score_columns({"node": [network.name(node) for node in nodes]}, [network.effect(n) for n in nodes])
-
-
-def summarise(found: FoundFeatures) -> dict[str, Any]:
-    """Return the summary of the manifest: sizes, faithfulness, agreement of edges, verdict."""
-    circuit, evaluation = found.circuit, found.circuit.evaluation
-    names = ("faithfulness", "faithfulness_low", "faithfulness_high", "completeness", "random_circuits", "errors_alone")
-    return {
-        "kind": "features",
-        "task": circuit.settings["task"],
-        "model": circuit.model,
-        "places": circuit.settings["places"],
-        "n_nodes": len(circuit.nodes),
-        "n_edges": len(circuit.edges),
-        "n_features": sum(node.feature is not None for node in found.nodes),
-        **{name: evaluation[name] for name in names},
-        "without_errors": evaluation["without_errors"]["faithfulness"],
-        "edges": evaluation["edges"],
-        "found": circuit.verdict["found"],
-    }
+    unknown = {"position": None, "exact": None, "low": None, "high": None}
+    return Table.of(
+        ScoredNode, [ScoredNode(node=network.name(node), score=network.effect(node), **unknown) for node in nodes]
+    )

@@ -17,7 +17,7 @@ from interp.workspace import Workspace
 
 if TYPE_CHECKING:
     from dashboard.data.circuits import Scored
-    from interp.circuits.circuit import Circuit
+    from interp.circuits.found_circuit import FoundCircuit
 
 
 @pytest.fixture(scope="session")
@@ -54,9 +54,10 @@ def server(workspace: Workspace, live: FakeLive) -> Iterator:
 
 
 @pytest.fixture(scope="session")
-def ioi(workspace: Workspace) -> "tuple[Circuit, Scored]":
+def ioi(workspace: Workspace) -> "tuple[FoundCircuit, Scored]":
     """The circuit of that name and the scored graph that it was cut from."""
-    from dashboard.data import circuits as data
+    from dashboard.data.circuits import scored
+    from interp.circuits.found_circuit import open_circuit
 
-    found = data.circuit(workspace, "ioi")
-    return found, data.scored(workspace, "ioi", found)
+    found = open_circuit(workspace, "ioi")
+    return found, scored(found)

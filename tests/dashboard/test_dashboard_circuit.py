@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from make_circuits import discovered, edge
+from make_circuits import discovered, edge, edge_circuit, induction_circuit
 from make_workspace import HOSTILE, build
 from page_text import text_of
 
@@ -21,8 +21,9 @@ from dashboard.components.pages import Context
 from dashboard.data import circuits as grouping
 from dashboard.data import circuits as view
 from dashboard.figures.theme import DARK, LIGHT
-from interp.artifacts import CIRCUITS, MANIFEST, read_json, write_json
-from interp.circuits.circuit import Circuit
+from interp.artifacts import ARRAYS, CIRCUITS, FOLDERS, MANIFEST, as_json, read_json, save_artefact, write_json
+from interp.circuits.circuit import Circuit, Edge
+from interp.circuits.found_circuit import Verdict, open_circuit
 from interp.errors import CorruptError, UnknownNameError, UsageError, WorkbenchError
 from interp.names import parse_node
 from interp.workspace import Workspace
@@ -32,7 +33,7 @@ from interp.workspace import Workspace
 
 def test_strongest_edges_come_first_and_as_many_as_asked(ioi):
     _, scored = ioi
-    sizes = [abs(row["score"]) for row in scored.strongest(50)]
+    sizes = [row.size for row in scored.strongest(50)]
     assert len(sizes) == 50
     assert sizes == sorted(sizes, reverse=True)
     assert scored.at_least(sizes[-1]) == 50
@@ -40,22 +41,19 @@ def test_strongest_edges_come_first_and_as_many_as_asked(ioi):
 
 def test_without_a_number_the_circuit_is_shown_as_it_was_found(ioi):
     found, scored = ioi
-    assert {row["id"] for row in scored.strongest(None)} == {
-        view.edge_id(e.source, e.target, e.via, e.position) for e in found.edges
-    }
+    assert {row.id for row in scored.strongest(None)} == {view.edge_id(*edge.key) for edge in found.circuit.edges}
 
 
 def test_a_circuit_without_a_scored_graph_is_thinned_by_its_own_scores(workspace):
-    found = view.circuit(workspace, "induction")
-    scored = view.scored(workspace, "induction", found)
-    assert scored.total == len(scored.strongest(None)) == len(found.edges) == 4
-    assert [row["score"] for row in scored.strongest(2)] == [0.81, 0.55]
+    found = open_circuit(workspace, "induction")
+    scored = view.scored(found)
+    assert scored.total == len(scored.strongest(None)) == len(found.circuit.edges) == 4
+    assert [row.score for row in scored.strongest(2)] == [0.81, 0.55]
 
 
 def test_a_graph_of_thousands_is_cut_and_counted(tmp_path):
     workspace = Workspace(tmp_path, create=True)
-    discovered(workspace, "wide", "smollm2-135m", 12, 8, ["a", "b"])
-    scored = view.scored(workspace, "wide", view.circuit(workspace, "wide"))
+    scored = view.scored(discovered(workspace, "wide", "smollm2-135m", 12, 8, ["a", "b"]))
     assert scored.total > 5000
     assert scored.limit == view.MAX_EDGES == len(scored.strongest(10**6))
     assert f"at most {view.MAX_EDGES:,} are drawn" in page._count(scored.strongest(10**6), scored)
@@ -64,38 +62,31 @@ def test_a_graph_of_thousands_is_cut_and_counted(tmp_path):
 @pytest.mark.parametrize("scored_graph", [True, False])
 def test_a_circuit_of_thousands_is_cut_as_it_was_found_too(tmp_path, scored_graph):
     workspace = Workspace(tmp_path, create=True)
-    discovered(workspace, "wide", "smollm2-135m", 12, 8, ["a", "b"], n_kept=3000)
-    if not scored_graph:
-        (workspace.path("edge_circuit", "wide") / "edges.parquet").unlink()
-    scored = view.scored(workspace, "wide", view.circuit(workspace, "wide"))
+    found = discovered(workspace, "wide", "smollm2-135m", 12, 8, ["a", "b"], n_kept=3000)
+    found = found if scored_graph else replace(found, edge_scores=None)
+    scored = view.scored(found)
     shown = scored.strongest(None)
     assert len(shown) == scored.limit == view.MAX_EDGES < scored.found == 3000
-    assert [row["id"] for row in shown] == [row["id"] for row in scored.strongest(view.MAX_EDGES)]
+    assert [row.id for row in shown] == [row.id for row in scored.strongest(view.MAX_EDGES)]
     assert f"at most {view.MAX_EDGES:,} are drawn" in page._count(shown, scored)
-    found = view.circuit(workspace, "wide")
-    exported = Circuit.from_json(view.as_shown(found, scored.strongest(None, limit=None), {"n": None}))
-    assert {e.key for e in exported.edges} == {e.key for e in found.edges}, "an export is whole"
+    exported = view.as_shown(found, scored.strongest(None, limit=None), whole=True)
+    assert {e.key for e in exported.edges} == {e.key for e in found.circuit.edges}, "an export is whole"
 
 
 def test_a_weak_edge_of_the_circuit_is_shown_though_thousands_are_stronger(tmp_path):
     workspace = Workspace(tmp_path, create=True)
-    discovered(workspace, "wide", "smollm2-135m", 12, 8, ["a", "b"])
-    path = workspace.path("edge_circuit", "wide") / "circuit.json"
-    document = json.loads(path.read_text())
-    weak = {"source": "L0H0", "target": "L9MLP", "via": None, "score": 1e-12, "evidence": {"note": "kept"}}
-    known = {(e["source"], e["target"]) for e in document["edges"]}
-    assert ("L0H0", "L9MLP") not in known
-    path.write_text(json.dumps(document | {"edges": [*document["edges"], weak]}))
-    scored = view.scored(workspace, "wide", view.circuit(workspace, "wide"))
-    assert "L0H0--L9MLP" in {row["id"] for row in scored.strongest(None)}
+    weak = Edge("L0H0", "L9MLP", score=1e-12)
+    found = discovered(workspace, "wide", "smollm2-135m", 12, 8, ["a", "b"], more=[weak])
+    scored = view.scored(open_circuit(workspace, found.key))
+    assert "L0H0--L9MLP" in {row.id for row in scored.strongest(None)}
 
 
-def reach(rows: list[dict], start: str, forwards: bool) -> set[str]:
+def reach(rows: list[view.EdgeRow], start: str, forwards: bool) -> set[str]:
     seen, waiting = {start}, [start]
     while waiting:
         here = waiting.pop()
         for row in rows:
-            a, b = (row["source"], row["target"]) if forwards else (row["target"], row["source"])
+            a, b = row.ends if forwards else row.ends[::-1]
             if a == here and b not in seen:
                 seen.add(b)
                 waiting.append(b)
@@ -106,8 +97,8 @@ def reach(rows: list[dict], start: str, forwards: bool) -> set[str]:
 def test_only_paths_keeps_exactly_the_edges_between_embedding_and_logits(ioi, n):
     rows = ioi[1].strongest(n)
     alive = reach(rows, "embed", True) & reach(rows, "logits", False)
-    expected = {r["id"] for r in rows if r["source"] in alive and r["target"] in alive}
-    assert {r["id"] for r in ioi[1].strongest(n, paths=True)} == expected
+    expected = {row.id for row in rows if row.source in alive and row.target in alive}
+    assert {row.id for row in ioi[1].strongest(n, paths=True)} == expected
 
 
 @pytest.mark.parametrize(
@@ -127,31 +118,30 @@ def test_a_wrong_address_says_what_is_there(workspace, live, address, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("file", ["patterns.safetensors", "prompts.json", "circuit.json", "edges.parquet"])
+@pytest.mark.parametrize("file", [ARRAYS, "prompts.json", "circuit.json", "edge_scores.parquet"])
 def test_a_damaged_file_is_named(tmp_path, file):
-    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
-    name = "induction" if file == "patterns.safetensors" else "ioi"
-    (view.folder(workspace, name) / file).write_bytes(b"cut")
+    workspace = Workspace(tmp_path, create=True)
+    found = discovered(workspace, "ioi", "smollm2-135m", 6, 4, ["a", "b"])
+    (found.folder / file).write_bytes(b"cut")
 
     def read_all():
-        view.scored(workspace, name, view.circuit(workspace, name))
-        view.prompt(workspace, name)
-        view.pattern(workspace, name, "L4H1")
+        damaged = open_circuit(workspace, "ioi")
+        view.scored(damaged)
+        view.tokens(damaged)
+        damaged.pattern("L4H1")
 
     with pytest.raises(CorruptError, match=file.replace(".", r"\.")):
         read_all()
 
 
-def test_export_reads_back_as_the_circuit_that_was_shown(ioi):
+def test_export_reads_back_as_the_circuit_that_was_shown(ioi, tmp_path):
     found, scored = ioi
-    whole = Circuit.from_json(view.as_shown(found, scored.strongest(None), {"n": None}))
-    assert {e.key for e in whole.edges} == {e.key for e in found.edges}
-    assert whole.evaluation == found.evaluation
-    part = Circuit.from_json(view.as_shown(found, scored.strongest(7), {"n": 7}))
+    whole = view.as_shown(found, scored.strongest(None), whole=True)
+    assert {e.key for e in whole.edges} == {e.key for e in found.circuit.edges}
+    write_json(tmp_path / "part.json", as_json(view.as_shown(found, scored.strongest(7), whole=False)))
+    part = Circuit.load(tmp_path / "part.json")
     assert len(part.edges) == 7
-    assert part.evaluation == {}  # it judged another set of edges
-    assert part.settings["shown"] == {"n": 7}
-    part.check_model(found.weight_hash)
+    part.check_model(found.settings.weight_hash)
 
 
 # --- groups ---
@@ -183,8 +173,8 @@ def test_a_group_needs_two_nodes():
 
 
 def test_proposal_by_role_finds_the_induction_heads(workspace):
-    found = view.circuit(workspace, "induction")
-    groups = grouping.propose("role", found, view.scored(workspace, "induction", found).rows)
+    found = open_circuit(workspace, "induction")
+    groups = grouping.propose("role", found.circuit, view.scored(found).rows)
     assert groups == (grouping.Group("induction", ("L4H1", "L5H3"), folded=True),)
 
 
@@ -196,7 +186,7 @@ def test_proposal_by_readers_joins_senders_that_are_read_alike():
 
 def test_bands_hold_neighbouring_layers_and_leave_the_ends_out(ioi):
     found, scored = ioi
-    groups = grouping.propose("band", found, scored.strongest(100))
+    groups = grouping.propose("band", found.circuit, scored.strongest(100))
     layers = [{parse_node(m).layer for m in g.members} for g in groups]
     assert layers == [{0, 1}, {2, 3}, {4, 5}]
 
@@ -241,21 +231,19 @@ def test_an_edge_shows_its_evidence_and_the_pattern_of_its_reader(server):
 
 def test_table_and_panel_agree_in_sign_interval_and_unit(server, workspace):
     for name in ("induction", "ioi"):
-        found = view.circuit(workspace, name)
-        for row in view.scored(workspace, name, found).rows[:6]:
+        found = open_circuit(workspace, name)
+        rows = view.scored(found).rows
+        for row in rows[:6]:
             numbers = view.measured(row)
-            assert numbers["score"] == row["score"] == page.table_row(row)["score"]
-            assert "effect" not in numbers or abs(numbers["effect"]) != abs(row["score"])
-            if row["low"] is not None:
-                assert (numbers["low"], numbers["high"]) == (row["low"], row["high"])
-                assert row["low"] <= row["score"] <= row["high"]
-        words = view.unit(found)
-        side = text_of(
-            page._choose(view.scored(workspace, name, found).rows[0]["id"], shown(), {"name": name}, "light")[1]
-        )
-        assert f"score: {words}" in side
-        assert words in text_of(page.table_panel(words))
-    assert "effect on the metric, in units of the" in view.unit(view.circuit(workspace, "ioi"))
+            assert numbers["score"] == row.score == page.table_row(row)["score"]
+            assert "effect" not in numbers
+            if row.low is not None:
+                assert (numbers["low"], numbers["high"]) == (row.low, row.high)
+                assert row.low <= row.score <= row.high
+        side = text_of(page._choose(rows[0].id, shown(), {"name": name}, "light")[1])
+        assert f"score: {found.unit}" in side
+        assert found.unit in text_of(page.table_panel(found.unit))
+    assert "effect on the metric, in units of the" in open_circuit(workspace, "ioi").unit
 
 
 def test_terms_are_explained_where_they_stand(server, workspace):
@@ -271,11 +259,11 @@ def test_terms_are_explained_where_they_stand(server, workspace):
 
 
 def test_an_edge_with_both_scores_shows_exact_beside_estimated(server):
-    row = next(r for r in view.checked(server.config["workbench"].workspace, "ioi"))
-    chosen = view.edge_id(row["source"], row["target"], row["via"])
+    row = view.checked(open_circuit(server.config["workbench"].workspace, "ioi"))[0]
+    chosen = view.edge_id(row.source, row.target, row.via)
     said = text_of(page._choose(chosen, shown(), {"name": "ioi"}, "light")[1])
     assert "estimated effect" in said
-    assert number(row["exact"], signed=True) in said
+    assert number(row.exact, signed=True) in said
 
 
 def test_a_head_leads_to_the_heads_page_and_lists_its_edges(server):
@@ -286,48 +274,47 @@ def test_a_head_leads_to_the_heads_page_and_lists_its_edges(server):
 
 
 def test_a_part_shows_the_score_of_all_that_it_writes(server, workspace):
-    strongest, total = view.strongest_nodes(workspace, "ioi", 3)
+    found = open_circuit(workspace, "ioi")
+    strongest, total = view.strongest_nodes(found, 3)
     assert len(strongest) == 3 < total
-    sizes = [abs(row["score"]) for row in strongest]
+    sizes = [abs(row.score) for row in strongest]
     assert sizes == sorted(sizes, reverse=True)
-    said = text_of(summary(workspace, "ioi", view.circuit(workspace, "ioi"), LIGHT))
+    said = text_of(summary(found, LIGHT))
     assert "Strongest nodes" in said
     row = strongest[0]
-    assert f'"data-circuit-at": "{row["node"]}"' in said
-    side = text_of(page._choose(row["node"], shown(), {"name": "ioi"}, "light")[1])
-    for value in (number(row["score"], signed=True), number(row["exact"], signed=True), "95 % interval"):
+    assert f'"data-circuit-at": "{row.node}"' in said
+    side = text_of(page._choose(row.node, shown(), {"name": "ioi"}, "light")[1])
+    for value in (number(row.score, signed=True), number(row.exact, signed=True), "95 % interval"):
         assert value in side, value
-    assert view.node_score(workspace, "ioi", "L99H9") == {}
-    assert "Strongest nodes" not in text_of(
-        summary(workspace, "induction", view.circuit(workspace, "induction"), LIGHT)
-    )
+    assert view.node_score(found, "L99H9") is None
+    assert "Strongest nodes" not in text_of(summary(open_circuit(workspace, "induction"), LIGHT))
 
 
 def test_groups_and_their_lines_open_too(workspace):
     groups = grouping.parse_groups("-<b>early</b>:L1H2,L3H0")
-    found = view.circuit(workspace, "induction")
-    rows = view.scored(workspace, "induction", found).strongest(None)
+    found = open_circuit(workspace, "induction")
+    rows = view.scored(found).strongest(None)
     name = groups[0].id
-    assert "A group of 2 nodes" in text_of(details(workspace, "induction", found, rows, name, groups, LIGHT))
-    line = text_of(details(workspace, "induction", found, rows, f"{name}|k|L4H1", groups, LIGHT))
+    assert "A group of 2 nodes" in text_of(details(workspace, found, rows, name, groups, LIGHT))
+    line = text_of(details(workspace, found, rows, f"{name}|k|L4H1", groups, LIGHT))
     assert "1 edge through its key" in line
     assert "L1H2-k-L4H1" in line
 
 
 def test_summary_says_verdict_rule_and_scores(workspace):
-    said = text_of(summary(workspace, "induction", view.circuit(workspace, "induction"), LIGHT))
+    said = text_of(summary(open_circuit(workspace, "induction"), LIGHT))
     assert "Found. " in said
     assert "Holm over all heads" in said
-    said = text_of(summary(workspace, "ioi", view.circuit(workspace, "ioi"), DARK))
+    assert "heads are redundant" in said
+    said = text_of(summary(open_circuit(workspace, "ioi"), DARK))
     assert '"0.87"' in said
     assert "random circuits" in said
     assert "Held fixed" not in said
 
 
-def test_summary_says_what_was_held_fixed(workspace):
-    found = view.circuit(workspace, "ioi")
-    held = replace(found, settings=found.settings | {"frozen": "the scale of a norm"})
-    assert "Held fixed: the scale of a norm." in text_of(summary(workspace, "ioi", held, LIGHT))
+def test_summary_says_what_was_held_fixed():
+    held = edge_circuit("m", 2, 2, ["a"], frozen="the scale of a norm")
+    assert "Held fixed: the scale of a norm." in text_of(summary(held, LIGHT))
 
 
 def test_evidence_flattens_cuts_and_keeps_text_inert():
@@ -371,7 +358,8 @@ def test_circuits_of_two_kinds_with_one_name_are_both_reached_by_menu_and_addres
     named, newer = own.path(second.kind, "induction"), "2999-01-01T00:00:00Z"
     own.path(second.kind, "ioi").rename(named)
     write_json(named / MANIFEST, read_json(named / MANIFEST) | {"name": "induction", "created": newer})
-    numbers = {kind: len(Circuit.load(own.path(kind, "induction")).edges) for kind in (first.kind, second.kind)}
+    keys = {each.kind: f"{FOLDERS[each.kind]}/induction" for each in (first, second)}
+    numbers = {kind: len(open_circuit(own, key).circuit.edges) for kind, key in keys.items()}
     assert len(set(numbers.values())) == 2
     app = create_app(own, live=live)
     menu = {each["label"]: each["value"] for each in options(page.layout(Context(own, live)))}
@@ -414,23 +402,12 @@ def options(tree) -> list[dict]:
 
 def test_a_shared_key_puts_every_head_of_its_group_on_the_path():
     rows = [edge("embed", "L0H0", "k"), edge("L0H1", "logits"), edge("L0H3", "logits")]
-    assert [r["id"] for r in view.on_paths(rows, 3)] == ["embed-k-L0H0", "L0H1--logits"]
+    assert [row.id for row in view.on_paths(rows, 3)] == ["embed-k-L0H0", "L0H1--logits"]
     assert view.on_paths(rows, 1) == []
 
 
-def test_the_size_of_a_group_is_read_off_the_scored_graph(tmp_path, ioi):
-    import pyarrow as pa
-
-    from interp.artifacts import write_table
-
-    assert ioi[1].group == 1
-    workspace = Workspace(tmp_path, create=True)
-    discovered(workspace, "grouped", "smollm2-135m", 2, 6, ["a"])
-    path = workspace.path("edge_circuit", "grouped") / "edges.parquet"
-    rows = workspace.query("select * from e", e=path).to_pylist()
-    kept = [r for r in rows if r["via"] not in ("k", "v") or int(r["target"].split("H")[1]) % 3 == 0]
-    write_table(path, pa.Table.from_pylist(kept))
-    assert view.scored(workspace, "grouped", view.circuit(workspace, "grouped")).group == 3
+def test_the_size_of_a_group_is_that_of_the_circuit():
+    assert view.scored(edge_circuit("m", 2, 6, ["a"], group_size=3)).group == 3
 
 
 def test_heads_at_several_positions_are_joined():
@@ -452,10 +429,10 @@ def test_lists_of_records_become_tables():
 def test_a_circuit_that_was_not_found_says_so(tmp_path, live):
     from dashboard.app import create_app
 
-    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
-    path = workspace.path("induction_circuit", "induction") / "circuit.json"
-    verdict = {"found": False, "rule": "R", "reason": "no head attends by induction"}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"nodes": [], "edges": [], "verdict": verdict}))
+    workspace = Workspace(tmp_path, create=True)
+    verdict = Verdict(found=False, rule="R", reason="no head attends by induction")
+    found = replace(induction_circuit("m", 6, 4, ["a", "b"]), circuit=Circuit("m", "h"), verdict=verdict)
+    save_artefact(found, workspace.path("induction_circuit", "induction"))
     app = create_app(workspace, live=live)
     with app.server.app_context():
         assert text_of(page.layout(Context(workspace, live), name="induction"))

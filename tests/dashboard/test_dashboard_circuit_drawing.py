@@ -28,7 +28,7 @@ def test_a_drawing_is_whole_and_no_two_nodes_lie_on_each_other(ioi, n, groups):
     assert {e["data"][end] for e in edges.values() for end in ("source", "target")} <= set(nodes)
     places = [(e["position"]["x"], e["position"]["y"]) for e in nodes.values()]
     assert len(set(places)) == len(places)
-    inside = sum(r["source"] in "L3H0 L4H1 L5H2" and r["target"] in "L3H0 L4H1 L5H2" for r in ioi[1].strongest(n))
+    inside = sum(all(end in "L3H0 L4H1 L5H2" for end in row.ends) for row in ioi[1].strongest(n))
     assert sum(len(rows) for rows in drawing.edges.values()) == n - (inside if groups else 0)
 
 
@@ -65,7 +65,7 @@ def test_a_folded_group_takes_over_the_edges_of_its_members():
     assert set(nodes_of(drawing)) == {"group:early", "L2H0", "L0MLP"}
     merged = edges_of(drawing)["group:early|k|L2H0"]
     assert merged["classes"] == "negative"  # as its strongest
-    assert not {row["id"] for row in rows} & set(edges_of(drawing))  # the browser cannot move the ends of a line
+    assert not {row.id for row in rows} & set(edges_of(drawing))  # the browser cannot move the ends of a line
     assert len(drawing.edges["group:early|k|L2H0"]) == 2
 
 
@@ -79,9 +79,9 @@ def test_a_line_bends_round_a_node_in_its_way_and_only_then():
 def test_width_follows_the_size_of_the_score():
     rows = [edge("L0H0", "L1H0", "q", 2.0), edge("L0H1", "L1H0", "q", -1.0), edge("L0H2", "L1H0", "q", 0.0)]
     edges = edges_of(draw(rows, DARK))
-    widths = [edges[r["id"]]["data"]["width"] for r in rows]
+    widths = [edges[row.id]["data"]["width"] for row in rows]
     assert widths == sorted(widths, reverse=True)
-    assert [edges[r["id"]]["classes"] for r in rows] == ["", "negative", ""]
+    assert [edges[row.id]["classes"] for row in rows] == ["", "negative", ""]
 
 
 @pytest.mark.parametrize("colours", [LIGHT, DARK])
@@ -99,6 +99,6 @@ def test_names_cannot_leave_their_selector():
 
 
 def test_an_edge_without_a_score_is_drawn_and_left_blank(server):
-    row = edge("L1H2", "logits") | {"score": None}
+    row = edge("L1H2", "logits", score=None)
     assert table_row(row)["score"] is None
     assert edges_of(draw([row, edge("L1H2", "L2H0", "k")], LIGHT))["L1H2--logits"]["data"]["width"] < 2

@@ -2,12 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import make_saes
 import numpy as np
-import pyarrow as pa
 import pytest
+from make_circuits import induction_circuit
 from make_features import write_features
 from make_graph import SCORES, write_graph
 from make_saes import concept
@@ -17,24 +16,16 @@ from page_text import text_of
 from dashboard.data.workspace import stamp
 from dashboard.overview.findings import MOST, PER_KIND, Finding, findings
 from dashboard.overview.page import _found
-from interp.artifacts import Draft, Table, save_artefact, write_json, write_table
+from interp.artifacts import Table, save_artefact
+from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings
+from interp.patching.effects import AblationEffect
 from interp.statistics import Interval
 from interp.tracing.influence import Scores
 from interp.workspace import Workspace
 from saes.evaluation.concept_scores import ConceptScore, ConceptScores
 
 MODEL = "model-x"
-
-
-def write(workspace: Workspace, kind: str, name: str, *, config=None, summary=None, parents=None, **files: Any) -> str:
-    draft = Draft.open(workspace.path(kind, name), kind=kind, config={"model": MODEL} | (config or {}))
-    for file, content in files.items():
-        if isinstance(content, pa.Table):
-            write_table(draft.path / f"{file}.parquet", content)
-        else:
-            write_json(draft.path / f"{file}.json", content)
-    return draft.finish(summary=summary or {}, parents=parents or {}).content_hash
 
 
 def row(name: str, feature: int, f1: float, low: float, *, null=0.25, p=None, **baselines: float) -> ConceptScore:
@@ -85,12 +76,21 @@ def heads(workspace: Workspace, rows: list[tuple[float, bool]]) -> None:
 
 
 def circuit(workspace: Workspace, *, found: bool, effect: float = -0.6, null: float = 0.1) -> None:
-    evidence = {"effect": effect, "low": effect - 0.1, "high": effect + 0.1, "null_high": null}
-    edges = [{"source": "L0H0", "target": "L1H1", "via": "k", "evidence": evidence}]
+    made = induction_circuit(MODEL, 2, 2, ["a"])
+    evidence = dataclasses.replace(
+        made.circuit.edges[0].evidence, effect=effect, low=effect - 0.1, high=effect + 0.1, null_high=null
+    )
+    edges = (Edge("L0H0", "L1H1", "k", evidence=evidence),)
     groups = [("induction heads", 3.5, 4), ("random heads 1", 0.1, 4), ("random heads 2", 0.3, 4)]
-    ablation = [{"group": group, "loss_second_half": loss, "n_heads": n} for group, loss, n in groups]
-    write(workspace, "induction_circuit", "i", summary={"found": found},
-          circuit={"edges": edges, "evaluation": {"ablation": ablation}})  # fmt: skip
+    losses = {"kind": "mean", "loss_first_half": 0.0, "low": 0.0, "high": 1.0}
+    rows = [AblationEffect(group=group, loss_second_half=loss, n_heads=n, **losses) for group, loss, n in groups]
+    made = dataclasses.replace(
+        made,
+        circuit=Circuit.of(MODEL, "aa", edges),
+        verdict=dataclasses.replace(made.verdict, found=found),
+        ablations=Table.of(AblationEffect, rows),
+    )
+    save_artefact(made, workspace.path("induction_circuit", "i"))
 
 
 def of(root: Path, *fill) -> list[Finding]:

@@ -122,12 +122,15 @@ FORMS = {
     "grokking/grok/manifest.json summary.runs": ("/", "summary: runs.0 "),
     "saes/wide.partial/status.json progress": ("/", "Unfinished sae wide"),
     "saes/wide.partial/status.json progress.total": ("/", "Unfinished sae wide"),
-    "atlases/demo-features/manifest.json summary.regions_per_level": ("/atlas/demo-features", "summary: regions_per_level.0 "),
+    "atlases/demo-features/manifest.json summary.regions_per_level": (
+        "/atlas/demo-features",
+        "summary: regions_per_level.0 ",
+    ),
     "atlases/demo-features/manifest.json summary.quality": ("/atlas/demo-features", "summary: quality "),
     "features/demo/manifest.json summary.n_tokens": ("/api/sae_dashboard?features=demo&index=3", "of another form"),
-    "edge-circuits/ioi/circuit.json edges.0.score": ("/api/circuit?name=ioi", "is not a circuit"),
-    "edge-circuits/ioi/circuit.json edges.0.evidence": ("/api/circuit?name=ioi", "is not a circuit"),
-    "edge-circuits/ioi/circuit.json nodes.0.role": ("/api/circuit?name=ioi", "is not a circuit"),
+    "edge-circuits/ioi/circuit.json edges.0.score": ("/api/circuit?name=ioi", "circuit.json: edges.0.score "),
+    "edge-circuits/ioi/circuit.json edges.0.evidence": ("/api/circuit?name=ioi", "circuit.json: edges.0.evidence "),
+    "edge-circuits/ioi/circuit.json nodes.0.role": ("/api/circuit?name=ioi", "circuit.json: nodes.0.role "),
 }
 """A value that was replaced by a list, and where that is said."""
 
@@ -347,7 +350,7 @@ with server.app.app_context():
     view = {"n": None, "paths": False, "groups": ""}
     circuit._draw(view, {"name": "ioi", "limit": 1000, "found": 24}, "light")
     circuit._choose("L1H2-k-L4H1", view, {"name": "induction"}, "light")
-    heads._composition("k", {"composition": "induction"}, "light")
+    heads._composition("k", "induction", "light")
 client = Client(server.app)
 assert client.get("/", headers={"Host": "127.0.0.1"}).status_code == 200
 print(json.dumps([m for m in ("torch", "transformers", "transformer_lens", "sklearn", "networkx") if m in sys.modules]))

@@ -24,4 +24,4 @@ def planted_circuit(weight_hash: str = "") -> Circuit:
     edges = [Edge("embed", *each.split()) for each in inputs]
     edges += [Edge("L0H0", "L1H0", "k"), Edge("L1H0", "logits")]
     nodes = (Node("L0H0", role="previous_token"), Node("L1H0", role="induction"))
-    return Circuit.of(PLANTED_SPEC, weight_hash, edges, nodes, settings={"kind": "planted"})
+    return Circuit.of(PLANTED_SPEC, weight_hash, edges, nodes)

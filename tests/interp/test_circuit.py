@@ -1,21 +1,23 @@
 """Circuits as values: set operations, pruning, JSON, networkx, and the folder that a found one is kept in."""
 
 import json
+import shutil
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
-from interp.artifacts import verify
+from interp.artifacts import as_json, open_artefact, save_artefact, verify
 from interp.circuits.circuit import Circuit, Edge, Node, edge_text
-from interp.circuits.evaluation import EvaluationConfig, evaluate
-from interp.circuits.find import FindConfig, find_circuit, save_discovered
+from interp.circuits.config import EvaluationConfig, FindConfig
+from interp.circuits.edge_circuit import EdgeCircuit
+from interp.circuits.evaluation import evaluate
+from interp.circuits.find import find_circuit
 from interp.circuits.graph import Graph
 from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, UnknownNameError
+from interp.forms import from_json
 from interp.patching.metrics import KLToClean
 
 GRAPH = Graph(n_layers=2, n_heads=2, n_kv_heads=2, has_mlp=True)
@@ -47,7 +49,7 @@ def test_set_operations_are_those_of_the_edges(a, b):
 @settings(max_examples=40, deadline=None)
 def test_json_and_back_is_the_same(chosen):
     one = circuit(chosen)
-    assert Circuit.from_json(json.loads(json.dumps(one.to_json()))) == one
+    assert from_json(Circuit, json.loads(json.dumps(as_json(one))), "circuit") == one
 
 
 @given(numbers)
@@ -88,104 +90,98 @@ def test_nodes_keep_their_order_and_evidence():
 
 
 @pytest.fixture(scope="module")
-def found_folder(induction_toy, tmp_path_factory):
+def found(induction_toy, tmp_path_factory) -> EdgeCircuit:
     task = induction_task(induction_toy, n_prompts=8)
     config = FindConfig(verify=5, evaluation=EvaluationConfig(n_random=4, n_minimality=3, n_knockouts=1))
-    found = find_circuit(induction_toy, task, config)
-    folder = tmp_path_factory.mktemp("circuits") / "found"
-    save_discovered(
-        folder,
-        model=induction_toy,
-        task=task,
-        circuit=found.circuit,
-        scores=found.scores,
-        nodes=found.nodes,
-        curve=found.curve,
-        verified=found.verified,
-    )
-    return folder, found
+    made = find_circuit(induction_toy, task, config)
+    return save_artefact(made, tmp_path_factory.mktemp("circuits") / "found")
 
 
-def test_the_circuit_of_the_trained_toy_is_found(found_folder):
-    _, found = found_folder
-    evaluation = found.circuit.evaluation
-    assert found.circuit.verdict["found"] is True, found.circuit.verdict["reason"]
-    assert evaluation["faithfulness"] >= 0.8
+def test_the_circuit_of_the_trained_toy_is_found(found):
+    evaluation = found.evaluation
+    assert found.verdict.found is True, found.verdict.reason
+    assert evaluation.faithfulness.estimate >= 0.8
     assert len(found.circuit.edges) < 60
     assert {"L1H0", "logits", "embed"} <= {node.name for node in found.circuit.nodes}
-    assert evaluation["untrained"]["gap"] < 0.1 * evaluation["untrained"]["gap_of_model"]
+    assert evaluation.untrained.gap < 0.1 * evaluation.untrained.gap_of_model
 
 
-def test_the_folder_holds_what_the_format_says(found_folder):
-    folder, found = found_folder
-    assert verify(folder) == []
-    assert Circuit.load(folder) == found.circuit
-    edges = pq.read_table(folder / "edges.parquet")
-    assert edges.column_names == ["source", "target", "via", "position", "score", "exact", "low", "high"]
-    assert edges.num_rows == 81
-    scores = np.abs(edges["score"].to_numpy())
-    assert (np.diff(scores) <= 1e-12).all()
-    assert edges["exact"].null_count == 81 - 5
-    nodes = pq.read_table(folder / "nodes.parquet")
-    assert nodes.column_names == ["node", "position", "score", "exact", "low", "high"]
-    curve = pq.read_table(folder / "curve.parquet").to_pydict()
-    assert list(curve) == ["fraction", "n_edges", "faithfulness", "random", "random_low", "random_high"]
-    assert curve["faithfulness"][-1] == pytest.approx(1)
-    prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
-    assert set(prompts[0]) >= {"tokens", "corrupt_tokens"}
-    heads = {n.name for n in found.circuit.nodes if "H" in n.name}
-    patterns = load_file(folder / "patterns.safetensors")
-    assert patterns.keys() == heads
-    for pattern in patterns.values():
-        assert pattern.sum(1).numpy() == pytest.approx(1, abs=1e-4)
+def test_a_circuit_is_read_back_as_it_was_found(found):
+    assert verify(found.folder) == []
+    again = open_artefact(EdgeCircuit, found.folder)
+    assert Circuit.load(found.folder) == again.circuit == found.circuit
+    assert [edge.score for edge in again.circuit.edges] == [edge.score for edge in found.circuit.edges]
+    assert again.evaluation == found.evaluation
+    edges = again.edge_scores.rows()
+    assert len(edges) == 81
+    sizes = [abs(row.score) for row in edges]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sum(row.exact is not None for row in edges) == 5
+    assert all(row.low <= row.score <= row.high for row in edges)
+    assert {row.node for row in again.node_scores.rows()} >= {"embed", "L1H0"}
+    curve = again.curve.rows()
+    assert curve[-1].faithfulness == pytest.approx(1)
+    assert curve[0].random_low <= curve[0].random <= curve[0].random_high
+    assert len(again.prompts[0].clean) == len(again.prompts[0].corrupt) > 1
+    assert set(again.pattern_heads) == {n.name for n in found.circuit.nodes if "H" in n.name}
+    np.testing.assert_allclose(again.patterns.sum(-1), 1, atol=1e-4)
+    assert again.pattern("L9H9") is None
 
 
-def test_a_folder_is_not_overwritten_unasked(found_folder, induction_toy):
-    folder, found = found_folder
-    task = induction_task(induction_toy, n_prompts=8)
-    with pytest.raises(ConfigError, match="already"):
-        save_discovered(folder, model=induction_toy, task=task, circuit=found.circuit, scores=found.scores)
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("edges", 0, "score"), "high", r"circuit\.json: edges\.0\.score"),
+        (("edges", 0, "evidence"), {"effect": 1.0}, r"edges\.0\.evidence"),
+        (("nodes", 0, "role"), 3, r"nodes\.0\.role"),
+        (("nodes", 0, "name"), "L0X1", "L0X1"),
+    ],
+)
+def test_a_damaged_circuit_is_refused_with_the_path_inside(found, tmp_path, path, value, message):
+    folder = tmp_path / "damaged"
+    shutil.copytree(found.folder, folder)
+    raw = json.loads((folder / "circuit.json").read_text())
+    part = raw
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    (folder / "circuit.json").write_text(json.dumps(raw))
+    damaged = open_artefact(EdgeCircuit, folder)
+    assert damaged.headline() == found.headline()
+    with pytest.raises(CorruptError, match=message):
+        _ = damaged.circuit
 
 
 def test_a_circuit_is_judged_on_prompts_that_did_not_find_it(induction_toy):
     task, held_out = induction_task(induction_toy, n_prompts=14).split(8)
     quiet = EvaluationConfig(n_random=2, n_minimality=0, n_knockouts=0, untrained=False)
     config = FindConfig(n_edges=30, verify=0, node_scores=False, evaluation=quiet)
-    fair = find_circuit(induction_toy, task, config, held_out=held_out).circuit
-    own = find_circuit(induction_toy, task, config).circuit
-    assert fair == own, "the circuit is found on the same prompts"
-    assert (fair.evaluation["n_prompts"], own.evaluation["n_prompts"]) == (6, 8)
-    assert fair.evaluation["n_prompts_found_on"] == 8
-    expected = evaluate(induction_toy, held_out, own, config=quiet)["faithfulness"]
-    assert fair.evaluation["faithfulness"] == pytest.approx(expected)
-    assert fair.evaluation["faithfulness"] != pytest.approx(own.evaluation["faithfulness"], rel=1e-4)
-    assert "other prompts" in fair.evaluation["judged_on"]
+    fair = find_circuit(induction_toy, task, config, held_out=held_out)
+    own = find_circuit(induction_toy, task, config)
+    assert fair.circuit == own.circuit, "the circuit is found on the same prompts"
+    assert (fair.evaluation.settings.n_prompts, own.evaluation.settings.n_prompts) == (6, 8)
+    assert (fair.settings.task.n_prompts, fair.settings.held_out.n_prompts) == (8, 6)
+    expected = evaluate(induction_toy, held_out, own.circuit, config=quiet).faithfulness.estimate
+    assert fair.evaluation.faithfulness.estimate == pytest.approx(expected)
+    assert expected != pytest.approx(own.evaluation.faithfulness.estimate, rel=1e-4)
     with pytest.raises(ConfigError, match="6 held-out prompts are among"):
         find_circuit(induction_toy, task, config, held_out=task.take(range(6)))
     with pytest.raises(ConfigError, match="KL"):
         find_circuit(induction_toy, task, config, held_out=held_out.measured_by(induction_toy, KLToClean()))
 
 
-def test_whole_parts_can_be_ranked_and_cut(induction_toy, tmp_path):
+def test_whole_parts_can_be_ranked_and_cut(induction_toy):
     task = induction_task(induction_toy, n_prompts=8)
     quiet = EvaluationConfig(n_random=2, n_minimality=0, n_knockouts=0)
     found = find_circuit(induction_toy, task, FindConfig(level="node", verify=4, evaluation=quiet))
-    circuit = found.circuit
-    assert circuit.verdict["found"] is True, circuit.verdict["reason"]
-    assert {"embed", "L0H3"} <= {node.name for node in circuit.nodes}, "the previous-token head is among the best parts"
-    assert found.nodes is found.scores
-    for node in circuit.nodes:
+    assert found.verdict.found is True, found.verdict.reason
+    names = {node.name for node in found.circuit.nodes}
+    assert {"embed", "L0H3"} <= names, "the previous-token head is among the best parts"
+    for node in found.circuit.nodes:
         if node.name != "logits":
-            assert node.evidence["low"] <= node.evidence["effect"] <= node.evidence["high"]
-    folder = tmp_path / "nodes"
-    save_discovered(
-        folder, model=induction_toy, task=task, circuit=circuit, scores=found.scores, nodes=found.nodes,
-        curve=found.curve, verified=found.verified,
-    )  # fmt: skip
-    assert not (folder / "edges.parquet").exists()
-    nodes = pq.read_table(folder / "nodes.parquet")
-    assert nodes["exact"].null_count == 9 - 4
-    assert verify(folder) == []
+            assert node.evidence.low <= node.effect <= node.evidence.high
+    assert found.edge_scores is None
+    assert sum(row.exact is not None for row in found.node_scores.rows()) == 4
 
 
 def test_settings_of_a_search_are_checked():

@@ -6,9 +6,10 @@ import torch
 
 from interp.circuits.attribution import attribute
 from interp.circuits.circuit import Circuit, Edge
+from interp.circuits.config import EvaluationConfig
 from interp.circuits.edge_runs import Bench
 from interp.circuits.edge_scores import prune_edges
-from interp.circuits.evaluation import EvaluationConfig, evaluate
+from interp.circuits.evaluation import evaluate
 from interp.circuits.graph import Graph
 from interp.circuits.judging import area, cmd, cpr, faithfulness, faithfulness_interval, untrained_gap
 from interp.circuits.tasks import induction_task
@@ -88,11 +89,11 @@ def test_the_planted_circuit_is_all_there_is():
     model = planted_induction()
     task = induction_task(model, n_prompts=8, block=8)
     report = evaluate(model, task, planted_circuit(), config=QUICK)
-    assert report["faithfulness"] == pytest.approx(1, abs=1e-4)
-    assert report["completeness"] == pytest.approx(0, abs=1e-4)
-    assert report["random_circuits"]["mean"] < 0.5
+    assert report.faithfulness.estimate == pytest.approx(1, abs=1e-4)
+    assert report.completeness == pytest.approx(0, abs=1e-4)
+    assert report.random_circuits.mean < 0.5
     without = Circuit.of("planted", "", [e for e in planted_circuit().edges if e.via != "k" or e.source == "embed"])
-    assert evaluate(model, task, without, config=QUICK)["faithfulness"] < 0.2
+    assert evaluate(model, task, without, config=QUICK).faithfulness.estimate < 0.2
 
 
 def test_scores_of_the_planted_model_rank_its_circuit_first():
@@ -101,29 +102,28 @@ def test_scores_of_the_planted_model_rank_its_circuit_first():
     scores = attribute(model, task, method="eap-ig")
     config = EvaluationConfig(n_random=3, untrained=False, fractions=(0.1, 0.4, 0.7, 1.0))
     report = evaluate(model, task, scores, config=config, truth=planted_circuit())
-    assert report["auroc"] > 0.7, "three planted edges read what the corruption leaves alone"
-    assert report.curve is not None
+    assert report.auroc > 0.7, "three planted edges read what the corruption leaves alone"
     assert report.curve.faithfulness[-1] == pytest.approx(1, abs=1e-6)
-    settings = report.to_json()
-    assert {"ablation", "direction", "averaging", "positions", "level", "cpr", "cmd"} <= settings.keys()
+    assert (report.settings.ablation, report.settings.level, report.settings.positions) == ("resample", "edge", None)
+    assert report.ranking.cpr == pytest.approx(report.signed.cpr)
 
 
 def test_the_found_circuit_beats_every_random_one(induction_toy):
     task = induction_task(induction_toy, n_prompts=16)
     circuit = attribute(induction_toy, task).top(25)
     report = evaluate(induction_toy, task, circuit, config=EvaluationConfig(n_random=10, untrained=True))
-    assert report["faithfulness"] > 0.6
-    assert report["random_circuits"]["high"] < report["faithfulness"] / 2
-    assert report["random_circuits"]["p"] == pytest.approx(1 / 11)
-    untrained = report["untrained"]
-    assert abs(untrained["gap"]) < 3 * untrained["gap_error"] + 0.05
-    assert untrained["gap_of_model"] > 5
+    assert report.faithfulness.estimate > 0.6
+    assert report.random_circuits.high < report.faithfulness.estimate / 2
+    assert report.random_circuits.p == pytest.approx(1 / 11)
+    untrained = report.untrained
+    assert abs(untrained.gap) < 3 * untrained.gap_error + 0.05
+    assert untrained.gap_of_model > 5
 
 
 def test_an_untrained_twin_has_no_gap(induction_toy):
     task = induction_task(induction_toy, n_prompts=16)
     gaps = [untrained_gap(induction_toy, task, seed) for seed in range(3)]
-    assert max(abs(g["gap"]) for g in gaps) < 0.02 * task.gap
+    assert max(abs(g.gap) for g in gaps) < 0.02 * task.gap
 
 
 def test_node_circuits_keep_all_edges_among_their_nodes():

@@ -1,20 +1,20 @@
 """The induction circuit: found where it is known to be, exactly; not found where it is known not to be."""
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
-from interp.artifacts import verify
+from interp.artifacts import as_json, open_artefact, save_artefact, verify
 from interp.circuits.circuit import Circuit
-from interp.circuits.induction import InductionConfig, find_induction_circuit, gather_induction_evidence
+from interp.circuits.config import InductionConfig
+from interp.circuits.induction import find_induction_circuit
+from interp.circuits.induction_circuit import InductionCircuit
 from interp.circuits.induction_measure import (
     DirectEdges,
     capture_edge_inputs,
     direct_logit_changes,
     draw_induction_prompts,
 )
-from interp.circuits.induction_verdict import describe_induction, save_induction
 from interp.errors import ConfigError
 from interp.models.adapter import run_with_cache, untrained_model
 from interp.models.passes import storing_hook
@@ -29,12 +29,12 @@ QUICK = InductionConfig(prompts_per_seed=6)
 @pytest.fixture(scope="module")
 def planted():
     config = InductionConfig(min_lag=16, max_lag=16, prompts_per_seed=4)
-    return gather_induction_evidence(planted_induction(), config, name="planted:induction")
+    return find_induction_circuit(planted_induction(), config, name="planted:induction")
 
 
 @pytest.fixture(scope="module")
 def trained(induction_toy):
-    return gather_induction_evidence(induction_toy, QUICK, name="toy:induction-2l")
+    return find_induction_circuit(induction_toy, QUICK, name="toy:induction-2l")
 
 
 def test_planted_circuit_has_the_exact_numbers(planted):
@@ -42,60 +42,61 @@ def test_planted_circuit_has_the_exact_numbers(planted):
     assert strict[1, 0] == pytest.approx(31 / 32, abs=1e-6)  # without BOS one query's attention is split in two
     assert previous[0, 0] == pytest.approx(1, abs=1e-5)
     assert tl[1, 0] < strict[1, 0]  # the stripe counts a query that has no match yet
-    assert planted.compositions["k"].score[0, 1] == pytest.approx(0.25, abs=1e-12)
-    assert max(planted.compositions[side].score[0, 1] for side in ("q", "v")) < 2e-8
+    composed = {row.via: row.score for row in planted.composition.rows("source = 'L0H0' and target = 'L1H0'")}
+    assert composed["k"] == pytest.approx(0.25, abs=1e-12)
+    assert max(composed["q"], composed["v"]) < 2e-8
     test = planted.tests[HeadName(1, 0)]
     assert test.k.mean() > 0.9
     assert max(np.abs(test.q).max(), np.abs(test.v).max()) < 1e-6
-    assert planted.copying.eigenvalue[HeadName(1, 0)] == pytest.approx(1)
+    assert next(row for row in planted.verdicts if row.layer == 1).ov_eigenvalue == pytest.approx(1)
 
 
 def test_planted_circuit_is_the_known_one(planted):
     circuit = planted.circuit
-    assert circuit.verdict["found"]
+    assert planted.verdict.found
     assert {node.name: node.role for node in circuit.nodes} == {
         "L0H0": "previous_token", "L1H0": "induction", "logits": None,
     }  # fmt: skip
     assert [(e.source, e.target, e.via) for e in circuit.edges] == [("L0H0", "L1H0", "k"), ("L1H0", "logits", None)]
-    assert "Holm" in circuit.verdict["rule"]
+    assert "Holm" in planted.verdict.rule
 
 
 def test_trained_toy_shows_all_lines_of_evidence(trained):
-    circuit, verdicts = trained.circuit, trained.verdicts
-    assert circuit.verdict["found"]
-    assert len(verdicts.induction) >= 2
-    senders = set(verdicts.induction.values())
+    assert trained.verdict.found
+    assert len(trained.induction) >= 2
+    senders = set(trained.induction.values())
     assert len(senders) == 1
     sender = senders.pop()
     assert sender.layer == 0
-    assert verdicts.previous_token[0].argmax() == sender.head
-    for head in verdicts.induction:
+    verdicts = {row.name: row for row in trained.verdicts}
+    assert max((row.previous_token, row.head) for row in verdicts.values() if row.layer == 0)[1] == sender.head
+    strongest = {row.target: row.source for row in trained.composition.rows("via = 'k' and is_argmax")}
+    for head in trained.induction:
         test = trained.tests[head]
         assert test.k.mean() > 0.4 * test.clean.mean()
         assert np.abs([test.q.mean(), test.v.mean()]).max() < 0.05
-        assert trained.compositions["k"].argmax()[head] == sender
-        assert trained.copying.eigenvalue[head] > 0.9
-        assert trained.copying.top1[head] > 0.7
-    by_keys, by_queries, by_values = (trained.group_effects[sender, side].second.mean() for side in "kqv")
-    assert by_keys > 1.5
-    assert max(by_queries, by_values) < 0.2
+        assert strongest[str(head)] == str(sender)
+        assert verdicts[head].ov_eigenvalue > 0.9
+        assert verdicts[head].ov_top1 > 0.7
+    losses = {row.via: row.loss_second_half for row in trained.paths.rows("sender = ?", str(sender))}
+    assert losses["k"] > 1.5
+    assert max(losses["q"], losses["v"]) < 0.2
 
 
 def test_trained_toy_is_redundant_and_its_first_half_does_not_care(trained):
-    redundancy = trained.circuit.verdict["redundancy"]
-    assert redundancy["group"] > 2 * redundancy["sum_of_singles"]
-    row = next(r for r in trained.circuit.evaluation["ablation"] if r["group"] == "induction heads")
-    assert row["low"] > 2
-    assert abs(row["loss_first_half"]) < 0.2
+    assert trained.redundancy.group > 2 * trained.redundancy.sum_of_singles
+    [row] = trained.ablations.rows('"group" = ?', "induction heads")
+    assert row.low > 2
+    assert abs(row.loss_first_half) < 0.2
 
 
 def nothing(model, **settings):
     config = InductionConfig(**{"prompts_per_seed": 6, **settings})
-    circuit = gather_induction_evidence(model, config).circuit
-    assert not circuit.verdict["found"], circuit.verdict["reason"]
-    assert circuit.nodes == ()
-    assert circuit.edges == ()
-    assert circuit.verdict["reason"]
+    found = find_induction_circuit(model, config)
+    assert not found.verdict.found, found.verdict.reason
+    assert found.circuit.nodes == ()
+    assert found.circuit.edges == ()
+    assert found.verdict.reason
 
 
 def test_one_layer_twin_has_none(one_layer_toy):
@@ -180,15 +181,15 @@ def test_all_that_the_planted_model_says_is_what_its_head_writes():
 def test_edges_into_the_logits_tell_their_effect_in_logits(planted):
     edge = next(edge for edge in planted.circuit.edges if edge.target == "logits")
     assert edge.score is None, "the other edges' scores are changes of the induction score"
-    assert edge.evidence["logit_effect"] < -80, "100 for the right one of 16 tokens, less what chance finds"
+    assert edge.evidence.logit_effect < -80, "100 for the right one of 16 tokens, less what chance finds"
 
 
 def test_induction_heads_of_the_trained_toy_argue_for_the_next_token(trained):
     edges = [edge for edge in trained.circuit.edges if edge.target == "logits"]
-    assert len(edges) == len(trained.verdicts.induction)
+    assert len(edges) == len(trained.induction)
     for edge in edges:
-        assert edge.evidence["high"] < 0, "taken away, the logit falls"
-        assert edge.evidence["low"] <= edge.evidence["logit_effect"] <= edge.evidence["high"]
+        assert edge.evidence.high < 0, "taken away, the logit falls"
+        assert edge.evidence.low <= edge.evidence.logit_effect <= edge.evidence.high
 
 
 def test_twins_keep_a_token_and_change_the_one_before():
@@ -202,7 +203,7 @@ def test_twins_keep_a_token_and_change_the_one_before():
 
 @torch.no_grad()
 def test_scores_are_the_textbook_ones(induction_toy, trained):
-    prompts = trained.prompts
+    prompts = draw_induction_prompts(induction_toy, QUICK, QUICK.seeds[0])
     _, cache = run_with_cache(induction_toy, prompts.tokens, ["blocks.1.attn.hook_pattern"])
     pattern = cache["blocks.1.attn.hook_pattern"]
     for row, lag in enumerate(prompts.lags.tolist()):
@@ -219,7 +220,7 @@ def test_scores_are_the_textbook_ones(induction_toy, trained):
 
 def test_result_does_not_depend_on_the_batches():
     runs = [
-        gather_induction_evidence(planted_induction(), InductionConfig(prompts_per_seed=5, batch_size=size))
+        find_induction_circuit(planted_induction(), InductionConfig(prompts_per_seed=5, batch_size=size))
         for size in (2, 5)
     ]
     assert runs[0].circuit == runs[1].circuit
@@ -229,34 +230,34 @@ def test_result_does_not_depend_on_the_batches():
 
 
 def test_seeds_are_all_that_is_random():
-    a, b = (find_induction_circuit(planted_induction(), seeds=(4, 5), prompts_per_seed=4).to_json() for _ in range(2))
-    assert a == b
+    config = InductionConfig(seeds=(4, 5), prompts_per_seed=4)
+    a, b = (find_induction_circuit(planted_induction(), config) for _ in range(2))
+    assert as_json(a.circuit) == as_json(b.circuit)
+    np.testing.assert_array_equal(a.scores, b.scores)
 
 
-def test_saved_folder_holds_what_the_pages_read(trained, tmp_path):
-    manifest = save_induction(trained, tmp_path / "toy", model_name="toy:induction-2l", weight_hash="x", seed=0)
+def test_a_circuit_is_read_back_as_it_was_measured(trained, tmp_path):
+    save_artefact(trained, tmp_path / "toy", seed=0)
     assert verify(tmp_path / "toy") == []
-    assert Circuit.load(tmp_path / "toy") == trained.circuit
-    heads = pq.read_table(tmp_path / "toy" / "heads.parquet")
-    assert heads.column_names == [
-        "layer", "head", "strict", "tl", "previous_token", "k_effect", "q_effect", "v_effect", "best_sender",
-        "loss_first_half", "loss_second_half", "ov_eigenvalue", "ov_top1", "p_holm", "verdict",
-    ]  # fmt: skip
-    assert heads.num_rows == 8
-    assert heads["verdict"].to_pylist().count("induction") == len(trained.verdicts.induction)
-    composition = pq.read_table(tmp_path / "toy" / "composition.parquet")
-    assert composition.column_names == ["source", "target", "via", "score", "null_mean", "null_high", "is_argmax"]
-    ablations = pq.read_table(tmp_path / "toy" / "ablations.parquet")
-    assert {"L0H0", "induction heads", "senders"} <= set(ablations["group"].to_pylist())
-    assert manifest.summary["found"]
-    assert any("-k->" in line for line in describe_induction(trained))
+    again = open_artefact(InductionCircuit, tmp_path / "toy")
+    assert Circuit.load(tmp_path / "toy") == again.circuit == trained.circuit
+    assert as_json(again.circuit) == as_json(trained.circuit)
+    assert again.verdicts == trained.verdicts
+    assert [row.verdict for row in again.verdicts].count("induction") == len(trained.induction)
+    assert again.induction == trained.induction
+    assert again.composition.rows() == trained.composition.rows()
+    assert {"L0H0", "induction heads", "senders"} <= {row.group for row in again.ablations.rows()}
+    for one, other in zip(again.sender_tests, trained.sender_tests, strict=True):
+        np.testing.assert_array_equal(one.controls, other.controls)
+    np.testing.assert_array_equal(again.scores, trained.scores)
+    assert again.headline() == trained.headline()
+    assert any("-k->" in line for line in again.details())
 
 
 def test_progress_goes_up_to_the_end():
     seen = []
-    find_induction_circuit(
-        planted_induction(), prompts_per_seed=4, progress=lambda done, total, info: seen.append(done / total)
-    )
+    config = InductionConfig(prompts_per_seed=4)
+    find_induction_circuit(planted_induction(), config, progress=lambda done, total, info: seen.append(done / total))
     assert seen == sorted(seen)
     assert seen[-1] == 1
 
@@ -269,4 +270,4 @@ def test_settings_that_prove_nothing_are_refused(settings):
 
 def test_prompts_longer_than_the_context_are_refused():
     with pytest.raises(ConfigError, match="context"):
-        find_induction_circuit(planted_induction(), context_length=40)
+        find_induction_circuit(planted_induction(), InductionConfig(context_length=40))

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from interp.artifacts import as_json
 from interp.circuits.circuit import Circuit
 from interp.errors import ConfigError, CorruptError, UnknownNameError
+from interp.forms import from_json
 from interp.models.adapter import run_with_cache, weight_hash
 from interp.models.hooked import wrap_in_memory
 from interp.models.loading import load_model
@@ -86,7 +88,7 @@ def test_planted_circuit_names_the_seven_edges() -> None:
     assert len(circuit.edges) == 7
     assert circuit.prune().edges == circuit.edges, "every edge lies on a path from the embedding to the logits"
     assert [node.name for node in circuit.nodes] == ["embed", "L0H0", "L1H0", "logits"]
-    assert Circuit.from_json(circuit.to_json()) == circuit
+    assert from_json(Circuit, as_json(circuit), "circuit") == circuit
 
 
 @pytest.mark.parametrize("spec", ["planted:induction", "planted:copying"])

@@ -6,13 +6,13 @@ import torch
 
 from interp.circuits.attribution import attribute
 from interp.circuits.circuit import edge_text
-from interp.circuits.config import EvaluationConfig, InductionConfig
+from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
 from interp.circuits.edge_runs import Bench, collect, outputs
-from interp.circuits.find import FindConfig, find_circuit
+from interp.circuits.find import find_circuit
 from interp.circuits.graph import Graph
 from interp.circuits.head_kinds import score_heads
 from interp.circuits.head_weights import copying
-from interp.circuits.induction import gather_induction_evidence
+from interp.circuits.induction import find_induction_circuit
 from interp.circuits.score_explanation import explain_score
 from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError
@@ -200,7 +200,7 @@ def test_planted_edges_come_first(planted, task, method):
     assert sorted(best) == sorted(PLANTED)
     if method != "eap-ig":  # gradients see the softmax move before it settles
         assert float(scores.values.abs().sort(descending=True).values[4]) < 0.1
-    assert scores.settings["frozen"].startswith(FROZEN)
+    assert scores.settings.frozen.startswith(FROZEN)
     assert f"Held fixed: {FROZEN}" in " ".join(str(scores).split())
 
 
@@ -209,7 +209,7 @@ def test_node_scores_freeze_nothing(planted, task):
     value = dict(zip(scores.graph.sources, scores.values.tolist(), strict=True))
     assert min(value["L0H0"], value["L1H0"]) > 14
     assert max(abs(value["L0H1"]), abs(value["L1H1"])) < 0.5
-    assert "frozen" not in scores.settings
+    assert scores.settings.frozen is None
 
 
 def test_the_planted_circuit_is_found_on_held_out_prompts(planted):
@@ -217,10 +217,10 @@ def test_the_planted_circuit_is_found_on_held_out_prompts(planted):
     evaluation = EvaluationConfig(n_random=10, n_knockouts=2, n_minimality=2, fractions=(0.1, 0.5))
     config = FindConfig(method="exact", n_edges=4, verify=0, evaluation=evaluation)
     found = find_circuit(planted, task, config, held_out=held_out)
-    assert found.circuit.verdict["found"] is True
-    assert found.circuit.evaluation["faithfulness"] == pytest.approx(1, abs=0.05)
-    assert found.circuit.evaluation["corrupt_frozen"] == pytest.approx(float(held_out.corrupt_value.mean()), abs=0.4)
-    assert found.circuit.settings["frozen"] == found.circuit.evaluation["frozen"]
+    assert found.verdict.found is True
+    assert found.evaluation.faithfulness.estimate == pytest.approx(1, abs=0.05)
+    assert found.evaluation.corrupt_frozen == pytest.approx(float(held_out.corrupt_value.mean()), abs=0.4)
+    assert found.settings.frozen == found.evaluation.settings.frozen
     assert "Held fixed" in str(found)
 
 
@@ -268,14 +268,14 @@ def test_heads_are_scored_and_copy_in_a_post_norm_model():
 
 def test_the_planted_head_is_proved_to_be_an_induction_head_and_an_untrained_one_is_not(planted):
     config = InductionConfig(prompts_per_seed=6)
-    found = gather_induction_evidence(planted, config)
-    assert found.circuit.verdict["found"]
-    assert list(found.verdicts.induction) == [HeadName(1, 0)]
+    found = find_induction_circuit(planted, config)
+    assert found.verdict.found
+    assert list(found.induction) == [HeadName(1, 0)]
     assert found.tests[HeadName(1, 0)].sender == HeadName(0, 0)
-    assert found.circuit.settings["frozen"].startswith(FROZEN)
-    assert found.circuit.settings["logit_effect"] == "before the soft cap of 30"
-    null = gather_induction_evidence(untrained_model(planted, 0), config)
-    assert not null.circuit.verdict["found"]
+    assert found.settings.frozen.startswith(FROZEN)
+    assert found.logit_effect == "before the soft cap of 30"
+    null = find_induction_circuit(untrained_model(planted, 0), config)
+    assert not null.verdict.found
     assert not null.circuit.edges
 
 
@@ -290,8 +290,7 @@ def test_an_untrained_post_norm_model_shows_no_discoveries(name):
     config = FindConfig(
         n_edges=10, verify=0, node_scores=False, evaluation=EvaluationConfig(n_random=10, fractions=(0.1, 0.5))
     )
-    circuit = find_circuit(model, random_task(model), config).circuit
-    assert circuit.verdict["found"] is False
+    assert find_circuit(model, random_task(model), config).verdict.found is False
 
 
 def test_scores_of_attention_are_split_without_caps_and_refused_with_them(tokens):

@@ -1,17 +1,17 @@
 """Circuits of features: the planted one is found, judged and saved; nothing is claimed where nothing is."""
 
-import json
-
 import pytest
 import torch
 from placed import random_sae, random_task, tiny
 from planted_pair import SCORE, A, B, perfect_dictionaries, planted_pair, planted_task
 
+from interp.artifacts import open_artefact, save_artefact, verify
 from interp.circuits.circuit import Circuit
 from interp.errors import ConfigError, MissingError, UnknownNameError
-from saes.circuits.attribution import AttributionConfig
+from saes.circuits.config import AttributionConfig, FeatureCircuitConfig
 from saes.circuits.edges import FeatureNode, measure
-from saes.circuits.find import FeatureBench, FeatureCircuitConfig, find_feature_circuit, save_feature_circuit
+from saes.circuits.feature_circuit import FeatureCircuit
+from saes.circuits.find import FeatureBench, find_feature_circuit
 from saes.circuits.sites import Prompts
 from saes.evaluation.baselines import random_dictionary_like
 from saes.features.intervene import ablate, splice
@@ -28,7 +28,7 @@ def planted():
 
 def test_the_planted_circuit_is_two_features_and_two_edges(planted):
     circuit = planted[1].circuit
-    strong = {node.name for node in circuit.nodes if abs(node.evidence.get("effect", 0)) > 1e-6}
+    strong = {node.name for node in circuit.nodes if abs(node.effect or 0) > 1e-6}
     assert strong == {f"L0resid.{A}", f"L1resid.{B}"}
     edges = {(edge.source, edge.target): edge.score for edge in circuit.edges if abs(edge.score) > 1e-6}
     assert edges == pytest.approx(
@@ -37,14 +37,14 @@ def test_the_planted_circuit_is_two_features_and_two_edges(planted):
 
 
 def test_the_planted_circuit_does_all_of_the_task_and_nothing_else_any_of_it(planted):
-    evaluation = planted[1].circuit.evaluation
-    assert evaluation["faithfulness"] == pytest.approx(1)
-    assert evaluation["without_errors"]["faithfulness"] == pytest.approx(1)
-    assert evaluation["completeness"] == pytest.approx(0, abs=1e-6)
-    assert evaluation["errors_alone"] == pytest.approx(0, abs=1e-6)
-    assert evaluation["all_features"] == pytest.approx(1)
-    assert evaluation["random_circuits"]["mean"] < 0.5
-    assert planted[1].circuit.verdict["found"], planted[1].circuit.verdict["reason"]
+    evaluation = planted[1].evaluation
+    assert evaluation.faithfulness.estimate == pytest.approx(1)
+    assert evaluation.without_errors.estimate == pytest.approx(1)
+    assert evaluation.completeness == pytest.approx(0, abs=1e-6)
+    assert evaluation.errors_alone == pytest.approx(0, abs=1e-6)
+    assert evaluation.all_features == pytest.approx(1)
+    assert evaluation.random_circuits.mean < 0.5
+    assert planted[1].verdict.found, planted[1].verdict.reason
 
 
 @pytest.mark.parametrize("ablation", ["resample", "mean", "zero"])
@@ -96,16 +96,16 @@ def test_an_untrained_model_has_no_circuit():
     saes = [random_sae("topk", 0), random_sae("topk", 1, 1)]
     found = find_feature_circuit(model, saes, random_task(model, n=4), CONFIG)
     assert found.circuit.edges
-    assert found.circuit.verdict["found"] is False
-    assert "gap of an untrained model" in found.circuit.verdict["reason"]
+    assert found.verdict.found is False
+    assert "gap of an untrained model" in found.verdict.reason
 
 
 def test_an_untrained_dictionary_explains_less_and_leaves_more_to_its_error():
     model, task = planted_pair(), planted_task(planted_pair())
-    found = find_feature_circuit(model, perfect_dictionaries(), task, CONFIG).circuit.evaluation
-    null = found["untrained_saes"]
-    assert null["all_features"] < 0.7 < found["all_features"]
-    assert null["without_errors"] < 0.5 < found["without_errors"]["faithfulness"]
+    found = find_feature_circuit(model, perfect_dictionaries(), task, CONFIG)
+    null = found.untrained_saes
+    assert null.all_features < 0.7 < found.evaluation.all_features
+    assert null.without_errors < 0.5 < found.evaluation.without_errors.estimate
     for kind in ("topk", "skip_transcoder"):
         sae = random_sae(kind, 0)
         twin = random_dictionary_like(sae, k=6)
@@ -118,28 +118,26 @@ def test_strong_edges_rank_as_patching_them_does_and_random_ones_are_weak(seed):
     model = tiny("llama-gqa")
     saes = [random_sae("jumprelu", 0, seed), random_sae("jumprelu", 1, seed + 10)]
     config = FeatureCircuitConfig(n_features=10, verify=30, n_random=2, nulls=False, seed=seed)
-    edges = find_feature_circuit(model, saes, random_task(model, seed=seed), config).circuit.evaluation["edges"]
-    assert edges["spearman"] > 0.5, edges
-    assert edges["low"] > 0, edges
-    assert edges["random_mean_abs_exact"] < edges["mean_abs_exact"] / 3, edges
+    edges = find_feature_circuit(model, saes, random_task(model, seed=seed), config).agreement
+    assert edges.spearman.estimate > 0.5, edges
+    assert edges.spearman.low > 0, edges
+    assert edges.random_mean_abs_exact < edges.mean_abs_exact / 3, edges
 
 
-def test_a_folder_holds_all_of_it(planted, tmp_path):
-    import pyarrow.parquet as pq
-
-    task, found = planted
-    manifest = save_feature_circuit(tmp_path / "c", found, task=task, parents={"saes/one": "f" * 64})
-    assert Circuit.load(tmp_path / "c") == found.circuit
-    assert Circuit.load(tmp_path / "c").evaluation == json.loads(json.dumps(found.circuit.evaluation))
-    edges = pq.read_table(tmp_path / "c" / "edges.parquet").to_pylist()
-    assert (edges[0]["source"], edges[0]["target"]) in {(f"L0resid.{A}", f"L1resid.{B}"), (f"L1resid.{B}", "logits")}
-    assert edges[0]["exact"] == pytest.approx(SCORE, rel=1e-5)
-    nodes = pq.read_table(tmp_path / "c" / "nodes.parquet").to_pylist()
-    assert {row["node"] for row in nodes[:2]} == {f"L0resid.{A}", f"L1resid.{B}"}
-    assert manifest.parents["saes/one"] == "f" * 64
-    assert manifest.summary["found"] is True
+def test_a_circuit_is_read_back_as_it_was_found(planted, tmp_path):
+    found = save_artefact(planted[1], tmp_path / "c", parents={"saes/one": "f" * 64})
+    again = open_artefact(FeatureCircuit, tmp_path / "c")
+    assert verify(tmp_path / "c") == []
+    assert Circuit.load(tmp_path / "c") == again.circuit == found.circuit
+    assert [node.evidence for node in again.circuit.nodes] == [node.evidence for node in planted[1].circuit.nodes]
+    assert (again.evaluation, again.untrained_saes) == (planted[1].evaluation, planted[1].untrained_saes)
+    best = again.edge_scores.rows()[0]
+    assert (best.source, best.target) in {(f"L0resid.{A}", f"L1resid.{B}"), (f"L1resid.{B}", "logits")}
+    assert best.exact == pytest.approx(SCORE, rel=1e-5)
+    assert {row.node for row in again.node_scores.rows()[:2]} == {f"L0resid.{A}", f"L1resid.{B}"}
+    assert again.about.parents == {"saes/one": "f" * 64}
     with pytest.raises(ConfigError, match="already there"):
-        save_feature_circuit(tmp_path / "c", found, task=task)
+        save_artefact(planted[1], tmp_path / "c")
     with pytest.raises(MissingError):
         Circuit.load(tmp_path / "d")
 
@@ -148,10 +146,10 @@ def test_labels_travel_with_their_features():
     model = planted_pair()
     labels = [[f"coordinate {i}" for i in range(32)], ["later"] * 32]
     found = find_feature_circuit(model, perfect_dictionaries(), planted_task(model), CONFIG, labels=labels)
-    evidence = {node.name: node.evidence.get("label") for node in found.circuit.nodes}
-    assert evidence[f"L0resid.{A}"] == f"coordinate {A}"
-    assert evidence[f"L1resid.{B}"] == "later"
-    assert evidence["L0resid.error"] is None
+    found_labels = {node.name: node.label for node in found.circuit.nodes}
+    assert found_labels[f"L0resid.{A}"] == f"coordinate {A}"
+    assert found_labels[f"L1resid.{B}"] == "later"
+    assert found_labels["L0resid.error"] is None
 
 
 def test_bad_settings_are_refused():

@@ -1,11 +1,10 @@
 """`workbench circuit find`: from a task to a folder, and what it says when it cannot."""
 
-import json
-
 import pytest
 
-from interp.circuits.circuit import Circuit
+from interp.circuits.edge_circuit import EdgeCircuit
 from interp.errors import ConfigError
+from interp.workspace import Workspace
 from tests.interp.architectures import tiny
 from tests.interp.circuit_tasks import planted_circuit, random_task
 from workbench.__main__ import main
@@ -19,34 +18,33 @@ def find(folder, *more: str) -> int:
 def test_the_planted_circuit_is_found_and_kept(workspace_folder, capsys):
     options = ("planted:induction", "--task", "induction", "--prompts", "8", "--n-edges", "4", "--name", "planted")
     assert find(workspace_folder, *options) == 0
-    folder = workspace_folder / "edge-circuits" / "planted"
-    circuit = Circuit.load(folder)
-    assert {edge.key for edge in circuit.edges} <= {edge.key for edge in planted_circuit().edges}
-    assert circuit.settings["task"] == "induction"
-    assert circuit.evaluation["ablation"] == "resample"
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["summary"]["n_edges"] == len(circuit.edges)
+    found = Workspace(workspace_folder).open(EdgeCircuit, "planted")
+    assert {edge.key for edge in found.circuit.edges} <= {edge.key for edge in planted_circuit().edges}
+    assert found.settings.task.name == "induction"
+    assert found.evaluation.settings.ablation == "resample"
+    assert found.evaluation.n_edges == len(found.circuit.edges)
+    assert found.about.parents == {"model:planted:induction": found.settings.weight_hash}
     assert "strongest" in capsys.readouterr().out
 
 
 def test_a_post_norm_model_prints_what_was_held_fixed(workspace_folder, capsys):
     options = ("planted:post-norm", "--task", "induction", "--prompts", "8", "--n-edges", "4", "--name", "gemma")
     assert find(workspace_folder, *options) == 0
-    circuit = Circuit.load(workspace_folder / "edge-circuits" / "gemma")
-    assert {edge.key for edge in circuit.edges} <= {edge.key for edge in planted_circuit().edges}
+    found = Workspace(workspace_folder).open(EdgeCircuit, "gemma")
+    assert {edge.key for edge in found.circuit.edges} <= {edge.key for edge in planted_circuit().edges}
     assert main(["circuit", "show", "gemma", "--workspace", str(workspace_folder)]) == 0
-    line = f"Held fixed: {circuit.settings['frozen']}."
+    line = f"Held fixed: {found.settings.frozen}."
     assert capsys.readouterr().out.count(line) == 2
 
 
 def test_parts_are_ranked_by_the_distance_of_the_output(workspace_folder, capsys):
     options = ("planted:induction", "--task", "induction", "--prompts", "6", "--held-out", "5", "--name", "parts")
     assert find(workspace_folder, *options, "--metric", "kl", "--level", "node") == 0
-    circuit = Circuit.load(workspace_folder / "edge-circuits" / "parts")
-    assert circuit.settings["metric"] == "minus KL to clean (nats)"
-    assert (circuit.evaluation["n_prompts_found_on"], circuit.evaluation["n_prompts"]) == (6, 5)
-    assert {edge.key for edge in circuit.edges} >= {edge.key for edge in planted_circuit().edges}
-    assert all(node.evidence["effect"] > 0 for node in circuit.nodes if node.name != "logits")
+    found = Workspace(workspace_folder).open(EdgeCircuit, "parts")
+    assert found.settings.task.metric == "minus KL to clean (nats)"
+    assert (found.settings.task.n_prompts, found.evaluation.settings.n_prompts) == (6, 5)
+    assert {edge.key for edge in found.circuit.edges} >= {edge.key for edge in planted_circuit().edges}
+    assert all(node.effect > 0 for node in found.circuit.nodes if node.name != "logits")
     assert "judged on 5 prompts: other prompts than those that found it" in capsys.readouterr().out
 
 

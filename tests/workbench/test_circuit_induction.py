@@ -1,6 +1,7 @@
 """`workbench circuit induction` and `show`, on the planted model."""
 
-from interp.circuits.circuit import Circuit
+from interp.circuits.induction_circuit import InductionCircuit
+from interp.workspace import Workspace
 from workbench.__main__ import main
 
 
@@ -8,7 +9,7 @@ def test_planted_circuit_is_written_and_shown(tmp_path, capsys):
     workspace = ["--workspace", str(tmp_path)]
     assert main(["circuit", "induction", "planted:induction", "--prompts-per-seed", "4", *workspace]) == 0
     assert "found: " in capsys.readouterr().out
-    assert Circuit.load(tmp_path / "induction-circuits" / "induction-planted-induction").verdict["found"]
+    assert Workspace(tmp_path).open(InductionCircuit, "induction-planted-induction").verdict.found
     assert main(["circuit", "show", "induction-planted-induction", *workspace]) == 0
     assert "L0H0 -k-> L1H0" in capsys.readouterr().out
 

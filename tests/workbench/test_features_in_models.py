@@ -8,10 +8,10 @@ import pytest
 import torch
 from make_saes import saved
 
-from interp.circuits.circuit import Circuit
 from interp.geometry.direction import DirectionGeometry
 from interp.models.adapter import weight_hash
 from interp.workspace import Workspace
+from saes.circuits.feature_circuit import FeatureCircuit
 from saes.evaluation.latent_comparison import LatentComparison
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
@@ -100,11 +100,11 @@ def test_a_circuit_of_features_is_found_saved_and_shown(folder, tmp_path, capsys
     pairs.write_text("\n".join(map(json.dumps, lines)))
     options = ("--n-features", "4", "--n-edges", "9", "--steps", "2", "--verify", "4", "--n-random", "3")
     assert run(folder, "circuit", "features", "late", "early", "--task", str(pairs), *options, "--name", "pairs") == 0
-    circuit = Circuit.load(folder / "feature-circuits" / "pairs")
-    assert circuit.settings["places"] == ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
-    assert {node.name for node in circuit.nodes} >= {"L0resid.error", "L1resid.error"}
+    found = Workspace(folder).open(FeatureCircuit, "pairs")
+    assert found.settings.hook_points == ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
+    assert {node.name for node in found.circuit.nodes} >= {"L0resid.error", "L1resid.error"}
     assert "rank agreement" in capsys.readouterr().out
-    assert set(Workspace(folder).manifest("feature_circuit", "pairs").parents) >= {"saes/early", "saes/late"}
+    assert set(found.about.parents) >= {"saes/early", "saes/late"}
     assert main(["circuit", "show", "pairs", "--workspace", str(folder)]) == 0
     assert "L0resid.error" in capsys.readouterr().out
     assert run(folder, "circuit", "features", "late", "--task", str(pairs), "--name", "pairs") == 2

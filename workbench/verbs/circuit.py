@@ -19,32 +19,22 @@ from interp.models.hooked import HookedModel
 from interp.options import ModelName, SAEName, TaskName
 from interp.progress import reported
 from saes.circuits.config import AttributionConfig, FeatureCircuitConfig
-from workbench.terminal import (
-    Derived,
-    InWorkspace,
-    ModelArgument,
-    RunsModel,
-    Threaded,
-    Writes,
-    bar,
-    say,
-    settings_of,
-    slug,
-    wrote,
-)
+from workbench.analysis import Analysis, Run
+from workbench.terminal import Derived, InWorkspace, ModelArgument, RunsModel, Threaded, bar, say, settings_of, slug
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from interp.circuits.find import Found
+    from interp.circuits.edge_circuit import EdgeCircuit
+    from interp.circuits.induction_circuit import InductionCircuit
     from interp.patching.task import Task
     from interp.tracing.graph import AttributionGraph
     from interp.workspace import Workspace
-    from saes.circuits.find import FoundFeatures
+    from saes.circuits.feature_circuit import FeatureCircuit as FoundFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Writes, Threaded, RunsModel):
+class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Threaded, RunsModel, Analysis["FoundFeatures"]):
     """Find a task's circuit in the features of several SAEs.
 
     Example: workbench circuit features sae-9 sae-15 --task ioi
@@ -55,6 +45,7 @@ class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Writes, Threaded, 
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "features")
+    makes: ClassVar[str] = "feature_circuit"
 
     saes: Annotated[tyro.conf.Positional[tuple[SAEName, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
     """Names of SAEs or transcoders in the workspace, all of one model, at different hook points."""
@@ -73,29 +64,25 @@ class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Writes, Threaded, 
     allow_other_weights: bool = False
     """Apply SAEs to a model whose weights differ from those they were trained on."""
 
-    def run(self) -> None:
-        from saes.circuits.find import find_feature_circuit, save_feature_circuit
-        from workbench.opening import feature_table, open_saes, open_task, parents_of, task_name, unseen_positions
+    def default_name(self) -> str:
+        from workbench.opening import task_name
 
-        workspace = self.open_workspace()
-        self.use_threads()
-        folder = workspace.path(
-            "feature_circuit", self.name or slug(f"{task_name(self.task)}-features-{'-'.join(self.saes)}")
-        )
-        self.check_free(folder)
+        return slug(f"{task_name(self.task)}-features-{'-'.join(self.saes)}")
+
+    def measure(self, run: Run) -> "FoundFeatures":
+        from saes.circuits.find import find_feature_circuit
+        from workbench.opening import feature_table, open_saes, open_task, parents_of, unseen_positions
+
         model, saes = open_saes(
-            workspace,
+            run.workspace,
             self.saes,
             model=self.model,
             allow_other_weights=self.allow_other_weights,
-            device=self.use_device(),
+            device=run.device,
         )
         task = open_task(model, self.task, self.prompts, seed=self.seed)
-        say(
-            f"{task.name}: {task.metric.name} {float(task.clean_value.mean()):.3g} on clean prompts, "
-            f"{float(task.corrupt_value.mean()):.3g} on corrupted ones"
-        )
-        tables = [feature_table(workspace, name) for name in self.saes]
+        say_task(task)
+        tables = [feature_table(run.workspace, name) for name in self.saes]
         labels = [
             [str(table.get(feature, {}).get("label", "")) for feature in range(sae.d_sae)]
             for sae, table in zip(saes, tables, strict=True)
@@ -106,17 +93,15 @@ class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Writes, Threaded, 
         config = settings_of(self, FeatureCircuitConfig, attribution=attribution)
         with step_bars() as progress:
             found = find_feature_circuit(model, saes, task, config, labels=labelled, progress=progress)
-        manifest = save_feature_circuit(
-            folder,
-            found,
-            task=task,
-            parents=parents_of(workspace, self.saes),
-            seed=self.seed,
-            overwrite=self.overwrite,
-        )
-        wrote(folder, f"{manifest.summary['n_features']} features, {manifest.summary['n_edges']} edges")
-        for line in describe_features(found):
-            say(f"      {line}")
+        run.parents |= {f"model:{found.settings.model}": found.settings.weight_hash}
+        run.parents |= parents_of(run.workspace, self.saes)
+        return found
+
+
+def say_task(task: "Task") -> None:
+    """Print the metric on both sides of a task."""
+    clean, corrupt = float(task.clean_value.mean()), float(task.corrupt_value.mean())
+    say(f"{task.name}: {task.metric.name} {clean:.3g} on clean prompts, {corrupt:.3g} on corrupted ones")
 
 
 @contextlib.contextmanager
@@ -131,32 +116,8 @@ def step_bars() -> "Iterator[Callable[[str], Any]]":
         yield start
 
 
-def describe_features(found: "FoundFeatures") -> list[str]:
-    """Return the verdict, the agreement of edge scores with patching, and the strongest nodes and edges."""
-    circuit, edges = found.circuit, found.circuit.evaluation["edges"]
-    lines = [str(circuit.verdict["reason"])]
-    if edges.get("spearman") is not None:
-        lines.append(
-            f"best {edges['n']} edges patched: rank agreement {edges['spearman']:.2f} ({edges['low']:.2f} to "
-            f"{edges['high']:.2f}), mean size {edges['mean_abs_exact']:.3g}, of random edges "
-            f"{edges['random_mean_abs_exact']:.3g}"
-        )
-    effects = {node.name: node.evidence["effect"] for node in circuit.nodes if "effect" in node.evidence}
-    strongest = sorted(effects, key=lambda name: -abs(effects[name]))[:8]
-    lines.append("strongest nodes: " + ", ".join(f"{name} {effects[name]:+.3f}" for name in strongest))
-    best = sorted(circuit.edges, key=lambda edge: -abs(edge.score or 0))[:8]
-    lines.append("strongest edges: " + ", ".join(f"{e.source} -> {e.target} {e.score:+.3f}" for e in best))
-    untrained = circuit.evaluation.get("untrained_saes")
-    if untrained:
-        lines.append(
-            f"untrained SAEs: {untrained['faithfulness']:.2f} with their errors, {untrained['without_errors']:.2f} "
-            f"without, all of their features {untrained['all_features']:.2f}"
-        )
-    return lines
-
-
 @dataclass(frozen=True, kw_only=True)
-class Find(FindConfig, EvaluationConfig, Writes, Threaded, RunsModel):
+class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCircuit"]):
     """Find a task's circuit of heads and MLPs.
 
     Example: workbench circuit find smollm2-135m --task ioi
@@ -167,6 +128,7 @@ class Find(FindConfig, EvaluationConfig, Writes, Threaded, RunsModel):
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "find")
+    makes: ClassVar[str] = "edge_circuit"
 
     model: ModelArgument
     task: TaskName = "ioi"
@@ -182,38 +144,19 @@ class Find(FindConfig, EvaluationConfig, Writes, Threaded, RunsModel):
     """Random circuits of the same size (per size, for the curve), as the null."""
     evaluation: Derived[EvaluationConfig] = field(default_factory=EvaluationConfig)
 
-    def run(self) -> None:
-        from interp.circuits.find import find_circuit, save_discovered
-        from interp.models.loading import load_model
+    def default_name(self) -> str:
         from workbench.opening import task_name
 
-        workspace = self.open_workspace()
-        self.use_threads()
+        return slug(f"{task_name(self.task)}-{self.model}")
+
+    def measure(self, run: Run) -> "EdgeCircuit":
+        from interp.circuits.find import find_circuit
+
         config = settings_of(self, FindConfig, evaluation=settings_of(self, EvaluationConfig, ablation=None))
-        folder = workspace.path("edge_circuit", self.name or slug(f"{task_name(self.task)}-{self.model}"))
-        self.check_free(folder)
-        model = load_model(self.model, device=self.use_device())
+        model = run.model(self.model)
         task, held_out = self._make_tasks(model)
-        say(
-            f"{task.name}: {task.metric.name} {float(task.clean_value.mean()):.3g} on clean prompts, "
-            f"{float(task.corrupt_value.mean()):.3g} on corrupted ones"
-        )
-        found = find_circuit(model, task, config, held_out=held_out, progress=_bars())
-        manifest = save_discovered(
-            folder,
-            model=model,
-            task=task,
-            circuit=found.circuit,
-            scores=found.scores,
-            nodes=found.nodes,
-            curve=found.curve,
-            verified=found.verified,
-            seed=self.seed,
-            overwrite=self.overwrite,
-        )
-        wrote(folder, f"{manifest.summary['n_edges']} edges among {manifest.summary['n_heads']} heads")
-        for line in describe_found(found):
-            say(f"      {line}")
+        say_task(task)
+        return find_circuit(model, task, config, held_out=held_out, progress=_bars())
 
     def _make_tasks(self, model: HookedModel) -> "tuple[Task, Task | None]":
         """Return the prompts on which edges are scored, and held-out ones."""
@@ -238,24 +181,6 @@ class Find(FindConfig, EvaluationConfig, Writes, Threaded, RunsModel):
         return task, rest.take(range(wanted or rest.n_prompts))
 
 
-def describe_found(found: "Found") -> list[str]:
-    """Return the verdict, the agreement of edge scores with patching, and the strongest edges."""
-    from interp.circuits.circuit import edge_text
-
-    circuit = found.circuit
-    lines = [str(circuit.verdict["reason"])]
-    level = found.scores.level
-    if found.verified is not None:
-        checked = found.verified
-        lines.append(f"best {len(checked.indices)} {level}s patched: rank agreement {checked.spearman:.2f}")
-    scored = {edge_text(edge): edge.score for edge in circuit.edges}
-    if level == "node":
-        scored = {node.name: node.evidence.get("effect") for node in circuit.nodes}
-    strongest = sorted(((name, score) for name, score in scored.items() if score is not None), key=lambda s: -abs(s[1]))
-    lines.append("strongest: " + ", ".join(f"{name} {score:+.2f}" for name, score in strongest[:8]))
-    return lines + found.held_fixed
-
-
 def _bars() -> Any:
     """Return a callback that prints a line when a step is done."""
 
@@ -270,41 +195,28 @@ def _bars() -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Induction(InductionConfig, Writes, Threaded, RunsModel):
+class Induction(InductionConfig, Threaded, RunsModel, Analysis["InductionCircuit"]):
     """Find induction heads and the heads that they read, and test each edge.
 
-    Scores are fractions of attention (0 to 1) on repeated random tokens, losses are in nats. circuit.json states the
+    Scores are fractions of attention (0 to 1) on repeated random tokens, losses are in nats. The artefact states the
     rule of the verdict and the evidence for and against every head.
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "induction")
+    makes: ClassVar[str] = "induction_circuit"
 
     model: ModelArgument
 
-    def run(self) -> None:
-        from interp.circuits.induction import gather_induction_evidence
-        from interp.circuits.induction_verdict import describe_induction, save_induction
-        from interp.models.loading import load_model
+    def default_name(self) -> str:
+        return f"induction-{slug(self.model)}"
 
-        workspace = self.open_workspace()
-        self.use_threads()
-        config = settings_of(self, InductionConfig)
-        folder = workspace.path("induction_circuit", self.name or f"induction-{slug(self.model)}")
-        self.check_free(folder)
-        model = load_model(self.model, device=self.use_device())
-        with bar("induction circuit", "%") as progress:
-            evidence = gather_induction_evidence(model, config, progress=progress, name=self.model)
-        manifest = save_induction(
-            evidence,
-            folder,
-            model_name=self.model,
-            weight_hash=evidence.circuit.weight_hash,
-            seed=self.seeds[0],
-            overwrite=self.overwrite,
-        )
-        wrote(folder, f"{manifest.summary['n_nodes']} nodes, {manifest.summary['n_edges']} edges")
-        for line in describe_induction(evidence):
-            say(f"      {line}")
+    def measure(self, run: Run) -> "InductionCircuit":
+        from interp.circuits.induction import find_induction_circuit
+
+        model = run.model(self.model)
+        run.seed = self.seeds[0]
+        with run.progress("induction circuit", "%") as progress:
+            return find_induction_circuit(model, settings_of(self, InductionConfig), progress=progress, name=self.model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,34 +243,31 @@ class Show(InWorkspace, RunsModel):
 
     def run(self) -> None:
         from interp.artifacts import CIRCUITS
-        from interp.circuits.circuit import Circuit as Value
-        from interp.circuits.circuit import edge_text
+        from interp.circuits.circuit import Circuit, edge_text
+        from interp.circuits.found_circuit import open_circuit
         from interp.tracing.graph import KIND
         from interp.workspace import Workspace
 
-        path = Path(self.circuit)
+        path, found = Path(self.circuit), None
         if not path.exists():
             workspace = Workspace(self.workspace)
             manifest = workspace.find(self.circuit, *CIRCUITS, KIND)
-            path = workspace.path(manifest.kind, manifest.name)
             if manifest.kind == KIND:
                 return self._graph(workspace, manifest.name)
+            found = open_circuit(workspace, manifest.key)
         if self.export is not None:
             raise ConfigError(
                 "--export writes attribution graphs; a circuit is JSON already: circuit.json in its folder"
             )
-        found = Value.load(path)
-        say(f"{found.model}: {len(found.nodes)} nodes, {len(found.edges)} edges")
-        if found.verdict:
-            say(f"{'found' if found.verdict.get('found') else 'not found'}: {found.verdict.get('reason', '')}")
-        for line in found.held_fixed:
+        circuit = Circuit.load(path) if found is None else found.circuit
+        say(circuit.headline())
+        for line in () if found is None else (found.verdict.line, *found.held_fixed):
             say(line)
-        for node in found.nodes:
-            label = node.evidence.get("label")
-            effect = node.evidence.get("effect") if node.role in (None, "error") else None
-            shown = [node.role, None if effect is None else f"{effect:+.3f}", label]
+        for node in circuit.nodes:
+            effect = node.effect if node.role in (None, "error") else None
+            shown = [node.role, None if effect is None else f"{effect:+.3f}", node.label]
             say(f"  {node.name:8} {'  '.join(str(part) for part in shown if part)}".rstrip())
-        for edge in found.edges:
+        for edge in circuit.edges:
             say(f"  {edge_text(edge)}" + ("" if edge.score is None else f"  {edge.score:+.3f}"))
         return None
 
@@ -382,9 +291,9 @@ class Show(InWorkspace, RunsModel):
     def _graph(self, workspace: "Workspace", name: str) -> None:
         """Print a graph, or write it."""
         from dashboard.graph.exchange import write_export
-        from interp.tracing.graph import KIND, AttributionGraph
+        from interp.tracing.graph import AttributionGraph
 
-        graph = AttributionGraph.load(workspace.path(KIND, name))
+        graph = workspace.open(AttributionGraph, name)
         if self.groups:
             return self._groups(workspace, graph)
         if self.export is None:

@@ -1,0 +1,288 @@
+"""The induction circuit of a model as an artefact: verdicts on every head, and the measurements behind them.
+
+`interp.circuits.induction` measures it, `interp.circuits.induction_verdict` states the rule. Torch-free.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from jaxtyping import Float64
+
+from interp.artifacts import ARRAY, Document, Finding, Measured, Table
+from interp.circuits.circuit import KeyEvidence
+from interp.circuits.config import InductionConfig
+from interp.circuits.found_circuit import CircuitSettings, FoundCircuit
+from interp.names import HeadName
+from interp.patching.effects import AblationEffect
+from interp.results import Record, columns_of
+from interp.statistics import p_above, t_interval
+
+SMALLEST_SHARE = 0.25
+"""Smallest fall of a score by patching the sender, as a fraction of it, that counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InductionSettings(InductionConfig, CircuitSettings):
+    """Settings that determine an induction circuit."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SenderTest:
+    """Fall of the induction score when one sender is patched into query, key or value, per prompt."""
+
+    head: HeadName
+    sender: HeadName
+    clean: Float64[np.ndarray, " n"]
+    """the score without a patch"""
+    k: Float64[np.ndarray, " n"]
+    q: Float64[np.ndarray, " n"]
+    v: Float64[np.ndarray, " n"]
+    """patched into the values of all candidates, as a head's pattern does not depend on its own values"""
+    controls: Float64[np.ndarray, "n_controls n"]
+    """control senders, patched into the keys"""
+
+    @property
+    def strongest_control(self) -> Float64[np.ndarray, " n"]:
+        """The control sender with the largest mean fall."""
+        return self.controls[int(self.controls.mean(-1).argmax())]
+
+    @property
+    def p(self) -> float:
+        """Largest p-value of the three comparisons."""
+        rivals = (self.q, self.v, self.strongest_control)
+        if self.k.mean() < SMALLEST_SHARE * self.clean.mean():
+            return 1.0
+        return max(float(p_above(self.k - rival)) for rival in rivals)
+
+    @property
+    def line(self) -> str:
+        """The test in one line."""
+        mean, low, high = t_interval(self.k)
+        return (
+            f"{self.sender} -k-> {self.head}: score {self.clean.mean():.2f} falls by {mean:.2f} [{low:.2f}, "
+            f"{high:.2f}] (into queries {self.q.mean():+.2f}, control senders up to "
+            f"{self.strongest_control.mean():+.2f})"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadVerdict:
+    """Evidence for one head; None where it was not tested, ablated or scored for copying."""
+
+    layer: int
+    head: int
+    strict: float
+    tl: float
+    """Induction scores by both conventions, 0 to 1."""
+    previous_token: float
+    candidate: bool
+    """Its strict score lies above its null, so that it was tested for a sender."""
+    best_sender: str | None
+    k_effect: float | None
+    q_effect: float | None
+    v_effect: float | None
+    """Fall of the strict score by patching that sender into this input."""
+    loss_first_half: float | None
+    loss_second_half: float | None
+    """Change of the loss when it is ablated, in nats."""
+    ov_eigenvalue: float | None
+    ov_top1: float | None
+    p_holm: float
+    induction: bool
+    """It passes the rule for one head."""
+    verdict: str | None
+    """Role in the circuit."""
+
+    @property
+    def name(self) -> HeadName:
+        """Name of the head."""
+        return HeadName(self.layer, self.head)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComposedPair:
+    """Composition of the weights of two heads, next to Haar rotations of the same spectra."""
+
+    source: str
+    target: str
+    via: str
+    score: float
+    null_mean: Measured
+    null_high: Measured
+    is_argmax: bool
+    """The strongest sender of this reader."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathLoss:
+    """Change of the loss by patching a sender into one input of all candidates, in nats."""
+
+    sender: str
+    via: str
+    loss_first_half: float
+    loss_second_half: float
+    low: Measured
+    high: Measured
+    """95 % interval of the second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redundancy:
+    """Effect of ablating all induction heads together, and each of them alone, in nats after the repeat."""
+
+    group: float
+    sum_of_singles: float
+    largest_single: float
+
+    @property
+    def reading(self) -> Literal["heads are redundant", "effects are additive"]:
+        """Reading of the numbers."""
+        return "heads are redundant" if self.group > 1.5 * self.sum_of_singles else "effects are additive"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InductionCircuit(FoundCircuit, kind="induction_circuit"):
+    """The induction circuit: heads that copy what followed an earlier copy, and the heads that they read."""
+
+    settings: InductionSettings
+    context_length: int
+    """Tokens per prompt, BOS included."""
+    lags: tuple[int, int]
+    """Shortest and longest block that repeats, of the first draw."""
+    logit_effect: str | None
+    """Point of the direct effects on logits, if not the end; None: the end."""
+    redundancy: Redundancy | None
+    heads: Table[HeadVerdict]
+    ablations: Table[AblationEffect]
+    paths: Table[PathLoss]
+    composition: Table[ComposedPair] | None
+    """None where heads cannot compose."""
+    sender_tests: Annotated[tuple[SenderTest, ...], Document("tests.json")]
+    """Test of each candidate's sender against controls, on the test prompts."""
+    scores: Annotated[Float64[np.ndarray, "n_layers n_heads scores n_prompts"] | None, ARRAY] = field(
+        default_factory=lambda: None
+    )
+    """Strict, stripe (tl) and previous-token scores by prompt; all seeds."""
+
+    @cached_property
+    def verdicts(self) -> list[HeadVerdict]:
+        """Verdicts on all heads, by layer and head."""
+        return self.heads.rows()
+
+    @property
+    def candidates(self) -> list[HeadVerdict]:
+        """Heads that were tested for a sender, highest strict scores first."""
+        return sorted((row for row in self.verdicts if row.candidate), key=lambda row: -row.strict)
+
+    @property
+    def tests(self) -> dict[HeadName, SenderTest]:
+        """Test of each candidate."""
+        return {test.head: test for test in self.sender_tests}
+
+    @property
+    def induction(self) -> dict[HeadName, HeadName]:
+        """Sender of each induction head."""
+        tests = self.tests
+        return {row.name: tests[row.name].sender for row in self.verdicts if row.induction}
+
+    @property
+    def unit(self) -> str:
+        """Unit of the score of an edge, in words."""
+        return "drop of the strict induction score (0 to 1) when this edge alone is patched"
+
+    def to_records(self) -> list[Record]:
+        """Return one row per candidate head: `head, strict, stripe, sender, by_keys, by_queries, p_holm, induction`.
+
+        `strict` and `stripe` are fractions of attention, 0 to 1. `by_keys` and `by_queries` are drops of the strict
+        score when the sender's corrupted value is patched into that side alone. `p_holm` is the head's corrected
+        p-value.
+        """
+        return [
+            {
+                "head": str(row.name),
+                "strict": row.strict,
+                "stripe": row.tl,
+                "sender": row.best_sender,
+                "by_keys": row.k_effect,
+                "by_queries": row.q_effect,
+                "p_holm": row.p_holm,
+                "induction": row.induction,
+            }
+            for row in self.candidates
+        ]
+
+    def shown(self) -> list[Record]:
+        """Return the candidates, highest strict scores first."""
+        return self.to_records()
+
+    def headline(self) -> str:
+        """Return one line: whether it was found, and the heads of each role."""
+        roles = [row.verdict for row in self.verdicts]
+        said = (
+            f"{roles.count('induction')} induction heads, {roles.count('previous_token')} previous-token heads"
+            if self.verdict.found
+            else "the search found none"
+        )
+        return f"The induction circuit of {self.settings.model}: {said}"
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the induction heads, and the effect of ablating all of them."""
+        heads = [str(row.name) for row in self.verdicts if row.verdict == "induction"]
+        together = [] if self.redundancy is None else [("ablated together", f"{self.redundancy.group:+.2f} nats")]
+        return [("induction heads", ", ".join(heads[:6]) or "none"), *together]
+
+    def details(self) -> list[str]:
+        """Return the verdict, the tests of the strongest senders, and the redundancy of the heads."""
+        lines = [self.verdict.line]
+        induction = self.induction
+        strongest = sorted((test for head, test in self.tests.items() if head in induction), key=lambda t: -t.k.mean())
+        lines += [test.line for test in strongest[:8]]
+        if (r := self.redundancy) is not None:
+            lines.append(
+                f"ablated together {r.group:+.2f} nats after the repeat, singly {r.sum_of_singles:+.2f} in sum: "
+                f"{r.reading}"
+            )
+        return lines + self.held_fixed
+
+    def nulls(self) -> dict[str, Any]:
+        """Return the effects of the induction heads together and alone."""
+        r = self.redundancy
+        return {} if r is None else {"redundancy": columns_of(r) | {"reading": r.reading}}
+
+    def tables(self) -> dict[str, list[Record]]:
+        """Return the losses by path patching and by ablation."""
+        found = {"path_patching": self.paths.rows(), "ablation": self.ablations.rows()}
+        return {name: [columns_of(row) for row in rows] for name, rows in found.items() if rows}
+
+    def findings(self) -> list[Finding]:
+        """Return the key edge whose fall of the score lies farthest above control senders."""
+        edges = [(edge, edge.evidence) for edge in self.circuit.edges if isinstance(edge.evidence, KeyEvidence)]
+        beyond = [(edge, e) for edge, e in edges if -e.high > e.null_high]
+        if self.verdict.found is not True or not beyond:
+            return []
+        best, e = max(beyond, key=lambda pair: -pair[1].high)
+        groups = {row.group: row for row in self.ablations.rows()}
+        others = [row.loss_second_half for name, row in groups.items() if name.startswith("random heads")]
+        more = ""
+        if (ablated := groups.get("induction heads")) and others:
+            more = (
+                f" Without its {ablated.n_heads} copying heads the loss on repeated text rises by "
+                f"{ablated.loss_second_half:.3g} nats per token, without as many random heads by at most "
+                f"{max(others):.3g}."
+            )
+        return [
+            Finding(
+                kind="circuit",
+                title="Two heads that copy together",
+                sentence=f"In {self.settings.model}, head {best.source} tells head {best.target} which token came "
+                f"before each one. With that path cut, its induction score falls by {-e.effect:.3g} "
+                f"({-e.high:.3g} to {-e.low:.3g}); paths from random heads, by at most {e.null_high:.3g}.{more}",
+                value=-e.effect,
+                null=e.null_high,
+                about="fall of the induction score; null: paths from random heads",
+                href=f"{self.href}?at={best.source}-k-{best.target}",
+                proof="See the circuit",
+            )
+        ]

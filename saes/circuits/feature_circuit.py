@@ -1,0 +1,136 @@
+"""The circuit of a task in the features of several SAEs, as an artefact. `saes.circuits.find` finds it. Torch-free."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from interp.circuits.found_circuit import CircuitSettings, FoundCircuit, Judgement, UntrainedGap, task_unit
+from interp.patching.config import TaskSettings
+from interp.statistics import Interval
+from saes.circuits.config import FeatureCircuitConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureCircuitSettings(FeatureCircuitConfig, CircuitSettings):
+    """Settings that determine a circuit of features."""
+
+    task: TaskSettings
+    hook_points: tuple[str, ...]
+    """Hook points that the dictionaries write, in the order of the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodesEvaluation(Judgement):
+    """Faithfulness of some features with the error nodes of every site, and of the parts of it."""
+
+    n_features: int
+    n_active: int
+    """Features of the set, and all that are active on the prompts."""
+    without_errors: Interval[float]
+    """Faithfulness of the features alone."""
+    errors_alone: float
+    """Faithfulness of the error nodes alone."""
+    all_features: float
+    """Faithfulness of all features without error nodes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeAgreement:
+    """Scores of the strongest edges against their exact effects by patching, and those of random edges."""
+
+    n: int
+    spearman: Interval[float]
+    """Rank correlation; not a number for fewer than three edges, or where all are equal."""
+    spearman_abs: float | None
+    mean_abs_exact: float
+    random_mean_abs_exact: float
+    random_as_strong: float
+    """Fraction of random edges with at least the median effect of the strongest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UntrainedDictionaries:
+    """The same numbers for untrained dictionaries of random directions: the null of features and error nodes."""
+
+    faithfulness: float
+    without_errors: float
+    errors_alone: float
+    all_features: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureCircuit(FoundCircuit, kind="feature_circuit"):
+    """The circuit of a task in features and reconstruction errors, judged against nulls."""
+
+    settings: FeatureCircuitSettings
+    evaluation: NodesEvaluation
+    agreement: EdgeAgreement | None
+    """None where no edge was patched."""
+    untrained_saes: UntrainedDictionaries | None
+    untrained: UntrainedGap | None
+
+    @property
+    def unit(self) -> str:
+        """Unit of the score of an edge, in words."""
+        return task_unit(self.settings.task)
+
+    def headline(self) -> str:
+        """Return one line: the task, the number of features and the faithfulness."""
+        s, e = self.settings, self.evaluation
+        return (
+            f"Circuit of features of {s.model} for {s.task.name}: {e.n_features} of {e.n_active:,} active features; "
+            f"faithfulness {e.faithfulness:.2f}"
+        )
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the number of features, the faithfulness and that of random features."""
+        e = self.evaluation
+        null = [] if e.random_circuits is None else [("random features", f"{e.random_circuits.mean:.3g}")]
+        return [("features", str(e.n_features)), ("faithfulness", f"{e.faithfulness.estimate:.3g}"), *null]
+
+    def details(self) -> list[str]:
+        """Return the verdict, the agreement of edge scores with patching, and the strongest nodes and edges."""
+        lines, a, null = [self.verdict.reason], self.agreement, self.untrained_saes
+        if a is not None and not math.isnan(a.spearman.estimate):
+            lines.append(
+                f"best {a.n} edges patched: rank agreement {a.spearman:.2f}, mean size {a.mean_abs_exact:.3g}, of "
+                f"random edges {a.random_mean_abs_exact:.3g}"
+            )
+        effects = {node.name: node.effect for node in self.circuit.nodes if node.effect is not None}
+        strongest = sorted(effects.items(), key=lambda pair: -abs(pair[1]))[:8]
+        lines.append("strongest nodes: " + ", ".join(f"{name} {effect:+.3f}" for name, effect in strongest))
+        best = sorted(self.circuit.edges, key=lambda edge: -abs(edge.score or 0))[:8]
+        lines.append("strongest edges: " + ", ".join(f"{e.source} -> {e.target} {e.score:+.3f}" for e in best))
+        if null is not None:
+            lines.append(
+                f"untrained SAEs: {null.faithfulness:.2f} with their errors, {null.without_errors:.2f} without, all of "
+                f"their features {null.all_features:.2f}"
+            )
+        return lines + self.held_fixed
+
+    def measures(self) -> list[tuple[str, float]]:
+        """Return faithfulness and completeness."""
+        e = self.evaluation
+        return [("faithfulness", e.faithfulness.estimate), ("completeness", e.completeness)]
+
+    def nulls(self) -> dict[str, Any]:
+        """Return random features, untrained dictionaries and the untrained model."""
+        found = {
+            "random_circuits": self.evaluation.random_circuits,
+            "untrained_saes": self.untrained_saes,
+            "untrained": self.untrained,
+        }
+        return {name: asdict(each) for name, each in found.items() if each is not None}
+
+    def numbers(self) -> dict[str, Any]:
+        """Return all other numbers of the evaluation."""
+        e, a = self.evaluation, self.agreement
+        named = ("full", "empty", "n_features", "n_active", "errors_alone", "all_features")
+        return {
+            "faithfulness": e.faithfulness.estimate,
+            "low": e.faithfulness.low,
+            "high": e.faithfulness.high,
+            "without_errors": f"{e.without_errors:.3g}",
+            **{name: getattr(e, name) for name in named},
+            "edges": {} if a is None else asdict(a) | {"spearman": f"{a.spearman:.2f}"},
+        }
