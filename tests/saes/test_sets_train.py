@@ -182,9 +182,9 @@ def test_transcoders_that_are_the_mlps_explain_everything(text_documents, tmp_pa
     tokens, documents = recording.contexts_and_documents(split="heldout", limit=4)
     how = {"means": {n: recording.stats(true.hook_point_out(n)).mean for n in (0, 1)}, "documents": documents}
     loss = evaluate_in_model(true, model, tokens, l0={n: scores[n].l0 for n in (0, 1)}, **how)
-    assert loss["set"]["kl_spliced"] == pytest.approx(0, abs=1e-7)
-    assert loss["set"]["ce_mean"] - loss["set"]["ce_clean"] != 0
-    assert loss["neurons"]["kl_spliced"] > 1e-6  # as many neurons as are active on average, not on each token
+    assert loss["set"].kl_spliced == pytest.approx(0, abs=1e-7)
+    assert loss["set"].ce_mean - loss["set"].ce_clean != 0
+    assert loss["neurons"].kl_spliced > 1e-6  # as many neurons as are active on average, not on each token
 
 
 def test_wrong_requests_are_refused(recording, tmp_path):
