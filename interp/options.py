@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args
 
 @dataclass(frozen=True)
 class Means:
-    """What the text of an option means."""
+    """Meaning of the text of an option."""
 
     metavar: str
     """Its value as the help writes it."""

@@ -223,8 +223,8 @@ class Commands:
 
     def _models(self) -> list[str]:
         """Return the models of the workspace, those of its newest artefacts first, then all that load by name."""
-        found = [m.config.get("model") for m in self.workspace.newest(*KINDS)]
-        return list(dict.fromkeys([*(each for each in found if isinstance(each, str) and each), *KNOWN_MODELS]))
+        found = [manifest.model for manifest in self.workspace.newest(*KINDS)]
+        return list(dict.fromkeys([*filter(None, found), *KNOWN_MODELS]))
 
     def _hook_points(self) -> list[str]:
         made = self.workspace.values(Recorded)

@@ -1,4 +1,4 @@
-"""What several pages ask of a workspace; what one page asks lies beside it.
+"""Questions of several pages to a workspace; what one page asks lies beside it.
 
 - `workspace`  models, notes, and whether anything changed
 - `features`   feature tables: one feature, lists, relations, uses

@@ -1,4 +1,4 @@
-"""What several pages ask of the workspace that is served: its models, whether it changed, its notes."""
+"""Questions of several pages to the workspace that is served: its models, whether it changed, its notes."""
 
 import contextlib
 import threading
@@ -28,12 +28,8 @@ def stamp(workspace: Workspace) -> str:
 
 
 def models(workspace: Workspace) -> list[str]:
-    """Return the specs of the models that the artefacts of a workspace were made with, sorted.
-
-    Only a text is a spec: the summary of an evaluation holds its scores inside the model under the same key.
-    """
-    found = (given for m in workspace.artifacts() for given in (m.config.get("model"), m.summary.get("model")))
-    return sorted({model for model in found if isinstance(model, str) and model})
+    """Return the specs of the models that the artefacts of a workspace were made with, sorted."""
+    return sorted({manifest.model for manifest in workspace.artifacts()} - {""})
 
 
 def notes() -> Notes:

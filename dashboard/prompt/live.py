@@ -25,6 +25,7 @@ from dashboard.prompt.loaded import MAX_TOKENS, Loaded, Readings
 from dashboard.turns import Turns
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.hooked import HookedModel
+from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.features.schema import Features
 
@@ -260,7 +261,6 @@ class LiveModel:
     def intervene(self, graph: str, *, nodes: list[str], factor: float, mode: str) -> "Intervention":
         """Multiply activations of latents of a graph. Raises `MismatchError` (other weights), `UsageError`."""
         from interp.tracing.effects import MODES, Mode
-        from interp.tracing.graph import AttributionGraph
         from interp.tracing.interventions import changes_of, intervene
 
         known: dict[str, Mode] = {each: each for each in MODES if each != "range"}
@@ -277,7 +277,6 @@ class LiveModel:
     def split(self, graph: str, *, source: str, target: str) -> "EdgeSplit":
         """Split an edge of a graph by heads. Raises `MismatchError` (other weights), `UsageError`."""
         from interp.tracing.attention import split_edge
-        from interp.tracing.graph import AttributionGraph
 
         found = self._workspace.open(AttributionGraph, graph)
         with self._turns.take("split") as turn:

@@ -1,7 +1,7 @@
 """Artefacts: one folder per result, with `manifest.json`, atomic writes, hashes, and resumable work. Torch-free.
 
 - `kinds`: the kinds of artefact, each with its folder, page and class;
-- `artefact`: the base class of what is stored, saved and opened in one place;
+- `artefact`: the base class of what is stored, saved and opened by one function each;
 - `tables`: parquet checked against classes of rows (`interp.forms` does it for JSON);
 - `manifest`, `draft`: what a finished artefact says of itself, and one that is being written;
 - `files`: atomic files, checksums.

@@ -165,7 +165,7 @@ def address_of(kind: str, name: str) -> str:
 
 
 class Part(NamedTuple):
-    """Where one field lies."""
+    """Position of one field: the file that holds it, and its form."""
 
     place: Literal["settings", "summary", "document", "table", "array"]
     form: Any

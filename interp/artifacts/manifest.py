@@ -30,9 +30,9 @@ class Manifest(Result):
     kind: str
     name: str
     config: dict[str, Any]
-    """The settings that determine the content."""
+    """The settings that determine the content, as JSON; `Workspace.open` gives them typed."""
     summary: dict[str, Any] = field(default_factory=dict)
-    """The main results, as numbers and short texts."""
+    """The small values among the results, as JSON; `Workspace.open` gives them typed."""
     parents: dict[str, str] = field(default_factory=dict)
     """Hash of each parent: `"recordings/demo"` to its content hash, or `"model:smollm2-135m"` to its weight hash."""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -47,6 +47,12 @@ class Manifest(Result):
     code_version: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def model(self) -> str:
+        """Spec of the model that the artefact is about; empty where it is about none, or several."""
+        given = (self.config.get("model"), self.summary.get("model"))
+        return next((each for each in given if isinstance(each, str)), "")
 
     @property
     def key(self) -> str:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LensSettings(TunedLensConfig):
-    """What determines a tuned lens."""
+    """Settings that determine a tuned lens."""
 
     model: str
     weight_hash: str

@@ -79,7 +79,7 @@ class InductionRun(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class OnsetSettings:
-    """What determines the runs of a study of onset."""
+    """Settings that determine the runs of a study of onset."""
 
     specs: tuple[str, ...]
     """Toys; those after the first are controls."""

@@ -108,7 +108,7 @@ class LeftOut(Prediction):
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingSettings:
-    """What determines the losses of the models, and so their law."""
+    """Settings that determine the losses of the models, and so their law."""
 
     recipe: ScalingRecipe | None = None
     """None for models that were trained elsewhere."""
