@@ -388,6 +388,9 @@ DICTIONARIES = {
     "recovery": Case(
         lambda: saes.measure_recovery(untrained_pair()["one"], synthetic()[0], n_rows=500),
         "n_rows mcc mcc_random ..."),
+    "shared latents": Case(
+        lambda: saes.match_features(*untrained_pair().values()).shares,
+        "shared shared_random mean_cosine mean_cosine_random"),
     "shared features": Case(lambda: saes.match_features(*untrained_pair().values()), "first second cosine"),
     "decoder cosines": Case(
         lambda: saes.decoder_cosines(untrained_pair()["one"].decoder_directions),
