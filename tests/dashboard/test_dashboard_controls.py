@@ -145,7 +145,7 @@ def test_a_patch_and_a_verdict_name_the_chat_template_and_both_nulls(workspace):
         assert "m, in its chat template" in text_of(panels._measure(1, "m", *given))
         state = {"features": "demo", "index": 12}
         text = text_of(prove._judge(1, state, "in July", 0.5))
-        strongest = feature_view.one(workspace, "demo", 12)["max_activation"]
+        strongest = feature_view.one(workspace, "demo", 12).row.max_activation
         assert live.calls[-1] == ("steering_verdict", f"demo 12 {0.5 * strongest}")
         assert "39 random directions" in text
         assert "39 features of like density" in text
