@@ -187,7 +187,7 @@ class Entry:
 
     @property
     def stream(self) -> tuple[Any, ...] | None:
-        """What runs on one reading of the data share; None for an imported one and for a layer of a set."""
+        """Settings that runs on one reading of the data share; None for an imported one and for a layer of a set."""
         of = self.settings
         if not isinstance(of, TrainedSettings):
             return None

@@ -1,6 +1,8 @@
 """Quality of dictionaries, against untrained and linear baselines.
 
-- `evaluation`          one dictionary, evaluated: the artefact; `scores`, `concept_scores`: its parts
+- `evaluation`          the artefact of one dictionary
+- `scores`              its parts: in the model, decoder cosines, probing, absorption
+- `concept_scores`      its part on everyday concepts
 - `in_model`            loss of the model with the reconstruction spliced in for the activation
 - `baselines`           untrained dictionaries, principal components, coordinates
 - `config`              settings of probing and absorption, and the list of concepts
@@ -11,7 +13,8 @@
 - `synthetic`           synthetic activations drawn from a known dictionary, and the share of it that an SAE recovers
 - `toy_recovery`        that share on the hidden layer of a toy model of superposition
 - `matching`            latents that two dictionaries share, by one-to-one matching
-- `compare`             several dictionaries at the same L0; `sae_comparison`: the artefact
+- `compare`             several dictionaries at the same L0
+- `sae_comparison`      the same as an artefact
 - `scaling`             the law by which the error falls with size and sparsity; the runs that belong to one
 - `crosscoder_latents`  latents of a crosscoder that only one of its two models has
 - `latent_comparison`   the same as an artefact

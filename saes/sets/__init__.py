@@ -1,6 +1,7 @@
 """Sets of transcoders: one for every layer of a model, in one artefact, as circuit tracing needs them.
 
 - `set`           the set: what its latents read and write, and reading it from disk
+- `stored`        a set in a workspace, as an artefact
 - `layouts`       the files of a set, which are those of circuit-tracer
 - `train`         one pass through the model feeds the transcoders of all layers
 - `cross_layer`   the step of a cross-layer transcoder

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedSetSettings:
-    """What determines the training of a set: an unfinished run with other settings is another one."""
+    """Settings that determine the training of a set: an unfinished run with other settings is another one."""
 
     sae: AnyConfig
     """Latents of every layer."""
@@ -40,7 +40,7 @@ class TrainedSetSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedSetSettings:
-    """What an imported set was made from."""
+    """Origin of an imported set."""
 
     source: str
     """Name of its folder."""
@@ -141,7 +141,7 @@ class StoredSet(Artefact, kind="transcoders"):
 
     @property
     def part(self) -> PartSettings | None:
-        """What a part of another set holds; None for a whole set."""
+        """Settings of a part of another set; None for a whole set."""
         return self.settings if isinstance(self.settings, PartSettings) else None
 
     @property

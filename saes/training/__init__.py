@@ -5,5 +5,8 @@
 - `train`       the loop
 - `run`         one dictionary in training: opened or resumed, advanced by a batch, finished
 - `checkpoint`  the state of a run on disk
-- `reconstruction`  FVU, L0 and dead latents on held-out rows; `scores`: their class
+- `reconstruction`  FVU, L0 and dead latents on held-out rows
+- `scores`      the class of these
+- `stored`      a dictionary in a workspace, as an artefact
+- `importing`   a peer's dictionary into a workspace
 """

@@ -22,7 +22,7 @@ HELDOUT_FRACTION = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedSettings:
-    """What determines a training: an unfinished run with other settings is another one."""
+    """Settings that determine a training: an unfinished run with other settings is another one."""
 
     sae: AnyConfig
     train: TrainConfig

@@ -2,7 +2,8 @@
 
 - `folder`               our folder (`save_sae`, `load_sae`), which SAELens reads as well
 - `read`                 any format (`load_dictionary`), recognised by its files, checked against its own arithmetic
-- `importing`            a peer's checkpoint into the workspace, with its model and hook point
+- `importing`            a peer's checkpoint, and the model and hook points that it belongs to
+- `imported`             settings and self-check of an imported dictionary
 - `layout`               arrays from elsewhere, read without running code, and checked
 - `saelens`              SAELens 6, and the flat layout before 6
 - `dictionary_learning`  dictionary_learning

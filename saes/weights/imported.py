@@ -16,7 +16,7 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedSettings:
-    """What an imported dictionary was made from."""
+    """Origin of an imported dictionary."""
 
     format: str
     source: str
