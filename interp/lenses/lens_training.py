@@ -200,7 +200,7 @@ class _Run:
         return {name: (plain, tuned) for name, (plain, tuned) in sums.items()}
 
     def checkpoint(self, loss: float | None) -> None:
-        """Write everything that the rest of the run depends on, if there is a draft and no optimizer step is half done."""
+        """Write what the rest of the run depends on, if there is a draft and no optimizer step is half done."""
         from safetensors.torch import save_file
 
         if self.draft is None or not self.whole:

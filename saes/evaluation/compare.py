@@ -199,9 +199,8 @@ def compare(
         match=False,
         heldout_fraction=heldout_fraction,
     )
-    groups_found = tuple(group_rows(rows, groups or {}))
-    parts = {"shared": {}, "probing": probing, "matches": None}
-    return SAEComparison(settings=settings, l0=target, rows=tuple(rows), groups=groups_found, **parts)
+    parts = {"groups": tuple(group_rows(rows, groups or {})), "shared": {}, "probing": probing, "matches": None}
+    return SAEComparison(settings=settings, l0=target, rows=tuple(rows), **parts)
 
 
 def _check_hook_points(saes: Mapping[str, SAE]) -> None:

@@ -1,6 +1,5 @@
 """Absorption that is planted comes back at its rate, and where there is none the score is 0."""
 
-
 import numpy as np
 import pytest
 import torch
