@@ -108,7 +108,7 @@ def loss_over_size(found: LanguageScaling, colours: Theme, *, height: int = 340)
     figure = go.Figure()
     if law:
         x = np.geomspace(sizes[0], sizes[-1], 60)
-        y = law.e + law.a / x**law.alpha + law.b / float(runs[0].tokens[-1]) ** law.beta
+        y = law.e + law.a / x**law.alpha + law.b / np.float64(runs[0].tokens[-1]) ** law.beta
         figure.add_scatter(x=x.tolist(), y=y.tolist(), mode="lines", name="fitted law", hoverinfo="skip",
                            line={"color": colours.accent, "width": 1.8})  # fmt: skip
     figure.add_scatter(

@@ -11,14 +11,16 @@ from page_text import text_of
 from dashboard.app import create_app
 from dashboard.changes import page
 from dashboard.components.pages import Context
+from dashboard.figures.changes import latents_histogram
+from dashboard.figures.theme import LIGHT
 from dashboard.overview.data import overview
-from interp.artifacts import MANIFEST, MODEL_COMPARISONS, as_json, read_json, save_artefact, write_json
+from interp.artifacts import MANIFEST, MODEL_COMPARISONS, Table, as_json, read_json, save_artefact, write_json
 from interp.changes.comparison import ModelComparison
 from interp.changes.report import what_changed
 from interp.errors import CorruptError, MissingError, UnknownNameError
 from interp.models.small import SmallConfig, build_small
 from interp.workspace import Workspace
-from saes.evaluation.latent_comparison import LatentComparison
+from saes.evaluation.latent_comparison import ComparedLatent, LatentComparison
 
 CONFIG = SmallConfig(n_layers=2, d_model=16, n_heads=2, d_mlp=32, n_ctx=32)
 
@@ -62,6 +64,17 @@ def test_a_crosscoders_latents_are_drawn_and_confirmed_ones_come_first(own):
     assert "4,000 held-out tokens" in told
     rows = own.open(LatentComparison, "pair").own(limit=9)
     assert [(row.latent, row.confirmed) for row in rows] == [(0, True), (1, False)]
+
+
+def test_unconfirmed_latents_of_one_model_are_drawn_apart(own):
+    found = own.open(LatentComparison, "pair")
+    figure = latents_histogram(found, LIGHT)
+    counts = {trace.name.partition(" (")[0]: int(sum(trace.y)) for trace in figure.data}
+    assert counts == {"in both, or between": 1, "of one model, not confirmed": 1, "of one model, confirmed": 1}
+    assert "<img" not in figure.layout.xaxis.ticktext[0]
+    rare = Table.of_columns(ComparedLatent, found.latents.arrow().set_column(1, "kind", [["rare"] * 3]))
+    empty = latents_histogram(replace(found, latents=rare), LIGHT)
+    assert "fired often enough" in empty.layout.annotations[0].text
 
 
 def test_the_overview_leads_to_both(own):

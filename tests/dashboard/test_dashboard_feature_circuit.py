@@ -1,7 +1,5 @@
-"""What features do: circuits of them are drawn as any other, the prompt page says which ones an answer rests on, and a
-figure says whose the latents of two models are."""
+"""Circuits of features are drawn as any other, and the prompt page says which features an answer rests on."""
 
-import numpy as np
 import pytest
 import torch
 from dash import no_update
@@ -11,7 +9,6 @@ from make_saes import saved
 from test_dashboard_pages import text_of
 
 from dashboard.circuit.figure import draw
-from dashboard.figures.changes import difference_histogram
 from dashboard.figures.circuits import circuit_plot
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.prompt import panels as why
@@ -56,18 +53,6 @@ def test_a_still_of_features_puts_none_on_top_of_another():
     assert len(set(zip(nodes.x, nodes.y, strict=True))) == len(nodes.x) == 7
     y = dict(zip(nodes.text, nodes.y, strict=True))
     assert y["L9resid.12"] < y["L15mlp.4"] < y["L15resid.3"] < y["logits"]
-
-
-def test_unconfirmed_latents_of_one_model_are_drawn_apart():
-    norm = np.array([0.02, 0.97, 0.99, 0.5, 0.45, 0.3])
-    kinds = ["first only", "second only", "second only", "shared", "shared", "rare"]
-    sure = [True, False, True, False, False, False]
-    figure = difference_histogram(norm, kinds, sure, LIGHT, first="base<b>", second="tuned")
-    counts = {trace.name.partition(" (")[0]: int(sum(trace.y)) for trace in figure.data}
-    assert counts == {"in both, or between": 2, "of one model, not confirmed": 1, "of one model, confirmed": 2}
-    assert "<b>" not in figure.layout.xaxis.ticktext[0].replace("<br>", "")
-    empty = difference_histogram([0.5], ["rare"], [False], LIGHT, first="a", second="b")
-    assert "fired often enough" in empty.layout.annotations[0].text
 
 
 def test_the_prompt_page_names_features_behind_an_answer_and_the_error(server, live):

@@ -5,28 +5,38 @@ import pytest
 
 from dashboard.figures.changes import stream_figure, transplant_figure, weights_figure
 from dashboard.figures.theme import theme
+from interp.changes.measured import LayerChange, RepresentationChanges, Transplant, WeightChange
+from interp.statistics import Interval
 
 LIGHT = theme("light")
 
 
-def weight(name, kind, layer, change, found, **more):
-    known = {"null": 0.01, "null_high": 0.02, "rank": 3.0, "random_rank": 20.0, "null_rank": 9.0}
-    return {"name": name, "kind": kind, "layer": layer, "change": change, "found": found} | known | more
+def weight(name, kind, layer, change, found, rank=3.0) -> WeightChange:
+    return WeightChange(
+        name=name, kind=kind, layer=layer, heads=(), change=change, null=0.01, null_high=0.02, found=found, rank=rank,
+        random_rank=20.0, null_rank=9.0, rank_90=1, spectrum=np.ones(1),
+    )  # fmt: skip
 
 
-def layer(name, change, found):
-    return {
-        "name": name, "change": change, "low": change * 0.9, "high": change * 1.1, "null_high": 0.01, "found": found,
-        "cka": 0.9,
-    }  # fmt: skip
+def stream(*layers: tuple[str, float, bool], null_high: float = 0.01) -> RepresentationChanges:
+    same = Interval(0.9, 0.8, 1.0)
+    rows = [
+        LayerChange(
+            name=name, change=Interval(change, change * 0.9, change * 1.1), null=0.0, null_high=null_high, found=found,
+            cka=same, cka_null=1.0, cka_found=found, main_share=0.5, main_share_null=0.1, main_share_base=0.1,
+            direction=np.zeros(2), promoted=(),
+        )
+        for name, change, found in layers
+    ]  # fmt: skip
+    return RepresentationChanges(layers=tuple(rows), n_contexts=8, n_tokens=80, null="rounding")
 
 
-def part(name, carried, *, changed=True, found=False):
-    row = {"name": name, "changed": changed}
-    for direction in ("carried", "removed"):
-        row |= {f"{direction}{end}": carried for end in ("", "_low", "_high")}
-        row |= {f"{direction}_bound": 0.1, f"{direction}_found": found}
-    return row
+def part(name, carried, *, changed=True, found=False) -> Transplant:
+    share = Interval(carried, carried, carried)
+    return Transplant(
+        name=name, level="part", changed=changed, carried=share, carried_random=0.0, carried_bound=0.1,
+        carried_found=found, removed=share, removed_random=0.0, removed_bound=0.1, removed_found=found,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -35,7 +45,7 @@ def test_the_map_of_weights_shows_the_head_that_changed_most_beside_its_null(sch
         weight("embed", "embed", None, 0.01, False),
         weight("L0H0.W_Q", "W_Q", 0, 0.01, False),
         weight("L0H1.W_Q", "W_Q", 0, 0.2, True),
-        weight("L1H0.W_Q", "W_Q", 1, 0.0, False, rank=None),
+        weight("L1H0.W_Q", "W_Q", 1, 0.0, False, rank=np.nan),
     ]
     [heat] = weights_figure(rows, theme(scheme)).data
     assert list(heat.x) == ["embed", "W_Q"]
@@ -48,7 +58,7 @@ def test_the_map_of_weights_shows_the_head_that_changed_most_beside_its_null(sch
 
 
 def test_streams_are_lines_with_intervals_and_nulls():
-    figure = stream_figure({"facts <b>": [layer("embed", 0.0, False), layer("L0", 0.5, True)]}, LIGHT)
+    figure = stream_figure({"facts <b>": stream(("embed", 0.0, False), ("L0", 0.5, True))}, LIGHT)
     line, null = figure.data
     assert line.y[1] == 0.5
     assert 0 < line.y[0] < 0.01  # nothing at all still lies on a logarithmic axis
@@ -65,7 +75,6 @@ def test_transplants_are_bars_beside_random_changes():
 
 def test_models_that_are_the_same_get_a_sentence():
     assert not weights_figure([weight("embed", "embed", None, 0.0, False)], LIGHT).data
-    assert not transplant_figure([part("embed", None)], LIGHT).data
+    assert not transplant_figure([part("embed", np.nan)], LIGHT).data
     assert not transplant_figure([], LIGHT).data
-    nothing = layer("embed", 0.0, False) | {"null_high": 0.0}
-    assert not stream_figure({"text": [nothing]}, LIGHT).data
+    assert not stream_figure({"text": stream(("embed", 0.0, False), null_high=0.0)}, LIGHT).data
