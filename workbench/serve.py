@@ -84,7 +84,7 @@ the count expected by chance. Report both, and claim no effect where the control
 
 @dataclass(frozen=True, kw_only=True)
 class Mcp(InWorkspace, Threaded):
-    """Offer a workspace to an agent: reads, prompts, steering, ablation, and analyses that it may run.
+    """Offer a workspace to an agent: reads, prompts, steering, ablation, and analyses.
 
     Example: workbench mcp --workspace ./workspace
 
