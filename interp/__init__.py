@@ -38,7 +38,8 @@ The ground floor, which knows no analysis:
 - `notes`       stars, names, texts, lists, searches and recipes of a workspace
 - `entries`     the SQLite file that holds them
 - `dictionary`  the protocol of a dictionary of features
-- `upgrades`    older artefacts, read as today's
+- `forms`       JSON checked against a class
+- `options`     what the text of an option names
 """
 
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ from typing import TYPE_CHECKING
 from interp.runtime import lazily
 
 if TYPE_CHECKING:
-    from interp.artifacts import Manifest, copy_artefact
+    from interp.artifacts import Manifest, copy_artefact, open_artefact, save_artefact
     from interp.atlas.build import MapSettings, build_atlas, extend_atlas
     from interp.atlas.layout import place_points
     from interp.atlas.series import build_series
@@ -116,7 +117,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "interp.workspace": "Workspace",
-    "interp.artifacts": "Manifest copy_artefact",
+    "interp.artifacts": "Manifest copy_artefact open_artefact save_artefact",
     "interp.notes": "Notes",
     "interp.errors": "WorkbenchError UsageError ArtifactError",
     "interp.results": "Result",

@@ -23,13 +23,13 @@
 # %%
 import numpy as np
 
-from dashboard.figures import attention_pattern, colours_of, plot
-from interp import InductionConfig, gather_induction_evidence, load_model, t_interval
+from dashboard.figures import ablation_bars, attention_pattern, colours_of, composition_map, plot
+from interp import InductionConfig, find_induction_circuit, load_model, t_interval
 
 light = colours_of("light")
 model = load_model("smollm2-135m", attention="eager")
 quick = InductionConfig(seeds=(0, 1), prompts_per_seed=8, context_length=41, screening_prompts=2, max_candidates=6)
-evidence = gather_induction_evidence(model, quick)
+evidence = find_induction_circuit(model, quick)
 
 # %% [markdown]
 # ## The pattern
@@ -37,14 +37,11 @@ evidence = gather_induction_evidence(model, quick)
 # The strict score counts only queries whose token stood there before: the share of attention on what followed it.
 
 # %%
-strict = evidence.verdicts.strict
-for head in evidence.candidates:
-    at = head.layer, head.head
-    print(f"{head}: strict {strict[at]:.2f}, stripe {evidence.verdicts.tl[at]:.2f}")
+for row in evidence.candidates:
+    print(f"{row.name}: strict {row.strict:.2f}, stripe {row.tl:.2f}")
 
 # %%
-name = next(iter(evidence.patterns))
-attention_pattern(evidence.patterns[name].numpy(), evidence.texts[0]["tokens"], light)
+attention_pattern(evidence.patterns[0], list(evidence.prompts[0].clean), light)
 
 # %% [markdown]
 # ## Who tells it where to look?
@@ -55,12 +52,13 @@ attention_pattern(evidence.patterns[name].numpy(), evidence.texts[0]["tokens"], 
 # itself by way of the queries, and against random senders.
 
 # %%
+p_holm = {row.name: row.p_holm for row in evidence.verdicts}
 for head, test in evidence.tests.items():
     mean, low, high = t_interval(test.k)
     print(
         f"{test.sender} -> {head}: score {test.clean.mean():.2f}, by the keys -{mean:.2f} [{low:.2f}, {high:.2f}], "
         f"by the queries {-test.q.mean():+.2f}, best of {len(test.controls)} random senders "
-        f"{-test.strongest_control.mean():+.2f}, Holm p {evidence.verdicts.p_holm[head.layer, head.head]:.1e}"
+        f"{-test.strongest_control.mean():+.2f}, Holm p {p_holm[head]:.1e}"
     )
 
 # %% [markdown]
@@ -70,13 +68,13 @@ for head, test in evidence.tests.items():
 # which turns the same matrices against each other at random; a ring marks each reader's strongest sender.
 
 # %%
-plot(evidence.compositions, via="k")
+composition_map(evidence.composition.rows(), "k", light)
 
 # %% [markdown]
 # ## Does the model need them?
 
 # %%
-plot(evidence.ablations)
+ablation_bars(evidence.ablations.rows(), light)
 
 # %% [markdown]
 # ## Would we have noticed a fake?
@@ -85,21 +83,20 @@ plot(evidence.ablations)
 # further and reads the token before. It has no induction head, and the same test must say so.
 
 # %%
-fake = gather_induction_evidence(load_model("planted:copying")).circuit
-print(fake.verdict["reason"])
+fake = find_induction_circuit(load_model("planted:copying"))
+print(fake.verdict.reason)
 
 # %% [markdown]
 # ## The answer
 
 # %%
-circuit = evidence.circuit
-plot(circuit)
+plot(evidence)
 
 # %%
-assert circuit.verdict["found"], circuit.verdict["reason"]
-assert not fake.verdict["found"]
-drops = [evidence.tests[head].k.mean() / evidence.tests[head].clean.mean() for head in evidence.verdicts.induction]
-print(circuit.verdict["reason"] + ".")
+assert evidence.verdict.found, evidence.verdict.reason
+assert not fake.verdict.found
+drops = [evidence.tests[head].k.mean() / evidence.tests[head].clean.mean() for head in evidence.induction]
+print(evidence.verdict.reason + ".")
 print(
     f"Cutting one sender off their keys takes {np.min(drops):.0%} to {np.max(drops):.0%} of their score: they "
     "do copy by induction. The copier without induction attention is told apart."

@@ -22,7 +22,7 @@
 import torch
 from scipy.stats import pearsonr
 
-from dashboard.figures import plot
+from dashboard.figures import colours_of, faithfulness_curve, plot
 from interp import (
     EvaluationConfig, FindConfig, Graph, attribute_edges, find_circuit, load_model, make_task, verify_top_k,
 )
@@ -65,11 +65,11 @@ for name, scores in (("eap", eap), ("eap-ig", ig)):
 
 # %%
 found = find_circuit(model, task, FindConfig(verify=20, evaluation=EvaluationConfig(n_random=10, n_minimality=5)))
-print(found.circuit.verdict["reason"])
+print(found.verdict.reason)
 plot(found)
 
 # %%
-plot(found.curve, total=graph.n_edges)
+faithfulness_curve(found.curve.rows(), graph.n_edges, colours_of("light"))
 
 # %%
 for edge in sorted(found.circuit.edges, key=lambda edge: -abs(edge.score))[:12]:
@@ -98,11 +98,11 @@ print(f"the best {len(verified.indices)} patched one by one: Pearson {verified.p
 
 # %%
 assert agreement["eap-ig"] > agreement["eap"] + 0.2, "gradients on the way see what the clean one does not"
-assert found.circuit.verdict["found"], found.circuit.verdict["reason"]
+assert found.verdict.found, found.verdict.reason
 assert torch.isfinite(scores.values).all()
 share = len(found.circuit.edges) / graph.n_edges
 print(
-    f"{len(found.circuit.edges)} of {graph.n_edges} edges ({share:.0%}) keep {found.circuit.evaluation['faithfulness']:.0%} of "
-    f"the copying; random circuits of that size keep {found.circuit.evaluation['random_circuits']['mean']:.0%}. EAP-IG agrees with "
+    f"{len(found.circuit.edges)} of {graph.n_edges} edges ({share:.0%}) keep {found.evaluation.faithfulness.estimate:.0%} of "
+    f"the copying; random circuits of that size keep {found.evaluation.random_circuits.mean:.0%}. EAP-IG agrees with "
     f"patching edge by edge (r = {agreement['eap-ig']:.2f}), plain EAP does not (r = {agreement['eap']:.2f})."
 )

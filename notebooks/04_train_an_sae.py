@@ -28,10 +28,9 @@ from dashboard import read_log
 from dashboard.figures import HealthRun, activation_histogram, colours_of, health_figure, plot
 from interp import Recording, Workspace, load_model, open_corpus, record
 from saes import (
-    BatchTopKConfig, Job, TopKConfig, TrainConfig, build_features, compare, fit_scaling, load_sae,
+    BatchTopKConfig, Features, Job, TopKConfig, TrainConfig, build_features, compare, fit_scaling, load_sae,
     scaling_runs_of, train_many,
 )
-from saes.features.schema import Features
 
 HOOK_POINT = "blocks.9.hook_resid_post"
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "train-an-sae"

@@ -29,9 +29,8 @@ from dashboard import atlas_view
 from dashboard.figures import colours_of, styled
 from interp import (
     MapSettings, Recording, Workspace, build_atlas, build_series, embedding_source, extend_atlas, load_model,
-    open_corpus, place_points, record, recording_source, weight_hash,
+    open_corpus, place_points, record, recording_source, save_artefact, weight_hash,
 )
-from interp.artifacts import save_artefact
 
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "atlas"
 workspace = Workspace(root, create=True)

@@ -28,8 +28,7 @@ import numpy as np
 
 from dashboard import atlas_view
 from dashboard.figures import colours_of, frequency_shares, plot, training_curves
-from interp import Workspace
-from interp.artifacts import save_artefact
+from interp import Workspace, save_artefact
 from interp.studies import ModularConfig, describe_grokking, embedding_series, train_modular
 
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "grokking"

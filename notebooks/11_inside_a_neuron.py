@@ -30,8 +30,7 @@ from interp import (
     Capture, Recording, Workspace, load_model, open_corpus, record, run_with_hooks, to_tokens, token_strings,
 )
 from interp.studies import text_prompts
-from saes import build_features, neurons_of
-from saes.features.schema import Features
+from saes import Features, build_features, neurons_of
 
 light = colours_of("light")
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "inside-a-neuron"

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from saes.features.measure_proof import prove
     from saes.features.planes import feature_planes
     from saes.features.proof import ProofConfig
+    from saes.features.schema import Features
     from saes.features.search import search_features
     from saes.features.sources import neurons_of
     from saes.kinds.base import SAE
@@ -93,6 +94,7 @@ _HOMES = {
     "saes.features.planes": "feature_planes",
     "saes.features.proof": "ProofConfig",
     "saes.features.measure_proof": "prove",
+    "saes.features.schema": "Features",
     "saes.features.search": "search_features",
     "saes.training.reconstruction": "evaluate_on_recording",
     "saes.evaluation.in_model": "evaluate_in_model",

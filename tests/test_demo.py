@@ -73,11 +73,11 @@ def test_training_makes_every_artefact_from_nothing(trained_workspace):
 
 
 def test_the_demo_proves_the_induction_circuit_of_the_real_model(demo_workspace):
-    from interp.circuits.circuit import Circuit
+    from interp.circuits.induction_circuit import InductionCircuit
 
-    circuit = Circuit.load(Workspace(demo_workspace).path("induction_circuit", "induction-smollm2-135m"))
-    assert circuit.verdict["found"], circuit.verdict["reason"]
-    edge = next(e for e in circuit.edges if (e.source, e.target, e.via) == ("L16H0", "L18H6", "k"))
+    found = Workspace(demo_workspace).open(InductionCircuit, "induction-smollm2-135m")
+    assert found.verdict.found, found.verdict.reason
+    edge = next(e for e in found.circuit.edges if (e.source, e.target, e.via) == ("L16H0", "L18H6", "k"))
     assert edge.score > 0.5, "one previous-token head carries most of the strongest induction head's score"
 
 

@@ -52,6 +52,12 @@ def scores():
 
 
 @cache
+def ranking():
+    config = interp.EvaluationConfig(n_random=3, untrained=False)
+    return interp.evaluate_circuit(model(), task(), scores(), config=config)
+
+
+@cache
 def found():
     evaluation = interp.EvaluationConfig(n_random=3, n_minimality=2, untrained=False)
     return interp.find_circuit(model(), task(), interp.FindConfig(verify=4, evaluation=evaluation))
@@ -92,10 +98,8 @@ CASES = {
     "copying": Case(lambda: interp.head_copying(model(), [HeadName(1, 0)]), "head eigenvalue top1"),
     "found circuit": Case(found, "source target via position score", figure=True),
     "edge scores": Case(scores, "source target via position score"),
-    "curve": Case(
-        lambda: interp.evaluate_circuit(
-            model(), task(), scores(), config=interp.EvaluationConfig(n_random=3, untrained=False)).curve,
-        "fraction n_edges faithfulness low high random", figure=True),
+    "ranking": Case(ranking, "fraction n_edges faithfulness low high random"),
+    "curve": Case(lambda: ranking().curve, "fraction n_edges faithfulness low high random", figure=True),
     "verified": Case(lambda: interp.verify_top_k(scores(), model(), task(), 4), "edge estimated exact"),
     "circuit evaluation": Case(
         lambda: interp.evaluate_circuit(

@@ -4,5 +4,6 @@
 - `pages`     a page and its callbacks: navigation, chosen artefact, addresses, the workspace that is served
 - `live`      results of a model that answers prompts, and the protocol of such a model; without torch
 - `evidence`  measurements as a table, in words with their intervals; histograms as HTML
+- `http_errors`  the answer to every error of a request
 - `tokens`    tokens in a row, coloured by activation; attention between them
 """

@@ -31,6 +31,7 @@ from dashboard.queue import Run, RunQueue
 from interp.artifacts import FOLDERS, KINDS, Manifest, address_of
 from interp.errors import MissingError, WorkbenchError, as_typed, program
 from interp.workspace import Workspace
+from saes.training.stored import StoredSAE
 
 Layout = Callable[..., html.Div]
 
@@ -127,8 +128,9 @@ def _fill_button(queue: RunQueue, verb: str, options: dict[str, Any], *, then: s
 
 def first_step(workspace: Workspace, model: str) -> tuple[str, dict[str, Any]]:
     """Return the next step towards described features: record a model, train on it, describe the dictionary."""
-    if found := workspace.default("sae", prefer=lambda manifest: "recording" in manifest.config):
-        return "features", {"dictionary": found.name}
+    found = workspace.values(StoredSAE)
+    if found:
+        return "features", {"dictionary": next((each for each in found if each.recording), found[0]).name}
     if recording := workspace.default("recording"):
         return "train", {"recording": recording.name}
     return "record", {"model": model}

@@ -156,7 +156,7 @@ def examples_between(
 
 
 class Explained(NamedTuple):
-    """What one labels artefact says of a feature."""
+    """Label and scores that one labels artefact gives a feature."""
 
     made: Labels
     label: FeatureLabel

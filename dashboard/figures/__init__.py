@@ -26,6 +26,7 @@ from interp.runtime import lazily
 
 if TYPE_CHECKING:
     from dashboard.figures.attribution import share_bars
+    from dashboard.figures.circuits import ablation_bars, composition_map, faithfulness_curve
     from dashboard.figures.heads import attention_pattern, head_scores
     from dashboard.figures.results import plot
     from dashboard.figures.saes import HealthRun, activation_histogram, health_figure
@@ -38,6 +39,7 @@ _HOMES = {
     "dashboard.figures.theme": "Theme theme:colours_of styled",
     "dashboard.figures.heads": "head_scores attention_pattern",
     "dashboard.figures.attribution": "share_bars",
+    "dashboard.figures.circuits": "ablation_bars composition_map faithfulness_curve",
     "dashboard.figures.saes": "HealthRun health_figure activation_histogram",
     "dashboard.figures.studies": "training_curves frequency_shares dimensionality_figure",
 }

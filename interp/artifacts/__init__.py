@@ -4,6 +4,7 @@
 - `artefact`: the base class of what is stored, saved and opened by one function each;
 - `tables`: parquet checked against classes of rows (`interp.forms` does it for JSON);
 - `manifest`, `draft`: what a finished artefact says of itself, and one that is being written;
+- `describe`: kinds described from their classes, for the reference and the API;
 - `files`: atomic files, checksums.
 """
 

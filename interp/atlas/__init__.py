@@ -12,5 +12,6 @@
 - `labels`      a short label for every region
 - `cells`       a grid over the map; each cell's mean vector as tokens or features
 - `build`       every step above, written as one folder
+- `vector_map`  a map as an artefact
 - `config`      settings of a map
 """

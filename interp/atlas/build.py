@@ -155,7 +155,7 @@ OLD, NEW = "on the map", "new"
 
 
 class Frames(NamedTuple):
-    """What a map of several spaces has beyond the last of them."""
+    """Parts of a map of several spaces beyond the last of them."""
 
     frames: Table[FramePoint] | None
     frame_quality: tuple[FrameQuality, ...]

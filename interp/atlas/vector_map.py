@@ -113,7 +113,7 @@ class Cell:
     """Cells along the longer side."""
     column: int
     row: int
-    """With `column` the place of the cell, from the lower left."""
+    """With `column` the position of the cell, from the lower left."""
     x: float
     """With `y` the middle of the cell."""
     y: float

@@ -7,7 +7,8 @@
 - `heads`            changes of attention patterns and head outputs, due to a head's own weights or to its input
 - `transplant`       the causal test: put a component of one model into the other and measure the behaviour
 - `report`           all of it as one result
-- `measured`         what these modules measure, `comparison` the artefact of all of it, with a table
+- `measured`         results of these modules
+- `comparison`       the comparison of two checkpoints as an artefact
 
 Fine-tuning effects on features are measured with a crosscoder, in `saes.evaluation.crosscoder_latents`.
 """

@@ -2,6 +2,7 @@
 
 - `head_kinds`         scores of every head as a previous-token, induction, duplicate-token, first-token or current-
                        token head
+- `head_scores`        scores of heads as an artefact
 - `head_weights`       QK and OV circuits as factored matrices; composition of heads, copying
 - `induction`          the induction circuit, from attention pattern to causal evidence
 - `induction_measure`  its prompts and measurements

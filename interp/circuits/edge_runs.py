@@ -397,7 +397,7 @@ class Bench:
 
     @property
     def frozen(self) -> str | None:
-        """What is held fixed in all runs; None for nothing."""
+        """Parts that are held fixed in all runs; None for nothing."""
         return self.residual.frozen_settings().get("frozen") if self.freeze else None
 
     def batches(self) -> Iterator[Batch]:

@@ -3,6 +3,7 @@
 `InductionCircuit`, `EdgeCircuit` and `saes.circuits.feature_circuit.FeatureCircuit` are the kinds.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -133,7 +134,7 @@ class TaskPrompt(PromptPair):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundCircuit(Artefact):
+class FoundCircuit(Artefact, ABC):
     """A circuit with its verdict, the scores that it was cut from, and the prompts that found it."""
 
     settings: CircuitSettings
@@ -169,13 +170,13 @@ class FoundCircuit(Artefact):
             return None
         return self.patterns[self.pattern_heads.index(head)]
 
+    @abstractmethod
+    def nulls(self) -> dict[str, Any]:
+        """Return the nulls and controls of the circuit, by name."""
+
     def measures(self) -> list[tuple[str, float]]:
         """Return the scores of the whole circuit, as (name, value)."""
         return []
-
-    def nulls(self) -> dict[str, Any]:
-        """Return what those scores are compared with, by name."""
-        return {}
 
     def tables(self) -> dict[str, list[Record]]:
         """Return further measurements with one row each, by name."""

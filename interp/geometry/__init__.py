@@ -12,6 +12,10 @@
 - `shapes`            lists as circles, lines, clusters or nothing, over all layers
 - `rotation`          words turned around their circle, and what the model then predicts
 - `steering`          the residual stream moved along a direction: effect and side effects by strength
+- `sweeps`            results of steering and rotation, by strength and step
+- `batched_cka`       CKA of all layers in one pass
+- `word_geometry`     the geometry of lists of words as an artefact
+- `direction`         the measures of one direction as an artefact
 - `separation`        words along one direction
 - `report`            all of it for some lists of words, as an artefact
 - `direction_report`  all of it for one direction, as an artefact

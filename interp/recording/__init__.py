@@ -1,5 +1,6 @@
 """Activations on disk.
 
+- `recorded` a recording as an artefact: its settings and size
 - `config`  settings of a recording
 - `record`  a model and text to a recording, resumable to the bit
 - `writer`  shards to disk on a thread of their own, and the log that a resume reads

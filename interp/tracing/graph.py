@@ -135,7 +135,7 @@ class ImportedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphSettings:
-    """What determines a graph."""
+    """Settings that determine a graph."""
 
     model: str
     weight_hash: str
@@ -153,7 +153,7 @@ class GraphSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TraceRun:
-    """What a trace found on its way."""
+    """Results of a trace beside its graph."""
 
     frozen: tuple[str, ...]
     """Parts of the model that were held at the values of the prompt."""

@@ -194,7 +194,7 @@ def _file_node(
 
 @dataclass(frozen=True, kw_only=True)
 class _Ours:
-    """What only we have: `metadata.workbench` without the marks."""
+    """Parts that only we have: `metadata.workbench` without the marks."""
 
     settings: GraphSettings
     targets: tuple[GraphTarget, ...]

@@ -12,7 +12,6 @@
 - `proof`      the standard proof of a feature: settings, text and controls, verdict
 - `measure_proof`  its measurements: ablation and steering, compared with random directions and other features
 - `answers`    single answers about a feature, each with its controls
-- `proof_artefact` the proof written part by part, so that it resumes
 - `relations`  logits, neurons and co-active features of every feature, each with its null
 - `planes`     two-dimensional features
 - `token_index` index of the recorded text: on which tokens and words each feature fires

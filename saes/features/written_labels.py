@@ -207,7 +207,7 @@ class Labels(Artefact, kind="labels"):
 
     @property
     def label_source(self) -> str:
-        """Who wrote the labels."""
+        """Author of the labels."""
         source = self.settings.source
         if isinstance(source, Imported):
             return f"neuronpedia {source.dictionary}"

@@ -100,10 +100,11 @@ class Features(Seeded, Threaded, RunsModel, Analysis[schema.Features]):
     def _of_set(self, run: Run, name: str) -> list[schema.Features]:
         """Describe every layer of a set of transcoders, in one pass."""
         from saes.features.build import Described, build_together
-        from saes.sets.set import KIND, open_set
+        from saes.sets.set import KIND
+        from saes.sets.stored import StoredSet
 
-        found, manifest = open_set(run.workspace, name), run.workspace.manifest(KIND, name)
-        recording = self.recording or manifest.config.get("recording")
+        stored = run.workspace.open(StoredSet, name)
+        found, recording = stored.load(), self.recording or stored.recording
         if recording is None:
             raise ConfigError(f"the set {name} was imported and has no recording of its own; add --recording NAME")
         opened = run.recording(recording)
@@ -114,7 +115,7 @@ class Features(Seeded, Threaded, RunsModel, Analysis[schema.Features]):
                 dictionary=found.dictionary(layer),
                 name=f"{KIND}:{name}:{layer}",
                 folder=run.workspace.path("features", f"{self.name or name}-{layer}"),
-                parents={f"{KIND}/{name}": manifest.content_hash},
+                parents={stored.key: stored.about.content_hash},
             )
             for layer in found.layers
         ]
