@@ -12,6 +12,7 @@ import pytest
 import tyro
 
 from workbench.__main__ import VERBS
+from workbench.analysis import Analysis
 from workbench.demo import run_demo
 from workbench.terminal import Derived, OnDevice, RunsModel, Seeded, Threaded, Verb
 
@@ -23,14 +24,21 @@ def options(verb: type) -> set[str]:
     return {each.name for each in fields(verb)} - derived
 
 
+BY_RUNNER = {"workspace", "name", "overwrite", "threads"}
+"""Options that `Analysis.run` and `Run` use for every analysis."""
+ON_DEVICE = {"device", "model", "recording", "recorded_model", "sae", "dictionary"}
+"""Members of a `Run` that pick the device and the dtype."""
+
+
 def used(verb: type) -> set[str]:
-    """The fields that `run` reads, itself or through methods, settings of an analysis, and functions given the verb."""
-    found: set[str] = set()
+    """The fields that the work reads, itself or through methods, settings, functions given the verb, and a `Run`."""
+    found: set[str] = set(BY_RUNNER) if issubclass(verb, Analysis) else set()
     seen: set[str] = set()
-    waiting = ["run", "__post_init__"]
+    waiting = ["measure" if issubclass(verb, Analysis) else "run", "default_name", "kind", "__post_init__"]
     while waiting:
         name = waiting.pop()
         method = getattr(verb, name, None)
+        method = method.fget if isinstance(method, property) else method
         if name in seen or not inspect.isfunction(method):
             continue
         seen.add(name)
@@ -38,9 +46,17 @@ def used(verb: type) -> set[str]:
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
                 found.add(node.attr)
                 waiting.append(node.attr)
+            if of_run(node) & ON_DEVICE:
+                found |= {"device", "dtype", "use_device"}
             if isinstance(node, ast.Call) and any(isinstance(a, ast.Name) and a.id == "self" for a in node.args):
                 found |= handed_on(method, node)
     return found
+
+
+def of_run(node: ast.AST) -> set[str]:
+    """The member of a `Run` that a node reads, if it reads one."""
+    reads = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "run"
+    return {node.attr} if reads else set()
 
 
 def handed_on(method: Callable, call: ast.Call) -> set[str]:
@@ -117,7 +133,9 @@ def named(verb: type) -> set[str]:
         function = waiting.pop()
         if inspect.isfunction(function) and function.__module__ == verb.__module__:
             tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-            found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - names
+            found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+            found |= {f"run.{member}" for node in ast.walk(tree) for member in of_run(node)}
+            found -= names
             names |= found
             waiting += [module[each] for each in found if each in module]
     return names
@@ -125,6 +143,7 @@ def named(verb: type) -> set[str]:
 
 def test_every_verb_that_loads_a_model_or_a_dictionary_takes_a_device():
     openers = {"load_model", "open_saes", "open_recording_model", "open_dictionary", "open_atlas_source"}
+    openers |= {f"run.{member}" for member in ON_DEVICE}
     for name, verb in VERBS.items():
         assert not named(verb) & openers or issubclass(verb, OnDevice), name
 
@@ -138,6 +157,7 @@ OTHER_DTYPE = {
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_that_loads_a_model_takes_its_dtype_and_no_other_does(name):
     openers = {"load_model", "open_saes", "open_recording_model", "open_atlas_source", "open_provider"}
+    openers |= {"run.model", "run.recorded_model"}
     loads = bool(named(VERBS[name]) & openers)
     assert issubclass(VERBS[name], RunsModel) == (loads and name not in OTHER_DTYPE), name
     assert name != "record" or "compute" in options(VERBS[name])

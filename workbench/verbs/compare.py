@@ -193,7 +193,7 @@ class CompareSizes(Seeded, Analysis["SizeLaw"]):
 
         from saes.evaluation.scaling import fit_scaling, runs_of
 
-        chosen = {name: getattr(self, name) for name in ("recording", "hook_point", "kind", "tokens")}
+        chosen = {"recording": self.recording, "hook_point": self.hook_point, "kind": self.kind, "tokens": self.tokens}
         runs = runs_of(run.workspace, self.saes, **chosen)
         shared, *_ = [run.open(StoredSAE, each.name).settings for each in runs]  # they were trained alike
         assert isinstance(shared, TrainedSettings), "runs_of returns trained ones"

@@ -182,7 +182,7 @@ class Space(Seeded, Threaded, RunsModel, Analysis["SpaceReport"]):
         from interp.geometry.space import measure_space
 
         model = run.model(self.model)
-        tokens = _text(model, self) if self.hook_points else None
+        tokens = _text(model, self.corpus, self.points, self.context_length, self.seed) if self.hook_points else None
         how: dict[str, Any] = {"n_points": self.points, "seed": self.seed, "corpus": self.corpus}
         with run.progress("spaces", "spaces") as progress:
             return measure_space(model, tokens, self.hook_points, model_name=self.model, progress=progress, **how)
@@ -230,15 +230,15 @@ class CompareSpaces(Seeded, Threaded, RunsModel, Analysis["SpaceComparison"]):
         models = [run.model(spec) for spec in self.models]
         how: dict[str, Any] = {"hook_points": self.hook_points, "n_points": self.points, "batch": self.batch}
         how |= {"seed": self.seed, "model_names": self.models, "corpus": self.corpus}
+        tokens = _text(models[0], self.corpus, self.points, self.context_length, self.seed)
         with run.progress("comparison", "pairs") as progress:
-            return compare_spaces(_text(models[0], self), *models, progress=progress, **how)
+            return compare_spaces(tokens, *models, progress=progress, **how)
 
 
-def _text(model: HookedModel, verb: "Space | CompareSpaces") -> Any:
-    """Return enough contexts `[n, context_length]` of the corpus for the points asked for."""
+def _text(model: HookedModel, corpus: str, n_points: int, length: int, seed: int) -> Any:
+    """Return enough contexts `[n, length]` of the corpus for the points asked for."""
     from workbench.verbs.heads import corpus_contexts
 
-    if verb.context_length < 2 or verb.points < 4:
+    if length < 2 or n_points < 4:
         raise ConfigError("context_length must be at least 2 and points at least 4")
-    n = -(-verb.points // (verb.context_length - 1)) + 1
-    return corpus_contexts(model, verb.corpus, n, verb.context_length, verb.seed)
+    return corpus_contexts(model, corpus, -(-n_points // (length - 1)) + 1, length, seed)
