@@ -27,7 +27,8 @@ from interp.runtime import lazily
 if TYPE_CHECKING:
     from saes.circuits.attribution import AttributionConfig
     from saes.circuits.attribution import attribute as attribute_features
-    from saes.circuits.find import FeatureCircuitConfig, find_feature_circuit
+    from saes.circuits.config import FeatureCircuitConfig
+    from saes.circuits.find import find_feature_circuit
     from saes.circuits.sites import Prompts, open_sites
     from saes.evaluation.absorption import AbsorptionConfig, first_letters, measure_absorption
     from saes.evaluation.compare import compare
@@ -109,7 +110,8 @@ _HOMES = {
     "saes.evaluation.scaling": "fit_scaling runs_of:scaling_runs_of",
     "saes.circuits.sites": "Prompts open_sites",
     "saes.circuits.attribution": "AttributionConfig attribute:attribute_features",
-    "saes.circuits.find": "FeatureCircuitConfig find_feature_circuit",
+    "saes.circuits.config": "FeatureCircuitConfig",
+    "saes.circuits.find": "find_feature_circuit",
 }
 
 __getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
