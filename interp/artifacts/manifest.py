@@ -14,7 +14,7 @@ from interp.errors import CorruptError, MissingError, SchemaError
 from interp.remote import MANIFEST, RemotePath, leaves_folder
 from interp.results import Record, Result, flat
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 STATUS = "status.json"
 PARTIAL = ".partial"
 LOG = "log.jsonl"
