@@ -11,6 +11,8 @@ from interp.errors import UnknownNameError, UsageError
 from saes.kinds.base import SAEMetadata
 
 GOOD = {
+    "kinds": {},
+    "artefact": {"key": "heads/smollm2-135m"},
     "artefacts": {"kind": "sae"},
     "search": {"query": "prose", "limit": "5"},
     "features": {"features": "demo", "sort": "density", "descending": "true", "limit": "3"},

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_dynamics import grokking, induction
 
-from dashboard.components.pages import NothingYetError
+from dashboard.components.pages import Context, NothingYetError
 from dashboard.data import features as features
 from dashboard.heads import page as heads
 from dashboard.maps import data as atlas
 from dashboard.overview import data as overview
-from interp.artifacts import save_artefact
+from interp.artifacts import Table, save_artefact
 from interp.atlas.vector_map import VectorMap
+from interp.circuits.head_scores import HeadScore, HeadScores
 from interp.errors import ConfigError, UnknownNameError, UsageError, WorkbenchError
-from interp.names import HEAD_KINDS
 from interp.workspace import Workspace
 
 
@@ -125,16 +125,9 @@ def test_random_feature_is_alive_and_repeatable(workspace):
     assert len(set(drawn)) > 20
 
 
-def test_heads_found_are_the_flagged_ones_strongest_first(workspace):
-    rows = heads.scores(workspace, "smollm2-135m")
-    found = heads.found_heads(rows, "induction")
-    assert {heads.name_of(r) for r in found} == {heads.name_of(r) for r in rows if r["induction_found"]}
-    assert [r["induction"] for r in found] == sorted((r["induction"] for r in found), reverse=True)
-
-
-def test_unknown_score_names_the_nearest():
+def test_unknown_score_names_the_nearest(workspace):
     with pytest.raises(UnknownNameError, match="did you mean 'induction'"):
-        heads.check_kind("inductoin", list(HEAD_KINDS))
+        heads.layout(Context(workspace, None), "smollm2-135m", kind="inductoin")
 
 
 def test_empty_workspace_says_what_to_run(tmp_path):
@@ -155,10 +148,11 @@ def test_the_page_of_maps_opens_on_the_truest_not_the_newest(tmp_path, workspace
     assert atlas.choose(mine, "poor").name == "poor"
 
 
-def test_head_scores_of_a_new_kind_can_be_chosen_without_a_view_that_lists_them():
-    row = {"layer": 0, "head": 1} | {f"{kind}{end}": 0.5 for kind in ("induction", "sink") for end in ("", "_found")}
-    assert heads.kinds_of([row]) == ["induction", "sink"]
-    assert heads.check_kind("sink", heads.kinds_of([row])) == "sink"
+def test_head_scores_of_a_new_kind_come_after_those_with_a_meaning(workspace):
+    made = workspace.open(HeadScores, "smollm2-135m")
+    sinks = [replace(row, kind="sink") for row in made.of_kind("induction")]
+    scores = replace(made, scores=Table.of(HeadScore, [*sinks, *made.rows]), per_prompt=None)
+    assert heads.kinds_of(scores) == [*heads.kinds_of(made), "sink"]
 
 
 def test_overview_has_every_artefact_the_unfinished_and_the_broken(tmp_path):

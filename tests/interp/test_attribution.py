@@ -223,13 +223,13 @@ def test_a_circuit_of_nodes_keeps_their_effects_and_one_of_edges_the_scores():
     task = random_task(model)
     nodes, edges = (attribute(model, task, level=level) for level in ("node", "edge"))
     by_node, by_edge = nodes.top(4, prune=False), edges.top(4, prune=False)
-    effects = {node.name: node.evidence["effect"] for node in by_node.nodes if node.name != "logits"}
+    effects = {node.name: node.evidence.effect for node in by_node.nodes if node.name != "logits"}
     names = {nodes.name(int(i)): float(nodes.values[i]) for i in nodes.order()[:4]}
     assert effects == {name: value for name, value in names.items() if name in effects}
     assert len(effects) > 1
     assert all(edge.score is None for edge in by_node.edges)
     assert [edge.score for edge in by_edge.edges] == [float(v) for v in edges.values[edges.order()[:4].sort().values]]
-    assert not any("effect" in node.evidence for node in by_edge.nodes)
+    assert all(node.evidence is None for node in by_edge.nodes)
 
 
 @pytest.mark.parametrize("ablation", ["mean", "zero"])
