@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import make_saes
 import numpy as np
 import torch
 
@@ -446,6 +447,26 @@ def recorded():
     return interp.record(small(), documents, folder("recorded"), hook_points=["hook_embed"], tokens=200)
 
 
+def trained_set():
+    """Return a set of two layers, hardly scored."""
+    from saes.sets.stored import LayerScores, SetScores, StoredSet, TrainedSetSettings
+
+    of = make_saes.settings(64, 8, kind="batchtopk")
+    same = {"model": of.model, "weight_hash": of.weight_hash, "recording": of.recording, "recording_hash": "aa"}
+    places = {"reads": "mlp.hook_in", "writes": "hook_mlp_out", "layers": (0, 1)}
+    layers = tuple(LayerScores(layer=n, fvu=0.3, l0=8.0, dead_fraction=0.0, dense_fraction=0.0) for n in (0, 1))
+    return StoredSet(
+        settings=TrainedSetSettings(sae=of.sae, train=of.train, skip=False, **same, **places),
+        **places,
+        cross_layer=False,
+        d_sae=64,
+        training=make_saes.stored(of, fvu=0.3, l0=8.0).training,
+        scores=SetScores(n_tokens=900, layers=layers, loss=None),
+        format="",
+        checks=(),
+    )
+
+
 @cache
 def tuned_lens():
     config = interp.TunedLensConfig(steps=3, positions=16, heldout_positions=32)
@@ -469,6 +490,10 @@ OTHERS = {
     "map quality": Case(map_quality, "trustworthiness continuity recall triplets k sample"),
     "atlas": Case(vector_map, "region level parent label size x y"),
     "recording": Case(recorded, "n_real n_documents tokens_per_second ranks"),
+    "dictionary": Case(
+        lambda: make_saes.stored(make_saes.settings(64, 8), fvu=0.2, l0=8.0), "d_in d_sae architecture ..."),
+    "set of transcoders": Case(trained_set, "layer fvu l0 dead_fraction dense_fraction"),
+    "evaluation of a dictionary": Case(lambda: make_saes.evaluation("demo"), "n_tokens l0 fvu ..."),
     "tuned lens": Case(tuned_lens, "hook_point kl_logit kl_tuned"),
     "manifest": Case(
         lambda: synthetic()[1].manifest,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from interp.artifacts import Artefact, Document, Finding
+from interp.results import Record
 from saes.evaluation.concept_scores import ConceptScores
 from saes.evaluation.config import AbsorptionConfig, ProbingConfig
 from saes.evaluation.scores import CAVEAT, Absorption, DecoderCosines, InModel, Probing, absorption_table
@@ -66,6 +67,13 @@ class SAEEvaluation(Artefact, kind="evaluation"):
     def concept_scores(self) -> ConceptScores | None:
         """Scores of everyday concepts; None where they were not measured."""
         return self.concepts if isinstance(self.concepts, ConceptScores) else None
+
+    def to_records(self) -> list[Record]:
+        """Return one row: the scores on held-out rows, and those in the model."""
+        (held,), inside = self.heldout.to_records(), {}
+        if self.in_model is not None:
+            (inside,) = self.in_model.to_records()
+        return [held | {name: value for name, value in inside.items() if name not in held}]
 
     def headline(self) -> str:
         """Return one line: reconstruction, sparsity, and the loss inside the model."""

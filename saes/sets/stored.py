@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from interp.artifacts import Artefact
+from interp.results import Record
 from saes.evaluation.scores import InModel
 from saes.kinds.config import AnyConfig
 from saes.training.config import TrainConfig
@@ -155,6 +156,12 @@ class StoredSet(Artefact, kind="transcoders"):
         from saes.sets.set import read_set
 
         return read_set(self.folder)
+
+    def to_records(self) -> list[Record]:
+        """Return one row per layer: its scores, or for an imported set the error against the source."""
+        if self.scores is not None:
+            return [dict(vars(each)) for each in self.scores.layers]
+        return [{"layer": each.layer, "recons_error": each.recons_error} for each in self.checks]
 
     def headline(self) -> str:
         """Return size and quality in one sentence."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from interp.artifacts import Artefact
 from interp.errors import as_typed
+from interp.results import Record
 from saes.kinds.config import AnyConfig
 from saes.training.config import TrainConfig
 from saes.training.scores import Reconstruction
@@ -93,6 +94,11 @@ class StoredSAE(Artefact, kind="sae"):
         from saes.weights.folder import load_sae
 
         return load_sae(self.folder)
+
+    def to_records(self) -> list[Record]:
+        """Return one row: `d_in, d_sae, architecture` and the scores on held-out documents."""
+        row: Record = {"d_in": self.d_in, "d_sae": self.d_sae, "architecture": self.architecture}
+        return [row if self.heldout is None else row | self.heldout.to_records()[0]]
 
     def headline(self) -> str:
         """Return size and quality in one sentence."""

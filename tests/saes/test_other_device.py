@@ -162,8 +162,10 @@ def test_recovery_and_matching(data):
 def test_probing(data, recording):
     config = ProbingConfig(n_train=800, n_test=800, seeds=(0,), ks=(1, 2))
 
+    from interp.artifacts import as_json
+
     def measure(sae: Any) -> Any:
-        return probe({"sae": sae}, recording, planted_tasks(recording, 2), config=config).to_json()
+        return as_json(probe({"sae": sae}, recording, planted_tasks(recording, 2), config=config))
 
     assert_equal(both(measure, kinds(data)["topk"]))
 
