@@ -222,7 +222,7 @@ def find_feature_circuit(
     circuit = Circuit.of(
         model_spec(model),
         weight_hash(model),
-        [Edge(*map(network.name, ends), score=scores[ends]) for ends in strongest],
+        [Edge(network.name(ends[0]), network.name(ends[1]), score=scores[ends]) for ends in strongest],
         _nodes(network, nodes, saes, labels),
     )
     return FeatureCircuit(
