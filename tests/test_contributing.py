@@ -1,7 +1,7 @@
-"""CONTRIBUTING's "how to add" list is true: each addition is made in a copy of the packages, in the files it names.
+"""CONTRIBUTING's "how to add" list is true: each addition is made in a copy of the tree, in the files that it names.
 
 A path of the list such as `saes/kinds/KIND.py` stands for a new file of any name. After every addition a fresh process
-imports the copy and uses what was added.
+imports the copy and uses what was added, and the tests of the source pass there.
 """
 
 import fnmatch
@@ -16,16 +16,33 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("interp", "saes", "dashboard", "workbench")
+FILES = ("README.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml")
+SOURCE_TESTS = [
+    f"tests/test_{name}.py" for name in ("shape_of_code", "public_face", "dependencies", "language", "docs")
+]
+SLOW = (
+    *("light", "same_public", "notebooks_use", "pages_use", "links", "blocks", "commands_are", "make_targets"),
+    *("pictures", "gallery"),
+)
+"""Of these tests those that import much or read every page, and see no addition to the code."""
 
 
 class Copy:
-    """The packages in a folder of their own, and the files that an addition touched."""
+    """The tree in a folder of its own, and the files that an addition touched."""
 
     def __init__(self, folder: Path):
-        self.folder, self.touched = folder, set()
-        data = shutil.ignore_patterns("__pycache__", "*.parquet", "*.safetensors")
-        for package in PACKAGES:
-            shutil.copytree(ROOT / package, folder / package, ignore=data)
+        self.folder, self.touched = folder, set[str]()
+        folder.mkdir(exist_ok=True)
+        self.tests: list[str] = []
+        """Further tests that see the addition."""
+        large = shutil.ignore_patterns("__pycache__", "*.parquet", "*.png")
+        for name in (*PACKAGES, "tests"):
+            data = shutil.ignore_patterns("__pycache__", "*.parquet", *["*.safetensors"] * (name != "tests"))
+            shutil.copytree(ROOT / name, folder / name, ignore=data)
+        for name in ("docs", "notebooks", "benchmarks", "lock"):
+            shutil.copytree(ROOT / name, folder / name, ignore=large)
+        for name in FILES:
+            shutil.copy(ROOT / name, folder / name)
 
     def create(self, path: str, text: str) -> None:
         assert not (self.folder / path).exists()
@@ -40,20 +57,42 @@ class Copy:
         (self.folder / path).write_text(content.replace(before, text + before), encoding="utf-8")
         self.touched.add(path)
 
-    def run(self, code: str) -> str:
-        """What a fresh process prints that imports the copy."""
-        check = f"import interp; assert interp.__file__.startswith({str(self.folder)!r}), interp.__file__\n"
-        ran = subprocess.run(
-            [sys.executable, "-c", check + code],
+    def run(self, code: str) -> None:
+        """Run code in a fresh process that imports the copy."""
+        self._done("-c", f"import interp; assert interp.__file__.startswith({str(self.folder)!r})\n{code}")
+
+    def check(self, addition: str) -> None:
+        """Hold the files touched against those that the list names; then no test of the source may turn red."""
+        check_touched(self, addition)
+        self._done("-m", "ruff", "check", "--quiet", *sorted(self.touched))
+        if red := self.red():
+            red -= Copy(self.folder.with_name(f"{self.folder.name}-untouched")).red()
+        assert not red, f"{addition} by the list turns these tests red: {red}"
+        if self.tests:
+            self._done("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *self.tests)
+
+    def red(self) -> set[str]:
+        """Return the tests of the source that fail here."""
+        chosen = [*SOURCE_TESTS, "-k", f"not ({' or '.join(SLOW)})"]
+        ran = self._python("-m", "pytest", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", *chosen)
+        found = set(re.findall(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", ran.stdout, flags=re.MULTILINE))
+        assert ran.returncode == bool(found), (ran.stdout + ran.stderr)[-3000:]
+        return found
+
+    def _done(self, *arguments: str) -> None:
+        ran = self._python(*arguments)
+        assert ran.returncode == 0, (ran.stdout + ran.stderr)[-3000:]
+
+    def _python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(self.folder)},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=500,
             check=False,
         )
-        assert ran.returncode == 0, ran.stderr[-3000:]
-        return ran.stdout
 
 
 @pytest.fixture
@@ -62,18 +101,19 @@ def copy(tmp_path: Path) -> Copy:
 
 
 def named_files(addition: str) -> list[str]:
-    """The product files that the list names for an addition, as patterns: capitals stand for a name of one's own."""
+    """Return the files of the product that the list says to change ("in `PATH`"), new ones as patterns."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     entry = re.search(rf"^- \*{addition}\*:(.*?)(?=^- |^\S|\Z)", text, flags=re.MULTILINE | re.DOTALL)
     assert entry, f"CONTRIBUTING says nothing of {addition}"
-    paths = re.findall(r"`([\w/]+\.py)`", entry[1])
+    paths = re.findall(r"\bin\s+`([\w/]+\.py)`", entry[1])
     return [re.sub(r"[A-Z]{2,}", "*", path) for path in paths if path.startswith(PACKAGES)]
 
 
 def check_touched(copy: Copy, addition: str) -> None:
     """Every file that was touched is named, and every file that is named was needed."""
     patterns = named_files(addition)
-    unnamed = {path for path in copy.touched if not any(fnmatch.fnmatch(path, pattern) for pattern in patterns)}
+    touched = {path for path in copy.touched if path.startswith(PACKAGES) and not path.endswith("__init__.py")}
+    unnamed = {path for path in touched if not any(fnmatch.fnmatch(path, pattern) for pattern in patterns)}
     assert not unnamed, f"the list does not name {unnamed}"
     unused = {pattern for pattern in patterns if not fnmatch.filter(copy.touched, pattern)}
     assert not unused, f"the list names {unused} without need"
@@ -93,10 +133,20 @@ def test_a_head_kind_is_scored_and_can_be_selected(copy: Copy):
 ''',
     )
     copy.insert(kinds, '    "current_token": current_token,\n', '    "token_before_last": token_before_last,\n')
-    check_touched(copy, "a head kind")
+    sentence = '    "token_before_last": "attends to the token before the last one",\n'
+    copy.insert("interp/names.py", '    "first_token": "attends', sentence)
+    copy.insert(
+        "tests/interp/slow_scores.py",
+        '                "current_token": k == q',
+        '                "token_before_last": k == q - 2 and tokens[k] != bos,\n',
+    )
+    copy.tests = ["tests/interp/test_patterns.py"]
+    copy.tests += ["tests/interp/test_heads.py::test_every_kind_of_head_has_a_sentence_about_it"]
+    copy.check("a head kind")
     copy.run("""
 import torch
-from interp.circuits.head_kinds import KINDS, save_heads, score_heads, score_pattern, target_masks, target_weights
+from interp.circuits.head_kinds import KINDS, score_heads, score_pattern, target_masks, target_weights
+from interp.artifacts import save_artefact
 from interp.models.loading import load_model
 from interp.workspace import Workspace
 
@@ -110,7 +160,7 @@ assert scores[at] == 1 and scores[list(KINDS).index("previous_token")] < 0.2, sc
 scores = score_heads(load_model("small:mlp-2l"), n_prompts=4, context_length=41, min_lag=8, max_lag=20, seeds=(0,))
 assert not scores.found["token_before_last"].any(), "a random model has no such head"
 workspace = Workspace("workspace", create=True)
-save_heads(scores, workspace.path("heads", "mine"), model_name="small:mlp-2l", weight_hash="0")
+save_artefact(scores, workspace.path("heads", "mine"))
 
 from dashboard.app import create_app
 app = create_app(workspace)
@@ -176,14 +226,17 @@ class HalfTopKRecipe(Recipe):
         return TopKSAE(trained.weights, k=self.k, metadata=trained.metadata)
 ''',
     )
+    copy.insert("saes/kinds/__init__.py", "- `registry`", "- `halftopk`    half of the latents, for this test\n")
     registry = "saes/kinds/registry.py"
     copy.insert(
         registry,
         "from saes.kinds.jumprelu import JumpReLURecipe\n",
-        "from saes.kinds.config import HalfTopKConfig\nfrom saes.kinds.halftopk import HalfTopKRecipe\n",
+        "from saes.kinds.halftopk import HalfTopKRecipe\n",
     )
+    copy.insert(registry, "    JumpReLUConfig,\n", "    HalfTopKConfig,\n")
     copy.insert(registry, "    GatedConfig: GatedRecipe,\n", "    HalfTopKConfig: HalfTopKRecipe,\n")
-    check_touched(copy, "an SAE kind")
+    copy.tests = ["tests/saes/test_config.py", "tests/saes/test_train_many.py"]
+    copy.check("an SAE kind")
     copy.run("""
 import json
 from pathlib import Path
@@ -246,26 +299,29 @@ FORMAT = Format(
 )
 ''',
     )
-    copy.insert("saes/weights/read.py", "    openai,\n    saelens,\n", "    plain,\n")
+    copy.insert("saes/weights/__init__.py", "- `read`", "- `plain`    a plain layout, for this test\n")
+    copy.insert("saes/weights/read.py", "    saelens,\n    sparsify,\n", "    plain,\n")
     copy.insert("saes/weights/read.py", "    openai.FORMAT,\n", "    plain.FORMAT,\n")
-    check_touched(copy, "a weight format")
     copy.run("""
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from saes.weights.read import load_checked
 
-folder = Path("theirs")
+folder = Path("tests/fixtures/plain")
 folder.mkdir()
 (folder / "plain.json").write_text("{}")
 generator = torch.Generator().manual_seed(0)
-enc, dec = (torch.randn(24, 8, generator=generator) for _ in range(2))
+enc, dec, x = (torch.randn(n, 8, generator=generator) for n in (24, 24, 5))
 save_file({"enc": enc, "dec": dec}, folder / "plain.safetensors")
-loaded = load_checked(folder)
-assert loaded.format == "plain" and loaded.check.rows_differing == 0
-x = torch.randn(5, 8, generator=generator)
-assert torch.allclose(loaded.sae(x), (x @ enc.T).relu() @ dec, atol=1e-5)
+acts = (x @ enc.T).relu()
+save_file({"x": x, "feature_acts": acts, "recons": acts @ dec}, folder / "probe.safetensors")
 """)
+    peers = "tests/saes/test_weights_peers.py"
+    copy.tests = [f"{peers}::test_every_format_has_a_checkpoint_in_the_tests"]
+    copy.tests += [f"{peers}::test_a_peers_checkpoint_gives_the_peers_numbers[plain]"]
+    copy.tests += [f"{peers}::test_a_format_is_recognised_by_its_files[plain]"]
+    copy.tests += [f"{peers}::test_what_was_read_comes_back_from_our_own_folder[plain]"]
+    copy.check("a weight format")
 
 
 def test_a_page_answers_and_is_in_the_navigation(copy: Copy):
@@ -278,8 +334,7 @@ from typing import Any
 from dash import html
 
 from dashboard.components.frame import page
-from dashboard.components.pages import Page
-from dashboard.components.pages import Context
+from dashboard.components.pages import Context, Page
 
 
 def layout(context: Context, **_: Any) -> html.Div:
@@ -287,10 +342,21 @@ def layout(context: Context, **_: Any) -> html.Div:
     return page("Sizes", html.P(f"The workspace holds {len(list(context.workspace.artifacts()))} artefacts."))
 
 
-PAGE = Page(title="Sizes", path="/sizes", layout=layout)
+PAGE = Page(
+    title="Sizes",
+    path="/sizes",
+    layout=layout,
+    shows="The number of artefacts.",
+    command="workbench demo",
+)
 ''',
     )
-    check_touched(copy, "a page")
+    copy.create("dashboard/sizes/__init__.py", '"""The page `/sizes`.\n\n- `page`  the page\n"""\n')
+    copy.insert("dashboard/__init__.py", "- `search` ", "- `sizes`       the number of artefacts\n")
+    pages = "tests/dashboard/test_dashboard_pages.py"
+    copy.tests = [f"{pages}::test_an_empty_workspace_is_no_error[Sizes]"]
+    copy.tests += [f"{pages}::test_every_page_has_its_own_title_and_address_and_says_what_it_would_show"]
+    copy.check("a page")
     copy.run("""
 import dash
 from dashboard.app import create_app
@@ -303,6 +369,67 @@ with app.server.test_request_context():
 assert "The workspace holds 0 artefacts." in str(shown.to_plotly_json())
 assert "/sizes" in str(app.layout.to_plotly_json()), "a link in the bar"
 """)
+
+
+def test_a_verb_runs_with_its_help_and_its_form(copy: Copy):
+    copy.create(
+        "workbench/verbs/glance.py",
+        '''"""`workbench glance MODEL`: scores of every attention head, from a few short prompts."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from workbench.analysis import Analysis, Run
+from workbench.terminal import ModelArgument, RunsModel, slug
+
+if TYPE_CHECKING:
+    from interp.circuits.head_scores import HeadScores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glance(RunsModel, Analysis["HeadScores"]):
+    """Score every head on a few short prompts."""
+
+    makes: ClassVar[str] = "heads"
+
+    model: ModelArgument
+    n_prompts: int = 4
+    """Prompts of 41 tokens."""
+
+    def default_name(self) -> str:
+        return slug(self.model)
+
+    def measure(self, run: Run) -> "HeadScores":
+        from interp.circuits.config import HeadScoresConfig
+        from interp.circuits.head_kinds import score_heads
+
+        config = HeadScoresConfig(n_prompts=self.n_prompts, context_length=41, min_lag=8, max_lag=20, seeds=(0,))
+        return score_heads(run.model(self.model), config, model_name=self.model)
+''',
+    )
+    copy.insert("workbench/verbs/__init__.py", "- `heads` ", "- `glance`    scores of heads from a few prompts\n")
+    verbs = "workbench/verbs/__init__.py"
+    copy.insert(verbs, "from workbench.verbs.heads import", "from workbench.verbs.glance import Glance\n")
+    copy.insert(verbs, "Heads, Lens, Patch, Trace, Induction, Find, FeatureCircuit, Show", "Glance, ")
+    copy.run("""
+from workbench.__main__ import main
+
+assert main(["glance", "small:mlp-2l", "--n-prompts", "2"]) == 0
+from interp.circuits.head_scores import HeadScores
+from interp.workspace import Workspace
+assert Workspace("workspace").open(HeadScores, "small-mlp-2l").settings.prompts == 2
+""")
+    line = "tests/workbench/test_command_line.py"
+    about = ("names_every_verb_and_loads_no_torch", "gives_own_options_first_and_every_option_a_meaning")
+    copy.tests = [f"{line}::test_every_verb_has_help[glance]", *(f"{line}::test_help_{each}" for each in about)]
+    form = "tests/dashboard/test_run_options.py::test_the_form_of_a_verb_has_its_fields_with_help_and_withholds_paths"
+    options = "tests/workbench/test_verb_options.py::test_"
+    copy.tests += [
+        f"{options}each_option_is_used[glance]",
+        f"{options}the_device_is_printed[glance]",
+        f"{form}[glance]",
+    ]
+    copy.check("a verb")
 
 
 def test_the_check_sees_a_file_that_the_list_does_not_name(copy: Copy):
