@@ -1,13 +1,14 @@
 """Figures are pure: the numbers that go in come out, and no token text becomes markup."""
 
 import json
+import math
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from make_workspace import HOSTILE, KINDS
+from make_workspace import HOSTILE
 
 from dashboard.figures.attribution import SHOWN, pair_map, share_map, strongest
 from dashboard.figures.circuits import (
@@ -22,6 +23,11 @@ from dashboard.figures.circuits import (
 from dashboard.figures.heads import LENS_LABELLED, attention_pattern, head_scores, logit_lens
 from dashboard.figures.saes import activation_histogram
 from dashboard.figures.theme import DARK, LIGHT, escape, theme, visible
+from interp.circuits.found_circuit import CurvePoint, ScoredEdge
+from interp.circuits.head_scores import HeadScore
+from interp.circuits.induction_circuit import ComposedPair
+from interp.patching.effects import AblationEffect
+from interp.patching.patching_map import Patch
 
 
 def trace(figure: go.Figure, index: int = 0) -> dict:
@@ -126,35 +132,28 @@ def test_lens_text_is_inert():
     assert "<img" not in json.dumps(figure.to_plotly_json(), default=str)
 
 
-def head_row(layer: int, head: int, score: float, found: bool) -> dict:
-    row: dict = {"layer": layer, "head": head}
-    for kind in KINDS:
-        row |= {kind: score, f"{kind}_low": score - 0.01, f"{kind}_high": score + 0.01, f"{kind}_found": found}
-        row |= {f"{kind}_null": 0.02, f"{kind}_null_high": 0.03}
-    return row
+def head_row(layer: int, head: int, score: float, found: bool) -> HeadScore:
+    ends = {"low": score - 0.01, "high": score + 0.01, "null": 0.02, "null_high": 0.03}
+    return HeadScore(layer=layer, head=head, kind="induction", score=score, **ends, found=found)
 
 
 def test_head_map_puts_scores_where_the_heads_are_and_marks_what_was_found():
     rows = [
         head_row(layer, head, 0.1 * layer + 0.01 * head, found=layer == 2) for layer in range(3) for head in range(2)
     ]
-    figure = head_scores(rows, "induction", LIGHT)
+    figure = head_scores(rows, LIGHT)
     assert np.asarray(figure.data[0].z)[2, 1] == pytest.approx(0.21)
     assert list(figure.data[1].y) == [2, 2]
     assert "0.200 to 0.220" in figure.data[0].hovertext[2][1]
 
 
 CURVE = [
-    {
-        "fraction": f,
-        "n_edges": round(900 * f),
-        "faithfulness": y,
-        "random": 0.1 * y,
-        "random_low": 0.0,
-        "random_high": 0.2,
-    }
+    CurvePoint(
+        fraction=f, n_edges=round(900 * f), faithfulness=y, signed=math.nan, random=0.1 * y, random_low=0.0,
+        random_high=0.2,
+    )
     for f, y in ((0.01, 0.2), (0.1, 0.8), (1.0, 1.0))
-]
+]  # fmt: skip
 
 
 def test_curve_marks_the_current_size_between_the_measured_ones():
@@ -170,14 +169,15 @@ def test_curve_without_measurements_says_so():
 
 
 def test_agreement_puts_exact_over_estimated():
-    rows = [{"source": "L0H0", "target": "logits", "via": None, "score": 1.0, "exact": 0.9}]
+    ends = {"position": None, "low": None, "high": None}
+    rows = [ScoredEdge(source="L0H0", target="logits", via=None, score=1.0, exact=0.9, **ends)]
     shown = trace(agreement(rows, LIGHT), 1)
     assert (shown["x"], shown["y"]) == ([1.0], [0.9])
 
 
-def composed(source: str, score: float, argmax: bool = False) -> dict:
-    row = {"source": source, "target": "L9H0", "via": "k", "score": score, "null_mean": 0.1, "null_high": 0.15}
-    return row | {"is_argmax": argmax}
+def composed(source: str, score: float, argmax: bool = False) -> ComposedPair:
+    null = {"null_mean": 0.1, "null_high": 0.15}
+    return ComposedPair(source=source, target="L9H0", via="k", score=score, **null, is_argmax=argmax)
 
 
 def test_composition_rings_the_strongest_sender_and_dots_what_beats_the_null():
@@ -197,17 +197,8 @@ def test_of_many_senders_the_strongest_and_the_ringed_stay():
 
 
 def test_ablation_bars_hold_both_halves_and_the_interval_of_the_second():
-    rows = [
-        {
-            "group": "<b>all</b>",
-            "kind": "mean",
-            "loss_first_half": 0.1,
-            "loss_second_half": 2.0,
-            "low": 1.5,
-            "high": 2.2,
-        }
-        | {"n_heads": 3}
-    ]
+    losses = {"loss_first_half": 0.1, "loss_second_half": 2.0, "low": 1.5, "high": 2.2}
+    rows = [AblationEffect(group="<b>all</b>", kind="mean", **losses, n_heads=3)]
     first, second = (trace(ablation_bars(rows, LIGHT), i) for i in (0, 1))
     assert (first["x"], second["x"]) == ([0.1], [2.0])
     assert second["error_x"]["array"] == pytest.approx([0.2])
@@ -250,7 +241,7 @@ def test_patching_map_centres_colour_on_zero_and_keeps_the_strongest_position_of
     from dashboard.figures.attribution import patching_map
 
     def record(layer, head, position, effect):
-        return {"layer": layer, "head": head, "position": position, "token": "<b>", "effect": effect, "stderr": None}
+        return Patch(layer=layer, head=head, position=position, token="<b>", effect=effect, stderr=math.nan)
 
     records = [record(0, 0, 0, 0.1), record(1, 1, 0, -0.8), record(1, 1, 1, 0.3)]
     heat = patching_map(records, theme("light")).data[0]
