@@ -12,6 +12,7 @@ from interp.atlas.density import Grid, climb, contains, join, outline, saddles
 from interp.atlas.layout import lay_out
 from interp.atlas.neighbours import find_neighbours
 from interp.atlas.regions import NONE, Regions, find_hierarchy, find_regions, one_piece
+from interp.atlas.vector_map import whole_map_level
 
 
 def planted(n_groups: int, n_parts: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -38,7 +39,7 @@ def test_planted_groups_and_their_parts_are_two_levels(seed: int):
     assert found.per_level == (5, 20)
     assert adjusted_rand_score(group, found.levels[0]) > 0.98
     assert adjusted_rand_score(part, found.levels[1]) > 0.95
-    assert found.whole_map_level == 1
+    assert whole_map_level(found.per_level) == 1
 
 
 def test_what_is_left_beside_an_island_has_no_name_of_its_own():
