@@ -486,7 +486,29 @@ def language_scaling():
     return studies.fit_language_scaling(runs, n_bootstrap=2, n_permutations=199)
 
 
+@cache
+def described():
+    """Return a workspace with features and their labels."""
+    from make_workspace import build
+
+    return build(folder("described"), n_features=40, n_points=40)
+
+
+def features():
+    from saes.features.schema import Features
+
+    return described().open(Features, "demo")
+
+
+def labels():
+    from saes.features.written_labels import Labels
+
+    return described().open(Labels, "demo-judge")
+
+
 OTHERS = {
+    "features": Case(features, "n_features n_tokens n_dead n_dense mean_l0 ..."),
+    "labels": Case(labels, "feature label label_source statistics_label"),
     "map quality": Case(map_quality, "trustworthiness continuity recall triplets k sample"),
     "atlas": Case(vector_map, "region level parent label size x y"),
     "recording": Case(recorded, "n_real n_documents tokens_per_second ranks"),

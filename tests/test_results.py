@@ -15,6 +15,7 @@ import interp
 import interp.studies as studies
 import saes
 from dashboard.figures import plot
+from interp.artifacts import Artefact
 from interp.errors import ConfigError
 from interp.names import HeadName
 from interp.results import Result, table_lines
@@ -211,7 +212,8 @@ def classes_of_results(base: type = Result) -> set[type]:
     found = set()
     for each in base.__subclasses__():
         own = each.__module__.split(".")[0] in ("interp", "saes")
-        found |= classes_of_results(each) | ({each} if own and not inspect.isabstract(each) else set())
+        concrete = own and each is not Artefact and not inspect.isabstract(each)
+        found |= classes_of_results(each) | ({each} if concrete else set())
     return found
 
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from interp.artifacts import Artefact, Table
 from interp.errors import ConfigError, UnknownNameError
+from interp.results import Record
 from interp.statistics import Interval
 from saes.features.schema import STATISTICS
 
@@ -198,6 +199,11 @@ class Labels(Artefact, kind="labels"):
     """None for imported labels."""
     n_read: int | None
     """Explanations in the imported file."""
+
+    def to_records(self) -> list[Record]:
+        """Return one row per feature: its label, who wrote it, and the label by rule."""
+        names = ("feature", "label", "label_source", "statistics_label")
+        return [{name: getattr(row, name) for name in names} for row in self.labels.rows()]
 
     @property
     def judge(self) -> str:

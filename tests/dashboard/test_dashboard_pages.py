@@ -127,7 +127,10 @@ FORMS = {
         "summary: regions_per_level.0 ",
     ),
     "atlases/demo-features/manifest.json summary.quality": ("/atlas/demo-features", "summary: quality "),
-    "features/demo/manifest.json summary.n_tokens": ("/api/sae_dashboard?features=demo&index=3", "n_tokens should be a valid integer"),
+    "features/demo/manifest.json summary.n_tokens": (
+        "/api/sae_dashboard?features=demo&index=3",
+        "n_tokens should be a valid integer",
+    ),
     "edge-circuits/ioi/circuit.json edges.0.score": ("/api/circuit?name=ioi", "circuit.json: edges.0.score "),
     "edge-circuits/ioi/circuit.json edges.0.evidence": ("/api/circuit?name=ioi", "circuit.json: edges.0.evidence "),
     "edge-circuits/ioi/circuit.json nodes.0.role": ("/api/circuit?name=ioi", "circuit.json: nodes.0.role "),

@@ -1,6 +1,5 @@
 """The activation atlas: averages are averages, say what was planted, and do not where positions are shuffled."""
 
-
 import numpy as np
 import pytest
 import torch
