@@ -89,13 +89,13 @@ print(
 # ## Heads with a job
 
 # %%
-heads = workspace.table_path("heads", "smollm2-135m", "heads")
+heads = workspace.table_path("heads", "smollm2-135m", "scores")
 show("heads/smollm2-135m", workspace, kind="induction")
 
 # %%
 found = workspace.query(
-    """select 'L' || layer || 'H' || head as head, induction, induction_low, induction_null_high
-       from h where induction_found order by induction desc limit 5""",
+    """select 'L' || layer || 'H' || head as head, score as induction, low, null_high
+       from h where kind = 'induction' and found order by score desc limit 5""",
     h=heads,
 ).to_pandas()
 found
