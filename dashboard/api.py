@@ -46,7 +46,7 @@ def artefacts(workspace: Workspace, kind: str = "") -> list[dict[str, Any]]:
 
 def kinds(workspace: Workspace) -> dict[str, Any]:
     """Return what each kind of artefact holds: its folder, page and verb, JSON schemas, and columns of tables."""
-    return {kind: schema_of_kind(kind) for kind, each in KINDS.items() if each.defined_in}
+    return {kind: schema_of_kind(kind) for kind in KINDS}
 
 
 def artefact(workspace: Workspace, key: str) -> dict[str, Any]:

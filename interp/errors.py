@@ -128,18 +128,6 @@ def disk_errors(path: Path | None = None) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def form_errors(what: object) -> Iterator[None]:
-    """Turn the error of code that meets a value of another form in a file into a `CorruptError` that names it."""
-    try:
-        yield
-    except WorkbenchError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        found = f"{type(error).__name__}: {error}"
-        raise CorruptError(f"{what} holds a value of another form ({found}); `workbench verify` checks it") from error
-
-
 def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
     """Return `did you mean 'a', 'b'?`, or the known names when none is close (at most eight of them).
 

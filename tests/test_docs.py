@@ -204,7 +204,7 @@ def test_every_kind_has_its_fields_on_the_page_of_kinds(tmp_path: Path):
     from docs.generate import kinds
     from interp.artifacts import KINDS
 
-    assert kinds(tmp_path) == sum(bool(each.defined_in) for each in KINDS.values())
+    assert kinds(tmp_path) == len(KINDS)
     text = (tmp_path / "kinds.md").read_text(encoding="utf-8")
     assert "## heads/NAME" in text
     assert "| `scores` | `scores.parquet` | `layer int64, head int64, kind string," in text

@@ -19,7 +19,6 @@ device and dtype, and afterwards saves what `measure` returned, with its parents
 """
 
 import contextlib
-import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from interp.artifacts import Artefact, Draft, Manifest, as_json, read_json, save_artefact, write_json
 from interp.artifacts.artefact import is_stored, layout_of, settings_json
+from interp.artifacts.draft import RESUME
 from interp.forms import from_json
 from interp.progress import Progress
 from workbench.terminal import OnDevice, Threaded, Writes, first_bar, joined_ranks, say, wrote
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound=Artefact)
 B = TypeVar("B", bound=Artefact)
-TRAINING = "training"
-"""Folder in a draft with the models in training."""
 
 
 class Run:
@@ -146,8 +144,8 @@ class Run:
         return self._draft
 
     def training(self, settings: Any) -> Path:
-        """Return a folder in the draft for what an interrupted run resumes from; `save` removes it."""
-        folder = self.draft(settings).path / TRAINING
+        """Return a folder in the draft for what an interrupted run resumes from; it is gone once the draft is done."""
+        folder = self.draft(settings).path / RESUME
         folder.mkdir(exist_ok=True)
         return folder
 
@@ -167,8 +165,6 @@ class Run:
         """Write what was measured, unless the analysis has stored it already."""
         if is_stored(found):
             return found
-        if self._draft is not None:
-            shutil.rmtree(self._draft.path / TRAINING, ignore_errors=True)  # last: until here a crash loses nothing
         how: dict[str, Any] = {"parents": self.parents, "seed": self.seed, "threads": self.threads}
         return save_artefact(found, self.folder, overwrite=self._verb.overwrite, draft=self._draft, **how)
 

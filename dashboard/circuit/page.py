@@ -34,7 +34,7 @@ from dashboard.data import circuits as grouping
 from dashboard.data import circuits as view
 from dashboard.figures.circuits import faithfulness_at, faithfulness_curve, role_colours, via_colours
 from dashboard.figures.theme import Theme, theme, visible
-from interp.artifacts import CIRCUITS, as_json
+from interp.artifacts import CIRCUITS
 from interp.circuits.found_circuit import CurvePoint, FoundCircuit, open_circuit
 
 _STEPS = 100
@@ -428,12 +428,12 @@ def _choose(chosen: str | None, shown: dict[str, Any], state: dict[str, Any], sc
 
 
 def _export(clicks: int | None, shown: dict[str, Any], state: dict[str, Any]) -> Any:
-    """Return the circuit as it is shown, as a file that `Circuit.load` reads."""
+    """Return the circuit as it is shown, as a file that `Circuit.load` reads; the groups are among what is shown."""
     if not clicks:
         return no_update
     found = _open(state)
     rows = _rows(found, shown)
-    text = json.dumps(as_json(view.as_shown(found, rows, whole=_whole(shown))), indent=1, ensure_ascii=False)
+    text = json.dumps(view.export(found, rows, shown, whole=_whole(shown)), indent=1, ensure_ascii=False)
     size = "" if shown["n"] is None else f"-{len(rows)}-edges"
     return {"content": text, "filename": f"{state['name'].rpartition('/')[2]}{size}.json", "type": "application/json"}
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from interp.artifacts import as_json
-from interp.circuits.circuit import Circuit, Edge, EdgeEvidence, KeyEvidence
+from interp.circuits.circuit import ABOUT, Circuit, Edge, EdgeEvidence, KeyEvidence
 from interp.circuits.found_circuit import FoundCircuit, ScoredEdge, ScoredNode
 from interp.errors import UnknownNameError, UsageError
 from interp.names import NodeName, parse_node
@@ -199,6 +199,20 @@ def as_shown(found: FoundCircuit, rows: list[EdgeRow], *, whole: bool) -> Circui
     nodes = [node for node in found.circuit.nodes if whole or node.name in names]
     edges = [Edge(r.source, r.target, r.via, r.position, r.score, r.evidence) for r in rows]
     return Circuit.of(found.circuit.model, found.circuit.weight_hash, edges, nodes)
+
+
+def export(found: FoundCircuit, rows: list[EdgeRow], shown: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+    """Return the circuit of `rows` as JSON that `Circuit.load` reads, with what it was found by and `shown` of it.
+
+    Verdict and evaluation judged the circuit as it was found, so that they are left out where other edges are shown.
+    """
+    keys = {(row.source, row.target, row.via, row.position) for row in rows}
+    about: dict[str, Any] = {"settings": found.settings, "shown": shown, "verdict": None, "evaluation": None}
+    if keys == {edge.key for edge in found.circuit.edges}:
+        about["verdict"] = found.verdict
+        about["evaluation"] = {"measures": dict(found.measures()), "nulls": found.nulls(), "numbers": found.numbers()}
+        about["evaluation"] |= found.tables()
+    return as_json(as_shown(found, rows, whole=whole)) | {ABOUT: as_json(about)}
 
 
 def tokens(found: FoundCircuit) -> list[str]:

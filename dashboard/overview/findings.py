@@ -12,13 +12,13 @@ dictionaries has none.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
 from interp.artifacts import KINDS, Finding
 from interp.circuits.induction_circuit import InductionCircuit
-from interp.errors import WorkbenchError, form_errors
+from interp.errors import WorkbenchError
 from interp.workspace import Workspace, outdated
 
 log = logging.getLogger("workbench.dashboard")
@@ -33,8 +33,8 @@ TOKENS = 12
 def findings(workspace: Workspace, stamp: str) -> tuple[Finding, ...]:
     """Return the findings to show; they are read again once `stamp` (`data.workspace.stamp`) changes."""
     by_kind: dict[str, list[Finding]] = {}
-    for read in _READERS:
-        for each in _read(read, workspace):
+    for each in _found(workspace):
+        if each.strength >= LEAST:
             by_kind.setdefault(each.kind, []).append(each)
     ranked = [sorted(found, key=_weakness) for found in by_kind.values()]
     rounds = [sorted((found[k] for found in ranked if len(found) > k), key=_weakness) for k in range(PER_KIND)]
@@ -45,39 +45,22 @@ def _weakness(finding: Finding) -> float:
     return -finding.strength
 
 
-def _read(read: Callable[[Workspace], Iterator[Finding]], workspace: Workspace) -> list[Finding]:
-    """Return what a reader finds; artefacts that it cannot read, such as damaged ones, give nothing."""
-    try:
-        with form_errors("an artefact"):
-            return [each for each in read(workspace) if each.strength >= LEAST]
-    except (WorkbenchError, OSError) as error:
-        log.warning("no findings of %s: %r", read.__name__.strip("_"), error)
-        return []
-
-
-def _typed(workspace: Workspace) -> Iterator[Finding]:
-    """Yield what artefacts say of themselves: the newest of each model first; heads only where no circuit proves them.
+def _found(workspace: Workspace) -> Iterator[Finding]:
+    """Yield what artefacts say of themselves, the newest first; heads not where a circuit of the model proves them.
 
     Artefacts whose parents changed since say nothing, nor do damaged ones.
     """
-    manifests = [each for each in workspace.newest(*KINDS) if KINDS[each.kind].defined_in]
     stale = outdated(workspace.artifacts(), workspace.key)
     proved = {each.settings.model for each in workspace.values(InductionCircuit) if each.verdict.found}
-    for manifest in manifests:
+    for manifest in workspace.newest(*KINDS):
         if stale.get(manifest.key):
             continue
         try:
             found = workspace.value(manifest).findings()
-        except WorkbenchError as error:
+        except (WorkbenchError, OSError) as error:
             log.warning("no findings of %s: %r", manifest.key, error)
             continue
-        for finding in found:
-            by_circuit = finding.kind == "head" and "repeats" not in finding.title
-            if not (by_circuit and manifest.model in proved):
-                yield finding
-
-
-_READERS = (_typed,)
+        yield from (each for each in found if not (each.in_circuit and manifest.model in proved))
 
 
 def _with_example(workspace: Workspace, finding: Finding) -> Finding:

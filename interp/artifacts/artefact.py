@@ -86,6 +86,8 @@ class Finding:
     """Feature whose strongest example is shown with it: features artefact, or dictionary (`sae:demo`), and number."""
     example: dict[str, Any] | None = None
     """`tokens, activations, peak` of a text to show with it; activations may be all 0."""
+    in_circuit: bool = False
+    """True where an induction circuit of the same model shows the same with a causal proof."""
 
     @property
     def strength(self) -> float:

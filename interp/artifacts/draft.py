@@ -23,6 +23,9 @@ from interp.errors import ConfigError, CorruptError, MismatchError, disk_errors
 from interp.remote import MANIFEST, RemotePath
 from interp.runtime import FolderLock, code_version, library_versions, model_dtype
 
+RESUME = "resume"
+"""Folder in a draft with what an interrupted run continues from. It is no part of the artefact."""
+
 
 class Draft:
     """An artefact being written in `<folder>.partial/`."""
@@ -98,7 +101,7 @@ class Draft:
         files: dict[str, dict[str, Any]] = {}
         for path in sorted(p for p in self.path.rglob("*") if p.is_file()):
             relative = path.relative_to(self.path).as_posix()
-            if relative in (STATUS, MANIFEST) or relative.endswith(".tmp"):
+            if relative in (STATUS, MANIFEST) or relative.startswith(f"{RESUME}/") or relative.endswith(".tmp"):
                 continue
             files[relative] = self._known_files.get(relative) or file_entry(path)
         manifest = Manifest(
@@ -120,6 +123,7 @@ class Draft:
         write_json(self.path / MANIFEST, asdict(manifest))
         with disk_errors(self.folder):
             made = put_in_place(self.path, self.folder, list(files))
+        shutil.rmtree(made / RESUME, ignore_errors=True)  # not before: until here a crash loses nothing of it
         (made / STATUS).unlink(missing_ok=True)  # last: until then it marks the partial folder as resumable
         return manifest
 

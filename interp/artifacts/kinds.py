@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from interp.errors import MissingError, UnknownNameError
+from interp.errors import UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,6 @@ class Kind:
 
     def load(self) -> type[Any]:
         """Return the class."""
-        if not self.defined_in:
-            raise MissingError(f"artefacts in {self.folder} have no class yet")
         module, _, name = self.defined_in.partition(":")
         return getattr(import_module(module), name)
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import networkx
 
 FILE = "circuit.json"
+ABOUT = "about"
+"""Key of an exported circuit that holds settings, verdict and evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,10 +250,13 @@ class Circuit(Result):
 
     @classmethod
     def load(cls, path: Path | str) -> "Circuit":
-        """Read the circuit of an artefact folder, or a .json file. Raises `MissingError` or `CorruptError`."""
+        """Read the circuit of an artefact folder, or a .json file such as an export of the page, without its `ABOUT`.
+
+        Raises `MissingError` or `CorruptError`.
+        """
         path = as_path(path)
         path = path / FILE if path.is_dir() else path
-        return from_json(cls, read_json(path), path)
+        return from_json(cls, {key: value for key, value in read_json(path).items() if key != ABOUT}, path)
 
     def check_model(self, weight_hash: str) -> None:
         """Raise `MismatchError` when the circuit was found in other weights."""

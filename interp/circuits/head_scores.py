@@ -177,6 +177,7 @@ class HeadScores(Artefact, kind="heads"):
                     about="mean attention; null: text without such tokens",
                     href=f"{self.href}?{urlencode({'kind': kind, 'head': best.name})}",
                     proof="See the head",
+                    in_circuit=kind != "duplicate_token",
                 )
             )
         return made

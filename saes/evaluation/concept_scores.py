@@ -148,10 +148,9 @@ class ConceptScores(Result):
         """Yield what a dictionary detects better than every baseline: single concepts, and the share of them."""
         if self._p_untrained() <= ALPHA:
             for each in self.scores:
-                null = max(
-                    each.null.high, *(found.f1.estimate for found in each.detectors.values() if found is not each.own)
-                )
-                if len(each.detectors) > 1 and each.own.f1.estimate >= GOOD_F1 and each.own.f1.low > null:
+                others = [found.f1.estimate for found in each.detectors.values() if found is not each.own]
+                null = max([each.null.high, *others])
+                if others and each.own.f1.estimate >= GOOD_F1 and each.own.f1.low > null:
                     yield self._concept(each, null, sae)
         if share := self.shares().get("judge"):
             yield from _dictionary(share, len(self.of_set("judge")), sae)

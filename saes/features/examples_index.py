@@ -12,7 +12,7 @@ from threading import Lock
 import numpy as np
 
 from interp.artifacts import table_errors
-from interp.errors import CorruptError, ResourceError, form_errors
+from interp.errors import CorruptError, ResourceError
 from saes.features.token_index import TABLES, Spelling, TokenIndex, spell
 
 _building = Lock()
@@ -50,9 +50,8 @@ def _index(examples: Path, folder: Path, n_features: int) -> None:
     import duckdb
 
     try:
-        with form_errors(examples):
-            index_examples(examples, folder, n_features)
-    except duckdb.Error as error:
+        index_examples(examples, folder, n_features)
+    except (duckdb.Error, LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise CorruptError(f"cannot index {examples} ({error}); `workbench verify` checks it") from error
     except MemoryError as error:
         raise ResourceError(

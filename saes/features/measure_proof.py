@@ -110,10 +110,10 @@ class FinishedParts:
     """
 
     def __init__(self, folder: Path, parents: dict[str, str]):
-        self.folder = folder / "parts"
-        if self.folder.exists() and read_json(self.folder / "of.json") != parents:
-            self.remove()
-        write_json(self.folder / "of.json", parents)
+        self.folder, of = folder, folder / "of.json"
+        if of.exists() and read_json(of) != parents:
+            shutil.rmtree(folder)
+        write_json(of, parents)
 
     def __call__(self, name: str, make: Callable[[], ProofPart]) -> ProofPart:
         """Return a part that was made earlier, or make and keep it."""
@@ -121,10 +121,6 @@ class FinishedParts:
         if not path.exists():
             write_json(path, as_json(make()))
         return from_json(ProofPart, read_json(path), path)
-
-    def remove(self) -> None:
-        """Remove the finished parts."""
-        shutil.rmtree(self.folder)
 
 
 @torch.no_grad()

@@ -136,11 +136,20 @@ def test_a_damaged_file_is_named(tmp_path, file):
 
 def test_export_reads_back_as_the_circuit_that_was_shown(ioi, tmp_path):
     found, scored = ioi
-    whole = view.as_shown(found, scored.strongest(None), whole=True)
+    exports = {
+        "whole": view.export(found, scored.strongest(None), {"n": None}, whole=True),
+        "part": view.export(found, scored.strongest(7), {"n": 7}, whole=False),
+    }
+    for name, each in exports.items():
+        write_json(tmp_path / f"{name}.json", each)
+    whole, part = (Circuit.load(tmp_path / f"{name}.json") for name in exports)
     assert {e.key for e in whole.edges} == {e.key for e in found.circuit.edges}
-    write_json(tmp_path / "part.json", as_json(view.as_shown(found, scored.strongest(7), whole=False)))
-    part = Circuit.load(tmp_path / "part.json")
+    assert exports["whole"]["about"]["verdict"] == as_json(found.verdict)
+    assert exports["whole"]["about"]["evaluation"]["measures"] == dict(found.measures())
     assert len(part.edges) == 7
+    about = exports["part"]["about"]
+    assert about["verdict"] is about["evaluation"] is None, "they judged another set of edges"
+    assert (about["shown"], about["settings"]["model"]) == ({"n": 7}, found.settings.model)
     part.check_model(found.settings.weight_hash)
 
 

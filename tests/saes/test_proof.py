@@ -12,6 +12,7 @@ import torch
 from planted import write_recording
 
 from interp.artifacts import Draft, as_json, open_artefact, partial_path, read_manifest, save_artefact, verify
+from interp.artifacts.draft import RESUME
 from interp.errors import ConfigError, CorruptError, MismatchError, UsageError
 from interp.geometry.words import Concept, WordActivations
 from interp.models.adapter import run_with_cache, token_strings, weight_hash
@@ -268,10 +269,9 @@ def stored(model, features: Path, folder: Path, progress=None, weights: str = "t
     parents = {"features/feat": read_manifest(features).content_hash, "model:tiny": weights}
     settings = ProofSettings(**vars(QUICK), features="feat", feature=CAUSE, model="tiny")
     draft = Draft.open(folder, kind="proof", config=as_json(settings))
-    parts = FinishedParts(draft.path, parents)
+    parts = FinishedParts(draft.path / RESUME, parents)
     how = {"model_name": "tiny", "progress": progress, "remembered": parts}
     found = prove(model, dictionary(), features, CAUSE, QUICK, **how)
-    parts.remove()
     return save_artefact(found, folder, parents=parents, draft=draft)
 
 
@@ -299,7 +299,7 @@ def test_a_stopped_proof_resumes_after_the_last_part_with_the_same_numbers(model
 
     with pytest.raises(KeyboardInterrupt):
         stored(model, features, tmp_path / "stopped", stop)
-    parts = partial_path(tmp_path / "stopped") / "parts"
+    parts = partial_path(tmp_path / "stopped") / RESUME
     kept = {path.stem for path in parts.glob("*.json")} - {"of"}
     assert "activation" in kept
     seen = []
@@ -307,7 +307,7 @@ def test_a_stopped_proof_resumes_after_the_last_part_with_the_same_numbers(model
     whole = stored(model, features, tmp_path / "whole")
     assert proof.about.content_hash == whole.about.content_hash
     assert proof.to_records() == whole.to_records()
-    assert not (tmp_path / "stopped" / "parts").exists()
+    assert not (tmp_path / "stopped" / RESUME).exists()
     for name in kept:
         assert sum(each == name for each, *_ in seen) == 1, f"{name} ran again"
     assert seen[-1][1] == seen[-1][2]

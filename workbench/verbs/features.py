@@ -294,7 +294,7 @@ class Prove(ProofConfig, Seeded, Threaded, RunsModel, Resumable["Proof"]):
         model, dictionary = self._dictionary(run, features, spec)
         about = ProofSettings(**vars(config), features=self.features, feature=self.feature, model=spec)
         draft = run.draft(about)
-        parts = FinishedParts(draft.path, run.parents)
+        parts = FinishedParts(run.training(about), run.parents)
         try:
             with run.progress("proof", "tokens") as progress:
 
@@ -303,12 +303,10 @@ class Prove(ProofConfig, Seeded, Threaded, RunsModel, Resumable["Proof"]):
                     progress(done, total, info)
 
                 how: dict[str, Any] = {"model_name": spec, "seed": self.seed, "progress": report, "remembered": parts}
-                found = prove(model, dictionary, features.folder, self.feature, config, **how)
+                return prove(model, dictionary, features.folder, self.feature, config, **how)
         except WorkbenchError:  # a mistake: nothing to resume
             draft.discard()
             raise
-        parts.remove()  # last: until here a crash loses no part
-        return found
 
     def _dictionary(self, run: Run, features: schema.Features, spec: str) -> "tuple[HookedModel, Dictionary]":
         """Return the model, and the SAE, neurons or layer of a set that the features describe."""
