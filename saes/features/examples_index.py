@@ -51,7 +51,11 @@ def _index(examples: Path, folder: Path, n_features: int) -> None:
 
     try:
         index_examples(examples, folder, n_features)
-    except (duckdb.Error, LookupError, TypeError, ValueError, ArithmeticError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise CorruptError(
+            f"{examples} holds a value of another form ({error}); `workbench verify` checks it"
+        ) from error
+    except duckdb.Error as error:
         raise CorruptError(f"cannot index {examples} ({error}); `workbench verify` checks it") from error
     except MemoryError as error:
         raise ResourceError(
