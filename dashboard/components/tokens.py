@@ -143,21 +143,6 @@ def feature_line(features: str, index: int, label: str, value: str, *, title: st
     )
 
 
-def feature_chip(features: str, index: int, label: str, activation: float, share: float) -> dcc.Link:
-    """Return a link to a feature that is active on a token; `share` (0 to 1) sets the strength of its colour."""
-    return dcc.Link(
-        [
-            html.Span(f"{index}", className="wb-feature-number"),
-            html.Span(visible(label, 30) or "no label", dir="auto"),
-            html.Span(f"{activation:.2g}", className="wb-value"),
-        ],
-        href=feature_href(features, index),
-        className="wb-chip",
-        style={"--a": f"{0.1 + 0.5 * share:.2f}"},
-        title=visible(label, 200),
-    )
-
-
 def attention_graph(text: str, model: str, layer: int, head: int, scheme: str | None, *, id: str) -> Any:
     """Return the attention of one head on a text as a figure, or the reason why there is none."""
 
