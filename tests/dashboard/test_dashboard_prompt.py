@@ -105,7 +105,7 @@ def test_one_page_with_many_requests_does_not_keep_another_waiting():
 
 
 def test_what_is_seen_first_is_served_before_the_panels_below(monkeypatch):
-    from dashboard.prompt import turns
+    from dashboard import turns
 
     monkeypatch.setattr(turns, "PAUSE", 0.05)
     queue, served, threads = Turns(), [], []
@@ -126,7 +126,7 @@ def test_what_is_seen_first_is_served_before_the_panels_below(monkeypatch):
 
 
 def test_a_new_prompt_drops_a_request_that_has_not_queued_yet(monkeypatch):
-    from dashboard.prompt import turns
+    from dashboard import turns
 
     monkeypatch.setattr(turns, "PAUSE", 0.2)
     queue, said = Turns(), []
@@ -171,8 +171,8 @@ def test_requests_without_a_page_share_the_place_of_their_browser_and_replace_no
 
 
 def test_every_browser_gets_a_place_of_its_own(workspace, live):
+    from dashboard import turns
     from dashboard.app import BROWSER
-    from dashboard.prompt import turns
 
     app = create_app(workspace, live=live)
     app.server.wsgi_app = app.server.wsgi_app.app
