@@ -16,6 +16,8 @@ import pytest
 
 from interp import changes_of, graph_effects, intervene, load_model
 from interp.artifacts import FOLDERS, open_artefact, verify
+from interp.circuits.head_scores import HeadScores
+from interp.recording.recorded import Recorded
 from interp.recording.store import Recording
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
@@ -126,7 +128,7 @@ def test_latents_at_france_carry_the_answer_and_random_ones_do_not(demo_workspac
 def test_every_artefact_can_be_traced_to_the_model(trained_workspace):
     workspace = Workspace(trained_workspace)
     kind_of = {folder: kind for kind, folder in FOLDERS.items()}
-    weight_hash = workspace.manifest("recording", "trained").config["weight_hash"]
+    weight_hash = workspace.open(Recorded, "trained").settings.weight_hash
     for manifest in workspace.artifacts():
         assert manifest.parents, f"{manifest.kind} {manifest.name} names no parents"
         for key, value in manifest.parents.items():
@@ -139,7 +141,7 @@ def test_every_artefact_can_be_traced_to_the_model(trained_workspace):
 
 def test_what_ships_belongs_to_the_weights_that_are_here(demo_workspace):
     workspace = Workspace(demo_workspace)
-    weight_hash = workspace.manifest("recording", "demo").config["weight_hash"]
+    weight_hash = workspace.open(Recorded, "demo").settings.weight_hash
     for kind, name in sorted(SHIPPED):
         manifest = workspace.manifest(kind, name)
         assert all(value == weight_hash for key, value in manifest.parents.items() if key.startswith("model:"))
@@ -152,10 +154,8 @@ def test_the_shipped_heads_are_those_that_are_measured_here(demo_workspace, trai
     kinds = ("previous_token", "induction", "duplicate_token")
     found = []
     for folder in (demo_workspace, trained_workspace):
-        workspace = Workspace(folder)
-        table = workspace.table_path("heads", "smollm2-135m", "heads")
-        rows = workspace.query("select * from h order by layer, head", h=table).to_pylist()
-        found.append([[row[kind] for kind in kinds] for row in rows])
+        score = Workspace(folder).open(HeadScores, "smollm2-135m").score
+        found.append([score[kind] for kind in kinds])
     difference = abs(np.array(found[0]) - np.array(found[1]))
     assert difference.max() < 0.15, "fewer prompts, other numbers, the same heads"
     assert difference.mean() < 0.01
@@ -170,14 +170,12 @@ def test_a_dictionary_trained_here_explains_most_of_the_variance_of_unseen_docum
 
 
 def test_smollm2_has_previous_token_and_induction_heads(trained_workspace):
-    workspace = Workspace(trained_workspace)
-    table = workspace.table_path("heads", "smollm2-135m", "heads")
-    rows = workspace.query("select * from h order by layer, head", h=table).to_pylist()
-    assert len(rows) == 30 * 9
+    scores = Workspace(trained_workspace).open(HeadScores, "smollm2-135m")
+    assert scores.shape == (30, 9)
     for kind in ("previous_token", "induction"):
-        found = [row for row in rows if row[f"{kind}_found"]]
+        found = [row for row in scores.of_kind(kind) if row.found]
         assert found
-        assert max(row[kind] for row in found) > 0.5
+        assert max(row.score for row in found) > 0.5
 
 
 @pytest.mark.parametrize(("options", "n_found"), [((), 2), (("--train", "--quick"), 9)])

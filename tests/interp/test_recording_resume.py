@@ -72,8 +72,8 @@ def test_killed_at_random_moments_ends_with_the_same_bytes(whole: Recorded, tmp_
     kept = (partial_path(folder) / LOG).read_bytes().count(b"\n")
     assert kept >= 12
     again = recorder.record_all(folder)
-    assert again.files == whole.files
-    assert again.content_hash == whole.about.content_hash
+    assert again.about.files == whole.about.files
+    assert again.about.content_hash == whole.about.content_hash
 
 
 def test_resume_does_not_run_the_model_on_finished_shards(tmp_path: Path) -> None:

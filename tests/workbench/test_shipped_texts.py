@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from interp.artifacts import read_manifest, sha256_file
+from interp.artifacts import open_artefact, sha256_file
 from interp.errors import CorruptError, MissingError
+from interp.recording.recorded import Recorded
 from interp.text import corpora
 from interp.workspace import Workspace
 from workbench.demo import unpack
@@ -191,7 +192,9 @@ def test_the_whole_recipe_runs_at_a_thousandth_and_goes_on_after_a_stop(
     card = json.loads((downloads / "data" / "card.json").read_text())
     assert card["text"]["examples_from"] == ["sampled", "glosses", "books"]
     assert set(card["concepts"]) == {"choose", "judge"}
-    assert card["text"]["hash"] == read_manifest(downloads / "recordings" / build.TEXT).config["corpus_hash"]
+    assert (
+        card["text"]["hash"] == open_artefact(Recorded, downloads / "recordings" / build.TEXT).settings.text.corpus_hash
+    )
     examples = pq.read_table(downloads / "data" / "features" / build.NAME / "examples.parquet")
     kinds = {label.split()[0] for label in examples["document_label"].to_pylist()}
     assert kinds <= {"sampled", "glosses", "speeches", "Moby", "King"}, "only text that may ship"
