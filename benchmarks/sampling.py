@@ -31,16 +31,16 @@ def run() -> list[Result]:
 
 
 def _measure(dtype: str) -> tuple[float, float]:
-    from interp.models.loading import load_plain
+    from tools.sampling import load_plain
 
-    plain, tokenizer = load_plain("smollm2-135m", dtype=dtype, device="cpu")
+    plain, tokenizer = load_plain(dtype=dtype, device="cpu")
     start = tokenizer.convert_tokens_to_ids("<|endoftext|>")
     rates = [(_ours(plain, start), _generate(plain, start)) for _ in range(2)]
     return max(rate[0] for rate in rates), max(rate[1] for rate in rates)
 
 
 def _ours(plain: Any, start: int) -> float:
-    from interp.models.sampling import Opening, SampleConfig, sample_documents
+    from tools.sampling import Opening, SampleConfig, sample_documents
 
     config = SampleConfig(batch_size=BATCH, length=LENGTH, least=1)
     began, n = time.perf_counter(), 0

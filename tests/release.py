@@ -24,8 +24,6 @@ from packaging.metadata import Metadata
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("interp", "saes", "dashboard", "workbench")
-OUTSIDE = "workbench/shipped/text/"
-"""text that only the recipe of the shipped dictionary reads: the repository has it, the wheel does not"""
 
 
 def build(folder: Path) -> Path:
@@ -62,7 +60,6 @@ def problems_of(wheel: Path, source: Path) -> list[str]:
         for path in (source / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    wanted = {name for name in wanted if not name.startswith(OUTSIDE)}
     found += [f"missing from the wheel: {name}" for name in sorted(wanted - inside)]
     return found + [f"in the wheel and not in the packages: {name}" for name in sorted(inside - wanted)]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("interp", "saes", "dashboard", "workbench")
+PACKAGES = ("interp", "saes", "dashboard", "workbench", "tools")
 FILES = ("README.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml")
 SOURCE_TESTS = [
     f"tests/test_{name}.py" for name in ("shape_of_code", "public_face", "dependencies", "language", "docs")
@@ -37,7 +37,9 @@ class Copy:
         """Further tests that see the addition."""
         large = shutil.ignore_patterns("__pycache__", "*.parquet", "*.png")
         for name in (*PACKAGES, "tests"):
-            data = shutil.ignore_patterns("__pycache__", "*.parquet", *["*.safetensors"] * (name != "tests"))
+            data = shutil.ignore_patterns(
+                "__pycache__", "node_modules", "*.parquet", *["*.safetensors"] * (name != "tests")
+            )
             shutil.copytree(ROOT / name, folder / name, ignore=data)
         for name in ("docs", "notebooks", "benchmarks", "lock"):
             shutil.copytree(ROOT / name, folder / name, ignore=large)

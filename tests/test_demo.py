@@ -24,8 +24,8 @@ from interp.workspace import Workspace
 from saes import graph_system
 from saes.evaluation.evaluation import SAEEvaluation
 from saes.training.stored import StoredSAE
+from tools.graphs import PROMPTS
 from workbench.demo import SHIPPED_SET, shipped_artifacts
-from workbench.shipped.graphs import PROMPTS
 
 ROOT = Path(__file__).parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(1800)]  # the first test makes the workspace

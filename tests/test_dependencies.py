@@ -8,9 +8,9 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-OURS = {"interp", "saes", "dashboard", "workbench", "benchmarks", "notebooks"}
+OURS = {"interp", "saes", "dashboard", "workbench", "tools", "benchmarks", "notebooks"}
 PRODUCT = ("interp", "saes", "dashboard", "workbench")
-DEVELOPMENT = ("tests", "benchmarks", "notebooks", "docs")
+DEVELOPMENT = ("tools", "tests", "benchmarks", "notebooks", "docs")
 
 NOT_IMPORTED = {
     "gguf": "transformers reads the packaged SmolLM2 through it",

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(
-    path for package in ("interp", "saes", "dashboard", "workbench") for path in (ROOT / package).rglob("*.py")
+    path for package in ("interp", "saes", "dashboard", "workbench", "tools") for path in (ROOT / package).rglob("*.py")
 )
 OPENING = re.compile(r"(What|Where|Who|How|Which|Whether|Why)\b")
 PRIVATE = {

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PUBLIC = ("interp", "interp.studies", "saes", "dashboard", "dashboard.figures")
 PACKAGES = sorted(
     path.parent
-    for package in ("interp", "saes", "dashboard", "workbench")
+    for package in ("interp", "saes", "dashboard", "workbench", "tools")
     for path in (ROOT / package).rglob("__init__.py")
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py"))

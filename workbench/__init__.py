@@ -1,7 +1,6 @@
 """The command line, `workbench VERB`.
 
 - `verbs`     one class per verb
-- `shipped`   the dictionary that ships
 - `opening`   from a name to the thing: models, recordings, dictionaries, tasks, vectors
 - `analysis`  the runner of every verb that writes an artefact
 - `help`      options as they are typed and explained

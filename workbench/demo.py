@@ -4,15 +4,12 @@ By default the dictionary that ships is unpacked with its tables and maps, and o
 `--train` computes all of them, `--sae` takes another dictionary. Each step is a verb that could be typed by hand: the
 demo prints it, runs it unless its artefact exists, and prints what was found.
 
-The shipped dictionary is copied between the package and workspaces: `pack` after the recipe that trains it, `unpack` in
-the demo. Its folders are artefacts with manifests. The recording that they were made from (ten million tokens) does not
-ship; the manifests hold its hashes, and `card.json` its description.
+`unpack` copies the shipped dictionary, whose folders are artefacts with manifests, into the workspace. The recording
+that they were made from (ten million tokens) does not ship; the manifests have its hashes, `card.json` its description.
 """
 
 import shlex
-import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -68,16 +65,6 @@ def unpack(workspace: Workspace, data: Path = DATA) -> None:
     if lacking:
         say(f"unpacked {', '.join(f'{FOLDERS[kind]}/{name}' for kind, name in lacking)}")
         say(f"      a dictionary of SmolLM2-135M's features; its training text and its scores: {data / CARD}")
-
-
-def pack(workspace: Workspace, chosen: Sequence[tuple[str, str]], data: Path = DATA) -> None:
-    """Copy artefacts (kind, name) that ship from the workspace of a recipe into the package, in place of older ones."""
-    for kind, name in chosen:
-        target = data / FOLDERS[kind] / name
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(workspace.path(kind, name), target)
-    n_bytes = sum(path.stat().st_size for path in data.rglob("*") if path.is_file())
-    say(f"packed {len(chosen)} artefacts into {data}, which has {n_bytes / 1e6:.1f} MB")
 
 
 MODEL = "smollm2-135m"

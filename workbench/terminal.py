@@ -19,7 +19,6 @@ from typing import (
     Any,
     ClassVar,
     Literal,
-    NoReturn,
     TypeVar,
 )
 
@@ -273,11 +272,6 @@ def exit_code(find: "Callable[[], Verb]") -> int:
         return 0
     finally:
         set_model_dtype()  # what loads models later in this process was not asked for --dtype
-
-
-def run_module(command: type[Verb]) -> NoReturn:
-    """Run a command that is no verb of `workbench`, as `python -m MODULE`, and exit."""
-    raise SystemExit(exit_code(lambda: tyro.cli(command, config=(tyro.conf.OmitArgPrefixes,))))
 
 
 @contextlib.contextmanager

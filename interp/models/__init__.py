@@ -8,7 +8,6 @@
 - `passes`      forward passes through a part of the model, with values at hook points captured; loss per token
 - `residual`    a transformer as a sum: parts that write to the residual stream, parts that read it, norms taken apart
 - `generation`  chat: one message in, one reply out
-- `sampling`    many documents sampled at once, for text of the model's own
 - `small`       small transformers from a config, and their folder
 - `training`    the training loop of small models
 - `toys`        small models by recipe: trained, or with analytic weights and a known circuit

@@ -301,20 +301,6 @@ def load_model(
     return model
 
 
-def load_plain(spec: str, *, dtype: str = "float32", device: str | None = None) -> tuple[Any, Any]:
-    """Return a Hugging Face model without hooks, in evaluation mode, and its tokenizer: for sampling long texts.
-
-    Raises `ConfigError` for a model of our own, and the errors of `load_model`.
-    """
-    source = find_source(spec)
-    if source.kind in _OURS:
-        raise ConfigError(f"{spec} has no class of transformers; choose a Hugging Face model such as {PACKAGED}")
-    location = str(converted_folder(Path(source.location))) if source.kind == "gguf" else source.location
-    with quiet_transformers():
-        plain, tokenizer = _read_weights(spec, location)
-    return plain.to(device=pick_device(device), dtype=parse_dtype(dtype)).eval(), tokenizer
-
-
 def _load_small(
     spec: str | SmallConfig,
     dtype: "torch.dtype",

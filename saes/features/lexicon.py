@@ -11,7 +11,7 @@ A word's classes, each a name as labels show it:
 
 `spelling_of_chunk` names the kind of text between two spaces: an address, a date, an identifier.
 
-`python -m workbench.shipped.lexicon` makes the file from WordNet 3.1, whose licence is `lexicon.LICENSE`.
+`python -m tools.lexicon` makes the file from WordNet 3.1, whose licence is `lexicon.LICENSE`.
 """
 
 import lzma

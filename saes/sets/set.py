@@ -26,7 +26,7 @@ from interp.models.hooked import HookedModel
 from interp.remote import as_path
 from saes.features.schema import NEURONS
 from saes.features.sources import neurons_of
-from saes.kinds.base import JumpReLU, SAEMetadata, TopK, Weights
+from saes.kinds.base import SAEMetadata
 from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.transcoder import Transcoder
 from saes.weights.folder import check_weights
@@ -335,23 +335,3 @@ def read_set(folder: Path | str, *, only: int | None = None) -> TranscoderSet:
         return CrossLayerSet(read_cross_layer(folder, config), **how)
     layers = config.layers if only is None else [only]
     return PerLayerSet({layer: read_layer(folder, layer) for layer in layers}, **how)
-
-
-def part_of(found: PerLayerSet, latents: Mapping[int, Int64[Tensor, " n"]]) -> PerLayerSet:
-    """Return a set with some latents of each layer, numbered anew in the given order; the rest is part of the error.
-
-    Each activation is the same as in the whole set. Raises `ConfigError` for TopK, where latents compete.
-    """
-    parts = {}
-    for layer in found.layers:
-        whole, chosen = found.transcoder(layer), latents[layer]
-        if isinstance(whole.activation, TopK):
-            raise ConfigError("latents of a TopK transcoder compete, so a part of them has other activations")
-        thresholds = whole.activation.tensors().get("threshold")
-        parts[layer] = Transcoder(
-            Weights(whole.W_enc[:, chosen], whole.b_enc[chosen], whole.W_dec[chosen], whole.b_dec),
-            activation=None if thresholds is None else JumpReLU(thresholds[chosen]),
-            W_skip=whole.W_skip,
-            metadata=whole.metadata,
-        )
-    return PerLayerSet(parts, reads=found.reads, writes=found.writes, about=found.about)

@@ -16,8 +16,9 @@ from interp.tracing.trace import open_system, trace
 from saes.kinds.base import ReLU, SAEMetadata, TopK, Weights
 from saes.kinds.transcoder import Transcoder
 from saes.sets.replacement import SetReplacement, untrained_set
-from saes.sets.set import PerLayerSet, TranscoderSet, part_of
+from saes.sets.set import PerLayerSet, TranscoderSet
 from tests.saes.test_sets import SETS, D
+from tools.graphs import part_of
 
 TOKENS = torch.tensor([[0, 3, 5, 9, 5, 2]])
 
@@ -128,7 +129,7 @@ NAMES = ("layer", "position", "latent", "activation")
 def test_a_part_of_a_set_has_the_activations_of_the_whole_and_the_rest_is_error():
     model = model_of(2)
     found = perfect(model)
-    chosen = {0: torch.tensor([5, 1, 8]), 1: torch.tensor([0, 3])}
+    chosen = {0: [5, 1, 8], 1: [0, 3]}
     part = part_of(found, chosen)
     assert [part.d_sae(layer) for layer in part.layers] == [3, 2]
     x = torch.randn(7, D, generator=torch.Generator().manual_seed(0))

@@ -314,7 +314,9 @@ def test_every_command_that_pages_print_is_a_verb():
 
 def test_every_command_in_a_message_or_a_page_of_the_documentation_is_a_verb():
     root = Path(__file__).parents[2]
-    files = [f for folder in ("interp", "saes", "dashboard", "workbench") for f in (root / folder).rglob("*.py")]
+    files = [
+        f for folder in ("interp", "saes", "dashboard", "workbench", "tools") for f in (root / folder).rglob("*.py")
+    ]
     files += [root / "README.md", root / "CONTRIBUTING.md", *(root / "docs").glob("*.md")]
     found = [(f, w) for f in files for w in re.findall(r"`workbench ((?:[a-z]+ ?)+)", f.read_text(encoding="utf-8"))]
     assert len(found) > 30

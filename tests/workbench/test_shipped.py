@@ -15,11 +15,11 @@ from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.sets.stored import StoredSet
 from saes.training.stored import StoredSAE
+from tools.build import KINDS as TEXT_KINDS
+from tools.build import MAY_SHIP
+from tools.graphs import OTHERS, PROMPTS
 from workbench.__main__ import main
 from workbench.demo import CARD, DATA, SHIPPED, SHIPPED_SET, highlights, shipped_artifacts, unpack
-from workbench.shipped.build import KINDS as TEXT_KINDS
-from workbench.shipped.build import MAY_SHIP
-from workbench.shipped.graphs import OTHERS, PROMPTS
 
 
 def test_what_ships_is_whole():

@@ -1,6 +1,6 @@
 """Text sampled from a language model, many documents at once: a corpus of the model's own distribution.
 
-    plain, tokenizer = load_plain("smollm2-135m", dtype="bfloat16")
+    plain, tokenizer = load_plain(dtype="bfloat16")
     openings = (Opening(tokenizer(start)["input_ids"]) for start in starts)
     for document in sample_documents(plain, openings, SampleConfig(), ends={tokenizer.eos_token_id}):
         print(tokenizer.decode(document.tokens))
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import ConfigError
+from interp.runtime import parse_dtype, pick_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +28,22 @@ GROUPED = "workbench_grouped"
 """Name under which transformers finds `grouped_attention`."""
 BLOCK = 32
 """Positions by which the cache grows."""
+
+
+def load_plain(*, dtype: str = "float32", device: str | None = None) -> tuple[Any, Any]:
+    """Return SmolLM2-135M without hooks, in evaluation mode, and its tokenizer.
+
+    Raises `MissingError` where the packaged weights are not installed.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from interp.models.loading import converted_folder, packaged_gguf, quiet_transformers
+
+    folder = converted_folder(packaged_gguf())
+    with quiet_transformers():
+        plain: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", attn_implementation="eager")
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    return plain.to(device=pick_device(device), dtype=parse_dtype(dtype)).eval(), tokenizer
 
 
 @dataclass(frozen=True)

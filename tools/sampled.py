@@ -1,4 +1,4 @@
-"""Text sampled from SmolLM2 itself: `python -m workbench.shipped.sampled`.
+"""Text sampled from SmolLM2 itself: `python -m tools.sampled`.
 
 A language model's own text is the text it knows, it covers every topic, and it may be shipped. A document is asked for
 in one of two ways, in equal parts: by its first words ("Dear", "In 1847,", `def `), or by an instruction in the chat
@@ -21,12 +21,12 @@ from random import Random
 from typing import Any
 
 from interp.artifacts import atomic_file
-from interp.models.sampling import Opening, SampleConfig, sample_documents
 from interp.progress import Progress
 from interp.runtime import derive_seed
-from workbench.demo import MODEL
-from workbench.shipped.sources import nouns
-from workbench.terminal import OnDevice, Seeded, Threaded, bar, run_module, wrote
+from tools import run_tool
+from tools.sampling import Opening, SampleConfig, load_plain, sample_documents
+from tools.sources import nouns
+from workbench.terminal import OnDevice, Seeded, Threaded, bar, wrote
 
 SAMPLED = Path(__file__).parent / "text" / "sampled.jsonl.xz"
 CHUNK = 768
@@ -176,11 +176,9 @@ class Sampled(Seeded, Threaded, OnDevice):
 
     def _chunks(self) -> list[Path]:
         """Return the files of all chunks; those that are missing are sampled first."""
-        from interp.models.loading import load_plain
-
         self.use_threads()
         topics = nouns(self.work)
-        plain, tokenizer = load_plain(MODEL, dtype=self.dtype, device=self.use_device())
+        plain, tokenizer = load_plain(dtype=self.dtype, device=self.use_device())
         made: list[Path] = []
         total = 0
         with bar("sampling", "tokens") as show:
@@ -231,4 +229,4 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    run_module(Sampled)
+    run_tool(Sampled)

@@ -5,7 +5,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from interp.errors import ConfigError
-from interp.models.sampling import BLOCK, Opening, SampleConfig, sample_documents
+from tools.sampling import BLOCK, Opening, SampleConfig, sample_documents
 
 END = 7
 

@@ -19,9 +19,9 @@ from interp.errors import CorruptError, MissingError
 from interp.recording.recorded import Recorded
 from interp.text import corpora
 from interp.workspace import Workspace
+from tools import build, sources
+from tools.sampled import ENDS, Request, Sampled, opening, requests
 from workbench.demo import unpack
-from workbench.shipped import build, sources
-from workbench.shipped.sampled import ENDS, Request, Sampled, opening, requests
 
 SPEECH = "We meet in a time of plenty. " * 300
 BROWN = "\n\n\n\t" + "\n\n\n\t".join(

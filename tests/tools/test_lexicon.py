@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.shipped import lexicon
+from tools import lexicon
 
 NOUNS = """\
 00000001 15 n 01 land 0 000 | a country

@@ -1,4 +1,4 @@
-"""The recipe of the dictionary that ships, from text to folders: `python -m workbench.shipped.build`.
+"""The recipe of the dictionary that ships, from text to folders: `python -m tools.build`.
 
 1. Text of about ten million tokens is gathered from this repository and package registries, as one .jsonl file of
    documents in a seeded order (`KINDS`); a second file has only text that may ship.
@@ -7,7 +7,7 @@
 3. A dictionary is trained on every token once, without the held-out documents. Rounded to bfloat16 it has half the
    size, and everything after is measured on the rounded one.
 4. Features, and the MLP's neurons beside them, are described on the second text, read in float32.
-5. Scores, everyday concepts, maps and heads are computed, and all is packed into `data/` with a card.
+5. Scores, everyday concepts, maps and heads are computed, and all is packed into `workbench/shipped/data/` with a card.
 
 An interrupted command resumes when it is repeated. The text that was sampled from the model is in this repository
 (`sampled`); the installed packages depend on the environment, so the hash of the text is part of the card.
@@ -15,13 +15,13 @@ An interrupted command resumes when it is repeated. The text that was sampled fr
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from interp.artifacts import as_json, atomic_file
+from interp.artifacts import FOLDERS, as_json, atomic_file
 from interp.recording.recorded import Recorded
 from interp.runtime import derive_seed
 from interp.text import corpora
@@ -30,9 +30,9 @@ from interp.workspace import Workspace
 from saes.evaluation.evaluation import SAEEvaluation
 from saes.features.schema import NEURONS
 from saes.training.stored import StoredSAE, TrainedSettings
-from workbench.demo import CARD, DATA, MLP, MODEL, RESID, SHIPPED, Step, pack, run_step
-from workbench.shipped.sampled import SAMPLED
-from workbench.shipped.sources import (
+from tools import run_tool
+from tools.sampled import SAMPLED
+from tools.sources import (
     BIBLE,
     BROWN,
     NOVEL,
@@ -50,7 +50,8 @@ from workbench.shipped.sources import (
     speeches,
     up_to,
 )
-from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, run_module, say, wrote
+from workbench.demo import CARD, DATA, MLP, MODEL, RESID, SHIPPED, Step, run_step
+from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, say, wrote
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.features import Features
@@ -225,6 +226,16 @@ def round_dictionary(workspace: Workspace, seed: int) -> StoredSAE:
     return save_artefact(found, folder, parents=parents, seed=seed, threads=about.threads, draft=draft)
 
 
+def pack(workspace: Workspace, chosen: Sequence[tuple[str, str]], data: Path = DATA) -> None:
+    """Copy artefacts (kind, name) that ship from the workspace of a recipe into the package, in place of older ones."""
+    for kind, name in chosen:
+        target = data / FOLDERS[kind] / name
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(workspace.path(kind, name), target)
+    n_bytes = sum(path.stat().st_size for path in data.rglob("*") if path.is_file())
+    say(f"packed {len(chosen)} artefacts into {data}, which has {n_bytes / 1e6:.1f} MB")
+
+
 def write_card(workspace: Workspace, corpus: Path) -> None:
     """Write the card: config, training text, scores and limits."""
     sae, text = workspace.open(StoredSAE, NAME), workspace.open(Recorded, TEXT)
@@ -264,4 +275,4 @@ def write_card(workspace: Workspace, corpus: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_module(Build)
+    run_tool(Build)

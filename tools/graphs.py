@@ -1,4 +1,4 @@
-"""Attribution graphs that ship, with the latents that they use: `python -m workbench.shipped.graphs`.
+"""Attribution graphs that ship, with the latents that they use: `python -m tools.graphs`.
 
 1. Transcoders of all MLPs of SmolLM2-135M are trained on three million tokens of the recipe's text, in one pass.
 2. Their latents are described on text that may ship.
@@ -21,14 +21,16 @@ import numpy as np
 
 from interp.artifacts import Draft, save_artefact
 from interp.artifacts.artefact import settings_json
+from interp.errors import ConfigError
 from interp.runtime import make_generator
 from interp.tracing.graph import KIND as GRAPH
 from interp.tracing.graph import AttributionGraph, GraphEdges
 from interp.workspace import Workspace
 from saes.sets.stored import PartSettings, StoredSet
-from workbench.demo import DATA, MODEL, SHIPPED_SET, Step, pack, run_step
-from workbench.shipped.build import KINDS, MAY_SHIP, gather, write_corpus
-from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, run_module, say
+from tools import run_tool
+from tools.build import KINDS, MAY_SHIP, gather, pack, write_corpus
+from workbench.demo import DATA, MODEL, SHIPPED_SET, Step, run_step
+from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, say
 from workbench.verbs.features import Features
 from workbench.verbs.record import Record
 from workbench.verbs.trace import Trace
@@ -124,10 +126,8 @@ def whole_name(name: str) -> str:
 
 def ship_part(workspace: Workspace, names: list[str], *, seed: int) -> None:
     """Reduce the graphs, and write them and the part of the set that they use."""
-    import torch
-
     from saes.sets.layouts import SetConfig, write_config, write_layer
-    from saes.sets.set import PerLayerSet, part_of
+    from saes.sets.set import PerLayerSet
 
     source = workspace.open(StoredSet, SET)
     whole, of = source.load(), source.settings
@@ -137,7 +137,7 @@ def ship_part(workspace: Workspace, names: list[str], *, seed: int) -> None:
     graphs = {name: reduced(graph) for name, graph in wholes.items()}
     latents = chosen_latents(whole, list(graphs.values()), seed)
     if SHIPPED_SET not in workspace.names("transcoders"):
-        part = part_of(whole, {layer: torch.tensor(each) for layer, each in latents.items()})
+        part = part_of(whole, latents)
         folder = workspace.path("transcoders", SHIPPED_SET)
         settings = PartSettings(part_of=SET, whole=of, latents={layer: tuple(each) for layer, each in latents.items()})
         draft = Draft.open(folder, kind="transcoders", config=settings_json(settings), seed=seed)
@@ -203,6 +203,30 @@ def chosen_latents(whole: "PerLayerSet", graphs: list[AttributionGraph], seed: i
     return {layer: sorted(each) for layer, each in used.items()}
 
 
+def part_of(found: "PerLayerSet", latents: Mapping[int, list[int]]) -> "PerLayerSet":
+    """Return a set with some latents of each layer, numbered anew in the given order; the rest is part of the error.
+
+    Each activation is the same as in the whole set. Raises `ConfigError` for TopK, where latents compete.
+    """
+    from saes.kinds.base import JumpReLU, TopK, Weights
+    from saes.kinds.transcoder import Transcoder
+    from saes.sets.set import PerLayerSet
+
+    parts = {}
+    for layer in found.layers:
+        whole, chosen = found.transcoder(layer), latents[layer]
+        if isinstance(whole.activation, TopK):
+            raise ConfigError("latents of a TopK transcoder compete, so a part of them has other activations")
+        thresholds = whole.activation.tensors().get("threshold")
+        parts[layer] = Transcoder(
+            Weights(whole.W_enc[:, chosen], whole.b_enc[chosen], whole.W_dec[chosen], whole.b_dec),
+            activation=None if thresholds is None else JumpReLU(thresholds[chosen]),
+            W_skip=whole.W_skip,
+            metadata=whole.metadata,
+        )
+    return PerLayerSet(parts, reads=found.reads, writes=found.writes, about=found.about)
+
+
 def renumbered(graph: AttributionGraph, numbers: Mapping[int, Mapping[int, int]]) -> AttributionGraph:
     """Return a graph whose latents have the numbers of the part of the set that ships."""
     nodes = [
@@ -218,4 +242,4 @@ def renumbered(graph: AttributionGraph, numbers: Mapping[int, Mapping[int, int]]
 
 
 if __name__ == "__main__":
-    run_module(Graphs)
+    run_tool(Graphs)

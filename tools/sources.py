@@ -101,7 +101,7 @@ def bible(downloads: Path) -> Iterator[Document]:
 
 
 def sampled(path: Path) -> Iterator[Document]:
-    """Yield what SmolLM2 wrote (`workbench.shipped.sampled`); the label is the kind of document."""
+    """Yield what SmolLM2 wrote (`tools.sampled`); the label is the kind of document."""
     with lzma.open(path, "rt", encoding="utf-8") as lines:
         for row in map(json.loads, lines):
             yield Document(row["text"], row["id"], f"sampled {row['label']}")

