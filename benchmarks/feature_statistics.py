@@ -61,9 +61,9 @@ def _dictionary(recording: Any) -> Any:
 
 
 def _statistics_pass(sae: Any, recording: Any) -> Callable[[], object]:
-    from saes.features.firings import collect_statistics
+    from saes.features.firings import Encoded, collect_together
 
-    return lambda: collect_statistics(sae, recording, HOOK_POINT, window=16, n_top=12, seed=0)
+    return lambda: collect_together([Encoded(sae, HOOK_POINT)], recording, window=16, n_top=12, seed=0)[0]
 
 
 def _encoder_product(sae: Any, recording: Any) -> Callable[[], object]:

@@ -22,8 +22,7 @@ earlier head is multiplied by the product of `W_O`, the norm's gain and `W_Q`.
 Not included: the effect of components on the norm's scale, and indirect effects through earlier components.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -270,28 +269,6 @@ def explain_score(
     }
     totals = float(matrix.sum()), float(relative.sum()), float(attention[key])
     return ScoreExplanation(head, q.names, k.names, matrix.cpu(), relative.cpu(), *totals, settings)
-
-
-def mean_explanation(explanations: Sequence[ScoreExplanation]) -> ScoreExplanation:
-    """Average explanations of several scores of one head, pair by pair.
-
-    Raises `ConfigError` for an empty sequence, or when heads or components differ (active latents differ by token).
-    """
-    if not explanations:
-        raise ConfigError("there are no explanations to average; pass at least one")
-    first = explanations[0]
-    if len({(e.head, e.query_parts, e.key_parts) for e in explanations}) > 1:
-        raise ConfigError("explanations of one head over the same components were expected, these differ; select some")
-    n = len(explanations)
-    return replace(
-        first,
-        matrix=torch.stack([e.matrix for e in explanations]).mean(0),
-        relative=torch.stack([e.relative for e in explanations]).mean(0),
-        score=sum(e.score for e in explanations) / n,
-        relative_score=sum(e.relative_score for e in explanations) / n,
-        attention=sum(e.attention for e in explanations) / n,
-        settings={"dictionary": first.settings["dictionary"], "norm_scale": "frozen", "n_averaged": n},
-    )
 
 
 def _rotated(parts: Parts, rotation: Rotation | None, positions: Tensor) -> Parts:

@@ -5,7 +5,7 @@
 - `analogies`         nearest words and analogies, with and without spelling variants
 - `probes`            linear probes split by document, and directions of concepts
 - `erasure`           LEACE, after which no linear probe finds a concept
-- `similarity`        unbiased CKA (of all layers in one pass too), RSA, Procrustes, optimal transport
+- `similarity`        unbiased CKA (of all layers in one pass too), Procrustes, optimal transport
 - `space`             spectrum, anisotropy, dimension and analogies of a model, and two models compared
 - `circles`           order on a circle, on a line, or none; two-dimensional features that do not reduce
 - `words`             lists of words, and a model's activations on each in fixed sentences

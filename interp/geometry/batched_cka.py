@@ -1,10 +1,10 @@
-"""CKA of all pairs of layers in one pass over batches, of a recording (`recording_cka`) or given (`batched_cka`).
+"""CKA of all pairs of layers in one pass over batches.
 
-1. Rows come in a seeded shuffle, `batch` at a time, for all hook points together.
+1. Rows come shuffled, a batch at a time, for all hook points together.
 2. Each batch gives one kernel matrix per hook point, and the unbiased HSIC of every pair. That is one product of the
    flattened kernels `[layers, batch^2]` with their transpose.
 3. HSICs are averaged over batches (Nguyen et al. 2021). Each is unbiased at any batch size, and so is their mean. The
-   ratio of the means converges to the CKA of the whole recording as batches are added.
+   ratio of the means converges to the CKA of all rows as batches are added.
 
 The standard error is a delete-one jackknife over batches. The null is the same pass with each batch's rows shuffled for
 one side. Memory is `layers * batch^2` floats, whatever the size of the recording.
@@ -21,29 +21,7 @@ from interp.geometry.similarity import LayerSimilarity
 from interp.runtime import make_generator
 
 if TYPE_CHECKING:
-    from interp.recording.store import Recording
-
-
-def recording_cka(
-    recording: "Recording",
-    hook_points: list[str] | None = None,
-    *,
-    batch: int = 512,
-    max_rows: int | None = None,
-    seed: int = 0,
-) -> LayerSimilarity:
-    """Compute CKA for all pairs of hook points of a recording (by default all recorded ones), in one pass.
-
-    `max_rows` ends the pass early; rows are shuffled, so any prefix is a random sample. Raises `ConfigError` when the
-    recording holds fewer than two batches.
-    """
-    names = [recording.check_hook_point(name) for name in hook_points or recording.hook_points]
-    centre = [recording.stats(name).mean.float() for name in names]  # CKA is shift-invariant, float32 rounding is not
-    batches = (
-        [part.activations[name] - mean for name, mean in zip(names, centre, strict=True)]
-        for part in recording.shuffled(names, batch_size=batch, seed=seed)
-    )
-    return batched_cka(batches, names, max_rows=max_rows, seed=seed)
+    pass
 
 
 @torch.no_grad()

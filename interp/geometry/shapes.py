@@ -30,7 +30,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.errors import ConfigError, NonFiniteError
 from interp.geometry.circles import ALPHA, CircleTest, judge_layer, order_correlations, order_models
 from interp.geometry.dimension import Spectrum, spectrum
 from interp.geometry.points import Finding, as_points, centred, check_count
@@ -196,24 +196,6 @@ def fit_plane(x: Any, *, components: tuple[int, int] = (0, 1), seed: int = 0) ->
         share=float(variances[list(components)].sum()),
         isotropic_share=float(null[list(components)].sum() / null.sum()),
     )
-
-
-def principal_cosines(first: Plane, second: Plane) -> tuple[float, float]:
-    """Return the cosines of the two principal angles: 1 and 1 for the same plane, 0 and 0 for orthogonal planes.
-
-    Raises `MismatchError` on planes in spaces of different width.
-    """
-    widths = first.basis.shape[1], second.basis.shape[1]
-    if widths[0] != widths[1]:
-        raise MismatchError(f"two planes of one space were expected, got {widths[0]} and {widths[1]} coordinates")
-    cosines = np.linalg.svd(first.basis @ second.basis.T, compute_uv=False).clip(0, 1)
-    return float(cosines[0]), float(cosines[1])
-
-
-def random_plane(centre: Float[np.ndarray, " d"], rng: np.random.Generator) -> Plane:
-    """Draw a random plane through a centre, as the control of an intervention."""
-    q, _ = np.linalg.qr(rng.standard_normal((len(centre), 2)))
-    return Plane(centre=centre, basis=q.T, share=0.0, isotropic_share=0.0)
 
 
 Verdict = Literal["circle", "line", "ordered", "cluster", "nothing", "undecided"]

@@ -1,11 +1,10 @@
-"""Similarity of two representations: CKA, RSA and Procrustes for the same items, optimal transport for point clouds.
+"""Similarity of two representations: CKA and Procrustes for the same items, optimal transport for point clouds.
 
 **The same items** (row `i` of both is the same item):
 
 - CKA (Kornblith et al. 2019) with the unbiased HSIC of Song et al. (2012): 1 for representations that differ by a
   rotation, shift and scale, about 0 for independent ones (slightly negative values occur). The biased estimator is not
   offered: it gives .535 for 500 independent Gaussian rows of 576 dimensions, where the unbiased one gives .003.
-- RSA (Kriegeskorte et al. 2008): Spearman correlation of all pairwise distances.
 - Procrustes: the squared residual after the best rotation of one onto the other, both centred and of unit norm; 0 is a
   perfect fit. With fewer items than dimensions a rotation fits almost anything, so compare it with its null.
 
@@ -37,7 +36,7 @@ class Similarity(Finding):
     """One similarity measure of two representations, with its null distribution."""
 
     measure: str
-    """`CKA` and `RSA`: 1 for the same geometry, about 0 for unrelated ones. `Procrustes`: a residual, 0 for the same"""
+    """`CKA`: 1 for the same geometry, about 0 for unrelated ones. `Procrustes`: a residual, 0 for the same"""
     value: float
     null: float
     """mean over shuffles of the rows of one representation"""
@@ -76,16 +75,6 @@ def hsic(k: Float[np.ndarray, "n n"], other: Float[np.ndarray, "n n"]) -> float:
     trace = (k * other).sum()
     both = rows_k.sum() * rows_other.sum() / ((n - 1) * (n - 2))
     return float((trace + both - 2 / (n - 2) * (rows_k @ rows_other)) / (n * (n - 3)))
-
-
-def rsa(x: Any, y: Any, *, n_shuffles: int = 99, seed: int = 0) -> Similarity:
-    """Correlate (Spearman) all pairwise Euclidean distances of `x [n, d1]` and of `y [n, d2]`, `n >= 4`."""
-    x, y = same_rows(x, y, at_least=4)
-    a, b = (ranked_distances(centred(points)) for points in (x, y))
-    scale = np.sqrt((a**2).sum() * (b**2).sum())
-    if scale == 0:
-        raise ConfigError("all pairs of one representation are equally far apart, so their distances have no order")
-    return _against_shuffles("RSA", lambda rows: (a * b[np.ix_(rows, rows)]).sum() / scale, len(x), n_shuffles, seed)
 
 
 def ranked_distances(points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n n"]:

@@ -275,23 +275,6 @@ def loss_per_token(
     return torch.cat([token_losses(model(rows), rows).cpu() for rows in tokens.split(batch_size)])
 
 
-def in_context_learning_score(losses: Float[Tensor, "batch targets"], *, late: int, early: int) -> float:
-    """Mean loss of token `late` minus mean loss of token `early` (Olsson et al. 2022 take tokens 500 and 50).
-
-    Nats; 0 when context does not help, negative when it does. `losses [batch, pos - 1]` of `loss_per_token`; both
-    indices count tokens of the prompt, BOS included, so the first token that has a loss is 1.
-
-    Raises `ConfigError` when an index has no loss or `late` is not after `early`.
-    """
-    last = losses.shape[1]
-    if not 1 <= early < late <= last:
-        raise ConfigError(
-            f"1 <= early < late <= {last} was expected (token 0 has no loss), got early {early} and late {late}; "
-            "use longer prompts or smaller indices"
-        )
-    return float(losses[:, late - 1].mean() - losses[:, early - 1].mean())
-
-
 def repeat_losses(
     losses: Float[Tensor, "batch targets"], lags: Int[Tensor, " batch"] | int, *, start: int = 0
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:

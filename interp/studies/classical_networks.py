@@ -56,13 +56,6 @@ def hebb(patterns: Shaped[Tensor, "..."]) -> Float[Tensor, "n n"]:
     return (X.T @ X / X.shape[1]).fill_diagonal_(0)
 
 
-def spin_energy(couplings: Shaped[Tensor, "..."], states: Shaped[Tensor, "..."]) -> Float[Tensor, " n_states"]:
-    """Return the energy `-s^T J s / 2` of every row of `states [n_states, n]`."""
-    check_couplings(couplings)
-    states = check_spins(states, couplings)
-    return -((states @ couplings) * states).sum(-1) / 2
-
-
 def recall(
     couplings: Shaped[Tensor, "..."], states: Shaped[Tensor, "..."], *, max_turns: int | None = None
 ) -> tuple[Float[Tensor, "n_states n"], Int64[Tensor, " n_states"]]:

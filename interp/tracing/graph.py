@@ -403,9 +403,6 @@ class AttributionGraph(Artefact, kind="attribution_graph"):
             )
 
 
-NO_EDGES = GraphEdges(*(np.zeros(0, kind) for kind in (np.int32, np.int32, np.float32, np.float64, bool)))
-
-
 def node_table(nodes: Sequence[GraphNode]) -> Table[GraphNode]:
     """Return one row per node."""
     import pyarrow as pa

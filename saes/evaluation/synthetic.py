@@ -21,11 +21,10 @@ opposite directions (`SyntheticData.signed`), the cosine replaces `|cos|` throug
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float32
 from torch import Tensor
@@ -33,7 +32,6 @@ from torch import Tensor
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.runtime import make_generator
-from interp.statistics import Interval, t_interval
 from saes.evaluation.matching import Match, best_match, unit
 from saes.evaluation.scores import Recovery
 from saes.kinds.base import SAE
@@ -298,17 +296,6 @@ def measure_recovery(
         uniqueness=len(cosines.argmax(1).unique()) / min(cosines.shape),
         **counts.result(),
     )
-
-
-def over_seeds(found: Sequence[Recovery]) -> dict[str, Interval]:
-    """Return every score as mean and 95 % interval over runs with different seeds; one run has an infinite interval.
-
-    Differences between two kinds of SAE that lie within these intervals are noise.
-    """
-    scores = [asdict(each) for each in found]
-    names = [name for name in scores[0] if name != "n_rows"]
-    found = t_interval(np.array([[score[name] for score in scores] for name in names]))
-    return {name: found.at(i) for i, name in enumerate(names)}
 
 
 class _Counts:

@@ -101,18 +101,6 @@ class Encoded(NamedTuple):
     """collects in the same pass on which tokens each feature fires"""
 
 
-def collect_statistics(
-    dictionary: Dictionary,
-    recording: Recording,
-    hook_point: str,
-    *,
-    index: "tuple[TokenIndex, Spelling] | None" = None,
-    **settings: Any,
-) -> FeatureStatistics:
-    """Collect the statistics of one dictionary; see `collect_together`."""
-    return collect_together([Encoded(dictionary, hook_point, index)], recording, **settings)[0]
-
-
 def collect_together(
     wanted: Sequence[Encoded],
     recording: Recording,

@@ -29,8 +29,6 @@ from saes.training.scores import Reconstruction
 
 Replaced = Literal["set", "untrained", "neurons"]
 """What replaces the MLPs."""
-MAX_CONTEXTS = 64
-"""Held-out contexts that the model runs on by default."""
 
 
 @torch.no_grad()

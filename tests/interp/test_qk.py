@@ -1,10 +1,12 @@
 """QK attribution: pairs that sum to the model's own score; the previous-token head as the reason for induction."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from architectures import NAMES, tiny
 
-from interp.circuits.score_explanation import explain_score, hook_points_of_parts, mean_explanation, parts_of_input
+from interp.circuits.score_explanation import explain_score, hook_points_of_parts, parts_of_input
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import run_with_cache, untrained_model
@@ -140,7 +142,10 @@ def explain_induction(model, head, period=16, n_rows=4, bos=None):
     blocks = torch.stack([torch.randperm(d_vocab, generator=generator)[:period] for _ in range(n_rows)])
     rows = blocks.repeat(1, 2)
     pairs = induction_pairs(rows, period)
-    return mean_explanation([explain_score(model, rows[r : r + 1], head, query=q, key=k) for r, q, k in pairs])
+    found = [explain_score(model, rows[r : r + 1], head, query=q, key=k) for r, q, k in pairs]
+    matrix, relative = (torch.stack([getattr(each, name) for each in found]).mean(0) for name in ("matrix", "relative"))
+    score, mean = (sum(getattr(each, name) for each in found) / len(found) for name in ("score", "relative_score"))
+    return replace(found[0], matrix=matrix, relative=relative, score=score, relative_score=mean)
 
 
 def test_the_previous_token_head_is_the_reason_in_the_planted_model():
@@ -195,8 +200,6 @@ def test_requests_that_mean_nothing_are_refused(tokens):
         explain_score(model, tokens, "L9H0", query=3, key=2)
     with pytest.raises(ConfigError, match="residual stream before layer 0"):
         explain_score(model, tokens, "L0H0", query=3, key=2, dictionary=Planes("blocks.0.hook_resid_post"))
-    with pytest.raises(ConfigError, match="at least one"):
-        mean_explanation([])
 
 
 def test_attention_that_is_no_plain_product_is_refused(tokens):

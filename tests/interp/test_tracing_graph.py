@@ -13,7 +13,7 @@ import pytest
 from interp.artifacts import MANIFEST, open_artefact, save_artefact, write_json
 from interp.errors import ConfigError, CorruptError, MismatchError, UnknownNameError
 from interp.tracing.config import TraceConfig
-from interp.tracing.graph import NO_EDGES, AttributionGraph, GraphNode
+from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode
 from tests.interp.tracing_graphs import small_graph
 
 
@@ -73,7 +73,8 @@ def test_rows_are_ordered_by_importance_and_the_headline_has_the_baselines():
 
 
 def test_a_graph_without_edges_can_be_written_and_read(tmp_path):
-    empty = small_graph().with_parts(edges=NO_EDGES)
+    none = GraphEdges(*(np.zeros(0, kind) for kind in (np.int32, np.int32, np.float32, np.float64, bool)))
+    empty = small_graph().with_parts(edges=none)
     assert same(save_artefact(empty, tmp_path / "empty"), empty)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from planted import HOOK, TableDictionary, write_recording
 
-from saes.features.firings import collect_statistics
+from saes.features.firings import Encoded, collect_together
 from saes.features.labels import Label, choose_label, label_features, label_without_evidence, quoted
 from saes.features.readings import Judge, Reading, Scored
 from saes.features.views import View, read_text
@@ -32,7 +32,9 @@ def planted_labels(folder: Path, fires, promoted: np.ndarray | None = None) -> l
     recording = write_recording(
         folder / "rec", acts, tokens, document, context_length=CONTEXT, shard_contexts=25, labels=names
     )
-    statistics = collect_statistics(TableDictionary(acts.shape[1]), recording, HOOK, window=2, n_top=4, seed=0)
+    statistics = collect_together(
+        [Encoded(TableDictionary(acts.shape[1]), HOOK)], recording, window=2, n_top=4, seed=0
+    )[0]
     return list(map(str, label_features(statistics, recording, VOCABULARY, promoted)))
 
 

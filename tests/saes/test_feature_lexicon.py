@@ -7,7 +7,7 @@ import pytest
 import torch
 from planted import HOOK, TableDictionary, write_recording
 
-from saes.features.firings import collect_statistics
+from saes.features.firings import Encoded, collect_together
 from saes.features.labels import Label, label_features
 from saes.features.lexicon import LEXICON, Lexicon, spelling_of_chunk
 
@@ -103,7 +103,9 @@ def planted(folder: Path, fires, *, seed: int = 0) -> list[Label]:
     acts = torch.from_numpy(np.stack(fires(words), axis=1)).float()
     acts[document < 0] = 0
     recording = write_recording(folder, acts, tokens, document, context_length=CONTEXT, shard_contexts=40)
-    statistics = collect_statistics(TableDictionary(acts.shape[1]), recording, HOOK, window=1, n_top=4, seed=0)
+    statistics = collect_together(
+        [Encoded(TableDictionary(acts.shape[1]), HOOK)], recording, window=1, n_top=4, seed=0
+    )[0]
     return label_features(statistics, recording, WORDS, None)
 
 

@@ -11,7 +11,7 @@ from planted import HOOK, ReluDictionary, TableDictionary, random_recording, wri
 
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, MismatchError, NonFiniteError
-from saes.features.firings import FeatureStatistics, collect_statistics
+from saes.features.firings import Encoded, FeatureStatistics, collect_together
 
 WINDOW, N_TOP = 4, 5
 
@@ -27,9 +27,9 @@ def dense_activations(recording, dictionary) -> tuple[np.ndarray, np.ndarray]:
 def pass_and_truth(tmp_path_factory: pytest.TempPathFactory):
     recording = random_recording(tmp_path_factory.mktemp("statistics") / "rec")
     dictionary = ReluDictionary(12, 30)
-    statistics = collect_statistics(
-        dictionary, recording, HOOK, window=WINDOW, n_top=N_TOP, n_sample=20, seed=3, block_rows=64
-    )
+    statistics = collect_together(
+        [Encoded(dictionary, HOOK)], recording, window=WINDOW, n_top=N_TOP, n_sample=20, seed=3, block_rows=64
+    )[0]
     return statistics, *dense_activations(recording, dictionary)
 
 
@@ -94,8 +94,8 @@ def test_the_result_does_not_depend_on_the_blocks(tmp_path_factory: pytest.TempP
     recording = random_recording(tmp_path_factory.mktemp("blocks") / "rec", n_contexts=9, seed=seed)
     dictionary = ReluDictionary(12, 10, seed=seed)
     settings_ = {"window": 3, "n_top": 3, "n_sample": 6, "seed": seed}
-    one = collect_statistics(dictionary, recording, HOOK, block_rows=10**6, **settings_)
-    other = collect_statistics(dictionary, recording, HOOK, block_rows=block, **settings_)
+    one = collect_together([Encoded(dictionary, HOOK)], recording, block_rows=10**6, **settings_)[0]
+    other = collect_together([Encoded(dictionary, HOOK)], recording, block_rows=block, **settings_)[0]
     np.testing.assert_array_equal(one.totals.n_fired, other.totals.n_fired)
     for name in ("top", "sample"):
         first, second = getattr(one, name), getattr(other, name)
@@ -137,7 +137,7 @@ def test_a_nan_in_a_recording_is_found_and_its_row_named(tmp_path: Path, bad: fl
         tmp_path / "rec", activations, torch.ones(64).long(), torch.zeros(64).long(), context_length=8, shard_contexts=3
     )
     with pytest.raises(NonFiniteError, match="row 37"):
-        collect_statistics(ReluDictionary(6, 4), recording, HOOK, window=2, n_top=2, seed=0)
+        collect_together([Encoded(ReluDictionary(6, 4), HOOK)], recording, window=2, n_top=2, seed=0)
 
 
 def test_damaged_dictionary_weights_are_refused(tmp_path: Path):
@@ -146,12 +146,14 @@ def test_damaged_dictionary_weights_are_refused(tmp_path: Path):
     dictionary.W[3, 0] = torch.nan
     dictionary.encode_sparse = lambda x: SparseActs(x @ dictionary.W.T, torch.arange(8).expand(len(x), -1))  # type: ignore[method-assign]
     with pytest.raises(NonFiniteError, match="dictionary"):
-        collect_statistics(dictionary, recording, HOOK, window=2, n_top=2, seed=0)
+        collect_together([Encoded(dictionary, HOOK)], recording, window=2, n_top=2, seed=0)
 
 
 def test_a_dictionary_of_another_width_is_refused(tmp_path: Path):
     with pytest.raises(MismatchError, match="vectors of 5"):
-        collect_statistics(TableDictionary(5), random_recording(tmp_path / "rec"), HOOK, window=2, n_top=2, seed=0)
+        collect_together(
+            [Encoded(TableDictionary(5), HOOK)], random_recording(tmp_path / "rec"), window=2, n_top=2, seed=0
+        )[0]
 
 
 def test_a_top_of_none_is_refused():

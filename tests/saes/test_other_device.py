@@ -23,7 +23,7 @@ from saes.evaluation.probing_tasks import planted_tasks
 from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_recovery
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
 from saes.explain.contexts import window_maxima
-from saes.features.firings import collect_statistics
+from saes.features.firings import Encoded, collect_together
 from saes.features.sources import NeuronBasis
 from saes.kinds.base import SAEMetadata, TopK, Weights
 from saes.kinds.gated import GatedSAE
@@ -124,7 +124,7 @@ def test_reconstruction(kind, data, recording):
 
 def test_statistics_of_firings(data, recording):
     def measure(sae: Any) -> Any:
-        found = collect_statistics(sae, recording, HOOK_POINT, window=3, n_top=4, seed=0)
+        found = collect_together([Encoded(sae, HOOK_POINT)], recording, window=3, n_top=4, seed=0)[0]
         return {**found.totals._asdict(), "top": found.top._asdict(), "sample": found.sample._asdict()}
 
     assert_equal(both(measure, kinds(data)["topk"]))
@@ -133,11 +133,11 @@ def test_statistics_of_firings(data, recording):
 def test_statistics_of_neurons_whose_model_is_elsewhere(tmp_path):
     recording = random_recording(tmp_path / "rec", d=D)
     W_out = torch.randn(D, 8)
-    here = collect_statistics(NeuronBasis(D, HOOK, W_out), recording, HOOK, window=3, n_top=4, seed=0)
+    here = collect_together([Encoded(NeuronBasis(D, HOOK, W_out), HOOK)], recording, window=3, n_top=4, seed=0)[0]
     with other_device() as device:
         there = NeuronBasis(D, HOOK, W_out.to(device))
         assert there.decoder_directions.device == DEVICE
-        found = collect_statistics(there, recording, HOOK, window=3, n_top=4, seed=0)
+        found = collect_together([Encoded(there, HOOK)], recording, window=3, n_top=4, seed=0)[0]
     assert_equal((numbers(here.totals._asdict()), numbers(found.totals._asdict())))
 
 
