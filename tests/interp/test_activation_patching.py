@@ -1,5 +1,7 @@
 """Activation patching: equal to plain hooks, exact on a planted model, and honest about what it patched."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -165,31 +167,46 @@ def one_at_a_time(model, base, source, hook_point, index):
         return last_logit(model.run_with_hooks(base, fwd_hooks=[(hook_point, patch)])).double()
 
 
+@cache
+def six_layers():
+    config = SmallConfig(n_layers=6, d_model=32, n_heads=2, d_mlp=48, d_vocab=50, n_ctx=16, positions="rotary")
+    return build_small(config, seed=1, device="cpu", dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def one_by_one(pairs):
+    """A function that returns the effects of patches made one at a time, found once for each kind of patch."""
+    model, (clean, corrupt) = six_layers(), pairs
+    with torch.no_grad():
+        start, target = (last_logit(model(tokens)).double() for tokens in (clean, corrupt))
+
+    @cache
+    def effects(what, by_position):
+        everything = slice(None)
+        expected = []
+        for layer in range(6):
+            point = f"blocks.{layer}." + (f"attn.hook_{what}" if what in "zk" else f"hook_{what}")
+            for head in range(2) if what in "zk" else [None]:
+                slots = [(everything, p) if head is None else (everything, p, head) for p in range(6)]
+                slots = slots if by_position else [everything if head is None else (everything, everything, head)]
+                expected += [one_at_a_time(model, clean, corrupt, point, slot) for slot in slots]
+        return ((torch.stack(expected) - start) / (target - start).mean()).mean(1)
+
+    return effects
+
+
 @pytest.mark.parametrize("batch_size", [2, 7, 64])
 @pytest.mark.parametrize("stored", [1, 2000, 1 << 26])
 @pytest.mark.parametrize(("what", "by_position"), [("z", True), ("resid_pre", True), ("mlp_out", False), ("k", False)])
 def test_patches_that_share_passes_equal_patches_one_at_a_time(
-    what, by_position, stored, batch_size, pairs, monkeypatch
+    what, by_position, stored, batch_size, pairs, one_by_one, monkeypatch
 ):
     """Six layers: passes span several layers, start inside the model, and values are read in one or several groups."""
-    config = SmallConfig(n_layers=6, d_model=32, n_heads=2, d_mlp=48, d_vocab=50, n_ctx=16, positions="rotary")
-    model, (clean, corrupt) = build_small(config, seed=1, device="cpu", dtype=torch.float32), pairs
     monkeypatch.setattr(activation, "STORED_VALUES", stored)
     found = activation_patching(
-        model, pairs, last_logit, what=what, by_position=by_position, direction="noise", batch_size=batch_size
+        six_layers(), pairs, last_logit, what=what, by_position=by_position, direction="noise", batch_size=batch_size
     )
-    with torch.no_grad():
-        start, target = (last_logit(model(tokens)).double() for tokens in (clean, corrupt))
-    everything = slice(None)
-    positions = range(6) if by_position else [everything]
-    expected = []
-    for layer in range(6):
-        point = f"blocks.{layer}." + (f"attn.hook_{what}" if what in "zk" else f"hook_{what}")
-        for head in range(2) if what in "zk" else [None]:
-            slots = [(everything, p) if head is None else (everything, p, head) for p in positions]
-            expected += [one_at_a_time(model, clean, corrupt, point, slot) for slot in slots]
-    effect = ((torch.stack(expected) - start) / (target - start).mean()).mean(1)
-    np.testing.assert_allclose(found.effect.ravel(), effect, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.effect.ravel(), one_by_one(what, by_position), rtol=1e-5, atol=1e-5)
 
 
 def test_random_changes_do_not_depend_on_how_layers_are_read(pairs, monkeypatch):

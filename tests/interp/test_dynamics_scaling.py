@@ -139,7 +139,7 @@ def text_file(tmp_path, n_documents: int) -> str:
 
 
 TINY = ScalingRecipe(
-    widths=(8, 16, 32, 64), tokens=60_000, n_checkpoints=4, context_length=32, batch_size=32, heldout_contexts=64
+    widths=(8, 16, 24, 32), tokens=40_000, n_checkpoints=4, context_length=32, batch_size=32, heldout_contexts=64
 )  # fmt: skip
 
 
