@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+# Nothing but `make check-js` needs Node: pages load their scripts as they are written.
+JS     := tools/js
 # Test processes, each on its share of the cores; a test file stays in one. ARGS="-n 0" runs in one process, for pdb.
 JOBS   ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help demo serve test test-full test-lowest check lock audit release bench bench-peers notebooks gallery docs oracles clean
+.PHONY: help demo serve test test-full test-lowest check check-js lock audit release bench bench-peers notebooks gallery docs oracles clean
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -34,6 +36,9 @@ check: $(VENV)/.dev  ## format, lint, types, the arrows between packages; figure
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.figures
+
+check-js: $(JS)/node_modules/.package-lock.json  ## format, lint and types of the scripts in dashboard/assets (needs Node)
+	cd $(JS) && npx biome check --error-on-warnings --config-path=. . ../../dashboard/assets ../../docs/static
 
 lock: $(VENV)/.dev   ## pin everything again, with hashes, in lock/ (ARGS=--upgrade takes the newest versions)
 	$(BIN)/python -m tests.lock $(ARGS)
@@ -82,4 +87,8 @@ $(VENV)/.run: pyproject.toml lock/run.txt lock/cpu.txt lock/cuda.txt lock/weight
 
 $(VENV)/.dev: $(VENV)/.run lock/dev.txt
 	$(PIN) -r lock/dev.txt
+	@touch $@
+
+$(JS)/node_modules/.package-lock.json: $(JS)/package.json $(JS)/package-lock.json
+	npm ci --prefix $(JS) --no-audit --no-fund
 	@touch $@

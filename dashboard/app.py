@@ -4,11 +4,10 @@
                                reads the workspace, larger ones more files
     dashboard/components/      panels, tables, tokens, and the plumbing that pages share (`pages.py`)
     dashboard/figures/         tables in, plotly figures out; without Dash, so that notebooks use them too
-    dashboard/assets/          theme.js (light or dark, before anything is drawn), workbench.js (addresses, keys),
-                               back.js (scroll positions after back and forward),
-                               later.js (large libraries, loaded where they are drawn), circuit.js (the graph of a
-                               circuit), atlas/ (the WebGL2 map; `maps/routes.py` feeds it), graph/ (attribution
-                               graphs; `graph/routes.py`)
+    dashboard/assets/          ES modules: main.mjs imports what every page has (theme.mjs: light or dark;
+                               workbench.mjs: addresses, keys; ...) and starts Dash; prompt/, atlas/ (the map;
+                               `maps/routes.py` feeds it) and graph/ (attribution graphs; `graph/routes.py`) are
+                               loaded when they are drawn
 
 Pages are found by their folder (`components.pages.find_pages`), so a new one is not named here. `shell` is the frame of
 every page: the bar with navigation, the switch between light and dark, help, and the error strip.
@@ -47,7 +46,6 @@ from dashboard.components.pages import (
 )
 from dashboard.data.workspace import models
 from dashboard.maps import routes as atlas_routes
-from dashboard.maps.routes import EarlyDash
 from dashboard.queue import RunQueue
 from dashboard.search.page import box as search_box
 from dashboard.security import READS, Guard, content_security_policy, refuse_callback
@@ -158,7 +156,7 @@ def _error_strip() -> html.Div:
 
 
 def _server_gone(workspace: Workspace) -> html.Div:
-    """Return the banner that assets/server.js shows while no request succeeds."""
+    """Return the banner that assets/server.mjs shows while no request succeeds."""
     command = f"{program()} serve --workspace {shlex.quote(workspace.address)}"
     return html.Div(
         [
@@ -215,11 +213,12 @@ def create_app(
         update_title="",
         suppress_callback_exceptions=True,
         serve_locally=True,
-        assets_ignore=r"\.mjs$",  # modules import each other: a script tag each would run them twice
+        assets_ignore=r"\.mjs$",  # one module imports the others (`LeanDash`)
         compress=False,
         on_error=_show_error,
         routing_callback_inputs={"scheme": Input("scheme", "data")},
     )
+    app.renderer = ""  # assets/main.mjs starts it
     attach(app.server, Context(workspace, live, runs))
     atlas_routes.register(app.server)
     api.register(app.server)
@@ -252,6 +251,8 @@ LIBRARIES = {
 }
 """Large libraries: their component, and the pages that load them at once. Any other loads one when it draws one."""
 
+_MODULES = (("theme.mjs", ' blocking="render"'), ("main.mjs", ""))  # without the theme, a dark page would flash light
+_PRELOADED = sorted(path.name for path in (Path(__file__).parent / "assets").glob("*.mjs"))
 _LIBRARY = re.compile(rf'<script src="([^"]*/_dash-component-suites/({"|".join(LIBRARIES)})/[^"]*)"></script>')
 _FIXED = ("/_dash-component-suites/", "/assets/", "/_dash-dependencies")
 """Addresses whose answers stay the same while the server runs."""
@@ -260,11 +261,11 @@ _WORTH_IT = 4096
 _TEXTS = ("text/html", "text/javascript", "application/javascript", "text/css", "application/json", "image/svg+xml")
 
 
-class LeanDash(EarlyDash):
-    """Dash whose pages load large libraries only where they are used (assets/later.js)."""
+class LeanDash(Dash):
+    """Dash with our modules, whose pages load large libraries only where they are used (assets/later.mjs)."""
 
-    def interpolate_index(self, *parts: Any, scripts: str = "", **named: Any) -> str:
-        """Return the page as Dash builds it, with the libraries that it does not need left for later."""
+    def interpolate_index(self, metas: str = "", *parts: Any, scripts: str = "", **named: Any) -> str:
+        """Return the page as Dash builds it, with our modules, and libraries that it does not need left for later."""
         here = flask.request.path.split("/")[1]
 
         def later(found: re.Match[str]) -> str:
@@ -276,7 +277,10 @@ class LeanDash(EarlyDash):
                 f'data-address="{found[1]}"></template>'
             )
 
-        page = super().interpolate_index(*parts, scripts=_LIBRARY.sub(later, scripts), **named)
+        ours = [f'<script type="module" src="{self.get_asset_url(name)}"{when}></script>' for name, when in _MODULES]
+        ours += [f'<link rel="modulepreload" href="{self.get_asset_url(name)}">' for name in _PRELOADED]
+        metas = "\n".join([metas, *ours, atlas_routes.head(self.get_asset_url)])
+        page = super().interpolate_index(metas, *parts, scripts=_LIBRARY.sub(later, scripts), **named)
         return page.replace("<html>", '<html lang="en">', 1)
 
 

@@ -105,14 +105,14 @@ def loading(child: Children) -> dcc.Loading:
 def note_controls(key: str, *, state: dict[str, Any] | None = None) -> html.Div:
     """Return the star, name and note of a thing, `folder/name` or `folder/name#part`, as a visitor may change them.
 
-    They are drawn in the browser (assets/notes.js), which asks for the `state` where none is given.
+    They are drawn in the browser (assets/notes.mjs), which asks for the `state` where none is given.
     """
     given = {"data-note-thing": key} | ({"data-note-state": json.dumps(state)} if state is not None else {})
     return html.Div(className="wb-note-controls", **attrs(given))
 
 
 def save_search_control() -> html.Div:
-    """Return the button that saves the address of the page under a name (assets/notes.js)."""
+    """Return the button that saves the address of the page under a name (assets/notes.mjs)."""
     return html.Div(className="wb-note-controls", **attrs({"data-note-search": "true"}))
 
 
@@ -155,7 +155,7 @@ def choice_list(title: str, choices: list[Choice], chosen: int) -> html.Nav:
 
 
 def previous_next(choices: list[Choice], chosen: int) -> list[dcc.Link]:
-    """Return links to the previous and next choice; the keys k and j follow them (assets/workbench.js)."""
+    """Return links to the previous and next choice; the keys k and j follow them (assets/workbench.mjs)."""
     links = []
     if chosen > 0:
         links.append(quiet_link("previous", choices[chosen - 1].href, id="choice-previous", title="k"))
@@ -195,7 +195,7 @@ def attempt(body: Callable[[], Children]) -> Children:
 
 
 class Still(Component):
-    """HTML that no callback addresses, as one component (assets/still.js).
+    """HTML that no callback addresses, as one component (assets/still.mjs).
 
     `tree`: a list of texts and of `[tag, properties, *children]`, in which the tag `Link` is a `dcc.Link`.
     """

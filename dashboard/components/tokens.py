@@ -2,7 +2,7 @@
 
 Texts are set as text, never as HTML. The colour of a token is one hue with alpha = activation / maximum; the peak is
 outlined. Tab reaches the first highlighted token of a text, the arrow keys the others. Runs of inactive tokens are one
-element, so that a page of examples stays small; assets/tokens.js finds the one under the pointer.
+element, so that a page of examples stays small; assets/tokens.mjs finds the one under the pointer.
 """
 
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def token_text(token: str, limit: int = 32) -> html.Span:
 
 
 def _silent(texts: list[str], at: int, tips: bool) -> html.Span:
-    """Return a run of inactive tokens; with `tips`, assets/tokens.js finds the token under the pointer by its length.
+    """Return a run of inactive tokens; with `tips`, assets/tokens.mjs finds the token under the pointer by its length.
 
     Lengths are in UTF-16 units, those of a browser.
     """

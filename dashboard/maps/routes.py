@@ -10,7 +10,7 @@ All are reads. An answer that depends on the artefact alone has its content hash
 not sent twice.
 
 The map is drawn before Dash has started, which takes about a second: on /atlas the head of the page names the modules
-and arrays that the browser should fetch at once (`EarlyDash`, assets/atlas/early.mjs), and the component takes the
+and arrays that the browser should fetch at once (`head`, assets/atlas/early.mjs), and the component takes the
 drawn map over.
 """
 
@@ -22,7 +22,6 @@ from urllib.parse import quote, unquote
 
 import flask
 import numpy as np
-from dash import Dash
 
 from dashboard.components.pages import current
 from dashboard.figures import atlas as figure
@@ -173,16 +172,8 @@ def _colours(workspace: Any, name: str, colour: str, colours: Any) -> np.ndarray
     return figure.category_colours(np.where(values > len(colours.points), 0, values), colours)
 
 
-_PATH = re.compile(r"^/atlas(?:/([^/]+))?/?$")
 MODULES = sorted(path.name for path in (Path(__file__).parents[1] / "assets" / "atlas").glob("*.mjs"))
-
-
-class EarlyDash(Dash):
-    """Dash with the head lines that draw the map early on the atlas page."""
-
-    def interpolate_index(self, metas: str = "", *parts: Any, **named: Any) -> str:
-        """Return the page as Dash builds it, with our lines in its head."""
-        return super().interpolate_index(metas + head(self.get_asset_url), *parts, **named)
+_PATH = re.compile(r"^/atlas(?:/([^/]+))?/?$")
 
 
 def head(asset_url: Any) -> str:

@@ -7,7 +7,7 @@
     view.component("atlas-map")                                  # in the dashboard
 
 A page of its own carries its numbers (base64), its texts and the modules of assets/atlas, with an import map. In the
-dashboard the view is a Dash component (`AtlasMap`), whose other half is assets/atlas_component.js, plain JavaScript
+dashboard the view is a Dash component (`AtlasMap`), whose other half is assets/atlas.mjs, an ES module
 without a build step. Properties flow both ways: changes by the visitor arrive in callbacks, and callbacks set them.
 """
 
@@ -80,8 +80,10 @@ class AtlasMap(Component):
 
 
 ASSETS = Path(__file__).parents[1] / "assets"
+MODULES = (*sorted((ASSETS / "atlas").glob("*.mjs")), ASSETS / "dom.mjs", ASSETS / "http.mjs")
+"""Modules of the view, and those that it shares with other pages."""
 MAX_LABEL = 120
-_IMPORT = re.compile(r"""from "\./(\w+)\.mjs";""")
+_IMPORT = re.compile(r"""from "\.{1,2}/(\w+)\.mjs";""")
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,10 @@ class AtlasView:
     def to_html(self, *, scheme: str = "light") -> str:
         """One page with everything in it: no requests, to us or to others."""
         page = _PAGE.replace("$SCHEME", "dark" if scheme == "dark" else "light")
-        modules = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ASSETS / "atlas").glob("*.mjs"))}
-        imports = {f"atlas/{stem}": _data_url("text/javascript", _bare(text)) for stem, text in modules.items()}
+        imports = {
+            f"atlas/{path.stem}": _data_url("text/javascript", _bare(path.read_text(encoding="utf-8")))
+            for path in MODULES
+        }
         css = (ASSETS / "atlas.css").read_text(encoding="utf-8")
         parts = {
             "$TITLE": html.escape(str(self.about["name"])),

@@ -6,7 +6,7 @@
     POST /api/notes/move                        move one line of a list up or down
     POST /api/notes/{delete,restore,import}     delete a value, restore an earlier one, merge an export
 
-The controls are drawn in the browser (assets/notes.js) wherever a page puts `note_controls` or `save_search_control`
+The controls are drawn in the browser (assets/notes.mjs) wherever a page puts `note_controls` or `save_search_control`
 (`components.frame`). A failure of the notes is shown there and leaves the rest of the dashboard as it is.
 """
 

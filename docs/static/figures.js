@@ -22,11 +22,14 @@
     await (await plotly()).newPlot(holder, figure.data, layout, { responsive: true, displaylogo: false });
   }
 
-  const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries.filter((each) => each.isIntersecting)) {
-      seen.unobserve(entry.target);
-      draw(entry.target);
-    }
-  }, { rootMargin: "400px" });
+  const seen = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries.filter((each) => each.isIntersecting)) {
+        seen.unobserve(entry.target);
+        draw(entry.target);
+      }
+    },
+    { rootMargin: "400px" },
+  );
   holders.forEach((holder) => seen.observe(holder));
 })();

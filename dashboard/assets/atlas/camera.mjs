@@ -1,7 +1,9 @@
 // The view: the world point in the middle of the canvas and CSS pixels per unit of the world. The world's y points up.
 
-const MARGIN = 26, ABOVE = 58; // pixels around the map; the controls lie above
-const CLOSEST = 4000, FARTHEST = 0.4; // times the zoom that shows all
+const MARGIN = 26,
+  ABOVE = 58; // pixels around the map; the controls lie above
+const CLOSEST = 4000,
+  FARTHEST = 0.4; // times the zoom that shows all
 
 export class Camera {
   /** @param {number[]} bounds x0, y0, x1, y1 of all that can be seen */
@@ -18,7 +20,8 @@ export class Camera {
     this.width = Math.max(width, 1);
     this.height = Math.max(height, 1);
     const [x0, y0, x1, y1] = this.bounds;
-    const wide = Math.max(this.width - 2 * MARGIN, this.width / 2), high = Math.max(this.height - MARGIN - ABOVE, this.height / 2);
+    const wide = Math.max(this.width - 2 * MARGIN, this.width / 2),
+      high = Math.max(this.height - MARGIN - ABOVE, this.height / 2);
     this.whole = Math.min(wide / (x1 - x0 || 1), high / (y1 - y0 || 1));
     if (this.fitted) this.fit();
     else this.span = span;
@@ -72,7 +75,8 @@ export class Camera {
 
   /** Zoom in (factor > 1) or out about the screen point (sx, sy). */
   zoomAt(factor, sx, sy) {
-    const x = this.worldX(sx), y = this.worldY(sy);
+    const x = this.worldX(sx),
+      y = this.worldY(sy);
     this.zoom = this.allowed(this.zoom * factor);
     this.x = x - (sx - this.width / 2) / this.zoom;
     this.y = y + (sy - this.height / 2) / this.zoom;
@@ -81,7 +85,9 @@ export class Camera {
 
   /** Show a box of the world. */
   show(x0, y0, x1, y1) {
-    this.zoom = this.allowed(Math.min(this.width / (Math.abs(x1 - x0) || 1e-9), this.height / (Math.abs(y1 - y0) || 1e-9)));
+    this.zoom = this.allowed(
+      Math.min(this.width / (Math.abs(x1 - x0) || 1e-9), this.height / (Math.abs(y1 - y0) || 1e-9)),
+    );
     this.x = (x0 + x1) / 2;
     this.y = (y0 + y1) / 2;
     this.pan(0, 0);
@@ -99,7 +105,10 @@ export class Camera {
 
   set text(given) {
     const [x, y, span] = (given || "").split(",").map(Number);
-    if (!Number.isFinite(x) || !Number.isFinite(y) || !(span > 0)) return this.fit();
+    if (!Number.isFinite(x) || !Number.isFinite(y) || !(span > 0)) {
+      this.fit();
+      return;
+    }
     this.x = x;
     this.y = y;
     this.span = span;

@@ -2,10 +2,11 @@
 // grids the finest is drawn whose cells have room for text. A cell of low coherence is pale: its mean represents none of
 // its activations.
 
-import { visible } from "./dom.mjs";
+import { visible } from "../dom.mjs";
 
 const ROOM = 104; // smallest side in pixels of a cell that has room for text
-const LINE = 13, PADDING = 4;
+const LINE = 13,
+  PADDING = 4;
 const FONT = '11px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace';
 
 /** The grid for a zoom: the finest with room, else the coarsest. */
@@ -29,7 +30,9 @@ export function drawCells(context, grids, camera, theme) {
   context.textBaseline = "middle";
   context.lineWidth = 1;
   for (const cell of grid.cells) {
-    const side = cell.size * grid.side * camera.zoom, x = camera.screenX(cell.x), y = camera.screenY(cell.y);
+    const side = cell.size * grid.side * camera.zoom,
+      x = camera.screenX(cell.x),
+      y = camera.screenY(cell.y);
     if (x < -side || y < -side || x > camera.width + side || y > camera.height + side) continue;
     context.globalAlpha = 1;
     context.fillStyle = theme.veil;
@@ -48,6 +51,10 @@ function words(context, texts, x, y, room, theme) {
   if (letters < 2) return;
   lines.forEach((text, i) => {
     context.fillStyle = i ? theme.muted : theme.text;
-    context.fillText(`\u2068${visible(text.trim() || text, letters)}\u2069`, x, y + (i - (lines.length - 1) / 2) * LINE);
+    context.fillText(
+      `\u2068${visible(text.trim() || text, letters)}\u2069`,
+      x,
+      y + (i - (lines.length - 1) / 2) * LINE,
+    );
   });
 }

@@ -20,7 +20,12 @@ export function cornersOf(selection) {
 /** Numbers of `kind:1,2,3`, or null when the selection is of another kind. */
 export function numbersOf(selection, kind) {
   if (!selection.startsWith(`${kind}:`)) return null;
-  return selection.slice(kind.length + 1).split(",").filter(Boolean).map(Number).filter(Number.isInteger);
+  return selection
+    .slice(kind.length + 1)
+    .split(",")
+    .filter(Boolean)
+    .map(Number)
+    .filter(Number.isInteger);
 }
 
 /** A byte per point, 1 = selected; null without a selection. `data` gives the grid, regions and columns. */

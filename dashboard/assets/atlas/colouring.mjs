@@ -9,9 +9,13 @@ export function thresholds(regions, levels) {
   const at = [];
   for (let level = 0; level + 1 < levels; level++) {
     const here = regions.filter((region) => region.level === level);
-    const extents = here.map((r) => [Math.max(r.x_max - r.x_min, r.y_max - r.y_min), r.size]).sort((a, b) => a[0] - b[0]);
-    let left = extents.reduce((sum, [, size]) => sum + size, 0) / 2;
-    const middle = extents.find(([, size]) => (left -= size) <= 0)?.[0] || 1;
+    const extents = here
+      .map((r) => [Math.max(r.x_max - r.x_min, r.y_max - r.y_min), r.size])
+      .sort((a, b) => a[0] - b[0]);
+    let left = extents.reduce((sum, [, size]) => sum + size, 0) / 2,
+      k = 0;
+    while (k < extents.length && left > extents[k][1]) left -= extents[k++][1];
+    const middle = extents[k]?.[0] || 1;
     at.push(Math.max(OUTGROWN / middle, (at[level - 1] ?? 0) * 1.2));
   }
   return at;
@@ -29,7 +33,10 @@ export async function coloured(name, data) {
     const range = ends(values);
     return { codes: scaleCodes(values, range), column, values, ends: range };
   }
-  const slots = column.kind === "region" ? await regionSlots(data) : [0, ...column.names.map((_, i) => (i < data.palette ? i + 1 : 0))];
+  const slots =
+    column.kind === "region"
+      ? await regionSlots(data)
+      : [0, ...column.names.map((_, i) => (i < data.palette ? i + 1 : 0))];
   return { codes: categoryCodes(values, slots), column, values, slots };
 }
 
@@ -42,7 +49,7 @@ async function regionSlots(data) {
 /** Size steps of a column, or null when all points are alike. */
 export async function sized(name, data) {
   const column = data.about.columns.find((each) => each.name === name);
-  if (!column || column.kind !== "number") return null;
+  if (column?.kind !== "number") return null;
   const values = await data.column(name);
   return sizeSteps(values, ends(values));
 }

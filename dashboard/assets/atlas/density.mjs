@@ -1,6 +1,7 @@
 // Density of points: a smoothed grid, drawn as contours over the map and as a picture in the corner.
 
-const SIDE = 176, BLUR = 2;
+const SIDE = 176,
+  BLUR = 2;
 const MASSES = [0.95, 0.8, 0.6, 0.4, 0.2]; // each contour encloses this share of the points
 
 export class Density {
@@ -8,7 +9,8 @@ export class Density {
     const [x0, y0, x1, y1] = bounds;
     const pad = 0.06 * Math.max(x1 - x0, y1 - y0, 1e-9);
     this.bounds = [x0 - pad, y0 - pad, x1 + pad, y1 + pad];
-    const wide = x1 - x0 + 2 * pad, high = y1 - y0 + 2 * pad;
+    const wide = x1 - x0 + 2 * pad,
+      high = y1 - y0 + 2 * pad;
     this.columns = Math.max(8, Math.round((SIDE * wide) / Math.max(wide, high)));
     this.rows = Math.max(8, Math.round((SIDE * high) / Math.max(wide, high)));
     this.perX = this.columns / wide;
@@ -18,17 +20,28 @@ export class Density {
   }
 
   counted(xy) {
-    const { columns, bounds: [x0, y0], perX, perY } = this;
+    const {
+      columns,
+      bounds: [x0, y0],
+      perX,
+      perY,
+    } = this;
     const cells = new Float32Array(columns * this.rows);
     for (let i = 0; i < xy.length; i += 2) {
-      const cell = ((xy[i + 1] - y0) * perY | 0) * columns + ((xy[i] - x0) * perX | 0);
+      const cell = (((xy[i + 1] - y0) * perY) | 0) * columns + (((xy[i] - x0) * perX) | 0);
       if (cell >= 0 && cell < cells.length) cells[cell]++;
     }
     return cells;
   }
 
   blurred(cells) {
-    return this.swept(this.swept(cells, this.columns, this.rows, 1, this.columns), this.rows, this.columns, this.columns, 1);
+    return this.swept(
+      this.swept(cells, this.columns, this.rows, 1, this.columns),
+      this.rows,
+      this.columns,
+      this.columns,
+      1,
+    );
   }
 
   /** A running mean along one direction. */
@@ -52,7 +65,8 @@ export class Density {
     let total = 0;
     for (const v of sorted) total += v;
     return MASSES.map((mass) => {
-      let sum = 0, k = 0;
+      let sum = 0,
+        k = 0;
       while (k < sorted.length - 1 && sum < mass * total) sum += sorted[k++];
       return this.lines(Math.max(sorted[k], 1e-6));
     });
@@ -65,11 +79,19 @@ export class Density {
     for (let r = 0; r + 1 < rows; r++) {
       for (let c = 0; c + 1 < columns; c++) {
         const at = r * columns + c;
-        const a = cells[at], b = cells[at + 1], d = cells[at + columns], e = cells[at + columns + 1];
+        const a = cells[at],
+          b = cells[at + 1],
+          d = cells[at + columns],
+          e = cells[at + columns + 1];
         const kind = (a > height) | ((b > height) << 1) | ((e > height) << 2) | ((d > height) << 3);
         if (kind === 0 || kind === 15) continue;
         const part = (p, q) => (height - p) / (q - p);
-        const sides = [[c + part(a, b), r], [c + 1, r + part(b, e)], [c + part(d, e), r + 1], [c, r + part(a, d)]];
+        const sides = [
+          [c + part(a, b), r],
+          [c + 1, r + part(b, e)],
+          [c + part(d, e), r + 1],
+          [c, r + part(a, d)],
+        ];
         for (const [from, to] of PAIRS[kind]) found.push(...this.world(sides[from]), ...this.world(sides[to]));
       }
     }
@@ -96,8 +118,28 @@ export class Density {
 
 // Sides of a square (0 below, 1 right, 2 above, 3 left) that a contour line joins, by the corners above its height.
 const PAIRS = [
-  [], [[3, 0]], [[0, 1]], [[3, 1]], [[1, 2]], [[3, 0], [1, 2]], [[0, 2]], [[3, 2]],
-  [[2, 3]], [[2, 0]], [[0, 1], [2, 3]], [[2, 1]], [[1, 3]], [[1, 0]], [[0, 3]], [],
+  [],
+  [[3, 0]],
+  [[0, 1]],
+  [[3, 1]],
+  [[1, 2]],
+  [
+    [3, 0],
+    [1, 2],
+  ],
+  [[0, 2]],
+  [[3, 2]],
+  [[2, 3]],
+  [[2, 0]],
+  [
+    [0, 1],
+    [2, 3],
+  ],
+  [[2, 1]],
+  [[1, 3]],
+  [[1, 0]],
+  [[0, 3]],
+  [],
 ];
 
 /** Draw the segments of each height; they fade at zooms at which the grid would become visible. */

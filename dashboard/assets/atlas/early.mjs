@@ -7,7 +7,8 @@ const KEYS = { colour: "colour", size: "size", q: "search", filter: "filter", se
 
 /** State of the view from the address, parsed as the page parses it. */
 function fromAddress() {
-  const given = new URLSearchParams(location.search), state = {};
+  const given = new URLSearchParams(location.search),
+    state = {};
   for (const [key, name] of Object.entries(KEYS)) if (given.get(key)) state[name] = given.get(key);
   const point = Number.parseInt(given.get("point"), 10);
   if (Number.isInteger(point)) state.point = point;
@@ -20,7 +21,8 @@ function start(base) {
   const root = document.createElement("div");
   root.className = "atlas atlas-early";
   document.body.append(root);
-  const view = new AtlasView(root, sourceAt(base), fromAddress()), touched = {};
+  const view = new AtlasView(root, sourceAt(base), fromAddress()),
+    touched = {};
   view.changed = (part) => Object.assign(touched, part);
   const leave = () => {
     watch.disconnect();
@@ -33,7 +35,11 @@ function start(base) {
     view.close();
   });
   watch.observe(document.body, { childList: true, subtree: true });
-  window.atlasEarly = { base, take: () => (leave(), { view, touched }) };
+  const take = () => {
+    leave();
+    return { view, touched };
+  };
+  window.atlasEarly = { base, take };
 }
 
 const base = document.querySelector("link[data-atlas]")?.dataset.atlas;

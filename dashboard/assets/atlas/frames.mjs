@@ -1,6 +1,6 @@
 // Maps of the same points in several spaces (layers, checkpoints), in one frame: a slider, and animated moves between maps.
 
-import { element } from "./dom.mjs";
+import { element } from "../dom.mjs";
 
 const TIME = 450; // milliseconds from one map to another
 
@@ -9,7 +9,12 @@ export class Frames {
   constructor(root, names, view) {
     Object.assign(this, { names, view, at: names.length - 1, ticket: 0 });
     this.slider = element("input", {
-      type: "range", min: "0", max: String(this.at), step: "1", value: String(this.at), "aria-label": "Which map",
+      type: "range",
+      min: "0",
+      max: String(this.at),
+      step: "1",
+      value: String(this.at),
+      "aria-label": "Which map",
       oninput: () => this.show(Number(this.slider.value)).catch((error) => view.fail(error)),
     });
     this.word = element("output", {});
@@ -33,7 +38,9 @@ export class Frames {
     const ticket = ++this.ticket;
     const target = await this.view.source.column({ name: `frame_${at}`, dtype: "float32" });
     if (ticket !== this.ticket) return;
-    const { xy } = this.view.points, from = xy.slice(), began = performance.now();
+    const { xy } = this.view.points,
+      from = xy.slice(),
+      began = performance.now();
     const time = window.matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : TIME;
     const step = () => {
       if (ticket !== this.ticket || this.view.closed) return;

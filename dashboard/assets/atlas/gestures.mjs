@@ -36,7 +36,17 @@ export class Gestures {
     const [x, y] = this.at(event);
     this.fingers.set(event.pointerId, [x, y]);
     if (this.fingers.size === 2) this.drag = { kind: "pinch", spread: this.spread() };
-    else this.drag = { kind: this.kindOf(event), x, y, startX: x, startY: y, far: false, path: [x, y], add: event.ctrlKey || event.metaKey };
+    else
+      this.drag = {
+        kind: this.kindOf(event),
+        x,
+        y,
+        startX: x,
+        startY: y,
+        far: false,
+        path: [x, y],
+        add: event.ctrlKey || event.metaKey,
+      };
   }
 
   kindOf(event) {
@@ -93,7 +103,8 @@ export class Gestures {
 
   pinch() {
     if (this.fingers.size < 2) return;
-    const before = this.drag.spread, now = this.spread();
+    const before = this.drag.spread,
+      now = this.spread();
     this.camera.pan(now.x - before.x, now.y - before.y);
     this.camera.zoomAt(now.length / before.length, now.x, now.y);
     this.drag.spread = now;
@@ -120,10 +131,14 @@ export class Gestures {
     const [cx, cy] = [camera.width / 2, camera.height / 2];
     const far = event.shiftKey ? 3 * STEP : STEP;
     const actions = {
-      ArrowLeft: () => camera.pan(far, 0), ArrowRight: () => camera.pan(-far, 0),
-      ArrowUp: () => camera.pan(0, far), ArrowDown: () => camera.pan(0, -far),
-      "+": () => camera.zoomAt(1.4, cx, cy), "=": () => camera.zoomAt(1.4, cx, cy),
-      "-": () => camera.zoomAt(1 / 1.4, cx, cy), "0": () => camera.fit(),
+      ArrowLeft: () => camera.pan(far, 0),
+      ArrowRight: () => camera.pan(-far, 0),
+      ArrowUp: () => camera.pan(0, far),
+      ArrowDown: () => camera.pan(0, -far),
+      "+": () => camera.zoomAt(1.4, cx, cy),
+      "=": () => camera.zoomAt(1.4, cx, cy),
+      "-": () => camera.zoomAt(1 / 1.4, cx, cy),
+      0: () => camera.fit(),
     };
     if (event.key === "Escape") this.on.cleared();
     else if (event.key === "Enter") this.on.opened();

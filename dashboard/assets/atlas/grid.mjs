@@ -3,13 +3,18 @@
 
 import { inside } from "./polygon.mjs";
 
-const PER_CELL = 4, MOST = 640;
+const PER_CELL = 4,
+  MOST = 640;
 
 /** x0, y0, x1, y1 of all points. */
 export function boundsOf(xy) {
-  let x0 = Infinity, y0 = Infinity, x1 = -Infinity, y1 = -Infinity;
+  let x0 = Infinity,
+    y0 = Infinity,
+    x1 = -Infinity,
+    y1 = -Infinity;
   for (let i = 0; i < xy.length; i += 2) {
-    const x = xy[i], y = xy[i + 1];
+    const x = xy[i],
+      y = xy[i + 1];
     if (x < x0) x0 = x;
     if (x > x1) x1 = x;
     if (y < y0) y0 = y;
@@ -58,25 +63,33 @@ export class Grid {
 
   /** Call `visit(from, to)` with the runs of `order` whose cells touch the box. */
   runs(x0, y0, x1, y1, visit) {
-    const c0 = this.column(x0), c1 = this.column(x1), r0 = this.row(y0), r1 = this.row(y1);
+    const c0 = this.column(x0),
+      c1 = this.column(x1),
+      r0 = this.row(y0),
+      r1 = this.row(y1);
     for (let r = r0; r <= r1; r++) visit(this.starts[r * this.side + c0], this.starts[r * this.side + c1 + 1]);
   }
 
   /** Number of points in cells that touch the box: an upper bound on the number inside. */
   count(x0, y0, x1, y1) {
     let n = 0;
-    this.runs(x0, y0, x1, y1, (from, to) => { n += to - from; });
+    this.runs(x0, y0, x1, y1, (from, to) => {
+      n += to - from;
+    });
     return n;
   }
 
   /** The nearest point within `radius` for which `allowed(id)`, or -1. */
   nearest(x, y, radius, allowed) {
     const { xy, order } = this;
-    let best = -1, least = radius * radius;
+    let best = -1,
+      least = radius * radius;
     this.runs(x - radius, y - radius, x + radius, y + radius, (from, to) => {
       for (let k = from; k < to; k++) {
         const i = order[k];
-        const dx = xy[2 * i] - x, dy = xy[2 * i + 1] - y, d = dx * dx + dy * dy;
+        const dx = xy[2 * i] - x,
+          dy = xy[2 * i + 1] - y,
+          d = dx * dx + dy * dy;
         if ((d < least || (d === least && i < best)) && allowed(i)) {
           least = d;
           best = i;
@@ -90,7 +103,10 @@ export class Grid {
   within(corners) {
     const { xy, order } = this;
     const found = new Uint8Array(xy.length / 2);
-    let x0 = Infinity, y0 = Infinity, x1 = -Infinity, y1 = -Infinity;
+    let x0 = Infinity,
+      y0 = Infinity,
+      x1 = -Infinity,
+      y1 = -Infinity;
     for (let i = 0; i < corners.length; i += 2) {
       x0 = Math.min(x0, corners[i]);
       x1 = Math.max(x1, corners[i]);
@@ -99,7 +115,9 @@ export class Grid {
     }
     this.runs(x0, y0, x1, y1, (from, to) => {
       for (let k = from; k < to; k++) {
-        const i = order[k], x = xy[2 * i], y = xy[2 * i + 1];
+        const i = order[k],
+          x = xy[2 * i],
+          y = xy[2 * i + 1];
         if (x >= x0 && x <= x1 && y >= y0 && y <= y1 && inside(corners, x, y)) found[i] = 1;
       }
     });

@@ -4,8 +4,11 @@
 
 const FONTS = ["600 14px", "500 12px", "400 11px"];
 const FAMILY = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", Arial, sans-serif';
-const LINE = 1.25, WIDEST = 170, GAP = 6;
-const SMALLEST = 46, LARGEST = 1500; // a region's label is shown while its size in pixels lies between these
+const LINE = 1.25,
+  WIDEST = 170,
+  GAP = 6;
+const SMALLEST = 46,
+  LARGEST = 1500; // a region's label is shown while its size in pixels lies between these
 const MOST = 1200;
 
 const fontOf = (level) => `${FONTS[Math.min(level, FONTS.length - 1)]} ${FAMILY}`;
@@ -56,22 +59,23 @@ function wrap(text, context) {
   const words = clean.split(/(?<=[\s·,/])/);
   let first = "";
   while (words.length && fits(first + words[0])) first += words.shift();
-  if (!first.trim()) return [cut(clean, context, fits)];
+  if (!first.trim()) return [cut(clean, fits)];
   const rest = words.join("").trim();
-  return [first.trim(), fits(rest) ? rest : cut(rest, context, fits)];
+  return [first.trim(), fits(rest) ? rest : cut(rest, fits)];
 }
 
-function cut(text, context, fits) {
+function cut(text, fits) {
   const characters = Intl.Segmenter
     ? Array.from(new Intl.Segmenter().segment(text.slice(0, 400)), (part) => part.segment)
     : Array.from(text.slice(0, 400));
-  let low = 0, high = characters.length;
+  let low = 0,
+    high = characters.length;
   while (low < high) {
     const middle = (low + high + 1) >> 1;
-    if (fits(characters.slice(0, middle).join("") + "…")) low = middle;
+    if (fits(`${characters.slice(0, middle).join("")}…`)) low = middle;
     else high = middle - 1;
   }
-  return characters.slice(0, low).join("") + "…";
+  return `${characters.slice(0, low).join("")}…`;
 }
 
 /** Labels shown at this view, with their positions on the screen. */
@@ -79,7 +83,8 @@ export function shownLabels(labels, camera) {
   const shown = [];
   for (const label of labels) {
     if (camera.zoom < label.from || camera.zoom >= label.to) continue;
-    const x = camera.screenX(label.x), y = camera.screenY(label.y);
+    const x = camera.screenX(label.x),
+      y = camera.screenY(label.y);
     if (x < -label.width / 2 || x > camera.width + label.width / 2 || y < -20 || y > camera.height + 20) continue;
     shown.push({ label, x, y });
   }

@@ -1,6 +1,6 @@
 // Legend of the colours, which also filters: drag over a scale to show a range only, click a category to show it only.
 
-import { count, element, short, visible } from "./dom.mjs";
+import { count, element, short, visible } from "../dom.mjs";
 import { along } from "./looks.mjs";
 
 const WIDTH = 168;
@@ -19,16 +19,31 @@ export class Legend {
     this.box.hidden = !colouring;
     if (!colouring) return;
     const { column } = colouring;
-    this.box.append(element("div", { class: "atlas-legend-title", title: column.about || null, dir: "auto" }, visible(column.title, 60)));
+    this.box.append(
+      element(
+        "div",
+        { class: "atlas-legend-title", title: column.about || null, dir: "auto" },
+        visible(column.title, 60),
+      ),
+    );
     if (column.kind === "number") this.scale(colouring, theme, filter);
     else this.categories(colouring, theme, filter);
-    if (filter) this.box.append(element("button", { type: "button", class: "atlas-clear", onclick: () => this.filtered("") }, "show all"));
+    if (filter)
+      this.box.append(
+        element("button", { type: "button", class: "atlas-clear", onclick: () => this.filtered("") }, "show all"),
+      );
   }
 
   scale({ column, ends: [low, high] }, theme, filter) {
     const bar = element("canvas", {
-      class: "atlas-scale", width: WIDTH, height: 12, tabindex: "0", role: "slider", "aria-label": `Range of ${column.title}`,
-      "aria-valuetext": filter || "all", "aria-valuenow": 0,
+      class: "atlas-scale",
+      width: WIDTH,
+      height: 12,
+      tabindex: "0",
+      role: "slider",
+      "aria-label": `Range of ${column.title}`,
+      "aria-valuetext": filter || "all",
+      "aria-valuenow": 0,
     });
     const range = filter.startsWith(`${column.name}:`) ? filter.split(":").pop().split(",").map(Number) : [low, high];
     const at = (value) => ((value - low) / (high - low || 1)) * WIDTH;
@@ -37,7 +52,9 @@ export class Legend {
       context.clearRect(0, 0, WIDTH, 12);
       for (let x = 0; x < WIDTH; x++) {
         context.globalAlpha = x >= from - 0.5 && x <= to + 0.5 ? 1 : 0.2;
-        context.fillStyle = `rgb(${along(theme.scale, x / (WIDTH - 1)).map(Math.round).join(",")})`;
+        context.fillStyle = `rgb(${along(theme.scale, x / (WIDTH - 1))
+          .map(Math.round)
+          .join(",")})`;
         context.fillRect(x, 0, 1, 12);
       }
     };
@@ -46,12 +63,16 @@ export class Legend {
       const value = (x) => Number((low + (x / WIDTH) * (high - low)).toPrecision(4));
       this.filtered(to - from < 3 ? "" : `${column.name}:${value(from)},${value(to)}`);
     });
-    this.box.append(bar, element("div", { class: "atlas-ends" }, element("span", {}, short(low)), element("span", {}, short(high))));
+    this.box.append(
+      bar,
+      element("div", { class: "atlas-ends" }, element("span", {}, short(low)), element("span", {}, short(high))),
+    );
   }
 
   brush(bar, draw, done) {
     let start = null;
-    const at = (event) => Math.min(WIDTH, Math.max(0, ((event.clientX - bar.getBoundingClientRect().left) / bar.clientWidth) * WIDTH));
+    const at = (event) =>
+      Math.min(WIDTH, Math.max(0, ((event.clientX - bar.getBoundingClientRect().left) / bar.clientWidth) * WIDTH));
     const span = (event) => [Math.min(start, at(event)), Math.max(start, at(event))];
     bar.addEventListener("pointerdown", (event) => {
       start = at(event);
@@ -69,20 +90,31 @@ export class Legend {
     const list = element("div", { class: "atlas-categories" });
     const colour = (slot) => (slot ? theme.categories[slot - 1] : theme.noise);
     column.names.slice(0, 12).forEach((name, i) => {
-      const number = i + 1, on = !kept || kept.includes(number);
+      const number = i + 1,
+        on = !kept || kept.includes(number);
       const swatch = element("span", { class: "atlas-swatch" });
       swatch.style.background = colour(slots[number]);
       const toggle = () => {
         const next = kept ? (on ? kept.filter((k) => k !== number) : [...kept, number]) : [number];
         this.filtered(next.length ? `${column.name}=${next.join(",")}` : "");
       };
-      list.append(element(
-        "button", { type: "button", "aria-pressed": String(Boolean(kept && on)), class: on ? "" : "atlas-off", onclick: toggle },
-        swatch, element("span", { class: "atlas-name", dir: "auto" }, visible(name, 30)),
-        element("span", { class: "atlas-count" }, count(column.counts[i])),
-      ));
+      list.append(
+        element(
+          "button",
+          {
+            type: "button",
+            "aria-pressed": String(Boolean(kept && on)),
+            class: on ? "" : "atlas-off",
+            onclick: toggle,
+          },
+          swatch,
+          element("span", { class: "atlas-name", dir: "auto" }, visible(name, 30)),
+          element("span", { class: "atlas-count" }, count(column.counts[i])),
+        ),
+      );
     });
-    if (column.names.length > 12) list.append(element("span", { class: "atlas-more" }, `and ${count(column.names.length - 12)} more`));
+    if (column.names.length > 12)
+      list.append(element("span", { class: "atlas-more" }, `and ${count(column.names.length - 12)} more`));
     this.box.append(list);
   }
 }

@@ -3,8 +3,13 @@
 //   0         no value, no region        1..12     categories
 //   16..126   a scale, low to high       +128      the same, dimmed        255   not drawn
 
-const NONE = 0, SCALE = 16, SCALE_STEPS = 111, CATEGORIES = 12;
-export const DIMMED = 128, HIDDEN = 255, SIZE_STEPS = 8;
+const NONE = 0,
+  SCALE = 16,
+  SCALE_STEPS = 111,
+  CATEGORIES = 12;
+export const DIMMED = 128,
+  HIDDEN = 255,
+  SIZE_STEPS = 8;
 
 /** "#2f74d0" -> [47, 116, 208] */
 export function rgb(hex) {
@@ -19,7 +24,8 @@ export function along(stops, t) {
   const next = stops.findIndex(([at]) => at >= t);
   if (next < 0) return rgb(stops[stops.length - 1][1]);
   if (next === 0) return rgb(stops[0][1]);
-  const [t0, c0] = stops[next - 1], [t1, c1] = stops[next];
+  const [t0, c0] = stops[next - 1],
+    [t1, c1] = stops[next];
   return mix(rgb(c0), rgb(c1), (t - t0) / (t1 - t0 || 1));
 }
 
@@ -62,7 +68,7 @@ export function scaleCodes(values, [low, high]) {
   const per = (SCALE_STEPS - 1) / (high - low || 1);
   for (let i = 0; i < values.length; i++) {
     const t = (values[i] - low) * per;
-    codes[i] = t !== t ? NONE : SCALE + (t < 0 ? 0 : t > SCALE_STEPS - 1 ? SCALE_STEPS - 1 : t + 0.5);
+    codes[i] = Number.isNaN(t) ? NONE : SCALE + (t < 0 ? 0 : t > SCALE_STEPS - 1 ? SCALE_STEPS - 1 : t + 0.5);
   }
   return codes;
 }

@@ -1,14 +1,20 @@
 // The whole map in a corner, with the visible box. Press or drag on it to move the view.
 
-import { element } from "./dom.mjs";
+import { element } from "../dom.mjs";
 import { rgb } from "./looks.mjs";
 
-const WIDTH = 148, HEIGHT = 104;
+const WIDTH = 148,
+  HEIGHT = 104;
 
 export class Minimap {
   constructor(root, camera, moved) {
     this.camera = camera;
-    this.canvas = element("canvas", { class: "atlas-minimap", "aria-hidden": "true", width: 2 * WIDTH, height: 2 * HEIGHT });
+    this.canvas = element("canvas", {
+      class: "atlas-minimap",
+      "aria-hidden": "true",
+      width: 2 * WIDTH,
+      height: 2 * HEIGHT,
+    });
     root.append(this.canvas);
     const go = (event) => {
       if (!this.density || !(event.buttons & 1)) return;
@@ -38,7 +44,13 @@ export class Minimap {
   frame() {
     const [x0, y0, x1, y1] = this.density.bounds;
     const scale = Math.min((WIDTH - 8) / (x1 - x0), (HEIGHT - 8) / (y1 - y0));
-    return { scale, x: (WIDTH - scale * (x1 - x0)) / 2, y: (HEIGHT - scale * (y1 - y0)) / 2, wide: scale * (x1 - x0), high: scale * (y1 - y0) };
+    return {
+      scale,
+      x: (WIDTH - scale * (x1 - x0)) / 2,
+      y: (HEIGHT - scale * (y1 - y0)) / 2,
+      wide: scale * (x1 - x0),
+      high: scale * (y1 - y0),
+    };
   }
 
   draw(on) {
@@ -51,8 +63,10 @@ export class Minimap {
     context.clearRect(0, 0, WIDTH, HEIGHT);
     context.drawImage(this.picture, x, y, wide, high);
     const [bx0, by0, bx1, by1] = this.camera.box;
-    const left = Math.max(x + (bx0 - x0) * scale, 0.75), top = Math.max(y + (y1 - by1) * scale, 0.75);
-    const right = Math.min(x + (bx1 - x0) * scale, WIDTH - 0.75), bottom = Math.min(y + (y1 - by0) * scale, HEIGHT - 0.75);
+    const left = Math.max(x + (bx0 - x0) * scale, 0.75),
+      top = Math.max(y + (y1 - by1) * scale, 0.75);
+    const right = Math.min(x + (bx1 - x0) * scale, WIDTH - 0.75),
+      bottom = Math.min(y + (y1 - by0) * scale, HEIGHT - 0.75);
     context.strokeStyle = this.theme.accent;
     context.lineWidth = 1.5;
     context.strokeRect(left, top, Math.max(right - left, 3), Math.max(bottom - top, 3));

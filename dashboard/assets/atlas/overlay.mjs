@@ -85,7 +85,10 @@ export class Overlay {
 
   /** The label at a position on the screen, if any. */
   labelAt(x, y) {
-    return this.shown.find((s) => Math.abs(s.x - x) < s.label.width / 2 && Math.abs(s.y - y) < s.label.height / 2)?.label ?? null;
+    return (
+      this.shown.find((s) => Math.abs(s.x - x) < s.label.width / 2 && Math.abs(s.y - y) < s.label.height / 2)?.label ??
+      null
+    );
   }
 
   /** `hovered`: [x, y] in the world or null; `region`: corners of its outline; `path`: screen corners being drawn. */

@@ -30,7 +30,12 @@ export class Picture {
   }
 
   fetch(camera) {
-    const address = this.source.picture({ ...this.asked(), box: camera.box.join(","), width: camera.width, height: camera.height });
+    const address = this.source.picture({
+      ...this.asked(),
+      box: camera.box.join(","),
+      width: camera.width,
+      height: camera.height,
+    });
     if (!address || address === this.address) return;
     this.address = address;
     const at = this.source.still ? this.source.still(camera) : { x: camera.x, y: camera.y, zoom: camera.zoom };
@@ -49,7 +54,8 @@ export class Picture {
   place(camera) {
     if (!this.drawn) return;
     const scale = camera.zoom / this.drawn.zoom;
-    const dx = (this.drawn.x - camera.x) * camera.zoom, dy = (camera.y - this.drawn.y) * camera.zoom;
+    const dx = (this.drawn.x - camera.x) * camera.zoom,
+      dy = (camera.y - this.drawn.y) * camera.zoom;
     this.image.style.transform = `translate(${dx}px, ${dy}px) scale(${scale})`;
   }
 

@@ -2,9 +2,10 @@
 // set-up, a painted one some nanoseconds. The order of points does not matter. Each adds its weight -ln(1 - alpha), and
 // its colour times that weight, to the pixels that it covers; a pixel shows the mean colour with alpha 1 - exp(-weight).
 
-import { DIMMED, sizeFactor, SIZE_STEPS } from "./looks.mjs";
+import { DIMMED, SIZE_STEPS, sizeFactor } from "./looks.mjs";
 
-const STEPS = 1024, HEAVIEST = 8;
+const STEPS = 1024,
+  HEAVIEST = 8;
 const ALPHA = Float32Array.from({ length: STEPS + 1 }, (_, i) => 1 - Math.exp((-HEAVIEST * i) / STEPS));
 
 export class Pixels {
@@ -32,15 +33,20 @@ export class Pixels {
     const edge = stamps[stamps.length - 1].edge;
     for (let k = from; k < to; k += every) {
       const i = order ? order[k] : k;
-      const px = xy[2 * i] * sx + ox, py = xy[2 * i + 1] * sy + oy;
+      const px = xy[2 * i] * sx + ox,
+        py = xy[2 * i + 1] * sy + oy;
       if (!(px >= edge && px < width - edge && py >= edge && py < height - edge)) continue;
-      const ink = codes[i] * 4, weight = inks[ink + 3];
+      const ink = codes[i] * 4,
+        weight = inks[ink + 3];
       if (weight === 0) continue;
       const { offsets, cover } = sizes ? stamps[sizes[i]] : plain;
       const at = (py | 0) * width + (px | 0);
-      const r = inks[ink], g = inks[ink + 1], b = inks[ink + 2];
+      const r = inks[ink],
+        g = inks[ink + 1],
+        b = inks[ink + 2];
       for (let s = 0; s < offsets.length; s++) {
-        const p = (at + offsets[s]) * 4, c = cover[s];
+        const p = (at + offsets[s]) * 4,
+          c = cover[s];
         sums[p] += r * c;
         sums[p + 1] += g * c;
         sums[p + 2] += b * c;
@@ -94,7 +100,8 @@ function stampsOf(radius, width, sized) {
 
 function stamp(radius, width) {
   const edge = Math.ceil(radius + 0.5) - 1;
-  const offsets = [], cover = [];
+  const offsets = [],
+    cover = [];
   for (let y = -edge; y <= edge; y++) {
     for (let x = -edge; x <= edge; x++) {
       const c = Math.min(1, radius + 0.5 - Math.hypot(x, y));

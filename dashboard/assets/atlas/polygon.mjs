@@ -4,7 +4,10 @@
 export function inside(corners, x, y) {
   let within = false;
   for (let i = 0, j = corners.length - 2; i < corners.length; j = i, i += 2) {
-    const xi = corners[i], yi = corners[i + 1], xj = corners[j], yj = corners[j + 1];
+    const xi = corners[i],
+      yi = corners[i + 1],
+      xj = corners[j],
+      yj = corners[j + 1];
     if (yi > y !== yj > y && x < ((xj - xi) * (y - yi)) / (yj - yi) + xi) within = !within;
   }
   return within;
@@ -28,7 +31,8 @@ function thin(corners, tolerance) {
   const open = [[0, n - 1]];
   while (open.length) {
     const [a, b] = open.pop();
-    let far = -1, most = tolerance;
+    let far = -1,
+      most = tolerance;
     for (let i = a + 1; i < b; i++) {
       const d = distance(corners, i, a, b);
       if (d > most) [far, most] = [i, d];
@@ -44,8 +48,10 @@ function thin(corners, tolerance) {
 }
 
 function distance(p, i, a, b) {
-  const dx = p[2 * b] - p[2 * a], dy = p[2 * b + 1] - p[2 * a + 1];
-  const x = p[2 * i] - p[2 * a], y = p[2 * i + 1] - p[2 * a + 1];
+  const dx = p[2 * b] - p[2 * a],
+    dy = p[2 * b + 1] - p[2 * a + 1];
+  const x = p[2 * i] - p[2 * a],
+    y = p[2 * i + 1] - p[2 * a + 1];
   const length = dx * dx + dy * dy;
   const t = length ? Math.min(1, Math.max(0, (x * dx + y * dy) / length)) : 0;
   return Math.hypot(x - t * dx, y - t * dy);

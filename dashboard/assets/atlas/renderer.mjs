@@ -3,7 +3,7 @@
 // one texture. Both draw fewer points while moving when frames get slow, and all points at rest.
 
 import { Pixels } from "./pixels.mjs";
-import { CODE, PLACE, SIZE, context, isSoftware, pictureProgram, pointProgram, texture } from "./webgl.mjs";
+import { CODE, context, isSoftware, PLACE, pictureProgram, pointProgram, SIZE, texture } from "./webgl.mjs";
 
 const SLOW = 45; // milliseconds per frame above which fewer points are drawn while moving
 const FEWEST = 40000;
@@ -73,7 +73,8 @@ export class Renderer {
   }
 
   attribute(place, buffer, bytes) {
-    const { gl } = this, n = bytes.length;
+    const { gl } = this,
+      n = bytes.length;
     const moved = new Uint8Array(n);
     for (let k = 0, i = 0; k < n; k++, i = (i + this.scatter) % n) moved[k] = bytes[i];
     gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
@@ -114,7 +115,10 @@ export class Renderer {
     const near = grid && seen < 0.4 * points.codes.length;
     const started = performance.now();
     pixels.add(points, scene.colours, view, scene.radius * ratio, {
-      every, emphasis: scene.selecting ? 8 : 1, grid: near ? grid : null, box,
+      every,
+      emphasis: scene.selecting ? 8 : 1,
+      grid: near ? grid : null,
+      box,
     });
     const bytes = pixels.develop();
     this.wholeCost = (performance.now() - started) * every;
@@ -126,7 +130,8 @@ export class Renderer {
     const { gl, canvas } = this;
     const size = `${canvas.width} ${canvas.height}`;
     gl.bindTexture(gl.TEXTURE_2D, this.picture);
-    if (size !== this.pictureSize) gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, canvas.width, canvas.height, 0, gl.RGBA, gl.UNSIGNED_BYTE, bytes);
+    if (size !== this.pictureSize)
+      gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, canvas.width, canvas.height, 0, gl.RGBA, gl.UNSIGNED_BYTE, bytes);
     else gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, canvas.width, canvas.height, gl.RGBA, gl.UNSIGNED_BYTE, bytes);
     this.pictureSize = size;
     gl.useProgram(this.pictureProgram);
@@ -139,12 +144,14 @@ export class Renderer {
     const { gl, canvas, program } = this;
     const { camera } = scene;
     const n = this.points.codes.length;
-    const drawn = moving && this.wholeCost > SLOW ? Math.min(n, Math.max(FEWEST, Math.floor((n * SLOW) / this.wholeCost))) : n;
+    const drawn =
+      moving && this.wholeCost > SLOW ? Math.min(n, Math.max(FEWEST, Math.floor((n * SLOW) / this.wholeCost))) : n;
     gl.clearColor(0, 0, 0, 0);
     gl.clear(gl.COLOR_BUFFER_BIT);
     gl.useProgram(program.program);
     this.setColours(scene.colours);
-    const sx = (2 * camera.zoom) / camera.width, sy = (2 * camera.zoom) / camera.height;
+    const sx = (2 * camera.zoom) / camera.width,
+      sy = (2 * camera.zoom) / camera.height;
     gl.uniform4f(program.view, sx, sy, -camera.x * sx, -camera.y * sy);
     const stand = Math.min(2, (n / drawn) ** 0.2); // drawn points grow to make up for the omitted
     gl.uniform1f(program.diameter, (2 * scene.radius * stand * canvas.width) / camera.width);
@@ -169,8 +176,10 @@ export class Renderer {
   /** Time that the GPU took, known some frames later. */
   time(share) {
     if (this.fence) return;
-    const { gl } = this, started = performance.now();
-    const fence = (this.fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0));
+    const { gl } = this,
+      started = performance.now();
+    const fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    this.fence = fence;
     gl.flush();
     const look = () => {
       if (this.fence !== fence || gl.isContextLost()) return;

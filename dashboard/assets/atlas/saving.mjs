@@ -30,8 +30,14 @@ export function csvOf(texts, xy) {
   const names = texts[0]?.values.map(([name]) => name) ?? [];
   const lines = [["point", "x", "y", "label", ...names].map(quoted).join(",")];
   for (const text of texts) {
-    const row = [text.point, xy[2 * text.point], xy[2 * text.point + 1], text.label, ...text.values.map(([, value]) => value)];
+    const row = [
+      text.point,
+      xy[2 * text.point],
+      xy[2 * text.point + 1],
+      text.label,
+      ...text.values.map(([, value]) => value),
+    ];
     lines.push(row.map((value) => quoted(String(value ?? ""))).join(","));
   }
-  return lines.join("\r\n") + "\r\n";
+  return `${lines.join("\r\n")}\r\n`;
 }

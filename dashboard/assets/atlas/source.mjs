@@ -1,18 +1,10 @@
 // Sources of a map's data: routes of the server (arrays as bytes, text only of inspected points), or a page that contains
 // everything (a notebook). Both have the same interface.
 
+import { request } from "../http.mjs";
+
 const ARRAYS = { float32: Float32Array, uint8: Uint8Array, uint16: Uint16Array, int32: Int32Array };
 const query = (given) => new URLSearchParams(Object.entries(given).filter(([, v]) => v !== "" && v != null)).toString();
-
-/** The error of an answer: of our routes as JSON, of the guard before them as text. */
-async function sentence(answer) {
-  const text = (await answer.text()).trim();
-  try {
-    return JSON.parse(text).error;
-  } catch {
-    return text;
-  }
-}
 
 export class RouteSource {
   /** @param {string} base such as /atlas-data/tokens */
@@ -31,10 +23,8 @@ export class RouteSource {
     return this.asked.get(path);
   }
 
-  async get(path) {
-    const answer = await fetch(`${this.base}/${path}`);
-    if (!answer.ok) throw new Error(await sentence(answer) || `${answer.status} for ${path}`);
-    return answer;
+  get(path) {
+    return request(`${this.base}/${path}`);
   }
 
   about() {
@@ -50,7 +40,10 @@ export class RouteSource {
   }
 
   column({ name, dtype }) {
-    return this.once(`${encodeURIComponent(name)}.bin`, async (answer) => new ARRAYS[dtype](await answer.arrayBuffer()));
+    return this.once(
+      `${encodeURIComponent(name)}.bin`,
+      async (answer) => new ARRAYS[dtype](await answer.arrayBuffer()),
+    );
   }
 
   async texts(ids) {
@@ -112,7 +105,8 @@ export class EmbeddedSource {
   async texts(ids) {
     const numbers = this.page.about.columns.filter((c) => c.kind === "number");
     return ids.map((id) => ({
-      point: id, label: this.page.labels[id] ?? "",
+      point: id,
+      label: this.page.labels[id] ?? "",
       values: numbers.map((c) => [c.title, this.array(c.name, c.dtype)[id]]),
     }));
   }

@@ -1,6 +1,6 @@
 // Tooltip of the point under the pointer. Text is never parsed as HTML.
 
-import { element, short, visible } from "./dom.mjs";
+import { element, short, visible } from "../dom.mjs";
 
 export class Tip {
   constructor(root) {
@@ -10,9 +10,12 @@ export class Tip {
 
   show(text, x, y, camera) {
     const lines = [element("div", { class: "atlas-tip-label", dir: "auto" }, visible(text.label, 120) || "no label")];
-    if (text.context) lines.push(element("div", { class: "atlas-tip-context", dir: "auto" }, visible(text.context, 240)));
+    if (text.context)
+      lines.push(element("div", { class: "atlas-tip-context", dir: "auto" }, visible(text.context, 240)));
     if (text.region) lines.push(element("div", { class: "atlas-tip-region", dir: "auto" }, visible(text.region, 90)));
-    const values = text.values.map(([name, value]) => `${visible(name, 40)} ${typeof value === "number" ? short(value) : visible(value, 40)}`);
+    const values = text.values.map(
+      ([name, value]) => `${visible(name, 40)} ${typeof value === "number" ? short(value) : visible(value, 40)}`,
+    );
     const apart = values.flatMap((value, i) => [i ? " · " : "", element("bdi", {}, value)]); // no value changes the direction of the text after it
     lines.push(element("div", { class: "atlas-tip-values" }, ...apart));
     this.box.replaceChildren(...lines);

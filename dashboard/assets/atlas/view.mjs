@@ -3,15 +3,15 @@
 // `state` is what an address can hold: colour, size, search, filter, selection, point, at (the camera), overlays.
 // `set(part)` takes new values from outside; `changed(part)`, a property to set, is called with the visitor's changes.
 
+import { count, element } from "../dom.mjs";
 import { Camera } from "./camera.mjs";
 import { applied, both, cornersOf, filtered, selected, unpacked } from "./choice.mjs";
 import { coloured, levelAt, sized, thresholds } from "./colouring.mjs";
 import { Controls } from "./controls.mjs";
 import { Density } from "./density.mjs";
-import { count, element } from "./dom.mjs";
 import { Frames } from "./frames.mjs";
 import { Gestures } from "./gestures.mjs";
-import { Grid, boundsOf } from "./grid.mjs";
+import { boundsOf, Grid } from "./grid.mjs";
 import { placed } from "./labels.mjs";
 import { Legend } from "./legend.mjs";
 import { plain, table } from "./looks.mjs";
@@ -25,7 +25,14 @@ import { Visitor } from "./visitor.mjs";
 const REST = 130; // milliseconds without moving after which everything is drawn in full
 
 const START = {
-  colour: "", size: "", search: "", filter: "", selection: "", point: null, neighbours: [], at: "",
+  colour: "",
+  size: "",
+  search: "",
+  filter: "",
+  selection: "",
+  point: null,
+  neighbours: [],
+  at: "",
   overlays: ["labels", "contours", "minimap"],
 };
 
@@ -36,7 +43,11 @@ const LOADED = {
   size: ["sizes", (view) => sized(view.state.size, view)],
   filter: ["kept", (view) => filtered(view.state.filter, view)],
   selection: ["chosenPoints", (view) => selected(view.state.selection, view)],
-  search: ["matches", async (view) => (view.state.search.trim() ? unpacked((await view.source.search(view.state.search)).bits, view.n) : null)],
+  search: [
+    "matches",
+    async (view) =>
+      view.state.search.trim() ? unpacked((await view.source.search(view.state.search)).bits, view.n) : null,
+  ],
   overlays: ["cellList", (view) => (view.state.overlays.includes("grid") ? view.source.cells() : null)],
 };
 
@@ -53,7 +64,11 @@ export class AtlasView {
 
   build() {
     const sheet = (name, given = {}) => element("canvas", { class: `atlas-sheet atlas-${name}`, ...given });
-    this.sheets = { points: sheet("points"), marks: sheet("marks"), live: sheet("live", { tabindex: "0", role: "application" }) };
+    this.sheets = {
+      points: sheet("points"),
+      marks: sheet("marks"),
+      live: sheet("live", { tabindex: "0", role: "application" }),
+    };
     this.image = element("img", { class: "atlas-sheet atlas-picture", alt: "", hidden: true });
     this.status = element("div", { class: "atlas-status", role: "status", "aria-live": "polite" });
     this.note = element("div", { class: "atlas-note", role: "note", hidden: true });
@@ -67,7 +82,10 @@ export class AtlasView {
     this.n = about.n;
     this.state.colour ||= about.colour;
     this.palette = about.themes.light.categories.length;
-    const colouring = coloured(this.state.colour === "regions" ? `level_${about.whole_map_level}` : this.state.colour, this);
+    const colouring = coloured(
+      this.state.colour === "regions" ? `level_${about.whole_map_level}` : this.state.colour,
+      this,
+    );
     const xy = await this.source.xy();
     this.colouring = await colouring;
     if (this.closed) return;
@@ -81,7 +99,9 @@ export class AtlasView {
     this.camera.text = this.state.at;
     this.frame(false);
     this.drawn = true;
-    const shown = () => { this.root.dataset.ready = Math.round(performance.now()); };
+    const shown = () => {
+      this.root.dataset.ready = Math.round(performance.now());
+    };
     requestAnimationFrame(() => requestAnimationFrame(shown)); // by then it is on the screen
     this.takeRegions(await regions);
     await this.refresh(Object.keys(LOADED).filter((key) => key !== "colour" && this.state[key].length));
@@ -96,7 +116,9 @@ export class AtlasView {
       this.image.hidden = false;
       this.sheets.points.hidden = true;
       const alone = this.source instanceof EmbeddedSource;
-      this.tell(`This browser has no WebGL2: ${alone ? "the points are a picture that came with the page." : "the server draws the points."}`);
+      this.tell(
+        `This browser has no WebGL2: ${alone ? "the points are a picture that came with the page." : "the server draws the points."}`,
+      );
     }
     this.renderer.onRestored = () => this.invalidate("points");
     this.root.dataset.renderer = this.renderer.how;
@@ -106,13 +128,20 @@ export class AtlasView {
   furnish() {
     this.visitor = new Visitor(this);
     this.controls = new Controls(this.root, this.about, this.visitor.controls);
-    if (this.about.frames?.length > 1 && this.renderer instanceof Renderer) this.frames = new Frames(this.root, this.about.frames, this);
+    if (this.about.frames?.length > 1 && this.renderer instanceof Renderer)
+      this.frames = new Frames(this.root, this.about.frames, this);
     this.legend = new Legend(this.root, (filter) => this.change({ filter }));
     this.overlay = new Overlay(this.sheets.marks, this.sheets.live, this.camera);
-    this.minimap = new Minimap(this.root, this.camera, () => { this.moved(); this.rested(); });
+    this.minimap = new Minimap(this.root, this.camera, () => {
+      this.moved();
+      this.rested();
+    });
     this.gestures = new Gestures(this.sheets.live, this.camera, this.visitor.gestures);
     const keys = "Arrow keys move, plus and minus zoom, Enter chooses the point nearest the middle, Escape clears.";
-    this.sheets.live.setAttribute("aria-label", `Map of ${count(this.n)} points. ${keys} The table of points holds the same.`);
+    this.sheets.live.setAttribute(
+      "aria-label",
+      `Map of ${count(this.n)} points. ${keys} The table of points holds the same.`,
+    );
     this.themed();
   }
 
@@ -137,7 +166,10 @@ export class AtlasView {
   }
 
   get scheme() {
-    return document.documentElement.dataset.scheme || (window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+    return (
+      document.documentElement.dataset.scheme ||
+      (window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")
+    );
   }
 
   themed() {
@@ -206,7 +238,9 @@ export class AtlasView {
     const { colour } = this.state;
     if (colour === "regions" && this.asking !== this.shownColour && this.colouring.column?.name !== this.shownColour) {
       this.asking = this.shownColour;
-      this.refresh(["colour"]).then(() => { this.asking = null; });
+      this.refresh(["colour"]).then(() => {
+        this.asking = null;
+      });
     }
   }
 
@@ -241,7 +275,8 @@ export class AtlasView {
   async load(key) {
     if (!LOADED[key]) return false;
     const [field, work] = LOADED[key];
-    const ticket = (this.tickets[key] = (this.tickets[key] ?? 0) + 1);
+    const ticket = (this.tickets[key] ?? 0) + 1;
+    this.tickets[key] = ticket;
     try {
       const value = await work(this);
       if (ticket === this.tickets[key]) this[field] = value;
@@ -266,7 +301,11 @@ export class AtlasView {
     this.controls.show(state, this.visitor.mode);
     const what = state.selection ? "selected" : state.search.trim() ? "found" : "kept";
     this.controls.tell(this.marked || this.kept ? this.bright : null, this.n, what);
-    this.legend.show(colouring.column && colouring.column.kind !== "region" ? colouring : null, this.theme, state.filter);
+    this.legend.show(
+      colouring.column && colouring.column.kind !== "region" ? colouring : null,
+      this.theme,
+      state.filter,
+    );
     this.root.dataset.colour = colouring.column?.name ?? "none";
   }
 
@@ -310,9 +349,16 @@ export class AtlasView {
   drawPoints(moving) {
     const { camera } = this;
     const look = plain(this.n, camera.zoom / camera.whole);
-    const share = this.renderer.draw({
-      camera, colours: table(this.theme, look.opacity), radius: look.radius, grid: this.index ?? null, selecting: Boolean(this.marked),
-    }, moving);
+    const share = this.renderer.draw(
+      {
+        camera,
+        colours: table(this.theme, look.opacity),
+        radius: look.radius,
+        grid: this.index ?? null,
+        selecting: Boolean(this.marked),
+      },
+      moving,
+    );
     this.root.dataset.detail = share === 1 ? "full" : "thinned";
   }
 
@@ -321,16 +367,20 @@ export class AtlasView {
     const on = (name) => state.overlays.includes(name);
     const valid = (id) => Number.isInteger(id) && id >= 0 && id < this.n;
     this.overlay.drawMarks({
-      theme, labels: on("labels") && !this.cells && (this.frames?.atLast ?? true) ? this.labels : null, contours: on("contours") ? this.contours : null,
-      outline: cornersOf(state.selection), chosen: valid(state.point) ? this.place(state.point) : null,
-      near: (state.neighbours ?? []).filter(valid).map((id) => this.place(id)), cells: this.cells,
+      theme,
+      labels: on("labels") && !this.cells && (this.frames?.atLast ?? true) ? this.labels : null,
+      contours: on("contours") ? this.contours : null,
+      outline: cornersOf(state.selection),
+      chosen: valid(state.point) ? this.place(state.point) : null,
+      near: (state.neighbours ?? []).filter(valid).map((id) => this.place(id)),
+      cells: this.cells,
     });
     this.minimap.draw(on("minimap") && Boolean(this.density));
   }
 
   /** The grids of mean activations while they are shown, else null. */
   get cells() {
-    return this.state.overlays.includes("grid") ? this.cellList ?? null : null;
+    return this.state.overlays.includes("grid") ? (this.cellList ?? null) : null;
   }
 
   /** Position of a point in the world. */

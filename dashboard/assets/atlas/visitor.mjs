@@ -25,19 +25,30 @@ export class Visitor {
   /** Callbacks of the gestures. */
   get gestures() {
     return {
-      moved: () => this.view.moved(), rested: () => this.view.rested(),
-      hovered: (x, y) => this.hovered(x, y), left: () => this.hovered(-99, -99), clicked: (x, y, add) => this.clicked(x, y, add),
-      doubled: (x, y, out) => this.zoomAt(out ? 0.5 : 2, x, y), drawing: (path, kind) => this.drawing(path, kind),
-      drawn: (path, kind) => this.drawn(path, kind), cleared: () => this.clear(), opened: () => this.open(),
+      moved: () => this.view.moved(),
+      rested: () => this.view.rested(),
+      hovered: (x, y) => this.hovered(x, y),
+      left: () => this.hovered(-99, -99),
+      clicked: (x, y, add) => this.clicked(x, y, add),
+      doubled: (x, y, out) => this.zoomAt(out ? 0.5 : 2, x, y),
+      drawing: (path, kind) => this.drawing(path, kind),
+      drawn: (path, kind) => this.drawn(path, kind),
+      cleared: () => this.clear(),
+      opened: () => this.open(),
     };
   }
 
   /** Callbacks of the controls. */
   get controls() {
     return {
-      change: (part) => this.view.change(part), mode: (mode) => this.setMode(mode), zoom: (how) => this.zoom(how),
-      toggle: (name) => this.toggle(name), clear: () => this.clear(), picture: () => this.savePicture(),
-      table: () => this.saveTable(), fullscreen: () => this.fullscreen(),
+      change: (part) => this.view.change(part),
+      mode: (mode) => this.setMode(mode),
+      zoom: (how) => this.zoom(how),
+      toggle: (name) => this.toggle(name),
+      clear: () => this.clear(),
+      picture: () => this.savePicture(),
+      table: () => this.saveTable(),
+      fullscreen: () => this.fullscreen(),
     };
   }
 
@@ -67,14 +78,17 @@ export class Visitor {
     const cell = cellAt(cells, camera.zoom, camera.worldX(x), camera.worldY(y));
     if (!cell) return this.tip.hide();
     const [label, ...rest] = cell.texts;
-    const values = [["points", cell.n], ["coherence", cell.coherence]];
+    const values = [
+      ["points", cell.n],
+      ["coherence", cell.coherence],
+    ];
     this.tip.show({ point: -1, label, context: rest.join("\u2002"), values }, x, y, camera);
   }
 
   /** The region that gives a point its colour. */
   regionOf(point) {
     const { column, values } = this.view.colouring;
-    return point >= 0 && column?.kind === "region" ? this.view.regionList[values[point] - 1] ?? null : null;
+    return point >= 0 && column?.kind === "region" ? (this.view.regionList[values[point] - 1] ?? null) : null;
   }
 
   pointAt(x, y, reach = REACH) {
@@ -86,8 +100,11 @@ export class Visitor {
   drawLive() {
     const { view, point } = this;
     view.overlay.drawLive({
-      theme: view.theme, hovered: point < 0 ? null : view.place(point), region: this.region?.contour,
-      path: this.path, closed: this.kind !== "lasso",
+      theme: view.theme,
+      hovered: point < 0 ? null : view.place(point),
+      region: this.region?.contour,
+      path: this.path,
+      closed: this.kind !== "lasso",
     });
   }
 
@@ -167,7 +184,9 @@ export class Visitor {
 
   toggle(name) {
     const { overlays } = this.view.state;
-    this.view.change({ overlays: overlays.includes(name) ? overlays.filter((each) => each !== name) : [...overlays, name] });
+    this.view.change({
+      overlays: overlays.includes(name) ? overlays.filter((each) => each !== name) : [...overlays, name],
+    });
   }
 
   fullscreen() {
@@ -185,7 +204,8 @@ export class Visitor {
   /** The bright points as CSV: from the server, or written here where there is none. */
   async saveTable() {
     const { view } = this;
-    const name = `${view.about.name}.csv`, address = view.source.csv(view.asked());
+    const name = `${view.about.name}.csv`,
+      address = view.source.csv(view.asked());
     if (address) return download(address, name);
     const bright = (i) => (!view.marked || view.marked[i]) && (!view.kept || view.kept[i]);
     const ids = Array.from({ length: view.n }, (_, i) => i).filter(bright);

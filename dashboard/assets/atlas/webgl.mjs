@@ -36,11 +36,19 @@ const PICTURE = [
   in vec2 at; uniform sampler2D picture; out vec4 drawn;
   void main() { drawn = texture(picture, vec2(at.x, 1.0 - at.y)); }`,
 ];
-export const PLACE = 0, CODE = 1, SIZE = 2;
+export const PLACE = 0,
+  CODE = 1,
+  SIZE = 2;
 
 /** A WebGL2 context, or null. */
 export function context(canvas) {
-  const wanted = { antialias: false, depth: false, alpha: true, premultipliedAlpha: true, preserveDrawingBuffer: false };
+  const wanted = {
+    antialias: false,
+    depth: false,
+    alpha: true,
+    premultipliedAlpha: true,
+    preserveDrawingBuffer: false,
+  };
   return canvas.getContext("webgl2", wanted);
 }
 
@@ -55,7 +63,10 @@ export function pointProgram(gl) {
   const program = link(gl, POINTS, { place: PLACE, code: CODE, size: SIZE });
   const at = (name) => gl.getUniformLocation(program, name);
   gl.useProgram(program);
-  gl.uniform1fv(at("factors"), Array.from({ length: SIZE_STEPS }, (_, i) => sizeFactor(i)));
+  gl.uniform1fv(
+    at("factors"),
+    Array.from({ length: SIZE_STEPS }, (_, i) => sizeFactor(i)),
+  );
   return { program, view: at("view"), diameter: at("diameter"), pass: at("pass") };
 }
 
@@ -65,13 +76,17 @@ export function texture(gl) {
   const made = gl.createTexture();
   gl.bindTexture(gl.TEXTURE_2D, made);
   for (const side of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) gl.texParameteri(gl.TEXTURE_2D, side, gl.CLAMP_TO_EDGE);
-  for (const filter of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, filter, gl.NEAREST);
+  for (const filter of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER])
+    gl.texParameteri(gl.TEXTURE_2D, filter, gl.NEAREST);
   return made;
 }
 
 function link(gl, [vertex, fragment], places) {
   const program = gl.createProgram();
-  for (const [kind, text] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
+  for (const [kind, text] of [
+    [gl.VERTEX_SHADER, vertex],
+    [gl.FRAGMENT_SHADER, fragment],
+  ]) {
     const shader = gl.createShader(kind);
     gl.shaderSource(shader, text);
     gl.compileShader(shader);

@@ -3,8 +3,8 @@
 // While the view moves, the sheet of edges is only shifted and scaled, and so is that of many items; both are drawn again
 // when the view rests.
 
+import { boxOf, drawMark, halo, radiusOf, tokenText } from "./marks.mjs";
 import { KINDS } from "./model.mjs";
-import { drawMark, boxOf, halo, radiusOf, tokenText } from "./marks.mjs";
 
 const SLICE = 7; // milliseconds of edges a frame
 const AROUND = 0.2; // of the width and height: edges and items are drawn so far beyond the view
@@ -58,7 +58,8 @@ export class Canvas {
   }
 
   fit() {
-    const { left, right, top, bottom } = FRAME, { layout } = this;
+    const { left, right, top, bottom } = FRAME,
+      { layout } = this;
     const zoom = Math.min(1, (this.width - left - right) / layout.width, (this.height - top - bottom) / layout.height);
     this.whole = Math.max(zoom, 0.02);
     this.camera = {
@@ -86,7 +87,8 @@ export class Canvas {
 
   /** Bring an item into view. */
   reveal(item) {
-    const [x, y] = this.place(item), { left, right, top, bottom } = FRAME;
+    const [x, y] = this.place(item),
+      { left, right, top, bottom } = FRAME;
     if (x > left + 20 && x < this.width - right - 20 && y > top && y < this.height - bottom) return;
     this.pan(this.width / 2 - x, this.height / 2 - y);
   }
@@ -124,8 +126,13 @@ export class Canvas {
 
   startEdges() {
     if (!this.scene || !this.width) return;
-    this.job = { at: 0, camera: { ...this.camera }, context: this.spare.getContext("2d", { willReadFrequently: true }) };
-    const { context } = this.job, { ratio } = this;
+    this.job = {
+      at: 0,
+      camera: { ...this.camera },
+      context: this.spare.getContext("2d", { willReadFrequently: true }),
+    };
+    const { context } = this.job,
+      { ratio } = this;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, this.spare.width, this.spare.height);
     context.setTransform(ratio, 0, 0, ratio, this.width * AROUND * ratio, this.height * AROUND * ratio);
@@ -143,11 +150,15 @@ export class Canvas {
 
   /** Draw edges for a few milliseconds, the strongest last; when all are drawn, show them. */
   slice() {
-    const { job, scene } = this, { links, items } = scene, { context, camera } = job;
-    const end = performance.now() + SLICE, n = links.from.length;
+    const { job, scene } = this,
+      { links, items } = scene,
+      { context, camera } = job;
+    const end = performance.now() + SLICE,
+      n = links.from.length;
     const quiet = Math.max(0.2, Math.min(1, Math.sqrt(1200 / n)));
     while (job.at < n && performance.now() < end) {
-      for (const stop = job.at + CHUNK; job.at < Math.min(n, stop);) job.at = this.batch(context, links, items, camera, job.at, quiet);
+      for (const stop = job.at + CHUNK; job.at < Math.min(n, stop); )
+        job.at = this.batch(context, links, items, camera, job.at, quiet);
       context.getImageData(0, 0, 1, 1); // a browser records strokes and draws them when they are needed: here, not all at the end
     }
     if (job.at < n) return this.ask("live");
@@ -163,7 +174,8 @@ export class Canvas {
 
   /** One stroke for the next edges of one sign and about one strength; returns the number of the next edge. */
   batch(context, links, items, camera, start, quiet) {
-    const level = levelOf(links.strength[start]), limit = Math.min(links.from.length, start + 120);
+    const level = levelOf(links.strength[start]),
+      limit = Math.min(links.from.length, start + 120);
     let e = start;
     for (const positive of [true, false]) {
       context.beginPath();
@@ -191,7 +203,8 @@ export class Canvas {
     const { camera, width, height } = this;
     if (!drawn) return;
     const scale = camera.zoom / drawn.zoom;
-    const x = camera.x - drawn.x * scale + width * AROUND * (1 - scale), y = camera.y - drawn.y * scale + height * AROUND * (1 - scale);
+    const x = camera.x - drawn.x * scale + width * AROUND * (1 - scale),
+      y = camera.y - drawn.y * scale + height * AROUND * (1 - scale);
     sheet.style.transform = scale === 1 && !x && !y ? "" : `translate(${x}px, ${y}px) scale(${scale})`;
   }
 
@@ -203,7 +216,8 @@ export class Canvas {
   }
 
   drawNodes() {
-    const context = this.fresh(this.nodes, AROUND), { theme, scene } = this;
+    const context = this.fresh(this.nodes, AROUND),
+      { theme, scene } = this;
     this.colours = theme;
     this.nodesDrawn = { ...this.camera };
     const taken = [];
@@ -218,7 +232,8 @@ export class Canvas {
     const [x, y] = this.place(item);
     const [beyondX, beyondY] = [this.width * AROUND + 100, this.height * AROUND + 20];
     if (x < -beyondX || y < -beyondY || x > this.width + beyondX || y > this.height + beyondY) return;
-    const small = Math.max(0.55, Math.min(1, this.camera.zoom)), r = Math.max(2, item.r * small) * scale;
+    const small = Math.max(0.55, Math.min(1, this.camera.zoom)),
+      r = Math.max(2, item.r * small) * scale;
     drawMark(context, item, x, y, r, this.colours, this.ratio);
   }
 
@@ -227,7 +242,8 @@ export class Canvas {
     const [x, y] = this.place(item);
     if (x < 0 || y < 0 || x > this.width || y > this.height || item.node < 0) return;
     context.font = `12px ${this.theme.font}`;
-    const text = tokenText(item.label, most), width = context.measureText(text).width;
+    const text = tokenText(item.label, most),
+      width = context.measureText(text).width;
     const left = x + 9 + width > this.width ? x - 9 - width : x + 9;
     const box = [left, y - 7, left + width, y + 7];
     if (taken.some((t) => t[0] < box[2] && t[2] > box[0] && t[1] < box[3] && t[3] > box[1])) return;
@@ -258,12 +274,14 @@ export class Canvas {
   }
 
   tokens(context) {
-    const { theme, layout, camera, height } = this, y = height - (FRAME.bottom - 6) / 2 + 1;
+    const { theme, layout, camera, height } = this,
+      y = height - (FRAME.bottom - 6) / 2 + 1;
     context.font = `12px ${theme.mono}`;
     context.textAlign = "center";
     const chosen = this.scene.items[this.chosen]?.position;
     for (const { position, x, width } of layout.columns) {
-      const at = (x + (this.scene.labelled ? 14 : width / 2)) * camera.zoom + camera.x, room = width * camera.zoom - 4;
+      const at = (x + (this.scene.labelled ? 14 : width / 2)) * camera.zoom + camera.x,
+        room = width * camera.zoom - 4;
       if (at < -room || at > this.width + room || room < 9) continue;
       const letters = Math.max(1, Math.floor(room / 7.3));
       context.fillStyle = position === chosen ? theme.accent : theme.text;
@@ -278,9 +296,11 @@ export class Canvas {
   /** The item at a position of the screen, or -1. */
   hit(x, y) {
     if (!this.scene) return -1;
-    let best = -1, nearest = 12 * 12;
+    let best = -1,
+      nearest = 12 * 12;
     this.scene.items.forEach((item, i) => {
-      const [ix, iy] = this.place(item), box = boxOf(item, this.theme);
+      const [ix, iy] = this.place(item),
+        box = boxOf(item, this.theme);
       if (box && Math.abs(x - ix) < box.width / 2 && Math.abs(y - iy) < box.height / 2) [best, nearest] = [i, 0];
       const d = (ix - x) ** 2 + (iy - y) ** 2;
       if (!box && d < nearest) [best, nearest] = [i, d];
@@ -296,13 +316,15 @@ export class Canvas {
   }
 
   drawLive() {
-    const context = this.fresh(this.live), { scene, theme } = this;
+    const context = this.fresh(this.live),
+      { scene, theme } = this;
     const lit = this.hovered >= 0 ? this.hovered : this.chosen;
     this.axes(context);
     this.root.classList.toggle("wb-graph-dim", lit >= 0);
     if (this.marked?.size) this.rings(context, [...this.marked], theme.text);
     if (lit < 0 || !scene.items[lit]) return;
-    const { links, items } = scene, beside = [...links.into[lit], ...links.out[lit]].sort((a, b) => links.strength[a] - links.strength[b]);
+    const { links, items } = scene,
+      beside = [...links.into[lit], ...links.out[lit]].sort((a, b) => links.strength[a] - links.strength[b]);
     const most = Math.max(...beside.map((e) => links.strength[e]), 1e-9);
     for (const e of beside) {
       const strength = Math.sqrt(links.strength[e] / most);
@@ -338,7 +360,8 @@ export class Canvas {
 
   /** A cleared sheet; one that reaches `around` beyond the view has its origin at the view's. */
   fresh(sheet, around = 0) {
-    const context = sheet.getContext("2d"), { ratio } = this;
+    const context = sheet.getContext("2d"),
+      { ratio } = this;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, sheet.width, sheet.height);
     context.setTransform(ratio, 0, 0, ratio, this.width * around * ratio, this.height * around * ratio);

@@ -1,5 +1,7 @@
 // What a visitor has changed: pins, hidden nodes, groups, names and positions, by node id; with undo, and saved at once.
 
+import { json, Refusal } from "../http.mjs";
+
 const EMPTY = { pins: [], hidden: [], groups: [], names: {}, moves: {} };
 const PAUSE = 300; // milliseconds without a change before it is saved
 const MOST = 200; // steps that can be undone
@@ -20,8 +22,12 @@ export class Edits {
     this.put(next);
   }
 
-  undo() { this.step(this.past, this.future); }
-  redo() { this.step(this.future, this.past); }
+  undo() {
+    this.step(this.past, this.future);
+  }
+  redo() {
+    this.step(this.future, this.past);
+  }
 
   step(from, to) {
     if (!from.length) return;
@@ -55,7 +61,9 @@ export class Edits {
   }
 
   ungroup(name) {
-    this.apply((value) => { value.groups = value.groups.filter(([other]) => other !== name); });
+    this.apply((value) => {
+      value.groups = value.groups.filter(([other]) => other !== name);
+    });
   }
 
   renameGroup(name, next) {
@@ -84,10 +92,18 @@ export class Edits {
   /** The edits by node number; ids that the graph lacks are kept, and not shown. */
   numbers(model) {
     const known = (ids) => ids.map((id) => model.numbers.get(id)).filter((i) => i !== undefined);
-    const map = (values) => new Map(Object.entries(values).filter(([id]) => model.numbers.has(id)).map(([id, v]) => [model.numbers.get(id), v]));
+    const map = (values) =>
+      new Map(
+        Object.entries(values)
+          .filter(([id]) => model.numbers.has(id))
+          .map(([id, v]) => [model.numbers.get(id), v]),
+      );
     const { pins, hidden, groups, names, moves } = this.value;
     return {
-      pins: new Set(known(pins)), hidden: new Set(known(hidden)), names: map(names), moves: map(moves),
+      pins: new Set(known(pins)),
+      hidden: new Set(known(hidden)),
+      names: map(names),
+      moves: map(moves),
       groups: groups.map(([name, ids]) => ({ name, members: known(ids) })),
     };
   }
@@ -107,17 +123,12 @@ export class Edits {
 
   async send(edits, was) {
     try {
-      const answer = await fetch(`${this.source}/edits.json`, {
-        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ edits, was }), keepalive: true,
-      });
-      const text = await answer.text();
-      if (answer.ok) {
-        this.was = JSON.parse(text).edits;
-        this.on.saved();
-      } else if (answer.status === 409) this.on.conflict(JSON.parse(JSON.parse(text).theirs));
-      else this.on.failed(text.startsWith("{") ? JSON.parse(text).error : text.trim().slice(0, 300));
+      this.was = (await json(`${this.source}/edits.json`, { edits, was }, { keepalive: true })).edits;
+      this.on.saved();
     } catch (error) {
-      this.on.failed(`these edits could not be saved: ${error.message}`);
+      if (!(error instanceof Refusal)) this.on.failed(`these edits could not be saved: ${error.message}`);
+      else if (error.status === 409) this.on.conflict(JSON.parse(error.found.theirs));
+      else this.on.failed(error.message);
     }
   }
 

@@ -1,8 +1,8 @@
 // The list view: every shown node as a row of a table that the keyboard alone can read and edit.
 
-import { element, short } from "../atlas/dom.mjs";
-import { KINDS, KIND_NAMES } from "./model.mjs";
+import { element, short } from "../dom.mjs";
 import { tokenText } from "./marks.mjs";
+import { KIND_NAMES, KINDS } from "./model.mjs";
 
 const BLOCK = 200;
 const COLUMNS = [
@@ -19,16 +19,39 @@ export class List {
   /** @param on opened(number), key(key, number), hovered(number) */
   constructor(root, model, on) {
     Object.assign(this, { root, model, on, sort: "influence", filter: "", limit: BLOCK, rows: [], at: 0 });
-    this.input = element("input", { type: "search", class: "wb-graph-filter", placeholder: "filter nodes", "aria-label": "Filter nodes" });
-    this.input.addEventListener("input", () => { this.filter = this.input.value; this.limit = BLOCK; this.draw(); });
+    this.input = element("input", {
+      type: "search",
+      class: "wb-graph-filter",
+      placeholder: "filter nodes",
+      "aria-label": "Filter nodes",
+    });
+    this.input.addEventListener("input", () => {
+      this.filter = this.input.value;
+      this.limit = BLOCK;
+      this.draw();
+    });
     this.head = element("tr");
     this.body = element("tbody");
-    this.table = element("table", { class: "wb-graph-table", role: "grid", "aria-label": "Nodes of the graph" }, element("thead", {}, this.head), this.body);
-    this.more = element("button", { type: "button", class: "wb-link", onclick: () => { this.limit += BLOCK; this.draw(); } });
+    this.table = element(
+      "table",
+      { class: "wb-graph-table", role: "grid", "aria-label": "Nodes of the graph" },
+      element("thead", {}, this.head),
+      this.body,
+    );
+    this.more = element("button", {
+      type: "button",
+      class: "wb-link",
+      onclick: () => {
+        this.limit += BLOCK;
+        this.draw();
+      },
+    });
     const keys = "Arrow keys move, Enter opens, p pins, x marks, g groups the marked, n names, h hides, Escape clears.";
     root.replaceChildren(
       element("div", { class: "wb-graph-list-head" }, this.input, element("span", { class: "wb-quiet" }, keys)),
-      element("div", { class: "wb-graph-list-body" }, this.table), this.more);
+      element("div", { class: "wb-graph-list-body" }, this.table),
+      this.more,
+    );
     this.body.addEventListener("keydown", (event) => this.key(event));
     this.body.addEventListener("click", (event) => {
       const row = event.target.closest("tr");
@@ -47,11 +70,24 @@ export class List {
     const words = this.filter.trim().toLowerCase();
     const shown = new Set(scene.items.flatMap((item) => item.members));
     this.all = [...shown].map((i) => ({
-      i, label: this.labelOf(i), kind: KIND_NAMES[model.kind[i]], layer: model.layer[i], position: model.position[i],
-      activation: model.activation[i], influence: model.influence[i], probability: model.probability[i], state: this.state(i, edits, marked),
+      i,
+      label: this.labelOf(i),
+      kind: KIND_NAMES[model.kind[i]],
+      layer: model.layer[i],
+      position: model.position[i],
+      activation: model.activation[i],
+      influence: model.influence[i],
+      probability: model.probability[i],
+      state: this.state(i, edits, marked),
     }));
     const order = COLUMNS.find(([name]) => name === this.sort)[2];
-    this.rows = this.all.filter((row) => !words || `${row.label} ${row.kind} L${row.layer} ${model.tokens[row.position]} ${row.state}`.toLowerCase().includes(words));
+    this.rows = this.all.filter(
+      (row) =>
+        !words ||
+        `${row.label} ${row.kind} L${row.layer} ${model.tokens[row.position]} ${row.state}`
+          .toLowerCase()
+          .includes(words),
+    );
     this.rows.sort((a, b) => (order(a) < order(b) ? -1 : order(a) > order(b) ? 1 : a.i - b.i));
     const here = this.rows.findIndex((row) => row.i === this.focused);
     this.at = Math.max(0, here >= 0 ? here : Math.min(this.at, this.rows.length - 1));
@@ -67,33 +103,70 @@ export class List {
 
   state(i, edits, marked) {
     const group = edits.groups.find(({ members }) => members.includes(i));
-    return [edits.pins.has(i) && "pinned", marked.has(i) && "marked", group && `in ${group.name}`].filter(Boolean).join(", ");
+    return [edits.pins.has(i) && "pinned", marked.has(i) && "marked", group && `in ${group.name}`]
+      .filter(Boolean)
+      .join(", ");
   }
 
   heading() {
-    this.head.replaceChildren(...COLUMNS.map(([name, text]) => {
-      const button = element("button", { type: "button", class: "wb-link", onclick: () => { this.sort = name; this.draw(); } }, text);
-      return element("th", { scope: "col", class: `wb-graph-${name}`, "aria-sort": this.sort === name ? "ascending" : null }, button);
-    }));
+    this.head.replaceChildren(
+      ...COLUMNS.map(([name, text]) => {
+        const button = element(
+          "button",
+          {
+            type: "button",
+            class: "wb-link",
+            onclick: () => {
+              this.sort = name;
+              this.draw();
+            },
+          },
+          text,
+        );
+        return element(
+          "th",
+          { scope: "col", class: `wb-graph-${name}`, "aria-sort": this.sort === name ? "ascending" : null },
+          button,
+        );
+      }),
+    );
   }
 
   row(row, k) {
-    const { model } = this, latent = model.kind[row.i] === KINDS.FEATURE;
+    const { model } = this,
+      latent = model.kind[row.i] === KINDS.FEATURE;
     const where = model.kind[row.i] < KINDS.TOKEN ? `L${row.layer}` : "–";
     const cells = [
-      element("td", { class: "wb-graph-label", dir: "auto" }, tokenText(row.label, 60)), element("td", {}, row.kind), element("td", {}, where),
-      element("td", { class: "wb-graph-position" }, element("span", { class: "wb-token" }, tokenText(model.tokens[row.position], 14)), ` ${row.position}`),
-      element("td", { class: "wb-value" }, latent ? short(row.activation) : "–"), element("td", { class: "wb-value" }, short(row.influence)),
+      element("td", { class: "wb-graph-label", dir: "auto" }, tokenText(row.label, 60)),
+      element("td", {}, row.kind),
+      element("td", {}, where),
+      element(
+        "td",
+        { class: "wb-graph-position" },
+        element("span", { class: "wb-token" }, tokenText(model.tokens[row.position], 14)),
+        ` ${row.position}`,
+      ),
+      element("td", { class: "wb-value" }, latent ? short(row.activation) : "–"),
+      element("td", { class: "wb-value" }, short(row.influence)),
       element("td", { class: "wb-graph-state", dir: "auto" }, row.state),
     ];
-    return element("tr", { tabindex: k === this.at ? "0" : "-1", "data-node": row.i, "aria-selected": String(row.i === this.chosen) }, ...cells);
+    return element(
+      "tr",
+      { tabindex: k === this.at ? "0" : "-1", "data-node": row.i, "aria-selected": String(row.i === this.chosen) },
+      ...cells,
+    );
   }
 
   focus(k) {
     const rows = this.body.children;
     if (!rows.length) return;
     const at = Math.max(0, Math.min(k, this.rows.length - 1));
-    if (at >= this.limit) { this.limit = at + BLOCK; this.at = at; this.focused = this.rows[at].i; this.draw(); }
+    if (at >= this.limit) {
+      this.limit = at + BLOCK;
+      this.at = at;
+      this.focused = this.rows[at].i;
+      this.draw();
+    }
     rows[this.at]?.setAttribute("tabindex", "-1");
     this.at = at;
     this.focused = this.rows[at].i;

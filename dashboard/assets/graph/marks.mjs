@@ -1,12 +1,17 @@
 // Marks of items: a circle for a latent, a diamond for an error, a square for a token, a box for a target or a group.
 // They are drawn on a canvas here, and as elements of an SVG in saving.mjs, from the same shapes.
 
-import { visible } from "../atlas/dom.mjs";
+import { visible } from "../dom.mjs";
 import { KINDS } from "./model.mjs";
 
 /** Text of a token or label on one line, without characters that turn or hide what follows. */
 export function tokenText(text, most) {
-  const plain = String(text ?? "").replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]/g, "\ufffd")
+  const plain = String(text ?? "")
+    .replace(
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it replaces
+      /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]/g,
+      "\ufffd",
+    )
     .replace(/[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g, "\ufffd");
   return visible(plain, most).replace(/^ /, "␣") || "∅";
 }
@@ -32,8 +37,19 @@ export function boxOf(item) {
 
 /** Corners of an item that is no circle and no box, around (x, y). */
 export function cornersOf(item, x, y, r) {
-  if (item.kind === KINDS.ERROR) return [[x, y - r * 1.25], [x + r * 1.25, y], [x, y + r * 1.25], [x - r * 1.25, y]];
-  return [[x - r, y - r], [x + r, y - r], [x + r, y + r], [x - r, y + r]];
+  if (item.kind === KINDS.ERROR)
+    return [
+      [x, y - r * 1.25],
+      [x + r * 1.25, y],
+      [x, y + r * 1.25],
+      [x - r * 1.25, y],
+    ];
+  return [
+    [x - r, y - r],
+    [x + r, y - r],
+    [x + r, y + r],
+    [x - r, y + r],
+  ];
 }
 
 /** Fill, line and text colour of an item. */
@@ -49,9 +65,11 @@ const stamps = new Map();
 
 /** A circle as a small picture: thousands of them are drawn in a frame. */
 function stamp(fill, line, r, width, ratio) {
-  const size = Math.max(2, Math.round(2 * r)) / 2, key = `${fill} ${line} ${size} ${width} ${ratio}`;
+  const size = Math.max(2, Math.round(2 * r)) / 2,
+    key = `${fill} ${line} ${size} ${width} ${ratio}`;
   if (!stamps.has(key)) {
-    const made = document.createElement("canvas"), half = size + 2;
+    const made = document.createElement("canvas"),
+      half = size + 2;
     made.width = made.height = Math.ceil(2 * half * ratio);
     const context = made.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
@@ -66,7 +84,8 @@ function stamp(fill, line, r, width, ratio) {
 }
 
 export function drawMark(context, item, x, y, r, theme, ratio) {
-  const { fill, line, text: colour } = coloursOf(item, theme, groupColour(theme, item.group)), box = boxOf(item);
+  const { fill, line, text: colour } = coloursOf(item, theme, groupColour(theme, item.group)),
+    box = boxOf(item);
   if (!box && item.kind === KINDS.FEATURE) {
     const { made, half } = stamp(fill, item.pinned ? theme.text : line, r, item.pinned ? 1.4 : 0.8, ratio);
     context.drawImage(made, x - half, y - half, made.width / ratio, made.height / ratio);
@@ -86,7 +105,12 @@ export function drawMark(context, item, x, y, r, theme, ratio) {
   context.fillStyle = colour;
   context.textAlign = "center";
   context.textBaseline = "middle";
-  context.fillText(tokenText(item.label, item.node < 0 ? 24 : Math.max(2, Math.floor(item.wide / 7.5))), x, y + 0.5, box.width - 12);
+  context.fillText(
+    tokenText(item.label, item.node < 0 ? 24 : Math.max(2, Math.floor(item.wide / 7.5))),
+    x,
+    y + 0.5,
+    box.width - 12,
+  );
   context.textAlign = "left";
 }
 

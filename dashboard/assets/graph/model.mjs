@@ -60,7 +60,10 @@ export class Model {
       const weights = new Float64Array(this.n);
       weights[target] = 1;
       const total = this.influenceOn(weights);
-      const scores = Float64Array.from({ length: this.m }, (_, e) => this.part(e) * (total[this.target[e]] + weights[this.target[e]]));
+      const scores = Float64Array.from(
+        { length: this.m },
+        (_, e) => this.part(e) * (total[this.target[e]] + weights[this.target[e]]),
+      );
       this.shareCache.set(target, { nodes: cumulative(total), edges: cumulative(scores) });
     }
     return this.shareCache.get(target);
@@ -91,7 +94,7 @@ export class Model {
 
   /** Drop latents and errors that nothing reads, and latents without a source, until nothing changes. */
   drop(node, edge) {
-    for (let changed = true; changed;) {
+    for (let changed = true; changed; ) {
       changed = false;
       for (let i = 0; i < this.n; i++) {
         if (!node[i] || this.kind[i] > ERROR) continue;
@@ -121,7 +124,10 @@ export function cumulative(scores) {
   const total = order.reduce((sum, i) => sum + scores[i], 0);
   const out = new Float64Array(scores.length).fill(1);
   let sum = 0;
-  if (total > 0) for (const i of order) out[i] = (sum += scores[i]) / total;
+  for (const i of total > 0 ? order : []) {
+    sum += scores[i];
+    out[i] = sum / total;
+  }
   return out;
 }
 

@@ -1,10 +1,10 @@
 // The side panel: the chosen node with its examples and its edges, or how to read the graph; and the groups.
 
-import { count, element, short } from "../atlas/dom.mjs";
-import { KINDS, KIND_NAMES } from "./model.mjs";
+import { count, element, short } from "../dom.mjs";
 import { Heads } from "./heads.mjs";
 import { Intervene } from "./intervene.mjs";
 import { groupColour, tokenText } from "./marks.mjs";
+import { KIND_NAMES, KINDS } from "./model.mjs";
 
 const ROWS = 12;
 
@@ -27,10 +27,12 @@ export class Panel {
   }
 
   drawNode() {
-    const { view } = this, i = view.chosen;
+    const { view } = this,
+      i = view.chosen;
     const key = i === null ? null : String(i);
     if (key !== this.drawnFor) this.open.clear();
-    const had = this.node.contains(document.activeElement) && key === this.drawnFor ? document.activeElement.dataset.act : null;
+    const had =
+      this.node.contains(document.activeElement) && key === this.drawnFor ? document.activeElement.dataset.act : null;
     this.drawnFor = key;
     this.node.replaceChildren(...(i === null ? this.reading() : this.chosen(i)));
     if (had) this.node.querySelector(`[data-act="${had}"]`)?.focus();
@@ -39,32 +41,63 @@ export class Panel {
   /** How to read the graph, while nothing is chosen. */
   reading() {
     const { model } = this.view;
-    const strongest = Array.from(model.influence.keys()).filter((i) => model.kind[i] === KINDS.FEATURE)
-      .sort((a, b) => model.influence[b] - model.influence[a]).slice(0, ROWS);
+    const strongest = Array.from(model.influence.keys())
+      .filter((i) => model.kind[i] === KINDS.FEATURE)
+      .sort((a, b) => model.influence[b] - model.influence[a])
+      .slice(0, ROWS);
     const most = model.influence[strongest[0]] || 1;
     return [
       element("h2", { tabindex: "-1" }, "Latents with the largest influence"),
-      quiet("Influence: the share of all direct effects, followed back from the targets, that passes through a node. Choose a node to see what feeds it and what it feeds."),
-      strongest.length ? element("ol", { class: "wb-graph-edges" }, ...strongest.map((i) => this.line(i, model.influence[i], model.influence[i] / most, true, short)))
+      quiet(
+        "Influence: the share of all direct effects, followed back from the targets, that passes through a node. Choose a node to see what feeds it and what it feeds.",
+      ),
+      strongest.length
+        ? element(
+            "ol",
+            { class: "wb-graph-edges" },
+            ...strongest.map((i) => this.line(i, model.influence[i], model.influence[i] / most, true, short)),
+          )
         : element("p", { class: "wb-none" }, "This graph has no latent: only errors lie between tokens and targets."),
     ];
   }
 
   chosen(i) {
-    const { view } = this, { model } = view, latent = model.kind[i] === KINDS.FEATURE;
+    const { view } = this,
+      { model } = view,
+      latent = model.kind[i] === KINDS.FEATURE;
     const where = model.kind[i] < KINDS.TOKEN ? `layer ${model.layer[i]}, ` : "";
     const facts = [
       latent && ["activation", short(model.activation[i])],
-      model.kind[i] === KINDS.LOGIT ? ["probability", `${(100 * model.probability[i]).toFixed(1)} %`] : ["influence", short(model.influence[i])],
-      model.kind[i] !== KINDS.LOGIT && ["among the first", `${(100 * model.share[i]).toFixed(0)} %`, "Cumulative share of the influence of all nodes, the largest first: low is important."],
+      model.kind[i] === KINDS.LOGIT
+        ? ["probability", `${(100 * model.probability[i]).toFixed(1)} %`]
+        : ["influence", short(model.influence[i])],
+      model.kind[i] !== KINDS.LOGIT && [
+        "among the first",
+        `${(100 * model.share[i]).toFixed(0)} %`,
+        "Cumulative share of the influence of all nodes, the largest first: low is important.",
+      ],
     ].filter(Boolean);
-    const place = element("p", { class: "wb-note" }, `${latent ? `${model.unit} ${model.index[i]}` : KIND_NAMES[model.kind[i]]}, ${where}on token ${model.position[i]} `,
-      element("span", { class: "wb-token" }, tokenText(model.tokens[model.position[i]], 20)));
+    const place = element(
+      "p",
+      { class: "wb-note" },
+      `${latent ? `${model.unit} ${model.index[i]}` : KIND_NAMES[model.kind[i]]}, ${where}on token ${model.position[i]} `,
+      element("span", { class: "wb-token" }, tokenText(model.tokens[model.position[i]], 20)),
+    );
     return [
       element("h2", { tabindex: "-1", dir: "auto" }, tokenText(view.labelOf(i), 90)),
       place,
-      element("div", { class: "wb-stats" }, ...facts.map(([name, value, hint]) => element("div", { class: "wb-stat", title: hint },
-        element("span", { class: "wb-stat-value" }, value), element("span", { class: "wb-stat-label" }, name)))),
+      element(
+        "div",
+        { class: "wb-stats" },
+        ...facts.map(([name, value, hint]) =>
+          element(
+            "div",
+            { class: "wb-stat", title: hint },
+            element("span", { class: "wb-stat-value" }, value),
+            element("span", { class: "wb-stat-label" }, name),
+          ),
+        ),
+      ),
       this.acts(i),
       latent ? this.examples(i) : null,
       latent ? this.intervene.draw(i) : null,
@@ -75,20 +108,43 @@ export class Panel {
   }
 
   acts(i) {
-    const { view } = this, id = view.model.ids[i], has = (list) => view.edits.value[list].includes(id);
-    return element("div", { class: "wb-graph-acts" },
+    const { view } = this,
+      id = view.model.ids[i],
+      has = (list) => view.edits.value[list].includes(id);
+    return element(
+      "div",
+      { class: "wb-graph-acts" },
       button(has("pins") ? "Unpin" : "Pin", { "data-act": "pin", title: "p", onclick: () => view.act("p", i) }),
-      button(view.marked.has(i) ? "Unmark" : "Mark", { "data-act": "mark", title: "x: nodes that are grouped together", onclick: () => view.act("x", i) }),
+      button(view.marked.has(i) ? "Unmark" : "Mark", {
+        "data-act": "mark",
+        title: "x: nodes that are grouped together",
+        onclick: () => view.act("x", i),
+      }),
       button("Group…", { "data-act": "group", title: "g", onclick: () => view.act("g", i) }),
       button("Name…", { "data-act": "name", title: "n", onclick: () => this.rename(i) }),
       button(has("hidden") ? "Show" : "Hide", { "data-act": "hide", title: "h", onclick: () => view.act("h", i) }),
-      view.edits.value.moves[id] ? button("Move back", { "data-act": "back", onclick: () => view.edits.apply((value) => { delete value.moves[id]; }) }) : null,
-      button("Close", { "data-act": "close", title: "Esc", onclick: () => view.choose(null) }));
+      view.edits.value.moves[id]
+        ? button("Move back", {
+            "data-act": "back",
+            onclick: () =>
+              view.edits.apply((value) => {
+                delete value.moves[id];
+              }),
+          })
+        : null,
+      button("Close", { "data-act": "close", title: "Esc", onclick: () => view.choose(null) }),
+    );
   }
 
   rename(i) {
-    const { view } = this, id = view.model.ids[i];
-    const input = element("input", { type: "text", maxlength: 200, value: view.edits.value.names[id] || view.labelOf(i), "aria-label": "Name of the node" });
+    const { view } = this,
+      id = view.model.ids[i];
+    const input = element("input", {
+      type: "text",
+      maxlength: 200,
+      value: view.edits.value.names[id] || view.labelOf(i),
+      "aria-label": "Name of the node",
+    });
     this.form(this.node.querySelector(".wb-graph-acts"), input, "Save", (text) => view.edits.rename(id, text));
   }
 
@@ -96,9 +152,21 @@ export class Panel {
   form(after, input, text, save) {
     this.root?.remove();
     const back = document.activeElement;
-    const form = element("form", { class: "wb-graph-form" }, input, element("button", { type: "submit", class: "wb-act wb-act-quiet" }, text));
-    const end = () => { form.remove(); back?.focus?.(); };
-    form.addEventListener("submit", (event) => { event.preventDefault(); end(); save(input.value.trim()); });
+    const form = element(
+      "form",
+      { class: "wb-graph-form" },
+      input,
+      element("button", { type: "submit", class: "wb-act wb-act-quiet" }, text),
+    );
+    const end = () => {
+      form.remove();
+      back?.focus?.();
+    };
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      end();
+      save(input.value.trim());
+    });
     form.addEventListener("keydown", (event) => {
       event.stopPropagation();
       if (event.key === "Escape") end();
@@ -111,40 +179,88 @@ export class Panel {
 
   /** Examples of the features table, and the link to the latent's page. */
   examples(i) {
-    const holder = element("div", { class: "wb-graph-examples" }), ticket = ++this.asked;
+    const holder = element("div", { class: "wb-graph-examples" }),
+      ticket = ++this.asked;
     const known = this.view.described.get(i);
-    const show = (found) => holder.replaceChildren(...(found.href ? described(found)
-      : [quiet("No features table describes this layer’s dictionary, so there are no examples.")]));
+    const show = (found) =>
+      holder.replaceChildren(
+        ...(found.href
+          ? described(found)
+          : [quiet("No features table describes this layer’s dictionary, so there are no examples.")]),
+      );
     if (known) show(known);
     else {
-      this.view.ask(`node.json?n=${i}`).then((found) => {
-        this.view.described.set(i, found);
-        if (ticket === this.asked) show(found);
-      }, (error) => holder.replaceChildren(element("p", { class: "wb-graph-failed" }, error.message)));
+      this.view.ask(`node.json?n=${i}`).then(
+        (found) => {
+          this.view.described.set(i, found);
+          if (ticket === this.asked) show(found);
+        },
+        (error) => holder.replaceChildren(element("p", { class: "wb-graph-failed" }, error.message)),
+      );
     }
     return holder;
   }
 
   edges(title, edges, ends, i, side) {
-    const { view } = this, { model } = view, open = this.open.has(side);
-    if (!edges.length) return model.kind[i] === KINDS.TOKEN || model.kind[i] === KINDS.LOGIT ? [] : [element("h3", {}, title), element("p", { class: "wb-none" }, "No edge is stored.")];
-    const most = Math.abs(model.weight[edges[0]]) || 1, some = open ? edges : edges.slice(0, ROWS);
-    const lines = some.map((e) => this.line(ends[e], model.weight[e], Math.abs(model.weight[e]) / most, view.scene.shown.edge[e]));
+    const { view } = this,
+      { model } = view,
+      open = this.open.has(side);
+    if (!edges.length)
+      return model.kind[i] === KINDS.TOKEN || model.kind[i] === KINDS.LOGIT
+        ? []
+        : [element("h3", {}, title), element("p", { class: "wb-none" }, "No edge is stored.")];
+    const most = Math.abs(model.weight[edges[0]]) || 1,
+      some = open ? edges : edges.slice(0, ROWS);
+    const lines = some.map((e) =>
+      this.line(ends[e], model.weight[e], Math.abs(model.weight[e]) / most, view.scene.shown.edge[e]),
+    );
     return [
       element("h3", {}, title, element("span", { class: "wb-quiet" }, `${count(edges.length)} direct effects`)),
       element("ol", { class: "wb-graph-edges" }, ...lines),
-      edges.length > ROWS && !open ? element("button", { type: "button", class: "wb-link", "data-act": `more-${side}`, onclick: () => { this.open.add(side); this.drawNode(); } }, `Show all ${count(edges.length)}`) : null,
+      edges.length > ROWS && !open
+        ? element(
+            "button",
+            {
+              type: "button",
+              class: "wb-link",
+              "data-act": `more-${side}`,
+              onclick: () => {
+                this.open.add(side);
+                this.drawNode();
+              },
+            },
+            `Show all ${count(edges.length)}`,
+          )
+        : null,
     ].filter(Boolean);
   }
 
   /** A link to a node with a signed bar. */
   line(i, weight, share, seen, plus = signed) {
-    const { view } = this, { model } = view, where = model.kind[i] < KINDS.TOKEN ? `L${model.layer[i]} ` : "";
-    const link = element("a", { href: view.addressOf({ at: model.ids[i] }), class: `wb-graph-line${seen ? "" : " wb-graph-weak"}`, title: seen ? null : "Below the thresholds: not drawn" },
+    const { view } = this,
+      { model } = view,
+      where = model.kind[i] < KINDS.TOKEN ? `L${model.layer[i]} ` : "";
+    const link = element(
+      "a",
+      {
+        href: view.addressOf({ at: model.ids[i] }),
+        class: `wb-graph-line${seen ? "" : " wb-graph-weak"}`,
+        title: seen ? null : "Below the thresholds: not drawn",
+      },
       element("span", { class: "wb-graph-line-label", dir: "auto" }, tokenText(view.labelOf(i), 60)),
-      element("span", { class: "wb-quiet" }, where, element("span", { class: "wb-token" }, tokenText(model.tokens[model.position[i]], 10))),
+      element(
+        "span",
+        { class: "wb-quiet" },
+        where,
+        element("span", { class: "wb-token" }, tokenText(model.tokens[model.position[i]], 10)),
+      ),
       element("span", { class: "wb-value" }, plus(weight)),
-      element("span", { class: `wb-graph-bar${weight < 0 ? " wb-graph-negative" : ""}`, style: `width: ${(100 * share).toFixed(1)}%`, "aria-hidden": "true" }));
+      element("span", {
+        class: `wb-graph-bar${weight < 0 ? " wb-graph-negative" : ""}`,
+        style: `width: ${(100 * share).toFixed(1)}%`,
+        "aria-hidden": "true",
+      }),
+    );
     link.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return;
       event.preventDefault();
@@ -156,34 +272,94 @@ export class Panel {
   }
 
   drawGroups() {
-    const { view } = this, { model } = view, groups = view.resolved.groups, marked = view.marked.size;
+    const { view } = this,
+      { model } = view,
+      groups = view.resolved.groups,
+      marked = view.marked.size;
     const theme = view.canvas.theme;
-    const rows = groups.map(({ name, members }, g) => element("li", {},
-      element("span", { class: "wb-graph-swatch", style: `background: ${groupColour(theme, g)}`, "aria-hidden": "true" }),
-      element("button", { type: "button", class: "wb-link", dir: "auto", title: "Mark its members", onclick: () => view.mark(members) }, tokenText(name, 40)),
-      element("span", { class: "wb-quiet" }, count(members.length)),
-      button("Name…", { "aria-label": `Name the group ${name}`, onclick: (event) => this.renameGroup(event.target.parentElement, name) }),
-      button("Ungroup", { "aria-label": `Ungroup ${name}`, onclick: () => view.edits.ungroup(name) })));
-    const hidden = view.resolved.hidden.size, pins = view.resolved.pins.size;
+    const rows = groups.map(({ name, members }, g) =>
+      element(
+        "li",
+        {},
+        element("span", {
+          class: "wb-graph-swatch",
+          style: `background: ${groupColour(theme, g)}`,
+          "aria-hidden": "true",
+        }),
+        element(
+          "button",
+          {
+            type: "button",
+            class: "wb-link",
+            dir: "auto",
+            title: "Mark its members",
+            onclick: () => view.mark(members),
+          },
+          tokenText(name, 40),
+        ),
+        element("span", { class: "wb-quiet" }, count(members.length)),
+        button("Name…", {
+          "aria-label": `Name the group ${name}`,
+          onclick: (event) => this.renameGroup(event.target.parentElement, name),
+        }),
+        button("Ungroup", { "aria-label": `Ungroup ${name}`, onclick: () => view.edits.ungroup(name) }),
+      ),
+    );
+    const hidden = view.resolved.hidden.size,
+      pins = view.resolved.pins.size;
     this.groups.replaceChildren(
       element("h2", {}, "Groups"),
-      rows.length ? element("ol", { class: "wb-graph-group-list" }, ...rows) : quiet("Mark latents that do the same (Shift-click, or x) and press g. “Collapse groups” then shows each group as one node, whose edges are the sums of its members’."),
-      element("div", { class: "wb-graph-acts" },
+      rows.length
+        ? element("ol", { class: "wb-graph-group-list" }, ...rows)
+        : quiet(
+            "Mark latents that do the same (Shift-click, or x) and press g. “Collapse groups” then shows each group as one node, whose edges are the sums of its members’.",
+          ),
+      element(
+        "div",
+        { class: "wb-graph-acts" },
         marked ? button(`Group ${marked} marked…`, { onclick: () => view.act("g", null) }) : null,
         marked ? button("Clear marks", { onclick: () => view.mark([]) }) : null,
-        !marked && pins > 1 ? button(`Mark ${pins} pinned`, { onclick: () => view.mark([...view.resolved.pins]) }) : null,
-        model.n > 3 && !groups.length ? button("Propose groups", { title: "Latents with similar sources, readers: a start to edit", onclick: () => view.proposeGroups() }) : null,
-        hidden ? button(`Show ${hidden} hidden`, { onclick: () => view.edits.apply((value) => { value.hidden = []; }) }) : null));
+        !marked && pins > 1
+          ? button(`Mark ${pins} pinned`, { onclick: () => view.mark([...view.resolved.pins]) })
+          : null,
+        model.n > 3 && !groups.length
+          ? button("Propose groups", {
+              title: "Latents with similar sources, readers: a start to edit",
+              onclick: () => view.proposeGroups(),
+            })
+          : null,
+        hidden
+          ? button(`Show ${hidden} hidden`, {
+              onclick: () =>
+                view.edits.apply((value) => {
+                  value.hidden = [];
+                }),
+            })
+          : null,
+      ),
+    );
   }
 
   renameGroup(row, name) {
-    const input = element("input", { type: "text", maxlength: 80, value: name, "aria-label": `Name of the group ${name}` });
-    this.form(row, input, "Save", (text) => { if (text) this.view.edits.renameGroup(name, text); });
+    const input = element("input", {
+      type: "text",
+      maxlength: 80,
+      value: name,
+      "aria-label": `Name of the group ${name}`,
+    });
+    this.form(row, input, "Save", (text) => {
+      if (text) this.view.edits.renameGroup(name, text);
+    });
   }
 
   /** Ask for the name of a group of these nodes. */
   askGroup(ids, suggestion) {
-    const input = element("input", { type: "text", maxlength: 80, value: suggestion, "aria-label": `Name of the group of ${ids.length} nodes` });
+    const input = element("input", {
+      type: "text",
+      maxlength: 80,
+      value: suggestion,
+      "aria-label": `Name of the group of ${ids.length} nodes`,
+    });
     this.form(this.groups.querySelector("h2"), input, `Group ${ids.length}`, (text) => {
       if (!text) return;
       this.view.marked.clear();
@@ -197,15 +373,38 @@ export class Panel {
 }
 
 function described({ href, table, examples, maximum }) {
-  const lines = examples.map(({ tokens, activations, peak }) => element("li", { class: "wb-tokens", dir: "auto" }, ...tokens.map((token, k) => {
-    const a = activations[k] > 0 ? 0.12 + 0.6 * Math.min(1, activations[k] / (maximum || 1)) : 0;
-    return element("span", { class: a ? `wb-mark${k === peak ? " wb-peak" : ""}` : null, style: a ? `--a: ${a.toFixed(2)}` : null, title: a ? short(activations[k]) : null },
-      k === peak ? tokenText(token, 40).replace(/^␣(?=.)/, " ") : plain(token));
-  })));
+  const lines = examples.map(({ tokens, activations, peak }) =>
+    element(
+      "li",
+      { class: "wb-tokens", dir: "auto" },
+      ...tokens.map((token, k) => {
+        const a = activations[k] > 0 ? 0.12 + 0.6 * Math.min(1, activations[k] / (maximum || 1)) : 0;
+        return element(
+          "span",
+          {
+            class: a ? `wb-mark${k === peak ? " wb-peak" : ""}` : null,
+            style: a ? `--a: ${a.toFixed(2)}` : null,
+            title: a ? short(activations[k]) : null,
+          },
+          k === peak ? tokenText(token, 40).replace(/^␣(?=.)/, " ") : plain(token),
+        );
+      }),
+    ),
+  );
   return [
-    element("p", {}, element("a", { href, class: "wb-link" }, "Open its feature page"), element("span", { class: "wb-quiet" }, ` (${table})`)),
-    lines.length ? element("ol", { class: "wb-graph-example-list", "aria-label": "Examples" }, ...lines) : quiet("It fired on none of the tokens of the recording."),
+    element(
+      "p",
+      {},
+      element("a", { href, class: "wb-link" }, "Open its feature page"),
+      element("span", { class: "wb-quiet" }, ` (${table})`),
+    ),
+    lines.length
+      ? element("ol", { class: "wb-graph-example-list", "aria-label": "Examples" }, ...lines)
+      : quiet("It fired on none of the tokens of the recording."),
   ];
 }
 
-const plain = (token) => String(token).replace(/\r\n|\r|\n/g, "↵").slice(0, 200);
+const plain = (token) =>
+  String(token)
+    .replace(/\r\n|\r|\n/g, "↵")
+    .slice(0, 200);

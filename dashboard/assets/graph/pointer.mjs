@@ -19,7 +19,10 @@ export class Pointer {
     listen("pointerleave", () => this.hover(-1));
     listen("wheel", this.wheel);
     listen("keydown", this.key);
-    listen("dblclick", () => { this.canvas.fit(); this.canvas.redraw(); });
+    listen("dblclick", () => {
+      this.canvas.fit();
+      this.canvas.redraw();
+    });
   }
 
   at(event) {
@@ -36,13 +39,18 @@ export class Pointer {
   down(event) {
     if (event.button !== 0 || event.target.closest("button")) return;
     this.view.area.setPointerCapture(event.pointerId);
-    const [x, y] = this.at(event), item = this.canvas.hit(x, y);
+    const [x, y] = this.at(event),
+      item = this.canvas.hit(x, y);
     this.fingers.set(event.pointerId, [x, y]);
-    this.drag = this.fingers.size === 2 ? { pinch: this.spread() } : { x, y, startX: x, startY: y, item, add: event.shiftKey || event.ctrlKey || event.metaKey };
+    this.drag =
+      this.fingers.size === 2
+        ? { pinch: this.spread() }
+        : { x, y, startX: x, startY: y, item, add: event.shiftKey || event.ctrlKey || event.metaKey };
   }
 
   move(event) {
-    const [x, y] = this.at(event), { drag, canvas } = this;
+    const [x, y] = this.at(event),
+      { drag, canvas } = this;
     if (!drag) return this.hover(canvas.hit(x, y), x, y);
     if (this.fingers.has(event.pointerId)) this.fingers.set(event.pointerId, [x, y]);
     if (drag.pinch) return this.pinch();
@@ -66,9 +74,14 @@ export class Pointer {
     const item = drag.item >= 0 ? view.scene.items[drag.item] : null;
     if (drag.far && item) {
       const { zoom } = canvas.camera;
-      view.edits.move(item.members.map((i) => view.model.ids[i]), (drag.x - drag.startX) / zoom, (drag.y - drag.startY) / zoom);
+      view.edits.move(
+        item.members.map((i) => view.model.ids[i]),
+        (drag.x - drag.startX) / zoom,
+        (drag.y - drag.startY) / zoom,
+      );
     } else if (!drag.far && item && drag.add) item.members.forEach((i) => view.act("x", i));
-    else if (!drag.far) view.choose(item ? item.members.includes(item.strongest) ? item.strongest : item.members[0] : null);
+    else if (!drag.far)
+      view.choose(item ? (item.members.includes(item.strongest) ? item.strongest : item.members[0]) : null);
   }
 
   cancel(event) {
@@ -83,7 +96,8 @@ export class Pointer {
 
   pinch() {
     if (this.fingers.size < 2) return;
-    const before = this.drag.pinch, now = this.spread();
+    const before = this.drag.pinch,
+      now = this.spread();
     this.canvas.pan(now.x - before.x, now.y - before.y);
     this.canvas.zoomAt(now.length / before.length, now.x, now.y);
     this.drag.pinch = now;
@@ -92,21 +106,31 @@ export class Pointer {
   wheel(event) {
     event.preventDefault();
     const pixels = event.deltaY * (event.deltaMode === 1 ? 16 : event.deltaMode === 2 ? 400 : 1);
-    this.canvas.zoomAt(Math.exp(-Math.min(Math.max(pixels, -240), 240) * (event.ctrlKey ? 0.01 : 0.002)), ...this.at(event));
+    this.canvas.zoomAt(
+      Math.exp(-Math.min(Math.max(pixels, -240), 240) * (event.ctrlKey ? 0.01 : 0.002)),
+      ...this.at(event),
+    );
   }
 
   key(event) {
     if (event.ctrlKey || event.metaKey || event.target !== this.view.area) return;
-    const { view, canvas } = this, centre = [canvas.width / 2, canvas.height / 2];
+    const { view, canvas } = this,
+      centre = [canvas.width / 2, canvas.height / 2];
     const arrows = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] }[event.key];
     const acts = {
-      "+": () => canvas.zoomAt(1.4, ...centre), "=": () => canvas.zoomAt(1.4, ...centre), "-": () => canvas.zoomAt(1 / 1.4, ...centre),
-      0: () => { canvas.fit(); canvas.redraw(); },
+      "+": () => canvas.zoomAt(1.4, ...centre),
+      "=": () => canvas.zoomAt(1.4, ...centre),
+      "-": () => canvas.zoomAt(1 / 1.4, ...centre),
+      0: () => {
+        canvas.fit();
+        canvas.redraw();
+      },
       Enter: () => (view.chosen === null ? this.first() : view.panel.focus()),
     };
     if (arrows && event.shiftKey) canvas.pan(-STEP * arrows[0], -STEP * arrows[1]);
-    else if (arrows && event.altKey) { if (view.chosen !== null) view.edits.move([view.model.ids[view.chosen]], 12 * arrows[0], 12 * arrows[1]); }
-    else if (arrows) this.walk(...arrows);
+    else if (arrows && event.altKey) {
+      if (view.chosen !== null) view.edits.move([view.model.ids[view.chosen]], 12 * arrows[0], 12 * arrows[1]);
+    } else if (arrows) this.walk(...arrows);
     else if (event.altKey) return;
     else if (acts[event.key]) acts[event.key]();
     else if (!view.act(event.key, view.chosen)) return;
@@ -122,15 +146,22 @@ export class Pointer {
 
   /** Up: the strongest reader; down: the strongest source; left and right: the next node of the layer. */
   walk(dx, dy) {
-    const { view } = this, { scene } = view, k = view.chosen === null ? -1 : scene.at[view.chosen];
+    const { view } = this,
+      { scene } = view,
+      k = view.chosen === null ? -1 : scene.at[view.chosen];
     if (k < 0) return this.first();
-    const { links, items } = scene, edges = dy < 0 ? links.out[k] : links.into[k];
+    const { links, items } = scene,
+      edges = dy < 0 ? links.out[k] : links.into[k];
     let next = null;
     if (dy) {
       const best = edges.reduce((a, e) => (a === null || links.strength[e] > links.strength[a] ? e : a), null);
       next = best === null ? null : dy < 0 ? links.to[best] : links.from[best];
     } else {
-      const row = items.map((_, i) => i).filter((i) => items[i].layer === items[k].layer && (items[i].kind === items[k].kind || items[k].kind < KINDS.TOKEN))
+      const row = items
+        .map((_, i) => i)
+        .filter(
+          (i) => items[i].layer === items[k].layer && (items[i].kind === items[k].kind || items[k].kind < KINDS.TOKEN),
+        )
         .sort((a, b) => items[a].x - items[b].x || items[a].y - items[b].y);
       next = row[row.indexOf(k) + dx] ?? null;
     }

@@ -1,32 +1,49 @@
 // The whole graph as an SVG document, and as a PNG drawn from it. Texts are set as text; the browser escapes them.
 
 import { download } from "../atlas/saving.mjs";
-import { KINDS } from "./model.mjs";
 import { boxOf, coloursOf, cornersOf, groupColour, tokenText } from "./marks.mjs";
+import { KINDS } from "./model.mjs";
 
 const SPACE = "http://www.w3.org/2000/svg";
 const EDGE = { left: 52, right: 40, top: 24, bottom: 40 };
 
 function node(tag, given, text) {
   const made = document.createElementNS(SPACE, tag);
-  for (const [name, value] of Object.entries(given)) made.setAttribute(name, typeof value === "number" ? String(Number(value.toFixed(2))) : value);
+  for (const [name, value] of Object.entries(given))
+    made.setAttribute(name, typeof value === "number" ? String(Number(value.toFixed(2))) : value);
   if (text !== undefined) made.textContent = text;
   return made;
 }
 
 /** The picture as an SVG element. `title` says what it shows. */
 export function toSvg({ scene, layout, theme, tokens, title }) {
-  const width = Math.ceil(layout.width + EDGE.left + EDGE.right), height = Math.ceil(layout.height + EDGE.top + EDGE.bottom);
-  const svg = node("svg", { xmlns: SPACE, width, height, viewBox: `0 0 ${width} ${height}`, "font-family": theme.font, "font-size": 12 });
+  const width = Math.ceil(layout.width + EDGE.left + EDGE.right),
+    height = Math.ceil(layout.height + EDGE.top + EDGE.bottom);
+  const svg = node("svg", {
+    xmlns: SPACE,
+    width,
+    height,
+    viewBox: `0 0 ${width} ${height}`,
+    "font-family": theme.font,
+    "font-size": 12,
+  });
   svg.append(node("title", {}, tokenText(title, 400)), node("rect", { width, height, fill: theme.surface }));
   const all = node("g", { transform: `translate(${EDGE.left} ${EDGE.top})` });
   svg.append(all);
   for (const row of layout.rows.filter(({ used }) => used)) {
     all.append(node("line", { x1: -6, x2: layout.width, y1: row.y, y2: row.y, stroke: theme.grid }));
-    all.append(node("text", { x: -10, y: row.y + 4, fill: theme.muted, "text-anchor": "end" }, row.layer < 0 ? "tokens" : `L${row.layer}`));
+    all.append(
+      node(
+        "text",
+        { x: -10, y: row.y + 4, fill: theme.muted, "text-anchor": "end" },
+        row.layer < 0 ? "tokens" : `L${row.layer}`,
+      ),
+    );
   }
   all.append(edges(scene, theme), ...scene.items.flatMap((item) => mark(item, theme)));
-  const seen = scene.items.filter((item) => item.kind < KINDS.TOKEN && item.node >= 0 && (item.pinned || scene.labelled));
+  const seen = scene.items.filter(
+    (item) => item.kind < KINDS.TOKEN && item.node >= 0 && (item.pinned || scene.labelled),
+  );
   all.append(...seen.map((item) => label(item, theme)));
   for (const { position, x, width: room } of layout.columns) {
     const text = tokenText(tokens[position], Math.max(1, Math.floor(room / 7.3)));
@@ -37,32 +54,68 @@ export function toSvg({ scene, layout, theme, tokens, title }) {
 }
 
 function edges(scene, theme) {
-  const group = node("g", { fill: "none" }), { links, items } = scene;
+  const group = node("g", { fill: "none" }),
+    { links, items } = scene;
   for (let e = 0; e < links.from.length; e++) {
-    const a = items[links.from[e]], b = items[links.to[e]], bend = (a.y - b.y) * 0.45, strength = Math.sqrt(links.strength[e]);
+    const a = items[links.from[e]],
+      b = items[links.to[e]],
+      bend = (a.y - b.y) * 0.45,
+      strength = Math.sqrt(links.strength[e]);
     const f = (v) => Number(v.toFixed(1));
-    group.append(node("path", {
-      d: `M${f(a.x)} ${f(a.y)}C${f(a.x)} ${f(a.y - bend)} ${f(b.x)} ${f(b.y + bend)} ${f(b.x)} ${f(b.y)}`,
-      stroke: links.weight[e] >= 0 ? theme.accent : theme.opposite, "stroke-width": 0.6 + 3 * strength, "stroke-opacity": 0.12 + 0.6 * strength,
-    }));
+    group.append(
+      node("path", {
+        d: `M${f(a.x)} ${f(a.y)}C${f(a.x)} ${f(a.y - bend)} ${f(b.x)} ${f(b.y + bend)} ${f(b.x)} ${f(b.y)}`,
+        stroke: links.weight[e] >= 0 ? theme.accent : theme.opposite,
+        "stroke-width": 0.6 + 3 * strength,
+        "stroke-opacity": 0.12 + 0.6 * strength,
+      }),
+    );
   }
   return group;
 }
 
 function mark(item, theme) {
-  const { fill, line, text } = coloursOf(item, theme, groupColour(theme, item.group)), box = boxOf(item), look = { fill, stroke: line };
+  const { fill, line, text } = coloursOf(item, theme, groupColour(theme, item.group)),
+    box = boxOf(item),
+    look = { fill, stroke: line };
   if (box) {
     return [
-      node("rect", { ...look, x: item.x - box.width / 2, y: item.y - box.height / 2, width: box.width, height: box.height, rx: 7, "stroke-width": 1.6 }),
-      node("text", { x: item.x, y: item.y + 4, fill: text, "text-anchor": "middle", "font-weight": 600 }, tokenText(item.label, item.node < 0 ? 24 : Math.max(2, Math.floor(item.wide / 7.5)))),
+      node("rect", {
+        ...look,
+        x: item.x - box.width / 2,
+        y: item.y - box.height / 2,
+        width: box.width,
+        height: box.height,
+        rx: 7,
+        "stroke-width": 1.6,
+      }),
+      node(
+        "text",
+        { x: item.x, y: item.y + 4, fill: text, "text-anchor": "middle", "font-weight": 600 },
+        tokenText(item.label, item.node < 0 ? 24 : Math.max(2, Math.floor(item.wide / 7.5))),
+      ),
     ];
   }
   if (item.kind === KINDS.FEATURE) return [node("circle", { ...look, cx: item.x, cy: item.y, r: item.r })];
-  return [node("polygon", { ...look, points: cornersOf(item, item.x, item.y, item.r).map((p) => p.map((v) => v.toFixed(1)).join(",")).join(" ") })];
+  return [
+    node("polygon", {
+      ...look,
+      points: cornersOf(item, item.x, item.y, item.r)
+        .map((p) => p.map((v) => v.toFixed(1)).join(","))
+        .join(" "),
+    }),
+  ];
 }
 
 function label(item, theme) {
-  const given = { x: item.x + 9, y: item.y + 4, fill: theme.text, stroke: theme.surface, "stroke-width": 3.5, "paint-order": "stroke" };
+  const given = {
+    x: item.x + 9,
+    y: item.y + 4,
+    fill: theme.text,
+    stroke: theme.surface,
+    "stroke-width": 3.5,
+    "paint-order": "stroke",
+  };
   return node("text", given, tokenText(item.label, 26));
 }
 
@@ -74,7 +127,8 @@ export function saveSvg(svg, name) {
 
 export async function savePng(svg, name) {
   const [width, height] = ["width", "height"].map((side) => Number(svg.getAttribute(side)));
-  const scale = Math.min(2, 8000 / Math.max(width, height)), address = URL.createObjectURL(blobOf(svg));
+  const scale = Math.min(2, 8000 / Math.max(width, height)),
+    address = URL.createObjectURL(blobOf(svg));
   try {
     const image = new Image();
     image.src = address;

@@ -14,8 +14,14 @@ const TARGET = { width: 118, height: 46 };
 export function makeScene(model, state, edits) {
   const shown = model.shown({ ...state, pins: edits.pins, hidden: edits.hidden });
   const groupOf = new Int32Array(model.n).fill(-1);
-  edits.groups.forEach(({ members }, g) => members.forEach((i) => { groupOf[i] = g; }));
-  const items = [], at = new Int32Array(model.n).fill(-1), ofGroup = new Map();
+  edits.groups.forEach(({ members }, g) =>
+    members.forEach((i) => {
+      groupOf[i] = g;
+    }),
+  );
+  const items = [],
+    at = new Int32Array(model.n).fill(-1),
+    ofGroup = new Map();
   for (let i = 0; i < model.n; i++) {
     const g = groupOf[i];
     const wanted = !state.only || edits.pins.has(i) || g >= 0 || model.kind[i] === KINDS.LOGIT;
@@ -23,7 +29,16 @@ export function makeScene(model, state, edits) {
     if (state.collapse && g >= 0) {
       if (!ofGroup.has(g)) {
         ofGroup.set(g, items.length);
-        items.push({ node: -1, group: g, members: [], kind: KINDS.FEATURE, layer: 0, position: 0, influence: 0, pinned: false });
+        items.push({
+          node: -1,
+          group: g,
+          members: [],
+          kind: KINDS.FEATURE,
+          layer: 0,
+          position: 0,
+          influence: 0,
+          pinned: false,
+        });
       }
       at[i] = ofGroup.get(g);
       items[at[i]].members.push(i);
@@ -39,8 +54,15 @@ export function makeScene(model, state, edits) {
 
 function single(model, edits, i, group) {
   return {
-    node: i, group, members: [i], kind: model.kind[i], layer: model.layer[i], position: model.position[i],
-    influence: model.influence[i], pinned: edits.pins.has(i), label: labelOf(model, edits, i),
+    node: i,
+    group,
+    members: [i],
+    kind: model.kind[i],
+    layer: model.layer[i],
+    position: model.position[i],
+    influence: model.influence[i],
+    pinned: edits.pins.has(i),
+    label: labelOf(model, edits, i),
   };
 }
 
@@ -69,14 +91,21 @@ function summarise(model, edits, item) {
 
 /** Links between items: all edges with the same ends are summed, signed, where one of them is shown; none is inside a group. */
 function gather(model, edits, shown, at, items, state) {
-  const sums = new Map(), seen = new Set(), single = !state.collapse || !edits.groups.length;
-  const from = [], to = [], weight = [];
+  const sums = new Map(),
+    seen = new Set(),
+    single = !state.collapse || !edits.groups.length;
+  const from = [],
+    to = [],
+    weight = [];
   for (let e = 0; e < model.m; e++) {
-    const a = at[model.source[e]], b = at[model.target[e]];
+    const a = at[model.source[e]],
+      b = at[model.target[e]];
     if (a < 0 || b < 0 || a === b) continue;
     if (single) {
       if (!shown.edge[e]) continue;
-      from.push(a); to.push(b); weight.push(model.weight[e]);
+      from.push(a);
+      to.push(b);
+      weight.push(model.weight[e]);
     } else {
       const key = a * items.length + b;
       sums.set(key, (sums.get(key) || 0) + model.weight[e]);
@@ -85,15 +114,24 @@ function gather(model, edits, shown, at, items, state) {
   }
   for (const [key, sum] of sums) {
     if (!seen.has(key)) continue;
-    from.push(Math.floor(key / items.length)); to.push(key % items.length); weight.push(sum);
+    from.push(Math.floor(key / items.length));
+    to.push(key % items.length);
+    weight.push(sum);
   }
   const row = Float64Array.from(items, (item) => item.members.reduce((sum, i) => sum + model.rowSum[i], 0));
-  const part = weight.map((w, e) => Math.abs(w) / (row[to[e]] || 1)), sorted = [...part].sort((a, b) => a - b);
-  const few = sorted.length <= 200, large = few ? sorted[Math.floor(0.98 * (sorted.length - 1))] || 1 : 1; // few edges: the strongest in full
+  const part = weight.map((w, e) => Math.abs(w) / (row[to[e]] || 1)),
+    sorted = [...part].sort((a, b) => a - b);
+  const few = sorted.length <= 200,
+    large = few ? sorted[Math.floor(0.98 * (sorted.length - 1))] || 1 : 1; // few edges: the strongest in full
   const strength = part.map((share) => Math.min(1, share / large));
   const order = weight.map((_, e) => e).sort((a, b) => strength[a] - strength[b]);
   const pick = (values, Type) => Type.from(order, (e) => values[e]);
-  const links = { from: pick(from, Int32Array), to: pick(to, Int32Array), weight: pick(weight, Float64Array), strength: pick(strength, Float32Array) };
+  const links = {
+    from: pick(from, Int32Array),
+    to: pick(to, Int32Array),
+    weight: pick(weight, Float64Array),
+    strength: pick(strength, Float32Array),
+  };
   links.into = items.map(() => []);
   links.out = items.map(() => []);
   for (let e = 0; e < links.from.length; e++) {
@@ -106,7 +144,9 @@ function gather(model, edits, shown, at, items, state) {
 /** Positions of all items in pixels at zoom 1: a column a position, a row a layer, targets above, tokens below. */
 export function layOut(scene, model, edits, width, height) {
   const look = scene.labelled ? ROOMY : DENSE;
-  const { items } = scene, top = model.layers, nColumns = model.tokens.length;
+  const { items } = scene,
+    top = model.layers,
+    nColumns = model.tokens.length;
   const cells = new Map();
   items.forEach((item) => {
     if (item.kind === KINDS.LOGIT) return;
@@ -114,41 +154,59 @@ export function layOut(scene, model, edits, width, height) {
     if (!cells.has(key)) cells.set(key, []);
     cells.get(key).push(item);
   });
-  const most = new Array(nColumns).fill(0), rows = new Array(top + 1).fill(0);
+  const most = new Array(nColumns).fill(0),
+    rows = new Array(top + 1).fill(0);
   for (const [key, cell] of cells) {
     const p = Number(key.split(" ")[1]);
     if (p < nColumns) most[p] = Math.max(most[p], cell.length);
   }
-  const per = most.map((n) => (scene.labelled ? Math.min(n, 1) : Math.min(n, Math.max(3, Math.round(1.5 * Math.sqrt(n))))));
+  const per = most.map((n) =>
+    scene.labelled ? Math.min(n, 1) : Math.min(n, Math.max(3, Math.round(1.5 * Math.sqrt(n)))),
+  );
   for (const [key, cell] of cells) {
     const [layer, p] = key.split(" ").map(Number);
     if (layer < top) rows[layer + 1] = Math.max(rows[layer + 1], Math.ceil(cell.length / (per[p] || 1)));
   }
-  const wide = per.map((n) => (n ? Math.max(look.column, n * look.pitch + look.gap) : scene.labelled ? 84 : look.column * 0.7));
+  const wide = per.map((n) =>
+    n ? Math.max(look.column, n * look.pitch + look.gap) : scene.labelled ? 84 : look.column * 0.7,
+  );
   const high = rows.map((n, i) => (n ? n * look.row + look.gap : i ? 3 : 0));
-  const above = TARGET.height + 14, zoom = Math.min(1, width / sum(wide), (height - above) / sum(high));
-  const columns = spread(wide, width / zoom, scene.labelled ? per.map(() => 1) : per), heights = spread(high, (height - above) / zoom, rows);
+  const above = TARGET.height + 14,
+    zoom = Math.min(1, width / sum(wide), (height - above) / sum(high));
+  const columns = spread(wide, width / zoom, scene.labelled ? per.map(() => 1) : per),
+    heights = spread(high, (height - above) / zoom, rows);
   const tall = sum(heights) + TARGET.height / zoom;
-  const columnAt = starts(columns), rowAt = starts(heights);
-  for (const cell of cells.values()) place(cell, { columns, columnAt, heights, rowAt, per, look, tall, labelled: scene.labelled });
+  const columnAt = starts(columns),
+    rowAt = starts(heights);
+  for (const cell of cells.values())
+    place(cell, { columns, columnAt, heights, rowAt, per, look, tall, labelled: scene.labelled });
   targets(items, sum(columns), zoom);
   items.forEach((item) => {
     const moved = item.node >= 0 ? edits.moves.get(item.node) : edits.moves.get(item.strongest);
     item.x += moved?.[0] ?? 0;
     item.y += moved?.[1] ?? 0;
   });
-  const rowsOut = rows.map((n, i) => ({ layer: i - 1, used: n > 0, y: tall - rowAt[i] - heights[i] / 2, height: heights[i] }));
+  const rowsOut = rows.map((n, i) => ({
+    layer: i - 1,
+    used: n > 0,
+    y: tall - rowAt[i] - heights[i] / 2,
+    height: heights[i],
+  }));
   const columnsOut = columns.map((w, p) => ({ position: p, x: columnAt[p], width: w }));
   return { width: sum(columns), height: tall, rows: rowsOut, columns: columnsOut };
 }
 
 function place(cell, { columns, columnAt, heights, rowAt, per, look, tall, labelled }) {
-  const p = Math.min(cell[0].position, columns.length - 1), row = Math.min(cell[0].layer + 1, heights.length - 1);
+  const p = Math.min(cell[0].position, columns.length - 1),
+    row = Math.min(cell[0].layer + 1, heights.length - 1);
   cell.sort((a, b) => b.influence - a.influence);
-  const wide = Math.min(cell.length, per[p] || 1), deep = Math.ceil(cell.length / wide);
+  const wide = Math.min(cell.length, per[p] || 1),
+    deep = Math.ceil(cell.length / wide);
   const middle = tall - rowAt[row] - heights[row] / 2;
   cell.forEach((item, k) => {
-    const column = k % wide, line = Math.floor(k / wide), inLine = Math.min(wide, cell.length - line * wide);
+    const column = k % wide,
+      line = Math.floor(k / wide),
+      inLine = Math.min(wide, cell.length - line * wide);
     item.x = labelled ? columnAt[p] + 14 : columnAt[p] + columns[p] / 2 + (column - (inLine - 1) / 2) * look.pitch;
     item.y = middle + (line - (deep - 1) / 2) * look.row;
   });
@@ -156,7 +214,8 @@ function place(cell, { columns, columnAt, heights, rowAt, per, look, tall, label
 
 /** Targets lie side by side at the right end of the top row, the most probable one rightmost. */
 function targets(items, width, zoom) {
-  const all = items.filter((item) => item.kind === KINDS.LOGIT), wide = Math.min(TARGET.width, (width * zoom) / (all.length || 1));
+  const all = items.filter((item) => item.kind === KINDS.LOGIT),
+    wide = Math.min(TARGET.width, (width * zoom) / (all.length || 1));
   all.forEach((item, k) => {
     item.wide = wide - 10;
     item.x = width - (wide / 2 + k * wide) / zoom;
@@ -166,7 +225,8 @@ function targets(items, width, zoom) {
 
 /** Widen the used parts evenly up to the room that there is. */
 function spread(sizes, room, used) {
-  const n = used.filter(Boolean).length, more = Math.max(0, room - sum(sizes)) / (n || 1);
+  const n = used.filter(Boolean).length,
+    more = Math.max(0, room - sum(sizes)) / (n || 1);
   return sizes.map((size, i) => (used[i] ? size + more : size));
 }
 
@@ -174,5 +234,8 @@ const sum = (values) => values.reduce((a, b) => a + b, 0);
 
 function starts(sizes) {
   let at = 0;
-  return sizes.map((size) => (at += size) - size);
+  return sizes.map((size) => {
+    at += size;
+    return at - size;
+  });
 }

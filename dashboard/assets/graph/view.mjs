@@ -1,14 +1,15 @@
 // The view of an attribution graph: holds what is chosen and shown, and passes it to canvas, list, panel and address.
 
-import { count, element, short } from "../atlas/dom.mjs";
+import { count, element, short } from "../dom.mjs";
+import { json } from "../http.mjs";
 import { Canvas, FRAME } from "./canvas.mjs";
 import { controls } from "./controls.mjs";
 import { Edits } from "./edits.mjs";
-import { Pointer } from "./pointer.mjs";
 import { List } from "./list.mjs";
 import { tokenText } from "./marks.mjs";
-import { KINDS, KIND_NAMES, Model } from "./model.mjs";
+import { KIND_NAMES, KINDS, Model } from "./model.mjs";
 import { Panel } from "./panel.mjs";
+import { Pointer } from "./pointer.mjs";
 import { savePng, saveSvg, toSvg } from "./saving.mjs";
 import { labelOf, layOut, makeScene } from "./scene.mjs";
 
@@ -16,7 +17,13 @@ const NARROW = "(max-width: 700px)";
 
 export class GraphView {
   constructor(root) {
-    Object.assign(this, { root, source: root.dataset.graphSource, name: root.dataset.graphName, described: new Map(), marked: new Set() });
+    Object.assign(this, {
+      root,
+      source: root.dataset.graphSource,
+      name: root.dataset.graphName,
+      described: new Map(),
+      marked: new Set(),
+    });
     this.themes = JSON.parse(root.dataset.colours);
     root.graphView = this;
     this.started = this.start().catch((error) => this.fail(error));
@@ -28,8 +35,13 @@ export class GraphView {
     this.read(new URLSearchParams(location.search), stored.edits);
     this.build();
     this.edits.on = {
-      changed: () => this.refresh(), saved: () => { this.root.dataset.saved = JSON.stringify(this.edits.was); if (this.notice.classList.contains("wb-graph-failed")) this.say(""); },
-      conflict: (theirs) => this.differ(theirs), failed: (message) => this.say(message, true),
+      changed: () => this.refresh(),
+      saved: () => {
+        this.root.dataset.saved = JSON.stringify(this.edits.was);
+        if (this.notice.classList.contains("wb-graph-failed")) this.say("");
+      },
+      conflict: (theirs) => this.differ(theirs),
+      failed: (message) => this.say(message, true),
     };
     this.refresh();
     this.root.dataset.ready = String(Math.round(performance.now()));
@@ -37,20 +49,31 @@ export class GraphView {
 
   /** What the address says; pins in it go before the stored ones. */
   read(query, stored) {
-    const { model } = this, share = (name, usual) => {
-      const value = Number(query.get(name));
-      return query.has(name) && value >= 0 && value <= 1 ? value : usual;
-    };
-    const target = query.has("target") ? model.targets.find((i) => model.index[i] === Number(query.get("target"))) : undefined;
+    const { model } = this,
+      share = (name, usual) => {
+        const value = Number(query.get(name));
+        return query.has(name) && value >= 0 && value <= 1 ? value : usual;
+      };
+    const target = query.has("target")
+      ? model.targets.find((i) => model.index[i] === Number(query.get("target")))
+      : undefined;
     this.state = {
-      nodes: share("nodes", model.usual.nodes), edges: share("edges", model.usual.edges), target: target ?? null,
-      collapse: query.get("collapse") === "1", only: query.get("only") === "1",
+      nodes: share("nodes", model.usual.nodes),
+      edges: share("edges", model.usual.edges),
+      target: target ?? null,
+      collapse: query.get("collapse") === "1",
+      only: query.get("only") === "1",
     };
     this.view = query.get("view") === "list" ? "list" : "graph";
     this.chosen = model.numbers.get(query.get("at") || "") ?? null;
-    if (query.get("at") && this.chosen === null) this.problem = `This graph has no node ${query.get("at").slice(0, 60)}.`;
+    if (query.get("at") && this.chosen === null)
+      this.problem = `This graph has no node ${query.get("at").slice(0, 60)}.`;
     this.edits = new Edits(this.source, stored, {});
-    if (query.has("pins")) this.edits.value.pins = query.get("pins").split(",").filter((id) => model.numbers.has(id));
+    if (query.has("pins"))
+      this.edits.value.pins = query
+        .get("pins")
+        .split(",")
+        .filter((id) => model.numbers.has(id));
   }
 
   build() {
@@ -61,18 +84,31 @@ export class GraphView {
     this.listed = element("div", { class: "wb-graph-list" });
     const aside = element("aside", { class: "wb-graph-side", "aria-label": "Details" });
     this.controls = controls(this);
-    this.root.replaceChildren(this.controls.root, this.notice, element("div", { class: "wb-graph-body" },
-      element("div", { class: "wb-graph-main" }, this.area, this.listed), aside));
+    this.root.replaceChildren(
+      this.controls.root,
+      this.notice,
+      element(
+        "div",
+        { class: "wb-graph-body" },
+        element("div", { class: "wb-graph-main" }, this.area, this.listed),
+        aside,
+      ),
+    );
     this.canvas = new Canvas(this.area, this.themes);
     this.canvas.tokenTexts = this.model.tokens;
     this.canvas.marked = new Set();
     this.area.append(this.tip);
     this.panel = new Panel(aside, this);
     this.list = new List(this.listed, this.model, {
-      opened: (i, add, focus) => (add ? this.act("x", i) : this.choose(i, false, focus)), key: (key, i) => this.act(key, i), hovered: () => {},
+      opened: (i, add, focus) => (add ? this.act("x", i) : this.choose(i, false, focus)),
+      key: (key, i) => this.act(key, i),
+      hovered: () => {},
     });
     this.pointer = new Pointer(this);
-    this.area.setAttribute("aria-label", `Attribution graph of ${count(this.model.n)} nodes. Arrow keys move along edges and layers, Enter opens, plus and minus zoom. The list view holds the same.`);
+    this.area.setAttribute(
+      "aria-label",
+      `Attribution graph of ${count(this.model.n)} nodes. Arrow keys move along edges and layers, Enter opens, plus and minus zoom. The list view holds the same.`,
+    );
     this.media = window.matchMedia(NARROW);
     this.media.onchange = () => this.refresh();
     this.observe();
@@ -86,9 +122,14 @@ export class GraphView {
       this.lay();
     });
     this.resizer.observe(this.area);
-    this.schemes = new MutationObserver(() => { this.canvas.redraw(); this.panel.draw(); });
+    this.schemes = new MutationObserver(() => {
+      this.canvas.redraw();
+      this.panel.draw();
+    });
     this.schemes.observe(document.documentElement, { attributes: true, attributeFilter: ["data-scheme"] });
-    this.hush = (event) => { if (this.edits.past.length || this.edits.future.length) this.undoKey(event); };
+    this.hush = (event) => {
+      if (this.edits.past.length || this.edits.future.length) this.undoKey(event);
+    };
     document.addEventListener("keydown", this.hush);
   }
 
@@ -106,7 +147,14 @@ export class GraphView {
     this.area.hidden = list;
     this.listed.hidden = !list;
     this.root.dataset.view = list ? "list" : "graph";
-    if (list) this.list.show({ scene: this.scene, edits: this.resolved, marked: this.marked, labelOf: (i) => this.labelOf(i), chosen: this.chosen });
+    if (list)
+      this.list.show({
+        scene: this.scene,
+        edits: this.resolved,
+        marked: this.marked,
+        labelOf: (i) => this.labelOf(i),
+        chosen: this.chosen,
+      });
     this.lay();
     this.panel.draw();
     this.controls.show();
@@ -125,7 +173,8 @@ export class GraphView {
   }
 
   tell() {
-    const { node, edge } = this.scene.shown, sum = (marks) => marks.reduce((a, b) => a + b, 0);
+    const { node, edge } = this.scene.shown,
+      sum = (marks) => marks.reduce((a, b) => a + b, 0);
     this.status.textContent = `${count(sum(node))} of ${count(this.model.n)} nodes, ${count(sum(edge))} of ${count(this.model.m)} edges`;
     this.root.dataset.nodes = String(sum(node));
     this.root.dataset.links = String(this.scene.links.from.length);
@@ -185,7 +234,8 @@ export class GraphView {
 
   /** An act by its key on a node, or on the marked ones; returns false for any other key. */
   act(key, i) {
-    const { model, edits } = this, ids = i === null ? [] : [model.ids[i]];
+    const { model, edits } = this,
+      ids = i === null ? [] : [model.ids[i]];
     if (key === "p" && i !== null) edits.toggle("pins", ids);
     else if (key === "h" && i !== null) edits.toggle("hidden", ids);
     else if (key === "x" && i !== null) {
@@ -194,7 +244,8 @@ export class GraphView {
     } else if (key === "g") {
       const members = this.marked.size ? [...this.marked].map((k) => model.ids[k]) : ids;
       const first = i ?? [...this.marked][0];
-      if (members.length) this.panel.askGroup(members, first === undefined ? "" : tokenText(this.labelOf(first), 60).trim());
+      if (members.length)
+        this.panel.askGroup(members, first === undefined ? "" : tokenText(this.labelOf(first), 60).trim());
     } else if (key === "n" && i !== null) {
       this.choose(i);
       this.panel.rename(i);
@@ -219,42 +270,67 @@ export class GraphView {
   tipFor(item, x, y) {
     this.tip.hidden = !item;
     if (!item) return;
-    const { model } = this, i = item.node, where = item.kind < KINDS.TOKEN ? `layer ${item.layer}, ` : "";
-    const what = i < 0 ? `group of ${item.members.length}` : item.kind === KINDS.FEATURE ? `${model.unit} ${model.index[i]}` : KIND_NAMES[item.kind];
+    const { model } = this,
+      i = item.node,
+      where = item.kind < KINDS.TOKEN ? `layer ${item.layer}, ` : "";
+    const what =
+      i < 0
+        ? `group of ${item.members.length}`
+        : item.kind === KINDS.FEATURE
+          ? `${model.unit} ${model.index[i]}`
+          : KIND_NAMES[item.kind];
     this.tip.replaceChildren(
       element("strong", { dir: "auto" }, tokenText(item.label, 80)),
       element("span", {}, `${what}, ${where}token ${item.position} ${tokenText(model.tokens[item.position], 16)}`),
-      element("span", {}, item.kind === KINDS.LOGIT ? `probability ${(100 * model.probability[i]).toFixed(1)} %` : `influence ${short(item.influence)}` + (item.kind === KINDS.FEATURE && i >= 0 ? `, activation ${short(model.activation[i])}` : "")));
+      element(
+        "span",
+        {},
+        item.kind === KINDS.LOGIT
+          ? `probability ${(100 * model.probability[i]).toFixed(1)} %`
+          : `influence ${short(item.influence)}` +
+              (item.kind === KINDS.FEATURE && i >= 0 ? `, activation ${short(model.activation[i])}` : ""),
+      ),
+    );
     const left = x + 14 + this.tip.offsetWidth > this.canvas.width ? x - 14 - this.tip.offsetWidth : x + 14;
-    Object.assign(this.tip.style, { left: `${Math.max(4, left)}px`, top: `${Math.max(4, Math.min(y + 12, this.canvas.height - this.tip.offsetHeight - 4))}px` });
+    Object.assign(this.tip.style, {
+      left: `${Math.max(4, left)}px`,
+      top: `${Math.max(4, Math.min(y + 12, this.canvas.height - this.tip.offsetHeight - 4))}px`,
+    });
   }
 
   // Address, saving, messages
 
   addressOf(part = {}) {
-    const { model, state, edits } = this, fixed = (value, usual) => (value === usual ? "" : String(Number(value.toFixed(4))));
+    const { model, state, edits } = this,
+      fixed = (value, usual) => (value === usual ? "" : String(Number(value.toFixed(4))));
     const query = {
-      at: this.chosen === null ? "" : model.ids[this.chosen], nodes: fixed(state.nodes, model.usual.nodes), edges: fixed(state.edges, model.usual.edges),
-      target: state.target === null ? "" : String(model.index[state.target]), pins: edits.value.pins.join(","), view: this.view === "list" ? "list" : "",
-      collapse: state.collapse ? "1" : "", only: state.only ? "1" : "", ...part,
+      at: this.chosen === null ? "" : model.ids[this.chosen],
+      nodes: fixed(state.nodes, model.usual.nodes),
+      edges: fixed(state.edges, model.usual.edges),
+      target: state.target === null ? "" : String(model.index[state.target]),
+      pins: edits.value.pins.join(","),
+      view: this.view === "list" ? "list" : "",
+      collapse: state.collapse ? "1" : "",
+      only: state.only ? "1" : "",
+      ...part,
     };
     const plain = (value) => encodeURIComponent(value).replace(/%3A/g, ":").replace(/%2C/g, ",");
-    const given = Object.entries(query).filter(([, value]) => value !== "").map(([key, value]) => `${key}=${plain(value)}`).join("&");
-    return `/graph/${encodeURIComponent(this.name)}${given ? "?" + given : ""}`;
+    const given = Object.entries(query)
+      .filter(([, value]) => value !== "")
+      .map(([key, value]) => `${key}=${plain(value)}`)
+      .join("&");
+    return `/graph/${encodeURIComponent(this.name)}${given ? `?${given}` : ""}`;
   }
 
   address() {
     const next = this.addressOf();
-    if (location.pathname.split("/")[1] === "graph" && next !== location.pathname + location.search) history.replaceState(null, "", next);
+    if (location.pathname.split("/")[1] === "graph" && next !== location.pathname + location.search)
+      history.replaceState(null, "", next);
   }
 
-  async ask(path) {
-    return read(await fetch(`${this.source}/${path}`));
-  }
-
-  async post(path, body) {
-    const answer = await fetch(`${this.source}/${path}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-    return read(answer);
+  /** Ask a route of this graph, with a body by POST. */
+  ask(path, body) {
+    return json(`${this.source}/${path}`, body);
   }
 
   /** Groups of similar latents as a start; one step of undo takes them back. */
@@ -262,7 +338,10 @@ export class GraphView {
     this.say("Comparing the edges of all latents, and of permuted graphs…");
     try {
       const { groups, headline } = await this.ask("groups.json");
-      if (groups.length) this.edits.apply((value) => { value.groups = unlike(groups); });
+      if (groups.length)
+        this.edits.apply((value) => {
+          value.groups = unlike(groups);
+        });
       this.say(groups.length ? `${headline} Undo takes them back.` : headline);
     } catch (error) {
       this.say(error.message, true);
@@ -270,9 +349,17 @@ export class GraphView {
   }
 
   async save(kind) {
-    const labelled = { scene: this.scene, layout: this.layout ?? layOut(this.scene, this.model, this.resolved, 1000, 600) };
+    const labelled = {
+      scene: this.scene,
+      layout: this.layout ?? layOut(this.scene, this.model, this.resolved, 1000, 600),
+    };
     for (const item of this.scene.items) item.r ??= 4;
-    const svg = toSvg({ ...labelled, theme: this.canvas.theme, tokens: this.model.tokens, title: document.querySelector(".wb-graph-title")?.textContent || this.name });
+    const svg = toSvg({
+      ...labelled,
+      theme: this.canvas.theme,
+      tokens: this.model.tokens,
+      title: document.querySelector(".wb-graph-title")?.textContent || this.name,
+    });
     try {
       if (kind === "svg") saveSvg(svg, this.name);
       else await savePng(svg, this.name);
@@ -283,9 +370,24 @@ export class GraphView {
 
   /** Somebody else saved other edits of this graph meanwhile. */
   differ(theirs) {
-    const choose = (text, act) => element("button", { type: "button", class: "wb-act wb-act-quiet", onclick: () => { this.say(""); act(); } }, text);
+    const choose = (text, act) =>
+      element(
+        "button",
+        {
+          type: "button",
+          class: "wb-act wb-act-quiet",
+          onclick: () => {
+            this.say("");
+            act();
+          },
+        },
+        text,
+      );
     this.say("The edits of this graph were changed elsewhere meanwhile.", true);
-    this.notice.append(choose("Load theirs", () => this.edits.take(theirs)), choose("Keep mine", () => this.edits.save(theirs)));
+    this.notice.append(
+      choose("Load theirs", () => this.edits.take(theirs)),
+      choose("Keep mine", () => this.edits.save(theirs)),
+    );
   }
 
   say(message, failed = false) {
@@ -296,7 +398,13 @@ export class GraphView {
 
   fail(error) {
     this.root.dataset.failed = "true";
-    this.root.replaceChildren(element("div", { class: "wb-notice wb-notice-error", role: "alert" }, `The graph could not be drawn: ${error.message}`));
+    this.root.replaceChildren(
+      element(
+        "div",
+        { class: "wb-notice wb-notice-error", role: "alert" },
+        `The graph could not be drawn: ${error.message}`,
+      ),
+    );
     console.error(error);
   }
 
@@ -310,18 +418,12 @@ export class GraphView {
   }
 }
 
-/** The answer as JSON; an error of the server becomes an exception. */
-async function read(answer) {
-  const text = await answer.text();
-  if (answer.ok) return JSON.parse(text);
-  throw new Error(text.startsWith("{") ? JSON.parse(text).error : text.trim().slice(0, 300) || `the server answered ${answer.status}`);
-}
-
 /** Groups with names of their own: a second one of a name gets a number. */
 function unlike(groups) {
   const seen = new Map();
   return groups.map(([name, nodes]) => {
-    const n = (seen.get(name) ?? 0) + 1, plain = name.trim().slice(0, 70) || "group";
+    const n = (seen.get(name) ?? 0) + 1,
+      plain = name.trim().slice(0, 70) || "group";
     seen.set(name, n);
     return [n > 1 ? `${plain} ${n}` : plain, nodes];
   });

@@ -1,0 +1,83 @@
+// The Dash component `workbench_atlas.AtlasMap`, and the browser-only callbacks of the atlas page. The view itself is in
+// assets/atlas/*.mjs; a map that the page already shows (assets/atlas/early.mjs) is adopted.
+
+import { none, setProps } from "./dash.mjs";
+import { show } from "./workbench.mjs";
+
+const { createElement, useEffect, useRef } = window.React;
+const KEYS = ["colour", "size", "search", "filter", "selection", "point", "at", "overlays", "neighbours"];
+
+export function AtlasMap(props) {
+  const place = useRef(null),
+    view = useRef(null),
+    latest = useRef(props);
+  latest.current = props;
+  const given = () => Object.fromEntries(KEYS.map((key) => [key, latest.current[key] ?? undefined]));
+  useEffect(() => {
+    let gone = false;
+    import("./atlas/view.mjs").then(({ AtlasView, sourceAt }) => {
+      if (gone) return;
+      const early = window.atlasEarly?.base === props.source ? window.atlasEarly.take() : null;
+      view.current = early?.view ?? new AtlasView(document.createElement("div"), sourceAt(props.source), given());
+      view.current.changed = (part) => latest.current.setProps(part);
+      view.current.moveTo(place.current);
+      view.current.set({ ...given(), ...early?.touched });
+      if (early) latest.current.setProps(early.touched); // changes made before the page had loaded
+    });
+    return () => {
+      gone = true;
+      view.current?.close();
+      view.current = null;
+    };
+  }, [props.source]);
+  useEffect(() => view.current?.set(given()));
+  return createElement("div", { id: props.id, ref: place, className: "atlas-place" });
+}
+
+// The address follows the view; values equal to the defaults are omitted.
+export function atlasAddress(colour, size, search, filter, selection, point, at, overlays, state) {
+  if (!state || location.pathname.split("/")[1] !== "atlas") return none();
+  const plain = (overlays || []).join(",") === "labels,contours,minimap";
+  const query = {
+    colour: colour === state.colour ? "" : colour,
+    size,
+    q: search,
+    filter,
+    selection,
+    point,
+    at,
+    overlays: !overlays || plain ? "" : overlays.join(",") || "none",
+  };
+  return show(`/atlas/${encodeURIComponent(state.name)}`, query);
+}
+
+// The table's selection, search and filter as one value; a pressed row becomes the chosen point.
+export const narrowing = (search, filter, selection) => ({
+  search: search || "",
+  filter: filter || "",
+  selection: selection || "",
+});
+
+export function refresh() {
+  window.dash_ag_grid
+    ?.getApiAsync("atlas-grid")
+    .then((grid) => {
+      grid.purgeInfiniteCache();
+    })
+    .catch(() => {});
+  return none();
+}
+
+export function pressed(cell) {
+  const point = Number(cell?.rowId);
+  return Number.isInteger(point) && cell ? point : none();
+}
+
+// A click on a neighbour or region in the side panel.
+document.addEventListener("click", (event) => {
+  const set = (part) => setProps("atlas-map", part);
+  const neighbour = event.target.closest("[data-atlas-point]"),
+    region = event.target.closest("[data-atlas-region]");
+  if (neighbour) set({ point: Number(neighbour.dataset.atlasPoint), neighbours: [] });
+  if (region) set({ selection: `region:${region.dataset.atlasRegion}` });
+});

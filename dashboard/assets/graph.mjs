@@ -1,0 +1,26 @@
+// Draws attribution graphs: each empty element with `data-graph-source` becomes a view (assets/graph/view.mjs).
+
+let view = null;
+
+function draw() {
+  if (view && !view.root.isConnected) {
+    view.close();
+    view = null;
+  }
+  const root = document.querySelector("[data-graph-source]:not([data-graph-drawn])");
+  if (!root) return;
+  root.dataset.graphDrawn = "";
+  import("./graph/view.mjs").then(({ GraphView }) => {
+    if (root.isConnected) view = new GraphView(root);
+  });
+}
+
+let due = false;
+new MutationObserver(() => {
+  if (due) return;
+  due = true;
+  requestAnimationFrame(() => {
+    due = false;
+    draw();
+  });
+}).observe(document, { subtree: true, childList: true });

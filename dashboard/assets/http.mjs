@@ -1,0 +1,25 @@
+// Requests to our own routes, and their refusals as errors.
+
+/** The server refused: `message` is its sentence, `found` its answer. */
+export class Refusal extends Error {
+  constructor(status, text) {
+    super(text.trim().slice(0, 300) || `the server answered ${status}`);
+    this.status = status;
+    this.found = {};
+    try {
+      this.found = JSON.parse(text); // of our routes; the guard before them answers in plain text
+      this.message = this.found.error ?? this.message;
+    } catch {}
+  }
+}
+
+/** Ask an address, with a body by POST. Throws `Refusal`. */
+export async function request(address, body, options = {}) {
+  const sent = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  const answer = await fetch(address, body === undefined ? options : { ...sent, ...options });
+  if (!answer.ok) throw new Refusal(answer.status, await answer.text());
+  return answer;
+}
+
+/** Ask an address for JSON. Throws `Refusal`. */
+export const json = async (address, body, options) => (await request(address, body, options)).json();

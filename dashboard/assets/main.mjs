@@ -1,0 +1,28 @@
+// The one script of every page: loads the parts that every page has, gives Dash their functions by name, and starts it.
+// Larger parts (a prompt, a graph, the map) are loaded when they are drawn.
+
+import "./theme.mjs";
+import "./back.mjs";
+import "./brush.mjs";
+import "./graph.mjs";
+import "./later.mjs";
+import "./notes.mjs";
+import "./server.mjs";
+import "./tokens.mjs";
+import "./tour.mjs";
+import * as atlas from "./atlas.mjs";
+import * as circuit from "./circuit.mjs";
+import * as search from "./search.mjs";
+import { Still } from "./still.mjs";
+import * as workbench from "./workbench.mjs";
+
+const prompt = () => import("./prompt/prompt.mjs");
+const workbenchPrompt = {
+  run: async (...given) => (await prompt()).run(...given),
+  answer: async (...given) => (await prompt()).answer(...given),
+};
+
+Object.assign(window, { workbench_atlas: { AtlasMap: atlas.AtlasMap }, workbench_still: { Still } });
+window.dash_clientside ??= {};
+Object.assign(window.dash_clientside, { atlas, circuit, search, workbench, workbenchPrompt });
+new window.DashRenderer(); // the page does not start it itself, as scripts in it run before modules do

@@ -1,0 +1,281 @@
+// Attention: every head in small on one canvas, and one head in large. A click keeps a cell; its reasons are asked for.
+
+import { element } from "../dom.mjs";
+import { ask, bytes, colours, failed, fit, picture, settled, spaced, table } from "./draw.mjs";
+
+const NAMES = 46,
+  LABELLED = 48; // up to this many tokens the large picture names them
+
+export function heads(state) {
+  const holder = document.getElementById("prompt-heads");
+  const { n_layers: nLayers, n_heads: nHeads, side } = state.reading;
+  const data = bytes(state.reading.patterns);
+  const canvas = element("canvas", {
+    tabindex: 0,
+    role: "img",
+    "aria-describedby": "prompt-heads-words",
+    "aria-label": "Attention of every head in small: layers down, heads across; arrow keys choose a head",
+  });
+  const scroll = element("div", { class: "wb-all-heads", tabindex: -1 }, canvas);
+  const words = element("p", { class: "wb-readout", id: "prompt-heads-words", "aria-live": "polite" });
+  holder.replaceChildren(scroll, words);
+  let hovered = null,
+    size = 24,
+    mosaic = null,
+    scheme = "";
+  const LEFT = 30,
+    TOP = 16;
+
+  // Heads lie one below the other in the data; the picture is as wide as one of them.
+  function draw() {
+    if (!scroll.isConnected) return;
+    const c = colours();
+    if (scheme !== c.text) mosaic = picture(data, side, data.length / side, table(c.scale));
+    scheme = c.text;
+    const room = Math.floor((scroll.clientWidth - LEFT - 8) / nHeads);
+    size = Math.max(16, Math.min(60, room));
+    const context = fit(canvas, LEFT + nHeads * size, TOP + nLayers * size);
+    context.imageSmoothingEnabled = false;
+    context.font = "10px sans-serif";
+    context.textBaseline = "middle";
+    context.textAlign = "center";
+    context.fillStyle = c.muted;
+    for (let head = 0; head < nHeads; head++) context.fillText(head, LEFT + (head + 0.5) * size, TOP / 2);
+    for (let layer = 0; layer < nLayers; layer++) {
+      context.fillStyle = c.muted;
+      context.fillText(`L${layer}`, LEFT / 2, TOP + (layer + 0.5) * size);
+      for (let head = 0; head < nHeads; head++) {
+        const from = (layer * nHeads + head) * side;
+        context.drawImage(
+          mosaic,
+          0,
+          from,
+          side,
+          side,
+          LEFT + head * size + 1,
+          TOP + layer * size + 1,
+          size - 2,
+          size - 2,
+        );
+      }
+    }
+    frame(context, state.selection.layer, state.selection.head, c.opposite);
+    if (hovered) frame(context, ...hovered, c.text);
+    const [layer, head] = hovered || [state.selection.layer, state.selection.head];
+    words.textContent = `L${layer}H${head}${hovered ? "" : ", the chosen head"}`;
+  }
+
+  function frame(context, layer, head, colour) {
+    context.strokeStyle = colour;
+    context.lineWidth = 2;
+    context.strokeRect(LEFT + head * size, TOP + layer * size, size, size);
+  }
+
+  function at(event) {
+    const box = canvas.getBoundingClientRect();
+    const head = Math.floor((event.clientX - box.left - LEFT) / size),
+      layer = Math.floor((event.clientY - box.top - TOP) / size);
+    return head >= 0 && head < nHeads && layer >= 0 && layer < nLayers ? [layer, head] : null;
+  }
+
+  canvas.addEventListener("mousemove", (event) => {
+    hovered = at(event);
+    draw();
+  });
+  canvas.addEventListener("mouseleave", () => {
+    hovered = null;
+    draw();
+  });
+  canvas.addEventListener("click", (event) => {
+    const found = at(event);
+    if (found) state.select({ layer: found[0], head: found[1] });
+  });
+  canvas.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const { layer, head } = state.selection;
+    state.select({
+      layer: Math.min(nLayers - 1, Math.max(0, layer + step[0])),
+      head: Math.min(nHeads - 1, Math.max(0, head + step[1])),
+    });
+  });
+  new ResizeObserver(draw).observe(scroll);
+  let shown = null;
+  function select() {
+    draw();
+    const y = TOP + state.selection.layer * size;
+    if (
+      shown !== state.selection.layer &&
+      (y < scroll.scrollTop || y + size > scroll.scrollTop + scroll.clientHeight)
+    ) {
+      scroll.scrollTop = y - scroll.clientHeight / 2;
+    }
+    shown = state.selection.layer;
+  }
+  return { select, paint: draw };
+}
+
+export function pattern(state) {
+  const holder = document.getElementById("prompt-pattern"),
+    title = document.getElementById("prompt-pattern-title");
+  const tokens = state.reading.tokens,
+    n = tokens.length;
+  const canvas = element("canvas", {
+    tabindex: 0,
+    role: "img",
+    "aria-describedby": "prompt-pattern-words",
+    "aria-label": "Attention of the chosen head: destinations down, sources across; arrow keys move the cell",
+  });
+  const scroll = element("div", { class: "wb-pattern", tabindex: -1 }, canvas);
+  const words = element("p", { class: "wb-readout", id: "prompt-pattern-words", "aria-live": "polite" });
+  const list = element("p", { class: "wb-note" });
+  holder.replaceChildren(scroll, words, list);
+  let weights = null,
+    image = null,
+    scheme = "",
+    shown = "",
+    hovered = null,
+    cell = 4,
+    left = 0,
+    wanted = null;
+
+  const load = settled(30, async () => {
+    const { layer, head } = state.selection;
+    if (wanted) wanted.abort();
+    wanted = new AbortController();
+    try {
+      const found = await ask("pattern", { ...state.asking(), layer, head }, wanted.signal);
+      if (!found) return;
+      weights = new Uint16Array(bytes(found.weights).buffer);
+      image = null;
+      title.textContent = `Attention of L${layer}H${head}`;
+      draw();
+      attend();
+    } catch (error) {
+      words.replaceChildren(failed(error));
+    }
+  });
+
+  const weight = (dest, src) => weights[dest * n + src] / 65535;
+
+  function draw() {
+    if (!weights || !scroll.isConnected) return;
+    const c = colours();
+    if (!image || scheme !== c.text) {
+      const shades = Uint8Array.from(weights, (value) => value >> 8);
+      image = picture(shades, n, n, table(c.scale), (x, y) => x > y);
+    }
+    scheme = c.text;
+    left = n <= LABELLED ? NAMES + 30 : 0;
+    cell = Math.max(2, Math.min(24, Math.floor((scroll.clientWidth - left) / n)));
+    const context = fit(canvas, left + n * cell + 1, left + n * cell + 1);
+    context.imageSmoothingEnabled = false;
+    context.drawImage(image, left, left, n * cell, n * cell);
+    if (left) name(context, c);
+    const { token, key } = state.selection;
+    context.strokeStyle = c.opposite;
+    context.lineWidth = 1.5;
+    context.strokeRect(left, left + token * cell, (token + 1) * cell, cell);
+    if (key !== null && key <= token) context.strokeRect(left + key * cell, left + token * cell, cell, cell);
+    if (hovered) {
+      context.strokeStyle = c.text;
+      context.strokeRect(left + hovered[1] * cell, left + hovered[0] * cell, cell, cell);
+    }
+    read();
+  }
+
+  function name(context, c) {
+    context.font = `11px ${getComputedStyle(holder).getPropertyValue("--wb-mono")}`;
+    context.textBaseline = "middle";
+    context.fillStyle = c.text;
+    const step = Math.ceil(11 / cell);
+    for (let i = 0; i < n; i += step) {
+      context.textAlign = "right";
+      context.fillText(spaced(tokens[i], 10), left - 4, left + (i + 0.5) * cell, left - 6);
+      context.save();
+      context.translate(left + (i + 0.5) * cell, left - 4);
+      context.rotate(-Math.PI / 2);
+      context.textAlign = "left";
+      context.fillText(spaced(tokens[i], 10), 0, 0, left - 6);
+      context.restore();
+    }
+  }
+
+  function read() {
+    const { token, key } = state.selection;
+    const [dest, src] = hovered || [token, key];
+    if (src === null || src === undefined) {
+      words.textContent = "move over the picture to read a cell; a click selects it";
+    } else {
+      words.textContent =
+        `${spaced(tokens[dest], 24)} (${dest}) attends to ${spaced(tokens[src], 24)} (${src}): ` +
+        `${weight(dest, src).toFixed(3)}; evenly spread it would be ${(1 / (dest + 1)).toFixed(3)}` +
+        (hovered ? "" : " · selected; Esc clears it");
+    }
+    const sources = Array.from({ length: dest + 1 }, (_, i) => [weight(dest, i), i])
+      .sort((a, b) => b[0] - a[0])
+      .slice(0, 5);
+    list.textContent =
+      `From ${spaced(tokens[dest], 24)}: ` +
+      sources.map(([w, i]) => `${spaced(tokens[i], 16)} (${i}) ${w.toFixed(2)}`).join(" · ");
+  }
+
+  // The row under the mouse, or the chosen one, colours the tokens above.
+  function attend() {
+    if (!weights) return;
+    const dest = hovered ? hovered[0] : state.selection.token;
+    state.attention = tokens.map((_, i) => (i <= dest ? weight(dest, i) : 0));
+    if (state.colour === "attention") state.views.tokens.paint();
+  }
+
+  function at(event) {
+    const box = canvas.getBoundingClientRect();
+    const src = Math.floor((event.clientX - box.left - left) / cell),
+      dest = Math.floor((event.clientY - box.top - left) / cell);
+    return dest >= 0 && dest < n && src >= 0 && src <= dest ? [dest, src] : null;
+  }
+
+  canvas.addEventListener("mousemove", (event) => {
+    hovered = at(event);
+    draw();
+    attend();
+  });
+  canvas.addEventListener("mouseleave", () => {
+    hovered = null;
+    draw();
+    attend();
+  });
+  canvas.addEventListener("click", (event) => {
+    const found = at(event);
+    if (found) state.select({ token: found[0], key: found[1] });
+  });
+  canvas.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowUp: [-1, 0], ArrowDown: [1, 0], Escape: [0, 0] }[
+      event.key
+    ];
+    if (!step) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (event.key === "Escape") {
+      state.select({ key: null });
+      return;
+    }
+    const { token, key } = state.selection,
+      dest = Math.min(n - 1, Math.max(0, token + step[0]));
+    state.select({ token: dest, key: Math.min(dest, Math.max(0, (key === null ? dest : key) + step[1])) });
+  });
+  new ResizeObserver(draw).observe(scroll);
+
+  function select() {
+    const key = `${state.selection.layer} ${state.selection.head}`;
+    if (key !== shown) {
+      shown = key;
+      load();
+    }
+    draw();
+    attend();
+  }
+  return { select, paint: draw };
+}

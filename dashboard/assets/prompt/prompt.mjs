@@ -1,0 +1,182 @@
+// The prompt page: reads a prompt, holds the one selection that all views share, and passes it to the page's callbacks.
+
+import { none, setProps } from "../dash.mjs";
+import { heads, pattern } from "./attention.mjs";
+import { ask, failed, settled, spaced } from "./draw.mjs";
+import { lens } from "./lens.mjs";
+import { steer } from "./steer.mjs";
+import { features, next, tokens } from "./tokens.mjs";
+
+const set = (id, value) => setProps(id, { data: value });
+const VIEWS = { tokens, features, next, lens, heads, pattern, steer };
+let state = null,
+  reading = null;
+
+// Called when there is a prompt to run: at once for a text in the address, and after *Run*.
+export function run(prompt, visitor, selection, asked) {
+  if (prompt) read(prompt, visitor, state && state.visitor === visitor ? state.selection : selection, asked);
+  return none();
+}
+
+async function read(prompt, visitor, selection, asked) {
+  const holder = document.getElementById("prompt-views"),
+    errors = document.getElementById("prompt-error");
+  if (reading) reading.abort();
+  const mine = new AbortController();
+  reading = mine;
+  errors.replaceChildren();
+  const done = busy(visitor, mine);
+  const again = state && state.visitor === visitor && state.run.text === prompt.text;
+  try {
+    const found = await ask("read", { ...prompt, visitor }, mine.signal);
+    if (!found || mine !== reading) return;
+    if (state) state.observer.disconnect();
+    state = begin(
+      prompt,
+      visitor,
+      found,
+      again ? selection : { ...selection, ...fresh(selection, found, state) },
+      asked,
+    );
+    holder.classList.remove("wb-hidden");
+    draw();
+    told = {};
+    tell(state.selection);
+    set("prompt-read", { ...prompt, visitor });
+  } catch (error) {
+    holder.classList.add("wb-hidden");
+    set("prompt-read", null);
+    errors.replaceChildren(failed(error));
+  } finally {
+    done();
+  }
+}
+
+// A new text keeps head and feature, but not the token: the last one is chosen.
+function fresh(selection, found, before) {
+  const n = found.tokens.length,
+    inside = selection.token !== null && selection.token < n && !before;
+  return { token: inside ? selection.token : n - 1, key: inside ? selection.key : null };
+}
+
+// The same text may have fewer tokens than before, as without the chat template: the selection stays inside.
+function begin(prompt, visitor, found, selection, asked) {
+  const n = found.tokens.length,
+    token = Math.min(selection.token ?? n - 1, n - 1),
+    key = selection.key ?? null;
+  const made = {
+    run: prompt,
+    visitor,
+    reading: found,
+    asked: { ...asked },
+    colour: "loss",
+    attention: null,
+    activations: null,
+    views: {},
+    selection: {
+      ...selection,
+      token,
+      key: key > token ? null : key,
+      layer: Math.min(selection.layer || 0, found.n_layers - 1),
+      head: Math.min(selection.head || 0, found.n_heads - 1),
+    },
+    asking: () => ({ ...prompt, visitor }),
+    select: (changes) => select(made, changes),
+  };
+  made.observer = new MutationObserver(() => Object.values(made.views).forEach((view) => view.paint?.()));
+  made.observer.observe(document.documentElement, { attributes: true, attributeFilter: ["data-scheme"] });
+  return made;
+}
+
+function draw() {
+  const mine = state;
+  mine.views = Object.fromEntries(Object.entries(VIEWS).map(([name, make]) => [name, make(mine)]));
+  show(mine);
+  if (mine.selection.feature !== null) colourByFeature(mine);
+  settle(mine.selection);
+}
+
+function show(mine) {
+  Object.values(mine.views).forEach((view) => view.select());
+  const { token, layer, head, feature } = mine.selection;
+  const words =
+    `Chosen: token ${token}, ${spaced(mine.reading.tokens[token], 24)} · L${layer}H${head}` +
+    (feature === null ? "" : ` · feature ${feature}`);
+  document.getElementById("prompt-selected").textContent = words;
+}
+
+function select(mine, changes) {
+  if (mine !== state) return;
+  const before = mine.selection;
+  mine.selection = { ...before, ...changes };
+  if (before.feature !== mine.selection.feature) colourByFeature(mine);
+  show(mine);
+  settle(mine.selection);
+}
+
+const cellOf = ({ layer, head, token, key }) => (key === null ? null : { layer, head, query: token, key });
+
+// Callbacks get the selection once it settles: an arrow key held down asks for one attribution, not for twenty.
+let told = {},
+  rest = null;
+function settle(selection) {
+  rest = rest || settled(250, tell);
+  rest(selection);
+}
+
+function tell(selection) {
+  const now = { "prompt-selection": selection, "prompt-token": selection.token, "prompt-cell": cellOf(selection) };
+  for (const [id, value] of Object.entries(now)) {
+    const text = JSON.stringify([state.visitor, value]);
+    if (document.getElementById("prompt-views") && told[id] !== text) set(id, value);
+    told[id] = text;
+  }
+}
+
+async function colourByFeature(mine) {
+  const feature = mine.selection.feature;
+  mine.activations = null;
+  const menu = document.querySelector("#prompt-colour-choice select");
+  const to = feature === null ? "loss" : "feature";
+  if (menu) menu.value = to;
+  mine.views.tokens.colour(to);
+  if (feature === null || !mine.run.features) return;
+  try {
+    const found = await ask("activations", { ...mine.asking(), feature });
+    if (!found || mine.selection.feature !== feature) return;
+    mine.activations = found.activations;
+    mine.views.tokens.paint();
+  } catch (error) {
+    document.getElementById("prompt-selected").textContent = error.message;
+  }
+}
+
+// While a prompt is read: how far it is, and a button that drops it.
+function busy(visitor, mine) {
+  const strip = document.getElementById("prompt-busy"),
+    words = document.getElementById("prompt-stage");
+  const cancel = document.getElementById("prompt-cancel");
+  strip.className = "wb-busy wb-busy-on";
+  cancel.onclick = () => {
+    mine.abort();
+    ask("cancel", { visitor });
+  };
+  const timer = setInterval(async () => {
+    const found = await ask("stage", { visitor }).catch(() => null);
+    if (found?.stage && mine === reading) words.textContent = found.stage;
+  }, 700);
+  return () => {
+    clearInterval(timer);
+    if (mine === reading) strip.className = "wb-busy";
+  };
+}
+
+export function answer(text, contrast, asked) {
+  const now = { answer: text || "", contrast: contrast || "" };
+  if (asked && now.answer === asked.answer && now.contrast === asked.contrast) return none();
+  if (state) {
+    state.asked = now;
+    if (state.views.lens) state.views.lens.answer();
+  }
+  return now;
+}

@@ -1,0 +1,169 @@
+// Continuations of the prompt, token by token: unchanged, with a feature steered, and with a random direction of the same norm.
+
+import { element, visible } from "../dom.mjs";
+import { request } from "../http.mjs";
+import { ask, failed, percent } from "./draw.mjs";
+
+const ARMS = [
+  ["unchanged", "the unchanged model"],
+  ["steered", "the feature's direction added on every token"],
+  ["random direction", "a random direction of the same norm added: the control"],
+];
+
+let wanted = null; // the continuation on its way; a new prompt drops it
+
+export function steer(state) {
+  if (wanted) wanted.abort();
+  const holder = document.getElementById("prompt-steer");
+  const field = (label, given) => {
+    const input = element("input", { class: "wb-native", ...given });
+    return [element("label", { class: "wb-field" }, label, input), input];
+  };
+  const [featureField, feature] = field("feature", { type: "number", min: 0, step: 1, id: "prompt-steer-feature" });
+  const [amountField, amount] = field("strength", {
+    type: "number",
+    step: "any",
+    placeholder: "largest seen",
+    id: "prompt-steer-amount",
+  });
+  const [countField, count] = field("tokens", { type: "number", min: 1, max: 60, value: 12 });
+  const [heatField, heat] = field("temperature", { type: "number", min: 0, max: 5, step: 0.1, value: 0 });
+  const [seedField, seed] = field("seed", { type: "number", min: 0, step: 1, value: 0 });
+  const go = element("button", { type: "button", class: "wb-button", id: "prompt-steer-go" }, "Continue");
+  const judge = element("button", { type: "button", class: "wb-button", id: "prompt-steer-verdict" }, "Verdict");
+  const judged = element("p", { class: "wb-note", id: "prompt-steer-judged", "aria-live": "polite" });
+  const stop = element("button", { type: "button", class: "wb-link", hidden: true, id: "prompt-steer-stop" }, "Stop");
+  const said = element("p", { class: "wb-note", "aria-live": "polite" });
+  const lines = ARMS.map(([name, hint]) => {
+    const text = element("span", { class: "wb-tokens", dir: "auto" });
+    return { name, text, item: element("li", { title: hint }, element("span", { class: "wb-quiet" }, name), text) };
+  });
+  const list = element("ol", { class: "wb-arms", hidden: true }, ...lines.map((line) => line.item));
+  holder.replaceChildren(
+    element(
+      "div",
+      { class: "wb-controls" },
+      featureField,
+      amountField,
+      countField,
+      heatField,
+      seedField,
+      go,
+      judge,
+      stop,
+    ),
+    said,
+    list,
+    judged,
+  );
+  stop.addEventListener("click", () => wanted?.abort());
+  go.addEventListener("click", run);
+  judge.addEventListener("click", verdict);
+
+  function chosen() {
+    if (feature.value === "")
+      said.textContent = "Choose a feature first: click the label of one above, or type its number.";
+    return feature.value !== "";
+  }
+
+  const asked = () => ({
+    ...state.asking(),
+    feature: Number(feature.value),
+    amount: amount.value === "" ? null : Number(amount.value),
+  });
+
+  async function verdict() {
+    if (!chosen()) return;
+    judge.disabled = true;
+    judged.textContent = "steering along the directions of both nulls …";
+    try {
+      const found = await ask("verdict", asked());
+      judged.textContent = found ? found.sentence : "";
+    } catch (error) {
+      judged.replaceChildren(failed(error));
+    }
+    judge.disabled = false;
+  }
+
+  async function run() {
+    if (!chosen()) return;
+    wanted = new AbortController();
+    busy(true);
+    lines.forEach((line) => line.text.replaceChildren());
+    list.hidden = false;
+    const body = {
+      ...asked(),
+      n_new: Number(count.value),
+      temperature: Number(heat.value),
+      seed: Number(seed.value),
+    };
+    const written = [[], [], []];
+    try {
+      const answer = await request("/prompt-data/generate", body, { signal: wanted.signal });
+      for await (const step of messages(answer)) {
+        if (step.error) throw new Error(step.error);
+        if (step.unchanged.length) {
+          finish(written, step.unchanged);
+          break;
+        }
+        step.tokens.forEach(([token, p], arm) => add(written, arm, token, p));
+        said.textContent = `token ${step.number + 1} of ${count.value}`;
+      }
+    } catch (error) {
+      said.replaceChildren(...(error.name === "AbortError" ? ["Stopped."] : [failed(error)]));
+    }
+    busy(false);
+  }
+
+  function busy(on) {
+    go.disabled = on;
+    stop.hidden = !on;
+  }
+
+  function add(written, arm, token, p) {
+    const span = element("span", { class: "wb-mark", "data-tip": `probability ${percent(p)}` }, visible(token));
+    written[arm].push({ token, p, span });
+    lines[arm].text.append(span);
+    const place = written[arm].length - 1;
+    if (arm && written[0][place] && written[0][place].token !== token) span.classList.add("wb-other");
+  }
+
+  // Under the unchanged model: how surprising each continuation is. Colour is the loss of a token there.
+  function finish(written, unchanged) {
+    const means = unchanged.map((row, arm) => {
+      row.forEach((p, i) => {
+        const { span, p: own } = written[arm][i],
+          loss = -Math.log(Math.max(p, 1e-12));
+        span.style.setProperty("--a", loss > 0.7 ? (0.12 + 0.6 * Math.min(1, loss / 10)).toFixed(3) : "0");
+        span.setAttribute("data-tip", `probability ${percent(own)}, unchanged model ${percent(p)}`);
+      });
+      return row.reduce((sum, p) => sum - Math.log(Math.max(p, 1e-12)), 0) / row.length;
+    });
+    const moved = [1, 2].map((arm) => written[arm].filter((each, i) => each.token !== written[0][i].token).length);
+    said.textContent =
+      `Tokens that differ from the unchanged continuation: ${moved[0]} steered, ${moved[1]} in a random ` +
+      `direction of the same length. Mean loss of each under the unchanged model: ${means[1].toFixed(2)} nats steered, ` +
+      `${means[2].toFixed(2)} random, ${means[0].toFixed(2)} its own. The stronger the colour, the less the unchanged model expects the token. ` +
+      "With one random direction p cannot go below 1/2; Verdict compares with many.";
+  }
+
+  let last = null; // a number that was typed stays until another feature is chosen
+  function select() {
+    if (state.selection.feature !== null && state.selection.feature !== last) feature.value = state.selection.feature;
+    last = state.selection.feature;
+  }
+  return { select };
+}
+
+// The lines of an answer as they come, each a JSON object.
+async function* messages(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const found = (rest + value).split("\n");
+    rest = found.pop();
+    yield* found.filter(Boolean).map((line) => JSON.parse(line));
+  }
+}

@@ -1,0 +1,246 @@
+// The tokens of a prompt in a row, the features on each, and the next-token distribution after the chosen one.
+
+import { setProps } from "../dash.mjs";
+import { element, visible } from "../dom.mjs";
+import { ask, failed, menu, percent, settled, spaced } from "./draw.mjs";
+
+const FULL_LOSS = 10; // nats at which a token is coloured fully: a probability of 1 in 22,000
+const alpha = (value, most) => (value <= 0 || most <= 0 ? 0 : 0.12 + 0.6 * Math.min(value / most, 1));
+
+// The row of tokens: an option of a list each, so that arrow keys move and a screen reader says the value.
+export function tokens(state) {
+  const holder = document.getElementById("prompt-tokens");
+  const list = element("div", {
+    class: "wb-tokens wb-token-row",
+    role: "listbox",
+    "aria-label": "Tokens",
+    dir: "auto",
+  });
+  const spans = state.reading.tokens.map((token, i) => {
+    const span = element("span", { class: "wb-mark wb-tok", role: "option", tabindex: -1 }, visible(token));
+    span.addEventListener("click", () => state.select({ token: i, key: null }));
+    return span;
+  });
+  list.append(...spans);
+  list.addEventListener("keydown", (event) => {
+    const at = state.selection.token,
+      last = spans.length - 1;
+    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + 10, ArrowUp: at - 10, Home: 0, End: last };
+    if (!(event.key in to)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    state.select({ token: Math.min(last, Math.max(0, to[event.key])), key: null });
+    spans[state.selection.token].focus();
+  });
+  const known = state.reading.losses.filter((loss) => loss !== null);
+  const mean = known.length ? (known.reduce((a, b) => a + b, 0) / known.length).toFixed(2) : "none";
+  const uniform = Math.log(state.reading.vocabulary).toFixed(2);
+  const facts =
+    `${spans.length} tokens · mean loss ${mean} nats (a uniform guess: ${uniform}) · ` +
+    `read in ${state.reading.seconds.toPrecision(2)} s`;
+  holder.replaceChildren(list, element("p", { class: "wb-note", id: "prompt-facts" }, facts));
+  const choices = [
+    ["loss", "colour: loss of each token"],
+    ["attention", "colour: attention of the chosen token"],
+  ];
+  if (state.run.features) {
+    choices.splice(1, 0, ["strongest", "colour: strongest feature"], ["feature", "colour: chosen feature"]);
+  }
+  const colour = (kind) => {
+    state.colour = kind;
+    paint();
+  };
+  state.colour = state.selection.feature !== null && state.run.features ? "feature" : "loss";
+  document
+    .getElementById("prompt-colour-choice")
+    .replaceChildren(menu("Colour of the tokens", choices, state.colour, colour));
+
+  function values() {
+    const { reading, selection } = state,
+      n = reading.tokens.length;
+    if (state.colour === "loss") return [reading.losses.map((loss) => loss || 0), FULL_LOSS, "loss in nats"];
+    if (state.colour === "attention") {
+      return [state.attention || new Array(n).fill(0), 1, `attention of L${selection.layer}H${selection.head}`];
+    }
+    const found = state.colour === "feature" ? state.activations : reading.features.map((at) => (at[0] || [0, 0])[1]);
+    const shown = found || new Array(n).fill(0);
+    const unit = state.colour === "feature" ? `activation of feature ${selection.feature}` : "strongest activation";
+    return [shown, Math.max(...shown), unit];
+  }
+
+  function paint() {
+    const [shown, most, unit] = values();
+    spans.forEach((span, i) => {
+      span.style.setProperty("--a", alpha(shown[i], most).toFixed(3));
+      const text = `${i} · ${unit} ${Number(shown[i]).toPrecision(3)}`;
+      span.setAttribute("data-tip", text);
+      span.setAttribute("aria-label", `${visible(state.reading.tokens[i])}, position ${text}`);
+    });
+  }
+
+  function choose() {
+    spans.forEach((span, i) => {
+      const here = i === state.selection.token;
+      span.setAttribute("aria-selected", here);
+      span.tabIndex = here ? 0 : -1;
+      span.classList.toggle("wb-peak", here);
+    });
+  }
+
+  return {
+    paint,
+    colour,
+    select: () => {
+      choose();
+      paint();
+    },
+  };
+}
+
+// The features on every token; rows outside the view are laid out when they are scrolled to.
+export function features(state) {
+  const holder = document.getElementById("prompt-token-features");
+  const { tokens: texts, features: found, labels } = state.reading;
+  if (!state.run.features) {
+    holder.replaceChildren(element("p", { class: "wb-none" }, "No dictionary was chosen."));
+    return { select: () => {} };
+  }
+  const strongest = Math.max(1e-9, ...found.flat().map(([, activation]) => activation));
+  const list = element("ol", { class: "wb-token-features wb-lazy" });
+  const rows = texts.map((token, i) => {
+    const chips = found[i].map((fired) => chip(state, labels[fired[0]] || "", fired, strongest));
+    const text = spaced(token, 20),
+      choose = () => state.select({ token: i, key: null });
+    const name = element(
+      "button",
+      { class: "wb-token wb-link", type: "button", "aria-label": `${text}, token ${i}`, onclick: choose },
+      text,
+    );
+    const none = element("span", { class: "wb-quiet" }, "none");
+    return element("li", { "data-token": i }, name, element("div", {}, ...(chips.length ? chips : [none])));
+  });
+  list.append(...rows);
+  holder.replaceChildren(list, element("p", { class: "wb-note", id: "prompt-feature-null" }, chance(state.reading)));
+  let shown = null;
+  return {
+    select: () => {
+      rows.forEach((row, i) => row.classList.toggle("wb-here", i === state.selection.token));
+      list
+        .querySelectorAll(".wb-chip")
+        .forEach((each) =>
+          each.classList.toggle("wb-chip-on", Number(each.dataset.feature) === state.selection.feature),
+        );
+      const row = rows[state.selection.token];
+      if (row && shown !== row) list.scrollTop = row.offsetTop - list.offsetTop - list.clientHeight / 2;
+      shown = row;
+    },
+  };
+}
+
+// The control: what the dictionary gives at random vectors.
+function chance({ active, random_active: count, random_strongest: most }) {
+  if (!count.length) return "";
+  const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
+  return (
+    `Null: ${median(active)} active latents on a token (median); at random vectors as far from the mean of this prompt, ` +
+    `${median(count)}, with a strongest activation of ${median(most).toPrecision(2)}, at most ${Math.max(...most).toPrecision(2)}.`
+  );
+}
+
+function chip(state, label, [feature, activation, below], strongest) {
+  const href = `/feature/${encodeURIComponent(state.run.features)}/${feature}`;
+  const link = element("a", { href, class: "wb-feature-number", title: `open feature ${feature}` }, String(feature));
+  link.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    setProps("nav", { href });
+  });
+  const text = visible(label, 30) || "no label";
+  const colour = element(
+    "button",
+    {
+      type: "button",
+      class: "wb-chip-label",
+      title: visible(label, 200),
+      "aria-label": `colour the tokens by feature ${feature}: ${text}`,
+      onclick: () => state.select({ feature: state.selection.feature === feature ? null : feature }),
+    },
+    text,
+  );
+  const share = (0.1 + 0.5 * Math.min(1, activation / strongest)).toFixed(2);
+  return element(
+    "span",
+    { class: "wb-chip", "data-feature": feature, style: { "--a": share } },
+    link,
+    colour,
+    element("span", { class: "wb-value" }, activation.toPrecision(2)),
+    below === null
+      ? null
+      : element(
+          "span",
+          { class: "wb-value", title: "percentage of its recorded activations that are smaller" },
+          `${Math.round(100 * below)} %`,
+        ),
+  );
+}
+
+// The likeliest tokens after the chosen one, at a temperature.
+export function next(state) {
+  const holder = document.getElementById("prompt-next");
+  const label = element("span", { class: "wb-value" }, "1.0");
+  const slider = element("input", {
+    type: "range",
+    min: 0.1,
+    max: 2,
+    step: 0.1,
+    value: 1,
+    "aria-label": "Temperature",
+    class: "wb-range",
+  });
+  const bars = element("ol", { class: "wb-bars", "aria-label": "Likeliest next tokens" }),
+    words = element("p", { class: "wb-note" });
+  slider.addEventListener("input", () => {
+    label.textContent = Number(slider.value).toFixed(1);
+    update();
+  });
+  holder.replaceChildren(words, bars, element("label", { class: "wb-slide" }, "temperature", slider, label));
+  let last = null;
+  const update = settled(120, async () => {
+    const body = { ...state.asking(), after: state.selection.token, temperature: Number(slider.value) };
+    if (last) last.abort();
+    last = new AbortController();
+    try {
+      const found = await ask("next", body, last.signal);
+      if (!found) return;
+      words.textContent =
+        `after ${spaced(found.token, 24)} (${found.after}): entropy ${found.entropy.toFixed(2)} nats; ` +
+        `a uniform guess has ${found.uniform.toFixed(2)}`;
+      bars.replaceChildren(
+        ...found.guesses.map(([token, p]) =>
+          element(
+            "li",
+            {},
+            element("span", { class: "wb-token", dir: "auto", title: JSON.stringify(token) }, spaced(token, 22)),
+            element(
+              "span",
+              { class: "wb-track", "aria-hidden": "true" },
+              element("span", { style: { width: `${100 * p}%` } }),
+            ),
+            element("span", { class: "wb-value" }, percent(p)),
+          ),
+        ),
+      );
+    } catch (error) {
+      bars.replaceChildren(failed(error));
+    }
+  });
+  let at = null;
+  return {
+    select: () => {
+      if (at !== state.selection.token) {
+        at = state.selection.token;
+        update();
+      }
+    },
+  };
+}
