@@ -9,9 +9,10 @@ import numpy as np
 from dashboard.components.pages import feature_href, open_artefact
 from dashboard.data import features as features
 from interp.artifacts import open_artefact as open_stored
-from interp.errors import CorruptError, UnknownNameError, WorkbenchError
+from interp.errors import ConfigError, CorruptError, UnknownNameError, WorkbenchError
 from interp.tracing.graph import KIND, NODE_KINDS, AttributionGraph, GraphNode
 from interp.tracing.interchange import export_graph
+from interp.tracing.part import part_of
 from interp.tracing.supernodes import FoundGroups, GraphEdits, find_supernodes
 from interp.workspace import Workspace
 from saes.features.schema import Features
@@ -35,36 +36,35 @@ def _opened(folder: Path, version: str) -> AttributionGraph:
 
 
 def content(workspace: Workspace, found: AttributionGraph) -> dict[str, Any]:
-    """Return the graph as columns: nodes and edges by number, tokens, targets, and the stored thresholds."""
+    """Return the graph as columns: nodes and edges by number, tokens, and the thresholds at which it was traced.
+
+    `input` is the sum of the absolute weights of the edges into a node.
+    """
     labels = _labels(workspace, found)
     nodes = found.nodes
     columns: dict[str, list[Any]] = {
         name: _rounded(np.array([getattr(node, name) for node in nodes], np.float64))
         for name in ("activation", "influence", "share", "probability")
     }
+    edges = found.edges
+    columns["input"] = _rounded(np.bincount(edges.target, np.abs(edges.weight.astype(np.float64)), len(nodes)))
     for name in ("layer", "position", "index"):
         columns[name] = [int(getattr(node, name)) for node in nodes]
     columns |= {
         "kind": [NODE_KINDS.index(node.kind) for node in nodes],
-        "kept": [int(node.kept) for node in nodes],
+        "id": [node.id for node in nodes],
         "label": [labels.get(i, "") for i in range(len(nodes))],
     }
-    edges = found.edges
     return {
-        "name": found.name,
         "unit": "neuron" if found.dictionary == "neurons" else "latent",
-        "kinds": list(NODE_KINDS),
         "n_layers": found.n_layers,
         "tokens": list(found.token_texts),
-        "targets": [target.label for target in found.targets],
         "thresholds": dict(zip(("nodes", "edges"), found.thresholds, strict=True)),
         "nodes": columns,
         "edges": {
             "source": edges.source.tolist(),
             "target": edges.target.tolist(),
             "weight": _rounded(edges.weight),
-            "share": _rounded(edges.share),
-            "kept": edges.kept.astype(int).tolist(),
         },
     }
 
@@ -125,6 +125,30 @@ def node(found: AttributionGraph, number: int) -> GraphNode:
     if not 0 <= number < len(found.nodes):
         raise UnknownNameError("node", str(number), [], f"(the graph has {len(found.nodes):,} nodes)")
     return found.nodes[number]
+
+
+def part(found: AttributionGraph, asked: Any) -> dict[str, list[int]]:
+    """Return the numbers of the nodes and edges that are shown, for `{nodes, edges, target, pins, hidden}`.
+
+    The first two are shares, the others ids of nodes; `target` may be null. Raises `ConfigError`, `UnknownNameError`.
+    """
+    shares = [asked.get(name) for name in ("nodes", "edges")]
+    if any(isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1 for share in shares):
+        raise ConfigError(f"`nodes` and `edges` should be shares from 0 to 1, got {shares}")
+    target, pins, hidden = asked.get("target"), asked.get("pins", []), asked.get("hidden", [])
+    if not all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in (pins, hidden)):
+        raise ConfigError("`pins` and `hidden` should be lists of node ids")
+    if target is not None and found.node(str(target)).kind != "logit":
+        raise ConfigError(f"`target` should be the id of a target, which starts with logit; got {target!r}")
+    shown = part_of(
+        found,
+        nodes=shares[0],
+        edges=shares[1],
+        target=None if target is None else found.number[target],
+        pins={found.number[name] for name in pins if name in found.number},
+        hidden={found.number[name] for name in hidden if name in found.number},
+    )
+    return {"nodes": np.flatnonzero(shown.nodes).tolist(), "edges": np.flatnonzero(shown.edges).tolist()}
 
 
 def proposed_groups(graph: AttributionGraph) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """HTTP routes of the graph page, outside Dash.
 
     GET  /graph-data/<name>/graph.json         nodes and edges as columns (`data.content`)
+    POST /graph-data/<name>/part.json          which of them are shown (`data.part`)
     GET  /graph-data/<name>/node.json?n=12     the page and the examples of a latent
     GET  /graph-data/<name>/edits.json         pins, groups, names, positions and hidden nodes of the visitor
     POST /graph-data/<name>/edits.json         replace them: `{"edits": {...}, "was": {...}}`
@@ -36,9 +37,9 @@ MAX_NODES = 300
 def register(server: flask.Flask) -> None:
     """Add the routes to the server."""
     for path, method, answer in (
-        ("graph", "GET", _graph), ("node", "GET", _node), ("edits", "GET", _edits), ("edits", "POST", _save),
-        ("groups", "GET", _groups), ("export", "GET", _export), ("intervene", "POST", _intervene),
-        ("split", "POST", _split),
+        ("graph", "GET", _graph), ("part", "POST", _part), ("node", "GET", _node), ("edits", "GET", _edits),
+        ("edits", "POST", _save), ("groups", "GET", _groups), ("export", "GET", _export),
+        ("intervene", "POST", _intervene), ("split", "POST", _split),
     ):  # fmt: skip
         server.add_url_rule(
             f"/graph-data/<name>/{path}.json", f"graph_{answer.__name__}", _as_json(answer), methods=[method]
@@ -59,6 +60,10 @@ def _as_json(answer: Answer) -> Callable[[str], flask.Response]:
 def _graph(name: str) -> dict[str, Any]:
     workspace = current().workspace
     return data.content(workspace, data.choose(workspace, name))
+
+
+def _part(name: str) -> dict[str, Any]:
+    return data.part(data.choose(current().workspace, name), json_body())
 
 
 def _node(name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@
 - `rows`           those rows, chosen by influence, in memory or in a file that resumes
 - `influence`      influence, pruning and scores of an adjacency matrix
 - `graph`          a graph as a value and as files
+- `part`           the part of a graph at other thresholds, or for one target
 - `trace`          from a prompt to a graph
 - `effects`        effects in the model beside predicted ones
 - `interventions`  changes of latents beside random ones

@@ -14,7 +14,7 @@ import numpy as np
 
 from interp.errors import CorruptError
 from interp.tracing.graph import GraphEdges, GraphNode, GraphTarget, NodeKind
-from interp.tracing.influence import cumulative_share
+from interp.tracing.influence import cumulative_share, link_influence
 from interp.tracing.supernodes import GraphEdits, Supernode
 
 MAX_DEPTH = 24
@@ -234,14 +234,8 @@ def with_influence(nodes: list[GraphNode], links: Links, weights: list[float]) -
     n = len(nodes)
     own = np.zeros(n)
     own[n - len(weights) :] = weights if any(weights) else 1 / len(weights)
-    size = np.abs(weight.astype(np.float64))
-    size /= np.maximum(np.bincount(target, size, n)[target], 1e-10)
     layer = np.array([node.layer for node in nodes])
-    total, scores = np.zeros(n), np.zeros(len(size))
-    for at in sorted(set(layer[target].tolist()), reverse=True):  # links lead up, so all that lies above is complete
-        rows = np.flatnonzero(layer[target] == at)
-        scores[rows] = size[rows] * (total + own)[target[rows]]
-        total += np.bincount(source[rows], scores[rows], n)
+    total, scores = link_influence(source, target, weight, layer, own)
     shares = cumulative_share(total)
     nodes = [
         replace(
@@ -251,7 +245,7 @@ def with_influence(nodes: list[GraphNode], links: Links, weights: list[float]) -
         )
         for i, node in enumerate(nodes)
     ]
-    return nodes, GraphEdges(source, target, weight, cumulative_share(scores), np.ones(len(size), bool))
+    return nodes, GraphEdges(source, target, weight, cumulative_share(scores), np.ones(len(scores), bool))
 
 
 def read_edits(params: dict[str, Any], marks: dict[str, Any], nodes: list[GraphNode], ids: Numbers) -> GraphEdits:

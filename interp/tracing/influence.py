@@ -14,7 +14,7 @@ The definitions are those of circuit-tracer 0.5, so that the numbers of both too
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from interp.errors import ConfigError
 
@@ -59,6 +59,27 @@ def influence(shares: Float[np.ndarray, "n n"], weights: Float[np.ndarray, " n"]
             return total
         total += current
     raise ConfigError("the graph has a cycle: a direct effect goes from a later node to an earlier one")
+
+
+def link_influence(
+    source: Int[np.ndarray, " m"],
+    target: Int[np.ndarray, " m"],
+    weight: Float[np.ndarray, " m"],
+    layer: Int[np.ndarray, " n"],
+    weights: Float[np.ndarray, " n"],
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
+    """Return the influence of each node on the weighted targets, and the score of each link, for a list of links.
+
+    Every link leads to a higher `layer`.
+    """
+    n, size = len(weights), np.abs(weight.astype(np.float64))
+    size /= np.maximum(np.bincount(target, size, n)[target], 1e-10)
+    total, scores = np.zeros(n), np.zeros(len(size))
+    for at in sorted(set(layer[target].tolist()), reverse=True):  # what lies above is complete
+        rows = np.flatnonzero(layer[target] == at)
+        scores[rows] = size[rows] * (total + weights)[target[rows]]
+        total += np.bincount(source[rows], scores[rows], n)
+    return total, scores
 
 
 def threshold(scores: Float[np.ndarray, "..."], share: float) -> float:

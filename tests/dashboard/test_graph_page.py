@@ -26,6 +26,7 @@ from interp.errors import CorruptError, MismatchError, UnknownNameError, UsageEr
 from interp.notes import Notes
 from interp.tracing.graph import KIND, AttributionGraph, Flow
 from interp.tracing.interchange import import_graph
+from interp.tracing.part import part_of
 from interp.tracing.supernodes import Supernode
 from interp.tracing.variants import Variants
 from interp.workspace import Workspace
@@ -52,6 +53,10 @@ def get(visitor: Visitor, path: str):
     return visitor.client.get(path, headers=HERE)
 
 
+def ask_part(visitor: Visitor, **asked: Any):
+    return visitor.client.post("/graph-data/capital/part.json", json=asked, headers=HERE)
+
+
 def text_of(component) -> str:
     return json.dumps(component.to_plotly_json(), default=lambda each: each.to_plotly_json(), ensure_ascii=False)
 
@@ -73,7 +78,10 @@ def test_columns_are_the_graph(visitor, own):
     assert found["edges"]["source"] == graph.edges.source.tolist()
     np.testing.assert_allclose(found["edges"]["weight"], graph.edges.weight, rtol=1e-4)
     np.testing.assert_allclose(found["nodes"]["share"], [node.share for node in graph.nodes], rtol=1e-4)
-    assert found["nodes"]["kept"] == [int(node.kept) for node in graph.nodes]
+    assert found["nodes"]["id"] == [node.id for node in graph.nodes]
+    total = np.zeros(len(graph.nodes))
+    np.add.at(total, graph.edges.target, np.abs(graph.edges.weight))
+    np.testing.assert_allclose(found["nodes"]["input"], total, rtol=1e-4)
     assert found["thresholds"] == {"nodes": 0.8, "edges": 0.98}
     tokens = [label for label, kind in zip(found["nodes"]["label"], found["nodes"]["kind"], strict=True) if kind == 2]
     assert tokens == list(graph.token_texts) == found["tokens"]
@@ -188,6 +196,40 @@ def test_malformed_edits_are_refused_in_a_sentence(visitor, body, status):
     answer = visitor.client.post("/graph-data/capital/edits.json", headers=HERE, **given)
     assert answer.status_code == status
     assert "Traceback" not in answer.get_data(as_text=True)
+
+
+def test_the_part_that_is_shown_comes_from_the_server(visitor, own):
+    graph = own.open(AttributionGraph, "capital")
+    logit, dropped = (
+        next(node.id for node in graph.nodes if node.kind == kind and node.kept == kept)
+        for kind, kept in (("logit", True), ("feature", False))
+    )
+    found = ask_part(visitor, nodes=0.8, edges=0.98).get_json()
+    assert found["nodes"] == [i for i, node in enumerate(graph.nodes) if node.kept]
+    assert found["edges"] == np.flatnonzero(graph.edges.kept).tolist()
+    pinned = ask_part(visitor, nodes=0.8, edges=0.98, pins=[dropped, "feature:9:9:9"]).get_json()
+    assert set(pinned["nodes"]) - set(found["nodes"]) == {graph.number[dropped]}
+    number = graph.number[logit]
+    expected = part_of(graph, nodes=0.5, edges=0.9, target=number, hidden={graph.number[dropped]})
+    alone = ask_part(visitor, nodes=0.5, edges=0.9, target=logit, hidden=[dropped]).get_json()
+    assert alone == {name: np.flatnonzero(marks).tolist() for name, marks in expected._asdict().items()}
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "says"),
+    [
+        ({}, 400, "shares from 0 to 1"), ({"nodes": 2, "edges": 0.9}, 400, "shares from 0 to 1"),
+        ({"nodes": True, "edges": 0.9}, 400, "shares from 0 to 1"), ({"nodes": "1", "edges": 1}, 400, "shares"),
+        ({"nodes": 1, "edges": 1, "pins": "token:1:1"}, 400, "lists of node ids"),
+        ({"nodes": 1, "edges": 1, "hidden": [3]}, 400, "lists of node ids"),
+        ({"nodes": 1, "edges": 1, "target": "token:1:1"}, 400, "starts with logit"),
+        ({"nodes": 1, "edges": 1, "target": "logit:99:99"}, 404, "node"),
+    ],
+)  # fmt: skip
+def test_a_part_that_cannot_be_is_refused_with_a_sentence(visitor, asked, status, says):
+    answer = ask_part(visitor, **asked)
+    assert answer.status_code == status
+    assert says in answer.get_json()["error"]
 
 
 @pytest.mark.parametrize(

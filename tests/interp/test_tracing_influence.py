@@ -10,7 +10,15 @@ from safetensors.numpy import load_file
 
 from interp.errors import ConfigError
 from interp.tracing.graph import NODE_KINDS
-from interp.tracing.influence import cumulative_share, influence, normalise_rows, prune, score, threshold
+from interp.tracing.influence import (
+    cumulative_share,
+    influence,
+    link_influence,
+    normalise_rows,
+    prune,
+    score,
+    threshold,
+)
 
 # Twelve nodes, every edge 10, node 11 the only target: small enough for paper.
 PAPER = {11: (1, 3, 6, 8), 3: (0, 1, 6), 1: (9, 10), 0: (9,)}
@@ -179,12 +187,25 @@ def by_paths(shares: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return total
 
 
+def layers_of(matrix: np.ndarray) -> np.ndarray:
+    """Return the length of the longest path below each node."""
+    layer = np.zeros(len(matrix), int)
+    for node in range(len(matrix)):  # sources come first
+        layer[node] = 1 + layer[np.flatnonzero(matrix[node])].max(initial=-1)
+    return layer
+
+
 @given(layered())
 @settings(max_examples=60, deadline=None)
 def test_influence_is_the_sum_over_paths(graph):
     matrix, weights = graph
     shares = normalise_rows(matrix)
-    assert np.allclose(influence(shares, weights), by_paths(shares, weights))
+    expected = by_paths(shares, weights)
+    assert np.allclose(influence(shares, weights), expected)
+    target, source = np.nonzero(matrix)
+    total, scores = link_influence(source, target, matrix[target, source], layers_of(matrix), weights)
+    assert np.allclose(total, expected)
+    assert np.allclose(scores, shares[target, source] * (expected + weights)[target])
 
 
 @given(layered(), st.sampled_from([0.5, 0.8, 0.98, 1.0]), st.sampled_from([0.5, 0.9, 1.0]))

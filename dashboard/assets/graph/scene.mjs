@@ -8,11 +8,11 @@ const ROOMY = { pitch: 150, row: 21, column: 96, gap: 12 };
 const TARGET = { width: 118, height: 46 };
 
 /**
- * @param state nodes, edges, target (thresholds), collapse, only (pinned nodes and groups alone)
+ * @param shown a byte per node and edge: 1 for what is shown
+ * @param state collapse, only (pinned nodes and groups alone)
  * @param edits pins, hidden (Sets of numbers), groups [{name, members}], names, moves (by number)
  */
-export function makeScene(model, state, edits) {
-  const shown = model.shown({ ...state, pins: edits.pins, hidden: edits.hidden });
+export function makeScene(model, shown, state, edits) {
   const groupOf = new Int32Array(model.n).fill(-1);
   edits.groups.forEach(({ members }, g) =>
     members.forEach((i) => {
@@ -118,7 +118,7 @@ function gather(model, edits, shown, at, items, state) {
     to.push(key % items.length);
     weight.push(sum);
   }
-  const row = Float64Array.from(items, (item) => item.members.reduce((sum, i) => sum + model.rowSum[i], 0));
+  const row = Float64Array.from(items, (item) => item.members.reduce((sum, i) => sum + model.input[i], 0));
   const part = weight.map((w, e) => Math.abs(w) / (row[to[e]] || 1)),
     sorted = [...part].sort((a, b) => a - b);
   const few = sorted.length <= 200,

@@ -33,6 +33,9 @@ export class GraphView {
     const [content, stored] = await Promise.all([this.ask("graph.json"), this.ask("edits.json")]);
     this.model = new Model(content);
     this.read(new URLSearchParams(location.search), stored.edits);
+    this.want();
+    await this.fetchPart();
+    if (this.closed) return;
     this.build();
     this.edits.on = {
       changed: () => this.refresh(),
@@ -139,9 +142,51 @@ export class GraphView {
 
   // From state to pictures
 
+  /** Draw what is chosen by now; where another part of the graph is shown, once the server has said which. */
   refresh() {
+    this.want();
+    this.controls.show();
+    this.address();
+    if (this.wanted === this.known) return this.draw();
+    this.asking ??= this.follow();
+    return this.asking;
+  }
+
+  want() {
+    const { nodes, edges, target } = this.state,
+      { pins, hidden } = this.edits.value;
+    this.wanted = JSON.stringify({
+      nodes,
+      edges,
+      target: target === null ? null : this.model.ids[target],
+      pins,
+      hidden,
+    });
+  }
+
+  async fetchPart() {
+    const asked = this.wanted,
+      { nodes, edges } = await this.ask("part.json", JSON.parse(asked));
+    this.shown = { node: marks(this.model.n, nodes), edge: marks(this.model.m, edges) };
+    this.known = asked;
+  }
+
+  /** Ask and draw until nothing has changed meanwhile: one request at a time. */
+  async follow() {
+    try {
+      while (this.wanted !== this.known && !this.closed) {
+        await this.fetchPart();
+        if (!this.closed) this.draw();
+      }
+    } catch (error) {
+      this.say(`The graph is shown as it was: ${error.message}`, true);
+    }
+    this.asking = null;
+  }
+
+  draw() {
     this.resolved = this.edits.numbers(this.model);
-    this.scene = makeScene(this.model, this.state, this.resolved);
+    this.scene = makeScene(this.model, this.shown, this.state, this.resolved);
     const list = this.showsList;
     this.tellChosen();
     this.area.hidden = list;
@@ -159,7 +204,6 @@ export class GraphView {
     this.panel.draw();
     this.controls.show();
     this.tell();
-    this.address();
   }
 
   lay() {
@@ -189,7 +233,7 @@ export class GraphView {
   change(part) {
     Object.assign(this.state, part);
     this.canvas.fitted ||= "collapse" in part || "only" in part;
-    this.refresh();
+    return this.refresh();
   }
 
   show(view) {
@@ -409,6 +453,7 @@ export class GraphView {
   }
 
   close() {
+    this.closed = true;
     this.resizer?.disconnect();
     this.schemes?.disconnect();
     if (this.media) this.media.onchange = null;
@@ -416,6 +461,13 @@ export class GraphView {
     this.canvas?.close();
     this.edits?.close();
   }
+}
+
+/** A byte per entry: 1 for those in a list. */
+function marks(n, numbers) {
+  const found = new Uint8Array(n);
+  for (const i of numbers) found[i] = 1;
+  return found;
 }
 
 /** Groups with names of their own: a second one of a name gets a number. */
