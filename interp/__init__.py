@@ -79,6 +79,9 @@ if TYPE_CHECKING:
     from interp.geometry.similarity import cka, procrustes
     from interp.geometry.space import compare_spaces, measure_space
     from interp.geometry.words import find_concepts, read_words
+    from interp.interventions.apply import hooks_of, intervened
+    from interp.interventions.intervention import Component, Direction, Intervention, Latent
+    from interp.interventions.recipe import Recipe, read_recipe, write_recipe
     from interp.lenses.direct_attribution import direct_logit_attribution
     from interp.lenses.lens_training import train_tuned_lens
     from interp.lenses.logit_lens import follow_token, logit_lens
@@ -89,6 +92,7 @@ if TYPE_CHECKING:
         token_strings,
         untrained_model,
     )
+    from interp.models.generation import NextToken, generate, sampled
     from interp.models.identity import model_spec, weight_hash
     from interp.models.loading import load_model
     from interp.models.passes import Capture
@@ -137,6 +141,10 @@ _HOMES = {
     "interp.lenses.tuned_lens": "TunedLens TunedLensConfig",
     "interp.lenses.lens_training": "train_tuned_lens",
     "interp.lenses.direct_attribution": "direct_logit_attribution",
+    "interp.interventions.intervention": "Intervention Latent Direction Component",
+    "interp.interventions.apply": "intervened hooks_of",
+    "interp.interventions.recipe": "Recipe read_recipe write_recipe",
+    "interp.models.generation": "generate NextToken sampled",
     "interp.patching.ablation": "ablate ablated",
     "interp.patching.activation": "activation_patching",
     "interp.patching.config": "PatchingConfig",

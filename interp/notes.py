@@ -15,25 +15,25 @@ data folder (`$XDG_DATA_HOME/interp-workbench/notes`), named by a hash of the wo
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from interp.artifacts import FOLDERS, disk_errors, read_json, write_json
 from interp.entries import Entries, Merged, copy_entries, short
-from interp.errors import ConfigError, ConflictError, UnknownNameError
+from interp.errors import ConfigError, ConflictError, CorruptError, UnknownNameError
+from interp.forms import from_json
+from interp.interventions.recipe import Recipe
 from interp.workspace import Workspace
 
 FILE = "notes.sqlite"
 MAX_FILE = 16_000_000
 """Bytes of an export that can be imported."""
-MAX_TITLE, MAX_NOTE, MAX_ADDRESS, MAX_LIST, MAX_STEPS = 200, 20_000, 4_000, 10_000, 32
+MAX_TITLE, MAX_NOTE, MAX_ADDRESS, MAX_LIST = 200, 20_000, 4_000, 10_000
 
-Action = Literal["add", "clamp", "ablate"]
 _KEY = re.compile(r"([a-z-]{1,40})/([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:#([A-Za-z0-9][A-Za-z0-9._:-]{0,63}))?")
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
 
@@ -51,69 +51,6 @@ class Note:
     """Names of the lists that it is in."""
     edited: str = ""
     """Time of the last edit, UTC; empty: never."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One intervention on one feature."""
-
-    dictionary: str
-    """Key of a features artefact or an SAE: `features/demo` or `saes/demo`."""
-    feature: int
-    action: Action = "add"
-    """`add` a decoder direction, `clamp` the activation, or `ablate` (set it to 0)."""
-    amount: float = 0.0
-    """Activation to add, or to clamp to; unused by `ablate`."""
-
-    def __post_init__(self) -> None:
-        check_key(self.dictionary)
-        folder, _, rest = self.dictionary.partition("/")
-        if folder not in ("features", "saes") or "#" in rest:
-            raise ConfigError(f"a recipe takes features/NAME or saes/NAME, got {self.dictionary!r}")
-        if type(self.feature) is not int or not 0 <= self.feature < 2**31:
-            raise ConfigError(f"the feature of a recipe is a number from 0, got {self.feature!r}")
-        if self.action not in get_args(Action):
-            raise UnknownNameError("action of a recipe", str(self.action), get_args(Action))
-        if type(self.amount) not in (int, float) or not math.isfinite(self.amount):
-            raise ConfigError(f"the amount of a recipe is a finite number, got {self.amount!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A saved intervention: what to do to which features, and the prompt that it was tried on."""
-
-    name: str
-    steps: tuple[Step, ...]
-    prompt: str = ""
-    model: str = ""
-    """Model that it was tried on; empty: the one of the dictionary."""
-
-    def __post_init__(self) -> None:
-        _name(self.name)
-        if not 1 <= len(self.steps) <= MAX_STEPS:
-            raise ConfigError(f"a recipe has 1 to {MAX_STEPS} steps, got {len(self.steps)}")
-        _text("prompt", self.prompt, MAX_NOTE)
-        _text("model", self.model, MAX_TITLE)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the recipe without its name, as `read` takes it."""
-        return {"steps": [asdict(step) for step in self.steps], "prompt": self.prompt, "model": self.model}
-
-    @staticmethod
-    def read(name: str, value: Any) -> "Recipe":
-        """Return the recipe of a JSON object. Raises `ConfigError` for any other value."""
-        steps = value.get("steps") if isinstance(value, dict) else None
-        if not isinstance(steps, list) or not all(isinstance(each, dict) for each in steps):
-            raise ConfigError(f"recipe {name!r} should be an object with a list of `steps`, found {short(value)}")
-        if unknown := {*value} - {"steps", "prompt", "model"}:
-            raise ConfigError(f"recipe {name!r} has unknown fields {sorted(unknown)}; it takes steps, prompt and model")
-        try:
-            return Recipe(name=name, steps=tuple(Step(**each) for each in steps), prompt=value.get("prompt", ""),
-                          model=value.get("model", ""))  # fmt: skip
-        except TypeError:
-            raise ConfigError(
-                f"a step of recipe {name!r} takes dictionary, feature, action and amount, found {short(steps)}"
-            ) from None
 
 
 def own_names(workspace: Workspace) -> dict[str, str]:
@@ -268,7 +205,7 @@ class Notes:
 
     def recipes(self) -> dict[str, Recipe]:
         """Return the recipes by name."""
-        return {name: Recipe.read(name, value) for name, value in self._named("recipe").items()}
+        return {name: _recipe(name, value) for name, value in self._named("recipe").items()}
 
     def recipe(self, name: str) -> Recipe:
         """Return one recipe. Raises `UnknownNameError` with the nearest names."""
@@ -279,7 +216,7 @@ class Notes:
 
     def save_recipe(self, recipe: Recipe) -> None:
         """Save a recipe under its name; one of the same name goes to the earlier values."""
-        self.entries.put("recipe", recipe.name, recipe.as_json())
+        self.entries.put("recipe", recipe.name, self.entries.checked("recipe", recipe.name, recipe.as_json()))
 
     def graph_edits(self, key: str) -> dict[str, Any]:
         """Return the edits of an attribution graph `graphs/NAME`; empty without any. Their fields: `_check_graph`."""
@@ -397,7 +334,22 @@ def _check_search(name: str, value: Any) -> str | None:
 
 def _check_recipe(name: str, value: Any) -> dict[str, Any] | None:
     _name(name)
-    return None if value is None else Recipe.read(name, value).as_json()
+    return None if value is None else _recipe(name, value).as_json()
+
+
+def _recipe(name: str, value: Any) -> Recipe:
+    """Return a recipe from its stored value. Raises `ConfigError` for any other value."""
+    try:
+        recipe = from_json(Recipe, {"name": name, **value} if isinstance(value, dict) else value, f"recipe {name!r}")
+    except CorruptError as error:
+        raise ConfigError(str(error).partition("; it was edited")[0]) from None
+    for latent in recipe.latents:
+        folder, _, part = check_key(latent.dictionary)
+        if folder not in ("features", "saes", "transcoders") or part:
+            raise ConfigError(f"a recipe takes features, saes or transcoders/NAME, got {latent.dictionary!r}")
+    _text("prompt", recipe.prompt, MAX_NOTE)
+    _text("model", recipe.model, MAX_TITLE)
+    return recipe
 
 
 _NODE = re.compile(r"(feature|error|token|logit)(:-?\d{1,10}){2,3}")

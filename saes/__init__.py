@@ -42,14 +42,14 @@ if TYPE_CHECKING:
     from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_recovery
     from saes.evaluation.toy_recovery import recover_toy
     from saes.features.build import build_features
-    from saes.features.intervene import ablate as ablate_features
-    from saes.features.intervene import clamp, load_recipe, splice, steer
     from saes.features.measure_proof import prove
     from saes.features.planes import feature_planes
     from saes.features.proof import ProofConfig
+    from saes.features.recipes import load_recipe
     from saes.features.schema import Features
     from saes.features.search import search_features
     from saes.features.sources import neurons_of
+    from saes.features.splicing import splice, splice_hooks
     from saes.kinds.base import SAE
     from saes.kinds.config import (
         BatchTopKConfig,
@@ -91,7 +91,8 @@ _HOMES = {
     "saes.training.importing": "import_dictionary",
     "saes.features.build": "build_features",
     "saes.features.sources": "neurons_of",
-    "saes.features.intervene": "splice ablate:ablate_features clamp steer load_recipe",
+    "saes.features.splicing": "splice splice_hooks",
+    "saes.features.recipes": "load_recipe",
     "saes.features.planes": "feature_planes",
     "saes.features.proof": "ProofConfig",
     "saes.features.measure_proof": "prove",

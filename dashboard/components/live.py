@@ -13,7 +13,7 @@ from saes.features.proof import ALPHA, AblatedExample, ListsApart, SteeredRow, T
 if TYPE_CHECKING:
     from interp.patching.patching_map import PatchingMap
     from interp.tracing.attention import EdgeSplit
-    from interp.tracing.interventions import Intervention
+    from interp.tracing.interventions import GraphIntervention
 
 
 class SupersededError(UsageError):
@@ -393,7 +393,7 @@ class Live(Protocol):
         """Split an edge of a graph by heads. Raises `MismatchError` for other weights, `UsageError`."""
         ...
 
-    def intervene(self, graph: str, *, nodes: list[str], factor: float, mode: str) -> "Intervention":
+    def intervene(self, graph: str, *, nodes: list[str], factor: float, mode: str) -> "GraphIntervention":
         """Multiply activations of latents of a stored graph, by node id, and measure its first target.
 
         The answer has the graph's prediction and the effects of random latents. `mode` is one of `direct`, `attention`

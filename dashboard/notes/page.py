@@ -37,7 +37,9 @@ from dashboard.figures.theme import visible
 from interp.artifacts import KINDS
 from interp.entries import Earlier
 from interp.errors import ConfigError, UnknownNameError, WorkbenchError
-from interp.notes import Note, Notes, Recipe, check_key
+from interp.interventions.intervention import Intervention, Latent
+from interp.interventions.recipe import Recipe
+from interp.notes import Note, Notes, check_key
 from interp.workspace import Workspace
 
 SHOWN_EARLIER = 100
@@ -97,9 +99,24 @@ def _save_search(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _save_recipe(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
-    rest = {name: value for name, value in given.items() if name != "name"}
-    notes.save_recipe(Recipe.read(given.get("name", ""), rest))
-    return {"saved": given["name"]}
+    """Save what a feature page offers: steps of `dictionary, feature, action, amount`."""
+    steps = given.get("steps")
+    if not isinstance(steps, list) or not all(isinstance(step, dict) and {*step} <= _STEP for step in steps):
+        raise ConfigError("`steps` should be a list of objects with dictionary, feature, action and amount")
+    made = [
+        Intervention(
+            target=Latent(dictionary=str(step.get("dictionary", "")), index=step.get("feature", -1)),
+            action=step.get("action", "add"),
+            amount=step.get("amount", 0.0),
+        )
+        for step in steps
+    ]
+    name, prompt, model = (str(given.get(name, "")) for name in ("name", "prompt", "model"))
+    notes.save_recipe(Recipe(name=name, steps=tuple(made), prompt=prompt, model=model))
+    return {"saved": name}
+
+
+_STEP = {"dictionary", "feature", "action", "amount"}
 
 
 def _save_list(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
@@ -283,12 +300,14 @@ def _recipes(workspace: Workspace, found: Notes) -> list[Any]:
 def _recipe(workspace: Workspace, recipe: Recipe) -> html.Li:
     parts: list[Any] = []
     for step in recipe.steps:
-        key = f"{step.dictionary}#{step.feature}" if step.dictionary.startswith("features/") else step.dictionary
-        amount = "" if step.action == "ablate" else f" {step.amount:+.3g}"
-        parts += [
-            html.Span(f"{step.action}{amount}"),
-            quiet_link(f"{step.dictionary}#{step.feature}", thing_href(workspace, key) or "/"),
-        ]
+        amount = "" if step.action in ("ablate", "replace") else f" {step.amount:+.3g}"
+        parts.append(html.Span(f"{step.action}{amount}"))
+        if isinstance(step.target, Latent):
+            dictionary, number = step.target.dictionary, f"{step.target.dictionary}#{step.target.index}"
+            key = number if dictionary.startswith("features/") else dictionary
+            parts.append(quiet_link(number, thing_href(workspace, key) or "/"))
+        else:
+            parts.append(html.Span(getattr(step.target, "name", "") or getattr(step.target, "origin", "")))
     if recipe.prompt:
         parts.append(
             quiet_link("prompt", prompt_href(text=recipe.prompt, model=recipe.model), title=visible(recipe.prompt, 200))

@@ -9,7 +9,7 @@ distribution one position.
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ from dashboard.components.live import (
     FeatureShare,
     FeatureShares,
     Generation,
-    Guess,
     LensCells,
     LogitShares,
     NextTokens,
@@ -32,6 +31,7 @@ from dashboard.prompt import controls
 from dashboard.turns import Turn
 from interp.errors import PromptError, UnknownNameError
 from interp.models.adapter import bos_token_id, final_norm_and_unembed, head_shape, run_with_hooks, token_strings
+from interp.models.generation import NextToken, Offset, generate, sampled
 from interp.models.hooked import HookedModel
 from interp.names import lens_hook_points
 from interp.patching.patching_map import PatchingMap
@@ -202,51 +202,26 @@ def next_tokens(loaded: HookedModel, reading: Reading, at: int, temperature: flo
     )
 
 
-@torch.no_grad()
-def generation_hooks(loaded: HookedModel, sae: Any, feature: int, amount: float, seed: int) -> list[tuple[str, Any]]:
-    """Return hooks for a batch of three rows: unchanged, steered, and changed in a random direction.
-
-    The random change of a token is as long as the steering's.
-    """
+def steered_rows(
+    loaded: HookedModel, sae: Any, feature: int, amount: float, seed: int, offset: Offset
+) -> list[tuple[str, Any]]:
+    """Return hooks for a batch of three rows: unchanged, steered, and moved as far in a random direction."""
+    from interp.interventions.apply import hooks_of
+    from interp.interventions.edits import at_rows
+    from interp.interventions.intervention import Direction, Intervention, Latent
     from interp.runtime import make_generator
-    from saes.features.intervene import steer_hooks
 
-    [(point, steering)] = steer_hooks(sae, feature, amount, first=int(bos_token_id(loaded) is not None))
-    width = sae.decoder_directions.shape[1]
-    direction = torch.randn(width, generator=make_generator(seed, "random direction"))
-    direction /= direction.norm()
-
-    def hook(value: Tensor, hook: Any = None) -> Tensor:
-        changed = value.clone()
-        steered = steering(value, hook=hook)
-        changed[1::3] = steered[1::3]
-        length = (steered - value)[2::3].norm(dim=-1, keepdim=True)
-        changed[2::3] = value[2::3] + length * direction.to(value)
-        return changed
-
-    return [(point, hook)]
-
-
-@torch.no_grad()
-def generation_step(
-    loaded: HookedModel, rows: Tensor, hooks: list[tuple[str, Any]], temperature: float, generator: torch.Generator
-) -> tuple[Tensor, list[Guess]]:
-    """Add one token to each of `rows [3, n]`; return them with the tokens and their probabilities.
-
-    The three rows share the random number that a token is drawn with, so that equal distributions give equal tokens.
-    """
-    logits = run_with_hooks(loaded, rows, hooks)[:, -1].float()
-    if temperature:
-        p = (logits / temperature).softmax(-1).double().cpu()
-        at = torch.rand(1, generator=generator, dtype=torch.float64)
-        order = p[0].argsort(descending=True, stable=True)
-        chosen = (p[:, order].cumsum(-1) < at).sum(-1).clamp_max(p.shape[1] - 1)
-        ids = order[chosen]
-    else:
-        ids = logits.argmax(-1).cpu()
-    chance = logits.softmax(-1).cpu().gather(1, ids[:, None])[:, 0].tolist()
-    texts = token_strings(loaded, ids)
-    return torch.cat([rows, ids[:, None].to(rows)], 1), list(zip(texts, chance, strict=True))
+    own = sae.decoder_directions[feature].detach().float().cpu()
+    drawn = torch.randn(len(own), generator=make_generator(seed, "random direction"))
+    vector = (drawn * own.norm() / drawn.norm()).double().numpy()
+    point = sae.hook_point_out or sae.hook_point
+    steps = Intervention(target=Latent(dictionary="sae", index=feature), amount=amount)
+    control = replace(steps, along=Direction(hook_point=point, vector=vector, origin=f"random, seed {seed}"))
+    return [
+        (name, at_rows(hook, slice(row, row + 1)))
+        for row, step in ((1, steps), (2, control))
+        for name, hook in hooks_of(loaded, [step], {"sae": sae}, offset=offset)
+    ]
 
 
 @torch.no_grad()
@@ -257,25 +232,35 @@ def unchanged_probabilities(loaded: HookedModel, rows: Tensor, start: int) -> li
 
 
 def steps_of(
-    loaded: HookedModel, tokens: Tensor, hooks: list[tuple[str, Any]], *, n_new: int, temperature: float, seed: int,
-    turn: Callable[[], contextlib.AbstractContextManager[Turn]],
+    loaded: HookedModel, tokens: Tensor, sae: Any, feature: int, amount: float, *, n_new: int, temperature: float,
+    seed: int, turn: Callable[[], contextlib.AbstractContextManager[Turn]],
 ) -> Iterator[Generation]:  # fmt: skip
     """Yield one `Generation` per token, and a last one with the probabilities under the unchanged model.
 
-    Each step takes the `turn` again, so that others are served between two tokens. Raises `SupersededError` once the
-    turn was dropped.
+    Each step takes the `turn` again, so that others are served between two tokens. The rows share the random number
+    that a token is drawn with, so that equal distributions give equal tokens. Raises `SupersededError` once the turn
+    was dropped.
     """
     from interp.runtime import make_generator
 
-    rows, start = tokens.expand(3, -1), tokens.shape[1]
-    generator = make_generator(seed, "generation")
+    offset, chances, rows = Offset(), list[list[float]](), [tokens.expand(3, -1)]
+    step = NextToken(loaded, steered_rows(loaded, sae, feature, amount, seed, offset), offset=offset)
+    draw = sampled(temperature, make_generator(seed, "generation"), coupled=True)
+
+    def choose(logits: Tensor) -> Tensor:
+        ids = draw(logits).to(logits.device)
+        chances.append(logits.softmax(-1).gather(1, ids[:, None])[:, 0].tolist())
+        return ids
+
+    written = generate(step, rows[0], n_new, choose)
     for number in range(n_new):
         with turn() as held:
-            rows, new = generation_step(loaded, rows, hooks, temperature, generator)
+            rows.append(next(written)[:, None])
             held.check()
-        yield Generation(number, new)
+        texts = token_strings(loaded, rows[-1][:, 0])
+        yield Generation(number, list(zip(texts, chances[-1], strict=True)))
     with turn():
-        yield Generation(n_new, [], unchanged_probabilities(loaded, rows, start))
+        yield Generation(n_new, [], unchanged_probabilities(loaded, torch.cat(rows, 1), tokens.shape[1]))
 
 
 def check_head(loaded: HookedModel, layer: int, head: int) -> None:

@@ -24,17 +24,14 @@ from dashboard.components.live import (
 from dashboard.prompt.loaded import MAX_TOKENS, Loaded, Readings
 from dashboard.turns import Turns
 from interp.errors import ConfigError, PromptError, UnknownNameError
-from interp.models.hooked import HookedModel
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.features.schema import Features
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from interp.patching.patching_map import PatchingMap
     from interp.tracing.attention import EdgeSplit
-    from interp.tracing.interventions import Intervention
+    from interp.tracing.interventions import GraphIntervention
 
 PATCH_TOKENS = 64
 """Tokens of a prompt that can be patched here."""
@@ -139,18 +136,18 @@ class LiveModel:
     ) -> Iterator[Generation]:  # fmt: skip
         """Continue a prompt unchanged, steered, and moved as far in a random direction. Raises `ConfigError`."""
         from dashboard.prompt import compute
+        from interp.models.generation import check_room
 
         if not 1 <= n_new <= MAX_NEW or not 0 <= temperature <= 5:
             raise ConfigError(f"1 to {MAX_NEW} tokens and a temperature from 0 to 5 were expected; choose among these")
         with self._turns.take("generate") as turn:
             loaded, tokens = self._loaded.prompt(text, model, chat)
-            _check_room(loaded, tokens, n_new)
+            check_room(loaded, tokens, n_new)
             dictionary = self._loaded.sae(model, features)
             if amount is None:
                 amount = self._loaded.largest(features, feature)
-            hooks = compute.generation_hooks(loaded, dictionary.sae, feature, amount, seed)
         yield from compute.steps_of(
-            loaded, tokens, hooks, n_new=n_new, temperature=temperature, seed=seed,
+            loaded, tokens, dictionary.sae, feature, amount, n_new=n_new, temperature=temperature, seed=seed,
             turn=lambda: self._turns.take("generate", again=turn),
         )  # fmt: skip
 
@@ -258,7 +255,7 @@ class LiveModel:
                 return answers.feature_on_text(site, case, tokens)
             return answers.compare_steering(site, case, tokens, strength * case.max_activation, _FEATURE_NEW)
 
-    def intervene(self, graph: str, *, nodes: list[str], factor: float, mode: str) -> "Intervention":
+    def intervene(self, graph: str, *, nodes: list[str], factor: float, mode: str) -> "GraphIntervention":
         """Multiply activations of latents of a graph. Raises `MismatchError` (other weights), `UsageError`."""
         from interp.tracing.effects import MODES, Mode
         from interp.tracing.interventions import changes_of, intervene
@@ -295,11 +292,3 @@ class LiveModel:
                 turn.check("reading documents")
                 texts.append(document_text(model, dictionary, recording, row, index, MAX_TOKENS))
             return texts
-
-
-def _check_room(loaded: HookedModel, tokens: "Tensor", n_new: int) -> None:
-    if tokens.shape[1] + n_new > loaded.cfg.n_ctx:
-        raise PromptError(
-            f"the prompt has {tokens.shape[1]} tokens, which with {n_new} new ones exceed the "
-            f"model's context of {loaded.cfg.n_ctx}; shorten the prompt, or ask for fewer"
-        )

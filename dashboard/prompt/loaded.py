@@ -71,11 +71,11 @@ class Loaded:
 
     def feature(self, loaded: HookedModel, spec: str, features: str, index: int) -> tuple[Any, Any]:
         """Return the hook points of a dictionary in a model, and one of its features with its text and controls."""
-        from saes.features.measure_proof import FeatureSite
+        from saes.features.measure_proof import DictionarySite
         from saes.features.proof import ProofConfig, read_case
 
         dictionary = self.dictionary(spec, features)
-        site = FeatureSite.of(loaded, getattr(dictionary, "sae", dictionary))
+        site = DictionarySite.of(loaded, getattr(dictionary, "sae", dictionary))
         return site, read_case(self._workspace.path("features", features), index, ProofConfig())
 
     def largest(self, features: str, feature: int) -> float:

@@ -23,6 +23,7 @@ from torch import Tensor
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError
 from interp.geometry.points import as_array, as_numbers, check_count, unit_vector
 from interp.geometry.sweeps import HARMLESS, StrengthSweep
+from interp.interventions.edits import adding, from_position
 from interp.models.hooked import HookedModel
 from interp.runtime import make_generator
 from interp.statistics import Interval, t_interval
@@ -151,17 +152,6 @@ def _unit_vector(
     return unit_vector(vector)
 
 
-def add_vector(added: Float[Tensor, " d"] | Float[Tensor, "rows 1 d"], first: int) -> Any:
-    """Return a hook that adds a vector, or one per row, at all but the `first` positions."""
-
-    def hook(value: Tensor, hook: Any = None) -> Tensor:
-        moved = value.clone()
-        moved[:, first:] += added.to(value)
-        return moved
-
-    return hook
-
-
 def _measure(
     model: HookedModel,
     prompted: list[Tensor],
@@ -206,6 +196,6 @@ def _read_steered(
     found = []
     for rows in added_vectors.split(max(1, BATCH_TOKENS // tokens.shape[1])):
         repeated = tokens.expand(len(rows), -1)
-        logits = run_with_hooks(model, repeated, [(hook_point, add_vector(rows[:, None], first))])
+        logits = run_with_hooks(model, repeated, [(hook_point, from_position(adding(rows[:, None]), first))])
         found.append(read(logits, repeated).double().cpu())
     return torch.cat(found)

@@ -242,11 +242,13 @@ def run_with_cache(
 
 
 def run_with_hooks(
-    model: HookedModel, tokens: "Int[Tensor, 'batch pos']", hooks: list[tuple[str, Hook]]
+    model: HookedModel, tokens: "Int[Tensor, 'batch pos']", hooks: list[tuple[str, Hook]], **options: Any
 ) -> "Float[Tensor, 'batch pos d_vocab']":
-    """Return logits `[batch, pos, d_vocab]` of a run in which hooks read or replace values."""
+    """Return logits `[batch, pos, d_vocab]` of a run in which hooks read or replace values; options of the forward
+    pass."""
     check_hook_points([name for name, _ in hooks], available_hook_points(model), model.cfg.n_layers)
-    return model.run_with_hooks(tokens, fwd_hooks=[(canonical_hook_point(name), hook) for name, hook in hooks])
+    named = [(canonical_hook_point(name), hook) for name, hook in hooks]
+    return model.run_with_hooks(tokens, fwd_hooks=named, **options)
 
 
 def final_norm_and_unembed(

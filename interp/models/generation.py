@@ -1,6 +1,12 @@
-"""Prompts as text or in a chat template, and chat with a local model: one user message in, one reply out."""
+"""Text that a model writes: the one loop that generates tokens, prompts with or without a chat template, and chat.
 
-from collections.abc import Callable
+step = NextToken(model)
+for token in generate(step, tokens, 30):            # [rows], as it is written; stop whenever you like
+    ...
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interp.errors import ConfigError, PromptError
@@ -8,7 +14,111 @@ from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from interp.models.adapter import Hook
+
+
+@dataclass
+class Offset:
+    """Tokens before those of the present pass, whose keys and values are cached."""
+
+    tokens: int = 0
+
+
+class NextToken:
+    """Logits of the next token, from passes with hooks. Keys and values of earlier tokens are cached where they can be.
+
+    With a cache a pass sees the new tokens only. Hooks that depend on the position count from `offset`, which is kept
+    up to date; hooks given without one run on the whole text each time. Models of transformers have a cache, those of
+    TransformerLens' own do not.
+    """
+
+    def __init__(self, model: HookedModel, hooks: "Sequence[tuple[str, Hook]]" = (), *, offset: Offset | None = None):
+        self.model, self.hooks, self.offset = model, [*hooks, ("unembed.hook_in", _last)], offset or Offset()
+        self._cache = _key_value_cache(model) if offset is not None or not hooks else None
+        self.options = {} if self._cache is None else {"past_key_values": self._cache, "use_cache": True}
+
+    def __call__(self, tokens: "Tensor") -> "Tensor":
+        """Return the logits `[rows, d_vocab]` float32 after `tokens [rows, pos]`, the text of the last call longer."""
+        import torch
+
+        from interp.models.adapter import run_with_hooks
+
+        new = tokens if self._cache is None else tokens[:, self.offset.tokens :]
+        with torch.no_grad():
+            logits = run_with_hooks(self.model, new, self.hooks, **self.options)[:, -1].float()
+        if self._cache is not None:
+            self.offset.tokens = tokens.shape[1]
+        return logits
+
+
+def _last(value: "Tensor", hook: Any) -> "Tensor":
+    return value[:, -1:]
+
+
+def _key_value_cache(model: HookedModel) -> Any:
+    """Return an empty cache for a model of transformers, None for one that has none."""
+    config = getattr(model.original_model, "config", None)
+    if not hasattr(config, "use_cache"):
+        return None
+    from transformers.cache_utils import DynamicCache
+
+    return DynamicCache(config=config)
+
+
+def generate(
+    step: "Callable[[Tensor], Tensor]",
+    tokens: "Tensor",
+    n_new: int,
+    choose: "Callable[[Tensor], Tensor] | None" = None,
+) -> "Iterator[Tensor]":
+    """Yield the tokens `[rows]` that are written after `tokens [rows, pos]`, one position at a time, up to `n_new`.
+
+    `step` gives the logits of the next token, `choose` picks one (default: the most likely; `sampled` draws).
+    """
+    import torch
+
+    for _ in range(n_new):
+        logits = step(tokens)
+        chosen = logits.argmax(-1) if choose is None else choose(logits)
+        tokens = torch.cat([tokens, chosen[:, None].to(tokens)], 1)
+        yield tokens[:, -1]
+
+
+def sampled(temperature: float, generator: "torch.Generator", *, coupled: bool = False) -> "Callable[[Tensor], Tensor]":
+    """Return a `choose` that samples at a temperature; the most likely token at 0.
+
+    `coupled` rows share the random number that a token is drawn with, so that equal distributions give equal tokens.
+    Raises `ConfigError` for a temperature below 0.
+    """
+    if temperature < 0:
+        raise ConfigError(f"temperature must be at least 0, got {temperature}")
+
+    def choose(logits: "Tensor") -> "Tensor":
+        import torch
+
+        if not temperature:
+            return logits.argmax(-1)
+        p = (logits / temperature).softmax(-1).cpu()
+        if not coupled:
+            return torch.multinomial(p, 1, generator=generator)[:, 0]
+        p = p.double()
+        at = torch.rand(1, generator=generator, dtype=torch.float64)
+        order = p[0].argsort(descending=True, stable=True)
+        return order[(p[:, order].cumsum(-1) < at).sum(-1).clamp_max(p.shape[1] - 1)]
+
+    return choose
+
+
+def check_room(model: HookedModel, tokens: "Tensor", n_new: int) -> None:
+    """Raise `PromptError` where `tokens [rows, pos]` and `n_new` more do not fit the context."""
+    if tokens.shape[1] + n_new > model.cfg.n_ctx:
+        raise PromptError(
+            f"the prompt has {tokens.shape[1]} tokens, which with {n_new} new ones exceed the model's context of "
+            f"{model.cfg.n_ctx}; shorten the prompt, or ask for fewer"
+        )
 
 
 class Completion(NamedTuple):
@@ -78,28 +188,28 @@ def complete_chat(
             f"a message of {n} tokens and a reply of up to {most} do not fit the {model.cfg.n_ctx} tokens of "
             f"{model_spec(model)}; send fewer or shorter contexts in one request"
         )
-    settings: dict[str, Any] = {"do_sample": temperature > 0, "max_new_tokens": most}
-    if temperature > 0:
-        settings["temperature"] = temperature
+    choose = sampled(temperature, torch.Generator().manual_seed(seed))
     if bits:
-        settings["prefix_allowed_tokens_fn"] = _only_bits(model.tokenizer, bits, n)
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(seed)
-        generate: Any = model.original_model.generate
-        reply = generate(tokens, attention_mask=torch.ones_like(tokens), **settings)[0, n:]
+        choose = _only_bits(model.tokenizer, bits, choose)
+    reply: list[int] = []
+    for token in generate(NextToken(model), tokens, most, choose):
+        reply.append(int(token))
+        if reply[-1] == model.tokenizer.eos_token_id:
+            break
     text = model.tokenizer.decode(reply, skip_special_tokens=True)
-    ended = bits or model.tokenizer.eos_token_id in reply.tolist()
+    ended = bits or model.tokenizer.eos_token_id in reply
     return Completion(start + text, n, len(reply), not ended and len(reply) == most)
 
 
-def _only_bits(tokenizer: Any, bits: int, n: int) -> "Callable[[int, Tensor], list[int]]":
-    """Return the constraint on token ids after `n` prompt tokens, so that the answer is a JSON list of 0s and 1s."""
+def _only_bits(tokenizer: Any, bits: int, choose: "Callable[[Tensor], Tensor]") -> "Callable[[Tensor], Tensor]":
+    """Return a `choose` among the tokens allowed next, so that the answer is a JSON list of 0s and 1s."""
     zero, one, comma, close = (tokenizer(c, add_special_tokens=False)["input_ids"][-1] for c in "01,]")
+    left = [each for n in range(bits) for each in ([zero, one], [close if n == bits - 1 else comma])]
 
-    def allowed(_: int, tokens: "Tensor") -> list[int]:
-        written = len(tokens) - n
-        if written % 2 == 0:
-            return [zero, one]
-        return [close if written == 2 * bits - 1 else comma]
+    def allowed(logits: "Tensor") -> "Tensor":
+        held = logits.new_full(logits.shape, float("-inf"))
+        here = left.pop(0)
+        held[:, here] = logits[:, here]
+        return choose(held)
 
     return allowed

@@ -16,7 +16,6 @@ A component is a head `L5H1`, all heads of a layer `L5ATTN` (their output bias r
 Redundant components each look unimportant alone: ablate them as a group, too.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,47 +27,16 @@ from jaxtyping import Float32, Float64, Int
 from torch import Tensor
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.interventions.apply import ComponentAt, component_at
+from interp.interventions.edits import inserting
 from interp.models.adapter import Hook
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture, repeat_losses, run_from, token_losses
-from interp.models.residual import ResidualStream
 from interp.patching.effects import AblationEffect
 from interp.results import Result, columns_of
 from interp.statistics import t_interval
 
 AblationKind = Literal["zero", "mean", "resample"]
-_COMPONENT = re.compile(r"^L(\d+)(?:H(\d+)|N(\d+)|(MLP)|(ATTN))$")
-
-
-@dataclass(frozen=True)
-class Component:
-    """One component that can be ablated."""
-
-    layer: int
-    point: str
-    """hook point of the value that contains it"""
-    index: int | None
-    """head or neuron; None for the whole value"""
-
-
-def parse_component(residual: ResidualStream, name: str) -> Component:
-    """Parse `"L5H1"`, `"L5ATTN"`, `"L5MLP"` or `"L5N123"`.
-
-    Raises `UnknownNameError` when the model has no such component.
-    """
-    match, shape = _COMPONENT.match(name), residual.shape
-    if match is None:
-        raise UnknownNameError("component", name, ["L5H1", "L5ATTN", "L5MLP", "L5N123"])
-    layer, head, neuron = int(match[1]), match[2], match[3]
-    size = shape.n_heads if head or match[5] else (shape.d_mlp or 0)
-    index = int(head or neuron) if head or neuron else None
-    if layer >= shape.n_layers or size == 0 or (index or 0) >= size:
-        raise UnknownNameError(
-            "component", name, [], f"The model has {shape.n_layers} layers of {shape.n_heads} heads and "
-            f"{'no MLP' if shape.d_mlp is None else f'{shape.d_mlp} neurons'}, all counted from 0."
-        )  # fmt: skip
-    point = "attn.hook_z" if head or match[5] else "hook_mlp_out" if match[4] else "mlp.hook_post"
-    return Component(layer, f"blocks.{layer}.{point}", index)
 
 
 class Ablator:
@@ -93,8 +61,7 @@ class Ablator:
         if kind != "zero" and reference is None:
             raise ConfigError(f"{kind} ablation needs reference prompts; pass reference=tokens [batch, pos]")
         self.model, self.kind, self.by_position = model, kind, by_position
-        residual = ResidualStream(model)
-        self.parts = [parse_component(residual, name) for name in components]
+        self.parts = [component_at(model, name) for name in components]
         self.points = sorted({part.point for part in self.parts}, key=_layer)
         self.first_layer = min((part.layer for part in self.parts), default=0)
         self.values: dict[str, Tensor] = {}
@@ -108,31 +75,15 @@ class Ablator:
         """Return hooks that ablate all components, or some; `rows` are this batch's reference prompts in `resample`."""
         parts = self.parts
         if components is not None:
-            parts = [parse_component(ResidualStream(self.model), name) for name in components]
-        by_point: dict[str, list[int | None]] = {}
+            parts = [component_at(self.model, name) for name in components]
+        by_point: dict[str, list[ComponentAt]] = {}
         for part in sorted(parts, key=lambda part: part.layer):
-            by_point.setdefault(part.point, []).append(part.index)
-        return [(point, self._hook(point, indices, rows)) for point, indices in by_point.items()]
+            by_point.setdefault(part.point, []).append(part)
+        return [(point, self._hook(point, chosen, rows)) for point, chosen in by_point.items()]
 
-    def _hook(self, point: str, indices: list[int | None], rows: slice | None) -> Hook:
-        everything = None in indices
-        chosen = slice(None) if everything else torch.tensor(sorted({i for i in indices if i is not None}))
-
-        def replace(value: Tensor, hook: Any) -> Tensor:
-            value = value.clone()
-            heads = value.ndim == 4
-            if self.kind == "zero":
-                new: Tensor | int = 0
-            else:
-                new = self._reference(point, value, rows)
-                new = (new[:, :, chosen] if heads else new[..., chosen]).to(value.dtype)
-            if heads:
-                value[:, :, chosen] = new
-            else:
-                value[..., chosen] = new
-            return value
-
-        return replace
+    def _hook(self, point: str, chosen: list[ComponentAt], rows: slice | None) -> Hook:
+        slots = [(slice(None), part.slot) for part in chosen]
+        return inserting(0.0 if self.kind == "zero" else lambda value: self._reference(point, value, rows), slots)
 
     def _reference(self, point: str, value: Tensor, rows: slice | None) -> Tensor:
         known = self.values[point]
@@ -246,8 +197,7 @@ def ablate(
     reference = tokens if reference is None else reference
     every = sorted({name for names in parts.values() for name in names})
     ablator = Ablator(model, every, kind=kind, reference=reference, by_position=by_position, batch_size=batch_size)
-    residual = ResidualStream(model)
-    starts = {name: min(parse_component(residual, each).layer for each in names) for name, names in parts.items()}
+    starts = {name: min(component_at(model, each).layer for each in names) for name, names in parts.items()}
     base, changed, done = [], {name: [] for name in parts}, 0
     total = len(parts) * -(-len(tokens) // batch_size)
     for first in range(0, len(tokens), batch_size):

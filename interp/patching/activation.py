@@ -30,6 +30,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.interventions.edits import Slot, inserting
 from interp.models.adapter import Hook, available_hook_points, head_shape, token_strings
 from interp.models.hooked import HookedModel
 from interp.models.passes import Capture, run_from
@@ -76,8 +77,6 @@ def check_pairs(model: HookedModel, clean: Int[Tensor, "..."], corrupt: Int[Tens
 
 
 _WHOLE = ("resid_pre", "resid_post", "attn_out", "mlp_out")
-Slot = tuple[Any, ...]
-"""Index of a patch into the value at its hook point, batch first."""
 Cut = tuple[int, Slot]
 """Layer of a patch, and its slot."""
 STORED_VALUES = 1 << 26
@@ -342,7 +341,7 @@ class _Run:
         hooks = []
         for layer, mine in by_layer.items():
             name = self.hook_point(layer)
-            hooks.append((name, _inserting(values.source[name][rows], mine)))
+            hooks.append((name, inserting(values.source[name][rows], mine)))
         if start == 0:
             return self._logits(base[repeated], repeated, hooks)
         return self._logits(values.start[start][repeated], repeated, hooks, layer=start)
@@ -365,18 +364,6 @@ class _Values(NamedTuple):
     """residual of the base run before each layer but the first, `[n_prompts, pos, d_model]`"""
     source: dict[str, Tensor]
     """values to insert, by hook point"""
-
-
-def _inserting(source: Tensor, patches: list[tuple[slice, Slot]]) -> Hook:
-    """Return a hook that inserts `source` at the slot of every patch, into the rows of that patch."""
-
-    def insert(value: Tensor, hook: Any) -> Tensor:
-        value = value.clone()
-        for rows, slot in patches:
-            value[rows][slot] = source[slot]
-        return value
-
-    return insert
 
 
 def _changed_at_random(own: Tensor, other: Tensor, generator: torch.Generator, *, inside: bool) -> Tensor:

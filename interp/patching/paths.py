@@ -33,6 +33,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
+from interp.interventions.edits import inserting
 from interp.models.adapter import Hook
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture, run_from, storing_hook
@@ -371,25 +372,14 @@ class _Pass:
         return run
 
     def _replace_sender(self, node: NodeName) -> Hook:
-        def replace(value: Tensor, hook: Any) -> Tensor:
-            if node.kind != "head":
-                return self.values[node].to(value)
-            value = value.clone()
-            value[:, :, node.head] = self.values[node].to(value)
-            return value
-
-        return replace
+        if node.kind != "head":
+            return inserting(self.values[node])
+        return inserting(self.values[node][:, :, None].expand(-1, -1, self.residual.shape.n_heads, -1),
+                         [(slice(None), (slice(None), slice(None), node.head))])  # fmt: skip
 
     def _insert(self, point: str, heads: Sequence[int] | None = None) -> Hook:
-        def insert(value: Tensor, hook: Any) -> Tensor | None:
-            received = self.received.get(point)
-            if received is None or heads is None:
-                return received
-            value = value.clone()
-            value[:, :, list(heads)] = received[:, :, list(heads)]
-            return value
-
-        return insert
+        chosen = None if heads is None else [(slice(None), (slice(None), slice(None), list(heads)))]
+        return inserting(lambda value: self.received.get(point, value), chosen)
 
     def _add_everything(self, value: Tensor, hook: Any) -> Tensor:
         return value + self._difference(self.residual.shape.n_layers)

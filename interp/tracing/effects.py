@@ -10,7 +10,6 @@ the effect of the source's whole value, over all paths. The direct effect `A[tar
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
+from interp.interventions.edits import adding, changed, inserting
+from interp.interventions.intervention import Intervention, Latent
 from interp.models.passes import run_from
 from interp.runtime import make_generator
 from interp.statistics import Interval, rank_correlation_interval
@@ -38,16 +39,29 @@ MODES: tuple[Mode, ...] = ("direct", "range", "attention", "free")
 frozen, and MLPs of a range of layers keep their clean outputs. `attention`: only patterns are frozen."""
 
 
-@dataclass(frozen=True)
-class Change:
-    """One intervention: the activation of a latent at a position becomes `value`."""
+def set_latent(
+    layer: int, position: int, latent: int, value: float, *, onwards: bool = False, dictionary: str = ""
+) -> Intervention:
+    """Return the intervention that sets the activation of a latent at one position, or there and later (`onwards`)."""
+    return Intervention(
+        target=Latent(dictionary=dictionary, layer=layer, index=latent),
+        action="set",
+        amount=float(value),
+        positions=(position, None if onwards else position + 1),
+    )
 
-    layer: int
-    position: int
-    latent: int
-    value: float
-    onwards: bool = False
-    """at all later positions too, those of generated tokens among them"""
+
+def latent_of(step: Intervention) -> tuple[int, int, int]:
+    """Return layer, first position and number of the latent that an intervention on a graph changes.
+
+    Raises `ConfigError` for an intervention on anything else, or on several positions that are not all later ones.
+    """
+    target, (first, stop) = step.target, step.positions or (0, None)
+    if not isinstance(target, Latent) or target.layer is None or step.action == "replace" or step.along is not None:
+        raise ConfigError("on a graph, latents of a layer are set, scaled, ablated or added to")
+    if stop not in (None, first + 1):
+        raise ConfigError(f"on a graph, a latent is changed at one position or from one on, got {step.positions}")
+    return target.layer, first, target.index
 
 
 def predicted_effects(
@@ -103,15 +117,15 @@ def agreement(system: System, adjacency: Adjacency, read: Tensor, config: TraceC
     )
 
 
-def ablation(system: System, number: int) -> Change:
+def ablation(system: System, number: int) -> Intervention:
     """Return the change that sets a latent to 0."""
-    return Change(int(system.layer[number]), int(system.position[number]), int(system.latent[number]), 0.0)
+    return set_latent(int(system.layer[number]), int(system.position[number]), int(system.latent[number]), 0.0)
 
 
 @torch.no_grad()
 def measure(
     system: System,
-    changes: Sequence[Sequence[Change]],
+    changes: Sequence[Sequence[Intervention]],
     read: Float[Tensor, " d_model"],
     mode: Mode = "free",
     layers: range | None = None,
@@ -126,7 +140,7 @@ def measure(
 
 @torch.no_grad()
 def final_states(
-    system: System, changes: Sequence[Sequence[Change]], mode: Mode = "free", layers: range | None = None
+    system: System, changes: Sequence[Sequence[Intervention]], mode: Mode = "free", layers: range | None = None
 ) -> Float[Tensor, "runs d_model"]:
     """Return the change of the unembedding's input at the last position, by each set of changes.
 
@@ -150,7 +164,7 @@ def effect_profiles(system: System, nodes: Sequence[GraphNode]) -> Float[np.ndar
 
     `functools.partial(effect_profiles, system)` is what `interp.tracing.supernodes.judge_groups` takes.
     """
-    changes = [[Change(node.layer, node.position, node.index, 0.0)] for node in nodes]
+    changes = [[set_latent(node.layer, node.position, node.index, 0.0)] for node in nodes]
     return final_states(system, changes).cpu().numpy()
 
 
@@ -163,28 +177,28 @@ def final_input(frozen: FrozenModel, resid: Float[Tensor, "*rows d_model"]) -> F
     return (unit if norm.gain is None else unit * norm.gain) + frozen.final.bias
 
 
-def deltas(system: System, changes: Sequence[Change]) -> dict[int, Float[Tensor, "pos d_model"]]:
+def deltas(system: System, changes: Sequence[Intervention]) -> dict[int, Float[Tensor, "pos d_model"]]:
     """Return what changes add to each MLP's output, before a post-norm; a latent that is not active counts as 0."""
     frozen, replacement = system.frozen, system.replacement
     out: dict[int, Tensor] = {}
-    for each in changes:
-        if not 0 <= each.position < frozen.n_pos or not 0 <= each.layer < frozen.shape.n_layers:
+    for step in changes:
+        layer, position, latent = latent_of(step)
+        if not 0 <= position < frozen.n_pos or not 0 <= layer < frozen.shape.n_layers:
             raise ConfigError(
-                f"layer {each.layer}, position {each.position} is outside the prompt: it has {frozen.n_pos} tokens, "
+                f"layer {layer}, position {position} is outside the prompt: it has {frozen.n_pos} tokens, "
                 f"the model {frozen.shape.n_layers} layers, both counted from 0"
             )
-        here = (system.layer == each.layer) & (system.latent == each.latent)
+        here = (system.layer == layer) & (system.latent == latent)
         clean = torch.zeros(frozen.n_pos, device=here.device)
         clean[system.position[here]] = system.activation[here]
-        amounts = each.value - clean[each.position : None if each.onwards else each.position + 1]
-        index = torch.tensor([each.latent], device=system.latent.device)
-        one = Active(torch.full_like(index, each.position), index, torch.ones(1, device=index.device))
-        last = frozen.shape.n_layers if replacement.cross_layer else each.layer + 1
-        for target in range(each.layer, last):
+        clean = clean[position : None if step.positions is None else step.positions[1]]
+        amounts = changed(clean, step) - clean
+        index = torch.tensor([latent], device=system.latent.device)
+        one = Active(torch.full_like(index, position), index, torch.ones(1, device=index.device))
+        last = frozen.shape.n_layers if replacement.cross_layer else layer + 1
+        for target in range(layer, last):
             at = out.setdefault(target, torch.zeros_like(frozen.embedding))
-            at[each.position : each.position + len(amounts)] += torch.outer(
-                amounts, replacement.writes(each.layer, one, target)[0]
-            )
+            at[position : position + len(amounts)] += torch.outer(amounts, replacement.writes(layer, one, target)[0])
     return out
 
 
@@ -229,10 +243,10 @@ def _run(frozen: FrozenModel, written: list[dict[int, Tensor]], mode: Mode, laye
     hooks: list[tuple[str, Callable[..., Any]]] = []
     for layer in range(first, frozen.shape.n_layers):
         if mode in ("range", "attention"):
-            hooks.append((f"blocks.{layer}.attn.hook_pattern", _put(frozen.blocks[layer].pattern)))
+            hooks.append((f"blocks.{layer}.attn.hook_pattern", inserting(frozen.blocks[layer].pattern)))
         clean = frozen.blocks[layer].mlp_out if layers is not None and layer in layers else None
-        if layer in added or clean is not None:
-            hooks.append((frozen.mlp_point(layer), _shift(added.get(layer), clean)))
+        hooks += [(frozen.mlp_point(layer), inserting(clean))] if clean is not None else []
+        hooks += [(frozen.mlp_point(layer), adding(added[layer]))] if layer in added else []
     store: dict[str, Tensor] = {}
 
     def keep(value: Tensor, hook: Any = None) -> None:
@@ -244,15 +258,3 @@ def _run(frozen: FrozenModel, written: list[dict[int, Tensor]], mode: Mode, laye
         frozen.model, frozen.tokens.expand(n, -1), hooks
     )
     return final_input(frozen, store["resid"])
-
-
-def _put(pattern: Tensor) -> Callable[..., Tensor]:
-    return lambda value, hook=None: pattern.to(value.dtype).expand_as(value)
-
-
-def _shift(added: Tensor | None, clean: Tensor | None) -> Callable[..., Tensor]:
-    def hook(value: Tensor, hook: Any = None) -> Tensor:
-        out = value if clean is None else clean.to(value.dtype).expand_as(value)
-        return out if added is None else out + added.to(value.dtype)
-
-    return hook

@@ -1,15 +1,16 @@
 """Interventions on latents of a graph: the model's answer beside the graph's prediction and beside random latents.
 
-    found = intervene(system, [Change(12, 4, 703, value=0.0)], starts, graph=graph)
+    found = intervene(system, [set_latent(12, 4, 703, 0.0)], graph)
     found.measured, found.predicted, found.random_low, found.random_high
 
-Each change sets the activation of a latent at a position: `(value - clean activation) * output direction` is added to
-the MLP's output there. The prediction is linear in the changes; it uses the edges that the graph stores, so pruning and
-everything that was frozen count as its error. The null sets the same amounts on random latents of the same layers.
+Each intervention (`interp.interventions`) changes the activation of a latent at a position: `(value - clean activation)
+* output direction` is added to the MLP's output there. The prediction is linear in the changes; it uses the edges that
+the graph stores, so pruning and everything that was frozen count as its error. The null sets the same amounts on random
+latents of the same layers.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError
+from interp.interventions.edits import changed
+from interp.interventions.intervention import Intervention
 from interp.models.adapter import logit_cap, token_strings
+from interp.models.generation import generate
 from interp.models.hooked import HookedModel
 from interp.results import Record, Result
 from interp.runtime import make_generator
 from interp.statistics import p_from_null
 from interp.tracing.edges import System
-from interp.tracing.effects import Change, Mode, final_input, final_states
+from interp.tracing.effects import Mode, final_input, final_states, latent_of, set_latent
 from interp.tracing.graph import AttributionGraph
 
 N_RANDOM = 19
@@ -36,10 +40,10 @@ N_TOKENS = 8
 
 
 @dataclass(frozen=True, repr=False)
-class Intervention(Result):
+class GraphIntervention(Result):
     """Effect of some changes on the first target of a graph, in logits above the mean logit or above the contrast's."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[Intervention, ...]
     mode: Mode
     target: str
     clean: float
@@ -91,28 +95,35 @@ def graph_effects(graph: AttributionGraph, target: int = 0) -> Float[np.ndarray,
     return effects
 
 
-def predict(graph: AttributionGraph, changes: Sequence[Change]) -> float | None:
+def predict(graph: AttributionGraph, changes: Sequence[Intervention]) -> float | None:
     """Return the change of the first target that a graph predicts; None when a latent is not one of its nodes."""
     effects, total = graph_effects(graph), 0.0
-    for each in _every_position(changes, len(graph.tokens)):
-        number = graph.number.get(f"feature:{each.layer}:{each.position}:{each.latent}")
-        if number is None or not graph.nodes[number].activation:
-            return None
-        total += (each.value / graph.nodes[number].activation - 1) * effects[number]
+    for step in changes:
+        layer, first, latent = latent_of(step)
+        for position in range(first, min((step.positions or (0, None))[1] or len(graph.tokens), len(graph.tokens))):
+            number = graph.number.get(f"feature:{layer}:{position}:{latent}")
+            if number is None or not (clean := graph.nodes[number].activation):
+                return None
+            total += (_value(step, clean) / clean - 1) * effects[number]
     return float(total)
+
+
+def _value(step: Intervention, clean: float) -> float:
+    """Return the activation that an intervention gives to a latent."""
+    return float(changed(torch.tensor(clean, dtype=torch.float64), step))
 
 
 @torch.no_grad()
 def intervene(
     system: System,
-    changes: Sequence[Change],
+    changes: Sequence[Intervention],
     graph: AttributionGraph,
     *,
     mode: Mode = "free",
     layers: range | None = None,
     n_random: int = N_RANDOM,
     seed: int = 0,
-) -> Intervention:
+) -> GraphIntervention:
     """Change latents and measure the first target of a graph of the same prompt, beside prediction and null.
 
     Raises `ConfigError` without changes, for a position outside the prompt, or for a graph of another prompt.
@@ -127,7 +138,7 @@ def intervene(
     moved = (states @ read).double().cpu().numpy()
     clean = final_input(system.frozen, system.frozen.resid_post[-1])
     null, rounding = moved[1:], ROUNDING * max(1.0, abs(float(clean @ read)))
-    return Intervention(
+    return GraphIntervention(
         changes=tuple(changes),
         mode=mode,
         target=graph.targets[0].label,
@@ -140,15 +151,6 @@ def intervene(
         p=p_from_null(moved[0], null, alternative="two-sided", tolerance=rounding),
         tokens=_next_tokens(system, clean, states[0]),
     )
-
-
-def _every_position(changes: Sequence[Change], n_pos: int) -> list[Change]:
-    """Return one change for each position of the prompt that a change covers."""
-    return [
-        replace(each, position=position, onwards=False)
-        for each in changes
-        for position in range(each.position, n_pos if each.onwards else each.position + 1)
-    ]
 
 
 @dataclass(frozen=True, repr=False)
@@ -173,7 +175,7 @@ class Continuations(Result):
 @torch.no_grad()
 def continuations(
     system: System,
-    changes: Sequence[Change],
+    changes: Sequence[Intervention],
     *,
     n_tokens: int = 12,
     n_random: int = 2,
@@ -193,16 +195,19 @@ def continuations(
     return Continuations(prompt, texts[0], texts[1], tuple(texts[2:]))
 
 
-def _generate(system: System, changes: Sequence[Change], n_tokens: int, mode: Mode) -> str:
+def _generate(system: System, changes: Sequence[Intervention], n_tokens: int, mode: Mode) -> str:
     model, start = system.frozen.model, system.frozen.tokens
-    tokens, now = start, system
-    for _ in range(n_tokens):
+
+    def step(tokens: Tensor) -> Tensor:
+        """Encode the text so far again: a longer text is another replacement model."""
+        now = system
+        if tokens.shape[1] > start.shape[1]:
+            now = System(system.frozen.again(tokens), system.replacement)
         state = final_input(now.frozen, now.frozen.resid_post[-1])
         moved = final_states(now, [changes], mode)[0] if changes else torch.zeros_like(state)
-        best = logits_of(model, state + moved).argmax()
-        tokens = torch.cat([tokens, best.view(1, 1)], 1)
-        now = System(now.frozen.again(tokens), system.replacement)
-    return "".join(token_strings(model, tokens[:, start.shape[1] :]))
+        return logits_of(model, state + moved)[None]
+
+    return "".join(token_strings(model, torch.cat(list(generate(step, start, n_tokens)))))
 
 
 def read_of(system: System, graph: AttributionGraph, target: int = 0) -> Float[Tensor, " d_model"]:
@@ -218,7 +223,7 @@ def read_of(system: System, graph: AttributionGraph, target: int = 0) -> Float[T
 
 def changes_of(
     graph: AttributionGraph, nodes: Sequence[str], *, factor: float = 0.0, values: Mapping[str, float] | None = None
-) -> list[Change]:
+) -> list[Intervention]:
     """Return the changes that multiply the activations of some nodes of a graph by `factor`; 0 ablates, 2 doubles.
 
     `values` names activations outright, by node. Raises `UnknownNameError`, or `ConfigError` for nodes without latents.
@@ -229,29 +234,30 @@ def changes_of(
         if node.kind != "feature":
             raise ConfigError(f"{name} is not a latent; only latents can be changed")
         value = (values or {}).get(name, factor * node.activation)
-        out.append(Change(node.layer, node.position, node.index, value))
+        out.append(set_latent(node.layer, node.position, node.index, value, dictionary=graph.dictionary or ""))
     return out
 
 
-def _random(system: System, changes: Sequence[Change], seed: int, draw: int) -> list[Change]:
+def _random(system: System, changes: Sequence[Intervention], seed: int, draw: int) -> list[Intervention]:
     """Return the same amounts on random latents of the same layers, at the same positions.
 
     A random latent that is active is moved from its own clean activation.
     """
     generator = make_generator(seed, "random latents", draw)
     out = []
-    for each in changes:
-        n = system.replacement.n_latents(each.layer)
-        latent = int(torch.randint(n, (1,), generator=generator))
-        amount = each.value - activation(system, each)
-        other = replace(each, latent=latent)
-        out.append(replace(other, value=activation(system, other) + amount))
+    for step in changes:
+        layer, position, latent = latent_of(step)
+        other = int(torch.randint(system.replacement.n_latents(layer), (1,), generator=generator))
+        clean = activation(system, layer, position, latent)
+        value = activation(system, layer, position, other) + _value(step, clean) - clean
+        onwards = step.positions is None or step.positions[1] is None
+        out.append(set_latent(layer, position, other, value, onwards=onwards))
     return out
 
 
-def activation(system: System, change: Change) -> float:
+def activation(system: System, layer: int, position: int, latent: int) -> float:
     """Return the clean activation of a latent at a position; 0 where it is not active."""
-    here = (system.layer == change.layer) & (system.position == change.position) & (system.latent == change.latent)
+    here = (system.layer == layer) & (system.position == position) & (system.latent == latent)
     return float(system.activation[here].sum())
 
 

@@ -45,8 +45,8 @@ from saes.evaluation.config import GOOD_F1, Concept, ConceptList, read_concepts
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.interventions.site import DictionarySite
     from interp.workspace import Workspace
-    from saes.features.intervene import FeatureSite
     from saes.kinds.base import SAE
 
 NULLS = 20
@@ -76,13 +76,13 @@ def measure_concepts(
     untrained dictionary. Raises `ConfigError` for a dictionary of several hook points, `MissingError` for a model that
     reads no text, `PromptError` where its context is too short.
     """
+    from interp.interventions.site import DictionarySite
     from interp.models.adapter import available_hook_points
     from interp.names import parse_hook_point
     from saes.evaluation.probing import sparse_columns
-    from saes.features.intervene import FeatureSite
 
     listed = listed or read_concepts()
-    site = FeatureSite.of(model, sae)
+    site = DictionarySite.of(model, sae)
     sentences = listed.sentences()
     each = len(sentences) // 50 or 1  # scoring a concept takes about as long as reading so many sentences
     n_done, total = 0, len(sentences) + len(listed.measured) * each
@@ -321,7 +321,9 @@ def judge(
     return ends, auroc_interval(wins.mean((1, 3)))
 
 
-def steer_concepts(site: "FeatureSite", found: ConceptScores, density: np.ndarray, *, seed: int = 0) -> ConceptScores:
+def steer_concepts(
+    site: "DictionarySite", found: ConceptScores, density: np.ndarray, *, seed: int = 0
+) -> ConceptScores:
     """Add each chosen latent's direction to neutral prompts, and compare its words with what random latents do to them.
 
     `density [d_sae]`: fraction of held-out tokens on which a latent fires. Scores remain without steering where fewer
@@ -329,9 +331,9 @@ def steer_concepts(site: "FeatureSite", found: ConceptScores, density: np.ndarra
     """
     import torch
 
+    from interp.interventions.site import effects_of
     from interp.models.adapter import to_tokens
     from interp.models.identity import tokenizer_of
-    from saes.features.intervene import effects_of
     from saes.features.measure_proof import PROMPTS
 
     chosen = [each.own.unit for each in found.scores]

@@ -18,11 +18,13 @@ from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
+from interp.interventions.edits import at_mask, inserting
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point, parse_hook_point
 from interp.progress import Progress
 from interp.statistics import DocumentBootstrap
 from saes.evaluation.scores import InModel
+from saes.features.splicing import splice_hooks
 from saes.kinds.base import SAE
 
 LOGIT_VALUES = 1 << 25
@@ -76,7 +78,7 @@ def evaluate_all_in_model(
             "clean": [],
             "zero": [(hook_point, replace_by(torch.zeros_like(mean), text))],
             "mean": [(hook_point, replace_by(mean, text))],
-            **{f"sae {name}": _splice(sae, text) for name, sae in saes.items()},
+            **{f"sae {name}": splice_hooks(sae, mask=text) for name, sae in saes.items()},
         }
         passes = ((name, logits_of(model, batch, hooks)) for name, hooks in variants.items())
         losses.add(passes, batch, document)
@@ -206,35 +208,10 @@ def logits_of(model: HookedModel, tokens: Tensor, hooks: Hooks) -> Tensor:
 def replace_by(vector: Tensor, text: Tensor) -> Callable[..., Tensor]:
     """Return a hook that writes one vector at every position that is True in `text [batch, pos]`."""
 
-    def hook(value: Tensor, hook: Any = None) -> Tensor:
-        return at_text(value, vector.to(value.device, value.dtype).expand(*text.shape, -1), text)
+    def whole(value: Tensor) -> Tensor:
+        return vector.to(value.device, value.dtype).view(1, 1, *value.shape[2:])
 
-    return hook
-
-
-def _splice(sae: SAE, text: Tensor) -> Hooks:
-    """Return hooks that replace the activation by the reconstruction.
-
-    For a transcoder, a first hook stores its input at its input hook point.
-    """
-    stored: dict[str, Tensor] = {}
-
-    def recons(value: Tensor) -> Tensor:
-        return sae(value.flatten(2).to(sae.W_enc.dtype))
-
-    def read(value: Tensor, hook: Any = None) -> None:
-        stored["x"] = value
-
-    def write(value: Tensor, hook: Any = None) -> Tensor:
-        return at_text(value, recons(stored.pop("x") if stored else value), text)
-
-    target = sae.hook_point_out or sae.hook_point
-    return [(target, write)] if target == sae.hook_point else [(sae.hook_point, read), (target, write)]
-
-
-def at_text(value: Tensor, new: Tensor, text: Tensor) -> Tensor:
-    """Return `value` with `new [batch, pos, d]` at positions of text; `value` may have an axis of heads."""
-    return torch.where(text.to(value.device)[..., None], new.to(value.dtype), value.flatten(2)).view_as(value)
+    return at_mask(inserting(whole), text)
 
 
 def _mean_activation(hook_point: str, model: HookedModel, tokens: Tensor, documents: Tensor, batch_size: int) -> Tensor:

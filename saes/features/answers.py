@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from interp.interventions.site import DictionarySite, continuations, effects_of
 from interp.models.adapter import token_strings
-from saes.features.intervene import FeatureSite, continuations, effects_of
 from saes.features.measure_proof import ablation_changes, with_bos
 from saes.features.proof import AblatedExample, FeatureCase, ListsApart, ProofConfig, SteeredRow, TextFirings
 
@@ -22,14 +22,14 @@ LIVE_DRAWS, LIVE_EXAMPLES, MOVED = 5, 4, 5
 
 
 @torch.no_grad()
-def feature_on_text(site: FeatureSite, case: FeatureCase, tokens: Tensor) -> TextFirings:
+def feature_on_text(site: DictionarySite, case: FeatureCase, tokens: Tensor) -> TextFirings:
     """Return the activation of a feature on every token of `tokens [1, pos]`, and firings of others of like density."""
     acts = site.activations(site.read(tokens).x, [case.feature, *case.alike])[0]
     firing = (acts[:, 1:] > 0).sum(0).tolist()
     return TextFirings(token_strings(site.model, tokens[0]), acts[:, 0].tolist(), firing)
 
 
-def lists_apart(site: FeatureSite, feature: int, lists: "dict[str, WordActivations]") -> ListsApart:
+def lists_apart(site: DictionarySite, feature: int, lists: "dict[str, WordActivations]") -> ListsApart:
     """Return which lists of words (`read_lists`) the direction of a feature sets apart, against random directions."""
     from interp.geometry.separation import words_along
 
@@ -40,7 +40,7 @@ def lists_apart(site: FeatureSite, feature: int, lists: "dict[str, WordActivatio
 
 @torch.no_grad()
 def compare_steering(
-    site: FeatureSite, case: FeatureCase, tokens: Tensor, strength: float, n_new: int, seed: int = 0
+    site: DictionarySite, case: FeatureCase, tokens: Tensor, strength: float, n_new: int, seed: int = 0
 ) -> list[SteeredRow]:
     """Continue `tokens [1, pos]` unchanged, steered, and steered along one direction of each null."""
     alike = case.alike[:1]
@@ -68,7 +68,11 @@ def compare_steering(
 
 @torch.no_grad()
 def compare_ablation(
-    site: FeatureSite, case: FeatureCase, config: ProofConfig, seed: int = 0, done: Callable[[int], None] | None = None
+    site: DictionarySite,
+    case: FeatureCase,
+    config: ProofConfig,
+    seed: int = 0,
+    done: Callable[[int], None] | None = None,
 ) -> list[AblatedExample]:
     """Ablate a feature on its strongest examples, and subtract directions of both nulls in the same amounts."""
     directions = site.nulls(case.feature, case.alike[:LIVE_DRAWS], LIVE_DRAWS, seed)

@@ -1,7 +1,7 @@
 """Measurements behind the proof of a feature: effects of ablating and steering it, and those of both nulls.
 
 `prove` makes the measures of `saes.features.proof`, part by part. A null direction is added in the same
-amounts as the feature's, scaled to its norm. `FeatureSite.nulls` (`saes.features.intervene`) makes these directions;
+amounts as the feature's, scaled to its norm. `DictionarySite.nulls` (`saes.features.intervene`) makes these directions;
 `read_case` (`saes.features.proof`) chooses the features of like density. `saes.features.answers` gives single
 answers instead.
 """
@@ -18,12 +18,12 @@ from torch import Tensor
 from interp.artifacts import as_json, from_json, open_artefact, read_json, write_json
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, WorkbenchError
+from interp.interventions.site import DictionarySite, continuations, effects_of
 from interp.models.adapter import bos_token_id, to_tokens, token_strings
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
 from interp.progress import Progress
 from interp.statistics import auroc, crossed_interval, t_interval
-from saes.features.intervene import FeatureSite, continuations, effects_of
 from saes.features.proof import (
     ROLES,
     AblatedText,
@@ -146,7 +146,7 @@ def prove(
     `MismatchError` for tables of another dictionary, `ConfigError` for a crosscoder.
     """
     config = config or ProofConfig()
-    site = FeatureSite.of(model, dictionary)
+    site = DictionarySite.of(model, dictionary)
     _check(dictionary, features)
     case = read_case(features, feature, config, seed=seed)
     directions = site.nulls(feature, case.alike, config.draws, seed)
@@ -223,11 +223,11 @@ def _cost(case: FeatureCase, config: ProofConfig, prompts: list[Tensor], k: int,
 
 def _nulls(values: np.ndarray, draws: int) -> tuple[np.ndarray, np.ndarray]:
     """Split `[1 + draws + n]` into both nulls."""
-    random, alike = FeatureSite.null_slices(draws)
+    random, alike = DictionarySite.null_slices(draws)
     return values[random], values[alike]
 
 
-def _selectivity(site: FeatureSite, case: FeatureCase, directions: Tensor, draws: int) -> ProofMeasure:
+def _selectivity(site: DictionarySite, case: FeatureCase, directions: Tensor, draws: int) -> ProofMeasure:
     """AUROC of activation for the tokens on which the feature peaks in the other half of the examples.
 
     Random directions fire on as many of these tokens as the feature does: the ones with the largest projections.
@@ -255,7 +255,7 @@ def _selectivity(site: FeatureSite, case: FeatureCase, directions: Tensor, draws
     )  # fmt: skip
 
 
-def _ablate(site: FeatureSite, case: FeatureCase, config: ProofConfig, directions: Tensor, bar: _Bar) -> ProofPart:
+def _ablate(site: DictionarySite, case: FeatureCase, config: ProofConfig, directions: Tensor, bar: _Bar) -> ProofPart:
     """Change of loss at and after the peaks, and at the peaks alone, when the feature is ablated."""
     passages = case.strongest(config.examples)
     if not passages:
@@ -280,7 +280,7 @@ def _ablate(site: FeatureSite, case: FeatureCase, config: ProofConfig, direction
 
 
 def ablation_changes(
-    site: FeatureSite,
+    site: DictionarySite,
     passages: Sequence[Passage],
     feature: int,
     directions: Tensor,
@@ -310,7 +310,7 @@ def ablation_changes(
 
 
 def _ablate_other(
-    site: FeatureSite, case: FeatureCase, config: ProofConfig, directions: Tensor, bar: _Bar
+    site: DictionarySite, case: FeatureCase, config: ProofConfig, directions: Tensor, bar: _Bar
 ) -> ProofMeasure:
     """Change of loss per token of other text; passages on which the feature does not fire do not change at all."""
     if len(case.other) < 2:
@@ -333,7 +333,7 @@ def _ablate_other(
 
 
 def _steer(
-    site: FeatureSite,
+    site: DictionarySite,
     case: FeatureCase,
     prompts: list[Tensor],
     strength: float,
@@ -382,7 +382,7 @@ def _steer(
 
 
 def next_token_changes(
-    site: FeatureSite,
+    site: DictionarySite,
     prompts: Sequence[Tensor],
     strength: float,
     directions: Tensor,
@@ -413,7 +413,7 @@ def next_token_changes(
     return torch.stack(moved, 1).numpy(), torch.stack(shift, 1).numpy()
 
 
-def _lists(site: FeatureSite, directions: Tensor, draws: int, bar: _Bar) -> ProofMeasure:
+def _lists(site: DictionarySite, directions: Tensor, draws: int, bar: _Bar) -> ProofMeasure:
     """Largest separation of a list of words along a direction, in standard deviations over random directions."""
     from interp.geometry.separation import separations
 
@@ -425,7 +425,7 @@ def _lists(site: FeatureSite, directions: Tensor, draws: int, bar: _Bar) -> Proo
                       _nulls(scores.max(0), draws), best)  # fmt: skip
 
 
-def read_lists(site: FeatureSite, done: Callable[[], None] | None = None) -> "dict[str, WordActivations]":
+def read_lists(site: DictionarySite, done: Callable[[], None] | None = None) -> "dict[str, WordActivations]":
     """Return the activations of every list of words where a direction of the site lies; `done` is called after each."""
     from interp.geometry.words import find_concepts, read_words
 
@@ -437,7 +437,7 @@ def read_lists(site: FeatureSite, done: Callable[[], None] | None = None) -> "di
     return lists
 
 
-def _continue(site: FeatureSite, tokens: Tensor, strength: float, directions: Tensor, n: int) -> Continuations:
+def _continue(site: DictionarySite, tokens: Tensor, strength: float, directions: Tensor, n: int) -> Continuations:
     """Continue a prompt, unchanged and steered along three directions, by the most likely token each time."""
     text = continuations(site, tokens, strength, directions, n)
     own = token_strings(site.model, tokens[0, site.first :])

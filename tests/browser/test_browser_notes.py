@@ -8,7 +8,9 @@ import pytest
 from conftest import Visit, new_context
 
 from dashboard.serve import make_server
-from interp.notes import Notes, Recipe, Step
+from interp.interventions.intervention import Intervention, Latent
+from interp.interventions.recipe import Recipe
+from interp.notes import Notes
 from interp.workspace import Workspace
 
 pytestmark = pytest.mark.browser
@@ -128,7 +130,8 @@ def test_a_recipe_is_saved_deleted_and_undone_and_an_export_taken_in(visits, own
     page.get_by_label("Amount").fill("4")
     page.click("form button[type=submit]")
     page.wait_for_selector("form.wb-note-form", state="detached")
-    saved = {"up": Recipe(name="up", steps=(Step(dictionary="features/demo", feature=7, amount=4),))}
+    step = Intervention(target=Latent(dictionary="features/demo", index=7), amount=4)
+    saved = {"up": Recipe(name="up", steps=(step,))}
     assert Notes.open(own).recipes() == saved
     page.click("button:has-text('Save this search')")
     page.get_by_label("Name of the search").fill("all")

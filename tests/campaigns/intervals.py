@@ -235,7 +235,7 @@ def cases() -> Iterator[Case]:
 def nulls() -> Iterator[Null]:
     """Return all kinds of p-values."""
     from interp.statistics import holm, p_above, p_from_null, prediction_bound
-    from interp.studies.induction_emerges import walk_p_value
+    from interp.studies.transitions import walk_p_value
 
     def permuted(rng: Rng, n: int) -> np.ndarray:
         return p_from_null(rng.exponential(1, n), rng.exponential(1, (99, n)))

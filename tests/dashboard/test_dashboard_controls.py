@@ -84,10 +84,10 @@ def test_a_verdict_counts_the_directions_that_shift_as_much():
 
 def test_steering_by_nothing_is_no_verdict(tiny, tiny_model, monkeypatch):
     sae = tiny._loaded.sae(MODEL, "tiny").sae
-    from saes.features.measure_proof import FeatureSite
+    from interp.interventions.site import DictionarySite
 
     case = SimpleNamespace(feature=3, alike=(4, 5), max_activation=6.0)
-    monkeypatch.setattr(tiny._loaded, "feature", lambda *_: (FeatureSite.of(tiny_model, sae), case))
+    monkeypatch.setattr(tiny._loaded, "feature", lambda *_: (DictionarySite.of(tiny_model, sae), case))
     asked = {"model": MODEL, "features": "tiny", "feature": 3}
     nothing = tiny.steering_verdict("one two", **asked, amount=0.0)
     assert (len(nothing.random), len(nothing.alike)) == (controls.VERDICT_DRAWS, 2)

@@ -13,7 +13,9 @@ from dashboard.data import features as features
 from dashboard.notes.page import thing_href
 from dashboard.search.page import results
 from interp.artifacts import FOLDERS
-from interp.notes import FILE, Notes, Recipe, Step, own_names
+from interp.interventions.intervention import Intervention, Latent
+from interp.interventions.recipe import Recipe
+from interp.notes import FILE, Notes, own_names
 from interp.workspace import Workspace
 from saes.features.search import search_features
 
@@ -114,9 +116,8 @@ def test_everything_is_exported_deleted_restored_and_taken_in_again(visitor, own
     assert Notes.open(own).recipes() == {}
     assert "Restore" in visitor.open("/notes")
     assert post(visitor, "restore", id=deleted["restore"]).status_code == 200
-    assert Notes.open(own).recipe("up") == Recipe(
-        name="up", steps=(Step(dictionary="features/demo", feature=12, amount=2),), prompt="Once"
-    )
+    step = Intervention(target=Latent(dictionary="features/demo", index=12), amount=2)
+    assert Notes.open(own).recipe("up") == Recipe(name="up", steps=(step,), prompt="Once")
     (own.root / FILE).unlink()
     assert post(visitor, "import", **exported.get_json()).get_json() == {
         "added": 4,

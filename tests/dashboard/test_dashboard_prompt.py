@@ -266,7 +266,8 @@ def test_small_patterns_keep_the_strongest_attention(tiny):
 
 
 def test_steering_by_nothing_changes_nothing_and_both_changes_have_one_length(tiny, tiny_model):
-    from dashboard.prompt.compute import generation_hooks
+    from dashboard.prompt.compute import steered_rows
+    from interp.models.generation import Offset
 
     live, given = tiny
     how = {"features": "tiny", "feature": 3, "n_new": 4, "temperature": 0.0, "seed": 0}
@@ -274,10 +275,13 @@ def test_steering_by_nothing_changes_nothing_and_both_changes_have_one_length(ti
     assert all(len({text for text, _ in step.tokens}) == 1 for step in steps[:-1])
     assert np.ptp(np.array(steps[-1].unchanged), axis=0).max() == pytest.approx(0, abs=1e-6)
     sae = live._loaded.sae(given["model"], "tiny").sae
-    [(point, hook)] = generation_hooks(tiny_model, sae, 3, 7.0, seed=0)
-    value = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(1))
-    length = (hook(value) - value).norm(dim=-1)
-    assert point == "blocks.0.hook_resid_post"
+    hooks = steered_rows(tiny_model, sae, 3, 7.0, 0, Offset())
+    value = changed = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(1))
+    for _, hook in hooks:
+        after = hook(changed)
+        changed = changed if after is None else after
+    length = (changed - value).norm(dim=-1)
+    assert {point for point, _ in hooks} == {"blocks.0.hook_resid_post"}
     assert length[0].tolist() == [0.0] * 5
     assert length[1, 1:] == pytest.approx(length[2, 1:].numpy(), rel=1e-5)
     assert length[:, 0].tolist() == [0.0] * 3  # BOS, which no dictionary is made from
@@ -306,10 +310,10 @@ STEPS = {"features": "tiny", "feature": 3, "amount": 1.0, "n_new": 20, "temperat
 
 @pytest.mark.parametrize("during", [True, False], ids=["within a step", "between steps"])
 def test_a_cancelled_generation_stops(tiny, monkeypatch, during):
-    from dashboard.prompt import compute
+    from interp.models.generation import NextToken
 
     live, given = tiny
-    made, step = [], compute.generation_step
+    made, step = [], NextToken.__call__
 
     def counted(*args):
         made.append(step(*args))
@@ -317,7 +321,7 @@ def test_a_cancelled_generation_stops(tiny, monkeypatch, during):
             live.cancel("a")
         return made[-1]
 
-    monkeypatch.setattr(compute, "generation_step", counted)
+    monkeypatch.setattr(NextToken, "__call__", counted)
     with asking("a"):
         steps = live.generate("one two", **given, **STEPS)
         next(steps)

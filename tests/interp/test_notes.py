@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp import notes as module
+from interp.artifacts import as_json
 from interp.entries import Merged
 from interp.errors import (
     ConfigError,
@@ -25,11 +26,14 @@ from interp.errors import (
     UnknownNameError,
     WorkbenchError,
 )
-from interp.notes import FILE, Note, Notes, Recipe, Step
+from interp.interventions.intervention import Intervention, Latent
+from interp.interventions.recipe import Recipe
+from interp.notes import FILE, Note, Notes
 from interp.workspace import Workspace
 
 KEY = "features/demo#1669"
-MONTHS = Recipe(name="months up", steps=(Step(dictionary="features/demo", feature=1669, amount=8.0),), prompt="It was")
+MONTHS_UP = Intervention(target=Latent(dictionary="features/demo", index=1669), amount=8.0)
+MONTHS = Recipe(name="months up", steps=(MONTHS_UP,), prompt="It was")
 
 
 @pytest.fixture
@@ -364,7 +368,14 @@ def entry(kind, key, value, edited="2026-01-01T00:00:00.000000Z"):
     return {"kind": kind, "key": key, "value": value, "edited": edited}
 
 
-STEP = {"dictionary": "features/demo", "feature": 1, "action": "add", "amount": 1.0}
+STEP = as_json(MONTHS_UP)
+WHOLE = {name: value for name, value in as_json(MONTHS).items() if name != "name"}
+
+
+def stored(**changes):
+    """A step of a recipe with other values; those of its target by their names."""
+    target = {name: changes.pop(name) for name in ("index", "dictionary") if name in changes}
+    return WHOLE | {"steps": [STEP | {"target": STEP["target"] | target} | changes]}
 
 
 @pytest.mark.parametrize(
@@ -383,13 +394,13 @@ STEP = {"dictionary": "features/demo", "feature": 1, "action": "add", "amount": 
         (entry("search", "s", "//evil.example"), "within the dashboard"),
         (entry("search", "s", "/\\evil.example"), "within the dashboard"),
         (entry("search", "s", "javascript:alert(1)"), "within the dashboard"),
-        (entry("recipe", "r", {"steps": []}), "1 to 32 steps"),
-        (entry("recipe", "r", {"steps": [STEP | {"action": "delete"}]}), "unknown action"),
-        (entry("recipe", "r", {"steps": [STEP | {"amount": float("nan")}]}), "finite"),
-        (entry("recipe", "r", {"steps": [STEP | {"feature": "1"}]}), "a number from 0"),
-        (entry("recipe", "r", {"steps": [STEP | {"dictionary": "saes/../x"}]}), "folder/name"),
-        (entry("recipe", "r", {"steps": [STEP | {"more": 1}]}), "takes dictionary"),
-        (entry("recipe", "r", {"steps": [STEP], "run": "rm"}), "unknown fields"),
+        (entry("recipe", "r", WHOLE | {"steps": []}), "1 to 32 steps"),
+        (entry("recipe", "r", stored(action="delete")), r"steps\.0\.action"),
+        (entry("recipe", "r", stored(amount=float("nan"))), r"steps\.0\.amount"),
+        (entry("recipe", "r", stored(index="1")), r"steps\.0\.target\.index"),
+        (entry("recipe", "r", stored(dictionary="saes/../x")), "folder/name"),
+        (entry("recipe", "r", stored(more=1)), r"steps\.0\.more is no field"),
+        (entry("recipe", "r", WHOLE | {"run": "rm"}), "run is no field"),
         (entry("run", "r", 1), "unknown kind"),
         (entry("note", KEY, "x", edited="yesterday"), "should be a time"),
         ({"kind": "note"}, "should have the texts"),

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from interp.errors import ConfigError, NonFiniteError, PromptError
+from interp.interventions.intervention import Intervention
 from interp.models.hooked import HookedModel
 from interp.tracing.attention import split_edge
 from interp.tracing.edges import System, influence_so_far
-from interp.tracing.effects import Change, final_states, push
+from interp.tracing.effects import final_states, push, set_latent
 from interp.tracing.frozen import FrozenModel, Starts
 from interp.tracing.influence import influence, normalise_rows
 from interp.tracing.replacement import Neurons, NoReplacement
@@ -91,13 +92,13 @@ def test_the_frozen_model_is_the_model_with_its_own_norms_and_patterns_held(name
     """The model's own modules run, with norms replaced by linear ones and patterns put in; none of our maps is used."""
     system = system_of(name, "topk")
     frozen, model = system.frozen, system.frozen.model
-    change = [Change(0, 3, 1, 2.0), Change(1, 6, 2, -1.0)]
+    change = [set_latent(0, 3, 1, 2.0), set_latent(1, 6, 2, -1.0)]
     ours = final_states(system, [change], "direct")[0]
     theirs = with_everything_held(model, frozen, deltas_of(system, change)) - with_everything_held(model, frozen, {})
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
 
 
-def deltas_of(system: System, changes: list[Change]) -> dict[int, torch.Tensor]:
+def deltas_of(system: System, changes: list[Intervention]) -> dict[int, torch.Tensor]:
     from interp.tracing.effects import deltas
 
     return deltas(system, changes)

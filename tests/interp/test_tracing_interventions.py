@@ -10,7 +10,7 @@ import torch
 from interp.errors import ConfigError
 from interp.models.small import SmallConfig, build_small
 from interp.tracing.edges import System
-from interp.tracing.effects import Change, ablation, final_states, measure, predicted_effects
+from interp.tracing.effects import ablation, final_states, measure, predicted_effects, set_latent
 from interp.tracing.frozen import FrozenModel
 from interp.tracing.interventions import changes_of, continuations, graph_effects, intervene
 from interp.tracing.replacement import Neurons
@@ -40,7 +40,7 @@ def test_without_norms_and_with_patterns_frozen_the_prediction_is_the_effect():
     predicted = predicted_effects(adjacency, system.layer.numpy(), system.activation.numpy())
     tried = np.argsort(-np.abs(predicted))[:20]
     step = 1e-3
-    changes = [[replace(ablation(system, int(i)), value=float(system.activation[i]) * (1 - step))] for i in tried]
+    changes = [[replace(ablation(system, int(i)), action="scale", amount=1 - step)] for i in tried]
     measured = -measure(system, changes, aim.starts.read[0], "attention").numpy() / step
     np.testing.assert_allclose(measured, predicted[tried], rtol=0.05, atol=1e-3 * np.abs(predicted).max())
 
@@ -101,12 +101,12 @@ def test_interventions_refuse_what_they_cannot_change():
     with pytest.raises(ConfigError, match="at least one"):
         intervene(system, [], graph)
     with pytest.raises(ConfigError, match="outside the prompt"):
-        intervene(system, [Change(0, 99, 1, 0.0)], graph)
+        intervene(system, [set_latent(0, 99, 1, 0.0)], graph)
     other = System(FrozenModel(model, TOKENS[:, :4]), Neurons())
     with pytest.raises(ConfigError, match="another prompt"):
-        intervene(other, [Change(0, 1, 1, 0.0)], graph)
+        intervene(other, [set_latent(0, 1, 1, 0.0)], graph)
     with pytest.raises(ConfigError, match="range"):
-        intervene(system, [Change(0, 1, 1, 0.0)], graph, mode="range")
+        intervene(system, [set_latent(0, 1, 1, 0.0)], graph, mode="range")
 
 
 def test_continuations_follow_the_changed_model_step_by_step():
@@ -115,11 +115,11 @@ def test_continuations_follow_the_changed_model_step_by_step():
     with torch.no_grad():
         model.embed.original_component.weight[7, 0] = 1.0  # 7 leads to 7 again
     system = System(FrozenModel(model, tokens), Neurons())
-    link = Change(0, 2, 2, 0.0, onwards=True)
+    link = set_latent(0, 2, 2, 0.0, onwards=True)
     found = continuations(system, [link], n_tokens=3, n_random=1)
     assert found.clean == "777" == found.random[0]
     assert "7" not in found.changed
-    once = continuations(system, [replace(link, onwards=False)], n_tokens=2, n_random=1)
+    once = continuations(system, [set_latent(0, 2, 2, 0.0)], n_tokens=2, n_random=1)
     assert once.changed != "77"
     with pytest.raises(ConfigError, match="free or attention"):
         continuations(system, [link], mode="direct")
@@ -127,6 +127,6 @@ def test_continuations_follow_the_changed_model_step_by_step():
 
 def test_a_change_onwards_is_one_change_at_every_later_position():
     system = system_of("gpt2", "neurons")
-    onwards = final_states(system, [[Change(0, 4, 3, 1.0, onwards=True)]])
-    each = final_states(system, [[Change(0, position, 3, 1.0) for position in (4, 5, 6)]])
+    onwards = final_states(system, [[set_latent(0, 4, 3, 1.0, onwards=True)]])
+    each = final_states(system, [[set_latent(0, position, 3, 1.0) for position in (4, 5, 6)]])
     torch.testing.assert_close(onwards, each)

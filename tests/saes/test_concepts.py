@@ -244,7 +244,7 @@ def test_a_latent_that_reads_digits_is_found_in_a_model_of_bytes(tiny_model, tmp
 
 
 def test_steering_tells_a_latent_that_raises_the_words_from_one_that_lowers_them(tiny_model, tmp_path):
-    from saes.features.intervene import FeatureSite
+    from interp.interventions.site import DictionarySite
 
     hook = "blocks.1.hook_resid_post"
     sae = dictionary(tiny_model, torch.zeros(tiny_model.cfg.d_model), 0.0, hook)
@@ -264,7 +264,7 @@ def test_steering_tells_a_latent_that_raises_the_words_from_one_that_lowers_them
         ),
         null={},
     )
-    up, down = measured.steer_concepts(FeatureSite.of(tiny_model, sae), scores, np.full(64, 0.01)).scores
+    up, down = measured.steer_concepts(DictionarySite.of(tiny_model, sae), scores, np.full(64, 0.01)).scores
     assert up.steering_p == pytest.approx(1 / (1 + measured.LIKE))
     assert down.steering_p == 1.0
     assert up.steering is not None
@@ -272,4 +272,4 @@ def test_steering_tells_a_latent_that_raises_the_words_from_one_that_lowers_them
     assert up.steering > 0 > down.steering
     few = np.zeros(64)
     few[:5] = 0.01
-    assert measured.steer_concepts(FeatureSite.of(tiny_model, sae), scores, few).scores[0].steering is None
+    assert measured.steer_concepts(DictionarySite.of(tiny_model, sae), scores, few).scores[0].steering is None

@@ -8,13 +8,14 @@ from planted_pair import SCORE, A, B, perfect_dictionaries, planted_pair, plante
 from interp.artifacts import open_artefact, save_artefact, verify
 from interp.circuits.circuit import Circuit
 from interp.errors import ConfigError, MissingError, UnknownNameError
+from interp.interventions.apply import hooks_of
+from interp.interventions.intervention import Intervention, Latent
 from saes.circuits.config import AttributionConfig, FeatureCircuitConfig
 from saes.circuits.edges import FeatureNode, measure
 from saes.circuits.feature_circuit import FeatureCircuit
 from saes.circuits.find import FeatureBench, find_feature_circuit
 from saes.circuits.sites import Prompts
 from saes.evaluation.baselines import random_dictionary_like
-from saes.features.intervene import ablate, splice
 
 CONFIG = FeatureCircuitConfig(attribution=AttributionConfig(steps=3), n_features=4, verify=3, n_random=10)
 
@@ -62,7 +63,7 @@ def test_everything_left_is_the_model_and_nothing_left_is_the_replacement(ablati
 
 
 def test_one_feature_taken_out_is_its_ablation():
-    """Against the hooks of `saes.features.intervene`."""
+    """Against the hooks of `interp.interventions`."""
     model, sae = tiny("native-ln"), random_sae("topk", 0)
     task = random_task(model)
     network = measure(model, [sae], Prompts.of_task(task), AttributionConfig(method="gradient"))
@@ -70,9 +71,9 @@ def test_one_feature_taken_out_is_its_ablation():
     left = FeatureBench(network, "zero")
     kept = left.all_features(errors=True)
     kept.features[0][feature] = False
-    hook = splice(sae, keep_error=True, edit=ablate(sae, feature))
+    step = Intervention(target=Latent(dictionary="sae", index=feature), action="ablate", positions=(0, None))
     with torch.no_grad():
-        logits = model.run_with_hooks(task.clean, fwd_hooks=[(sae.hook_point, hook)])[:, -1:]
+        logits = model.run_with_hooks(task.clean, fwd_hooks=hooks_of(model, [step], {"sae": sae}))[:, -1:]
     torch.testing.assert_close(left.values(kept), task.metric(logits).double(), atol=1e-5, rtol=1e-4)
 
 

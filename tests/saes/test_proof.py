@@ -15,12 +15,14 @@ from interp.artifacts import Draft, as_json, open_artefact, partial_path, read_m
 from interp.artifacts.draft import RESUME
 from interp.errors import ConfigError, CorruptError, MismatchError, UsageError
 from interp.geometry.words import Concept, WordActivations
+from interp.interventions.apply import hooks_of
+from interp.interventions.intervention import Intervention, Latent
+from interp.interventions.site import DictionarySite, continuations, effects_of
 from interp.models.adapter import run_with_cache, token_strings, weight_hash
 from interp.models.small import SmallConfig, build_small
 from interp.statistics import Interval, t_interval
 from saes.features.answers import compare_ablation, compare_steering, feature_on_text, lists_apart
 from saes.features.build import build_features
-from saes.features.intervene import FeatureSite, ablate, continuations, effects_of, splice_hooks, steer_hooks
 from saes.features.measure_proof import FinishedParts, ablation_changes, next_token_changes, prove, with_bos
 from saes.features.proof import (
     Passage,
@@ -155,15 +157,16 @@ def test_latents_of_an_untrained_dictionary_in_an_untrained_model_are_not_proved
 def test_adding_minus_the_activation_is_splicing_with_the_latent_ablated(model):
     sae = dictionary(torch.randn(D, D, generator=torch.Generator().manual_seed(2)))
     tokens = torch.tensor([[1, CAUSE, 5, CAUSE]])
-    site = FeatureSite.of(model, sae)
+    site = DictionarySite.of(model, sae)
     reading = site.read(tokens)
     acts = site.activations(reading.x, [CAUSE])[..., 0]
     ours = effects_of(site, reading, -acts, sae.W_dec[[CAUSE]].detach(), lambda logits: logits[:, 0])
-    hooks = splice_hooks(sae, keep_error=True, edit=ablate(sae, CAUSE))
+    target = Latent(dictionary="sae", index=CAUSE)
+    hooks = hooks_of(model, [Intervention(target=target, action="ablate")], {"sae": sae})
     with torch.no_grad():
         torch.testing.assert_close(ours[0], model.run_with_hooks(tokens, fwd_hooks=hooks)[0], atol=1e-5, rtol=1e-5)
         steered = effects_of(site, reading, torch.full((1, 4), 3.0), sae.W_dec[[CAUSE]].detach(), lambda x: x[:, 0])
-        hooks = steer_hooks(sae, CAUSE, 3.0)
+        hooks = hooks_of(model, [Intervention(target=target, amount=3.0)], {"sae": sae})
         torch.testing.assert_close(steered[0], model.run_with_hooks(tokens, fwd_hooks=hooks)[0], atol=1e-5, rtol=1e-5)
 
 
@@ -177,7 +180,7 @@ def test_effects_are_those_of_whole_passes_with_hooks(layer):
     weights = Weights(rows.T.contiguous(), torch.full((40,), -0.5), rows, torch.zeros(32))
     hook_point = f"blocks.{layer}.hook_resid_post"
     sae = ReLUSAE(weights, metadata=SAEMetadata(model="tiny", hook_point=hook_point))
-    site, n_draws = FeatureSite.of(model, sae), 4
+    site, n_draws = DictionarySite.of(model, sae), 4
     assert site.start == 2
     passage = Passage(tuple(torch.randint(V, (12,), generator=generator).tolist()), 5, 0, 1.0)
     tokens = with_bos(model, [passage])[0]
@@ -219,7 +222,7 @@ def test_effects_are_those_of_whole_passes_with_hooks(layer):
 
 
 def test_padding_does_not_change_the_effects(model):
-    site = FeatureSite.of(model, dictionary())
+    site = DictionarySite.of(model, dictionary())
     passages = [Passage((1, CAUSE, ANSWER), 1, 0, 2.0), Passage((4, 5, CAUSE, ANSWER, 6, 8), 2, 1, 2.0)]
     directions = dictionary().W_dec[[CAUSE]].detach()
     both = ablation_changes(site, passages, CAUSE, directions)
@@ -329,7 +332,7 @@ def test_parts_of_other_weights_are_not_taken_up(model, features, tmp_path):
 
 
 def test_the_page_gets_every_number_with_its_nulls(model, features):
-    site, sae_case = FeatureSite.of(model, dictionary()), read_case(features, CAUSE, QUICK)
+    site, sae_case = DictionarySite.of(model, dictionary()), read_case(features, CAUSE, QUICK)
     firings = feature_on_text(site, sae_case, torch.tensor([[5, CAUSE, 6]]))
     assert firings.activations == [0, STRENGTH, 0]
     assert len(firings.alike) == QUICK.draws
@@ -359,7 +362,7 @@ def test_lists_of_words_are_set_apart_by_their_own_direction_only():
         )
         for each, shift in zip(concepts, shifts, strict=True)
     }  # fmt: skip
-    site = FeatureSite.of(model, dictionary())
+    site = DictionarySite.of(model, dictionary())
     found = lists_apart(site, 2, lists)
     assert found.set_apart == ["three"]
     assert {row["name"]: row["p"] <= found.alpha for row in found.lists} == {

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from interp.artifacts import verify
 from interp.errors import ConfigError, MismatchError
-from saes.features.intervene import splice
+from saes.features.splicing import splice
 from saes.kinds.base import TokenNormSAE, TopK, Weights
 from saes.kinds.transcoder import Transcoder
 from saes.training.importing import import_dictionary
@@ -131,9 +131,6 @@ def test_splicing_scales_the_reconstruction_of_normalised_tokens_back():
     sae = TokenNormSAE(random_weights(), activation=TopK(4), norm="layer_norm")
     value = torch.randn(2, 3, 8) * 7 + 2
     torch.testing.assert_close(splice(sae)(value), sae(value))
-    doubled = splice(sae, keep_error=True, edit=lambda acts: acts * 2)(value)
-    expected = value + (sae.encode(value) @ sae.W_dec) * value.std(-1, keepdim=True)
-    torch.testing.assert_close(doubled, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_transcoder_cannot_take_the_place_of_what_it_reads():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import tyro
 
 from interp.errors import ConfigError, WorkbenchError
+from interp.models.generation import Offset
 from interp.models.hooked import HookedModel
 from interp.options import DictionaryName, FeaturesName, HookPoint, ModelName, RecordingName, SAEName
 from saes.features import schema
@@ -31,11 +32,14 @@ from workbench.terminal import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from torch import Tensor
 
     from interp.dictionary import Dictionary
+    from interp.interventions.apply import Hooks
+    from interp.workspace import Workspace
     from saes.features.proof import Proof
-    from saes.kinds.base import SAE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,31 +150,34 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
 
     Example: workbench steer demo --feature 12 --amount 8 --prompt "I went to"
 
-    `add` adds the feature's direction (activation addition), `clamp` fixes its activation, `ablate` sets it to 0.
-    Amounts are in units of the feature's activation.
+    `add` adds the feature's direction (activation addition), `scale` multiplies its activation, `set` clamps it,
+    `ablate` sets it to 0. Amounts are in units of the feature's activation. `--write` keeps the intervention in a
+    file, a recipe, which takes the place of SAE and feature: workbench steer months.json --prompt "I went to"
     """
 
     sae: Annotated[tyro.conf.Positional[SAEName], tyro.conf.arg(metavar="SAE")]
-    """Name of an SAE or transcoder in the workspace."""
-    feature: int
-    """Index of the feature."""
+    """Name of an SAE or transcoder in the workspace, or a recipe: a file NAME.json, or recipe:NAME in the notes."""
+    feature: int | None = None
+    """Index of the feature; a recipe names its own."""
     prompt: str
     """Text to continue."""
     chat: bool = False
     """Put the prompt into the model's chat template, as the message of a user."""
     amount: float | None = None
-    """Activation to add, or to clamp to. Default: the feature's largest activation, as measured by `workbench
+    """Activation to add or to set, or factor. Default: the feature's largest activation, as measured by `workbench
     features`."""
-    action: Literal["add", "clamp", "ablate"] = "add"
+    action: Literal["add", "scale", "set", "ablate"] = "add"
     """Intervention on the feature, at every token but the BOS."""
     keep_error: bool = True
-    """For clamp and ablate: add the SAE's reconstruction error, so that nothing else changes."""
+    """Change the feature only; without, the model also runs on the SAE's reconstruction."""
     new_tokens: int = 30
     """Tokens to write."""
     samples: int = 2
     """Continuations sampled in addition to the most likely one; with and without steering they share a seed."""
     temperature: float = 0.8
     """Temperature of the samples."""
+    write: Path | None = None
+    """File to write the intervention to, as a recipe."""
     model: ModelName | None = None
     """Model to run. Default: the one that the SAE belongs to."""
     allow_other_weights: bool = False
@@ -181,13 +188,53 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
             raise ConfigError("new_tokens must be at least 1, samples at least 0, and temperature above 0")
         if self.amount is not None and not math.isfinite(self.amount):
             raise ConfigError(f"amount must be a finite number, got {self.amount}")
+        if (self.feature is None) != self._is_recipe:
+            raise ConfigError("name a feature of the SAE with --feature; a recipe has its own")
+        if self._is_recipe and (self.amount is not None or self.action != "add" or self.write or not self.keep_error):
+            raise ConfigError("a recipe has its own actions and amounts; leave these options out")
+
+    @property
+    def _is_recipe(self) -> bool:
+        return self.sae.endswith(".json") or self.sae.startswith("recipe:")
 
     def run(self) -> None:
         from interp.models.generation import prompt_tokens
-        from workbench.opening import feature_table, open_saes
 
         workspace = self.open_workspace()
         self.use_threads()
+        model, hooks, done = self._recipe(workspace) if self._is_recipe else self._feature(workspace)
+        tokens = prompt_tokens(model, self.prompt, chat=self.chat)
+        say(done)
+        for line in next_tokens(model, tokens, hooks(Offset())):
+            say(line)
+        for line in self._continuations(model, tokens, hooks):
+            say(line)
+
+    def _recipe(self, workspace: "Workspace") -> "tuple[HookedModel, Callable[[Offset], Hooks], str]":
+        """Return the model, the hooks of a recipe, and a description."""
+        from interp.models.loading import load_model
+        from saes.features.recipes import load_recipe
+
+        loaded = load_recipe(workspace, self.sae.removeprefix("recipe:"))
+        spec = self.model or loaded.model
+        if not spec:
+            raise ConfigError(f"{self.sae} does not say which model it belongs to; add --model NAME")
+        model = load_model(spec, device=self.use_device())
+
+        def hooks(offset: Offset) -> "Hooks":
+            return loaded.hooks(model, allow_other_weights=self.allow_other_weights, offset=offset)
+
+        return model, hooks, f"recipe {loaded.recipe.name}: {len(loaded.recipe.steps)} interventions"
+
+    def _feature(self, workspace: "Workspace") -> "tuple[HookedModel, Callable[[Offset], Hooks], str]":
+        """Return the model, the hooks of one feature, and a description."""
+        from interp.interventions.apply import hooks_of
+        from interp.interventions.intervention import Intervention, Latent
+        from interp.interventions.recipe import write_recipe
+        from saes.features.recipes import recipe_for
+        from saes.features.splicing import splice_hooks
+        from workbench.opening import feature_table, open_saes, unseen_positions
+
         model, [sae] = open_saes(
             workspace,
             [self.sae],
@@ -195,62 +242,63 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
             allow_other_weights=self.allow_other_weights,
             device=self.use_device(),
         )
+        assert self.feature is not None  # checked above
         known = feature_table(workspace, self.sae).get(self.feature, {})
-        hooks, done = self._hooks(model, sae, known)
-        tokens = prompt_tokens(model, self.prompt, chat=self.chat)
-        say(f"feature {self.feature} of {self.sae}: {done}" + (f"; {known['label']}" if "label" in known else ""))
-        for line in next_tokens(model, tokens, hooks):
-            say(line)
-        for line in self._continuations(model, tokens, hooks):
-            say(line)
-
-    def _hooks(self, model: HookedModel, sae: "SAE", known: dict[str, Any]) -> tuple[list[tuple[str, Any]], str]:
-        """Return the hooks, and a description of what they do."""
-        from saes.features.intervene import ablate, clamp, splice_hooks, steer_hooks
-        from workbench.opening import unseen_positions
-
-        first = unseen_positions(model, include_bos=False)
-        if self.action == "ablate":
-            return splice_hooks(sae, keep_error=self.keep_error, edit=ablate(sae, self.feature), first=first), "ablated"
-        amount = known.get("max_activation") if self.amount is None else self.amount
-        if amount is None:
+        amount = known.get("max_activation") if self.amount is None and self.action != "ablate" else self.amount
+        if amount is None and self.action != "ablate":
             raise ConfigError(
                 f"the largest activation of feature {self.feature} is not known; add --amount, or run "
                 f"`workbench features {self.sae}` to measure it"
             )
-        if self.action == "clamp":
-            edit = clamp(sae, self.feature, amount)
-            return splice_hooks(sae, keep_error=self.keep_error, edit=edit, first=first), f"clamped to {amount:.3g}"
-        return steer_hooks(sae, self.feature, amount, first=first), f"{amount:+.3g} on every token"
+        key, first = f"saes/{self.sae}", unseen_positions(model, include_bos=False)
+        target = Latent(dictionary=key, index=self.feature)
+        step = Intervention(target=target, action=self.action, amount=0.0 if amount is None else float(amount))
+        if self.write is not None:
+            name = f"{self.sae} {self.feature} {self.action}"
+            write_recipe(recipe_for(model, name, [step], {key: sae}, self.prompt), self.write)
+            say(f"wrote {self.write}")
 
-    def _continuations(self, model: HookedModel, tokens: "Tensor", hooks: list[tuple[str, Any]]) -> list[str]:
+        def hooks(offset: Offset) -> "Hooks":
+            if self.keep_error:
+                return hooks_of(model, [step], {key: sae}, offset=offset)
+            return hooks_of(model, [step], {key: sae}, between=splice_hooks(sae, first=first))
+
+        done = {
+            "add": f"{step.amount:+.3g} on every token",
+            "scale": f"times {step.amount:.3g}",
+            "set": f"set to {step.amount:.3g}",
+            "ablate": "ablated",
+        }
+        label = f"; {known['label']}" if "label" in known else ""
+        return model, hooks, f"feature {self.feature} of {self.sae}: {done[self.action]}{label}"
+
+    def _continuations(
+        self, model: HookedModel, tokens: "Tensor", hooks: "Callable[[Offset], Hooks]"
+    ) -> "Iterator[str]":
+        import torch
+
         from interp.models.adapter import token_strings
+        from interp.models.generation import NextToken, check_room, generate, sampled
         from interp.runtime import make_generator
-        from saes.features.intervene import continue_tokens
 
-        lines = []
+        check_room(model, tokens, self.new_tokens)
         for number in range(1 + self.samples):
-            lines.append("\nmost likely:" if not number else f"\nsample {number} (temperature {self.temperature}):")
-            for name, used in (("without", []), ("with", hooks)):
-                new = continue_tokens(
-                    model,
-                    tokens,
-                    self.new_tokens,
-                    hooks=used,
-                    temperature=self.temperature if number else 0.0,
-                    generator=make_generator(self.seed, "continuation", number) if number else None,
-                )
+            yield "\nmost likely:" if not number else f"\nsample {number} (temperature {self.temperature}):"
+            for name in ("without", "with"):
+                offset = Offset() if self.keep_error or name == "without" else None
+                used = [] if name == "without" else hooks(offset or Offset())
+                draw = sampled(self.temperature, make_generator(self.seed, "continuation", number)) if number else None
+                new = torch.cat([*generate(NextToken(model, used, offset=offset), tokens, self.new_tokens, draw)])
                 text = "".join(token_strings(model, new)).replace("\n", "\\n")
-                lines.append(f"  {name:<7}  {self.prompt}|{text}")
-        return lines
+                yield f"  {name:<7}  {self.prompt}|{text}"
 
 
-def next_tokens(model: HookedModel, tokens: "Tensor", hooks: list[tuple[str, Any]]) -> list[str]:
+def next_tokens(model: HookedModel, tokens: "Tensor", hooks: "Hooks") -> list[str]:
     """Return the KL divergence between next-token distributions, and the tokens that rise and fall most."""
     from interp.models.adapter import token_text
-    from saes.features.intervene import next_token_logits
+    from interp.models.generation import NextToken
 
-    before, after = (next_token_logits(model, tokens, used).log_softmax(-1) for used in ([], hooks))
+    before, after = (NextToken(model, used)(tokens)[0].log_softmax(-1) for used in ([], hooks))
     kl = float((before.exp() * (before - after)).sum())
     change = after.exp() - before.exp()
     lines = [f"next token: KL of the distributions {kl:.3f} nats"]

@@ -217,13 +217,12 @@ class Attribute(AttributionConfig, InWorkspace, Threaded, RunsModel):
     def _prompts(self, model: HookedModel) -> "Prompts":
         """Return the prompt with its answer, and print both before the long work."""
         from interp.models.adapter import token_text
-        from interp.models.generation import prompt_tokens
+        from interp.models.generation import NextToken, prompt_tokens
         from saes.circuits.sites import Prompts
-        from saes.features.intervene import next_token_logits
 
         target = self.target
         if target is None:
-            best = int(next_token_logits(model, prompt_tokens(model, self.prompt, chat=self.chat)).argmax())
+            best = int(NextToken(model)(prompt_tokens(model, self.prompt, chat=self.chat)).argmax())
             target = token_text(model, best)
         try:
             prompts = Prompts.of_text(model, self.prompt, target, self.wrong, corrupt=self.corrupt, chat=self.chat)

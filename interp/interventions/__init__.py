@@ -1,0 +1,13 @@
+"""Interventions: what is changed in a model while it runs, as a value; and the one way in which it is done.
+
+    step = Intervention(target=Latent(dictionary="saes/demo", index=540), amount=8.0)
+    with intervened(model, [step], {"saes/demo": sae}):
+        logits = model(tokens)
+
+- `intervention`  an intervention as a value: target, action, amount, positions. Torch-free
+- `recipe`        several interventions and what they were made for; written to a file and read back
+- `edits`         the two changes that everything is made of: add a tensor, insert values. Ablation, activation and path
+                  patching, steering sweeps and interventions on graphs use them
+- `apply`         hooks of interventions, and the context manager
+- `site`          one dictionary in a model: many directions added at once, and continuations along them
+"""

@@ -1,0 +1,230 @@
+"""Interventions done in a model: their hooks, and the context manager around a pass.
+
+    with intervened(model, steps, {"saes/demo": sae}):
+        logits = model(tokens)
+
+Nothing but the change is written: to set a latent, the difference from its present activation is added along its
+direction, so the reconstruction error stays as it is. Steps on one dictionary are done in turn, on activations that
+were read once. Latents that write to several layers (cross-layer transcoders) need `interp.tracing`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from interp.dictionary import Dictionary
+from interp.errors import ConfigError, MismatchError, UnknownNameError
+from interp.interventions.edits import EVERYTHING, Slot, adding, at_mask, changed, inserting
+from interp.interventions.intervention import COMPONENT, Component, Direction, Intervention, Latent
+from interp.interventions.site import DictionarySite
+from interp.models.adapter import Hook, available_hook_points, bos_token_id, head_shape
+from interp.models.generation import Offset
+from interp.models.hooked import HookedModel
+from interp.models.passes import capture
+from interp.names import canonical_hook_point, check_hook_points
+
+Hooks = list[tuple[str, Hook]]
+Dictionaries = Mapping[str, Dictionary | Mapping[int, Dictionary]]
+"""Key -> the dictionary, or layer -> dictionary."""
+
+
+@contextmanager
+def intervened(
+    model: HookedModel, steps: Sequence[Intervention], dictionaries: Dictionaries | None = None
+) -> Iterator[None]:
+    """Intervene in every pass of the model within the block; raises as `hooks_of`."""
+    with model.hooks(fwd_hooks=hooks_of(model, steps, dictionaries)):
+        yield
+
+
+def hooks_of(
+    model: HookedModel,
+    steps: Sequence[Intervention],
+    dictionaries: Dictionaries | None = None,
+    *,
+    offset: Offset | None = None,
+    between: Hooks | None = None,
+) -> Hooks:
+    """Return the hooks of interventions, those on latents first, the others in the order given.
+
+    `offset` counts the tokens of earlier, cached passes. `between` are hooks that run after activations are read and
+    before changes are written, such as those that put a dictionary's reconstruction in. Raises `UnknownNameError` for a
+    hook point, component or dictionary that is not there, `ConfigError` for a latent that is not, `MismatchError` for a
+    direction of another width.
+    """
+    where = _Where(offset or Offset(), int(bos_token_id(model) is not None))
+    groups: dict[tuple[str, int | None], list[Intervention]] = {}
+    for step in steps:
+        if isinstance(step.target, Latent):
+            groups.setdefault((step.target.dictionary, step.target.layer), []).append(step)
+    reads, writes = [], []
+    for (key, layer), mine in groups.items():
+        site = DictionarySite.of(model, _dictionary(dictionaries or {}, key, layer))
+        latents = _Latents(site, mine, where)
+        reads.append((site.reads, latents.read))
+        writes.append((site.writes, latents.write))
+    hooks: Hooks = [*reads, *(between or []), *writes]
+    for step in steps:
+        if isinstance(step.target, Direction):
+            hooks.append(_along(model, step.target, step, where))
+        elif isinstance(step.target, Component):
+            hooks.append(_component(model, step.target, step, where))
+    check_hook_points([name for name, _ in hooks], available_hook_points(model), model.cfg.n_layers)
+    return hooks
+
+
+@dataclass(frozen=True)
+class ComponentAt:
+    """A component of one model."""
+
+    layer: int
+    point: str
+    """hook point of the value that contains it"""
+    index: int | None
+    """head or neuron; None for the whole value"""
+
+    @property
+    def slot(self) -> Slot:
+        """Index of the component in the value."""
+        if self.index is None:
+            return EVERYTHING
+        return (slice(None), slice(None), self.index) if self.point.endswith("hook_z") else (..., self.index)
+
+
+def component_at(model: HookedModel, name: str) -> ComponentAt:
+    """Return a component of a model. Raises `UnknownNameError` for another name, or when the model has no such one."""
+    match = COMPONENT.fullmatch(Component(name=name).name)
+    assert match is not None  # `Component` checks it
+    shape = head_shape(model)
+    layer, head, neuron = int(match[1]), match[2], match[3]
+    size = shape.n_heads if head or match[5] else (shape.d_mlp or 0)
+    index = int(head or neuron) if head or neuron else None
+    if layer >= shape.n_layers or size == 0 or (index or 0) >= size:
+        raise UnknownNameError(
+            "component", name, [], f"The model has {shape.n_layers} layers of {shape.n_heads} heads and "
+            f"{'no MLP' if shape.d_mlp is None else f'{shape.d_mlp} neurons'}, all counted from 0."
+        )  # fmt: skip
+    point = "attn.hook_z" if head or match[5] else "hook_mlp_out" if match[4] else "mlp.hook_post"
+    return ComponentAt(layer, f"blocks.{layer}.{point}", index)
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Positions of a pass, counted from the start of the text."""
+
+    offset: Offset
+    first: int
+    """positions at the start that are left alone unless a step names them"""
+
+    def mask(self, step: Intervention, value: Tensor) -> Tensor:
+        """Return the positions of a value `[batch, pos, ...]` that a step changes, `[1, pos]`."""
+        start, stop = step.positions or (self.first, None)
+        at = torch.arange(value.shape[1], device=value.device)[None] + self.offset.tokens
+        return (at >= start) & (at < (len(step.other) if stop is None and step.other else stop or torch.inf))
+
+    def of_other_run(self, other: Tensor, value: Tensor) -> Tensor:
+        """Return the part of another run's values `[1, pos, ...]` at the positions of a pass, 0 beyond its end."""
+        part = other[:, self.offset.tokens : self.offset.tokens + value.shape[1]].to(value)
+        missing = value.shape[1] - part.shape[1]
+        return torch.cat([part, part.new_zeros(1, missing, *part.shape[2:])], 1) if missing else part
+
+
+class _Latents:
+    """Hooks of steps on latents of one dictionary: `read` finds the changes, `write` adds them along the directions."""
+
+    def __init__(self, site: DictionarySite, steps: list[Intervention], where: _Where):
+        self.site, self.steps, self.where = site, steps, where
+        self.latents = [step.target.index for step in steps if isinstance(step.target, Latent)]
+        if wrong := [each for each in self.latents if each >= site.dictionary.d_sae]:
+            raise ConfigError(
+                f"there is no feature {wrong[0]}; choose one of the SAE's features 0 to {site.dictionary.d_sae - 1}"
+            )
+        vectors = site.directions[self.latents].clone()
+        for at, step in enumerate(steps):
+            if step.along is not None:
+                _check_width(step.along, vectors.shape[1])
+                vectors[at] = torch.from_numpy(step.along.vector).to(vectors)
+        self.vectors = vectors
+        self.others = [_other_run(site.model, step, site.reads, site.dictionary) for step in steps]
+        self.changes = torch.empty(0)
+
+    def read(self, value: Tensor, hook: object = None) -> None:
+        """Read activations, and store what each step changes, `[batch, pos, n_steps]` float32."""
+        x = value.float()
+        if all(step.action == "add" for step in self.steps):
+            acts = x.new_zeros(*x.shape[:2], len(self.steps))
+        else:
+            acts = self.site.dictionary.encode(x)[..., self.latents].detach().float()
+        known: dict[int, Tensor] = {}
+        changes = []
+        for at, step in enumerate(self.steps):
+            now = known.get(self.latents[at], acts[..., at])
+            other = self.others[at]
+            of_other = None if other is None else self.where.of_other_run(other[..., self.latents[at]], now)
+            new = torch.where(self.where.mask(step, now), changed(now, step, of_other), now)
+            known[self.latents[at]] = new
+            changes.append(new - now)
+        self.changes = torch.stack(changes, -1) * self.site.size(x)
+
+    def write(self, value: Tensor, hook: object = None) -> Tensor:
+        """Add the changes."""
+        return value + (self.changes @ self.vectors.to(self.changes)).to(value)
+
+
+def _other_run(
+    model: HookedModel, step: Intervention, point: str, dictionary: Dictionary | None = None
+) -> Tensor | None:
+    """Return what the other run of a step has at a hook point, `[1, pos, ...]`: values, or activations of latents."""
+    if step.action != "replace":
+        return None
+    value = capture(model, torch.tensor([step.other], device=model.cfg.device), [point])[point]
+    return value if dictionary is None else dictionary.encode(value.float()).detach()
+
+
+def _along(model: HookedModel, target: Direction, step: Intervention, where: _Where) -> tuple[str, Hook]:
+    """Return the hook that changes the coordinate along a direction."""
+    point, vector = canonical_hook_point(target.hook_point), torch.from_numpy(target.vector).float()
+    read = vector / vector.square().sum()
+    other = _other_run(model, step, point)
+
+    def change(value: Tensor) -> Tensor:
+        _check_width(target, value.shape[-1])
+        now = value.float() @ read.to(value.device)
+        of_other = None if other is None else where.of_other_run(other, value).float() @ read.to(value.device)
+        return (changed(now, step, of_other) - now)[..., None] * vector.to(value.device)
+
+    return point, at_mask(adding(change), lambda value: where.mask(step, value))
+
+
+def _component(model: HookedModel, target: Component, step: Intervention, where: _Where) -> tuple[str, Hook]:
+    """Return the hook that changes a component's value."""
+    at = component_at(model, target.name)
+    other = _other_run(model, step, at.point)
+
+    def change(value: Tensor) -> Tensor:
+        return changed(value, step, None if other is None else where.of_other_run(other, value))
+
+    whole = inserting(change, [(slice(None), at.slot)])
+    return at.point, at_mask(whole, lambda value: where.mask(step, value))
+
+
+def _dictionary(dictionaries: Dictionaries, key: str, layer: int | None) -> Dictionary:
+    found = dictionaries.get(key)
+    if found is None:
+        raise UnknownNameError("dictionary", key, list(dictionaries), "Give the dictionary of every latent.")
+    if not isinstance(found, Mapping):
+        return found
+    if layer is None or layer not in found:
+        raise UnknownNameError(f"layer of {key}", str(layer), [str(each) for each in found])
+    return found[layer]
+
+
+def _check_width(direction: Direction, width: int) -> None:
+    if len(direction.vector) != width:
+        raise MismatchError(
+            f"the direction {direction.origin!r} has {len(direction.vector)} numbers, {direction.hook_point} holds "
+            f"{width} at every position; give one of the same hook point"
+        )

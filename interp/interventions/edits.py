@@ -1,0 +1,91 @@
+"""The two changes that every intervention is made of: add a tensor to a value, and insert other values into it.
+
+A hook is `fn(value, hook) -> value` on values `[batch, pos, ...]`; it never changes a value in place.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.interventions.intervention import Intervention
+from interp.models.adapter import Hook
+
+Slot = tuple[Any, ...]
+"""Index into a value `[rows, pos, ...]`."""
+EVERYTHING: Slot = (slice(None),)
+
+
+def adding(added: Tensor | Callable[[Tensor], Tensor]) -> Hook:
+    """Return a hook that adds a tensor, or what a function of the value returns. It broadcasts to the value."""
+
+    def hook(value: Tensor, hook: Any = None) -> Tensor:
+        return value + (added(value) if callable(added) else added).to(value)
+
+    return hook
+
+
+def inserting(
+    source: Tensor | float | Callable[[Tensor], Tensor], slots: Sequence[tuple[slice, Slot]] | None = None
+) -> Hook:
+    """Return a hook that inserts values: at each slot of some rows, `source[slot]`; without slots all of `source`.
+
+    `source` is shaped as a row of the value or as all rows of a slot (it broadcasts), a number, or a function of the
+    value.
+    """
+
+    def hook(value: Tensor, hook: Any = None) -> Tensor:
+        new = source(value) if callable(source) else source
+        if slots is None:
+            return new.to(value).expand_as(value) if isinstance(new, Tensor) else torch.full_like(value, new)
+        value = value.clone()
+        for rows, slot in slots:
+            value[rows][slot] = new[slot].to(value) if isinstance(new, Tensor) else new
+        return value
+
+    return hook
+
+
+def at_rows(inner: Hook, rows: slice) -> Hook:
+    """Return a hook that applies `inner` to some rows of the batch."""
+
+    def hook(value: Tensor, hook: Any = None) -> Tensor | None:
+        new = inner(value[rows], hook=hook)
+        if new is None:
+            return None
+        value = value.clone()
+        value[rows] = new
+        return value
+
+    return hook
+
+
+def at_mask(inner: Hook, mask: Tensor | Callable[[Tensor], Tensor]) -> Hook:
+    """Return a hook that changes a value only where `mask [batch or 1, pos]` (or a function of the value) is true."""
+
+    def hook(value: Tensor, hook: Any = None) -> Tensor:
+        chosen = (mask(value) if callable(mask) else mask).to(value.device)
+        return torch.where(chosen.view(*chosen.shape, *[1] * (value.ndim - 2)), inner(value, hook=hook), value)
+
+    return hook
+
+
+def from_position(inner: Hook, first: int) -> Hook:
+    """Return a hook that leaves the `first` positions as they are (SAEs are trained without BOS)."""
+    return at_mask(inner, lambda value: torch.arange(value.shape[1])[None] >= first)
+
+
+def changed(value: Tensor, step: Intervention, other: Tensor | None = None) -> Tensor:
+    """Return a value after an intervention; `other` is its value in the other run."""
+    match step.action:
+        case "add":
+            return value + step.amount
+        case "scale":
+            return value * step.amount
+        case "set":
+            return torch.full_like(value, step.amount)
+        case "ablate":
+            return torch.zeros_like(value)
+    assert other is not None  # an intervention that replaces has another run
+    return other.expand_as(value)

@@ -1,0 +1,100 @@
+"""Recipes of interventions with the dictionaries that their steps name, opened from a workspace.
+
+hooks = load_recipe("workspace", "months up").hooks(model)
+model.run_with_hooks(tokens, fwd_hooks=hooks)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from interp.errors import ConfigError
+from interp.interventions.apply import Hooks, hooks_of
+from interp.interventions.intervention import Component, Intervention, Latent
+from interp.interventions.recipe import Recipe, hook_points_of, read_recipe
+from interp.models.generation import Offset
+from interp.models.hooked import HookedModel
+from interp.models.identity import model_spec, weight_hash
+from interp.names import parse_hook_point
+from interp.notes import Notes
+from interp.workspace import Workspace
+from saes.features.schema import Features
+from saes.kinds.base import SAE
+from saes.weights.folder import check_model, load_sae
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe with the dictionaries of its steps, by key. Steps on features of neurons are steps on components."""
+
+    recipe: Recipe
+    dictionaries: dict[str, SAE]
+
+    @property
+    def model(self) -> str:
+        """Spec of the model that it was made for; empty where it is not known."""
+        return self.recipe.model or next((sae.metadata.model for sae in self.dictionaries.values()), "")
+
+    def hooks(self, model: HookedModel, *, allow_other_weights: bool = False, offset: Offset | None = None) -> Hooks:
+        """Return the hooks of the steps.
+
+        Raises `MismatchError` when the recipe or a dictionary was made for other weights, unless `allow_other_weights`,
+        or when a dictionary is at other hook points.
+        """
+        here = weight_hash(model)
+        self.recipe.check(self.recipe.weight_hash if allow_other_weights else here, self.dictionaries)
+        placed = {key: sae.to(model.cfg.device) for key, sae in self.dictionaries.items()}
+        for sae in self.dictionaries.values():
+            check_model(sae, here, allow_other_weights=allow_other_weights)
+        return hooks_of(model, self.recipe.steps, placed, offset=offset)
+
+
+def load_recipe(workspace: Workspace | Path | str, name: str) -> LoadedRecipe:
+    """Return the recipe of this name among the notes of a workspace, or of a file `NAME.json`.
+
+    Raises `UnknownNameError`: no such recipe, or no such dictionary any more.
+    """
+    opened = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
+    if name.endswith(".json"):
+        return open_recipe(opened, read_recipe(name))
+    notes = Notes.open(opened)
+    try:
+        return open_recipe(opened, notes.recipe(name))
+    finally:
+        notes.close()
+
+
+def open_recipe(workspace: Workspace, recipe: Recipe) -> LoadedRecipe:
+    """Load the dictionaries of a recipe. Raises `UnknownNameError` for one that is not in the workspace."""
+    saes: dict[str, SAE] = {}
+    steps: list[Intervention] = []
+    for step in recipe.steps:
+        target = step.target
+        if isinstance(target, Latent):
+            folder, _, artefact = target.dictionary.partition("/")
+            if folder not in ("features", "saes"):
+                raise ConfigError(f"a recipe changes latents of features/NAME or saes/NAME, got {target.dictionary!r}")
+            source = workspace.open(Features, artefact).dictionary if folder == "features" else f"sae:{artefact}"
+            kind, _, rest = source.partition(":")
+            if kind == "sae" and target.dictionary not in saes:
+                workspace.manifest("sae", rest)  # the clearer error when it is gone
+                saes[target.dictionary] = load_sae(workspace.path("sae", rest))
+            elif kind != "sae":
+                component = Component(name=f"L{parse_hook_point(rest).layer}N{target.index}")
+                step = replace(step, target=component)
+        steps.append(step)
+    return LoadedRecipe(replace(recipe, steps=tuple(steps)), saes)
+
+
+def recipe_for(
+    model: HookedModel, name: str, steps: Sequence[Intervention], saes: Mapping[str, SAE], prompt: str
+) -> Recipe:
+    """Return a recipe that says what it was made for: the weights, and where each dictionary reads and writes."""
+    return Recipe(
+        name=name,
+        steps=tuple(steps),
+        prompt=prompt,
+        model=model_spec(model),
+        weight_hash=weight_hash(model),
+        dictionaries={key: hook_points_of(sae) for key, sae in saes.items()},
+    )
