@@ -49,7 +49,7 @@ from saes.circuits.sites import (
     sum_by,
     trace_sites,
 )
-from saes.kinds.base import SAE
+from saes.kinds.base import SAE, one_layer
 
 
 class FeatureNode(NamedTuple):
@@ -240,8 +240,8 @@ class _Later:
     def objective(self, feature: int | None) -> Tensor:
         """Return a scalar whose gradient is that of the node's effect: activation or error, weighted and summed."""
         entries, weight = self.weighted
-        encoded = self.trace.site.sae.encoder_input(self.x).flatten(0, 1)
-        W_enc = self.trace.site.sae.W_enc
+        sae = one_layer(self.trace.site.sae)
+        encoded, W_enc = sae.encoder_input(self.x).flatten(0, 1), sae.W_enc
         if feature is not None:
             active = entries.feature == feature
             return (encoded[entries.row[active]] @ W_enc[:, feature] * weight[active]).sum()
@@ -250,7 +250,7 @@ class _Later:
 
     def _all_features(self, n_rows: int) -> Tensor:
         """Return the weighted gradient of all activations at the input of the encoder, `[n_rows, d_in]`."""
-        sae, (entries, weight) = self.trace.site.sae, self.weighted
+        sae, (entries, weight) = one_layer(self.trace.site.sae), self.weighted
         total = torch.zeros(n_rows, sae.d_in, dtype=sae.W_enc.dtype, device=sae.W_enc.device)
         for part in torch.arange(len(weight), device=total.device).split(1 << 14):
             rows = sae.W_enc.T[entries.feature[part]] * weight[part, None]

@@ -35,7 +35,7 @@ from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point, check_hook_points
 from interp.patching.metrics import LogitDiff, LogProb, Metric
 from interp.patching.task import Task, read_hook
-from saes.kinds.base import CHUNK_VALUES, SAE
+from saes.kinds.base import CHUNK_VALUES, SAE, one_layer
 
 Replace = Callable[[Tensor, Tensor], Tensor]
 """Replacement at a site: `replace(x, value)` returns the new value, given those that it reads and would write."""
@@ -147,8 +147,9 @@ class Site:
                 entries.row, torch.tensor([rows.start, rows.stop], device=x.device)
             ).tolist()
             with torch.enable_grad():
-                pre = self.sae.pre_activations(x[rows].detach()).detach().requires_grad_()
-                slope = torch.autograd.grad(self.sae.activate(pre).sum(), pre)[0]
+                sae = one_layer(self.sae)
+                pre = sae.pre_activations(x[rows].detach()).detach().requires_grad_()
+                slope = torch.autograd.grad(sae.activate(pre).sum(), pre)[0]
             found[start:stop] = slope[entries.row[start:stop] - rows.start, entries.feature[start:stop]]
         return found
 

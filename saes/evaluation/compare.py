@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.dictionary import SparseActs
 from interp.errors import ConfigError, MismatchError
 from interp.models.hooked import HookedModel
 from interp.progress import Progress
@@ -37,7 +38,6 @@ from saes.evaluation.matching import near_copies, nearest_cosines
 from saes.evaluation.sae_comparison import Compared, Group, SAEComparison, SAEComparisonSettings
 from saes.evaluation.scores import InModel, Probing
 from saes.evaluation.synthetic import SyntheticData, measure_recovery
-from saes.kernels.state import Active, Ops
 from saes.kinds.base import SAE
 from saes.training.data import Source
 from saes.training.reconstruction import evaluate_on_recording
@@ -70,24 +70,26 @@ class TruncatedSAE(SAE):
     """`[d_sae]`: norms of the decoder rows"""
 
     def __init__(self, inner: SAE, cutoff: float):
-        super().__init__(inner.weights, metadata=inner.metadata)
+        super().__init__()
         self.inner, self.cutoff, self.architecture = inner, cutoff, inner.architecture
+        self.W_dec, self.b_dec = inner.W_dec, inner.b_dec
+        self.describe(inner.d_in, inner.metadata)
         self.register_buffer("norms", self.W_dec.norm(dim=1), persistent=False)
 
     @property
     def hook_points(self) -> tuple[str, ...]:
         return self.inner.hook_points
 
-    def encoder_input(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
-        return self.inner.encoder_input(x)
+    def saved_tensors(self) -> dict[str, Tensor]:
+        raise NotImplementedError("a truncated dictionary is for evaluation only")
 
-    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        acts = self.inner.activate(pre)
+    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        acts = self.inner.encode(x)
         return acts * (acts * self.norms >= self.cutoff)
 
-    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
-        active = self.inner.select(ops, pre)
-        return active._replace(values=active.values * (active.values * self.norms[active.latents] >= self.cutoff))
+    def encode_sparse(self, x: Float[Tensor, "n d_in"]) -> SparseActs:
+        acts = self.inner.encode_sparse(x)
+        return acts._replace(values=acts.values * (acts.values * self.norms[acts.indices.long()] >= self.cutoff))
 
     def complete(
         self, recons: Float[Tensor, "*#batch d_out"], x: Float[Tensor, "*#batch d_in"]

@@ -100,7 +100,10 @@ def sae_source(
     never fired gets the density of half a token, so that the logarithm exists. Without a folder, labels are feature
     numbers and the value is the norm of the direction. Raises `MismatchError` when the folder is another SAE's.
     """
-    directions = (sae.decoder_directions if side == "decoder" else sae.W_enc.T).detach().float().cpu().contiguous()
+    from saes.kinds.base import one_layer
+
+    directions = (sae.decoder_directions if side == "decoder" else one_layer(sae).W_enc.T).detach().float().cpu()
+    directions = directions.contiguous()
     labels, values, value_name = [str(i) for i in range(len(directions))], directions.norm(dim=1).numpy(), "norm"
     subjects = None
     found = dict(parents or {})

@@ -10,11 +10,12 @@ on this rank. A rule that needs a sum over the whole batch obtains it with `Pass
 among all ranks' values by itself. Latents may be shared where `shares_latents` is true.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -97,18 +98,10 @@ BY_LATENT = ("W_enc", "b_enc", "W_dec", "silent", "density")
 """Tensors with one row per latent, and their moments with them."""
 
 
-@dataclass
-class TrainState:
-    """Everything that a step changes."""
+@dataclass(kw_only=True)
+class RunState:
+    """The part of a run's state that every kind has: counters of its latents, own tensors by name, Adam's moments."""
 
-    W_enc: Tensor
-    """`[d_sae, d_in]`: the transpose of the saved `W_enc`, so that a latent's weights are contiguous"""
-    b_enc: Tensor
-    """`[d_sae]`"""
-    W_dec: Tensor
-    """`[d_sae, d_out]`, rows of norm 1"""
-    b_dec: Tensor
-    """`[d_out]`, added to the reconstruction; where an SAE reconstructs its own input, subtracted from it too"""
     silent: Tensor
     """`[d_sae]` int64: tokens since the latent last fired"""
     density: Tensor
@@ -118,7 +111,75 @@ class TrainState:
     step: int = 0
     """Steps taken."""
     extra: dict[str, Tensor] = field(default_factory=dict)
-    """parameters that only some kinds have (a threshold, a skip connection), by name"""
+    """parameters of the kind's own (a threshold, a skip connection), by name"""
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+    """tensors of the kind's own that have no gradient (a running mean), by name"""
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return every parameter by name."""
+        return self.extra
+
+    def zero_moments(self) -> None:
+        """Reset Adam's moments of every parameter."""
+        self.moments = {n: (torch.zeros_like(w), torch.zeros_like(w)) for n, w in self.parameters().items()}
+
+    def to(self, device: str | torch.device) -> Self:
+        """Return the state on a device (sharing memory where it is already there)."""
+        return self.from_tensors({name: t.to(device) for name, t in self.tensors().items()}, self.step)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor by name, for a checkpoint."""
+        flat = {**self.parameters(), **self.buffers, "silent": self.silent, "density": self.density}
+        for name, (mean, square) in self.moments.items():
+            flat[f"{name}.mean"], flat[f"{name}.square"] = mean, square
+        return flat
+
+    @classmethod
+    def from_tensors(cls, flat: dict[str, Tensor], step: int) -> Self:
+        """Build a state from the result of `tensors`: parameters are those with moments."""
+        fixed = {each.name for each in fields(cls) if each.name in flat}
+        own = sorted(name.removesuffix(".mean") for name in flat if name.endswith(".mean"))
+        moments = {name: (flat[f"{name}.mean"], flat[f"{name}.square"]) for name in own}
+        rest = {name: t for name, t in flat.items() if name not in fixed and not name.endswith((".mean", ".square"))}
+        return cls(
+            **{name: flat[name] for name in fixed},
+            moments=moments,
+            step=step,
+            extra={name: t for name, t in rest.items() if name in moments},
+            buffers={name: t for name, t in rest.items() if name not in moments},
+        )
+
+    def count(self, fired: Tensor, n: int) -> None:
+        """Update tokens since last fired and the running density, about the mean of the last 50 steps.
+
+        `fired` are the tokens, of `n`, on which each latent fired in the step just taken.
+        """
+        self.silent.add_(n).masked_fill_(fired > 0, 0)
+        weight = max(1 / self.step, 0.02)
+        self.density.mul_(1 - weight).add_(fired.float() / n, alpha=weight)
+
+    def adam_step(self, lr: float, norm: float, clip_norm: float) -> AdamStep:
+        """Return the scalars of Adam for the step just counted; gradients of norm `norm` are clipped at `clip_norm`."""
+        beta1, beta2 = AdamStep._field_defaults["beta1"], AdamStep._field_defaults["beta2"]
+        return AdamStep(
+            rate=lr / (1 - beta1**self.step),
+            root_scale=1 / math.sqrt(1 - beta2**self.step),
+            shrink=min(1.0, clip_norm / max(norm, 1e-30)),
+        )
+
+
+@dataclass
+class TrainState(RunState):
+    """Everything that a sparse step changes."""
+
+    W_enc: Tensor
+    """`[d_sae, d_in]`: the transpose of the saved `W_enc`, so that a latent's weights are contiguous"""
+    b_enc: Tensor
+    """`[d_sae]`"""
+    W_dec: Tensor
+    """`[d_sae, d_out]`, rows of norm 1"""
+    b_dec: Tensor
+    """`[d_out]`, added to the reconstruction; where an SAE reconstructs its own input, subtracted from it too"""
 
     @classmethod
     def initial(
@@ -144,39 +205,16 @@ class TrainState:
         W_enc = W_dec.clone() if d_in is None else unit_rows(d_in)
         b_enc = torch.zeros(len(W_dec), dtype=b_dec.dtype, device=b_dec.device)
         silent, density = torch.zeros_like(b_enc, dtype=torch.int64), torch.zeros_like(b_enc, dtype=torch.float32)
-        state = cls(W_enc, b_enc, W_dec, b_dec.clone(), silent, density)
+        state = cls(W_enc, b_enc, W_dec, b_dec.clone(), silent=silent, density=density)
         state.zero_moments()
         return state
-
-    def zero_moments(self) -> None:
-        """Reset Adam's moments of every parameter."""
-        self.moments = {n: (torch.zeros_like(w), torch.zeros_like(w)) for n, w in self.parameters().items()}
 
     @property
     def d_sae(self) -> int:
         return self.W_dec.shape[0]
 
-    def to(self, device: str | torch.device) -> "TrainState":
-        """Return the state on a device (sharing memory where it is already there)."""
-        return TrainState.from_tensors({name: t.to(device) for name, t in self.tensors().items()}, self.step)
-
     def parameters(self) -> dict[str, Tensor]:
         return {**{name: getattr(self, name) for name in NAMES}, **self.extra}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return every tensor by name, for a checkpoint."""
-        flat = {**self.parameters(), "silent": self.silent, "density": self.density}
-        for name, (mean, square) in self.moments.items():
-            flat[f"{name}.mean"], flat[f"{name}.square"] = mean, square
-        return flat
-
-    @classmethod
-    def from_tensors(cls, flat: dict[str, Tensor], step: int) -> "TrainState":
-        """Build a state from the result of `tensors`."""
-        own = [name.removesuffix(".mean") for name in flat if name.endswith(".mean")]
-        extra = {name: flat[name] for name in sorted(own) if name not in NAMES}
-        moments = {name: (flat[f"{name}.mean"], flat[f"{name}.square"]) for name in (*NAMES, *extra)}
-        return cls(**{n: flat[n] for n in (*NAMES, "silent", "density")}, moments=moments, step=step, extra=extra)
 
 
 def _random_rows(n: int, d: int, kept: slice, generator: torch.Generator, dtype: torch.dtype) -> Tensor:

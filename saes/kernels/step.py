@@ -32,7 +32,7 @@ from torch import Tensor
 from interp.ranks import ALONE, Ranks
 from saes.kernels.plain import PlainOps
 from saes.kernels.spread import UNSHARED, Spread, SpreadOps, kth_largest
-from saes.kernels.state import NAMES, Active, AdamStep, Gradients, Ops, Pass, Rule, TrainState
+from saes.kernels.state import NAMES, Active, Gradients, Ops, Pass, Rule, TrainState
 
 EVERY = 2
 """L_aux is estimated on every `EVERY`-th token of the batch: unbiased, and its price is divided by as much."""
@@ -231,7 +231,7 @@ class Stepper:
         l0 = self.spread.latents.total(found.n_active) / n
         self._apply(state, found.gradients, lr)
         self.rule.constrain(state)
-        _count(state, found.counts, n)
+        state.count(found.counts, n)
         return StepResult(found.loss, found.fvu, found.aux, l0, found.n_dead, found.penalty, threshold)
 
     def gradients(self, state: TrainState, x: Tensor, target: Tensor | None = None) -> Derivatives:
@@ -299,11 +299,7 @@ class Stepper:
         else:
             norm = math.sqrt(self.ops.project(gradients, state.W_dec))
         state.step += 1
-        adam = AdamStep(
-            rate=lr / (1 - AdamStep._field_defaults["beta1"] ** state.step),
-            root_scale=1 / math.sqrt(1 - AdamStep._field_defaults["beta2"] ** state.step),
-            shrink=min(1.0, self.settings.clip_norm / max(norm, 1e-30)),
-        )
+        adam = state.adam_step(lr, norm, self.settings.clip_norm)
         found = gradients.by_name()
         for name, weight in state.parameters().items():
             mine = adam._replace(rate=adam.rate * self.rule.quicker.get(name, 1.0))
@@ -325,10 +321,3 @@ def choose_ops(x: Tensor | torch.device | str) -> Ops:
 def _without_skip(state: TrainState, x: Tensor, target: Tensor) -> Tensor:
     """Return the target minus the output of the skip connection."""
     return torch.addmm(target, x, state.extra[SKIP].T, alpha=-1) if SKIP in state.extra else target
-
-
-def _count(state: TrainState, counts: Tensor, n: int) -> None:
-    """Update tokens since last fired and the running density (a mean over about the last 50 steps)."""
-    state.silent.add_(n).masked_fill_(counts > 0, 0)
-    weight = max(1 / state.step, 0.02)
-    state.density.mul_(1 - weight).add_(counts.float() / n, alpha=weight)

@@ -1,4 +1,6 @@
-"""The base class of every dictionary: `recons = act((x - b_dec) @ W_enc + b_enc) @ W_dec + b_dec`.
+"""The base classes of dictionaries. `SAE`: any encoder, and a decoder of one direction per latent. `OneLayerSAE`:
+
+    recons = act((x - b_dec) @ W_enc + b_enc) @ W_dec + b_dec
 
 `b_dec` is subtracted from the input (SAELens: `apply_b_dec_to_input = true`), so that the encoder sees the difference
 from the mean. The methods satisfy `interp.dictionary.Dictionary`. A transcoder maps one hook point to another: it
@@ -60,46 +62,48 @@ class Weights(NamedTuple):
 
 
 class SAE(nn.Module, ABC):
-    """A trained sparse autoencoder, ready for use (no gradients for its weights)."""
+    """A trained dictionary, ready for use (no gradients for its weights), whatever its encoder.
+
+    A latent adds `decoder_directions[i]`, a row of `W_dec`, for every unit of its activation.
+    """
+
+    W_dec: Tensor
+    b_dec: Tensor
 
     architecture: str
-    """its name on disk"""
+    """Name on disk, the value of `architecture` in `cfg.json`."""
 
     subtracts_b_dec: ClassVar[bool] = True
-    """Whether latents see `x - b_dec` (an autoencoder) or `x` (a transcoder)."""
+    """True where the encoder sees `x - b_dec`."""
 
-    def __init__(self, weights: Weights, *, metadata: SAEMetadata | None = None):
-        super().__init__()
-        self.W_enc, self.b_enc, self.W_dec, self.b_dec = (nn.Parameter(w, requires_grad=False) for w in weights)
+    def describe(self, d_in: int, metadata: SAEMetadata | None) -> None:
+        """Set sizes and metadata; `W_dec` is there."""
         self.metadata = metadata or SAEMetadata()
         self.hook_point = self.metadata.hook_point
-        self.d_in, self.d_sae = self.W_enc.shape
-        self.d_out = self.W_dec.shape[1]
+        self.d_in, (self.d_sae, self.d_out) = d_in, self.W_dec.shape
 
     def __repr__(self) -> str:
         source = f"{self.metadata.model} {self.hook_point}".strip() or "an unnamed hook point"
         return f"{type(self).__name__}({self.d_sae} latents of {source}, d_in={self.d_in})"
 
     @abstractmethod
-    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        """Return feature activations for pre-activations, both `[..., d_sae]`."""
+    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        """`[..., d_in] -> [..., d_sae]`: feature activations, >= 0, mostly exactly 0."""
 
-    @abstractmethod
-    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
-        """The same for `pre [n, d_sae]`, active latents only."""
+    @torch.no_grad()
+    def encode_sparse(self, x: Float[Tensor, "n d_in"]) -> SparseActs:
+        """`[n, d_in] -> ([n, k_max], [n, k_max])`: the same activations, active ones only, padded with 0."""
+        rows = max(1, min(len(x), CHUNK_VALUES // self.d_sae))
+        return _padded([_active(self.encode(part)) for part in x.split(rows)])
 
     @property
     def device(self) -> torch.device:
         """Device of the weights, where its input belongs."""
-        return self.W_enc.device
+        return self.W_dec.device
 
+    @abstractmethod
     def saved_tensors(self) -> dict[str, Tensor]:
-        """Return the tensors to write, by SAELens' names: the four of every kind and `extra_tensors`."""
-        return {**self.weights._asdict(), **self.extra_tensors()}
-
-    def extra_tensors(self) -> dict[str, Tensor]:
-        """Return tensors saved besides the four of every kind."""
-        return {}
+        """Return the tensors to write, by SAELens' names where it has one."""
 
     def extra_config(self) -> dict[str, Any]:
         """Return keys of `cfg.json` that only this kind has."""
@@ -116,38 +120,9 @@ class SAE(nn.Module, ABC):
         return self.metadata.hook_point_out
 
     @property
-    def weights(self) -> Weights:
-        return Weights(self.W_enc, self.b_enc, self.W_dec, self.b_dec)
-
-    @property
     def decoder_directions(self) -> Float[Tensor, "d_sae d_out"]:
         """`[d_sae, d_out]`: the vector that one unit of each latent adds to the reconstruction."""
         return self.W_dec
-
-    def pre_activations(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        """`[..., d_in] -> [..., d_sae]`, before the activation function."""
-        return self.encoder_input(x) @ self.W_enc + self.b_enc
-
-    def encoder_input(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
-        """Return the encoder's input `[..., d_in]`: `x - b_dec`, or `x` where nothing is subtracted."""
-        x = x.to(self.W_enc.dtype)
-        return x - self.b_dec if self.subtracts_b_dec else x
-
-    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        """`[..., d_in] -> [..., d_sae]`: feature activations, >= 0, mostly exactly 0."""
-        return self.activate(self.pre_activations(x))
-
-    @torch.no_grad()
-    def encode_sparse(self, x: Float[Tensor, "n d_in"]) -> SparseActs:
-        """`[n, d_in] -> ([n, k_max], [n, k_max])`: the same activations, active ones only, padded with 0."""
-        ops, seen = choose_ops(x), self.encoder_input(x)
-        rows = max(1, min(len(x), CHUNK_VALUES // self.d_sae))
-        room = torch.empty(rows, self.d_sae, dtype=seen.dtype, device=x.device)
-        parts = [
-            self.select(ops, torch.addmm(self.b_enc, part, self.W_enc, out=room[: len(part)]))
-            for part in seen.split(rows)
-        ]
-        return _padded(parts)
 
     def decode(self, feature_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_out"]:
         """`[..., d_sae] -> [..., d_out]`: the reconstruction, bias included."""
@@ -175,6 +150,76 @@ class SAE(nn.Module, ABC):
         after `decode` wherever the whole output is meant.
         """
         return recons
+
+
+class OneLayerSAE(SAE):
+    """A dictionary whose encoder is one layer: an activation function of `x @ W_enc + b_enc`."""
+
+    def __init__(self, weights: Weights, *, metadata: SAEMetadata | None = None):
+        super().__init__()
+        self.W_enc, self.b_enc, self.W_dec, self.b_dec = (nn.Parameter(w, requires_grad=False) for w in weights)
+        self.describe(len(self.W_enc), metadata)
+
+    @abstractmethod
+    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
+        """Return feature activations for pre-activations, both `[..., d_sae]`."""
+
+    @abstractmethod
+    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
+        """The same for `pre [n, d_sae]`, active latents only."""
+
+    def saved_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors to write, by SAELens' names: the four of every kind and `extra_tensors`."""
+        return {**self.weights._asdict(), **self.extra_tensors()}
+
+    def extra_tensors(self) -> dict[str, Tensor]:
+        """Return tensors saved besides the four of every kind."""
+        return {}
+
+    @property
+    def weights(self) -> Weights:
+        return Weights(self.W_enc, self.b_enc, self.W_dec, self.b_dec)
+
+    def pre_activations(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        """`[..., d_in] -> [..., d_sae]`, before the activation function."""
+        return self.encoder_input(x) @ self.W_enc + self.b_enc
+
+    def encoder_input(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
+        """Return the encoder's input `[..., d_in]`: `x - b_dec`, or `x` where nothing is subtracted."""
+        x = x.to(self.W_enc.dtype)
+        return x - self.b_dec if self.subtracts_b_dec else x
+
+    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        return self.activate(self.pre_activations(x))
+
+    @torch.no_grad()
+    def encode_sparse(self, x: Float[Tensor, "n d_in"]) -> SparseActs:
+        ops, seen = choose_ops(x), self.encoder_input(x)
+        rows = max(1, min(len(x), CHUNK_VALUES // self.d_sae))
+        room = torch.empty(rows, self.d_sae, dtype=seen.dtype, device=x.device)
+        parts = [
+            self.select(ops, torch.addmm(self.b_enc, part, self.W_enc, out=room[: len(part)]))
+            for part in seen.split(rows)
+        ]
+        return _padded(parts)
+
+
+def one_layer(sae: SAE) -> OneLayerSAE:
+    """Return `sae` where its encoder is one layer. Raises `ConfigError` where it is not."""
+    if not isinstance(sae, OneLayerSAE):
+        raise ConfigError(
+            f"a {sae.architecture} dictionary is not encoded by one layer, and this needs the weights of one; choose a "
+            "dictionary of another kind"
+        )
+    return sae
+
+
+def _active(acts: Float[Tensor, "n d_sae"]) -> Active:
+    """Return the positive entries."""
+    rows, latents = (acts > 0).nonzero(as_tuple=True)
+    starts = torch.zeros(len(acts) + 1, dtype=torch.int64, device=acts.device)
+    starts[1:] = torch.bincount(rows, minlength=len(acts)).cumsum(0)
+    return Active(starts, latents, acts[rows, latents])
 
 
 def _padded(parts: list[Active]) -> SparseActs:
@@ -284,7 +329,7 @@ class Scale(NamedTuple):
 
 
 @final
-class TokenNormSAE(SAE):
+class TokenNormSAE(OneLayerSAE):
     """An SAE between a token's normalisation and its inverse."""
 
     subtracts_b_dec: ClassVar[bool] = True

@@ -1,21 +1,49 @@
 """Cross-layer transcoder (Ameisen et al. 2025, Circuit Tracing): each latent reads from one layer's residual stream and
-writes to the MLP outputs of that layer and of all later ones. `saes.sets.cross_layer` trains one, and
-`saes.weights.circuit_tracer` reads those of others; here one is applied.
+writes to the MLP outputs of that layer and of all later ones. `saes.weights.circuit_tracer` reads those of others.
 
     acts_i = act(x_i @ W_enc_i + b_enc_i)                       for layer i = 0 .. L - 1
     y_j = b_dec_j + sum over i <= j of acts_i @ W_dec_i[:, j - i]  [+ x_j @ W_skip_j]
 
 `W_dec_i` is `[d_sae, L - i, d_model]`: the last layer writes to itself only. `W_skip_j` is `[d_in, d_out]`, the
 transpose of a transcoder's.
+
+Training (`CrossLayer`):
+
+    loss = mean over layers of FVU + penalty
+           + dead_coefficient * mean over tokens, sum over dead latents of relu(threshold - pre) |W|
+
+`|W|` is the norm of a latent's decoder over all layers that it writes to. Two selections:
+
+    jumprelu    a learned threshold for each latent, by straight-through estimators with a rectangular kernel, and the
+                penalty sparsity_coefficient * mean sum tanh(tanh_scale * activation * |W|) / (k * n_layers), whose
+                weight rises from 0 over the whole run
+    batchtopk   the `k * n_layers` pre-activations of a token with the largest `activation * |W|`, on average over the
+                batch and over all layers together; afterwards one value of `activation * |W|` is the threshold of all
+
+The encoder starts uniform in `+- 1 / sqrt(d_sae)`, the decoder in `+- 1 / sqrt(n_layers * d_out)`. Products are dense.
+The decoder has `n_layers * (n_layers + 1) / 2` blocks of `d_sae * d_out`: at the size of SmolLM2 (30 layers) 620
+million weights for 2,304 latents a layer. In training, weights have an axis more: `W_enc [n_layers, d_sae, d_in]`,
+`W_dec [n_blocks, d_sae, d_out]`.
 """
 
-from typing import final
+from itertools import islice
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from saes.kernels.autograd import Batch, Measured
+from saes.kernels.state import Ops, entry_rows
+from saes.kernels.step import SKIP, choose_ops
+from saes.kinds.autograd import AutogradKind, Sizes
 from saes.kinds.base import SAEMetadata
+from saes.kinds.config import CrossLayerConfig
+from saes.kinds.jumprelu import THRESHOLD
+from saes.kinds.recipe import Finished
+
+SAMPLES = 4
+"""Batches from which BatchTopK's threshold is estimated at the end."""
 
 
 @final
@@ -77,3 +105,155 @@ class CrossLayerTranscoder(nn.Module):
 
 def _fixed(tensors: list[Tensor]) -> nn.ParameterList:
     return nn.ParameterList([nn.Parameter(t, requires_grad=False) for t in tensors])
+
+
+class _Jump(torch.autograd.Function):
+    """`pre * 1[pre > threshold]`, and the threshold's gradient by a rectangular kernel."""
+
+    @staticmethod
+    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:  # pyright: ignore
+        ctx.save_for_backward(pre, threshold)
+        ctx.bandwidth = bandwidth
+        return pre * (pre > threshold)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore
+        pre, threshold = ctx.saved_tensors
+        near = (pre - threshold).abs() < ctx.bandwidth / 2
+        return grad * (pre > threshold), -(threshold / ctx.bandwidth) * (near * grad), None
+
+
+def decoder_norms(W_dec: Tensor, n_layers: int) -> Tensor:
+    """Return the norm of every latent's decoder over all layers that it writes to, `[n_layers, d_sae]`."""
+    squares = W_dec.square().sum(-1)
+    return torch.stack([part.sum(0) for part in _blocks(squares, n_layers)]).sqrt()
+
+
+def decode(acts: Tensor, W_dec: Tensor, b_dec: Tensor) -> Tensor:
+    """Return outputs `[n_layers, n, d_out]` of activations `[n_layers, n, d_sae]`."""
+    n_layers = len(acts)
+    out = [b_dec[layer].expand(acts.shape[1], -1) for layer in range(n_layers)]
+    for source, blocks in enumerate(_blocks(W_dec, n_layers)):
+        for offset, block in enumerate(blocks):
+            out[source + offset] = torch.addmm(out[source + offset], acts[source], block)
+    return torch.stack(out)
+
+
+def _blocks(W_dec: Tensor, n_layers: int) -> list[Tensor]:
+    """Return the decoder blocks `[n_targets, d_sae, ...]` of every layer."""
+    return list(W_dec.split(list(range(n_layers, 0, -1))))
+
+
+@final
+class CrossLayer(AutogradKind):
+    """A cross-layer transcoder in training; batches hold all layers, `[n, n_layers, d]`."""
+
+    def __init__(self, sizes: Sizes, config: CrossLayerConfig):
+        nn.Module.__init__(self)  # other shapes than those of one layer
+        (n, d_out), m = sizes.mean.shape, sizes.d_sae
+
+        def uniform(bound: float, *shape: int) -> nn.Parameter:
+            return nn.Parameter((2 * torch.rand(*shape) - 1) * bound)
+
+        self.config, self.n_layers = config, n
+        self.W_enc, self.b_enc = uniform(m**-0.5, n, m, sizes.d_in), nn.Parameter(torch.zeros(n, m))
+        self.W_dec = uniform((n * d_out) ** -0.5, n * (n + 1) // 2, m, d_out)
+        self.b_dec = nn.Parameter(sizes.mean.clone())
+        self.register_parameter(
+            THRESHOLD,
+            nn.Parameter(torch.full((n, m), config.threshold)) if config.selection == "jumprelu" else None,
+        )
+        self.register_parameter(SKIP, nn.Parameter(torch.zeros(n, d_out, sizes.d_in)) if config.skip else None)
+
+    threshold: nn.Parameter | None
+    W_skip: nn.Parameter | None
+
+    def measure(self, batch: Batch) -> Measured:
+        config, layers = self.config, self.n_layers
+        x, target = (t.transpose(0, 1).contiguous() for t in (batch.x, batch.target))
+        pre, norms = self._pre_activations(x), decoder_norms(self.W_dec, layers)
+        acts = self._activate(pre, norms.detach(), batch.ops)
+        recons = decode(acts, self.W_dec, self.b_dec)
+        if self.W_skip is not None:
+            recons = recons + x @ self.W_skip.transpose(1, 2)
+        n = x.shape[1]
+        fvu = ((recons - target).square().sum((1, 2)) / (n * batch.variance)).mean()
+        penalty = fvu.new_zeros(())
+        if config.selection == "jumprelu":
+            bounded = torch.tanh(config.tanh_scale * acts * norms[:, None])
+            penalty = config.sparsity_coefficient * batch.progress * bounded.sum() / (n * config.k * layers)
+        if batch.dead.any() and config.dead_coefficient:
+            level = 0.0 if self.threshold is None else self.threshold[:, None]
+            lifted = ((level - pre).relu() * norms[:, None])[batch.dead[:, None].expand_as(pre)]
+            penalty = penalty + config.dead_coefficient * lifted.sum() / n
+        return Measured(fvu + penalty, fvu, acts, self._level(acts.detach(), norms.detach()))
+
+    def encode(self, x: Float[Tensor, "n_layers n d_in"]) -> Float[Tensor, "n_layers n d_sae"]:
+        """Return activations of all layers, selected among these tokens."""
+        return self._activate(self._pre_activations(x), decoder_norms(self.W_dec, self.n_layers), choose_ops(x))
+
+    def constrain(self) -> None:
+        if self.threshold is not None:
+            self.threshold.clamp_min_(0)
+
+    def _pre_activations(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.b_enc[:, None], x, self.W_enc.transpose(1, 2))
+
+    def _activate(self, pre: Tensor, norms: Tensor, ops: Ops) -> Tensor:
+        """Return activations `[n_layers, rows, d_sae]`."""
+        if self.threshold is not None:
+            at = self.threshold[:, None].expand_as(pre)
+            return _Jump.apply(pre, at, self.config.bandwidth)  # pyright: ignore[reportReturnType]
+        flat = _sizes_in_rows(pre.detach(), norms)
+        found = ops.select_batch(flat, self.config.k * self.n_layers * len(flat))
+        mask = torch.zeros_like(flat)
+        mask[entry_rows(found), found.latents] = 1.0
+        return pre * mask.unflatten(1, (self.n_layers, -1)).transpose(0, 1)
+
+    def _level(self, acts: Tensor, norms: Tensor) -> Tensor:
+        """Return the mean threshold, or the smallest selected `activation * |W|`; infinity where nothing fired."""
+        if self.threshold is not None:
+            return self.threshold.detach().mean()
+        sizes = (acts * norms[:, None])[acts > 0]
+        return sizes.min() if len(sizes) else acts.new_full((), torch.inf)
+
+    @torch.no_grad()
+    def finish(self, finished: Finished) -> CrossLayerTranscoder:
+        """Return the transcoder in the units of the model; activations remain in training units."""
+        scales, threshold = finished.scales, self.threshold
+        if threshold is None:
+            norms = decoder_norms(self.W_dec, self.n_layers)
+            threshold = self._estimate(finished, norms) / norms.clamp_min(1e-30)
+        shifts = torch.zeros_like(scales.input) if scales.shift is None else scales.shift
+        inner, outer, shift = (t.float() for t in (scales.input, scales.output, shifts))
+        b_dec, skips = self.b_dec, None
+        if self.W_skip is not None:
+            b_dec = b_dec - torch.stack([skip @ at for skip, at in zip(self.W_skip, shift, strict=True)])
+            skips = [t.T.contiguous() for t in self.W_skip * inner[:, None] / outer[:, :, None]]
+        blocks = [
+            (part / outer[layer:, None]).transpose(0, 1).contiguous()
+            for layer, part in enumerate(_blocks(self.W_dec, self.n_layers))
+        ]
+        return CrossLayerTranscoder(
+            [t.T.contiguous() for t in self.W_enc * inner[:, None]],
+            [b - W @ at for b, W, at in zip(self.b_enc, self.W_enc, shift, strict=True)],
+            blocks,
+            list(b_dec / outer),
+            threshold=list(threshold.unbind(0)),
+            W_skip=skips,
+        )
+
+    def _estimate(self, finished: Finished, norms: Tensor) -> float:
+        """Return the mean over a few batches of the smallest selected `activation * |W|`."""
+        found, ops = [], choose_ops("cpu")
+        for raw in islice(finished.batches, SAMPLES):
+            x = finished.scales.scaled(raw.float()).transpose(0, 1).contiguous()
+            flat = _sizes_in_rows(self._pre_activations(x), norms)
+            values = ops.select_batch(flat, self.config.k * self.n_layers * len(flat)).values
+            found.append(float(values.min()) if len(values) else 0.0)
+        return sum(found) / max(1, len(found))
+
+
+def _sizes_in_rows(pre: Tensor, norms: Tensor) -> Tensor:
+    """Return `pre * |W|` with the latents of all layers of a token in one row, `[n, n_layers * d_sae]`."""
+    return (pre * norms[:, None]).transpose(0, 1).flatten(1).contiguous()

@@ -165,6 +165,24 @@ class TranscoderConfig(KConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MatchingPursuitConfig(KConfig):
+    """`k` latents of every token, one after another, each by what is left (Costa et al. 2025, arXiv 2506.03093)."""
+
+    kind: Literal["matching_pursuit"] = "matching_pursuit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnConfig(SAEConfig):
+    """A kind in a file of one's own (`saes.kinds.own.own_config` makes the config)."""
+
+    code: str
+    """sha256 of the file: an unfinished run with other code is another one."""
+
+    settings: dict[str, bool | int | float | str]
+    """Settings of its class, defaults included."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CrossLayerConfig(KConfig):
     """Latents of every layer that write to the MLP outputs of it and of all later layers (Ameisen et al. 2025).
 
@@ -234,6 +252,7 @@ class CrosscoderConfig(KConfig):
 
 _KINDS: tuple[type[SAEConfig], ...] = (
     *SELECTIONS.values(),
+    MatchingPursuitConfig,
     TranscoderConfig,
     CrosscoderConfig,
 )
@@ -242,7 +261,7 @@ CONFIGS: dict[str, type[SAEConfig]] = {c.kind: c for c in _KINDS}
 if TYPE_CHECKING:
     AnyConfig = SAEConfig
 else:
-    AnyConfig = Union[(*_KINDS, CrossLayerConfig)]  # read from JSON by `kind`
+    AnyConfig = Union[(*_KINDS, CrossLayerConfig, OwnConfig)]  # read from JSON by `kind`, one's own by its fields
 
 
 def setting_names(config: type[SAEConfig]) -> list[str]:

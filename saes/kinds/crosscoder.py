@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, whole
 from saes.kernels.step import block_norms
-from saes.kinds.base import SAE, SAEMetadata, Weights
+from saes.kinds.base import OneLayerSAE, SAEMetadata, Weights
 from saes.kinds.config import CrosscoderConfig
 from saes.kinds.recipe import Recipe, Trained
 from saes.kinds.relu import l1_backward, select_positive
@@ -33,7 +33,7 @@ from saes.kinds.topk import estimate_threshold, smallest
 
 
 @final
-class CrosscoderSAE(SAE):
+class CrosscoderSAE(OneLayerSAE):
     """Latents of several sites; `x` is their activations, concatenated."""
 
     architecture = "crosscoder"

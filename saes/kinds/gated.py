@@ -17,14 +17,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, sum_by_latent
-from saes.kinds.base import SAE, SAEMetadata, Weights
+from saes.kinds.base import OneLayerSAE, SAEMetadata, Weights
 from saes.kinds.config import L1Config
 from saes.kinds.recipe import Recipe, Trained
 from saes.kinds.relu import l1_weight, select_positive
 
 
 @final
-class GatedSAE(SAE):
+class GatedSAE(OneLayerSAE):
     """`b_enc` is the gate's bias (`b_gate` on disk)."""
 
     architecture = "gated"

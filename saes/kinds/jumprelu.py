@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from interp.errors import ConfigError
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, sum_by_latent
-from saes.kinds.base import SAE, SAEMetadata, Weights
+from saes.kinds.base import OneLayerSAE, SAEMetadata, Weights
 from saes.kinds.config import JumpReLUConfig
 from saes.kinds.recipe import Recipe, Trained
 
@@ -36,7 +36,7 @@ THRESHOLD = "threshold"
 
 
 @final
-class JumpReLUSAE(SAE):
+class JumpReLUSAE(OneLayerSAE):
     """Latents above their threshold; their number differs by token."""
 
     architecture = "jumprelu"

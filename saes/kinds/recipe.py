@@ -25,6 +25,11 @@ class Scales(NamedTuple):
     shift: Tensor | None = None
     """`[d_in]` float64, taken from the scaled input; None where `b_dec` is subtracted from it anyway"""
 
+    def scaled(self, x: Tensor) -> Tensor:
+        """Return `x [n, d_in]` in training units."""
+        x = x * self.input.to(x)
+        return x if self.shift is None else x - self.shift.to(x)
+
 
 @dataclass(frozen=True)
 class Site:
@@ -46,18 +51,24 @@ class Site:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
-    """Result of training, in the units of the model's activations."""
+class Finished:
+    """Result of training, whatever the kind, as far as it is not in the parameters."""
 
-    weights: Weights
-    own: dict[str, Tensor]
-    """the kind's own parameters, in training units"""
     scales: Scales
     metadata: SAEMetadata
     batches: Iterable[Tensor]
     """a few batches of training input `[n, d_in]`, to estimate thresholds with"""
     sites: tuple[Site, ...] = ()
     """the hook point that is read"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Finished):
+    """Result of sparse steps, in the units of the model's activations."""
+
+    weights: Weights
+    own: dict[str, Tensor]
+    """the kind's own parameters, in training units"""
 
 
 class Recipe(Rule):

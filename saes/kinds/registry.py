@@ -1,14 +1,19 @@
-"""Registry of recipes: maps a config to the recipe that trains it. A new kind adds itself here."""
+"""Registry of recipes: maps a config to what trains it. A new kind of this tree adds itself here."""
 
 from collections.abc import Callable
 from typing import Any
 
+from saes.kinds.autograd import AutogradKind, AutogradRecipe, Sizes
+from saes.kinds.clt import CrossLayer
 from saes.kinds.config import (
     BatchTopKConfig,
     CrosscoderConfig,
+    CrossLayerConfig,
     GatedConfig,
     JumpReLUConfig,
+    MatchingPursuitConfig,
     MatryoshkaConfig,
+    OwnConfig,
     ReLUConfig,
     SAEConfig,
     TopKConfig,
@@ -17,6 +22,8 @@ from saes.kinds.config import (
 from saes.kinds.crosscoder import CrosscoderRecipe
 from saes.kinds.gated import GatedRecipe
 from saes.kinds.jumprelu import JumpReLURecipe
+from saes.kinds.matching_pursuit import MatchingPursuit
+from saes.kinds.own import own_recipe
 from saes.kinds.recipe import Recipe
 from saes.kinds.relu import ReLURecipe
 from saes.kinds.topk import BatchTopKRecipe, TopKRecipe, matryoshka_recipe
@@ -30,6 +37,11 @@ RECIPES: dict[type[SAEConfig], Callable[[Any], Recipe]] = {
     ReLUConfig: ReLURecipe,
     GatedConfig: GatedRecipe,
 }
+LEARNED: dict[type[SAEConfig], Callable[[Sizes, Any], AutogradKind]] = {
+    MatchingPursuitConfig: MatchingPursuit,
+    CrossLayerConfig: CrossLayer,
+}
+"""Kinds that have a loss instead of a recipe with its gradients."""
 
 
 def recipe_of(config: SAEConfig, widths: tuple[int, ...] = ()) -> Recipe:
@@ -39,3 +51,12 @@ def recipe_of(config: SAEConfig, widths: tuple[int, ...] = ()) -> Recipe:
     if isinstance(config, TranscoderConfig):
         return TranscoderRecipe(config, recipe_of(config.selects()))
     return RECIPES[type(config)](config)
+
+
+def autograd_of(config: SAEConfig) -> AutogradRecipe | None:
+    """Return what trains a kind that has a loss, this tree's or one's own; None for a kind with a `Recipe`."""
+    if isinstance(config, OwnConfig):
+        return own_recipe(config)
+    if (make := LEARNED.get(type(config))) is None:
+        return None
+    return AutogradRecipe(config.kind.replace("_", "-"), lambda sizes: make(sizes, config))

@@ -15,13 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, whole
-from saes.kinds.base import SAE
+from saes.kinds.base import OneLayerSAE
 from saes.kinds.config import L1Config
 from saes.kinds.recipe import Recipe, Trained
 
 
 @final
-class ReLUSAE(SAE):
+class ReLUSAE(OneLayerSAE):
     """Every positive pre-activation is active."""
 
     architecture = "standard"

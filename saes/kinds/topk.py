@@ -31,14 +31,14 @@ from torch import Tensor
 from interp.errors import ConfigError
 from saes.kernels.state import Active, Ops, Selected, TrainState, whole
 from saes.kernels.step import choose_ops
-from saes.kinds.base import SAE, SAEMetadata, Weights
+from saes.kinds.base import OneLayerSAE, SAEMetadata, Weights
 from saes.kinds.config import KConfig, MatryoshkaConfig
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.recipe import Recipe, Trained
 
 
 @final
-class TopKSAE(SAE):
+class TopKSAE(OneLayerSAE):
     """At most `k` active latents per token (fewer where fewer pre-activations are positive)."""
 
     architecture = "topk"
@@ -107,7 +107,7 @@ def prefix_ends(config: MatryoshkaConfig) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def estimate_threshold(sae: SAE, batches: Iterable[Float[Tensor, "_ d_in"]], k: int) -> float:
+def estimate_threshold(sae: OneLayerSAE, batches: Iterable[Float[Tensor, "_ d_in"]], k: int) -> float:
     """Return the mean over `batches [n, d_in]` of the value that lets `k * n` latents through; 0 without batches."""
     found = [smallest(choose_ops(x).select_batch(sae.pre_activations(x), k * len(x))) for x in batches]
     return sum(found) / max(1, len(found))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, entry_rows
 from saes.kernels.step import SKIP
-from saes.kinds.base import SAE, Activation, JumpReLU, ReLU, SAEMetadata, TopK, Weights
+from saes.kinds.base import Activation, JumpReLU, OneLayerSAE, ReLU, SAEMetadata, TopK, Weights
 from saes.kinds.config import TranscoderConfig
 from saes.kinds.jumprelu import THRESHOLD
 from saes.kinds.recipe import Recipe, Trained
@@ -27,7 +27,7 @@ from saes.kinds.topk import estimate_threshold
 
 
 @final
-class Transcoder(SAE):
+class Transcoder(OneLayerSAE):
     """Latents that read one hook point and write to another. SAELens knows those with ReLU and JumpReLU."""
 
     subtracts_b_dec: ClassVar[bool] = False

@@ -5,8 +5,8 @@
 
 Per layer there are as many independent runs (`saes.training.run`), one step of each for every batch. Their checkpoints
 lie in `runs/` of the unfinished set, so that a run that was killed goes on to the same bits; ranks share the tokens of
-a batch. A cross-layer transcoder is one run (`cross_layer`). At the end each layer is scored on held-out documents, and
-the model with all MLPs replaced. The health lines of layer `N` remain in `runs/layer_N/log.jsonl`, those of a
+a batch. A cross-layer transcoder (`saes.kinds.clt`) is one run. At the end each layer is scored on held-out documents,
+and the model with all MLPs replaced. The health lines of layer `N` remain in `runs/layer_N/log.jsonl`, those of a
 cross-layer transcoder in `runs/log.jsonl`.
 """
 
@@ -33,23 +33,23 @@ from interp.ranks import open_draft
 from interp.recording.store import Recording
 from interp.remote import as_path
 from saes.kernels.spread import UNSHARED, Spread
-from saes.kernels.state import TrainState
+from saes.kernels.state import RunState
 from saes.kernels.step import Buffers
 from saes.kinds.base import SAEMetadata
+from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.config import CrossLayerConfig, SAEConfig, TranscoderConfig, setting_names
 from saes.kinds.transcoder import Transcoder
-from saes.sets.cross_layer import CrossLayerRun
 from saes.sets.evaluate import evaluate_in_model, evaluate_layers
 from saes.sets.layouts import SetConfig, write_config, write_cross_layer, write_layer
 from saes.sets.set import CrossLayerSet, PerLayerSet, TranscoderSet
 from saes.sets.stored import SetScores, StoredSet, TrainedSetSettings, layer_scores
 from saes.training.config import Plan, TrainConfig, plan
-from saes.training.data import Position, Source, TrainingBatch, training_batches
+from saes.training.data import Layers, Position, Source, TrainingBatch, training_batches
 from saes.training.run import Job, Metrics, Run, read_together
 from saes.training.stored import TrainingRun
 from saes.training.train import advance
 
-RUNS = "runs"
+RUNS, ALL = "runs", "all_layers"
 SAMPLES = 4
 """Batches from which thresholds are estimated at the end; those of all layers are in memory together."""
 CONTEXTS = 32
@@ -328,7 +328,7 @@ class _PerLayer(_Training):
                 samples.append(batch.x)
         return found
 
-    def _transcoder(self, run: Run, state: TrainState, samples: list[Tensor]) -> Transcoder:
+    def _transcoder(self, run: Run, state: RunState, samples: list[Tensor]) -> Transcoder:
         found = run.trained(state, (x.float() for x in samples))
         assert isinstance(found, Transcoder)
         return found
@@ -343,15 +343,15 @@ class _CrossLayer(_Training):
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
         with self.ranks.checked():
-            sources = [self.source(layer) for layer in self.about.layers]
-        folder = self.draft.path / RUNS
+            source = Layers([self.source(layer) for layer in self.about.layers])
         config = replace(self.config, skip=self.skip)
         assert isinstance(config, CrossLayerConfig)
-        self.run = CrossLayerRun(sources, config, self.train, folder, device=self.device, spread=self.spread)
+        job = Job(sae=config, train=self.train, folder=self.draft.path / RUNS / ALL)
+        self.run = Run(source, job, device=self.device, spread=self.spread)
 
     def advance(self) -> Generator[tuple[int, Metrics], None, None]:
         """Take all steps."""
-        for _, metrics in advance([self.run], self.spread, self.run.read):
+        for _, metrics in advance([self.run], self.spread, read_together):
             yield -1, metrics
 
     def finish(self) -> None:
@@ -359,6 +359,12 @@ class _CrossLayer(_Training):
         state = self.run.settle()
         with self.ranks.checked(patient=True):
             if self.ranks.first:
-                made = [CrossLayerSet(self.run.trained(s), **self.how) for s in (state, self.run.start().state)]
-                logs = {"": (self.run.folder / LOG).read_text(encoding="utf-8")}
+                made = [self._set(each) for each in (state, self.run.start().state)]
+                logs = {"": (self.run.draft.path / LOG).read_text(encoding="utf-8")}
                 self.write(made[0], made[1], logs, self.run_of(self.run.plan, self.run.seconds))
+
+    def _set(self, state: RunState) -> CrossLayerSet:
+        samples = (batches[0].x for batches in read_together([self.run], Position(), whole=True))
+        found = self.run.trained(state, samples)
+        assert isinstance(found, CrossLayerTranscoder)
+        return CrossLayerSet(found, **self.how)

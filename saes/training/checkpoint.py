@@ -27,7 +27,7 @@ from torch import Tensor
 from interp.artifacts import atomic_file
 from interp.errors import CorruptError
 from saes.kernels.spread import UNSHARED, Spread
-from saes.kernels.state import BY_LATENT, TrainState
+from saes.kernels.state import BY_LATENT, RunState, TrainState
 from saes.training.data import Position
 
 FOLDER = "checkpoint"
@@ -39,7 +39,7 @@ _PART = re.compile(r"(\d+)-(\d+)-of-(\d+)\.safetensors")
 class Checkpoint:
     """State of a run at one step."""
 
-    state: TrainState
+    state: RunState
     position: Position
     seconds: float
     """Time spent training so far."""
@@ -73,8 +73,10 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, spread: Spread = UNSH
         _remove_older(folder)
 
 
-def read_checkpoint(folder: Path, spread: Spread = UNSHARED) -> Checkpoint | None:
+def read_checkpoint(folder: Path, spread: Spread = UNSHARED, *, kind: type[RunState] = TrainState) -> Checkpoint | None:
     """Return the folder's latest checkpoint, with this rank's share of the latents; None when there is none yet.
+
+    `kind` is the class of its state.
 
     Raises `CorruptError` when it cannot be read.
     """
@@ -88,7 +90,7 @@ def read_checkpoint(folder: Path, spread: Spread = UNSHARED) -> Checkpoint | Non
             numbers = json.loads(files[0].metadata()["numbers"])
             # copies are aligned as in a run that was never interrupted: products round by alignment
             tensors = {name: _read(files, name, spread).clone() for name in files[0].keys()}  # noqa: SIM118 (not a dict)
-        state = TrainState.from_tensors(tensors, numbers["step"])
+        state = kind.from_tensors(tensors, numbers["step"])
         return Checkpoint(state, Position(numbers["epoch"], numbers["batch"]), numbers["seconds"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptError(f"{paths[0]} cannot be read ({error}); start over with --overwrite") from None

@@ -94,6 +94,9 @@ class Source:
         for other in self.recordings[1:]:
             check_same_tokens(first, other)
 
+    n_layers = 1
+    """Sources that are stacked in this one."""
+
     @property
     def recording(self) -> Recording:
         """The first recording; its tokens and model are reported where only one can be."""
@@ -149,17 +152,13 @@ class Source:
         return torch.cat([site.stats.mean for site in self.outputs])
 
     @cached_property
-    def variance(self) -> float:
-        """Variance of the scaled target, summed over coordinates. Losses are divided by it: outputting the mean costs
-        1.
+    def variances(self) -> tuple[float, ...]:
+        """Variance of the scaled target of every layer, summed over coordinates.
+
+        Losses are divided by it: outputting the mean costs 1.
         """
         variance = torch.cat([site.stats.variance for site in self.outputs])
-        return float((variance * self.scales.output**2).sum())
-
-    def scaled(self, x: Tensor) -> Tensor:
-        """Return `x [n, d_in]` in training units."""
-        x = x * self.scales.input.to(x)
-        return x if self.scales.shift is None else x - self.scales.shift.to(x)
+        return (float((variance * self.scales.output**2).sum()),)
 
     def sequential(self, *, batch_size: int, split: Split, heldout_fraction: float) -> Iterator[Rows]:
         """Yield all rows of a split in order; see `Recording.sequential`."""
@@ -175,6 +174,57 @@ class Source:
 
         x = at(self.inputs[0]) if len(self.inputs) == 1 else torch.cat([at(site) for site in self.inputs], dim=1)
         return Rows(x, at(self.target) if self.target else None, batches[0].rows)
+
+
+class Layers(Source):
+    """Transcoder sources of several layers as one: `x [n, n_layers, d_in]`, `target [n, n_layers, d_out]`."""
+
+    def __init__(self, layers: Sequence[Source]):
+        """Raise `ConfigError` unless all layers have the same widths."""
+        if len({(source.d_in, source.d_out) for source in layers}) > 1:
+            raise ConfigError("all layers of a cross-layer transcoder must have the same widths")
+        first = layers[0]
+        self.layers, self.recordings, self.target = list(layers), first.recordings, first.target
+        self.inputs = [site for source in layers for site in source.inputs]
+        self.n_layers = len(self.layers)
+
+    @property
+    def sites(self) -> list[Site]:
+        return [site for source in self.layers for site in source.sites]
+
+    @property
+    def outputs(self) -> list[Site]:
+        return [site for source in self.layers for site in source.outputs]
+
+    @property
+    def d_in(self) -> int:
+        return self.layers[0].d_in
+
+    @property
+    def d_out(self) -> int:
+        return self.layers[0].d_out
+
+    @cached_property
+    def scales(self) -> Scales:
+        """Factors of every layer, `[n_layers, d]`; activations have no unit of the model's that layers share."""
+        each = [source.scales for source in self.layers]
+        shifts = [torch.zeros_like(one.input) if one.shift is None else one.shift for one in each]
+        stacked = (torch.stack(part) for part in ([s.input for s in each], [s.output for s in each], shifts))
+        inner, outer, shift = stacked
+        return Scales(inner, outer, 1.0, shift)
+
+    @cached_property
+    def mean_out(self) -> Tensor:
+        return torch.stack([source.mean_out for source in self.layers])
+
+    @cached_property
+    def variances(self) -> tuple[float, ...]:
+        return tuple(variance for source in self.layers for variance in source.variances)
+
+    def rows(self, batches: tuple[Batch, ...]) -> Rows:
+        each = [source.rows(batches) for source in self.layers]
+        targets = [rows.x if rows.target is None else rows.target for rows in each]
+        return Rows(torch.stack([rows.x for rows in each], 1), torch.stack(targets, 1), each[0].rows)
 
 
 GROUP_BYTES = 1 << 30
@@ -196,7 +246,7 @@ class Together:
         Several sources get values as stored, which take half the memory of float32, and smaller groups are mixed.
         """
         how: dict[str, Any] = {"seed": seed, "epoch": epoch, "skip": skip, "split": "train"}
-        several = len(self.sources) > 1
+        several = sum(source.n_layers for source in self.sources) > 1
         streams = []
         for recording in self.recordings:
             names, stored = self._names(recording), parse_dtype(recording.dtype)
@@ -283,7 +333,7 @@ def _training(source: Source, found: Rows, part: slice, after: Position) -> Trai
     check_finite(x, rows, ", ".join(site.hook_point for site in source.inputs))
     if target is not None:
         target = target[part]
-        check_finite(target, rows, source.outputs[0].hook_point)
+        check_finite(target, rows, ", ".join(site.hook_point for site in source.outputs))
     return TrainingBatch(x, target, after)
 
 
@@ -291,7 +341,7 @@ def check_finite(x: Tensor, rows: Tensor, hook_point: str) -> None:
     """Raise `NonFiniteError` naming the first bad row of `x [n, d]`, whose global numbers are `rows [n]`."""
     if torch.isfinite(x.sum(dtype=torch.float32)):  # NaN and infinity survive a sum: one pass, no copy
         return
-    bad = (~torch.isfinite(x)).any(1)
+    bad = (~torch.isfinite(x)).flatten(1).any(1)
     if bad.any():
         row = int(rows[bad].min())
         raise NonFiniteError(

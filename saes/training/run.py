@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.artifacts import LOG, atomic_file, disk_errors, save_artefact
 from interp.artifacts.artefact import settings_json
@@ -25,13 +25,15 @@ from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.ranks import open_draft
 from interp.recording.shuffle import read_ahead
 from interp.runtime import make_generator, parse_dtype, pick_device
+from saes.kernels.autograd import AutogradSettings, AutogradStepper
 from saes.kernels.spread import UNSHARED, Spread
-from saes.kernels.state import BY_LATENT, TrainState
+from saes.kernels.state import BY_LATENT, RunState, TrainState
 from saes.kernels.step import Buffers, Stepper, StepResult, StepSettings, choose_ops
+from saes.kinds.autograd import AutogradRecipe, AutogradSAE, Sizes
 from saes.kinds.base import SAE, SAEMetadata
 from saes.kinds.config import SAEConfig
-from saes.kinds.recipe import Recipe, Trained
-from saes.kinds.registry import recipe_of
+from saes.kinds.recipe import Finished, Recipe, Trained
+from saes.kinds.registry import autograd_of, recipe_of
 from saes.training.checkpoint import Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
 from saes.training.config import DENSE, Plan, TrainConfig, plan
 from saes.training.data import Position, Source, TrainingBatch, check_stats, fold, training_batches
@@ -39,6 +41,7 @@ from saes.training.reconstruction import evaluate_on_recording
 from saes.training.scores import Reconstruction
 from saes.training.stored import StoredSAE, TrainedSettings, TrainingRun
 from saes.weights.folder import save_sae
+from saes.weights.read import ROWS, Probe, write_probe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,7 @@ class Metrics:
 
 
 def measure(
-    state: TrainState, results: list[StepResult], dead_window: int, *, batch_size: int, seconds: float, lr: float
+    state: RunState, results: list[StepResult], dead_window: int, *, batch_size: int, seconds: float, lr: float
 ) -> Metrics:
     """Summarise the steps since the previous line."""
     thresholds = [r.threshold for r in results if r.threshold is not None]
@@ -138,12 +141,18 @@ def initial_state(
     if recipe.starts_from_data:
         x, target, _ = first_batch()
         target = None if target is None else target.float() * scales.output.float()
-        recipe.start(choose_ops("cpu"), state, source.scaled(x.float()), target)
+        recipe.start(choose_ops("cpu"), state, scales.scaled(x.float()), target)
         state.zero_moments()
     return state
 
 
 THRESHOLD_BATCHES = 16
+
+
+class Steps(Protocol):
+    """A stepper of either family, which changes a state of its own class in place."""
+
+    def step(self, state: Any, x: Tensor, lr: float, target: Tensor | None = None) -> StepResult: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,20 +189,21 @@ class Run:
             for site in source.sites:
                 check_stats(site.recording, site.hook_point)
             self.plan = plan(job.train, d_in=source.d_in, d_sae=job.sae.d_sae)
-            self.recipe = recipe_of(job.sae, source.widths)
+            self.recipe = autograd_of(job.sae) or recipe_of(job.sae, source.widths)
             self.rows, self._latents = shares(spread, self.recipe, self.config, self.plan)
         self.settings, how = settings_of(source, job.sae, job.train), {"seed": job.train.seed, "overwrite": overwrite}
         config = settings_json(self.settings)
         self.draft = open_draft(self.ranks, job.folder, kind=StoredSAE.kind, config=config, **how)
         with self.ranks.checked():
             self.device = pick_device(self.ranks.device(device), mps=False)
-            saved = read_checkpoint(self.draft.path, spread) or self.start(first_batch)
+            kind = RunState if isinstance(self.recipe, AutogradRecipe) else TrainState
+            saved = read_checkpoint(self.draft.path, spread, kind=kind) or self.start(first_batch)
         self.state, self.position, self.seconds = saved.state.to(self.device), saved.position, saved.seconds
         self._check_one_step()
         self.diverged = False
         if self.ranks.first:
             truncate_log(self.draft.path, self.state.step)
-        self._stepper = Stepper(self._settings(), self.recipe, choose_ops(self.device), spread, buffers)
+        self._stepper = self._make_stepper(self.recipe, buffers)
         self._output = source.scales.output.float().to(self.device)
         self._window: list[tuple[StepResult, float]] = []
 
@@ -206,7 +216,7 @@ class Run:
         """One step on this rank's rows of a batch; metrics when a health line is due."""
         started = time.perf_counter()
         lr = self.plan.lr_at(self.state.step)
-        x = self.source.scaled(batch.x.to(self.device, torch.float32, non_blocking=True))
+        x = self.source.scales.scaled(batch.x.to(self.device, torch.float32, non_blocking=True))
         target = None if batch.target is None else batch.target.to(self.device, torch.float32, non_blocking=True)
         target = None if target is None else target * self._output
         result = self._stepper.step(self.state, x, lr, target)
@@ -244,16 +254,16 @@ class Run:
             if self.ranks.first:
                 self._finish(state)
 
-    def settle(self) -> TrainState:
+    def settle(self) -> RunState:
         """Return the final state, on the first rank with the latents of all; frees what only training needs."""
         state = replace(self._whole_state(), moments={})
         self.state = state  # drops Adam's moments and step buffers: evaluation needs the memory
         del self._stepper
         return state
 
-    def trained(self, state: TrainState, batches: Iterable[Tensor]) -> SAE:
+    def trained(self, state: RunState, batches: Iterable[Tensor]) -> nn.Module:
         """Return the dictionary of a final state; `batches [n, d_in]` are whole batches of training input."""
-        recording = self.source.recording
+        recording, scales = self.source.recording, self.source.scales
         metadata = SAEMetadata(
             model=recording.model,
             weight_hash=recording.weight_hash,
@@ -262,22 +272,22 @@ class Run:
             context_size=recording.context_length,
             bos=recording.bos,
         )
-        return self.recipe.finish(
-            Trained(
-                weights=fold(state, self.source.scales),
-                own=state.extra,
-                scales=self.source.scales,
-                metadata=metadata,
-                sites=tuple(self.source.inputs),
-                batches=batches,
-            )
-        )
+        how: dict[str, Any] = {"scales": scales, "metadata": metadata, "sites": tuple(self.source.inputs)}
+        if isinstance(self.recipe, AutogradRecipe):
+            finished = Finished(**how, batches=batches)
+            return self.recipe.finish(self._sizes(), self.train_config.seed, state, finished)
+        assert isinstance(state, TrainState)
+        return self.recipe.finish(Trained(**how, batches=batches, weights=fold(state, scales), own=state.extra))
 
-    def _finish(self, state: TrainState) -> None:
+    def _finish(self, state: RunState) -> None:
         sae = self.trained(state, (b.x for b in islice(self.read(Position(), whole=True), THRESHOLD_BATCHES)))
+        assert isinstance(sae, SAE)
         fraction = self.train_config.heldout_fraction
         heldout = evaluate_on_recording(sae, self.source.recordings, heldout_fraction=fraction)
         save_sae(sae, self.draft.path)
+        if isinstance(sae, AutogradSAE):  # its code may change: loading repeats these numbers
+            x = next(self.read(Position(), whole=True)).x[:ROWS].float()
+            write_probe(self.draft.path, Probe(x, sae(x)))
         remove_checkpoint(self.draft.path)
         how: dict[str, Any] = {"seed": self.train_config.seed, "threads": torch.get_num_threads(), "draft": self.draft}
         save_artefact(self._stored(sae, heldout), self.folder, parents=self._parents(), **how)
@@ -286,9 +296,28 @@ class Run:
         """Yield the batches that this run trains on: this rank's rows of them, or all rows."""
         return (batches[0] for batches in read_together([self], start, whole=whole))
 
+    def _make_stepper(self, recipe: Recipe | AutogradRecipe, buffers: Buffers | None) -> Steps:
+        ops, dead_window, clip_norm = choose_ops(self.device), self.plan.dead_window, self.train_config.clip_norm
+        if isinstance(recipe, AutogradRecipe):
+            settings = AutogradSettings(
+                variance=self.source.variances if self.source.n_layers > 1 else self.source.variances[0],
+                n_steps=self.plan.n_steps,
+                dead_window=dead_window,
+                clip_norm=clip_norm,
+                sparsity_warmup_steps=self.plan.sparsity_warmup_steps,
+                seed=self.train_config.seed,
+            )
+            learner = recipe.build(self._sizes(), self.train_config.seed).to(self.device)
+            return AutogradStepper(settings, learner, ops, self.spread)
+        return Stepper(self._settings(), recipe, ops, self.spread, buffers)
+
+    def _sizes(self) -> Sizes:
+        mean = (self.source.mean_out * self.source.scales.output).float()
+        return Sizes(self.source.d_in, self.config.d_sae, mean)
+
     def _settings(self) -> StepSettings:
         return StepSettings(
-            variance=self.source.variance,
+            variance=self.source.variances[0],
             k_aux=self.plan.k_aux,
             aux_coefficient=self.train_config.aux_coefficient,
             dead_window=self.plan.dead_window,
@@ -299,6 +328,8 @@ class Run:
 
     def start(self, first_batch: Callable[[], TrainingBatch] | None = None) -> Checkpoint:
         """Return the checkpoint before the first step."""
+        if isinstance(self.recipe, AutogradRecipe):
+            return Checkpoint(self.recipe.start(self._sizes(), self.train_config.seed), Position(), 0.0)
         generator = make_generator(self.train_config.seed, "sae", "initial weights")
         first = first_batch or (lambda: next(self.read(Position(), whole=True)))
         state = initial_state(self.recipe, self.source, self.config.d_sae, first, generator, self._latents)
@@ -315,7 +346,7 @@ class Run:
                 )
             )
 
-    def _whole_state(self) -> TrainState:
+    def _whole_state(self) -> RunState:
         """Return the state on the CPU; on the first rank with the latents of all ranks."""
         state, latents = self.state.to("cpu"), self.spread.latents
         if latents.world == 1:
@@ -393,7 +424,7 @@ def _pinned(batches: Iterator[list[TrainingBatch]]) -> Iterator[list[TrainingBat
         ]
 
 
-def shares(spread: Spread, recipe: Recipe, sae: SAEConfig, plan: Plan) -> tuple[slice, slice]:
+def shares(spread: Spread, recipe: Recipe | AutogradRecipe, sae: SAEConfig, plan: Plan) -> tuple[slice, slice]:
     """Return this rank's rows of a batch, and its latents.
 
     Raises `ConfigError` where they cannot be divided evenly, or where a kind needs all latents on one rank.

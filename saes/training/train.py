@@ -39,7 +39,7 @@ from interp.ranks import restore
 from interp.recording.store import Recording
 from interp.remote import as_path
 from saes.kernels.spread import UNSHARED, Spread
-from saes.kernels.state import TrainState
+from saes.kernels.state import RunState
 from saes.kinds.base import SAE
 from saes.kinds.config import CrosscoderConfig, SAEConfig
 from saes.training.config import TrainConfig, plan
@@ -162,7 +162,7 @@ Steps = TypeVar("Steps", bound="Steppable")
 class Steppable(Protocol):
     """A run, as far as taking its steps needs it."""
 
-    state: TrainState
+    state: RunState
     position: Position
 
     @property

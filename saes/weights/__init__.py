@@ -13,4 +13,5 @@
 - `openai`               OpenAI's sparse_autoencoder
 - `circuit_tracer`       circuit-tracer's transcoders
 - `crosscoder`           our crosscoders
+- `own`                  dictionaries of a kind of one's own
 """

@@ -28,7 +28,7 @@ from interp.artifacts import atomic_file
 from interp.dictionary import SparseActs
 from interp.errors import CorruptError, MissingError, UnknownNameError
 from interp.runtime import make_generator
-from saes.kinds.base import SAE
+from saes.kinds.base import SAE, OneLayerSAE
 from saes.weights import (
     circuit_tracer,
     dictionary_learning,
@@ -95,7 +95,8 @@ def probe(conversion: Conversion) -> tuple[Tensor, Tensor, Tensor]:
     """Return `(x, feature activations, reconstructions)` in float64, the latter two by the source's own arithmetic."""
     sae, generator = conversion.sae, make_generator(SEED, "self-check")
     chosen = torch.randint(sae.d_sae, (ROWS, 4), generator=generator)
-    directions = sae.W_enc.T[chosen].double()
+    rows = sae.W_enc.T if isinstance(sae, OneLayerSAE) else sae.decoder_directions
+    directions = rows[chosen].double()
     directions = directions / directions.norm(dim=2, keepdim=True).clamp_min(1e-30)
     noise = torch.randn(ROWS, sae.d_in, generator=generator).double() / sae.d_in**0.5
     centre = sae.b_dec.double() if sae.subtracts_b_dec else torch.zeros(sae.d_in, dtype=torch.float64)

@@ -20,10 +20,10 @@ from interp.models.small import SmallConfig, build_small
 from interp.recording.live import LiveRecording
 from interp.recording.record import record
 from saes.kinds.base import ReLU, SAEMetadata, Weights
+from saes.kinds.clt import decode, decoder_norms
 from saes.kinds.config import BatchTopKConfig, CrossLayerConfig, GatedConfig, JumpReLUConfig, TopKConfig
 from saes.kinds.transcoder import Transcoder
 from saes.sets import PerLayerSet, read_set
-from saes.sets.cross_layer import decode, decoder_norms
 from saes.sets.evaluate import evaluate_in_model, evaluate_layers
 from saes.sets.stored import StoredSet
 from saes.sets.train import train_set, training

@@ -1,6 +1,7 @@
 """`workbench train RECORDING`: sparse dictionaries of activations. `workbench import PATH`: one from elsewhere."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -10,6 +11,7 @@ import tyro
 from interp.errors import ConfigError, UnknownNameError
 from interp.options import HookPoint, Means, ModelName, RecordingName
 from saes.kinds.config import CONFIGS, SELECTIONS, CrossLayerConfig, SAEConfig, make_config
+from saes.kinds.own import own_config, own_kinds
 from saes.training.config import TrainConfig
 from workbench.analysis import Analysis, Resumable, Run
 from workbench.terminal import OnDevice, RunsModel, Threaded, first_bar, settings_of, slug
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     Kind = str
 else:
-    Kind = Literal[tuple(CONFIGS)]  # a new kind of dictionary is not named here
+    Kind = Literal[tuple(dict.fromkeys((*CONFIGS, *own_kinds())))]  # a new kind of dictionary is not named here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +55,9 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
     """Hook point of the recording; a crosscoder takes several. Default: its first, or all of them for a crosscoder."""
     kind: Kind = "batchtopk"
     """topk: exactly k latents per token; batchtopk: k on average, hard tokens get more; matryoshka: the same, general
-    latents first; jumprelu: a threshold per latent; relu, gated: an L1 penalty; transcoder: from one hook point to
-    another; crosscoder: one set of latents for several hook points."""
+    latents first; jumprelu: a threshold per latent; relu, gated: an L1 penalty; matching_pursuit: one latent after
+    another, by what is left; transcoder: from one hook point to another; crosscoder: one set of latents for several
+    hook points. Kinds of your own are in files that WORKBENCH_KINDS names."""
     d_sae: tuple[int, ...] = ()
     """Number of latents. Default: 4,608."""
     k: tuple[int, ...] = ()
@@ -69,6 +72,8 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
     """Sparsity penalty of jumprelu: quadratic (default) or tanh; of a crosscoder: batchtopk (default) or l1."""
     prefixes: tuple[float, ...] = ()
     """Nested prefixes of a matryoshka dictionary, as fractions of its size. Default: 1/16, 1/8, 1/4, 1/2."""
+    setting: Annotated[tuple[str, ...], Means("NAME=VALUE")] = ()
+    """Settings of a kind of your own."""
     share: Literal["tokens", "latents"] = "tokens"
     """Split between processes under torchrun: tokens (each takes its part of every batch), or latents, for a dictionary
     too large for one device (topk, batchtopk)."""
@@ -197,16 +202,22 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
         given = {name: value for name, value in same.items() if value is not None}
         swept = {"d_sae": self.d_sae, "k": self.k, "l1_coefficient": self.l1_coefficient}
         several = {name: values for name, values in swept.items() if values}
-        return [
-            make_config(self.kind, **given, **dict(zip(several, values, strict=True)))
-            for values in product(*several.values())
-        ]
+        make = partial(own_config if self.kind in own_kinds() else make_config, self.kind)
+        given |= dict(self._setting(each) for each in self.setting)
+        return [make(**given, **dict(zip(several, values, strict=True))) for values in product(*several.values())]
+
+    def _setting(self, given: str) -> tuple[str, str]:
+        name, equals, value = given.partition("=")
+        if not equals or hasattr(self, name):
+            raise ConfigError(f"--setting takes NAME=VALUE of a setting that is no option, got {given!r}")
+        return name, value
 
     def folder_names(self, configs: list[SAEConfig]) -> list[str]:
         """Return one name per config, with the values that vary in a sweep: `demo-d4608-k16`."""
         base = self.name or self.recording
         varied = {name: short for name, short in SWEPT.items() if len(getattr(self, name)) > 1}
-        return ["-".join([base, *(f"{s}{getattr(config, n):g}" for n, s in varied.items())]) for config in configs]
+        each = [{**vars(config), **getattr(config, "settings", {})} for config in configs]
+        return ["-".join([base, *(f"{s}{values[n]:g}" for n, s in varied.items())]) for values in each]
 
     def hook_points(self, recording: "Recording") -> list[str]:
         """Return the hook points to train on."""
