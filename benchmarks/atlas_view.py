@@ -1,7 +1,7 @@
 """Speed of the atlas in the browser, against Plotly's WebGL scatter: one Chromium, one run, the same points.
 
 `python -m benchmarks.atlas_view [--points 10000 100000 1000000] [--json]`. Chromium runs headless and without a
-graphics card, so the processor computes WebGL. The times rank the two viewers; a laptop with a graphics card is faster.
+graphics card, so the processor computes Plotly's WebGL. Ours paints points by the processor on every machine.
 The canvas is 1000 x 700.
 
 ready   time from navigation until everything is drawn, for the view in a page of its own and in the dashboard

@@ -25,7 +25,7 @@ from dashboard.components.tokens import token_text
 from dashboard.figures.theme import visible
 from dashboard.maps import data as view
 from dashboard.maps.columns import columns, default_colour
-from dashboard.maps.data import Choice, brightness
+from dashboard.maps.data import Choice
 from dashboard.maps.view import atlas_view
 from interp.atlas.vector_map import VectorMap
 from interp.workspace import Workspace
@@ -212,9 +212,7 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
         key: str(address.get(key) or "") for key in ("colour", "size", "q", "filter", "selection", "at", "overlays")
     }
     view.check_colour(workspace, name, given["colour"])
-    brightness(
-        workspace, name, Choice(given["q"], given["selection"], given["filter"])
-    )  # says here what cannot be read
+    view.chosen(workspace, name, Choice(given["q"], given["selection"], given["filter"]))  # says here what is malformed
     chosen = whole_number(address.get("point"))
     found = None if chosen is None else view.point(workspace, name, chosen)
     colour = default_colour(columns(workspace, name))

@@ -17,7 +17,6 @@ The names below are public.
 - `saes`         health of a training run, activations of a feature, a feature with the nulls of its proof
 - `scaling`      loss over size, FVU over L0, density of features, cosines of pairs
 - `studies`      superposition, grokking, memories, temperature
-- `atlas`        the map as a picture
 """
 
 from typing import TYPE_CHECKING

@@ -43,17 +43,14 @@ class Choice:
 
 def chosen(workspace: Workspace, name: str, choice: Choice) -> np.ndarray:
     """Return the numbers of the points that meet the choice, ascending. Raises `UsageError` when it is malformed."""
-    return np.flatnonzero(brightness(workspace, name, choice) == 2)
-
-
-def brightness(workspace: Workspace, name: str, choice: Choice) -> np.ndarray:
-    """Return `[n]` uint8: 2 bright, 1 dimmed (not selected, or not found by the search), 0 removed by the filter."""
-    n = points_of(workspace, name).n
-    marked = _selected(workspace, name, choice.selection) if choice.selection else np.ones(n, bool)
+    met = np.ones(points_of(workspace, name).n, bool)
+    if choice.selection:
+        met = met & _selected(workspace, name, choice.selection)
     if choice.search.strip():
-        marked = marked & matches(workspace, name, choice.search)
-    passing = _filtered(workspace, name, choice.filter) if choice.filter else np.ones(n, bool)
-    return np.where(passing, 1 + marked, 0).astype(np.uint8)
+        met = met & matches(workspace, name, choice.search)
+    if choice.filter:
+        met = met & _filtered(workspace, name, choice.filter)
+    return np.flatnonzero(met)
 
 
 def matches(workspace: Workspace, name: str, text: str) -> np.ndarray:

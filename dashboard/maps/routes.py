@@ -1,10 +1,10 @@
-"""HTTP routes of the atlas view, outside Dash: arrays as bytes, texts of visible points, pictures and tables.
+"""HTTP routes of the atlas view, outside Dash: arrays as bytes, texts of visible points, and tables.
 
     /atlas-data/<name>/about.json   regions.json   cells.json      columns, regions, cells
     /atlas-data/<name>/xy.bin       <column>.bin                   float32, uint16 or int32, low byte first, by point
     /atlas-data/<name>/texts.json?ids=3,14                         label, region, context and values
     /atlas-data/<name>/search.bin?q=river                          a bit per point, the first in the lowest bit
-    /atlas-data/<name>/picture.png  points.csv                     drawn and written here
+    /atlas-data/<name>/points.csv                                  the chosen points as a table
 
 All are reads. An answer that depends on the artefact alone has its content hash as ETag, so that an unchanged map is
 not sent twice.
@@ -24,14 +24,11 @@ import flask
 import numpy as np
 
 from dashboard.components.pages import current
-from dashboard.figures import atlas as figure
-from dashboard.figures.theme import theme
 from dashboard.maps import columns as data
 from dashboard.maps import data as view
-from dashboard.maps.data import Choice, brightness, matches
+from dashboard.maps.data import Choice, chosen, matches
 from interp.errors import UsageError, WorkbenchError
 
-MAX_SIDE = 2400
 _BYTES = "application/octet-stream"
 
 Answer = Callable[..., flask.Response]
@@ -41,7 +38,7 @@ def register(server: flask.Flask) -> None:
     """Add the routes to the server."""
     for path, answer in (
         ("about.json", _about), ("regions.json", _regions), ("cells.json", _cells), ("texts.json", _texts),
-        ("search.bin", _search), ("picture.png", _picture), ("points.csv", _csv), ("<column>.bin", _column),
+        ("search.bin", _search), ("points.csv", _csv), ("<column>.bin", _column),
     ):  # fmt: skip
         server.add_url_rule(f"/atlas-data/<name>/{path}", f"atlas_{answer.__name__}", answer, methods=["GET"])
 
@@ -104,72 +101,12 @@ def _choice() -> Choice:
     return Choice(given.get("search", ""), given.get("selection", ""), given.get("filter", ""))
 
 
-def _picture(name: str) -> flask.Response:
-    workspace, given = current().workspace, flask.request.args
-    box, width, height = _frame(given)
-    colours = theme(given.get("scheme"))
-    image = draw(workspace, name, given.get("colour", ""), _choice(), colours.name, box=box, width=width, height=height)
-    return flask.Response(image, mimetype="image/png", headers={"Cache-Control": "private, no-cache"})
-
-
 def _csv(name: str) -> flask.Response:
     workspace, choice = current().workspace, _choice()
-    brightness(workspace, name, choice)  # raises on a malformed choice, before the first line is sent
+    chosen(workspace, name, choice)  # raises on a malformed choice, before the first line is sent
     headers = {"Content-Disposition": f'attachment; filename="{name}.csv"', "Cache-Control": "private, no-cache"}
     lines = view.csv_lines(workspace, name, choice)
     return flask.Response(lines, mimetype="text/csv", headers=headers)
-
-
-def _frame(given: Any) -> tuple[tuple[float, float, float, float], int, int]:
-    try:
-        x0, y0, x1, y1 = (float(part) for part in given.get("box", "").split(","))
-        width, height = round(float(given.get("width", 1000))), round(float(given.get("height", 700)))
-    except ValueError:
-        raise UsageError("a picture needs box=x0,y0,x1,y1 and a width and height in pixels") from None
-    if not (np.isfinite([x0, y0, x1, y1]).all() and x0 < x1 and y0 < y1):
-        raise UsageError("the box of a picture goes from lower left to upper right: x0 < x1 and y0 < y1")
-    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise UsageError(f"a picture is 1 to {MAX_SIDE} pixels wide and high, not {width} x {height}")
-    return (x0, y0, x1, y1), width, height
-
-
-def draw(
-    workspace: Any,
-    name: str,
-    colour: str,
-    choice: Choice,
-    scheme: str,
-    *,
-    box: tuple[float, float, float, float],
-    width: int,
-    height: int,
-) -> bytes:
-    """Draw a part of the map in one colouring as PNG, as the view shows it. Raises `UnknownNameError`, `UsageError`."""
-    xy, colours = data.array(workspace, name, "xy"), theme(scheme)
-    span = np.maximum(np.ptp(xy, axis=0) if len(xy) else np.ones(2), 1e-9)
-    nearer = max(0.4, min(width / (box[2] - box[0]), height / (box[3] - box[1])) / (0.88 * min([width, height] / span)))
-    radius, opacity = figure.dot_size(len(xy), nearer)
-    return figure.picture(
-        xy, _colours(workspace, name, colour, colours), brightness(workspace, name, choice), colours,
-        box=box, width=width, height=height, radius=radius, opacity=opacity,
-    )  # fmt: skip
-
-
-def _colours(workspace: Any, name: str, colour: str, colours: Any) -> np.ndarray:
-    found = {column.name: column for column in data.columns(workspace, name)}
-    if colour in ("", "regions"):
-        level = data.opened(workspace, name).whole_map_level or 0
-        colour = f"level_{level}" if f"level_{level}" in found else "none"
-    if colour == "none":
-        return figure.category_colours(np.full(data.points_of(workspace, name).n, 5), colours)
-    values = data.array(workspace, name, colour)
-    column = found[colour]
-    if column.kind == "number":
-        return figure.scale_colours(values, colours.points_scale, colours.noise)
-    if column.kind == "region":
-        slots = np.array([0, *(region["colour"] + 1 for region in data.regions(workspace, name))])
-        return figure.category_colours(slots[values], colours)
-    return figure.category_colours(np.where(values > len(colours.points), 0, values), colours)
 
 
 MODULES = sorted(path.name for path in (Path(__file__).parents[1] / "assets" / "atlas").glob("*.mjs"))

@@ -7,8 +7,8 @@
     view.component("atlas-map")                                  # in the dashboard
 
 A page of its own carries its numbers (base64), its texts and the modules of assets/atlas, with an import map. In the
-dashboard the view is a Dash component (`AtlasMap`), whose other half is assets/atlas.mjs, an ES module
-without a build step. Properties flow both ways: changes by the visitor arrive in callbacks, and callbacks set them.
+dashboard the view is a Dash component (`AtlasMap`), whose other half is assets/atlas.mjs. Properties flow
+both ways: changes by the visitor arrive in callbacks, and callbacks set them.
 """
 
 import base64
@@ -24,8 +24,7 @@ from urllib.parse import quote
 import numpy as np
 from dash.development.base_component import Component, _explicitize_args
 
-from dashboard.figures import atlas as figure
-from dashboard.figures.theme import DARK, LIGHT, theme
+from dashboard.figures.theme import DARK, LIGHT
 from dashboard.maps import columns as data
 from dashboard.maps import data as view
 from dashboard.maps.columns import Column
@@ -109,7 +108,7 @@ class AtlasView:
         """One page with everything in it: no requests, to us or to others."""
         page = _PAGE.replace("$SCHEME", "dark" if scheme == "dark" else "light")
         imports = {
-            f"atlas/{path.stem}": _data_url("text/javascript", _bare(path.read_text(encoding="utf-8")))
+            f"atlas/{path.stem}": f"data:text/javascript;base64,{base64.b64encode(_bare(path)).decode()}"
             for path in MODULES
         }
         css = (ASSETS / "atlas.css").read_text(encoding="utf-8")
@@ -117,7 +116,7 @@ class AtlasView:
             "$TITLE": html.escape(str(self.about["name"])),
             "$IMPORTS": _inert(json.dumps({"imports": imports})),
             "$CSS": css + _VARIABLES,
-            "$DATA": _inert(json.dumps(self._page(scheme), separators=(",", ":"))),
+            "$DATA": _inert(json.dumps(self._page(), separators=(",", ":"))),
             "$STATE": _inert(json.dumps({k: v for k, v in self.state.items() if v is not None})),
         }
         return re.sub("|".join(map(re.escape, parts)), lambda match: parts[match.group()], page)
@@ -135,7 +134,7 @@ class AtlasView:
             f'" style="width: 100%; height: {self.height}px; border: 1px solid #dfe3e8; border-radius: 8px"></iframe>'
         )
 
-    def _page(self, scheme: str) -> dict[str, Any]:
+    def _page(self) -> dict[str, Any]:
         about, arrays, labels, regions, cells = self.about, dict(self.arrays), list(self.labels), [], []
         if self.origin is not None:
             workspace, name = self.origin
@@ -150,7 +149,6 @@ class AtlasView:
             "cells": cells,
             "labels": [label[:MAX_LABEL] for label in labels],
             "arrays": {name: base64.b64encode(values.tobytes()).decode() for name, values in arrays.items()},
-            "picture": _still(arrays["xy"], scheme),
         }
 
 
@@ -213,31 +211,9 @@ def _of_arrays(
     return AtlasView(about, state, height, arrays=arrays, labels=words)
 
 
-def _still(xy: np.ndarray, scheme: str) -> dict[str, Any]:
-    """A picture of all points and where it lies, for browsers without WebGL2."""
-    low, high = (xy.min(0), xy.max(0)) if len(xy) else (np.zeros(2), np.ones(2))
-    width, height = 1000, 640
-    zoom = 0.88 * min([width, height] / np.maximum(high - low, 1e-9))
-    middle, half = (low + high) / 2, np.array([width, height]) / 2 / zoom
-    radius, opacity = figure.dot_size(len(xy), 1.0)
-    colours = figure.category_colours(np.ones(len(xy), int), theme(scheme))
-    box = (*(middle - half), *(middle + half))
-    shown = np.full(len(xy), figure.BRIGHT)
-    image = figure.picture(
-        xy, colours, shown, theme(scheme), box=box, width=width, height=height, radius=radius, opacity=opacity
-    )
-    camera = {"x": float(middle[0]), "y": float(middle[1]), "zoom": float(zoom), "width": width, "height": height}
-    return camera | {"image": _data_url("image/png", image)}
-
-
-def _bare(text: str) -> str:
+def _bare(path: Path) -> bytes:
     """A module whose imports are names that the import map knows, as a data address cannot be built upon."""
-    return _IMPORT.sub(r'from "atlas/\1";', text)
-
-
-def _data_url(kind: str, content: str | bytes) -> str:
-    raw = content.encode() if isinstance(content, str) else content
-    return f"data:{kind};base64,{base64.b64encode(raw).decode()}"
+    return _IMPORT.sub(r'from "atlas/\1";', path.read_text(encoding="utf-8")).encode()
 
 
 def _inert(text: str) -> str:

@@ -1,8 +1,9 @@
-"""The map by real mouse and key events: pan, zoom, hover, click, lasso, search, links, exports, and without WebGL2."""
+"""The map by real mouse and key events: pan, zoom, hover, click, lasso, search, links, exports, drawing."""
 
 import csv
 import re
 
+import numpy as np
 import pytest
 from conftest import wait_for_address
 from make_series import series
@@ -33,6 +34,19 @@ LONELY = f"""() => {{ const v = {VIEW}, {{xy}} = v.points;
         if (near > most) [best, most] = [i, near];
     }}
     return best; }}"""
+RED, BLUE = (0, 0, 1), (0, 0, 2)
+DRAW = """async () => { const {Renderer} = await import('/assets/atlas/renderer.mjs');
+    window.drawn = (given, {opacity = 0.5, selecting = false, moving = false}) => {
+        const canvas = document.createElement('canvas'), renderer = new Renderer(canvas);
+        const colours = new Float32Array(4 * 256);
+        colours.set([255, 0, 0, opacity, 0, 0, 255, opacity], 4);
+        colours.set([255, 0, 0, 0.38 * opacity + 0.04], 4 * 129);
+        renderer.resize(40, 20);
+        renderer.wholeCost = 180;
+        const xy = Float32Array.from(given.flatMap(([x, y]) => [x, y])), codes = Uint8Array.from(given, (p) => p[2]);
+        const camera = {x: 0, y: 0, zoom: 1, width: 40, height: 20};
+        renderer.draw({xy, codes, sizes: null}, {camera, colours, radius: 0.5, grid: null, selecting}, moving);
+        return [...canvas.getContext('2d').getImageData(0, 0, 40, 20).data]; }; }"""
 ZOOMED = f"""() => {{ const v = {VIEW}, {{camera, labels}} = v, found = []; let overlaps = 0;
     const clash = (a, b) => Math.abs(a.x - b.x) * camera.zoom < (a.width + b.width) / 2
         && Math.abs(a.y - b.y) * camera.zoom < (a.height + b.height) / 2;
@@ -287,51 +301,39 @@ def test_a_picture_is_saved_with_points_and_names(visit):
     assert len(data) > 5000
 
 
-@pytest.mark.slow
-def test_both_ways_to_draw_put_the_same_points_on_the_screen_and_thinning_is_fair(visit):
+def test_points_are_drawn_where_they_lie_and_mix_whatever_their_order(visit):
     page = open_map(visit)
-    painted = ink(page)
-    drawn = page.evaluate(
-        f"""async () => {{ const {{Renderer}} = await import('/assets/atlas/renderer.mjs'), v = {VIEW};
-            const {{plain, table}} = await import('/assets/atlas/looks.mjs'), look = plain(v.n, 1);
-            const canvas = document.createElement('canvas'), points = new Renderer(canvas, 'points');
-            points.resize(v.sheets.points.width, v.sheets.points.height);
-            points.load(v.points);
-            const colours = table(v.theme, look.opacity);
-            points.draw({{camera: v.camera, colours, radius: look.radius, grid: null, selecting: false}}, false);
-            return ({INKED})(canvas); }}"""
-    )
-    assert drawn == pytest.approx(painted, rel=0.25)
-    spread = page.evaluate(
-        """async () => { const {scattered} = await import('/assets/atlas/renderer.mjs');
-            return [1, 2, 7, 400, 9973, 100000].map((n) => {
-                const step = scattered(n), seen = new Set(), tenths = Array(10).fill(0);
-                for (let k = 0, i = 0; k < n; k++, i = (i + step) % n) {
-                    seen.add(i);
-                    if (k < n / 10) tenths[Math.floor(10 * i / n)]++;
-                }
-                return [seen.size === n, Math.max(...tenths) - Math.min(...tenths)]; }); }"""
-    )
-    assert all(whole for whole, _ in spread)
-    assert all(gap <= 2 for _, gap in spread)
+    page.evaluate(DRAW)
+
+    def drawn(points, **look):
+        """Pixels `[height, width, 4]` of points `(x, y, code)` in a view of 40 x 20 with one unit per pixel."""
+        found = page.evaluate("([points, look]) => window.drawn(points, look)", [points, look])
+        return np.array(found).reshape(20, 40, 4)
+
+    alone = drawn([(-10, 5, 1), (99, 99, 1)])
+    assert np.argwhere(alone[..., 3] > 0).tolist() == [[5, 10]]
+    assert alone[5, 10].tolist()[:3] == [255, 0, 0]
+    one, ten, turned = (drawn(points)[10, 20] for points in ([RED], [RED, BLUE] * 5, [BLUE, RED] * 5))
+    assert (one[3], ten[3]) == pytest.approx((127.5, 255), abs=1)
+    assert ten.tolist() == turned.tolist() == pytest.approx([127, 0, 127, 255], abs=1)
+    faded = drawn([(-10, 5, 1), (0, 5, 129), (10, 5, 255)], selecting=True, opacity=0.8)[5, :, 3]
+    assert faded[10] > 200 > 100 > faded[20] > 0  # not selected
+    assert faded[30] == 0  # removed by the filter
+    many = [(x % 30 - 15, x // 30 - 5, 1) for x in range(300)]
+    assert drawn(many)[..., 3].astype(bool).sum() == 300
+    thinned = drawn(many, moving=True)[..., 3].astype(bool)
+    assert thinned.sum() == 75  # every fourth, as drawing all took four times as long as a frame may
+    assert all(2 <= row.sum() <= 12 for row in thinned[5:15])
 
 
-def test_without_webgl2_the_server_draws_and_the_page_says_so(visit):
+def test_the_map_needs_no_webgl(visit):
     visit.page.add_init_script(
         """const get = HTMLCanvasElement.prototype.getContext;
            HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
-             return kind === 'webgl2' ? null : get.call(this, kind, ...rest); };"""
+             return kind.startsWith('webgl') ? null : get.call(this, kind, ...rest); };"""
     )
     page = open_map(visit)
-    assert "no WebGL2" in page.locator(".atlas-note").inner_text()
-    page.wait_for_function("document.querySelector('.atlas-picture').naturalWidth > 100")
-    point = lonely(page)
-    x, y = page.evaluate(POINT, point)
-    page.mouse.move(x, y, steps=3)
-    page.wait_for_selector(f".atlas-tip[data-point='{point}']")  # hover, selection and names work as ever
-    first = page.locator(".atlas-picture").get_attribute("src")
-    page.mouse.wheel(0, -300)
-    page.wait_for_function("(src) => document.querySelector('.atlas-picture').getAttribute('src') !== src", arg=first)
+    assert ink(page) > 1000
     assert visit.errors == []
 
 

@@ -25,7 +25,7 @@ HERE = {"Host": "127.0.0.1:8050"}
 DATA = ("/api/", "/atlas-data/", "/graph-data/", "/prompt-data/")
 QUERIES = {
     "/api/notes": "key=nothing/here", "/api/feature.html": "features=nothing&index=0",
-    "/graph-data/nothing/node.json": "n=0", "/atlas-data/nothing/picture.png": "box=0,0,1,1",
+    "/graph-data/nothing/node.json": "n=0",
 }  # fmt: skip
 NO_NAME = ("/api/notes/export", "/api/openapi.json")
 CONFLICT = ConflictError("changed meanwhile", theirs="<b>x", field="note")

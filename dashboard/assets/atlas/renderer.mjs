@@ -1,206 +1,174 @@
-// Draws the points with WebGL2. With a GPU: one buffer of points in a scattered order, of which any prefix is an even
-// sample, so that thinning while moving needs no second buffer. Without one: painted by the CPU (pixels.mjs) and shown as
-// one texture. Both draw fewer points while moving when frames get slow, and all points at rest.
+// Draws the points by the CPU, as a machine without a graphics card would compute WebGL there too, a microsecond a point.
+// The order of points does not matter. Each adds its weight -ln(1 - alpha), and its colour times that weight, to the
+// pixels that it covers; a pixel shows the mean colour with alpha 1 - exp(-weight). While the view moves, fewer points are
+// drawn when frames get slow; at rest, all of them.
 
-import { Pixels } from "./pixels.mjs";
-import { CODE, context, isSoftware, PLACE, pictureProgram, pointProgram, SIZE, texture } from "./webgl.mjs";
+import { DIMMED, SIZE_STEPS, sizeFactor } from "./looks.mjs";
+
+/** @typedef {{ offsets: Int32Array, cover: Float32Array, edge: number }} Stamp */
+/** @typedef {{ xy: Float32Array, codes: Uint8Array, sizes: Uint8Array | null }} Points */
+/**
+ * @typedef {object} Scene
+ * @property {import("./camera.mjs").Camera} camera
+ * @property {Float32Array} colours the table of looks.mjs
+ * @property {number} radius of a plain point, in CSS pixels
+ * @property {import("./grid.mjs").Grid | null} grid
+ * @property {boolean} selecting some points are dimmed
+ */
 
 const SLOW = 45; // milliseconds per frame above which fewer points are drawn while moving
-const FEWEST = 40000;
+const FEWEST = 16; // at least every so many-th point is drawn
+const NEAR = 0.4; // share of the points in view below which the grid is asked for them
+const STEPS = 1024,
+  HEAVIEST = 8;
+const ALPHA = Uint8Array.from({ length: STEPS + 1 }, (_, i) =>
+  Math.round(255 * (1 - Math.exp((-HEAVIEST * i) / STEPS))),
+);
 
 export class Renderer {
-  /** @param {"auto"|"points"|"pixels"} how to draw: "points" by the GPU, "pixels" by the CPU, "auto" by what is available */
-  constructor(canvas, how = "auto") {
+  /** @param {HTMLCanvasElement} canvas */
+  constructor(canvas) {
     this.canvas = canvas;
-    this.gl = context(canvas);
-    if (!this.gl) throw new Error("no WebGL2");
-    this.how = how === "auto" ? (isSoftware(this.gl) ? "pixels" : "points") : how;
-    this.points = null;
+    this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     this.wholeCost = 0; // milliseconds to draw all points, as last measured
-    canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
-    canvas.addEventListener("webglcontextrestored", () => {
-      this.start();
-      if (this.points) this.load(this.points);
-      this.onRestored?.();
-    });
-    this.start();
+    this.stampKey = "";
+    /** @type {Stamp[]} */
+    this.stamps = [];
+    this.allot();
   }
 
-  start() {
-    const { gl } = this;
-    gl.enable(gl.BLEND);
-    gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
-    this.picture = texture(gl);
-    this.pictureSize = "";
-    this.pictureProgram = pictureProgram(gl);
-    if (this.how === "pixels") {
-      this.pixels = new Pixels();
-    } else {
-      this.colours = texture(gl);
-      this.program = pointProgram(gl);
-      this.buffers = { place: gl.createBuffer(), code: gl.createBuffer(), size: gl.createBuffer() };
-    }
-  }
-
-  /** Set the points: `{xy, codes, sizes}`. The caller owns the arrays and calls `recode` after changing codes or sizes. */
-  load(points) {
-    this.points = points;
-    if (this.how === "pixels") return;
-    const n = points.codes.length;
-    this.scatter = scattered(n);
-    const placed = new Float32Array(2 * n);
-    for (let k = 0, i = 0; k < n; k++, i = (i + this.scatter) % n) {
-      placed[2 * k] = points.xy[2 * i];
-      placed[2 * k + 1] = points.xy[2 * i + 1];
-    }
-    const { gl, buffers } = this;
-    gl.bindBuffer(gl.ARRAY_BUFFER, buffers.place);
-    gl.bufferData(gl.ARRAY_BUFFER, placed, gl.STATIC_DRAW);
-    gl.enableVertexAttribArray(PLACE);
-    gl.vertexAttribPointer(PLACE, 2, gl.FLOAT, false, 0, 0);
-    this.recode();
-  }
-
-  recode() {
-    if (this.how === "pixels") return;
-    const { codes, sizes } = this.points;
-    this.attribute(CODE, this.buffers.code, codes);
-    if (sizes) this.attribute(SIZE, this.buffers.size, sizes);
-    else {
-      this.gl.disableVertexAttribArray(SIZE);
-      this.gl.vertexAttribI4ui(SIZE, 3, 0, 0, 0);
-    }
-  }
-
-  attribute(place, buffer, bytes) {
-    const { gl } = this,
-      n = bytes.length;
-    const moved = new Uint8Array(n);
-    for (let k = 0, i = 0; k < n; k++, i = (i + this.scatter) % n) moved[k] = bytes[i];
-    gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
-    gl.bufferData(gl.ARRAY_BUFFER, moved, gl.DYNAMIC_DRAW);
-    gl.enableVertexAttribArray(place);
-    gl.vertexAttribIPointer(place, 1, gl.UNSIGNED_BYTE, 0, 0);
-  }
-
+  /** @param {number} width of the canvas, in its own pixels @param {number} height */
   resize(width, height) {
     if (this.canvas.width === width && this.canvas.height === height) return;
-    this.canvas.width = width;
-    this.canvas.height = height;
-    this.gl.viewport(0, 0, width, height);
+    Object.assign(this.canvas, { width, height });
+    this.allot();
+  }
+
+  allot() {
+    this.image = new ImageData(this.canvas.width, this.canvas.height);
+    this.pixels = new Uint32Array(this.image.data.buffer);
+    this.sums = new Float32Array(4 * this.pixels.length);
   }
 
   /**
-   * Draw now. `scene`: camera, colours (the table), radius in CSS pixels, grid or null, selecting; `moving`: may draw
-   * fewer points. Gives the fraction of the points that was drawn.
+   * Draw now, with fewer points where `moving` allows it. Returns the fraction of the points that was drawn.
+   * @param {Points} points @param {Scene} scene @param {boolean} moving
    */
-  draw(scene, moving) {
-    if (this.gl.isContextLost()) return 1;
-    if (this.how === "pixels") return this.paint(scene, moving);
-    const share = this.drawPoints(scene, moving);
-    this.time(share);
-    return share;
-  }
-
-  paint(scene, moving) {
-    const { canvas, points, pixels } = this;
-    const { camera, grid } = scene;
-    pixels.resize(canvas.width, canvas.height);
-    const ratio = canvas.width / camera.width;
-    const scale = camera.zoom * ratio;
-    const view = [scale, -scale, canvas.width / 2 - camera.x * scale, canvas.height / 2 + camera.y * scale];
-    const box = camera.box;
-    const seen = grid ? grid.count(...box) : points.codes.length;
-    const every = moving && this.wholeCost > SLOW ? Math.min(16, Math.ceil(this.wholeCost / SLOW)) : 1;
-    const near = grid && seen < 0.4 * points.codes.length;
-    const started = performance.now();
-    pixels.add(points, scene.colours, view, scene.radius * ratio, {
+  draw(points, { camera, colours, radius, grid, selecting }, moving) {
+    const { width, height } = this.canvas;
+    const ratio = width / camera.width,
+      scale = camera.zoom * ratio;
+    const every = moving && this.wholeCost > SLOW ? Math.min(FEWEST, Math.ceil(this.wholeCost / SLOW)) : 1;
+    const frame = {
+      view: [scale, -scale, width / 2 - camera.x * scale, height / 2 + camera.y * scale],
+      inks: inksOf(colours, every, selecting ? 8 : 1),
+      stamps: this.stampsOf(radius * ratio, points.sizes !== null),
       every,
-      emphasis: scene.selecting ? 8 : 1,
-      grid: near ? grid : null,
-      box,
-    });
-    const bytes = pixels.develop();
+    };
+    const started = performance.now(),
+      n = points.codes.length;
+    if (grid && grid.count(...camera.box) < NEAR * n) {
+      grid.runs(...camera.box, (from, to) => this.add(points, grid.order, from, to, frame));
+    } else this.add(points, null, 0, n, frame);
+    this.develop();
     this.wholeCost = (performance.now() - started) * every;
-    this.show(bytes);
     return 1 / every;
   }
 
-  show(bytes) {
-    const { gl, canvas } = this;
-    const size = `${canvas.width} ${canvas.height}`;
-    gl.bindTexture(gl.TEXTURE_2D, this.picture);
-    if (size !== this.pictureSize)
-      gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, canvas.width, canvas.height, 0, gl.RGBA, gl.UNSIGNED_BYTE, bytes);
-    else gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, canvas.width, canvas.height, gl.RGBA, gl.UNSIGNED_BYTE, bytes);
-    this.pictureSize = size;
-    gl.useProgram(this.pictureProgram);
-    gl.disable(gl.BLEND);
-    gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
-    gl.enable(gl.BLEND);
-  }
-
-  drawPoints(scene, moving) {
-    const { gl, canvas, program } = this;
-    const { camera } = scene;
-    const n = this.points.codes.length;
-    const drawn =
-      moving && this.wholeCost > SLOW ? Math.min(n, Math.max(FEWEST, Math.floor((n * SLOW) / this.wholeCost))) : n;
-    gl.clearColor(0, 0, 0, 0);
-    gl.clear(gl.COLOR_BUFFER_BIT);
-    gl.useProgram(program.program);
-    this.setColours(scene.colours);
-    const sx = (2 * camera.zoom) / camera.width,
-      sy = (2 * camera.zoom) / camera.height;
-    gl.uniform4f(program.view, sx, sy, -camera.x * sx, -camera.y * sy);
-    const stand = Math.min(2, (n / drawn) ** 0.2); // drawn points grow to make up for the omitted
-    gl.uniform1f(program.diameter, (2 * scene.radius * stand * canvas.width) / camera.width);
-    for (const pass of scene.selecting ? [0, 1] : [2]) {
-      gl.uniform1i(program.pass, pass);
-      gl.drawArrays(gl.POINTS, 0, drawn);
+  /**
+   * Add points `from` to `to`, of an order or as they lie.
+   * @param {Points} points @param {Uint32Array | null} order @param {number} from @param {number} to
+   * @param {{ view: number[], inks: Float32Array, stamps: Stamp[], every: number }} frame
+   */
+  add({ xy, codes, sizes }, order, from, to, { view, inks, stamps, every }) {
+    const { sums } = this,
+      { width, height } = this.canvas;
+    const [sx, sy, ox, oy] = view,
+      plain = stamps[0],
+      { edge } = stamps[stamps.length - 1];
+    for (let k = from; k < to; k += every) {
+      const i = order ? order[k] : k;
+      const px = xy[2 * i] * sx + ox,
+        py = xy[2 * i + 1] * sy + oy;
+      if (!(px >= edge && px < width - edge && py >= edge && py < height - edge)) continue;
+      const ink = codes[i] * 4,
+        weight = inks[ink + 3];
+      if (weight === 0) continue;
+      const { offsets, cover } = sizes ? stamps[sizes[i]] : plain;
+      const at = (py | 0) * width + (px | 0);
+      const r = inks[ink],
+        g = inks[ink + 1],
+        b = inks[ink + 2];
+      for (let s = 0; s < offsets.length; s++) {
+        const p = (at + offsets[s]) * 4,
+          c = cover[s];
+        sums[p] += r * c;
+        sums[p + 1] += g * c;
+        sums[p + 2] += b * c;
+        sums[p + 3] += weight * c;
+      }
     }
-    return drawn / n;
   }
 
-  setColours(colours) {
-    const { gl } = this;
-    const bytes = new Uint8Array(colours.length);
-    for (let c = 0; c < colours.length; c += 4) {
-      for (let j = 0; j < 3; j++) bytes[c + j] = colours[c + j] * colours[c + 3];
-      bytes[c + 3] = 255 * colours[c + 3];
+  /** Show the sums, which are empty afterwards. */
+  develop() {
+    const { sums, pixels } = this,
+      per = STEPS / HEAVIEST;
+    for (let p = 0, s = 0; p < pixels.length; p++, s += 4) {
+      const weight = sums[s + 3];
+      if (weight === 0) {
+        pixels[p] = 0;
+        continue;
+      }
+      const alpha = ALPHA[weight >= HEAVIEST ? STEPS : (weight * per) | 0],
+        f = 1 / weight;
+      pixels[p] = (alpha << 24) | ((sums[s + 2] * f) << 16) | ((sums[s + 1] * f) << 8) | (sums[s] * f);
+      sums[s] = sums[s + 1] = sums[s + 2] = sums[s + 3] = 0;
     }
-    gl.bindTexture(gl.TEXTURE_2D, this.colours);
-    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, 256, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, bytes);
+    this.context.putImageData(/** @type {ImageData} */ (this.image), 0, 0);
   }
 
-  /** Time that the GPU took, known some frames later. */
-  time(share) {
-    if (this.fence) return;
-    const { gl } = this,
-      started = performance.now();
-    const fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
-    this.fence = fence;
-    gl.flush();
-    const look = () => {
-      if (this.fence !== fence || gl.isContextLost()) return;
-      if (gl.getSyncParameter(fence, gl.SYNC_STATUS) !== gl.SIGNALED) return void setTimeout(look, 4);
-      this.wholeCost = (performance.now() - started) / share;
-      gl.deleteSync(fence);
-      this.fence = null;
-    };
-    setTimeout(look, 4);
-  }
-
-  close() {
-    this.gl.getExtension("WEBGL_lose_context")?.loseContext();
-    this.points = null;
+  /** Pixels that a point covers, per size step. @param {number} radius @param {boolean} sized */
+  stampsOf(radius, sized) {
+    const { width } = this.canvas,
+      key = `${radius.toFixed(3)} ${width} ${sized}`;
+    if (this.stampKey !== key) {
+      const factors = sized ? Array.from({ length: SIZE_STEPS }, (_, i) => sizeFactor(i)) : [1];
+      this.stamps = factors.map((factor) => stamp(radius * factor, width));
+      this.stampKey = key;
+    }
+    return this.stamps;
   }
 }
 
-/** A step coprime to n near n times the golden section: 0, s, 2s, ... (mod n) visits all, spread evenly from the start. */
-export function scattered(n) {
-  const divisor = (a, b) => (b ? divisor(b, a % b) : a);
-  let step = Math.max(1, Math.round(n * 0.6180339887));
-  while (divisor(step, n) !== 1) step++;
-  return step;
+/**
+ * Colour times weight, and weight, of each code. Thinned points also count for the omitted; plain ones outweigh dimmed.
+ * @param {Float32Array} colours @param {number} every @param {number} emphasis
+ */
+function inksOf(colours, every, emphasis) {
+  const inks = new Float32Array(colours.length);
+  for (let c = 0; c < colours.length; c += 4) {
+    const alpha = Math.min(colours[c + 3], 0.97);
+    const weight = -Math.log(1 - alpha) * every * (c < 4 * DIMMED ? emphasis : 1);
+    for (let j = 0; j < 3; j++) inks[c + j] = colours[c + j] * weight;
+    inks[c + 3] = weight;
+  }
+  return inks;
+}
+
+/** Offsets in the picture, and the covered fraction of each pixel. @param {number} radius @param {number} width */
+function stamp(radius, width) {
+  const edge = Math.ceil(radius + 0.5) - 1;
+  const offsets = [],
+    cover = [];
+  for (let y = -edge; y <= edge; y++) {
+    for (let x = -edge; x <= edge; x++) {
+      const c = Math.min(1, radius + 0.5 - Math.hypot(x, y));
+      if (c > 0.08) {
+        offsets.push(y * width + x);
+        cover.push(c);
+      }
+    }
+  }
+  return { offsets: Int32Array.from(offsets), cover: Float32Array.from(cover), edge };
 }

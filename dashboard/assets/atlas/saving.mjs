@@ -1,10 +1,10 @@
 // Export of pictures and tables.
 
-/** A PNG of the layers over the background, as a download. The points are drawn just before, as WebGL discards its picture. */
+/** A PNG of the layers over the background, as a download. */
 export async function savePicture(layers, background, name) {
   const sheet = document.createElement("canvas");
-  sheet.width = layers[0].width || layers[0].naturalWidth;
-  sheet.height = layers[0].height || layers[0].naturalHeight;
+  sheet.width = layers[0].width;
+  sheet.height = layers[0].height;
   const context = sheet.getContext("2d");
   context.fillStyle = background;
   context.fillRect(0, 0, sheet.width, sheet.height);

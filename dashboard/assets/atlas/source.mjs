@@ -56,10 +56,6 @@ export class RouteSource {
     return { bits: new Uint8Array(await answer.arrayBuffer()), found: Number(answer.headers.get("X-Found")) };
   }
 
-  picture(given) {
-    return `${this.base}/picture.png?${query(given)}`;
-  }
-
   csv(given) {
     return `${this.base}/points.csv?${query(given)}`;
   }
@@ -121,16 +117,6 @@ export class EmbeddedSource {
       found++;
     });
     return { bits, found };
-  }
-
-  picture() {
-    return this.page.picture.image;
-  }
-
-  /** The box of the one picture, which was drawn for all points, scaled to fit. */
-  still({ width, height }) {
-    const { x, y, zoom, width: wide, height: high } = this.page.picture;
-    return { x, y, zoom: zoom * Math.min(width / wide, height / high) };
   }
 
   csv() {

@@ -17,7 +17,6 @@ import { Legend } from "./legend.mjs";
 import { plain, table } from "./looks.mjs";
 import { Minimap } from "./minimap.mjs";
 import { Overlay } from "./overlay.mjs";
-import { Picture } from "./picture.mjs";
 import { Renderer } from "./renderer.mjs";
 import { EmbeddedSource, sourceAt } from "./source.mjs";
 import { Visitor } from "./visitor.mjs";
@@ -69,10 +68,9 @@ export class AtlasView {
       marks: sheet("marks"),
       live: sheet("live", { tabindex: "0", role: "application" }),
     };
-    this.image = element("img", { class: "atlas-sheet atlas-picture", alt: "", hidden: true });
     this.status = element("div", { class: "atlas-status", role: "status", "aria-live": "polite" });
     this.note = element("div", { class: "atlas-note", role: "note", hidden: true });
-    this.root.replaceChildren(this.image, ...Object.values(this.sheets), this.note, this.status);
+    this.root.replaceChildren(...Object.values(this.sheets), this.note, this.status);
   }
 
   /** Draw as soon as positions and colours are loaded; whatever depends on them follows. */
@@ -93,7 +91,7 @@ export class AtlasView {
     this.camera = new Camera(this.bounds);
     const several = about.frames?.length > 1; // then positions change, and the fetched array must stay unchanged
     this.points = { xy: several ? xy.slice() : xy, codes: this.colouring.codes.slice(), sizes: null };
-    this.openRenderer();
+    this.renderer = new Renderer(this.sheets.points);
     this.furnish();
     this.observe();
     this.camera.text = this.state.at;
@@ -108,28 +106,10 @@ export class AtlasView {
     setTimeout(() => this.prepare(), 30);
   }
 
-  openRenderer() {
-    try {
-      this.renderer = new Renderer(this.sheets.points, this.state.renderer || "auto");
-    } catch {
-      this.renderer = new Picture(this.source, this.image, () => this.asked());
-      this.image.hidden = false;
-      this.sheets.points.hidden = true;
-      const alone = this.source instanceof EmbeddedSource;
-      this.tell(
-        `This browser has no WebGL2: ${alone ? "the points are a picture that came with the page." : "the server draws the points."}`,
-      );
-    }
-    this.renderer.onRestored = () => this.invalidate("points");
-    this.root.dataset.renderer = this.renderer.how;
-    this.renderer.load(this.points);
-  }
-
   furnish() {
     this.visitor = new Visitor(this);
     this.controls = new Controls(this.root, this.about, this.visitor.controls);
-    if (this.about.frames?.length > 1 && this.renderer instanceof Renderer)
-      this.frames = new Frames(this.root, this.about.frames, this);
+    if (this.about.frames?.length > 1) this.frames = new Frames(this.root, this.about.frames, this);
     this.legend = new Legend(this.root, (filter) => this.change({ filter }));
     this.overlay = new Overlay(this.sheets.marks, this.sheets.live, this.camera);
     this.minimap = new Minimap(this.root, this.camera, () => {
@@ -150,7 +130,7 @@ export class AtlasView {
     const resized = () => {
       const { clientWidth: width, clientHeight: height } = this.root;
       if (!width || !height) return;
-      const ratio = Math.min(window.devicePixelRatio || 1, this.renderer.how === "pixels" ? 1.5 : 2);
+      const ratio = Math.min(window.devicePixelRatio || 1, 1.5);
       this.camera.resize(width, height);
       this.renderer.resize(Math.round(width * ratio), Math.round(height * ratio));
       this.overlay.resize(ratio);
@@ -177,7 +157,6 @@ export class AtlasView {
     this.root.dataset.scheme = this.scheme;
     this.told();
     if (this.density) this.minimap.show(this.density, this.theme);
-    this.renderer.recode();
     this.invalidate("points", "marks", "live");
   }
 
@@ -195,7 +174,6 @@ export class AtlasView {
   /** Points have moved; `done` when they have reached their new positions. */
   relaid(done) {
     this.index = this.contours = null;
-    this.renderer.load(this.points);
     if (done) {
       this.bounds = boundsOf(this.points.xy);
       this.prepare();
@@ -290,7 +268,6 @@ export class AtlasView {
     this.marked = both(this.matches, this.chosenPoints);
     this.points.sizes = this.sizes ?? null;
     this.bright = applied(this.colouring.codes, this.points.codes, this.marked, this.kept);
-    this.renderer.recode();
     this.invalidate("points");
     if (this.marked || this.kept) this.say(`${count(this.bright)} of ${count(this.n)} points`);
   }
@@ -350,6 +327,7 @@ export class AtlasView {
     const { camera } = this;
     const look = plain(this.n, camera.zoom / camera.whole);
     const share = this.renderer.draw(
+      this.points,
       {
         camera,
         colours: table(this.theme, look.opacity),
@@ -388,10 +366,10 @@ export class AtlasView {
     return [this.points.xy[2 * id], this.points.xy[2 * id + 1]];
   }
 
-  /** Parameters with which the server draws or lists what is shown. */
+  /** Parameters with which the server lists what is shown. */
   asked() {
-    const { size, search, filter, selection } = this.state;
-    return { colour: this.shownColour, size, search, filter, selection, scheme: this.scheme };
+    const { search, filter, selection } = this.state;
+    return { search, filter, selection };
   }
 
   /** For those who hear the page. */
@@ -424,7 +402,6 @@ export class AtlasView {
     this.resizer?.disconnect();
     this.schemes?.disconnect();
     if (this.media) this.media.onchange = null;
-    this.renderer?.close();
     this.root.remove();
   }
 }

@@ -197,8 +197,7 @@ export class Visitor {
   savePicture() {
     const { view } = this;
     view.drawPoints(false);
-    const points = view.renderer.how === "picture" ? view.image : view.sheets.points;
-    return savePicture([points, view.sheets.marks], view.theme.surface, view.about.name);
+    return savePicture([view.sheets.points, view.sheets.marks], view.theme.surface, view.about.name);
   }
 
   /** The bright points as CSV: from the server, or written here where there is none. */
