@@ -8,6 +8,8 @@ JS     := tools/js
 # Test processes, each on its share of the cores; a test file stays in one. ARGS="-n 0" runs in one process, for pdb.
 JOBS   ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+# Tests that read the source and the pages and run little of them.
+SOURCE := $(addprefix tests/test_,shape_of_code.py language.py dependencies.py supply.py public_face.py docs.py)
 
 .PHONY: help demo serve test test-full test-lowest check check-js lock audit release bench bench-peers notebooks gallery docs oracles clean
 .DEFAULT_GOAL := help
@@ -21,8 +23,8 @@ demo: $(VENV)/.run   ## a real model, recorded, explained and served in the brow
 serve: $(VENV)/.run  ## the dashboard on ./workspace
 	$(BIN)/workbench serve $(ARGS)
 
-test: $(VENV)/.dev   ## every test but the slow ones: minutes
-	$(PYTEST) -m "not slow" $(ARGS)
+test: $(VENV)/.dev   ## every test but the slow ones and those of `make check`: minutes
+	$(PYTEST) -m "not slow and not source" $(ARGS)
 
 test-full: $(VENV)/.dev  ## the slow tests too
 	$(PYTEST) $(ARGS)
@@ -30,11 +32,12 @@ test-full: $(VENV)/.dev  ## the slow tests too
 test-lowest: $(VENV)/.dev  ## the fast tests on the lowest versions of pyproject.toml, in .venv-lowest (large download)
 	$(BIN)/python -m tests.lowest $(ARGS)
 
-check: $(VENV)/.dev  ## format, lint, types, the arrows between packages; figures of the code: seconds
+check: $(VENV)/.dev  ## format, lint, types, the arrows between packages, tests of the source; figures of the code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -n 0 -m "source and not slow" $(SOURCE)
 	$(BIN)/python -m tests.figures
 
 check-js: $(JS)/node_modules/.package-lock.json  ## format, lint and types of the scripts in dashboard/assets (needs Node)

@@ -121,20 +121,23 @@ def check_touched(copy: Copy, addition: str) -> None:
     assert not unused, f"the list names {unused} without need"
 
 
+@pytest.mark.slow
 def test_a_head_kind_is_scored_and_can_be_selected(copy: Copy):
     kinds = "interp/circuits/head_kinds.py"
     copy.insert(
         kinds,
-        "KINDS: dict[",
-        '''def token_before_last(tokens: Tensor, is_bos: Tensor) -> Tensor:
+        "class HeadKind(",
+        '''def token_before_last(prompts: HeadPrompts) -> Targets:
     """Return the targets of a head that attends two tokens back."""
-    two_back = _shift(torch.eye(tokens.shape[1], dtype=torch.bool)[None].expand(len(tokens), -1, -1), -2)
-    return two_back & ~is_bos[:, None]
+    n, length = prompts.tokens.shape
+    two_back = _shift(torch.eye(length, dtype=torch.bool)[None].expand(n, -1, -1), -2)
+    return two_back & ~prompts.is_bos[:, None]
 
 
 ''',
     )
-    copy.insert(kinds, '    "current_token": current_token,\n', '    "token_before_last": token_before_last,\n')
+    line = '    "token_before_last": HeadKind(token_before_last),\n'
+    copy.insert(kinds, '    "current_token": HeadKind(current_token),\n', line)
     sentence = '    "token_before_last": "attends to the token before the last one",\n'
     copy.insert("interp/names.py", '    "first_token": "attends', sentence)
     copy.insert(
@@ -262,6 +265,7 @@ assert 3 < stored.heldout.l0 <= 4 and stored.heldout.fvu < 1, stored.heldout
 """)
 
 
+@pytest.mark.slow
 def test_a_weight_format_is_recognised_and_loaded(copy: Copy):
     copy.create(
         "saes/weights/plain.py",
@@ -326,6 +330,7 @@ save_file({"x": x, "feature_acts": acts, "recons": acts @ dec}, folder / "probe.
     copy.check("a weight format")
 
 
+@pytest.mark.slow
 def test_a_page_answers_and_is_in_the_navigation(copy: Copy):
     copy.create(
         "dashboard/sizes/page.py",
@@ -373,6 +378,7 @@ assert "/sizes" in str(app.layout.to_plotly_json()), "a link in the bar"
 """)
 
 
+@pytest.mark.slow
 def test_a_verb_runs_with_its_help_and_its_form(copy: Copy):
     copy.create(
         "workbench/verbs/glance.py",

@@ -4,9 +4,13 @@ import ast
 import re
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.source
 ROOT = Path(__file__).parent.parent
 OURS = {"interp", "saes", "dashboard", "workbench", "tools", "benchmarks", "notebooks"}
 PRODUCT = ("interp", "saes", "dashboard", "workbench")
@@ -25,6 +29,13 @@ OTHER_ENVIRONMENTS = {"sae-lens", "dictionary-learning", "sparsify", "eai-sparsi
 """Peers that oracles and benchmarks import in an environment of their own."""
 
 
+@cache
+def packages_distributions() -> dict[str, list[str]]:
+    """Return the distributions of every installed package; a scan of all of them takes a second."""
+    return dict(metadata.packages_distributions())
+
+
+@cache
 def imported_by(folders: tuple[str, ...]) -> set[str]:
     """Top-level packages that the code of some folders imports, inside functions too."""
     found: set[str] = set()

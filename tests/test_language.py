@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.source
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(
     path for package in ("interp", "saes", "dashboard", "workbench", "tools") for path in (ROOT / package).rglob("*.py")

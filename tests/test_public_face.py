@@ -42,6 +42,7 @@ def test_editors_and_python_see_the_same_public_names(package):
         assert getattr(face, name) is getattr(importlib.import_module(module), own), name
 
 
+@pytest.mark.source
 @pytest.mark.parametrize("package", PUBLIC)
 def test_no_public_name_is_hidden_by_a_module_of_the_same_name(package):
     folder = Path(importlib.import_module(package).__file__ or "").parent
@@ -49,12 +50,14 @@ def test_no_public_name_is_hidden_by_a_module_of_the_same_name(package):
     assert not modules & set(importlib.import_module(package).__all__)
 
 
+@pytest.mark.source
 @pytest.mark.parametrize("package", PUBLIC)
 def test_an_unknown_name_is_an_attribute_error_that_names_the_package(package):
     with pytest.raises(AttributeError, match=rf"{re.escape(package)}.*no_such_name"):
         importlib.import_module(package).no_such_name  # noqa: B018
 
 
+@pytest.mark.source
 @pytest.mark.parametrize("package", PUBLIC)
 def test_importing_a_package_is_light(package):
     heavy = {
@@ -101,21 +104,25 @@ def not_public(source: str) -> list[str]:
     ]
 
 
+@pytest.mark.source
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_use_public_names_only(path):
     assert not_public(path.read_text(encoding="utf-8")) == []
 
 
+@pytest.mark.source
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_pages_use_public_names_only(page):
     blocks = code_blocks(page)
     assert [bad for block in blocks for bad in not_public(block)] == []
 
 
+@pytest.mark.source
 def test_readme_has_a_block_to_check():
     assert any(ours_in(block) for block in code_blocks(ROOT / "README.md"))
 
 
+@pytest.mark.source
 @pytest.mark.parametrize("folder", PACKAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_package_docstring_names_every_module_of_its_folder_and_no_other(folder):
     text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""

@@ -19,6 +19,7 @@ from tests.audit import audit
 from tests.lock import HOME, entries, name_of, with_hash
 from tests.release import PACKAGES, build, problems_of
 
+pytestmark = pytest.mark.source
 FILES = ("run.txt", "cuda.txt", "dev.txt", "weights.txt")
 
 

@@ -48,7 +48,7 @@ position.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -320,18 +320,19 @@ def _summed(share: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def _umap_learn(start: np.ndarray, neighbours: Neighbours, min_dist: float, seed: int) -> np.ndarray:
-    from umap.umap_ import find_ab_params, fuzzy_simplicial_set, simplicial_set_embedding
+    from umap import umap_
 
+    reference: Any = umap_  # it has no annotations, and a type checker takes half a minute to infer them
     n = len(start)
     # umap counts the point itself as its first neighbour.
     indices = np.column_stack([np.arange(n), neighbours.indices.numpy()]).astype(np.int32)
     distances = np.column_stack([np.zeros(n), neighbours.distances.numpy()]).astype(np.float32)
     random = np.random.RandomState(seed % 2**32)  # umap's own interface
-    graph = fuzzy_simplicial_set(
+    graph = reference.fuzzy_simplicial_set(
         start, indices.shape[1], random, "euclidean", knn_indices=indices, knn_dists=distances.clip(min=0)
     )[0]
-    a, b = find_ab_params(1.0, min_dist)
-    positions, _ = simplicial_set_embedding(
+    a, b = reference.find_ab_params(1.0, min_dist)
+    positions, _ = reference.simplicial_set_embedding(
         start, graph, n_components=2, initial_alpha=1.0, a=a, b=b, gamma=1.0, negative_sample_rate=5, n_epochs=None,
         init=spread(start, make_generator(seed, "start")), random_state=random, metric="euclidean", metric_kwds={},
         densmap=False, densmap_kwds={}, output_dens=False, parallel=False,
