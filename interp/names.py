@@ -57,6 +57,7 @@ HEAD_KINDS = {
     "duplicate_token": "attends to an earlier copy of the current token",
     "first_token": "attends to the first token of the context, often because it has nothing else to attend to",
     "current_token": "attends to the current token itself",
+    "predecessor": "attends, where the next word of an order is due, to the one before it: before Tuesday to Monday",
 }
 """Kind of head -> its behaviour, a sentence without its subject; `interp.circuits.head_kinds` measures each."""
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")

@@ -26,7 +26,7 @@ from torch import Tensor
 from interp.changes.components import FAMILY_WISE, SMALLEST, check_comparable, describe_null, null_models, upper_bound
 from interp.changes.measured import ON_TEXT, SCORES, HeadChanges, HeadMeasure, Measure
 from interp.changes.representations import check_tokens
-from interp.circuits.head_kinds import KINDS, draw_prompts, pattern_scores, target_masks, target_weights
+from interp.circuits.head_kinds import draw_prompts, pattern_scores, target_masks, target_weights
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.models.residual import ResidualStream
@@ -187,14 +187,14 @@ class _Prompts:
             return cls(None, None)
         shortest = max(2, min(20, longest // 2))
         tokens = draw_prompts(ids, bos, n_prompts, length, shortest, longest, seed)[0]
-        return cls(tokens, target_weights(target_masks(tokens, bos)))
+        return cls(tokens, target_weights(target_masks(tokens, bos, SCORES)))
 
     def scores(self, model: HookedModel) -> dict[Measure, np.ndarray]:
         """Return scores `[n_layers, n_heads, n_prompts]` by kind, without NaN; empty without prompts."""
         if self.tokens is None or self.weights is None:
             return {}
         all_scores = pattern_scores(model, self.tokens, self.weights, 16).double().numpy()
-        return {kind: all_scores[:, :, list(KINDS).index(kind)] for kind in SCORES}
+        return {kind: all_scores[:, :, at] for at, kind in enumerate(SCORES)}
 
 
 def _differences(after: dict[Measure, np.ndarray], before: dict[Measure, np.ndarray]) -> dict[Measure, np.ndarray]:

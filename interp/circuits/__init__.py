@@ -1,7 +1,7 @@
 """Circuits: the heads, MLPs and edges that a task depends on, with nulls and verdicts.
 
-- `head_kinds`         scores of every head as a previous-token, induction, duplicate-token, first-token or current-
-                       token head
+- `head_kinds`         scores of every head as a previous-token, induction head and other kinds
+- `head_texts`         prompts of these kinds with their words, and texts in which words follow an order
 - `head_scores`        scores of heads as an artefact
 - `head_weights`       QK and OV circuits as factored matrices; composition of heads, copying
 - `induction`          the induction circuit, from attention pattern to causal evidence

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, UnknownNameError
+from interp.names import HEAD_KINDS
 from interp.options import BASIC, Seed
 
 Method = Literal["exact", "eap", "eap-ig", "acdc"]
@@ -30,8 +31,13 @@ class HeadScoresConfig:
     """Longest block that repeats."""
     batch_size: int = 16
     """Prompts per forward pass."""
+    kinds: tuple[str, ...] = ()
+    """Kinds to score. Default: all but those on text, which take passes of their own: predecessor."""
 
     def __post_init__(self) -> None:
+        for kind in self.kinds:
+            if kind not in HEAD_KINDS:
+                raise UnknownNameError("kind of head", kind, HEAD_KINDS)
         if not self.seeds or self.n_prompts < 1 or self.n_prompts * len(self.seeds) < 2 or self.batch_size < 1:
             raise ConfigError(
                 f"an interval needs at least two prompts, got {self.n_prompts} for {len(self.seeds)} seeds, in batches "

@@ -1,25 +1,27 @@
-"""Scores of every head for five kinds of attention pattern, with nulls, intervals and verdicts.
+"""Scores of every head for several kinds of attention pattern, with nulls, intervals and verdicts.
 
-The kinds are previous-token, duplicate-token, induction, first-token and current-token. A kind is a set of *targets*:
-for each query (dest), the keys (src) that a head of that kind attends to. Targets are computed from the tokens, not
-from diagonals, so they are correct for any text: every earlier copy counts. BOS is not text, so it is neither a query
-nor the source of a match, except that the first-token kind measures attention to position 0, which is usually BOS. To
-add a kind, add a function here, its name to `KINDS` and a sentence about it to `interp.names.HEAD_KINDS`.
+The kinds are previous-token, duplicate-token, induction, first-token, current-token and predecessor. A kind is a set of
+*targets*: for each query (dest), the keys (src) that a head of that kind attends to. Targets are computed from the
+tokens or the words of a prompt, not from diagonals, so they are correct for any text: every earlier copy counts. BOS is
+not text, so it is neither a query nor the source of a match, except that the first-token kind measures attention to
+position 0, which is usually BOS. To add a kind, add a function here, its line to `KINDS` and a sentence about it to
+`interp.names.HEAD_KINDS`.
 
-1. Draw random prompts that repeat a block, each with its own lag, and compute their targets.
+1. Draw prompts and compute their targets: random tokens that repeat a block, each with its own lag; for a kind on text,
+   texts with controls (`head_texts`).
 2. Run one pass per batch. Each layer's patterns are reduced to scores inside the hook and not stored.
-3. Measure nulls. For induction and duplicate tokens: the same targets on prompts without repeats. For previous, first
-   and current token: a head with uniform attention, and the heads of an untrained model.
+3. Measure nulls. For induction and duplicate tokens: the same targets on prompts without repeats. For kinds on text:
+   the same targets on the controls. For the others: a head with uniform attention, and the heads of an untrained model.
 4. A kind is *found* in a head when the low end of its 95 % interval is above the null's upper bound, corrected for all
-   heads, and above 0.1.
+   heads, and above 0.1; on text, where many heads attend to the control as well, above that bound by 0.1.
 
 One prompt is one observation: the intervals are Student t over all prompts of all seeds. `head_patterns` returns the
 attention of a few heads on one prompt, which circuits store so that a page can show it without the model.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ from torch import Tensor
 from interp.artifacts import Table
 from interp.circuits.config import HeadScoresConfig
 from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings
+from interp.circuits.head_texts import PREVIOUS, DrawText, HeadPrompts, draw_texts, ordered_text
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.names import HeadName
@@ -37,60 +40,96 @@ from interp.progress import Progress
 from interp.runtime import make_generator
 from interp.statistics import Interval, prediction_bound, t_interval
 
+Targets = Bool[Tensor, "batch pos pos"]
 
-def previous_token(
-    tokens: Int[Tensor, "batch pos"], is_bos: Bool[Tensor, "batch pos"]
-) -> Bool[Tensor, "batch pos pos"]:
+
+def previous_token(prompts: HeadPrompts) -> Targets:
     """Return the targets of a previous-token head: the key one position back; none for a query right after BOS."""
-    return _shift(torch.eye(tokens.shape[1], dtype=torch.bool)[None].expand(len(tokens), -1, -1), -1) & ~is_bos[:, None]
+    n, length = prompts.tokens.shape
+    before = _shift(torch.eye(length, dtype=torch.bool)[None].expand(n, -1, -1), -1)
+    return before & ~prompts.is_bos[:, None]
 
 
-def duplicate_token(
-    tokens: Int[Tensor, "batch pos"], is_bos: Bool[Tensor, "batch pos"]
-) -> Bool[Tensor, "batch pos pos"]:
+def duplicate_token(prompts: HeadPrompts) -> Targets:
     """Return the targets of a duplicate-token head: every earlier copy of the query's token."""
-    same = tokens[:, :, None] == tokens[:, None, :]
-    return same & _before(tokens, 1) & ~is_bos[:, None]
+    return _same(prompts.tokens) & _before(prompts.tokens, 1) & ~prompts.is_bos[:, None]
 
 
-def induction(tokens: Int[Tensor, "batch pos"], is_bos: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos pos"]:
+def induction(prompts: HeadPrompts) -> Targets:
     """Return the targets of an induction head: every key whose previous token is the query's token.
 
     Keys up to the query itself count (`k <= q`), as in the prefix matching score of Olsson et al. (2022).
     """
-    followed = _shift(tokens[:, :, None] == tokens[:, None, :], 1)
-    follows_bos = _shift(is_bos[:, None], 1)
-    return followed & _before(tokens, 0) & ~follows_bos
+    followed = _shift(_same(prompts.tokens), 1)
+    follows_bos = _shift(prompts.is_bos[:, None], 1)
+    return followed & _before(prompts.tokens, 0) & ~follows_bos
 
 
-def first_token(tokens: Int[Tensor, "batch pos"], is_bos: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos pos"]:
+def first_token(prompts: HeadPrompts) -> Targets:
     """Return the targets of a first-token head: position 0, BOS or not; the query at position 0 does not count."""
-    target = torch.zeros(*tokens.shape, tokens.shape[1], dtype=torch.bool)
+    target = _none(prompts)
     target[:, 1:, 0] = True
     return target
 
 
-def current_token(tokens: Int[Tensor, "batch pos"], is_bos: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos pos"]:
+def current_token(prompts: HeadPrompts) -> Targets:
     """Return the targets of a current-token head: the query's own position; position 0 does not count."""
-    target = torch.eye(tokens.shape[1], dtype=torch.bool)[None].repeat(len(tokens), 1, 1)
+    target = torch.eye(prompts.tokens.shape[1], dtype=torch.bool)[None].repeat(len(prompts.tokens), 1, 1)
     target[:, 0] = False
     return target
 
 
-KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "previous_token": previous_token,
-    "duplicate_token": duplicate_token,
-    "induction": induction,
-    "first_token": first_token,
-    "current_token": current_token,
+def predecessor(prompts: HeadPrompts) -> Targets:
+    """Return the targets of a head that follows an order: from the token before a word to the word that it comes after.
+
+    The token before " Tuesday" attends to every earlier "Monday", at the last token of that word. Successor heads
+    attend like this to write the next word (Gould et al. 2023, arXiv 2312.09230); what a head writes is not measured.
+    """
+    target = _none(prompts)
+    for prompt, words in enumerate(prompts.words):
+        for word in words:
+            due = PREVIOUS.get(word.text)
+            for earlier in words:
+                if due == earlier.text and earlier.last < word.first:
+                    target[prompt, word.first - 1, earlier.last] = True
+    return target
+
+
+class HeadKind(NamedTuple):
+    """A kind of head: its targets, and the prompts on which heads are scored."""
+
+    targets: Callable[[HeadPrompts], Targets]
+    repeats: bool = False
+    """Only repeats give it targets, so its null is prompts without them, not an untrained model and uniform attention.
+    """
+    text: DrawText | None = None
+    """Draws its texts, and their controls as its null. None: random tokens that repeat a block. A kind on text takes
+    passes of its own, so it is scored where it is named."""
+
+
+KINDS: dict[str, HeadKind] = {
+    "previous_token": HeadKind(previous_token),
+    "duplicate_token": HeadKind(duplicate_token, repeats=True),
+    "induction": HeadKind(induction, repeats=True),
+    "first_token": HeadKind(first_token),
+    "current_token": HeadKind(current_token),
+    "predecessor": HeadKind(predecessor, text=ordered_text),
 }
 
 
-def target_masks(tokens: Int[Tensor, "batch pos"], bos: int | None) -> dict[str, Bool[Tensor, "batch pos pos"]]:
-    """Return the targets of each kind, `[batch, dest, src]` bool, for `tokens [batch, pos]`."""
+def target_masks(
+    tokens: Int[Tensor, "batch pos"], bos: int | None, kinds: Iterable[str] = tuple(KINDS)
+) -> dict[str, Targets]:
+    """Return the targets of each kind on random tokens, `[batch, dest, src]` bool, for `tokens [batch, pos]`."""
     tokens = tokens.cpu()
     is_bos = tokens == bos if bos is not None else torch.zeros_like(tokens, dtype=torch.bool)
-    return {kind: targets(tokens, is_bos) & ~is_bos[:, :, None] for kind, targets in KINDS.items()}
+    prompts = HeadPrompts(tokens, is_bos)
+    return {kind: targets_of(kind, prompts) for kind in kinds if not KINDS[kind].text}
+
+
+def targets_of(kind: str, prompts: HeadPrompts) -> Targets:
+    """Return the targets of one kind; BOS is no query."""
+    return KINDS[kind].targets(prompts) & ~prompts.is_bos[:, :, None]
 
 
 def target_weights(masks: dict[str, Bool[Tensor, "batch dest src"]]) -> Float32[Tensor, "batch dest*src n_kinds"]:
@@ -127,6 +166,15 @@ def uniform_scores(
     return score_pattern(uniform.expand(len(weights), 1, -1, -1), weights)[:, 0]
 
 
+def _none(prompts: HeadPrompts) -> Tensor:
+    return torch.zeros(*prompts.tokens.shape, prompts.tokens.shape[1], dtype=torch.bool)
+
+
+def _same(tokens: Tensor) -> Tensor:
+    """Return true where the tokens of dest and src are equal, `[batch, dest, src]`."""
+    return tokens[:, :, None] == tokens[:, None, :]
+
+
 def _before(tokens: Tensor, at_least: int) -> Tensor:
     """Return true where src is at least `at_least` positions before dest, `[1, dest, src]`."""
     n = tokens.shape[1]
@@ -161,8 +209,6 @@ def head_patterns(
     return tuple(map(str, points)), np.stack(patterns)
 
 
-REPEAT_KINDS = ("duplicate_token", "induction")
-"""Kinds whose null is prompts without repeats; the null of the others is an untrained model and uniform attention."""
 CONFIDENCE = 0.95
 SMALLEST_FOUND = 0.1
 
@@ -175,12 +221,14 @@ def score_heads(
     progress: Progress | None = None,
     **settings: Any,
 ) -> HeadScores:
-    """Score every head of a model on `n_prompts` random prompts per seed.
+    """Score every head of a model on `n_prompts` prompts per seed.
 
     `model_name` is how the result calls the model. `settings` are fields of `HeadScoresConfig`, which replace those of
-    `config` (by default its defaults). Each seed takes a pass over repeated and one over unrepeated prompts; the first
-    seed also one of an untrained model. Raises `ConfigError` for fewer than two prompts, a prompt beyond the context,
-    or lags that leave no repeat.
+    `config` (by default its defaults). Each seed takes a pass over repeated and one over unrepeated prompts, and over
+    the texts of each kind on text and their controls; the first seed also one of an untrained model.
+
+    Raises `ConfigError` for fewer than two prompts, a prompt beyond the context, lags that leave no repeat, and texts
+    that cannot be made; `MissingError` where a kind on text meets a model without a tokenizer.
     """
     from interp.models.adapter import bos_token_id, ordinary_tokens, untrained_model, weight_hash
 
@@ -189,17 +237,23 @@ def score_heads(
     if length > model.cfg.n_ctx:
         raise ConfigError(f"context_length {length} exceeds the model's context of {model.cfg.n_ctx}")
     ids, bos = ordinary_tokens(model), bos_token_id(model)
-    steps = _Steps(progress, 2 * len(config.seeds) + 1)
-    scores, repeat_null, uniform, untrained_scores = [], [], [], None
+    on_tokens = [kind for kind in config.kinds or KINDS if not KINDS[kind].text]
+    on_text = [kind for kind in config.kinds if KINDS[kind].text]
+    steps = _Steps(progress, 2 * len(config.seeds) * (bool(on_tokens) + len(on_text)) + bool(on_tokens))
+    scores, controls, uniform, untrained_scores = [], [], [], None
     for seed in config.seeds:
-        repeated, unrepeated = draw_prompts(ids, bos, config.n_prompts, length, config.min_lag, config.max_lag, seed)
-        weights = target_weights(target_masks(repeated, bos))
-        uniform.append(uniform_scores(weights, length))
-        scores.append(steps.done(pattern_scores(model, repeated, weights, batch_size)))
-        repeat_null.append(steps.done(pattern_scores(model, unrepeated, weights, batch_size)))
-        if untrained_scores is None:
-            untrained_scores = steps.done(pattern_scores(untrained_model(model, seed), repeated, weights, batch_size))
-    assert untrained_scores is not None
+        runs = [_text_run(model, kind, config, seed) for kind in on_text]
+        if on_tokens:
+            tokens, control = draw_prompts(ids, bos, config.n_prompts, length, config.min_lag, config.max_lag, seed)
+            weights = target_weights(target_masks(tokens, bos, on_tokens))
+            runs.insert(0, _Run(tokens, control, weights))
+            uniform.append(uniform_scores(weights, length))
+            if untrained_scores is None:
+                null = untrained_model(model, seed)
+                untrained_scores = steps.done(pattern_scores(null, tokens, weights, batch_size))
+        for found, which in ((scores, "tokens"), (controls, "control")):
+            passes = (pattern_scores(model, getattr(run, which), run.weights, batch_size) for run in runs)
+            found.append(torch.cat([steps.done(each) for each in passes], 2))
     stored = HeadSettings(
         model=model_name or "the model",
         weight_hash=weight_hash(model),
@@ -209,9 +263,29 @@ def score_heads(
         context_length=length,
         bos=bos,
     )
-    return summarise_scores(
-        torch.cat(scores, 3), torch.cat(repeat_null, 3), torch.cat(uniform), untrained_scores, stored
-    )
+    nulls = None if untrained_scores is None else (torch.cat(uniform), untrained_scores)
+    return summarise_scores([*on_tokens, *on_text], torch.cat(scores, 3), torch.cat(controls, 3), nulls, stored)
+
+
+class _Run(NamedTuple):
+    """Prompts of one seed, those of their null, and the weights of the targets on both."""
+
+    tokens: Tensor
+    control: Tensor
+    weights: Tensor
+
+
+def _text_run(model: HookedModel, kind: str, config: HeadScoresConfig, seed: int) -> _Run:
+    draw = KINDS[kind].text
+    assert draw is not None, "a kind on text"
+    prompts, control = draw_texts(model, draw, config.n_prompts, config.context_length, seed)
+    weights = target_weights({kind: targets_of(kind, prompts)})
+    if weights.isnan().any():
+        raise ConfigError(
+            f"a text of the kind {kind} has no target within {config.context_length} tokens; choose a larger "
+            "context_length or other kinds"
+        )
+    return _Run(prompts.tokens, control, weights)
 
 
 def draw_prompts(
@@ -274,31 +348,39 @@ def _layer_scores(model: HookedModel, tokens: Tensor, weights: Tensor) -> Iterat
 
 
 def summarise_scores(
+    kinds: Sequence[str],
     scores: Float[Tensor, "n_layers n_heads n_kinds n_prompts"],
-    repeat_null: Float[Tensor, "n_layers n_heads n_kinds n_null"],
-    uniform: Float[Tensor, "n_prompts n_kinds"],
-    untrained_scores: Float[Tensor, "n_layers n_heads n_kinds n_untrained"],
+    controls: Float[Tensor, "n_layers n_heads n_kinds n_controls"],
+    nulls: tuple[
+        Float[Tensor, "n_prompts_on_tokens n_on_tokens"], Float[Tensor, "n_layers n_heads n_on_tokens n_untrained"]
+    ]
+    | None,
     settings: HeadSettings,
 ) -> HeadScores:
     """Compute means, intervals, nulls and verdicts.
 
-    `scores, repeat_null, untrained_scores [n_layers, n_heads, n_kinds, n_prompts]`; `uniform [n_prompts, n_kinds]`.
+    Args:
+        kinds: the kinds of the arrays, those on random tokens first.
+        scores: `[n_layers, n_heads, n_kinds, n_prompts]`.
+        controls: the same on the control prompts.
+        nulls: of kinds on random tokens the scores of uniform attention `[n_prompts, n_on_tokens]`, and of an untrained
+            model `[n_layers, n_heads, n_on_tokens, n_prompts]`; None without such kinds.
+        settings: as stored.
     """
     values = scores.double().numpy()
     n_all_heads = values.shape[0] * values.shape[1]
     whole = interval(values, CONFIDENCE)
     columns: dict[str, list[np.ndarray]] = {each.name: [] for each in fields(HeadScore)}
     layer, head = np.indices(values.shape[:2])
-    for i, kind in enumerate(KINDS):
-        if kind in REPEAT_KINDS:
-            null, null_high = repeat_bounds(repeat_null[:, :, i].double().numpy(), n_all_heads)
+    for i, kind in enumerate(kinds):
+        if KINDS[kind].text or KINDS[kind].repeats or nulls is None:
+            null, null_high = control_bounds(controls[:, :, i].double().numpy(), n_all_heads)
         else:
-            bounds = untrained_bounds(
-                untrained_scores[:, :, i].double().numpy(), float(uniform[:, i].mean()), n_all_heads
-            )
+            uniform, untrained = (each.double().numpy() for each in nulls)
+            bounds = untrained_bounds(untrained[:, :, i], float(uniform[:, i].mean()), n_all_heads)
             null, null_high = (np.full(values.shape[:2], bound) for bound in bounds)
         score, low, high = (each[:, :, i] for each in whole)
-        found = low > np.maximum(null_high, SMALLEST_FOUND)
+        found = low > (null_high + SMALLEST_FOUND if KINDS[kind].text else np.maximum(null_high, SMALLEST_FOUND))
         of_kind = {"layer": layer, "head": head, "kind": np.full(layer.shape, kind, object), "score": score}
         of_kind |= {"low": low, "high": high, "null": null, "null_high": null_high, "found": found}
         for name, column in of_kind.items():
@@ -312,8 +394,8 @@ def interval(values: np.ndarray, confidence: float) -> Interval[np.ndarray]:
     return t_interval(values, confidence).clip(0, 1)
 
 
-def repeat_bounds(null_values: np.ndarray, n_all_heads: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return each head's mean on unrepeated prompts, and its upper bound at 5 % over all heads (Bonferroni)."""
+def control_bounds(null_values: np.ndarray, n_all_heads: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return each head's mean on control prompts, and its upper bound at 5 % over all heads (Bonferroni)."""
     mean, _, high = interval(null_values, 1 - 2 * (1 - CONFIDENCE) / n_all_heads)
     return mean, high
 

@@ -142,10 +142,11 @@ class HeadScores(Artefact, kind="heads"):
         return [row for kind in self.kinds for row in [each for each in rows if each["kind"] == kind][:2]]
 
     def details(self) -> list[str]:
-        """Return one line per kind: the number of heads found, and the strongest."""
+        """Return one line per kind: the number of heads found, and the strongest of them."""
         lines = []
         for kind, heads in self.found.items():
-            strongest = ", ".join(f"{head} {score:.2f}" for head, score in self.strongest(kind, 3))
+            rows = sorted((row for row in self.of_kind(kind) if row.found), key=lambda row: -row.score)
+            strongest = ", ".join(f"{row.name} {row.score:.2f}" for row in rows[:3])
             said = f"{kind.replace('_', '-')}: {heads.sum()} heads"
             lines.append(f"{said}, strongest {strongest}" if heads.any() else said)
         return lines

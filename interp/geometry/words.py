@@ -19,6 +19,7 @@ from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.geometry.points import check_count
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
+from interp.text.orders import MONTHS, NUMBER_WORDS, WEEKDAYS
 
 
 def with_word(prompt: str, word: str) -> str:
@@ -77,16 +78,13 @@ CONCEPTS: dict[str, Concept] = {
     for concept in (
         Concept(
             name="weekdays",
-            words=("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
+            words=WEEKDAYS,
             cyclic=True,
             successors=("Today is {word}. Tomorrow is", "Days of the week in order: {word},", "from {word} to"),
         ),
         Concept(
             name="months",
-            words=(
-                *("January", "February", "March", "April", "May", "June"),
-                *("July", "August", "September", "October", "November", "December"),
-            ),
+            words=MONTHS,
             cyclic=True,
             successors=(
                 "This month is {word}. Next month is",
@@ -102,7 +100,7 @@ CONCEPTS: dict[str, Concept] = {
         ),
         Concept(
             name="number words",
-            words=("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+            words=NUMBER_WORDS,
             cyclic=False,
             successors=("We counted {word},", "Numbers in order: {word},", "from {word} to"),
         ),

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.circuits.head_kinds import KINDS, pattern_scores, target_masks, target_weights
+from interp.circuits.head_kinds import pattern_scores, target_masks, target_weights
 from interp.models.hooked import HookedModel
 from interp.models.passes import token_losses
 from interp.models.small import build_small
@@ -86,8 +86,9 @@ def measure_repeats(model: HookedModel, rows: Tensor, n_null: int) -> dict[str, 
     logits = model(rows)
     losses = token_losses(logits, rows)
     right = (logits[:, half:-1].argmax(-1) == rows[:, half + 1 :]).float().mean()
-    scores = pattern_scores(model, rows, target_weights(target_masks(rows, None)), len(rows)).mean(3)
-    strongest = {kind: float(scores[:, :, at].max()) for at, kind in enumerate(KINDS)}
+    masks = target_masks(rows, None)
+    scores = pattern_scores(model, rows, target_weights(masks), len(rows)).mean(3)
+    strongest = {kind: float(scores[:, :, at].max()) for at, kind in enumerate(masks)}
     return {
         "loss_first": float(losses[:, : half - 1].mean()),
         "loss_repeat": float(losses[:, half:].mean()),

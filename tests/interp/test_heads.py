@@ -10,7 +10,6 @@ from slow_scores import slow_score
 
 from interp.artifacts import open_artefact, save_artefact, verify
 from interp.circuits.head_kinds import (
-    KINDS,
     draw_prompts,
     interval,
     pattern_scores,
@@ -27,6 +26,8 @@ from interp.models.adapter import bos_token_id, run_with_cache
 from interp.models.loading import load_model
 
 BOS = 0
+KINDS = tuple(target_masks(torch.tensor([[BOS, 1]]), BOS))
+"""Kinds on random tokens; those on text are in `test_head_texts.py`."""
 
 
 class PlantedHeads:
@@ -62,7 +63,7 @@ def planted_scores(share: float):
     settings = HeadSettings(
         model="planted", weight_hash="0" * 64, prompts=12, seeds=(0,), lags=(8, 20), context_length=41, bos=BOS
     )
-    return summarise_scores(scores, null, even, untrained, settings)
+    return summarise_scores(KINDS, scores, null, (even, untrained), settings)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.6])
@@ -165,7 +166,7 @@ def test_scores_on_smollm2_equal_a_slow_reading_of_its_patterns():
             for i, kind in enumerate(KINDS):
                 expected = slow_score(kind, repeated[prompt].tolist(), pattern, bos)
                 assert fast[layer, head, i, prompt].item() == pytest.approx(expected, abs=1e-4)
-    assert fast[18, 6, list(KINDS).index("induction")].mean() > 0.6
+    assert fast[18, 6, KINDS.index("induction")].mean() > 0.6
 
 
 def test_every_kind_of_head_has_a_sentence_about_it():

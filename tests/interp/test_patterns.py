@@ -1,4 +1,4 @@
-"""What the five kinds of attention are: planted patterns, invariants, and a slow second implementation."""
+"""Definitions of the kinds on random tokens: planted patterns, invariants, and a slow second implementation."""
 
 import pytest
 import torch
@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_scores import slow_score
 
-from interp.circuits.head_kinds import KINDS, score_pattern, target_masks, target_weights, uniform_scores
+from interp.circuits.head_kinds import score_pattern, target_masks, target_weights, uniform_scores
 
 BOS = 0
+KINDS = tuple(target_masks(torch.tensor([[BOS, 1]]), BOS))
 
 
 def random_causal(batch: int, n_heads: int, n: int, seed: int) -> torch.Tensor:

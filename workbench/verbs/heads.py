@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class Heads(HeadScoresConfig, Threaded, RunsModel, Analysis["HeadScores"]):
     """Score every head as previous-token, duplicate-token, induction and other kinds.
 
-    A score is the fraction of attention that goes to the tokens of that kind, on repeated random tokens: 0 none of it,
-    1 all of it. A head counts as found when its interval lies above its null, corrected for testing all heads.
+    A score is the fraction of attention that goes to the tokens of that kind, on repeated random tokens (for the kind
+    predecessor on texts): 0 none of it, 1 all of it. A head counts as found when its interval lies above its null,
+    corrected for testing all heads.
     """
 
     makes: ClassVar[str] = "heads"
