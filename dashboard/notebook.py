@@ -7,11 +7,9 @@ show((tokens, attention))                   the attention of one head, `attentio
 show(logit_lens(model, tokens))             the result of an analysis, as `dashboard.figures.plot` draws it
 """
 
-import html as text_of
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +17,12 @@ from typing import Any, Literal
 import numpy as np
 import plotly.graph_objects as go
 from dash import html
-from dash.development.base_component import Component
 
 from dashboard.components.live import Pattern, TextFirings
+from dashboard.components.markup import markup
 from dashboard.components.tokens import token_strip
 from dashboard.data.features import examples, one
-from dashboard.feature import page as feature_page
+from dashboard.feature import sections
 from dashboard.feature.export import feature_html
 from dashboard.figures.heads import attention_pattern
 from dashboard.figures.results import plot
@@ -38,9 +36,7 @@ from interp.errors import ConfigError, UsageError
 from interp.workspace import Workspace
 from saes.features.proof import Proof, newest_proof, why_outdated
 
-STYLE = Path(__file__).parent / "assets" / "style.css"
 N_EXAMPLES = 6
-_VOID = {"br", "hr", "img", "input"}
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,7 @@ def _feature(workspace: Workspace, name: str, index: int, colours: Theme) -> Sho
         html.Li(token_strip(each.tokens, each.activations, maximum=row.max_activation, peak=each.peak))
         for each in examples(workspace, name, index)[:N_EXAMPLES]
     ]
-    parts: list[Any] = [feature_page.summary(workspace, name, found), html.Ol(strips, className="wb-stack")]
+    parts: list[Any] = [sections.summary(workspace, name, found), html.Ol(strips, className="wb-stack")]
     edges = found.features.histogram_edges
     figures = [activation_histogram(row.histogram, edges, colours, marker=row.mean_activation)]
     if (proof := newest_proof(workspace, name, index)) is not None:
@@ -162,53 +158,3 @@ _ARTEFACTS: dict[str, Callable[[Workspace, Manifest, Theme, dict[str, Any]], Any
     "atlas": _map, **dict.fromkeys(CIRCUITS, _circuit), "heads": _heads, "proof": _proof
 }  # fmt: skip
 """Kind of artefact -> what draws it."""
-
-
-def markup(component: Component, scheme: str) -> str:
-    """Return a piece of a page as HTML, with the rules of its classes: without scripts, and texts only as text."""
-    body = "".join(_markup(component))
-    classes = set(re.findall(r"\bwb-[\w-]+", body))
-    return f'<style>{_rules(frozenset(classes), scheme)}</style><div class="wb-shown wb-{scheme}">{body}</div>'
-
-
-def _markup(node: Any) -> Iterator[str]:
-    if isinstance(node, list | tuple):
-        for each in node:
-            yield from _markup(each)
-    elif isinstance(node, Component):
-        values = node.to_plotly_json()["props"]
-        children = values.pop("children", None)
-        tag = node._type.lower() if node._namespace == "dash_html_components" else "span"  # a link leads nowhere here
-        given = {"class": values.get("className"), "style": _style(values.get("style")), "title": values.get("title"),
-                 "dir": values.get("dir")}  # fmt: skip
-        given |= {key: value for key, value in values.items() if key.startswith(("data-", "aria-"))}
-        said = "".join(f' {key}="{text_of.escape(str(value))}"' for key, value in given.items() if value is not None)
-        yield f"<{tag}{said}>"
-        yield from _markup(children)
-        if tag not in _VOID:
-            yield f"</{tag}>"
-    elif node is not None and not isinstance(node, bool):
-        yield text_of.escape(str(node))
-
-
-def _style(style: dict[str, Any] | None) -> str | None:
-    return None if style is None else "; ".join(f"{key}: {value}" for key, value in style.items())
-
-
-@cache
-def _rules(classes: frozenset[str], scheme: str) -> str:
-    """Return the rules of the pages for these classes, applied within `wb-shown` only."""
-    css = re.sub(r"/\*.*?\*/", "", STYLE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    variables = re.findall(r'^(:root, html\[data-scheme="light"\]|html\[data-scheme="dark"\]|:root) \{(.*?)\}', css,
-                           re.DOTALL | re.MULTILINE)  # fmt: skip
-    own = "".join(body for where, body in variables if "data-scheme" not in where or f'"{scheme}"' in where)
-    look = "background: var(--wb-surface); color: var(--wb-text); padding: 12px; font: 14px/1.5 var(--wb-font)"
-    wanted = [
-        f".wb-shown.wb-{scheme} {{ {own} {look} }}",
-        ".wb-shown :is(ol, p, h2, h3) { margin: 0; padding: 0; list-style: none }",
-    ]
-    for selectors, body in re.findall(r"^(\.[^{}]*)\{([^{}]*)\}", css, re.MULTILINE):
-        if classes & set(re.findall(r"\.(wb-[\w-]+)", selectors)):
-            scoped = ", ".join(f".wb-shown {each.strip()}" for each in selectors.split(","))
-            wanted.append(f"{scoped} {{{body}}}")
-    return "\n".join(wanted)

@@ -48,7 +48,7 @@ def histogram_panel(one: view.One) -> html.Section:
     parts: list[Any] = [html.P("It never fired, so there is no histogram.", className="wb-none")]
     if sum(one.row.histogram):
         about = attrs({"aria-label": "Histogram of activations"})
-        parts = [html.Div(_bars(one), id="feature-histogram", className="wb-histogram", role="figure", **about)]
+        parts = [html.Div(bars(one), id="feature-histogram", className="wb-histogram", role="figure", **about)]
         slider = dmc.RangeSlider(
             id="feature-range", value=[bins.start, bins.stop], min=bins.start, max=bins.stop, step=1, minRange=1,
             label=None, size="xs", flex=1, thumbFromLabel="Lowest activation of the examples, a bin of the histogram",
@@ -68,7 +68,7 @@ def histogram_panel(one: view.One) -> html.Section:
     )
 
 
-def _bars(one: view.One, chosen: tuple[int, int] | None = None) -> list[Any]:
+def bars(one: view.One, chosen: tuple[int, int] | None = None) -> list[Any]:
     """Return the filled bins of a feature's histogram; those outside of `chosen`, `(first, end)`, are faint."""
     bins = filled_bins(one.row.histogram)
     within = None
@@ -143,6 +143,14 @@ def listed(
         heading = html.H3([title, html.Span(meaning, className="wb-quiet")])
         parts.append(html.Section([heading, html.Ol(lines) if lines else None]))
     return parts
+
+
+def all_examples(workspace: Workspace, name: str, one: view.One) -> list[Any]:
+    """Return every stored example by group, in its stored window."""
+    whole = filled_bins(one.row.histogram)
+    if not one.row.n_fired:
+        return [html.P("It never fired.", className="wb-none")]
+    return listed(workspace, name, one, (whole.start, whole.stop), READING, current_live)
 
 
 def _coverage(one: view.One, bins: tuple[int, int], n: int, n_stored: int) -> str:
@@ -223,5 +231,5 @@ def _draw(chosen: list[int], amount: str, scale: str, state: dict[str, Any]) -> 
     shown = attempt(lambda: still(html.Div(listed(workspace, name, one, (first, end), reading, current_live))))
     bars: Any = no_update
     if ctx.triggered_id == "feature-range":
-        bars = [still(each) for each in _bars(one, (first, end))]
+        bars = [still(each) for each in bars(one, (first, end))]
     return shown, bars, said(one, (first, end))

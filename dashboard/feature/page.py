@@ -13,7 +13,7 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from dashboard.components.evidence import number, percent
+from dashboard.components.evidence import percent
 from dashboard.components.frame import (
     attempt,
     attrs,
@@ -24,7 +24,6 @@ from dashboard.components.frame import (
     panel,
     quiet_link,
     save_search_control,
-    stat,
     still,
 )
 from dashboard.components.pages import (
@@ -38,76 +37,14 @@ from dashboard.components.pages import (
     register_address,
     whole_number,
 )
-from dashboard.components.tokens import feature_line, token_bars
 from dashboard.data import features as view
-from dashboard.feature import examples, export, prove
+from dashboard.feature import examples, export, prove, sections
 from dashboard.feature.relations import (
-    companions_panel,
     downloads_panel,
-    effect_verdict,
-    logit_panel,
-    neurons_panel,
     uses_panel,
 )
-from dashboard.figures.theme import visible
 from interp.workspace import Workspace
-from saes.features.schema import SOURCES, FeatureRow
-from saes.features.written_labels import LabelScore, ScoreName
 from saes.training.config import DENSE
-
-_SCORES: tuple[tuple[ScoreName, str, str], ...] = (
-    ("detection", "detection", "from the label: in which held-out contexts is it active, among random ones?"),
-    ("detection_hard", "look-alikes", "the same, among contexts with its tokens, or of its nearest features"),
-    ("fuzzing", "fuzzing", "from the label: on which contexts are the marked tokens the right ones?"),
-)
-
-
-def labels_panel(row: FeatureRow, explained: list[view.Explained]) -> html.Section:
-    """Return every label of a feature with its scores, the one made by rule first."""
-    lines = [_line(each.label.label or "no label could be read", each.label.label_source, each) for each in explained]
-    statistics = explained[0].label.statistics_label or (row.label if row.label_source in SOURCES else "")
-    if statistics and all(each.label.label != statistics for each in explained):
-        lines.insert(0, _line(statistics, row.label_source if row.label_source in SOURCES else "by rule", None))
-    return panel(
-        "Labels",
-        html.Ol(lines, className="wb-labels"),
-        note="balanced accuracy on held-out contexts with its 95 % interval: 0.5 is chance, 1 is always right; in "
-        "brackets the null, the score with another feature's label",
-    )
-
-
-def _line(label: str, source: str, scored: view.Explained | None) -> html.Li:
-    scores = [html.Span("not scored", className="wb-quiet")]
-    if scored is not None:
-        ours = [_score(score, *told) for name, *told in _SCORES if (score := scored.score(name)) is not None]
-        scores = [*ours, *_given(scored)] or scores
-    by = source
-    if scored is not None and scored.made.judge not in ("", source):
-        by = f"{source}, scored by {scored.made.judge}"
-    return html.Li(
-        [
-            html.Span(visible(label, 300), dir="auto"),
-            html.Span(visible(by, 60), className="wb-source", title=by),
-            html.Div(scores, className="wb-label-scores"),
-        ]
-    )
-
-
-def _given(scored: view.Explained) -> list[html.Span]:
-    """Return the scores that came with an imported label; other labels have none."""
-    about = "given by the source of this label, on other text than this recording; it comes without a null"
-    return [
-        html.Span([f"{visible(name, 60)} ", html.Strong(f"{value:.2f}")], title=about) for name, value in scored.given
-    ]
-
-
-def _score(found: LabelScore, title: str, meaning: str) -> html.Span:
-    null = "" if found.null is None else f" [{found.null:.2f}]"
-    interval = f" {found.low:.2f} to {found.high:.2f}{null}"
-    return html.Span(
-        [f"{title} ", html.Strong(f"{found.accuracy:.2f}"), html.Span(interval, className="wb-quiet")],
-        title=f"{meaning}; {found.n} contexts, F1 {found.f1:.2f}",
-    )
 
 
 def detail(
@@ -122,7 +59,7 @@ def detail(
     named = view.names(workspace, name)
     near = view.labels(workspace, name, row.neighbours)
     near = {other: view.named(other, label, named) for other, label in near.items()}
-    parts: list[Any] = [_heading(row), note_controls(f"features/{name}#{index}"), _numbers(one)]
+    parts: list[Any] = [sections.heading(row), note_controls(f"features/{name}#{index}"), sections.numbers(one)]
     compare = quiet_link("Compare with…", compare_href(f"{name}:{index}"))
     below = html.A("Prove it", href=f"#{prove.PANEL}", className="wb-link") if row.n_fired else None
     parts.append(html.Div([below, compare], className="wb-controls"))
@@ -144,117 +81,16 @@ def detail(
         )
     explained = view.explanations(workspace, name, index)
     if explained:
-        parts.append(labels_panel(row, explained))
+        parts.append(sections.labels_panel(row, explained))
     related = view.relations(workspace, name, index)
-    parts.append(html.Div([examples.histogram_panel(one), *_effects(row, related)], className="wb-facets"))
+    parts.append(html.Div([examples.histogram_panel(one), *sections.effects(row, related)], className="wb-facets"))
     if row.n_fired:
         parts.append(examples.examples_panel(workspace, name, one, reading))
         parts.append(prove.prove_panel(workspace, name, index, scheme))
-    parts.append(_related(workspace, name, related))
-    around = [_neighbours(name, row, near), uses_panel(workspace, name, index), downloads_panel(name, index)]
+    parts.append(sections.related_panels(workspace, name, related))
+    around = [sections.neighbours(name, row, near), uses_panel(workspace, name, index), downloads_panel(name, index)]
     parts.append(html.Div(around, className="wb-facets wb-around"))
     return html.Div(parts)
-
-
-def _related(workspace: Workspace, name: str, related: view.Related | None) -> Any:
-    """Return the row of panels on logits, neurons and companions, or how to make their table."""
-    if related is None:
-        return notice(
-            "These features were described without relations. Effects on all logits, neurons and companions appear "
-            f"after `workbench features` with --name {name} --overwrite."
-        )
-    named = view.names(workspace, name)
-    labels = {n: view.named(n, text, named) for n, text in view.labels(workspace, name, related.row.coactive).items()}
-    panels = [
-        logit_panel(related),
-        neurons_panel(workspace, related),
-        companions_panel(name, related, labels),
-    ]
-    return html.Div([each for each in panels if each is not None], className="wb-facets")
-
-
-def summary(workspace: Workspace, name: str, one: view.One) -> html.Div:
-    """Return what the page says of a feature without acts, for notebooks: label, numbers, effects on logits."""
-    effects = _effects(one.row, view.relations(workspace, name, one.row.feature))
-    return html.Div([_heading(one.row), _numbers(one), html.Div(effects, className="wb-facets")], className="wb-stack")
-
-
-def _heading(row: FeatureRow) -> html.Div:
-    label = visible(row.label or "", 400) or ("never fires" if row.n_fired == 0 else "no label")
-    return html.Div(
-        [
-            html.Span(f"#{row.feature}", className="wb-feature-id", id="feature-number"),
-            html.H2(label, className="wb-feature-title", dir="auto"),
-            html.Span(f"label from {row.label_source}", className="wb-quiet") if row.label else None,
-            _score_of_rule(row),
-        ],
-        className="wb-feature-head",
-        **attrs({"aria-live": "polite"}),
-    )
-
-
-def _score_of_rule(row: FeatureRow) -> html.Span | None:
-    """Return the score of a label made by rule beside its null, with the other readings on hover."""
-    said = row.score_in_words()
-    if not said:
-        return None
-    shown: list[Any] = [said]
-    if row.label_score is not None:
-        null = f" on held-out firings, another feature's label {row.label_null:.2f}"
-        shown = ["score ", html.Strong(f"{row.label_score:.2f}"), null]
-    others = "; ".join(visible(each, 120) for each in row.other_readings())
-    more = f"; also: {others}" if others else ""
-    return html.Span(shown, className="wb-quiet", id="label-score", title=said + more, tabIndex=0)
-
-
-def _numbers(one: view.One) -> html.Div:
-    of, row = one
-    return html.Div(
-        [
-            stat("density", percent(row.density), "fraction of tokens on which it is active"),
-            stat("tokens", f"{row.n_fired:,}", "tokens on which it is active"),
-            stat("mean", number(row.mean_activation), "mean activation over those tokens"),
-            stat("max", number(row.max_activation), "largest activation seen"),
-            stat("decoder norm", number(row.decoder_norm), "Euclidean length of its decoder direction"),
-            stat("features", f"{of.n_features:,}", f"number of features of {of.dictionary}"),
-        ],
-        className="wb-stats",
-    )
-
-
-def _effects(row: FeatureRow, related: view.Related | None) -> list[html.Section]:
-    if not row.promoted:
-        return [
-            panel(
-                "Promotes",
-                html.P(
-                    "This hook point does not write to the residual stream: it has no direct effect on logits.",
-                    className="wb-none",
-                ),
-            )
-        ]
-    largest = max(abs(value) for _, value in (*row.promoted, *row.suppressed))
-    p = (None, None) if related is None else (related.row.promoted_p, related.row.suppressed_p)
-    sides = (
-        ("Promotes", "promote", row.promoted, p[0], False),
-        ("Suppresses", "suppress", row.suppressed, p[1], True),
-    )
-    draws = 0 if related is None else related.scales.draws
-    return [
-        panel(
-            title,
-            token_bars(pairs, label=f"{title} tokens", signed=signed, maximum=largest, form="{:+.2f}".format),
-            note=f"direct effect: next tokens whose logit its direction {'lowers' if signed else 'raises'} most. "
-            + effect_verdict(p, verb, draws),
-        )
-        for title, verb, pairs, p, signed in sides
-    ]
-
-
-def _neighbours(name: str, row: FeatureRow, near: dict[int, str]) -> html.Section:
-    lines = [feature_line(name, n, near.get(n, ""), f"{cosine:.2f}") for n, cosine in row.near]
-    note = "nearest features by cosine similarity of their decoder directions"
-    return panel("Neighbours", html.Ol(lines, className="wb-lines"), note=note)
 
 
 _LOG_LOW = -6

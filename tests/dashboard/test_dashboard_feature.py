@@ -101,7 +101,7 @@ def test_an_imported_label_shows_its_source_and_score(workspace, tmp_path):
     assert '"eleuther_fuzz by judge "' in shown
     assert '"0.88"' in shown or '"0.87"' in shown
     assert "it comes without a null" in shown
-    assert "eleuther_fuzz by judge 0.8" in feature_html(own, "demo", 20)
+    assert "eleuther_fuzz by judge <strong>0.8" in feature_html(own, "demo", 20)
     assert search_features(own, "rivers <i>").hits[0].feature == 20
 
 
@@ -125,7 +125,7 @@ def test_a_label_by_rule_is_shown_with_its_score_and_the_others(workspace, tmp_p
     title = said.title
     assert "balanced accuracy 0.94 on 31 held-out firings" in title
     assert "before number (60 %): 0.77, context" in title
-    assert "also before number (60 %): 0.77, context" in feature_html(own, "demo", 1)
+    assert "also: before number (60 %): 0.77, context" in feature_html(own, "demo", 1)
     silent = text_of(detail(own, "demo", 2, "light"))
     assert "no reading; fires on" in silent
     assert "no reading scored above other features' labels on 31 held-out firings" in silent
