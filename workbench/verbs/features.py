@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import tyro
 
 from interp.errors import ConfigError, WorkbenchError
-from interp.models.generation import Offset
 from interp.models.hooked import HookedModel
 from interp.options import DictionaryName, FeaturesName, HookPoint, ModelName, RecordingName, SAEName
 from saes.features import schema
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
     from interp.dictionary import Dictionary
     from interp.interventions.apply import Hooks
+    from interp.models.generation import Offset
     from interp.workspace import Workspace
     from saes.features.proof import Proof
 
@@ -198,7 +198,7 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
         return self.sae.endswith(".json") or self.sae.startswith("recipe:")
 
     def run(self) -> None:
-        from interp.models.generation import prompt_tokens
+        from interp.models.generation import Offset, prompt_tokens
 
         workspace = self.open_workspace()
         self.use_threads()
@@ -221,7 +221,7 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
             raise ConfigError(f"{self.sae} does not say which model it belongs to; add --model NAME")
         model = load_model(spec, device=self.use_device())
 
-        def hooks(offset: Offset) -> "Hooks":
+        def hooks(offset: "Offset") -> "Hooks":
             return loaded.hooks(model, allow_other_weights=self.allow_other_weights, offset=offset)
 
         return model, hooks, f"recipe {loaded.recipe.name}: {len(loaded.recipe.steps)} interventions"
@@ -258,7 +258,7 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
             write_recipe(recipe_for(model, name, [step], {key: sae}, self.prompt), self.write)
             say(f"wrote {self.write}")
 
-        def hooks(offset: Offset) -> "Hooks":
+        def hooks(offset: "Offset") -> "Hooks":
             if self.keep_error:
                 return hooks_of(model, [step], {key: sae}, offset=offset)
             return hooks_of(model, [step], {key: sae}, between=splice_hooks(sae, first=first))
@@ -278,7 +278,7 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
         import torch
 
         from interp.models.adapter import token_strings
-        from interp.models.generation import NextToken, check_room, generate, sampled
+        from interp.models.generation import NextToken, Offset, check_room, generate, sampled
         from interp.runtime import make_generator
 
         check_room(model, tokens, self.new_tokens)
