@@ -27,6 +27,8 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update"),
 ]
 READY = ".wb-page:not(.wb-waiting)"
+VIEWPORT = {"width": 1280, "height": 800}
+TIMEOUT = 30_000
 
 
 def chromium() -> str:
@@ -73,9 +75,13 @@ class Visit:
         self.errors: list[str] = []
         self.requests: list[str] = []
         page.wait_for_function = partial(wait_until, page)
-        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
+        self._listeners = {
+            "console": lambda m: self.errors.append(m.text) if m.type == "error" else None,
+            "pageerror": lambda error: self.errors.append(str(error)),
+            "request": lambda request: self.requests.append(request.url),
+        }
+        for event, listener in self._listeners.items():
+            page.on(event, listener)
 
     def open(self, path: str) -> Any:
         """Go there and wait until the page has answered and is quiet."""
@@ -83,6 +89,16 @@ class Visit:
         self.page.wait_for_selector(READY)
         self.page.wait_for_load_state("networkidle")
         return self.page
+
+    def leave(self) -> None:
+        """Leave the page as a new one would be, but for what the browser keeps of every visitor."""
+        for event, listener in self._listeners.items():
+            self.page.remove_listener(event, listener)
+        self.page.evaluate("sessionStorage.clear()")
+        self.page.goto("about:blank")
+        self.page.mouse.move(0, 0)
+        self.page.set_viewport_size(VIEWPORT)
+        self.page.set_default_timeout(TIMEOUT)
 
     until = staticmethod(wait_until)
 
@@ -131,8 +147,8 @@ def browser() -> Iterator[Any]:
 
 
 def new_context(browser: Any, scheme: str) -> Any:
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
-    context.set_default_timeout(30_000)
+    context = browser.new_context(viewport=VIEWPORT, color_scheme=scheme)
+    context.set_default_timeout(TIMEOUT)
     return context
 
 
@@ -144,12 +160,40 @@ def shared_context(browser: Any) -> Iterator[Any]:
     context.close()
 
 
+@pytest.fixture(scope="session")
+def used_pages() -> list[Any]:
+    """The page that the last visit left, if the next one may have it."""
+    return []
+
+
 @pytest.fixture
-def visit(shared_context: Any, base: str) -> Iterator[Visit]:
-    """A visitor who prefers light."""
-    page = shared_context.new_page()
-    yield Visit(page, base)
-    page.close()
+def visit(shared_context: Any, base: str, used_pages: list[Any]) -> Iterator[Visit]:
+    """A visitor who prefers light, in the page of the visit before: a new one costs the browser as much as two visits.
+
+    A page that was changed for good, or cannot be left, is closed.
+    """
+    from playwright.sync_api import Error
+
+    page = used_pages.pop() if used_pages else shared_context.new_page()
+    changed: list[str] = []
+    for name in ("add_init_script", "route"):
+        setattr(page, name, partial(_noted, getattr(type(page), name), page, changed))
+    visit = Visit(page, base)
+    yield visit
+    try:
+        visit.leave()
+    except Error:
+        changed.append("cannot be left")
+    if changed:
+        page.close()
+    else:
+        used_pages.append(page)
+
+
+def _noted(method: Any, page: Any, changed: list[str], *arguments: Any, **options: Any) -> Any:
+    """Call a method of a page, and note that the page is another one from then on."""
+    changed.append(method.__name__)
+    return method(page, *arguments, **options)
 
 
 @pytest.fixture(params=["light", "dark"])

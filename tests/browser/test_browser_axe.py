@@ -30,7 +30,7 @@ PAGES = {
 }
 
 
-@pytest.fixture(scope="module", params=["light", "dark"])
+@pytest.fixture(scope="module", params=["light", pytest.param("dark", marks=pytest.mark.slow)])
 def axe_visit(browser: Any, base: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
     """A visitor whose pages take the checker's script, which the policy of our pages would refuse."""
     context = browser.new_context(
