@@ -1,8 +1,8 @@
 """Cost of scoring all attention heads, relative to the forward pass that computes their attention.
 
-All 270 heads of SmolLM2 are scored for the five kinds on random tokens on 16 prompts of 101 tokens. The baseline is the bare eager
-forward pass on the same prompts. Drawing the prompts and their targets is not counted. Rounds alternate, and the ratio
-is the median.
+All 270 heads of SmolLM2 are scored for the kinds on random tokens, on 16 prompts of 101 tokens. The baseline is the
+bare eager forward pass on the same prompts. Drawing the prompts and their targets is not counted. Rounds alternate, and
+the ratio is the median.
 """
 
 from benchmarks.report import Result, interleaved, main, median_ratio
