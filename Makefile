@@ -42,6 +42,7 @@ check: $(VENV)/.dev  ## format, lint, types, the arrows between packages, tests 
 
 check-js: $(JS)/node_modules/.package-lock.json  ## format, lint and types of the scripts in dashboard/assets (needs Node)
 	cd $(JS) && npx biome check --error-on-warnings --config-path=. . ../../dashboard/assets ../../docs/static
+	cd $(JS) && npx tsc
 
 lock: $(VENV)/.dev   ## pin everything again, with hashes, in lock/ (ARGS=--upgrade takes the newest versions)
 	$(BIN)/python -m tests.lock $(ARGS)

@@ -2,26 +2,33 @@
 // assets/atlas/*.mjs; a map that the page already shows (assets/atlas/early.mjs) is adopted.
 
 import { none, setProps } from "./dash.mjs";
+import { under } from "./dom.mjs";
 import { show } from "./workbench.mjs";
 
 const { createElement, useEffect, useRef } = window.React;
 const KEYS = ["colour", "size", "search", "filter", "selection", "point", "at", "overlays", "neighbours"];
 
+/** @param {AtlasState & { id: string, source: string, setProps(part: Properties): void }} props */
 export function AtlasMap(props) {
-  const place = useRef(null),
-    view = useRef(null),
-    latest = useRef(props);
+  const place = useRef(/** @type {HTMLElement | null} */ (null));
+  const view = useRef(/** @type {AtlasView | null} */ (null));
+  const latest = useRef(props);
   latest.current = props;
-  const given = () => Object.fromEntries(KEYS.map((key) => [key, latest.current[key] ?? undefined]));
+  /** @returns {Partial<AtlasState>} */
+  const given = () => {
+    const now = /** @type {Properties} */ ({ ...latest.current });
+    return Object.fromEntries(KEYS.map((key) => [key, now[key] ?? undefined]));
+  };
   useEffect(() => {
     let gone = false;
     import("./atlas/view.mjs").then(({ AtlasView, sourceAt }) => {
       if (gone) return;
       const early = window.atlasEarly?.base === props.source ? window.atlasEarly.take() : null;
-      view.current = early?.view ?? new AtlasView(document.createElement("div"), sourceAt(props.source), given());
-      view.current.changed = (part) => latest.current.setProps(part);
-      view.current.moveTo(place.current);
-      view.current.set({ ...given(), ...early?.touched });
+      const map = early?.view ?? new AtlasView(document.createElement("div"), sourceAt(props.source), given());
+      view.current = map;
+      map.changed = (part) => latest.current.setProps(part);
+      if (place.current) map.moveTo(place.current);
+      map.set({ ...given(), ...early?.touched });
       if (early) latest.current.setProps(early.touched); // changes made before the page had loaded
     });
     return () => {
@@ -34,7 +41,12 @@ export function AtlasMap(props) {
   return createElement("div", { id: props.id, ref: place, className: "atlas-place" });
 }
 
-// The address follows the view; values equal to the defaults are omitted.
+/**
+ * The address follows the view; values equal to the defaults are omitted.
+ * @param {string} colour @param {string} size @param {string} search @param {string} filter @param {string} selection
+ * @param {number | null} point @param {string} at @param {string[] | null} overlays
+ * @param {{ name: string, colour: string } | null} state
+ */
 export function atlasAddress(colour, size, search, filter, selection, point, at, overlays, state) {
   if (!state || location.pathname.split("/")[1] !== "atlas") return none();
   const plain = (overlays || []).join(",") === "labels,contours,minimap";
@@ -51,7 +63,10 @@ export function atlasAddress(colour, size, search, filter, selection, point, at,
   return show(`/atlas/${encodeURIComponent(state.name)}`, query);
 }
 
-// The table's selection, search and filter as one value; a pressed row becomes the chosen point.
+/**
+ * The table's selection, search and filter as one value; a pressed row becomes the chosen point.
+ * @param {string} search @param {string} filter @param {string} selection
+ */
 export const narrowing = (search, filter, selection) => ({
   search: search || "",
   filter: filter || "",
@@ -68,6 +83,7 @@ export function refresh() {
   return none();
 }
 
+/** @param {GridCell | null} cell */
 export function pressed(cell) {
   const point = Number(cell?.rowId);
   return Number.isInteger(point) && cell ? point : none();
@@ -75,9 +91,10 @@ export function pressed(cell) {
 
 // A click on a neighbour or region in the side panel.
 document.addEventListener("click", (event) => {
+  /** @param {Partial<AtlasState>} part */
   const set = (part) => setProps("atlas-map", part);
-  const neighbour = event.target.closest("[data-atlas-point]"),
-    region = event.target.closest("[data-atlas-region]");
+  const neighbour = under(event, "[data-atlas-point]"),
+    region = under(event, "[data-atlas-region]");
   if (neighbour) set({ point: Number(neighbour.dataset.atlasPoint), neighbours: [] });
   if (region) set({ selection: `region:${region.dataset.atlasRegion}` });
 });

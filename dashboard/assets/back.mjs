@@ -4,13 +4,16 @@ const KEY = "wb-places",
   MOST = 60,
   LONGEST = 10_000,
   CALM = 900; // addresses remembered; milliseconds
+/** @typedef {{ y: number, boxes: [key: string, top: number, left: number][] }} Place */
 const BOXES = ".ag-body-viewport, .wb-lens, .wb-token-features, .wb-scroll";
 const address = () => location.pathname + location.search;
-let here = address(),
-  stop = null;
+let here = address();
+/** @type {(() => void) | null} */
+let stop = null; // ends the restoring that goes on
 
 history.scrollRestoration = "manual"; // the browser restores before a page is drawn
 
+/** @returns {Map<string, Place>} */
 function places() {
   try {
     return new Map(JSON.parse(sessionStorage.getItem(KEY) || "[]"));
@@ -20,6 +23,7 @@ function places() {
 }
 
 function boxes() {
+  /** @type {Map<string, Element>} */
   const found = new Map();
   document.querySelectorAll(BOXES).forEach((box) => {
     const owner = box.closest("[id]")?.id || "",
@@ -31,6 +35,7 @@ function boxes() {
 
 function save() {
   const moved = [...boxes()].filter(([, box]) => box.scrollTop || box.scrollLeft);
+  /** @type {Place} */
   const place = { y: window.scrollY, boxes: moved.map(([key, box]) => [key, box.scrollTop, box.scrollLeft]) };
   const known = places();
   known.delete(here);
@@ -38,13 +43,17 @@ function save() {
   sessionStorage.setItem(KEY, JSON.stringify([...known].slice(-MOST)));
 }
 
-// Pages are drawn in parts and grids load as they scroll, so this goes on until nothing has moved for a while.
+/**
+ * Pages are drawn in parts and grids load as they scroll, so this goes on until nothing has moved for a while.
+ * @param {Place} place
+ */
 function restore(place) {
   if (stop) stop();
   const started = performance.now(),
     done = new AbortController();
+  /** @type {Element | null} */
+  let page = null;
   let calm = started,
-    page = null,
     height = 0;
   stop = () => {
     done.abort();
@@ -65,7 +74,7 @@ function restore(place) {
   step();
 }
 
-// Return whether everything is where it was.
+/** Return whether everything is where it was. @param {Place} given */
 function set({ y, boxes: wanted }) {
   const found = boxes();
   if (Math.abs(window.scrollY - y) > 2) window.scrollTo(0, y);
@@ -98,5 +107,6 @@ window.addEventListener("popstate", () => {
   restore(places().get(here) || { y: 0, boxes: [] });
 });
 window.addEventListener("pagehide", save);
-const arrived = performance.getEntriesByType("navigation")[0]?.type;
-if (arrived !== "navigate" && places().has(here)) restore(places().get(here));
+const [arrived] = /** @type {PerformanceNavigationTiming[]} */ (performance.getEntriesByType("navigation"));
+const before = places().get(here);
+if (arrived?.type !== "navigate" && before) restore(before);

@@ -1,34 +1,32 @@
 // A click on a bar of the histogram of a feature, or a drag over bars, sets the slider under it to their range.
 
 import { setProps } from "./dash.mjs";
+import { all, byId, element, under } from "./dom.mjs";
 
+/** @type {{ from: number, box: HTMLElement } | null} */
 let drag = null;
 
 function bars() {
-  return [...document.querySelectorAll("#feature-histogram .wb-bin")].map((bar) => bar.getBoundingClientRect());
+  return all("#feature-histogram .wb-bin").map((bar) => bar.getBoundingClientRect());
 }
 
-function mark(from, to) {
-  const plot = document.querySelector("#feature-histogram .wb-bins").getBoundingClientRect();
-  if (!drag.box) {
-    drag.box = document.createElement("div");
-    drag.box.className = "wb-brush";
-    document.body.append(drag.box);
-  }
-  Object.assign(drag.box.style, {
-    left: `${Math.max(Math.min(from, to), plot.left)}px`,
-    top: `${plot.top}px`,
-    height: `${plot.height}px`,
-    width: `${Math.min(Math.max(from, to), plot.right) - Math.max(Math.min(from, to), plot.left)}px`,
-  });
+/** @param {HTMLElement} box @param {number} from @param {number} to */
+function mark(box, from, to) {
+  const plot = document.querySelector("#feature-histogram .wb-bins")?.getBoundingClientRect();
+  if (!plot) return;
+  const left = Math.max(Math.min(from, to), plot.left),
+    right = Math.min(Math.max(from, to), plot.right);
+  const place = { left, top: plot.top, width: right - left, height: plot.height };
+  for (const [name, value] of Object.entries(place)) box.style.setProperty(name, `${value}px`);
+  document.body.append(box);
 }
 
 document.addEventListener(
   "mousedown",
   (event) => {
-    const plot = event.target.closest?.("#feature-histogram .wb-bins");
+    const plot = under(event, "#feature-histogram .wb-bins");
     if (!plot || event.button !== 0 || !document.getElementById("feature-range")) return;
-    drag = { from: event.clientX };
+    drag = { from: event.clientX, box: element("div", { class: "wb-brush" }) };
   },
   true,
 );
@@ -36,7 +34,7 @@ document.addEventListener(
 document.addEventListener(
   "mousemove",
   (event) => {
-    if (drag && Math.abs(event.clientX - drag.from) > 3) mark(drag.from, event.clientX);
+    if (drag && Math.abs(event.clientX - drag.from) > 3) mark(drag.box, drag.from, event.clientX);
   },
   true,
 );
@@ -45,7 +43,7 @@ document.addEventListener(
   "mouseup",
   (event) => {
     if (!drag) return;
-    drag.box?.remove();
+    drag.box.remove();
     const [left, right] = [drag.from, event.clientX].sort((a, b) => a - b);
     drag = null;
     const all = bars(),
@@ -53,16 +51,17 @@ document.addEventListener(
     const touched = all
       .map((bar, i) => [bar.left + bar.width / 2, i])
       .filter(([x]) => x + width / 2 > left && x - width / 2 < right);
+    const ends = [touched.at(0), touched.at(-1)].map((each) => each?.[1] ?? 0);
     if (!touched.length) return;
-    const first = Number(document.getElementById("feature-range-first").dataset.first);
-    setProps("feature-range", { value: [first + touched[0][1], first + touched.at(-1)[1] + 1] });
+    const first = Number(byId("feature-range-first").dataset.first);
+    setProps("feature-range", { value: [first + ends[0], first + ends[1] + 1] });
   },
   true,
 );
 
 document.addEventListener("click", (event) => {
-  if (!event.target.closest?.("#feature-range-see")) return;
-  const examples = document.getElementById("feature-examples");
-  examples?.closest(".wb-panel").scrollIntoView({ block: "start" });
-  examples?.querySelector(".wb-mark")?.focus({ preventScroll: true });
+  if (!under(event, "#feature-range-see")) return;
+  const examples = byId("feature-examples");
+  examples.closest(".wb-panel")?.scrollIntoView({ block: "start" });
+  all(".wb-mark", examples).at(0)?.focus({ preventScroll: true });
 });

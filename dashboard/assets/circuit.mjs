@@ -1,13 +1,18 @@
 // Browser-only handling of a circuit's graph. Callbacks in Python refer to these functions by name.
 
 import { none, setProps } from "./dash.mjs";
+import { under } from "./dom.mjs";
 import { show } from "./workbench.mjs";
 
-const graph = () => document.getElementById("circuit-graph")?._cyreg?.cy;
+/** @typedef {HTMLElement & { _cyreg?: { cy: Cytoscape } }} Holder */
+const graph = () => /** @type {Holder | null} */ (document.getElementById("circuit-graph"))?._cyreg?.cy;
 const LARGEST = 1.3;
 const on = () => location.pathname.split("/")[1] === "circuit";
 
-// A click on a node, an edge or a row of the table. The tapped element is reset, so that it can be tapped again.
+/**
+ * A click on a node, an edge or a row of the table. The tapped element is reset, so that it can be tapped again.
+ * @param {{ id: string } | null} node @param {{ id: string } | null} edge @param {GridCell | null} cell
+ */
 export function choose(node, edge, cell) {
   const from = window.dash_clientside.callback_context.triggered.map((t) => t.prop_id);
   if (from.includes("circuit-grid.cellClicked") && cell) return [cell.rowId, none(), none()];
@@ -16,10 +21,12 @@ export function choose(node, edge, cell) {
   return [none(), none(), none()];
 }
 
+/** @param {{ id: string }[] | null} nodes */
 export function selected(nodes) {
   return (nodes || []).map((node) => node.id).filter((id) => !/^(group|axis):/.test(id));
 }
 
+/** @param {number | null} clicks @param {{ name: string }} state */
 export function picture(clicks, state) {
   if (!clicks) return none();
   const background = getComputedStyle(document.documentElement).getPropertyValue("--wb-surface").trim();
@@ -31,6 +38,10 @@ export function picture(clicks, state) {
   };
 }
 
+/**
+ * @param {{ n: number, paths: boolean, groups: string } | null} view @param {string | null} chosen
+ * @param {{ name: string } | null} state
+ */
 export function circuitAddress(view, chosen, state) {
   if (!state || !view || !on()) return none();
   const given = { n: view.n, paths: view.paths ? 1 : "", at: chosen, groups: view.groups };
@@ -50,6 +61,7 @@ function fitNow() {
   }
 }
 
+/** @type {HTMLElement | null} */
 let watched = null;
 const observer = new ResizeObserver(fitNow);
 
@@ -64,6 +76,7 @@ export function fit() {
   return none();
 }
 
+/** @param {string} how */
 function zoom(how) {
   const cy = graph();
   if (!cy) return;
@@ -73,15 +86,16 @@ function zoom(how) {
 }
 
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-circuit-zoom]");
-  if (button) zoom(button.dataset.circuitZoom);
-  const link = event.target.closest("[data-circuit-at]");
+  const button = under(event, "[data-circuit-zoom]");
+  if (button) zoom(button.dataset.circuitZoom ?? "fit");
+  const link = under(event, "[data-circuit-at]");
   if (link) setProps("circuit-chosen", { data: link.dataset.circuitAt || null });
 });
 
+/** @type {Record<string, string>} */
 const keys = { "+": "in", "=": "in", "-": "out", 0: "fit" };
 document.addEventListener("keydown", (event) => {
-  const field = event.target.closest("input, textarea, select, [contenteditable], [role=slider], .ag-root");
+  const field = under(event, "input, textarea, select, [contenteditable], [role=slider], .ag-root");
   if (!on() || field || event.ctrlKey || event.metaKey || event.altKey) return;
   if (keys[event.key]) zoom(keys[event.key]);
   if (event.key === "Escape") setProps("circuit-chosen", { data: null });

@@ -1,21 +1,61 @@
 // Elements, made without markup: text is never parsed as HTML.
 
-/** `element("button", {class: "x", onclick: f, "aria-label": "..."}, "text", child)` */
+/**
+ * `element("button", {class: "x", onclick: f, "aria-label": "..."}, "text", child)`
+ * @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag @param {Attributes} [given] @param {...Child} children
+ */
 export function element(tag, given = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(given)) {
     if (value === undefined || value === null || value === false) continue;
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    if (typeof value === "function") made.addEventListener(name.slice(2), /** @type {EventListener} */ (value));
     else if (name === "style" && typeof value === "object") {
-      for (const [part, text] of Object.entries(value)) made.style.setProperty(part, text);
-    } else if (name === "value" || name === "textContent") made[name] = value;
-    else made.setAttribute(name, value === true ? "" : value);
+      for (const [part, text] of Object.entries(value)) made.style.setProperty(part, String(text));
+    } else if (name === "value" || name === "textContent") Object.assign(made, { [name]: value });
+    else made.setAttribute(name, value === true ? "" : String(value));
   }
   made.append(...children.filter((child) => child !== null && child !== undefined));
   return made;
 }
 
-/** A line drawing of 16 x 16 from path data. */
+/** An element that the page has. @param {string} id */
+export function byId(id) {
+  const found = document.getElementById(id);
+  if (!found) throw new Error(`the page has no element #${id}`);
+  return found;
+}
+
+/** All elements that match, of the page or of a part of it. @param {string} selector @param {ParentNode} [root] */
+export const all = (selector, root = document) => /** @type {HTMLElement[]} */ ([...root.querySelectorAll(selector)]);
+
+/**
+ * The nearest element around the target of an event that matches, or null.
+ * @param {Event} event @param {string} selector
+ */
+export function under(event, selector) {
+  return event.target instanceof Element ? /** @type {HTMLElement | null} */ (event.target.closest(selector)) : null;
+}
+
+/** @param {HTMLCanvasElement} canvas @param {CanvasRenderingContext2DSettings} [settings] */
+export function contextOf(canvas, settings) {
+  const context = canvas.getContext("2d", settings);
+  if (!context) throw new Error("this browser gives no canvas to draw on");
+  return context;
+}
+
+/** A table of records. @param {string[]} names @param {Child[][]} rows */
+export function recordsTable(names, rows) {
+  const line = (/** @type {Node[]} */ cells) => element("tr", {}, ...cells);
+  return element(
+    "table",
+    { class: "wb-evidence wb-records" },
+    element("thead", {}, line(names.map((name) => element("th", { scope: "col" }, name)))),
+    element("tbody", {}, ...rows.map((row) => line(row.map((cell) => element("td", {}, cell))))),
+  );
+}
+
+/** A line drawing of 16 x 16 from path data. @param {string} path */
 export function icon(path) {
   const space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg");
@@ -27,7 +67,10 @@ export function icon(path) {
   return svg;
 }
 
-/** Token text on one line: line breaks as ↵, tabs as ⇥, lone spaces as ␣, cut at `most` characters. */
+/**
+ * Token text on one line: line breaks as ↵, tabs as ⇥, lone spaces as ␣, cut at `most` characters.
+ * @param {unknown} text @param {number} [most]
+ */
 export function visible(text, most = Infinity) {
   let shown = String(text ?? "")
     .replace(/\r\n|\r|\n/g, "↵")
@@ -37,9 +80,13 @@ export function visible(text, most = Infinity) {
   return letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : shown;
 }
 
+/** @param {number} n */
 export const count = (n) => Number(n).toLocaleString("en-US");
 
-/** A number with three significant digits. */
+/** A number with its sign. @param {number} value */
+export const signed = (value) => (value > 0 ? "+" : "") + short(value).replace("-", "−");
+
+/** A number with three significant digits. @param {unknown} value */
 export function short(value) {
   if (value === null || value === undefined || !Number.isFinite(Number(value))) return "–";
   const v = Number(value),

@@ -1,5 +1,8 @@
 // Draws attribution graphs: each empty element with `data-graph-source` becomes a view (assets/graph/view.mjs).
 
+import { all } from "./dom.mjs";
+
+/** @type {GraphView | null} */
 let view = null;
 
 function draw() {
@@ -7,7 +10,7 @@ function draw() {
     view.close();
     view = null;
   }
-  const root = document.querySelector("[data-graph-source]:not([data-graph-drawn])");
+  const [root] = all("[data-graph-source]:not([data-graph-drawn])");
   if (!root) return;
   root.dataset.graphDrawn = "";
   import("./graph/view.mjs").then(({ GraphView }) => {

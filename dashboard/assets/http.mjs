@@ -2,9 +2,11 @@
 
 /** The server refused: `message` is its sentence, `found` its answer. */
 export class Refusal extends Error {
+  /** @param {number} status @param {string} text */
   constructor(status, text) {
     super(text.trim().slice(0, 300) || `the server answered ${status}`);
     this.status = status;
+    /** @type {Record<string, string>} */
     this.found = {};
     try {
       this.found = JSON.parse(text); // of our routes; the guard before them answers in plain text
@@ -13,7 +15,10 @@ export class Refusal extends Error {
   }
 }
 
-/** Ask an address, with a body by POST. Throws `Refusal`. */
+/**
+ * Ask an address, with a body by POST. Throws `Refusal`.
+ * @param {string} address @param {unknown} [body] @param {RequestInit} [options]
+ */
 export async function request(address, body, options = {}) {
   const sent = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   const answer = await fetch(address, body === undefined ? options : { ...sent, ...options });
@@ -21,5 +26,11 @@ export async function request(address, body, options = {}) {
   return answer;
 }
 
-/** Ask an address for JSON. Throws `Refusal`. */
+/**
+ * Ask an address for JSON. Throws `Refusal`.
+ * @param {string} address @param {unknown} [body] @param {RequestInit} [options] @returns {Promise<unknown>}
+ */
 export const json = async (address, body, options) => (await request(address, body, options)).json();
+
+/** The sentence of whatever was thrown. @param {unknown} error */
+export const messageOf = (error) => (error instanceof Error ? error.message : String(error));

@@ -16,13 +16,14 @@ import * as search from "./search.mjs";
 import { Still } from "./still.mjs";
 import * as workbench from "./workbench.mjs";
 
-const prompt = () => import("./prompt/prompt.mjs");
+/** @typedef {typeof import("./prompt/prompt.mjs")} PromptPage */
 const workbenchPrompt = {
-  run: async (...given) => (await prompt()).run(...given),
-  answer: async (...given) => (await prompt()).answer(...given),
+  run: async (/** @type {Parameters<PromptPage["run"]>} */ ...given) =>
+    (await import("./prompt/prompt.mjs")).run(...given),
+  answer: async (/** @type {Parameters<PromptPage["answer"]>} */ ...given) =>
+    (await import("./prompt/prompt.mjs")).answer(...given),
 };
 
 Object.assign(window, { workbench_atlas: { AtlasMap: atlas.AtlasMap }, workbench_still: { Still } });
-window.dash_clientside ??= {};
 Object.assign(window.dash_clientside, { atlas, circuit, search, workbench, workbenchPrompt });
 new window.DashRenderer(); // the page does not start it itself, as scripts in it run before modules do

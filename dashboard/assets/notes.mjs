@@ -3,31 +3,42 @@
 // the theme and a reload. Texts are set as text, never as HTML.
 
 import { setProps } from "./dash.mjs";
-import { element } from "./dom.mjs";
+import { all, element, under } from "./dom.mjs";
 import { json, Refusal } from "./http.mjs";
 
 const DRAFT = "workbench-note-draft:";
+const GONE = { error: "The server does not answer; what you typed stays here." };
 
-/** The answer of the server: `{ok, found}`, and the `status` of a refusal; never an exception. */
+/** @typedef {{ title: string, note: string, starred: boolean, tags: string[], lists: string[] }} Noted */
+/** @typedef {Partial<Record<"saved" | "theirs" | "added" | "replaced" | "older" | "same", string>>} Told */
+/** @typedef {Partial<Noted> & Told & { error: string, field: "title" | "note", restore: number, keys: string[] }} Answer */
+/**
+ * The answer of the server: `{ok, found}`, and the `status` of a refusal; never an exception.
+ * @param {string} path @param {unknown} [body] @param {boolean} [again]
+ * @returns {Promise<{ ok: boolean, status?: number, found: Answer }>}
+ */
 async function safely(path, body, again = true) {
   try {
-    return { ok: true, found: await json(`/api/notes${path}`, body) };
+    return { ok: true, found: /** @type {Answer} */ (await json(`/api/notes${path}`, body)) };
   } catch (error) {
-    if (!(error instanceof Refusal))
-      return { ok: false, found: { error: "The server does not answer; what you typed stays here." } };
-    if (error.status === 403 && again) return safely(path, body, false); // the refusal brought the new key
-    return { ok: false, status: error.status, found: { ...error.found, error: error.message } };
+    if (error instanceof Refusal && error.status === 403 && again) return safely(path, body, false); // with the new key
+    const [status, found] =
+      error instanceof Refusal ? [error.status, { ...error.found, error: error.message }] : [0, GONE];
+    return { ok: false, status, found: /** @type {Answer} */ (found) };
   }
 }
 
+/** @typedef {Record<"title" | "note" | "tags" | "name" | "action" | "amount" | "prompt", string>} Fields */
+/** @param {string} key @returns {(Fields & { was: { title: string, note: string } }) | null} */
 function stored(key) {
   try {
-    return JSON.parse(sessionStorage.getItem(DRAFT + key));
+    return JSON.parse(sessionStorage.getItem(DRAFT + key) ?? "null");
   } catch {
     return null;
   }
 }
 
+/** @param {string} key @param {unknown} draft */
 function store(key, draft) {
   try {
     if (draft) sessionStorage.setItem(DRAFT + key, JSON.stringify(draft));
@@ -37,18 +48,33 @@ function store(key, draft) {
   }
 }
 
+/** @param {string} text @param {Attributes} [properties] */
 const button = (text, properties) => element("button", { type: "button", class: "wb-link", ...properties }, text);
 
+/** @param {string} label @param {HTMLElement} input */
 function field(label, input) {
   return element("label", {}, element("span", { class: "wb-quiet" }, label), input);
 }
 
 // One thing: its star, name, note, and the form behind "Note".
 class Controls {
+  /** @param {HTMLElement} root @param {string} key */
   constructor(root, key) {
     this.root = root;
     this.key = key;
+    /** @type {Noted} */
     this.state = { title: "", note: "", starred: false, tags: [], lists: [] };
+    /** @type {HTMLFormElement | null} */
+    this.form = null;
+    /** @type {HTMLFormElement | null} */
+    this.recipeForm = null;
+    this.was = { title: "", note: "" };
+    this.conflict = element("div", { role: "alert" });
+    this.inputs = {
+      title: element("input", { type: "text", maxLength: 200 }),
+      note: element("textarea", { rows: 4, maxLength: 20000 }),
+      tags: element("input", { type: "text" }),
+    };
     this.star = button("☆", { class: "wb-star", title: "Star (s)" });
     this.star.addEventListener("click", () => this.flip());
     this.title = element("span", { class: "wb-note-title", dir: "auto" });
@@ -65,6 +91,7 @@ class Controls {
     root.replaceChildren(element("div", { class: "wb-note-line" }, ...actions, this.status), this.text);
   }
 
+  /** @param {string | undefined} given */
   async load(given) {
     if (given) this.show({ lists: [], ...JSON.parse(given) });
     else {
@@ -76,6 +103,7 @@ class Controls {
     if (stored(this.key)) this.open();
   }
 
+  /** @param {Partial<Noted>} state */
   show(state) {
     this.state = { ...this.state, ...state };
     const named = this.state.title || this.key;
@@ -91,11 +119,13 @@ class Controls {
     this.text.hidden = !this.state.note || Boolean(this.form);
   }
 
+  /** @param {string} message */
   fail(message) {
     this.status.textContent = message;
     this.status.classList.add("wb-note-failed");
   }
 
+  /** @param {string} message */
   say(message) {
     this.status.classList.remove("wb-note-failed");
     this.status.textContent = message;
@@ -116,18 +146,15 @@ class Controls {
       was: { title: this.state.title, note: this.state.note },
     };
     this.was = draft.was;
-    this.inputs = {
-      title: element("input", { type: "text", maxLength: 200, value: draft.title }),
-      note: element("textarea", { rows: 4, maxLength: 20000, value: draft.note }),
-      tags: element("input", { type: "text", value: draft.tags, placeholder: this.state.lists.slice(0, 5).join(", ") }),
-    };
+    for (const name of /** @type {const} */ (["title", "note", "tags"])) this.inputs[name].value = draft[name];
+    this.inputs.tags.placeholder = this.state.lists.slice(0, 5).join(", ");
     const save = element("button", { type: "submit", class: "wb-note-save" }, "Save");
     const cancel = button("Cancel");
     cancel.addEventListener("click", () => {
       store(this.key, null);
       this.close();
     });
-    this.conflict = element("div", { role: "alert" });
+    this.conflict.replaceChildren();
     this.form = element(
       "form",
       { class: "wb-note-form" },
@@ -179,7 +206,7 @@ class Controls {
       .filter(Boolean);
     const body = { key: this.key, title: title.value, note: note.value, tags: lists, was: this.was };
     const { ok, status, found } = await safely("/set", body);
-    if (status === 409) return this.differ(found);
+    if (status === 409) return this.differ(found.theirs ?? "", found.field);
     if (!ok) return this.conflict.replaceChildren(element("p", { class: "wb-note-failed" }, found.error));
     store(this.key, null);
     this.show(found);
@@ -191,9 +218,13 @@ class Controls {
     }
   }
 
-  // Somebody else saved another text meanwhile: both are shown, and the visitor chooses.
-  differ({ theirs, field: which }) {
+  /**
+   * Somebody else saved another text meanwhile: both are shown, and the visitor chooses.
+   * @param {string} theirs @param {"title" | "note"} which
+   */
+  differ(theirs, which) {
     const input = this.inputs[which];
+    /** @param {string} text */
     const choose = (text) => () => {
       input.value = text;
       this.was = { ...this.was, [which]: theirs };
@@ -276,10 +307,11 @@ class Controls {
   closeRecipe() {
     this.recipeForm?.remove();
     this.recipeForm = null;
-    this.recipe.focus();
+    this.recipe?.focus();
   }
 }
 
+/** @param {HTMLElement} root */
 function drawSearch(root) {
   const start = button("Save this search");
   const status = element("span", { class: "wb-quiet", role: "status" });
@@ -323,6 +355,7 @@ function redraw() {
   setProps("notes-state", { data: Date.now() });
 }
 
+/** @param {string} message @param {number} [undo] */
 function announce(message, undo) {
   document.getElementById("notes-said")?.remove();
   const said = element("div", { id: "notes-said", class: "wb-notice", role: "status" }, `${message} `);
@@ -339,7 +372,7 @@ function announce(message, undo) {
 }
 
 document.addEventListener("click", async (event) => {
-  const target = event.target.closest?.("[data-note-delete], [data-note-restore]");
+  const target = under(event, "[data-note-delete], [data-note-restore]");
   if (!target) return;
   const { noteDelete, noteKey, noteRestore } = target.dataset;
   const { ok, found } = noteDelete
@@ -351,39 +384,43 @@ document.addEventListener("click", async (event) => {
 });
 
 // A line of a list moves up or down; the focus stays on its button, which the server draws again.
-let moved = null;
+let moved = ""; // the label of the button that was pressed
 document.addEventListener("click", async (event) => {
-  const target = event.target.closest?.("[data-note-move]");
+  const target = under(event, "[data-note-move]");
   if (!target) return;
   const { noteMove, noteList, noteKey } = target.dataset;
   const { ok, found } = await safely("/move", { name: noteList, key: noteKey, by: Number(noteMove) });
   if (!ok) return announce(found.error);
-  moved = target.getAttribute("aria-label");
-  announce(`${noteKey} is now number ${found.keys.indexOf(noteKey) + 1} of ${found.keys.length} in ${noteList}.`);
+  moved = target.getAttribute("aria-label") ?? "";
+  announce(`${noteKey} is now number ${found.keys.indexOf(noteKey ?? "") + 1} of ${found.keys.length} in ${noteList}.`);
   redraw();
 });
 
 function refocus() {
   if (!moved || document.activeElement !== document.body) return;
-  [...document.querySelectorAll("[data-note-move]")].find((each) => each.getAttribute("aria-label") === moved)?.focus();
-  moved = null;
+  all("[data-note-move]")
+    .find((each) => each.getAttribute("aria-label") === moved)
+    ?.focus();
+  moved = "";
 }
 
 document.addEventListener("input", (event) => {
-  if (event.target.id === "notes-filter") filter();
+  if (under(event, "#notes-filter")) filter();
 });
 
 function filter() {
-  const wanted = (document.getElementById("notes-filter")?.value || "").trim().toLowerCase();
-  document.querySelectorAll("#notes-parts [data-text]").forEach((row) => {
-    row.hidden = !row.dataset.text.includes(wanted);
+  const field = /** @type {HTMLInputElement | null} */ (document.getElementById("notes-filter"));
+  const wanted = (field?.value ?? "").trim().toLowerCase();
+  all("#notes-parts [data-text]").forEach((row) => {
+    row.hidden = !row.dataset.text?.includes(wanted);
   });
 }
 
+/** @param {HTMLElement} root */
 function drawImport(root) {
   const input = element("input", { type: "file", accept: ".json,application/json", class: "wb-note-file" });
   input.addEventListener("change", async () => {
-    const file = input.files[0];
+    const file = input.files?.[0];
     if (!file) return;
     input.value = "";
     if (file.size > 1e6)
@@ -408,15 +445,15 @@ function drawImport(root) {
 }
 
 function draw() {
-  document.querySelectorAll("[data-note-thing]").forEach((root) => {
-    const key = root.dataset.noteThing;
+  all("[data-note-thing]").forEach((root) => {
+    const key = root.dataset.noteThing ?? "";
     if (root.dataset.noteDrawn === key && root.dataset.noteSeen === root.dataset.noteState) return;
     root.dataset.noteDrawn = key;
     if (root.dataset.noteState !== undefined) root.dataset.noteSeen = root.dataset.noteState;
     new Controls(root, key).load(root.dataset.noteState);
   });
-  document.querySelectorAll("[data-note-search]:empty").forEach(drawSearch);
-  document.querySelectorAll("#notes-import:empty").forEach(drawImport);
+  all("[data-note-search]:empty").forEach(drawSearch);
+  all("#notes-import:empty").forEach(drawImport);
   if (document.getElementById("notes-filter")) filter();
   refocus();
 }
@@ -438,8 +475,8 @@ new MutationObserver(() => {
 
 document.addEventListener("keydown", (event) => {
   if (event.key !== "s" || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, textarea, select, [contenteditable]")) return;
-  const star = document.querySelector("main .wb-star");
+  if (under(event, "input, textarea, select, [contenteditable]")) return;
+  const [star] = all("main .wb-star");
   if (star) {
     event.preventDefault();
     star.click();

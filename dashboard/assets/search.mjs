@@ -1,10 +1,12 @@
 // The search box in the bar of every page, the filters of the page Search, and the keys that walk its hits.
 
 import { none } from "./dash.mjs";
+import { all, byId } from "./dom.mjs";
 
 const FILTERS = ["in", "d", "s", "region"];
 const here = () => location.pathname.replace(/\/$/, "") === "/search";
 
+/** @param {string} query @param {Record<string, string>} filters */
 function address(query, filters) {
   const given = Object.entries({ q: query, ...filters }).filter(([, value]) => value);
   return `/search?${new URLSearchParams(given).toString()}`;
@@ -18,8 +20,8 @@ function current() {
 
 // The field itself is read: its property lags behind by a key stroke.
 export function submit() {
-  const field = document.getElementById("find-box");
-  const query = (field?.value || "").trim();
+  const field = /** @type {HTMLInputElement} */ (byId("find-box"));
+  const query = field.value.trim();
   if (!query) return none();
   field.blur();
   return address(query, current());
@@ -30,6 +32,7 @@ export function show() {
   return here() ? new URLSearchParams(location.search).get("q") || "" : none();
 }
 
+/** @param {...string} values */
 export function filter(...values) {
   if (!here()) return none();
   const chosen = Object.fromEntries(FILTERS.map((name, i) => [name, values[i] || ""]));
@@ -38,11 +41,11 @@ export function filter(...values) {
   return address(new URLSearchParams(location.search).get("q") || "", chosen);
 }
 
-// Focus the next or the previous hit; Enter opens it, as it opens any link.
+/** Focus the next or the previous hit; Enter opens it, as it opens any link. @param {number} by */
 export function step(by) {
-  const hits = [...document.querySelectorAll("a.wb-hit")];
+  const hits = all("a.wb-hit");
   if (!here() || !hits.length) return false;
-  const at = hits.indexOf(document.activeElement);
+  const at = hits.indexOf(/** @type {HTMLElement} */ (document.activeElement));
   const next = at < 0 ? (by > 0 ? 0 : hits.length - 1) : Math.min(Math.max(at + by, 0), hits.length - 1);
   hits[next].focus();
   hits[next].scrollIntoView({ block: "nearest" });

@@ -10,6 +10,7 @@ const answers = () =>
     () => true,
     () => false,
   );
+/** @param {boolean} gone */
 const show = (gone) => {
   const banner = document.getElementById("server-gone");
   if (banner) banner.hidden = !gone;

@@ -18,6 +18,7 @@ export function current() {
   return kept === "light" || kept === "dark" ? kept : media.matches ? "dark" : "light";
 }
 
+/** @param {string} scheme */
 function apply(scheme) {
   document.documentElement.dataset.scheme = scheme;
   document.documentElement.dataset.mantineColorScheme = scheme;

@@ -1,5 +1,8 @@
 // The tooltip of inactive tokens: their runs are one element each, so the token is found by the offset under the pointer.
 
+import { element, under } from "./dom.mjs";
+
+/** @type {HTMLElement | null} */
 let tip = null;
 
 function hide() {
@@ -7,28 +10,25 @@ function hide() {
   tip = null;
 }
 
+/** @param {MouseEvent} event */
 function offsetAt(event) {
   if (document.caretPositionFromPoint) return document.caretPositionFromPoint(event.clientX, event.clientY)?.offset;
   return document.caretRangeFromPoint?.(event.clientX, event.clientY)?.startOffset;
 }
 
 document.addEventListener("mousemove", (event) => {
-  const run = event.target.closest?.(".wb-tokens[data-ids] > span[data-at]");
+  const run = under(event, ".wb-tokens[data-ids] > span[data-at]");
   const offset = run ? offsetAt(event) : undefined;
-  if (offset === undefined) return hide();
-  const lengths = run.dataset.lengths.split(",").map(Number),
-    strip = run.parentElement.dataset;
+  const strip = run?.parentElement?.dataset;
+  if (!run || !strip || offset === undefined) return hide();
+  const lengths = (run.dataset.lengths ?? "").split(",").map(Number);
   let at = 0,
     end = lengths[0];
   while (at < lengths.length - 1 && offset >= end) end += lengths[++at];
   const number = Number(run.dataset.at) + at;
-  if (!tip) {
-    tip = document.createElement("div");
-    tip.className = "wb-tip";
-    tip.setAttribute("aria-hidden", "true");
-    document.body.append(tip);
-  }
-  tip.textContent = `0, position ${Number(strip.first) + number}, token ${strip.ids.split(",")[number]}`;
+  tip ??= element("div", { class: "wb-tip", "aria-hidden": "true" });
+  document.body.append(tip);
+  tip.textContent = `0, position ${Number(strip.first) + number}, token ${(strip.ids ?? "").split(",")[number]}`;
   tip.style.left = `${event.clientX}px`;
   tip.style.top = `${event.clientY - 10}px`;
 });

@@ -1,7 +1,7 @@
 // A tour of four steps under the bar: shown at the first visit of the overview until it is dismissed, and from the help.
 
 import { setProps } from "./dash.mjs";
-import { element } from "./dom.mjs";
+import { element, under } from "./dom.mjs";
 
 const KEY = "workbench-tour";
 const STEPS = [
@@ -30,9 +30,11 @@ const STEPS = [
     "/atlas",
   ],
 ];
-let at = null,
-  focus = false;
+/** @type {number | null} */
+let at = null; // the step that is shown
+let focus = false;
 
+/** @param {string} [value] */
 function stored(value) {
   try {
     if (value === undefined) return localStorage.getItem(KEY);
@@ -43,6 +45,7 @@ function stored(value) {
   return value ?? null;
 }
 
+/** @param {number | null} step */
 function go(step) {
   at = step !== null && step >= 0 && step < STEPS.length ? step : null;
   stored(at === null ? "done" : String(at));
@@ -62,6 +65,7 @@ function draw() {
     event.preventDefault();
     setProps("nav", { href: address });
   });
+  /** @param {string} id @param {string} text @param {number | null} step */
   const button = (id, text, step) => {
     const made = element("button", { id, type: "button", class: "wb-link", textContent: text });
     made.addEventListener("click", () => go(step));
@@ -82,7 +86,7 @@ function draw() {
 }
 
 document.addEventListener("click", (event) => {
-  if (!event.target.closest?.("#help-tour")) return;
+  if (!under(event, "#help-tour")) return;
   setProps("help", { opened: false });
   go(0);
 });

@@ -1,12 +1,17 @@
 // Addresses that follow the state of a page, and keyboard shortcuts. Callbacks in Python refer to these functions by name.
 
 import { none, setProps } from "./dash.mjs";
+import { all, byId, under } from "./dom.mjs";
 import { step } from "./search.mjs";
 import { current, flip } from "./theme.mjs";
 
-// Replace (or push) the address without asking the server for a page.
+/**
+ * Replace (or push) the address without asking the server for a page.
+ * @param {string} path @param {Properties} query @param {boolean} [push]
+ */
 export function show(path, query, push) {
-  const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const set = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const given = set.map(([name, value]) => [name, String(value)]);
   const search = new URLSearchParams(given).toString();
   const address = path + (search ? `?${search}` : "");
   if (address === location.pathname + location.search) return none();
@@ -14,8 +19,10 @@ export function show(path, query, push) {
   return none();
 }
 
+/** @param {string} name */
 const onPage = (name) => location.pathname.split("/")[1] === name;
 
+/** @param {number | null} clicks */
 export function scheme(clicks) {
   if (!clicks) return [current(), current()];
   const next = flip();
@@ -23,10 +30,11 @@ export function scheme(clicks) {
   return [next, next];
 }
 
+/** @param {string | null} pathname */
 export function navigation(pathname) {
   const page = (pathname || "/").split("/")[1];
-  document.querySelectorAll(".wb-nav-link").forEach((link) => {
-    const here = link.getAttribute("href").split("/")[1] === page;
+  all(".wb-nav-link").forEach((link) => {
+    const here = link.getAttribute("href")?.split("/")[1] === page;
     if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   });
@@ -34,7 +42,8 @@ export function navigation(pathname) {
 }
 
 // The list marks the feature that is shown, however it was reached: also once its row is loaded.
-let marked = null;
+let marked = "";
+/** @param {number} index */
 function markFeature(index) {
   marked = String(index);
   window.dash_ag_grid.getApiAsync("feature-grid").then((grid) => {
@@ -49,6 +58,7 @@ function markFeature(index) {
   });
 }
 
+/** @param {{ features: string, index: number } | null} state @param {string} text @param {number[] | null} range */
 export function featureAddress(state, text, range) {
   if (!state || !onPage("feature")) return none();
   markFeature(state.index);
@@ -58,6 +68,7 @@ export function featureAddress(state, text, range) {
   return show(path, { q: text, d: whole ? "" : range.join(",") }, moved);
 }
 
+/** @param {string} text @param {number[] | null} range */
 export function filterFeatures(text, range) {
   const model = {};
   if (text) model.label = { filterType: "text", type: "contains", filter: text };
@@ -69,11 +80,13 @@ export function filterFeatures(text, range) {
   return none();
 }
 
+/** @param {Prompt | null} run @param {PromptSelection} selection @param {Asked} asked */
 export function promptAddress(run, selection, asked) {
   if (!run || !onPage("prompt")) return none();
   return show("/prompt", { ...run, chat: run.chat ? 1 : "", ...selection, ...asked });
 }
 
+/** @param {string} kind @param {string} head @param {string} text @param {{ name: string } | null} state */
 export function headsAddress(kind, head, text, state) {
   if (!state || !onPage("heads")) return none();
   const path = `/heads/${encodeURIComponent(state.name)}`;
@@ -88,6 +101,7 @@ window.addEventListener("popstate", () => {
   setProps("feature-state", { data: state });
 });
 
+/** @param {...string} ids */
 const click =
   (...ids) =>
   () =>
@@ -95,6 +109,7 @@ const click =
       .map((id) => document.getElementById(id))
       .find(Boolean)
       ?.click();
+/** @type {Record<string, () => void>} */
 const keys = {
   j: () => step(1) || click("feature-next", "choice-next")(),
   ArrowRight: click("feature-next"),
@@ -103,27 +118,30 @@ const keys = {
   r: click("feature-random"),
   t: click("scheme-toggle"),
   "?": click("help-open"),
-  "/": () => document.getElementById("find-box")?.select(),
-  f: () => document.querySelector(".wb-search input, .wb-search textarea")?.focus(),
+  "/": () => /** @type {HTMLInputElement} */ (byId("find-box")).select(),
+  f: () => all(".wb-search input, .wb-search textarea").at(0)?.focus(),
 };
 
-// One token of a text is in the order of Tab; the arrow keys, Home and End move along the highlighted ones.
+/**
+ * One token of a text is in the order of Tab; the arrow keys, Home and End move along the highlighted ones.
+ * @param {KeyboardEvent} event
+ */
 function stepTokens(event) {
-  const token = event.target.closest(".wb-tokens:not(.wb-token-row) > .wb-mark[tabindex]");
+  const token = under(event, ".wb-tokens:not(.wb-token-row) > .wb-mark[tabindex]");
   if (!token || event.ctrlKey || event.metaKey || event.altKey) return false;
-  const all = [...token.parentElement.querySelectorAll(":scope > .wb-mark[tabindex]")],
-    at = all.indexOf(token);
+  const tokens = all(":scope > .wb-mark[tabindex]", token.parentElement ?? undefined),
+    at = tokens.indexOf(token);
   const to = {
     ArrowRight: at + 1,
     ArrowDown: at + 1,
     ArrowLeft: at - 1,
     ArrowUp: at - 1,
     Home: 0,
-    End: all.length - 1,
+    End: tokens.length - 1,
   }[event.key];
   if (to === undefined) return false;
   event.preventDefault();
-  const next = all[Math.min(Math.max(to, 0), all.length - 1)];
+  const next = tokens[Math.min(Math.max(to, 0), tokens.length - 1)];
   token.tabIndex = -1;
   next.tabIndex = 0;
   next.focus();
@@ -132,19 +150,20 @@ function stepTokens(event) {
 
 // An open dialog takes the focus; its header is not a second banner of the page.
 document.addEventListener("focusin", (event) => {
-  event.target.closest?.(".mantine-Modal-content")?.querySelector("header")?.setAttribute("role", "presentation");
+  under(event, ".mantine-Modal-content")?.querySelector("header")?.setAttribute("role", "presentation");
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && event.target.matches(".ag-cell")) event.target.click(); // a row opens by key too
+  const cell = under(event, ".ag-cell");
+  if (event.key === "Enter" && cell && cell === event.target) cell.click(); // a row opens by key too
   if (stepTokens(event)) return;
-  const field = event.target.closest("input, textarea, select, [contenteditable], [role=slider], [role=radio]");
+  const field = under(event, "input, textarea, select, [contenteditable], [role=slider], [role=radio]");
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     (document.getElementById("prompt-go") || document.getElementById("heads-go"))?.click();
   } else if (event.key === "Escape" && field) {
     field.blur();
   } else if (!field && !event.ctrlKey && !event.metaKey && !event.altKey && keys[event.key]) {
-    if (event.key.startsWith("Arrow") && event.target.closest(".ag-root")) return;
+    if (event.key.startsWith("Arrow") && under(event, ".ag-root")) return;
     event.preventDefault();
     keys[event.key]();
   }

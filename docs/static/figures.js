@@ -2,7 +2,8 @@
 (() => {
   const holders = document.querySelectorAll(".plotly-figure");
   if (!holders.length) return;
-  const here = document.currentScript.src;
+  const here = /** @type {HTMLScriptElement} */ (document.currentScript).src;
+  /** @type {Promise<Plotly> | null} */
   let loading = null;
 
   function plotly() {
@@ -16,8 +17,9 @@
     return loading;
   }
 
+  /** @param {Element} holder */
   async function draw(holder) {
-    const figure = JSON.parse(holder.querySelector("script").textContent);
+    const figure = JSON.parse(holder.querySelector("script")?.textContent ?? "{}");
     const layout = { ...figure.layout, paper_bgcolor: "#fff", width: undefined, autosize: true };
     await (await plotly()).newPlot(holder, figure.data, layout, { responsive: true, displaylogo: false });
   }

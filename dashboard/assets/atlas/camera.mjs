@@ -6,7 +6,7 @@ const CLOSEST = 4000,
   FARTHEST = 0.4; // times the zoom that shows all
 
 export class Camera {
-  /** @param {number[]} bounds x0, y0, x1, y1 of all that can be seen */
+  /** @param {Box} bounds of all that can be seen */
   constructor(bounds) {
     this.bounds = bounds;
     this.width = this.height = 1;
@@ -15,6 +15,7 @@ export class Camera {
     this.fitted = true;
   }
 
+  /** @param {number} width @param {number} height */
   resize(width, height) {
     const span = this.span;
     this.width = Math.max(width, 1);
@@ -45,27 +46,32 @@ export class Camera {
     this.zoom = this.allowed(Math.min(this.width, this.height) / units);
   }
 
+  /** @param {number} zoom */
   allowed(zoom) {
     return Math.min(Math.max(zoom, this.whole * FARTHEST), this.whole * CLOSEST);
   }
 
+  /** @param {number} x */
   screenX(x) {
     return (x - this.x) * this.zoom + this.width / 2;
   }
 
+  /** @param {number} y */
   screenY(y) {
     return this.height / 2 - (y - this.y) * this.zoom;
   }
 
+  /** @param {number} sx */
   worldX(sx) {
     return (sx - this.width / 2) / this.zoom + this.x;
   }
 
+  /** @param {number} sy */
   worldY(sy) {
     return (this.height / 2 - sy) / this.zoom + this.y;
   }
 
-  /** Move by screen pixels; the middle never leaves the map. */
+  /** Move by screen pixels; the middle never leaves the map. @param {number} dx @param {number} dy */
   pan(dx, dy) {
     const [x0, y0, x1, y1] = this.bounds;
     this.x = Math.min(Math.max(this.x - dx / this.zoom, x0), x1);
@@ -73,7 +79,10 @@ export class Camera {
     this.fitted = false;
   }
 
-  /** Zoom in (factor > 1) or out about the screen point (sx, sy). */
+  /**
+   * Zoom in (factor > 1) or out about the screen point (sx, sy).
+   * @param {number} factor @param {number} sx @param {number} sy
+   */
   zoomAt(factor, sx, sy) {
     const x = this.worldX(sx),
       y = this.worldY(sy);
@@ -83,7 +92,7 @@ export class Camera {
     this.pan(0, 0);
   }
 
-  /** Show a box of the world. */
+  /** Show a box of the world. @param {number} x0 @param {number} y0 @param {number} x1 @param {number} y1 */
   show(x0, y0, x1, y1) {
     this.zoom = this.allowed(
       Math.min(this.width / (Math.abs(x1 - x0) || 1e-9), this.height / (Math.abs(y1 - y0) || 1e-9)),
@@ -93,7 +102,7 @@ export class Camera {
     this.pan(0, 0);
   }
 
-  /** The visible box of the world, x0, y0, x1, y1. */
+  /** The visible box of the world. @returns {Box} */
   get box() {
     return [this.worldX(0), this.worldY(this.height), this.worldX(this.width), this.worldY(0)];
   }

@@ -9,19 +9,27 @@ const LINE = 13,
   PADDING = 4;
 const FONT = '11px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace';
 
-/** The grid for a zoom: the finest with room, else the coarsest. */
+/** The grid for a zoom: the finest with room, else the coarsest. @param {CellGrid[]} grids @param {number} zoom */
 function gridAt(grids, zoom) {
   return grids.filter(({ side }) => side * zoom >= ROOM).pop() ?? grids[0] ?? null;
 }
 
-/** The cell at a position of the world, if any. */
+/**
+ * The cell at a position of the world, if any.
+ * @param {CellGrid[]} grids @param {number} zoom @param {number} x @param {number} y
+ */
 export function cellAt(grids, zoom, x, y) {
   const grid = gridAt(grids, zoom);
   if (!grid) return null;
+  /** @param {Cell} given */
   const under = ({ x: cx, y: cy, size }) => 2 * Math.max(Math.abs(x - cx), Math.abs(y - cy)) <= size * grid.side;
   return grid.cells.find(under) ?? null;
 }
 
+/**
+ * @param {CanvasRenderingContext2D} context @param {CellGrid[]} grids @param {Camera} camera
+ * @param {AtlasTheme} theme
+ */
 export function drawCells(context, grids, camera, theme) {
   const grid = gridAt(grids, camera.zoom);
   if (!grid) return;
@@ -45,6 +53,10 @@ export function drawCells(context, grids, camera, theme) {
   context.globalAlpha = 1;
 }
 
+/**
+ * @param {CanvasRenderingContext2D} context @param {string[]} texts @param {number} x @param {number} y
+ * @param {number} room @param {AtlasTheme} theme
+ */
 function words(context, texts, x, y, room, theme) {
   const lines = texts.slice(0, Math.floor(room / LINE));
   const letters = Math.floor(room / 6.7);

@@ -7,7 +7,7 @@
 
 import { DIMMED, HIDDEN } from "./looks.mjs";
 
-/** Corners of the polygon of a lasso or box selection, or null. */
+/** Corners of the polygon of a lasso or box selection, or null. @param {string} selection */
 export function cornersOf(selection) {
   const [kind, rest] = [selection.split(":")[0], selection.slice(selection.indexOf(":") + 1)];
   const v = rest.split(",").map(Number);
@@ -17,7 +17,10 @@ export function cornersOf(selection) {
   return null;
 }
 
-/** Numbers of `kind:1,2,3`, or null when the selection is of another kind. */
+/**
+ * Numbers of `kind:1,2,3`, or null when the selection is of another kind.
+ * @param {string} selection @param {string} kind
+ */
 export function numbersOf(selection, kind) {
   if (!selection.startsWith(`${kind}:`)) return null;
   return selection
@@ -28,7 +31,10 @@ export function numbersOf(selection, kind) {
     .filter(Number.isInteger);
 }
 
-/** A byte per point, 1 = selected; null without a selection. `data` gives the grid, regions and columns. */
+/**
+ * A byte per point, 1 = selected; null without a selection. `data` gives the grid, regions and columns.
+ * @param {string} selection @param {AtlasView} data
+ */
 export async function selected(selection, data) {
   if (!selection) return null;
   const corners = cornersOf(selection);
@@ -42,19 +48,22 @@ export async function selected(selection, data) {
     const region = (await data.regions())[number];
     if (!region) continue;
     const levels = await data.column(`level_${region.level}`);
-    for (let i = 0; i < levels.length; i++) if (levels[i] === number + 1) found[i] = 1;
+    for (let i = 0; levels && i < levels.length; i++) if (levels[i] === number + 1) found[i] = 1;
   }
   return found;
 }
 
-/** A byte per point, 1 = found by a search; null without one. */
+/** A byte per point, 1 = found by a search; null without one. @param {Uint8Array} bits @param {number} n */
 export function unpacked(bits, n) {
   const found = new Uint8Array(n);
   for (let i = 0; i < n; i++) found[i] = (bits[i >> 3] >> (i & 7)) & 1;
   return found;
 }
 
-/** A byte per point, 1 = passes the filter; null without a valid filter. */
+/**
+ * A byte per point, 1 = passes the filter; null without a valid filter.
+ * @param {string} filter @param {AtlasView} data
+ */
 export async function filtered(filter, data) {
   const match = /^(.+)(:|=)([^:=]+)$/.exec(filter || "");
   if (!match) return null;
@@ -72,7 +81,10 @@ export async function filtered(filter, data) {
   return kept;
 }
 
-/** Both of two conditions, either of which may be null. */
+/**
+ * Both of two conditions, either of which may be null.
+ * @param {Uint8Array | null | undefined} a @param {Uint8Array | null | undefined} b
+ */
 export function both(a, b) {
   if (!a || !b) return a ?? b;
   const out = new Uint8Array(a.length);
@@ -80,7 +92,12 @@ export function both(a, b) {
   return out;
 }
 
-/** Final codes from the plain ones: dimmed where not marked, hidden where filtered out. Gives the number of bright points. */
+/**
+ * Final codes from the plain ones: dimmed where not marked, hidden where filtered out. Gives the number of bright
+ * points.
+ * @param {Uint8Array} plain @param {Uint8Array} codes @param {Uint8Array | null} marked
+ * @param {Uint8Array | null} kept
+ */
 export function applied(plain, codes, marked, kept) {
   let bright = 0;
   for (let i = 0; i < plain.length; i++) {

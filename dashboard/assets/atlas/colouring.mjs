@@ -2,10 +2,16 @@
 
 import { categoryCodes, ends, scaleCodes, sizeSteps } from "./looks.mjs";
 
+/** @type {Omit<Colouring, "codes">} */
+const PLAIN = { column: null, values: new Uint8Array(), ends: [0, 1], slots: [] };
 const OUTGROWN = 620; // size in pixels of a level's typical region from which on the next finer level colours the map
 
-/** Zooms at which each finer level replaces the coarser: one per level but the first. */
+/**
+ * Zooms at which each finer level replaces the coarser: one per level but the first.
+ * @param {Region[]} regions @param {number} levels
+ */
 export function thresholds(regions, levels) {
+  /** @type {number[]} */
   const at = [];
   for (let level = 0; level + 1 < levels; level++) {
     const here = regions.filter((region) => region.level === level);
@@ -21,35 +27,42 @@ export function thresholds(regions, levels) {
   return at;
 }
 
-/** The level whose regions suit a zoom; none coarser than the one that suits the whole map. */
+/**
+ * The level whose regions suit a zoom; none coarser than the one that suits the whole map.
+ * @param {number} zoom @param {number[]} at @param {number} [coarsest]
+ */
 export const levelAt = (zoom, at, coarsest = 0) => Math.max(coarsest, at.filter((z) => zoom >= z).length);
 
-/** `{codes, column, values, ends | slots}` of a colouring; `column` is null for one colour. */
+/**
+ * `{codes, column, values, ends | slots}` of a colouring; `column` is null for one colour.
+ * @param {string} name @param {AtlasView} data @returns {Promise<Colouring>}
+ */
 export async function coloured(name, data) {
   const column = data.about.columns.find((each) => each.name === name);
-  if (!column) return { codes: new Uint8Array(data.n).fill(5), column: null };
   const values = await data.column(name);
+  if (!column || !values) return { ...PLAIN, codes: new Uint8Array(data.n).fill(5) };
   if (column.kind === "number") {
     const range = ends(values);
-    return { codes: scaleCodes(values, range), column, values, ends: range };
+    return { ...PLAIN, codes: scaleCodes(values, range), column, values, ends: range };
   }
   const slots =
     column.kind === "region"
       ? await regionSlots(data)
       : [0, ...column.names.map((_, i) => (i < data.palette ? i + 1 : 0))];
-  return { codes: categoryCodes(values, slots), column, values, slots };
+  return { ...PLAIN, codes: categoryCodes(values, slots), column, values, slots };
 }
 
+/** @param {AtlasView} data */
 async function regionSlots(data) {
   const slots = [0];
   for (const region of await data.regions()) slots[region.region + 1] = region.colour + 1;
   return slots;
 }
 
-/** Size steps of a column, or null when all points are alike. */
+/** Size steps of a column, or null when all points are alike. @param {string} name @param {AtlasView} data */
 export async function sized(name, data) {
   const column = data.about.columns.find((each) => each.name === name);
-  if (column?.kind !== "number") return null;
-  const values = await data.column(name);
+  const values = column?.kind === "number" ? await data.column(name) : null;
+  if (!values) return null;
   return sizeSteps(values, ends(values));
 }

@@ -2,6 +2,7 @@
 
 import { count, element, icon } from "../dom.mjs";
 
+/** @type {Record<string, string>} */
 const ICONS = {
   pan: "M8 1v14M1 8h14M8 1 6 3M8 1l2 2M8 15l-2-2M8 15l2-2M1 8l2-2M1 8l2 2M15 8l-2-2M15 8l-2 2",
   lasso:
@@ -35,7 +36,10 @@ const OVERLAYS = [
 ];
 
 export class Controls {
-  /** @param {object} on change({colour}), mode(name), zoom(how), picture(), table() */
+  /**
+   * @param {HTMLElement} root
+   * @param {About} about @param {ControlReports} on
+   */
   constructor(root, about, on) {
     this.on = on;
     this.about = about;
@@ -83,18 +87,21 @@ export class Controls {
       this.modes.box,
       this.group("Zoom", zooms, (how) => on.zoom(how)).box,
       this.overlays.box,
-      this.group("Save", outputs, (name) => on[name]()).box,
+      this.group("Save", outputs, (name) => on[/** @type {"picture" | "table" | "fullscreen"} */ (name)]()).box,
     );
     root.append(this.panel, this.bar);
   }
 
+  /** @param {string} name @param {string[][]} options @param {(value: string) => void} chosen */
   choice(name, options, chosen) {
     const select = element("select", { "aria-label": name, onchange: () => chosen(select.value) });
     for (const [value, text] of options) select.append(element("option", { value }, text));
     return { select, label: element("label", { class: "atlas-choice" }, element("span", {}, name), select) };
   }
 
+  /** @param {string} name @param {string[][]} entries @param {(key: string) => void} pressed */
   group(name, entries, pressed) {
+    /** @type {Record<string, HTMLElement>} */
     const buttons = {};
     const box = element("div", { class: "atlas-group", role: "group", "aria-label": name });
     for (const [key, title] of entries) {
@@ -113,6 +120,7 @@ export class Controls {
     this.timer = setTimeout(() => this.on.change({ search: this.search.value }), 220);
   }
 
+  /** @param {KeyboardEvent} event */
   searchKey(event) {
     if (event.key === "Escape" && this.search.value) {
       event.stopPropagation();
@@ -121,18 +129,19 @@ export class Controls {
     }
   }
 
-  /** Set the controls to the state of the view. */
+  /** Set the controls to the state of the view. @param {AtlasState} state @param {string} mode */
   show(state, mode) {
     this.colour.select.value = state.colour;
     this.size.select.value = state.size;
     if (document.activeElement !== this.search) this.search.value = state.search;
+    /** @param {{ buttons: Record<string, HTMLElement> }} given @param {(name: string) => boolean} isOn */
     const press = ({ buttons }, isOn) =>
-      Object.entries(buttons).forEach(([k, b]) => b.setAttribute("aria-pressed", isOn(k)));
+      Object.entries(buttons).forEach(([k, b]) => b.setAttribute("aria-pressed", String(isOn(k))));
     press(this.modes, (name) => name === mode);
     press(this.overlays, (name) => state.overlays.includes(name));
   }
 
-  /** "312 of 49,152" while points are selected. */
+  /** "312 of 49,152" while points are selected. @param {number | null} marked @param {number} n @param {string} what */
   tell(marked, n, what) {
     this.found.textContent = marked === null ? "" : `${count(marked)} ${what}`;
     this.found.title = marked === null ? "" : `${count(marked)} of ${count(n)} points`;
@@ -140,6 +149,7 @@ export class Controls {
   }
 }
 
+/** @param {About} about */
 function colourings(about) {
   const regions = about.levels ? [["regions", "regions, by zoom"]] : [];
   for (let level = 0; about.levels > 1 && level < about.levels; level++) {
@@ -152,6 +162,7 @@ function colourings(about) {
   ];
 }
 
+/** @param {About} about */
 function sizings(about) {
   return [["", "equal"], ...about.columns.filter((c) => c.kind === "number").map((c) => [c.name, c.title])];
 }

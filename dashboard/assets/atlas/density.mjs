@@ -5,6 +5,7 @@ const SIDE = 176,
 const MASSES = [0.95, 0.8, 0.6, 0.4, 0.2]; // each contour encloses this share of the points
 
 export class Density {
+  /** @param {Float32Array} xy @param {Box} bounds */
   constructor(xy, bounds) {
     const [x0, y0, x1, y1] = bounds;
     const pad = 0.06 * Math.max(x1 - x0, y1 - y0, 1e-9);
@@ -19,6 +20,7 @@ export class Density {
     for (let i = 0; i < 3; i++) this.cells = this.blurred(this.cells); // three box blurs approximate a Gaussian
   }
 
+  /** @param {Float32Array} xy */
   counted(xy) {
     const {
       columns,
@@ -34,6 +36,7 @@ export class Density {
     return cells;
   }
 
+  /** @param {Float32Array} cells */
   blurred(cells) {
     return this.swept(
       this.swept(cells, this.columns, this.rows, 1, this.columns),
@@ -44,7 +47,11 @@ export class Density {
     );
   }
 
-  /** A running mean along one direction. */
+  /**
+   * A running mean along one direction.
+   * @param {Float32Array} cells @param {number} length @param {number} lines @param {number} step
+   * @param {number} between
+   */
   swept(cells, length, lines, step, between) {
     const out = new Float32Array(cells.length);
     for (let line = 0; line < lines; line++) {
@@ -72,7 +79,7 @@ export class Density {
     });
   }
 
-  /** Marching squares at one height. */
+  /** Marching squares at one height. @param {number} height */
   lines(height) {
     const { cells, columns, rows } = this;
     const found = [];
@@ -83,8 +90,10 @@ export class Density {
           b = cells[at + 1],
           d = cells[at + columns],
           e = cells[at + columns + 1];
-        const kind = (a > height) | ((b > height) << 1) | ((e > height) << 2) | ((d > height) << 3);
+        const kind =
+          Number(a > height) | (Number(b > height) << 1) | (Number(e > height) << 2) | (Number(d > height) << 3);
         if (kind === 0 || kind === 15) continue;
+        /** @param {number} p @param {number} q */
         const part = (p, q) => (height - p) / (q - p);
         const sides = [
           [c + part(a, b), r],
@@ -98,11 +107,12 @@ export class Density {
     return Float32Array.from(found);
   }
 
+  /** @param {number[]} given */
   world([column, row]) {
     return [this.bounds[0] + (column + 0.5) / this.perX, this.bounds[1] + (row + 0.5) / this.perY];
   }
 
-  /** The grid as a picture in one colour, top row first. */
+  /** The grid as a picture in one colour, top row first. @param {number[]} given */
   picture([red, green, blue]) {
     const image = new ImageData(this.columns, this.rows);
     const most = this.cells.reduce((a, b) => Math.max(a, b), 1e-9);
@@ -142,7 +152,11 @@ const PAIRS = [
   [],
 ];
 
-/** Draw the segments of each height; they fade at zooms at which the grid would become visible. */
+/**
+ * Draw the segments of each height; they fade at zooms at which the grid would become visible.
+ * @param {CanvasRenderingContext2D} context @param {Float32Array[]} contours @param {Camera} camera
+ * @param {AtlasTheme} theme
+ */
 export function drawContours(context, contours, camera, theme) {
   const nearer = camera.zoom / camera.whole;
   const strength = Math.min(1, Math.max(0, (14 - nearer) / 8));

@@ -5,9 +5,15 @@ import { element } from "../dom.mjs";
 const TIME = 450; // milliseconds from one map to another
 
 export class Frames {
-  /** @param {string[]} names of the maps; the view begins with the last */
+  /**
+   * @param {string[]} names of the maps; the view begins with the last @param {HTMLElement} root
+   * @param {string[]} names @param {AtlasView} view
+   */
   constructor(root, names, view) {
-    Object.assign(this, { names, view, at: names.length - 1, ticket: 0 });
+    this.names = names;
+    this.view = view;
+    this.at = names.length - 1;
+    this.ticket = 0;
     this.slider = element("input", {
       type: "range",
       min: "0",
@@ -32,6 +38,7 @@ export class Frames {
     this.slider.setAttribute("aria-valuetext", this.names[this.at]);
   }
 
+  /** @param {number} at */
   async show(at) {
     this.at = at;
     this.say();

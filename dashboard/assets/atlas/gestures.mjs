@@ -5,56 +5,57 @@ const CLICK = 4; // largest movement in pixels that still counts as a click
 const STEP = 80;
 
 export class Gestures {
-  /** @param {object} on moved, rested, hovered, left, clicked, doubled, drawing, drawn, cleared, opened */
+  /**
+   * @param {HTMLElement} target @param {Camera} camera @param {GestureReports} on
+   */
   constructor(target, camera, on) {
     this.target = target;
     this.camera = camera;
     this.on = on;
     this.mode = "pan";
+    /** @type {Map<number, Point>} */
     this.fingers = new Map();
+    /** @type {Drag | null} */
     this.drag = null;
-    const listen = (name, handle) => target.addEventListener(name, handle.bind(this), { passive: false });
-    listen("pointerdown", this.down);
-    listen("pointermove", this.move);
-    listen("pointerup", this.up);
-    listen("pointercancel", this.cancel);
-    listen("pointerleave", () => this.on.left());
-    listen("wheel", this.wheel);
-    listen("dblclick", this.double);
-    listen("keydown", this.key);
-    listen("contextmenu", (event) => this.drag && event.preventDefault());
+    /** @type {Spread | null} */
+    this.pinched = null; // while two fingers are down
+    target.addEventListener("pointerdown", (event) => this.down(event));
+    target.addEventListener("pointermove", (event) => this.move(event));
+    target.addEventListener("pointerup", (event) => this.up(event));
+    target.addEventListener("pointercancel", (event) => this.cancel(event));
+    target.addEventListener("pointerleave", () => this.on.left());
+    target.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
+    target.addEventListener("dblclick", (event) => this.double(event));
+    target.addEventListener("keydown", (event) => this.key(event));
+    target.addEventListener("contextmenu", (event) => this.drag && event.preventDefault());
   }
 
+  /** @param {MouseEvent} event @returns {Point} */
   at(event) {
     const box = this.target.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top];
   }
 
+  /** @param {PointerEvent} event */
   down(event) {
     if (event.button !== 0) return;
     this.target.setPointerCapture(event.pointerId);
     const [x, y] = this.at(event);
     this.fingers.set(event.pointerId, [x, y]);
-    if (this.fingers.size === 2) this.drag = { kind: "pinch", spread: this.spread() };
-    else
-      this.drag = {
-        kind: this.kindOf(event),
-        x,
-        y,
-        startX: x,
-        startY: y,
-        far: false,
-        path: [x, y],
-        add: event.ctrlKey || event.metaKey,
-      };
+    this.pinched = this.fingers.size === 2 ? this.spread() : null;
+    const kind = this.pinched ? "pinch" : this.kindOf(event),
+      add = event.ctrlKey || event.metaKey;
+    this.drag = { kind, x, y, startX: x, startY: y, far: false, path: [x, y], add };
   }
 
+  /** @param {MouseEvent} event */
   kindOf(event) {
     if (event.shiftKey) return this.mode === "rectangle" ? "rectangle" : "lasso";
     if (event.altKey) return "rectangle";
     return this.mode;
   }
 
+  /** @param {PointerEvent} event */
   move(event) {
     const [x, y] = this.at(event);
     const { drag } = this;
@@ -73,10 +74,12 @@ export class Gestures {
     [drag.x, drag.y] = [x, y];
   }
 
+  /** @param {Drag} given @param {number} x @param {number} y */
   outline({ kind, path, startX, startY }, x, y) {
     return kind === "lasso" ? path : [startX, startY, x, startY, x, y, startX, y];
   }
 
+  /** @param {PointerEvent} event */
   up(event) {
     const { drag } = this;
     this.fingers.delete(event.pointerId);
@@ -89,6 +92,7 @@ export class Gestures {
     this.on.drawn(this.outline(drag, drag.x, drag.y), drag.kind);
   }
 
+  /** @param {PointerEvent} event */
   cancel(event) {
     this.fingers.delete(event.pointerId);
     if (this.drag && this.drag.kind !== "pan" && this.drag.kind !== "pinch") this.on.drawing(null);
@@ -102,15 +106,16 @@ export class Gestures {
   }
 
   pinch() {
-    if (this.fingers.size < 2) return;
-    const before = this.drag.spread,
-      now = this.spread();
+    const before = this.pinched;
+    if (this.fingers.size < 2 || !before) return;
+    const now = this.spread();
     this.camera.pan(now.x - before.x, now.y - before.y);
     this.camera.zoomAt(now.length / before.length, now.x, now.y);
-    this.drag.spread = now;
+    this.pinched = now;
     this.on.moved();
   }
 
+  /** @param {WheelEvent} event */
   wheel(event) {
     event.preventDefault();
     const pixels = event.deltaY * (event.deltaMode === 1 ? 16 : event.deltaMode === 2 ? 400 : 1);
@@ -121,15 +126,18 @@ export class Gestures {
     this.on.rested();
   }
 
+  /** @param {MouseEvent} event */
   double(event) {
     this.on.doubled(...this.at(event), event.shiftKey);
   }
 
+  /** @param {KeyboardEvent} event */
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const { camera } = this;
     const [cx, cy] = [camera.width / 2, camera.height / 2];
     const far = event.shiftKey ? 3 * STEP : STEP;
+    /** @type {Record<string, () => void>} */
     const actions = {
       ArrowLeft: () => camera.pan(far, 0),
       ArrowRight: () => camera.pan(-far, 0),

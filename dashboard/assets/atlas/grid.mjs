@@ -6,7 +6,7 @@ import { inside } from "./polygon.mjs";
 const PER_CELL = 4,
   MOST = 640;
 
-/** x0, y0, x1, y1 of all points. */
+/** The box of all points. @param {Float32Array} xy @returns {Box} */
 export function boundsOf(xy) {
   let x0 = Infinity,
     y0 = Infinity,
@@ -24,7 +24,7 @@ export function boundsOf(xy) {
 }
 
 export class Grid {
-  /** @param {Float32Array} xy x0, y0, x1, y1, ...  @param {number[]} bounds of the points */
+  /** @param {Float32Array} xy x0, y0, x1, y1, ...  @param {Box} bounds of the points */
   constructor(xy, bounds) {
     const n = xy.length / 2;
     const [x0, y0, x1, y1] = bounds;
@@ -39,6 +39,7 @@ export class Grid {
     this.fill(n);
   }
 
+  /** @param {number} n */
   fill(n) {
     const { xy, starts, order, side } = this;
     const cell = new Uint32Array(n);
@@ -51,17 +52,23 @@ export class Grid {
     for (let i = 0; i < n; i++) order[next[cell[i]]++] = i;
   }
 
+  /** @param {number} x */
   column(x) {
     const c = Math.floor((x - this.x0) * this.perX);
     return c > 0 ? (c < this.side ? c : this.side - 1) : 0; // NaN also gives 0
   }
 
+  /** @param {number} y */
   row(y) {
     const r = Math.floor((y - this.y0) * this.perY);
     return r > 0 ? (r < this.side ? r : this.side - 1) : 0;
   }
 
-  /** Call `visit(from, to)` with the runs of `order` whose cells touch the box. */
+  /**
+   * Call `visit(from, to)` with the runs of `order` whose cells touch the box.
+   * @param {number} x0 @param {number} y0 @param {number} x1 @param {number} y1
+   * @param {(from: number, to: number) => void} visit
+   */
   runs(x0, y0, x1, y1, visit) {
     const c0 = this.column(x0),
       c1 = this.column(x1),
@@ -70,7 +77,10 @@ export class Grid {
     for (let r = r0; r <= r1; r++) visit(this.starts[r * this.side + c0], this.starts[r * this.side + c1 + 1]);
   }
 
-  /** Number of points in cells that touch the box: an upper bound on the number inside. */
+  /**
+   * Number of points in cells that touch the box: an upper bound on the number inside.
+   * @param {number} x0 @param {number} y0 @param {number} x1 @param {number} y1
+   */
   count(x0, y0, x1, y1) {
     let n = 0;
     this.runs(x0, y0, x1, y1, (from, to) => {
@@ -79,7 +89,10 @@ export class Grid {
     return n;
   }
 
-  /** The nearest point within `radius` for which `allowed(id)`, or -1. */
+  /**
+   * The nearest point within `radius` for which `allowed(id)`, or -1.
+   * @param {number} x @param {number} y @param {number} radius @param {(id: number) => boolean} allowed
+   */
   nearest(x, y, radius, allowed) {
     const { xy, order } = this;
     let best = -1,
@@ -99,7 +112,7 @@ export class Grid {
     return best;
   }
 
-  /** A byte per point: 1 inside the polygon `corners` (x0, y0, x1, y1, ...). */
+  /** A byte per point: 1 inside the polygon `corners` (x0, y0, x1, y1, ...). @param {Corners} corners */
   within(corners) {
     const { xy, order } = this;
     const found = new Uint8Array(xy.length / 2);

@@ -11,19 +11,26 @@ const SMALLEST = 46,
   LARGEST = 1500; // a region's label is shown while its size in pixels lies between these
 const MOST = 1200;
 
+/** @param {number} level */
 const fontOf = (level) => `${FONTS[Math.min(level, FONTS.length - 1)]} ${FAMILY}`;
+/** @param {number} level */
 const sizeOf = (level) => [14, 12, 11][Math.min(level, 2)];
 
-/** Labels with their lines, size and interval of zoom `[from, to)` in pixels per unit; those with an empty interval are dropped. */
+/**
+ * Labels with their lines, size and interval of zoom `[from, to)` in pixels per unit; those with an empty interval
+ * are dropped.
+ * @param {Region[]} regions @param {CanvasRenderingContext2D} context
+ */
 export function placed(regions, context) {
   const parents = new Set(regions.map((region) => region.parent));
   const ordered = regions
     .filter((region) => region.label)
     .sort((a, b) => a.level - b.level || b.priority - a.priority || a.region - b.region)
     .slice(0, MOST);
+  /** @type {MapLabel[]} */
   const labels = [];
   for (const region of ordered) {
-    const label = { region, ...box(region, context), x: region.x, y: region.y };
+    const label = { region, ...box(region, context), x: region.x, y: region.y, from: 0, to: 0 };
     const extent = Math.max(region.x_max - region.x_min, region.y_max - region.y_min) || 1e-9;
     label.to = parents.has(region.region) ? LARGEST / extent : Infinity;
     label.from = clearOf(labels, label, region.level === 0 ? 0 : SMALLEST / extent);
@@ -32,7 +39,10 @@ export function placed(regions, context) {
   return labels;
 }
 
-/** The least zoom from which on `label` overlaps none of `others` while they are shown. */
+/**
+ * The least zoom from which on `label` overlaps none of `others` while they are shown.
+ * @param {MapLabel[]} others @param {MapLabel} label @param {number} least
+ */
 function clearOf(others, label, least) {
   let from = least;
   for (const other of others) {
@@ -44,6 +54,7 @@ function clearOf(others, label, least) {
   return from;
 }
 
+/** @param {Region} region @param {CanvasRenderingContext2D} context */
 function box(region, context) {
   context.font = fontOf(region.level);
   const lines = wrap(region.label, context);
@@ -51,9 +62,13 @@ function box(region, context) {
   return { lines, width, height: lines.length * sizeOf(region.level) * LINE };
 }
 
-/** At most two lines of at most `WIDEST` pixels, cut between grapheme clusters. */
+/**
+ * At most two lines of at most `WIDEST` pixels, cut between grapheme clusters.
+ * @param {string} text @param {CanvasRenderingContext2D} context
+ */
 function wrap(text, context) {
   const clean = text.replace(/\r\n|\r|\n/g, "↵").replace(/\t/g, "⇥");
+  /** @param {string} line */
   const fits = (line) => context.measureText(line).width <= WIDEST;
   if (fits(clean)) return [clean];
   const words = clean.split(/(?<=[\s·,/])/);
@@ -64,6 +79,7 @@ function wrap(text, context) {
   return [first.trim(), fits(rest) ? rest : cut(rest, fits)];
 }
 
+/** @param {string} text @param {(line: string) => boolean} fits */
 function cut(text, fits) {
   const characters = Intl.Segmenter
     ? Array.from(new Intl.Segmenter().segment(text.slice(0, 400)), (part) => part.segment)
@@ -78,7 +94,7 @@ function cut(text, fits) {
   return `${characters.slice(0, low).join("")}…`;
 }
 
-/** Labels shown at this view, with their positions on the screen. */
+/** Labels shown at this view, with their positions on the screen. @param {MapLabel[]} labels @param {Camera} camera */
 export function shownLabels(labels, camera) {
   const shown = [];
   for (const label of labels) {
@@ -91,7 +107,10 @@ export function shownLabels(labels, camera) {
   return shown;
 }
 
-/** Text with a halo in the background's colour; the writing direction is that of each label. */
+/**
+ * Text with a halo in the background's colour; the writing direction is that of each label.
+ * @param {CanvasRenderingContext2D} context @param {ShownLabel[]} shown @param {AtlasTheme} theme
+ */
 export function drawLabels(context, shown, theme) {
   context.textAlign = "center";
   context.textBaseline = "middle";

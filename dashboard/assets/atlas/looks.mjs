@@ -11,15 +11,16 @@ export const DIMMED = 128,
   HIDDEN = 255,
   SIZE_STEPS = 8;
 
-/** "#2f74d0" -> [47, 116, 208] */
+/** "#2f74d0" -> [47, 116, 208] @param {string} hex */
 export function rgb(hex) {
   const v = parseInt(hex.slice(1), 16);
   return [v >> 16, (v >> 8) & 255, v & 255];
 }
 
+/** @param {number[]} a @param {number[]} b @param {number} t */
 const mix = (a, b, t) => a.map((v, i) => v + (b[i] - v) * t);
 
-/** Colour at `t` in 0..1 of stops [[t, "#rrggbb"], ...]. */
+/** Colour at `t` in 0..1 of stops [[t, "#rrggbb"], ...]. @param {Stops} stops @param {number} t */
 export function along(stops, t) {
   const next = stops.findIndex(([at]) => at >= t);
   if (next < 0) return rgb(stops[stops.length - 1][1]);
@@ -29,9 +30,13 @@ export function along(stops, t) {
   return mix(rgb(c0), rgb(c1), (t - t0) / (t1 - t0 || 1));
 }
 
-/** The table: 256 x (red, green, blue 0..255, alpha 0..1) for a theme and the opacity of a plain point. */
+/**
+ * The table: 256 x (red, green, blue 0..255, alpha 0..1) for a theme and the opacity of a plain point.
+ * @param {AtlasTheme} theme @param {number} opacity
+ */
 export function table(theme, opacity) {
   const colours = new Float32Array(256 * 4);
+  /** @param {number} code @param {number[]} colour @param {number} alpha */
   const set = (code, colour, alpha) => {
     colours.set([...colour, alpha], 4 * code);
     colours.set([...mix(colour, rgb(theme.noise), 0.8), 0.38 * alpha + 0.04], 4 * (code + DIMMED));
@@ -43,7 +48,10 @@ export function table(theme, opacity) {
   return colours;
 }
 
-/** Plain points: radius in CSS pixels and opacity. Fewer or nearer points are larger and denser; both grow steadily. */
+/**
+ * Plain points: radius in CSS pixels and opacity. Fewer or nearer points are larger and denser; both grow steadily.
+ * @param {number} n @param {number} nearer
+ */
 export function plain(n, nearer) {
   const start = Math.min(Math.max(420 / Math.sqrt(Math.max(n, 1)), 1.1), 7) / 2;
   const radius = Math.min(start * nearer ** 0.42, 8);
@@ -51,18 +59,22 @@ export function plain(n, nearer) {
   return { radius, opacity };
 }
 
-/** Low and high ends of a scale: the 1st and 99th percentile of a sample, so that outliers do not set them. */
+/**
+ * Low and high ends of a scale: the 1st and 99th percentile of a sample, so that outliers do not set them.
+ * @param {ArrayLike<number>} values @returns {Ends}
+ */
 export function ends(values) {
   const step = Math.max(1, Math.floor(values.length / 20000));
   const sample = [];
   for (let i = 0; i < values.length; i += step) if (Number.isFinite(values[i])) sample.push(values[i]);
   if (!sample.length) return [0, 1];
   const sorted = Float64Array.from(sample).sort();
+  /** @param {number} q */
   const at = (q) => sorted[Math.round(q * (sorted.length - 1))];
   return at(0.01) < at(0.99) ? [at(0.01), at(0.99)] : [sorted[0], sorted[sorted.length - 1]];
 }
 
-/** Codes of numbers on a scale. */
+/** Codes of numbers on a scale. @param {ArrayLike<number>} values @param {Ends} given */
 export function scaleCodes(values, [low, high]) {
   const codes = new Uint8Array(values.length);
   const per = (SCALE_STEPS - 1) / (high - low || 1);
@@ -73,14 +85,20 @@ export function scaleCodes(values, [low, high]) {
   return codes;
 }
 
-/** Codes of categories: number 0 is "none", number k has colour `slots[k]` (0 = the colour of none). */
+/**
+ * Codes of categories: number 0 is "none", number k has colour `slots[k]` (0 = the colour of none).
+ * @param {ArrayLike<number>} numbers @param {number[]} slots
+ */
 export function categoryCodes(numbers, slots) {
   const codes = new Uint8Array(numbers.length);
   for (let i = 0; i < numbers.length; i++) codes[i] = slots[numbers[i]];
   return codes;
 }
 
-/** Size steps 0..7 of numbers; a point without a number is the smallest. */
+/**
+ * Size steps 0..7 of numbers; a point without a number is the smallest.
+ * @param {ArrayLike<number>} values @param {Ends} given
+ */
 export function sizeSteps(values, [low, high]) {
   const steps = new Uint8Array(values.length);
   const per = 1 / (high - low || 1);
@@ -91,5 +109,5 @@ export function sizeSteps(values, [low, high]) {
   return steps;
 }
 
-/** Factor of the radius at a size step; step 3 is plain. */
+/** Factor of the radius at a size step; step 3 is plain. @param {number} step */
 export const sizeFactor = (step) => 0.55 + 0.15 * step;

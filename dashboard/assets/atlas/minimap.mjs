@@ -1,12 +1,20 @@
 // The whole map in a corner, with the visible box. Press or drag on it to move the view.
 
-import { element } from "../dom.mjs";
+import { contextOf, element } from "../dom.mjs";
 import { rgb } from "./looks.mjs";
 
 const WIDTH = 148,
   HEIGHT = 104;
 
 export class Minimap {
+  /** @type {Density | null} */
+  density = null;
+  /** @type {HTMLCanvasElement | null} */
+  picture = null;
+  /** @type {AtlasTheme} */
+  theme;
+
+  /** @param {HTMLElement} root @param {Camera} camera @param {() => void} moved */
   constructor(root, camera, moved) {
     this.camera = camera;
     this.canvas = element("canvas", {
@@ -16,10 +24,11 @@ export class Minimap {
       height: 2 * HEIGHT,
     });
     root.append(this.canvas);
+    /** @param {PointerEvent} event */
     const go = (event) => {
       if (!this.density || !(event.buttons & 1)) return;
       const box = this.canvas.getBoundingClientRect();
-      const { scale, x, y } = this.frame();
+      const { scale, x, y } = this.frame(this.density);
       const [x0, , , y1] = this.density.bounds;
       camera.x = x0 + (event.clientX - box.left - x) / scale;
       camera.y = y1 - (event.clientY - box.top - y) / scale;
@@ -33,16 +42,18 @@ export class Minimap {
     this.canvas.addEventListener("pointermove", go);
   }
 
+  /** @param {Density} density @param {AtlasTheme} theme */
   show(density, theme) {
     this.density = density;
     this.theme = theme;
     const image = density.picture(rgb(theme.muted));
-    this.picture = new OffscreenCanvas(image.width, image.height);
-    this.picture.getContext("2d").putImageData(image, 0, 0);
+    this.picture = Object.assign(document.createElement("canvas"), { width: image.width, height: image.height });
+    contextOf(this.picture).putImageData(image, 0, 0);
   }
 
-  frame() {
-    const [x0, y0, x1, y1] = this.density.bounds;
+  /** @param {Density} density */
+  frame(density) {
+    const [x0, y0, x1, y1] = density.bounds;
     const scale = Math.min((WIDTH - 8) / (x1 - x0), (HEIGHT - 8) / (y1 - y0));
     return {
       scale,
@@ -53,12 +64,13 @@ export class Minimap {
     };
   }
 
+  /** @param {boolean} on */
   draw(on) {
     this.canvas.hidden = !on || this.camera.width < 520;
-    if (!this.picture || this.canvas.hidden) return;
-    const { scale, x, y, wide, high } = this.frame();
+    if (!this.density || !this.picture || this.canvas.hidden) return;
+    const { scale, x, y, wide, high } = this.frame(this.density);
     const [x0, , , y1] = this.density.bounds;
-    const context = this.canvas.getContext("2d");
+    const context = contextOf(this.canvas);
     context.setTransform(2, 0, 0, 2, 0, 0);
     context.clearRect(0, 0, WIDTH, HEIGHT);
     context.drawImage(this.picture, x, y, wide, high);

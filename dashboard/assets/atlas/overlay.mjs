@@ -1,18 +1,22 @@
 // Two canvases over the points. One changes with the view: contours, labels, the selection's outline, the chosen point
 // and its true neighbours. The live one changes with the pointer: a ring, the region under it, a lasso being drawn.
 
+import { contextOf } from "../dom.mjs";
 import { drawCells } from "./cells.mjs";
 import { drawContours } from "./density.mjs";
 import { drawLabels, shownLabels } from "./labels.mjs";
 
 export class Overlay {
+  /** @param {HTMLCanvasElement} marks @param {HTMLCanvasElement} live @param {Camera} camera */
   constructor(marks, live, camera) {
-    this.marks = marks.getContext("2d");
-    this.live = live.getContext("2d");
+    this.marks = contextOf(marks);
+    this.live = contextOf(live);
     this.camera = camera;
+    /** @type {ShownLabel[]} */
     this.shown = [];
   }
 
+  /** @param {number} ratio */
   resize(ratio) {
     for (const context of [this.marks, this.live]) {
       context.canvas.width = Math.round(this.camera.width * ratio);
@@ -21,22 +25,27 @@ export class Overlay {
     }
   }
 
+  /** @param {CanvasRenderingContext2D} context */
   clear(context) {
     context.clearRect(0, 0, this.camera.width, this.camera.height);
   }
 
-  /** `scene`: theme, labels, contours, outline (world corners), chosen and near (points as [x, y]). */
+  /**
+   * `scene`: theme, labels, contours, outline (world corners), chosen and near (points as [x, y]).
+   * @param {MarkedScene} scene
+   */
   drawMarks(scene) {
     const { marks, camera } = this;
     this.clear(marks);
     if (scene.contours) drawContours(marks, scene.contours, camera, scene.theme);
     if (scene.outline) this.outline(marks, scene.outline, scene.theme);
-    if (scene.chosen) this.neighbours(scene);
+    if (scene.chosen) this.neighbours(scene.chosen, scene.near, scene.theme);
     if (scene.cells) drawCells(marks, scene.cells, camera, scene.theme);
     this.shown = scene.labels ? shownLabels(scene.labels, camera) : [];
     drawLabels(marks, this.shown, scene.theme);
   }
 
+  /** @param {CanvasRenderingContext2D} context @param {Corners} corners @param {AtlasTheme} theme */
   outline(context, corners, theme) {
     this.trace(context, corners);
     context.setLineDash([5, 4]);
@@ -46,6 +55,7 @@ export class Overlay {
     context.setLineDash([]);
   }
 
+  /** @param {CanvasRenderingContext2D} context @param {Corners} corners */
   trace(context, corners) {
     context.beginPath();
     for (let i = 0; i < corners.length; i += 2) {
@@ -54,7 +64,8 @@ export class Overlay {
     context.closePath();
   }
 
-  neighbours({ chosen, near, theme }) {
+  /** @param {Point} chosen @param {Point[]} near @param {AtlasTheme} theme */
+  neighbours(chosen, near, theme) {
     const { marks, camera } = this;
     const [cx, cy] = [camera.screenX(chosen[0]), camera.screenY(chosen[1])];
     marks.strokeStyle = marks.fillStyle = theme.opposite;
@@ -68,9 +79,13 @@ export class Overlay {
     }
     marks.globalAlpha = 1;
     for (const [x, y] of near) this.ring(marks, x, y, 3, theme.opposite, theme.surface);
-    this.ring(marks, ...chosen, 7, theme.opposite, null);
+    this.ring(marks, ...chosen, 7, theme.opposite);
   }
 
+  /**
+   * @param {CanvasRenderingContext2D} context @param {number} x @param {number} y @param {number} radius
+   * @param {string} colour @param {string} [inside]
+   */
   ring(context, x, y, radius, colour, inside) {
     context.beginPath();
     context.arc(this.camera.screenX(x), this.camera.screenY(y), radius, 0, 2 * Math.PI);
@@ -83,7 +98,7 @@ export class Overlay {
     context.stroke();
   }
 
-  /** The label at a position on the screen, if any. */
+  /** The label at a position on the screen, if any. @param {number} x @param {number} y */
   labelAt(x, y) {
     return (
       this.shown.find((s) => Math.abs(s.x - x) < s.label.width / 2 && Math.abs(s.y - y) < s.label.height / 2)?.label ??
@@ -91,7 +106,10 @@ export class Overlay {
     );
   }
 
-  /** `hovered`: [x, y] in the world or null; `region`: corners of its outline; `path`: screen corners being drawn. */
+  /**
+   * `hovered`: [x, y] in the world or null; `region`: corners of its outline; `path`: screen corners being drawn.
+   * @param {LiveScene} given
+   */
   drawLive({ hovered, region, path, closed, theme }) {
     const { live } = this;
     this.clear(live);
@@ -105,7 +123,7 @@ export class Overlay {
       live.stroke();
       live.globalAlpha = 1;
     }
-    if (hovered) this.ring(live, ...hovered, 6, theme.text, null);
+    if (hovered) this.ring(live, ...hovered, 6, theme.text);
     if (!path) return;
     live.beginPath();
     for (let i = 0; i < path.length; i += 2) live.lineTo(path[i], path[i + 1]);

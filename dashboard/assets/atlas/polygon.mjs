@@ -1,6 +1,9 @@
 // Outlines drawn by hand: simplification, and a point-in-polygon test that gives the same result as the server's.
 
-/** Even-odd rule. dashboard/maps/data.py does the same operations in the same order. */
+/**
+ * Even-odd rule. dashboard/maps/data.py does the same operations in the same order.
+ * @param {Corners} corners @param {number} x @param {number} y
+ */
 export function inside(corners, x, y) {
   let within = false;
   for (let i = 0, j = corners.length - 2; i < corners.length; j = i, i += 2) {
@@ -13,7 +16,10 @@ export function inside(corners, x, y) {
   return within;
 }
 
-/** Douglas-Peucker: drop corners that lie within `tolerance` of the line without them; at most `most` remain. */
+/**
+ * Douglas-Peucker: drop corners that lie within `tolerance` of the line without them; at most `most` remain.
+ * @param {number[]} corners @param {number} tolerance @param {number} [most]
+ */
 export function simplify(corners, tolerance, most = 90) {
   let kept = thin(corners, tolerance);
   while (kept.length / 2 > most) {
@@ -23,14 +29,14 @@ export function simplify(corners, tolerance, most = 90) {
   return kept;
 }
 
+/** @param {number[]} corners @param {number} tolerance */
 function thin(corners, tolerance) {
   const n = corners.length / 2;
   if (n < 4) return corners.slice();
   const keep = new Uint8Array(n);
   keep[0] = keep[n - 1] = 1;
   const open = [[0, n - 1]];
-  while (open.length) {
-    const [a, b] = open.pop();
+  for (const [a, b] of open) {
     let far = -1,
       most = tolerance;
     for (let i = a + 1; i < b; i++) {
@@ -47,6 +53,7 @@ function thin(corners, tolerance) {
   return kept;
 }
 
+/** @param {Corners} p @param {number} i @param {number} a @param {number} b */
 function distance(p, i, a, b) {
   const dx = p[2 * b] - p[2 * a],
     dy = p[2 * b + 1] - p[2 * a + 1];
@@ -57,7 +64,10 @@ function distance(p, i, a, b) {
   return Math.hypot(x - t * dx, y - t * dy);
 }
 
-/** Corners as written in an address: seven digits, so that browser and server test the same polygon. */
+/**
+ * Corners as written in an address: seven digits, so that browser and server test the same polygon.
+ * @param {number[]} corners
+ */
 export function rounded(corners) {
   return corners.map((v) => Number(v.toPrecision(7)));
 }

@@ -3,10 +3,10 @@
 // pixels that it covers; a pixel shows the mean colour with alpha 1 - exp(-weight). While the view moves, fewer points are
 // drawn when frames get slow; at rest, all of them.
 
+import { contextOf } from "../dom.mjs";
 import { DIMMED, SIZE_STEPS, sizeFactor } from "./looks.mjs";
 
 /** @typedef {{ offsets: Int32Array, cover: Float32Array, edge: number }} Stamp */
-/** @typedef {{ xy: Float32Array, codes: Uint8Array, sizes: Uint8Array | null }} Points */
 /**
  * @typedef {object} Scene
  * @property {import("./camera.mjs").Camera} camera
@@ -26,10 +26,17 @@ const ALPHA = Uint8Array.from({ length: STEPS + 1 }, (_, i) =>
 );
 
 export class Renderer {
+  /** @type {ImageData} */
+  image;
+  /** @type {Uint32Array} */
+  pixels;
+  /** @type {Float32Array} */
+  sums;
+
   /** @param {HTMLCanvasElement} canvas */
   constructor(canvas) {
     this.canvas = canvas;
-    this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    this.context = contextOf(canvas);
     this.wholeCost = 0; // milliseconds to draw all points, as last measured
     this.stampKey = "";
     /** @type {Stamp[]} */
@@ -52,7 +59,7 @@ export class Renderer {
 
   /**
    * Draw now, with fewer points where `moving` allows it. Returns the fraction of the points that was drawn.
-   * @param {Points} points @param {Scene} scene @param {boolean} moving
+   * @param {MapPoints} points @param {Scene} scene @param {boolean} moving
    */
   draw(points, { camera, colours, radius, grid, selecting }, moving) {
     const { width, height } = this.canvas;
@@ -77,7 +84,7 @@ export class Renderer {
 
   /**
    * Add points `from` to `to`, of an order or as they lie.
-   * @param {Points} points @param {Uint32Array | null} order @param {number} from @param {number} to
+   * @param {MapPoints} points @param {Uint32Array | null} order @param {number} from @param {number} to
    * @param {{ view: number[], inks: Float32Array, stamps: Stamp[], every: number }} frame
    */
   add({ xy, codes, sizes }, order, from, to, { view, inks, stamps, every }) {
@@ -125,7 +132,7 @@ export class Renderer {
       pixels[p] = (alpha << 24) | ((sums[s + 2] * f) << 16) | ((sums[s + 1] * f) << 8) | (sums[s] * f);
       sums[s] = sums[s + 1] = sums[s + 2] = sums[s + 3] = 0;
     }
-    this.context.putImageData(/** @type {ImageData} */ (this.image), 0, 0);
+    this.context.putImageData(this.image, 0, 0);
   }
 
   /** Pixels that a point covers, per size step. @param {number} radius @param {boolean} sized */

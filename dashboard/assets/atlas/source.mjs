@@ -4,6 +4,7 @@
 import { request } from "../http.mjs";
 
 const ARRAYS = { float32: Float32Array, uint8: Uint8Array, uint16: Uint16Array, int32: Int32Array };
+/** @param {Record<string, string>} given */
 const query = (given) => new URLSearchParams(Object.entries(given).filter(([, v]) => v !== "" && v != null)).toString();
 
 export class RouteSource {
@@ -13,16 +14,21 @@ export class RouteSource {
     this.asked = new Map();
   }
 
-  /** Request once and cache the promise; a failure is not cached, so that it can be requested again. */
+  /**
+   * Request once and cache the promise; a failure is not cached, so that it can be requested again.
+   * @template T
+   * @param {string} path @param {(answer: Response) => Promise<T>} read @returns {Promise<T>}
+   */
   once(path, read) {
-    if (!this.asked.has(path)) {
-      const answer = this.get(path).then(read);
-      answer.catch(() => this.asked.delete(path));
-      this.asked.set(path, answer);
-    }
-    return this.asked.get(path);
+    const known = this.asked.get(path);
+    if (known) return known;
+    const answer = this.get(path).then(read);
+    answer.catch(() => this.asked.delete(path));
+    this.asked.set(path, answer);
+    return answer;
   }
 
+  /** @param {string} path */
   get(path) {
     return request(`${this.base}/${path}`);
   }
@@ -39,23 +45,25 @@ export class RouteSource {
     return this.once("xy.bin", async (answer) => new Float32Array(await answer.arrayBuffer()));
   }
 
+  /** @param {{ name: string, dtype: Column["dtype"] }} given */
   column({ name, dtype }) {
-    return this.once(
-      `${encodeURIComponent(name)}.bin`,
-      async (answer) => new ARRAYS[dtype](await answer.arrayBuffer()),
-    );
+    /** @param {Response} answer @returns {Promise<Numbers>} */
+    const read = async (answer) => new ARRAYS[dtype](await answer.arrayBuffer());
+    return this.once(`${encodeURIComponent(name)}.bin`, read);
   }
 
+  /** @param {number[]} ids */
   async texts(ids) {
     return (await this.get(`texts.json?${query({ ids: ids.join(",") })}`)).json();
   }
 
-  /** A bit per point, the first point in the lowest bit, and how many there are. */
+  /** A bit per point, the first point in the lowest bit, and how many there are. @param {string} text */
   async search(text) {
     const answer = await this.get(`search.bin?${query({ q: text })}`);
     return { bits: new Uint8Array(await answer.arrayBuffer()), found: Number(answer.headers.get("X-Found")) };
   }
 
+  /** @param {Record<string, string>} given */
   csv(given) {
     return `${this.base}/points.csv?${query(given)}`;
   }
@@ -66,7 +74,7 @@ export class RouteSource {
 }
 
 export class EmbeddedSource {
-  /** @param {object} page what `atlas_view(...).to_html()` wrote: about, regions, arrays in base64, texts */
+  /** @param {EmbeddedPage} page what `atlas_view(...).to_html()` wrote: about, regions, arrays in base64, texts */
   constructor(page) {
     this.page = page;
     this.asked = new Map();
@@ -84,10 +92,12 @@ export class EmbeddedSource {
     return this.array("xy", "float32");
   }
 
+  /** @param {{ name: string, dtype: Column["dtype"] }} given */
   async column({ name, dtype }) {
     return this.array(name, dtype);
   }
 
+  /** @param {string} name @param {Column["dtype"]} dtype */
   array(name, dtype) {
     if (!this.asked.has(name)) {
       const text = atob(this.page.arrays[name]);
@@ -98,6 +108,7 @@ export class EmbeddedSource {
     return this.asked.get(name);
   }
 
+  /** @param {number[]} ids */
   async texts(ids) {
     const numbers = this.page.about.columns.filter((c) => c.kind === "number");
     return ids.map((id) => ({
@@ -107,6 +118,7 @@ export class EmbeddedSource {
     }));
   }
 
+  /** @param {string} text */
   async search(text) {
     const needle = text.trim().toLowerCase();
     const bits = new Uint8Array(Math.ceil(this.page.about.n / 8));
@@ -128,16 +140,24 @@ export class EmbeddedSource {
   }
 }
 
+/** @type {RouteSource | null} */
 let latest = null;
 
-/** The source at an address; the last one is cached, so that the page uses what was fetched before it loaded. */
+/**
+ * The source at an address; the last one is cached, so that the page uses what was fetched before it loaded.
+ * @param {string} base
+ */
 export function sourceAt(base) {
   if (latest?.base !== base) latest = new RouteSource(base);
   return latest;
 }
 
-/** Texts of points by number: the last few thousand are cached. One request runs at a time, for the latest point asked. */
+/**
+ * Texts of points by number: the last few thousand are cached. One request runs at a time, for the latest point
+ * asked.
+ */
 export class Texts {
+  /** @param {Source} source @param {number} [most] */
   constructor(source, most = 4000) {
     this.source = source;
     this.most = most;
@@ -146,7 +166,7 @@ export class Texts {
     this.busy = false;
   }
 
-  /** The text if it is cached. */
+  /** The text if it is cached. @param {number} id */
   get(id) {
     const text = this.kept.get(id);
     if (text) {
@@ -156,7 +176,10 @@ export class Texts {
     return text;
   }
 
-  /** Fetch it; `arrived(text)` is called unless another was requested in the meantime. */
+  /**
+   * Fetch it; `arrived(text)` is called unless another was requested in the meantime.
+   * @param {number} id @param {(text: PointText) => void} arrived
+   */
   async ask(id, arrived) {
     this.wanted = { id, arrived };
     if (this.busy) return;
@@ -174,6 +197,7 @@ export class Texts {
     }
   }
 
+  /** @param {number} id @param {PointText} text */
   keep(id, text) {
     this.kept.set(id, text);
     if (this.kept.size > this.most) this.kept.delete(this.kept.keys().next().value);

@@ -3,11 +3,13 @@
 import { element, short, visible } from "../dom.mjs";
 
 export class Tip {
+  /** @param {HTMLElement} root */
   constructor(root) {
     this.box = element("div", { class: "atlas-tip", hidden: true, "aria-hidden": "true" });
     root.append(this.box);
   }
 
+  /** @param {PointText} text @param {number} x @param {number} y @param {Camera} camera */
   show(text, x, y, camera) {
     const lines = [element("div", { class: "atlas-tip-label", dir: "auto" }, visible(text.label, 120) || "no label")];
     if (text.context)
@@ -20,10 +22,11 @@ export class Tip {
     lines.push(element("div", { class: "atlas-tip-values" }, ...apart));
     this.box.replaceChildren(...lines);
     this.box.hidden = false;
-    this.box.dataset.point = text.point;
+    this.box.dataset.point = String(text.point);
     this.follow(x, y, camera);
   }
 
+  /** @param {number} x @param {number} y @param {Camera} given */
   follow(x, y, { width, height }) {
     if (this.box.hidden) return;
     const { offsetWidth: wide, offsetHeight: high } = this.box;

@@ -23,6 +23,7 @@ import { Visitor } from "./visitor.mjs";
 
 const REST = 130; // milliseconds without moving after which everything is drawn in full
 
+/** @type {AtlasState} */
 const START = {
   colour: "",
   size: "",
@@ -37,6 +38,7 @@ const START = {
 
 // Values to fetch or compute when a part of the state changes, and the fields that hold them. All run in parallel; a
 // response that a later request has superseded is dropped.
+/** @type {Record<string, [field: string, work: (view: AtlasView) => unknown]>} */
 const LOADED = {
   colour: ["colouring", (view) => coloured(view.shownColour, view)],
   size: ["sizes", (view) => sized(view.state.size, view)],
@@ -51,9 +53,99 @@ const LOADED = {
 };
 
 export class AtlasView {
+  closed = false;
+  drawn = false;
+  moving = false;
+  bright = 0;
+  /** @type {(part: Properties) => void} */
+  changed = () => {};
+  /** @type {Map<string, Promise<Numbers>>} */
+  columns = new Map();
+  /** @type {Record<string, number>} */
+  tickets = {};
+  /** @type {Set<string>} */
+  dirty = new Set();
+  /** @type {number | null} */
+  pending = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  restTimer;
+
+  // from the source
+  /** @type {About} */
+  about;
+  /** @type {MapPoints} */
+  points;
+  /** @type {Region[]} */
+  regionList = [];
+  /** @type {number[]} */
+  thresholds = [];
+  /** @type {MapLabel[] | null} */
+  labels = null;
+  /** @type {AtlasTheme} */
+  theme;
+  n = 0;
+  palette = 0;
+
+  // from the state, see LOADED
+  /** @type {Colouring} */
+  colouring;
+  /** @type {Uint8Array | null} */
+  sizes = null;
+  /** @type {Uint8Array | null} */
+  kept = null;
+  /** @type {Uint8Array | null} */
+  chosenPoints = null;
+  /** @type {Uint8Array | null} */
+  matches = null;
+  /** @type {CellGrid[] | null} */
+  cellList = null;
+  /** @type {Uint8Array | null} */
+  marked = null;
+  /** @type {string | null} */
+  asking = null;
+
+  // from the points
+  /** @type {Box} */
+  bounds;
+  /** @type {Camera} */
+  camera;
+  /** @type {Grid | null} */
+  index = null;
+  /** @type {Density | null} */
+  density = null;
+  /** @type {Float32Array[] | null} */
+  contours = null;
+
+  // parts of the view, once there is something to show
+  /** @type {Renderer} */
+  renderer;
+  /** @type {Visitor} */
+  visitor;
+  /** @type {Controls} */
+  controls;
+  /** @type {Record<"points" | "marks" | "live", HTMLCanvasElement>} */
+  sheets;
+  /** @type {HTMLElement} */
+  status;
+  /** @type {HTMLElement} */
+  note;
+  /** @type {Gestures} */
+  gestures;
+  /** @type {Frames | undefined} */
+  frames;
+  /** @type {Legend} */
+  legend;
+  /** @type {Overlay} */
+  overlay;
+  /** @type {Minimap} */
+  minimap;
+
+  /**
+   * @param {HTMLElement & { atlasView?: AtlasView }} root @param {Source} source @param {Partial<AtlasState>} [state]
+   */
   constructor(root, source, state = {}) {
-    Object.assign(this, { root, source, changed: () => {}, closed: false, columns: new Map(), tickets: {} });
-    Object.assign(this, { regionList: [], thresholds: [], marked: null, kept: null, dirty: new Set(), moving: false });
+    this.root = root;
+    this.source = source;
     this.state = { ...START, ...clean(state) };
     root.classList.add("atlas");
     root.atlasView = this;
@@ -62,6 +154,7 @@ export class AtlasView {
   }
 
   build() {
+    /** @param {string} name @param {Attributes} [given] */
     const sheet = (name, given = {}) => element("canvas", { class: `atlas-sheet atlas-${name}`, ...given });
     this.sheets = {
       points: sheet("points"),
@@ -89,7 +182,7 @@ export class AtlasView {
     if (this.closed) return;
     this.bounds = boundsOf(xy);
     this.camera = new Camera(this.bounds);
-    const several = about.frames?.length > 1; // then positions change, and the fetched array must stay unchanged
+    const several = (about.frames?.length ?? 0) > 1; // then positions change, and the fetched array must stay unchanged
     this.points = { xy: several ? xy.slice() : xy, codes: this.colouring.codes.slice(), sizes: null };
     this.renderer = new Renderer(this.sheets.points);
     this.furnish();
@@ -98,18 +191,21 @@ export class AtlasView {
     this.frame(false);
     this.drawn = true;
     const shown = () => {
-      this.root.dataset.ready = Math.round(performance.now());
+      this.root.dataset.ready = String(Math.round(performance.now()));
     };
     requestAnimationFrame(() => requestAnimationFrame(shown)); // by then it is on the screen
     this.takeRegions(await regions);
-    await this.refresh(Object.keys(LOADED).filter((key) => key !== "colour" && this.state[key].length));
+    const { size, filter, selection, search, overlays } = this.state;
+    const given = Object.entries({ size, filter, selection, search, overlays }).filter(([, value]) => value.length);
+    await this.refresh(given.map(([key]) => key));
     setTimeout(() => this.prepare(), 30);
   }
 
   furnish() {
     this.visitor = new Visitor(this);
     this.controls = new Controls(this.root, this.about, this.visitor.controls);
-    if (this.about.frames?.length > 1) this.frames = new Frames(this.root, this.about.frames, this);
+    const { frames = [] } = this.about;
+    if (frames.length > 1) this.frames = new Frames(this.root, frames, this);
     this.legend = new Legend(this.root, (filter) => this.change({ filter }));
     this.overlay = new Overlay(this.sheets.marks, this.sheets.live, this.camera);
     this.minimap = new Minimap(this.root, this.camera, () => {
@@ -145,11 +241,12 @@ export class AtlasView {
     this.media.onchange = () => this.themed();
   }
 
+  /** @returns {"light" | "dark"} */
   get scheme() {
-    return (
-      document.documentElement.dataset.scheme ||
-      (window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")
-    );
+    return (document.documentElement.dataset.scheme ??
+      (window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark"
+      ? "dark"
+      : "light";
   }
 
   themed() {
@@ -167,18 +264,18 @@ export class AtlasView {
     this.density = new Density(this.points.xy, this.bounds);
     this.contours = this.density.contours();
     this.minimap.show(this.density, this.theme);
-    this.root.dataset.prepared = Math.round(performance.now());
+    this.root.dataset.prepared = String(Math.round(performance.now()));
     this.invalidate("marks");
   }
 
-  /** Points have moved; `done` when they have reached their new positions. */
+  /** Points have moved; `done` when they have reached their new positions. @param {boolean} done */
   relaid(done) {
     this.index = this.contours = null;
     if (done) {
       this.bounds = boundsOf(this.points.xy);
       this.prepare();
     }
-    this.root.dataset.frame = done ? this.frames.at : "moving";
+    this.root.dataset.frame = done && this.frames ? String(this.frames.at) : "moving";
     this.invalidate("points", "marks", "live");
   }
 
@@ -187,6 +284,7 @@ export class AtlasView {
     return this.index;
   }
 
+  /** @param {string} name */
   column(name) {
     const column = this.about.columns.find((each) => each.name === name);
     if (!column) return Promise.resolve(null);
@@ -198,6 +296,7 @@ export class AtlasView {
     return this.source.regions();
   }
 
+  /** @param {Region[]} list */
   takeRegions(list) {
     this.regionList = list;
     this.labels = placed(list, this.overlay.marks);
@@ -222,11 +321,12 @@ export class AtlasView {
     }
   }
 
-  /** New values from outside. */
+  /** New values from outside. @param {Partial<AtlasState>} part */
   set(part) {
     const next = clean(part);
-    const keys = Object.keys(next).filter((key) => key in START && String(next[key]) !== String(this.state[key]));
-    for (const key of keys) this.state[key] = next[key];
+    const now = /** @type {Properties} */ ({ ...this.state });
+    const keys = Object.keys(next).filter((key) => key in START && String(next[key]) !== String(now[key]));
+    Object.assign(this.state, Object.fromEntries(keys.map((key) => [key, next[key]])));
     if (!this.visitor || !keys.length) return;
     if (keys.includes("at") && this.state.at !== this.camera.text) {
       this.camera.text = this.state.at;
@@ -236,12 +336,13 @@ export class AtlasView {
     this.refresh(keys);
   }
 
-  /** Apply a change made by the visitor, and report it. */
+  /** Apply a change made by the visitor, and report it. @param {Partial<AtlasState>} part */
   change(part) {
     this.set(part);
     this.changed(part);
   }
 
+  /** @param {string[]} keys */
   async refresh(keys) {
     const loaded = await Promise.all(keys.map((key) => this.load(key)));
     if (this.closed) return;
@@ -250,6 +351,7 @@ export class AtlasView {
     this.invalidate("marks", "live");
   }
 
+  /** @param {string} key */
   async load(key) {
     if (!LOADED[key]) return false;
     const [field, work] = LOADED[key];
@@ -257,15 +359,15 @@ export class AtlasView {
     this.tickets[key] = ticket;
     try {
       const value = await work(this);
-      if (ticket === this.tickets[key]) this[field] = value;
+      if (ticket === this.tickets[key]) Object.assign(this, { [field]: value });
     } catch (error) {
-      this.fail(error);
+      this.fail(/** @type {Error} */ (error));
     }
     return key !== "overlays";
   }
 
   mark() {
-    this.marked = both(this.matches, this.chosenPoints);
+    this.marked = both(this.matches, this.chosenPoints) ?? null;
     this.points.sizes = this.sizes ?? null;
     this.bright = applied(this.colouring.codes, this.points.codes, this.marked, this.kept);
     this.invalidate("points");
@@ -306,6 +408,7 @@ export class AtlasView {
     }, REST);
   }
 
+  /** @param {...string} what */
   invalidate(...what) {
     what.forEach((each) => this.dirty.add(each));
     this.pending ??= requestAnimationFrame(() => {
@@ -314,8 +417,10 @@ export class AtlasView {
     });
   }
 
+  /** @param {boolean} moving */
   frame(moving) {
     const all = this.dirty.size === 0;
+    /** @param {string} name */
     const due = (name) => all || this.dirty.has(name);
     if (due("points")) this.drawPoints(moving);
     if (due("marks")) this.drawMarks();
@@ -323,6 +428,7 @@ export class AtlasView {
     this.dirty.clear();
   }
 
+  /** @param {boolean} moving */
   drawPoints(moving) {
     const { camera } = this;
     const look = plain(this.n, camera.zoom / camera.whole);
@@ -342,8 +448,10 @@ export class AtlasView {
 
   drawMarks() {
     const { state, theme } = this;
+    /** @param {string} name */
     const on = (name) => state.overlays.includes(name);
-    const valid = (id) => Number.isInteger(id) && id >= 0 && id < this.n;
+    /** @param {number | null} id @returns {id is number} */
+    const valid = (id) => id !== null && Number.isInteger(id) && id >= 0 && id < this.n;
     this.overlay.drawMarks({
       theme,
       labels: on("labels") && !this.cells && (this.frames?.atLast ?? true) ? this.labels : null,
@@ -361,7 +469,7 @@ export class AtlasView {
     return this.state.overlays.includes("grid") ? (this.cellList ?? null) : null;
   }
 
-  /** Position of a point in the world. */
+  /** Position of a point in the world. @param {number} id @returns {Point} */
   place(id) {
     return [this.points.xy[2 * id], this.points.xy[2 * id + 1]];
   }
@@ -372,24 +480,25 @@ export class AtlasView {
     return { search, filter, selection };
   }
 
-  /** For those who hear the page. */
+  /** For those who hear the page. @param {string} text */
   say(text) {
     this.status.textContent = text;
   }
 
-  /** For all. */
+  /** For all. @param {string} text */
   tell(text) {
     this.note.hidden = false;
     this.note.textContent = text;
   }
 
+  /** @param {Error} error */
   fail(error) {
     this.tell(`Something went wrong: ${error.message}`);
     this.root.dataset.failed = "true";
     console.error(error);
   }
 
-  /** Move the view into another element without redrawing. */
+  /** Move the view into another element without redrawing. @param {HTMLElement} place */
   moveTo(place) {
     this.root.classList.remove("atlas-early");
     place.append(this.root);
@@ -406,7 +515,7 @@ export class AtlasView {
   }
 }
 
-/** The entries that are not undefined. */
+/** The entries that are not undefined. @param {Partial<AtlasState> | undefined} part */
 const clean = (part) => Object.fromEntries(Object.entries(part ?? {}).filter(([, value]) => value !== undefined));
 
 export { EmbeddedSource, sourceAt };

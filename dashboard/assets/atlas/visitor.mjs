@@ -12,17 +12,25 @@ const REACH = 12; // largest distance in pixels at which a point counts as under
 const STEP = 1.6; // of the zoom buttons
 
 export class Visitor {
+  /** @param {AtlasView} view */
   constructor(view) {
     this.view = view;
     this.texts = new Texts(view.source);
     this.tip = new Tip(view.root);
+    /** @type {Point} */
     this.at = [0, 0];
     this.point = -1; // under the pointer
-    this.label = this.region = this.path = null;
+    /** @type {MapLabel | null} */
+    this.label = null;
+    /** @type {Region | null} */
+    this.region = null;
+    /** @type {number[] | null} */
+    this.path = null;
+    this.kind = "";
     this.mode = "pan";
   }
 
-  /** Callbacks of the gestures. */
+  /** Callbacks of the gestures. @returns {GestureReports} */
   get gestures() {
     return {
       moved: () => this.view.moved(),
@@ -38,7 +46,7 @@ export class Visitor {
     };
   }
 
-  /** Callbacks of the controls. */
+  /** Callbacks of the controls. @returns {ControlReports} */
   get controls() {
     return {
       change: (part) => this.view.change(part),
@@ -52,10 +60,11 @@ export class Visitor {
     };
   }
 
+  /** @param {number} x @param {number} y */
   hovered(x, y) {
     const { view } = this;
     this.at = [x, y];
-    if (view.cells) return this.hoveredCell(x, y);
+    if (view.cells) return this.hoveredCell(view.cells, x, y);
     const outside = x < 0;
     const point = outside ? -1 : this.pointAt(x, y);
     const label = outside ? null : view.overlay.labelAt(x, y);
@@ -66,18 +75,23 @@ export class Visitor {
     this.region = label?.region ?? this.regionOf(point);
     view.invalidate("live");
     if (point < 0) return this.tip.hide();
+    /** @param {PointText} text */
     const show = (text) => point === this.point && this.tip.show(text, ...this.at, view.camera);
     const known = this.texts.get(point);
     if (known) show(known);
     else this.texts.ask(point, show).catch((error) => view.fail(error));
   }
 
-  /** Over a grid of mean activations the tooltip shows a cell's text instead of a point's. */
-  hoveredCell(x, y) {
-    const { camera, cells } = this.view;
+  /**
+   * Over a grid of mean activations the tooltip shows a cell's text instead of a point's.
+   * @param {CellGrid[]} cells @param {number} x @param {number} y
+   */
+  hoveredCell(cells, x, y) {
+    const { camera } = this.view;
     const cell = cellAt(cells, camera.zoom, camera.worldX(x), camera.worldY(y));
     if (!cell) return this.tip.hide();
     const [label, ...rest] = cell.texts;
+    /** @type {PointText["values"]} */
     const values = [
       ["points", cell.n],
       ["coherence", cell.coherence],
@@ -85,14 +99,16 @@ export class Visitor {
     this.tip.show({ point: -1, label, context: rest.join("\u2002"), values }, x, y, camera);
   }
 
-  /** The region that gives a point its colour. */
+  /** The region that gives a point its colour. @param {number} point */
   regionOf(point) {
     const { column, values } = this.view.colouring;
     return point >= 0 && column?.kind === "region" ? (this.view.regionList[values[point] - 1] ?? null) : null;
   }
 
+  /** @param {number} x @param {number} y @param {number} [reach] */
   pointAt(x, y, reach = REACH) {
     const { camera, points } = this.view;
+    /** @param {number} id */
     const drawn = (id) => points.codes[id] !== HIDDEN;
     return this.view.grid().nearest(camera.worldX(x), camera.worldY(y), reach / camera.zoom, drawn);
   }
@@ -108,6 +124,7 @@ export class Visitor {
     });
   }
 
+  /** @param {number} x @param {number} y @param {boolean} add */
   clicked(x, y, add) {
     const label = this.view.overlay.labelAt(x, y);
     if (label) return this.view.change({ selection: `region:${label.region.region}` });
@@ -119,6 +136,7 @@ export class Visitor {
     this.view.change({ selection: next.length ? `points:${next.join(",")}` : "" });
   }
 
+  /** @param {number} point */
   choose(point) {
     this.view.change({ point, neighbours: [] });
     this.texts.ask(point, (text) => this.view.say(`Chosen: ${text.label || `point ${point}`}`)).catch(() => {});
@@ -133,21 +151,24 @@ export class Visitor {
     this.view.changed({ opened: point });
   }
 
-  drawing(path, kind) {
+  /** @param {number[] | null} path @param {string} [kind] */
+  drawing(path, kind = "") {
     this.path = path;
     this.kind = kind;
     this.tip.hide();
     this.view.invalidate("live");
   }
 
-  /** A lasso, rectangle or box is done: `path` in pixels of the screen. */
+  /** A lasso, rectangle or box is done: `path` in pixels of the screen. @param {number[]} path @param {string} kind */
   drawn(path, kind) {
     this.drawing(null);
     if (path.length < 6) return;
     const { camera } = this.view;
+    /** @param {number[]} corners */
     const world = (corners) => corners.map((v, i) => (i % 2 ? camera.worldY(v) : camera.worldX(v)));
     if (kind === "lasso") return this.view.change({ selection: `lasso:${rounded(world(simplify(path, 1.2)))}` });
     const [ax, ay, , , bx, by] = world(path);
+    /** @type {Box} */
     const box = [Math.min(ax, bx), Math.min(ay, by), Math.max(ax, bx), Math.max(ay, by)];
     if (kind === "rectangle") return this.view.change({ selection: `box:${rounded(box)}` });
     camera.show(...box);
@@ -162,12 +183,14 @@ export class Visitor {
     this.view.say("Nothing is selected");
   }
 
+  /** @param {string} mode */
   setMode(mode) {
     this.mode = this.view.gestures.mode = mode;
     this.view.root.dataset.mode = mode;
     this.view.told();
   }
 
+  /** @param {string} how */
   zoom(how) {
     const { camera } = this.view;
     if (how !== "all") return this.zoomAt(how === "closer" ? STEP : 1 / STEP, camera.width / 2, camera.height / 2);
@@ -176,12 +199,14 @@ export class Visitor {
     this.view.rested();
   }
 
+  /** @param {number} factor @param {number} x @param {number} y */
   zoomAt(factor, x, y) {
     this.view.camera.zoomAt(factor, x, y);
     this.view.moved();
     this.view.rested();
   }
 
+  /** @param {string} name */
   toggle(name) {
     const { overlays } = this.view.state;
     this.view.change({
@@ -206,6 +231,7 @@ export class Visitor {
     const name = `${view.about.name}.csv`,
       address = view.source.csv(view.asked());
     if (address) return download(address, name);
+    /** @param {number} i */
     const bright = (i) => (!view.marked || view.marked[i]) && (!view.kept || view.kept[i]);
     const ids = Array.from({ length: view.n }, (_, i) => i).filter(bright);
     const text = csvOf(await view.source.texts(ids), view.points.xy);

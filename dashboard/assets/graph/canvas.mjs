@@ -3,6 +3,7 @@
 // While the view moves, the sheet of edges is only shifted and scaled, and so is that of many items; both are drawn again
 // when the view rests.
 
+import { contextOf } from "../dom.mjs";
 import { boxOf, drawMark, halo, radiusOf, tokenText } from "./marks.mjs";
 import { KINDS } from "./model.mjs";
 
@@ -15,9 +16,33 @@ const LEVELS = 5;
 export const FRAME = { left: 54, right: 18, top: 16, bottom: 34 };
 
 export class Canvas {
+  /** @type {Scene} */
+  scene;
+  /** @type {Layout} */
+  layout;
+  /** @type {string[]} */
+  tokenTexts = [];
+  /** @type {Set<number>} */
+  marked = new Set();
+  closed = false;
+  /** @type {"live" | "nodes" | null} */
+  due = null;
+  /** @type {number | null} */
+  frame = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  resting;
+  /** @type {{ at: number, camera: GraphCamera } | null} */
+  job = null; // edges that are being drawn
+  /** @type {GraphCamera | null} */
+  drawn = null; // camera of the sheet of edges
+  /** @type {GraphCamera | null} */
+  nodesDrawn = null;
+
+  /** @param {HTMLElement} root @param {Record<string, GraphTheme>} themes */
   constructor(root, themes) {
     this.root = root;
     this.themes = themes;
+    /** @param {string} name */
     const sheet = (name) => {
       const made = document.createElement("canvas");
       made.className = `wb-graph-sheet wb-graph-${name}`;
@@ -28,18 +53,24 @@ export class Canvas {
     this.nodes = sheet("nodes");
     this.live = sheet("live");
     this.spare = document.createElement("canvas");
+    this.pen = contextOf(this.spare, { willReadFrequently: true });
     this.camera = { x: 0, y: 0, zoom: 1 };
     this.width = this.height = 0;
+    this.ratio = 1;
+    this.whole = 1; // the zoom that shows all
     this.fitted = true;
-    this.hovered = this.chosen = -1;
+    this.hovered = this.chosen = -1; // numbers of items
   }
 
   get theme() {
     return this.themes[document.documentElement.dataset.scheme === "dark" ? "dark" : "light"];
   }
 
+  /** @param {number} width @param {number} height */
   resize(width, height) {
-    Object.assign(this, { width, height, ratio: Math.min(window.devicePixelRatio || 1, 2) });
+    this.width = width;
+    this.height = height;
+    this.ratio = Math.min(window.devicePixelRatio || 1, 2);
     size(this.live, width, height, this.ratio);
     for (const sheet of [this.edges, this.spare, this.nodes]) {
       size(sheet, width * (1 + 2 * AROUND), height * (1 + 2 * AROUND), this.ratio);
@@ -47,11 +78,15 @@ export class Canvas {
     }
   }
 
-  /** A new scene with its layout; the camera stays unless all was in view. */
-  show(scene, layout, groups) {
-    Object.assign(this, { scene, layout, groups });
-    this.largest = Math.max(...scene.items.map((item) => (item.kind > KINDS.ERROR ? 0 : item.influence)), 1e-12);
-    for (const item of scene.items) item.r = radiusOf(item, this.largest, scene.labelled);
+  /**
+   * A new scene with its layout; the camera stays unless all was in view.
+   * @param {Scene} scene @param {Layout} layout
+   */
+  show(scene, layout) {
+    this.scene = scene;
+    this.layout = layout;
+    const largest = Math.max(...scene.items.map((item) => (item.kind > KINDS.ERROR ? 0 : item.influence)), 1e-12);
+    for (const item of scene.items) item.r = radiusOf(item, largest, scene.labelled);
     this.hovered = -1;
     if (this.fitted) this.fit();
     this.redraw();
@@ -70,12 +105,14 @@ export class Canvas {
     this.fitted = true;
   }
 
+  /** @param {number} dx @param {number} dy */
   pan(dx, dy) {
     this.camera.x += dx;
     this.camera.y += dy;
     this.moved();
   }
 
+  /** @param {number} factor @param {number} x @param {number} y */
   zoomAt(factor, x, y) {
     const { camera } = this;
     const zoom = Math.min(6, Math.max(this.whole * 0.5, camera.zoom * factor));
@@ -85,7 +122,7 @@ export class Canvas {
     this.moved();
   }
 
-  /** Bring an item into view. */
+  /** Bring an item into view. @param {Item} item */
   reveal(item) {
     const [x, y] = this.place(item),
       { left, right, top, bottom } = FRAME;
@@ -106,7 +143,7 @@ export class Canvas {
     this.ask("nodes");
   }
 
-  /** Draw in the next frame; hovering alone draws the live sheet alone. */
+  /** Draw in the next frame; hovering alone draws the live sheet alone. @param {"live" | "nodes"} what */
   ask(what) {
     this.due = this.due === "nodes" ? "nodes" : what;
     this.frame ??= requestAnimationFrame(() => {
@@ -126,13 +163,8 @@ export class Canvas {
 
   startEdges() {
     if (!this.scene || !this.width) return;
-    this.job = {
-      at: 0,
-      camera: { ...this.camera },
-      context: this.spare.getContext("2d", { willReadFrequently: true }),
-    };
-    const { context } = this.job,
-      { ratio } = this;
+    const { ratio, pen: context } = this;
+    this.job = { at: 0, camera: { ...this.camera } };
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, this.spare.width, this.spare.height);
     context.setTransform(ratio, 0, 0, ratio, this.width * AROUND * ratio, this.height * AROUND * ratio);
@@ -150,9 +182,10 @@ export class Canvas {
 
   /** Draw edges for a few milliseconds, the strongest last; when all are drawn, show them. */
   slice() {
-    const { job, scene } = this,
-      { links, items } = scene,
-      { context, camera } = job;
+    const { job, scene, pen: context } = this;
+    if (!job) return;
+    const { links, items } = scene,
+      { camera } = job;
     const end = performance.now() + SLICE,
       n = links.from.length;
     const quiet = Math.max(0.2, Math.min(1, Math.sqrt(1200 / n)));
@@ -163,7 +196,7 @@ export class Canvas {
     }
     if (job.at < n) return this.ask("live");
     this.job = null;
-    const shown = this.edges.getContext("2d");
+    const shown = contextOf(this.edges);
     shown.setTransform(1, 0, 0, 1, 0, 0);
     shown.clearRect(0, 0, this.edges.width, this.edges.height);
     shown.drawImage(this.spare, 0, 0);
@@ -172,7 +205,11 @@ export class Canvas {
     this.shift(this.edges, camera);
   }
 
-  /** One stroke for the next edges of one sign and about one strength; returns the number of the next edge. */
+  /**
+   * One stroke for the next edges of one sign and about one strength; returns the number of the next edge.
+   * @param {CanvasRenderingContext2D} context @param {Links} links @param {Item[]} items @param {GraphCamera} camera
+   * @param {number} start @param {number} quiet
+   */
   batch(context, links, items, camera, start, quiet) {
     const level = levelOf(links.strength[start]),
       limit = Math.min(links.from.length, start + 120);
@@ -191,6 +228,7 @@ export class Canvas {
     return e;
   }
 
+  /** @param {CanvasRenderingContext2D} context @param {Item} a @param {Item} b @param {GraphCamera} given */
   trace(context, a, b, { x, y, zoom }) {
     const [ax, ay, bx, by] = [a.x * zoom + x, a.y * zoom + y, b.x * zoom + x, b.y * zoom + y];
     const bend = (ay - by) * 0.45;
@@ -198,7 +236,10 @@ export class Canvas {
     context.bezierCurveTo(ax, ay - bend, bx, by + bend, bx, by);
   }
 
-  /** Put a sheet that was drawn with another camera where it lies in the present view. */
+  /**
+   * Put a sheet that was drawn with another camera where it lies in the present view.
+   * @param {HTMLCanvasElement} sheet @param {GraphCamera | null} drawn
+   */
   shift(sheet, drawn) {
     const { camera, width, height } = this;
     if (!drawn) return;
@@ -210,6 +251,7 @@ export class Canvas {
 
   // Items
 
+  /** @param {Item} item */
   place(item) {
     const { x, y, zoom } = this.camera;
     return [item.x * zoom + x, item.y * zoom + y];
@@ -218,8 +260,8 @@ export class Canvas {
   drawNodes() {
     const context = this.fresh(this.nodes, AROUND),
       { theme, scene } = this;
-    this.colours = theme;
     this.nodesDrawn = { ...this.camera };
+    /** @type {number[][]} */
     const taken = [];
     for (const item of scene.items) this.mark(context, item, 1);
     for (const item of scene.items) {
@@ -228,16 +270,21 @@ export class Canvas {
     }
   }
 
+  /** @param {CanvasRenderingContext2D} context @param {Item} item @param {number} scale */
   mark(context, item, scale) {
     const [x, y] = this.place(item);
     const [beyondX, beyondY] = [this.width * AROUND + 100, this.height * AROUND + 20];
     if (x < -beyondX || y < -beyondY || x > this.width + beyondX || y > this.height + beyondY) return;
     const small = Math.max(0.55, Math.min(1, this.camera.zoom)),
       r = Math.max(2, item.r * small) * scale;
-    drawMark(context, item, x, y, r, this.colours, this.ratio);
+    drawMark(context, item, x, y, r, this.theme, this.ratio);
   }
 
-  /** The label right of an item, unless another one is there. */
+  /**
+   * The label right of an item, unless another one is there.
+   * @param {CanvasRenderingContext2D} context @param {Item} item @param {number[][]} taken @param {string} colour
+   * @param {number} [most]
+   */
   name(context, item, taken, colour, most = 26) {
     const [x, y] = this.place(item);
     if (x < 0 || y < 0 || x > this.width || y > this.height || item.node < 0) return;
@@ -251,7 +298,7 @@ export class Canvas {
     halo(context, text, left, y, colour, this.theme.surface);
   }
 
-  /** Layers left, tokens below: they stay in view. */
+  /** Layers left, tokens below: they stay in view. @param {CanvasRenderingContext2D} context */
   axes(context) {
     const { theme, layout, camera, width, height } = this;
     context.textBaseline = "middle";
@@ -273,6 +320,7 @@ export class Canvas {
     this.tokens(context);
   }
 
+  /** @param {CanvasRenderingContext2D} context */
   tokens(context) {
     const { theme, layout, camera, height } = this,
       y = height - (FRAME.bottom - 6) / 2 + 1;
@@ -293,14 +341,14 @@ export class Canvas {
 
   // The pointer
 
-  /** The item at a position of the screen, or -1. */
+  /** The item at a position of the screen, or -1. @param {number} x @param {number} y */
   hit(x, y) {
     if (!this.scene) return -1;
     let best = -1,
       nearest = 12 * 12;
     this.scene.items.forEach((item, i) => {
       const [ix, iy] = this.place(item),
-        box = boxOf(item, this.theme);
+        box = boxOf(item);
       if (box && Math.abs(x - ix) < box.width / 2 && Math.abs(y - iy) < box.height / 2) [best, nearest] = [i, 0];
       const d = (ix - x) ** 2 + (iy - y) ** 2;
       if (!box && d < nearest) [best, nearest] = [i, d];
@@ -308,6 +356,7 @@ export class Canvas {
     return best;
   }
 
+  /** @param {number} hovered @param {number} chosen */
   light(hovered, chosen) {
     if (hovered === this.hovered && chosen === this.chosen) return;
     const moved = chosen !== this.chosen;
@@ -340,15 +389,17 @@ export class Canvas {
     for (const i of near) this.mark(context, items[i], 1);
     this.mark(context, items[lit], 1.35);
     this.rings(context, this.chosen >= 0 && this.chosen !== lit ? [lit, this.chosen] : [lit], theme.text);
+    /** @type {number[][]} */
     const taken = [];
     if (items[lit].kind < KINDS.TOKEN) this.name(context, items[lit], taken, theme.text, 40);
     for (const i of near.slice(0, 14)) if (items[i].kind < KINDS.TOKEN) this.name(context, items[i], taken, theme.text);
   }
 
+  /** @param {CanvasRenderingContext2D} context @param {number[]} which @param {string} colour */
   rings(context, which, colour) {
     for (const i of which) {
       const item = this.scene.items[i];
-      if (!item || boxOf(item, this.theme)) continue;
+      if (!item || boxOf(item)) continue;
       const [x, y] = this.place(item);
       context.beginPath();
       context.arc(x, y, Math.max(5, item.r * Math.min(1, this.camera.zoom) + 4), 0, 2 * Math.PI);
@@ -358,9 +409,12 @@ export class Canvas {
     }
   }
 
-  /** A cleared sheet; one that reaches `around` beyond the view has its origin at the view's. */
+  /**
+   * A cleared sheet; one that reaches `around` beyond the view has its origin at the view's.
+   * @param {HTMLCanvasElement} sheet @param {number} [around]
+   */
   fresh(sheet, around = 0) {
-    const context = sheet.getContext("2d"),
+    const context = contextOf(sheet),
       { ratio } = this;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, sheet.width, sheet.height);
@@ -374,8 +428,10 @@ export class Canvas {
   }
 }
 
+/** @param {number} strength */
 const levelOf = (strength) => Math.min(LEVELS - 1, Math.floor(LEVELS * Math.sqrt(strength) * 1.3));
 
+/** @param {HTMLCanvasElement} sheet @param {number} width @param {number} height @param {number} ratio */
 function size(sheet, width, height, ratio) {
   sheet.width = Math.max(1, Math.round(width * ratio));
   sheet.height = Math.max(1, Math.round(height * ratio));

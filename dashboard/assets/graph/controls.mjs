@@ -2,7 +2,7 @@
 
 import { element } from "../dom.mjs";
 
-/** Build the controls of a view; `show()` sets them to its state. */
+/** Build the controls of a view; `show()` sets them to its state. @param {GraphView} view */
 export function controls(view) {
   const { model } = view;
   const tabs = [
@@ -54,6 +54,7 @@ export function controls(view) {
       "JSON",
     ),
   ];
+  /** @param {number} factor */
   const zoom = (factor) => () => view.canvas.zoomAt(factor, view.canvas.width / 2, view.canvas.height / 2);
   const views = element(
     "div",
@@ -97,21 +98,25 @@ export function controls(view) {
   return { root, show };
 }
 
+/** @param {string} text @param {string} title @param {() => void} onclick */
 function act(text, title, onclick) {
   return element("button", { type: "button", class: "wb-act wb-act-quiet", title, onclick }, text);
 }
 
+/** @param {string} text @param {string} title @param {() => void} onclick */
 function icon(text, title, onclick) {
   return element("button", { type: "button", class: "wb-icon", title, "aria-label": title, onclick }, text);
 }
 
+/** @param {string} text @param {(on: boolean) => void} changed */
 function box(text, changed) {
   const input = element("input", { type: "checkbox", onchange: () => changed(input.checked) });
   return { input, root: element("label", { class: "wb-graph-box" }, input, text) };
 }
 
+/** @param {string} name @param {string} title @param {(value: number) => void} changed */
 function slider(name, title, changed) {
-  let timer = null;
+  let timer = 0;
   const input = element("input", {
     type: "range",
     min: "0",
@@ -130,6 +135,7 @@ function slider(name, title, changed) {
   });
   return {
     root: element("label", { class: "wb-graph-slider", title }, name, input, output),
+    /** @param {number} value */
     set(value) {
       if (Number(input.value) !== value) input.value = String(value);
       tell();

@@ -2,17 +2,29 @@
 
 import { json, Refusal } from "../http.mjs";
 
+/** @type {GraphEdits} */
 const EMPTY = { pins: [], hidden: [], groups: [], names: {}, moves: {} };
 const PAUSE = 300; // milliseconds without a change before it is saved
 const MOST = 200; // steps that can be undone
 
 export class Edits {
-  /** @param on changed(), conflict(theirs), failed(message), saved() */
+  /**
+   * @param {string} source @param {Partial<GraphEdits>} stored @param {EditReports} on
+   */
   constructor(source, stored, on) {
-    Object.assign(this, { source, on, value: full(stored), was: stored, past: [], future: [], sending: null });
+    this.source = source;
+    this.on = on;
+    this.value = full(stored);
+    this.was = stored;
+    /** @type {GraphEdits[]} */
+    this.past = [];
+    /** @type {GraphEdits[]} */
+    this.future = [];
+    /** @type {Promise<void> | null} */
+    this.sending = null;
   }
 
-  /** Apply `change` to a copy of the edits, as one step of undo. */
+  /** Apply `change` to a copy of the edits, as one step of undo. @param {(edits: GraphEdits) => void} change */
   apply(change) {
     const next = structuredClone(this.value);
     change(next);
@@ -29,12 +41,15 @@ export class Edits {
     this.step(this.future, this.past);
   }
 
+  /** @param {GraphEdits[]} from @param {GraphEdits[]} to */
   step(from, to) {
-    if (!from.length) return;
+    const next = from.pop();
+    if (!next) return;
     to.push(this.value);
-    this.put(from.pop());
+    this.put(next);
   }
 
+  /** @param {GraphEdits} next */
   put(next) {
     this.value = next;
     this.on.changed();
@@ -42,6 +57,7 @@ export class Edits {
     this.timer = setTimeout(() => this.save(), PAUSE);
   }
 
+  /** @param {"pins" | "hidden"} list @param {string[]} ids */
   toggle(list, ids) {
     this.apply((value) => {
       const all = ids.every((id) => value[list].includes(id));
@@ -49,7 +65,10 @@ export class Edits {
     });
   }
 
-  /** Put nodes into the group of a name, out of any other; a group without members ends. */
+  /**
+   * Put nodes into the group of a name, out of any other; a group without members ends.
+   * @param {string} name @param {string[]} ids
+   */
   group(name, ids) {
     this.apply((value) => {
       for (const each of value.groups) each[1] = each[1].filter((id) => !ids.includes(id));
@@ -60,12 +79,14 @@ export class Edits {
     });
   }
 
+  /** @param {string} name */
   ungroup(name) {
     this.apply((value) => {
       value.groups = value.groups.filter(([other]) => other !== name);
     });
   }
 
+  /** @param {string} name @param {string} next */
   renameGroup(name, next) {
     this.apply((value) => {
       const group = value.groups.find(([other]) => other === name);
@@ -73,6 +94,7 @@ export class Edits {
     });
   }
 
+  /** @param {string} id @param {string} name */
   rename(id, name) {
     this.apply((value) => {
       if (name) value.names[id] = name;
@@ -80,6 +102,7 @@ export class Edits {
     });
   }
 
+  /** @param {string[]} ids @param {number} dx @param {number} dy */
   move(ids, dx, dy) {
     this.apply((value) => {
       for (const id of ids) {
@@ -89,15 +112,16 @@ export class Edits {
     });
   }
 
-  /** The edits by node number; ids that the graph lacks are kept, and not shown. */
+  /**
+   * The edits by node number; ids that the graph lacks are kept, and not shown.
+   * @param {Model} model @returns {ResolvedEdits}
+   */
   numbers(model) {
+    /** @param {string[]} ids */
     const known = (ids) => ids.map((id) => model.numbers.get(id)).filter((i) => i !== undefined);
+    /** @template V @param {Record<string, V>} values @returns {Map<number, V>} */
     const map = (values) =>
-      new Map(
-        Object.entries(values)
-          .filter(([id]) => model.numbers.has(id))
-          .map(([id, v]) => [model.numbers.get(id), v]),
-      );
+      new Map(Object.entries(values).flatMap(([id, v]) => known([id]).map((i) => /** @type {[number, V]} */ ([i, v]))));
     const { pins, hidden, groups, names, moves } = this.value;
     return {
       pins: new Set(known(pins)),
@@ -121,18 +145,21 @@ export class Edits {
     this.sending = null;
   }
 
+  /** @param {Partial<GraphEdits>} edits @param {Partial<GraphEdits>} was */
   async send(edits, was) {
     try {
-      this.was = (await json(`${this.source}/edits.json`, { edits, was }, { keepalive: true })).edits;
+      const answer = await json(`${this.source}/edits.json`, { edits, was }, { keepalive: true });
+      this.was = /** @type {{ edits: Partial<GraphEdits> }} */ (answer).edits;
       this.on.saved();
     } catch (error) {
-      if (!(error instanceof Refusal)) this.on.failed(`these edits could not be saved: ${error.message}`);
+      if (!(error instanceof Refusal))
+        this.on.failed(`these edits could not be saved: ${/** @type {Error} */ (error).message}`);
       else if (error.status === 409) this.on.conflict(JSON.parse(error.found.theirs));
       else this.on.failed(error.message);
     }
   }
 
-  /** Take the edits that somebody else saved. */
+  /** Take the edits that somebody else saved. @param {Partial<GraphEdits>} theirs */
   take(theirs) {
     this.was = theirs;
     this.past.push(this.value);
@@ -146,10 +173,14 @@ export class Edits {
   }
 }
 
+/** @param {Partial<GraphEdits>} stored @returns {GraphEdits} */
 const full = (stored) => ({ ...structuredClone(EMPTY), ...structuredClone(stored) });
 
-/** Without empty fields, as the server stores them. */
-function slim(value) {
-  const order = ["pins", "hidden", "groups", "names", "moves"];
-  return Object.fromEntries(order.filter((name) => Object.keys(value[name]).length).map((name) => [name, value[name]]));
+/**
+ * Without empty fields, as the server stores them.
+ * @param {GraphEdits} value @returns {Partial<GraphEdits>}
+ */
+function slim({ pins, hidden, groups, names, moves }) {
+  const all = Object.entries({ pins, hidden, groups, names, moves });
+  return Object.fromEntries(all.filter(([, value]) => Object.keys(value).length));
 }

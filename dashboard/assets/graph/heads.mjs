@@ -1,18 +1,26 @@
 // Why an edge crosses positions: its split by the last head that moves it, each with a link to the head's attention.
 
-import { element, short } from "../dom.mjs";
-import { tokenText } from "./marks.mjs";
+import { element, recordsTable, short, signed } from "../dom.mjs";
+import { failure, tokenText } from "./marks.mjs";
 
 const CROSSING = 12;
-const signed = (value) => (value > 0 ? "+" : "") + short(value).replace("-", "−");
 
 export class Heads {
+  /** @param {GraphView} view */
   constructor(view) {
-    Object.assign(this, { view, visitor: Math.random().toString(36).slice(2), ticket: 0, source: null });
+    this.view = view;
+    this.visitor = Math.random().toString(36).slice(2);
+    this.ticket = 0;
+    this.source = -1;
+    this.drawnFor = -1;
+    this.opened = false;
     this.answer = element("div", { role: "status" });
   }
 
-  /** The part of the side panel for a chosen node, if one of its edges comes from another position. */
+  /**
+   * The part of the side panel for a chosen node, if one of its edges comes from another position.
+   * @param {number} i
+   */
   draw(i) {
     const { model } = this.view;
     const sources = model.into[i]
@@ -45,13 +53,13 @@ export class Heads {
       { type: "button", class: "wb-act wb-act-quiet", "data-act": "heads", onclick: () => this.run(this.source, i) },
       "Split by heads",
     );
-    return element(
+    const folded = element(
       "details",
       {
         class: "wb-folded",
         open: this.opened,
-        ontoggle: (event) => {
-          this.opened = event.target.open;
+        ontoggle: () => {
+          this.opened = folded.open;
         },
       },
       element("summary", {}, "Heads that move it"),
@@ -63,8 +71,10 @@ export class Heads {
       element("div", { class: "wb-graph-acts" }, menu, run),
       this.answer,
     );
+    return folded;
   }
 
+  /** @param {number} source @param {number} target */
   async run(source, target) {
     const { view } = this,
       ticket = ++this.ticket,
@@ -72,44 +82,23 @@ export class Heads {
     this.answer.replaceChildren(element("p", { class: "wb-note" }, "Following the edge through the model…"));
     try {
       const found = await view.ask("split.json", { source: from, target: to, visitor: this.visitor });
-      if (ticket === this.ticket) this.answer.replaceChildren(...shares(found));
+      if (ticket === this.ticket) this.answer.replaceChildren(...shares(/** @type {Split} */ (found)));
     } catch (error) {
-      if (ticket === this.ticket)
-        this.answer.replaceChildren(element("p", { class: "wb-graph-failed" }, error.message));
+      if (ticket === this.ticket) this.answer.replaceChildren(failure(error));
     }
   }
 }
 
+/** @param {Split} given */
 function shares({ total, heads }) {
-  const cell = (text) => element("td", {}, text);
+  const rows = heads.map((row) => [
+    element("a", { class: "wb-link", href: row.href }, row.head),
+    element("span", { class: "wb-token" }, tokenText(row.token, 14)),
+    signed(row.effect),
+    short(row.attention),
+  ]);
   return [
     element("p", { class: "wb-note" }, `The edge: ${signed(total)}. Its largest shares:`),
-    element(
-      "table",
-      { class: "wb-evidence wb-records" },
-      element(
-        "thead",
-        {},
-        element(
-          "tr",
-          {},
-          ...["head", "reads", "share", "attention"].map((name) => element("th", { scope: "col" }, name)),
-        ),
-      ),
-      element(
-        "tbody",
-        {},
-        ...heads.map((row) =>
-          element(
-            "tr",
-            {},
-            element("td", {}, element("a", { class: "wb-link", href: row.href }, row.head)),
-            element("td", {}, element("span", { class: "wb-token" }, tokenText(row.token, 14))),
-            cell(signed(row.effect)),
-            cell(short(row.attention)),
-          ),
-        ),
-      ),
-    ),
+    recordsTable(["head", "reads", "share", "attention"], rows),
   ];
 }

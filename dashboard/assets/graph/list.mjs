@@ -1,10 +1,11 @@
 // The list view: every shown node as a row of a table that the keyboard alone can read and edit.
 
-import { element, short } from "../dom.mjs";
+import { element, short, under } from "../dom.mjs";
 import { tokenText } from "./marks.mjs";
 import { KIND_NAMES, KINDS } from "./model.mjs";
 
 const BLOCK = 200;
+/** @type {[name: string, title: string, order: (row: GraphRow) => string | number][]} */
 const COLUMNS = [
   ["label", "Node", (row) => row.label.toLowerCase()],
   ["kind", "Kind", (row) => row.kind],
@@ -16,9 +17,21 @@ const COLUMNS = [
 ];
 
 export class List {
-  /** @param on opened(number), key(key, number), hovered(number) */
+  /** @type {ListContent} */
+  content;
+
+  /** @param {HTMLElement} root @param {Model} model @param {ListReports} on */
   constructor(root, model, on) {
-    Object.assign(this, { root, model, on, sort: "influence", filter: "", limit: BLOCK, rows: [], at: 0 });
+    this.root = root;
+    this.model = model;
+    this.on = on;
+    this.sort = "influence";
+    this.filter = "";
+    this.limit = BLOCK;
+    /** @type {GraphRow[]} */
+    this.rows = [];
+    this.at = 0; // the row that Tab reaches
+    this.focused = -1; // its node
     this.input = element("input", {
       type: "search",
       class: "wb-graph-filter",
@@ -54,24 +67,25 @@ export class List {
     );
     this.body.addEventListener("keydown", (event) => this.key(event));
     this.body.addEventListener("click", (event) => {
-      const row = event.target.closest("tr");
+      const row = under(event, "tr");
       if (row) this.on.opened(Number(row.dataset.node), event.shiftKey);
     });
   }
 
-  /** @param given scene, edits, marked (a Set of numbers), labelOf(number), chosen (a number or null) */
+  /** @param {Partial<ListContent>} given */
   show(given) {
-    Object.assign(this, given);
+    this.content = { ...this.content, ...given };
     this.draw();
   }
 
   draw() {
-    const { model, scene, edits, marked } = this;
+    const { model } = this,
+      { scene, edits, marked } = this.content;
     const words = this.filter.trim().toLowerCase();
     const shown = new Set(scene.items.flatMap((item) => item.members));
-    this.all = [...shown].map((i) => ({
+    const all = [...shown].map((i) => ({
       i,
-      label: this.labelOf(i),
+      label: this.content.labelOf(i),
       kind: KIND_NAMES[model.kind[i]],
       layer: model.layer[i],
       position: model.position[i],
@@ -80,8 +94,8 @@ export class List {
       probability: model.probability[i],
       state: this.state(i, edits, marked),
     }));
-    const order = COLUMNS.find(([name]) => name === this.sort)[2];
-    this.rows = this.all.filter(
+    const [, , order] = COLUMNS.find(([name]) => name === this.sort) ?? COLUMNS[0];
+    this.rows = all.filter(
       (row) =>
         !words ||
         `${row.label} ${row.kind} L${row.layer} ${model.tokens[row.position]} ${row.state}`
@@ -101,6 +115,7 @@ export class List {
     if (had) this.focus(this.at);
   }
 
+  /** @param {number} i @param {ResolvedEdits} edits @param {Set<number>} marked */
   state(i, edits, marked) {
     const group = edits.groups.find(({ members }) => members.includes(i));
     return [edits.pins.has(i) && "pinned", marked.has(i) && "marked", group && `in ${group.name}`]
@@ -132,6 +147,7 @@ export class List {
     );
   }
 
+  /** @param {GraphRow} row @param {number} k */
   row(row, k) {
     const { model } = this,
       latent = model.kind[row.i] === KINDS.FEATURE;
@@ -152,11 +168,16 @@ export class List {
     ];
     return element(
       "tr",
-      { tabindex: k === this.at ? "0" : "-1", "data-node": row.i, "aria-selected": String(row.i === this.chosen) },
+      {
+        tabindex: k === this.at ? "0" : "-1",
+        "data-node": row.i,
+        "aria-selected": String(row.i === this.content.chosen),
+      },
       ...cells,
     );
   }
 
+  /** @param {number} k */
   focus(k) {
     const rows = this.body.children;
     if (!rows.length) return;
@@ -171,19 +192,21 @@ export class List {
     this.at = at;
     this.focused = this.rows[at].i;
     rows[at].setAttribute("tabindex", "0");
-    rows[at].focus();
-    this.on.hovered(this.focused);
+    /** @type {HTMLElement} */ (rows[at]).focus();
   }
 
+  /** @param {number} i */
   focusNode(i) {
     const at = this.rows.findIndex((row) => row.i === i);
     if (at >= 0) this.focus(at);
   }
 
+  /** @param {KeyboardEvent} event */
   key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || !event.target.matches("tr")) return;
+    const row = under(event, "tr");
+    if (event.ctrlKey || event.metaKey || event.altKey || !row || row !== event.target) return;
     const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 15, PageUp: -15, Home: -Infinity, End: Infinity }[event.key];
-    this.focused = Number(event.target.dataset.node);
+    this.focused = Number(row.dataset.node);
     if (step !== undefined) this.focus(this.at + step);
     else if (event.key === "Enter") this.on.opened(this.focused, false, true);
     else if (!this.on.key(event.key, this.focused)) return;

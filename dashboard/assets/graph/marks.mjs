@@ -1,10 +1,13 @@
 // Marks of items: a circle for a latent, a diamond for an error, a square for a token, a box for a target or a group.
 // They are drawn on a canvas here, and as elements of an SVG in saving.mjs, from the same shapes.
 
-import { visible } from "../dom.mjs";
+import { contextOf, element, visible } from "../dom.mjs";
 import { KINDS } from "./model.mjs";
 
-/** Text of a token or label on one line, without characters that turn or hide what follows. */
+/**
+ * Text of a token or label on one line, without characters that turn or hide what follows.
+ * @param {unknown} text @param {number} most
+ */
 export function tokenText(text, most) {
   const plain = String(text ?? "")
     .replace(
@@ -16,26 +19,36 @@ export function tokenText(text, most) {
   return visible(plain, most).replace(/^ /, "␣") || "∅";
 }
 
-/** Latents grow with the root of their influence. */
+/** @param {unknown} error */
+export const failure = (error) =>
+  element("p", { class: "wb-graph-failed" }, error instanceof Error ? error.message : String(error));
+
+/**
+ * Latents grow with the root of their influence.
+ * @param {Item} item @param {number} largest @param {boolean} labelled
+ */
 export function radiusOf(item, largest, labelled) {
   if (item.kind === KINDS.TOKEN) return 4.5;
   if (item.kind === KINDS.LOGIT) return 10;
   return (labelled ? 4.5 : 2.8) + 3.4 * Math.sqrt(Math.min(1, item.influence / largest));
 }
 
-/** The first two colours of the categories are those of signs. */
+/** The first two colours of the categories are those of signs. @param {GraphTheme} theme @param {number} group */
 export function groupColour(theme, group) {
   return group < 0 ? null : theme.categories[2 + (group % (theme.categories.length - 2))];
 }
 
-/** Width and height of an item that is a box; null of others. */
+/** Width and height of an item that is a box; null of others. @param {Item} item */
 export function boxOf(item) {
   if (item.kind === KINDS.LOGIT) return { width: item.wide, height: 26 };
   if (item.node < 0) return { width: Math.min(190, 24 + 7 * Math.min(24, [...item.label].length)), height: 24 };
   return null;
 }
 
-/** Corners of an item that is no circle and no box, around (x, y). */
+/**
+ * Corners of an item that is no circle and no box, around (x, y).
+ * @param {Item} item @param {number} x @param {number} y @param {number} r
+ */
 export function cornersOf(item, x, y, r) {
   if (item.kind === KINDS.ERROR)
     return [
@@ -52,37 +65,46 @@ export function cornersOf(item, x, y, r) {
   ];
 }
 
-/** Fill, line and text colour of an item. */
+/** Fill, line and text colour of an item. @param {Item} item @param {GraphTheme} theme @param {string | null} group */
 export function coloursOf(item, theme, group) {
-  if (item.kind === KINDS.ERROR) return { fill: theme.surface, line: group ?? theme.muted };
-  if (item.kind === KINDS.TOKEN) return { fill: group ?? theme.text, line: theme.surface };
+  if (item.kind === KINDS.ERROR) return { fill: theme.surface, line: group ?? theme.muted, text: theme.text };
+  if (item.kind === KINDS.TOKEN) return { fill: group ?? theme.text, line: theme.surface, text: theme.text };
   if (item.kind === KINDS.LOGIT) return { fill: theme.soft, line: theme.accent, text: theme.text };
-  if (item.node < 0) return { fill: theme.surface, line: group, text: theme.text };
-  return { fill: group ?? (item.pinned ? theme.accent : theme.node), line: theme.surface };
+  if (item.node < 0) return { fill: theme.surface, line: group ?? theme.muted, text: theme.text };
+  return { fill: group ?? (item.pinned ? theme.accent : theme.node), line: theme.surface, text: theme.text };
 }
 
+/** @type {Map<string, { made: HTMLCanvasElement, half: number }>} */
 const stamps = new Map();
 
-/** A circle as a small picture: thousands of them are drawn in a frame. */
+/**
+ * A circle as a small picture: thousands of them are drawn in a frame.
+ * @param {string} fill @param {string} line @param {number} r @param {number} width @param {number} ratio
+ */
 function stamp(fill, line, r, width, ratio) {
   const size = Math.max(2, Math.round(2 * r)) / 2,
     key = `${fill} ${line} ${size} ${width} ${ratio}`;
-  if (!stamps.has(key)) {
-    const made = document.createElement("canvas"),
-      half = size + 2;
-    made.width = made.height = Math.ceil(2 * half * ratio);
-    const context = made.getContext("2d");
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.beginPath();
-    context.arc(half, half, size, 0, 2 * Math.PI);
-    Object.assign(context, { fillStyle: fill, strokeStyle: line, lineWidth: width });
-    context.fill();
-    context.stroke();
-    stamps.set(key, { made, half });
-  }
-  return stamps.get(key);
+  const known = stamps.get(key);
+  if (known) return known;
+  const made = document.createElement("canvas"),
+    half = size + 2;
+  made.width = made.height = Math.ceil(2 * half * ratio);
+  const context = contextOf(made);
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.beginPath();
+  context.arc(half, half, size, 0, 2 * Math.PI);
+  Object.assign(context, { fillStyle: fill, strokeStyle: line, lineWidth: width });
+  context.fill();
+  context.stroke();
+  const found = { made, half };
+  stamps.set(key, found);
+  return found;
 }
 
+/**
+ * @param {CanvasRenderingContext2D} context @param {Item} item @param {number} x @param {number} y @param {number} r
+ * @param {GraphTheme} theme @param {number} ratio
+ */
 export function drawMark(context, item, x, y, r, theme, ratio) {
   const { fill, line, text: colour } = coloursOf(item, theme, groupColour(theme, item.group)),
     box = boxOf(item);
@@ -114,7 +136,11 @@ export function drawMark(context, item, x, y, r, theme, ratio) {
   context.textAlign = "left";
 }
 
-/** Text that reads on lines. */
+/**
+ * Text that reads on lines.
+ * @param {CanvasRenderingContext2D} context @param {string} text @param {number} x @param {number} y
+ * @param {string} colour @param {string} surface
+ */
 export function halo(context, text, x, y, colour, surface) {
   context.textBaseline = "middle";
   context.lineJoin = "round";

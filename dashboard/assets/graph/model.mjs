@@ -4,32 +4,8 @@
 export const KINDS = { FEATURE: 0, ERROR: 1, TOKEN: 2, LOGIT: 3 };
 export const KIND_NAMES = ["latent", "error", "token", "target"];
 
-/**
- * @typedef {object} Content of graph.json (dashboard/graph/data.py)
- * @property {string} unit of the dictionary: latent or neuron
- * @property {number} n_layers
- * @property {string[]} tokens
- * @property {{ nodes: number, edges: number }} thresholds at which it was traced
- * @property {Nodes} nodes
- * @property {{ source: number[], target: number[], weight: number[] }} edges
- */
-/**
- * @typedef {object} Nodes columns, an entry per node
- * @property {string[]} id
- * @property {number[]} kind
- * @property {number[]} layer
- * @property {number[]} position
- * @property {number[]} index
- * @property {string[]} label
- * @property {number[]} activation
- * @property {number[]} influence
- * @property {number[]} share cumulative share of the influence, in descending order: low is important
- * @property {number[]} probability
- * @property {number[]} input sum of the absolute weights of the edges into it
- */
-
 export class Model {
-  /** @param {Content} content */
+  /** @param {GraphContent} content */
   constructor({ nodes, edges, tokens, unit, n_layers: layers, thresholds }) {
     const { id, kind, layer, position, index, label, activation, influence, share, probability, input } = nodes;
     this.tokens = tokens;
@@ -59,7 +35,10 @@ export class Model {
   }
 }
 
-/** Numbers of the edges at each node, the largest weight first. @param {number[]} ends @param {number[]} weight @param {number} n */
+/**
+ * Numbers of the edges at each node, the largest weight first.
+ * @param {number[]} ends @param {number[]} weight @param {number} n
+ */
 function byNode(ends, weight, n) {
   /** @type {number[][]} */
   const found = Array.from({ length: n }, () => []);

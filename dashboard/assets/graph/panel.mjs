@@ -1,21 +1,31 @@
 // The side panel: the chosen node with its examples and its edges, or how to read the graph; and the groups.
 
-import { count, element, short } from "../dom.mjs";
+import { count, element, short, signed, under } from "../dom.mjs";
 import { Heads } from "./heads.mjs";
 import { Intervene } from "./intervene.mjs";
-import { groupColour, tokenText } from "./marks.mjs";
+import { failure, groupColour, tokenText } from "./marks.mjs";
 import { KIND_NAMES, KINDS } from "./model.mjs";
 
 const ROWS = 12;
 
+/** @param {string} text @param {Attributes} given */
 const button = (text, given) => element("button", { type: "button", class: "wb-act wb-act-quiet", ...given }, text);
+/** @param {string} text */
 const quiet = (text) => element("p", { class: "wb-note" }, text);
-const signed = (value) => (value > 0 ? "+" : "") + short(value).replace("-", "−");
 
 export class Panel {
-  /** @param view the GraphView: its model, edits, scene and acts */
+  /** @param {HTMLElement} root @param {GraphView} view */
   constructor(root, view) {
-    Object.assign(this, { view, asked: 0, open: new Set(), intervene: new Intervene(view), heads: new Heads(view) });
+    this.view = view;
+    this.asked = 0;
+    /** @type {Set<string>} */
+    this.open = new Set();
+    this.intervene = new Intervene(view);
+    this.heads = new Heads(view);
+    /** @type {string | null} */
+    this.drawnFor = null;
+    /** @type {HTMLFormElement | null} */
+    this.asking = null;
     this.node = element("section", { class: "wb-panel wb-graph-chosen", "aria-label": "Chosen node" });
     this.groups = element("section", { class: "wb-panel wb-graph-groups", "aria-label": "Groups" });
     root.replaceChildren(this.node, this.groups);
@@ -31,11 +41,11 @@ export class Panel {
       i = view.chosen;
     const key = i === null ? null : String(i);
     if (key !== this.drawnFor) this.open.clear();
-    const had =
-      this.node.contains(document.activeElement) && key === this.drawnFor ? document.activeElement.dataset.act : null;
+    const focused = /** @type {HTMLElement | null} */ (document.activeElement);
+    const had = this.node.contains(focused) && key === this.drawnFor ? focused?.dataset.act : null;
     this.drawnFor = key;
     this.node.replaceChildren(...(i === null ? this.reading() : this.chosen(i)));
-    if (had) this.node.querySelector(`[data-act="${had}"]`)?.focus();
+    if (had) /** @type {HTMLElement | null} */ (this.node.querySelector(`[data-act="${had}"]`))?.focus();
   }
 
   /** How to read the graph, while nothing is chosen. */
@@ -61,11 +71,13 @@ export class Panel {
     ];
   }
 
+  /** @param {number} i */
   chosen(i) {
     const { view } = this,
       { model } = view,
       latent = model.kind[i] === KINDS.FEATURE;
     const where = model.kind[i] < KINDS.TOKEN ? `layer ${model.layer[i]}, ` : "";
+    /** @type {(string[] | false)[]} */
     const facts = [
       latent && ["activation", short(model.activation[i])],
       model.kind[i] === KINDS.LOGIT
@@ -76,7 +88,7 @@ export class Panel {
         `${(100 * model.share[i]).toFixed(0)} %`,
         "Cumulative share of the influence of all nodes, the largest first: low is important.",
       ],
-    ].filter(Boolean);
+    ];
     const place = element(
       "p",
       { class: "wb-note" },
@@ -89,14 +101,16 @@ export class Panel {
       element(
         "div",
         { class: "wb-stats" },
-        ...facts.map(([name, value, hint]) =>
-          element(
-            "div",
-            { class: "wb-stat", title: hint },
-            element("span", { class: "wb-stat-value" }, value),
-            element("span", { class: "wb-stat-label" }, name),
+        ...facts
+          .filter((fact) => fact !== false)
+          .map(([name, value, hint]) =>
+            element(
+              "div",
+              { class: "wb-stat", title: hint },
+              element("span", { class: "wb-stat-value" }, value),
+              element("span", { class: "wb-stat-label" }, name),
+            ),
           ),
-        ),
       ),
       this.acts(i),
       latent ? this.examples(i) : null,
@@ -104,13 +118,14 @@ export class Panel {
       ...this.edges("Feeds it", model.into[i], model.source, i, "in"),
       this.heads.draw(i),
       ...this.edges("It feeds", model.from[i], model.target, i, "out"),
-    ].filter(Boolean);
+    ].filter((part) => part !== null);
   }
 
+  /** @param {number} i */
   acts(i) {
     const { view } = this,
       id = view.model.ids[i],
-      has = (list) => view.edits.value[list].includes(id);
+      has = /** @param {"pins" | "hidden"} list */ (list) => view.edits.value[list].includes(id);
     return element(
       "div",
       { class: "wb-graph-acts" },
@@ -136,6 +151,7 @@ export class Panel {
     );
   }
 
+  /** @param {number} i */
   rename(i) {
     const { view } = this,
       id = view.model.ids[i];
@@ -148,9 +164,12 @@ export class Panel {
     this.form(this.node.querySelector(".wb-graph-acts"), input, "Save", (text) => view.edits.rename(id, text));
   }
 
-  /** A line with one input after an element; Enter saves, Escape leaves. */
+  /**
+   * A line with one input after an element; Enter saves, Escape leaves.
+   * @param {Element | null} after @param {HTMLInputElement} input @param {string} text @param {(text: string) => void} save
+   */
   form(after, input, text, save) {
-    this.root?.remove();
+    this.asking?.remove();
     const back = document.activeElement;
     const form = element(
       "form",
@@ -160,7 +179,7 @@ export class Panel {
     );
     const end = () => {
       form.remove();
-      back?.focus?.();
+      if (back instanceof HTMLElement) back.focus();
     };
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -171,17 +190,18 @@ export class Panel {
       event.stopPropagation();
       if (event.key === "Escape") end();
     });
-    this.root = form;
-    after.after(form);
+    this.asking = form;
+    after?.after(form);
     input.focus();
     input.select();
   }
 
-  /** Examples of the features table, and the link to the latent's page. */
+  /** Examples of the features table, and the link to the latent's page. @param {number} i */
   examples(i) {
     const holder = element("div", { class: "wb-graph-examples" }),
       ticket = ++this.asked;
     const known = this.view.described.get(i);
+    /** @param {Described} found */
     const show = (found) =>
       holder.replaceChildren(
         ...(found.href
@@ -191,16 +211,18 @@ export class Panel {
     if (known) show(known);
     else {
       this.view.ask(`node.json?n=${i}`).then(
-        (found) => {
+        (answer) => {
+          const found = /** @type {Described} */ (answer);
           this.view.described.set(i, found);
           if (ticket === this.asked) show(found);
         },
-        (error) => holder.replaceChildren(element("p", { class: "wb-graph-failed" }, error.message)),
+        (error) => holder.replaceChildren(failure(error)),
       );
     }
     return holder;
   }
 
+  /** @param {string} title @param {number[]} edges @param {number[]} ends @param {number} i @param {string} side */
   edges(title, edges, ends, i, side) {
     const { view } = this,
       { model } = view,
@@ -212,7 +234,7 @@ export class Panel {
     const most = Math.abs(model.weight[edges[0]]) || 1,
       some = open ? edges : edges.slice(0, ROWS);
     const lines = some.map((e) =>
-      this.line(ends[e], model.weight[e], Math.abs(model.weight[e]) / most, view.scene.shown.edge[e]),
+      this.line(ends[e], model.weight[e], Math.abs(model.weight[e]) / most, view.scene.shown.edge[e] === 1),
     );
     return [
       element("h3", {}, title, element("span", { class: "wb-quiet" }, `${count(edges.length)} direct effects`)),
@@ -232,10 +254,14 @@ export class Panel {
             `Show all ${count(edges.length)}`,
           )
         : null,
-    ].filter(Boolean);
+    ].filter((part) => part !== null);
   }
 
-  /** A link to a node with a signed bar. */
+  /**
+   * A link to a node with a signed bar.
+   * @param {number} i @param {number} weight @param {number} share @param {boolean} seen
+   * @param {(value: number) => string} [plus]
+   */
   line(i, weight, share, seen, plus = signed) {
     const { view } = this,
       { model } = view,
@@ -300,7 +326,7 @@ export class Panel {
         element("span", { class: "wb-quiet" }, count(members.length)),
         button("Name…", {
           "aria-label": `Name the group ${name}`,
-          onclick: (event) => this.renameGroup(event.target.parentElement, name),
+          onclick: (event) => this.renameGroup(under(event, "li"), name),
         }),
         button("Ungroup", { "aria-label": `Ungroup ${name}`, onclick: () => view.edits.ungroup(name) }),
       ),
@@ -340,6 +366,7 @@ export class Panel {
     );
   }
 
+  /** @param {Element | null} row @param {string} name */
   renameGroup(row, name) {
     const input = element("input", {
       type: "text",
@@ -352,7 +379,7 @@ export class Panel {
     });
   }
 
-  /** Ask for the name of a group of these nodes. */
+  /** Ask for the name of a group of these nodes. @param {string[]} ids @param {string} suggestion */
   askGroup(ids, suggestion) {
     const input = element("input", {
       type: "text",
@@ -372,6 +399,7 @@ export class Panel {
   }
 }
 
+/** @param {Described} given */
 function described({ href, table, examples, maximum }) {
   const lines = examples.map(({ tokens, activations, peak }) =>
     element(
@@ -404,6 +432,7 @@ function described({ href, table, examples, maximum }) {
   ];
 }
 
+/** @param {string} token */
 const plain = (token) =>
   String(token)
     .replace(/\r\n|\r|\n/g, "↵")

@@ -1,59 +1,68 @@
 // Pointer and keys on the canvas: hover, click, drag a node or the view, wheel, pinch, and the keys of the graph.
 
+import { under } from "../dom.mjs";
 import { KINDS } from "./model.mjs";
 
 const CLICK = 4;
 const STEP = 60;
 
 export class Pointer {
+  /** @param {GraphView} view */
   constructor(view) {
     this.view = view;
     this.canvas = view.canvas;
+    /** @type {Map<number, Point>} */
     this.fingers = new Map();
+    /** @type {GraphDrag | null} */
+    this.drag = null;
+    /** @type {Spread | null} */
+    this.pinched = null; // while two fingers are down
     const { area } = view;
-    const listen = (name, handle) => area.addEventListener(name, handle.bind(this), { passive: false });
-    listen("pointerdown", this.down);
-    listen("pointermove", this.move);
-    listen("pointerup", this.up);
-    listen("pointercancel", this.cancel);
-    listen("pointerleave", () => this.hover(-1));
-    listen("wheel", this.wheel);
-    listen("keydown", this.key);
-    listen("dblclick", () => {
+    area.addEventListener("pointerdown", (event) => this.down(event));
+    area.addEventListener("pointermove", (event) => this.move(event));
+    area.addEventListener("pointerup", (event) => this.up(event));
+    area.addEventListener("pointercancel", (event) => this.cancel(event));
+    area.addEventListener("pointerleave", () => this.hover(-1));
+    area.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
+    area.addEventListener("keydown", (event) => this.key(event));
+    area.addEventListener("dblclick", () => {
       this.canvas.fit();
       this.canvas.redraw();
     });
   }
 
+  /** @param {MouseEvent} event @returns {Point} */
   at(event) {
     const box = this.view.area.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top];
   }
 
-  hover(k, x, y) {
+  /** @param {number} k @param {number} [x] @param {number} [y] */
+  hover(k, x = 0, y = 0) {
     this.canvas.light(k, this.canvas.chosen);
     this.view.area.style.cursor = k >= 0 ? "pointer" : "";
     this.view.tipFor(k >= 0 ? this.view.scene.items[k] : null, x, y);
   }
 
+  /** @param {PointerEvent} event */
   down(event) {
-    if (event.button !== 0 || event.target.closest("button")) return;
+    if (event.button !== 0 || under(event, "button")) return;
     this.view.area.setPointerCapture(event.pointerId);
     const [x, y] = this.at(event),
       item = this.canvas.hit(x, y);
     this.fingers.set(event.pointerId, [x, y]);
-    this.drag =
-      this.fingers.size === 2
-        ? { pinch: this.spread() }
-        : { x, y, startX: x, startY: y, item, add: event.shiftKey || event.ctrlKey || event.metaKey };
+    this.pinched = this.fingers.size === 2 ? this.spread() : null;
+    const add = event.shiftKey || event.ctrlKey || event.metaKey;
+    this.drag = { x, y, startX: x, startY: y, item, add, far: false };
   }
 
+  /** @param {PointerEvent} event */
   move(event) {
     const [x, y] = this.at(event),
       { drag, canvas } = this;
     if (!drag) return this.hover(canvas.hit(x, y), x, y);
     if (this.fingers.has(event.pointerId)) this.fingers.set(event.pointerId, [x, y]);
-    if (drag.pinch) return this.pinch();
+    if (this.pinched) return this.pinch(this.pinched);
     if (!drag.far && Math.hypot(x - drag.startX, y - drag.startY) < CLICK) return;
     if (!drag.far) this.hover(-1);
     drag.far = true;
@@ -66,11 +75,12 @@ export class Pointer {
     [drag.x, drag.y] = [x, y];
   }
 
+  /** @param {PointerEvent} event */
   up(event) {
     const { drag, view, canvas } = this;
     this.fingers.delete(event.pointerId);
     this.drag = null;
-    if (!drag || drag.pinch) return;
+    if (!drag || this.pinched) return;
     const item = drag.item >= 0 ? view.scene.items[drag.item] : null;
     if (drag.far && item) {
       const { zoom } = canvas.camera;
@@ -80,10 +90,10 @@ export class Pointer {
         (drag.y - drag.startY) / zoom,
       );
     } else if (!drag.far && item && drag.add) item.members.forEach((i) => view.act("x", i));
-    else if (!drag.far)
-      view.choose(item ? (item.members.includes(item.strongest) ? item.strongest : item.members[0]) : null);
+    else if (!drag.far) view.choose(item ? (item.strongest ?? item.members[0]) : null);
   }
 
+  /** @param {PointerEvent} event */
   cancel(event) {
     this.fingers.delete(event.pointerId);
     this.drag = null;
@@ -94,15 +104,16 @@ export class Pointer {
     return { x: (ax + bx) / 2, y: (ay + by) / 2, length: Math.hypot(ax - bx, ay - by) || 1 };
   }
 
-  pinch() {
+  /** @param {Spread} before */
+  pinch(before) {
     if (this.fingers.size < 2) return;
-    const before = this.drag.pinch,
-      now = this.spread();
+    const now = this.spread();
     this.canvas.pan(now.x - before.x, now.y - before.y);
     this.canvas.zoomAt(now.length / before.length, now.x, now.y);
-    this.drag.pinch = now;
+    this.pinched = now;
   }
 
+  /** @param {WheelEvent} event */
   wheel(event) {
     event.preventDefault();
     const pixels = event.deltaY * (event.deltaMode === 1 ? 16 : event.deltaMode === 2 ? 400 : 1);
@@ -112,15 +123,17 @@ export class Pointer {
     );
   }
 
+  /** @param {KeyboardEvent} event */
   key(event) {
     if (event.ctrlKey || event.metaKey || event.target !== this.view.area) return;
-    const { view, canvas } = this,
-      centre = [canvas.width / 2, canvas.height / 2];
+    const { view, canvas } = this;
+    const zoom = (/** @type {number} */ factor) => canvas.zoomAt(factor, canvas.width / 2, canvas.height / 2);
     const arrows = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] }[event.key];
+    /** @type {Record<string, () => void>} */
     const acts = {
-      "+": () => canvas.zoomAt(1.4, ...centre),
-      "=": () => canvas.zoomAt(1.4, ...centre),
-      "-": () => canvas.zoomAt(1 / 1.4, ...centre),
+      "+": () => zoom(1.4),
+      "=": () => zoom(1.4),
+      "-": () => zoom(1 / 1.4),
       0: () => {
         canvas.fit();
         canvas.redraw();
@@ -130,7 +143,7 @@ export class Pointer {
     if (arrows && event.shiftKey) canvas.pan(-STEP * arrows[0], -STEP * arrows[1]);
     else if (arrows && event.altKey) {
       if (view.chosen !== null) view.edits.move([view.model.ids[view.chosen]], 12 * arrows[0], 12 * arrows[1]);
-    } else if (arrows) this.walk(...arrows);
+    } else if (arrows) this.walk(arrows[0], arrows[1]);
     else if (event.altKey) return;
     else if (acts[event.key]) acts[event.key]();
     else if (!view.act(event.key, view.chosen)) return;
@@ -144,7 +157,10 @@ export class Pointer {
     if (at !== undefined) this.view.choose(at, true);
   }
 
-  /** Up: the strongest reader; down: the strongest source; left and right: the next node of the layer. */
+  /**
+   * Up: the strongest reader; down: the strongest source; left and right: the next node of the layer.
+   * @param {number} dx @param {number} dy
+   */
   walk(dx, dy) {
     const { view } = this,
       { scene } = view,
@@ -154,8 +170,8 @@ export class Pointer {
       edges = dy < 0 ? links.out[k] : links.into[k];
     let next = null;
     if (dy) {
-      const best = edges.reduce((a, e) => (a === null || links.strength[e] > links.strength[a] ? e : a), null);
-      next = best === null ? null : dy < 0 ? links.to[best] : links.from[best];
+      const best = edges.reduce((a, e) => (a < 0 || links.strength[e] > links.strength[a] ? e : a), -1);
+      next = best < 0 ? null : dy < 0 ? links.to[best] : links.from[best];
     } else {
       const row = items
         .map((_, i) => i)

@@ -1,12 +1,14 @@
 // The whole graph as an SVG document, and as a PNG drawn from it. Texts are set as text; the browser escapes them.
 
 import { download } from "../atlas/saving.mjs";
+import { contextOf } from "../dom.mjs";
 import { boxOf, coloursOf, cornersOf, groupColour, tokenText } from "./marks.mjs";
 import { KINDS } from "./model.mjs";
 
 const SPACE = "http://www.w3.org/2000/svg";
 const EDGE = { left: 52, right: 40, top: 24, bottom: 40 };
 
+/** @param {string} tag @param {Record<string, string | number>} given @param {string} [text] */
 function node(tag, given, text) {
   const made = document.createElementNS(SPACE, tag);
   for (const [name, value] of Object.entries(given))
@@ -15,7 +17,7 @@ function node(tag, given, text) {
   return made;
 }
 
-/** The picture as an SVG element. `title` says what it shows. */
+/** The picture as an SVG element. `title` says what it shows. @param {{ scene: Scene, layout: Layout, theme: GraphTheme, tokens: string[], title: string }} given */
 export function toSvg({ scene, layout, theme, tokens, title }) {
   const width = Math.ceil(layout.width + EDGE.left + EDGE.right),
     height = Math.ceil(layout.height + EDGE.top + EDGE.bottom);
@@ -47,12 +49,13 @@ export function toSvg({ scene, layout, theme, tokens, title }) {
   all.append(...seen.map((item) => label(item, theme)));
   for (const { position, x, width: room } of layout.columns) {
     const text = tokenText(tokens[position], Math.max(1, Math.floor(room / 7.3)));
-    const at = scene.labelled ? { x: x + 9 } : { x: x + room / 2, "text-anchor": "middle" };
+    const at = { x: scene.labelled ? x + 9 : x + room / 2, "text-anchor": scene.labelled ? "start" : "middle" };
     all.append(node("text", { ...at, y: layout.height + 24, fill: theme.text, "font-family": theme.mono }, text));
   }
   return svg;
 }
 
+/** @param {Scene} scene @param {GraphTheme} theme */
 function edges(scene, theme) {
   const group = node("g", { fill: "none" }),
     { links, items } = scene;
@@ -61,6 +64,7 @@ function edges(scene, theme) {
       b = items[links.to[e]],
       bend = (a.y - b.y) * 0.45,
       strength = Math.sqrt(links.strength[e]);
+    /** @param {number} v */
     const f = (v) => Number(v.toFixed(1));
     group.append(
       node("path", {
@@ -74,6 +78,7 @@ function edges(scene, theme) {
   return group;
 }
 
+/** @param {Item} item @param {GraphTheme} theme */
 function mark(item, theme) {
   const { fill, line, text } = coloursOf(item, theme, groupColour(theme, item.group)),
     box = boxOf(item),
@@ -107,6 +112,7 @@ function mark(item, theme) {
   ];
 }
 
+/** @param {Item} item @param {GraphTheme} theme */
 function label(item, theme) {
   const given = {
     x: item.x + 9,
@@ -119,12 +125,15 @@ function label(item, theme) {
   return node("text", given, tokenText(item.label, 26));
 }
 
+/** @param {SVGElement} svg */
 const blobOf = (svg) => new Blob([new XMLSerializer().serializeToString(svg)], { type: "image/svg+xml" });
 
+/** @param {SVGElement} svg @param {string} name */
 export function saveSvg(svg, name) {
   download(URL.createObjectURL(blobOf(svg)), `${name}.svg`);
 }
 
+/** @param {SVGElement} svg @param {string} name */
 export async function savePng(svg, name) {
   const [width, height] = ["width", "height"].map((side) => Number(svg.getAttribute(side)));
   const scale = Math.min(2, 8000 / Math.max(width, height)),
@@ -136,7 +145,7 @@ export async function savePng(svg, name) {
     const sheet = document.createElement("canvas");
     sheet.width = Math.round(width * scale);
     sheet.height = Math.round(height * scale);
-    sheet.getContext("2d").drawImage(image, 0, 0, sheet.width, sheet.height);
+    contextOf(sheet).drawImage(image, 0, 0, sheet.width, sheet.height);
     const blob = await new Promise((done) => sheet.toBlob(done, "image/png"));
     download(URL.createObjectURL(blob), `${name}.png`);
   } finally {

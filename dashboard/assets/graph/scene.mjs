@@ -5,12 +5,14 @@ import { KINDS } from "./model.mjs";
 const LABELLED = 70; // with at most this many items every one has its label beside it
 const DENSE = { pitch: 11, row: 11, column: 34, gap: 8 };
 const ROOMY = { pitch: 150, row: 21, column: 96, gap: 12 };
+const UNPLACED = { layer: 0, position: 0, influence: 0, pinned: false, label: "", x: 0, y: 0, r: 4, wide: 0 };
 const TARGET = { width: 118, height: 46 };
 
 /**
  * @param shown a byte per node and edge: 1 for what is shown
  * @param state collapse, only (pinned nodes and groups alone)
  * @param edits pins, hidden (Sets of numbers), groups [{name, members}], names, moves (by number)
+ * @param {Model} model @param {Shown} shown @param {GraphState} state @param {ResolvedEdits} edits
  */
 export function makeScene(model, shown, state, edits) {
   const groupOf = new Int32Array(model.n).fill(-1);
@@ -19,28 +21,22 @@ export function makeScene(model, shown, state, edits) {
       groupOf[i] = g;
     }),
   );
-  const items = [],
-    at = new Int32Array(model.n).fill(-1),
-    ofGroup = new Map();
+  /** @type {Item[]} */
+  const items = [];
+  /** @type {Map<number, number>} */
+  const ofGroup = new Map();
+  const at = new Int32Array(model.n).fill(-1);
   for (let i = 0; i < model.n; i++) {
     const g = groupOf[i];
     const wanted = !state.only || edits.pins.has(i) || g >= 0 || model.kind[i] === KINDS.LOGIT;
     if (!wanted || !(shown.node[i] || (g >= 0 && !edits.hidden.has(i) && (state.collapse || state.only)))) continue;
     if (state.collapse && g >= 0) {
-      if (!ofGroup.has(g)) {
+      const known = ofGroup.get(g);
+      at[i] = known ?? items.length;
+      if (known === undefined) {
         ofGroup.set(g, items.length);
-        items.push({
-          node: -1,
-          group: g,
-          members: [],
-          kind: KINDS.FEATURE,
-          layer: 0,
-          position: 0,
-          influence: 0,
-          pinned: false,
-        });
+        items.push({ ...UNPLACED, node: -1, group: g, kind: KINDS.FEATURE, members: [] });
       }
-      at[i] = ofGroup.get(g);
       items[at[i]].members.push(i);
     } else {
       at[i] = items.length;
@@ -52,8 +48,10 @@ export function makeScene(model, shown, state, edits) {
   return { items, links, at, shown, labelled: items.length <= LABELLED, groupOf };
 }
 
+/** @param {Model} model @param {ResolvedEdits} edits @param {number} i @param {number} group */
 function single(model, edits, i, group) {
   return {
+    ...UNPLACED,
     node: i,
     group,
     members: [i],
@@ -66,18 +64,25 @@ function single(model, edits, i, group) {
   };
 }
 
-/** The visitor's name of a node, else its label, else what it is. */
+/**
+ * The visitor's name of a node, else its label, else what it is.
+ * @param {Model} model @param {ResolvedEdits} edits @param {number} i
+ */
 export function labelOf(model, edits, i) {
   return edits.names.get(i) || model.label[i] || plainName(model, i);
 }
 
+/** @param {Model} model @param {number} i */
 export function plainName(model, i) {
   if (model.kind[i] === KINDS.ERROR) return `error of layer ${model.layer[i]}`;
   if (model.kind[i] === KINDS.FEATURE) return `${model.unit} ${model.index[i]}`;
   return model.kind[i] === KINDS.TOKEN ? `token ${model.position[i]}` : `target ${model.index[i] + 1}`;
 }
 
-/** A group lies at its strongest member; its influence is the sum. */
+/**
+ * A group lies at its strongest member; its influence is the sum.
+ * @param {Model} model @param {ResolvedEdits} edits @param {Item} item
+ */
 function summarise(model, edits, item) {
   const { name } = edits.groups[item.group];
   const strongest = item.members.reduce((a, b) => (model.influence[b] > model.influence[a] ? b : a));
@@ -89,14 +94,18 @@ function summarise(model, edits, item) {
   item.label = `${name} (${item.members.length})`;
 }
 
-/** Links between items: all edges with the same ends are summed, signed, where one of them is shown; none is inside a group. */
+/**
+ * Links between items: all edges with the same ends are summed, signed, where one of them is shown; none is inside a
+ * group.
+ * @param {Model} model @param {ResolvedEdits} edits @param {Shown} shown @param {Int32Array} at @param {Item[]} items
+ * @param {GraphState} state
+ */
 function gather(model, edits, shown, at, items, state) {
   const sums = new Map(),
     seen = new Set(),
     single = !state.collapse || !edits.groups.length;
-  const from = [],
-    to = [],
-    weight = [];
+  /** @type {{ from: number[], to: number[], weight: number[] }} */
+  const { from, to, weight } = { from: [], to: [], weight: [] };
   for (let e = 0; e < model.m; e++) {
     const a = at[model.source[e]],
       b = at[model.target[e]];
@@ -125,15 +134,15 @@ function gather(model, edits, shown, at, items, state) {
     large = few ? sorted[Math.floor(0.98 * (sorted.length - 1))] || 1 : 1; // few edges: the strongest in full
   const strength = part.map((share) => Math.min(1, share / large));
   const order = weight.map((_, e) => e).sort((a, b) => strength[a] - strength[b]);
-  const pick = (values, Type) => Type.from(order, (e) => values[e]);
+  /** @type {Links} */
   const links = {
-    from: pick(from, Int32Array),
-    to: pick(to, Int32Array),
-    weight: pick(weight, Float64Array),
-    strength: pick(strength, Float32Array),
+    from: Int32Array.from(order, (e) => from[e]),
+    to: Int32Array.from(order, (e) => to[e]),
+    weight: Float64Array.from(order, (e) => weight[e]),
+    strength: Float32Array.from(order, (e) => strength[e]),
+    into: items.map(() => []),
+    out: items.map(() => []),
   };
-  links.into = items.map(() => []);
-  links.out = items.map(() => []);
   for (let e = 0; e < links.from.length; e++) {
     links.out[links.from[e]].push(e);
     links.into[links.to[e]].push(e);
@@ -141,7 +150,10 @@ function gather(model, edits, shown, at, items, state) {
   return links;
 }
 
-/** Positions of all items in pixels at zoom 1: a column a position, a row a layer, targets above, tokens below. */
+/**
+ * Positions of all items in pixels at zoom 1: a column a position, a row a layer, targets above, tokens below.
+ * @param {Scene} scene @param {Model} model @param {ResolvedEdits} edits @param {number} width @param {number} height
+ */
 export function layOut(scene, model, edits, width, height) {
   const look = scene.labelled ? ROOMY : DENSE;
   const { items } = scene,
@@ -182,7 +194,7 @@ export function layOut(scene, model, edits, width, height) {
     place(cell, { columns, columnAt, heights, rowAt, per, look, tall, labelled: scene.labelled });
   targets(items, sum(columns), zoom);
   items.forEach((item) => {
-    const moved = item.node >= 0 ? edits.moves.get(item.node) : edits.moves.get(item.strongest);
+    const moved = item.node >= 0 ? edits.moves.get(item.node) : edits.moves.get(item.strongest ?? -1);
     item.x += moved?.[0] ?? 0;
     item.y += moved?.[1] ?? 0;
   });
@@ -196,6 +208,7 @@ export function layOut(scene, model, edits, width, height) {
   return { width: sum(columns), height: tall, rows: rowsOut, columns: columnsOut };
 }
 
+/** @param {Item[]} cell @param {Places} given */
 function place(cell, { columns, columnAt, heights, rowAt, per, look, tall, labelled }) {
   const p = Math.min(cell[0].position, columns.length - 1),
     row = Math.min(cell[0].layer + 1, heights.length - 1);
@@ -212,7 +225,10 @@ function place(cell, { columns, columnAt, heights, rowAt, per, look, tall, label
   });
 }
 
-/** Targets lie side by side at the right end of the top row, the most probable one rightmost. */
+/**
+ * Targets lie side by side at the right end of the top row, the most probable one rightmost.
+ * @param {Item[]} items @param {number} width @param {number} zoom
+ */
 function targets(items, width, zoom) {
   const all = items.filter((item) => item.kind === KINDS.LOGIT),
     wide = Math.min(TARGET.width, (width * zoom) / (all.length || 1));
@@ -223,15 +239,20 @@ function targets(items, width, zoom) {
   });
 }
 
-/** Widen the used parts evenly up to the room that there is. */
+/**
+ * Widen the used parts evenly up to the room that there is.
+ * @param {number[]} sizes @param {number} room @param {(number | boolean)[]} used
+ */
 function spread(sizes, room, used) {
   const n = used.filter(Boolean).length,
     more = Math.max(0, room - sum(sizes)) / (n || 1);
   return sizes.map((size, i) => (used[i] ? size + more : size));
 }
 
+/** @param {number[]} values */
 const sum = (values) => values.reduce((a, b) => a + b, 0);
 
+/** @param {number[]} sizes */
 function starts(sizes) {
   let at = 0;
   return sizes.map((size) => {

@@ -1,7 +1,7 @@
 // The view of an attribution graph: holds what is chosen and shown, and passes it to canvas, list, panel and address.
 
-import { count, element, short } from "../dom.mjs";
-import { json } from "../http.mjs";
+import { count, element, short, under } from "../dom.mjs";
+import { json, messageOf } from "../http.mjs";
 import { Canvas, FRAME } from "./canvas.mjs";
 import { controls } from "./controls.mjs";
 import { Edits } from "./edits.mjs";
@@ -16,28 +16,77 @@ import { labelOf, layOut, makeScene } from "./scene.mjs";
 const NARROW = "(max-width: 700px)";
 
 export class GraphView {
+  /** @type {Map<number, Described>} */
+  described = new Map();
+  /** @type {Set<number>} */
+  marked = new Set();
+  /** @type {number | null} */
+  chosen = null;
+  view = "graph";
+  closed = false;
+  /** @type {string | null} */
+  problem = null; // of the address
+
+  /** @type {Model} */
+  model;
+  /** @type {GraphState} */
+  state;
+  /** @type {Edits} */
+  edits;
+
+  // what is drawn, and the request for it
+  /** @type {Shown} */
+  shown;
+  wanted = "";
+  known = "";
+  /** @type {Promise<void> | null} */
+  asking = null;
+  /** @type {ResolvedEdits} */
+  resolved;
+  /** @type {Scene} */
+  scene;
+  /** @type {Layout | undefined} */
+  layout;
+
+  // parts of the page, see `build`
+  /** @type {HTMLElement} */
+  area;
+  /** @type {HTMLElement} */
+  status;
+  /** @type {HTMLElement} */
+  notice;
+  /** @type {HTMLElement} */
+  tip;
+  /** @type {HTMLElement} */
+  listed;
+  /** @type {ReturnType<typeof controls>} */
+  controls;
+  /** @type {Canvas} */
+  canvas;
+  /** @type {Panel} */
+  panel;
+  /** @type {List} */
+  list;
+  /** @type {Pointer} */
+  pointer;
+  /** @type {MediaQueryList} */
+  media;
+
+  /** @param {HTMLElement & { graphView?: GraphView }} root */
   constructor(root) {
-    Object.assign(this, {
-      root,
-      source: root.dataset.graphSource,
-      name: root.dataset.graphName,
-      described: new Map(),
-      marked: new Set(),
-    });
-    this.themes = JSON.parse(root.dataset.colours);
+    this.root = root;
+    this.source = root.dataset.graphSource ?? "";
+    this.name = root.dataset.graphName ?? "";
+    /** @type {Record<string, GraphTheme>} */
+    this.themes = JSON.parse(root.dataset.colours ?? "{}");
     root.graphView = this;
     this.started = this.start().catch((error) => this.fail(error));
   }
 
   async start() {
     const [content, stored] = await Promise.all([this.ask("graph.json"), this.ask("edits.json")]);
-    this.model = new Model(content);
-    this.read(new URLSearchParams(location.search), stored.edits);
-    this.want();
-    await this.fetchPart();
-    if (this.closed) return;
-    this.build();
-    this.edits.on = {
+    this.model = new Model(/** @type {GraphContent} */ (content));
+    this.edits = new Edits(this.source, /** @type {{ edits: Partial<GraphEdits> }} */ (stored).edits, {
       changed: () => this.refresh(),
       saved: () => {
         this.root.dataset.saved = JSON.stringify(this.edits.was);
@@ -45,18 +94,24 @@ export class GraphView {
       },
       conflict: (theirs) => this.differ(theirs),
       failed: (message) => this.say(message, true),
-    };
+    });
+    this.read(new URLSearchParams(location.search));
+    this.want();
+    await this.fetchPart();
+    if (this.closed) return;
+    this.build();
     this.refresh();
     this.root.dataset.ready = String(Math.round(performance.now()));
   }
 
-  /** What the address says; pins in it go before the stored ones. */
-  read(query, stored) {
-    const { model } = this,
-      share = (name, usual) => {
-        const value = Number(query.get(name));
-        return query.has(name) && value >= 0 && value <= 1 ? value : usual;
-      };
+  /** What the address says; pins in it go before the stored ones. @param {URLSearchParams} query */
+  read(query) {
+    const { model } = this;
+    /** @param {string} name @param {number} usual */
+    const share = (name, usual) => {
+      const value = Number(query.get(name));
+      return query.has(name) && value >= 0 && value <= 1 ? value : usual;
+    };
     const target = query.has("target")
       ? model.targets.find((i) => model.index[i] === Number(query.get("target")))
       : undefined;
@@ -68,15 +123,11 @@ export class GraphView {
       only: query.get("only") === "1",
     };
     this.view = query.get("view") === "list" ? "list" : "graph";
-    this.chosen = model.numbers.get(query.get("at") || "") ?? null;
-    if (query.get("at") && this.chosen === null)
-      this.problem = `This graph has no node ${query.get("at").slice(0, 60)}.`;
-    this.edits = new Edits(this.source, stored, {});
-    if (query.has("pins"))
-      this.edits.value.pins = query
-        .get("pins")
-        .split(",")
-        .filter((id) => model.numbers.has(id));
+    const at = query.get("at"),
+      pins = query.get("pins");
+    this.chosen = model.numbers.get(at ?? "") ?? null;
+    if (at && this.chosen === null) this.problem = `This graph has no node ${at.slice(0, 60)}.`;
+    if (pins !== null) this.edits.value.pins = pins.split(",").filter((id) => model.numbers.has(id));
   }
 
   build() {
@@ -105,7 +156,6 @@ export class GraphView {
     this.list = new List(this.listed, this.model, {
       opened: (i, add, focus) => (add ? this.act("x", i) : this.choose(i, false, focus)),
       key: (key, i) => this.act(key, i),
-      hovered: () => {},
     });
     this.pointer = new Pointer(this);
     this.area.setAttribute(
@@ -130,6 +180,7 @@ export class GraphView {
       this.panel.draw();
     });
     this.schemes.observe(document.documentElement, { attributes: true, attributeFilter: ["data-scheme"] });
+    /** @param {KeyboardEvent} event */
     this.hush = (event) => {
       if (this.edits.past.length || this.edits.future.length) this.undoKey(event);
     };
@@ -166,7 +217,8 @@ export class GraphView {
 
   async fetchPart() {
     const asked = this.wanted,
-      { nodes, edges } = await this.ask("part.json", JSON.parse(asked));
+      found = await this.ask("part.json", JSON.parse(asked));
+    const { nodes, edges } = /** @type {{ nodes: number[], edges: number[] }} */ (found);
     this.shown = { node: marks(this.model.n, nodes), edge: marks(this.model.m, edges) };
     this.known = asked;
   }
@@ -179,7 +231,7 @@ export class GraphView {
         if (!this.closed) this.draw();
       }
     } catch (error) {
-      this.say(`The graph is shown as it was: ${error.message}`, true);
+      this.say(`The graph is shown as it was: ${messageOf(error)}`, true);
     }
     this.asking = null;
   }
@@ -197,6 +249,7 @@ export class GraphView {
         scene: this.scene,
         edits: this.resolved,
         marked: this.marked,
+        /** @param {number} i */
         labelOf: (i) => this.labelOf(i),
         chosen: this.chosen,
       });
@@ -209,8 +262,9 @@ export class GraphView {
   lay() {
     const { width, height } = this.canvas;
     if (!width || !this.scene) return;
-    const room = [width - FRAME.left - FRAME.right, height - FRAME.top - FRAME.bottom];
-    this.layout = layOut(this.scene, this.model, this.resolved, ...room);
+    const wide = width - FRAME.left - FRAME.right,
+      high = height - FRAME.top - FRAME.bottom;
+    this.layout = layOut(this.scene, this.model, this.resolved, wide, high);
     this.canvas.show(this.scene, this.layout);
     this.canvas.marked = new Set([...this.marked].map((i) => this.scene.at[i]).filter((k) => k >= 0));
     this.canvas.chosen = this.chosen === null ? -1 : this.scene.at[this.chosen];
@@ -218,7 +272,7 @@ export class GraphView {
 
   tell() {
     const { node, edge } = this.scene.shown,
-      sum = (marks) => marks.reduce((a, b) => a + b, 0);
+      sum = /** @param {Uint8Array} marks */ (marks) => marks.reduce((a, b) => a + b, 0);
     this.status.textContent = `${count(sum(node))} of ${count(this.model.n)} nodes, ${count(sum(edge))} of ${count(this.model.m)} edges`;
     this.root.dataset.nodes = String(sum(node));
     this.root.dataset.links = String(this.scene.links.from.length);
@@ -226,22 +280,28 @@ export class GraphView {
     this.problem = null;
   }
 
+  /** @param {number} i */
   labelOf(i) {
     return labelOf(this.model, this.resolved, i);
   }
 
+  /** @param {Partial<GraphState>} part */
   change(part) {
     Object.assign(this.state, part);
     this.canvas.fitted ||= "collapse" in part || "only" in part;
     return this.refresh();
   }
 
+  /** @param {string} view */
   show(view) {
     this.view = view;
     this.refresh();
   }
 
-  /** Choose a node (null: none). `reveal` brings it into view, `focus` moves the keyboard to the panel. */
+  /**
+   * Choose a node (null: none). `reveal` brings it into view, `focus` moves the keyboard to the panel.
+   * @param {number | null} i @param {boolean} [reveal] @param {boolean} [focus]
+   */
   choose(i, reveal = false, focus = false) {
     this.chosen = i;
     const at = i === null ? -1 : this.scene.at[i];
@@ -259,11 +319,12 @@ export class GraphView {
     else this.root.dataset.chosen = this.model.ids[this.chosen];
   }
 
-  /** Light a node while the pointer is on a line that names it. */
+  /** Light a node while the pointer is on a line that names it. @param {number | null} i */
   point(i) {
     this.canvas.light(i === null ? -1 : this.scene.at[i], this.canvas.chosen);
   }
 
+  /** @param {number[]} numbers */
   mark(numbers) {
     this.marked = new Set(numbers);
     this.marks();
@@ -276,7 +337,10 @@ export class GraphView {
     if (this.showsList) this.list.show({ marked: this.marked });
   }
 
-  /** An act by its key on a node, or on the marked ones; returns false for any other key. */
+  /**
+   * An act by its key on a node, or on the marked ones; returns false for any other key.
+   * @param {string} key @param {number | null} i
+   */
   act(key, i) {
     const { model, edits } = this,
       ids = i === null ? [] : [model.ids[i]];
@@ -301,8 +365,9 @@ export class GraphView {
     return true;
   }
 
+  /** @param {KeyboardEvent} event */
   undoKey(event) {
-    if (!(event.ctrlKey || event.metaKey) || event.target.closest?.("input, textarea, select")) return;
+    if (!(event.ctrlKey || event.metaKey) || under(event, "input, textarea, select")) return;
     const key = event.key.toLowerCase();
     if (key !== "z" && key !== "y") return;
     event.preventDefault();
@@ -310,7 +375,7 @@ export class GraphView {
     else this.edits.undo();
   }
 
-  /** The words at the pointer. */
+  /** The words at the pointer. @param {Item | null} item @param {number} x @param {number} y */
   tipFor(item, x, y) {
     this.tip.hidden = !item;
     if (!item) return;
@@ -346,7 +411,8 @@ export class GraphView {
 
   addressOf(part = {}) {
     const { model, state, edits } = this,
-      fixed = (value, usual) => (value === usual ? "" : String(Number(value.toFixed(4))));
+      fixed = /** @param {number} value @param {number} usual */ (value, usual) =>
+        value === usual ? "" : String(Number(value.toFixed(4)));
     const query = {
       at: this.chosen === null ? "" : model.ids[this.chosen],
       nodes: fixed(state.nodes, model.usual.nodes),
@@ -358,6 +424,7 @@ export class GraphView {
       only: state.only ? "1" : "",
       ...part,
     };
+    /** @param {string} value */
     const plain = (value) => encodeURIComponent(value).replace(/%3A/g, ":").replace(/%2C/g, ",");
     const given = Object.entries(query)
       .filter(([, value]) => value !== "")
@@ -372,7 +439,7 @@ export class GraphView {
       history.replaceState(null, "", next);
   }
 
-  /** Ask a route of this graph, with a body by POST. */
+  /** Ask a route of this graph, with a body by POST. @param {string} path @param {unknown} [body] */
   ask(path, body) {
     return json(`${this.source}/${path}`, body);
   }
@@ -381,23 +448,23 @@ export class GraphView {
   async proposeGroups() {
     this.say("Comparing the edges of all latents, and of permuted graphs…");
     try {
-      const { groups, headline } = await this.ask("groups.json");
+      const { groups, headline } = /** @type {Proposed} */ (await this.ask("groups.json"));
       if (groups.length)
         this.edits.apply((value) => {
           value.groups = unlike(groups);
         });
       this.say(groups.length ? `${headline} Undo takes them back.` : headline);
     } catch (error) {
-      this.say(error.message, true);
+      this.say(messageOf(error), true);
     }
   }
 
+  /** @param {string} kind */
   async save(kind) {
     const labelled = {
       scene: this.scene,
       layout: this.layout ?? layOut(this.scene, this.model, this.resolved, 1000, 600),
     };
-    for (const item of this.scene.items) item.r ??= 4;
     const svg = toSvg({
       ...labelled,
       theme: this.canvas.theme,
@@ -408,12 +475,13 @@ export class GraphView {
       if (kind === "svg") saveSvg(svg, this.name);
       else await savePng(svg, this.name);
     } catch (error) {
-      this.say(`The picture could not be made: ${error.message}`, true);
+      this.say(`The picture could not be made: ${messageOf(error)}`, true);
     }
   }
 
-  /** Somebody else saved other edits of this graph meanwhile. */
+  /** Somebody else saved other edits of this graph meanwhile. @param {Partial<GraphEdits>} theirs */
   differ(theirs) {
+    /** @param {string} text @param {() => void} act */
     const choose = (text, act) =>
       element(
         "button",
@@ -434,12 +502,14 @@ export class GraphView {
     );
   }
 
+  /** @param {string} message @param {boolean} [failed] */
   say(message, failed = false) {
     this.notice.hidden = !message;
     this.notice.classList.toggle("wb-graph-failed", failed);
     this.notice.replaceChildren(message);
   }
 
+  /** @param {Error} error */
   fail(error) {
     this.root.dataset.failed = "true";
     this.root.replaceChildren(
@@ -457,26 +527,28 @@ export class GraphView {
     this.resizer?.disconnect();
     this.schemes?.disconnect();
     if (this.media) this.media.onchange = null;
-    document.removeEventListener("keydown", this.hush);
+    if (this.hush) document.removeEventListener("keydown", this.hush);
     this.canvas?.close();
     this.edits?.close();
   }
 }
 
-/** A byte per entry: 1 for those in a list. */
+/** A byte per entry: 1 for those in a list. @param {number} n @param {number[]} numbers */
 function marks(n, numbers) {
   const found = new Uint8Array(n);
   for (const i of numbers) found[i] = 1;
   return found;
 }
 
-/** Groups with names of their own: a second one of a name gets a number. */
+/** Groups with names of their own: a second one of a name gets a number. @param {GraphEdits["groups"]} groups */
 function unlike(groups) {
   const seen = new Map();
-  return groups.map(([name, nodes]) => {
-    const n = (seen.get(name) ?? 0) + 1,
-      plain = name.trim().slice(0, 70) || "group";
-    seen.set(name, n);
-    return [n > 1 ? `${plain} ${n}` : plain, nodes];
-  });
+  return groups.map(
+    /** @returns {[string, string[]]} */ ([name, nodes]) => {
+      const n = (seen.get(name) ?? 0) + 1,
+        plain = name.trim().slice(0, 70) || "group";
+      seen.set(name, n);
+      return [n > 1 ? `${plain} ${n}` : plain, nodes];
+    },
+  );
 }

@@ -1,13 +1,14 @@
 // Attention: every head in small on one canvas, and one head in large. A click keeps a cell; its reasons are asked for.
 
-import { element } from "../dom.mjs";
+import { byId, element } from "../dom.mjs";
 import { ask, bytes, colours, failed, fit, picture, settled, spaced, table } from "./draw.mjs";
 
 const NAMES = 46,
   LABELLED = 48; // up to this many tokens the large picture names them
 
+/** @param {PromptState} state */
 export function heads(state) {
-  const holder = document.getElementById("prompt-heads");
+  const holder = byId("prompt-heads");
   const { n_layers: nLayers, n_heads: nHeads, side } = state.reading;
   const data = bytes(state.reading.patterns);
   const canvas = element("canvas", {
@@ -19,9 +20,10 @@ export function heads(state) {
   const scroll = element("div", { class: "wb-all-heads", tabindex: -1 }, canvas);
   const words = element("p", { class: "wb-readout", id: "prompt-heads-words", "aria-live": "polite" });
   holder.replaceChildren(scroll, words);
-  let hovered = null,
-    size = 24,
-    mosaic = null,
+  /** @type {[layer: number, head: number] | null} */
+  let hovered = null;
+  let mosaic = document.createElement("canvas");
+  let size = 24,
     scheme = "";
   const LEFT = 30,
     TOP = 16;
@@ -40,7 +42,7 @@ export function heads(state) {
     context.textBaseline = "middle";
     context.textAlign = "center";
     context.fillStyle = c.muted;
-    for (let head = 0; head < nHeads; head++) context.fillText(head, LEFT + (head + 0.5) * size, TOP / 2);
+    for (let head = 0; head < nHeads; head++) context.fillText(String(head), LEFT + (head + 0.5) * size, TOP / 2);
     for (let layer = 0; layer < nLayers; layer++) {
       context.fillStyle = c.muted;
       context.fillText(`L${layer}`, LEFT / 2, TOP + (layer + 0.5) * size);
@@ -65,12 +67,14 @@ export function heads(state) {
     words.textContent = `L${layer}H${head}${hovered ? "" : ", the chosen head"}`;
   }
 
+  /** @param {CanvasRenderingContext2D} context @param {number} layer @param {number} head @param {string} colour */
   function frame(context, layer, head, colour) {
     context.strokeStyle = colour;
     context.lineWidth = 2;
     context.strokeRect(LEFT + head * size, TOP + layer * size, size, size);
   }
 
+  /** @param {MouseEvent} event @returns {[layer: number, head: number] | null} */
   function at(event) {
     const box = canvas.getBoundingClientRect();
     const head = Math.floor((event.clientX - box.left - LEFT) / size),
@@ -102,7 +106,7 @@ export function heads(state) {
     });
   });
   new ResizeObserver(draw).observe(scroll);
-  let shown = null;
+  let shown = -1; // the layer that was in view last
   function select() {
     draw();
     const y = TOP + state.selection.layer * size;
@@ -117,9 +121,10 @@ export function heads(state) {
   return { select, paint: draw };
 }
 
+/** @param {PromptState} state */
 export function pattern(state) {
-  const holder = document.getElementById("prompt-pattern"),
-    title = document.getElementById("prompt-pattern-title");
+  const holder = byId("prompt-pattern"),
+    title = byId("prompt-pattern-title");
   const tokens = state.reading.tokens,
     n = tokens.length;
   const canvas = element("canvas", {
@@ -132,14 +137,18 @@ export function pattern(state) {
   const words = element("p", { class: "wb-readout", id: "prompt-pattern-words", "aria-live": "polite" });
   const list = element("p", { class: "wb-note" });
   holder.replaceChildren(scroll, words, list);
-  let weights = null,
-    image = null,
-    scheme = "",
+  /** @type {Uint16Array | null} */
+  let weights = null;
+  /** @type {HTMLCanvasElement | null} */
+  let image = null;
+  /** @type {[dest: number, src: number] | null} */
+  let hovered = null;
+  /** @type {AbortController | null} */
+  let wanted = null;
+  let scheme = "",
     shown = "",
-    hovered = null,
     cell = 4,
-    left = 0,
-    wanted = null;
+    left = 0;
 
   const load = settled(30, async () => {
     const { layer, head } = state.selection;
@@ -158,7 +167,8 @@ export function pattern(state) {
     }
   });
 
-  const weight = (dest, src) => weights[dest * n + src] / 65535;
+  /** @param {number} dest @param {number} src */
+  const weight = (dest, src) => (weights?.[dest * n + src] ?? 0) / 65535;
 
   function draw() {
     if (!weights || !scroll.isConnected) return;
@@ -186,6 +196,7 @@ export function pattern(state) {
     read();
   }
 
+  /** @param {CanvasRenderingContext2D} context @param {PromptTheme} c */
   function name(context, c) {
     context.font = `11px ${getComputedStyle(holder).getPropertyValue("--wb-mono")}`;
     context.textBaseline = "middle";
@@ -227,9 +238,10 @@ export function pattern(state) {
     if (!weights) return;
     const dest = hovered ? hovered[0] : state.selection.token;
     state.attention = tokens.map((_, i) => (i <= dest ? weight(dest, i) : 0));
-    if (state.colour === "attention") state.views.tokens.paint();
+    if (state.colour === "attention") state.views.tokens.paint?.();
   }
 
+  /** @param {MouseEvent} event @returns {[dest: number, src: number] | null} */
   function at(event) {
     const box = canvas.getBoundingClientRect();
     const src = Math.floor((event.clientX - box.left - left) / cell),

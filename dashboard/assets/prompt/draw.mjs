@@ -1,53 +1,52 @@
 // What the views of the prompt page share: elements whose texts are texts, colours of the scheme, requests, canvases.
 
-import { element, visible } from "../dom.mjs";
-import { json } from "../http.mjs";
+import { along } from "../atlas/looks.mjs";
+import { byId, contextOf, element, visible } from "../dom.mjs";
+import { json, messageOf, Refusal } from "../http.mjs";
 
+/** @param {string} text @param {number} [limit] */
 export const spaced = (text, limit) => visible(text, limit).replace(/^ /, "␣");
 
+/** @returns {PromptTheme} */
 export function colours() {
-  const holder = document.getElementById("prompt-views");
-  const known = JSON.parse(holder.getAttribute("data-colours"));
+  const known = JSON.parse(byId("prompt-views").dataset.colours ?? "{}");
   return known[document.documentElement.dataset.scheme === "dark" ? "dark" : "light"];
 }
 
-// 256 colours [r, g, b] along the stops of a scale.
+/** 256 colours [r, g, b] along the stops of a scale. @param {Stops} stops */
 export function table(stops) {
-  const rgb = stops.map(([at, hex]) => [at, [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16))]);
-  return Array.from({ length: 256 }, (_, n) => {
-    const x = n / 255,
-      above = Math.max(
-        1,
-        rgb.findIndex(([at]) => at >= x),
-      );
-    const [low, from] = rgb[above - 1],
-      [high, to] = rgb[above];
-    const share = Math.min(1, Math.max(0, (x - low) / (high - low)));
-    return from.map((value, i) => Math.round(value + share * (to[i] - value)));
-  });
+  return Array.from({ length: 256 }, (_, n) => /** @type {Rgb} */ (along(stops, n / 255).map(Math.round)));
 }
 
+/** @param {Rgb} given */
 export const css = ([r, g, b]) => `rgb(${r},${g},${b})`;
 
-// A canvas of this size in CSS pixels, sharp on dense screens.
+/**
+ * A canvas of this size in CSS pixels, sharp on dense screens.
+ * @param {HTMLCanvasElement} canvas @param {number} width @param {number} height
+ */
 export function fit(canvas, width, height) {
   const dense = window.devicePixelRatio || 1;
   canvas.width = Math.round(width * dense);
   canvas.height = Math.round(height * dense);
   canvas.style.width = `${width}px`;
   canvas.style.height = `${height}px`;
-  const context = canvas.getContext("2d");
+  const context = contextOf(canvas);
   context.setTransform(dense, 0, 0, dense, 0, 0);
   context.clearRect(0, 0, width, height);
   return context;
 }
 
-// A picture of bytes (0 to 255) through a colour table, one pixel each; `hidden(x, y)` leaves one transparent.
+/**
+ * A picture of bytes (0 to 255) through a colour table, one pixel each; `hidden(x, y)` leaves one transparent.
+ * @param {ArrayLike<number>} bytes @param {number} width @param {number} height @param {Rgb[]} lut
+ * @param {(x: number, y: number) => boolean} [hidden]
+ */
 export function picture(bytes, width, height, lut, hidden) {
   const canvas = document.createElement("canvas");
   canvas.width = width;
   canvas.height = height;
-  const context = canvas.getContext("2d"),
+  const context = contextOf(canvas),
     image = context.createImageData(width, height);
   for (let i = 0; i < width * height; i++) {
     if (hidden?.(i % width, Math.floor(i / width))) continue;
@@ -58,6 +57,7 @@ export function picture(bytes, width, height, lut, hidden) {
   return canvas;
 }
 
+/** @param {string} base64 */
 export function bytes(base64) {
   const text = atob(base64),
     found = new Uint8Array(text.length);
@@ -65,32 +65,48 @@ export function bytes(base64) {
   return found;
 }
 
-/** Ask a route; a request that was replaced or given up becomes null. Throws `Refusal`. */
+/**
+ * Ask a route; a request that was replaced or given up becomes null. Throws `Refusal`.
+ * @template {keyof PromptAnswers} K
+ * @param {K} what @param {unknown} body @param {AbortSignal} [signal] @returns {Promise<PromptAnswers[K] | null>}
+ */
 export async function ask(what, body, signal) {
   try {
-    return await json(`/prompt-data/${what}`, body, { signal });
+    return /** @type {PromptAnswers[K]} */ (await json(`/prompt-data/${what}`, body, { signal }));
   } catch (error) {
-    if (error.name === "AbortError" || error.status === 409) return null;
+    if (aborted(error) || (error instanceof Refusal && error.status === 409)) return null;
     throw error;
   }
 }
 
-// Call after a pause: only the last of several calls counts.
+/** @param {unknown} error */
+export const aborted = (error) => error instanceof DOMException && error.name === "AbortError";
+
+/**
+ * Call after a pause: only the last of several calls counts.
+ * @template {unknown[]} A @param {number} milliseconds @param {(...given: A) => void} call
+ */
 export function settled(milliseconds, call) {
-  let timer = 0;
-  return (...given) => {
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  return (/** @type {A} */ ...given) => {
     clearTimeout(timer);
     timer = setTimeout(() => call(...given), milliseconds);
   };
 }
 
+/** @param {unknown} error */
 export function failed(error) {
-  return element("div", { class: "wb-notice wb-notice-error", role: "alert" }, error.message);
+  return element("div", { class: "wb-notice wb-notice-error", role: "alert" }, messageOf(error));
 }
 
+/** @param {number} p */
 export const percent = (p) => (p < 0.0005 ? "<0.1%" : `${(100 * p).toFixed(1)}%`);
 
-// A menu with a name for screen readers.
+/**
+ * A menu with a name for screen readers.
+ * @param {string} label @param {string[][]} choices @param {string} value @param {(value: string) => void} change
+ */
 export function menu(label, choices, value, change) {
   const made = element("select", { class: "wb-native", "aria-label": label, onchange: () => change(made.value) });
   choices.forEach(([key, text]) => made.append(element("option", { value: key, selected: key === value }, text)));

@@ -1,6 +1,6 @@
 // The logit lens on a canvas: only the columns that are seen are computed and drawn. Rows are layers, the input below.
 
-import { element } from "../dom.mjs";
+import { byId, element } from "../dom.mjs";
 import { ask, colours, css, failed, fit, menu, percent, settled, spaced, table } from "./draw.mjs";
 
 const CELL = 74,
@@ -10,8 +10,9 @@ const CELL = 74,
 const DARK_FROM = 0.64; // probability from which a cell is nearer the far end of the scale
 const RANKS = 1000; // a rank from this on has the palest colour
 
+/** @param {PromptState} state */
 export function lens(state) {
-  const holder = document.getElementById("prompt-lens");
+  const holder = byId("prompt-lens");
   const { layers, tokens } = state.reading,
     n = tokens.length,
     rows = layers.length;
@@ -29,10 +30,13 @@ export function lens(state) {
   const words = element("p", { class: "wb-readout", id: "prompt-lens-words", "aria-live": "polite" });
   holder.replaceChildren(scroll, words);
   const show = { kind: "logit", value: "top" };
-  let columns = new Map(),
-    wanted = null,
-    hovered = null,
-    problem = null;
+  /** @type {Map<number, LensColumn>} */
+  let columns = new Map();
+  /** @type {AbortController | null} */
+  let wanted = null;
+  /** @type {[column: number, row: number] | null} */
+  let hovered = null;
+  let failing = false;
 
   const kinds = [["logit", "logit lens"], ...(state.reading.tuned ? [["tuned", "tuned lens"]] : [])];
   const values = [
@@ -40,7 +44,7 @@ export function lens(state) {
     ["probability", "probability of the answer"],
     ["rank", "rank of the answer"],
   ];
-  document.getElementById("prompt-lens-choice").replaceChildren(
+  byId("prompt-lens-choice").replaceChildren(
     ...(kinds.length > 1
       ? [
           menu("Lens", kinds, show.kind, (kind) => {
@@ -80,7 +84,7 @@ export function lens(state) {
       const token = show.value === "top" ? "" : state.asked.answer || state.reading.likeliest;
       const found = await ask("lens", { ...state.asking(), ...range, token }, wanted.signal);
       if (!found || mine !== columns) return;
-      problem = null;
+      failing = false;
       const width = found.cells[0].length;
       for (let i = 0; i < width; i++) {
         columns.set(found.start + i, {
@@ -96,12 +100,15 @@ export function lens(state) {
       draw();
       fetchSeen();
     } catch (error) {
-      problem = error;
+      failing = true;
       words.replaceChildren(failed(error));
     }
   });
 
-  // Colour (0 to 1) and text of a cell.
+  /**
+   * Colour (0 to 1) and text of a cell.
+   * @param {LensColumn} column @param {number} row @returns {[share: number, text: string]}
+   */
   function content(column, row) {
     if (show.value === "top") return [column.cells[row][0][1], spaced(column.cells[row][0][0], 9)];
     const p = column.probability[row],
@@ -152,6 +159,10 @@ export function lens(state) {
     read();
   }
 
+  /**
+   * @param {CanvasRenderingContext2D} context @param {number} column @param {number} row @param {number} shift
+   * @param {string} colour
+   */
   function frame(context, column, row, shift, colour) {
     context.strokeStyle = colour;
     context.lineWidth = 2;
@@ -160,7 +171,7 @@ export function lens(state) {
 
   // The cell under the mouse, or else the chosen one, in words.
   function read() {
-    if (problem) return;
+    if (failing) return;
     const [at, row] = hovered || [state.selection.token, state.selection.layer + 1];
     const column = columns.get(at);
     if (!column) {
@@ -177,6 +188,7 @@ export function lens(state) {
     words.textContent = `${layers[row]}, after ${spaced(tokens[at], 24)} (${at}): ${guesses}${own}${chance}`;
   }
 
+  /** @param {MouseEvent} event @returns {[column: number, row: number] | null} */
   function cell(event) {
     const box = canvas.getBoundingClientRect();
     const column = Math.floor((event.clientX - box.left - LEFT + scroll.scrollLeft) / CELL);
@@ -185,6 +197,7 @@ export function lens(state) {
     return inside ? [column, row] : null;
   }
 
+  /** @param {number} column @param {number} row */
   const choose = (column, row) => state.select({ token: column, layer: Math.max(0, row - 1), key: null });
   canvas.addEventListener("mousemove", (event) => {
     hovered = cell(event);
@@ -219,7 +232,7 @@ export function lens(state) {
     fetchSeen();
   }).observe(scroll);
 
-  let at = null;
+  let at = -1; // the token that was in view last
   function select() {
     const { token } = state.selection,
       [first, end] = seen();

@@ -1,26 +1,36 @@
 // The prompt page: reads a prompt, holds the one selection that all views share, and passes it to the page's callbacks.
 
 import { none, setProps } from "../dash.mjs";
+import { byId } from "../dom.mjs";
+import { messageOf } from "../http.mjs";
 import { heads, pattern } from "./attention.mjs";
 import { ask, failed, settled, spaced } from "./draw.mjs";
 import { lens } from "./lens.mjs";
 import { steer } from "./steer.mjs";
 import { features, next, tokens } from "./tokens.mjs";
 
+/** @param {string} id @param {unknown} value */
 const set = (id, value) => setProps(id, { data: value });
+/** @type {Record<string, (state: PromptState) => PromptView>} */
 const VIEWS = { tokens, features, next, lens, heads, pattern, steer };
-let state = null,
-  reading = null;
+/** @type {PromptState | null} */
+let state = null;
+/** @type {AbortController | null} */
+let reading = null;
 
-// Called when there is a prompt to run: at once for a text in the address, and after *Run*.
+/**
+ * Called when there is a prompt to run: at once for a text in the address, and after *Run*.
+ * @param {Prompt | null} prompt @param {string} visitor @param {PromptSelection} selection @param {Asked} asked
+ */
 export function run(prompt, visitor, selection, asked) {
   if (prompt) read(prompt, visitor, state && state.visitor === visitor ? state.selection : selection, asked);
   return none();
 }
 
+/** @param {Prompt} prompt @param {string} visitor @param {PromptSelection} selection @param {Asked} asked */
 async function read(prompt, visitor, selection, asked) {
-  const holder = document.getElementById("prompt-views"),
-    errors = document.getElementById("prompt-error");
+  const holder = byId("prompt-views"),
+    errors = byId("prompt-error");
   if (reading) reading.abort();
   const mine = new AbortController();
   reading = mine;
@@ -39,7 +49,7 @@ async function read(prompt, visitor, selection, asked) {
       asked,
     );
     holder.classList.remove("wb-hidden");
-    draw();
+    draw(state);
     told = {};
     tell(state.selection);
     set("prompt-read", { ...prompt, visitor });
@@ -52,18 +62,26 @@ async function read(prompt, visitor, selection, asked) {
   }
 }
 
-// A new text keeps head and feature, but not the token: the last one is chosen.
+/**
+ * A new text keeps head and feature, but not the token: the last one is chosen.
+ * @param {PromptSelection} selection @param {Reading} found @param {PromptState | null} before
+ */
 function fresh(selection, found, before) {
   const n = found.tokens.length,
     inside = selection.token !== null && selection.token < n && !before;
   return { token: inside ? selection.token : n - 1, key: inside ? selection.key : null };
 }
 
-// The same text may have fewer tokens than before, as without the chat template: the selection stays inside.
+/**
+ * The same text may have fewer tokens than before, as without the chat template: the selection stays inside.
+ * @param {Prompt} prompt @param {string} visitor @param {Reading} found @param {PromptSelection} selection
+ * @param {Asked} asked
+ */
 function begin(prompt, visitor, found, selection, asked) {
   const n = found.tokens.length,
     token = Math.min(selection.token ?? n - 1, n - 1),
     key = selection.key ?? null;
+  /** @type {PromptState} */
   const made = {
     run: prompt,
     visitor,
@@ -76,35 +94,37 @@ function begin(prompt, visitor, found, selection, asked) {
     selection: {
       ...selection,
       token,
-      key: key > token ? null : key,
+      key: key === null || key > token ? null : key,
       layer: Math.min(selection.layer || 0, found.n_layers - 1),
       head: Math.min(selection.head || 0, found.n_heads - 1),
     },
     asking: () => ({ ...prompt, visitor }),
     select: (changes) => select(made, changes),
+    observer: new MutationObserver(() => Object.values(made.views).forEach((view) => view.paint?.())),
   };
-  made.observer = new MutationObserver(() => Object.values(made.views).forEach((view) => view.paint?.()));
   made.observer.observe(document.documentElement, { attributes: true, attributeFilter: ["data-scheme"] });
   return made;
 }
 
-function draw() {
-  const mine = state;
+/** @param {PromptState} mine */
+function draw(mine) {
   mine.views = Object.fromEntries(Object.entries(VIEWS).map(([name, make]) => [name, make(mine)]));
   show(mine);
   if (mine.selection.feature !== null) colourByFeature(mine);
   settle(mine.selection);
 }
 
+/** @param {PromptState} mine */
 function show(mine) {
   Object.values(mine.views).forEach((view) => view.select());
   const { token, layer, head, feature } = mine.selection;
   const words =
     `Chosen: token ${token}, ${spaced(mine.reading.tokens[token], 24)} · L${layer}H${head}` +
     (feature === null ? "" : ` · feature ${feature}`);
-  document.getElementById("prompt-selected").textContent = words;
+  byId("prompt-selected").textContent = words;
 }
 
+/** @param {PromptState} mine @param {Partial<PromptSelection>} changes */
 function select(mine, changes) {
   if (mine !== state) return;
   const before = mine.selection;
@@ -114,48 +134,51 @@ function select(mine, changes) {
   settle(mine.selection);
 }
 
+/** @param {PromptSelection} given */
 const cellOf = ({ layer, head, token, key }) => (key === null ? null : { layer, head, query: token, key });
 
 // Callbacks get the selection once it settles: an arrow key held down asks for one attribution, not for twenty.
-let told = {},
-  rest = null;
-function settle(selection) {
-  rest = rest || settled(250, tell);
-  rest(selection);
-}
+/** @type {Record<string, string>} */
+let told = {};
+const settle = settled(250, tell);
 
+/** @param {PromptSelection} selection */
 function tell(selection) {
   const now = { "prompt-selection": selection, "prompt-token": selection.token, "prompt-cell": cellOf(selection) };
   for (const [id, value] of Object.entries(now)) {
-    const text = JSON.stringify([state.visitor, value]);
+    const text = JSON.stringify([state?.visitor, value]);
     if (document.getElementById("prompt-views") && told[id] !== text) set(id, value);
     told[id] = text;
   }
 }
 
+/** @param {PromptState} mine */
 async function colourByFeature(mine) {
   const feature = mine.selection.feature;
   mine.activations = null;
-  const menu = document.querySelector("#prompt-colour-choice select");
+  const menu = /** @type {HTMLSelectElement | null} */ (document.querySelector("#prompt-colour-choice select"));
   const to = feature === null ? "loss" : "feature";
   if (menu) menu.value = to;
-  mine.views.tokens.colour(to);
+  mine.views.tokens.colour?.(to);
   if (feature === null || !mine.run.features) return;
   try {
     const found = await ask("activations", { ...mine.asking(), feature });
     if (!found || mine.selection.feature !== feature) return;
     mine.activations = found.activations;
-    mine.views.tokens.paint();
+    mine.views.tokens.paint?.();
   } catch (error) {
-    document.getElementById("prompt-selected").textContent = error.message;
+    byId("prompt-selected").textContent = messageOf(error);
   }
 }
 
-// While a prompt is read: how far it is, and a button that drops it.
+/**
+ * While a prompt is read: how far it is, and a button that drops it.
+ * @param {string} visitor @param {AbortController} mine
+ */
 function busy(visitor, mine) {
-  const strip = document.getElementById("prompt-busy"),
-    words = document.getElementById("prompt-stage");
-  const cancel = document.getElementById("prompt-cancel");
+  const strip = byId("prompt-busy"),
+    words = byId("prompt-stage");
+  const cancel = byId("prompt-cancel");
   strip.className = "wb-busy wb-busy-on";
   cancel.onclick = () => {
     mine.abort();
@@ -171,12 +194,13 @@ function busy(visitor, mine) {
   };
 }
 
+/** @param {string} text @param {string} contrast @param {Asked} asked */
 export function answer(text, contrast, asked) {
   const now = { answer: text || "", contrast: contrast || "" };
   if (asked && now.answer === asked.answer && now.contrast === asked.contrast) return none();
   if (state) {
     state.asked = now;
-    if (state.views.lens) state.views.lens.answer();
+    state.views.lens?.answer?.();
   }
   return now;
 }

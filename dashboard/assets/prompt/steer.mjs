@@ -1,8 +1,8 @@
 // Continuations of the prompt, token by token: unchanged, with a feature steered, and with a random direction of the same norm.
 
-import { element, visible } from "../dom.mjs";
+import { byId, element, visible } from "../dom.mjs";
 import { request } from "../http.mjs";
-import { ask, failed, percent } from "./draw.mjs";
+import { aborted, ask, failed, percent } from "./draw.mjs";
 
 const ARMS = [
   ["unchanged", "the unchanged model"],
@@ -10,11 +10,14 @@ const ARMS = [
   ["random direction", "a random direction of the same norm added: the control"],
 ];
 
+/** @type {AbortController | null} */
 let wanted = null; // the continuation on its way; a new prompt drops it
 
+/** @param {PromptState} state */
 export function steer(state) {
   if (wanted) wanted.abort();
-  const holder = document.getElementById("prompt-steer");
+  const holder = byId("prompt-steer");
+  /** @param {string} label @param {Attributes} given @returns {[HTMLLabelElement, HTMLInputElement]} */
   const field = (label, given) => {
     const input = element("input", { class: "wb-native", ...given });
     return [element("label", { class: "wb-field" }, label, input), input];
@@ -78,7 +81,7 @@ export function steer(state) {
     judged.textContent = "steering along the directions of both nulls …";
     try {
       const found = await ask("verdict", asked());
-      judged.textContent = found ? found.sentence : "";
+      judged.textContent = found?.sentence ?? "";
     } catch (error) {
       judged.replaceChildren(failed(error));
     }
@@ -97,6 +100,7 @@ export function steer(state) {
       temperature: Number(heat.value),
       seed: Number(seed.value),
     };
+    /** @type {Written[][]} */
     const written = [[], [], []];
     try {
       const answer = await request("/prompt-data/generate", body, { signal: wanted.signal });
@@ -110,16 +114,18 @@ export function steer(state) {
         said.textContent = `token ${step.number + 1} of ${count.value}`;
       }
     } catch (error) {
-      said.replaceChildren(...(error.name === "AbortError" ? ["Stopped."] : [failed(error)]));
+      said.replaceChildren(aborted(error) ? "Stopped." : failed(error));
     }
     busy(false);
   }
 
+  /** @param {boolean} on */
   function busy(on) {
     go.disabled = on;
     stop.hidden = !on;
   }
 
+  /** @param {Written[][]} written @param {number} arm @param {string} token @param {number} p */
   function add(written, arm, token, p) {
     const span = element("span", { class: "wb-mark", "data-tip": `probability ${percent(p)}` }, visible(token));
     written[arm].push({ token, p, span });
@@ -128,7 +134,10 @@ export function steer(state) {
     if (arm && written[0][place] && written[0][place].token !== token) span.classList.add("wb-other");
   }
 
-  // Under the unchanged model: how surprising each continuation is. Colour is the loss of a token there.
+  /**
+   * Under the unchanged model: how surprising each continuation is. Colour is the loss of a token there.
+   * @param {Written[][]} written @param {number[][]} unchanged
+   */
   function finish(written, unchanged) {
     const means = unchanged.map((row, arm) => {
       row.forEach((p, i) => {
@@ -147,23 +156,26 @@ export function steer(state) {
       "With one random direction p cannot go below 1/2; Verdict compares with many.";
   }
 
+  /** @type {number | null} */
   let last = null; // a number that was typed stays until another feature is chosen
   function select() {
-    if (state.selection.feature !== null && state.selection.feature !== last) feature.value = state.selection.feature;
-    last = state.selection.feature;
+    const chosen = state.selection.feature;
+    if (chosen !== null && chosen !== last) feature.value = String(chosen);
+    last = chosen;
   }
   return { select };
 }
 
-// The lines of an answer as they come, each a JSON object.
+/** The lines of an answer as they come, each a JSON object. @param {Response} answer */
 async function* messages(answer) {
+  if (!answer.body) return;
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
     const found = (rest + value).split("\n");
-    rest = found.pop();
-    yield* found.filter(Boolean).map((line) => JSON.parse(line));
+    rest = found.pop() ?? "";
+    for (const line of found.filter(Boolean)) yield/** @type {SteerStep} */ (JSON.parse(line));
   }
 }

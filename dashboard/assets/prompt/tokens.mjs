@@ -1,15 +1,19 @@
 // The tokens of a prompt in a row, the features on each, and the next-token distribution after the chosen one.
 
 import { setProps } from "../dash.mjs";
-import { element, visible } from "../dom.mjs";
+import { all, byId, element, visible } from "../dom.mjs";
 import { ask, failed, menu, percent, settled, spaced } from "./draw.mjs";
 
 const FULL_LOSS = 10; // nats at which a token is coloured fully: a probability of 1 in 22,000
+/** @param {number} value @param {number} most */
 const alpha = (value, most) => (value <= 0 || most <= 0 ? 0 : 0.12 + 0.6 * Math.min(value / most, 1));
 
-// The row of tokens: an option of a list each, so that arrow keys move and a screen reader says the value.
+/**
+ * The row of tokens: an option of a list each, so that arrow keys move and a screen reader says the value.
+ * @param {PromptState} state
+ */
 export function tokens(state) {
-  const holder = document.getElementById("prompt-tokens");
+  const holder = byId("prompt-tokens");
   const list = element("div", {
     class: "wb-tokens wb-token-row",
     role: "listbox",
@@ -25,11 +29,12 @@ export function tokens(state) {
   list.addEventListener("keydown", (event) => {
     const at = state.selection.token,
       last = spans.length - 1;
-    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + 10, ArrowUp: at - 10, Home: 0, End: last };
-    if (!(event.key in to)) return;
+    const steps = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + 10, ArrowUp: at - 10, Home: 0, End: last };
+    const to = /** @type {Record<string, number>} */ (steps)[event.key];
+    if (to === undefined) return;
     event.preventDefault();
     event.stopPropagation();
-    state.select({ token: Math.min(last, Math.max(0, to[event.key])), key: null });
+    state.select({ token: Math.min(last, Math.max(0, to)), key: null });
     spans[state.selection.token].focus();
   });
   const known = state.reading.losses.filter((loss) => loss !== null);
@@ -46,15 +51,15 @@ export function tokens(state) {
   if (state.run.features) {
     choices.splice(1, 0, ["strongest", "colour: strongest feature"], ["feature", "colour: chosen feature"]);
   }
+  /** @param {string} kind */
   const colour = (kind) => {
     state.colour = kind;
     paint();
   };
   state.colour = state.selection.feature !== null && state.run.features ? "feature" : "loss";
-  document
-    .getElementById("prompt-colour-choice")
-    .replaceChildren(menu("Colour of the tokens", choices, state.colour, colour));
+  byId("prompt-colour-choice").replaceChildren(menu("Colour of the tokens", choices, state.colour, colour));
 
+  /** @returns {[shown: number[], most: number, unit: string]} */
   function values() {
     const { reading, selection } = state,
       n = reading.tokens.length;
@@ -81,7 +86,7 @@ export function tokens(state) {
   function choose() {
     spans.forEach((span, i) => {
       const here = i === state.selection.token;
-      span.setAttribute("aria-selected", here);
+      span.setAttribute("aria-selected", String(here));
       span.tabIndex = here ? 0 : -1;
       span.classList.toggle("wb-peak", here);
     });
@@ -97,9 +102,12 @@ export function tokens(state) {
   };
 }
 
-// The features on every token; rows outside the view are laid out when they are scrolled to.
+/**
+ * The features on every token; rows outside the view are laid out when they are scrolled to.
+ * @param {PromptState} state
+ */
 export function features(state) {
-  const holder = document.getElementById("prompt-token-features");
+  const holder = byId("prompt-token-features");
   const { tokens: texts, features: found, labels } = state.reading;
   if (!state.run.features) {
     holder.replaceChildren(element("p", { class: "wb-none" }, "No dictionary was chosen."));
@@ -121,15 +129,14 @@ export function features(state) {
   });
   list.append(...rows);
   holder.replaceChildren(list, element("p", { class: "wb-note", id: "prompt-feature-null" }, chance(state.reading)));
+  /** @type {HTMLElement | null} */
   let shown = null;
   return {
     select: () => {
       rows.forEach((row, i) => row.classList.toggle("wb-here", i === state.selection.token));
-      list
-        .querySelectorAll(".wb-chip")
-        .forEach((each) =>
-          each.classList.toggle("wb-chip-on", Number(each.dataset.feature) === state.selection.feature),
-        );
+      for (const each of all(".wb-chip", list)) {
+        each.classList.toggle("wb-chip-on", Number(each.dataset.feature) === state.selection.feature);
+      }
       const row = rows[state.selection.token];
       if (row && shown !== row) list.scrollTop = row.offsetTop - list.offsetTop - list.clientHeight / 2;
       shown = row;
@@ -137,9 +144,10 @@ export function features(state) {
   };
 }
 
-// The control: what the dictionary gives at random vectors.
+/** The control: what the dictionary gives at random vectors. @param {Reading} given */
 function chance({ active, random_active: count, random_strongest: most }) {
   if (!count.length) return "";
+  /** @param {number[]} values */
   const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
   return (
     `Null: ${median(active)} active latents on a token (median); at random vectors as far from the mean of this prompt, ` +
@@ -147,8 +155,12 @@ function chance({ active, random_active: count, random_strongest: most }) {
   );
 }
 
+/**
+ * @param {PromptState} state @param {string} label
+ * @param {[latent: number, activation: number, below: number | null]} given @param {number} strongest
+ */
 function chip(state, label, [feature, activation, below], strongest) {
-  const href = `/feature/${encodeURIComponent(state.run.features)}/${feature}`;
+  const href = `/feature/${encodeURIComponent(state.run.features ?? "")}/${feature}`;
   const link = element("a", { href, class: "wb-feature-number", title: `open feature ${feature}` }, String(feature));
   link.addEventListener("click", (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -184,9 +196,9 @@ function chip(state, label, [feature, activation, below], strongest) {
   );
 }
 
-// The likeliest tokens after the chosen one, at a temperature.
+/** The likeliest tokens after the chosen one, at a temperature. @param {PromptState} state */
 export function next(state) {
-  const holder = document.getElementById("prompt-next");
+  const holder = byId("prompt-next");
   const label = element("span", { class: "wb-value" }, "1.0");
   const slider = element("input", {
     type: "range",
@@ -204,6 +216,7 @@ export function next(state) {
     update();
   });
   holder.replaceChildren(words, bars, element("label", { class: "wb-slide" }, "temperature", slider, label));
+  /** @type {AbortController | null} */
   let last = null;
   const update = settled(120, async () => {
     const body = { ...state.asking(), after: state.selection.token, temperature: Number(slider.value) };
@@ -234,7 +247,7 @@ export function next(state) {
       bars.replaceChildren(failed(error));
     }
   });
-  let at = null;
+  let at = -1; // the token whose successors are shown
   return {
     select: () => {
       if (at !== state.selection.token) {

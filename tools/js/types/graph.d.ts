@@ -1,0 +1,219 @@
+// Values of attribution graphs: what the server sends (dashboard/graph), and what the modules of assets/graph pass on.
+
+/** graph.json */
+interface GraphContent {
+  unit: "latent" | "neuron";
+  n_layers: number;
+  tokens: string[];
+  /** shares at which it was traced */
+  thresholds: { nodes: number; edges: number };
+  /** an entry per node */
+  nodes: {
+    id: string[];
+    kind: number[];
+    layer: number[];
+    position: number[];
+    index: number[];
+    label: string[];
+    activation: number[];
+    influence: number[];
+    /** cumulative share of the influence, in descending order: low is important */
+    share: number[];
+    probability: number[];
+    /** sum of the absolute weights of the edges into it */
+    input: number[];
+  };
+  edges: { source: number[]; target: number[]; weight: number[] };
+}
+
+/** What a visitor changed, by node id. */
+interface GraphEdits {
+  pins: string[];
+  hidden: string[];
+  groups: [name: string, ids: string[]][];
+  names: Record<string, string>;
+  moves: Record<string, [x: number, y: number]>;
+}
+
+/** The same by node number. */
+interface ResolvedEdits {
+  pins: Set<number>;
+  hidden: Set<number>;
+  groups: { name: string; members: number[] }[];
+  names: Map<number, string>;
+  moves: Map<number, [x: number, y: number]>;
+}
+
+interface GraphState {
+  nodes: number;
+  edges: number;
+  target: number | null;
+  collapse: boolean;
+  only: boolean;
+}
+
+/** A byte per node and per edge: 1 for what is shown. */
+interface Shown {
+  node: Uint8Array;
+  edge: Uint8Array;
+}
+
+/** A mark of the picture: a node, or a collapsed group. */
+interface Item {
+  /** -1 for a group */
+  node: number;
+  group: number;
+  members: number[];
+  kind: number;
+  layer: number;
+  position: number;
+  influence: number;
+  pinned: boolean;
+  label: string;
+  /** of a group */
+  strongest?: number;
+  x: number;
+  y: number;
+  r: number;
+  /** of a target */
+  wide: number;
+}
+
+interface Links {
+  from: Int32Array;
+  to: Int32Array;
+  weight: Float64Array;
+  strength: Float32Array;
+  into: number[][];
+  out: number[][];
+}
+
+interface Scene {
+  items: Item[];
+  links: Links;
+  /** number of the item of each node, or -1 */
+  at: Int32Array;
+  shown: Shown;
+  labelled: boolean;
+  groupOf: Int32Array;
+}
+
+interface Layout {
+  width: number;
+  height: number;
+  rows: { layer: number; used: boolean; y: number; height: number }[];
+  columns: { position: number; x: number; width: number }[];
+}
+
+/** Sizes and starts of columns and rows while a scene is laid out. */
+interface Places {
+  columns: number[];
+  columnAt: number[];
+  heights: number[];
+  rowAt: number[];
+  /** items side by side in a column */
+  per: number[];
+  look: { pitch: number; row: number };
+  tall: number;
+  labelled: boolean;
+}
+
+interface GraphTheme {
+  surface: string;
+  text: string;
+  muted: string;
+  grid: string;
+  accent: string;
+  opposite: string;
+  categories: string[];
+  font: string;
+  mono: string;
+  node: string;
+  soft: string;
+}
+
+/** A drag of the view or of an item. */
+interface GraphDrag {
+  x: number;
+  y: number;
+  startX: number;
+  startY: number;
+  item: number;
+  far: boolean;
+  add: boolean;
+}
+
+/** What `Edits` reports. */
+interface EditReports {
+  changed(): void;
+  saved(): void;
+  conflict(theirs: Partial<GraphEdits>): void;
+  failed(message: string): void;
+}
+
+/** A row of the list. */
+interface GraphRow {
+  i: number;
+  label: string;
+  kind: string;
+  layer: number;
+  position: number;
+  activation: number;
+  influence: number;
+  probability: number;
+  state: string;
+}
+
+interface ListContent {
+  scene: Scene;
+  edits: ResolvedEdits;
+  marked: Set<number>;
+  chosen: number | null;
+  labelOf(i: number): string;
+}
+
+interface ListReports {
+  opened(i: number, add: boolean, focus?: boolean): void;
+  /** false for a key that does nothing */
+  key(key: string, i: number): boolean;
+}
+
+interface GraphCamera {
+  x: number;
+  y: number;
+  zoom: number;
+}
+
+/** node.json */
+interface Described {
+  href: string | null;
+  table: string | null;
+  examples: { tokens: string[]; activations: number[]; peak: number }[];
+  maximum: number;
+}
+
+/** groups.json */
+interface Proposed {
+  groups: GraphEdits["groups"];
+  headline: string;
+}
+
+/** intervene.json */
+interface Outcome {
+  measured: number;
+  predicted: number | null;
+  random_low: number;
+  random_high: number;
+  p: number;
+  target: string;
+  tokens: { token: string; before: number; after: number }[];
+}
+
+/** split.json */
+interface Split {
+  total: number;
+  heads: { head: string; token: string; effect: number; attention: number; href: string }[];
+}
+
+type Model = import("../../../dashboard/assets/graph/model.mjs").Model;
+type GraphView = import("../../../dashboard/assets/graph/view.mjs").GraphView;

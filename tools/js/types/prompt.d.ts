@@ -1,0 +1,126 @@
+// Values of the prompt page: what the server sends (dashboard/prompt), and what the modules of assets/prompt pass on.
+
+interface Prompt {
+  model: string;
+  text: string;
+  features: string | null;
+  chat?: boolean;
+}
+
+/** The one selection that all views share. */
+interface PromptSelection {
+  token: number;
+  key: number | null;
+  layer: number;
+  head: number;
+  feature: number | null;
+}
+
+interface Asked {
+  answer: string;
+  contrast: string;
+}
+
+/** The answer of `read`. */
+interface Reading {
+  tokens: string[];
+  losses: (number | null)[];
+  vocabulary: number;
+  seconds: number;
+  n_layers: number;
+  n_heads: number;
+  layers: string[];
+  /** side of the small picture of a head, and all of them, in base64 */
+  side: number;
+  patterns: string;
+  features: [latent: number, activation: number, below: number | null][][];
+  labels: Record<number, string>;
+  active: number[];
+  random_active: number[];
+  random_strongest: number[];
+  tuned: boolean;
+  likeliest: string;
+}
+
+interface PromptView {
+  select(): void;
+  paint?(): void;
+  answer?(): void;
+  colour?(kind: string): void;
+}
+
+interface PromptState {
+  run: Prompt;
+  visitor: string;
+  reading: Reading;
+  asked: Asked;
+  colour: string;
+  attention: number[] | null;
+  activations: number[] | null;
+  views: Record<string, PromptView>;
+  selection: PromptSelection;
+  observer: MutationObserver;
+  asking(): Properties;
+  select(changes: Partial<PromptSelection>): void;
+}
+
+interface PromptTheme {
+  scale: Stops;
+  text: string;
+  muted: string;
+  grid: string;
+  accent: string;
+  opposite: string;
+  /** text on pale and on dark cells */
+  on: [string, string];
+}
+
+/** Answers of `/prompt-data/<what>`. */
+interface PromptAnswers {
+  read: Reading;
+  cancel: object;
+  stage: { stage: string | null };
+  activations: { activations: number[] };
+  next: { token: string; after: number; entropy: number; uniform: number; guesses: [token: string, p: number][] };
+  pattern: { weights: string };
+  lens: {
+    start: number;
+    followed: string | null;
+    /** [layer][position]: the likeliest tokens */
+    cells: [token: string, p: number][][][];
+    rank: number[][];
+    probability: number[][];
+    others: number[];
+    top_elsewhere: number[][];
+    rank_elsewhere: number[][];
+  };
+  verdict: { sentence: string };
+}
+
+/** What the lens says of one position, an entry per layer. */
+interface LensColumn {
+  cells: [token: string, p: number][][];
+  followed: string | null;
+  rank: number[];
+  probability: number[];
+  others: number;
+  top: number[];
+  usual: number[];
+}
+
+/** A line of a continuation on its way. */
+interface SteerStep {
+  error?: string;
+  number: number;
+  tokens: [token: string, p: number][];
+  unchanged: number[][];
+}
+
+/** A token that a continuation wrote. */
+interface Written {
+  token: string;
+  p: number;
+  span: HTMLElement;
+}
+
+type Rgb = [red: number, green: number, blue: number];
