@@ -16,11 +16,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.errors import ConfigError
+from interp.interventions.edits import at_mask, inserting
 from interp.models.adapter import available_hook_points
 from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from interp.recording.store import Recording
-from saes.evaluation.in_model import LOGIT_VALUES, Hooks, Losses, at_text, check_documents, logits_of, replace_by
+from saes.evaluation.in_model import LOGIT_VALUES, Hooks, Losses, check_documents, logits_of, replace_by
 from saes.evaluation.scores import InModel
 from saes.sets.set import Firings, TranscoderSet
 from saes.training.data import Source, Together
@@ -135,10 +136,7 @@ def splice_all(found: TranscoderSet, text: Tensor) -> Hooks:
         return hook
 
     def writes(layer: int) -> Callable[..., Tensor]:
-        def hook(value: Tensor, hook: Any = None) -> Tensor:
-            return at_text(value, pass_.predict(layer).view(*value.shape[:2], -1), text)
-
-        return hook
+        return at_mask(inserting(lambda value: pass_.predict(layer).view(*value.shape[:2], -1)), text)
 
     for layer in found.layers:
         hooks += [(found.hook_point(layer), reads(layer)), (found.hook_point_out(layer), writes(layer))]
@@ -149,9 +147,9 @@ def _largest(model: HookedModel, layer: int, k: int, text: Tensor) -> Callable[.
     """Return a hook that zeroes all but the `k` neurons of a token that write most."""
     norms = model.blocks[layer].mlp.W_out.detach().float().norm(dim=1)
 
-    def hook(value: Tensor, hook: Any = None) -> Tensor:
+    def largest(value: Tensor) -> Tensor:
         size = value.float().abs() * norms.to(value.device)
         kept = torch.zeros_like(value).scatter_(-1, size.topk(max(1, min(k, size.shape[-1])), dim=-1).indices, 1.0)
-        return at_text(value, value * kept, text)
+        return value * kept
 
-    return hook
+    return at_mask(inserting(largest), text)
