@@ -1,18 +1,23 @@
 """Cost of a sparse training step, relative to the one dense product that it needs.
 
 All steps run at d_in 512, d_sae 4096, k 32, batch 4096 and 2 threads, relative to one float32 4096x512x4096 product.
-They include the loss, firing statistics, clipping, Adam and unit decoder rows. No latent is dead unless stated.
+They include the loss, firing statistics, clipping, Adam and unit decoder rows. No latent is dead unless stated. Kinds
+by autograd (`saes.kinds.autograd`) are compared with the same kind in the sparse step, in CPU seconds.
 """
 
 import statistics
+import time
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.report import Result, interleaved, main, median_ratio
-from saes.kernels.state import Rule, TrainState
+from saes.kernels.autograd import AutogradSettings, AutogradStepper, Batch
+from saes.kernels.state import Rule, RunState, TrainState
 from saes.kernels.step import Stepper, StepSettings, choose_ops
-from saes.kinds.config import BatchTopKConfig, JumpReLUConfig, MatryoshkaConfig, SAEConfig, TopKConfig
+from saes.kinds.autograd import AutogradKind, Sizes
+from saes.kinds.config import BatchTopKConfig, JumpReLUConfig, MatryoshkaConfig, ReLUConfig, SAEConfig, TopKConfig
 from saes.kinds.registry import recipe_of
 from saes.kinds.topk import TopKRecipe
 
@@ -41,6 +46,7 @@ def run() -> list[Result]:
     fp32, bf16, aux, batch, nested, jump, autograd = (median_ratio(s, product) for s in seconds)
     detail = f"product {statistics.median(product) * 1e3:.0f} ms"
     loss = quality_ratio()
+    topk, relu = (by_autograd(x, kind) for kind in ("topk", "relu"))
     return [
         result("TopK step, float32 encoder", fp32, 2.0, f"{detail}; a plain autograd step takes {autograd:.1f}"),
         result("TopK step, bfloat16 encoder", bf16, 1.5, detail),
@@ -48,6 +54,8 @@ def run() -> list[Result]:
         result("BatchTopK step, float32 encoder", batch, 2.5, detail),
         result("Matryoshka step, five prefixes, float32 encoder", nested, 2.5, detail),
         result("JumpReLU step at its target L0, float32 encoder", jump, 4.0, detail),
+        against_sparse("a TopK step by autograd, CPU seconds", topk, 8.0),
+        against_sparse(f"a ReLU step by autograd at L0 {relu.l0:.0f}, CPU seconds", relu, 8.0),
         Result(
             question=f"loss after {QUALITY_STEPS} steps, bfloat16 encoder",
             ratio=loss,
@@ -112,6 +120,75 @@ def autograd_step(x: Tensor):
             fired.add_(torch.bincount(latents.flatten(), minlength=D_SAE))
 
     return step
+
+
+class TopKByLoss(AutogradKind):
+    """TopK, or ReLU with L1 where `k` is 0, given by its loss."""
+
+    def __init__(self, sizes: Sizes, k: int, l1: float = 0.0):
+        super().__init__(sizes)
+        self.k, self.l1 = k, l1
+        self.W_enc = nn.Parameter(self.W_dec.detach().clone())
+        self.b_enc = nn.Parameter(torch.zeros(sizes.d_sae))
+
+    def encode(self, x: Tensor) -> Tensor:
+        pre = torch.addmm(self.b_enc, x - self.b_dec, self.W_enc.T)
+        if not self.k:
+            return pre.relu()
+        values, latents = pre.topk(self.k, dim=1)
+        return torch.zeros_like(pre).scatter(1, latents, values.relu())
+
+    def loss(self, batch: Batch, acts: Tensor, recons: Tensor) -> Tensor:
+        penalty = self.l1 * acts.sum(-1).mean() / batch.variance**0.5 if self.l1 else 0.0
+        return batch.fvu(recons) + penalty
+
+    def constrain(self) -> None:
+        self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True))
+
+
+class Compared(NamedTuple):
+    """CPU seconds per step."""
+
+    autograd: list[float]
+    sparse: list[float]
+    l0: float
+
+
+def by_autograd(x: Tensor, kind: str) -> Compared:
+    """Measure one kind by autograd and in the sparse step, from the same weights, in turns.
+
+    The bias of a ReLU encoder starts so low that about `K` latents fire, as at the end of a training.
+    """
+    config = TopKConfig(d_sae=D_SAE, k=K) if kind == "topk" else ReLUConfig(d_sae=D_SAE, l1_coefficient=1e-3)
+    state, rule = fresh(D_IN, D_SAE), recipe_of(config)
+    if kind == "relu":
+        state.b_enc -= (x @ state.W_enc.T).flatten().kthvalue(N * (D_SAE - K)).values
+    learner = TopKByLoss(Sizes(D_IN, D_SAE, torch.zeros(D_IN)), K if kind == "topk" else 0, 1e-3)
+    own = RunState(
+        silent=state.silent.clone(),
+        density=state.density.clone(),
+        extra={name: tensor.clone() for name, tensor in state.parameters().items()},
+    )
+    own.zero_moments()
+    sparse = make_stepper(D_IN, rule, torch.float32)
+    settings = AutogradSettings(variance=float(D_IN), n_steps=1000, dead_window=WINDOW)
+    dense = AutogradStepper(settings, learner, choose_ops("cpu"))
+    seen: list[float] = []
+    steps = (lambda: seen.append(dense.step(own, x, 1e-6).l0), lambda: sparse.step(state, x, 1e-6))
+    autograd, compiled = interleaved(*steps, repeats=9, warm_up=2, clock=time.process_time)
+    return Compared(autograd, compiled, statistics.mean(seen))
+
+
+def against_sparse(question: str, found: Compared, target: float) -> Result:
+    medians = statistics.median(found.autograd), statistics.median(found.sparse)
+    return Result(
+        question=question,
+        ratio=median_ratio(found.autograd, found.sparse),
+        target=target,
+        against="the same kind in the sparse step",
+        lower_is_better=True,
+        detail=f"{medians[0]:.2f} and {medians[1]:.2f} CPU s at L0 {found.l0:.0f}",
+    )
 
 
 def quality_ratio() -> float:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from saes.features.search import search_features
     from saes.features.sources import neurons_of
     from saes.features.splicing import splice, splice_hooks
+    from saes.kinds.autograd import AutogradKind
     from saes.kinds.base import SAE
     from saes.kinds.config import (
         BatchTopKConfig,
@@ -57,11 +58,13 @@ if TYPE_CHECKING:
         CrossLayerConfig,
         GatedConfig,
         JumpReLUConfig,
+        MatchingPursuitConfig,
         MatryoshkaConfig,
         ReLUConfig,
         TopKConfig,
         TranscoderConfig,
     )
+    from saes.kinds.own import own_config
     from saes.sets.importing import import_set
     from saes.sets.replacement import SetReplacement, untrained_set
     from saes.sets.replacement import system_of as graph_system
@@ -78,7 +81,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "saes.training.config": "TrainConfig",
     "saes.kinds.config": "TopKConfig BatchTopKConfig MatryoshkaConfig "
-    "JumpReLUConfig GatedConfig ReLUConfig TranscoderConfig CrosscoderConfig CrossLayerConfig",
+    "JumpReLUConfig GatedConfig ReLUConfig MatchingPursuitConfig TranscoderConfig CrosscoderConfig CrossLayerConfig",
+    "saes.kinds.autograd": "AutogradKind",
+    "saes.kinds.own": "own_config",
     "saes.training.run": "Job",
     "saes.training.train": "train train_sae train_many",
     "saes.kinds.base": "SAE",

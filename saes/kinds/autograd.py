@@ -115,7 +115,7 @@ class AutogradSAE(SAE):
 
     def __init__(self, kind: AutogradKind, scales: Scales, *, metadata: SAEMetadata | None = None):
         super().__init__()
-        self.kind, self.architecture, self.settings = kind.requires_grad_(False), kind.name, kind.settings
+        self.kind, self.architecture, self.settings = kind.requires_grad_(False).eval(), kind.name, kind.settings
         shift = torch.zeros_like(scales.input) if scales.shift is None else scales.shift
         unit = torch.tensor(scales.unit, dtype=torch.float64)
         for name, value in (("input", scales.input), ("shift", shift), ("output", scales.output), ("unit", unit)):

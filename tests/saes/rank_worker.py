@@ -23,23 +23,27 @@ from safetensors.torch import save_file
 
 from interp.errors import WorkbenchError
 from interp.ranks import Ranks, join
+from saes.kernels.autograd import AutogradSettings, AutogradStepper
 from saes.kernels.compiled import CompiledOps
 from saes.kernels.plain import PlainOps
 from saes.kernels.spread import UNSHARED, Spread, SpreadOps
-from saes.kernels.state import BY_LATENT, Ops, TrainState
+from saes.kernels.state import BY_LATENT, Ops, RunState, TrainState
 from saes.kernels.step import Stepper, StepSettings, block_norms
+from saes.kinds.autograd import Sizes
 from saes.kinds.config import (
     BatchTopKConfig,
     CrosscoderConfig,
+    CrossLayerConfig,
     GatedConfig,
     JumpReLUConfig,
+    MatchingPursuitConfig,
     MatryoshkaConfig,
     ReLUConfig,
     SAEConfig,
     TopKConfig,
     TranscoderConfig,
 )
-from saes.kinds.registry import recipe_of
+from saes.kinds.registry import autograd_of, recipe_of
 
 D_IN, D_OUT, D_SAE, N, K, STEPS = 20, 28, 64, 62, 5, 8
 WIDTHS = (8, 12)
@@ -55,6 +59,12 @@ KINDS: dict[str, SAEConfig] = {
     "transcoder": TranscoderConfig(d_sae=D_SAE, k=K, target="there", skip=True),
     "crosscoder": CrosscoderConfig(d_sae=D_SAE, k=K),
 }
+LEARNED: dict[str, SAEConfig] = {
+    "matching pursuit": MatchingPursuitConfig(d_sae=D_SAE, k=K),
+    "across, jumprelu": CrossLayerConfig(d_sae=D_SAE, k=K, dead_coefficient=0.01, threshold=0.3),
+    "across, batchtopk": CrossLayerConfig(d_sae=D_SAE, k=K, selection="batchtopk", skip=True),
+}
+"""Kinds that have a loss."""
 RECORD = ["record", "small:attn-only-2l", "--hook-points", "blocks.0.hook_resid_post", "--tokens", "6000"]
 RECORD += ["--context-length", "32", "--batch-size", "4", "--shard-contexts", "8"]
 TRAIN = ["train", "planted", "--d-sae", "64", "--k", "3", "--tokens", "10240", "--batch-size", "256"]
@@ -109,6 +119,26 @@ def take_steps(config: SAEConfig, ops: Ops, spread: Spread = UNSHARED, make=Step
     return state, seen
 
 
+def learn(config: SAEConfig, ops: Ops, spread: Spread = UNSHARED) -> tuple[RunState, list]:
+    """The same of a kind that has a loss: two layers of a cross-layer transcoder."""
+    recipe, layers = autograd_of(config), isinstance(config, CrossLayerConfig)
+    assert recipe is not None
+    sizes = Sizes(D_IN, D_SAE, torch.zeros(2, D_OUT) if layers else torch.zeros(D_IN))
+    state = recipe.start(sizes, seed=3)
+    state.silent[..., ::3] = 3 * N
+    state.extra = {name: tensor.double() for name, tensor in state.extra.items()}
+    state.zero_moments()
+    variance = (50.0, 40.0) if layers else 50.0
+    settings = AutogradSettings(variance=variance, n_steps=STEPS, dead_window=2 * N, clip_norm=0.05)
+    stepper, seen = AutogradStepper(settings, recipe.build(sizes, seed=3).double(), ops, spread), []
+    rows = spread.tokens.share(N, "rows")
+    for step in range(STEPS):
+        (x, y), (other, also) = (batch(TranscoderConfig(target="there"), 2 * step + layer) for layer in range(2))
+        x, y = (torch.stack([x, other], 1), torch.stack([y, also], 1)) if layers else (x, None)
+        seen.append(stepper.step(state, x[rows], 1e-2, None if y is None else y[rows]))
+    return state, seen
+
+
 class Selfish(Stepper):
     """Null: every rank selects among its own tokens."""
 
@@ -117,7 +147,7 @@ class Selfish(Stepper):
         self.ops.select_batch = ops.select_batch  # type: ignore[method-assign]
 
 
-def save_steps(folder: Path, name: str, run: tuple[TrainState, list], spread: Spread) -> None:
+def save_steps(folder: Path, name: str, run: tuple[RunState, list], spread: Spread) -> None:
     state, seen = run
     latents = spread.latents
     flat = {n: latents.collect(t) if n.split(".")[0] in BY_LATENT else t for n, t in state.tensors().items()}
@@ -131,6 +161,8 @@ def steps(folder: Path, ranks: Ranks) -> None:
     shared = Spread(tokens=ranks)
     for name, config in KINDS.items():
         save_steps(folder, f"tokens {name}", take_steps(config, CompiledOps(), shared), shared)
+    for name, config in LEARNED.items():
+        save_steps(folder, f"tokens {name}", learn(config, CompiledOps(), shared), shared)
     save_steps(folder, "tokens plain", take_steps(KINDS["batchtopk"], PlainOps(), shared), shared)
     save_steps(folder, "tokens selfish", take_steps(KINDS["batchtopk"], CompiledOps(), shared, Selfish), shared)
     sharded = Spread(latents=ranks)

@@ -94,7 +94,8 @@ def alone(recording, tmp_path_factory) -> Path:
 
 def difference(done: Path, name: str, kind: str, ops=CompiledOps) -> float:
     """Largest difference, in weights, moments, counters and numbers of every step, from one process."""
-    state, seen = worker.take_steps(worker.KINDS[kind], ops())
+    learned = worker.LEARNED.get(kind)
+    state, seen = worker.learn(learned, ops()) if learned else worker.take_steps(worker.KINDS[kind], ops())
     theirs = load_file(done / f"{name}.safetensors")
     assert theirs.keys() == state.tensors().keys()
     apart = [float((theirs[n].double() - tensor.double()).abs().max()) for n, tensor in state.tensors().items()]
@@ -104,7 +105,7 @@ def difference(done: Path, name: str, kind: str, ops=CompiledOps) -> float:
     return max(apart)
 
 
-@pytest.mark.parametrize("kind", worker.KINDS)
+@pytest.mark.parametrize("kind", [*worker.KINDS, *worker.LEARNED])
 def test_two_ranks_that_share_tokens_take_the_steps_of_one(done, kind):
     assert difference(done, f"tokens {kind}", kind) < CLOSE
 
