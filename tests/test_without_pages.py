@@ -31,21 +31,13 @@ def test_the_packages_of_the_pages_are_hidden(tmp_path):
     assert run(code, tmp_path) == "No module named 'dash'\n"
 
 
-def test_every_public_name_is_there(tmp_path):
-    run(
-        """
+PUBLIC = """
 import interp, interp.studies, saes
 for face in (interp, interp.studies, saes):
     for name in face.__all__:
         getattr(face, name)
-""",
-        tmp_path,
-    )
-
-
-def test_heads_are_scored_and_a_dictionary_is_trained(tmp_path):
-    run(
-        """
+"""
+WORK = """
 import json
 from pathlib import Path
 from interp import Recording, Workspace, load_model, open_corpus, record, score_heads
@@ -62,14 +54,13 @@ record(load_model("small:mlp-2l"), texts, folder, hook_points=[hook_point], toke
 short, folder = TrainConfig(tokens=2048, batch_size=256), workspace.path("sae", "small")
 train_sae(Recording(workspace.path("recording", "text")), hook_point, TopKConfig(d_sae=64, k=4), short, folder)
 assert 0 < workspace.manifest("sae", "small").summary["heldout"]["fvu"] < 1
-""",
-        tmp_path,
-    )
+"""
+VERB = """
+from workbench.__main__ import main
+assert main(["heads", "small:mlp-2l", "--n-prompts", "4", "--context-length", "41", "--max-lag", "20"]) == 0
+"""
 
 
-def test_verbs_run(tmp_path):
-    settings = ["--n-prompts", "4", "--context-length", "41", "--max-lag", "20"]
-    out = run(
-        f"from workbench.__main__ import main\nassert main(['heads', 'small:mlp-2l', *{settings}]) == 0", tmp_path
-    )
-    assert "wrote workspace/heads/small-mlp-2l" in out
+def test_a_verb_runs_a_dictionary_is_trained_and_every_public_name_is_there(tmp_path):
+    """In one process, the verb first: nothing that it needs has been imported before."""
+    assert "wrote workspace/heads/small-mlp-2l" in run(VERB + WORK + PUBLIC, tmp_path)

@@ -1,7 +1,5 @@
 """The load of many visitors: every kind of click is answered whole, and what is not counts as an error."""
 
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -38,14 +36,3 @@ def test_what_is_not_whole_counts_as_an_error(port):
     visitor.ask("GET", "/api/nothing", kind="search")
     visitor.call("feature-detail.children", "feature", feature__state_of_data={"features": "demo", "index": 10**6})
     assert visitor.log.problems.total() == 3
-
-
-def test_a_server_imports_pandas_before_its_threads_do(tmp_path):
-    """A thread that imports it shows another one, which draws a figure, half of a module."""
-    code = (
-        "import sys; from dashboard.serve import make_server; from interp.workspace import Workspace; "
-        f"make_server(Workspace({str(tmp_path)!r})).server_close(); "
-        "print('pandas' in sys.modules, 'torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", "False"]

@@ -65,27 +65,21 @@ def wait_for_progress(queue: RunQueue, id: str, seconds: float = 120):
     raise AssertionError(f"no progress after {seconds} s: {run}")
 
 
-def test_runs_go_one_by_one_in_order_and_name_what_they_made(queue, place):
+def test_runs_go_one_by_one_in_order_and_a_failure_gives_its_reason_and_stops_no_other(queue, place):
     first = queue.add("heads", {**HEADS, "name": "one"})
-    second = queue.add("heads", {**HEADS, "name": "two"})
-    assert queue.add("heads", {**HEADS, "name": "two"}) == second, "the same command is not queued twice"
-    assert [run.id for run in queue.all()] == [first, second]
+    again = queue.add("heads", {**HEADS, "name": "one", "seeds": (1,)})
+    last = queue.add("heads", {**HEADS, "name": "two"})
+    assert queue.add("heads", {**HEADS, "name": "two"}) == last, "the same command is not queued twice"
+    assert [run.id for run in queue.all()] == [first, again, last]
     done = wait(queue, first, "done", "failed")
     assert (done.state, done.fraction, done.made) == ("done", 1.0, ["heads/one"])
     assert "wrote" in done.log
-    last = wait(queue, second, "done")
-    assert last.started >= done.ended
-    assert place.manifest("heads", "two").config["model"] == MODEL
-    assert "heads small:attn-only-1l" in last.command
-
-
-def test_a_failure_gives_the_reason_and_the_queue_goes_on(queue):
-    queue.add("heads", {**HEADS, "name": "one"})
-    again = queue.add("heads", {**HEADS, "name": "one", "seeds": (1,)})
-    third = queue.add("heads", {**HEADS, "name": "three"})
     failed = wait(queue, again, "failed", "done")
     assert "already there" in failed.problem
-    wait(queue, third, "done")
+    ended = wait(queue, last, "done")
+    assert ended.started >= failed.ended >= failed.started >= done.ended
+    assert place.manifest("heads", "two").config["model"] == MODEL
+    assert "heads small:attn-only-1l" in ended.command
     queue.forget(again)
     with pytest.raises(UnknownNameError):
         queue.get(again)

@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from interp.errors import ConfigError, CorruptError, MissingError, WorkbenchErro
 from interp.workspace import Workspace
 from saes.explain.imported import read_labels
 from saes.features.written_labels import FeatureLabel, Labels
+from workbench.__main__ import main
 from workbench.verbs.explain import Explain
 
 
@@ -149,10 +148,10 @@ def test_the_verb_imports_adopts_and_refuses(workspace, tmp_path, capsys):
         Explain(source="f", neuronpedia=tmp_path / "gone", name="other", workspace=workspace.root).run()
 
 
-def test_a_corrupt_file_is_one_line(workspace, tmp_path):
+def test_a_corrupt_file_is_one_line(workspace, tmp_path, capsys):
     (tmp_path / "bad.json").write_bytes(b"[{")
-    command = [sys.executable, "-m", "workbench", "explain", "f", "--neuronpedia", str(tmp_path / "bad.json")]
-    done = subprocess.run([*command, "--workspace", str(workspace.root)], capture_output=True, text=True, check=False)
-    assert done.returncode == CorruptError("").exit_code
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert "no valid JSON" in done.stderr
+    command = ["explain", "f", "--neuronpedia", str(tmp_path / "bad.json"), "--workspace", str(workspace.root)]
+    assert main(command) == CorruptError("").exit_code
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1
+    assert "no valid JSON" in said

@@ -1,6 +1,5 @@
 """Phrases in their order, chance of a hit, and similarity to a vector: planted answers and nulls."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from interp.workspace import Workspace
 from saes import search_features
 from saes.features.similar import chance_of_cosine, load_vector, search_vector
 from saes.features.token_index import FOLDER, PHRASE_FROM, TokenIndex, Units, spell
+from workbench.__main__ import main
 from workbench.verbs.features import Search
 
 TEXTS = [" New", " York", " York", "shire", ",", " the", *(f" word{i}" for i in range(40))]
@@ -252,13 +252,10 @@ def test_the_verb_takes_a_vector_and_leaves_with_2_for_a_bad_one(directions, tmp
     np.save(tmp_path / "good.npy", weights[3])
     np.save(tmp_path / "bad.npy", np.ones(5))
 
-    def run(*arguments: str):
-        command = [sys.executable, "-m", "workbench", "search", *arguments, "--workspace", str(workspace.root)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    bad = run("--vector", str(tmp_path / "bad.npy"))
-    assert (bad.returncode, len(bad.stderr.strip().splitlines())) == (2, 1)
-    assert "5 numbers" in bad.stderr
+    assert main(["search", "--vector", str(tmp_path / "bad.npy"), "--workspace", str(workspace.root)]) == 2
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1
+    assert "5 numbers" in said
     Search(vector=tmp_path / "good.npy", workspace=workspace.root, top=2).run()
     shown = capsys.readouterr().out
     assert "like good.npy" in shown

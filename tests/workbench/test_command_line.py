@@ -24,16 +24,6 @@ from workbench.verbs.heads import Heads
 from workbench.verbs.record import Record
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "workbench", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def make_heads(workspace: Workspace, name: str = "toy") -> None:
     draft = Draft.open(workspace.path("heads", name), kind="heads", config={"model": "toy"}, seed=0)
     (draft.path / "heads.parquet").write_bytes(b"not read here")
@@ -231,15 +221,21 @@ def test_an_unknown_verb_or_option_lists_the_nearest(arguments, expected, capsys
         (["heads", "small:mlp-2l", "--device", "tpu"], "unknown device 'tpu'"),
     ],
 )
-def test_mistakes_end_in_one_line_and_exit_code_two(arguments, expected, tmp_path):
+def test_mistakes_end_in_one_line_and_exit_code_two(arguments, expected, tmp_path, capsys):
     if arguments[0] != "serve" and "--workspace" not in arguments:
         arguments = [*arguments, "--workspace", str(tmp_path)]
-    result = run(*arguments)
-    assert result.returncode == 2, result.stderr
-    message = result.stderr.strip()
+    assert main(arguments) == 2
+    message = capsys.readouterr().err.strip()
     assert expected in message
     assert "Traceback" not in message
     assert len([line for line in message.splitlines() if line.startswith("workbench:")]) == 1
+
+
+def test_a_process_leaves_with_the_exit_code_and_the_line_of_a_mistake(tmp_path):
+    command = [sys.executable, "-m", "workbench", "heads", "smolm2-135m", "--workspace", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"workbench: .*did you mean 'smollm2-135m'.*\n", done.stderr), done.stderr
 
 
 def test_verify_names_the_damaged_file_and_exits_with_one(tmp_path, capsys):
