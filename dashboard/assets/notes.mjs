@@ -257,7 +257,7 @@ class Controls {
     const action = element(
       "select",
       {},
-      ...["add", "clamp", "ablate"].map((each) => element("option", { value: each }, each)),
+      ...["add", "scale", "set", "ablate"].map((each) => element("option", { value: each }, each)),
     );
     action.value = kept.action;
     const amount = element("input", { type: "number", step: "any", value: kept.amount });
