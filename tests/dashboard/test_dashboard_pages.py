@@ -327,7 +327,7 @@ from dashboard.app import safe_layout
 from dashboard.components.pages import find_pages
 from interp.workspace import Workspace
 server = make_server(Workspace(sys.argv[1]))
-assert "pandas" in sys.modules, "else a thread that imports it shows another one, which draws a figure, half of a module"
+assert "pandas" in sys.modules, "a thread that imports it shows another, which draws a figure, half of a module"
 with server.app.app_context():
     for each in find_pages():
         page = safe_layout(each)(scheme="light")
