@@ -138,9 +138,12 @@ def measure(
 ) -> Network:
     """Trace the model on all prompts, with gradients at all sites.
 
-    Raises as `open_sites` does, and `UnknownNameError` for a hook point whose features have no node names.
+    Raises as `open_sites` does, `UnknownNameError` for a hook point whose features have no node names, and
+    `ConfigError` for a dictionary that is not encoded by one layer.
     """
     check_metric(prompts, config)
+    for sae in saes:
+        one_layer(sae)
     sites = open_sites(model, saes)
     for site in sites:
         feature_node(site.writes, None)
