@@ -393,6 +393,8 @@ from workbench.terminal import ModelArgument, RunsModel, slug
 if TYPE_CHECKING:
     from interp.circuits.head_scores import HeadScores
 
+HEADING = "heads and circuits"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Glance(RunsModel, Analysis["HeadScores"]):
@@ -416,9 +418,6 @@ class Glance(RunsModel, Analysis["HeadScores"]):
 ''',
     )
     copy.insert("workbench/verbs/__init__.py", "- `heads` ", "- `glance`    scores of heads from a few prompts\n")
-    verbs = "workbench/verbs/__init__.py"
-    copy.insert(verbs, "from workbench.verbs.heads import", "from workbench.verbs.glance import Glance\n")
-    copy.insert(verbs, "Heads, Lens, Patch, Trace, Induction, Find, FeatureCircuit, Show", "Glance, ")
     copy.run("""
 from workbench.__main__ import main
 
@@ -438,6 +437,101 @@ assert Workspace("workspace").open(HeadScores, "small-mlp-2l").settings.prompts 
         f"{form}[glance]",
     ]
     copy.check("a verb")
+
+
+@pytest.mark.slow
+def test_a_kind_of_artefact_with_its_verb_card_and_api_is_three_files(copy: Copy):
+    copy.create(
+        "interp/patching/lengths.py",
+        '''"""Lengths of directions as an artefact: the norm of every row of the unembedding. Torch-free."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Float64
+
+from interp.artifacts import ARRAY, Artefact
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthSettings:
+    """Settings that determine the lengths."""
+
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths(Artefact, kind="lengths"):
+    """Norms of the directions by which a model writes its tokens."""
+
+    settings: LengthSettings
+    longest: float
+    norms: Annotated[Float64[np.ndarray, " d_vocab"], ARRAY]
+
+    def headline(self) -> str:
+        """Return one line: the longest direction."""
+        return f"The longest direction of {self.settings.model} has norm {self.longest:.3g}"
+''',
+    )
+    copy.insert(
+        "interp/artifacts/kinds.py",
+        '    "recording": Kind(',
+        '    "lengths": Kind("lengths", "", "lengths", "interp.patching.lengths:Lengths"),\n',
+    )
+    copy.create(
+        "workbench/verbs/lengths.py",
+        '''"""`workbench lengths MODEL`: the norms of the directions by which a model writes its tokens."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from workbench.analysis import Analysis, Run
+from workbench.terminal import ModelArgument, RunsModel, slug
+
+if TYPE_CHECKING:
+    from interp.patching.lengths import Lengths as Found
+
+HEADING = "geometry and maps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths(RunsModel, Analysis["Found"]):
+    """Measure the norms of the unembedding's directions."""
+
+    makes: ClassVar[str] = "lengths"
+
+    model: ModelArgument
+
+    def default_name(self) -> str:
+        return slug(self.model)
+
+    def measure(self, run: Run) -> "Found":
+        from interp.patching.lengths import Lengths as Found
+        from interp.patching.lengths import LengthSettings
+
+        norms = run.model(self.model).W_U.detach().double().norm(dim=0).numpy()
+        return Found(settings=LengthSettings(model=self.model), longest=float(norms.max()), norms=norms)
+''',
+    )
+    copy.run("""
+from workbench.__main__ import main
+
+assert main(["lengths", "small:mlp-2l"]) == 0
+import interp, json
+from interp.workspace import Workspace
+workspace = Workspace("workspace")
+from interp.patching.lengths import Lengths
+
+found = workspace.open(Lengths, "small-mlp-2l")
+assert found.norms.max() == found.longest
+from dashboard.app import create_app
+page = create_app(workspace).server.test_client()
+here = {"Host": "127.0.0.1:8050"}
+assert page.get("/api/artefact?name=lengths/small-mlp-2l", headers=here).get_json()["headline"] == found.headline()
+assert "lengths" in {each["kind"] for each in page.get("/api/kinds", headers=here).get_json()}
+""")
+    copy.check("a kind of artefact")
 
 
 def test_the_check_sees_a_file_that_the_list_does_not_name(copy: Copy):

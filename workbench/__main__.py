@@ -23,9 +23,8 @@ from workbench.help import options_of as described_options
 from workbench.serve import Mcp, Serve, Verify
 from workbench.terminal import Verb, exit_code
 from workbench.verbs import GROUPS as VERB_GROUPS
-from workbench.verbs.record import Models
 
-GROUPS: dict[str, tuple[type[Verb], ...]] = {"start": (Demo, Serve, Mcp, Models, Verify), **VERB_GROUPS}
+GROUPS: dict[str, tuple[type[Verb], ...]] = {"start": (Demo, Serve, Mcp, Verify), **VERB_GROUPS}
 """Every verb, under the heading that `workbench --help` gives it."""
 
 FAMILIES = {

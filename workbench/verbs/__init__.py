@@ -15,29 +15,36 @@
 - `dynamics`  studies of training
 """
 
+import inspect
+from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import iter_modules
+
 from workbench.analysis import Analysis
 from workbench.terminal import Verb
-from workbench.verbs.atlas import Atlas
-from workbench.verbs.circuit import FeatureCircuit, Find, Induction, Show
-from workbench.verbs.compare import CompareLatents, CompareModels, CompareSAEs, CompareSizes
-from workbench.verbs.dynamics import Form, Grok, Scale
-from workbench.verbs.evaluate import Evaluate
-from workbench.verbs.explain import Explain
-from workbench.verbs.features import Features, Prove, Search, Steer
-from workbench.verbs.geometry import CompareSpaces, Direction, Shapes, Space
-from workbench.verbs.heads import Heads, Lens
-from workbench.verbs.patch import Patch
-from workbench.verbs.record import Record
-from workbench.verbs.trace import Attribute, Trace
-from workbench.verbs.train import Import, Train
 
-GROUPS: dict[str, tuple[type[Verb], ...]] = {
-    "record and train": (Record, Train, Import, Evaluate),
-    "features": (Features, Search, Explain, Attribute, Steer, Prove),
-    "heads and circuits": (Heads, Lens, Patch, Trace, Induction, Find, FeatureCircuit, Show),
-    "geometry and maps": (Shapes, Direction, Space, CompareSpaces, Atlas),
-    "comparisons and studies": (CompareSAEs, CompareSizes, CompareModels, CompareLatents, Grok, Form, Scale),
-}
+HEADINGS = ("record and train", "features", "heads and circuits", "geometry and maps", "comparisons and studies")
+
+
+FIRST = ("record", "train", "evaluate", "features", "heads", "patch", "trace", "geometry")
+"""Files whose verbs come first under their heading; the others follow by name."""
+
+
+def _verbs(heading: str) -> Iterator[type[Verb]]:
+    """Yield the verbs of the files with this `HEADING`, in the order of `FIRST` and of the lines."""
+    names = [each.name for each in iter_modules(__path__)]
+    for name in sorted(names, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name)):
+        module = import_module(f"{__name__}.{name}")
+        if heading == module.HEADING:
+            own = (value for _, value in vars(module).items() if inspect.isclass(value))
+            yield from (
+                value
+                for value in own
+                if value.__module__ == module.__name__ and issubclass(value, Verb) and not inspect.isabstract(value)
+            )
+
+
+GROUPS: dict[str, tuple[type[Verb], ...]] = {heading: tuple(_verbs(heading)) for heading in HEADINGS}
 """Every verb of this folder, under the heading that `workbench --help` gives it."""
 
 ANALYSES = tuple(verb for group in GROUPS.values() for verb in group if issubclass(verb, Analysis) and verb.on_page)

@@ -14,6 +14,8 @@ from workbench.terminal import RunsModel, Seeded, Threaded, settings_of, slug
 if TYPE_CHECKING:
     from interp.atlas.vector_map import VectorMap
 
+HEADING = "geometry and maps"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Atlas(MapSettings, Seeded, Threaded, RunsModel, Analysis["VectorMap"]):

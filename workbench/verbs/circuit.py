@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from interp.workspace import Workspace
     from saes.circuits.feature_circuit import FeatureCircuit as FoundFeatures
 
+HEADING = "heads and circuits"
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Threaded, RunsModel, Analysis["FoundFeatures"]):

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from saes.evaluation.scaling import SizeLaw
     from saes.kinds.base import SAE
 
+HEADING = "comparisons and studies"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CompareSAEs(Probes, Threaded, RunsModel, Analysis["SAEComparison"]):

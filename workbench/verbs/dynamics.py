@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from interp.studies.induction_onset import InductionOnset
     from interp.studies.language_scaling import LanguageScaling
 
+HEADING = "comparisons and studies"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Grok(ModularConfig, Threaded, OnDevice, Resumable["Grokking"]):

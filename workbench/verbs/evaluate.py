@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from saes.kinds.base import SAE
     from saes.training.scores import Reconstruction
 
+HEADING = "record and train"
+
 CONCEPT_ROWS = 4096
 """Held-out tokens for principal components, densities of latents and the sparsity of the untrained dictionary."""
 

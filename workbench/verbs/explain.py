@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from saes.explain.run import Explanation
     from saes.features.written_labels import Labels
 
+HEADING = "features"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Explain(ExplainConfig, Seeded, Threaded, RunsModel, Resumable["Labels | Features"]):

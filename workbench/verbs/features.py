@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from interp.workspace import Workspace
     from saes.features.proof import Proof
 
+HEADING = "features"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Features(Seeded, Threaded, RunsModel, Analysis[schema.Features]):

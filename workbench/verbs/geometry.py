@@ -5,7 +5,7 @@
 - `space MODEL`: spectrum, anisotropy and intrinsic dimension of embeddings and activations, and analogies.
 - `compare A [B]`: how alike the layers of one model, two models or two checkpoints are.
 
-A further verb of the family is a dataclass here with its `words`, named in `GROUPS` of `workbench/verbs/__init__.py`.
+A further verb of the family is a dataclass here with its `words`.
 """
 
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from interp.geometry.probes import NamedDirection
     from interp.geometry.space import SpaceComparison, SpaceReport
     from interp.geometry.word_geometry import WordGeometry
+
+HEADING = "geometry and maps"
 
 
 @dataclass(frozen=True, kw_only=True)

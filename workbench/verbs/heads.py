@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from interp.lenses.tuned_lens import TunedLens
     from interp.models.hooked import HookedModel
 
+HEADING = "heads and circuits"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Heads(HeadScoresConfig, Threaded, RunsModel, Analysis["HeadScores"]):

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from interp.patching.patching_map import PatchingMap
     from interp.patching.task import Task
 
+HEADING = "heads and circuits"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Patch(PatchingConfig, Seeded, Threaded, RunsModel, Resumable["PatchingMap"]):

@@ -13,6 +13,8 @@ from workbench.terminal import ModelArgument, OnDevice, Threaded, Verb, say, set
 if TYPE_CHECKING:
     from interp.recording.recorded import Recorded
 
+HEADING = "record and train"
+
 MLPS = "mlps"
 """Name for the inputs and outputs of all MLPs."""
 

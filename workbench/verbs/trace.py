@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from saes.circuits.attribution import FeatureAttribution
     from saes.circuits.sites import Prompts
 
+HEADING = "heads and circuits"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trace(TraceConfig, Threaded, RunsModel, Resumable["AttributionGraph"]):

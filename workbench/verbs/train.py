@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 else:
     Kind = Literal[tuple(dict.fromkeys((*CONFIGS, *own_kinds())))]  # a new kind of dictionary is not named here
 
+HEADING = "record and train"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"]):
