@@ -56,7 +56,7 @@ def test_the_curve_is_umap_learns_and_tables_follow_the_formulas():
     assert attraction[0] == repulsion[0] == 0
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("metric", ["cosine", pytest.param("euclidean", marks=pytest.mark.slow)])
 def test_maps_are_as_true_as_umap_learns_over_seeds(metric: str):
     x = clustered()
     near = nearest_neighbours(x, 15, metric=metric)

@@ -38,7 +38,7 @@ def test_one_failed_run_does_not_bend_the_law():
     assert np.abs(plain - THETA).max() > 0.3, "least squares is bent by it"
 
 
-@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize("together", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_intervals_of_the_exponent_hold_it_whether_observations_err_alone_or_in_groups(together):
     """A plain power law, so that every coefficient is determined by groups alone."""
     terms = (np.repeat(np.stack([ONE, -CENTRED], axis=1), together, axis=0),)

@@ -79,6 +79,7 @@ def test_a_latent_of_a_set_is_proved_and_an_untrained_model_proves_nothing(works
     assert on_the_page.directions.equal(open_set(workspace, "mine").directions(1, 1))
 
 
+@pytest.mark.slow  # that ranks share the work of one dictionary is quick to test: tests/saes/test_ranks.py
 def test_two_ranks_train_the_set_of_one_process(workspace: Workspace):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     train = ["train", "mlps", "--set", "two", "--skip", *SIZES, "--workspace", str(workspace.root)]
