@@ -16,6 +16,9 @@ from jaxtyping import Bool, Float, Int
 from interp.tracing.graph import AttributionGraph
 from interp.tracing.influence import cumulative_share, link_influence
 
+DIGITS = 5
+"""Decimals of stored shares that count, so that 1 includes what holds next to nothing."""
+
 
 class Part(NamedTuple):
     """Nodes and edges of a part of a graph."""
@@ -59,7 +62,8 @@ def part_of(
 def _shares(graph: AttributionGraph, target: int | None) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
     """Return cumulative shares of nodes and edges: those stored, or for one target those on it alone."""
     if target is None:
-        return np.array([node.share for node in graph.nodes]), graph.edges.share
+        stored = (np.array([node.share for node in graph.nodes]), graph.edges.share)
+        return stored[0].round(DIGITS), stored[1].round(DIGITS)
     weights = np.zeros(len(graph.nodes))
     weights[target] = 1
     layer = np.array([node.layer for node in graph.nodes])

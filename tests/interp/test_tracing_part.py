@@ -30,7 +30,7 @@ def fewest(shares: np.ndarray, share: float) -> set[int]:
 
 def in_loops(graph: AttributionGraph, nodes: float, edges: float, target: int | None) -> tuple[set[int], set[int]]:
     kind, ends = [node.kind for node in graph.nodes], list(zip(graph.edges.source, graph.edges.target, strict=True))
-    node_shares, edge_shares = np.array([node.share for node in graph.nodes]), graph.edges.share
+    node_shares, edge_shares = np.array([round(node.share, 5) for node in graph.nodes]), graph.edges.share.round(5)
     if target is not None:
         matrix, weights = np.zeros((len(kind), len(kind))), np.zeros(len(kind))
         matrix[graph.edges.target, graph.edges.source] = graph.edges.weight
@@ -62,6 +62,12 @@ def test_at_the_thresholds_of_the_trace_it_is_the_pruned_graph(graph):
     found = part_of(graph, nodes=nodes, edges=edges)
     assert found.nodes.tolist() == [node.kept for node in graph.nodes]
     assert np.array_equal(found.edges, graph.edges.kept)
+
+
+def test_all_of_the_influence_is_held_by_every_node_and_edge(graph):
+    found = part_of(graph, nodes=1, edges=1)
+    assert found.nodes.all()
+    assert found.edges.all()
 
 
 @pytest.mark.parametrize(("nodes", "edges"), SHARES[1:])
