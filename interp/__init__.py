@@ -13,6 +13,7 @@ Subjects, one folder each:
 - `text`       documents, packing, tokens
 - `recording`  activations on disk: written, resumed, read in order or shuffled
 - `lenses`     logit lens, tuned lens, direct logit attribution
+- `interventions` what is changed in a model while it runs, as a value; recipes of it
 - `patching`   tasks and their metrics; ablation, activation patching, path patching
 - `circuits`   head kinds and scores, induction, tasks by name, edge attribution, discovery, evaluation
 - `geometry`   shapes of word lists, directions, dimension, similarity, transport
@@ -92,7 +93,7 @@ if TYPE_CHECKING:
         token_strings,
         untrained_model,
     )
-    from interp.models.generation import NextToken, generate, sampled
+    from interp.models.generation import NextToken, Offset, generate, sampled
     from interp.models.identity import model_spec, weight_hash
     from interp.models.loading import load_model
     from interp.models.passes import Capture
@@ -144,7 +145,7 @@ _HOMES = {
     "interp.interventions.intervention": "Intervention Latent Direction Component",
     "interp.interventions.apply": "intervened hooks_of",
     "interp.interventions.recipe": "Recipe read_recipe write_recipe",
-    "interp.models.generation": "generate NextToken sampled",
+    "interp.models.generation": "generate NextToken Offset sampled",
     "interp.patching.ablation": "ablate ablated",
     "interp.patching.activation": "activation_patching",
     "interp.patching.config": "PatchingConfig",

@@ -417,7 +417,6 @@ class Glance(RunsModel, Analysis["HeadScores"]):
         return score_heads(run.model(self.model), config, model_name=self.model)
 ''',
     )
-    copy.insert("workbench/verbs/__init__.py", "- `heads` ", "- `glance`    scores of heads from a few prompts\n")
     copy.run("""
 from workbench.__main__ import main
 
@@ -441,20 +440,22 @@ assert Workspace("workspace").open(HeadScores, "small-mlp-2l").settings.prompts 
 
 @pytest.mark.slow
 def test_a_kind_of_artefact_with_its_verb_card_and_api_is_three_files(copy: Copy):
-    copy.create(
-        "interp/patching/lengths.py",
-        '''"""Lengths of directions as an artefact: the norm of every row of the unembedding. Torch-free."""
-
-from dataclasses import dataclass
-from typing import Annotated
-
-import numpy as np
-from jaxtyping import Float64
-
-from interp.artifacts import ARRAY, Artefact
-
-
-@dataclass(frozen=True, kw_only=True)
+    path = "interp/patching/effects.py"
+    effects = copy.folder / path
+    effects.write_text(
+        effects.read_text(encoding="utf-8")
+        .replace(
+            "from interp.artifacts import Measured\n",
+            "from typing import Annotated\n\nimport numpy as np\nfrom jaxtyping import Float64\n\n"
+            "from interp.artifacts import ARRAY, Artefact, Measured\n",
+        )
+        .replace("from dataclasses import dataclass\n\nfrom typing", "from dataclasses import dataclass\nfrom typing"),
+        encoding="utf-8",
+    )
+    copy.insert(
+        path,
+        "@dataclass(frozen=True, kw_only=True)\nclass AblationEffect:",
+        '''@dataclass(frozen=True, kw_only=True)
 class LengthSettings:
     """Settings that determine the lengths."""
 
@@ -472,12 +473,14 @@ class Lengths(Artefact, kind="lengths"):
     def headline(self) -> str:
         """Return one line: the longest direction."""
         return f"The longest direction of {self.settings.model} has norm {self.longest:.3g}"
+
+
 ''',
     )
     copy.insert(
         "interp/artifacts/kinds.py",
         '    "recording": Kind(',
-        '    "lengths": Kind("lengths", "", "lengths", "interp.patching.lengths:Lengths"),\n',
+        '    "lengths": Kind("lengths", "", "lengths", "interp.patching.effects:Lengths"),\n',
     )
     copy.create(
         "workbench/verbs/lengths.py",
@@ -490,7 +493,7 @@ from workbench.analysis import Analysis, Run
 from workbench.terminal import ModelArgument, RunsModel, slug
 
 if TYPE_CHECKING:
-    from interp.patching.lengths import Lengths as Found
+    from interp.patching.effects import Lengths as Found
 
 HEADING = "geometry and maps"
 
@@ -507,8 +510,8 @@ class Lengths(RunsModel, Analysis["Found"]):
         return slug(self.model)
 
     def measure(self, run: Run) -> "Found":
-        from interp.patching.lengths import Lengths as Found
-        from interp.patching.lengths import LengthSettings
+        from interp.patching.effects import Lengths as Found
+        from interp.patching.effects import LengthSettings
 
         norms = run.model(self.model).W_U.detach().double().norm(dim=0).numpy()
         return Found(settings=LengthSettings(model=self.model), longest=float(norms.max()), norms=norms)
@@ -521,16 +524,17 @@ assert main(["lengths", "small:mlp-2l"]) == 0
 import interp, json
 from interp.workspace import Workspace
 workspace = Workspace("workspace")
-from interp.patching.lengths import Lengths
+from interp.patching.effects import Lengths
 
 found = workspace.open(Lengths, "small-mlp-2l")
 assert found.norms.max() == found.longest
 from dashboard.app import create_app
 page = create_app(workspace).server.test_client()
 here = {"Host": "127.0.0.1:8050"}
-assert page.get("/api/artefact?name=lengths/small-mlp-2l", headers=here).get_json()["headline"] == found.headline()
-assert "lengths" in {each["kind"] for each in page.get("/api/kinds", headers=here).get_json()}
+assert page.get("/api/artefact?key=lengths/small-mlp-2l", headers=here).get_json()["headline"] == found.headline()
+assert "lengths" in page.get("/api/kinds", headers=here).get_json()
 """)
+    assert len(copy.touched) == 3
     copy.check("a kind of artefact")
 
 

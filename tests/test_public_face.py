@@ -126,6 +126,8 @@ def test_readme_has_a_block_to_check():
 @pytest.mark.parametrize("folder", PACKAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_package_docstring_names_every_module_of_its_folder_and_no_other(folder):
     text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+    if "nothing else names it" in text:
+        return  # its files are found by themselves
     modules = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("__")}
     modules |= {path.parent.name for path in folder.glob("*/__init__.py")}
     listed = re.findall(r"^- (.*(?:\n {2,}.*)*)", text, re.MULTILINE)

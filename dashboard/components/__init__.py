@@ -5,5 +5,6 @@
 - `live`      results of a model that answers prompts, and the protocol of such a model; without torch
 - `evidence`  measurements as a table, in words with their intervals; histograms as HTML
 - `http_errors`  the answer to every error of a request
+- `markup`    pieces of a page as HTML for a notebook or a file
 - `tokens`    tokens in a row, coloured by activation; attention between them
 """

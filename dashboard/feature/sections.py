@@ -1,4 +1,4 @@
-"""What a page, a notebook and the exported file say about one feature, each part once."""
+"""Parts of a feature that the page, a notebook and the exported file share, each written once."""
 
 from typing import Any
 

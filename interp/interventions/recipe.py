@@ -23,7 +23,7 @@ MAX_STEPS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class HookPoints:
-    """Where a dictionary reads and writes."""
+    """Hook points that a dictionary reads and writes."""
 
     reads: str
     writes: str

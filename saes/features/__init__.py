@@ -8,7 +8,8 @@
 - `readings`   predicates of the text, counted, chosen on one half of the documents and judged on the other
 - `lexicon`    classes of words, from WordNet and from `words.toml`
 - `sources`    neurons as a dictionary, and dictionaries as sources and readouts of atlases
-- `intervene`  splicing, ablation, clamping and steering of latents in the model; sampled continuations
+- `splicing`   a model that runs on the reconstruction of a dictionary
+- `recipes`    recipes of interventions with the dictionaries of a workspace
 - `proof`      the standard proof of a feature: settings, text and controls, verdict
 - `measure_proof`  its measurements: ablation and steering, compared with random directions and other features
 - `answers`    single answers about a feature, each with its controls

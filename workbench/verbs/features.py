@@ -154,7 +154,7 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
 
     `add` adds the feature's direction (activation addition), `scale` multiplies its activation, `set` clamps it,
     `ablate` sets it to 0. Amounts are in units of the feature's activation. `--write` keeps the intervention in a
-    file, a recipe, which takes the place of SAE and feature: workbench steer months.json --prompt "I went to"
+    file, a recipe, which is given instead of SAE and feature: workbench steer months.json --prompt "I went to"
     """
 
     sae: Annotated[tyro.conf.Positional[SAEName], tyro.conf.arg(metavar="SAE")]
