@@ -62,7 +62,7 @@ def mcc(directions: torch.Tensor, seed: int) -> float:
     return float(cosines.abs()[rows, columns].mean())
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize("config", [CONFIG, BatchTopKConfig(d_sae=N_FEATURES, k=K)], ids=lambda c: c.kind)
 def test_planted_features_are_recovered(tmp_path, config: SAEConfig, seed):
     planted = planted_recording(tmp_path / "recordings" / "planted", seed)
