@@ -229,7 +229,7 @@ def _draw(chosen: list[int], amount: str, scale: str, state: dict[str, Any]) -> 
     one = view.one(workspace, name, state["index"])
     first, end = (int(each) for each in chosen)
     shown = attempt(lambda: still(html.Div(listed(workspace, name, one, (first, end), reading, current_live))))
-    bars: Any = no_update
+    drawn: Any = no_update
     if ctx.triggered_id == "feature-range":
-        bars = [still(each) for each in bars(one, (first, end))]
-    return shown, bars, said(one, (first, end))
+        drawn = [still(each) for each in bars(one, (first, end))]
+    return shown, drawn, said(one, (first, end))

@@ -17,13 +17,18 @@ from dashboard.components.markup import escaped, markup
 from dashboard.components.pages import current
 from dashboard.data import features as view
 from dashboard.feature import examples, sections
-from dashboard.figures.theme import visible
+from dashboard.figures.theme import DARK, LIGHT, visible
 from interp.errors import UsageError
 from interp.workspace import Workspace
 from saes.features.proof import newest_proof, why_outdated
 from saes.features.schema import FeatureRow, Features
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+_STYLE = (
+    f"body {{ margin: 0; background: {LIGHT.surface} }} main {{ max-width: 980px; margin: 0 auto }} "
+    f"@media (prefers-color-scheme: dark) {{ body {{ background: {DARK.surface} }} }}"
+)
 
 
 def feature_html(workspace: Workspace, name: str, index: int) -> str:
@@ -35,7 +40,7 @@ def feature_html(workspace: Workspace, name: str, index: int) -> str:
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
-        f"<title>{title}</title><style>body {{ margin: 0 }} main {{ max-width: 980px; margin: 0 auto }}</style>"
+        f"<title>{title}</title><style>{_STYLE}</style>"
     )
     return f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body>{body}</body></html>\n"
 
@@ -46,7 +51,7 @@ def _parts(workspace: Workspace, name: str, one: view.One, own: str) -> list[Any
     explained = view.explanations(workspace, name, row.feature)
     near = view.labels(workspace, name, row.neighbours)
     return [
-        html.H1(own, dir="auto") if own else None,
+        html.H1(visible(own or f"Feature {row.feature} of {name}", 200), dir="auto"),
         sections.heading(row),
         sections.numbers(one),
         _proof(workspace, name, row.feature),
