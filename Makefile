@@ -35,7 +35,7 @@ test-lowest: $(VENV)/.dev  ## the fast tests on the lowest versions of pyproject
 check: $(VENV)/.dev  ## format, lint, types, the arrows between packages, tests of the source; figures of the code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/pyright --threads $(JOBS)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -n 0 -m "source and not slow" $(SOURCE)
 	$(BIN)/python -m tests.figures
