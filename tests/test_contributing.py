@@ -388,12 +388,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from workbench.analysis import Analysis, Run
-from workbench.terminal import ModelArgument, RunsModel, slug
+from workbench.terminal import Heading, ModelArgument, RunsModel, slug
 
 if TYPE_CHECKING:
     from interp.circuits.head_scores import HeadScores
 
-HEADING = "heads and circuits"
+HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -490,12 +490,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from workbench.analysis import Analysis, Run
-from workbench.terminal import ModelArgument, RunsModel, slug
+from workbench.terminal import Heading, ModelArgument, RunsModel, slug
 
 if TYPE_CHECKING:
     from interp.patching.effects import Lengths as Found
 
-HEADING = "geometry and maps"
+HEADING = Heading.MAPS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from enum import Enum
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -101,6 +102,16 @@ def _plain_lines(title: str, unit: str) -> Progress:
             say(f"  {title}: {done:,} of {total:,} {unit}  {describe(info)}".rstrip())
 
     return report
+
+
+class Heading(Enum):
+    """Headings of `workbench --help`, in their order. Every file of verbs has one as `HEADING`."""
+
+    RECORD = "record and train"
+    FEATURES = "features"
+    CIRCUITS = "heads and circuits"
+    MAPS = "geometry and maps"
+    STUDIES = "comparisons and studies"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,8 +30,12 @@ def _markup(node: Any) -> Iterator[str]:
         values = node.to_plotly_json()["props"]
         children = values.pop("children", None)
         tag = node._type.lower() if node._namespace == "dash_html_components" else "span"  # a link leads nowhere here
-        given = {"class": values.get("className"), "style": _style(values.get("style")), "title": values.get("title") or values.get("data-tip"),
-                 "dir": values.get("dir")}  # fmt: skip
+        given = {
+            "class": values.get("className"),
+            "style": _style(values.get("style")),
+            "title": values.get("title") or values.get("data-tip"),
+            "dir": values.get("dir"),
+        }
         given |= {key: value for key, value in values.items() if key.startswith(("data-", "aria-"))}
         said = "".join(f' {key}="{escaped(value)}"' for key, value in given.items() if value is not None)
         yield f"<{tag}{said}>"

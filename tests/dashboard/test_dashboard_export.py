@@ -10,8 +10,8 @@ from make_workspace import HOSTILE
 from visit import Visitor
 
 from dashboard.app import create_app
-from dashboard.data import features as view
 from dashboard.components.markup import escaped
+from dashboard.data import features as view
 from dashboard.feature.export import feature_html
 from interp.errors import UsageError
 from interp.notes import Notes

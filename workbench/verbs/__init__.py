@@ -9,16 +9,13 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from workbench.analysis import Analysis
-from workbench.terminal import Verb
-
-HEADINGS = ("record and train", "features", "heads and circuits", "geometry and maps", "comparisons and studies")
-
+from workbench.terminal import Heading, Verb
 
 FIRST = ("record", "train", "evaluate", "features", "heads", "patch", "trace", "geometry")
 """Files whose verbs come first under their heading; the others follow by name."""
 
 
-def _verbs(heading: str) -> Iterator[type[Verb]]:
+def _verbs(heading: Heading) -> Iterator[type[Verb]]:
     """Yield the verbs of the files with this `HEADING`, in the order of `FIRST` and of the lines."""
     names = [each.name for each in iter_modules(__path__)]
     for name in sorted(names, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name)):
@@ -32,7 +29,7 @@ def _verbs(heading: str) -> Iterator[type[Verb]]:
             )
 
 
-GROUPS: dict[str, tuple[type[Verb], ...]] = {heading: tuple(_verbs(heading)) for heading in HEADINGS}
+GROUPS: dict[str, tuple[type[Verb], ...]] = {heading.value: tuple(_verbs(heading)) for heading in Heading}
 """Every verb of this folder, under the heading that `workbench --help` gives it."""
 
 ANALYSES = tuple(verb for group in GROUPS.values() for verb in group if issubclass(verb, Analysis) and verb.on_page)

@@ -9,12 +9,12 @@ from interp.atlas.config import MapSettings
 from interp.errors import ConfigError
 from interp.options import AtlasName, AtlasSourceName, Cells, HookPoint
 from workbench.analysis import Analysis, Run
-from workbench.terminal import RunsModel, Seeded, Threaded, settings_of, slug
+from workbench.terminal import Heading, RunsModel, Seeded, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
     from interp.atlas.vector_map import VectorMap
 
-HEADING = "geometry and maps"
+HEADING = Heading.MAPS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,18 @@ from interp.options import ModelName, SAEName, TaskName
 from interp.progress import reported
 from saes.circuits.config import AttributionConfig, FeatureCircuitConfig
 from workbench.analysis import Analysis, Run
-from workbench.terminal import Derived, InWorkspace, ModelArgument, RunsModel, Threaded, bar, say, settings_of, slug
+from workbench.terminal import (
+    Derived,
+    Heading,
+    InWorkspace,
+    ModelArgument,
+    RunsModel,
+    Threaded,
+    bar,
+    say,
+    settings_of,
+    slug,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +43,7 @@ if TYPE_CHECKING:
     from interp.workspace import Workspace
     from saes.circuits.feature_circuit import FeatureCircuit as FoundFeatures
 
-HEADING = "heads and circuits"
+HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)

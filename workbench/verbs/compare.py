@@ -18,7 +18,7 @@ from interp.models.hooked import HookedModel
 from interp.options import Corpus, HookPoint, Means, ModelName, RecordingName, SAEName
 from saes.training.stored import StoredSAE, TrainedSettings
 from workbench.analysis import Analysis, Run
-from workbench.terminal import OnDevice, RunsModel, Seeded, Threaded, slug
+from workbench.terminal import Heading, OnDevice, RunsModel, Seeded, Threaded, slug
 from workbench.verbs.evaluate import Probes, run_probes
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from saes.evaluation.scaling import SizeLaw
     from saes.kinds.base import SAE
 
-HEADING = "comparisons and studies"
+HEADING = Heading.STUDIES
 
 
 @dataclass(frozen=True, kw_only=True)

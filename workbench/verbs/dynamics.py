@@ -12,14 +12,14 @@ from interp.artifacts import partial_path, save_artefact
 from interp.errors import ConfigError
 from interp.studies.config import ModularConfig, ScalingRecipe
 from workbench.analysis import Resumable, Run
-from workbench.terminal import OnDevice, Seeded, Threaded, settings_of, slug, wrote
+from workbench.terminal import Heading, OnDevice, Seeded, Threaded, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from interp.studies.grokking_phases import Grokking
     from interp.studies.induction_onset import InductionOnset
     from interp.studies.language_scaling import LanguageScaling
 
-HEADING = "comparisons and studies"
+HEADING = Heading.STUDIES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from saes.evaluation.evaluation import (
 )
 from saes.training.stored import StoredSAE
 from workbench.analysis import Resumable, Run
-from workbench.terminal import Derived, RunsModel, Seeded, Threaded, settings_of
+from workbench.terminal import Derived, Heading, RunsModel, Seeded, Threaded, settings_of
 
 if TYPE_CHECKING:
     from interp.recording.store import Recording
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from saes.kinds.base import SAE
     from saes.training.scores import Reconstruction
 
-HEADING = "record and train"
+HEADING = Heading.RECORD
 
 CONCEPT_ROWS = 4096
 """Held-out tokens for principal components, densities of latents and the sparsity of the untrained dictionary."""

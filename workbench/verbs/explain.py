@@ -12,14 +12,14 @@ from interp.options import ArtefactName, FeaturesName, Means, ModelName
 from saes.features.schema import Features
 from saes.features.written_labels import ExplainConfig
 from workbench.analysis import Resumable, Run
-from workbench.terminal import RunsModel, Seeded, Threaded, say, settings_of, slug
+from workbench.terminal import Heading, RunsModel, Seeded, Threaded, say, settings_of, slug
 
 if TYPE_CHECKING:
     from saes.explain.asking import Plan, Provider
     from saes.explain.run import Explanation
     from saes.features.written_labels import Labels
 
-HEADING = "features"
+HEADING = Heading.FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from saes.features.proof import ProofConfig
 from saes.features.schema import NEURONS
 from workbench.analysis import Analysis, Resumable, Run
 from workbench.terminal import (
+    Heading,
     InWorkspace,
     RunsModel,
     Seeded,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from interp.workspace import Workspace
     from saes.features.proof import Proof
 
-HEADING = "features"
+HEADING = Heading.FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)

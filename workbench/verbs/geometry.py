@@ -19,7 +19,7 @@ from interp.geometry.points import DirectionConfig, ShapesConfig
 from interp.models.hooked import HookedModel
 from interp.options import Corpus, FeatureName, HookPoint, ModelName, Word
 from workbench.analysis import Analysis, Run
-from workbench.terminal import ModelArgument, RunsModel, Seeded, Threaded, settings_of, slug
+from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
     from interp.geometry.direction import DirectionGeometry
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from interp.geometry.space import SpaceComparison, SpaceReport
     from interp.geometry.word_geometry import WordGeometry
 
-HEADING = "geometry and maps"
+HEADING = Heading.MAPS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from interp.circuits.config import HeadScoresConfig
 from interp.lenses.config import TunedLensConfig
 from interp.options import Corpus, RecordingName
 from workbench.analysis import Analysis, Resumable, Run
-from workbench.terminal import ModelArgument, RunsModel, Threaded, settings_of, slug
+from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from interp.lenses.tuned_lens import TunedLens
     from interp.models.hooked import HookedModel
 
-HEADING = "heads and circuits"
+HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)

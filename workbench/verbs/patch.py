@@ -8,13 +8,13 @@ from interp.models.hooked import HookedModel
 from interp.options import TaskName
 from interp.patching.config import PatchingConfig
 from workbench.analysis import Resumable, Run
-from workbench.terminal import ModelArgument, RunsModel, Seeded, Threaded, settings_of, slug
+from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
     from interp.patching.patching_map import PatchingMap
     from interp.patching.task import Task
 
-HEADING = "heads and circuits"
+HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)

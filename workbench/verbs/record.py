@@ -8,12 +8,12 @@ import tyro
 from interp.options import Corpus, HookPoint
 from interp.recording.config import RecordConfig
 from workbench.analysis import Resumable, Run
-from workbench.terminal import ModelArgument, OnDevice, Threaded, Verb, say, settings_of, slug
+from workbench.terminal import Heading, ModelArgument, OnDevice, Threaded, Verb, say, settings_of, slug
 
 if TYPE_CHECKING:
     from interp.recording.recorded import Recorded
 
-HEADING = "record and train"
+HEADING = Heading.RECORD
 
 MLPS = "mlps"
 """Name for the inputs and outputs of all MLPs."""

@@ -17,6 +17,7 @@ from saes.circuits.config import AttributionConfig
 from workbench.analysis import Resumable, Run
 from workbench.terminal import (
     Derived,
+    Heading,
     InWorkspace,
     ModelArgument,
     RunsModel,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from saes.circuits.attribution import FeatureAttribution
     from saes.circuits.sites import Prompts
 
-HEADING = "heads and circuits"
+HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from saes.kinds.config import CONFIGS, SELECTIONS, CrossLayerConfig, SAEConfig, 
 from saes.kinds.own import own_config, own_kinds
 from saes.training.config import TrainConfig
 from workbench.analysis import Analysis, Resumable, Run
-from workbench.terminal import OnDevice, RunsModel, Threaded, first_bar, settings_of, slug
+from workbench.terminal import Heading, OnDevice, RunsModel, Threaded, first_bar, settings_of, slug
 
 if TYPE_CHECKING:
     from interp.ranks import Ranks
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 else:
     Kind = Literal[tuple(dict.fromkeys((*CONFIGS, *own_kinds())))]  # a new kind of dictionary is not named here
 
-HEADING = "record and train"
+HEADING = Heading.RECORD
 
 
 @dataclass(frozen=True, kw_only=True)
