@@ -65,7 +65,6 @@ SHAPES_CHECKED = [
     "saes.evaluation.probing",
     "saes.evaluation.probing_tasks",
     "saes.evaluation.synthetic",
-    "saes.features.splicing",
     "saes.features.sources",
     "saes.kinds.base",
     "saes.kinds.crosscoder",

@@ -81,6 +81,10 @@ def is_switch(hint: Any) -> bool:
     return hint is bool or set(get_args(hint)) == {bool, type(None)}
 
 
+LONGEST = 60
+"""Characters of a list of choices that still fits a terminal; a longer one is left to the option's text."""
+
+
 def _metavar(name: str, hint: Any, means: Means | None) -> str:
     """Return the value of an option by its type: N, FRACTION, NUMBER, PATH, its choices, or the word for its text."""
     inner = [each for each in get_args(hint) if each not in (type(None), ...)]
@@ -89,7 +93,8 @@ def _metavar(name: str, hint: Any, means: Means | None) -> str:
     if get_origin(hint) is tuple:
         return " ".join(_metavar(name, each, means) for each in inner) + (" ..." if ... in get_args(hint) else "")
     if get_origin(hint) is Literal:
-        return "{" + ",".join(map(str, inner)) + "}"
+        choices = "{" + ",".join(map(str, inner)) + "}"
+        return choices if len(choices) <= LONGEST else name.upper().replace("_", "-")  # its text names them
     fraction = hint is float and re.search("fraction|faithfulness|sparsity_warmup", name)
     by_type = {int: "N", float: "FRACTION" if fraction else "NUMBER", Path: "PATH"}
     return by_type.get(hint) or (means.metavar if means else "TEXT")

@@ -84,14 +84,28 @@ def test_steering_changes_what_is_written_and_ablating_nothing_does_not(folder, 
     assert run(folder, *words, "--amount", "0") == 0
     pairs = [line.split("|", 1)[1] for line in capsys.readouterr().out.splitlines() if line.startswith("  with")]
     assert pairs[0::2] == pairs[1::2], "samples of a pair share their seed"
-    for more in (("--action", "ablate"), ("--action", "clamp", "--amount", "2", "--no-keep-error")):
+    for more in (("--action", "ablate"), ("--action", "set", "--amount", "2", "--no-keep-error")):
         assert run(folder, *words, *more) == 0
+
+
+def test_a_recipe_that_was_written_steers_alike_and_names_its_own_feature(folder, tmp_path, capsys):
+    words = ("--prompt", "one two", "--new-tokens", "6", "--samples", "0")
+    file = tmp_path / "up.json"
+    assert run(folder, "steer", "late", "--feature", "3", "--amount", "40", "--write", str(file), *words) == 0
+    first = capsys.readouterr().out.splitlines()
+    assert run(folder, "steer", str(file), *words) == 0
+    again = capsys.readouterr().out.splitlines()
+    assert [line for line in again if "|" in line] == [line for line in first if "|" in line]
+    assert run(folder, "steer", str(file), "--feature", "3", *words) == 2
+    assert "a recipe has its own" in capsys.readouterr().err
+    file.write_text(file.read_text().replace("blocks.", "block."))
+    assert run(folder, "steer", str(file), *words) != 0
 
 
 def test_a_transcoder_is_steered_where_it_writes(folder, capsys):
     words = ("steer", "mlp", "--prompt", "one", "--new-tokens", "2", "--samples", "0", "--feature", "1")
-    assert run(folder, *words, "--action", "clamp", "--amount", "30") == 0
-    assert "clamped to 30" in capsys.readouterr().out
+    assert run(folder, *words, "--action", "set", "--amount", "30") == 0
+    assert "set to 30" in capsys.readouterr().out
 
 
 def test_a_circuit_of_features_is_found_saved_and_shown(folder, tmp_path, capsys):

@@ -14,7 +14,7 @@ from saes.evaluation.sae_comparison import SAEComparison
 from saes.evaluation.scores import Probing
 from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
-from saes.kinds.base import SAE
+from saes.kinds.base import OneLayerSAE
 from saes.kinds.config import CrosscoderConfig, TopKConfig
 from saes.training.config import TrainConfig
 from saes.training.train import train_sae
@@ -46,13 +46,13 @@ def root(tmp_path_factory):
 def seen(monkeypatch):
     """Devices on which dictionaries encode, on a machine whose one CUDA device is played by `other_device`."""
     devices: set[str] = set()
-    encode = SAE.encode_sparse
+    encode = OneLayerSAE.encode_sparse
 
     def spy(self, x):
         devices.add(str(x.device))
         return encode(self, x)
 
-    monkeypatch.setattr(SAE, "encode_sparse", spy)
+    monkeypatch.setattr(OneLayerSAE, "encode_sparse", spy)
     monkeypatch.setattr(runtime, "pick_device", lambda device=None, **_: "cpu" if device == "cpu" else str(DEVICE))
     return devices
 

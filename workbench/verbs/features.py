@@ -154,8 +154,8 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
     Example: workbench steer demo --feature 12 --amount 8 --prompt "I went to"
 
     `add` adds the feature's direction (activation addition), `scale` multiplies its activation, `set` clamps it,
-    `ablate` sets it to 0. Amounts are in units of the feature's activation. `--write` keeps the intervention in a
-    file, a recipe, which is given instead of SAE and feature: workbench steer months.json --prompt "I went to"
+    `ablate` sets it to 0. Amounts are in units of the feature's activation. `--write FILE.json` keeps the
+    intervention as a recipe; the file is then given instead of SAE and feature, on this machine or another.
     """
 
     sae: Annotated[tyro.conf.Positional[SAEName], tyro.conf.arg(metavar="SAE")]
