@@ -345,8 +345,8 @@ def _recipe(name: str, value: Any) -> Recipe:
         raise ConfigError(str(error).partition("; it was edited")[0]) from None
     for latent in recipe.latents:
         folder, _, part = check_key(latent.dictionary)
-        if folder not in ("features", "saes", "transcoders") or part:
-            raise ConfigError(f"a recipe takes features, saes or transcoders/NAME, got {latent.dictionary!r}")
+        if folder not in ("features", "saes") or part:
+            raise ConfigError(f"a recipe takes features/NAME or saes/NAME, got {latent.dictionary!r}")
     _text("prompt", recipe.prompt, MAX_NOTE)
     _text("model", recipe.model, MAX_TITLE)
     return recipe

@@ -94,3 +94,16 @@ export function short(value) {
   if (Number.isInteger(v) && size < 1e7) return count(v);
   return size !== 0 && (size < 0.001 || size >= 1e6) ? v.toExponential(2) : String(Number(v.toPrecision(3)));
 }
+
+/** Call a function in the frame after the page changed, once for all changes. @param {() => void} draw @param {MutationObserverInit} what */
+export function whenChanged(draw, what) {
+  let due = false;
+  new MutationObserver(() => {
+    if (due) return;
+    due = true;
+    requestAnimationFrame(() => {
+      due = false;
+      draw();
+    });
+  }).observe(document, { subtree: true, ...what });
+}

@@ -1,6 +1,6 @@
 // Draws attribution graphs: each empty element with `data-graph-source` becomes a view (assets/graph/view.mjs).
 
-import { all } from "./dom.mjs";
+import { all, whenChanged } from "./dom.mjs";
 
 /** @type {GraphView | null} */
 let view = null;
@@ -18,12 +18,4 @@ function draw() {
   });
 }
 
-let due = false;
-new MutationObserver(() => {
-  if (due) return;
-  due = true;
-  requestAnimationFrame(() => {
-    due = false;
-    draw();
-  });
-}).observe(document, { subtree: true, childList: true });
+whenChanged(draw, { childList: true });

@@ -3,7 +3,7 @@
 // the theme and a reload. Texts are set as text, never as HTML.
 
 import { setProps } from "./dash.mjs";
-import { all, element, under } from "./dom.mjs";
+import { all, element, under, whenChanged } from "./dom.mjs";
 import { json, Refusal } from "./http.mjs";
 
 const DRAFT = "workbench-note-draft:";
@@ -458,16 +458,7 @@ function draw() {
   refocus();
 }
 
-let due = false;
-new MutationObserver(() => {
-  if (due) return;
-  due = true;
-  requestAnimationFrame(() => {
-    due = false;
-    draw();
-  });
-}).observe(document, {
-  subtree: true,
+whenChanged(draw, {
   childList: true,
   attributes: true,
   attributeFilter: ["data-note-thing", "data-note-state"],

@@ -215,11 +215,11 @@ def steered_rows(
     drawn = torch.randn(len(own), generator=make_generator(seed, "random direction"))
     vector = (drawn * own.norm() / drawn.norm()).double().numpy()
     point = sae.hook_point_out or sae.hook_point
-    steps = Intervention(target=Latent(dictionary="sae", index=feature), amount=amount)
-    control = replace(steps, along=Direction(hook_point=point, vector=vector, origin=f"random, seed {seed}"))
+    steered = Intervention(target=Latent(dictionary="sae", index=feature), amount=amount)
+    control = replace(steered, along=Direction(hook_point=point, vector=vector, origin=f"random, seed {seed}"))
     return [
         (name, at_rows(hook, slice(row, row + 1)))
-        for row, step in ((1, steps), (2, control))
+        for row, step in ((1, steered), (2, control))
         for name, hook in hooks_of(loaded, [step], {"sae": sae}, offset=offset)
     ]
 

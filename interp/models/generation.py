@@ -1,8 +1,10 @@
 """Text that a model writes: the one loop that generates tokens, prompts with or without a chat template, and chat.
 
-step = NextToken(model)
-for token in generate(step, tokens, 30):            # [rows], as it is written; stop whenever you like
-    ...
+`NextToken` gives the logits, `generate` writes with them, and the caller stops whenever it likes:
+
+    step = NextToken(model)
+    for token in generate(step, tokens, 30):            # [rows], as it is written
+        ...
 """
 
 from collections.abc import Callable, Iterator, Sequence

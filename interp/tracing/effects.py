@@ -56,12 +56,12 @@ def latent_of(step: Intervention) -> tuple[int, int, int]:
 
     Raises `ConfigError` for an intervention on anything else, or on several positions that are not all later ones.
     """
-    target, (first, stop) = step.target, step.positions or (0, None)
+    target = step.target
     if not isinstance(target, Latent) or target.layer is None or step.action == "replace" or step.along is not None:
         raise ConfigError("on a graph, latents of a layer are set, scaled, ablated or added to")
-    if stop not in (None, first + 1):
+    if step.positions is None or step.positions[1] not in (None, step.positions[0] + 1):
         raise ConfigError(f"on a graph, a latent is changed at one position or from one on, got {step.positions}")
-    return target.layer, first, target.index
+    return target.layer, step.positions[0], target.index
 
 
 def predicted_effects(
@@ -191,7 +191,7 @@ def deltas(system: System, changes: Sequence[Intervention]) -> dict[int, Float[T
         here = (system.layer == layer) & (system.latent == latent)
         clean = torch.zeros(frozen.n_pos, device=here.device)
         clean[system.position[here]] = system.activation[here]
-        clean = clean[position : None if step.positions is None else step.positions[1]]
+        clean = clean[position : step.positions[1] if step.positions else None]
         amounts = changed(clean, step) - clean
         index = torch.tensor([latent], device=system.latent.device)
         one = Active(torch.full_like(index, position), index, torch.ones(1, device=index.device))

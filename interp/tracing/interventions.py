@@ -250,7 +250,7 @@ def _random(system: System, changes: Sequence[Intervention], seed: int, draw: in
         other = int(torch.randint(system.replacement.n_latents(layer), (1,), generator=generator))
         clean = activation(system, layer, position, latent)
         value = activation(system, layer, position, other) + _value(step, clean) - clean
-        onwards = step.positions is None or step.positions[1] is None
+        onwards = step.positions is not None and step.positions[1] is None
         out.append(set_latent(layer, position, other, value, onwards=onwards))
     return out
 

@@ -102,6 +102,8 @@ def test_interventions_refuse_what_they_cannot_change():
         intervene(system, [], graph)
     with pytest.raises(ConfigError, match="outside the prompt"):
         intervene(system, [set_latent(0, 99, 1, 0.0)], graph)
+    with pytest.raises(ConfigError, match="at one position or from one on"):
+        intervene(system, [replace(set_latent(0, 1, 1, 0.0), positions=None)], graph)
     other = System(FrozenModel(model, TOKENS[:, :4]), Neurons())
     with pytest.raises(ConfigError, match="another prompt"):
         intervene(other, [set_latent(0, 1, 1, 0.0)], graph)

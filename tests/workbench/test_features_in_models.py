@@ -98,8 +98,9 @@ def test_a_recipe_that_was_written_steers_alike_and_names_its_own_feature(folder
     assert [line for line in again if "|" in line] == [line for line in first if "|" in line]
     assert run(folder, "steer", str(file), "--feature", "3", *words) == 2
     assert "a recipe has its own" in capsys.readouterr().err
-    file.write_text(file.read_text().replace("blocks.", "block."))
-    assert run(folder, "steer", str(file), *words) != 0
+    file.write_text(file.read_text().replace('"reads": "blocks.', '"reads": "blocks.1'))
+    assert run(folder, "steer", str(file), *words) == 2
+    assert "was made for saes/late at" in capsys.readouterr().err
 
 
 def test_a_transcoder_is_steered_where_it_writes(folder, capsys):
