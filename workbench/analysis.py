@@ -138,7 +138,7 @@ class Run:
         `MismatchError` where there is unfinished work with other settings.
         """
         if self._draft is None:
-            config, kind = settings_json(settings), self._verb.makes
+            config, kind = settings_json(settings), self._verb.writes()
             overwrite = self._verb.overwrite
             self._draft = Draft.open(self.folder, kind=kind, config=config, seed=self.seed, overwrite=overwrite)
         return self._draft

@@ -62,6 +62,7 @@ KINDS: dict[str, Kind] = {
     ),
     "attribution_graph": Kind("graphs", "/graph/{name}", "trace", "interp.tracing.graph:AttributionGraph"),
     "lens": Kind("lenses", "", "lens", "interp.lenses.tuned_lens:TunedLens"),
+    "jacobian_lens": Kind("jacobian-lenses", "", "lens --kind jacobian", "interp.lenses.jacobian_lens:JacobianLens"),
     "patching": Kind("patching", "/prompt?patching={name}", "patch", "interp.patching.patching_map:PatchingMap"),
     "labels": Kind("labels", "", "explain", "saes.features.written_labels:Labels"),
     "proof": Kind("proofs", "", "prove", "saes.features.proof:Proof"),

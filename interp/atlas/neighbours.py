@@ -18,7 +18,6 @@ number of threads. Recall of the true neighbours is measured on random points.
 
 import math
 import threading
-import time
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -30,7 +29,7 @@ from torch.nn.functional import normalize
 from interp.atlas.config import METRICS, Search
 from interp.errors import NonFiniteError, UnknownNameError
 from interp.progress import Progress
-from interp.runtime import in_blocks, one_thread
+from interp.runtime import faster_in_bfloat16, in_blocks, one_thread
 
 BLOCK = 1024
 """points per side of a block of pairs: 4 MB, which fits into a core's cache"""
@@ -151,15 +150,13 @@ class Screening:
         self._rough: Tensor | None = None
         # Sums of d products in two orders differ by at most this (Higham 2002, equation 3.5).
         self._error, self._open = 0.0 if exact else 2.1 * (d + 8) * 2**-24, [0, 0]
-        if not exact and n > self.FILLED * block:
-            rough = points.bfloat16()
-            if _seconds(rough[: self.TIMED]) < 0.7 * _seconds(points[: self.TIMED]):
-                self._rough = rough
-                off = max(
-                    float((some.float() - all_of).square().sum(1).max())
-                    for some, all_of in zip(rough.split(8192), points.split(8192), strict=True)
-                )
-                self._rough_error = self._error + 2.02 * off**0.5
+        if not exact and n > self.FILLED * block and faster_in_bfloat16(points[: self.TIMED]):
+            self._rough = rough = points.bfloat16()
+            off = max(
+                float((some.float() - all_of).square().sum(1).max())
+                for some, all_of in zip(rough.split(8192), points.split(8192), strict=True)
+            )
+            self._rough_error = self._error + 2.02 * off**0.5
 
     def product(self, rows: slice, columns: slice) -> tuple[Tensor, np.ndarray, np.float32, np.float32]:
         """Return the closeness `[rows, columns]` and what `merge_block` needs to measure the pairs left open."""
@@ -178,17 +175,6 @@ class Screening:
         self._open[1] += pairs
         if self._open[0] > self.OPEN * self._open[1]:
             self._rough = None
-
-
-def _seconds(some: Tensor) -> float:
-    """Return the time of one product of some rows with themselves on one thread, the best of three."""
-    with one_thread():
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            some @ some.T
-            times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def nearest_neighbours(

@@ -20,35 +20,20 @@ interruption.
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from interp.artifacts import Draft, atomic_file
 from interp.errors import ConfigError, NonFiniteError
 from interp.lenses.config import TunedLensConfig
+from interp.lenses.heldout import Positions, draw_positions, kl_divergence, mean_kl
 from interp.lenses.tuned_lens import LensLayer, LensSettings, TunedLens
 from interp.models.adapter import final_norm_and_unembed, weight_hash
 from interp.models.hooked import HookedModel
-from interp.models.passes import Capture
-from interp.names import lens_hook_points
 from interp.progress import Progress
-from interp.runtime import make_generator
-
-
-def kl_divergence(
-    target: Float[Tensor, "*batch d_vocab"], logits: Float[Tensor, "*batch d_vocab"]
-) -> Float[Tensor, "*batch"]:
-    """Return `KL(target || reading)` in nats, `[...]`, of log-probabilities `target` and a reading's `logits`.
-
-    Both are `[..., d_vocab]`. 0 means the same distribution; above 0, the expected excess surprise of the reading on
-    tokens drawn from the target.
-    """
-    return (target.exp() * (target - logits.log_softmax(-1))).sum(-1)
-
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -103,15 +88,6 @@ def train_tuned_lens(
     return run.finish(heldout, settings)
 
 
-class _Sample(NamedTuple):
-    """Residuals at drawn positions, and the model's output there."""
-
-    resid: dict[str, Tensor]
-    """hook point -> `[n, d_model]`"""
-    target: Tensor
-    """`[n, d_vocab]` log-probabilities, float32"""
-
-
 class _Run:
     """One training run: opened or resumed, advanced step by step, finished."""
 
@@ -126,7 +102,6 @@ class _Run:
         self.model, self.config, self.names, self.draft = model, config, names, draft
         n_decide = max(1, len(contexts) // 10)
         self.contexts, self.deciding = contexts[:-n_decide], contexts[-n_decide:]
-        self.last = lens_hook_points(model.cfg.n_layers)[-1]
         d, device = model.cfg.d_model, model.cfg.device
         start = {f"{name}.weight": torch.zeros(d, d, device=device) for name in names}
         start |= {f"{name}.bias": torch.zeros(d, device=device) for name in names}
@@ -170,34 +145,26 @@ class _Run:
         translated = translated + translated @ weight + bias * self.units[name]
         return final_norm_and_unembed(self.model, translated.to(resid.dtype)).float()
 
-    @torch.no_grad()
-    def sample(self, contexts: Tensor, draw: int | str, n: int | None = None) -> _Sample:
+    def sample(self, contexts: Tensor, draw: int | str, n: int | None = None) -> Positions:
         """Return sample `draw` of positions; it depends on the seed and `draw` only, not on earlier samples."""
+        how = {"n_contexts": self.config.contexts, "seed": self.config.seed}
         n = n or self.config.positions
-        generator = make_generator(self.config.seed, "tuned lens", draw)
-        rows = torch.randint(len(contexts), (min(self.config.contexts, n),), generator=generator)
-        row = torch.randint(len(rows), (n,), generator=generator)
-        position = torch.randint(1, contexts.shape[1], (n,), generator=generator)
-        names = list(dict.fromkeys([*self.names, self.last]))
-        with Capture(self.model, names) as capture:
-            values = capture(contexts[rows].to(self.model.cfg.device))
-        values = {name: value[row, position] for name, value in values.items()}
-        return _Sample(values, final_norm_and_unembed(self.model, values[self.last]).float().log_softmax(-1))
+        return draw_positions(self.model, contexts, self.names, n, **how, stream=("tuned lens", draw))
 
-    @torch.no_grad()
     def measure(self, contexts: Tensor, stream: str) -> dict[str, tuple[float, float]]:
         """Return the mean KL per hook point, `(logit lens, tuned lens)`, on samples of the named random stream."""
-        n = self.config.heldout_positions
-        sizes = [min(self.config.positions, n - done) for done in range(0, n, self.config.positions)]
-        sums = {name: [0.0, 0.0] for name in self.names}
-        for i, size in enumerate(sizes):
-            sample = self.sample(contexts, f"{stream} {i}", size)
-            for name in self.names:
-                weight, bias = self.translator(name)
-                for j, factor in enumerate((0, 1)):
-                    logits = self.read(name, sample.resid[name], factor * weight, factor * bias)
-                    sums[name][j] += float(kl_divergence(sample.target, logits).sum()) / n
-        return {name: (plain, tuned) for name, (plain, tuned) in sums.items()}
+
+        def tuned(point: str, resid: Tensor) -> Tensor:
+            weight, bias = self.translator(point)
+            return resid + resid @ weight + bias * self.units[point]
+
+        found = mean_kl(
+            self.model,
+            lambda i, n: self.sample(contexts, f"{stream} {i}", n),
+            {"logit": lambda _, resid: resid, "tuned": tuned},
+            self.config.heldout_positions,
+        )
+        return {name: (found[name]["logit"], found[name]["tuned"]) for name in self.names}
 
     def checkpoint(self, loss: float | None) -> None:
         """Write what the rest of the run depends on, if there is a draft and no optimizer step is half done."""

@@ -14,14 +14,14 @@ With weight 0 and bias 0 it is the plain logit lens. A lens is valid for one set
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from jaxtyping import Float32
 
 from interp.artifacts import ARRAY, Artefact, Measured
-from interp.errors import MismatchError
 from interp.lenses.config import TunedLensConfig
+from interp.lenses.lens import check_weights
 from interp.results import Record
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class TunedLens(Artefact, kind="lens"):
     """`resid @ weight` is added; in the order of `layers`."""
     biases: Annotated[Float32[np.ndarray, "n_layers d_model"], ARRAY]
 
+    how: ClassVar[str] = "tuned"
+
     @cached_property
     def _translators(self) -> "dict[str, tuple[Tensor, Tensor]]":
         import torch
@@ -83,14 +85,7 @@ class TunedLens(Artefact, kind="lens"):
 
     def check_model(self, model: "HookedModel") -> None:
         """Raise `MismatchError` when the model has other weights than the lens was trained on."""
-        from interp.models.adapter import weight_hash
-
-        if weight_hash(model) != self.settings.weight_hash:
-            raise MismatchError(
-                f"the lens was trained on weights {self.settings.weight_hash[:12]}, this model has "
-                f"{weight_hash(model)[:12]}; load the model that it belongs to, or train a lens for this one: "
-                "`workbench lens MODEL`"
-            )
+        check_weights(self.settings.weight_hash, model, "workbench lens MODEL")
 
     def to_records(self) -> list[Record]:
         """Return one row per hook point: `hook_point, kl_logit, kl_tuned` (nats)."""

@@ -144,11 +144,12 @@ class Capture:
         with Capture(model, ["blocks.9.hook_resid_post"]) as capture:
             values = capture(tokens)["blocks.9.hook_resid_post"]     # [batch, pos, d_model]
 
-    `hook_points` are canonical names that the model has (`interp.names.check_hook_points`).
+    `hook_points` are canonical names that the model has (`interp.names.check_hook_points`). With `gradients` every
+    value depends on the first one, in the order of the pass, so that it can be differentiated in it.
     """
 
-    def __init__(self, model: HookedModel, hook_points: list[str]):
-        self.model, self.names = model, list(hook_points)
+    def __init__(self, model: HookedModel, hook_points: list[str], *, gradients: bool = False):
+        self.model, self.names, self._gradients = model, list(hook_points), gradients
         self._values: dict[str, Tensor] = {}
         self._handles: list[tuple[Any, Any]] = []
         self._shortened: list[tuple[Any, str]] = []
@@ -177,15 +178,14 @@ class Capture:
         self._handles.clear()
 
     def __call__(self, tokens: Tensor) -> dict[str, Tensor]:
-        """Return values `[batch, pos, ...]` by hook point for `tokens [batch, pos]`, in the model's dtype, no
-        gradients.
+        """Return values `[batch, pos, ...]` by hook point for `tokens [batch, pos]`, in the model's dtype.
 
         Raises `ConfigError` when a hook point did not fire.
         """
         self._values = {}
         try:
             # not inference_mode: a model may cache rotary tables while it runs, and be trained later
-            with torch.no_grad():
+            with torch.set_grad_enabled(self._gradients):
                 self.model(tokens, return_type=None, **self._options)
         except _Seen:
             pass
@@ -203,10 +203,14 @@ class Capture:
         self._shortened.append((module, method))
 
     def _keep(self, name: str) -> Any:
-        def hook(value: Tensor, hook: Any) -> None:
+        def hook(value: Tensor, hook: Any) -> Tensor | None:
+            first = self._gradients and not self._values
+            if first:
+                value = value.detach().requires_grad_()
             self._values[name] = value
             if len(self._values) == len(self.names):
                 raise _Seen
+            return value if first else None
 
         return hook
 

@@ -203,7 +203,7 @@ def test_the_list_does_everything_by_keyboard(visit, graphs):
     page.keyboard.press("p")
     focused = "document.activeElement.dataset.node"
     first = page.evaluate(f"{VIEW}.model.ids[{focused}]")
-    assert "pinned" in page.locator("tr:focus").inner_text()
+    page.locator("tr:focus").filter(has_text="pinned").wait_for()  # the server says what is drawn with the pin
     page.keyboard.press("x")
     page.keyboard.press("ArrowDown")
     second = page.evaluate(f"{VIEW}.model.ids[{focused}]")

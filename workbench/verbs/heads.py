@@ -1,18 +1,21 @@
-"""`workbench heads MODEL`: scores of every attention head. `workbench lens MODEL`: a tuned lens for early layers."""
+"""`workbench heads MODEL`: scores of every attention head. `workbench lens MODEL`: a lens that reads every layer."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from interp.circuits.config import HeadScoresConfig
-from interp.lenses.config import TunedLensConfig
-from interp.options import Corpus, RecordingName
+from interp.errors import ConfigError
+from interp.lenses.config import JacobianLensConfig, TunedLensConfig
+from interp.options import BASIC, Corpus, Means, RecordingName
 from workbench.analysis import Analysis, Resumable, Run
-from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, settings_of, slug
+from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, say, settings_of, slug
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.circuits.head_scores import HeadScores
+    from interp.lenses.jacobian_lens import JacobianLens
     from interp.lenses.tuned_lens import TunedLens
     from interp.models.hooked import HookedModel
 
@@ -44,47 +47,91 @@ class Heads(HeadScoresConfig, Threaded, RunsModel, Analysis["HeadScores"]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lens(TunedLensConfig, Threaded, RunsModel, Resumable["TunedLens"]):
-    """Train a tuned lens: one affine translator per layer.
+class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["TunedLens | JacobianLens"]):
+    """Fit a lens, which reads the residual stream of any layer as the last layer would say it.
+
+    Example: workbench lens smollm2-135m --kind jacobian --rounds 30
 
     Example: workbench lens smollm2-135m --steps 100 --positions 64 --contexts 1 --layers 0 10 20 29
 
-    A translator maps the residual stream of a layer to that of the last one, and is trained to reproduce the model's
-    output (Belrose et al. 2023, arXiv 2303.08112). An interrupted command resumes when it is repeated, to the same
-    numbers.
+    A tuned lens has an affine translator for each layer, trained to reproduce the model's output (Belrose et al. 2023,
+    arXiv 2303.08112). A Jacobian lens is the mean derivative of the last residual in the layer's (Gurnee et al. 2026):
+    nothing is trained, and it reads what a direction makes the model say, so pages of features and search by meaning
+    use it. An interrupted command resumes when it is repeated, to the same numbers.
     """
 
     makes: ClassVar[str] = "lens"
 
     model: ModelArgument
+    kind: Annotated[Literal["tuned", "jacobian"], BASIC] = "tuned"
+    """Which lens: of trained translators, or of mean Jacobians."""
     recording: RecordingName | None = None
     """Recording to take tokens from; its held-out documents are held out. Default: the text of --corpus."""
     corpus: Corpus = "docstrings"
     """`docstrings`, a .txt, .jsonl or .parquet file, or hub:NAME."""
-    n_contexts: int = 400
-    """Contexts to read from the corpus; the last tenth of them is held out."""
-    context_length: int = 128
-    """Tokens per context, BOS included."""
+    n_contexts: int | None = None
+    """Contexts to read from the corpus; the last tenth of them is held out. Default: 400, and 1,600 for --kind
+    jacobian."""
+    context_length: int | None = None
+    """Tokens per context, BOS included. Default: 128, and 48 for --kind jacobian."""
+
+    from_file: Annotated[str | None, Means("FILE")] = None
+    """Take a published Jacobian lens, the .pt file of TransformerLens, instead of fitting one; it is measured."""
+    export: Annotated[str | None, Means("FILE")] = None
+    """Write the Jacobian lens as such a .pt file, too."""
+
+    def writes(self) -> str:
+        return "jacobian_lens" if self.kind == "jacobian" else "lens"
 
     def default_name(self) -> str:
         return slug(self.model)
 
-    def measure(self, run: Run) -> "TunedLens":
-        from interp.lenses.lens_training import train_tuned_lens
+    def measure(self, run: Run) -> "TunedLens | JacobianLens":
         from interp.text.corpora import open_corpus
 
         if self.recording is None:
             open_corpus(self.corpus)  # a mistake in its name shows before a model is loaded
-        config, model = settings_of(self, TunedLensConfig), run.model(self.model)
+        if self.kind == "jacobian":
+            return self.measure_jacobian(run)
+        for option, value in (("--from-file", self.from_file), ("--export", self.export)):
+            if value is not None:
+                raise ConfigError(f"{option} is for --kind jacobian")
+        from interp.lenses.lens_training import train_tuned_lens
+
+        model, config = run.model(self.model), settings_of(self, TunedLensConfig)
         contexts, heldout, source = self.tokens(run, model)
         how = {"model_name": self.model, "source": source, "draft": run.draft}
         with run.progress("tuned lens", "steps") as progress:
             return train_tuned_lens(model, contexts, heldout, config, **how, progress=progress)
 
+    def measure_jacobian(self, run: Run) -> "JacobianLens":
+        """Fit a Jacobian lens, or take a published one, and measure it."""
+        from interp.lenses.jacobian_files import write_published
+        from interp.lenses.jacobian_fit import fit_jacobian_lens, import_jacobian_lens
+        from interp.lenses.lens import newest_lens
+        from interp.lenses.tuned_lens import TunedLens
+
+        model, config = run.model(self.model), settings_of(self, JacobianLensConfig)
+        contexts, heldout, source = self.tokens(run, model)
+        tuned = newest_lens(run.workspace, TunedLens, run.weight_hash(self.model))
+        how: dict[str, Any] = {"model_name": self.model, "tuned": tuned}
+        if self.from_file is not None:
+            lens = import_jacobian_lens(Path(self.from_file), model, contexts, heldout, config, **how)
+        else:
+            with run.progress("Jacobian lens", "rounds") as progress:
+                how |= {"source": source, "draft": run.draft, "progress": progress}
+                lens = fit_jacobian_lens(model, contexts, heldout, config, **how)
+        if self.export is not None:
+            write_published(lens, Path(self.export))
+            say(f"wrote {self.export}")
+        return lens
+
     def tokens(self, run: Run, model: "HookedModel") -> "tuple[Tensor, Tensor, str]":
         """Return contexts to train on, held-out contexts, and their source."""
         if self.recording is None:
-            contexts = corpus_contexts(model, self.corpus, self.n_contexts, self.context_length, self.seed)
+            jacobian = self.kind == "jacobian"
+            n, length = self.n_contexts or (1600 if jacobian else 400), self.context_length or (48 if jacobian else 128)
+            contexts = corpus_contexts(model, self.corpus, n, length, self.seed)
             n_heldout = max(1, len(contexts) // 10)
             return contexts[:-n_heldout], contexts[-n_heldout:], f"corpus:{self.corpus}"
         from interp.errors import MismatchError

@@ -1,0 +1,341 @@
+"""The fit of a Jacobian lens (Gurnee et al. 2026; `interp.lenses.jacobian_lens` says what it is).
+
+    lens = fit_jacobian_lens(model, contexts, heldout, JacobianLensConfig(rounds=30))
+
+One backward pass gives one row of the Jacobian of every layer for each text of a batch: text b gets a one-hot cotangent
+on output dimension i_b of the last residual at every position, and the gradient at source position t is row i_b of the
+sum over t' >= t. A *round* is one forward pass over `texts` contexts and as many backward passes as give each dimension
+to one text; then other contexts follow. TransformerLens replicates one text over the batch and takes all rows from it;
+the mean is the same, and here the error of one row is independent of that of the next. Where a processor multiplies
+bfloat16 faster, products are taken in it (torch's autocast; residuals and sums stay float32): the error is a few
+thousandths of the difference between two texts.
+
+Odd and even rounds are summed apart, so that the agreement of the halves is known. With a draft an interrupted fit
+keeps its whole rounds; the same call resumes it, to the same numbers.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int
+from torch import Tensor
+
+from interp.artifacts import Draft, atomic_file
+from interp.errors import ConfigError, NonFiniteError
+from interp.lenses.config import JacobianLensConfig, Products
+from interp.lenses.heldout import Reading, draw_positions, mean_kl
+from interp.lenses.jacobian_files import check_fits, read_published
+from interp.lenses.jacobian_lens import JacobianLayer, JacobianLens, JacobianSettings
+from interp.lenses.lens import Lens
+from interp.lenses.vocabulary import read_directions
+from interp.models.adapter import untrained_model, weight_hash
+from interp.models.hooked import HookedModel
+from interp.models.passes import Capture
+from interp.names import lens_hook_points
+from interp.progress import Progress
+from interp.runtime import faster_in_bfloat16, free_memory, make_generator
+
+CHECKPOINT = "checkpoint.safetensors"
+READ = 512
+"""random tokens whose read directions measure how well the halves agree"""
+
+
+def fit_jacobian_lens(
+    model: HookedModel,
+    contexts: Int[Tensor, "n pos"],
+    heldout: Int[Tensor, "m heldout_pos"],
+    config: JacobianLensConfig | None = None,
+    *,
+    model_name: str = "",
+    source: str = "",
+    tuned: Lens | None = None,
+    draft: Callable[[JacobianSettings], Draft] | None = None,
+    progress: Progress | None = None,
+) -> JacobianLens:
+    """Fit a lens and measure it on held-out tokens.
+
+    Args:
+        model: the model that it reads.
+        contexts: tokens that the Jacobian is taken on, `[n, pos]`; they are read again once all have been read.
+        heldout: tokens to measure on, `[m, heldout_pos]`.
+        config: the settings of the fit.
+        model_name, source: name of the model, and origin of the tokens.
+        tuned: a tuned lens of the same weights, to be measured beside it.
+        draft: returns the work in progress of some settings, with the sums of an earlier run if there are any.
+        progress: called after every round, with the agreement of the halves.
+
+    Raises `ConfigError` for too few or too short contexts and too little memory, `NonFiniteError` for a gradient that
+    is not finite, and what `draft` raises.
+    """
+    settings = _settings(model, contexts, heldout, config or JacobianLensConfig(), model_name, source)
+    names = settings.hook_points(model.cfg.n_layers)
+    fit = _Fit(model, contexts, settings, names, None if draft is None else draft(settings))
+    fit.run(progress)
+    if fit.draft is not None:
+        (fit.draft.path / CHECKPOINT).unlink(missing_ok=True)
+    found = dict(zip(names, fit.mean(), strict=True))
+    agreement = dict(zip(names, fit.agreement().tolist(), strict=True))
+    return _measured(model, found, agreement, fit.done, settings, contexts, heldout, tuned)
+
+
+def import_jacobian_lens(
+    path: Path,
+    model: HookedModel,
+    contexts: Int[Tensor, "n pos"],
+    heldout: Int[Tensor, "m heldout_pos"],
+    config: JacobianLensConfig | None = None,
+    *,
+    model_name: str = "",
+    tuned: Lens | None = None,
+) -> JacobianLens:
+    """Return the lens of a published file (`interp.lenses.jacobian_files`), measured as one that was fitted.
+
+    `contexts` serve its null, one round on an untrained model. A published file does not say which weights it was
+    fitted on: it is taken for the model's, and the KL beside its nulls shows whether it is. Raises `MismatchError` for
+    another width or number of blocks, and what `read_published` and `fit_jacobian_lens` raise.
+    """
+    published = read_published(path)
+    check_fits(published, model)
+    blocks = lens_hook_points(model.cfg.n_layers)[1:]
+    found = {blocks[layer]: jacobian for layer, jacobian in published.jacobians.items() if layer < len(blocks) - 1}
+    config = replace(config or JacobianLensConfig(), layers=tuple(layer + 1 for layer in published.jacobians))
+    settings = _settings(model, contexts, heldout, config, model_name, path.name)
+    agreement = dict.fromkeys(found, math.nan)
+    return _measured(model, found, agreement, published.n_prompts, settings, contexts, heldout, tuned)
+
+
+def _settings(
+    model: HookedModel, contexts: Tensor, heldout: Tensor, config: JacobianLensConfig, model_name: str, source: str
+) -> JacobianSettings:
+    """Return the settings of a fit. Raises `ConfigError` for too little text or memory."""
+    if len(contexts) < 2 or len(heldout) < 2 or contexts.shape[1] < config.skip + 2:
+        raise ConfigError(
+            f"at least 2 contexts of {config.skip + 2} tokens to fit on and 2 held out were expected, got "
+            f"{list(contexts.shape)} and {list(heldout.shape)}; use more text, or a lower skip"
+        )
+    own = {"model": model_name, "weight_hash": weight_hash(model), "source": source}
+    chosen = asdict(config) | {"products": products_of(model, config)}
+    settings = JacobianSettings(**own, context_length=contexts.shape[1], **chosen)
+    check_memory(model, settings, len(config.hook_points(model.cfg.n_layers)))
+    return settings
+
+
+def products_of(model: HookedModel, config: JacobianLensConfig) -> Products:
+    """Return the dtype of products: the one asked for, or the faster."""
+    if config.products is not None:
+        return config.products
+    plain = model.cfg.dtype == torch.float32 and str(model.cfg.device) == "cpu"
+    return "bfloat16" if plain and faster_in_bfloat16(torch.ones(512, model.cfg.d_model)) else "float32"
+
+
+def batches_of(d_model: int, texts: int) -> tuple[int, int]:
+    """Return the texts of a batch and the backward passes of a round: each dimension gets one text.
+
+    >>> batches_of(576, 48)
+    (48, 12)
+    >>> batches_of(64, 48)
+    (32, 2)
+    """
+    n_passes = -(-d_model // texts)
+    return -(-d_model // n_passes), n_passes
+
+
+def memory_of(model: HookedModel, settings: JacobianSettings, n_layers: int) -> int:
+    """Return the bytes that a round needs at a time: values kept for the backward passes, and the sums."""
+    cfg = model.cfg
+    d, n_texts = cfg.d_model, batches_of(cfg.d_model, settings.texts)[0]
+    per_token = 20 * d + 5 * (cfg.d_mlp or 4 * d) + 4 * (cfg.n_heads or 0) * settings.context_length
+    width = 2.4 if settings.products == "bfloat16" else 4.0  # measured: residuals and norms stay float32
+    return int(n_texts * settings.context_length * cfg.n_layers * per_token * width + 12 * n_layers * d * d)
+
+
+def check_memory(model: HookedModel, settings: JacobianSettings, n_layers: int) -> None:
+    """Raise `ConfigError`, before anything runs, where a round does not fit into the free memory."""
+    needed, free = memory_of(model, settings, n_layers), free_memory(str(model.cfg.device))
+    if free is not None and needed > free:
+        raise ConfigError(
+            f"a round of {settings.texts} texts needs about {needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free; "
+            f"use fewer texts in a round (--texts {max(1, settings.texts * free // needed // 2)}), or fewer --layers"
+        )
+
+
+class _Rows(NamedTuple):
+    """A pass over some texts, from which rows of their Jacobians are taken."""
+
+    values: list[Tensor]
+    """residuals `[texts, pos, d_model]` of the layers, then of the last"""
+    positions: slice
+
+    def rows(self, dims: Int[Tensor, " texts"], *, last: bool) -> list[Float32[Tensor, "texts d_model"]]:
+        """Return row `dims[b]` of the Jacobian of text b, for every layer; -1 for no row."""
+        target = self.values[-1]
+        cotangent = torch.zeros_like(target)
+        used = torch.arange(len(dims))[dims >= 0]
+        cotangent[used, self.positions, dims[used]] = 1.0
+        gradients = torch.autograd.grad(target, self.values[:-1], cotangent, retain_graph=not last)
+        return [gradient[:, self.positions].float().mean(1) for gradient in gradients]
+
+
+def run_texts(model: HookedModel, tokens: Int[Tensor, "texts pos"], names: list[str], skip: int) -> _Rows:
+    """Run texts up to the last residual, differentiable in the residuals of `names`, which are in order.
+
+    The first `skip` positions and the last one are neither sources nor targets, as in TransformerLens.
+    """
+    every = [*names, lens_hook_points(model.cfg.n_layers)[-1]]
+    with Capture(model, every, gradients=True) as capture:
+        values = capture(tokens.to(model.cfg.device))
+    return _Rows([values[name] for name in every], slice(skip, tokens.shape[1] - 1))
+
+
+@contextlib.contextmanager
+def _differentiable(model: HookedModel, products: str) -> Iterator[None]:
+    """Keep parameters out of the graph, and multiply in the dtype that was chosen, within the block."""
+    parameters = [each for each in model.parameters() if each.requires_grad]
+    rounded = products == "bfloat16" and model.cfg.dtype == torch.float32
+    device = str(model.cfg.device).partition(":")[0]
+    context = torch.autocast(device, dtype=torch.bfloat16) if rounded else contextlib.nullcontext()
+    for each in parameters:
+        each.requires_grad_(False)
+    try:
+        with context:
+            yield
+    finally:
+        for each in parameters:
+            each.requires_grad_(True)
+
+
+class _Fit:
+    """One fit: opened or resumed, advanced round by round."""
+
+    def __init__(
+        self,
+        model: HookedModel,
+        contexts: Tensor,
+        settings: JacobianSettings,
+        names: list[str],
+        draft: Draft | None = None,
+    ):
+        self.model, self.contexts, self.settings, self.names, self.draft = model, contexts, settings, names, draft
+        d = model.cfg.d_model
+        self.n_texts, self.n_passes = batches_of(d, settings.texts)
+        self.sums = torch.zeros(2, len(names), d, d)
+        """sums over even and odd rounds"""
+        self.done = 0
+        """whole rounds"""
+        chosen = torch.randperm(model.cfg.d_vocab, generator=make_generator(settings.seed, "read directions"))[:READ]
+        self.read = read_directions(model)[chosen]
+        self._resume()
+
+    def run(self, progress: Progress | None) -> None:
+        """Run all rounds that are left, and keep the sums after each."""
+        while self.done < self.settings.rounds:
+            self.round()
+            self.checkpoint()
+            if progress:
+                progress(self.done, self.settings.rounds, {"agreement": float(self.agreement().mean())})
+
+    def round(self) -> None:
+        """Add one row per output dimension and layer, each from one of the next texts."""
+        d, k = self.model.cfg.d_model, self.n_texts
+        order = torch.randperm(len(self.contexts), generator=make_generator(self.settings.seed, "jacobian lens"))
+        at = torch.arange(self.done * k, (self.done + 1) * k) % len(order)
+        added = torch.zeros_like(self.sums[0])
+        with _differentiable(self.model, self.settings.products or "float32"):
+            texts = run_texts(self.model, self.contexts[order[at]], self.names, self.settings.skip)
+            for i in range(self.n_passes):
+                dims = torch.arange(i, i + k * self.n_passes, self.n_passes)
+                dims = torch.where(dims < d, dims, -1)
+                found = torch.stack(texts.rows(dims, last=i == self.n_passes - 1)).cpu()
+                added[:, dims[dims >= 0]] = found[:, dims >= 0]
+        if not added.isfinite().all():
+            raise NonFiniteError(
+                f"the gradient of round {self.done + 1} is not finite; use --products float32, or float32 weights"
+            )
+        self.sums[self.done % 2] += added
+        self.done += 1
+
+    def mean(self) -> Tensor:
+        """Return the Jacobians `[n_layers, d_model, d_model]`."""
+        return self.sums.sum(0) / self.done
+
+    def agreement(self) -> Tensor:
+        """Return the mean cosine `[n_layers]` of the read directions of the halves; NaN after one round."""
+        if self.done < 2:
+            return torch.full((len(self.names),), torch.nan)
+        directions = self.read @ self.sums  # [2, n_layers, READ, d_model]; their lengths do not matter
+        return torch.nn.functional.cosine_similarity(*directions, dim=-1).mean(-1)
+
+    def checkpoint(self) -> None:
+        """Write the sums, if there is a draft."""
+        from safetensors.torch import save_file
+
+        if self.draft is None:
+            return
+        with atomic_file(self.draft.path / CHECKPOINT) as temporary:
+            save_file({"sums": self.sums}, temporary, metadata={"rounds": str(self.done)})
+        self.draft.update(step=self.done, steps=self.settings.rounds)
+
+    def _resume(self) -> None:
+        from safetensors import safe_open
+
+        if self.draft is not None and (path := self.draft.path / CHECKPOINT).exists():
+            with safe_open(path, "pt") as file:
+                self.done, self.sums = int(file.metadata()["rounds"]), file.get_tensor("sums")
+
+
+def _measured(
+    model: HookedModel,
+    jacobians: dict[str, Tensor],
+    agreement: dict[str, float],
+    n_texts: int,
+    settings: JacobianSettings,
+    contexts: Tensor,
+    heldout: Tensor,
+    tuned: Lens | None,
+) -> JacobianLens:
+    """Measure a lens beside the other lenses and its nulls, and return it as it is stored."""
+    names = list(jacobians)
+    null = _Fit(untrained_model(model, settings.seed), contexts, settings, names)
+    null.round()
+    untrained, generator = dict(zip(names, null.mean(), strict=True)), make_generator(settings.seed, "shuffled")
+    stored = {name: jacobian.half() for name, jacobian in jacobians.items()}
+
+    def through(held: dict[str, Tensor], point: str, resid: Tensor) -> Tensor:
+        return resid @ held[point].float().to(resid.device).T
+
+    readings: dict[str, Reading] = {
+        "logit": lambda _, resid: resid,
+        "jacobian": lambda point, resid: through(stored, point, resid),
+        "untrained": lambda point, resid: through(untrained, point, resid),
+        "shuffled": lambda point, resid: through(
+            stored, point, resid[torch.randperm(len(resid), generator=generator).to(resid.device)]
+        ),
+    }
+    if tuned is not None:
+        tuned.check_model(model)
+        readings["tuned"] = tuned.translate
+    how = {"n_contexts": 32, "seed": settings.seed}
+    found = mean_kl(
+        model,
+        lambda i, n: draw_positions(model, heldout, names, n, **how, stream=("jacobian lens", i)),
+        readings,
+        settings.heldout_positions,
+    )
+    layers = tuple(
+        JacobianLayer(
+            hook_point=name,
+            agreement=agreement[name],
+            **{f"kl_{each}": found[name].get(each, math.nan) for each in (*readings, "tuned")},
+        )
+        for name in names
+    )
+    matrices = torch.stack(list(stored.values())).numpy()
+    if not np.isfinite(matrices).all():
+        raise NonFiniteError("an entry of the Jacobian is beyond float16; fit fewer --layers")
+    return JacobianLens(settings=settings, n_texts=n_texts, layers=layers, jacobians=matrices)

@@ -1,0 +1,129 @@
+"""The Jacobian lens as an artefact: a residual carried to the last layer by the mean Jacobian (Gurnee et al. 2026).
+
+    reading = unembed(norm_final(J_l resid_l))
+
+`J_l [d_model, d_model]` is the mean, over texts and source positions t, of the derivative of the residual after the
+last block, summed over positions t' >= t, in the residual at layer l. With `J = I` it is the logit lens. Nothing is
+trained: the text says where the derivative is taken, not what is to be predicted. A lens is valid for one set of
+weights.
+
+    lens = workspace.open(JacobianLens, "smollm2-135m")
+    readings = logit_lens(model, tokens, lens=lens)
+    says = logit_effects(model, lens.translate("blocks.9.hook_resid_post", directions), k=10)
+
+`interp.lenses.jacobian_fit` fits it; `interp.lenses.jacobian_files` reads and writes the published file format.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import numpy as np
+from jaxtyping import Float16
+
+from interp.artifacts import ARRAY, Artefact, Measured
+from interp.lenses.config import JacobianLensConfig
+from interp.lenses.lens import check_weights
+from interp.results import Record
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.models.hooked import HookedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class JacobianSettings(JacobianLensConfig):
+    """Settings that determine a Jacobian lens."""
+
+    model: str
+    weight_hash: str
+    """Of the model that it was fitted on."""
+    source: str
+    """Origin of the tokens: `recordings/NAME`, `corpus:SPEC`, or the name of a published file."""
+    context_length: int
+    """Tokens per context."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JacobianLayer:
+    """One layer of the lens, and KL of the model's output from its readings, in nats, on held-out tokens."""
+
+    hook_point: str
+    agreement: Measured
+    """Mean cosine of the read directions of random tokens between the Jacobians of two halves of the texts: 1 the same,
+    0 unrelated. NaN for a published file, which does not say."""
+    kl_logit: Measured
+    """Of the plain logit lens."""
+    kl_tuned: Measured
+    """Of the tuned lens of the workspace; NaN where there was none."""
+    kl_jacobian: Measured
+    kl_untrained: Measured
+    """Of the Jacobian of an untrained model of the same architecture: a null."""
+    kl_shuffled: Measured
+    """Of this lens where it reads the residuals of other positions of other texts: a null."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JacobianLens(Artefact, kind="jacobian_lens"):
+    """Mean Jacobians by hook point; a hook point without one is read by the plain logit lens."""
+
+    settings: JacobianSettings
+    n_texts: int
+    """Texts that each row is the mean over."""
+    layers: tuple[JacobianLayer, ...]
+    jacobians: Annotated[Float16[np.ndarray, "n_layers d_model d_model"], ARRAY]
+    """`jacobians[i] @ resid` is the residual carried to the last layer; in the order of `layers`."""
+
+    how: ClassVar[str] = "jacobian"
+
+    @cached_property
+    def _number(self) -> dict[str, int]:
+        return {layer.hook_point: i for i, layer in enumerate(self.layers)}
+
+    def jacobian(self, hook_point: str) -> "Tensor | None":
+        """Return the Jacobian `[d_model, d_model]` float32 of a hook point, or None where it was not fitted."""
+        import torch
+
+        if hook_point not in self._number:
+            return None
+        return torch.from_numpy(self.jacobians[self._number[hook_point]]).float()
+
+    def translate(self, hook_point: str, resid: "Tensor") -> "Tensor":
+        """Return `resid [..., d_model]`, or directions, carried to the basis of the last layer."""
+        jacobian = self.jacobian(hook_point)
+        if jacobian is None:
+            return resid
+        return (resid.float() @ jacobian.to(resid.device).T).to(resid.dtype)
+
+    def check_model(self, model: "HookedModel") -> None:
+        """Raise `MismatchError` when the model has other weights than the lens was fitted on."""
+        check_weights(self.settings.weight_hash, model, "workbench lens MODEL --kind jacobian")
+
+    def to_records(self) -> list[Record]:
+        """Return one row per hook point: `hook_point, agreement`, and the KL of every lens and null (nats)."""
+        names = ("hook_point", "agreement", "kl_logit", "kl_tuned", "kl_jacobian", "kl_untrained", "kl_shuffled")
+        return [{name: getattr(layer, name) for name in names} for layer in self.layers]
+
+    def headline(self) -> str:
+        """Return one line: the layers, the texts, and how well two halves of them agree."""
+        mean = np.mean([layer.agreement for layer in self.layers])
+        return (
+            f"Jacobian lens of {self.settings.model}, {len(self.layers)} layers, {self.n_texts} texts for each row; "
+            f"read directions of two halves agree to a cosine of {mean:.2f}"
+        )
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the number of layers, and of those where it is nearer to the model than the logit lens."""
+        better = sum(layer.kl_jacobian < layer.kl_logit for layer in self.layers)
+        return [("layers", str(len(self.layers))), ("better than the logit lens", str(better))]
+
+    def details(self) -> list[str]:
+        """Return one line per hook point: the KL of every lens and null."""
+        return [
+            f"{x.hook_point}: logit {x.kl_logit:.2f}, "
+            + (f"tuned {x.kl_tuned:.2f}, " if x.kl_tuned == x.kl_tuned else "")
+            + f"Jacobian {x.kl_jacobian:.2f} nats (untrained {x.kl_untrained:.2f}, shuffled {x.kl_shuffled:.2f}); "
+            f"halves agree to {x.agreement:.2f}"
+            for x in self.layers
+        ]

@@ -1,0 +1,47 @@
+"""What a fitted lens does: it carries residuals of any layer to the basis of the last one. Torch-free."""
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from interp.artifacts import Artefact
+from interp.errors import MismatchError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.models.hooked import HookedModel
+    from interp.workspace import Workspace
+
+L = TypeVar("L", bound=Artefact)
+
+
+class Lens(Protocol):
+    """A tuned lens or a Jacobian lens: `reading = unembed(norm_final(lens.translate(hook_point, resid)))`."""
+
+    @property
+    def how(self) -> str:
+        """Return the name of its kind: `tuned` or `jacobian`."""
+        ...
+
+    def translate(self, hook_point: str, resid: "Tensor") -> "Tensor":
+        """Return `resid [..., d_model]` in the basis of the last layer, unchanged where no layer was fitted."""
+        ...
+
+    def check_model(self, model: "HookedModel") -> None:
+        """Raise `MismatchError` when the model has other weights than the lens was fitted on."""
+        ...
+
+
+def check_weights(fitted_on: str, model: "HookedModel", verb: str) -> None:
+    """Raise `MismatchError` when the model has other weights than those a lens was fitted on."""
+    from interp.models.adapter import weight_hash
+
+    if (own := weight_hash(model)) != fitted_on:
+        raise MismatchError(
+            f"the lens was fitted on weights {fitted_on[:12]}, this model has {own[:12]}; load the model that it "
+            f"belongs to, or fit a lens for this one: `{verb}`"
+        )
+
+
+def newest_lens(workspace: "Workspace", form: type[L], weight_hash: str) -> L | None:
+    """Return the newest lens of some weights in a workspace, or None."""
+    return next((lens for lens in workspace.values(form) if lens.settings.weight_hash == weight_hash), None)

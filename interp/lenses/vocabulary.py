@@ -1,0 +1,142 @@
+"""Directions of the last residual that raise each token of the vocabulary, kept in the cache by the model's weights.
+
+    vocabulary = vocabulary_of(model)              # computed once per model, then memory-mapped
+    vocabulary = open_vocabulary(weight_hash)      # without a model; None where it was never computed
+
+Direction w of token t is the gradient of its logit in the normalised last residual: the norm's gain times the row of
+the unembedding, less the mean over the vocabulary, to which softmax is invariant. A vector v at an earlier layer raises
+token t by `w_t . (J v)`. Torch is needed to compute it, not to read it.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.artifacts import atomic_file
+from interp.errors import NonFiniteError, disk_errors
+from interp.runtime import cache_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.models.hooked import HookedModel
+
+_AT_ONCE = 64
+"""dimensions whose logits are in memory at a time"""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Read directions of all tokens of a model."""
+
+    directions: np.ndarray
+    """`[d_vocab, d_model]` float16, memory-mapped; the mean over the vocabulary is 0 but for rounding"""
+    spread: np.ndarray
+    """`[d_model, d_model]` float32, their second moments: `v spread v` is the variance of the logits that v adds"""
+    texts: tuple[str, ...]
+    """the text of each token"""
+
+    def scale(self, carried: np.ndarray) -> np.ndarray:
+        """Return the standard deviation over the vocabulary of the logits of directions `[n, d]`, `[n]`."""
+        return np.sqrt(np.maximum(np.einsum("nd,nd->n", carried @ self.spread, carried), 1e-24))
+
+    def strengths(self, carried: np.ndarray, tokens: np.ndarray | list[int]) -> np.ndarray:
+        """Return how far directions `[n, d]` raise some tokens, `[n, tokens]`, in standard deviations over all."""
+        logits = carried @ self.directions[np.asarray(tokens, np.int64)].astype(np.float32).T
+        return logits / self.scale(carried)[:, None]
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Number of each token by its text; the first of equal texts."""
+        found: dict[str, int] = {}
+        for number, text in enumerate(self.texts):
+            found.setdefault(text, number)
+        return found
+
+    def spelled(self, word: str) -> list[int]:
+        """Return the tokens that are a word as it stands, after a space, or with another initial, each a whole token.
+
+        A word that begins or ends with a space is taken as it stands.
+        """
+        if word != word.strip():
+            forms = [word]
+        else:
+            cases = dict.fromkeys((word, word.lower(), word.capitalize(), word.upper()))
+            forms = [space + each for space in (" ", "") for each in cases]
+        return [self.numbers[each] for each in forms if each in self.numbers]
+
+
+def _folder(weight_hash: str) -> Path:
+    return cache_folder() / "vocabularies" / weight_hash[:32]
+
+
+@lru_cache(maxsize=4)
+def _opened(folder: Path) -> Vocabulary:
+    texts = tuple(json.loads((folder / "tokens.json").read_text(encoding="utf-8")))
+    directions = np.load(folder / "directions.npy", mmap_mode="r", allow_pickle=False)
+    return Vocabulary(directions, np.load(folder / "spread.npy", allow_pickle=False), texts)
+
+
+def open_vocabulary(weight_hash: str) -> Vocabulary | None:
+    """Return the vocabulary of a model's weights from the cache; None where it was never computed there."""
+    folder = _folder(weight_hash)
+    try:
+        return _opened(folder)
+    except (OSError, ValueError, EOFError):  # not there, or cut short: it is computed again
+        return None
+
+
+def vocabulary_of(model: "HookedModel") -> Vocabulary:
+    """Return the vocabulary of a model, from the cache, or computed and kept there."""
+    import torch
+
+    from interp.models.adapter import token_strings, weight_hash
+
+    own = weight_hash(model)
+    found = open_vocabulary(own)
+    if found is not None:
+        return found
+    directions = read_directions(model)
+    spread = (directions.T @ directions / len(directions)).numpy()
+    texts = token_strings(model, torch.arange(model.cfg.d_vocab))
+    folder = _folder(own)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, value in (("spread", spread), ("directions", directions.half().numpy())):
+            with atomic_file(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
+                np.save(file, value, allow_pickle=False)
+        with atomic_file(folder / "tokens.json") as temporary:
+            temporary.write_text(json.dumps(texts), encoding="utf-8")
+    return _opened(folder)
+
+
+def read_directions(model: "HookedModel") -> "Tensor":
+    """Return the read directions `[d_vocab, d_model]` float32 on the CPU; see the head of the module.
+
+    They are measured through the model's own final norm and unembedding, so a norm that subtracts the mean, biases,
+    tied embeddings and a soft cap of the logits need no case of their own. Raises `NonFiniteError`.
+    """
+    import torch
+
+    from interp.models.adapter import final_norm_and_unembed, logit_cap
+
+    d, cap = model.cfg.d_model, logit_cap(model)
+
+    def logits(resid: "Tensor") -> "Tensor":
+        found = final_norm_and_unembed(model, resid[None])[0].float()
+        return found if cap is None else cap * (found / cap).clamp(-1 + 1e-6, 1 - 1e-6).atanh()
+
+    with torch.no_grad():
+        device = model.cfg.device
+        zero = logits(torch.zeros(1, d, device=device))
+        unit = torch.eye(d, device=device) * d**0.5  # a norm of root mean square 1 leaves it as it is
+        parts = [(logits(block) - zero) / d**0.5 for block in unit.split(_AT_ONCE)]
+        found = torch.cat(parts).T.contiguous().cpu()
+    found -= found.mean(0)
+    if not found.isfinite().all():
+        raise NonFiniteError("the model's unembedding is not finite; its weights are damaged")
+    return found

@@ -1,0 +1,209 @@
+"""What the features of a dictionary make the model say: their directions through the Jacobian lens. Torch-free to read.
+
+    meaning = meaning_of(workspace, features)      # None where the workspace has no Jacobian lens of these weights
+    meaning.says(540)                              # Saying(raised=((" colors", 9.1), ...), lowered=...)
+    meaning.strengths(tokens)                      # [n_features, tokens]: how far each feature raises them
+
+Strength is the logit that a unit of the direction adds to a token, less the mean and in standard deviations over the
+vocabulary, so features and layers can be compared. **Null**: the largest strength of random directions through the same
+lens. It says what a direction makes the model say on the average over contexts, to first order; that a feature does so
+is proved by steering it.
+
+A direction written at a layer is read by the lens of the residual stream after that layer's block. Of what attention
+writes, the effect through the MLP of the same block is left out.
+
+Everything is computed once for a features artefact and a lens, and kept in the user's cache (`$INTERP_CACHE`).
+"""
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.errors import disk_errors
+from interp.lenses.jacobian_lens import JacobianLens
+from interp.lenses.lens import newest_lens
+from interp.lenses.vocabulary import Vocabulary, open_vocabulary, vocabulary_of
+from interp.names import parse_hook_point
+from interp.runtime import cache_folder, make_generator
+from interp.workspace import Workspace
+from saes.features.schema import Features
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.dictionary import Dictionary
+    from interp.models.hooked import HookedModel
+
+KEPT = 12
+"""tokens kept per feature and side"""
+DRAWS = 99
+"""random directions of the null"""
+_AT_ONCE = 256
+_ARRAYS = ("carried", "scale", "raised", "raised_strength", "lowered", "lowered_strength", "null_high", "null_low")
+_building = Lock()
+
+
+@dataclass(frozen=True)
+class Saying:
+    """The tokens that a feature raises and lowers most, with their strengths, largest first."""
+
+    raised: tuple[tuple[str, float], ...]
+    lowered: tuple[tuple[str, float], ...]
+    raised_p: float
+    """Fraction of random directions, this one counted too, whose largest strength is at least as large."""
+    lowered_p: float
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What all features of one artefact say."""
+
+    lens: JacobianLens
+    hook_point: str
+    """hook point of the lens through which they are read"""
+    vocabulary: Vocabulary
+    carried: np.ndarray
+    """`[n_features, d_model]` float32: unit directions carried to the last layer"""
+    scale: np.ndarray
+    """`[n_features]` standard deviation over the vocabulary of the logits that they add"""
+    raised: np.ndarray
+    """`[n_features, KEPT]` numbers of tokens; likewise `lowered`"""
+    raised_strength: np.ndarray
+    lowered: np.ndarray
+    lowered_strength: np.ndarray
+    null_high: np.ndarray
+    """`[DRAWS]` largest strength of each random direction; likewise `null_low`, the smallest"""
+    null_low: np.ndarray
+
+    def says(self, feature: int, k: int = KEPT) -> Saying:
+        """Return what one feature says."""
+        texts = self.vocabulary.texts
+
+        def side(ids: np.ndarray, strengths: np.ndarray) -> tuple[tuple[str, float], ...]:
+            pairs = zip(ids[feature, :k].tolist(), strengths[feature, :k].tolist(), strict=True)
+            return tuple((texts[i], strength) for i, strength in pairs)
+
+        raised, lowered = side(self.raised, self.raised_strength), side(self.lowered, self.lowered_strength)
+        high = (1 + int((self.null_high >= raised[0][1]).sum())) / (DRAWS + 1)
+        low = (1 + int((self.null_low <= lowered[0][1]).sum())) / (DRAWS + 1)
+        return Saying(raised, lowered, high, low)
+
+    def strengths(self, tokens: np.ndarray | list[int]) -> np.ndarray:
+        """Return how far every feature raises some tokens, `[n_features, tokens]`."""
+        directions = self.vocabulary.directions[np.asarray(tokens, np.int64)].astype(np.float32)
+        return self.carried @ directions.T / self.scale[:, None]
+
+
+def lens_point(hook_point: str, n_layers: int) -> str:
+    """Return the hook point of the lens that reads what is written at `hook_point`.
+
+    >>> lens_point("blocks.9.hook_mlp_out", 30), lens_point("blocks.9.hook_resid_pre", 30)
+    ('blocks.9.hook_resid_post', 'blocks.8.hook_resid_post')
+    """
+    point = parse_hook_point(hook_point)
+    layer = n_layers - 1 if point.layer is None else point.layer
+    if point.suffix == "hook_resid_pre":
+        return f"blocks.{layer - 1}.hook_resid_post" if layer else "blocks.0.hook_resid_pre"
+    return f"blocks.{layer}.hook_resid_post"
+
+
+def lens_for(workspace: Workspace, features: Features) -> JacobianLens | None:
+    """Return the newest Jacobian lens of the weights that features were described on; None without one."""
+    hashes = [value for key, value in features.about.parents.items() if key.startswith("model:")]
+    return newest_lens(workspace, JacobianLens, hashes[0]) if hashes else None
+
+
+def meaning_of(workspace: Workspace, features: Features, model: "HookedModel | None" = None) -> Meaning | None:
+    """Return what the features of an artefact say; None without a lens, or where they write to no residual stream.
+
+    The first time for a features artefact and a lens it is computed: seconds, with the model, which is loaded unless it
+    is given.
+    """
+    lens = lens_for(workspace, features)
+    if lens is None:
+        return None
+    folder = cache_folder() / "meanings" / f"{features.about.content_hash[:24]}-{lens.about.content_hash[:24]}"
+    with _building:
+        if not (folder / "done").is_file() or open_vocabulary(lens.settings.weight_hash) is None:
+            _build(workspace, features, lens, folder, model)
+    return _opened(folder, lens)
+
+
+def _build(
+    workspace: Workspace, features: Features, lens: JacobianLens, folder: Path, model: "HookedModel | None"
+) -> None:
+    from interp.models.loading import load_model
+    from saes.features.sources import writes_to_residual
+
+    model = model or load_model(features.settings.model)
+    lens.check_model(model)
+    vocabulary, dictionary = vocabulary_of(model), _dictionary(workspace, features, model)
+    arrays: dict[str, np.ndarray] = {}
+    point = ""
+    if writes_to_residual(dictionary):
+        written = getattr(dictionary, "hook_point_out", "") or dictionary.hook_point
+        point = lens_point(written, model.cfg.n_layers)
+        arrays = _measure(dictionary.decoder_directions.detach().float().cpu(), lens, point, vocabulary)
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
+            for name, value in arrays.items():
+                np.save(Path(draft) / f"{name}.npy", value, allow_pickle=False)
+            (Path(draft) / "done").write_text(point, encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(shutil.copytree(draft, Path(draft) / "new"), folder)
+
+
+def _dictionary(workspace: Workspace, features: Features, model: "HookedModel") -> "Dictionary":
+    if features.sae:
+        from saes.weights.folder import load_sae
+
+        return load_sae(workspace.path("sae", features.sae))
+    from saes.sets.set import open_described
+
+    return open_described(workspace, features.dictionary, model, sign=features.settings.sign)[0]
+
+
+def _measure(directions: "Tensor", lens: JacobianLens, point: str, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
+    """Return the arrays of a `Meaning`, of directions `[n, d]`."""
+    import torch
+
+    drawn = torch.randn(DRAWS, directions.shape[1], generator=make_generator(0, "what random directions say"))
+    every = torch.cat([directions, drawn])
+    every = every / every.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    carried = lens.translate(point, every)
+    read = torch.from_numpy(np.array(vocabulary.directions)).float()
+    scale = torch.from_numpy(vocabulary.scale(carried.numpy()))
+    sides: dict[str, list[Tensor]] = {name: [] for name in _ARRAYS[2:6]}
+    k = min(KEPT, len(read))
+    for block, spread in zip(carried.split(_AT_ONCE), scale.split(_AT_ONCE), strict=True):
+        strengths = block @ read.T / spread[:, None]
+        for side, largest in (("raised", True), ("lowered", False)):
+            best = strengths.topk(k, largest=largest)
+            sides[side].append(best.indices.int())
+            sides[f"{side}_strength"].append(best.values)
+    joined = {name: torch.cat(blocks).numpy() for name, blocks in sides.items()}
+    n = len(directions)
+    found = {name: value[:n] for name, value in joined.items()}
+    found |= {"null_high": joined["raised_strength"][n:, 0], "null_low": joined["lowered_strength"][n:, 0]}
+    return found | {"carried": carried[:n].numpy(), "scale": scale[:n].numpy()}
+
+
+@lru_cache(maxsize=8)
+def _arrays(folder: Path, built: int) -> dict[str, np.ndarray]:
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
+
+
+def _opened(folder: Path, lens: JacobianLens) -> Meaning | None:
+    done = folder / "done"
+    point, vocabulary = done.read_text(encoding="utf-8"), open_vocabulary(lens.settings.weight_hash)
+    if not point or vocabulary is None:
+        return None
+    return Meaning(lens=lens, hook_point=point, vocabulary=vocabulary, **_arrays(folder, done.stat().st_mtime_ns))
