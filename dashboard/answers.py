@@ -1,9 +1,35 @@
 """Values as the routes of pages and of the API answer them: as JSON can hold them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import Any, Protocol, TypeGuard
+
+
+class Listed(Protocol):
+    """A tensor or an array of numbers."""
+
+    def tolist(self) -> Any: ...
+
+
+def lists(values: Listed) -> Any:
+    """Return the values of a tensor, in lists of lists; torch does not say what its own `tolist` returns."""
+    return values.tolist()
+
+
+def is_object(value: Any) -> TypeGuard[dict[str, Any]]:
+    """Return True for an object of JSON."""
+    return isinstance(value, dict)
+
+
+def is_list(value: Any) -> TypeGuard[list[Any]]:
+    """Return True for a list of JSON."""
+    return isinstance(value, list)
+
+
+def is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
+    """Return True for a list and a tuple."""
+    return isinstance(value, list | tuple)
 
 
 def plain(value: Any) -> Any:
@@ -11,7 +37,8 @@ def plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return plain(asdict(value))
     if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
+        entries: Mapping[Any, Any] = value
+        return {str(key): plain(each) for key, each in entries.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(each) for each in value]
     if isinstance(value, float):

@@ -19,7 +19,7 @@ from typing import Any, get_args, get_type_hints
 
 import flask
 
-from dashboard.answers import plain
+from dashboard.answers import lists, plain
 from dashboard.components.live import Live
 from dashboard.components.pages import current
 from dashboard.queue import RunQueue
@@ -128,7 +128,7 @@ def vector(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
         raise ConfigError(f"the vector of {dictionary} is a row of the model's own weights; ask for features of an SAE")
     check_described(workspace, found)
     about, direction = load_direction(workspace.path("sae", found.sae), index)
-    return {"dictionary": dictionary, "feature": index, "hook_point": about.hook_point, "direction": direction.tolist()}
+    return {"dictionary": dictionary, "feature": index, "hook_point": about.hook_point, "direction": lists(direction)}
 
 
 def uses(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
@@ -284,7 +284,7 @@ def analysis(runs: RunQueue, verb: str) -> dict[str, Any]:
     }
 
 
-def start(runs: RunQueue, verb: str, options: dict) -> dict[str, Any]:
+def start(runs: RunQueue, verb: str, options: dict[str, Any]) -> dict[str, Any]:
     """Start an analysis, in the queue of the workspace; `options` are those of `analysis`. Follow it with `run`."""
     return run(runs, runs.add(verb, options))
 

@@ -7,17 +7,18 @@ show((tokens, attention))                   the attention of one head, `attentio
 show(logit_lens(model, tokens))             the result of an analysis, as `dashboard.figures.plot` draws it
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import plotly.graph_objects as go
 from dash import html
 
+from dashboard.answers import is_sequence
 from dashboard.components.live import Pattern, TextFirings
 from dashboard.components.markup import markup
 from dashboard.components.tokens import token_strip
@@ -89,13 +90,16 @@ def _drawn(what: Any, workspace: Workspace | Path | str | None, colours: Theme, 
         what = what.tokens, what.activations
     if isinstance(what, Pattern):
         what = what.tokens, what.weights
-    if isinstance(what, tuple) and len(what) == 2 and _are_tokens(what[0]):
-        return _tokens(list(what[0]), np.asarray(what[1], dtype=np.float64), colours, options)
+    if _of_tokens(what):
+        return _tokens([*what[0]], np.asarray(what[1], dtype=np.float64), colours, options)
     return plot(what, colours, **options)
 
 
-def _are_tokens(value: Any) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(each, str) for each in value)
+def _of_tokens(what: Any) -> TypeGuard[tuple[Sequence[str], Any]]:
+    """Return True for a pair of tokens and their numbers."""
+    if not isinstance(what, tuple) or not is_sequence(what) or len(what) != 2:
+        return False
+    return is_sequence(what[0]) and bool(what[0]) and all(isinstance(each, str) for each in what[0])
 
 
 def _tokens(tokens: list[str], values: np.ndarray, colours: Theme, options: dict[str, Any]) -> Any:
@@ -106,7 +110,7 @@ def _tokens(tokens: list[str], values: np.ndarray, colours: Theme, options: dict
             f"{len(tokens)} tokens take one activation each or an attention pattern [dest, src], got values of shape "
             f"{list(values.shape)}"
         )
-    strip = token_strip(tokens, values.tolist(), **{"maximum": float(values.max()), **options})
+    strip = token_strip(tokens, values.tolist(), **dict[str, Any](maximum=float(values.max())) | options)
     return Shown(markup(strip, colours.name))
 
 

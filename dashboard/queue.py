@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from dashboard.answers import is_sequence
 from dashboard.run_files import (
     ACTIVE,
     CANCELLED,
@@ -119,10 +120,10 @@ class RunQueue:
         """The reason why nothing can be started here; empty when it can."""
         self._files = RunFiles(workspace)
         self._changed = threading.Condition()
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
         self._thread: threading.Thread | None = None
-        self._lock: IO | None = None
+        self._lock: IO[bytes] | None = None
 
     def start(self) -> "RunQueue":
         """Lock the queue of this workspace, mark unfinished runs as interrupted, and work on the waiting ones."""
@@ -310,7 +311,7 @@ class RunQueue:
     def _ends_early(self, id: str) -> bool:
         return self._stopping or bool(self._record(id).get("asked"))
 
-    def _wait_for_turn(self, id: str) -> IO | None:
+    def _wait_for_turn(self, id: str) -> IO[bytes] | None:
         """Return the lock that a process holds while it lives; None when the run was cancelled meanwhile.
 
         A process that outlived its server, for the seconds that it needs to end, still holds it.
@@ -322,7 +323,7 @@ class RunQueue:
         return None
 
 
-def _spawn(command: list[str], report: Path, log: IO, turn: IO) -> subprocess.Popen:
+def _spawn(command: list[str], report: Path, log: IO[bytes], turn: IO[bytes]) -> subprocess.Popen[bytes]:
     threads = str(max(1, (os.cpu_count() or 2) - 1))  # one core is left to the page
     environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), threads)
     environment |= os.environ | {RUN_FILE: str(report.resolve())}
@@ -337,7 +338,7 @@ def _spawn(command: list[str], report: Path, log: IO, turn: IO) -> subprocess.Po
     )
 
 
-def _interrupt(process: subprocess.Popen, grace: float) -> None:
+def _interrupt(process: subprocess.Popen[bytes], grace: float) -> None:
     """Interrupt a process group as Ctrl-C would; kill it when it has not ended after the grace."""
 
     def send(number: int) -> None:
@@ -353,16 +354,16 @@ def _interrupt(process: subprocess.Popen, grace: float) -> None:
 
 def _values(values: Iterable[Any]) -> Iterator[str]:
     for value in values:
-        yield from map(str, value if isinstance(value, list | tuple) else [value])
+        yield from map(str, value if is_sequence(value) else [value])
 
 
-def _locked(path: Path) -> IO | None:
+def _locked(path: Path) -> IO[bytes] | None:
     """Return the opened file with a lock on it, or None when another process has it. The lock ends with the file."""
     try:
         import fcntl
     except ImportError:  # Windows
         raise OSError(0, "the queue needs file locks, which this system lacks") from None
-    handle: IO = open(path, "ab")  # noqa: SIM115 - the file stays open as long as the lock is held
+    handle: IO[bytes] = open(path, "ab")  # noqa: SIM115 - the file stays open as long as the lock is held
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -16,6 +16,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from dashboard.answers import is_list, is_object
 from interp.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -166,30 +167,28 @@ class Guard:
 
 def refuse_callback(body: Any, callbacks: Mapping[str, Mapping[str, Any]]) -> Refusal | None:
     """Return the refusal of a callback's body that does not have the shape of any of `callbacks`, by output."""
-    if not isinstance(body, dict) or not isinstance(body.get("output"), str):
+    if not is_object(body) or not isinstance(body.get("output"), str):
         return "400 Bad Request", "A callback is a JSON object with an `output`.\n"
     known = callbacks.get(body["output"])
     if known is None:
         return "404 Not Found", "There is no such callback; reload the page.\n"
     for part, expected in (("inputs", known["inputs"]), ("state", known["state"])):
         given = body.get(part, [])
-        if not isinstance(given, list) or len(given) != len(expected) or not all(map(_is_value, given)):
+        if not is_list(given) or len(given) != len(expected) or not all(map(_is_value, given)):
             return "400 Bad Request", f"This callback takes {len(expected)} {part}, each with an `id` and `property`.\n"
     outputs, changed = body.get("outputs", []), body.get("changedPropIds", [])
-    if not _is_value(outputs) and not (isinstance(outputs, list) and all(map(_is_value, outputs))):
+    if not _is_value(outputs) and not (is_list(outputs) and all(map(_is_value, outputs))):
         return "400 Bad Request", "The outputs of a callback each have an `id` and a `property`.\n"
-    if not isinstance(changed, list) or not all(isinstance(each, str) for each in changed):
+    if not is_list(changed) or not all(isinstance(each, str) for each in changed):
         return "400 Bad Request", "`changedPropIds` is a list of texts.\n"
     return None
 
 
 def _is_value(given: Any) -> bool:
     """Return True for `{"id", "property", ...}`, and for a list of them (an input of a pattern)."""
-    if isinstance(given, list):
-        return all(isinstance(each, dict) and _is_value(each) for each in given)
-    return (
-        isinstance(given, dict) and isinstance(given.get("id"), str | dict) and isinstance(given.get("property"), str)
-    )
+    if is_list(given):
+        return all(is_object(each) and _is_value(each) for each in given)
+    return is_object(given) and isinstance(given.get("id"), str | dict) and isinstance(given.get("property"), str)
 
 
 _FORBIDDEN = "403 Forbidden"

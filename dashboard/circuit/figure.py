@@ -172,7 +172,7 @@ def _nodes(
     colours: Theme,
 ) -> list[dict[str, Any]]:
     halo = {m: (n, g) for n, g in enumerate(groups) for m in g.members if not g.folded}
-    elements = []
+    elements: list[dict[str, Any]] = []
     for i in ordered:
         if stands_for[i] != i:
             continue
@@ -208,7 +208,8 @@ def _edges(
     few = len(bundles) <= LETTERED
     top = max((row.size for inside in bundles.values() for row in inside), default=0.0) or 1.0
     parallel: dict[frozenset[str], int] = defaultdict(int)
-    elements, meaning = [], {}
+    elements: list[dict[str, Any]] = []
+    meaning: dict[str, list[EdgeRow]] = {}
     for (source, target, via), inside in bundles.items():
         strongest = max(inside, key=lambda row: row.size)
         score = strongest.score

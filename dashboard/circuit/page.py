@@ -13,6 +13,7 @@ import dash_cytoscape as cyto
 import dash_mantine_components as dmc
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
+from dashboard.answers import is_object
 from dashboard.circuit.figure import LETTERED, Drawing, draw, group_colour, stylesheet
 from dashboard.circuit.side import details, summary
 from dashboard.components.evidence import terms_panel
@@ -370,9 +371,9 @@ def _change(
     elif trigger == "circuit-propose":
         found = _open(state)
         groups = grouping.propose(proposal, found.circuit, _rows(found, shown)) if proposal else ()
-    elif isinstance(trigger, dict) and trigger["type"] == "circuit-fold":
+    elif is_object(trigger) and trigger["type"] == "circuit-fold":
         groups = grouping.toggle(groups, trigger["index"])
-    elif isinstance(trigger, dict):
+    elif is_object(trigger):
         groups = tuple(g for i, g in enumerate(groups) if i != trigger["index"])
     return shown | {"groups": grouping.format_groups(groups)}, slider, title
 

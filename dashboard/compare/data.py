@@ -246,7 +246,7 @@ def shared_tokens(workspace: Workspace, a: Thing, b: Thing) -> list[SharedTokens
     if not (a.features and b.features):
         return []
     of = f"{a.name} with other features of {b.features}"
-    found = []
+    found: list[SharedTokens] = []
     for what, table, sql in (
         ("promoted tokens", "features", _PROMOTED),
         ("tokens at the peak of examples", "examples", _PEAKS),
@@ -440,7 +440,7 @@ class ModelPair:
 
 def model_pairs(workspace: Workspace, a: Thing, b: Thing) -> list[ModelPair]:
     """Return the artefacts that compare two models, newest first."""
-    found = []
+    found: list[ModelPair] = []
     for made, names in _compared_models(workspace):
         if set(names) == {a.name, b.name}:
             said = made.sentences() if isinstance(made, ModelComparison) else []

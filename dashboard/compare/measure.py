@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dashboard.answers import lists
 from dashboard.compare.data import (
     FEATURE,
     LAYER,
@@ -202,7 +203,8 @@ def _neurons(workspace: Workspace, hook_point: str, spec: str) -> Latents:
     model = load_model(spec)
     neurons = neurons_of(model, hook_point)
     block = model.blocks[int(hook_point.split(".")[1])]
-    norm, reads = norm_of(block, "ln2", model.cfg.d_model), {}
+    norm = norm_of(block, "ln2", model.cfg.d_model)
+    reads: dict[str, Tensor] = {}
     for name in ("W_in", "W_gate"):
         weight = getattr(block.mlp, name, None)
         if weight is not None:
@@ -219,7 +221,9 @@ def _pair(root: str, a: Thing, b: Thing, version_a: str, version_b: str) -> Meas
     for x, latents in ((a, one), (b, two)):
         if not x.index < len(latents.directions):
             raise ConfigError(f"{x.name} is not there: its dictionary has {len(latents.directions):,} latents")
-    measures, missing, cosines, nearest = [], [], None, []
+    measures: list[Measure] = []
+    missing: list[str] = []
+    cosines, nearest = None, []
     if one.space == two.space and one.directions.shape[1] == two.directions.shape[1]:
         direct, cosines, nearest = _cosines(a, b, one, two)
         measures += [*direct, *_readers(a, b, one, two), *_readers(b, a, two, one)]
@@ -256,7 +260,7 @@ def _others(a: Thing, b: Thing, along_b: np.ndarray, along_a: np.ndarray) -> np.
 
     `along_b [n_b]` are those of `a`, `along_a [n_a]` those of `b`.
     """
-    parts = []
+    parts: list[np.ndarray] = []
     for values, own, other, far in ((along_b, b, a, b.dictionary), (along_a, a, b, a.dictionary)):
         keep = np.ones(len(values), bool)
         keep[own.index] = False
@@ -302,7 +306,7 @@ def _readers(writer: Thing, reader: Thing, written: Latents, read: Latents) -> l
     """Return cosines of a direction with the weights by which a neuron reads; null: other neurons of its layer."""
     if reader.kind != NEURON or writer.dictionary == reader.dictionary:
         return []
-    found = []
+    found: list[Measure] = []
     for name, rows in read.reads.items():
         along = (rows @ written.directions[writer.index]).numpy()
         null = np.delete(along, reader.index)
@@ -374,7 +378,8 @@ def _column(acts: Any, index: int) -> np.ndarray:
 def _correlations(acts: Any, values: np.ndarray) -> np.ndarray:
     """Return the Pearson correlation of `values [n]` with every column of `acts [n, m]`; NaN for a constant column."""
     n = len(values)
-    squares = (acts**2).sum(0) if isinstance(acts, np.ndarray) else np.asarray(acts.multiply(acts).sum(0)).ravel()
+    sparse = hasattr(acts, "multiply")
+    squares = np.asarray(acts.multiply(acts).sum(0)).ravel() if sparse else (acts**2).sum(0)
     mean = np.asarray(acts.mean(0)).ravel().astype(np.float64)
     product = np.asarray(acts.T @ (values - values.mean())).ravel() / n
     spread = np.sqrt(np.maximum(squares / n - mean**2, 0))
@@ -418,7 +423,7 @@ def _match_now(root: str, a: Thing, b: Thing, version_a: str, version_b: str) ->
     found = match_features(one.sae, two.sae)
     rows = {name: getattr(found.match, name).tolist() for name in ("rows", "columns", "cosines")}
     return _matched({"first": rows["rows"], "second": rows["columns"], "cosine": rows["cosines"],
-                     "random": found.random_cosines.tolist()})  # fmt: skip
+                     "random": lists(found.random_cosines)})  # fmt: skip
 
 
 def _matched(columns: dict[str, list[Any]]) -> Matched:

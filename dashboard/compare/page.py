@@ -135,7 +135,7 @@ def _begin(workspace: Workspace, known: list[str]) -> html.Section:
 
 
 def _partners(workspace: Workspace, one: Thing) -> html.Section:
-    lines = []
+    lines: list[html.Li] = []
     for name, reason in view.partners(workspace, one):
         label = _label(workspace, view.thing(workspace, name))
         link = quiet_link(f"{name} {label}".strip(), compare_href(one.name, name))
@@ -254,7 +254,7 @@ def _pair(workspace: Workspace, a: Thing, b: Thing, scheme: str | None) -> html.
     if found.nearest:
         table = b.features or b.name.rpartition(":")[0]
         named = view.labels(workspace, b, [index for index, _ in found.nearest])
-        lines = []
+        lines: list[html.Li] = []
         for index, cosine in found.nearest:
             text = f"{index} {visible(named.get(index) or '', 60)}".strip()
             link = quiet_link(text, compare_href(a.name, f"{table}:{index}"))
@@ -409,7 +409,8 @@ def _command(text: str) -> html.Pre:
 
 
 def _models(workspace: Workspace, a: Thing, b: Thing) -> list[Any]:
-    panels, pairs = [], view.model_pairs(workspace, a, b)
+    panels: list[html.Section] = []
+    pairs = view.model_pairs(workspace, a, b)
     for each in pairs:
         said = [html.Li(visible(f"{text[:1].upper()}{text[1:]}.", 600)) for text in each.findings]
         link = html.P(quiet_link(f"Open {each.artefact}", each.href))

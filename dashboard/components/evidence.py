@@ -5,6 +5,7 @@ and more, and its colours are fixed when it is made. These bars are one element 
 is chosen. Notebooks draw the same counts with `dashboard.figures.saes`.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from dash import html
 
+from dashboard.answers import is_list, is_object, is_sequence
 from dashboard.components.frame import Still, attrs, panel
 from dashboard.figures.theme import visible
 
@@ -105,7 +107,7 @@ def evidence_table(
     owner = None
     if isinstance(low, int | float) and isinstance(high, int | float):
         owner = next((k for k, v in flat.items() if k not in ("low", "high") and _inside(v, low, high)), None)
-    rows = []
+    rows: list[html.Tr] = []
     for name, value in list(flat.items())[:MAX_ROWS]:
         if owner and name in ("low", "high"):
             continue
@@ -183,7 +185,7 @@ def number(value: Any, *, signed: bool = False) -> str:
         small = abs(value) < 1e-3
         text = f"{value:.2e}" if small else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
         return f"+{text}" if signed and value > 0 else text.replace("-", "−", 1) if value < 0 else text
-    if isinstance(value, list | tuple):
+    if is_sequence(value):
         shown = ", ".join(number(v) for v in value[:6])
         return shown + (f" and {len(value) - 6} more" if len(value) > 6 else "")
     return visible(str(value), 160)
@@ -204,9 +206,9 @@ def known(value: Any) -> str:
 def _flatten(values: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, dict):
+        if is_object(value):
             flat |= {f"{name} · {k}": v for k, v in _flatten(value).items()}
-        elif isinstance(value, list) and any(isinstance(v, dict) for v in value):
+        elif is_list(value) and any(isinstance(v, dict) for v in value):
             flat[name] = f"{len(value)} records"
         else:
             flat[name] = value
@@ -242,7 +244,7 @@ def activation_bars(
     scale = np.log10(np.maximum(edges, 1e-12))
 
     def at(value: float) -> float:
-        return float(np.interp(np.log10(max(value, 1e-12)), scale, along))
+        return float(np.interp(float(np.log10(max(value, 1e-12))), scale, along))
 
     ticks = [10.0**e * m for e in range(-4, 5) for m in (1, 3) if edges[0] <= 10.0**e * m <= edges[-1]]
     ticks = ticks or [edges[0], edges[-1]]
@@ -280,11 +282,11 @@ def logit_bars(
 
     shown = range(first, last)
     step = _step(span, 5)
-    ticks = np.arange(np.ceil(start / step), np.floor((start + span) / step) + 1) * step
+    ticks = [step * n for n in range(math.ceil(start / step), math.floor((start + span) / step) + 1)]
     return _plot(
         [height(values[i]) for i in shown],
         [f"{values[i]:,.0f} tokens, random {baseline[i]:,.1f}; effect {low + width * (i + 0.5):+.1f}" for i in shown],
-        across=[((each - start) / span, f"{each:g}".replace("-", "−")) for each in ticks.tolist()],
+        across=[((each - start) / span, f"{each:g}".replace("-", "−")) for each in ticks],
         up=[(height(10.0**e), f"{10**e:,}") for e in range(int(top) + 1)],
         titles=("direct effect on the logit", "tokens (log)"),
         marks=[(each - start) / span for each in tops[1:]],

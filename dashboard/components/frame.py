@@ -71,7 +71,7 @@ def notice(*children: Children, tone: str = "info") -> html.Div:
 
 def failure(error: Exception, *, back: str = "/") -> html.Div:
     """Return the page of an error: what went wrong, in a sentence, and links that lead on."""
-    links = [quiet_link("Back to the overview", "/")]
+    links: list[Any] = [quiet_link("Back to the overview", "/")]
     if back != "/":
         links = [quiet_link(f"Open {back[1:]} without a name", back), " · ", *links]
     return page("That did not work", notice(html.P(explain(error)), html.P(links), tone="error"))
@@ -89,7 +89,12 @@ def explain(error: Exception) -> str:
 
 def graph(id: str, *, figure: Any = None, label: str, height: int | None = None, **extra: Any) -> html.Div:
     """Return a figure without Plotly's mode bar, with a name for screen readers."""
-    options = {"id": id, "config": GRAPH_CONFIG | extra.pop("config", {}), "className": "wb-graph", **extra}
+    options: dict[str, Any] = {
+        "id": id,
+        "config": GRAPH_CONFIG | extra.pop("config", {}),
+        "className": "wb-graph",
+        **extra,
+    }
     if figure is not None:
         options["figure"] = figure
     if height:
@@ -156,7 +161,7 @@ def choice_list(title: str, choices: list[Choice], chosen: int) -> html.Nav:
 
 def previous_next(choices: list[Choice], chosen: int) -> list[dcc.Link]:
     """Return links to the previous and next choice; the keys k and j follow them (assets/workbench.mjs)."""
-    links = []
+    links: list[dcc.Link] = []
     if chosen > 0:
         links.append(quiet_link("previous", choices[chosen - 1].href, id="choice-previous", title="k"))
     if chosen + 1 < len(choices):

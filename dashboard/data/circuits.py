@@ -108,7 +108,7 @@ def scored(found: FoundCircuit) -> Scored:
     if found.edge_scores is None:
         rows = sorted(map(_row_of, found.circuit.edges), key=_strength)
         return Scored(rows, len(rows), len(rows), everything=False, group=found.group_size)
-    rows = []
+    rows: list[EdgeRow] = []
     best = found.edge_scores.rows(order="abs(score) desc, source, target, via", limit=MAX_EDGES)
     for rank, each in enumerate(best):
         known = members.pop((each.source, each.target, each.via, each.position), None)
@@ -221,11 +221,13 @@ def tokens(found: FoundCircuit) -> list[str]:
 
 
 def _row_of(edge: Edge) -> EdgeRow:
-    ends = {"source": edge.source, "target": edge.target, "via": edge.via, "position": edge.position}
     low = high = None
     if isinstance(e := edge.evidence, KeyEvidence) and not (math.isnan(e.low) or math.isnan(e.high)):
         low, high = -e.high, -e.low  # the interval of a change, where the score is a drop
-    return EdgeRow(**ends, score=edge.score, low=low, high=high, evidence=edge.evidence)
+    return EdgeRow(
+        source=edge.source, target=edge.target, via=edge.via, position=edge.position,
+        score=edge.score, low=low, high=high, evidence=edge.evidence,
+    )  # fmt: skip
 
 
 def measured(row: EdgeRow) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from dashboard.answers import lists
 from dashboard.components.live import DocumentText
 from interp.errors import MismatchError, MissingError
 from interp.models.hooked import HookedModel
@@ -54,7 +55,7 @@ def document_text(
     shard_of = np.searchsorted(recording.shard_starts, part.numpy(), side="right") - 1
     ids = torch.empty(len(part), dtype=torch.long)
     for shard in np.unique(shard_of):
-        mine = torch.from_numpy(shard_of == shard)
+        mine = torch.as_tensor(shard_of == shard)
         ids[mine] = recording.token_shard(int(shard)).tokens[part[mine] - int(recording.shard_starts[shard])].long()
     device = getattr(dictionary, "sae", dictionary).decoder_directions.device
     with torch.no_grad():
@@ -62,8 +63,8 @@ def document_text(
     values = torch.where(found.indices == feature, found.values.float(), 0.0).sum(1).clamp_min(0)
     return DocumentText(
         tokens=token_strings(model, ids),
-        token_ids=ids.tolist(),
-        activations=values.tolist(),
+        token_ids=lists(ids),
+        activations=lists(values),
         first=start,
         peak=peak - start,
         cut=len(part) < len(rows),

@@ -183,7 +183,7 @@ def explanations(workspace: Workspace, name: str, index: int) -> list[Explained]
     Only of artefacts that were made for these features as they are now, or whose labels these features took over.
     """
     features = workspace.open(Features, name).about
-    found = []
+    found: list[Explained] = []
     for made in workspace.values(Labels):
         for_these = made.settings.features_hash == features.content_hash
         taken_in = features.parents.get(made.key) == made.about.content_hash
@@ -198,8 +198,12 @@ def labels(workspace: Workspace, name: str, indices: list[int]) -> dict[int, str
     path = workspace.table_path("features", name, "features")
     table = _all_labels(workspace, path, _version(path))
     numbers, wanted = np.asarray(table["feature"]), np.asarray(indices[:MAX_ROWS], int)
-    rows = zip(wanted.tolist(), np.searchsorted(numbers, wanted).tolist(), strict=True)
-    return {each: table["label"][at].as_py() for each, at in rows if at < len(numbers) and numbers[at] == each}
+    places: list[int] = np.searchsorted(numbers, wanted).tolist()
+    return {
+        each: table["label"][at].as_py()
+        for each, at in zip(wanted.tolist(), places, strict=True)
+        if at < len(numbers) and numbers[at] == each
+    }
 
 
 @lru_cache(maxsize=4)
@@ -219,7 +223,7 @@ def shares_below(workspace: Workspace, name: str, fired: list[tuple[int, float]]
     found = features.features.query(sql, sorted({feature for feature, _ in fired})).to_pylist()
     counts = {row["feature"]: np.concatenate([[0], np.cumsum(row["histogram"])]) for row in found}
     return [
-        float(np.interp(np.log(max(value, 1e-30)), edges, at) / at[-1]) if at is not None and at[-1] else None
+        float(np.interp(float(np.log(max(value, 1e-30))), edges, at) / at[-1]) if at is not None and at[-1] else None
         for value, at in ((activation, counts.get(feature)) for feature, activation in fired)
     ]
 
@@ -436,7 +440,7 @@ _NOT_MEASURED = (
 
 def _binned(rows: list[ExampleRow], maximum: float) -> list[dict[str, Any]]:
     """Return examples with the interval of activations that their group spans among those stored."""
-    found = []
+    found: list[dict[str, Any]] = []
     for row in rows:
         same = [each.activation for each in rows if each.group == row.group]
         top = row.group == "top"
@@ -477,7 +481,7 @@ def viewer_feature(workspace: Workspace, name: str, index: int) -> dict[str, Any
     filled = np.flatnonzero(row.histogram)
     bins = slice(0, filled[-1] + 1 if len(filled) else 0)
     edges = np.minimum([*features.histogram_edges[bins], top], top)  # no firing lies above the largest
-    total = np.concatenate([[0], np.cumsum(row.histogram[bins])]).astype(float)
+    total = np.concatenate([[0], np.cumsum(row.histogram[bins])]).astype(np.float64)
     return {
         "transcoder_id": name,
         "index": index,
@@ -488,7 +492,7 @@ def viewer_feature(workspace: Workspace, name: str, index: int) -> dict[str, Any
         "bottom_logits": row.suppressed_tokens,
         "act_min": 0.0,
         "act_max": top,
-        "quantile_values": np.interp(total[-1] * np.arange(1, 100) / 100, total, edges).tolist(),
+        "quantile_values": np.interp(np.arange(1, 100) * float(total[-1]) / 100, total, edges).tolist(),
         "histogram": np.diff(np.interp(np.linspace(0, top, VIEWER_BINS + 1), edges, total)).tolist(),
         "activation_frequency": row.density,
     }

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from typing import Any
 
 import flask
 
@@ -16,7 +17,7 @@ _opening = threading.Lock()
 
 def stamp(workspace: Workspace) -> str:
     """Return a text that changes once an artefact is finished, deleted, begun or given up; it opens no file."""
-    found = []
+    found: list[list[Any]] = []
     for folder in sorted(set(FOLDERS.values())):
         for name in (MANIFEST, STATUS):
             for file in sorted((workspace.root / folder).glob(f"*/{name}")):

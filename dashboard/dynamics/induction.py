@@ -137,7 +137,7 @@ def _over(run: InductionRun, curve: str, steps: np.ndarray) -> np.ndarray:
 
 def _transitions(run: InductionRun) -> list[dict[str, Any]]:
     """Return one row per curve, with the steps of its change."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, words in CURVES.items():
         change = run.transitions[name]
         steps = {part: getattr(change, part) for part in ("onset", "middle", "end")}

@@ -99,5 +99,5 @@ PAGE = Page(
     shows="Small models while they are trained: grokking (memorisation, then generalisation), the step at which "
     "induction heads form, or how the loss falls with the size of a model.",
     command="workbench dynamics induction",
-    fill=lambda *_: ("dynamics induction", {}),
+    fill=lambda _workspace, _model: ("dynamics induction", {}),
 )

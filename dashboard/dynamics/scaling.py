@@ -48,7 +48,7 @@ def _of_seed(found: LanguageScaling, at: int) -> list[LanguageRun]:
 
 def summary_panel(found: LanguageScaling, at: int, actions: list[Any]) -> html.Section:
     """Return the findings of the fit, with the fitted numbers."""
-    stats = []
+    stats: list[html.Div] = []
     for key, (name, hint) in _EXPONENTS.items() if found.intervals else ():
         value, low, high = getattr(found.intervals, key)
         stats.append(stat(name, f"{number(value)} ({number(low)} to {number(high)})", hint))
@@ -100,7 +100,7 @@ def _over_size(found: LanguageScaling, colours: Theme) -> list[Any]:
 def _over_tokens(found: LanguageScaling, at: int, colours: Theme) -> list[Any]:
     mine = _of_seed(found, at)
     steps = np.unique(np.array([step for run in mine for step in run.tokens], float))
-    shown = {}
+    shown: dict[str, np.ndarray] = {}
     for run in mine:
         shown[visible(run.name)] = values = np.full(len(steps), np.nan)
         values[np.searchsorted(steps, run.tokens)] = run.losses

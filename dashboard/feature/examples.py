@@ -194,6 +194,10 @@ def _example(row: ExampleRow, maximum: float, amount: View, texts: dict[int, Doc
     )
 
 
+def _whole(_presses: Any, first: int, end: int) -> list[int]:
+    return [first, end]
+
+
 def register(app: Dash) -> None:
     """Add the callbacks: a range chosen on the histogram, and the examples that follow it and the switches."""
     app.callback(
@@ -202,7 +206,7 @@ def register(app: Dash) -> None:
         State("feature-range", "min"),
         State("feature-range", "max"),
         prevent_initial_call=True,
-    )(lambda _, first, end: [first, end])
+    )(_whole)
     app.callback(
         Output("feature-examples", "children"),
         Output("feature-histogram", "children"),

@@ -170,7 +170,7 @@ def register(app: Dash) -> None:
 
 
 def _list_panel(name: str, text: str, low: float, high: float) -> html.Section:
-    columns = [
+    columns: list[dict[str, Any]] = [
         {"field": "feature", "headerName": "#", "width": 62, "type": "rightAligned"},
         {"field": "label", "headerName": "label", "flex": 1, "minWidth": 120, "tooltipField": "label"},
         {
@@ -270,7 +270,7 @@ def _rows(request: dict[str, Any] | None, state: dict[str, Any]) -> Any:
 
 def _query(request: dict[str, Any], names: dict[int, str]) -> view.Query:
     """Return the filter and order that the grid last asked for; `names` are the user's own."""
-    filters = request.get("filterModel") or {}
+    filters: dict[str, dict[str, Any]] = request.get("filterModel") or {}
     density = filters.get("density") or {}
     sort = (request.get("sortModel") or [{"colId": "feature", "sort": "asc"}])[0]
     return view.Query(

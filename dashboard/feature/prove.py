@@ -107,7 +107,7 @@ def _row(measure: Record) -> Record:
 
 
 def _continuations(found: Proof) -> html.Details:
-    parts = []
+    parts: list[html.Div] = []
     for each in found.continuations:
         told = {"unchanged": each.without, "feature": each.feature, "random direction": each.random,
                 "like density": each.alike}  # fmt: skip
@@ -167,8 +167,8 @@ def _ask_steer() -> html.Section:
         "shift of the next token with many directions",
         _area("steer", PROMPT, "Prompt to continue"), slider,
     )  # fmt: skip
-    assert isinstance(question.children, list)
-    question.children.insert(-1, judge)
+    parts: list[Any] = question.children
+    parts.insert(-1, judge)
     return question
 
 
@@ -261,7 +261,7 @@ def text_answer(found: TextFirings) -> html.Div:
 
 def steer_answer(found: list[SteeredRow]) -> html.Div:
     """Return the continuations side by side, each with its shift of the next token."""
-    parts = []
+    parts: list[Any] = []
     for row in found:
         moved = "; ".join(f"{visible(t, 16)} {before:.1%} to {after:.1%}" for t, before, after in row.moved)
         shift = [html.Span(f"shift {number(row.kl)} nats", title="KL divergence of the next token"), f" · {moved}"]

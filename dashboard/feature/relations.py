@@ -52,7 +52,7 @@ def neurons_panel(workspace: Workspace, related: view.Related | None) -> html.Se
     described = {
         each.neurons: each.name for each in reversed(workspace.values(Features)) if each.settings.model == related.model
     }
-    lines = []
+    lines: list[html.Li] = []
     for layer, neuron, cosine in related.row.near_neurons:
         name = described.get(f"blocks.{layer}.mlp.hook_post")
         text = f"layer {layer}, neuron {neuron}"

@@ -130,7 +130,7 @@ def _spots(names: list[str]) -> dict[str, tuple[float, float]]:
     right = float(len(columns))
     middle = (right if any(node.kind == "mlp" for node in nodes.values()) else right - 1) / 2
     levels = sorted({_ENDS.get(name, _level(nodes[name])) for name in names})
-    spots = {}
+    spots: dict[str, tuple[float, float]] = {}
     for name, node in nodes.items():
         x = middle if name in _ENDS else right if node.head is None else columns[node.head]
         spots[name] = (x, float(levels.index(_ENDS.get(name, _level(node)))))
@@ -250,8 +250,8 @@ def faithfulness_at(rows: Iterable[CurvePoint], fraction: float) -> float | None
     known = sorted((row.fraction, row.faithfulness) for row in rows)
     if not known or fraction <= 0 or not known[0][0] <= fraction <= known[-1][0]:
         return None
-    x, y = np.array(known).T
-    return float(np.interp(np.log(fraction), np.log(np.maximum(x, 1e-12)), y))
+    x, y = np.array(known)[:, 0], np.array(known)[:, 1]
+    return float(np.interp(math.log(fraction), np.log(np.maximum(x, 1e-12)), y))
 
 
 def faithfulness_curve(

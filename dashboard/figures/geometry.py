@@ -165,7 +165,7 @@ def _dots(each: ListAlong, chosen: np.ndarray, at: int, counted: bool, colour: s
         "error_x": _whiskers(places, colour) | {"thickness": 0.8, "width": 0},
         "hovertext": [
             f"<b>{escape(each.words[i], 60)}</b>, {escape(each.name, 40)}<br>at {each.places.estimate[i]:+.3g}{made}"
-            for i in chosen
+            for i in map(int, chosen)
         ],
         "hoverinfo": "text",
         "showlegend": False,
@@ -178,7 +178,7 @@ def _written(figure: go.Figure, each: ListAlong, at: int, span: float, colours: 
     half = _LABELLED // 2
     chosen = ordered if len(ordered) <= _LABELLED else np.concatenate([ordered[:half], ordered[-half:]])
     free = -np.inf
-    for i in chosen:
+    for i in map(int, chosen):
         text, place = escape(each.words[i], 14), float(each.places.estimate[i])
         reach = (len(text) + 1) * _LETTER / 2 * span
         if place - reach < free:
@@ -311,7 +311,7 @@ def spectrum_figure(found: Spectrum, colours: Theme, *, height: int = 300) -> go
     diamonds. Where the line lies above them, fewer do.
     """
     values = found.eigenvalues.tolist()
-    shares = (found.eigenvalues / found.eigenvalues.sum()).tolist()
+    shares: list[float] = (found.eigenvalues / found.eigenvalues.sum()).tolist()
     sums = list(accumulate(shares))
     x = list(range(1, len(shares) + 1))
     figure = go.Figure()
@@ -366,7 +366,7 @@ def steering_figure(
     styled(figure, colours, height=height)
     legend_above(figure)
     for number in (1, 2):
-        figure.add_hline(y=0, line={"color": colours.muted, "width": 1}, row=number, col=1)  # pyright: ignore[reportArgumentType]
+        figure.add_hline(y=0, line={"color": colours.muted, "width": 1}, row=number, col=1)
     figure.update_xaxes(showgrid=False, tickvals=strengths, ticktext=[f"{value:g}" for value in strengths])
     figure.update_xaxes(title_text=f"strength, in {unit}", row=2, col=1)
     return figure.update_yaxes(nticks=5)

@@ -1,6 +1,7 @@
 """Figures of attention heads and lenses: scores of all heads, an attention pattern, the logit lens."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -155,7 +156,7 @@ def attention_pattern(weights: np.ndarray, tokens: list[str], colours: Theme, *,
         )
     )
     styled(figure, colours, height=height)
-    ticks = {"tickfont": {"family": MONO, "size": 11, "color": colours.text}, "showgrid": False}
+    ticks: dict[str, Any] = {"tickfont": {"family": MONO, "size": 11, "color": colours.text}, "showgrid": False}
     if n <= PATTERN_LABELLED:
         labels = [escape(visible(token, 12).strip() or "␣", 14) for token in tokens]
         ticks |= {"tickvals": list(range(n)), "ticktext": labels}

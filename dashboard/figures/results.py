@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
+from dashboard.answers import is_sequence
 from dashboard.figures import attribution, changes, circuits, geometry, graphs, heads, saes, scaling, studies
 from dashboard.figures.theme import Theme
 from dashboard.figures.theme import theme as theme_called
@@ -20,6 +21,7 @@ from interp.changes.measured import Transplants, WeightChanges
 from interp.circuits.head_scores import HeadScores
 from interp.errors import ConfigError
 from interp.geometry.direction import DirectionGeometry
+from interp.results import Result
 from interp.studies.grokking_phases import Grokking
 from interp.studies.induction_onset import InductionRun
 
@@ -33,14 +35,11 @@ def plot(result: Any, theme: Literal["light", "dark"] | Theme = "light", **optio
     that has no figure, naming what has one.
     """
     colours = theme if isinstance(theme, Theme) else theme_called(theme)
-    if isinstance(result, list | tuple):
-        result = dict(enumerate(result))
-    one, table = result, FIGURES
-    if isinstance(result, Mapping) and result:
-        one, table = next(iter(result.values())), TOGETHER
+    several = _several(result)
+    one, table = (next(iter(several.values())), TOGETHER) if several else (result, FIGURES)
     for cls in type(one).__mro__:
         if draw := table.get(f"{cls.__module__}.{cls.__name__}"):
-            return draw(result, colours, **options)
+            return draw(several or result, colours, **options)
     have = sorted(name.rpartition(".")[2] for name in FIGURES)
     raise ConfigError(
         f"{type(one).__name__} has no figure; these results have one: {', '.join(have)}; "
@@ -48,9 +47,29 @@ def plot(result: Any, theme: Literal["light", "dark"] | Theme = "light", **optio
     )
 
 
+def _several(result: Any) -> Mapping[Any, Any] | None:
+    """Several results by name, or by number; None for what is one."""
+    if is_sequence(result):
+        return dict(enumerate(result))
+    return result if isinstance(result, Mapping) else None
+
+
+def _alone(draw: Draw) -> Draw:
+    """One result, drawn as several are."""
+
+    def drawn(result: Any, colours: Theme, **options: Any) -> go.Figure:
+        return draw({"": result}, colours, **options)
+
+    return drawn
+
+
 def _records(draw: Draw) -> Draw:
     """Drawn from the rows of the result."""
-    return lambda result, colours, **options: draw(result.to_records(), colours, **options)
+
+    def drawn(result: Result, colours: Theme, **options: Any) -> go.Figure:
+        return draw(result.to_records(), colours, **options)
+
+    return drawn
 
 
 def _heads(result: HeadScores, colours: Theme, *, kind: str = "induction", **options: Any) -> go.Figure:
@@ -97,7 +116,7 @@ def _lens(result: Any, colours: Theme, **options: Any) -> go.Figure:
 
 
 def _shares(result: Any, colours: Theme, **options: Any) -> go.Figure:
-    mlps = result.mlps.mean(-1).tolist() if any(part.endswith("MLP") for part in result.parts) else []
+    mlps: list[float] = result.mlps.mean(-1).tolist() if any(part.endswith("MLP") for part in result.parts) else []
     return attribution.share_map(result.heads.mean(-1).tolist(), mlps, colours, **options)
 
 
@@ -151,13 +170,13 @@ def _geometry(result: Any, colours: Theme, **options: Any) -> go.Figure:
 def _grokking(result: Grokking, colours: Theme, *, seed: int = 0, **options: Any) -> go.Figure:
     pairs = {"training pairs": "train_accuracy", "other pairs": "test_accuracy"}
     curves = {name: result.curves[curve][:, seed] for name, curve in pairs.items()}
-    said = {"x_title": "epoch", "y_title": "accuracy", "marks": vars(result.runs[seed].phases)}
+    said: dict[str, Any] = {"x_title": "epoch", "y_title": "accuracy", "marks": vars(result.runs[seed].phases)}
     return studies.training_curves(result.epochs, curves, colours, **said | options)
 
 
 def _induction_run(result: InductionRun, colours: Theme, **options: Any) -> go.Figure:
     curves = {"first copy": result.curves["loss_first"], "second copy": result.curves["loss_repeat"]}
-    said = {"y_title": "loss (nats per token)", "marks": {"onset": result.onset}}
+    said: dict[str, Any] = {"y_title": "loss (nats per token)", "marks": {"onset": result.onset}}
     return studies.training_curves(result.steps, curves, colours, **said | options)
 
 
@@ -170,7 +189,7 @@ FIGURES: dict[str, Draw] = {
     "interp.circuits.evaluation.Curve": _curve,
     "interp.circuits.head_weights.Composition": _composition,
     "interp.circuits.score_explanation.ScoreExplanation": _pairs,
-    "interp.patching.ablation.Ablations": lambda result, *how, **options: _ablations({"": result}, *how, **options),
+    "interp.patching.ablation.Ablations": _alone(_ablations),
     "interp.patching.activation.ActivationPatching": _patching,
     "interp.patching.patching_map.PatchingMap": _patching,
     "interp.lenses.logit_lens.LogitLens": _lens,
@@ -196,7 +215,7 @@ FIGURES: dict[str, Draw] = {
     "interp.studies.grokking_phases.Grokking": _grokking,
     "interp.studies.induction_onset.InductionRun": _induction_run,
     "interp.studies.hopfield.HeadRetrieval": _records(studies.retrieval_grid),
-    "interp.studies.boltzmann.Thermodynamics": lambda result, *how, **o: _temperatures({"": result}, *how, **o),
+    "interp.studies.boltzmann.Thermodynamics": _alone(_temperatures),
     "interp.studies.classical_networks.LoadCurve": _records(studies.load_curve),
     "interp.studies.classical_networks.CapacityCurve": _records(studies.capacity_curve),
 }

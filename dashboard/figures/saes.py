@@ -283,12 +283,13 @@ def drift(rows: Iterable[dict[str, Any]], part: float = LAST_PART) -> float | No
 
     None with fewer than four lines in that part, or without a threshold.
     """
-    points = [(row["tokens"], row["threshold"]) for row in rows if number(row.get("threshold")) is not None]
-    if not points:
+    known = [row for row in rows if number(row.get("threshold")) is not None]
+    if not known:
         return None
-    x, y = np.array(points, np.float64).T
-    late = x >= x[-1] * (1 - part)
+    x, y = (np.array([row[name] for row in known], np.float64) for name in ("tokens", "threshold"))
+    last = float(x[-1])
+    late = x >= last * (1 - part)
     if late.sum() < 4 or not y[late].mean():
         return None
-    slope = np.polyfit(x[late] - x[-1], y[late], 1)[0]
+    slope = np.polyfit(x[late] - last, y[late], 1)[0]
     return float(slope * (x[late][-1] - x[late][0]) / abs(y[late].mean()))

@@ -106,7 +106,7 @@ def styled(figure: go.Figure, colours: Theme, *, height: int | None = None) -> g
     return figure
 
 
-def _look(colours: Theme, height: int | None) -> dict:
+def _look(colours: Theme, height: int | None) -> dict[str, Any]:
     return {
         "font": {"family": FONT, "size": 12, "color": colours.text},
         "paper_bgcolor": "rgba(0,0,0,0)",
@@ -124,7 +124,7 @@ def _look(colours: Theme, height: int | None) -> dict:
     }
 
 
-def _axis(colours: Theme) -> dict:
+def _axis(colours: Theme) -> dict[str, Any]:
     return {
         "gridcolor": colours.grid,
         "linecolor": colours.grid,
@@ -136,7 +136,7 @@ def _axis(colours: Theme) -> dict:
     }
 
 
-def colour_bar(colours: Theme, title: str) -> dict:
+def colour_bar(colours: Theme, title: str) -> dict[str, Any]:
     """A thin scale beside a figure; `title` names the quantity and its unit."""
     return {
         "title": {"text": title, "side": "right", "font": {"size": 11, "color": colours.muted}},

@@ -57,7 +57,7 @@ def along_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
     rows = [{"list": each.name, **row} for each in found.along.lists for row in each.to_records()]
     return panel(
         "Words along it",
-        graph("direction-along", figure=figure, label=label, height=int(figure.layout.height)),  # pyright: ignore[reportAttributeAccessIssue]
+        graph("direction-along", figure=figure, label=label, height=int(figure.layout.height)),
         as_table(rows),
         note="the mean over sentences of each word's activation, projected on the direction; whiskers: 95 % over "
         "sentences",

@@ -169,7 +169,7 @@ def steering_panel(found: ConceptGeometry, colours: Theme) -> html.Section:
 def steering_body(sweep: StrengthSweep, colours: Theme, id: str, label: str, unit: str) -> list[Any]:
     """Return the verdict on a steering sweep, its figure and its numbers; `unit` is the meaning of strength 1."""
     figure = steering_figure(sweep, colours, unit=unit)
-    rows = []
+    rows: list[Record] = []
     for at, record in enumerate(sweep.to_records()):
         row = _without(record, ("random", "random_high", "random_side_effect"))
         draws = {"random effect": sweep.random_effect, "random side effect": sweep.random_side_effect}

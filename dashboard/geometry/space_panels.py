@@ -97,7 +97,7 @@ def pairs_panel(found: SpaceComparison, _: Theme) -> html.Section:
 
 
 def _values(row: Record, measures: tuple[tuple[str, str | None, str, str], ...]) -> list[str]:
-    cells = []
+    cells: list[str] = []
     for key, null, *_ in measures:
         text = "–" if row[key] is None else number(row[key])
         cells.append(f"{text} ({number(row[null])})" if null and row[key] is not None else text)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dashboard.answers import is_object
 from dashboard.components.pages import feature_href, open_artefact
 from dashboard.data import features as features
 from interp.artifacts import open_artefact as open_stored
@@ -165,9 +166,9 @@ def _groups(folder: Path, version: str) -> FoundGroups:
 def exported(workspace: Workspace, found: AttributionGraph, edits: dict[str, Any]) -> dict[str, Any]:
     """Return the graph as graph JSON with the visitor's edits; those of nodes that it lacks are left out."""
     known = found.number
-    held = {
+    held: dict[str, Any] = {
         name: {node: each for node, each in value.items() if node in known}
-        if isinstance(value, dict)
+        if is_object(value)
         else [node for node in value if node in known]
         for name, value in edits.items()
         if name != "groups"
@@ -186,7 +187,7 @@ def describe(workspace: Workspace, found: AttributionGraph, number: int) -> dict
     if table is None:
         return {"href": None, "table": None, "examples": [], "maximum": 0.0}
     rows = features.examples(workspace, table, chosen.index)[:MAX_EXAMPLES]
-    examples = [
+    examples: list[dict[str, Any]] = [
         {"tokens": row.tokens, "activations": _rounded(np.array(row.activations)), "peak": row.peak} for row in rows
     ]
     maximum = max((max(each["activations"], default=0.0) for each in examples), default=0.0)

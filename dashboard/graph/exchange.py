@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dashboard.answers import is_object
 from dashboard.data.features import viewer_feature
 from dashboard.graph import data
 from interp.artifacts import read_json, save_artefact, sha256_file, write_json
@@ -61,7 +62,7 @@ def _write_features(workspace: Workspace, graph: AttributionGraph, found: dict[s
     listed = folder / "graph-metadata.json"
     others = read_json(listed).get("graphs", []) if listed.is_file() else []
     slug = found["metadata"]["slug"]
-    others = [each for each in others if not isinstance(each, dict) or each.get("slug") != slug]
+    others = [each for each in others if not is_object(each) or each.get("slug") != slug]
     about = {name: value for name, value in found["metadata"].items() if name != "workbench"}
     write_json(listed, {"graphs": [*others, about]})
     return f"{place}: {described} of {len(wanted)} latents; the others have no features table here"

@@ -19,13 +19,14 @@ from typing import Any
 
 import flask
 
-from dashboard.answers import plain
+from dashboard.answers import is_list, is_object, plain
 from dashboard.components.http_errors import json_body
 from dashboard.components.pages import current, prompt_href
 from dashboard.data.workspace import notes
 from dashboard.graph import data
 from dashboard.turns import asking
 from interp.errors import ConfigError
+from interp.results import Record
 
 Answer = Callable[[str], dict[str, Any]]
 MAX_HEADS = 12
@@ -82,7 +83,7 @@ def _save(name: str) -> dict[str, Any]:
     key = data.choose(current().workspace, name).key
     given = json_body()
     edits, was = given.get("edits"), given.get("was")
-    if not isinstance(edits, dict) or not isinstance(was, dict):
+    if not is_object(edits) or not is_object(was):
         raise ConfigError("the body should be an object with `edits` and `was`, both objects")
     return {"edits": notes().save_graph_edits(key, edits, was=was)}
 
@@ -100,7 +101,7 @@ def _export(name: str) -> dict[str, Any]:
 def _intervene(name: str) -> dict[str, Any]:
     given, graph = json_body(), data.choose(current().workspace, name)
     nodes, factor, mode = given.get("nodes"), given.get("factor"), given.get("mode")
-    if not isinstance(nodes, list) or not 0 < len(nodes) <= MAX_NODES or not all(isinstance(n, str) for n in nodes):
+    if not is_list(nodes) or not 0 < len(nodes) <= MAX_NODES or not all(isinstance(n, str) for n in nodes):
         raise ConfigError(f"`nodes` should be a list of 1 to {MAX_NODES} node ids")
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not isinstance(mode, str):
         raise ConfigError("`factor` should be a number and `mode` a text")
@@ -116,7 +117,7 @@ def _split(name: str) -> dict[str, Any]:
     with asking(str(given.get("visitor", ""))[:64]):
         found = current().live.split(graph.name, source=source, target=target)
     position = graph.node(target).position
-    heads = []
+    heads: list[Record] = []
     for row in found.to_records()[:MAX_HEADS]:
         layer, head = row["head"].removeprefix("L").split("H")
         there = {"layer": layer, "head": head, "token": position, "key": row["position"]}

@@ -255,7 +255,7 @@ def register(app: Dash) -> None:
         Input("heads-go", "n_clicks"),
         State("heads-text", "value"),
         prevent_initial_call=True,
-    )(lambda _, text: text or "")
+    )(_said)
     app.callback(
         Output("heads-pattern", "children"),
         Output("heads-pattern-title", "children"),
@@ -348,6 +348,10 @@ def _draw(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
     words = f"{meaning}{len(found)} of {len(rows)} heads score above chance"
     height = max(260, 22 * (1 + max(row.layer for row in rows)) + 70)
     return head_scores(rows, theme(scheme), height=height), table, words + (f": {strongest}." if found else ".")
+
+
+def _said(_presses: Any, text: str | None) -> str:
+    return text or ""
 
 
 def _choose(click: dict[str, Any] | None, cell: dict[str, Any] | None, proof: dict[str, Any] | None) -> Any:

@@ -199,7 +199,7 @@ def _column(points: Points, name: str) -> "pa.Array":
 def _levels(points: Points) -> "dict[str, pa.Array]":
     import pyarrow as pa
 
-    rows = levels_of(_column(points, "levels"), points.n_levels, points.path)
+    rows = levels_of(cast("pa.ListArray", _column(points, "levels")), points.n_levels, points.path)
     return {f"level_{level}": pa.array(row) for level, row in enumerate(rows)}
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from interp.workspace import Workspace
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_Number = TypeVar("_Number", int, float)
 MAX_CORNERS = 400
 _FILTER = re.compile(r"^(.+)(:|=)([^:=]+)$")
 
@@ -133,7 +134,7 @@ def _filtered(workspace: Workspace, name: str, text: str) -> np.ndarray:
     return (values >= limits[0]) & (values <= limits[1])
 
 
-def _numbers(text: str, kind: type) -> list:
+def _numbers(text: str, kind: type[_Number]) -> list[_Number]:
     try:
         values = [kind(part) for part in text.split(",") if part]
     except ValueError:
@@ -285,7 +286,7 @@ def cells(workspace: Workspace, name: str) -> list[dict[str, Any]]:
     table = opened(workspace, name).cells
     if table is None:
         return []
-    grids = []
+    grids: list[dict[str, Any]] = []
     for grid, group in groupby(table.rows(order='grid, "row", "column"'), key=lambda cell: cell.grid):
         rows = list(group)
         shown = [

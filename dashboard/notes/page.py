@@ -19,6 +19,7 @@ import dash_mantine_components as dmc
 import flask
 from dash import Dash, dcc, html
 
+from dashboard.answers import is_list, is_object
 from dashboard.components.frame import attempt, attrs, note_controls, page, panel, quiet_link
 from dashboard.components.http_errors import json_body
 from dashboard.components.pages import (
@@ -88,7 +89,7 @@ def _act(act: str) -> flask.Response:
 def _set(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
     fields = {name: given[name] for name in ("title", "note", "starred", "tags") if name in given}
     was = given.get("was")
-    if was is not None and not (isinstance(was, dict) and all(isinstance(each, str) for each in was.values())):
+    if was is not None and not (is_object(was) and all(isinstance(each, str) for each in was.values())):
         raise ConfigError("`was` should be an object with the texts that the writer started from")
     return _state(notes, notes.set(given.get("key", ""), **fields, was=was))
 
@@ -101,7 +102,7 @@ def _save_search(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
 def _save_recipe(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
     """Save what a feature page offers: steps of `dictionary, feature, action, amount`."""
     steps = given.get("steps")
-    if not isinstance(steps, list) or not all(isinstance(step, dict) and {*step} <= _STEP for step in steps):
+    if not is_list(steps) or not all(is_object(step) and {*step} <= _STEP for step in steps):
         raise ConfigError("`steps` should be a list of objects with dictionary, feature, action and amount")
     made = [
         Intervention(

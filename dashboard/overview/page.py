@@ -5,6 +5,7 @@ from typing import Any
 
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
+from dashboard.answers import is_object
 from dashboard.components.evidence import number
 from dashboard.components.frame import notice, page, panel, quiet_link
 from dashboard.components.pages import Context, Page, current, run_button, run_state
@@ -208,7 +209,7 @@ def _card(card: Card) -> html.Article:
 
 def _origin(parents: list[str]) -> str:
     """`recordings/demo` -> `from recording demo`."""
-    named = []
+    named: list[str] = []
     for parent in parents:
         folder, _, name = parent.replace("model:", "model/").partition("/")
         named.append(f"{_KIND_OF_FOLDER.get(folder, folder)} {name}")
@@ -220,8 +221,8 @@ def _when(created: str) -> str:
 
 
 def _partial(partial: Partial) -> html.Div:
-    progress = partial.status.get("progress")
-    progress = dict(progress) if isinstance(progress, dict) else {}
+    found = partial.status.get("progress")
+    progress = dict(found) if is_object(found) else {}
     done, total = progress.pop("done", None), progress.pop("total", None)
     counted = isinstance(done, int | float) and isinstance(total, int | float) and total
     share = f"{done / total:.0%} done" if counted else ""

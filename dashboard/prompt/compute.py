@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dashboard.answers import lists
 from dashboard.components.live import (
     ActiveFeature,
     FeatureShare,
@@ -100,7 +101,9 @@ def read(loaded: HookedModel, spec: str, tokens: Tensor, dictionary: Any, tuned:
     patterns = torch.stack([values[name][0].half() for name in heads])
     losses = _losses(loaded, residuals[-1], tokens[0], check)
     check("looking for active features")
-    first, acts, active, random = int(bos_token_id(loaded) is not None), None, [], ([], [])
+    first, acts = int(bos_token_id(loaded) is not None), None
+    active: list[int] = []
+    random: tuple[list[int], list[float]] = [], []
     if dictionary is not None:
         x = values[dictionary.hook_point][0].float()
         acts = dictionary.encode_sparse(x)
@@ -138,7 +141,7 @@ def activations_of(reading: Reading, feature: int) -> list[float]:
     """Return the activation of one feature on every token."""
     found = reading.activations
     mine = torch.where(found.indices == feature, found.values.float(), 0.0).sum(1)
-    return mine.clamp_min(0).tolist()
+    return lists(mine.clamp_min(0))
 
 
 @torch.no_grad()
@@ -153,8 +156,11 @@ def lens_cells(
     chosen = reading.residuals[:, start:stop]
     if translators is not None:
         chosen = torch.stack([translators.translate(name, x) for name, x in zip(names, chosen, strict=True)])
-    ids, probabilities, ranks, followed = [], [], [], []
-    for rows in chosen.flatten(0, 1).split(_LENS_CELLS):
+    ids: list[Tensor] = []
+    probabilities: list[Tensor] = []
+    ranks: list[Tensor] = []
+    followed: list[Tensor] = []
+    for rows in torch.split(chosen.flatten(0, 1), _LENS_CELLS):
         check("decoding layers")
         logits = final_norm_and_unembed(loaded, rows).float()
         total = logits.logsumexp(-1, keepdim=True)
@@ -168,7 +174,7 @@ def lens_cells(
     shape = chosen.shape[:2]
     flat = torch.cat(ids)
     texts = np.array(token_strings(loaded, flat), object).reshape(*shape, -1)
-    numbers = torch.cat(probabilities).reshape(*shape, -1).tolist()
+    numbers = lists(torch.cat(probabilities).reshape(*shape, -1))
     control = controls.elsewhere(loaded, reading, translators, token, check)
     others, same, usual = control.cells(flat[:, 0].reshape(shape).cpu().numpy(), start)
     guesses = [
@@ -179,8 +185,8 @@ def lens_cells(
         start=start,
         cells=guesses,
         followed=token_strings(loaded, [token])[0] if token is not None else None,
-        rank=torch.cat(ranks).reshape(shape).tolist() if token is not None else [],
-        probability=torch.cat(followed).reshape(shape).tolist() if token is not None else [],
+        rank=lists(torch.cat(ranks).reshape(shape)) if token is not None else [],
+        probability=lists(torch.cat(followed).reshape(shape)) if token is not None else [],
         others=others,
         top_elsewhere=same,
         rank_elsewhere=usual,
@@ -196,7 +202,7 @@ def next_tokens(loaded: HookedModel, reading: Reading, at: int, temperature: flo
         after=at,
         token=reading.result.tokens[at],
         temperature=temperature,
-        guesses=list(zip(token_strings(loaded, best.indices), best.values.exp().tolist(), strict=True)),
+        guesses=list(zip(token_strings(loaded, best.indices), lists(best.values.exp()), strict=True)),
         entropy=float(-(log_p.exp() * log_p).nan_to_num().sum()),
         uniform=math.log(len(log_p)),
     )
@@ -213,7 +219,7 @@ def steered_rows(
 
     own = sae.decoder_directions[feature].detach().float().cpu()
     drawn = torch.randn(len(own), generator=make_generator(seed, "random direction"))
-    vector = (drawn * own.norm() / drawn.norm()).double().numpy()
+    vector = (drawn * controls.lengths(own) / controls.lengths(drawn)).double().numpy()
     point = sae.hook_point_out or sae.hook_point
     steered = Intervention(target=Latent(dictionary="sae", index=feature), amount=amount)
     control = replace(steered, along=Direction(hook_point=point, vector=vector, origin=f"random, seed {seed}"))
@@ -228,7 +234,7 @@ def steered_rows(
 def unchanged_probabilities(loaded: HookedModel, rows: Tensor, start: int) -> list[list[float]]:
     """Return the probability that the unchanged model gives each token of `rows [3, n]` from `start` on."""
     logits = run_with_hooks(loaded, rows, [])[:, start - 1 : -1].float()
-    return logits.softmax(-1).gather(2, rows[:, start:, None].to(logits.device))[:, :, 0].tolist()
+    return lists(logits.softmax(-1).gather(2, rows[:, start:, None].to(logits.device))[:, :, 0])
 
 
 def steps_of(
@@ -249,7 +255,7 @@ def steps_of(
 
     def choose(logits: Tensor) -> Tensor:
         ids = draw(logits).to(logits.device)
-        chances.append(logits.softmax(-1).gather(1, ids[:, None])[:, 0].tolist())
+        chances.append(lists(logits.softmax(-1).gather(1, ids[:, None])[:, 0]))
         return ids
 
     written = generate(step, rows[0], n_new, choose)
@@ -274,7 +280,7 @@ def check_head(loaded: HookedModel, layer: int, head: int) -> None:
 def answers(loaded: HookedModel, reading: Reading, at: int, answer: str, contrast: str) -> tuple[int, int | None]:
     """Ids of the answer and the contrast; what was left empty comes from the model's own ranking after `at`."""
     logits = final_norm_and_unembed(loaded, reading.residuals[-1, at][None]).float()[0]
-    likeliest = logits.topk(2).indices.tolist()
+    likeliest = lists(logits.topk(2).indices)
     right = single_token(loaded, answer, logits) if answer else likeliest[0]
     if contrast:
         return right, single_token(loaded, contrast, logits)
@@ -336,9 +342,9 @@ def logit_shares(loaded: HookedModel, reading: Reading, at: int, right: int, wro
         after=at,
         token=reading.result.tokens[at],
         total=float(found.total[0]),
-        parts=list(zip(found.parts, found.values[:, 0].tolist(), strict=True)),
-        heads=found.heads[:, :, 0].tolist(),
-        mlps=found.mlps[:, 0].tolist() if "L0MLP" in found.parts else [],
+        parts=list(zip(found.parts, lists(found.values[:, 0]), strict=True)),
+        heads=lists(found.heads[:, :, 0]),
+        mlps=lists(found.mlps[:, 0]) if "L0MLP" in found.parts else [],
         note=" ".join([*cap, *found.held_fixed]),
     )
 
@@ -377,7 +383,7 @@ def feature_shares(loaded: HookedModel, sae: Any, tokens: Tensor, right: int, wr
     config = AttributionConfig(steps=SHARE_STEPS, first=int(bos_token_id(loaded) is not None))
     [found] = attribute(loaded, sae, prompts, config)
     texts = token_strings(loaded, tokens[0])
-    shares = []
+    shares: list[FeatureShare] = []
     for feature, effect in found.top(TOP_SHARES):
         mine = found.feature == feature
         position = int(found.position[mine][found.effect[mine].abs().argmax()])
@@ -403,7 +409,7 @@ def single_token(loaded: HookedModel, text: str, logits: Tensor) -> int:
     """The id of a word as it is typed or with a leading space, as in a sentence: the likelier of the two here."""
     from interp.lenses.direct_attribution import token_ids
 
-    found = []
+    found: list[int] = []
     for form in (text,) if text.startswith(" ") else (text, f" {text}"):
         with contextlib.suppress(PromptError):
             found.append(int(token_ids(loaded, form, 1)[0]))
@@ -420,7 +426,7 @@ def _losses(loaded: HookedModel, residual: Tensor, tokens: Tensor, check: Check)
         targets = tokens[start + 1 : start + 1 + _LOSS_ROWS]
         logits = final_norm_and_unembed(loaded, residual[start : start + len(targets)]).float()
         own = logits.gather(1, targets[:, None].to(logits.device))[:, 0]
-        found += (logits.logsumexp(-1) - own).tolist()
+        found += lists(logits.logsumexp(-1) - own)
     return found
 
 
@@ -431,5 +437,5 @@ def _strongest(loaded: HookedModel, acts: Any, tokens: Tensor) -> list[list[Acti
     bos = bos_token_id(loaded)
     return [
         [ActiveFeature(n, a) for n, a in zip(*row, strict=True) if a > 0 and token != bos]
-        for token, *row in zip(tokens.tolist(), numbers.tolist(), best.values.tolist(), strict=True)
+        for token, *row in zip(lists(tokens), numbers.tolist(), best.values.tolist(), strict=True)
     ]

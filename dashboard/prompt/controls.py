@@ -8,6 +8,7 @@
 
 import contextlib
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,11 @@ _NEAR = 60
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
+def lengths(vectors: Any) -> Tensor:
+    """Return the Euclidean norm of each row of `[..., d]`, as `[..., 1]`; torch's own `norm` has no types."""
+    return vectors.norm(dim=-1, keepdim=True)
+
+
 @torch.no_grad()
 def at_random_vectors(sae: Any, x: Tensor, first: int) -> tuple[list[int], list[float]]:
     """Return the active latents and the largest activation at one random vector for each row of `x [n, d]`.
@@ -45,8 +51,8 @@ def at_random_vectors(sae: Any, x: Tensor, first: int) -> tuple[list[int], list[
         return [], []
     centre = rest.mean(0)
     drawn = torch.randn(rest.shape, generator=make_generator(0, "random vectors")).to(rest)
-    away = (rest - centre).norm(dim=1, keepdim=True)
-    values = sae.encode_sparse(centre + away * drawn / drawn.norm(dim=1, keepdim=True)).values.float()
+    moved = lengths(rest - centre) * drawn / lengths(drawn)
+    values = sae.encode_sparse(centre + moved).values.float()
     return (values > 0).sum(1).tolist(), values.amax(1).clamp_min(0).tolist()
 
 
@@ -59,7 +65,9 @@ class Elsewhere:
     def __init__(self, loaded: HookedModel, reading: "Reading", translators: Any, token: int | None, check: "Check"):
         n = reading.tokens.shape[1]
         self.positions = np.unique(np.linspace(min(1, n - 1), n - 1, min(OTHERS, n)).round().astype(int))
-        names, top, rank = lens_hook_points(len(reading.residuals) - 1), [], []
+        names = lens_hook_points(len(reading.residuals) - 1)
+        top: list[np.ndarray] = []
+        rank: list[np.ndarray] = []
         for name, residual in zip(names, reading.residuals[:, self.positions.tolist()], strict=True):
             check("decoding other positions")
             x = residual if translators is None else translators.translate(name, residual)
@@ -76,8 +84,10 @@ class Elsewhere:
         That is, per column, the number of other positions; per cell, at how many of them its token is on top, and the
         median rank there of the token that is followed.
         """
-        apart = self.positions[None] != np.arange(start, start + best.shape[1])[:, None]  # [width, k]
-        same = ((self.top[:, None] == best[:, :, None]) & apart).sum(-1)
+        columns = np.arange(start, start + len(best[0]))
+        apart: np.ndarray = np.not_equal(self.positions[None], columns[:, None])  # [width, k]
+        alike: np.ndarray = np.equal(self.top[:, None], best[:, :, None])
+        same = np.logical_and(alike, apart).sum(-1)
         ranks: list[list[float]] = []
         if self.rank is not None and apart.any(1).all():
             ranks = [[float(np.median(row[mine])) for mine in apart] for row in self.rank]
@@ -88,7 +98,7 @@ def elsewhere(
     loaded: HookedModel, reading: "Reading", translators: Any, token: int | None, check: "Check"
 ) -> Elsewhere:
     """Return the control of a reading's lens, measured once for each lens and token."""
-    key = (translators is not None, token)
+    key = (translators.how if translators else "logit", token)
     if key not in reading.elsewhere:
         reading.elsewhere[key] = Elsewhere(loaded, reading, translators, token, check)
     return reading.elsewhere[key]
@@ -106,7 +116,9 @@ def steering_verdict(site: Any, case: Any, tokens: Tensor, amount: float, done: 
 
 
 @torch.no_grad()
-def suggest_pair(loaded: HookedModel, text: str, tokens: Tensor, likeliest: str, encode: Any) -> PatchPair:
+def suggest_pair(
+    loaded: HookedModel, text: str, tokens: Tensor, likeliest: str, encode: Callable[[str], Tensor]
+) -> PatchPair:
     """Return a corrupt prompt that differs from `text` in one word, with the model's most probable next tokens.
 
     The word is the last capitalised one after the first word, else the last one that has a replacement: the nearest
@@ -139,7 +151,7 @@ def _nearest_word(loaded: HookedModel, word: str) -> str | None:
     if found is None:
         return None
     table = loaded.W_E.detach()
-    scores = (table @ table[found]).float() / table.norm(dim=1).float().clamp_min(1e-9)
+    scores = (table @ table[found]).float() / lengths(table)[:, 0].float().clamp_min(1e-9)
     near = token_strings(loaded, scores.topk(min(_NEAR, len(scores))).indices)
     low = word.lower()
     for each in near:

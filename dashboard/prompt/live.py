@@ -287,7 +287,7 @@ class LiveModel:
         recording, spec = described_recording(self._workspace, features)
         with self._turns.take("documents") as turn:
             dictionary, model = self._loaded.dictionary(spec, features), self._loaded.model(spec)
-            texts = []
+            texts: list[DocumentText] = []
             for row in rows:
                 turn.check("reading documents")
                 texts.append(document_text(model, dictionary, recording, row, index, MAX_TOKENS))

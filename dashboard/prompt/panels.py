@@ -78,7 +78,8 @@ def attribution_panel() -> html.Section:
 
 def register_why(app: Dash) -> None:
     """Add the callbacks: the attribution to heads (at once) and to features (on the button), the reasons of a cell."""
-    shown = [Input(f"prompt-{part}", "data") for part in ("read", "asked", "token")]
+    parts = ("prompt-read", "prompt-asked", "prompt-token")
+    shown = [Input(part, "data") for part in parts]
     app.callback(Output("prompt-shares", "children"), *shown, State("scheme", "data"))(_attribute)
     app.clientside_callback(  # features that were shown are about another answer, token or prompt now
         "() => null",
@@ -89,7 +90,7 @@ def register_why(app: Dash) -> None:
     app.callback(
         Output("prompt-feature-shares", "children"),
         Input("prompt-attribution", "n_clicks"),
-        *(State(each.component_id, "data") for each in shown),
+        *(State(part, "data") for part in parts),
         running=[(Output("prompt-attribution", "disabled"), True, False)],
         prevent_initial_call=True,
     )(_attribute_to_features)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from dashboard.answers import is_object
 from dashboard.components.pages import NothingYetError
 from dashboard.figures.scaling import Densities, Point
 from dashboard.figures.theme import number
@@ -87,7 +88,7 @@ def _parse(line: bytes) -> Row | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    known = isinstance(row, dict) and number(row.get("step")) is not None and number(row.get("tokens")) is not None
+    known = is_object(row) and number(row.get("step")) is not None and number(row.get("tokens")) is not None
     return row if known else None
 
 
@@ -263,7 +264,7 @@ def sweep(workspace: Workspace, entry: Entry, found: Iterable[Entry]) -> list[En
 
 def _layers(workspace: Workspace, now: float) -> list[Entry]:
     """Return every layer of the sets of transcoders, finished or in training, as `SET.layer-3`."""
-    found = []
+    found: list[Entry] = []
     for made in workspace.values(StoredSet):
         if made.part is not None or made.scores is None:  # the numbers of a part are those of the whole set
             continue

@@ -106,7 +106,7 @@ def _with(data: list[dict[str, str]], value: str) -> list[dict[str, str]]:
 
 def _regions(workspace: Workspace) -> list[dict[str, str]]:
     """Return the regions of every map of features, the largest first."""
-    found = []
+    found: list[dict[str, str]] = []
     for made in workspace.values(VectorMap):
         if made.features and made.regions_per_level:
             named = made.regions.rows("size > 1 and label <> ''", order="size desc, region", limit=MAX_REGIONS)

@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlencode
 
 import numpy as np
@@ -352,7 +352,7 @@ class VectorMap(Artefact, kind="atlas"):
         ]
 
 
-def levels_of(lists: "pa.ListArray[Any]", n_levels: int, where: object) -> Int32[np.ndarray, "n_levels n"]:
+def levels_of(lists: "pa.ListArray", n_levels: int, where: object) -> Int32[np.ndarray, "n_levels n"]:
     """Return the column `levels` as an array. Raises `CorruptError` where a point has another number of levels."""
     flat = lists.flatten().to_numpy(zero_copy_only=False)
     if len(flat) != len(lists) * n_levels:
