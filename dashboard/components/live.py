@@ -57,8 +57,8 @@ class PromptResult:
     random_active: list[int] = field(default_factory=list)
     random_strongest: list[float] = field(default_factory=list)
     """the same count, and the largest activation, at one random vector as far from the mean of the prompt"""
-    tuned: bool = False
-    """the workspace has a tuned lens of this model"""
+    lenses: list[tuple[str, str]] = field(default_factory=lambda: [("logit", "")])
+    """kinds of lens that the workspace has for this model, each with what held-out text says of it; the best first"""
     seconds: float = 0.0
 
 
@@ -213,37 +213,68 @@ class PatchPair:
 
 
 @dataclass(frozen=True)
-class SteeringVerdict:
-    """Shift of the next token by a feature, and by the directions of two nulls; nats, `KL(unchanged || steered)`."""
+class Compared:
+    """An effect of steering along a feature, with the same for the directions of two nulls."""
 
-    feature: int
-    amount: float
-    """activation that was added on every token"""
-    shift: float
+    value: float
     random: list[float]
     """of random directions of the same norm"""
     alike: list[float]
     """of features of like density, scaled to the same norm"""
 
     @property
+    def nulls(self) -> list[tuple[str, list[float]]]:
+        """Names and values of both nulls; without features of like density, one."""
+        both = [("random directions", self.random), ("features of like density", self.alike)]
+        return [(name, null) for name, null in both if null]
+
+    def p(self, null: list[float]) -> float:
+        """Return the p-value by one null."""
+        return p_from_null(self.value, np.array(null))
+
+    def exceeds(self, *doing: str) -> str:
+        """Return how many directions of each null it exceeds; `doing` says what each null does."""
+        below = [f"{(np.array(null) < self.value - 1e-12).sum()} of {len(null)} {name}" for name, null in self.nulls]
+        return "more than " + " and ".join(count + does for count, does in zip(below, doing, strict=False))
+
+
+@dataclass(frozen=True)
+class SteeringVerdict:
+    """Rise of the words that a feature should raise and that are held back from its proof's choice of a strength."""
+
+    feature: int
+    amount: float
+    """activation that was added on every token"""
+    words: list[str]
+    raised: Compared
+    """nats of log-probability; each random direction is measured on words of its own"""
+    shift: Compared
+    """nats, `KL(unchanged || steered)` of the next token"""
+
+    @property
     def p(self) -> float:
-        """The larger of the p-values by the two nulls."""
-        return max(p_from_null(self.shift, np.array(null)) for null in (self.random, self.alike) if null)
+        """The larger of the p-values of the words by the two nulls."""
+        return max(self.raised.p(null) for _, null in self.raised.nulls)
+
+    @property
+    def lines(self) -> list[str]:
+        """The finding with both nulls and the smallest p-value that their number allows; then the size of the shift."""
+        shown = ", ".join(repr(word) for word in self.words)
+        fails = " or ".join(name for name, null in self.raised.nulls if self.raised.p(null) > ALPHA)
+        found = f"Not beyond {fails}" if fails else "Beyond both nulls"
+        beside = self.raised.exceeds(" raise theirs", " raise these")
+        least = 1 / (1 + min(len(null) for _, null in self.raised.nulls))
+        return [
+            f"Feature {self.feature}, strength {self.amount:.3g}: its held-back words ({shown}) rise by "
+            f"{self.raised.value:.3g} nats, {beside} (p {self.p:.3g}, the smallest possible is {least:.3g}). "
+            f"{found}, on this one prompt.",
+            f"The next token shifts by {self.shift.value:.3g} nats of KL divergence, {self.shift.exceeds('', '')}.",
+        ]
 
     @property
     def sentence(self) -> str:
-        """The finding with both nulls, and the smallest p-value that their number allows."""
-        parts = [f"Feature {self.feature}, strength {self.amount:.3g}: the next token shifts by {self.shift:.3g} nats."]
-        names = ("random directions of the same norm", "features of like density")
-        for null, name in zip((self.random, self.alike), names, strict=True):
-            if null:
-                p, least = p_from_null(self.shift, np.array(null)), 1 / (1 + len(null))
-                parts.append(
-                    f"{len(null)} {name}: {np.mean(null):.3g} on average, at most {max(null):.3g}; p {p:.3g} (the "
-                    f"smallest possible is {least:.3g})."
-                )
-        parts.append("Beyond both nulls" if self.p <= ALPHA else "Not beyond the nulls")
-        return " ".join(parts) + ", on this one prompt."
+        """Both lines as one text."""
+        return " ".join(self.lines)
 
 
 @dataclass(frozen=True)
@@ -290,9 +321,12 @@ class Live(Protocol):
         ...
 
     def lens(
-        self, text: str, *, model: str, start: int, stop: int, tuned: bool = False, token: str = "", chat: bool = False
+        self, text: str, *, model: str, start: int, stop: int, lens: str = "logit", token: str = "", chat: bool = False
     ) -> LensCells:
-        """Decode every layer at the positions from `start` up to `stop`, and follow one token through them."""
+        """Decode every layer at the positions from `start` up to `stop`, and follow one token through them.
+
+        `lens` is one of the result's `lenses`.
+        """
         ...
 
     def next_tokens(

@@ -16,6 +16,7 @@ from dashboard.components.frame import panel
 from dashboard.components.markup import escaped, markup
 from dashboard.components.pages import current
 from dashboard.data import features as view
+from dashboard.data.meaning import said_by
 from dashboard.feature import examples, sections
 from dashboard.figures.theme import DARK, LIGHT, visible
 from interp.errors import UsageError
@@ -57,7 +58,7 @@ def _parts(workspace: Workspace, name: str, one: view.One, own: str) -> list[Any
         _proof(workspace, name, row.feature),
         sections.labels_panel(row, explained) if explained else None,
         _histogram(one),
-        *sections.effects(row, related),
+        *sections.effects(row, related, said_by(workspace, name, row.feature)),
         sections.related_panels(workspace, name, related) if related else None,
         sections.neighbours(name, row, near),
         panel("Examples", *examples.all_examples(workspace, name, one), note="colour: activation / maximum"),

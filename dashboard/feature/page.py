@@ -38,6 +38,7 @@ from dashboard.components.pages import (
     whole_number,
 )
 from dashboard.data import features as view
+from dashboard.data.meaning import said_by
 from dashboard.feature import examples, export, prove, sections
 from dashboard.feature.relations import (
     downloads_panel,
@@ -83,7 +84,12 @@ def detail(
     if explained:
         parts.append(sections.labels_panel(row, explained))
     related = view.relations(workspace, name, index)
-    parts.append(html.Div([examples.histogram_panel(one), *sections.effects(row, related)], className="wb-facets"))
+    parts.append(
+        html.Div(
+            [examples.histogram_panel(one), *sections.effects(row, related, said_by(workspace, name, index))],
+            className="wb-facets",
+        )
+    )
     if row.n_fired:
         parts.append(examples.examples_panel(workspace, name, one, reading))
         parts.append(prove.prove_panel(workspace, name, index, scheme))

@@ -1,13 +1,15 @@
 """Parts of a feature that the page, a notebook and the exported file share, each written once."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from dash import html
 
 from dashboard.components.evidence import number, percent
 from dashboard.components.frame import attrs, notice, panel, stat
+from dashboard.components.pages import runs_href
 from dashboard.components.tokens import feature_line, token_bars
 from dashboard.data import features as view
+from dashboard.data.meaning import Said, said_by
 from dashboard.feature.relations import companions_panel, effect_verdict, logit_panel, neurons_panel
 from dashboard.figures.theme import visible
 from interp.workspace import Workspace
@@ -88,7 +90,8 @@ def related_panels(workspace: Workspace, name: str, related: view.Related | None
 
 def summary(workspace: Workspace, name: str, one: view.One) -> html.Div:
     """Return what the page says of a feature without acts, for notebooks: label, numbers, effects on logits."""
-    shown = effects(one.row, view.relations(workspace, name, one.row.feature))
+    related = view.relations(workspace, name, one.row.feature)
+    shown = effects(one.row, related, said_by(workspace, name, one.row.feature))
     return html.Div([heading(one.row), numbers(one), html.Div(shown, className="wb-facets")], className="wb-stack")
 
 
@@ -137,34 +140,74 @@ def numbers(one: view.One) -> html.Div:
     )
 
 
-def effects(row: FeatureRow, related: view.Related | None) -> list[html.Section]:
-    """Return the tokens that its direction promotes and suppresses, with their verdicts."""
-    if not row.promoted:
-        return [
-            panel(
-                "Promotes",
-                html.P(
-                    "This hook point does not write to the residual stream: it has no direct effect on logits.",
-                    className="wb-none",
-                ),
-            )
-        ]
-    largest = max(abs(value) for _, value in (*row.promoted, *row.suppressed))
+_Ps = tuple[float | None, float | None]
+
+
+class _Side(NamedTuple):
+    """Tokens that a direction raises, or lowers, most."""
+
+    title: str
+    verb: str
+    tokens: list[tuple[str, float]]
+    p: float | None
+    """fraction of random directions that do so as much"""
+
+
+def _sides(raised: list[tuple[str, float]], lowered: list[tuple[str, float]], p: _Ps) -> tuple[_Side, _Side]:
+    return _Side("Promotes", "promote", raised, p[0]), _Side("Suppresses", "suppress", lowered, p[1])
+
+
+def effects(row: FeatureRow, related: view.Related | None, said: Said) -> list[html.Section]:
+    """Return the tokens that its direction promotes and suppresses, with their verdicts.
+
+    Through the Jacobian lens where the workspace has one, with the direct effect folded away; else the direct effect.
+    """
+    if not row.promoted and said.saying is None:
+        none = "This hook point does not write to the residual stream: it has no direct effect on logits."
+        return [panel("Promotes", html.P(none, className="wb-none"))]
     p = (None, None) if related is None else (related.row.promoted_p, related.row.suppressed_p)
-    sides = (
-        ("Promotes", "promote", row.promoted, p[0], False),
-        ("Suppresses", "suppress", row.suppressed, p[1], True),
-    )
     draws = 0 if related is None else related.scales.draws
-    return [
-        panel(
-            title,
-            token_bars(pairs, label=f"{title} tokens", signed=signed, maximum=largest, form="{:+.2f}".format),
-            note=f"direct effect: next tokens whose logit its direction {'lowers' if signed else 'raises'} most. "
-            + effect_verdict(p, verb, draws),
+    direct = _sides(row.promoted, row.suppressed, p)
+    plain = [
+        html.P(
+            f"direct effect on the next token's logits. {effect_verdict(side.p, side.verb, draws)}", className="wb-note"
         )
-        for title, verb, pairs, p, signed in sides
+        for side in direct
     ]
+    bars = [_bars(side, direct) for side in direct]
+    if said.saying is None:
+        missing = _missing_lens(said)
+        return [panel(side.title, note, bar, missing) for side, note, bar in zip(direct, plain, bars, strict=True)]
+    saying = said.saying
+    through = _sides(list(saying.raised), list(saying.lowered), (saying.raised_p, saying.lowered_p))
+    sections = []
+    for i, side in enumerate(through):
+        folded = html.Details([html.Summary("Direct effect"), plain[i], bars[i]]) if row.promoted else None
+        note = (
+            "tokens that it makes the model say, here or later, through the Jacobian lens; in standard deviations of "
+            f"all tokens' logits. {effect_verdict(side.p, side.verb, said.draws)}"
+        )
+        sections.append(panel(side.title, _bars(side, through), folded, note=note))
+    return sections
+
+
+def _bars(side: _Side, both: tuple[_Side, _Side]) -> html.Ol:
+    largest = max((abs(value) for each in both for _, value in each.tokens), default=0.0)
+    signed = side.verb == "suppress"
+    how = {"label": f"{side.title} tokens", "signed": signed, "maximum": largest}
+    return token_bars(side.tokens, **how, form="{:+.2f}".format)
+
+
+def _missing_lens(said: Said) -> html.P | None:
+    """Return why the effect through later layers is not shown, with the next move; None where there can be none."""
+    if said.state == "computing":
+        text = "What it makes the model say through later layers is being computed: reload in half a minute."
+        return html.P(text, className="wb-note")
+    if said.state != "no lens":
+        return None
+    href = runs_href("lens", model=said.model, kind="jacobian")
+    told = "Its effect through later layers is not known: the workspace has no Jacobian lens of this model. "
+    return html.P([told, html.A("Fit one", href=href, className="wb-link")], className="wb-note")
 
 
 def neighbours(name: str, row: FeatureRow, near: dict[int, str]) -> html.Section:

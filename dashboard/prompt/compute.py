@@ -63,8 +63,8 @@ class Reading:
     activations: Any
     """sparse activations of the dictionary, or None"""
     result: PromptResult
-    elsewhere: dict[tuple[bool, int | None], controls.Elsewhere] = field(default_factory=dict)
-    """Controls of the lens that were measured, by lens (True: tuned) and token."""
+    elsewhere: dict[tuple[str, int | None], controls.Elsewhere] = field(default_factory=dict)
+    """Controls of the lens that were measured, by lens and token."""
 
     @property
     def size(self) -> int:
@@ -84,8 +84,10 @@ class HookedSAE:
 
 
 @torch.no_grad()
-def read(loaded: HookedModel, spec: str, tokens: Tensor, dictionary: Any, tuned: bool, check: Check) -> Reading:
-    """Run the model once over `tokens [1, n]` and keep what the views need; `tuned`: there is a tuned lens."""
+def read(
+    loaded: HookedModel, spec: str, tokens: Tensor, dictionary: Any, lenses: list[tuple[str, str]], check: Check
+) -> Reading:
+    """Run the model once over `tokens [1, n]` and keep what the views need; `lenses` are those that can be chosen."""
     from interp.models.passes import Capture
     from saes.features.sources import NeuronBasis
 
@@ -121,7 +123,7 @@ def read(loaded: HookedModel, spec: str, tokens: Tensor, dictionary: Any, tuned:
         active=active,
         random_active=random[0],
         random_strongest=random[1],
-        tuned=tuned,
+        lenses=lenses,
         patterns=thumbnails(patterns),
         vocabulary=shape.d_vocab,
         likeliest=token_strings(loaded, [int(final_norm_and_unembed(loaded, residuals[-1, -1:])[0].argmax())])[0],

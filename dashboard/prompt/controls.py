@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dashboard.components.live import PatchPair, SteeringVerdict
+from dashboard.components.live import Compared, PatchPair, SteeringVerdict
 from interp.errors import PromptError
 from interp.models.adapter import final_norm_and_unembed, run_with_cache, token_strings
 from interp.models.hooked import HookedModel
@@ -24,6 +24,7 @@ from interp.runtime import make_generator
 
 if TYPE_CHECKING:
     from dashboard.prompt.compute import Check, Reading
+    from interp.lenses.jacobian_lens import JacobianLens
 
 OTHERS = 9
 """Positions of a prompt at which the control of its lens is measured."""
@@ -105,14 +106,24 @@ def elsewhere(
 
 
 @torch.no_grad()
-def steering_verdict(site: Any, case: Any, tokens: Tensor, amount: float, done: Any) -> SteeringVerdict:
-    """Steer `tokens [1, n]` along a feature and along both nulls, and compare the shifts of the next token."""
-    from saes.features.measure_proof import next_token_changes
+def steering_verdict(
+    site: Any, case: Any, tokens: Tensor, amount: float, lens: "JacobianLens | None", done: Any
+) -> SteeringVerdict:
+    """Steer `tokens [1, n]` along a feature and both nulls; compare the rise of held-back words, and the shift.
+
+    The words are those of the proof, read through the lens; with an amount below 0, those that the direction lowers.
+    """
+    from saes.features.measure_proof import next_token_changes, words_of
 
     directions = site.nulls(case.feature, case.alike[:VERDICT_DRAWS], VERDICT_DRAWS, 0)
-    _, shift = next_token_changes(site, [tokens], amount, directions, [], done)
-    random, alike = (shift[at, 0].tolist() for at in site.null_slices(VERDICT_DRAWS))
-    return SteeringVerdict(case.feature, amount, float(shift[0, 0]), random, alike)
+    words = words_of(site, directions, VERDICT_DRAWS, lens, -1.0 if amount < 0 else 1.0)
+    moved, shift = next_token_changes(site, [tokens], amount, directions, words.ids, done)
+    random, alike = site.null_slices(VERDICT_DRAWS)
+    raised, shifted = (
+        Compared(float(each[0]), each[random].tolist(), each[alike].tolist())
+        for each in (words.means(moved, 1), shift[:, 0])
+    )
+    return SteeringVerdict(case.feature, amount, words.held_back(site.model), raised, shifted)
 
 
 @torch.no_grad()

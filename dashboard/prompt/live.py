@@ -79,9 +79,9 @@ class LiveModel:
             return self._readings.get(turn, text, model, chat, features).result
 
     def lens(
-        self, text: str, *, model: str, start: int, stop: int, tuned: bool = False, token: str = "", chat: bool = False
+        self, text: str, *, model: str, start: int, stop: int, lens: str = "logit", token: str = "", chat: bool = False
     ) -> LensCells:
-        """Decode some positions after every layer. Raises `PromptError`: no such positions, not one token."""
+        """Decode some positions after every layer. Raises `PromptError`: no such positions, lens, not one token."""
         from dashboard.prompt import compute
 
         with self._turns.take("lens") as turn:
@@ -91,7 +91,7 @@ class LiveModel:
                 raise PromptError(
                     f"the prompt has positions 0 to {n - 1}, got {start} to {stop - 1}; choose among them"
                 )
-            loaded, translators = self._loaded.model(model), self._loaded.tuned_lens(model) if tuned else None
+            loaded, translators = self._loaded.model(model), self._loaded.lens(model, lens)
             followed = compute.token_at_end(loaded, reading, token) if token else None
             return compute.lens_cells(loaded, reading, start, stop, translators, followed, turn.check)
 
@@ -226,13 +226,17 @@ class LiveModel:
     ) -> SteeringVerdict:
         """Compare steering with both nulls. Raises as `try_feature` does."""
         from dashboard.prompt import controls
+        from interp.lenses.jacobian_lens import JacobianLens
+        from interp.lenses.lens import newest_lens
+        from interp.models.adapter import weight_hash
 
         with self._turns.take("verdict") as turn:
             loaded, tokens = self._loaded.prompt(text, model, chat)
             site, case = self._loaded.feature(loaded, model, features, feature)
             added = case.max_activation if amount is None else amount
             turn.check("steering along the directions of both nulls")
-            return controls.steering_verdict(site, case, tokens, added, lambda _: turn.check())
+            lens = newest_lens(self._workspace, JacobianLens, weight_hash(loaded))
+            return controls.steering_verdict(site, case, tokens, added, lens, lambda _: turn.check())
 
     def try_feature(
         self, ask: Literal["text", "steer", "ablate", "direction"], *, model: str, features: str, index: int,

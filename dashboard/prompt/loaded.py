@@ -1,6 +1,6 @@
 """The models and dictionaries that answer prompts: loaded when they are first asked for, dropped when used longest ago.
 
-Models are bounded by the memory that they take together, dictionaries and tuned lenses by their number.
+Models are bounded by the memory that they take together, dictionaries and lenses by their number.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dashboard.prompt.compute import Reading
     from dashboard.turns import Turn
-    from interp.lenses.tuned_lens import TunedLens
+    from interp.lenses.lens import Lens
     from interp.tracing.graph import AttributionGraph
     from saes.features.schema import Features
 
@@ -28,7 +28,7 @@ MAX_TOKENS = 512
 _READINGS = 256 * 2**20
 """Bytes of readings held in memory, so that a prompt read before needs no pass; the last one is always held."""
 _DICTIONARIES = 4
-"""Dictionaries and tuned lenses held in memory: those used last."""
+"""Dictionaries and lenses held in memory: those used last."""
 
 
 def half_of_memory() -> int:
@@ -135,18 +135,35 @@ class Loaded:
             )
         return loaded, tokens
 
-    def tuned_lens(self, spec: str) -> "TunedLens | None":
-        """Return the newest tuned lens of these weights in the workspace, or None."""
-        from interp.lenses.tuned_lens import TunedLens
-
-        lenses = [lens for lens in self._workspace.values(TunedLens) if lens.settings.model == spec]
-        if not lenses:
-            return None
+    def lenses(self, spec: str) -> "dict[str, Lens]":
+        """Return the lenses of these weights in the workspace by kind, the best on held-out text first."""
+        from interp.lenses.lens import lenses_of
         from interp.models.adapter import weight_hash
 
-        own = weight_hash(self.model(spec))
-        newest = next((lens for lens in lenses if lens.settings.weight_hash == own), None)
-        return newest and self._held((spec, newest.about.content_hash), lambda: newest)
+        return lenses_of(self._workspace, weight_hash(self.model(spec)))
+
+    def lens(self, spec: str, how: str) -> "Lens | None":
+        """Return a lens of the workspace, held in memory; None for the logit lens. Raises `PromptError`: no such."""
+        if how == "logit":
+            return None
+        found = self.lenses(spec).get(how)
+        if found is None:
+            raise PromptError(f"the workspace has no {how} lens of {spec}; reload the page")
+        return self._held((spec, f"{how} {found.about.content_hash}"), lambda: found)
+
+    def lens_choices(self, spec: str) -> list[tuple[str, str]]:
+        """Return the kinds of lens, each with its mean distance from the model's output; the nearest first."""
+        from interp.lenses.lens import gain
+
+        choices = [
+            (how, gain(lens), [own for _, own in lens.distances().values()]) for how, lens in self.lenses(spec).items()
+        ]
+        if not choices:
+            return [("logit", "")]
+        plain = [logit for logit, _ in next(iter(self.lenses(spec).values())).distances().values()]
+        ranked = sorted([*choices, ("logit", 0.0, plain)], key=lambda each: -each[1])
+        said = "{:.1f} nats from the output on held-out text, mean of {} layers"
+        return [(how, said.format(sum(own) / len(own), len(own))) for how, _, own in ranked]
 
     def dictionary(self, spec: str, features: str) -> Any:
         """Return the SAE or neurons of a features artefact. Raises `MismatchError`: the SAE was made again since."""
@@ -221,8 +238,7 @@ class Readings:
         loaded, tokens = self._loaded.prompt(text, spec, chat)
         dictionary = self._loaded.dictionary(spec, features) if features else None
         started = time.perf_counter()
-        tuned = self._loaded.tuned_lens(spec) is not None
-        found = compute.read(loaded, spec, tokens, dictionary, tuned, turn.check)
+        found = compute.read(loaded, spec, tokens, dictionary, self._loaded.lens_choices(spec), turn.check)
         found.result = dataclasses.replace(found.result, seconds=time.perf_counter() - started)
         self._held[text, spec, chat, version] = found
         for gone in [key for key in self._held if key[1] not in self._loaded.models]:

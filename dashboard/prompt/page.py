@@ -293,7 +293,7 @@ def read(body: Body) -> Body:
     fired = [(each.feature, each.activation) for at in result.features for each in at]
     below = iter(feature_view.shares_below(current().workspace, features, fired) if fired else [])
     return {
-        **{name: getattr(result, name) for name in ("tokens", "losses", "layers", "n_layers", "n_heads", "tuned")},
+        **{name: getattr(result, name) for name in ("tokens", "losses", "layers", "n_layers", "n_heads", "lenses")},
         **{"vocabulary": result.vocabulary, "likeliest": result.likeliest, "seconds": result.seconds},
         **{name: getattr(result, name) for name in ("active", "random_active", "random_strongest")},
         "features": [[[each.feature, each.activation, next(below)] for each in at] for at in result.features],
@@ -308,7 +308,7 @@ def lens(body: Body) -> Body:
     return asdict(
         current().live.lens(
             **_prompt(body), start=_number(body, "start"), stop=_number(body, "stop"),
-            tuned=body.get("tuned") is True, token=_text(body, "token"),
+            lens=_text(body, "lens") or "logit", token=_text(body, "token"),
         )
     )  # fmt: skip
 

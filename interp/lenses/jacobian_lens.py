@@ -100,6 +100,10 @@ class JacobianLens(Artefact, kind="jacobian_lens"):
         """Raise `MismatchError` when the model has other weights than the lens was fitted on."""
         check_weights(self.settings.weight_hash, model, "workbench lens MODEL --kind jacobian")
 
+    def distances(self) -> dict[str, tuple[float, float]]:
+        """Return by hook point the KL of the model's output from the logit lens and from this one, in nats."""
+        return {layer.hook_point: (layer.kl_logit, layer.kl_jacobian) for layer in self.layers}
+
     def to_records(self) -> list[Record]:
         """Return one row per hook point: `hook_point, agreement`, and the KL of every lens and null (nats)."""
         names = ("hook_point", "agreement", "kl_logit", "kl_tuned", "kl_jacobian", "kl_untrained", "kl_shuffled")

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int, Int64
 from torch import Tensor
 
 from interp.errors import PromptError
-from interp.lenses.tuned_lens import TunedLens
+from interp.lenses.lens import Lens
 from interp.models.hooked import HookedModel
 from interp.names import lens_hook_points
 from interp.results import ROWS, Record, Result
@@ -44,7 +44,7 @@ class LogitLens(Result):
     kl: Float32[Tensor, "layers pos"]
     """`[n_layers + 1, pos]` float32, nats: KL(model's output || reading); 0 at the last layer"""
     lens: str = "logit"
-    """`logit`, or `tuned` where translators were applied"""
+    """`logit`, or the lens that was applied: `tuned`, `jacobian`"""
 
     def to_records(self) -> list[dict[str, Any]]:
         """Return one row per layer and position: `layer, hook_point, position, token, top, entropy, kl`.
@@ -137,14 +137,12 @@ class TokenTrajectory(Result):
 
 
 @torch.no_grad()
-def logit_lens(
-    model: HookedModel, tokens: Int[Tensor, "..."], *, top: int = 5, lens: TunedLens | None = None
-) -> LogitLens:
+def logit_lens(model: HookedModel, tokens: Int[Tensor, "..."], *, top: int = 5, lens: Lens | None = None) -> LogitLens:
     """Decode the residual of every layer of `tokens [1, pos]`.
 
-    With a tuned `lens` each residual is translated first. The logits of the last layer and of one other are in memory
+    With a `lens` each residual is translated first. The logits of the last layer and of one other are in memory
     at a time. Raises `PromptError` for anything but one prompt of at least one token that fits the context,
-    `MismatchError` for a lens that was trained on other weights.
+    `MismatchError` for a lens of other weights.
     """
     from interp.models.adapter import token_strings
 
@@ -160,13 +158,13 @@ def logit_lens(
         tuple(tuple(strings[(layer * pos + p) * k : (layer * pos + p + 1) * k]) for p in range(pos))
         for layer in range(len(layers))
     )
-    prompt, kind = tuple(token_strings(model, tokens[0])), "logit" if lens is None else "tuned"
+    prompt, kind = tuple(token_strings(model, tokens[0])), "logit" if lens is None else lens.how
     return LogitLens(layers, prompt, nested, ids, probabilities, entropy, kl.clamp_min(0), kind)
 
 
 @torch.no_grad()
 def follow_token(
-    model: HookedModel, tokens: Int[Tensor, "..."], token_id: int, *, lens: TunedLens | None = None
+    model: HookedModel, tokens: Int[Tensor, "..."], token_id: int, *, lens: Lens | None = None
 ) -> TokenTrajectory:
     """Return the rank and probability of one token at every layer and position of `tokens [1, pos]`.
 
@@ -178,12 +176,12 @@ def follow_token(
     for logits in reversed_readings(model, tokens, lens):
         ranks.append((logits > logits[:, token_id, None]).sum(-1).cpu())
         probabilities.append(logits.log_softmax(-1)[:, token_id].exp().cpu())
-    layers, kind = lens_hook_points(model.cfg.n_layers), "logit" if lens is None else "tuned"
+    layers, kind = lens_hook_points(model.cfg.n_layers), "logit" if lens is None else lens.how
     return TokenTrajectory(layers, token_id, torch.stack(ranks[::-1]), torch.stack(probabilities[::-1]), kind)
 
 
 def reversed_readings(
-    model: HookedModel, tokens: Int[Tensor, "..."], lens: TunedLens | None = None
+    model: HookedModel, tokens: Int[Tensor, "..."], lens: Lens | None = None
 ) -> Iterator[Float32[Tensor, "pos d_vocab"]]:
     """Yield the logits `[pos, d_vocab]` float32 of every layer of one prompt, the last layer first."""
     from interp.models.adapter import final_norm_and_unembed

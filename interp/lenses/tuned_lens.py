@@ -87,6 +87,10 @@ class TunedLens(Artefact, kind="lens"):
         """Raise `MismatchError` when the model has other weights than the lens was trained on."""
         check_weights(self.settings.weight_hash, model, "workbench lens MODEL")
 
+    def distances(self) -> dict[str, tuple[float, float]]:
+        """Return by hook point the KL of the model's output from the logit lens and from this one, in nats."""
+        return {layer.hook_point: (layer.kl_logit, layer.kl_tuned) for layer in self.layers}
+
     def to_records(self) -> list[Record]:
         """Return one row per hook point: `hook_point, kl_logit, kl_tuned` (nats)."""
         return [

@@ -129,11 +129,21 @@ def meaning_of(workspace: Workspace, features: Features, model: "HookedModel | N
     lens = lens_for(workspace, features)
     if lens is None:
         return None
-    folder = cache_folder() / "meanings" / f"{features.about.content_hash[:24]}-{lens.about.content_hash[:24]}"
+    folder = _folder(features, lens)
     with _building:
-        if not (folder / "done").is_file() or open_vocabulary(lens.settings.weight_hash) is None:
+        if not is_computed(features, lens):
             _build(workspace, features, lens, folder, model)
     return _opened(folder, lens)
+
+
+def is_computed(features: Features, lens: JacobianLens) -> bool:
+    """Return True where `meaning_of` has only to read."""
+    vocabulary = open_vocabulary(lens.settings.weight_hash)
+    return vocabulary is not None and (_folder(features, lens) / "done").is_file()
+
+
+def _folder(features: Features, lens: JacobianLens) -> Path:
+    return cache_folder() / "meanings" / f"{features.about.content_hash[:24]}-{lens.about.content_hash[:24]}"
 
 
 def _build(

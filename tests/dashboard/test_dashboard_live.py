@@ -160,12 +160,12 @@ def test_a_tuned_lens_that_changes_nothing_reads_as_the_logit_lens(tmp_path, smo
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
     workspace = build(tmp_path / "ws", n_features=40, n_points=40)
     live = LiveModel(workspace)
-    assert not live.read(TEXT, model=MODEL, features=None).tuned
+    assert live.read(TEXT, model=MODEL, features=None).lenses == [("logit", "")]
     lens = identity_lens(["blocks.3.hook_resid_post"], smollm2.cfg.d_model, weight_hash(smollm2), MODEL)
     save_artefact(lens, workspace.path("lens", "tuned"))
     live = LiveModel(workspace)
-    assert live.read(TEXT, model=MODEL, features=None).tuned
-    plain, tuned = (live.lens(TEXT, model=MODEL, start=0, stop=3, tuned=tuned) for tuned in (False, True))
+    assert {how for how, _ in live.read(TEXT, model=MODEL, features=None).lenses} == {"logit", "tuned"}
+    plain, tuned = (live.lens(TEXT, model=MODEL, start=0, stop=3, lens=how) for how in ("logit", "tuned"))
     assert plain.cells == tuned.cells
 
 
@@ -180,7 +180,10 @@ def test_a_tuned_lens_of_other_weights_is_left_alone(tmp_path, smollm2, monkeypa
     workspace = build(tmp_path / "ws", n_features=40, n_points=40)
     lens = identity_lens(["blocks.3.hook_resid_post"], 8, "00" * 32, MODEL)
     save_artefact(lens, workspace.path("lens", "tuned"))
-    assert not LiveModel(workspace).read(TEXT, model=MODEL, features=None).tuned
+    live = LiveModel(workspace)
+    assert live.read(TEXT, model=MODEL, features=None).lenses == [("logit", "")]
+    with pytest.raises(PromptError, match="no tuned lens"):
+        live.lens(TEXT, model=MODEL, start=0, stop=3, lens="tuned")
 
 
 @pytest.mark.real

@@ -144,7 +144,7 @@ def test_a_translator_that_is_no_better_is_not_kept(texts, tmp_path):
 
 def test_a_lens_is_refused_by_other_weights(model, folder):
     other = load_model("small:mlp-2l", seed=2)
-    with pytest.raises(MismatchError, match="trained on weights"):
+    with pytest.raises(MismatchError, match="fitted on weights"):
         open_artefact(TunedLens, folder).check_model(other)
     with pytest.raises(MismatchError, match="workbench lens"):
         logit_lens(other, torch.arange(97, 100)[None], lens=open_artefact(TunedLens, folder))
@@ -160,7 +160,7 @@ def test_damaged_lenses_and_bad_settings_are_refused(model, texts, folder, tmp_p
         _ = open_artefact(TunedLens, copy).weights
     with pytest.raises(ConfigError, match="above 0"):
         TunedLensConfig(steps=0)
-    with pytest.raises(ConfigError, match="without a translator"):
+    with pytest.raises(ConfigError, match="read as it is"):
         trained(model, texts, tmp_path / "x", TunedLensConfig(layers=(2,)))
     with pytest.raises(ConfigError, match="at least 10 contexts"):
         trained(model, (texts[0][:3], texts[1]), tmp_path / "y")

@@ -29,7 +29,7 @@ export function lens(state) {
   );
   const words = element("p", { class: "wb-readout", id: "prompt-lens-words", "aria-live": "polite" });
   holder.replaceChildren(scroll, words);
-  const show = { kind: "logit", value: "top" };
+  const show = { kind: state.reading.lenses[0][0], value: "top" };
   /** @type {Map<number, LensColumn>} */
   let columns = new Map();
   /** @type {AbortController | null} */
@@ -38,7 +38,8 @@ export function lens(state) {
   let hovered = null;
   let failing = false;
 
-  const kinds = [["logit", "logit lens"], ...(state.reading.tuned ? [["tuned", "tuned lens"]] : [])];
+  const named = { logit: "logit lens", tuned: "tuned lens", jacobian: "Jacobian lens" };
+  const kinds = state.reading.lenses.map(([kind, said]) => [kind, said ? `${named[kind]}: ${said}` : named[kind]]);
   const values = [
     ["top", "most probable token"],
     ["probability", "probability of the answer"],
@@ -79,7 +80,7 @@ export function lens(state) {
     if (wanted) wanted.abort();
     wanted = new AbortController();
     const mine = columns;
-    const range = { start: missing[0], stop: missing[missing.length - 1] + 1, tuned: show.kind === "tuned" };
+    const range = { start: missing[0], stop: missing[missing.length - 1] + 1, lens: show.kind };
     try {
       const token = show.value === "top" ? "" : state.asked.answer || state.reading.likeliest;
       const found = await ask("lens", { ...state.asking(), ...range, token }, wanted.signal);

@@ -38,7 +38,7 @@ interface Reading {
   active: number[];
   random_active: number[];
   random_strongest: number[];
-  tuned: boolean;
+  lenses: [kind: "logit" | "tuned" | "jacobian", said: string][];
   likeliest: string;
 }
 

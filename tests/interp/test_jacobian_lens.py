@@ -1,0 +1,225 @@
+"""The Jacobian lens: TransformerLens' estimator, planted answers, its files, its nulls, and resuming."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from interp.artifacts import Draft, open_artefact, save_artefact
+from interp.artifacts.artefact import settings_json
+from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
+from interp.lenses.config import JacobianLensConfig
+from interp.lenses.jacobian_files import read_published, write_published
+from interp.lenses.jacobian_fit import batches_of, fit_jacobian_lens, import_jacobian_lens, run_texts
+from interp.lenses.jacobian_lens import JacobianLens
+from interp.lenses.logit_lens import logit_lens
+from interp.lenses.vocabulary import open_vocabulary, read_directions, vocabulary_of
+from interp.models.adapter import final_norm_and_unembed, untrained_model
+from interp.models.loading import load_model
+from interp.names import lens_hook_points
+
+CONFIG = JacobianLensConfig(rounds=4, texts=16, skip=2, heldout_positions=200, products="float32")
+
+
+def strong_blocks(spec: str, seed: int = 1):
+    """Return a small model whose blocks change the residual much, so that Jacobians are not the identity."""
+    model = load_model(spec, seed=seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and ("mlp" in name or ".o." in name):
+                parameter.mul_(8)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return strong_blocks("small:mlp-2l")
+
+
+@pytest.fixture(scope="module")
+def texts():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(97, 123, (90, 12), generator=generator), torch.randint(97, 123, (20, 12), generator=generator)
+
+
+@pytest.fixture(scope="module")
+def lens(model, texts):
+    return fit_jacobian_lens(model, *texts, CONFIG, model_name="small", source="random")
+
+
+@pytest.mark.parametrize("spec", ["small:mlp-2l", "small:attn-only-2l"])
+def test_rows_are_those_of_transformer_lens(spec):
+    from transformer_lens.tools.analysis.jacobian_lens import _jacobian_for_prompt, _ordinary_vjp
+
+    model, d = strong_blocks(spec), 64
+    tokens = torch.randint(97, 123, (1, 12), generator=torch.Generator().manual_seed(3))
+    for each in model.parameters():
+        each.requires_grad_(False)
+    how = {"source_layers": [0], "dim_batch": d, "skip_first_positions": 2, "backward_provider": _ordinary_vjp}
+    theirs = _jacobian_for_prompt(model, tokens, **how)[0]
+    ours = run_texts(model, tokens.expand(d, -1), [lens_hook_points(2)[1]], 2).rows(torch.arange(d), last=True)[0]
+    assert torch.allclose(ours, theirs, atol=1e-5 * float(theirs.abs().max()))
+
+
+def test_the_mean_is_that_of_all_rows(model, texts):
+    """With as many rounds as a round has texts, no more contexts than that, every text gives every row once."""
+    few = texts[0][:16]
+    fit = fit_jacobian_lens(model, few, texts[1], replace(CONFIG, rounds=4, layers=(1,)))
+    names = [lens_hook_points(2)[1]]
+    every = torch.zeros(16, 64, 64)
+    for dim in range(64):
+        rows = run_texts(model, few, names, CONFIG.skip).rows(torch.full((16,), dim), last=True)[0]
+        every[:, dim] = rows
+    low, high = every.amin(0) - 1e-2, every.amax(0) + 1e-2
+    found = torch.from_numpy(fit.jacobians[0]).float()
+    assert ((found >= low) & (found <= high)).all()  # each entry is a mean over some of the 16 texts
+    assert float(torch.nn.functional.cosine_similarity(found, every.mean(0), dim=1).mean()) > 0.9
+
+
+def test_without_blocks_that_change_anything_it_is_the_identity(texts):
+    model = load_model("small:mlp-2l", seed=0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "blocks" in name and (".o." in name or ".out." in name):
+                parameter.zero_()
+    found = fit_jacobian_lens(model, *texts, replace(CONFIG, rounds=2))
+    assert np.abs(found.jacobians - np.eye(64)).max() < 1e-3
+    tokens = torch.arange(97, 105)[None]
+    plain, same = logit_lens(model, tokens), logit_lens(model, tokens, lens=found)
+    assert torch.allclose(plain.probabilities, same.probabilities, atol=1e-3)
+    assert (plain.lens, same.lens) == ("logit", "jacobian")
+
+
+def test_it_is_measured_beside_nulls_on_held_out_text(lens):
+    assert [layer.hook_point for layer in lens.layers] == list(lens_hook_points(2)[:2])
+    for layer in lens.layers:
+        assert 0 < layer.agreement <= 1
+        assert layer.kl_jacobian < min(layer.kl_untrained, layer.kl_shuffled)
+        assert np.isnan(layer.kl_tuned)
+
+
+def test_an_untrained_model_has_no_lens_of_another(model, lens, texts):
+    twin = untrained_model(model, 5)
+    with pytest.raises(MismatchError, match="--kind jacobian"):
+        logit_lens(twin, texts[1][:1], lens=lens)
+
+
+def test_an_interrupted_fit_gives_the_same_numbers(model, texts, lens, tmp_path):
+    drafts = []
+
+    def draft(settings):
+        drafts.append(Draft.open(tmp_path / "lens", kind="jacobian_lens", config=settings_json(settings), seed=0))
+        return drafts[-1]
+
+    def stop(done, total, facts):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    how = {"model_name": "small", "source": "random", "draft": draft}
+    with pytest.raises(KeyboardInterrupt):
+        fit_jacobian_lens(model, *texts, CONFIG, **how, progress=stop)
+    rounds = []
+    again = fit_jacobian_lens(model, *texts, CONFIG, **how, progress=lambda done, *_: rounds.append(done))
+    save_artefact(again, tmp_path / "lens", draft=drafts[-1])
+    assert rounds == [4]
+    stored = open_artefact(JacobianLens, tmp_path / "lens")
+    assert np.array_equal(stored.jacobians, lens.jacobians)
+    assert [replace(layer, kl_tuned=0) for layer in stored.layers] == [replace(x, kl_tuned=0) for x in lens.layers]
+
+
+def test_published_files_go_out_and_in(model, texts, lens, tmp_path):
+    from transformer_lens.tools.analysis import JacobianLens as Theirs
+
+    path = tmp_path / "lens.pt"
+    write_published(lens, path)
+    theirs = Theirs.load(str(path))
+    assert theirs.source_layers == [0]
+    assert torch.equal(theirs.jacobians[0], torch.from_numpy(lens.jacobians[1]).float())
+    theirs.save(str(tmp_path / "theirs.pt"))
+    back = import_jacobian_lens(tmp_path / "theirs.pt", model, *texts, CONFIG, model_name="small")
+    assert np.array_equal(back.jacobians[0], lens.jacobians[1])
+    assert back.layers[0].kl_jacobian == lens.layers[1].kl_jacobian
+
+
+def test_checkpoints_of_a_fit_are_divided_by_their_texts(tmp_path):
+    torch.save({"jacobian_sum": {3: 6 * torch.eye(4)}, "n_done": 3, "target_layer": 7}, tmp_path / "fit.pt")
+    found = read_published(tmp_path / "fit.pt")
+    assert torch.equal(found.jacobians[3], 2 * torch.eye(4))
+    assert (found.n_prompts, found.metadata["target_layer"]) == (3, 7)
+
+
+class Runs:
+    """What a pickle could run."""
+
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+OTHER_FORMS = {
+    "code": {"J": Runs()},
+    "no layer": {"J": {}},
+    "no lens": {"n_prompts": 3},
+    "not square": {"J": {0: torch.ones(2, 3)}},
+    "not finite": {"J": {0: torch.full((2, 2), torch.nan)}},
+    "no text": {"jacobian_sum": {0: torch.eye(2)}, "n_done": 0},
+    "a list": [1, 2],
+}
+
+
+@pytest.mark.parametrize("held", OTHER_FORMS.values(), ids=OTHER_FORMS)
+def test_files_of_another_form_are_refused(held, tmp_path, capsys):
+    torch.save(held, tmp_path / "lens.pt")
+    with pytest.raises(CorruptError, match=r"lens\.pt"):
+        read_published(tmp_path / "lens.pt")
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_a_lens_of_another_model_is_refused(model, texts, tmp_path):
+    with pytest.raises(MissingError):
+        read_published(tmp_path / "none.pt")
+    for held in ({0: torch.eye(8)}, {5: torch.eye(64)}):
+        torch.save({"J": held, "n_prompts": 1, "d_model": 8}, tmp_path / "lens.pt")
+        with pytest.raises(MismatchError, match="blocks"):
+            import_jacobian_lens(tmp_path / "lens.pt", model, *texts, CONFIG)
+
+
+def test_too_little_text_or_memory_is_refused_before_anything_runs(model, texts):
+    with pytest.raises(ConfigError, match="skip"):
+        fit_jacobian_lens(model, texts[0][:, :3], texts[1], CONFIG)
+    with pytest.raises(ConfigError, match="layers to fit"):
+        fit_jacobian_lens(model, *texts, replace(CONFIG, layers=(2,)))
+    with pytest.raises(ConfigError, match="--texts"):
+        fit_jacobian_lens(model, texts[0].repeat(1, 3000), texts[1], replace(CONFIG, texts=10**6))
+    with pytest.raises(ConfigError):
+        JacobianLensConfig(rounds=0)
+
+
+@pytest.mark.parametrize("d_model", [1, 5, 48, 49, 64, 576, 577])
+def test_a_round_gives_every_dimension_one_text(d_model):
+    k, n_passes = batches_of(d_model, 48)
+    dims = [dim for i in range(n_passes) for dim in range(i, i + k * n_passes, n_passes) if dim < d_model]
+    assert k <= 48
+    assert sorted(dims) == list(range(d_model))
+
+
+def test_the_vocabulary_has_the_gradient_of_every_logit(model):
+    read = read_directions(model)
+    direction = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    normed = direction - direction.mean()
+    logits = [final_norm_and_unembed(model, sign * direction[None, None])[0, 0].detach().float() for sign in (1, -1)]
+    effect = (logits[0] - logits[1]) / 2
+    effect = effect - effect.mean()
+    assert float(torch.corrcoef(torch.stack([effect, read @ normed]))[0, 1]) > 0.9999
+    assert float(read.mean(0).abs().max()) < 1e-5
+
+
+def test_a_vocabulary_is_kept_by_the_weights(model):
+    kept = vocabulary_of(model)
+    carried = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
+    logits = carried @ np.asarray(kept.directions, np.float32).T
+    assert np.allclose(kept.scale(carried), logits.std(1), rtol=1e-2)
+    assert np.allclose(
+        kept.strengths(carried, [97, 98]), logits[:, [97, 98]] / logits.std(1)[:, None], rtol=2e-2, atol=1e-3
+    )
+    assert open_vocabulary("0" * 64) is None
