@@ -177,18 +177,6 @@ def bootstrap_counts(n: int, n_resamples: int, rng: np.random.Generator) -> np.n
     return rng.multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(np.float64)
 
 
-def crossed_interval(
-    values: np.ndarray, rng: np.random.Generator, *, confidence: float = 0.95, n_resamples: int = 1000
-) -> Interval[float]:
-    """Return the bootstrap interval of the mean of `values [rows, columns]`, both drawn: prompts and examples, say.
-
-    Rows and columns are resampled independently, which is conservative (Owen 2007, "The pigeonhole bootstrap").
-    """
-    by_row, by_column = (bootstrap_counts(n, n_resamples, rng) / n for n in values.shape)
-    draws = np.einsum("rp,pe,re->r", by_row, values, by_column)
-    return percentile_interval(float(values.mean()), draws, confidence)
-
-
 def p_above(values: np.ndarray, bound: float | np.ndarray = 0.0) -> np.ndarray:
     """Return the one-sided p-value of the null that the mean over the last axis is not above `bound` (Student t).
 

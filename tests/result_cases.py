@@ -371,10 +371,10 @@ def proof():
     from saes.features.proof import Proof, ProofPart, ProofSettings, measure_of
 
     nulls = (np.linspace(-1, 1, 9), np.linspace(-1, 1, 9))
-    measures = measure_of("ablate", 2.0, "nats per token", 4, nulls), measure_of("lists", 0.5, "", 7, nulls)
+    measures = measure_of("ablate", 2.0, "nats", 4, nulls), measure_of("lists", 0.5, "", 7, nulls)
     return Proof(
         settings=ProofSettings(features="toy", feature=3, model="toy"), label="", hook_point=LAYER, strength=1.0,
-        parts={each.name: ProofPart(measures=(each,)) for each in measures}, alike=tuple(range(9)),
+        lens="", parts={each.name: ProofPart(measures=(each,)) for each in measures}, alike=tuple(range(9)),
     )  # fmt: skip
 
 

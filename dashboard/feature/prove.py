@@ -41,8 +41,8 @@ def prove_panel(workspace: Workspace, name: str, index: int, scheme: str | None)
         "Prove it",
         html.Div(attempt(lambda: _stored(workspace, name, index, scheme)), className="wb-proof"),
         html.Div([_ask_text(), _ask_steer(), _ask_ablate()], className="wb-asks"),
-        note="does the feature do what its label says? Every number has two nulls: random directions of the same norm, "
-        "and other features of like density",
+        note="does it make the model say the words that it promotes? Every number has two nulls: random directions of "
+        "the same norm, and other features of like density",
         className="wb-prove",
         id=PANEL,
     )
@@ -54,9 +54,9 @@ def _stored(workspace: Workspace, name: str, index: int, scheme: str | None) -> 
     options: dict[str, Any] = {"features": name, "feature": index}
     if found is None:
         words = (
-            "The standard proof ablates the feature on its own examples and on other text. It also steers neutral "
-            "prompts along its direction, and tests whether the direction separates a list of words. It takes a few "
-            "minutes on two cores."
+            "The standard proof tests whether steering raises the words that this feature should raise, and whether "
+            "ablating it on its examples lowers them: half of the words choose the strength, the others judge. It also "
+            "tests whether its direction separates a list of words. It takes a few minutes on two cores."
         )
         return [html.P(words, className="wb-note"), _button(workspace, options, index, "Run the standard proof")]
     again, outdated = options | {"overwrite": True}, why_outdated(workspace, found)
@@ -163,8 +163,8 @@ def _ask_steer() -> html.Section:
     judge = dmc.Button("Verdict", id="prove-steer-verdict", size="xs", variant="default", ml=8)
     question = _question(
         "Steer", "Steer", "steer",
-        "add its direction at every token; strength in units of its largest activation. A verdict compares the "
-        "shift of the next token with many directions",
+        "add its direction at every token; strength in units of its largest activation. A verdict says whether its "
+        "held-back words rise, as the proof does, on this prompt",
         _area("steer", PROMPT, "Prompt to continue"), slider,
     )  # fmt: skip
     parts: list[Any] = question.children
@@ -225,16 +225,16 @@ def _asked(ask: Any, answer: Callable[[Any], Any]) -> Callable[..., Any]:
 
 
 def _judge(clicks: int | None, state: dict[str, Any], text: str | None, strength: float | None) -> Any:
-    """Return the verdict on steering, in a sentence."""
+    """Return the verdict on steering: its words in one line, the size of the shift in another."""
     if not clicks:
         return no_update
 
-    def body() -> html.P:
+    def body() -> list[html.P]:
         context, name, index = current(), state["features"], state["index"]
         features, row = one(context.workspace, name, index)
         model, amount = features.settings.model, float(1 if strength is None else strength) * row.max_activation
         found = context.live.steering_verdict(text or "", model=model, features=name, feature=index, amount=amount)
-        return html.P(found.sentence, className="wb-note")
+        return [html.P(visible(line, 600), className="wb-note", dir="auto") for line in found.lines]
 
     return attempt(body)
 

@@ -224,8 +224,8 @@ def filled_bins(counts: list[int]) -> slice:
 
 MEASURES = {
     "activation": "fires on its tokens",
-    "ablate": "ablated: loss rises",
-    "steer": "steered: tokens rise",
+    "steer": "steered: its words rise",
+    "ablate": "ablated: its words fall",
     "lists": "sets words apart",
 }
 """Measures of a proof that the figure shows, in words."""

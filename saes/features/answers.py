@@ -80,7 +80,7 @@ def compare_ablation(
     for each in case.strongest(LIVE_EXAMPLES):
         tokens, _, _ = with_bos(site.model, [each])
         acts = site.activations(site.read(tokens).x, [case.feature])[0, site.first :, 0]
-        change = ablation_changes(site, [each], case.feature, directions, done)
+        change = -ablation_changes(site, [each], case.feature, directions, done)[..., 0]
         at = each.peak + site.first
         means = change[:, 0, at : at + config.after].mean(1).tolist()
         words = token_strings(site.model, list(each.token_ids))

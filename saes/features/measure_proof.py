@@ -8,6 +8,8 @@ answers instead.
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +18,19 @@ import torch
 from torch import Tensor
 
 from interp.artifacts import as_json, from_json, open_artefact, read_json, write_json
+from interp.artifacts.artefact import is_stored
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, WorkbenchError
 from interp.interventions.site import DictionarySite, continuations, effects_of
+from interp.lenses.jacobian_lens import JacobianLens
+from interp.lenses.vocabulary import vocabulary_of
 from interp.models.adapter import bos_token_id, to_tokens, token_strings
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
 from interp.progress import Progress
-from interp.statistics import auroc, crossed_interval, t_interval
+from interp.statistics import auroc, t_interval
+from saes.features.meaning import KEPT, lens_point
 from saes.features.proof import (
-    ROLES,
     AblatedText,
     Continuations,
     FeatureCase,
@@ -39,6 +44,7 @@ from saes.features.proof import (
     read_case,
 )
 from saes.features.schema import Features
+from saes.features.sources import writes_to_residual
 
 if TYPE_CHECKING:
     from interp.geometry.words import WordActivations
@@ -53,16 +59,63 @@ PROMPTS = (
     "What comes to my mind is",
     "She looked at the list and chose",
 )
-"""Neutral prompts: the first three choose which tokens a direction raises, the others judge."""
+"""Neutral prompts: on the first three half of the words choose the strength, on the others the other half judge."""
 CHOOSING = 3
+STRENGTHS = (0.5, 1.0, 2.0)
+"""Strengths to choose from, in units of the largest activation."""
 SHOWN_PROMPTS = 3
 OTHER_DRAWS = 9
 """Directions of each null that are ablated on other text."""
 LEAST = 3
 """Fewest tokens on either side of an AUROC."""
-RESAMPLES = 1000
 LIST_TOKENS = 6000
 """Tokens of all lists of words in their sentences, about."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """Tokens that each of some directions should raise, in two halves: to choose with, and held back to judge."""
+
+    ids: list[int]
+    """all tokens of all directions"""
+    halves: list[tuple[list[int], ...]]
+    """of each direction, as places in `ids`"""
+
+    def means(self, changes: np.ndarray, half: int) -> np.ndarray:
+        """Return the mean of `changes [k, ..., ids]` over one half of each direction's own words, `[k]`."""
+        return np.array([own[..., at[half]].mean() for own, at in zip(changes, self.halves, strict=True)])
+
+    def held_back(self, model: HookedModel) -> list[str]:
+        """Return the words of the first direction that judge it."""
+        return token_strings(model, [self.ids[at] for at in self.halves[0][1]])
+
+
+def words_of(
+    site: DictionarySite, directions: Tensor, draws: int, lens: JacobianLens | None, sign: float = 1.0
+) -> Words:
+    """Return the words of a feature, of random directions and of features of like density: `DictionarySite.nulls`.
+
+    They are those that a direction raises most (lowers, with a `sign` below 0) through the lens, or directly. Features
+    of like density have the words of the feature. Forms of one word are in one half; the strongest word judges. Raises
+    `ConfigError` where the directions are not in the residual stream.
+    """
+    if not writes_to_residual(site.dictionary):
+        raise ConfigError(f"directions at {site.writes} are not in the residual stream, so they name no words")
+    vocabulary, own = vocabulary_of(site.model), directions[: 1 + draws] * sign
+    carried = own if lens is None else lens.translate(lens_point(site.writes, site.model.cfg.n_layers), own)
+    logits = carried.numpy() @ vocabulary.directions.astype(np.float32).T
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :KEPT].tolist()
+    ids = sorted({token for row in best for token in row})
+    where = {token: at for at, token in enumerate(ids)}
+    halves = []
+    for row in best:
+        forms: dict[str, list[int]] = {}
+        for token in row:
+            form = vocabulary.texts[token].strip(" \ufffd").casefold() or str(token)
+            forms.setdefault(form, []).append(where[token])
+        groups = list(forms.values()) if len(forms) > 1 else [[where[token]] for token in row]
+        halves.append(tuple([at for each in groups[first::2] for at in each] for first in (1, 0)))
+    return Words(ids, halves + halves[:1] * (len(directions) - len(own)))
 
 
 def with_bos(model: HookedModel, passages: Sequence[Passage]) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,6 +185,7 @@ def prove(
     config: ProofConfig | None = None,
     *,
     model_name: str = "",
+    lens: JacobianLens | None = None,
     prompts: Sequence[str] = PROMPTS,
     lists: bool = True,
     seed: int = 0,
@@ -140,12 +194,15 @@ def prove(
 ) -> Proof:
     """Run the standard proof of one feature, with the texts and controls of the features artefact in `features`.
 
-    `prompts`: neutral prompts, more than three; a model without a tokenizer takes passages of other text. Cost: about
-    `2 * draws` passes over the examples and over the prompts, from the hook point on. `remembered(name, make)` returns
-    a part that was made earlier, or makes it. Raises `UsageError` for a feature that is not there or never fires,
-    `MismatchError` for tables of another dictionary, `ConfigError` for a crosscoder.
+    `lens`: the Jacobian lens through which its words are read; None for its direct effect. `prompts`: neutral prompts,
+    more than three; a model without a tokenizer takes passages of other text. Cost: about `2 * draws` passes over the
+    examples and twice over the prompts, from the hook point on. `remembered(name, make)` returns a part that was made
+    earlier, or makes it. Raises `UsageError` for a feature that is not there or never fires, `MismatchError` for tables
+    of another dictionary or a lens of other weights, `ConfigError` for a crosscoder.
     """
     config = config or ProofConfig()
+    if lens is not None:
+        lens.check_model(model)
     site = DictionarySite.of(model, dictionary)
     _check(dictionary, features)
     case = read_case(features, feature, config, seed=seed)
@@ -172,21 +229,21 @@ def prove(
         told = [_continue(site, tokens, strength, shown, config.new_tokens) for tokens in asked[-SHOWN_PROMPTS:]]
         return ProofPart(continuations=tuple(told))
 
-    strength = config.strength or case.max_activation
+    words = lru_cache(maxsize=1)(lambda: words_of(site, directions, config.draws, lens))
     attempt("activation", lambda: ProofPart(measures=(_selectivity(site, case, directions, config.draws),)))
-    attempt("ablate", lambda: _ablate(site, case, config, directions, todo))
+    attempt("steer", lambda: _steer(site, case, config, asked, words(), directions, todo))
+    attempt("ablate", lambda: _ablate(site, case, config, words(), directions, todo))
     attempt("ablate other text", lambda: ProofPart(measures=(_ablate_other(site, case, config, directions, todo),)))
-    attempt(
-        "steer",
-        lambda: ProofPart(measures=tuple(_steer(site, case, asked, strength, directions, config.draws, seed, todo))),
-    )
     if lists:
         attempt("lists", lambda: ProofPart(measures=(_lists(site, directions, config.draws, todo),)))
+    strength = parts["steer"].strength or config.strength or case.max_activation
     attempt("continuations", tell)
     about = ProofSettings(**vars(config), features=case.features, feature=feature, model=model_name or "the model")
+    through = "" if lens is None else lens.key if is_stored(lens) else lens.settings.source
     return Proof(
-        settings=about, label=case.label, hook_point=site.writes, strength=strength, parts=parts, alike=case.alike
-    )
+        settings=about, label=case.label, hook_point=site.writes, strength=strength, lens=through, parts=parts,
+        alike=case.alike,
+    )  # fmt: skip
 
 
 def _check(dictionary: Dictionary, folder: Path) -> None:
@@ -217,7 +274,8 @@ def _prompts(model: HookedModel, prompts: Sequence[str], case: FeatureCase) -> l
 def _cost(case: FeatureCase, config: ProofConfig, prompts: list[Tensor], k: int, lists: bool) -> dict[str, int]:
     """Return the tokens that each part will run, for the progress bar."""
     widths = sum(len(each.token_ids) + 1 for each in case.strongest(config.examples))
-    steered = sum(each.shape[1] for each in prompts)
+    tries = 1 if config.strength else len(STRENGTHS)
+    steered = sum(each.shape[1] * (tries if at < CHOOSING else 1) for at, each in enumerate(prompts))
     return {"ablate": (k + 1) * widths, "steer": (k + 1) * steered, "lists": LIST_TOKENS * lists}
 
 
@@ -255,28 +313,44 @@ def _selectivity(site: DictionarySite, case: FeatureCase, directions: Tensor, dr
     )  # fmt: skip
 
 
-def _ablate(site: DictionarySite, case: FeatureCase, config: ProofConfig, directions: Tensor, bar: _Bar) -> ProofPart:
-    """Change of loss at and after the peaks, and at the peaks alone, when the feature is ablated."""
+def _ablate(
+    site: DictionarySite,
+    case: FeatureCase,
+    config: ProofConfig,
+    words: Words,
+    directions: Tensor,
+    bar: _Bar,
+) -> ProofPart:
+    """Fall of the held-back words at and after the peaks when the feature is ablated, and rise of the loss there."""
     passages = case.strongest(config.examples)
     if not passages:
         raise ConfigError("no token follows the peak of any stored example")
-    changes, texts = [], []
+    changes, peaks, texts = [], [], []
     for each in passages:  # one by one: their lengths differ
-        change = ablation_changes(site, [each], case.feature, directions, bar.add)
+        change = -ablation_changes(site, [each], case.feature, directions, bar.add, words.ids)
         at = each.peak + site.first
-        changes.append(torch.stack([change[:, 0, at : at + config.after].mean(1), change[:, 0, at]]))
+        changes.append(change[:, 0, at : at + config.after].mean(1))
+        peaks.append(change[:, 0, at, 0])
         texts.append(token_strings(site.model, list(each.token_ids)))
-    found = torch.stack(changes, 2).double().numpy()  # [2, 1 + nulls, examples]
+    found = torch.stack(changes, 1).double().numpy()  # [1 + nulls, examples, 1 + ids]
+    losses = {"ablate loss": found[..., 0], "ablate loss at peak": torch.stack(peaks, 1).double().numpy()}
     examples = tuple(
-        AblatedText(each.document, text, each.peak, change, at_peak)
-        for each, text, change, at_peak in zip(passages, texts, *found[:, 0].tolist(), strict=True)
+        AblatedText(each.document, text, each.peak, *change)
+        for each, text, *change in zip(passages, texts, *(each[0].tolist() for each in losses.values()), strict=True)
     )
-    names = {"ablate": "nats per token", "ablate at peak": "nats"}
-    measures = tuple(
+    fallen = [_words_measure("ablate", found[..., 1:], words, config.draws)]
+    units = ("nats per token", "nats")
+    fallen += [
         measure_of(name, t_interval(rows[0]), unit, len(passages), _nulls(rows.mean(1), config.draws))
-        for (name, unit), rows in zip(names.items(), found, strict=True)
-    )
-    return ProofPart(measures=measures, examples=examples)
+        for (name, rows), unit in zip(losses.items(), units, strict=True)
+    ]
+    return ProofPart(measures=tuple(fallen), examples=examples)
+
+
+def _words_measure(name: str, changes: np.ndarray, words: Words, draws: int, about: str = "") -> ProofMeasure:
+    """Return a measure of the held-back words, from `changes [1 + nulls, prompts or examples, ids]` in nats."""
+    own = changes[0][:, words.halves[0][1]].mean(1)
+    return measure_of(name, t_interval(own), "nats", len(own), _nulls(words.means(changes, 1), draws), about)
 
 
 def ablation_changes(
@@ -285,28 +359,31 @@ def ablation_changes(
     feature: int,
     directions: Tensor,
     done: Callable[[int], None] | None = None,
+    ids: Sequence[int] = (),
 ) -> Tensor:
-    """Return changes of loss `[k, n, pos - 1]` when a feature's activation times each direction is subtracted.
+    """Return changes of log-probability `[k, n, pos - 1, 1 + ids]` when activation times each direction is subtracted.
 
-    Entry `t` is the change for token `t + 1`. It is 0 before the feature fires, and beyond the end of a passage.
+    They are those of the token that follows, then of the tokens `ids`, as predicted at each position. A change is 0
+    before the feature fires, and beyond the end of a passage.
     """
     tokens, lengths, _ = with_bos(site.model, passages)
     reading = site.read(tokens)
     amounts = -site.activations(reading.x, [feature])[..., 0]
-    changes = torch.zeros(len(directions), len(tokens), tokens.shape[1] - 1)
+    changes = torch.zeros(len(directions), len(tokens), tokens.shape[1] - 1, 1 + len(ids))
     fires = amounts.any(0).nonzero()[:, 0].tolist()
     if not fires or (first := fires[0]) == tokens.shape[1] - 1:
         return changes
     following = tokens[None, :, first + 1 :, None]
 
-    def losses(logits: Tensor) -> Tensor:
+    def log_p(logits: Tensor) -> Tensor:
         logits = logits[:, :, :-1].float()
-        return logits.logsumexp(-1) - logits.gather(-1, following.expand(len(logits), -1, -1, 1))[..., 0]
+        wanted = logits.gather(-1, following.expand(len(logits), -1, -1, 1))
+        return torch.cat([wanted, logits[..., list(ids)]], -1) - logits.logsumexp(-1, keepdim=True)
 
     both = torch.cat([torch.zeros_like(directions[:1]), directions])
-    found = effects_of(site, reading, amounts, both, losses, done, first=first)
+    found = effects_of(site, reading, amounts, both, log_p, done, first=first)
     changes[:, :, first:] = found[1:] - found[:1]
-    return changes * (torch.arange(1, tokens.shape[1]) < lengths.cpu()[:, None])
+    return changes * (torch.arange(1, tokens.shape[1]) < lengths.cpu()[:, None])[..., None]
 
 
 def _ablate_other(
@@ -324,10 +401,10 @@ def _ablate_other(
     found = torch.zeros(len(few), len(case.other), dtype=torch.float64)
     for at in counts.any(1).nonzero()[:, 0].tolist():
         change = ablation_changes(site, [case.other[at]], case.feature, directions[few], bar.add)
-        found[:, at] = change.double().sum((1, 2)) / (int(lengths[at]) - 1)
+        found[:, at] = -change.double().sum((1, 2, 3)) / (int(lengths[at]) - 1)
     means = found.mean(1).numpy()
     return measure_of(
-        "ablate other text", t_interval(found[0].numpy()), "nats per token", len(case.other),
+        "ablate loss, other text", t_interval(found[0].numpy()), "nats per token", len(case.other),
         _nulls(means, min(OTHER_DRAWS, config.draws)), f"it fires on {int(counts.sum())} of {int(inside.sum())} tokens",
     )  # fmt: skip
 
@@ -335,50 +412,31 @@ def _ablate_other(
 def _steer(
     site: DictionarySite,
     case: FeatureCase,
+    config: ProofConfig,
     prompts: list[Tensor],
-    strength: float,
+    words: Words,
     directions: Tensor,
-    draws: int,
-    seed: int,
     bar: _Bar,
-) -> list[ProofMeasure]:
-    """Change of the log-probability of tokens of held-out examples on held-out prompts, and the next-token shift.
+) -> ProofPart:
+    """Rise of the held-back words on held-out prompts, and the shift of the next token.
 
-    Each direction, null or not, first chooses whether it raises the tokens on which the feature fires or those that
-    follow: on the first prompts, by one half of the examples. The other prompts and the other half judge.
+    Each direction, null or not, first chooses its strength by the other half of its words on the first prompts.
     """
-    halves = case.halves()
-    targets = {
-        (role, half): [each.token_ids[each.peak + (role == "follow")] for each in passages
-                       if each.peak + (role == "follow") < len(each.token_ids)]
-        for role in ROLES
-        for half, passages in enumerate(halves)
-    }  # fmt: skip
-    roles = [role for role in ROLES if targets[role, 0] and targets[role, 1]]
-    if not roles:
-        raise ConfigError("steering needs at least two examples of the feature, one to choose tokens and one to judge")
-    ids = sorted({token for each in targets.values() for token in each})
-    where = {token: at for at, token in enumerate(ids)}
-    moved, shift = next_token_changes(site, prompts, strength, directions, ids, bar.add)
-
-    def gains(role: str, half: int, rows: slice) -> np.ndarray:  # [k, prompts, examples]
-        return moved[:, rows][:, :, [where[token] for token in targets[role, half]]]
-
-    choosing, judging = slice(0, CHOOSING), slice(CHOOSING, None)
-    chosen = np.stack([gains(role, 0, choosing).mean((1, 2)) for role in roles]).argmax(0)
-    judged = [gains(role, 1, judging) for role in roles]
-    values = np.array([judged[role][at].mean() for at, role in enumerate(chosen)])
-    best = judged[chosen[0]][0]  # [prompts, examples]
-    interval = crossed_interval(best, np.random.default_rng(seed), n_resamples=RESAMPLES)
-    role = roles[chosen[0]]
-    common = sorted(set(targets[role, 1]), key=targets[role, 1].count, reverse=True)
-    text = ", ".join(repr(each) for each in token_strings(site.model, common)[:5])
-    about = f"{'tokens on which it fires' if role == 'fire' else 'tokens that follow its peaks'} ({text})"
-    return [
-        measure_of("steer", interval, "nats", best.size, _nulls(values, draws), about),
-        measure_of("steer shift", t_interval(shift[0]), "nats of KL divergence", len(prompts),
-                   _nulls(shift.mean(1), draws)),
-    ]  # fmt: skip
+    tries = [config.strength] if config.strength else [each * case.max_activation for each in STRENGTHS]
+    gains = [
+        words.means(next_token_changes(site, prompts[:CHOOSING], each, directions, words.ids, bar.add)[0], 0)
+        for each in tries
+    ]
+    strengths = np.array(tries)[np.argmax(gains, 0)]
+    scaled = directions * torch.from_numpy(strengths).to(directions)[:, None]
+    moved, shift = next_token_changes(site, prompts[CHOOSING:], 1.0, scaled, words.ids, bar.add)
+    shown = dict.fromkeys(repr(each) for each in words.held_back(site.model))
+    measures = (
+        _words_measure("steer", moved, words, config.draws, ", ".join(shown)),
+        measure_of("steer shift", t_interval(shift[0]), "nats of KL divergence", shift.shape[1],
+                   _nulls(shift.mean(1), config.draws)),
+    )  # fmt: skip
+    return ProofPart(measures=measures, strength=float(strengths[0]))
 
 
 def next_token_changes(

@@ -1,23 +1,28 @@
 """Proof of one feature: its settings, the text and controls that it is judged with, and the verdict. Torch-free.
 
-`saes.features.measure_proof` measures. Each measure has two nulls: random directions of the same norm, and the
-directions of other features of about the same density, scaled to that norm. Three measures are tests:
+`saes.features.measure_proof` measures. A feature is judged by the words that it should raise: those that its page shows
+under *Promotes*, through the Jacobian lens, or by direct effect where there is no lens. Every second word is held back
+to judge, the others choose the strength of steering. Three measures are tests:
 
-- *ablate*: the loss at and after the peaks of its examples rises when the feature is ablated there;
-- *steer*: adding its direction to neutral prompts raises tokens of held-out examples;
+- *steer*: adding its direction to neutral prompts raises its held-back words;
+- *ablate*: ablating it on its examples lowers them at and after its peaks;
 - *lists*: its direction separates a list of words.
 
-A test holds when its p-value is at most .05 after Holm's correction over the tests, and its interval lies above 0
-(`lists` has none). The p-value is the larger one of those by the two nulls. A test is undecided where it could not have
-held: with too few directions in a null, or with one example only. Where a feature fires is described with the same
-nulls, but is no test: any direction fires selectively on text that was selected because it fires there.
+Each measure has two nulls. Random directions of the same norm go through the same steps, each with words and a strength
+of its own: any direction raises what it says. Features of about the same density, scaled to that norm, are measured on
+the words of this feature: they do not raise them. The p-value is the larger one by the two nulls.
+
+A test holds when its p-value is at most 0.05 after Holm's correction over the tests, and its interval lies above 0
+(`lists` has none). A test is undecided where it could not have held: with too few directions in a null, or with one
+example only. Described with the same nulls, but no tests: how far steering shifts the next token, what ablation costs,
+and where a feature fires (any direction fires selectively on text that was selected because it fires there).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -29,16 +34,25 @@ from interp.results import Record, Result, cell
 from interp.runtime import derive_seed
 from interp.statistics import Interval, holm, p_from_null
 from interp.workspace import Workspace
+from saes.features.meaning import lens_for
 from saes.features.schema import Features, described_another
 
 ALPHA = 0.05
 """Family-wise error of the tests of one feature."""
 RANDOM, ALIKE = "random", "alike"
 """The two nulls: random directions, and features of about the same density."""
-TESTS = ("ablate", "steer", "lists")
-Role = Literal["fire", "follow"]
-ROLES: tuple[Role, ...] = ("fire", "follow")
-"""Tokens that steering may raise: those on which the feature fires, and those that follow them."""
+TESTS = ("steer", "ablate", "lists")
+NOTHING = "no effect beyond the null"
+SENTENCES = {
+    "steer": ("Steering along it raises its held-back words ({about}) by {value:.2f} nats{ends}",
+              " raise theirs", " raise these"),
+    "steer shift": ("The next token then shifts by {value:.2f} nats of KL divergence{ends}", "", ""),
+    "ablate": ("Ablating it on its examples lowers its held-back words by {value:.2f} nats{ends}",
+               " lower theirs", " lower these"),
+    "ablate loss": ("The loss at and after its peaks then rises by {value:.2f} nats per token{ends}", "", ""),
+    "lists": ("Its direction separates {about} by {value:.1f} standard deviations of random directions", "", ""),
+}  # fmt: skip
+"""Sentences of a verdict by measure, in its order, and what the directions of both nulls do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +70,8 @@ class ProofConfig:
     after: int = 3
     """Tokens after the peak whose loss is measured."""
     strength: float | None = None
-    """Activation that steering adds. Default: the largest activation of the feature."""
+    """Activation that steering adds. Default: half, once or twice the largest activation of the feature, whichever
+    raises one half of its words most."""
     new_tokens: int = 12
     """Tokens of the continuations shown."""
 
@@ -186,19 +201,20 @@ class ProofMeasure(Result):
     """One measure of a feature, with the same measure for the directions of both nulls."""
 
     name: str
-    """`activation`, `ablate`, `ablate at peak`, `ablate other text`, `steer`, `steer shift` or `lists`."""
+    """`activation`, `steer`, `steer shift`, `ablate`, `ablate loss`, `ablate loss at peak`, `ablate loss, other text`
+    or `lists`."""
     value: float
     low: float | None
     high: float | None
     """95 % interval; None where there is no sample to vary"""
     unit: str
     n: int
-    """examples, passages, pairs of prompt and token, or lists"""
+    """examples, prompts, passages or lists"""
     random: Float64[np.ndarray, " draws"]
     alike: Float64[np.ndarray, " alike_draws"]
     """the same for each direction of a null"""
     about: str = ""
-    """details in words, such as the tokens that are raised"""
+    """details, such as the held-back words"""
 
     @property
     def tested(self) -> bool:
@@ -277,6 +293,8 @@ class ProofPart:
     measures: tuple[ProofMeasure, ...] = ()
     continuations: tuple[Continuations, ...] = ()
     examples: tuple[AblatedText, ...] = ()
+    strength: float | None = None
+    """activation that one half of the words chose"""
     missing: str = ""
 
 
@@ -289,6 +307,8 @@ class Proof(Artefact, kind="proof"):
     hook_point: str
     """hook point that the direction is written to"""
     strength: float
+    lens: str
+    """key (where it is not stored, source) of the Jacobian lens that reads the words; empty for the direct effect"""
     parts: Annotated[dict[str, ProofPart], Document("parts.json")]
     """By measure, in the order in which they were made."""
     alike: tuple[int, ...]
@@ -332,12 +352,8 @@ class Proof(Artefact, kind="proof"):
 
     def holds(self) -> list[str]:
         """Return the tests that hold."""
-        found = []
-        for name, p in self.p_holm().items():
-            measure = self.measure(name)
-            if measure is not None and p <= ALPHA and measure.above_zero:
-                found.append(name)
-        return found
+        p = self.p_holm()
+        return [each.name for each in self.measures if p.get(each.name, 1.0) <= ALPHA and each.above_zero]
 
     def undecided(self) -> dict[str, str]:
         """Return `test -> reason` for the tests that could not have held, whatever their value."""
@@ -357,45 +373,54 @@ class Proof(Artefact, kind="proof"):
                 found[each.name] = "one example only" if each.n == 1 else "it has no interval"
         return found
 
+    def outcome(self, measure: ProofMeasure) -> str:
+        """Return what a test came to: it holds, is undecided, fails for a reason, or finds nothing at all."""
+        if measure.name in self.holds():
+            return "it holds"
+        if reason := self.undecided().get(measure.name):
+            return f"undecided: {reason}"
+        nulls = {"random directions": measure.random, "features of like density": measure.alike}
+        fails = [f"not beyond {what}" for what, null in nulls.items() if p_from_null(measure.value, null) > ALPHA]
+        if len(fails) == len(nulls):
+            return NOTHING
+        fails += ["its interval includes 0"] * (not measure.above_zero)
+        return f"it does not hold: {' and '.join(fails) or 'not after the correction'}"
+
     def lines(self) -> list[str]:
-        """Return the number of tests that hold, then one sentence on each test."""
-        tests, held = self.p_holm(), self.holds()
+        """Return the number of tests that hold with the first test, then a sentence on each other measure."""
+        tests = [each for each in self.measures if each.tested]
         if not tests:
             return ["Nothing could be tested: " + "; ".join(f"{k}: {why}" for k, why in self.missing.items()) + "."]
-        undecided = self.undecided()
+        held, outcomes, undecided = self.holds(), {self.outcome(each) for each in tests}, self.undecided()
         if held:
             count = f"{len(held)} of {len(tests)} tests hold{'s' * (len(held) == 1)}"
         elif len(undecided) == len(tests):
             count = f"Undecided: {next(iter(undecided.values()))}"
         else:
-            rest = f" in {len(tests) - len(undecided)} of {len(tests)} tests, the others are undecided"
-            count = "No effect beyond the null" + rest * bool(undecided)
-        return [f"{count} (Holm's correction at {ALPHA:g}).", *(self.sentence(name) for name in tests)]
+            count = f"{NOTHING.capitalize() if outcomes == {NOTHING} else 'None'} in {len(tests)} tests"
+        first, *others = (self.sentence(each) for each in self.measures if each.name in SENTENCES)
+        words = f"Its words are those that it raises most through the Jacobian lens {self.lens}."
+        if not self.lens:
+            words = (
+                "Its words are those of its direct effect, as there was no Jacobian lens of these weights; "
+                f"`workbench lens {self.settings.model} --kind jacobian` fits one."
+            )
+        return [f"{count} (Holm's correction at {ALPHA:g}). {first}", *others, words]
 
     def verdict(self) -> str:
         """Return all lines as one text."""
         return " ".join(self.lines())
 
-    def sentence(self, name: str) -> str:
-        """Return one test as a sentence, with its interval, nulls and p-values."""
-        measure = self.measure(name)
-        if measure is None:
-            return f"{name} was not measured: {self.missing.get(name, 'it does not apply')}."
-        ends = "" if measure.low is None else f" [{measure.low:+.2f}, {measure.high:+.2f}]"
-        said = {
-            "ablate": "Ablating it changes the loss at and after its peaks by {value:+.3f}{ends} nats per token",
-            "steer": "Steering along it changes the log-probability of {about} by {value:+.2f}{ends} nats",
-            "lists": "Its direction separates {about} by {value:.1f} standard deviations of random directions",
-        }[name].format(value=measure.value, ends=ends, about=measure.about)
-        nulls = f"{measure.below(measure.random)} random directions"
+    def sentence(self, measure: ProofMeasure) -> str:
+        """Return one measure as a sentence: its interval, the draws that it exceeds, and of a test its outcome."""
+        ends = "" if measure.low is None else f" ({measure.low:.2f} to {measure.high:.2f})"
+        said, own, these = SENTENCES[measure.name]
+        said = said.format(value=measure.value, ends=ends, about=measure.about)
+        nulls = f"more than {measure.below(measure.random)} random directions{own}"
         if len(measure.alike):
-            nulls += f" and {measure.below(measure.alike)} features of like density"
-        p = f"p {measure.p:.2g}, after Holm {self.p_holm()[name]:.2g}"
-        if name in self.holds():
-            return f"{said}, more than {nulls} ({p})."
-        reason = self.undecided().get(name)
-        found = f"undecided: {reason}" if reason else "no effect beyond the null"
-        return f"{said}: {found} (it exceeds {nulls}; {p})."
+            nulls += f" and {measure.below(measure.alike)} features of like density{these}"
+        ending = f" (p {self.p_holm()[measure.name]:.2g}): {self.outcome(measure)}" if measure.tested else ""
+        return f"{said}, {nulls}{ending}."
 
     def headline(self) -> str:
         """Return the feature, its label and the verdict."""
@@ -403,7 +428,7 @@ class Proof(Artefact, kind="proof"):
         return f"feature {self.settings.feature} of {self.settings.features} ({label}): {self.lines()[0]}"
 
     def details(self) -> list[str]:
-        """Return one sentence on each test."""
+        """Return one sentence on each further measure."""
         return self.lines()[1:]
 
     def facts(self) -> list[tuple[str, str]]:
@@ -412,7 +437,8 @@ class Proof(Artefact, kind="proof"):
 
     def findings(self) -> list[Finding]:
         """Return the test that holds and lies furthest above its nulls."""
-        tests = [measure for name in self.holds() if (measure := self.measure(name)) is not None]
+        held = self.holds()
+        tests = [each for each in self.measures if each.name in held]
         if not tests:
             return []
         nulls = [max(each.null_high(each.random), each.null_high(each.alike)) for each in tests]
@@ -422,7 +448,7 @@ class Proof(Artefact, kind="proof"):
             Finding(
                 kind="proof",
                 title=f"What feature {feature} does",
-                sentence=f"{self.label or 'A feature without a label'}, in {features}: {self.sentence(best.name)}",
+                sentence=f"{self.label or 'A feature without a label'}, in {features}: {self.sentence(best)}",
                 value=best.value,
                 null=null,
                 about=f"{best.unit}; null: 95 % of random directions and features",
@@ -499,9 +525,12 @@ def newest_proof(workspace: Workspace, features: str, feature: int) -> Proof | N
 
 
 def why_outdated(workspace: Workspace, proof: Proof) -> str:
-    """Return the sentence that a stored proof no longer holds for the features and the SAE as they are, or nothing."""
+    """Return the sentence that a stored proof no longer holds for features, SAE and lens as they are, or nothing."""
     features = workspace.open(Features, proof.settings.features)
     if proof.about.parents.get(features.key) != features.about.content_hash:
         return "These features were described again after this proof; run it again."
+    lens = lens_for(workspace, features)
+    if lens is not None and proof.about.parents.get(lens.key) != lens.about.content_hash:
+        return f"The page reads the words of this feature through {lens.key}, this proof did not; run it again."
     found = described_another(workspace, features)
     return found and f"{found[0].upper()}{found[1:]}, then run the proof again."

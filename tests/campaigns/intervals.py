@@ -151,19 +151,6 @@ def edges(size: int) -> Any:
     return covers
 
 
-def crossed(prompts: int, examples: int) -> Any:
-    """Return a drawer of intervals of a mean over prompts and examples, both drawn."""
-    from interp.statistics import crossed_interval
-
-    def covers(rng: Rng) -> bool:
-        gains = (
-            1 + rng.normal(0, 0.7, (prompts, 1)) + rng.normal(0, 0.7, examples) + rng.normal(0, 1, (prompts, examples))
-        )
-        return bool(holds(crossed_interval(gains, rng), 1.0))
-
-    return each(covers)
-
-
 def dimensions(name: str) -> Any:
     """Return a drawer of intervals of the intrinsic dimension of 400 points of a uniform cube of 3 dimensions."""
     from interp.geometry.dimension import intrinsic_dimension
@@ -224,7 +211,6 @@ def cases() -> Iterator[Case]:
         yield Case("AUROC of a concept, DeLong", f"{words} words, 200 others", concept(words, 200, 1), 0.25)
     for size, rho in ((10, 0.0), (10, 0.8), (48, 0.4)):
         yield Case("Spearman's correlation", f"{size} normal pairs of correlation {rho}", correlations(size, rho), 0.5)
-    yield Case("steering in a proof, bootstrap of both", "6 prompts, 12 examples", crossed(6, 12), 0.5)
     yield Case("exponent of a scaling law", "12 runs, noise of 2 %", laws(), 0.05)
     for name in ("TwoNN", "MLE", "local PCA"):
         yield Case(f"intrinsic dimension, {name}", "400 points of a cube of 3 dimensions", dimensions(name), 0.05,

@@ -11,7 +11,7 @@ from page_text import text_of
 from test_dashboard_feature_circuit import save_tiny_sae
 
 from dashboard.app import create_app
-from dashboard.components.live import SteeringVerdict
+from dashboard.components.live import Compared, SteeringVerdict
 from dashboard.data import features as feature_view
 from dashboard.feature import prove
 from dashboard.prompt import controls, panels
@@ -72,14 +72,20 @@ def test_the_lens_of_other_positions_leaves_the_own_one_out(tiny, tiny_model):
     assert tiny.lens("a", model=MODEL, start=0, stop=2).others == [1, 0]
 
 
-def test_a_verdict_counts_the_directions_that_shift_as_much():
-    found = SteeringVerdict(3, 2.0, 0.5, [0.1] * 38 + [0.6], [0.1] * 39)
+def test_a_verdict_counts_the_directions_that_raise_their_words_as_much():
+    shift = Compared(0.7, [0.1] * 39, [0.9] * 39)
+    found = SteeringVerdict(3, 2.0, [" red"], Compared(0.5, [0.1] * 38 + [0.6], [0.1] * 39), shift)
+    words, size = found.lines
     assert found.p == pytest.approx(2 / 40)
-    assert "p 0.05 (the smallest possible is 0.025)" in found.sentence
-    assert "Beyond both nulls" in found.sentence
-    few = SteeringVerdict(3, 2.0, 0.5, [0.1] * 4, [])
+    assert "(' red') rise by 0.5 nats, more than 38 of 39 random directions raise theirs and 39 of 39" in words
+    assert "(p 0.05, the smallest possible is 0.025). Beyond both nulls, on this one prompt." in words
+    assert size.endswith("0.7 nats of KL divergence, more than 39 of 39 random directions and 0 of 39 features of like "
+                         "density.")  # fmt: skip
+    few = SteeringVerdict(3, 2.0, [" red"], Compared(0.5, [0.1] * 4, []), shift)
     assert few.p == pytest.approx(1 / 5), "four directions can never give a verdict"
-    assert "Not beyond the nulls" in few.sentence
+    assert "Not beyond random directions, on" in few.sentence
+    vague = SteeringVerdict(3, 2.0, [" red"], Compared(0.5, [0.1] * 39, [0.6] * 39), shift)
+    assert "Not beyond features of like density, on" in vague.sentence
 
 
 def test_steering_by_nothing_is_no_verdict(tiny, tiny_model, monkeypatch):
@@ -90,13 +96,16 @@ def test_steering_by_nothing_is_no_verdict(tiny, tiny_model, monkeypatch):
     monkeypatch.setattr(tiny._loaded, "feature", lambda *_: (DictionarySite.of(tiny_model, sae), case))
     asked = {"model": MODEL, "features": "tiny", "feature": 3}
     nothing = tiny.steering_verdict("one two", **asked, amount=0.0)
-    assert (len(nothing.random), len(nothing.alike)) == (controls.VERDICT_DRAWS, 2)
-    assert max(map(abs, [nothing.shift, *nothing.random, *nothing.alike])) < 1e-6
+    for found in (nothing.raised, nothing.shift):
+        assert (len(found.random), len(found.alike)) == (controls.VERDICT_DRAWS, 2)
+        assert max(map(abs, [found.value, *found.random, *found.alike])) < 1e-6
     assert nothing.p == 1
     strong = tiny.steering_verdict("one two", **asked, amount=None)
     assert strong.amount == 6
-    assert strong.shift > 1e-4
-    assert min(strong.random) > 1e-4
+    assert min(strong.shift.value, strong.raised.value, *strong.shift.random) > 1e-4
+    back = tiny.steering_verdict("one two", **asked, amount=-6.0)
+    assert back.raised.value > 1e-4, "backwards, it raises the words that it lowers"
+    assert not set(back.words) & set(strong.words)
 
 
 @pytest.mark.real

@@ -38,14 +38,14 @@ def made_proof() -> Proof:
     nulls = [(rng.normal(0, 0.1, 99), rng.normal(0, 0.1, 99)) for _ in range(4)]
     measures = (
         measure_of("activation", 0.9, "AUROC", 12, nulls[0]),
-        measure_of("ablate", Interval(0.6, 0.4, 0.8), "nats per token", 8, nulls[1]),
-        measure_of("steer", Interval(2.0, 1.0, 3.0), "nats", 40, nulls[2], f"tokens ({HOSTILE[0]})"),
+        measure_of("steer", Interval(2.0, 1.0, 3.0), "nats", 5, nulls[2], f"{HOSTILE[0]!r}, ' May'"),
+        measure_of("ablate", Interval(0.6, -0.1, 1.3), "nats", 8, nulls[1]),
         measure_of("lists", 0.05, "standard deviations", 7, nulls[3], "months"),
     )
     told = ProofPart(continuations=(Continuations(HOSTILE[1], " a", HOSTILE[2], " c", " d"),))
     return Proof(
         settings=ProofSettings(features="demo", feature=FEATURE, model="smollm2-135m"),
-        label="names of months", hook_point="blocks.9.hook_resid_post", strength=5.0,
+        label="names of months", hook_point="blocks.9.hook_resid_post", strength=5.0, lens="",
         parts={each.name: ProofPart(measures=(each,)) for each in measures} | {"continuations": told},
         alike=tuple(range(100, 199)),
     )  # fmt: skip
@@ -71,9 +71,10 @@ def test_a_feature_without_proof_offers_to_run_it(server, workspace):
 
 def test_a_stored_proof_shows_its_verdict_and_every_number_with_both_nulls(server, proved):
     text = str(prove.prove_panel(proved, "demo", FEATURE, "dark"))
-    assert "2 of 3 tests hold" in text
-    assert "99 of 99 random directions and 99 of 99 features of like density" in text
-    assert "no effect beyond the null" in text
+    assert "1 of 3 tests holds" in text
+    assert "99 of 99 random directions raise theirs and 99 of 99 features of like density raise these" in text
+    assert "it does not hold: its interval includes 0" in text
+    assert "no effect beyond the null" in text, "of the list of words"
     for words in ("random 95 %", "like density 95 %", "p (Holm)", "proofs/demo-12", "random direction"):
         assert words in text
     assert newest_proof(proved, "demo", FEATURE + 1) is None
@@ -113,6 +114,9 @@ def test_the_figure_shows_the_feature_beside_both_nulls():
 
 def test_live_answers_stand_beside_their_controls(server, live):
     state = {"features": "demo", "index": FEATURE}
+    words, size = (str(line) for line in prove._judge(1, state, "in July", 0.5))
+    assert "39 of 39 random directions raise theirs" in words
+    assert "The next token shifts by 0.3 nats" in size
     text = str(prove._asked("text", prove.text_answer)(1, state, "in July"))
     assert "others of like density" in text
     steered = str(prove._asked("steer", prove.steer_answer)(1, state, "in July", -0.5))

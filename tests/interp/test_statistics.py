@@ -12,7 +12,6 @@ from interp.statistics import (
     auroc_interval,
     bootstrap_counts,
     bootstrap_interval,
-    crossed_interval,
     expanded,
     holm,
     p_above,
@@ -211,15 +210,6 @@ def test_the_interval_of_an_auroc_without_spread_and_of_one_observation():
     even = auroc_interval(np.array([[1.0, 0, 1, 0], [0, 1, 0, 1], [1, 0, 0, 1], [0, 1, 1, 0.0]]))
     assert even.estimate == 0.5
     assert even.low <= 0.5 <= even.high
-
-
-def test_a_mean_over_rows_and_columns_has_the_spread_of_both():
-    rng = np.random.default_rng(0)
-    rows = crossed_interval(np.repeat(rng.normal(size=(40, 1)), 300, 1), rng, n_resamples=4000)
-    columns = crossed_interval(np.repeat(rng.normal(size=(1, 40)), 300, 0), rng, n_resamples=4000)
-    for found in (rows, columns):
-        assert found.high - found.low == pytest.approx(2 * 1.96 / 40**0.5, rel=0.35)
-    assert crossed_interval(np.full((5, 7), 3.0), rng) == pytest.approx((3, 3, 3))
 
 
 def test_the_bootstrap_of_eight_observations_is_as_wide_as_students():

@@ -4,7 +4,9 @@ import math
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,12 +20,22 @@ from interp.geometry.words import Concept, WordActivations
 from interp.interventions.apply import hooks_of
 from interp.interventions.intervention import Intervention, Latent
 from interp.interventions.site import DictionarySite, continuations, effects_of
+from interp.lenses.jacobian_lens import JacobianLayer, JacobianLens, JacobianSettings
+from interp.lenses.vocabulary import vocabulary_of
 from interp.models.adapter import run_with_cache, token_strings, weight_hash
 from interp.models.small import SmallConfig, build_small
-from interp.statistics import Interval, t_interval
+from interp.statistics import Interval, proportion_interval, t_interval
 from saes.features.answers import compare_ablation, compare_steering, feature_on_text, lists_apart
 from saes.features.build import build_features
-from saes.features.measure_proof import FinishedParts, ablation_changes, next_token_changes, prove, with_bos
+from saes.features.measure_proof import (
+    STRENGTHS,
+    FinishedParts,
+    ablation_changes,
+    next_token_changes,
+    prove,
+    with_bos,
+    words_of,
+)
 from saes.features.proof import (
     Passage,
     Proof,
@@ -34,27 +46,38 @@ from saes.features.proof import (
     measure_of,
     read_case,
 )
+from saes.features.schema import Features
 from saes.features.sources import neurons_of
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.relu import ReLUSAE
 
 D, V, LENGTH = 144, 128, 16
-CAUSE, ANSWER, IDLE = 3, 7, 20
-STRENGTH, READ = 2.0, 2.5
+CAUSE, ANSWER, IDLE, VOICE = 3, 7, 20, V + 1
+ANSWERS = (ANSWER, *range(40, 51))
+"""tokens that CAUSE raises, the strongest first"""
+STRENGTH = 2.0
+READ = 2.5 - 0.01 * torch.arange(len(ANSWERS), dtype=torch.float32)
 HOOK = "blocks.0.hook_resid_post"
 QUICK = ProofConfig(draws=19)
 
 
-def planted_model():
-    """Token `t` writes STRENGTH along direction `t`; the logits read the direction of CAUSE alone, for ANSWER."""
-    config = SmallConfig(n_layers=1, d_model=D, n_heads=2, d_mlp=8, d_vocab=V, n_ctx=32, normalization=None)
+def planted_model(n_layers: int = 1):
+    """Token `t` writes STRENGTH along direction `t`; the logits read the direction of CAUSE alone, for ANSWERS."""
+    config = SmallConfig(n_layers=n_layers, d_model=D, n_heads=2, d_mlp=8, d_vocab=V, n_ctx=32, normalization=None)
     model = build_small(config, seed=0, device="cpu", dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
         model.W_E[:, :V] = STRENGTH * torch.eye(V)
-        model.unembed.original_component.weight[ANSWER, CAUSE] = READ
+        model.unembed.original_component.weight[list(ANSWERS), CAUSE] = READ
     return model
+
+
+def told(activation: float, half: slice = slice(None)) -> float:
+    """Rise of the mean log-probability of ANSWERS when the last residual has an activation along CAUSE."""
+    logits = torch.zeros(V)
+    logits[list(ANSWERS)] = activation * READ
+    return float((logits.log_softmax(-1)[list(ANSWERS)[half]]).mean()) + math.log(V)
 
 
 def dictionary(W_dec: torch.Tensor | None = None) -> ReLUSAE:
@@ -95,32 +118,118 @@ def proof(model, features):
     return prove(model, dictionary(), features, CAUSE)
 
 
+HELD_BACK, CHOOSE = slice(0, None, 2), slice(1, None, 2)
+
+
 def test_a_planted_cause_has_its_known_effects(proof):
-    logit = STRENGTH * READ
-    told = math.log(math.exp(logit) + V - 1)
-    at_peak = proof.measure("ablate at peak")
-    assert at_peak.value == pytest.approx(math.log(V) - (told - logit), abs=1e-4)
+    chosen = max((each * STRENGTH for each in STRENGTHS), key=lambda each: told(each, CHOOSE))
+    assert proof.strength == chosen
     steered = proof.measure("steer")
-    # the direction chose the tokens that follow: they are ANSWER; strength is the largest activation
-    assert "follow" in steered.about
-    assert steered.value == pytest.approx(logit - told + math.log(V), abs=1e-4)
-    assert proof.measure("ablate other text").value == 0
+    assert steered.value == pytest.approx(told(chosen, HELD_BACK), abs=1e-4)
+    assert steered.about == ", ".join(f"'{token}'" for token in ANSWERS[HELD_BACK])
+    assert proof.measure("ablate loss at peak").value == pytest.approx(told(STRENGTH, slice(1)), abs=1e-4)
+    followed = [min(proof.settings.after, len(each.tokens) - 1 - each.peak) for each in proof.examples]
+    once = told(STRENGTH, HELD_BACK) * np.mean([1 / n for n in followed])  # it fires at the peak alone
+    assert proof.measure("ablate").value == pytest.approx(once, abs=1e-4)
+    assert proof.measure("ablate loss, other text").value == 0
     assert proof.measure("activation").value == pytest.approx(1, abs=1e-6)
 
 
 def test_a_planted_cause_is_proved_beyond_both_nulls(proof):
-    assert proof.holds() == ["ablate", "steer"]
+    assert proof.holds() == ["steer", "ablate"]
     assert all(p == pytest.approx(0.02) for p in proof.p_holm().values()), "1 / (99 + 1), times two tests"
     assert len(proof.measure("steer").random) == len(proof.measure("steer").alike) == 99
-    assert "99 of 99 random directions and 99 of 99 features of like density" in proof.verdict()
+    first, shift, *_ = proof.lines()
+    assert first.startswith(
+        "2 of 2 tests hold (Holm's correction at 0.05). Steering along it raises its held-back words"
+    )
+    assert (
+        "more than 99 of 99 random directions raise theirs and 99 of 99 features of like density raise these" in first
+    )
+    assert first.endswith(": it holds.")
+    assert shift.startswith("The next token then shifts by")
+    assert "direct effect" in proof.lines()[-1]
     assert "tokenizer" in proof.missing["lists"]
+
+
+def test_a_strength_that_is_given_is_not_chosen(model, features):
+    given = prove(model, dictionary(), features, CAUSE, replace(QUICK, strength=1.0), lists=False)
+    assert given.strength == 1.0
+    assert given.measure("steer").value == pytest.approx(told(1.0, HELD_BACK), abs=1e-4)
 
 
 def test_a_feature_without_effect_is_not_proved(model, features):
     found = prove(model, dictionary(), features, IDLE)
     assert found.holds() == []
     assert found.measure("ablate").value == found.measure("steer").value == 0
-    assert found.verdict().startswith("No effect beyond the null")
+    assert found.verdict().startswith("No effect beyond the null in 2 tests")
+    assert "more than 0 of 99 random directions raise theirs" in found.verdict()
+
+
+def test_words_are_those_of_the_page_and_forms_of_one_stay_together(model, features):
+    """Without a lens they are the stored tokens of the direct effect, as the page shows them."""
+    site = DictionarySite.of(model, dictionary())
+    words = words_of(site, site.nulls(CAUSE, [IDLE], 4, 0), 4, None)
+    shown = open_artefact(Features, features).features.query("select promoted_tokens from t where feature = 3")
+    stored = shown["promoted_tokens"][0].as_py()
+    assert [str(token) for token in ANSWERS[: len(stored)]] == stored
+    choose, judge = ([words.ids[at] for at in half] for half in words.halves[0])
+    assert (choose, judge) == (list(ANSWERS[CHOOSE]), list(ANSWERS[HELD_BACK]))
+    assert words.halves[5] == words.halves[0], "features of like density are measured on the same words"
+    assert any(words.halves[at] != words.halves[0] for at in range(1, 5)), "random directions on their own"
+    lowered = words_of(site, site.nulls(CAUSE, [], 0, 0), 0, None, sign=-1.0)
+    assert not set(lowered.ids) & set(ANSWERS)
+    vocabulary = vocabulary_of(model)
+    forms = {token: f" {'oven' if token in (7, 41, 44) else token}" for token in ANSWERS}
+    texts = tuple(forms.get(token, str(token)) for token in range(V))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("saes.features.measure_proof.vocabulary_of", lambda _: replace(vocabulary, texts=texts))
+        judge = words_of(site, site.nulls(CAUSE, [], 0, 0), 0, None).halves[0][1]
+    assert len({7, 41, 44} & {sorted(ANSWERS)[at] for at in judge}) == 3
+
+
+def lens_of(model, jacobian: np.ndarray, folder: Path) -> JacobianLens:
+    """A stored lens of one layer, not measured."""
+    layer = JacobianLayer(hook_point=HOOK, **dict.fromkeys(
+        ("agreement", "kl_logit", "kl_tuned", "kl_jacobian", "kl_untrained", "kl_shuffled"), math.nan))  # fmt: skip
+    settings = JacobianSettings(model="tiny", weight_hash=weight_hash(model), source="planted", context_length=LENGTH)
+    lens = JacobianLens(settings=settings, n_texts=1, layers=(layer,), jacobians=jacobian[None].astype(np.float16))
+    return save_artefact(lens, folder, parents={})
+
+
+def test_words_behind_a_later_layer_are_found_through_the_lens_alone(tmp_path):
+    """An MLP turns CAUSE into VOICE, which the logits read; directly, CAUSE raises other tokens, and but a little."""
+    model = planted_model(2)
+    with torch.no_grad():
+        unembed = model.unembed.original_component.weight
+        unembed.zero_()
+        unembed[list(ANSWERS), VOICE] = READ
+        unembed[60:72, CAUSE] = 0.01
+        mlp = model.blocks[1].mlp
+        getattr(mlp, "in").original_component.weight[0, CAUSE] = 1.0
+        getattr(mlp, "in").original_component.bias[0] = 8.0  # always in the linear part
+        mlp.out.original_component.bias[VOICE] = -8.0
+        mlp.out.original_component.weight[VOICE, 0] = 1.0
+    folder = build(tmp_path, model, dictionary())
+    jacobian = np.eye(D)
+    jacobian[VOICE, CAUSE] = 1.0
+    lens = lens_of(model, jacobian, tmp_path / "lens")
+    through = prove(model, dictionary(), folder, CAUSE, lens=lens, lists=False)
+    assert through.holds() == ["steer", "ablate"]
+    assert "'7'" in through.measure("steer").about
+    assert through.lines()[-1].endswith("through the Jacobian lens jacobian-lenses/lens.")
+    directly = prove(model, dictionary(), folder, CAUSE, lists=False)
+    assert directly.holds() == []
+    assert "'60'" in directly.measure("steer").about
+    with pytest.raises(MismatchError, match="was fitted on weights"):
+        prove(planted_model(2), dictionary(), folder, CAUSE, lens=lens)
+
+
+def test_directions_outside_the_residual_stream_name_no_words(model, features):
+    site = DictionarySite.of(model, dictionary())
+    elsewhere = replace(site, dictionary=SimpleNamespace(hook_point="blocks.0.attn.hook_z"))
+    with pytest.raises(ConfigError, match="name no words"):
+        words_of(elsewhere, torch.zeros(1, D), 0, None)
 
 
 def test_p_is_uniform_for_random_directions_given_as_features(model, features):
@@ -139,19 +248,32 @@ def test_p_is_uniform_for_random_directions_given_as_features(model, features):
         assert np.mean(np.array(ps) <= 0.1) < 0.26, name
 
 
-def test_latents_of_an_untrained_dictionary_in_an_untrained_model_are_not_proved(tmp_path):
+def untrained(seed: int, folder: Path):
+    """Return an untrained model with an untrained dictionary, and the tables of its features."""
     config = SmallConfig(n_layers=2, d_model=32, n_heads=4, d_mlp=64, d_vocab=V, n_ctx=32)
-    model = build_small(config, seed=0, device="cpu", dtype=torch.float32)
-    generator = torch.Generator().manual_seed(1)
+    model = build_small(config, seed=seed, device="cpu", dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
     rows = torch.nn.functional.normalize(torch.randn(150, 32, generator=generator), dim=1)
     _, values = run_with_cache(model, torch.randint(V, (40, LENGTH), generator=generator), [HOOK])
     bias = -(values[HOOK].flatten(0, 1) @ rows.T).quantile(0.97, dim=0)
     weights = Weights(rows.T.contiguous(), bias, rows, torch.zeros(32))
     sae = ReLUSAE(weights, metadata=SAEMetadata(model="tiny", hook_point=HOOK))
-    folder = build(tmp_path, model, sae, n_contexts=120)
-    config = ProofConfig(examples=4, others=4, new_tokens=1)
-    held = [prove(model, sae, folder, f, config, lists=False).holds() for f in range(8)]
-    assert sum(map(bool, held)) <= 1, held
+    return model, sae, build(folder, model, sae, n_contexts=120)
+
+
+def test_latents_of_untrained_dictionaries_in_untrained_models_are_not_proved(tmp_path):
+    """Every direction raises what it says; these do no more than random directions raise theirs."""
+    config = ProofConfig(draws=39, examples=4, others=4, new_tokens=1)
+    held, positive = [], 0
+    for seed in range(5):
+        model, sae, folder = untrained(seed, tmp_path / str(seed))
+        for feature in range(8):
+            found = prove(model, sae, folder, feature, config, lists=False, seed=seed)
+            held.append(bool(found.holds()))
+            positive += found.measure("steer").value > 0
+    assert positive > 0.9 * len(held), "words through the direction are raised, in any model"
+    assert proportion_interval(sum(held), len(held)).low <= 0.05
+    assert sum(held) <= 2, "at most 5 %"
 
 
 def test_adding_minus_the_activation_is_splicing_with_the_latent_ablated(model):
@@ -199,11 +321,12 @@ def test_effects_are_those_of_whole_passes_with_hooks(layer):
 
     with torch.no_grad():
         clean = slowly(tokens, torch.zeros(len(acts)), directions[0])[0]
-        found = ablation_changes(site, [passage], feature, directions)[:, 0]
+        found = ablation_changes(site, [passage], feature, directions, ids=[5, 9])[:, 0]
         assert found.abs().max() > 1e-3
         for each, direction in zip(found, directions, strict=True):
-            changed = clean - slowly(tokens, -acts[:, feature], direction)[0]
-            expected = changed[:-1].gather(1, tokens[0, 1:, None])[:, 0]
+            changed = slowly(tokens, -acts[:, feature], direction)[0] - clean
+            asked = torch.cat([tokens[0, 1:, None], torch.tensor([[5, 9]]).expand(len(changed) - 1, -1)], 1)
+            expected = changed[:-1].gather(1, asked)
             torch.testing.assert_close(each, expected, atol=1e-4, rtol=1e-4)
         strength = torch.full((len(acts),), 3.0)
         strength[: site.first] = 0
@@ -238,21 +361,18 @@ def test_neurons_are_proved_likewise(tmp_path):
     model = planted_model()
     with torch.no_grad():
         model.unembed.original_component.weight.zero_()
-        model.unembed.original_component.weight[ANSWER, V + 1] = READ
+        model.unembed.original_component.weight[list(ANSWERS), VOICE] = READ
         getattr(model.blocks[0].mlp, "in").original_component.weight[0, CAUSE] = 5.0
-        model.blocks[0].mlp.out.original_component.weight[V + 1, 0] = 1.0
+        model.blocks[0].mlp.out.original_component.weight[VOICE, 0] = 1.0
         for neuron in range(1, 8):  # idle neurons that fire on other tokens
             getattr(model.blocks[0].mlp, "in").original_component.weight[neuron, 10 + neuron] = 5.0
-            model.blocks[0].mlp.out.original_component.weight[V + 1 + neuron, neuron] = 1.0
+            model.blocks[0].mlp.out.original_component.weight[VOICE + neuron, neuron] = 1.0
     place = "blocks.0.mlp.hook_post"
     neurons = neurons_of(model, place)
     folder = build(tmp_path, model, neurons, hook_point=place)
     found = prove(model, neurons, folder, 0, QUICK, lists=False)
-    logit = 5 * STRENGTH * READ
-    assert found.measure("ablate at peak").value == pytest.approx(math.log(V), rel=1e-3)
-    assert found.measure("steer").value == pytest.approx(
-        logit - math.log(math.exp(logit) + V - 1) + math.log(V), rel=1e-3
-    )
+    assert found.measure("ablate loss at peak").value == pytest.approx(told(5 * STRENGTH, slice(1)), rel=1e-3)
+    assert found.measure("steer").value == pytest.approx(told(found.strength, HELD_BACK), rel=1e-3)
 
 
 def test_the_halves_share_no_document_and_weak_examples_choose_nothing(features):
@@ -294,7 +414,7 @@ def test_the_artefact_is_whole_and_repeats_bit_for_bit(model, features, tmp_path
     assert all(done <= total for done, total in seen)
 
 
-@pytest.mark.parametrize("stage", ["ablate", "ablate other text", "steer", "continuations"])
+@pytest.mark.parametrize("stage", ["steer", "ablate", "ablate other text", "continuations"])
 def test_a_stopped_proof_resumes_after_the_last_part_with_the_same_numbers(model, features, tmp_path, stage):
     def stop(done, total, info):
         if info["stage"] == stage:
@@ -318,14 +438,14 @@ def test_a_stopped_proof_resumes_after_the_last_part_with_the_same_numbers(model
 
 def test_parts_of_other_weights_are_not_taken_up(model, features, tmp_path):
     def stop(done, total, info):
-        if info["stage"] == "steer":
+        if info["stage"] == "ablate":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         stored(model, features, tmp_path / "p", stop)
     other = planted_model()
     with torch.no_grad():
-        other.unembed.original_component.weight[ANSWER, CAUSE] = 2 * READ
+        other.unembed.original_component.weight[list(ANSWERS), CAUSE] = 2 * READ
     resumed = stored(other, features, tmp_path / "p", weights="other")
     afresh = prove(other, dictionary(), features, CAUSE, QUICK)
     assert resumed.to_records() == afresh.to_records()
@@ -407,26 +527,58 @@ def test_a_test_needs_both_nulls_and_an_interval_above_zero():
     assert measure(2.0, 1.0, [0] * 99, []).p == 1.0, "a null is missing"
 
 
-def judged(*names: str, n_alike: int = 99, ablated: Interval | None = None) -> Proof:
-    """A proof in which every measure exceeds all directions of its nulls."""
-    above = Interval(2.0, 1.0, 3.0)
+def judged(**measured: tuple[Interval, int, int]) -> Proof:
+    """A proof by the interval of each test, and the number of the 99 directions of each null that it exceeds."""
     measures = tuple(
-        measure_of(name, {"ablate": ablated or above, "steer": above, "lists": 2.0}[name], "", 1 if ablated else 4,
-                   (np.zeros(99), np.zeros(n_alike)))
-        for name in names
-    )  # fmt: skip
+        measure_of(name, interval, "nats", 4, [np.repeat([-9.0, 9.0], [n, 99 - n]) for n in exceeds])
+        for name, (interval, *exceeds) in measured.items()
+    )
     about = ProofSettings(features="toy", feature=1, model="toy")
     parts = {each.name: ProofPart(measures=(each,)) for each in measures}
-    return Proof(settings=about, label="", hook_point=HOOK, strength=1.0, parts=parts, alike=())
+    return Proof(settings=about, label="", hook_point=HOOK, strength=1.0, lens="", parts=parts, alike=())
+
+
+ABOVE, AROUND = Interval(2.0, 1.0, 3.0), Interval(0.4, -0.1, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("steer", "ablate", "count", "outcome"),
+    [
+        ((ABOVE, 99, 99), (ABOVE, 99, 99), "2 of 2 tests hold", "it holds"),
+        ((ABOVE, 99, 99), (AROUND, 50, 50), "1 of 2 tests holds", "it holds"),
+        ((AROUND, 98, 99), (AROUND, 50, 50), "None in 2 tests", "it does not hold: its interval includes 0"),
+        ((ABOVE, 96, 96), (AROUND, 50, 50), "None in 2 tests", "it does not hold: not after the correction"),
+        ((ABOVE, 99, 60), (AROUND, 50, 50), "None in 2 tests",
+         "it does not hold: not beyond features of like density"),
+        ((AROUND, 60, 99), (ABOVE, 50, 50), "None in 2 tests",
+         "it does not hold: not beyond random directions and its interval includes 0"),
+        ((ABOVE, 60, 80), (ABOVE, 94, 94), "No effect beyond the null in 2 tests", "no effect beyond the null"),
+    ],
+)  # fmt: skip
+def test_a_verdict_says_which_draws_are_exceeded_and_what_is_missing(steer, ablate, count, outcome):
+    found = judged(steer=steer, ablate=ablate)
+    assert found.verdict().startswith(count)
+    first = found.lines()[0]
+    assert first.endswith(f": {outcome}.")
+    assert f"more than {steer[1]} of 99 random directions raise theirs and {steer[2]} of 99 features" in first
+    assert f"{steer[0].estimate:.2f} nats ({steer[0].low:.2f} to {steer[0].high:.2f})" in first
+    assert ("o effect beyond the null" in first) == (max(steer[1:]) < 95)
 
 
 def test_a_single_example_decides_nothing():
-    alone = judged("ablate", ablated=t_interval(np.array([2.0])))
+    few = t_interval(np.array([2.0]))
+    alone = replace_n(judged(ablate=(few, 99, 99)))
     assert alone.holds() == []
     assert alone.verdict().startswith("Undecided: one example only")
-    with_lists = judged("ablate", "lists", ablated=t_interval(np.array([2.0])))
+    with_lists = replace_n(judged(ablate=(few, 99, 99), lists=(few, 99, 99)))
     assert with_lists.holds() == ["lists"], "lists have no interval"
-    assert "undecided: one example only" in with_lists.sentence("ablate")
+    assert "undecided: one example only" in with_lists.verdict()
+
+
+def replace_n(proof: Proof) -> Proof:
+    """The same proof, measured on one example."""
+    parts = {name: ProofPart(measures=(replace(part.measures[0], n=1),)) for name, part in proof.parts.items()}
+    return replace(proof, parts=parts)
 
 
 @pytest.mark.parametrize(
@@ -438,8 +590,13 @@ def test_a_single_example_decides_nothing():
     ],
 )
 def test_too_few_features_of_like_density_leave_three_tests_undecided(n, says):
-    found = judged("ablate", "steer", "lists", n_alike=n)
-    assert found.holds() == []
-    assert found.verdict().startswith(f"Undecided: {says}, 59 are needed")
-    assert f"undecided: {says}, 59 are needed" in found.sentence("steer")
-    assert judged("ablate", "steer", "lists", n_alike=59).holds() == ["ablate", "steer", "lists"]
+    def proof(n_alike: int) -> Proof:
+        found = judged(steer=(ABOVE, 99, 99), ablate=(ABOVE, 99, 99), lists=(ABOVE, 99, 99))
+        few = {name: ProofPart(measures=(replace(part.measures[0], alike=np.zeros(n_alike)),))
+               for name, part in found.parts.items()}  # fmt: skip
+        return replace(found, parts=few)
+
+    assert proof(n).holds() == []
+    assert proof(n).verdict().startswith(f"Undecided: {says}, 59 are needed")
+    assert f": undecided: {says}, 59 are needed" in proof(n).verdict()
+    assert proof(59).holds() == ["steer", "ablate", "lists"]

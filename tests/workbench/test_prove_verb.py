@@ -39,11 +39,12 @@ def test_a_neuron_of_an_untrained_model_is_not_proved_and_the_artefact_says_so(f
     shown = capsys.readouterr().out
     said = " ".join(shown.split())
     assert "Undecided: only 9 random directions and 9 features of like density, 59 are needed" in said
-    assert "of 9 random directions and" in shown
+    assert "of 9 random directions raise theirs and" in said
     assert "features of like density" in shown
     proof = workspace.open(Proof, f"neurons-{feature}")
     assert proof.holds() == []
     assert set(proof.about.parents) == {"features/neurons", "model:small:mlp-2l"}
+    assert "as there was no Jacobian lens" in said
     assert set(proof.p_holm()) == {"ablate", "steer", "lists"}, "it reads bytes, so word lists apply"
     assert prove(folder, "--feature", str(feature)) == 2
     assert "--overwrite" in capsys.readouterr().err
