@@ -84,8 +84,10 @@ if TYPE_CHECKING:
     from interp.interventions.intervention import Component, Direction, Intervention, Latent
     from interp.interventions.recipe import Recipe, read_recipe, write_recipe
     from interp.lenses.direct_attribution import direct_logit_attribution
+    from interp.lenses.jacobian_fit import fit_jacobian_lens
+    from interp.lenses.jacobian_lens import JacobianLens, JacobianLensConfig
     from interp.lenses.lens_training import train_tuned_lens
-    from interp.lenses.logit_lens import follow_token, logit_lens
+    from interp.lenses.logit_lens import follow_token, logit_effects, logit_lens
     from interp.lenses.tuned_lens import TunedLens, TunedLensConfig
     from interp.models.adapter import (
         run_with_hooks,
@@ -138,7 +140,9 @@ _HOMES = {
     "interp.recording.record": "RecordConfig record",
     "interp.recording.store": "Recording",
     "interp.recording.live": "open_recording",
-    "interp.lenses.logit_lens": "logit_lens follow_token",
+    "interp.lenses.logit_lens": "logit_lens follow_token logit_effects",
+    "interp.lenses.jacobian_lens": "JacobianLens JacobianLensConfig",
+    "interp.lenses.jacobian_fit": "fit_jacobian_lens",
     "interp.lenses.tuned_lens": "TunedLens TunedLensConfig",
     "interp.lenses.lens_training": "train_tuned_lens",
     "interp.lenses.direct_attribution": "direct_logit_attribution",

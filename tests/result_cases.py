@@ -473,6 +473,12 @@ def tuned_lens():
     return interp.train_tuned_lens(small(), text(), text()[:8], config)
 
 
+@cache
+def jacobian_lens():
+    config = interp.JacobianLensConfig(rounds=2, skip=1, heldout_positions=32)
+    return interp.fit_jacobian_lens(small(), text(), text()[:8], config)
+
+
 def language_scaling():
     from interp.studies.language_scaling import LanguageLaw, LanguageRun
 
@@ -517,6 +523,9 @@ OTHERS = {
     "set of transcoders": Case(trained_set, "layer fvu l0 dead_fraction dense_fraction"),
     "evaluation of a dictionary": Case(lambda: make_saes.evaluation("demo"), "n_tokens l0 fvu ..."),
     "tuned lens": Case(tuned_lens, "hook_point kl_logit kl_tuned"),
+    "Jacobian lens": Case(
+        jacobian_lens, "hook_point agreement kl_logit kl_tuned kl_jacobian kl_untrained kl_shuffled"
+    ),
     "manifest": Case(
         lambda: synthetic()[1].manifest,
         "kind name created seconds seed content_hash ..."),

@@ -18,6 +18,8 @@ from interp.artifacts import FOLDERS, MANIFEST, copy_artefact
 from interp.errors import ConfigError, CorruptError, MissingError, program
 from interp.options import HookPoint, ModelName
 from interp.workspace import Workspace
+from saes.features import schema as described
+from saes.features.meaning import Meaning, meaning_of
 from saes.features.schema import MOST_TELLING, NEURONS
 from saes.training.stored import StoredSAE
 from saes.weights.imported import ImportedSettings
@@ -377,6 +379,43 @@ def command_line(verb: Verb) -> str:
 
 
 def highlights(workspace: Workspace, name: str) -> list[str]:
+    """Return lines on the features to open first: those that say most, with how to find others."""
+    meaning = meaning_of(workspace, workspace.open(described.Features, name))
+    if meaning is None:
+        return labelled(workspace, name)
+    chosen = telling(workspace, name, meaning)
+    lines = ["Three features to start from:"] if chosen else []
+    for feature, label in chosen:
+        words = ", ".join(token.strip() for token, _ in meaning.says(feature, 5).raised)
+        lines.append(f"  feature {feature:>5}  fires on {label}; makes the model say {words}")
+        lines.append(f"                 /feature/{name}/{feature}")
+    return [*lines, f"Find others by what they mean: {program()} search cooking"]
+
+
+def telling(workspace: Workspace, name: str, meaning: Meaning) -> list[tuple[int, str]]:
+    """Return three features, (number, label): labelled beyond the null, with the clearest words that they say.
+
+    Of eight words at least six are whole, begin after a space, and begin in different ways; no two features share one.
+    """
+    sql = """select feature, label from f where label_score > label_null_high and density between 2e-4 and 2e-2
+             and label_kind in ('class', 'word', 'token') order by feature"""
+    rows = workspace.query(sql, f=workspace.table_path("features", name, "features")).to_pylist()
+    strength = meaning.raised_strength[:, :8].mean(1)
+    seen: set[str] = set()
+    chosen: list[tuple[int, str]] = []
+    for row in sorted(rows, key=lambda row: -strength[row["feature"]]):
+        words = [token for token, _ in meaning.says(row["feature"], 8).raised]
+        stems = {word.strip().lower()[:4] for word in words}
+        whole = sum(word.startswith(" ") and word[1:].isalpha() and len(word) > 3 for word in words)
+        if whole >= 6 and len(stems) >= 6 and not stems & seen:
+            chosen.append((row["feature"], row["label"]))
+            seen |= stems
+        if len(chosen) == 3:
+            break
+    return chosen
+
+
+def labelled(workspace: Workspace, name: str) -> list[str]:
     """Return lines on the features to open first, each with another label that exceeds its null."""
     table = workspace.table_path("features", name, "features")
     rows = workspace.query(
