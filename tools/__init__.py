@@ -5,6 +5,7 @@
 - `sources`   that and other texts, each from a package of a registry, as documents
 - `lexicon`   classes of words for labels, from WordNet: `python -m tools.lexicon`
 - `build`     the dictionary, from the text it was trained on to its folders: `python -m tools.build`
+- `lens`      the Jacobian lens: `python -m tools.lens`
 - `graphs`    transcoders of all layers and the graphs of four prompts: `python -m tools.graphs`
 
 What they make lies in `workbench/shipped/data/` and `saes/features/`. Nothing of the product imports them.

@@ -1,4 +1,4 @@
-"""What features make the model say, for pages: read where it was computed, and computed beside the pages where not."""
+"""Words that features make the model say, for pages: read where they are known, computed beside the pages where not."""
 
 import contextlib
 import threading
@@ -14,7 +14,7 @@ _computing: set[str] = set()
 
 
 class Said(NamedTuple):
-    """What one feature says, or why that is not known."""
+    """Words that one feature makes the model say, or why they are not known."""
 
     state: State
     """`elsewhere`: its direction does not lie in the residual stream"""

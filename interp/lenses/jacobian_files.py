@@ -20,7 +20,7 @@ from interp.names import parse_hook_point
 
 
 class PublishedLens(NamedTuple):
-    """What a published file holds."""
+    """Contents of a published file."""
 
     jacobians: dict[int, Tensor]
     """block -> `[d_model, d_model]` float32"""
@@ -75,7 +75,7 @@ def check_fits(published: PublishedLens, model: HookedModel) -> None:
 
 
 def write_published(lens: JacobianLens, path: Path) -> None:
-    """Write a lens as a published file; the embedding's Jacobian has no place in it and is left out."""
+    """Write a lens as a published file; the embedding's Jacobian is left out, as it holds blocks only."""
     blocks = {
         parse_hook_point(layer.hook_point).layer: torch.from_numpy(lens.jacobians[i])
         for i, layer in enumerate(lens.layers)

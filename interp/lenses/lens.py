@@ -1,4 +1,4 @@
-"""What a fitted lens does: it carries residuals of any layer to the basis of the last one. Torch-free."""
+"""Lenses that are fitted, which carry residuals of any layer to the basis of the last one. Torch-free."""
 
 from typing import TYPE_CHECKING, Protocol, TypeVar
 

@@ -13,6 +13,7 @@
 - `proof`      the standard proof of a feature: settings, text and controls, verdict
 - `measure_proof`  its measurements: ablation and steering, compared with random directions and other features
 - `answers`    single answers about a feature, each with its controls
+- `meaning`    words that every feature makes the model say, through the Jacobian lens
 - `relations`  logits, neurons and co-active features of every feature, each with its null
 - `planes`     two-dimensional features
 - `token_index` index of the recorded text: on which tokens and words each feature fires

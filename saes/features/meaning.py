@@ -1,4 +1,4 @@
-"""What the features of a dictionary make the model say: their directions through the Jacobian lens. Torch-free to read.
+"""Words that features make the model say: their directions through the Jacobian lens. Torch-free to read.
 
     meaning = meaning_of(workspace, features)      # None where the workspace has no Jacobian lens of these weights
     meaning.says(540)                              # Saying(raised=((" colors", 9.1), ...), lowered=...)
@@ -63,7 +63,7 @@ class Saying:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What all features of one artefact say."""
+    """Words that each feature of one artefact makes the model say."""
 
     lens: JacobianLens
     hook_point: str
