@@ -14,6 +14,7 @@ weights.
 `interp.lenses.jacobian_fit` fits it; `interp.lenses.jacobian_files` reads and writes the published file format.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -111,11 +112,10 @@ class JacobianLens(Artefact, kind="jacobian_lens"):
 
     def headline(self) -> str:
         """Return one line: the layers, the texts, and how well two halves of them agree."""
-        mean = np.mean([layer.agreement for layer in self.layers])
-        return (
-            f"Jacobian lens of {self.settings.model}, {len(self.layers)} layers, {self.n_texts} texts for each row; "
-            f"read directions of two halves agree to a cosine of {mean:.2f}"
-        )
+        mean = float(np.mean([layer.agreement for layer in self.layers]))
+        agreed = "" if math.isnan(mean) else f"; read directions of two halves agree to a cosine of {mean:.2f}"
+        layers = f"{len(self.layers)} layer{'s' * (len(self.layers) != 1)}"
+        return f"Jacobian lens of {self.settings.model}, {layers}, {self.n_texts} texts for each row{agreed}"
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the number of layers, and of those where it is nearer to the model than the logit lens."""
@@ -126,8 +126,8 @@ class JacobianLens(Artefact, kind="jacobian_lens"):
         """Return one line per hook point: the KL of every lens and null."""
         return [
             f"{x.hook_point}: logit {x.kl_logit:.2f}, "
-            + (f"tuned {x.kl_tuned:.2f}, " if x.kl_tuned == x.kl_tuned else "")
-            + f"Jacobian {x.kl_jacobian:.2f} nats (untrained {x.kl_untrained:.2f}, shuffled {x.kl_shuffled:.2f}); "
-            f"halves agree to {x.agreement:.2f}"
+            + ("" if math.isnan(x.kl_tuned) else f"tuned {x.kl_tuned:.2f}, ")
+            + f"Jacobian {x.kl_jacobian:.2f} nats (untrained {x.kl_untrained:.2f}, shuffled {x.kl_shuffled:.2f})"
+            + ("" if math.isnan(x.agreement) else f"; halves agree to {x.agreement:.2f}")
             for x in self.layers
         ]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from interp.artifacts import Artefact
+from interp.artifacts import Artefact, Manifest
 from interp.errors import MismatchError
 
 if TYPE_CHECKING:
@@ -20,6 +20,11 @@ class Lens(Protocol):
     @property
     def how(self) -> str:
         """Return the name of its kind: `tuned` or `jacobian`."""
+        ...
+
+    @property
+    def about(self) -> Manifest:
+        """Return the manifest of the artefact that it is."""
         ...
 
     def translate(self, hook_point: str, resid: "Tensor") -> "Tensor":
