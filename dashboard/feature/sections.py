@@ -180,7 +180,7 @@ def effects(row: FeatureRow, related: view.Related | None, said: Said) -> list[h
         return [panel(side.title, note, bar, missing) for side, note, bar in zip(direct, plain, bars, strict=True)]
     saying = said.saying
     through = _sides(list(saying.raised), list(saying.lowered), (saying.raised_p, saying.lowered_p))
-    sections = []
+    sections: list[html.Section] = []
     for i, side in enumerate(through):
         folded = html.Details([html.Summary("Direct effect"), plain[i], bars[i]]) if row.promoted else None
         note = (
@@ -193,9 +193,8 @@ def effects(row: FeatureRow, related: view.Related | None, said: Said) -> list[h
 
 def _bars(side: _Side, both: tuple[_Side, _Side]) -> html.Ol:
     largest = max((abs(value) for each in both for _, value in each.tokens), default=0.0)
-    signed = side.verb == "suppress"
-    how = {"label": f"{side.title} tokens", "signed": signed, "maximum": largest}
-    return token_bars(side.tokens, **how, form="{:+.2f}".format)
+    label, signed = f"{side.title} tokens", side.verb == "suppress"
+    return token_bars(side.tokens, label=label, signed=signed, maximum=largest, form="{:+.2f}".format)
 
 
 def _missing_lens(said: Said) -> html.P | None:
