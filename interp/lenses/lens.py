@@ -1,6 +1,6 @@
 """Lenses that are fitted, which carry residuals of any layer to the basis of the last one. Torch-free."""
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from interp.artifacts import Artefact, Manifest
 from interp.errors import MismatchError
@@ -17,10 +17,8 @@ L = TypeVar("L", bound=Artefact)
 class Lens(Protocol):
     """A tuned lens or a Jacobian lens: `reading = unembed(norm_final(lens.translate(hook_point, resid)))`."""
 
-    @property
-    def how(self) -> str:
-        """Return the name of its kind: `tuned` or `jacobian`."""
-        ...
+    how: ClassVar[str]
+    """name of its kind: `tuned` or `jacobian`"""
 
     @property
     def about(self) -> Manifest:
