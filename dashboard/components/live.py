@@ -259,7 +259,7 @@ class SteeringVerdict:
     @property
     def lines(self) -> list[str]:
         """The finding with both nulls and the smallest p-value that their number allows; then the size of the shift."""
-        shown = ", ".join(repr(word) for word in self.words)
+        shown = ", ".join(self.words)
         fails = " or ".join(name for name, null in self.raised.nulls if self.raised.p(null) > ALPHA)
         found = f"Not beyond {fails}" if fails else "Beyond both nulls"
         beside = self.raised.exceeds(" raise theirs", " raise these")

@@ -1,9 +1,9 @@
 """Measurements behind the proof of a feature: effects of ablating and steering it, and those of both nulls.
 
-`prove` makes the measures of `saes.features.proof`, part by part. A null direction is added in the same
-amounts as the feature's, scaled to its norm. `DictionarySite.nulls` (`saes.features.intervene`) makes these directions;
-`read_case` (`saes.features.proof`) chooses the features of like density. `saes.features.answers` gives single
-answers instead.
+`prove` makes the measures of `saes.features.proof`, part by part. Ablating, a null direction is added in the same
+amounts as the feature's; steering, in the strength that it chose. It is scaled to the norm of the feature's direction.
+`DictionarySite.nulls` makes these directions, `words_of` reads their words, `read_case` (`saes.features.proof`) chooses
+the features of like density. `saes.features.answers` gives single answers instead.
 """
 
 import shutil
@@ -86,8 +86,9 @@ class Words:
         return np.array([own[..., at[half]].mean() for own, at in zip(changes, self.halves, strict=True)])
 
     def held_back(self, model: HookedModel) -> list[str]:
-        """Return the words of the first direction that judge it."""
-        return token_strings(model, [self.ids[at] for at in self.halves[0][1]])
+        """Return the words of the first direction that judge it, each once, without spaces and with escapes."""
+        texts = token_strings(model, [self.ids[at] for at in self.halves[0][1]])
+        return list(dict.fromkeys(repr(text.strip())[1:-1] or repr(text) for text in texts))
 
 
 def words_of(
@@ -430,9 +431,8 @@ def _steer(
     strengths = np.array(tries)[np.argmax(gains, 0)]
     scaled = directions * torch.from_numpy(strengths).to(directions)[:, None]
     moved, shift = next_token_changes(site, prompts[CHOOSING:], 1.0, scaled, words.ids, bar.add)
-    shown = dict.fromkeys(repr(each) for each in words.held_back(site.model))
     measures = (
-        _words_measure("steer", moved, words, config.draws, ", ".join(shown)),
+        _words_measure("steer", moved, words, config.draws, ", ".join(words.held_back(site.model))),
         measure_of("steer shift", t_interval(shift[0]), "nats of KL divergence", shift.shape[1],
                    _nulls(shift.mean(1), config.draws)),
     )  # fmt: skip

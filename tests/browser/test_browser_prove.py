@@ -21,6 +21,9 @@ def test_the_three_questions_answer_with_their_controls(visit, live: FakeLive):
     shown = answer(visit, "steer")
     assert "random direction" in shown
     assert "unchanged" in shown
+    page.click("#prove-steer-verdict")
+    page.wait_for_selector("#prove-steer-answer >> text=39 of 39 random directions raise theirs")
+    page.wait_for_selector("#prove-steer-answer >> text=The next token shifts by 0.3 nats")
     page.click("#prove-ablate-go")
     assert "random directions" in answer(visit, "ablate")
     assert ("feature text", "12: moved to July x 1") in live.calls

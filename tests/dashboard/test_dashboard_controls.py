@@ -74,17 +74,17 @@ def test_the_lens_of_other_positions_leaves_the_own_one_out(tiny, tiny_model):
 
 def test_a_verdict_counts_the_directions_that_raise_their_words_as_much():
     shift = Compared(0.7, [0.1] * 39, [0.9] * 39)
-    found = SteeringVerdict(3, 2.0, [" red"], Compared(0.5, [0.1] * 38 + [0.6], [0.1] * 39), shift)
+    found = SteeringVerdict(3, 2.0, ["red"], Compared(0.5, [0.1] * 38 + [0.6], [0.1] * 39), shift)
     words, size = found.lines
     assert found.p == pytest.approx(2 / 40)
-    assert "(' red') rise by 0.5 nats, more than 38 of 39 random directions raise theirs and 39 of 39" in words
+    assert "(red) rise by 0.5 nats, more than 38 of 39 random directions raise theirs and 39 of 39" in words
     assert "(p 0.05, the smallest possible is 0.025). Beyond both nulls, on this one prompt." in words
     assert size.endswith("0.7 nats of KL divergence, more than 39 of 39 random directions and 0 of 39 features of like "
                          "density.")  # fmt: skip
-    few = SteeringVerdict(3, 2.0, [" red"], Compared(0.5, [0.1] * 4, []), shift)
+    few = SteeringVerdict(3, 2.0, ["red"], Compared(0.5, [0.1] * 4, []), shift)
     assert few.p == pytest.approx(1 / 5), "four directions can never give a verdict"
     assert "Not beyond random directions, on" in few.sentence
-    vague = SteeringVerdict(3, 2.0, [" red"], Compared(0.5, [0.1] * 39, [0.6] * 39), shift)
+    vague = SteeringVerdict(3, 2.0, ["red"], Compared(0.5, [0.1] * 39, [0.6] * 39), shift)
     assert "Not beyond features of like density, on" in vague.sentence
 
 

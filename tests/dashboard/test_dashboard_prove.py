@@ -38,7 +38,7 @@ def made_proof() -> Proof:
     nulls = [(rng.normal(0, 0.1, 99), rng.normal(0, 0.1, 99)) for _ in range(4)]
     measures = (
         measure_of("activation", 0.9, "AUROC", 12, nulls[0]),
-        measure_of("steer", Interval(2.0, 1.0, 3.0), "nats", 5, nulls[2], f"{HOSTILE[0]!r}, ' May'"),
+        measure_of("steer", Interval(2.0, 1.0, 3.0), "nats", 5, nulls[2], f"{HOSTILE[0]}, May"),
         measure_of("ablate", Interval(0.6, -0.1, 1.3), "nats", 8, nulls[1]),
         measure_of("lists", 0.05, "standard deviations", 7, nulls[3], "months"),
     )

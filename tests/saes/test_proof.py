@@ -126,7 +126,7 @@ def test_a_planted_cause_has_its_known_effects(proof):
     assert proof.strength == chosen
     steered = proof.measure("steer")
     assert steered.value == pytest.approx(told(chosen, HELD_BACK), abs=1e-4)
-    assert steered.about == ", ".join(f"'{token}'" for token in ANSWERS[HELD_BACK])
+    assert steered.about == ", ".join(map(str, ANSWERS[HELD_BACK]))
     assert proof.measure("ablate loss at peak").value == pytest.approx(told(STRENGTH, slice(1)), abs=1e-4)
     followed = [min(proof.settings.after, len(each.tokens) - 1 - each.peak) for each in proof.examples]
     once = told(STRENGTH, HELD_BACK) * np.mean([1 / n for n in followed])  # it fires at the peak alone
@@ -216,11 +216,11 @@ def test_words_behind_a_later_layer_are_found_through_the_lens_alone(tmp_path):
     lens = lens_of(model, jacobian, tmp_path / "lens")
     through = prove(model, dictionary(), folder, CAUSE, lens=lens, lists=False)
     assert through.holds() == ["steer", "ablate"]
-    assert "'7'" in through.measure("steer").about
+    assert through.measure("steer").about.startswith("7, ")
     assert through.lines()[-1].endswith("through the Jacobian lens jacobian-lenses/lens.")
     directly = prove(model, dictionary(), folder, CAUSE, lists=False)
     assert directly.holds() == []
-    assert "'60'" in directly.measure("steer").about
+    assert "60" in directly.measure("steer").about
     with pytest.raises(MismatchError, match="was fitted on weights"):
         prove(planted_model(2), dictionary(), folder, CAUSE, lens=lens)
 
