@@ -99,8 +99,17 @@ class NextTokens:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """Two words whose coordinates are exchanged through the Jacobian lens, after a block."""
+
+    word: str
+    other: str
+    layer: int
+
+
+@dataclass(frozen=True)
 class Generation:
-    """One more token of three continuations: unchanged, steered, and moved as far in a random direction."""
+    """One more token of three continuations: unchanged, changed, and moved as far in a random direction."""
 
     number: int
     """counted from 0"""
@@ -344,12 +353,13 @@ class Live(Protocol):
         text: str,
         *,
         model: str,
-        features: str,
-        feature: int,
-        amount: float | None,
         n_new: int,
         temperature: float,
         seed: int,
+        features: str = "",
+        feature: int = 0,
+        amount: float | None = None,
+        exchange: Exchange | None = None,
         chat: bool = False,
     ) -> Iterator[Generation]:
         """Continue a prompt with and without a feature steered, token by token; without an amount, by the largest

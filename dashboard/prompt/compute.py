@@ -8,9 +8,9 @@ distribution one position.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from dashboard.answers import lists
 from dashboard.components.live import (
     ActiveFeature,
+    Exchange,
     FeatureShare,
     FeatureShares,
     Generation,
@@ -36,6 +37,10 @@ from interp.models.generation import NextToken, Offset, generate, sampled
 from interp.models.hooked import HookedModel
 from interp.names import lens_hook_points
 from interp.patching.patching_map import PatchingMap
+
+if TYPE_CHECKING:
+    from interp.interventions.intervention import Intervention
+    from interp.lenses.jacobian_lens import JacobianLens
 
 Check = Callable[[str], None]
 """Names the next stage; raises when the answer is not wanted any more."""
@@ -214,21 +219,65 @@ def steered_rows(
     loaded: HookedModel, sae: Any, feature: int, amount: float, seed: int, offset: Offset
 ) -> list[tuple[str, Any]]:
     """Return hooks for a batch of three rows: unchanged, steered, and moved as far in a random direction."""
-    from interp.interventions.apply import hooks_of
-    from interp.interventions.edits import at_rows
     from interp.interventions.intervention import Direction, Intervention, Latent
-    from interp.runtime import make_generator
 
     own = sae.decoder_directions[feature].detach().float().cpu()
-    drawn = torch.randn(len(own), generator=make_generator(seed, "random direction"))
-    vector = (drawn * controls.lengths(own) / controls.lengths(drawn)).double().numpy()
     point = sae.hook_point_out or sae.hook_point
     steered = Intervention(target=Latent(dictionary="sae", index=feature), amount=amount)
+    vector = random_direction(len(own), float(controls.lengths(own)), seed)
     control = replace(steered, along=Direction(hook_point=point, vector=vector, origin=f"random, seed {seed}"))
+    return _in_rows(loaded, (steered, control), {"sae": sae}, offset)
+
+
+def exchanged_rows(
+    loaded: HookedModel, lens: "JacobianLens", exchange: Exchange, seed: int, offset: Offset
+) -> list[tuple[str, Any]]:
+    """Return hooks for a batch of three rows: unchanged, two words exchanged, and changed as much at random.
+
+    Raises `PromptError` for a word that is not one token, or the same twice, and for a layer without a lens.
+    """
+    from interp.interventions.intervention import Direction, Intervention
+    from interp.lenses.vocabulary import vocabulary_of
+
+    lens.check_model(loaded)
+    vocabulary, point = vocabulary_of(loaded), f"blocks.{exchange.layer}.hook_resid_post"
+    found: list[int] = []
+    for word in (exchange.word, exchange.other):
+        tokens = vocabulary.spelled(word)
+        if not tokens:
+            raise PromptError(f"{word!r} is no single token of this model; choose a more common word")
+        found.append(tokens[0])
+    if found[0] == found[1]:
+        raise PromptError("a word exchanged with itself changes nothing; type two words")
+    if lens.jacobian(point) is None:
+        raise PromptError(f"the Jacobian lens has no layer {exchange.layer}; it has {lens.headline()}")
+    own, other = (lens.word_direction(point, vocabulary, token) for token in found)
+    exchanged = Intervention(target=own, partner=other, action="exchange")
+    units = [each.vector / np.linalg.norm(each.vector) for each in (own, other)]
+    vector = random_direction(len(units[0]), float(np.linalg.norm(units[0] - units[1])), seed)
+    control = replace(exchanged, along=Direction(hook_point=point, vector=vector, origin=f"random, seed {seed}"))
+    return _in_rows(loaded, (exchanged, control), {}, offset)
+
+
+def random_direction(d: int, length: float, seed: int) -> np.ndarray:
+    """Return a random direction `[d]` of some length, float64."""
+    from interp.runtime import make_generator
+
+    drawn = torch.randn(d, generator=make_generator(seed, "random direction"))
+    return (drawn * length / controls.lengths(drawn)).double().numpy()
+
+
+def _in_rows(
+    loaded: HookedModel, steps: "Sequence[Intervention]", dictionaries: dict[str, Any], offset: Offset
+) -> list[tuple[str, Any]]:
+    """Return hooks of interventions, each in a row of the batch of its own, from the second row on."""
+    from interp.interventions.apply import hooks_of
+    from interp.interventions.edits import at_rows
+
     return [
         (name, at_rows(hook, slice(row, row + 1)))
-        for row, step in ((1, steered), (2, control))
-        for name, hook in hooks_of(loaded, [step], {"sae": sae}, offset=offset)
+        for row, step in enumerate(steps, 1)
+        for name, hook in hooks_of(loaded, [step], dictionaries, offset=offset)
     ]
 
 
@@ -240,10 +289,12 @@ def unchanged_probabilities(loaded: HookedModel, rows: Tensor, start: int) -> li
 
 
 def steps_of(
-    loaded: HookedModel, tokens: Tensor, sae: Any, feature: int, amount: float, *, n_new: int, temperature: float,
-    seed: int, turn: Callable[[], contextlib.AbstractContextManager[Turn]],
+    loaded: HookedModel, tokens: Tensor, changes: "Callable[[Offset], list[tuple[str, Any]]]", *, n_new: int,
+    temperature: float, seed: int, turn: Callable[[], contextlib.AbstractContextManager[Turn]],
 ) -> Iterator[Generation]:  # fmt: skip
     """Yield one `Generation` per token, and a last one with the probabilities under the unchanged model.
+
+    `changes` returns the hooks for three rows, of which the first is unchanged.
 
     Each step takes the `turn` again, so that others are served between two tokens. The rows share the random number
     that a token is drawn with, so that equal distributions give equal tokens. Raises `SupersededError` once the turn
@@ -252,7 +303,7 @@ def steps_of(
     from interp.runtime import make_generator
 
     offset, chances, rows = Offset(), list[list[float]](), [tokens.expand(3, -1)]
-    step = NextToken(loaded, steered_rows(loaded, sae, feature, amount, seed, offset), offset=offset)
+    step = NextToken(loaded, changes(offset), offset=offset)
     draw = sampled(temperature, make_generator(seed, "generation"), coupled=True)
 
     def choose(logits: Tensor) -> Tensor:

@@ -5,10 +5,12 @@ views of a prompt that was read are computed from its residual stream, without a
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from dashboard.components.live import (
     DocumentText,
+    Exchange,
     FeatureAnswer,
     FeatureShares,
     Generation,
@@ -131,10 +133,13 @@ class LiveModel:
             return Pattern(reading.result.tokens, layer, head, weights)
 
     def generate(
-        self, text: str, *, model: str, features: str, feature: int, amount: float | None, n_new: int,
-        temperature: float, seed: int, chat: bool = False,
+        self, text: str, *, model: str, n_new: int, temperature: float, seed: int, features: str = "",
+        feature: int = 0, amount: float | None = None, exchange: Exchange | None = None, chat: bool = False,
     ) -> Iterator[Generation]:  # fmt: skip
-        """Continue a prompt unchanged, steered, and moved as far in a random direction. Raises `ConfigError`."""
+        """Continue a prompt unchanged, steered or with two words exchanged, and moved as far in a random direction.
+
+        Raises `ConfigError`, and `PromptError` for words that cannot be exchanged.
+        """
         from dashboard.prompt import compute
         from interp.models.generation import check_room
 
@@ -143,11 +148,15 @@ class LiveModel:
         with self._turns.take("generate") as turn:
             loaded, tokens = self._loaded.prompt(text, model, chat)
             check_room(loaded, tokens, n_new)
-            dictionary = self._loaded.sae(model, features)
-            if amount is None:
-                amount = self._loaded.largest(features, feature)
+            if exchange is not None:
+                lens = self._loaded.jacobian_lens(model)
+                changes = partial(compute.exchanged_rows, loaded, lens, exchange, seed)
+            else:
+                sae = self._loaded.sae(model, features).sae
+                added = self._loaded.largest(features, feature) if amount is None else amount
+                changes = partial(compute.steered_rows, loaded, sae, feature, added, seed)
         yield from compute.steps_of(
-            loaded, tokens, dictionary.sae, feature, amount, n_new=n_new, temperature=temperature, seed=seed,
+            loaded, tokens, changes, n_new=n_new, temperature=temperature, seed=seed,
             turn=lambda: self._turns.take("generate", again=turn),
         )  # fmt: skip
 

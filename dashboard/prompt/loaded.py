@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from dashboard.prompt.compute import Reading
     from dashboard.turns import Turn
+    from interp.lenses.jacobian_lens import JacobianLens
     from interp.lenses.lens import Lens
     from interp.tracing.graph import AttributionGraph
     from saes.features.schema import Features
@@ -148,8 +149,18 @@ class Loaded:
             return None
         found = self.lenses(spec).get(how)
         if found is None:
-            raise PromptError(f"the workspace has no {how} lens of {spec}; reload the page")
+            raise PromptError(
+                f"the workspace has no {how} lens of {spec}: `workbench lens {spec} --kind {how}` fits one"
+            )
         return self._held((spec, f"{how} {found.about.content_hash}"), lambda: found)
+
+    def jacobian_lens(self, spec: str) -> "JacobianLens":
+        """Return the Jacobian lens of these weights. Raises `PromptError` where the workspace has none."""
+        from interp.lenses.jacobian_lens import JacobianLens
+
+        found = self.lens(spec, "jacobian")
+        assert isinstance(found, JacobianLens)
+        return found
 
     def lens_choices(self, spec: str) -> list[tuple[str, str]]:
         """Return the kinds of lens, each with its mean distance from the model's output; the nearest first."""

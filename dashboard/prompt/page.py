@@ -27,6 +27,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dashboard.components.frame import attrs, explain, log, page, panel, select
 from dashboard.components.http_errors import json_body
+from dashboard.components.live import Exchange
 from dashboard.components.pages import (
     Context,
     NothingYetError,
@@ -208,8 +209,9 @@ def _views(answer: str, contrast: str) -> list[Any]:
             "Continuation under steering",
             html.Div(id="prompt-steer"),
             note="three continuations: by the unchanged model; with the direction of the chosen feature added on every "
-            "token; and, as the control, with a random direction of the same norm added. A verdict compares the "
-            "shift of the next token with many directions",
+            "token, or with what the Jacobian lens reads as one word exchanged with another; and, as the control, with "
+            "a change of the same size in a random direction. A verdict compares the shift of the next token with many "
+            "directions",
             className="wb-row",
         ),
     ]
@@ -333,9 +335,15 @@ def activations(body: Body) -> Body:
 
 def generate(body: Body) -> flask.Response:
     """Continue a prompt, steered and not: one line of JSON per token as it is made."""
+    change: dict[str, Any]
+    if body.get("word") is not None:
+        words = {"word": _text(body, "word"), "other": _text(body, "other")}
+        change = {"exchange": Exchange(**words, layer=_number(body, "layer"))}
+    else:
+        amount = None if body.get("amount") is None else _number(body, "amount", float)
+        change = {"features": _text(body, "features"), "feature": _number(body, "feature"), "amount": amount}
     steps = current().live.generate(
-        **_prompt(body), features=_text(body, "features"), feature=_number(body, "feature"),
-        amount=None if body.get("amount") is None else _number(body, "amount", float), n_new=_number(body, "n_new"),
+        **_prompt(body), **change, n_new=_number(body, "n_new"),
         temperature=_number(body, "temperature", float), seed=_number(body, "seed"),
     )  # fmt: skip
     visitor = _text(body, "visitor")

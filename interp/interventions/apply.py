@@ -186,6 +186,8 @@ def _other_run(
 
 def _along(model: HookedModel, target: Direction, step: Intervention, where: _Where) -> tuple[str, Hook]:
     """Return the hook that changes the coordinate along a direction."""
+    if step.partner is not None:
+        return _exchange(target, step.partner, step, where)
     point, vector = canonical_hook_point(target.hook_point), torch.from_numpy(target.vector).float()
     read = vector / vector.square().sum()
     other = _other_run(model, step, point)
@@ -197,6 +199,22 @@ def _along(model: HookedModel, target: Direction, step: Intervention, where: _Wh
         return (changed(now, step, of_other) - now)[..., None] * vector.to(value.device)
 
     return point, at_mask(adding(change), lambda value: where.mask(step, value))
+
+
+def _exchange(target: Direction, partner: Direction, step: Intervention, where: _Where) -> tuple[str, Hook]:
+    """Return the hook that exchanges the coordinates along two directions, read together by the pseudoinverse."""
+    pair = torch.stack([torch.from_numpy(each.vector).double() for each in (target, partner)])
+    pair = torch.nn.functional.normalize(pair, dim=1)
+    read, written = torch.linalg.pinv(pair.T).float(), (pair[0] - pair[1]).float()
+    if step.along is not None:
+        written = torch.from_numpy(step.along.vector).float()
+
+    def change(value: Tensor) -> Tensor:
+        _check_width(target, value.shape[-1])
+        own, other = (value.float() @ read.T.to(value.device)).unbind(-1)
+        return (other - own)[..., None] * written.to(value.device)
+
+    return canonical_hook_point(target.hook_point), at_mask(adding(change), lambda value: where.mask(step, value))
 
 
 def _component(model: HookedModel, target: Component, step: Intervention, where: _Where) -> tuple[str, Hook]:

@@ -18,8 +18,9 @@ from jaxtyping import Float
 from interp.errors import ConfigError, UnknownNameError
 from interp.names import canonical_hook_point
 
-Action = Literal["add", "scale", "set", "ablate", "replace"]
-"""`add` an amount, `scale` by a factor, `set` to a value, `ablate` (set to 0), `replace` by another run's value."""
+Action = Literal["add", "scale", "set", "ablate", "replace", "exchange"]
+"""`add` an amount, `scale` by a factor, `set` to a value, `ablate` (set to 0), `replace` by another run's value,
+`exchange` the coordinates along two directions (Gurnee et al. 2026)."""
 COMPONENT = re.compile(r"L(\d+)(?:H(\d+)|N(\d+)|(MLP)|(ATTN))")
 
 
@@ -73,14 +74,16 @@ class Intervention:
     target: Latent | Direction | Component
     action: Action = "add"
     amount: float = 0.0
-    """Value to add (in units of the activation or of the direction), factor, or value to set; unused by `ablate` and
-    `replace`."""
+    """Value to add (in units of the activation or of the direction), factor, or value to set; unused by `ablate`,
+    `replace` and `exchange`."""
     positions: tuple[int, int | None] | None = None
     """First position, and the one after the last (None: to the end, generated tokens included). None: all but BOS."""
     other: tuple[int, ...] = ()
     """`replace`: token ids of the other run, as many as the prompt has."""
+    partner: Direction | None = None
+    """`exchange`: the other direction. Both count as unit vectors, and what is orthogonal to both stays."""
     along: Direction | None = None
-    """Write the change of a latent along this vector instead of its own: a control of the same amounts."""
+    """Write the change of a latent, or of an exchange, along this vector instead: a control of the same amounts."""
 
     def __post_init__(self) -> None:
         if self.action not in get_args(Action):
@@ -89,8 +92,22 @@ class Intervention:
             raise ConfigError(f"the amount of an intervention is a finite number, got {self.amount!r}")
         if (self.action == "replace") != bool(self.other):
             raise ConfigError("the tokens of another run belong to the action `replace`, which needs them")
-        if self.along is not None and not isinstance(self.target, Latent):
-            raise ConfigError("only the change of a latent can be written along another direction")
+        if (self.action == "exchange") != (self.partner is not None):
+            raise ConfigError("a second direction belongs to the action `exchange`, which needs it")
+        if self.partner is not None:
+            self._check_exchange(self.partner)
+        elif self.along is not None and not isinstance(self.target, Latent):
+            raise ConfigError("only the change of a latent or of an exchange can be written along another direction")
         start, stop = self.positions or (0, None)
         if start < 0 or (stop is not None and stop <= start):
             raise ConfigError(f"positions are [first, after the last), from 0, got {self.positions}")
+
+    def _check_exchange(self, partner: Direction) -> None:
+        own = self.target
+        if not isinstance(own, Direction) or own.hook_point != partner.hook_point:
+            raise ConfigError("coordinates are exchanged between two directions of one hook point")
+        if own.vector.shape != partner.vector.shape:
+            raise ConfigError(f"the two directions have {len(own.vector)} and {len(partner.vector)} numbers")
+        cosine = abs(own.vector @ partner.vector) / (np.linalg.norm(own.vector) * np.linalg.norm(partner.vector))
+        if cosine > 1 - 1e-6:
+            raise ConfigError("the two directions are parallel, so they have no coordinates of their own")

@@ -23,6 +23,8 @@ import numpy as np
 from jaxtyping import Float16
 
 from interp.artifacts import ARRAY, Artefact, Measured
+from interp.errors import MissingError
+from interp.interventions.intervention import Direction
 from interp.lenses.config import JacobianLensConfig
 from interp.lenses.lens import check_weights
 from interp.results import Record
@@ -30,6 +32,7 @@ from interp.results import Record
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.lenses.vocabulary import Vocabulary
     from interp.models.hooked import HookedModel
 
 
@@ -96,6 +99,18 @@ class JacobianLens(Artefact, kind="jacobian_lens"):
         if jacobian is None:
             return resid
         return (resid.float() @ jacobian.to(resid.device).T).to(resid.dtype)
+
+    def word_direction(self, hook_point: str, vocabulary: "Vocabulary", token: int) -> Direction:
+        """Return the direction at a hook point that raises a token: the gradient of its logit through the lens.
+
+        Raises `MissingError` where the hook point was not fitted.
+        """
+        jacobian = self.jacobian(hook_point)
+        if jacobian is None:
+            raise MissingError(f"the lens has no {hook_point}; it has {', '.join(self._number)}")
+        vector = jacobian.numpy().T.astype(np.float64) @ vocabulary.directions[token].astype(np.float64)
+        origin = f"raises {vocabulary.texts[token]!r} through the Jacobian lens of {self.settings.model}"
+        return Direction(hook_point=hook_point, vector=vector, origin=origin)
 
     def check_model(self, model: "HookedModel") -> None:
         """Raise `MismatchError` when the model has other weights than the lens was fitted on."""

@@ -115,7 +115,14 @@ def test_a_continuation_shows_steering_beside_its_control(visit, live):
     assert ("generate", "demo 3 None") in live.calls
     arms = page.locator(".wb-arms > li")
     assert [arms.nth(i).locator(".wb-other").count() for i in range(3)] == [0, 12, 0]
-    assert "12 steered, 0 in a random direction" in page.inner_text("#prompt-steer")
+    assert "12 changed, 0 in a random direction" in page.inner_text("#prompt-steer")
+    page.click("#prompt-exchange-go")
+    assert "Type two words" in page.inner_text("#prompt-steer")
+    page.fill("#prompt-exchange-word", "Rome")
+    page.fill("#prompt-exchange-other", "London")
+    page.click("#prompt-exchange-go")
+    page.wait_for_function("document.querySelector('#prompt-steer').innerText.includes('Mean loss of each')")
+    assert ("generate", "Rome>London@2") in live.calls
     assert page.evaluate("window.pwned") is None
     assert visit.errors == []
 

@@ -289,6 +289,39 @@ def test_steering_by_nothing_changes_nothing_and_both_changes_have_one_length(ti
         list(live.generate("one", **given, **how | {"n_new": 99}, amount=1.0))
 
 
+def test_two_words_are_exchanged_beside_a_change_of_the_same_size(tiny, tiny_model, tmp_path):
+    from dashboard.components.live import Exchange
+    from dashboard.prompt.compute import exchanged_rows
+    from interp.artifacts import save_artefact
+    from interp.lenses.config import JacobianLensConfig
+    from interp.lenses.jacobian_fit import fit_jacobian_lens
+    from interp.models.generation import Offset
+
+    live, given = tiny
+    how = {"n_new": 3, "temperature": 0.0, "seed": 0, "exchange": Exchange("a", "z", 0)}
+    with pytest.raises(PromptError, match="--kind jacobian"):
+        list(live.generate("one two", **given, **how))
+    text = torch.randint(97, 123, (40, 12), generator=torch.Generator().manual_seed(0))
+    config = JacobianLensConfig(rounds=2, skip=2, heldout_positions=16, products="float32")
+    lens = fit_jacobian_lens(tiny_model, text[:30], text[30:], config, model_name=given["model"])
+    lens = save_artefact(lens, Workspace(tmp_path).path("jacobian_lens", "tiny"))
+    lenses = live.read("one two three", **given, features=None).lenses
+    assert {kind for kind, _ in lenses} == {"logit", "jacobian"}
+    steps = list(live.generate("one two", **given, **how))
+    assert [len(step.tokens) for step in steps] == [3, 3, 3, 0]
+    value = changed = torch.randn(1, 5, 64, generator=torch.Generator().manual_seed(1)).expand(3, -1, -1)
+    for _, hook in exchanged_rows(tiny_model, lens, Exchange("a", "z", 0), 0, Offset()):
+        after = hook(changed)
+        changed = changed if after is None else after
+    length = (changed - value).norm(dim=-1)
+    assert length[0].tolist() == [0.0] * 5
+    assert length[1, 1:] == pytest.approx(length[2, 1:].numpy(), rel=1e-4)
+    for exchange, told in ((Exchange("a", "a", 0), "itself"), (Exchange("a", "qqq", 0), "no single token"),
+                           (Exchange("a", "z", 9), "no layer 9")):  # fmt: skip
+        with pytest.raises(PromptError, match=told):
+            list(live.generate("one two", **given, **how | {"exchange": exchange}))
+
+
 def test_a_model_without_a_chat_template_says_so(tiny):
     live, given = tiny
     with pytest.raises(PromptError, match="no chat template"):

@@ -1,4 +1,4 @@
-// Continuations of the prompt, token by token: unchanged, with a feature steered, and with a random direction of the same norm.
+// Continuations of the prompt, token by token: unchanged, with a feature steered or two words exchanged, and the control.
 
 import { byId, element, visible } from "../dom.mjs";
 import { request } from "../http.mjs";
@@ -6,8 +6,8 @@ import { aborted, ask, failed, percent } from "./draw.mjs";
 
 const ARMS = [
   ["unchanged", "the unchanged model"],
-  ["steered", "the feature's direction added on every token"],
-  ["random direction", "a random direction of the same norm added: the control"],
+  ["changed", "the feature's direction added on every token, or the two words exchanged"],
+  ["random direction", "a change of the same size in a random direction: the control"],
 ];
 
 /** @type {AbortController | null} */
@@ -32,6 +32,11 @@ export function steer(state) {
   const [countField, count] = field("tokens", { type: "number", min: 1, max: 60, value: 12 });
   const [heatField, heat] = field("temperature", { type: "number", min: 0, max: 5, step: 0.1, value: 0 });
   const [seedField, seed] = field("seed", { type: "number", min: 0, step: 1, value: 0 });
+  const [wordField, word] = field("exchange", { type: "text", placeholder: "a word", id: "prompt-exchange-word" });
+  const [otherField, other] = field("with", { type: "text", placeholder: "another", id: "prompt-exchange-other" });
+  const middle = Math.floor(0.6 * state.reading.n_layers);
+  const [layerField, layer] = field("after layer", { type: "number", min: 0, step: 1, value: middle });
+  const swap = element("button", { type: "button", class: "wb-button", id: "prompt-exchange-go" }, "Exchange");
   const go = element("button", { type: "button", class: "wb-button", id: "prompt-steer-go" }, "Continue");
   const judge = element("button", { type: "button", class: "wb-button", id: "prompt-steer-verdict" }, "Verdict");
   const judged = element("p", { class: "wb-note", id: "prompt-steer-judged", "aria-live": "polite" });
@@ -55,12 +60,22 @@ export function steer(state) {
       judge,
       stop,
     ),
+    state.reading.lenses.some(([kind]) => kind === "jacobian")
+      ? element("div", { class: "wb-controls" }, wordField, otherField, layerField, swap)
+      : "",
     said,
     list,
     judged,
   );
   stop.addEventListener("click", () => wanted?.abort());
-  go.addEventListener("click", run);
+  go.addEventListener("click", () => {
+    if (chosen()) run(asked());
+  });
+  swap.addEventListener("click", () => {
+    if (word.value.trim() && other.value.trim())
+      run({ ...state.asking(), word: word.value, other: other.value, layer: Number(layer.value) });
+    else said.textContent = "Type two words, such as Rome and London.";
+  });
   judge.addEventListener("click", verdict);
 
   function chosen() {
@@ -88,14 +103,14 @@ export function steer(state) {
     judge.disabled = false;
   }
 
-  async function run() {
-    if (!chosen()) return;
+  /** @param {Record<string, unknown>} change */
+  async function run(change) {
     wanted = new AbortController();
     busy(true);
     lines.forEach((line) => line.text.replaceChildren());
     list.hidden = false;
     const body = {
-      ...asked(),
+      ...change,
       n_new: Number(count.value),
       temperature: Number(heat.value),
       seed: Number(seed.value),
@@ -121,7 +136,7 @@ export function steer(state) {
 
   /** @param {boolean} on */
   function busy(on) {
-    go.disabled = on;
+    go.disabled = swap.disabled = on;
     stop.hidden = !on;
   }
 
@@ -150,8 +165,8 @@ export function steer(state) {
     });
     const moved = [1, 2].map((arm) => written[arm].filter((each, i) => each.token !== written[0][i].token).length);
     said.textContent =
-      `Tokens that differ from the unchanged continuation: ${moved[0]} steered, ${moved[1]} in a random ` +
-      `direction of the same length. Mean loss of each under the unchanged model: ${means[1].toFixed(2)} nats steered, ` +
+      `Tokens that differ from the unchanged continuation: ${moved[0]} changed, ${moved[1]} in a random ` +
+      `direction of the same length. Mean loss of each under the unchanged model: ${means[1].toFixed(2)} nats changed, ` +
       `${means[2].toFixed(2)} random, ${means[0].toFixed(2)} its own. The stronger the colour, the less the unchanged model expects the token. ` +
       "With one random direction p cannot go below 1/2; Verdict compares with many.";
   }
