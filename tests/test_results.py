@@ -86,7 +86,7 @@ def changed():
 CASES = {
     "found features": Case(
         lambda: Found(query="x", hits=(Hit(features="demo", feature=1, by="tokens", score=0.5, null=0.01),)),
-        "features feature by score null p share recall density label own matches"),
+        "label features feature strength by above_chance score null p says share recall density own concept matches"),
     "head scores": Case(
         lambda: interp.score_heads(model(), n_prompts=4, context_length=15, min_lag=5, max_lag=7, seeds=(0, 1)),
         "head layer kind score low high null null_high found",

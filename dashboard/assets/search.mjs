@@ -3,7 +3,7 @@
 import { none } from "./dash.mjs";
 import { all, byId } from "./dom.mjs";
 
-const FILTERS = ["in", "d", "s", "region"];
+const FILTERS = ["in", "d", "s", "region", "kind"];
 const here = () => location.pathname.replace(/\/$/, "") === "/search";
 
 /** @param {string} query @param {Record<string, string>} filters */
@@ -21,7 +21,7 @@ function current() {
 // The field itself is read: its property lags behind by a key stroke.
 export function submit() {
   const field = /** @type {HTMLInputElement} */ (byId("find-box"));
-  const query = field.value.trim();
+  const query = field.value.trimStart(); // a space at the end counts
   if (!query) return none();
   field.blur();
   return address(query, current());

@@ -31,24 +31,29 @@ from dashboard.figures.theme import visible
 from interp.atlas.vector_map import VectorMap
 from interp.errors import UsageError, as_typed, program
 from interp.workspace import Workspace
-from saes.features.found import ALPHA, Example, Found, Hit, Match
+from saes.features.active import rank_active
+from saes.features.found import ALPHA, Example, Found, Hit, Kind, Match
 from saes.features.schema import Features
-from saes.features.search import rank_active, search_features
+from saes.features.search import search_features
 from saes.features.token_index import PHRASE_FROM
 
 N_HITS, N_ACTIVE = 15, 15
 MAX_REGIONS = 80
 DENSITIES = ((0.0001, "under 0.01 % of tokens"), (0.001, "under 0.1 % of tokens"), (0.01, "under 1 % of tokens"),
              (0.1, "under 10 % of tokens"))  # fmt: skip
-SCORES = ((0.05, "score 0.05 or more"), (0.1, "score 0.1 or more"), (0.25, "score 0.25 or more"),
-          (0.5, "score 0.5 or more"))  # fmt: skip
-FILTERS = ("in", "d", "s", "region")
-"""Names of the filters in the address: artefact or hook point, largest density, smallest score, region of a map."""
+STRENGTHS = ((0.01, "strength 0.01 or more"), (0.05, "strength 0.05 or more"), (0.1, "strength 0.1 or more"),
+             (0.3, "strength 0.3 or more"))  # fmt: skip
+KINDS: dict[str, Kind] = {"sae": "sae", "neurons": "neurons", "transcoders": "transcoders"}
+FILTERS = ("in", "d", "s", "region", "kind")
+"""Names of the filters in the address: artefact or hook point, largest density, smallest strength, region of a map,
+kind of dictionary."""
 HOOK = "hook:"
 EXAMPLES = (
-    ("a word", "January", "in any case, with or without a space before it, as one token or several"),
-    ("a text", "countries in Europe", "pairs of words in their order first, then all words but the most frequent"),
-    ("part of a label", "in any form", "labels count too, after the text"),
+    ("a meaning", "cooking", "what features fire on and what they make the model say, with related words"),
+    ("some words", "January April August", "the feature of all of them comes first"),
+    ("a phrase", "New York", "pairs of words in their order count most"),
+    ("all but", "bank NOT river", "AND and NOT, in capitals, join and leave out"),
+    ("a whole word", "def ", "a space at the end: this word in this case, not part of another"),
     ("similar features", "like #12", "nearest decoder directions; like demo:12 names the dictionary"),
     ("a feature", "#12", "or demo:12"),
 )
@@ -85,8 +90,14 @@ def _filters(workspace: Workspace, given: dict[str, str]) -> list[Any]:
     where += [{"value": m.name, "label": f"{m.name} · {m.dictionary}"} for m in made]
     where += [{"value": f"{HOOK}{h}", "label": f"at {h}"} for h in hook_points] if len(hook_points) > 1 else []
     density = [{"value": "", "label": "Any density"}, *({"value": f"{v:g}", "label": text} for v, text in DENSITIES)]
-    score = [{"value": "", "label": "Any score"}, *({"value": f"{v:g}", "label": text} for v, text in SCORES)]
-    menus = [("in", "Dictionary or layer", where, 240), ("d", "Density", density, 170), ("s", "Score", score, 160)]
+    strength = [{"value": "", "label": "Any strength"}, *({"value": f"{v:g}", "label": text} for v, text in STRENGTHS)]
+    kinds = [{"value": "", "label": "SAEs and neurons"}, *({"value": kind, "label": f"{kind} only"} for kind in KINDS)]
+    menus = [
+        ("in", "Dictionary or layer", where, 240),
+        ("d", "Density", density, 170),
+        ("s", "Strength", strength, 170),
+    ]
+    menus.append(("kind", "Kind of dictionary", kinds, 150))
     regions = _regions(workspace)
     menus.append(("region", "Region of a map", [{"value": "", "label": "Anywhere on the maps"}, *regions], 210))
     return [
@@ -125,19 +136,26 @@ def find(workspace: Workspace, state: dict[str, str]) -> Found:
             raise UsageError(f"region should be MAP:NUMBER, got {state['region']!r}; choose one in the menu")
         region = atlas, int(at)
     try:
-        density, score = float(state["d"] or 1), float(state["s"] or 0)
+        density, strength = float(state["d"] or 1), float(state["s"] or 0)
     except ValueError:
-        raise UsageError("density and score should be numbers from 0 to 1; choose them in the menus") from None
+        raise UsageError("density and strength should be numbers from 0 to 1; choose them in the menus") from None
     return search_features(
         workspace,
         state["q"],
         features=None if not where or where.startswith(HOOK) else where,
         hook_point=where.removeprefix(HOOK) if where.startswith(HOOK) else None,
         density=(0.0, density),
-        min_score=score,
+        min_strength=strength,
         region=region,
+        kind=_kind(state.get("kind") or ""),
         limit=N_HITS,
     )
+
+
+def _kind(name: str) -> Kind | None:
+    if name and name not in KINDS:
+        raise UsageError(f"kind should be one of {', '.join(KINDS)}, got {name!r}; choose it in the menu")
+    return KINDS.get(name)
 
 
 def _draw(state: dict[str, str], _scheme: str | None) -> Any:
@@ -164,15 +182,21 @@ def _href(query: str) -> str:
 
 
 def results(workspace: Workspace, found: Found, *, run: bool) -> html.Div:
-    """Return the panels of a search: hits by text, by label, by similarity, and what could not be found."""
+    """Return the list of hits, those no better than chance below a line that says so, and what was not searched."""
     several = len({hit.features for hit in found.hits}) > 1
-    first = {by: -number for number, by in enumerate(hit.by for hit in reversed(found.hits))}
-    sections = [
-        _section(title, note, [hit for hit in found.hits if hit.by == by], several=several)
-        for by, title, note in sorted(_SECTIONS, key=lambda section: first.get(section[0], 0))
-    ]
-    shown = [each for each in sections if each is not None]
-    empty = [] if shown else [notice(html.P(_nothing(found)), *_near(found))]
+    above = [hit for hit in found.hits if hit.above_chance]
+    below = [hit for hit in found.hits if not hit.above_chance]
+    shown = [panel(_title(found), _list(above, several=several), note=_NOTES.get(_form(found), _NOTE))] if above else []
+    if below:
+        shown.append(
+            panel(
+                "No better than chance",
+                _list(below, several=several),
+                note="a random feature that fires as often fires on these words as much; a search always has such hits",
+                className="wb-below-chance",
+            )
+        )
+    empty = [] if found.hits else [notice(html.P(_nothing(found)), *_near(found))]
     button = dmc.Button(
         "Run the text through the model", id="search-run", variant="default", size="xs", disabled=not run
     )
@@ -181,51 +205,35 @@ def results(workspace: Workspace, found: Found, *, run: bool) -> html.Div:
         button,
         note="the features that fire when the model reads exactly this text; the first run loads the model",
     )
-    return html.Div([*_remarks(found), *empty, *shown, foot])
+    return html.Div([*empty, *shown, *_remarks(found), foot])
 
 
-_SECTIONS = (
-    ("number", "Feature", ""),
-    ("name", "Your names", "names that you gave to features in the notes"),
-    (
-        "phrase",
-        "Fires on it in this order",
-        "on the last word of a pair of words, right after the first one. Score, null and p are those of the next "
-        "panel, of the pairs; counts of the last word alone show how much the order matters",
-    ),
-    (
-        "tokens",
-        "Fires on it",
-        "score, 0 to 1: for one word F1 of two fractions, the part of the feature's total activation that falls on it "
-        "and the part of its tokens on which it fires; for several words the mean of the roots of its activation there "
-        "over its largest, so that it counts on how many of them it fires. In brackets the null, for a random feature "
-        "that fires as often. p: the probability of as many firings on these words by chance, at its own rate; "
-        "corrected for all features searched (Holm), so up to 0.05 counts as found. It takes tokens as independent",
-    ),
-    (
-        "similar",
-        "Similar directions",
-        "cosine similarity of decoder directions, 1 for the same; in brackets the baseline, the median over all "
-        "features of the cosine to the nearest one. p: the probability that one of as many random directions is as "
-        "near; directions of a dictionary pass it easily",
-    ),
-    (
-        "label",
-        "The label contains it",
-        "score: the balanced accuracy of the label on held-out text, 0.5 by chance; in brackets the null, another "
-        "feature's label. Of a label by `workbench explain`, detection. 'Also' names another reading that contains it",
-    ),
+_NOTE = (
+    "best first. Strength: the chance that a hit is the best feature of the concept asked for, as learnt on 40 "
+    "measured concepts. It joins the words on which a feature fires, the words that it makes the model say, words "
+    "related to both, measured concepts, labels and your own names"
 )
+_NOTES = {
+    "similar": "cosine similarity of decoder directions, 1 for the same. By chance: one of as many random directions; "
+    "directions of a dictionary pass that easily, so read the usual nearest neighbour beside it",
+    "number": "",
+}
 
 
-def _section(title: str, note: str, hits: list[Hit], *, several: bool) -> html.Section | None:
-    if not hits:
-        return None
-    return panel(title, html.Ol([row(hit, several=several) for hit in hits], className="wb-hits"), note=note or None)
+def _form(found: Found) -> str:
+    return found.hits[0].by if found.hits else ""
+
+
+def _title(found: Found) -> str:
+    return {"similar": "Similar directions", "number": "Feature"}.get(_form(found), "Features")
+
+
+def _list(hits: list[Hit], *, several: bool) -> html.Ol:
+    return html.Ol([row(hit, several=several) for hit in hits], className="wb-hits")
 
 
 def row(hit: Hit, *, several: bool = False) -> html.Li:
-    """Return one hit: label and number, score with its null, the matching tokens, and an example."""
+    """Return one hit: label and number, strength, the reason, an example, and its statistics folded away."""
     own = html.Strong(f"{visible(hit.own, 80)} · ") if hit.own else None
     also = html.Span(f" · also: {visible(hit.other, 160)}", className="wb-quiet") if hit.other else None
     name = [own, visible(hit.label, 160) or "no label", also]
@@ -240,19 +248,29 @@ def row(hit: Hit, *, several: bool = False) -> html.Li:
         className="wb-hit",
         title=f"feature {hit.feature} of {hit.features}",
     )
-    return html.Li([html.Div([head, _numbers(hit)], className="wb-hit-head"), _why(hit), _example(hit)])
+    parts = [html.Div([head, _badge(hit)], className="wb-hit-head"), _why(hit), _example(hit), _statistics(hit)]
+    return html.Li(parts)
 
 
-def _numbers(hit: Hit) -> html.Span:
-    parts: list[Any] = []
-    if hit.score is not None:
-        parts = ["score ", html.Strong(_rounded(hit.score))]
-        if hit.null is not None:
-            below = hit.score >= 0.05 and 0 < hit.null < 0.01
-            parts.append(" [under 0.01]" if below else f" [{_rounded(hit.null)}]")
-        parts.append(" · ")
-    parts.append(f"fires on {percent(hit.density)} of tokens")
-    return html.Span(parts, className="wb-quiet wb-hit-numbers")
+def _badge(hit: Hit) -> html.Span | None:
+    """Return the strength of a hit; none of one that is no better than chance."""
+    if hit.strength is None or not hit.above_chance:
+        return None
+    level = "strong" if hit.strength >= 0.3 else "fair" if hit.strength >= 0.05 else "weak"
+    unit = "strength " if hit.by not in ("similar", "active") else "cosine " if hit.by == "similar" else "score "
+    return html.Span([unit, html.Strong(_rounded(hit.strength))], className=f"wb-strength wb-strength-{level}")
+
+
+_REASONS = {
+    "phrase": "fires on it in this order",
+    "tokens": "fires on it",
+    "related": "fires on related words",
+    "says": "makes the model say it",
+    "label": "its label has it",
+    "name": "your name for it",
+    "similar": "similar direction",
+    "active": "fires as the model reads it",
+}
 
 
 def _rounded(value: float) -> str:
@@ -260,23 +278,44 @@ def _rounded(value: float) -> str:
 
 
 def _why(hit: Hit) -> html.Div | None:
-    """Return the reason of a hit: the texts that match, and how far its firings are from chance."""
+    """Return the reason of a hit, and the texts that match."""
+    said = f"measured for the concept “{visible(hit.concept, 40)}”" if hit.concept else _REASONS.get(hit.by, "")
+    reason = html.Span(said, className="wb-quiet") if said else None
     words = [html.Span([token_text(each.text, 24), _count(each, hit)], className="wb-match") for each in hit.matches]
-    share = (
-        html.Span(f"{hit.share:.0%} of its activation", className="wb-quiet") if hit.share is not None else None
-    )  # fmt: skip
-    chance = html.Span(chance_text(hit), className="wb-quiet") if hit.p is not None else None
-    return html.Div([*words, share, chance], className="wb-matches") if words or chance else None
+    return html.Div([*words, reason], className="wb-matches") if words or reason else None
+
+
+def _statistics(hit: Hit) -> html.Details | None:
+    """Return the numbers of a hit, folded away."""
+    lines = [f"fires on {percent(hit.density)} of tokens"]
+    if hit.by == "similar" and hit.null is not None:
+        lines.append(f"the usual nearest neighbour of a feature has cosine {_rounded(hit.null)}")
+    elif hit.by == "active" and hit.null is not None:
+        lines.append(f"a feature that fires as often fires on a text of this length with probability {hit.null:.2g}")
+    elif hit.score is not None and hit.null is not None:
+        lines.append(
+            f"score of firing {_rounded(hit.score)}; a random feature that fires as often {_rounded(hit.null)}"
+        )
+    if hit.share is not None and hit.recall is not None:
+        lines.append(f"{hit.share:.0%} of its activation falls on the words; it fires on {hit.recall:.0%} of them")
+    if hit.p is not None:
+        lines.append(f"{chance_text(hit)}, corrected for all features searched (Holm)")
+    if hit.says is not None:
+        lines.append(f"raises the words by {hit.says:.1f} robust standard deviations over all features")
+    if hit.label_score is not None:
+        null = "" if hit.label_null is None else f"; another feature's label {hit.label_null:.2f}"
+        lines.append(f"balanced accuracy of its label on held-out text {hit.label_score:.2f}{null}; 0.5 by chance")
+    return html.Details([html.Summary("Statistics"), html.Ul([html.Li(each) for each in lines])], className="wb-stats")
 
 
 def chance_text(hit: Hit) -> str:
     """Return how a hit compares with chance, in a sentence."""
     p = hit.p or 0.0
     said = "p < 1e-12" if p < 1e-12 else f"p = {p:.2g}"
-    if hit.expected is None:
+    if hit.expected is None or hit.fired is None or hit.tries is None:
         return f"{said} for random directions"
     found = "" if p <= ALPHA else "not above chance: "
-    return f"{found}{hit.fired:,} of {hit.tries:,}, by chance {hit.expected:.2g}; {said}"
+    return f"{found}{hit.fired:,} of {hit.tries:,} tokens, by chance {hit.expected:.2g}; {said}"
 
 
 def _count(match: Match, hit: Hit) -> html.Span:
@@ -300,7 +339,9 @@ def strip(example: Example, maximum: float) -> html.Div:
 
 def _remarks(found: Found) -> list[Any]:
     """Return what limits the answer: partial coverage, words that do not occur, words left out."""
-    notes = [f"Your own names could not be read: {as_typed(found.names_problem)}"] if found.names_problem else []
+    notes = [as_typed(each) for each in found.notes]
+    if found.related:
+        notes.append(f"Related words, searched too: {', '.join(visible(word, 24) for word in found.related[:12])}.")
     partial = [name for name, text in found.covers.items() if text == "examples"]
     if partial:
         said = f"{program()} features DICTIONARY --recording NAME --overwrite indexes all of the text."
@@ -369,8 +410,7 @@ def active(context: Context, text: str, state: dict[str, str]) -> html.Section:
         f"Active on this text, by {name}",
         body,
         note="of the five strongest features of each token. Score: strongest activation among these, as a fraction of "
-        "the feature's maximum, times log10(1 / density), so that strong and rare features come first. In "
-        "brackets the probability that a feature of this density fires on any of as many random tokens",
+        "the feature's maximum, times log10(1 / density), so that strong and rare features come first",
         className="wb-row",
     )
 

@@ -10,7 +10,11 @@ from interp.results import Record, Result
 from interp.workspace import Workspace
 from saes.features.schema import Features
 
-By = Literal["phrase", "tokens", "label", "name", "similar", "number", "active"]
+By = Literal["phrase", "tokens", "related", "says", "label", "concept", "name", "similar", "number", "active"]
+"""Reason that says most for a hit: it fires on the words (in their order, or any), or on related ones; it makes the
+model say them; its label, a measured concept or the user's name for it has them; its direction is similar; it was asked
+for by number; it fires as the model reads the text."""
+Kind = Literal["sae", "neurons", "transcoders"]
 COLUMNS = "feature, coalesce(label, '') as label, density, max_activation"
 """Columns of `features.parquet` that a hit has."""
 ALPHA = 0.05
@@ -49,15 +53,26 @@ class Hit:
     label: str = ""
     density: float = 0.0
     max_activation: float = 0.0
+    strength: float | None = None
+    """0 to 1, by which hits are ordered: of a text, the chance that it is the feature asked for, as learnt on measured
+    concepts (`find_by_meaning`). `similar`: cosine. `active`: strongest activation, as a fraction of the maximum, times
+    the rarity. None for one asked for by number."""
+    above_chance: bool = True
+    """False where no source is above its null."""
     score: float | None = None
-    """Of `phrase` and `tokens`: 0 to 1, for one word F1 (`search.py`). `similar`: cosine. `label`: score of the label
-    on held-out text, 0.5 by chance; None where it was not judged. `active`: strongest activation, as a fraction of the
-    maximum, times the rarity."""
+    """Of the words on which it fires: 0 to 1, for one word F1 (`fired_words`)."""
     null: float | None = None
-    """The same for a random feature of the same density, or as the module's docstring says."""
+    """The score of a random feature of the same density; of `similar`, the usual nearest neighbour; of `active`, the
+    probability that such a feature fires on a text of this length."""
     p: float | None = None
-    """Probability of the firings (of `phrase` and `tokens`) or of the cosine by chance, Holm-adjusted for all features
-    that were searched."""
+    """Probability of these firings, or of the cosine, by chance, Holm-adjusted for all features that were searched."""
+    says: float | None = None
+    """How far it raises the words, in robust standard deviations over all features."""
+    label_score: float | None = None
+    """Score of the label that was found on held-out text, 0.5 by chance; None where it was not judged."""
+    label_null: float | None = None
+    concept: str = ""
+    """Measured concept whose best feature it is."""
     fired: int | None = None
     """Of the `tries` tokens that match, those on which it fires."""
     tries: int | None = None
@@ -70,7 +85,7 @@ class Hit:
     own: str = ""
     """Name that the user gave to it in the notes."""
     other: str = ""
-    """Of `label`: the other readings that contain the query, where the label itself does not."""
+    """Another reading that contains the query, where the label itself does not."""
 
     @property
     def key(self) -> str:
@@ -101,28 +116,40 @@ class Found(Result):
 
     sets_left_out: tuple[str, ...] = ()
     """Sets of transcoders whose layers are searched only when they are named."""
-    names_problem: str = ""
-    """The reason why the user's own names could not be read."""
+    related: tuple[str, ...] = ()
+    """Words near those asked for in the model's vocabulary, which were searched too."""
+    notes: tuple[str, ...] = ()
+    """What could not be searched, and why: sentences."""
 
     def headline(self) -> str:
         """Name the query, the number of hits, and the coverage."""
         partial = [name for name, text in self.covers.items() if text == "examples"]
         only = f"; of {', '.join(partial)} only the examples were searched" if partial else ""
         absent = f"; not in the text: {', '.join(self.missing)}" if self.missing else ""
-        chance = sum(hit.p is not None and hit.p > ALPHA for hit in self.hits)
+        chance = sum(not hit.above_chance for hit in self.hits)
         doubt = f", {chance} of them not above chance" if chance else ""
         sets = f"; layers of {', '.join(self.sets_left_out)} only when named" if self.sets_left_out else ""
-        return f"{self.query!r}: {len(self.hits)} features{doubt}{only}{absent}{sets}"
+        notes = "".join(f". {note}" for note in self.notes)
+        return f"{self.query!r}: {len(self.hits)} features{doubt}{only}{absent}{sets}{notes}"
 
     def to_records(self) -> list[Record]:
-        """Return one row per hit."""
+        """Return one row per hit, its label first."""
         return [
-            {"features": hit.features, "feature": hit.feature, "by": hit.by, "score": hit.score, "null": hit.null,
-             "p": hit.p, "share": hit.share, "recall": hit.recall, "density": hit.density,
-             "label": hit.label, "own": hit.own,
+            {"label": (f"{hit.own} · " if hit.own else "") + (hit.label or "no label"), "features": hit.features,
+             "feature": hit.feature, "strength": hit.strength, "by": hit.by, "above_chance": hit.above_chance,
+             "score": hit.score, "null": hit.null, "p": hit.p, "says": hit.says, "share": hit.share,
+             "recall": hit.recall, "density": hit.density, "own": hit.own, "concept": hit.concept,
              "matches": ", ".join(f"{each.text!r} {each.n}/{each.seen}" for each in hit.matches)}
             for hit in self.hits
         ]  # fmt: skip
+
+    def shown(self) -> list[Record]:
+        """Return the main columns of each hit; those no better than chance have no strength."""
+        names = ("label", "features", "feature", "strength", "by", "density", "matches")
+        return [
+            {name: row[name] for name in names} | ({} if row["above_chance"] else {"strength": "not above chance"})
+            for row in self.to_records()
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +162,11 @@ class Filter:
     hook_point: str | None = None
     density: tuple[float, float] = (0.0, 1.0)
     """Smallest and largest fraction of tokens on which the feature fires."""
-    min_score: float = 0.0
+    min_strength: float = 0.0
     region: tuple[str, int] | None = None
     """Name of an atlas, and the number of one of its regions."""
+    kind: Kind | None = None
+    """Kind of dictionary. Default: any."""
 
     def __post_init__(self) -> None:
         low, high = self.density
@@ -150,6 +179,7 @@ class Filter:
         if self.region is not None:
             of = workspace.open(VectorMap, self.region[0]).features
             found = [each for each in found if each.name == of]
+        found = [each for each in found if self.kind is None or each.dictionary.startswith(f"{self.kind}:")]
         return [each for each in found if self.hook_point in (None, "", each.settings.hook_point)]
 
     def _named(self, workspace: Workspace) -> list[Features]:

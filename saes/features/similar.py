@@ -14,7 +14,7 @@ import numpy as np
 
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.workspace import Workspace
-from saes.features.found import COLUMNS, Filter, Found, Hit
+from saes.features.found import COLUMNS, Filter, Found, Hit, Kind
 from saes.features.schema import Features
 
 _ROWS = 8192
@@ -50,7 +50,8 @@ def load_vector(path: Path | str) -> np.ndarray:
 
 def search_vector(
     workspace: Workspace, vector: np.ndarray, *, name: str = "the vector", features: str | None = None,
-    hook_point: str | None = None, density: tuple[float, float] = (0.0, 1.0), min_score: float = 0.0, limit: int = 20,
+    hook_point: str | None = None, density: tuple[float, float] = (0.0, 1.0), min_strength: float = 0.0,
+    kind: Kind | None = None, limit: int = 20,
 ) -> Found:  # fmt: skip
     """Return the features whose decoder directions have the largest cosine similarity to `vector [d]`.
 
@@ -64,7 +65,8 @@ def search_vector(
             f"{bad} of {vector.size} numbers are NaN or infinite" if bad else f"shape {list(vector.shape)}, or all zero"
         )
         raise ConfigError(f"a vector [d] of finite numbers, not all zero, was expected: {what}; compute it again")
-    within = Filter(features=features, hook_point=hook_point, density=density, min_score=min_score)
+    within = Filter(features=features, hook_point=hook_point, density=density, min_strength=min_strength,
+                    kind=kind)  # fmt: skip
     hits, widths = [], {}
     for made in within.artefacts(workspace):
         path = _weights(workspace, made)
@@ -76,7 +78,7 @@ def search_vector(
     if len(vector) not in widths.values():
         known = ", ".join(f"{each} {width}" for each, width in widths.items()) or "no SAE whose weights are here"
         raise ConfigError(f"the vector has {len(vector)} numbers; decoder directions have: {known}")
-    best = sorted(hits, key=lambda hit: -(hit.score or 0))[:limit]
+    best = sorted(hits, key=lambda hit: -(hit.strength or 0))[:limit]
     return Found(query=f"like {name}", hits=tuple(best), covers={})
 
 
@@ -94,12 +96,12 @@ def _nearest(
     table = workspace.table_path("features", made.name, "features")
     known = {row["feature"]: row for row in workspace.query(
         f"select {COLUMNS} from f where {condition}", f=table, **more).to_pylist()}  # fmt: skip
-    among = np.array([i for i in known if i < len(cosines) and cosines[i] >= (within.min_score or -1)], np.int64)
+    among = np.array([i for i in known if i < len(cosines) and cosines[i] >= (within.min_strength or -1)], np.int64)
     best = among[np.argsort(-cosines[among], kind="stable")][:limit]
     p = chance_of_cosine(cosines[among], len(vector), len(known))
     p_of = dict(zip(among.tolist(), p.tolist(), strict=True))
     return [
-        Hit(features=made.name, by="similar", score=float(cosines[i]), null=null, p=p_of[int(i)], **known[int(i)])
+        Hit(features=made.name, by="similar", strength=float(cosines[i]), null=null, p=p_of[int(i)], **known[int(i)])
         for i in best
     ]
 
@@ -142,11 +144,11 @@ def similar(workspace: Workspace, made: Features, index: int, within: Filter, li
     sql = f"select {COLUMNS} from f where list_contains(?::int[], feature) and {condition}"
     known = workspace.query(sql, list(cosines), f=table, **more).to_pylist()
     hits = [
-        Hit(features=made.name, by="similar", score=cosines[row["feature"]], null=usual, **row)
+        Hit(features=made.name, by="similar", strength=cosines[row["feature"]], null=usual, **row)
         for row in known
-        if cosines[row["feature"]] >= within.min_score
+        if cosines[row["feature"]] >= within.min_strength
     ]
-    return sorted(hits, key=lambda hit: -(hit.score or 0))[:limit]
+    return sorted(hits, key=lambda hit: -(hit.strength or 0))[:limit]
 
 
 def _weights(workspace: Workspace, made: Features) -> Path | None:

@@ -21,7 +21,11 @@ def test_a_word_is_found_from_any_page_by_keyboard_alone(visit):
     found(visit)
     page.wait_for_function("location.pathname === '/search' && location.search === '?q=river'")
     assert page.locator(".wb-matches").first.inner_text().strip().startswith("river")
-    assert "[" in page.locator(".wb-hit-numbers").first.inner_text()  # the null
+    assert "strength" in page.locator(".wb-strength").first.inner_text()
+    assert not page.locator(".wb-stats ul").first.is_visible()
+    page.locator(".wb-stats summary").first.click()
+    assert "a random feature" in page.locator(".wb-stats ul").first.inner_text()  # the null
+    page.locator("h1").first.click()
     page.keyboard.press("j")
     page.keyboard.press("j")
     page.keyboard.press("k")
@@ -69,8 +73,8 @@ def test_the_text_is_run_through_the_model_on_request(visit):
 def test_an_empty_search_says_how_to_search(visit):
     page = visit.open("/search")
     page.wait_for_selector(".wb-find-examples")
-    page.get_by_role("link", name="countries in Europe").click()
-    page.wait_for_function("location.search.includes('countries')")
+    page.get_by_role("link", name="January April August").click()
+    page.wait_for_function("location.search.includes('April')")
     assert visit.errors == []
 
 

@@ -279,10 +279,10 @@ def cosines(rng: Rng) -> float:
 
 def hits(rng: Rng) -> float:
     """Return the smallest p-value of 50 features that fire at random, after Holm, of a search for 40 tokens."""
-    from saes.features.search import _chance
+    from saes.features.fired_words import chance_of_firings
 
     rate = rng.uniform(0.001, 0.1, 50)
-    return float(_chance(rng.binomial(40, rate).astype(float), np.full(50, 40.0), rate, 50).min())
+    return float(chance_of_firings(rng.binomial(40, rate).astype(float), np.full(50, 40.0), rate, 50).min())
 
 
 def language_losses(walks: bool) -> Any:

@@ -1,6 +1,7 @@
 """The page *Search*: hits beside their nulls, filters in the address, and texts that stay texts."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from dashboard.search.page import find, results, row
 from interp.atlas.vector_map import VectorMap
 from interp.errors import UsageError
 from interp.workspace import Workspace
-from saes.features.search import Hit
+from saes.features.found import Found, Hit
 
 EVERYWHERE = {"in": "", "d": "", "s": "", "region": ""}
 
@@ -41,9 +42,10 @@ def test_a_search_shows_hits_with_their_nulls_and_matching_tokens(visitor):
     said = visitor.open("/search?q=January&in=planted")
     assert ERROR not in said
     assert "/feature/planted/0" in said
-    assert "Fires on it" in said
+    assert "fires on it" in said
+    assert "strength" in said
     assert " January" in said
-    assert "under 0.01" in said  # the null of the first hit
+    assert "a random feature that fires as often" in said  # the null of the first hit
 
 
 def test_every_hit_with_a_score_has_its_null(planted):
@@ -51,7 +53,7 @@ def test_every_hit_with_a_score_has_its_null(planted):
     for hit in found.hits:
         if hit.score is not None:
             assert hit.null is not None
-            assert "[" in text_of(row(hit))
+            assert "a random feature that fires as often" in text_of(row(hit))
 
 
 def test_the_page_says_which_part_of_the_text_was_searched(planted):
@@ -64,17 +66,17 @@ def test_the_page_says_which_part_of_the_text_was_searched(planted):
 
 def test_a_row_says_how_far_its_firings_are_from_chance(planted):
     hit = find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}).hits[0]
-    assert f"{hit.fired:,} of {hit.tries:,}, by chance {hit.expected:.2g}; p < 1e-12" in text_of(row(hit))
+    assert f"{hit.fired:,} of {hit.tries:,} tokens, by chance {hit.expected:.2g}; p < 1e-12" in text_of(row(hit))
     chance = Hit(features="demo", feature=1, by="tokens", score=0.2, null=0.1, p=0.4, fired=2, tries=9, expected=0.8)
-    assert "not above chance: 2 of 9, by chance 0.8; p = 0.4" in text_of(row(chance))
+    assert "not above chance: 2 of 9 tokens, by chance 0.8; p = 0.4" in text_of(row(chance))
 
 
-def test_a_phrase_has_a_panel_of_its_own_or_the_reason_why_not(planted):
+def test_a_phrase_is_a_reason_of_its_own_or_the_page_says_why_not(planted):
     found = find(planted, {"q": "the zephyranthes", **EVERYWHERE, "in": "planted"})
     assert found.phrases == ("the zephyranthes",)
-    assert "Fires on it in this order" in text_of(results(planted, found, run=True))
+    assert "fires on it in this order" in text_of(results(planted, found, run=True))
     other = find(planted, {"q": "zephyranthes the", **EVERYWHERE, "in": "planted"})
-    assert "Fires on it in this order" not in text_of(results(planted, other, run=True)) or other.phrases
+    assert "fires on it in this order" not in text_of(results(planted, other, run=True)) or other.phrases
     absent = find(planted, {"q": "zephyranthes January", **EVERYWHERE, "in": "planted"})
     assert absent.missing_phrases == ("zephyranthes january",)
     assert "Not indexed as a phrase: “zephyranthes january”" in text_of(results(planted, absent, run=True))
@@ -123,7 +125,7 @@ def test_hostile_tokens_stay_text(planted):
 
 def test_a_label_of_a_model_keeps_its_score_and_null(workspace):
     hits = find(workspace, {"q": "names of rivers", **EVERYWHERE, "in": "demo"}).hits
-    assert [(hit.by, hit.feature, hit.score, hit.null) for hit in hits] == [("label", 10, 0.81, 0.52)]
+    assert [(hit.by, hit.feature, hit.label_score, hit.label_null) for hit in hits] == [("label", 10, 0.81, 0.52)]
 
 
 def test_the_text_is_run_only_when_asked_or_when_a_model_is_loaded(planted, workspace):
@@ -144,5 +146,17 @@ def test_the_text_is_run_only_when_asked_or_when_a_model_is_loaded(planted, work
         assert current().live is live
 
 
-def test_a_hit_without_a_score_shows_none():
-    assert "score" not in text_of(row(Hit(features="demo", feature=1, by="number", label="x")))
+def test_hits_no_better_than_chance_stand_below_a_line_without_a_strength(planted):
+    sure = find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}).hits[0]
+    chance = replace(sure, feature=2, by="tokens", above_chance=False, strength=0.4, p=0.4, fired=2, tries=9)
+    said = text_of(results(planted, Found(query="x", hits=(sure, chance)), run=True))
+    before, line, after = said.partition("No better than chance")
+    assert line
+    assert "strength" in before
+    assert "strength" not in after
+    assert "1e-12" not in after
+    assert "Statistics" in after
+
+
+def test_a_hit_asked_for_by_number_has_no_strength():
+    assert "strength" not in text_of(row(Hit(features="demo", feature=1, by="number", label="x")))

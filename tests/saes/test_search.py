@@ -21,9 +21,9 @@ from interp.artifacts import write_table
 from interp.errors import ConfigError, CorruptError, ResourceError, UnknownNameError
 from interp.workspace import Workspace
 from saes import search_features
-from saes.features import search, token_index
+from saes.features import fired_words, token_index
+from saes.features.active import rank_active
 from saes.features.examples_index import _whole_features, indexed_examples
-from saes.features.search import rank_active
 from saes.features.token_index import TABLES, Units, index_schema, query_words, spell
 
 
@@ -139,7 +139,7 @@ def test_only_the_strongest_firings_of_a_token_are_indexed(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("features", ["planted", "older"])
 def test_several_words_find_the_feature_of_all_of_them(workspace, features, monkeypatch):
-    monkeypatch.setattr(search, "FREQUENT", 0.05)
+    monkeypatch.setattr(fired_words, "FREQUENT", 0.05)
     first, second, *_ = search_features(workspace, "February March day", features=features).hits
     assert (first.feature, second.feature) == (0, 1), "on two of the words, and on one, the third, more strongly"
     assert first.score is not None
@@ -149,7 +149,7 @@ def test_several_words_find_the_feature_of_all_of_them(workspace, features, monk
 
 
 @pytest.mark.parametrize("features", ["planted", "older"])
-@pytest.mark.parametrize("text", ["January", " january ", "JANUARY", '"January,"'])
+@pytest.mark.parametrize("text", ["January", " january", "JANUARY", '"January,"'])
 def test_the_months_feature_is_first_for_a_month(workspace, features, text):
     found = search_features(workspace, text, features=features)
     first = found.hits[0]
@@ -217,7 +217,7 @@ def test_labels_numbers_and_neighbours_are_found(workspace):
     assert search_features(workspace, "#4", features="planted").hits[0].by == "number"
     like = search_features(workspace, "like planted:0").hits
     assert [hit.feature for hit in like] == [1, 2, 3, 4, 5]  # 6 never fires
-    assert like[0].score == pytest.approx(0.6)
+    assert like[0].strength == pytest.approx(0.6)
     assert like[0].null == pytest.approx(0.6)
     with pytest.raises(UnknownNameError, match="0 to 6"):
         search_features(workspace, "like planted:99")
@@ -230,7 +230,11 @@ def test_filters_restrict_the_features(workspace):
     assert rarer.hits[0].feature == 1
     assert search_features(workspace, "January", hook_point="blocks.0.hook_resid_post").hits == ()
     assert {hit.features for hit in search_features(workspace, "January").hits} == {"planted", "older"}
-    assert all((hit.score or 0) >= 0.3 for hit in search_features(workspace, "January", min_score=0.3).hits)
+    strengths = [hit.strength or 0 for hit in search_features(workspace, "January").hits]
+    assert strengths[0] > strengths[-1]
+    at_least = search_features(workspace, "January", min_strength=strengths[0]).hits
+    assert [hit.strength for hit in at_least] == strengths[: len(at_least)]
+    assert all((hit.strength or 0) >= strengths[0] for hit in at_least)
     with pytest.raises(ConfigError, match="range within 0 and 1"):
         search_features(workspace, "January", density=(0.5, 0.1))
     with pytest.raises(ConfigError, match="type a word"):
@@ -291,7 +295,7 @@ def test_examples_that_are_cut_short_are_named(tmp_path):
 
 def test_labels_are_found_by_their_other_readings_with_their_scores(tmp_path):
     workspace = Workspace(tmp_path, create=True)
-    read = {"label_null": 0.52, "label_null_high": 0.6, "label_heldout": 40}
+    read = {"label_kind": "word", "label_null": 0.52, "label_null_high": 0.6, "label_heldout": 40}
     others = {
         "other_labels": ["calendar month", "noun"],
         "other_sources": ["word classes"] * 2,
@@ -300,7 +304,7 @@ def test_labels_are_found_by_their_other_readings_with_their_scores(tmp_path):
     labels = [
         {"label": '" May"', "label_score": 0.8, **read, **others},
         {"label": "calendar month", "label_score": 0.95, **read},
-        {"label": "a month?"},  # not judged
+        {"label": "a month?", "label_kind": "written"},  # not judged
     ]
     same = {"n_fired": 9, "density": 0.01, "max_activation": 1.0}
     rows = [{"feature": i, **same, **label} for i, label in enumerate(labels)]
@@ -308,18 +312,23 @@ def test_labels_are_found_by_their_other_readings_with_their_scores(tmp_path):
 
     found = search_features(workspace, "month").hits
     assert [(hit.feature, hit.other) for hit in found] == [(1, ""), (0, "calendar month"), (2, "")]
-    assert [hit.score for hit in found] == [pytest.approx(0.95), pytest.approx(0.9), None]
-    assert [hit.null for hit in found] == [pytest.approx(0.52), None, None]  # another reading's null is not stored
+    assert [hit.label_score for hit in found] == [pytest.approx(0.95), pytest.approx(0.9), None]
+    assert [hit.label_null for hit in found] == [
+        pytest.approx(0.52),
+        None,
+        None,
+    ]  # not stored of others
     assert [hit.feature for hit in search_features(workspace, "months").hits] == [1, 0, 2], "a plural, too"
     assert search_features(workspace, "onth").hits == (), "words, not parts of words"
-    assert [hit.feature for hit in search_features(workspace, "month", min_score=0.9).hits] == [1]
+    assert found[0].strength > found[1].strength > found[2].strength
 
 
 def test_layers_of_a_set_are_searched_when_it_is_named(tmp_path):
     workspace = Workspace(tmp_path, create=True)
 
     def describe(name: str, dictionary: str) -> None:
-        row = {"feature": 0, "n_fired": 9, "density": 0.01, "max_activation": 1.0, "label": "a month"}
+        row = {"feature": 0, "n_fired": 9, "density": 0.01, "max_activation": 1.0, "label": "a month",
+               "label_kind": "written"}  # fmt: skip
         write_features(workspace, name, [row], dictionary=dictionary, hook_point="h", model="m", n_tokens=1000)
 
     for layer in (0, 1):

@@ -68,7 +68,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def found(workspace: Workspace, text: str, by: str):
-    return [hit for hit in search_features(workspace, text, examples=False).hits if hit.by == by]
+    return [hit for hit in search_features(workspace, text, examples=False).hits if hit.by == by and hit.above_chance]
 
 
 def test_the_order_of_a_phrase_counts(workspace):
@@ -144,7 +144,7 @@ def test_phrases_do_not_depend_on_blocks(tmp_path):
 
 def test_p_is_the_binomial_tail_for_all_features_searched(workspace):
     tokens, acts = planted()
-    hit = found(workspace, "york", "tokens")[0]
+    hit = min(found(workspace, "york", "tokens"), key=lambda hit: hit.p or 0.0)
     here = tokens == 1
     fired, rate = int((acts[here, hit.feature] > 0).sum()), float((acts[:, hit.feature] > 0).mean())
     assert (hit.fired, hit.tries) == (fired, int(here.sum()))
@@ -193,11 +193,11 @@ def test_a_vector_finds_the_direction_it_was_made_from(directions):
     assert hits[0].feature == 17
     wanted = 3 * weights[17] + 0.5 * noise
     cosine = wanted @ weights[17] / np.linalg.norm(wanted) / np.linalg.norm(weights[17])
-    assert hits[0].score == pytest.approx(cosine, rel=1e-5)
+    assert hits[0].strength == pytest.approx(cosine, rel=1e-5)
     assert hits[0].p is not None
     assert hits[0].p < 1e-20
     assert all((hit.p or 0) > 0.05 for hit in hits[1:])  # random directions, at the null
-    assert len(search_vector(workspace, wanted, features="f", min_score=0.9).hits) == 1
+    assert len(search_vector(workspace, wanted, features="f", min_strength=0.9).hits) == 1
 
 
 def test_the_chance_of_a_cosine_is_that_of_random_directions():
@@ -259,7 +259,7 @@ def test_the_verb_takes_a_vector_and_leaves_with_2_for_a_bad_one(directions, tmp
     Search(vector=tmp_path / "good.npy", workspace=workspace.root, top=2).run()
     shown = capsys.readouterr().out
     assert "like good.npy" in shown
-    assert shown.splitlines()[2].split()[:4] == ["f", "3", "similar", "1"]
+    assert shown.splitlines()[2].split()[:5] == ["l3", "f", "3", "1", "similar"]
     for both in (
         Search(workspace=workspace.root),
         Search(text="x", vector=tmp_path / "good.npy", workspace=workspace.root),

@@ -390,22 +390,21 @@ class Prove(ProofConfig, Seeded, Threaded, RunsModel, Resumable["Proof"]):
 
 @dataclass(frozen=True, kw_only=True)
 class Search(InWorkspace):
-    """Find the features that fire on a word or a text, without running a model.
+    """Find features by what they mean, without running a model: label first, the best first.
 
-    Example: workbench search January
+    Example: workbench search cooking
 
-    Of a vector: workbench search --vector direction.npy
+    A text: "New York", "January April August", "cooking AND french", "bank NOT river". Of a vector: --vector FILE.npy.
 
-    Of one word, the score is F1 of two fractions: the part of the feature's activation that falls on it, and the part
-    of its tokens on which it fires. Of several words it is high where the feature fires strongly on each of them: name
-    some months to find the feature of months. The null is a feature that fires as often on random tokens; p is the
-    probability of as many firings by chance, corrected for all features searched (Holm). Adjacent words are searched as
-    a phrase, in their order, too. Labels and your own names that contain the text are found as well. `like demo:12`
-    finds features of similar direction. The page Search of the dashboard shows the same, with examples.
+    One list joins the words on which a feature fires, those that it makes the model say (where the workspace has a
+    Jacobian lens), words related to both, measured concepts, labels and your own names. The strength, 0 to 1, is the
+    chance that a hit is the best feature of the concept asked for, as learnt on measured concepts. Hits no better than
+    chance come last. A space at the end counts: "def " is that word in that case. `like demo:12` finds features of
+    similar direction. The page Search of the dashboard shows the same, with examples and statistics.
     """
 
     text: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="TEXT")] = None
-    """A word, several words, part of a label, or `like NAME:NUMBER`."""
+    """A word, several words, texts joined by AND and NOT, or `like NAME:NUMBER`."""
     vector: Path | None = None
     """Instead of a text: a .npy file with a vector as wide as the decoder directions, to find similar ones."""
     features: FeaturesName | None = None
@@ -413,19 +412,24 @@ class Search(InWorkspace):
     layers of sets."""
     hook_point: HookPoint | None = None
     """Features of this hook point only."""
+    kind: Literal["sae", "neurons", "transcoders"] | None = None
+    """Features of this kind of dictionary only."""
+    min_density: float = 0.0
+    """Smallest fraction of tokens on which a feature may fire."""
     max_density: float = 1.0
     """Largest fraction of tokens on which a feature may fire."""
-    min_score: float = 0.0
-    """Smallest score to show."""
+    min_strength: float = 0.0
+    """Smallest strength to show."""
     top: int = 12
-    """Features to show, by text and by label each."""
+    """Features to show."""
 
     def run(self) -> None:
         if (self.text is None) == (self.vector is None):
             given = "neither" if self.text is None else "both"
             raise ConfigError(f"search takes a TEXT or --vector FILE, got {given}; give one of them")
-        options: Any = {"features": self.features, "hook_point": self.hook_point, "density": (0.0, self.max_density),
-                        "min_score": self.min_score, "limit": self.top}  # fmt: skip
+        options: Any = {"features": self.features, "hook_point": self.hook_point, "kind": self.kind,
+                        "density": (self.min_density, self.max_density), "min_strength": self.min_strength,
+                        "limit": self.top}  # fmt: skip
         if self.vector is not None:
             from saes.features.similar import load_vector, search_vector
 

@@ -1,0 +1,239 @@
+"""Search by meaning: learn how sources are weighted, and judge the ranking on concepts that did not choose it.
+
+    python -m benchmarks.find_by_meaning WORKSPACE            # learn on the 40 concepts that may guide choices
+    python -m benchmarks.find_by_meaning WORKSPACE --judge    # report the 20 that judge, and 40 new ones
+
+The workspace is that of `workbench demo`, with a Jacobian lens. A query is a concept's name, or the half of its words
+that chose its feature; it is found where the concept's best feature by F1 comes first (among three, among ten), or one
+within `WITHIN` of it in both halves of the words. The concept asked for is taken out of the concept source. New
+concepts (`new_concepts.toml`) were written before anything was measured for them. Beside the ranking stand each source
+alone, a dictionary whose directions are dealt out anew (what it says is another feature's), and the ranking without a
+lens.
+
+Reading the sentences of both lists takes 10 minutes of one core; the result is kept in the cache of the user.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from saes.features.find_by_meaning import Evidence
+
+WITHIN = 0.05
+FIRST = (1, 3, 10)
+L2 = 1.0
+"""Penalty of the squared weights."""
+NEW = Path(__file__).with_name("new_concepts.toml")
+QUERIES = ("name", "words")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A concept, and the features that count as found."""
+
+    name: str
+    set: str
+    words: tuple[str, ...]
+    own: int
+    good: tuple[int, ...]
+
+    def query(self, kind: str) -> str:
+        """Return the text of a query: its name, or the words that chose its feature."""
+        return self.name if kind == "name" else " ".join(self.words[::2])
+
+
+def wanted(workspace: Path) -> list[Wanted]:
+    """Return all concepts; measured the first time, then read from a file."""
+    from interp.runtime import cache_folder
+
+    sae = workspace / "saes" / "demo"
+    key = json.loads((sae / "manifest.json").read_text(encoding="utf-8"))["content_hash"][:24]
+    kept = cache_folder() / "concept-features" / f"{key}.json"
+    if not kept.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        rows = [vars(each) for each in _measure(sae)]
+        kept.write_text(json.dumps(rows), encoding="utf-8")
+    rows = json.loads(kept.read_text(encoding="utf-8"))
+    return [Wanted(**row | {"words": tuple(row["words"]), "good": tuple(row["good"])}) for row in rows]
+
+
+def _measure(path: Path) -> Iterator[Wanted]:
+    from interp.models.loading import load_model
+    from saes.evaluation.concepts import peaks_of, read_words
+    from saes.evaluation.config import LIST, read_concepts
+    from saes.evaluation.probing import sparse_columns
+    from saes.weights.folder import load_sae
+
+    sae, model = load_sae(path), load_model("smollm2-135m")
+    for listed, new in ((read_concepts(LIST), False), (read_concepts(NEW), True)):
+        sentences = listed.sentences()
+        values, starts = read_words(model, list(sentences.values()), [sae.hook_point], lambda n, stage: None)
+        peaks = peaks_of(sparse_columns(sae, values[sae.hook_point]), starts)
+        row_of = {key: row for row, key in enumerate(sentences)}
+        for concept in listed.measured:
+            templates = range(len(listed.templates[concept.kind]))
+            halves = []
+            for half in (0, 1):
+                words = [*concept.half(half), *listed.negatives(concept, half)]
+                rows = np.array([[row_of[concept.kind, word, t] for t in templates] for word in words])
+                halves.append((rows, np.arange(len(words)) < len(concept.half(half))))
+            own, good = _detectors(peaks, halves[0], halves[1])
+            yield Wanted(concept.name, "new" if new else concept.set, concept.words, own, good)
+
+
+def _detectors(
+    peaks: Any, choosing: tuple[np.ndarray, np.ndarray], judging: tuple[np.ndarray, np.ndarray]
+) -> tuple[int, tuple[int, ...]]:
+    """Return the best latent by the words that choose, and those within `WITHIN` of its F1 in both halves."""
+    from saes.evaluation.concepts import Ranked, f1_of
+
+    templates = choosing[0].shape[1]
+    ranked, truth = Ranked.of(peaks, choosing[0].ravel()), np.repeat(choosing[1], templates)
+    own, _ = ranked.best(truth)
+    n, m = ranked.order.shape
+    hits, apart = truth[ranked.order].cumsum(0), np.ones((n, m), dtype=bool)
+    apart[:-1] = ranked.values[:-1] > ranked.values[1:]
+    f1 = np.where(apart, 2 * hits / (np.arange(1, n + 1)[:, None] + truth.sum()), 0.0)
+    at, column = f1.argmax(0), np.arange(m)
+    value = ranked.values[at, column]
+    below = np.where(at + 1 < n, ranked.values[np.minimum(at + 1, n - 1), column], value - 1)
+    held = peaks[judging[0].ravel()][:, ranked.columns].toarray().reshape(len(judging[1]), templates, m)
+    yes = (held > (value + below) / 2).sum(1)
+    judged, chosen = f1_of(yes, judging[1][None].astype(float), templates)[0], f1.max(0)
+    best = int(np.flatnonzero(ranked.columns == own)[0])
+    good = (chosen >= chosen[best] - WITHIN) & (judged >= judged[best] - WITHIN)
+    return own, tuple(int(each) for each in ranked.columns[good])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A query with the evidence for every feature."""
+
+    concept: Wanted
+    kind: str
+    evidence: "Evidence"
+
+    def rank(self, score: np.ndarray) -> int:
+        """Return the position of the first feature that counts as found; ties in the order of their numbers."""
+        order = np.lexsort((np.arange(len(score)), -score))
+        place = np.empty(len(score), np.int64)
+        place[order] = np.arange(1, len(score) + 1)
+        return min(int(place[i]) if np.isfinite(score[i]) else len(score) + 1 for i in self.concept.good)
+
+
+def ask(root: Path, concepts: list[Wanted], *, lens: bool = True, shuffled: bool = False) -> list[Asked]:
+    """Gather the evidence of both queries of some concepts; `shuffled` deals the directions out anew."""
+    from interp.workspace import Workspace
+    from saes.features.find_by_meaning import gather
+    from saes.features.fired_words import FiringIndex
+    from saes.features.found import Filter
+    from saes.features.meaning import meaning_of
+    from saes.features.schema import Features
+
+    workspace = Workspace(root)
+    made = workspace.open(Features, "demo")
+    index, meaning = FiringIndex.open(workspace, made), meaning_of(workspace, made) if lens else None
+    if shuffled and meaning is not None:
+        order = np.random.default_rng(0).permutation(made.n_features)
+        meaning = replace(meaning, carried=np.array(meaning.carried)[order], scale=np.array(meaning.scale)[order])
+    return [
+        Asked(each, kind, gather(index, meaning, each.query(kind), Filter(), leave_out=each.name))
+        for each in concepts
+        for kind in QUERIES
+    ]
+
+
+def learn(asked: list[Asked], with_lens: bool) -> tuple[np.ndarray, float]:
+    """Return the weights that make the wanted features most probable (conditional logit), and the offset.
+
+    The offset is that of a logistic regression of "is wanted" on the weighted sum, over the ten first hits.
+    """
+    from scipy.optimize import minimize
+
+    from saes.features.find_by_meaning import LEARNT
+
+    used = [i for i, name in enumerate(LEARNT) if with_lens or name in ("fires", "density", "label", "kind")]
+    lists = []
+    for each in asked:
+        live = np.flatnonzero(each.evidence.live)
+        x = np.stack([np.broadcast_to(each.evidence.values.get(name, 0.0), each.evidence.live.shape)[live]
+                      for name in np.array(LEARNT)[used]], 1)  # fmt: skip
+        lists.append((x, np.isin(live, each.concept.good)))
+
+    def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+        total, slope = L2 / 2 * float(w @ w), L2 * w
+        for x, y in lists:
+            p = np.exp(x @ w - (x @ w).max())
+            p /= p.sum()
+            q = np.where(y, p, 0) / p[y].sum()
+            total -= float(np.log(p[y].sum()))
+            slope = slope - x.T @ (q - p)
+        return total, slope
+
+    w = minimize(loss, np.full(len(used), 0.1), jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(used)).x
+    top = [(s[best], y[best]) for x, y in lists for s in [x @ w] for best in [np.argsort(-s)[:10]]]
+    s, y = np.concatenate([a for a, _ in top]), np.concatenate([b for _, b in top])
+
+    def off(b: float) -> float:
+        z = s + b
+        return float(np.logaddexp(0, z).sum() - z[y].sum())
+
+    offset = min(np.linspace(-40, 40, 1601), key=off)
+    return np.bincount(used, w, minlength=len(LEARNT)), float(offset)
+
+
+def rates(asked: list[Asked], score: Callable[["Evidence"], np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the ranks by kind of query, and of the better of both (`either`)."""
+    ranks = {kind: np.array([a.rank(score(a.evidence)) for a in asked if a.kind == kind]) for kind in QUERIES}
+    return ranks | {"either": np.minimum(*ranks.values())}
+
+
+def line(name: str, found: dict[str, np.ndarray], kinds: tuple[str, ...] = ("name", "words", "either")) -> str:
+    """Return a line of the table: among the first 1, 3 and 10, with Wilson's intervals."""
+    from interp.statistics import proportion_interval
+
+    cells = []
+    for kind in kinds:
+        of = [proportion_interval(int((found[kind] <= k).sum()), len(found[kind])) for k in FIRST]
+        cells.append(f"{kind} " + ", ".join(f"{x.estimate:.0%} ({x.low:.0%} to {x.high:.0%})" for x in of))
+    return f"{name:30} " + "; ".join(cells)
+
+
+def source(name: str) -> Callable[["Evidence"], np.ndarray]:
+    """Return the score of one source alone."""
+    return lambda e: np.where(e.live & (e.values.get(name, 0.0) > 0), e.values.get(name, 0.0), -np.inf)
+
+
+def main(arguments: list[str]) -> None:
+    from saes.features.find_by_meaning import LEARNT
+
+    root, judge = Path(arguments[0]), "--judge" in arguments
+    concepts = wanted(root)
+    choose = [each for each in concepts if each.set == "choose"]
+    for with_lens in () if judge else (True, False):
+        asked = ask(root, choose, lens=with_lens)
+        weights, offset = learn(asked, with_lens)
+        print("with a lens" if with_lens else "without", dict(zip(LEARNT, np.round(weights, 2).tolist(), strict=True)),
+              f"offset {offset:.2f}")  # fmt: skip
+        print(line("as stored in the code", rates(asked, lambda e: e.logit)))
+    for name in ("judge", "new") if judge else ("choose",):
+        mine = [each for each in concepts if each.set == name]
+        asked = ask(root, mine)
+        print(f"\n{name}, {len(mine)} concepts: first, among three, among ten")
+        print(line("one list", rates(asked, lambda e: e.logit)))
+        for each in (*LEARNT[:4], *LEARNT[5:], "phrase", "concept"):
+            print(line(f"  {each} alone", rates(asked, source(each))))
+        dealt = ask(root, mine, shuffled=True)
+        print(line("directions dealt out anew", rates(dealt, lambda e: e.logit)))
+        print(line("  says alone, dealt out", rates(dealt, source("says"))))
+        print(line("without a lens", rates(ask(root, mine, lens=False), lambda e: e.logit)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

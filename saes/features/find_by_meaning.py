@@ -1,0 +1,246 @@
+"""How well every feature of a dictionary fits a text: one strength from several sources. Torch-free to read.
+
+    evidence = gather(index, meaning, "cooking", within)
+    evidence.strength                                  # [n_features], 0 to 1
+
+Sources, each a number per feature:
+
+- `fires`, `phrase`: the words on which it fires; and pairs of them, in their order (`fired_words`);
+- `related_fires`: the same for words related to them (`related_words`);
+- `says`, `related_says`: how far it raises the words, and those related to them, through the Jacobian lens (`meaning`),
+  as a robust z-score over all features: the median is 0 and the median distance from it .67;
+- `label`, `kind`: its label contains the text, or names the class of its words (`label_search`);
+- `concept`: it is the best feature of a measured concept of that name or those words (`concept_search`);
+- `name`: the user gave it a name that contains the text.
+
+Logistic weights (`WEIGHTS`) join them, with the logarithm of the density. They are learnt on the 40 concepts that may
+guide choices, so that a concept's best feature by F1 comes first; `python -m benchmarks.find_by_meaning` learns and
+judges them. Where the workspace has no Jacobian lens, the sources without it have weights of their own. **p**: the
+smallest of the sources' p-values, times their number; 1 where no source is above its null.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from interp.lenses.vocabulary import Vocabulary
+from saes.features.concept_search import by_concept
+from saes.features.fired_words import Fired, FiringIndex, Sought
+from saes.features.found import ALPHA, Filter
+from saes.features.label_search import Named, by_class, by_label, by_own_name
+from saes.features.meaning import Meaning
+from saes.features.related_words import Related, pieces_of, related_words, tokens_of
+from saes.features.token_index import query_words
+
+LEARNT = ("fires", "related_fires", "says", "related_says", "density", "label", "kind")
+SET = {"phrase": 12.0, "concept": 10.0, "name": 14.0}
+"""Weights that the concepts cannot teach: none of them is a phrase, and the one asked for is taken out of the
+source."""
+WEIGHTS = {
+    True: (0.31, 1.68, 2.06, 2.06, 2.15, 1.03, 0.45),
+    False: (2.43, 0.0, 0.0, 0.0, 1.93, 1.03, 0.45),
+}
+"""Weights of `LEARNT`, with and without a lens. With one, the concepts give labels no weight; theirs is the one
+without, so that a feature that only its label finds is in the list."""
+OFFSET = {True: -5.25, False: -6.2}
+"""Added to the weighted sum, so that the sigmoid of it is the chance that the hit is the concept's best feature."""
+N_RELATED = 25
+FLOOR = 0.02
+"""Strength of firing below which differences do not count: sources are compared by `log(1 + strength / FLOOR)`."""
+TESTS = 4
+"""Sources that have a p-value: fires, related_fires, says, related_says."""
+_SLICE = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """How far features raise words: z-scores over features `[n]`, and p of each, corrected for all features."""
+
+    z: np.ndarray
+    p: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All that speaks for each feature of one artefact; `[n_features]` where not said otherwise."""
+
+    values: dict[str, np.ndarray]
+    """by source, and `density`"""
+    p: np.ndarray
+    live: np.ndarray
+    """bool: it fires, and passes the filter"""
+    with_lens: bool
+    sought: Sought
+    fired: Fired | None
+    phrases: Fired | None
+    said: Said | None
+    related: tuple[Related, ...] = ()
+    labels: dict[int, Named] = field(default_factory=dict)
+    concepts: dict[int, tuple[str, float]] = field(default_factory=dict)
+
+    @property
+    def logit(self) -> np.ndarray:
+        """The weighted sum of the sources; minus infinity where nothing speaks for a feature, or it is filtered out."""
+        weights = dict(zip(LEARNT, WEIGHTS[self.with_lens], strict=True)) | SET
+        total = np.full(len(self.live), OFFSET[self.with_lens])
+        spoken = np.zeros(len(self.live), bool)
+        for name, value in self.values.items():
+            total += weights[name] * value
+            spoken |= (value > 0) & (weights[name] > 0)
+        return np.where(self.live & spoken, total, -np.inf)
+
+    @property
+    def strength(self) -> np.ndarray:
+        """0 to 1: the sigmoid of the weighted sum."""
+        with np.errstate(over="ignore"):
+            return 1 / (1 + np.exp(-self.logit))
+
+
+def words_in(text: str) -> list[str]:
+    """Return the words of a text, without outer punctuation; a space at its end stays with a single word."""
+    readings = query_words(text)
+    if len(readings) == 1 and text != text.rstrip():
+        return [text.lstrip()]
+    chunks = [chunk.strip("\"'“”‘’.,;:!?()[]{}") or chunk for chunk in text.split()]
+    return list(dict.fromkeys(chunks))[:_SLICE]
+
+
+def gather(
+    index: FiringIndex,
+    meaning: Meaning | None,
+    text: str,
+    within: Filter,
+    *,
+    names: Mapping[str, str] | None = None,
+    leave_out: str = "",
+) -> Evidence:
+    """Return what speaks for each feature. `leave_out` names a measured concept that must not be used."""
+    made, workspace = index.made, index.workspace
+    condition, more = within.condition(workspace)
+    path = workspace.table_path("features", made.name, "features")
+    rows = workspace.query(f"select feature, density from f where {condition}", f=path, **more)
+    n, shown = made.n_features, rows["feature"].to_numpy()
+    live, density = np.zeros(n, bool), np.zeros(n)
+    live[shown], density[shown] = True, rows["density"].to_numpy()
+    values = {"density": np.log10(np.maximum(density, 1e-6))}
+    sought = index.sought(text)
+    fired = index.fired(sought.words, within) if sought.words else None
+    phrases = index.fired(sought.phrases, within) if sought.phrases else None
+    words = words_in(text)
+    tests = []
+    for name, found in (("fires", fired), ("phrase", phrases)):
+        values[name] = _spread(n, found) if name == "fires" else _scored(n, found)
+        if found is not None:
+            tests.append(_of_features(n, found.feature, np.where(found.score > found.null, found.p, 1.0), 1.0))
+    said, related = None, []
+    if meaning is not None:
+        rare = _without_frequent(words, sought)
+        related = related_words(meaning.vocabulary, meaning.lens.settings.weight_hash, rare, N_RELATED)
+        said = _said(meaning, rare)
+        values |= {"says": _positive(said)}
+        values["related_fires"], p_fires = _related_fires(index, related, within, n)
+        about = _related_says(meaning, related)
+        values["related_says"] = _positive(about)
+        tests += [p_fires, *(each.p for each in (said, about) if each is not None)]
+    labels = by_label(workspace, made, text, within)
+    kinds = by_class(workspace, made, [each.word for each in sought.words], within)
+    concepts = by_concept(workspace, made, text, leave_out=leave_out)
+    values["label"] = _at(n, {i: each.strength for i, each in labels.items()})
+    values["kind"] = _at(n, {i: each.strength for i, each in kinds.items()})
+    values["concept"] = _at(n, {i: f1 for i, (_, f1) in concepts.items() if i < n})
+    values["name"] = _at(n, dict.fromkeys((i for i in by_own_name(made, text, names or {}) if i < n), 1.0))
+    p = np.minimum(np.min(tests, 0) * TESTS, 1.0) if tests else np.ones(n)
+    for sure in ("label", "kind", "concept", "name"):  # judged on their own nulls when they were made
+        p = np.where(values[sure] > 0, np.minimum(p, ALPHA), p)
+    return Evidence(
+        values=values, p=p, live=live, with_lens=meaning is not None, sought=sought, fired=fired, phrases=phrases,
+        said=said, related=tuple(related), labels=kinds | labels, concepts=concepts,
+    )  # fmt: skip
+
+
+def _at(n: int, found: Mapping[int, float]) -> np.ndarray:
+    return _of_features(n, np.array(list(found), np.int64), np.array(list(found.values()), float), 0.0)
+
+
+def _of_features(n: int, feature: np.ndarray, value: np.ndarray, default: float) -> np.ndarray:
+    found = np.full(n, default)
+    found[feature] = value
+    return found
+
+
+def _spread(n: int, found: Fired | None) -> np.ndarray:
+    """Return the strength of firing of every feature, on a logarithmic scale from 0."""
+    if found is None:
+        return np.zeros(n)
+    return np.log1p(_of_features(n, found.feature, found.strength, 0.0) / FLOOR)
+
+
+def _scored(n: int, found: Fired | None) -> np.ndarray:
+    """Return the score of every feature: of one phrase F1, so that one that fires on it alone comes first."""
+    return np.zeros(n) if found is None else _of_features(n, found.feature, found.score, 0.0)
+
+
+def _positive(said: Said | None) -> np.ndarray | float:
+    return 0.0 if said is None else np.maximum(said.z, 0) / 5
+
+
+def _without_frequent(words: Sequence[str], sought: Sought) -> list[str]:
+    """Return the words that are not left out for being frequent."""
+    return [word for word in words if word.strip().casefold() not in sought.left_out] or list(words)
+
+
+def standardised(values: np.ndarray) -> np.ndarray:
+    """Return values `[n, m]` less the median of each column, over 1.48 times the median distance from it."""
+    away = values - np.median(values, axis=0)
+    return away / np.maximum(1.4826 * np.median(np.abs(away), axis=0), 1e-9)
+
+
+def _scores(z: np.ndarray) -> Said:
+    """Return z-scores with p: the chance that the largest of so many normal ones is at least as large (Bonferroni)."""
+    from scipy.special import ndtr
+
+    return Said(z=z, p=np.minimum(ndtr(-z) * len(z), 1.0))
+
+
+def _said(meaning: Meaning, words: Sequence[str]) -> Said | None:
+    """Return how far features raise some words: the mean over words.
+
+    A word that is a token counts by the mean over its spellings; one of several tokens by a soft minimum over them, so
+    that a feature has to raise each.
+    """
+    columns = []
+    for word in words:
+        vocabulary: Vocabulary = meaning.vocabulary
+        whole = tokens_of(vocabulary, word)
+        if whole:
+            columns.append(standardised(meaning.strengths(whole).mean(1, keepdims=True))[:, 0])
+        elif pieces := pieces_of(vocabulary, word):
+            z = standardised(meaning.strengths(pieces))
+            columns.append(-np.log(np.exp(-np.clip(z, -10, 30)).mean(1)))
+    if not columns:
+        return None
+    return _scores(standardised(np.mean(columns, 0)[:, None])[:, 0])
+
+
+def _related_says(meaning: Meaning, related: Sequence[Related]) -> Said | None:
+    """Return how far features raise related words, weighted by their similarity."""
+    if not related:
+        return None
+    weights = np.array([each.cosine for each in related], np.float32)
+    tokens = np.array([each.token for each in related], np.int64)
+    direction = weights @ meaning.vocabulary.directions[tokens].astype(np.float32) / len(tokens)
+    return _scores(standardised((meaning.carried @ direction / meaning.scale)[:, None])[:, 0])
+
+
+def _related_fires(
+    index: FiringIndex, related: Sequence[Related], within: Filter, n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the strength of firing on related words, and its p; the frequent ones are left out."""
+    known = index.look_up([each.word for each in related])
+    used = [word for word in known.values() if index.is_rare(word)]
+    if not used:
+        return np.zeros(n), np.ones(n)
+    fired = index.fired(used, within, {each.word: each.cosine for each in related})
+    p = _of_features(n, fired.feature, np.where(fired.score > fired.null, fired.p, 1.0), 1.0)
+    return _spread(n, fired), p
