@@ -397,7 +397,8 @@ class Proof(Artefact, kind="proof"):
         elif len(undecided) == len(tests):
             count = f"Undecided: {next(iter(undecided.values()))}"
         else:
-            count = f"{NOTHING.capitalize() if outcomes == {NOTHING} else 'None'} in {len(tests)} tests"
+            nothing = outcomes == {NOTHING}
+            count = f"{NOTHING.capitalize()} in {len(tests)} tests" if nothing else f"None of {len(tests)} tests holds"
         first, *others = (self.sentence(each) for each in self.measures if each.name in SENTENCES)
         words = f"Its words are those that it raises most through the Jacobian lens {self.lens}."
         if not self.lens:
