@@ -372,16 +372,20 @@ def steer_concepts(
 
 
 def search_concepts(workspace: "Workspace", features: str, found: ConceptScores) -> ConceptScores:
-    """Search a features artefact for each concept's name and its choosing words; store the latent's best position."""
+    """Search a features artefact for each concept's name and its choosing words; store the latent's best position.
+
+    The concept itself is left out of the measured concepts that a search uses.
+    """
     from saes.features.search import search_features
 
     searched = []
+    how: dict[str, Any] = {"features": features, "limit": FIRST_HITS, "examples": False}
     for each in found.scores:
         ranks = [
             rank
             for query in (each.concept.name, " ".join(each.concept.half(0)))
             for rank, hit in enumerate(
-                search_features(workspace, query, features=features, limit=FIRST_HITS, examples=False).hits[:FIRST_HITS]
+                search_features(workspace, query, leave_out=each.concept.name, **how).hits[:FIRST_HITS]
             )
             if hit.feature == each.own.unit
         ]

@@ -35,6 +35,7 @@ those. `recall` is then bounded by `share` times the feature's firings in all te
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -126,8 +127,8 @@ class FiringIndex:
             folder = indexed_examples(examples, key, made.n_features)
             paths = {t: folder / f"{t}.parquet" for t in TABLES}
         tables = {"units": paths["units"], "firings": paths["firings"], "seen": paths["features"]}
-        n_text = workspace.query("select sum(n)::bigint as n from u where pieces = 1", u=paths["units"])["n"][0].as_py()
-        return cls(workspace, made, tables, complete, n_text or 1)
+        n_text = _tokens_of(workspace, paths["units"], made.about.content_hash)
+        return cls(workspace, made, tables, complete, n_text)
 
     def sought(self, text: str) -> Sought:
         """Look up the words of a text, and its pairs of adjacent words."""
@@ -241,6 +242,13 @@ class FiringIndex:
             if len(mine) < MAX_MATCHES:
                 found[row["feature"]] = (*mine, Match(row["text"], row["n"], row["seen"], row["largest"]))
         return found
+
+
+@lru_cache(maxsize=64)
+def _tokens_of(workspace: Workspace, units: Path, content_hash: str) -> int:
+    """Return the number of tokens of an indexed text, at least 1; counted once for the content of an artefact."""
+    found = workspace.query("select sum(n)::bigint as n from u where pieces = 1", u=units)["n"][0].as_py()
+    return found or 1
 
 
 def _phrases(readings: list[tuple[str, ...]], known: dict[str, Word]) -> tuple[list[Word], tuple[str, ...]]:

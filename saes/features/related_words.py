@@ -82,8 +82,7 @@ def related_words(vocabulary: Vocabulary, key: str, words: Sequence[str], n: int
     if not means:
         return []
     wanted = _unit(np.mean(means, 0)[None])[0]
-    parts = [table.rows[at : at + _ROWS].astype(np.float32) @ wanted for at in range(0, len(table.rows), _ROWS)]
-    cosines = np.concatenate(parts)
+    cosines = table.rows @ wanted
     best = np.argsort(-cosines, kind="stable")[:n]
     return [Related(table.words[i], int(table.tokens[i]), float(cosines[i])) for i in best]
 
@@ -93,7 +92,7 @@ class _Table:
     whitening: np.ndarray
     """`[d, d]` float32"""
     rows: np.ndarray
-    """`[n, d]` float16, memory-mapped: whitened unit directions"""
+    """`[n, d]` float32, memory-mapped: whitened unit directions"""
     tokens: np.ndarray
     words: tuple[str, ...]
 
@@ -111,7 +110,7 @@ def _kept(folder: Path, texts: tuple[str, ...]) -> _Table:
 
 
 def _table(vocabulary: Vocabulary, key: str) -> _Table:
-    folder = cache_folder() / "related-words" / key[:32]
+    folder = cache_folder() / "related-words" / f"{key[:32]}-2"  # the format of the table
     try:
         return _kept(folder, vocabulary.texts)
     except (OSError, ValueError, EOFError):  # not there, or cut short: it is computed again
@@ -121,10 +120,10 @@ def _table(vocabulary: Vocabulary, key: str) -> _Table:
     whitening = ((axes * scale) @ axes.T).astype(np.float32)
     tokens = _whole_words(vocabulary.texts)
     parts = [
-        _unit(vocabulary.directions[tokens[at : at + _ROWS]].astype(np.float32) @ whitening).astype(np.float16)
+        _unit(vocabulary.directions[tokens[at : at + _ROWS]].astype(np.float32) @ whitening)
         for at in range(0, len(tokens), _ROWS)
     ]
-    rows = np.concatenate(parts) if parts else np.zeros((0, len(whitening)), np.float16)
+    rows = np.concatenate(parts) if parts else np.zeros((0, len(whitening)), np.float32)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, value in (("whitening", whitening), ("tokens", tokens), ("rows", rows)):

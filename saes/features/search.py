@@ -54,13 +54,15 @@ def search_features(
     min_strength: float = 0.0,
     region: tuple[str, int] | None = None,
     kind: Kind | None = None,
+    leave_out: str = "",
     limit: int = 20,
     examples: bool = True,
 ) -> Found:
     """Return the features that fit a query, best first; those that no source lifts above its null last.
 
     `features` names one artefact or set of transcoders (default: all but the layers of sets), and `region` a region of
-    an atlas, as (name, number). With `examples` every hit holds one example, that with the query in it if there is one.
+    an atlas, as (name, number). `leave_out` names a measured concept that must not be used. With `examples` every hit
+    holds one example, that with the query in it if there is one.
 
     Raises `ConfigError` for an empty query, `UnknownNameError` for names that do not exist.
     """
@@ -83,7 +85,7 @@ def search_features(
     for number, made in enumerate(artefacts):
         meaning, missing = _meaning(workspace, made) if number < MAX_SAID else (None, "")
         notes += [missing] if missing else []
-        parts.append(_Part.of(FiringIndex.open(workspace, made), meaning, query, within, names, limit))
+        parts.append(_Part.of(FiringIndex.open(workspace, made), meaning, query, within, names, limit, leave_out))
     hits = sorted([hit for part in parts for hit in part.hits], key=lambda h: (not h.above_chance, -(h.strength or 0)))
     above = [hit for hit in hits if hit.above_chance][:limit]
     hits = [*above, *[hit for hit in hits if not hit.above_chance][: max(min(BELOW, limit - len(above)), 0)]]
@@ -158,11 +160,11 @@ class _Part:
     @classmethod
     def of(
         cls, index: FiringIndex, meaning: Meaning | None, query: Query, within: Filter, names: Mapping[str, str],
-        limit: int,
+        limit: int, leave_out: str,
     ) -> "_Part":  # fmt: skip
         """Search one artefact."""
         wanted, unwanted = (
-            [gather(index, meaning, text, within, names=names) for text in texts]
+            [gather(index, meaning, text, within, names=names, leave_out=leave_out) for text in texts]
             for texts in (query.wanted, query.unwanted)
         )
         strength, p = np.min([each.strength for each in wanted], 0), np.max([each.p for each in wanted], 0)
