@@ -2,12 +2,16 @@
 
 import contextlib
 import threading
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from interp.errors import WorkbenchError
 from interp.workspace import Workspace
 from saes.features.meaning import DRAWS, Saying, is_computed, lens_for, meaning_of
 from saes.features.schema import Features
+
+if TYPE_CHECKING:
+    from interp.dictionary import Dictionary
+    from interp.models.hooked import HookedModel
 
 State = Literal["read", "no lens", "computing", "elsewhere"]
 _computing: set[str] = set()
@@ -42,13 +46,23 @@ def said_by(workspace: Workspace, name: str, feature: int) -> Said:
     return Said("read", model, meaning.says(feature), meaning.hook_point)
 
 
+def _opened(workspace: Workspace, features: Features, model: "HookedModel") -> "Dictionary":
+    if features.sae:
+        from saes.weights.folder import load_sae
+
+        return load_sae(workspace.path("sae", features.sae))
+    from saes.sets.set import open_described
+
+    return open_described(workspace, features.dictionary, model, sign=features.settings.sign)[0]
+
+
 def _compute(workspace: Workspace, features: Features) -> None:
     """Compute what all features of an artefact say, in a thread of its own, once at a time."""
     key = features.about.content_hash
 
     def work() -> None:
         with contextlib.suppress(WorkbenchError):  # a model that cannot be loaded is said where it is asked for
-            meaning_of(workspace, features)
+            meaning_of(workspace, features, opener=_opened)
         _computing.discard(key)
 
     if key not in _computing:

@@ -77,7 +77,7 @@ def check_fits(published: PublishedLens, model: HookedModel) -> None:
 def write_published(lens: JacobianLens, path: Path) -> None:
     """Write a lens as a published file; the embedding's Jacobian is left out, as it holds blocks only."""
     blocks = {
-        parse_hook_point(layer.hook_point).layer: torch.from_numpy(lens.jacobians[i])
+        parse_hook_point(layer.hook_point).layer or 0: torch.from_numpy(lens.jacobians[i])
         for i, layer in enumerate(lens.layers)
         if layer.hook_point.endswith("hook_resid_post")
     }

@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -120,7 +120,7 @@ def _settings(
             f"{list(contexts.shape)} and {list(heldout.shape)}; use more text, or a lower skip"
         )
     own = {"model": model_name, "weight_hash": weight_hash(model), "source": source}
-    chosen = asdict(config) | {"products": products_of(model, config)}
+    chosen: dict[str, Any] = asdict(config) | {"products": products_of(model, config)}
     settings = JacobianSettings(**own, context_length=contexts.shape[1], **chosen)
     check_memory(model, settings, len(config.hook_points(model.cfg.n_layers)))
     return settings

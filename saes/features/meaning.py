@@ -18,6 +18,7 @@ Everything is computed once for a features artefact and a lens, and kept in the 
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -120,19 +121,25 @@ def lens_for(workspace: Workspace, features: Features) -> JacobianLens | None:
     return newest_lens(workspace, JacobianLens, hashes[0]) if hashes else None
 
 
-def meaning_of(workspace: Workspace, features: Features, model: "HookedModel | None" = None) -> Meaning | None:
+Opener = Callable[[Workspace, Features, "HookedModel"], "Dictionary"]
+"""Opens the dictionary that a features artefact describes."""
+
+
+def meaning_of(
+    workspace: Workspace, features: Features, model: "HookedModel | None" = None, *, opener: Opener | None = None
+) -> Meaning | None:
     """Return what the features of an artefact say; None without a lens, or where they write to no residual stream.
 
     The first time for a features artefact and a lens it is computed: seconds, with the model, which is loaded unless it
-    is given.
+    is given. Layers of a set of transcoders need an `opener` then; without one they are None.
     """
     lens = lens_for(workspace, features)
-    if lens is None:
+    if lens is None or (features.set_name and opener is None and not is_computed(features, lens)):
         return None
     folder = _folder(features, lens)
     with _building:
         if not is_computed(features, lens):
-            _build(workspace, features, lens, folder, model)
+            _build(workspace, features, lens, folder, model, opener or _dictionary)
     return _opened(folder, lens)
 
 
@@ -147,14 +154,15 @@ def _folder(features: Features, lens: JacobianLens) -> Path:
 
 
 def _build(
-    workspace: Workspace, features: Features, lens: JacobianLens, folder: Path, model: "HookedModel | None"
-) -> None:
+    workspace: Workspace, features: Features, lens: JacobianLens, folder: Path, model: "HookedModel | None",
+    opener: Opener,
+) -> None:  # fmt: skip
     from interp.models.loading import load_model
     from saes.features.sources import writes_to_residual
 
     model = model or load_model(features.settings.model)
     lens.check_model(model)
-    vocabulary, dictionary = vocabulary_of(model), _dictionary(workspace, features, model)
+    vocabulary, dictionary = vocabulary_of(model), opener(workspace, features, model)
     arrays: dict[str, np.ndarray] = {}
     point = ""
     if writes_to_residual(dictionary):
@@ -172,13 +180,13 @@ def _build(
 
 
 def _dictionary(workspace: Workspace, features: Features, model: "HookedModel") -> "Dictionary":
+    from saes.features.sources import neurons_of
+
     if features.sae:
         from saes.weights.folder import load_sae
 
         return load_sae(workspace.path("sae", features.sae))
-    from saes.sets.set import open_described
-
-    return open_described(workspace, features.dictionary, model, sign=features.settings.sign)[0]
+    return neurons_of(model, features.neurons, sign=features.settings.sign)
 
 
 def _measure(directions: "Tensor", lens: JacobianLens, point: str, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
