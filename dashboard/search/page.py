@@ -13,7 +13,7 @@ from urllib.parse import quote
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 
-from dashboard.components.evidence import number, percent
+from dashboard.components.evidence import percent
 from dashboard.components.frame import (
     attempt,
     attrs,
@@ -274,7 +274,7 @@ _REASONS = {
 
 
 def _rounded(value: float) -> str:
-    return f"{value:.2f}" if value >= 0.05 else number(value)
+    return f"{value:.2f}" if value >= 0.05 else f"{value:.1g}"
 
 
 def _why(hit: Hit) -> html.Div | None:
