@@ -138,10 +138,10 @@ def gather(
         rare = _without_frequent(words, sought)
         related = related_words(meaning.vocabulary, meaning.lens.settings.weight_hash, rare, N_RELATED)
         said = _said(meaning, rare)
-        values |= {"says": _positive(said)}
+        values |= {"says": _positive(said, n)}
         values["related_fires"], p_fires = _related_fires(index, related, within, n)
         about = _related_says(meaning, related)
-        values["related_says"] = _positive(about)
+        values["related_says"] = _positive(about, n)
         tests += [p_fires, *(each.p for each in (said, about) if each is not None)]
     labels = by_label(workspace, made, text, within)
     kinds = by_class(workspace, made, [each.word for each in sought.words], within)
@@ -181,8 +181,8 @@ def _scored(n: int, found: Fired | None) -> np.ndarray:
     return np.zeros(n) if found is None else _of_features(n, found.feature, found.score, 0.0)
 
 
-def _positive(said: Said | None) -> np.ndarray | float:
-    return 0.0 if said is None else np.maximum(said.z, 0) / 5
+def _positive(said: Said | None, n: int) -> np.ndarray:
+    return np.zeros(n) if said is None else np.maximum(said.z, 0) / 5
 
 
 def _without_frequent(words: Sequence[str], sought: Sought) -> list[str]:
