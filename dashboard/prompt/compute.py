@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from interp.interventions.intervention import Intervention
     from interp.lenses.jacobian_lens import JacobianLens
 
+Changes = Callable[[Offset], list[tuple[str, Any]]]
+"""Returns the hooks of a batch of three rows, of which the first is unchanged."""
 Check = Callable[[str], None]
 """Names the next stage; raises when the answer is not wanted any more."""
 TOP_TOKENS, TOP_FEATURES = 5, 5
@@ -230,15 +232,19 @@ def steered_rows(
 
 
 def exchanged_rows(
-    loaded: HookedModel, lens: "JacobianLens", exchange: Exchange, seed: int, offset: Offset
+    loaded: HookedModel, lens: "JacobianLens | None", exchange: Exchange, seed: int, offset: Offset
 ) -> list[tuple[str, Any]]:
     """Return hooks for a batch of three rows: unchanged, two words exchanged, and changed as much at random.
 
-    Raises `PromptError` for a word that is not one token, or the same twice, and for a layer without a lens.
+    Raises `PromptError` for a word that is not one token, or the same twice, and without a lens of that layer.
     """
     from interp.interventions.intervention import Direction, Intervention
     from interp.lenses.vocabulary import vocabulary_of
 
+    if lens is None:
+        raise PromptError(
+            "the workspace has no Jacobian lens of this model: `workbench lens MODEL --kind jacobian` fits one"
+        )
     lens.check_model(loaded)
     vocabulary, point = vocabulary_of(loaded), f"blocks.{exchange.layer}.hook_resid_post"
     found: list[int] = []
@@ -289,12 +295,11 @@ def unchanged_probabilities(loaded: HookedModel, rows: Tensor, start: int) -> li
 
 
 def steps_of(
-    loaded: HookedModel, tokens: Tensor, changes: "Callable[[Offset], list[tuple[str, Any]]]", *, n_new: int,
+    loaded: HookedModel, tokens: Tensor, changes: Changes, *, n_new: int,
     temperature: float, seed: int, turn: Callable[[], contextlib.AbstractContextManager[Turn]],
 ) -> Iterator[Generation]:  # fmt: skip
     """Yield one `Generation` per token, and a last one with the probabilities under the unchanged model.
 
-    `changes` returns the hooks for three rows, of which the first is unchanged.
 
     Each step takes the `turn` again, so that others are served between two tokens. The rows share the random number
     that a token is drawn with, so that equal distributions give equal tokens. Raises `SupersededError` once the turn

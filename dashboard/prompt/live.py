@@ -5,7 +5,6 @@ views of a prompt that was read are computed from its residual stream, without a
 """
 
 from collections.abc import Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from dashboard.components.live import (
@@ -149,12 +148,9 @@ class LiveModel:
             loaded, tokens = self._loaded.prompt(text, model, chat)
             check_room(loaded, tokens, n_new)
             if exchange is not None:
-                lens = self._loaded.jacobian_lens(model)
-                changes = partial(compute.exchanged_rows, loaded, lens, exchange, seed)
+                changes = self._loaded.exchange(model, exchange, seed)
             else:
-                sae = self._loaded.sae(model, features).sae
-                added = self._loaded.largest(features, feature) if amount is None else amount
-                changes = partial(compute.steered_rows, loaded, sae, feature, added, seed)
+                changes = self._loaded.steering(model, features, feature, amount, seed)
         yield from compute.steps_of(
             loaded, tokens, changes, n_new=n_new, temperature=temperature, seed=seed,
             turn=lambda: self._turns.take("generate", again=turn),
@@ -235,16 +231,13 @@ class LiveModel:
     ) -> SteeringVerdict:
         """Compare steering with both nulls. Raises as `try_feature` does."""
         from dashboard.prompt import controls
-        from interp.lenses.jacobian_lens import JacobianLens
-        from interp.lenses.lens import newest_lens
-        from interp.models.adapter import weight_hash
 
         with self._turns.take("verdict") as turn:
             loaded, tokens = self._loaded.prompt(text, model, chat)
             site, case = self._loaded.feature(loaded, model, features, feature)
             added = case.max_activation if amount is None else amount
             turn.check("steering along the directions of both nulls")
-            lens = newest_lens(self._workspace, JacobianLens, weight_hash(loaded))
+            lens = self._loaded.jacobian_lens(model)
             return controls.steering_verdict(site, case, tokens, added, lens, lambda _: turn.check())
 
     def try_feature(

@@ -8,6 +8,7 @@ import gc
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
@@ -17,7 +18,8 @@ from interp.workspace import Workspace
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dashboard.prompt.compute import Reading
+    from dashboard.components.live import Exchange
+    from dashboard.prompt.compute import Changes, Reading
     from dashboard.turns import Turn
     from interp.lenses.jacobian_lens import JacobianLens
     from interp.lenses.lens import Lens
@@ -138,7 +140,7 @@ class Loaded:
 
     def lenses(self, spec: str) -> "dict[str, Lens]":
         """Return the lenses of these weights in the workspace by kind, the best on held-out text first."""
-        from interp.lenses.lens import lenses_of
+        from interp.lenses.nearest import lenses_of
         from interp.models.adapter import weight_hash
 
         return lenses_of(self._workspace, weight_hash(self.model(spec)))
@@ -154,17 +156,29 @@ class Loaded:
             )
         return self._held((spec, f"{how} {found.about.content_hash}"), lambda: found)
 
-    def jacobian_lens(self, spec: str) -> "JacobianLens":
-        """Return the Jacobian lens of these weights. Raises `PromptError` where the workspace has none."""
+    def jacobian_lens(self, spec: str) -> "JacobianLens | None":
+        """Return the newest Jacobian lens of these weights in the workspace, or None."""
         from interp.lenses.jacobian_lens import JacobianLens
 
-        found = self.lens(spec, "jacobian")
-        assert isinstance(found, JacobianLens)
-        return found
+        found = self.lenses(spec).get("jacobian")
+        return found if isinstance(found, JacobianLens) else None
+
+    def exchange(self, spec: str, exchange: "Exchange", seed: int) -> "Changes":
+        """Return what exchanges two words in three rows, for `compute.steps_of`."""
+        from dashboard.prompt.compute import exchanged_rows
+
+        return partial(exchanged_rows, self.model(spec), self.jacobian_lens(spec), exchange, seed)
+
+    def steering(self, spec: str, features: str, feature: int, amount: float | None, seed: int) -> "Changes":
+        """Return what steers a feature in three rows, by default by its largest activation. Raises as `sae`."""
+        from dashboard.prompt.compute import steered_rows
+
+        added = self.largest(features, feature) if amount is None else amount
+        return partial(steered_rows, self.model(spec), self.sae(spec, features).sae, feature, added, seed)
 
     def lens_choices(self, spec: str) -> list[tuple[str, str]]:
         """Return the kinds of lens, each with its mean distance from the model's output; the nearest first."""
-        from interp.lenses.lens import gain
+        from interp.lenses.nearest import gain
 
         choices = [
             (how, gain(lens), [own for _, own in lens.distances().values()]) for how, lens in self.lenses(spec).items()

@@ -8,6 +8,8 @@ from interp.names import lens_hook_points
 from interp.options import Seed
 
 Products = Literal["float32", "bfloat16"]
+CHECKPOINT = "checkpoint.safetensors"
+"""File in a draft from which a fit resumes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from interp.artifacts import Draft, atomic_file
 from interp.errors import ConfigError, NonFiniteError
-from interp.lenses.config import JacobianLensConfig, Products
+from interp.lenses.config import CHECKPOINT, JacobianLensConfig, Products
 from interp.lenses.heldout import Reading, draw_positions, mean_kl
 from interp.lenses.jacobian_files import check_fits, read_published
 from interp.lenses.jacobian_lens import JacobianLayer, JacobianLens, JacobianSettings
@@ -41,7 +41,6 @@ from interp.names import lens_hook_points
 from interp.progress import Progress
 from interp.runtime import faster_in_bfloat16, free_memory, make_generator
 
-CHECKPOINT = "checkpoint.safetensors"
 READ = 512
 """random tokens whose read directions measure how well the halves agree"""
 

@@ -52,17 +52,3 @@ def check_weights(fitted_on: str, model: "HookedModel", verb: str) -> None:
 def newest_lens(workspace: "Workspace", form: type[L], weight_hash: str) -> L | None:
     """Return the newest lens of some weights in a workspace, or None."""
     return next((lens for lens in workspace.values(form) if lens.settings.weight_hash == weight_hash), None)
-
-
-def lenses_of(workspace: "Workspace", weight_hash: str) -> dict[str, Lens]:
-    """Return the newest lens of each kind for some weights, by `how`, nearest to the model's output first."""
-    from interp.lenses.jacobian_lens import JacobianLens
-    from interp.lenses.tuned_lens import TunedLens
-
-    found = [newest_lens(workspace, form, weight_hash) for form in (TunedLens, JacobianLens)]
-    return {lens.how: lens for lens in sorted((each for each in found if each is not None), key=gain, reverse=True)}
-
-
-def gain(lens: Lens) -> float:
-    """Return how much nearer than the logit lens a lens is to the model's output, in nats summed over its layers."""
-    return float(sum(plain - own for plain, own in lens.distances().values() if plain - own == plain - own))

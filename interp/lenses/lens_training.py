@@ -28,14 +28,12 @@ from torch import Tensor
 
 from interp.artifacts import Draft, atomic_file
 from interp.errors import ConfigError, NonFiniteError
-from interp.lenses.config import TunedLensConfig
+from interp.lenses.config import CHECKPOINT, TunedLensConfig
 from interp.lenses.heldout import Positions, draw_positions, kl_divergence, mean_kl
 from interp.lenses.tuned_lens import LensLayer, LensSettings, TunedLens
 from interp.models.adapter import final_norm_and_unembed, weight_hash
 from interp.models.hooked import HookedModel
 from interp.progress import Progress
-
-CHECKPOINT = "checkpoint.safetensors"
 
 
 def train_tuned_lens(

@@ -18,6 +18,13 @@
 - `planes`     two-dimensional features
 - `token_index` index of the recorded text: on which tokens and words each feature fires
 - `examples_index`  the same index from the examples alone, in the user's cache
+- `query`      a search query: words joined by AND, and words left out after NOT
+- `fired_words`  features that fire on words and phrases
+- `related_words`  words near some words in a model's unembedding
+- `label_search`  features by their labels, names, and the word classes that labels name
+- `concept_search`  features that measured concepts name
+- `find_by_meaning`  one strength of every feature for a text, from these sources
+- `active`     features that fire as a model reads a text
 - `search`     features by text, by label, by own name, by number
 - `similar`    features of similar direction, to a feature or to a vector
 - `found`      the answer of a search: hits with their reasons, and filters

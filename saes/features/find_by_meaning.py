@@ -1,4 +1,4 @@
-"""How well every feature of a dictionary fits a text: one strength from several sources. Torch-free to read.
+"""Strength with which every feature of a dictionary fits a text, from several sources. Torch-free to read.
 
     evidence = gather(index, meaning, "cooking", within)
     evidence.strength                                  # [n_features], 0 to 1
@@ -55,7 +55,7 @@ _SLICE = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """How far features raise words: z-scores over features `[n]`, and p of each, corrected for all features."""
+    """Words that features raise: z-scores over features `[n]`, and p of each, corrected for all features."""
 
     z: np.ndarray
     p: np.ndarray

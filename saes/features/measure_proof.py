@@ -79,7 +79,7 @@ class Words:
     ids: list[int]
     """all tokens of all directions"""
     halves: list[tuple[list[int], ...]]
-    """of each direction, as places in `ids`"""
+    """of each direction, as indices into `ids`"""
 
     def means(self, changes: np.ndarray, half: int) -> np.ndarray:
         """Return the mean of `changes [k, ..., ids]` over one half of each direction's own words, `[k]`."""

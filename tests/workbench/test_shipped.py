@@ -1,6 +1,7 @@
 """The dictionary that ships: whole, small, as good as its card says, and unpacked without touching what is there."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -32,6 +33,7 @@ def test_what_ships_is_whole():
         ("atlas", "demo-features"),
         ("atlas", "demo-tokens"),
         ("heads", "smollm2-135m"),
+        ("jacobian_lens", "smollm2-135m"),
         ("transcoders", SHIPPED_SET),
         *(("features", f"{SHIPPED_SET}-{layer}") for layer in range(30)),
         *((GRAPH, name) for name in PROMPTS),
@@ -58,12 +60,15 @@ def test_the_card_tells_what_the_files_hold():
 
 
 def test_the_demo_names_features_that_a_reader_understands():
-    first, *lines = highlights(Workspace(DATA), SHIPPED)
-    labels = [line.partition("of tokens: ")[2] for line in lines]
-    assert first == "Some features to start from:"
-    assert labels[0].startswith("Gregorian calendar month (")
-    assert len({label.partition(" (")[0] for label in labels}) == 6
-    assert not any('"' in label for label in labels), "classes of words, no single tokens"
+    first, *lines, last = highlights(Workspace(DATA), SHIPPED)
+    assert first == "Three features to start from:"
+    said = [re.fullmatch(r"  feature +\d+  fires on (.+); makes the model say (.+)", line) for line in lines[::2]]
+    assert all(said)
+    words = [word for each in said if each for word in each[2].split(", ")]
+    assert len(words) == len(set(words)) == 15
+    assert sum(word.isalpha() for word in words) >= 14
+    assert all(line.strip().startswith(f"/feature/{SHIPPED}/") for line in lines[1::2])
+    assert last.endswith("search cooking")
 
 
 def test_the_graphs_that_ship_have_the_latents_that_they_name_and_are_small():
