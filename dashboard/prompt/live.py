@@ -135,10 +135,7 @@ class LiveModel:
         self, text: str, *, model: str, n_new: int, temperature: float, seed: int, features: str = "",
         feature: int = 0, amount: float | None = None, exchange: Exchange | None = None, chat: bool = False,
     ) -> Iterator[Generation]:  # fmt: skip
-        """Continue a prompt unchanged, steered or with two words exchanged, and moved as far in a random direction.
-
-        Raises `ConfigError`, and `PromptError` for words that cannot be exchanged.
-        """
+        """Continue a prompt unchanged, changed, and moved as far at random. Raises `ConfigError`, `PromptError`."""
         from dashboard.prompt import compute
         from interp.models.generation import check_room
 
@@ -147,10 +144,7 @@ class LiveModel:
         with self._turns.take("generate") as turn:
             loaded, tokens = self._loaded.prompt(text, model, chat)
             check_room(loaded, tokens, n_new)
-            if exchange is not None:
-                changes = self._loaded.exchange(model, exchange, seed)
-            else:
-                changes = self._loaded.steering(model, features, feature, amount, seed)
+            changes = self._loaded.changes(model, exchange or (features, feature, amount), seed)
         yield from compute.steps_of(
             loaded, tokens, changes, n_new=n_new, temperature=temperature, seed=seed,
             turn=lambda: self._turns.take("generate", again=turn),

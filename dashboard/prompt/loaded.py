@@ -163,18 +163,21 @@ class Loaded:
         found = self.lenses(spec).get("jacobian")
         return found if isinstance(found, JacobianLens) else None
 
-    def exchange(self, spec: str, exchange: "Exchange", seed: int) -> "Changes":
-        """Return what exchanges two words in three rows, for `compute.steps_of`."""
-        from dashboard.prompt.compute import exchanged_rows
+    def changes(self, spec: str, change: "Exchange | tuple[str, int, float | None]", seed: int) -> "Changes":
+        """Return what changes three rows of a batch, for `compute.steps_of`.
 
-        return partial(exchanged_rows, self.model(spec), self.jacobian_lens(spec), exchange, seed)
+        `change` is two words, or a features artefact, the number of a feature and what is added to its activation, by
+        default the largest that was seen. Raises as `sae`.
+        """
+        from dashboard.prompt.compute import exchanged_rows, steered_rows
 
-    def steering(self, spec: str, features: str, feature: int, amount: float | None, seed: int) -> "Changes":
-        """Return what steers a feature in three rows, by default by its largest activation. Raises as `sae`."""
-        from dashboard.prompt.compute import steered_rows
-
+        loaded = self.model(spec)
+        if not isinstance(change, tuple):
+            return partial(exchanged_rows, loaded, self.jacobian_lens(spec), change, seed)
+        features, feature, amount = change
+        sae = self.sae(spec, features).sae
         added = self.largest(features, feature) if amount is None else amount
-        return partial(steered_rows, self.model(spec), self.sae(spec, features).sae, feature, added, seed)
+        return partial(steered_rows, loaded, sae, feature, added, seed)
 
     def lens_choices(self, spec: str) -> list[tuple[str, str]]:
         """Return the kinds of lens, each with its mean distance from the model's output; the nearest first."""
