@@ -38,6 +38,7 @@ export function lens(state) {
   let hovered = null;
   let failing = false;
 
+  /** @type {Record<string, string>} */
   const named = { logit: "logit lens", tuned: "tuned lens", jacobian: "Jacobian lens" };
   const kinds = state.reading.lenses.map(([kind, said]) => [kind, said ? `${named[kind]}: ${said}` : named[kind]]);
   const values = [

@@ -38,7 +38,7 @@ interface Reading {
   active: number[];
   random_active: number[];
   random_strongest: number[];
-  lenses: [kind: "logit" | "tuned" | "jacobian", said: string][];
+  lenses: [kind: string, said: string][];
   likeliest: string;
 }
 
