@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import flask
 
@@ -332,7 +332,11 @@ def parameters(read: Callable[..., Any]) -> dict[str, dict[str, Any]]:
     for name, each in list(inspect.signature(read).parameters.items())[1:]:
         kind = hints[name]
         kind = get_args(kind)[0] if isinstance(kind, UnionType) else kind
-        found[name] = {"type": kind, "required": each.default is each.empty, "default": each.default}
+        found[name] = {
+            "type": get_origin(kind) or kind,
+            "required": each.default is each.empty,
+            "default": each.default,
+        }
     return found
 
 

@@ -38,7 +38,7 @@ def test_coverage_is_counted_and_marked_outside_its_limits(monkeypatch):
     assert float(p[2]) == pytest.approx(0.05, abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["Wilson", "balanced", "recovered loss", "AUROC", "edge score", "both"])
+@pytest.mark.parametrize("name", ["Wilson", "balanced", "recovered loss", "AUROC", "edge score"])
 def test_each_kind_of_case_can_be_drawn(name):
     case = next(each for each in intervals.cases() if name in f"{each.name} {each.data}")
     found, n = intervals.measure(case, round(20 / case.share), 0)

@@ -313,7 +313,7 @@ def next_tokens(model: HookedModel, tokens: "Tensor", hooks: "Hooks") -> list[st
 
 @dataclass(frozen=True, kw_only=True)
 class Prove(ProofConfig, Seeded, Threaded, RunsModel, Resumable["Proof"]):
-    """Prove a feature: does it raise its words, more than random directions and other features do?
+    """Prove a feature: steer and ablate it, against random directions and other features.
 
     Example: workbench prove demo --feature 540
 
