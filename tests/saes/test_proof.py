@@ -232,6 +232,7 @@ def test_directions_outside_the_residual_stream_name_no_words(model, features):
         words_of(elsewhere, torch.zeros(1, D), 0, None)
 
 
+@pytest.mark.slow
 def test_p_is_uniform_for_random_directions_given_as_features(model, features):
     """The examples stay, the direction is drawn: the feature is then one more draw of the null."""
     drawn = torch.nn.functional.normalize(torch.randn(D, D, generator=torch.Generator().manual_seed(5)), dim=1)
@@ -261,6 +262,7 @@ def untrained(seed: int, folder: Path):
     return model, sae, build(folder, model, sae, n_contexts=120)
 
 
+@pytest.mark.slow
 def test_latents_of_untrained_dictionaries_in_untrained_models_are_not_proved(tmp_path):
     """Every direction raises what it says; these do no more than random directions raise theirs."""
     config = ProofConfig(draws=39, examples=4, others=4, new_tokens=1)
