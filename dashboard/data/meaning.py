@@ -1,10 +1,9 @@
 """Words that features make the model say, for pages: read where they are known, computed beside the pages where not."""
 
-import contextlib
+import logging
 import threading
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from interp.errors import WorkbenchError
 from interp.workspace import Workspace
 from saes.features.meaning import DRAWS, Saying, is_computed, lens_for, meaning_of
 from saes.features.schema import Features
@@ -13,8 +12,10 @@ if TYPE_CHECKING:
     from interp.dictionary import Dictionary
     from interp.models.hooked import HookedModel
 
-State = Literal["read", "no lens", "computing", "elsewhere"]
-_computing: set[str] = set()
+State = Literal["read", "no lens", "computing", "failed", "elsewhere"]
+log = logging.getLogger(__name__)
+_computing: dict[str, str] = {}
+"""Reason why a computation failed, empty while it runs, by the hashes of features and lens."""
 
 
 class Said(NamedTuple):
@@ -28,6 +29,8 @@ class Said(NamedTuple):
     """hook point of the lens"""
     draws: int = DRAWS
     """random directions of the null"""
+    problem: str = ""
+    """why it could not be computed"""
 
 
 def said_by(workspace: Workspace, name: str, feature: int) -> Said:
@@ -38,33 +41,29 @@ def said_by(workspace: Workspace, name: str, feature: int) -> Said:
     if lens is None:
         return Said("no lens", model)
     if not is_computed(features, lens):
-        _compute(workspace, features)
-        return Said("computing", model)
+        key = f"{features.about.content_hash} {lens.about.content_hash}"
+        if key not in _computing:
+            _computing[key] = ""
+            threading.Thread(target=_compute, args=(workspace, features, key), daemon=True, name="meaning").start()
+        problem = _computing.get(key, "")  # the thread may have ended meanwhile
+        return Said("failed" if problem else "computing", model, problem=problem)
     meaning = meaning_of(workspace, features)
     if meaning is None:
         return Said("elsewhere", model)
     return Said("read", model, meaning.says(feature), meaning.hook_point)
 
 
-def _opened(workspace: Workspace, features: Features, model: "HookedModel") -> "Dictionary":
-    if features.sae:
-        from saes.weights.folder import load_sae
+def _compute(workspace: Workspace, features: Features, key: str) -> None:
+    """Compute what all features of an artefact say; of a failure the reason stays until the process ends."""
+    try:
+        meaning_of(workspace, features, opener=_layer_of_set)
+        _computing.pop(key)
+    except Exception as error:
+        log.exception("what the features of %s say cannot be computed", features.name)
+        _computing[key] = str(error)
 
-        return load_sae(workspace.path("sae", features.sae))
+
+def _layer_of_set(workspace: Workspace, features: Features, model: "HookedModel") -> "Dictionary":
     from saes.sets.set import open_described
 
-    return open_described(workspace, features.dictionary, model, sign=features.settings.sign)[0]
-
-
-def _compute(workspace: Workspace, features: Features) -> None:
-    """Compute what all features of an artefact say, in a thread of its own, once at a time."""
-    key = features.about.content_hash
-
-    def work() -> None:
-        with contextlib.suppress(WorkbenchError):  # a model that cannot be loaded is said where it is asked for
-            meaning_of(workspace, features, opener=_opened)
-        _computing.discard(key)
-
-    if key not in _computing:
-        _computing.add(key)
-        threading.Thread(target=work, daemon=True, name="meaning").start()
+    return open_described(workspace, features.dictionary, model)[0]

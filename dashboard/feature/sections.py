@@ -202,6 +202,9 @@ def _missing_lens(said: Said) -> html.P | None:
     if said.state == "computing":
         text = "What it makes the model say through later layers is being computed: reload in half a minute."
         return html.P(text, className="wb-note")
+    if said.state == "failed":
+        text = f"What it makes the model say through later layers cannot be computed: {said.problem}"
+        return html.P(text, className="wb-note")
     if said.state != "no lens":
         return None
     href = runs_href("lens", model=said.model, kind="jacobian")

@@ -183,14 +183,14 @@ class Loaded:
         """Return the kinds of lens, each with its mean distance from the model's output; the nearest first."""
         from interp.lenses.nearest import gain
 
-        choices = [
-            (how, gain(lens), [own for _, own in lens.distances().values()]) for how, lens in self.lenses(spec).items()
-        ]
-        if not choices:
+        found = self.lenses(spec)
+        if not found:
             return [("logit", "")]
-        plain = [logit for logit, _ in next(iter(self.lenses(spec).values())).distances().values()]
-        ranked = sorted([*choices, ("logit", 0.0, plain)], key=lambda each: -each[1])
+        pairs = {how: list(lens.distances().values()) for how, lens in found.items()}
+        ranked = [(how, gain(lens), [own for _, own in pairs[how]]) for how, lens in found.items()]
+        ranked.append(("logit", 0.0, [logit for logit, _ in next(iter(pairs.values()))]))
         said = "{:.1f} nats from the output on held-out text, mean of {} layers"
+        ranked.sort(key=lambda each: -each[1])
         return [(how, said.format(sum(own) / len(own), len(own))) for how, _, own in ranked]
 
     def dictionary(self, spec: str, features: str) -> Any:

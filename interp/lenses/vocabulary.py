@@ -44,10 +44,9 @@ class Vocabulary:
         """Return the standard deviation over the vocabulary of the logits of directions `[n, d]`, `[n]`."""
         return np.sqrt(np.maximum(np.einsum("nd,nd->n", carried @ self.spread, carried), 1e-24))
 
-    def strengths(self, carried: np.ndarray, tokens: np.ndarray | list[int]) -> np.ndarray:
-        """Return how far directions `[n, d]` raise some tokens, `[n, tokens]`, in standard deviations over all."""
-        logits = carried @ self.directions[np.asarray(tokens, np.int64)].astype(np.float32).T
-        return logits / self.scale(carried)[:, None]
+    def logits(self, carried: np.ndarray, tokens: np.ndarray | list[int]) -> np.ndarray:
+        """Return the logits that directions `[n, d]` add to some tokens, less the mean over all, `[n, tokens]`."""
+        return carried @ self.directions[np.asarray(tokens, np.int64)].astype(np.float32).T
 
     @cached_property
     def numbers(self) -> dict[str, int]:

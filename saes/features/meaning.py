@@ -98,8 +98,7 @@ class Meaning:
 
     def strengths(self, tokens: np.ndarray | list[int]) -> np.ndarray:
         """Return how far every feature raises some tokens, `[n_features, tokens]`."""
-        directions = self.vocabulary.directions[np.asarray(tokens, np.int64)].astype(np.float32)
-        return self.carried @ directions.T / self.scale[:, None]
+        return self.vocabulary.logits(self.carried, tokens) / self.scale[:, None]
 
 
 def lens_point(hook_point: str, n_layers: int) -> str:
@@ -131,7 +130,7 @@ def meaning_of(
     """Return what the features of an artefact say; None without a lens, or where they write to no residual stream.
 
     The first time for a features artefact and a lens it is computed: seconds, with the model, which is loaded unless it
-    is given. Layers of a set of transcoders need an `opener` then; without one they are None.
+    is given. Layers of a set of transcoders need an `opener` for that; without one they are None.
     """
     lens = lens_for(workspace, features)
     if lens is None or (features.set_name and opener is None and not is_computed(features, lens)):
@@ -139,7 +138,7 @@ def meaning_of(
     folder = _folder(features, lens)
     with _building:
         if not is_computed(features, lens):
-            _build(workspace, features, lens, folder, model, opener or _dictionary)
+            _build(workspace, features, lens, folder, model, opener if opener and features.set_name else _dictionary)
     return _opened(folder, lens)
 
 
