@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from statistics import mean
 
@@ -20,6 +21,7 @@ from benchmarks.report import Result, main
 
 SEEDS = (0, 1, 2)
 TIMES_FASTER, SMALL_TIMES_FASTER, QUALITY_LOSS, MEMORY_GB = 4.0, 8.0, 0.003, 1.5
+REGION_GROWTH = 6.0
 
 OURS = """
 import json, sys, time, resource
@@ -58,7 +60,12 @@ def run() -> list[Result]:
         folder = Path(room)
         np.save(folder / "small.npy", clusters(5000, 64))
         np.save(folder / "tokens.npy", token_embeddings())
-        return [*race(folder, "small", SMALL_TIMES_FASTER), *race(folder, "tokens", TIMES_FASTER), large(folder)]
+        return [
+            *race(folder, "small", SMALL_TIMES_FASTER),
+            *race(folder, "tokens", TIMES_FASTER),
+            large(folder),
+            regions(),
+        ]
 
 
 def race(folder: Path, name: str, target: float) -> list[Result]:
@@ -102,6 +109,26 @@ def large(folder: Path) -> Result:
     return Result(
         question="memory of 200,000 x 256 above its data, GB", ratio=above, target=MEMORY_GB, against="1.5 GB allowed",
         lower_is_better=True, detail=f"wall {wall:.0f} s, CPU {cpu:.0f} s, peak {peak:.2f} GB",
+    )  # fmt: skip
+
+
+def regions() -> Result:
+    """Measure the seconds for the regions of a million points, against those of a quarter of them."""
+    from interp.atlas.regions import find_regions
+
+    rng = np.random.default_rng(0)
+    blob = rng.integers(0, 300, 1_000_000)
+    positions = (rng.normal(0, 30, (300, 2))[blob] + rng.normal(0, 0.4, (len(blob), 2))).astype(np.float32)
+    labels = [f"word{each} {each % 5}" for each in blob.tolist()]
+    seconds = []
+    for n in (1_000, 250_000, len(blob)):  # the first imports what is needed
+        start = time.perf_counter()
+        find_regions(positions[:n], labels[:n])
+        seconds.append(time.perf_counter() - start)
+    return Result(
+        question="regions of 1,000,000 points, times those of 250,000", ratio=seconds[2] / seconds[1],
+        target=REGION_GROWTH, against="a quarter of the points", lower_is_better=True,
+        detail=f"{seconds[2]:.0f} s against {seconds[1]:.0f} s",
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from dashboard.components.pages import feature_href
 from dashboard.data import features as features
+from dashboard.data.meaning import said_words
 from dashboard.data.workspace import models
 from interp.artifacts import Artefact
 from interp.changes.comparison import ModelComparison
@@ -24,6 +25,7 @@ from interp.workspace import Workspace
 from saes.evaluation.config import SCORES
 from saes.evaluation.latent_comparison import LatentComparison
 from saes.evaluation.sae_comparison import Compared, SAEComparison
+from saes.features.meaning import KEPT
 from saes.features.schema import NEURONS, FeatureRow, Features
 from saes.training.stored import StoredSAE
 
@@ -248,13 +250,17 @@ def shared_tokens(workspace: Workspace, a: Thing, b: Thing) -> list[SharedTokens
     of = f"{a.name} with other features of {b.features}"
     found: list[SharedTokens] = []
     for what, table, sql in (
-        ("promoted tokens", "features", _PROMOTED),
+        (PROMOTED, "features", _PROMOTED),
         ("tokens at the peak of examples", "examples", _PEAKS),
     ):
-        mine = _lists(workspace, a.features, table, sql, a.index, a.index).get(a.index, [])
         n = workspace.open(Features, b.features).n_features
         first = max(0, min(b.index - N_SAMPLE // 2, n - N_SAMPLE))
-        others = _lists(workspace, b.features, table, sql, first, first + N_SAMPLE)
+        last = min(first + N_SAMPLE, n - 1)
+        mine, others = _said(workspace, a, a.index, a.index), _said(workspace, b, first, last)
+        if what != PROMOTED or not mine or not others:
+            mine = _lists(workspace, a.features, table, sql, a.index, a.index)
+            others = _lists(workspace, b.features, table, sql, first, last)
+        mine = mine.get(a.index, [])
         theirs = others.pop(b.index, [])
         if a.features == b.features:
             others.pop(a.index, None)
@@ -269,6 +275,13 @@ def shared_tokens(workspace: Workspace, a: Thing, b: Thing) -> list[SharedTokens
     return found
 
 
+def _said(workspace: Workspace, one: Thing, first: int, last: int) -> dict[int, list[str]]:
+    """Return the tokens that features say through the Jacobian lens; none where that is not known."""
+    found = said_words(workspace, one.features, range(first, last + 1), KEPT, beyond_null=False)
+    return {feature: list(dict.fromkeys(each.strip().lower() for each in words)) for feature, words in found.items()}
+
+
+PROMOTED = "promoted tokens"
 _PROMOTED = """select feature, list_distinct([lower(trim(t)) for t in promoted_tokens]) as tokens
                from t where feature between ? and ?"""
 _PEAKS = """select feature, list(distinct lower(trim(tokens[peak + 1]))) as tokens

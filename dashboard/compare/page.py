@@ -39,6 +39,7 @@ from dashboard.components.pages import (
 )
 from dashboard.components.tokens import token_bars, token_strip, token_text
 from dashboard.data.features import examples
+from dashboard.data.meaning import said_by
 from dashboard.figures.scaling import cosine_histogram
 from dashboard.figures.theme import theme, visible
 from interp.errors import WorkbenchError, as_typed
@@ -233,9 +234,14 @@ def _side(workspace: Workspace, one: Thing) -> list[Any]:
             className="wb-stats",
         ),
     ]
+    said = said_by(workspace, one.features, one.index)
+    note = "direct effect on the next token's logits"
+    if said.saying is not None:
+        tokens = list(said.saying.raised[:N_TOKENS])
+        note = "through the Jacobian lens, in standard deviations of all tokens' logits"
     if tokens:
         label = f"Tokens that {one.name} promotes"
-        parts += [html.H3("Promotes"), token_bars(tokens, label=label, form="{:+.2f}".format)]
+        parts += [html.H3("Promotes", title=note), token_bars(tokens, label=label, form="{:+.2f}".format)]
     return parts
 
 

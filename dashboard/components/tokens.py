@@ -5,7 +5,7 @@ outlined. Tab reaches the first highlighted token of a text, the arrow keys the 
 element, so that a page of examples stays small; assets/tokens.mjs finds the one under the pointer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dash import dcc, html
@@ -127,13 +127,21 @@ def _line(token: str, value: float, share: float, form: Callable[[float], str]) 
     )
 
 
-def feature_line(features: str, index: int, label: str, value: str, *, title: str | None = None) -> html.Li:
-    """Return a link to a feature: number, label, and a value such as a cosine similarity; `title` explains it."""
+def feature_line(
+    features: str, index: int, label: str, value: str, *, title: str | None = None, said: Sequence[str] = ()
+) -> html.Li:
+    """Return a link to a feature: number, label, the tokens that it makes the model say, and a value such as a cosine
+    similarity; `title` explains it."""
+    says = (
+        html.Span(" says " + ", ".join(visible(each.strip() or each, 24) for each in said), className="wb-quiet")
+        if said
+        else None
+    )
     return html.Li(
         dcc.Link(
             [
                 html.Span(f"{index}", className="wb-feature-number"),
-                html.Span(visible(label, 80) or "no label", className="wb-feature-label", dir="auto"),
+                html.Span([visible(label, 80) or "no label", says], className="wb-feature-label", dir="auto"),
                 html.Span(value, className="wb-value"),
             ],
             href=feature_href(features, index),

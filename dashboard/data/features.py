@@ -18,7 +18,7 @@ from interp.notes import own_names
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.circuits.feature_circuit import FeatureCircuit
-from saes.features.schema import MOST_TELLING, ExampleRow, FeatureRow, Features, RelationRow, RelationScales
+from saes.features.schema import MOST_TELLING, NO_READING, ExampleRow, FeatureRow, Features, RelationRow, RelationScales
 from saes.features.written_labels import FeatureLabel, Labels, LabelScore, ScoreName
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ MAX_EXPLANATIONS = 12
 """labels artefacts shown for one feature"""
 BLOCK = 16
 """Features whose rows are read at once: visitors walk along features, and a table is decoded in groups of rows."""
-_LIST_COLUMNS = ("feature", "label", "density", "mean_activation", "max_activation", "n_fired")
+_LIST_COLUMNS = ("feature", "label", "label_score", "density", "mean_activation", "max_activation", "n_fired")
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ def _filter(query: Query) -> tuple[str, tuple[float | str | list[int], ...], str
     )
     found = [index for index, name in query.names.items() if query.text.lower() in name.lower()]
     values = (query.density_low, query.density_high, query.text, query.text, found)
-    return where, values, f"{query.sort} {'desc' if query.descending else 'asc'}, feature"
+    return where, values, f"{query.sort} {'desc' if query.descending else 'asc'} nulls last, n_fired desc, feature"
 
 
 def step(workspace: Workspace, name: str, query: Query, index: int, by: int) -> int:
@@ -283,6 +283,16 @@ def step(workspace: Workspace, name: str, query: Query, index: int, by: int) -> 
               where n = coalesce((select n from listed where feature = ?) + ?, 1)"""
     found = workspace.query(sql, *values, index, by, f=path)["feature"].to_pylist()
     return found[0] if found else index
+
+
+def unlabelled(workspace: Workspace, name: str, n: int) -> list[int]:
+    """Return the `n` features that fire most often, of those for which no reading holds and nothing is written."""
+    path = workspace.table_path("features", name, "features")
+    written = [row.feature for made in workspace.values(Labels) if made.settings.features == name
+               for row in made.labels.rows() if row.label]  # fmt: skip
+    sql = """select feature from f where label_kind = ? and not list_contains(?::int[], feature)
+             order by n_fired desc, feature limit ?"""
+    return workspace.query(sql, NO_READING, written, n, f=path)["feature"].to_pylist()
 
 
 def random_live(workspace: Workspace, name: str, *, seed: int) -> int:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from interp.workspace import Workspace
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from interp.models.hooked import HookedModel
 
 State = Literal["read", "no lens", "computing", "failed", "elsewhere"]
+ALPHA = 0.05
+"""Largest share of random directions that say a word as strongly as a direction that is said to say it."""
 log = logging.getLogger(__name__)
 _computing: dict[str, str] = {}
 """Reason why a computation failed, empty while it runs, by the hashes of features and lens."""
@@ -51,6 +54,26 @@ def said_by(workspace: Workspace, name: str, feature: int) -> Said:
     if meaning is None:
         return Said("elsewhere", model)
     return Said("read", model, meaning.says(feature), meaning.hook_point)
+
+
+def said_words(
+    workspace: Workspace, name: str, features: Sequence[int], k: int = 3, *, beyond_null: bool = True
+) -> dict[int, tuple[str, ...]]:
+    """Return the `k` tokens that each feature raises most; `beyond_null`: only where random directions do so less.
+
+    Empty where what the features say is not known yet; this starts no computation.
+    """
+    opened = workspace.open(Features, name)
+    lens = lens_for(workspace, opened)
+    meaning = meaning_of(workspace, opened) if lens is not None and is_computed(opened, lens) else None
+    if meaning is None:
+        return {}
+    found = {feature: meaning.says(feature, k) for feature in features}
+    return {
+        f: tuple(word for word, _ in each.raised)
+        for f, each in found.items()
+        if each.raised_p <= ALPHA or not beyond_null
+    }
 
 
 def _compute(workspace: Workspace, features: Features, key: str) -> None:

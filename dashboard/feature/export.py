@@ -60,7 +60,7 @@ def _parts(workspace: Workspace, name: str, one: view.One, own: str) -> list[Any
         _histogram(one),
         *sections.effects(row, related, said_by(workspace, name, row.feature)),
         sections.related_panels(workspace, name, related) if related else None,
-        sections.neighbours(name, row, near),
+        sections.neighbours(workspace, name, row, near),
         panel("Examples", *examples.all_examples(workspace, name, one), note="colour: activation / maximum"),
         _provenance(one.features, row),
     ]

@@ -39,7 +39,7 @@ from dashboard.components.pages import (
 )
 from dashboard.data import features as view
 from dashboard.data.meaning import said_by
-from dashboard.feature import examples, export, prove, sections
+from dashboard.feature import examples, export, labelling, prove, sections
 from dashboard.feature.relations import (
     downloads_panel,
     uses_panel,
@@ -60,10 +60,15 @@ def detail(
     named = view.names(workspace, name)
     near = view.labels(workspace, name, row.neighbours)
     near = {other: view.named(other, label, named) for other, label in near.items()}
-    parts: list[Any] = [sections.heading(row), note_controls(f"features/{name}#{index}"), sections.numbers(one)]
+    explained = view.explanations(workspace, name, index)
     compare = quiet_link("Compare with…", compare_href(f"{name}:{index}"))
-    below = html.A("Prove it", href=f"#{prove.PANEL}", className="wb-link") if row.n_fired else None
-    parts.append(html.Div([below, compare], className="wb-controls"))
+    badge = prove.badge(workspace, name, index) if row.n_fired else None
+    ask = labelling.ask_for(name, [index], f"{name} {index}") if row.n_fired else None
+    own = html.Div([note_controls(f"features/{name}#{index}"), badge, compare, ask], className="wb-controls")
+    parts: list[Any] = [
+        html.Div([sections.heading(row, explained), own], className="wb-feature-top"),
+        sections.numbers(one),
+    ]
     if row.n_fired == 0:
         parts.append(
             notice(
@@ -80,7 +85,6 @@ def detail(
                 tone="warning",
             )
         )
-    explained = view.explanations(workspace, name, index)
     if explained:
         parts.append(sections.labels_panel(row, explained))
     related = view.relations(workspace, name, index)
@@ -94,7 +98,11 @@ def detail(
         parts.append(examples.examples_panel(workspace, name, one, reading))
         parts.append(prove.prove_panel(workspace, name, index, scheme))
     parts.append(sections.related_panels(workspace, name, related))
-    around = [sections.neighbours(name, row, near), uses_panel(workspace, name, index), downloads_panel(name, index)]
+    around = [
+        sections.neighbours(workspace, name, row, near),
+        uses_panel(workspace, name, index),
+        downloads_panel(name, index),
+    ]
     parts.append(html.Div(around, className="wb-facets wb-around"))
     return html.Div(parts)
 
@@ -180,11 +188,24 @@ def _list_panel(name: str, text: str, low: float, high: float) -> html.Section:
         {"field": "feature", "headerName": "#", "width": 62, "type": "rightAligned"},
         {"field": "label", "headerName": "label", "flex": 1, "minWidth": 120, "tooltipField": "label"},
         {
+            "field": "label_score",
+            "headerName": "score",
+            "headerTooltip": "accuracy of the label on held-out firings: 0.5 is chance, 1 without error; empty where "
+            "no reading scored above other features' labels",
+            "width": 72,
+            "type": "rightAligned",
+            "valueFormatter": {"function": "params.value == null ? '' : d3.format('.2f')(params.value)"},
+            "sort": "desc",
+            "sortingOrder": ["desc", "asc"],
+        },
+        {
             "field": "density",
             "headerName": "density",
+            "headerTooltip": "fraction of tokens on which a feature is active",
             "width": 86,
             "type": "rightAligned",
             "valueFormatter": {"function": "params.value == null ? '' : d3.format('.2%')(params.value)"},
+            "sortingOrder": ["desc", "asc"],
         },
     ]
     for column in columns:
@@ -197,6 +218,7 @@ def _list_panel(name: str, text: str, low: float, high: float) -> html.Section:
             className="wb-search", **attrs({"aria-label": "Search labels and own names"}),
         ),
         save_search_control(),
+        labelling.ask_for_list(current().workspace, name),
         html.Div(
             [html.Span("density", className="wb-quiet", title="fraction of tokens on which a feature is active"),
              dmc.RangeSlider(id="feature-density", value=[low, high], min=_LOG_LOW, max=0, step=0.25, minRange=0.25,
@@ -278,7 +300,7 @@ def _query(request: dict[str, Any], names: dict[int, str]) -> view.Query:
     """Return the filter and order that the grid last asked for; `names` are the user's own."""
     filters: dict[str, dict[str, Any]] = request.get("filterModel") or {}
     density = filters.get("density") or {}
-    sort = (request.get("sortModel") or [{"colId": "feature", "sort": "asc"}])[0]
+    sort = (request.get("sortModel") or [{"colId": "label_score", "sort": "desc"}])[0]
     return view.Query(
         text=str((filters.get("label") or {}).get("filter", "")),
         density_low=float(density.get("filter", 0.0)),

@@ -48,6 +48,18 @@ def prove_panel(workspace: Workspace, name: str, index: int, scheme: str | None)
     )
 
 
+def badge(workspace: Workspace, name: str, index: int) -> html.A:
+    """Return the outcome of the newest proof in a word or two, as a link to the panel."""
+    found = newest_proof(workspace, name, index)
+    words, more, tone = "not proved yet", "no proof of this feature is stored", " wb-strength-weak"
+    if found is not None:
+        words, more, tone = found.count(), found.verdict(), " wb-strength-strong" if found.holds() else ""
+        if outdated := why_outdated(workspace, found):
+            words, more = "proof outdated", outdated
+    href, shown = f"#{PANEL}", f"wb-strength{tone}"
+    return html.A(words, href=href, className=shown, id="proof-badge", title=visible(more, 600))
+
+
 def _stored(workspace: Workspace, name: str, index: int, scheme: str | None) -> list[Any]:
     """Return the verdict with its numbers, or the button that runs the proof."""
     found = newest_proof(workspace, name, index)

@@ -1,5 +1,6 @@
 """Parts of a feature that the page, a notebook and the exported file share, each written once."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from dash import html
@@ -9,11 +10,11 @@ from dashboard.components.frame import attrs, notice, panel, stat
 from dashboard.components.pages import runs_href
 from dashboard.components.tokens import feature_line, token_bars
 from dashboard.data import features as view
-from dashboard.data.meaning import Said, said_by
+from dashboard.data.meaning import Said, said_by, said_words
 from dashboard.feature.relations import companions_panel, effect_verdict, logit_panel, neurons_panel
 from dashboard.figures.theme import visible
 from interp.workspace import Workspace
-from saes.features.schema import SOURCES, FeatureRow
+from saes.features.schema import NO_READING, SOURCES, FeatureRow
 from saes.features.written_labels import LabelScore, ScoreName
 
 _SCORES: tuple[tuple[ScoreName, str, str], ...] = (
@@ -95,14 +96,20 @@ def summary(workspace: Workspace, name: str, one: view.One) -> html.Div:
     return html.Div([heading(one.row), numbers(one), html.Div(shown, className="wb-facets")], className="wb-stack")
 
 
-def heading(row: FeatureRow) -> html.Div:
-    """Return number, label and score of the label."""
+def heading(row: FeatureRow, explained: Sequence[view.Explained] = ()) -> html.Div:
+    """Return number, label and score of the label; a written label comes first where the rule found none."""
     label = visible(row.label or "", 400) or ("never fires" if row.n_fired == 0 else "no label")
+    written = next((each.label for each in explained if each.label.label), None)
+    if written is not None and row.label_kind == NO_READING:
+        label = [html.Span(visible(written.label or "", 300)), html.Span(f" · {label}", className="wb-quiet")]
+        source = written.label_source
+    else:
+        source = row.label_source
     return html.Div(
         [
             html.Span(f"#{row.feature}", className="wb-feature-id", id="feature-number"),
             html.H2(label, className="wb-feature-title", dir="auto"),
-            html.Span(f"label from {row.label_source}", className="wb-quiet") if row.label else None,
+            html.Span(f"label from {source}", className="wb-quiet") if row.label else None,
             _score_of_rule(row),
         ],
         className="wb-feature-head",
@@ -212,8 +219,9 @@ def _missing_lens(said: Said) -> html.P | None:
     return html.P([told, html.A("Fit one", href=href, className="wb-link")], className="wb-note")
 
 
-def neighbours(name: str, row: FeatureRow, near: dict[int, str]) -> html.Section:
-    """Return the nearest features by their directions; `near` are their labels."""
-    lines = [feature_line(name, n, near.get(n, ""), f"{cosine:.2f}") for n, cosine in row.near]
+def neighbours(workspace: Workspace, name: str, row: FeatureRow, near: dict[int, str]) -> html.Section:
+    """Return the nearest features by their directions, with what they say; `near` are their labels."""
+    said = said_words(workspace, name, row.neighbours)
+    lines = [feature_line(name, n, near.get(n, ""), f"{cosine:.2f}", said=said.get(n, ())) for n, cosine in row.near]
     note = "nearest features by cosine similarity of their decoder directions"
     return panel("Neighbours", html.Ol(lines, className="wb-lines"), note=note)

@@ -155,9 +155,10 @@ def _tokens(tokens: tuple[str, ...]) -> str:
 def _largest(reading: TokenReading | str) -> str:
     if isinstance(reading, str):
         return ""
+    through = f", through the Jacobian lens {reading.lens.partition('/')[2]}" if reading.lens else ", by direct effect"
     return (
         f"{number(reading.raised_logits[0])} above the mean logit; random directions {number(reading.random)}, at most "
-        f"{number(reading.random_high)}"
+        f"{number(reading.random_high)}{through}"
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from dashboard.answers import is_object
 from dashboard.components.pages import feature_href, open_artefact
 from dashboard.data import features as features
+from dashboard.data.meaning import said_words
 from interp.artifacts import open_artefact as open_stored
 from interp.errors import ConfigError, CorruptError, UnknownNameError, WorkbenchError
 from interp.tracing.graph import KIND, NODE_KINDS, AttributionGraph, GraphNode
@@ -20,6 +21,8 @@ from saes.features.schema import Features
 
 MAX_EXAMPLES = 5
 """Examples of a latent in the side panel."""
+SAID = 5
+"""Tokens that a latent makes the model say, there."""
 DIGITS = 5
 """Significant digits of numbers that are sent."""
 
@@ -185,10 +188,12 @@ def describe(workspace: Workspace, found: AttributionGraph, number: int) -> dict
     chosen = node(found, number)
     table = feature_tables(workspace, found).get(chosen.layer) if chosen.kind == "feature" else None
     if table is None:
-        return {"href": None, "table": None, "examples": [], "maximum": 0.0}
+        return {"href": None, "table": None, "examples": [], "maximum": 0.0, "says": []}
     rows = features.examples(workspace, table, chosen.index)[:MAX_EXAMPLES]
     examples: list[dict[str, Any]] = [
         {"tokens": row.tokens, "activations": _rounded(np.array(row.activations)), "peak": row.peak} for row in rows
     ]
     maximum = max((max(each["activations"], default=0.0) for each in examples), default=0.0)
-    return {"href": feature_href(table, chosen.index), "table": table, "examples": examples, "maximum": maximum}
+    says = said_words(workspace, table, [chosen.index], SAID).get(chosen.index, ())
+    href = feature_href(table, chosen.index)
+    return {"href": href, "table": table, "examples": examples, "maximum": maximum, "says": says}

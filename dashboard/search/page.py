@@ -41,12 +41,15 @@ N_HITS, N_ACTIVE = 15, 15
 MAX_REGIONS = 80
 DENSITIES = ((0.0001, "under 0.01 % of tokens"), (0.001, "under 0.1 % of tokens"), (0.01, "under 1 % of tokens"),
              (0.1, "under 10 % of tokens"))  # fmt: skip
+LEAST_DENSITIES = ((0.0001, "over 0.01 % of tokens"), (0.001, "over 0.1 % of tokens"), (0.01, "over 1 % of tokens"))
+OVER = ">"
+"""Start of a smallest density in the address."""
 STRENGTHS = ((0.01, "strength 0.01 or more"), (0.05, "strength 0.05 or more"), (0.1, "strength 0.1 or more"),
              (0.3, "strength 0.3 or more"))  # fmt: skip
 KINDS: dict[str, Kind] = {"sae": "sae", "neurons": "neurons", "transcoders": "transcoders"}
 FILTERS = ("in", "d", "s", "region", "kind")
-"""Names of the filters in the address: artefact or hook point, largest density, smallest strength, region of a map,
-kind of dictionary."""
+"""Names of the filters in the address: artefact or hook point, largest density (or `>` and the smallest), smallest
+strength, region of a map, kind of dictionary."""
 HOOK = "hook:"
 EXAMPLES = (
     ("a meaning", "cooking", "what features fire on and what they make the model say, with related words"),
@@ -90,6 +93,7 @@ def _filters(workspace: Workspace, given: dict[str, str]) -> list[Any]:
     where += [{"value": m.name, "label": f"{m.name} · {m.dictionary}"} for m in made]
     where += [{"value": f"{HOOK}{h}", "label": f"at {h}"} for h in hook_points] if len(hook_points) > 1 else []
     density = [{"value": "", "label": "Any density"}, *({"value": f"{v:g}", "label": text} for v, text in DENSITIES)]
+    density += [{"value": f"{OVER}{v:g}", "label": text} for v, text in LEAST_DENSITIES]
     strength = [{"value": "", "label": "Any strength"}, *({"value": f"{v:g}", "label": text} for v, text in STRENGTHS)]
     kinds = [{"value": "", "label": "SAEs and neurons"}, *({"value": kind, "label": f"{kind} only"} for kind in KINDS)]
     menus = [
@@ -136,7 +140,7 @@ def find(workspace: Workspace, state: dict[str, str]) -> Found:
             raise UsageError(f"region should be MAP:NUMBER, got {state['region']!r}; choose one in the menu")
         region = atlas, int(at)
     try:
-        density, strength = float(state["d"] or 1), float(state["s"] or 0)
+        density, strength = float(state["d"].removeprefix(OVER) or 1), float(state["s"] or 0)
     except ValueError:
         raise UsageError("density and strength should be numbers from 0 to 1; choose them in the menus") from None
     return search_features(
@@ -144,7 +148,7 @@ def find(workspace: Workspace, state: dict[str, str]) -> Found:
         state["q"],
         features=None if not where or where.startswith(HOOK) else where,
         hook_point=where.removeprefix(HOOK) if where.startswith(HOOK) else None,
-        density=(0.0, density),
+        density=(density, 1.0) if state["d"].startswith(OVER) else (0.0, density),
         min_strength=strength,
         region=region,
         kind=_kind(state.get("kind") or ""),
@@ -305,7 +309,9 @@ def _statistics(hit: Hit) -> html.Details | None:
     if hit.label_score is not None:
         null = "" if hit.label_null is None else f"; another feature's label {hit.label_null:.2f}"
         lines.append(f"balanced accuracy of its label on held-out text {hit.label_score:.2f}{null}; 0.5 by chance")
-    return html.Details([html.Summary("Statistics"), html.Ul([html.Li(each) for each in lines])], className="wb-stats")
+    return html.Details(
+        [html.Summary("Statistics"), html.Ul([html.Li(each) for each in lines])], className="wb-hit-stats"
+    )
 
 
 def chance_text(hit: Hit) -> str:

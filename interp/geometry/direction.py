@@ -21,7 +21,10 @@ from interp.results import Record
 
 @dataclass(frozen=True, kw_only=True)
 class TokenReading(Finding):
-    """Tokens whose logits a direction changes most, as if the direction alone were the final residual."""
+    """Tokens whose logits a direction changes most, as if the direction alone were the final residual.
+
+    Read through a Jacobian lens, it is first carried to the last layer; without one the effect is the direct one.
+    """
 
     raised: tuple[str, ...]
     raised_ids: tuple[int, ...]
@@ -33,11 +36,14 @@ class TokenReading(Finding):
     random: float
     """largest logit of a random direction, mean over random directions"""
     random_high: float
-    """largest logit of any random direction"""
+    """largest logit of any random direction, read in the same way"""
+    lens: str
+    """key of the Jacobian lens; empty: by direct effect"""
 
     def sentence(self) -> str:
+        through = f"the Jacobian lens {self.lens.partition('/')[2]}" if self.lens else "the unembedding"
         return (
-            f"read through the unembedding it raises {', '.join(map(repr, self.raised[:5]))} (largest logit "
+            f"read through {through} it raises {', '.join(map(repr, self.raised[:5]))} (largest logit "
             f"{self.raised_logits[0]:.2f}; random directions {self.random:.2f}, at most {self.random_high:.2f})"
         )
 

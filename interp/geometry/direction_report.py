@@ -2,7 +2,7 @@
 
 Each part is compared with random directions or shuffled labels:
 
-1. the tokens whose logits the direction raises, computed from the weights (`interp.lenses.logit_lens`);
+1. the tokens whose logits the direction raises, through a Jacobian lens or from the weights (`interp.lenses`);
 2. the lists of words that it separates, and its share in each list's plane (`along`);
 3. the layers at which a linear probe predicts on which side of the median a held-out word lies (`probes`);
 4. the effect of steering along it on its target tokens, and the cost on unrelated text (`steering`). The targets are
@@ -26,6 +26,8 @@ from interp.geometry.separation import words_along
 from interp.geometry.steering import sweep_strengths
 from interp.geometry.sweeps import StrengthSweep
 from interp.geometry.words import SENTENCES, Concept, WordActivations, read_words, residual_hook_points
+from interp.lenses.jacobian_lens import JacobianLens
+from interp.lenses.lens import lens_point
 from interp.lenses.logit_lens import logit_effects
 from interp.models.adapter import token_strings
 from interp.models.hooked import HookedModel
@@ -47,10 +49,11 @@ def measure_direction(
     *,
     sentences: Sequence[str] = SENTENCES,
     model_name: str = "",
+    lens: JacobianLens | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> DirectionGeometry:
-    """Measure one direction on the words of some lists.
+    """Measure one direction on the words of some lists; its tokens are read through `lens` where there is one.
 
     `settings` are fields of `DirectionConfig`, which replace those of `config` (by default its defaults). `model_name`
     is stored with the result; the default is the model's own name.
@@ -68,7 +71,7 @@ def measure_direction(
     lists = _read(model, words, hook_point, direction, sentences, steps)
     along = words_along(lists, hook_point, direction.vector, made_of=made_of, seed=seed)
     steps.done("words")
-    reading = or_why(lambda: read_tokens(model, hook_point, direction.vector, seed=seed))
+    reading = or_why(lambda: read_tokens(model, hook_point, direction.vector, lens=lens, seed=seed))
     steps.done("tokens")
     probes = or_why(lambda: _probes(lists, hook_point, direction.vector, made_of, seed))
     steps.done("probes")
@@ -107,9 +110,10 @@ def read_tokens(
     *,
     top: int = N_TOKENS,
     n_random: int = N_RANDOM_READINGS,
+    lens: JacobianLens | None = None,
     seed: int = 0,
 ) -> TokenReading:
-    """Return the tokens that `vector [d_model]` raises and lowers most.
+    """Return the tokens that `vector [d_model]` raises and lowers most: through a Jacobian lens, else directly.
 
     Raises `ConfigError` at a hook point outside the residual stream, as the unembedding does not read its values.
     """
@@ -121,6 +125,8 @@ def read_tokens(
     drawn = rng.standard_normal((n_random, len(vector)))
     drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)  # a model without a final norm reads their length
     both = torch.from_numpy(np.concatenate([unit_vector(vector)[None], drawn])).float()
+    if lens is not None:
+        both = lens.translate(lens_point(hook_point, model.cfg.n_layers), both)
     effects = logit_effects(model, both, min(top, model.cfg.d_vocab))
     highest = effects.promoted_logits[1:, 0].numpy()
     ids = effects.promoted_ids[0].tolist()
@@ -132,6 +138,7 @@ def read_tokens(
         lowered_logits=tuple(effects.suppressed_logits[0].tolist()),
         random=float(highest.mean()),
         random_high=float(highest.max()),
+        lens="" if lens is None else lens.about.key,
     )
 
 

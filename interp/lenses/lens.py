@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from interp.artifacts import Artefact, Manifest
 from interp.errors import MismatchError
+from interp.names import parse_hook_point
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +48,19 @@ def check_weights(fitted_on: str, model: "HookedModel", verb: str) -> None:
             f"the lens was fitted on weights {fitted_on[:12]}, this model has {own[:12]}; load the model that it "
             f"belongs to, or fit a lens for this one: `{verb}`"
         )
+
+
+def lens_point(hook_point: str, n_layers: int) -> str:
+    """Return the hook point of the lens that reads what is written at `hook_point`.
+
+    >>> lens_point("blocks.9.hook_mlp_out", 30), lens_point("blocks.9.hook_resid_pre", 30)
+    ('blocks.9.hook_resid_post', 'blocks.8.hook_resid_post')
+    """
+    point = parse_hook_point(hook_point)
+    layer = n_layers - 1 if point.layer is None else point.layer
+    if point.suffix == "hook_resid_pre":
+        return f"blocks.{layer - 1}.hook_resid_post" if layer else "blocks.0.hook_resid_pre"
+    return f"blocks.{layer}.hook_resid_post"
 
 
 def newest_lens(workspace: "Workspace", form: type[L], weight_hash: str) -> L | None:

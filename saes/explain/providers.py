@@ -40,6 +40,19 @@ LARGEST_REPLY = 4 << 20
 _TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529)
 
 
+ENDPOINT, ENDPOINT_MODEL = "WORKBENCH_ENDPOINT", "WORKBENCH_ENDPOINT_MODEL"
+"""Environment variables with the provider that pages ask for labels, and the name of its model."""
+
+
+def chosen_endpoint() -> tuple[str, str | None] | None:
+    """Return the provider and model that the environment names; None where it names none.
+
+    Who sets the variables agrees that excerpts of recorded text are sent there.
+    """
+    where = os.environ.get(ENDPOINT, "").strip()
+    return (where, os.environ.get(ENDPOINT_MODEL, "").strip() or None) if where else None
+
+
 class Endpoint:
     """One model at one address."""
 

@@ -4,8 +4,8 @@
    and an index of the tokens and words on which features fire (`saes/features/token_index.py`), for search.
 2. The decoder alone gives promoted and suppressed tokens, and nearest neighbours by cosine similarity. Tokens are only
    given for a dictionary that writes to the residual stream, where its directions can be read as next-token logits.
-3. Labels follow by rule from tokens, classes of words and surroundings, each scored on held-out firings
-   (`saes/features/labels.py`).
+3. Labels follow by rule from tokens, classes of words, surroundings, and the words that a feature makes the model say,
+   each scored on held-out firings (`saes/features/labels.py`).
 4. Example firings are chosen, with the text around them.
 5. Two tables are written, then the relations of every feature with their nulls (`saes/features/relations.py`).
 
@@ -27,6 +27,7 @@ from interp.artifacts.tables import schema_of
 from interp.atlas.neighbours import Neighbours, nearest_neighbours
 from interp.dictionary import Dictionary
 from interp.errors import MismatchError
+from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.logit_lens import Effects, logit_effects
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
@@ -35,6 +36,7 @@ from interp.recording.store import NO_TOKEN, Recording, document_names, read_pas
 from interp.runtime import derive_seed
 from saes.features.firings import Encoded, FeatureStatistics, collect_together
 from saes.features.labels import Label, label_features
+from saes.features.meaning import said_tokens
 from saes.features.relations import measure_relations
 from saes.features.schema import (
     GROUPS,
@@ -65,8 +67,10 @@ class Examples(NamedTuple):
     """Activations on the rows around, `[n, 2 * window + 1]` float32."""
 
 
-EVIDENCE = 12
+EVIDENCE = 48
 """Strongest firings collected for labels, even where fewer are stored as examples."""
+N_SAID = 100
+"""Tokens that a direction makes the model say, among which labels look for those on which it fires."""
 
 
 def choose_examples(statistics: FeatureStatistics, *, n_top: int, n_per_quantile: int) -> Examples:
@@ -197,9 +201,12 @@ def build_together(
     relations: bool = True,
     index: bool = True,
     index_units: int = KEPT,
+    lens: JacobianLens | None = None,
     progress: Progress | None = None,
 ) -> list[Features]:
     """Describe and store the features of each dictionary, and (`index`) an index of the text, in one pass.
+
+    With a Jacobian lens, labels use the words that a feature makes the model say.
 
     `window` counts tokens on each side of a peak, `n_top` the strongest examples of a feature, and `n_per_quantile`
     those from each quarter of activation. The index keeps the `index_units` tokens and words, and as many phrases, on
@@ -241,7 +248,7 @@ def build_together(
             part.words[0].write(draft.path / FOLDER, spelling)
         chosen = choose_examples(statistics, n_top=n_top, n_per_quantile=n_per_quantile)
         counts, edges = statistics.histogram()
-        table, texts = _tables(statistics, chosen, each.dictionary, recording, model, counts)
+        table, texts = _tables(statistics, chosen, each.dictionary, recording, model, counts, lens)
         related, scales = None, None
         if relations:
             own = derive_seed(seed, "relations")
@@ -261,6 +268,8 @@ def build_together(
             scales=scales,
         )
         origin = {recording.key: recording.manifest.content_hash, f"model:{recording.model}": recording.weight_hash}
+        if lens is not None:
+            origin[lens.about.key] = lens.about.content_hash
         made: dict[str, Any] = {"parents": {**origin, **each.parents}, "threads": torch.get_num_threads()}
         found.append(save_artefact(features, each.folder, draft=draft, **made))
     return found
@@ -293,16 +302,19 @@ def _tables(
     recording: Recording,
     model: HookedModel,
     histogram: np.ndarray,
+    lens: JacobianLens | None,
 ) -> tuple[Table[FeatureRow], Table[ExampleRow]]:
     """Return the features and their examples; `histogram [d_sae, n_bins]` counts activations."""
     from interp.models.adapter import token_strings
 
     directions = dictionary.decoder_directions.detach().float().cpu()
     vocabulary = token_strings(model, torch.arange(model.cfg.d_vocab))
-    effects = logit_effects(model, directions, N_EFFECTS) if writes_to_residual(dictionary) else None
+    writes = writes_to_residual(dictionary)
+    effects = logit_effects(model, directions, N_EFFECTS) if writes else None
+    said = said_tokens(dictionary, lens, model, N_SAID) if writes and lens is not None else None
     neighbours = nearest_neighbours(directions, N_NEIGHBOURS)
     promoted = effects.promoted_ids.numpy() if effects is not None else None
-    labels = label_features(statistics, recording, vocabulary, promoted)
+    labels = label_features(statistics, recording, vocabulary, promoted if said is None else said[:, :N_EFFECTS], said)
     table = features_table(statistics, directions, labels, effects, neighbours, vocabulary, histogram)
     return table, examples_table(recording, examples, vocabulary, window=statistics.window)
 

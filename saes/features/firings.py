@@ -9,7 +9,7 @@ around a firing are then next to it in the list, and a window is read by walking
 and linear in the number of firings.
 
 Memory does not grow with the number of tokens. It is `d_sae * ((n_top + n_sample) * (2 * window + 6) + 200) * ~4` bytes
-(about 60 MB for 4,608 features at the defaults), plus one block.
+(about 80 MB for 4,608 features at the defaults), plus one block.
 """
 
 from collections.abc import Sequence

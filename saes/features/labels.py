@@ -1,19 +1,21 @@
 """Labels of features by rules, without a language model: a value with fields (`Label`), rendered as text here.
 
-The evidence is a feature's strong firings, since weak ones are noisy: the strongest firing of each of 12 contexts, and
-those of a uniform sample that reach at least half of its maximum. The rule, in order, with the kind of label and its
-text:
+The evidence is a feature's strong firings, since weak ones are noisy: the 12 strongest, each of another context, and
+of 36 further contexts and of a uniform sample those that reach at least half of its maximum. The rule, in order, with
+the kind of label and its text:
 
 1. never fired: `dead`, "dead"; fewer than five firings: `rare`, "rare: " and its tokens;
-2. readings from three sources are compared (`readings.py` here). *Token statistics*: the token itself (`token`,
+2. readings from four sources are compared (`readings.py` here). *Token statistics*: the token itself (`token`,
    '" the" (84 %)'), in any case and spacing (`any_form`, '"the" in any form (90 %)'), the word that the token belongs
    to with its inflections (`word`, 'the word "store" (95 %)'), up to three tokens (`tokens`, '" a", " an", " any"
-   (61 %)'), the next token (`before`, 'before " of" (70 %)'), the preceding one (`after`), and a
-   next token among those that the direction promotes (`promotes`, 'promotes " and", " or" (55 %)'). *Word classes*: the
-   class of the word (`class`, 'calendar month (94 %)') or of the text between two spaces (`chunk`, 'web address
-   (80 %)'). *Context*: the class of the next word (`before_class`, 'before country (70 %)') and of the preceding one
-   (`after_class`), both for a frequent token (`token_after_class`, '" to" after verb of motion (93 %)'), the document
-   (`document`, 'in numpy docs (80 %)'), and the surroundings (`surroundings`, 'start of a sentence (92 %)');
+   (61 %)'), the next token (`before`, 'before " of" (70 %)'), the preceding one (`after`), and a next token among those
+   that the direction promotes (`promotes`, 'promotes " and", " or" (55 %)'). *Word classes*: the class of the word
+   (`class`, 'calendar month (94 %)') or of the text between two spaces (`chunk`, 'web address (80 %)'). *Context*: the
+   class of the next word (`before_class`, 'before country (70 %)') and of the preceding one (`after_class`), both for a
+   frequent token (`token_after_class`, '" to" after verb of motion (93 %)'), the document (`document`, 'in numpy docs
+   (80 %)'), and the surroundings (`surroundings`, 'start of a sentence (92 %)'). *Words it makes the model say*, where
+   there is a Jacobian lens (`nearby.py` here): the token is one of them (`said`, 'words like "eat", "cook" (90 %)'), or
+   one is near (`said_near`, 'near words like "team", "game" (66 %)');
 3. a reading whose score on held-out firings is not above 95 % of the scores that other features' readings reach there
    is dropped. Of the rest, the one with the most information per firing is the label, if it holds for at least half of
    the firings and three times as often as anywhere; the best of the other kinds go with it (`others`);
@@ -34,11 +36,11 @@ import numpy as np
 
 from interp.recording.store import Recording
 from saes.features.firings import FeatureStatistics
-from saes.features.readings import MIN_SHARE, Judge, Scored
-from saes.features.schema import SOURCES, STATISTICS
+from saes.features.readings import MIN_SHARE, WORD_SETS, Judge, Scored
+from saes.features.schema import SAID, SOURCES, STATISTICS
 from saes.features.views import read_text
 
-STRONG = 0.5
+STRONG, ALWAYS_STRONG = 0.5, 12
 MIN_FIRINGS = 5
 VERY_DENSE = 0.5
 NAMES_IN_SET = 3
@@ -47,7 +49,7 @@ LEAST_OF_SET = 0.1
 MAX_OTHERS = 4
 LONGEST_TOKEN = 24
 
-QUOTED = ("token", "any_form", "word", "tokens", "before", "after", "promotes")
+QUOTED = ("token", "any_form", "word", "tokens", "before", "after", "promotes", *WORD_SETS)
 """Kinds of readings that name tokens."""
 READINGS = (*QUOTED, "class", "chunk", "before_class", "after_class", "document", "surroundings",
             "token_before_class", "token_after_class")  # fmt: skip
@@ -89,6 +91,7 @@ class Label(NamedTuple):
         names = ", ".join(map(quoted, self.names) if self.kind in QUOTED else self.names)
         forms = {"any_form": f"{names} in any form", "document": f"in {names} docs"}
         forms |= {kind: f"{kind.removesuffix('_class')} {names}" for kind in ("before", "after", "promotes")}
+        forms |= {"said": f"words like {names}", "said_near": f"near words like {names}"}
         forms["word"] = f"the word {names}"
         forms |= {f"{side}_class": f"{side} {names}" for side in ("before", "after")}
         if self.kind.startswith("token_"):
@@ -102,13 +105,15 @@ def label_features(
     recording: Recording,
     vocabulary: list[str],
     promoted: np.ndarray | None,
+    said: np.ndarray | None = None,
     *,
     seed: int = 0,
 ) -> list[Label]:
     """Return the label of every feature.
 
-    `promoted [d_sae, k]` are the ids of the tokens that each direction promotes most, the strongest first; None when
-    the directions do not write to the residual stream. `seed` divides the documents and draws the null.
+    `promoted [d_sae, k]` are the ids of the few tokens that each direction promotes most, the strongest first; None
+    when the directions do not write to the residual stream. `said [d_sae, n]` are those of many that it makes the model
+    say, read through the Jacobian lens; None without one. `seed` divides the documents and draws the null.
     """
     feature, row = strong_firings(statistics)
     order = np.argsort(row, kind="stable")
@@ -116,7 +121,7 @@ def label_features(
     views = read_text(recording, row, vocabulary)
     tokens = np.concatenate([np.zeros(0, np.int64), *views.views["token"].values])
     judge = Judge(views, feature, statistics.d_sae, seed)
-    scored = score_readings(judge, promoted)
+    scored = score_readings(judge, promoted, said)
     order = np.argsort(feature, kind="stable")
     bounds = np.searchsorted(feature[order], np.arange(statistics.d_sae + 1))
     labels = []
@@ -131,7 +136,9 @@ def label_features(
     return labels
 
 
-def score_readings(judge: Judge, promoted: np.ndarray | None) -> dict[int, list[tuple[str, Scored]]]:
+def score_readings(
+    judge: Judge, promoted: np.ndarray | None, said: np.ndarray | None
+) -> dict[int, list[tuple[str, Scored]]]:
     """Return the readings of each feature that exceed their null, with their source, the best first."""
 
     def most_frequent(feature: int, tokens: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -142,7 +149,11 @@ def score_readings(judge: Judge, promoted: np.ndarray | None) -> dict[int, list[
     best["tokens"] = judge.set_of("tokens", "token", most_frequent)
     if promoted is not None:
         best["promotes"] = judge.set_of("promotes", "before", lambda feature, *_: promoted[feature])
+    if said is not None:
+        words = {f: distinct_words(judge, ids) for f, ids in enumerate(said)}
+        best |= {kind: judge.by_words(kind, words) for kind in ("said", "said_near")}
     sources = {kind: each.view.source for kind, each in judge.counted.items()}
+    sources |= dict.fromkeys(WORD_SETS, SAID)
     found: dict[int, list[tuple[str, Scored]]] = {}
     for source in SOURCES:
         mine = [readings for kind, readings in best.items() if sources.get(kind, STATISTICS) == source]
@@ -151,8 +162,15 @@ def score_readings(judge: Judge, promoted: np.ndarray | None) -> dict[int, list[
     return {f: sorted(each, key=lambda one: -one[1].reading.value) for f, each in found.items()}
 
 
+def distinct_words(judge: Judge, tokens: np.ndarray) -> np.ndarray:
+    """Return the numbers of the words, in any case and spacing, that tokens are; those of few letters are left out."""
+    words = np.unique(judge.of_token[tokens])
+    words = words[words >= 0]
+    return words[judge.nearby.letters[words]]
+
+
 def _label(scored: Scored, judge: Judge, feature: int, source: str) -> Label:
-    kind, named = scored.reading.kind, judge.names(scored.reading)
+    kind, named = scored.reading.kind, judge.names(scored.reading, feature)
     names = named[:2] if kind == "promotes" else named
     return Label(kind, names, scored.share, source, scored.score, scored.null_mean, scored.null_high,
                  int(judge.n_judge[feature]))  # fmt: skip
@@ -161,13 +179,14 @@ def _label(scored: Scored, judge: Judge, feature: int, source: str) -> Label:
 def strong_firings(statistics: FeatureStatistics) -> tuple[np.ndarray, np.ndarray]:
     """Return the features and rows `[n]` of strong firings, sorted and each once.
 
-    Strong are the top firings, and those of the sample that reach at least half of the feature's maximum.
+    Strong are the `ALWAYS_STRONG` largest ones, and those that reach at least half of the feature's maximum.
     """
-    top, sample = statistics.top, statistics.sample
-    strong = (sample.keys >= 0) & (sample.values >= STRONG * statistics.totals.maximum[:, None])
-    pairs = [
-        np.stack([np.nonzero(mask)[0], slots.rows[mask]]) for slots, mask in ((top, top.keys >= 0), (sample, strong))
-    ]
+    pairs = []
+    for slots, always in ((statistics.top, ALWAYS_STRONG), (statistics.sample, 0)):
+        place = np.argsort(np.argsort(-slots.keys, axis=1, kind="stable"), axis=1)
+        strong = (slots.values >= STRONG * statistics.totals.maximum[:, None]) | (place < always)
+        strong &= slots.keys >= 0
+        pairs.append(np.stack([np.nonzero(strong)[0], slots.rows[strong]]))
     feature, row = np.unique(np.concatenate(pairs, axis=1), axis=1)
     return feature, row
 

@@ -29,9 +29,8 @@ import numpy as np
 
 from interp.errors import disk_errors
 from interp.lenses.jacobian_lens import JacobianLens
-from interp.lenses.lens import newest_lens
+from interp.lenses.lens import lens_point, newest_lens
 from interp.lenses.vocabulary import Vocabulary, open_vocabulary, vocabulary_of
-from interp.names import parse_hook_point
 from interp.runtime import cache_folder, make_generator
 from interp.workspace import Workspace
 from saes.features.schema import Features
@@ -101,19 +100,6 @@ class Meaning:
         return self.vocabulary.logits(self.carried, tokens) / self.scale[:, None]
 
 
-def lens_point(hook_point: str, n_layers: int) -> str:
-    """Return the hook point of the lens that reads what is written at `hook_point`.
-
-    >>> lens_point("blocks.9.hook_mlp_out", 30), lens_point("blocks.9.hook_resid_pre", 30)
-    ('blocks.9.hook_resid_post', 'blocks.8.hook_resid_post')
-    """
-    point = parse_hook_point(hook_point)
-    layer = n_layers - 1 if point.layer is None else point.layer
-    if point.suffix == "hook_resid_pre":
-        return f"blocks.{layer - 1}.hook_resid_post" if layer else "blocks.0.hook_resid_pre"
-    return f"blocks.{layer}.hook_resid_post"
-
-
 def lens_for(workspace: Workspace, features: Features) -> JacobianLens | None:
     """Return the newest Jacobian lens of the weights that features were described on; None without one."""
     hashes = [value for key, value in features.about.parents.items() if key.startswith("model:")]
@@ -165,8 +151,7 @@ def _build(
     arrays: dict[str, np.ndarray] = {}
     point = ""
     if writes_to_residual(dictionary):
-        written = getattr(dictionary, "hook_point_out", "") or dictionary.hook_point
-        point = lens_point(written, model.cfg.n_layers)
+        point = _lens_point_of(dictionary, model)
         arrays = _measure(dictionary.decoder_directions.detach().float().cpu(), lens, point, vocabulary)
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -176,6 +161,22 @@ def _build(
             (Path(draft) / "done").write_text(point, encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(shutil.copytree(draft, Path(draft) / "new"), folder)
+
+
+def said_tokens(dictionary: "Dictionary", lens: JacobianLens, model: "HookedModel", k: int) -> np.ndarray:
+    """Return the `k` tokens that each direction of a dictionary makes the model say, the strongest first, `[n, k]`."""
+    import torch
+
+    vocabulary = vocabulary_of(model)
+    read = torch.from_numpy(np.array(vocabulary.directions)).float()
+    directions = dictionary.decoder_directions.detach().float().cpu()
+    carried = lens.translate(_lens_point_of(dictionary, model), directions)
+    best = [(block @ read.T).topk(min(k, len(read))).indices.int() for block in carried.split(_AT_ONCE)]
+    return torch.cat(best).numpy()
+
+
+def _lens_point_of(dictionary: "Dictionary", model: "HookedModel") -> str:
+    return lens_point(getattr(dictionary, "hook_point_out", "") or dictionary.hook_point, model.cfg.n_layers)
 
 
 def _dictionary(workspace: Workspace, features: Features, model: "HookedModel") -> "Dictionary":

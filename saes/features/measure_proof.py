@@ -23,13 +23,14 @@ from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, WorkbenchError
 from interp.interventions.site import DictionarySite, continuations, effects_of
 from interp.lenses.jacobian_lens import JacobianLens
+from interp.lenses.lens import lens_point
 from interp.lenses.vocabulary import vocabulary_of
 from interp.models.adapter import bos_token_id, to_tokens, token_strings
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
 from interp.progress import Progress
 from interp.statistics import auroc, t_interval
-from saes.features.meaning import KEPT, lens_point
+from saes.features.meaning import KEPT
 from saes.features.proof import (
     AblatedText,
     Continuations,

@@ -386,19 +386,23 @@ class Proof(Artefact, kind="proof"):
         fails += ["its interval includes 0"] * (not measure.above_zero)
         return f"it does not hold: {' and '.join(fails) or 'not after the correction'}"
 
-    def lines(self) -> list[str]:
-        """Return the number of tests that hold with the first test, then a sentence on each other measure."""
+    def count(self) -> str:
+        """Return in a few words how many tests hold."""
         tests = [each for each in self.measures if each.tested]
         if not tests:
-            return ["Nothing could be tested: " + "; ".join(f"{k}: {why}" for k, why in self.missing.items()) + "."]
+            return "Nothing could be tested"
         held, outcomes, undecided = self.holds(), {self.outcome(each) for each in tests}, self.undecided()
         if held:
-            count = f"{len(held)} of {len(tests)} tests hold{'s' * (len(held) == 1)}"
-        elif len(undecided) == len(tests):
-            count = f"Undecided: {next(iter(undecided.values()))}"
-        else:
-            nothing = outcomes == {NOTHING}
-            count = f"{NOTHING.capitalize()} in {len(tests)} tests" if nothing else f"None of {len(tests)} tests holds"
+            return f"{len(held)} of {len(tests)} tests hold{'s' * (len(held) == 1)}"
+        if len(undecided) == len(tests):
+            return f"Undecided: {next(iter(undecided.values()))}"
+        nothing = outcomes == {NOTHING}
+        return f"{NOTHING.capitalize()} in {len(tests)} tests" if nothing else f"None of {len(tests)} tests holds"
+
+    def lines(self) -> list[str]:
+        """Return the number of tests that hold with the first test, then a sentence on each other measure."""
+        if not any(each.tested for each in self.measures):
+            return [f"{self.count()}: " + "; ".join(f"{k}: {why}" for k, why in self.missing.items()) + "."]
         first, *others = (self.sentence(each) for each in self.measures if each.name in SENTENCES)
         words = f"Its words are those that it raises most through the Jacobian lens {self.lens}."
         if not self.lens:
@@ -406,7 +410,7 @@ class Proof(Artefact, kind="proof"):
                 "Its words are those of its direct effect, as there was no Jacobian lens of these weights; "
                 f"`workbench lens {self.settings.model} --kind jacobian` fits one."
             )
-        return [f"{count} (Holm's correction at {ALPHA:g}). {first}", *others, words]
+        return [f"{self.count()} (Holm's correction at {ALPHA:g}). {first}", *others, words]
 
     def verdict(self) -> str:
         """Return all lines as one text."""

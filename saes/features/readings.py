@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from saes.features.nearby import NEAR, OWN, Nearby, Sets
 from saes.features.schema import MIN_HELDOUT, SOURCES
 from saes.features.views import Sparse, View, Views
 
@@ -29,8 +30,11 @@ ALPHA, N_NULL, NULL_QUANTILE = 0.01, 100, 0.95
 MIN_WORDS, STEM = 2.0, 5
 """Fewest words, as the inverse of the sum of their squared fractions, for a class to be more than one word.
 Words of the same `STEM` first letters count as one."""
-BITS_OF_SET, BITS_OF_PAIR = 2.0, 1.0
-"""Bits per firing that a reading by several tokens, or by a token and a class beside it, must gain to be preferred."""
+BITS_OF_SET, BITS_OF_PAIR, BITS_OF_NEAR = 2.0, 1.0, 3.0
+"""Bits per firing that a reading by several tokens, by a token and a class beside it, or by words nearby must gain to
+be preferred."""
+WORD_SETS = {"said": OWN, "said_near": NEAR}
+"""Kinds of readings by a set of words, and where one of them is looked for (`saes/features/nearby.py`)."""
 
 
 class Counted(NamedTuple):
@@ -69,7 +73,10 @@ class Reading(NamedTuple):
     @property
     def value(self) -> float:
         """Return `share ** 2 * log2(share / base)`, less the bits of a set or pair; readings that hold come first."""
-        price = BITS_OF_SET if len(self.columns) > 1 else BITS_OF_PAIR if self.kind.startswith("token_") else 0.0
+        if WORD_SETS.get(self.kind) == NEAR:
+            price = BITS_OF_NEAR
+        else:
+            price = BITS_OF_SET if len(self.columns) > 1 else BITS_OF_PAIR if self.kind.startswith("token_") else 0.0
         bits = np.log2(self.share / self.base) - price
         return float(self.share**2 * bits) + (100.0 if self.holds else 0.0)
 
@@ -104,7 +111,7 @@ class Judge:
         self.n_features, self.seed = n_features, seed
         n_documents = int(views.document.max(initial=0)) + 1
         half = np.random.default_rng(seed).permutation(n_documents) % 2 == 0
-        chooses = half[views.document]
+        self.chooses = chooses = half[views.document]
         self.n_choose = np.bincount(feature[chooses], minlength=n_features)
         self.n_judge = np.bincount(feature[~chooses], minlength=n_features)
         self.counted: dict[str, Counted] = {}
@@ -118,6 +125,8 @@ class Judge:
                 choose, judge = ((each @ holds).tocsr().sorted_indices() for each in (choose, judge))
             varied = self._varied(of_values, choose, view) if view.texts else np.ones(choose.nnz, bool)
             self.counted[kind] = Counted(view, base, choose, judge, varied)
+        self.of_token = views.of_token
+        self.nearby = Nearby(views.folded, views.firings, views.sampled, feature, n_features)
         self.n_tried = sum(int((each.base * views.n_tokens >= 1).sum()) for each in self.counted.values())
 
     def _count(self, feature: np.ndarray, values: np.ndarray, mask: np.ndarray, n_values: int) -> Sparse:
@@ -141,8 +150,10 @@ class Judge:
         mine = squares.multiply(of_classes.sign()).tocsr().sorted_indices()
         return of_classes.data**2 >= MIN_WORDS * mine.data
 
-    def names(self, reading: Reading) -> tuple[str, ...]:
-        """Return the names of a reading's predicates."""
+    def names(self, reading: Reading, feature: int) -> tuple[str, ...]:
+        """Return the names of a reading's predicates; of a set of words, those most frequent at the firings."""
+        if reading.kind in WORD_SETS:
+            return self.nearby.most_frequent(feature, np.array(reading.columns), WORD_SETS[reading.kind])
         names = self.counted[_view(reading.kind)].view.names
         found = [names[column] for column in reading.columns]
         return found[0] if isinstance(found[0], tuple) else tuple(found)
@@ -185,10 +196,32 @@ class Judge:
                 found[f] = reading
         return found
 
+    def by_words(self, kind: str, sets: Sets) -> dict[int, Reading]:
+        """Return for each feature the reading by its set of words, where it holds on the half where they are chosen."""
+        found, where = {}, WORD_SETS[kind]
+        held = self.nearby.counts(sets, where, self.chooses)
+        base = self.nearby.fractions(sets, where)
+        least = 0.5 / len(self.nearby.tokens.own)
+        for f, words in sets.items():
+            n = int(self.n_choose[f])
+            if n < MIN_CHOOSE or held[f] < MIN_CHOOSE:
+                continue
+            reading = Reading(kind, tuple(words.tolist()), float(held[f] / n), max(base[f], least))
+            if (reading.holds or reading.holds_often) and self._improbable(reading.share, reading.base, n):
+                found[f] = reading
+        return found
+
     def shares(self, readings: dict[int, Reading], part: str) -> dict[int, float]:
         """Return the number of firings of each feature that its reading holds for, on one half of the documents."""
         found = {}
+        kinds = {reading.kind for reading in readings.values()} & WORD_SETS.keys()
+        for kind in kinds:
+            sets = {f: np.array(each.columns) for f, each in readings.items() if each.kind == kind}
+            counts = self.nearby.counts(sets, WORD_SETS[kind], self.chooses == (part == "choose"))
+            found |= {f: float(counts[f]) for f in sets}
         for f, reading in readings.items():
+            if reading.kind in WORD_SETS:
+                continue
             counts = getattr(self.counted[_view(reading.kind)], part)
             mine = slice(counts.indptr[f], counts.indptr[f + 1])
             found[f] = float(counts.data[mine][np.isin(counts.indices[mine], reading.columns)].sum())
@@ -209,6 +242,12 @@ class Judge:
             chosen = csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=(len(counted.base), len(mine)))
             share = (counted.judge @ chosen).toarray() / n
             scores[:, mine] = (share + 1 - np.array([readings[i].base for i in mine])) / 2
+        for kind, where in WORD_SETS.items():
+            mine = [i for i, reading in enumerate(readings) if reading.kind == kind]
+            if mine:
+                sets = [np.array(readings[i].columns) for i in mine]
+                share = self.nearby.shares(sets, where, ~self.chooses)
+                scores[:, mine] = (share + 1 - np.array([readings[i].base for i in mine])) / 2
         return scores
 
     def score(self, readings: Sequence[dict[int, Reading]], source: str) -> dict[int, list[Scored]]:

@@ -29,10 +29,13 @@ N_EFFECTS = 10
 N_NEIGHBOURS = 10
 """Number of nearest neighbours by cosine similarity stored per feature."""
 STATISTICS, CLASSES, CONTEXT = "token statistics", "word classes", "context"
-SOURCES = (STATISTICS, CLASSES, CONTEXT)
+SAID = "words it makes the model say"
+SOURCES = (STATISTICS, CLASSES, CONTEXT, SAID)
 """Sources of labels that are made by rule, without a language model."""
 MIN_HELDOUT = 5
 """Fewest held-out firings on which such a label is judged."""
+NO_READING = "none"
+"""Kind of label of a feature for which no reading holds."""
 LABEL_FIELDS = ("label_kind", "label_names", "label_share")
 """Columns with the fields of a label (`saes.features.labels.Label`)."""
 LABEL_SCORES = ("label_score", "label_null", "label_null_high", "label_heldout")

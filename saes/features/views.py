@@ -15,6 +15,7 @@ import numpy as np
 
 from interp.recording.store import Recording, document_names
 from saes.features.lexicon import Lexicon, spelling_of_chunk
+from saes.features.nearby import SAMPLED, Windows, windows_at
 from saes.features.schema import CLASSES, CONTEXT, STATISTICS
 from saes.features.token_index import Spelling, mix_bits, spell
 
@@ -147,6 +148,14 @@ class Views(NamedTuple):
     """document of each firing, `[n]`"""
     n_tokens: int
     """tokens from which base rates were counted"""
+    folded: list[str]
+    """the texts of tokens, in lower case and without spaces around"""
+    of_token: np.ndarray
+    """number of each token's text among them, `[d_vocab]`; -1 for white space"""
+    firings: Windows
+    """the words around each firing"""
+    sampled: Windows
+    """the same of sampled tokens"""
 
 
 def read_text(recording: Recording, rows: np.ndarray, texts: list[str]) -> Views:
@@ -169,6 +178,9 @@ def read_text(recording: Recording, rows: np.ndarray, texts: list[str]) -> Views
     shard_of = np.searchsorted(recording.shard_starts, rows, side="right") - 1
     every = max(1, -(-int(recording.shard_starts[-1]) // BASE_ROWS))
     document, n_tokens = [], 0
+    near, sampled = [], []
+    n_sampled = SAMPLED // max(1, len(range(0, recording.n_shards, every)))
+    rng = np.random.default_rng(0)
     pairs = {"before": Pairs(), "after": Pairs()}
     for number in range(recording.n_shards):
         mine = rows[shard_of == number] - recording.shard_starts[number]
@@ -191,13 +203,21 @@ def read_text(recording: Recording, rows: np.ndarray, texts: list[str]) -> Views
                 view.count(found[real])
         for side, beside in (("before", of_words.after), ("after", of_words.before)):
             pairs[side].add(np.where(beside >= 0, token << 32 | beside, -1), mine, counted=number % every == 0)
+        own, passage = of_token[shard.codes], np.cumsum(shard.begins)
+        near.append(windows_at(own, passage, mine))
+        if number % every == 0:
+            drawn = np.flatnonzero(real)
+            sampled.append(windows_at(own, passage, rng.permutation(drawn)[: max(n_sampled, 1)]))
         document.append(shard.document[mine])
         n_tokens += int(real.sum()) if number % every == 0 else 0
     by_kind = {view.kind: view for view in views}
     _name_predicates(by_kind, words, chunks)
     for side, found in pairs.items():
         by_kind[f"token_{side}_class"] = found.view(f"token_{side}_class", by_kind["token"], by_kind["class"])
-    return Views(by_kind, np.concatenate(document) if document else np.zeros(0, int), max(n_tokens, 1))
+    documents = np.concatenate([np.zeros(0, int), *document])
+    return Views(
+        by_kind, documents, max(n_tokens, 1), folded.tolist(), of_token, Windows.join(near), Windows.join(sampled)
+    )
 
 
 class Pairs:

@@ -11,8 +11,9 @@ from planted import HOOK, TableDictionary, write_recording
 
 from saes.features.firings import Encoded, collect_together
 from saes.features.labels import Label, choose_label, label_features, label_without_evidence, quoted
+from saes.features.nearby import Windows
 from saes.features.readings import Judge, Reading, Scored
-from saes.features.views import View, read_text
+from saes.features.views import View, Views, read_text
 
 VOCABULARY = ["<s>", " the", " The", " of", " cat", " dog", " run", "\n", " a", " an"] + [f" w{i}" for i in range(40)]
 CONTEXT = 20
@@ -95,7 +96,10 @@ def test_the_null_of_few_readings_is_the_largest_of_them():
     rng = np.random.default_rng(0)
     feature, tokens = np.repeat(np.arange(5), 60), rng.integers(0, 40, 300)
     view = View("token", "token statistics", VOCABULARY[:40], values=[tokens], counts=np.full(40, 100))
-    views = SimpleNamespace(document=np.arange(300) % 50, views={"token": view}, n_tokens=4_000)
+    none = Windows.join([])
+    views = Views(
+        {"token": view}, np.arange(300) % 50, 4_000, [], np.zeros(0, int), Windows(feature, tokens[:, None]), none
+    )
     readings = {f: Reading("token", (f,), 0.6, 0.025) for f in range(5)}
     judge = Judge(views, feature, 5, seed=0)
     scores = judge.null(list(readings.values()))

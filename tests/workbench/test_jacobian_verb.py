@@ -9,10 +9,11 @@ from dashboard.data.meaning import said_by
 from dashboard.feature import sections
 from interp.artifacts import verify
 from interp.lenses.jacobian_lens import JacobianLens
+from interp.lenses.lens import lens_point
 from interp.lenses.logit_lens import logit_effects
 from interp.models.loading import load_model
 from interp.workspace import Workspace
-from saes.features.meaning import DRAWS, lens_point, meaning_of
+from saes.features.meaning import DRAWS, meaning_of
 from saes.features.schema import Features
 from saes.features.sources import neurons_of
 from workbench.__main__ import main

@@ -182,6 +182,44 @@ class Explain(ExplainConfig, Seeded, Threaded, RunsModel, Resumable["Labels | Fe
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Label(Seeded, Threaded, RunsModel, Resumable["Labels | Features"]):
+    """Ask the chosen endpoint for labels of some features.
+
+    Example: WORKBENCH_ENDPOINT=local:smollm2-135m workbench label demo --features 540
+
+    The same as `workbench explain --yes` with the provider of $WORKBENCH_ENDPOINT and its model
+    $WORKBENCH_ENDPOINT_MODEL. Setting them is to agree that excerpts of the recorded text are sent there. The page of a
+    feature has a button for this where they are set.
+    """
+
+    makes: ClassVar[str] = "labels"
+
+    source: Annotated[tyro.conf.Positional[FeaturesName], tyro.conf.arg(metavar="FEATURES")]
+    """Name of a features artefact in the workspace."""
+    features: tuple[int, ...]
+    """Features to label, by index."""
+
+    def default_name(self) -> str:
+        more = f"-and-{len(self.features) - 1}-more" if len(self.features) > 1 else ""
+        return slug(f"{self.source}-{self.features[0] if self.features else 'none'}{more}")
+
+    def measure(self, run: Run) -> "list[Labels | Features]":
+        from saes.explain.providers import ENDPOINT, ENDPOINT_MODEL, chosen_endpoint
+
+        chosen = chosen_endpoint()
+        if chosen is None:
+            raise ConfigError(
+                f"no endpoint is chosen: set ${ENDPOINT} to an OpenAI-compatible base URL and ${ENDPOINT_MODEL} to its "
+                "model, or use `workbench explain`"
+            )
+        where, model = chosen
+        asked = Explain(source=self.source, provider=where, model=model, features=self.features, yes=True,
+                        workspace=self.workspace, name=self.name, overwrite=self.overwrite, seed=self.seed,
+                        threads=self.threads, device=self.device)  # fmt: skip
+        return asked.measure(run)
+
+
 def describe_plan(plan: "Plan", where: str, price_in: float | None, price_out: float | None) -> str:
     """Return the number of requests and tokens, their destination, and the cost when prices are given."""
     line = f"{plan}; to {where}" if plan.total else str(plan)

@@ -53,7 +53,8 @@ class Features(Seeded, Threaded, RunsModel, Analysis[schema.Features]):
 
     Neurons: workbench features neurons:blocks.9.mlp.hook_post --recording my-recording
 
-    One pass over a recording. Labels are rules about where a feature fires; `workbench explain` asks a language model.
+    One pass over a recording. Labels are rules about where a feature fires, which also use the words that it makes the
+    model say where the workspace has a Jacobian lens (`workbench lens`); `workbench explain` asks a language model.
     """
 
     makes: ClassVar[str] = "features"
@@ -100,7 +101,7 @@ class Features(Seeded, Threaded, RunsModel, Analysis[schema.Features]):
         chosen = run.dictionary(self.dictionary, self.recording)
         model = run.recorded_model(chosen.recording)
         dictionary = chosen.load(model, allow_other_weights=self.allow_other_weights)
-        how = {"dictionary_name": chosen.full_name, "parents": chosen.parents, **self._settings()}
+        how = {"dictionary_name": chosen.full_name, "parents": chosen.parents, **self._settings(run, model)}
         with run.progress("features", "tokens") as progress:
             return [build_features(dictionary, chosen.recording, model, run.folder, progress=progress, **how)]
 
@@ -128,11 +129,18 @@ class Features(Seeded, Threaded, RunsModel, Analysis[schema.Features]):
         ]
         super().check_free(*(each.folder for each in wanted))
         with run.progress(f"features of {len(wanted)} layers", "tokens") as progress:
-            return build_together(wanted, opened, model, relations=False, progress=progress, **self._settings())
+            return build_together(
+                wanted, opened, model, relations=False, progress=progress, **self._settings(run, model)
+            )
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self, run: Run, model: HookedModel) -> dict[str, Any]:
         """Return the settings of `saes.features.build.build_together`."""
+        from interp.lenses.jacobian_lens import JacobianLens
+        from interp.lenses.lens import newest_lens
+        from interp.models.adapter import weight_hash
+
         return {
+            "lens": newest_lens(run.workspace, JacobianLens, weight_hash(model)),
             "window": self.window,
             "n_top": self.examples,
             "n_per_quantile": self.samples,

@@ -74,8 +74,9 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
     Example: workbench geometry direction smollm2-135m --towards good great fine nice --away bad awful poor sad
 
     A direction is the difference in means of two lists of words (--towards, --away), a feature of an SAE (--feature
-    demo:12), or a vector of your own (--vector v.npy --at blocks.7.hook_resid_post). Random directions are the null of
-    every measurement. The dashboard's Geometry page shows the result.
+    demo:12), or a vector of your own (--vector v.npy --at blocks.7.hook_resid_post). Its tokens are read through the
+    Jacobian lens of the workspace, where there is one. Random directions are the null of every measurement. The
+    dashboard's Geometry page shows the result.
     """
 
     words: ClassVar[tuple[str, ...]] = ("geometry", "direction")
@@ -112,12 +113,18 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
     def measure(self, run: Run) -> "DirectionGeometry":
         from interp.geometry.direction_report import measure_direction
         from interp.geometry.words import find_concepts
+        from interp.lenses.jacobian_lens import JacobianLens
+        from interp.lenses.lens import newest_lens
 
         concepts = find_concepts(self.lists)
         model, config = run.model(self.model), settings_of(self, DirectionConfig)
         direction = self._direction(run, model)
+        lens = newest_lens(run.workspace, JacobianLens, run.weight_hash(self.model))
+        if lens is not None:
+            run.made_from(lens.about)
         with run.progress("direction", "steps") as progress:
-            return measure_direction(model, direction, concepts, config, model_name=self.model, progress=progress)
+            how = {"model_name": self.model, "lens": lens, "progress": progress}
+            return measure_direction(model, direction, concepts, config, **how)
 
     def _direction(self, run: Run, model: HookedModel) -> "NamedDirection":
         from interp.geometry.probes import direction_of_file, direction_of_words

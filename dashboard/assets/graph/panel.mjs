@@ -400,7 +400,7 @@ export class Panel {
 }
 
 /** @param {Described} given */
-function described({ href, table, examples, maximum }) {
+function described({ href, table, examples, maximum, says }) {
   const lines = examples.map(({ tokens, activations, peak }) =>
     element(
       "li",
@@ -426,6 +426,13 @@ function described({ href, table, examples, maximum }) {
       element("a", { href, class: "wb-link" }, "Open its feature page"),
       element("span", { class: "wb-quiet" }, ` (${table})`),
     ),
+    says.length
+      ? element(
+          "p",
+          { class: "wb-note", dir: "auto", title: "read through the Jacobian lens; more than random directions do" },
+          `Makes the model say ${says.map((token) => tokenText(token, 20)).join(", ")}`,
+        )
+      : "",
     lines.length
       ? element("ol", { class: "wb-graph-example-list", "aria-label": "Examples" }, ...lines)
       : quiet("It fired on none of the tokens of the recording."),

@@ -186,6 +186,8 @@ interface GraphCamera {
 
 /** node.json */
 interface Described {
+  /** tokens that it makes the model say more than random directions do */
+  says: string[];
   href: string | null;
   table: string | null;
   examples: { tokens: string[]; activations: number[]; peak: number }[];
