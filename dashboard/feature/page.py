@@ -140,7 +140,10 @@ def layout(
         dcc.Store(id="feature-reading", data=examples.READING),
         address_sink("feature"),
         html.Div(
-            [_list_panel(name, q, low, high), html.Div(loading(html.Div(id="feature-detail")), className="wb-detail")],
+            [
+                _list_panel(context.workspace, name, q, low, high),
+                html.Div(loading(html.Div(id="feature-detail")), className="wb-detail"),
+            ],
             className="wb-split",
         ),
         controls=controls,
@@ -183,7 +186,7 @@ def register(app: Dash) -> None:
     )
 
 
-def _list_panel(name: str, text: str, low: float, high: float) -> html.Section:
+def _list_panel(workspace: Workspace, name: str, text: str, low: float, high: float) -> html.Section:
     columns: list[dict[str, Any]] = [
         {"field": "feature", "headerName": "#", "width": 62, "type": "rightAligned"},
         {"field": "label", "headerName": "label", "flex": 1, "minWidth": 120, "tooltipField": "label"},
@@ -218,7 +221,7 @@ def _list_panel(name: str, text: str, low: float, high: float) -> html.Section:
             className="wb-search", **attrs({"aria-label": "Search labels and own names"}),
         ),
         save_search_control(),
-        labelling.ask_for_list(current().workspace, name),
+        labelling.ask_for_list(workspace, name),
         html.Div(
             [html.Span("density", className="wb-quiet", title="fraction of tokens on which a feature is active"),
              dmc.RangeSlider(id="feature-density", value=[low, high], min=_LOG_LOW, max=0, step=0.25, minRange=0.25,

@@ -119,7 +119,7 @@ def test_a_label_by_rule_is_shown_with_its_score_and_the_others(workspace, tmp_p
              from t"""
     write_table(path, own.query(sql, t=path))
     shown = detail(own, "demo", 1, "light")
-    said = shown.children[0].children[-1]
+    said = shown.children[0].children[0].children[-1]
     assert said.children[1].children == "0.94"
     assert "another feature's label 0.52" in said.children[2]
     title = said.title

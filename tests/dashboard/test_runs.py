@@ -18,6 +18,8 @@ from page_text import text_of
 from dashboard.app import create_app
 from dashboard.compare import page as compare_page
 from dashboard.components.pages import artefact_href, current, empty_page, find_pages, first_step, run_button
+from dashboard.data.features import one, unlabelled
+from dashboard.feature.labelling import ask_for, ask_for_list
 from dashboard.queue import RunQueue
 from dashboard.run_files import how_far
 from dashboard.runs.page import PAGE, entered
@@ -25,6 +27,7 @@ from dashboard.runs.storage import check_unused
 from interp.artifacts import Draft, save_artefact
 from interp.errors import ConfigError, ResourceError, UnknownNameError
 from interp.workspace import Workspace, move_to_trash, trashed
+from saes.explain.providers import ENDPOINT, ENDPOINT_MODEL
 from saes.features.proof import Proof, ProofSettings
 from workbench.commands import Commands
 
@@ -250,6 +253,22 @@ def test_the_page_shows_form_queue_and_artefacts(served, queue, place):
     form = queue.catalogue.forms["train"]
     assert entered(form, {"recording": "demo", "tokens": "1100000", "skip": "no", "d_sae": []}) == {"recording": "demo"}
     assert entered(form, {"recording": "demo", "skip": "yes"}) == {"recording": "demo", "skip": True}
+
+
+def test_one_click_asks_the_chosen_endpoint_for_labels(served, workspace, monkeypatch):
+    """Without an endpoint in the environment there is no button; with one, for a feature and for a list."""
+    monkeypatch.delenv(ENDPOINT, raising=False)
+    assert ask_for("demo", [1], "a") is None
+    assert ask_for_list(workspace, "demo") is None
+    monkeypatch.setenv(ENDPOINT, "http://localhost:9/v1")
+    monkeypatch.setenv(ENDPOINT_MODEL, "my-model")
+    assert "Ask my-model for a label" in text_of(ask_for("demo", [1], "a"))
+    assert "excerpts of the recorded text to http://localhost:9/v1" in str(ask_for("demo", [1], "a"))
+    listed = unlabelled(workspace, "demo", 3)
+    rows = [one(workspace, "demo", index).row for index in listed]
+    assert all(row.label_kind == "none" for row in rows)
+    assert [row.n_fired for row in rows] == sorted((row.n_fired for row in rows), reverse=True)
+    assert (ask_for_list(workspace, "demo") is None) == (not listed)
 
 
 def test_without_a_queue_pages_show_commands_only(place):

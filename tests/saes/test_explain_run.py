@@ -25,6 +25,7 @@ from interp.errors import CorruptError, MismatchError
 from interp.workspace import Workspace
 from saes.explain.cases import choose_features
 from saes.explain.contexts import RANDOM, feature_rows
+from saes.explain.providers import ENDPOINT, ENDPOINT_MODEL
 from saes.explain.run import adopt_labels
 from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, FeatureRow, Features
 from saes.features.written_labels import SCORES, FeatureLabel, Judgement, Labels, LabelScore
@@ -443,6 +444,21 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_sent(workspace, more
         assert main(words) == 2
         assert fake.prompts == []
     assert expected in capsys.readouterr().err
+
+
+def test_label_asks_the_endpoint_of_the_environment(workspace, monkeypatch, capsys):
+    words = ["label", "planted", "--workspace", str(workspace.root), "--threads", "1", "--features", "0", "3"]
+    monkeypatch.delenv(ENDPOINT, raising=False)
+    assert main(words) == 2
+    assert f"set ${ENDPOINT}" in capsys.readouterr().err
+    with FakeEndpoint() as fake:
+        monkeypatch.setenv(ENDPOINT, fake.url)
+        monkeypatch.setenv(ENDPOINT_MODEL, "of-the-environment")
+        assert main(words) == 0
+        assert fake.prompts
+    found = labels_of(workspace, "planted-0-and-1-more")
+    assert [row.feature for row in found.labels.rows()] == [0, 3]
+    assert found.judge == "of-the-environment"
 
 
 @pytest.mark.parametrize(("way", "n"), [("--top", 3), ("--sample", 3)])
