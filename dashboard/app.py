@@ -41,10 +41,11 @@ from dashboard.components.pages import (
     current,
     empty_page,
     find_pages,
+    register_empty,
     register_menu,
     register_runs,
 )
-from dashboard.data.workspace import models
+from dashboard.data.workspace import models_to_read
 from dashboard.maps import routes as atlas_routes
 from dashboard.queue import RunQueue
 from dashboard.search.page import box as search_box
@@ -429,7 +430,7 @@ def safe_layout(which: Page) -> Layout:
             return which.layout(current(), **address)
         except NothingYetError:
             workspace = current().workspace
-            return empty_page(which, workspace, next(iter(models(workspace)), "smollm2-135m"))
+            return empty_page(which, workspace, models_to_read(workspace)[0])
         except Exception as error:
             if not isinstance(error, WorkbenchError):
                 log.exception("a page failed")
@@ -452,6 +453,7 @@ def _show_error(error: Exception) -> None:
 
 def _register_shell(app: Dash) -> None:
     register_menu(app)
+    register_empty(app)
     register_runs(app)
     app.clientside_callback(
         ClientsideFunction("workbench", "scheme"),

@@ -103,8 +103,14 @@ def graph(id: str, *, figure: Any = None, label: str, height: int | None = None,
 
 
 def loading(child: Children) -> dcc.Loading:
-    """Return `child` with a spinner over it while it is being drawn; it stays visible meanwhile."""
-    return dcc.Loading(child, type="circle", delay_show=250, overlay_style={"visibility": "visible", "opacity": 0.45})
+    """Return `child` with a spinner over it while it is being drawn; it stays visible meanwhile.
+
+    A child with an id waits for itself only, not for what is inside it.
+    """
+    name = getattr(child, "id", None)
+    own: dict[str, Any] = {"target_components": {name: "children"}} if isinstance(name, str) else {}
+    seen = {"visibility": "visible", "opacity": 0.45}
+    return dcc.Loading(child, type="circle", delay_show=250, overlay_style=seen, **own)
 
 
 def note_controls(key: str, *, state: dict[str, Any] | None = None) -> html.Div:

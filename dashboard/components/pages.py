@@ -61,6 +61,10 @@ class Page:
     """`fill(workspace, model)`: the verb and its options by which a button fills the page, or does the first step."""
 
 
+EMPTY_MS = 3000
+"""Milliseconds between two looks of an empty page."""
+
+
 class NothingYetError(MissingError):
     """The workspace holds nothing that this page shows: the page explains itself, since nobody made a mistake."""
 
@@ -106,10 +110,34 @@ def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
             *button,
             html.P("This command in a terminal makes it" + (" too:" if button else ":")),
             html.Pre(given, className="wb-command"),
-            html.P("Then open this page again."),
+            html.P("What it makes is shown here as soon as it is there."),
             className="wb-empty",
         ),
+        dcc.Store(id="empty-path", data=which.path),
+        dcc.Interval(id="empty-clock", interval=EMPTY_MS),
     )
+
+
+def register_empty(app: Dash) -> None:
+    """Let an empty page look every few seconds if there is something to show, and open itself again then."""
+
+    @app.callback(
+        Output("nav", "href", allow_duplicate=True),
+        Input("empty-clock", "n_intervals"),
+        State("empty-path", "data"),
+        prevent_initial_call=True,
+    )
+    def look(n: int | None, path: str) -> Any:
+        which = next((each for each in find_pages() if each.path == path), None)
+        if which is None or not n:
+            return no_update
+        try:
+            which.layout(current())
+        except NothingYetError:
+            return no_update
+        except WorkbenchError:  # the page itself says what is wrong
+            pass
+        return f"{path}?again={n}"
 
 
 def _fill_button(queue: RunQueue, verb: str, options: dict[str, Any], *, then: str) -> list[Any]:

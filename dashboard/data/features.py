@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from dashboard.components.pages import open_artefact
-from interp.artifacts import Manifest, Table
+from interp.artifacts import Table, query
 from interp.atlas.vector_map import VectorMap
 from interp.errors import CorruptError, UnknownNameError, UsageError, WorkbenchError
 from interp.geometry.direction import DirectionGeometry
@@ -64,15 +64,41 @@ class Query:
 
 
 def choose(workspace: Workspace, name: str | None) -> str:
-    """Return `name` when there are features of this name; without one, the newest features of an SAE, else the newest.
+    """Return `name` when there are features of this name; without one, those of the SAE with most labels.
 
-    Raises `UnknownNameError` with the nearest names, and `NothingYetError` when there are no features.
+    Without an SAE, the newest. Raises `UnknownNameError` with the nearest names, `NothingYetError` without features.
     """
-    return open_artefact(workspace, ("features",), name, prefer=_of_sae).name
+    best = None if name else next(iter(_by_labels(workspace)), None)
+    return best[0] if best else open_artefact(workspace, ("features",), name).name
 
 
-def _of_sae(manifest: Manifest) -> bool:
-    return any(parent.startswith("saes/") for parent in manifest.parents)
+def why_chosen(workspace: Workspace) -> str:
+    """Return in a sentence why `choose` took what it took; empty where there was no choice."""
+    ranked = _by_labels(workspace)
+    if len(ranked) < 2:
+        return ""
+    (first, share), (second, other) = ranked[:2]
+    return (
+        f"Opened on {first}: {share:.0%} of its features have a label that exceeds its null; "
+        f"of those of {second} {other:.0%}."
+    )
+
+
+def _by_labels(workspace: Workspace) -> list[tuple[str, float]]:
+    """Return the features of SAEs with the share of live ones that have a scored label, the largest share first."""
+    made = [each for each in workspace.values(Features) if each.sae]
+    shares = [(each.name, _labelled(each.folder, each.about.content_hash)) for each in made]
+    return sorted(shares, key=lambda one: -one[1])
+
+
+@lru_cache(maxsize=64)
+def _labelled(folder: Path, _version: str) -> float:
+    """Return the share of live features with a scored label, 0 to 1; 0 where the table cannot be read."""
+    sql = "select count(label_score) / greatest(count(*), 1) as share from f where n_fired > 0"
+    try:
+        return float(query(sql, f=folder / "features.parquet")["share"][0].as_py())
+    except WorkbenchError:  # its own page says what is wrong
+        return 0.0
 
 
 def choices(workspace: Workspace) -> list[dict[str, str]]:
@@ -268,7 +294,8 @@ def _filter(query: Query) -> tuple[str, tuple[float | str | list[int], ...], str
     )
     found = [index for index, name in query.names.items() if query.text.lower() in name.lower()]
     values = (query.density_low, query.density_high, query.text, query.text, found)
-    return where, values, f"{query.sort} {'desc' if query.descending else 'asc'} nulls last, n_fired desc, feature"
+    first = "round(label_score, 2)" if query.sort == "label_score" else query.sort  # as shown; then by use
+    return where, values, f"{first} {'desc' if query.descending else 'asc'} nulls last, n_fired desc, feature"
 
 
 def step(workspace: Workspace, name: str, query: Query, index: int, by: int) -> int:

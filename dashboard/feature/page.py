@@ -147,6 +147,7 @@ def layout(
             className="wb-split",
         ),
         controls=controls,
+        lead=view.why_chosen(context.workspace) if features is None else None,
     )
 
 
@@ -188,14 +189,14 @@ def register(app: Dash) -> None:
 
 def _list_panel(workspace: Workspace, name: str, text: str, low: float, high: float) -> html.Section:
     columns: list[dict[str, Any]] = [
-        {"field": "feature", "headerName": "#", "width": 62, "type": "rightAligned"},
+        {"field": "feature", "headerName": "#", "width": 56, "type": "rightAligned"},
         {"field": "label", "headerName": "label", "flex": 1, "minWidth": 120, "tooltipField": "label"},
         {
             "field": "label_score",
             "headerName": "score",
             "headerTooltip": "accuracy of the label on held-out firings: 0.5 is chance, 1 without error; empty where "
             "no reading scored above other features' labels",
-            "width": 72,
+            "width": 68,
             "type": "rightAligned",
             "valueFormatter": {"function": "params.value == null ? '' : d3.format('.2f')(params.value)"},
             "sort": "desc",
@@ -205,7 +206,7 @@ def _list_panel(workspace: Workspace, name: str, text: str, low: float, high: fl
             "field": "density",
             "headerName": "density",
             "headerTooltip": "fraction of tokens on which a feature is active",
-            "width": 86,
+            "width": 80,
             "type": "rightAligned",
             "valueFormatter": {"function": "params.value == null ? '' : d3.format('.2%')(params.value)"},
             "sortingOrder": ["desc", "asc"],

@@ -16,7 +16,7 @@ from dashboard.components.frame import attempt, attrs, graph, loading, notice, p
 from dashboard.components.live import AblatedExample, SteeredRow, TextFirings
 from dashboard.components.pages import current, feature_href, run_button
 from dashboard.components.tokens import token_strip
-from dashboard.data.features import one
+from dashboard.data.features import examples, one
 from dashboard.figures.saes import proof_nulls
 from dashboard.figures.theme import theme, visible
 from interp.geometry.direction import DirectionGeometry
@@ -27,6 +27,8 @@ from saes.features.schema import Features
 
 TEXT = "The meeting was moved to March, and the next one to July."
 PROMPT = "The meeting was moved to"
+FEWEST_WORDS = 3
+"""Words before the peak of an example, for them to be a prompt."""
 MARKS = (-2, -1, 0, 1, 2)
 """Strengths marked on the slider, in units of the feature's largest activation."""
 
@@ -37,15 +39,26 @@ PANEL = "feature-prove"
 
 def prove_panel(workspace: Workspace, name: str, index: int, scheme: str | None) -> html.Section:
     """Return the panel of one feature: its stored proof or the button that runs it, and the three live questions."""
+    text, prompt = own_text(workspace, name, index)
     return panel(
         "Prove it",
         html.Div(attempt(lambda: _stored(workspace, name, index, scheme)), className="wb-proof"),
-        html.Div([_ask_text(), _ask_steer(), _ask_ablate()], className="wb-asks"),
+        html.Div([_ask_text(text), _ask_steer(prompt), _ask_ablate()], className="wb-asks"),
         note="does it make the model say the words that it promotes? Every number has two nulls: random directions of "
         "the same norm, and other features of like density",
         className="wb-prove",
         id=PANEL,
     )
+
+
+def own_text(workspace: Workspace, name: str, index: int) -> tuple[str, str]:
+    """Return the feature's strongest example, and what comes before its peak; other text where it has none."""
+    rows = examples(workspace, name, index)
+    if not rows:
+        return TEXT, PROMPT
+    tokens, peak = rows[0].tokens, rows[0].peak
+    before = "".join(tokens[:peak]).strip()
+    return "".join(tokens).strip() or TEXT, before if len(before.split()) >= FEWEST_WORDS else PROMPT
 
 
 def badge(workspace: Workspace, name: str, index: int) -> html.A:
@@ -161,12 +174,12 @@ def _area(which: str, value: str, label: str) -> dmc.Textarea:
     )  # fmt: skip
 
 
-def _ask_text() -> html.Section:
+def _ask_text(text: str) -> html.Section:
     note = "its activation on every token of your text"
-    return _question("Your text", "Show activations", "read", note, _area("read", TEXT, "Text to read"))
+    return _question("Your text", "Show activations", "read", note, _area("read", text, "Text to read"))
 
 
-def _ask_steer() -> html.Section:
+def _ask_steer(prompt: str) -> html.Section:
     slider = dmc.Slider(
         id="prove-strength", value=1, min=MARKS[0], max=MARKS[-1], step=0.25, size="xs", mb=22, mt=6,
         marks=[{"value": each, "label": f"{each:+d}" if each else "0"} for each in MARKS],
@@ -177,7 +190,7 @@ def _ask_steer() -> html.Section:
         "Steer", "Steer", "steer",
         "add its direction at every token; strength in units of its largest activation. A verdict says whether its "
         "held-back words rise, as the proof does, on this prompt",
-        _area("steer", PROMPT, "Prompt to continue"), slider,
+        _area("steer", prompt, "Prompt to continue"), slider,
     )  # fmt: skip
     parts: list[Any] = question.children
     parts.insert(-1, judge)

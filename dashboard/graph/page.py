@@ -20,6 +20,7 @@ from dashboard.components.pages import (
     artefact_menu,
     graph_href,
     menu_choices,
+    runs_href,
 )
 from dashboard.figures.theme import DARK, FONT, LIGHT, MONO, Theme, visible
 from dashboard.graph import data, routes
@@ -61,7 +62,7 @@ def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
         html.Div(id="graph-view", className="wb-graph-view", **attrs(source)),
         *over_words(found),
         legend(),
-        controls=[artefact_menu("Graph", choices, found.href, width=220, key=found.key), *_another(context)],
+        controls=[artefact_menu("Graph", choices, found.href, width=220, key=found.key), *_another(context, found)],
     )
 
 
@@ -69,11 +70,15 @@ def _href(key: str) -> str:
     return graph_href(key.removeprefix("graphs/"))
 
 
-def _another(context: Context) -> list[Any]:
-    """Return the link to the form of the verb, where the server runs it."""
+def _another(context: Context, found: AttributionGraph) -> list[Any]:
+    """Return the link to the form of the verb with this graph's model, set and prompt, where the server runs it."""
     if context.runs is None or "trace" not in context.runs.catalogue.forms:
         return []
-    return [dcc.Link("Trace another prompt", href="/runs?verb=trace", className="wb-link")]
+    texts = found.token_texts[1:] if found.settings.trace is not None else found.token_texts
+    of_set = f"transcoders/{found.dictionary}" in found.about.parents
+    prompt, name = "".join(texts).strip(), found.dictionary if of_set else None
+    href = runs_href("trace", model=found.model, set=name, prompt=prompt)
+    return [dcc.Link("Trace another prompt", href=href, className="wb-link")]
 
 
 def header(found: AttributionGraph) -> html.Section:

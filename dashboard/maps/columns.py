@@ -130,8 +130,11 @@ def about(workspace: Workspace, name: str) -> dict[str, Any]:
 
 
 def default_colour(found: list[Column]) -> str:
-    """Return the colouring to begin with: regions if there are some, else the first column."""
-    return "regions" if any(c.kind == "region" for c in found) else next((c.name for c in found), "none")
+    """Return the colouring to begin with: regions if there are some, else groups, else the first column."""
+    if any(c.kind == "region" for c in found):
+        return "regions"
+    groups = [c.name for c in found if c.kind == "category"]
+    return next(iter([*groups, *(c.name for c in found)]), "none")
 
 
 def colours_of(theme: Theme) -> dict[str, Any]:

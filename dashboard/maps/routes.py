@@ -119,7 +119,7 @@ def head(asset_url: Any) -> str:
     if match is None:
         return ""
     try:
-        made = view.choose(current().workspace, match[1])
+        made = view.choose(current().workspace, match[1] or flask.request.args.get("name"))
     except WorkbenchError:
         return ""  # the page says what is wrong
     data = f"/atlas-data/{quote(made.name)}"

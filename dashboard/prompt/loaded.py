@@ -95,9 +95,9 @@ class Loaded:
         if spec in self._models:
             self._models[spec] = self._models.pop(spec)  # the last is the one used last
         else:
-            from dashboard.data.workspace import models
+            from dashboard.data.workspace import models_to_read
 
-            known = models(self._workspace)
+            known = models_to_read(self._workspace)
             if spec not in known:
                 raise UnknownNameError("model of this workspace", spec, known)
             from interp.models.loading import load_model

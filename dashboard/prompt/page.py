@@ -30,16 +30,16 @@ from dashboard.components.http_errors import json_body
 from dashboard.components.live import Exchange
 from dashboard.components.pages import (
     Context,
-    NothingYetError,
     Page,
     address_sink,
     current,
     register_address,
+    runs_href,
     whole_number,
 )
 from dashboard.components.tokens import COLD, WARM
 from dashboard.data import features as feature_view
-from dashboard.data.workspace import models
+from dashboard.data.workspace import models_to_read
 from dashboard.figures.theme import DARK, LIGHT, Theme
 from dashboard.prompt.panels import (
     answer_controls,
@@ -52,6 +52,7 @@ from dashboard.prompt.panels import (
 )
 from dashboard.turns import asking
 from interp.errors import UnknownNameError, UsageError, WorkbenchError
+from saes.sets.stored import PartSettings, StoredSet
 
 EXAMPLE = "The capital of France is Paris, and the capital of Italy is"
 
@@ -78,11 +79,11 @@ def layout(
     attention cell whose reasons are shown, `feature` the one that colours the tokens; `answer` and `contrast` are those
     of the attributions; `chat=1` puts the text into the chat template; `patching` names a stored map of patches.
     """
-    known = models(context.workspace)
-    if not known:
-        raise NothingYetError("a prompt runs on a model that an artefact was made with, and there is none yet")
-    sets = [{"value": "", "label": "no features"}, *feature_view.choices(context.workspace)]
-    chosen = features or (feature_view.choose(context.workspace, None) if len(sets) > 1 else "")
+    workspace = context.workspace
+    known = models_to_read(workspace)
+    sets = [{"value": "", "label": "no features"}, *feature_view.choices(workspace)]
+    chosen = features or (feature_view.choose(workspace, None) if len(sets) > 1 else "")
+    why = "" if features or len(sets) < 2 else f" {feature_view.why_chosen(workspace)}"
     run = {"text": text, "model": model or known[0], "features": chosen, "chat": chat == "1"} if text else None
     selection = {
         "token": whole_number(token),
@@ -110,9 +111,9 @@ def layout(
         ),
         html.Div(id="prompt-error", role="alert"),
         html.Div(_views(answer, contrast), id="prompt-views", className="wb-hidden", **_colours()),
-        html.Div(patching_panel(context.workspace, patching), className="wb-row"),
+        html.Div(patching_panel(workspace, patching), className="wb-row"),
         lead="One text, read by a model: its tokens and their features, its predictions layer by layer, the attention "
-        "of its heads, and its continuation under steering.",
+        "of its heads, and its continuation under steering." + why,
     )  # fmt: skip
 
 
@@ -144,6 +145,7 @@ def register(app: Dash) -> None:
         State("prompt-asked", "data"),
         prevent_initial_call=True,
     )
+    app.callback(Output("prompt-trace", "href"), Input("prompt-run-state", "data"), prevent_initial_call=True)(_trace)
     register_why(app)
     register_patching(app)
     register_address(app, "prompt", *(Input(f"prompt-{part}", "data") for part in ("run-state", "selection", "asked")))
@@ -151,6 +153,16 @@ def register(app: Dash) -> None:
 
 def _run(_: int | None, text: str | None, model: str, features: str | None, chat: bool | None) -> dict[str, Any]:
     return {"text": text or "", "model": model, "features": features or "", "chat": bool(chat)}
+
+
+def _trace(run: dict[str, Any] | None) -> str:
+    """Return the address of the form that traces the prompt, by the newest whole set of transcoders of its model."""
+    if not run:
+        return runs_href("trace")
+    sets = current().workspace.values(StoredSet)
+    whole = (each.name for each in sets if each.model == run["model"] and not isinstance(each.settings, PartSettings))
+    of_model = next(whole, None)
+    return runs_href("trace", model=run["model"], set=of_model, prompt=run["text"], chat=run["chat"] or None)
 
 
 def _views(answer: str, contrast: str) -> list[Any]:
@@ -173,7 +185,12 @@ def _views(answer: str, contrast: str) -> list[Any]:
                     "recorded activations that are smaller; the number opens the feature, the label colours the tokens "
                     "by it",
                 ),
-                panel("Next token", html.Div(id="prompt-next"), note="the most probable tokens after the chosen one"),
+                panel(
+                    "Next token",
+                    html.Div(id="prompt-next"),
+                    dcc.Link("Trace why it says that", id="prompt-trace", href="/runs?verb=trace", className="wb-link"),
+                    note="the most probable tokens after the chosen one",
+                ),
             ],
             className="wb-two",
         ),
@@ -402,6 +419,5 @@ PAGE = Page(
     shows="Any text read by a model of the workspace: its tokens and their features, the prediction after every "
     "layer, the attention of its heads, and continuations under steering. It offers the models that artefacts were "
     "made with.",
-    command="workbench heads MODEL",
-    fill=lambda _, model: ("heads", {"model": model}),
+    command="workbench demo",
 )

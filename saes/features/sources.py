@@ -105,10 +105,10 @@ def sae_source(
     directions = (sae.decoder_directions if side == "decoder" else one_layer(sae).W_enc.T).detach().float().cpu()
     directions = directions.contiguous()
     labels, values, value_name = [str(i) for i in range(len(directions))], directions.norm(dim=1).numpy(), "norm"
-    subjects = None
+    subjects, groups = None, None
     found = dict(parents or {})
     if features_folder is not None:
-        labels, subjects, values = _read_features(features_folder, len(directions))
+        labels, subjects, groups, values = _read_features(features_folder, len(directions))
         value_name = "log10 firing density"
         found[f"features/{features_folder.name}"] = read_manifest(features_folder).content_hash
     return AtlasSource(
@@ -116,6 +116,7 @@ def sae_source(
         source=f"{'sae' if side == 'decoder' else 'encoder'}:{name}",
         labels=labels,
         subjects=subjects,
+        groups=groups,
         items=np.arange(len(directions), dtype=np.int32),
         values=values,
         value_name=value_name,
@@ -157,8 +158,22 @@ def named(labels: list[str]) -> list[str]:
     return [label if label and label != str(i) else f"feature {i}" for i, label in enumerate(labels)]
 
 
-def _read_features(folder: Path, d_sae: int) -> tuple[list[str], list[str], np.ndarray]:
-    """Return the labels, their subjects and `log10 firing density` of all features.
+LABEL_GROUPS = {
+    **dict.fromkeys(("token", "any_form", "word"), "one word"),
+    "tokens": "several words",
+    **dict.fromkeys(("class", "chunk"), "a class of words"),
+    **dict.fromkeys(("said", "said_near"), "words that it makes the model say"),
+    **dict.fromkeys(("document", "surroundings"), "a kind of text"),
+    **dict.fromkeys(("none", "rare", "dead"), "no label"),
+    "dense": "nearly every token",
+    WRITTEN: "a written label",
+}
+"""Group of a feature on a map, by the kind of its label; of other kinds `BESIDE`."""
+BESIDE = "what stands beside"
+
+
+def _read_features(folder: Path, d_sae: int) -> tuple[list[str], list[str], list[str], np.ndarray]:
+    """Return the labels, their subjects, their groups and `log10 firing density` of all features.
 
     A subject is the tokens that a label names, or else its kind or text.
     """
@@ -171,4 +186,5 @@ def _read_features(folder: Path, d_sae: int) -> tuple[list[str], list[str], np.n
     labels = table["label"].to_pylist()
     parts = zip(labels, table["label_kind"].to_pylist(), table["label_names"].to_pylist(), strict=True)
     subjects = [" ".join(names) or (kind if kind != WRITTEN else label) for label, kind, names in parts]
-    return labels, subjects, np.log10(np.maximum(density, floor)).astype(np.float32)
+    groups = [LABEL_GROUPS.get(kind, BESIDE) for kind in table["label_kind"].to_pylist()]
+    return labels, subjects, groups, np.log10(np.maximum(density, floor)).astype(np.float32)

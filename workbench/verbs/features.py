@@ -159,7 +159,7 @@ SHOWN = 5
 class Steer(InWorkspace, Seeded, Threaded, RunsModel):
     """Continue a prompt with and without a feature steered.
 
-    Example: workbench steer demo --feature 12 --amount 8 --prompt "I went to"
+    Example: workbench steer demo --feature 540 --prompt "The walls of the room were"
 
     `add` adds the feature's direction (activation addition), `scale` multiplies its activation, `set` clamps it,
     `ablate` sets it to 0. Amounts are in units of the feature's activation. `--write FILE.json` keeps the

@@ -2,6 +2,8 @@
 // all influence, comes from the server too (interp/tracing/part.py).
 
 export const KINDS = { FEATURE: 0, ERROR: 1, TOKEN: 2, LOGIT: 3 };
+/** Latents and errors that a graph shows when it is opened; the slider shows more. */
+const OPENING = 60;
 export const KIND_NAMES = ["latent", "error", "token", "target"];
 
 export class Model {
@@ -29,10 +31,20 @@ export class Model {
     this.weight = edges.weight;
     this.m = edges.weight.length;
     this.numbers = new Map(id.map((name, i) => [name, i]));
+    this.opening = opening(thresholds, share, kind);
     this.targets = id.map((_, i) => i).filter((i) => kind[i] === KINDS.LOGIT);
     this.into = byNode(edges.target, edges.weight, this.n);
     this.from = byNode(edges.source, edges.weight, this.n);
   }
+}
+
+/**
+ * Thresholds on which a graph opens: those of the trace, or so much less that `OPENING` latents and errors are shown.
+ * @param {{ nodes: number, edges: number }} usual @param {number[]} share @param {number[]} kind
+ */
+function opening(usual, share, kind) {
+  const ranked = share.filter((_, i) => kind[i] < KINDS.TOKEN).sort((a, b) => a - b);
+  return { ...usual, nodes: Math.min(usual.nodes, ranked[OPENING - 1] ?? usual.nodes) };
 }
 
 /**

@@ -2,7 +2,7 @@
 
 import { KINDS } from "./model.mjs";
 
-const LABELLED = 70; // with at most this many items every one has its label beside it
+const LABELLED = 70; // with at most this many items beside the tokens every one has its label beside it
 const DENSE = { pitch: 11, row: 11, column: 34, gap: 8 };
 const ROOMY = { pitch: 150, row: 21, column: 96, gap: 12 };
 const UNPLACED = { layer: 0, position: 0, influence: 0, pinned: false, label: "", x: 0, y: 0, r: 4, wide: 0 };
@@ -45,7 +45,8 @@ export function makeScene(model, shown, state, edits) {
   }
   for (const item of items) if (item.node < 0) summarise(model, edits, item);
   const links = gather(model, edits, shown, at, items, state);
-  return { items, links, at, shown, labelled: items.length <= LABELLED, groupOf };
+  const labelled = items.filter((item) => item.kind !== KINDS.TOKEN).length <= LABELLED;
+  return { items, links, at, shown, labelled, groupOf };
 }
 
 /** @param {Model} model @param {ResolvedEdits} edits @param {number} i @param {number} group */

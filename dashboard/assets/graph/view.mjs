@@ -116,7 +116,7 @@ export class GraphView {
       ? model.targets.find((i) => model.index[i] === Number(query.get("target")))
       : undefined;
     this.state = {
-      nodes: share("nodes", model.usual.nodes),
+      nodes: share("nodes", model.opening.nodes),
       edges: share("edges", model.usual.edges),
       target: target ?? null,
       collapse: query.get("collapse") === "1",
@@ -415,7 +415,7 @@ export class GraphView {
         value === usual ? "" : String(Number(value.toFixed(4)));
     const query = {
       at: this.chosen === null ? "" : model.ids[this.chosen],
-      nodes: fixed(state.nodes, model.usual.nodes),
+      nodes: fixed(state.nodes, model.opening.nodes),
       edges: fixed(state.edges, model.usual.edges),
       target: state.target === null ? "" : String(model.index[state.target]),
       pins: edits.value.pins.join(","),
