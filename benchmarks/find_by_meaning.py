@@ -143,9 +143,10 @@ def ask(root: Path, concepts: list[Wanted], *, lens: bool = True, shuffled: bool
         order = np.random.default_rng(0).permutation(made.n_features)
         meaning = replace(meaning, carried=np.array(meaning.carried)[order], scale=np.array(meaning.scale)[order])
     return [
-        Asked(each, kind, gather(index, meaning, each.query(kind), Filter(), leave_out=each.name))
+        Asked(each, kind, evidence)
         for each in concepts
         for kind in QUERIES
+        for evidence in gather(index, meaning, [each.query(kind)], Filter(), leave_out=each.name)
     ]
 
 

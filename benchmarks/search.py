@@ -78,9 +78,7 @@ def synthetic_meaning(n_features: int, seed: int = 0) -> Any:
 
     rng = np.random.default_rng(seed)
     directions = rng.normal(size=(D_VOCAB, D_MODEL)).astype(np.float16)
-    vocabulary = Vocabulary(
-        directions, np.eye(D_MODEL, dtype=np.float32), tuple(f" {word(i)}" for i in range(D_VOCAB))
-    )
+    vocabulary = Vocabulary(directions, np.eye(D_MODEL, dtype=np.float32), tuple(f" {word(i)}" for i in range(D_VOCAB)))
     carried = rng.normal(size=(n_features, D_MODEL)).astype(np.float32)
     lens = SimpleNamespace(settings=SimpleNamespace(weight_hash=f"synthetic-words-{seed}"))
     side, null = np.zeros((n_features, KEPT), np.float32), np.zeros(DRAWS)

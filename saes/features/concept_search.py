@@ -43,13 +43,13 @@ class _Evaluated(Protocol):
     def concept_scores(self) -> _Scores | None: ...
 
 
-def by_concept(workspace: Workspace, made: Features, text: str, *, leave_out: str = "") -> dict[int, tuple[str, float]]:
+def by_concept(measured: "Sequence[_Scores]", text: str, *, leave_out: str = "") -> dict[int, tuple[str, float]]:
     """Return the features of concepts whose name the text is, or whose words it lists, with name, and F1 times the fit.
 
     Only concepts whose F1 is above that of shuffled labels count. `leave_out` names one that does not.
     """
     found: dict[int, tuple[str, float]] = {}
-    for scores in _measured(workspace, made):
+    for scores in measured:
         for each in scores.scores:
             record, fit = each.to_record(), _fit(text, each.concept)
             f1, feature, null = record["f1"], record["feature"], record["null_f1_high"]
@@ -60,7 +60,7 @@ def by_concept(workspace: Workspace, made: Features, text: str, *, leave_out: st
     return found
 
 
-def _measured(workspace: Workspace, made: Features) -> list[_Scores]:
+def measured_concepts(workspace: Workspace, made: Features) -> list[_Scores]:
     """Return the scores of concepts of the dictionary that the features describe, of the same weights."""
     parent = f"saes/{made.sae}"
     newest = workspace.newest("evaluation") if made.sae else []

@@ -1,6 +1,6 @@
 """Strength with which every feature of a dictionary fits a text, from several sources. Torch-free to read.
 
-    evidence = gather(index, meaning, "cooking", within)
+    [evidence] = gather(index, meaning, ["cooking"], within)
     evidence.strength                                  # [n_features], 0 to 1
 
 Sources, each a number per feature:
@@ -21,14 +21,15 @@ smallest of the sources' p-values, times their number; 1 where no source is abov
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from interp.lenses.vocabulary import Vocabulary
-from saes.features.concept_search import by_concept
-from saes.features.fired_words import Fired, FiringIndex, Sought
+from saes.features.concept_search import by_concept, measured_concepts
+from saes.features.fired_words import Fired, FiringIndex, Firings, Sought, Word
 from saes.features.found import ALPHA, Filter
-from saes.features.label_search import Named, by_class, by_label, by_own_name
+from saes.features.label_search import Named, by_class, by_label, by_own_name, written_labels
 from saes.features.meaning import Meaning
 from saes.features.related_words import Related, pieces_of, related_words, tokens_of
 from saes.features.token_index import query_words
@@ -72,6 +73,7 @@ class Evidence:
     """bool: it fires, and passes the filter"""
     with_lens: bool
     sought: Sought
+    firings: Firings
     fired: Fired | None
     phrases: Fired | None
     said: Said | None
@@ -79,7 +81,7 @@ class Evidence:
     labels: dict[int, Named] = field(default_factory=dict)
     concepts: dict[int, tuple[str, float]] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def logit(self) -> np.ndarray:
         """The weighted sum of the sources; minus infinity where nothing speaks for a feature, or it is filtered out."""
         weights = dict(zip(LEARNT, WEIGHTS[self.with_lens], strict=True)) | SET
@@ -90,7 +92,7 @@ class Evidence:
             spoken |= (value > 0) & (weights[name] > 0)
         return np.where(self.live & spoken, total, -np.inf)
 
-    @property
+    @cached_property
     def strength(self) -> np.ndarray:
         """0 to 1: the sigmoid of the weighted sum."""
         with np.errstate(over="ignore"):
@@ -109,54 +111,98 @@ def words_in(text: str) -> list[str]:
 def gather(
     index: FiringIndex,
     meaning: Meaning | None,
-    text: str,
+    texts: Sequence[str],
     within: Filter,
     *,
     names: Mapping[str, str] | None = None,
     leave_out: str = "",
-) -> Evidence:
-    """Return what speaks for each feature. `leave_out` names a measured concept that must not be used."""
+) -> list[Evidence]:
+    """Return what speaks for each feature, for each of some texts; the index is read once for all of them.
+
+    `leave_out` names a measured concept that must not be used.
+    """
     made, workspace = index.made, index.workspace
-    condition, more = within.condition(workspace)
-    path = workspace.table_path("features", made.name, "features")
-    rows = workspace.query(f"select feature, density from f where {condition}", f=path, **more)
-    n, shown = made.n_features, rows["feature"].to_numpy()
-    live, density = np.zeros(n, bool), np.zeros(n)
-    live[shown], density[shown] = True, rows["density"].to_numpy()
-    values = {"density": np.log10(np.maximum(density, 1e-6))}
-    sought = index.sought(text)
-    fired = index.fired(sought.words, within) if sought.words else None
-    phrases = index.fired(sought.phrases, within) if sought.phrases else None
-    words = words_in(text)
-    tests = []
-    for name, found in (("fires", fired), ("phrase", phrases)):
-        values[name] = _spread(n, found) if name == "fires" else _scored(n, found)
-        if found is not None:
-            tests.append(_of_features(n, found.feature, np.where(found.score > found.null, found.p, 1.0), 1.0))
-    said, related = None, []
+    inside = within.mask(workspace, index.columns)
+    asked = [_Asked.of(index, meaning, text) for text in texts]
+    firings = index.read([word for each in asked for word in each.words])
+    written, scores = written_labels(workspace, made), measured_concepts(workspace, made)
+    found = []
+    for each in asked:
+        text, words = each.text, [word.word for word in each.sought.words]
+        labels, kinds = by_label(workspace, made, text, inside, written), by_class(workspace, made, words, inside)
+        concepts = by_concept(scores, text, leave_out=leave_out)
+        named = by_own_name(made, text, names or {})
+        found.append(_evidence(each, firings, meaning, inside, labels, kinds, concepts, named))
+    return found
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A text with the words that are looked up for it."""
+
+    text: str
+    sought: Sought
+    spoken: tuple[str, ...]
+    """Words that features may make the model say."""
+    related: tuple[Related, ...]
+    related_words: tuple[Word, ...]
+    """Related words that the index has, without the frequent ones."""
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        return *self.sought.words, *self.sought.phrases, *self.sought.last, *self.related_words
+
+    @classmethod
+    def of(cls, index: FiringIndex, meaning: Meaning | None, text: str) -> "_Asked":
+        """Look up the words of a text and, where there is a lens, related ones."""
+        sought = index.sought(text)
+        if meaning is None:
+            return cls(text, sought, (), (), ())
+        spoken = _without_frequent(words_in(text), sought)
+        related = related_words(meaning.vocabulary, meaning.lens.settings.weight_hash, spoken, N_RELATED)
+        known = index.look_up([each.word for each in related])
+        return cls(text, sought, tuple(spoken), tuple(related), tuple(filter(index.is_rare, known.values())))
+
+
+def _evidence(
+    asked: _Asked, firings: Firings, meaning: Meaning | None, inside: np.ndarray, labels: dict[int, Named],
+    kinds: dict[int, Named], concepts: dict[int, tuple[str, float]], named: set[int],
+) -> Evidence:  # fmt: skip
+    """Return what speaks for each feature, from what was read; `inside [n_features]` are those to search."""
+    n, sought = len(inside), asked.sought
+    values = {"density": np.log10(np.fmax(firings.index.columns.density, 1e-6))}
+    fired = firings.fired(sought.words, inside) if sought.words else None
+    phrases = firings.fired(sought.phrases, inside) if sought.phrases else None
+    values["fires"], values["phrase"] = _spread(n, fired), _scored(n, phrases)
+    tests = [_p_of(n, found) for found in (fired, phrases) if found is not None]
+    said = None
     if meaning is not None:
-        rare = _without_frequent(words, sought)
-        related = related_words(meaning.vocabulary, meaning.lens.settings.weight_hash, rare, N_RELATED)
-        said = _said(meaning, rare)
-        values |= {"says": _positive(said, n)}
-        values["related_fires"], p_fires = _related_fires(index, related, within, n)
-        about = _related_says(meaning, related)
-        values["related_says"] = _positive(about, n)
-        tests += [p_fires, *(each.p for each in (said, about) if each is not None)]
-    labels = by_label(workspace, made, text, within)
-    kinds = by_class(workspace, made, [each.word for each in sought.words], within)
-    concepts = by_concept(workspace, made, text, leave_out=leave_out)
+        said, about = _said(meaning, asked.spoken), _related_says(meaning, asked.related)
+        near, weights = asked.related_words, {each.word: each.cosine for each in asked.related}
+        related = firings.fired(near, inside, weights) if near else None
+        values |= {
+            "says": _positive(said, n),
+            "related_says": _positive(about, n),
+            "related_fires": _spread(n, related),
+        }
+        tests += [np.ones(n) if related is None else _p_of(n, related)]
+        tests += [each.p for each in (said, about) if each is not None]
     values["label"] = _at(n, {i: each.strength for i, each in labels.items()})
     values["kind"] = _at(n, {i: each.strength for i, each in kinds.items()})
     values["concept"] = _at(n, {i: f1 for i, (_, f1) in concepts.items() if i < n})
-    values["name"] = _at(n, dict.fromkeys((i for i in by_own_name(made, text, names or {}) if i < n), 1.0))
+    values["name"] = _at(n, dict.fromkeys((i for i in named if i < n), 1.0))
     p = np.minimum(np.min(tests, 0) * TESTS, 1.0) if tests else np.ones(n)
     for sure in ("label", "kind", "concept", "name"):  # judged on their own nulls when they were made
         p = np.where(values[sure] > 0, np.minimum(p, ALPHA), p)
     return Evidence(
-        values=values, p=p, live=live, with_lens=meaning is not None, sought=sought, fired=fired, phrases=phrases,
-        said=said, related=tuple(related), labels=kinds | labels, concepts=concepts,
+        values=values, p=p, live=inside, with_lens=meaning is not None, sought=sought, firings=firings, fired=fired,
+        phrases=phrases, said=said, related=asked.related, labels=kinds | labels, concepts=concepts,
     )  # fmt: skip
+
+
+def _p_of(n: int, found: Fired) -> np.ndarray:
+    """Return p of every feature that fires, 1 where the score is not above its null."""
+    return _of_features(n, found.feature, np.where(found.score > found.null, found.p, 1.0), 1.0)
 
 
 def _at(n: int, found: Mapping[int, float]) -> np.ndarray:
@@ -231,16 +277,3 @@ def _related_says(meaning: Meaning, related: Sequence[Related]) -> Said | None:
     tokens = np.array([each.token for each in related], np.int64)
     direction = weights @ meaning.vocabulary.directions[tokens].astype(np.float32) / len(tokens)
     return _scores(standardised((meaning.carried @ direction / meaning.scale)[:, None])[:, 0])
-
-
-def _related_fires(
-    index: FiringIndex, related: Sequence[Related], within: Filter, n: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the strength of firing on related words, and its p; the frequent ones are left out."""
-    known = index.look_up([each.word for each in related])
-    used = [word for word in known.values() if index.is_rare(word)]
-    if not used:
-        return np.zeros(n), np.ones(n)
-    fired = index.fired(used, within, {each.word: each.cosine for each in related})
-    p = _of_features(n, fired.feature, np.where(fired.score > fired.null, fired.p, 1.0), 1.0)
-    return _spread(n, fired), p

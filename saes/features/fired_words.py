@@ -2,7 +2,8 @@
 
     index = FiringIndex.open(workspace, features)
     sought = index.sought("countries in Europe")      # the words that the index has, without the frequent ones
-    index.fired(sought.words, within)                  # share, recall, strength and p of every feature that fires
+    firings = index.read(sought.words)                 # the firings on them, from one reading of the index
+    firings.fired(sought.words, inside)                # share, recall, strength and p of every feature that fires
 
 **One word.** F1 of two fractions, 0 to 1:
 
@@ -33,19 +34,25 @@ those. `recall` is then bounded by `share` times the feature's firings in all te
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp.artifacts.tables import query
 from interp.workspace import Workspace
 from saes.features.examples_index import indexed_examples
-from saes.features.found import Filter, Match
+from saes.features.found import Columns, Match, columns_of
 from saes.features.schema import Features
-from saes.features.token_index import FOLDER, TABLES, fold, query_words
+from saes.features.token_index import FOLDER, fold, query_words
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FREQUENT = 0.005
 """A word that makes up more than this fraction of all tokens is left out where the query has rarer ones."""
@@ -63,9 +70,10 @@ class Word:
     n: int
     pieces: int
 
-    def condition(self, column: str = "unit") -> str:
-        """Return the SQL condition on the number of a unit."""
-        return "(" + " or ".join(f"{column} between {low} and {high}" for low, high in self.ranges) + ")"
+    @property
+    def units(self) -> np.ndarray:
+        """The numbers of its units, ascending."""
+        return np.concatenate([np.arange(low, high + 1) for low, high in self.ranges])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,33 +110,73 @@ class Fired:
     p: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class _Units:
+    """The units of an index by number, in memory, and how often the features of an index of examples fire."""
+
+    text: "pa.StringArray"
+    folded: "pa.StringArray"
+    """Sorted."""
+    pieces: np.ndarray
+    before: np.ndarray
+    """Occurrences of the units before each, and of all; `[n_units + 1]`."""
+    rate: np.ndarray
+    """Fraction of the tokens of its examples on which a feature fires, `[n_features]`; empty for a complete index."""
+
+    @cached_property
+    def n_text(self) -> int:
+        """Tokens in the text, at least 1."""
+        return int(np.diff(self.before)[self.pieces == 1].sum()) or 1
+
+    def span(self, low: str, high: str) -> tuple[int, int]:
+        """Return the first unit whose folded text is `low` or later, and the first one after `high`."""
+        every = range(len(self.folded))
+        return bisect_left(every, low, key=self._folded), bisect_right(every, high, key=self._folded)
+
+    def _folded(self, unit: int) -> str:
+        return self.folded[unit].as_py()
+
+
+@lru_cache(maxsize=32)
+def _units(units: Path, seen: Path | None, content_hash: str) -> _Units:
+    found = query("select text, folded, pieces, n from u order by unit", u=units)
+    text, folded = (found[name].combine_chunks() for name in ("text", "folded"))
+    before = np.concatenate([[0], np.cumsum(found["n"].to_numpy())])
+    rate = np.zeros(0)
+    if seen is not None:
+        sql = "select n_fired / greatest(n_tokens, 1) as rate from s order by feature"
+        rate = query(sql, s=seen)["rate"].to_numpy()
+    return _Units(text, folded, found["pieces"].to_numpy(), before, rate)
+
+
 @dataclass(frozen=True)
 class FiringIndex:
     """The index of one features artefact."""
 
     workspace: Workspace
     made: Features
-    tables: dict[str, Path]
+    columns: Columns
+    firings: Path
+    units: _Units
     complete: bool
     """True where it covers all of the text, else that of the examples."""
-    n_text: int
-    """Tokens in the text."""
 
     @classmethod
     def open(cls, workspace: Workspace, made: Features) -> "FiringIndex":
         """Open the index of features, or of their examples, which is built the first time."""
-        folder = workspace.path("features", made.name) / FOLDER
-        complete = folder.is_dir()
+        complete = (workspace.path("features", made.name) / FOLDER).is_dir()
         if complete:
-            paths = {t: workspace.table_path("features", made.name, f"{FOLDER}/{t}") for t in TABLES}
+            units, firings = (
+                workspace.table_path("features", made.name, f"{FOLDER}/{table}") for table in ("units", "firings")
+            )
+            seen = None
         else:
             examples = workspace.table_path("features", made.name, "examples")
             key = str((made.about.files.get("examples.parquet") or {}).get("sha256") or made.about.content_hash)
             folder = indexed_examples(examples, key, made.n_features)
-            paths = {t: folder / f"{t}.parquet" for t in TABLES}
-        tables = {"units": paths["units"], "firings": paths["firings"], "seen": paths["features"]}
-        n_text = _tokens_of(workspace, paths["units"], made.about.content_hash)
-        return cls(workspace, made, tables, complete, n_text)
+            units, firings, seen = (folder / f"{table}.parquet" for table in ("units", "firings", "features"))
+        known = _units(units, seen, made.about.content_hash)
+        return cls(workspace, made, columns_of(workspace, made), firings, known, complete)
 
     def sought(self, text: str) -> Sought:
         """Look up the words of a text, and its pairs of adjacent words."""
@@ -159,96 +207,127 @@ class FiringIndex:
 
     def is_rare(self, word: Word) -> bool:
         """Return whether a word is no more frequent than `FREQUENT`."""
-        return word.n <= FREQUENT * self.n_text
+        return word.n <= FREQUENT * self.units.n_text
 
     def look_up(self, words: Sequence[str]) -> dict[str, Word]:
         """Return the words, folded, that the index has."""
-        sql = """select folded as word, min(unit) as low, max(unit) as high, sum(n)::bigint as n, max(pieces) as pieces
-                 from u where folded in (select unnest(?::varchar[])) group by folded having sum(n) > 0"""
-        rows = self.workspace.query(sql, list(dict.fromkeys(words)), u=self.tables["units"]).to_pylist()
-        return {row["word"]: Word(row["word"], ((row["low"], row["high"]),), row["n"], row["pieces"]) for row in rows}
+        found = {}
+        for word in dict.fromkeys(words):
+            low, high = self.units.span(word, word)
+            if n := int(self.units.before[high] - self.units.before[low]):
+                found[word] = Word(word, ((low, high - 1),), n, int(self.units.pieces[low:high].max()))
+        return found
 
     def _as_written(self, text: str) -> dict[str, Word]:
         """Return a word that has a space after it: as a token with that space, else in its own case alone."""
-        bare = text.strip()
-        sql = "select unit, text, n, pieces from u where list_contains(?::varchar[], text) and n > 0 order by unit"
-        rows = self.workspace.query(sql, [text, bare, f" {bare}"], u=self.tables["units"]).to_pylist()
-        rows = [row for row in rows if row["text"] == text] or rows
-        if not rows:
+        units, word, bare = self.units, fold(text), text.strip()
+        counts = {i: int(units.before[i + 1] - units.before[i]) for i in range(*units.span(word, word))}
+        spelled = {i: units.text[i].as_py() for i, n in counts.items() if n}
+        chosen = [i for i, each in spelled.items() if each == text]
+        chosen = chosen or [i for i, each in spelled.items() if each in (bare, f" {bare}")]
+        if not chosen:
             return {}
-        ranges = tuple((row["unit"], row["unit"]) for row in rows)
-        word = Word(fold(text), ranges, sum(row["n"] for row in rows), max(row["pieces"] for row in rows))
-        return {word.word: word}
+        ranges, n = tuple((i, i) for i in chosen), sum(counts[i] for i in chosen)
+        return {word: Word(word, ranges, n, int(units.pieces[chosen].max()))}
 
     def _longer_words(self, word: str) -> tuple[tuple[str, int], ...]:
-        sql = """select folded, sum(n)::bigint as n from u where folded > ? and folded < ? and starts_with(folded, ?)
-                 and not contains(folded, ' ') group by folded order by n desc, folded limit 6"""
-        rows = self.workspace.query(sql, word, word + "\U0010ffff", word, u=self.tables["units"]).to_pylist()
-        return tuple((row["folded"], row["n"]) for row in rows)
+        import pyarrow as pa
+        import pyarrow.compute as pc
 
-    def fired(self, words: Sequence[Word], within: Filter, weights: Mapping[str, float] | None = None) -> Fired:
-        """Return the features within a filter that fire on any of the words; `weights` by word, else by information."""
-        condition, more = within.condition(self.workspace)
-        given = [(weights or {}).get(w.word) or math.log2((self.n_text + 1) / w.n) for w in words]
-        union = " union all ".join(
-            f"select {weight / sum(given)!r} as weight, {w.n} as n_word, feature, sum(n) as n, sum(seen) as seen, "
-            f"sum(share)::double as share from firings where {w.condition()} group by feature"
-            for w, weight in zip(words, given, strict=True)
-        )
-        bound = "n / n_word" if self.complete else "least(n / seen, n_fired * share / n_word)"
-        rate = "density" if self.complete else "(seen.n_fired / greatest(seen.n_tokens, 1))"
-        fraction, tries = sum(w.n for w in words) / self.n_text, str(sum(w.n for w in words))
-        if len(words) == 1:
-            score = "2 * share * recall / (share + recall)"
-            null = f"2 * {fraction!r} * {rate} / ({fraction!r} + {rate} + 1e-30)"
-        else:
-            score, null = "strength", "sqrt(density * mean_activation / max_activation)"
-        sql = f"""with found as ({union}),
-            chosen as (select feature, density, n_fired, mean_activation, max_activation from features
-                       where {condition}),
-            each_word as (select *, least(1.0, {bound}) as recall,
-                least(1.0, share * n_fired * mean_activation / (n_word * max_activation)) as strong
-                from found join chosen using (feature)),
-            scored as (select feature, sum(share) as share, sum(weight * recall) as recall,
-                sum(weight * sqrt(strong)) as strength, sum(n)::bigint as fired, sum(seen)::bigint as seen
-                from each_word group by feature)
-            select scored.feature, {score} as score, share, recall, strength, fired,
-                {tries if self.complete else "scored.seen"}::bigint as tries, {rate} as rate,
-                {null} as "null", (select count(*) from chosen) as searched
-            from scored join chosen using (feature) {"" if self.complete else "join seen using (feature)"}
-            order by feature"""
-        paths = {"firings": self.tables["firings"], "seen": self.tables["seen"], **more}
-        paths["features"] = self.workspace.table_path("features", self.made.name, "features")
-        found = self.workspace.query(sql, **paths)
+        first, last = self.units.span(word + "\0", word + "\U0010ffff")
+        longer = self.units.folded[first:last]
+        table = pa.table({"word": longer, "n": np.diff(self.units.before[first : last + 1])})
+        words = table.filter(pc.invert(pc.match_substring(longer, " "))).group_by("word").aggregate([("n", "sum")])
+        best = words.sort_by([("n_sum", "descending"), ("word", "ascending")]).slice(0, 6).to_pylist()
+        return tuple((row["word"], row["n_sum"]) for row in best)
+
+    def read(self, words: Sequence[Word]) -> "Firings":
+        """Return the firings on some words, from one reading of the index."""
+        units = np.unique(np.concatenate([np.zeros(0, np.int64), *(word.units for word in words)]))
+        sql = "select unit, feature, n, seen, share, max_activation from f where unit in (select unnest(?::int[]))"
+        found = self.workspace.query(sql, units.tolist(), f=self.firings)
         columns = {name: found[name].to_numpy() for name in found.column_names}
-        searched = int(columns.pop("searched").max(initial=0))
-        p = chance_of_firings(columns["fired"], columns["tries"], columns["rate"], searched)
-        return Fired(**columns, p=p)
+        order = np.argsort(columns["unit"], kind="stable")
+        return Firings(index=self, **{name: column[order] for name, column in columns.items()})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Firings:
+    """Rows of an index, sorted by unit: the firings of each feature on each unit of some words; `[n]` each."""
+
+    index: FiringIndex
+    unit: np.ndarray
+    feature: np.ndarray
+    n: np.ndarray
+    """Tokens on which the feature fires."""
+    seen: np.ndarray
+    """Tokens of the unit that were looked at."""
+    share: np.ndarray
+    """Fraction of the feature's whole activation that falls on the unit."""
+    max_activation: np.ndarray
+
+    def _rows(self, word: Word) -> np.ndarray:
+        spans = (np.searchsorted(self.unit, (low, high + 1)) for low, high in word.ranges)
+        return np.concatenate([np.arange(*span) for span in spans])
+
+    def fired(self, words: Sequence[Word], inside: np.ndarray, weights: Mapping[str, float] | None = None) -> Fired:
+        """Return the features of the mask `inside [n_features]` that fire on any of the words.
+
+        `weights` by word; default: the information of each.
+        """
+        index, columns, n_features = self.index, self.index.columns, len(inside)
+        given = [(weights or {}).get(w.word) or math.log2((index.units.n_text + 1) / w.n) for w in words]
+        sums = np.zeros((5, n_features))
+        for word, weight in zip(words, given, strict=True):
+            feature, n, seen, share = self._summed(word, inside)
+            largest, mean = columns.max_activation[feature], columns.mean_activation[feature]
+            n_fired = columns.n_fired[feature]
+            recall = n / word.n if index.complete else np.minimum(n / seen, n_fired * share / word.n)
+            strong = np.minimum(share * n_fired * mean / (word.n * largest), 1.0)
+            weight /= sum(given)
+            sums[:, feature] += share, weight * np.minimum(recall, 1.0), weight * np.sqrt(strong), n, seen
+        found = np.flatnonzero(sums[3])
+        share, recall, strength, fired, seen = sums[:, found]
+        density = columns.density[found]
+        rate = density if index.complete else index.units.rate[found]
+        total = sum(word.n for word in words)
+        tries = np.full(len(found), total) if index.complete else seen.astype(np.int64)
+        if len(words) == 1:
+            fraction = total / index.units.n_text
+            score, null = 2 * share * recall / (share + recall), 2 * fraction * rate / (fraction + rate + 1e-30)
+        else:
+            score = strength
+            null = np.sqrt(density * columns.mean_activation[found] / columns.max_activation[found])
+        p = chance_of_firings(fired, tries, rate, int(inside.sum()))
+        return Fired(
+            feature=found, score=score, null=null, share=share, recall=recall, strength=strength,
+            fired=fired.astype(np.int64), tries=tries, rate=rate, p=p,
+        )  # fmt: skip
+
+    def _summed(self, word: Word, inside: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the features that fire on a word, and of each the sums of n, seen and share; `[m]` each."""
+        rows = self._rows(word)
+        rows = rows[inside[self.feature[rows]]]
+        feature, at = np.unique(self.feature[rows], return_inverse=True)
+        return feature, *(np.bincount(at, each[rows], len(feature)) for each in (self.n, self.seen, self.share))
 
     def matches(self, words: Sequence[Word], features: Sequence[int]) -> dict[int, tuple[Match, ...]]:
         """Return for some features the texts on which they fire, those with most activation first."""
-        if not words or not features:
-            return {}
-        inside, outside = (" or ".join(w.condition(c) for w in words) for c in ("unit", "firings.unit"))
-        sql = f"""select feature, text, sum(firings.n)::bigint as n, sum(seen)::bigint as seen,
-                  max(max_activation) as largest
-                  from firings join (select unit, text from units where {inside}) using (unit)
-                  where ({outside}) and list_contains(?::int[], feature)
-                  group by feature, text order by feature, sum(share) desc, text"""
-        found: dict[int, tuple[Match, ...]] = {}
-        paths = {name: self.tables[name] for name in ("firings", "units")}
-        for row in self.workspace.query(sql, list(features), **paths).to_pylist():
-            mine = found.get(row["feature"], ())
-            if len(mine) < MAX_MATCHES:
-                found[row["feature"]] = (*mine, Match(row["text"], row["n"], row["seen"], row["largest"]))
-        return found
+        rows = np.unique(np.concatenate([np.zeros(0, np.int64), *(self._rows(word) for word in words)]))
+        found: dict[int, dict[str, list[int]]] = {}
+        for row in rows[np.isin(self.feature[rows], features)].tolist():
+            text = self.index.units.text[self.unit[row]].as_py()
+            found.setdefault(int(self.feature[row]), {}).setdefault(text, []).append(row)
+        return {feature: self._best(mine) for feature, mine in found.items()}
 
-
-@lru_cache(maxsize=64)
-def _tokens_of(workspace: Workspace, units: Path, content_hash: str) -> int:
-    """Return the number of tokens of an indexed text, at least 1; counted once for the content of an artefact."""
-    found = workspace.query("select sum(n)::bigint as n from u where pieces = 1", u=units)["n"][0].as_py()
-    return found or 1
+    def _best(self, rows: Mapping[str, list[int]]) -> tuple[Match, ...]:
+        """Return the matches of one feature by text, those with most activation first."""
+        order = sorted(rows, key=lambda text: (-self.share[rows[text]].sum(dtype=np.float64), text))
+        return tuple(
+            Match(text, int(self.n[at].sum()), int(self.seen[at].sum()), self.max_activation[at].max().item())
+            for text in order[:MAX_MATCHES]
+            for at in [rows[text]]
+        )
 
 
 def _phrases(readings: list[tuple[str, ...]], known: dict[str, Word]) -> tuple[list[Word], tuple[str, ...]]:

@@ -1,22 +1,28 @@
 """A search's answer: the features that were found, each with the reason, and the filters of a search. Torch-free."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from interp.artifacts.tables import query
 from interp.atlas.vector_map import VectorMap
-from interp.errors import ConfigError
+from interp.errors import ConfigError, CorruptError
 from interp.results import Record, Result
 from interp.workspace import Workspace
 from saes.features.schema import Features
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 By = Literal["phrase", "tokens", "related", "says", "label", "concept", "name", "similar", "number", "active"]
 """Reason that says most for a hit: it fires on the words (in their order, or any), or on related ones; it makes the
 model say them; its label, a measured concept or the user's name for it has them; its direction is similar; it was asked
 for by number; it fires as the model reads the text."""
 Kind = Literal["sae", "neurons", "transcoders"]
-COLUMNS = "feature, coalesce(label, '') as label, density, max_activation"
-"""Columns of `features.parquet` that a hit has."""
 ALPHA = 0.05
 """Adjusted p up to which a feature counts as found."""
 
@@ -173,43 +179,81 @@ class Filter:
         if not 0 <= low <= high <= 1:
             raise ConfigError(f"density must be a range within 0 and 1, got {low:g} to {high:g}")
 
-    def artefacts(self, workspace: Workspace) -> list[Features]:
-        """Return the features artefacts to search, newest first. Raises `UnknownNameError` for an unknown name."""
-        found = self._named(workspace)
+    def artefacts(self, workspace: Workspace) -> tuple[list[Features], tuple[str, ...]]:
+        """Return the features artefacts to search, newest first, and the sets left out because nothing asks for them.
+
+        Raises `UnknownNameError` for an unknown name.
+        """
+        made = workspace.values(Features)
+        found = self._named(workspace, made)
         if self.region is not None:
             of = workspace.open(VectorMap, self.region[0]).features
             found = [each for each in found if each.name == of]
         found = [each for each in found if self.kind is None or each.dictionary.startswith(f"{self.kind}:")]
-        return [each for each in found if self.hook_point in (None, "", each.settings.hook_point)]
+        found = [each for each in found if self.hook_point in (None, "", each.settings.hook_point)]
+        if self.features or self.hook_point or self.region:
+            return found, ()
+        names = {each.name for each in found}
+        sets = dict.fromkeys(each.set_name for each in made if each.set_name and each.name not in names)
+        return found, tuple(sets)
 
-    def _named(self, workspace: Workspace) -> list[Features]:
-        made = workspace.values(Features)
+    def _named(self, workspace: Workspace, made: list[Features]) -> list[Features]:
         if self.features:
             named = [each for each in made if self.features == each.name]
             layers = [each for each in made if self.features == each.set_name]
             return named or layers or [workspace.open(Features, self.features)]  # the last lists near names
         return made if self.hook_point or self.region else [each for each in made if not each.set_name] or made
 
-    def left_out(self, workspace: Workspace, searched: list[Features]) -> tuple[str, ...]:
-        """Return the sets whose layers are not among those searched, because nothing asks for them."""
-        if self.features or self.hook_point or self.region:
-            return ()
-        names = {each.name for each in searched}
-        return tuple(dict.fromkeys(each.set_name for each in workspace.values(Features) if each.name not in names))
-
-    def condition(self, workspace: Workspace) -> tuple[str, dict[str, Path]]:
-        """Return the SQL condition on rows of `features.parquet`, and the tables that it reads."""
+    def mask(self, workspace: Workspace, columns: "Columns") -> np.ndarray:
+        """Return the features that fire and pass the density and the region, `[n_features]` bool."""
         low, high = self.density
-        sql = f"n_fired > 0 and density between {low!r} and {high!r}"
-        if self.region is None:
-            return sql, {}
-        atlas, region = self.region
-        within = f"feature in (select item from points where list_contains(levels, {int(region)}))"
-        return f"{sql} and {within}", {"points": workspace.table_path("atlas", atlas, "points")}
+        inside = (columns.n_fired > 0) & (columns.density >= low) & (columns.density <= high)
+        if self.region is not None:
+            atlas, region = self.region
+            path = workspace.table_path("atlas", atlas, "points")
+            sql = "select item from points where list_contains(levels, ?::int)"
+            items = workspace.query(sql, int(region), points=path)["item"].to_numpy()
+            inside &= np.isin(np.arange(len(inside)), items)
+        return inside
 
 
-def feature_rows(workspace: Workspace, name: str, indices: list[int]) -> dict[int, dict[str, Any]]:
-    """Return `feature, label, density, max_activation` of some features, by number."""
-    sql = f"select {COLUMNS} from f where list_contains(?::int[], feature)"
-    path = workspace.table_path("features", name, "features")
-    return {row["feature"]: row for row in workspace.query(sql, indices, f=path).to_pylist()}
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """What a search reads of every feature of one artefact, kept in memory; `[n_features]` each."""
+
+    density: np.ndarray
+    """Fraction of tokens on which it fires."""
+    n_fired: np.ndarray
+    """Tokens on which it fires."""
+    mean_activation: np.ndarray
+    max_activation: np.ndarray
+    label: "pa.StringArray"
+
+    def rows(self, features: Iterable[int]) -> dict[int, dict[str, Any]]:
+        """Return `feature, label, density, max_activation` of some features, by number; of none that is not there."""
+        return {
+            i: {"feature": i, "label": self.label[i].as_py(), "density": self.density[i].item(),
+                "max_activation": self.max_activation[i].item()}
+            for i in map(int, features) if 0 <= i < len(self.density)
+        }  # fmt: skip
+
+
+def columns_of(workspace: Workspace, made: Features) -> Columns:
+    """Return the columns of an artefact, read once. Raises `CorruptError` where a feature is missing."""
+    return _columns(workspace.table_path("features", made.name, "features"), made.about.content_hash, made.n_features)
+
+
+@lru_cache(maxsize=32)
+def _columns(path: Path, content_hash: str, n_features: int) -> Columns:
+    names = ("density", "n_fired", "mean_activation", "max_activation")
+    sql = f"select feature, {', '.join(names)}, coalesce(label, '') as label from f order by feature"
+    found = query(sql, f=path)
+    if not np.array_equal(found["feature"].to_numpy(), np.arange(n_features)):
+        raise CorruptError(f"{path} should list features 0 to {n_features - 1:,} once each; it was edited")
+    arrays = [found[name].to_numpy() for name in names]
+    return Columns(*arrays, label=found["label"].combine_chunks())
+
+
+def feature_rows(workspace: Workspace, name: str, features: Iterable[int]) -> dict[int, dict[str, Any]]:
+    """Return `feature, label, density, max_activation` of some features of an artefact, by number."""
+    return columns_of(workspace, workspace.open(Features, name)).rows(features)

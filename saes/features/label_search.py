@@ -12,15 +12,22 @@ that fires on them.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache, reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from interp.artifacts.tables import query as read
 from interp.errors import WorkbenchError
 from interp.notes import own_names
 from interp.workspace import Workspace
-from saes.features.found import Filter
 from saes.features.lexicon import Lexicon
 from saes.features.schema import Features
 from saes.features.written_labels import Labels
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 UNJUDGED = 0.05
 """Strength of a label without a score."""
@@ -45,28 +52,58 @@ class Named:
     """The label that was found, where it is not the feature's own."""
 
 
-def by_label(workspace: Workspace, made: Features, query: str, within: Filter) -> dict[int, Named]:
-    """Return the features with `query` in their label or another reading.
+def by_label(
+    workspace: Workspace, made: Features, text: str, inside: np.ndarray, written: Sequence[Labels] = ()
+) -> dict[int, Named]:
+    """Return the features with `text` in their label or another reading, among those of a mask `[n_features]`.
 
-    Labels of `workbench explain` for these features count, with their detection score, and its null.
+    Labels of `workbench explain` for these features, `written`, count with their detection score, and its null.
     """
-    condition, more = within.condition(workspace)
-    others = "[{'label': y, 'score': other_scores[i]} for y, i in coalesce(other_labels, []::varchar[])]"
-    forms = _forms(query)
-    own, each = _has_any("label", forms), _has_any("x.label", forms)
-    named = f"not starts_with(label, '{NO_READING}')"
-    sql = f"""select feature, own, label, label_score as score, label_null as "null", found
-              from (select *, {own} and {named} as own, [x for x in {others} if {each}] as found from f)
-              where {condition} and (own or len(found) > 0)"""
-    path = workspace.table_path("features", made.name, "features")
-    hits = {}
-    for row in workspace.query(sql, *forms * 2, f=path, **more).to_pylist():
-        if row["own"]:
-            hits[row["feature"]] = _named(row["label"], row["score"], row["null"], forms)
-        else:
-            best = max(row["found"], key=lambda x: x["score"] or 0.0)
-            hits[row["feature"]] = _named(best["label"], best["score"], None, forms, other=True)
-    return hits | _explained(workspace, made, query, forms)
+    forms = _forms(text)
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in _with_any(_readings_of(workspace, made), forms).to_pylist():
+        if inside[row["feature"]]:
+            found.setdefault(row["feature"], []).append(row)
+    best = {i: max(rows, key=lambda row: (row["own"], row["score"] or 0.0)) for i, rows in found.items()}
+    named = {i: _named(x["label"], x["score"], x["null"], forms, other=not x["own"]) for i, x in best.items()}
+    return named | _explained(written, text, forms)
+
+
+def written_labels(workspace: Workspace, made: Features) -> list[Labels]:
+    """Return the labels of `workbench explain` for some features, the oldest first."""
+    every = reversed(workspace.values(Labels))
+    return [each for each in every if each.settings.features_hash == made.about.content_hash]
+
+
+def _readings_of(workspace: Workspace, made: Features) -> "pa.Table":
+    return _readings(workspace.table_path("features", made.name, "features"), made.about.content_hash)
+
+
+@lru_cache(maxsize=32)
+def _readings(path: Path, content_hash: str) -> "pa.Table":
+    """Return the labels of all features, then their other readings: `feature, label, score, null, class, own, words`.
+
+    `words` are those of the label in lower case, each after a space.
+    """
+    sql = f"""with every as (
+              select feature, case when not starts_with(label, '{NO_READING}') then label end as label,
+                     label_score as score, label_null as "null",
+                     case when label_kind = 'class' then label_names[1] end as class, true as own from f
+              union all
+              select feature, unnest(other_labels), unnest(other_scores), null, null, false from f)
+              select *, ' ' || regexp_replace(lower(label), '[^\\pL\\pN_]+', ' ', 'g') as words from every"""
+    return read(sql, f=path).combine_chunks()
+
+
+def _with_any(readings: "pa.Table", forms: Sequence[str]) -> "pa.Table":
+    """Return the readings in which any of the forms begins at a word; a form without words is found anywhere."""
+    import pyarrow.compute as pc
+
+    if re.search(r"\w", forms[0]):
+        masks = [pc.match_substring(readings["words"], f" {form}") for form in forms]
+    else:
+        masks = [pc.match_substring(pc.utf8_lower(readings["label"]), form) for form in forms]
+    return readings.filter(reduce(pc.or_kleene, masks))
 
 
 def _named(label: str, score: float | None, null: float | None, forms: Sequence[str], *, other: bool = False) -> Named:
@@ -94,43 +131,39 @@ def singulars(word: str) -> list[str]:
     return [each for each in found if len(each) > 2]
 
 
-def _has_any(column: str, forms: list[str]) -> str:
-    """Return SQL for a text in which any of the forms, each a parameter, begins at a word; without words, anywhere."""
-    text, start = f"lower(coalesce({column}, ''))", ""
-    if re.search(r"\w", forms[0]):
-        text, start = f"' ' || regexp_replace({text}, '[^\\pL\\pN_]+', ' ', 'g')", "' ' || "
-    return "(" + " or ".join([f"contains({text}, {start}?)"] * len(forms)) + ")"
-
-
-def _explained(workspace: Workspace, made: Features, query: str, forms: Sequence[str]) -> dict[int, Named]:
+def _explained(written: Sequence[Labels], text: str, forms: Sequence[str]) -> dict[int, Named]:
     """Return the labels of `workbench explain` that contain the query, by feature."""
     found: dict[int, Named] = {}
-    for written in reversed(workspace.values(Labels)):
-        if written.settings.features_hash == made.about.content_hash:
-            rows = written.labels.rows("label is not null and contains(lower(label), lower(?))", query.strip())
-            scores = {each.feature: each for each in written.scores.rows("name = 'detection'")} if rows else {}
-            for row in rows:
-                score = scores.get(row.feature)
-                judged = (score and score.accuracy, score and score.null)
-                found[row.feature] = _named(row.label or "", *judged, forms, other=True)
+    for each in written:
+        rows = each.labels.rows("label is not null and contains(lower(label), lower(?))", text.strip())
+        scores = {score.feature: score for score in each.scores.rows("name = 'detection'")} if rows else {}
+        for row in rows:
+            score = scores.get(row.feature)
+            judged = (score and score.accuracy, score and score.null)
+            found[row.feature] = _named(row.label or "", *judged, forms, other=True)
     return found
 
 
-def by_class(workspace: Workspace, made: Features, words: Sequence[str], within: Filter) -> dict[int, Named]:
-    """Return the features whose label names a class of most of the words, by the share of words in it."""
+def by_class(workspace: Workspace, made: Features, words: Sequence[str], inside: np.ndarray) -> dict[int, Named]:
+    """Return the features whose label names a class of most of the words, by the share of words in it.
+
+    Only those of the mask `inside [n_features]`.
+    """
     if not words:
         return {}
     lexicon = _lexicon()
     classes = [lexicon.classes_of(word) for word in words]
     shares = {name: sum(name in each for each in classes) / len(words) for name in set().union(*classes)}
     named = {n: s for n, s in shares.items() if s >= LEAST_COVERED and lexicon.depth(n) >= LEAST_DEPTH}
-    condition, more = within.condition(workspace)
-    sql = f"""select feature, label_names[1] as name, label_score as score, label_null as "null" from f
-              where label_kind = 'class' and list_contains(?::varchar[], label_names[1]) and {condition}"""
-    path = workspace.table_path("features", made.name, "features")
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    readings = _readings_of(workspace, made)
+    rows = readings.filter(pc.is_in(readings["class"], value_set=pa.array(list(named), pa.string()))).to_pylist()
     return {
-        row["feature"]: Named(named[row["name"]] * max(2 * (row["score"] or 0.5) - 1, 0.0), row["score"], row["null"])
-        for row in workspace.query(sql, list(named), f=path, **more).to_pylist()
+        row["feature"]: Named(named[row["class"]] * max(2 * (row["score"] or 0.5) - 1, 0.0), row["score"], row["null"])
+        for row in rows
+        if inside[row["feature"]]
     }
 
 

@@ -24,7 +24,7 @@ from interp.errors import WorkbenchError, program
 from interp.workspace import Workspace
 from saes.features.find_by_meaning import LEARNT, SET, WEIGHTS, Evidence, gather
 from saes.features.fired_words import Fired, FiringIndex, Word
-from saes.features.found import ALPHA, By, Example, Filter, Found, Hit, Kind, feature_rows
+from saes.features.found import ALPHA, By, Example, Filter, Found, Hit, Kind, columns_of
 from saes.features.label_search import names_of
 from saes.features.meaning import Meaning, lens_for, meaning_of
 from saes.features.query import Query, parse_query
@@ -70,7 +70,7 @@ def search_features(
     within = Filter(
         features=features, hook_point=hook_point, density=density, min_strength=min_strength, region=region, kind=kind
     )
-    artefacts = within.artefacts(workspace)
+    artefacts, sets_left_out = within.artefacts(workspace)
     names, problem = names_of(workspace)
     notes = [f"Your own names could not be read: {problem}"] if problem else []
     bare = text.strip()
@@ -90,7 +90,7 @@ def search_features(
     above = [hit for hit in hits if hit.above_chance][:limit]
     hits = [*above, *[hit for hit in hits if not hit.above_chance][: max(min(BELOW, limit - len(above)), 0)]]
     pieces = {word.word: word.pieces for part in parts for word in part.words}
-    return _found(query_text(query), parts, hits, pieces, workspace, within, names, notes, examples)
+    return _found(query_text(query), parts, hits, pieces, workspace, sets_left_out, names, notes, examples)
 
 
 def query_text(query: Query) -> str:
@@ -99,12 +99,11 @@ def query_text(query: Query) -> str:
 
 
 def _found(
-    query: str, parts: "list[_Part]", hits: list[Hit], pieces: dict[str, int], workspace: Workspace, within: Filter,
-    names: Mapping[str, str], notes: list[str], examples: bool,
+    query: str, parts: "list[_Part]", hits: list[Hit], pieces: dict[str, int], workspace: Workspace,
+    sets_left_out: tuple[str, ...], names: Mapping[str, str], notes: list[str], examples: bool,
 ) -> Found:  # fmt: skip
     sought = [each.sought for part in parts for each in part.wanted]
     first = [[each.sought for each in part.wanted] for part in parts]
-    artefacts = [part.index.made for part in parts]
 
     def in_all(name: str) -> tuple[str, ...]:
         """Return the words that every artefact lacks."""
@@ -120,7 +119,7 @@ def _found(
         missing=in_all("missing"),
         left_out=tuple(dict.fromkeys(word for each in sought for word in each.left_out)),
         near=max((each.near for each in sought), key=lambda near: sum(n for _, n in near), default=()),
-        sets_left_out=within.left_out(workspace, artefacts),
+        sets_left_out=sets_left_out,
         covers={part.index.made.name: "all text" if part.index.complete else "examples" for part in parts},
         related=tuple(dict.fromkeys(each.word for part in parts for found in part.wanted for each in found.related)),
         notes=tuple(dict.fromkeys(notes)),
@@ -163,10 +162,9 @@ class _Part:
         limit: int, leave_out: str,
     ) -> "_Part":  # fmt: skip
         """Search one artefact."""
-        wanted, unwanted = (
-            [gather(index, meaning, text, within, names=names, leave_out=leave_out) for text in texts]
-            for texts in (query.wanted, query.unwanted)
-        )
+        texts = [*query.wanted, *query.unwanted]
+        every = gather(index, meaning, texts, within, names=names, leave_out=leave_out)
+        wanted, unwanted = every[: len(query.wanted)], every[len(query.wanted) :]
         strength, p = np.min([each.strength for each in wanted], 0), np.max([each.p for each in wanted], 0)
         for each in unwanted:
             strength = np.where(each.logit < np.max([w.logit for w in wanted], 0), strength * (1 - each.strength), 0.0)
@@ -189,19 +187,21 @@ def _lifted(wanted: Sequence[Evidence]) -> np.ndarray:
 def _first(strength: np.ndarray, n: int) -> np.ndarray:
     """Return the `n` largest positive entries, the largest first, ties in their order."""
     some = np.flatnonzero(strength > 0)
+    if len(some) > n > 0:
+        some = some[strength[some] >= np.partition(strength[some], -n)[-n]]
     return some[np.lexsort((some, -strength[some]))][:n]
 
 
 def _hits(
     index: FiringIndex, wanted: Sequence[Evidence], strength: np.ndarray, above: np.ndarray, best: Sequence[int]
 ) -> list[Hit]:
-    rows = feature_rows(index.workspace, index.made.name, list(best))
+    rows = index.columns.rows(best)
     words = {
         word.word: word
         for each in wanted
         for word in (*each.sought.phrases, *each.sought.words, *each.sought.last)
     }  # fmt: skip
-    matches = index.matches(list(words.values()), list(best))
+    matches = wanted[0].firings.matches(list(words.values()), best)
     hits = []
     for i in best:
         each = max(wanted, key=lambda one: float(one.logit[i]))
@@ -256,7 +256,7 @@ def _with_names(hits: Sequence[Hit], names: Mapping[str, str]) -> tuple[Hit, ...
 
 def numbered(workspace: Workspace, made: Features, index: int, within: Filter, limit: int) -> list[Hit]:
     """Return the feature of this number, and none where the artefact has no such feature."""
-    rows = feature_rows(workspace, made.name, [index])
+    rows = columns_of(workspace, made).rows([index])
     return [Hit(features=made.name, by="number", **row) for row in rows.values()]
 
 

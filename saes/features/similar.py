@@ -14,7 +14,7 @@ import numpy as np
 
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.workspace import Workspace
-from saes.features.found import COLUMNS, Filter, Found, Hit, Kind
+from saes.features.found import Filter, Found, Hit, Kind, columns_of
 from saes.features.schema import Features
 
 _ROWS = 8192
@@ -68,7 +68,7 @@ def search_vector(
     within = Filter(features=features, hook_point=hook_point, density=density, min_strength=min_strength,
                     kind=kind)  # fmt: skip
     hits, widths = [], {}
-    for made in within.artefacts(workspace):
+    for made in within.artefacts(workspace)[0]:
         path = _weights(workspace, made)
         if path is None:
             continue
@@ -92,17 +92,15 @@ def _nearest(
     ]) / np.linalg.norm(vector)  # fmt: skip
     if leave_out is not None:
         cosines[leave_out] = -np.inf
-    condition, more = within.condition(workspace)
-    table = workspace.table_path("features", made.name, "features")
-    known = {row["feature"]: row for row in workspace.query(
-        f"select {COLUMNS} from f where {condition}", f=table, **more).to_pylist()}  # fmt: skip
-    among = np.array([i for i in known if i < len(cosines) and cosines[i] >= (within.min_strength or -1)], np.int64)
-    best = among[np.argsort(-cosines[among], kind="stable")][:limit]
-    p = chance_of_cosine(cosines[among], len(vector), len(known))
-    p_of = dict(zip(among.tolist(), p.tolist(), strict=True))
+    columns = columns_of(workspace, made)
+    inside = within.mask(workspace, columns)
+    among = np.flatnonzero(inside[: len(cosines)] & (cosines[: len(inside)] >= (within.min_strength or -1)))
+    best = np.argsort(-cosines[among], kind="stable")[:limit]
+    p = chance_of_cosine(cosines[among], len(vector), int(inside.sum()))
+    rows = columns.rows(among[best])
     return [
-        Hit(features=made.name, by="similar", strength=float(cosines[i]), null=null, p=p_of[int(i)], **known[int(i)])
-        for i in best
+        Hit(features=made.name, by="similar", strength=float(cosines[i]), null=null, p=float(each), **rows[i])
+        for i, each in zip(among[best].tolist(), p[best], strict=True)
     ]
 
 
@@ -140,13 +138,12 @@ def similar(workspace: Workspace, made: Features, index: int, within: Filter, li
         own = _row(path, index)
         return _nearest(workspace, made, path, own, within, limit, leave_out=index, null=usual)
     cosines = dict(zip(rows[0]["neighbours"], rows[0]["neighbour_cosines"], strict=True))
-    condition, more = within.condition(workspace)
-    sql = f"select {COLUMNS} from f where list_contains(?::int[], feature) and {condition}"
-    known = workspace.query(sql, list(cosines), f=table, **more).to_pylist()
+    columns = columns_of(workspace, made)
+    inside = within.mask(workspace, columns)
     hits = [
-        Hit(features=made.name, by="similar", strength=cosines[row["feature"]], null=usual, **row)
-        for row in known
-        if cosines[row["feature"]] >= within.min_strength
+        Hit(features=made.name, by="similar", strength=cosines[i], null=usual, **row)
+        for i, row in columns.rows(sorted(cosines)).items()
+        if inside[i] and cosines[i] >= within.min_strength
     ]
     return sorted(hits, key=lambda hit: -(hit.strength or 0))[:limit]
 

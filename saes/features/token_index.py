@@ -407,12 +407,10 @@ def _write_firings(runs: Path, path: Path, numbers: "pa.Table", totals: "pa.Tabl
 
 def word_positions(tokens: Sequence[str], wanted: dict[str, int]) -> list[int]:
     """Return the positions of `tokens` that end one of the `wanted` units, folded text to its number of tokens."""
-    lengths = sorted(set(wanted.values()))
-    return [
-        i
-        for i in range(len(tokens))
-        if any(n <= i + 1 and wanted.get(fold("".join(tokens[i + 1 - n : i + 1]))) is not None for n in lengths)
-    ]
+    n, found = len(tokens), set[int]()
+    for size in set(wanted.values()):
+        found.update(i for i in range(size - 1, n) if fold("".join(tokens[i + 1 - size : i + 1])) in wanted)
+    return sorted(found)
 
 
 def query_words(text: str) -> list[tuple[str, ...]]:

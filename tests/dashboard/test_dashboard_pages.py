@@ -301,7 +301,7 @@ def test_every_page_has_its_own_title_and_address_and_says_what_it_would_show():
     assert all(each.shows and each.command.startswith("workbench ") for each in pages if each.path != "/")
 
 
-SHOW_ARTEFACTS = {"Atlas", "Features", "Prompt", "Heads", "Circuit", "Graph", "SAE", "Geometry", "Dynamics", "Changes"}
+SHOW_ARTEFACTS = {"Atlas", "Features", "Heads", "Circuit", "Graph", "SAE", "Geometry", "Dynamics", "Changes"}
 """Pages that explain themselves in an empty workspace. Any other page may, or is of use there."""
 
 

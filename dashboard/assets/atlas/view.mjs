@@ -16,6 +16,7 @@ import { placed } from "./labels.mjs";
 import { Legend } from "./legend.mjs";
 import { plain, table } from "./looks.mjs";
 import { Minimap } from "./minimap.mjs";
+import { PointNames } from "./names.mjs";
 import { Overlay } from "./overlay.mjs";
 import { Renderer } from "./renderer.mjs";
 import { EmbeddedSource, sourceAt } from "./source.mjs";
@@ -135,6 +136,8 @@ export class AtlasView {
   frames;
   /** @type {Legend} */
   legend;
+  /** @type {PointNames} */
+  names;
   /** @type {Overlay} */
   overlay;
   /** @type {Minimap} */
@@ -207,6 +210,7 @@ export class AtlasView {
     const { frames = [] } = this.about;
     if (frames.length > 1) this.frames = new Frames(this.root, frames, this);
     this.legend = new Legend(this.root, (filter) => this.change({ filter }));
+    this.names = new PointNames(this);
     this.overlay = new Overlay(this.sheets.marks, this.sheets.live, this.camera);
     this.minimap = new Minimap(this.root, this.camera, () => {
       this.moved();
@@ -333,7 +337,27 @@ export class AtlasView {
       this.moved();
       this.rested();
     }
-    this.refresh(keys);
+    this.refresh(keys).then(() => {
+      if (keys.includes("search") && !keys.includes("at")) this.showFound();
+    });
+  }
+
+  /** Move to the points that a search found. */
+  showFound() {
+    if (!this.matches || !this.state.search.trim()) return;
+    let [x0, y0, x1, y1] = [Infinity, Infinity, -Infinity, -Infinity];
+    for (let id = 0; id < this.n; id++) {
+      if (!this.matches[id]) continue;
+      const [x, y] = this.place(id);
+      [x0, y0, x1, y1] = [Math.min(x0, x), Math.min(y0, y), Math.max(x1, x), Math.max(y1, y)];
+    }
+    if (x0 > x1) return;
+    const [left, low, right, high] = this.bounds,
+      margin = 0.05 * Math.max(x1 - x0, y1 - y0) + 0.01 * Math.max(right - left, high - low);
+    this.camera.show(x0 - margin, y0 - margin, x1 + margin, y1 + margin);
+    this.camera.fitted = false;
+    this.moved();
+    this.rested();
   }
 
   /** Apply a change made by the visitor, and report it. @param {Partial<AtlasState>} part */
@@ -461,6 +485,10 @@ export class AtlasView {
       near: (state.neighbours ?? []).filter(valid).map((id) => this.place(id)),
       cells: this.cells,
     });
+    if (on("labels") && !this.cells) {
+      this.names.draw(this.overlay.marks, this.overlay.shown, theme);
+      if (!this.moving) this.names.fetch().catch((error) => this.fail(error));
+    }
     this.minimap.draw(on("minimap") && Boolean(this.density));
   }
 
