@@ -29,6 +29,12 @@ COMMON_WORDS = frozenset(
     ("a", "an", "and", "as", "at", "by", "for", "from", "in", "is", "it", "of", "on", "or", "that", "the", "to", "with")
 )
 """Words of labels that name no group."""
+OF_RULES = frozenset(
+    ("after", "before", "docs", "fires", "like", "mixed", "near", "no", "often", "reading", "sampled", "word", "words")
+)
+"""The same, of the rules that make labels."""
+MOST_GROUPS = 12
+"""Groups that are proposed at most."""
 SMALL_CELL = 3
 """Nodes of a layer at one position, below which they are permuted with those of other such positions."""
 
@@ -128,10 +134,11 @@ def find_supernodes(
     *,
     near_positions: int | None = 0,
     near_layers: int | None = None,
+    most: int = MOST_GROUPS,
     n_null: int = 19,
     seed: int = 0,
 ) -> FoundGroups:
-    """Group the kept latents of a graph by average linkage of their similarities.
+    """Group the kept latents of a graph by average linkage of their similarities: the `most` groups of most influence.
 
     Similarity is the smallest of the cosines of in-edges, of out-edges (each as shares of its target's input), and of
     `directions`, the decoder rows of `latents(graph)`, where they are given. Errors and a latent's own token are left
@@ -162,6 +169,9 @@ def find_supernodes(
         null.append(_similarity((into, out), None if directions is None else directions[rows])[pairs])
     bound, above, chance = _bound(own[pairs], np.stack(null))
     clusters = _clusters(own, allowed, bound) if above else []
+    influence = np.array([node.influence for node in nodes])
+    chosen = sorted(range(len(clusters)), key=lambda at: -float(influence[clusters[at]].sum()))[:most]
+    clusters = [clusters[at] for at in sorted(chosen)]
     names: list[str] = []
     for each in clusters:
         name = _name(graph, [nodes[i] for i in each])
@@ -291,7 +301,10 @@ def _name(graph: AttributionGraph, members: Sequence[GraphNode]) -> str:
 
 
 def _words(label: str) -> list[str]:
-    return [word for word in re.findall(r"[^\W\d_]{2,}", label.lower()) if word not in COMMON_WORDS]
+    """Return the words that a label quotes; else its own, without those of the rule that made it."""
+    if quoted := [each.strip().lower() for each in re.findall(r'"([^"]+)"', label)]:
+        return [word for word in quoted if len(word) > 1]
+    return [word for word in re.findall(r"[^\W\d_]{2,}", label.lower()) if word not in COMMON_WORDS | OF_RULES]
 
 
 EffectProfiles = Callable[[Sequence[GraphNode]], np.ndarray]

@@ -140,11 +140,21 @@ def test_names_are_the_words_that_labels_share():
     graph, groups = planted()
     names = {frozenset(each.nodes): each.name for each in find_supernodes(graph).groups}
     for i, members in enumerate(groups):
-        assert set(names[frozenset(members)].split()) == {COLOURS[i], "words"}
+        assert set(names[frozenset(members)].split()) == {COLOURS[i]}, "the words of rules name nothing"
     bare = graph.with_parts(nodes=[replace(node, label="") for node in graph.nodes])
     names = [each.name for each in find_supernodes(bare).groups]
     assert names[0] == "sky · layers 1 to 3"
     assert len(set(names)) == len(names)
+
+
+def test_the_groups_of_most_influence_are_proposed_and_named_by_quoted_words():
+    graph, groups = planted()
+    found = find_supernodes(graph)
+    weight = {each.name: sum(graph.node(name).influence for name in each.nodes) for each in found.groups}
+    [one] = find_supernodes(graph, most=1).groups
+    assert weight[one.name] == max(weight.values())
+    labelled = graph.with_parts(nodes=[replace(node, label='" Oven" in any form (90 %)') for node in graph.nodes])
+    assert find_supernodes(labelled).groups[0].name == "oven"
 
 
 def test_a_graph_of_one_latent_or_none_has_no_groups():

@@ -348,9 +348,11 @@ export class Panel {
         !marked && pins > 1
           ? button(`Mark ${pins} pinned`, { onclick: () => view.mark([...view.resolved.pins]) })
           : null,
-        model.n > 3 && !groups.length
+        model.n > 3
           ? button("Propose groups", {
-              title: "Latents with similar sources, readers: a start to edit",
+              title: groups.length
+                ? "Replaces these groups by proposed ones; Undo takes that back"
+                : "Latents with similar sources, readers: a start to edit",
               onclick: () => view.proposeGroups(),
             })
           : null,
