@@ -2,6 +2,7 @@
 // Larger parts (a prompt, a graph, the map) are loaded when they are drawn.
 
 import "./theme.mjs";
+import "./anchor.mjs";
 import "./back.mjs";
 import "./brush.mjs";
 import "./graph.mjs";

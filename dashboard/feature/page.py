@@ -189,7 +189,7 @@ def register(app: Dash) -> None:
 
 def _list_panel(workspace: Workspace, name: str, text: str, low: float, high: float) -> html.Section:
     columns: list[dict[str, Any]] = [
-        {"field": "feature", "headerName": "#", "width": 56, "type": "rightAligned"},
+        {"field": "feature", "headerName": "#", "width": 60, "type": "rightAligned"},
         {"field": "label", "headerName": "label", "flex": 1, "minWidth": 120, "tooltipField": "label"},
         {
             "field": "label_score",

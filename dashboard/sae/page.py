@@ -407,6 +407,7 @@ def _concept_table(found: ConceptScores, artefact: str, made: list[Manifest]) ->
         html.Div(table, className="wb-scroll wb-concepts", tabIndex="0", **attrs({"aria-label": "Concepts"})),
         note=_CONCEPTS + artefact,
         className="wb-row",
+        id="concepts",
     )
 
 

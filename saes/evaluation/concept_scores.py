@@ -204,6 +204,6 @@ def _dictionary(share: dict[str, Interval[float]], n: int, sae: str) -> Iterator
         value=own.estimate,
         null=null,
         about="fraction of concepts; null: the best baseline",
-        href=address_of("sae", sae),
+        href=f"{address_of('sae', sae)}#concepts",
         proof="See the table",
     )

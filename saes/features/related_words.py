@@ -81,13 +81,17 @@ def related_words(vocabulary: Vocabulary, key: str, words: Sequence[str], n: int
             means.append(_unit(mean[None])[0])
     if not means:
         return []
-    wanted = _unit(np.mean(means, 0)[None])[0]
-    cosines = table.rows @ wanted
-    best = np.argsort(-cosines, kind="stable")[:n]
-    return [Related(table.words[i], int(table.tokens[i]), float(cosines[i])) for i in best]
+    return list(_nearest(table, _unit(np.mean(means, 0)[None])[0].tobytes(), n))
 
 
-@dataclass(frozen=True)
+def largest(values: np.ndarray, n: int) -> np.ndarray:
+    """Return the positions of the `n` largest of some values `[m]`, the largest first, ties in their order."""
+    least = np.partition(values, -n)[-n] if 0 < n < len(values) else -np.inf
+    near = np.flatnonzero(values >= least)
+    return near[np.argsort(-values[near], kind="stable")][:n]
+
+
+@dataclass(frozen=True, eq=False)
 class _Table:
     whitening: np.ndarray
     """`[d, d]` float32"""
@@ -95,6 +99,13 @@ class _Table:
     """`[n, d]` float32, memory-mapped: whitened unit directions"""
     tokens: np.ndarray
     words: tuple[str, ...]
+
+
+@lru_cache(maxsize=64)
+def _nearest(table: _Table, wanted: bytes, n: int) -> tuple[Related, ...]:
+    """Return the `n` words nearest to a unit vector, float32: the same for every dictionary of a model."""
+    cosines = table.rows @ np.frombuffer(wanted, np.float32)
+    return tuple(Related(table.words[i], int(table.tokens[i]), float(cosines[i])) for i in largest(cosines, n))
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

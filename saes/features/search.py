@@ -28,6 +28,7 @@ from saes.features.found import ALPHA, By, Example, Filter, Found, Hit, Kind, co
 from saes.features.label_search import names_of
 from saes.features.meaning import Meaning, lens_for, meaning_of
 from saes.features.query import Query, parse_query
+from saes.features.related_words import largest
 from saes.features.schema import Features
 from saes.features.similar import similar
 from saes.features.token_index import word_positions
@@ -171,7 +172,10 @@ class _Part:
         above = (p <= ALPHA) & (strength > 0) & (strength >= within.min_strength)
         below = (p > ALPHA) & (strength > 0) & (strength >= within.min_strength) & _lifted(wanted)
         best = [
-            int(i) for mask, n in ((above, limit), (below, BELOW)) for i in _first(np.where(mask, strength, 0.0), n)
+            i
+            for mask, n in ((above, limit), (below, BELOW))
+            for i in largest(np.where(mask, strength, 0.0), n).tolist()
+            if mask[i]
         ]
         return cls(index=index, wanted=tuple(wanted), hits=tuple(_hits(index, wanted, strength, above, best)))
 
@@ -182,14 +186,6 @@ def _lifted(wanted: Sequence[Evidence]) -> np.ndarray:
     for each in (fired for evidence in wanted for fired in (evidence.fired, evidence.phrases) if fired is not None):
         found[each.feature[each.score > each.null]] = True
     return found
-
-
-def _first(strength: np.ndarray, n: int) -> np.ndarray:
-    """Return the `n` largest positive entries, the largest first, ties in their order."""
-    some = np.flatnonzero(strength > 0)
-    if len(some) > n > 0:
-        some = some[strength[some] >= np.partition(strength[some], -n)[-n]]
-    return some[np.lexsort((some, -strength[some]))][:n]
 
 
 def _hits(
