@@ -313,9 +313,9 @@ class Firings:
 
     def matches(self, words: Sequence[Word], features: Sequence[int]) -> dict[int, tuple[Match, ...]]:
         """Return for some features the texts on which they fire, those with most activation first."""
-        rows = np.unique(np.concatenate([np.zeros(0, np.int64), *(self._rows(word) for word in words)]))
+        rows = np.concatenate([np.zeros(0, np.int64), *(self._rows(word) for word in words)])
         found: dict[int, dict[str, list[int]]] = {}
-        for row in rows[np.isin(self.feature[rows], features)].tolist():
+        for row in np.unique(rows[np.isin(self.feature[rows], features)]).tolist():
             text = self.index.units.text[self.unit[row]].as_py()
             found.setdefault(int(self.feature[row]), {}).setdefault(text, []).append(row)
         return {feature: self._best(mine) for feature, mine in found.items()}

@@ -45,7 +45,7 @@ MOST_TELLING = """density between 2e-4 and 2e-2 desc,
     label_kind = 'said' desc, label_kind = 'class' desc,
     round(coalesce(label_score - label_null_high, 0), 2) desc, len(other_labels) desc,
     max_activation / greatest(mean_activation, 1e-9) desc, feature"""
-"""SQL order of `features.parquet`, those that say most to a reader first: neither rare nor dense, and with a label above
+"""SQL order of `features.parquet`, those that say most to a reader first: neither rare nor dense, with a label above
 those of other features. Words that a feature both fires on and makes the model say come first, then classes of words
 (months, pronouns); of these the labels farthest above the null, with most other readings beside them; without scored
 labels, features whose maximum is farthest above their mean activation."""

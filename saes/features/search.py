@@ -17,9 +17,13 @@ median over all features of the cosine to the nearest one), and `#12` or `NAME:1
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp.artifacts.tables import query
 from interp.errors import WorkbenchError, program
 from interp.workspace import Workspace
 from saes.features.find_by_meaning import LEARNT, SET, WEIGHTS, Evidence, gather
@@ -33,10 +37,16 @@ from saes.features.schema import Features
 from saes.features.similar import similar
 from saes.features.token_index import word_positions
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 BELOW = 3
 """Hits no better than chance that are shown."""
 MAX_SAID = 4
 """Dictionaries whose features are searched by what they make the model say; each takes seconds the first time."""
+IN_MEMORY = 10_000
+"""Features of an artefact up to which its examples are kept in memory, 5 kB each; reading some takes 0.1 s."""
+_EXAMPLES = "select feature, tokens, activations, peak, document_label from e"
 _LIKE = re.compile(r"^like\s+(?:([\w.-]+):)?#?(\d{1,9})$", re.IGNORECASE)
 _NUMBER = re.compile(r"^(?:([A-Za-z][\w.-]*):|#)(\d{1,9})$")
 _BY: dict[str, By] = {
@@ -80,7 +90,7 @@ def search_features(
         made = workspace.open(Features, name)
         find = similar if _LIKE.match(bare) else numbered
         hits = find(workspace, made, number, within, limit)
-        shown = _with_examples(workspace, hits, {}) if examples else hits
+        shown = _with_examples(workspace, [made], hits, {}) if examples else hits
         return Found(query=bare, hits=_with_names(shown, names), notes=tuple(notes))
     parts = []
     for number, made in enumerate(artefacts):
@@ -105,6 +115,7 @@ def _found(
 ) -> Found:  # fmt: skip
     sought = [each.sought for part in parts for each in part.wanted]
     first = [[each.sought for each in part.wanted] for part in parts]
+    made = [part.index.made for part in parts]
 
     def in_all(name: str) -> tuple[str, ...]:
         """Return the words that every artefact lacks."""
@@ -113,7 +124,7 @@ def _found(
 
     return Found(
         query=query,
-        hits=_with_names(_with_examples(workspace, hits, pieces) if examples else hits, names),
+        hits=_with_names(_with_examples(workspace, made, hits, pieces) if examples else hits, names),
         words=tuple(dict.fromkeys(word.word for each in sought for word in each.words)),
         phrases=tuple(dict.fromkeys(word.word for each in sought for word in each.phrases)),
         missing_phrases=in_all("missing_phrases"),
@@ -256,19 +267,18 @@ def numbered(workspace: Workspace, made: Features, index: int, within: Filter, l
     return [Hit(features=made.name, by="number", **row) for row in rows.values()]
 
 
-def _with_examples(workspace: Workspace, hits: Sequence[Hit], wanted: dict[str, int]) -> list[Hit]:
+def _with_examples(
+    workspace: Workspace, among: Sequence[Features], hits: Sequence[Hit], wanted: dict[str, int]
+) -> list[Hit]:
     """Return the hits, each with the example in which the wanted words have the largest activation.
 
     Where it fires on none of them, an example that holds one of them; else its strongest.
     """
     shown: dict[tuple[str, int], Example] = {}
-    for name in dict.fromkeys(hit.features for hit in hits):
-        features = [hit.feature for hit in hits if hit.features == name]
-        sql = """select feature, tokens, activations, peak, document_label from e
-                 join (select unnest(?::int[]) as feature) using (feature) order by feature, group_order, rank"""
+    for made in among:
         best: dict[int, float] = {}
-        path = workspace.table_path("features", name, "examples")
-        for row in workspace.query(sql, features, e=path).to_pylist():
+        features = [hit.feature for hit in hits if hit.features == made.name]
+        for row in _examples(workspace, made, features).to_pylist() if features else ():
             here = word_positions(row["tokens"], wanted)
             marked = [i for i in here if row["activations"][i] > 0]
             worth = max((row["activations"][i] for i in marked), default=0.0) + 1e-9 * bool(here)
@@ -276,5 +286,24 @@ def _with_examples(workspace: Workspace, hits: Sequence[Hit], wanted: dict[str, 
                 best[row["feature"]] = worth
                 marks = marked or [row["peak"]]
                 values = (tuple(row["tokens"]), tuple(row["activations"]), tuple(marks))
-                shown[name, row["feature"]] = Example(*values, source=row["document_label"] or "")
+                shown[made.name, row["feature"]] = Example(*values, source=row["document_label"] or "")
     return [replace(hit, example=shown.get((hit.features, hit.feature))) for hit in hits]
+
+
+def _examples(workspace: Workspace, made: Features, features: Sequence[int]) -> "pa.Table":
+    """Return the examples of some features, the strongest of each first."""
+    import pyarrow as pa
+
+    path = workspace.table_path("features", made.name, "examples")
+    if made.n_features > IN_MEMORY:
+        sql = f"{_EXAMPLES} where feature in (select unnest(?::int[])) order by feature, group_order, rank"
+        return workspace.query(sql, list(features), e=path)
+    table, starts = _every_example(path, made.about.content_hash, made.n_features)
+    return pa.concat_tables([table.slice(starts[i], starts[i + 1] - starts[i]) for i in features])
+
+
+@lru_cache(maxsize=4)
+def _every_example(path: Path, content_hash: str, n_features: int) -> "tuple[pa.Table, list[int]]":
+    """Return all examples, sorted by feature, and the row at which those of each feature start, `[n_features + 1]`."""
+    table = query(f"{_EXAMPLES} order by feature, group_order, rank", e=path)
+    return table, np.searchsorted(table["feature"].to_numpy(), np.arange(n_features + 1)).tolist()

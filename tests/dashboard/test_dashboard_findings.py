@@ -151,7 +151,12 @@ def test_the_strongest_of_each_kind_come_first_and_five_at_most(tmp_path):
 def test_a_dictionary_that_detects_more_concepts_than_every_baseline_is_a_finding(tmp_path):
     rows = [row(f"c{i}", 7, 0.9, 0.5, neuron=0.8 if i < 5 else 0.1, null=0.6) for i in range(20)]
     (found,) = of(tmp_path, lambda w: evaluated(w, rows, better=0, judge=Interval(0.05, 0.0, 0.1)))
-    assert (found.kind, found.value, found.null, found.href) == ("dictionary", 1.0, 0.25, "/sae?name=dictionary-x")
+    assert (found.kind, found.value, found.null, found.href) == (
+        "dictionary",
+        1.0,
+        0.25,
+        "/sae?name=dictionary-x#concepts",
+    )
     assert "100% of 20 concepts" in found.sentence
     assert "25% have such a neuron, 0% such a latent" in found.sentence
 

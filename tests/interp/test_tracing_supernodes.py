@@ -148,7 +148,7 @@ def test_names_are_the_words_that_labels_share():
 
 
 def test_the_groups_of_most_influence_are_proposed_and_named_by_quoted_words():
-    graph, groups = planted()
+    graph, _ = planted()
     found = find_supernodes(graph)
     weight = {each.name: sum(graph.node(name).influence for name in each.nodes) for each in found.groups}
     [one] = find_supernodes(graph, most=1).groups

@@ -186,7 +186,7 @@ class Explain(ExplainConfig, Seeded, Threaded, RunsModel, Resumable["Labels | Fe
 class Label(Seeded, Threaded, RunsModel, Resumable["Labels | Features"]):
     """Ask the chosen endpoint for labels of some features.
 
-    Example: WORKBENCH_ENDPOINT=local:smollm2-135m workbench label demo --features 540
+    Example: workbench label demo --features 540
 
     The same as `workbench explain --yes` with the provider of $WORKBENCH_ENDPOINT and its model
     $WORKBENCH_ENDPOINT_MODEL. Setting them is to agree that excerpts of the recorded text are sent there. The page of a
