@@ -20,7 +20,7 @@ import secrets
 import shlex
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dash
 import dash_mantine_components as dmc
@@ -34,6 +34,7 @@ from dashboard.components.frame import attrs, explain, failure
 from dashboard.components.live import Live
 from dashboard.components.pages import (
     Context,
+    Group,
     Layout,
     NothingYetError,
     Page,
@@ -114,9 +115,17 @@ def shell(workspace: Workspace, pages: list[Page]) -> dmc.MantineProvider:
 
 def _bar(workspace: Workspace, pages: list[Page]) -> html.Header:
     links = [
-        dcc.Link(each.title, href=each.path, className="wb-nav-link", id=f"nav-{each.title.lower()}")
-        for each in pages
-        if each.listed
+        html.Div(
+            [
+                dcc.Link(each.title, href=each.path, className="wb-nav-link", id=f"nav-{each.title.lower()}")
+                for each in pages
+                if each.listed and each.group == group
+            ],
+            className="wb-nav-group",
+            role="group",
+            **attrs({"aria-label": group.capitalize()}),
+        )
+        for group in get_args(Group)
     ]
     return html.Header(
         [

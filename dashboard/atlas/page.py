@@ -313,6 +313,7 @@ PAGE = Page(
     title="Atlas",
     path="/atlas",
     templates=("/atlas/<name>",),
+    group="look",
     order=20,
     layout=layout,
     register=register,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 import flask
@@ -34,6 +34,8 @@ from interp.workspace import Workspace
 from saes.training.stored import StoredSAE
 
 Layout = Callable[..., html.Div]
+Group = Literal["look", "test", "work"]
+"""Groups of pages, from left to right: what there is to see, what was tested, one's own work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +51,10 @@ class Page:
     """Adds the callbacks of the page to the application."""
     templates: tuple[str, ...] = ()
     """Further addresses with names in them, such as `/atlas/<name>`."""
+    group: Group = "test"
+    """Group in the navigation bar."""
     order: int = 1000
-    """Place in the navigation bar: the smallest is leftmost, equal ones by title."""
+    """Place in its group: the smallest is leftmost, equal ones by title."""
     listed: bool = True
     """False for a page that is reached otherwise, and not named in the navigation bar."""
     shows: str = ""

@@ -5,12 +5,14 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from interp.errors import ResourceError
 from interp.workspace import Workspace
-from saes.features.meaning import DRAWS, Saying, is_computed, lens_for, meaning_of
+from saes.features.meaning import DRAWS, Meaning, Saying, is_computed, lens_for, meaning_of
 from saes.features.schema import Features
 
 if TYPE_CHECKING:
     from interp.dictionary import Dictionary
+    from interp.lenses.jacobian_lens import JacobianLens
     from interp.models.hooked import HookedModel
 
 State = Literal["read", "no lens", "computing", "failed", "elsewhere"]
@@ -44,16 +46,24 @@ def said_by(workspace: Workspace, name: str, feature: int) -> Said:
     if lens is None:
         return Said("no lens", model)
     if not is_computed(features, lens):
-        key = f"{features.about.content_hash} {lens.about.content_hash}"
-        if key not in _computing:
-            _computing[key] = ""
-            threading.Thread(target=_compute, args=(workspace, features, key), daemon=True, name="meaning").start()
-        problem = _computing.get(key, "")  # the thread may have ended meanwhile
+        problem = _begun(workspace, features, lens)
         return Said("failed" if problem else "computing", model, problem=problem)
     meaning = meaning_of(workspace, features)
     if meaning is None:
         return Said("elsewhere", model)
     return Said("read", model, meaning.says(feature), meaning.hook_point)
+
+
+def meaning_if_known(workspace: Workspace, features: Features) -> Meaning | None:
+    """Return what the features of an artefact say, as `meaning_of`, but without waiting for it.
+
+    Raises `ResourceError` where it was never computed; that begins beside the pages.
+    """
+    lens = lens_for(workspace, features)
+    if lens is not None and not features.set_name and not is_computed(features, lens):
+        problem = _begun(workspace, features, lens)
+        raise ResourceError(problem or "it is being computed; search again in half a minute")
+    return meaning_of(workspace, features)
 
 
 def said_words(
@@ -74,6 +84,15 @@ def said_words(
         for f, each in found.items()
         if each.raised_p <= ALPHA or not beyond_null
     }
+
+
+def _begun(workspace: Workspace, features: Features, lens: "JacobianLens") -> str:
+    """Compute what the features say beside the pages, once; return why that failed, empty while it runs."""
+    key = f"{features.about.content_hash} {lens.about.content_hash}"
+    if key not in _computing:
+        _computing[key] = ""
+        threading.Thread(target=_compute, args=(workspace, features, key), daemon=True, name="meaning").start()
+    return _computing.get(key, "")  # the thread may have ended meanwhile
 
 
 def _compute(workspace: Workspace, features: Features, key: str) -> None:

@@ -319,6 +319,7 @@ PAGE = Page(
     title="Features",
     path="/feature",
     templates=("/feature/<features>/<index>", "/feature/<features>"),
+    group="look",
     order=30,
     layout=layout,
     register=register,

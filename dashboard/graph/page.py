@@ -265,6 +265,7 @@ PAGE = Page(
     title="Graph",
     path="/graph",
     templates=("/graph/<name>",),
+    group="look",
     order=65,
     layout=layout,
     register=register,

@@ -383,6 +383,7 @@ PAGE = Page(
     title="Heads",
     path="/heads",
     templates=("/heads/<name>",),
+    group="look",
     order=50,
     layout=layout,
     register=register,

@@ -375,6 +375,7 @@ def _move_buttons(name: str, key: str) -> list[html.Button]:
 PAGE = Page(
     title="Notes",
     path="/notes",
+    group="work",
     order=95,
     layout=layout,
     register=register,

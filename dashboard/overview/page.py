@@ -277,4 +277,4 @@ def _empty(root: str, *, runs: bool) -> html.Section:
     )
 
 
-PAGE = Page(title="Overview", path="/", order=10, layout=layout, register=register)
+PAGE = Page(title="Overview", path="/", group="look", order=10, layout=layout, register=register)

@@ -413,6 +413,7 @@ ANSWERS: dict[str, Callable[[Body], Any]] = {
 PAGE = Page(
     title="Prompt",
     path="/prompt",
+    group="look",
     order=40,
     layout=layout,
     register=register,

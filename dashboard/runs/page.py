@@ -288,6 +288,7 @@ def _register_queue(app: Dash) -> None:
 PAGE = Page(
     title="Runs",
     path="/runs",
+    group="work",
     order=900,
     layout=layout,
     register=register,

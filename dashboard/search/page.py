@@ -27,6 +27,7 @@ from dashboard.components.frame import (
 )
 from dashboard.components.pages import Context, Page, current, feature_href, register_parts
 from dashboard.components.tokens import token_strip, token_text
+from dashboard.data.meaning import meaning_if_known
 from dashboard.figures.theme import visible
 from interp.atlas.vector_map import VectorMap
 from interp.errors import UsageError, as_typed, program
@@ -153,6 +154,7 @@ def find(workspace: Workspace, state: dict[str, str]) -> Found:
         region=region,
         kind=_kind(state.get("kind") or ""),
         limit=N_HITS,
+        meanings=meaning_if_known,
     )
 
 
@@ -190,7 +192,7 @@ def results(workspace: Workspace, found: Found, *, run: bool) -> html.Div:
     several = len({hit.features for hit in found.hits}) > 1
     above = [hit for hit in found.hits if hit.above_chance]
     below = [hit for hit in found.hits if not hit.above_chance]
-    shown = [panel(_title(found), _list(above, several=several), note=_NOTES.get(_form(found), _NOTE))] if above else []
+    shown = [panel(_title(found), _list(above, several=several), note=_note(found))] if above else []
     if below:
         shown.append(
             panel(
@@ -222,6 +224,11 @@ _NOTES = {
     "directions of a dictionary pass that easily, so read the usual nearest neighbour beside it",
     "number": "",
 }
+
+
+def _note(found: Found) -> str:
+    both = ". For texts joined by AND it is the smallest of theirs" if " AND " in found.query else ""
+    return _NOTES.get(_form(found), _NOTE + both)
 
 
 def _form(found: Found) -> str:

@@ -29,7 +29,7 @@ from interp.lenses.vocabulary import Vocabulary
 from saes.features.concept_search import by_concept, measured_concepts
 from saes.features.fired_words import Fired, FiringIndex, Firings, Sought, Word
 from saes.features.found import ALPHA, Filter
-from saes.features.label_search import Named, by_class, by_label, by_own_name, written_labels
+from saes.features.label_search import Named, by_class, by_label, by_own_name, readings_of, written_labels
 from saes.features.meaning import Meaning
 from saes.features.related_words import Related, pieces_of, related_words, tokens_of
 from saes.features.token_index import query_words
@@ -125,13 +125,14 @@ def gather(
     inside = within.mask(workspace, index.columns)
     asked = [_Asked.of(index, meaning, text) for text in texts]
     firings = index.read([word for each in asked for word in each.words])
-    written, scores = written_labels(workspace, made), measured_concepts(workspace, made)
+    readings, written = readings_of(workspace, made), written_labels(workspace, made)
+    scores = measured_concepts(workspace, made)
     found = []
     for each in asked:
-        text, words = each.text, [word.word for word in each.sought.words]
-        labels, kinds = by_label(workspace, made, text, inside, written), by_class(workspace, made, words, inside)
-        concepts = by_concept(scores, text, leave_out=leave_out)
-        named = by_own_name(made, text, names or {})
+        labels = by_label(readings, written, each.text, inside)
+        kinds = by_class(readings, [word.word for word in each.sought.words], inside)
+        concepts = by_concept(scores, each.text, leave_out=leave_out)
+        named = by_own_name(made, each.text, names or {})
         found.append(_evidence(each, firings, meaning, inside, labels, kinds, concepts, named))
     return found
 

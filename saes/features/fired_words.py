@@ -114,8 +114,8 @@ class Fired:
 class _Units:
     """The units of an index by number, in memory, and how often the features of an index of examples fire."""
 
-    text: "pa.StringArray"
-    folded: "pa.StringArray"
+    text: "pa.Array"
+    folded: "pa.Array"
     """Sorted."""
     pieces: np.ndarray
     before: np.ndarray
@@ -231,15 +231,13 @@ class FiringIndex:
         return {word: Word(word, ranges, n, int(units.pieces[chosen].max()))}
 
     def _longer_words(self, word: str) -> tuple[tuple[str, int], ...]:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         first, last = self.units.span(word + "\0", word + "\U0010ffff")
-        longer = self.units.folded[first:last]
-        table = pa.table({"word": longer, "n": np.diff(self.units.before[first : last + 1])})
-        words = table.filter(pc.invert(pc.match_substring(longer, " "))).group_by("word").aggregate([("n", "sum")])
-        best = words.sort_by([("n_sum", "descending"), ("word", "ascending")]).slice(0, 6).to_pylist()
-        return tuple((row["word"], row["n_sum"]) for row in best)
+        counts = np.diff(self.units.before[first : last + 1]).tolist()
+        found: dict[str, int] = {}
+        for longer, n in zip(self.units.folded[first:last].to_pylist(), counts, strict=True):
+            if " " not in longer:
+                found[longer] = found.get(longer, 0) + n
+        return tuple(sorted(found.items(), key=lambda one: (-one[1], one[0]))[:6])
 
     def read(self, words: Sequence[Word]) -> "Firings":
         """Return the firings on some words, from one reading of the index."""
@@ -316,7 +314,7 @@ class Firings:
         rows = np.concatenate([np.zeros(0, np.int64), *(self._rows(word) for word in words)])
         found: dict[int, dict[str, list[int]]] = {}
         for row in np.unique(rows[np.isin(self.feature[rows], features)]).tolist():
-            text = self.index.units.text[self.unit[row]].as_py()
+            text = self.index.units.text[int(self.unit[row])].as_py()
             found.setdefault(int(self.feature[row]), {}).setdefault(text, []).append(row)
         return {feature: self._best(mine) for feature, mine in found.items()}
 
@@ -349,10 +347,10 @@ def chance_of_firings(fired: np.ndarray, tries: np.ndarray, rate: np.ndarray, n_
     The null fires on each token independently, as often as the feature does in all of the text (binomial tail; the
     hypergeometric one is smaller). Features of the `n_searched` that fire on none of the tokens have p = 1.
     """
-    from scipy.special import bdtrc
+    from scipy.special import betainc
 
     from interp.statistics import holm
 
     p = np.ones(max(n_searched, len(fired)))
-    p[: len(fired)] = bdtrc(fired - 1.0, np.maximum(tries, fired), np.clip(rate, 0.0, 1.0))
+    p[: len(fired)] = betainc(fired, np.maximum(tries, fired) - fired + 1, np.clip(rate, 0.0, 1.0))
     return holm(p)[: len(fired)]

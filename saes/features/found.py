@@ -61,8 +61,8 @@ class Hit:
     max_activation: float = 0.0
     strength: float | None = None
     """0 to 1, by which hits are ordered: of a text, the chance that it is the feature asked for, as learnt on measured
-    concepts (`find_by_meaning`). `similar`: cosine. `active`: strongest activation, as a fraction of the maximum, times
-    the rarity. None for one asked for by number."""
+    concepts (`find_by_meaning`); of texts joined by AND, the smallest of theirs. `similar`: cosine. `active`: strongest
+    activation, as a fraction of the maximum, times the rarity. None for one asked for by number."""
     above_chance: bool = True
     """False where no source is above its null."""
     score: float | None = None
@@ -227,7 +227,7 @@ class Columns:
     """Tokens on which it fires."""
     mean_activation: np.ndarray
     max_activation: np.ndarray
-    label: "pa.StringArray"
+    label: "pa.Array"
 
     def rows(self, features: Iterable[int]) -> dict[int, dict[str, Any]]:
         """Return `feature, label, density, max_activation` of some features, by number; of none that is not there."""

@@ -12,7 +12,7 @@ that fires on them.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache, reduce
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,16 +52,14 @@ class Named:
     """The label that was found, where it is not the feature's own."""
 
 
-def by_label(
-    workspace: Workspace, made: Features, text: str, inside: np.ndarray, written: Sequence[Labels] = ()
-) -> dict[int, Named]:
-    """Return the features with `text` in their label or another reading, among those of a mask `[n_features]`.
+def by_label(readings: "pa.Table", written: Sequence[Labels], text: str, inside: np.ndarray) -> dict[int, Named]:
+    """Return the features with `text` in their label or another reading, of those in the mask `inside [n_features]`.
 
     Labels of `workbench explain` for these features, `written`, count with their detection score, and its null.
     """
     forms = _forms(text)
     found: dict[int, list[dict[str, Any]]] = {}
-    for row in _with_any(_readings_of(workspace, made), forms).to_pylist():
+    for row in _with_any(readings, forms).to_pylist():
         if inside[row["feature"]]:
             found.setdefault(row["feature"], []).append(row)
     best = {i: max(rows, key=lambda row: (row["own"], row["score"] or 0.0)) for i, rows in found.items()}
@@ -75,16 +73,14 @@ def written_labels(workspace: Workspace, made: Features) -> list[Labels]:
     return [each for each in every if each.settings.features_hash == made.about.content_hash]
 
 
-def _readings_of(workspace: Workspace, made: Features) -> "pa.Table":
+def readings_of(workspace: Workspace, made: Features) -> "pa.Table":
+    """Return the labels of all features and then their other readings, read once: `_readings` names the columns."""
     return _readings(workspace.table_path("features", made.name, "features"), made.about.content_hash)
 
 
 @lru_cache(maxsize=32)
 def _readings(path: Path, content_hash: str) -> "pa.Table":
-    """Return the labels of all features, then their other readings: `feature, label, score, null, class, own, words`.
-
-    `words` are those of the label in lower case, each after a space.
-    """
+    """Return `feature, label, score, null, class, own, words`: `own` for labels, `words` in lower case after spaces."""
     sql = f"""with every as (
               select feature, case when not starts_with(label, '{NO_READING}') then label end as label,
                      label_score as score, label_null as "null",
@@ -92,18 +88,19 @@ def _readings(path: Path, content_hash: str) -> "pa.Table":
               union all
               select feature, unnest(other_labels), unnest(other_scores), null, null, false from f)
               select *, ' ' || regexp_replace(lower(label), '[^\\pL\\pN_]+', ' ', 'g') as words from every"""
-    return read(sql, f=path).combine_chunks()
+    return read(sql, f=path)
 
 
 def _with_any(readings: "pa.Table", forms: Sequence[str]) -> "pa.Table":
     """Return the readings in which any of the forms begins at a word; a form without words is found anywhere."""
-    import pyarrow.compute as pc
+    import pyarrow.compute as compute
 
-    if re.search(r"\w", forms[0]):
-        masks = [pc.match_substring(readings["words"], f" {form}") for form in forms]
-    else:
-        masks = [pc.match_substring(pc.utf8_lower(readings["label"]), form) for form in forms]
-    return readings.filter(reduce(pc.or_kleene, masks))
+    texts, before = readings["words"], " "
+    if not re.search(r"\w", forms[0]):
+        texts, before = compute.call_function("utf8_lower", [readings["label"]]), ""
+    options = [compute.MatchSubstringOptions(before + form) for form in forms]
+    masks = [compute.call_function("match_substring", [texts], each) for each in options]
+    return readings.filter(np.any([compute.fill_null(mask, False) for mask in masks], axis=0))
 
 
 def _named(label: str, score: float | None, null: float | None, forms: Sequence[str], *, other: bool = False) -> Named:
@@ -144,10 +141,10 @@ def _explained(written: Sequence[Labels], text: str, forms: Sequence[str]) -> di
     return found
 
 
-def by_class(workspace: Workspace, made: Features, words: Sequence[str], inside: np.ndarray) -> dict[int, Named]:
+def by_class(readings: "pa.Table", words: Sequence[str], inside: np.ndarray) -> dict[int, Named]:
     """Return the features whose label names a class of most of the words, by the share of words in it.
 
-    Only those of the mask `inside [n_features]`.
+    Only those in the mask `inside [n_features]`.
     """
     if not words:
         return {}
@@ -156,10 +153,10 @@ def by_class(workspace: Workspace, made: Features, words: Sequence[str], inside:
     shares = {name: sum(name in each for each in classes) / len(words) for name in set().union(*classes)}
     named = {n: s for n, s in shares.items() if s >= LEAST_COVERED and lexicon.depth(n) >= LEAST_DEPTH}
     import pyarrow as pa
-    import pyarrow.compute as pc
+    import pyarrow.compute as compute
 
-    readings = _readings_of(workspace, made)
-    rows = readings.filter(pc.is_in(readings["class"], value_set=pa.array(list(named), pa.string()))).to_pylist()
+    wanted = compute.SetLookupOptions(pa.array(list(named), pa.string()))
+    rows = readings.filter(compute.call_function("is_in", [readings["class"]], wanted)).to_pylist()
     return {
         row["feature"]: Named(named[row["class"]] * max(2 * (row["score"] or 0.5) - 1, 0.0), row["score"], row["null"])
         for row in rows

@@ -6,8 +6,9 @@ say. Torch-free, once what features say is in the cache.
 
 `find_by_meaning` says which sources speak for a feature and how they are weighted, `fired_words` what the statistics of
 a hit are. A query is a word, a list of words, a phrase, a pasted example, or several of them joined by AND and NOT
-(`query`). A feature fits texts joined by AND as well as it fits the least of them; what fits a text after NOT better
-than those before is left out. Hits that no source lifts above its null come last, and few of them.
+(`query`). The strength for texts joined by AND is the smallest of theirs: an upper bound of the chance that the feature
+is the best one of each. What fits a text after NOT better than those before is left out. Hits that no source lifts
+above its null come last, and few of them.
 
 Other forms of a query: `like 12` or `like NAME:12` (nearest decoder directions by cosine similarity; baseline: the
 median over all features of the cosine to the nearest one), and `#12` or `NAME:12` (that feature). `search_vector` in
@@ -15,7 +16,7 @@ median over all features of the cosine to the nearest one), and `#12` or `NAME:1
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -68,12 +69,14 @@ def search_features(
     leave_out: str = "",
     limit: int = 20,
     examples: bool = True,
+    meanings: Callable[[Workspace, Features], Meaning | None] | None = None,
 ) -> Found:
     """Return the features that fit a query, best first; those that no source lifts above its null last.
 
     `features` names one artefact or set of transcoders (default: all but the layers of sets), and `region` a region of
     an atlas, as (name, number). `leave_out` names a measured concept that must not be used. With `examples` every hit
-    holds one example, that with the query in it if there is one.
+    holds one example, that with the query in it if there is one. `meanings` returns what the features of an artefact
+    make the model say; default: `meaning_of`, which loads the model the first time.
 
     Raises `ConfigError` for an empty query, `UnknownNameError` for names that do not exist.
     """
@@ -94,7 +97,7 @@ def search_features(
         return Found(query=bare, hits=_with_names(shown, names), notes=tuple(notes))
     parts = []
     for number, made in enumerate(artefacts):
-        meaning, missing = _meaning(workspace, made) if number < MAX_SAID else (None, "")
+        meaning, missing = _meaning(workspace, made, meanings or meaning_of) if number < MAX_SAID else (None, "")
         notes += [missing] if missing else []
         parts.append(_Part.of(FiringIndex.open(workspace, made), meaning, query, within, names, limit, leave_out))
     hits = sorted([hit for part in parts for hit in part.hits], key=lambda h: (not h.above_chance, -(h.strength or 0)))
@@ -138,16 +141,23 @@ def _found(
     )
 
 
-def _meaning(workspace: Workspace, made: Features) -> tuple[Meaning | None, str]:
+def _meaning(
+    workspace: Workspace, made: Features, meanings: Callable[[Workspace, Features], Meaning | None]
+) -> tuple[Meaning | None, str]:
     """Return what the features of an artefact say; without that, a sentence about what is missing."""
     model = made.settings.model
     try:
-        meaning = meaning_of(workspace, made)
+        meaning = meanings(workspace, made)
         lens = lens_for(workspace, made) if meaning is None else None
     except WorkbenchError as error:
         return None, f"What features of {made.name} make the model say was not searched: {error}"
     if meaning is not None:
         return meaning, ""
+    if lens is not None and made.set_name:
+        return None, (
+            f"What features of {made.name} make the model say was not searched: it is computed when the page of one "
+            "is opened"
+        )
     if lens is not None:
         return None, f"{made.name} was searched by what it reads alone: it writes to no residual stream"
     return None, (

@@ -59,6 +59,12 @@ def wait_until(frame: Any, expression: str, *, arg: Any = None, timeout: float =
         (frame.page if hasattr(frame, "page") else frame).wait_for_timeout(25)
 
 
+def list_by_number(page: Any) -> None:
+    """Sort the list of features by number; it opens sorted by the score of the label."""
+    page.click("#feature-grid .ag-header-cell[col-id=feature]")
+    page.wait_for_selector("#feature-grid .ag-row[row-index='0'][row-id='0']")
+
+
 def wait_for_address(page: Any, part: str = "", *, end: str = "", without: str | None = None) -> None:
     """Until the address has a part, ends so, or is without a part: pages write it a moment after what it tells.
 

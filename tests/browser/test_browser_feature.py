@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from conftest import Visit
+from conftest import Visit, list_by_number
 
 pytestmark = pytest.mark.browser
 EXAMPLES = "#feature-examples li"
@@ -48,6 +48,7 @@ def test_a_click_or_a_drag_on_the_histogram_chooses_the_examples(visit: Visit):
 
 def test_range_and_switches_by_key(visit: Visit):
     page = opened(visit)
+    list_by_number(page)
     page.locator("#feature-range [role=slider]").first.focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from conftest import Visit, new_context
+from conftest import Visit, list_by_number, new_context
 
 from dashboard.serve import make_server
 from interp.interventions.intervention import Intervention, Latent
@@ -48,6 +48,7 @@ def visits(browser, address) -> Iterator[list[Visit]]:
 def test_a_feature_is_starred_named_and_found_again_by_keyboard(visits, own):
     visit = visits[0]
     page = visit.open("/feature/demo/12")
+    list_by_number(page)
     page.wait_for_selector(".wb-star")
     page.keyboard.press("s")
     page.wait_for_selector(".wb-star[aria-pressed=true]")
@@ -190,6 +191,7 @@ def test_a_search_is_saved_and_a_name_shows_in_the_list_at_once(visits, own):
     page.wait_for_selector("text=Saved as “about prose”")
     assert Notes.open(own).searches() == {"about prose": "/search?q=prose"}
     page = visits[0].open("/feature/demo/12")
+    list_by_number(page)
     page.click("button[aria-label^='Note on']")
     page.fill(".wb-note-form input >> nth=0", "months")
     page.keyboard.press("Control+Enter")

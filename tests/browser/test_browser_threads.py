@@ -13,11 +13,12 @@ CHOSEN = "document.querySelector('#feature-grid .ag-row-selected')?.getAttribute
 
 def test_back_from_a_feature_returns_to_the_list_where_it_was(visit):
     page = visit.open("/feature/demo/3")
-    page.wait_for_function(f"{CHOSEN} === '3'")
+    page.wait_for_selector("#feature-grid .ag-row[row-index='0']")
     page.evaluate("document.querySelector('#feature-grid .ag-body-viewport').scrollTop = 3600")
-    row = page.locator("#feature-grid [row-id='125'] .ag-cell").first
+    row = page.locator("#feature-grid .ag-row[row-index='125'] .ag-cell").first
     row.click()
-    page.wait_for_selector("#feature-number:has-text('#125')")
+    chosen = page.locator("#feature-grid .ag-row[row-index='125']").first.get_attribute("row-id")
+    page.wait_for_selector(f"#feature-number:has-text('#{chosen}')")
     page.evaluate("window.scrollTo(0, 700)")
     page.wait_for_timeout(200)
     top = page.evaluate(LIST)
@@ -26,10 +27,10 @@ def test_back_from_a_feature_returns_to_the_list_where_it_was(visit):
     neighbour.evaluate("link => link.click()")
     page.wait_for_selector(f"#feature-number:has-text('#{href.rpartition('/')[2]}')")
     page.go_back()
-    page.wait_for_selector("#feature-number:has-text('#125')")
+    page.wait_for_selector(f"#feature-number:has-text('#{chosen}')")
     page.wait_for_function(f"Math.abs({LIST} - {top}) < 3")
     page.wait_for_function(f"Math.abs({AT} - 700) < 3")
-    page.wait_for_function(f"{CHOSEN} === '125'")
+    page.wait_for_function(f"{CHOSEN} === '{chosen}'")
     page.go_back()
     page.wait_for_selector("#feature-number:has-text('#3')")
     assert visit.errors == []

@@ -1,8 +1,10 @@
 """The page *Search*: hits beside their nulls, filters in the address, and texts that stay texts."""
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +16,7 @@ from page_text import text_of
 from visit import ERROR, Visitor
 
 from dashboard.app import create_app
+from dashboard.data import meaning
 from dashboard.search.page import find, results, row
 from interp.atlas.vector_map import VectorMap
 from interp.errors import UsageError
@@ -160,3 +163,32 @@ def test_hits_no_better_than_chance_stand_below_a_line_without_a_strength(plante
 
 def test_a_hit_asked_for_by_number_has_no_strength():
     assert "strength" not in text_of(row(Hit(features="demo", feature=1, by="number", label="x")))
+
+
+def test_a_page_does_not_wait_for_what_features_say(planted, monkeypatch):
+    began = []
+    lens = SimpleNamespace(about=SimpleNamespace(content_hash="of a lens"))
+    monkeypatch.setattr(meaning, "_computing", {})
+    monkeypatch.setattr(meaning, "lens_for", lambda *_: lens)
+    monkeypatch.setattr(meaning, "is_computed", lambda *_: False)
+    monkeypatch.setattr(meaning, "_compute", lambda workspace, features, key: began.append(features.name))
+    for _ in range(2):
+        found = find(planted, {"q": "January", **EVERYWHERE, "in": "planted"})
+        assert found.hits[0].feature == 0
+        said = text_of(results(planted, found, run=True))
+        assert (
+            "What features of planted make the model say was not searched: it is being computed; search again" in said
+        )
+    deadline = time.monotonic() + 10
+    while not began and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert began == ["planted"], "begun once"
+    [key] = meaning._computing
+    meaning._computing[key] = "the model is not here"
+    assert "the model is not here" in str(find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}).notes)
+
+
+def test_the_strength_for_texts_joined_by_and_is_explained(planted):
+    for text, explained in (("January AND the", True), ("January the", False)):
+        found = find(planted, {"q": text, **EVERYWHERE, "in": "planted"})
+        assert ("joined by AND it is the smallest" in text_of(results(planted, found, run=True))) == explained

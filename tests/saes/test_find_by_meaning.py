@@ -112,7 +112,10 @@ def test_and_needs_both_and_not_leaves_out(workspace, monkeypatch):
     both = vocabulary().directions[1:3].astype(float)
     rows[5] = np.linalg.solve(jacobian, (both / np.linalg.norm(both, axis=1, keepdims=True)).sum(0))
     said, (one, two) = meaning(rows, jacobian), (WORDS[1].strip(), WORDS[2].strip())
-    assert [hit.feature for hit in hits(workspace, monkeypatch, said, f"{one} AND {two}")] == [5]
+    [joined] = hits(workspace, monkeypatch, said, f"{one} AND {two}")
+    assert joined.feature == 5
+    each = [hit for text in (one, two) for hit in hits(workspace, monkeypatch, said, text) if hit.feature == 5]
+    assert joined.strength == min(hit.strength or 0.0 for hit in each)
     alone = [hit.feature for hit in hits(workspace, monkeypatch, said, one)]
     assert set(alone[:2]) == {1, 5}
     without = [hit.feature for hit in hits(workspace, monkeypatch, said, f"{one} NOT {two}")]
@@ -193,6 +196,14 @@ def test_features_that_cannot_be_read_through_the_lens_say_why(workspace, monkey
     )
 
 
+def test_layers_of_a_set_are_not_said_to_write_to_no_residual_stream(tmp_path, monkeypatch):
+    made = Workspace(tmp_path / "w", create=True)
+    write_features(made, "part-0", [{"feature": 0, "max_activation": 1.0}], dictionary="transcoders:set:0")
+    monkeypatch.setattr(search, "lens_for", lambda *_: object())
+    [note] = search_features(made, "x", meanings=lambda *_: None).notes
+    assert note.endswith("it is computed when the page of one is opened")
+
+
 def test_dead_features_and_empty_dictionaries_are_not_found(tmp_path, monkeypatch):
     made = Workspace(tmp_path / "dead", create=True)
     rows = [{"feature": i, "n_fired": 0, "density": 0.0, "max_activation": 0.0} for i in range(N)]
@@ -210,20 +221,21 @@ def test_the_measured_concept_of_a_name_comes_first_unless_it_is_left_out(tmp_pa
         return SimpleNamespace(concept=SimpleNamespace(name=name, words=words), to_record=lambda: record)
 
     scores = SimpleNamespace(scores=(concept("flowers", ("zephyranthes", "rose"), 2), concept("days", ("day",), 1)))
-    monkeypatch.setattr("saes.features.concept_search._measured", lambda *_: [scores])
+    monkeypatch.setattr("saes.features.find_by_meaning.measured_concepts", lambda *_: [scores])
     first = search_features(made, "Flowers", features="planted").hits[0]
     assert (first.feature, first.by, first.concept) == (2, "concept", "flowers")
-    features = made.open(search.Features, "planted")
-    assert by_concept(made, features, "flower") == {2: ("flowers", 0.9)}
-    assert by_concept(made, features, "rose zephyranthes") == {2: ("flowers", 0.9)}
-    assert by_concept(made, features, "flowers", leave_out="flowers") == {}
-    assert by_concept(made, features, "the rose of England") == {}
+    assert by_concept([scores], "flower") == {2: ("flowers", 0.9)}
+    assert by_concept([scores], "rose zephyranthes") == {2: ("flowers", 0.9)}
+    assert by_concept([scores], "flowers", leave_out="flowers") == {}
+    assert by_concept([scores], "the rose of England") == {}
 
 
 def test_only_one_kind_of_dictionary_is_searched_when_asked(tmp_path):
     made = make_search.build(tmp_path / "w")
     row = {"feature": 0, "label": "January", "label_kind": "word", "max_activation": 1.0}
     write_features(made, "n", [row], dictionary="neurons:blocks.0.mlp.hook_post")
-    assert {hit.features for hit in search_features(made, "January", kind="neurons").hits} == {"n"}
+    neurons = search_features(made, "January", kind="neurons")
+    assert {hit.features for hit in neurons.hits} == {"n"}
+    assert neurons.sets_left_out == ()
     assert {hit.features for hit in search_features(made, "January", kind="sae").hits} == {"planted", "older"}
     assert search_features(made, "January", kind="transcoders").hits == ()

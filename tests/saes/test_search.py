@@ -11,7 +11,6 @@ import pytest
 from make_features import write_features
 
 from interp.artifacts.tables import schema_of
-from saes.features.schema import ExampleRow
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 
@@ -21,10 +20,12 @@ from interp.artifacts import write_table
 from interp.errors import ConfigError, CorruptError, ResourceError, UnknownNameError
 from interp.workspace import Workspace
 from saes import search_features
-from saes.features import fired_words, token_index
+from saes.features import fired_words, search, token_index
 from saes.features.active import rank_active
 from saes.features.examples_index import _whole_features, indexed_examples
-from saes.features.token_index import TABLES, Units, index_schema, query_words, spell
+from saes.features.found import Filter
+from saes.features.schema import ExampleRow, Features
+from saes.features.token_index import TABLES, Units, fold, index_schema, query_words, spell
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +176,45 @@ def test_a_score_is_f1_of_recall_and_share_of_the_activation(workspace):
     assert hit.score == pytest.approx(2 * share / (1 + share), rel=1e-4)
     rate, density = here.mean(), (acts[:, 0] > 0).mean()
     assert hit.null == pytest.approx(2 * rate * density / (rate + density), rel=1e-4)
+
+
+def test_the_score_of_several_words_is_the_weighted_mean_over_them(workspace, monkeypatch):
+    monkeypatch.setattr(fired_words, "FREQUENT", 0.05)
+    tokens, acts = planted_text()
+    index = fired_words.FiringIndex.open(workspace, workspace.open(Features, "planted"))
+    words = index.sought("February March day").words
+    weights = np.log2((N_TOKENS + 1) / np.array([word.n for word in words]))
+    fired = index.read(words).fired(words, Filter().mask(workspace, index.columns))
+    assert len(words) == 3
+    assert len(fired.feature) > 2
+    for at, feature in enumerate(fired.feature):
+        here = [np.isin(tokens, [i for i, text in enumerate(TEXTS) if fold(text) == word.word]) for word in words]
+        assert [each.sum() for each in here] == [word.n for word in words]
+        assert fired.fired[at] == sum((acts[each, feature] > 0).sum() for each in here)
+        strong = [np.sqrt(acts[each, feature].mean() / acts[:, feature].max()) for each in here]
+        assert fired.strength[at] == pytest.approx(np.average(strong, weights=weights), rel=1e-4)
+
+
+def test_examples_are_the_same_in_memory_and_read_for_each_search(workspace, monkeypatch):
+    found = search_features(workspace, "January AND the").hits
+    monkeypatch.setattr(search, "IN_MEMORY", 0)
+    assert search_features(workspace, "January AND the").hits == found
+    assert found[0].example is not None
+
+
+def test_a_table_without_some_feature_is_an_error_of_the_file(tmp_path):
+    workspace = Workspace(tmp_path, create=True)
+    write_features(workspace, "f", [{"feature": i, "max_activation": 1.0} for i in (0, 2)])
+    with pytest.raises(CorruptError, match=r"features\.parquet should list features 0 to 1 once each"):
+        search_features(workspace, "x")
+
+
+def test_an_artefact_that_was_made_again_is_read_again(tmp_path):
+    workspace = Workspace(tmp_path, create=True)
+    for label, other in (("month", "river"), ("river", "month")):
+        write_features(workspace, "f", [{"feature": 0, "label": label, "label_kind": "written", "max_activation": 1.0}])
+        assert [hit.label for hit in search_features(workspace, label).hits] == [label]
+        assert search_features(workspace, other).hits == ()
 
 
 def test_a_feature_at_chance_stays_at_its_null(workspace):
