@@ -64,11 +64,11 @@ def search(
 
     `like demo:12` searches by similarity of directions. No model runs.
     """
+    from dashboard.data.meaning import meaning_if_known
     from saes.features.search import search_features
 
-    found = search_features(
-        workspace, query, features=features or None, hook_point=hook_point or None, limit=_rows(limit)
-    )
+    where: dict[str, Any] = {"features": features or None, "hook_point": hook_point or None}
+    found = search_features(workspace, query, limit=_rows(limit), meanings=meaning_if_known, **where)
     return {"headline": found.headline(), **asdict(found)}
 
 

@@ -57,7 +57,7 @@ def said_by(workspace: Workspace, name: str, feature: int) -> Said:
 def meaning_if_known(workspace: Workspace, features: Features) -> Meaning | None:
     """Return what the features of an artefact say, as `meaning_of`, but without waiting for it.
 
-    Raises `ResourceError` where it was never computed; that begins beside the pages.
+    Raises `ResourceError` where it was never computed, which begins in the background.
     """
     lens = lens_for(workspace, features)
     if lens is not None and not features.set_name and not is_computed(features, lens):
@@ -87,7 +87,7 @@ def said_words(
 
 
 def _begun(workspace: Workspace, features: Features, lens: "JacobianLens") -> str:
-    """Compute what the features say beside the pages, once; return why that failed, empty while it runs."""
+    """Compute what the features say in the background, once; return why that failed, empty while it runs."""
     key = f"{features.about.content_hash} {lens.about.content_hash}"
     if key not in _computing:
         _computing[key] = ""

@@ -110,7 +110,7 @@ def _button(workspace: Workspace, options: dict[str, Any], index: int, text: str
     return html.Div(
         [
             run_button("prove", options, id="prove", text=text, then=feature_href(name, index)),
-            html.Pre(f"{command} --workspace {workspace.address}", className="wb-command"),
+            html.Pre(f"{command} --workspace {workspace.address}", className="wb-command", tabIndex=0),
         ]
     )
 
@@ -167,9 +167,10 @@ def _question(title: str, button: str, which: str, note: str, *inputs: Any) -> h
     )
 
 
-def _area(which: str, value: str, label: str) -> dmc.Textarea:
+def _area(which: str, own: str, label: str) -> dmc.Textarea:
+    """Return the field of a text; while it is empty, the feature's `own` text is used."""
     return dmc.Textarea(
-        id=f"prove-{which}-text", value=value, autosize=True, minRows=2, maxRows=6, size="xs", className="wb-mono",
+        id=f"prove-{which}-text", value="", placeholder=visible(own, 1000), autosize=True, minRows=2, maxRows=6, size="xs", className="wb-mono",
         persistence=True, persistence_type="session", **attrs({"aria-label": label}),
     )  # fmt: skip
 
@@ -238,8 +239,10 @@ def _asked(ask: Any, answer: Callable[[Any], Any]) -> Callable[..., Any]:
         def body() -> Any:
             context, name = current(), state["features"]
             model = context.workspace.open(Features, name).settings.model
+            typed = bool(text and text.strip())
+            own = dict(zip(("text", "steer"), own_text(context.workspace, name, state["index"]), strict=True))
             found = context.live.try_feature(
-                ask, model=model, features=name, index=state["index"], text=text or "",
+                ask, model=model, features=name, index=state["index"], text=(text or "") if typed else own.get(ask, ""),
                 strength=float(1 if strength is None else strength),
             )  # fmt: skip
             return answer(found)
@@ -258,7 +261,8 @@ def _judge(clicks: int | None, state: dict[str, Any], text: str | None, strength
         context, name, index = current(), state["features"], state["index"]
         features, row = one(context.workspace, name, index)
         model, amount = features.settings.model, float(1 if strength is None else strength) * row.max_activation
-        found = context.live.steering_verdict(text or "", model=model, features=name, feature=index, amount=amount)
+        prompt = text if (text or "").strip() else own_text(context.workspace, name, index)[1]
+        found = context.live.steering_verdict(prompt or "", model=model, features=name, feature=index, amount=amount)
         return [html.P(visible(line, 600), className="wb-note", dir="auto") for line in found.lines]
 
     return attempt(body)

@@ -387,6 +387,8 @@ def _near(found: Found) -> list[Any]:
 
 
 def _nothing(found: Found) -> str:
+    if not found.covers:
+        return "No features are described in this workspace yet: the page Features begins with them."
     if found.missing and not found.words:
         return (
             "The recorded text does not hold this, and no label does. Run the text through the model, or search for a "

@@ -59,6 +59,10 @@ FREQUENT = 0.005
 MAX_WORDS = 12
 MAX_MATCHES = 6
 """Matching tokens given per hit."""
+IN_MEMORY = 2_000_000
+"""Rows of an index up to which it is kept in memory, 24 bytes each; reading some takes 0.02 s."""
+AT_ONCE = 4
+"""Indexes kept in memory. A search of more artefacts keeps none, as each would displace another."""
 
 
 @dataclass(frozen=True)
@@ -160,9 +164,11 @@ class FiringIndex:
     units: _Units
     complete: bool
     """True where it covers all of the text, else that of the examples."""
+    keep: bool
+    """Keep the firings in memory where they are few."""
 
     @classmethod
-    def open(cls, workspace: Workspace, made: Features) -> "FiringIndex":
+    def open(cls, workspace: Workspace, made: Features, *, keep: bool = False) -> "FiringIndex":
         """Open the index of features, or of their examples, which is built the first time."""
         complete = (workspace.path("features", made.name) / FOLDER).is_dir()
         if complete:
@@ -176,7 +182,7 @@ class FiringIndex:
             folder = indexed_examples(examples, key, made.n_features)
             units, firings, seen = (folder / f"{table}.parquet" for table in ("units", "firings", "features"))
         known = _units(units, seen, made.about.content_hash)
-        return cls(workspace, made, columns_of(workspace, made), firings, known, complete)
+        return cls(workspace, made, columns_of(workspace, made), firings, known, complete, keep)
 
     def sought(self, text: str) -> Sought:
         """Look up the words of a text, and its pairs of adjacent words."""
@@ -240,13 +246,27 @@ class FiringIndex:
         return tuple(sorted(found.items(), key=lambda one: (-one[1], one[0]))[:6])
 
     def read(self, words: Sequence[Word]) -> "Firings":
-        """Return the firings on some words, from one reading of the index."""
-        units = np.unique(np.concatenate([np.zeros(0, np.int64), *(word.units for word in words)]))
-        sql = "select unit, feature, n, seen, share, max_activation from f where unit in (select unnest(?::int[]))"
-        found = self.workspace.query(sql, units.tolist(), f=self.firings)
-        columns = {name: found[name].to_numpy() for name in found.column_names}
-        order = np.argsort(columns["unit"], kind="stable")
-        return Firings(index=self, **{name: column[order] for name, column in columns.items()})
+        """Return the firings on some words, from one reading of the index; more than those, where it is in memory."""
+        rows = _every_row(self.firings, self.made.about.content_hash) if self.keep else None
+        if rows is None:
+            units = np.unique(np.concatenate([np.zeros(0, np.int64), *(word.units for word in words)]))
+            rows = _rows(self.firings, "unit in (select unnest(?::int[]))", units.tolist())
+        return Firings(index=self, **rows)
+
+
+@lru_cache(maxsize=AT_ONCE)
+def _every_row(firings: Path, content_hash: str) -> dict[str, np.ndarray] | None:
+    """Return all rows of an index; None where they are too many for the memory."""
+    many = query("select count(*) as n from f", f=firings)["n"][0].as_py() > IN_MEMORY
+    return None if many else _rows(firings, "true")
+
+
+def _rows(firings: Path, condition: str, *parameters: list[int]) -> dict[str, np.ndarray]:
+    """Return the columns of some rows of an index, sorted by unit."""
+    sql = f"select unit, feature, n, seen, share, max_activation from f where {condition}"
+    found = query(sql, *parameters, f=firings)
+    order = np.argsort(found["unit"].to_numpy(), kind="stable")
+    return {name: found[name].to_numpy()[order] for name in found.column_names}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -265,7 +285,7 @@ class Firings:
     max_activation: np.ndarray
 
     def _rows(self, word: Word) -> np.ndarray:
-        spans = (np.searchsorted(self.unit, (low, high + 1)) for low, high in word.ranges)
+        spans = (self.unit.searchsorted(np.array((low, high + 1), self.unit.dtype)) for low, high in word.ranges)
         return np.concatenate([np.arange(*span) for span in spans])
 
     def fired(self, words: Sequence[Word], inside: np.ndarray, weights: Mapping[str, float] | None = None) -> Fired:

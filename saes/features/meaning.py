@@ -122,6 +122,8 @@ def meaning_of(
     if lens is None or (features.set_name and opener is None and not is_computed(features, lens)):
         return None
     folder = _folder(features, lens)
+    if is_computed(features, lens):  # a reader does not wait while something else is computed
+        return _opened(folder, lens)
     with _building:
         if not is_computed(features, lens):
             _build(workspace, features, lens, folder, model, opener if opener and features.set_name else _dictionary)

@@ -28,7 +28,7 @@ from interp.artifacts.tables import query
 from interp.errors import WorkbenchError, program
 from interp.workspace import Workspace
 from saes.features.find_by_meaning import LEARNT, SET, WEIGHTS, Evidence, gather
-from saes.features.fired_words import Fired, FiringIndex, Word
+from saes.features.fired_words import AT_ONCE, Fired, FiringIndex, Word
 from saes.features.found import ALPHA, By, Example, Filter, Found, Hit, Kind, columns_of
 from saes.features.label_search import names_of
 from saes.features.meaning import Meaning, lens_for, meaning_of
@@ -46,7 +46,8 @@ BELOW = 3
 MAX_SAID = 4
 """Dictionaries whose features are searched by what they make the model say; each takes seconds the first time."""
 IN_MEMORY = 10_000
-"""Features of an artefact up to which its examples are kept in memory, 5 kB each; reading some takes 0.1 s."""
+"""Features of an artefact up to which its examples are kept in memory, 5 kB each, unless more than `AT_ONCE` are
+searched; reading some takes 0.1 s."""
 _EXAMPLES = "select feature, tokens, activations, peak, document_label from e"
 _LIKE = re.compile(r"^like\s+(?:([\w.-]+):)?#?(\d{1,9})$", re.IGNORECASE)
 _NUMBER = re.compile(r"^(?:([A-Za-z][\w.-]*):|#)(\d{1,9})$")
@@ -99,7 +100,8 @@ def search_features(
     for number, made in enumerate(artefacts):
         meaning, missing = _meaning(workspace, made, meanings or meaning_of) if number < MAX_SAID else (None, "")
         notes += [missing] if missing else []
-        parts.append(_Part.of(FiringIndex.open(workspace, made), meaning, query, within, names, limit, leave_out))
+        index = FiringIndex.open(workspace, made, keep=len(artefacts) <= AT_ONCE)
+        parts.append(_Part.of(index, meaning, query, within, names, limit, leave_out))
     hits = sorted([hit for part in parts for hit in part.hits], key=lambda h: (not h.above_chance, -(h.strength or 0)))
     above = [hit for hit in hits if hit.above_chance][:limit]
     hits = [*above, *[hit for hit in hits if not hit.above_chance][: max(min(BELOW, limit - len(above)), 0)]]
@@ -288,7 +290,8 @@ def _with_examples(
     for made in among:
         best: dict[int, float] = {}
         features = [hit.feature for hit in hits if hit.features == made.name]
-        for row in _examples(workspace, made, features).to_pylist() if features else ():
+        keep = made.n_features <= IN_MEMORY and len(among) <= AT_ONCE
+        for row in _examples(workspace, made, features, keep).to_pylist() if features else ():
             here = word_positions(row["tokens"], wanted)
             marked = [i for i in here if row["activations"][i] > 0]
             worth = max((row["activations"][i] for i in marked), default=0.0) + 1e-9 * bool(here)
@@ -300,19 +303,19 @@ def _with_examples(
     return [replace(hit, example=shown.get((hit.features, hit.feature))) for hit in hits]
 
 
-def _examples(workspace: Workspace, made: Features, features: Sequence[int]) -> "pa.Table":
+def _examples(workspace: Workspace, made: Features, features: Sequence[int], keep: bool) -> "pa.Table":
     """Return the examples of some features, the strongest of each first."""
     import pyarrow as pa
 
     path = workspace.table_path("features", made.name, "examples")
-    if made.n_features > IN_MEMORY:
+    if not keep:
         sql = f"{_EXAMPLES} where feature in (select unnest(?::int[])) order by feature, group_order, rank"
         return workspace.query(sql, list(features), e=path)
     table, starts = _every_example(path, made.about.content_hash, made.n_features)
     return pa.concat_tables([table.slice(starts[i], starts[i + 1] - starts[i]) for i in features])
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=AT_ONCE)
 def _every_example(path: Path, content_hash: str, n_features: int) -> "tuple[pa.Table, list[int]]":
     """Return all examples, sorted by feature, and the row at which those of each feature start, `[n_features + 1]`."""
     table = query(f"{_EXAMPLES} order by feature, group_order, rank", e=path)

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from conftest import wait_for_address
+from conftest import list_by_number, wait_for_address
 
 pytestmark = pytest.mark.browser
 
@@ -22,6 +22,7 @@ def wait_for_feature(page, index: int) -> None:
 def test_keys_and_buttons_walk_along_the_features_and_back_returns(visit):
     page = visit.open("/feature/demo/12")
     wait_for_feature(page, 12)
+    list_by_number(page)
     page.click("#feature-next")
     wait_for_feature(page, 13)
     page.locator("body").press("j")
@@ -41,6 +42,7 @@ def test_going_to_a_number_and_past_the_end(visit):
     page.fill("#feature-jump", "239")
     page.press("#feature-jump", "Enter")
     wait_for_feature(page, 239)
+    list_by_number(page)
     page.click("#feature-next")
     page.wait_for_load_state("networkidle")
     assert number(page) == 239
@@ -59,7 +61,6 @@ def test_list_filters_sorts_and_opens(visit):
     page.wait_for_function(
         "document.querySelector(\".ag-row[row-index='0'] [col-id=label]\")?.innerText.includes('about is')"
     )
-    page.click(".ag-header-cell[col-id=density]")
     page.click(".ag-header-cell[col-id=density]")
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(400)

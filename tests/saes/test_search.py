@@ -195,9 +195,9 @@ def test_the_score_of_several_words_is_the_weighted_mean_over_them(workspace, mo
         assert fired.strength[at] == pytest.approx(np.average(strong, weights=weights), rel=1e-4)
 
 
-def test_examples_are_the_same_in_memory_and_read_for_each_search(workspace, monkeypatch):
+def test_hits_are_the_same_whether_tables_are_in_memory_or_read_for_each_search(workspace, monkeypatch):
     found = search_features(workspace, "January AND the").hits
-    monkeypatch.setattr(search, "IN_MEMORY", 0)
+    monkeypatch.setattr(search, "AT_ONCE", 0)
     assert search_features(workspace, "January AND the").hits == found
     assert found[0].example is not None
 

@@ -183,7 +183,7 @@ class Explain(ExplainConfig, Seeded, Threaded, RunsModel, Resumable["Labels | Fe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Label(Seeded, Threaded, RunsModel, Resumable["Labels | Features"]):
+class Label(Seeded, Threaded, Resumable["Labels | Features"]):
     """Ask the chosen endpoint for labels of some features.
 
     Example: workbench label demo --features 540
@@ -216,7 +216,7 @@ class Label(Seeded, Threaded, RunsModel, Resumable["Labels | Features"]):
         where, model = chosen
         asked = Explain(source=self.source, provider=where, model=model, features=self.features, yes=True,
                         workspace=self.workspace, name=self.name, overwrite=self.overwrite, seed=self.seed,
-                        threads=self.threads, device=self.device)  # fmt: skip
+                        threads=self.threads)  # fmt: skip
         return asked.measure(run)
 
 
