@@ -170,7 +170,8 @@ def _question(title: str, button: str, which: str, note: str, *inputs: Any) -> h
 def _area(which: str, own: str, label: str) -> dmc.Textarea:
     """Return the field of a text; while it is empty, the feature's `own` text is used."""
     return dmc.Textarea(
-        id=f"prove-{which}-text", value="", placeholder=visible(own, 1000), autosize=True, minRows=2, maxRows=6, size="xs", className="wb-mono",
+        id=f"prove-{which}-text", value="", placeholder=visible(own, 1000), autosize=True,
+        minRows=2, maxRows=6, size="xs", className="wb-mono",
         persistence=True, persistence_type="session", **attrs({"aria-label": label}),
     )  # fmt: skip
 

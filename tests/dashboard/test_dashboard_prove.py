@@ -125,7 +125,7 @@ def test_live_answers_stand_beside_their_controls(server, live):
     assert live.calls[-1] == ("feature steer", f"{FEATURE}: in July x -0.5")
     ablated = str(prove._asked("ablate", prove.ablate_answer)(1, state))
     assert "random −0.005, at most +0.01" in ablated
-    assert "empty" in str(prove._asked("text", prove.text_answer)(1, state, ""))
+    assert "be10" in str(prove._asked("text", prove.text_answer)(1, state, "")), "its own example, where none is typed"
 
 
 def test_answers_without_examples_or_controls_are_whole_sentences():
