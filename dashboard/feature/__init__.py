@@ -5,5 +5,6 @@
 - `sections`   label, numbers, effects and neighbours, for the page, notebooks and the file
 - `export`     a feature as one HTML file that needs no server
 - `relations`  panels on logits, neurons, companions and uses
+- `labelling`  buttons that ask the chosen endpoint for labels
 - `prove`      the panel *Prove it*: the stored proof, and live answers with their controls
 """

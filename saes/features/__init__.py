@@ -6,6 +6,7 @@
 - `written_labels` labels by a language model, or imported, with their scores
 - `views`      what every firing looks like: its token, words, neighbours and surroundings
 - `readings`   predicates of the text, counted, chosen on one half of the documents and judged on the other
+- `nearby`     sets of words at a firing and near it, such as those that a feature makes the model say
 - `lexicon`    classes of words, from WordNet and from `words.toml`
 - `sources`    neurons as a dictionary, and dictionaries as sources and readouts of atlases
 - `splicing`   a model that runs on the reconstruction of a dictionary

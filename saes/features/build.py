@@ -220,17 +220,7 @@ def build_together(
     for each in wanted:
         hook_point = recording.check_hook_point(each.hook_point or each.dictionary.hook_point)
         check_parents(each.dictionary, recording, model, hook_point)
-        about = FeaturesSettings(
-            dictionary=each.name,
-            sign=int(getattr(each.dictionary, "sign", 1)),
-            recording=recording.folder.name,
-            hook_point=hook_point,
-            model=recording.model,
-            window=window,
-            n_top=n_top,
-            n_per_quantile=n_per_quantile,
-            labels=None,
-        )
+        about = _settings(each, recording, hook_point, window=window, n_top=n_top, n_per_quantile=n_per_quantile)
         how: dict[str, Any] = {"kind": "features", "seed": seed, "overwrite": overwrite}
         draft = Draft.open(each.folder, config=settings_json(about), **how)
         drafts.append(draft)
@@ -273,6 +263,18 @@ def build_together(
         made: dict[str, Any] = {"parents": {**origin, **each.parents}, "threads": torch.get_num_threads()}
         found.append(save_artefact(features, each.folder, draft=draft, **made))
     return found
+
+
+def _settings(wanted: Described, recording: Recording, hook_point: str, **chosen: int) -> FeaturesSettings:
+    return FeaturesSettings(
+        dictionary=wanted.name,
+        sign=int(getattr(wanted.dictionary, "sign", 1)),
+        recording=recording.folder.name,
+        hook_point=hook_point,
+        model=recording.model,
+        labels=None,
+        **chosen,
+    )
 
 
 def check_parents(dictionary: Dictionary, recording: Recording, model: HookedModel, hook_point: str) -> None:

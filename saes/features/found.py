@@ -219,7 +219,7 @@ class Filter:
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """What a search reads of every feature of one artefact, kept in memory; `[n_features]` each."""
+    """Columns that a search reads of every feature of one artefact, kept in memory; `[n_features]` each."""
 
     density: np.ndarray
     """Fraction of tokens on which it fires."""
