@@ -63,7 +63,7 @@ def detail(
     explained = view.explanations(workspace, name, index)
     compare = quiet_link("Compare with…", compare_href(f"{name}:{index}"))
     badge = prove.badge(workspace, name, index) if row.n_fired else None
-    ask = labelling.ask_for(name, [index], f"{name} {index}") if row.n_fired else None
+    ask = labelling.ask_for(workspace, name, [index], f"{name} {index}") if row.n_fired else None
     own = html.Div([note_controls(f"features/{name}#{index}"), badge, compare, ask], className="wb-controls")
     parts: list[Any] = [
         html.Div([sections.heading(row, explained), own], className="wb-feature-top"),

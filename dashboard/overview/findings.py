@@ -7,19 +7,21 @@ is the part of the measured value that the null does not reach,
 
     1 - null / value
 
-Shown are the strongest of each kind first, then second ones, at most `MOST` in all. A workspace of untrained models and
-dictionaries has none.
+A feature is shown only with a label that holds. Shown are the strongest of each kind first, then second ones, at most
+`MOST` in all. A workspace of untrained models and dictionaries has none.
 """
 
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 
 from interp.artifacts import KINDS, Finding
 from interp.circuits.induction_circuit import InductionCircuit
 from interp.errors import WorkbenchError
 from interp.workspace import Workspace, outdated
+from saes.features.schema import NO_READING
 
 log = logging.getLogger("workbench.dashboard")
 MOST, PER_KIND = 5, 2
@@ -36,13 +38,31 @@ def findings(workspace: Workspace, stamp: str) -> tuple[Finding, ...]:
     for each in _found(workspace):
         if each.strength >= LEAST:
             by_kind.setdefault(each.kind, []).append(each)
-    ranked = [sorted(found, key=_weakness) for found in by_kind.values()]
+    ranked = [_first_labelled(workspace, sorted(found, key=_weakness)) for found in by_kind.values()]
     rounds = [sorted((found[k] for found in ranked if len(found) > k), key=_weakness) for k in range(PER_KIND)]
     return tuple(_with_example(workspace, each) for each in [each for chosen in rounds for each in chosen][:MOST])
 
 
 def _weakness(finding: Finding) -> float:
     return -finding.strength
+
+
+def _first_labelled(workspace: Workspace, found: list[Finding]) -> list[Finding]:
+    """Return the first `PER_KIND` findings, without those on a feature for which no label holds."""
+    return list(islice((each for each in found if _has_label(workspace, each)), PER_KIND))
+
+
+def _has_label(workspace: Workspace, finding: Finding) -> bool:
+    """Return False for a finding on a feature for which no label holds."""
+    if finding.feature is None:
+        return True
+    name, at = finding.feature
+    sql = "select 1 from f where feature = ? and label_kind = ?"
+    try:
+        path = workspace.table_path("features", name, "features")
+        return not workspace.query(sql, at, NO_READING, f=path).num_rows
+    except WorkbenchError:  # its own page says what is wrong
+        return True
 
 
 def _found(workspace: Workspace) -> Iterator[Finding]:

@@ -52,7 +52,8 @@ def described(workspace: Workspace) -> None:
         {"feature": 7, "activation": 5.0, "peak": 30, "tokens": tokens, "activations": [0.0] * 30 + [5.0] + [0.0] * 29},
         {"feature": 7, "activation": 9.0, "peak": 1, "tokens": [" in", " May"], "activations": [0.0, 9.0]},
     ]
-    write_features(workspace, "table-x", [{"feature": 7}], examples, dictionary="sae:dictionary-x")
+    rows = [{"feature": 7, "label_kind": "word"}, {"feature": 8}]
+    write_features(workspace, "table-x", rows, examples, dictionary="sae:dictionary-x")
 
 
 def graph(workspace: Workspace, name: str, replacement: float, untrained: float | None, low: float) -> None:
@@ -112,6 +113,9 @@ def test_a_concept_has_its_score_null_best_neuron_and_strongest_example(tmp_path
     assert best.example == {"tokens": [" in", " May"], "activations": [0.0, 9.0], "peak": 1}
     assert second.strength == pytest.approx(1 - 0.7 / 0.8)
     assert second.example is None
+    unlabelled = [row("dates", 8, 0.99, 0.95, p=0.01), *rows]
+    shown = of(tmp_path / "labels", described, lambda w: evaluated(w, unlabelled))
+    assert [each.title for each in shown] == [best.title, second.title], "no label holds for feature 8"
     assert of(tmp_path / "few", described, lambda w: evaluated(w, rows, better=0)) == [], "two concepts may be chance"
 
 
