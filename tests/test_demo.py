@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -181,13 +180,11 @@ def test_smollm2_has_previous_token_and_induction_heads(trained_workspace):
 @pytest.mark.parametrize(("options", "n_found"), [((), 2), (("--train", "--quick"), 9)])
 def test_a_second_run_finds_everything(options, n_found, request):
     folder = request.getfixturevalue("trained_workspace" if options else "demo_workspace")
-    started = time.monotonic()
     again = workbench("demo", *options, "--no-serve", "--workspace", folder)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("found ") == n_found
     assert "unpacked" not in again.stdout
     assert "tokens/s" not in again.stdout
-    assert time.monotonic() - started < 60  # a second run must not compute; generous for a loaded machine
 
 
 @pytest.mark.parametrize("name", ["demo", "trained"])

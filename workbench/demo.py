@@ -395,10 +395,12 @@ def highlights(workspace: Workspace, name: str) -> list[str]:
 def telling(workspace: Workspace, name: str, meaning: Meaning) -> list[tuple[int, str]]:
     """Return three features, (number, label): labelled beyond the null, with the clearest words that they say.
 
+    A class as wide as all nouns tells a reader nothing, so features with such a label are left out.
     Of eight words at least six are whole, begin after a space, and begin in different ways; no two features share one.
     """
     sql = """select feature, label from f where label_score > label_null_high and density between 2e-4 and 2e-2
-             and label_kind in ('class', 'word', 'token') order by feature"""
+             and label_kind in ('said', 'class', 'word', 'token')
+             and label_names[1] not in ('noun', 'verb', 'adjective') order by feature"""
     rows = workspace.query(sql, f=workspace.table_path("features", name, "features")).to_pylist()
     strength = meaning.raised_strength[:, :8].mean(1)
     seen: set[str] = set()
