@@ -124,24 +124,26 @@ def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
 
 def register_empty(app: Dash) -> None:
     """Let an empty page look every few seconds if there is something to show, and open itself again then."""
-
-    @app.callback(
+    app.callback(
         Output("nav", "href", allow_duplicate=True),
         Input("empty-clock", "n_intervals"),
         State("empty-path", "data"),
         prevent_initial_call=True,
-    )
-    def look(n: int | None, path: str) -> Any:
-        which = next((each for each in find_pages() if each.path == path), None)
-        if which is None or not n:
-            return no_update
-        try:
-            which.layout(current())
-        except NothingYetError:
-            return no_update
-        except WorkbenchError:  # the page itself says what is wrong
-            pass
-        return f"{path}?again={n}"
+    )(open_again)
+
+
+def open_again(n: int | None, path: str) -> Any:
+    """Return the address of a page that is no longer empty; no change while it is. `n` counts the looks."""
+    which = next((each for each in find_pages() if each.path == path), None)
+    if which is None or not n:
+        return no_update
+    try:
+        which.layout(current())
+    except NothingYetError:
+        return no_update
+    except WorkbenchError:  # the page itself says what is wrong
+        pass
+    return f"{path}?again={n}"
 
 
 def _fill_button(queue: RunQueue, verb: str, options: dict[str, Any], *, then: str) -> list[Any]:

@@ -45,6 +45,7 @@ from dashboard.feature.relations import (
     uses_panel,
 )
 from interp.workspace import Workspace
+from saes.features.proof import newest_proof
 from saes.training.config import DENSE
 
 
@@ -62,7 +63,8 @@ def detail(
     near = {other: view.named(other, label, named) for other, label in near.items()}
     explained = view.explanations(workspace, name, index)
     compare = quiet_link("Compare with…", compare_href(f"{name}:{index}"))
-    badge = prove.badge(workspace, name, index) if row.n_fired else None
+    proof = newest_proof(workspace, name, index)
+    badge = attempt(lambda: prove.badge(workspace, proof)) if row.n_fired else None
     ask = labelling.ask_for(workspace, name, [index], f"{name} {index}") if row.n_fired else None
     own = html.Div([note_controls(f"features/{name}#{index}"), badge, compare, ask], className="wb-controls")
     parts: list[Any] = [
@@ -96,7 +98,7 @@ def detail(
     )
     if row.n_fired:
         parts.append(examples.examples_panel(workspace, name, one, reading))
-        parts.append(prove.prove_panel(workspace, name, index, scheme))
+        parts.append(prove.prove_panel(workspace, name, index, proof, scheme))
     parts.append(sections.related_panels(workspace, name, related))
     around = [
         sections.neighbours(workspace, name, row, near),

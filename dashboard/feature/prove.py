@@ -22,7 +22,7 @@ from dashboard.figures.theme import theme, visible
 from interp.geometry.direction import DirectionGeometry
 from interp.results import Record
 from interp.workspace import Workspace
-from saes.features.proof import Proof, newest_proof, why_outdated
+from saes.features.proof import Proof, why_outdated
 from saes.features.schema import Features
 
 TEXT = "The meeting was moved to March, and the next one to July."
@@ -37,12 +37,12 @@ PANEL = "feature-prove"
 """Id of the panel, to which the head of the page links."""
 
 
-def prove_panel(workspace: Workspace, name: str, index: int, scheme: str | None) -> html.Section:
-    """Return the panel of one feature: its stored proof or the button that runs it, and the three live questions."""
+def prove_panel(workspace: Workspace, name: str, index: int, found: Proof | None, scheme: str | None) -> html.Section:
+    """Return the panel of one feature: its proof `found` or the button that runs it, and the three live questions."""
     text, prompt = own_text(workspace, name, index)
     return panel(
         "Prove it",
-        html.Div(attempt(lambda: _stored(workspace, name, index, scheme)), className="wb-proof"),
+        html.Div(attempt(lambda: _stored(workspace, name, index, found, scheme)), className="wb-proof"),
         html.Div([_ask_text(text), _ask_steer(prompt), _ask_ablate()], className="wb-asks"),
         note="does it make the model say the words that it promotes? Every number has two nulls: random directions of "
         "the same norm, and other features of like density",
@@ -61,9 +61,8 @@ def own_text(workspace: Workspace, name: str, index: int) -> tuple[str, str]:
     return "".join(tokens).strip() or TEXT, before if len(before.split()) >= FEWEST_WORDS else PROMPT
 
 
-def badge(workspace: Workspace, name: str, index: int) -> html.A:
+def badge(workspace: Workspace, found: Proof | None) -> html.A:
     """Return the outcome of the newest proof in a word or two, as a link to the panel."""
-    found = newest_proof(workspace, name, index)
     words, more, tone = "not proved yet", "no proof of this feature is stored", " wb-strength-weak"
     if found is not None:
         words, more, tone = found.count(), found.verdict(), " wb-strength-strong" if found.holds() else ""
@@ -73,9 +72,8 @@ def badge(workspace: Workspace, name: str, index: int) -> html.A:
     return html.A(words, href=href, className=shown, id="proof-badge", title=visible(more, 600))
 
 
-def _stored(workspace: Workspace, name: str, index: int, scheme: str | None) -> list[Any]:
+def _stored(workspace: Workspace, name: str, index: int, found: Proof | None, scheme: str | None) -> list[Any]:
     """Return the verdict with its numbers, or the button that runs the proof."""
-    found = newest_proof(workspace, name, index)
     options: dict[str, Any] = {"features": name, "feature": index}
     if found is None:
         words = (

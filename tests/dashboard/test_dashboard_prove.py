@@ -1,6 +1,7 @@
 """The panel *Prove it*: the stored verdict, live answers, and the controls beside every number."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +57,11 @@ def store(workspace: Workspace, proof: Proof, features_hash: str) -> None:
     save_artefact(proof, folder, parents={"features/demo": features_hash})
 
 
+def panel_of(workspace: Workspace, scheme: str) -> Any:
+    """Return the panel of the feature with its newest proof."""
+    return prove.prove_panel(workspace, "demo", FEATURE, newest_proof(workspace, "demo", FEATURE), scheme)
+
+
 @pytest.fixture(scope="module")
 def proved(tmp_path_factory) -> Workspace:
     workspace = build(tmp_path_factory.mktemp("prove") / "ws", n_points=40)
@@ -64,13 +70,13 @@ def proved(tmp_path_factory) -> Workspace:
 
 
 def test_a_feature_without_proof_offers_to_run_it(server, workspace):
-    text = str(prove.prove_panel(workspace, "demo", FEATURE, "light"))
+    text = str(panel_of(workspace, "light"))
     assert f"workbench prove demo --feature {FEATURE}" in text
     assert newest_proof(workspace, "demo", FEATURE) is None
 
 
 def test_a_stored_proof_shows_its_verdict_and_every_number_with_both_nulls(server, proved):
-    text = str(prove.prove_panel(proved, "demo", FEATURE, "dark"))
+    text = str(panel_of(proved, "dark"))
     assert "1 of 3 tests holds" in text
     assert "99 of 99 random directions raise theirs and 99 of 99 features of like density raise these" in text
     assert "it does not hold: its interval includes 0" in text
@@ -88,7 +94,7 @@ def test_a_proof_of_features_that_were_described_again_says_so(server, tmp_path)
     workspace = build(tmp_path / "ws", n_features=40, n_points=40)
     store(workspace, made_proof(), "0" * 64)
     assert why_outdated(workspace, newest_proof(workspace, "demo", FEATURE))
-    assert "run it again" in str(prove.prove_panel(workspace, "demo", FEATURE, "light"))
+    assert "run it again" in str(panel_of(workspace, "light"))
 
 
 def test_a_proof_of_an_sae_that_was_made_again_says_so(server, remade):
@@ -96,8 +102,8 @@ def test_a_proof_of_an_sae_that_was_made_again_says_so(server, remade):
     now = remade.manifest("features", "demo").content_hash
     store(remade, made_proof(), now)
     assert "demo was made again" in why_outdated(remade, newest_proof(remade, "demo", FEATURE))
-    assert "Demo was made again" not in str(prove.prove_panel(remade, "demo", FEATURE, "light"))
-    assert "The SAE demo was made again" in str(prove.prove_panel(remade, "demo", FEATURE, "light"))
+    assert "Demo was made again" not in str(panel_of(remade, "light"))
+    assert "The SAE demo was made again" in str(panel_of(remade, "light"))
 
 
 def test_the_figure_shows_the_feature_beside_both_nulls():

@@ -10,14 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dash import dcc
+from dash import dcc, no_update
 from fake_live import FakeLive
 from make_workspace import planted
 from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.compare import page as compare_page
-from dashboard.components.pages import artefact_href, current, empty_page, find_pages, first_step, run_button
+from dashboard.components.pages import (
+    artefact_href,
+    current,
+    empty_page,
+    find_pages,
+    first_step,
+    open_again,
+    run_button,
+)
 from dashboard.data.features import one, unlabelled
 from dashboard.feature.labelling import ask_for, ask_for_list
 from dashboard.queue import RunQueue
@@ -276,6 +284,14 @@ def test_without_a_queue_pages_show_commands_only(place):
     with app.server.app_context():
         assert "workbench" in text_of(PAGE.layout(current()))
         assert "runs no analyses" in text_of(run_button("heads", {"model": MODEL}, id="x", text="Run"))
+
+
+def test_an_empty_page_opens_itself_once_there_is_something(served, place):
+    assert open_again(1, "/sae") is no_update
+    planted(place, "sae", "new", model=MODEL)
+    assert open_again(2, "/sae") == "/sae?again=2"
+    assert open_again(None, "/sae") is no_update
+    assert open_again(3, "/no-page") is no_update
 
 
 def test_an_empty_page_offers_the_button_that_fills_it(served):

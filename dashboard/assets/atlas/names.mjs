@@ -17,11 +17,27 @@ export class PointNames {
     /** @type {Map<number, string>} */
     this.known = new Map();
     this.busy = false;
+    /** @type {(Uint8Array | null)[]} */
+    this.of = [];
+    /** @type {number[]} */
+    this.bright = [];
+  }
+
+  /** Numbers of the points that are neither filtered out nor passed over by a search; listed once for both. */
+  brightOnes() {
+    const { kept, marked, n } = this.view;
+    if (this.of[0] !== kept || this.of[1] !== marked) {
+      this.of = [kept, marked];
+      this.bright = Array.from({ length: n }, (_, id) => id).filter(
+        (id) => (!kept || kept[id]) && (!marked || marked[id]),
+      );
+    }
+    return this.bright;
   }
 
   /** Numbers of the points in view, without those that are filtered out or not found; none where they are many. */
   seen() {
-    const { camera, index, points, kept, marked, bright, n } = this.view,
+    const { camera, index, points, kept, marked, bright } = this.view,
       [x0, y0, x1, y1] = camera.box;
     /** @type {number[]} */
     const ids = [];
@@ -32,7 +48,7 @@ export class PointNames {
       const inside = x >= x0 && x <= x1 && y >= y0 && y <= y1;
       if (inside && (!kept || kept[id]) && (!marked || marked[id])) ids.push(id);
     };
-    if ((kept || marked) && bright <= FEW) for (let id = 0; id < n; id++) look(id);
+    if ((kept || marked) && bright <= FEW) this.brightOnes().forEach(look);
     else if (index && index.count(x0, y0, x1, y1) <= 8 * FEW)
       index.runs(x0, y0, x1, y1, (from, to) => {
         for (let k = from; k < to; k++) look(index.order[k]);
@@ -40,9 +56,9 @@ export class PointNames {
     return ids.length <= FEW ? ids : [];
   }
 
-  /** Ask for the names that are not known yet; the marks are drawn again when they are here. */
-  async fetch() {
-    const ids = this.seen().filter((id) => !this.known.has(id));
+  /** Ask for the names that are not known yet; the marks are drawn again when they are here. @param {number[]} seen */
+  async fetch(seen) {
+    const ids = seen.filter((id) => !this.known.has(id));
     if (!ids.length || this.busy) return;
     this.busy = true;
     try {
@@ -54,9 +70,10 @@ export class PointNames {
   }
 
   /**
-   * @param {CanvasRenderingContext2D} context @param {ShownLabel[]} labels @param {AtlasTheme} theme
+   * @param {CanvasRenderingContext2D} context @param {number[]} seen @param {ShownLabel[]} labels
+   * @param {AtlasTheme} theme
    */
-  draw(context, labels, theme) {
+  draw(context, seen, labels, theme) {
     const { camera, n } = this.view,
       aside = plain(n, camera.zoom / camera.whole).radius + GAP;
     const taken = labels.map(({ label, x, y }) => [
@@ -72,7 +89,7 @@ export class PointNames {
     context.lineWidth = 3;
     context.strokeStyle = theme.halo;
     context.fillStyle = theme.text;
-    for (const id of this.seen()) {
+    for (const id of seen) {
       const text = this.known.get(id);
       if (!text) continue;
       const [px, py] = this.view.place(id),

@@ -486,8 +486,9 @@ export class AtlasView {
       cells: this.cells,
     });
     if (on("labels") && !this.cells) {
-      this.names.draw(this.overlay.marks, this.overlay.shown, theme);
-      if (!this.moving) this.names.fetch().catch((error) => this.fail(error));
+      const seen = this.names.seen();
+      this.names.draw(this.overlay.marks, seen, this.overlay.shown, theme);
+      if (!this.moving) this.names.fetch(seen).catch((error) => this.fail(error));
     }
     this.minimap.draw(on("minimap") && Boolean(this.density));
   }
