@@ -117,7 +117,8 @@ if TYPE_CHECKING:
     from interp.tracing.attention import split_edge
     from interp.tracing.config import TraceConfig
     from interp.tracing.graph import AttributionGraph
-    from interp.tracing.interventions import changes_of, continuations, graph_effects, intervene
+    from interp.tracing.interventions import changes_of, continuations, intervene
+    from interp.tracing.part import graph_effects
     from interp.tracing.replacement import Neurons
     from interp.tracing.trace import open_system, trace
     from interp.workspace import Workspace
@@ -186,7 +187,8 @@ _HOMES = {
     "interp.tracing.graph": "AttributionGraph",
     "interp.tracing.trace": "trace open_system",
     "interp.tracing.attention": "split_edge",
-    "interp.tracing.interventions": "intervene continuations changes_of graph_effects",
+    "interp.tracing.interventions": "intervene continuations changes_of",
+    "interp.tracing.part": "graph_effects",
     "interp.changes.report": "what_changed",
     "interp.changes.transplant": "log_prob_of_answers",
 }

@@ -1,162 +1,218 @@
-"""Attribution graphs that ship, with the latents that they use: `python -m tools.graphs`.
+"""Attribution graphs that ship, and the labels of neurons in which graphs are read: `python -m tools.graphs`.
 
-1. Transcoders of all MLPs of SmolLM2-135M are trained on three million tokens of the recipe's text, in one pass.
-2. Their latents are described on text that may ship.
-3. Four prompts are traced: a capital, an opposite, a repeated name, an indirect object. Each graph is reduced to its
-   `NODES` most influential latents.
-4. A part of the set ships: the latents of those graphs, and `OTHERS` random ones of every layer for the null of an
-   intervention, numbered anew and rounded to bfloat16. Activations are those of the whole set, so interventions work;
-   for other prompts the part explains too little, and `workbench trace` refuses it.
+1. All MLP neurons of SmolLM2-135M are described on text that may ship, read with products in bfloat16.
+2. Each of `PROMPTS` is traced with MLP neurons, from a target less a contrast, where both are one token and the model
+   gives the target a probability of at least `LEAST` and more than the contrast.
+3. Those whose prediction agrees better with the model than direct effects alone do are ranked by the lower end of the
+   interval of that agreement; the first `SHOWN` are traced with their null and reduced to their `NODES` most
+   influential latents.
 
-Takes an hour on two cores with AVX-512. An interrupted command resumes when it is repeated.
+Takes an hour and a half on two cores. An interrupted command goes on with the next prompt.
 """
 
-import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from interp.artifacts import Draft, save_artefact
-from interp.artifacts.artefact import settings_json
-from interp.errors import ConfigError
-from interp.runtime import make_generator
+from interp.artifacts import save_artefact
+from interp.models.hooked import HookedModel
 from interp.tracing.graph import KIND as GRAPH
 from interp.tracing.graph import AttributionGraph, GraphEdges
 from interp.workspace import Workspace
-from saes.sets.stored import PartSettings, StoredSet
+from saes.features.neurons import Neurons as NeuronLabels
 from tools import run_tool
-from tools.build import KINDS, MAY_SHIP, gather, pack, write_corpus
-from workbench.demo import DATA, MODEL, SHIPPED_SET, Step, run_step
+from tools.build import MAY_SHIP, gather, pack, write_corpus
+from workbench.demo import DATA, MODEL, Step, run_step
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, say
-from workbench.verbs.features import Features
+from workbench.verbs.features import Neurons
 from workbench.verbs.record import Record
 from workbench.verbs.trace import Trace
-from workbench.verbs.train import Train
 
-if TYPE_CHECKING:
-    from saes.sets.set import PerLayerSet
-
-SET, TEXT, LOOK = "smol", "mlps", "mlps-look"
-NODES = 300
-OTHERS = 16
+LOOK = "graphs-look"
+NODES, LEAST, SHOWN = 300, 0.1, 4
 PROMPTS: dict[str, tuple[str, str, str]] = {
     "capital-of-France": ("The capital of France is", " Paris", " Rome"),
+    "capital-of-Japan": ("Japan's largest city and capital is called", " Tokyo", " Paris"),
+    "capital-of-Egypt": ("We flew to Egypt and landed in its capital,", " Cairo", " London"),
     "opposite-of-day": ("The opposite of day is", " night", " day"),
+    "opposite-of-hot": ("It was not hot at all; on the contrary, it was very", " cold", " hot"),
+    "opposite-of-small": ("An elephant is not small, it is", " large", " small"),
+    "after-Wednesday": ("Monday, Tuesday, Wednesday,", " Thursday", " Monday"),
+    "after-March": ("January, February, March,", " April", " May"),
+    "after-four": ("one, two, three, four,", " five", " one"),
+    "after-D": ("The letters in order are A, B, C, D,", " E", " A"),
     "repeated-name": ("Mr. Dalrympov was late. Everyone waited for Mr. Dal", "ry", "e"),
     "indirect-object": ("When John and Mary went to the store, John gave a bottle of milk to", " Mary", " John"),
+    "another-indirect-object": ("After Anna and Peter had dinner, Peter handed the bill to", " Anna", " Peter"),
+    "language-of-Brazil": ("In Brazil, people mostly speak", " Portuguese", " French"),
+    "language-of-Berlin": ("She grew up in Berlin, so her first language is", " German", " English"),
+    "sound-of-dogs": ("The dog opened its mouth and began to", " bark", " sing"),
+    "plural-verb": ("The keys to the old cabinet", " are", " is"),
+    "singular-verb": ("The key to the old cabinets", " is", " are"),
+    "her": ("The queen looked at the mirror and admired", " her", " his"),
+    "his": ("The king raised", " his", " her"),
+    "where-doctors-work": ("The nurse and the doctor both work at the", " hospital", " school"),
+    "where-teachers-work": ("The teacher walked into the", " classroom", " hospital"),
+    "bread": ("Fresh bread is baked in an", " oven", " office"),
+    "frozen-water": ("When water freezes it turns into", " ice", " gold"),
+    "colour-of-sky": ("On a clear day the sky is", " blue", " green"),
+    "colour-of-grass": ("The colour of fresh grass is", " green", " blue"),
+    "code-return": ("def add(a, b):\n    return a +", " b", " a"),
+    "code-import": ("import numpy as", " np", " pd"),
+    "closing-bracket": ('print("hello"', ")", "]"),
+    "past-tense": ("Yesterday she went to the shop and", " bought", " buy"),
+    "future-tense": ("Tomorrow I will", " be", " was"),
+    "comparative": ("Gold is heavier", " than", " of"),
+    "either-or": ("You can either stay here", " or", " and"),
+    "between-and": ("The war between France", " and", " or"),
+    "not-only": ("He was not only rich", " but", " and"),
+    "composers": ("Mozart and Beethoven were famous", " compos", " football"),
+    "Shakespeare": ("The play Hamlet was written by William", " Shakespeare", " Smith"),
+    "orbit-of-the-Moon": ("The Earth orbits the Sun, and the Moon orbits the", " Earth", " Sun"),
+    "blood": ("Blood is pumped through the body by the", " heart", " lungs"),
+    "bees": ("Bees collect nectar from flowers to make", " honey", " milk"),
+    "jury": ("The jury found the defendant", " guilty", " happy"),
+    "Sunday": ("Every Sunday the family went to", " church", " school"),
+    "once-upon-a-time": ("Once upon a", " time", " day"),
+    "thanks": ("Thank you very", " much", " many"),
+    "goal": ("The team scored a goal in the last minute and won the", " game", " war"),
+    "photosynthesis": ("Plants turn sunlight into energy by a process called", " photos", " evolution"),
+    "Spanish-word": ('The Spanish word for house is "', "casa", "maison"),
+    "French-sentence": ("Je suis allé à la plage avec mes", " am", " friends"),
 }
-"""Prompt, target and contrast of each graph, by name."""
+"""Prompt, target and contrast, by name. They were written before any was traced."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
-    """Train transcoders of all layers of SmolLM2, trace four prompts, and pack them."""
+    """Describe the neurons of SmolLM2, trace all prompts, and pack the graphs that show most."""
 
-    chars: int = 15_500_000
-    """Characters of text to train on."""
-    look_chars: int = 6_000_000
-    """Characters of text that may ship, from which examples come."""
-    tokens: int = 3_010_000
-    """Tokens to train on, each once."""
-    look_tokens: int = 200_000
-    """Tokens that latents are described on."""
-    d_sae: int = 2_304
-    k: int = 32
-    heldout_fraction: float = 0.01
+    look_chars: int = 16_000_000
+    """Characters of text that may ship, from which labels and examples come."""
+    look_tokens: int = 800_000
+    """Tokens that neurons are described on."""
     data: Path = DATA
 
     def run(self) -> None:
-        workspace = Workspace(self.workspace, create=True)
-        plan = self._steps(self._texts(workspace))
-        for number, step in enumerate(plan, 1):
-            run_step(workspace, step, f"{number}/{len(plan)}")
-        ship_part(workspace, list(PROMPTS), seed=self.seed)
-        described = [("features", f"{SHIPPED_SET}-{n}") for n in workspace.open(StoredSet, SET).layers]
-        run_step(workspace, self._describe(SHIPPED_SET), "last")
-        pack(workspace, [("transcoders", SHIPPED_SET), *described, *((GRAPH, name) for name in PROMPTS)], self.data)
+        from interp.models.loading import load_model
 
-    def _texts(self, workspace: Workspace) -> dict[str, Path]:
-        paths: dict[str, Path] = {}
-        for name, chars, may in (("train", self.chars, tuple(KINDS)), ("look", self.look_chars, MAY_SHIP)):
-            paths[name] = workspace.root / f"mlps-{name}.jsonl"
-            if not paths[name].exists():
-                say(f"Gathering text: {', '.join(may)}")
-                kinds = gather(workspace.root, self.seed)
-                write_corpus(paths[name], {kind: kinds[kind] for kind in may}, chars=chars, seed=self.seed)
-        return paths
+        workspace = Workspace(self.workspace, create=True)
+        for number, step in enumerate(self._description(self._text(workspace)), 1):
+            run_step(workspace, step, f"{number}")
+        wanted = traceable(load_model(MODEL, device=self.device))
+        say(f"{len(wanted)} of {len(PROMPTS)} prompts are traced")
+        for name in wanted:
+            run_step(workspace, self._trace(f"all-{name}", name, nulls=False), name)
+        graphs = {name: workspace.open(AttributionGraph, f"all-{name}") for name in wanted}
+        shown = best_predicted(graphs)
+        for name in shown:
+            run_step(workspace, self._trace(f"whole-{name}", name, nulls=True), name)
+            if name not in workspace.names(GRAPH):
+                whole = workspace.open(AttributionGraph, f"whole-{name}")
+                folder = workspace.path(GRAPH, name)
+                save_artefact(reduced(whole), folder, parents=whole.about.parents, seed=self.seed)
+        pack(workspace, [("neurons", MODEL), *((GRAPH, name) for name in shown)], self.data)
+        labels = workspace.open(NeuronLabels, MODEL)
+        (self.data / "graphs.json").write_text(json.dumps(report(graphs, labels), indent=1))
 
     def _shared(self) -> dict[str, Any]:
-        return {"workspace": self.workspace, "threads": self.threads, "device": self.device, "seed": self.seed}
+        return {"workspace": self.workspace, "threads": self.threads, "device": self.device}
 
-    def _describe(self, name: str) -> Step:
-        how: dict[str, Any] = {"window": 8, "examples": 8, "samples": 2, "index": False}
-        verb = Features(set=name, recording=LOOK, **how, **self._shared())
-        return Step("features", "Describe every latent", "Examples and labels.", verb, f"{name}-0")
+    def _text(self, workspace: Workspace) -> Path:
+        path = workspace.root / f"{LOOK}.jsonl"
+        if not path.exists():
+            say(f"Gathering text: {', '.join(MAY_SHIP)}")
+            kinds = gather(workspace.root, self.seed)
+            write_corpus(path, {kind: kinds[kind] for kind in MAY_SHIP}, chars=self.look_chars, seed=self.seed)
+        return path
 
-    def _steps(self, texts: dict[str, Path]) -> list[Step]:
-        shared = self._shared()
-        live: dict[str, Any] = {"model": MODEL, "hook_points": ("mlps",), "live": True, **shared}
+    def _description(self, text: Path) -> list[Step]:
+        how: dict[str, Any] = {"compute": "bfloat16", "live": True, "hook_points": ("blocks.0.hook_resid_pre",)}
+        record = Record(
+            model=MODEL, name=LOOK, corpus=str(text), tokens=self.look_tokens, seed=self.seed, **how, **self._shared()
+        )
+        describe = Neurons(recording=LOOK, name=MODEL, **self._shared())
         return [
-            Step("recording", "Record", "The training text; activations are computed when they are read.",
-                 Record(name=TEXT, corpus=str(texts["train"]), tokens=self.tokens * 9 // 8, compute="bfloat16",
-                        **live)),
-            Step("transcoders", "Train", "A transcoder for every MLP, in one pass through the model.",
-                 Train(recording=TEXT, set=SET, kind="batchtopk", d_sae=(self.d_sae,), k=(self.k,), tokens=self.tokens,
-                       heldout_fraction=self.heldout_fraction, encoder_dtype="bfloat16", checkpoint_every=60,
-                       **shared), SET),
-            Step("recording", "Record", "Text that may ship, for examples.",
-                 Record(name=LOOK, corpus=str(texts["look"]), tokens=self.look_tokens, **live)),
-            self._describe(SET),
-            *(
-                Step("attribution_graph", "Trace", "Before it is reduced to what ships.",
-                     Trace(model=MODEL, name=whole_name(name), set=SET, prompt=prompt, target=target, contrast=contrast,
-                           **shared))
-                for name, (prompt, target, contrast) in PROMPTS.items()
-            ),
-        ]  # fmt: skip
+            Step("recording", "Record", "Text that may ship; activations are computed when they are read.", record),
+            Step("neurons", "Describe every neuron", "Labels and short examples, of all layers.", describe),
+        ]
+
+    def _trace(self, name: str, prompt: str, *, nulls: bool) -> Step:
+        text, target, contrast = PROMPTS[prompt]
+        how: dict[str, Any] = {"target": target, "contrast": contrast, "nulls": nulls, "seed": self.seed}
+        return Step(GRAPH, "Trace", text, Trace(model=MODEL, name=name, prompt=text, **how, **self._shared()))
 
 
-def whole_name(name: str) -> str:
-    """Return the name of a graph before it is reduced."""
-    return f"whole-{name}"
+def traceable(model: HookedModel) -> list[str]:
+    """Return the prompts whose target the model gives at least `LEAST`, and more than the contrast."""
+    from interp.models.generation import NextToken, prompt_tokens
+    from interp.models.identity import tokenizer_of
+
+    found = []
+    for name, (prompt, *answers) in PROMPTS.items():
+        ids = tokenizer_of(model).encode_batch(answers)
+        if all(len(each) == 1 for each in ids):
+            target, contrast = NextToken(model)(prompt_tokens(model, prompt)).softmax(-1)[[each[0] for each in ids]]
+            if target >= LEAST and target > contrast:
+                found.append(name)
+    return found
 
 
-def ship_part(workspace: Workspace, names: list[str], *, seed: int) -> None:
-    """Reduce the graphs, and write them and the part of the set that they use."""
-    from saes.sets.layouts import SetConfig, write_config, write_layer
-    from saes.sets.set import PerLayerSet
+def best_predicted(graphs: dict[str, AttributionGraph]) -> list[str]:
+    """Return the graphs that predict the model best, by the rule of this module."""
+    effects = {name: graph.effects for name, graph in graphs.items() if graph.effects is not None}
+    ahead = {
+        name: each.spearman.low
+        for name, each in effects.items()
+        if each.spearman.estimate > each.direct_spearman.estimate
+    }
+    return sorted(ahead, key=lambda name: -ahead[name])[:SHOWN]
 
-    source = workspace.open(StoredSet, SET)
-    whole, of = source.load(), source.settings
-    assert isinstance(whole, PerLayerSet)
-    assert not isinstance(of, PartSettings)
-    wholes = {name: workspace.open(AttributionGraph, whole_name(name)) for name in names}
-    graphs = {name: reduced(graph) for name, graph in wholes.items()}
-    latents = chosen_latents(whole, list(graphs.values()), seed)
-    if SHIPPED_SET not in workspace.names("transcoders"):
-        part = part_of(whole, latents)
-        folder = workspace.path("transcoders", SHIPPED_SET)
-        settings = PartSettings(part_of=SET, whole=of, latents={layer: tuple(each) for layer, each in latents.items()})
-        draft = Draft.open(folder, kind="transcoders", config=settings_json(settings), seed=seed)
-        about = SetConfig(reads=part.reads, writes=part.writes, layers=part.layers, cross_layer=False, about=part.about)
-        write_config(draft.path, about)
-        for layer in part.layers:
-            write_layer(draft.path, layer, part.transcoder(layer), dtype="bfloat16")
-        runs = workspace.path("transcoders", SET) / "runs"
-        shutil.copytree(runs, draft.path / "runs", dirs_exist_ok=True)
-        parents = {source.key: source.about.content_hash, **source.about.parents}
-        made = StoredSet(**{**{each.name: getattr(source, each.name) for each in fields(source)}, "settings": settings})
-        save_artefact(made, folder, parents=parents, seed=seed, draft=draft)
-    part_hash = workspace.manifest("transcoders", SHIPPED_SET).content_hash
-    numbers = {layer: {old: new for new, old in enumerate(each)} for layer, each in latents.items()}
-    for name, graph in graphs.items():
-        if name in workspace.names(GRAPH):
+
+def named_share(graph: AttributionGraph, labels: NeuronLabels) -> dict[str, float]:
+    """Return shares of the influence of all latents and errors of a graph, background removed.
+
+    `confirmed`: through neurons whose label holds on held-out text; `named`: also those that raise words beyond their
+    null.
+    """
+    from interp.tracing.background import background_nodes
+
+    common = set(background_nodes(graph, labels.background()))
+    rows = labels.of((node.layer, node.index, _sign(node.activation)) for node in graph.nodes if node.kind == "feature")
+    total, found = 0.0, {"confirmed": 0.0, "named": 0.0}
+    for number, node in enumerate(graph.nodes):
+        if node.kind not in ("feature", "error") or number in common:
             continue
-        parents = {**wholes[name].about.parents, f"transcoders/{SHIPPED_SET}": part_hash}
-        save_artefact(renumbered(graph, numbers), workspace.path(GRAPH, name), parents=parents, seed=seed)
+        total += node.influence
+        row = rows.get((node.layer, node.index, _sign(node.activation))) if node.kind == "feature" else None
+        found["confirmed"] += node.influence * (row is not None and row.confirmed)
+        found["named"] += node.influence * (row is not None and (row.confirmed or bool(row.says)))
+    return {name: share / total for name, share in found.items()}
+
+
+def _sign(activation: float) -> int:
+    return 1 if activation >= 0 else -1
+
+
+def report(graphs: dict[str, AttributionGraph], labels: NeuronLabels) -> dict[str, Any]:
+    """Return the agreement of every traced graph with the model, and the share of it that is read in words."""
+    rows: list[dict[str, Any]] = []
+    for name, graph in graphs.items():
+        assert graph.effects is not None
+        assert graph.scores is not None
+        shares = named_share(graph, labels)
+        agreed = {"predicted": graph.effects.spearman.estimate, "direct": graph.effects.direct_spearman.estimate}
+        rows.append({"graph": name, **agreed, **shares, "completeness": graph.scores.completeness})
+    return {"prompts": len(rows), "mean": _mean(rows), "graphs": rows}
+
+
+def _mean(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+    rows = list(rows)
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0] if name != "graph"}
 
 
 def reduced(graph: AttributionGraph, n: int = NODES) -> AttributionGraph:
@@ -182,63 +238,6 @@ def reduced(graph: AttributionGraph, n: int = NODES) -> AttributionGraph:
             kept=edges.kept[inside],
         ),
     )
-
-
-def chosen_latents(whole: "PerLayerSet", graphs: list[AttributionGraph], seed: int) -> dict[int, list[int]]:
-    """Return by layer the latents of some graphs, those whose effects were measured, and `OTHERS` random ones."""
-    import torch
-
-    used: dict[int, set[int]] = {layer: set() for layer in whole.layers}
-    for graph in graphs:
-        for node in graph.nodes:
-            if node.kind == "feature":
-                used[node.layer].add(node.index)
-        for name in graph.effects.nodes if graph.effects else ():
-            layer, _, latent = map(int, name.split(":")[1:])
-            used[layer].add(latent)
-    draw = make_generator(seed, "other latents")
-    for layer, each in used.items():
-        rest = [n for n in torch.randperm(whole.d_sae(layer), generator=draw).tolist() if n not in each]
-        each.update(rest[:OTHERS])
-    return {layer: sorted(each) for layer, each in used.items()}
-
-
-def part_of(found: "PerLayerSet", latents: Mapping[int, list[int]]) -> "PerLayerSet":
-    """Return a set with some latents of each layer, numbered anew in the given order; the rest is part of the error.
-
-    Each activation is the same as in the whole set. Raises `ConfigError` for TopK, where latents compete.
-    """
-    from saes.kinds.base import JumpReLU, TopK, Weights
-    from saes.kinds.transcoder import Transcoder
-    from saes.sets.set import PerLayerSet
-
-    parts = {}
-    for layer in found.layers:
-        whole, chosen = found.transcoder(layer), latents[layer]
-        if isinstance(whole.activation, TopK):
-            raise ConfigError("latents of a TopK transcoder compete, so a part of them has other activations")
-        thresholds = whole.activation.tensors().get("threshold")
-        parts[layer] = Transcoder(
-            Weights(whole.W_enc[:, chosen], whole.b_enc[chosen], whole.W_dec[chosen], whole.b_dec),
-            activation=None if thresholds is None else JumpReLU(thresholds[chosen]),
-            W_skip=whole.W_skip,
-            metadata=whole.metadata,
-        )
-    return PerLayerSet(parts, reads=found.reads, writes=found.writes, about=found.about)
-
-
-def renumbered(graph: AttributionGraph, numbers: Mapping[int, Mapping[int, int]]) -> AttributionGraph:
-    """Return a graph whose latents have the numbers of the part of the set that ships."""
-    nodes = [
-        replace(node, index=numbers[node.layer][node.index]) if node.kind == "feature" else node for node in graph.nodes
-    ]
-    effects = graph.effects
-    if effects is not None:
-        parts = [list(map(int, name.split(":")[1:])) for name in effects.nodes]
-        names = tuple(f"feature:{layer}:{at}:{numbers[layer][latent]}" for layer, at, latent in parts)
-        effects = replace(effects, nodes=names)
-    settings = replace(graph.settings, dictionary=SHIPPED_SET)
-    return replace(graph.with_parts(nodes=nodes), settings=settings, effects=effects)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,6 @@ DATA = Path(__file__).parent / "shipped" / "data"
 CARD = "card.json"
 SHIPPED = "demo"
 """Name of the dictionary and of its features, and prefix of the names of its maps."""
-SHIPPED_SET = "demo-mlps"
-"""Name of the part of a set of transcoders that the graphs that ship are made of."""
 
 
 def shipped_artifacts(data: Path = DATA) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """A graph as the browser takes it: columns of nodes and edges, labels, and the features tables of its latents."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from dashboard.data import features as features
 from dashboard.data.meaning import said_words
 from interp.artifacts import open_artefact as open_stored
 from interp.errors import ConfigError, CorruptError, UnknownNameError, WorkbenchError
+from interp.tracing.background import background_nodes
 from interp.tracing.graph import KIND, NODE_KINDS, AttributionGraph, GraphNode
 from interp.tracing.interchange import export_graph
-from interp.tracing.part import part_of
-from interp.tracing.supernodes import FoundGroups, GraphEdits, find_supernodes
+from interp.tracing.part import graph_effects, part_of
+from interp.tracing.supernodes import GraphEdits, find_supernodes
 from interp.workspace import Workspace
+from saes.features.labels import quoted
+from saes.features.neurons import NeuronRow, Neurons
 from saes.features.schema import Features
 
 MAX_EXAMPLES = 5
@@ -44,12 +48,14 @@ def content(workspace: Workspace, found: AttributionGraph) -> dict[str, Any]:
 
     `input` is the sum of the absolute weights of the edges into a node.
     """
-    labels = _labels(workspace, found)
+    neurons = neurons_of(workspace, found)
+    labels = _labels(workspace, found, neurons)
     nodes = found.nodes
     columns: dict[str, list[Any]] = {
         name: _rounded(np.array([getattr(node, name) for node in nodes], np.float64))
         for name in ("activation", "influence", "share", "probability")
     }
+    columns["effect"] = _rounded(graph_effects(found))
     edges = found.edges
     columns["input"] = _rounded(np.bincount(edges.target, np.abs(edges.weight.astype(np.float64)), len(nodes)))
     for name in ("layer", "position", "index"):
@@ -62,6 +68,8 @@ def content(workspace: Workspace, found: AttributionGraph) -> dict[str, Any]:
     return {
         "unit": "neuron" if found.dictionary == "neurons" else "latent",
         "n_layers": found.n_layers,
+        "background": [] if neurons is None else background_nodes(found, neurons.background()),
+        "prompts": 0 if neurons is None else neurons.settings.prompts,
         "tokens": list(found.token_texts),
         "thresholds": dict(zip(("nodes", "edges"), found.thresholds, strict=True)),
         "nodes": columns,
@@ -80,9 +88,32 @@ def _rounded(values: np.ndarray) -> list[float]:
     return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
 
 
-def _labels(workspace: Workspace, found: AttributionGraph) -> dict[int, str]:
+def neurons_of(workspace: Workspace, found: AttributionGraph) -> Neurons | None:
+    """Return the newest description of the neurons of a graph of neurons; None without one, or for a dictionary."""
+    if found.dictionary != "neurons":
+        return None
+    known = (each for each in workspace.values(Neurons) if each.settings.weight_hash == found.settings.weight_hash)
+    return next(known, None)
+
+
+def _direction(node: GraphNode) -> tuple[int, int, int]:
+    """Return the layer and number of a neuron, and the sign of its activation."""
+    return node.layer, node.index, 1 if node.activation >= 0 else -1
+
+
+def neuron_label(row: NeuronRow) -> str:
+    """Return the label of a neuron: where it fires, if that holds on held-out text, else the words that it raises."""
+    return f"raises {', '.join(map(quoted, row.says))}" if row.says and not row.confirmed else row.label
+
+
+def _labels(workspace: Workspace, found: AttributionGraph, neurons: Neurons | None) -> dict[int, str]:
     """Return labels by node number: of a token its text, of a target its name, of a latent its own or its table's."""
     labels = {}
+    if neurons is not None:
+        rows = neurons.of(_direction(node) for node in found.nodes if node.kind == "feature")
+        named = {key: neuron_label(row) for key, row in rows.items()}
+        nodes = [replace(n, label=named.get(_direction(n), n.label)) if n.kind == "feature" else n for n in found.nodes]
+        found = found.with_parts(nodes=nodes)
     wanted: dict[int, list[int]] = {}
     for i, node in enumerate(found.nodes):
         if node.kind == "token" and 0 <= node.position < len(found.token_texts):
@@ -155,15 +186,23 @@ def part(found: AttributionGraph, asked: Any) -> dict[str, list[int]]:
     return {"nodes": np.flatnonzero(shown.nodes).tolist(), "edges": np.flatnonzero(shown.edges).tolist()}
 
 
-def proposed_groups(graph: AttributionGraph) -> dict[str, Any]:
+GROUPED = 200
+"""Latents among which groups are looked for: those of the largest influence that are not background."""
+
+
+def proposed_groups(workspace: Workspace, graph: AttributionGraph) -> dict[str, Any]:
     """Return groups of similar latents, `[name, node ids]`, and how they were found, in a sentence."""
-    found = _groups(graph.folder, graph.about.content_hash)
+    neurons = neurons_of(workspace, graph)
+    labels = _labels(workspace, graph, neurons)
+    common = set() if neurons is None else set(background_nodes(graph, neurons.background()))
+    candidates = [i for i, each in enumerate(graph.nodes) if each.kind == "feature" and each.kept and i not in common]
+    chosen = set(sorted(candidates, key=lambda i: -graph.nodes[i].influence)[:GROUPED])
+    nodes = [
+        replace(each, kept=i in chosen, label=labels[i] or "") if each.kind == "feature" else each
+        for i, each in enumerate(graph.nodes)
+    ]
+    found = find_supernodes(graph.with_parts(nodes=nodes))
     return {"groups": [[each.name, list(each.nodes)] for each in found.groups], "headline": found.headline()}
-
-
-@lru_cache(maxsize=4)
-def _groups(folder: Path, version: str) -> FoundGroups:
-    return find_supernodes(_opened(folder, version))
 
 
 def exported(workspace: Workspace, found: AttributionGraph, edits: dict[str, Any]) -> dict[str, Any]:
@@ -178,7 +217,7 @@ def exported(workspace: Workspace, found: AttributionGraph, edits: dict[str, Any
     }
     groups = [[name, [node for node in nodes if node in known]] for name, nodes in edits.get("groups", [])]
     marks = GraphEdits.of_notes(held | {"groups": [each for each in groups if each[1]]})
-    labels = _labels(workspace, found)
+    labels = _labels(workspace, found, neurons_of(workspace, found))
     latents = {node.id: labels[i] for i, node in enumerate(found.nodes) if node.kind == "feature" and labels.get(i)}
     return export_graph(found, marks, labels=latents)
 
@@ -186,6 +225,9 @@ def exported(workspace: Workspace, found: AttributionGraph, edits: dict[str, Any
 def describe(workspace: Workspace, found: AttributionGraph, number: int) -> dict[str, Any]:
     """Return the page and the examples of a latent: `href` is null where no features table describes its layer."""
     chosen = node(found, number)
+    neurons = neurons_of(workspace, found)
+    if neurons is not None and chosen.kind == "feature":
+        return _neuron(workspace, found, neurons, chosen)
     table = feature_tables(workspace, found).get(chosen.layer) if chosen.kind == "feature" else None
     if table is None:
         return {"href": None, "table": None, "examples": [], "maximum": 0.0, "says": []}
@@ -197,3 +239,21 @@ def describe(workspace: Workspace, found: AttributionGraph, number: int) -> dict
     says = said_words(workspace, table, [chosen.index], SAID).get(chosen.index, ())
     href = feature_href(table, chosen.index)
     return {"href": href, "table": table, "examples": examples, "maximum": maximum, "says": says}
+
+
+def _neuron(workspace: Workspace, found: AttributionGraph, neurons: Neurons, chosen: GraphNode) -> dict[str, Any]:
+    """Return what is known of a neuron in the direction in which it is active."""
+    direction = _direction(chosen)
+    row = neurons.of([direction]).get(direction)
+    examples: list[dict[str, Any]] = [
+        {"tokens": each.tokens, "activations": _rounded(np.array(each.activations)), "peak": each.peak}
+        for each in neurons.examples_of(*direction)
+    ]
+    table = feature_tables(workspace, found).get(chosen.layer)
+    return {
+        "href": None if table is None or direction[2] < 0 else feature_href(table, chosen.index),
+        "table": neurons.name,
+        "examples": examples,
+        "maximum": 0.0 if row is None else row.maximum,
+        "says": () if row is None else row.says,
+    }

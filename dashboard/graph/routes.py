@@ -89,7 +89,8 @@ def _save(name: str) -> dict[str, Any]:
 
 
 def _groups(name: str) -> dict[str, Any]:
-    return data.proposed_groups(data.choose(current().workspace, name))
+    workspace = current().workspace
+    return data.proposed_groups(workspace, data.choose(workspace, name))
 
 
 def _export(name: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ from dashboard.prompt.panels import (
 )
 from dashboard.turns import asking
 from interp.errors import UnknownNameError, UsageError, WorkbenchError
-from saes.sets.stored import PartSettings, StoredSet
+from saes.sets.stored import StoredSet
 
 EXAMPLE = "The capital of France is Paris, and the capital of Italy is"
 
@@ -156,12 +156,11 @@ def _run(_: int | None, text: str | None, model: str, features: str | None, chat
 
 
 def _trace(run: dict[str, Any] | None) -> str:
-    """Return the address of the form that traces the prompt, by the newest whole set of transcoders of its model."""
+    """Return the address of the form that traces the prompt, by the newest set of transcoders of its model."""
     if not run:
         return runs_href("trace")
     sets = current().workspace.values(StoredSet)
-    whole = (each.name for each in sets if each.model == run["model"] and not isinstance(each.settings, PartSettings))
-    of_model = next(whole, None)
+    of_model = next((each.name for each in sets if each.model == run["model"]), None)
     return runs_href("trace", model=run["model"], set=of_model, prompt=run["text"], chat=run["chat"] or None)
 
 

@@ -266,7 +266,7 @@ def _layers(workspace: Workspace, now: float) -> list[Entry]:
     """Return every layer of the sets of transcoders, finished or in training, as `SET.layer-3`."""
     found: list[Entry] = []
     for made in workspace.values(StoredSet):
-        if made.part is not None or made.scores is None:  # the numbers of a part are those of the whole set
+        if made.scores is None:
             continue
         for row in made.scores.layers:
             path = made.folder / "runs"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp.errors import MismatchError
 from interp.models.hooked import HookedModel
+from interp.names import canonical_hook_point
 from interp.recording.recorded import RecordedText
 from interp.recording.store import Recording, text_of
 from interp.runtime import parse_dtype
@@ -31,12 +32,32 @@ def open_recording(folder: str | Path, *, device: str | None = None) -> Recordin
 class LiveRecording(Recording):
     """`Recording` whose rows come from the model."""
 
-    def __init__(self, folder: str | Path, *, model: HookedModel | None = None, device: str | None = None) -> None:
-        """Use `model` if given; raises `MismatchError` when its weights are not those of the recording."""
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        model: HookedModel | None = None,
+        device: str | None = None,
+        widths: dict[str, int] | None = None,
+    ) -> None:
+        """Use `model` if given; raises `MismatchError` when its weights are not those of the recording.
+
+        `widths` are hook points of the model to be read in place of the recorded ones, each with its width.
+        """
         super().__init__(folder)
-        self._device = device
+        self._device, self._widths = device, widths
         if model is not None:
             self._model = self._checked(model)
+
+    def check_hook_point(self, hook_point: str) -> str:
+        """Return the canonical name. Raises `UnknownNameError` for one that is not read."""
+        name = canonical_hook_point(hook_point)
+        return name if self._widths and name in self._widths else super().check_hook_point(name)
+
+    def d(self, hook_point: str) -> int:
+        """Return the width of the activations at a hook point."""
+        name = self.check_hook_point(hook_point)
+        return self._widths[name] if self._widths and name in self._widths else super().d(name)
 
     @cached_property
     def _model(self) -> HookedModel:

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,6 +29,7 @@ from interp.statistics import p_from_null
 from interp.tracing.edges import System
 from interp.tracing.effects import Mode, final_input, final_states, latent_of, set_latent
 from interp.tracing.graph import AttributionGraph
+from interp.tracing.part import graph_effects
 
 N_RANDOM = 19
 """Random draws of the null; the least p-value is 1 in 20."""
@@ -72,27 +72,6 @@ class GraphIntervention(Result):
     def to_records(self) -> list[Record]:
         """Return one row per token: `token, before, after`."""
         return list(self.tokens)
-
-
-def graph_effects(graph: AttributionGraph, target: int = 0) -> Float[np.ndarray, " nodes"]:
-    """Return the total effect of every node's value on one target, signed, along the stored edges of a graph."""
-    aim = next((i for i, node in enumerate(graph.nodes) if node.kind == "logit" and node.index == target), None)
-    if aim is None:
-        raise ConfigError(f"the graph has {len(graph.targets)} targets, counted from 0; there is no {target}")
-    effects = np.zeros(len(graph.nodes))
-    effects[aim] = 1.0
-    scale = np.array(
-        [1.0 / node.activation if node.kind == "feature" and node.activation else 0.0 for node in graph.nodes]
-    )
-    scale[aim] = 1.0
-    depth = np.array([node.layer + (node.kind == "logit") * (len(graph.nodes) + 1) for node in graph.nodes])
-    edges, into = graph.edges, depth[graph.edges.target]
-    for layer in np.unique(into)[::-1]:
-        rows = np.flatnonzero(into == layer)
-        targets = edges.target[rows]
-        np.add.at(effects, edges.source[rows], edges.weight[rows] * scale[targets] * effects[targets])
-    effects[aim] = 0.0
-    return effects
 
 
 def predict(graph: AttributionGraph, changes: Sequence[Intervention]) -> float | None:

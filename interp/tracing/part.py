@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from interp.errors import ConfigError
 from interp.tracing.graph import AttributionGraph
 from interp.tracing.influence import cumulative_share, link_influence
 
@@ -57,6 +58,27 @@ def part_of(
     chosen = (chosen | pinned) & ~np.isin(np.arange(len(kind)), list(hidden))
     linked = linked | (scored & (pinned[source] | pinned[end]))
     return Part(chosen, linked & chosen[source] & chosen[end])
+
+
+def graph_effects(graph: AttributionGraph, target: int = 0) -> Float[np.ndarray, " nodes"]:
+    """Return the total effect of every node's value on one target, signed, along the stored edges of a graph."""
+    aim = next((i for i, node in enumerate(graph.nodes) if node.kind == "logit" and node.index == target), None)
+    if aim is None:
+        raise ConfigError(f"the graph has {len(graph.targets)} targets, counted from 0; there is no {target}")
+    effects = np.zeros(len(graph.nodes))
+    effects[aim] = 1.0
+    scale = np.array(
+        [1.0 / node.activation if node.kind == "feature" and node.activation else 0.0 for node in graph.nodes]
+    )
+    scale[aim] = 1.0
+    depth = np.array([node.layer + (node.kind == "logit") * (len(graph.nodes) + 1) for node in graph.nodes])
+    edges, into = graph.edges, depth[graph.edges.target]
+    for layer in np.unique(into)[::-1]:
+        rows = np.flatnonzero(into == layer)
+        targets = edges.target[rows]
+        np.add.at(effects, edges.source[rows], edges.weight[rows] * scale[targets] * effects[targets])
+    effects[aim] = 0.0
+    return effects
 
 
 def _shares(graph: AttributionGraph, target: int | None) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:

@@ -64,6 +64,19 @@ class FeatureStatistics:
         update_sample(firings, self.sample, self.window, self.context_length, self.seed)
         self.n_tokens += len(rows)
 
+    @classmethod
+    def joined(cls, parts: "Sequence[FeatureStatistics]") -> "FeatureStatistics":
+        """Return the statistics of several dictionaries over one recording as those of one."""
+        first = parts[0]
+        shape = {"context_length": first.context_length, "window": first.window}
+        n_top, n_sample = first.top.keys.shape[1], first.sample.keys.shape[1]
+        out = cls(0, n_top=n_top, n_sample=n_sample, seed=int(first.seed), **shape)
+        out.d_sae, out.n_tokens = sum(each.d_sae for each in parts), first.n_tokens
+        out.totals = Totals(*(np.concatenate(each) for each in zip(*(part.totals for part in parts), strict=True)))
+        out.top = Slots(*(np.concatenate(each) for each in zip(*(part.top for part in parts), strict=True)))
+        out.sample = Slots(*(np.concatenate(each) for each in zip(*(part.sample for part in parts), strict=True)))
+        return out
+
     @property
     def density(self) -> np.ndarray:
         """Fraction of tokens on which each feature is active, `[d_sae]` float64; 0 never, 1 always."""

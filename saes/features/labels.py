@@ -108,12 +108,14 @@ def label_features(
     said: np.ndarray | None = None,
     *,
     seed: int = 0,
+    dense: bool = True,
 ) -> list[Label]:
     """Return the label of every feature.
 
     `promoted [d_sae, k]` are the ids of the few tokens that each direction promotes most, the strongest first; None
     when the directions do not write to the residual stream. `said [d_sae, n]` are those of many that it makes the model
-    say, read through the Jacobian lens; None without one. `seed` divides the documents and draws the null.
+    say, read through the Jacobian lens; None without one. `seed` divides the documents and draws the null. Without
+    `dense`, that a feature is active on most tokens is no label: for neurons, which are never exactly 0.
     """
     feature, row = strong_firings(statistics)
     order = np.argsort(row, kind="stable")
@@ -131,7 +133,7 @@ def label_features(
             labels.append(label_without_evidence(mine, vocabulary))
             continue
         found = [_label(each, judge, f, source) for source, each in scored.get(f, ())]
-        label = choose_label(found, mine, vocabulary, float(statistics.density[f]))
+        label = choose_label(found, mine, vocabulary, float(statistics.density[f]) if dense else 0.0)
         labels.append(label._replace(n_heldout=int(judge.n_judge[f])) if label.kind == "none" else label)
     return labels
 

@@ -149,12 +149,12 @@ def _build(
 
     model = model or load_model(features.settings.model)
     lens.check_model(model)
-    vocabulary, dictionary = vocabulary_of(model), opener(workspace, features, model)
+    dictionary = opener(workspace, features, model)
     arrays: dict[str, np.ndarray] = {}
     point = ""
     if writes_to_residual(dictionary):
         point = _lens_point_of(dictionary, model)
-        arrays = _measure(dictionary.decoder_directions.detach().float().cpu(), lens, point, vocabulary)
+        arrays = said_by_directions(dictionary, lens, model)
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
@@ -177,6 +177,14 @@ def said_tokens(dictionary: "Dictionary", lens: JacobianLens, model: "HookedMode
     return torch.cat(best).numpy()
 
 
+def said_by_directions(
+    dictionary: "Dictionary", lens: JacobianLens, model: "HookedModel", kept: int = KEPT
+) -> dict[str, np.ndarray]:
+    """Return the arrays of a `Meaning`, of a dictionary whose directions lie in the residual stream."""
+    directions = dictionary.decoder_directions.detach().float().cpu()
+    return _measure(directions, lens, _lens_point_of(dictionary, model), vocabulary_of(model), kept)
+
+
 def _lens_point_of(dictionary: "Dictionary", model: "HookedModel") -> str:
     return lens_point(getattr(dictionary, "hook_point_out", "") or dictionary.hook_point, model.cfg.n_layers)
 
@@ -191,7 +199,9 @@ def _dictionary(workspace: Workspace, features: Features, model: "HookedModel") 
     return neurons_of(model, features.neurons, sign=features.settings.sign)
 
 
-def _measure(directions: "Tensor", lens: JacobianLens, point: str, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
+def _measure(
+    directions: "Tensor", lens: JacobianLens, point: str, vocabulary: Vocabulary, kept: int
+) -> dict[str, np.ndarray]:
     """Return the arrays of a `Meaning`, of directions `[n, d]`."""
     import torch
 
@@ -202,7 +212,7 @@ def _measure(directions: "Tensor", lens: JacobianLens, point: str, vocabulary: V
     read = torch.from_numpy(np.array(vocabulary.directions)).float()
     scale = torch.from_numpy(vocabulary.scale(carried.numpy()))
     sides: dict[str, list[Tensor]] = {name: [] for name in _ARRAYS[2:6]}
-    k = min(KEPT, len(read))
+    k = min(kept, len(read))
     for block, spread in zip(carried.split(_AT_ONCE), scale.split(_AT_ONCE), strict=True):
         strengths = block @ read.T / spread[:, None]
         for side, largest in (("raised", True), ("lowered", False)):

@@ -54,22 +54,6 @@ class ImportedSetSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartSettings:
-    """Some latents of another set."""
-
-    part_of: str
-    """Name of the whole set."""
-    whole: TrainedSetSettings | ImportedSetSettings
-    latents: dict[int, tuple[int, ...]]
-    """Layer -> latents of the whole set, in the order of their new numbers."""
-
-    @property
-    def model(self) -> str:
-        """Spec of the model that the set belongs to."""
-        return self.whole.model
-
-
-@dataclass(frozen=True, kw_only=True)
 class LayerScores:
     """Scores of one layer on held-out rows."""
 
@@ -82,7 +66,7 @@ class LayerScores:
 
 @dataclass(frozen=True, kw_only=True)
 class SetScores:
-    """Scores of a set on held-out documents; of a part of a set those of the whole."""
+    """Scores of a set on held-out documents."""
 
     n_tokens: int
     layers: tuple[LayerScores, ...]
@@ -118,16 +102,16 @@ class LayerCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredSet(Artefact, kind="transcoders"):
-    """A trained or imported set of transcoders, or some latents of one."""
+    """A trained or imported set of transcoders."""
 
-    settings: TrainedSetSettings | ImportedSetSettings | PartSettings
+    settings: TrainedSetSettings | ImportedSetSettings
     layers: tuple[int, ...]
     cross_layer: bool
     """True where latents write to later layers too."""
     reads: str
     writes: str
     d_sae: int
-    """Latents of the first layer; of a part of a set, of the whole."""
+    """Latents of the first layer."""
     training: TrainingRun | None
     scores: SetScores | None
     """None for an imported set."""
@@ -141,15 +125,9 @@ class StoredSet(Artefact, kind="transcoders"):
         return self.settings.model
 
     @property
-    def part(self) -> PartSettings | None:
-        """Settings of a part of another set; None for a whole set."""
-        return self.settings if isinstance(self.settings, PartSettings) else None
-
-    @property
     def recording(self) -> str | None:
         """Name of the recording that it was trained on; None for an imported set."""
-        own = self.settings.whole if isinstance(self.settings, PartSettings) else self.settings
-        return own.recording if isinstance(own, TrainedSetSettings) else None
+        return self.settings.recording if isinstance(self.settings, TrainedSetSettings) else None
 
     def load(self) -> "TranscoderSet":
         """Return the set with its weights, on the CPU."""
@@ -167,9 +145,6 @@ class StoredSet(Artefact, kind="transcoders"):
         """Return size and quality in one sentence."""
         said = f"{self.d_sae:,} latents for each of {len(self.layers)} layers"
         said += ", which write to all later layers" if self.cross_layer else ""
-        if self.part is not None:
-            n = sum(map(len, self.part.latents.values()))
-            said = f"{n:,} latents of the set {self.part.part_of}, those of its graphs here. The whole: {said}"
         if self.checks:
             error = max(each.recons_error for each in self.checks)
             said += f", from {self.reads} to {self.writes} ({self.format}); they agree with the source's forward pass "

@@ -12,7 +12,8 @@ from interp.models.small import SmallConfig, build_small
 from interp.tracing.edges import System
 from interp.tracing.effects import ablation, final_states, measure, predicted_effects, set_latent
 from interp.tracing.frozen import FrozenModel
-from interp.tracing.interventions import changes_of, continuations, graph_effects, intervene
+from interp.tracing.interventions import changes_of, continuations, intervene
+from interp.tracing.part import graph_effects
 from interp.tracing.replacement import Neurons
 from interp.tracing.trace import assemble, trace
 from tests.interp.architectures import tiny

@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from interp.errors import ConfigError, MismatchError
+from interp.errors import MismatchError
 from interp.models.adapter import weight_hash
 from interp.models.small import SmallConfig, build_small
 from interp.tracing.config import TraceConfig
 from interp.tracing.edges import System
 from interp.tracing.frozen import FrozenModel
 from interp.tracing.trace import open_system, trace
-from saes.kinds.base import ReLU, SAEMetadata, TopK, Weights
+from saes.kinds.base import ReLU, SAEMetadata, Weights
 from saes.kinds.transcoder import Transcoder
 from saes.sets.replacement import SetReplacement, untrained_set
 from saes.sets.set import PerLayerSet, TranscoderSet
 from tests.saes.test_sets import SETS, D
-from tools.graphs import part_of
 
 TOKENS = torch.tensor([[0, 3, 5, 9, 5, 2]])
 
@@ -124,22 +123,3 @@ def test_the_null_has_as_many_active_latents_as_the_set():
 
 
 NAMES = ("layer", "position", "latent", "activation")
-
-
-def test_a_part_of_a_set_has_the_activations_of_the_whole_and_the_rest_is_error():
-    model = model_of(2)
-    found = perfect(model)
-    chosen = {0: [5, 1, 8], 1: [0, 3]}
-    part = part_of(found, chosen)
-    assert [part.d_sae(layer) for layer in part.layers] == [3, 2]
-    x = torch.randn(7, D, generator=torch.Generator().manual_seed(0))
-    for layer, latents in chosen.items():
-        whole = found.dictionary(layer).encode(x)
-        torch.testing.assert_close(part.dictionary(layer).encode(x), whole[:, latents])
-        torch.testing.assert_close(part.directions(layer, layer), found.directions(layer, layer)[latents])
-    graph = trace(model, TOKENS, SetReplacement(part, "part"), TraceConfig(effects=0, nulls=False))
-    assert graph.scores.replacement < 0.95
-    one = found.transcoder(0)
-    competing = Transcoder(Weights(one.W_enc, one.b_enc, one.W_dec, one.b_dec), activation=TopK(2))
-    with pytest.raises(ConfigError, match="compete"):
-        part_of(PerLayerSet({0: competing}, reads=found.reads, writes=found.writes, about=found.about), chosen)

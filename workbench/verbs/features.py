@@ -1,6 +1,7 @@
 """Features of a dictionary: described, searched, steered with, proved.
 
 - `workbench features DICTIONARY`: statistics, examples, effects and labels of every feature.
+- `workbench neurons RECORDING`: labels and examples of the MLP neurons of all layers, for attribution graphs.
 - `workbench search TEXT`: features that fire on a word or a text.
 - `workbench prove FEATURES --feature N`: effects of a feature, compared with random directions and other features.
 - `workbench steer SAE --feature N --amount X --prompt TEXT`: continuations with and without a feature changed.
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from interp.interventions.apply import Hooks
     from interp.models.generation import Offset
     from interp.workspace import Workspace
+    from saes.features.neurons import Neurons as NeuronLabels
     from saes.features.proof import Proof
 
 HEADING = Heading.FEATURES
@@ -149,6 +151,55 @@ class Features(Seeded, Threaded, RunsModel, Analysis[schema.Features]):
             "seed": self.seed,
             "overwrite": self.overwrite,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
+    """Describe the MLP neurons of all layers, so that attribution graphs of neurons can be read.
+
+    Example: workbench neurons my-recording
+
+    One pass of the model over the text of a recording, whatever hook points that has: 100,000 tokens are enough for
+    most labels. Each neuron has two directions, its positive and its negative activations, with a label and short
+    examples each. Labels use the words that a neuron makes the model say where the workspace has a Jacobian lens
+    (`workbench lens MODEL --kind jacobian`). The pages of graphs read them.
+    """
+
+    makes: ClassVar[str] = "neurons"
+
+    recording: Annotated[tyro.conf.Positional[RecordingName], tyro.conf.arg(metavar="RECORDING")]
+    """Recording whose text is read; its model is the one described."""
+    window: int = 5
+    """Tokens of context on each side of an example's peak."""
+    examples: int = 2
+    """Examples of each direction of a neuron."""
+    prompts: int = 24
+    """Prompts, the beginnings of documents, whose graphs give the background: the neurons that lead every prompt. 0 for
+    none."""
+
+    def __post_init__(self) -> None:
+        if min(self.window, self.prompts) < 0 or self.examples < 1:
+            raise ConfigError("window and prompts must be at least 0, and examples at least 1")
+
+    def default_name(self) -> str:
+        return slug(self.recording)
+
+    def measure(self, run: Run) -> "NeuronLabels":
+        from interp.lenses.jacobian_lens import JacobianLens
+        from interp.lenses.lens import newest_lens
+        from interp.recording.live import LiveRecording
+        from saes.features.describe_neurons import describe_neurons
+
+        recording = run.recording(self.recording)
+        model = run.recorded_model(recording)
+        reader = recording.loaded_model if isinstance(recording, LiveRecording) else model
+        lens = newest_lens(run.workspace, JacobianLens, recording.weight_hash)
+        run.parents[f"model:{recording.model}"] = recording.weight_hash
+        if lens is not None:
+            run.made_from(lens.about)
+        how: dict[str, Any] = {"window": self.window, "n_examples": self.examples, "n_prompts": self.prompts}
+        with run.progress("neurons", "tokens") as progress:
+            return describe_neurons(model, recording, lens=lens, reader=reader, progress=progress, report=say, **how)
 
 
 SHOWN = 5

@@ -133,11 +133,6 @@ class Trace(TraceConfig, Threaded, RunsModel, Resumable["AttributionGraph"]):
         from saes.sets.stored import StoredSet
 
         stored = run.open(StoredSet, self.set)
-        if stored.part is not None:
-            raise ConfigError(
-                f"{self.set} holds only the latents of graphs that were traced with {stored.part.part_of}; for other "
-                "prompts leave out --set (MLP neurons), or make a whole set: workbench train RECORDING --set NAME"
-            )
         allow, found = self.allow_other_weights, stored.load()
         fresh = untrained_set(found, self.seed)
         null = SetReplacement(fresh, "untrained", as_many_as=found, allow_other_weights=allow)

@@ -38,6 +38,9 @@ export function controls(view) {
   );
   const collapse = box("collapse groups", (on) => view.change({ collapse: on }));
   const only = box("pinned only", (on) => view.change({ only: on }));
+  const background = box("background", (on) => view.change({ background: on }));
+  background.root.title = `Latents that lead other prompts as much (mean of ${model.prompts} prompts)`;
+  background.root.hidden = model.background.size === 0;
   const undo = act("Undo", "Ctrl Z", () => view.edits.undo()),
     redo = act("Redo", "Ctrl Shift Z", () => view.edits.redo());
   const pictures = [
@@ -76,6 +79,7 @@ export function controls(view) {
     target,
     collapse.root,
     only.root,
+    background.root,
     element("span", { class: "wb-graph-gap" }),
     views,
     undo,
@@ -92,6 +96,7 @@ export function controls(view) {
     target.value = state.target === null ? "" : String(state.target);
     collapse.input.checked = state.collapse;
     only.input.checked = state.only;
+    background.input.checked = state.background;
     undo.disabled = !edits.past.length;
     redo.disabled = !edits.future.length;
   }

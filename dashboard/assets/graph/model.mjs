@@ -8,8 +8,8 @@ export const KIND_NAMES = ["latent", "error", "token", "target"];
 
 export class Model {
   /** @param {GraphContent} content */
-  constructor({ nodes, edges, tokens, unit, n_layers: layers, thresholds }) {
-    const { id, kind, layer, position, index, label, activation, influence, share, probability, input } = nodes;
+  constructor({ nodes, edges, tokens, unit, n_layers: layers, thresholds, background, prompts }) {
+    const { id, kind, layer, position, index, label, activation, effect, influence, share, probability, input } = nodes;
     this.tokens = tokens;
     this.unit = unit;
     this.layers = layers;
@@ -21,6 +21,9 @@ export class Model {
     this.index = index;
     this.label = label;
     this.activation = activation;
+    this.effect = effect;
+    this.background = new Set(background); // lead other prompts as much
+    this.prompts = prompts; // of which that was measured
     this.influence = influence;
     this.share = share;
     this.probability = probability;
@@ -31,7 +34,7 @@ export class Model {
     this.weight = edges.weight;
     this.m = edges.weight.length;
     this.numbers = new Map(id.map((name, i) => [name, i]));
-    this.opening = opening(thresholds, share, kind);
+    this.opening = opening(thresholds, share, kind, this.background);
     this.targets = id.map((_, i) => i).filter((i) => kind[i] === KINDS.LOGIT);
     this.into = byNode(edges.target, edges.weight, this.n);
     this.from = byNode(edges.source, edges.weight, this.n);
@@ -41,9 +44,10 @@ export class Model {
 /**
  * Thresholds on which a graph opens: those of the trace, or so much less that `OPENING` latents and errors are shown.
  * @param {{ nodes: number, edges: number }} usual @param {number[]} share @param {number[]} kind
+ * @param {Set<number>} background
  */
-function opening(usual, share, kind) {
-  const ranked = share.filter((_, i) => kind[i] < KINDS.TOKEN).sort((a, b) => a - b);
+function opening(usual, share, kind, background) {
+  const ranked = share.filter((_, i) => kind[i] < KINDS.TOKEN && !background.has(i)).sort((a, b) => a - b);
   return { ...usual, nodes: Math.min(usual.nodes, ranked[OPENING - 1] ?? usual.nodes) };
 }
 

@@ -50,25 +50,56 @@ export class Panel {
 
   /** How to read the graph, while nothing is chosen. */
   reading() {
-    const { model } = this.view;
-    const strongest = Array.from(model.influence.keys())
-      .filter((i) => model.kind[i] === KINDS.FEATURE)
-      .sort((a, b) => model.influence[b] - model.influence[a])
+    const { model, state } = this.view;
+    const signs = model.effect.some((value) => value !== 0), // graphs of other programs have no effects
+      sizes = signs ? model.effect : model.influence;
+    const latents = Array.from(sizes.keys()).filter((i) => model.kind[i] === KINDS.FEATURE);
+    const strongest = latents
+      .filter((i) => state.background || !model.background.has(i))
+      .sort((a, b) => Math.abs(sizes[b]) - Math.abs(sizes[a]))
       .slice(0, ROWS);
-    const most = model.influence[strongest[0]] || 1;
+    const most = Math.abs(sizes[strongest[0]]) || 1;
     return [
-      element("h2", { tabindex: "-1" }, "Latents with the largest influence"),
+      element(
+        "h2",
+        { tabindex: "-1" },
+        signs
+          ? `Largest effects on ${tokenText(model.label[model.targets[0]], 30)}`
+          : "Latents with the largest influence",
+      ),
       quiet(
-        "Influence: the share of all direct effects, followed back from the targets, that passes through a node. Choose a node to see what feeds it and what it feeds.",
+        signs
+          ? "Effect: the logits that the answer gains by a node, on all paths. Choose a node to see what feeds it."
+          : "Influence: the share of all direct effects, followed back from the targets, that passes through a node.",
       ),
       strongest.length
         ? element(
             "ol",
             { class: "wb-graph-edges" },
-            ...strongest.map((i) => this.line(i, model.influence[i], model.influence[i] / most, true, short)),
+            ...strongest.map((i) => this.line(i, sizes[i], Math.abs(sizes[i]) / most, true, signs ? signed : short)),
           )
         : element("p", { class: "wb-none" }, "This graph has no latent: only errors lie between tokens and targets."),
-    ];
+      this.background(latents),
+    ].filter((part) => part !== null);
+  }
+
+  /** What is the same on every prompt, in one line. @param {number[]} latents */
+  background(latents) {
+    const { model, state } = this.view,
+      common = latents.filter((i) => model.background.has(i));
+    if (!common.length) return null;
+    const sum = /** @param {number[]} nodes */ (nodes) => nodes.reduce((all, i) => all + model.influence[i], 0);
+    const share = Math.round((100 * sum(common)) / (sum(latents) || 1));
+    return element(
+      "p",
+      { class: "wb-note" },
+      `Background: ${count(common.length)} nodes with ${share} % of the influence lead ${model.prompts} other prompts as much. `,
+      element(
+        "button",
+        { type: "button", class: "wb-link", onclick: () => this.view.change({ background: !state.background }) },
+        state.background ? "Hide them" : "Show them",
+      ),
+    );
   }
 
   /** @param {number} i */
@@ -80,6 +111,7 @@ export class Panel {
     /** @type {(string[] | false)[]} */
     const facts = [
       latent && ["activation", short(model.activation[i])],
+      latent && model.effect[i] !== 0 && ["effect, logits", signed(model.effect[i])],
       model.kind[i] === KINDS.LOGIT
         ? ["probability", `${(100 * model.probability[i]).toFixed(1)} %`]
         : ["influence", short(model.influence[i])],
@@ -204,7 +236,7 @@ export class Panel {
     /** @param {Described} found */
     const show = (found) =>
       holder.replaceChildren(
-        ...(found.href
+        ...(found.table
           ? described(found)
           : [quiet("No features table describes this layer’s dictionary, so there are no examples.")]),
       );
@@ -422,12 +454,14 @@ function described({ href, table, examples, maximum, says }) {
     ),
   );
   return [
-    element(
-      "p",
-      {},
-      element("a", { href, class: "wb-link" }, "Open its feature page"),
-      element("span", { class: "wb-quiet" }, ` (${table})`),
-    ),
+    href
+      ? element(
+          "p",
+          {},
+          element("a", { href, class: "wb-link" }, "Open its feature page"),
+          element("span", { class: "wb-quiet" }, ` (${table})`),
+        )
+      : "",
     says.length
       ? element(
           "p",

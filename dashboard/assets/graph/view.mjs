@@ -121,6 +121,7 @@ export class GraphView {
       target: target ?? null,
       collapse: query.get("collapse") === "1",
       only: query.get("only") === "1",
+      background: query.get("background") === "1",
     };
     this.view = query.get("view") === "list" ? "list" : "graph";
     const at = query.get("at"),
@@ -204,14 +205,15 @@ export class GraphView {
   }
 
   want() {
-    const { nodes, edges, target } = this.state,
-      { pins, hidden } = this.edits.value;
+    const { nodes, edges, target, background } = this.state,
+      { pins, hidden } = this.edits.value,
+      usual = background ? [] : [...this.model.background].map((i) => this.model.ids[i]);
     this.wanted = JSON.stringify({
       nodes,
       edges,
       target: target === null ? null : this.model.ids[target],
       pins,
-      hidden,
+      hidden: [...hidden, ...usual.filter((id) => !pins.includes(id))],
     });
   }
 
@@ -422,6 +424,7 @@ export class GraphView {
       view: this.view === "list" ? "list" : "",
       collapse: state.collapse ? "1" : "",
       only: state.only ? "1" : "",
+      background: state.background ? "1" : "",
       ...part,
     };
     /** @param {string} value */

@@ -7,6 +7,10 @@ interface GraphContent {
   tokens: string[];
   /** shares at which it was traced */
   thresholds: { nodes: number; edges: number };
+  /** numbers of the nodes that lead other prompts as much */
+  background: number[];
+  /** prompts over which that was measured */
+  prompts: number;
   /** an entry per node */
   nodes: {
     id: string[];
@@ -16,6 +20,8 @@ interface GraphContent {
     index: number[];
     label: string[];
     activation: number[];
+    /** total effect on the targets, signed, in logits */
+    effect: number[];
     influence: number[];
     /** cumulative share of the influence, in descending order: low is important */
     share: number[];
@@ -50,6 +56,7 @@ interface GraphState {
   target: number | null;
   collapse: boolean;
   only: boolean;
+  background: boolean;
 }
 
 /** A byte per node and per edge: 1 for what is shown. */

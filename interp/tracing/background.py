@@ -1,0 +1,79 @@
+"""Background of attribution graphs: the latents that lead every prompt alike.
+
+Some latents have a large influence on whatever is said: those of the first token, of "The", of a full stop. Their mean
+share of the influence of all latents, over graphs of other prompts, is the background; a latent whose share in a graph
+is not twice as large says nothing about that prompt (`LIMIT`). Torch-free until prompts are traced.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from interp.progress import Progress
+from interp.tracing.config import TraceConfig
+from interp.tracing.graph import AttributionGraph
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.models.hooked import HookedModel
+    from interp.tracing.replacement import Replacement
+
+LIMIT = 0.5
+"""A latent is background where its mean share over other prompts is at least this fraction of its share."""
+Latent = tuple[int, int, int]
+"""Layer, number, and sign of the activation."""
+
+
+def shares(graph: AttributionGraph) -> dict[Latent, float]:
+    """Return the share of the influence of all latents that each has, over its positions; they sum to 1."""
+    found: dict[Latent, float] = defaultdict(float)
+    for node in graph.nodes:
+        if node.kind == "feature":
+            found[node.layer, node.index, 1 if node.activation >= 0 else -1] += node.influence
+    total = sum(found.values()) or 1.0
+    return {latent: influence / total for latent, influence in found.items()}
+
+
+def mean_shares(graphs: Iterable[AttributionGraph]) -> dict[Latent, float]:
+    """Return the mean share of every latent over graphs; 0 in those where it is not active."""
+    total: dict[Latent, float] = defaultdict(float)
+    n = 0
+    for graph in graphs:
+        n += 1
+        for latent, share in shares(graph).items():
+            total[latent] += share
+    return {latent: share / n for latent, share in total.items()}
+
+
+def measure_background(
+    model: "HookedModel",
+    prompts: "list[Tensor]",
+    replacement: "Replacement",
+    config: TraceConfig | None = None,
+    *,
+    progress: Progress | None = None,
+) -> dict[Latent, float]:
+    """Trace prompts, tokens `[1, pos]` each, to their most likely next tokens, and return the mean shares."""
+    from interp.tracing.trace import trace
+
+    config = config or TraceConfig(max_feature_nodes=1024, max_neurons=10_000, effects=0, nulls=False)
+
+    def graphs() -> Iterable[AttributionGraph]:
+        for done, tokens in enumerate(prompts, 1):
+            yield trace(model, tokens, replacement, config)
+            if progress is not None:
+                progress(done, len(prompts), {})
+
+    return mean_shares(graphs())
+
+
+def background_nodes(graph: AttributionGraph, usual: dict[Latent, float]) -> list[int]:
+    """Return the numbers of the nodes of a graph that are background."""
+    own = shares(graph)
+    common = {latent for latent, share in own.items() if usual.get(latent, 0.0) >= LIMIT * share}
+    return [
+        number
+        for number, node in enumerate(graph.nodes)
+        if node.kind == "feature" and (node.layer, node.index, 1 if node.activation >= 0 else -1) in common
+    ]

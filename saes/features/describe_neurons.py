@@ -1,0 +1,272 @@
+"""Describe the MLP neurons of all layers: labels, words that they raise, examples, and their background in graphs.
+
+    found = describe_neurons(model, recording, lens=lens)
+
+One pass of the model over the text of a recording keeps the strongest firing of every neuron, in either direction, in
+each of the contexts where it is strongest. They are labelled like the latents of a dictionary
+(`saes/features/labels.py`), with neurons of other layers as the null, but for one thing: a neuron is never exactly 0,
+so that its density says nothing, and no label is "dense".
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+from interp.artifacts import Table
+from interp.artifacts.tables import schema_of
+from interp.errors import ConfigError
+from interp.lenses.jacobian_lens import JacobianLens
+from interp.models.hooked import HookedModel
+from interp.progress import Progress
+from interp.recording.live import LiveRecording
+from interp.recording.store import Recording
+from interp.tracing.background import measure_background
+from interp.tracing.replacement import Neurons as NeuronReplacement
+from saes.features.build import EVIDENCE, N_SAID, choose_examples, examples_table
+from saes.features.firings import FeatureStatistics
+from saes.features.labels import Label, label_features
+from saes.features.neurons import NeuronExample, NeuronRow, Neurons, NeuronSettings
+from saes.features.schema import N_EFFECTS
+from saes.features.sources import NeuronBasis, neurons_of
+
+SIGNS = (1, -1)
+SAYS = 3
+"""tokens stored of those that a neuron makes the model say"""
+TOGETHER = 6
+"""layers whose neurons are labelled together"""
+BLOCK_ROWS = 2048
+PROMPT = 10
+"""tokens of a prompt over which the background is measured"""
+
+
+class Strongest:
+    """The strongest firing of every neuron in each of the `n` contexts where it fires most strongly."""
+
+    def __init__(self, d: int, n: int, window: int, context_length: int):
+        self.window, self.context_length = window, context_length
+        self.values = torch.full((d, n), -1.0)
+        self.rows = torch.zeros(d, n, dtype=torch.long)
+        self.windows = torch.zeros(d, n, 2 * window + 1)
+        self.n_fired = torch.zeros(d, dtype=torch.long)
+
+    def add(self, x: Float[Tensor, "contexts length d"], first_row: int) -> None:
+        """Add the activations of whole contexts, whose first row is `first_row`; below 0 counts as inactive."""
+        values, at = x.max(1)
+        rows = first_row + torch.arange(len(x))[:, None] * self.context_length + at
+        around = at[:, None] + torch.arange(2 * self.window + 1)[:, None]
+        windows = pad(x.clamp_min(0), (0, 0, self.window, self.window)).gather(1, around)
+        self.n_fired += (values > 0).sum(0)
+        joined = torch.cat([self.values, values.T], 1)
+        self.values, best = joined.topk(self.values.shape[1], dim=1)
+        self.rows = torch.cat([self.rows, rows.T], 1).gather(1, best)
+        wide = best[:, :, None].expand(-1, -1, windows.shape[1])
+        self.windows = torch.cat([self.windows, windows.permute(2, 0, 1)], 1).gather(1, wide)
+
+    def statistics(self, n_tokens: int) -> FeatureStatistics:
+        """Return the firings as labels and examples read them; a firing is counted once a context."""
+        n, shape = self.values.shape[1], {"context_length": self.context_length, "window": self.window}
+        out = FeatureStatistics(len(self.values), n_top=n, n_sample=1, seed=0, **shape)
+        keys = torch.where(self.values > 0, self.values, -1.0).double().numpy()
+        out.top = out.top._replace(
+            keys=keys, rows=self.rows.numpy(), values=self.values.clamp_min(0).numpy(), windows=self.windows.numpy()
+        )
+        out.totals.n_fired[:] = self.n_fired.numpy()
+        out.totals.maximum[:] = self.values[:, 0].clamp_min(0).numpy()
+        out.n_tokens = n_tokens
+        return out
+
+
+class Direction(NamedTuple):
+    """Neurons of one layer in one direction, with their strongest firings."""
+
+    layer: int
+    basis: NeuronBasis
+    statistics: FeatureStatistics
+
+
+def strongest_firings(
+    text: LiveRecording, points: Sequence[str], d_mlp: int, window: int, progress: Progress | None
+) -> tuple[list[Strongest], int]:
+    """Return the strongest firings at every hook point in both directions, `SIGNS` of each, and the tokens read."""
+    length = text.context_length
+    found = [Strongest(d_mlp, EVIDENCE, window, length) for _ in points for _ in SIGNS]
+    step, n_tokens = max(1, BLOCK_ROWS // length) * length, 0
+    for shard in range(text.n_shards):
+        real = text.token_shard(shard).document >= 0
+        for start in range(0, len(real), step):
+            local = torch.arange(start, min(start + step, len(real)))
+            values = text.read_local(list(points), shard, local)
+            absent = ~real[local].view(-1, length, 1)
+            first_row = int(text.shard_starts[shard]) + start
+            for i, point in enumerate(points):
+                x = values[point].float().view(-1, length, d_mlp)
+                for j, sign in enumerate(SIGNS):
+                    found[len(SIGNS) * i + j].add((x * sign).masked_fill(absent, -1.0), first_row)
+            n_tokens += int(real[local].sum())
+            if progress is not None:
+                progress(first_row + len(local), text.n_rows, {"tokens": n_tokens})
+    return found, n_tokens
+
+
+def describe_neurons(
+    model: HookedModel,
+    recording: Recording,
+    *,
+    lens: JacobianLens | None = None,
+    window: int = 5,
+    n_examples: int = 2,
+    n_prompts: int = 24,
+    reader: HookedModel | None = None,
+    progress: Progress | None = None,
+    report: Callable[[str], None] = lambda _: None,
+) -> Neurons:
+    """Describe all MLP neurons of a model on the text of a recording of it, whatever hook points that has.
+
+    `reader` is the same model in another precision, to read the text faster. `report` gets a line when the pass over
+    the text is done.
+
+    Raises `MismatchError` for a recording of other weights, `ConfigError` for a model whose neurons cannot be read.
+    """
+    from interp.models.adapter import token_strings, weight_hash
+    from saes.features.meaning import said_by_directions
+
+    n_layers = model.cfg.n_layers
+    points = [f"blocks.{layer}.mlp.hook_post" for layer in range(n_layers)]
+    if not 1 <= n_examples <= EVIDENCE:
+        raise ConfigError(f"1 to {EVIDENCE} examples can be stored, got {n_examples}")
+    bases = {(layer, sign): neurons_of(model, points[layer], sign=sign) for layer in range(n_layers) for sign in SIGNS}
+    d_mlp = bases[0, 1].d_sae
+    text = LiveRecording(recording.folder, model=reader or model, widths=dict.fromkeys(points, d_mlp))
+    firings, n_tokens = strongest_firings(text, points, d_mlp, window, progress)
+    report(f"labels of {2 * n_layers * d_mlp:,} directions, and the background of graphs over {n_prompts} prompts")
+    usual = measure_background(model, first_passages(text, model, n_prompts), NeuronReplacement()) if n_prompts else {}
+    parts = [
+        Direction(layer, basis, one.statistics(n_tokens))
+        for ((layer, _), basis), one in zip(bases.items(), firings, strict=True)
+    ]
+    vocabulary = token_strings(model, torch.arange(model.cfg.d_vocab))
+    rows, examples, confirmed = [], [], 0
+    for start in range(0, len(parts), 2 * TOGETHER):
+        group = parts[start : start + 2 * TOGETHER]
+        said = [None if lens is None else said_by_directions(each.basis, lens, model, N_SAID) for each in group]
+        labels = _labels(group, text, model, vocabulary, said)
+        confirmed += sum(label.score is not None for label in labels)
+        for i, part in enumerate(group):
+            rows.append(_rows(part, labels[i * d_mlp : (i + 1) * d_mlp], _says(said[i], vocabulary, d_mlp), usual))
+            examples.append(_examples(part, text, vocabulary, n_examples))
+    return Neurons(
+        settings=NeuronSettings(
+            model=recording.model,
+            weight_hash=weight_hash(model),
+            recording=recording.folder.name,
+            lens=None if lens is None else lens.about.name,
+            window=window,
+            examples=n_examples,
+            prompts=n_prompts,
+        ),
+        n_layers=n_layers,
+        d_mlp=d_mlp,
+        n_tokens=n_tokens,
+        n_confirmed=confirmed,
+        rows=_table(NeuronRow, rows),
+        examples=_table(NeuronExample, examples),
+    )
+
+
+def first_passages(recording: Recording, model: HookedModel, n: int) -> list[Tensor]:
+    """Return the first `PROMPT` tokens of `n` documents, those that come first, each as a prompt `[1, pos]`."""
+    from interp.models.adapter import to_tokens, token_strings
+
+    found: list[Tensor] = []
+    for shard in range(recording.n_shards):
+        tokens, document, _ = recording.token_shard(shard)
+        for number in document.unique()[document.unique() >= 0].tolist():
+            mine = tokens[document == number][:PROMPT]
+            if len(found) < n and len(mine) == PROMPT:
+                found.append(to_tokens(model, "".join(token_strings(model, mine))))
+    return found
+
+
+def _labels(
+    group: Sequence[Direction],
+    recording: Recording,
+    model: HookedModel,
+    vocabulary: list[str],
+    said: "Sequence[dict[str, np.ndarray] | None]",
+) -> list[Label]:
+    """Return the labels of some layers' neurons, each the null of the others."""
+    from interp.lenses.logit_lens import logit_effects
+
+    words = None if None in said else np.concatenate([each["raised"] for each in said if each is not None])
+    if words is None:
+        effects = [logit_effects(model, each.basis.decoder_directions, N_EFFECTS) for each in group]
+        promoted = np.concatenate([each.promoted_ids.numpy() for each in effects])
+    else:
+        promoted = words[:, :N_EFFECTS]
+    joined = FeatureStatistics.joined([each.statistics for each in group])
+    return label_features(joined, recording, vocabulary, promoted, words, dense=False)
+
+
+def _says(said: "dict[str, np.ndarray] | None", vocabulary: list[str], d_mlp: int) -> list[list[str]]:
+    """Return the tokens that each neuron raises most, where fewer than 5 % of random directions raise one as much."""
+    if said is None:
+        return [[] for _ in range(d_mlp)]
+    beyond = said["raised_strength"][:, 0] > np.quantile(said["null_high"], 0.95)
+    return [
+        [vocabulary[token] for token in tokens] if above else []
+        for tokens, above in zip(said["raised"][:, :SAYS].tolist(), beyond.tolist(), strict=True)
+    ]
+
+
+def _rows(
+    part: Direction, labels: Sequence[Label], says: Sequence[list[str]], usual: dict[tuple[int, int, int], float]
+) -> dict[str, Any]:
+    """Return the columns of the rows of one layer's neurons in one direction."""
+    n, sign = part.basis.d_sae, part.basis.sign
+    return {
+        "layer": np.full(n, part.layer),
+        "neuron": np.arange(n),
+        "sign": np.full(n, sign),
+        "maximum": part.statistics.totals.maximum,
+        "label": [str(label) for label in labels],
+        "confirmed": [label.score is not None for label in labels],
+        "score": [label.score for label in labels],
+        "null_high": [label.null_high for label in labels],
+        "background": [usual.get((part.layer, number, sign), 0.0) for number in range(n)],
+        "says": says,
+    }
+
+
+def _examples(part: Direction, recording: Recording, vocabulary: list[str], n: int) -> dict[str, Any]:
+    """Return the columns of the examples of one layer's neurons in one direction."""
+    chosen = choose_examples(part.statistics, n_top=n, n_per_quantile=0)
+    table = examples_table(recording, chosen, vocabulary, window=part.statistics.window)
+    columns = table.query("select feature, tokens, activation, activations, peak from t order by feature, rank")
+    peaks, texts = columns["activation"].to_pylist(), columns["activations"].to_pylist()
+    return {
+        "layer": np.full(len(columns), part.layer),
+        "neuron": columns["feature"].to_numpy(),
+        "sign": np.full(len(columns), part.basis.sign),
+        "tokens": columns["tokens"].to_pylist(),
+        "activation": peaks,
+        "percent": [[round(100 * each / peak) for each in text] for text, peak in zip(texts, peaks, strict=True)],
+        "peak": columns["peak"].to_numpy(),
+    }
+
+
+Row = TypeVar("Row", NeuronRow, NeuronExample)
+
+
+def _table(row: type[Row], parts: Sequence[dict[str, Any]]) -> Table[Row]:
+    """Return the table of columns that come in parts."""
+    import pyarrow as pa
+
+    schema = schema_of(row)
+    tables = [pa.table({name: pa.array(part[name], schema.field(name).type) for name in schema.names}, schema=schema)
+              for part in parts]  # fmt: skip
+    return Table.of_columns(row, pa.concat_tables(tables))

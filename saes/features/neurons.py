@@ -1,0 +1,123 @@
+"""Labels of the MLP neurons of all layers, in which attribution graphs of neurons are read. Torch-free.
+
+    neurons = workspace.open(Neurons, "smollm2-135m")
+    neurons.of([(9, 97, 1)])                     # layer, neuron, sign of its activation -> `NeuronRow`
+
+A neuron of a gated MLP is active in both directions, so its positive and its negative activations are two features.
+`saes/features/describe_neurons.py` makes them.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from interp.artifacts import Artefact, Table
+from interp.artifacts.tables import Float32, Int8, Int16, Int32
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronRow:
+    """One direction of one neuron."""
+
+    layer: Int16
+    neuron: Int32
+    sign: Int8
+    """1: its positive activations, -1: its negative ones."""
+    maximum: Float32
+    """Largest magnitude of these activations."""
+    label: str
+    confirmed: bool
+    """The label scored above 95 % of other neurons' labels on held-out text."""
+    score: Float32 | None
+    """Balanced accuracy of the label on held-out firings; None where nothing was scored."""
+    null_high: Float32 | None
+    """95th percentile of the scores of other neurons' labels there."""
+    background: Float32
+    """Mean share of the influence of all neurons over the graphs of other prompts (`interp/tracing/background.py`)."""
+    says: list[str]
+    """Tokens that it raises most through the Jacobian lens; none where 5 % of random directions raise one as much."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronExample:
+    """Text around a strong firing."""
+
+    layer: Int16
+    neuron: Int32
+    sign: Int8
+    tokens: list[str]
+    activation: Float32
+    """At the strongest token; a magnitude."""
+    percent: list[Int8]
+    """Activation on each token in this direction, in hundredths of that."""
+    peak: Int8
+    """Index of the strongest token."""
+
+    @property
+    def activations(self) -> list[float]:
+        """Activation on each token, to a hundredth of the largest."""
+        return [self.activation * each / 100 for each in self.percent]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronSettings:
+    """Settings that determine the labels of neurons."""
+
+    model: str
+    weight_hash: str
+    recording: str
+    lens: str | None
+    """Jacobian lens through which words are read."""
+    window: int
+    """Tokens on each side of the peak of an example."""
+    examples: int
+    """Examples of each direction of a neuron."""
+    prompts: int
+    """Prompts over which the background was measured: the first tokens of documents of the recording."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neurons(Artefact, kind="neurons"):
+    """The MLP neurons of a model, both directions of each, with labels and short examples."""
+
+    settings: NeuronSettings
+    n_layers: int
+    d_mlp: int
+    n_tokens: int
+    """Tokens of the text."""
+    n_confirmed: int
+    """Labels that scored above their null on held-out text."""
+    rows: Table[NeuronRow]
+    """Rows by layer, neuron and sign."""
+    examples: Table[NeuronExample]
+    """Rows by layer, neuron and sign, the strongest first."""
+
+    def of(self, wanted: Iterable[tuple[int, int, int]]) -> dict[tuple[int, int, int], NeuronRow]:
+        """Return the rows of some (layer, neuron, sign), without those that there are not."""
+        keys = list(dict.fromkeys(wanted))
+        sql = """select t.* from t join (select unnest($1::smallint[]) as l, unnest($2::int[]) as n,
+                 unnest($3::tinyint[]) as s) on layer = l and neuron = n and sign = s"""
+        columns = [list(each) for each in zip(*keys, strict=True)] or [[], [], []]
+        found = self.rows.rows_of(self.rows.query(sql, *columns))
+        return {(row.layer, row.neuron, row.sign): row for row in found}
+
+    def background(self) -> dict[tuple[int, int, int], float]:
+        """Return the mean share of influence over other prompts, of the (layer, neuron, sign) that have any."""
+        rows = self.rows.query("select layer, neuron, sign, background from t where background > 0").to_pylist()
+        return {(row["layer"], row["neuron"], row["sign"]): row["background"] for row in rows}
+
+    def examples_of(self, layer: int, neuron: int, sign: int) -> list[NeuronExample]:
+        """Return the text around the strongest firings of one direction of a neuron."""
+        return self.examples.rows("layer = ? and neuron = ? and sign = ?", layer, neuron, sign)
+
+    def headline(self) -> str:
+        """Return how many directions of neurons have a label that holds on held-out text."""
+        n = 2 * self.n_layers * self.d_mlp
+        return (
+            f"{self.n_confirmed:,} of {n:,} directions of the MLP neurons of {self.settings.model} have a label that "
+            f"holds on held-out text ({self.n_tokens:,} tokens)"
+        )
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the numbers of layers, of neurons in each, and of labels that hold."""
+        return [("layers", str(self.n_layers)), ("neurons each", f"{self.d_mlp:,}"),
+                ("labels that hold", f"{self.n_confirmed:,}")]  # fmt: skip
