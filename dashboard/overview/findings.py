@@ -7,8 +7,8 @@ is the part of the measured value that the null does not reach,
 
     1 - null / value
 
-A feature is shown only with a label that holds. Shown are the strongest of each kind first, then second ones, at most
-`MOST` in all. A workspace of untrained models and dictionaries has none.
+A feature is shown only with a label that holds. Shown is the strongest of each kind, `MOST` in all. A workspace of
+untrained models and dictionaries has none.
 """
 
 import logging
@@ -24,7 +24,7 @@ from interp.workspace import Workspace, outdated
 from saes.features.schema import NO_READING
 
 log = logging.getLogger("workbench.dashboard")
-MOST, PER_KIND = 5, 2
+MOST, PER_KIND = 3, 1
 LEAST = 0.1
 """Smallest strength. Scores of graphs have no interval: an untrained set differs from another one by less than this."""
 TOKENS = 12

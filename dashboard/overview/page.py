@@ -1,4 +1,4 @@
-"""*Overview*: every artefact of the workspace as a card, with its origin."""
+"""*Overview*: what was found in the workspace as pictures, and its artefacts as a table."""
 
 import shlex
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from dashboard.answers import is_object
+from dashboard.components.dots import dots
 from dashboard.components.evidence import number
 from dashboard.components.frame import notice, page, panel, quiet_link
 from dashboard.components.pages import Context, Page, current, run_button, run_state
@@ -17,53 +18,37 @@ from interp.artifacts import FOLDERS, hash_json
 from interp.errors import as_typed, program
 from interp.workspace import Broken, Partial
 
-_COLUMNS = {
-    "recording": ("Recordings", "activations of a model"),
-    "sae": ("Dictionaries", "sparse autoencoders trained on them"),
-    "features": ("Features", "what each latent responds to"),
-    "atlas": ("Atlases", "maps of vectors"),
+KINDS = {
+    "recording": "Recording",
+    "sae": "Dictionary",
+    "features": "Features",
+    "neurons": "Neurons",
+    "atlas": "Map",
+    "transcoders": "Transcoders",
+    "heads": "Heads",
+    "induction_circuit": "Induction circuit",
+    "edge_circuit": "Circuit of heads",
+    "feature_circuit": "Circuit of features",
+    "attribution_graph": "Attribution graph",
+    "patching": "Patching map",
+    "lens": "Tuned lens",
+    "jacobian_lens": "Jacobian lens",
+    "labels": "Written labels",
+    "word_geometry": "Word lists",
+    "space": "Space",
+    "space_comparison": "Spaces compared",
+    "direction": "Direction",
+    "proof": "Proof",
+    "grokking": "Grokking",
+    "induction_onset": "Onset of induction",
+    "language_scaling": "Scaling of models",
+    "evaluation": "Evaluation",
+    "sae_comparison": "SAE comparison",
+    "size_law": "Size law",
+    "model_comparison": "Fine-tuning effects",
+    "latent_comparison": "Crosscoder latents",
 }
-_MORE = {
-    "transcoders": ("Transcoders", "MLPs of all layers, in one set"),
-    "heads": ("Heads", "kinds of attention heads"),
-    "induction_circuit": ("Induction circuits", "heads that copy"),
-    "edge_circuit": ("Circuits of heads", "heads and MLPs of a task"),
-    "feature_circuit": ("Circuits of features", "features of a task"),
-    "attribution_graph": ("Attribution graphs", "why the model says that"),
-    "patching": ("Patching", "which values carry a difference"),
-    "lens": ("Tuned lenses", "the prediction after each layer"),
-    "jacobian_lens": ("Jacobian lenses", "what a direction makes the model say"),
-    "labels": ("Labels", "written by a model, and scored"),
-    "word_geometry": ("Word lists", "circles, lines, clusters"),
-    "space": ("Spaces", "spectrum and dimension"),
-    "space_comparison": ("Spaces compared", "CKA, Procrustes, optimal transport"),
-    "direction": ("Directions", "the meaning of one direction"),
-    "proof": ("Proofs", "what one feature does to the model"),
-    "grokking": ("Grokking", "from memorising to a rule"),
-    "induction_onset": ("Onset of induction", "when small models begin to copy"),
-    "language_scaling": ("Model sizes", "how loss falls with parameters and text"),
-    "evaluation": ("Evaluations", "the error of a dictionary"),
-    "sae_comparison": ("SAE comparisons", "at the same sparsity"),
-    "size_law": ("Size laws", "error as a law of size"),
-    "model_comparison": ("Fine-tuning effects", "base and tuned model"),
-    "latent_comparison": ("Crosscoder latents", "shared, or of one model"),
-}
-MEANINGS = {
-    "FVU": "fraction of variance unexplained on held-out documents: 0 is perfect, 1 no better than the mean",
-    "L0": "mean number of active features per token",
-    "dead": "features that are active on none of the tokens",
-    "dense": "features that are active on more than a tenth of the tokens",
-    "l2 ratio": "mean length of the reconstruction over that of the activation",
-    "hook point": "the activation that the dictionary or direction reads",
-    "trustworthiness": "neighbours on the map are neighbours in the full space: 1 all of them, 0.5 as by chance",
-    "regions": "dense parts of the map",
-    "faithfulness": "metric of the circuit alone: 1: as good as the whole model; 0: as bad as with every edge ablated",
-    "detection": "balanced accuracy of detecting contexts from the label: 0.5 by chance, 1 always right",
-    "detection null": "the same with the label of another feature",
-}
-"""Name of a number on a card -> its meaning, shown in a tooltip."""
-_WIDE = 13
-"""Characters beyond which a fact takes a line of its own."""
+"""Name of each kind of artefact, in the order of the table."""
 _KIND_OF_FOLDER = {folder: kind.replace("_", " ") for kind, folder in FOLDERS.items()}
 _KIND_OF_FOLDER |= {"saes": "SAE"}
 
@@ -73,7 +58,7 @@ CLOCK = 2500
 
 
 def layout(context: Context, **_: Any) -> html.Div:
-    """Return every artefact as a card, in the order in which they are made."""
+    """Return the findings, and every artefact as a row."""
     news = _news(context)
     return page(
         "Overview",
@@ -124,29 +109,24 @@ def _cards(context: Context) -> list[Any]:
     found = overview(context.workspace)
     if found.empty:
         return [_empty(context.workspace.address, runs=context.runs is not None)]
-    lead = [
-        f"{sum(map(len, found.cards.values()))} artefacts in ",
-        html.Code(context.workspace.name),
-        f", made with {', '.join(found.models)}. " if found.models else ". ",
-        "A card names the artefacts that it was made from.",
-    ]
+    made = f", made with {', '.join(found.models)}" if found.models else ""
+    cards = [card for kind in KINDS for card in found.cards[kind]]
     return [
-        html.P(lead, className="wb-lead"),
         _found(findings(context.workspace, stamp(context.workspace))),
-        html.Div([_column(kind, found.cards[kind]) for kind in _COLUMNS], className="wb-lineage"),
-        html.Div([_column(kind, found.cards[kind]) for kind in _MORE if found.cards[kind]], className="wb-lineage"),
+        panel(
+            "Artefacts",
+            html.P([f"{len(cards)} in ", html.Code(context.workspace.name), made, "."], className="wb-lead"),
+            html.Div(_table(cards), className="wb-scroll"),
+        ),
     ]
 
 
 def _found(found: tuple[Finding, ...]) -> html.Section | None:
-    """Return the strongest findings as cards; None without any."""
+    """Return the strongest findings as pictures; None without any."""
     if not found:
         return None
-    about = (
-        "chosen by code from all artefacts: the part of the number that its null does not reach, the strongest of each "
-        "kind first"
-    )
-    head = html.Div([html.H2("Found in this workspace"), html.Span(about)], className="wb-column-head")
+    about = "picked automatically: the results furthest above their null, the best of each kind"
+    head = html.Div([html.H2("Found here"), html.Span(about)], className="wb-column-head")
     return html.Section([head, html.Ol(list(map(_finding, found)), className="wb-found")], id="overview-found")
 
 
@@ -162,15 +142,15 @@ def _finding(found: Finding) -> html.Li:
         )
         for name, value in (("measured", found.value), ("null", found.null))
     ]
-    text = None
+    picture = None if found.dots is None else dots(found.dots, found.sentence)
     if found.example is not None:
         activations, peak = found.example["activations"], found.example["peak"]
-        text = token_strip(found.example["tokens"], activations, peak=peak, maximum=max(activations))
+        picture = token_strip(found.example["tokens"], activations, peak=peak, maximum=max(activations))
     return html.Li(
         [
             html.H3(found.title, dir="auto"),
-            html.P(found.sentence, dir="auto"),
-            text,
+            picture,
+            html.P(found.sentence, dir="auto", title=found.more or None),
             html.Div([*bars, html.P(found.about, className="wb-note")], className="wb-againsts"),
             quiet_link(found.proof, found.href),
         ],
@@ -178,43 +158,34 @@ def _finding(found: Finding) -> html.Li:
     )
 
 
-def _column(kind: str, cards: list[Card]) -> html.Section:
-    title, subtitle = (_COLUMNS | _MORE)[kind]
-    body = [_card(card) for card in cards] or [html.P("None yet.", className="wb-none")]
-    head = html.Div([html.H2(title), html.Span(subtitle)], className="wb-column-head")
-    return html.Section([head, *body], className="wb-column")
-
-
-def _card(card: Card) -> html.Article:
-    title = quiet_link(card.name, card.href) if card.href else html.Span(card.name)
-    facts = [
-        html.Div(
-            [html.Dt(name, title=MEANINGS.get(name)), html.Dd(value, title=value)],
-            className="wb-wide" if len(value) > _WIDE else None,
+def _table(cards: list[Card]) -> html.Table:
+    """Return a row for each artefact; its kind stands in the first row of the kind."""
+    head = html.Tr([html.Th(name, scope="col") for name in ("Kind", "Name", "Result", "Made from", "When (UTC)")])
+    rows, before = [], ""
+    for card in cards:
+        facts = "; ".join(f"{name} {value}" for name, value in card.facts)
+        rows.append(
+            html.Tr(
+                [
+                    html.Td(KINDS[card.kind] if card.kind != before else ""),
+                    html.Th(quiet_link(card.name, card.href) if card.href else card.name, scope="row"),
+                    html.Td(card.sentence, title=facts or None, dir="auto"),
+                    html.Td(_origin(card.parents)),
+                    html.Td(html.Time(_when(card.created), dateTime=card.created)),
+                ]
+            )
         )
-        for name, value in card.facts
-    ]
-    return html.Article(
-        [
-            html.H3(title),
-            html.P(card.sentence),
-            html.Dl(facts, className="wb-facts"),
-            html.Div(
-                [html.Span(_origin(card.parents)), html.Time(_when(card.created), dateTime=card.created)],
-                className="wb-card-foot",
-            ),
-        ],
-        className="wb-card",
-    )
+        before = card.kind
+    return html.Table([html.Thead(head), html.Tbody(rows)], className="wb-evidence wb-artefacts")
 
 
 def _origin(parents: list[str]) -> str:
-    """`recordings/demo` -> `from recording demo`."""
+    """`recordings/demo` -> `recording demo`."""
     named: list[str] = []
     for parent in parents:
         folder, _, name = parent.replace("model:", "model/").partition("/")
         named.append(f"{_KIND_OF_FOLDER.get(folder, folder)} {name}")
-    return "from " + ", ".join(named) if named else ""
+    return ", ".join(named)
 
 
 def _when(created: str) -> str:

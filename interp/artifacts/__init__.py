@@ -13,6 +13,7 @@ from interp.artifacts.artefact import (
     ARRAYS,
     Artefact,
     Document,
+    Dots,
     Finding,
     address_of,
     open_artefact,

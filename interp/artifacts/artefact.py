@@ -66,6 +66,21 @@ class _Array:
 ARRAY = _Array()
 
 
+@dataclass(frozen=True)
+class Dots:
+    """A small picture: points in a plane, with their texts."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    texts: tuple[str, ...] = ()
+    """Beside each point; none where they would not fit."""
+    across: str = ""
+    """What x is, in words; empty for a plane without units."""
+    up: str = ""
+    alike: bool = False
+    """Both axes have the same units, as a plane has."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """A measured value next to its null, with a sentence: what the overview may show of an artefact."""
@@ -74,6 +89,7 @@ class Finding:
     """Findings of one kind compete with each other: `circuit`, `head`, `concept` ..."""
     title: str
     sentence: str
+    """One sentence with the measured value; `more` goes with it where there is room."""
     value: float
     null: float
     about: str
@@ -86,6 +102,9 @@ class Finding:
     """Feature whose strongest example is shown with it: features artefact, or dictionary (`sae:demo`), and number."""
     example: dict[str, Any] | None = None
     """`tokens, activations, peak` of a text to show with it; activations may be all 0."""
+    more: str = ""
+    dots: Dots | None = None
+    """Picture of it."""
     in_circuit: bool = False
     """True where an induction circuit of the same model shows the same with a causal proof."""
 

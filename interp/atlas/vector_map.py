@@ -335,8 +335,7 @@ class VectorMap(Artefact, kind="atlas"):
         largest = max((row for row in self.region_rows if row.label), key=lambda row: (row.level == level, row.size))
         sentence = (
             f"{naming.named:,} of {self.n_regions:,} regions on the map of {self.settings.source} have a name of "
-            f"their own, such as “{' '.join(largest.label.split())[:60]}” ({largest.size:,} points). With shuffled "
-            f"labels {naming.when_shuffled:.3g} do."
+            f"their own, such as “{' '.join(largest.label.split())[:60]}”."
         )
         return [
             Finding(

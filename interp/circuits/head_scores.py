@@ -171,8 +171,8 @@ class HeadScores(Artefact, kind="heads"):
                     kind="head",
                     title=title,
                     sentence=f"Head {best.name} of {self.settings.model} gives {best.score:.0%} of its attention to "
-                    f"{target}; by chance no head gives more than {null:.1%}. {len(found)} of {len(rows)} heads do so "
-                    "beyond chance.",
+                    f"{target}.",
+                    more=f"By chance no head gives more than {null:.1%}. {len(found)} of {len(rows)} heads do so.",
                     value=best.score,
                     null=null,
                     about="mean attention; null: text without such tokens",

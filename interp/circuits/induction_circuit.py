@@ -275,10 +275,11 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit"):
         return [
             Finding(
                 kind="circuit",
-                title="Two heads that copy together",
-                sentence=f"In {self.settings.model}, head {best.source} tells head {best.target} which token came "
-                f"before each one. With that path cut, its induction score falls by {-e.effect:.3g} "
-                f"({-e.high:.3g} to {-e.low:.3g}); paths from random heads, by at most {e.null_high:.3g}.{more}",
+                title=f"Heads {best.source} and {best.target} copy together",
+                sentence=f"{best.source} tells {best.target} which token came before each one: with that path cut, its "
+                f"induction score falls by {-e.effect:.3g}.",
+                more=f"95 % interval {-e.high:.3g} to {-e.low:.3g}; paths from random heads, by at most "
+                f"{e.null_high:.3g}.{more}",
                 value=-e.effect,
                 null=e.null_high,
                 about="fall of the induction score; null: paths from random heads",

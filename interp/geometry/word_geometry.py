@@ -6,7 +6,8 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from interp.artifacts import Artefact, Document
+from interp.artifacts import Artefact, Document, Dots
+from interp.artifacts import Finding as Claim
 from interp.geometry.points import Finding, ShapesConfig
 from interp.geometry.probes import ProbeResult
 from interp.geometry.shapes import Shape
@@ -61,6 +62,32 @@ class WordGeometry(Artefact, kind="word_geometry"):
     settings: ShapesSettings
     lists: Annotated[dict[str, ConceptGeometry], Document("lists.json")]
     """By name, in the order of the settings."""
+
+    def findings(self) -> list[Claim]:
+        """Return the ring of words whose rotation moves the answers furthest above random directions."""
+        turned = [(name, each.shape, each.rotation) for name, each in self.lists.items()
+                  if isinstance(each.rotation, RotationSweep) and each.rotation.moves_output]  # fmt: skip
+        rings = [found for found in turned if found[1].verdict == "circle"]
+        if not rings:
+            return []
+        name, shape, rotation = max(rings, key=lambda found: found[2].overall.low - found[2].random_high)
+        across, up = shape.coordinates[1].T.tolist()
+        return [
+            Claim(
+                kind="ring",
+                title=f"{name.capitalize()} lie on a ring that {self.settings.model} uses",
+                sentence=f"Turning a word along the ring moves the answer towards the turned word's by "
+                f"{rotation.overall.estimate:.2f} nats.",
+                more=f"At {rotation.n_following} of {len(rotation.steps)} steps; random directions at most "
+                f"{rotation.random_high:.2f}. The order around the ring has p {shape.order.p_circular:.2g}.",
+                value=rotation.overall.estimate,
+                null=max(rotation.random_high, 0.0),
+                about="nats; null: random directions",
+                href=f"{self.href}&list={name}",
+                proof="See the list",
+                dots=Dots(x=tuple(across), y=tuple(up), texts=shape.words, alike=True),
+            )
+        ]
 
     def headline(self) -> str:
         """Return one line: the number of lists, and of those with a shape."""

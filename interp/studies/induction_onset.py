@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from interp.artifacts import Artefact, Document
+from interp.artifacts import Artefact, Document, Dots, Finding
 from interp.errors import ConfigError
 from interp.results import Record, Result
 from interp.studies.transitions import Transition
@@ -107,6 +107,34 @@ class InductionOnset(Artefact, kind="induction_onset"):
         """Return one row per run: `spec, seed, onset, together` (steps)."""
         names = ("spec", "seed", "onset", "together")
         return [{name: getattr(run, name) for name in names} for run in self.runs]
+
+    def findings(self) -> list[Finding]:
+        """Return the model whose copying sets in while its control, of the same data, never copies."""
+        dated = [run for run in self.runs if run.onset is not None]
+        controls = [(run, other) for run in dated if (other := self.control(run)) is not None and other.onset is None]
+        if not controls:
+            return []
+        run, other = max(controls, key=lambda pair: pair[0].curves["induction"][-1])
+        score, null = float(run.curves["induction"][-1]), float(other.curves["induction"].max())
+        return [
+            Finding(
+                kind="onset",
+                title="A model begins to copy, all at once",
+                sentence=f"{run.spec} begins to copy at step {run.onset:,.0f}; its induction heads end at {score:.2f}.",
+                more=f"{other.spec}, trained on the same data, never reaches more than {null:.2f}.",
+                value=score,
+                null=null,
+                about="induction score; null: a model of one layer",
+                href=self.href,
+                proof="See the training",
+                dots=Dots(
+                    x=tuple(run.steps.astype(float).tolist()),
+                    y=tuple(run.curves["induction"].tolist()),
+                    across="training step",
+                    up="induction score",
+                ),
+            )
+        ]
 
     def headline(self) -> str:
         """Count the models that begin to copy."""

@@ -8,6 +8,7 @@ Node ids are `feature:LAYER:POSITION:LATENT`, `error:LAYER:POSITION`, `token:POS
 `logit:POSITION:TARGET`, where TARGET counts the targets from 0.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from interp.artifacts import Artefact, Document, Finding, Table
+from interp.artifacts import Artefact, Document, Dots, Finding, Table
 from interp.artifacts.tables import schema_of
 from interp.errors import CorruptError, MismatchError, UnknownNameError
 from interp.results import Record
@@ -370,27 +371,39 @@ class AttributionGraph(Artefact, kind="attribution_graph"):
         return kept + [(name, f"{each.replacement:.3g}") for name, each in known if each is not None]
 
     def findings(self) -> list[Finding]:
-        """Return a graph that beats an untrained set and whose predicted effects the model confirms."""
-        found, effects = self.scores, self.effects
-        if found is None or self.untrained is None or effects is None or effects.spearman.low <= 0:
+        """Return a graph whose predicted effects the model confirms, better than direct effects alone."""
+        effects = self.effects
+        if effects is None or len(effects.nodes) < 3:
+            return []
+        value, chance = effects.spearman.estimate, 1.96 / math.sqrt(len(effects.nodes) - 1)
+        if effects.spearman.low <= chance or value <= effects.direct_spearman.estimate:
+            return []
+        if (
+            self.untrained is not None
+            and self.scores is not None
+            and self.untrained.replacement > self.scores.replacement
+        ):
             return []
         target, contrast = self.settings.target or self.targets[0].label, self.settings.contrast
         asked = f"“{target.strip()[:30]}”" + (f" rather than “{contrast.strip()[:30]}”" if contrast else "")
-        texts = list(self.token_texts)
         return [
             Finding(
                 kind="graph",
-                title="Why the model says that",
-                sentence=f"Why {asked}? {found.replacement:.0%} of the influence on it runs through latents; "
-                f"{self.untrained.replacement:.0%} in an untrained set with as many active ones. Ablating "
-                f"{len(effects.nodes)} of them in the model agrees with the graph: rank correlation "
-                f"{effects.spearman:.2f}; 0 by chance.",
-                value=found.replacement,
-                null=self.untrained.replacement,
-                about="fraction of the influence; null: an untrained set",
+                title=f"Why {asked} after “{self.prompt.strip()[-40:]}”",
+                sentence=f"A graph of its causes predicts what the model loses without each of {len(effects.nodes)} "
+                f"latents: rank correlation {value:.2f}.",
+                more=f"Direct effects alone reach {effects.direct_spearman.estimate:.2f}. One prompt, one run.",
+                value=value,
+                null=chance,
+                about="rank correlation; null: 95 % of random orders",
                 href=self.href,
                 proof="Open the graph",
-                example={"tokens": texts, "activations": [0.0] * len(texts), "peak": len(texts) - 1},
+                dots=Dots(
+                    x=tuple(effects.predicted.tolist()),
+                    y=tuple(effects.measured.tolist()),
+                    across="predicted effect, logits",
+                    up="measured effect",
+                ),
             )
         ]
 

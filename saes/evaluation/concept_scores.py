@@ -175,9 +175,9 @@ class ConceptScores(Result):
         return Finding(
             kind="concept",
             title=f"A feature for {each.concept.name[:40]}",
-            sentence=f"Feature {at} of {sae} tells sentences with a word of this concept from others: F1 "
-            f"{f1['dictionary']:.2f} on words that did not choose it. {', '.join(beside)}, shuffled labels at most "
-            f"{each.null.high:.2f}.{steers}",
+            sentence=f"Feature {at} of {sae} tells sentences with such a word from others: F1 {f1['dictionary']:.2f}.",
+            more=f"On words that did not choose it. {', '.join(beside)}, shuffled labels at most {each.null.high:.2f}."
+            f"{steers}",
             value=f1["dictionary"],
             null=null,
             about="F1 on held-out words; null: the best baseline",

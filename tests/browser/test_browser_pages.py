@@ -157,7 +157,7 @@ def test_after_the_demo_every_page_opens_without_an_error(fresh_visit, demo):
 
 def test_the_overview_and_the_prompt_name_models_and_nothing_else(visit, demo):
     visit.base = demo
-    assert "made with smollm2-135m." in visit.open("/").locator(".wb-lead").inner_text()
+    assert "made with smollm2-135m" in visit.open("/").locator(".wb-lead").inner_text()
     page = visit.open("/prompt")
     page.click("#prompt-model")
     assert page.get_by_role("option").all_inner_texts() == ["smollm2-135m"]

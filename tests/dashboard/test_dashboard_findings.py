@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 from make_circuits import induction_circuit
 from make_features import write_features
+from make_geometry import geometry
 from make_graph import SCORES, write_graph
 from make_saes import concept
 from make_workspace import build
 from page_text import text_of
 
 from dashboard.data.workspace import stamp
-from dashboard.overview.findings import MOST, PER_KIND, Finding, findings
+from dashboard.overview.findings import MOST, Finding, findings
 from dashboard.overview.page import _found
 from interp.artifacts import Table, save_artefact
 from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings
+from interp.geometry.sweeps import RotationSweep
+from interp.geometry.word_geometry import WordGeometry
 from interp.patching.effects import AblationEffect
 from interp.statistics import Interval
 from interp.tracing.influence import Scores
@@ -56,10 +59,17 @@ def described(workspace: Workspace) -> None:
     write_features(workspace, "table-x", rows, examples, dictionary="sae:dictionary-x")
 
 
-def graph(workspace: Workspace, name: str, replacement: float, untrained: float | None, low: float) -> None:
-    null = None if untrained is None else Scores(untrained, 0.5)
-    effects = dataclasses.replace(SCORES["effects"], spearman=Interval(0.5, low, 0.8))
-    write_graph(workspace, name, scores={"scores": Scores(replacement, 0.9), "untrained": null, "effects": effects})
+def graph(
+    workspace: Workspace, name: str, correlation: float, low: float, *, direct: float = 0.1, untrained: float = 0.2
+) -> None:
+    nodes = tuple(f"feature:0:1:{i}" for i in range(48))
+    numbers = np.arange(48.0)
+    effects = dataclasses.replace(
+        SCORES["effects"], spearman=Interval(correlation, low, 1.0), direct_spearman=Interval(direct, 0.0, 0.9),
+        nodes=nodes, predicted=numbers, measured=numbers,
+    )  # fmt: skip
+    scores = {"scores": Scores(0.5, 0.9), "untrained": Scores(untrained, 0.5), "effects": effects}
+    write_graph(workspace, name, scores=scores)
 
 
 def heads(workspace: Workspace, rows: list[tuple[float, bool]]) -> None:
@@ -103,19 +113,17 @@ def of(root: Path, *fill) -> list[Finding]:
 
 def test_a_concept_has_its_score_null_best_neuron_and_strongest_example(tmp_path):
     rows = [row("months", 7, 0.98, 0.9, p=0.01), row("colours", 3, 0.8, 0.75, neuron=0.7)]
-    best, second = of(tmp_path, described, lambda w: evaluated(w, rows))
+    (best,) = of(tmp_path, described, lambda w: evaluated(w, rows))
     assert (best.title, best.href) == ("A feature for months", "/feature/table-x/7")
     assert "F1 0.98" in best.sentence
-    assert "best neuron gets 0.40" in best.sentence
-    assert "shuffled labels at most 0.25" in best.sentence
-    assert "p 0.01" in best.sentence
+    assert "best neuron gets 0.40" in best.more
+    assert "shuffled labels at most 0.25" in best.more
+    assert "p 0.01" in best.more
     assert best.strength == pytest.approx(1 - 0.4 / 0.98)
     assert best.example == {"tokens": [" in", " May"], "activations": [0.0, 9.0], "peak": 1}
-    assert second.strength == pytest.approx(1 - 0.7 / 0.8)
-    assert second.example is None
     unlabelled = [row("dates", 8, 0.99, 0.95, p=0.01), *rows]
     shown = of(tmp_path / "labels", described, lambda w: evaluated(w, unlabelled))
-    assert [each.title for each in shown] == [best.title, second.title], "no label holds for feature 8"
+    assert [each.title for each in shown] == [best.title], "no label holds for feature 8"
     assert of(tmp_path / "few", described, lambda w: evaluated(w, rows, better=0)) == [], "two concepts may be chance"
 
 
@@ -134,22 +142,44 @@ def test_a_concept_without_more_than_every_baseline_is_no_finding(tmp_path, weak
     assert of(tmp_path, described, lambda w: evaluated(w, [weak])) == []
 
 
-def test_the_strongest_of_each_kind_come_first_and_five_at_most(tmp_path):
+def test_the_strongest_of_each_kind_come_first_and_three_at_most(tmp_path):
     rows = [row(f"c{i}", 7, 0.9 + i / 100, 0.85) for i in range(6)]
-    found = of(
-        tmp_path, described, lambda w: evaluated(w, rows), lambda w: graph(w, "strong", 0.8, 0.2, 0.2),
-        lambda w: graph(w, "weak", 0.6, 0.5, 0.2), lambda w: heads(w, [(0.9, True), (0.01, False)]),
-        lambda w: circuit(w, found=True),
-    )  # fmt: skip
-    kinds = [each.kind for each in found]
+    strong, weak = (lambda w: graph(w, "strong", 0.9, 0.5), lambda w: graph(w, "weak", 0.8, 0.5))
+    fill = (described, lambda w: evaluated(w, rows), strong, weak, lambda w: circuit(w, found=True))
+    found = of(tmp_path, *fill, lambda w: heads(w, [(0.9, True), (0.01, False)]))
     assert len(found) == MOST
-    assert kinds[:4] == ["head", "circuit", "graph", "concept"]
-    assert [each.strength for each in found[:4]] == sorted([each.strength for each in found[:4]], reverse=True)
-    assert max(map(kinds.count, kinds)) <= PER_KIND
-    assert found[3].title == "A feature for c5"
-    assert found[2].href == "/graph/strong"
-    assert found[1].href == "/circuit/induction-circuits/i?at=L0H0-k-L1H1"
-    assert "random heads by at most 0.3" in found[1].sentence
+    assert [each.kind for each in found] == ["head", "circuit", "graph"]
+    assert [each.strength for each in found] == sorted([each.strength for each in found], reverse=True)
+    without = of(tmp_path / "without", *fill)
+    assert [each.kind for each in without] == ["circuit", "graph", "concept"]
+    assert without[2].title == "A feature for c5"
+    assert without[1].href == "/graph/strong"
+    assert without[1].dots is not None
+    assert len(without[1].dots.x) == len(without[1].dots.y) == 48
+    assert without[0].href == "/circuit/induction-circuits/i?at=L0H0-k-L1H1"
+    assert "random heads by at most 0.3" in without[0].more
+
+
+def test_a_ring_that_the_model_uses_is_a_finding_and_one_that_it_does_not_use_is_none(tmp_path):
+    workspace = Workspace(tmp_path, create=True)
+    geometry(workspace, "words")
+    words = workspace.open(WordGeometry, "words")
+    name, ring = next((name, each) for name, each in words.lists.items() if each.shape.verdict == "circle")
+    assert isinstance(ring.rotation, RotationSweep)
+    used = dataclasses.replace(ring.rotation, overall=Interval(0.9, 0.7, 1.1), random_high=0.2)
+    (found,) = _ring(words, name, used, workspace)
+    assert (found.value, found.null) == (0.9, 0.2)
+    assert found.href.endswith(f"list={name}")
+    assert found.dots is not None
+    assert found.dots.texts == ring.shape.words
+    idle = dataclasses.replace(ring.rotation, overall=Interval(0.9, 0.1, 1.1), random_high=0.2)
+    assert _ring(words, name, idle, workspace) == []
+
+
+def _ring(words: WordGeometry, name: str, rotation: RotationSweep, workspace: Workspace) -> list[Finding]:
+    lists = {name: dataclasses.replace(words.lists[name], rotation=rotation)}
+    folder = workspace.path("word_geometry", f"low-{rotation.overall.low}")
+    return save_artefact(WordGeometry(settings=words.settings, lists=lists), folder).findings()
 
 
 def test_a_dictionary_that_detects_more_concepts_than_every_baseline_is_a_finding(tmp_path):
@@ -175,8 +205,9 @@ def test_untrained_models_and_dictionaries_give_no_finding(tmp_path):
         shuffled = Interval(0.0, 0.0, 0.0)
         found = of(
             tmp_path / str(number), described, lambda w: evaluated(w, rows, better=0, judge=shuffled),  # noqa: B023
-            lambda w: graph(w, "untrained", 0.62, 0.61, 0.3), lambda w: graph(w, "no-null", 0.9, None, 0.3),
-            lambda w: graph(w, "not-confirmed", 0.9, 0.2, -0.1), lambda w: heads(w, [(0.06, False), (0.3, False)]),
+            lambda w: graph(w, "untrained", 0.62, 0.5, untrained=0.6),
+            lambda w: graph(w, "direct", 0.7, 0.5, direct=0.8),
+            lambda w: graph(w, "not-confirmed", 0.9, 0.2), lambda w: heads(w, [(0.06, False), (0.3, False)]),
             lambda w: circuit(w, found=False),
         )  # fmt: skip
         assert found == []
@@ -185,20 +216,21 @@ def test_untrained_models_and_dictionaries_give_no_finding(tmp_path):
 
 def test_a_damaged_artefact_hides_its_own_kind_only(tmp_path):
     def broken(workspace: Workspace) -> None:
-        graph(workspace, "g", 0.9, 0.1, 0.3)
+        graph(workspace, "g", 0.9, 0.5)
         (workspace.path("attribution_graph", "g") / "effects.json").write_text("{")
 
     found = of(tmp_path, broken, lambda w: heads(w, [(0.9, True)]))
-    assert [each.kind for each in found] == ["head", "head"]
+    assert [each.kind for each in found] == ["head"]
 
 
-def test_the_overview_shows_them_and_follows_the_workspace(server, workspace, tmp_path):
+def test_the_overview_shows_them_and_follows_the_workspace(server, workspace, tmp_path, monkeypatch):
+    monkeypatch.setattr("dashboard.overview.findings.MOST", 9)
     mine = build(tmp_path / "ws", n_features=40, n_points=40)
     before = findings(mine, stamp(mine))
-    graph(mine, "new", 0.9, 0.1, 0.3)
+    graph(mine, "new", 0.95, 0.9)
     after = findings(mine, stamp(mine))
     assert {each.href for each in after} - {each.href for each in before} == {"/graph/new"}
     shown = text_of(_found(after))
-    assert "Found in this workspace" in shown
+    assert "Found here" in shown
     assert all(each.href in shown and each.proof in shown for each in after)
     assert _found(()) is None

@@ -1,6 +1,5 @@
 """Neurons of all layers in words: a planted neuron gets its label, noise gets none, background is common."""
 
-
 import numpy as np
 import pytest
 import torch
