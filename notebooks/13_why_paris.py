@@ -26,7 +26,6 @@ import pandas as pd
 
 from dashboard.figures import plot
 from interp import (
-    AttributionGraph,
     Neurons,
     TraceConfig,
     Workspace,
@@ -39,7 +38,8 @@ from interp import (
     to_tokens,
     trace,
 )
-from saes import graph_system
+from interp.tracing.background import background_nodes
+from saes import NeuronLabels
 from workbench.demo import DATA
 
 model = load_model("smollm2-135m")
@@ -130,70 +130,53 @@ assert np.sign(answer.measured) == np.sign(answer.predicted)
 # %% [markdown]
 # Eight neurons out of 46,080 a token hold the answer up; as many random ones, changed by the same amounts, do not.
 #
-# ## With transcoders, and what untrained ones would have shown
+# ## In words
 #
-# A set of transcoders (one for each MLP, trained on three million tokens) has about 32 active latents at a position and layer
-# instead of 1,536 neurons. The graph of the same prompt ships with the package, and so do the latents that it uses.
+# What ships describes the neurons of all layers, both directions of each: a label that says on which text it fires, kept only where it
+# holds on held-out text, and the words that it raises through the Jacobian lens. The neurons that lead every prompt alike (those of
+# the first token, of a full stop) are background, measured over the beginnings of 24 other texts: they say nothing about *Paris*.
 
 # %%
-shipped = Workspace(DATA)
-learned = shipped.open(AttributionGraph, "capital-of-France")
+words = Workspace(DATA).open(NeuronLabels, "smollm2-135m")
+common = set(background_nodes(graph, words.background()))
+keys = {i: (n.layer, n.index, 1 if n.activation >= 0 else -1) for i, n in enumerate(graph.nodes) if n.kind == "feature"}
+share = sum(graph.nodes[i].influence for i in common) / sum(graph.nodes[i].influence for i in keys)
+print(f"{len(common)} nodes with {share:.0%} of the influence of all neurons are background")
+rows = words.of(keys.values())
+strongest = sorted((i for i in keys if i not in common), key=lambda i: -abs(total[i]))[:12]
 pd.DataFrame(
     [
-        {"score": score, "units": units, "score of the graph": getattr(known.scores, score),
-         "without units": getattr(known.floor, score), "untrained": getattr(known.untrained, score, None)}
-        for score in ("replacement", "completeness")
-        for units, known in {"neurons": graph, "transcoders": learned}.items()
+        {"effect": total[i], "layer": graph.nodes[i].layer, "at": graph.token_texts[graph.nodes[i].position],
+         "fires on": rows[keys[i]].label if rows[keys[i]].confirmed else "", "raises": ", ".join(rows[keys[i]].says)}
+        for i in strongest
     ]
 ).round(2)  # fmt: skip
 
 # %% [markdown]
-# The untrained set has random directions of the same lengths, and as many active latents on this prompt. A graph comes out of it as
-# well, as large and as easy to tell stories about, with a replacement score of .45. So a score alone says little: what the trained
-# set adds is the difference to .59, and what its latents do in the model.
+# One group: the neurons at *France* that raise *Paris* over *Rome*. As many random neurons of the same layers, changed by the same
+# amounts, are its null.
 
 # %%
-assert learned.scores.replacement > learned.untrained.replacement
-plot(learned, n_edges=250)
-
-# %% [markdown]
-# ### One supernode
-#
-# The latents at *France* that raise *Paris* over *Rome*, as one group: the page *Graph* calls it a supernode. Labels say on which
-# text a latent fires; the strongest one, in the middle of the model, fires on French.
-
-# %%
-through = graph_effects(learned)
-group = sorted(
-    (
-        i
-        for i, node in enumerate(learned.nodes)
-        if node.kind == "feature" and learned.token_texts[node.position] == " France" and through[i] > 0
-    ),
-    key=lambda i: -through[i],
-)[:12]
-frozen = graph_system(learned, model, shipped)
-for i in group[:6]:
-    print(f"layer {learned.nodes[i].layer:2}  effect {through[i]:+.2f}  {learned.nodes[i].label}")
+group = sorted((i for i in france if total[i] > 0), key=lambda i: -total[i])[:12]
 for factor in (0.0, -1.0, -2.0):
-    group_changed = intervene(
-        frozen, changes_of(learned, [learned.nodes[i].id for i in group], factor=factor), learned
-    )
+    group_changed = intervene(system, changes_of(graph, [graph.nodes[i].id for i in group], factor=factor), graph)
     print(f"activations times {factor:+.0f}: {group_changed.headline()}")
 group_changed.to_frame().head()
 
 # %%
-ablated = intervene(frozen, changes_of(learned, [learned.nodes[i].id for i in group]), learned)
+ablated = intervene(system, changes_of(graph, [graph.nodes[i].id for i in group]), graph)
 assert ablated.measured < 0 and ablated.p <= 0.05
-assert group_changed.to_frame().sort_values("after", ascending=False)["token"].iloc[0] != " Paris"
 
 # %% [markdown]
-# Turned off, the dozen moves the difference by two logits; turned the other way, the model says *Rome*. As many random latents of
-# the same layers, changed by the same amounts, move it less, and the graph had predicted the sign and most of the size.
-#
 # ## What a graph does not say
 #
-# Why attention looks where it looks is frozen, not explained: `interp.explain_score` takes a head's attention apart. The latents
-# that ship are those of four prompts. For others, `workbench trace smollm2-135m --prompt "..."` uses neurons, and
-# `workbench train --set NAME` makes a set (an hour on two cores). The page *Graph* of the dashboard draws a graph with everything it
-# links to.
+# Why attention looks where it looks is frozen, not explained: `interp.explain_score` takes a head's attention apart. Neurons are
+# many, and much of the influence runs through some without a label. `workbench train --set NAME` makes a set of transcoders, whose
+# latents are fewer (an hour on two cores); `workbench trace --set NAME` holds its graph against an untrained set. The page *Graph*
+# of the dashboard draws a graph with everything it links to.
+#
+# ## Try it
+#
+# 1. Trace *The capital of Italy is* with `target=" Rome", contrast=" Paris"`. Which of the neurons above come back, with which sign?
+# 2. Ablate the background nodes alone. Does *Paris* over *Rome* change by what the graph predicts?
+# 3. Give `background_nodes` an empty dictionary and look at the table again: what leads it now?

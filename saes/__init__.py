@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_recovery
     from saes.evaluation.toy_recovery import recover_toy
     from saes.features.build import build_features
+    from saes.features.describe_neurons import describe_neurons
     from saes.features.measure_proof import prove
+    from saes.features.neurons import NeuronLabels
     from saes.features.planes import feature_planes
     from saes.features.proof import ProofConfig
     from saes.features.recipes import load_recipe
@@ -95,6 +97,8 @@ _HOMES = {
     "saes.weights.read": "load_dictionary",
     "saes.training.importing": "import_dictionary",
     "saes.features.build": "build_features",
+    "saes.features.neurons": "NeuronLabels",
+    "saes.features.describe_neurons": "describe_neurons",
     "saes.features.sources": "neurons_of",
     "saes.features.splicing": "splice splice_hooks",
     "saes.features.recipes": "load_recipe",

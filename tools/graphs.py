@@ -20,10 +20,11 @@ import numpy as np
 
 from interp.artifacts import save_artefact
 from interp.models.hooked import HookedModel
+from interp.tracing.background import background_nodes, direction
 from interp.tracing.graph import KIND as GRAPH
 from interp.tracing.graph import AttributionGraph, GraphEdges
 from interp.workspace import Workspace
-from saes.features.neurons import Neurons as NeuronLabels
+from saes.features.neurons import NeuronLabels
 from tools import run_tool
 from tools.build import MAY_SHIP, gather, pack, write_corpus
 from workbench.demo import DATA, MODEL, Step, run_step
@@ -179,23 +180,17 @@ def named_share(graph: AttributionGraph, labels: NeuronLabels) -> dict[str, floa
     `confirmed`: through neurons whose label holds on held-out text; `named`: also those that raise words beyond their
     null.
     """
-    from interp.tracing.background import background_nodes
-
     common = set(background_nodes(graph, labels.background()))
-    rows = labels.of((node.layer, node.index, _sign(node.activation)) for node in graph.nodes if node.kind == "feature")
+    rows = labels.of(direction(node) for node in graph.nodes if node.kind == "feature")
     total, found = 0.0, {"confirmed": 0.0, "named": 0.0}
     for number, node in enumerate(graph.nodes):
         if node.kind not in ("feature", "error") or number in common:
             continue
         total += node.influence
-        row = rows.get((node.layer, node.index, _sign(node.activation))) if node.kind == "feature" else None
+        row = rows.get(direction(node)) if node.kind == "feature" else None
         found["confirmed"] += node.influence * (row is not None and row.confirmed)
         found["named"] += node.influence * (row is not None and (row.confirmed or bool(row.says)))
     return {name: share / total for name, share in found.items()}
-
-
-def _sign(activation: float) -> int:
-    return 1 if activation >= 0 else -1
 
 
 def report(graphs: dict[str, AttributionGraph], labels: NeuronLabels) -> dict[str, Any]:

@@ -13,14 +13,13 @@ from dashboard.data import features as features
 from dashboard.data.meaning import said_words
 from interp.artifacts import open_artefact as open_stored
 from interp.errors import ConfigError, CorruptError, UnknownNameError, WorkbenchError
-from interp.tracing.background import background_nodes
+from interp.tracing.background import background_nodes, direction
 from interp.tracing.graph import KIND, NODE_KINDS, AttributionGraph, GraphNode
 from interp.tracing.interchange import export_graph
 from interp.tracing.part import graph_effects, part_of
 from interp.tracing.supernodes import GraphEdits, find_supernodes
 from interp.workspace import Workspace
-from saes.features.labels import quoted
-from saes.features.neurons import NeuronRow, Neurons
+from saes.features.neurons import NeuronLabels, newest_labels
 from saes.features.schema import Features
 
 MAX_EXAMPLES = 5
@@ -88,32 +87,16 @@ def _rounded(values: np.ndarray) -> list[float]:
     return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
 
 
-def neurons_of(workspace: Workspace, found: AttributionGraph) -> Neurons | None:
+def neurons_of(workspace: Workspace, found: AttributionGraph) -> NeuronLabels | None:
     """Return the newest description of the neurons of a graph of neurons; None without one, or for a dictionary."""
-    if found.dictionary != "neurons":
-        return None
-    known = (each for each in workspace.values(Neurons) if each.settings.weight_hash == found.settings.weight_hash)
-    return next(known, None)
+    return newest_labels(workspace, found.settings.weight_hash) if found.dictionary == "neurons" else None
 
 
-def _direction(node: GraphNode) -> tuple[int, int, int]:
-    """Return the layer and number of a neuron, and the sign of its activation."""
-    return node.layer, node.index, 1 if node.activation >= 0 else -1
-
-
-def neuron_label(row: NeuronRow) -> str:
-    """Return the label of a neuron: where it fires, if that holds on held-out text, else the words that it raises."""
-    return f"raises {', '.join(map(quoted, row.says))}" if row.says and not row.confirmed else row.label
-
-
-def _labels(workspace: Workspace, found: AttributionGraph, neurons: Neurons | None) -> dict[int, str]:
+def _labels(workspace: Workspace, found: AttributionGraph, neurons: NeuronLabels | None) -> dict[int, str]:
     """Return labels by node number: of a token its text, of a target its name, of a latent its own or its table's."""
     labels = {}
     if neurons is not None:
-        rows = neurons.of(_direction(node) for node in found.nodes if node.kind == "feature")
-        named = {key: neuron_label(row) for key, row in rows.items()}
-        nodes = [replace(n, label=named.get(_direction(n), n.label)) if n.kind == "feature" else n for n in found.nodes]
-        found = found.with_parts(nodes=nodes)
+        found = neurons.named(found)
     wanted: dict[int, list[int]] = {}
     for i, node in enumerate(found.nodes):
         if node.kind == "token" and 0 <= node.position < len(found.token_texts):
@@ -241,17 +224,17 @@ def describe(workspace: Workspace, found: AttributionGraph, number: int) -> dict
     return {"href": href, "table": table, "examples": examples, "maximum": maximum, "says": says}
 
 
-def _neuron(workspace: Workspace, found: AttributionGraph, neurons: Neurons, chosen: GraphNode) -> dict[str, Any]:
+def _neuron(workspace: Workspace, found: AttributionGraph, neurons: NeuronLabels, chosen: GraphNode) -> dict[str, Any]:
     """Return what is known of a neuron in the direction in which it is active."""
-    direction = _direction(chosen)
-    row = neurons.of([direction]).get(direction)
+    key = direction(chosen)
+    row = neurons.of([key]).get(key)
     examples: list[dict[str, Any]] = [
         {"tokens": each.tokens, "activations": _rounded(np.array(each.activations)), "peak": each.peak}
-        for each in neurons.examples_of(*direction)
+        for each in neurons.examples_of(*key)
     ]
     table = feature_tables(workspace, found).get(chosen.layer)
     return {
-        "href": None if table is None or direction[2] < 0 else feature_href(table, chosen.index),
+        "href": None if table is None or key[2] < 0 else feature_href(table, chosen.index),
         "table": neurons.name,
         "examples": examples,
         "maximum": 0.0 if row is None else row.maximum,

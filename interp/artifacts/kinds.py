@@ -36,7 +36,7 @@ KINDS: dict[str, Kind] = {
     "sae": Kind("saes", "/sae?name={name}", "train", "saes.training.stored:StoredSAE"),
     "transcoders": Kind("transcoders", "", "train", "saes.sets.stored:StoredSet"),
     "features": Kind("features", "/feature/{name}", "features", "saes.features.schema:Features"),
-    "neurons": Kind("neurons", "", "neurons", "saes.features.neurons:Neurons"),
+    "neurons": Kind("neurons", "", "neurons", "saes.features.neurons:NeuronLabels"),
     "atlas": Kind("atlases", "/atlas/{name}", "atlas", "interp.atlas.vector_map:VectorMap"),
     "heads": Kind("heads", "/heads/{name}", "heads", "interp.circuits.head_scores:HeadScores"),
     "evaluation": Kind("evaluations", "", "evaluate", "saes.evaluation.evaluation:SAEEvaluation"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from interp.progress import Progress
 from interp.tracing.config import TraceConfig
-from interp.tracing.graph import AttributionGraph
+from interp.tracing.graph import AttributionGraph, GraphNode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,12 +25,17 @@ Latent = tuple[int, int, int]
 """Layer, number, and sign of the activation."""
 
 
+def direction(node: GraphNode) -> Latent:
+    """Return the layer and number of a latent's node, and the sign of its activation."""
+    return node.layer, node.index, 1 if node.activation >= 0 else -1
+
+
 def shares(graph: AttributionGraph) -> dict[Latent, float]:
     """Return the share of the influence of all latents that each has, over its positions; they sum to 1."""
     found: dict[Latent, float] = defaultdict(float)
     for node in graph.nodes:
         if node.kind == "feature":
-            found[node.layer, node.index, 1 if node.activation >= 0 else -1] += node.influence
+            found[direction(node)] += node.influence
     total = sum(found.values()) or 1.0
     return {latent: influence / total for latent, influence in found.items()}
 
@@ -72,8 +77,4 @@ def background_nodes(graph: AttributionGraph, usual: dict[Latent, float]) -> lis
     """Return the numbers of the nodes of a graph that are background."""
     own = shares(graph)
     common = {latent for latent, share in own.items() if usual.get(latent, 0.0) >= LIMIT * share}
-    return [
-        number
-        for number, node in enumerate(graph.nodes)
-        if node.kind == "feature" and (node.layer, node.index, 1 if node.activation >= 0 else -1) in common
-    ]
+    return [n for n, node in enumerate(graph.nodes) if node.kind == "feature" and direction(node) in common]

@@ -26,11 +26,11 @@ from interp.progress import Progress
 from interp.recording.live import LiveRecording
 from interp.recording.store import Recording
 from interp.tracing.background import measure_background
-from interp.tracing.replacement import Neurons as NeuronReplacement
+from interp.tracing.replacement import Neurons
 from saes.features.build import EVIDENCE, N_SAID, choose_examples, examples_table
 from saes.features.firings import FeatureStatistics
 from saes.features.labels import Label, label_features
-from saes.features.neurons import NeuronExample, NeuronRow, Neurons, NeuronSettings
+from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow, NeuronSettings
 from saes.features.schema import N_EFFECTS
 from saes.features.sources import NeuronBasis, neurons_of
 
@@ -124,7 +124,7 @@ def describe_neurons(
     reader: HookedModel | None = None,
     progress: Progress | None = None,
     report: Callable[[str], None] = lambda _: None,
-) -> Neurons:
+) -> NeuronLabels:
     """Describe all MLP neurons of a model on the text of a recording of it, whatever hook points that has.
 
     `reader` is the same model in another precision, to read the text faster. `report` gets a line when the pass over
@@ -144,7 +144,7 @@ def describe_neurons(
     text = LiveRecording(recording.folder, model=reader or model, widths=dict.fromkeys(points, d_mlp))
     firings, n_tokens = strongest_firings(text, points, d_mlp, window, progress)
     report(f"labels of {2 * n_layers * d_mlp:,} directions, and the background of graphs over {n_prompts} prompts")
-    usual = measure_background(model, first_passages(text, model, n_prompts), NeuronReplacement()) if n_prompts else {}
+    usual = measure_background(model, first_passages(text, model, n_prompts), Neurons()) if n_prompts else {}
     parts = [
         Direction(layer, basis, one.statistics(n_tokens))
         for ((layer, _), basis), one in zip(bases.items(), firings, strict=True)
@@ -159,7 +159,7 @@ def describe_neurons(
         for i, part in enumerate(group):
             rows.append(_rows(part, labels[i * d_mlp : (i + 1) * d_mlp], _says(said[i], vocabulary, d_mlp), usual))
             examples.append(_examples(part, text, vocabulary, n_examples))
-    return Neurons(
+    return NeuronLabels(
         settings=NeuronSettings(
             model=recording.model,
             weight_hash=weight_hash(model),

@@ -1,6 +1,6 @@
 """Labels of the MLP neurons of all layers, in which attribution graphs of neurons are read. Torch-free.
 
-    neurons = workspace.open(Neurons, "smollm2-135m")
+    neurons = workspace.open(NeuronLabels, "smollm2-135m")
     neurons.of([(9, 97, 1)])                     # layer, neuron, sign of its activation -> `NeuronRow`
 
 A neuron of a gated MLP is active in both directions, so its positive and its negative activations are two features.
@@ -8,10 +8,17 @@ A neuron of a gated MLP is active in both directions, so its positive and its ne
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from interp.artifacts import Artefact, Table
 from interp.artifacts.tables import Float32, Int8, Int16, Int32
+from interp.tracing.background import direction
+from interp.tracing.graph import AttributionGraph
+from saes.features.labels import quoted
+
+if TYPE_CHECKING:
+    from interp.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +42,11 @@ class NeuronRow:
     """Mean share of the influence of all neurons over the graphs of other prompts (`interp/tracing/background.py`)."""
     says: list[str]
     """Tokens that it raises most through the Jacobian lens; none where 5 % of random directions raise one as much."""
+
+    @property
+    def name(self) -> str:
+        """Its label where that holds, else the words that it raises, else on what it fires."""
+        return f"raises {', '.join(map(quoted, self.says))}" if self.says and not self.confirmed else self.label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +88,7 @@ class NeuronSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Neurons(Artefact, kind="neurons"):
+class NeuronLabels(Artefact, kind="neurons"):
     """The MLP neurons of a model, both directions of each, with labels and short examples."""
 
     settings: NeuronSettings
@@ -109,6 +121,16 @@ class Neurons(Artefact, kind="neurons"):
         """Return the text around the strongest firings of one direction of a neuron."""
         return self.examples.rows("layer = ? and neuron = ? and sign = ?", layer, neuron, sign)
 
+    def named(self, graph: AttributionGraph) -> AttributionGraph:
+        """Return a graph of these neurons with their labels: where one fires, else the words that it raises."""
+        rows = self.of(direction(node) for node in graph.nodes if node.kind == "feature")
+        labels = {key: row.name for key, row in rows.items()}
+        nodes = [
+            replace(node, label=labels.get(direction(node), node.label)) if node.kind == "feature" else node
+            for node in graph.nodes
+        ]
+        return graph.with_parts(nodes=nodes)
+
     def headline(self) -> str:
         """Return how many directions of neurons have a label that holds on held-out text."""
         n = 2 * self.n_layers * self.d_mlp
@@ -121,3 +143,8 @@ class Neurons(Artefact, kind="neurons"):
         """Return the numbers of layers, of neurons in each, and of labels that hold."""
         return [("layers", str(self.n_layers)), ("neurons each", f"{self.d_mlp:,}"),
                 ("labels that hold", f"{self.n_confirmed:,}")]  # fmt: skip
+
+
+def newest_labels(workspace: "Workspace", weight_hash: str) -> NeuronLabels | None:
+    """Return the newest description of the neurons of a model; None without one."""
+    return next((each for each in workspace.values(NeuronLabels) if each.settings.weight_hash == weight_hash), None)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_dynamics import grokking, induction
+from make_features import write_features
 
 from dashboard.components.pages import Context, NothingYetError
 from dashboard.data import features as features
@@ -168,6 +169,14 @@ def test_overview_has_every_artefact_the_unfinished_and_the_broken(tmp_path):
     assert [(b.kind, b.name) for b in found.broken] == [("sae", "demo")]
     assert [(p.kind, p.name) for p in found.partials] == [("sae", "wide")]
     assert found.models == ["smollm2-135m"]
+
+
+def test_a_set_of_transcoders_is_one_row(tmp_path):
+    workspace = Workspace(tmp_path, create=True)
+    for layer in range(3):
+        write_features(workspace, f"set-{layer}", [{"feature": 0}], [], dictionary=f"transcoders:set:{layer}")
+    (card,) = overview.overview(workspace).cards["features"]
+    assert card.name.startswith("set-")
 
 
 def test_every_kind_of_artefact_has_a_name_in_the_table():

@@ -14,10 +14,10 @@ from interp.recording.store import Recording
 from interp.text.corpora import Document
 from interp.tracing.background import background_nodes, mean_shares, measure_background, shares
 from interp.tracing.config import TraceConfig
-from interp.tracing.replacement import Neurons as NeuronReplacement
+from interp.tracing.replacement import Neurons
 from interp.tracing.trace import trace
 from saes.features.describe_neurons import Strongest, describe_neurons, first_passages
-from saes.features.neurons import Neurons
+from saes.features.neurons import NeuronLabels
 
 SMALL = SmallConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=12, act_fn="silu")
 PLANTED, LETTER = 3, "q"
@@ -53,15 +53,15 @@ def recorded(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="module")
-def described(recorded, tmp_path_factory: pytest.TempPathFactory) -> Neurons:
+def described(recorded, tmp_path_factory: pytest.TempPathFactory) -> NeuronLabels:
     model, recording = recorded
     found = describe_neurons(model, recording, n_prompts=3)
     folder = tmp_path_factory.mktemp("described") / "neurons" / "mine"
     save_artefact(found, folder, parents={}, seed=None)
-    return open_artefact(Neurons, folder)
+    return open_artefact(NeuronLabels, folder)
 
 
-def test_the_planted_neuron_is_named_by_its_letter(described: Neurons):
+def test_the_planted_neuron_is_named_by_its_letter(described: NeuronLabels):
     row = described.of([(0, PLANTED, 1)])[0, PLANTED, 1]
     assert row.confirmed
     assert f'"{LETTER}"' in row.label
@@ -74,7 +74,7 @@ def test_the_planted_neuron_is_named_by_its_letter(described: Neurons):
     assert max(each.activation for each in examples) == pytest.approx(row.maximum)
 
 
-def test_every_direction_has_a_row_and_no_label_is_dense(described: Neurons):
+def test_every_direction_has_a_row_and_no_label_is_dense(described: NeuronLabels):
     keys = [(layer, neuron, sign) for layer in range(2) for neuron in range(12) for sign in (1, -1)]
     rows = described.of([*keys, (7, 0, 1)])
     assert sorted(rows) == sorted(keys)
@@ -84,11 +84,11 @@ def test_every_direction_has_a_row_and_no_label_is_dense(described: Neurons):
     assert described.of([]) == {}
 
 
-def test_the_background_is_the_mean_share_over_the_prompts(recorded, described: Neurons):
+def test_the_background_is_the_mean_share_over_the_prompts(recorded, described: NeuronLabels):
     model, recording = recorded
     prompts = first_passages(LiveRecording(recording.folder, model=model), model, 3)
     assert [each.shape[1] for each in prompts] == [11, 11, 11], "BOS and ten tokens"
-    expected = measure_background(model, prompts, NeuronReplacement())
+    expected = measure_background(model, prompts, Neurons())
     found = described.background()
     assert found == {key: pytest.approx(value) for key, value in expected.items() if value}
     assert sum(found.values()) == pytest.approx(1.0, abs=1e-3)
@@ -97,7 +97,7 @@ def test_the_background_is_the_mean_share_over_the_prompts(recorded, described: 
 def test_what_leads_other_prompts_as_much_is_background_and_what_leads_one_is_not(recorded):
     model, recording = recorded
     prompts = first_passages(LiveRecording(recording.folder, model=model), model, 4)
-    graphs = [trace(model, each, NeuronReplacement(), TraceConfig(effects=0, nulls=False)) for each in prompts]
+    graphs = [trace(model, each, Neurons(), TraceConfig(effects=0, nulls=False)) for each in prompts]
     own = shares(graphs[0])
     assert sum(own.values()) == pytest.approx(1.0)
     latents = [n for n, node in enumerate(graphs[0].nodes) if node.kind == "feature"]

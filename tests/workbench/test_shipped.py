@@ -6,21 +6,22 @@ import shutil
 
 import pytest
 
+from dashboard.graph.data import content
 from dashboard.graph.page import header
-from dashboard.overview.data import overview
-from dashboard.sae.data import entries
 from interp.artifacts import FOLDERS, verify
 from interp.errors import CorruptError, MissingError
+from interp.tracing.background import background_nodes
 from interp.tracing.graph import KIND as GRAPH
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
-from saes.sets.stored import StoredSet
+from saes.features.neurons import NeuronLabels
 from saes.training.stored import StoredSAE
 from tools.build import KINDS as TEXT_KINDS
 from tools.build import MAY_SHIP
-from tools.graphs import OTHERS, PROMPTS
-from workbench.__main__ import main
-from workbench.demo import CARD, DATA, SHIPPED, SHIPPED_SET, highlights, shipped_artifacts, unpack
+from tools.graphs import PROMPTS, named_share
+from workbench.demo import CARD, DATA, SHIPPED, highlights, shipped_artifacts, unpack
+
+SHOWN = sorted(path.name for path in (DATA / "graphs").iterdir())
 
 
 def test_what_ships_is_whole():
@@ -34,9 +35,8 @@ def test_what_ships_is_whole():
         ("atlas", "demo-tokens"),
         ("heads", "smollm2-135m"),
         ("jacobian_lens", "smollm2-135m"),
-        ("transcoders", SHIPPED_SET),
-        *(("features", f"{SHIPPED_SET}-{layer}") for layer in range(30)),
-        *((GRAPH, name) for name in PROMPTS),
+        ("neurons", "smollm2-135m"),
+        *((GRAPH, name) for name in SHOWN),
     }
     for kind, name in found:
         assert verify(DATA / FOLDERS[kind] / name) == []
@@ -71,50 +71,38 @@ def test_the_demo_names_features_that_a_reader_understands():
     assert last.endswith("search cooking")
 
 
-def test_the_graphs_that_ship_have_the_latents_that_they_name_and_are_small():
+def test_the_graphs_that_ship_were_chosen_by_the_rule_and_are_read_in_words():
     workspace = Workspace(DATA)
-    stored = workspace.open(StoredSet, SHIPPED_SET)
-    assert stored.part is not None
-    latents = stored.part.latents
-    used = {(layer, index) for layer in range(30) for index in range(len(latents[layer]))}
-    named: set[tuple[int, int]] = set()
-    for name, (prompt, target, contrast) in PROMPTS.items():
+    report = json.loads((DATA / "graphs.json").read_text())
+    assert report["prompts"] >= 30
+    ahead = [row for row in report["graphs"] if row["predicted"] > row["direct"]]
+    assert len(SHOWN) == 4
+    assert set(SHOWN) <= {row["graph"] for row in ahead}
+    assert report["mean"]["predicted"] > report["mean"]["direct"]
+    labels = workspace.open(NeuronLabels, "smollm2-135m")
+    assert (labels.n_layers, labels.d_mlp, labels.settings.prompts) == (30, 1536, 24)
+    for name in SHOWN:
         graph = workspace.open(AttributionGraph, name)
+        prompt, target, contrast = PROMPTS[name]
         assert (graph.prompt, graph.targets[0].label) == (prompt, f"{target} - {contrast}")
-        named |= {(node.layer, node.index) for node in graph.nodes if node.kind == "feature"}
-        assert graph.floor.replacement < graph.untrained.replacement < graph.scores.replacement
-        assert workspace.manifest(GRAPH, name).parents[f"transcoders/{SHIPPED_SET}"] == stored.about.content_hash
-    assert named < used
-    assert len(used) < 3_000
-    assert min(len(each) for each in latents.values()) >= OTHERS
-    parts = [DATA / "graphs", DATA / "transcoders", *DATA.glob(f"features/{SHIPPED_SET}-*")]
-    assert sum(file.stat().st_size for part in parts for file in part.rglob("*") if file.is_file()) < 15e6
-    for layer in (0, 29):
-        table = workspace.table_path("features", f"{SHIPPED_SET}-{layer}", "features")
-        rows = workspace.query("select feature, label from f order by feature", f=table).to_pylist()
-        n = len(latents[layer])
-        assert [row["feature"] for row in rows] == list(range(n))
+        assert graph.floor.replacement < graph.scores.replacement
+        assert graph.effects.spearman.low > 0.3
+        shares = named_share(graph, labels)
+        assert 0.2 < shares["confirmed"] < shares["named"] < 1
+        assert background_nodes(graph, labels.background())
+    paths = [*(DATA / "graphs").rglob("*"), *(DATA / "neurons").rglob("*")]
+    assert sum(file.stat().st_size for file in paths if file.is_file()) < 15e6
 
 
-def test_pages_show_a_set_as_one_thing():
-    cards = overview(Workspace(DATA)).cards
-    of_set = [card.name for card in cards["features"] if card.name.startswith(SHIPPED_SET)]
-    assert {card.name for card in cards["features"]} == {"demo", "demo-neurons", *of_set}
-    assert len(of_set) == 1
-    [card] = cards["transcoders"]
-    assert "latents of the set smol, those of its graphs here" in card.sentence
-    assert not any(entry.name.startswith(SHIPPED_SET) for entry in entries(Workspace(DATA)))
-    graph = Workspace(DATA).open(AttributionGraph, "capital-of-France")
+def test_a_graph_that_ships_is_shown_with_the_labels_of_its_neurons():
+    workspace = Workspace(DATA)
+    graph = workspace.open(AttributionGraph, "capital-of-France")
+    shown = content(workspace, graph)
+    latents = [label for label, kind in zip(shown["nodes"]["label"], shown["nodes"]["kind"], strict=True) if kind == 0]
+    assert all(latents), "every neuron has a label, or says on what it fires"
+    assert shown["background"]
+    assert shown["prompts"] == 24
     assert "Why does smollm2-135m prefer “Paris” to “Rome”?" in str(header(graph))
-
-
-def test_another_prompt_is_not_traced_with_a_part_of_a_set(tmp_path, capsys):
-    unpack(Workspace(tmp_path, create=True))
-    words = ["trace", "smollm2-135m", "--prompt", "Hello", "--set", SHIPPED_SET, "--workspace", str(tmp_path)]
-    assert main(words) == 2
-    said = capsys.readouterr().err
-    assert "holds only the latents of graphs" in said
-    assert "workbench train RECORDING --set NAME" in said
 
 
 def test_it_loads_as_what_the_card_says():

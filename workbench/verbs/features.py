@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from interp.interventions.apply import Hooks
     from interp.models.generation import Offset
     from interp.workspace import Workspace
-    from saes.features.neurons import Neurons as NeuronLabels
+    from saes.features.neurons import NeuronLabels
     from saes.features.proof import Proof
 
 HEADING = Heading.FEATURES

@@ -43,7 +43,8 @@ class Trace(TraceConfig, Threaded, RunsModel, Resumable["AttributionGraph"]):
 
     Nodes are active latents, tokens, reconstruction errors and likely next tokens; an edge is the direct effect of one
     on another with attention patterns and norms frozen (Ameisen et al. 2025). With `--set` the latents are those of a
-    set of transcoders (`workbench train --set`), without it MLP neurons, which need no training.
+    set of transcoders (`workbench train --set`), without it MLP neurons, which need no training and are named where
+    the workspace has their labels (`workbench neurons`).
 
     The replacement score is the share of influence that reaches the tokens through latents and not through errors: 1 is
     perfect. It stands beside that of the same prompt without latents and with untrained transcoders. A sample of
@@ -95,6 +96,7 @@ class Trace(TraceConfig, Threaded, RunsModel, Resumable["AttributionGraph"]):
         from interp.tracing.graph import Flow
         from interp.tracing.trace import trace, trace_settings
         from interp.tracing.variants import trace_variants
+        from saes.features.neurons import newest_labels
 
         options = self._dictionary(run)
         model = load_model(self.model, device=run.device, attention="eager")
@@ -105,11 +107,15 @@ class Trace(TraceConfig, Threaded, RunsModel, Resumable["AttributionGraph"]):
         aim = {"target": next(iter(words.values()), self.target), "contrast": self.contrast}
         settings = trace_settings(model, given, replacement, config, words=words, **aim)
         run.parents[f"model:{settings.model}"] = settings.weight_hash
+        labels = newest_labels(run.workspace, settings.weight_hash) if self.set is None else None
         draft = run.draft(settings)
         try:
             with run.progress("tracing", "latents") as progress:
                 how: dict[str, Any] = {**options, **aim, "folder": draft.path, "progress": progress, "report": say}
                 graph = trace(model, given, replacement, config, **how)
+            if labels is not None:
+                run.made_from(labels.about)
+                graph = labels.named(graph)
             if not words:
                 return graph
             with run.progress("tracing words", "words") as progress:
@@ -127,7 +133,6 @@ class Trace(TraceConfig, Threaded, RunsModel, Resumable["AttributionGraph"]):
         if self.set is None:
             from interp.tracing.replacement import Neurons
 
-            say("MLP neurons are the latents; transcoders are fewer and clearer: workbench train RECORDING --set NAME")
             return {"replacement": Neurons(self.max_neurons)}
         from saes.sets.replacement import SetReplacement, labels_of, untrained_set
         from saes.sets.stored import StoredSet
