@@ -115,6 +115,7 @@ if TYPE_CHECKING:
     from interp.statistics import t_interval
     from interp.text.corpora import Document, open_corpus
     from interp.tracing.attention import split_edge
+    from interp.tracing.background import background_nodes
     from interp.tracing.config import TraceConfig
     from interp.tracing.graph import AttributionGraph
     from interp.tracing.interventions import changes_of, continuations, intervene
@@ -189,6 +190,7 @@ _HOMES = {
     "interp.tracing.attention": "split_edge",
     "interp.tracing.interventions": "intervene continuations changes_of",
     "interp.tracing.part": "graph_effects",
+    "interp.tracing.background": "background_nodes",
     "interp.changes.report": "what_changed",
     "interp.changes.transplant": "log_prob_of_answers",
 }

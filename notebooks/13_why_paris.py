@@ -29,6 +29,7 @@ from interp import (
     Neurons,
     TraceConfig,
     Workspace,
+    background_nodes,
     changes_of,
     graph_effects,
     intervene,
@@ -38,7 +39,6 @@ from interp import (
     to_tokens,
     trace,
 )
-from interp.tracing.background import background_nodes
 from saes import NeuronLabels
 from workbench.demo import DATA
 

@@ -7,7 +7,8 @@
 3. A dictionary is trained on every token once, without the held-out documents. Rounded to bfloat16 it has half the
    size, and everything after is measured on the rounded one.
 4. Features, and the MLP's neurons beside them, are described on the second text, read in float32.
-5. Scores, everyday concepts, maps and heads are computed, and all is packed into `workbench/shipped/data/` with a card.
+5. Scores, everyday concepts, maps, heads, lists of words and the onset of induction are computed, and all is packed
+   into `workbench/shipped/data/` with a card.
 
 An interrupted command resumes when it is repeated. The text that was sampled from the model is in this repository
 (`sampled`); the installed packages depend on the environment, so the hash of the text is part of the card.
@@ -53,8 +54,10 @@ from tools.sources import (
 from workbench.demo import CARD, DATA, MLP, MODEL, RESID, SHIPPED, Step, run_step
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, say, wrote
 from workbench.verbs.atlas import Atlas
+from workbench.verbs.dynamics import Form
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.features import Features
+from workbench.verbs.geometry import Shapes
 from workbench.verbs.heads import Heads
 from workbench.verbs.record import Record
 from workbench.verbs.train import Train
@@ -148,8 +151,14 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
             if step.verb.name == EXACT and NAME not in workspace.names("sae"):
                 round_dictionary(workspace, self.seed)
         write_card(workspace, workspace.root / "shipped-text.jsonl")
-        chosen = [("sae", NAME), ("evaluation", NAME), ("features", NAME), ("features", f"{NAME}-neurons"),
-                  ("atlas", f"{NAME}-features"), ("atlas", f"{NAME}-tokens"), ("heads", MODEL)]  # fmt: skip
+        chosen = [
+            *((kind, NAME) for kind in ("sae", "evaluation", "features")),
+            *((kind, MODEL) for kind in ("heads", "word_geometry")),
+            ("features", f"{NAME}-neurons"),
+            ("atlas", f"{NAME}-features"),
+            ("atlas", f"{NAME}-tokens"),
+            ("induction_onset", "induction"),
+        ]
         pack(workspace, chosen, self.data)
         shutil.copy(workspace.root / CARD, self.data / CARD)
 
@@ -190,6 +199,10 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
                  Atlas(source=f"embeddings:{MODEL}", name=f"{NAME}-tokens", **shared)),
             Step("heads", "Score every head", "",
                  Heads(model=MODEL, name=MODEL, seeds=tuple(range(self.seed, self.seed + 3)), **unseeded)),
+            Step("word_geometry", "Measure lists of words", "Circles and lines, and what turning them does.",
+                 Shapes(model=MODEL, name=MODEL, **shared)),
+            Step("induction_onset", "Train two small models", "When one begins to copy, and one cannot.",
+                 Form(name="induction", **shared)),
         ]  # fmt: skip
 
 

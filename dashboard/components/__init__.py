@@ -3,6 +3,7 @@
 - `frame`     page, panel, statistic, message, figure, menu, link; a large part of a page that is cheap to draw
 - `pages`     a page and its callbacks: navigation, chosen artefact, addresses, the workspace that is served
 - `live`      results of a model that answers prompts, and the protocol of such a model; without torch
+- `dots`      a small picture of points
 - `evidence`  measurements as a table, in words with their intervals; histograms as HTML
 - `http_errors`  the answer to every error of a request
 - `markup`    pieces of a page as HTML for a notebook or a file

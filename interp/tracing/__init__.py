@@ -11,6 +11,7 @@
 - `trace`          from a prompt to a graph
 - `effects`        effects in the model beside predicted ones
 - `interventions`  changes of latents beside random ones
+- `background`     latents that lead every prompt alike
 - `attention`      an edge between positions, split by heads
 - `variants`       one template with several words
 - `supernodes`     groups of nodes, found and judged, and a user's marks

@@ -8,6 +8,8 @@
 - `readings`   predicates of the text, counted, chosen on one half of the documents and judged on the other
 - `nearby`     sets of words at a firing and near it, such as those that a feature makes the model say
 - `lexicon`    classes of words, from WordNet and from `words.toml`
+- `neurons`    the MLP neurons of all layers in words, for attribution graphs
+- `describe_neurons`  their labels, words, examples and background, in one pass
 - `sources`    neurons as a dictionary, and dictionaries as sources and readouts of atlases
 - `splicing`   a model that runs on the reconstruction of a dictionary
 - `recipes`    recipes of interventions with the dictionaries of a workspace

@@ -36,6 +36,8 @@ def test_what_ships_is_whole():
         ("heads", "smollm2-135m"),
         ("jacobian_lens", "smollm2-135m"),
         ("neurons", "smollm2-135m"),
+        ("word_geometry", "smollm2-135m"),
+        ("induction_onset", "induction"),
         *((GRAPH, name) for name in SHOWN),
     }
     for kind, name in found:
