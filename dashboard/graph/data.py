@@ -54,7 +54,8 @@ def content(workspace: Workspace, found: AttributionGraph) -> dict[str, Any]:
         name: _rounded(np.array([getattr(node, name) for node in nodes], np.float64))
         for name in ("activation", "influence", "share", "probability")
     }
-    columns["effect"] = _rounded(graph_effects(found))
+    aimed = any(node.kind == "logit" and node.index == 0 for node in nodes)  # some graphs of other programs have none
+    columns["effect"] = _rounded(graph_effects(found)) if aimed else [0.0] * len(nodes)
     edges = found.edges
     columns["input"] = _rounded(np.bincount(edges.target, np.abs(edges.weight.astype(np.float64)), len(nodes)))
     for name in ("layer", "position", "index"):

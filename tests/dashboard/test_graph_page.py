@@ -24,12 +24,14 @@ from dashboard.prompt.live import LiveModel
 from interp.artifacts import Table, read_json, save_artefact, write_json
 from interp.errors import CorruptError, MismatchError, UnknownNameError, UsageError
 from interp.notes import Notes
-from interp.tracing.graph import KIND, AttributionGraph, Flow
+from interp.tracing.background import direction, shares
+from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode
 from interp.tracing.interchange import import_graph
-from interp.tracing.part import part_of
+from interp.tracing.part import graph_effects, part_of
 from interp.tracing.supernodes import Supernode
 from interp.tracing.variants import Variants
 from interp.workspace import Workspace
+from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow, NeuronSettings
 
 HERE = {"Host": "127.0.0.1:8050"}
 EDITS = {"pins": ["token:3:3"], "groups": [["places", ["token:3:3", "token:4:4"]]], "names": {"token:3:3": "<b>of</b>"}}
@@ -85,6 +87,41 @@ def test_columns_are_the_graph(visitor, own):
     assert found["thresholds"] == {"nodes": 0.8, "edges": 0.98}
     tokens = [label for label, kind in zip(found["nodes"]["label"], found["nodes"]["kind"], strict=True) if kind == 2]
     assert tokens == list(graph.token_texts) == found["tokens"]
+
+
+def test_neurons_are_named_and_what_leads_every_prompt_is_background(visitor, own):
+    graph = write_graph(own, "of-neurons", dictionary="neurons", n_features=6)
+    numbers = [n for n, node in enumerate(graph.nodes) if node.kind == "feature"]
+    confirmed, raising, common, unknown = (graph.nodes[n] for n in numbers[:4])
+    share = shares(graph)[direction(common)]
+    rows = [
+        neuron(confirmed, label='the word "France" (90 %)', confirmed=True, says=[" Paris"]),
+        neuron(raising, label='no reading; fires on "x"', says=[" Paris", " Lyon"]),
+        neuron(common, label='"The" (99 %)', confirmed=True, background=share * 0.6),
+    ]
+    example = NeuronExample(layer=confirmed.layer, neuron=confirmed.index, sign=1, tokens=[" in", " France"],
+                            activation=4.0, percent=[10, 100], peak=1)  # fmt: skip
+    settings = NeuronSettings(model=graph.model, weight_hash=graph.weight_hash, recording="r", lens="l", window=5,
+                              examples=2, prompts=24)  # fmt: skip
+    made = NeuronLabels(settings=settings, n_layers=6, d_mlp=4096, n_tokens=100, n_confirmed=2,
+                        rows=Table.of(NeuronRow, rows), examples=Table.of(NeuronExample, [example]))  # fmt: skip
+    save_artefact(made, own.path("neurons", "words"))
+    found = get(visitor, "/graph-data/of-neurons/graph.json").get_json()
+    labels = [found["nodes"]["label"][n] for n in numbers[:4]]
+    assert labels == ['the word "France" (90 %)', 'raises " Paris", " Lyon"', '"The" (99 %)', unknown.label]
+    assert found["background"] == [numbers[2]]
+    assert found["prompts"] == 24
+    effect = graph_effects(own.open(AttributionGraph, "of-neurons"))
+    np.testing.assert_allclose(found["nodes"]["effect"], effect, rtol=1e-4, atol=1e-9)
+    about = get(visitor, f"/graph-data/of-neurons/node.json?n={numbers[0]}").get_json()
+    assert (about["href"], about["table"], about["says"]) == (None, "words", [" Paris"])
+    assert about["examples"] == [{"tokens": [" in", " France"], "activations": [0.4, 4.0], "peak": 1}]
+    assert get(visitor, f"/graph-data/of-neurons/node.json?n={numbers[3]}").get_json()["examples"] == []
+
+
+def neuron(node: GraphNode, *, label: str, **about: Any) -> NeuronRow:
+    plain: dict[str, Any] = {"confirmed": False, "score": None, "null_high": None, "background": 0.0, "says": []}
+    return NeuronRow(layer=node.layer, neuron=node.index, sign=1, maximum=4.0, label=label, **plain | about)
 
 
 def test_every_score_has_its_baselines_beside_it_or_says_that_they_were_not_measured():
@@ -299,11 +336,9 @@ def test_proposed_groups_are_edits_as_they_are_stored(visitor, own, monkeypatch)
     named = (Supernode("France", tuple(ids[:3])), Supernode("cities", tuple(ids[3:5])))
     planted = SimpleNamespace(groups=named, headline=lambda: "2 groups hold 5 latents.")
     monkeypatch.setattr(data, "find_supernodes", lambda graph: planted)
-    data._groups.cache_clear()
     found = get(visitor, "/graph-data/capital/groups.json").get_json()
     assert found == {"groups": [["France", ids[:3]], ["cities", ids[3:5]]], "headline": planted.headline()}
     assert Notes.open(own).save_graph_edits("graphs/capital", {"groups": found["groups"]}, was={})
-    data._groups.cache_clear()
 
 
 @pytest.mark.parametrize(
