@@ -157,7 +157,8 @@ def traceable(model: HookedModel) -> list[str]:
     for name, (prompt, *answers) in PROMPTS.items():
         ids = tokenizer_of(model).encode_batch(answers)
         if all(len(each) == 1 for each in ids):
-            target, contrast = NextToken(model)(prompt_tokens(model, prompt)).softmax(-1)[[each[0] for each in ids]]
+            after = NextToken(model)(prompt_tokens(model, prompt))[0].softmax(-1)
+            target, contrast = (float(after[each[0]]) for each in ids)
             if target >= LEAST and target > contrast:
                 found.append(name)
     return found

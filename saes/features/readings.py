@@ -273,10 +273,22 @@ class Judge:
                 score = (heldout + 1 - reading.base) / 2
                 other = [g != f and o[:2] != reading[:2] for g, o in zip(drawn, others, strict=True)]
                 theirs = null[f, other] if any(other) else np.full(1, 0.5)
-                mean, high = float(theirs.mean()), float(np.quantile(theirs, NULL_QUANTILE, method="weibull"))
+                mean, high = float(theirs.mean()), upper_end(theirs)
                 share = (chosen[f] + judged[f]) / int(self.n_choose[f] + self.n_judge[f])
                 found.setdefault(f, []).append(Scored(reading, share, heldout, score, mean, high))
         return {f: sorted(each, key=lambda one: -one.reading.value) for f, each in found.items()}
+
+
+def upper_end(values: np.ndarray) -> float:
+    """Return the 95th percentile of a null by Weibull's rule, the largest of fewer than 19 values.
+
+    `np.quantile(values, 0.95, method="weibull")` in a tenth of its time, which was half of that of all labels.
+    """
+    ordered = np.sort(values)
+    at = min(max(NULL_QUANTILE * (len(ordered) + 1) - 1, 0.0), len(ordered) - 1.0)
+    low = int(at)
+    high = min(low + 1, len(ordered) - 1)
+    return float(ordered[low] + (at - low) * (ordered[high] - ordered[low]))
 
 
 def _view(kind: str) -> str:

@@ -12,7 +12,7 @@ from planted import HOOK, TableDictionary, write_recording
 from saes.features.firings import Encoded, collect_together
 from saes.features.labels import Label, choose_label, label_features, label_without_evidence, quoted
 from saes.features.nearby import Windows
-from saes.features.readings import Judge, Reading, Scored
+from saes.features.readings import Judge, Reading, Scored, upper_end
 from saes.features.views import View, Views, read_text
 
 VOCABULARY = ["<s>", " the", " The", " of", " cat", " dog", " run", "\n", " a", " an"] + [f" w{i}" for i in range(40)]
@@ -208,3 +208,10 @@ def test_features_without_evidence_say_so(tokens: list[int], expected: str):
 def test_tokens_in_labels_are_quoted_on_one_line_and_short():
     assert quoted("\n<b>") == '"\\n<b>"'
     assert len(quoted("x" * 500)) < 30
+
+
+def test_the_upper_end_of_a_null_is_numpys_quantile():
+    rng = np.random.default_rng(0)
+    for n in range(1, 140):
+        values = rng.random(n)
+        assert upper_end(values) == pytest.approx(np.quantile(values, 0.95, method="weibull"))
