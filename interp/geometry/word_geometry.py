@@ -55,6 +55,10 @@ class ShapesSettings(ShapesConfig):
     sentences: tuple[str, ...]
 
 
+_ORDERS = {"circle": "on a ring", "line": "on a line", "ordered": "in an order"}
+"""Words for the verdicts on an order."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class WordGeometry(Artefact, kind="word_geometry"):
     """Geometry of lists of words in a model."""
@@ -64,22 +68,22 @@ class WordGeometry(Artefact, kind="word_geometry"):
     """By name, in the order of the settings."""
 
     def findings(self) -> list[Claim]:
-        """Return the ring of words whose rotation moves the answers furthest above random directions."""
+        """Return the list along whose order a move changes the answers furthest above random directions."""
         turned = [(name, each.shape, each.rotation) for name, each in self.lists.items()
                   if isinstance(each.rotation, RotationSweep) and each.rotation.moves_output]  # fmt: skip
-        rings = [found for found in turned if found[1].verdict == "circle"]
-        if not rings:
+        ordered = [found for found in turned if found[1].verdict in _ORDERS]
+        if not ordered:
             return []
-        name, shape, rotation = max(rings, key=lambda found: found[2].overall.low - found[2].random_high)
+        name, shape, rotation = max(ordered, key=lambda found: found[2].overall.low - found[2].random_high)
         across, up = shape.coordinates[1].T.tolist()
         return [
             Claim(
                 kind="ring",
-                title=f"{name.capitalize()} lie on a ring that {self.settings.model} uses",
-                sentence=f"Turning a word along the ring moves the answer towards the turned word's by "
+                title=f"{name.capitalize()} lie {_ORDERS[shape.verdict]} that {self.settings.model} uses",
+                sentence=f"Moving a word along it moves the answer to what comes next by "
                 f"{rotation.overall.estimate:.2f} nats.",
                 more=f"At {rotation.n_following} of {len(rotation.steps)} steps; random directions at most "
-                f"{rotation.random_high:.2f}. The order around the ring has p {shape.order.p_circular:.2g}.",
+                f"{rotation.random_high:.2f}. The order itself has p {shape.order.smallest_p:.2g}.",
                 value=rotation.overall.estimate,
                 null=max(rotation.random_high, 0.0),
                 about="nats; null: random directions",
