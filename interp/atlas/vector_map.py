@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from interp.artifacts import Artefact, Finding, Measured, Table
+from interp.artifacts import Artefact, Dots, Finding, Measured, Table
 from interp.atlas.config import MapSettings, Method, Search
 from interp.errors import CorruptError
 from interp.results import Record, Result
@@ -347,6 +347,9 @@ class VectorMap(Artefact, kind="atlas"):
                 about="regions with a name; null: shuffled labels",
                 href=f"{self.href}?{urlencode({'selection': f'region:{largest.region}'})}",
                 proof="Open the map",
+                dots=Dots(
+                    x=tuple(row.x for row in self.region_rows), y=tuple(row.y for row in self.region_rows), alike=True
+                ),
             )
         ]
 

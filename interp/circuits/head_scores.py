@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from interp.artifacts import ARRAY, Artefact, Finding, Table
+from interp.artifacts import ARRAY, Artefact, Dots, Finding, Table
 from interp.names import HeadName
 from interp.results import Record
 
@@ -179,6 +179,12 @@ class HeadScores(Artefact, kind="heads"):
                     href=f"{self.href}?{urlencode({'kind': kind, 'head': best.name})}",
                     proof="See the head",
                     in_circuit=kind != "duplicate_token",
+                    dots=Dots(
+                        x=tuple(float(row.layer) for row in rows),
+                        y=tuple(row.score for row in rows),
+                        across="layer",
+                        up="attention of each head",
+                    ),
                 )
             )
         return made

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from jaxtyping import Float64
 
-from interp.artifacts import ARRAY, Document, Finding, Measured, Table
+from interp.artifacts import ARRAY, Document, Dots, Finding, Measured, Table
 from interp.circuits.circuit import KeyEvidence
 from interp.circuits.config import InductionConfig
 from interp.circuits.found_circuit import CircuitSettings, FoundCircuit
@@ -285,5 +285,11 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit"):
                 about="fall of the induction score; null: paths from random heads",
                 href=f"{self.href}?at={best.source}-k-{best.target}",
                 proof="See the circuit",
+                dots=Dots(
+                    x=tuple(float(each) for each in self.heads.columns("layer")["layer"]),
+                    y=tuple(float(each) for each in self.heads.columns("strict")["strict"]),
+                    across="layer",
+                    up="induction score of each head",
+                ),
             )
         ]
