@@ -134,7 +134,7 @@ assert np.sign(answer.measured) == np.sign(answer.predicted)
 #
 # What ships describes the neurons of all layers, both directions of each: a label that says on which text it fires, kept only where it
 # holds on held-out text, and the words that it raises through the Jacobian lens. The neurons that lead every prompt alike (those of
-# the first token, of a full stop) are background, measured over the beginnings of 24 other texts: they say nothing about *Paris*.
+# the first token, of a full stop) are background, measured over 27 other prompts: they say nothing about *Paris*.
 
 # %%
 words = Workspace(DATA).open(NeuronLabels, "smollm2-135m")

@@ -1,6 +1,7 @@
 """Attribution graphs that ship, and the labels of neurons in which graphs are read: `python -m tools.graphs`.
 
-1. All MLP neurons of SmolLM2-135M are described on text that may ship, read with products in bfloat16.
+1. All MLP neurons of SmolLM2-135M are described on text that may ship, read with products in bfloat16. Their background
+   is that of the graphs below, without those that ship.
 2. Each of `PROMPTS` is traced with MLP neurons, from a target less a contrast, where both are one token and the model
    gives the target a probability of at least `LEAST` and more than the contrast.
 3. Those whose prediction agrees better with the model than direct effects alone do are ranked by the lower end of the
@@ -11,20 +12,20 @@ Takes an hour and a half on two cores. An interrupted command goes on with the n
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from interp.artifacts import save_artefact
+from interp.artifacts import Table, save_artefact
 from interp.models.hooked import HookedModel
-from interp.tracing.background import background_nodes, direction
+from interp.tracing.background import background_nodes, direction, mean_influences
 from interp.tracing.graph import KIND as GRAPH
 from interp.tracing.graph import AttributionGraph, GraphEdges
 from interp.workspace import Workspace
-from saes.features.neurons import NeuronLabels
+from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow
 from tools import run_tool
 from tools.build import MAY_SHIP, gather, pack, write_corpus
 from workbench.demo import DATA, MODEL, Step, run_step
@@ -110,6 +111,11 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
             run_step(workspace, self._trace(f"all-{name}", name, nulls=False), name)
         graphs = {name: workspace.open(AttributionGraph, f"all-{name}") for name in wanted}
         shown = best_predicted(graphs)
+        labels = workspace.open(NeuronLabels, MODEL)
+        if labels.settings.prompts == 0:
+            others = {name: graph for name, graph in graphs.items() if name not in shown}
+            how: dict[str, Any] = {"parents": labels.about.parents, "seed": None, "overwrite": True}
+            labels = save_artefact(with_background(labels, others), workspace.path("neurons", MODEL), **how)
         for name in shown:
             run_step(workspace, self._trace(f"whole-{name}", name, nulls=True), name)
             if name not in workspace.names(GRAPH):
@@ -117,7 +123,6 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
                 folder = workspace.path(GRAPH, name)
                 save_artefact(reduced(whole), folder, parents=whole.about.parents, seed=self.seed)
         pack(workspace, [("neurons", MODEL), *((GRAPH, name) for name in shown)], self.data)
-        labels = workspace.open(NeuronLabels, MODEL)
         (self.data / "graphs.json").write_text(json.dumps(report(graphs, labels), indent=1))
 
     def _shared(self) -> dict[str, Any]:
@@ -136,7 +141,7 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
         record = Record(
             model=MODEL, name=LOOK, corpus=str(text), tokens=self.look_tokens, seed=self.seed, **how, **self._shared()
         )
-        describe = Neurons(recording=LOOK, name=MODEL, **self._shared())
+        describe = Neurons(recording=LOOK, name=MODEL, prompts=0, **self._shared())
         return [
             Step("recording", "Record", "Text that may ship; activations are computed when they are read.", record),
             Step("neurons", "Describe every neuron", "Labels and short examples, of all layers.", describe),
@@ -173,6 +178,25 @@ def best_predicted(graphs: dict[str, AttributionGraph]) -> list[str]:
         if each.spearman.estimate > each.direct_spearman.estimate
     }
     return sorted(ahead, key=lambda name: -ahead[name])[:SHOWN]
+
+
+def with_background(labels: NeuronLabels, graphs: Mapping[str, AttributionGraph]) -> NeuronLabels:
+    """Return labels whose background is the mean influence over these graphs."""
+    import pyarrow as pa
+
+    usual, rows = mean_influences(graphs.values()), labels.rows.arrow()
+    keys = zip(*(rows[name].to_pylist() for name in ("layer", "neuron", "sign")), strict=True)
+    at = rows.schema.get_field_index("background")
+    column = pa.array([usual.get(key, 0.0) for key in keys], rows.schema.field(at).type)
+    return NeuronLabels(
+        settings=replace(labels.settings, prompts=len(graphs)),
+        n_layers=labels.n_layers,
+        d_mlp=labels.d_mlp,
+        n_tokens=labels.n_tokens,
+        n_confirmed=labels.n_confirmed,
+        rows=Table.of_columns(NeuronRow, rows.set_column(at, rows.schema.field(at), column)),
+        examples=Table.of_columns(NeuronExample, labels.examples.arrow()),
+    )
 
 
 def named_share(graph: AttributionGraph, labels: NeuronLabels) -> dict[str, float]:

@@ -10,6 +10,8 @@ from interp.artifacts import Dots
 
 MARGIN = 8.0
 """Per cent of the picture around the points."""
+RIGHT = 70.0
+"""Per cent from the left beyond which a text stands on the other side of its point."""
 
 
 def dots(shown: Dots, words: str) -> html.Div:
@@ -19,7 +21,8 @@ def dots(shown: Dots, words: str) -> html.Div:
     marks: list[Any] = []
     for x, y, text in zip(left, bottom, texts, strict=True):
         label = html.Span(visible(text.strip(), 14)) if text else None
-        marks.append(html.I(label, style={"left": f"{x:.1f}%", "bottom": f"{y:.1f}%"}))
+        side = "wb-dots-left" if x > RIGHT else None
+        marks.append(html.I(label, className=side, style={"left": f"{x:.1f}%", "bottom": f"{y:.1f}%"}))
     zero = [html.B(className=f"wb-dots-{name}", style={side: f"{at:.1f}%"}) for name, side, at in _zeros(shown)]
     axes = [
         html.Span(text, className=f"wb-dots-{name}") for name, text in (("x", shown.across), ("y", shown.up)) if text

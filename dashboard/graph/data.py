@@ -68,7 +68,7 @@ def content(workspace: Workspace, found: AttributionGraph) -> dict[str, Any]:
     return {
         "unit": "neuron" if found.dictionary == "neurons" else "latent",
         "n_layers": found.n_layers,
-        "background": [] if neurons is None else background_nodes(found, neurons.background()),
+        "background": [] if neurons is None else _background(found, neurons),
         "prompts": 0 if neurons is None else neurons.settings.prompts,
         "tokens": list(found.token_texts),
         "thresholds": dict(zip(("nodes", "edges"), found.thresholds, strict=True)),
@@ -79,6 +79,12 @@ def content(workspace: Workspace, found: AttributionGraph) -> dict[str, Any]:
             "weight": _rounded(edges.weight),
         },
     }
+
+
+def _background(found: AttributionGraph, neurons: NeuronLabels) -> list[int]:
+    """Return the neurons that lead every prompt, and the errors, which are the neurons that got no row of edges."""
+    errors = [number for number, node in enumerate(found.nodes) if node.kind == "error"]
+    return [*background_nodes(found, neurons.background()), *errors]
 
 
 def _rounded(values: np.ndarray) -> list[float]:

@@ -176,7 +176,7 @@ def _table(cards: list[Card]) -> html.Table:
             )
         )
         before = card.kind
-    return html.Table([html.Thead(head), html.Tbody(rows)], className="wb-evidence wb-artefacts")
+    return html.Table([html.Thead(head), html.Tbody(rows)], className="wb-evidence wb-made")
 
 
 def _origin(parents: list[str]) -> str:

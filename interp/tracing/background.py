@@ -1,8 +1,8 @@
 """Background of attribution graphs: the latents that lead every prompt alike.
 
 Some latents have a large influence on whatever is said: those of the first token, of "The", of a full stop. Their mean
-share of the influence of all latents, over graphs of other prompts, is the background; a latent whose share in a graph
-is not twice as large says nothing about that prompt (`LIMIT`). Torch-free until prompts are traced.
+influence over graphs of other prompts is the background; a latent whose influence in a graph is not twice as large says
+nothing about that prompt (`LIMIT`). Torch-free until prompts are traced.
 """
 
 from collections import defaultdict
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from interp.tracing.replacement import Replacement
 
 LIMIT = 0.5
-"""A latent is background where its mean share over other prompts is at least this fraction of its share."""
+"""A latent is background where its mean influence over other prompts is at least this fraction of its own."""
 Latent = tuple[int, int, int]
 """Layer, number, and sign of the activation."""
 
@@ -30,25 +30,24 @@ def direction(node: GraphNode) -> Latent:
     return node.layer, node.index, 1 if node.activation >= 0 else -1
 
 
-def shares(graph: AttributionGraph) -> dict[Latent, float]:
-    """Return the share of the influence of all latents that each has, over its positions; they sum to 1."""
+def influences(graph: AttributionGraph) -> dict[Latent, float]:
+    """Return the influence of every latent of a graph, summed over its positions (`GraphNode.influence`)."""
     found: dict[Latent, float] = defaultdict(float)
     for node in graph.nodes:
         if node.kind == "feature":
             found[direction(node)] += node.influence
-    total = sum(found.values()) or 1.0
-    return {latent: influence / total for latent, influence in found.items()}
+    return dict(found)
 
 
-def mean_shares(graphs: Iterable[AttributionGraph]) -> dict[Latent, float]:
-    """Return the mean share of every latent over graphs; 0 in those where it is not active."""
+def mean_influences(graphs: Iterable[AttributionGraph]) -> dict[Latent, float]:
+    """Return the mean influence of every latent over graphs; 0 in those where it is not active."""
     total: dict[Latent, float] = defaultdict(float)
     n = 0
     for graph in graphs:
         n += 1
-        for latent, share in shares(graph).items():
-            total[latent] += share
-    return {latent: share / n for latent, share in total.items()}
+        for latent, influence in influences(graph).items():
+            total[latent] += influence
+    return {latent: influence / n for latent, influence in total.items()}
 
 
 def measure_background(
@@ -59,10 +58,10 @@ def measure_background(
     *,
     progress: Progress | None = None,
 ) -> dict[Latent, float]:
-    """Trace prompts, tokens `[1, pos]` each, to their most likely next tokens, and return the mean shares."""
+    """Trace prompts, tokens `[1, pos]` each, to their most likely next tokens, and return the mean influences."""
     from interp.tracing.trace import trace
 
-    config = config or TraceConfig(max_feature_nodes=1024, max_neurons=10_000, effects=0, nulls=False)
+    config = config or TraceConfig(effects=0, nulls=False)  # as many rows as other graphs: fewer have less influence
 
     def graphs() -> Iterable[AttributionGraph]:
         for done, tokens in enumerate(prompts, 1):
@@ -70,11 +69,11 @@ def measure_background(
             if progress is not None:
                 progress(done, len(prompts), {})
 
-    return mean_shares(graphs())
+    return mean_influences(graphs())
 
 
 def background_nodes(graph: AttributionGraph, usual: dict[Latent, float]) -> list[int]:
     """Return the numbers of the nodes of a graph that are background."""
-    own = shares(graph)
-    common = {latent for latent, share in own.items() if usual.get(latent, 0.0) >= LIMIT * share}
+    own = influences(graph)
+    common = {latent for latent, influence in own.items() if usual.get(latent, 0.0) >= LIMIT * influence}
     return [n for n, node in enumerate(graph.nodes) if node.kind == "feature" and direction(node) in common]

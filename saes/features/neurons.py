@@ -7,6 +7,7 @@ A neuron of a gated MLP is active in both directions, so its positive and its ne
 `saes/features/describe_neurons.py` makes them.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -39,14 +40,16 @@ class NeuronRow:
     null_high: Float32 | None
     """95th percentile of the scores of other neurons' labels there."""
     background: Float32
-    """Mean share of the influence of all neurons over the graphs of other prompts (`interp/tracing/background.py`)."""
+    """Mean influence over the graphs of other prompts (`interp/tracing/background.py`)."""
     says: list[str]
     """Tokens that it raises most through the Jacobian lens; none where 5 % of random directions raise one as much."""
 
     @property
     def name(self) -> str:
-        """Its label where that holds, else the words that it raises, else on what it fires."""
-        return f"raises {', '.join(map(quoted, self.says))}" if self.says and not self.confirmed else self.label
+        """Its label where that holds, without its share; else the words that it raises, else on what it fires."""
+        if self.says and not self.confirmed:
+            return f"raises {', '.join(map(quoted, self.says))}"
+        return re.sub(r" \(\d+ %\)$", "", self.label).removeprefix("no reading; ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +87,7 @@ class NeuronSettings:
     examples: int
     """Examples of each direction of a neuron."""
     prompts: int
-    """Prompts over which the background was measured: the first tokens of documents of the recording."""
+    """Prompts over whose graphs the background was measured, the first tokens of documents unless others are given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +116,7 @@ class NeuronLabels(Artefact, kind="neurons"):
         return {(row.layer, row.neuron, row.sign): row for row in found}
 
     def background(self) -> dict[tuple[int, int, int], float]:
-        """Return the mean share of influence over other prompts, of the (layer, neuron, sign) that have any."""
+        """Return the mean influence over other prompts, of the (layer, neuron, sign) that have any."""
         rows = self.rows.query("select layer, neuron, sign, background from t where background > 0").to_pylist()
         return {(row["layer"], row["neuron"], row["sign"]): row["background"] for row in rows}
 

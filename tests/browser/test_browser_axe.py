@@ -9,7 +9,7 @@ from conftest import Visit
 pytestmark = pytest.mark.browser
 
 PAGES = {
-    "overview": ("/", ".wb-artefacts"),
+    "overview": ("/", ".wb-made"),
     "atlas": ("/atlas/embeddings?q=the&point=14", ".atlas"),
     "features": ("/feature/demo/12", "#feature-histogram .wb-bin"),
     "prompt": ("/prompt?text=hello+world&model=smollm2-135m&features=demo", "#prompt-tokens .wb-tok"),

@@ -24,7 +24,7 @@ from dashboard.prompt.live import LiveModel
 from interp.artifacts import Table, read_json, save_artefact, write_json
 from interp.errors import CorruptError, MismatchError, UnknownNameError, UsageError
 from interp.notes import Notes
-from interp.tracing.background import direction, shares
+from interp.tracing.background import direction, influences
 from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode
 from interp.tracing.interchange import import_graph
 from interp.tracing.part import graph_effects, part_of
@@ -93,11 +93,11 @@ def test_neurons_are_named_and_what_leads_every_prompt_is_background(visitor, ow
     graph = write_graph(own, "of-neurons", dictionary="neurons", n_features=6)
     numbers = [n for n, node in enumerate(graph.nodes) if node.kind == "feature"]
     confirmed, raising, common, unknown = (graph.nodes[n] for n in numbers[:4])
-    share = shares(graph)[direction(common)]
+    influence = influences(graph)[direction(common)]
     rows = [
         neuron(confirmed, label='the word "France" (90 %)', confirmed=True, says=[" Paris"]),
         neuron(raising, label='no reading; fires on "x"', says=[" Paris", " Lyon"]),
-        neuron(common, label='"The" (99 %)', confirmed=True, background=share * 0.6),
+        neuron(common, label='"The" (99 %)', confirmed=True, background=influence * 0.6),
     ]
     example = NeuronExample(layer=confirmed.layer, neuron=confirmed.index, sign=1, tokens=[" in", " France"],
                             activation=4.0, percent=[10, 100], peak=1)  # fmt: skip
@@ -108,8 +108,9 @@ def test_neurons_are_named_and_what_leads_every_prompt_is_background(visitor, ow
     save_artefact(made, own.path("neurons", "words"))
     found = get(visitor, "/graph-data/of-neurons/graph.json").get_json()
     labels = [found["nodes"]["label"][n] for n in numbers[:4]]
-    assert labels == ['the word "France" (90 %)', 'raises " Paris", " Lyon"', '"The" (99 %)', unknown.label]
-    assert found["background"] == [numbers[2]]
+    assert labels == ['the word "France"', 'raises " Paris", " Lyon"', '"The"', unknown.label]
+    errors = [n for n, node in enumerate(graph.nodes) if node.kind == "error"]
+    assert found["background"] == [numbers[2], *errors]
     assert found["prompts"] == 24
     effect = graph_effects(own.open(AttributionGraph, "of-neurons"))
     np.testing.assert_allclose(found["nodes"]["effect"], effect, rtol=1e-4, atol=1e-9)

@@ -82,7 +82,7 @@ def test_the_graphs_that_ship_were_chosen_by_the_rule_and_are_read_in_words():
     assert set(SHOWN) <= {row["graph"] for row in ahead}
     assert report["mean"]["predicted"] > report["mean"]["direct"]
     labels = workspace.open(NeuronLabels, "smollm2-135m")
-    assert (labels.n_layers, labels.d_mlp, labels.settings.prompts) == (30, 1536, 24)
+    assert (labels.n_layers, labels.d_mlp, labels.settings.prompts) == (30, 1536, 27)
     for name in SHOWN:
         graph = workspace.open(AttributionGraph, name)
         prompt, target, contrast = PROMPTS[name]
@@ -103,7 +103,7 @@ def test_a_graph_that_ships_is_shown_with_the_labels_of_its_neurons():
     latents = [label for label, kind in zip(shown["nodes"]["label"], shown["nodes"]["kind"], strict=True) if kind == 0]
     assert all(latents), "every neuron has a label, or says on what it fires"
     assert shown["background"]
-    assert shown["prompts"] == 24
+    assert shown["prompts"] == 27
     assert "Why does smollm2-135m prefer “Paris” to “Rome”?" in str(header(graph))
 
 

@@ -39,7 +39,7 @@ export function controls(view) {
   const collapse = box("collapse groups", (on) => view.change({ collapse: on }));
   const only = box("pinned only", (on) => view.change({ only: on }));
   const background = box("background", (on) => view.change({ background: on }));
-  background.root.title = `Latents that lead other prompts as much (mean of ${model.prompts} prompts)`;
+  background.root.title = `Also neurons that lead other prompts as much (mean of ${model.prompts}), and errors`;
   background.root.hidden = model.background.size === 0;
   const undo = act("Undo", "Ctrl Z", () => view.edits.undo()),
     redo = act("Redo", "Ctrl Shift Z", () => view.edits.redo());
