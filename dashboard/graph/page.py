@@ -153,6 +153,8 @@ def scores(found: AttributionGraph) -> list[Any]:
     shown: list[Any] = []
     for name, (title, meaning) in SCORES.items():
         nulls = {"no latent": found.floor, "untrained": found.untrained}
+        if found.dictionary == "neurons":  # which nobody trained for this
+            del nulls["untrained"]
         marks = {words: float(getattr(each, name)) for words, each in nulls.items() if each is not None}
         said = [f"{words} {mark:.2f}" for words, mark in marks.items()]
         missing = [words for words, each in nulls.items() if each is None]
