@@ -512,7 +512,17 @@ def labels():
     return described().open(Labels, "demo-judge")
 
 
+def neurons():
+    from interp.artifacts import Table
+    from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow, NeuronSettings
+
+    about = NeuronSettings(model="m", weight_hash="aa", recording="r", lens=None, window=5, examples=2, prompts=0)
+    rows, examples = Table.of(NeuronRow, []), Table.of(NeuronExample, [])
+    return NeuronLabels(settings=about, n_layers=2, d_mlp=8, n_tokens=100, n_confirmed=0, rows=rows, examples=examples)
+
+
 OTHERS = {
+    "neurons": Case(neurons, "n_layers d_mlp n_tokens n_confirmed"),
     "features": Case(features, "n_features n_tokens n_dead n_dense mean_l0 ..."),
     "labels": Case(labels, "feature label label_source statistics_label"),
     "map quality": Case(map_quality, "trustworthiness continuity recall triplets k sample"),

@@ -16,7 +16,6 @@ from interp.artifacts import Artefact, Table
 from interp.artifacts.tables import Float32, Int8, Int16, Int32
 from interp.tracing.background import direction
 from interp.tracing.graph import AttributionGraph
-from saes.features.labels import quoted
 
 if TYPE_CHECKING:
     from interp.workspace import Workspace
@@ -47,6 +46,8 @@ class NeuronRow:
     @property
     def name(self) -> str:
         """Its label where that holds, without its share; else the words that it raises, else on what it fires."""
+        from saes.features.labels import quoted
+
         if self.says and not self.confirmed:
             return f"raises {', '.join(map(quoted, self.says))}"
         return re.sub(r" \(\d+ %\)$", "", self.label).removeprefix("no reading; ")

@@ -16,7 +16,7 @@ def traced(folder, *more: str, model: str = "small:mlp-2l") -> int:
 def test_a_graph_is_an_artefact_with_its_scores_beside_their_floor(tmp_path, capsys):
     assert traced(tmp_path, *PROMPT, "--name", "mine", "--max-feature-nodes", "200", "--effects", "6") == 0
     shown = capsys.readouterr().out
-    assert "MLP neurons are the latents" in shown
+    assert "feature:0:" in shown
     assert "without any latent" in shown
     assert "200 of" in shown
     graph = Workspace(tmp_path).open(AttributionGraph, "mine")

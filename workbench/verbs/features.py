@@ -155,7 +155,7 @@ class Features(Seeded, Threaded, RunsModel, Analysis[schema.Features]):
 
 @dataclass(frozen=True, kw_only=True)
 class Neurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
-    """Describe the MLP neurons of all layers, so that attribution graphs of neurons can be read.
+    """Describe the MLP neurons of all layers, to read attribution graphs in words.
 
     Example: workbench neurons my-recording
 
