@@ -186,15 +186,15 @@ def with_background(labels: NeuronLabels, graphs: Mapping[str, AttributionGraph]
 
     usual, rows = mean_influences(graphs.values()), labels.rows.arrow()
     keys = zip(*(rows[name].to_pylist() for name in ("layer", "neuron", "sign")), strict=True)
-    at = rows.schema.get_field_index("background")
-    column = pa.array([usual.get(key, 0.0) for key in keys], rows.schema.field(at).type)
+    background = pa.array([usual.get(key, 0.0) for key in keys], rows.schema.field("background").type)
+    columns = {name: rows[name] for name in rows.column_names} | {"background": background}
     return NeuronLabels(
         settings=replace(labels.settings, prompts=len(graphs)),
         n_layers=labels.n_layers,
         d_mlp=labels.d_mlp,
         n_tokens=labels.n_tokens,
         n_confirmed=labels.n_confirmed,
-        rows=Table.of_columns(NeuronRow, rows.set_column(at, rows.schema.field(at), column)),
+        rows=Table.of_columns(NeuronRow, pa.table(columns, schema=rows.schema)),
         examples=Table.of_columns(NeuronExample, labels.examples.arrow()),
     )
 

@@ -161,7 +161,8 @@ def _finding(found: Finding) -> html.Li:
 def _table(cards: list[Card]) -> html.Table:
     """Return a row for each artefact; its kind stands in the first row of the kind."""
     head = html.Tr([html.Th(name, scope="col") for name in ("Kind", "Name", "Result", "Made from", "When (UTC)")])
-    rows, before = [], ""
+    rows: list[html.Tr] = []
+    before = ""
     for card in cards:
         facts = "; ".join(f"{name} {value}" for name, value in card.facts)
         rows.append(
