@@ -82,7 +82,7 @@ def content(workspace: Workspace, found: AttributionGraph) -> dict[str, Any]:
 
 
 def _background(found: AttributionGraph, neurons: NeuronLabels) -> list[int]:
-    """Return the neurons that lead every prompt, and the errors, which are the neurons that got no row of edges."""
+    """Return the neurons that lead every prompt, and the errors: all neurons too small to be nodes of their own."""
     errors = [number for number, node in enumerate(found.nodes) if node.kind == "error"]
     return [*background_nodes(found, neurons.background()), *errors]
 

@@ -185,9 +185,11 @@ def first_passages(recording: Recording, model: HookedModel, n: int) -> list[Ten
     found: list[Tensor] = []
     for shard in range(recording.n_shards):
         tokens, document, _ = recording.token_shard(shard)
-        for number in document.unique()[document.unique() >= 0].tolist():
+        for number in document[document >= 0].unique().tolist():
+            if len(found) == n:
+                return found
             mine = tokens[document == number][:PROMPT]
-            if len(found) < n and len(mine) == PROMPT:
+            if len(mine) == PROMPT:
                 found.append(to_tokens(model, "".join(token_strings(model, mine))))
     return found
 
