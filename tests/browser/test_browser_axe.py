@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Visit
+from conftest import Visit, settle
 
 pytestmark = pytest.mark.browser
 
@@ -58,7 +58,7 @@ def test_page_breaks_no_rule_of_axe(axe_visit: Visit, name: str):
     address, ready = PAGES[name]
     page = axe_visit.open(address)
     page.locator(ready).first.wait_for(state="attached")
-    page.wait_for_load_state("networkidle")
+    settle(page)
     assert violations(page) == []
 
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from conftest import list_by_number, wait_for_address
+from conftest import list_by_number, settle, wait_for_address
 
 pytestmark = pytest.mark.browser
 
@@ -44,7 +44,7 @@ def test_going_to_a_number_and_past_the_end(visit):
     wait_for_feature(page, 239)
     list_by_number(page)
     page.click("#feature-next")
-    page.wait_for_load_state("networkidle")
+    settle(page)
     assert number(page) == 239
     page.fill("#feature-jump", "5000")
     page.press("#feature-jump", "Enter")
@@ -62,7 +62,7 @@ def test_list_filters_sorts_and_opens(visit):
         "document.querySelector(\".ag-row[row-index='0'] [col-id=label]\")?.innerText.includes('about is')"
     )
     page.click(".ag-header-cell[col-id=density]")
-    page.wait_for_load_state("networkidle")
+    settle(page)
     page.wait_for_timeout(400)
     column = page.locator(".ag-row [col-id=density]").all_inner_texts()
     densities = [float(text.rstrip("%")) for text in column if text]

@@ -145,7 +145,6 @@ def test_after_the_demo_every_page_opens_without_an_error(fresh_visit, demo):
     for each in find_pages():
         page = fresh_visit.open(each.path)
         assert page.locator("h1").inner_text() == each.title
-        page.wait_for_load_state("networkidle")
         assert page.locator(".wb-notice-error").count() == 0, each.title
         assert page.locator("#error-strip").is_hidden(), each.title
         if page.locator(".wb-empty").count():

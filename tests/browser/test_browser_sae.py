@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import wait_for_address
+from conftest import settle, wait_for_address
 from make_saes import advance, dictionaries, finished, health_lines, settings
 
 from dashboard.serve import make_server
@@ -96,7 +96,7 @@ def test_its_sweep_can_be_left_out(saes):
 def test_no_width_scrolls_sideways(saes):
     for name in ("going", "sweep-d512-k16", "old", "peer"):
         page = open_sae(saes, f"/sae?name={name}")
-        page.wait_for_load_state("networkidle")  # a figure that is being drawn does not hear of a new width
+        settle(page)  # a figure that is being drawn does not hear of a new width
         for width in (1280, 420):
             page.set_viewport_size({"width": width, "height": 800})
             page.wait_for_function("document.documentElement.scrollWidth <= innerWidth + 1")
