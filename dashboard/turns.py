@@ -24,8 +24,8 @@ from dashboard.components.live import SupersededError
 
 _visitor: ContextVar[str] = ContextVar("visitor", default="")
 _guest: ContextVar[str] = ContextVar("guest", default="")
-LATER = frozenset({"suggest", "shares", "feature shares"})
-"""Kinds of requests that fill panels further down: of one visitor they come after all others."""
+LATER = frozenset({"suggest", "lens", "feature shares"})
+"""Kinds of requests that take long or fill panels further down: of one visitor they come after all others."""
 PAUSE = 0.3
 """Seconds that such a request waits before it queues, so that the requests of what is seen first are there already."""
 _REMEMBERED = 1000

@@ -31,7 +31,7 @@ from dashboard.components.live import (
 )
 from dashboard.prompt import controls
 from dashboard.turns import Turn
-from interp.errors import PromptError, UnknownNameError
+from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import bos_token_id, final_norm_and_unembed, head_shape, run_with_hooks, token_strings
 from interp.models.generation import NextToken, Offset, generate, sampled
 from interp.models.hooked import HookedModel
@@ -67,6 +67,8 @@ class Reading:
     """`[n_layers + 1, n, d_model]`: the embedding, then the residual stream after each block"""
     patterns: Tensor
     """`[n_layers, n_heads, n, n]` float16"""
+    parts: dict[str, Tensor]
+    """`[1, n, ...]` at the hook points of direct logit attribution; empty where it needs a pass of its own"""
     activations: Any
     """sparse activations of the dictionary, or None"""
     result: PromptResult
@@ -76,7 +78,7 @@ class Reading:
     @property
     def size(self) -> int:
         """Bytes of the tensors."""
-        return self.residuals.numel() * self.residuals.element_size() + self.patterns.numel() * 2
+        return sum(each.nbytes for each in (self.residuals, self.patterns, *self.parts.values()))
 
 
 class HookedSAE:
@@ -103,7 +105,8 @@ def read(
     layers = list(lens_hook_points(shape.n_layers))
     heads = [f"blocks.{layer}.attn.hook_pattern" for layer in range(shape.n_layers)]
     own = [dictionary.hook_point] if dictionary is not None else []
-    with Capture(loaded, list(dict.fromkeys([*layers, *heads, *own]))) as capture:
+    attributed = _attributed(loaded)
+    with Capture(loaded, list(dict.fromkeys([*layers, *heads, *own, *attributed]))) as capture:
         values = capture(tokens)
     check("computing the losses")
     residuals = torch.stack([values[name][0] for name in layers])
@@ -135,7 +138,17 @@ def read(
         vocabulary=shape.d_vocab,
         likeliest=token_strings(loaded, [int(final_norm_and_unembed(loaded, residuals[-1, -1:])[0].argmax())])[0],
     )
-    return Reading(tokens, residuals, patterns, acts, result)
+    return Reading(tokens, residuals, patterns, {name: values[name] for name in attributed}, acts, result)
+
+
+def _attributed(loaded: HookedModel) -> list[str]:
+    """Return the hook points that attribution at any token needs; none in a model for which it is not defined."""
+    from interp.lenses.direct_attribution import attribution_points
+
+    try:
+        return attribution_points(loaded)
+    except ConfigError:  # attribution itself says why
+        return []
 
 
 def thumbnails(patterns: Tensor) -> np.ndarray:
@@ -391,7 +404,8 @@ def logit_shares(loaded: HookedModel, reading: Reading, at: int, right: int, wro
     """Direct logit attribution of `logit(right) - logit(wrong)` after position `at`."""
     from interp.lenses.direct_attribution import direct_logit_attribution
 
-    found = direct_logit_attribution(loaded, reading.tokens[:, : at + 1], right, wrong)
+    given = {"position": at, "values": reading.parts or None}
+    found = direct_logit_attribution(loaded, reading.tokens, right, wrong, **given)
     names = token_strings(loaded, [right] if wrong is None else [right, wrong])
     cap = [f"The logits are those {found.settings['logits']}."] if "logits" in found.settings else []
     return LogitShares(

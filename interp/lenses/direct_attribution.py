@@ -19,6 +19,7 @@ named as in circuits, except that the learned position embedding is separate: `e
 `norm_bias` and `unembed_bias`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,7 +29,14 @@ from jaxtyping import Float64, Int, Int64
 from torch import Tensor
 
 from interp.errors import ConfigError, PromptError
-from interp.models.adapter import available_hook_points, logit_cap, run_with_cache, to_tokens, widened
+from interp.models.adapter import (
+    available_hook_points,
+    final_norm_and_unembed,
+    logit_cap,
+    run_with_cache,
+    to_tokens,
+    widened,
+)
 from interp.models.hooked import HookedModel
 from interp.models.residual import FrozenNorm, ResidualStream, freeze, norm_of
 from interp.results import Record, Result
@@ -140,13 +148,15 @@ def direct_logit_attribution(
     centre: bool = True,
     neurons_of: int | None = None,
     batch_size: int = 8,
+    values: Mapping[str, Tensor] | None = None,
 ) -> LogitAttribution:
     """Split the logit of `answer` at `position` over components, for prompts `tokens [batch, pos]`.
 
     With `wrong`, `logit(answer) - logit(wrong)` is split. Without it, the logit minus its mean over the vocabulary is
     (`centre`), as probabilities depend on differences of logits only; with `centre=False`, the logit itself. `answer`
     and `wrong` are token ids, one for all prompts or one each, or the text of a single token. `position` is also one
-    for all prompts or one each. `neurons_of` also splits the MLP of that layer into its neurons.
+    for all prompts or one each. `neurons_of` also splits the MLP of that layer into its neurons. `values` are those of
+    an earlier pass over the same tokens at `attribution_points(model)`; with them the model does not run again.
 
     Raises `ConfigError` when the residual is not a sum of components, or the logits are not linear in its norm;
     `PromptError` for an answer that is not one token of the vocabulary.
@@ -160,7 +170,8 @@ def direct_logit_attribution(
     batches = []
     for rows in torch.arange(len(tokens)).split(batch_size):
         chosen = answers[rows], None if wrongs is None else wrongs[rows]
-        batches.append(_attribute(residual, tokens[rows], *chosen, at[rows], centre, neurons_of))
+        known = values and {name: value[rows] for name, value in values.items()}
+        batches.append(_attribute(residual, tokens[rows], *chosen, at[rows], centre, neurons_of, known))
     parts, values, totals, neurons = zip(*batches, strict=True)
     target: Target = "logit_difference" if wrong is not None else "centred_logit" if centre else "logit"
     settings = {
@@ -183,6 +194,16 @@ def direct_logit_attribution(
         None if neurons_of is None else torch.cat(neurons),
         settings,
     )
+
+
+def attribution_points(model: HookedModel) -> list[str]:
+    """Return the hook points whose values give the attribution at any position without another pass.
+
+    The list is empty where the logits are capped, as they are read before the cap. Raises `ConfigError` when the
+    residual is not a sum of components.
+    """
+    names = _hook_points(ResidualStream(model), None)
+    return [] if "hook_unembed" in names else names
 
 
 def token_ids(model: HookedModel, answer: Answer, n_prompts: int) -> Int64[Tensor, " n_prompts"]:
@@ -224,16 +245,20 @@ def _attribute(
     at: Tensor,
     centre: bool,
     neurons_of: int | None,
+    values: Mapping[str, Tensor] | None,
 ) -> tuple[list[str], Tensor, Tensor, Tensor | None]:
     """Return names, contributions `[n_parts, batch]`, totals `[batch]` and neurons `[batch, d_mlp]` of one batch."""
     model, layers = residual.model, range(residual.shape.n_layers)
-    logits, cache = run_with_cache(model, tokens, _hook_points(residual, neurons_of))
-    logits = cache.pop("hook_unembed", logits)
-    rows = torch.arange(len(tokens))
-    cache = {name: value[rows, at] for name, value in cache.items()}
-    final = cache[f"blocks.{layers[-1]}.hook_resid_post"]
+    rows, last = torch.arange(len(tokens)), f"blocks.{layers[-1]}.hook_resid_post"
+    if values is None:
+        logits, values = run_with_cache(model, tokens, _hook_points(residual, neurons_of))
+        logits = values.get("hook_unembed", logits)[rows, at]
+    else:
+        logits = final_norm_and_unembed(model, values[last][rows, at])
+    cache = {name: value[rows, at] for name, value in values.items()}
+    final = cache[last]
     norm = freeze(model, "ln_final", final)
-    direction, unembed_bias, total = _targets(model, logits[rows, at], answers, wrongs, centre)
+    direction, unembed_bias, total = _targets(model, logits, answers, wrongs, centre)
     contribution = _Contribution(norm, direction)
     parts = {"embed": contribution(cache["blocks.0.hook_resid_pre"])}
     if "hook_pos_embed" in cache:

@@ -115,14 +115,14 @@ def test_what_is_seen_first_is_served_before_the_panels_below(monkeypatch):
             served.append(kind)
 
     with queue.take("first"):
-        for kind in ("suggest", "shares", "pattern", "lens"):
+        for kind in ("suggest", "lens", "pattern", "shares"):
             threads.append(threading.Thread(target=take, args=(kind,)))
             threads[-1].start()
             time.sleep(0.01)
         time.sleep(0.2)
     for thread in threads:
         thread.join(10)
-    assert served == ["pattern", "lens", "suggest", "shares"]
+    assert served == ["pattern", "shares", "suggest", "lens"]
 
 
 def test_a_new_prompt_drops_a_request_that_has_not_queued_yet(monkeypatch):
@@ -133,7 +133,7 @@ def test_a_new_prompt_drops_a_request_that_has_not_queued_yet(monkeypatch):
 
     def late() -> None:
         try:
-            with asking("page"), queue.take("shares"):
+            with asking("page"), queue.take("lens"):
                 said.append("served")
         except SupersededError:
             said.append("dropped")
@@ -253,6 +253,21 @@ def test_losses_and_next_tokens_are_those_of_the_model(tiny, tiny_model):
     assert cold.guesses[0][1] > found.guesses[0][1]
     with pytest.raises(PromptError, match=r"0\.05 to 5"):
         live.next_tokens("one", **given, after=0, temperature=0)
+
+
+def test_attribution_at_any_token_needs_no_pass_after_the_reading(tiny, tiny_model, monkeypatch):
+    from interp.lenses.direct_attribution import direct_logit_attribution
+    from interp.models.adapter import to_tokens
+
+    live, given = tiny
+    tokens = to_tokens(tiny_model, "one two three")
+    live.read("one two three", **given, features=None)
+    expected = [direct_logit_attribution(tiny_model, tokens[:, : at + 1], 116, 115) for at in (3, 8)]
+    monkeypatch.setattr("interp.lenses.direct_attribution.run_with_cache", None)
+    for at, whole in zip((3, 8), expected, strict=True):
+        found = live.shares("one two three", **given, answer="t", contrast="s", after=at)
+        assert [value for _, value in found.parts] == pytest.approx(whole.values[:, 0].tolist(), abs=1e-5)
+        assert found.total == pytest.approx(float(whole.total[0]), abs=1e-5)
 
 
 def test_small_patterns_keep_the_strongest_attention(tiny):

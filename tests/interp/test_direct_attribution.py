@@ -5,7 +5,7 @@ import torch
 from architectures import ALL_NAMES, POST_NORM, gain, tiny
 
 from interp.errors import ConfigError, PromptError
-from interp.lenses.direct_attribution import direct_logit_attribution, token_ids
+from interp.lenses.direct_attribution import attribution_points, direct_logit_attribution, token_ids
 from interp.models.adapter import run_with_cache
 from interp.models.loading import load_model
 from interp.models.residual import freeze, norm_of
@@ -39,6 +39,20 @@ def test_parts_sum_to_the_models_own_number(name, target, tokens):
     torch.testing.assert_close(found.values.sum(0), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.total, expected, rtol=1e-6, atol=1e-4 if name == "gemma-2" else 1e-6)
     assert found.settings["target"] == target
+
+
+@pytest.mark.parametrize("name", ALL_NAMES)
+def test_values_of_an_earlier_pass_give_the_same_attribution(name, tokens):
+    model = tiny(name)
+    points = attribution_points(model)
+    assert (points == []) == (name == "gemma-2")  # whose logits are capped
+    if points:
+        again = direct_logit_attribution(
+            model, tokens, 3, 9, position=4, values=run_with_cache(model, tokens, points)[1]
+        )
+        found = direct_logit_attribution(model, tokens, 3, 9, position=4)
+        torch.testing.assert_close(again.values, found.values)
+        torch.testing.assert_close(again.total, found.total, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ALL_NAMES)
