@@ -357,25 +357,27 @@ _NODE = re.compile(r"(feature|error|token|logit)(:-?\d{1,10}){2,3}")
 
 def _check_graph(key: str, value: Any) -> dict[str, Any] | None:
     """Return edits of a graph: `pins`, `hidden`: node ids; `groups`: [name, node ids]; `names`: node id to text;
-    `moves`: node id to [x, y], pixels from its automatic position. Empty fields are omitted."""
+    `moves`: node id to [x, y], pixels from its automatic position; `sets`: name to {latent: factor of its activation}.
+    Empty fields are omitted."""
     if check_key(key)[0] != "graphs" or "#" in key:
         raise ConfigError(f"edits of a graph belong to graphs/NAME, got {short(key)}")
     if value is None:
         return None
     given = value if isinstance(value, dict) else {"": value}
-    if unknown := {*given} - {"pins", "hidden", "groups", "names", "moves"}:
+    if unknown := {*given} - {"pins", "hidden", "groups", "names", "moves", "sets"}:
         raise ConfigError(
-            f"edits of a graph have pins, hidden, groups, names and moves, found {short(sorted(unknown))}"
+            f"edits of a graph have pins, hidden, groups, names, moves and sets, found {short(sorted(unknown))}"
         )
-    groups, names, moves = given.get("groups", []), given.get("names", {}), given.get("moves", {})
-    if not (isinstance(names, dict) and isinstance(moves, dict) and isinstance(groups, list)):
-        raise ConfigError("names and moves are objects by node id, groups a list")
+    groups, names, moves, sets = (given.get(each, {}) for each in ("groups", "names", "moves", "sets"))
+    if not all(isinstance(each, dict) for each in (names, moves, sets)) or not isinstance(groups or [], list):
+        raise ConfigError("names and moves are objects by node id, sets one by name, groups a list")
     found = {
         "pins": _nodes("pins", given.get("pins", [])),
         "hidden": _nodes("hidden nodes", given.get("hidden", [])),
-        "groups": [_group(each) for each in groups[:MAX_LIST]],
+        "groups": [_group(each) for each in list(groups)[:MAX_LIST]],
         "names": {node: _text("name", names[node], MAX_TITLE) for node in _nodes("names", [*names])},
         "moves": {node: _move(moves[node]) for node in _nodes("moves", [*moves])},
+        "sets": {_name(each): _factors(sets[each]) for each in sets},
     }
     return {name: each for name, each in found.items() if each} or None
 
@@ -397,6 +399,15 @@ def _move(given: Any) -> list[float]:
     if not isinstance(given, list) or [type(each) in (int, float) and abs(each) < 1e6 for each in given] != [True] * 2:
         raise ConfigError(f"a move is [x, y] in pixels, got {short(given)}")
     return [float(each) for each in given]
+
+
+def _factors(given: Any) -> dict[str, float]:
+    """Return the factors of an intervention by latent."""
+    factors = given if isinstance(given, dict) else {}
+    wrong = [each for each in factors.values() if type(each) not in (int, float) or not abs(each) < 1e3]
+    if not factors or wrong or any(not node.startswith("feature:") for node in _nodes("latents of a set", [*factors])):
+        raise ConfigError(f"a set of interventions is {{latent: factor}}, got {short(given)}")
+    return {node: float(factor) for node, factor in factors.items()}
 
 
 _CHECKS = {

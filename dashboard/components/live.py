@@ -13,7 +13,7 @@ from saes.features.proof import ALPHA, AblatedExample, ListsApart, SteeredRow, T
 if TYPE_CHECKING:
     from interp.patching.patching_map import PatchingMap
     from interp.tracing.attention import EdgeSplit
-    from interp.tracing.interventions import GraphIntervention
+    from interp.tracing.interventions import Continuations, GraphIntervention
 
 
 class SupersededError(UsageError):
@@ -437,8 +437,8 @@ class Live(Protocol):
         """Split an edge of a graph by heads. Raises `MismatchError` for other weights, `UsageError`."""
         ...
 
-    def intervene(self, graph: str, *, nodes: list[str], factor: float, mode: str) -> "GraphIntervention":
-        """Multiply activations of latents of a stored graph, by node id, and measure its first target.
+    def intervene(self, graph: str, *, factors: dict[str, float], mode: str) -> "GraphIntervention":
+        """Multiply activations of latents of a stored graph, `factors` by node id, and measure its first target.
 
         The answer has the graph's prediction and the effects of random latents. `mode` is one of `direct`, `attention`
         and `free`. Raises `UsageError` (no such latent), `MismatchError` where the graph was traced in other weights.
@@ -447,6 +447,13 @@ class Live(Protocol):
 
     def documents(self, *, features: str, index: int, rows: list[int]) -> list[DocumentText]:
         """Return the documents that hold some rows of the recording, with one feature's activation on every token.
+
+    def graph_text(self, graph: str, *, factors: dict[str, float]) -> "Continuations":
+        """Write on from a graph's prompt: unchanged, with activations multiplied, and with random latents changed.
+
+        Raises what `intervene` raises.
+        """
+        ...
 
         Raises `MissingError` or `MismatchError` where the recording, the SAE or the model that made the features is not
         here.

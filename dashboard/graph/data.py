@@ -197,16 +197,20 @@ def proposed_groups(workspace: Workspace, graph: AttributionGraph) -> dict[str, 
 
 def exported(workspace: Workspace, found: AttributionGraph, edits: dict[str, Any]) -> dict[str, Any]:
     """Return the graph as graph JSON with the visitor's edits; those of nodes that it lacks are left out."""
-    known = found.number
-    held: dict[str, Any] = {
-        name: {node: each for node, each in value.items() if node in known}
-        if is_object(value)
-        else [node for node in value if node in known]
-        for name, value in edits.items()
-        if name != "groups"
+
+    def known(value: Any) -> Any:
+        if is_object(value):
+            return {node: each for node, each in value.items() if node in found.number}
+        return [node for node in value if node in found.number]
+
+    held = {name: known(value) for name, value in edits.items() if name not in ("groups", "sets")}
+    groups = [[name, known(nodes)] for name, nodes in edits.get("groups", [])]
+    sets = {name: known(factors) for name, factors in edits.get("sets", {}).items()}
+    held |= {
+        "groups": [each for each in groups if each[1]],
+        "sets": {name: each for name, each in sets.items() if each},
     }
-    groups = [[name, [node for node in nodes if node in known]] for name, nodes in edits.get("groups", [])]
-    marks = GraphEdits.of_notes(held | {"groups": [each for each in groups if each[1]]})
+    marks = GraphEdits.of_notes(held)
     labels = _labels(workspace, found, neurons_of(workspace, found))
     latents = {node.id: labels[i] for i, node in enumerate(found.nodes) if node.kind == "feature" and labels.get(i)}
     return export_graph(found, marks, labels=latents)

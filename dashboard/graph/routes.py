@@ -8,7 +8,8 @@
     GET  /graph-data/<name>/groups.json        groups of similar latents, as a start that people edit
     GET  /graph-data/<name>/export.json        the graph with its edits as graph JSON, for other viewers
     POST /graph-data/<name>/split.json         split an edge by heads: `{"source": "...", "target": "..."}`
-    POST /graph-data/<name>/intervene.json     multiply activations: `{"nodes": [...], "factor": 0, "mode": "free"}`
+    POST /graph-data/<name>/intervene.json     multiply activations: `{"factors": {"node": 0, ...}, "mode": "free"}`
+    POST /graph-data/<name>/text.json          the text written with and without that: `{"factors": {"node": 0, ...}}`
 
 Edits are stored among the notes of the workspace (`interp.notes`), so that an export carries them.
 """
@@ -19,7 +20,7 @@ from typing import Any
 
 import flask
 
-from dashboard.answers import is_list, is_object, plain
+from dashboard.answers import is_object, plain
 from dashboard.components.http_errors import json_body
 from dashboard.components.pages import current, prompt_href
 from dashboard.data.workspace import notes
@@ -40,7 +41,7 @@ def register(server: flask.Flask) -> None:
     for path, method, answer in (
         ("graph", "GET", _graph), ("part", "POST", _part), ("node", "GET", _node), ("edits", "GET", _edits),
         ("edits", "POST", _save), ("groups", "GET", _groups), ("export", "GET", _export),
-        ("intervene", "POST", _intervene), ("split", "POST", _split),
+        ("intervene", "POST", _intervene), ("text", "POST", _text), ("split", "POST", _split),
     ):  # fmt: skip
         server.add_url_rule(
             f"/graph-data/<name>/{path}.json", f"graph_{answer.__name__}", _as_json(answer), methods=[method]
@@ -101,13 +102,27 @@ def _export(name: str) -> dict[str, Any]:
 
 def _intervene(name: str) -> dict[str, Any]:
     given, graph = json_body(), data.choose(current().workspace, name)
-    nodes, factor, mode = given.get("nodes"), given.get("factor"), given.get("mode")
-    if not is_list(nodes) or not 0 < len(nodes) <= MAX_NODES or not all(isinstance(n, str) for n in nodes):
-        raise ConfigError(f"`nodes` should be a list of 1 to {MAX_NODES} node ids")
-    if isinstance(factor, bool) or not isinstance(factor, int | float) or not isinstance(mode, str):
-        raise ConfigError("`factor` should be a number and `mode` a text")
+    factors, mode = _factors(given), given.get("mode")
+    if not isinstance(mode, str):
+        raise ConfigError("`mode` should be a text")
     with asking(str(given.get("visitor", ""))[:64]):
-        return plain(current().live.intervene(graph.name, nodes=nodes, factor=factor, mode=mode))
+        return plain(current().live.intervene(graph.name, factors=factors, mode=mode))
+
+
+def _text(name: str) -> dict[str, Any]:
+    given, graph = json_body(), data.choose(current().workspace, name)
+    with asking(str(given.get("visitor", ""))[:64]):
+        return plain(current().live.graph_text(graph.name, factors=_factors(given)))
+
+
+def _factors(given: Any) -> dict[str, float]:
+    """Return the factors of a request, by node id. Raises `ConfigError` for anything else."""
+    factors = given.get("factors")
+    if not is_object(factors) or not 0 < len(factors) <= MAX_NODES:
+        raise ConfigError(f"`factors` should be an object of 1 to {MAX_NODES} factors by node id")
+    if any(isinstance(each, bool) or not isinstance(each, int | float) for each in factors.values()):
+        raise ConfigError("`factors` should be numbers: 0 switches a latent off, 1 leaves it as it is")
+    return factors
 
 
 def _split(name: str) -> dict[str, Any]:

@@ -30,9 +30,10 @@ from interp.workspace import Workspace
 from saes.features.schema import Features
 
 if TYPE_CHECKING:
+    from interp.interventions.intervention import Intervention
     from interp.patching.patching_map import PatchingMap
     from interp.tracing.attention import EdgeSplit
-    from interp.tracing.interventions import GraphIntervention
+    from interp.tracing.interventions import Continuations, GraphIntervention
 
 PATCH_TOKENS = 64
 """Tokens of a prompt that can be patched here."""
@@ -40,6 +41,8 @@ MAX_NEW = 60
 """Tokens that a continuation can have."""
 MAX_FACTOR = 100
 """Largest factor by which an activation can be multiplied."""
+GRAPH_NEW = 12
+"""Tokens that are written after the prompt of a graph."""
 _FEATURE_NEW = 16
 """Tokens of each continuation on a feature's page."""
 
@@ -255,21 +258,37 @@ class LiveModel:
                 return answers.feature_on_text(site, case, tokens)
             return answers.compare_steering(site, case, tokens, strength * case.max_activation, _FEATURE_NEW)
 
-    def intervene(self, graph: str, *, nodes: list[str], factor: float, mode: str) -> "GraphIntervention":
+    def intervene(self, graph: str, *, factors: dict[str, float], mode: str) -> "GraphIntervention":
         """Multiply activations of latents of a graph. Raises `MismatchError` (other weights), `UsageError`."""
         from interp.tracing.effects import MODES, Mode
-        from interp.tracing.interventions import changes_of, intervene
+        from interp.tracing.interventions import intervene
 
         known: dict[str, Mode] = {each: each for each in MODES if each != "range"}
-        if mode not in known or not abs(factor) <= MAX_FACTOR:
-            raise ConfigError(f"a mode of {', '.join(known)} and a factor of at most {MAX_FACTOR} were expected")
-        found = self._workspace.open(AttributionGraph, graph)
-        changes = changes_of(found, nodes, factor=factor)
+        if mode not in known:
+            raise ConfigError(f"the mode should be one of {', '.join(known)}, got {mode!r}")
+        found, changes = self._changes(graph, factors)
         with self._turns.take("intervene") as turn:
             turn.check("reading the prompt of the graph")
             system = self._loaded.traced(found)
             turn.check("changing the latents, and random ones")
             return intervene(system, changes, found, mode=known[mode])
+    def graph_text(self, graph: str, *, factors: dict[str, float]) -> "Continuations":
+        """Continue the prompt of a graph with activations multiplied. Raises `MismatchError`, `UsageError`."""
+        from interp.tracing.interventions import continuations
+
+        found, changes = self._changes(graph, factors)
+        with self._turns.take("graph text") as turn:
+            turn.check("writing text")
+            return continuations(self._loaded.traced(found), changes, n_tokens=GRAPH_NEW, n_random=1)
+
+    def _changes(self, graph: str, factors: dict[str, float]) -> tuple[AttributionGraph, "list[Intervention]"]:
+        from interp.tracing.interventions import changes_of
+
+        if not all(abs(factor) <= MAX_FACTOR for factor in factors.values()):
+            raise ConfigError(f"factors should be numbers from -{MAX_FACTOR} to {MAX_FACTOR}, got {factors}")
+        found = self._workspace.open(AttributionGraph, graph)
+        return found, [step for node, factor in factors.items() for step in changes_of(found, [node], factor=factor)]
+
 
     def split(self, graph: str, *, source: str, target: str) -> "EdgeSplit":
         """Split an edge of a graph by heads. Raises `MismatchError` (other weights), `UsageError`."""

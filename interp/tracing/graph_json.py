@@ -280,6 +280,10 @@ def read_edits(params: dict[str, Any], marks: dict[str, Any], nodes: list[GraphN
     for name, *place in tuples(marks, "moves", "[id, x, y]", "marks"):
         move = [get({axis: value}, axis, float, "marks: moves") for axis, value in zip("xy", place, strict=True)]
         moves[names([name], "marks: moves")[0]] = move
+    sets: dict[str, dict[str, float]] = {}
+    for key, name, factor in tuples(marks, "sets", "[name, id, factor]", "marks"):
+        node = names([name], "marks: sets")[0]
+        sets.setdefault(text_of(key, "marks: sets"), {})[node] = get({"factor": factor}, "factor", float, "marks: sets")
     clicked = get(params, "clickedId", str, "qParams", "")
     pins = names(get(params, "pinnedIds", list, "qParams", []), "qParams: pinnedIds")
     if "pins" in marks:  # members of groups are pinned for viewers
@@ -292,6 +296,7 @@ def read_edits(params: dict[str, Any], marks: dict[str, Any], nodes: list[GraphN
         labels=labels,
         hidden=names(get(marks, "hidden", list, "marks", []), "marks: hidden"),
         moves=moves,
+        sets=sets,
         clicked=nodes[ids[clicked][0]].id if clicked in ids else "",
         layout=get(params, "sg_pos", str, "qParams", ""),
         link_type=get(params, "linkType", str, "qParams", "both"),

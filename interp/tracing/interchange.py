@@ -113,6 +113,7 @@ def export_graph(
         "labels": sorted([name[node], label] for node, label in edits.labels.items()),
         "hidden": [name[node] for node in edits.hidden],
         "moves": sorted([name[node], *move] for node, move in edits.moves.items()),
+        "sets": sorted([key, name[node], factor] for key, each in edits.sets.items() for node, factor in each.items()),
     }
     held = graph.carried or Carried(top={}, metadata={}, parameters={})
     params |= _parsed(held.parameters)

@@ -9,25 +9,26 @@ the graph stores, so pruning and everything that was frozen count as its error. 
 latents of the same layers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from interp.errors import ConfigError
-from interp.interventions.edits import changed
+from interp.interventions.edits import adding, changed
 from interp.interventions.intervention import Intervention
 from interp.models.adapter import logit_cap, token_strings
-from interp.models.generation import generate
+from interp.models.generation import NextToken, Offset, generate
 from interp.models.hooked import HookedModel
 from interp.results import Record, Result
 from interp.runtime import make_generator
 from interp.statistics import p_from_null
 from interp.tracing.edges import System
-from interp.tracing.effects import Mode, final_input, final_states, latent_of, set_latent
+from interp.tracing.effects import Mode, deltas, final_input, final_states, latent_of, set_latent
 from interp.tracing.graph import AttributionGraph
 from interp.tracing.part import graph_effects
 
@@ -169,9 +170,34 @@ def continuations(
     if mode not in ("free", "attention"):
         raise ConfigError(f"text is generated in mode free or attention, got {mode}")
     runs = [[], list(changes), *(_random(system, changes, seed, draw) for draw in range(n_random))]
-    texts = [_generate(system, each, n_tokens, mode) for each in runs]
+    if mode == "free" and not any(_onwards(step) for step in changes):
+        texts = _generate_together(system, runs, n_tokens)
+    else:
+        texts = [_generate(system, each, n_tokens, mode) for each in runs]
     prompt = "".join(token_strings(system.frozen.model, system.frozen.tokens))
     return Continuations(prompt, texts[0], texts[1], tuple(texts[2:]))
+
+
+def _onwards(step: Intervention) -> bool:
+    return step.positions is not None and step.positions[1] is None
+
+
+def _generate_together(system: System, runs: Sequence[Sequence[Intervention]], n_tokens: int) -> list[str]:
+    """Return the text of each run. What is changed in the prompt alone needs one pass of it; keys and values stay."""
+    frozen, offset = system.frozen, Offset()
+    model, written = frozen.model, [deltas(system, each) for each in runs]
+
+    def within_prompt(added: Tensor) -> Callable[[Tensor], Tensor]:
+        nothing = torch.zeros((), device=added.device)
+        return lambda value: nothing if offset.tokens else pad(added, (0, 0, 0, value.shape[1] - added.shape[1]))
+
+    hooks: list[tuple[str, Callable[..., Any]]] = []
+    for layer in sorted({layer for each in written for layer in each}):
+        added = torch.stack([each.get(layer, torch.zeros_like(frozen.embedding)) for each in written])
+        hooks.append((frozen.mlp_point(layer), adding(within_prompt(added))))
+    tokens = frozen.tokens.expand(len(runs), -1)
+    new = torch.stack([*generate(NextToken(model, hooks, offset=offset), tokens, n_tokens)], 1)
+    return ["".join(token_strings(model, row)) for row in new]
 
 
 def _generate(system: System, changes: Sequence[Intervention], n_tokens: int, mode: Mode) -> str:
@@ -229,8 +255,7 @@ def _random(system: System, changes: Sequence[Intervention], seed: int, draw: in
         other = int(torch.randint(system.replacement.n_latents(layer), (1,), generator=generator))
         clean = activation(system, layer, position, latent)
         value = activation(system, layer, position, other) + _value(step, clean) - clean
-        onwards = step.positions is not None and step.positions[1] is None
-        out.append(set_latent(layer, position, other, value, onwards=onwards))
+        out.append(set_latent(layer, position, other, value, onwards=_onwards(step)))
     return out
 
 

@@ -59,6 +59,8 @@ class GraphEdits:
     hidden: tuple[str, ...] = ()
     moves: dict[str, list[float]] = field(default_factory=dict)
     """node -> x and y, pixels from its automatic position on our page"""
+    sets: dict[str, dict[str, float]] = field(default_factory=dict)
+    """name of an intervention -> latent -> factor of its activation"""
     clicked: str = ""
     layout: str = ""
     """positions in the viewer, in its own notation (`sg_pos`)"""
@@ -66,7 +68,8 @@ class GraphEdits:
 
     def named(self) -> list[str]:
         """Return every node that a mark names."""
-        return list(dict.fromkeys([*self.pins, *self.grouped(), *self.labels, *self.hidden, *self.moves]))
+        changed = [node for factors in self.sets.values() for node in factors]
+        return list(dict.fromkeys([*self.pins, *self.grouped(), *self.labels, *self.hidden, *self.moves, *changed]))
 
     def grouped(self) -> list[str]:
         """Return the members of all supernodes."""
@@ -81,6 +84,7 @@ class GraphEdits:
             labels=dict(held.get("names", {})),
             hidden=tuple(held.get("hidden", ())),
             moves={node: list(move) for node, move in held.get("moves", {}).items()},
+            sets={name: dict(factors) for name, factors in held.get("sets", {}).items()},
         )
 
     def to_notes(self) -> dict[str, Any]:
@@ -91,6 +95,7 @@ class GraphEdits:
             "names": self.labels,
             "hidden": list(self.hidden),
             "moves": self.moves,
+            "sets": self.sets,
         }
         return {name: value for name, value in held.items() if value}
 

@@ -298,17 +298,46 @@ def test_an_edge_from_another_token_is_split_by_heads_that_lead_to_their_attenti
     assert visit.errors == []
 
 
-def test_an_intervention_stands_beside_its_prediction_and_its_null(visit, graphs, live):
-    page, node = open_graph(visit), strongest(graphs["capital"])[0]
+def test_sliders_change_a_node_and_a_group_at_once_beside_prediction_null_and_texts(visit, graphs, live):
+    page = open_graph(visit)
+    node, *members = strongest(graphs["capital"], 3)
+    page.evaluate(f"{VIEW}.edits.group('cities', {json.dumps(members)})")
+    page.get_by_role("button", name="Change the group cities").click()
     page.mouse.click(*place(page, node))
-    page.get_by_text("Intervene", exact=True).click()
-    page.get_by_label("Change").select_option("2")
+    page.locator("[data-act=change]").click()
+    page.locator(".wb-graph-sliders input").last.fill("1.5")
     page.get_by_role("button", name="Run in the model").click()
-    said = page.locator(".wb-graph-outcome").inner_text()
-    for words in ("measured", "−1.25", "predicted by the graph", "−1.1", "−0.2 to +0.3", "0.05"):
+    page.wait_for_selector(".wb-graph-texts")
+    said = page.locator(".wb-graph-intervene").inner_text()
+    beside = ("predicted by the graph", "−1.1", "random latents, same layers", "−0.2 to +0.3", "0.05")
+    for words in ("cities (2)", "× 0", "× 1.5", "one run", "measured", "−1.25", *beside, "without", "with"):
         assert words in said
-    assert ("intervene free", f"capital: {node} x 2") in live.calls
+    factors = f"capital: {members[0]} x 0, {members[1]} x 0, {node} x 1.5"
+    assert {("intervene free", factors), ("graph text", factors)} <= {*live.calls}
     assert page.evaluate("window.pwned") is None
+    assert visit.errors == []
+
+
+def test_a_set_of_interventions_is_saved_with_the_graph_and_opened_again(visit, graphs):
+    page = open_graph(visit)
+    node, *members = strongest(graphs["capital"], 3)
+    page.evaluate(f"{VIEW}.edits.group('cities', {json.dumps(members)})")
+    page.evaluate(f"{VIEW}.panel.intervene.add('group cities')")
+    page.evaluate(f"{VIEW}.panel.intervene.add('{node}')")
+    page.locator(".wb-graph-sliders input").last.fill("-0.5")
+    page.get_by_role("button", name="Save as…").click()
+    page.get_by_label("Name of these interventions").fill("no city")
+    page.keyboard.press("Enter")
+    assert saved(page)["sets"] == {"no city": {members[0]: 0, members[1]: 0, node: -0.5}}
+    page = open_graph(visit)
+    page.get_by_label("Saved interventions").select_option("no city")
+    assert page.locator(".wb-graph-sliders output").all_inner_texts() == ["× 0", "× −0.5"]
+    assert page.locator(".wb-graph-sliders .wb-graph-line-label").first.inner_text() == "cities (2)"
+    page.get_by_role("button", name="Leave cities (2) as it is").click()
+    assert page.locator(".wb-graph-sliders li").count() == 1
+    page.get_by_label("Saved interventions").select_option("no city")
+    page.get_by_role("button", name="Delete “no city”").click()
+    page.get_by_label("Saved interventions").wait_for(state="detached")
     assert visit.errors == []
 
 
@@ -323,8 +352,8 @@ def test_both_views_break_no_rule_of_axe(axe_visit, graphs, address):  # noqa: F
     first, second = strongest(graphs["hostile"], 2)
     page.evaluate(f"{VIEW}.edits.group('two', ['{first}', '{second}'])")
     page.evaluate(f"{VIEW}.choose({VIEW}.model.numbers.get('{first}'))")
-    page.get_by_text("Intervene", exact=True).click()
+    page.evaluate(f"{VIEW}.panel.intervene.add('{first}')")
     page.get_by_role("button", name="Run in the model").click()
-    page.wait_for_selector(".wb-graph-outcome")
+    page.wait_for_selector(".wb-graph-texts")
     page.wait_for_timeout(300)
     assert violations(page) == []

@@ -321,9 +321,11 @@ def test_without_a_graph_the_page_says_what_one_is_and_the_command(workspace):
 
 
 def test_the_exported_graph_reads_back_with_the_edits(visitor, own):
-    edits = EDITS | {"hidden": ["token:5:5"], "moves": {"token:3:3": [4.0, -2.0]}}
+    latent = next(node.id for node in own.open(AttributionGraph, "capital").nodes if node.kind == "feature")
+    edits = EDITS | {"hidden": ["token:5:5"], "moves": {"token:3:3": [4.0, -2.0]}, "sets": {"off": {latent: 0.0}}}
     get(visitor, "/graph")
-    gone = {"pins": [*edits["pins"], "feature:1:1:999999"]}  # the graph was traced again since
+    former = "feature:1:1:999999"  # the graph was traced again since
+    gone = {"pins": [*edits["pins"], former], "sets": {"off": {latent: 0.0, former: 2.0}, "former": {former: 0.0}}}
     visitor.client.post("/graph-data/capital/edits.json", json={"edits": edits | gone, "was": {}}, headers=HERE)
     graph, marks = import_graph(get(visitor, "/graph-data/capital/export.json").get_json())
     assert marks.to_notes() == edits
@@ -344,13 +346,15 @@ def test_proposed_groups_are_edits_as_they_are_stored(visitor, own, monkeypatch)
 
 @pytest.mark.parametrize(
     "body",
-    [{}, {"nodes": []}, {"nodes": ["a"], "mode": "free"}, {"nodes": ["a"], "factor": True, "mode": "free"},
-     {"nodes": ["a"] * 301, "factor": 0, "mode": "free"}, {"nodes": [1], "factor": 0, "mode": "free"}],
+    [{}, {"factors": {}}, {"factors": ["a"]}, {"factors": {"a": True}}, {"factors": {"a": "0"}},
+     {"factors": dict.fromkeys(map(str, range(301)), 0)}],
 )  # fmt: skip
 def test_malformed_interventions_are_refused(visitor, body):
     get(visitor, "/graph")
-    answer = visitor.client.post("/graph-data/capital/intervene.json", json=body, headers=HERE)
-    assert answer.status_code == 400
+    for what, more in (("intervene", {"mode": "free"}), ("text", {})):
+        answer = visitor.client.post(f"/graph-data/capital/{what}.json", json=body | more, headers=HERE)
+        assert answer.status_code == 400
+        assert "factors" in answer.get_json()["error"]
 
 
 @pytest.fixture(scope="module")
@@ -371,18 +375,34 @@ def test_a_direct_intervention_in_the_live_model_is_the_edge_to_the_target(trace
     graph = traced.open(AttributionGraph, "tiny")
     aim = next(node.id for node in graph.nodes if node.kind == "logit" and node.index == 0)
     row = next(row for row in graph.edges_into(aim) if row["node"].startswith("feature"))
-    found = live.intervene("tiny", nodes=[row["node"]], factor=0.0, mode="direct")
+    found = live.intervene("tiny", factors={row["node"]: 0.0}, mode="direct")
     assert found.measured == pytest.approx(-row["weight"], rel=1e-3)
-    twice = live.intervene("tiny", nodes=[row["node"]], factor=2.0, mode="direct")
+    twice = live.intervene("tiny", factors={row["node"]: 2.0}, mode="direct")
     assert twice.measured == pytest.approx(row["weight"], rel=1e-3)
     assert found.random_low <= found.random_high
-    same = live.intervene("tiny", nodes=[row["node"]], factor=1.0, mode="free")
+    same = live.intervene("tiny", factors={row["node"]: 1.0}, mode="free")
     assert same.measured == pytest.approx(0, abs=1e-5)
-    usual = {"nodes": [row["node"]], "factor": 0.0, "mode": "free"}
-    for wrong in ({"nodes": ["feature:0:1:99999"]}, {"nodes": [aim]}, {"mode": "range"}, {"factor": float("nan")}):
+    usual = {"factors": {row["node"]: 0.0}, "mode": "free"}
+    wrong_factors = [{"feature:0:1:99999": 0.0}, {aim: 0.0}, {row["node"]: float("nan")}]
+    for wrong in ({"mode": "range"}, *({"factors": each} for each in wrong_factors)):
         given: dict[str, Any] = usual | wrong
         with pytest.raises(UsageError):
             live.intervene("tiny", **given)
+
+
+def test_several_changes_at_once_add_up_and_those_of_factor_one_write_the_same_text(traced):
+    live = LiveModel(traced)
+    graph = traced.open(AttributionGraph, "tiny")
+    aim = next(node.id for node in graph.nodes if node.kind == "logit" and node.index == 0)
+    one, two = [row for row in graph.edges_into(aim) if row["node"].startswith("feature")][:2]
+    found = live.intervene("tiny", factors={one["node"]: 0.0, two["node"]: 1.5}, mode="direct")
+    assert found.measured == pytest.approx(0.5 * two["weight"] - one["weight"], rel=1e-3)
+    assert len(found.changes) == 2
+    text = live.graph_text("tiny", factors={one["node"]: 1.0})
+    assert text.clean == text.changed
+    assert text.clean != live.graph_text("tiny", factors={one["node"]: 100.0, two["node"]: -100.0}).changed
+    with pytest.raises(UsageError):
+        live.graph_text("tiny", factors={aim: 0.0})
 
 
 def test_the_split_of_an_edge_by_heads_sums_to_the_stored_edge(traced):
@@ -410,4 +430,4 @@ def test_an_intervention_is_refused_in_other_weights(traced, tmp_path):
     save_artefact(replace(graph, settings=settings), other.path(KIND, "tiny"), overwrite=True)
     live = LiveModel(other)
     with pytest.raises(MismatchError, match="load the model that it belongs to"):
-        live.intervene("tiny", nodes=[node], factor=0.0, mode="free")
+        live.intervene("tiny", factors={node: 0.0}, mode="free")

@@ -451,7 +451,8 @@ def test_merging_in_both_directions_agrees_and_loses_no_text(tmp_path_factory, o
 
 
 GRAPH = {"pins": ["feature:3:2:17"], "groups": [["say a city", ["feature:3:2:17", "logit:8:0"]]],
-         "names": {"error:1:2": "<b>"}, "moves": {"token:0:4": [3.5, -2.0]}}  # fmt: skip
+         "names": {"error:1:2": "<b>"}, "moves": {"token:0:4": [3.5, -2.0]},
+         "sets": {"no city": {"feature:3:2:17": 0.0, "feature:3:2:9": -1.5}}}  # fmt: skip
 
 
 def test_edits_of_a_graph_survive_an_export_and_yield_to_nobody(notes: Notes, tmp_path: Path):
@@ -478,6 +479,11 @@ def test_edits_of_a_graph_survive_an_export_and_yield_to_nobody(notes: Notes, tm
         ("graphs/a", {"moves": {"token:0:4": [float("nan"), 0]}}),
         ("graphs/a", {"moves": {"token:0:4": [True, 0]}}),
         ("graphs/a", {"names": []}),
+        ("graphs/a", {"groups": {}, "sets": []}),
+        ("graphs/a", {"sets": {"off": {}}}),
+        ("graphs/a", {"sets": {"off": {"token:0:4": 0}}}),
+        ("graphs/a", {"sets": {"off": {"feature:3:2:17": float("inf")}}}),
+        ("graphs/a", {"sets": {" ": {"feature:3:2:17": 0}}}),
     ],
 )
 def test_edits_that_no_graph_has_are_refused(notes: Notes, key: str, edits: dict):

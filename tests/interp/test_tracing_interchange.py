@@ -28,6 +28,7 @@ EDITS = GraphEdits(
     labels={"feature:1:1:0": 'my "own"\nlabel', "logit:1:1": "the wrong capital", "error:0:1": "?"},
     hidden=("token:0:1",),
     moves={"feature:0:1:3": [12.5, -3.0], "error:0:1": [0.0, 1.0]},
+    sets={"no capital": {"feature:0:1:3": 0.0, "feature:1:1:0": -1.5}},
     clicked="feature:0:1:3",
     layout="0.5 0.25",
 )

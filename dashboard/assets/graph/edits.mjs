@@ -3,7 +3,7 @@
 import { json, Refusal } from "../http.mjs";
 
 /** @type {GraphEdits} */
-const EMPTY = { pins: [], hidden: [], groups: [], names: {}, moves: {} };
+const EMPTY = { pins: [], hidden: [], groups: [], names: {}, moves: {}, sets: {} };
 const PAUSE = 300; // milliseconds without a change before it is saved
 const MOST = 200; // steps that can be undone
 
@@ -128,7 +128,7 @@ export class Edits {
       hidden: new Set(known(hidden)),
       names: map(names),
       moves: map(moves),
-      groups: groups.map(([name, ids]) => ({ name, members: known(ids) })),
+      groups: groups.map(([name, ids]) => ({ name, members: known(ids) })).filter(({ members }) => members.length), // others are of a former graph of this name
     };
   }
 
@@ -180,7 +180,7 @@ const full = (stored) => ({ ...structuredClone(EMPTY), ...structuredClone(stored
  * Without empty fields, as the server stores them.
  * @param {GraphEdits} value @returns {Partial<GraphEdits>}
  */
-function slim({ pins, hidden, groups, names, moves }) {
-  const all = Object.entries({ pins, hidden, groups, names, moves });
+function slim({ pins, hidden, groups, names, moves, sets }) {
+  const all = Object.entries({ pins, hidden, groups, names, moves, sets });
   return Object.fromEntries(all.filter(([, value]) => Object.keys(value).length));
 }

@@ -1,126 +1,213 @@
-// Interventions: multiply activations of latents in the model, beside the graph's prediction and random latents.
+// Interventions: sliders that multiply activations of chosen nodes and groups, what that changes in the model beside the
+// graph's prediction and random latents, and the text with and without it. Sets of factors are saved with the edits.
 
 import { element, recordsTable, short, signed } from "../dom.mjs";
 import { failure, tokenText } from "./marks.mjs";
 import { KINDS } from "./model.mjs";
 
-const FACTORS = [
-  ["0", "ablate (× 0)"],
-  ["-1", "reverse (× −1)"],
-  ["2", "double (× 2)"],
-  ["5", "× 5"],
-];
+const MOST = 2; // times what a node does now, either way
 const MODES = [
   ["free", "nothing frozen"],
   ["attention", "attention frozen"],
   ["direct", "all frozen: direct effect alone"],
 ];
 
+/** @param {string} text @param {Attributes} given */
+const button = (text, given) => element("button", { type: "button", class: "wb-act wb-act-quiet", ...given }, text);
+
 export class Intervene {
   /** @param {GraphView} view */
   constructor(view) {
     this.view = view;
-    this.chosen = { scope: "node", factor: "0", mode: "free" };
+    /** @type {Map<string, number>} */
+    this.factors = new Map(); // by the id of a node, or "group NAME"
+    this.mode = "free";
     this.visitor = Math.random().toString(36).slice(2);
     this.ticket = 0;
-    this.drawnFor = -1;
-    this.opened = false;
+    this.root = element("section", { class: "wb-panel wb-graph-intervene", "aria-label": "Interventions" });
     this.answer = element("div", { role: "status" });
   }
 
-  /** The part of the side panel for a chosen latent. @param {number} i */
-  draw(i) {
-    const { view } = this,
-      { model } = view;
-    /** @param {number} k */
-    const latent = (k) => model.kind[k] === KINDS.FEATURE;
-    const group = view.resolved.groups.find(({ members }) => members.includes(i));
-    /** @type {[key: string, text: string, nodes: number[]][]} */
-    const scopes = [["node", "this latent", [i]]];
-    if (group)
-      scopes.push([
-        "group",
-        `the group “${tokenText(group.name, 24)}” (${group.members.filter(latent).length})`,
-        group.members.filter(latent),
-      ]);
-    if (view.marked.size) scopes.push(["marked", `the ${view.marked.size} marked`, [...view.marked].filter(latent)]);
-    if (!scopes.some(([key]) => key === this.chosen.scope)) this.chosen.scope = "node";
-    if (this.drawnFor !== i) this.answer.replaceChildren();
-    this.drawnFor = i;
-    /** @param {string} label @param {string[][]} choices @param {"scope" | "factor" | "mode"} name */
-    const menu = (label, choices, name) => {
-      const made = element("select", {
+  /** Give a node or a group a slider, at 0 at first. @param {string} key */
+  add(key) {
+    if (!this.factors.has(key)) this.factors.set(key, 0);
+    this.changed();
+    /** @type {HTMLElement | null} */ (this.root.querySelector("li:last-child input"))?.focus();
+  }
+
+  /** Other factors: an answer to the former ones goes. */
+  changed() {
+    this.ticket++;
+    this.answer.replaceChildren();
+    this.draw();
+  }
+
+  /** Latents that a slider changes. @param {string} key @returns {string[]} */
+  members(key) {
+    const { model, resolved } = this.view;
+    if (model.numbers.has(key)) return [key];
+    const group = resolved.groups.find(({ name }) => `group ${name}` === key);
+    return (group?.members ?? []).filter((i) => model.kind[i] === KINDS.FEATURE).map((i) => model.ids[i]);
+  }
+
+  /** The factor of every latent: that of its own slider, else of its group's. */
+  resolved() {
+    /** @type {Record<string, number>} */
+    const found = {},
+      { numbers } = this.view.model,
+      ordered = [...this.factors].sort(([a], [b]) => Number(numbers.has(a)) - Number(numbers.has(b)));
+    for (const [key, factor] of ordered) for (const id of this.members(key)) found[id] = factor;
+    return found;
+  }
+
+  draw() {
+    for (const key of this.factors.keys()) if (!this.members(key).length) this.factors.delete(key); // ungrouped
+    const { edits } = this.view,
+      sets = Object.keys(edits.value.sets),
+      any = this.factors.size > 0;
+    const saved = element(
+      "select",
+      {
         class: "wb-native",
-        "aria-label": label,
-        "data-act": `intervene-${name}`,
-        onchange: () => {
-          this.chosen[name] = made.value;
-        },
-      });
-      made.append(
-        ...choices.map(([key, text]) => element("option", { value: key, selected: key === this.chosen[name] }, text)),
-      );
-      return made;
-    };
-    const run = element(
-      "button",
-      {
-        type: "button",
-        class: "wb-act wb-act-quiet",
-        "data-act": "intervene",
-        onclick: () => this.run(scopes.find(([key]) => key === this.chosen.scope)?.[2] ?? [i]),
+        "aria-label": "Saved interventions",
+        onchange: () => this.open(saved.value),
       },
-      "Run in the model",
+      element("option", { value: "" }, "Saved…"),
+      ...sets.map((name) => element("option", { value: name }, tokenText(name, 40))),
     );
-    const folded = element(
-      "details",
-      {
-        class: "wb-folded wb-graph-intervene",
-        open: this.opened,
-        ontoggle: () => {
-          this.opened = folded.open;
-        },
+    const mode = element("select", {
+      class: "wb-native",
+      "aria-label": "Mode",
+      onchange: () => {
+        this.mode = mode.value;
       },
-      element("summary", {}, "Intervene"),
+    });
+    mode.append(...MODES.map(([key, text]) => element("option", { value: key, selected: key === this.mode }, text)));
+    this.root.replaceChildren(
+      element("h2", {}, "Interventions"),
+      any
+        ? element("ol", { class: "wb-graph-sliders" }, ...[...this.factors.keys()].map((key) => this.row(key)))
+        : element("p", { class: "wb-note" }, "Choose a node or a group and press Change: 0 is off, 1 is as it is."),
       element(
         "div",
         { class: "wb-graph-acts" },
-        scopes.length > 1
-          ? menu(
-              "Latents",
-              scopes.map(([key, text]) => [key, text]),
-              "scope",
-            )
+        any
+          ? button("Run in the model", { class: "wb-act", "data-act": "intervene", onclick: () => this.run() })
           : null,
-        menu("Change", FACTORS, "factor"),
-        menu("Mode", MODES, "mode"),
-        run,
+        any ? mode : null,
+        any ? button("Save as…", { onclick: () => this.save() }) : null,
+        sets.length ? saved : null,
       ),
       this.answer,
     );
-    return folded;
   }
 
-  /** @param {number[]} numbers */
-  async run(numbers) {
+  /** @param {string} key */
+  row(key) {
+    const { view } = this,
+      members = this.members(key),
+      one = view.model.numbers.get(key);
+    const name = one === undefined ? `${key.slice("group ".length)} (${members.length})` : view.labelOf(one);
+    const output = element("output", { class: "wb-value" });
+    const input = element("input", {
+      type: "range",
+      min: String(-MOST),
+      max: String(MOST),
+      step: "0.1",
+      value: String(this.factors.get(key)),
+      "aria-label": `Activation of ${name}, times what it is now`,
+    });
+    const tell = () => {
+      output.textContent = `× ${Number(input.value)}`.replace("-", "−");
+    };
+    input.addEventListener("input", () => {
+      this.factors.set(key, Number(input.value));
+      tell();
+    });
+    input.addEventListener("keydown", (event) => event.stopPropagation());
+    tell();
+    return element(
+      "li",
+      {},
+      element("span", { class: "wb-graph-line-label", dir: "auto", title: name }, tokenText(name, 60)),
+      output,
+      button("×", {
+        class: "wb-link",
+        "aria-label": `Leave ${name} as it is`,
+        onclick: () => {
+          this.factors.delete(key);
+          this.changed();
+        },
+      }),
+      input,
+    );
+  }
+
+  save() {
+    const { view } = this,
+      input = element("input", { type: "text", maxlength: 80, "aria-label": "Name of these interventions" });
+    view.panel.form(this.root.querySelector(".wb-graph-acts"), input, "Save", (name) => {
+      if (name)
+        view.edits.apply((value) => {
+          value.sets[name] = this.resolved();
+        });
+    });
+  }
+
+  /** Set the sliders to a saved set: members of a group that share a factor are moved as a group. @param {string} name */
+  open(name) {
+    const { edits, model, resolved } = this.view,
+      left = { ...edits.value.sets[name] };
+    this.factors.clear();
+    for (const group of resolved.groups) {
+      const ids = this.members(`group ${group.name}`);
+      if (ids.length < 2 || ids.some((id) => left[id] === undefined || left[id] !== left[ids[0]])) continue;
+      this.factors.set(`group ${group.name}`, left[ids[0]]);
+      for (const id of ids) delete left[id];
+    }
+    for (const [id, factor] of Object.entries(left)) if (model.numbers.has(id)) this.factors.set(id, factor);
+    this.changed();
+    this.answer.replaceChildren(
+      button(`Delete “${tokenText(name, 40)}”`, {
+        onclick: () =>
+          edits.apply((value) => {
+            delete value.sets[name];
+          }),
+      }),
+    );
+  }
+
+  async run() {
     const { view } = this,
       ticket = ++this.ticket,
-      nodes = numbers.map((i) => view.model.ids[i]);
-    this.answer.replaceChildren(
-      element("p", { class: "wb-note" }, "Running the prompt with the change, and with random latents…"),
-    );
+      asked = { factors: this.resolved(), mode: this.mode, visitor: this.visitor };
+    const text = element("p", { class: "wb-note" }, "Running the prompt with the change, and with random latents…");
+    this.answer.replaceChildren(text);
     try {
-      const found = await view.ask("intervene.json", {
-        nodes,
-        factor: Number(this.chosen.factor),
-        mode: this.chosen.mode,
-        visitor: this.visitor,
-      });
-      if (ticket === this.ticket) this.answer.replaceChildren(...outcome(/** @type {Outcome} */ (found)));
+      const found = /** @type {Outcome} */ (await view.ask("intervene.json", asked));
+      if (ticket !== this.ticket) return;
+      this.answer.replaceChildren(...outcome(found), text);
+      text.textContent = this.mode === "free" ? "Writing on from the prompt…" : "";
+      if (this.mode !== "free") return;
+      const written = /** @type {WrittenTexts} */ (await view.ask("text.json", asked));
+      if (ticket === this.ticket) text.replaceWith(texts(written));
     } catch (error) {
-      if (ticket === this.ticket) this.answer.replaceChildren(failure(error));
+      if (ticket === this.ticket) text.replaceWith(failure(error));
     }
   }
+}
+
+/** What the model writes after the prompt. @param {WrittenTexts} found */
+function texts({ clean, changed, random }) {
+  const arms = [["without", clean], ["with", changed], ...random.map((text) => ["random latents", text])];
+  return element(
+    "dl",
+    { class: "wb-graph-texts" },
+    ...arms.flatMap(([name, text]) => [
+      element("dt", {}, name),
+      element("dd", { class: "wb-tokens", dir: "auto" }, tokenText(text, 400)),
+    ]),
+  );
 }
 
 /**
@@ -166,7 +253,7 @@ function outcome(found) {
       { class: "wb-note" },
       "Change of the logit of ",
       element("span", { class: "wb-token" }, tokenText(target, 20)),
-      ":",
+      ", one run:",
     ),
     line,
     element(

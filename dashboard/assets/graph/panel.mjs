@@ -28,11 +28,12 @@ export class Panel {
     this.asking = null;
     this.node = element("section", { class: "wb-panel wb-graph-chosen", "aria-label": "Chosen node" });
     this.groups = element("section", { class: "wb-panel wb-graph-groups", "aria-label": "Groups" });
-    root.replaceChildren(this.node, this.groups);
+    root.replaceChildren(this.node, this.intervene.root, this.groups);
   }
 
   draw() {
     this.drawNode();
+    this.intervene.draw();
     this.drawGroups();
   }
 
@@ -146,7 +147,6 @@ export class Panel {
       ),
       this.acts(i),
       latent ? this.examples(i) : null,
-      latent ? this.intervene.draw(i) : null,
       ...this.edges("Feeds it", model.into[i], model.source, i, "in"),
       this.heads.draw(i),
       ...this.edges("It feeds", model.from[i], model.target, i, "out"),
@@ -167,6 +167,13 @@ export class Panel {
         title: "x: nodes that are grouped together",
         onclick: () => view.act("x", i),
       }),
+      view.model.kind[i] === KINDS.FEATURE
+        ? button("Change", {
+            "data-act": "change",
+            title: "i: multiply its activation, among the interventions",
+            onclick: () => view.act("i", i),
+          })
+        : null,
       button("Group…", { "data-act": "group", title: "g", onclick: () => view.act("g", i) }),
       button("Name…", { "data-act": "name", title: "n", onclick: () => this.rename(i) }),
       button(has("hidden") ? "Show" : "Hide", { "data-act": "hide", title: "h", onclick: () => view.act("h", i) }),
@@ -356,6 +363,10 @@ export class Panel {
           tokenText(name, 40),
         ),
         element("span", { class: "wb-quiet" }, count(members.length)),
+        button("Change", {
+          "aria-label": `Change the group ${name}`,
+          onclick: () => this.intervene.add(`group ${name}`),
+        }),
         button("Name…", {
           "aria-label": `Name the group ${name}`,
           onclick: (event) => this.renameGroup(under(event, "li"), name),

@@ -351,7 +351,8 @@ export class GraphView {
     else if (key === "x" && i !== null) {
       if (!this.marked.delete(i)) this.marked.add(i);
       this.marks();
-    } else if (key === "g") {
+    } else if (key === "i" && i !== null && model.kind[i] === KINDS.FEATURE) this.panel.intervene.add(model.ids[i]);
+    else if (key === "g") {
       const members = this.marked.size ? [...this.marked].map((k) => model.ids[k]) : ids;
       const first = i ?? [...this.marked][0];
       if (members.length)

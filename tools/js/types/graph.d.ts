@@ -39,6 +39,8 @@ interface GraphEdits {
   groups: [name: string, ids: string[]][];
   names: Record<string, string>;
   moves: Record<string, [x: number, y: number]>;
+  /** interventions by name: factors of activations */
+  sets: Record<string, Record<string, number>>;
 }
 
 /** The same by node number. */
@@ -216,6 +218,13 @@ interface Outcome {
   p: number;
   target: string;
   tokens: { token: string; before: number; after: number }[];
+}
+
+/** text.json: what is written after the prompt */
+interface WrittenTexts {
+  clean: string;
+  changed: string;
+  random: string[];
 }
 
 /** split.json */
