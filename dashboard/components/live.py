@@ -445,15 +445,15 @@ class Live(Protocol):
         """
         ...
 
-    def documents(self, *, features: str, index: int, rows: list[int]) -> list[DocumentText]:
-        """Return the documents that hold some rows of the recording, with one feature's activation on every token.
-
     def graph_text(self, graph: str, *, factors: dict[str, float]) -> "Continuations":
         """Write on from a graph's prompt: unchanged, with activations multiplied, and with random latents changed.
 
         Raises what `intervene` raises.
         """
         ...
+
+    def documents(self, *, features: str, index: int, rows: list[int]) -> list[DocumentText]:
+        """Return the documents that hold some rows of the recording, with one feature's activation on every token.
 
         Raises `MissingError` or `MismatchError` where the recording, the SAE or the model that made the features is not
         here.

@@ -272,6 +272,7 @@ class LiveModel:
             system = self._loaded.traced(found)
             turn.check("changing the latents, and random ones")
             return intervene(system, changes, found, mode=known[mode])
+
     def graph_text(self, graph: str, *, factors: dict[str, float]) -> "Continuations":
         """Continue the prompt of a graph with activations multiplied. Raises `MismatchError`, `UsageError`."""
         from interp.tracing.interventions import continuations
@@ -288,7 +289,6 @@ class LiveModel:
             raise ConfigError(f"factors should be numbers from -{MAX_FACTOR} to {MAX_FACTOR}, got {factors}")
         found = self._workspace.open(AttributionGraph, graph)
         return found, [step for node, factor in factors.items() for step in changes_of(found, [node], factor=factor)]
-
 
     def split(self, graph: str, *, source: str, target: str) -> "EdgeSplit":
         """Split an edge of a graph by heads. Raises `MismatchError` (other weights), `UsageError`."""
