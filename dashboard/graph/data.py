@@ -16,7 +16,7 @@ from interp.errors import ConfigError, CorruptError, UnknownNameError, Workbench
 from interp.tracing.background import background_nodes, direction
 from interp.tracing.graph import KIND, NODE_KINDS, AttributionGraph, GraphNode
 from interp.tracing.interchange import export_graph
-from interp.tracing.part import graph_effects, part_of
+from interp.tracing.part import effects_on, part_of
 from interp.tracing.supernodes import GraphEdits, find_supernodes
 from interp.workspace import Workspace
 from saes.features.neurons import NeuronLabels, newest_labels
@@ -43,7 +43,7 @@ def _opened(folder: Path, version: str) -> AttributionGraph:
 
 
 def content(workspace: Workspace, found: AttributionGraph) -> dict[str, Any]:
-    """Return the graph as columns: nodes and edges by number, tokens, and the thresholds at which it was traced.
+    """Return the graph as columns: nodes and edges by number, tokens, and the share of edges at which it was traced.
 
     `input` is the sum of the absolute weights of the edges into a node.
     """
@@ -52,10 +52,8 @@ def content(workspace: Workspace, found: AttributionGraph) -> dict[str, Any]:
     nodes = found.nodes
     columns: dict[str, list[Any]] = {
         name: _rounded(np.array([getattr(node, name) for node in nodes], np.float64))
-        for name in ("activation", "influence", "share", "probability")
+        for name in ("activation", "influence", "probability")
     }
-    aimed = any(node.kind == "logit" and node.index == 0 for node in nodes)  # some graphs of other programs have none
-    columns["effect"] = _rounded(graph_effects(found)) if aimed else [0.0] * len(nodes)
     edges = found.edges
     columns["input"] = _rounded(np.bincount(edges.target, np.abs(edges.weight.astype(np.float64)), len(nodes)))
     for name in ("layer", "position", "index"):
@@ -71,7 +69,7 @@ def content(workspace: Workspace, found: AttributionGraph) -> dict[str, Any]:
         "background": [] if neurons is None else _background(found, neurons),
         "prompts": 0 if neurons is None else neurons.settings.prompts,
         "tokens": list(found.token_texts),
-        "thresholds": dict(zip(("nodes", "edges"), found.thresholds, strict=True)),
+        "edge_share": found.thresholds[1],
         "nodes": columns,
         "edges": {
             "source": edges.source.tolist(),
@@ -152,28 +150,38 @@ def node(found: AttributionGraph, number: int) -> GraphNode:
     return found.nodes[number]
 
 
-def part(found: AttributionGraph, asked: Any) -> dict[str, list[int]]:
-    """Return the numbers of the nodes and edges that are shown, for `{nodes, edges, target, pins, hidden}`.
+def part(found: AttributionGraph, asked: Any) -> dict[str, Any]:
+    """Return the numbers of the nodes and edges that are shown, and the effect of every node on the target.
 
-    The first two are shares, the others ids of nodes; `target` may be null. Raises `ConfigError`, `UnknownNameError`.
+    Asked for by `{nodes, edges, target, pins, hidden}`: `nodes` is a number of nodes, `edges` a share, `pins` and
+    `hidden` are ids of nodes; `target` may be null.
+    Raises `ConfigError`, `UnknownNameError`.
     """
-    shares = [asked.get(name) for name in ("nodes", "edges")]
-    if any(isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1 for share in shares):
-        raise ConfigError(f"`nodes` and `edges` should be shares from 0 to 1, got {shares}")
+    most, share = asked.get("nodes"), asked.get("edges")
+    if type(most) is not int or most < 0:
+        raise ConfigError(f"`nodes` should be a number of nodes, got {most!r}")
+    if type(share) not in (int, float) or not 0 <= share <= 1:
+        raise ConfigError(f"`edges` should be a share from 0 to 1, got {share!r}")
     target, pins, hidden = asked.get("target"), asked.get("pins", []), asked.get("hidden", [])
     if not all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in (pins, hidden)):
         raise ConfigError("`pins` and `hidden` should be lists of node ids")
     if target is not None and found.node(str(target)).kind != "logit":
         raise ConfigError(f"`target` should be the id of a target, which starts with logit; got {target!r}")
+    aim = None if target is None else found.number[target]
+    effects = effects_on(found, aim)
     shown = part_of(
         found,
-        nodes=shares[0],
-        edges=shares[1],
-        target=None if target is None else found.number[target],
+        most=most,
+        edges=share,
+        target=aim,
         pins={found.number[name] for name in pins if name in found.number},
         hidden={found.number[name] for name in hidden if name in found.number},
     )
-    return {"nodes": np.flatnonzero(shown.nodes).tolist(), "edges": np.flatnonzero(shown.edges).tolist()}
+    return {
+        "nodes": np.flatnonzero(shown.nodes).tolist(),
+        "edges": np.flatnonzero(shown.edges).tolist(),
+        "effects": None if effects is None else _rounded(effects),
+    }
 
 
 GROUPED = 200

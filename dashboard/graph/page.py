@@ -29,8 +29,6 @@ from interp.workspace import Workspace
 
 SHOWN_TARGETS = 5
 """Targets that the header names."""
-LONG_PROMPT = 40
-"""Tokens from which a prompt may scroll, and so takes the keyboard."""
 SHOWN_FLOWS = 14
 """Flows between groups of nodes that the table lists."""
 EXAMPLE = "The capital of France is"
@@ -74,45 +72,66 @@ def _another(context: Context, found: AttributionGraph) -> list[Any]:
     """Return the link to the form of the verb with this graph's model, set and prompt, where the server runs it."""
     if context.runs is None or "trace" not in context.runs.catalogue.forms:
         return []
-    texts = found.token_texts[1:] if found.settings.trace is not None else found.token_texts
     of_set = f"transcoders/{found.dictionary}" in found.about.parents
-    prompt, name = "".join(texts).strip(), found.dictionary if of_set else None
+    prompt, name = "".join(_typed(found)).strip(), found.dictionary if of_set else None
     href = runs_href("trace", model=found.model, set=name, prompt=prompt)
     return [dcc.Link("Trace another prompt", href=href, className="wb-link")]
 
 
+def _typed(found: AttributionGraph) -> tuple[str, ...]:
+    """Return the tokens of the prompt, without that of its beginning where the workbench traced it."""
+    return found.token_texts[1:] if found.settings.trace is not None else found.token_texts
+
+
 def header(found: AttributionGraph) -> html.Section:
-    """Return the prompt, its targets with their probabilities, and every score beside its baselines."""
-    first = _asked(found)
-    tokens = [html.Span(visible(text, 40), className="wb-graph-token") for text in found.token_texts]
-    scrolls = attrs({"tabIndex": 0} if len(tokens) > LONG_PROMPT else {})
-    parts = [
-        html.Div(
-            [
-                html.H2(f"Why does {found.model} {first}?", className="wb-graph-title"),
-                html.P(tokens, className="wb-tokens wb-graph-prompt", dir="auto", **scrolls),
-                html.P(_about(found), className="wb-note"),
-            ],
-            className="wb-graph-asked",
-        ),
-        html.Div([html.H3("Targets"), targets(found)], className="wb-graph-cell"),
-        html.Div([html.H3("Scores"), *scores(found)], className="wb-graph-cell"),
-        html.Div([html.H3("Against the free model"), *effects(found)], className="wb-graph-cell"),
-    ]
-    return html.Section(
-        parts, className="wb-panel wb-graph-head", **attrs({"aria-label": "Prompt, targets and scores"})
+    """Return a line with the prompt and the target, and folded under it every score beside its baselines."""
+    tokens = [html.Span(visible(text, 40), className="wb-graph-token") for text in _typed(found)]
+    line = html.H2(
+        [
+            html.Span(tokens, className="wb-tokens wb-graph-prompt", dir="auto"),
+            html.Span(" → ", className="wb-quiet"),
+            html.Strong(_answer(found), className="wb-graph-answer", dir="auto"),
+        ],
+        className="wb-graph-title",
     )
+    more = html.Details(
+        [
+            html.Summary(_trust(found)),
+            html.Div(
+                [
+                    html.Div(
+                        [html.H3("Targets"), targets(found), html.P(_about(found), className="wb-note")],
+                        className="wb-graph-cell",
+                    ),
+                    html.Div([html.H3("Scores"), *scores(found)], className="wb-graph-cell"),
+                    html.Div([html.H3("Against the free model"), *effects(found)], className="wb-graph-cell"),
+                ],
+                className="wb-graph-trust",
+            ),
+        ],
+        className="wb-graph-scores",
+    )
+    return html.Section([line, more], className="wb-panel wb-graph-head", **attrs({"aria-label": "Prompt and target"}))
 
 
-def _asked(found: AttributionGraph) -> str:
-    """Return what the graph explains, after "Why does MODEL"."""
+def _answer(found: AttributionGraph) -> str:
+    """Return the first target, with its probability where it is one token."""
     if not found.targets:
-        return "answer as it does"
+        return "no target"
     one = found.targets[0]
     ours, _, other = one.label.partition(" - ")
     if one.contrast is not None and other:
-        return f"prefer “{visible(ours.strip(), 30)}” to “{visible(other.strip(), 30)}”"
-    return f"say “{visible(one.label, 30)}”"
+        return f"“{visible(ours.strip(), 30)}” rather than “{visible(other.strip(), 30)}”"
+    chance = next((node.probability for node in found.nodes if node.kind == "logit" and node.index == 0), 0.0)
+    return f"“{visible(one.label.strip() or one.label, 30)}”" + (f" {chance:.1%}" if chance and one.token else "")
+
+
+def _trust(found: AttributionGraph) -> str:
+    """Return how far the model agrees with the graph, in a few words."""
+    if found.effects is None:
+        return "Scores"
+    value, low, high = found.effects.spearman
+    return f"Predicts ablations: {value:.2f} [{low:.2f}, {high:.2f}], one run"
 
 
 def _about(found: AttributionGraph) -> str:
@@ -177,7 +196,7 @@ def effects(found: AttributionGraph) -> list[Any]:
         f"no agreement 0, by direct effects alone {direct:.2f}, perfect 1, 95 % interval {low:.2f} to {high:.2f}",
         "of the predicted and the measured effect of ablating a latent with nothing frozen", bounds=(low, high),
     )  # fmt: skip
-    said = f"{len(known.nodes)} latents were ablated; slope {known.slope:.2f} (1: exact)."
+    said = f"{len(known.nodes)} latents were ablated in one run; slope {known.slope:.2f} (1: exact)."
     return [strip, html.P(said, className="wb-note")]
 
 
@@ -223,26 +242,32 @@ def _strip(
     return html.Div([head, line, html.P(text, className="wb-note")], title=meaning)
 
 
-def legend() -> html.Section:
-    """Return the panel that says how to read the picture."""
+def legend() -> html.Details:
+    """Return the folded panel that says how to read the picture."""
     signs = [
         ([html.I(className="wb-line", style={"background": "var(--wb-accent)"})], "positive direct effect"),
         ([html.I(className="wb-line", style={"background": "var(--wb-opposite)"})], "negative direct effect"),
-        ([html.I(className="wb-graph-sign wb-graph-latent")], "latent, larger with its influence"),
+        ([html.I(className="wb-graph-sign wb-graph-latent")], "latent: colour and size by its effect on the target"),
         ([html.I(className="wb-graph-sign wb-graph-error")], "error: part of an MLP's output that no latent explains"),
         ([html.I(className="wb-graph-sign wb-graph-square")], "token"),
     ]
     keys = (
-        "Drag moves the view, or a node; the wheel zooms. Shift-click or x marks, p pins, g groups the marked, n "
-        "names, h hides, Ctrl Z takes back. On the graph, arrow keys go to the strongest reader, the strongest source, "
-        "and along the layer."
+        "Drag moves the view, or a node; the wheel zooms and names more nodes. Shift-click or x marks, p pins, i "
+        "changes, g groups the marked, n names, h hides, Ctrl Z takes back. On the graph, arrow keys go to the "
+        "strongest reader, the strongest source, and along the layer."
     )
-    return panel(
-        "Reading the graph",
-        html.Div([html.Span([*sign, words]) for sign, words in signs], className="wb-legend"),
-        html.P(keys, className="wb-note"),
-        note="A line is the direct effect of the lower node on the upper one, in the model with attention and norms "
-        "held at the values of this prompt. Its width grows with the part of the upper node's input that it makes up.",
+    note = (
+        "A line is the direct effect of the lower node on the upper one, in the model with attention and norms held at "
+        "the values of this prompt. Its width grows with the part of the upper node's input that it makes up."
+    )
+    return html.Details(
+        [
+            html.Summary("Reading the graph"),
+            html.P(note, className="wb-note"),
+            html.Div([html.Span([*sign, words]) for sign, words in signs], className="wb-legend"),
+            html.P(keys, className="wb-note"),
+        ],
+        className="wb-folded wb-graph-reading",
     )
 
 
@@ -250,7 +275,7 @@ def _colours(theme: Theme) -> dict[str, Any]:
     names = ("surface", "text", "muted", "grid", "accent", "opposite")
     return {name: getattr(theme, name) for name in names} | {
         "categories": theme.categories, "font": FONT, "mono": MONO,
-        "node": "#8792a0" if theme is LIGHT else "#7d8896", "soft": "#e7f0fd" if theme is LIGHT else "#1b2a42",
+        "soft": "#e7f0fd" if theme is LIGHT else "#1b2a42",
     }  # fmt: skip
 
 

@@ -1,17 +1,17 @@
-"""The part of a stored graph that matters at given thresholds, for all targets or for one. Torch-free.
+"""The part of a stored graph that is shown, for all targets or for one. Torch-free.
 
-    found = part_of(graph, nodes=0.8, edges=0.98)
-    found = part_of(graph, nodes=0.8, edges=0.98, target=graph.number["logit:9:0"], pins={17})
+    found = part_of(graph, most=60, edges=0.98)
+    found = part_of(graph, most=60, edges=0.98, target=graph.number["logit:9:0"], pins={17})
 
-At the thresholds of the trace it is the pruned graph. At others, nodes and edges are chosen by their stored shares, or,
-for one target, by shares of the influence on it along the stored edges; then what lost its connection is dropped.
+Nodes are chosen by their signed effect on the target, the largest sizes first; edges by their stored shares, or for one
+target by shares of the influence on it along the stored edges.
 """
 
 from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from interp.errors import ConfigError
 from interp.tracing.graph import AttributionGraph
@@ -31,33 +31,41 @@ class Part(NamedTuple):
 def part_of(
     graph: AttributionGraph,
     *,
-    nodes: float,
+    most: int,
     edges: float,
     target: int | None = None,
     pins: Collection[int] = (),
     hidden: Collection[int] = (),
 ) -> Part:
-    """Return the nodes that hold the share `nodes` of the influence, and the edges that hold `edges` of the scores.
+    """Return the `most` latents and errors of largest effect, and the edges that hold the share `edges` of the scores.
 
-    Tokens and targets are always part of it; with `target`, the number of its node, no other target is. Nodes in `pins`
-    are added, with their edges of a sufficient score; nodes in `hidden` are removed.
+    Tokens and targets are always part of it; with `target`, the number of its node, no other target is, and without it
+    the effect is that on the first. Nodes in `pins` are added; nodes in `hidden` are removed, and others take their
+    places.
     """
-    source, end, kept = graph.edges.source, graph.edges.target, graph.edges.kept
+    source, end = graph.edges.source, graph.edges.target
     kind = np.array([node.kind for node in graph.nodes])
-    node_shares, edge_shares = _shares(graph, target)
-    usual = target is None and (nodes, edges) == graph.thresholds
-    chosen = np.array([node.kept for node in graph.nodes]) if usual else _within(node_shares, nodes)
-    chosen = chosen | (kind == "token")
-    logits = kind == "logit"
-    chosen[logits] = True if target is None else np.flatnonzero(logits) == target
-    scored = edge_shares <= edges if usual else _within(edge_shares, edges)
-    linked = (kept if usual else scored) & chosen[source] & chosen[end]
-    if not usual:
-        chosen, linked = _connected(kind, source, end, chosen, linked)
-    pinned = np.isin(np.arange(len(kind)), list(pins))
-    chosen = (chosen | pinned) & ~np.isin(np.arange(len(kind)), list(hidden))
-    linked = linked | (scored & (pinned[source] | pinned[end]))
-    return Part(chosen, linked & chosen[source] & chosen[end])
+    numbers = np.arange(len(kind))
+    gone = np.isin(numbers, list(hidden))
+    effects = effects_on(graph, target)
+    sizes = np.array([node.influence for node in graph.nodes]) if effects is None else np.abs(effects)
+    ranked = np.argsort(-sizes, kind="stable")
+    ranked = ranked[np.isin(kind, ("feature", "error"))[ranked] & ~gone[ranked]]
+    chosen = (kind == "token") | np.isin(numbers, [*ranked[:most], *pins])
+    chosen |= (kind == "logit") if target is None else (numbers == target)
+    chosen &= ~gone
+    return Part(chosen, _within(_edge_shares(graph, target), edges) & chosen[source] & chosen[end])
+
+
+def effects_on(graph: AttributionGraph, target: int | None = None) -> Float[np.ndarray, " nodes"] | None:
+    """Return the effect of every node on a target (the number of its node; default: the first).
+
+    None where a graph of another program has no such target or no effects; then nodes are ranked by their influence.
+    """
+    aims = [node.index for node in graph.nodes if node.kind == "logit"]
+    aim = graph.nodes[target].index if target is not None else 0
+    effects = graph_effects(graph, aim) if aim in aims else np.zeros(0)
+    return effects if effects.any() else None
 
 
 def graph_effects(graph: AttributionGraph, target: int = 0) -> Float[np.ndarray, " nodes"]:
@@ -81,37 +89,18 @@ def graph_effects(graph: AttributionGraph, target: int = 0) -> Float[np.ndarray,
     return effects
 
 
-def _shares(graph: AttributionGraph, target: int | None) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
-    """Return cumulative shares of nodes and edges: those stored, or for one target those on it alone."""
+def _edge_shares(graph: AttributionGraph, target: int | None) -> Float[np.ndarray, " m"]:
+    """Return cumulative shares of the scores of edges: those stored, or for one target those on it alone."""
     if target is None:
-        stored = (np.array([node.share for node in graph.nodes]), graph.edges.share)
-        return stored[0].round(DIGITS), stored[1].round(DIGITS)
+        return graph.edges.share.round(DIGITS)
     weights = np.zeros(len(graph.nodes))
     weights[target] = 1
     layer = np.array([node.layer for node in graph.nodes])
-    total, scores = link_influence(graph.edges.source, graph.edges.target, graph.edges.weight, layer, weights)
-    return cumulative_share(total), cumulative_share(scores)
+    _, scores = link_influence(graph.edges.source, graph.edges.target, graph.edges.weight, layer, weights)
+    return cumulative_share(scores)
 
 
 def _within(shares: Float[np.ndarray, " n"], share: float) -> Bool[np.ndarray, " n"]:
     """Return which are the fewest entries that together hold `share`, given cumulative shares."""
     enough = shares[shares >= share - 1e-9]
     return shares <= enough.min(initial=np.inf) if share > 0 else np.zeros(len(shares), bool)
-
-
-def _connected(
-    kind: np.ndarray,
-    source: Int[np.ndarray, " m"],
-    target: Int[np.ndarray, " m"],
-    nodes: Bool[np.ndarray, " n"],
-    edges: Bool[np.ndarray, " m"],
-) -> Part:
-    """Drop latents and errors that nothing reads, and latents without a source, until nothing changes."""
-    fixed, latents = np.isin(kind, ("token", "logit")), kind == "feature"
-    while True:
-        read, fed = (np.bincount(ends[edges], minlength=len(kind)) > 0 for ends in (source, target))
-        kept = nodes & (fixed | read) & (~latents | fed)
-        if (kept == nodes).all():
-            return Part(nodes, edges)
-        nodes = kept
-        edges = edges & nodes[source] & nodes[target]

@@ -15,7 +15,7 @@ from test_browser_axe import axe_visit, violations  # noqa: F401 (a fixture)
 
 from interp.notes import FILE, Notes
 from interp.tracing.graph import AttributionGraph
-from interp.tracing.part import part_of
+from interp.tracing.part import graph_effects, part_of
 from interp.workspace import Workspace
 
 pytestmark = pytest.mark.browser
@@ -64,8 +64,10 @@ def place(page, node: str) -> tuple[float, float]:
 
 
 def strongest(graph: AttributionGraph, n: int = 1) -> list[str]:
-    rows = [row for row in graph.to_records() if row["kind"] == "feature" and row["kept"]]
-    return [row["node"] for row in rows[:n]]
+    """Return the latents of largest effect on the target."""
+    effect = graph_effects(graph)
+    found = sorted(range(len(graph.nodes)), key=lambda i: -abs(effect[i]))
+    return [graph.nodes[i].id for i in found if graph.nodes[i].kind == "feature"][:n]
 
 
 def saved(page) -> dict:
@@ -76,30 +78,70 @@ def saved(page) -> dict:
     return json.loads(page.locator("#graph-view").get_attribute("data-saved"))
 
 
-def test_the_kept_part_is_shown_and_shares_are_those_of_the_artefact(visit, graphs):
+def between(graph: AttributionGraph) -> list[int]:
+    """Return the numbers of latents and errors, those of largest effect first."""
+    effect = np.abs(graph_effects(graph))
+    found = [i for i, node in enumerate(graph.nodes) if node.kind in ("feature", "error")]
+    return sorted(found, key=lambda i: -effect[i])
+
+
+def test_a_graph_opens_on_the_sixty_largest_effects_and_the_slider_shows_more(visit, graphs):
     page, graph = open_graph(visit), graphs["capital"]
-    assert page.locator("#graph-view").get_attribute("data-nodes") == str(sum(node.kept for node in graph.nodes))
-    assert page.locator("#graph-view").get_attribute("data-links") == str(int(graph.edges.kept.sum()))
-    page.evaluate(f"{VIEW}.change({{ nodes: 1, edges: 1 }})")
-    assert page.evaluate(f"{VIEW}.scene.items.length") == len(graph.nodes)
+    ranked, ends = between(graph), len(graph.nodes) - len(between(graph))
+    shown = page.evaluate(f"{VIEW}.scene.items.filter(i => i.kind < 2).map(i => i.node)")
+    assert {*shown} == {*ranked[:60]}
+    assert page.locator("#graph-view").get_attribute("data-nodes") == str(60 + ends)
+    assert page.locator(".wb-graph-slider output").first.inner_text() == f"60 of {len(ranked)}"
+    page.evaluate(f"{VIEW}.change({{ edges: 1 }})")
+    page.get_by_role("slider", name="Nodes").focus()
+    page.keyboard.press("End")
+    page.wait_for_function(f"{VIEW}.scene.items.length === {len(graph.nodes)}")
     assert page.evaluate(f"{VIEW}.scene.links.from.length") == len(graph.edges)
-    wait_for_address(page, "nodes=1&edges=1")
-    page.get_by_role("button", name="As traced").click()
-    wait_for_address(page, without="nodes=")
+    wait_for_address(page, f"nodes={len(ranked)}&edges=1")
     assert visit.errors == visit.outside == []
 
 
-def test_one_target_alone_hides_the_others_and_their_influence(visit, graphs):
+@pytest.mark.parametrize("width", [1440, 1280])
+def test_the_ten_strongest_latents_have_names_that_overlap_nothing(visit, graphs, width):
+    visit.page.set_viewport_size({"width": width, "height": 900})
     page, graph = open_graph(visit), graphs["capital"]
+    page.wait_for_function(f"{VIEW}.canvas.named.length > 0")
+    named = page.evaluate(f"{VIEW}.canvas.named")
+    latents = [i for i in between(graph) if graph.nodes[i].kind == "feature"]
+    assert {each["node"] for each in named} == {*latents[:10]}
+    boxes = [each["box"] for each in named]
+    boxes += page.evaluate(f"{VIEW}.scene.items.filter(i => i.kind === 3).map(i => {VIEW}.canvas.boxOn(i))")
+    for i, a in enumerate(boxes):
+        assert a[0] >= 0
+        assert a[2] <= page.locator(".wb-graph-area").bounding_box()["width"]
+        for b in boxes[:i]:
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+    page.get_by_role("button", name="Closer (+)").click()
+    page.get_by_role("button", name="Closer (+)").click()
+    page.wait_for_function(f"{VIEW}.canvas.named.length !== 10")
+
+
+def test_layer_0_is_at_the_bottom_and_the_target_at_the_top(visit, graphs):
+    page = open_graph(visit)
+    rows = page.evaluate(f"{VIEW}.layout.rows.filter(r => r.used).map(r => [r.layer, r.y])")
+    assert sorted(rows) == sorted(rows, key=lambda row: -row[1]), "a deeper layer is higher up"
+    target = page.evaluate(f"Math.max(...{VIEW}.scene.items.filter(i => i.kind === 3).map(i => i.y))")
+    assert target < min(y for _, y in rows)
+
+
+def test_one_target_alone_hides_the_others_and_ranks_by_the_effect_on_it(visit, graphs):
+    page, graph = open_graph(visit), graphs["capital"]
+    page.get_by_text("More", exact=True).click()
     page.get_by_label("Target", exact=True).select_option(index=2)
     at = next(i for i, node in enumerate(graph.nodes) if node.kind == "logit" and node.index == 1)
     page.wait_for_function(f"{VIEW}.known === {VIEW}.wanted")
     kinds = page.evaluate(f"{VIEW}.scene.items.filter(i => i.kind === 3).map(i => i.node)")
     assert kinds == [at]
-    nodes, edges = graph.thresholds
-    shown = part_of(graph, nodes=nodes, edges=edges, target=at)
+    shown = part_of(graph, most=60, edges=graph.thresholds[1], target=at)
     assert page.locator("#graph-view").get_attribute("data-nodes") == str(int(shown.nodes.sum()))
     assert page.locator("#graph-view").get_attribute("data-links") == str(int(shown.edges.sum()))
+    effects = page.evaluate(f"{VIEW}.model.sizes")
+    np.testing.assert_allclose(effects, graph_effects(graph, 1), rtol=1e-4)
     wait_for_address(page, "target=1")
 
 
@@ -194,7 +236,7 @@ def test_the_list_does_everything_by_keyboard(visit, graphs):
     page, graph = open_graph(visit, "/graph/capital?view=list"), graphs["capital"]
     assert page.locator(".wb-graph-area").is_hidden()
     rows = page.locator(".wb-graph-table tbody tr")
-    assert rows.count() == sum(node.kept for node in graph.nodes)
+    assert rows.count() == 60 + len(graph.nodes) - len(between(graph))
     page.get_by_label("Filter nodes").fill("target")
     assert rows.count() == 3
     page.get_by_label("Filter nodes").fill("")
@@ -236,8 +278,8 @@ def test_keys_walk_the_graph(visit, graphs):
     assert chosen.startswith("logit:")
     page.keyboard.press("ArrowDown")
     below = page.locator("#graph-view").get_attribute("data-chosen")
-    kept = {graph.nodes[graph.edges.source[e]].id for e in np.flatnonzero(graph.edges.kept)}
-    assert below == next(row["node"] for row in graph.edges_into(chosen) if row["node"] in kept)
+    shown = {graph.nodes[i].id for i in between(graph)[:60]} | {n.id for n in graph.nodes if n.kind == "token"}
+    assert below == next(row["node"] for row in graph.edges_into(chosen) if row["node"] in shown)
     page.keyboard.press("Escape")
     assert page.locator("#graph-view").get_attribute("data-chosen") is None
 
@@ -251,8 +293,9 @@ def test_a_narrow_screen_shows_the_list_and_scrolls_nowhere(visit, graphs):
 
 
 def test_pictures_hold_the_graph_and_hostile_texts_stay_texts(visit, graphs):
-    page = open_graph(visit, "/graph/hostile?nodes=1&edges=1")
+    page = open_graph(visit, "/graph/hostile?nodes=1000&edges=1")
     assert page.evaluate("window.pwned") is None
+    page.get_by_text("More", exact=True).click()
     with page.expect_download() as download:
         page.get_by_role("button", name="SVG").click()
     tree = ET.parse(download.value.path())

@@ -79,12 +79,12 @@ def test_columns_are_the_graph(visitor, own):
     assert len(found["nodes"]["kind"]) == len(graph.nodes)
     assert found["edges"]["source"] == graph.edges.source.tolist()
     np.testing.assert_allclose(found["edges"]["weight"], graph.edges.weight, rtol=1e-4)
-    np.testing.assert_allclose(found["nodes"]["share"], [node.share for node in graph.nodes], rtol=1e-4)
+    np.testing.assert_allclose(found["nodes"]["influence"], [node.influence for node in graph.nodes], rtol=1e-4)
     assert found["nodes"]["id"] == [node.id for node in graph.nodes]
     total = np.zeros(len(graph.nodes))
     np.add.at(total, graph.edges.target, np.abs(graph.edges.weight))
     np.testing.assert_allclose(found["nodes"]["input"], total, rtol=1e-4)
-    assert found["thresholds"] == {"nodes": 0.8, "edges": 0.98}
+    assert found["edge_share"] == 0.98
     tokens = [label for label, kind in zip(found["nodes"]["label"], found["nodes"]["kind"], strict=True) if kind == 2]
     assert tokens == list(graph.token_texts) == found["tokens"]
 
@@ -112,8 +112,6 @@ def test_neurons_are_named_and_what_leads_every_prompt_is_background(visitor, ow
     errors = [n for n, node in enumerate(graph.nodes) if node.kind == "error"]
     assert found["background"] == [numbers[2], *errors]
     assert found["prompts"] == 24
-    effect = graph_effects(own.open(AttributionGraph, "of-neurons"))
-    np.testing.assert_allclose(found["nodes"]["effect"], effect, rtol=1e-4, atol=1e-9)
     about = get(visitor, f"/graph-data/of-neurons/node.json?n={numbers[0]}").get_json()
     assert (about["href"], about["table"], about["says"]) == (None, "words", [" Paris"])
     assert about["examples"] == [{"tokens": [" in", " France"], "activations": [0.4, 4.0], "peak": 1}]
@@ -135,13 +133,17 @@ def test_every_score_has_its_baselines_beside_it_or_says_that_they_were_not_meas
     assert "No score was computed" in text_of(scores(replace(graph, scores=None))[0])
     said = " ".join(map(text_of, effects(graph)))
     assert "no agreement 0, by direct effects alone 0.40, perfect 1, 95 % interval 0.52 to 0.83" in said
-    assert "48 latents" in said
+    assert "48 latents were ablated in one run" in said
     assert "Not measured" in text_of(effects(replace(graph, effects=None))[0])
 
 
-def test_the_header_names_targets_with_their_probabilities():
-    said = text_of(header(make_graph()))
-    assert all(part in said for part in ("“ Paris”", "62.0%", "20.0%", "13.0%"))
+def test_the_header_names_the_target_with_its_probability_and_folds_the_scores():
+    graph = make_graph()
+    said = text_of(header(graph))
+    assert all(part in said for part in ("“Paris” 62.0%", "Predicts ablations: 0.7", "one run", "20.0%", "13.0%"))
+    pair = replace(graph.targets[0], label=" Paris -  Rome", contrast=7)
+    assert "“Paris” rather than “Rome”" in text_of(header(replace(graph, targets=(pair, *graph.targets[1:]))))
+    assert "Predicts" not in text_of(header(replace(graph, effects=None)))
 
 
 def test_flows_over_the_words_of_a_template_stand_beside_what_chance_gives(own):
@@ -242,22 +244,26 @@ def test_the_part_that_is_shown_comes_from_the_server(visitor, own):
         next(node.id for node in graph.nodes if node.kind == kind and node.kept == kept)
         for kind, kept in (("logit", True), ("feature", False))
     )
-    found = ask_part(visitor, nodes=0.8, edges=0.98).get_json()
-    assert found["nodes"] == [i for i, node in enumerate(graph.nodes) if node.kept]
-    assert found["edges"] == np.flatnonzero(graph.edges.kept).tolist()
-    pinned = ask_part(visitor, nodes=0.8, edges=0.98, pins=[dropped, "feature:9:9:9"]).get_json()
-    assert set(pinned["nodes"]) - set(found["nodes"]) == {graph.number[dropped]}
+    most = len(graph.nodes)
+    found = ask_part(visitor, nodes=20, edges=0.98).get_json()
+    assert found["nodes"] == np.flatnonzero(part_of(graph, most=20, edges=0.98).nodes).tolist()
+    np.testing.assert_allclose(found["effects"], graph_effects(graph), rtol=1e-4)
+    pinned = ask_part(visitor, nodes=0, edges=0.98, pins=[dropped, "feature:9:9:9"]).get_json()
+    assert [graph.nodes[i].kind for i in pinned["nodes"]].count("feature") == 1
+    assert graph.number[dropped] in pinned["nodes"]
     number = graph.number[logit]
-    expected = part_of(graph, nodes=0.5, edges=0.9, target=number, hidden={graph.number[dropped]})
-    alone = ask_part(visitor, nodes=0.5, edges=0.9, target=logit, hidden=[dropped]).get_json()
-    assert alone == {name: np.flatnonzero(marks).tolist() for name, marks in expected._asdict().items()}
+    expected = part_of(graph, most=30, edges=0.9, target=number, hidden={graph.number[dropped]})
+    alone = ask_part(visitor, nodes=30, edges=0.9, target=logit, hidden=[dropped]).get_json()
+    assert alone["nodes"] == np.flatnonzero(expected.nodes).tolist()
+    assert alone["edges"] == np.flatnonzero(expected.edges).tolist()
+    assert len(ask_part(visitor, nodes=most, edges=1).get_json()["nodes"]) == most
 
 
 @pytest.mark.parametrize(
     ("asked", "status", "says"),
     [
-        ({}, 400, "shares from 0 to 1"), ({"nodes": 2, "edges": 0.9}, 400, "shares from 0 to 1"),
-        ({"nodes": True, "edges": 0.9}, 400, "shares from 0 to 1"), ({"nodes": "1", "edges": 1}, 400, "shares"),
+        ({}, 400, "number of nodes"), ({"nodes": 0.5, "edges": 0.9}, 400, "number of nodes"),
+        ({"nodes": True, "edges": 0.9}, 400, "number of nodes"), ({"nodes": 60, "edges": 2}, 400, "share from 0 to 1"),
         ({"nodes": 1, "edges": 1, "pins": "token:1:1"}, 400, "lists of node ids"),
         ({"nodes": 1, "edges": 1, "hidden": [3]}, 400, "lists of node ids"),
         ({"nodes": 1, "edges": 1, "target": "token:1:1"}, 400, "starts with logit"),

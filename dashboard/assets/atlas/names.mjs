@@ -2,6 +2,7 @@
 // they overlap no other text.
 
 import { visible } from "../dom.mjs";
+import { Taken } from "../labels.mjs";
 import { plain } from "./looks.mjs";
 
 const FEW = 120; // points in view, at most, for them to be named
@@ -76,12 +77,14 @@ export class PointNames {
   draw(context, seen, labels, theme) {
     const { camera, n } = this.view,
       aside = plain(n, camera.zoom / camera.whole).radius + GAP;
-    const taken = labels.map(({ label, x, y }) => [
-      x - label.width / 2,
-      y - label.height / 2,
-      x + label.width / 2,
-      y + label.height / 2,
-    ]);
+    const taken = new Taken(
+      labels.map(({ label, x, y }) => [
+        x - label.width / 2,
+        y - label.height / 2,
+        x + label.width / 2,
+        y + label.height / 2,
+      ]),
+    );
     context.font = FONT;
     context.textAlign = "left";
     context.textBaseline = "middle";
@@ -97,9 +100,7 @@ export class PointNames {
         y = camera.screenY(py);
       const isolated = `\u2068${visible(text.trim() || text, LETTERS)}\u2069`,
         wide = context.measureText(isolated).width;
-      const box = [x, y - HIGH / 2, x + wide, y + HIGH / 2];
-      if (taken.some((t) => t[0] < box[2] && t[2] > box[0] && t[1] < box[3] && t[3] > box[1])) continue;
-      taken.push(box);
+      if (!taken.claim([x, y - HIGH / 2, x + wide, y + HIGH / 2])) continue;
       context.strokeText(isolated, x, y);
       context.fillText(isolated, x, y);
     }

@@ -4,6 +4,7 @@
 // when the view rests.
 
 import { contextOf } from "../dom.mjs";
+import { Taken } from "../labels.mjs";
 import { boxOf, drawMark, halo, radiusOf, tokenText } from "./marks.mjs";
 import { KINDS } from "./model.mjs";
 
@@ -13,6 +14,9 @@ const MANY = 400; // items that are drawn again only when the view rests
 const CHUNK = 150; // edges between two looks at the clock
 const REST = 140;
 const LEVELS = 5;
+const NAMED = 10; // items with their names, where all is in view
+const MOST_NAMED = 80; // closer
+const LINE = 14; // pixels between two names
 export const FRAME = { left: 54, right: 18, top: 16, bottom: 34 };
 
 export class Canvas {
@@ -37,6 +41,8 @@ export class Canvas {
   drawn = null; // camera of the sheet of edges
   /** @type {GraphCamera | null} */
   nodesDrawn = null;
+  /** @type {{ node: number, box: number[] }[]} */
+  named = []; // the names that are drawn
 
   /** @param {HTMLElement} root @param {Record<string, GraphTheme>} themes */
   constructor(root, themes) {
@@ -85,8 +91,8 @@ export class Canvas {
   show(scene, layout) {
     this.scene = scene;
     this.layout = layout;
-    const largest = Math.max(...scene.items.map((item) => (item.kind > KINDS.ERROR ? 0 : item.influence)), 1e-12);
-    for (const item of scene.items) item.r = radiusOf(item, largest, scene.labelled);
+    const largest = Math.max(...scene.items.map((item) => (item.kind > KINDS.ERROR ? 0 : Math.abs(item.size))), 1e-12);
+    for (const item of scene.items) item.r = radiusOf(item, largest, scene.roomy);
     this.hovered = -1;
     if (this.fitted) this.fit();
     this.redraw();
@@ -259,15 +265,9 @@ export class Canvas {
 
   drawNodes() {
     const context = this.fresh(this.nodes, AROUND),
-      { theme, scene } = this;
+      { scene } = this;
     this.nodesDrawn = { ...this.camera };
-    /** @type {number[][]} */
-    const taken = [];
     for (const item of scene.items) this.mark(context, item, 1);
-    for (const item of scene.items) {
-      const always = item.pinned || item.node < 0 || scene.labelled;
-      if (always && item.kind < KINDS.TOKEN) this.name(context, item, taken, theme.text);
-    }
   }
 
   /** @param {CanvasRenderingContext2D} context @param {Item} item @param {number} scale */
@@ -281,21 +281,48 @@ export class Canvas {
   }
 
   /**
-   * The label right of an item, unless another one is there.
-   * @param {CanvasRenderingContext2D} context @param {Item} item @param {number[][]} taken @param {string} colour
-   * @param {number} [most]
+   * Names of items, the first in the list first, where they overlap no box and no other name: right of the item, left of
+   * it, or some lines higher or lower. `named` has what was drawn, for the tests.
+   * @param {CanvasRenderingContext2D} context @param {number[]} which @param {number} [most] letters
    */
-  name(context, item, taken, colour, most = 26) {
-    const [x, y] = this.place(item);
-    if (x < 0 || y < 0 || x > this.width || y > this.height || item.node < 0) return;
-    context.font = `12px ${this.theme.font}`;
-    const text = tokenText(item.label, most),
-      width = context.measureText(text).width;
-    const left = x + 9 + width > this.width ? x - 9 - width : x + 9;
-    const box = [left, y - 7, left + width, y + 7];
-    if (taken.some((t) => t[0] < box[2] && t[2] > box[0] && t[1] < box[3] && t[3] > box[1])) return;
-    taken.push(box);
-    halo(context, text, left, y, colour, this.theme.surface);
+  names(context, which, most = 26) {
+    const { theme, scene } = this,
+      taken = new Taken(scene.items.filter((item) => boxOf(item)).map((item) => this.boxOn(item)));
+    context.font = `12px ${theme.font}`;
+    this.named = [];
+    for (const item of which.map((k) => scene.items[k])) {
+      const [x, y] = this.place(item);
+      if (x < 0 || y < 0 || x > this.width || y > this.height || boxOf(item)) continue;
+      const text = tokenText(item.label, most),
+        width = context.measureText(text).width;
+      const lefts = [x + 9, x - 9 - width].filter((left) => left >= FRAME.left && left + width <= this.width - 2);
+      const places = [0, -1, 1, -2, 2, -3, 3].flatMap((line) => lefts.map((left) => [left, y + line * LINE]));
+      const at = places.find(
+        ([left, middle]) =>
+          middle > LINE / 2 &&
+          middle < this.height - FRAME.bottom &&
+          taken.claim([left, middle - LINE / 2, left + width, middle + LINE / 2]),
+      );
+      if (!at) continue;
+      const [left, middle] = at;
+      if (middle !== y) {
+        context.strokeStyle = theme.muted;
+        context.lineWidth = 1;
+        context.beginPath();
+        context.moveTo(x, y);
+        context.lineTo(left > x ? left - 2 : left + width + 2, middle);
+        context.stroke();
+      }
+      this.named.push({ node: item.node, box: [left, middle - LINE / 2, left + width, middle + LINE / 2] });
+      halo(context, text, left, middle, theme.text, theme.surface);
+    }
+  }
+
+  /** Where an item that is a box lies on the screen. @param {Item} item */
+  boxOn(item) {
+    const [x, y] = this.place(item),
+      { width, height } = boxOf(item) ?? { width: 0, height: 0 };
+    return [x - width / 2, y - height / 2, x + width / 2, y + height / 2];
   }
 
   /** Layers left, tokens below: they stay in view. @param {CanvasRenderingContext2D} context */
@@ -328,13 +355,13 @@ export class Canvas {
     context.textAlign = "center";
     const chosen = this.scene.items[this.chosen]?.position;
     for (const { position, x, width } of layout.columns) {
-      const at = (x + (this.scene.labelled ? 14 : width / 2)) * camera.zoom + camera.x,
+      const at = (x + (this.scene.roomy ? 14 : width / 2)) * camera.zoom + camera.x,
         room = width * camera.zoom - 4;
       if (at < -room || at > this.width + room || room < 9) continue;
       const letters = Math.max(1, Math.floor(room / 7.3));
       context.fillStyle = position === chosen ? theme.accent : theme.text;
-      context.textAlign = this.scene.labelled ? "left" : "center";
-      context.fillText(tokenText(this.tokenTexts[position], letters), this.scene.labelled ? at - 5 : at, y);
+      context.textAlign = this.scene.roomy ? "left" : "center";
+      context.fillText(tokenText(this.tokenTexts[position], letters), this.scene.roomy ? at - 5 : at, y);
     }
     context.textAlign = "left";
   }
@@ -371,7 +398,10 @@ export class Canvas {
     this.axes(context);
     this.root.classList.toggle("wb-graph-dim", lit >= 0);
     if (this.marked?.size) this.rings(context, [...this.marked], theme.text);
-    if (lit < 0 || !scene.items[lit]) return;
+    if (lit < 0 || !scene.items[lit]) {
+      const closer = Math.max(1, this.camera.zoom / this.whole) ** 2;
+      return this.names(context, scene.ranked.slice(0, Math.min(MOST_NAMED, Math.round(NAMED * closer))));
+    }
     const { links, items } = scene,
       beside = [...links.into[lit], ...links.out[lit]].sort((a, b) => links.strength[a] - links.strength[b]);
     const most = Math.max(...beside.map((e) => links.strength[e]), 1e-9);
@@ -389,10 +419,10 @@ export class Canvas {
     for (const i of near) this.mark(context, items[i], 1);
     this.mark(context, items[lit], 1.35);
     this.rings(context, this.chosen >= 0 && this.chosen !== lit ? [lit, this.chosen] : [lit], theme.text);
-    /** @type {number[][]} */
-    const taken = [];
-    if (items[lit].kind < KINDS.TOKEN) this.name(context, items[lit], taken, theme.text, 40);
-    for (const i of near.slice(0, 14)) if (items[i].kind < KINDS.TOKEN) this.name(context, items[i], taken, theme.text);
+    this.names(
+      context,
+      [lit, ...near.slice(0, 14)].filter((k) => items[k].kind < KINDS.TOKEN),
+    );
   }
 
   /** @param {CanvasRenderingContext2D} context @param {number[]} which @param {string} colour */

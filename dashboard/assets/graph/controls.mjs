@@ -1,6 +1,8 @@
-// The line of controls above a graph: view, thresholds, target, collapse, undo, and pictures.
+// The line of controls above a graph: view, number of nodes, undo and zoom; under "More" what is rarely changed.
 
-import { element } from "../dom.mjs";
+import { count, element } from "../dom.mjs";
+
+const FEWEST = 10; // nodes at the left end of the slider
 
 /** Build the controls of a view; `show()` sets them to its state. @param {GraphView} view */
 export function controls(view) {
@@ -11,15 +13,18 @@ export function controls(view) {
   ].map(([key, text]) =>
     element("button", { type: "button", class: "wb-graph-tab", "data-view": key, onclick: () => view.show(key) }, text),
   );
-  const nodes = slider("Nodes", "Share of all influence that the shown nodes hold", (value) =>
-    view.change({ nodes: value }),
+  const nodes = slider("Nodes", "Latents and errors of largest effect on the target", (value) =>
+    view.change({ nodes: countAt(value) }),
   );
   const edges = slider("Edges", "Share of the edges’ scores that the shown edges hold", (value) =>
     view.change({ edges: value }),
   );
-  const usual = act("As traced", "Thresholds at which the graph was pruned", () =>
-    view.change({ ...model.usual, target: null }),
-  );
+  const all = () => model.between(view.state.background);
+  /** The slider grows by factors: from `FEWEST` nodes to all. @param {number} value 0 to 1 */
+  const countAt = (value) => Math.round(FEWEST * (Math.max(all(), FEWEST) / FEWEST) ** value);
+  /** @param {number} nodes */
+  const valueAt = (nodes) =>
+    Math.log(Math.max(nodes, FEWEST) / FEWEST) / Math.log(Math.max(all(), FEWEST + 1) / FEWEST);
   const target = element(
     "select",
     {
@@ -69,36 +74,47 @@ export function controls(view) {
       view.canvas.redraw();
     }),
   );
+  const more = element(
+    "details",
+    { class: "wb-graph-more" },
+    element("summary", {}, "More"),
+    element(
+      "div",
+      { class: "wb-graph-menu" },
+      edges.root,
+      target,
+      only.root,
+      background.root,
+      element("div", { class: "wb-graph-acts" }, ...pictures),
+    ),
+  );
+  more.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") more.open = false;
+  });
   const root = element(
     "div",
     { class: "wb-graph-tools" },
     element("div", { class: "wb-graph-tabs", role: "group", "aria-label": "View" }, ...tabs),
     nodes.root,
-    edges.root,
-    usual,
-    target,
     collapse.root,
-    only.root,
-    background.root,
     element("span", { class: "wb-graph-gap" }),
-    views,
     undo,
     redo,
-    ...pictures,
-    view.status,
+    views,
+    more,
   );
   function show() {
     const { state, edits } = view;
     tabs.forEach((tab) => tab.setAttribute("aria-pressed", String((tab.dataset.view === "list") === view.showsList)));
-    nodes.set(state.nodes);
-    edges.set(state.edges);
-    usual.disabled = state.nodes === model.usual.nodes && state.edges === model.usual.edges && state.target === null;
+    nodes.set(valueAt(state.nodes), `${count(Math.min(state.nodes, all()))} of ${count(all())}`);
+    edges.set(state.edges, `${Math.round(100 * state.edges)} %`);
     target.value = state.target === null ? "" : String(state.target);
     collapse.input.checked = state.collapse;
+    collapse.root.hidden = !edits.numbers(model).groups.length; // some are of a former graph of this name
     only.input.checked = state.only;
     background.input.checked = state.background;
-    undo.disabled = !edits.past.length;
-    redo.disabled = !edits.future.length;
+    undo.hidden = !edits.past.length;
+    redo.hidden = !edits.future.length;
   }
   return { root, show };
 }
@@ -130,20 +146,16 @@ function slider(name, title, changed) {
     "aria-label": `${name}: ${title}`,
   });
   const output = element("output", { class: "wb-graph-share" });
-  const tell = () => {
-    output.textContent = `${Math.round(100 * Number(input.value))} %`;
-  };
   input.addEventListener("input", () => {
-    tell();
     cancelAnimationFrame(timer);
     timer = requestAnimationFrame(() => changed(Number(input.value)));
   });
   return {
     root: element("label", { class: "wb-graph-slider", title }, name, input, output),
-    /** @param {number} value */
-    set(value) {
-      if (Number(input.value) !== value) input.value = String(value);
-      tell();
+    /** @param {number} value @param {string} text */
+    set(value, text) {
+      if (document.activeElement !== input) input.value = String(value); // a count is rounded: the thumb stays
+      output.textContent = text;
     },
   };
 }

@@ -24,13 +24,13 @@ export const failure = (error) =>
   element("p", { class: "wb-graph-failed" }, error instanceof Error ? error.message : String(error));
 
 /**
- * Latents grow with the root of their influence.
- * @param {Item} item @param {number} largest @param {boolean} labelled
+ * Latents grow with the root of their effect.
+ * @param {Item} item @param {number} largest @param {boolean} roomy
  */
-export function radiusOf(item, largest, labelled) {
+export function radiusOf(item, largest, roomy) {
   if (item.kind === KINDS.TOKEN) return 4.5;
   if (item.kind === KINDS.LOGIT) return 10;
-  return (labelled ? 4.5 : 2.8) + 3.4 * Math.sqrt(Math.min(1, item.influence / largest));
+  return (roomy ? 4.5 : 2.8) + 3.4 * Math.sqrt(Math.min(1, Math.abs(item.size) / largest));
 }
 
 /** The first two colours of the categories are those of signs. @param {GraphTheme} theme @param {number} group */
@@ -71,7 +71,7 @@ export function coloursOf(item, theme, group) {
   if (item.kind === KINDS.TOKEN) return { fill: group ?? theme.text, line: theme.surface, text: theme.text };
   if (item.kind === KINDS.LOGIT) return { fill: theme.soft, line: theme.accent, text: theme.text };
   if (item.node < 0) return { fill: theme.surface, line: group ?? theme.muted, text: theme.text };
-  return { fill: group ?? (item.pinned ? theme.accent : theme.node), line: theme.surface, text: theme.text };
+  return { fill: group ?? (item.size < 0 ? theme.opposite : theme.accent), line: theme.surface, text: theme.text };
 }
 
 /** @type {Map<string, { made: HTMLCanvasElement, half: number }>} */

@@ -3,17 +3,17 @@
 
 export const KINDS = { FEATURE: 0, ERROR: 1, TOKEN: 2, LOGIT: 3 };
 /** Latents and errors that a graph shows when it is opened; the slider shows more. */
-const OPENING = 60;
+export const OPENING = 60;
 export const KIND_NAMES = ["latent", "error", "token", "target"];
 
 export class Model {
   /** @param {GraphContent} content */
-  constructor({ nodes, edges, tokens, unit, n_layers: layers, thresholds, background, prompts }) {
-    const { id, kind, layer, position, index, label, activation, effect, influence, share, probability, input } = nodes;
+  constructor({ nodes, edges, tokens, unit, n_layers: layers, edge_share: share, background, prompts }) {
+    const { id, kind, layer, position, index, label, activation, influence, probability, input } = nodes;
     this.tokens = tokens;
     this.unit = unit;
     this.layers = layers;
-    this.usual = thresholds;
+    this.edgeShare = share; // at which it was traced
     this.ids = id;
     this.kind = kind;
     this.layer = layer;
@@ -21,11 +21,11 @@ export class Model {
     this.index = index;
     this.label = label;
     this.activation = activation;
-    this.effect = effect;
     this.background = new Set(background); // lead other prompts as much
     this.prompts = prompts; // of which that was measured
     this.influence = influence;
-    this.share = share;
+    this.signs = false; // graphs of other programs have no effects
+    this.sizes = influence; // effects on the target, by which nodes are ranked, where there are any
     this.probability = probability;
     this.input = input;
     this.n = id.length;
@@ -34,21 +34,21 @@ export class Model {
     this.weight = edges.weight;
     this.m = edges.weight.length;
     this.numbers = new Map(id.map((name, i) => [name, i]));
-    this.opening = opening(thresholds, share, kind, this.background);
     this.targets = id.map((_, i) => i).filter((i) => kind[i] === KINDS.LOGIT);
     this.into = byNode(edges.target, edges.weight, this.n);
     this.from = byNode(edges.source, edges.weight, this.n);
   }
-}
 
-/**
- * Thresholds on which a graph opens: those of the trace, or so much less that `OPENING` latents and errors are shown.
- * @param {{ nodes: number, edges: number }} usual @param {number[]} share @param {number[]} kind
- * @param {Set<number>} background
- */
-function opening(usual, share, kind, background) {
-  const ranked = share.filter((_, i) => kind[i] < KINDS.TOKEN && !background.has(i)).sort((a, b) => a - b);
-  return { ...usual, nodes: Math.min(usual.nodes, ranked[OPENING - 1] ?? usual.nodes) };
+  /** @param {number[] | null} effects */
+  rank(effects) {
+    this.signs = effects !== null;
+    this.sizes = effects ?? this.influence;
+  }
+
+  /** Latents and errors that may be shown. @param {boolean} background also those that lead other prompts as much */
+  between(background) {
+    return this.kind.filter((kind, i) => kind < KINDS.TOKEN && (background || !this.background.has(i))).length;
+  }
 }
 
 /**

@@ -52,8 +52,7 @@ export class Panel {
   /** How to read the graph, while nothing is chosen. */
   reading() {
     const { model, state } = this.view;
-    const signs = model.effect.some((value) => value !== 0), // graphs of other programs have no effects
-      sizes = signs ? model.effect : model.influence;
+    const { signs, sizes } = model;
     const latents = Array.from(sizes.keys()).filter((i) => model.kind[i] === KINDS.FEATURE);
     const strongest = latents
       .filter((i) => state.background || !model.background.has(i))
@@ -65,12 +64,12 @@ export class Panel {
         "h2",
         { tabindex: "-1" },
         signs
-          ? `Largest effects on ${tokenText(model.label[model.targets[0]], 30)}`
+          ? `Largest effects on ${tokenText(model.label[state.target ?? model.targets[0]], 30)}`
           : "Latents with the largest influence",
       ),
       quiet(
         signs
-          ? "Effect: the logits that the answer gains by a node, on all paths. Choose a node to see what feeds it."
+          ? "In logits, on all paths. Choose a node to see what feeds it."
           : "Influence: the share of all direct effects, followed back from the targets, that passes through a node.",
       ),
       strongest.length
@@ -112,15 +111,10 @@ export class Panel {
     /** @type {(string[] | false)[]} */
     const facts = [
       latent && ["activation", short(model.activation[i])],
-      latent && model.effect[i] !== 0 && ["effect, logits", signed(model.effect[i])],
+      latent && model.signs && ["effect, logits", signed(model.sizes[i])],
       model.kind[i] === KINDS.LOGIT
         ? ["probability", `${(100 * model.probability[i]).toFixed(1)} %`]
         : ["influence", short(model.influence[i])],
-      model.kind[i] !== KINDS.LOGIT && [
-        "among the first",
-        `${(100 * model.share[i]).toFixed(0)} %`,
-        "Cumulative share of the influence of all nodes, the largest first: low is important.",
-      ],
     ];
     const place = element(
       "p",

@@ -43,13 +43,11 @@ export function toSvg({ scene, layout, theme, tokens, title }) {
     );
   }
   all.append(edges(scene, theme), ...scene.items.flatMap((item) => mark(item, theme)));
-  const seen = scene.items.filter(
-    (item) => item.kind < KINDS.TOKEN && item.node >= 0 && (item.pinned || scene.labelled),
-  );
+  const seen = scene.ranked.map((k) => scene.items[k]).filter((item) => item.pinned || scene.roomy);
   all.append(...seen.map((item) => label(item, theme)));
   for (const { position, x, width: room } of layout.columns) {
     const text = tokenText(tokens[position], Math.max(1, Math.floor(room / 7.3)));
-    const at = { x: scene.labelled ? x + 9 : x + room / 2, "text-anchor": scene.labelled ? "start" : "middle" };
+    const at = { x: scene.roomy ? x + 9 : x + room / 2, "text-anchor": scene.roomy ? "start" : "middle" };
     all.append(node("text", { ...at, y: layout.height + 24, fill: theme.text, "font-family": theme.mono }, text));
   }
   return svg;

@@ -2,10 +2,10 @@
 
 import { KINDS } from "./model.mjs";
 
-const LABELLED = 70; // with at most this many items beside the tokens every one has its label beside it
+const FEW = 70; // with at most this many items beside the tokens each has a line of its own, and room for its name
 const DENSE = { pitch: 11, row: 11, column: 34, gap: 8 };
 const ROOMY = { pitch: 150, row: 21, column: 96, gap: 12 };
-const UNPLACED = { layer: 0, position: 0, influence: 0, pinned: false, label: "", x: 0, y: 0, r: 4, wide: 0 };
+const UNPLACED = { layer: 0, position: 0, influence: 0, size: 0, pinned: false, label: "", x: 0, y: 0, r: 4, wide: 0 };
 const TARGET = { width: 118, height: 46 };
 
 /**
@@ -45,9 +45,15 @@ export function makeScene(model, shown, state, edits) {
   }
   for (const item of items) if (item.node < 0) summarise(model, edits, item);
   const links = gather(model, edits, shown, at, items, state);
-  const labelled = items.filter((item) => item.kind !== KINDS.TOKEN).length <= LABELLED;
-  return { items, links, at, shown, labelled, groupOf };
+  const roomy = items.filter((item) => item.kind !== KINDS.TOKEN).length <= FEW;
+  const ranked = [...items.keys()]
+    .filter((k) => items[k].kind === KINDS.FEATURE && items[k].node >= 0)
+    .sort((a, b) => Number(items[b].pinned) - Number(items[a].pinned) || size(items[b]) - size(items[a]));
+  return { items, links, at, shown, roomy, ranked, groupOf };
 }
+
+/** @param {Item} item */
+const size = (item) => Math.abs(item.size);
 
 /** @param {Model} model @param {ResolvedEdits} edits @param {number} i @param {number} group */
 function single(model, edits, i, group) {
@@ -60,6 +66,7 @@ function single(model, edits, i, group) {
     layer: model.layer[i],
     position: model.position[i],
     influence: model.influence[i],
+    size: model.sizes[i],
     pinned: edits.pins.has(i),
     label: labelOf(model, edits, i),
   };
@@ -81,13 +88,14 @@ export function plainName(model, i) {
 }
 
 /**
- * A group lies at its strongest member; its influence is the sum.
+ * A group lies at its strongest member; its influence and effect are the sums.
  * @param {Model} model @param {ResolvedEdits} edits @param {Item} item
  */
 function summarise(model, edits, item) {
   const { name } = edits.groups[item.group];
-  const strongest = item.members.reduce((a, b) => (model.influence[b] > model.influence[a] ? b : a));
+  const strongest = item.members.reduce((a, b) => (Math.abs(model.sizes[b]) > Math.abs(model.sizes[a]) ? b : a));
   item.influence = item.members.reduce((sum, i) => sum + model.influence[i], 0);
+  item.size = item.members.reduce((sum, i) => sum + model.sizes[i], 0);
   item.layer = model.layer[strongest];
   item.position = model.position[strongest];
   item.strongest = strongest;
@@ -156,7 +164,7 @@ function gather(model, edits, shown, at, items, state) {
  * @param {Scene} scene @param {Model} model @param {ResolvedEdits} edits @param {number} width @param {number} height
  */
 export function layOut(scene, model, edits, width, height) {
-  const look = scene.labelled ? ROOMY : DENSE;
+  const look = scene.roomy ? ROOMY : DENSE;
   const { items } = scene,
     top = model.layers,
     nColumns = model.tokens.length;
@@ -174,25 +182,25 @@ export function layOut(scene, model, edits, width, height) {
     if (p < nColumns) most[p] = Math.max(most[p], cell.length);
   }
   const per = most.map((n) =>
-    scene.labelled ? Math.min(n, 1) : Math.min(n, Math.max(3, Math.round(1.5 * Math.sqrt(n)))),
+    scene.roomy ? Math.min(n, 1) : Math.min(n, Math.max(3, Math.round(1.5 * Math.sqrt(n)))),
   );
   for (const [key, cell] of cells) {
     const [layer, p] = key.split(" ").map(Number);
     if (layer < top) rows[layer + 1] = Math.max(rows[layer + 1], Math.ceil(cell.length / (per[p] || 1)));
   }
   const wide = per.map((n) =>
-    n ? Math.max(look.column, n * look.pitch + look.gap) : scene.labelled ? 84 : look.column * 0.7,
+    n ? Math.max(look.column, n * look.pitch + look.gap) : scene.roomy ? 84 : look.column * 0.7,
   );
   const high = rows.map((n, i) => (n ? n * look.row + look.gap : i ? 3 : 0));
   const above = TARGET.height + 14,
     zoom = Math.min(1, width / sum(wide), (height - above) / sum(high));
-  const columns = spread(wide, width / zoom, scene.labelled ? per.map(() => 1) : per),
+  const columns = spread(wide, width / zoom, scene.roomy ? per.map(() => 1) : per),
     heights = spread(high, (height - above) / zoom, rows);
   const tall = sum(heights) + TARGET.height / zoom;
   const columnAt = starts(columns),
     rowAt = starts(heights);
   for (const cell of cells.values())
-    place(cell, { columns, columnAt, heights, rowAt, per, look, tall, labelled: scene.labelled });
+    place(cell, { columns, columnAt, heights, rowAt, per, look, tall, roomy: scene.roomy });
   targets(items, sum(columns), zoom);
   items.forEach((item) => {
     const moved = item.node >= 0 ? edits.moves.get(item.node) : edits.moves.get(item.strongest ?? -1);
@@ -210,10 +218,10 @@ export function layOut(scene, model, edits, width, height) {
 }
 
 /** @param {Item[]} cell @param {Places} given */
-function place(cell, { columns, columnAt, heights, rowAt, per, look, tall, labelled }) {
+function place(cell, { columns, columnAt, heights, rowAt, per, look, tall, roomy }) {
   const p = Math.min(cell[0].position, columns.length - 1),
     row = Math.min(cell[0].layer + 1, heights.length - 1);
-  cell.sort((a, b) => b.influence - a.influence);
+  cell.sort((a, b) => size(b) - size(a));
   const wide = Math.min(cell.length, per[p] || 1),
     deep = Math.ceil(cell.length / wide);
   const middle = tall - rowAt[row] - heights[row] / 2;
@@ -221,7 +229,7 @@ function place(cell, { columns, columnAt, heights, rowAt, per, look, tall, label
     const column = k % wide,
       line = Math.floor(k / wide),
       inLine = Math.min(wide, cell.length - line * wide);
-    item.x = labelled ? columnAt[p] + 14 : columnAt[p] + columns[p] / 2 + (column - (inLine - 1) / 2) * look.pitch;
+    item.x = roomy ? columnAt[p] + 14 : columnAt[p] + columns[p] / 2 + (column - (inLine - 1) / 2) * look.pitch;
     item.y = middle + (line - (deep - 1) / 2) * look.row;
   });
 }

@@ -1,13 +1,13 @@
 // The view of an attribution graph: holds what is chosen and shown, and passes it to canvas, list, panel and address.
 
-import { count, element, short, under } from "../dom.mjs";
+import { count, element, short, signed, under } from "../dom.mjs";
 import { json, messageOf } from "../http.mjs";
 import { Canvas, FRAME } from "./canvas.mjs";
 import { controls } from "./controls.mjs";
 import { Edits } from "./edits.mjs";
 import { List } from "./list.mjs";
 import { tokenText } from "./marks.mjs";
-import { KIND_NAMES, KINDS, Model } from "./model.mjs";
+import { KIND_NAMES, KINDS, Model, OPENING } from "./model.mjs";
 import { Panel } from "./panel.mjs";
 import { Pointer } from "./pointer.mjs";
 import { savePng, saveSvg, toSvg } from "./saving.mjs";
@@ -51,8 +51,6 @@ export class GraphView {
   // parts of the page, see `build`
   /** @type {HTMLElement} */
   area;
-  /** @type {HTMLElement} */
-  status;
   /** @type {HTMLElement} */
   notice;
   /** @type {HTMLElement} */
@@ -107,17 +105,17 @@ export class GraphView {
   /** What the address says; pins in it go before the stored ones. @param {URLSearchParams} query */
   read(query) {
     const { model } = this;
-    /** @param {string} name @param {number} usual */
-    const share = (name, usual) => {
+    /** @param {string} name @param {number} usual @param {number} most */
+    const number = (name, usual, most) => {
       const value = Number(query.get(name));
-      return query.has(name) && value >= 0 && value <= 1 ? value : usual;
+      return query.get(name) && value >= 0 && value <= most ? value : usual;
     };
     const target = query.has("target")
       ? model.targets.find((i) => model.index[i] === Number(query.get("target")))
       : undefined;
     this.state = {
-      nodes: share("nodes", model.opening.nodes),
-      edges: share("edges", model.usual.edges),
+      nodes: Math.round(number("nodes", OPENING, 1e6)),
+      edges: number("edges", model.edgeShare, 1),
       target: target ?? null,
       collapse: query.get("collapse") === "1",
       only: query.get("only") === "1",
@@ -132,7 +130,6 @@ export class GraphView {
   }
 
   build() {
-    this.status = element("span", { class: "wb-quiet", role: "status" });
     this.notice = element("div", { class: "wb-graph-notice", role: "alert", hidden: true });
     this.area = element("div", { class: "wb-graph-area", tabindex: "0", role: "application" });
     this.tip = element("div", { class: "wb-graph-tip", hidden: true, "aria-hidden": "true" });
@@ -220,7 +217,8 @@ export class GraphView {
   async fetchPart() {
     const asked = this.wanted,
       found = await this.ask("part.json", JSON.parse(asked));
-    const { nodes, edges } = /** @type {{ nodes: number[], edges: number[] }} */ (found);
+    const { nodes, edges, effects } = /** @type {GraphPart} */ (found);
+    this.model.rank(effects);
     this.shown = { node: marks(this.model.n, nodes), edge: marks(this.model.m, edges) };
     this.known = asked;
   }
@@ -273,10 +271,8 @@ export class GraphView {
   }
 
   tell() {
-    const { node, edge } = this.scene.shown,
-      sum = /** @param {Uint8Array} marks */ (marks) => marks.reduce((a, b) => a + b, 0);
-    this.status.textContent = `${count(sum(node))} of ${count(this.model.n)} nodes, ${count(sum(edge))} of ${count(this.model.m)} edges`;
-    this.root.dataset.nodes = String(sum(node));
+    const sum = /** @param {Uint8Array} marks */ (marks) => marks.reduce((a, b) => a + b, 0);
+    this.root.dataset.nodes = String(sum(this.scene.shown.node));
     this.root.dataset.links = String(this.scene.links.from.length);
     if (this.problem) this.say(this.problem, true);
     this.problem = null;
@@ -399,7 +395,7 @@ export class GraphView {
         {},
         item.kind === KINDS.LOGIT
           ? `probability ${(100 * model.probability[i]).toFixed(1)} %`
-          : `influence ${short(item.influence)}` +
+          : `${model.signs ? `effect ${signed(item.size)}` : `influence ${short(item.influence)}`}` +
               (item.kind === KINDS.FEATURE && i >= 0 ? `, activation ${short(model.activation[i])}` : ""),
       ),
     );
@@ -418,8 +414,8 @@ export class GraphView {
         value === usual ? "" : String(Number(value.toFixed(4)));
     const query = {
       at: this.chosen === null ? "" : model.ids[this.chosen],
-      nodes: fixed(state.nodes, model.opening.nodes),
-      edges: fixed(state.edges, model.usual.edges),
+      nodes: fixed(state.nodes, OPENING),
+      edges: fixed(state.edges, model.edgeShare),
       target: state.target === null ? "" : String(model.index[state.target]),
       pins: edits.value.pins.join(","),
       view: this.view === "list" ? "list" : "",

@@ -5,8 +5,8 @@ interface GraphContent {
   unit: "latent" | "neuron";
   n_layers: number;
   tokens: string[];
-  /** shares at which it was traced */
-  thresholds: { nodes: number; edges: number };
+  /** share of the scores of edges at which it was traced */
+  edge_share: number;
   /** numbers of the nodes that lead other prompts as much */
   background: number[];
   /** prompts over which that was measured */
@@ -20,16 +20,20 @@ interface GraphContent {
     index: number[];
     label: string[];
     activation: number[];
-    /** total effect on the targets, signed, in logits */
-    effect: number[];
     influence: number[];
-    /** cumulative share of the influence, in descending order: low is important */
-    share: number[];
     probability: number[];
     /** sum of the absolute weights of the edges into it */
     input: number[];
   };
   edges: { source: number[]; target: number[]; weight: number[] };
+}
+
+/** part.json */
+interface GraphPart {
+  nodes: number[];
+  edges: number[];
+  /** of every node on the target, signed, in logits; null for a graph without effects */
+  effects: number[] | null;
 }
 
 /** What a visitor changed, by node id. */
@@ -53,6 +57,7 @@ interface ResolvedEdits {
 }
 
 interface GraphState {
+  /** latents and errors that are shown, those of largest effect */
   nodes: number;
   edges: number;
   target: number | null;
@@ -77,6 +82,8 @@ interface Item {
   layer: number;
   position: number;
   influence: number;
+  /** effect on the target, signed; of a graph without effects the influence */
+  size: number;
   pinned: boolean;
   label: string;
   /** of a group */
@@ -103,7 +110,10 @@ interface Scene {
   /** number of the item of each node, or -1 */
   at: Int32Array;
   shown: Shown;
-  labelled: boolean;
+  /** few enough for a line each */
+  roomy: boolean;
+  /** numbers of the items that names are for: pinned ones first, then the largest effects */
+  ranked: number[];
   groupOf: Int32Array;
 }
 
@@ -124,7 +134,7 @@ interface Places {
   per: number[];
   look: { pitch: number; row: number };
   tall: number;
-  labelled: boolean;
+  roomy: boolean;
 }
 
 interface GraphTheme {
@@ -137,7 +147,6 @@ interface GraphTheme {
   categories: string[];
   font: string;
   mono: string;
-  node: string;
   soft: string;
 }
 
