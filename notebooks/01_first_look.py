@@ -55,8 +55,8 @@ sharp = workspace.query(
 sharp.to_pandas()
 
 # %% [markdown]
-# The first of them, as the dashboard shows it: what its direction promotes, the strongest places where it fires, and how
-# strongly it fires at large.
+# The first of them, as the dashboard shows it: what its direction promotes, the examples on which it is most active, and
+# the distribution of its activation.
 
 # %%
 show(f"demo:{sharp['feature'][0]}", workspace)
@@ -64,9 +64,9 @@ show(f"demo:{sharp['feature'][0]}", workspace)
 # %% [markdown]
 # ## Are features more specific than neurons?
 #
-# The same layer's MLP neurons went through the same tables. A label is a reading of where a unit fires: a token, a class of
-# words, a context (`saes/features/readings.py`). It is chosen on one half of the documents and shown only if it holds on the
-# other half, where it must beat the labels of other units. For how many features, and how many neurons, is there one?
+# The same layer's MLP neurons went through the same tables. A label says on which text a feature or neuron is active: a token, a
+# class of words, a context (`saes/features/readings.py`). It is chosen on one half of the documents and shown only if it holds
+# on the other half, where it must beat the labels of others. For how many features, and how many neurons, is there one?
 
 # %%
 READABLE = """select avg((label_score is not null)::int) as readable, median(density) as density
@@ -112,3 +112,13 @@ print(
     f"And heads have jobs: {found['head'].iloc[0]} puts {found['induction'].iloc[0]:.0%} of its attention on the token "
     "that followed the same token before."
 )
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Sort the features by `density` instead of `max_activation`. What do those say that fire most? To check: their labels are words such
+#    as *the*, or there is none.
+# 2. Show the second feature of the table with `show(f"demo:{sharp['feature'][1]}", workspace)`. Does its label fit the weak examples
+#    too? To check: the label's score was measured on all firings, not on the strongest.
+# 3. Show `kind="previous_token"` of the heads. Are the strongest ones earlier or later than the induction heads? To check: an induction
+#    head needs the work of a previous-token head in an earlier layer.

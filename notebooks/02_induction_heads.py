@@ -101,3 +101,11 @@ print(
     f"Cutting one sender off their keys takes {np.min(drops):.0%} to {np.max(drops):.0%} of their score: they "
     "do copy by induction. The copier without induction attention is told apart."
 )
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Lower `max_candidates` to 2. Does the verdict change? To check: `evidence.verdict.reason` names the heads that were tested.
+# 2. Plot the composition with queries, `composition_map(evidence.composition.rows(), "q", light)`. To check: the rings of the tested
+#    senders lie above the null for keys; for queries they should not.
+# 3. Run the analysis on `load_model("toy:induction-1l")`, which has one layer. To check: it cannot compose heads, so nothing may be found.

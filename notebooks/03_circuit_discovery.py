@@ -106,3 +106,10 @@ print(
     f"the copying; random circuits of that size keep {found.evaluation.random_circuits.mean:.0%}. EAP-IG agrees with "
     f"patching edge by edge (r = {agreement['eap-ig']:.2f}), plain EAP does not (r = {agreement['eap']:.2f})."
 )
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Score the edges with another seed of the task. Which of the twelve strongest stay? To check: `verify_top_k` patches them exactly.
+# 2. Use `make_task("greater-than", smollm2, n_prompts=8)` in place of *ioi*. To check: the clean metric has to be above the corrupted one.
+# 3. Find a circuit in `untrained_model(model, 0)`. To check: the task itself should be refused, since its metric has no gap.

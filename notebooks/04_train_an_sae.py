@@ -84,7 +84,7 @@ health_figure(logs, light)
 # ## Against baselines, at one sparsity
 #
 # All scores are on documents that no dictionary has seen. An error says nothing without its L0, so all are cut to the same one.
-# Principal components, the stream's own coordinates and an untrained dictionary stand beside them.
+# Principal components, the coordinates of the residual stream and an untrained dictionary stand beside them.
 
 # %%
 pair = {name: load_sae(workspace.path("sae", name)) for name in ("batchtopk", "topk-d1024-k32")}
@@ -160,3 +160,10 @@ print(
     f"error for the largest that is {worst.error:+.1%} off at k {worst.k}. The exponents hold for this recipe. And "
     "a lower error is no proof of better features: see `saes/evaluation/synthetic.py`."
 )
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Which k leaves less error per latent, 8 or 32? To check: read both lines of the law at the same number of latents.
+# 2. Take the query for the *densest* features, `density > 0.1`. Are they worth a label? To check: compare `n_fired` and the examples.
+# 3. Compare `topk-d256-k32` and `topk-d1024-k32` with `compare`. To check: the error at one L0 should fall as the law says.

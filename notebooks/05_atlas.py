@@ -166,3 +166,11 @@ assert stayed
 _, second, third = series.frame_quality
 assert min(second.moved, third.moved) > series.moved_null.median
 assert second.stayed < 0.9
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Colour the map by another column. Do the regions still stand out? To check: regions come from density, not from colour.
+# 2. Take the 15 nearest neighbours of one token in the full space, and find them on the map. How many are near? To check: the mean over
+#    all tokens is the recall that the map states.
+# 3. Compute `build_series` of the layers in another order. To check: `stayed` needs no map, so that only the pairs of layers change it.

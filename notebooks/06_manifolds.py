@@ -56,7 +56,7 @@ for name, found in known.items():
 #
 # ## SmolLM2 reads its words
 #
-# Sixteen sentences that end with the word, read at five places. Each list on its own plane, in sentences that did not fit it.
+# Sixteen sentences that end with the word, read at five hook points. Each list on its own plane, in sentences that did not fit it.
 
 # %%
 model = load_model("smollm2-135m")
@@ -121,3 +121,12 @@ print(
     f"{turned.random_high:+.2f}, of {turned.swapped.mean():+.2f} that this place can do, but only at {turned.n_following} of {len(turned.steps)} steps. Numbers are a line, colours a "
     f"{colours.verdict}; an untrained model has none of it."
 )
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Add `"months"` to `names`. Is their verdict a circle? To check: twelve words have far more orders than seven, so that the least
+#    p-value is lower (`shape.order.smallest_p`).
+# 2. Turn the words after block 14 instead of block 7. To check: compare `turned.overall` with the random directions of the same run.
+# 3. Plant a circle of 12 items with an arc of 300 degrees. Where between 200 and 360 does the verdict change? To check: repeat with another
+#    seed of the noise.

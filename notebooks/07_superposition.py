@@ -138,3 +138,10 @@ print(
     f"at once: F1 {f1[0.01][0]:.2f} and {f1[0.1][0]:.2f}.\nWhat this is not: a claim about language models, whose features are "
     "neither independent nor known."
 )
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. At which density do most toys stop being pentagons? To check: train at densities between those of the table.
+# 2. Give the toys 3 hidden dimensions. Which shapes appear? To check: the sum of the dimensionalities should be 3.
+# 3. Give the autoencoder more latents than features. Does F1 fall? To check: `random_geometry` and the random directions stay the null.

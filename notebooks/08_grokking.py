@@ -105,3 +105,10 @@ for seed, run in enumerate(found.runs):
 assert control.runs[0].phases.memorised is not None
 assert control.runs[0].phases.generalising is None
 assert np.isfinite(found.curves["test_loss"]).all()
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Which seed generalises last, and does its circuit form last too? To check: `found.circuit_forms_unseen(seed)`.
+# 2. Train the control for as many epochs as the others. To check: `generalising` should stay None without weight decay.
+# 3. Halve the weight decay. Does generalisation come later? To check: three seeds, not one.

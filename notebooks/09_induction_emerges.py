@@ -15,7 +15,7 @@
 #
 # A two-layer, attention-only transformer reads random tokens that repeat with a period of their own. For a while it learns
 # nothing but which tokens there are. Then, within a few hundred steps, it learns to copy. We watch loss, attention and weights
-# on the way, and its one-layer twin, which cannot compose heads (Olsson et al. 2022).
+# on the way, and its one-layer control, which cannot compose heads (Olsson et al. 2022).
 
 # %%
 
@@ -69,7 +69,7 @@ training_curves(two.steps, {"K-composition": two.curves["composition"]}, light, 
 #
 # At once: copying and the induction score go from a tenth to nine tenths of their way within a third of the time, and pass the
 # middle within a few steps of each other; the composition of the heads rises with them. The loss says less: it falls a little
-# before, to that of knowing which tokens there are, and goes on falling long after. The twin on the same data never copies and has
+# before, to that of knowing which tokens there are, and goes on falling long after. The control on the same data never copies and has
 # no induction head. That they move together is no proof that the heads cause it; that is what ablation is for, in *02 induction
 # heads*.
 
@@ -82,3 +82,13 @@ assert one.onset is None
 assert one.curves["induction"].max() < 0.15
 assert one.curves["loss_repeat"][-1] > two.curves["loss_repeat"][-1] + 1
 assert np.isfinite(two.curves["loss_repeat"]).all()
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Read the order of the transitions from the table: which comes first, the previous-token score or the induction score? To check:
+#    compare their `middle` with `every`, the distance of two checkpoints; a smaller difference says nothing.
+# 2. Follow another seed with `follow_induction("toy:induction-2l", steps=STEPS, every=EVERY, seed=1)`. To check: is the onset within 200
+#    steps of the first?
+# 3. Ablate the strongest head at the last step, as notebook 02 does. To check: the loss of the second copy should rise, that of the first
+#    should not.

@@ -33,7 +33,7 @@ from interp.studies import (
 # %% [markdown]
 # ## How much do associative memories hold?
 #
-# The network of 1982 stores patterns in a quadratic energy. In the limit of many spins replica theory allows .138 patterns a spin
+# The network of 1982 stores patterns in a quadratic energy. In the limit of many spins replica theory allows 0.138 patterns a spin
 # (dotted line); 600 spins follow it below, and break down above.
 
 # %%
@@ -69,7 +69,7 @@ for beta in (2000.0, 8.0, 0.1):
 # ## Heads as memories
 #
 # A query is the state, its keys the patterns, both after rotary positions; 90 % of a head's attention lies on so many of its keys.
-# Prose from docstrings, the later half of each prompt. The same is measured in the untrained twin.
+# Prose from docstrings, the later half of each prompt. The same is measured in an untrained model.
 
 # %%
 smollm2 = load_model("smollm2-135m")
@@ -158,3 +158,11 @@ print(
     "What this is not: a memory of the training text. The patterns are the prompt's own keys, and what a head writes are values, which "
     "have no energy here."
 )
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Below which load do the classical network and the theory agree? To check: the interval of `classical.overlap` should hold the theory.
+# 2. Leave `skip_first` out and in. Which heads change their kind? To check: `heads.first_share` is above 0.5 for them.
+# 3. At which temperature do the model's predictions have the entropy of the random energies at 1? To check: read it off the sweep; the
+#    answer lies above 1.

@@ -240,3 +240,10 @@ print(
     f"Most neurons are no words: of twelve strongest firings {alike:.0%} share a token (chance {chance:.0%}). Reading one by its examples is a start, and a "
     "neuron that does many things is why dictionaries of features are trained."
 )
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Ask for *Rome* instead of *London* as the wrong answer. Which neurons stay among the strongest? To check: ablate them again.
+# 2. Ablate the ten strongest neurons together. Is the effect the sum of the single ones? To check: if it is, the predictions add up too.
+# 3. Read the other side of the neuron, `sign=-sign`. To check: are its twelve strongest firings alike, more than shuffled ones?

@@ -169,7 +169,7 @@ plot(found.representations)
 # %% [markdown]
 # ## Heads
 #
-# Heads of layer 2 attend elsewhere. Did they change? Both models' heads on the *base's* stream say no: what they read changed.
+# Heads of layer 2 attend elsewhere. Did they change? Both models' heads on the residual stream of the *base* say no: what they read changed.
 
 # %%
 heads = found.heads
@@ -183,7 +183,7 @@ print(f"{largest}: {heads.value['pattern'].estimate[place]:.3f} of its attention
 # ## The transplant
 #
 # So far all of it is correlation. Now each part of the tuned model alone is put into the base: how much of the behaviour comes along?
-# And each part of the base into the tuned model: how much is lost? The marks are random changes as large in the same place. Taking out
+# And each part of the base into the tuned model: how much is lost? The marks are random changes as large at the same hook point. Taking out
 # says less than putting in: a random change as large in that MLP also destroys much of what was learned, but none makes it.
 
 # %%
@@ -192,7 +192,7 @@ plot(found.transplants)
 # %% [markdown]
 # ## Features
 #
-# A crosscoder learns one set of latents for both models' streams. A latent's relative norm says whose it is (0 the base's, 1 the tuned
+# A crosscoder learns one set of latents for the residual streams of both models. A latent's relative norm says whose it is (0 the base's, 1 the tuned
 # model's), the cosine of its two decoders whether it means the same in both. The null is a second crosscoder, of the base and a
 # continuation.
 
@@ -296,3 +296,10 @@ print(
     f"The crosscoder says what was learned: latents of letters mean the same in both (median cosine {kept:.2f}), those of digits do not ({turned:.2f}); {len(single)} "
     "fire mostly on one digit each and write mostly into the tuned model; without the facts no latent tells two digits apart. The base knew that something was a digit; the tuned model knows which."
 )
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Draw more continuations of the base. Do fewer components count as changed? To check: the bound is the largest of the null models.
+# 2. Transplant the MLP of layer 1 into another continuation. Does it carry the facts there? To check: `behaviour(model)`.
+# 3. Teach the facts to the MLP of layer 2 instead (`only="layers.2.mlp."`). To check: the residual stream should then change there first.

@@ -14,11 +14,11 @@
 # # Why does it say Paris?
 #
 # SmolLM2-135M continues *The capital of France is* with *Paris*. An attribution graph (Ameisen et al. 2025) says through which
-# units: hold attention patterns and the scales of norms at their values on this prompt, and the model becomes linear from unit
-# to unit, so that every logit splits exactly into direct effects. Here the units are MLP neurons, which need no training.
+# nodes: hold attention patterns and the scales of norms at their values on this prompt, and the model becomes linear from node
+# to node, so that every logit splits exactly into direct effects. Here the nodes are MLP neurons, which need no training.
 #
-# A graph is a claim about the model. We hold it against three things: the graph that one gets without any unit, the effect of
-# ablating units in the model itself, and random units.
+# A graph is a claim about the model. We hold it against three things: the graph that one gets without any neuron, the effect of
+# ablating neurons in the model itself, and random neurons.
 
 # %%
 import numpy as np
@@ -51,7 +51,7 @@ print(graph)
 # %% [markdown]
 # The target is a difference: how much more likely *Paris* is than *Rome*. The replacement score is the share of influence that
 # comes from tokens through neurons; what comes from errors (here the neurons beyond the largest 30,000) is the rest. Without any
-# unit the score is that of the same prompt with every MLP left as one block: the floor. 1 would be perfect.
+# neuron the score is that of the same prompt with every MLP left as one block: the floor. 1 would be perfect.
 
 # %%
 plot(graph, n_edges=250)
@@ -89,7 +89,7 @@ plot(split)
 # ## An intervention, beside its prediction and beside random neurons
 #
 # Give neurons at *France* the values that they have at *Italy*, those first whose change the graph expects to matter. Random neurons
-# of the same layers get the same amounts; 19 draws, so the least p is .05.
+# of the same layers get the same amounts; 19 draws, so the least p is 0.05.
 
 # %%
 italy = open_system(model, to_tokens(model, other), Neurons(limit=200_000))
@@ -167,7 +167,7 @@ group_changed.to_frame().head()
 assert group_changed.measured < 0 and group_changed.p <= 0.05
 
 # %% [markdown]
-# Turned off, the dozen moves the difference by a logit, as some random dozens do: that alone proves nothing. Turned round, it moves
+# Ablated, the dozen moves the difference by a logit, as some random dozens do: that alone proves nothing. Turned round, it moves
 # it further than any of them, in the direction that the graph predicted and by more.
 #
 # ## What a graph does not say
@@ -177,8 +177,11 @@ assert group_changed.measured < 0 and group_changed.p <= 0.05
 # latents are fewer (an hour on two cores); `workbench trace --set NAME` holds its graph against an untrained set. The page *Graph*
 # of the dashboard draws a graph with everything it links to.
 #
-# ## Try it
+# ## Exercises
 #
-# 1. Trace *The capital of Italy is* with `target=" Rome", contrast=" Paris"`. Which of the neurons above come back, with which sign?
-# 2. Ablate the background nodes alone. Does *Paris* over *Rome* change by what the graph predicts?
-# 3. Give `background_nodes` an empty dictionary and look at the table again: what leads it now?
+# 1. Trace *The capital of Italy is* with `target=" Rome", contrast=" Paris"`. Which of the neurons above come back, with which sign? To
+#    check: a neuron that raises any capital has the same sign in both graphs.
+# 2. Ablate the background nodes alone. Does *Paris* over *Rome* change by what the graph predicts? To check: `intervene` gives both
+#    numbers and those of random neurons.
+# 3. Give `background_nodes` an empty dictionary and look at the table again: what leads it now? To check: `words.background()` says how
+#    much influence each of them has on other prompts.

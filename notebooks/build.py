@@ -3,8 +3,10 @@
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
+BUILT = HERE / "built"
 
 
 def notebooks() -> list[Path]:
@@ -32,11 +34,32 @@ def build(source: Path, workspace: Path) -> Path:
     """Execute a notebook and write the copy with its outputs to notebooks/built/; returns where."""
     import nbformat
 
-    target = HERE / "built" / source.with_suffix(".ipynb").name
+    target = BUILT / source.with_suffix(".ipynb").name
     text = nbformat.writes(execute(source, workspace))
     target.parent.mkdir(exist_ok=True)
     target.write_text(text, encoding="utf-8")
     return target
+
+
+def executed(source: Path, built: Path = BUILT) -> Any | None:
+    """The notebook with the outputs of its last run; None where it never ran or its code has changed since.
+
+    Prose may have changed: it is that of the source.
+    """
+    import jupytext
+    import nbformat
+
+    copy = built / source.with_suffix(".ipynb").name
+    if not copy.exists():
+        return None
+    notebook, ran = jupytext.read(source), nbformat.read(copy, as_version=4)
+    cells, outputs = ([c for c in each.cells if c.cell_type == "code"] for each in (notebook, ran))
+    if [c.source for c in cells] != [c.source for c in outputs]:
+        return None
+    for cell, output in zip(cells, outputs, strict=True):
+        cell.outputs, cell.execution_count = output.outputs, output.execution_count
+    notebook.metadata = ran.metadata
+    return notebook
 
 
 def main() -> None:

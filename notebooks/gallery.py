@@ -1,7 +1,8 @@
 """The executed notebooks as pages with pictures, in docs/gallery/: `make gallery`, or `python -m notebooks.gallery [NAME ...]`.
 
-Reads what `python -m notebooks.build` wrote. Of each notebook: its prose, its pictures, what its cells printed; the code
-stays in the source. Pictures are drawn by Chromium from what the notebook itself would show.
+Reads what `python -m notebooks.build` wrote. Of each notebook: its prose, its code, its pictures, what its cells printed.
+Pictures are drawn by Chromium from what the notebook itself would show. The site shows these pages where a checkout has
+no executed notebooks.
 """
 
 import argparse
@@ -13,12 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from notebooks.build import executed, notebooks
+
 HERE = Path(__file__).parent
 GALLERY = HERE.parent / "docs" / "gallery"
 WIDTH, HEIGHT = 860, 480
 PLOTLY = "application/vnd.plotly.v1+json"
 MAX_LINES, WIDEST = 40, 160
 """Of printed text that a page takes over: lines, and characters of a row of a table."""
+SOURCE = "The notebook: "
+"""Begins the last line of a page."""
 
 
 class Painter:
@@ -56,8 +61,7 @@ def page_of(notebook: Any, name: str, painter: Painter) -> tuple[str, list[str]]
     """Markdown of an executed notebook, and the file names of its pictures, which are written beside it."""
     parts, pictures = [], []
     for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            parts.append(cell.source)
+        parts.append(cell.source if cell.cell_type == "markdown" else f"```python\n{cell.source}\n```")
         for output in cell.get("outputs", []):
             found = _output(output, painter)
             if isinstance(found, bytes):
@@ -67,7 +71,7 @@ def page_of(notebook: Any, name: str, painter: Painter) -> tuple[str, list[str]]
                 parts.append(f"![{_said(output) or 'figure'}]({picture})")
             elif found:
                 parts.append(found)
-    source = f"The code is [notebooks/{name}.py](../../notebooks/{name}.py)."
+    source = f"{SOURCE}[notebooks/{name}.py](../../notebooks/{name}.py)."
     return "\n\n".join([*parts, source]) + "\n", pictures
 
 
@@ -114,41 +118,42 @@ def title_and_question(notebook: Any) -> tuple[str, str]:
 
 
 def index() -> str:
-    """Return the index of all pages of the gallery: the question of each notebook, and its first picture."""
+    """Return the index: the question of each notebook, its page, and its first picture."""
     import jupytext
 
     parts = [
         "# Gallery",
         "Questions, and what a run of the notebooks answered. `make notebooks gallery` draws it anew.",
     ]
-    for page in sorted(GALLERY.glob("[0-9][0-9]_*.md")):
-        title, question = title_and_question(jupytext.read(HERE / f"{page.stem}.py"))
-        picture = next(iter(sorted(GALLERY.glob(f"{page.stem}-*.png"))), None)
+    for source in notebooks():
+        title, question = title_and_question(jupytext.read(source))
+        picture = next(iter(sorted(GALLERY.glob(f"{source.stem}-*.png"))), None)
         figure = [f"![A figure of: {title}]({picture.name})"] if picture else []
-        parts += [f"## [{title}]({page.name})", question, *figure]
+        parts += [f"## [{title}]({source.stem}.md)", question, *figure]
     return "\n\n".join(parts) + "\n"
 
 
 def render(names: list[str]) -> Iterator[Path]:
-    """Write the pages of the executed notebooks, and the index of all pages."""
-    import nbformat
+    """Write the pages of the executed notebooks and the index, and remove pages of notebooks that are gone."""
     from playwright.sync_api import sync_playwright
 
-    built = sorted((HERE / "built").glob("[0-9][0-9]_*.ipynb"))
+    sources = {each.stem: each for each in notebooks()}
+    ran = {stem: executed(each) for stem, each in sources.items() if not names or any(n in stem for n in names)}
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not built or chromium is None:
-        raise SystemExit("executed notebooks (`make notebooks`) and Chromium are needed")
+    if missing := [stem for stem, notebook in ran.items() if notebook is None]:
+        raise SystemExit(f"run `make notebooks` first: no outputs of the present code of {', '.join(missing)}")
+    if chromium is None:
+        raise SystemExit("Chromium is needed to draw pictures")
     GALLERY.mkdir(parents=True, exist_ok=True)
+    for old in GALLERY.glob("[0-9][0-9]_*"):
+        if old.stem.rpartition("-")[0] in ran or old.stem.partition("-")[0] not in sources:
+            old.unlink()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--use-gl=angle"])
         painter = Painter(browser.new_context().new_page())
-        for path in built:
-            if names and not any(name in path.name for name in names):
-                continue
-            for old in GALLERY.glob(f"{path.stem}-*.png"):
-                old.unlink()
-            text, _ = page_of(nbformat.read(path, as_version=4), path.stem, painter)
-            page = GALLERY / f"{path.stem}.md"
+        for stem, notebook in ran.items():
+            text, _ = page_of(notebook, stem, painter)
+            page = GALLERY / f"{stem}.md"
             page.write_text(text, encoding="utf-8")
             yield page
         browser.close()
