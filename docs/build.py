@@ -79,7 +79,9 @@ def main(arguments: list[str] | None = None) -> int:
     from sphinx.cmd.build import main as sphinx
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--require-executed", action="store_true", help="fail unless every tutorial shows its outputs")
+    parser.add_argument(
+        "--require-executed", action="store_true", help="fail unless all tutorials show a run of their present code"
+    )
     options = parser.parse_args(arguments)
     counts = generate(DOCS / "generated")
     print(", ".join(f"{name}: {n}" for name, n in counts.items()))

@@ -1,38 +1,30 @@
 """Pages of the site that are written from the code: tutorials from notebooks, the API, and the help of every verb.
 
-1. Tutorials: the executed copies in `notebooks/built/`, when their source is still that of the notebook. Otherwise the
-   notebook's code without outputs, and the pictures of an earlier run from `docs/gallery/`.
-2. API: one page per package of `PUBLIC`, with every name in its `__all__`. Docstrings are read as Markdown.
+1. Tutorials: the executed copies in `notebooks/built/`, when their code is still that of the notebook. Otherwise the
+   page of an earlier run from `docs/gallery/`, with its outputs.
+2. API: one page per subject, with every public name (`docs/api.py`).
 3. Verbs: one page per verb of the command line, from the parser that the command line itself uses.
 4. Kinds: one page with the fields of every kind of artefact, from its class.
+5. The bibliography: every paper that is cited, and where (`docs/bibliography.py`).
 
 Pages are written only where their text changed, so that a second build is quick.
 """
 
-import dataclasses
-import importlib
 import inspect
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from docs import bibliography
+from docs.api import api, by_module
+from docs.markdown import MARK, as_markdown, cell, remove_others, write
+from notebooks.build import BUILT, executed, notebooks
+from notebooks.gallery import GALLERY, SOURCE, title_and_question
+
 DOCS = Path(__file__).parent
-NOTEBOOKS = DOCS.parent / "notebooks"
-PUBLIC = ("interp", "interp.studies", "saes", "dashboard", "dashboard.figures")
-"""Packages whose exported names users may rely on."""
 PLOTLY = "application/vnd.plotly.v1+json"
-MARK = "% Written by docs/generate.py from the code; edit the code instead.\n\n"
-
-
-def write(path: Path, text: str) -> Path:
-    """Write a page unless it already says so."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
-    return path
 
 
 def generate(folder: Path) -> dict[str, int]:
@@ -42,8 +34,14 @@ def generate(folder: Path) -> dict[str, int]:
     """
     static_plotly(folder / "static")
     counts = tutorials(folder / "tutorials")
-    return {**counts, "packages": api(folder / "reference"), "verbs": verbs(folder / "reference"),
-            "kinds": kinds(folder / "reference")}  # fmt: skip
+    write(folder / "bibliography.md", MARK + bibliography.page(by_module()))
+    counts |= {
+        "subjects": api(folder / "api"),
+        "verbs": verbs(folder / "reference"),
+        "kinds": kinds(folder / "reference"),
+    }
+    remove_others(folder)
+    return counts
 
 
 def static_plotly(folder: Path) -> None:
@@ -59,44 +57,44 @@ def static_plotly(folder: Path) -> None:
 # Tutorials
 
 
-def tutorials(folder: Path, built: Path = NOTEBOOKS / "built") -> dict[str, int]:
+def tutorials(folder: Path, built: Path = BUILT) -> dict[str, int]:
     """Write every notebook as a tutorial, and their index."""
     import jupytext
     import nbformat
 
-    from notebooks.build import notebooks
-    from notebooks.gallery import title_and_question
-
-    executed, lines = 0, ["# Tutorials", "", "Each asks a question and asserts the answer in its last cell.", ""]
+    count, lines = 0, ["# Tutorials", "", "Each asks a question and asserts the answer. Begin with the first.", ""]
     sources = notebooks()
     for source in sources:
+        page = folder / source.with_suffix(".ipynb").name
         plain = jupytext.read(source)
-        ran = executed_copy(built / f"{source.stem}.ipynb", plain)
-        executed += ran is not None
-        shown = with_drawn_figures(ran) if ran is not None else with_pictures(plain, source.stem)
-        write(folder / f"{source.stem}.ipynb", nbformat.writes(shown))
+        ran = executed(source, built)
+        if ran:
+            write(page, nbformat.writes(with_drawn_figures(ran)))
+        else:
+            page = write(page.with_suffix(".md"), MARK + earlier_run(source.stem, plain))
+        count += ran is not None
         title, question = title_and_question(plain)
-        lines += [f"**[{title}]({source.stem}.ipynb)**", "", question, ""]
+        lines += [f"**[{title}]({page.name})**", "", question, ""]
     toctree = ["```{toctree}", ":hidden:", "", *(source.stem for source in sources), "```", ""]
     write(folder / "index.md", MARK + "\n".join(lines + toctree))
-    return {"tutorials": len(sources), "executed": executed}
+    return {"tutorials": len(sources), "executed": count}
 
 
-def executed_copy(path: Path, plain: Any) -> Any | None:
-    """The executed notebook at `path`; None where there is none or the source has changed since."""
-    import nbformat
-
-    if not path.exists():
-        return None
-    ran = nbformat.read(path, as_version=4)
-    same = [(c.cell_type, c.source) for c in ran.cells] == [(c.cell_type, c.source) for c in plain.cells]
-    return ran if same else None
+def earlier_run(name: str, plain: Any) -> str:
+    """The page of the gallery, for a checkout without executed notebooks; it says so where the code has changed."""
+    text = (GALLERY / f"{name}.md").read_text(encoding="utf-8")
+    ran = re.findall(r"^```python\n(.*?)\n```$", text, flags=re.MULTILINE | re.DOTALL)
+    same = ran == [cell.source for cell in plain.cells if cell.cell_type == "code"]
+    title, _, rest = text.partition("\n")
+    note = "" if same else "\n```{note}\nThe code has changed since this run.\n```\n"
+    shown = re.sub(rf"({name}-\d+\.png)", r"../../gallery/\1", rest.rpartition(SOURCE)[0])
+    return f"{title}\n{note}{shown}The notebook: `notebooks/{name}.py`.\n"
 
 
 def with_drawn_figures(notebook: Any) -> Any:
     """The notebook with plotly's figures as HTML that `static/figures.js` draws, and tracebacks of no machine."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
+    for each in notebook.cells:
+        for output in each.get("outputs", []):
             data = output.get("data", {})
             if PLOTLY in data:
                 figure = data.pop(PLOTLY)
@@ -107,134 +105,8 @@ def with_drawn_figures(notebook: Any) -> Any:
                     f'<script type="application/json">{text}</script></div>'
                 )
             if "text" in output:
-                output["text"] = output["text"].replace(f"{NOTEBOOKS.parent}/", "")
+                output["text"] = output["text"].replace(f"{DOCS.parent}/", "")
     return notebook
-
-
-def with_pictures(notebook: Any, name: str) -> Any:
-    """The notebook without outputs, and below it the pictures that the gallery has of an earlier run."""
-    import nbformat
-
-    pictures = sorted((DOCS / "gallery").glob(f"{name}-*.png"))
-    parts = ["## Pictures of an earlier run"] if pictures else []
-    for number, picture in enumerate(pictures, 1):
-        parts.append(f"![Figure {number} of this notebook, from an earlier run](../../gallery/{picture.name})")
-    if parts:
-        notebook.cells.append(nbformat.v4.new_markdown_cell("\n\n".join(parts), id="pictures"))
-    return notebook
-
-
-# The API
-
-
-def api(folder: Path) -> int:
-    """Write one page per public package, with every name of its `__all__`."""
-    for package in PUBLIC:
-        module = importlib.import_module(package)
-        parts = [f"# {package}", as_markdown(inspect.getdoc(module) or "")]
-        parts += [f"```{{py:currentmodule}} {package}\n```"]
-        parts += [entry(package, name, getattr(module, name)) for name in module.__all__]
-        write(folder / f"{package}.md", MARK + "\n\n".join(parts) + "\n")
-    return len(PUBLIC)
-
-
-def entry(package: str, name: str, value: Any) -> str:
-    """One exported name: a directive with its signature, its docstring, and of a class its fields and methods."""
-    if inspect.isclass(value):
-        return described("class", f"{name}{signature(value)}", "\n\n".join(class_parts(value)), 6)
-    if callable(value):
-        return described("function", f"{name}{signature(value)}", as_markdown(inspect.getdoc(value) or ""), 6)
-    if inspect.ismodule(value):
-        return described("module", f"{package}.{name}", "", 6) + "\n\n" + as_markdown(inspect.getdoc(value) or "")
-    return described("data", name, as_markdown(attribute_docs(package).get(("", name), "")), 6)
-
-
-def class_parts(cls: type) -> Iterator[str]:
-    """A class's docstring, its documented fields, and its public methods and properties."""
-    yield as_markdown(inspect.getdoc(cls) or "")
-    if dataclasses.is_dataclass(cls):
-        for field in dataclasses.fields(cls):
-            said = (attribute_docs(base.__module__).get((base.__name__, field.name)) for base in cls.__mro__)
-            text = next(filter(None, said), "")
-            yield described("attribute", field.name, as_markdown(text), 5, f":type: {type_text(field.type)}")
-    for name, member in vars(cls).items():
-        if name.startswith("_"):
-            continue
-        text = as_markdown(inspect.getdoc(getattr(cls, name)) or "")
-        if isinstance(member, property):
-            yield described("property", name, text, 5)
-        elif inspect.isroutine(member) or isinstance(member, classmethod | staticmethod):
-            yield described("method", f"{name}{signature(getattr(cls, name), method=True)}", text, 5)
-
-
-def described(kind: str, head: str, body: str, colons: int, option: str = "") -> str:
-    """A directive of the Python domain, as Markdown; one inside another has fewer colons."""
-    fence = ":" * colons
-    return "\n".join([f"{fence}{{py:{kind}}} {head}", *([option] if option else []), "", body, "", fence])
-
-
-def signature(value: Any, method: bool = False) -> str:
-    """The call signature with annotations, shortened to the last part of every type's name."""
-    from sphinx.util.inspect import signature as inspect_signature
-    from sphinx.util.inspect import stringify_signature
-
-    try:
-        found = inspect_signature(value, bound_method=False)
-    except (TypeError, ValueError):
-        return ""
-    parameters = [p for p in found.parameters.values() if not (method and p.name == "self")]
-    text = stringify_signature(found.replace(parameters=parameters), unqualified_typehints=True)
-    return re.sub(r"~[\w.]*?(\w+)(?![\w.])", r"\1", " ".join(text.split()))
-
-
-def type_text(annotation: Any) -> str:
-    """An annotation in one line."""
-    from sphinx.util.typing import stringify_annotation
-
-    return annotation if isinstance(annotation, str) else stringify_annotation(annotation, "smart").replace("~", "")
-
-
-def attribute_docs(module: str) -> dict[tuple[str, str], str]:
-    """(class or "", attribute) -> the string below its definition."""
-    from sphinx.errors import PycodeError
-    from sphinx.pycode import ModuleAnalyzer
-
-    try:
-        found = ModuleAnalyzer.for_module(module).find_attr_docs()
-    except PycodeError:
-        return {}
-    return {key: "\n".join(lines).strip() for key, lines in found.items()}
-
-
-def as_markdown(docstring: str) -> str:
-    """A docstring as Markdown: examples become code blocks, `<` outside of code is text, headings are bold."""
-    out: list[str] = []
-    lines = docstring.splitlines()
-    fenced = example = False
-    for line in lines:
-        if line.lstrip().startswith("```"):
-            fenced = not fenced
-        starts = not fenced and line.lstrip().startswith(">>>")
-        if starts and not example:
-            out += ["", "```pycon"]
-            example = True
-        if example and not line.strip():
-            out += ["```"]
-            example = False
-        if fenced or example or line.startswith("    "):
-            out.append(line)
-        elif re.fullmatch(r"\s*(-{3,}|={3,})\s*", line):
-            continue  # an underline would make the line before it a heading of the page
-        else:
-            out.append(_escaped(line))
-    return "\n".join([*out, "```"] if example else out)
-
-
-def _escaped(line: str) -> str:
-    """A line whose `<`, `[..](..)` and leading `#` are text; code spans stay as they are."""
-    parts = re.split(r"(`[^`]*`)", line)
-    text = "".join(p if p.startswith("`") else p.replace("<", "&lt;").replace("](", "]\\(") for p in parts)
-    return re.sub(r"^(\s*)#", r"\1\\#", text)
 
 
 # The command line
@@ -254,8 +126,6 @@ def verbs(folder: Path) -> int:
             summary = cell((verb.__doc__ or "").split("\n\n")[0])
             lines.append(f"| [`workbench {name}`](verbs/{pages[-1].name}) | {summary} |")
         lines.append("")
-    for old in set((folder / "verbs").glob("*.md")) - set(pages):
-        old.unlink()
     toctree = ["```{toctree}", ":hidden:", "", *(f"verbs/{page.stem}" for page in pages), "```", ""]
     write(folder / "verbs.md", MARK + "\n".join(lines + toctree))
     return len(pages)
@@ -286,11 +156,6 @@ def _example(part: str) -> str:
         else:
             commands[-1] += f" {line}"
     return "\n".join(["```console", *commands, "```"])
-
-
-def cell(text: str) -> str:
-    """Text that stays inside one cell of a table."""
-    return _escaped(" ".join(text.split())).replace("|", "\\|")
 
 
 # Kinds of artefact

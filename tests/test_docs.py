@@ -1,6 +1,7 @@
 """The documentation is true: links resolve, code blocks import what they use, commands are in the command line."""
 
 import importlib
+import importlib.util
 import re
 import shlex
 import textwrap
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import PUBLIC
+from docs.api import PUBLIC
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -68,10 +69,12 @@ def test_a_broken_link_is_seen(tmp_path: Path):
     assert broken_links(page) == ["#other", "missing.png"]
 
 
-def test_the_gallery_lists_every_page_that_it_has():
+def test_the_gallery_has_a_page_of_each_notebook_and_of_no_other():
+    from notebooks.build import notebooks
     from notebooks.gallery import GALLERY, index
 
     assert (GALLERY / "README.md").read_text(encoding="utf-8") == index()
+    assert {page.stem for page in GALLERY.glob("[0-9]*.md")} == {source.stem for source in notebooks()}
 
 
 @pytest.mark.source
@@ -159,6 +162,118 @@ def test_make_targets_exist(path: Path):
     assert {word for words in used for word in words.split() if word != "makes"} <= targets
 
 
+# Names of other libraries and ours
+
+
+def peer_rows() -> list[tuple[str, str, str]]:
+    """Library, its name and ours, of every row of the page that compares them."""
+    text = (ROOT / "docs" / "howto" / "which-function.md").read_text(encoding="utf-8")
+    libraries = {"TransformerLens": "transformer_lens", "SAELens": "sae_lens", "circuit-tracer": "circuit_tracer",
+                 "nnsight": "nnsight"}  # fmt: skip
+    found = []
+    for part in text.split("\n## ")[1:]:
+        library = libraries[part.partition("\n")[0]]
+        found += [(library, *row) for row in re.findall(r"^\| `([\w.]+)` \| `([\w.]+)` \|", part, flags=re.MULTILINE)]
+    return found
+
+
+def reached(path: str) -> object:
+    """The object of a dotted path; a class may have the name of its module. Raises `AttributeError`, `ImportError`."""
+    value: object = importlib.import_module(path.partition(".")[0])
+    for part in path.split(".")[1:]:
+        if getattr(value, "__file__", None) and not hasattr(value, part):
+            last = str(getattr(value, "__name__", "")).rpartition(".")[2]
+            value = getattr(value, last) if hasattr(value, last) else value
+        value = getattr(value, part)
+    return value
+
+
+@pytest.mark.parametrize("ours", sorted({ours for _, _, ours in peer_rows()}))
+def test_our_names_beside_those_of_other_libraries_are_public(ours: str):
+    package, _, name = ours.rpartition(".")
+    assert package in PUBLIC
+    assert name in importlib.import_module(package).__all__
+    assert reached(ours) is not None
+
+
+@pytest.mark.parametrize(("library", "peer"), sorted({(library, peer) for library, peer, _ in peer_rows()}))
+def test_names_of_other_libraries_are_theirs(library: str, peer: str):
+    spec = importlib.util.find_spec(library)
+    if spec is None or spec.origin is None:  # without an origin: a folder of that name
+        pytest.skip(f"{library} is not installed")
+    assert reached(f"{library}.{peer}") is not None
+
+
+def test_a_wrong_name_of_another_library_is_seen():
+    assert len(peer_rows()) > 40
+    with pytest.raises((AttributeError, ImportError)):
+        reached("transformer_lens.TransformerBridge.run_with_cash")
+
+
+# Words
+
+
+def not_words() -> list[str]:
+    """Words that the glossary replaces by others."""
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    return [
+        word.strip() for found in re.findall(r"\*Not: ([^*]+)\*", text) for word in " ".join(found.split()).split(",")
+    ]
+
+
+def forbidden(text: str) -> list[str]:
+    """Uses of such words in a text, outside of code."""
+    plain = " ".join(re.sub(r"`[^`]*`", "", prose(text)).split())
+    return [word for word in not_words() if re.search(rf"\b{re.escape(word)}\b", plain, flags=re.IGNORECASE)]
+
+
+def notebook_prose(path: Path) -> str:
+    """The Markdown cells of a notebook."""
+    cells = re.split(r"^# %%", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return "\n".join(re.sub(r"^# ?", "", each, flags=re.MULTILINE) for each in cells if each.startswith(" [markdown]"))
+
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
+SAID = [
+    path for path in WRITTEN if path not in HISTORY and path.parent.name != "gallery" and path.name != "glossary.md"
+]
+
+
+@pytest.mark.source
+@pytest.mark.parametrize("path", [*SAID, *NOTEBOOKS], ids=name)
+def test_pages_and_notebooks_use_the_words_of_the_glossary(path: Path):
+    text = notebook_prose(path) if path.suffix == ".py" else path.read_text(encoding="utf-8")
+    assert forbidden(text) == []
+
+
+@pytest.mark.source
+def test_a_word_that_the_glossary_replaces_is_seen():
+    assert len(not_words()) > 10
+    assert forbidden("Its untrained twin, and `a push`.") == ["twin"]
+
+
+@pytest.mark.source
+def test_the_glossary_has_each_term_once_and_its_anchors_are_addresses():
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^### (.*)$", text, flags=re.MULTILINE)
+    assert len(set(terms)) == len(terms) > 35
+    assert {"null", "baseline", "control", "latent", "feature", "label", "hook-point"} <= anchors(
+        ROOT / "docs" / "glossary.md"
+    )
+    assert all(re.search(rf"^### {re.escape(term)}\n[A-Z0-9]", text, flags=re.MULTILINE) for term in terms)
+
+
+@pytest.mark.source
+def test_every_score_has_a_meaning_at_0_and_at_1():
+    text = (ROOT / "docs" / "explanation" / "scores.md").read_text(encoding="utf-8")
+    empty = []
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        head, _, *rows = ([each.strip() for each in row.strip("|").split("|")] for row in table.splitlines())
+        ends = [at for at, title in enumerate(head) if title in ("0", "1")]
+        empty += [row[0] for row in rows if len(row) != len(head) or not all(row[at] for at in ends)]
+    assert empty == []
+
+
 # The README
 
 
@@ -178,20 +293,56 @@ def test_the_readme_says_where_commands_begin_before_the_first_one():
 # What the site is generated from
 
 
-def test_every_public_name_has_an_entry(tmp_path: Path):
-    from docs.generate import api
+def test_every_public_name_has_one_entry_with_its_subject_an_example_or_relatives(tmp_path: Path):
+    from docs.api import SUBJECTS, api, entries, see_also
 
-    api(tmp_path)
-    for package in PUBLIC:
-        text = (tmp_path / f"{package}.md").read_text(encoding="utf-8")
-        entries = set(re.findall(r"^:{6}\{py:\w+\} ([\w.]+)", text, flags=re.MULTILINE))
-        missing = set(importlib.import_module(package).__all__) - {each.split(".")[-1] for each in entries}
-        assert not missing, f"{package}: {missing}"
-    assert "score_heads(model" in (tmp_path / "interp.md").read_text(encoding="utf-8")
+    assert api(tmp_path) == len(SUBJECTS)
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in tmp_path.glob("*.md")}
+    headings = [each for subject in SUBJECTS for each in re.findall(r"^## (\w+)$", pages[subject], flags=re.MULTILINE)]
+    public = {each for package in PUBLIC for each in importlib.import_module(package).__all__}
+    assert sorted(headings) == sorted(public)
+    assert all(see_also(each) for each in entries())
+    assert "activation_patching(model" in pages["patching"]
+    assert "(#paper-meng-et-al-2022)" in pages["patching"]
+    assert "**Example**, from [" in pages["interventions"]
+    assert sum(text.count("**Example**") for text in pages.values()) > len(public) / 2
+
+
+def test_examples_of_the_reference_are_code_that_stands_in_notebooks_and_pages():
+    from docs.examples import uses
+
+    found = uses()
+    assert {"load_model", "activation_patching", "prove", "plot"} <= set(found)
+    assert all(name in use.code for name, used in found.items() for use in used)
+
+
+def test_citations_are_found_in_every_form():
+    from docs.bibliography import citations
+
+    text = "Heads (Olsson et al. 2022), Holm's (1979) method, Steele, Lea & Flood 2014, arXiv 2602.14687; Until 2026."
+    assert list(citations(text)) == [
+        "Olsson et al. 2022",
+        "Holm 1979",
+        "Steele et al. 2014",
+        "Chanin and Garriga-Alonso 2026",
+    ]
+
+
+def test_every_citation_has_a_work_and_every_work_is_cited():
+    from docs.bibliography import cited_by, page, works
+
+    cited = cited_by()
+    assert {key: files for key, files in cited.items() if key not in works()} == {}
+    assert set(works()) == set(cited)
+    text = page({"interp/patching/activation.py": ["[`activation_patching`](#api-activation_patching)"]})
+    assert text.count("\n(paper-") == len(works())
+    assert text.count("Used in: ") == len(works())
+    assert "https://arxiv.org/abs/2202.05262" in text
 
 
 def test_every_verb_has_a_page_with_its_options(tmp_path: Path):
-    from docs.generate import MARK, verbs
+    from docs.generate import verbs
+    from docs.markdown import MARK
     from workbench.__main__ import VERBS, parse
 
     assert verbs(tmp_path) == len(VERBS)
@@ -229,23 +380,43 @@ def test_kinds_of_artefact_are_described_from_their_classes_and_what_the_formats
 
 
 def test_docstrings_become_markdown():
-    from docs.generate import as_markdown
+    from docs.markdown import as_markdown
 
     text = as_markdown("Return `<name>` of a <thing>.\n\n>>> f(1)\n2\n\nRaises\n------\n# not a heading")
     assert text == "Return `<name>` of a &lt;thing>.\n\n\n```pycon\n>>> f(1)\n2\n```\n\nRaises\n\\# not a heading"
 
 
-def test_a_notebook_that_changed_since_it_ran_is_not_shown_as_executed(tmp_path: Path):
+def test_a_notebook_whose_code_changed_since_it_ran_is_not_shown_as_executed(tmp_path: Path):
     import nbformat
 
-    from docs.generate import executed_copy
+    from notebooks.build import executed
 
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])
-    nbformat.write(notebook, tmp_path / "a.ipynb")
-    assert executed_copy(tmp_path / "a.ipynb", notebook) is not None
-    notebook.cells[0].source = "1 + 2"
-    assert executed_copy(tmp_path / "a.ipynb", notebook) is None
-    assert executed_copy(tmp_path / "b.ipynb", notebook) is None
+    ran = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("old"), nbformat.v4.new_code_cell("1 + 1")])
+    ran.cells[1].outputs = [nbformat.v4.new_output("stream", text="2")]
+    nbformat.write(ran, tmp_path / "a.ipynb")
+    source = tmp_path / "a.py"
+    source.write_text("# %% [markdown]\n# new\n\n# %%\n1 + 1\n")
+    shown = executed(source, tmp_path)
+    assert shown is not None
+    assert [cell.source for cell in shown.cells] == ["new", "1 + 1"]
+    assert shown.cells[1].outputs[0].text == "2"
+    source.write_text("# %% [markdown]\n# new\n\n# %%\n1 + 2\n")
+    assert executed(source, tmp_path) is None
+    assert executed(tmp_path / "b.py", tmp_path) is None
+
+
+def test_without_executed_notebooks_tutorials_show_the_outputs_of_an_earlier_run(tmp_path: Path):
+    from docs.generate import tutorials
+
+    counts = tutorials(tmp_path / "site", built=tmp_path / "nothing")
+    assert counts["executed"] == 0
+    pages = sorted((tmp_path / "site").glob("[0-9]*.md"))
+    assert len(pages) == counts["tutorials"]
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert "```python" in text, page.name
+        assert "```text" in text, page.name
+        assert "](../../gallery/" in text, page.name
 
 
 def test_pages_that_load_from_elsewhere_are_found(tmp_path: Path):

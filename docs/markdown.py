@@ -1,0 +1,61 @@
+"""Docstrings and other text of the code as Markdown of the site, and writing of pages."""
+
+import re
+from pathlib import Path
+
+MARK = "% Written by docs/generate.py from the code; edit the code instead.\n\n"
+
+
+_written: set[Path] = set()
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a page unless it already says so."""
+    _written.add(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+    return path
+
+
+def remove_others(folder: Path) -> None:
+    """Remove pages below a folder that this process has not written: those of an earlier build."""
+    for path in [*folder.rglob("*.md"), *folder.rglob("*.ipynb")]:
+        if path not in _written:
+            path.unlink()
+
+
+def as_markdown(docstring: str) -> str:
+    """A docstring as Markdown: examples become code blocks, `<` outside of code is text, headings are bold."""
+    out: list[str] = []
+    lines = docstring.splitlines()
+    fenced = example = False
+    for line in lines:
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        starts = not fenced and line.lstrip().startswith(">>>")
+        if starts and not example:
+            out += ["", "```pycon"]
+            example = True
+        if example and not line.strip():
+            out += ["```"]
+            example = False
+        if fenced or example or line.startswith("    "):
+            out.append(line)
+        elif re.fullmatch(r"\s*(-{3,}|={3,})\s*", line):
+            continue  # an underline would make the line before it a heading of the page
+        else:
+            out.append(escaped(line))
+    return "\n".join([*out, "```"] if example else out)
+
+
+def escaped(line: str) -> str:
+    """A line whose `<`, `[..](..)` and leading `#` are text; code spans stay as they are."""
+    parts = re.split(r"(`[^`]*`)", line)
+    text = "".join(p if p.startswith("`") else p.replace("<", "&lt;").replace("](", "]\\(") for p in parts)
+    return re.sub(r"^(\s*)#", r"\1\\#", text)
+
+
+def cell(text: str) -> str:
+    """Text that stays inside one cell of a table."""
+    return escaped(" ".join(text.split())).replace("|", "\\|")
