@@ -252,7 +252,8 @@ class Controls {
 
   openRecipe() {
     const [dictionary, feature] = this.key.split("#");
-    const kept = stored(`${this.key}:recipe`) || { name: "", action: "add", amount: "8", prompt: "" };
+    const kept = stored(`${this.key}:recipe`) || { name: "", action: "add", amount: "1", prompt: "" };
+    const largest = Number(this.root.dataset.noteLargest);
     const name = element("input", { type: "text", required: true, maxLength: 80, value: kept.name });
     const action = element(
       "select",
@@ -273,7 +274,10 @@ class Controls {
       { class: "wb-note-form" },
       field("Name of the recipe", name),
       field("Action on the feature", action),
-      field("Amount, in its activation", amount),
+      field(
+        largest ? `Amount, × its maximum ${largest.toPrecision(3)}; or the factor` : "Amount, an activation",
+        amount,
+      ),
       field("Prompt it was tried on", prompt),
       status,
       element(
@@ -293,7 +297,8 @@ class Controls {
     );
     this.recipeForm.addEventListener("submit", async (event) => {
       event.preventDefault();
-      const step = { dictionary, feature: Number(feature), action: action.value, amount: Number(amount.value) || 0 };
+      const unit = largest && ["add", "set"].includes(action.value) ? largest : 1;
+      const step = { dictionary, feature: Number(feature), action: action.value, amount: unit * Number(amount.value) };
       const { ok, found } = await safely("/recipe", { name: name.value.trim(), steps: [step], prompt: prompt.value });
       if (!ok) return status.replaceChildren(found.error);
       store(`${this.key}:recipe`, null);

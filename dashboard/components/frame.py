@@ -40,17 +40,41 @@ def page(title: str, *children: Children, controls: Children = None, lead: Child
 
 
 def panel(
-    title: Children, *children: Children, note: Children = None, actions: Children = None, **extra: Any
+    title: Children,
+    *children: Children,
+    note: Children = None,
+    more: str = "",
+    actions: Children = None,
+    **extra: Any,
 ) -> html.Section:
-    """Return a titled box; `note`, under the title, explains how to read it."""
+    """Return a titled box; `note` is a line under the title, `more` explains how to read it, behind a "?"."""
     class_name = " ".join(["wb-panel", extra.pop("className", "")]).strip()
     head = html.Div(
-        [html.H2(title), html.Div(actions, className="wb-panel-actions") if actions else None],
+        [
+            html.Div([html.H2(title), _more(more) if more else None], className="wb-panel-title"),
+            html.Div(actions, className="wb-panel-actions") if actions else None,
+        ],
         className="wb-panel-head",
     )
     return html.Section(
         [head, html.P(note, className="wb-note") if note is not None else None, *children],
         className=class_name,
+        **extra,
+    )
+
+
+def _more(text: str) -> html.Details:
+    mark = html.Summary("?", title=text, **attrs({"aria-label": "How to read this"}))
+    return html.Details([mark, html.P(text)], className="wb-more")
+
+
+def folded(title: str, *children: Children, note: Children = None, **extra: Any) -> html.Details:
+    """Return a panel that is closed until its title is clicked; the number of clicks is that of `fold-` and its id."""
+    summary: dict[str, Any] = {"id": f"fold-{extra['id']}", "n_clicks": 0} if "id" in extra else {}
+    head = html.Summary(html.H2(title), **summary)
+    return html.Details(
+        [head, html.P(note, className="wb-note") if note is not None else None, *children],
+        className="wb-panel wb-fold",
         **extra,
     )
 
@@ -113,12 +137,14 @@ def loading(child: Children) -> dcc.Loading:
     return dcc.Loading(child, type="circle", delay_show=250, overlay_style=seen, **own)
 
 
-def note_controls(key: str, *, state: dict[str, Any] | None = None) -> html.Div:
+def note_controls(key: str, *, state: dict[str, Any] | None = None, largest: float | None = None) -> html.Div:
     """Return the star, name and note of a thing, `folder/name` or `folder/name#part`, as a visitor may change them.
 
-    They are drawn in the browser (assets/notes.mjs), which asks for the `state` where none is given.
+    They are drawn in the browser (assets/notes.mjs), which asks for the `state` where none is given. `largest` is the
+    largest activation of a feature: amounts of a recipe are typed in units of it.
     """
     given = {"data-note-thing": key} | ({"data-note-state": json.dumps(state)} if state is not None else {})
+    given |= {"data-note-largest": str(largest)} if largest else {}
     return html.Div(className="wb-note-controls", **attrs(given))
 
 

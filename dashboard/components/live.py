@@ -253,7 +253,9 @@ class SteeringVerdict:
 
     feature: int
     amount: float
-    """activation that was added on every token"""
+    strength: float
+    """added on every token, in units of its largest activation"""
+    """the same as an activation"""
     words: list[str]
     raised: Compared
     """nats of log-probability; each random direction is measured on words of its own"""
@@ -274,7 +276,8 @@ class SteeringVerdict:
         beside = self.raised.exceeds(" raise theirs", " raise these")
         least = 1 / (1 + min(len(null) for _, null in self.raised.nulls))
         return [
-            f"Feature {self.feature}, strength {self.amount:.3g}: its held-back words ({shown}) rise by "
+            f"Feature {self.feature} at {self.strength:.3g} × its maximum ({self.amount:.3g}): its held-back words "
+            f"({shown}) rise by "
             f"{self.raised.value:.3g} nats, {beside} (p {self.p:.3g}, the smallest possible is {least:.3g}). "
             f"{found}, on this one prompt.",
             f"The next token shifts by {self.shift.value:.3g} nats of KL divergence, {self.shift.exceeds('', '')}.",
@@ -358,11 +361,11 @@ class Live(Protocol):
         seed: int,
         features: str = "",
         feature: int = 0,
-        amount: float | None = None,
+        strength: float = 1.0,
         exchange: Exchange | None = None,
         chat: bool = False,
     ) -> Iterator[Generation]:
-        """Continue a prompt with and without a feature steered, token by token; without an amount, by the largest
+        """Continue a prompt with and without a feature steered, token by token; `strength` is in units of the largest
         activation that was measured. Raises `ConfigError` for neurons.
         """
         ...
@@ -408,9 +411,9 @@ class Live(Protocol):
         ...
 
     def steering_verdict(
-        self, text: str, *, model: str, features: str, feature: int, amount: float | None, chat: bool = False
+        self, text: str, *, model: str, features: str, feature: int, strength: float = 1.0, chat: bool = False
     ) -> SteeringVerdict:
-        """Compare steering with the directions of both nulls; without an amount, by the largest activation. Raises
+        """Compare steering with the directions of both nulls; `strength` is in units of the largest activation. Raises
         `UsageError` (no such feature, or it never fires).
         """
         ...

@@ -63,8 +63,8 @@ def histogram_panel(one: view.One) -> html.Section:
     return panel(
         "Activations",
         *parts,
-        note="tokens per range of activation (logarithmic); dotted line: the mean. Click a bar, drag over bars or move "
-        "the slider for the examples in that range",
+        more="Tokens per range of activation (logarithmic); dotted line: the mean. Click a bar, drag over bars or move "
+        "the slider for the examples in that range.",
     )
 
 
@@ -101,8 +101,8 @@ def examples_panel(workspace: Workspace, name: str, one: view.One, reading: dict
         "Examples",
         html.Div(switches, className="wb-controls wb-example-switches"),
         html.Div(shown, id="feature-examples", **attrs({"aria-live": "polite"})),
-        note="text around its activations; outlined: the peak token. Point at a token, or step with the arrow keys "
-        "along those that fire, for activation, position in the document and token id",
+        more="Text around its activations; outlined: the peak token. Point at a token, or step with the arrow keys "
+        "along those that fire, for activation, position in the document and token id.",
         className="wb-examples",
     )
 
@@ -137,12 +137,16 @@ def listed(
     texts, remark = _documents(name, one.row.feature, found, live) if amount == "document" else ({}, None)
     parts: list[Any] = [html.P(remark, className="wb-note")] if remark else []
     strongest = one.row.max_activation
+    sections: list[Any] = []
     for (title, meaning), rows in groups:
         top = strongest if scale == "feature" else max((each.activation for each in rows), default=strongest)
         lines = [_example(each, each.activation if scale == "example" else top, amount, texts) for each in rows]
         heading = html.H3([title, html.Span(meaning, className="wb-quiet")])
-        parts.append(html.Section([heading, html.Ol(lines) if lines else None]))
-    return parts
+        sections.append(html.Section([heading, html.Ol(lines) if lines else None]))
+    if len(sections) > 1:  # the strongest, and the quarters
+        summary = html.Summary(f"Weaker activations: {sum(len(rows) for _, rows in groups[1:])} examples by quarter")
+        sections[1:] = [html.Details([summary, html.Div(sections[1:])], className="wb-folded")]
+    return parts + sections
 
 
 def all_examples(workspace: Workspace, name: str, one: view.One) -> list[Any]:

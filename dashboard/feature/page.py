@@ -17,6 +17,7 @@ from dashboard.components.evidence import percent
 from dashboard.components.frame import (
     attempt,
     attrs,
+    folded,
     loading,
     note_controls,
     notice,
@@ -66,7 +67,10 @@ def detail(
     proof = newest_proof(workspace, name, index)
     badge = attempt(lambda: prove.badge(workspace, proof)) if row.n_fired else None
     ask = labelling.ask_for(workspace, name, [index], f"{name} {index}") if row.n_fired else None
-    own = html.Div([note_controls(f"features/{name}#{index}"), badge, compare, ask], className="wb-controls")
+    own = html.Div(
+        [note_controls(f"features/{name}#{index}", largest=row.max_activation), badge, compare, ask],
+        className="wb-controls",
+    )
     parts: list[Any] = [
         html.Div([sections.heading(row, explained), own], className="wb-feature-top"),
         sections.numbers(one),
@@ -87,8 +91,6 @@ def detail(
                 tone="warning",
             )
         )
-    if explained:
-        parts.append(sections.labels_panel(row, explained))
     related = view.relations(workspace, name, index)
     parts.append(
         html.Div(
@@ -97,15 +99,14 @@ def detail(
         )
     )
     if row.n_fired:
+        parts.append(prove.prove_panel(workspace, one, proof, scheme))
         parts.append(examples.examples_panel(workspace, name, one, reading))
-        parts.append(prove.prove_panel(workspace, name, index, proof, scheme))
-    parts.append(sections.related_panels(workspace, name, related))
-    around = [
-        sections.neighbours(workspace, name, row, near),
-        uses_panel(workspace, name, index),
-        downloads_panel(name, index),
-    ]
-    parts.append(html.Div(around, className="wb-facets wb-around"))
+    if explained:
+        parts.append(sections.labels_panel(row, explained))
+    around = [sections.neighbours(workspace, name, row, near), uses_panel(workspace, name, index)]
+    parts.append(html.Div(around, className="wb-two wb-even"))
+    parts.append(folded("Logits, neurons and companions", sections.related_panels(workspace, name, related)))
+    parts.append(downloads_panel(name, index))
     return html.Div(parts)
 
 

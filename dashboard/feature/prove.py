@@ -16,7 +16,7 @@ from dashboard.components.frame import attempt, attrs, graph, loading, notice, p
 from dashboard.components.live import AblatedExample, SteeredRow, TextFirings
 from dashboard.components.pages import current, feature_href, run_button
 from dashboard.components.tokens import token_strip
-from dashboard.data.features import examples, one
+from dashboard.data.features import One, examples
 from dashboard.figures.saes import proof_nulls
 from dashboard.figures.theme import theme, visible
 from interp.geometry.direction import DirectionGeometry
@@ -37,28 +37,36 @@ PANEL = "feature-prove"
 """Id of the panel, to which the head of the page links."""
 
 
-def prove_panel(workspace: Workspace, name: str, index: int, found: Proof | None, scheme: str | None) -> html.Section:
-    """Return the panel of one feature: its proof `found` or the button that runs it, and the three live questions."""
+def prove_panel(workspace: Workspace, of: One, found: Proof | None, scheme: str | None) -> html.Section:
+    """Return the panel of one feature: the live questions beside its proof `found`, or the button that runs it."""
+    name, index = of.features.name, of.row.feature
     text, prompt = own_text(workspace, name, index)
+    stored = html.Div(attempt(lambda: _stored(workspace, of, found, scheme)), className="wb-proof")
+    asks = html.Div([_ask_steer(prompt, of.row.max_activation), _ask_text(text), _ask_ablate()], className="wb-asks")
     return panel(
         "Prove it",
-        html.Div(attempt(lambda: _stored(workspace, name, index, found, scheme)), className="wb-proof"),
-        html.Div([_ask_text(text), _ask_steer(prompt), _ask_ablate()], className="wb-asks"),
-        note="does it make the model say the words that it promotes? Every number has two nulls: random directions of "
-        "the same norm, and other features of like density",
+        html.Div([asks, stored], className="wb-two wb-even wb-flush"),
+        more="Steering adds the feature's direction at every token, in units of its largest activation; the verdict "
+        "says whether its held-back words rise on this prompt. The standard proof tests whether steering raises the "
+        "words that this feature should raise, whether ablating it on its examples lowers them (half of the words "
+        "choose the strength, the others judge), and whether its direction separates a list of words. Every number has "
+        "two nulls: random directions of the same norm, and other features of like density.",
         className="wb-prove",
         id=PANEL,
     )
 
 
 def own_text(workspace: Workspace, name: str, index: int) -> tuple[str, str]:
-    """Return the feature's strongest example, and what comes before its peak; other text where it has none."""
+    """Return the feature's strongest example, and the text before the peak of the strongest one that has some.
+
+    Where no peak has enough words before it, the second is the whole example; without examples it is other text.
+    """
     rows = examples(workspace, name, index)
     if not rows:
         return TEXT, PROMPT
-    tokens, peak = rows[0].tokens, rows[0].peak
-    before = "".join(tokens[:peak]).strip()
-    return "".join(tokens).strip() or TEXT, before if len(before.split()) >= FEWEST_WORDS else PROMPT
+    whole = "".join(rows[0].tokens).strip() or TEXT
+    before = ("".join(row.tokens[: row.peak]).strip() for row in rows)
+    return whole, next((each for each in before if len(each.split()) >= FEWEST_WORDS), whole)
 
 
 def badge(workspace: Workspace, found: Proof | None) -> html.A:
@@ -72,16 +80,13 @@ def badge(workspace: Workspace, found: Proof | None) -> html.A:
     return html.A(words, href=href, className=shown, id="proof-badge", title=visible(more, 600))
 
 
-def _stored(workspace: Workspace, name: str, index: int, found: Proof | None, scheme: str | None) -> list[Any]:
+def _stored(workspace: Workspace, of: One, found: Proof | None, scheme: str | None) -> list[Any]:
     """Return the verdict with its numbers, or the button that runs the proof."""
+    name, index = of.features.name, of.row.feature
     options: dict[str, Any] = {"features": name, "feature": index}
     if found is None:
-        words = (
-            "The standard proof tests whether steering raises the words that this feature should raise, and whether "
-            "ablating it on its examples lowers them: half of the words choose the strength, the others judge. It also "
-            "tests whether its direction separates a list of words. It takes a few minutes on two cores."
-        )
-        return [html.P(words, className="wb-note"), _button(workspace, options, index, "Run the standard proof")]
+        title = html.H3(["Proof", html.Span("not run yet; a few minutes on two cores", className="wb-quiet")])
+        return [title, _button(workspace, options, index, "Run the standard proof")]
     again, outdated = options | {"overwrite": True}, why_outdated(workspace, found)
     verdict, *sentences = found.lines()
     return [
@@ -95,6 +100,7 @@ def _stored(workspace: Workspace, name: str, index: int, found: Proof | None, sc
         _continuations(found),
         html.P(
             [f"Stored as {found.key}, strength {number(found.strength)}, ",
+             f"{number(found.strength / of.row.max_activation)} times its maximum, ",
              f"written to {found.hook_point}. ", *_reports(workspace, name, index)],
             className="wb-note",
         ),
@@ -108,7 +114,13 @@ def _button(workspace: Workspace, options: dict[str, Any], index: int, text: str
     return html.Div(
         [
             run_button("prove", options, id="prove", text=text, then=feature_href(name, index)),
-            html.Pre(f"{command} --workspace {workspace.address}", className="wb-command", tabIndex=0),
+            html.Details(
+                [
+                    html.Summary("as a command"),
+                    html.Pre(f"{command} --workspace {workspace.address}", className="wb-command", tabIndex=0),
+                ],
+                className="wb-folded",
+            ),
         ]
     )
 
@@ -152,17 +164,21 @@ def _reports(workspace: Workspace, name: str, index: int) -> list[Any]:
     return [quiet_link(f"Direction report {each.name}", each.href) for each in of_feature[:1]]
 
 
-def _question(title: str, button: str, which: str, note: str, *inputs: Any) -> html.Section:
-    return html.Section(
+def _question(title: str, button: str, which: str, note: str, *inputs: Any) -> html.Details:
+    return html.Details(
         [
-            html.H3(title),
+            html.Summary(title),
             html.P(note, className="wb-note"),
             *inputs,
             dmc.Button(button, id=f"prove-{which}-go", size="xs", variant="default"),
-            loading(html.Div(id=f"prove-{which}-answer", **attrs({"aria-live": "polite"}))),
+            _answer(which),
         ],
-        className="wb-ask",
+        className="wb-folded",
     )
+
+
+def _answer(which: str) -> Any:
+    return loading(html.Div(id=f"prove-{which}-answer", **attrs({"aria-live": "polite"})))
 
 
 def _area(which: str, own: str, label: str) -> dmc.Textarea:
@@ -174,30 +190,35 @@ def _area(which: str, own: str, label: str) -> dmc.Textarea:
     )  # fmt: skip
 
 
-def _ask_text(text: str) -> html.Section:
+def _ask_text(text: str) -> html.Details:
     note = "its activation on every token of your text"
     return _question("Your text", "Show activations", "read", note, _area("read", text, "Text to read"))
 
 
-def _ask_steer(prompt: str) -> html.Section:
+def _ask_steer(prompt: str, largest: float) -> html.Div:
     slider = dmc.Slider(
         id="prove-strength", value=1, min=MARKS[0], max=MARKS[-1], step=0.25, size="xs", mb=22, mt=6,
         marks=[{"value": each, "label": f"{each:+d}" if each else "0"} for each in MARKS],
         **attrs({"thumbLabel": "Strength in units of the largest activation"}),
     )  # fmt: skip
-    judge = dmc.Button("Verdict", id="prove-steer-verdict", size="xs", variant="default", ml=8)
-    question = _question(
-        "Steer", "Steer", "steer",
-        "add its direction at every token; strength in units of its largest activation. A verdict says whether its "
-        "held-back words rise, as the proof does, on this prompt",
-        _area("steer", prompt, "Prompt to continue"), slider,
+    return html.Div(
+        [
+            html.H3(["Steer", html.Span(f"by a multiple of its maximum, {number(largest)}", className="wb-quiet")]),
+            _area("steer", prompt, "Prompt to continue"),
+            slider,
+            html.Div(
+                [
+                    dmc.Button("Steer", id="prove-steer-go", size="xs", variant="default"),
+                    dmc.Button("Verdict", id="prove-steer-verdict", size="xs", variant="default"),
+                ],
+                className="wb-controls",
+            ),
+            _answer("steer"),
+        ]
     )  # fmt: skip
-    parts: list[Any] = question.children
-    parts.insert(-1, judge)
-    return question
 
 
-def _ask_ablate() -> html.Section:
+def _ask_ablate() -> html.Details:
     note = "set it to 0 on its strongest examples: change of loss at and after the peak, in nats per token"
     return _question("Ablate", "Ablate on its examples", "ablate", note)
 
@@ -258,10 +279,10 @@ def _judge(clicks: int | None, state: dict[str, Any], text: str | None, strength
 
     def body() -> list[html.P]:
         context, name, index = current(), state["features"], state["index"]
-        features, row = one(context.workspace, name, index)
-        model, amount = features.settings.model, float(1 if strength is None else strength) * row.max_activation
+        model = context.workspace.open(Features, name).settings.model
+        given = float(1 if strength is None else strength)
         prompt = text if (text or "").strip() else own_text(context.workspace, name, index)[1]
-        found = context.live.steering_verdict(prompt or "", model=model, features=name, feature=index, amount=amount)
+        found = context.live.steering_verdict(prompt or "", model=model, features=name, feature=index, strength=given)
         return [html.P(visible(line, 600), className="wb-note", dir="auto") for line in found.lines]
 
     return attempt(body)

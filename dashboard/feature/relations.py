@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from dash import html
 
 from dashboard.components.evidence import logit_bars
-from dashboard.components.frame import attrs, panel, quiet_link
+from dashboard.components.frame import attrs, folded, panel, quiet_link
 from dashboard.components.pages import atlas_href, circuit_href, feature_href, geometry_href, graph_href
 from dashboard.components.tokens import feature_line
 from dashboard.data import features as view
@@ -40,8 +40,8 @@ def logit_panel(related: view.Related | None) -> html.Section | None:
     return panel(
         "Effects on all logits",
         html.Div(bars, id="feature-logits", className="wb-histogram", role="figure", **about),
-        note="tokens of the vocabulary by direct effect; line: mean of random directions; dotted: half, and 95 %, of "
-        "random directions have no larger effect on any token",
+        more="Tokens of the vocabulary by direct effect. Line: mean of random directions. Dotted: half, and 95 %, of "
+        "random directions have no larger effect on any token.",
     )
 
 
@@ -107,10 +107,10 @@ def uses_panel(workspace: Workspace, name: str, index: int) -> html.Section:
         if lines
         else html.P("No map, circuit, direction or graph of this workspace holds it yet.", className="wb-none")
     )
-    return panel("Where it appears", body, note="circuits: effect of the feature on the circuit's metric")
+    return panel("Where it appears", body, more="In circuits: effect of the feature on the circuit's metric.")
 
 
-def downloads_panel(name: str, index: int) -> html.Section:
+def downloads_panel(name: str, index: int) -> html.Details:
     """Return links to what is stored about a feature, as files for other tools."""
     query = urlencode({"features": name, "index": index})
     kinds = (
@@ -127,4 +127,4 @@ def downloads_panel(name: str, index: int) -> html.Section:
         "this page as one HTML file", href=f"/api/feature.html?{query}", download=f"{name}-{index}.html",
         className="wb-link", id="feature-export",
     )  # fmt: skip
-    return panel("Download", html.Ul([html.Li(page), *links], className="wb-lines"))
+    return folded("Download", html.Ul([html.Li(page), *links], className="wb-lines"))

@@ -33,8 +33,8 @@ def labels_panel(row: FeatureRow, explained: list[view.Explained]) -> html.Secti
     return panel(
         "Labels",
         html.Ol(lines, className="wb-labels"),
-        note="balanced accuracy on held-out contexts with its 95 % interval: 0.5 is chance, 1 is always right; in "
-        "brackets the null, the score with another feature's label",
+        note="balanced accuracy on held-out contexts, 95 % interval, [null: another feature's label]",
+        more="0.5 is chance, 1 is always right.",
     )
 
 
@@ -190,11 +190,11 @@ def effects(row: FeatureRow, related: view.Related | None, said: Said) -> list[h
     sections: list[html.Section] = []
     for i, side in enumerate(through):
         folded = html.Details([html.Summary("Direct effect"), plain[i], bars[i]]) if row.promoted else None
-        note = (
-            "tokens that it makes the model say, here or later, through the Jacobian lens; in standard deviations of "
-            f"all tokens' logits. {effect_verdict(side.p, side.verb, said.draws)}"
+        note = f"standard deviations of all logits. {effect_verdict(side.p, side.verb, said.draws)}"
+        more = (
+            f"Tokens that it makes the model {'say' if i == 0 else 'avoid'}, here or later, through the Jacobian lens."
         )
-        sections.append(panel(side.title, _bars(side, through), folded, note=note))
+        sections.append(panel(side.title, _bars(side, through), folded, note=note, more=more))
     return sections
 
 
@@ -223,5 +223,5 @@ def neighbours(workspace: Workspace, name: str, row: FeatureRow, near: dict[int,
     """Return the nearest features by their directions, with what they say; `near` are their labels."""
     said = said_words(workspace, name, row.neighbours)
     lines = [feature_line(name, n, near.get(n, ""), f"{cosine:.2f}", said=said.get(n, ())) for n, cosine in row.near]
-    note = "nearest features by cosine similarity of their decoder directions"
-    return panel("Neighbours", html.Ol(lines, className="wb-lines"), note=note)
+    more = "Nearest features by cosine similarity of their decoder directions, and what they make the model say."
+    return panel("Neighbours", html.Ol(lines, className="wb-lines"), more=more)

@@ -46,7 +46,7 @@ Changes = Callable[[Offset], list[tuple[str, Any]]]
 """Returns the hooks of a batch of three rows, of which the first is unchanged."""
 Check = Callable[[str], None]
 """Names the next stage; raises when the answer is not wanted any more."""
-TOP_TOKENS, TOP_FEATURES = 5, 5
+TOP_TOKENS, TOP_FEATURES = 5, 10
 TOP_SHARES, SHARE_STEPS = 16, 8
 """Features shown for an answer, and steps of the integrated gradients behind their effects."""
 PATCH_DRAWS = 3
@@ -404,8 +404,8 @@ def logit_shares(loaded: HookedModel, reading: Reading, at: int, right: int, wro
     """Direct logit attribution of `logit(right) - logit(wrong)` after position `at`."""
     from interp.lenses.direct_attribution import direct_logit_attribution
 
-    given = {"position": at, "values": reading.parts or None}
-    found = direct_logit_attribution(loaded, reading.tokens, right, wrong, **given)
+    earlier = reading.parts or None
+    found = direct_logit_attribution(loaded, reading.tokens, right, wrong, position=at, earlier=earlier)
     names = token_strings(loaded, [right] if wrong is None else [right, wrong])
     cap = [f"The logits are those {found.settings['logits']}."] if "logits" in found.settings else []
     return LogitShares(

@@ -107,23 +107,25 @@ def elsewhere(
 
 @torch.no_grad()
 def steering_verdict(
-    site: Any, case: Any, tokens: Tensor, amount: float, lens: "JacobianLens | None", done: Any
+    site: Any, case: Any, tokens: Tensor, strength: float, lens: "JacobianLens | None", done: Any
 ) -> SteeringVerdict:
     """Steer `tokens [1, n]` along a feature and both nulls; compare the rise of held-back words, and the shift.
 
-    The words are those of the proof, read through the lens; with an amount below 0, those that the direction lowers.
+    `strength` is in units of the largest activation. The words are those of the proof, read through the lens; with a
+    strength below 0, those that the direction lowers.
     """
     from saes.features.measure_proof import next_token_changes, words_of
 
     directions = site.nulls(case.feature, case.alike[:VERDICT_DRAWS], VERDICT_DRAWS, 0)
-    words = words_of(site, directions, VERDICT_DRAWS, lens, -1.0 if amount < 0 else 1.0)
+    words = words_of(site, directions, VERDICT_DRAWS, lens, -1.0 if strength < 0 else 1.0)
+    amount = strength * case.max_activation
     moved, shift = next_token_changes(site, [tokens], amount, directions, words.ids, done)
     random, alike = site.null_slices(VERDICT_DRAWS)
     raised, shifted = (
         Compared(float(each[0]), each[random].tolist(), each[alike].tolist())
         for each in (words.means(moved, 1), shift[:, 0])
     )
-    return SteeringVerdict(case.feature, amount, words.held_back(site.model), raised, shifted)
+    return SteeringVerdict(case.feature, strength, amount, words.held_back(site.model), raised, shifted)
 
 
 @torch.no_grad()

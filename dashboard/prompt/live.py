@@ -5,6 +5,8 @@ views of a prompt that was read are computed from its residual stream, without a
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from dashboard.components.live import (
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from interp.patching.patching_map import PatchingMap
     from interp.tracing.attention import EdgeSplit
     from interp.tracing.interventions import Continuations, GraphIntervention
+    from interp.tracing.supernodes import JudgedGroups
 
 PATCH_TOKENS = 64
 """Tokens of a prompt that can be patched here."""
@@ -136,7 +139,7 @@ class LiveModel:
 
     def generate(
         self, text: str, *, model: str, n_new: int, temperature: float, seed: int, features: str = "",
-        feature: int = 0, amount: float | None = None, exchange: Exchange | None = None, chat: bool = False,
+        feature: int = 0, strength: float = 1.0, exchange: Exchange | None = None, chat: bool = False,
     ) -> Iterator[Generation]:  # fmt: skip
         """Continue a prompt unchanged, changed, and moved as far at random. Raises `ConfigError`, `PromptError`."""
         from dashboard.prompt import compute
@@ -147,7 +150,7 @@ class LiveModel:
         with self._turns.take("generate") as turn:
             loaded, tokens = self._loaded.prompt(text, model, chat)
             check_room(loaded, tokens, n_new)
-            changes = self._loaded.changes(model, exchange or (features, feature, amount), seed)
+            changes = self._loaded.changes(model, exchange or (features, feature, strength), seed)
         yield from compute.steps_of(
             loaded, tokens, changes, n_new=n_new, temperature=temperature, seed=seed,
             turn=lambda: self._turns.take("generate", again=turn),
@@ -224,7 +227,7 @@ class LiveModel:
             return compute.patch_map(loaded, model, (clean, corrupt, right, against), what, direction, chat=chat)
 
     def steering_verdict(
-        self, text: str, *, model: str, features: str, feature: int, amount: float | None, chat: bool = False
+        self, text: str, *, model: str, features: str, feature: int, strength: float = 1.0, chat: bool = False
     ) -> SteeringVerdict:
         """Compare steering with both nulls. Raises as `try_feature` does."""
         from dashboard.prompt import controls
@@ -232,10 +235,9 @@ class LiveModel:
         with self._turns.take("verdict") as turn:
             loaded, tokens = self._loaded.prompt(text, model, chat)
             site, case = self._loaded.feature(loaded, model, features, feature)
-            added = case.max_activation if amount is None else amount
             turn.check("steering along the directions of both nulls")
             lens = self._loaded.jacobian_lens(model)
-            return controls.steering_verdict(site, case, tokens, added, lens, lambda _: turn.check())
+            return controls.steering_verdict(site, case, tokens, strength, lens, lambda _: turn.check())
 
     def try_feature(
         self, ask: Literal["text", "steer", "ablate", "direction"], *, model: str, features: str, index: int,
@@ -281,6 +283,22 @@ class LiveModel:
         with self._turns.take("graph text") as turn:
             turn.check("writing text")
             return continuations(self._loaded.traced(found), changes, n_tokens=GRAPH_NEW, n_random=1)
+
+    def graph_groups(self, graph: str, *, labels: dict[str, str]) -> "JudgedGroups":
+        """Group latents that change the model alike. Raises `MismatchError` (other weights), `UsageError`."""
+        from interp.tracing.effects import effect_profiles
+        from interp.tracing.supernodes import alike_groups
+
+        found = self._workspace.open(AttributionGraph, graph)
+        chosen = [replace(found.node(each), label=label) for each, label in labels.items()]
+        with self._turns.take("graph groups") as turn:
+            turn.check("reading the prompt of the graph")
+            system = self._loaded.traced(found)
+
+            def told(done: int, total: int, _: object) -> None:
+                turn.check(f"ablating latents: {done} of {total}")
+
+            return alike_groups(found, chosen, partial(effect_profiles, system, progress=told))
 
     def _changes(self, graph: str, factors: dict[str, float]) -> tuple[AttributionGraph, "list[Intervention]"]:
         from interp.tracing.interventions import changes_of

@@ -163,21 +163,20 @@ class Loaded:
         found = self.lenses(spec).get("jacobian")
         return found if isinstance(found, JacobianLens) else None
 
-    def changes(self, spec: str, change: "Exchange | tuple[str, int, float | None]", seed: int) -> "Changes":
+    def changes(self, spec: str, change: "Exchange | tuple[str, int, float]", seed: int) -> "Changes":
         """Return what changes three rows of a batch, for `compute.steps_of`.
 
-        `change` is two words, or a features artefact, the number of a feature and what is added to its activation, by
-        default the largest that was seen. Raises as `sae`.
+        `change` is two words, or a features artefact, the number of a feature and what is added to its activation in
+        units of the largest that was measured. Raises as `sae`.
         """
         from dashboard.prompt.compute import exchanged_rows, steered_rows
 
         loaded = self.model(spec)
         if not isinstance(change, tuple):
             return partial(exchanged_rows, loaded, self.jacobian_lens(spec), change, seed)
-        features, feature, amount = change
+        features, feature, strength = change
         sae = self.sae(spec, features).sae
-        added = self.largest(features, feature) if amount is None else amount
-        return partial(steered_rows, loaded, sae, feature, added, seed)
+        return partial(steered_rows, loaded, sae, feature, strength * self.largest(features, feature), seed)
 
     def lens_choices(self, spec: str) -> list[tuple[str, str]]:
         """Return the kinds of lens, each with its mean distance from the model's output; the nearest first."""

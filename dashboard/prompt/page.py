@@ -1,8 +1,8 @@
 """*Prompt*: one text read by a model of the workspace; nothing is loaded until a prompt is run.
 
-From the top: tokens with the loss of each, features that fire on them, the next-token distribution, the logit lens,
-and the attention of every head. Then the panels of `panels.py`: the reasons for one cell of attention, attribution of
-an answer to heads and to features, and activation patching against a second prompt. Steering comes before patching.
+From the top: tokens with the loss of each, which stay in sight; of the chosen token its features, the next-token
+distribution and the attribution beside each other; the lens, every head and the attention of one, with the reasons for
+one cell. Steering and activation patching against a second prompt are folded away.
 
 One selection is shared by all of them: a token, a layer, a head, a feature, and an answer with its contrast. It is in
 the address. The browser draws the tokens, the lens and the attention itself (assets/prompt/) and asks for what is seen:
@@ -25,7 +25,7 @@ import flask
 import numpy as np
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
-from dashboard.components.frame import attrs, explain, log, page, panel, select
+from dashboard.components.frame import attrs, explain, folded, log, page, panel, select
 from dashboard.components.http_errors import json_body
 from dashboard.components.live import Exchange
 from dashboard.components.pages import (
@@ -42,9 +42,7 @@ from dashboard.data import features as feature_view
 from dashboard.data.workspace import models_to_read
 from dashboard.figures.theme import DARK, LIGHT, Theme
 from dashboard.prompt.panels import (
-    answer_controls,
     attribution_panel,
-    logit_panel,
     patching_panel,
     reasons_frame,
     register_patching,
@@ -83,7 +81,7 @@ def layout(
     known = models_to_read(workspace)
     sets = [{"value": "", "label": "no features"}, *feature_view.choices(workspace)]
     chosen = features or (feature_view.choose(workspace, None) if len(sets) > 1 else "")
-    why = "" if features or len(sets) < 2 else f" {feature_view.why_chosen(workspace)}"
+    why = "" if features or len(sets) < 2 else feature_view.why_chosen(workspace)
     run = {"text": text, "model": model or known[0], "features": chosen, "chat": chat == "1"} if text else None
     selection = {
         "token": whole_number(token),
@@ -111,9 +109,8 @@ def layout(
         ),
         html.Div(id="prompt-error", role="alert"),
         html.Div(_views(answer, contrast), id="prompt-views", className="wb-hidden", **_colours()),
-        html.Div(patching_panel(workspace, patching), className="wb-row"),
-        lead="One text, read by a model: its tokens and their features, its predictions layer by layer, the attention "
-        "of its heads, and its continuation under steering." + why,
+        patching_panel(workspace, patching),
+        lead=why or None,
     )  # fmt: skip
 
 
@@ -168,67 +165,62 @@ def _views(answer: str, contrast: str) -> list[Any]:
     """Return the panels, empty: the browser and the callbacks fill them once a prompt was read."""
     return [
         panel(
-            "Tokens",
+            html.Span(id="prompt-selected", **attrs({"aria-live": "polite"})),
             html.Div(id="prompt-tokens"),
-            html.Div(id="prompt-selected", className="wb-selected", **attrs({"aria-live": "polite"})),
-            answer_controls(answer, contrast),
-            note="choose a token, by a click or with the arrow keys: everything below is about the chosen one",
-            actions=[html.Div(id="prompt-colour-choice")],
+            more="Choose a token, by a click or with the arrow keys: everything below is about the chosen one.",
+            actions=[html.Span(id="prompt-facts", className="wb-quiet"), html.Div(id="prompt-colour-choice")],
+            className="wb-sticky",
         ),
         html.Div(
             [
                 panel(
                     "Features",
                     html.Div(id="prompt-token-features"),
-                    note="the most active features on each token, each with its activation and the percentage of its "
-                    "recorded activations that are smaller; the number opens the feature, the label colours the tokens "
-                    "by it",
+                    more="The most active features on the chosen token. The bar is the activation, its full length the "
+                    "strongest one in this prompt; the percentile is the percentage of the feature's recorded "
+                    "activations that are smaller. The number opens the feature, the label colours the tokens by it.",
                 ),
                 panel(
                     "Next token",
                     html.Div(id="prompt-next"),
-                    dcc.Link("Trace why it says that", id="prompt-trace", href="/runs?verb=trace", className="wb-link"),
-                    note="the most probable tokens after the chosen one",
+                    actions=dcc.Link("Trace it", id="prompt-trace", href="/runs?verb=trace", className="wb-link"),
                 ),
+                attribution_panel(answer, contrast),
             ],
-            className="wb-two",
-        ),
-        panel(
-            "After each layer",
-            html.Div(id="prompt-lens"),
-            actions=[html.Div(id="prompt-lens-choice")],
-            note="the residual stream after each layer, decoded by the final norm and the unembedding: the most "
-            "probable next token, or the answer's probability or rank. The embedding is at the bottom, the last layer "
-            "at the top",
-            className="wb-row",
+            className="wb-beside",
         ),
         html.Div(
             [
                 panel(
+                    "After each layer",
+                    html.Div(id="prompt-lens"),
+                    actions=[html.Div(id="prompt-lens-choice")],
+                    more="The residual stream after each layer, decoded by the final norm and the unembedding: the "
+                    "most probable next token, or the answer's probability or rank.",
+                ),
+                panel(
                     "Every head",
                     html.Div(id="prompt-heads"),
-                    note="a thumbnail of each head's attention; choose one, by a click or with the arrow keys",
+                    more="The attention of each head; choose one, by a click or with the arrow keys. Colour is the "
+                    "square root of the attention, here and in the enlarged head.",
                 ),
                 panel(
                     html.Span("Attention", id="prompt-pattern-title"),
                     html.Div(id="prompt-pattern"),
-                    note="each row is one token (destination) and sums to 1 over the tokens that it attends to "
-                    "(sources); a click selects a cell and explains its score",
+                    more="Each row is one token (destination) and sums to 1 over the tokens that it attends to "
+                    "(sources). A click selects a cell and explains its score.",
                 ),
             ],
-            className="wb-two wb-even",
+            className="wb-layers",
         ),
         reasons_frame(),
-        logit_panel(),
-        attribution_panel(),
-        panel(
+        folded(
             "Continuation under steering",
             html.Div(id="prompt-steer"),
             note="three continuations: by the unchanged model; with the direction of the chosen feature added on every "
             "token, or with what the Jacobian lens reads as one word exchanged with another; and, as the control, with "
             "a change of the same size in a random direction. A verdict compares the shift of the next token with many "
             "directions",
-            className="wb-row",
         ),
     ]
 
@@ -251,14 +243,13 @@ def _editor(
     return html.Section(
         [
             dmc.Textarea(
-                id="prompt-text", value=text or EXAMPLE, autosize=True, minRows=2, maxRows=8, size="xs",
+                id="prompt-text", value=text or EXAMPLE, autosize=True, minRows=1, maxRows=5, size="xs",
                 className="wb-search wb-mono", persistence=True, persistence_type="session",
                 **attrs({"aria-label": "Prompt"}),
             ),
             html.Div(
                 [
-                    dmc.Button("Run", id="prompt-go", size="xs"),
-                    html.Span("Ctrl+Enter", className="wb-quiet"),
+                    html.Span(dmc.Button("Run", id="prompt-go", size="xs"), title="Ctrl+Enter"),
                     select("prompt-model", "Model", known, model, width=200),
                     select("prompt-features", "Features", sets, chosen, width=260),
                     dmc.Switch(id="prompt-chat", label="chat template", checked=chat, size="xs"),
@@ -356,8 +347,8 @@ def generate(body: Body) -> flask.Response:
         words = {"word": _text(body, "word"), "other": _text(body, "other")}
         change = {"exchange": Exchange(**words, layer=_number(body, "layer"))}
     else:
-        amount = None if body.get("amount") is None else _number(body, "amount", float)
-        change = {"features": _text(body, "features"), "feature": _number(body, "feature"), "amount": amount}
+        strength = _number(body, "strength", float)
+        change = {"features": _text(body, "features"), "feature": _number(body, "feature"), "strength": strength}
     steps = current().live.generate(
         **_prompt(body), **change, n_new=_number(body, "n_new"),
         temperature=_number(body, "temperature", float), seed=_number(body, "seed"),
@@ -384,7 +375,7 @@ def verdict(body: Body) -> Body:
     """Compare steering with the directions of two nulls, in a sentence."""
     found = current().live.steering_verdict(
         **_prompt(body), features=_text(body, "features"), feature=_number(body, "feature"),
-        amount=None if body.get("amount") is None else _number(body, "amount", float),
+        strength=_number(body, "strength", float),
     )  # fmt: skip
     return asdict(found) | {"p": found.p, "sentence": found.sentence}
 

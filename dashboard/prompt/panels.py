@@ -14,7 +14,7 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.evidence import number
-from dashboard.components.frame import attempt, attrs, graph, loading, panel, select, stat
+from dashboard.components.frame import attempt, attrs, folded, graph, loading, panel, select, stat
 from dashboard.components.live import FeatureShares, LogitShares, ScoreReasons, SupersededError
 from dashboard.components.pages import current
 from dashboard.components.tokens import feature_line
@@ -45,35 +45,36 @@ def answer_controls(answer: str, contrast: str) -> html.Div:
     )  # fmt: skip
 
 
-def logit_panel() -> html.Section:
-    """Return the panel of direct logit attribution; a callback fills it in."""
+def attribution_panel(answer: str, contrast: str) -> html.Section:
+    """Return the panel of attribution: to heads and MLPs at once, to features on a button.
+
+    The second takes some ten passes of the model.
+    """
     return panel(
-        "Direct logit attribution",
+        "Attribution",
+        answer_controls(answer, contrast),
         loading(html.Div(id="prompt-shares")),
-        note="direct effect of each head and MLP on the metric, through the final norm and the unembedding; effects "
-        "through later layers are not included. The parts add up to the metric",
-        className="wb-row",
+        html.Details(
+            [
+                html.Summary("To features"),
+                html.P(
+                    "each feature's share of the change in the metric when all features and the error are ablated "
+                    "together (integrated gradients). Ablating one alone may change less, since others compensate",
+                    className="wb-note",
+                ),
+                dmc.Button("Attribute to features", id="prompt-attribution", size="xs", variant="default"),
+                loading(html.Div(id="prompt-feature-shares")),
+            ],
+            className="wb-folded",
+        ),
+        more="Direct effect of each head and MLP on the metric, in logits, through the final norm and the unembedding; "
+        "effects through later layers are not included. The parts add up to the metric.",
     )
 
 
 def reasons_frame() -> html.Section:
-    """Return the panel of the reasons for one cell; a callback fills it in."""
-    return panel("Reasons for one cell", loading(html.Div(id="prompt-reasons")), className="wb-row")
-
-
-def attribution_panel() -> html.Section:
-    """Return the panel of attribution to features, with a button, as it takes some ten passes of the model."""
-    return panel(
-        "Attribution to features",
-        html.Div(
-            dmc.Button("Attribute to features", id="prompt-attribution", size="xs", variant="default"),
-            className="wb-controls",
-        ),
-        html.Div(id="prompt-feature-shares"),
-        note="each feature's share of the change in the metric when all features and the error are ablated together "
-        "(integrated gradients). Ablating one alone may change less, since others compensate",
-        className="wb-row",
-    )
+    """Return the panel of the reasons for one cell, hidden until one is chosen; a callback fills it in."""
+    return panel("Reasons for one cell", loading(html.Div(id="prompt-reasons")), id="prompt-why", hidden=True)
 
 
 def register_why(app: Dash) -> None:
@@ -139,12 +140,13 @@ def _shares(found: LogitShares, colours: Theme) -> html.Div:
         [
             html.Div(metric(found, found.total), className="wb-stats", dir="auto"),
             *([html.P(found.note, className="wb-note")] if found.note else []),
-            html.Div(
+            graph("prompt-share-bars", figure=bars, label="Largest direct effects"),
+            html.Details(
                 [
-                    graph("prompt-share-bars", figure=bars, label="Largest direct effects"),
+                    html.Summary("By layer and head"),
                     graph("prompt-share-map", figure=heat, label="All direct effects"),
                 ],
-                className="wb-two wb-even wb-flush",
+                className="wb-folded",
             ),
         ]
     )
@@ -193,8 +195,7 @@ def feature_shares(found: FeatureShares, features: str, labels: dict[int, str]) 
 
 def _reasons(cell: dict[str, Any] | None, run: Run, scheme: str | None) -> Any:
     if not run or not cell:
-        words = "Click a cell of the attention to split its score into contributions of earlier components."
-        return html.P(words, className="wb-none")
+        return None
     return _asked(run, lambda: reasons_panel(current().live.reasons(**_prompt(run), **cell), theme(scheme)))
 
 
@@ -222,15 +223,22 @@ def reasons_panel(found: ScoreReasons, colours: Theme) -> html.Div:
                 className="wb-note",
             ),
             html.Div(numbers, className="wb-stats"),
-            graph(
-                "prompt-pair-bars",
-                figure=share_bars(pairs, colours, unit="share of the score (query part · key part)", n=8),
-                label="Largest pairs",
-            ),
-            graph(
-                "prompt-pair-map",
-                figure=pair_map(found.matrix, found.query_parts, found.key_parts, colours),
-                label="Pairs of parts",
+            html.Div(
+                [
+                    graph(
+                        "prompt-pair-bars",
+                        figure=share_bars(
+                            pairs, colours, unit="score, before the softmax (query part · key part)", n=8
+                        ),
+                        label="Largest pairs",
+                    ),
+                    graph(
+                        "prompt-pair-map",
+                        figure=pair_map(found.matrix, found.query_parts, found.key_parts, colours),
+                        label="Pairs of parts",
+                    ),
+                ],
+                className="wb-two wb-even wb-flush",
             ),
         ]
     )
@@ -264,10 +272,10 @@ _SHOWN = 5000
 """Patches that are drawn at most, largest effects first."""
 
 
-def patching_panel(workspace: Workspace, name: str) -> html.Section:
+def patching_panel(workspace: Workspace, name: str) -> html.Details:
     """Return the panel: a pair of prompts with a button, and the stored maps; `name` is the one that is opened."""
     stored = [{"value": "", "label": "stored maps"}, *workspace.names("patching")]
-    return panel(
+    return folded(
         "Activation patching",
         html.Div(
             [
@@ -290,6 +298,8 @@ def patching_panel(workspace: Workspace, name: str) -> html.Section:
         note="one activation of one run is replaced by that of the other. The effect is the fraction of the gap "
         "between their metrics that this closes: 0 is none, 1 all of it. Three maps of null patches are measured too: "
         "about four passes of the model per layer and position. The switch of the chat template applies here too.",
+        id="prompt-patch",
+        open=bool(name),
     )  # fmt: skip
 
 
@@ -344,17 +354,21 @@ def register_patching(app: Dash) -> None:
         Output("prompt-patch-filled", "data"),
         Input("prompt-read", "data"),
         Input("prompt-patch-use", "n_clicks"),
+        Input("fold-prompt-patch", "n_clicks"),
         *fields[: len(EXAMPLE)],
         State("prompt-patch-filled", "data"),
         prevent_initial_call=True,
     )(_fill)
 
 
-def _fill(run: Run, _: int | None, *given: Any) -> Any:
-    """Fill the fields from the prompt above: always on the button, else unless a visitor has typed into them."""
+def _fill(run: Run, _: int | None, folds: int, *given: Any) -> Any:
+    """Fill the fields from the prompt above once the panel is open, as it takes passes of the model.
+
+    The button fills them always, all else unless a visitor has typed into them.
+    """
     *typed, filled = given
     nothing = (no_update,) * (len(EXAMPLE) + 2)
-    if not run:
+    if not run or not folds:
         return nothing
     if ctx.triggered_id != "prompt-patch-use" and typed not in ([*EXAMPLE.values()], filled):
         return nothing

@@ -148,15 +148,15 @@ def direct_logit_attribution(
     centre: bool = True,
     neurons_of: int | None = None,
     batch_size: int = 8,
-    values: Mapping[str, Tensor] | None = None,
+    earlier: Mapping[str, Tensor] | None = None,
 ) -> LogitAttribution:
     """Split the logit of `answer` at `position` over components, for prompts `tokens [batch, pos]`.
 
     With `wrong`, `logit(answer) - logit(wrong)` is split. Without it, the logit minus its mean over the vocabulary is
     (`centre`), as probabilities depend on differences of logits only; with `centre=False`, the logit itself. `answer`
     and `wrong` are token ids, one for all prompts or one each, or the text of a single token. `position` is also one
-    for all prompts or one each. `neurons_of` also splits the MLP of that layer into its neurons. `values` are those of
-    an earlier pass over the same tokens at `attribution_points(model)`; with them the model does not run again.
+    for all prompts or one each. `neurons_of` also splits the MLP of that layer into its neurons. `earlier` holds the values
+    of a pass over the same tokens at `attribution_points(model)`; with them the model does not run again.
 
     Raises `ConfigError` when the residual is not a sum of components, or the logits are not linear in its norm;
     `PromptError` for an answer that is not one token of the vocabulary.
@@ -170,7 +170,7 @@ def direct_logit_attribution(
     batches = []
     for rows in torch.arange(len(tokens)).split(batch_size):
         chosen = answers[rows], None if wrongs is None else wrongs[rows]
-        known = values and {name: value[rows] for name, value in values.items()}
+        known = None if earlier is None else {name: value[rows] for name, value in earlier.items()}
         batches.append(_attribute(residual, tokens[rows], *chosen, at[rows], centre, neurons_of, known))
     parts, values, totals, neurons = zip(*batches, strict=True)
     target: Target = "logit_difference" if wrong is not None else "centred_logit" if centre else "logit"
@@ -245,17 +245,17 @@ def _attribute(
     at: Tensor,
     centre: bool,
     neurons_of: int | None,
-    values: Mapping[str, Tensor] | None,
+    known: Mapping[str, Tensor] | None,
 ) -> tuple[list[str], Tensor, Tensor, Tensor | None]:
     """Return names, contributions `[n_parts, batch]`, totals `[batch]` and neurons `[batch, d_mlp]` of one batch."""
     model, layers = residual.model, range(residual.shape.n_layers)
     rows, last = torch.arange(len(tokens)), f"blocks.{layers[-1]}.hook_resid_post"
-    if values is None:
-        logits, values = run_with_cache(model, tokens, _hook_points(residual, neurons_of))
-        logits = values.get("hook_unembed", logits)[rows, at]
+    if known is None:
+        whole, cache = run_with_cache(model, tokens, _hook_points(residual, neurons_of))
+        logits, known = cache.pop("hook_unembed", whole)[rows, at], cache
     else:
-        logits = final_norm_and_unembed(model, values[last][rows, at])
-    cache = {name: value[rows, at] for name, value in values.items()}
+        logits = final_norm_and_unembed(model, known[last][rows, at])
+    cache = {name: value[rows, at] for name, value in known.items()}
     final = cache[last]
     norm = freeze(model, "ln_final", final)
     direction, unembed_bias, total = _targets(model, logits, answers, wrongs, centre)

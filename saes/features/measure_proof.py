@@ -238,7 +238,7 @@ def prove(
     attempt("ablate other text", lambda: ProofPart(measures=(_ablate_other(site, case, config, directions, todo),)))
     if lists:
         attempt("lists", lambda: ProofPart(measures=(_lists(site, directions, config.draws, todo),)))
-    strength = parts["steer"].strength or config.strength or case.max_activation
+    strength = parts["steer"].strength or (config.strength or 1.0) * case.max_activation
     attempt("continuations", tell)
     about = ProofSettings(**vars(config), features=case.features, feature=feature, model=model_name or "the model")
     through = "" if lens is None else lens.key if is_stored(lens) else lens.settings.source
@@ -424,7 +424,7 @@ def _steer(
 
     Each direction, null or not, first chooses its strength by the other half of its words on the first prompts.
     """
-    tries = [config.strength] if config.strength else [each * case.max_activation for each in STRENGTHS]
+    tries = [each * case.max_activation for each in ([config.strength] if config.strength else STRENGTHS)]
     gains = [
         words.means(next_token_changes(site, prompts[:CHOOSING], each, directions, words.ids, bar.add)[0], 0)
         for each in tries

@@ -70,8 +70,8 @@ class ProofConfig:
     after: int = 3
     """Tokens after the peak whose loss is measured."""
     strength: float | None = None
-    """Activation that steering adds. Default: half, once or twice the largest activation of the feature, whichever
-    raises one half of its words most."""
+    """Strength of steering, in units of the feature's largest activation. Default: 0.5, 1 or 2, whichever raises one
+    half of its words most."""
     new_tokens: int = 12
     """Tokens of the continuations shown."""
 

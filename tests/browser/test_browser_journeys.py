@@ -95,7 +95,7 @@ def test_a_prompt_is_read_and_its_features_lead_on(visit, live):
     assert ("read", "one two <b>three</b>") in live.calls
     page.wait_for_function("location.search.includes('text=one+two')")
     assert page.locator("#prompt-tokens .wb-tokens").inner_text().endswith("<b>three</b>")
-    page.locator(".wb-chip a").nth(3).click()
+    page.locator(".wb-fired a").nth(3).click()
     page.wait_for_url(re.compile(r"/feature/demo/\d+"))
     assert visit.errors == []
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from conftest import Visit, list_by_number, new_context
 
+from dashboard.data.features import one
 from dashboard.serve import make_server
 from interp.interventions.intervention import Intervention, Latent
 from interp.interventions.recipe import Recipe
@@ -131,7 +132,8 @@ def test_a_recipe_is_saved_deleted_and_undone_and_an_export_taken_in(visits, own
     page.get_by_label("Amount").fill("4")
     page.click("form button[type=submit]")
     page.wait_for_selector("form.wb-note-form", state="detached")
-    step = Intervention(target=Latent(dictionary="features/demo", index=7), amount=4)
+    largest = one(own, "demo", 7).row.max_activation
+    step = Intervention(target=Latent(dictionary="features/demo", index=7), amount=4 * largest)
     saved = {"up": Recipe(name="up", steps=(step,))}
     assert Notes.open(own).recipes() == saved
     page.click("button:has-text('Save this search')")

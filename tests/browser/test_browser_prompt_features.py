@@ -11,10 +11,13 @@ READ = "/prompt?text=one+two+three&features=demo"
 
 def test_features_behind_an_answer_are_one_click_away(visit, live):
     page = visit.open(READ)
+    page.wait_for_selector("#prompt-share-bars .main-svg")
+    page.click("text=By layer and head")
     page.wait_for_selector("#prompt-share-map .main-svg")
     page.fill("#prompt-answer", "Paris")
     page.press("#prompt-answer", "Enter")
     page.wait_for_function("document.querySelector('#prompt-shares').innerText.includes('logit(Paris)')")
+    page.click("summary:has-text('To features')")
     page.click("#prompt-attribution")
     page.wait_for_function("document.querySelector('#prompt-feature-shares').innerText.includes('remainder')")
     assert ("feature_shares", "demo: Paris-") in live.calls
@@ -35,9 +38,13 @@ def test_one_selection_is_shared_by_mouse_and_kept_in_the_address(visit, live):
     page.wait_for_selector("#prompt-pattern canvas")
     page.locator("#prompt-tokens .wb-tok").nth(2).click()
     page.wait_for_function("location.search.includes('token=2')")
-    assert "token 2, ␣two" in page.inner_text("#prompt-selected")
+    assert "Token 2, ␣two" in page.inner_text("#prompt-selected")
     page.wait_for_function("document.querySelector('#prompt-next').innerText.includes('after ␣two')")
+    fired = page.locator(".wb-fired > li[data-feature]")
+    assert fired.evaluate_all("rows => rows.map(row => row.dataset.feature)") == ["10", "11", "12", "13"]
+    page.click("summary:has-text('On every token')")
     assert page.locator(".wb-token-features > li.wb-here .wb-token").inner_text() == "␣two"
+    assert page.locator(".wb-token-features > li").count() == 4
     box = page.locator("#prompt-heads canvas").bounding_box()
     page.locator("#prompt-heads canvas").click(position={"x": box["width"] - 6, "y": 40})
     page.wait_for_function("/head=[1-9]/.test(location.search)")
@@ -49,7 +56,7 @@ def test_one_selection_is_shared_by_mouse_and_kept_in_the_address(visit, live):
     address = page.url
     page.goto("about:blank")
     page.goto(address)
-    page.wait_for_function("document.querySelector('#prompt-selected')?.innerText.includes('token 2')")
+    page.wait_for_function("document.querySelector('#prompt-selected')?.innerText.includes('Token 2')")
     assert head in page.inner_text("#prompt-selected")
     assert "feature" in page.inner_text("#prompt-selected")
     assert visit.errors == []
@@ -64,7 +71,7 @@ def test_one_selection_is_moved_by_keys_and_a_cell_of_attention_is_explained(vis
     page.keyboard.press("ArrowRight")
     page.wait_for_function("location.search.includes('token=3')")
     page.locator("#prompt-heads canvas").focus()
-    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")  # layer 0 is at the bottom
     page.keyboard.press("ArrowRight")
     page.wait_for_function("location.search.includes('layer=1') && location.search.includes('head=1')")
     page.wait_for_function("document.querySelector('#prompt-pattern-title').innerText === 'Attention of L1H1'")
@@ -107,13 +114,13 @@ def test_the_lens_follows_the_answer_and_asks_for_seen_columns_only(visit, live)
 
 def test_a_continuation_shows_steering_beside_its_control(visit, live):
     page = visit.open(READ)
-    page.wait_for_selector("#prompt-steer-go")
+    page.click("summary:has-text('Continuation under steering')")
     page.click("#prompt-steer-go")
     assert "Choose a feature first" in page.inner_text("#prompt-steer")
     page.fill("#prompt-steer-feature", "3")
     page.click("#prompt-steer-go")
     page.wait_for_function("document.querySelector('#prompt-steer').innerText.includes('Mean loss of each')")
-    assert ("generate", "demo 3 None") in live.calls
+    assert ("generate", "demo 3 x1") in live.calls
     arms = page.locator(".wb-arms > li")
     assert [arms.nth(i).locator(".wb-other").count() for i in range(3)] == [0, 12, 0]
     assert "12 changed, 0 in a random direction" in page.inner_text("#prompt-steer")
@@ -138,6 +145,7 @@ def test_the_next_token_distribution_follows_the_temperature(visit, live):
 
 def test_patches_between_two_typed_prompts_are_drawn(visit, live):
     page = visit.open("/prompt")
+    page.click("#fold-prompt-patch")
     page.fill("#prompt-patch-clean", "one two three")
     page.fill("#prompt-patch-corrupt", "one four three")
     page.click("#prompt-patch-go")
@@ -152,22 +160,29 @@ def test_patches_between_two_typed_prompts_are_drawn(visit, live):
 
 def test_a_selection_stays_inside_a_prompt_that_lost_its_chat_template(visit):
     page = visit.open(READ + "&chat=1")
-    page.wait_for_function("document.querySelector('#prompt-selected')?.innerText.includes('token 5')")
+    page.wait_for_function("document.querySelector('#prompt-selected')?.innerText.includes('Token 5')")
     page.locator("#prompt-chat").press("Space")
     page.locator("#prompt-go").press("Enter")
-    page.wait_for_function("document.querySelector('#prompt-selected').innerText.includes('token 3')")
+    page.wait_for_function("document.querySelector('#prompt-selected').innerText.includes('Token 3')")
     page.wait_for_function("document.querySelectorAll('#prompt-tokens .wb-tok').length === 4")
     assert page.locator("#prompt-error").inner_text() == ""
+    page.locator("#prompt-chat").press("Space")
+    page.locator("#prompt-go").press("Enter")
+    page.wait_for_function("document.querySelector('#prompt-selected').innerText.includes('Token 5')")  # the last one
     assert visit.errors == []
 
 
 def test_patching_follows_the_prompt_and_every_number_has_its_null(visit, live):
+    live.calls.clear()
     page = visit.open("/prompt?text=one+two&features=demo")
+    page.wait_for_function("document.querySelector('#prompt-lens-words')?.innerText.includes('null')")
+    assert "suggest_pair" not in {name for name, _ in live.calls}, "what is folded away costs nothing"
+    page.click("#fold-prompt-patch")
     page.wait_for_function("document.querySelector('#prompt-patch-clean').value === 'one two'")
     assert page.locator("#prompt-patch-corrupt").input_value() == "one owt"
     assert page.locator("#prompt-patch-wrong").input_value() == " Rome"
     assert "at random vectors" in page.locator("#prompt-feature-null").inner_text()
-    assert "%" in page.locator(".wb-chip").first.inner_text()
+    assert "%" in page.locator(".wb-fired > li[data-feature]").first.inner_text()
     page.wait_for_function(
         "document.querySelector('#prompt-lens-words').innerText.includes('on top at 1 of 8 other positions')"
     )
@@ -179,8 +194,44 @@ def test_patching_follows_the_prompt_and_every_number_has_its_null(visit, live):
     assert page.locator("#prompt-patch-corrupt").input_value() == "my own", "what was typed stays"
     page.click("#prompt-patch-use")
     page.wait_for_function("document.querySelector('#prompt-patch-clean').value === 'three four'")
+    page.click("summary:has-text('Continuation under steering')")
     page.fill("#prompt-steer-feature", "3")
+    page.fill("#prompt-steer-strength", "0.5")
     page.click("#prompt-steer-verdict")
     page.wait_for_function("document.querySelector('#prompt-steer-judged').innerText.includes('Beyond both nulls')")
-    assert ("steering_verdict", "demo 3 None") in live.calls
+    assert ("steering_verdict", "demo 3 x0.5") in live.calls
     assert visit.errors == []
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_chosen_token_stays_in_sight_and_panels_stand_beside_each_other_or_below(visit, width):
+    visit.page.set_viewport_size({"width": width, "height": 900})
+    page = visit.open(READ)
+    page.wait_for_selector("#prompt-share-bars .main-svg")
+    page.wait_for_selector("#prompt-next li")
+    tops = [page.locator(f".wb-beside > .wb-panel >> nth={i}").bounding_box()["y"] for i in range(3)]
+    assert (len(set(tops)) == 1) == (width == 1440)
+    assert sorted(tops) == tops
+    page.evaluate("document.querySelector('#prompt-patch').scrollIntoView()")
+    page.wait_for_function("scrollY > 200")
+    box = page.locator("#prompt-selected").bounding_box()
+    assert 0 <= box["y"] < 120
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_long_prompt_keeps_names_and_cells_that_can_be_read(visit):
+    page = visit.open("/prompt?text=" + "+".join(f"w{i}" for i in range(250)))
+    page.wait_for_function("document.querySelector('#prompt-pattern')?.innerText.includes('From ')")
+    side = page.evaluate("document.querySelector('.wb-pattern > div').offsetWidth")
+    assert side >= 251 * 5, "a cell has five pixels at least"
+    seen = "(() => { const e = document.querySelector('.wb-pattern'); return [e.scrollTop, e.clientHeight]; })()"
+    page.wait_for_function(f"{seen}[0] > 251 * 5 / 2")  # the last token was chosen, and its row is in view
+    canvas = page.locator("#prompt-pattern canvas")
+    box = canvas.bounding_box()
+    assert box["height"] <= 600
+    drawn = """(canvas) => {
+      const ratio = devicePixelRatio, of = canvas.getContext('2d');
+      const dark = (x, y, w, h) => of.getImageData(x * ratio, y * ratio, w * ratio, h * ratio).data.some((v) => v);
+      return [dark(0, 76, 74, 200), dark(76, 0, 200, 74)];
+    }"""
+    assert canvas.evaluate(drawn) == [True, True], "rows and columns have names"

@@ -1,5 +1,7 @@
 """The panel *Prove it* in a browser: text, steering and ablation by mouse and keyboard, hostile tokens as text."""
 
+import threading
+
 import pytest
 from fake_live import FakeLive
 from make_workspace import HOSTILE
@@ -14,6 +16,7 @@ def answer(visit, which: str) -> str:
 
 def test_the_three_questions_answer_with_their_controls(visit, live: FakeLive):
     page = visit.open(FEATURE)
+    page.click("summary:has-text('Your text')")
     page.fill("#prove-read-text", "moved to July")
     page.click("#prove-read-go")
     assert "others of like density" in answer(visit, "read").replace("\n", " ")
@@ -24,6 +27,7 @@ def test_the_three_questions_answer_with_their_controls(visit, live: FakeLive):
     page.click("#prove-steer-verdict")
     page.wait_for_selector("#prove-steer-answer >> text=39 of 39 random directions raise theirs")
     page.wait_for_selector("#prove-steer-answer >> text=The next token shifts by 0.3 nats")
+    page.click("summary:has-text('Ablate')")
     page.click("#prove-ablate-go")
     assert "random directions" in answer(visit, "ablate")
     assert ("feature text", "12: moved to July x 1") in live.calls
@@ -46,12 +50,36 @@ def test_the_strength_follows_the_keyboard(visit, live: FakeLive):
 
 def test_typed_text_survives_moving_to_another_feature(visit):
     page = visit.open(FEATURE)
+    page.click("summary:has-text('Your text')")
     page.fill("#prove-read-text", "a text of my own")
     page.keyboard.press("Tab")
     page.wait_for_timeout(300)
     page.click("#feature-next")
     visit.until(page, "document.querySelector('#feature-number')?.innerText !== '#12'")
     visit.until(page, "document.querySelector('#prove-read-text')?.value === 'a text of my own'")
+
+
+def test_only_the_panel_in_use_is_busy(visit, live: FakeLive, monkeypatch):
+    asked, go = FakeLive.try_feature, threading.Event()
+
+    def slow(*given, **named):
+        go.wait(20)
+        return asked(*given, **named)
+
+    monkeypatch.setattr(FakeLive, "try_feature", slow)
+    page = visit.open(FEATURE)
+    page.set_viewport_size({"width": 1440, "height": 1000})
+    box = page.locator("#prove-steer-go").bounding_box()
+    assert box["y"] + box["height"] < 1000, "in sight without a scroll"
+    page.click("#prove-steer-go")
+    page.wait_for_selector("#prove-steer-answer[data-dash-is-loading=true]", state="attached")
+    page.wait_for_timeout(400)  # longer than the delay of a spinner
+    assert page.locator("[data-dash-is-loading=true]").count() == 1
+    faint = "[...document.querySelectorAll('.wb-detail *')].filter(e => getComputedStyle(e).opacity === '0.45')"
+    assert page.evaluate(f"{faint}.every(e => e.querySelector('#prove-steer-answer'))")
+    assert page.evaluate(f"{faint}.every(e => !e.querySelector('#feature-examples'))")
+    go.set()
+    assert "unchanged" in answer(visit, "steer")
 
 
 @pytest.mark.parametrize("width", [360, 1280])

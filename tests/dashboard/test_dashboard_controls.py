@@ -74,17 +74,18 @@ def test_the_lens_of_other_positions_leaves_the_own_one_out(tiny, tiny_model):
 
 def test_a_verdict_counts_the_directions_that_raise_their_words_as_much():
     shift = Compared(0.7, [0.1] * 39, [0.9] * 39)
-    found = SteeringVerdict(3, 2.0, ["red"], Compared(0.5, [0.1] * 38 + [0.6], [0.1] * 39), shift)
+    found = SteeringVerdict(3, 0.5, 2.0, ["red"], Compared(0.5, [0.1] * 38 + [0.6], [0.1] * 39), shift)
     words, size = found.lines
     assert found.p == pytest.approx(2 / 40)
+    assert "Feature 3 at 0.5 × its maximum (2): its held-back words" in words
     assert "(red) rise by 0.5 nats, more than 38 of 39 random directions raise theirs and 39 of 39" in words
     assert "(p 0.05, the smallest possible is 0.025). Beyond both nulls, on this one prompt." in words
     assert size.endswith("0.7 nats of KL divergence, more than 39 of 39 random directions and 0 of 39 features of like "
                          "density.")  # fmt: skip
-    few = SteeringVerdict(3, 2.0, ["red"], Compared(0.5, [0.1] * 4, []), shift)
+    few = SteeringVerdict(3, 0.5, 2.0, ["red"], Compared(0.5, [0.1] * 4, []), shift)
     assert few.p == pytest.approx(1 / 5), "four directions can never give a verdict"
     assert "Not beyond random directions, on" in few.sentence
-    vague = SteeringVerdict(3, 2.0, ["red"], Compared(0.5, [0.1] * 39, [0.6] * 39), shift)
+    vague = SteeringVerdict(3, 0.5, 2.0, ["red"], Compared(0.5, [0.1] * 39, [0.6] * 39), shift)
     assert "Not beyond features of like density, on" in vague.sentence
 
 
@@ -95,15 +96,15 @@ def test_steering_by_nothing_is_no_verdict(tiny, tiny_model, monkeypatch):
     case = SimpleNamespace(feature=3, alike=(4, 5), max_activation=6.0)
     monkeypatch.setattr(tiny._loaded, "feature", lambda *_: (DictionarySite.of(tiny_model, sae), case))
     asked = {"model": MODEL, "features": "tiny", "feature": 3}
-    nothing = tiny.steering_verdict("one two", **asked, amount=0.0)
+    nothing = tiny.steering_verdict("one two", **asked, strength=0.0)
     for found in (nothing.raised, nothing.shift):
         assert (len(found.random), len(found.alike)) == (controls.VERDICT_DRAWS, 2)
         assert max(map(abs, [found.value, *found.random, *found.alike])) < 1e-6
     assert nothing.p == 1
-    strong = tiny.steering_verdict("one two", **asked, amount=None)
+    strong = tiny.steering_verdict("one two", **asked)
     assert strong.amount == 6
     assert min(strong.shift.value, strong.raised.value, *strong.shift.random) > 1e-4
-    back = tiny.steering_verdict("one two", **asked, amount=-6.0)
+    back = tiny.steering_verdict("one two", **asked, strength=-1.0)
     assert back.raised.value > 1e-4, "backwards, it raises the words that it lowers"
     assert not set(back.words) & set(strong.words)
 
@@ -137,14 +138,16 @@ def test_the_fields_follow_the_prompt_until_somebody_types(workspace):
         from dash._utils import AttributeDict
 
         context_value.set(AttributeDict(triggered_inputs=[{"prop_id": "prompt-read.data", "value": run}]))
-        *values, hint, filled = panels._fill(run, None, *example, None)
+        closed = panels._fill(run, None, 0, *example, None)
+        assert all(str(each).startswith("<dash") for each in closed), "the model runs only once the panel is open"
+        *values, hint, filled = panels._fill(run, None, 1, *example, None)
         assert values == filled == ["the river", "the revir", *values[2:]]
         assert "one word replaced" in hint
         typed = ["my own", *values[1:]]
-        assert all(str(each).startswith("<dash") for each in panels._fill(run, None, *typed, filled))
-        assert panels._fill(run, None, *values, filled)[0] == "the river"
+        assert all(str(each).startswith("<dash") for each in panels._fill(run, None, 1, *typed, filled))
+        assert panels._fill(run, None, 1, *values, filled)[0] == "the river"
         context_value.set(AttributeDict(triggered_inputs=[{"prop_id": "prompt-patch-use.n_clicks", "value": 1}]))
-        assert panels._fill(run, 1, *typed, filled)[0] == "the river"
+        assert panels._fill(run, 1, 1, *typed, filled)[0] == "the river"
 
 
 def test_a_patch_and_a_verdict_name_the_chat_template_and_both_nulls(workspace):
@@ -154,7 +157,6 @@ def test_a_patch_and_a_verdict_name_the_chat_template_and_both_nulls(workspace):
         assert "m, in its chat template" in text_of(panels._measure(1, "m", *given))
         state = {"features": "demo", "index": 12}
         text = text_of(prove._judge(1, state, "in July", 0.5))
-        strongest = feature_view.one(workspace, "demo", 12).row.max_activation
-        assert live.calls[-1] == ("steering_verdict", f"demo 12 {0.5 * strongest}")
+        assert live.calls[-1] == ("steering_verdict", "demo 12 x0.5")
         assert "39 random directions" in text
         assert "39 features of like density" in text

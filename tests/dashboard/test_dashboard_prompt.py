@@ -65,7 +65,7 @@ def test_a_wrong_request_is_one_sentence(client, what, body, status, says):
 
 
 def test_a_continuation_is_one_line_per_token_and_then_what_the_unchanged_model_thinks(client):
-    body = ASKED | {"feature": 3, "amount": None, "n_new": 4, "temperature": 0, "seed": 0}
+    body = ASKED | {"feature": 3, "strength": 1.0, "n_new": 4, "temperature": 0, "seed": 0}
     lines = [json.loads(line) for line in client.post("/prompt-data/generate", json=body).get_data().splitlines()]
     assert [line["number"] for line in lines] == [0, 1, 2, 3, 4]
     assert all(len(line["tokens"]) == 3 for line in lines[:-1])
@@ -286,7 +286,7 @@ def test_steering_by_nothing_changes_nothing_and_both_changes_have_one_length(ti
 
     live, given = tiny
     how = {"features": "tiny", "feature": 3, "n_new": 4, "temperature": 0.0, "seed": 0}
-    steps = list(live.generate("one two", **given, **how, amount=0.0))
+    steps = list(live.generate("one two", **given, **how, strength=0.0))
     assert all(len({text for text, _ in step.tokens}) == 1 for step in steps[:-1])
     assert np.ptp(np.array(steps[-1].unchanged), axis=0).max() == pytest.approx(0, abs=1e-6)
     sae = live._loaded.sae(given["model"], "tiny").sae
@@ -301,7 +301,7 @@ def test_steering_by_nothing_changes_nothing_and_both_changes_have_one_length(ti
     assert length[1, 1:] == pytest.approx(length[2, 1:].numpy(), rel=1e-5)
     assert length[:, 0].tolist() == [0.0] * 3  # BOS, which no dictionary is made from
     with pytest.raises(ConfigError, match="1 to 60 tokens"):
-        list(live.generate("one", **given, **how | {"n_new": 99}, amount=1.0))
+        list(live.generate("one", **given, **how | {"n_new": 99}, strength=1.0))
 
 
 def test_two_words_are_exchanged_beside_a_change_of_the_same_size(tiny, tiny_model, tmp_path):
@@ -353,7 +353,7 @@ def test_activations_are_those_of_the_dictionary_and_an_unknown_feature_is_named
         live.activations(text, **given, features="tiny", feature=-1)
 
 
-STEPS = {"features": "tiny", "feature": 3, "amount": 1.0, "n_new": 20, "temperature": 0.0, "seed": 0}
+STEPS = {"features": "tiny", "feature": 3, "strength": 1.0, "n_new": 20, "temperature": 0.0, "seed": 0}
 
 
 @pytest.mark.parametrize("during", [True, False], ids=["within a step", "between steps"])

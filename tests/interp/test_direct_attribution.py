@@ -48,7 +48,7 @@ def test_values_of_an_earlier_pass_give_the_same_attribution(name, tokens):
     assert (points == []) == (name == "gemma-2")  # whose logits are capped
     if points:
         again = direct_logit_attribution(
-            model, tokens, 3, 9, position=4, values=run_with_cache(model, tokens, points)[1]
+            model, tokens, 3, 9, position=4, earlier=run_with_cache(model, tokens, points)[1]
         )
         found = direct_logit_attribution(model, tokens, 3, 9, position=4)
         torch.testing.assert_close(again.values, found.values)

@@ -72,26 +72,44 @@ def test_attribution_against_another_prompt_and_answer(folder, capsys):
 
 def test_steering_changes_what_is_written_and_ablating_nothing_does_not(folder, capsys):
     words = ("steer", "late", "--prompt", "one two", "--new-tokens", "6", "--samples", "1", "--feature", "3")
-    assert run(folder, *words, "--amount", "40") == 0
+    assert run(folder, *words, "--activation", "40") == 0
     out = capsys.readouterr().out
     assert "+40 on every token" in out
     assert "KL of the distributions 0.000" not in out
     pairs = [line.split("|", 1)[1] for line in out.splitlines() if line.startswith("  with")]
     assert len(pairs) == 4
     assert pairs[0] != pairs[1]
-    assert run(folder, *words, "--amount", "40") == 0
+    assert run(folder, *words, "--activation", "40") == 0
     assert capsys.readouterr().out == out, "one seed, one text"
-    assert run(folder, *words, "--amount", "0") == 0
+    assert run(folder, *words, "--activation", "0") == 0
     pairs = [line.split("|", 1)[1] for line in capsys.readouterr().out.splitlines() if line.startswith("  with")]
     assert pairs[0::2] == pairs[1::2], "samples of a pair share their seed"
-    for more in (("--action", "ablate"), ("--action", "set", "--amount", "2", "--no-keep-error")):
+    for more in (("--action", "ablate"), ("--action", "set", "--activation", "2", "--no-keep-error")):
         assert run(folder, *words, *more) == 0
+
+
+def test_amounts_are_in_units_of_the_largest_activation(folder, capsys, monkeypatch):
+    words = ("steer", "late", "--prompt", "one two", "--new-tokens", "4", "--samples", "0", "--feature", "3")
+    assert run(folder, *words, "--activation", "40") == 0
+    expected = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    monkeypatch.setattr("workbench.opening.feature_table", lambda *_: {3: {"max_activation": 20.0}})
+    assert run(folder, *words, "--amount", "2") == 0
+    out = capsys.readouterr().out
+    assert "+40 on every token, 2 times its maximum" in out
+    assert [line for line in out.splitlines() if line.startswith("  ")] == expected
+    assert run(folder, *words) == 0
+    assert "+20 on every token, 1 times its maximum" in capsys.readouterr().out
+    assert run(folder, *words, "--action", "scale", "--amount", "2") == 0
+    assert "times 2" in capsys.readouterr().out
+    for wrong, told in ((("--action", "scale"), "the factor"), (("--amount", "1", "--activation", "2"), "not both")):
+        assert run(folder, *words, *wrong) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_a_recipe_that_was_written_steers_alike_and_names_its_own_feature(folder, tmp_path, capsys):
     words = ("--prompt", "one two", "--new-tokens", "6", "--samples", "0")
     file = tmp_path / "up.json"
-    assert run(folder, "steer", "late", "--feature", "3", "--amount", "40", "--write", str(file), *words) == 0
+    assert run(folder, "steer", "late", "--feature", "3", "--activation", "40", "--write", str(file), *words) == 0
     first = capsys.readouterr().out.splitlines()
     assert run(folder, "steer", str(file), *words) == 0
     again = capsys.readouterr().out.splitlines()
@@ -105,7 +123,7 @@ def test_a_recipe_that_was_written_steers_alike_and_names_its_own_feature(folder
 
 def test_a_transcoder_is_steered_where_it_writes(folder, capsys):
     words = ("steer", "mlp", "--prompt", "one", "--new-tokens", "2", "--samples", "0", "--feature", "1")
-    assert run(folder, *words, "--action", "set", "--amount", "30") == 0
+    assert run(folder, *words, "--action", "set", "--activation", "30") == 0
     assert "set to 30" in capsys.readouterr().out
 
 
@@ -169,9 +187,9 @@ def test_two_models_are_told_apart_from_the_command_line(tmp_path, capsys):
         (("attribute", "early", "early", "--prompt", "x", "--target", "t"), "two SAEs write at one hook point"),
         (("attribute", "early", "--prompt", "x", "--target", "th"), "2 tokens"),
         (("attribute", "early", "--prompt", "x", "--model", "small:attn-only-2l"), "trained on small:mlp-2l"),
-        (("steer", "early", "--prompt", "x", "--feature", "3"), "add --amount"),
-        (("steer", "early", "--prompt", "x", "--feature", "100", "--amount", "1"), "features 0 to 99"),
-        (("steer", "early", "--prompt", "x", "--feature", "1", "--amount", "1", "--new-tokens", "999"), "context"),
+        (("steer", "early", "--prompt", "x", "--feature", "3"), "give --activation"),
+        (("steer", "early", "--prompt", "x", "--feature", "100", "--activation", "1"), "features 0 to 99"),
+        (("steer", "early", "--prompt", "x", "--feature", "1", "--activation", "1", "--new-tokens", "999"), "context"),
         (("steer", "early", "--prompt", "x", "--feature", "1", "--temperature", "0"), "temperature above 0"),
         (("circuit", "features", "early", "--task", "iio"), "did you mean 'ioi'"),
         (("compare", "latents", "early"), "early is not a crosscoder"),

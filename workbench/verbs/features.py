@@ -213,8 +213,9 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
     Example: workbench steer demo --feature 540 --prompt "The walls of the room were"
 
     `add` adds the feature's direction (activation addition), `scale` multiplies its activation, `set` clamps it,
-    `ablate` sets it to 0. Amounts are in units of the feature's activation. `--write FILE.json` keeps the
-    intervention as a recipe; the file is then given instead of SAE and feature, on this machine or another.
+    `ablate` sets it to 0. Amounts are in units of the feature's largest activation: 1 is as strong as it was ever
+    measured. `--write FILE.json` keeps the intervention as a recipe; the file is then given instead of SAE and feature,
+    on this machine or another.
     """
 
     sae: Annotated[tyro.conf.Positional[SAEName], tyro.conf.arg(metavar="SAE")]
@@ -226,8 +227,10 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
     chat: bool = False
     """Put the prompt into the model's chat template, as the message of a user."""
     amount: float | None = None
-    """Activation to add or to set, or factor. Default: the feature's largest activation, as measured by `workbench
-    features`."""
+    """Amount to add or to set, in units of the feature's largest activation that `workbench features` measured
+    (default: 1); the factor of `scale`."""
+    activation: float | None = None
+    """Activation to add or to set, in place of an amount, for a feature whose largest one was not measured."""
     action: Literal["add", "scale", "set", "ablate"] = "add"
     """Intervention on the feature, at every token but the BOS."""
     keep_error: bool = True
@@ -248,11 +251,17 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
     def __post_init__(self) -> None:
         if self.new_tokens < 1 or self.samples < 0 or (self.samples and self.temperature <= 0):
             raise ConfigError("new_tokens must be at least 1, samples at least 0, and temperature above 0")
-        if self.amount is not None and not math.isfinite(self.amount):
-            raise ConfigError(f"amount must be a finite number, got {self.amount}")
+        for name, value in (("amount", self.amount), ("activation", self.activation)):
+            if value is not None and not math.isfinite(value):
+                raise ConfigError(f"{name} must be a finite number, got {value}")
+        if self.amount is not None and self.activation is not None:
+            raise ConfigError("give an amount or an activation, not both")
+        if self.action == "scale" and self.amount is None:
+            raise ConfigError("scale multiplies the activation; give the factor with --amount, such as 2")
         if (self.feature is None) != self._is_recipe:
             raise ConfigError("name a feature of the SAE with --feature; a recipe has its own")
-        if self._is_recipe and (self.amount is not None or self.action != "add" or self.write or not self.keep_error):
+        given = self.amount is not None or self.activation is not None
+        if self._is_recipe and (given or self.action != "add" or self.write or not self.keep_error):
             raise ConfigError("a recipe has its own actions and amounts; leave these options out")
 
     @property
@@ -306,15 +315,9 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
         )
         assert self.feature is not None  # checked above
         known = feature_table(workspace, self.sae).get(self.feature, {})
-        amount = known.get("max_activation") if self.amount is None and self.action != "ablate" else self.amount
-        if amount is None and self.action != "ablate":
-            raise ConfigError(
-                f"the largest activation of feature {self.feature} is not known; add --amount, or run "
-                f"`workbench features {self.sae}` to measure it"
-            )
         key, first = f"saes/{self.sae}", unseen_positions(model, include_bos=False)
         target = Latent(dictionary=key, index=self.feature)
-        step = Intervention(target=target, action=self.action, amount=0.0 if amount is None else float(amount))
+        step = Intervention(target=target, action=self.action, amount=self._value(known.get("max_activation")))
         if self.write is not None:
             name = f"{self.sae} {self.feature} {self.action}"
             write_recipe(recipe_for(model, name, [step], {key: sae}, self.prompt), self.write)
@@ -331,8 +334,24 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
             "set": f"set to {step.amount:.3g}",
             "ablate": "ablated",
         }
+        if self.action in ("add", "set") and self.activation is None:
+            done[self.action] += f", {1 if self.amount is None else self.amount:.3g} times its maximum"
         label = f"; {known['label']}" if "label" in known else ""
         return model, hooks, f"feature {self.feature} of {self.sae}: {done[self.action]}{label}"
+
+    def _value(self, largest: float | None) -> float:
+        """Return what is added or set, or the factor. Raises `ConfigError` without a largest activation."""
+        amount = 1.0 if self.amount is None else self.amount
+        if self.action in ("scale", "ablate"):
+            return amount if self.action == "scale" else 0.0
+        if self.activation is not None:
+            return self.activation
+        if not largest:
+            raise ConfigError(
+                f"the largest activation of feature {self.feature} is not known, or 0; give --activation in place of "
+                f"--amount, or run `workbench features {self.sae}` to measure it"
+            )
+        return amount * float(largest)
 
     def _continuations(
         self, model: HookedModel, tokens: "Tensor", hooks: "Callable[[Offset], Hooks]"

@@ -1,10 +1,12 @@
 // Attention: every head in small on one canvas, and one head in large. A click keeps a cell; its reasons are asked for.
 
 import { byId, element } from "../dom.mjs";
-import { ask, bytes, colours, failed, fit, picture, settled, spaced, table } from "./draw.mjs";
+import { ask, bytes, colours, failed, fit, picture, rooted, settled, spaced, table } from "./draw.mjs";
 
-const NAMES = 46,
-  LABELLED = 48; // up to this many tokens the large picture names them
+const LEFT = 76, // room for the names of tokens
+  LEAST = 5, // a cell in pixels; a prompt that needs more room scrolls
+  MOST = 24,
+  LETTERS = 11;
 
 /** @param {PromptState} state */
 export function heads(state) {
@@ -15,7 +17,7 @@ export function heads(state) {
     tabindex: 0,
     role: "img",
     "aria-describedby": "prompt-heads-words",
-    "aria-label": "Attention of every head in small: layers down, heads across; arrow keys choose a head",
+    "aria-label": "Attention of every head in small: layers up, heads across; arrow keys choose a head",
   });
   const scroll = element("div", { class: "wb-all-heads", tabindex: -1 }, canvas);
   const words = element("p", { class: "wb-readout", id: "prompt-heads-words", "aria-live": "polite" });
@@ -25,40 +27,30 @@ export function heads(state) {
   let mosaic = document.createElement("canvas");
   let size = 24,
     scheme = "";
-  const LEFT = 30,
+  const BESIDE = 30,
     TOP = 16;
 
   // Heads lie one below the other in the data; the picture is as wide as one of them.
   function draw() {
     if (!scroll.isConnected) return;
     const c = colours();
-    if (scheme !== c.text) mosaic = picture(data, side, data.length / side, table(c.scale));
+    if (scheme !== c.text) mosaic = picture(data, side, data.length / side, rooted(table(c.scale)));
     scheme = c.text;
-    const room = Math.floor((scroll.clientWidth - LEFT - 8) / nHeads);
+    const room = Math.floor((scroll.clientWidth - BESIDE - 8) / nHeads);
     size = Math.max(16, Math.min(60, room));
-    const context = fit(canvas, LEFT + nHeads * size, TOP + nLayers * size);
+    const context = fit(canvas, BESIDE + nHeads * size, TOP + nLayers * size);
     context.imageSmoothingEnabled = false;
     context.font = "10px sans-serif";
     context.textBaseline = "middle";
     context.textAlign = "center";
     context.fillStyle = c.muted;
-    for (let head = 0; head < nHeads; head++) context.fillText(String(head), LEFT + (head + 0.5) * size, TOP / 2);
+    for (let head = 0; head < nHeads; head++) context.fillText(String(head), BESIDE + (head + 0.5) * size, TOP / 2);
     for (let layer = 0; layer < nLayers; layer++) {
       context.fillStyle = c.muted;
-      context.fillText(`L${layer}`, LEFT / 2, TOP + (layer + 0.5) * size);
+      context.fillText(`L${layer}`, BESIDE / 2, above(layer) + 0.5 * size);
       for (let head = 0; head < nHeads; head++) {
         const from = (layer * nHeads + head) * side;
-        context.drawImage(
-          mosaic,
-          0,
-          from,
-          side,
-          side,
-          LEFT + head * size + 1,
-          TOP + layer * size + 1,
-          size - 2,
-          size - 2,
-        );
+        context.drawImage(mosaic, 0, from, side, side, BESIDE + head * size + 1, above(layer) + 1, size - 2, size - 2);
       }
     }
     frame(context, state.selection.layer, state.selection.head, c.opposite);
@@ -71,14 +63,17 @@ export function heads(state) {
   function frame(context, layer, head, colour) {
     context.strokeStyle = colour;
     context.lineWidth = 2;
-    context.strokeRect(LEFT + head * size, TOP + layer * size, size, size);
+    context.strokeRect(BESIDE + head * size, above(layer), size, size);
   }
+
+  /** @param {number} layer */
+  const above = (layer) => TOP + (nLayers - 1 - layer) * size;
 
   /** @param {MouseEvent} event @returns {[layer: number, head: number] | null} */
   function at(event) {
     const box = canvas.getBoundingClientRect();
-    const head = Math.floor((event.clientX - box.left - LEFT) / size),
-      layer = Math.floor((event.clientY - box.top - TOP) / size);
+    const head = Math.floor((event.clientX - box.left - BESIDE) / size),
+      layer = nLayers - 1 - Math.floor((event.clientY - box.top - TOP) / size);
     return head >= 0 && head < nHeads && layer >= 0 && layer < nLayers ? [layer, head] : null;
   }
 
@@ -95,7 +90,7 @@ export function heads(state) {
     if (found) state.select({ layer: found[0], head: found[1] });
   });
   canvas.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowUp: [1, 0], ArrowDown: [-1, 0] }[event.key];
     if (!step) return;
     event.preventDefault();
     event.stopPropagation();
@@ -109,7 +104,7 @@ export function heads(state) {
   let shown = -1; // the layer that was in view last
   function select() {
     draw();
-    const y = TOP + state.selection.layer * size;
+    const y = above(state.selection.layer);
     if (
       shown !== state.selection.layer &&
       (y < scroll.scrollTop || y + size > scroll.scrollTop + scroll.clientHeight)
@@ -133,7 +128,8 @@ export function pattern(state) {
     "aria-describedby": "prompt-pattern-words",
     "aria-label": "Attention of the chosen head: destinations down, sources across; arrow keys move the cell",
   });
-  const scroll = element("div", { class: "wb-pattern", tabindex: -1 }, canvas);
+  const whole = element("div", {}, canvas);
+  const scroll = element("div", { class: "wb-pattern", tabindex: -1 }, whole);
   const words = element("p", { class: "wb-readout", id: "prompt-pattern-words", "aria-live": "polite" });
   const list = element("p", { class: "wb-note" });
   holder.replaceChildren(scroll, words, list);
@@ -147,8 +143,7 @@ export function pattern(state) {
   let wanted = null;
   let scheme = "",
     shown = "",
-    cell = 4,
-    left = 0;
+    cell = LEAST;
 
   const load = settled(30, async () => {
     const { layer, head } = state.selection;
@@ -161,6 +156,7 @@ export function pattern(state) {
       image = null;
       title.textContent = `Attention of L${layer}H${head}`;
       draw();
+      reveal();
       attend();
     } catch (error) {
       words.replaceChildren(failed(error));
@@ -175,41 +171,58 @@ export function pattern(state) {
     const c = colours();
     if (!image || scheme !== c.text) {
       const shades = Uint8Array.from(weights, (value) => value >> 8);
-      image = picture(shades, n, n, table(c.scale), (x, y) => x > y);
+      image = picture(shades, n, n, rooted(table(c.scale)), (x, y) => x > y);
     }
     scheme = c.text;
-    left = n <= LABELLED ? NAMES + 30 : 0;
-    cell = Math.max(2, Math.min(24, Math.floor((scroll.clientWidth - left) / n)));
-    const context = fit(canvas, left + n * cell + 1, left + n * cell + 1);
+    cell = Math.max(LEAST, Math.min(MOST, (scroll.clientWidth - LEFT - 1) / n));
+    const side = LEFT + n * cell + 1;
+    whole.style.width = whole.style.height = `${side}px`;
+    const width = Math.min(side, scroll.clientWidth),
+      height = Math.min(side, scroll.clientHeight);
+    const context = fit(canvas, width, height);
+    const x = LEFT - scroll.scrollLeft,
+      y = LEFT - scroll.scrollTop;
+    name(context, c, x, y, width, height);
+    context.beginPath();
+    context.rect(LEFT - 1, LEFT - 1, width, height);
+    context.clip();
     context.imageSmoothingEnabled = false;
-    context.drawImage(image, left, left, n * cell, n * cell);
-    if (left) name(context, c);
+    context.drawImage(image, x, y, n * cell, n * cell);
     const { token, key } = state.selection;
     context.strokeStyle = c.opposite;
     context.lineWidth = 1.5;
-    context.strokeRect(left, left + token * cell, (token + 1) * cell, cell);
-    if (key !== null && key <= token) context.strokeRect(left + key * cell, left + token * cell, cell, cell);
+    context.strokeRect(x, y + token * cell, (token + 1) * cell, cell);
+    if (key !== null && key <= token) context.strokeRect(x + key * cell, y + token * cell, cell, cell);
     if (hovered) {
       context.strokeStyle = c.text;
-      context.strokeRect(left + hovered[1] * cell, left + hovered[0] * cell, cell, cell);
+      context.strokeRect(x + hovered[1] * cell, y + hovered[0] * cell, cell, cell);
     }
     read();
   }
 
-  /** @param {CanvasRenderingContext2D} context @param {PromptTheme} c */
-  function name(context, c) {
+  /**
+   * Names of the rows and columns that are seen: every n-th that has room, and the chosen one.
+   * @param {CanvasRenderingContext2D} context @param {PromptTheme} c @param {number} x @param {number} y
+   * @param {number} width @param {number} height
+   */
+  function name(context, c, x, y, width, height) {
     context.font = `11px ${getComputedStyle(holder).getPropertyValue("--wb-mono")}`;
     context.textBaseline = "middle";
-    context.fillStyle = c.text;
-    const step = Math.ceil(11 / cell);
-    for (let i = 0; i < n; i += step) {
+    const step = Math.ceil(LETTERS / cell),
+      { token } = state.selection;
+    for (let i = 0; i < n; i++) {
+      if (i !== token && (i % step || Math.abs(i - token) < step)) continue;
+      const across = x + (i + 0.5) * cell,
+        down = y + (i + 0.5) * cell;
+      context.fillStyle = i === token ? c.accent : c.text;
       context.textAlign = "right";
-      context.fillText(spaced(tokens[i], 10), left - 4, left + (i + 0.5) * cell, left - 6);
+      if (down > LEFT && down < height) context.fillText(spaced(tokens[i], 10), LEFT - 4, down, LEFT - 6);
+      if (across < LEFT || across > width) continue;
       context.save();
-      context.translate(left + (i + 0.5) * cell, left - 4);
+      context.translate(across, LEFT - 4);
       context.rotate(-Math.PI / 2);
       context.textAlign = "left";
-      context.fillText(spaced(tokens[i], 10), 0, 0, left - 6);
+      context.fillText(spaced(tokens[i], 10), 0, 0, LEFT - 6);
       context.restore();
     }
   }
@@ -218,7 +231,7 @@ export function pattern(state) {
     const { token, key } = state.selection;
     const [dest, src] = hovered || [token, key];
     if (src === null || src === undefined) {
-      words.textContent = "move over the picture to read a cell; a click selects it";
+      words.textContent = "move over the picture to read a cell; a click explains it";
     } else {
       words.textContent =
         `${spaced(tokens[dest], 24)} (${dest}) attends to ${spaced(tokens[src], 24)} (${src}): ` +
@@ -244,8 +257,11 @@ export function pattern(state) {
   /** @param {MouseEvent} event @returns {[dest: number, src: number] | null} */
   function at(event) {
     const box = canvas.getBoundingClientRect();
-    const src = Math.floor((event.clientX - box.left - left) / cell),
-      dest = Math.floor((event.clientY - box.top - left) / cell);
+    const across = event.clientX - box.left,
+      down = event.clientY - box.top;
+    if (across < LEFT || down < LEFT) return null;
+    const src = Math.floor((across - LEFT + scroll.scrollLeft) / cell),
+      dest = Math.floor((down - LEFT + scroll.scrollTop) / cell);
     return dest >= 0 && dest < n && src >= 0 && src <= dest ? [dest, src] : null;
   }
 
@@ -279,6 +295,16 @@ export function pattern(state) {
     state.select({ token: dest, key: Math.min(dest, Math.max(0, (key === null ? dest : key) + step[1])) });
   });
   new ResizeObserver(draw).observe(scroll);
+  scroll.addEventListener("scroll", draw);
+
+  let row = -1; // that was in view last
+  function reveal() {
+    const { token } = state.selection;
+    if (!weights || row === token) return;
+    row = token;
+    scroll.scrollTop = token * cell - (scroll.clientHeight - LEFT) / 2;
+    scroll.scrollLeft = (token + 2) * cell - (scroll.clientWidth - LEFT);
+  }
 
   function select() {
     const key = `${state.selection.layer} ${state.selection.head}`;
@@ -287,6 +313,7 @@ export function pattern(state) {
       load();
     }
     draw();
+    reveal();
     attend();
   }
   return { select, paint: draw };

@@ -18,6 +18,9 @@ export function table(stops) {
   return Array.from({ length: 256 }, (_, n) => /** @type {Rgb} */ (along(stops, n / 255).map(Math.round)));
 }
 
+/** The same colours by the square root: small values can be told apart. @param {Rgb[]} lut */
+export const rooted = (lut) => lut.map((_, n) => lut[Math.round(255 * Math.sqrt(n / 255))]);
+
 /** @param {Rgb} given */
 export const css = ([r, g, b]) => `rgb(${r},${g},${b})`;
 

@@ -3,9 +3,9 @@
 import { byId, element } from "../dom.mjs";
 import { ask, colours, css, failed, fit, menu, percent, settled, spaced, table } from "./draw.mjs";
 
-const CELL = 74,
+const CELL = 66,
   ROW = 21,
-  LEFT = 78,
+  LEFT = 66,
   TOP = 24;
 const DARK_FROM = 0.64; // probability from which a cell is nearer the far end of the scale
 const RANKS = 1000; // a rank from this on has the palest colour

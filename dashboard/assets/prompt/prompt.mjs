@@ -36,7 +36,11 @@ async function read(prompt, visitor, selection, asked) {
   reading = mine;
   errors.replaceChildren();
   const done = busy(visitor, mine);
-  const again = state && state.visitor === visitor && state.run.text === prompt.text;
+  const again =
+    state &&
+    state.visitor === visitor &&
+    state.run.text === prompt.text &&
+    Boolean(state.run.chat) === Boolean(prompt.chat);
   try {
     const found = await ask("read", { ...prompt, visitor }, mine.signal);
     if (!found || mine !== reading) return;
@@ -117,11 +121,11 @@ function draw(mine) {
 /** @param {PromptState} mine */
 function show(mine) {
   Object.values(mine.views).forEach((view) => view.select());
-  const { token, layer, head, feature } = mine.selection;
-  const words =
-    `Chosen: token ${token}, ${spaced(mine.reading.tokens[token], 24)} · L${layer}H${head}` +
+  const { token, layer, head, feature, key } = mine.selection;
+  byId("prompt-selected").textContent =
+    `Token ${token}, ${spaced(mine.reading.tokens[token], 24)} · L${layer}H${head}` +
     (feature === null ? "" : ` · feature ${feature}`);
-  byId("prompt-selected").textContent = words;
+  byId("prompt-why").hidden = key === null;
 }
 
 /** @param {PromptState} mine @param {Partial<PromptSelection>} changes */

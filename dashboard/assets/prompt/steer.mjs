@@ -23,11 +23,11 @@ export function steer(state) {
     return [element("label", { class: "wb-field" }, label, input), input];
   };
   const [featureField, feature] = field("feature", { type: "number", min: 0, step: 1, id: "prompt-steer-feature" });
-  const [amountField, amount] = field("strength", {
+  const [strengthField, strength] = field("× its maximum", {
     type: "number",
     step: "any",
-    placeholder: "largest seen",
-    id: "prompt-steer-amount",
+    value: 1,
+    id: "prompt-steer-strength",
   });
   const [countField, count] = field("tokens", { type: "number", min: 1, max: 60, value: 12 });
   const [heatField, heat] = field("temperature", { type: "number", min: 0, max: 5, step: 0.1, value: 0 });
@@ -52,7 +52,7 @@ export function steer(state) {
       "div",
       { class: "wb-controls" },
       featureField,
-      amountField,
+      strengthField,
       countField,
       heatField,
       seedField,
@@ -87,7 +87,7 @@ export function steer(state) {
   const asked = () => ({
     ...state.asking(),
     feature: Number(feature.value),
-    amount: amount.value === "" ? null : Number(amount.value),
+    strength: Number(strength.value || 1),
   });
 
   async function verdict() {

@@ -4,6 +4,7 @@ import { setProps } from "../dash.mjs";
 import { all, byId, element, visible } from "../dom.mjs";
 import { ask, failed, menu, percent, settled, spaced } from "./draw.mjs";
 
+const CHIPS = 5; // features of a token in the list of every token
 const FULL_LOSS = 10; // nats at which a token is coloured fully: a probability of 1 in 22,000
 /** @param {number} value @param {number} most */
 const alpha = (value, most) => (value <= 0 || most <= 0 ? 0 : 0.12 + 0.6 * Math.min(value / most, 1));
@@ -40,10 +41,19 @@ export function tokens(state) {
   const known = state.reading.losses.filter((loss) => loss !== null);
   const mean = known.length ? (known.reduce((a, b) => a + b, 0) / known.length).toFixed(2) : "none";
   const uniform = Math.log(state.reading.vocabulary).toFixed(2);
-  const facts =
-    `${spans.length} tokens · mean loss ${mean} nats (a uniform guess: ${uniform}) · ` +
-    `read in ${state.reading.seconds.toPrecision(2)} s`;
-  holder.replaceChildren(list, element("p", { class: "wb-note", id: "prompt-facts" }, facts));
+  const facts = byId("prompt-facts");
+  const about =
+    `${spans.length} tokens · mean loss ${mean} nats (uniform guess ${uniform}) · ` +
+    `${state.reading.seconds.toPrecision(2)} s`;
+  facts.textContent = about;
+  list.addEventListener("mouseover", (event) => {
+    const over = /** @type {HTMLElement} */ (event.target).dataset.tip;
+    facts.textContent = over ? `token ${over}` : about;
+  });
+  list.addEventListener("mouseleave", () => {
+    facts.textContent = about;
+  });
+  holder.replaceChildren(list);
   const choices = [
     ["loss", "colour: loss of each token"],
     ["attention", "colour: attention of the chosen token"],
@@ -89,6 +99,7 @@ export function tokens(state) {
       span.setAttribute("aria-selected", String(here));
       span.tabIndex = here ? 0 : -1;
       span.classList.toggle("wb-peak", here);
+      if (here) list.scrollTop = span.offsetTop - list.clientHeight / 2;
     });
   }
 
@@ -103,7 +114,7 @@ export function tokens(state) {
 }
 
 /**
- * The features on every token; rows outside the view are laid out when they are scrolled to.
+ * The features on the chosen token, and folded away those on every token.
  * @param {PromptState} state
  */
 export function features(state) {
@@ -114,52 +125,88 @@ export function features(state) {
     return { select: () => {} };
   }
   const strongest = Math.max(1e-9, ...found.flat().map(([, activation]) => activation));
-  const list = element("ol", { class: "wb-token-features wb-lazy" });
-  const rows = texts.map((token, i) => {
-    const chips = found[i].map((fired) => chip(state, labels[fired[0]] || "", fired, strongest));
+  const list = element("ol", { class: "wb-fired" });
+  const every = element("ol", { class: "wb-token-features wb-lazy" });
+  /** @type {HTMLElement[]} */
+  const rows = [];
+  const fold = element("details", { class: "wb-folded" }, element("summary", {}, "On every token"), every);
+  fold.addEventListener("toggle", () => {
+    if (!rows.length) rows.push(...texts.map(row));
+    every.replaceChildren(...rows);
+    mark();
+  });
+  const null_ = element("p", { class: "wb-note", id: "prompt-feature-null" }, chance(state.reading));
+  holder.replaceChildren(list, null_, fold);
+
+  /** @param {string} token @param {number} i */
+  function row(token, i) {
     const text = spaced(token, 20),
-      choose = () => state.select({ token: i, key: null });
+      onclick = () => state.select({ token: i, key: null });
     const name = element(
       "button",
-      { class: "wb-token wb-link", type: "button", "aria-label": `${text}, token ${i}`, onclick: choose },
+      { class: "wb-token wb-link", type: "button", "aria-label": `${text}, token ${i}`, onclick },
       text,
     );
+    const chips = found[i].slice(0, CHIPS).map((fired) => {
+      const { link, label, value } = parts(state, labels, fired);
+      const share = (0.1 + 0.5 * Math.min(1, fired[1] / strongest)).toFixed(2);
+      return element(
+        "span",
+        { class: "wb-chip", "data-feature": fired[0], style: { "--a": share } },
+        ...[link, label, value],
+      );
+    });
     const none = element("span", { class: "wb-quiet" }, "none");
     return element("li", { "data-token": i }, name, element("div", {}, ...(chips.length ? chips : [none])));
-  });
-  list.append(...rows);
-  holder.replaceChildren(list, element("p", { class: "wb-note", id: "prompt-feature-null" }, chance(state.reading)));
-  /** @type {HTMLElement | null} */
-  let shown = null;
+  }
+
+  /** @param {[latent: number, activation: number, below: number | null]} fired */
+  function line(fired) {
+    const { link, label, value, below } = parts(state, labels, fired);
+    const bar = element("span", { style: { width: `${(100 * fired[1]) / strongest}%` } });
+    const track = element("span", { class: "wb-track", "aria-hidden": "true" }, bar);
+    return element("li", { "data-feature": fired[0] }, link, label, track, value, below);
+  }
+
+  function mark() {
+    rows.forEach((each, i) => each.classList.toggle("wb-here", i === state.selection.token));
+    for (const each of all("[data-feature]", holder)) {
+      each.classList.toggle("wb-chip-on", Number(each.dataset.feature) === state.selection.feature);
+    }
+    const here = rows[state.selection.token];
+    if (here) every.scrollTop = here.offsetTop - every.offsetTop - every.clientHeight / 2;
+  }
+
   return {
     select: () => {
-      rows.forEach((row, i) => row.classList.toggle("wb-here", i === state.selection.token));
-      for (const each of all(".wb-chip", list)) {
-        each.classList.toggle("wb-chip-on", Number(each.dataset.feature) === state.selection.feature);
-      }
-      const row = rows[state.selection.token];
-      if (row && shown !== row) list.scrollTop = row.offsetTop - list.offsetTop - list.clientHeight / 2;
-      shown = row;
+      const here = found[state.selection.token];
+      const head = ["", "", "activation", "", "percentile"].map((text) => element("span", {}, text));
+      const none = element("li", { class: "wb-none" }, "No feature is active on this token.");
+      list.replaceChildren(
+        ...(here.length ? [element("li", { class: "wb-quiet" }, ...head), ...here.map(line)] : [none]),
+      );
+      mark();
     },
   };
 }
 
-/** The control: what the dictionary gives at random vectors. @param {Reading} given */
+/** The null: the activations of the dictionary at random vectors. @param {Reading} given */
 function chance({ active, random_active: count, random_strongest: most }) {
   if (!count.length) return "";
   /** @param {number[]} values */
   const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
   return (
-    `Null: ${median(active)} active latents on a token (median); at random vectors as far from the mean of this prompt, ` +
-    `${median(count)}, with a strongest activation of ${median(most).toPrecision(2)}, at most ${Math.max(...most).toPrecision(2)}.`
+    `Median of ${median(active)} active latents a token. Null, at random vectors as far from the prompt's mean: ` +
+    `${median(count)}, strongest ${median(most).toPrecision(2)}, at most ${Math.max(...most).toPrecision(2)}.`
   );
 }
 
 /**
- * @param {PromptState} state @param {string} label
- * @param {[latent: number, activation: number, below: number | null]} given @param {number} strongest
+ * The pieces of a feature on a token: its link, the button that colours the tokens by it, and its numbers.
+ * @param {PromptState} state @param {Record<number, string>} labels
+ * @param {[latent: number, activation: number, below: number | null]} given
  */
-function chip(state, label, [feature, activation, below], strongest) {
+function parts(state, labels, [feature, activation, below]) {
   const href = `/feature/${encodeURIComponent(state.run.features ?? "")}/${feature}`;
   const link = element("a", { href, class: "wb-feature-number", title: `open feature ${feature}` }, String(feature));
   link.addEventListener("click", (event) => {
@@ -167,33 +214,25 @@ function chip(state, label, [feature, activation, below], strongest) {
     event.preventDefault();
     setProps("nav", { href });
   });
-  const text = visible(label, 30) || "no label";
-  const colour = element(
+  const full = visible(labels[feature] || "", 200),
+    text = full || "no label";
+  const label = element(
     "button",
     {
       type: "button",
       class: "wb-chip-label",
-      title: visible(label, 200),
+      title: full,
       "aria-label": `colour the tokens by feature ${feature}: ${text}`,
       onclick: () => state.select({ feature: state.selection.feature === feature ? null : feature }),
     },
     text,
   );
-  const share = (0.1 + 0.5 * Math.min(1, activation / strongest)).toFixed(2);
-  return element(
-    "span",
-    { class: "wb-chip", "data-feature": feature, style: { "--a": share } },
+  return {
     link,
-    colour,
-    element("span", { class: "wb-value" }, activation.toPrecision(2)),
-    below === null
-      ? null
-      : element(
-          "span",
-          { class: "wb-value", title: "percentage of its recorded activations that are smaller" },
-          `${Math.round(100 * below)} %`,
-        ),
-  );
+    label,
+    value: element("span", { class: "wb-value" }, activation.toPrecision(2)),
+    below: element("span", { class: "wb-value" }, below === null ? "" : `${Math.round(100 * below)} %`),
+  };
 }
 
 /** The likeliest tokens after the chosen one, at a temperature. @param {PromptState} state */
@@ -226,8 +265,8 @@ export function next(state) {
       const found = await ask("next", body, last.signal);
       if (!found) return;
       words.textContent =
-        `after ${spaced(found.token, 24)} (${found.after}): entropy ${found.entropy.toFixed(2)} nats; ` +
-        `a uniform guess has ${found.uniform.toFixed(2)}`;
+        `after ${spaced(found.token, 24)}: entropy ${found.entropy.toFixed(2)} nats ` +
+        `(uniform guess ${found.uniform.toFixed(2)})`;
       bars.replaceChildren(
         ...found.guesses.map(([token, p]) =>
           element(
