@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from interp.patching.patching_map import PatchingMap
     from interp.tracing.attention import EdgeSplit
     from interp.tracing.interventions import Continuations, GraphIntervention
+    from interp.tracing.supernodes import JudgedGroups
 
 
 class SupersededError(UsageError):
@@ -450,6 +451,13 @@ class Live(Protocol):
 
     def graph_text(self, graph: str, *, factors: dict[str, float]) -> "Continuations":
         """Write on from a graph's prompt: unchanged, with activations multiplied, and with random latents changed.
+
+        Raises what `intervene` raises.
+        """
+        ...
+
+    def graph_groups(self, graph: str, *, labels: dict[str, str]) -> "JudgedGroups":
+        """Group latents of a stored graph, node id to label, whose ablation changes the model alike, and judge them.
 
         Raises what `intervene` raises.
         """

@@ -1,13 +1,12 @@
 """A graph as the browser takes it: columns of nodes and edges, labels, and the features tables of its latents."""
 
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dashboard.answers import is_object
+from dashboard.answers import is_list, is_object
 from dashboard.components.pages import feature_href, open_artefact
 from dashboard.data import features as features
 from dashboard.data.meaning import said_words
@@ -17,7 +16,7 @@ from interp.tracing.background import background_nodes, direction
 from interp.tracing.graph import KIND, NODE_KINDS, AttributionGraph, GraphNode
 from interp.tracing.interchange import export_graph
 from interp.tracing.part import effects_on, part_of
-from interp.tracing.supernodes import GraphEdits, find_supernodes
+from interp.tracing.supernodes import GraphEdits
 from interp.workspace import Workspace
 from saes.features.neurons import NeuronLabels, newest_labels
 from saes.features.schema import Features
@@ -26,6 +25,8 @@ MAX_EXAMPLES = 5
 """Examples of a latent in the side panel."""
 SAID = 5
 """Tokens that a latent makes the model say, there."""
+MAX_GROUPED = 200
+"""Latents among which groups are looked for at most: each is ablated in the model."""
 DIGITS = 5
 """Significant digits of numbers that are sent."""
 
@@ -184,23 +185,13 @@ def part(found: AttributionGraph, asked: Any) -> dict[str, Any]:
     }
 
 
-GROUPED = 200
-"""Latents among which groups are looked for: those of the largest influence that are not background."""
-
-
-def proposed_groups(workspace: Workspace, graph: AttributionGraph) -> dict[str, Any]:
-    """Return groups of similar latents, `[name, node ids]`, and how they were found, in a sentence."""
-    neurons = neurons_of(workspace, graph)
-    labels = _labels(workspace, graph, neurons)
-    common = set() if neurons is None else set(background_nodes(graph, neurons.background()))
-    candidates = [i for i, each in enumerate(graph.nodes) if each.kind == "feature" and each.kept and i not in common]
-    chosen = set(sorted(candidates, key=lambda i: -graph.nodes[i].influence)[:GROUPED])
-    nodes = [
-        replace(each, kept=i in chosen, label=labels[i] or "") if each.kind == "feature" else each
-        for i, each in enumerate(graph.nodes)
-    ]
-    found = find_supernodes(graph.with_parts(nodes=nodes))
-    return {"groups": [[each.name, list(each.nodes)] for each in found.groups], "headline": found.headline()}
+def labels_of(workspace: Workspace, graph: AttributionGraph, asked: Any) -> dict[str, str]:
+    """Return the labels of some latents by their id. Raises `ConfigError` for what are no ids of latents."""
+    if not is_list(asked) or not 0 < len(asked) <= MAX_GROUPED or not all(each in graph.number for each in asked):
+        raise ConfigError(f"`nodes` should be a list of 1 to {MAX_GROUPED} node ids of the graph")
+    labels = _labels(workspace, graph, neurons_of(workspace, graph))
+    latents = [graph.number[each] for each in asked if graph.node(each).kind == "feature"]
+    return {graph.nodes[i].id: labels.get(i) or "" for i in latents}
 
 
 def exported(workspace: Workspace, found: AttributionGraph, edits: dict[str, Any]) -> dict[str, Any]:

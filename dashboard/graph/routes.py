@@ -5,7 +5,7 @@
     GET  /graph-data/<name>/node.json?n=12     the page and the examples of a latent
     GET  /graph-data/<name>/edits.json         pins, groups, names, positions and hidden nodes of the visitor
     POST /graph-data/<name>/edits.json         replace them: `{"edits": {...}, "was": {...}}`
-    GET  /graph-data/<name>/groups.json        groups of similar latents, as a start that people edit
+    POST /graph-data/<name>/groups.json        groups of latents that act alike, of those in `{"nodes": [...]}`
     GET  /graph-data/<name>/export.json        the graph with its edits as graph JSON, for other viewers
     POST /graph-data/<name>/split.json         split an edge by heads: `{"source": "...", "target": "..."}`
     POST /graph-data/<name>/intervene.json     multiply activations: `{"factors": {"node": 0, ...}, "mode": "free"}`
@@ -40,7 +40,7 @@ def register(server: flask.Flask) -> None:
     """Add the routes to the server."""
     for path, method, answer in (
         ("graph", "GET", _graph), ("part", "POST", _part), ("node", "GET", _node), ("edits", "GET", _edits),
-        ("edits", "POST", _save), ("groups", "GET", _groups), ("export", "GET", _export),
+        ("edits", "POST", _save), ("groups", "POST", _groups), ("export", "GET", _export),
         ("intervene", "POST", _intervene), ("text", "POST", _text), ("split", "POST", _split),
     ):  # fmt: skip
         server.add_url_rule(
@@ -90,8 +90,12 @@ def _save(name: str) -> dict[str, Any]:
 
 
 def _groups(name: str) -> dict[str, Any]:
-    workspace = current().workspace
-    return data.proposed_groups(workspace, data.choose(workspace, name))
+    given, workspace = json_body(), current().workspace
+    graph = data.choose(workspace, name)
+    labels = data.labels_of(workspace, graph, given.get("nodes"))
+    with asking(str(given.get("visitor", ""))[:64]):
+        found = current().live.graph_groups(graph.name, labels=labels)
+    return plain({"groups": [[each.name, each.nodes] for each in found.held], "headline": found.headline()})
 
 
 def _export(name: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from interp.errors import ConfigError, UnknownNameError
 from interp.interventions.edits import adding, changed, inserting
 from interp.interventions.intervention import Intervention, Latent
 from interp.models.passes import run_from
+from interp.progress import Progress
 from interp.runtime import make_generator
 from interp.statistics import Interval, rank_correlation_interval
 from interp.tracing.config import TraceConfig
@@ -159,13 +160,21 @@ def final_states(
     return torch.cat(found) - final_input(frozen, frozen.resid_post[-1])
 
 
-def effect_profiles(system: System, nodes: Sequence[GraphNode]) -> Float[np.ndarray, "nodes d_model"]:
+def effect_profiles(
+    system: System, nodes: Sequence[GraphNode], *, progress: Progress | None = None
+) -> Float[np.ndarray, "nodes d_model"]:
     """Return the change of the unembedding's input by ablating each latent alone, with nothing frozen.
 
     `functools.partial(effect_profiles, system)` is what `interp.tracing.supernodes.judge_groups` takes.
     """
-    changes = [[set_latent(node.layer, node.position, node.index, 0.0)] for node in nodes]
-    return final_states(system, changes).cpu().numpy()
+    order = sorted(range(len(nodes)), key=lambda i: -nodes[i].layer)  # a run starts at the first layer that is changed
+    changes = [[set_latent(nodes[i].layer, nodes[i].position, nodes[i].index, 0.0)] for i in order]
+    out = np.zeros((len(nodes), system.frozen.shape.d_model), np.float32)
+    for start in range(0, len(order), ROWS):
+        if progress is not None:
+            progress(start, len(order), {})
+        out[order[start : start + ROWS]] = final_states(system, changes[start : start + ROWS]).cpu().numpy()
+    return out
 
 
 def final_input(frozen: FrozenModel, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:

@@ -3,6 +3,7 @@
     found = find_supernodes(graph)                        # a start that people edit
     measured = partial(effect_profiles, system)           # interp.tracing.effects
     judged = judge_groups(graph, found.groups, measured)  # beside random groups
+    judged = alike_groups(graph, chosen, measured)        # found by measured effects in the first place
 
 Latents are similar when the same nodes feed them, they feed the same nodes, and they write in the same direction. In a
 frozen model every group equals the sum of its edges, so that only effects with nothing frozen can judge a group: those
@@ -35,6 +36,8 @@ OF_RULES = frozenset(
 """The same, of the rules that make labels."""
 MOST_GROUPS = 12
 """Groups that are proposed at most."""
+ALIKE = 0.4
+"""Cosine of measured effects from which latents are put into a group, whose test is on other outcomes."""
 SMALL_CELL = 3
 """Nodes of a layer at one position, below which they are permuted with those of other such positions."""
 
@@ -177,10 +180,7 @@ def find_supernodes(
     influence = np.array([node.influence for node in nodes])
     chosen = sorted(range(len(clusters)), key=lambda at: -float(influence[clusters[at]].sum()))[:most]
     clusters = [clusters[at] for at in sorted(chosen)]
-    names: list[str] = []
-    for each in clusters:
-        name = _name(graph, [nodes[i] for i in each])
-        names.append(name if name not in names else f"{name} ({len(names) + 1})")
+    names = _distinct([_name(graph, [nodes[i] for i in each]) for each in clusters])
     groups = [Supernode(name, tuple(nodes[i].id for i in each)) for name, each in zip(names, clusters, strict=True)]
     inside = [float(own[np.ix_(each, each)][~np.eye(len(each), dtype=bool)].mean()) for each in clusters]
     return FoundGroups(tuple(groups), tuple(inside), bound, above, chance, len(nodes))
@@ -294,15 +294,23 @@ def _clusters(similarity: np.ndarray, allowed: Bool[np.ndarray, "n n"], bound: f
 
 
 def _name(graph: AttributionGraph, members: Sequence[GraphNode]) -> str:
-    """Return the words that most labels share; else the token and the layers of the members."""
+    """Return the words that two labels and a third of them share; else the token and the layers of the members."""
     words = Counter(word for node in members for word in {*_words(node.label)})
-    common = [word for word, n in words.most_common() if n > 1 or len(words) == 1]
+    common = [word for word, n in words.most_common() if n >= max(2, len(members) / 3) or len(words) == 1]
     if common:
         return " ".join(common[:3])
     places = sorted({node.position for node in members})
     texts = [graph.token_texts[at].strip() or repr(graph.token_texts[at]) for at in places[:2]]
     low, high = min(node.layer for node in members), max(node.layer for node in members)
     return f"{', '.join(texts)} · layer{'' if low == high else 's'} {low if low == high else f'{low} to {high}'}"
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Return the names with a number for each that was there before."""
+    found: list[str] = []
+    for name in names:
+        found.append(name if name not in found else f"{name} ({len(found) + 1})")
+    return found
 
 
 def _words(label: str) -> list[str]:
@@ -329,6 +337,11 @@ class JudgedGroups(Result):
     p_all: float
     """of the mean over groups"""
 
+    @property
+    def held(self) -> tuple[Supernode, ...]:
+        """Groups whose members agree more than random latents do."""
+        return tuple(group for group, p in zip(self.groups, self.p, strict=True) if p <= ERROR)
+
     def to_records(self) -> list[Record]:
         """Return one row per group: its agreement, that of random groups, and p."""
         return [
@@ -352,6 +365,42 @@ class JudgedGroups(Result):
             f"the same layers at {self.null.mean():.2f} (p = {self.p_all:.2g}); {int((self.p <= ERROR).sum())} of "
             f"{len(self.groups)} groups hold."
         )
+
+
+def alike_groups(
+    graph: AttributionGraph,
+    chosen: Sequence[GraphNode],
+    profiles: EffectProfiles,
+    *,
+    most: int = MOST_GROUPS,
+    max_per_layer: int = 6,
+    seed: int = 0,
+) -> JudgedGroups:
+    """Group latents whose ablation changes the model alike, at most `most` groups, and judge them (`judge_groups`).
+
+    A random half of the outcomes makes the groups, by average linkage of cosines of at least `ALIKE`; the other half
+    judges them, so that a group cannot pass by the choice of its members.
+    """
+    effects = dict(zip((node.id for node in chosen), profiles(chosen), strict=True)) if chosen else {}
+    if len(effects) < 2:
+        return judge_groups(graph, [], profiles)
+    width = next(iter(effects.values())).shape[-1]
+    order = np.random.default_rng(seed).permutation(width)
+    first, second = order[: width // 2], order[width // 2 :]
+    cosines = _cosines(np.stack(list(effects.values())).astype(np.float64)[:, first])
+    found = _clusters(cosines, ~np.eye(len(chosen), dtype=bool), ALIKE)[:most]
+    members = [[chosen[i] for i in each] for each in found]
+
+    def other_half(nodes: Sequence[GraphNode]) -> np.ndarray:
+        if new := [node for node in nodes if node.id not in effects]:
+            effects.update(zip((node.id for node in new), profiles(new), strict=True))
+        return np.stack([effects[node.id] for node in nodes])[:, second]
+
+    groups = [
+        Supernode(name, tuple(node.id for node in each))
+        for name, each in zip(_distinct([_name(graph, each) for each in members]), members, strict=True)
+    ]
+    return judge_groups(graph, groups, other_half, max_per_layer=max_per_layer, seed=seed)
 
 
 def judge_groups(

@@ -384,6 +384,38 @@ def test_a_set_of_interventions_is_saved_with_the_graph_and_opened_again(visit, 
     assert visit.errors == []
 
 
+def test_groups_that_hold_are_proposed_and_collapse_into_boxes_that_do_not_overlap(visit, graphs, live):
+    page = open_graph(visit)
+    assert page.get_by_label("collapse groups").is_hidden()
+    page.get_by_role("button", name="Propose groups").click()
+    page.locator(".wb-graph-notice").filter(has_text="1 of 2 groups hold").wait_for()
+    shown = sum(graphs["capital"].nodes[i].kind == "feature" for i in between(graphs["capital"])[:60])
+    assert ("graph groups", f"capital: {shown}") in live.calls
+    assert page.locator(".wb-graph-group-list li").count() == 1
+    page.evaluate(
+        f"""() => {{ const near = {VIEW}.scene.ranked.map(k => {VIEW}.scene.items[k].node).slice(0, 24);
+            {VIEW}.edits.apply(v => {{ v.groups = Array.from({{ length: 12 }}, (_, g) =>
+                [`group number ${{g}}`, [near[2 * g], near[2 * g + 1]].map(i => {VIEW}.model.ids[i])]); }}); }}"""
+    )
+    page.get_by_label("collapse groups").check()
+    page.wait_for_function(f"{VIEW}.scene.items.filter(i => i.node < 0).length === 12")
+    boxes = page.evaluate(f"{VIEW}.scene.items.filter(i => i.node < 0).map(i => {VIEW}.canvas.boxOn(i))")
+    for i, a in enumerate(boxes):
+        for b in boxes[:i]:
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+    assert page.evaluate("window.pwned") is None
+    assert visit.errors == []
+
+
+def test_groups_of_a_former_graph_of_the_name_are_not_shown(visit, graphs, base_workspace):
+    node = strongest(graphs["capital"])[0]
+    groups = [["gone", ["feature:1:1:999999"]], ["here", [node, "feature:1:1:999998"]]]
+    Notes.open(base_workspace).save_graph_edits("graphs/capital", {"groups": groups}, was={})
+    page = open_graph(visit)
+    assert page.locator(".wb-graph-group-list .wb-link").all_inner_texts() == ["here"]
+    assert page.evaluate(f"{VIEW}.edits.value.groups") == groups, "they are kept: the former graph may come back"
+
+
 def test_an_address_of_no_node_says_so(visit, graphs):
     page = open_graph(visit, "/graph/capital?at=feature:9:9:9")
     assert "no node feature:9:9:9" in page.locator(".wb-graph-notice").inner_text()

@@ -4,12 +4,11 @@ import json
 import re
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from fake_live import FakeLive
+from fake_live import HOSTILE, FakeLive
 from make_features import copied
 from make_graph import make_graph, write_graph
 from visit import ERROR, Visitor
@@ -28,7 +27,6 @@ from interp.tracing.background import direction, influences
 from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode
 from interp.tracing.interchange import import_graph
 from interp.tracing.part import graph_effects, part_of
-from interp.tracing.supernodes import Supernode
 from interp.tracing.variants import Variants
 from interp.workspace import Workspace
 from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow, NeuronSettings
@@ -339,15 +337,15 @@ def test_the_exported_graph_reads_back_with_the_edits(visitor, own):
     assert kept <= set(graph.number)
 
 
-def test_proposed_groups_are_edits_as_they_are_stored(visitor, own, monkeypatch):
-    assert get(visitor, "/graph-data/capital/groups.json").get_json()["headline"].startswith("No groups")
+def test_proposed_groups_are_those_that_hold_as_edits_as_they_are_stored(visitor, own):
     ids = [node.id for node in own.open(AttributionGraph, "capital").nodes if node.kind == "feature"]
-    named = (Supernode("France", tuple(ids[:3])), Supernode("cities", tuple(ids[3:5])))
-    planted = SimpleNamespace(groups=named, headline=lambda: "2 groups hold 5 latents.")
-    monkeypatch.setattr(data, "find_supernodes", lambda graph: planted)
-    found = get(visitor, "/graph-data/capital/groups.json").get_json()
-    assert found == {"groups": [["France", ids[:3]], ["cities", ids[3:5]]], "headline": planted.headline()}
-    assert Notes.open(own).save_graph_edits("graphs/capital", {"groups": found["groups"]}, was={})
+    get(visitor, "/graph")
+    path = "/graph-data/capital/groups.json"
+    found = visitor.client.post(path, json={"nodes": ids}, headers=HERE).get_json()
+    assert found["groups"] == [[HOSTILE[0], ids[:3]]]
+    assert "1 of 2 groups hold" in found["headline"]
+    for wrong in ({}, {"nodes": []}, {"nodes": "a"}, {"nodes": ["feature:9:9:9"]}, {"nodes": ids[:1] * 201}):
+        assert visitor.client.post(path, json=wrong, headers=HERE).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -409,6 +407,14 @@ def test_several_changes_at_once_add_up_and_those_of_factor_one_write_the_same_t
     assert text.clean != live.graph_text("tiny", factors={one["node"]: 100.0, two["node"]: -100.0}).changed
     with pytest.raises(UsageError):
         live.graph_text("tiny", factors={aim: 0.0})
+
+
+def test_groups_of_the_live_model_are_judged_and_their_latents_are_of_the_graph(traced):
+    graph = traced.open(AttributionGraph, "tiny")
+    chosen = [node for node in graph.nodes if node.kind == "feature"][:20]
+    found = LiveModel(traced).graph_groups("tiny", labels={node.id: "a word" for node in chosen})
+    assert len(found.held) <= len(found.groups) <= 12
+    assert {name for each in found.groups for name in each.nodes} <= {node.id for node in chosen}
 
 
 def test_the_split_of_an_edge_by_heads_sums_to_the_stored_edge(traced):

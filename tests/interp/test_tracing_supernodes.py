@@ -12,7 +12,7 @@ from interp.tracing.config import TraceConfig
 from interp.tracing.effects import effect_profiles
 from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode, GraphTarget
 from interp.tracing.replacement import Neurons
-from interp.tracing.supernodes import Supernode, find_supernodes, judge_groups, latents
+from interp.tracing.supernodes import Supernode, alike_groups, find_supernodes, judge_groups, latents
 from interp.tracing.trace import open_system, trace
 from tests.interp.architectures import tiny
 from tests.interp.tracing_graphs import small_graph
@@ -196,6 +196,35 @@ def test_groups_whose_effects_agree_hold_and_random_ones_do_not():
     mixed = [Supernode(f"mixed {i}", tuple(sorted(each)[i] for each in truth)) for i in range(3)]
     judged = judge_groups(graph, mixed, effects(graph, truth, noise=0.3), n_random=499)
     assert (judged.p > 0.05).all()
+
+
+def test_groups_are_found_by_effects_and_judged_by_outcomes_that_did_not_make_them():
+    graph, truth = planted()
+    measured: list[str] = []
+
+    def wide(groups: list[set[str]], seed: int = 1):
+        """Effects on 400 outcomes: members of a group share half of their variance, others share nothing."""
+
+        def profiles(nodes):
+            measured.extend(node.id for node in nodes)
+            shared = np.random.default_rng(seed).normal(size=(len(groups), 400))
+            own = [np.random.default_rng([seed, node.layer, node.index]).normal(size=400) for node in nodes]
+            mine = [next((shared[i] for i, each in enumerate(groups) if node.id in each), 0) for node in nodes]
+            return np.array(own) * 0.7 + np.array([np.broadcast_to(each, 400) for each in mine])
+
+        return profiles
+
+    judged = alike_groups(graph, latents(graph), wide(truth))
+    assert {frozenset(each.nodes) for each in judged.held} == {frozenset(each) for each in truth}
+    assert len(measured) == len(set(measured)), "no latent is ablated twice"
+    assert {each.name for each in judged.held} == {each.name for each in find_supernodes(graph).groups}
+    assert len(alike_groups(graph, latents(graph), wide(truth), most=2).groups) == 2
+    # With nothing shared there is no group; with few outcomes some are alike by chance, and do not hold.
+    assert alike_groups(graph, latents(graph), wide([])).groups == ()
+    found = [alike_groups(graph, latents(graph), lambda nodes, s=s: wide([], s)(nodes)[:, :8]) for s in range(5)]
+    assert min(len(each.groups) for each in found) > 0
+    assert sum(len(each.held) for each in found) <= 1
+    assert alike_groups(graph, latents(graph)[:1], wide(truth)).held == ()
 
 
 def test_effects_are_measured_once_and_random_groups_have_the_same_layers():

@@ -4,6 +4,7 @@
 import { element, recordsTable, short, signed } from "../dom.mjs";
 import { failure, tokenText } from "./marks.mjs";
 import { KINDS } from "./model.mjs";
+import { waiting } from "./waiting.mjs";
 
 const MOST = 2; // times what a node does now, either way
 const MODES = [
@@ -181,15 +182,17 @@ export class Intervene {
     const { view } = this,
       ticket = ++this.ticket,
       asked = { factors: this.resolved(), mode: this.mode, visitor: this.visitor };
-    const text = element("p", { class: "wb-note" }, "Running the prompt with the change, and with random latents…");
+    const text = element("div");
     this.answer.replaceChildren(text);
     try {
-      const found = /** @type {Outcome} */ (await view.ask("intervene.json", asked));
+      const running = view.ask("intervene.json", asked);
+      const found = /** @type {Outcome} */ (await waiting(text, this.visitor, "running the prompt", running));
       if (ticket !== this.ticket) return;
+      text.replaceChildren();
       this.answer.replaceChildren(...outcome(found), text);
-      text.textContent = this.mode === "free" ? "Writing on from the prompt…" : "";
       if (this.mode !== "free") return;
-      const written = /** @type {WrittenTexts} */ (await view.ask("text.json", asked));
+      const writing = view.ask("text.json", asked);
+      const written = /** @type {WrittenTexts} */ (await waiting(text, this.visitor, "writing text", writing));
       if (ticket === this.ticket) text.replaceWith(texts(written));
     } catch (error) {
       if (ticket === this.ticket) text.replaceWith(failure(error));

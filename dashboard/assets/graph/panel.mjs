@@ -374,9 +374,7 @@ export class Panel {
       element("h2", {}, "Groups"),
       rows.length
         ? element("ol", { class: "wb-graph-group-list" }, ...rows)
-        : quiet(
-            "Mark latents that do the same (Shift-click, or x) and press g. “Collapse groups” then shows each group as one node, whose edges are the sums of its members’.",
-          ),
+        : quiet("Mark latents that do the same (Shift-click, or x) and press g, or let groups be proposed."),
       element(
         "div",
         { class: "wb-graph-acts" },
@@ -387,9 +385,7 @@ export class Panel {
           : null,
         model.n > 3
           ? button("Propose groups", {
-              title: groups.length
-                ? "Replaces these groups by proposed ones; Undo takes that back"
-                : "Latents with similar sources, readers: a start to edit",
+              title: `Latents whose ablation changes the model alike, more than random latents do${groups.length ? "; replaces these groups, Undo takes that back" : ""}`,
               onclick: () => view.proposeGroups(),
             })
           : null,

@@ -1,5 +1,6 @@
 // The picture as items and links: which nodes are drawn where, with groups as one item each where they are collapsed.
 
+import { boxOf } from "./marks.mjs";
 import { KINDS } from "./model.mjs";
 
 const FEW = 70; // with at most this many items beside the tokens each has a line of its own, and room for its name
@@ -202,6 +203,7 @@ export function layOut(scene, model, edits, width, height) {
   for (const cell of cells.values())
     place(cell, { columns, columnAt, heights, rowAt, per, look, tall, roomy: scene.roomy });
   targets(items, sum(columns), zoom);
+  apart(items, zoom);
   items.forEach((item) => {
     const moved = item.node >= 0 ? edits.moves.get(item.node) : edits.moves.get(item.strongest ?? -1);
     item.x += moved?.[0] ?? 0;
@@ -246,6 +248,27 @@ function targets(items, width, zoom) {
     item.x = width - (wide / 2 + k * wide) / zoom;
     item.y = (TARGET.height / 2 - 6) / zoom;
   });
+}
+
+/**
+ * Boxes of groups that overlap are moved down, below each other.
+ * @param {Item[]} items @param {number} zoom
+ */
+function apart(items, zoom) {
+  /** @type {Item[]} */
+  const done = [];
+  for (const item of items.filter((each) => boxOf(each)).sort((a, b) => a.y - b.y)) {
+    const { width, height } = boxOf(item) ?? { width: 0, height: 0 };
+    if (item.node < 0)
+      for (const other of done) {
+        const wide = ((boxOf(other)?.width ?? 0) + width) / 2 + 4,
+          high = ((boxOf(other)?.height ?? 0) + height) / 2 + 4;
+        if (Math.abs(item.x - other.x) * zoom < wide && (item.y - other.y) * zoom < high)
+          item.y = other.y + high / zoom;
+      }
+    done.push(item);
+    done.sort((a, b) => a.y - b.y);
+  }
 }
 
 /**

@@ -12,8 +12,10 @@ import { Panel } from "./panel.mjs";
 import { Pointer } from "./pointer.mjs";
 import { savePng, saveSvg, toSvg } from "./saving.mjs";
 import { labelOf, layOut, makeScene } from "./scene.mjs";
+import { waiting } from "./waiting.mjs";
 
 const NARROW = "(max-width: 700px)";
+const MOST_GROUPED = 60; // latents among which groups are looked for: each is ablated in the model
 
 export class GraphView {
   /** @type {Map<number, Described>} */
@@ -444,16 +446,21 @@ export class GraphView {
     return json(`${this.source}/${path}`, body);
   }
 
-  /** Groups of similar latents as a start; one step of undo takes them back. */
+  /** Groups of shown latents that change the model alike; one step of undo takes them back. */
   async proposeGroups() {
-    this.say("Comparing the edges of all latents, and of permuted graphs…");
+    const { model, scene } = this,
+      { visitor } = this.panel.intervene;
+    const nodes = scene.ranked.slice(0, MOST_GROUPED).map((k) => model.ids[scene.items[k].node]);
+    this.say(" ");
     try {
-      const { groups, headline } = /** @type {Proposed} */ (await this.ask("groups.json"));
+      const asking = this.ask("groups.json", { nodes, visitor });
+      const found = await waiting(this.notice, visitor, "asking the model", asking);
+      const { groups, headline } = /** @type {Proposed} */ (found);
       if (groups.length)
         this.edits.apply((value) => {
-          value.groups = unlike(groups);
+          value.groups = groups.map(([name, ids]) => [name.trim().slice(0, 80) || "group", ids]);
         });
-      this.say(groups.length ? `${headline} Undo takes them back.` : headline);
+      this.say(groups.length ? `${headline} Those that hold are shown; Undo takes them back.` : headline);
     } catch (error) {
       this.say(messageOf(error), true);
     }
@@ -538,17 +545,4 @@ function marks(n, numbers) {
   const found = new Uint8Array(n);
   for (const i of numbers) found[i] = 1;
   return found;
-}
-
-/** Groups with names of their own: a second one of a name gets a number. @param {GraphEdits["groups"]} groups */
-function unlike(groups) {
-  const seen = new Map();
-  return groups.map(
-    /** @returns {[string, string[]]} */ ([name, nodes]) => {
-      const n = (seen.get(name) ?? 0) + 1,
-        plain = name.trim().slice(0, 70) || "group";
-      seen.set(name, n);
-      return [n > 1 ? `${plain} ${n}` : plain, nodes];
-    },
-  );
 }
