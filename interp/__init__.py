@@ -15,6 +15,7 @@ Subjects, one folder each:
 - `lenses`     logit lens, tuned lens, direct logit attribution
 - `interventions` what is changed in a model while it runs, as a value; recipes of it
 - `patching`   tasks and their metrics; ablation, activation patching, path patching
+- `doctor`     a set-up examined by experiments before its numbers are believed
 - `circuits`   head kinds and scores, induction, tasks by name, edge attribution, discovery, evaluation
 - `geometry`   shapes of word lists, directions, dimension, similarity, transport
 - `atlas`      maps of vectors, their quality, regions and labels
@@ -68,6 +69,8 @@ if TYPE_CHECKING:
     from interp.circuits.induction import find_induction_circuit
     from interp.circuits.score_explanation import explain_score
     from interp.circuits.tasks import make_task
+    from interp.doctor.certificate import Certificate
+    from interp.doctor.examine import examine
     from interp.errors import ArtifactError, UsageError, WorkbenchError
     from interp.geometry.analogies import WordVectors
     from interp.geometry.circles import circle_test
@@ -168,6 +171,8 @@ _HOMES = {
     "interp.circuits.attribution": "attribute:attribute_edges verify_top_k",
     "interp.circuits.find": "find_circuit",
     "interp.circuits.evaluation": "evaluate:evaluate_circuit",
+    "interp.doctor.examine": "examine",
+    "interp.doctor.certificate": "Certificate",
     "interp.geometry.words": "find_concepts read_words",
     "interp.geometry.shapes": "find_shapes shapes_of fit_plane",
     "interp.geometry.circles": "circle_test",

@@ -165,8 +165,21 @@ class Run:
         """Write what was measured, unless the analysis has stored it already."""
         if is_stored(found):
             return found
+        self._certify()
         how: dict[str, Any] = {"parents": self.parents, "seed": self.seed, "threads": self.threads}
         return save_artefact(found, self.folder, overwrite=self._verb.overwrite, draft=self._draft, **how)
+
+    def _certify(self) -> None:
+        """Make the newest certificate of a model or dictionary that was used a parent, for pages to show."""
+        from interp.doctor.certificate import Certificate
+
+        if self._verb.makes == Certificate.kind:
+            return
+        used = set(self.parents.values())
+        for each in self.workspace.values(Certificate):
+            if used & {each.settings.weight_hash, each.settings.dictionary_hash} - {""}:
+                self.made_from(each.about)
+                return
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,8 +205,8 @@ class Analysis(Writes, Generic[A]):
         """Return the kind of artefact that these settings write; most verbs write one kind."""
         return self.makes
 
-    def run(self) -> None:
-        """Open the workspace, measure, save, and print what was found."""
+    def run(self) -> int | None:
+        """Open the workspace, measure, save, and print what was found; return the exit code where it is not 0."""
         with joined_ranks() if self.ranked else contextlib.nullcontext() as ranks:
             with ranks.checked() if ranks is not None else contextlib.nullcontext():
                 workspace = self.open_workspace()

@@ -32,6 +32,7 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
+    "certificate": Kind("certificates", "/doctor/{name}", "doctor", "interp.doctor.certificate:Certificate"),
     "recording": Kind("recordings", "", "record", "interp.recording.recorded:Recorded"),
     "sae": Kind("saes", "/sae?name={name}", "train", "saes.training.stored:StoredSAE"),
     "transcoders": Kind("transcoders", "", "train", "saes.sets.stored:StoredSet"),

@@ -9,6 +9,7 @@ wrapped module's own forward instead, with its fused kernel. The block's other h
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -191,16 +192,45 @@ def available_hook_points(model: HookedModel) -> set[str]:
     return set(hook_points_by_name(model))
 
 
+# Declared, but never passed through; an edit of the last two changes nothing, as only their shape is used.
+_IDLE = re.compile(
+    r"\.hook_hidden_states$|^rotary_emb\.hook_out$|\.qkv\.hook_(in|out)$|^(rotary|pos)_emb(ed)?\.hook_in$"
+)
+# Where the bridge does not compute attention step by step, the scores are the pattern after the softmax, and rotated
+# queries never appear.
+_BY_STEPS = ("hook_attn_scores", "hook_rot_q", "hook_rot_k", "hook_cos", "hook_sin")
+
+
+def _attends_in_steps(model: HookedModel) -> bool:
+    """Return False for a model whose attention is computed by the wrapped module: TransformerLens' own, and OPT."""
+    from transformer_lens.model_bridge.generalized_components import AttentionBridge
+
+    return type(getattr(model.blocks[0], "attn", None)) is not AttentionBridge
+
+
+def pattern_is_editable(model: HookedModel) -> bool:
+    """Return whether an edit of `hook_pattern` reaches the logits: in OPT the hook sees a copy."""
+    return _attends_in_steps(model) or not hasattr(model.original_model, "config")
+
+
 def hook_points_by_name(model: HookedModel) -> dict[str, Any]:
-    """Map canonical names to TransformerLens' `HookPoint` objects."""
-    fused = attention_kernel(model) == "sdpa"
+    """Map canonical names to TransformerLens' `HookPoint` objects: those that see what their names say.
+
+    Their edits reach the logits, but for patterns where `pattern_is_editable` says no; `interp.doctor` tries them all.
+    """
+    fused, in_steps = attention_kernel(model) == "sdpa", _attends_in_steps(model)
+    joint = "JointQKV" in type(getattr(model.blocks[0], "attn", None)).__name__  # rotates what no hook point sees
     points = {}
     for name, point in model.hook_dict.items():
         last = name.rsplit(".", 1)[-1]
         if last in _NEEDS_FLAG and not getattr(model.cfg, _NEEDS_FLAG[last], False):
             continue
-        if last == "hook_hidden_states" or point.name == "rotary_emb.hook_out":  # declared, but never passed through
+        if _IDLE.search(str(point.name)) or (last in _BY_STEPS and not in_steps):
             continue
+        if last in ("hook_rot_q", "hook_rot_k") and joint:
+            continue
+        if canonical_hook_point(name).endswith("hook_resid_mid") and canonical_hook_point(name) not in model.hook_dict:
+            continue  # attention and MLP are parallel: there is no residual between them
         if fused and ".attn." in name and last in LOST_HOOKS:
             continue
         points[canonical_hook_point(name)] = point

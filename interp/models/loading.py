@@ -355,6 +355,18 @@ def _load_transformers(
     return show_float32(model), fresh_hash
 
 
+def read_plain(spec: str) -> tuple[Any, Any] | None:
+    """Return the model of transformers that a spec names and its tokenizer, without hooks; None for a small model of
+    the workbench's own. Raises as `load_model`."""
+    source = find_source(spec)
+    if source.kind in _OURS:
+        return None
+    location = str(converted_folder(Path(source.location))) if source.kind == "gguf" else source.location
+    check_memory(spec, location, "float32", "cpu")
+    with quiet_transformers():
+        return _read_weights(spec, location)
+
+
 def _read_weights(spec: str, location: str) -> tuple[Any, Any]:
     """Return the plain module in the dtype of its files, and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.interventions.edits import Slot, inserting
-from interp.models.adapter import Hook, available_hook_points, head_shape, token_strings
+from interp.models.adapter import Hook, available_hook_points, head_shape, pattern_is_editable, token_strings
 from interp.models.hooked import HookedModel
 from interp.models.passes import Capture, run_from
 from interp.models.residual import ResidualStream
@@ -405,6 +405,8 @@ def _check_names(model: HookedModel, what: str, direction: str) -> None:
         raise ConfigError("this model has no MLPs to patch; choose heads, resid_pre or attn_out")
     if what == "pattern" and "blocks.0.attn.hook_pattern" not in available_hook_points(model):
         raise ConfigError('attention patterns are not computed by this kernel; load the model with attention="eager"')
+    if what == "pattern" and not pattern_is_editable(model):
+        raise ConfigError("an edit of attention patterns does not reach the logits in this architecture; patch heads")
 
 
 def _check_gap(start: Tensor, target: Tensor, direction: str) -> float:

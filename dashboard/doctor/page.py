@@ -1,0 +1,67 @@
+"""*Doctor*: the certificate of a model, and of a dictionary in it, one line per check, failed ones open."""
+
+from typing import Any
+
+from dash import html
+
+from dashboard.components.frame import page, panel
+from dashboard.components.pages import Context, Page, artefact_menu, menu_choices, open_artefact
+from interp.artifacts import address_of
+from interp.doctor.certificate import PARTS, Certificate, Check
+
+KIND = "certificate"
+SIGNS = {"passed": "passed", "failed": "FAILED", "not checked": "not checked", "measured": "measured"}
+
+
+def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
+    """`/doctor/<name>`; without a name the newest certificate."""
+    workspace = context.workspace
+    found = workspace.open(Certificate, open_artefact(workspace, (KIND,), name).name)
+    choices = menu_choices(workspace, (KIND,), lambda key: address_of(KIND, key.rpartition("/")[2]))
+    parts = [
+        panel(title, _table(own), className="wb-doctor")
+        for part, title in PARTS.items()
+        if (own := [check for check in found.checks if check.part == part])
+    ]
+    return page(
+        "Doctor",
+        *parts,
+        controls=artefact_menu("Certificate", choices, found.href, width=260, key=found.key),
+        lead=_lead(found),
+    )
+
+
+def _lead(found: Certificate) -> list[Any]:
+    of = found.settings
+    what = f"{of.model}{f' with {of.dictionary}' if of.dictionary else ''} on {found.device} in {found.dtype}"
+    half = " The cheap half of the checks." if of.quick else ""
+    return [html.Strong(f"{found.headline()}. "), f"{what}, {found.about.created[:16].replace('T', ' ')}.{half}"]
+
+
+def _table(checks: list[Check]) -> html.Div:
+    rows = [html.Tr([html.Th(text, scope="col") for text in ("check", "", "what came")])]
+    for check in checks:
+        sign = html.Span(SIGNS[check.verdict], className=f"wb-sign wb-sign-{check.verdict.replace(' ', '-')}")
+        rows.append(html.Tr([html.Th(check.name, scope="row"), html.Td(sign), html.Td(_about(check))]))
+    return html.Div(html.Table(rows, className="wb-checks"), className="wb-scroll")
+
+
+def _about(check: Check) -> html.Details:
+    """Return what came, and behind it what was done, expected, and what a failure means; open where it failed."""
+    told = [("done", check.did), ("expected", check.expected), ("a failure means", check.means)]
+    lines = [part for name, text in told if text for part in (html.Dt(name), html.Dd(text))]
+    return html.Details([html.Summary(check.came), html.Dl(lines)], open=check.verdict == "failed")
+
+
+PAGE = Page(
+    title="Doctor",
+    path="/doctor",
+    templates=("/doctor/<name>",),
+    group="work",
+    order=97,
+    layout=layout,
+    shows="Whether a model, its hook points and a dictionary in it do what they should: experiments with what was "
+    "done, expected and found. A number that is wrong without an error shows here first.",
+    command="workbench doctor MODEL",
+    fill=lambda _, model: ("doctor", {"model": model}),
+)

@@ -1,0 +1,150 @@
+"""What an examination did, expected and found, one line per check. Torch-free."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from interp.artifacts import Artefact, Document
+from interp.results import Record
+
+if TYPE_CHECKING:
+    from interp.workspace import Workspace
+
+Verdict = Literal["passed", "failed", "not checked", "measured"]
+"""`measured`: a number that stands beside others and has no right value."""
+Part = Literal["model", "hooks", "edits", "lens", "dictionary"]
+PARTS: dict[Part, str] = {
+    "model": "The model",
+    "hooks": "Hook points",
+    "edits": "Steering and patching",
+    "lens": "Lens",
+    "dictionary": "Dictionary",
+}
+"""Part -> its heading, in the order of an examination."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One experiment and its outcome."""
+
+    part: Part
+    name: str
+    """Two or three words."""
+    did: str
+    """What was done."""
+    expected: str
+    came: str
+    """What came, with its number; for `not checked` the reason."""
+    means: str
+    """What it means when it fails."""
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One experiment before it is run; `judged` makes a check of its outcome."""
+
+    part: Part
+    name: str
+    did: str
+    expected: str
+    means: str
+
+    def judged(self, passed: bool, came: str) -> Check:
+        """Return the check with its outcome."""
+        return Check(**vars(self), came=came, verdict="passed" if passed else "failed")
+
+    def measured(self, came: str) -> Check:
+        """Return the check of a number that has no right value."""
+        return Check(**vars(self), came=came, verdict="measured")
+
+    def not_checked(self, reason: str) -> Check:
+        """Return the check that could not be run."""
+        return Check(**vars(self), came=reason, verdict="not checked")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExaminedSetup:
+    """What was examined."""
+
+    model: str
+    weight_hash: str
+    dictionary: str
+    """Key of the dictionary, such as `saes/demo`; empty where none was examined."""
+    dictionary_hash: str
+    """Content hash of the dictionary; empty without one."""
+    quick: bool
+    """The cheap half only: seconds."""
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate(Artefact, kind="certificate"):
+    """One line per check of a model, and of a dictionary in it."""
+
+    settings: ExaminedSetup
+    device: str
+    dtype: str
+    checks: Annotated[list[Check], Document("checks.json")]
+
+    def to_records(self) -> list[Record]:
+        """Return one row per check: `part, name, verdict, did, expected, came, means`."""
+        order = ("part", "name", "verdict", "did", "expected", "came", "means")
+        return [{name: getattr(check, name) for name in order} for check in self.checks]
+
+    def shown(self) -> list[Record]:
+        """Return what came of every check, failed ones first."""
+        rank = {"failed": 0, "not checked": 1, "measured": 2, "passed": 3}
+        rows = sorted(self.checks, key=lambda check: rank[check.verdict])
+        return [{"check": f"{c.part}: {c.name}", "verdict": c.verdict, "came": c.came} for c in rows]
+
+    def headline(self) -> str:
+        """Return how many checks passed, and the names of those that did not."""
+        counts = {verdict: self.with_verdict(verdict) for verdict in ("passed", "failed", "not checked")}
+        said = f"{len(counts['passed'])} of {len(counts['passed']) + len(counts['failed'])} checks passed"
+        if counts["failed"]:
+            said += f"; failed: {', '.join(f'{c.part} {c.name}' for c in counts['failed'])}"
+        return said + (f"; {len(counts['not checked'])} could not be run" if counts["not checked"] else "")
+
+    def details(self) -> list[str]:
+        """Return one line per check, and below each that failed what was expected and what it means."""
+        lines = []
+        for part, title in PARTS.items():
+            own = [check for check in self.checks if check.part == part]
+            lines += [title] * bool(own) + [line for check in own for line in lines_of(check)]
+        return lines
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return what was examined and the numbers of verdicts."""
+        of = [("model", self.settings.model), ("dictionary", self.settings.dictionary or "none")]
+        verdicts: Sequence[Verdict] = ("passed", "failed", "not checked")
+        return [*of, *((verdict, str(len(self.with_verdict(verdict)))) for verdict in verdicts)]
+
+    def with_verdict(self, verdict: str) -> list[Check]:
+        """Return the checks with a verdict."""
+        return [check for check in self.checks if check.verdict == verdict]
+
+    @property
+    def failed(self) -> bool:
+        """True where a check failed."""
+        return bool(self.with_verdict("failed"))
+
+
+MARKS: dict[Verdict, str] = {"passed": "+", "failed": "FAILED", "not checked": "?", "measured": "="}
+
+
+def lines_of(check: Check) -> Iterable[str]:
+    """Yield the lines of a check for the terminal."""
+    yield f"  {MARKS[check.verdict]:7}{check.name}: {check.came}"
+    if check.verdict == "failed":
+        yield f"         done: {check.did}"
+        yield f"         expected: {check.expected}"
+        yield f"         it means: {check.means}"
+
+
+def newest_certificate(workspace: "Workspace", weight_hash: str, dictionary_hash: str = "") -> Certificate | None:
+    """Return the newest certificate of some weights, and of a dictionary where one is given; None without one."""
+    for each in workspace.values(Certificate):
+        if each.settings.weight_hash == weight_hash and dictionary_hash in ("", each.settings.dictionary_hash):
+            return each
+    return None

@@ -1,0 +1,85 @@
+"""Examine a model: every check of the model, its hook points, and what is done to it."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from interp.doctor import edit_checks, hook_checks, lens_checks, model_checks
+from interp.doctor.certificate import Certificate, Check, ExaminedSetup
+from interp.doctor.lens_checks import FittedLens
+from interp.doctor.prompts import prompts_of
+from interp.doctor.reference import reference_of
+from interp.doctor.trials import Setup, Trial, run_trials, trials_of
+from interp.lenses.jacobian_lens import JacobianLens
+from interp.lenses.tuned_lens import TunedLens
+from interp.models.hooked import HookedModel
+from interp.models.identity import model_spec
+from interp.progress import Progress
+
+MODEL_TRIALS = [*trials_of(model_checks), *trials_of(hook_checks), *trials_of(edit_checks)]
+LENS_TRIALS = trials_of(lens_checks)
+
+
+def set_up(model: HookedModel, *, seed: int = 0, quick: bool = False, plain: Any = None) -> Setup:
+    """Return a model with its prompts and its reference, which is read anew from the model's files.
+
+    `plain` is a module of transformers with the same weights, for a model that was made in memory.
+    """
+    reference, why = reference_of(model, plain)
+    return Setup(model, prompts_of(model, seed), reference, why, seed=seed, quick=quick)
+
+
+def checks_of(setup: Setup, lenses: Iterable[TunedLens | JacobianLens] = ()) -> Iterator[Check]:
+    """Yield the checks of a model and of lenses for it, each as soon as it is done."""
+    yield from run_trials(MODEL_TRIALS, setup)
+    for lens in lenses:
+        yield from run_trials(LENS_TRIALS, FittedLens(setup, lens))
+
+
+def counted(checks: Iterable[Check], total: int, progress: Progress | None) -> list[Check]:
+    """Return checks as a list, reporting each."""
+    found: list[Check] = []
+    for check in checks:
+        found.append(check)
+        if progress is not None:
+            progress(min(len(found), total), total, {"check": check.name})
+    return found
+
+
+def n_trials(trials: Iterable[Trial], quick: bool) -> int:
+    """Return how many trials are run."""
+    return sum(each.quick or not quick for each in trials)
+
+
+def examine(
+    model: HookedModel,
+    *,
+    lenses: Iterable[TunedLens | JacobianLens] = (),
+    quick: bool = False,
+    seed: int = 0,
+    plain: Any = None,
+    progress: Progress | None = None,
+) -> Certificate:
+    """Examine a model by experiments, and return a certificate with one line per check.
+
+    The model is held against transformers alone, read anew from the same files, in float32 on the CPU; `plain` is a
+    module to take instead, for a model made in memory. Small models of the workbench's own have no such reference:
+    those checks say "not checked". `quick` edits hook points in three layers instead of all. Nothing is changed in the
+    model.
+    """
+    setup, lenses = set_up(model, seed=seed, quick=quick, plain=plain), list(lenses)
+    total = n_trials(MODEL_TRIALS, quick) + len(lenses) * n_trials(LENS_TRIALS, quick)
+    return certificate(setup, counted(checks_of(setup, lenses), total, progress))
+
+
+def certificate(setup: Setup, checks: list[Check], *, dictionary: str = "", dictionary_hash: str = "") -> Certificate:
+    """Return the certificate of an examination."""
+    settings = ExaminedSetup(
+        model=model_spec(setup.model),
+        weight_hash=setup.weight_hash,
+        dictionary=dictionary,
+        dictionary_hash=dictionary_hash,
+        quick=setup.quick,
+        seed=setup.seed,
+    )
+    dtype = str(setup.model.cfg.dtype).removeprefix("torch.")
+    return Certificate(settings=settings, device=str(setup.model.cfg.device), dtype=dtype, checks=checks)

@@ -1,0 +1,300 @@
+"""Does every hook point see what it is named after, and does an edit there do something, in its place only?"""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.doctor.trials import Outcome, Setup, Skip, gap, trial, worst
+from interp.models.adapter import Hook, head_shape, hook_points_by_name, pattern_is_editable, run_with_cache
+from interp.models.hooked import HookedModel
+from interp.names import parse_hook_point
+from interp.runtime import make_generator
+
+AT, ROWS = 2, 64
+"""The position that is edited, and hook points of one pass, each edited in a row of its own."""
+MASKED = -1e30
+"""Scores below it are masked: some models write the least number instead of minus infinity."""
+
+
+def _values(model: HookedModel, tokens: Tensor) -> dict[str, Any]:
+    """Return what every hook point sees; one that does not fire is missing."""
+    seen: dict[str, Any] = {}
+
+    def see(value: Any, hook: Any, name: str) -> None:
+        seen[name] = value
+
+    hooks = [(name, _bound(see, name)) for name in hook_points_by_name(model)]
+    with torch.no_grad():
+        model.run_with_hooks(tokens, fwd_hooks=hooks, **_uncached(model))
+    return seen
+
+
+def _bound(function: Any, name: str) -> Hook:
+    return lambda value, hook: function(value, hook, name)
+
+
+def _edited_prompt(setup: Setup) -> Tensor:
+    """Return a short prompt `[1, pos]` whose length no other axis of the model has: the axis of positions is found by
+    it."""
+    shape = head_shape(setup.model)
+    length = next(n for n in (5, 6, 7, 4) if n not in (shape.n_heads, shape.n_kv_heads, shape.d_head))
+    return setup.prompts.rows[-1][:, :length]
+
+
+def _uncached(model: HookedModel) -> dict[str, Any]:
+    return {"use_cache": False} if hasattr(getattr(model.original_model, "config", None), "use_cache") else {}
+
+
+def _seen(setup: Setup) -> dict[str, Any]:
+    """Return the values of two rows of one prompt, computed once."""
+    if "seen" not in setup.known:
+        row = _edited_prompt(setup)
+        setup.known["seen"] = _values(setup.model, row.repeat(2, 1))
+    return setup.known["seen"]
+
+
+def _examined(setup: Setup) -> list[str]:
+    """Return the hook points that can be edited row by row; in a quick examination those of three layers."""
+    own = [name for name, value in _seen(setup).items() if value.is_floating_point() and value.shape[0] == 2]
+    if not pattern_is_editable(setup.model):
+        own = [name for name in own if not name.endswith("hook_pattern")]
+    if not setup.quick:
+        return own
+    last = setup.model.cfg.n_layers - 1
+    return [name for name in own if parse_hook_point(name).layer in (None, 0, last // 2, last)]
+
+
+@trial(
+    "hooks", "read",
+    did="Attached a hook to every hook point that the workbench offers and ran a prompt.",
+    expected="each fires, with finite values (scores that are masked are minus infinity)",
+    means="A hook point never fires or sees nothing: what is recorded there is empty, an edit there does nothing.",
+)  # fmt: skip
+def read(setup: Setup) -> Outcome:
+    seen, offered = _seen(setup), hook_points_by_name(setup.model)
+    silent = sorted(set(offered) - set(seen))
+    broken = [name for name, value in seen.items() if not _is_sound(name, value)]
+    wrong = [*silent, *broken]
+    return not wrong, f"{len(seen)} of {len(offered)} fired" + (f"; not sound: {', '.join(wrong[:3])}" if wrong else "")
+
+
+def _is_sound(name: str, value: Tensor) -> bool:
+    if name.endswith("hook_attn_scores"):
+        return not bool(value.isnan().any() | (value == torch.inf).any())
+    return bool(value.isfinite().all())
+
+
+@trial(
+    "hooks", "same value written",
+    did="Wrote the same value back at every hook point at once.",
+    expected="the same logits but for rounding",
+    means="Reading a value through a hook that returns it changes the model: an intervention has an effect of its own.",
+)  # fmt: skip
+def same_value(setup: Setup) -> Outcome:
+    row = _edited_prompt(setup)
+    hooks: list[tuple[str, Hook]] = [(name, lambda value, hook: value.clone()) for name in _examined(setup)]
+    with torch.no_grad():
+        written = setup.model.run_with_hooks(row, fwd_hooks=hooks, **_uncached(setup.model))
+    found = gap(written, setup.logits(row))
+    return found < setup.same, f"differences up to {found:.2g} of the spread of the logits"
+
+
+def _shaken(row: int, length: int, generator: torch.Generator) -> Hook:
+    """Return a hook that adds noise to one row of the batch at one position, half as large as the values there.
+
+    The first axis of `length` is that of positions; in patterns `[head, dest, src]` that of the reading one.
+    """
+
+    def hook(value: Tensor, hook: Any) -> Tensor:
+        value = value.clone()
+        part = value[row].select(value.shape[1:].index(length), AT)
+        finite = part.isfinite() & (part > MASKED)
+        own = part[finite]
+        noise = torch.randn(own.shape, generator=generator).to(own)
+        part[finite] = own + 0.5 * own.square().mean().sqrt().clamp_min(1e-3) * noise
+        return value
+
+    return hook
+
+
+def edited(setup: Setup) -> Iterator[tuple[str, float, float]]:
+    """Yield every hook point with the largest change of a logit before the edited position, and from there on.
+
+    Each hook point is edited in a row of its own, and compared with the row of a pass whose hooks change nothing.
+    """
+    model, generator = setup.model, make_generator(setup.seed, "doctor", "noise")
+    row, names = _edited_prompt(setup), _examined(setup)
+    for start in range(0, len(names), ROWS):
+        part = names[start : start + ROWS]
+        tokens = row.repeat(len(part), 1)
+        idle: list[tuple[str, Hook]] = [(name, lambda value, hook: value.clone()) for name in part]
+        shaken = [(name, _shaken(at, row.shape[1], generator)) for at, name in enumerate(part)]
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an edited norm differs by rounding, which is what is measured here
+            before = model.run_with_hooks(tokens, fwd_hooks=idle, **_uncached(model))
+            after = model.run_with_hooks(tokens, fwd_hooks=shaken, **_uncached(model))
+        change = (after - before).abs().amax(-1)
+        for at, name in enumerate(part):
+            yield name, float(change[at, :AT].max()), float(change[at, AT:].max())
+
+
+@trial(
+    "hooks", "edited",
+    did="At every hook point, added noise at the third position of a prompt.",
+    expected="logits change there or later, and not before",
+    means="A hook that changes nothing is detached: ablations and steering there look like no effect. A change before "
+    "the position means that positions are shifted or reach into the past.",
+)  # fmt: skip
+def edits(setup: Setup) -> Outcome:
+    spread = float(setup.logits(setup.prompts.rows[0]).std())
+    found = list(edited(setup))
+    idle = [name for name, _, later in found if not later > 1e-6 * spread]
+    early = [name for name, before, later in found if before > max(1e-6 * spread, 1e-3 * later)]
+    said = f"{len(found) - len(idle)} of {len(found)} change the logits, {len(early)} of them before the position"
+    return not idle and not early, said + (f": {', '.join([*idle, *early][:4])}" if idle or early else "")
+
+
+@trial(
+    "hooks", "residual stream",
+    did="Read the residual before and after every block, here and as transformers' own hidden states.",
+    expected="the same values",
+    means="Hook points are at other places than their names say: a dictionary would be applied a layer off.",
+)  # fmt: skip
+def residual_stream(setup: Setup) -> Outcome:
+    reference, row = setup.held_against(), setup.prompts.rows[1]
+    hidden = reference.run(row, output_hidden_states=True).hidden_states
+    n = setup.model.cfg.n_layers
+    names = [f"blocks.{layer}.hook_resid_pre" for layer in range(n)]
+    names += [f"blocks.{layer}.hook_resid_post" for layer in range(n - 1)]
+    _, values = run_with_cache(setup.model, row, names)
+    theirs = [*hidden[:n], *hidden[1:n]]
+    gaps = {name: gap(values[name], value) for name, value in zip(names, theirs, strict=True)}
+    name = max(gaps, key=gaps.__getitem__)
+    return gaps[name] < setup.same, f"differences up to {gaps[name]:.2g} of their spread, at {name}"
+
+
+@trial(
+    "hooks", "attention and MLP",
+    did="Read what attention and MLP of every block write, here and with forward hooks of torch on transformers alone.",
+    expected="the same values",
+    means="Parts of a block are read at other places than their names say.",
+)  # fmt: skip
+def parts_of_blocks(setup: Setup) -> Outcome:
+    reference, row = setup.held_against(), setup.prompts.rows[1]
+    blocks = _blocks(reference.plain, setup.model.cfg.n_layers)
+    theirs: dict[str, Tensor] = {}
+    handles = []
+    norm_follows = any("ln1_post" in name for name in hook_points_by_name(setup.model))
+    wanted = {"mlp": "ln2_post.hook_in" if norm_follows else "hook_mlp_out"}
+    wanted["attn"] = "ln1_post.hook_in" if norm_follows else "hook_attn_out"
+    for layer, block in enumerate(blocks):
+        for child, module in block.named_children():
+            kind = "attn" if "attn" in child or "attention" in child else "mlp" if child == "mlp" else ""
+            if kind and "norm" not in child:
+                handles.append(module.register_forward_hook(_keep(theirs, f"blocks.{layer}.{wanted[kind]}")))
+    reference.run(row)
+    for handle in handles:
+        handle.remove()
+    theirs = {name: value for name, value in theirs.items() if name in hook_points_by_name(setup.model)}
+    if not theirs:
+        raise Skip("its blocks have no modules named after attention or MLP")
+    _, values = run_with_cache(setup.model, row, list(theirs))
+    gaps = {name: gap(values[name], value) for name, value in theirs.items()}
+    name = max(gaps, key=gaps.__getitem__)
+    return gaps[name] < setup.same, f"{len(gaps)} values, differences up to {gaps[name]:.2g} of their spread, at {name}"
+
+
+def _keep(store: dict[str, Tensor], name: str) -> Any:
+    def hook(module: Any, given: Any, out: Any) -> None:
+        store[name] = (out[0] if isinstance(out, tuple) else out).detach()
+
+    return hook
+
+
+def _blocks(plain: Any, n_layers: int) -> list[Any]:
+    """Return the blocks of a model of transformers: its one list of `n_layers` modules."""
+    lists = [each for each in plain.modules() if isinstance(each, torch.nn.ModuleList) and len(each) == n_layers]
+    if not lists:
+        raise Skip("transformers' model has no list of its blocks")
+    return list(lists[0])
+
+
+@trial(
+    "hooks", "sum of a block",
+    did="Added what heads and MLP of each block write to the residual before it, and compared with the residual after.",
+    expected="the same vector",
+    means="What a head or an MLP writes is not its contribution: attribution and patching by addition are wrong.",
+)  # fmt: skip
+def sum_of_blocks(setup: Setup) -> Outcome:
+    from interp.models.residual import ResidualStream
+
+    found = ResidualStream(setup.model).check_additive(tolerance=float("inf"))
+    limit = 1e-3 if setup.model.cfg.dtype == torch.float32 else 0.05
+    return found < limit, f"a relative error up to {found:.2g}"
+
+
+def _attention(setup: Setup, suffixes: tuple[str, ...]) -> tuple[int, dict[str, Tensor]]:
+    """Return the number of layers that have all of some hook points, and their values on a prompt."""
+    have, n = hook_points_by_name(setup.model), setup.model.cfg.n_layers
+    names = [f"blocks.{layer}.attn.{suffix}" for layer in range(n) for suffix in suffixes]
+    if missing := [name for name in names if name not in have]:
+        raise Skip(f"the model has no {missing[0]}")
+    return n, run_with_cache(setup.model, setup.prompts.rows[1], names)[1]
+
+
+@trial(
+    "hooks", "patterns",
+    did="Summed every attention pattern over its sources, and looked at later positions.",
+    expected="sums of 1, and nothing on later positions",
+    means="What is shown as attention is none: scores, or a pattern without its mask.",
+)  # fmt: skip
+def patterns(setup: Setup) -> Outcome:
+    n, values = _attention(setup, ("hook_pattern",))
+    every = torch.stack([values[f"blocks.{layer}.attn.hook_pattern"].float() for layer in range(n)])
+    off = float((every.sum(-1) - 1).abs().max())
+    later = float(every.triu(1).abs().max())
+    return off < max(
+        setup.same, 1e-3
+    ) and later == 0, f"sums within {off:.2g} of 1, at most {later:.2g} on later positions"
+
+
+@trial(
+    "hooks", "values read by heads",
+    did="Multiplied every head's pattern with the values of its key-value head.",
+    expected="what the head's output hook point holds",
+    means="Heads are permuted, or query heads are matched with wrong key-value heads.",
+)  # fmt: skip
+def values_by_heads(setup: Setup) -> Outcome:
+    n, values = _attention(setup, ("hook_pattern", "hook_v", "hook_z"))
+    shape = head_shape(setup.model)
+    gaps = []
+    for layer in range(n):
+        pattern, v, z = (values[f"blocks.{layer}.attn.{each}"].float() for each in ("hook_pattern", "hook_v", "hook_z"))
+        v = v.unflatten(-1, (shape.n_kv_heads, -1)) if v.ndim == 3 else v
+        z = z.unflatten(-1, (shape.n_heads, -1)) if z.ndim == 3 else z
+        own = v.repeat_interleave(shape.n_heads // v.shape[2], 2)
+        gaps.append(gap(torch.einsum("bhqk,bkhd->bqhd", pattern, own), z))
+    found = worst(gaps)
+    return found < setup.same, f"differences up to {found:.2g} of their spread"
+
+
+@trial(
+    "hooks", "scores",
+    did="Took the softmax of every attention score, later positions left out.",
+    expected="the attention pattern",
+    means="Scores are read before rotation, cap or mask: they are not those that the pattern is made of.",
+)  # fmt: skip
+def scores(setup: Setup) -> Outcome:
+    n, values = _attention(setup, ("hook_attn_scores", "hook_pattern"))
+    gaps = []
+    for layer in range(n):
+        score, pattern = (
+            values[f"blocks.{layer}.attn.{each}"].float() for each in ("hook_attn_scores", "hook_pattern")
+        )
+        hidden = pattern == 0
+        gaps.append(gap(score.masked_fill(hidden, -torch.inf).softmax(-1), pattern))
+    found = worst(gaps)
+    return found < max(setup.same, 1e-2), f"differences up to {found:.2g} of their spread"

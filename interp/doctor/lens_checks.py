@@ -1,0 +1,63 @@
+"""Does a fitted lens belong to these weights, and does it read better than no lens?"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from interp.doctor.trials import Outcome, Setup, Skip, trial
+from interp.lenses.jacobian_lens import JacobianLens
+from interp.lenses.tuned_lens import TunedLens
+from interp.models.adapter import final_norm_and_unembed
+from interp.models.passes import capture
+
+
+@dataclass(frozen=True)
+class FittedLens:
+    """A lens in a set-up."""
+
+    setup: Setup
+    lens: "TunedLens | JacobianLens"
+
+    @property
+    def quick(self) -> bool:
+        """Whether only the cheap half is run."""
+        return self.setup.quick
+
+
+@trial(
+    "lens", "weights",
+    did="Held the hash of the weights that the newest lens was fitted on against that of the model.",
+    expected="the same",
+    means="The lens translates another model's residuals: its readings are those of nobody.",
+)  # fmt: skip
+def weights(fitted: FittedLens) -> Outcome:
+    own, told = fitted.setup.weight_hash, fitted.lens.settings.weight_hash
+    return own == told, "the same" if own == told else f"fitted on {told[:12]}, the model has {own[:12]}"
+
+
+@trial(
+    "lens", "held-out text",
+    did="Read the residual of five layers on prose, through the lens and without, and compared with the output.",
+    expected="nearer to the output through the lens than without it, on the mean of the layers",
+    means="The lens is worse than none: it was fitted on other positions, another layer or too little text.",
+)  # fmt: skip
+def on_text(fitted: FittedLens) -> Outcome:
+    setup, lens = fitted.setup, fitted.lens
+    if setup.prompts.texts is None:
+        raise Skip("the model has no tokenizer")
+    model, rows = setup.model, setup.prompts.texts[:4]
+    n = model.cfg.n_layers
+    points = [f"blocks.{layer}.hook_resid_post" for layer in sorted({n * k // 6 for k in range(1, 6)})]
+    values: dict[str, Any] = capture(model, rows, points)
+    truth = setup.logits(rows)[:, 1:].log_softmax(-1)
+    found = {"with": 0.0, "without": 0.0}
+    with torch.no_grad():
+        for point in points:
+            resid = values[point][:, 1:].float()
+            for way, read in (("with", lens.translate(point, resid)), ("without", resid)):
+                logits = final_norm_and_unembed(model, read).float().cpu().log_softmax(-1)
+                found[way] += float((truth.exp() * (truth - logits)).sum(-1).mean()) / len(points)
+    return found["with"] < found[
+        "without"
+    ], f"{found['with']:.2f} nats through the lens, {found['without']:.2f} without"

@@ -1,0 +1,133 @@
+"""How experiments are written down and run.
+
+    @trial("model", "logits alone", did="...", expected="...", means="...")
+    def logits_alone(setup):
+        return gap < setup.same, f"a difference of {gap:.2g}"      # passed or not, and what came
+
+A trial that raises is "not checked", never "passed"; so is one that raises `Skip`, with its reason.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from interp.doctor.certificate import Check, Experiment, Part
+from interp.doctor.prompts import Prompts
+from interp.doctor.reference import Reference
+from interp.models.hooked import HookedModel
+from interp.models.identity import hash_weights, weight_hash
+
+S = TypeVar("S")
+
+
+class Skip(Exception):
+    """The trial cannot be run in this set-up; its text is the reason."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model under examination, and what it is held against."""
+
+    model: HookedModel
+    prompts: Prompts
+    reference: Reference | None
+    why_alone: str
+    """reason why there is no reference"""
+    seed: int = 0
+    quick: bool = False
+    known: dict[str, Any] = field(default_factory=dict)
+    """what one trial measured and another needs"""
+
+    @property
+    def same(self) -> float:
+        """Largest `gap` of values that are the same but for rounding, by the model's dtype."""
+        return 2e-3 if self.model.cfg.dtype == torch.float32 else 0.25
+
+    @cached_property
+    def weight_hash(self) -> str:
+        """Hash of the weights as they are now: `weight.data` can be written to without anyone noticing.
+
+        Of a model in 16 bits the hash that its files had, since rounded weights have another.
+        """
+        full = self.model.cfg.dtype == torch.float32
+        return hash_weights(self.model.original_model) if full else weight_hash(self.model)
+
+    def held_against(self) -> Reference:
+        """Return the reference, or skip the trial."""
+        if self.reference is None:
+            raise Skip(self.why_alone)
+        return self.reference
+
+    @torch.no_grad()
+    def logits(self, tokens: Tensor, **options: Any) -> Tensor:
+        """Return logits `[batch, pos, d_vocab]` float32 on the CPU."""
+        return self.model(tokens.to(self.model.cfg.device), **options).float().cpu()
+
+
+Outcome = tuple[bool | None, str]
+"""Passed or not (None: a number that has no right value), and what came."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An experiment and the function that runs it."""
+
+    experiment: Experiment
+    function: Callable[[Any], Outcome]
+    quick: bool
+    """True for one of the cheap half"""
+
+    def run(self, setup: Any) -> Check:
+        """Run it; what goes wrong is the reason why it is not checked."""
+        try:
+            passed, came = self.function(setup)
+        except Skip as reason:
+            return self.experiment.not_checked(str(reason))
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0]
+            return self.experiment.not_checked(f"it ended with {type(error).__name__}: {reason}")
+        return self.experiment.measured(came) if passed is None else self.experiment.judged(passed, came)
+
+
+def trial(
+    part: Part, name: str, *, did: str, expected: str, means: str, quick: bool = True
+) -> Callable[[Callable[[Any], Outcome]], Trial]:
+    """Return a decorator that makes a trial of a function."""
+
+    def made(function: Callable[[Any], Outcome]) -> Trial:
+        experiment = Experiment(part=part, name=name, did=did, expected=expected, means=means)
+        return Trial(experiment, function, quick)
+
+    return made
+
+
+def trials_of(module: Any) -> list[Trial]:
+    """Return the trials of a module, in the order of its lines."""
+    return [value for value in vars(module).values() if isinstance(value, Trial)]
+
+
+def run_trials(trials: Iterable[Trial], setup: Any) -> Iterator[Check]:
+    """Yield the check of each trial as it is done; of a quick set-up only the cheap half."""
+    for each in trials:
+        if each.quick or not setup.quick:
+            yield each.run(setup)
+
+
+def gap(came: Tensor, expected: Tensor) -> float:
+    """Return the largest difference in units of the spread of what was expected; infinite where a value is not finite.
+
+    0 is equality. Both have one shape.
+    """
+    came, expected = came.detach().float().cpu(), expected.detach().float().cpu()
+    if came.shape != expected.shape or not bool(came.isfinite().all()):
+        return float("inf")
+    return float((came - expected).abs().max() / expected.std().clamp_min(1e-12))
+
+
+def worst(gaps: Iterable[float]) -> float:
+    """Return the largest of some gaps, 0 where there is none."""
+    return max(gaps, default=0.0)

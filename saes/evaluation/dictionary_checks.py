@@ -1,0 +1,333 @@
+"""Is a dictionary applied where, how and to what it was trained for? Checks of `interp.doctor`, on a short prose."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.doctor.certificate import Check
+from interp.doctor.trials import Outcome, Setup, Skip, gap, run_trials, trial, trials_of
+from interp.models.adapter import available_hook_points, bos_token_id
+from interp.models.passes import capture
+from interp.names import canonical_hook_point, parse_hook_point
+from saes.evaluation.baselines import random_dictionary_like
+from saes.evaluation.in_model import can_splice, evaluate_in_model
+from saes.kinds.base import SAE, Activation, JumpReLU, OneLayerSAE, ReLU, TokenNormSAE, TopK
+from saes.kinds.gated import GatedSAE
+from saes.kinds.jumprelu import JumpReLUSAE
+from saes.kinds.relu import ReLUSAE
+from saes.kinds.topk import TopKSAE
+from saes.kinds.transcoder import Transcoder
+
+SCALES = (0.1, 0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 4.0, 10.0)
+NEAR_ONE = (0.85, 1.2)
+"""Scales that count as 1: dictionaries with an L1 penalty reconstruct a little short."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """Scores that a dictionary's card states; None where it does not."""
+
+    l0: float | None = None
+    fvu: float | None = None
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A dictionary in a set-up, and what its card says."""
+
+    setup: Setup
+    sae: SAE
+    said: Said
+
+    @property
+    def quick(self) -> bool:
+        """Whether only the cheap half is run."""
+        return self.setup.quick
+
+    @property
+    def points(self) -> tuple[str, str]:
+        """Hook points that it reads and writes."""
+        reads = canonical_hook_point(self.sae.hook_point)
+        return reads, canonical_hook_point(self.sae.hook_point_out or reads)
+
+    def at(self, reads: str, writes: str) -> tuple[Tensor, Tensor]:
+        """Return the values `[n, d]` float32 at two hook points on the prose, BOS left out."""
+        texts, model = self.setup.prompts.texts, self.setup.model
+        if texts is None:
+            raise Skip("the model has no tokenizer")
+        known = self.setup.known.setdefault("at", {})
+        wanted = sorted({reads, writes} - known.keys())
+        if wanted:
+            first = int(bos_token_id(model) is not None)
+            found = capture(model, texts, wanted)
+            known |= {name: value[:, first:].flatten(2).flatten(0, 1).float() for name, value in found.items()}
+        return known[reads].to(self.sae.device), known[writes].to(self.sae.device)
+
+    @property
+    def own(self) -> tuple[Tensor, Tensor]:
+        """Values at its own hook points."""
+        return self.at(*self.points)
+
+
+@torch.no_grad()
+def fvu_of(sae: SAE, x: Float[Tensor, "n d_in"], target: Float[Tensor, "n d_out"], scale: float = 1.0) -> float:
+    """Return the fraction of variance unexplained of `target` from `scale * x`, the output divided by the scale.
+
+    0 is exact, 1 the mean.
+    """
+    off = (sae(scale * x).float() / scale - target).square().sum()
+    return float(off / (target - target.mean(0)).square().sum())
+
+
+def _act(sae: SAE, pre: Tensor) -> Tensor:
+    """Return activations `[n, d_sae]` in float64, written out from the formula of each kind."""
+    if isinstance(sae, GatedSAE):
+        gate = pre
+        magnitude = (pre - sae.b_enc.double()) * sae.r_mag.double().exp() + sae.b_mag.double()
+        return (gate > 0) * magnitude.clamp_min(0)
+    kind: SAE | Activation = sae.activation if isinstance(sae, TokenNormSAE | Transcoder) else sae
+    if isinstance(kind, TopKSAE | TopK):
+        least = pre.sort(dim=-1, descending=True).values[:, kind.k - 1 : kind.k]
+        return torch.where(pre >= least, pre, 0).clamp_min(0)
+    if isinstance(kind, JumpReLUSAE | JumpReLU):
+        return torch.where((pre > kind.threshold.double()) & (pre > 0), pre, 0)
+    if isinstance(kind, ReLUSAE | ReLU):
+        return pre.clamp_min(0)
+    raise Skip(f"no formula is written down for a {sae.architecture} dictionary")
+
+
+@trial(
+    "dictionary", "weights",
+    did="Held the hash of the weights that the dictionary was trained on against that of the model.",
+    expected="the same",
+    means="It belongs to another model, or to another state of this one: its features are those of nobody.",
+)  # fmt: skip
+def weights(applied: Applied) -> Outcome:
+    told = applied.sae.metadata.weight_hash
+    if not told:
+        raise Skip("the dictionary does not say which weights it was trained on")
+    own = applied.setup.weight_hash
+    return told == own, "the same" if told == own else f"trained on {told[:12]}, the model has {own[:12]}"
+
+
+@trial(
+    "dictionary", "encoder",
+    did="Encoded the prose, densely and sparsely, and by the formula of its kind in float64.",
+    expected="the same activations",
+    means="The encoder is not that of its kind: a bias is left out, a threshold is not used, TopK keeps what is not "
+    "positive.",
+)  # fmt: skip
+@torch.no_grad()
+def encoder(applied: Applied) -> Outcome:
+    sae, (x, _) = applied.sae, applied.own
+    if not isinstance(sae, OneLayerSAE):
+        raise Skip(f"a {sae.architecture} dictionary is not encoded by one layer")
+    x = x[:256]
+    seen = x.double()
+    if isinstance(sae, TokenNormSAE):
+        scale = sae.scale(seen)
+        seen = (seen - scale.centre) / scale.size
+    seen = seen - sae.b_dec.double() if sae.subtracts_b_dec else seen
+    wanted = _act(sae, seen @ sae.W_enc.double() + sae.b_enc.double())
+    sparse = sae.encode_sparse(x)
+    spread = torch.zeros_like(wanted).scatter_add_(1, sparse.indices, sparse.values.double())
+    found = max(_off(sae.encode(x).double(), wanted), _off(spread, wanted))
+    return found < 1e-3, f"{found:.2g} of the activations' norm differ"
+
+
+def _off(came: Tensor, wanted: Tensor) -> float:
+    """Return the norm of the difference over that of what was expected. Ties at a threshold weigh little in it."""
+    return float((came - wanted).norm() / wanted.norm().clamp_min(1e-12))
+
+
+@trial(
+    "dictionary", "decoder",
+    did="Decoded activations, densely and sparsely, and by adding up decoder rows in float64.",
+    expected="the same reconstruction",
+    means="The decoder is transposed, its bias is left out or added twice, or latents are matched with other rows.",
+)  # fmt: skip
+@torch.no_grad()
+def decoder(applied: Applied) -> Outcome:
+    sae, (x, _) = applied.sae, applied.own
+    acts, sparse = sae.encode(x[:256]), sae.encode_sparse(x[:256])
+    wanted = acts.double() @ sae.decoder_directions.double() + sae.b_dec.double()
+    found = max(gap(sae.decode(acts), wanted), gap(sae.decode_sparse(sparse), wanted))
+    return found < 1e-2, f"differences up to {found:.2g} of the spread"
+
+
+@trial(
+    "dictionary", "threshold",
+    did="Looked at the activations that are left: below the threshold, more than k, negative.",
+    expected="none of them, and thresholds that are not all 0",
+    means="A BatchTopK or JumpReLU dictionary is read as a ReLU: L0 is many times the stated one, and FVU too good.",
+)  # fmt: skip
+@torch.no_grad()
+def threshold(applied: Applied) -> Outcome:
+    sae, (x, _) = applied.sae, applied.own
+    acts = sae.encode(x)
+    kind = getattr(sae, "activation", sae)
+    negative = int((acts < 0).sum())
+    if (limit := getattr(kind, "threshold", None)) is not None:
+        below = int(((acts > 0) & (acts <= limit)).sum())
+        none = not bool(limit.any())
+        return not negative and not below and not none, (
+            "all thresholds are 0: it is a ReLU" if none else f"{below} below their threshold, {negative} negative"
+        )
+    if (k := getattr(kind, "k", None)) is not None:
+        most = int((acts > 0).sum(-1).max())
+        return most <= k and not negative, f"at most {most} active of k = {k}, {negative} negative"
+    return negative == 0, f"no threshold; {negative} negative"
+
+
+@trial(
+    "dictionary", "scale of the input",
+    did=f"Multiplied the input by {SCALES[0]:g} to {SCALES[-1]:g}, and the output back, and measured FVU.",
+    expected="the least FVU at 1",
+    means="Activations are not in the units of training: a normalisation is left out, or done twice.",
+)  # fmt: skip
+def scale_of_input(applied: Applied) -> Outcome:
+    x, target = applied.own
+    found = {scale: fvu_of(applied.sae, x, target, scale) for scale in SCALES}
+    best = min(found, key=found.__getitem__)
+    passed = NEAR_ONE[0] <= best <= NEAR_ONE[1] or _no_worse(found[1.0], found[best])
+    return passed, f"FVU {found[1.0]:.3f} at 1, least {found[best]:.3f} at {best:g}"
+
+
+def _no_worse(fvu: float, least: float) -> bool:
+    """Return whether an FVU is the least but for what a few hundred tokens leave uncertain."""
+    return fvu <= max(1.02 * least, least + 0.01)
+
+
+def _neighbours(applied: Applied) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of hook points near its own: the same ones up to two layers away, and others in its layer."""
+    have, (reads, writes) = available_hook_points(applied.setup.model), applied.points
+    first, second = parse_hook_point(reads), parse_hook_point(writes)
+    if first.layer is None or second.layer is None:
+        return
+    for by in (-2, -1, 1, 2):
+        pair = f"blocks.{first.layer + by}.{first.suffix}", f"blocks.{second.layer + by}.{second.suffix}"
+        if have.issuperset(pair):
+            yield pair
+    if reads == writes:
+        for suffix in ("hook_resid_pre", "hook_resid_mid", "hook_resid_post"):
+            name = f"blocks.{first.layer}.{suffix}"
+            if name != reads and name in have and first.suffix.startswith("hook_resid"):
+                yield name, name
+
+
+@trial(
+    "dictionary", "hook point",
+    did="Applied the dictionary at its own hook point and at those around it, and measured FVU.",
+    expected="the least FVU at its own",
+    means="It is applied a layer off, or before or after a part of the block.",
+)  # fmt: skip
+def hook_point(applied: Applied) -> Outcome:
+    pairs = [applied.points, *_neighbours(applied)]
+    if len(pairs) == 1:
+        raise Skip("there is no other hook point of this width near it")
+    fitting = [pair for pair in pairs if applied.at(*pair)[0].shape[1] == applied.sae.d_in]
+    found = {pair: fvu_of(applied.sae, *applied.at(*pair)) for pair in fitting}
+    best = min(found, key=found.__getitem__)
+    passed = _no_worse(found[applied.points], found[best])
+    said = f"FVU {found[applied.points]:.3f} at {applied.points[0]}"
+    others = [value for pair, value in found.items() if pair != applied.points]
+    return passed, f"{said}, at others {min(others):.3f} and more" + ("" if passed else f", least at {best[0]}")
+
+
+@trial(
+    "dictionary", "learned",
+    did="Measured FVU of the dictionary, of one with its decoder rows shuffled, and of random directions.",
+    expected="less than nine tenths of either",
+    means="Its weights are not those that were trained, or rows and latents do not belong together.",
+)  # fmt: skip
+def learned(applied: Applied) -> Outcome:
+    sae, (x, target) = applied.sae, applied.own
+    own, active = fvu_of(sae, x, target), _l0(sae, x)
+    shuffled: Any = copy.deepcopy(sae)
+    order = torch.randperm(sae.d_sae, generator=torch.Generator().manual_seed(applied.setup.seed)).to(sae.device)
+    shuffled.W_dec.data = sae.W_dec.detach()[order]
+    random = random_dictionary_like(sae, k=max(1, min(round(active), sae.d_sae)), seed=applied.setup.seed)
+    others = {"shuffled": fvu_of(shuffled, x, target), "random": fvu_of(random.to(sae.device), x, target)}
+    said = ", ".join(f"{name} {value:.3f}" for name, value in others.items())
+    return own < 0.9 * min(others.values()), f"FVU {own:.3f}; {said}"
+
+
+@torch.no_grad()
+def _l0(sae: SAE, x: Tensor) -> float:
+    return float((sae.encode_sparse(x).values > 0).sum(-1).float().mean())
+
+
+@trial(
+    "dictionary", "as its card says",
+    did="Measured L0 and FVU on the prose, beside those that its card states for its own text.",
+    expected="L0 within a factor of 1.6, FVU at most twice as large, or .1 more",
+    means="It is not applied as its author did: other thresholds, units, hook point or text.",
+)  # fmt: skip
+def as_card_says(applied: Applied) -> Outcome:
+    x, target = applied.own
+    l0, fvu = _l0(applied.sae, x), fvu_of(applied.sae, x, target)
+    card = applied.said
+    said = f"L0 {l0:.1f}, FVU {fvu:.3f}"
+    if card.l0 is None and card.fvu is None:
+        return None, f"{said}; no card states them"
+    fits = card.l0 is None or card.l0 / 1.6 <= l0 <= card.l0 * 1.6
+    fits = fits and (card.fvu is None or fvu <= max(2 * card.fvu, card.fvu + 0.1))
+    told = ", ".join(f"{name} {value:.3g}" for name, value in (("L0", card.l0), ("FVU", card.fvu)) if value is not None)
+    return fits, f"{said}; its card: {told}"
+
+
+@trial(
+    "dictionary", "explained variance",
+    did="Computed explained variance over all coordinates together, and as the mean over coordinates.",
+    expected="two numbers that papers call by one name",
+    means="",
+)  # fmt: skip
+@torch.no_grad()
+def explained_variance(applied: Applied) -> Outcome:
+    x, target = applied.own
+    off = (applied.sae(x).float() - target).square().sum(0)
+    whole = (target - target.mean(0)).square().sum(0)
+    together, each = 1 - float(off.sum() / whole.sum()), float((1 - off / whole.clamp_min(1e-12)).mean())
+    acts = applied.sae.encode(x) > 0
+    share = acts.float().mean(0)
+    dead, dense = float((share == 0).float().mean()), float((share > 0.1).float().mean())
+    return None, (
+        f"{together:.3f} together, {each:.3f} by coordinate; {dead:.0%} of the latents silent on these {len(x):,} "
+        f"tokens, {dense:.1%} active on more than a tenth"
+    )
+
+
+@trial(
+    "dictionary", "loss inside the model",
+    did="Let the model run on the reconstruction, and on the mean, and measured the loss on the prose.",
+    expected="a lower loss than with the mean",
+    means="What the dictionary reconstructs is not what the model uses.",
+)  # fmt: skip
+def loss_inside(applied: Applied) -> Outcome:
+    texts, sae = applied.setup.prompts.texts, applied.sae
+    if texts is None or not can_splice(sae):
+        raise Skip("it cannot be put into one model")
+    found = evaluate_in_model(sae, applied.setup.model, texts[:8])
+    said = (
+        f"{found.ce_clean:.2f} nats, {found.ce_spliced:.2f} with the reconstruction, {found.ce_mean:.2f} with the mean"
+    )
+    if found.ce_mean - found.ce_clean < 0.02:
+        raise Skip(f"the mean does as well, so nothing is judged ({said})")
+    return found.ce_spliced < found.ce_mean, said
+
+
+TRIALS = trials_of(__import__(__name__, fromlist=["TRIALS"]))
+
+
+def checks_of_dictionary(setup: Setup, sae: SAE, said: Said | None = None) -> Iterator[Check]:
+    """Yield the checks of a dictionary in a model, each as soon as it is done. Crosscoders are not checked."""
+    if len(sae.hook_points) > 1 or (isinstance(sae, Transcoder) and not sae.hook_point_out):
+        for each in TRIALS:
+            yield each.experiment.not_checked("a dictionary of several hook points is not examined")
+        return
+    yield from run_trials(TRIALS, Applied(setup, sae, said or Said()))

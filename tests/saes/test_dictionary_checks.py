@@ -1,0 +1,57 @@
+"""The doctor's checks of a dictionary: healthy ones pass, rebuilt bugs fail the check that is there for them."""
+
+import pytest
+
+from interp.doctor.examine import set_up
+from saes.evaluation.dictionary_checks import TRIALS, Applied, Said, checks_of_dictionary
+from tests.campaigns.doctor import DICTIONARIES, OF_EDITS, Ward, alarms
+from tests.campaigns.museum import EXHIBITS
+
+BUGS = {
+    "activations not rescaled to the training scale": "scale of the input",
+    "dictionary applied a layer off": "hook point",
+    "dictionary applied to the middle of the block": "hook point",
+    "decoder rows in another order than latents": "learned",
+    "b_dec not subtracted from the input": "encoder",
+    "b_dec added twice": "decoder",
+    "TopK without ReLU": "threshold",
+    "a dictionary of another state of the model": "weights",
+    "encoder transposed or of another dictionary": "as its card says",
+    "threshold missing: BatchTopK read as ReLU": "threshold",
+    "threshold in other units": "as its card says",
+}
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Ward:
+    return Ward(tmp_path_factory.mktemp("ward"))
+
+
+@pytest.mark.parametrize("kind", DICTIONARIES)
+def test_a_healthy_dictionary_fails_no_check(ward, kind):
+    patient = ward.patient(OF_EDITS, 0, kind)
+    checks = list(checks_of_dictionary(set_up(patient.model), patient.sae, patient.said))
+    assert not alarms(checks, [])
+    judged = {check.name for check in checks if check.verdict == "passed"}
+    assert judged >= {"encoder", "decoder", "threshold", "scale of the input", "hook point", "learned"}
+
+
+def test_every_bug_of_dictionaries_is_tried():
+    assert BUGS.keys() == {each.name for each in EXHIBITS if each.kind == "dictionary"}
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_bug_fails_the_check_that_is_there_for_it(ward, name):
+    [exhibit] = [each for each in EXHIBITS if each.name == name]
+    [own] = [each for each in TRIALS if each.experiment.name == BUGS[name]]
+    patient = ward.patient(OF_EDITS, 5, "jumprelu" if "jumprelu" in exhibit.where else "topk")
+    with patient.undo:
+        exhibit.apply(patient)
+        assert own.run(Applied(set_up(patient.model), patient.sae, patient.said)).verdict == "failed"
+
+
+def test_a_dictionary_without_a_card_is_measured_and_not_judged(ward):
+    patient = ward.patient(OF_EDITS, 0, "topk")
+    checks = {check.name: check for check in checks_of_dictionary(set_up(patient.model), patient.sae, Said())}
+    assert checks["as its card says"].verdict == "measured"
+    assert "no card" in checks["as its card says"].came
