@@ -325,7 +325,7 @@ def _certified(key: str) -> html.A | None:
     """Return a link to the certificate under which an artefact was made, or one that says there was none."""
     folder, _, name = key.partition("/")
     kind = next((kind for kind, known in FOLDERS.items() if known == folder), "")
-    if kind in ("", CERTIFICATE):
+    if kind in ("", CERTIFICATE) or not flask.has_app_context():
         return None
     workspace = current().workspace
     parents = workspace.manifest(kind, name).parents
@@ -417,6 +417,11 @@ def circuit_href(name: str, **query: Any) -> str:
 def graph_href(name: str, **query: Any) -> str:
     """Address of an attribution graph."""
     return f"/graph/{quote(name)}" + _query(query)
+
+
+def trace_href(prompt: str = "", **options: Any) -> str:
+    """Address of the form that traces a prompt, filled with options of the verb."""
+    return "/graph" + _query({"trace": prompt, **options})
 
 
 def sae_href(name: str, **query: Any) -> str:

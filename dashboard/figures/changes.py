@@ -57,7 +57,7 @@ def weights_figure(rows: Sequence[WeightChange], colours: Theme, *, height: int 
         )
     )
     styled(figure, colours, height=height or 120 + 34 * len(names))
-    figure.update_yaxes(autorange="reversed", title_text="layer", showgrid=False)
+    figure.update_yaxes(title_text="layer", showgrid=False)
     figure.update_xaxes(title_text="matrix (the head that changed most)", showgrid=False)
     return figure
 

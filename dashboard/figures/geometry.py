@@ -426,8 +426,8 @@ def similarity_map(found: LayerSimilarity, colours: Theme) -> go.Figure:
     figure = styled(go.Figure(heat), colours, height=max(280, min(640, 18 * len(n) + 140)))
     short = [escape(name.replace(".hook_", " ").replace("blocks.", ""), 24) for name in found.hook_points]
     ticks: dict[str, Any] = {"tickvals": list(n), "ticktext": short, "showgrid": False}
-    figure.update_xaxes(side="top", tickangle=-60, **ticks)
-    return figure.update_yaxes(autorange="reversed", **ticks)
+    figure.update_xaxes(tickangle=-60, **ticks)
+    return figure.update_yaxes(**ticks)
 
 
 def _similarity_hover(found: LayerSimilarity, i: int, j: int) -> str:

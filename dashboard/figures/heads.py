@@ -49,8 +49,8 @@ def head_scores(rows: Sequence[HeadScore], colours: Theme, *, height: int = 560)
         hoverinfo="skip",
     )
     styled(figure, colours, height=height)
-    figure.update_xaxes(title_text="head", dtick=1, showgrid=False, side="top", range=[-0.5, heads - 0.5])
-    figure.update_yaxes(title_text="layer", dtick=1 if layers <= 40 else 5, showgrid=False, range=[layers - 0.5, -0.5])
+    figure.update_xaxes(title_text="head", dtick=1, showgrid=False, range=[-0.5, heads - 0.5])
+    figure.update_yaxes(title_text="layer", dtick=1 if layers <= 40 else 5, showgrid=False, range=[-0.5, layers - 0.5])
     return figure
 
 

@@ -23,6 +23,7 @@ PAGES = {
     "compare one": ("/compare?a=demo", ".wb-compare-form"),
     "compare models": ("/compare?a=base&b=tuned", "#compare-parts .wb-panel"),
     "compare nothing": ("/compare", ".wb-compare-names"),
+    "doctor": ("/doctor", ".wb-checks"),
     "runs": ("/runs", ".wb-page"),
     "notes": ("/notes", ".wb-page"),
     "search": ("/search?q=river", ".wb-page"),

@@ -33,6 +33,7 @@ from tests.campaigns import report
 from tests.campaigns.museum import EXHIBITS, Exhibit, Patient
 from tests.campaigns.set_ups import FAMILIES, write_family
 
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "museum.md"
 POINT = "blocks.1.hook_resid_post"
 DICTIONARIES = ("topk", "jumprelu", "relu", "shifted topk")
 OF_EDITS = "llama"
@@ -171,7 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--report", action="store_true", help="write the table into docs/trust.md")
+    parser.add_argument("--report", action="store_true", help="write the table into docs/explanation/museum.md")
     given = parser.parse_args()
     outcomes = []
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):
@@ -180,7 +181,7 @@ def main() -> None:
             print(f"{each.seconds:5.1f} s  {each.exhibit} [{each.set_up}]: {', '.join(each.by) or '-'}", flush=True)
     print("\n".join(lines_of(outcomes, given.seed)))
     if given.report:
-        report.put("doctor", lines_of(outcomes, given.seed))
+        report.put("museum", lines_of(outcomes, given.seed), PAGE)
 
 
 if __name__ == "__main__":
