@@ -90,11 +90,11 @@ def entries() -> tuple[Entry, ...]:
     return tuple(found.values())
 
 
-def by_module() -> dict[str, list[str]]:
-    """Links to the entries of each module, by its file."""
-    found: dict[str, list[str]] = defaultdict(list)
+def by_file() -> dict[str, list[tuple[str, str]]]:
+    """Links to the entries of each file, with their docstrings."""
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for each in entries():
-        found[each.module.replace(".", "/") + ".py"].append(each.link)
+        found[each.module.replace(".", "/") + ".py"].append((each.link, each.doc))
     return dict(found)
 
 
@@ -159,6 +159,16 @@ def entry_page(entry: Entry) -> str:
 
 def _module_doc(entry: Entry) -> str:
     return inspect.getdoc(inspect.getmodule(entry.value)) or ""
+
+
+def with_links(text: str) -> str:
+    """A page whose code spans of public names, such as `interp.trace`, are links to their entries."""
+    known = {f"{each.package}.{each.name}": each.name.lower() for each in entries()}
+    return re.sub(
+        r"(?<![\[`])`([a-z.]+\.\w+)`(?![\]`])",
+        lambda span: f"[{span[0]}](#api-{known[span[1]]})" if span[1] in known else span[0],
+        text,
+    )
 
 
 def has_example(doc: str) -> bool:

@@ -99,8 +99,8 @@ def linked(key: str) -> str:
     return f"[{key}](#{target(key)})"
 
 
-def page(entries: Mapping[str, list[str]]) -> str:
-    """The page. `entries`: links to the reference by module, such as `interp/circuits/induction.py`."""
+def page(entries: Mapping[str, list[tuple[str, str]]]) -> str:
+    """The page. `entries`: of each file, links to its public names in the reference, with their docstrings."""
     cited = cited_by()
     lines = ["# Bibliography", "", "Papers that the code and these pages follow, and where.", ""]
     for key, found in sorted(works().items(), key=lambda each: each[0].lower()):
@@ -109,9 +109,14 @@ def page(entries: Mapping[str, list[str]]) -> str:
             url = f"https://arxiv.org/abs/{work['arxiv']}" if "arxiv" in work else work.get("url", "")
             title = f"[{work['title']}]({url})" if url else work["title"]
             lines += [f"- {work['authors']}. {title}. {work.get('where', 'arXiv ' + work.get('arxiv', ''))}."]
-        places = [place for file in cited.get(key, []) for place in entries.get(file, [_file(file)])]
+        places = [place for file in cited.get(key, []) for place in _places(key, file, entries.get(file, []))]
         lines += ["", f"  Used in: {', '.join(dict.fromkeys(places))}.", ""]
     return "\n".join(lines)
+
+
+def _places(key: str, file: str, entries: list[tuple[str, str]]) -> list[str]:
+    """The public names of a file whose docstrings cite a work, or else the file."""
+    return [link for link, doc in entries if key in citations(doc)] or [_file(file)]
 
 
 def _file(name: str) -> str:
@@ -120,5 +125,6 @@ def _file(name: str) -> str:
         title = (ROOT / name).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
         return f"[{title}](../{name.removeprefix('docs/')})"
     if name.startswith("notebooks/"):
-        return f"[{Path(name).stem}](tutorials/{Path(name).stem})"
+        title = re.search(r"^# # (.*)$", (ROOT / name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        return f"[{title[1] if title else name}](tutorials/{Path(name).stem})"
     return f"`{name}`"

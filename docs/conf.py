@@ -25,14 +25,25 @@ nb_merge_streams = True
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
-suppress_warnings = ["myst-nb.lexer"]  # a notebook without outputs names no language version
+suppress_warnings = [
+    "myst-nb.lexer",  # a notebook without outputs names no language version
+    "ref.python",  # types in signatures are shortened: `dtype` is also a field of several classes
+]
 
 # Formulas are few. They are shown as MathML, which browsers draw by themselves, so that no script is fetched.
 html_math_renderer = "mathml"
 
 
 def setup(app):  # Sphinx calls this
+    app.connect("source-read", _link_names)
     app.add_html_math_renderer("mathml", inline_renderers=(_inline, None), block_renderers=(_block, None))
+
+
+def _link_names(app, docname, source):
+    from docs.api import with_links
+
+    if docname.startswith(("howto/", "explanation/")):
+        source[0] = with_links(source[0])
 
 
 def _inline(translator, node):

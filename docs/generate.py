@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from docs import bibliography
-from docs.api import api, by_module
+from docs.api import api, by_file
 from docs.markdown import MARK, as_markdown, cell, remove_others, write
 from notebooks.build import BUILT, executed, notebooks
 from notebooks.gallery import GALLERY, SOURCE, title_and_question
@@ -34,7 +34,7 @@ def generate(folder: Path) -> dict[str, int]:
     """
     static_plotly(folder / "static")
     counts = tutorials(folder / "tutorials")
-    write(folder / "bibliography.md", MARK + bibliography.page(by_module()))
+    write(folder / "bibliography.md", MARK + bibliography.page(by_file()))
     counts |= {
         "subjects": api(folder / "api"),
         "verbs": verbs(folder / "reference"),

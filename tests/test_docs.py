@@ -334,10 +334,21 @@ def test_every_citation_has_a_work_and_every_work_is_cited():
     cited = cited_by()
     assert {key: files for key, files in cited.items() if key not in works()} == {}
     assert set(works()) == set(cited)
-    text = page({"interp/patching/activation.py": ["[`activation_patching`](#api-activation_patching)"]})
+    text = page(
+        {"interp/patching/activation.py": [("[`patch`](#patch)", "As in Meng et al. 2022."), ("[`x`](#x)", "")]}
+    )
     assert text.count("\n(paper-") == len(works())
     assert text.count("Used in: ") == len(works())
     assert "https://arxiv.org/abs/2202.05262" in text
+    assert "[`patch`](#patch)" in text
+    assert "[`x`](#x)" not in text
+
+
+def test_public_names_on_pages_link_to_their_entries():
+    from docs.api import with_links
+
+    text = "| `a.b` | `interp.trace` | `interp.tracing` |"
+    assert with_links(text) == "| `a.b` | [`interp.trace`](#api-trace) | `interp.tracing` |"
 
 
 def test_every_verb_has_a_page_with_its_options(tmp_path: Path):
