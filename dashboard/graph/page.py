@@ -10,20 +10,20 @@ from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
-from dash import Dash, dcc, html
+from dash import Dash, html
 
 from dashboard.components.evidence import records_table
 from dashboard.components.frame import attrs, page, panel
 from dashboard.components.pages import (
     Context,
+    NothingYetError,
     Page,
     artefact_menu,
     graph_href,
     menu_choices,
-    runs_href,
 )
 from dashboard.figures.theme import DARK, FONT, LIGHT, MONO, Theme, visible
-from dashboard.graph import data, routes
+from dashboard.graph import data, routes, tracing
 from interp.tracing.graph import KIND, AttributionGraph
 from interp.workspace import Workspace
 
@@ -45,9 +45,18 @@ SCORES = {
 }
 
 
-def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
-    """`/graph/<name>?at=<node>&nodes=&edges=&target=&pins=<nodes>&view=list&collapse=1&only=1` (assets/graph/)."""
-    found = data.choose(context.workspace, name)
+def layout(context: Context, name: str | None = None, trace: str | None = None, **address: Any) -> html.Div:
+    """`/graph/<name>?at=<node>&nodes=&edges=&target=&pins=<nodes>&view=list&collapse=1&only=1` (assets/graph/).
+
+    With `trace`, a prompt, and the options `model`, `set` and `chat` the form that traces another one is open.
+    """
+    given = {"prompt": trace, **{name: address.get(name) for name in ("model", "set", "chat") if address.get(name)}}
+    try:
+        found = data.choose(context.workspace, name)
+    except NothingYetError:
+        if trace and (parts := tracing.form(context, given, opened=True)):
+            return page("Graph", *parts)
+        raise
     choices = menu_choices(context.workspace, (KIND,), _href)
     source = {
         "data-graph-source": f"/graph-data/{quote(found.name)}",
@@ -56,11 +65,12 @@ def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
     }
     return page(
         "Graph",
+        *tracing.form(context, _again(found) | (given if trace else {}), opened=bool(trace)),
         header(found),
         html.Div(id="graph-view", className="wb-graph-view", **attrs(source)),
         *over_words(found),
         legend(),
-        controls=[artefact_menu("Graph", choices, found.href, width=220, key=found.key), *_another(context, found)],
+        controls=[artefact_menu("Graph", choices, found.href, width=220, key=found.key)],
     )
 
 
@@ -68,14 +78,11 @@ def _href(key: str) -> str:
     return graph_href(key.removeprefix("graphs/"))
 
 
-def _another(context: Context, found: AttributionGraph) -> list[Any]:
-    """Return the link to the form of the verb with this graph's model, set and prompt, where the server runs it."""
-    if context.runs is None or "trace" not in context.runs.catalogue.forms:
-        return []
+def _again(found: AttributionGraph) -> dict[str, Any]:
+    """Return the options of the verb that traced a graph."""
     of_set = f"transcoders/{found.dictionary}" in found.about.parents
-    prompt, name = "".join(_typed(found)).strip(), found.dictionary if of_set else None
-    href = runs_href("trace", model=found.model, set=name, prompt=prompt)
-    return [dcc.Link("Trace another prompt", href=href, className="wb-link")]
+    prompt = "".join(_typed(found)).strip()
+    return {"model": found.model, "set": found.dictionary if of_set else None, "prompt": prompt}
 
 
 def _typed(found: AttributionGraph) -> tuple[str, ...]:
@@ -284,8 +291,9 @@ def _first_graph(_: Workspace, model: str) -> tuple[str, dict[str, Any]]:
 
 
 def register(app: Dash) -> None:
-    """Add the routes; everything else happens in the browser."""
+    """Add the routes and the form; everything else happens in the browser."""
     routes.register(app.server)
+    tracing.register(app)
 
 
 PAGE = Page(

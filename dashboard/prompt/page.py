@@ -34,7 +34,7 @@ from dashboard.components.pages import (
     address_sink,
     current,
     register_address,
-    runs_href,
+    trace_href,
     whole_number,
 )
 from dashboard.components.tokens import COLD, WARM
@@ -155,10 +155,10 @@ def _run(_: int | None, text: str | None, model: str, features: str | None, chat
 def _trace(run: dict[str, Any] | None) -> str:
     """Return the address of the form that traces the prompt, by the newest set of transcoders of its model."""
     if not run:
-        return runs_href("trace")
+        return trace_href()
     sets = current().workspace.values(StoredSet)
     of_model = next((each.name for each in sets if each.model == run["model"]), None)
-    return runs_href("trace", model=run["model"], set=of_model, prompt=run["text"], chat=run["chat"] or None)
+    return trace_href(run["text"], model=run["model"], set=of_model, chat=run["chat"] or None)
 
 
 def _views(answer: str, contrast: str) -> list[Any]:
@@ -183,7 +183,7 @@ def _views(answer: str, contrast: str) -> list[Any]:
                 panel(
                     "Next token",
                     html.Div(id="prompt-next"),
-                    actions=dcc.Link("Trace it", id="prompt-trace", href="/runs?verb=trace", className="wb-link"),
+                    actions=dcc.Link("Trace it", id="prompt-trace", href=trace_href(), className="wb-link"),
                 ),
                 attribution_panel(answer, contrast),
             ],

@@ -14,12 +14,13 @@ from make_graph import make_graph, write_graph
 from visit import ERROR, Visitor
 
 from dashboard.app import create_app
-from dashboard.components.pages import artefact_href, graph_href
+from dashboard.components.pages import Context, artefact_href, graph_href, trace_href
 from dashboard.data import features as features
-from dashboard.graph import data
+from dashboard.graph import data, tracing
 from dashboard.graph.page import effects, header, over_words, scores
 from dashboard.notes.page import thing_href
 from dashboard.prompt.live import LiveModel
+from dashboard.queue import RunQueue
 from interp.artifacts import Table, read_json, save_artefact, write_json
 from interp.errors import CorruptError, MismatchError, UnknownNameError, UsageError
 from interp.notes import Notes
@@ -30,8 +31,10 @@ from interp.tracing.part import graph_effects, part_of
 from interp.tracing.variants import Variants
 from interp.workspace import Workspace
 from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow, NeuronSettings
+from workbench.commands import Commands
 
 HERE = {"Host": "127.0.0.1:8050"}
+MODEL = "smollm2-135m"
 EDITS = {"pins": ["token:3:3"], "groups": [["places", ["token:3:3", "token:4:4"]]], "names": {"token:3:3": "<b>of</b>"}}
 
 
@@ -322,6 +325,40 @@ def test_without_a_graph_the_page_says_what_one_is_and_the_command(workspace):
     assert ERROR not in page
     assert re.search(r"workbench trace smollm2-135m --prompt", page)
     assert "attribution graph" in page
+
+
+@pytest.fixture
+def queue(own: Workspace) -> RunQueue:
+    """A queue that nothing works on."""
+    return RunQueue(own, Commands(own))
+
+
+def test_the_form_takes_the_prompt_along_and_shows_three_fields(own, queue):
+    visitor = Visitor(create_app(own, live=FakeLive(), runs=queue))
+    page = visitor.open("/graph?trace=The+moon+is&model=tiny")
+    assert '"open":true' in page.replace(" ", "")
+    assert '"value":"The moon is"' in page.replace('": ', '":')
+    shown, folded = page.split("more", 1)[0], page.split("more", 1)[1]
+    assert all(f"graph-trace-{name}" in shown for name in ("prompt", "target", "size"))
+    assert all(f"graph-trace-{name}" in folded for name in ("contrast", "model", "set", "chat"))
+    assert "graph-trace" not in Visitor(create_app(own, live=FakeLive())).open("/graph"), "nothing runs here"
+    [made] = tracing.form(Context(own, FakeLive(), queue), {}, opened=False)
+    assert made.open is False
+
+
+def test_the_fields_of_the_form_are_options_that_the_verb_takes(own, queue):
+    values = {"prompt": " The capital of France is", "target": "Paris", "contrast": " Rome", "model": MODEL}
+    found = tracing.asked(own, values)
+    assert found == {"model": MODEL, "prompt": "The capital of France is", "target": " Paris", "contrast": " Rome",
+                     "name": "The-capital-of-France-is"}  # fmt: skip
+    for size in tracing.SIZES:
+        command = queue.catalogue.command("trace", tracing.asked(own, values | {"size": size}))
+        assert f"trace {MODEL} --prompt" in command
+    assert tracing.asked(own, values | {"target": "."})["target"] == "."
+    assert tracing.asked(own, values | {"target": "Paris", "chat": True})["target"] == "Paris"
+    assert tracing.asked(own, {"prompt": "capital", "model": MODEL})["name"] == "capital-2"  # there is one
+    assert tracing.asked(own, {"prompt": "¿?", "model": MODEL})["name"] == "prompt"
+    assert trace_href("The moon is", model="tiny", chat=None) == "/graph?trace=The+moon+is&model=tiny"
 
 
 def test_the_exported_graph_reads_back_with_the_edits(visitor, own):
