@@ -47,7 +47,7 @@ def broken_links(path: Path) -> list[str]:
     """Relative links and pictures that lead nowhere; pages generated at build time are Sphinx's to check."""
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(path.read_text(encoding="utf-8"))):
-        if re.match(r"[a-z]+:", target) or target.startswith("generated/"):
+        if re.match(r"[a-z]+:|(\.\./)*generated/", target):
             continue
         file, _, anchor = target.partition("#")
         there = (path.parent / file).resolve() if file else path
