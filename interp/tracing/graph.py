@@ -347,7 +347,8 @@ class AttributionGraph(Artefact, kind="attribution_graph"):
         if (found := self.effects) is not None:
             ends = found.spearman
             lines.append(
-                f"Ablated in the free model, {len(found.nodes)} latents had effects of slope {found.slope:.2f} and "
+                f"Ablated in one run of the free model, {len(found.nodes)} latents had effects of slope "
+                f"{found.slope:.2f} and "
                 f"rank correlation {ends.estimate:.2f} [{ends.low:.2f}, {ends.high:.2f}] with the prediction."
             )
         return lines

@@ -65,7 +65,7 @@ class GraphIntervention(Result):
         """State the effect beside its prediction and its null."""
         beside = "no prediction" if self.predicted is None else f"predicted {self.predicted:+.3g}"
         return (
-            f"{len(self.changes)} latent{'s' * (len(self.changes) > 1)} changed: {self.target!r} moves by "
+            f"One run, {len(self.changes)} latent{'s' * (len(self.changes) > 1)} changed: {self.target!r} moves by "
             f"{self.measured:+.3g} logits ({beside}; random latents {self.random_low:+.3g} to {self.random_high:+.3g}, "
             f"p {self.p:.2g})."
         )
