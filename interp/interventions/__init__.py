@@ -1,6 +1,6 @@
 """Interventions: what is changed in a model while it runs, as a value; and the one way in which it is done.
 
-    step = Intervention(target=Latent(dictionary="saes/demo", index=540), amount=8.0)
+    step = Intervention(target=Latent(dictionary="saes/demo", index=540), amount=75.0)
     with intervened(model, [step], {"saes/demo": sae}):
         logits = model(tokens)
 

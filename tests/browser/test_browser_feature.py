@@ -91,7 +91,7 @@ def test_every_token_tells_activation_position_and_id(visit: Visit):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_an_exported_page_opens_offline_in_both_schemes(visit: Visit, browser: Any, tmp_path: Any, scheme: str):
     page = visit.open("/feature/demo/1")
-    page.wait_for_selector("#feature-export")
+    page.click("summary:has-text('Download')")
     with page.expect_download() as download:
         page.click("#feature-export")
     path = tmp_path / "feature.html"

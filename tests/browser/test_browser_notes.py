@@ -126,14 +126,14 @@ def test_typed_text_survives_navigation_theme_and_reload(visits):
 
 def test_a_recipe_is_saved_deleted_and_undone_and_an_export_taken_in(visits, own, tmp_path):
     visit = visits[0]
-    page = visit.open("/feature/demo/7")
+    page = visit.open("/feature/demo/12")
     page.click("button:has-text('Recipe')")
     page.get_by_label("Name of the recipe").fill("up")
-    page.get_by_label("Amount").fill("4")
+    page.get_by_label("Amount, × its maximum").fill("4")
     page.click("form button[type=submit]")
     page.wait_for_selector("form.wb-note-form", state="detached")
-    largest = one(own, "demo", 7).row.max_activation
-    step = Intervention(target=Latent(dictionary="features/demo", index=7), amount=4 * largest)
+    largest = one(own, "demo", 12).row.max_activation
+    step = Intervention(target=Latent(dictionary="features/demo", index=12), amount=4 * largest)
     saved = {"up": Recipe(name="up", steps=(step,))}
     assert Notes.open(own).recipes() == saved
     page.click("button:has-text('Save this search')")

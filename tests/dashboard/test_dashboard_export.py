@@ -20,7 +20,7 @@ from interp.workspace import Workspace
 HERE = {"Host": "127.0.0.1:8050"}
 KNOWN = {
     *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "span", "p", "div", "section"),
-    *("ol", "li", "a", "b", "strong", "footer", "mark"),
+    *("ol", "li", "a", "b", "strong", "footer", "mark", "details", "summary"),
 }
 
 

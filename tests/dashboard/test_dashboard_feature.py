@@ -45,6 +45,7 @@ def test_rows_that_are_kept_are_those_of_the_table_until_it_changes(workspace, t
     with pytest.raises(UsageError, match="0 to 239"):
         view.one(own, "demo", 240)
     assert view.labels(own, "demo", [3, 240, 5]) == {i: view.one(own, "demo", i).row.label for i in (3, 5)}
+    assert len(view.labels(own, "demo", list(range(240)))) == 240, "a prompt has more features than a page of the list"
     write_table(paths["features"], own.query("select * replace ('other' as label) from t", t=paths["features"]))
     assert view.one(own, "demo", 0).row.label == "other"
     assert view.labels(own, "demo", [5]) == {5: "other"}

@@ -1,12 +1,14 @@
 """The panel *Prove it*: the stored verdict, live answers, and the controls beside every number."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from make_workspace import HOSTILE, build
 
+from dashboard.data import features as feature_view
 from dashboard.feature import prove
 from dashboard.feature.page import detail
 from dashboard.figures import plot
@@ -59,7 +61,8 @@ def store(workspace: Workspace, proof: Proof, features_hash: str) -> None:
 
 def panel_of(workspace: Workspace, scheme: str) -> Any:
     """Return the panel of the feature with its newest proof."""
-    return prove.prove_panel(workspace, "demo", FEATURE, newest_proof(workspace, "demo", FEATURE), scheme)
+    one = feature_view.one(workspace, "demo", FEATURE)
+    return prove.prove_panel(workspace, one, newest_proof(workspace, "demo", FEATURE), scheme)
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +163,17 @@ def test_the_real_model_answers_about_a_neuron(workspace, smollm2, monkeypatch):
     assert all(len(each.random) == 5 for each in examples)
     with pytest.raises(UsageError, match="its features are"):
         live.try_feature("text", text=text, **asked | {"index": 10**6})
+
+
+def test_steering_starts_from_text_of_the_feature_itself(workspace, monkeypatch):
+    def example(tokens: list[str], peak: int) -> SimpleNamespace:
+        return SimpleNamespace(tokens=tokens, peak=peak)
+
+    def found(*rows: SimpleNamespace) -> tuple[str, str]:
+        monkeypatch.setattr(prove, "examples", lambda *_: list(rows))
+        return prove.own_text(workspace, "demo", FEATURE)
+
+    short, long = example([" red", " is", " warm"], 0), example([" a", " coat", " of", " red", " wool"], 3)
+    assert found(short, long) == ("red is warm", "a coat of"), "the strongest example with words before its peak"
+    assert found(short) == ("red is warm", "red is warm"), "else all of it"
+    assert found() == (prove.TEXT, prove.PROMPT)
