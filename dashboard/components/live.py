@@ -253,9 +253,9 @@ class SteeringVerdict:
     """Rise of the words that a feature should raise and that are held back from its proof's choice of a strength."""
 
     feature: int
-    amount: float
     strength: float
     """added on every token, in units of its largest activation"""
+    amount: float
     """the same as an activation"""
     words: list[str]
     raised: Compared
