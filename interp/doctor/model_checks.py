@@ -179,7 +179,7 @@ def repeated(setup: Setup) -> Outcome:
 
 @trial(
     "model", "tokens",
-    did="Turned prompts and a passage into tokens, here and with the tokenizer as its author publishes it.",
+    did="Turned prompts and passages into tokens, here and with the tokenizer as its author publishes it.",
     expected="the same tokens, after at most one BOS at the start",
     means="The tokenizer is of another revision, adds or drops BOS, or strips spaces: the model reads another text.",
 )  # fmt: skip
@@ -190,7 +190,7 @@ def tokens(setup: Setup) -> Outcome:
     if theirs is None:
         raise Skip("the model has no tokenizer")
     first, wrong = theirs.bos_token_id, []
-    for text in (*PROMPTS, PASSAGES[0][:80]):
+    for text in (*PROMPTS, *(each[:120] for each in PASSAGES)):
         ours, published = to_tokens(setup.model, text)[0].tolist(), theirs(text)["input_ids"]
         starts = sum(1 for _ in _leading(ours, first))
         if ours[starts:] != published[sum(1 for _ in _leading(published, first)) :]:
