@@ -1,4 +1,4 @@
-"""The form that traces another prompt: three fields in sight, the rest folded, and the run's progress in its place."""
+"""The form that traces another prompt: three fields in sight, the rest folded, and the run's progress below them."""
 
 import re
 from typing import Any
@@ -13,10 +13,10 @@ from interp.workspace import Workspace
 
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {"max_feature_nodes": 1024, "effects": 24},
-    "usual": {},
-    "large": {"max_feature_nodes": 8192},
+    "usual": {"max_feature_nodes": 3072, "effects": 32},
+    "full": {},
 }
-"""Size of a graph -> the settings of the verb that it stands for. Background is measured at the usual size."""
+"""Size of a graph -> the settings of the verb that it stands for. `full` is what background is measured with."""
 ASK = {"type": "run-ask", "of": "trace"}
 FIELDS: tuple[str, ...] = ("prompt", "target", "size", "contrast", "model", "set", "chat")
 

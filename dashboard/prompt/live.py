@@ -5,8 +5,6 @@ views of a prompt that was read are computed from its residual stream, without a
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from dashboard.components.live import (
@@ -24,40 +22,30 @@ from dashboard.components.live import (
     ScoreReasons,
     SteeringVerdict,
 )
+from dashboard.prompt.graphs import GraphModel
 from dashboard.prompt.loaded import MAX_TOKENS, Loaded, Readings
 from dashboard.turns import Turns
 from interp.errors import ConfigError, PromptError, UnknownNameError
-from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.features.schema import Features
 
 if TYPE_CHECKING:
-    from interp.interventions.intervention import Intervention
     from interp.patching.patching_map import PatchingMap
-    from interp.tracing.attention import EdgeSplit
-    from interp.tracing.interventions import Continuations, GraphIntervention
-    from interp.tracing.supernodes import JudgedGroups
 
 PATCH_TOKENS = 64
 """Tokens of a prompt that can be patched here."""
 MAX_NEW = 60
 """Tokens that a continuation can have."""
-MAX_FACTOR = 100
-"""Largest factor by which an activation can be multiplied."""
-GRAPH_NEW = 12
-"""Tokens that are written after the prompt of a graph."""
 _FEATURE_NEW = 16
 """Tokens of each continuation on a feature's page."""
 
 
-class LiveModel:
+class LiveModel(GraphModel):
     """Answers prompts with the models and dictionaries of a workspace; implements `dashboard.components.live.Live`."""
 
     def __init__(self, workspace: Workspace, *, memory: int | None = None):
         """Open a workspace; `memory` bounds the bytes of its models in memory (`Loaded`)."""
-        self._workspace = workspace
-        self._turns = Turns()
-        self._loaded = Loaded(workspace, memory)
+        super().__init__(workspace, Turns(), Loaded(workspace, memory))
         self._readings = Readings(self._loaded)
 
     @property
@@ -259,63 +247,6 @@ class LiveModel:
             if ask == "text":
                 return answers.feature_on_text(site, case, tokens)
             return answers.compare_steering(site, case, tokens, strength * case.max_activation, _FEATURE_NEW)
-
-    def intervene(self, graph: str, *, factors: dict[str, float], mode: str) -> "GraphIntervention":
-        """Multiply activations of latents of a graph. Raises `MismatchError` (other weights), `UsageError`."""
-        from interp.tracing.effects import MODES, Mode
-        from interp.tracing.interventions import intervene
-
-        known: dict[str, Mode] = {each: each for each in MODES if each != "range"}
-        if mode not in known:
-            raise ConfigError(f"the mode should be one of {', '.join(known)}, got {mode!r}")
-        found, changes = self._changes(graph, factors)
-        with self._turns.take("intervene") as turn:
-            turn.check("reading the prompt of the graph")
-            system = self._loaded.traced(found)
-            turn.check("changing the latents, and random ones")
-            return intervene(system, changes, found, mode=known[mode])
-
-    def graph_text(self, graph: str, *, factors: dict[str, float]) -> "Continuations":
-        """Continue the prompt of a graph with activations multiplied. Raises `MismatchError`, `UsageError`."""
-        from interp.tracing.interventions import continuations
-
-        found, changes = self._changes(graph, factors)
-        with self._turns.take("graph text") as turn:
-            turn.check("writing text")
-            return continuations(self._loaded.traced(found), changes, n_tokens=GRAPH_NEW, n_random=1)
-
-    def graph_groups(self, graph: str, *, labels: dict[str, str]) -> "JudgedGroups":
-        """Group latents that change the model alike. Raises `MismatchError` (other weights), `UsageError`."""
-        from interp.tracing.effects import effect_profiles
-        from interp.tracing.supernodes import alike_groups
-
-        found = self._workspace.open(AttributionGraph, graph)
-        chosen = [replace(found.node(each), label=label) for each, label in labels.items()]
-        with self._turns.take("graph groups") as turn:
-            turn.check("reading the prompt of the graph")
-            system = self._loaded.traced(found)
-
-            def told(done: int, total: int, _: object) -> None:
-                turn.check(f"ablating latents: {done} of {total}")
-
-            return alike_groups(found, chosen, partial(effect_profiles, system, progress=told))
-
-    def _changes(self, graph: str, factors: dict[str, float]) -> tuple[AttributionGraph, "list[Intervention]"]:
-        from interp.tracing.interventions import changes_of
-
-        if not all(abs(factor) <= MAX_FACTOR for factor in factors.values()):
-            raise ConfigError(f"factors should be numbers from -{MAX_FACTOR} to {MAX_FACTOR}, got {factors}")
-        found = self._workspace.open(AttributionGraph, graph)
-        return found, [step for node, factor in factors.items() for step in changes_of(found, [node], factor=factor)]
-
-    def split(self, graph: str, *, source: str, target: str) -> "EdgeSplit":
-        """Split an edge of a graph by heads. Raises `MismatchError` (other weights), `UsageError`."""
-        from interp.tracing.attention import split_edge
-
-        found = self._workspace.open(AttributionGraph, graph)
-        with self._turns.take("split") as turn:
-            turn.check("reading the prompt of the graph")
-            return split_edge(self._loaded.traced(found), found, source, target)
 
     def documents(self, *, features: str, index: int, rows: list[int]) -> list[DocumentText]:
         """Return the documents around rows of the recording. Raises `UnknownNameError`, `MismatchError`."""

@@ -40,8 +40,8 @@ def part_of(
     """Return the `most` latents and errors of largest effect, and the edges that hold the share `edges` of the scores.
 
     Tokens and targets are always part of it; with `target`, the number of its node, no other target is, and without it
-    the effect is that on the first. Nodes in `pins` are added; nodes in `hidden` are removed, and others take their
-    places.
+    the effect is that on the first. Nodes in `pins` are added; nodes in `hidden` are removed, and the next ones shown
+    instead.
     """
     source, end = graph.edges.source, graph.edges.target
     kind = np.array([node.kind for node in graph.nodes])

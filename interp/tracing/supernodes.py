@@ -3,7 +3,7 @@
     found = find_supernodes(graph)                        # a start that people edit
     measured = partial(effect_profiles, system)           # interp.tracing.effects
     judged = judge_groups(graph, found.groups, measured)  # beside random groups
-    judged = alike_groups(graph, chosen, measured)        # found by measured effects in the first place
+    judged = alike_groups(graph, chosen, measured)        # found by measured effects
 
 Latents are similar when the same nodes feed them, they feed the same nodes, and they write in the same direction. In a
 frozen model every group equals the sum of its edges, so that only effects with nothing frozen can judge a group: those
