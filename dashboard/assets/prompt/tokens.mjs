@@ -160,10 +160,10 @@ export function features(state) {
     return element("li", { "data-token": i }, name, element("div", {}, ...(chips.length ? chips : [none])));
   }
 
-  /** @param {[latent: number, activation: number, below: number | null]} fired */
-  function line(fired) {
+  /** @param {[latent: number, activation: number, below: number | null]} fired @param {number} most */
+  function line(fired, most) {
     const { link, label, value, below } = parts(state, labels, fired);
-    const bar = element("span", { style: { width: `${(100 * fired[1]) / strongest}%` } });
+    const bar = element("span", { style: { width: `${(100 * fired[1]) / most}%` } });
     const track = element("span", { class: "wb-track", "aria-hidden": "true" }, bar);
     return element("li", { "data-feature": fired[0] }, link, label, track, value, below);
   }
@@ -183,7 +183,9 @@ export function features(state) {
       const head = ["", "", "activation", "", "percentile"].map((text) => element("span", {}, text));
       const none = element("li", { class: "wb-none" }, "No feature is active on this token.");
       list.replaceChildren(
-        ...(here.length ? [element("li", { class: "wb-quiet" }, ...head), ...here.map(line)] : [none]),
+        ...(here.length
+          ? [element("li", { class: "wb-quiet" }, ...head), ...here.map((fired) => line(fired, here[0][1]))]
+          : [none]),
       );
       mark();
     },
