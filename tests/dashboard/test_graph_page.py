@@ -348,7 +348,7 @@ def test_the_form_takes_the_prompt_along_and_shows_three_fields(own, queue):
 
 def test_the_fields_of_the_form_are_options_that_the_verb_takes(own, queue):
     values = {"prompt": " The capital of France is", "target": "Paris", "contrast": " Rome", "model": MODEL}
-    found = tracing.asked(own, values)
+    found = tracing.asked(own, values | {"size": "full"})
     assert found == {"model": MODEL, "prompt": "The capital of France is", "target": " Paris", "contrast": " Rome",
                      "name": "The-capital-of-France-is"}  # fmt: skip
     for size in tracing.SIZES:
