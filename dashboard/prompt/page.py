@@ -176,9 +176,9 @@ def _views(answer: str, contrast: str) -> list[Any]:
                 panel(
                     "Features",
                     html.Div(id="prompt-token-features"),
-                    more="The most active features on the chosen token. The bar is the activation, the strongest at full "
-                    "length; the percentile is the percentage of the feature's recorded activations that are smaller. "
-                    "The number opens the feature, the label colours the tokens by it.",
+                    more="The most active features on the chosen token. The bar is the activation, the strongest at "
+                    "full length; the percentile is the percentage of the feature's recorded activations that are "
+                    "smaller. The number opens the feature, the label colours the tokens by it.",
                 ),
                 panel(
                     "Next token",

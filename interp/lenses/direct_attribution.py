@@ -155,8 +155,8 @@ def direct_logit_attribution(
     With `wrong`, `logit(answer) - logit(wrong)` is split. Without it, the logit minus its mean over the vocabulary is
     (`centre`), as probabilities depend on differences of logits only; with `centre=False`, the logit itself. `answer`
     and `wrong` are token ids, one for all prompts or one each, or the text of a single token. `position` is also one
-    for all prompts or one each. `neurons_of` also splits the MLP of that layer into its neurons. `earlier` holds the values
-    of a pass over the same tokens at `attribution_points(model)`; with them the model does not run again.
+    for all prompts or one each. `neurons_of` also splits the MLP of that layer into its neurons. `earlier` holds the
+    values of a pass over the same tokens at `attribution_points(model)`; with them the model does not run again.
 
     Raises `ConfigError` when the residual is not a sum of components, or the logits are not linear in its norm;
     `PromptError` for an answer that is not one token of the vocabulary.
