@@ -122,15 +122,15 @@ def header(found: AttributionGraph) -> html.Section:
 
 
 def _answer(found: AttributionGraph) -> str:
-    """Return the first target, with its probability where it is one token."""
+    """Return the first target, with its probability where it was not named: the graph of a named one has none."""
     if not found.targets:
         return "no target"
     one = found.targets[0]
     ours, _, other = one.label.partition(" - ")
     if one.contrast is not None and other:
         return f"“{visible(ours.strip(), 30)}” rather than “{visible(other.strip(), 30)}”"
-    chance = next((node.probability for node in found.nodes if node.kind == "logit" and node.index == 0), 0.0)
-    return f"“{visible(one.label.strip() or one.label, 30)}”" + (f" {chance:.1%}" if chance and one.token else "")
+    chance = "" if found.settings.target or one.token is None else f" {one.weight:.1%}"  # a named one has the weight 1
+    return f"“{visible(one.label.strip() or one.label, 30)}”{chance}"
 
 
 def _trust(found: AttributionGraph) -> str:

@@ -88,7 +88,7 @@ class GraphTarget:
     token: int | None = None
     contrast: int | None = None
     weight: float = 1.0
-    """share of the influence that starts here: the token's probability"""
+    """share of the influence that starts here: the token's probability, or 1 for a target that was named"""
 
 
 @dataclass(frozen=True, kw_only=True)

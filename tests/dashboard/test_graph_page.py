@@ -144,6 +144,9 @@ def test_the_header_names_the_target_with_its_probability_and_folds_the_scores()
     assert all(part in said for part in ("“Paris” 62.0%", "Predicts ablations: 0.7", "one run", "20.0%", "13.0%"))
     pair = replace(graph.targets[0], label=" Paris -  Rome", contrast=7)
     assert "“Paris” rather than “Rome”" in text_of(header(replace(graph, targets=(pair, *graph.targets[1:]))))
+    named = replace(graph, settings=replace(graph.settings, target=" Paris"))
+    assert "“Paris”" in text_of(header(named))
+    assert "“Paris” 62.0%" not in text_of(header(named)), "the weight of a named target is no probability"
     assert "Predicts" not in text_of(header(replace(graph, effects=None)))
 
 

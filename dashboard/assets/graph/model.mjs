@@ -45,6 +45,12 @@ export class Model {
     this.sizes = effects ?? this.influence;
   }
 
+  /** Probability of a target in words; one that was named has its weight, 1, in its stead. @param {number} i */
+  chance(i) {
+    const p = this.probability[i];
+    return this.targets.length === 1 && p === 1 ? "named target" : `probability ${(100 * p).toFixed(1)} %`;
+  }
+
   /** Latents and errors that may be shown. @param {boolean} background also those that lead other prompts as much */
   between(background) {
     return this.kind.filter((kind, i) => kind < KINDS.TOKEN && (background || !this.background.has(i))).length;

@@ -112,15 +112,14 @@ export class Panel {
     const facts = [
       latent && ["activation", short(model.activation[i])],
       latent && model.signs && ["effect, logits", signed(model.sizes[i])],
-      model.kind[i] === KINDS.LOGIT
-        ? ["probability", `${(100 * model.probability[i]).toFixed(1)} %`]
-        : ["influence", short(model.influence[i])],
+      model.kind[i] !== KINDS.LOGIT && ["influence", short(model.influence[i])],
     ];
     const place = element(
       "p",
       { class: "wb-note" },
       `${latent ? `${model.unit} ${model.index[i]}` : KIND_NAMES[model.kind[i]]}, ${where}on token ${model.position[i]} `,
       element("span", { class: "wb-token" }, tokenText(model.tokens[model.position[i]], 20)),
+      model.kind[i] === KINDS.LOGIT ? `, ${model.chance(i)}` : null,
     );
     return [
       element("h2", { tabindex: "-1", dir: "auto" }, tokenText(view.labelOf(i), 90)),

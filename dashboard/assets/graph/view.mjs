@@ -396,7 +396,7 @@ export class GraphView {
         "span",
         {},
         item.kind === KINDS.LOGIT
-          ? `probability ${(100 * model.probability[i]).toFixed(1)} %`
+          ? model.chance(i)
           : `${model.signs ? `effect ${signed(item.size)}` : `influence ${short(item.influence)}`}` +
               (item.kind === KINDS.FEATURE && i >= 0 ? `, activation ${short(model.activation[i])}` : ""),
       ),
