@@ -24,6 +24,7 @@ PUBLIC = ("interp", "interp.studies", "saes", "dashboard", "dashboard.figures")
 """Packages whose exported names users may rely on."""
 SUBJECTS = {
     "models": ("Models and generated text", "interp.models"),
+    "doctor": ("A set-up examined", "interp.doctor"),
     "recordings": ("Text and recordings", "interp.text interp.recording"),
     "lenses": ("Lenses and direct attribution", "interp.lenses"),
     "interventions": ("Interventions", "interp.interventions"),
