@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import inspect
 import re
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -182,7 +183,7 @@ def _example(entry: Entry, used: list[Use]) -> str:
     blocks = re.findall(r"\n\n((?: {4}.*\n?)+)", _module_doc(entry))
     for block in blocks:
         if re.search(rf"\b{entry.name}\(", block):
-            return f"**Example**\n\n```python\n{inspect.cleandoc(block)}\n```"
+            return f"**Example**\n\n```python\n{textwrap.dedent(block).strip()}\n```"
     if not used:
         return ""
     best = min(used, key=lambda use: (use.code.count("\n") > 8, len(use.code)))

@@ -1,6 +1,7 @@
 """A set-up examined by experiments before its numbers are believed: model, hooks, edits, lens.
 
 - `certificate`  what was done, expected and found, one line per check: the artefact
+- `trials`      how experiments are written down and run; the set-up they get
 - `prompts`      the texts of the experiments, as tokens of a model
 - `reference`    transformers alone, against which the model is held
 - `model_checks` logits alone, in batches, padded, with a cache, after generating; tokens, chat, loss

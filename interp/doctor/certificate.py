@@ -1,4 +1,4 @@
-"""What an examination did, expected and found, one line per check. Torch-free."""
+"""The certificate of a set-up: what an examination did, expected and found, one line per check. Torch-free."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ class Experiment:
 
 @dataclass(frozen=True, kw_only=True)
 class ExaminedSetup:
-    """What was examined."""
+    """Model and dictionary that were examined."""
 
     model: str
     weight_hash: str

@@ -1,4 +1,4 @@
-"""Does every hook point see what it is named after, and does an edit there do something, in its place only?"""
+"""Does every hook point see what it is named after, and does an edit there do something, from its position on?"""
 
 import warnings
 from collections.abc import Iterator

@@ -21,7 +21,7 @@ class FittedLens:
 
     @property
     def quick(self) -> bool:
-        """Whether only the cheap half is run."""
+        """True where only the cheap half is run."""
         return self.setup.quick
 
 

@@ -1,4 +1,4 @@
-"""How experiments are written down and run.
+"""Experiments: the way in which they are written down and run.
 
     @trial("model", "logits alone", did="...", expected="...", means="...")
     def logits_alone(setup):

@@ -10,9 +10,10 @@ wrapped module's own forward instead, with its fused kernel. The block's other h
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from interp.errors import ConfigError, PromptError
 from interp.models.hooked import HookedModel, wrap_in_memory, wrap_native, wrap_transformers
@@ -192,6 +193,8 @@ def available_hook_points(model: HookedModel) -> set[str]:
     return set(hook_points_by_name(model))
 
 
+_POINTS: "WeakKeyDictionary[HookedModel, tuple[tuple[Any, ...], dict[str, Any]]]" = WeakKeyDictionary()
+
 # Declared, but never passed through; an edit of the last two changes nothing, as only their shape is used.
 _IDLE = re.compile(
     r"\.hook_hidden_states$|^rotary_emb\.hook_out$|\.qkv\.hook_(in|out)$|^(rotary|pos)_emb(ed)?\.hook_in$"
@@ -213,11 +216,20 @@ def pattern_is_editable(model: HookedModel) -> bool:
     return _attends_in_steps(model) or not hasattr(model.original_model, "config")
 
 
-def hook_points_by_name(model: HookedModel) -> dict[str, Any]:
+def hook_points_by_name(model: HookedModel) -> Mapping[str, Any]:
     """Map canonical names to TransformerLens' `HookPoint` objects: those that see what their names say.
 
     Their edits reach the logits, but for patterns where `pattern_is_editable` says no; `interp.doctor` tries them all.
+    Found once for the model's current flags: every pass with hooks asks for them.
     """
+    flags = (attention_kernel(model), *(bool(getattr(model.cfg, flag, False)) for flag in _NEEDS_FLAG.values()))
+    known = _POINTS.get(model)
+    if known is None or known[0] != flags:
+        known = _POINTS[model] = flags, _find_hook_points(model)
+    return known[1]
+
+
+def _find_hook_points(model: HookedModel) -> dict[str, Any]:
     fused, in_steps = attention_kernel(model) == "sdpa", _attends_in_steps(model)
     joint = "JointQKV" in type(getattr(model.blocks[0], "attn", None)).__name__  # rotates what no hook point sees
     points = {}

@@ -5,6 +5,7 @@
 - `concept_scores`      its part on everyday concepts
 - `in_model`            loss of the model with the reconstruction spliced in for the activation
 - `baselines`           untrained dictionaries, principal components, coordinates
+- `dictionary_checks`   the doctor's experiments on a dictionary in a model
 - `config`              settings of probing and absorption, and the list of concepts
 - `probing`             sparse probes that read k latents
 - `probing_tasks`       yes-or-no questions about tokens, for the probes

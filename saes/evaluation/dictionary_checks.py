@@ -46,7 +46,7 @@ class Applied:
 
     @property
     def quick(self) -> bool:
-        """Whether only the cheap half is run."""
+        """True where only the cheap half is run."""
         return self.setup.quick
 
     @property

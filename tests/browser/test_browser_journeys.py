@@ -114,8 +114,8 @@ def test_click_on_a_head_shows_it_on_a_prompt(visit, live):
     page.wait_for_selector("#heads-map .main-svg")
     live.calls.clear()
     box = page.locator("#heads-map .nsewdrag").first.bounding_box()
-    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.55, steps=3)
-    page.mouse.click(box["x"] + box["width"] * 0.62, box["y"] + box["height"] * 0.58)
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.4, steps=3)
+    page.mouse.click(box["x"] + box["width"] * 0.62, box["y"] + box["height"] * 0.42)
     page.wait_for_selector("#heads-pattern-graph .main-svg")
     assert live.calls == [("pattern", "L3H2")]
     assert page.locator("#heads-pattern-title").inner_text() == "L3H2 on a prompt"

@@ -35,6 +35,7 @@ def used(verb: type) -> set[str]:
     found: set[str] = set(BY_RUNNER) if issubclass(verb, Analysis) else set()
     seen: set[str] = set()
     waiting = ["measure" if issubclass(verb, Analysis) else "run", "default_name", "kind", "__post_init__"]
+    waiting += ["run"] if issubclass(verb, Analysis) and verb.run is not Analysis.run else []
     while waiting:
         name = waiting.pop()
         method = getattr(verb, name, None)

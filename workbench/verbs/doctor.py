@@ -23,13 +23,13 @@ HEADING = Heading.RECORD
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
-    """Certify a model, and a dictionary in it, by experiments: is any number here silently wrong?
+    """Certify a model, and a dictionary in it, by experiments.
 
     Example: workbench doctor smollm2-135m
 
     Example: workbench doctor smollm2-135m --dictionary demo
 
-    The model is held against transformers alone, read from the same files: logits alone, in padded batches, with a
+    Is any number here silently wrong? The model is held against transformers alone, read from the same files: logits alone, in padded batches, with a
     cache, after generating. Every hook point is read and edited. Steering and patching have to start where they should
     and do nothing at strength 0. A dictionary is encoded by its formula, at other scales and at other hook points. One
     line per check; the exit code is 0 when all passed, 1 when one failed, 2 when nothing could be run.

@@ -228,7 +228,7 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
     """Put the prompt into the model's chat template, as the message of a user."""
     amount: float | None = None
     """Amount to add or to set, in units of the feature's largest activation that `workbench features` measured
-    (default: 1); the factor of `scale`."""
+    (1 where it is not given); the factor of `scale`."""
     activation: float | None = None
     """Activation to add or to set, in place of an amount, for a feature whose largest one was not measured."""
     action: Literal["add", "scale", "set", "ablate"] = "add"
