@@ -29,10 +29,11 @@ class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
 
     Example: workbench doctor smollm2-135m --dictionary demo
 
-    Is any number here silently wrong? The model is held against transformers alone, read from the same files: logits alone, in padded batches, with a
-    cache, after generating. Every hook point is read and edited. Steering and patching have to start where they should
-    and do nothing at strength 0. A dictionary is encoded by its formula, at other scales and at other hook points. One
-    line per check; the exit code is 0 when all passed, 1 when one failed, 2 when nothing could be run.
+    Is any number here silently wrong? The model is held against transformers alone, read from the same files: logits of
+    single prompts, in padded batches, with a cache, after generating. Every hook point is read and edited. Steering and
+    patching have to start where they should and do nothing at strength 0. A dictionary is encoded by its formula, and
+    applied at other scales and other hook points. One line per check; the exit code is 0 when all passed, 1 when one
+    failed, 2 when nothing could be run.
     """
 
     makes: ClassVar[str] = "certificate"
