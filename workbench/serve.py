@@ -178,7 +178,7 @@ class Verify(InWorkspace):
     """Check every file of a workspace against its checksum.
 
     Exit code 1 when damage is found, with the file named. An imported dictionary must also give the reconstructions
-    that are stored with it. In object storage the objects are read, whatever the cache holds.
+    that are stored with it, and the log of a training may not begin anew or count tokens twice. In object storage the objects are read, whatever the cache holds.
     """
 
     names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
@@ -193,8 +193,10 @@ class Verify(InWorkspace):
             raise ConfigError(f"--hours is a number of hours from 0, got {self.hours}")
 
     def run(self) -> int:
-        from interp.artifacts import verify
+        from interp.artifacts import FOLDERS, verify
         from interp.errors import UnknownNameError
+        from saes.training.log_checks import log_problems
+        from saes.training.stored import StoredSAE
 
         workspace = self.open_workspace()
         broken = {each.key: each.problem for each in workspace.broken()}
@@ -209,6 +211,9 @@ class Verify(InWorkspace):
             problems = [broken[key]] if key in broken else verify(folder)
             if not problems and (folder / PROBE).exists():
                 problems = _recheck(folder)
+            if not problems and key.startswith(f"{FOLDERS[StoredSAE.kind]}/"):
+                training = workspace.open(StoredSAE, key.partition("/")[2]).training
+                problems = log_problems(folder, None if training is None else training.tokens_seen)
             damaged += bool(problems)
             say(f"{'DAMAGED' if problems else 'ok':<8} {key}")
             for problem in problems:
