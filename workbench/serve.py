@@ -178,7 +178,8 @@ class Verify(InWorkspace):
     """Check every file of a workspace against its checksum.
 
     Exit code 1 when damage is found, with the file named. An imported dictionary must also give the reconstructions
-    that are stored with it, and the log of a training may not begin anew or count tokens twice. In object storage the objects are read, whatever the cache holds.
+    that are stored with it, and the log of a training may not begin anew or count tokens twice. In object storage the
+    objects are read, whatever the cache holds.
     """
 
     names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
