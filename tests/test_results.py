@@ -126,6 +126,8 @@ CASES = {
     "score explanation": Case(
         lambda: interp.explain_score(model(), task().clean[:1], "L1H0", query=10, key=5),
         "query_part key_part value relative", figure=True),
+    "certificate": Case(
+        lambda: interp.examine(model(), quick=True), "part name verdict did expected came means"),
     "circle test": Case(lambda: interp.circle_test(cloud(40), n_draws=99), "shape reason circular linear ..."),
     "what changed": Case(changed, "question text name value null found", figure=True),
     "weight changes": Case(lambda: changed().weights, "name kind layer change ...", figure=True),

@@ -39,7 +39,7 @@ def _lead(found: Certificate) -> list[Any]:
 
 
 def _table(checks: list[Check]) -> html.Div:
-    rows = [html.Tr([html.Th(text, scope="col") for text in ("check", "", "what came")])]
+    rows = [html.Tr([html.Th(text, scope="col") for text in ("check", "verdict", "what came")])]
     for check in checks:
         sign = html.Span(SIGNS[check.verdict], className=f"wb-sign wb-sign-{check.verdict.replace(' ', '-')}")
         rows.append(html.Tr([html.Th(check.name, scope="row"), html.Td(sign), html.Td(_about(check))]))

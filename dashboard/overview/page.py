@@ -42,6 +42,7 @@ KINDS = {
     "grokking": "Grokking",
     "induction_onset": "Onset of induction",
     "language_scaling": "Scaling of models",
+    "certificate": "Certificate",
     "evaluation": "Evaluation",
     "sae_comparison": "SAE comparison",
     "size_law": "Size law",

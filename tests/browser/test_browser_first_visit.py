@@ -53,7 +53,7 @@ def test_a_page_with_figures_and_a_grid_stays_below_two_megabytes(first_visit, a
 def test_a_feature_needs_no_library_of_figures(first_visit):
     sizes = transferred(first_visit)
     page = first_visit.open("/feature/demo/12")
-    page.wait_for_selector("#feature-logits .wb-bin")
+    page.wait_for_selector("#feature-logits .wb-bin", state="attached")  # its panel is folded
     page.wait_for_selector(".ag-row[row-index='0']")
     assert not any("plotly.min.js" in url for url in first_visit.requests)
     assert sum(sizes.values()) < 1_500_000

@@ -102,7 +102,7 @@ def test_a_wrong_address_explains_itself_and_leads_back(visit, address, says):
 
 NAMELESS = """() => [...document.querySelectorAll('main button, main a, main input, main textarea, header button')]
     .filter(e => e.offsetParent && !e.closest('.js-plotly-plot, .ag-root-wrapper, .mantine-SegmentedControl-root'))
-    .filter(e => !(e.innerText || e.getAttribute('aria-label') || e.title || e.labels?.[0]?.innerText || '').trim())
+    .filter(e => !(e.textContent || e.getAttribute('aria-label') || e.title || e.labels?.[0]?.textContent || '').trim())
     .map(e => e.outerHTML.slice(0, 160))"""
 
 
@@ -150,7 +150,7 @@ def test_after_the_demo_every_page_opens_without_an_error(fresh_visit, demo):
         if page.locator(".wb-empty").count():
             empty.add(each.title)
             assert page.locator(".wb-empty .wb-command").inner_text().startswith(f"{program()} "), each.title
-    assert empty == {"Geometry", "Dynamics", "Changes", "Graph"}
+    assert empty == {"Geometry", "Dynamics", "Changes", "Doctor", "Graph"}
     assert fresh_visit.errors == []
 
 

@@ -23,7 +23,7 @@ def test_back_from_a_feature_returns_to_the_list_where_it_was(visit):
     page.evaluate("window.scrollTo(0, 700)")
     page.wait_for_timeout(200)
     top = page.evaluate(LIST)
-    neighbour = page.locator(".wb-around .wb-feature-line").first
+    neighbour = page.locator(".wb-lines .wb-feature-line").first
     href = neighbour.get_attribute("href")
     neighbour.evaluate("link => link.click()")
     page.wait_for_selector(f"#feature-number:has-text('#{href.rpartition('/')[2]}')")

@@ -68,7 +68,7 @@ def test_features_on_a_token_are_the_largest_of_the_dictionary(real):
     place = "blocks.9.mlp.hook_post"
     _, values = run_with_cache(real._loaded._models[MODEL], to_tokens(real._loaded._models[MODEL], TEXT), [place])
     acts = values[place][0, -1].clamp(min=0)
-    strongest = acts.topk(5)
+    strongest = acts.topk(10)
     assert [f.feature for f in result.features[-1]] == strongest.indices.tolist()
     assert [f.activation for f in result.features[-1]] == pytest.approx(strongest.values.tolist(), rel=1e-4)
     assert result.features[0] == []  # BOS

@@ -236,7 +236,7 @@ def test_reasons_follow_the_cell_and_the_head(server, live):
     assert ("reasons", "L3H1 2 1") in live.calls
     assert "embed · L2H3" in shown
     assert "looks ahead" in text_of(prompt_why._reasons(cell | {"query": 1, "key": 2}, run, "dark"))
-    assert "Click a cell" in text_of(prompt_why._reasons(None, run, "dark"))
+    assert prompt_why._reasons(None, run, "dark") is None
 
 
 def test_token_alpha_is_monotone_and_bounded():
@@ -270,7 +270,9 @@ def test_shares_say_where_logits_are_capped_and_a_scale_is_held():
     from dashboard.prompt.compute import logit_shares
     from interp.models.toys import planted_post_norm
 
-    reading = SimpleNamespace(tokens=torch.tensor([[3, 1, 4, 3]]), result=SimpleNamespace(tokens=["3", "1", "4", "3"]))
+    reading = SimpleNamespace(
+        tokens=torch.tensor([[3, 1, 4, 3]]), result=SimpleNamespace(tokens=["3", "1", "4", "3"]), parts={}
+    )
     found = logit_shares(planted_post_norm(), reading, 3, 1, None)  # pyright: ignore[reportArgumentType]
     assert found.note.startswith("The logits are those before the soft cap of 30. Held fixed: the scale of")
     assert found.note in text_of(prompt_why._shares(found, LIGHT))

@@ -164,7 +164,7 @@ def test_overview_has_every_artefact_the_unfinished_and_the_broken(tmp_path):
     found = overview.overview(workspace)
     assert {kind: len(cards) for kind, cards in found.cards.items() if cards} == {
         "recording": 1, "features": 2, "atlas": 2, "heads": 1, "model_comparison": 1, "latent_comparison": 1,
-        "induction_circuit": 1, "edge_circuit": 1, "labels": 1, "word_geometry": 1, "grokking": 1,
+        "induction_circuit": 1, "edge_circuit": 1, "labels": 1, "word_geometry": 1, "grokking": 1, "certificate": 1,
     }  # fmt: skip
     assert [(b.kind, b.name) for b in found.broken] == [("sae", "demo")]
     assert [(p.kind, p.name) for p in found.partials] == [("sae", "wide")]
