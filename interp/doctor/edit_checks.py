@@ -44,8 +44,8 @@ def _steered(setup: Setup, step: Intervention) -> Tensor:
     means="Steering or patching acts a token late or early: its effect is read at the wrong place.",
 )  # fmt: skip
 def first_position(setup: Setup) -> Outcome:
-    change = (_steered(setup, _step(setup, 0.5, positions=(AT, None))) - setup.logits(setup.prompts.rows[1])).abs()
-    spread = float(setup.logits(setup.prompts.rows[1]).std())
+    change = (_steered(setup, _step(setup, 0.5, positions=(AT, None))) - setup.clean(setup.prompts.rows[1])).abs()
+    spread = float(setup.clean(setup.prompts.rows[1]).std())
     changed = (change[0].amax(-1) > setup.same / 10 * spread).nonzero().flatten().tolist()
     whole = changed == list(range(AT, change.shape[1]))
     return whole, f"changed from {changed[0] if changed else 'none'} on, at {len(changed)} positions"
@@ -74,7 +74,7 @@ def size(setup: Setup) -> Outcome:
     means="An intervention has an effect of its own, which every measured effect then contains.",
 )  # fmt: skip
 def nothing(setup: Setup) -> Outcome:
-    plain = setup.logits(setup.prompts.rows[1])
+    plain = setup.clean(setup.prompts.rows[1])
     scaled = Intervention(target=Component(name="L0H0"), action="scale", amount=1.0)
     found = max(gap(_steered(setup, step), plain) for step in (_step(setup, 0.0), scaled))
     return found < setup.same, f"differences up to {found:.2g} of the spread of the logits"
@@ -101,7 +101,7 @@ def ablated(setup: Setup) -> Outcome:
     means="",
 )  # fmt: skip
 def placebo(setup: Setup) -> Outcome:
-    plain = setup.logits(setup.prompts.rows[1])[0, AT:].log_softmax(-1)
+    plain = setup.clean(setup.prompts.rows[1])[0, AT:].log_softmax(-1)
     found = []
     for stream in ("first placebo", "second placebo"):
         other = _steered(setup, _step(setup, 0.5, stream=stream))[0, AT:].log_softmax(-1)
@@ -143,7 +143,7 @@ def patched_with_itself(setup: Setup) -> Outcome:
     steps = [Intervention(target=Component(name=f"L{layer}{part}"), **own) for part in ("H0", "ATTN")]
     with intervened(setup.model, steps):
         patched = setup.logits(row)
-    found = gap(patched, setup.logits(row))
+    found = gap(patched, setup.clean(row))
     return found < setup.same, f"differences up to {found:.2g} of the spread of the logits"
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.doctor.trials import Outcome, Setup, Skip, gap, trial, worst
+from interp.doctor.trials import Outcome, Setup, Skip, gap, relative, trial, worst
 from interp.models.adapter import Hook, head_shape, hook_points_by_name, pattern_is_editable, run_with_cache
 from interp.models.hooked import HookedModel
 from interp.names import parse_hook_point
 from interp.runtime import make_generator
 
-AT, ROWS = 2, 64
+AT, ROWS = 2, 128
 """The position that is edited, and hook points of one pass, each edited in a row of its own."""
 MASKED = -1e30
 """Scores below it are masked: some models write the least number instead of minus infinity."""
@@ -40,7 +40,7 @@ def _edited_prompt(setup: Setup) -> Tensor:
     """Return a short prompt `[1, pos]` whose length no other axis of the model has: the axis of positions is found by
     it."""
     shape = head_shape(setup.model)
-    length = next(n for n in (5, 6, 7, 4) if n not in (shape.n_heads, shape.n_kv_heads, shape.d_head))
+    length = next(n for n in (4, 5, 6, 7) if n not in (shape.n_heads, shape.n_kv_heads, shape.d_head))
     return setup.prompts.rows[-1][:, :length]
 
 
@@ -149,7 +149,7 @@ def edited(setup: Setup) -> Iterator[tuple[str, float, float]]:
     "the position means that positions are shifted or reach into the past.",
 )  # fmt: skip
 def edits(setup: Setup) -> Outcome:
-    spread = float(setup.logits(setup.prompts.rows[0]).std())
+    spread = float(setup.clean(setup.prompts.rows[0]).std())
     found = list(edited(setup))
     idle = [name for name, _, later in found if not later > 1e-6 * spread]
     early = [name for name, before, later in found if before > max(1e-6 * spread, 1e-3 * later)]
@@ -171,9 +171,9 @@ def residual_stream(setup: Setup) -> Outcome:
     names += [f"blocks.{layer}.hook_resid_post" for layer in range(n - 1)]
     _, values = run_with_cache(setup.model, row, names)
     theirs = [*hidden[:n], *hidden[1:n]]
-    gaps = {name: gap(values[name], value) for name, value in zip(names, theirs, strict=True)}
+    gaps = {name: relative(values[name], value) for name, value in zip(names, theirs, strict=True)}
     name = max(gaps, key=gaps.__getitem__)
-    return gaps[name] < setup.same, f"differences up to {gaps[name]:.2g} of their spread, at {name}"
+    return gaps[name] < setup.same_norm, f"a relative error up to {gaps[name]:.2g}, at {name}"
 
 
 @trial(
@@ -202,9 +202,9 @@ def parts_of_blocks(setup: Setup) -> Outcome:
     if not theirs:
         raise Skip("its blocks have no modules named after attention or MLP")
     _, values = run_with_cache(setup.model, row, list(theirs))
-    gaps = {name: gap(values[name], value) for name, value in theirs.items()}
+    gaps = {name: relative(values[name], value) for name, value in theirs.items()}
     name = max(gaps, key=gaps.__getitem__)
-    return gaps[name] < setup.same, f"{len(gaps)} values, differences up to {gaps[name]:.2g} of their spread, at {name}"
+    return gaps[name] < setup.same_norm, f"{len(gaps)} values, a relative error up to {gaps[name]:.2g}, at {name}"
 
 
 def _keep(store: dict[str, Tensor], name: str) -> Any:

@@ -56,11 +56,32 @@ class Setup:
         full = self.model.cfg.dtype == torch.float32
         return hash_weights(self.model.original_model) if full else weight_hash(self.model)
 
+    @property
+    def same_norm(self) -> float:
+        """Largest `relative` difference of values that are the same but for rounding, by the model's dtype."""
+        return 2e-3 if self.model.cfg.dtype == torch.float32 else 0.15
+
     def held_against(self) -> Reference:
         """Return the reference, or skip the trial."""
         if self.reference is None:
             raise Skip(self.why_alone)
         return self.reference
+
+    def clean(self, tokens: Tensor) -> Tensor:
+        """Return the logits of an unchanged pass over a prompt, computed once."""
+        known = self.known.setdefault("clean", {})
+        key = tuple(tokens.flatten().tolist())
+        if key not in known:
+            known[key] = self.logits(tokens)
+        return known[key]
+
+    def expected(self, tokens: Tensor) -> Tensor:
+        """Return the logits of the reference for a prompt, computed once; skips the trial without a reference."""
+        reference, known = self.held_against(), self.known.setdefault("expected", {})
+        key = tuple(tokens.flatten().tolist())
+        if key not in known:
+            known[key] = reference.logits(tokens)
+        return known[key]
 
     @torch.no_grad()
     def logits(self, tokens: Tensor, **options: Any) -> Tensor:
@@ -126,6 +147,17 @@ def gap(came: Tensor, expected: Tensor) -> float:
     if came.shape != expected.shape or not bool(came.isfinite().all()):
         return float("inf")
     return float((came - expected).abs().max() / expected.std().clamp_min(1e-12))
+
+
+def relative(came: Tensor, expected: Tensor) -> float:
+    """Return the norm of the difference over that of what was expected: few large coordinates do not decide it alone.
+
+    0 is equality. Infinite where a value is not finite, or the shapes differ.
+    """
+    came, expected = came.detach().float().cpu(), expected.detach().float().cpu()
+    if came.shape != expected.shape or not bool(came.isfinite().all()):
+        return float("inf")
+    return float((came - expected).norm() / expected.norm().clamp_min(1e-12))
 
 
 def worst(gaps: Iterable[float]) -> float:
