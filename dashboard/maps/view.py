@@ -79,7 +79,7 @@ class AtlasMap(Component):
 
 
 ASSETS = Path(__file__).parents[1] / "assets"
-MODULES = (*sorted((ASSETS / "atlas").glob("*.mjs")), ASSETS / "dom.mjs", ASSETS / "http.mjs")
+MODULES = (*sorted((ASSETS / "atlas").glob("*.mjs")), *(ASSETS / f"{name}.mjs" for name in ("dom", "http", "taken")))
 """Modules of the view, and those that it shares with other pages."""
 MAX_LABEL = 120
 _IMPORT = re.compile(r"""from "\.{1,2}/(\w+)\.mjs";""")

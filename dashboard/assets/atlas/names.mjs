@@ -2,7 +2,7 @@
 // they overlap no other text.
 
 import { visible } from "../dom.mjs";
-import { Taken } from "../labels.mjs";
+import { Taken } from "../taken.mjs";
 import { plain } from "./looks.mjs";
 
 const FEW = 120; // points in view, at most, for them to be named

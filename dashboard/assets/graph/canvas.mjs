@@ -4,7 +4,7 @@
 // when the view rests.
 
 import { contextOf } from "../dom.mjs";
-import { Taken } from "../labels.mjs";
+import { Taken } from "../taken.mjs";
 import { boxOf, drawMark, halo, radiusOf, tokenText } from "./marks.mjs";
 import { KINDS } from "./model.mjs";
 
