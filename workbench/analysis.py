@@ -171,15 +171,11 @@ class Run:
 
     def _certify(self) -> None:
         """Make the newest certificate of a model or dictionary that was used a parent, for pages to show."""
-        from interp.doctor.certificate import Certificate
+        from interp.doctor.certificate import Certificate, newest_certificate
 
-        if self._verb.makes == Certificate.kind:
-            return
-        used = set(self.parents.values())
-        for each in self.workspace.values(Certificate):
-            if used & {each.settings.weight_hash, each.settings.dictionary_hash} - {""}:
-                self.made_from(each.about)
-                return
+        found = newest_certificate(self.workspace, self.parents.values())
+        if found is not None and self._verb.makes != Certificate.kind:
+            self.made_from(found.about)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -335,7 +335,8 @@ def _certified(key: str) -> html.A | None:
         return html.A("no certificate", href="/doctor", title=hint, className="wb-certified")
     own = examined.partition("/")[2]
     now = next((each.content_hash for each in workspace.newest(CERTIFICATE) if each.name == own), None)
-    said = "certified" if now == parents[examined] else "certified, and examined anew since"
+    since = {parents[examined]: "", None: "; the certificate is gone"}.get(now, ", and examined anew since")
+    said = f"certified{since}"
     hint = "The model, and its dictionary, were examined before these numbers were made"
     return html.A(said, href=address_of(CERTIFICATE, own), title=hint, className="wb-certified")
 

@@ -34,7 +34,7 @@ def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
 def _lead(found: Certificate) -> list[Any]:
     of = found.settings
     what = f"{of.model}{f' with {of.dictionary}' if of.dictionary else ''} on {found.device} in {found.dtype}"
-    half = " The cheap half of the checks." if of.quick else ""
+    half = " Hook points of three layers were edited, not all." if of.quick else ""
     return [html.Strong(f"{found.headline()}. "), f"{what}, {found.about.created[:16].replace('T', ' ')}.{half}"]
 
 

@@ -1,6 +1,6 @@
 """The certificate of a set-up: what an examination did, expected and found, one line per check. Torch-free."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -74,7 +74,7 @@ class ExaminedSetup:
     dictionary_hash: str
     """Content hash of the dictionary; empty without one."""
     quick: bool
-    """The cheap half only: seconds."""
+    """Hook points of three layers were edited instead of all."""
     seed: int
 
 
@@ -142,9 +142,9 @@ def lines_of(check: Check) -> Iterable[str]:
         yield f"         it means: {check.means}"
 
 
-def newest_certificate(workspace: "Workspace", weight_hash: str, dictionary_hash: str = "") -> Certificate | None:
-    """Return the newest certificate of some weights, and of a dictionary where one is given; None without one."""
+def newest_certificate(workspace: "Workspace", hashes: Collection[str]) -> Certificate | None:
+    """Return the newest certificate of weights or of a dictionary with one of some hashes; None where there is none."""
     for each in workspace.values(Certificate):
-        if each.settings.weight_hash == weight_hash and dictionary_hash in ("", each.settings.dictionary_hash):
+        if {each.settings.weight_hash, each.settings.dictionary_hash} & set(hashes) - {""}:
             return each
     return None

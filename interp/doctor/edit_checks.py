@@ -77,7 +77,7 @@ def nothing(setup: Setup) -> Outcome:
     plain = setup.clean(setup.prompts.rows[1])
     scaled = Intervention(target=Component(name="L0H0"), action="scale", amount=1.0)
     found = max(gap(_steered(setup, step), plain) for step in (_step(setup, 0.0), scaled))
-    return found < setup.same, f"differences up to {found:.2g} of the spread of the logits"
+    return setup.alike(found)
 
 
 @trial(
@@ -128,7 +128,7 @@ def generated_steered(setup: Setup) -> Outcome:
     with intervened(setup.model, [step]):
         whole = setup.logits(torch.cat([row, written.to(row)], 1))
     found = gap(torch.cat(seen).cpu(), whole[0, row.shape[1] - 1 : -1])
-    return found < setup.same, f"differences up to {found:.2g} of the spread of the logits"
+    return setup.alike(found)
 
 
 @trial(
@@ -144,7 +144,7 @@ def patched_with_itself(setup: Setup) -> Outcome:
     with intervened(setup.model, steps):
         patched = setup.logits(row)
     found = gap(patched, setup.clean(row))
-    return found < setup.same, f"differences up to {found:.2g} of the spread of the logits"
+    return setup.alike(found)
 
 
 @trial(
@@ -160,4 +160,4 @@ def patched_whole(setup: Setup) -> Outcome:
     with setup.model.hooks(fwd_hooks=[(point, inserting(value))]):
         patched = setup.logits(corrupt)
     found = gap(patched, setup.logits(clean))
-    return found < setup.same, f"differences up to {found:.2g} of the spread of the logits"
+    return setup.alike(found)

@@ -8,7 +8,7 @@ from interp.doctor.certificate import Certificate, Check, ExaminedSetup
 from interp.doctor.lens_checks import FittedLens
 from interp.doctor.prompts import prompts_of
 from interp.doctor.reference import reference_of
-from interp.doctor.trials import Setup, Trial, run_trials, trials_of
+from interp.doctor.trials import Setup, run_trials, trials_of
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.tuned_lens import TunedLens
 from interp.models.hooked import HookedModel
@@ -45,11 +45,6 @@ def counted(checks: Iterable[Check], total: int, progress: Progress | None) -> l
     return found
 
 
-def n_trials(trials: Iterable[Trial], quick: bool) -> int:
-    """Return how many trials are run."""
-    return sum(each.quick or not quick for each in trials)
-
-
 def examine(
     model: HookedModel,
     *,
@@ -67,7 +62,7 @@ def examine(
     model.
     """
     setup, lenses = set_up(model, seed=seed, quick=quick, plain=plain), list(lenses)
-    total = n_trials(MODEL_TRIALS, quick) + len(lenses) * n_trials(LENS_TRIALS, quick)
+    total = len(MODEL_TRIALS) + len(lenses) * len(LENS_TRIALS)
     return certificate(setup, counted(checks_of(setup, lenses), total, progress))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from interp.doctor.trials import Outcome, Setup, Skip, gap, relative, trial, worst
 from interp.models.adapter import Hook, head_shape, hook_points_by_name, pattern_is_editable, run_with_cache
-from interp.models.hooked import HookedModel
+from interp.models.passes import run_from, storing_hook
 from interp.names import parse_hook_point
 from interp.runtime import make_generator
 
@@ -17,23 +17,6 @@ AT, ROWS = 2, 128
 """The position that is edited, and hook points of one pass, each edited in a row of its own."""
 MASKED = -1e30
 """Scores below it are masked: some models write the least number instead of minus infinity."""
-
-
-def _values(model: HookedModel, tokens: Tensor) -> dict[str, Any]:
-    """Return what every hook point sees; one that does not fire is missing."""
-    seen: dict[str, Any] = {}
-
-    def see(value: Any, hook: Any, name: str) -> None:
-        seen[name] = value
-
-    hooks = [(name, _bound(see, name)) for name in hook_points_by_name(model)]
-    with torch.no_grad():
-        model.run_with_hooks(tokens, fwd_hooks=hooks, **_uncached(model))
-    return seen
-
-
-def _bound(function: Any, name: str) -> Hook:
-    return lambda value, hook: function(value, hook, name)
 
 
 def _edited_prompt(setup: Setup) -> Tensor:
@@ -44,15 +27,13 @@ def _edited_prompt(setup: Setup) -> Tensor:
     return setup.prompts.rows[-1][:, :length]
 
 
-def _uncached(model: HookedModel) -> dict[str, Any]:
-    return {"use_cache": False} if hasattr(getattr(model.original_model, "config", None), "use_cache") else {}
-
-
 def _seen(setup: Setup) -> dict[str, Any]:
-    """Return the values of two rows of one prompt, computed once."""
+    """Return what every hook point sees on two rows of one prompt, computed once; one that does not fire is missing."""
     if "seen" not in setup.known:
-        row = _edited_prompt(setup)
-        setup.known["seen"] = _values(setup.model, row.repeat(2, 1))
+        seen: dict[str, Any] = {}
+        hooks = [(name, storing_hook(seen, name)) for name in hook_points_by_name(setup.model)]
+        run_from(setup.model, _edited_prompt(setup).repeat(2, 1), hooks)
+        setup.known["seen"] = seen
     return setup.known["seen"]
 
 
@@ -96,10 +77,10 @@ def _is_sound(name: str, value: Tensor) -> bool:
 def same_value(setup: Setup) -> Outcome:
     row = _edited_prompt(setup)
     hooks: list[tuple[str, Hook]] = [(name, lambda value, hook: value.clone()) for name in _examined(setup)]
-    with torch.no_grad():
-        written = setup.model.run_with_hooks(row, fwd_hooks=hooks, **_uncached(setup.model))
+    written = run_from(setup.model, row, hooks)
+    assert written is not None  # only a pass with `until` has none
     found = gap(written, setup.logits(row))
-    return found < setup.same, f"differences up to {found:.2g} of the spread of the logits"
+    return setup.alike(found)
 
 
 def _shaken(row: int, length: int, generator: torch.Generator) -> Hook:
@@ -132,10 +113,11 @@ def edited(setup: Setup) -> Iterator[tuple[str, float, float]]:
         tokens = row.repeat(len(part), 1)
         idle: list[tuple[str, Hook]] = [(name, lambda value, hook: value.clone()) for name in part]
         shaken = [(name, _shaken(at, row.shape[1], generator)) for at, name in enumerate(part)]
-        with torch.no_grad(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an edited norm differs by rounding, which is what is measured here
-            before = model.run_with_hooks(tokens, fwd_hooks=idle, **_uncached(model))
-            after = model.run_with_hooks(tokens, fwd_hooks=shaken, **_uncached(model))
+            before, after = run_from(model, tokens, idle), run_from(model, tokens, shaken)
+        assert before is not None
+        assert after is not None  # only a pass with `until` has none
         change = (after - before).abs().amax(-1)
         for at, name in enumerate(part):
             yield name, float(change[at, :AT].max()), float(change[at, AT:].max())
@@ -256,9 +238,8 @@ def patterns(setup: Setup) -> Outcome:
     every = torch.stack([values[f"blocks.{layer}.attn.hook_pattern"].float() for layer in range(n)])
     off = float((every.sum(-1) - 1).abs().max())
     later = float(every.triu(1).abs().max())
-    return off < max(
-        setup.same, 1e-3
-    ) and later == 0, f"sums within {off:.2g} of 1, at most {later:.2g} on later positions"
+    passed = off < max(setup.same, 1e-3) and later == 0
+    return passed, f"sums within {off:.2g} of 1, at most {later:.2g} on later positions"
 
 
 @trial(

@@ -17,12 +17,7 @@ class FittedLens:
     """A lens in a set-up."""
 
     setup: Setup
-    lens: "TunedLens | JacobianLens"
-
-    @property
-    def quick(self) -> bool:
-        """True where only the cheap half is run."""
-        return self.setup.quick
+    lens: TunedLens | JacobianLens
 
 
 @trial(
@@ -58,6 +53,5 @@ def on_text(fitted: FittedLens) -> Outcome:
             for way, read in (("with", lens.translate(point, resid)), ("without", resid)):
                 logits = final_norm_and_unembed(model, read).float().cpu().log_softmax(-1)
                 found[way] += float((truth.exp() * (truth - logits)).sum(-1).mean()) / len(points)
-    return found["with"] < found[
-        "without"
-    ], f"{found['with']:.2f} nats through the lens, {found['without']:.2f} without"
+    said = f"{found['with']:.2f} nats through the lens, {found['without']:.2f} without"
+    return found["with"] < found["without"], said

@@ -16,7 +16,6 @@ N_NEW = 6
 """Tokens that are generated."""
 NATS = 0.25
 """Difference of losses that counts."""
-SPREAD = "of the spread of the logits"
 
 
 @trial(
@@ -28,7 +27,7 @@ SPREAD = "of the spread of the logits"
 )  # fmt: skip
 def logits_alone(setup: Setup) -> Outcome:
     found = worst(gap(setup.clean(row), setup.expected(row)) for row in setup.prompts.rows)
-    return found < setup.same, f"differences up to {found:.2g} {SPREAD}"
+    return setup.alike(found)
 
 
 @trial(
@@ -80,7 +79,7 @@ def _padded(setup: Setup, right: bool) -> float:
 )  # fmt: skip
 def padded_right(setup: Setup) -> Outcome:
     found = _padded(setup, right=True)
-    return found < setup.same, f"differences up to {found:.2g} {SPREAD}"
+    return setup.alike(found)
 
 
 @trial(
@@ -91,7 +90,7 @@ def padded_right(setup: Setup) -> Outcome:
 )  # fmt: skip
 def padded_left(setup: Setup) -> Outcome:
     found = _padded(setup, right=False)
-    return found < setup.same, f"differences up to {found:.2g} {SPREAD}"
+    return setup.alike(found)
 
 
 @trial(
@@ -106,7 +105,7 @@ def batch(setup: Setup) -> Outcome:
     cut = torch.cat([row[:, :length] for row in rows])
     together = setup.logits(cut)
     found = worst(gap(together[at], setup.logits(row[:, :length])[0]) for at, row in enumerate(rows))
-    return found < setup.same, f"differences up to {found:.2g} {SPREAD}"
+    return setup.alike(found)
 
 
 @trial(
@@ -122,7 +121,7 @@ def later_tokens(setup: Setup) -> Outcome:
     other[:, start:] = row[:, start:].roll(1, 1)
     other[:, -1] = row[0, 0]
     found = gap(setup.logits(other)[:, :start], setup.clean(row)[:, :start])
-    return found < setup.same, f"differences up to {found:.2g} {SPREAD}"
+    return setup.alike(found)
 
 
 def _stepwise(setup: Setup, row: Tensor) -> Tensor:
@@ -140,7 +139,7 @@ def _stepwise(setup: Setup, row: Tensor) -> Tensor:
 def cache(setup: Setup) -> Outcome:
     row = setup.prompts.rows[1]
     found = gap(_stepwise(setup, row), setup.clean(row)[0, 2:])
-    return found < setup.same, f"differences up to {found:.2g} {SPREAD}"
+    return setup.alike(found)
 
 
 @trial(
@@ -172,7 +171,7 @@ def generated(setup: Setup) -> Outcome:
 def repeated(setup: Setup) -> Outcome:
     row = setup.prompts.rows[0]
     found = gap(setup.logits(row), setup.clean(row))
-    return found < setup.same / 10, f"differences up to {found:.2g} {SPREAD}"
+    return found < setup.same / 10, f"differences up to {found:.2g} of the spread of the logits"
 
 
 @trial(
@@ -190,18 +189,17 @@ def tokens(setup: Setup) -> Outcome:
     first, wrong = theirs.bos_token_id, []
     for text in (*PROMPTS, *(each[:120] for each in PASSAGES)):
         ours, published = to_tokens(setup.model, text)[0].tolist(), theirs(text)["input_ids"]
-        starts = sum(1 for _ in _leading(ours, first))
-        if ours[starts:] != published[sum(1 for _ in _leading(published, first)) :]:
+        starts = _starts(ours, first)
+        if ours[starts:] != published[_starts(published, first) :]:
             wrong.append(f"other tokens of {text[:20]!r}")
         elif starts != int(first is not None):
             wrong.append(f"{starts} times BOS before {text[:20]!r}")
     return not wrong, "; ".join(wrong[:2]) or "the same, " + ("BOS once" if first is not None else "no BOS")
 
 
-def _leading(ids: list[int], first: int | None) -> list[int]:
-    """Return the copies of `first` at the start."""
-    n = next((at for at, token in enumerate(ids) if token != first), len(ids))
-    return ids[:n]
+def _starts(ids: list[int], first: int | None) -> int:
+    """Return how many copies of `first` are at the start."""
+    return next((at for at, token in enumerate(ids) if token != first), len(ids))
 
 
 @trial(

@@ -10,7 +10,7 @@ A trial that raises is "not checked", never "passed"; so is one that raises `Ski
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +20,6 @@ from interp.doctor.prompts import Prompts
 from interp.doctor.reference import Reference
 from interp.models.hooked import HookedModel
 from interp.models.identity import hash_weights, weight_hash
-
-S = TypeVar("S")
 
 
 class Skip(Exception):
@@ -39,6 +37,7 @@ class Setup:
     """reason why there is no reference"""
     seed: int = 0
     quick: bool = False
+    """edit the hook points of three layers instead of all"""
     known: dict[str, Any] = field(default_factory=dict)
     """what one trial measured and another needs"""
 
@@ -60,6 +59,10 @@ class Setup:
     def same_norm(self) -> float:
         """Largest `relative` difference of values that are the same but for rounding, by the model's dtype."""
         return 2e-3 if self.model.cfg.dtype == torch.float32 else 0.15
+
+    def alike(self, found: float) -> "Outcome":
+        """Return the outcome for logits that have to be the same but for rounding, by their largest `gap`."""
+        return found < self.same, f"differences up to {found:.2g} of the spread of the logits"
 
     def held_against(self) -> Reference:
         """Return the reference, or skip the trial."""
@@ -99,8 +102,6 @@ class Trial:
 
     experiment: Experiment
     function: Callable[[Any], Outcome]
-    quick: bool
-    """True for one of the cheap half"""
 
     def run(self, setup: Any) -> Check:
         """Run it; what goes wrong is the reason why it is not checked."""
@@ -114,14 +115,12 @@ class Trial:
         return self.experiment.measured(came) if passed is None else self.experiment.judged(passed, came)
 
 
-def trial(
-    part: Part, name: str, *, did: str, expected: str, means: str, quick: bool = True
-) -> Callable[[Callable[[Any], Outcome]], Trial]:
+def trial(part: Part, name: str, *, did: str, expected: str, means: str) -> Callable[[Callable[[Any], Outcome]], Trial]:
     """Return a decorator that makes a trial of a function."""
 
     def made(function: Callable[[Any], Outcome]) -> Trial:
         experiment = Experiment(part=part, name=name, did=did, expected=expected, means=means)
-        return Trial(experiment, function, quick)
+        return Trial(experiment, function)
 
     return made
 
@@ -132,10 +131,9 @@ def trials_of(module: Any) -> list[Trial]:
 
 
 def run_trials(trials: Iterable[Trial], setup: Any) -> Iterator[Check]:
-    """Yield the check of each trial as it is done; of a quick set-up only the cheap half."""
+    """Yield the check of each trial as it is done."""
     for each in trials:
-        if each.quick or not setup.quick:
-            yield each.run(setup)
+        yield each.run(setup)
 
 
 def gap(came: Tensor, expected: Tensor) -> float:

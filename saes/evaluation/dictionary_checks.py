@@ -1,6 +1,7 @@
 """Is a dictionary applied where, how and to what it was trained for? Checks of `interp.doctor`, on a short prose."""
 
 import copy
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -43,11 +44,6 @@ class Applied:
     setup: Setup
     sae: SAE
     said: Said
-
-    @property
-    def quick(self) -> bool:
-        """True where only the cheap half is run."""
-        return self.setup.quick
 
     @property
     def points(self) -> tuple[str, str]:
@@ -321,7 +317,7 @@ def loss_inside(applied: Applied) -> Outcome:
     return found.ce_spliced < found.ce_mean, said
 
 
-TRIALS = trials_of(__import__(__name__, fromlist=["TRIALS"]))
+TRIALS = trials_of(sys.modules[__name__])
 
 
 def checks_of_dictionary(setup: Setup, sae: SAE, said: Said | None = None) -> Iterator[Check]:

@@ -78,12 +78,11 @@ class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
 
     def n_checks(self, n_lenses: int) -> int:
         """Return how many checks there will be."""
-        from interp.doctor.examine import LENS_TRIALS, MODEL_TRIALS, n_trials
+        from interp.doctor.examine import LENS_TRIALS, MODEL_TRIALS
         from saes.evaluation.dictionary_checks import TRIALS
 
         layers = 1 if self.dictionary else 3 if self.set else 0
-        counts = (n_trials(MODEL_TRIALS, self.quick), n_trials(LENS_TRIALS, self.quick), n_trials(TRIALS, self.quick))
-        return counts[0] + n_lenses * counts[1] + layers * counts[2]
+        return len(MODEL_TRIALS) + n_lenses * len(LENS_TRIALS) + layers * len(TRIALS)
 
     def lenses(self, run: Run) -> "Iterator[TunedLens | JacobianLens]":
         """Yield the newest lens of each kind that was fitted on this model, by its name."""
