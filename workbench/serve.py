@@ -195,8 +195,8 @@ class Verify(InWorkspace):
 
     def run(self) -> int:
         from interp.artifacts import FOLDERS, verify
+        from interp.artifacts.manifest import LOG
         from interp.errors import UnknownNameError
-        from saes.training.log_checks import log_problems
         from saes.training.stored import StoredSAE
 
         workspace = self.open_workspace()
@@ -212,9 +212,8 @@ class Verify(InWorkspace):
             problems = [broken[key]] if key in broken else verify(folder)
             if not problems and (folder / PROBE).exists():
                 problems = _recheck(folder)
-            if not problems and key.startswith(f"{FOLDERS[StoredSAE.kind]}/"):
-                training = workspace.open(StoredSAE, key.partition("/")[2]).training
-                problems = log_problems(folder, None if training is None else training.tokens_seen)
+            if not problems and key.startswith(f"{FOLDERS[StoredSAE.kind]}/") and (folder / LOG).exists():
+                problems = _check_log(workspace, key.partition("/")[2])
             damaged += bool(problems)
             say(f"{'DAMAGED' if problems else 'ok':<8} {key}")
             for problem in problems:
@@ -232,6 +231,18 @@ class Verify(InWorkspace):
         if found and not self.clean:
             age = f"older than {self.hours:g} hours"
             say(f"{len(found)} uploads {age} belong to no artefact; `workbench verify --clean` removes them")
+
+
+def _check_log(workspace: "Workspace", name: str) -> list[str]:
+    """Return what is wrong with the log of dictionary `name`, or with the manifest that it is compared with."""
+    from saes.training.log_checks import log_problems
+    from saes.training.stored import StoredSAE
+
+    try:
+        training = workspace.open(StoredSAE, name).training
+    except WorkbenchError as error:
+        return [str(error)]
+    return log_problems(workspace.path(StoredSAE.kind, name), None if training is None else training.tokens_seen)
 
 
 def _recheck(folder: Path) -> list[str]:
