@@ -184,8 +184,9 @@ def _server_gone(workspace: Workspace) -> html.Div:
 def _help() -> dmc.Modal:
     rows = [html.Div([html.Dt(html.Kbd(key)), html.Dd(words)]) for key, words in KEYS]
     tour = html.Button("Show the tour", id="help-tour", className="wb-link", type="button")
+    terms = html.A("Glossary", href="/glossary", className="wb-link")
     return dmc.Modal(
-        [html.Dl(rows, className="wb-keys"), tour],
+        [html.Dl(rows, className="wb-keys"), tour, " · ", terms],
         id="help",
         title="Keys",
         opened=False,

@@ -6,6 +6,7 @@
 3. Verbs: one page per verb of the command line, from the parser that the command line itself uses.
 4. Kinds: one page with the fields of every kind of artefact, from its class.
 5. The bibliography: every paper that is cited, and where (`docs/bibliography.py`).
+6. The glossary: every term, from `dashboard/components/glossary.toml`.
 
 Pages are written only where their text changed, so that a second build is quick.
 """
@@ -14,6 +15,7 @@ import inspect
 import json
 import re
 import shutil
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,10 @@ from notebooks.build import BUILT, executed, notebooks
 from notebooks.gallery import GALLERY, SOURCE, title_and_question
 
 DOCS = Path(__file__).parent
+GLOSSARY_ABOUT = (
+    "One word per idea: pages of the dashboard link to these entries, and a test looks for the words after *Not* "
+    "elsewhere. What a score means, with its 0 and its 1, says [What each score means](../explanation/scores.md)."
+)
 PLOTLY = "application/vnd.plotly.v1+json"
 
 
@@ -35,6 +41,7 @@ def generate(folder: Path) -> dict[str, int]:
     static_plotly(folder / "static")
     counts = tutorials(folder / "tutorials")
     write(folder / "bibliography.md", MARK + bibliography.page(by_file()))
+    write(folder / "glossary.md", MARK + glossary_page())
     counts |= {
         "subjects": api(folder / "api"),
         "verbs": verbs(folder / "reference"),
@@ -107,6 +114,22 @@ def with_drawn_figures(notebook: Any) -> Any:
             if "text" in output:
                 output["text"] = output["text"].replace(f"{DOCS.parent}/", "")
     return notebook
+
+
+# The glossary
+
+
+def glossary_page() -> str:
+    """Every term with its meaning and the words that it replaces; a heading each, so that a term has an address."""
+    from dashboard.components.glossary import glossary
+
+    lines = ["# Glossary", "", GLOSSARY_ABOUT]
+    for section, terms in groupby(glossary().values(), key=lambda term: term.section):
+        lines += ["", f"## {section}"]
+        for term in terms:
+            replaced = f" *Not: {', '.join(term.instead_of)}*" if term.instead_of else ""
+            lines += ["", f"### {term.name}", f"{term.meaning}{replaced}"]
+    return "\n".join(lines) + "\n"
 
 
 # The command line

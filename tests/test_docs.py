@@ -5,7 +5,9 @@ import importlib.util
 import re
 import shlex
 import textwrap
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -213,12 +215,16 @@ def test_a_wrong_name_of_another_library_is_seen():
 # Words
 
 
+def glossary() -> dict[str, dict[str, Any]]:
+    """Entries of the glossary by name, read from its source."""
+    source = ROOT / "dashboard" / "components" / "glossary.toml"
+    sections = tomllib.loads(source.read_text(encoding="utf-8"))
+    return {name: entry for entries in sections.values() for name, entry in entries.items()}
+
+
 def not_words() -> list[str]:
     """Words that the glossary replaces by others."""
-    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
-    return [
-        word.strip() for found in re.findall(r"\*Not: ([^*]+)\*", text) for word in " ".join(found.split()).split(",")
-    ]
+    return [word for entry in glossary().values() for word in entry.get("instead_of", ())]
 
 
 def forbidden(text: str) -> list[str]:
@@ -234,9 +240,7 @@ def notebook_prose(path: Path) -> str:
 
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
-SAID = [
-    path for path in WRITTEN if path not in HISTORY and path.parent.name != "gallery" and path.name != "glossary.md"
-]
+SAID = [path for path in WRITTEN if path not in HISTORY and path.parent.name != "gallery"]
 
 
 @pytest.mark.source
@@ -253,14 +257,21 @@ def test_a_word_that_the_glossary_replaces_is_seen():
 
 
 @pytest.mark.source
-def test_the_glossary_has_each_term_once_and_its_anchors_are_addresses():
-    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
-    terms = re.findall(r"^### (.*)$", text, flags=re.MULTILINE)
-    assert len(set(terms)) == len(terms) > 35
-    assert {"null", "baseline", "control", "latent", "feature", "label", "hook-point"} <= anchors(
-        ROOT / "docs" / "glossary.md"
-    )
-    assert all(re.search(rf"^### {re.escape(term)}\n[A-Z0-9]", text, flags=re.MULTILINE) for term in terms)
+def test_every_term_has_a_meaning_and_no_word_leads_to_two():
+    entries = glossary()
+    assert {"null", "baseline", "control", "latent", "feature", "label", "hook point"} <= set(entries)
+    assert all(entry["meaning"][0].isupper() and entry["meaning"].endswith((".", "*")) for entry in entries.values())
+    said = [word for entry in entries.values() for word in entry.get("said", ())]
+    assert len(said) == len(set(said)) > 50
+    assert all(" ".join(entry["meaning"].split()) == entry["meaning"] for entry in entries.values())
+
+
+def test_the_page_of_the_glossary_has_a_heading_for_each_term():
+    from docs.generate import glossary_page
+
+    page = glossary_page()
+    assert re.findall(r"^### (.*)$", page, flags=re.MULTILINE) == list(glossary())
+    assert "shuffled labels, an untrained model. The text says which. *Not: what counts as no change*" in page
 
 
 @pytest.mark.source

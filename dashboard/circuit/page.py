@@ -16,7 +16,6 @@ from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, 
 from dashboard.answers import is_object
 from dashboard.circuit.figure import LETTERED, Drawing, draw, group_colour, stylesheet
 from dashboard.circuit.side import details, summary
-from dashboard.components.evidence import terms_panel
 from dashboard.components.frame import attrs, graph, page, panel
 from dashboard.components.pages import (
     Context,
@@ -248,7 +247,6 @@ def layout(
             ],
             className="wb-circuit",
         ),
-        terms_panel(),
         controls=controls,
         lead=visible(found.headline(), 240),
     )

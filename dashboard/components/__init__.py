@@ -6,6 +6,7 @@
 - `dots`      a small picture of points
 - `evidence`  measurements as a table, in words with their intervals; histograms as HTML
 - `http_errors`  the answer to every error of a request
+- `glossary`  terms with their meanings, and links to them from the texts of pages
 - `markup`    pieces of a page as HTML for a notebook or a file
 - `tokens`    tokens in a row, coloured by activation; attention between them
 """

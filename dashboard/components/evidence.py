@@ -14,7 +14,8 @@ import numpy as np
 from dash import html
 
 from dashboard.answers import is_list, is_object, is_sequence
-from dashboard.components.frame import Still, attrs, panel
+from dashboard.components.frame import Still, attrs
+from dashboard.components.glossary import glossary
 from dashboard.figures.theme import visible
 
 WORDS = {
@@ -51,46 +52,15 @@ WORDS = {
     "low": "lower end, 95 %",
     "high": "upper end, 95 %",
 }
-TERMS = {
-    "holm": (
-        "Holm",
-        "A correction of p-values for the number of heads that were searched. The smallest is multiplied by the number "
-        "of tests, the next by one less, and so on: the chance of a single false finding stays below the level.",
-    ),
-    "stripe": (
-        "Induction score by stripe",
-        "Mean attention on the diagonal stripe one token after the copy, over all queries of repeated random tokens: "
-        "the definition of TransformerLens. The strict score takes only queries whose token occurred before, and all "
-        "of its copies.",
-    ),
-    "ov": (
-        "OV eigenvalue",
-        "The OV circuit of a head maps the token that it attends to onto the logits. Its score is the sum of the real "
-        "parts of the eigenvalues of that map over the sum of their sizes: +1 raises the attended token (copying), -1 "
-        "lowers it.",
-    ),
-}
-"""Terms that a table uses -> (name, meaning); `terms_panel` shows all, and rows link to it."""
 _TERM_OF = {
-    "p_holm": "holm", "induction_score_tl": "stripe", "ov_copying": "ov", "ov_copying_through_block_0": "ov",
-}  # fmt: skip
+    "p_holm": "Holm correction",
+    "induction_score_tl": "induction score by stripe",
+    "ov_copying": "OV eigenvalue",
+    "ov_copying_through_block_0": "OV eigenvalue",
+}
 _CHANGES = {"effect", "loss_first_half", "loss_second_half", "k_effect", "q_effect", "v_effect", "score", "exact"}
 _CHANGES |= {f"loss_second_half_{side}" for side in "qkv"} | {"logit_effect", "logit_effect_of_other_head"}
 MAX_ROWS = 60
-
-
-def terms_panel() -> html.Section:
-    """Return the meaning of every term of `TERMS`, which the rows of tables link to."""
-    parts = [
-        part for key, (name, meaning) in TERMS.items() for part in (html.Dt(name, id=f"term-{key}"), html.Dd(meaning))
-    ]
-    return panel(
-        "Terms",
-        html.Dl(parts, className="wb-terms"),
-        html.P(["All scores and their nulls: ", html.Code("docs/explanation/scores.md"), " of the documentation."],
-               className="wb-note"),
-        id="terms",
-    )  # fmt: skip
 
 
 def evidence_table(
@@ -220,9 +190,7 @@ def _inside(value: Any, low: float, high: float) -> bool:
 
 
 def _row(name: str, value: str, class_name: str | None = None, term: str | None = None) -> html.Tr:
-    shown: Any = name
-    if term is not None:
-        shown = html.A(name, href=f"#term-{term}", title=TERMS[term][1], className="wb-link wb-term")
+    shown = glossary()[term].link(name) if term is not None else name
     return html.Tr([html.Th(shown, scope="row"), html.Td(value, dir="auto")], className=class_name)
 
 

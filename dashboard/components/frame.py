@@ -16,6 +16,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
+from dashboard.components.glossary import explained
 from dashboard.figures.theme import visible
 from interp.errors import WorkbenchError, as_typed
 
@@ -35,7 +36,8 @@ def page(title: str, *children: Children, controls: Children = None, lead: Child
     """Return a page: its title with the controls on the same line, one leading sentence, and the content."""
     head = html.Div([html.H1(title), html.Div(controls, className="wb-controls")], className="wb-page-head")
     return html.Div(
-        [head, html.P(lead, className="wb-lead") if lead is not None else None, *children], className="wb-page"
+        [head, html.P(_linked(lead), className="wb-lead") if lead is not None else None, *children],
+        className="wb-page",
     )
 
 
@@ -57,7 +59,7 @@ def panel(
         className="wb-panel-head",
     )
     return html.Section(
-        [head, html.P(note, className="wb-note") if note is not None else None, *children],
+        [head, html.P(_linked(note), className="wb-note") if note is not None else None, *children],
         className=class_name,
         **extra,
     )
@@ -65,7 +67,12 @@ def panel(
 
 def _more(text: str) -> html.Details:
     mark = html.Summary("?", title=text, **attrs({"aria-label": "How to read this"}))
-    return html.Details([mark, html.P(text)], className="wb-more")
+    return html.Details([mark, html.P(explained(text))], className="wb-more")
+
+
+def _linked(text: Children) -> Children:
+    """Return a text with its terms as links to the glossary; what is more than a text as it is."""
+    return explained(text) if isinstance(text, str) else text
 
 
 def folded(title: str, *children: Children, note: Children = None, **extra: Any) -> html.Details:
@@ -73,7 +80,7 @@ def folded(title: str, *children: Children, note: Children = None, **extra: Any)
     summary: dict[str, Any] = {"id": f"fold-{extra['id']}", "n_clicks": 0} if "id" in extra else {}
     head = html.Summary(html.H2(title), **summary)
     return html.Details(
-        [head, html.P(note, className="wb-note") if note is not None else None, *children],
+        [head, html.P(_linked(note), className="wb-note") if note is not None else None, *children],
         className="wb-panel wb-fold",
         **extra,
     )

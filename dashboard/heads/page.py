@@ -10,8 +10,8 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from dashboard.components.evidence import TERMS, terms_panel
 from dashboard.components.frame import attempt, attrs, graph, loading, page, panel, quiet_link
+from dashboard.components.glossary import glossary
 from dashboard.components.pages import (
     Context,
     Page,
@@ -79,10 +79,8 @@ def _verdicts(key: str, grid: Any) -> html.Section:
     return panel(
         "Evidence for each head",
         grid,
-        note=[
-            "attention scores first, then the effects of patching and of ablation; a verdict needs all of them. ",
-            html.A("What stripe, OV eigenvalue and Holm mean", href="#terms", className="wb-link"),
-        ],
+        note="Attention scores first, then the effects of patching and of ablation; a verdict needs all of them. "
+        "Point at the name of a column for its meaning.",
         actions=[quiet_link("open the circuit", circuit_href(key))],
         className="wb-heads-proof",
     )
@@ -131,7 +129,7 @@ def _grid(rows: list[dict[str, Any]]) -> dag.AgGrid:
             98,
             "attention to the token after an earlier copy; by the definition of Olsson et al.",
         ),
-        column("tl", "by stripe", ".3f", 92, TERMS["stripe"][1]),
+        column("tl", "by stripe", ".3f", 92, glossary()["induction score by stripe"].meaning),
         column("previous_token", "previous", ".3f", 92, "attention to the previous token"),
         column(
             "k_effect",
@@ -156,9 +154,9 @@ def _grid(rows: list[dict[str, Any]]) -> dag.AgGrid:
             "change of the loss in the second half when the head is ablated, nats",
         ),
         column("loss_first_half", "loss, 1st", "+.3f", 92, "the same in the first half, where nothing can be copied"),
-        column("ov_eigenvalue", "OV eigen", "+.2f", 92, TERMS["ov"][1]),
+        column("ov_eigenvalue", "OV eigen", "+.2f", 92, glossary()["OV eigenvalue"].meaning),
         column("ov_top1", "OV top 1", ".2f", 92, "fraction of tokens whose own logit its OV circuit raises most"),
-        column("p_holm", "p (Holm)", ".2~g", 92, TERMS["holm"][1]),
+        column("p_holm", "p (Holm)", ".2~g", 92, glossary()["Holm correction"].meaning),
     ]
     return dag.AgGrid(
         id="heads-proof-grid", columnDefs=columns, rowData=rows, getRowId="params.data.name", className="wb-grid",
@@ -226,7 +224,6 @@ def layout(
         address_sink("heads"),
         html.Div([_scores_panel(), _table_panel(), _pattern_panel(context, text)], className="wb-heads"),
         evidence(context.workspace, model),
-        terms_panel(),
         controls=controls,
         lead=html.Span(id="heads-lead"),
     )

@@ -27,6 +27,7 @@ PAGES = {
     "runs": ("/runs", ".wb-page"),
     "notes": ("/notes", ".wb-page"),
     "search": ("/search?q=river", ".wb-page"),
+    "glossary": ("/glossary", ".wb-terms"),
     "missing": ("/feature/demp/3", ".wb-notice-error"),
 }
 

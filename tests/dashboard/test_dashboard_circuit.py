@@ -255,16 +255,14 @@ def test_table_and_panel_agree_in_sign_interval_and_unit(server, workspace):
     assert "effect on the metric, in units of the" in open_circuit(workspace, "ioi").unit
 
 
-def test_terms_are_explained_where_they_stand(server, workspace):
-    from dashboard.components.evidence import TERMS, evidence_table, terms_panel
+def test_terms_of_a_table_link_to_the_glossary():
+    from dashboard.components.evidence import evidence_table
+    from dashboard.components.glossary import glossary
 
     table = text_of(evidence_table({"p_holm": 0.01, "induction_score_tl": 0.5, "ov_copying": 0.9, "exact": 1.0}))
-    told = text_of(terms_panel())
-    for key, (_, meaning) in TERMS.items():
-        assert f"#term-{key}" in table
-        assert meaning in table
-        assert f"term-{key}" in told
-    assert "scores.md" in told
+    for name in ("Holm correction", "induction score by stripe", "OV eigenvalue"):
+        assert f"/glossary#{glossary()[name].anchor}" in table
+        assert glossary()[name].meaning in table
 
 
 def test_an_edge_with_both_scores_shows_exact_beside_estimated(server):
