@@ -12,6 +12,7 @@ from jaxtyping import install_import_hook
 from shapes import SHAPES_CHECKED
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may need a network
+os.environ.setdefault("WORKBENCH_DOCTOR", "off")  # thousands of small models; tests of the first look turn it on
 
 install_import_hook(SHAPES_CHECKED, "shapes.check_shapes")
 

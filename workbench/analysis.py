@@ -22,15 +22,17 @@ import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from interp.artifacts import Artefact, Draft, Manifest, as_json, read_json, save_artefact, write_json
 from interp.artifacts.artefact import is_stored, layout_of, settings_json
-from interp.artifacts.draft import RESUME
+from interp.artifacts.draft import RESUME, carrying
+from interp.doctor.certificate import certificates_of
 from interp.forms import from_json
 from interp.progress import Progress
+from workbench.first_look import DICTIONARIES, FirstLook
 from workbench.terminal import OnDevice, Threaded, Writes, first_bar, joined_ranks, say, wrote
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Run:
         self.seed: int | None = getattr(verb, "seed", None)
         self._verb = verb
         self._models: dict[str, HookedModel] = {}
+        self._examined: HookedModel | None = None
         self._draft: Draft | None = None
 
     @cached_property
@@ -71,7 +74,18 @@ class Run:
         if spec not in self._models:
             self._models[spec] = load_model(spec, device=self.device)
             self.parents[f"model:{spec}"] = weight_hash(self._models[spec])
+            self.examine(self._models[spec])
         return self._models[spec]
+
+    def examine(self, model: "HookedModel") -> "HookedModel":
+        """Return a model that was loaded: it, and the dictionaries among the parents, are examined where they are new.
+
+        Dictionaries that become parents later are examined then.
+        """
+        self._examined = model
+        if self._verb.looks_first and (self.ranks is None or self.ranks.first):
+            FirstLook(self.workspace, model, [*self.parents]).run()
+        return model
 
     def weight_hash(self, spec: str) -> str:
         """Return the hash of the weights of a model that this run loaded."""
@@ -91,6 +105,8 @@ class Run:
     def made_from(self, manifest: Manifest) -> Manifest:
         """Add an artefact to the parents."""
         self.parents[manifest.key] = manifest.content_hash
+        if manifest.key.startswith(DICTIONARIES) and self._examined is not None:
+            self.examine(self._examined)
         return manifest
 
     def recording(self, name: str) -> "Recording":
@@ -105,7 +121,7 @@ class Run:
         """Return the model that a recording came from. Raises `MismatchError` where it has other weights now."""
         from workbench.opening import open_recording_model
 
-        return open_recording_model(recording, device=self.device)
+        return self.examine(open_recording_model(recording, device=self.device))
 
     def sae(self, name: str) -> "SAE":
         """Return an SAE of the workspace; it becomes a parent."""
@@ -113,6 +129,21 @@ class Run:
 
         self.manifest("sae", name)
         return open_sae(self.workspace, name, device=self.device)
+
+    def saes(
+        self, names: Sequence[str], model: str | None, *, allow_other_weights: bool
+    ) -> "tuple[HookedModel, list[SAE]]":
+        """Return SAEs of the workspace with the model that they belong to; all become parents."""
+        from interp.models.adapter import weight_hash
+        from interp.models.identity import model_spec
+        from workbench.opening import open_saes
+
+        how: dict[str, Any] = {"allow_other_weights": allow_other_weights, "device": self.device}
+        loaded, saes = open_saes(self.workspace, names, model=model, **how)
+        self.parents[f"model:{model_spec(loaded)}"] = weight_hash(loaded)
+        for name in names:
+            self.manifest("sae", name)
+        return self.examine(loaded), saes
 
     def dictionary(self, source: str, recording: str | None) -> "ChosenDictionary":
         """Return an SAE or the neurons of a layer, with the recording it encodes; both become parents."""
@@ -165,17 +196,8 @@ class Run:
         """Write what was measured, unless the analysis has stored it already."""
         if is_stored(found):
             return found
-        self._certify()
         how: dict[str, Any] = {"parents": self.parents, "seed": self.seed, "threads": self.threads}
         return save_artefact(found, self.folder, overwrite=self._verb.overwrite, draft=self._draft, **how)
-
-    def _certify(self) -> None:
-        """Make the newest certificate of a model or dictionary that was used a parent, for pages to show."""
-        from interp.doctor.certificate import Certificate, newest_certificate
-
-        found = newest_certificate(self.workspace, self.parents.values())
-        if found is not None and self._verb.makes != Certificate.kind:
-            self.made_from(found.about)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +210,8 @@ class Analysis(Writes, Generic[A]):
     """True where the page *Runs*, the API and agents may start it."""
     ranked: ClassVar[bool] = False
     """True where several processes may share the work under torchrun."""
+    looks_first: ClassVar[bool] = True
+    """True where a model or dictionary is examined before its first use, and certificates become parents."""
 
     @abstractmethod
     def default_name(self) -> str:
@@ -209,10 +233,11 @@ class Analysis(Writes, Generic[A]):
                 folder = workspace.path(self.writes(), self.name or self.default_name())
                 self.check_free(folder)
                 run = Run(self, workspace, folder, ranks)
-            found = self.measure(run)
-            if ranks is None or ranks.first:
-                for each in found if isinstance(found, Sequence) else (found,):
-                    report(run.save(each))
+            with carrying(partial(certificates_of, workspace)) if self.looks_first else contextlib.nullcontext():
+                found = self.measure(run)
+                if ranks is None or ranks.first:
+                    for each in found if isinstance(found, Sequence) else (found,):
+                        report(run.save(each))
 
 
 def report(found: Artefact) -> None:

@@ -12,6 +12,8 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,19 @@ from interp.runtime import FolderLock, code_version, library_versions, model_dty
 
 RESUME = "resume"
 """Folder in a draft with what an interrupted run continues from. It is no part of the artefact."""
+
+
+_carried: ContextVar[Callable[[dict[str, str]], dict[str, str]]] = ContextVar("carried", default=lambda parents: {})
+
+
+@contextlib.contextmanager
+def carrying(find: Callable[[dict[str, str]], dict[str, str]]) -> Iterator[None]:
+    """Within the block, every artefact that is finished also has the parents that `find` returns for its own."""
+    token = _carried.set(find)
+    try:
+        yield
+    finally:
+        _carried.reset(token)
 
 
 class Draft:
@@ -109,7 +124,7 @@ class Draft:
             name=self.folder.name,
             config=self.config,
             summary=summary or {},
-            parents=parents or {},
+            parents={**(parents or {}), **_carried.get()(parents or {})},
             files=files,
             content_hash=hash_files(files),
             seed=self.seed,

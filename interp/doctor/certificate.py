@@ -1,10 +1,12 @@
 """The certificate of a set-up: what an examination did, expected and found, one line per check. Torch-free."""
 
-from collections.abc import Collection, Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from interp.artifacts import Artefact, Document
+from interp.artifacts import FOLDERS, Artefact, Document
+from interp.errors import WorkbenchError
 from interp.results import Record
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class ExaminedSetup:
     dictionary_hash: str
     """Content hash of the dictionary; empty without one."""
     quick: bool
-    """Hook points of three layers were edited instead of all."""
+    """True where the cheap half of the checks was run, False for all of them."""
     seed: int
 
 
@@ -142,9 +144,31 @@ def lines_of(check: Check) -> Iterable[str]:
         yield f"         it means: {check.means}"
 
 
-def newest_certificate(workspace: "Workspace", hashes: Collection[str]) -> Certificate | None:
-    """Return the newest certificate of weights or of a dictionary with one of some hashes; None where there is none."""
-    for each in workspace.values(Certificate):
-        if {each.settings.weight_hash, each.settings.dictionary_hash} & set(hashes) - {""}:
-            return each
-    return None
+def certificates_of(workspace: "Workspace", parents: Mapping[str, str]) -> dict[str, str]:
+    """Return the certificates of what an artefact is made from, as parents: key to content hash.
+
+    Looked for are the models and dictionaries among `parents` (hashes by key), and those that these were made from. Of
+    several certificates a whole one comes before a quick one, then that of the model alone, then the newest.
+    """
+    hashes = _origins(workspace, parents)
+    known = sorted(
+        workspace.values(Certificate), key=lambda each: (each.settings.quick, each.settings.dictionary != "")
+    )
+    of_weights = {each.settings.weight_hash: each for each in reversed(known)}
+    of_dictionary = {each.settings.dictionary_hash: each for each in reversed(known) if each.settings.dictionary_hash}
+    found = [of[each] for of in (of_dictionary, of_weights) for each in sorted(hashes & of.keys())]
+    return {each.key: each.about.content_hash for each in found}
+
+
+def _origins(workspace: "Workspace", parents: Mapping[str, str]) -> set[str]:
+    """Return the hashes of parents and of all that they were made from, as far as it is still there unchanged."""
+    found, left = dict(parents), list(parents)
+    while left:
+        folder, _, name = (key := left.pop()).partition("/")
+        kind = next((kind for kind, known in FOLDERS.items() if known == folder), "")
+        with contextlib.suppress(WorkbenchError):
+            about = workspace.manifest(kind, name) if kind else None
+            if about is not None and about.content_hash == found[key]:
+                left += about.parents.keys() - found.keys()
+                found = {**about.parents, **found}
+    return set(found.values())

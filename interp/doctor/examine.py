@@ -8,7 +8,7 @@ from interp.doctor.certificate import Certificate, Check, ExaminedSetup
 from interp.doctor.lens_checks import FittedLens
 from interp.doctor.prompts import prompts_of
 from interp.doctor.reference import reference_of
-from interp.doctor.trials import Setup, run_trials, trials_of
+from interp.doctor.trials import Setup, due, run_trials, trials_of
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.tuned_lens import TunedLens
 from interp.models.hooked import HookedModel
@@ -19,20 +19,28 @@ MODEL_TRIALS = [*trials_of(model_checks), *trials_of(hook_checks), *trials_of(ed
 LENS_TRIALS = trials_of(lens_checks)
 
 
-def set_up(model: HookedModel, *, seed: int = 0, quick: bool = False, plain: Any = None) -> Setup:
+def set_up(
+    model: HookedModel, *, seed: int = 0, quick: bool = False, plain: Any = None, referred: bool = True
+) -> Setup:
     """Return a model with its prompts and its reference, which is read anew from the model's files.
 
-    `plain` is a module of transformers with the same weights, for a model that was made in memory.
+    `plain` is a module of transformers with the same weights, for a model that was made in memory. Without `referred`
+    there is no reference: checks of a dictionary need none.
     """
-    reference, why = reference_of(model, plain)
-    return Setup(model, prompts_of(model, seed), reference, why, seed=seed, quick=quick)
+    reference, why = reference_of(model, plain) if referred else (None, "the model was examined before")
+    return Setup(model, prompts_of(model, seed, few=quick), reference, why, seed=seed, quick=quick)
 
 
 def checks_of(setup: Setup, lenses: Iterable[TunedLens | JacobianLens] = ()) -> Iterator[Check]:
     """Yield the checks of a model and of lenses for it, each as soon as it is done."""
-    yield from run_trials(MODEL_TRIALS, setup)
+    yield from run_trials(due(MODEL_TRIALS, quick=setup.quick), setup)
     for lens in lenses:
-        yield from run_trials(LENS_TRIALS, FittedLens(setup, lens))
+        yield from run_trials(due(LENS_TRIALS, quick=setup.quick), FittedLens(setup, lens))
+
+
+def n_checks(*, quick: bool, n_lenses: int) -> int:
+    """Return how many checks of a model and of lenses there will be."""
+    return len(due(MODEL_TRIALS, quick=quick)) + n_lenses * len(due(LENS_TRIALS, quick=quick))
 
 
 def counted(checks: Iterable[Check], total: int, progress: Progress | None) -> list[Check]:
@@ -58,11 +66,10 @@ def examine(
 
     The model is held against transformers alone, read anew from the same files, in float32 on the CPU; `plain` is a
     module to take instead, for a model made in memory. Small models of the workbench's own have no such reference:
-    those checks say "not checked". `quick` edits hook points in three layers instead of all. Nothing is changed in the
-    model.
+    those checks say "not checked". `quick` runs the cheap ones: a few seconds. Nothing is changed in the model.
     """
     setup, lenses = set_up(model, seed=seed, quick=quick, plain=plain), list(lenses)
-    total = len(MODEL_TRIALS) + len(lenses) * len(LENS_TRIALS)
+    total = n_checks(quick=quick, n_lenses=len(lenses))
     return certificate(setup, counted(checks_of(setup, lenses), total, progress))
 
 

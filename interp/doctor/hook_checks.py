@@ -10,7 +10,6 @@ from torch import Tensor
 from interp.doctor.trials import Outcome, Setup, Skip, gap, relative, trial, worst
 from interp.models.adapter import Hook, head_shape, hook_points_by_name, pattern_is_editable, run_with_cache
 from interp.models.passes import run_from, storing_hook
-from interp.names import parse_hook_point
 from interp.runtime import make_generator
 
 AT, ROWS = 2, 128
@@ -38,14 +37,9 @@ def _seen(setup: Setup) -> dict[str, Any]:
 
 
 def _examined(setup: Setup) -> list[str]:
-    """Return the hook points that can be edited row by row; in a quick examination those of three layers."""
+    """Return the hook points that can be edited row by row."""
     own = [name for name, value in _seen(setup).items() if value.is_floating_point() and value.shape[0] == 2]
-    if not pattern_is_editable(setup.model):
-        own = [name for name in own if not name.endswith("hook_pattern")]
-    if not setup.quick:
-        return own
-    last = setup.model.cfg.n_layers - 1
-    return [name for name in own if parse_hook_point(name).layer in (None, 0, last // 2, last)]
+    return own if pattern_is_editable(setup.model) else [name for name in own if not name.endswith("hook_pattern")]
 
 
 @trial(
@@ -140,7 +134,7 @@ def edits(setup: Setup) -> Outcome:
 
 
 @trial(
-    "hooks", "residual stream",
+    "hooks", "residual stream", cheap=True,
     did="Read the residual before and after every block, here and as transformers' own hidden states.",
     expected="the same values",
     means="Hook points are at other places than their names say: a dictionary would be applied a layer off.",
@@ -205,7 +199,7 @@ def _blocks(plain: Any, n_layers: int) -> list[Any]:
 
 
 @trial(
-    "hooks", "sum of a block",
+    "hooks", "sum of a block", cheap=True,
     did="Added what heads and MLP of each block write to the residual before it, and compared with the residual after.",
     expected="the same vector",
     means="What a head or an MLP writes is not its contribution: attribution and patching by addition are wrong.",
@@ -228,7 +222,7 @@ def _attention(setup: Setup, suffixes: tuple[str, ...]) -> tuple[int, dict[str, 
 
 
 @trial(
-    "hooks", "patterns",
+    "hooks", "patterns", cheap=True,
     did="Summed every attention pattern over its sources, and looked at later positions.",
     expected="sums of 1, and nothing on later positions",
     means="What is shown as attention is none: scores, or a pattern without its mask.",

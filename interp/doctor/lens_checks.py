@@ -21,7 +21,7 @@ class FittedLens:
 
 
 @trial(
-    "lens", "weights",
+    "lens", "weights", cheap=True,
     did="Held the hash of the weights that the newest lens was fitted on against that of the model.",
     expected="the same",
     means="The lens translates another model's residuals: its readings are those of nobody.",

@@ -19,7 +19,7 @@ NATS = 0.25
 
 
 @trial(
-    "model", "logits alone",
+    "model", "logits alone", cheap=True,
     did="Ran five prompts one at a time, here and in transformers alone (its own files, no hooks, float32 on the CPU).",
     expected="the same logits but for rounding",
     means="The numbers read here are not those of the published model: another attention scale, rotary base, soft cap "
@@ -31,9 +31,9 @@ def logits_alone(setup: Setup) -> Outcome:
 
 
 @trial(
-    "model", "ranks",
+    "model", "ranks", cheap=True,
     did="Compared the most likely next token at every position of the same prompts, and the distributions.",
-    expected="the same token at 99 % of the positions (90 % in 16 bits), a mean KL below .001 nats (.05 in 16 bits)",
+    expected="the same token at 99 % of the positions (90 % in 16 bits), a mean KL below 0.001 nats (0.05 in 16 bits)",
     means="The precision or the device changes what the model says, not only the last digits.",
 )  # fmt: skip
 def ranks(setup: Setup) -> Outcome:
@@ -47,7 +47,7 @@ def ranks(setup: Setup) -> Outcome:
 
 
 @trial(
-    "model", "finite",
+    "model", "finite", cheap=True,
     did="Ran the longest prompt and looked for values that are not finite.",
     expected="none",
     means="A value overflows, as one large coordinate does in float16: everything after it is void.",
@@ -72,7 +72,7 @@ def _padded(setup: Setup, right: bool) -> float:
 
 
 @trial(
-    "model", "padded right",
+    "model", "padded right", cheap=True,
     did="Ran four prompts of different lengths in one batch, padded at the end, and each alone.",
     expected="the same logits at the prompts' own positions",
     means="Padding leaks into the text: numbers of batches differ from those of single prompts.",
@@ -83,7 +83,7 @@ def padded_right(setup: Setup) -> Outcome:
 
 
 @trial(
-    "model", "padded left",
+    "model", "padded left", cheap=True,
     did="Ran the same prompts padded at the start, with an attention mask, and each alone.",
     expected="the same logits at the prompts' own positions",
     means="Positions count the padding, or attention sees it: short prompts of a batch are computed as if shifted.",
@@ -163,7 +163,7 @@ def generated(setup: Setup) -> Outcome:
 
 
 @trial(
-    "model", "repeated",
+    "model", "repeated", cheap=True,
     did="Ran the first prompt again, after all of the above.",
     expected="the same logits as in the first run",
     means="A pass changes the model: a hook or a flag stays behind, dropout is on, or a cache is reused.",
@@ -175,7 +175,7 @@ def repeated(setup: Setup) -> Outcome:
 
 
 @trial(
-    "model", "tokens",
+    "model", "tokens", cheap=True,
     did="Turned prompts and passages into tokens, here and with the tokenizer as its author publishes it.",
     expected="the same tokens, after at most one BOS at the start",
     means="The tokenizer is of another revision, adds or drops BOS, or strips spaces: the model reads another text.",
@@ -244,7 +244,7 @@ def text(setup: Setup) -> Outcome:
 
 
 @trial(
-    "model", "chat template",
+    "model", "chat template", cheap=True,
     did="Turned a message into tokens, here and with the author's chat template.",
     expected="the same tokens",
     means="A chat model is asked in a form that it was not trained on.",

@@ -1,6 +1,6 @@
 """Texts of the experiments, as tokens of a model: the same for every model that reads text."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -59,8 +59,16 @@ class Prompts:
     """Prose `[n, pos]`, BOS first where the model has one; None for a model without a tokenizer."""
 
 
-def prompts_of(model: HookedModel, seed: int = 0) -> Prompts:
-    """Return the prompts as the workbench reads them; for a model without a tokenizer, random tokens."""
+def prompts_of(model: HookedModel, seed: int = 0, *, few: bool = False) -> Prompts:
+    """Return the prompts as the workbench reads them; for a model without a tokenizer, random tokens.
+
+    `few`: two short ones and the long one.
+    """
+    found = _prompts(model, seed)
+    return replace(found, rows=(*found.rows[:2], found.rows[-1])) if few else found
+
+
+def _prompts(model: HookedModel, seed: int) -> Prompts:
     longest = min(LONG, model.cfg.n_ctx - 8)
     if tokenizer_of(model, required=False) is None:
         ids, generator = ordinary_tokens(model), make_generator(seed, "prompts of the doctor")

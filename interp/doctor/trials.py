@@ -19,7 +19,7 @@ from interp.doctor.certificate import Check, Experiment, Part
 from interp.doctor.prompts import Prompts
 from interp.doctor.reference import Reference
 from interp.models.hooked import HookedModel
-from interp.models.identity import hash_weights, weight_hash
+from interp.models.identity import weight_hash
 
 
 class Skip(Exception):
@@ -37,7 +37,7 @@ class Setup:
     """reason why there is no reference"""
     seed: int = 0
     quick: bool = False
-    """edit the hook points of three layers instead of all"""
+    """run the cheap trials only"""
     known: dict[str, Any] = field(default_factory=dict)
     """what one trial measured and another needs"""
 
@@ -48,12 +48,8 @@ class Setup:
 
     @cached_property
     def weight_hash(self) -> str:
-        """Hash of the weights as they are now: `weight.data` can be written to without anyone noticing.
-
-        Of a model in 16 bits the hash that its files had, since rounded weights have another.
-        """
-        full = self.model.cfg.dtype == torch.float32
-        return hash_weights(self.model.original_model) if full else weight_hash(self.model)
+        """Hash of the weights as they are now; of a model in 16 bits the hash that its files have."""
+        return weight_hash(self.model)
 
     @property
     def same_norm(self) -> float:
@@ -102,6 +98,8 @@ class Trial:
 
     experiment: Experiment
     function: Callable[[Any], Outcome]
+    cheap: bool
+    """part of a quick examination"""
 
     def run(self, setup: Any) -> Check:
         """Run it; what goes wrong is the reason why it is not checked."""
@@ -115,12 +113,14 @@ class Trial:
         return self.experiment.measured(came) if passed is None else self.experiment.judged(passed, came)
 
 
-def trial(part: Part, name: str, *, did: str, expected: str, means: str) -> Callable[[Callable[[Any], Outcome]], Trial]:
-    """Return a decorator that makes a trial of a function."""
+def trial(
+    part: Part, name: str, *, did: str, expected: str, means: str, cheap: bool = False
+) -> Callable[[Callable[[Any], Outcome]], Trial]:
+    """Return a decorator that makes a trial of a function; `cheap` ones are run in a quick examination too."""
 
     def made(function: Callable[[Any], Outcome]) -> Trial:
         experiment = Experiment(part=part, name=name, did=did, expected=expected, means=means)
-        return Trial(experiment, function)
+        return Trial(experiment, function, cheap)
 
     return made
 
@@ -128,6 +128,11 @@ def trial(part: Part, name: str, *, did: str, expected: str, means: str) -> Call
 def trials_of(module: Any) -> list[Trial]:
     """Return the trials of a module, in the order of its lines."""
     return [value for value in vars(module).values() if isinstance(value, Trial)]
+
+
+def due(trials: Iterable[Trial], *, quick: bool) -> list[Trial]:
+    """Return the trials of an examination; of a quick one the cheap ones."""
+    return [each for each in trials if each.cheap or not quick]
 
 
 def run_trials(trials: Iterable[Trial], setup: Any) -> Iterator[Check]:

@@ -2,7 +2,8 @@
 
 The weight hash is taken over the parameters as float32, by the names of the plain module, before any cast: the same
 spec has the same hash in every dtype. It is cached with the model, and taken again when a parameter was written to
-since.
+since, through `weight.data` too: the cache is compared with the write counters and with a cheap fingerprint of the
+values.
 
 Tokenizers of all models share one interface: Hugging Face's, or bytes for small models.
 """
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+State = tuple[int, float]
+"""Sum of the parameters' write counters, and a fingerprint of their values."""
 _ATTRIBUTE = "_interp_identity"
 _vocabulary_hashes: "WeakKeyDictionary[Any, tuple[int, str]]" = WeakKeyDictionary()
 
@@ -33,8 +36,8 @@ class Identity:
     spec: str
     attention: str
     weight_hash: str
-    versions: int
-    """sum of the parameters' write counters when the hash was taken"""
+    state: "State"
+    """state of the parameters when the hash was taken"""
     seed: int | None = None
     """of the initialisation, for small models"""
 
@@ -42,12 +45,11 @@ class Identity:
 def weight_hash(model: HookedModel) -> str:
     """Return the sha256 over the raw weights; one spec has one hash."""
     known: Identity | None = getattr(model, _ATTRIBUTE, None)
-    if known is not None and known.versions == _versions(model.original_model):
-        return known.weight_hash
-    fresh = hash_weights(model.original_model)
-    if known is not None:
-        known.weight_hash, known.versions = fresh, _versions(model.original_model)
-    return fresh
+    if known is None:
+        return hash_weights(model.original_model)
+    if known.state != (state := _state(model.original_model)):
+        known.weight_hash, known.state = hash_weights(model.original_model), state
+    return known.weight_hash
 
 
 def tokenizer_hash(model: HookedModel) -> str:
@@ -81,7 +83,7 @@ def attention_kernel(model: HookedModel) -> str:
 
 def remember(model: HookedModel, spec: str, attention: str, fresh_hash: str) -> None:
     """Store facts found while loading with the model itself."""
-    identity = Identity(spec, attention, fresh_hash, _versions(model.original_model))
+    identity = Identity(spec, attention, fresh_hash, _state(model.original_model))
     object.__setattr__(model, _ATTRIBUTE, identity)
 
 
@@ -109,8 +111,21 @@ def _tensor_digest(tensor: "Tensor") -> str:
     return hashlib.sha256(flat.numpy().data).hexdigest()
 
 
-def _versions(module: "nn.Module") -> int:
-    return sum(parameter._version for parameter in module.parameters())
+def _state(module: "nn.Module") -> State:
+    """Return write counters and fingerprint: writes to `weight.data` leave the counters as they are."""
+    parameters = list(module.parameters())
+    return sum(each._version for each in parameters), sum(_fingerprint(each) for each in parameters)
+
+
+def _fingerprint(tensor: "Tensor") -> float:
+    """Return a number that changes with every value and its position: a weighted sum, read in one pass."""
+    import torch
+
+    if not tensor.numel():
+        return 0.0
+    rows = tensor.detach().reshape(len(tensor) if tensor.ndim else 1, -1).float()
+    across, down = (torch.arange(1, n + 1, device=rows.device, dtype=torch.float32).sin() for n in rows.shape[::-1])
+    return float((rows @ across).double() @ down.double())
 
 
 class HubTokenizer:

@@ -1,14 +1,15 @@
 """The doctor: healthy set-ups pass every check, rebuilt bugs fail the check that is there for them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from interp.artifacts import open_artefact, save_artefact
-from interp.doctor.certificate import Certificate, newest_certificate
+from interp.doctor.certificate import Certificate, certificates_of
 from interp.doctor.examine import MODEL_TRIALS, examine, set_up
-from interp.doctor.trials import Skip, gap, run_trials, trial
+from interp.doctor.trials import Skip, due, gap, run_trials, trial
 from interp.errors import ConfigError
 from interp.models.adapter import hook_points_by_name, pattern_is_editable
 from interp.models.loading import load_model
@@ -115,16 +116,28 @@ def test_weights_written_past_autograd_are_noticed(ward):
     assert set_up(patient.model).weight_hash != before
 
 
-def test_a_certificate_is_saved_and_found_by_weights(tiny_model, tmp_path: Path):
+def test_a_certificate_is_found_by_weights_and_by_what_was_made_from_them(tiny_model, tmp_path: Path):
     workspace = Workspace(tmp_path / "workspace", create=True)
-    found = examine(tiny_model, quick=True)
-    save_artefact(found, workspace.path("certificate", "tiny"))
-    again = open_artefact(Certificate, workspace.path("certificate", "tiny"))
-    assert again.checks == found.checks
-    assert newest_certificate(workspace, [found.settings.weight_hash, "other"]) is not None
-    assert newest_certificate(workspace, ["other", ""]) is None  # an empty hash is that of no dictionary
-    assert "checks passed" in again.headline()
-    assert len(found.to_records()) == len(MODEL_TRIALS)
+    quick = examine(tiny_model, quick=True)
+    assert len(quick.to_records()) == len(due(MODEL_TRIALS, quick=True)) < len(MODEL_TRIALS)
+    assert "checks passed" in quick.headline()
+    assert certificates_of(workspace, {"model:tiny": quick.settings.weight_hash}) == {}
+    made = save_artefact(quick, workspace.path("certificate", "quick"), parents={"model:else": "another"})
+    assert open_artefact(Certificate, workspace.path("certificate", "quick")).checks == quick.checks
+    mine = {made.key: made.about.content_hash}
+    assert certificates_of(workspace, {"model:tiny": quick.settings.weight_hash}) == mine
+    assert certificates_of(workspace, {"model:tiny": "other", "saes/none": ""}) == {}  # an empty hash is of nothing
+    other = replace(quick, settings=replace(quick.settings, weight_hash="0" * 64))
+    of_weights = {"model:tiny": quick.settings.weight_hash}
+    first = save_artefact(other, workspace.path("certificate", "first"), parents=of_weights)
+    of_first = {first.key: first.about.content_hash}
+    second = save_artefact(replace(other), workspace.path("certificate", "second"), parents=of_first)
+    assert certificates_of(workspace, {second.key: second.about.content_hash}) == mine
+    assert certificates_of(workspace, {second.key: "replaced since"}) == {}
+    whole = replace(quick, settings=replace(quick.settings, quick=False))
+    whole = save_artefact(whole, workspace.path("certificate", "a-whole-one"))
+    found = certificates_of(workspace, {"model:tiny": quick.settings.weight_hash})
+    assert found == {whole.key: whole.about.content_hash}  # comes before a quick one
 
 
 def test_hook_points_that_lie_are_not_offered(ward, tiny_model):

@@ -23,6 +23,7 @@ from interp.models.adapter import (
     weight_hash,
 )
 from interp.models.hooked import HookedModel, ModelConfig
+from interp.models.identity import hash_weights, plain_parameters
 from interp.models.loading import (
     INSTALL_PACKAGED,
     PACKAGED_SHA256,
@@ -247,6 +248,26 @@ def test_the_hash_follows_a_weight_that_is_written_to() -> None:
     with torch.no_grad():
         next(model.original_model.parameters())[0] += 1
     assert weight_hash(model) != before
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda data: data[1, 2].mul_(1.001),
+        lambda data: data.copy_(data.flip(0)),  # the same values at other positions
+        lambda data: data.copy_(data.roll(1, 1)),
+    ],
+    ids=["one value", "rows", "columns"],
+)
+def test_the_hash_follows_a_write_that_autograd_does_not_see(write) -> None:
+    model = load_model("small:mlp-1l")
+    weight, before = dict(plain_parameters(model.original_model))["layers.0.mlp.fc_in.weight"], weight_hash(model)
+    old, counter = weight.data.clone(), weight._version
+    write(weight.data)
+    assert weight._version == counter
+    assert weight_hash(model) == hash_weights(model.original_model) != before
+    weight.data.copy_(old)
+    assert weight_hash(model) == before
 
 
 def test_small_twins_differ_from_their_model_and_by_seed(tiny_model) -> None:

@@ -84,15 +84,9 @@ class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Threaded, RunsMode
 
     def measure(self, run: Run) -> "FoundFeatures":
         from saes.circuits.find import find_feature_circuit
-        from workbench.opening import feature_table, open_saes, open_task, parents_of, unseen_positions
+        from workbench.opening import feature_table, open_task, unseen_positions
 
-        model, saes = open_saes(
-            run.workspace,
-            self.saes,
-            model=self.model,
-            allow_other_weights=self.allow_other_weights,
-            device=run.device,
-        )
+        model, saes = run.saes(self.saes, self.model, allow_other_weights=self.allow_other_weights)
         task = open_task(model, self.task, self.prompts, seed=self.seed)
         say_task(task)
         tables = [feature_table(run.workspace, name) for name in self.saes]
@@ -106,8 +100,6 @@ class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Threaded, RunsMode
         config = settings_of(self, FeatureCircuitConfig, attribution=attribution)
         with step_bars() as progress:
             found = find_feature_circuit(model, saes, task, config, labels=labelled, progress=progress)
-        run.parents |= {f"model:{found.settings.model}": found.settings.weight_hash}
-        run.parents |= parents_of(run.workspace, self.saes)
         return found
 
 

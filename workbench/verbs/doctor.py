@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, ClassVar
 from interp.doctor.certificate import Certificate
 from interp.errors import ConfigError
 from workbench.analysis import Analysis, Run
-from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded, slug
+from workbench.first_look import certificate_name, dictionary_checks
+from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded
 
 if TYPE_CHECKING:
     from interp.doctor.certificate import Check
-    from interp.doctor.trials import Setup
     from interp.lenses.jacobian_lens import JacobianLens
     from interp.lenses.tuned_lens import TunedLens
 
@@ -37,6 +37,7 @@ class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
     """
 
     makes: ClassVar[str] = "certificate"
+    looks_first: ClassVar[bool] = False
 
     model: ModelArgument
     dictionary: str | None = None
@@ -44,15 +45,19 @@ class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
     set: str | None = None
     """Set of transcoders of the workspace: its first, middle and last layer are examined."""
     quick: bool = False
-    """Edit the hook points of three layers only: seconds."""
+    """Run the cheap checks only, those that run by themselves before a first analysis: seconds."""
     json: bool = False
     """Print the checks as JSON, and everything else to the error stream."""
     overwrite: bool = True
     """Replace the certificate of this name."""
 
     def default_name(self) -> str:
-        parts = [self.model, self.dictionary or self.set]
-        return slug("-".join(part for part in parts if part))
+        return certificate_name(self.model, self.key)
+
+    @property
+    def key(self) -> str:
+        """Key of the dictionary that is examined; empty without one."""
+        return f"saes/{self.dictionary}" if self.dictionary else f"transcoders/{self.set}" if self.set else ""
 
     def measure(self, run: Run) -> Certificate:
         from interp.doctor.examine import certificate, checks_of, counted, set_up
@@ -69,20 +74,22 @@ class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
 
         def every() -> "Iterator[Check]":
             yield from checks_of(setup, lenses)
-            yield from self.of_dictionary(run, setup)
+            if self.key:
+                yield from dictionary_checks(run.workspace, self.key, setup)
 
         with run.progress("doctor", "checks") as progress:
             checks = counted(every(), self.n_checks(len(lenses)), progress)
-        key = f"saes/{self.dictionary}" if self.dictionary else f"transcoders/{self.set}" if self.set else ""
-        return certificate(setup, checks, dictionary=key, dictionary_hash=run.parents.get(key, ""))
+        return certificate(setup, checks, dictionary=self.key, dictionary_hash=run.parents.get(self.key, ""))
 
     def n_checks(self, n_lenses: int) -> int:
         """Return how many checks there will be."""
-        from interp.doctor.examine import LENS_TRIALS, MODEL_TRIALS
+        from interp.doctor.examine import n_checks
+        from interp.doctor.trials import due
         from saes.evaluation.dictionary_checks import TRIALS
 
-        layers = 1 if self.dictionary else 3 if self.set else 0
-        return len(MODEL_TRIALS) + n_lenses * len(LENS_TRIALS) + layers * len(TRIALS)
+        layers = 1 if self.dictionary else (1 if self.quick else 3) if self.set else 0
+        of_model = n_checks(quick=self.quick, n_lenses=n_lenses)
+        return of_model + layers * len(due(TRIALS, quick=self.quick))
 
     def lenses(self, run: Run) -> "Iterator[TunedLens | JacobianLens]":
         """Yield the newest lens of each kind that was fitted on this model, by its name."""
@@ -92,27 +99,6 @@ class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
         for form in (TunedLens, JacobianLens):
             found = (lens for lens in run.workspace.values(form) if lens.settings.model == self.model)
             yield from list(found)[:1]
-
-    def of_dictionary(self, run: Run, setup: "Setup") -> "Iterator[Check]":
-        """Yield the checks of the dictionary or of the set."""
-        from saes.evaluation.dictionary_checks import Said, checks_of_dictionary
-        from saes.training.stored import StoredSAE
-
-        device = setup.model.cfg.device
-        if self.dictionary:
-            stored = run.open(StoredSAE, self.dictionary)
-            held = stored.heldout
-            said = Said() if held is None else Said(l0=held.l0, fvu=held.fvu)
-            yield from checks_of_dictionary(setup, stored.load().to(device), said)
-        if self.set:
-            from saes.sets.set import PerLayerSet, open_set
-
-            found = open_set(run.workspace, self.set)
-            if not isinstance(found, PerLayerSet):
-                raise ConfigError(f"{self.set} is a cross-layer transcoder, which is not examined layer by layer")
-            layers = sorted(found.layers)
-            for layer in sorted({layers[0], layers[len(layers) // 2], layers[-1]}):
-                yield from checks_of_dictionary(setup, found.transcoder(layer).to(device))
 
     def run(self) -> int:
         """Examine, print, and return 1 where a check failed."""

@@ -447,17 +447,11 @@ class Prove(ProofConfig, Seeded, Threaded, RunsModel, Resumable["Proof"]):
 
     def _dictionary(self, run: Run, features: schema.Features, spec: str) -> "tuple[HookedModel, Dictionary]":
         """Return the model, and the SAE, neurons or layer of a set that the features describe."""
-        from interp.models.adapter import weight_hash
         from saes.sets.set import open_described
-        from workbench.opening import open_saes, parents_of
 
         allow = self.allow_other_weights
         if features.sae:
-            names = [features.sae]
-            model, [dictionary] = open_saes(
-                run.workspace, names, model=spec, allow_other_weights=allow, device=run.device
-            )
-            run.parents |= parents_of(run.workspace, names) | {f"model:{spec}": weight_hash(model)}
+            model, [dictionary] = run.saes([features.sae], spec, allow_other_weights=allow)
             return model, dictionary
         model, sign = run.model(spec), features.settings.sign
         how = {"sign": sign, "allow_other_weights": allow}

@@ -62,6 +62,7 @@ class Record(RecordConfig, Threaded, OnDevice, Resumable["Recorded"]):
             if MLPS in hook_points:
                 at = hook_points.index(MLPS)
                 hook_points[at : at + 1] = mlp_hook_points(model)
+        run.examine(model)
         with run.progress("recording", "tokens") as progress:
             return record(
                 model,

@@ -1,0 +1,130 @@
+"""The quick half of the doctor, before the first analysis of a model or dictionary in a workspace.
+
+A few seconds for a small model. What it finds is an ordinary certificate; a failed check is a warning, and the analysis
+goes on. `WORKBENCH_DOCTOR=off` in the environment leaves it out.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from interp.artifacts import save_artefact
+from interp.doctor.certificate import Certificate, Check
+from interp.errors import ConfigError, program
+from workbench.terminal import slug
+
+if TYPE_CHECKING:
+    from interp.doctor.trials import Setup
+    from interp.models.hooked import HookedModel
+    from interp.workspace import Workspace
+
+SWITCH = "WORKBENCH_DOCTOR"
+DICTIONARIES = ("saes/", "transcoders/")
+"""Beginnings of the keys of what is examined in a model."""
+LARGEST = 2e9
+"""Parameters of the largest model that is examined unasked: its weights are read a second time."""
+
+
+def certificate_name(model: str, dictionary: str = "") -> str:
+    """Return the name of the certificate of a model, or of a dictionary (`saes/demo`) in it.
+
+    Of a long path it is the end, in which two models differ.
+    """
+    return slug("-".join(part for part in (model, dictionary.partition("/")[2]) if part)[-64:])
+
+
+def dictionary_checks(workspace: "Workspace", key: str, setup: "Setup") -> Iterator[Check]:
+    """Yield the checks of a dictionary of the workspace; of a set those of its first, middle and last layer, of which
+    a quick examination takes the middle one."""
+    from saes.evaluation.dictionary_checks import Said, checks_of_dictionary
+    from saes.sets.set import PerLayerSet, open_set
+    from saes.training.stored import StoredSAE
+
+    device, (folder, _, name) = setup.model.cfg.device, key.partition("/")
+    if folder == "saes":
+        stored = workspace.open(StoredSAE, name)
+        held = stored.heldout
+        said = Said() if held is None else Said(l0=held.l0, fvu=held.fvu)
+        yield from checks_of_dictionary(setup, stored.load().to(device), said)
+        return
+    found = open_set(workspace, name)
+    if not isinstance(found, PerLayerSet):
+        raise ConfigError(f"{name} is a cross-layer transcoder, which is not examined layer by layer")
+    layers = sorted(found.layers)
+    middle = layers[len(layers) // 2]
+    for layer in [middle] if setup.quick else sorted({layers[0], middle, layers[-1]}):
+        yield from checks_of_dictionary(setup, found.transcoder(layer).to(device))
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """A model, and the dictionaries that are to be used in it, at the beginning of an analysis."""
+
+    workspace: "Workspace"
+    model: "HookedModel"
+    dictionaries: Collection[str]
+    """Keys, such as `saes/demo`; those of other weights are left out."""
+
+    def run(self) -> None:
+        """Examine what no certificate of this workspace is about, save the certificates, and say what was found."""
+        from interp.models.identity import model_spec, weight_hash
+
+        if os.environ.get(SWITCH, "").lower() in ("off", "no", "0"):
+            return
+        digest, dtype = weight_hash(self.model), str(self.model.cfg.dtype).removeprefix("torch.")
+        known = [each for each in self.workspace.values(Certificate) if each.settings.weight_hash == digest]
+        own = next((each for each in known if each.dtype == dtype), None)
+        examined = {each.settings.dictionary_hash for each in known}
+        new = {key: content for key, content in self._fitting(digest).items() if content not in examined}
+        spec = model_spec(self.model)
+        if own is not None and not new:
+            return
+        if (size := sum(each.numel() for each in self.model.original_model.parameters())) > LARGEST:
+            return _say(f"{spec} has {size / 1e9:.1f} billion parameters: examine it with {program()} doctor {spec}")
+        try:
+            self._examine(own, new, dtype)
+        except Exception as error:  # whatever it is, the analysis was asked for and this was not
+            reason = (str(error).splitlines() or [""])[0]
+            _say(f"{spec} could not be examined ({type(error).__name__}: {reason})")
+
+    def _fitting(self, digest: str) -> dict[str, str]:
+        """Return the content hash of each dictionary that belongs to these weights."""
+        found = [self.workspace.open_key(key) for key in self.dictionaries if key.startswith(DICTIONARIES)]
+        return {each.key: each.about.content_hash for each in found if each.settings.weight_hash == digest}
+
+    def _examine(self, own: Certificate | None, new: dict[str, str], dtype: str) -> None:
+        from interp.doctor.examine import certificate, checks_of, set_up
+
+        started = time.monotonic()
+        setup = set_up(self.model, quick=True, referred=own is None)
+        if own is None:
+            own = certificate(setup, list(checks_of(setup)))
+            other = "" if dtype == "float32" else f"-{dtype}"
+            self._save(own, certificate_name(own.settings.model + other), time.monotonic() - started)
+        of_model = [each for each in own.checks if each.part != "dictionary"]
+        for key, content in new.items():
+            started = time.monotonic()
+            checks = [*of_model, *dictionary_checks(self.workspace, key, setup)]
+            made = certificate(setup, checks, dictionary=key, dictionary_hash=content)
+            self._save(made, certificate_name(own.settings.model, key), time.monotonic() - started)
+
+    def _save(self, found: Certificate, name: str, seconds: float) -> None:
+        save_artefact(found, self.workspace.path(Certificate.kind, name), seed=found.settings.seed, overwrite=True)
+        of = found.settings
+        what = f"{of.dictionary} in {of.model}" if of.dictionary else of.model
+        _say(f"{what}, before the first analysis: {found.headline()} ({seconds:.0f} s; {SWITCH}=off skips this)")
+        failed = found.with_verdict("failed")
+        for each in failed:
+            _say(f"WARNING, {each.part} {each.name}: {each.came}. {each.means}")
+        if failed:
+            folder, _, name = of.dictionary.partition("/")
+            option = f" --{'dictionary' if folder == 'saes' else 'set'} {name}" if name else ""
+            _say(f"the numbers that follow may be wrong. All checks: {program()} doctor {of.model}{option}")
+
+
+def _say(text: str) -> None:
+    """Print a line on the error stream: what an analysis prints may be read by another program."""
+    print(f"doctor: {text}", file=sys.stderr, flush=True)
