@@ -248,7 +248,7 @@ def reduced(graph: AttributionGraph, n: int = NODES) -> AttributionGraph:
     edges = graph.edges
     inside = stays[edges.source] & stays[edges.target]
     number = (np.cumsum(stays) - 1).astype(np.int32)
-    return graph.with_parts(
+    reduced = graph.with_parts(
         nodes=[node for node, stay in zip(graph.nodes, stays, strict=True) if stay],
         edges=GraphEdges(
             source=number[edges.source[inside]],
@@ -258,6 +258,7 @@ def reduced(graph: AttributionGraph, n: int = NODES) -> AttributionGraph:
             kept=edges.kept[inside],
         ),
     )
+    return replace(reduced, groups=tuple(each for each in graph.groups or () if wanted.issuperset(each.nodes)))
 
 
 if __name__ == "__main__":

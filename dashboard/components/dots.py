@@ -8,27 +8,56 @@ from dashboard.components.frame import attrs
 from dashboard.figures.theme import visible
 from interp.artifacts import Dots
 
-MARGIN = 8.0
-"""Per cent of the picture around the points."""
-RIGHT = 70.0
-"""Per cent from the left beyond which a text stands on the other side of its point."""
+MARGIN, NAMED = 8.0, 14.0
+"""Per cent of the picture around the points; above and below them where axes are named there."""
+WIDTH, HEIGHT = 250.0, 210.0
+"""Pixels that the picture has at least; texts that do not overlap in it do not in a larger one."""
+LETTER, LINE, GAP = 6.2, 13.0, 9.0
+"""Pixels of a letter, of a line, and between a point and its text."""
+LONGEST = 26
+"""Letters of a text."""
+SIDES = ((1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
+"""Places of a text in the order in which they are tried: right or left of its point, level with it, above or below."""
 
 
 def dots(shown: Dots, words: str) -> html.Div:
     """Return the picture; `words` say what it shows to those who cannot see it."""
     left, bottom = _places(shown)
-    texts = shown.texts or ("",) * len(left)
+    texts = [visible(text.strip(), LONGEST) for text in shown.texts] or [""] * len(left)
     marks: list[Any] = []
-    for x, y, text in zip(left, bottom, texts, strict=True):
-        label = html.Span(visible(text.strip(), 14)) if text else None
-        side = "wb-dots-left" if x > RIGHT else None
-        marks.append(html.I(label, className=side, style={"left": f"{x:.1f}%", "bottom": f"{y:.1f}%"}))
+    for n, (x, y, text, side) in enumerate(zip(left, bottom, texts, _sides(left, bottom, texts), strict=True)):
+        kinds = ["wb-dots-null"] * (n >= len(left) - shown.null) + ["wb-dots-left"] * (side[0] < 0)
+        kinds += {0: [], 1: ["wb-dots-above"], -1: ["wb-dots-below"]}[side[1]]
+        look = {"left": f"{x:.1f}%", "bottom": f"{y:.1f}%"}
+        marks.append(html.I(html.Span(text) if text else None, className=" ".join(kinds) or None, style=look))
     zero = [html.B(className=f"wb-dots-{name}", style={side: f"{at:.1f}%"}) for name, side, at in _zeros(shown)]
     axes = [
         html.Span(text, className=f"wb-dots-{name}") for name, text in (("x", shown.across), ("y", shown.up)) if text
     ]
     kind = "wb-dots wb-dots-alike" if shown.alike else "wb-dots"
     return html.Div([*zero, *marks, *axes], className=kind, role="img", **attrs({"aria-label": words}))
+
+
+def _sides(left: list[float], bottom: list[float], texts: list[str]) -> list[tuple[int, int]]:
+    """Return the place of each text, the first of `SIDES` that lies inside and on no earlier text or labelled point."""
+    points = [(WIDTH * x / 100, HEIGHT * y / 100) for x, y in zip(left, bottom, strict=True)]
+    taken = [(x - 4, x + 4, y - 4, y + 4) for (x, y), text in zip(points, texts, strict=True) if text]
+    found: list[tuple[int, int]] = []
+    for (x, y), text in zip(points, texts, strict=True):
+        boxes: list[tuple[float, float, float, float]] = []
+        for across, up in SIDES:
+            near, far = sorted((x + across * GAP, x + across * (GAP + LETTER * len(text))))
+            boxes.append((near, far, y + up * LINE * 0.7 - LINE / 2, y + up * LINE * 0.7 + LINE / 2))
+        cost = [9 * (box[0] < 0 or box[1] > WIDTH) + sum(_overlap(box, other) for other in taken) for box in boxes]
+        best = cost.index(min(cost))
+        if text:
+            taken.append(boxes[best])
+        found.append(SIDES[best] if text else SIDES[0])
+    return found
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
 
 
 def _range(values: tuple[float, ...], half: float | None) -> tuple[float, float]:
@@ -45,22 +74,22 @@ def _ends(shown: Dots) -> tuple[tuple[float, float], tuple[float, float]]:
     return _range(shown.x, half), _range(shown.y, half)
 
 
-def _place(value: float, ends: tuple[float, float]) -> float:
+def _place(value: float, ends: tuple[float, float], margin: float = MARGIN) -> float:
     low, high = ends
-    return MARGIN + (100 - 2 * MARGIN) * (value - low) / (high - low)
+    return margin + (100 - 2 * margin) * (value - low) / (high - low)
+
+
+def _height(value: float, shown: Dots) -> float:
+    return _place(value, _ends(shown)[1], NAMED if shown.across or shown.up else MARGIN)
 
 
 def _places(shown: Dots) -> tuple[list[float], list[float]]:
-    across, up = _ends(shown)
-    return [_place(x, across) for x in shown.x], [_place(y, up) for y in shown.y]
+    across = _ends(shown)[0]
+    return [_place(x, across) for x in shown.x], [_height(y, shown) for y in shown.y]
 
 
 def _zeros(shown: Dots) -> list[tuple[str, str, float]]:
     """Return the lines of zero that lie inside the picture, for axes with a unit."""
-    lines = (("upright", "left", shown.across, 0), ("level", "bottom", shown.up, 1))
-    ends = _ends(shown)
-    return [
-        (name, side, _place(0.0, ends[axis]))
-        for name, side, unit, axis in lines
-        if unit and ends[axis][0] < 0 < ends[axis][1]
-    ]
+    across, up = _ends(shown)
+    lines = [("upright", "left", _place(0.0, across))] if shown.across and across[0] < 0 < across[1] else []
+    return lines + [("level", "bottom", _height(0.0, shown))] * bool(shown.up and up[0] < 0 < up[1])

@@ -12,6 +12,7 @@ from dashboard.data import features as features
 from dashboard.data.meaning import said_words
 from interp.artifacts import open_artefact as open_stored
 from interp.errors import ConfigError, CorruptError, UnknownNameError, WorkbenchError
+from interp.notes import Notes
 from interp.tracing.background import background_nodes, direction
 from interp.tracing.graph import KIND, NODE_KINDS, AttributionGraph, GraphNode
 from interp.tracing.interchange import export_graph
@@ -183,6 +184,14 @@ def part(found: AttributionGraph, asked: Any) -> dict[str, Any]:
         "edges": np.flatnonzero(shown.edges).tolist(),
         "effects": None if effects is None else _rounded(effects),
     }
+
+
+def marks(notes: Notes, graph: AttributionGraph) -> dict[str, Any]:
+    """Return the marks of the visitor; before there are any, the groups that were found when the graph was traced."""
+    found = notes.graph_edits(graph.key)
+    if found or not graph.groups:
+        return found
+    return {"groups": [[each.name.strip()[:80] or "group", list(each.nodes)] for each in graph.groups]}
 
 
 def labels_of(workspace: Workspace, graph: AttributionGraph, asked: Any) -> dict[str, str]:

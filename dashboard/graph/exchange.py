@@ -36,7 +36,7 @@ def write_export(workspace: Workspace, name: str, path: Path, *, features: bool 
     graph = data.choose(workspace, name)
     notes = Notes.open(workspace)
     try:
-        edits = notes.graph_edits(graph.key)
+        edits = data.marks(notes, graph)
     finally:
         notes.close()
     found = data.exported(workspace, graph, edits)

@@ -122,14 +122,14 @@ def header(found: AttributionGraph) -> html.Section:
 
 
 def _answer(found: AttributionGraph) -> str:
-    """Return the first target, with its probability where it was not named: the graph of a named one has none."""
+    """Return the first target with its probability, and the token that it stands against."""
     if not found.targets:
         return "no target"
-    one = found.targets[0]
+    one, probability = found.targets[0], found.probabilities[0]
+    chance = "" if probability is None else f" {probability:.1%}"
     ours, _, other = one.label.partition(" - ")
     if one.contrast is not None and other:
-        return f"“{visible(ours.strip(), 30)}” rather than “{visible(other.strip(), 30)}”"
-    chance = "" if found.settings.target or one.token is None else f" {one.weight:.1%}"  # a named one has the weight 1
+        return f"“{visible(ours.strip(), 30)}”{chance} rather than “{visible(other.strip(), 30)}”"
     return f"“{visible(one.label.strip() or one.label, 30)}”{chance}"
 
 
@@ -152,23 +152,26 @@ def _about(found: AttributionGraph) -> str:
 
 
 def targets(found: AttributionGraph) -> html.Ol:
-    """Return the explained outputs with the share of the influence that starts at each."""
+    """Return the explained outputs with their probabilities; where one is not known, its share of the influence."""
+    known = zip(found.targets, found.probabilities, strict=True)
+    shown = [each.weight if chance is None else chance for each, chance in known]
     rows = [
         html.Li(
             [
                 html.Span(visible(each.label, 22), className="wb-token", title=repr(each.label)[:200]),
                 html.Span(
-                    html.Span(style={"width": f"{min(max(each.weight, 0.0), 1.0):.1%}"}),
+                    html.Span(style={"width": f"{min(max(chance, 0.0), 1.0):.1%}"}),
                     className="wb-track", **attrs({"aria-hidden": "true"}),
                 ),
-                html.Span(f"{each.weight:.1%}", className="wb-value"),
+                html.Span(f"{chance:.1%}", className="wb-value"),
             ]
         )
-        for each in found.targets[:SHOWN_TARGETS]
+        for each, chance in zip(found.targets[:SHOWN_TARGETS], shown, strict=False)
     ]  # fmt: skip
-    if rest := found.targets[SHOWN_TARGETS:]:
-        share = sum(each.weight for each in rest)
-        rows.append(html.Li(html.Span(f"{len(rest)} more, together {share:.1%}", className="wb-quiet wb-graph-more")))
+    if rest := shown[SHOWN_TARGETS:]:
+        rows.append(
+            html.Li(html.Span(f"{len(rest)} more, together {sum(rest):.1%}", className="wb-quiet wb-graph-more"))
+        )
     return html.Ol(rows, className="wb-bars", **attrs({"aria-label": "Targets and their probabilities"}))
 
 

@@ -77,16 +77,17 @@ def _node(name: str) -> dict[str, Any]:
 
 
 def _edits(name: str) -> dict[str, Any]:
-    return {"edits": notes().graph_edits(data.choose(current().workspace, name).key)}
+    return {"edits": data.marks(notes(), data.choose(current().workspace, name))}
 
 
 def _save(name: str) -> dict[str, Any]:
-    key = data.choose(current().workspace, name).key
-    given = json_body()
+    graph, held, given = data.choose(current().workspace, name), notes(), json_body()
     edits, was = given.get("edits"), given.get("was")
     if not is_object(edits) or not is_object(was):
         raise ConfigError("the body should be an object with `edits` and `was`, both objects")
-    return {"edits": notes().save_graph_edits(key, edits, was=was)}
+    if was == data.marks(held, graph):
+        was = held.graph_edits(graph.key)  # without any, the groups of the graph stood for them
+    return {"edits": held.save_graph_edits(graph.key, edits, was=was)}
 
 
 def _groups(name: str) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def _groups(name: str) -> dict[str, Any]:
 def _export(name: str) -> dict[str, Any]:
     workspace = current().workspace
     graph = data.choose(workspace, name)
-    return data.exported(workspace, graph, notes().graph_edits(graph.key))
+    return data.exported(workspace, graph, data.marks(notes(), graph))
 
 
 def _intervene(name: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from interp.artifacts import KINDS, Finding
 from interp.circuits.induction_circuit import InductionCircuit
 from interp.errors import WorkbenchError
 from interp.workspace import Workspace, outdated
-from saes.features.schema import NO_READING
+from saes.features.schema import NO_LABEL
 
 log = logging.getLogger("workbench.dashboard")
 MOST, PER_KIND = 3, 1
@@ -60,7 +60,7 @@ def _has_label(workspace: Workspace, finding: Finding) -> bool:
     sql = "select 1 from f where feature = ? and label_kind = ?"
     try:
         path = workspace.table_path("features", name, "features")
-        return not workspace.query(sql, at, NO_READING, f=path).num_rows
+        return not workspace.query(sql, at, NO_LABEL, f=path).num_rows
     except WorkbenchError:  # its own page says what is wrong
         return True
 
@@ -84,8 +84,8 @@ def _found(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _with_example(workspace: Workspace, finding: Finding) -> Finding:
-    """Return a finding about a feature with the feature's strongest example, cut around its peak."""
-    if finding.feature is None:
+    """Return a finding about a feature without a picture with the feature's strongest example, cut around its peak."""
+    if finding.feature is None or finding.dots is not None:
         return finding
     features, at = finding.feature
     sql = "select tokens, activations, peak from e where feature = ? order by activation desc limit 1"

@@ -79,6 +79,8 @@ class Dots:
     up: str = ""
     alike: bool = False
     """Both axes have the same units, as a plane has."""
+    null: int = 0
+    """Number of points, the last ones, that are of the null; they are drawn grey."""
 
 
 @dataclass(frozen=True, kw_only=True)

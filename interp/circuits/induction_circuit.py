@@ -19,6 +19,8 @@ from interp.patching.effects import AblationEffect
 from interp.results import Record, columns_of
 from interp.statistics import p_above, t_interval
 
+SHOWN = 8
+"""Key edges in the picture of a finding."""
 SMALLEST_SHARE = 0.25
 """Smallest fall of a score by patching the sender, as a fraction of it, that counts."""
 
@@ -263,6 +265,8 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit"):
         if self.verdict.found is not True or not beyond:
             return []
         best, e = max(beyond, key=lambda pair: -pair[1].high)
+        shown = sorted(edges, key=lambda pair: pair[1].effect)[:SHOWN]
+        lines = tuple(range(len(shown), 0, -1)) * 2
         groups = {row.group: row for row in self.ablations.rows()}
         others = [row.loss_second_half for name, row in groups.items() if name.startswith("random heads")]
         more = ""
@@ -286,10 +290,11 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit"):
                 href=f"{self.href}?at={best.source}-k-{best.target}",
                 proof="See the circuit",
                 dots=Dots(
-                    x=tuple(float(each) for each in self.heads.columns("layer")["layer"]),
-                    y=tuple(float(each) for each in self.heads.columns("strict")["strict"]),
-                    across="layer",
-                    up="induction score of each head",
+                    x=(*(-found.effect for _, found in shown), *(found.null_high for _, found in shown)),
+                    y=tuple(map(float, lines)),
+                    texts=(*(f"{edge.source} → {edge.target}" for edge, _ in shown), *[""] * len(shown)),
+                    across="fall of the score; grey: random heads",
+                    null=len(shown),
                 ),
             )
         ]

@@ -50,7 +50,7 @@ class GraphNode:
     kept: bool = True
     """part of the graph that is pruned at the default thresholds"""
     probability: float = 0.0
-    """of a logit: probability of the token, or weight of the target"""
+    """of a logit: probability of the token in the model; the weight of a target without one"""
     label: str = ""
 
     @property
@@ -89,6 +89,15 @@ class GraphTarget:
     contrast: int | None = None
     weight: float = 1.0
     """share of the influence that starts here: the token's probability, or 1 for a target that was named"""
+
+
+@dataclass(frozen=True)
+class Supernode:
+    """Nodes of a graph that are shown as one."""
+
+    name: str
+    nodes: tuple[str, ...]
+    """ids"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +225,8 @@ class AttributionGraph(Artefact, kind="attribution_graph"):
     edge_table: Table[GraphEdge]
     flows: Table[Flow] | None
     """Flows between groups of nodes; None without a template."""
+    groups: Annotated[tuple[Supernode, ...] | None, Document("groups.json")]
+    """Latents that act alike beyond their null (`supernodes.with_groups`); None where they were not looked for."""
 
     @property
     def model(self) -> str:
@@ -251,6 +262,14 @@ class AttributionGraph(Artefact, kind="attribution_graph"):
         if unknown := {node.kind for node in found} - set(NODE_KINDS):
             raise CorruptError(f"{self.node_table.path}: unknown kind of node {min(unknown)!r}; it was edited")
         return tuple(found)
+
+    @cached_property
+    def probabilities(self) -> tuple[float | None, ...]:
+        """Probability of each target's token in the model; None for a latent, and where it was not stored."""
+        held = {node.index: node.probability for node in self.nodes if node.kind == "logit"}
+        whole = 1.0 if self.settings.target else None  # the weight of a named target in its stead
+        found = (None if each.token is None else held.get(i) for i, each in enumerate(self.targets))
+        return tuple(None if chance == whole else chance for chance in found)
 
     @cached_property
     def edges(self) -> GraphEdges:
@@ -328,7 +347,8 @@ class AttributionGraph(Artefact, kind="attribution_graph"):
 
     def headline(self) -> str:
         """Return the prompt, the targets, and the scores next to their baselines."""
-        aims = ", ".join(f"{target.label!r} ({target.weight:.0%})" for target in self.targets[:3])
+        known = zip(self.targets[:3], self.probabilities, strict=False)
+        aims = ", ".join(repr(each.label) + ("" if chance is None else f" ({chance:.0%})") for each, chance in known)
         kept, edges = sum(node.kept for node in self.nodes), int(self.edges.kept.sum())
         lines = [f"Attribution graph of {self.prompt!r} in {self.model} with {self.dictionary}, for {aims}."]
         lines.append(f"Pruned to {kept} of {len(self.nodes)} stored nodes and {edges} of {len(self.edges)} edges.")

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from interp.errors import CorruptError
-from interp.tracing.graph import GraphEdges, GraphNode, GraphTarget, NodeKind
+from interp.tracing.graph import GraphEdges, GraphNode, GraphTarget, NodeKind, Supernode
 from interp.tracing.influence import cumulative_share, link_influence
-from interp.tracing.supernodes import GraphEdits, Supernode
+from interp.tracing.supernodes import GraphEdits
 
 MAX_DEPTH = 24
 """Levels of lists and objects in the parts of a file that are carried along."""

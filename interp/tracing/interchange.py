@@ -317,6 +317,7 @@ def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]
         node_table=node_table(nodes),
         edge_table=edge_table(edges),
         flows=None,
+        groups=None,
     )
     return graph, read_edits(params, marks, nodes, ids)
 

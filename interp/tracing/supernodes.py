@@ -4,6 +4,7 @@
     measured = partial(effect_profiles, system)           # interp.tracing.effects
     judged = judge_groups(graph, found.groups, measured)  # beside random groups
     judged = alike_groups(graph, chosen, measured)        # found by measured effects
+    graph = with_groups(graph, measured)                  # and stored with the graph
 
 Latents are similar when the same nodes feed them, they feed the same nodes, and they write in the same direction. In a
 frozen model every group equals the sum of its edges, so that only effects with nothing frozen can judge a group: those
@@ -12,8 +13,8 @@ of its members agree with each other more than those of random latents of the sa
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from jaxtyping import Bool, Float, Int
 from interp.errors import ConfigError
 from interp.results import Record, Result
 from interp.statistics import holm, p_from_null
-from interp.tracing.graph import AttributionGraph, GraphNode
+from interp.tracing.graph import AttributionGraph, GraphNode, Supernode
+from interp.tracing.part import part_of
 
 ERROR = 0.05
 """Share of similar pairs that chance may explain, and probability that a group without agreement passes."""
@@ -36,19 +38,12 @@ OF_RULES = frozenset(
 """The same, of the rules that make labels."""
 MOST_GROUPS = 12
 """Groups that are proposed at most."""
+MOST_GROUPED = 60
+"""Latents among which groups are looked for: each is ablated in the model."""
 ALIKE = 0.4
 """Cosine of measured effects from which latents are put into a group, whose test is on other outcomes."""
 SMALL_CELL = 3
 """Nodes of a layer at one position, below which they are permuted with those of other such positions."""
-
-
-@dataclass(frozen=True)
-class Supernode:
-    """Nodes of a graph that are shown as one."""
-
-    name: str
-    nodes: tuple[str, ...]
-    """ids"""
 
 
 @dataclass(frozen=True)
@@ -401,6 +396,17 @@ def alike_groups(
         for name, each in zip(_distinct([_name(graph, each) for each in members]), members, strict=True)
     ]
     return judge_groups(graph, groups, other_half, max_per_layer=max_per_layer, seed=seed)
+
+
+def with_groups(graph: AttributionGraph, profiles: EffectProfiles, *, hidden: Collection[int] = ()) -> AttributionGraph:
+    """Return a graph with those groups of its `MOST_GROUPED` leading latents that pass their test (`alike_groups`).
+
+    `hidden` are numbers of nodes that are left out, such as the background of all prompts.
+    """
+    errors = {number for number, node in enumerate(graph.nodes) if node.kind == "error"}
+    leading = part_of(graph, most=MOST_GROUPED, edges=0, hidden={*hidden, *errors}).nodes
+    chosen = [graph.nodes[i] for i in np.flatnonzero(leading) if graph.nodes[i].kind == "feature"]
+    return replace(graph, groups=alike_groups(graph, chosen, profiles).held)
 
 
 def judge_groups(

@@ -118,6 +118,7 @@ def trace(
         node_table=node_table(nodes),
         edge_table=edge_table(edges),
         flows=None,
+        groups=None,
     )
 
 
@@ -238,10 +239,9 @@ def aim_at(
             for token, text in zip(ids, token_strings(model, ids), strict=True)
         ]
     else:
-        ids = [_one_token(model, target)]
-        against = None if contrast is None else _one_token(model, contrast)
+        token, against = _one_token(model, target), None if contrast is None else _one_token(model, contrast)
         label = target if contrast is None else f"{target} - {contrast}"
-        targets = [GraphTarget(label, ids[0], against)]
+        targets = [GraphTarget(label, token, against)]
     unembed = model.W_U.detach().float()  # its bias is part of a logit, but nothing reads it
     reads, values = [], []
     for each in targets:
@@ -359,7 +359,8 @@ def _nodes(
         else:
             which = i - first_target
             each = aim.targets[which]
-            about |= {"probability": each.weight, "label": each.label}
+            chance = each.weight if each.token is None else float(system.frozen.logits.softmax(-1)[each.token])
+            about |= {"probability": chance, "label": each.label}
             layer, position = int(aim.starts.layer[which]), int(aim.starts.position[which])
             layer = layer if aim.feature is not None else n_layers
             found.append(GraphNode("logit", layer, position, which, **about))

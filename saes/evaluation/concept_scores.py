@@ -4,11 +4,11 @@
 that may guide choices, and of those that judge once. Its interval is Wilson's, over concepts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import comb
 
-from interp.artifacts import Finding
+from interp.artifacts import Dots, Finding
 from interp.artifacts.artefact import address_of
 from interp.forms import Measured
 from interp.results import Record, Result
@@ -113,7 +113,7 @@ class ConceptScores(Result):
     def shares(self) -> dict[Set, dict[str, Interval[float]]]:
         """Return, by set, shares of concepts with their intervals over concepts.
 
-        Keys: every basis and `null`, those with F1 of at least `GOOD_F1`; `steered` (p of at most .05); `found` by a
+        Keys: every basis and `null`, those with F1 of at least `GOOD_F1`; `steered` (p of at most 0.05); `found` by a
         search. The interval of the null is over shuffles.
         """
         shares = {}
@@ -153,7 +153,7 @@ class ConceptScores(Result):
                 if others and each.own.f1.estimate >= GOOD_F1 and each.own.f1.low > null:
                     yield self._concept(each, null, sae)
         if share := self.shares().get("judge"):
-            yield from _dictionary(share, len(self.of_set("judge")), sae)
+            yield from _dictionary(share, self.of_set("judge"), sae)
 
     def _p_untrained(self) -> float:
         """Return the p-value of a sign test: of some concepts an untrained dictionary also has a latent, by chance."""
@@ -187,7 +187,7 @@ class ConceptScores(Result):
         )
 
 
-def _dictionary(share: dict[str, Interval[float]], n: int, sae: str) -> Iterator[Finding]:
+def _dictionary(share: dict[str, Interval[float]], scores: Sequence[ConceptScore], sae: str) -> Iterator[Finding]:
     """Yield the share of concepts that a dictionary detects, where its interval lies above every baseline."""
     own, untrained = share["dictionary"], share["untrained"].estimate
     best = {name: share[name].estimate for name in ("neuron", "component", "coordinate") if name in share}
@@ -195,15 +195,22 @@ def _dictionary(share: dict[str, Interval[float]], n: int, sae: str) -> Iterator
     if own.low <= null:
         return
     name, rival = max(best.items(), key=lambda pair: pair[1])
+    found = [{way: each.f1.estimate for way, each in score.detectors.items()} for score in scores]
     yield Finding(
         kind="dictionary",
         title="A dictionary that knows everyday concepts",
-        sentence=f"{own.estimate:.0%} of {n} concepts that did not guide its choice have a feature with F1 of at least "
-        f"{GOOD_F1} in {sae} ({own.low:.0%} to {own.high:.0%}); {rival:.0%} have such a {name}, {untrained:.0%} such a "
-        "latent of an untrained dictionary.",
+        sentence=f"{own.estimate:.0%} of {len(scores)} concepts that did not guide its choice have a feature with F1 "
+        f"of at least {GOOD_F1} in {sae} ({own.low:.0%} to {own.high:.0%}); {rival:.0%} have such a {name}, "
+        f"{untrained:.0%} such a latent of an untrained dictionary.",
         value=own.estimate,
         null=null,
         about="fraction of concepts; null: the best baseline",
         href=f"{address_of('sae', sae)}#concepts",
         proof="See the table",
+        dots=Dots(
+            x=tuple(max(f1 for way, f1 in each.items() if way != "dictionary") for each in found),
+            y=tuple(each["dictionary"] for each in found),
+            across="F1 of the best baseline",
+            up="F1 of the best feature, by concept",
+        ),
     )

@@ -28,7 +28,7 @@ from urllib.parse import quote
 import numpy as np
 from jaxtyping import Float64
 
-from interp.artifacts import Artefact, Document, Finding, read_manifest, read_table
+from interp.artifacts import Artefact, Document, Dots, Finding, read_manifest, read_table
 from interp.errors import ConfigError, UsageError
 from interp.results import Record, Result, cell
 from interp.runtime import derive_seed
@@ -460,6 +460,7 @@ class Proof(Artefact, kind="proof"):
                 href=self.href,
                 proof="See the proof",
                 feature=(features, feature),
+                dots=_beside(best),
             )
         ]
 
@@ -470,6 +471,17 @@ class Proof(Artefact, kind="proof"):
             for each in self.measures
             for record in each.to_records()
         ]
+
+
+def _beside(measure: ProofMeasure) -> Dots:
+    """Return the measure of a feature above the same for every direction of its nulls, a line each."""
+    lines = (("features of like density", measure.alike), ("random directions", measure.random))
+    x, y, texts = [measure.value], [float(len(lines))], ["this feature"]
+    for line, (name, null) in enumerate(lines):
+        x += null.tolist()
+        y += [float(line)] * len(null)
+        texts += [name if at == null.argmax() else "" for at in range(len(null))]
+    return Dots(x=tuple(x), y=tuple(y), texts=tuple(texts), across=measure.unit, null=len(x) - 1)
 
 
 @dataclass(frozen=True)
@@ -516,7 +528,7 @@ class ListsApart:
     sentence: str
     hook_point: str
     alpha: float
-    """level that each p-value is compared with: .05 over the number of lists"""
+    """level that each p-value is compared with: 0.05 over the number of lists"""
     n_random: int
     set_apart: list[str]
     lists: list[Record]

@@ -25,7 +25,7 @@ from interp.artifacts import Table, read_json, save_artefact, write_json
 from interp.errors import CorruptError, MismatchError, UnknownNameError, UsageError
 from interp.notes import Notes
 from interp.tracing.background import direction, influences
-from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode
+from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode, Supernode
 from interp.tracing.interchange import import_graph
 from interp.tracing.part import graph_effects, part_of
 from interp.tracing.variants import Variants
@@ -97,7 +97,7 @@ def test_neurons_are_named_and_what_leads_every_prompt_is_background(visitor, ow
     influence = influences(graph)[direction(common)]
     rows = [
         neuron(confirmed, label='the word "France" (90 %)', confirmed=True, says=[" Paris"]),
-        neuron(raising, label='no reading; fires on "x"', says=[" Paris", " Lyon"]),
+        neuron(raising, label='no label; fires on "x"', says=[" Paris", " Lyon"]),
         neuron(common, label='"The" (99 %)', confirmed=True, background=influence * 0.6),
     ]
     example = NeuronExample(layer=confirmed.layer, neuron=confirmed.index, sign=1, tokens=[" in", " France"],
@@ -143,10 +143,12 @@ def test_the_header_names_the_target_with_its_probability_and_folds_the_scores()
     said = text_of(header(graph))
     assert all(part in said for part in ("“Paris” 62.0%", "Predicts ablations: 0.7", "one run", "20.0%", "13.0%"))
     pair = replace(graph.targets[0], label=" Paris -  Rome", contrast=7)
-    assert "“Paris” rather than “Rome”" in text_of(header(replace(graph, targets=(pair, *graph.targets[1:]))))
+    assert "“Paris” 62.0% rather than “Rome”" in text_of(header(replace(graph, targets=(pair, *graph.targets[1:]))))
     named = replace(graph, settings=replace(graph.settings, target=" Paris"))
-    assert "“Paris”" in text_of(header(named))
-    assert "“Paris” 62.0%" not in text_of(header(named)), "the weight of a named target is no probability"
+    assert "“Paris” 62.0%" in text_of(header(named))
+    whole = named.with_parts(nodes=[replace(each, probability=1.0) for each in named.nodes])
+    assert "“Paris”" in text_of(header(whole))
+    assert "“Paris” 100.0%" not in text_of(header(whole)), "the weight of a named target is no probability"
     assert "Predicts" not in text_of(header(replace(graph, effects=None)))
 
 
@@ -216,6 +218,21 @@ def test_edits_are_saved_among_the_notes_and_a_conflict_keeps_both(visitor, own)
     assert answer.status_code == 409
     assert json.loads(answer.get_json()["theirs"]) == EDITS
     assert ERROR not in visitor.open("/notes")
+
+
+def test_groups_of_the_trace_are_the_marks_until_the_visitor_has_some(visitor, own):
+    latents = [node.id for node in make_graph().nodes if node.kind == "feature"][:3]
+    graph = replace(make_graph(), groups=(Supernode("say a city", tuple(latents)),))
+    save_artefact(graph, own.path(KIND, "grouped"))
+    path, traced = "/graph-data/grouped/edits.json", {"groups": [["say a city", latents]]}
+    assert get(visitor, path).get_json() == {"edits": traced}
+    assert Notes.open(own).graph_edits("graphs/grouped") == {}, "looking saves nothing"
+    mine = traced | {"pins": latents[:1]}
+    assert visitor.client.post(path, json={"edits": mine, "was": traced}, headers=HERE).get_json() == {"edits": mine}
+    answer = visitor.client.post(path, json={"edits": {}, "was": traced}, headers=HERE)
+    assert answer.status_code == 409, "another visitor has changed them meanwhile"
+    exported = get(visitor, "/graph-data/grouped/export.json").get_json()
+    assert [each[0] for each in exported["qParams"]["supernodes"]] == ["say a city"]
 
 
 def test_edits_need_the_key_of_the_run(own):

@@ -12,7 +12,7 @@ from interp.tracing.config import TraceConfig
 from interp.tracing.effects import effect_profiles
 from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode, GraphTarget
 from interp.tracing.replacement import Neurons
-from interp.tracing.supernodes import Supernode, alike_groups, find_supernodes, judge_groups, latents
+from interp.tracing.supernodes import Supernode, alike_groups, find_supernodes, judge_groups, latents, with_groups
 from interp.tracing.trace import open_system, trace
 from tests.interp.architectures import tiny
 from tests.interp.tracing_graphs import small_graph
@@ -225,6 +225,15 @@ def test_groups_are_found_by_effects_and_judged_by_outcomes_that_did_not_make_th
     assert min(len(each.groups) for each in found) > 0
     assert sum(len(each.held) for each in found) <= 1
     assert alike_groups(graph, latents(graph)[:1], wide(truth)).held == ()
+    ends = {graph.number[node.id] for node in graph.nodes if not node.kept}
+    stored = with_groups(graph, wide(truth), hidden=ends).groups
+    assert stored is not None
+    assert {frozenset(each.nodes) for each in stored} == {frozenset(each) for each in truth}
+    gone = {graph.number[node] for node in truth[0]}
+    without = with_groups(graph, wide(truth), hidden=ends | gone).groups
+    assert without is not None
+    assert {frozenset(each.nodes) for each in without} == {frozenset(each) for each in truth[1:]}
+    assert with_groups(graph, wide([]), hidden=ends).groups == ()
 
 
 def test_effects_are_measured_once_and_random_groups_have_the_same_layers():

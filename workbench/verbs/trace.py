@@ -5,6 +5,7 @@
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
@@ -93,13 +94,16 @@ class Trace(TraceConfig, Threaded, RunsModel, Resumable["AttributionGraph"]):
         from interp.artifacts import Table
         from interp.models.generation import prompt_tokens
         from interp.models.loading import load_model
+        from interp.tracing.background import background_nodes
+        from interp.tracing.effects import effect_profiles
         from interp.tracing.graph import Flow
-        from interp.tracing.trace import trace, trace_settings
+        from interp.tracing.supernodes import with_groups
+        from interp.tracing.trace import open_system, trace, trace_settings
         from interp.tracing.variants import trace_variants
         from saes.features.neurons import newest_labels
 
         options = self._dictionary(run)
-        model = load_model(self.model, device=run.device, attention="eager")
+        model = run.examine(load_model(self.model, device=run.device, attention="eager"))
         words, config, replacement = self.targets(), settings_of(self, TraceConfig), options.pop("replacement")
         prompt = self.prompt.replace("{}", next(iter(words))) if words else self.prompt
         tokens = prompt_tokens(model, prompt, chat=self.chat)
@@ -116,6 +120,12 @@ class Trace(TraceConfig, Threaded, RunsModel, Resumable["AttributionGraph"]):
             if labels is not None:
                 run.made_from(labels.about)
                 graph = labels.named(graph)
+            if graph.effects is not None:
+                usual = [] if labels is None else background_nodes(graph, labels.background())
+                with run.progress("grouping", "latents") as progress:
+                    system = open_system(model, tokens, replacement, skip_positions=config.skip_positions)
+                    measured = partial(effect_profiles, system, progress=progress)
+                    graph = with_groups(graph, measured, hidden=usual)
             if not words:
                 return graph
             with run.progress("tracing words", "words") as progress:
