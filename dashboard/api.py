@@ -255,7 +255,7 @@ def ablate(live: Live, model: str, features: str, index: int) -> Any:
 def direction(live: Live, model: str, features: str, index: int) -> Any:
     """Return the lists of words that the direction of a feature sets apart, each with its p-value by random directions.
 
-    A list is set apart where its `p` is at most `alpha`, which is .05 over the number of lists.
+    A list is set apart where its `p` is at most `alpha`, which is 0.05 over the number of lists.
     """
     return live.try_feature("direction", model=model, features=features, index=index)
 

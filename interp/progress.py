@@ -1,7 +1,7 @@
 """Progress of long work: the callback that every analysis takes, and reports to the process that started this one.
 
 Long work calls `progress(done, total, facts)` after every unit. `done` and `total` count the same unit (batches, heads,
-steps). `facts` holds short values to show with the progress bar, such as `{"fvu": .12}`. The callback runs in the
+steps). `facts` holds short values to show with the progress bar, such as `{"fvu": 0.12}`. The callback runs in the
 thread that does the work, and an exception raised in it stops the work.
 
 A process whose environment has the path of a file in `RUN_FILE` writes there how far it is and which artefacts it wrote

@@ -67,7 +67,7 @@ def t_interval(values: np.ndarray, confidence: float = 0.95) -> Interval[Any]:
 
     The interval of a single observation is infinite, as its spread is unknown. (`scipy.stats.ttest_1samp` gives the
     same numbers, but takes a hundred times as long with NaN entries, and has no interval for one observation.) Of few
-    skewed values it is too narrow: it holds the mean of 8 log-normal ones (skewness 1.75) in .92 of samples.
+    skewed values it is too narrow: it holds the mean of 8 log-normal ones (skewness 1.75) in 0.92 of samples.
     """
     from scipy.stats import t
 
@@ -181,7 +181,7 @@ def p_above(values: np.ndarray, bound: float | np.ndarray = 0.0) -> np.ndarray:
     """Return the one-sided p-value of the null that the mean over the last axis is not above `bound` (Student t).
 
     Without spread it is 0 above the bound and 1 elsewhere; with one observation it is 1. It is too small for few values
-    with a long tail to the left: at most .05 in .11 of samples of 8 mirrored log-normal values of skewness 1.75.
+    with a long tail to the left: at most 0.05 in 0.11 of samples of 8 mirrored log-normal values of skewness 1.75.
     """
     from scipy.stats import ttest_1samp
 
@@ -294,7 +294,7 @@ def rank_correlation_interval(
 ) -> Interval[float]:
     """Return Spearman's correlation with a bootstrap interval over the `n` pairs. Raises `ConfigError` below three.
 
-    With 10 pairs of a correlation of .8 it is wider than it says: it holds the truth in .98 of samples.
+    With 10 pairs of a correlation of 0.8 it is wider than it says: it holds the truth in 0.98 of samples.
     """
     from scipy.stats import pearsonr, rankdata
 

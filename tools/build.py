@@ -3,7 +3,7 @@
 1. Text of about ten million tokens is gathered from this repository and package registries, as one .jsonl file of
    documents in a seeded order (`KINDS`); a second file has only text that may ship.
 2. SmolLM2-135M reads the first up to block 9 with products in bfloat16: twice as fast on a CPU that supports them, at a
-   deviation from float32 of .03 % of the variance.
+   deviation from float32 of 0.03 % of the variance.
 3. A dictionary is trained on every token once, without the held-out documents. Rounded to bfloat16 it has half the
    size, and everything after is measured on the rounded one.
 4. Features, and the MLP's neurons beside them, are described on the second text, read in float32.

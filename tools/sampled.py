@@ -2,7 +2,7 @@
 
 A language model's own text is the text it knows, it covers every topic, and it may be shipped. A document is asked for
 in one of two ways, in equal parts: by its first words ("Dear", "In 1847,", `def `), or by an instruction in the chat
-template ("Write a recipe. It is about: copper."). Kinds of document, temperature (.7 to 1) and topic are drawn by a
+template ("Write a recipe. It is about: copper."). Kinds of document, temperature (0.7 to 1) and topic are drawn by a
 seed; topics are WordNet's nouns, each of its 25 lexicographer files as often as the others, so that cities and persons
 come as often as artefacts.
 

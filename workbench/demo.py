@@ -60,7 +60,7 @@ def unpack(workspace: Workspace, data: Path = DATA) -> None:
     for kind, name in lacking:
         source, target = data / FOLDERS[kind] / name, workspace.path(kind, name)
         if target.exists():
-            raise CorruptError(f"{target} was expected to be whole or absent, and has no manifest; move it away")
+            raise CorruptError(f"{target} has no manifest: it is damaged, or something else; move it away")
         copy_artefact(source, target)
     if lacking:
         say(f"unpacked {', '.join(f'{FOLDERS[kind]}/{name}' for kind, name in lacking)}")
@@ -103,7 +103,7 @@ class Demo(InWorkspace, Seeded, Threaded, OnDevice):
             raise ConfigError("--train trains a dictionary and --sae takes another; choose one of the two")
         if self.sae is None and (self.model != MODEL or self.hook_point):
             raise ConfigError(
-                "--model and --hook-point say where --sae belongs, and there is none; for another model use "
+                "--model and --hook-point describe the SAE of --sae, which was not given; for another model use "
                 "`workbench record`"
             )
         run_demo(self)

@@ -127,7 +127,7 @@ def _with_default(text: str, default: Any) -> str:
 def about(verb: type[Verb]) -> str:
     """Return the docstring of a verb, and whether an interrupted command continues, which its class says."""
     text = inspect.getdoc(verb) or ""
-    return f"{text}\n\nResumable: stopped at any moment, the same command continues." if verb.resumes else text
+    return f"{text}\n\nResumable: after an interruption, the same command continues." if verb.resumes else text
 
 
 def help_of(verb: type[Verb]) -> str:

@@ -78,8 +78,8 @@ class Serve(Threaded):
 
 _INSTRUCTIONS = """Look inside a language model. Find features with `search`, read one with `feature` and `examples`,
 try it with `steer`, `ablate` and `direction`. `analyses` lists what `start` can run; follow it with `run`, and read
-what it made with `artefact`. Every number comes with its control: a random direction, a feature of like density, or
-the count expected by chance. Report both, and claim no effect where the control has as large a one."""
+what it made with `artefact`. Every number comes with its null: random directions, features of like density, or
+the count expected by chance. Report both, and claim no effect where the null has one as large."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,7 +82,7 @@ def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
         html.Div(
             [
                 guarded("Weights", lambda: _weights(found, colours),
-                        note="norm of the change of a matrix over its norm; grey up to the bound of the null"),
+                        note="norm of the change of each matrix over the norm of the matrix; grey: within the null"),
                 guarded("Residual stream", lambda: _stream(found, colours),
                         note="relative change after each layer; filled: beyond the null, corrected for all layers; "
                         "whiskers: 95 % over contexts"),
@@ -122,8 +122,8 @@ def _stream(found: ModelComparison, colours: Theme) -> list[Any]:
         for text, each in found.representations.items() for row in each.layers
     ]  # fmt: skip
     figure = stream_figure(found.representations, colours, height=HEIGHT)
-    return [graph("changes-stream", figure=figure, label="Relative change of the stream by layer", height=HEIGHT),
-            as_table(as_json(rows))]  # fmt: skip
+    label = "Relative change of the residual stream by layer"
+    return [graph("changes-stream", figure=figure, label=label, height=HEIGHT), as_table(as_json(rows))]
 
 
 def _transplants(found: ModelComparison, colours: Theme) -> list[Any]:

@@ -441,7 +441,7 @@ def _matched(columns: dict[str, list[Any]]) -> Matched:
     bound = float(np.quantile(random, 0.95))
     beyond = float((values > bound).mean())
     finding = (
-        f"{share:.1%} of the latents have a partner of cosine above {SHARED}, {by_chance:.1%} by chance; "
+        f"{share:.1%} of the latents have a partner of cosine above {SHARED}, with random directions {by_chance:.1%}; "
         f"{beyond:.1%} are matched more closely than 95 % of random directions ({bound:.2f})."
     )
     first, second = (np.array(columns[key])[order].tolist() for key in ("first", "second"))

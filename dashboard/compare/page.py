@@ -1,4 +1,4 @@
-"""*Compare*: two named things beside each other: features, neurons, SAEs, layers, models; every number with its null.
+"""*Compare*: two named things compared: features, neurons, SAEs, layers, models; every number with its null.
 
 The two names are fields of a form, so the address says what is compared. What tables hold is drawn at once; cosines,
 activations and matches, which need the weights, follow in a callback.
@@ -71,7 +71,7 @@ def layout(context: Context, a: str = "", b: str = "", **_: Any) -> html.Div:
         return page("Compare", form, notice(explain_error(error), tone="error"), _begin(workspace, known))
     if len(things) < 2:
         body = [_partners(workspace, things[0])] if things else [_begin(workspace, known)]
-        return page("Compare", form, *body, lead="Two things beside each other, every number with its null.")
+        return page("Compare", form, *body, lead=PAGE.shows)
     return page(
         "Compare",
         dcc.Store(id="compare-state", data={"a": things[0].name, "b": things[1].name}),
@@ -186,7 +186,7 @@ def _measured(state: dict[str, str], scheme: str | None) -> Any:
     return attempt(lambda: _matched(workspace, a, b, scheme)) if kind == SAE else None
 
 
-_NULL = "level that 95 % of the null stay below, or the value expected by chance"
+_NULL = "95th percentile of the null, or the expected value"
 
 
 def measures_table(measures: list[Measure], label: str = "Measures") -> html.Div:
@@ -267,8 +267,8 @@ def _pair(workspace: Workspace, a: Thing, b: Thing, scheme: str | None) -> html.
             lines.append(html.Li([link, html.Span(f"{cosine:+.2f}", className="wb-value")]))
         parts += [html.H3(f"Nearest to {a.name} in {table}"), html.Ol(lines, className="wb-lines")]
     note = (
-        "random pairs: each of the two with every other latent of the other's dictionary; vertical line: this pair. "
-        "Compare a pair that was found by searching with the nearest neighbours"
+        "Random pairs: each of the two with every other latent of the other's dictionary. Vertical line: this pair. "
+        "For a pair that was found by a search, the null is the nearest neighbours."
     )
     return panel("Measures", *parts, note=note)
 
@@ -320,8 +320,8 @@ def _scores(workspace: Workspace, a: Thing, b: Thing) -> html.Section:
         said = "Each at its own L0, on its own held-out documents: not comparable. A run compares them at one L0."
         if found["artefact"]:
             said = (
-                f"Held-out tokens. Cut, and the cross-entropy (CE) recovered: at the common L0 of {found['l0']:.1f}. "
-                f"Comparison {found['artefact']}."
+                f"On held-out tokens; scores after truncation, and cross-entropy (CE) recovered, at a common L0 of "
+                f"{found['l0']:.1f}. From the comparison {found['artefact']}."
             )
         parts = [sides, records_table(found["rows"]), html.P(said, className="wb-note wb-flush")]
         stored = found["artefact"] and view.stored_matches(workspace, a, b) is not None
@@ -348,8 +348,8 @@ def _matched(workspace: Workspace, a: Thing, b: Thing, scheme: str | None) -> ht
             html.Div(tables, className="wb-two wb-even"),
         ]
     note = (
-        "one-to-one match of decoder directions with the largest sum of cosines; null: the same match with random "
-        "directions of the second moments of the second SAE"
+        "Latents are matched one to one, so that the sum of cosines of their decoder directions is largest. Null: the "
+        "same match with random directions that have the second moments of the second SAE's."
     )
     return panel("Features in common", *parts, note=note)
 
@@ -453,7 +453,7 @@ PAGE = Page(
     order=105,
     layout=layout,
     register=register,
-    shows="Two things beside each other: features, neurons, SAEs, layers, or models, every number with its null.",
+    shows="Two features, neurons, SAEs, layers or models compared, every number with its null.",
     command="workbench demo --no-serve",
     fill=first_step,
 )

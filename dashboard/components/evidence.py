@@ -86,7 +86,7 @@ def evidence_table(
         if name == owner:
             rows.append(_row("95 % interval", f"{number(low)} to {number(high)}", "wb-sub"))
     if not rows:
-        return html.P("This artefact holds no such measurement.", className="wb-none")
+        return html.P("This artefact has no such measurement.", className="wb-none")
     return html.Table(html.Tbody(rows), className="wb-evidence")
 
 
@@ -162,7 +162,7 @@ def number(value: Any, *, signed: bool = False) -> str:
 
 
 def percent(fraction: float) -> str:
-    """Return a fraction as a percentage of three significant digits; what is below .001 % is said to be so."""
+    """Return a fraction as a percentage of three significant digits; what is below 0.001 % is said to be so."""
     if 0 < abs(fraction) < 1e-5:
         return "under 0.001%"
     return f"{number(100.0 * fraction)}%"

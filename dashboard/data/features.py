@@ -18,7 +18,7 @@ from interp.notes import own_names
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.circuits.feature_circuit import FeatureCircuit
-from saes.features.schema import MOST_TELLING, NO_READING, ExampleRow, FeatureRow, Features, RelationRow, RelationScales
+from saes.features.schema import MOST_TELLING, NO_LABEL, ExampleRow, FeatureRow, Features, RelationRow, RelationScales
 from saes.features.written_labels import FeatureLabel, Labels, LabelScore, ScoreName
 
 if TYPE_CHECKING:
@@ -313,13 +313,13 @@ def step(workspace: Workspace, name: str, query: Query, index: int, by: int) -> 
 
 
 def unlabelled(workspace: Workspace, name: str, n: int) -> list[int]:
-    """Return the `n` features that fire most often, of those for which no reading holds and nothing is written."""
+    """Return the `n` features that fire most often, of those without a label and without a written one."""
     path = workspace.table_path("features", name, "features")
     written = [row.feature for made in workspace.values(Labels) if made.settings.features == name
                for row in made.labels.rows() if row.label]  # fmt: skip
     sql = """select feature from f where label_kind = ? and not list_contains(?::int[], feature)
              order by n_fired desc, feature limit ?"""
-    return workspace.query(sql, NO_READING, written, n, f=path)["feature"].to_pylist()
+    return workspace.query(sql, NO_LABEL, written, n, f=path)["feature"].to_pylist()
 
 
 def random_live(workspace: Workspace, name: str, *, seed: int) -> int:

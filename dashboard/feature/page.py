@@ -112,7 +112,7 @@ def detail(
 
 _LOG_LOW = -6
 """log10 of the lowest density that the slider resolves; its left end includes dead features."""
-_MARKS = ((-6, "dead"), (-4, ".01%"), (-2, "1%"), (0, "all"))
+_MARKS = ((-6, "dead"), (-4, "0.01%"), (-2, "1%"), (0, "all"))
 _FILTERS = {"label": "agTextColumnFilter", "density": "agNumberColumnFilter"}
 
 
@@ -198,7 +198,7 @@ def _list_panel(workspace: Workspace, name: str, text: str, low: float, high: fl
             "field": "label_score",
             "headerName": "score",
             "headerTooltip": "accuracy of the label on held-out firings: 0.5 is chance, 1 without error; empty where "
-            "no reading scored above other features' labels",
+            "no candidate scored above other features' labels",
             "width": 68,
             "type": "rightAligned",
             "valueFormatter": {"function": "params.value == null ? '' : d3.format('.2f')(params.value)"},

@@ -105,7 +105,7 @@ def uses_panel(workspace: Workspace, name: str, index: int) -> html.Section:
     body = (
         html.Ol(lines[:MAX_USES], className="wb-lines")
         if lines
-        else html.P("No map, circuit, direction or graph of this workspace holds it yet.", className="wb-none")
+        else html.P("No map, circuit, direction or graph of this workspace contains it yet.", className="wb-none")
     )
     return panel("Where it appears", body, more="In circuits: effect of the feature on the circuit's metric.")
 

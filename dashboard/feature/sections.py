@@ -14,7 +14,7 @@ from dashboard.data.meaning import Said, said_by, said_words
 from dashboard.feature.relations import companions_panel, effect_verdict, logit_panel, neurons_panel
 from dashboard.figures.theme import visible
 from interp.workspace import Workspace
-from saes.features.schema import NO_READING, SOURCES, FeatureRow
+from saes.features.schema import NO_LABEL, SOURCES, FeatureRow
 from saes.features.written_labels import LabelScore, ScoreName
 
 _SCORES: tuple[tuple[ScoreName, str, str], ...] = (
@@ -100,7 +100,7 @@ def heading(row: FeatureRow, explained: Sequence[view.Explained] = ()) -> html.D
     """Return number, label and score of the label; a written label comes first where the rule found none."""
     label = visible(row.label or "", 400) or ("never fires" if row.n_fired == 0 else "no label")
     written = next((each.label for each in explained if each.label.label), None)
-    if written is not None and row.label_kind == NO_READING:
+    if written is not None and row.label_kind == NO_LABEL:
         label = [html.Span(visible(written.label or "", 300)), html.Span(f" · {label}", className="wb-quiet")]
         source = written.label_source
     else:

@@ -63,12 +63,12 @@ def weights_figure(rows: Sequence[WeightChange], colours: Theme, *, height: int 
 
 
 def stream_figure(texts: Mapping[str, RepresentationChanges], colours: Theme, *, height: int = 320) -> go.Figure:
-    """Change of the stream after each layer, a line per text with its interval; dotted, the bound of its null."""
+    """Change of the residual stream after each layer, a line per text with its interval; dotted: bound of its null."""
     figure = go.Figure()
     layers = [layer for each in texts.values() for layer in each.layers]
     shown = [value for layer in layers for value in (layer.change.estimate, layer.null_high) if value > 0]
     if not shown:
-        return message_figure("the streams are the same on every text", colours, height=height)
+        return message_figure("the residual streams are the same on every text", colours, height=height)
     floor = min(shown) / 3
     for (name, changes), colour in zip(texts.items(), colours.categories, strict=False):
         label, rows = escape(name), changes.layers

@@ -414,7 +414,7 @@ def _turn(found: RotationSweep, at: int) -> str:
     words = f"turned by {found.steps[at]}: {moved:+.3f} nats"
     if np.isfinite([low, high]).all():
         words += f"<br>95 % interval {low:+.3f} nats to {high:+.3f} nats"
-    return words + f"<br>{found.followed[at]:.0%} of answers went along, by chance {1 / found.n_items:.0%}"
+    return words + f"<br>{found.followed[at]:.0%} of answers followed, by chance {1 / found.n_items:.0%}"
 
 
 def similarity_map(found: LayerSimilarity, colours: Theme) -> go.Figure:

@@ -55,10 +55,10 @@ def head_scores(rows: Sequence[HeadScore], colours: Theme, *, height: int = 560)
 
 
 def _head_hover(row: HeadScore) -> str:
-    verdict = "found" if row.found else "not above chance"
+    verdict = "found" if row.found else "within the null"
     return (
         f"<b>{row.name}</b> {row.score:.3f} · {verdict}<br>95 % interval {row.low:.3f} to {row.high:.3f}<br>"
-        f"by chance {row.null:.3f}, at most {row.null_high:.3f}"
+        f"null {row.null:.3f}, at most {row.null_high:.3f}"
     )
 
 

@@ -34,7 +34,7 @@ PANELS = (
     Panel(
         "loss",
         "loss",
-        "What training lowers: the FVU, and what the kind adds for sparsity and dead features.",
+        "The loss of training: FVU, and the penalties of this kind for sparsity and dead features.",
         log=True,
     ),
     Panel(
@@ -47,20 +47,20 @@ PANELS = (
     Panel(
         "threshold",
         "threshold",
-        "What separates an active feature from a silent one, in training units. It should settle: "
-        "the drift is along a line through the last fifth of the log (shaded), as a share of its mean.",
+        "The activation from which a feature counts as active, in training units. It should settle: "
+        "the drift is that of a line fitted to the last fifth of the log (shaded), as a share of its mean.",
     ),
     Panel(
         "dead",
         "dead features",
-        "Share of features that have not fired for the dead window: they use memory and say nothing.",
+        "Share of features that have not fired for the dead window: they use memory and contribute nothing.",
         ".2%",
         share=True,
     ),
     Panel(
         "dense",
         "dense features",
-        "Share of features that fire on more than a tenth of recent tokens: seldom about one thing.",
+        "Share of features that fire on more than a tenth of recent tokens: rarely interpretable.",
         ".2%",
         share=True,
     ),

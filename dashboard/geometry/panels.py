@@ -47,11 +47,11 @@ def verdict_panel(shape: Shape, actions: list[Any]) -> html.Section:
         ("as a circle", f"RSA {number(order.circular)}, p {number(order.p_circular)}"),
         ("as a line", f"RSA {number(order.linear)}, p {number(order.p_linear)}"),
         ("significance", _counts(order)),
-        ("closed or open", f"of simulated horseshoes {percent(order.p_open)} look as closed, of simulated circles "
-                           f"{percent(order.p_closed)} as open"),
+        ("closed or open", f"{percent(order.p_open)} of simulated horseshoes look as closed; "
+                           f"{percent(order.p_closed)} of simulated circles look as open"),
         ("first to last", f"{number(order.gap)} steps apart (1 on a circle, {order.n - 1} on a line)"),
         ("a cluster", _cluster(shape.cluster)),
-        ("on the plane", f"{percent(plane.share)} of the variance; the best plane of isotropic points holds "
+        ("on the plane", f"{percent(plane.share)} of the variance; the best plane of isotropic points has "
                          f"{percent(plane.isotropic_share)}"),
         ("tokens", number(shape.note)),
     ]  # fmt: skip
@@ -97,9 +97,9 @@ def spectrum_panel(shape: Shape, colours: Theme) -> html.Section:
         graph("geometry-spectrum", figure=spectrum_figure(found, colours, height=384), label=label, height=384),
         as_table(needed, "Components needed, as a table"),
         as_table(eigenvalues(found), "Eigenvalues as a table"),
-        note=f"participation ratio (effective dimension) {number(found.participation_ratio)}; of as many isotropic "
-        f"points in as many dimensions {number(null.participation_ratio)}. Mean cosine similarity of two words "
-        f"{number(found.cosine_raw)}, after centring {number(found.cosine_centred)}. {found.note}",
+        note=f"Participation ratio (effective dimension): {number(found.participation_ratio)}; null, as many isotropic "
+        f"points in the same number of dimensions: {number(null.participation_ratio)}. Mean cosine similarity of two "
+        f"words: {number(found.cosine_raw)}, after centring {number(found.cosine_centred)}. {found.note}",
     )
 
 
@@ -182,11 +182,11 @@ def steering_body(sweep: StrengthSweep, colours: Theme, id: str, label: str, uni
 def _judged(sweep: StrengthSweep) -> str:
     """Return the effect of the chosen strength on the prompts that did not choose it, in a sentence."""
     if sweep.chosen is None:
-        return "No strength above 0 was chosen: each costs more than .1 nats of loss, or prompts were too few."
+        return "No strength above 0 was chosen: each costs more than 0.1 nats of loss, or prompts were too few."
     effect, harm = sweep.judged_effect, sweep.judged_side_effect
     return (
         f"Strength {number(sweep.strengths[sweep.chosen])} was chosen on half of the prompts and documents: the "
-        f"largest effect that costs at most .1 nats of loss. On the other half ({sweep.n_judging} prompts) it moves "
+        f"largest effect that costs at most 0.1 nats of loss. On the other half ({sweep.n_judging} prompts) it moves "
         f"the targets by {signed(effect.estimate)} nats ({signed(effect.low)} to {signed(effect.high)}) and costs "
         f"{signed(harm.estimate)} ({signed(harm.low)} to {signed(harm.high)}); random directions move them by at most "
         f"{signed(float(sweep.judged_random.max()))}."

@@ -55,8 +55,8 @@ def spectra_panel(found: SpaceReport, colours: Theme) -> html.Section:
     return panel(
         "Spectra",
         *parts,
-        note="fraction of the variance per principal component; the diamonds are isotropic points, as many in as many "
-        "dimensions",
+        note="Fraction of the variance per principal component. Diamonds: as many isotropic points in the same number "
+        "of dimensions.",
     )
 
 

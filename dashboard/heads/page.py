@@ -99,8 +99,8 @@ def _causes(found: InductionCircuit) -> html.Div:
         "Composition of the weights",
         loading(graph("heads-composition", label="Composition between heads")),
         html.P(id="heads-composition-note", className="wb-note"),
-        note="how strongly a head reads the output of an earlier head, by their weights; a dot is above chance, a ring "
-        "marks the strongest sender of a reader",
+        note="How strongly a head reads the output of an earlier head, from their weights. Dot: above the null. Ring: "
+        "the strongest sender of a reader.",
         actions=[via],
         className="wb-hidden" if found.composition is None else "",
     )
@@ -276,7 +276,7 @@ def _scores_panel() -> html.Section:
     return panel(
         "Every head",
         graph("heads-map", label="Heat map of head scores"),
-        note="a dot marks a head whose score lies above chance; click a cell to see its attention on a prompt",
+        note="a dot marks a head whose score exceeds its null; click a cell to see its attention on a prompt",
         className="wb-heads-map",
     )
 
@@ -289,9 +289,9 @@ def _table_panel() -> html.Section:
         {"field": "interval", "headerName": "95 % interval", "flex": 1, "minWidth": 120, "sortable": False},
         {
             "field": "null",
-            "headerName": "chance",
+            "headerName": "null",
             "width": 88,
-            "headerTooltip": "the score expected by chance",
+            "headerTooltip": "the mean score where there are no such tokens to attend to",
             **number,
         },
         {"field": "verdict", "headerName": "verdict", "width": 92},
@@ -342,7 +342,7 @@ def _draw(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
     strongest = ", ".join(row.name for row in found[:5])
     article = "An" if kind[0] in "aeiou" else "A"
     meaning = f"{article} {kind.replace('_', ' ')} head {HEAD_KINDS[kind]}. " if kind in HEAD_KINDS else ""
-    words = f"{meaning}{len(found)} of {len(rows)} heads score above chance"
+    words = f"{meaning}{len(found)} of {len(rows)} heads score above their null"
     height = max(260, 22 * (1 + max(row.layer for row in rows)) + 70)
     return head_scores(rows, theme(scheme), height=height), table, words + (f": {strongest}." if found else ".")
 
@@ -385,7 +385,7 @@ PAGE = Page(
     layout=layout,
     register=register,
     shows="How strongly each attention head behaves as an induction head, a previous-token head and so on, with the "
-    "level expected by chance, and the attention of any head on a prompt.",
+    "null of each score, and the attention of any head on a prompt.",
     command="workbench heads MODEL",
     fill=lambda _, model: ("heads", {"model": model}),
 )

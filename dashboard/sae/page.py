@@ -369,12 +369,13 @@ def _density(workspace: Workspace, made: list[Any], scheme: str | None) -> html.
     return panel(title, graph("sae-density", figure=figure, label="Histogram of density"), note=[*rest, dense])
 
 
-_SETS: dict[Set, str] = {"choose": "that guide choices", "judge": "held back to judge"}
+_SETS: dict[Set, str] = {"choose": "used for choosing", "judge": "held out"}
 _CONCEPTS = (
-    "F1 of the best feature of each concept, chosen by half of its words and judged by the other half among four times "
-    "as many words of other concepts (always yes: .33). Baselines and shuffled labels: F1 by the same procedure; AUROC "
-    "on hover. Steering: rise of the log-probability of its words above random features, in nats; bold: p at most .05. "
-    "Search: its position for the concept's name or words. From "
+    "F1 of the best feature of each concept. Half of the words choose the feature; the other half judge it, among four "
+    'times as many words of other concepts (always "yes" has F1 0.33). Baselines and shuffled labels are scored in '
+    "the same way; AUROC is shown on hover. Steering: rise of the log-probability of the concept's words above that by "
+    "random features, in nats; bold where p is at most 0.05. Search: the rank of the feature in a search for the "
+    "concept's name or words. Evaluation: "
 )
 
 

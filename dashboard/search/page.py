@@ -196,9 +196,9 @@ def results(workspace: Workspace, found: Found, *, run: bool) -> html.Div:
     if below:
         shown.append(
             panel(
-                "No better than chance",
+                "Not above the null",
                 _list(below, several=several),
-                note="a random feature that fires as often fires on these words as much; a search always has such hits",
+                note="A random feature of the same density fires on these words as often. Every search has such hits.",
                 className="wb-below-chance",
             )
         )
@@ -215,13 +215,13 @@ def results(workspace: Workspace, found: Found, *, run: bool) -> html.Div:
 
 
 _NOTE = (
-    "best first. Strength: the chance that a hit is the best feature of the concept asked for, as learnt on 40 "
-    "measured concepts. It joins the words on which a feature fires, the words that it makes the model say, words "
-    "related to both, measured concepts, labels and your own names"
+    "Best first. Strength: the probability that a hit is the best feature of the concept, fitted on 40 measured "
+    "concepts. It combines the words on which a feature fires, the words that it makes the model say, words related "
+    "to both, measured concepts, labels and your own names"
 )
 _NOTES = {
-    "similar": "cosine similarity of decoder directions, 1 for the same. By chance: one of as many random directions; "
-    "directions of a dictionary pass that easily, so read the usual nearest neighbour beside it",
+    "similar": "Cosine similarity of decoder directions; 1: the same direction. Null: the nearest of as many random "
+    "directions. Most latents have a neighbour above it, so compare with the median nearest neighbour too.",
     "number": "",
 }
 
@@ -300,12 +300,12 @@ def _statistics(hit: Hit) -> html.Details | None:
     """Return the numbers of a hit, folded away."""
     lines = [f"fires on {percent(hit.density)} of tokens"]
     if hit.by == "similar" and hit.null is not None:
-        lines.append(f"the usual nearest neighbour of a feature has cosine {_rounded(hit.null)}")
+        lines.append(f"the median nearest neighbour of a feature has cosine {_rounded(hit.null)}")
     elif hit.by == "active" and hit.null is not None:
-        lines.append(f"a feature that fires as often fires on a text of this length with probability {hit.null:.2g}")
+        lines.append(f"a feature of the same density fires on a text of this length with probability {hit.null:.2g}")
     elif hit.score is not None and hit.null is not None:
         lines.append(
-            f"score of firing {_rounded(hit.score)}; a random feature that fires as often {_rounded(hit.null)}"
+            f"score of firing {_rounded(hit.score)}; null {_rounded(hit.null)}, a random feature of the same density"
         )
     if hit.share is not None and hit.recall is not None:
         lines.append(f"{hit.share:.0%} of its activation falls on the words; it fires on {hit.recall:.0%} of them")
@@ -327,8 +327,8 @@ def chance_text(hit: Hit) -> str:
     said = "p < 1e-12" if p < 1e-12 else f"p = {p:.2g}"
     if hit.expected is None or hit.fired is None or hit.tries is None:
         return f"{said} for random directions"
-    found = "" if p <= ALPHA else "not above chance: "
-    return f"{found}{hit.fired:,} of {hit.tries:,} tokens, by chance {hit.expected:.2g}; {said}"
+    found = "" if p <= ALPHA else "within the null: "
+    return f"{found}{hit.fired:,} of {hit.tries:,} tokens, expected {hit.expected:.2g} by chance; {said}"
 
 
 def _count(match: Match, hit: Hit) -> html.Span:
@@ -366,7 +366,7 @@ def _remarks(found: Found) -> list[Any]:
         notes.append(f"Left out as too frequent: {', '.join(visible(word, 24) for word in found.left_out)}.")
     if found.missing_phrases:
         pairs = ", ".join(f"“{visible(pair, 40)}”" for pair in found.missing_phrases)
-        notes.append(f"Not indexed as a phrase: {pairs}. The text holds it fewer than {PHRASE_FROM} times.")
+        notes.append(f"Not indexed as a phrase: {pairs}. It occurs fewer than {PHRASE_FROM} times.")
     if found.missing and found.words:
         notes.append(f"Not in the recorded text: {', '.join(visible(word, 24) for word in found.missing)}.")
     lines: list[Any] = [html.P(each, className="wb-note") for each in notes]
@@ -391,8 +391,8 @@ def _nothing(found: Found) -> str:
         return "No features are described in this workspace yet: the page Features begins with them."
     if found.missing and not found.words:
         return (
-            "The recorded text does not hold this, and no label does. Run the text through the model, or search for a "
-            "more common word."
+            "This occurs neither in the recorded text nor in a label. Run the text through the model, or search for "
+            "a more common word."
         )
     return "No feature fires on this above its null within these filters. Widen the filters, or run the text."
 

@@ -19,7 +19,7 @@ Every method starts from the principal components; a spectral start fails on dis
 the work. Here each point moves itself, by the same forces:
 
     attraction   2 a b d^(2b - 2) / (1 + a d^2b)        towards the other end of an edge
-    repulsion    2 b / ((.001 + d^2) (1 + a d^2b))      from five random points for every edge used
+    repulsion    2 b / ((0.001 + d^2) (1 + a d^2b))      from five random points for every edge used
 
 An epoch moves the points in `TURNS` turns. Points of one turn use all positions as of its start; the next turn uses the
 new ones. With a single turn (all points move at once) maps preserve fewer true neighbours. The order of turns is
@@ -28,9 +28,9 @@ random: a vocabulary is sorted by frequency, and in that order its map preserves
 Three departures from UMAP, each of which makes maps preserve more neighbours:
 
 1. A point visits its edges from a different starting edge every epoch. In a fixed order it always ends near the last
-   one: a rolled-up sheet then preserves .71 of its neighbours, with varying starts .76.
+   one: a rolled-up sheet then preserves 0.71 of its neighbours, with varying starts 0.76.
 2. An edge attracts its point once, where an edge of UMAP attracts each end twice. So repulsion has double weight
-(UMAP's `repulsion_strength` 2): a vocabulary preserves .20 of its neighbours instead of .17.
+(UMAP's `repulsion_strength` 2): a vocabulary preserves 0.20 of its neighbours instead of 0.17.
 3. Step sizes begin at `RATE` instead of 1.
 
 Forces come from a table over the upper bits of the squared distance, 128 entries per octave, instead of two powers.
@@ -111,7 +111,7 @@ RATE = 0.5
 """Initial learning rate. UMAP's own 1 scatters points more than the rest of the schedule can repair."""
 FEW_POINTS = 10_000
 """Up to this many points there are 700 epochs instead of 200. umap-learn has 500; with 500 our maps of clusters score
-.003 below its own."""
+0.003 below its own."""
 FEWEST_PER_THREAD = 1000
 """Smallest number of points per turn and thread; with fewer the synchronisation takes longer than the work."""
 AT_ONCE = 10

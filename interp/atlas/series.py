@@ -41,8 +41,8 @@ from interp.progress import Progress
 from interp.runtime import derive_seed, make_generator
 
 STRENGTH = 0.05
-"""Strength of the alignment. Measured on planted moves, three seeds: at .05, .2 and .5 each map is as faithful as one
-laid out alone. But at .2 a group that joined another is shown only halfway to it, at .5 not at all."""
+"""Strength of the alignment. Measured on planted moves, three seeds: at 0.05, 0.2 and 0.5 each map is as faithful as
+one laid out alone. But at 0.2 a group that joined another is shown only halfway to it, at 0.5 not at all."""
 SKIPPED = 0.5
 """fraction of the epochs omitted for a map that starts from the one before: as faithful, in half the time"""
 

@@ -72,7 +72,7 @@ class ModelComparison(Artefact, kind="model_comparison"):
     def to_records(self) -> list[Record]:
         """Return one row per component, layer, head and part: `question, text, name, value, null, found`.
 
-        `question` is `weights`, `stream`, a measure of heads, `carried` or `removed`; `text` is given for the stream.
+        `question` is `weights`, `stream`, a measure of heads, `carried` or `removed`; `text` is given for `stream`.
         """
         rows = [("weights", None, c.name, c.change, c.null, c.found) for c in self.weights.changes]
         for text, each in self.representations.items():
@@ -119,12 +119,12 @@ class ModelComparison(Artefact, kind="model_comparison"):
     def _stream(self, text: str) -> str:
         each = self.representations[text]
         if not each.found:
-            return f"stream on {text}: no layer moved by more than the null"
+            return f"residual stream on {text}: no layer moved by more than the null"
         most = max((each[name] for name in each.found), key=lambda layer: layer.change.estimate)
         change, low, high = most.change
         return (
-            f"stream on {text}: differs from {each.found[0]} on, most at {most.name}: by {change:.2g} of its variance "
-            f"[{low:.2g}, {high:.2g}] (null {most.null:.2g}), CKA {most.cka.estimate:.4f} (null {most.cka_null:.4f}); "
+            f"residual stream on {text}: differs from {each.found[0]} on, most at {most.name}: by {change:.2g} of its "
+            f"variance [{low:.2g}, {high:.2g}] (null {most.null:.2g}), CKA {most.cka.estimate:.4f} (null {most.cka_null:.4f}); "
             f"{most.main_share:.0%} of the squared difference lies along one direction (null "
             f"{most.main_share_null:.0%}), which promotes {' '.join(map(repr, most.promoted))}"
         )
@@ -220,7 +220,7 @@ def _weights(found: "ModelComparison", part: str) -> list[str]:
 
 
 def _stream(found: "ModelComparison", part: str) -> list[str]:
-    """Return the change of the stream after a layer, for the row of its MLP (of its attention if there is no MLP)."""
+    """Return the change of the residual stream after a layer, for the row of its MLP (its attention where it has none)."""
     layer = part.split(".")[0]
     last = {row.name.split(".")[0]: row.name for row in found.transplants.transplants if row.level == "part"}
     known = {each.name for each in next(iter(found.representations.values())).layers}

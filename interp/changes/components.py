@@ -16,7 +16,7 @@ components hold every parameter once: writing all components of one model into a
   three are needed, since the bound is a prediction interval for one more continuation. The variance of `n` log values
   per test is moderated, `(d0 s0^2 + (n - 1) s^2) / (d0 + n - 1)`, with the mean variance of all tests as `s0^2` (Smyth
   2004; `d0` is fixed at 4, and 0 for a single test). The bound is Student's t at 5 % over all tests (Bonferroni). It is
-  conservative (.3 % errors in families of 20 tests) where the true variances of all tests are equal.
+  conservative (0.3 % errors in families of 20 tests) where the true variances of all tests are equal.
 - *Rounding*, without continuations: the base with its weights rounded to bfloat16, a common storage format. Changes
   below twice the effect of rounding are not reported.
 """

@@ -405,7 +405,7 @@ def untrained_bounds(values: np.ndarray, uniform: float, n_all_heads: int) -> tu
 
     The sample is the heads, not the prompts: by its initial weights a head can have a peaked pattern on every prompt.
     The bound is the mean plus the Bonferroni t quantile times the spread of heads, and at least their maximum. It is
-    for normal scores: of 32 heads of another untrained model with scores of skewness .8, one passes in a fifth of
+    for normal scores: of 32 heads of another untrained model with scores of skewness 0.8, one passes in a fifth of
     models.
     """
     heads = np.nanmean(values, axis=-1).ravel()

@@ -172,7 +172,7 @@ class HeadScores(Artefact, kind="heads"):
                     title=title,
                     sentence=f"Head {best.name} of {self.settings.model} gives {best.score:.0%} of its attention to "
                     f"{target}.",
-                    more=f"By chance no head gives more than {null:.1%}. {len(found)} of {len(rows)} heads do so.",
+                    more=f"Null: no head gives more than {null:.1%}. {len(found)} of {len(rows)} heads do so.",
                     value=best.score,
                     null=null,
                     about="mean attention; null: text without such tokens",

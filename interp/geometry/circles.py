@@ -24,8 +24,8 @@ if its distribution splits into two lower-dimensional parts, in one of two ways:
   information over all rotations, in bits: 0 for independent coordinates, large for a circle, where one coordinate
   nearly determines the other;
 - *mixture*: some of the points lie on a line and the others elsewhere. `mixture` is the largest fraction of points
-  within a narrow strip (a tenth of the spread across it): .1 for a Gaussian, .2 for a circle (along its rim), at least
-  .5 where half of the points lie on one line.
+  within a narrow strip (a tenth of the spread across it): 0.1 for a Gaussian, 0.2 for a circle (along its rim), at
+  least 0.5 where half of the points lie on one line.
 
 An irreducible feature has a high separability index and a low mixture index. The baseline of both is Gaussian points of
 the same covariance, which are separable and no mixture.

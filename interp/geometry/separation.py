@@ -4,12 +4,13 @@ Words are read as for shapes (`words`): the mean over sentences of the activatio
 projected on the unit direction, relative to the mean of all words. Two measures per list:
 
 - *separation*: from the median of the other lists' means to its own mean, in standard deviations within lists; 0: none;
-- *AUC*: the probability that a word of the list lies higher than a word of the others; 1: always, 0: never, .5: chance.
+- *AUC*: the probability that a word of the list lies higher than a word of the others; 1: always, 0: never, 0.5:
+  chance.
 
 The null is random directions. They separate lists too: the words of a list are close together, so any direction that
 correlates with their mean does. The p-value is the fraction of random directions with as large a separation, up or
 down. (Their AUC reaches 1 as soon as a list is tight, so it cannot discriminate.) Each list with enough words has one
-p-value, compared with `.05` over their number. Words that the direction was derived from do not count.
+p-value, compared with `0.05` over their number. Words that the direction was derived from do not count.
 """
 
 from collections.abc import Mapping, Sequence

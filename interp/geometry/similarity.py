@@ -4,7 +4,7 @@
 
 - CKA (Kornblith et al. 2019) with the unbiased HSIC of Song et al. (2012): 1 for representations that differ by a
   rotation, shift and scale, about 0 for independent ones (slightly negative values occur). The biased estimator is not
-  offered: it gives .535 for 500 independent Gaussian rows of 576 dimensions, where the unbiased one gives .003.
+  offered: it gives 0.535 for 500 independent Gaussian rows of 576 dimensions, where the unbiased one gives 0.003.
 - Procrustes: the squared residual after the best rotation of one onto the other, both centred and of unit norm; 0 is a
   perfect fit. With fewer items than dimensions a rotation fits almost anything, so compare it with its null.
 

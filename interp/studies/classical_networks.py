@@ -10,7 +10,7 @@ energy. Spins `s [n]` are +1 or -1, Hebb's rule stores the patterns, and one spi
 Recall flips the most unstable spin first, in many copies of the network at once. It descends the same energy as the
 usual random order, without random draws. Replica theory (`replica_overlap`) gives the overlap with a pattern after
 recall, in the limit of many spins: `m = erf(t)` with `sqrt(2 load) = erf(t) / t - 2 exp(-t^2) / sqrt(pi)`. A solution
-exists up to a load of .138, where 1.7 % of the spins are wrong. Beyond it no pattern can be recalled.
+exists up to a load of 0.138, where 1.7 % of the spins are wrong. Beyond it no pattern can be recalled.
 
 In a network of n spins the transition is gradual. Its capacity is defined here as the load at which the fraction of
 wrong spins reaches the theory's value at its own capacity. The load at which half of the patterns are still recalled is
@@ -45,7 +45,7 @@ from interp.runtime import make_generator, one_thread
 from interp.statistics import Interval, t_interval
 
 RECALLED = 0.9
-"""overlap from which a pattern counts as recalled; the theory jumps from .967 to far below"""
+"""overlap from which a pattern counts as recalled; the theory jumps from 0.967 to far below"""
 
 
 def hebb(patterns: Shaped[Tensor, "..."]) -> Float[Tensor, "n n"]:
@@ -205,7 +205,7 @@ def replica_overlap(load: float) -> float:
 
 
 def replica_capacity() -> tuple[float, float]:
-    """Return the largest load with a solution of replica theory, .138, and the overlap there, .967."""
+    """Return the largest load with a solution of replica theory, 0.138, and the overlap there, 0.967."""
     _, overlap, capacity = _replica_maximum()
     return capacity, overlap
 

@@ -2,13 +2,13 @@
 
 Phases (`find_phases`; section 5.2), by thresholds fixed in advance:
 
-    memorisation        until training accuracy is above .99
-    circuit formation   from there until test accuracy is above .3: accuracies hardly change, while the restricted loss
+    memorisation        until training accuracy is above 0.99
+    circuit formation   from there until test accuracy is above 0.3: accuracies hardly change, while the restricted loss
                         falls and the excluded loss rises
-    clean-up            from there until test accuracy is above .99: the memorised solution is removed
+    clean-up            from there until test accuracy is above 0.99: the memorised solution is removed
 
 A run grokked when it has all three phases, with a gap of at least one measurement between the end of memorisation and
-test accuracy above .3. Key frequencies are those of the last snapshot, followed back in time. Torch-free;
+test accuracy above 0.3. Key frequencies are those of the last snapshot, followed back in time. Torch-free;
 `interp.studies.grokking` trains and measures.
 """
 
@@ -41,9 +41,9 @@ class Phases:
 
     memorised: float | None
     generalising: float | None
-    """test accuracy above .3"""
+    """test accuracy above 0.3"""
     generalised: float | None
-    """test accuracy above .99"""
+    """test accuracy above 0.99"""
 
     @property
     def gap(self) -> float | None:
@@ -151,8 +151,8 @@ class Grokking(Artefact, kind="grokking"):
             return f"seed {run.seed}: did not grok (memorised at {found.memorised}, generalised at {found.generalised})"
         restricted, excluded = changes
         return (
-            f"seed {run.seed}: memorised at epoch {found.memorised:.0f}, test above .3 at {found.generalising:.0f}, "
-            f"above .99 at {found.generalised:.0f}; in between restricted loss {restricted:+.2f}, excluded "
+            f"seed {run.seed}: memorised at epoch {found.memorised:.0f}, test above 0.3 at {found.generalising:.0f}, "
+            f"above 0.99 at {found.generalised:.0f}; in between restricted loss {restricted:+.2f}, excluded "
             f"{excluded:+.2f} nats; frequencies {', '.join(map(str, run.keys))}"
         )
 

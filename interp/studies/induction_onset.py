@@ -16,7 +16,7 @@ from interp.studies.transitions import Transition
 
 CURVES = ("loss_first", "loss_repeat", "accuracy", "induction", "previous", "composition")
 LEAST = {"loss_first": 0.5, "loss_repeat": 0.5, "accuracy": 0.2, "induction": 0.1, "previous": 0.1, "composition": 0.2}
-"""Smallest changes that count: in the one-layer control the induction score drifts from .04 to .07 without a head."""
+"""Smallest changes that count: in the one-layer control the induction score drifts from 0.04 to 0.07 without a head."""
 
 
 @dataclass(frozen=True)

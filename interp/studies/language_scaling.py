@@ -15,7 +15,7 @@ the irreducible loss, `A / N^alpha` the cost of finite size, `B / D^beta` the co
 
 1. A test that the loss falls: permutations of the sizes over runs, and of the checkpoints within runs. Where either
    could be chance, no law is fitted, and the result says so instead of giving an exponent. (Losses that wander from
-   checkpoint to checkpoint pass the second test too often, p of .05 or less in .15 of draws; the first is exact.)
+   checkpoint to checkpoint pass the second test too often, p of 0.05 or less in 0.15 of draws; the first is exact.)
 2. The law is fitted to the checkpoints of all runs together.
 3. Intervals: the law is refitted to losses with resampled residuals, of whole runs, as the errors of one run's
    checkpoints are correlated (`interp.scaling_law`).

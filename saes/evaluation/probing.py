@@ -4,7 +4,7 @@
 2. The `k` latents with the largest difference in mean between yes and no are chosen, and a logistic regression reads
    them.
 3. The probe is evaluated on held-out documents, which neither it nor the SAE was trained on. The scores are balanced
-   accuracy (guessing gives .5 at any base rate) and the area under the ROC curve.
+   accuracy (guessing gives 0.5 at any base rate) and the area under the ROC curve.
 4. All is repeated with control labels, random for each token type (or document, or position). *Selectivity* is the
    accuracy minus the accuracy on control labels (Hewitt and Liang 2019, arXiv 1909.03368).
 5. Baselines at the same `k` are principal components, coordinates and an untrained SAE. A probe of all coordinates is

@@ -14,7 +14,7 @@ from saes.evaluation.scores import InModel, ProbedRow, Probing, Recovery, Shared
 from saes.training.scores import Reconstruction
 
 REVERSAL = 0.1
-"""Loss of F1 from which a better reconstruction is called misleading: about three standard deviations (.03) of the
+"""Loss of F1 from which a better reconstruction is called misleading: about three standard deviations (0.03) of the
 difference between two seeds of one kind."""
 
 

@@ -395,9 +395,9 @@ def _exponents_said(fit: SizeLaw) -> str:
 
 def _floor_said(fit: SizeLaw) -> str:
     if fit.floor_p is None:
-        return f"With fewer than {FLOOR_MIN} combinations of n and k an irreducible term cannot be asked for."
+        return f"With fewer than {FLOOR_MIN} combinations of n and k an irreducible term cannot be estimated."
     if fit.has_floor:
-        return f"What no size removes is {_by_k(fit.floors, '.3g')} (p {fit.floor_p:.2g} that there is nothing)."
+        return f"The irreducible term is {_by_k(fit.floors, '.3g')} (p {fit.floor_p:.2g} that there is none)."
     most = ", ".join(f"{each.high:.3g} at k {k}" for k, each in fit.floors.items())
     return (
         f"An irreducible term cannot be told from zero (p {fit.floor_p:.2g}); it may be as large as {most}. "
@@ -412,7 +412,7 @@ def _check_said(fit: SizeLaw) -> str:
     flat = max(abs(each.unchanged) for each in fit.left_out)
     return (
         f"From the smaller sizes the loss at n {worst.n:,} is predicted with an error of at most "
-        f"{abs(worst.error):.1%} (k {worst.k}); to say that it stays as at the size before is {flat:.1%} off."
+        f"{abs(worst.error):.1%} (k {worst.k}); assuming no change from the size before is {flat:.1%} off."
     )
 
 

@@ -131,7 +131,7 @@ class SharedLatents(Result):
     def __str__(self) -> str:
         return (
             f"{self.shared:.1%} of features have a partner above {SHARED} (mean cosine {self.mean_cosine:.2f}); "
-            f"by chance {self.shared_random:.1%} ({self.mean_cosine_random:.2f})"
+            f"random rows {self.shared_random:.1%} ({self.mean_cosine_random:.2f})"
         )
 
 
@@ -155,7 +155,7 @@ class ProbedRow:
 class ProbeScore:
     """Scores of one dictionary at one `k`, on one task or as the mean over tasks.
 
-    Accuracies are balanced: .5 is guessing, 1 is perfect.
+    Accuracies are balanced: 0.5 is guessing, 1 is perfect.
     """
 
     dictionary: str
@@ -170,7 +170,7 @@ class ProbeScore:
     selectivity: float
     """`accuracy - control`"""
     auroc: float
-    """area under the ROC curve: .5 is guessing, 1 is perfect"""
+    """area under the ROC curve: 0.5 is guessing, 1 is perfect"""
     by_seed: tuple[float, ...]
     """accuracy for each seed"""
 

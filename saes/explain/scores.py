@@ -33,7 +33,7 @@ class Score(NamedTuple):
     accuracy: Interval[float]
     """Balanced accuracy, 0 to 1, with a 95 % interval: both rates are drawn from their posterior under Jeffreys' prior.
 
-    So the interval has a width even where all trials are answered right: .84 to 1 for ten of ten, twice."""
+    So the interval has a width even where all trials are answered right: 0.84 to 1 for ten of ten, twice."""
     f1: float
     """Harmonic mean of precision and recall of the yes answers; 0 if none is right."""
     n: int

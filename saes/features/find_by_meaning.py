@@ -8,7 +8,7 @@ Sources, each a number per feature:
 - `fires`, `phrase`: the words on which it fires; and pairs of them, in their order (`fired_words`);
 - `related_fires`: the same for words related to them (`related_words`);
 - `says`, `related_says`: how far it raises the words, and those related to them, through the Jacobian lens (`meaning`),
-  as a robust z-score over all features: the median is 0 and the median distance from it .67;
+  as a robust z-score over all features: the median is 0 and the median distance from it 0.67;
 - `label`, `kind`: its label contains the text, or names the class of its words (`label_search`);
 - `concept`: it is the best feature of a measured concept of that name or those words (`concept_search`);
 - `name`: the user gave it a name that contains the text.

@@ -91,7 +91,7 @@ class Hit:
     own: str = ""
     """Name that the user gave to it in the notes."""
     other: str = ""
-    """Another reading that contains the query, where the label itself does not."""
+    """Another candidate label that contains the query, where the label itself does not."""
 
     @property
     def key(self) -> str:
@@ -133,7 +133,7 @@ class Found(Result):
         only = f"; of {', '.join(partial)} only the examples were searched" if partial else ""
         absent = f"; not in the text: {', '.join(self.missing)}" if self.missing else ""
         chance = sum(not hit.above_chance for hit in self.hits)
-        doubt = f", {chance} of them not above chance" if chance else ""
+        doubt = f", {chance} of them within the null" if chance else ""
         sets = f"; layers of {', '.join(self.sets_left_out)} only when named" if self.sets_left_out else ""
         notes = "".join(f". {note}" for note in self.notes)
         return f"{self.query!r}: {len(self.hits)} features{doubt}{only}{absent}{sets}{notes}"
@@ -153,7 +153,7 @@ class Found(Result):
         """Return the main columns of each hit; those no better than chance have no strength."""
         names = ("label", "features", "feature", "strength", "by", "density", "matches")
         return [
-            {name: row[name] for name in names} | ({} if row["above_chance"] else {"strength": "not above chance"})
+            {name: row[name] for name in names} | ({} if row["above_chance"] else {"strength": "within the null"})
             for row in self.to_records()
         ]
 

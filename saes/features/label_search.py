@@ -35,7 +35,7 @@ LEAST_COVERED = 0.5
 """Fraction of the words of a query that a class must have."""
 LEAST_DEPTH = 3
 """Classes above a class that make it specific enough to name words."""
-NO_READING = "no reading"
+NO_LABEL = "no label"
 """Beginning of a label that names no meaning: the tokens that it quotes are no label."""
 
 
@@ -53,7 +53,7 @@ class Named:
 
 
 def by_label(readings: "pa.Table", written: Sequence[Labels], text: str, inside: np.ndarray) -> dict[int, Named]:
-    """Return the features with `text` in their label or another reading, of those in the mask `inside [n_features]`.
+    """Return the features in the mask `inside [n_features]` that have `text` in their label or in another candidate.
 
     Labels of `workbench explain` for these features, `written`, count with their detection score, and its null.
     """
@@ -82,7 +82,7 @@ def readings_of(workspace: Workspace, made: Features) -> "pa.Table":
 def _readings(path: Path, content_hash: str) -> "pa.Table":
     """Return `feature, label, score, null, class, own, words`: `own` for labels, `words` in lower case after spaces."""
     sql = f"""with every as (
-              select feature, case when not starts_with(label, '{NO_READING}') then label end as label,
+              select feature, case when not starts_with(label, '{NO_LABEL}') then label end as label,
                      label_score as score, label_null as "null",
                      case when label_kind = 'class' then label_names[1] end as class, true as own from f
               union all

@@ -22,7 +22,7 @@ the kind of label and its text:
 4. else, for a feature active on more than half of all tokens: `dense`, 'dense (73 % of tokens)';
 5. else, a remaining reading with a share of at least one fifth and at least ten times the base: its kind, with a share
    below one half, 'often before " of" (35 %)';
-6. else `none`, 'no reading; fires on " the", " of", "."': the tokens are the plain fact, and no meaning is claimed.
+6. else `none`, 'no label; fires on " the", " of", "."': the tokens are the plain fact, and no meaning is claimed.
 
 Promoted tokens count only where they do follow: in early and middle layers, most tokens that a direction promotes never
 occur next. A label describes the contexts in which a feature fires; it is not a claim about its meaning.
@@ -86,7 +86,7 @@ class Label(NamedTuple):
         if self.kind == "dense":
             return f"dense ({percent} of tokens)"
         if self.kind in ("none", "rare"):
-            said = {"none": "no reading; fires on ", "rare": "rare: "}[self.kind]
+            said = {"none": "no label; fires on ", "rare": "rare: "}[self.kind]
             return said + ", ".join(map(quoted, self.names))
         names = ", ".join(map(quoted, self.names) if self.kind in QUOTED else self.names)
         forms = {"any_form": f"{names} in any form", "document": f"in {names} docs"}

@@ -50,7 +50,7 @@ class NeuronRow:
 
         if self.says and not self.confirmed:
             return f"raises {', '.join(map(quoted, self.says))}"
-        return re.sub(r" \(\d+ %\)$", "", self.label).removeprefix("no reading; ")
+        return re.sub(r" \(\d+ %\)$", "", self.label).removeprefix("no label; ")
 
 
 @dataclass(frozen=True, kw_only=True)

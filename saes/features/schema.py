@@ -34,8 +34,8 @@ SOURCES = (STATISTICS, CLASSES, CONTEXT, SAID)
 """Sources of labels that are made by rule, without a language model."""
 MIN_HELDOUT = 5
 """Fewest held-out firings on which such a label is judged."""
-NO_READING = "none"
-"""Kind of label of a feature for which no reading holds."""
+NO_LABEL = "none"
+"""Kind of label of a feature for which no candidate holds on held-out text."""
 LABEL_FIELDS = ("label_kind", "label_names", "label_share")
 """Columns with the fields of a label (`saes.features.labels.Label`)."""
 LABEL_SCORES = ("label_score", "label_null", "label_null_high", "label_heldout")
@@ -121,7 +121,7 @@ class FeatureRow:
         if score is None and n < MIN_HELDOUT:
             return f"too few firings to judge a reading: {n} held-out, {MIN_HELDOUT} needed"
         if score is None:
-            return f"no reading scored above other features' labels on {n} held-out firings"
+            return f"no candidate scored above other features' labels on {n} held-out firings"
         return (
             f"balanced accuracy {score:.2f} on {n} held-out firings; other features' labels "
             f"{self.label_null:.2f} on average, 95 % of them up to {self.label_null_high:.2f}; 0.5 is chance"

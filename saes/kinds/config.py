@@ -120,8 +120,8 @@ class GatedConfig(L1Config):
     kind: Literal["gated"] = "gated"
 
     l1_coefficient: float = 0.3
-    """Weight of the L1 norm of the gate, in units of the root of the data's variance. At .1, enough for relu, dozens of
-    latents fire where four features are on, since the penalty does not shrink magnitudes."""
+    """Weight of the L1 norm of the gate, in units of the root of the data's variance. At 0.1, enough for relu, dozens
+    of latents fire where four features are on, since the penalty does not shrink magnitudes."""
 
 
 @dataclass(frozen=True, kw_only=True)

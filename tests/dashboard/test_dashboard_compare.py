@@ -259,7 +259,7 @@ def test_the_page_shows_every_kind(place, workspace):
     text = shown(place, a="one", b="permuted")
     assert "100.0% of the latents have a partner" in text
     assert "/compare?a=one%3A" in text
-    assert "Comparison stored" in text
+    assert "From the comparison stored" in text
     assert "CKA" in shown(place, a=HOOK, b="blocks.0.hook_resid_post")
     assert f"geometry compare {MODEL}" in shown(place, a=HOOK, b=MLP)
     assert "model_comparison" not in shown(workspace, a="demo:3", b="demo:6")

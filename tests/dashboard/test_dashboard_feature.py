@@ -111,7 +111,7 @@ def test_a_label_by_rule_is_shown_with_its_score_and_the_others(workspace, tmp_p
     own = Workspace(tmp_path / "w")
     assert "label-score" not in text_of(detail(own, "demo", 1, "light")), "nothing was scored"
     path = own.table_path("features", "demo", "features")
-    sql = """select * replace (if(feature = 1, 'calendar month (94 %)', 'no reading; fires on " the"') as label,
+    sql = """select * replace (if(feature = 1, 'calendar month (94 %)', 'no label; fires on " the"') as label,
                  if(feature = 1, 'word classes', label_source) as label_source,
                  if(feature = 1, .94::float, null) as label_score, .52::float as label_null,
                  .6::float as label_null_high, 31 as label_heldout,
@@ -128,5 +128,5 @@ def test_a_label_by_rule_is_shown_with_its_score_and_the_others(workspace, tmp_p
     assert "before number (60 %): 0.77, context" in title
     assert "also: before number (60 %): 0.77, context" in feature_html(own, "demo", 1)
     silent = text_of(detail(own, "demo", 2, "light"))
-    assert "no reading; fires on" in silent
-    assert "no reading scored above other features' labels on 31 held-out firings" in silent
+    assert "no label; fires on" in silent
+    assert "no candidate scored above other features' labels on 31 held-out firings" in silent

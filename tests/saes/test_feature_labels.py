@@ -69,7 +69,7 @@ def test_random_firing_is_explained_by_nothing(tmp_path: Path):
         return torch.rand(len(tokens), 200, generator=torch.Generator().manual_seed(1)) < 0.05
 
     labels = planted_labels(tmp_path, fires)
-    assert sum(not label.startswith("no reading; fires on ") for label in labels) <= 10
+    assert sum(not label.startswith("no label; fires on ") for label in labels) <= 10
 
 
 def test_promoted_tokens_are_named_only_when_they_follow(tmp_path: Path):
@@ -171,7 +171,7 @@ def test_readings_that_hold_come_before_those_that_hold_often():
         (Label("promotes", (" and", " or"), 0.55), 'promotes " and", " or" (55 %)'),
         (Label("tokens", (" a", " an", " any"), 0.61), '" a", " an", " any" (61 %)'),
         (Label("dense", share=0.73), "dense (73 % of tokens)"),
-        (Label("none", (" the", "\n")), 'no reading; fires on " the", "\\n"'),
+        (Label("none", (" the", "\n")), 'no label; fires on " the", "\\n"'),
         (Label("word", ("store",), 0.95), 'the word "store" (95 %)'),
         (Label("class", ("calendar month",), 0.94), "calendar month (94 %)"),
         (Label("before_class", ("country",), 0.7), "before country (70 %)"),
