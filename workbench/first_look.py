@@ -114,8 +114,9 @@ class FirstLook:
     def _save(self, found: Certificate, name: str, seconds: float) -> None:
         save_artefact(found, self.workspace.path(Certificate.kind, name), seed=found.settings.seed, overwrite=True)
         of = found.settings
-        what = f"{of.dictionary} in {of.model}" if of.dictionary else of.model
-        _say(f"{what}, before the first analysis: {found.headline()} ({seconds:.0f} s; {SWITCH}=off skips this)")
+        _say(
+            f"{found.subject}, before the first analysis: {found.headline()} ({seconds:.0f} s; {SWITCH}=off skips this)"
+        )
         failed = found.with_verdict("failed")
         for each in failed:
             _say(f"WARNING, {each.part} {each.name}: {each.came}. {each.means}")

@@ -25,6 +25,7 @@ from urllib.parse import quote, urlencode
 import flask
 from dash import MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
+from dashboard.components.certified import certified
 from dashboard.components.frame import attrs, note_controls, page, panel, quiet_link, select
 from dashboard.components.live import Live
 from dashboard.queue import Run, RunQueue
@@ -65,7 +66,6 @@ class Page:
     """`fill(workspace, model)`: the verb and its options by which a button fills the page, or does the first step."""
 
 
-CERTIFICATE = "certificate"
 """Kind of artefact that says how a set-up was examined."""
 EMPTY_MS = 3000
 """Milliseconds between two looks of an empty page."""
@@ -311,34 +311,15 @@ def artefact_menu(
     pages (`register_menu`).
     """
     data = [{"value": address, "label": text} for text, address in choices]
+    mark = certified(current().workspace, key) if key and flask.has_app_context() else None
     return html.Div(
         [
             dcc.Store(id="artefact-shown", data=shown),
             select("artefact-menu", label, data, shown, width=width),
-            *([note_controls(key), _certified(key)] if key else []),
+            *([note_controls(key), mark] if key else []),
         ],
         className="wb-artefact",
     )
-
-
-def _certified(key: str) -> html.A | None:
-    """Return a link to the certificate under which an artefact was made, or one that says there was none."""
-    folder, _, name = key.partition("/")
-    kind = next((kind for kind, known in FOLDERS.items() if known == folder), "")
-    if kind in ("", CERTIFICATE) or not flask.has_app_context():
-        return None
-    workspace = current().workspace
-    parents = workspace.manifest(kind, name).parents
-    examined = next((each for each in parents if each.startswith(FOLDERS[CERTIFICATE] + "/")), None)
-    if examined is None:
-        hint = f"Nothing was examined before these numbers were made: {program()} doctor MODEL does it"
-        return html.A("no certificate", href="/doctor", title=hint, className="wb-certified")
-    own = examined.partition("/")[2]
-    now = next((each.content_hash for each in workspace.newest(CERTIFICATE) if each.name == own), None)
-    since = {parents[examined]: "", None: "; the certificate is gone"}.get(now, ", and examined anew since")
-    said = f"certified{since}"
-    hint = "The model, and its dictionary, were examined before these numbers were made"
-    return html.A(said, href=address_of(CERTIFICATE, own), title=hint, className="wb-certified")
 
 
 def register_menu(app: Dash) -> None:

@@ -116,6 +116,12 @@ class Certificate(Artefact, kind="certificate"):
             lines += [title] * bool(own) + [line for check in own for line in lines_of(check)]
         return lines
 
+    @property
+    def subject(self) -> str:
+        """What was examined, in words."""
+        of = self.settings
+        return f"{of.dictionary} in {of.model}" if of.dictionary else of.model
+
     def facts(self) -> list[tuple[str, str]]:
         """Return what was examined and the numbers of verdicts."""
         of = [("model", self.settings.model), ("dictionary", self.settings.dictionary or "none")]

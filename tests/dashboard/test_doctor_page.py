@@ -12,6 +12,7 @@ from dashboard.components.pages import Context, artefact_menu
 from dashboard.doctor import page
 from interp.artifacts import save_artefact
 from interp.circuits.head_scores import HeadScores
+from interp.doctor.certificate import Certificate
 from interp.errors import UnknownNameError
 
 
@@ -46,14 +47,30 @@ def test_a_page_says_under_which_certificate_its_numbers_were_made(certified):
         return text_of(artefact_menu("Model", [], "/heads", key=f"heads/{name}"))
 
     assert "no certificate" in menu("without")
-    assert '"certified"' in menu("under")
+    assert "1 check failed" in menu("under")
+    assert "hooks edited" in menu("under")
     assert "/doctor/mine" in menu("under")
-    made = certificate_again(certified)
-    assert made != certified.manifest("heads", "under").parents["certificates/mine"]
-    assert "certified, and examined anew since" in menu("under")
+    shutil.rmtree(certified.path("certificate", "mine"))
+    assert "certificate deleted" in menu("under")
+    made = certificate(certified, "mine", "smollm2-135m", "0" * 64, "2e-06")  # something else came
+    assert made.about.content_hash != certified.manifest("heads", "under").parents["certificates/mine"]
+    assert "examined anew since" in menu("under")
 
 
-def certificate_again(workspace) -> str:
-    """Replace the certificate by one in which something else came, and return its hash."""
-    shutil.rmtree(workspace.path("certificate", "mine"))
-    return certificate(workspace, "mine", "smollm2-135m", "0" * 64, "2e-06").about.content_hash
+@pytest.mark.parametrize(("quick", "mark"), [(False, "certified"), (True, "quick checks passed")])
+def test_a_page_says_whether_all_checks_were_run(certified, workspace, quick, mark):
+    made = workspace_certificate(certified, quick)
+    under = {made.key: made.about.content_hash, "certificates/mine": "gone and replaced"}
+    scores = replace(workspace.open(HeadScores, "smollm2-135m"))
+    save_artefact(scores, certified.path("heads", "well"), parents={made.key: made.about.content_hash})
+    save_artefact(replace(scores), certified.path("heads", "both"), parents=under)
+    assert f'"{mark}"' in text_of(artefact_menu("Model", [], "/heads", key="heads/well"))
+    assert "examined anew since" in text_of(artefact_menu("Model", [], "/heads", key="heads/both"))  # the worse one
+
+
+def workspace_certificate(workspace, quick: bool) -> Certificate:
+    """Write a certificate without failed checks."""
+    made = certificate(workspace, "raw", "smollm2-135m", "0" * 64)
+    checks = [each for each in made.checks if each.verdict != "failed"]
+    well = replace(made, settings=replace(made.settings, quick=quick), checks=checks)
+    return save_artefact(well, workspace.path("certificate", "well"))
