@@ -34,14 +34,26 @@ ADDRESSES = {
 }
 
 
+NAMELESS = """() => [...document.querySelectorAll('main button, main a, main input, main textarea, header button')]
+    .filter(e => e.offsetParent && !e.closest('.js-plotly-plot, .ag-root-wrapper, .mantine-SegmentedControl-root'))
+    .filter(e => !(e.textContent || e.getAttribute('aria-label') || e.title || e.labels?.[0]?.textContent || '').trim())
+    .map(e => e.outerHTML.slice(0, 160))"""
+WIDTHS = ((1920, 1080), (420, 800), (1280, 800))
+
+
 @IN_BOTH_SCHEMES
-def test_every_page_opens_without_errors_or_outside_requests_and_texts_stay_inert(fresh_visit):
+def test_every_page_opens_without_errors_or_outside_requests_fits_and_texts_stay_inert(fresh_visit):
     for name, address in ADDRESSES.items():
         page = fresh_visit.open(address)
         assert page.locator("h1").inner_text().lower().startswith(name), name
         assert page.locator("#error-strip").is_hidden(), name
         assert page.evaluate("window.pwned") is None, name
         assert page.locator("main img:not([hidden]), main script, main iframe").count() == 0, name
+        assert page.evaluate(NAMELESS) == [], f"{name}: everything to click has a name"
+        for width, height in WIDTHS:
+            page.set_viewport_size({"width": width, "height": height})
+            fits = "document.documentElement.scrollWidth <= innerWidth + 1"
+            page.wait_for_function(fits, timeout=8000)  # figures take a moment to follow
     assert fresh_visit.errors == []
     assert fresh_visit.outside == []
     assert len(fresh_visit.requests) > 20
@@ -98,22 +110,6 @@ def test_a_wrong_address_explains_itself_and_leads_back(visit, address, says):
     page.wait_for_selector("h1:has-text('Overview')")
     of_the_page = "Failed to load resource: the server responded with a status of 404"
     assert [error for error in visit.errors if not error.startswith(of_the_page)] == []
-
-
-NAMELESS = """() => [...document.querySelectorAll('main button, main a, main input, main textarea, header button')]
-    .filter(e => e.offsetParent && !e.closest('.js-plotly-plot, .ag-root-wrapper, .mantine-SegmentedControl-root'))
-    .filter(e => !(e.textContent || e.getAttribute('aria-label') || e.title || e.labels?.[0]?.textContent || '').trim())
-    .map(e => e.outerHTML.slice(0, 160))"""
-
-
-def test_no_page_scrolls_sideways_and_everything_to_click_has_a_name(visit):
-    for address in ADDRESSES.values():
-        page = visit.open(address)
-        assert page.evaluate(NAMELESS) == [], address
-        for width, height in ((1920, 1080), (1280, 800), (420, 800)):
-            page.set_viewport_size({"width": width, "height": height})
-            fits = "document.documentElement.scrollWidth <= innerWidth + 1"
-            page.wait_for_function(fits, timeout=8000)  # figures take a moment to follow
 
 
 DEMO_KINDS = {"recording", "sae", "features", "atlas", "heads", "induction_circuit", "evaluation"}
