@@ -7,6 +7,7 @@
 4. Kinds: one page with the fields of every kind of artefact, from its class.
 5. The bibliography: every paper that is cited, and where (`docs/bibliography.py`).
 6. The glossary: every term, from `dashboard/components/glossary.toml`.
+7. The card of what ships: bytes of the shipped files, and text and limits of the dictionary, from its `card.json`.
 
 Pages are written only where their text changed, so that a second build is quick.
 """
@@ -22,6 +23,7 @@ from typing import Any
 from docs import bibliography
 from docs.api import api, by_file
 from docs.markdown import MARK, as_markdown, cell, remove_others, write
+from interp.artifacts import FOLDERS
 from notebooks.build import BUILT, executed, notebooks
 from notebooks.gallery import GALLERY, SOURCE, title_and_question
 
@@ -29,6 +31,10 @@ DOCS = Path(__file__).parent
 GLOSSARY_ABOUT = (
     "One word per idea: pages of the dashboard link to these entries, and a test looks for the words after *Not* "
     "elsewhere. What a score means, with its 0 and its 1, says [What each score means](../explanation/scores.md)."
+)
+SHIPPED_ABOUT = (
+    "The package carries these artefacts of SmolLM2-135M, and `workbench demo` copies them into a workspace. "
+    "[Findings of the demo](../explanation/findings.md) has their numbers."
 )
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -42,6 +48,7 @@ def generate(folder: Path) -> dict[str, int]:
     counts = tutorials(folder / "tutorials")
     write(folder / "bibliography.md", MARK + bibliography.page(by_file()))
     write(folder / "glossary.md", MARK + glossary_page())
+    write(folder / "shipped.md", MARK + shipped_page())
     counts |= {
         "subjects": api(folder / "api"),
         "verbs": verbs(folder / "reference"),
@@ -129,6 +136,32 @@ def glossary_page() -> str:
         for term in terms:
             replaced = f" *Not: {', '.join(term.instead_of)}*" if term.instead_of else ""
             lines += ["", f"### {term.name}", f"{term.meaning}{replaced}"]
+    return "\n".join(lines) + "\n"
+
+
+# The card of what ships
+
+
+def shipped_page() -> str:
+    """Bytes of every artefact that ships and their sum, and the text and the limits of the dictionary."""
+    from workbench.demo import CARD, DATA, shipped_artifacts
+
+    card = json.loads((DATA / CARD).read_text(encoding="utf-8"))
+    sizes = {path.relative_to(DATA): path.stat().st_size for path in DATA.rglob("*") if path.is_file()}
+    rows: list[tuple[str, int]] = []
+    for kind, name in shipped_artifacts():
+        inside = [path for path in sizes if path.parts[:2] == (FOLDERS[kind], name)]
+        rows.append((f"`{FOLDERS[kind]}/{name}`", sum(sizes.pop(path) for path in inside)))
+    rows.sort(key=lambda row: -row[1])
+    rows.append((", ".join(f"`{path}`" for path in sorted(sizes)), sum(sizes.values())))
+    rows.append(("together", sum(size for _, size in rows)))
+    text = card["text"]
+    lines = ["# What ships", "", SHIPPED_ABOUT, "", "| artefact | bytes |", "|---|--:|"]
+    lines += [f"| {name} | {size:,} |" for name, size in rows]
+    lines += ["", "## Text of the dictionary", "", f"{text['tokens']:,} tokens of {text['documents']:,} documents.", ""]
+    lines += ["| kind | characters | licence |", "|---|--:|---|"]
+    lines += [f"| {kind} | {n:,} | {cell(text['licences'][kind])} |" for kind, n in text["characters"].items()]
+    lines += ["", "## Limits", "", *(f"- {each}" for each in card["limits"])]
     return "\n".join(lines) + "\n"
 
 

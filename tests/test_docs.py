@@ -388,6 +388,21 @@ def test_every_kind_has_its_fields_on_the_page_of_kinds(tmp_path: Path):
     assert "| `scores` | `scores.parquet` | `layer int64, head int64, kind string," in text
 
 
+def test_the_card_lists_every_byte_that_ships_and_they_fit_into_100_megabytes():
+    from docs.generate import shipped_page
+    from workbench.demo import DATA, shipped_artifacts
+
+    table = shipped_page().split("## Text")[0]
+    *rows, (_, total) = [
+        (name, int(size.replace(",", "")))
+        for name, size in re.findall(r"^\| (.+?) \| ([\d,]+) \|$", table, re.MULTILINE)
+    ]
+    assert total == sum(size for _, size in rows) == sum(p.stat().st_size for p in DATA.rglob("*") if p.is_file())
+    assert total < 100e6
+    assert len(rows) == len(shipped_artifacts()) + 1
+    assert rows[-1][0] == "`card.json`, `graphs.json`"
+
+
 @pytest.mark.source
 def test_kinds_of_artefact_are_described_from_their_classes_and_what_the_formats_add_is_theirs(tmp_path):
     from docs.generate import kinds
