@@ -5,9 +5,10 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 # Nothing but `make check-js` needs Node: pages load their scripts as they are written.
 JS     := tools/js
-# Test processes, each on its share of the cores; a test file stays in one. ARGS="-n 0" runs in one process, for pdb.
+# Test processes, each on its share of the cores; a test file stays in one, as its fixtures are made once for it.
+# ARGS="-n 0" runs in one process, for pdb. The many processes that tests start share the compiled source.
 JOBS   ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 # Tests that read the source and the pages and run little of them.
 SOURCE := $(addprefix tests/test_,shape_of_code.py language.py dependencies.py supply.py public_face.py docs.py)
 

@@ -31,6 +31,7 @@ from saes.training.stored import StoredSAE
 from saes.training.train import train, train_sae
 from saes.weights.folder import WEIGHTS, load_sae
 from saes.weights.read import load_dictionary
+from workbench.__main__ import main
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "howto" / "own-kind.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(python|console)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
@@ -45,26 +46,27 @@ RUN = """
 import json, os, signal, sys
 from workbench.__main__ import main
 from saes.kernels.autograd import AutogradStepper
-commands, kill = json.loads(sys.argv[1]), int(sys.argv[2])
 step = AutogradStepper.step
 def fatal(self, state, *rest):
-    if state.step == kill:
+    if state.step == 250:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, state, *rest)
-AutogradStepper.step = fatal
-for command in commands:
-    code = main([*command, "--threads", "1"])
-    assert code in (0, None), (command, code)
+for command in json.loads(sys.argv[1]):
+    if command == ["killed"]:
+        AutogradStepper.step = fatal
+        os.chdir("../here")
+    else:
+        code = main([*command, "--threads", "1"])
+        assert code in (0, None), (command, code)
 """
 
 
-def run(folder: Path, commands: list[str], *, kill: int = -1, kinds: str = "log_penalty.py"):
-    """Run commands of the page in one process, which is killed before the step `kill`."""
-    words = json.dumps([shlex.split(each)[1:] for each in commands])
+def run(folder: Path, *commands: str) -> subprocess.CompletedProcess:
+    """Run commands of the page in one process; after `killed` in the folder `here`, until step 250 of a training."""
     return subprocess.run(
-        [sys.executable, "-c", RUN, words, str(kill)],
+        [sys.executable, "-c", RUN, json.dumps([shlex.split(each) for each in commands])],
         cwd=folder,
-        env={**os.environ, "WORKBENCH_KINDS": kinds},
+        env={**os.environ, "WORKBENCH_KINDS": "log_penalty.py"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -73,39 +75,42 @@ def run(folder: Path, commands: list[str], *, kill: int = -1, kinds: str = "log_
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """A folder with the page's file, a small recording by the page's name, and its first training, uninterrupted."""
-    folder = tmp_path_factory.mktemp("page") / "whole"
-    folder.mkdir()
-    (folder / "log_penalty.py").write_text(CLASS, encoding="utf-8")
+def folders(tmp_path_factory) -> tuple[Path, Path]:
+    """Two folders with the page's file and a small recording by the page's name. In the first its first training ran
+    uninterrupted; in the second all the page's commands did, the first training of which was killed and repeated."""
+    whole = tmp_path_factory.mktemp("page") / "whole"
+    here = whole.parent / "here"
+    whole.mkdir()
+    (whole / "log_penalty.py").write_text(CLASS, encoding="utf-8")
     pages = [f"page {i}: a quick fox and {i * 7 % 13} lazy dogs sleep near {i * 31 % 97} rivers" for i in range(400)]
-    (folder / "text.jsonl").write_text("\n".join(json.dumps({"text": page}) for page in pages))
+    (whole / "text.jsonl").write_text("\n".join(json.dumps({"text": page}) for page in pages))
     corpus = "--corpus text.jsonl --tokens 8000 --context-length 32 --hook-points blocks.0.hook_resid_post"
-    done = run(folder, [f"workbench record small:mlp-2l --name demo {corpus}", COMMANDS[1]])
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
-    return folder
-
-
-@pytest.fixture(scope="module")
-def followed(whole) -> Path:
-    """The page's commands, the first training of which is killed and repeated."""
-    folder = whole.parent / "here"
-    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("saes"))
-    export, first, *rest = COMMANDS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(whole)
+        assert main(["record", "small:mlp-2l", "--name", "demo", *corpus.split(), "--threads", "1"]) == 0
+    shutil.copytree(whole, here)
+    export, *commands = COMMANDS
     assert export == "export WORKBENCH_KINDS=log_penalty.py"
-    assert run(folder, [first], kill=250).returncode == -9
-    assert (folder / "workspace/saes/first.partial/checkpoint/state.safetensors").exists()
-    done = run(folder, [first, *rest])
+    first, *rest = (command.removeprefix("workbench ") for command in commands)
+    killed = run(whole, first, "killed", first)
+    assert killed.returncode == -9, killed.stdout[-1000:] + killed.stderr[-3000:]
+    assert (here / "workspace/saes/first.partial/checkpoint/state.safetensors").exists()
+    done = run(here, first, *rest)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
-    return folder
+    return whole, here
+
+
+@pytest.fixture
+def followed(folders) -> Path:
+    return folders[1]
 
 
 def test_the_class_of_the_page_takes_about_thirty_lines():
     assert len([line for line in CLASS.splitlines() if line.strip()]) <= 30
 
 
-def test_a_killed_training_of_the_page_ends_at_the_same_bits(followed, whole):
-    mine, theirs = (load_file(f / "workspace/saes/first" / WEIGHTS) for f in (followed, whole))
+def test_a_killed_training_of_the_page_ends_at_the_same_bits(folders):
+    mine, theirs = (load_file(folder / "workspace/saes/first" / WEIGHTS) for folder in folders)
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
