@@ -178,8 +178,9 @@ class Verify(InWorkspace):
     """Check every file of a workspace against its checksum.
 
     Exit code 1 when damage is found, with the file named. An imported dictionary must also give the reconstructions
-    that are stored with it, and the log of a training may not begin anew or count tokens twice. In object storage the
-    objects are read, whatever the cache holds.
+    that are stored with it. The log of a training may not begin anew or count tokens twice, and the tokens that its
+    processes saw have to be those that one would have read. The text of a recording has to be in order, and that of its
+    corpus where it is still there unchanged. In object storage the objects are read, whatever the cache holds.
     """
 
     names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
@@ -197,6 +198,9 @@ class Verify(InWorkspace):
         from interp.artifacts import FOLDERS, verify
         from interp.artifacts.manifest import LOG
         from interp.errors import UnknownNameError
+        from interp.recording.recorded import Recorded
+        from interp.recording.store import Recording
+        from interp.recording.text_checks import text_problems
         from saes.training.stored import StoredSAE
 
         workspace = self.open_workspace()
@@ -212,10 +216,13 @@ class Verify(InWorkspace):
             problems = [broken[key]] if key in broken else verify(folder)
             if not problems and (folder / PROBE).exists():
                 problems = _recheck(folder)
+            remark = ""
             if not problems and key.startswith(f"{FOLDERS[StoredSAE.kind]}/") and (folder / LOG).exists():
-                problems = _check_log(workspace, key.partition("/")[2])
+                problems, remark = _check_log(workspace, key.partition("/")[2])
+            if not problems and key.startswith(f"{FOLDERS[Recorded.kind]}/"):
+                problems, remark = text_problems(Recording(folder))
             damaged += bool(problems)
-            say(f"{'DAMAGED' if problems else 'ok':<8} {key}")
+            say(f"{'DAMAGED' if problems else 'ok':<8} {key}" + (f" (not compared: {remark})" if remark else ""))
             for problem in problems:
                 say(f"         {problem}")
         say(f"{len(chosen)} artefacts checked, {damaged} damaged")
@@ -233,16 +240,29 @@ class Verify(InWorkspace):
             say(f"{len(found)} uploads {age} belong to no artefact; `workbench verify --clean` removes them")
 
 
-def _check_log(workspace: "Workspace", name: str) -> list[str]:
-    """Return what is wrong with the log of dictionary `name`, or with the manifest that it is compared with."""
-    from saes.training.log_checks import log_problems
-    from saes.training.stored import StoredSAE
+def _check_log(workspace: "Workspace", name: str) -> tuple[list[str], str]:
+    """Return what is wrong with the log of dictionary `name`, or with the manifest that it is compared with; and why
+    its rows were not compared with the recording, if so."""
+    from interp.recording.store import Recording
+    from saes.training.log_checks import log_problems, row_problems
+    from saes.training.stored import StoredSAE, TrainedSettings
 
     try:
-        training = workspace.open(StoredSAE, name).training
+        stored = workspace.open(StoredSAE, name)
     except WorkbenchError as error:
-        return [str(error)]
-    return log_problems(workspace.path(StoredSAE.kind, name), None if training is None else training.tokens_seen)
+        return [str(error)], ""
+    problems = log_problems(stored.folder, None if stored.training is None else stored.training.tokens_seen)
+    of = stored.settings
+    if problems or not isinstance(of, TrainedSettings):
+        return problems, ""
+    try:
+        recording = Recording(workspace.path("recording", of.recording))
+        if recording.manifest.content_hash != of.recording_hashes[0]:
+            return [], f"the recording {of.recording} was made anew"
+        fraction = of.train.heldout_fraction
+        return row_problems(stored.folder, recording, seed=of.train.seed, heldout_fraction=fraction), ""
+    except WorkbenchError as error:
+        return [], str(error)
 
 
 def _recheck(folder: Path) -> list[str]:

@@ -54,14 +54,20 @@ def weight_hash(model: HookedModel) -> str:
 
 def tokenizer_hash(model: HookedModel) -> str:
     """Return the sha256 over the vocabulary (token -> id); `"bytes"` or `"none"` for small models."""
+    found = tokenizer_of(model, required=False)
+    return "none" if found is None else vocabulary_hash(found)
 
-    if model.tokenizer is None:
-        return "none" if tokenizer_of(model, required=False) is None else "bytes"
-    known = _vocabulary_hashes.get(model.tokenizer)
-    if known is None or known[0] != len(model.tokenizer):  # a token was added since
-        vocabulary = json.dumps(sorted(model.tokenizer.get_vocab().items())).encode()
-        known = len(model.tokenizer), hashlib.sha256(vocabulary).hexdigest()
-        _vocabulary_hashes[model.tokenizer] = known
+
+def vocabulary_hash(tokenizer: Tokenizer) -> str:
+    """Return the sha256 over the vocabulary (token -> id) of a tokenizer; `"bytes"` where bytes are the tokens."""
+    if not isinstance(tokenizer, HubTokenizer):
+        return "bytes"
+    inner = tokenizer.tokenizer
+    known = _vocabulary_hashes.get(inner)
+    if known is None or known[0] != len(inner):  # a token was added since
+        vocabulary = json.dumps(sorted(inner.get_vocab().items())).encode()
+        known = len(inner), hashlib.sha256(vocabulary).hexdigest()
+        _vocabulary_hashes[inner] = known
     return known[1]
 
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from interp.artifacts import disk_errors, sha256_file
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.models.hooked import HookedModel, wrap_transformers
-from interp.models.identity import hash_weights, remember
+from interp.models.identity import HubTokenizer, hash_weights, remember, tokenizer_of
 from interp.models.memory import check_memory
 from interp.models.small import (
     PRESETS,
@@ -41,6 +41,7 @@ from interp.models.small import (
 from interp.models.toys import PLANTED_NAMES, PLANTED_PREFIX, TOY_PREFIX, TOYS, build_planted, cached_toy
 from interp.runtime import cache_folder, model_dtype, parse_dtype, pick_device
 from interp.text.corpora import hub_reachable
+from interp.text.tokens import Tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -295,7 +296,7 @@ def load_model(
     source = find_source(spec)
     if source.kind in _OURS:
         return _load_small(spec, torch_dtype, where, attention, seed, source)
-    location = str(converted_folder(Path(source.location))) if source.kind == "gguf" else source.location
+    location = _location(source)
     model, fresh_hash = _load_transformers(spec, location, torch_dtype, where, attention)
     remember(model, spec, attention, fresh_hash)
     return model
@@ -361,17 +362,41 @@ def read_plain(spec: str) -> tuple[Any, Any] | None:
     source = find_source(spec)
     if source.kind in _OURS:
         return None
-    location = str(converted_folder(Path(source.location))) if source.kind == "gguf" else source.location
+    location = _location(source)
     check_memory(spec, location, "float32", "cpu")
     with quiet_transformers():
         return _read_weights(spec, location)
+
+
+def load_tokenizer(spec: str) -> Tokenizer:
+    """Return the tokenizer of the model that a spec names, without its weights. Raises as `load_model`."""
+    from transformers import AutoTokenizer
+
+    source = find_source(spec)
+    if source.kind in _OURS:
+        return tokenizer_of(load_model(spec))
+    location = _location(source)
+    try:
+        return HubTokenizer(AutoTokenizer.from_pretrained(location, local_files_only=_is_local(location)))
+    except Exception as error:
+        raise _loading_error(spec, location, error) from error
+
+
+def _location(source: Source) -> str:
+    """Return the folder or hub id of a model of transformers; a GGUF file is converted first."""
+    return str(converted_folder(Path(source.location))) if source.kind == "gguf" else source.location
+
+
+def _is_local(location: str) -> bool:
+    """Return True where no request is made: transformers itself would retry for half a minute."""
+    return Path(location).is_dir() or not hub_reachable()
 
 
 def _read_weights(spec: str, location: str) -> tuple[Any, Any]:
     """Return the plain module in the dtype of its files, and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    local = Path(location).is_dir() or not hub_reachable()  # transformers itself would retry for half a minute
+    local = _is_local(location)
     try:
         plain = AutoModelForCausalLM.from_pretrained(
             location, dtype="auto", attn_implementation="eager", local_files_only=local

@@ -95,6 +95,19 @@ def read_plan(
         yield carried
 
 
+def planned_rows(recording: "Recording", plan: Iterator[Group], batch_size: int) -> Iterator[Int64[Tensor, " n"]]:
+    """Yield the row numbers of every full batch of a plan; activations are not read."""
+    carried = torch.empty(0, dtype=torch.int64)
+    for group in plan:
+        parts = zip(group.shards, group.local_rows, strict=True)
+        rows = torch.cat([local + int(recording.shard_starts[shard]) for shard, local in parts])
+        carried = torch.cat([carried, rows[group.order]])
+        whole = len(carried) // batch_size * batch_size
+        if whole:
+            yield from carried[:whole].split(batch_size)
+        carried = carried[whole:]
+
+
 def _read_groups(
     recording: "Recording", plan: Iterator[Group], names: list[str], to_skip: int
 ) -> Iterator[tuple["Batch", Tensor]]:

@@ -5,7 +5,7 @@
 - `train`       the loop
 - `run`         one dictionary in training: opened or resumed, advanced by a batch, finished
 - `checkpoint`  the state of a run on disk
-- `log_checks`  problems that the log of a training shows: begun anew, tokens counted twice
+- `log_checks`  problems that the log of a training shows: begun anew, tokens counted twice, other rows than planned
 - `reconstruction`  FVU, L0 and dead latents on held-out rows
 - `scores`      the class of these
 - `stored`      a dictionary in a workspace, as an artefact

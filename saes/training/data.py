@@ -295,6 +295,8 @@ class TrainingBatch(NamedTuple):
     target: Tensor | None
     """`[n, d_out]`; None: `x` itself"""
     next: Position
+    rows: Tensor
+    """`[n]` int64: row numbers in the recording"""
 
 
 def training_batches(
@@ -334,7 +336,7 @@ def _training(source: Source, found: Rows, part: slice, after: Position) -> Trai
     if target is not None:
         target = target[part]
         check_finite(target, rows, ", ".join(site.hook_point for site in source.outputs))
-    return TrainingBatch(x, target, after)
+    return TrainingBatch(x, target, after, rows)
 
 
 def check_finite(x: Tensor, rows: Tensor, hook_point: str) -> None:

@@ -37,6 +37,7 @@ from saes.kinds.registry import autograd_of, recipe_of
 from saes.training.checkpoint import Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
 from saes.training.config import DENSE, Plan, TrainConfig, plan
 from saes.training.data import Position, Source, TrainingBatch, check_stats, fold, training_batches
+from saes.training.log_checks import row_sum
 from saes.training.reconstruction import evaluate_on_recording
 from saes.training.scores import Reconstruction
 from saes.training.stored import StoredSAE, TrainedSettings, TrainingRun
@@ -68,6 +69,8 @@ class Metrics:
     active value of the batch. It should become constant towards the end of the run. None for kinds without one."""
     lr: float
     tokens_per_second: float
+    rows: int | None = None
+    """Checksum of the rows of this step's batch, over all ranks; `workbench verify` compares it with the plan."""
 
     def __str__(self) -> str:
         return (
@@ -139,7 +142,7 @@ def initial_state(
     d_in = source.d_in if source.target else None
     state = TrainState.initial(mean, d_sae, generator=generator, d_in=d_in, latents=latents)
     if recipe.starts_from_data:
-        x, target, _ = first_batch()
+        x, target, *_ = first_batch()
         target = None if target is None else target.float() * scales.output.float()
         recipe.start(choose_ops("cpu"), state, scales.scaled(x.float()), target)
         state.zero_moments()
@@ -236,7 +239,7 @@ class Run:
                 self.checkpoint()
         if self.state.step % self.train_config.log_every and not self.done:
             return None
-        return self._report(lr)
+        return self._report(lr, batch.rows)
 
     def checkpoint(self, *, alone: bool = False) -> None:
         """Write a checkpoint (not after a step that diverged); `alone`: another rank was lost."""
@@ -381,14 +384,15 @@ class Run:
             self_check=None,
         )
 
-    def _report(self, lr: float) -> Metrics:
+    def _report(self, lr: float, rows: Tensor) -> Metrics:
         results, times = zip(*self._window, strict=True)
         self._window.clear()
         size = self.plan.batch_size
         metrics = measure(self.state, list(results), self.plan.dead_window, batch_size=size, seconds=sum(times), lr=lr)
         latents = self.spread.latents
         dead, dense = (latents.total(share) / latents.world for share in (metrics.dead, metrics.dense))
-        metrics = replace(metrics, dead=dead, dense=dense)
+        seen = int(self.spread.tokens.total(row_sum(rows)))
+        metrics = replace(metrics, dead=dead, dense=dense, rows=seen)
         with self.ranks.checked():
             if self.ranks.first:
                 append_line(self.draft.path, metrics)

@@ -340,7 +340,7 @@ _TRACKERS = {"tensorboard": TensorBoardTracker, "wandb": WandbTracker}
 
 
 def _numbers(metrics: Metrics) -> dict[str, float]:
-    return {name: value for name, value in asdict(metrics).items() if value is not None}
+    return {name: value for name, value in asdict(metrics).items() if value is not None and name != "rows"}
 
 
 def _imported(module: str, package: str) -> Any:

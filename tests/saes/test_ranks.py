@@ -26,6 +26,7 @@ from saes.kinds.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig
 from saes.kinds.registry import recipe_of
 from saes.training.checkpoint import Checkpoint, Position, read_checkpoint, write_checkpoint
 from saes.training.config import TrainConfig, plan
+from saes.training.log_checks import row_problems
 from saes.training.run import shares
 from saes.training.stored import StoredSAE
 from saes.training.train import train_sae
@@ -239,8 +240,10 @@ def test_the_command_line_on_two_ranks_trains_what_one_process_does(done, alone,
     assert mine.training is not None
     assert mine.training.ranks[shared] == 2
     assert weights_apart(folder, alone) < 2e-3
+    how = {"seed": TRAIN.seed, "heldout_fraction": TRAIN.heldout_fraction}
+    assert row_problems(folder, Recording(done / "recordings" / "planted"), **how) == []
     for one, other in zip(log_of(folder), log_of(alone), strict=True):
-        assert one["step"] == other["step"]
+        assert (one["step"], one["rows"]) == (other["step"], other["rows"])
         assert all(one[key] == pytest.approx(other[key], rel=1e-3, abs=1e-4) for key in ("fvu", "l0", "dead", "dense"))
     assert load_sae(folder).d_sae == 64
 

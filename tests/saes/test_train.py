@@ -127,7 +127,7 @@ def test_the_log_holds_the_documented_fields_at_every_tenth_step(whole):
     lines = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [*range(5, 78, 5), 78]
     keys = {"step", "tokens", "loss", "fvu", "l0", "dead", "dense", "aux", "lr", "tokens_per_second"}
-    keys |= {"penalty", "threshold"}
+    keys |= {"penalty", "threshold", "rows"}
     assert all(line.keys() == keys for line in lines)
     assert lines[-1]["tokens"] == 78 * 256
     assert lines[-1]["fvu"] < lines[0]["fvu"]
