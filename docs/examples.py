@@ -53,7 +53,7 @@ def _calls(source: str) -> dict[str, str]:
     names = {alias.name for node in imports if (node.module or "").split(".")[0] in PACKAGES for alias in node.names}
     found: dict[str, tuple[bool, int, str]] = {}
     for node in ast.walk(tree):
-        if not isinstance(node, ast.stmt) or isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ImportFrom):
+        if not isinstance(node, ast.stmt) or isinstance(node, ast.FunctionDef | ast.ImportFrom):
             continue
         code = textwrap.dedent("\n".join(source.splitlines()[node.lineno - 1 : node.end_lineno])).strip()
         called = {_called(each) for each in ast.walk(node)}

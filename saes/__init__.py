@@ -67,7 +67,7 @@ if TYPE_CHECKING:
         TranscoderConfig,
     )
     from saes.kinds.own import own_config
-    from saes.sets.importing import import_set
+    from saes.sets.importing import SetOrigin, import_set
     from saes.sets.replacement import SetReplacement, untrained_set
     from saes.sets.replacement import system_of as graph_system
     from saes.sets.set import TranscoderSet, open_set
@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from saes.training.run import Job
     from saes.training.train import train, train_many, train_sae
     from saes.weights.folder import load_sae, save_sae
+    from saes.weights.importing import Origin
     from saes.weights.read import load_dictionary
 
 _HOMES = {
@@ -91,10 +92,11 @@ _HOMES = {
     "saes.kinds.base": "SAE",
     "saes.sets.set": "TranscoderSet open_set",
     "saes.sets.train": "train_set",
-    "saes.sets.importing": "import_set",
+    "saes.sets.importing": "SetOrigin import_set",
     "saes.sets.replacement": "SetReplacement untrained_set system_of:graph_system",
     "saes.weights.folder": "load_sae save_sae",
     "saes.weights.read": "load_dictionary",
+    "saes.weights.importing": "Origin",
     "saes.training.importing": "import_dictionary",
     "saes.features.build": "build_features",
     "saes.features.neurons": "NeuronLabels",
