@@ -69,15 +69,15 @@ if TYPE_CHECKING:
     from interp.circuits.induction import find_induction_circuit
     from interp.circuits.score_explanation import explain_score
     from interp.circuits.tasks import make_task
+    from interp.directions.meaning import DirectionConfig, measure_direction
+    from interp.directions.named import direction_of_words
     from interp.doctor.certificate import Certificate
     from interp.doctor.examine import examine
     from interp.errors import ArtifactError, UsageError, WorkbenchError
     from interp.geometry.analogies import WordVectors
     from interp.geometry.circles import circle_test
     from interp.geometry.dimension import intrinsic_dimension, spectrum
-    from interp.geometry.direction_report import DirectionConfig, measure_direction
     from interp.geometry.erasure import erasure
-    from interp.geometry.probes import direction_of_words
     from interp.geometry.rotation import rotate_words
     from interp.geometry.shapes import find_shapes, fit_plane, shapes_of
     from interp.geometry.similarity import cka, procrustes
@@ -177,8 +177,8 @@ _HOMES = {
     "interp.geometry.shapes": "find_shapes shapes_of fit_plane",
     "interp.geometry.circles": "circle_test",
     "interp.geometry.rotation": "rotate_words",
-    "interp.geometry.probes": "direction_of_words",
-    "interp.geometry.direction_report": "DirectionConfig measure_direction",
+    "interp.directions.named": "direction_of_words",
+    "interp.directions.meaning": "DirectionConfig measure_direction",
     "interp.geometry.erasure": "erasure",
     "interp.geometry.dimension": "spectrum intrinsic_dimension",
     "interp.geometry.analogies": "WordVectors",

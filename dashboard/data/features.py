@@ -11,8 +11,8 @@ import numpy as np
 from dashboard.components.pages import open_artefact
 from interp.artifacts import Table, query
 from interp.atlas.vector_map import VectorMap
+from interp.directions.study import DirectionGeometry
 from interp.errors import CorruptError, UnknownNameError, UsageError, WorkbenchError
-from interp.geometry.direction import DirectionGeometry
 from interp.names import feature_node, parse_hook_point
 from interp.notes import own_names
 from interp.tracing.graph import AttributionGraph

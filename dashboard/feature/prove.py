@@ -19,7 +19,7 @@ from dashboard.components.tokens import token_strip
 from dashboard.data.features import One, examples
 from dashboard.figures.saes import proof_nulls
 from dashboard.figures.theme import theme, visible
-from interp.geometry.direction import DirectionGeometry
+from interp.directions.study import DirectionGeometry
 from interp.results import Record
 from interp.workspace import Workspace
 from saes.features.proof import Proof, why_outdated

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from dashboard.figures.theme import Theme, colour_bar, escape, faint, legend_above, styled
+from interp.directions.study import DirectionProbe
 from interp.geometry.dimension import Spectrum
-from interp.geometry.direction import DirectionProbe
 from interp.geometry.probes import ProbeResult
 from interp.geometry.separation import ListAlong, WordsAlong
 from interp.geometry.shapes import Shape

@@ -19,8 +19,8 @@ from dashboard.figures.theme import theme as theme_called
 from interp.changes.comparison import ModelComparison
 from interp.changes.measured import Transplants, WeightChanges
 from interp.circuits.head_scores import HeadScores
+from interp.directions.study import DirectionGeometry
 from interp.errors import ConfigError
-from interp.geometry.direction import DirectionGeometry
 from interp.results import Result
 from interp.studies.grokking_phases import Grokking
 from interp.studies.induction_onset import InductionRun
@@ -200,7 +200,7 @@ FIGURES: dict[str, Draw] = {
     "interp.geometry.similarity.LayerSimilarity": geometry.similarity_map,
     "interp.geometry.sweeps.StrengthSweep": geometry.steering_figure,
     "interp.geometry.sweeps.RotationSweep": geometry.rotation_figure,
-    "interp.geometry.direction.DirectionGeometry": _along,
+    "interp.directions.study.DirectionGeometry": _along,
     "interp.geometry.separation.WordsAlong": geometry.along_figure,
     "interp.changes.measured.WeightChanges": _weights,
     "interp.changes.measured.Transplants": _transplants,

@@ -72,7 +72,7 @@ KINDS: dict[str, Kind] = {
         "word-geometry", "/geometry?name={key}", "geometry shapes", "interp.geometry.word_geometry:WordGeometry"
     ),
     "direction": Kind(
-        "directions", "/geometry?name={key}", "geometry direction", "interp.geometry.direction:DirectionGeometry"
+        "directions", "/directions/{name}", "direction", "interp.directions.study:DirectionGeometry"
     ),
     "space": Kind("spaces", "/geometry?name={key}", "geometry space", "interp.geometry.space:SpaceReport"),
     "space_comparison": Kind(
@@ -95,7 +95,7 @@ KINDS: dict[str, Kind] = {
 """Every kind, by the name that manifests give it."""
 
 CIRCUITS = ("induction_circuit", "edge_circuit", "feature_circuit")
-GEOMETRY = ("word_geometry", "direction", "space", "space_comparison")
+GEOMETRY = ("word_geometry", "space", "space_comparison")
 STUDIES = ("grokking", "induction_onset", "language_scaling")
 MODEL_COMPARISONS = ("model_comparison", "latent_comparison")
 FOLDERS = {kind: each.folder for kind, each in KINDS.items()}

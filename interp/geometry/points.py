@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Shaped
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, UsageError
-from interp.options import Seed, Word
+from interp.options import Seed
 from interp.results import Result
 
 
@@ -29,24 +29,6 @@ class ShapesConfig:
 
     def __post_init__(self) -> None:
         check_count("n_random", self.n_random, 1, "random directions are the null of an intervention")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DirectionConfig:
-    """Settings of the report on one direction."""
-
-    targets: tuple[Word, ...] = ()
-    """Words whose probability measures the effect of steering. Default: those that the direction points to, else the
-    tokens that it raises."""
-    interventions: bool = True
-    """Also steer along it."""
-    n_random: int = 9
-    """Random directions as the null of steering."""
-    seed: Seed = 0
-    """Determines every random number."""
-
-    def __post_init__(self) -> None:
-        check_count("n_random", self.n_random, 1, "random directions are the null of steering")
 
 
 class Finding(Result, ABC):

@@ -24,24 +24,18 @@ The difference in means also reflects everything else that differs between the c
 differences, and can be far more accurate along a direction that the model does not use. So all three are given, with
 their held-out accuracy (threshold half-way between the training means), their cosines, and the accuracy of the same
 method on shuffled labels.
-
-**Named directions** (`NamedDirection`): a direction with a name, a hook point and an origin, such as two lists of words
-or a file.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from interp.artifacts import read_npy
-from interp.errors import ConfigError, MissingError
-from interp.geometry.points import Finding, as_points, one_each, two_groups, unit_vector
-from interp.geometry.words import SENTENCES, Concept, read_words
-from interp.models.hooked import HookedModel
+from interp.errors import ConfigError
+from interp.geometry.points import Finding, as_points, one_each, two_groups
 from interp.results import Record, ends
 from interp.runtime import derive_seed
 from interp.statistics import Interval, proportion_interval, t_interval
@@ -243,11 +237,11 @@ N_SHUFFLES = 20
 class DirectionAccuracy(Finding):
     """Separation of held-out rows along a direction of a concept."""
 
-    method: Method
+    method: str
     distance: float
     """distance of the two means along it, in units of the activations: the length that steering at strength 1 adds"""
     accuracy: float
-    """balanced accuracy on held-out rows: .5 is chance"""
+    """balanced accuracy on held-out rows: 0.5 is chance"""
     shuffled: float
     """mean held-out accuracy of the same method on shuffled training labels"""
     shuffled_high: float
@@ -307,26 +301,11 @@ def concept_directions(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> D
     train, test = ~heldout, heldout
     two_groups(yes[train], int(train.sum()))
     two_groups(yes[test], int(test.sum()))
-    rng = np.random.default_rng(derive_seed(seed, "shuffled labels"))
-    shuffled = [rng.permutation(yes[train]) for _ in range(N_SHUFFLES)]
     found = []
     for method in METHODS:
-        direction = find_direction(points[train], yes[train], method)
-        null = [_null_accuracy(points, yes, train, method, other) for other in shuffled]
-        along = points[train] @ direction
-        found.append(
-            ConceptDirection(
-                method=method,
-                direction=direction,
-                distance=float(along[yes[train]].mean() - along[~yes[train]].mean()),
-                accuracy=_balanced_accuracy(points, yes, train, direction, yes[train]),
-                shuffled=float(np.mean(null)),
-                shuffled_high=float(np.max(null)),
-                n_train=int(train.sum()),
-                n_heldout=int(test.sum()),
-                seed=seed,
-            )
-        )
+        find = partial(find_direction, method=method)
+        direction, accuracy = scored_direction(method, find, points, yes=yes, heldout=heldout, seed=seed)
+        found.append(ConceptDirection(**vars(accuracy), direction=direction))
     pairs = [(a, b) for i, a in enumerate(found) for b in found[i + 1 :]]
     cosines = {f"{a.method}, {b.method}": float(a.direction @ b.direction) for a, b in pairs}
     return Directions(found=tuple(found), cosines=cosines, random_cosine=points.shape[1] ** -0.5)
@@ -350,12 +329,39 @@ def find_direction(
     return direction / length
 
 
-def _null_accuracy(points: np.ndarray, yes: np.ndarray, train: np.ndarray, method: Method, labels: np.ndarray) -> float:
-    """Return the accuracy on shuffled labels; chance if they give the classes the same mean, so no direction exists."""
-    try:
-        return _balanced_accuracy(points, yes, train, find_direction(points[train], labels, method), labels)
-    except ConfigError:
-        return 0.5
+def scored_direction(
+    method: str,
+    find: Callable[[Float[np.ndarray, "n d"], Bool[np.ndarray, " n"]], Float[np.ndarray, " d"]],
+    points: Float[np.ndarray, "n d"],
+    *,
+    yes: Bool[np.ndarray, " n"],
+    heldout: Bool[np.ndarray, " n"],
+    seed: int = 0,
+) -> tuple[Float[np.ndarray, " d"], DirectionAccuracy]:
+    """Return the unit direction that `find` makes of the rows not held out, with its accuracy on the others.
+
+    The null is the same method on shuffled labels of the rows that it is made of.
+    """
+    train = ~heldout
+    rng = np.random.default_rng(derive_seed(seed, "shuffled labels"))
+    null = []
+    for labels in [rng.permutation(yes[train]) for _ in range(N_SHUFFLES)]:
+        try:
+            null.append(_balanced_accuracy(points, yes, train, find(points[train], labels), labels))
+        except ConfigError:
+            null.append(0.5)  # such labels give no direction
+    direction = find(points[train], yes[train])
+    along = points[train] @ direction
+    return direction, DirectionAccuracy(
+        method=method,
+        distance=float(along[yes[train]].mean() - along[~yes[train]].mean()),
+        accuracy=_balanced_accuracy(points, yes, train, direction, yes[train]),
+        shuffled=float(np.mean(null)),
+        shuffled_high=float(np.max(null)),
+        n_train=int(train.sum()),
+        n_heldout=int(heldout.sum()),
+        seed=seed,
+    )
 
 
 def _balanced_accuracy(
@@ -367,106 +373,3 @@ def _balanced_accuracy(
     threshold = (seen[labels].mean() + seen[~labels].mean()) / 2
     said, truth = along[~train] > threshold, yes[~train]
     return float((said[truth].mean() + (~said[~truth]).mean()) / 2)
-
-
-B = TypeVar("B")
-
-
-def base_of(value: Any, base: type[B]) -> B:
-    """Return the part of a dataclass that it inherits from `base`, itself a dataclass."""
-    return base(**{each.name: getattr(value, each.name) for each in fields(base)})  # pyright: ignore[reportArgumentType]
-
-
-EACH = 4
-"""fewest words on either side of a direction: half are held out"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DirectionOrigin:
-    """Name and origin of a direction at one hook point."""
-
-    name: str
-    source: str
-    """origin of the direction, in words"""
-    hook_point: str
-    towards: tuple[str, ...] = ()
-    away: tuple[str, ...] = ()
-    """words that the direction was derived from; empty for a direction from a file"""
-
-    @property
-    def own_words(self) -> list[Concept]:
-        """Return both sides as lists of words."""
-        sides = (("towards", self.towards), ("away", self.away))
-        return [Concept(name=name, words=words, cyclic=False) for name, words in sides if words]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamedDirection(DirectionOrigin):
-    """A direction at one hook point, with a name and an origin."""
-
-    vector: Float[np.ndarray, " d"]
-    """`[d]`, unit length"""
-    found: DirectionAccuracy | None = None
-    """how well it separates held-out words"""
-
-    @property
-    def origin(self) -> DirectionOrigin:
-        """Return the direction without its vector."""
-        return base_of(self, DirectionOrigin)
-
-
-def direction_of_words(
-    model: HookedModel,
-    towards: Sequence[str],
-    away: Sequence[str],
-    hook_point: str,
-    *,
-    name: str = "",
-    sentences: Sequence[str] = SENTENCES,
-    seed: int = 0,
-) -> NamedDirection:
-    """Compute the difference in means from the words `away` to the words `towards`; every second word is held out.
-
-    Raises `ConfigError` on fewer than four words on a side or a word on both, otherwise as `read_words` does.
-    """
-    sides = [
-        Concept(name=side, words=tuple(words), cyclic=False) for side, words in (("towards", towards), ("away", away))
-    ]
-    for side in sides:
-        if len(side.words) < EACH:
-            raise ConfigError(
-                f"{side.name} has {len(side.words)} words; a direction needs {EACH} of each side: give more"
-            )
-    if both := set(towards) & set(away):
-        raise ConfigError(f"a word cannot lie on both sides, {', '.join(sorted(both))} does; leave it out of one")
-    points = [
-        read_words(model, side, sentences=sentences, hook_points=[hook_point]).points(hook_point) for side in sides
-    ]
-    yes = np.repeat([True, False], [len(side) for side in points])
-    heldout = np.concatenate([np.arange(len(side)) % 2 == 1 for side in points])
-    found = concept_directions(np.concatenate(points), yes, heldout, seed=seed)["difference in means"]
-    return NamedDirection(
-        name=name or f"{towards[0]} from {away[0]}",
-        source=f"difference in means, from {', '.join(away)} to {', '.join(towards)}",
-        hook_point=hook_point,
-        vector=found.direction,
-        towards=tuple(towards),
-        away=tuple(away),
-        found=base_of(found, DirectionAccuracy),
-    )
-
-
-def direction_of_file(path: Path | str, hook_point: str, *, name: str = "") -> NamedDirection:
-    """Read a vector `[d]` from a `.npy` file.
-
-    Raises `MissingError` and `CorruptError` as `read_npy` does, `ConfigError` on another shape or zeros,
-    `NonFiniteError`.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise MissingError(f"no file at {path}; numpy.save(path, vector) writes one")
-    vector = read_npy(path)
-    vector = vector[0] if vector.ndim == 2 and len(vector) == 1 else vector
-    return NamedDirection(
-        name=name or path.stem, source=f"the file {path.name}", hook_point=hook_point, vector=unit_vector(vector)
-    )

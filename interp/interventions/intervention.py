@@ -9,7 +9,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -111,3 +111,16 @@ class Intervention:
         cosine = abs(own.vector @ partner.vector) / (np.linalg.norm(own.vector) * np.linalg.norm(partner.vector))
         if cosine > 1 - 1e-6:
             raise ConfigError("the two directions are parallel, so they have no coordinates of their own")
+
+
+def everywhere(step: Intervention, n_layers: int) -> list[Intervention]:
+    """Return the ablation of a direction after every block (Arditi et al. 2024); any other step as it is."""
+    if step.action != "ablate" or not isinstance(step.target, Direction):
+        return [step]
+    targets = [replace(step.target, hook_point=name) for name in stream_points(n_layers)]
+    return [replace(step, target=each) for each in targets]
+
+
+def stream_points(n_layers: int) -> list[str]:
+    """Return the hook points of the residual stream: before the first block and after every block."""
+    return ["blocks.0.hook_resid_pre", *(f"blocks.{layer}.hook_resid_post" for layer in range(n_layers))]

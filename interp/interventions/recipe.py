@@ -18,7 +18,9 @@ from interp.errors import ConfigError, MismatchError
 from interp.forms import from_json
 from interp.interventions.intervention import Intervention, Latent
 
-MAX_STEPS = 32
+MAX_STEPS = 256
+FILES = (".json", ".safetensors", ".gguf")
+"""Suffixes of files that hold interventions; the latter two hold directions (`interp.directions.files`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,7 +64,7 @@ class DictionarySite:
 
     @property
     def between_blocks(self) -> bool:
-        """True where the direction is added to the stream between two blocks: it needs no hook."""
+        """True where the direction is added to the residual stream between two blocks: it needs no hook."""
         point = parse_hook_point(self.writes)
         return point.suffix == "hook_resid_post" and (point.layer or 0) + 1 < self.model.cfg.n_layers
 

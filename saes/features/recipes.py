@@ -7,11 +7,14 @@ model.run_with_hooks(tokens, fwd_hooks=hooks)
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from interp.errors import ConfigError
+from interp.directions.files import SUFFIXES, check_width, read_directions, write_directions
+from interp.directions.study import DirectionGeometry
+from interp.errors import ConfigError, MismatchError
 from interp.interventions.apply import Hooks, hooks_of
 from interp.interventions.intervention import Component, Intervention, Latent
-from interp.interventions.recipe import Recipe, hook_points_of, read_recipe
+from interp.interventions.recipe import FILES, Recipe, hook_points_of, read_recipe, write_recipe
 from interp.models.generation import Offset
 from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec, weight_hash
@@ -43,25 +46,50 @@ class LoadedRecipe:
         """
         here = weight_hash(model)
         self.recipe.check(self.recipe.weight_hash if allow_other_weights else here, self.dictionaries)
+        check_width(self.recipe, model.cfg.d_model)
         placed = {key: sae.to(model.cfg.device) for key, sae in self.dictionaries.items()}
         for sae in self.dictionaries.values():
             check_model(sae, here, allow_other_weights=allow_other_weights)
         return hooks_of(model, self.recipe.steps, placed, offset=offset)
 
+    def mismatch(self, model: HookedModel) -> str:
+        """Return in words that the recipe was made for other weights; empty where it was not."""
+        try:
+            self.recipe.check(weight_hash(model), self.dictionaries)
+        except MismatchError as error:
+            return str(error)
+        return ""
+
+    def write(self, path: Path, model: HookedModel, about: Mapping[str, Any]) -> None:
+        """Write the recipe in the form that the suffix says. Raises `ConfigError` where that form cannot hold it."""
+        if path.suffix in SUFFIXES:
+            config = getattr(model.original_model, "config", None)
+            write_directions(self.recipe, path, about, getattr(config, "model_type", ""))
+        else:
+            write_recipe(self.recipe, path)
+
 
 def load_recipe(workspace: Workspace | Path | str, name: str) -> LoadedRecipe:
-    """Return the recipe of this name among the notes of a workspace, or of a file `NAME.json`.
+    """Return the recipe of this name among the notes of a workspace, or of a file.
 
-    Raises `UnknownNameError`: no such recipe, or no such dictionary any more.
+    A file is a recipe `NAME.json`, or directions: `NAME.safetensors`, a GGUF control vector `NAME.gguf`. Raises
+    `UnknownNameError`: no such recipe, or no such dictionary any more; `MissingError`; `CorruptError`.
     """
     opened = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
-    if name.endswith(".json"):
-        return open_recipe(opened, read_recipe(name))
+    if name.endswith(FILES):
+        return open_recipe(opened, read_recipe(name) if name.endswith(".json") else read_directions(name))
     notes = Notes.open(opened)
     try:
         return open_recipe(opened, notes.recipe(name))
     finally:
         notes.close()
+
+
+def recipe_of_direction(found: DirectionGeometry, strength: float | None = None) -> LoadedRecipe:
+    """Return the steering of a direction, at the chosen strength or a multiple of it."""
+    of = found.settings
+    recipe = Recipe(name=of.direction.name, steps=found.steps(strength), model=of.model, weight_hash=of.weight_hash)
+    return LoadedRecipe(recipe, {})
 
 
 def open_recipe(workspace: Workspace, recipe: Recipe) -> LoadedRecipe:

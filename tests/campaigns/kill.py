@@ -46,7 +46,7 @@ WORDS = ["--towards", "good", "great", "fine", "nice", "--away", "bad", "awful",
 TINY = ["--tokens", "40000", "--widths", "8", "16", "24", "32", "--n-checkpoints", "4", "--batch-size", "32"]
 VERBS |= {
     "shapes": ("word_geometry", "w", ["geometry", "shapes", MODEL, "--name", "w", "--lists", "weekdays", "digits"]),
-    "direction": ("direction", "d", ["geometry", "direction", MODEL, "--name", "d", "--lists", "weekdays", *WORDS]),
+    "direction": ("direction", "d", ["direction", MODEL, "--name", "d", "--lists", "weekdays", *WORDS]),
     "space": ("space", "s", ["geometry", "space", MODEL, "--name", "s", "--points", "200", "--hook-points", HOOK]),
     "layers": (
         "space_comparison",

@@ -1,20 +1,22 @@
 """A direction on the geometry page without a browser: the verdict and its numbers, what is missing, hostile texts."""
 
-import json
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from make_direction import HOSTILE_NAME, TOKENS, direction
 from make_geometry import LISTS, geometry
 from page_text import text_of
 
 from dashboard.app import create_app
+from dashboard.components.evidence import percent
 from dashboard.components.pages import Context
+from dashboard.directions import page
+from dashboard.figures.directions import layers_and_strengths
 from dashboard.figures.geometry import along_figure, in_planes_figure, probe_over_layers
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.geometry import page
 from dashboard.overview.data import overview
-from interp.geometry.direction import DirectionGeometry
+from interp.directions.study import DirectionGeometry
 from interp.geometry.separation import WordsAlong
 from interp.workspace import Workspace
 
@@ -35,7 +37,7 @@ def own(tmp_path, live) -> Iterator[Workspace]:
 
 def told_of(workspace: Workspace, name: str) -> str:
     return text_of(page.layout(Context(workspace, None), name=name)) + text_of(
-        page._show({"name": name, "list": None}, "dark")
+        page._show(name, "dark")
     )
 
 
@@ -43,14 +45,27 @@ def along_of(workspace: Workspace, name: str = "pushed") -> WordsAlong:
     return workspace.open(DirectionGeometry, name).along
 
 
-def test_the_verdict_names_the_list_that_is_set_apart_and_the_push(own):
+def test_the_verdict_tells_the_choice_its_judgement_and_their_nulls(own):
     told = told_of(own, "pushed")
-    assert "It separates weekdays from the other lists. Steering along it raises its tokens, more than" in told
+    assert "It separates weekdays from the other lists." in told
+    assert "Steering along it does what it should, more than any random direction." in told
+    assert "strength 1 (25 long)" in told
+    assert "+1.9 [+1.2, +2.6] nats, p 0.01" in told
+    assert percent(0.125) in told, "the share that moved the wrong way"
+    assert "3 features at most" in told, "placebos"
     assert "standard deviations from the others" in told
     assert "too few words beyond" not in told, "lists that it was made of are not judged at all"
-    for figure in ("along", "spectrum", "planes", "probe", "steering"):
+    for figure in ("along", "spectrum", "planes", "probe", "steering", "grid"):
         assert f"direction-{figure}" in told
-    assert "random directions" in told
+    assert "untrained model" in told
+
+
+def test_a_cell_that_costs_too_much_has_no_colour(own):
+    choice = own.open(DirectionGeometry, "pushed").choice
+    assert not isinstance(choice, str)
+    [cells] = layers_and_strengths(choice, LIGHT).data
+    assert np.isnan(cells.z[:, 2]).all()
+    assert cells.z[1, 1] == 2.0
 
 
 def test_what_was_not_measured_says_why(own):
@@ -61,29 +76,10 @@ def test_what_was_not_measured_says_why(own):
     assert "is not in it" in told
 
 
-def test_lists_and_directions_of_one_model_stand_beside_each_other(own):
-    for name in ("pushed", "shapes"):
-        told = text_of(page.layout(Context(own, None), name=name))
-        assert all(f"name=word-geometry/shapes&list={each}" in told for each in ("weekdays", "digits"))
-        assert "/geometry?name=directions/pushed" in told
-        assert "/geometry?name=directions/plain" in told
-        assert '"href": "/geometry?name=directions/foreign"' not in told, (
-            "the menu has it, the list of this model has not"
-        )
-    alone = text_of(page.layout(Context(own, None), name="foreign"))
-    assert "name=word-geometry/shapes&list" not in alone
-
-
-def test_lists_and_a_direction_of_one_name_are_both_reached(own):
-    direction(own, "shapes", model=MODEL)
-    lists, single = "word-geometry/shapes", "directions/shapes"
-    told = text_of(page.layout(Context(own, None), name=lists))
-    for key, text in ((lists, "shapes · word geometry"), (single, "shapes · direction")):
-        assert json.dumps({"value": f"/geometry?name={key}", "label": text}, ensure_ascii=False) in told
-    assert "A circle" in told
-    assert "It separates weekdays" in text_of(page.layout(Context(own, None), name=single))
-    assert "geometry-plane" in text_of(page._show({"name": lists, "list": None}, "light"))
-    assert "direction-along" in text_of(page._show({"name": single, "list": None}, "light"))
+def test_the_lines_of_transformers_are_those_of_the_direction(own):
+    told = told_of(own, "pushed")
+    assert "register_forward_hook" in told
+    assert "pushed.gguf" in told
 
 
 def test_hostile_names_and_tokens_are_text(own):
@@ -127,7 +123,6 @@ def test_a_damaged_file_is_named_where_its_numbers_are_missing_and_the_rest_stay
     assert "direction-along" not in told
     assert "direction-steering" in told
     assert "direction-probe" in told
-    assert "cannot be read" in text_of(page.layout(Context(own, None), name="shapes")), "in the list of directions"
 
 
 def test_a_missing_file_is_said_where_it_is_missing(own):
@@ -141,4 +136,4 @@ def test_the_overview_says_what_it_does_and_leads_to_it(own):
     card = next(card for card in overview(own).cards["direction"] if card.name == "pushed")
     assert "steers the output" in card.sentence
     assert ("separates", "weekdays") in card.facts
-    assert card.href == "/geometry?name=directions/pushed"
+    assert card.href == "/directions/pushed"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from make_saes import saved
 
-from interp.geometry.direction import DirectionGeometry
+from interp.directions.study import DirectionGeometry
 from interp.models.adapter import weight_hash
 from interp.workspace import Workspace
 from saes.circuits.feature_circuit import FeatureCircuit

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from interp.geometry.direction import DirectionGeometry
+from interp.directions.study import DirectionGeometry
 from interp.geometry.space import SpaceComparison, SpaceReport
 from interp.geometry.word_geometry import WordGeometry
 from interp.workspace import Workspace
@@ -35,12 +35,12 @@ def test_words_that_cannot_be_judged_are_refused_in_one_line(tmp_path, capsys):
     assert "three are the least" in capsys.readouterr().err
 
 
-SMALL = ["geometry", "direction", "small:mlp-2l", "--lists", "letters", "digits"]
+SMALL = ["direction", "small:mlp-2l", "--lists", "letters", "digits"]
 SIDES = ["--towards", *"abcd", "--away", *"EFGH"]
 
 
 def test_a_direction_of_words_is_measured_and_found_again(tmp_path, capsys):
-    command = [*SMALL, *SIDES, "--n-random", "2", "--workspace", str(tmp_path)]
+    command = [*SMALL, *SIDES, "--n-random", "2", "--n-judging", "9", "--workspace", str(tmp_path)]
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert "difference in means: held-out accuracy" in shown
@@ -58,8 +58,7 @@ def test_a_direction_of_words_is_measured_and_found_again(tmp_path, capsys):
     [
         ([], "give one direction"),
         (["--feature", "demo:1", *SIDES], "give one direction"),
-        (["--vector", "v.npy"], "add --at"),
-        (["--vector", "v.npy", "--at", "blocks.0.hook_resid_post"], "no file at"),
+                (["--vector", "v.npy", "--at", "blocks.0.hook_resid_post"], "no file at"),
         (["--feature", "demo"], "NAME:NUMBER"),
         (["--feature", "demo:1"], "demo"),
         ([*SIDES, "--at", "blocks.9.hook_resid_post"], "blocks.9.hook_resid_post"),

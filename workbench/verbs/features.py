@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import tyro
 
 from interp.errors import ConfigError, WorkbenchError
+from interp.interventions.recipe import FILES
 from interp.models.hooked import HookedModel
 from interp.options import DictionaryName, FeaturesName, HookPoint, ModelName, RecordingName, SAEName
 from saes.features import schema
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from interp.workspace import Workspace
     from saes.features.neurons import NeuronLabels
     from saes.features.proof import Proof
+    from saes.features.recipes import LoadedRecipe
 
 HEADING = Heading.FEATURES
 
@@ -202,6 +204,8 @@ class Neurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
             return describe_neurons(model, recording, lens=lens, reader=reader, progress=progress, report=say, **how)
 
 
+DIRECTIONS = "directions/"
+"""Beginning of the key of a direction."""
 SHOWN = 5
 """Tokens shown whose probability rises most, and as many whose probability falls most."""
 
@@ -214,12 +218,15 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
 
     `add` adds the feature's direction (activation addition), `scale` multiplies its activation, `set` clamps it,
     `ablate` sets it to 0. Amounts are in units of the feature's largest activation: 1 is as strong as it was ever
-    measured. `--write FILE.json` keeps the intervention as a recipe; the file is then given instead of SAE and feature,
-    on this machine or another.
+    measured. `--write FILE` keeps the intervention; the file is then given instead of SAE and feature, on this machine
+    or another. A file for other weights is refused, unless --allow-other-weights says that it shall be used anyway.
+
+    Directions: workbench steer directions/formal --prompt "I am writing to you" --write formal.gguf
     """
 
     sae: Annotated[tyro.conf.Positional[SAEName], tyro.conf.arg(metavar="SAE")]
-    """Name of an SAE or transcoder in the workspace, or a recipe: a file NAME.json, or recipe:NAME in the notes."""
+    """Name of an SAE or transcoder in the workspace; or directions/NAME; or a recipe: recipe:NAME in the notes, or a
+    file NAME.json, NAME.safetensors or NAME.gguf (a control vector)."""
     feature: int | None = None
     """Index of the feature; a recipe names its own."""
     prompt: str
@@ -228,7 +235,7 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
     """Put the prompt into the model's chat template, as the message of a user."""
     amount: float | None = None
     """Amount to add or to set, in units of the feature's largest activation that `workbench features` measured
-    (1 where it is not given); the factor of `scale`."""
+    (1 where it is not given); the factor of `scale`; of a direction, in units of the strength that was chosen."""
     activation: float | None = None
     """Activation to add or to set, in place of an amount, for a feature whose largest one was not measured."""
     action: Literal["add", "scale", "set", "ablate"] = "add"
@@ -242,7 +249,7 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
     temperature: float = 0.8
     """Temperature of the samples."""
     write: Path | None = None
-    """File to write the intervention to, as a recipe."""
+    """File to write the intervention to: NAME.json, or for directions NAME.safetensors or NAME.gguf."""
     model: ModelName | None = None
     """Model to run. Default: the one that the SAE belongs to."""
     allow_other_weights: bool = False
@@ -261,12 +268,14 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
         if (self.feature is None) != self._is_recipe:
             raise ConfigError("name a feature of the SAE with --feature; a recipe has its own")
         given = self.amount is not None or self.activation is not None
-        if self._is_recipe and (given or self.action != "add" or self.write or not self.keep_error):
+        if self._is_recipe and (self.action != "add" or self.activation is not None or not self.keep_error):
             raise ConfigError("a recipe has its own actions and amounts; leave these options out")
+        if self._is_recipe and given and not self.sae.startswith(DIRECTIONS):
+            raise ConfigError("a recipe has its own amounts; leave --amount out")
 
     @property
     def _is_recipe(self) -> bool:
-        return self.sae.endswith(".json") or self.sae.startswith("recipe:")
+        return self.sae.endswith(FILES) or self.sae.startswith(("recipe:", DIRECTIONS))
 
     def run(self) -> None:
         from interp.models.generation import Offset, prompt_tokens
@@ -284,18 +293,34 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
     def _recipe(self, workspace: "Workspace") -> "tuple[HookedModel, Callable[[Offset], Hooks], str]":
         """Return the model, the hooks of a recipe, and a description."""
         from interp.models.loading import load_model
-        from saes.features.recipes import load_recipe
 
-        loaded = load_recipe(workspace, self.sae.removeprefix("recipe:"))
+        loaded, about = self._loaded(workspace)
         spec = self.model or loaded.model
         if not spec:
             raise ConfigError(f"{self.sae} does not say which model it belongs to; add --model NAME")
         model = load_model(spec, device=self.use_device())
+        if self.write is not None:
+            loaded.write(self.write, model, about)
+            say(f"wrote {self.write}")
+        if self.allow_other_weights and (other := loaded.mismatch(model)):
+            say(f"overridden: {other}")
 
         def hooks(offset: "Offset") -> "Hooks":
             return loaded.hooks(model, allow_other_weights=self.allow_other_weights, offset=offset)
 
         return model, hooks, f"recipe {loaded.recipe.name}: {len(loaded.recipe.steps)} interventions"
+
+    def _loaded(self, workspace: "Workspace") -> "tuple[LoadedRecipe, dict[str, Any]]":
+        """Return a recipe, of a direction where one is named, and what to keep with it in a file."""
+        from interp.artifacts import as_json
+        from interp.directions.study import DirectionGeometry
+        from saes.features.recipes import load_recipe, recipe_of_direction
+
+        if not self.sae.startswith(DIRECTIONS):
+            return load_recipe(workspace, self.sae.removeprefix("recipe:")), {}
+        found = workspace.open(DirectionGeometry, self.sae.removeprefix(DIRECTIONS))
+        kept = {"direction": found.settings.direction, "choice": found.choice, "made": found.about.created}
+        return recipe_of_direction(found, self.amount), as_json(kept)
 
     def _feature(self, workspace: "Workspace") -> "tuple[HookedModel, Callable[[Offset], Hooks], str]":
         """Return the model, the hooks of one feature, and a description."""

@@ -1,7 +1,6 @@
 """`workbench geometry ...`: the geometry of a model's representations, one verb per question.
 
 - `shapes MODEL`: lists of words that lie on a circle, along a line or in a cluster.
-- `direction MODEL`: the tokens that one direction raises, the words it separates, and the effect of steering along it.
 - `space MODEL`: spectrum, anisotropy and intrinsic dimension of embeddings and activations, and analogies.
 - `compare A [B]`: how alike the layers of one model, two models or two checkpoints are.
 
@@ -9,21 +8,18 @@ A further verb of the family is a dataclass here with its `words`.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
 
 from interp.errors import ConfigError
-from interp.geometry.points import DirectionConfig, ShapesConfig
+from interp.geometry.points import ShapesConfig
 from interp.models.hooked import HookedModel
-from interp.options import Corpus, FeatureName, HookPoint, ModelName, Word
+from interp.options import Corpus, HookPoint, ModelName, Word
 from workbench.analysis import Analysis, Run
 from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
-    from interp.geometry.direction import DirectionGeometry
-    from interp.geometry.probes import NamedDirection
     from interp.geometry.space import SpaceComparison, SpaceReport
     from interp.geometry.word_geometry import WordGeometry
 
@@ -65,99 +61,6 @@ class Shapes(ShapesConfig, Threaded, RunsModel, Analysis["WordGeometry"]):
         model, config = run.model(self.model), settings_of(self, ShapesConfig)
         with run.progress("geometry", "steps") as progress:
             return measure_concepts(model, concepts, config, model_name=self.model, progress=progress)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometry"]):
-    """Interpret a direction: tokens it raises, words it separates, steering.
-
-    Example: workbench geometry direction smollm2-135m --towards good great fine nice --away bad awful poor sad
-
-    A direction is the difference in means of two lists of words (--towards, --away), a feature of an SAE (--feature
-    demo:12), or a vector of your own (--vector v.npy --at blocks.7.hook_resid_post). Its tokens are read through the
-    Jacobian lens of the workspace, where there is one. Random directions are the null of every measurement. The
-    dashboard's Geometry page shows the result.
-    """
-
-    words: ClassVar[tuple[str, ...]] = ("geometry", "direction")
-    makes: ClassVar[str] = "direction"
-
-    model: ModelArgument
-    towards: tuple[Word, ...] = ()
-    """Words on the positive side of the direction, four or more."""
-    away: tuple[Word, ...] = ()
-    """Words on its negative side, four or more."""
-    feature: FeatureName | None = None
-    """A feature of an SAE in the workspace: NAME:NUMBER."""
-    vector: Path | None = None
-    """A .npy file with one vector [d]; needs --at."""
-    at: HookPoint | None = None
-    """Hook point of the direction. Default: that of the SAE; for words, the stream after a quarter of the blocks."""
-    lists: tuple[Word, ...] = ()
-    """Lists of words to project onto the direction. Default: all seven."""
-    allow_other_weights: bool = False
-    """Accept a feature of an SAE that was trained on other weights."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        given = [bool(self.towards or self.away), self.feature is not None, self.vector is not None]
-        if sum(given) != 1:
-            raise ConfigError("give one direction: --towards and --away words, --feature SAE:NUMBER, or --vector FILE")
-        if self.vector is not None and self.at is None:
-            raise ConfigError("a vector needs its hook point: add --at, blocks.7.hook_resid_post for example")
-
-    def default_name(self) -> str:
-        words = "-".join([*self.towards[:1], *self.away[:1]])
-        return slug(f"direction-{self.vector.stem if self.vector is not None else self.feature or words}")
-
-    def measure(self, run: Run) -> "DirectionGeometry":
-        from interp.geometry.direction_report import measure_direction
-        from interp.geometry.words import find_concepts
-        from interp.lenses.jacobian_lens import JacobianLens
-        from interp.lenses.lens import newest_lens
-
-        concepts = find_concepts(self.lists)
-        model, config = run.model(self.model), settings_of(self, DirectionConfig)
-        direction = self._direction(run, model)
-        lens = newest_lens(run.workspace, JacobianLens, run.weight_hash(self.model))
-        if lens is not None:
-            run.made_from(lens.about)
-        with run.progress("direction", "steps") as progress:
-            how = {"model_name": self.model, "lens": lens, "progress": progress}
-            return measure_direction(model, direction, concepts, config, **how)
-
-    def _direction(self, run: Run, model: HookedModel) -> "NamedDirection":
-        from interp.geometry.probes import direction_of_file, direction_of_words
-        from interp.geometry.report import early_hook_point
-
-        if self.vector is not None:
-            return direction_of_file(self.vector, self.at or "", name=self.name or "")
-        if self.feature is not None:
-            return self._of_feature(run, model, self.feature)
-        at = self.at or early_hook_point(model)
-        return direction_of_words(model, self.towards, self.away, at, name=self.name or "", seed=self.seed)
-
-    def _of_feature(self, run: Run, model: HookedModel, feature: str) -> "NamedDirection":
-        """Return the decoder direction of a feature, with its label where there is one."""
-        from interp.geometry.points import unit_vector
-        from interp.geometry.probes import NamedDirection
-        from saes.weights.folder import check_model
-        from workbench.opening import feature_table
-
-        name, _, number = feature.rpartition(":")
-        if not name or not number.isdecimal():
-            raise ConfigError(f"--feature takes NAME:NUMBER, demo:12 for example, got {feature!r}")
-        sae = run.sae(name)
-        check_model(sae, run.weight_hash(self.model), allow_other_weights=self.allow_other_weights)
-        if int(number) >= sae.d_sae:
-            raise ConfigError(f"{name} has the features 0 to {sae.d_sae - 1}, got {number}")
-        at = sae.hook_point_out or sae.hook_point
-        if self.at not in (None, at):
-            raise ConfigError(f"{name} writes to {at}, not to {self.at}; leave --at out")
-        label = feature_table(run.workspace, name).get(int(number), {}).get("label")
-        vector = unit_vector(sae.decoder_directions[int(number)])
-        source = f"feature {number} of the SAE {name}" + (f", labelled {label!r}" if label else "")
-        return NamedDirection(name=self.name or f"{name} {number}", source=source, hook_point=at, vector=vector)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
-"""One direction of a model as an artefact: the tokens that it raises, the words along it, probes, erasure and steering.
+"""One direction of a model as an artefact: how it was made, the layer and strength that were chosen, what it means.
 
-`interp.geometry.direction_report` measures them. Torch-free.
+`interp.directions.making` and `interp.directions.meaning` measure it. Torch-free.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,17 @@ import numpy as np
 from jaxtyping import Float64
 
 from interp.artifacts import ARRAY, Artefact, Document
+from interp.directions.choice import SteeringChoice
+from interp.directions.config import DirectionConfig
+from interp.directions.named import DirectionOrigin, NamedDirection
+from interp.directions.variants import Variant
+from interp.errors import ConfigError
 from interp.geometry.erasure import Erasure
-from interp.geometry.points import DirectionConfig, Finding
-from interp.geometry.probes import DirectionAccuracy, DirectionOrigin, NamedDirection, ProbeResult
+from interp.geometry.points import Finding
+from interp.geometry.probes import DirectionAccuracy, ProbeResult
 from interp.geometry.separation import WordsAlong
-from interp.geometry.sweeps import StrengthSweep
 from interp.geometry.words import Concept
+from interp.interventions.intervention import Direction, Intervention, everywhere
 from interp.results import Record
 
 
@@ -96,9 +101,16 @@ class DirectionGeometry(Artefact, kind="direction"):
     probes: Annotated[tuple[DirectionProbe, ...] | str, Document("probes.json")]
     erased: Erasure | str
     """Linear probes for the two lists of words, before and after the linear information is erased (LEACE)."""
-    steering: Annotated[StrengthSweep | str, Document("steering.json")]
-    targets: tuple[str, ...]
-    """Tokens whose log-odds measure the effect of steering."""
+    choice: Annotated[SteeringChoice | str, Document("choice.json")]
+    """Layers and strengths that were tried, and the judgement of the chosen one."""
+    variants: Annotated[dict[str, Variant], Document("variants.json")]
+    """Method -> accuracy of its direction at this hook point; empty for a feature or a file."""
+    variant_vectors: Annotated[Float64[np.ndarray, "variants d"], ARRAY]
+    """Their directions, of unit length, in the same order."""
+    n_layers: int
+    """Blocks of the model."""
+    amount: float | None
+    """Length that steering adds, or value that it sets; None where nothing was chosen, or for `ablate`."""
 
     @property
     def direction(self) -> NamedDirection:
@@ -108,11 +120,29 @@ class DirectionGeometry(Artefact, kind="direction"):
 
     @property
     def moves_output(self) -> bool | None:
-        """True if steering along the direction raises the targets more than every random direction does.
+        """True if steering does to held-out questions what no random direction does. None where nothing was steered."""
+        return None if isinstance(self.choice, str) else self.choice.works
 
-        The strength is chosen on half of the prompts and judged on the other. None where nothing was steered.
+    def intervention(self, strength: float | None = None) -> Intervention:
+        """Return the steering as an intervention: as chosen, or at another strength in units of the chosen amount.
+
+        Raises `ConfigError` where no strength was chosen and none is given.
         """
-        return None if isinstance(self.steering, str) else self.steering.moves_targets
+        origin = self.settings.direction
+        target = Direction(hook_point=origin.hook_point, vector=self.vector, origin=origin.source)
+        if self.settings.action == "ablate":
+            return Intervention(target=target, action="ablate")
+        if self.amount is None:
+            raise ConfigError(
+                f"no strength of {origin.name} was chosen, so it has no amount to steer by; give other examples, or "
+                "steer along the vector with an amount of your own"
+            )
+        amount = self.amount * (1.0 if strength is None else strength)
+        return Intervention(target=target, action=self.settings.action, amount=amount)
+
+    def steps(self, strength: float | None = None) -> tuple[Intervention, ...]:
+        """Return all interventions of the steering: `ablate` is done after every block."""
+        return tuple(everywhere(self.intervention(strength), self.n_layers))
 
     def headline(self) -> str:
         """Return one line: whether it steers the output."""
@@ -125,7 +155,7 @@ class DirectionGeometry(Artefact, kind="direction"):
 
     def details(self) -> list[str]:
         """Return one line for each part that was measured."""
-        parts = (self.accuracy, self.reading, self.along, self.erased, self.steering)
+        parts = (self.accuracy, self.choice, self.reading, self.along, self.erased)
         return [str(part) for part in parts if part is not None]
 
     def facts(self) -> list[tuple[str, str]]:

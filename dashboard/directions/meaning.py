@@ -1,6 +1,4 @@
-"""The panels of one direction: a figure, its null, and the same numbers as a table."""
-
-from typing import Any
+"""Panels of what one direction means: a figure, its null, and the same numbers as a table."""
 
 from dash import html
 
@@ -8,27 +6,18 @@ from dashboard.components.evidence import as_table, number, percent
 from dashboard.components.frame import graph, panel
 from dashboard.figures.geometry import along_figure, in_planes_figure, probe_over_layers, spectrum_figure
 from dashboard.figures.theme import Theme, visible
-from dashboard.geometry.panels import eigenvalues, evidence, missing_panel, signed, steering_body
-from interp.geometry.direction import DirectionGeometry, TokenReading
+from dashboard.geometry.panels import eigenvalues, evidence, missing_panel, signed
+from interp.directions.study import DirectionGeometry, TokenReading
 from interp.geometry.erasure import Erasure
 from interp.geometry.probes import DirectionAccuracy
 from interp.geometry.separation import ListAlong
 
-_STEERED = {
-    True: "Steering along it raises its tokens, more than along any random direction.",
-    False: "Steering along it raises its tokens no more than along a random direction.",
-    None: "Steering along it was not measured.",
-}
 
-
-def direction_verdict(found: DirectionGeometry, actions: list[Any]) -> html.Section:
-    """Return the verdict on a direction, and every number behind it."""
-    origin, along, reading = found.settings.direction, found.along, found.reading
+def meaning_panel(found: DirectionGeometry) -> html.Section:
+    """Return the tokens that a direction raises, the lists that it separates, and what erasing it does."""
+    along, reading = found.along, found.reading
     apart = ", ".join(along.set_apart)
-    words = f"It separates {apart} from the other lists." if apart else "It separates no list of words."
     rows = [
-        ("source", visible(origin.source, 300)),
-        ("classifies words", _accuracy(found.accuracy)),
         ("after erasure", _erased(found.erased)),
         ("tokens raised", visible(reading, 200) if isinstance(reading, str) else _tokens(reading.raised)),
         ("tokens lowered", visible(reading, 200) if isinstance(reading, str) else _tokens(reading.lowered)),
@@ -36,17 +25,17 @@ def direction_verdict(found: DirectionGeometry, actions: list[Any]) -> html.Sect
         *((visible(each.name, 30), _list(each)) for each in along.lists),
     ]
     return panel(
-        html.Span(visible(origin.name, 80), dir="auto"),
-        html.P(f"{words} {_STEERED[found.moves_output]}", className="wb-verdict"),
+        "What it means",
+        html.P(
+            f"It separates {apart} from the other lists." if apart else "It separates no list of words.",
+            className="wb-verdict",
+        ),
         html.P(
             f"A list counts as separated up to p {number(along.alpha)} (the smallest possible is "
             f"{number(along.smallest_p)}): the fraction of random directions that separate it as far.",
             className="wb-why",
         ),
         evidence(rows),
-        note=f"a direction at {visible(origin.hook_point, 60)}",
-        actions=actions,
-        className="wb-findings",
     )
 
 
@@ -113,28 +102,13 @@ def side_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
     )
 
 
-def push_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
-    """Return the effect of steering along the direction, or the reason why it was not measured."""
-    title, sweep = "Steering along the direction", found.steering
-    if isinstance(sweep, str):
-        return missing_panel(title, sweep)
-    tokens = ", ".join(visible(repr(each), 24) for each in found.targets[:12])
-    label = f"Effect of steering along {found.settings.direction.name} and loss on unrelated text, over strength"
-    return panel(
-        title,
-        *steering_body(sweep, colours, "direction-steering", label, "distances of a word from the mean"),
-        note=f"measured on the tokens {tokens}; without steering they have probability {number(sweep.baseline)}, mean "
-        f"of {sweep.n_prompts} prompts. Strength 1 is the mean distance of a word from the mean of all, "
-        f"{number(sweep.unit)}. Whiskers: 95 % over prompts and documents; random directions have the same length",
-    )
-
-
-def _accuracy(found: DirectionAccuracy | None) -> str:
+def accuracy_words(found: DirectionAccuracy | None) -> str:
+    """Return how well a direction classifies examples held out, with its null; empty where it was given."""
     if found is None:
         return ""
     return (
-        f"{percent(found.accuracy)} of {found.n_heldout} held-out words; shuffled labels {percent(found.shuffled)}, at "
-        f"most {percent(found.shuffled_high)}"
+        f"{percent(found.accuracy)} of {found.n_heldout} held-out examples; shuffled labels "
+        f"{percent(found.shuffled)}, at most {percent(found.shuffled_high)}"
     )
 
 

@@ -1,13 +1,13 @@
-"""Measures of one direction: tokens, word lists, probes, erasure and steering. `direction` is the artefact.
+"""What one direction means: the tokens that it raises, the words along it, probes and erasure.
 
 Each part is compared with random directions or shuffled labels:
 
 1. the tokens whose logits the direction raises, through a Jacobian lens or from the weights (`interp.lenses`);
 2. the lists of words that it separates, and its share in each list's plane (`along`);
 3. the layers at which a linear probe predicts on which side of the median a held-out word lies (`probes`);
-4. the effect of steering along it on its target tokens, and the cost on unrelated text (`steering`). The targets are
-   tokens of the words that the direction points to. For a direction without such words they are the tokens of part 1,
-   so steering then tests if the model does what the unembedding alone would do.
+4. the effect of steering along it and the cost on neutral text (`choice`), where it was not made with one: on the words
+   that the direction points to, else on the tokens of part 1, so that steering then tests if the model does what the
+   unembedding alone would do.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,19 @@ from typing import Any
 
 import numpy as np
 
+from interp.directions.choice import SteeringChoice
+from interp.directions.choosing import Candidate, choose_steering
+from interp.directions.config import DirectionConfig
+from interp.directions.making import Made, target_ids
+from interp.directions.named import NamedDirection
+from interp.directions.questions import neutral_text, word_questions
+from interp.directions.study import DirectionGeometry, DirectionProbe, DirectionSettings, TokenReading
 from interp.errors import ConfigError
-from interp.geometry.direction import DirectionGeometry, DirectionProbe, DirectionSettings, TokenReading
 from interp.geometry.erasure import Erasure, erasure
-from interp.geometry.points import DirectionConfig, or_why, unit_vector
-from interp.geometry.probes import NamedDirection, ProbeResult, probe_layers
+from interp.geometry.points import or_why, unit_vector
+from interp.geometry.probes import ProbeResult, probe_layers
 from interp.geometry.report import PROMPTS, TEXT
 from interp.geometry.separation import words_along
-from interp.geometry.steering import sweep_strengths
-from interp.geometry.sweeps import StrengthSweep
 from interp.geometry.words import SENTENCES, Concept, WordActivations, read_words, residual_hook_points
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.lens import lens_point
@@ -50,13 +54,15 @@ def measure_direction(
     sentences: Sequence[str] = SENTENCES,
     model_name: str = "",
     lens: JacobianLens | None = None,
+    made: Made | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> DirectionGeometry:
     """Measure one direction on the words of some lists; its tokens are read through `lens` where there is one.
 
     `settings` are fields of `DirectionConfig`, which replace those of `config` (by default its defaults). `model_name`
-    is stored with the result; the default is the model's own name.
+    is stored with the result; the default is the model's own name. `made` holds the variants and the choice of a
+    direction that was made with them.
 
     Raises `ConfigError` without lists or for a zero direction, `MismatchError` on a direction of another width than its
     hook point, `NonFiniteError`, `UnknownNameError` for a hook point that the model does not have.
@@ -76,13 +82,13 @@ def measure_direction(
     probes = or_why(lambda: _probes(lists, hook_point, direction.vector, made_of, seed))
     steps.done("probes")
     erased = or_why(lambda: _erased(lists, hook_point, direction, seed))
-    steering: StrengthSweep | str = "interventions were left out"
-    ids: list[int] = []
-    if config.interventions:
-        ids = _target_ids(model, direction, config.targets, reading)
-        steering = or_why(lambda: _steer(model, hook_point, direction, along.typical, ids, config.n_random, seed))
+    choice: SteeringChoice | str = "interventions were left out"
+    if made is not None:
+        choice = made.choice
+    elif config.interventions:
+        choice = or_why(lambda: _steer(model, direction, along.typical, config, reading))
     steps.done("steered")
-    made = DirectionSettings(
+    given = DirectionSettings(
         model=model_name or model_spec(model),
         weight_hash=weight_hash(model),
         direction=replace(direction.origin, hook_point=hook_point),
@@ -91,15 +97,18 @@ def measure_direction(
         **asdict(config),
     )
     return DirectionGeometry(
-        settings=made,
+        settings=given,
         vector=np.asarray(direction.vector, np.float64),
         accuracy=direction.found,
         reading=reading,
         along=along,
         probes=probes,
         erased=erased,
-        steering=steering,
-        targets=tuple(token_strings(model, ids)) if ids else (),
+        choice=choice,
+        variants={} if made is None else made.variants,
+        variant_vectors=np.empty((0, len(direction.vector))) if made is None else made.vectors,
+        amount=_amount(made, choice),
+        n_layers=model.cfg.n_layers,
     )
 
 
@@ -211,37 +220,23 @@ def _erased(lists: dict[str, WordActivations], hook_point: str, direction: Named
     return erasure(np.concatenate(sides), yes, heldout, seed=seed)
 
 
-def _target_ids(
-    model: HookedModel, direction: NamedDirection, targets: Sequence[str], reading: TokenReading | str
-) -> list[int]:
-    """Return target tokens: of `targets`, else the direction's own words, else the tokens it promotes."""
-    from interp.models.identity import tokenizer_of
-
-    words = targets or direction.towards
-    if words:
-        return sorted({ids[-1] for ids in map(list, tokenizer_of(model).encode_batch([f" {word}" for word in words]))})
-    return list(reading.raised_ids) if isinstance(reading, TokenReading) else []
-
-
 def _steer(
     model: HookedModel,
-    hook_point: str,
     direction: NamedDirection,
     unit: float,
-    ids: list[int],
-    n_random: int,
-    seed: int,
-) -> StrengthSweep:
-    if not ids:
-        raise ConfigError("steering needs target tokens to measure its effect: name some words as targets")
-    return sweep_strengths(
-        model,
-        hook_point,
-        direction.vector,
-        unit=unit,
-        prompts=PROMPTS,
-        targets=ids,
-        text=TEXT,
-        n_random=n_random,
-        seed=seed,
-    )
+    config: DirectionConfig,
+    reading: TokenReading | str,
+) -> SteeringChoice:
+    """Choose a strength of a direction that was given, in units of the mean distance of a word from the mean."""
+    ids = target_ids(model, config.targets or direction.towards)
+    if not ids and isinstance(reading, TokenReading):
+        ids = list(reading.raised_ids)
+    questions = word_questions(model, PROMPTS, ids, token_strings(model, ids) if ids else ())
+    along = Candidate(canonical_hook_point(direction.hook_point), np.asarray(direction.vector, np.float64), unit)
+    return choose_steering(model, [along], questions, neutral_text(model, TEXT), config=config)
+
+
+def _amount(made: Made | None, choice: SteeringChoice | str) -> float | None:
+    if made is not None:
+        return made.amount
+    return None if isinstance(choice, str) or choice.action == "ablate" else choice.amount

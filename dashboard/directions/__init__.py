@@ -1,0 +1,1 @@
+"""The page *Directions*: layer and strength of steering, the methods, samples, and what the direction means."""

@@ -1,0 +1,146 @@
+"""Pairs of texts that differ in what a direction is to be about: from a file, two sets of texts, or a trait.
+
+A *reply* follows a prompt that both sides share; a *prompt* stands alone, and what the model says next is the question;
+a *text* stands alone and is read as a whole. Even-numbered examples (the first, third ...) make a direction and choose
+its layer and strength; odd-numbered ones judge it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from interp.errors import ConfigError, CorruptError, MissingError
+from interp.forms import from_json
+from interp.models.hooked import HookedModel
+
+ExampleKind = Literal["replies", "prompts", "texts"]
+LEAST = 8
+"""fewest pairs: half of them judge"""
+STARTS = (
+    "I think that my life", "When I woke up this morning", "The people I work with", "If you ask me about the weather",
+    "My house is", "Last summer we", "The best thing about this town", "Every time I meet somebody new",
+    "What I want to tell you is", "The food that we had yesterday", "My plans for tomorrow", "The news today",
+    "When I look out of the window", "My brother and I", "As for the future", "This city", "The book I am reading",
+    "On my way home", "To be honest, I", "The evening was", "Our neighbours", "The journey took", "Looking back, I",
+    "The first thing I saw",
+)  # fmt: skip
+"""Openings that any character could go on from."""
+REPLY_TOKENS = 16
+"""Tokens that the model writes for a trait, for each opening."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """Two texts that differ in what the direction is about."""
+
+    towards: str
+    away: str
+    prompt: str = ""
+    """What both follow."""
+
+    def __post_init__(self) -> None:
+        if self.towards == self.away:
+            raise ConfigError(f"both sides of an example are {self.towards[:60]!r}; they have to differ")
+        if not (self.towards.strip() and self.away.strip()):
+            raise ConfigError("a side of an example is empty; write a text on both sides")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """The examples of one direction."""
+
+    kind: ExampleKind
+    pairs: tuple[Example, ...]
+    source: str
+    """What they are and where they come from, in words."""
+    chat: bool = False
+    """Prompts stand in the model's chat template."""
+
+    def __post_init__(self) -> None:
+        if len(self.pairs) < LEAST:
+            raise ConfigError(
+                f"{self.source}: {len(self.pairs)} pairs; a direction needs {LEAST}, half of which judge it: give more"
+            )
+
+
+def read_examples(path: Path | str, *, chat: bool = False) -> Examples:
+    """Read pairs from a `.jsonl` file: `{"prompt": ..., "towards": ..., "away": ...}` in each line.
+
+    Without `prompt` both sides are prompts of their own. Raises `MissingError`, `CorruptError` with the line, or
+    `ConfigError` for too few pairs, equal sides, or a file in which only some lines have a prompt.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise MissingError(f"no file at {path}; it holds one JSON object a line with prompt, towards and away")
+    found = []
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            value: Any = json.loads(line)
+        except ValueError as error:
+            raise CorruptError(f"{path}, line {number}: {error}; every line is one JSON object") from None
+        found.append(from_json(Example, value, f"{path}, line {number}"))
+    with_prompt = sum(bool(each.prompt) for each in found)
+    if with_prompt not in (0, len(found)):
+        raise ConfigError(f"{with_prompt} of {len(found)} lines of {path} have a prompt; give all of them one, or none")
+    kind: ExampleKind = "replies" if with_prompt else "prompts"
+    return Examples(kind=kind, pairs=tuple(found), source=f"{len(found)} pairs of {path.name}", chat=chat)
+
+
+def examples_of_texts(towards: Path | str, away: Path | str) -> Examples:
+    """Pair the texts of two sources: `.txt` files with one text a line, or folders of `.txt` files.
+
+    The longer source is cut to the length of the shorter. Raises `MissingError` and `ConfigError`.
+    """
+    sides = [_texts(Path(each).expanduser()) for each in (towards, away)]
+    pairs = [Example(towards=yes, away=no) for yes, no in zip(*sides, strict=False)]
+    names = [Path(each).name for each in (towards, away)]
+    return Examples(kind="texts", pairs=tuple(pairs), source=f"{len(pairs)} texts each of {names[0]} and {names[1]}")
+
+
+def examples_of_trait(model: HookedModel, trait: str, instead: str, starts: Sequence[str] = STARTS) -> Examples:
+    """Let the model write as two characters: its most likely replies to openings, after a sentence about the author.
+
+    Openings at which both write the same are left out. Raises `ConfigError` where too few remain.
+    """
+    written = [_written(model, each, starts) for each in (trait, instead)]
+    pairs = [
+        Example(prompt=start, towards=yes, away=no)
+        for start, yes, no in zip(starts, *written, strict=True)
+        if yes != no and yes.strip() and no.strip()
+    ]
+    source = f"what the model writes as somebody who is {trait}, and who is {instead}"
+    return Examples(kind="replies", pairs=tuple(pairs), source=source)
+
+
+def _written(model: HookedModel, trait: str, starts: Sequence[str]) -> list[str]:
+    import torch
+
+    from interp.models.adapter import to_tokens, token_strings
+    from interp.models.generation import NextToken, check_room, generate
+
+    found = []
+    for start in starts:
+        tokens = to_tokens(model, f"The following was written by a person who is very {trait}.\n\n{start}")
+        check_room(model, tokens, REPLY_TOKENS)
+        reply = torch.stack(list(generate(NextToken(model), tokens, REPLY_TOKENS)), 1)[0]
+        found.append("".join(token_strings(model, reply)).split("\n")[0])
+    return found
+
+
+def _texts(path: Path) -> list[str]:
+    if path.is_dir():
+        found = [each.read_text(encoding="utf-8") for each in sorted(path.glob("*.txt"))]
+    elif path.is_file():
+        found = _lines(path)
+    else:
+        raise MissingError(f"no file or folder at {path}; give a .txt file with one text a line, or a folder of them")
+    return [each for each in found if each.strip()]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise CorruptError(f"{path} is no UTF-8 text: {error}") from None

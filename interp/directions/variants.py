@@ -1,0 +1,130 @@
+"""Directions between two sides by several methods, each with its held-out accuracy and its nulls.
+
+- *difference in means*;
+- *PCA of differences*: the first component of the pairs' differences (Zou et al. 2023, representation engineering);
+- *PCA*: the first component of all rows, for sides that are not paired;
+- *probe*: logistic regression;
+- *LDA*: the difference in means through the inverse of the Ledoit-Wolf covariance within the sides;
+- *mass-mean*: the same through the pseudo-inverse of the covariance itself (Marks and Tegmark 2023, eq. 2);
+- *through latents*: the difference in means of a dictionary's activations, decoded;
+- *without the nuisance*: the difference in means, without its part along another direction.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from interp.directions.sides import Sides
+from interp.errors import ConfigError
+from interp.geometry.points import Finding, unit_vector
+from interp.geometry.probes import DirectionAccuracy, find_direction, scored_direction
+from interp.results import Record
+
+Find = Callable[[Float64[np.ndarray, "n d"], Bool[np.ndarray, " n"]], Float64[np.ndarray, " d"]]
+"""A unit direction from rows and the side of each."""
+DEFAULT = "difference in means"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant(Finding):
+    """A direction by one method, beside the same method in an untrained model."""
+
+    accuracy: DirectionAccuracy
+    untrained: float
+    """held-out accuracy in the model with its weights drawn anew: 0 to 1, 0.5 is chance"""
+    cosine: float
+    """with the difference in means"""
+
+    def sentence(self) -> str:
+        return f"{self.accuracy}; untrained model {self.untrained:.3f}"
+
+    def to_records(self) -> list[Record]:
+        """Return one row: the accuracy with its nulls, and the cosine with the difference in means."""
+        return [self.accuracy.to_records()[0] | {"untrained": self.untrained, "cosine": self.cosine}]
+
+
+def methods(
+    sides: Sides, *, dictionary: Any = None, nuisance: Float64[np.ndarray, " d"] | None = None
+) -> dict[str, Find]:
+    """Return the methods that apply to two sides, by name.
+
+    `dictionary` reads the same hook point; `nuisance [d]` is a direction that shall not count.
+    """
+    found: dict[str, Find] = {DEFAULT: lambda x, yes: find_direction(x, yes, "difference in means")}
+    if sides.paired:
+        found["PCA of differences"] = _pca_of_differences
+    else:
+        found["PCA"] = lambda x, yes: find_direction(x, yes, "PCA")
+    found |= {"probe": lambda x, yes: find_direction(x, yes, "probe"), "LDA": _lda, "mass-mean": _mass_mean}
+    if dictionary is not None:
+        found["through latents"] = lambda x, yes: _through_latents(x, yes, dictionary)
+    if nuisance is not None:
+        other = unit_vector(nuisance)
+
+        def without(x: np.ndarray, yes: np.ndarray) -> np.ndarray:
+            gap = _gap(x, yes)
+            return unit_vector(gap - (gap @ other) * other)
+
+        found["without the nuisance"] = without
+    return found
+
+
+def variants(
+    sides: Sides, untrained: Sides, hook_point: str, finders: dict[str, Find], *, seed: int = 0
+) -> tuple[dict[str, Variant], Float64[np.ndarray, "variants d"]]:
+    """Return every method's direction at a hook point: its scores by name, and the unit vectors.
+
+    `untrained` are the same texts in a model with its weights drawn anew.
+    """
+    found: dict[str, Variant] = {}
+    vectors = []
+    for name, find in finders.items():
+        how: dict[str, Any] = {"yes": sides.yes, "heldout": sides.heldout, "seed": seed}
+        vector, accuracy = scored_direction(name, find, sides.points[hook_point], **how)
+        _, chance = scored_direction(name, find, untrained.points[hook_point], **how)
+        vectors.append(vector)
+        cosine = float(vector @ vectors[0])
+        found[name] = Variant(accuracy=accuracy, untrained=chance.accuracy, cosine=cosine)
+    return found, np.stack(vectors)
+
+
+def _gap(x: np.ndarray, yes: np.ndarray) -> np.ndarray:
+    return x[yes].mean(0) - x[~yes].mean(0)
+
+
+def _pca_of_differences(x: np.ndarray, yes: np.ndarray) -> np.ndarray:
+    """Rows i and i + n / 2 are pairs; a pair of one side (under shuffled labels) has no difference."""
+    half = len(x) // 2
+    signs = yes[:half].astype(float) - yes[half:].astype(float)
+    differences = (x[:half] - x[half:]) * signs[:, None]
+    if not differences.any():
+        raise ConfigError("no pair has two sides")
+    found = np.linalg.svd(differences, full_matrices=False)[2][0]
+    return found * (1.0 if found @ differences.sum(0) >= 0 else -1.0)
+
+
+def _within(x: np.ndarray, yes: np.ndarray) -> np.ndarray:
+    return np.where(yes[:, None], x - x[yes].mean(0), x - x[~yes].mean(0))
+
+
+def _lda(x: np.ndarray, yes: np.ndarray) -> np.ndarray:
+    from sklearn.covariance import ledoit_wolf
+
+    covariance, _ = ledoit_wolf(_within(x, yes), assume_centered=True)
+    return unit_vector(np.linalg.solve(covariance, _gap(x, yes)))
+
+
+def _mass_mean(x: np.ndarray, yes: np.ndarray) -> np.ndarray:
+    within = _within(x, yes)
+    return unit_vector(np.linalg.pinv(within, rcond=1e-6) @ np.linalg.pinv(within.T, rcond=1e-6) @ _gap(x, yes))
+
+
+def _through_latents(x: np.ndarray, yes: np.ndarray, dictionary: Any) -> np.ndarray:
+    import torch
+
+    acts = dictionary.encode(torch.from_numpy(x).float()).detach().double().numpy()
+    written = dictionary.decoder_directions.detach().double().cpu().numpy()
+    return unit_vector(_gap(acts, yes) @ written)
