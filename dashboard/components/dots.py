@@ -39,7 +39,7 @@ def dots(shown: Dots, words: str) -> html.Div:
 
 
 def _sides(left: list[float], bottom: list[float], texts: list[str]) -> list[tuple[int, int]]:
-    """Return the place of each text, the first of `SIDES` that lies inside and on no earlier text or labelled point."""
+    """Return the side of each text, the first of `SIDES` that lies inside and on no earlier text or labelled point."""
     points = [(WIDTH * x / 100, HEIGHT * y / 100) for x, y in zip(left, bottom, strict=True)]
     taken = [(x - 4, x + 4, y - 4, y + 4) for (x, y), text in zip(points, texts, strict=True) if text]
     found: list[tuple[int, int]] = []

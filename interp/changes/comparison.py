@@ -124,7 +124,8 @@ class ModelComparison(Artefact, kind="model_comparison"):
         change, low, high = most.change
         return (
             f"residual stream on {text}: differs from {each.found[0]} on, most at {most.name}: by {change:.2g} of its "
-            f"variance [{low:.2g}, {high:.2g}] (null {most.null:.2g}), CKA {most.cka.estimate:.4f} (null {most.cka_null:.4f}); "
+            f"variance [{low:.2g}, {high:.2g}] (null {most.null:.2g}), "
+            f"CKA {most.cka.estimate:.4f} (null {most.cka_null:.4f}); "
             f"{most.main_share:.0%} of the squared difference lies along one direction (null "
             f"{most.main_share_null:.0%}), which promotes {' '.join(map(repr, most.promoted))}"
         )
@@ -220,7 +221,7 @@ def _weights(found: "ModelComparison", part: str) -> list[str]:
 
 
 def _stream(found: "ModelComparison", part: str) -> list[str]:
-    """Return the change of the residual stream after a layer, for the row of its MLP (its attention where it has none)."""
+    """Return the change of the residual stream after a layer, for the row of its MLP (else of its attention)."""
     layer = part.split(".")[0]
     last = {row.name.split(".")[0]: row.name for row in found.transplants.transplants if row.level == "part"}
     known = {each.name for each in next(iter(found.representations.values())).layers}

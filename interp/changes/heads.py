@@ -118,7 +118,7 @@ _INSIDE = ("attn.hook_pattern", "attn.hook_z")
 
 
 def _written(residual: ResidualStream, layer: int, z: Tensor) -> Tensor:
-    """Return each head's output to the stream, `[n_heads, batch, pos, d_model]`, without the shared bias."""
+    """Return each head's output to the residual stream, `[n_heads, batch, pos, d_model]`, without the shared bias."""
     return torch.stack([residual.head_output(layer, z, head) for head in range(residual.shape.n_heads)])
 
 

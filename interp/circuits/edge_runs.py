@@ -7,20 +7,20 @@
 carries its source's output on the corrupted prompt (`resample`), its mean over the corrupted prompts at that position
 (`mean`), or zero (`zero`).
 
-A reader's input is the stream of this run, minus the outputs of its replaced sources, plus their outputs in the other
-run. Sources are recomputed from their own inputs, so an early replacement affects everything after it: effects are
-total, along all edges of the circuit. Each layer takes one product of the mask with the differences so far
+A reader's input is the residual stream of this run, minus the outputs of its replaced sources, plus their outputs in
+the other run. Sources are recomputed from their own inputs, so an early replacement affects everything after it:
+effects are total, along all edges of the circuit. Each layer takes one product of the mask with the differences so far
 (`[n_slots, n_sources] @ [n_sources, batch * pos * d_model]`) and one norm per reader; attention is not copied.
 
 Memory: `n_sources * batch * pos * d_model` numbers for the differences, and one layer of reader inputs. Outputs of
 heads are stored as z (`d_head` numbers per token) and projected by `W_O` one batch at a time, so a stored run has the
-size of its activations, not of `n_heads` copies of the stream.
+size of its activations, not of `n_heads` copies of the residual stream.
 
 **Post-norm models** (Gemma 2 and 3) norm the sum of a layer's heads before adding it, so edges from single heads exist
 only at a given scale of that norm. All runs of a batch, corrupted ones too, therefore hold it at its values on the
-clean prompts (`Batch.residual`). In that model the stream is a plain sum and everything above is exact. It equals the
-free model on the clean prompts, and approximates it on others. Norms on what MLPs write belong to the MLP, and are not
-frozen.
+clean prompts (`Batch.residual`). In that model the residual stream is a plain sum and everything above is exact. It
+equals the free model on the clean prompts, and approximates it on others. Norms on what MLPs write belong to the MLP,
+and are not frozen.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -91,7 +91,7 @@ def collect(residual: ResidualStream, tokens: Tensor, at: Tensor) -> tuple[Sourc
 
 @torch.no_grad()
 def outputs(residual: ResidualStream, graph: Graph, values: SourceValues, out: Tensor | None = None) -> Tensor:
-    """Return the output of each source to the stream, `[n_sources, batch, pos, d_model]`: the largest buffer."""
+    """Return what each source adds to the residual stream, `[n_sources, batch, pos, d_model]`: the largest buffer."""
     if out is None:
         out = values.embed.new_empty(graph.n_sources, *values.embed.shape)
     out[0] = values.embed

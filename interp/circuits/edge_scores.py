@@ -41,9 +41,9 @@ def prune_edges(
 ) -> Bool[Tensor, " n_edges"]:
     """Remove edges on no path from `embed` to `logits` from `included [n_edges]` bool.
 
-    In a graph over some of the `length` positions, the stream at the other positions is never replaced. Paths may
-    therefore run through them as if all their edges were in the circuit. Without a length, one position after the last
-    of the graph is assumed.
+    In a graph over some of the `length` positions, the residual stream at the other positions is never replaced. Paths
+    may therefore run through them as if all their edges were in the circuit. Without a length, one position after the
+    last of the graph is assumed.
     """
     mask, chosen = graph.slot_mask(included), list(graph.positions or ())
     if chosen:

@@ -1,8 +1,9 @@
 """Gradient of the metric with respect to each reader's input, in the residual stream.
 
 One backward pass gives the gradients at every head's q, k and v and at every MLP's input. They are mapped to the
-stream through the reader's weights and the norm's Jacobian in closed form (`interp.models.residual`). The estimated
-effect of a source's change through a reader is an inner product summed over positions, `score = <change, gradient>`.
+residual stream through the reader's weights and the norm's Jacobian in closed form (`interp.models.residual`). The
+estimated effect of a source's change through a reader is an inner product summed over positions,
+`score = <change, gradient>`.
 
 Integrated gradients need only the sum over several runs, and most of it can be computed before the map. Let `g` be the
 gradient at a query of value `W u + b`, with `u` the normed stream and `s` the norm's scale:
@@ -10,8 +11,8 @@ gradient at a query of value `W u + b`, with `u` the normed stream and `s` the n
     sum over runs of (W^T g / s - u <W^T g / s, u> / d)  =  W^T (sum of g / s)  -  sum of u <g / s, W u> / d
 
 The first sum has width `d_head` and is mapped once; `W u` is the query itself without its constant. So the map to the
-stream, and the product with all sources, are computed once for all runs. Memory: one layer of gradients in the stream,
-and one stream per run and layer.
+residual stream, and the product with all sources, are computed once for all runs. Memory: one layer of gradients in
+the residual stream, and one such stream per run and layer.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -34,16 +35,16 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass
 class _Sums:
-    """Gradients summed over runs, by layer, before the map to the stream; `n = batch * pos`."""
+    """Gradients summed over runs, by layer, before the map to the residual stream; `n = batch * pos`."""
 
     heads: dict[int, Tensor] = field(default_factory=dict)
     """`[n, n_slots, d_head]` at q, k and v, divided by the scale of the norm"""
     along: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
     """per run `u [n, d_model]` and the gradient's component along it, `[n_slots, n, 1]`, which the norm removes"""
     mlp: dict[int, Tensor] = field(default_factory=dict)
-    """`[batch, pos, d_model]` at the stream that the MLP reads"""
+    """`[batch, pos, d_model]` at the residual stream that the MLP reads"""
     final: dict[None, Tensor] = field(default_factory=dict)
-    """`[batch, n_read, d_model]` at the stream that the logits read"""
+    """`[batch, n_read, d_model]` at the residual stream that the logits read"""
 
 
 class GradientReader:
@@ -67,7 +68,7 @@ class GradientReader:
 
     @cached_property
     def weights(self) -> list[Tensor]:
-        """Maps from a reader's gradient to the stream, `[n_slots of attention, d_head, d_model]` per layer."""
+        """Maps from a reader's gradient to the residual stream, `[n_slots of attention, d_head, d_model]` per layer."""
         folded = []
         with torch.no_grad():
             for layer, norm in enumerate(self.norm1):
@@ -163,7 +164,7 @@ class GradientReader:
 
         def record(name: str) -> Hook:
             def hook(value: Tensor, hook: Any) -> Tensor:
-                values[name] = value.view_as(value)  # without a norm this is the stream, which other readers share
+                values[name] = value.view_as(value)  # without a norm: the residual stream, which other readers share
                 return values[name]
 
             return hook
@@ -182,7 +183,7 @@ class GradientReader:
         return streams, {name: value.detach() for name, value in values.items()}, read
 
     def _stream_hooks(self, streams: dict[str, Tensor], leaf: Tensor) -> list[tuple[str, Hook]]:
-        """Return hooks that store the stream before each norm, and start the run from `leaf`."""
+        """Return hooks that store the residual stream before each norm, and start the run from `leaf`."""
         hooks: list[tuple[str, Hook]] = []
         for layer in range(self.graph.n_layers):
             block = f"blocks.{layer}"
@@ -201,7 +202,7 @@ class GradientReader:
         return hooks
 
     def _attention(self, layer: int, sums: _Sums) -> Tensor:
-        """Return the gradients at the stream that a layer's attention reads, `[n_slots, n, d_model]`."""
+        """Return the gradients at the residual stream that a layer's attention reads, `[n_slots, n, d_model]`."""
         gradient = torch.bmm(sums.heads.pop(layer).transpose(0, 1), self.weights[layer])
         for unit, along in sums.along.pop(layer, []):
             gradient.addcmul_(along, unit[None], value=-1)

@@ -41,10 +41,10 @@ class Graph:
     n_kv_heads: int
     has_mlp: bool
     parallel: bool = False
-    """the MLP reads the block's input, not the stream after attention"""
+    """the MLP reads the block's input, not the residual stream after attention"""
     split_qkv: bool = True
     positions: tuple[int, ...] | None = None
-    """token positions that have their own edges; the stream at other positions is never replaced. None: an edge covers
+    """token positions that have their own edges; the residual stream elsewhere is never replaced. None: an edge covers
     all positions"""
 
     @classmethod

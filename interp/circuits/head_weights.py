@@ -26,7 +26,7 @@ those of random matrices. The null therefore retains both spectra and applies a 
 matrices: `||S_A R S_B||`, with S the singular values and R a `d_head` square block of the rotation. One sample of
 blocks serves all pairs. A pair is above chance when its score exceeds `null_high`, an upper bound at 5 % over all pairs
 of its reader. Trained heads share directions, so the *arg-max* sender of each reader is the better indicator of an
-edge. Composition is a property of weights: norm scales, positions and the actual contents of the stream do not enter.
+edge. Composition is a property of weights: norm scales, positions and the actual residual stream do not enter.
 
 **Copying**: a head copies if attending to a token raises that token's own logit. The full OV circuit maps tokens to
 logits, `M = E W_V W_O W_U` with `E` the embedding of each token. It has two scores:

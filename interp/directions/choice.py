@@ -105,7 +105,7 @@ class SteeringChoice(Finding):
 
     @property
     def rule(self) -> str:
-        """How the cell was chosen, in words."""
+        """Rule by which the cell was chosen, in words."""
         return RULE.format(harmless=self.harmless)
 
     @property

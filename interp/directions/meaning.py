@@ -1,4 +1,4 @@
-"""What one direction means: the tokens that it raises, the words along it, probes and erasure.
+"""The meaning of one direction: the tokens that it raises, the words along it, probes and erasure.
 
 Each part is compared with random directions or shuffled labels:
 

@@ -1,4 +1,4 @@
-"""What a model is asked while it is steered: log-odds of words, of replies, and the loss on neutral text.
+"""Questions to a model while it is steered: log-odds of words, of replies, and the loss on neutral text.
 
 All rows of a question run in one batch, padded at their end; logits are computed only where they are read.
 """

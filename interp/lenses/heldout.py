@@ -48,7 +48,7 @@ def draw_positions(
     seed: int,
     stream: tuple[str | int, ...],
 ) -> Positions:
-    """Return `n` positions of `n_contexts` contexts; both are drawn, by the seed and the name of the stream only.
+    """Return `n` positions of `n_contexts` contexts; both are drawn by the seed and the name of the random stream.
 
     The first position of a context is never drawn: its residual is an outlier.
     """

@@ -250,8 +250,8 @@ def _find_hook_points(model: HookedModel) -> dict[str, Any]:
 
 
 MLP_IN, MLP_OUT, MLP_OUT_BEFORE_NORM = "mlp.hook_in", "hook_mlp_out", "ln2_post.hook_in"
-"""Hook points inside a block: the MLP's input after its norm, what it adds to the stream, and its own output where a
-norm follows (Gemma 2 and 3; `hook_mlp_out` lies after that norm)."""
+"""Hook points inside a block: the MLP's input after its norm, what it adds to the residual stream, and its own output
+where a norm follows (Gemma 2 and 3; `hook_mlp_out` lies after that norm)."""
 
 
 def mlp_hook_points(model: HookedModel) -> list[str]:

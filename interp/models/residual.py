@@ -201,7 +201,7 @@ Side = Literal["q", "k", "v"]
 SIDES: tuple[Side, ...] = ("q", "k", "v")
 _ADDITIVE: "WeakSet[HookedModel]" = WeakSet()
 FROZEN = "the scale of the norm on what attention writes, at its value"
-"""Quantity held fixed in a model with post-norms, so that each head has a share of the stream."""
+"""Quantity held fixed in a model with post-norms, so that each head has a share of the residual stream."""
 
 
 class ResidualStream:
@@ -220,7 +220,7 @@ class ResidualStream:
         self.model = model
         self.shape = head_shape(model)
         self.parallel = bool(getattr(model.cfg, "parallel_attn_mlp", False))
-        """True when the MLP reads the block's input (GPT-NeoX), False when it reads the stream after attention."""
+        """True when the MLP reads the block's input (GPT-NeoX), False when it reads the sum after attention."""
         _check_once(self)
 
     @property
@@ -296,7 +296,7 @@ class ResidualStream:
     def head_output(
         self, layer: int, z: Float[Tensor, "*rows n_heads d_head"], head: int | None = None
     ) -> Float[Tensor, "*rows n_heads d_model"] | Float[Tensor, "*rows d_model"]:
-        """Return what all heads, or one head, add to the stream; under a post-norm, at the scale of this `z`.
+        """Return what all heads, or one head, add to the residual stream; under a post-norm, at the scale of this `z`.
 
         All heads take `n_heads` times the memory of the residual: ask for one head, or work layer by layer.
         """
@@ -338,7 +338,7 @@ class ResidualStream:
         return _float_scale(norm, out if bias is None else out + bias)
 
     def write_bias(self, layer: int, scale: Float[Tensor, "*rows 1"] | None) -> Float[Tensor, "*rows d_model"] | None:
-        """Return what attention adds to the stream besides its heads, at a scale of its post-norm; None for nothing."""
+        """Return what attention adds besides its heads, at a scale of its post-norm; None where that is nothing."""
         norm, bias = self.post_norms[layer], self.b(layer, "o")
         if norm is None or scale is None:
             return bias
@@ -390,7 +390,7 @@ class ResidualStream:
         return hooks
 
     def mlp(self, layer: int, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
-        """Return what the MLP adds to the stream `resid`, the value of `hook_mlp_out`."""
+        """Return what the MLP adds to the residual stream `resid`, the value of `hook_mlp_out`."""
         block = self.model.blocks[layer]
         return _norm(block, "ln2_post", applied(block.mlp, self.norm2(layer, resid)))
 
@@ -401,7 +401,7 @@ class ResidualStream:
         return final_norm_and_unembed(self.model, resid)
 
     def mlp_reads(self, layer: int) -> str:
-        """Return the hook point of the stream that the MLP of a layer reads."""
+        """Return the hook point of the residual stream that the MLP of a layer reads."""
         return f"blocks.{layer}.hook_resid_pre" if self.parallel else f"blocks.{layer}.hook_resid_mid"
 
     def check_additive(self, tolerance: float | None = None) -> float:

@@ -57,7 +57,7 @@ class Receivers:
         return [layer for layer, _ in self.heads] + list(self.mlps) + ([n_layers] if self.logits else [])
 
     def check_after(self, residual: ResidualStream, senders: Sequence[NodeName]) -> None:
-        """Raise `ConfigError` when a receiver reads the stream before any sender has written to it."""
+        """Raise `ConfigError` when a receiver reads the residual stream before any sender has written to it."""
         receivers = [(layer, False) for layer, _ in self.heads] + [(layer, True) for layer in self.mlps]
         for layer, mlp in receivers:
             if not any(writes_before(node, layer, mlp=mlp, parallel=residual.parallel) for node in senders):
@@ -109,7 +109,7 @@ def parse_receivers(residual: ResidualStream, receivers: Sequence[Any]) -> Recei
 
 
 def writes_before(node: NodeName, layer: int, *, mlp: bool, parallel: bool) -> bool:
-    """Return whether a node's output is in the stream that the heads of a layer (or its MLP) read."""
+    """Return whether a node's output is in the residual stream that the heads of a layer (or its MLP) read."""
     if node.layer is None:
         return node.kind == "embed"
     if node.layer == layer:
@@ -327,7 +327,7 @@ class _Pass:
         return hooks + [(self.residual.mlp_reads(layer), self._run_mlp(layer)) for layer in receivers.mlps]
 
     def _difference(self, layer: int, *, mlp: bool = False) -> Tensor:
-        """Return the senders' change of the stream that a layer's heads (or MLP) read, `[batch, pos, d_model]`."""
+        """Return the senders' change of what a layer's heads (or MLP) read, `[batch, pos, d_model]`."""
         nodes = [n for n in self.patcher.senders if writes_before(n, layer, mlp=mlp, parallel=self.residual.parallel)]
         total = self.writes[nodes[0]]
         for node in nodes[1:]:

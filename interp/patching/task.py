@@ -189,7 +189,7 @@ def gather_positions(
 def read_hook(at: Int[Tensor, "batch n_read"]) -> tuple[str, Hook]:
     """Return a hook that passes only positions `at [batch, n_read]` to the unembedding; other logits are not computed.
 
-    It is after the final norm, since models reshape the stream before that.
+    It is after the final norm, since models reshape the residual stream before that.
     """
     return "unembed.hook_in", lambda value, hook: gather_positions(value, at)
 

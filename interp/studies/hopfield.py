@@ -388,7 +388,7 @@ def measure_retrieval(
             "first_query": first,
             "skip_first": skip_first,
             "mass": MASS,
-            "null": "untrained twin",
+            "null": "untrained model",
             "seed": seed,
         },
     )

@@ -10,9 +10,9 @@
 4. Ablation: faithfulness of the nodes is measured with everything else ablated, with and without error nodes. The nulls
    are random active features, untrained SAEs of the same size, and an untrained model.
 
-**Ablation of all but a set** (`FeatureBench`). At every site the SAE reads the stream of this run. Features in the set
-have the activation that the SAE then gives them; all others have a replacement. The error node has its value in this
-run, or its replacement. With every feature and error in the set, the run equals the unchanged model. Replacements:
+**Ablation of all but a set** (`FeatureBench`). At every site the SAE reads the residual stream of this run. Features in
+the set have the activation that the SAE then gives them; all others have a replacement. The error node has its value in
+this run, or its replacement. With every feature and error in the set, the run equals the unchanged model. Replacements:
 
 - `resample`: the value on the corrupted prompt;
 - `mean`: the mean over corrupted prompts at the same position (over the prompts themselves if none are corrupted);

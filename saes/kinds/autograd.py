@@ -155,7 +155,7 @@ class AutogradRecipe:
     shares_latents = False
 
     def __init__(self, stream: str, make: Callable[[Sizes], AutogradKind]):
-        """`make` builds the kind; its random numbers are those of the stream."""
+        """`make` builds the kind; its random numbers are those of the random stream."""
         self._stream, self._make = stream, make
 
     def build(self, sizes: Sizes, seed: int) -> AutogradKind:

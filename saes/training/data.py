@@ -288,7 +288,7 @@ class Position(NamedTuple):
 
 
 class TrainingBatch(NamedTuple):
-    """One batch, and the stream position at which the next begins."""
+    """One batch, and the position at which the next begins."""
 
     x: Tensor
     """`[n, d_in]` as recorded, float32 or the dtype in which it is stored"""
