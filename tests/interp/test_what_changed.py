@@ -23,11 +23,11 @@ from interp.changes.comparison import ModelComparison
 from interp.changes.components import check_comparable, components, head_units, rounded, units, upper_bound, written
 from interp.changes.heads import head_changes
 from interp.changes.report import what_changed
-from interp.changes.representations import representation_changes, stream
+from interp.changes.representations import hsic_left_out, representation_changes, stream
 from interp.changes.transplant import log_prob_of, log_prob_of_answers, transplants
 from interp.changes.weights import directions_for, participation, relative_change, weight_changes
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError, UnknownNameError, UsageError
-from interp.geometry.similarity import cka
+from interp.geometry.similarity import cka, hsic
 from interp.models.small import SmallConfig, build_small
 
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
@@ -311,6 +311,14 @@ def test_the_stream_is_that_of_run_with_cache_and_cka_is_the_tested_one(mlp_taug
     )
     top = np.linalg.svd((two - one).numpy())[2][0]
     assert abs(top @ found.direction) == pytest.approx(1, abs=1e-6)
+
+
+def test_leaving_out_each_context_at_once_equals_leaving_it_out():
+    rng = np.random.default_rng(0)
+    (a, b), context = (rng.normal(size=(2, 12, 12)) + np.eye(12)), np.repeat(np.arange(4), 3)
+    a, b = a @ a.T, b @ b.T
+    kept = [np.ix_(context != i, context != i) for i in range(4)]
+    np.testing.assert_allclose(hsic_left_out(a, b, 4), [hsic(a[each], b[each]) for each in kept], rtol=1e-10)
 
 
 def test_attention_on_the_bases_stream_is_written_out(mlp_taught):

@@ -78,8 +78,9 @@ def continuations(n: int = 4, *, of: int = 0, start: int = 100) -> tuple[Any, ..
     return tuple(trained(copy_of(base_model(of)), plain, steps=60, lr=3e-4, seed=start + i) for i in range(n))
 
 
+@cache
 def taught(layer: int, seed: int, *, of: HookedModel | None = None) -> HookedModel:
-    """A copy that learned the keys' words by the MLP of one layer alone."""
+    """A copy that learned the keys' words by the MLP of one layer alone. Shared: read-only."""
     model = copy_of(base_model() if of is None else of)
     return trained(model, with_facts, steps=150, lr=3e-3, seed=seed, only=f"layers.{layer}.mlp.")
 
