@@ -90,7 +90,7 @@ class Mcp(InWorkspace, Threaded):
 
     Speaks the Model Context Protocol over standard input and output, so an agent's program starts this command. Tools
     read the workspace, try its models, and start, follow and cancel the analyses of the page *Runs* (--no-runs leaves
-    those out). Every answer carries its control.
+    those out). Every answer has its null.
     """
 
     runs: bool = True

@@ -200,7 +200,7 @@ class OnDevice(Verb):
     """Option of a verb that computes with tensors: it trains, applies dictionaries, or reads a live recording."""
 
     device: Device | None = None
-    """cpu, cuda, cuda:1 or mps. Default: the fastest that is there and gives the numbers of the CPU."""
+    """cpu, cuda, cuda:1 or mps. Default: the fastest device that passes a self-check against the CPU."""
 
     def use_device(self, ranks: "Ranks | None" = None, *, mps: bool = True) -> str:
         """Return the device, and print it.

@@ -60,7 +60,7 @@ class ProofConfig:
     """Settings of the standard proof of a feature."""
 
     draws: int = 99
-    """Directions of each null. The smallest p-value is 1 / (draws + 1); below 59, Holm lets no test hold."""
+    """Directions of each null. The smallest p-value is 1 / (draws + 1); below 59, no test passes Holm's correction."""
     examples: int = 8
     """Examples of the feature on which it is ablated: the strongest, of different documents where possible."""
     others: int = 24

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BELOW = 3
-"""Hits no better than chance that are shown."""
+"""Hits within the null that are shown."""
 MAX_SAID = 4
 """Dictionaries whose features are searched by what they make the model say; each takes seconds the first time."""
 IN_MEMORY = 10_000

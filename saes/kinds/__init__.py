@@ -12,7 +12,7 @@
 - `relu`        ReLU with an L1 penalty
 - `gated`       a gate and a magnitude for each latent
 - `transcoder`  from one hook point to another
-- `matching_pursuit`  one latent after another, by what is left; a kind with a loss
+- `matching_pursuit`  one latent after another, by the remaining error; a kind with a loss
 - `clt`         cross-layer transcoders, trained here or read from other tools; a kind with a loss
 - `crosscoder`  one set of latents for several hook points or models
 """

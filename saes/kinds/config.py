@@ -166,7 +166,7 @@ class TranscoderConfig(KConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class MatchingPursuitConfig(KConfig):
-    """`k` latents of every token, one after another, each by what is left (Costa et al. 2025, arXiv 2506.03093)."""
+    """`k` latents of every token, one by one, each by the remaining error (Costa et al. 2025, arXiv 2506.03093)."""
 
     kind: Literal["matching_pursuit"] = "matching_pursuit"
 

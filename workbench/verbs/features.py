@@ -493,10 +493,10 @@ class Search(InWorkspace):
 
     A text: "New York", "January April August", "cooking AND french", "bank NOT river". Of a vector: --vector FILE.npy.
 
-    One list joins the words on which a feature fires, those that it makes the model say (where the workspace has a
+    One list combines the words on which a feature fires, those that it makes the model say (where the workspace has a
     Jacobian lens), words related to both, measured concepts, labels and your own names. The strength, 0 to 1, is
-    the chance that a hit is the best feature of the concept asked for, as learnt on measured concepts. Hits no
-    better than chance come last. The first search through a new lens loads the model. A space at the end counts:
+    the probability that a hit is the best feature of the concept, fitted on measured concepts. Hits within their
+    null come last. The first search through a new lens loads the model. A space at the end counts:
     "def ". `like demo:12` finds features of similar direction. The page Search of the dashboard shows the same,
     with examples and statistics.
     """

@@ -48,7 +48,7 @@ class Heads(HeadScoresConfig, Threaded, RunsModel, Analysis["HeadScores"]):
 
 @dataclass(frozen=True, kw_only=True)
 class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["TunedLens | JacobianLens"]):
-    """Fit a lens, which reads the residual stream of any layer as the last layer would say it.
+    """Fit a lens, which decodes the residual stream of any layer into next tokens.
 
     Example: workbench lens smollm2-135m --kind jacobian --rounds 30
 
@@ -64,7 +64,7 @@ class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["
 
     model: ModelArgument
     kind: Annotated[Literal["tuned", "jacobian"], BASIC] = "tuned"
-    """Which lens: of trained translators, or of mean Jacobians."""
+    """tuned: trained translators; jacobian: mean Jacobians."""
     recording: RecordingName | None = None
     """Recording to take tokens from; its held-out documents are held out. Default: the text of --corpus."""
     corpus: Corpus = "docstrings"

@@ -48,7 +48,7 @@ class Trace(TraceConfig, Threaded, RunsModel, Resumable["AttributionGraph"]):
     the workspace has their labels (`workbench neurons`).
 
     The replacement score is the share of influence that reaches the tokens through latents and not through errors: 1 is
-    perfect. It stands beside that of the same prompt without latents and with untrained transcoders. A sample of
+    perfect. Its nulls: the same prompt without latents, and with untrained transcoders. A sample of
     latents is ablated in the model itself, to tell how well the graph predicts it. Opens on the page *Graph*.
     Interrupted? The same command resumes.
     """

@@ -58,8 +58,8 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
     kind: Kind = "batchtopk"
     """topk: exactly k latents per token; batchtopk: k on average, hard tokens get more; matryoshka: the same, general
     latents first; jumprelu: a threshold per latent; relu, gated: an L1 penalty; matching_pursuit: one latent after
-    another, by what is left; transcoder: from one hook point to another; crosscoder: one set of latents for several
-    hook points. Kinds of your own are in files that WORKBENCH_KINDS names."""
+    another, by the remaining error; transcoder: from one hook point to another; crosscoder: one set of latents for
+    several hook points. Kinds of your own are in files that WORKBENCH_KINDS names."""
     d_sae: tuple[int, ...] = ()
     """Number of latents. Default: 4,608."""
     k: tuple[int, ...] = ()
