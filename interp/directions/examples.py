@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from interp.errors import ConfigError, CorruptError, MissingError
-from interp.forms import from_json
 from interp.models.hooked import HookedModel
 
 ExampleKind = Literal["replies", "prompts", "texts"]
@@ -68,19 +67,13 @@ class Examples:
 def read_examples(path: Path | str, *, chat: bool = False) -> Examples:
     """Read pairs from a `.jsonl` file: `{"prompt": ..., "towards": ..., "away": ...}` in each line.
 
-    Without `prompt` both sides are prompts of their own. Raises `MissingError`, `CorruptError` with the line, or
-    `ConfigError` for too few pairs, equal sides, or a file in which only some lines have a prompt.
+    Without `prompt` both sides are prompts of their own. Raises `MissingError`, and `ConfigError`
+    for a line that is no example (with its number), too few pairs, equal sides, or prompts in some lines only.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise MissingError(f"no file at {path}; it holds one JSON object a line with prompt, towards and away")
-    found = []
-    for number, line in enumerate(_lines(path), 1):
-        try:
-            value: Any = json.loads(line)
-        except ValueError as error:
-            raise CorruptError(f"{path}, line {number}: {error}; every line is one JSON object") from None
-        found.append(from_json(Example, value, f"{path}, line {number}"))
+    found = [_example(line, f"{path}, line {number}") for number, line in enumerate(_lines(path), 1)]
     with_prompt = sum(bool(each.prompt) for each in found)
     if with_prompt not in (0, len(found)):
         raise ConfigError(f"{with_prompt} of {len(found)} lines of {path} have a prompt; give all of them one, or none")
@@ -137,6 +130,20 @@ def _texts(path: Path) -> list[str]:
     else:
         raise MissingError(f"no file or folder at {path}; give a .txt file with one text a line, or a folder of them")
     return [each for each in found if each.strip()]
+
+
+def _example(line: str, where: str) -> Example:
+    """Return the example of one line. Raises `ConfigError` that names it."""
+    try:
+        value: Any = json.loads(line)
+        given = {name: value[name] for name in ("towards", "away")} | {"prompt": value.get("prompt", "")}
+        if all(isinstance(each, str) for each in given.values()):
+            return Example(**given)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    raise ConfigError(f'{where} is no example; every line is {{"prompt": "...", "towards": "...", "away": "..."}}')
 
 
 def _lines(path: Path) -> list[str]:

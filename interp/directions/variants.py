@@ -114,11 +114,14 @@ def _lda(x: np.ndarray, yes: np.ndarray) -> np.ndarray:
     from sklearn.covariance import ledoit_wolf
 
     covariance, _ = ledoit_wolf(_within(x, yes), assume_centered=True)
-    return unit_vector(np.linalg.solve(covariance, _gap(x, yes)))
+    ridge = max(1e-8 * float(np.trace(covariance)) / len(covariance), 1e-12)  # rows may all be the same
+    return unit_vector(np.linalg.solve(covariance + ridge * np.eye(len(covariance)), _gap(x, yes)))
 
 
 def _mass_mean(x: np.ndarray, yes: np.ndarray) -> np.ndarray:
     within = _within(x, yes)
+    if not within.any():
+        return unit_vector(_gap(x, yes))
     return unit_vector(np.linalg.pinv(within, rcond=1e-6) @ np.linalg.pinv(within.T, rcond=1e-6) @ _gap(x, yes))
 
 
