@@ -29,6 +29,7 @@ SUBJECTS = {
     "recordings": ("Text and recordings", "interp.text interp.recording"),
     "lenses": ("Lenses and direct attribution", "interp.lenses"),
     "interventions": ("Interventions", "interp.interventions"),
+    "directions": ("Directions to steer with", "interp.directions"),
     "patching": ("Patching and ablation", "interp.patching"),
     "circuits": ("Heads and circuits", "interp.circuits"),
     "graphs": ("Attribution graphs", "interp.tracing"),

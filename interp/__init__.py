@@ -69,7 +69,11 @@ if TYPE_CHECKING:
     from interp.circuits.induction import find_induction_circuit
     from interp.circuits.score_explanation import explain_score
     from interp.circuits.tasks import make_task
-    from interp.directions.meaning import DirectionConfig, measure_direction
+    from interp.directions.config import DirectionConfig
+    from interp.directions.examples import read_examples
+    from interp.directions.files import read_directions, write_directions
+    from interp.directions.making import make_direction
+    from interp.directions.meaning import measure_direction
     from interp.directions.named import direction_of_words
     from interp.doctor.certificate import Certificate
     from interp.doctor.examine import examine
@@ -178,7 +182,11 @@ _HOMES = {
     "interp.geometry.circles": "circle_test",
     "interp.geometry.rotation": "rotate_words",
     "interp.directions.named": "direction_of_words",
-    "interp.directions.meaning": "DirectionConfig measure_direction",
+    "interp.directions.examples": "read_examples",
+    "interp.directions.making": "make_direction",
+    "interp.directions.files": "read_directions write_directions",
+    "interp.directions.config": "DirectionConfig",
+    "interp.directions.meaning": "measure_direction",
     "interp.geometry.erasure": "erasure",
     "interp.geometry.dimension": "spectrum intrinsic_dimension",
     "interp.geometry.analogies": "WordVectors",
