@@ -220,7 +220,7 @@ export class AtlasView {
     const keys = "Arrow keys move, plus and minus zoom, Enter chooses the point nearest the middle, Escape clears.";
     this.sheets.live.setAttribute(
       "aria-label",
-      `Map of ${count(this.n)} points. ${keys} The table of points holds the same.`,
+      `Map of ${count(this.n)} points. ${keys} The table of points has the same points.`,
     );
     this.themed();
   }

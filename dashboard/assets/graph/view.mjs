@@ -160,7 +160,7 @@ export class GraphView {
     this.pointer = new Pointer(this);
     this.area.setAttribute(
       "aria-label",
-      `Attribution graph of ${count(this.model.n)} nodes. Arrow keys move along edges and layers, Enter opens, plus and minus zoom. The list view holds the same.`,
+      `Attribution graph of ${count(this.model.n)} nodes. Arrow keys move along edges and layers, Enter opens, plus and minus zoom. The list view has the same nodes.`,
     );
     this.media = window.matchMedia(NARROW);
     this.media.onchange = () => this.refresh();
