@@ -22,7 +22,7 @@ from other_device import DEVICE, other_device
 
 MODULAR = ModularConfig(p=11, d_model=16, n_heads=2, d_mlp=24, epochs=6, log_every=3, seeds=(0, 1))
 SCALING = ScalingRecipe(
-    widths=(8, 16), tokens=30_000, n_checkpoints=3, context_length=32, batch_size=32, heldout_contexts=16, seeds=(0,)
+    widths=(8, 16), tokens=17_000, n_checkpoints=2, context_length=32, batch_size=32, heldout_contexts=16, seeds=(0,)
 )  # fmt: skip
 
 

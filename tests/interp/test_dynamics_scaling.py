@@ -54,11 +54,11 @@ def test_the_coefficients_are_those_of_the_fit_that_came_before():
 
 
 def test_intervals_hold_the_planted_exponents_over_seeds():
-    seeds = range(12)
-    found = [fit_language_scaling(planted(PLANTED, 0.01, s), n_bootstrap=80, n_permutations=499) for s in seeds]
+    seeds = range(8)
+    found = [fit_language_scaling(planted(PLANTED, 0.01, s), n_bootstrap=60, n_permutations=199) for s in seeds]
     for name in ("alpha", "beta", "e"):
         inside = sum(getattr(f.intervals, name).contains(getattr(PLANTED, name)) for f in found)
-        assert inside >= 9, name  # of 12: at 95 % fewer than nine come once in some thousand tries
+        assert inside >= 6, name  # of 8: at 95 % fewer than six come six times in a thousand
     assert all(f.predicts for f in found)
 
 
@@ -139,7 +139,7 @@ def text_file(tmp_path, n_documents: int) -> str:
 
 
 TINY = ScalingRecipe(
-    widths=(8, 16, 24, 32), tokens=40_000, n_checkpoints=4, context_length=32, batch_size=32, heldout_contexts=64
+    widths=(8, 16, 24, 32), tokens=33_000, n_checkpoints=4, context_length=32, batch_size=32, heldout_contexts=64
 )  # fmt: skip
 
 

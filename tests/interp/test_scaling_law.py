@@ -43,13 +43,13 @@ def test_intervals_of_the_exponent_hold_it_whether_observations_err_alone_or_in_
     """A plain power law, so that every coefficient is determined by groups alone."""
     terms = (np.repeat(np.stack([ONE, -CENTRED], axis=1), together, axis=0),)
     inside = 0
-    for seed in range(60):
+    for seed in range(30):
         rng = np.random.default_rng(seed)
         y = predict(terms, THETA[1:])[0] + np.repeat(rng.normal(0, 0.05, 12), together)
         found = fit_law(terms, y, [np.zeros(2)], huber=1.0)
-        again = refits(found, 100, rng, n_groups=12, free=10)
+        again = refits(found, 60, rng, n_groups=12, free=10)
         inside += percentile_interval(found.theta[1], np.array([theta[1] for theta in again])).contains(0.4)
-    assert 52 <= inside <= 60
+    assert inside >= 25  # at 95 % fewer come three times in a thousand
 
 
 def test_a_prediction_is_judged_beside_no_change():
