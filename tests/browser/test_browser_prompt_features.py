@@ -235,3 +235,15 @@ def test_a_long_prompt_keeps_names_and_cells_that_can_be_read(visit):
       return [dark(0, 76, 74, 200), dark(76, 0, 200, 74)];
     }"""
     assert canvas.evaluate(drawn) == [True, True], "rows and columns have names"
+
+
+def test_on_a_phone_the_tokens_alone_stay_in_sight(visit):
+    visit.page.set_viewport_size({"width": 390, "height": 844})
+    page = visit.open(READ)
+    page.wait_for_selector("#prompt-share-bars .main-svg")
+    page.evaluate("scrollTo(0, 1200)")
+    seen = "[...document.querySelectorAll('.wb-sticky, #prompt-tokens .wb-tok')].map(e => e.getBoundingClientRect())"
+    page.wait_for_function(f"{seen}[0].top < 0")
+    panel, *tokens = page.evaluate(f"{seen}.map(({{ top, bottom }}) => [top, bottom])")
+    assert 20 < panel[1] < 80
+    assert all(top >= 0 and bottom <= panel[1] for top, bottom in tokens)

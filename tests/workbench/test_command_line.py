@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from interp.artifacts import Draft
 from interp.errors import as_typed, program
 from interp.workspace import Workspace
-from workbench.__main__ import FAMILIES, VERBS, main, options_of, overview, parse
+from workbench.__main__ import FAMILIES, SPINS, VERBS, main, options_of, overview, parse
 from workbench.demo import Demo, command_line, import_step, steps
 from workbench.help import help_of
 from workbench.help import options_of as described_options
@@ -47,6 +48,18 @@ def test_no_verb_prints_the_help_and_exits_with_two(capsys):
         main([])
     assert stop.value.code == 2
     assert capsys.readouterr().out == overview() + "\n"
+
+
+def test_threads_of_torch_sleep_soon_while_they_wait_unless_the_user_says_otherwise(monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    assert main(["heads", "--bad-option"]) == 2
+    assert os.environ["GOMP_SPINCOUNT"] == SPINS
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert main(["heads", "--bad-option"]) == 2
+    assert "GOMP_SPINCOUNT" not in os.environ
 
 
 def test_version_is_that_of_the_installed_package(capsys):

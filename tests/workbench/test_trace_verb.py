@@ -23,7 +23,7 @@ def test_a_graph_is_an_artefact_with_its_scores_beside_their_floor(tmp_path, cap
     assert graph.about.parents == {"model:small:mlp-2l": graph.weight_hash}
     assert graph.run.residue < 1e-4
     assert sorted(path.name for path in (tmp_path / "graphs" / "mine").iterdir()) == [
-        "edge_table.parquet", "effects.json", "manifest.json", "node_table.parquet",
+        "edge_table.parquet", "effects.json", "groups.json", "manifest.json", "node_table.parquet",
     ]  # fmt: skip
     assert traced(tmp_path, *PROMPT, "--name", "mine") == 2
     assert "--overwrite" in capsys.readouterr().err
