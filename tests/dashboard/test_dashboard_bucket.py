@@ -49,12 +49,15 @@ def bucket(tmp_path_factory: pytest.TempPathFactory, local: Workspace):
         yield Workspace(BUCKET)
 
 
-def shown(workspace: Workspace, address: str) -> str:
-    """A page, without what differs between two copies."""
-    text = Visitor(create_app(workspace, live=FakeLive())).open(address)
-    assert ERROR not in text, address
-    text = text.replace(workspace.address, "WORKSPACE").replace(stamp(workspace), "STAMP")
-    return STAMP.sub("STAMP", text)
+def shown(workspace: Workspace, *addresses: str) -> dict[str, str]:
+    """Return pages by their address, without what differs between two copies."""
+    visitor, found = Visitor(create_app(workspace, live=FakeLive())), {}
+    for address in addresses:
+        text = visitor.open(address)
+        assert ERROR not in text, address
+        text = text.replace(workspace.address, "WORKSPACE").replace(stamp(workspace), "STAMP")
+        found[address] = STAMP.sub("STAMP", text)
+    return found
 
 
 def test_a_copy_has_the_same_artefacts(local: Workspace, bucket: Workspace) -> None:
@@ -74,14 +77,16 @@ def test_every_page_shows_the_same(local: Workspace, bucket: Workspace, monkeypa
     monkeypatch.setenv("INTERP_CACHE_GB", "0.0001")  # and what is fetched is soon dropped
     visitor = Visitor(create_app(local, live=FakeLive()))
     pages = {each["path"] for each in visitor.pages} - {"/404", "/runs", "/notes"}
-    for address in sorted(pages | {artefact_href(local, local.key(each)) for each in local.artifacts()}):
-        here, there = shown(local, address), shown(bucket, address)
-        assert there == here, address
+    addresses = sorted(pages | {artefact_href(local, local.key(each)) for each in local.artifacts()})
+    here, there = shown(local, *addresses), shown(bucket, *addresses)
+    for address in addresses:
+        assert there[address] == here[address], address
 
 
 def test_pages_of_what_is_local_say_where_it_is(bucket: Workspace) -> None:
-    assert "saes/demo" in shown(bucket, "/runs")
-    assert "interp-workbench/notes" in shown(bucket, "/notes")
+    found = shown(bucket, "/runs", "/notes")
+    assert "saes/demo" in found["/runs"]
+    assert "interp-workbench/notes" in found["/notes"]
 
 
 def test_runs_from_the_page_name_the_bucket(bucket: Workspace) -> None:

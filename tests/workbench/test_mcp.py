@@ -74,17 +74,32 @@ def converse(
         return pool.submit(asyncio.run, run()).result(timeout=200)
 
 
-def test_a_foreign_client_lists_tools_and_reads_features_with_their_nulls(workspace):
-    tools, [found, feature, unknown, malformed, outside] = converse(
-        workspace.root,
-        [
-            ("search", {"query": "prose", "limit": 3}),
-            ("feature", {"features": "demo", "index": 3}),
-            ("feature", {"features": "demp", "index": 3}),
-            ("feature", {"features": "demo", "index": "three"}),
-            ("feature", {"features": "../../etc", "index": 0}),
-        ],
-    )
+READS: list[Call] = [
+    ("search", {"query": "prose", "limit": 3}),
+    ("feature", {"features": "demo", "index": 3}),
+    ("feature", {"features": "demp", "index": 3}),
+    ("feature", {"features": "demo", "index": "three"}),
+    ("feature", {"features": "../../etc", "index": 0}),
+]
+TOY = {"model": "planted:induction", "n_prompts": 2, "seeds": [0], "name": "toy", "context_length": 13}
+TOY |= {"min_lag": 3, "max_lag": 5}
+STARTS: list[Call] = [
+    ("analyses", {}),
+    ("analysis", {"verb": "heads"}),
+    ("start", {"verb": "heads", "options": {"model": "no such model"}}),
+    ("start", {"verb": "heads", "options": TOY}),
+]
+AFTER: list[Call] = [("artefact", {"key": "heads/toy"}), ("kinds", {}), ("runs", {})]
+
+
+@pytest.fixture(scope="module")
+def conversation(workspace: Workspace) -> tuple[list[Any], list[Any]]:
+    """Return the tools and the answers of one server: to reads, to what runs an analysis, and to reads of it."""
+    return converse(workspace.root, READS + STARTS, until=("run", {"id": "0001-heads"}), after=AFTER)
+
+
+def test_a_foreign_client_lists_tools_and_reads_features_with_their_nulls(conversation):
+    tools, [found, feature, unknown, malformed, outside] = conversation[0], conversation[1][: len(READS)]
     assert {each.name for each in tools} == {*api.READS, *api.ACTS, *api.RUNS}
     assert all(each.description for each in tools)
     assert {each.name for each in tools if not each.annotations.read_only_hint} == {"start", "cancel"}
@@ -120,20 +135,8 @@ def test_a_foreign_client_acts_and_gets_every_number_with_its_control(workspace)
     assert "p-value by random directions" in described["direction"]
 
 
-def test_an_agent_runs_an_analysis_follows_it_and_reads_what_it_made(tmp_path):
-    workspace = Workspace(tmp_path / "agents", create=True)
-    options = {"model": "planted:induction", "n_prompts": 2, "seeds": [0], "name": "toy", "context_length": 13}
-    options |= {"min_lag": 3, "max_lag": 5}
-    started = [("start", {"verb": "heads", "options": options})]
-    asked = [
-        ("analyses", {}),
-        ("analysis", {"verb": "heads"}),
-        ("start", {"verb": "heads", "options": {"model": "no such model"}}),
-        *started,
-    ]
-    _, answers = converse(workspace.root, asked, until=("run", {"id": "0001-heads"}), after=[
-        ("artefact", {"key": "heads/toy"}), ("kinds", {}), ("runs", {}),
-    ])  # fmt: skip
+def test_an_agent_runs_an_analysis_follows_it_and_reads_what_it_made(conversation):
+    answers = conversation[1][len(READS) :]
     listed, described, refused, run, ended, artefact, kinds, runs = (each.content[0].text for each in answers)
     assert {
         "verb": "heads",
