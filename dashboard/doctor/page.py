@@ -7,7 +7,8 @@ from dash import html
 from dashboard.components.frame import page, panel
 from dashboard.components.pages import Context, Page, artefact_menu, menu_choices, open_artefact
 from interp.artifacts import address_of
-from interp.doctor.certificate import PARTS, Certificate, Check
+from interp.doctor.certificate import PARTS, QUESTIONS, Certificate, Check
+from interp.errors import program
 
 KIND = "certificate"
 SIGNS = {"passed": "passed", "failed": "FAILED", "not checked": "not checked", "measured": "measured"}
@@ -19,7 +20,7 @@ def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
     found = workspace.open(Certificate, open_artefact(workspace, (KIND,), name).name)
     choices = menu_choices(workspace, (KIND,), lambda key: address_of(KIND, key.rpartition("/")[2]))
     parts = [
-        panel(title, _table(own), className="wb-doctor")
+        panel(title, _table(own), note=QUESTIONS[part], className="wb-doctor")
         for part, title in PARTS.items()
         if (own := [check for check in found.checks if check.part == part])
     ]
@@ -33,22 +34,26 @@ def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
 
 def _lead(found: Certificate) -> list[Any]:
     of = found.settings
-    what = f"{of.model}{f' with {of.dictionary}' if of.dictionary else ''} on {found.device} in {found.dtype}"
-    half = " Hook points of three layers were edited, not all." if of.quick else ""
-    return [html.Strong(f"{found.headline()}. "), f"{what}, {found.about.created[:16].replace('T', ' ')}.{half}"]
+    when = found.about.created[:16].replace("T", " ")
+    what = f"{of.model}{f' with {of.dictionary}' if of.dictionary else ''} on {found.device} in {found.dtype}, {when}."
+    half = f" Only the quick checks were run: {program()} doctor {of.model} runs all." if of.quick else ""
+    how = " Each line is an experiment; open it for what was done, and for what a failure means."
+    return [html.Strong(f"{found.headline()}. "), what, half, html.Br(), how]
 
 
 def _table(checks: list[Check]) -> html.Div:
-    rows = [html.Tr([html.Th(text, scope="col") for text in ("check", "verdict", "what came")])]
+    rows = [html.Tr([html.Th(text, scope="col") for text in ("check", "verdict", "expected", "what came")])]
     for check in checks:
         sign = html.Span(SIGNS[check.verdict], className=f"wb-sign wb-sign-{check.verdict.replace(' ', '-')}")
-        rows.append(html.Tr([html.Th(check.name, scope="row"), html.Td(sign), html.Td(_about(check))]))
+        rows.append(
+            html.Tr([html.Th(check.name, scope="row"), html.Td(sign), html.Td(check.expected), html.Td(_about(check))])
+        )
     return html.Div(html.Table(rows, className="wb-checks"), className="wb-scroll")
 
 
 def _about(check: Check) -> html.Details:
-    """Return what came, and behind it what was done, expected, and what a failure means; open where it failed."""
-    told = [("done", check.did), ("expected", check.expected), ("a failure means", check.means)]
+    """Return what came, and behind it what was done and what a failure means; open where it failed."""
+    told = [("done", check.did), ("a failure means", check.means)]
     lines = [part for name, text in told if text for part in (html.Dt(name), html.Dd(text))]
     return html.Details([html.Summary(check.came), html.Dl(lines)], open=check.verdict == "failed")
 

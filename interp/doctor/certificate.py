@@ -23,6 +23,14 @@ PARTS: dict[Part, str] = {
     "dictionary": "Dictionary",
 }
 """Part -> its heading, in the order of an examination."""
+QUESTIONS: dict[Part, str] = {
+    "model": "Is it the model that its authors published, alone, in batches and while it generates?",
+    "hooks": "Does every hook point hold what it is named after, and does an edit there reach the output?",
+    "edits": "Does an intervention begin where it should, with the size that is stated?",
+    "lens": "Does the lens belong to these weights, and does it read better than none?",
+    "dictionary": "Does the dictionary belong to this model, at this hook point and in these units?",
+}
+"""Part -> what its checks answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +126,7 @@ class Certificate(Artefact, kind="certificate"):
 
     @property
     def subject(self) -> str:
-        """What was examined, in words."""
+        """The model, or the dictionary in it, that was examined."""
         of = self.settings
         return f"{of.dictionary} in {of.model}" if of.dictionary else of.model
 

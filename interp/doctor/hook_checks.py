@@ -1,15 +1,18 @@
 """Does every hook point see what it is named after, and does an edit there do something, from its position on?"""
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from interp.doctor.reference import Reference
 from interp.doctor.trials import Outcome, Setup, Skip, gap, relative, trial, worst
 from interp.models.adapter import Hook, head_shape, hook_points_by_name, pattern_is_editable, run_with_cache
 from interp.models.passes import run_from, storing_hook
+from interp.names import parse_hook_point
 from interp.runtime import make_generator
 
 AT, ROWS = 2, 128
@@ -196,6 +199,64 @@ def _blocks(plain: Any, n_layers: int) -> list[Any]:
     if not lists:
         raise Skip("transformers' model has no list of its blocks")
     return list(lists[0])
+
+
+@trial(
+    "hooks", "modules",
+    did="Read every hook point, and what every module of transformers alone reads and writes on the same prompt, and "
+    "looked for the same values.",
+    expected="a hook point finds the same module in every block, or finds none in any",
+    means="A hook point of one block holds something else than the same one in other blocks: another layer's value, "
+    "one that is scaled, or that of a part next to it.",
+)  # fmt: skip
+def modules(setup: Setup) -> Outcome:
+    reference, row = setup.held_against(), setup.prompts.rows[1]
+    theirs = _of_modules(reference, row, setup.model.cfg.n_layers)
+    names = [name for name in hook_points_by_name(setup.model) if parse_hook_point(name).layer is not None]
+    _, values = run_with_cache(setup.model, row, names)
+    found: dict[str, dict[int, frozenset[str]]] = {}
+    for name, value in values.items():
+        point = parse_hook_point(name)
+        assert point.layer is not None
+        found.setdefault(point.suffix, {})[point.layer] = _same(value, theirs, point.layer, setup.same_norm)
+    wrong = []
+    for suffix, by_layer in found.items():
+        common = Counter(part for parts in by_layer.values() for part in parts).most_common(1)
+        if common and common[0][1] > len(by_layer) / 2:
+            wrong += [f"blocks.{layer}.{suffix}" for layer, parts in by_layer.items() if common[0][0] not in parts]
+    judged = sum(any(by_layer.values()) for by_layer in found.values())
+    said = f"{judged} of {len(found)} hook points of a block are what a module reads or writes, in every block"
+    return not wrong, said if not wrong else f"not the same: {', '.join(wrong[:4])}"
+
+
+def _of_modules(reference: Reference, row: Tensor, n_layers: int) -> list[dict[str, Tensor]]:
+    """Return what the modules of every block read and write, by block, as `q_proj in` and `q_proj out`."""
+    each: list[dict[str, Tensor]] = []
+    handles = []
+    for block in _blocks(reference.plain, n_layers):
+        each.append(own := {})
+        for name, module in block.named_modules():
+            handles.append(module.register_forward_hook(_keep_both(own, name), with_kwargs=True))
+    reference.run(row)
+    for handle in handles:
+        handle.remove()
+    return each
+
+
+def _keep_both(store: dict[str, Tensor], name: str) -> Any:
+    def hook(module: Any, given: Any, named: Any, out: Any) -> None:
+        parts = {"in": [*given, *named.values()], "out": out if isinstance(out, tuple) else [out]}
+        for side, tensors in parts.items():
+            store.update({f"{name} {side} {n}": t.detach() for n, t in enumerate(tensors) if torch.is_tensor(t)})
+
+    return hook
+
+
+def _same(value: Tensor, theirs: list[dict[str, Tensor]], layer: int, limit: float) -> frozenset[str]:
+    """Return the parts of this block that hold a value, whatever its shape."""
+    flat = value.flatten().float()
+    parts = {name: part.flatten() for name, part in theirs[layer].items() if part.numel() == flat.numel()}
+    return frozenset(name for name, part in parts.items() if relative(flat, part) < limit)
 
 
 @trial(

@@ -20,7 +20,7 @@ NATS = 0.25
 
 @trial(
     "model", "logits alone", cheap=True,
-    did="Ran five prompts one at a time, here and in transformers alone (its own files, no hooks, float32 on the CPU).",
+    did="Ran prompts one at a time, here and in transformers alone (its own files, no hooks, float32 on the CPU).",
     expected="the same logits but for rounding",
     means="The numbers read here are not those of the published model: another attention scale, rotary base, soft cap "
     "or norm, weights that were edited or badly converted, or a hook that was left attached.",
@@ -73,7 +73,7 @@ def _padded(setup: Setup, right: bool) -> float:
 
 @trial(
     "model", "padded right", cheap=True,
-    did="Ran four prompts of different lengths in one batch, padded at the end, and each alone.",
+    did="Ran prompts of different lengths in one batch, padded at the end, and each alone.",
     expected="the same logits at the prompts' own positions",
     means="Padding leaks into the text: numbers of batches differ from those of single prompts.",
 )  # fmt: skip

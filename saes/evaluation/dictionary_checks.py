@@ -28,6 +28,10 @@ SCALES = (0.1, 0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 4.0, 10.0)
 NEAR_ONE = (0.85, 1.2)
 """Scales that count as 1: dictionaries with an L1 penalty reconstruct a little short."""
 
+OUTPUT, GAINED = (0.8, 1.4), 0.05
+"""Factors on what is written that count as 1 (an L1 penalty makes it too small), and the variance that a factor for
+each latent may add."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
@@ -196,6 +200,30 @@ def scale_of_input(applied: Applied) -> Outcome:
     best = min(found, key=found.__getitem__)
     passed = NEAR_ONE[0] <= best <= NEAR_ONE[1] or _no_worse(found[1.0], found[best])
     return passed, f"FVU {found[1.0]:.3f} at 1, least {found[best]:.3f} at {best:g}"
+
+
+@trial(
+    "dictionary", "size of latents",
+    cheap=True,
+    did="Fitted the factor on what the latents write at which the reconstruction is best: one for all, and one for "
+    "each latent.",
+    expected=f"{OUTPUT[0]:g} to {OUTPUT[1]:g} for all, and with one for each at most {GAINED:g} of the variance more",
+    means="Activations or decoder rows are in other units than in training: a norm is left out on one side only, or a "
+    "row belongs to another latent.",
+)  # fmt: skip
+@torch.no_grad()
+def size_of_latents(applied: Applied) -> Outcome:
+    sae, (x, target) = applied.sae, applied.own
+    if not isinstance(sae, OneLayerSAE) or isinstance(sae, TokenNormSAE):
+        raise Skip(f"what the latents of a {sae.architecture} dictionary write is no sum of rows")
+    acts, rows = sae.encode(x).float(), sae.decoder_directions.float()
+    written, off = acts @ rows, target - sae(x).float()
+    together = 1 + float((written * off).sum() / written.square().sum().clamp_min(1e-12))
+    size = acts.square().sum(0) * rows.square().sum(1)
+    factor = 1 + (acts * (off @ rows.T)).sum(0) / size.clamp_min(1e-12)
+    gained = float(((factor - together).square() * size).sum() / (target - target.mean(0)).square().sum())
+    passed = OUTPUT[0] <= together <= OUTPUT[1] and gained <= GAINED
+    return passed, f"a factor of {together:.2f} for all; with one for each {gained:.3f} of the variance more"
 
 
 def _no_worse(fvu: float, least: float) -> bool:

@@ -4,7 +4,7 @@
 
 Every exhibit of `museum` is rebuilt in the families or dictionaries where it is one, with a seed that decides layers,
 factors and permutations. Caught means that a check failed (or could no longer be run, where it can in the healthy
-set-up). Healthy set-ups, of ten families and four dictionaries, must not fail a check.
+set-up). Healthy set-ups, of ten families, four dictionaries and the formats of other tools, must not fail a check.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.relu import ReLUSAE
 from saes.kinds.topk import TopKSAE
 from tests.campaigns import report
+from tests.campaigns.formats import FORMATS, rewritten
 from tests.campaigns.museum import EXHIBITS, Exhibit, Patient
 from tests.campaigns.set_ups import FAMILIES, write_family
 
@@ -96,7 +97,10 @@ class Ward:
             write_family(family, path)
         patient = Patient(family, load_model(str(path)), make_generator(seed, "museum", family, dictionary))
         if dictionary:
-            patient.sae, patient.said = principal(family, dictionary, patient.model)
+            kind = dictionary.partition(" as ")[0]
+            patient.sae, patient.said = principal(family, kind, patient.model)
+            if dictionary in FORMATS:
+                patient.sae = rewritten(patient.sae, dictionary, self.folder / dictionary.replace(" ", "-"))
         return patient
 
 
@@ -133,7 +137,7 @@ def set_ups_of(exhibit: Exhibit) -> list[tuple[str, str]]:
 def run_campaign(seed: int, folder: Path, only: list[str], one_each: bool = False) -> Iterator[Outcome]:
     """Yield the outcome of every healthy set-up, then of every exhibit in its set-ups."""
     ward, healthy = Ward(folder), {}
-    places = [*((family, "") for family in FAMILIES), *((OF_EDITS, kind) for kind in DICTIONARIES)]
+    places = [*((family, "") for family in FAMILIES), *((OF_EDITS, kind) for kind in (*DICTIONARIES, *FORMATS))]
     for family, dictionary in places:
         if one_each and family != OF_EDITS:
             continue

@@ -121,6 +121,19 @@ def rotary_base(patient: Patient) -> None:
             buffer.data.copy_(buffer.data**share)
 
 
+@exhibit("sliding window left out", where=("mistral", "gemma2"))
+def window(patient: Patient) -> None:
+    patient.model.original_model.config.sliding_window = None
+    for module in patient.model.original_model.modules():
+        if hasattr(module, "sliding_window"):
+            module.sliding_window = None
+
+
+@exhibit("bias of one head's values dropped", where=("qwen2", "phi"))
+def value_bias(patient: Patient) -> None:
+    patient.weights("v_proj.bias")[patient.layer()].data[: patient.model.cfg.d_head] = 0
+
+
 @exhibit("soft cap of the logits dropped", where=("gemma2",))
 def soft_cap(patient: Patient) -> None:
     patient.model.original_model.config.final_logit_softcapping = None
@@ -221,6 +234,21 @@ def other_layer(patient: Patient) -> None:
 @exhibit("heads in another order at the hook than in the weights")
 def hook_heads(patient: Patient) -> None:
     _seeing(_points(patient, "attn.hook_z"), lambda value: value.roll(1, -2) if value.ndim == 4 else value.roll(8, -1))
+
+
+@exhibit("what a hook shows is scaled, what it writes is not", where=("llama", "gpt2", "gemma2", "opt"))
+def shown_scaled(patient: Patient) -> None:
+    point, factor = _points(patient, "mlp.hook_in", "ln2.hook_out", "attn.o.hook_out"), patient.factor(1.05, 1.5)
+    add = type(point).add_hook
+
+    def added(hook: Any, *args: Any, **options: Any) -> Any:
+        def shown(value: Tensor, hook: Any, own: Any = hook) -> Any:
+            written = own(value * factor, hook=hook)
+            return None if written is None else value + (written - value * factor)
+
+        return add(point, shown, *args, **options)
+
+    object.__setattr__(point, "add_hook", added)
 
 
 @exhibit("scores shown as a pattern", where=ANY)
@@ -407,6 +435,33 @@ def added_twice(patient: Patient) -> None:
     sae = _sae(patient)
     real = sae.decode
     sae.decode = lambda acts: real(acts) + sae.b_dec
+
+
+@exhibit("b_dec with the other sign", kind="dictionary")
+def other_sign(patient: Patient) -> None:
+    sae = _sae(patient)
+    sae.b_dec.data = -sae.b_dec
+
+
+@exhibit("activations scaled in the encoder, not in the decoder", kind="dictionary")
+def one_side(patient: Patient) -> None:
+    sae = _sae(patient)
+    sae.W_enc.data = sae.W_enc / patient.factor(1.6, 3)
+
+
+@exhibit("decoder rows without the norms they had", kind="dictionary")
+def row_norms(patient: Patient) -> None:
+    sae = _sae(patient)
+    sae.W_dec.data = sae.W_dec * (0.4 + 1.2 * torch.rand(sae.d_sae, 1, generator=patient.generator))
+
+
+@exhibit("some decoder rows in another order", kind="dictionary")
+def some_rows(patient: Patient) -> None:
+    sae = _sae(patient)
+    chosen = torch.randperm(sae.d_sae, generator=patient.generator)[: sae.d_sae // 4]
+    rows = sae.W_dec.detach().clone()
+    rows[chosen] = rows[chosen.roll(1)]
+    sae.W_dec.data = rows
 
 
 @exhibit("TopK without ReLU", kind="dictionary")

@@ -5,6 +5,7 @@ import pytest
 from interp.doctor.examine import set_up
 from saes.evaluation.dictionary_checks import TRIALS, Applied, Said, checks_of_dictionary
 from tests.campaigns.doctor import DICTIONARIES, OF_EDITS, Ward, alarms
+from tests.campaigns.formats import FORMATS
 from tests.campaigns.museum import EXHIBITS
 
 BUGS = {
@@ -14,6 +15,10 @@ BUGS = {
     "decoder rows in another order than latents": "learned",
     "b_dec not subtracted from the input": "encoder",
     "b_dec added twice": "decoder",
+    "b_dec with the other sign": "scale of the input",
+    "activations scaled in the encoder, not in the decoder": "size of latents",
+    "decoder rows without the norms they had": "size of latents",
+    "some decoder rows in another order": "size of latents",
     "TopK without ReLU": "threshold",
     "a dictionary of another state of the model": "weights",
     "encoder transposed or of another dictionary": "as its card says",
@@ -27,13 +32,21 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Ward:
     return Ward(tmp_path_factory.mktemp("ward"))
 
 
-@pytest.mark.parametrize("kind", DICTIONARIES)
+@pytest.mark.parametrize("kind", [*DICTIONARIES, *FORMATS])
 def test_a_healthy_dictionary_fails_no_check(ward, kind):
     patient = ward.patient(OF_EDITS, 0, kind)
     checks = list(checks_of_dictionary(set_up(patient.model), patient.sae, patient.said))
     assert not alarms(checks, [])
     judged = {check.name for check in checks if check.verdict == "passed"}
-    assert judged >= {"encoder", "decoder", "threshold", "scale of the input", "hook point", "learned"}
+    assert judged >= {
+        "encoder",
+        "decoder",
+        "threshold",
+        "scale of the input",
+        "hook point",
+        "learned",
+        "size of latents",
+    }
 
 
 def test_every_bug_of_dictionaries_is_tried():
