@@ -160,3 +160,17 @@ def test_a_patch_and_a_verdict_name_the_chat_template_and_both_nulls(workspace):
         assert live.calls[-1] == ("steering_verdict", "demo 12 x0.5")
         assert "39 random directions" in text
         assert "39 features of like density" in text
+
+
+def test_pages_open_on_the_sae_with_most_labels_and_say_so(tmp_path):
+    workspace = Workspace(tmp_path, create=True)
+    for name, labelled in (("good", 9), ("mine", 5)):  # the newest is the worse one
+        rows = [{"feature": n, "label_score": 0.9 if n < labelled else None} for n in range(10)]
+        write_features(workspace, name, [*rows, {"feature": 10, "n_fired": 0}], dictionary=f"sae:{name}")
+    write_features(
+        workspace, "neurons", [{"feature": 0, "label_score": 0.9}], dictionary="neurons:blocks.0.mlp.hook_post"
+    )
+    assert feature_view.choose(workspace, None) == "good"
+    assert feature_view.choose(workspace, "mine") == "mine"
+    assert feature_view.why_chosen(workspace).startswith("Opened on good: 90% of its features have a label")
+    assert "mine 50%" in feature_view.why_chosen(workspace)
