@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import source
+
 pytestmark = pytest.mark.source
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(
@@ -38,35 +40,31 @@ NUMBER = r"(?<![\w.\])}/*~:#+'\"-])\.\d+(?![\w~]|\.\d|%['\"]|%$)"
 ALLOWED = re.compile(r"`[^`]*`|\bin[- ]place\b|\btak(e|es|ing) place\b|\bdecimal places?\b|\bin place of\b")
 
 
-def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+Nodes = tuple[ast.AST, ...]
+
+
+def docstrings(nodes: Nodes) -> Iterator[tuple[int, str]]:
     """Docstrings of modules, classes and functions, and strings below attributes and constants."""
-    for node in ast.walk(tree):
-        for child in ast.iter_child_nodes(node):
-            if (
-                isinstance(child, ast.Expr)
-                and isinstance(child.value, ast.Constant)
-                and isinstance(child.value.value, str)
-            ):
-                yield child.lineno, child.value.value
+    for node in nodes:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.value.value
 
 
-def owners(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def owners(nodes: Nodes) -> Iterator[tuple[int, str]]:
     """Docstrings of modules, classes and functions alone."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node)
             if text:
                 yield getattr(node, "lineno", 1), text
 
 
-def checked(
-    what: Callable[[ast.Module], Iterator[tuple[int, str]]], judge: Callable[[str], Iterator[str]]
-) -> list[str]:
+def checked(what: Callable[[Nodes], Iterator[tuple[int, str]]], judge: Callable[[str], Iterator[str]]) -> list[str]:
     """Every finding in the docstrings of the product, as `file:line: finding`."""
     return [
         f"{path.relative_to(ROOT)}:{line}: {finding}"
         for path in SOURCES
-        for line, text in what(ast.parse(path.read_text(encoding="utf-8")))
+        for line, text in what(source.nodes(path))
         for finding in judge(text)
     ]
 
@@ -76,15 +74,15 @@ def openings(text: str) -> Iterator[str]:
         yield text[:70]
 
 
-def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def texts(nodes: Nodes) -> Iterator[tuple[int, str]]:
     """Every string of two words or more, docstrings too; seeds of random numbers, which are strings, left out."""
     seeds = {
         id(argument)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("derive_seed", "make_generator")
         for argument in node.args
     }
-    for node in ast.walk(tree):
+    for node in nodes:
         if (
             isinstance(node, ast.Constant)
             and isinstance(node.value, str)

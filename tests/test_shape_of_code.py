@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import source
+
 ROOT = Path(__file__).parent.parent
 PRODUCT = ("interp", "saes", "dashboard", "workbench")
 PACKAGES = (*PRODUCT, "tools")
@@ -29,9 +31,10 @@ def module_name(path: Path) -> str:
 
 @cache
 def trees() -> dict[str, ast.Module]:
-    return {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+    return {module_name(path): source.tree(path) for path in SOURCES}
 
 
+@cache
 def imported(tree: ast.Module) -> set[str]:
     """Modules that a module imports, inside functions too; not those that only a type checker reads."""
     found: set[str] = set()
@@ -60,7 +63,7 @@ def test_files_functions_and_classes_stay_small():
             too_big.append(f"{path.relative_to(ROOT)}: {text.count(chr(10))} lines")
         if path.suffix != ".py":
             continue
-        for node in ast.walk(trees()[module_name(path)]):
+        for node in source.nodes(path):
             limit = {"FunctionDef": MAX_FUNCTION, "ClassDef": MAX_CLASS}.get(type(node).__name__)
             if limit and node.end_lineno - node.lineno + 1 > limit:
                 too_big.append(f"{path.relative_to(ROOT)}:{node.name}: {node.end_lineno - node.lineno + 1} lines")
@@ -129,8 +132,8 @@ def test_arrows_point_one_way():
     order = {package: level for level, package in enumerate(PACKAGES)}
     back = [
         f"{name} imports {other}"
-        for name, tree in trees().items()
-        for node in ast.walk(tree)
+        for name, path in zip(trees(), SOURCES, strict=True)
+        for node in source.nodes(path)
         if isinstance(node, ast.Import | ast.ImportFrom)
         for other in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
         if order.get(other.split(".")[0], -1) > order[name.split(".")[0]]
@@ -224,18 +227,15 @@ def test_figures_reach_no_dash_through_any_of_our_modules():
 
 
 def test_private_names_stay_in_their_module():
-    parsed = trees() | {
-        f"benchmarks.{path.stem}": ast.parse(path.read_text(encoding="utf-8"))
-        for path in (ROOT / "benchmarks").glob("*.py")
-    }
+    parsed = {module_name(path): source.nodes(path) for path in [*SOURCES, *(ROOT / "benchmarks").glob("*.py")]}
     wrong = []
-    for name, tree in parsed.items():
+    for name, found in parsed.items():
         modules: set[str] = set()
-        for node in ast.walk(tree):
+        for node in found:
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (*PACKAGES, "benchmarks"):
                 wrong += [f"{name}: {node.module}.{a.name}" for a in node.names if re.match("_[^_]", a.name)]
                 modules |= {a.asname or a.name for a in node.names if f"{node.module}.{a.name}" in parsed}
-        attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+        attributes = (node for node in found if isinstance(node, ast.Attribute))
         used = {ast.unparse(node) for node in attributes if node.attr.startswith("_")}
         wrong += [
             f"{name}: {text}" for text in used for module in modules if re.fullmatch(rf"{module}\._[^_]\w*", text)
@@ -247,9 +247,7 @@ def test_only_interp_models_imports_transformer_lens():
     users = [
         name
         for name, tree in trees().items()
-        if not name.startswith("interp.models.")
-        for node in running_code(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom) and "transformer_lens" in ast.unparse(node)
+        if not name.startswith("interp.models.") and any("transformer_lens" in other for other in imported(tree))
     ]
     assert not users, users
 
@@ -287,8 +285,8 @@ def test_every_module_says_what_it_is():
 
 
 def test_nothing_is_unpickled():
-    for name, tree in trees().items():
-        for node in ast.walk(tree):
+    for name, path in zip(trees(), SOURCES, strict=True):
+        for node in source.nodes(path):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 assert not re.search("pickle|joblib", ast.unparse(node)), name
             if isinstance(node, ast.Call):
