@@ -1,4 +1,4 @@
-"""JSON checked against a dataclass: a value of another form is refused with the file and the path inside it.
+"""JSON checked against a dataclass: a value of a wrong type is refused, with the file and the path inside it.
 
 `from_json` decodes and checks (pydantic): nested and frozen dataclasses, named tuples, literals, unions, dictionaries
 with numbers as keys. Unknown and missing fields, other types, and NaN where a field does not allow it are errors.

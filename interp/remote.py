@@ -441,7 +441,7 @@ def mirror_of(url: str, folders: frozenset[str]) -> Mirror:
 
 
 def reading_failed() -> Exception | None:
-    """Return the error that ended a query of tables in place, once; None where it failed for another reason."""
+    """Return the network error that ended a query of remote tables, once; None where it failed for another reason."""
     if not tables.cache_info().currsize:
         return None
     failed, tables().failed = tables().failed, None

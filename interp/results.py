@@ -129,8 +129,8 @@ def table_lines(records: Sequence[Record], rows: int = ROWS, width: int = WIDTH)
         fitting += 1
     lines = ["  ".join(row).rstrip() for row in zip(*columns[:fitting], strict=True)] if columns else []
     more = [f"{len(records) - rows} more rows"] if len(records) > rows else []
-    more += [f"columns {', '.join(names[fitting:])}"] if fitting < len(names) else []
-    said = f"... and {'; '.join(more)}: to_frame() has all"
+    more += [f"more columns: {', '.join(names[fitting:])}"] if fitting < len(names) else []
+    said = f"... {'; '.join(more)}; to_frame() has all"
     return lines + ([textwrap.shorten(said, width, placeholder=" ...")] if more else [])
 
 

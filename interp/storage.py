@@ -241,9 +241,8 @@ class Store:
         The age is that of its newest object, so that an upload in progress is left alone.
         """
         places: dict[str, dict[str, Listed]] = {}
-        for name, listed in self.listing(
-            CONTENT
-        ).items():  # before the pointers: what is written meanwhile is too young
+        # Listed before the pointers: content that is written in between is too young to be removed.
+        for name, listed in self.listing(CONTENT).items():
             places.setdefault("/".join(name.split("/")[:4]), {})[name] = listed
         named, unknown = set(), []
         for name, listed in (self.listing(POINTERS) | self.listing(TRASH)).items():

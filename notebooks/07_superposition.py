@@ -13,10 +13,10 @@
 # %% [markdown]
 # # How many features fit into a dimension, and what does a sparse autoencoder get back?
 #
-# A model has more to represent than it has dimensions. When is it worth to put two features into one, and which shapes result?
+# A model has more to represent than it has dimensions. When is it worth storing two features in one dimension, and which shapes result?
 # We train toys (Elhage et al. 2022) in which every feature is known: sparse features squeezed through a few dimensions and read
 # back through a ReLU. All densities and seeds of a study are one batched product, so each takes seconds. Then we ask a TopK
-# autoencoder for the features, and hold its answer against random directions.
+# autoencoder for the features, and compare its answer with random directions.
 
 # %%
 import os

@@ -97,7 +97,7 @@ for layer in (0, 3, 10, 20, 29):
 # ## A prediction as a Boltzmann distribution
 #
 # The energy of a token is the mean logit less its own; the temperature divides the logits. Where the heat capacity peaks, the few
-# tokens that the model prefers lose to the crowd. The null is a random energy model: normal logits of the same variance.
+# tokens that the model prefers give way to all others. The null is a random energy model: normal logits of the same variance.
 
 # %%
 heat = torch.logspace(-0.7, 1, 40)

@@ -112,7 +112,7 @@ def _registry() -> ConstructorRegistry:
 
 
 def _with_values(verb: type[Verb], arguments: list[str]) -> list[str]:
-    """Return the arguments with every switch that may also be left open (`bool | None`) followed by its value."""
+    """Return the arguments, with a value after every switch that has three states (`bool | None`)."""
     hints = get_type_hints(verb)
     switches = {"--" + name.replace("_", "-") for name in hints if hints[name] is not bool and is_switch(hints[name])}
     words: list[str] = []

@@ -105,7 +105,7 @@ def detail(
         parts.append(sections.labels_panel(row, explained))
     around = [sections.neighbours(workspace, name, row, near), uses_panel(workspace, name, index)]
     parts.append(html.Div(around, className="wb-two wb-even"))
-    parts.append(folded("Logits, neurons and companions", sections.related_panels(workspace, name, related)))
+    parts.append(folded("Logits, neurons and co-active features", sections.related_panels(workspace, name, related)))
     parts.append(downloads_panel(name, index))
     return html.Div(parts)
 

@@ -76,8 +76,8 @@ def related_panels(workspace: Workspace, name: str, related: view.Related | None
     """Return the row of panels on logits, neurons and companions, or how to make their table."""
     if related is None:
         return notice(
-            "These features were described without relations. Effects on all logits, neurons and companions appear "
-            f"after `workbench features` with --name {name} --overwrite."
+            "These features were described without relations. Effects on all logits, neurons and co-active features "
+            f"appear after `workbench features` with --name {name} --overwrite."
         )
     named = view.names(workspace, name)
     labels = {n: view.named(n, text, named) for n, text in view.labels(workspace, name, related.row.coactive).items()}

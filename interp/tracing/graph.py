@@ -140,7 +140,7 @@ class ImportedFile:
     node_share: float | None = None
     """Share of influence at which it was pruned, where the file says so."""
     guessed_links: int = 0
-    """Links whose source is a guess, as a latent and an error share its id."""
+    """Links whose source had to be guessed, since a latent and an error have the same id."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -179,7 +179,7 @@ Links = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def read_links(entries: list[Any], nodes: list[GraphNode], ids: Numbers) -> tuple[Links, int]:
-    """Return sources, targets and weights, and the number of links whose source is a guess."""
+    """Return sources, targets and weights, and the number of links whose source had to be guessed."""
     weights: dict[tuple[int, int], float] = {}
     guessed: set[tuple[int, int]] = set()
     for i, entry in enumerate(entries):

@@ -130,11 +130,11 @@ class Found(Result):
     def headline(self) -> str:
         """Name the query, the number of hits, and the coverage."""
         partial = [name for name, text in self.covers.items() if text == "examples"]
-        only = f"; of {', '.join(partial)} only the examples were searched" if partial else ""
+        only = f"; only the examples of {', '.join(partial)} were searched" if partial else ""
         absent = f"; not in the text: {', '.join(self.missing)}" if self.missing else ""
         chance = sum(not hit.above_chance for hit in self.hits)
         doubt = f", {chance} of them within the null" if chance else ""
-        sets = f"; layers of {', '.join(self.sets_left_out)} only when named" if self.sets_left_out else ""
+        sets = f"; layers of {', '.join(self.sets_left_out)} are searched only when named" if self.sets_left_out else ""
         notes = "".join(f". {note}" for note in self.notes)
         return f"{self.query!r}: {len(self.hits)} features{doubt}{only}{absent}{sets}{notes}"
 

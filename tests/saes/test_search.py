@@ -43,7 +43,7 @@ def tables(workspace: Workspace) -> dict[str, list[dict]]:
     return {name: workspace.query("select * from t", t=path / f"{name}.parquet").to_pylist() for name in TABLES}
 
 
-@pytest.mark.parametrize(("at", "said"), [(-5, "of another form"), (1 << 50, "more memory than there is")])
+@pytest.mark.parametrize(("at", "said"), [(-5, "of a wrong type"), (1 << 50, "more memory than there is")])
 def test_an_index_of_damaged_examples_is_refused_in_one_sentence(tmp_path, at, said):
     row = {name: {"activations": [1.0, 2.0, 1.0], "tokens": [" a", " b", " c"]}.get(name, 1)
            for name in ("feature", "row", "peak", "tokens", "activations")}  # fmt: skip
@@ -378,7 +378,7 @@ def test_layers_of_a_set_are_searched_when_it_is_named(tmp_path):
     found = search_features(workspace, "month")
     assert [hit.features for hit in found.hits] == ["own"]
     assert found.sets_left_out == ("set",)
-    assert "layers of set only when named" in found.headline()
+    assert "layers of set are searched only when named" in found.headline()
     named = search_features(workspace, "month", features="set")
     assert {hit.features for hit in named.hits} == {"part-0", "part-1"}
     assert named.sets_left_out == ()
