@@ -94,7 +94,10 @@ def _of_control(control: InductionRun | None) -> str:
     if control is None:
         return "No control was trained on the same data, so the effect of the data alone is unknown."
     does = "does not begin to copy" if control.onset is None else f"begins to copy at step {control.onset:,.0f}"
-    return f"Its control on the same data, {visible(control.label)}, {does}."
+    score = float(control.curves["induction"].max())
+    return (
+        f"Its control on the same data, {visible(control.label)}, {does}; its induction score is at most {score:.2g}."
+    )
 
 
 def panels(workspace: Workspace, found: InductionOnset, at: int, colours: Theme) -> list[Any]:

@@ -203,7 +203,8 @@ def effects(found: AttributionGraph) -> list[Any]:
     direct = known.direct_spearman.estimate
     strip = _strip(
         "Rank correlation", value, [0.0, direct],
-        f"no agreement 0, by direct effects alone {direct:.2f}, perfect 1, 95 % interval {low:.2f} to {high:.2f}",
+        f"no agreement 0, 95 % of random orders within ±{known.chance:.2f}, by direct effects alone {direct:.2f}, "
+        f"perfect 1, 95 % interval {low:.2f} to {high:.2f}",
         "of the predicted and the measured effect of ablating a latent with nothing frozen", bounds=(low, high),
     )  # fmt: skip
     said = f"{len(known.nodes)} latents were ablated in one run; slope {known.slope:.2f} (1: exact)."

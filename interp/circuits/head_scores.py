@@ -174,7 +174,7 @@ class HeadScores(Artefact, kind="heads"):
                     f"{target}.",
                     more=f"Null: no head gives more than {null:.1%}. {len(found)} of {len(rows)} heads do so.",
                     value=best.score,
-                    null=null,
+                    null=best.null_high,
                     about="mean attention; null: text without such tokens",
                     href=f"{self.href}?{urlencode({'kind': kind, 'head': best.name})}",
                     proof="See the head",

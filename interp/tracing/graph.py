@@ -192,6 +192,11 @@ class EffectAgreement:
     predicted: Float[np.ndarray, " nodes"]
     measured: Float[np.ndarray, " nodes"]
 
+    @property
+    def chance(self) -> float:
+        """Size of the rank correlation that 95 % of random orders stay within."""
+        return 1.96 / math.sqrt(max(len(self.nodes) - 1, 1))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Carried:
@@ -396,7 +401,7 @@ class AttributionGraph(Artefact, kind="attribution_graph"):
         effects = self.effects
         if effects is None or len(effects.nodes) < 3:
             return []
-        value, chance = effects.spearman.estimate, 1.96 / math.sqrt(len(effects.nodes) - 1)
+        value, chance = effects.spearman.estimate, effects.chance
         if effects.spearman.low <= chance or value <= effects.direct_spearman.estimate:
             return []
         if (

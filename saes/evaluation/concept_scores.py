@@ -181,8 +181,8 @@ class ConceptScores(Result):
             value=f1["dictionary"],
             null=null,
             about="F1 on held-out words; null: the best baseline",
-            href=f"{address_of('features', self.features)}/{at}" if self.features else address_of("sae", sae),
-            proof="Open the feature" if self.features else "See the table of concepts",
+            href=f"{address_of('sae', sae)}#concepts",
+            proof="See the table of concepts",
             feature=(self.features, at) if self.features else None,
         )
 

@@ -73,7 +73,7 @@ def test_a_circuit_that_did_not_form_as_expected_is_not_called_one():
 def test_a_toy_is_shown_with_its_control(own):
     told = all_of(own, name="induction")
     assert "It begins to copy suddenly at step 200" in told
-    assert f"Its control on the same data, {SPECS[1]} seed 0, does not begin to copy." in told
+    assert f"Its control on the same data, {SPECS[1]} seed 0, does not begin to copy; its induction score" in told
     assert f"second copy, {SPECS[1]}" in told
     other = all_of(own, name="induction", spec=SPECS[1], seed="0")
     assert "It does not begin to copy" in other

@@ -114,7 +114,7 @@ def of(root: Path, *fill) -> list[Finding]:
 def test_a_concept_has_its_score_null_best_neuron_and_strongest_example(tmp_path):
     rows = [row("months", 7, 0.98, 0.9, p=0.01), row("colours", 3, 0.8, 0.75, neuron=0.7)]
     (best,) = of(tmp_path, described, lambda w: evaluated(w, rows))
-    assert (best.title, best.href) == ("A feature for months", "/feature/table-x/7")
+    assert (best.title, best.href) == ("A feature for months", "/sae?name=dictionary-x#concepts")
     assert "F1 0.98" in best.sentence
     assert "best neuron gets 0.40" in best.more
     assert "shuffled labels at most 0.25" in best.more
