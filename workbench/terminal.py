@@ -237,7 +237,8 @@ S = TypeVar("S")
 ModelArgument = Annotated[
     tyro.conf.Positional[ModelName],
     tyro.conf.arg(
-        metavar="MODEL", help="A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."
+        metavar="MODEL",
+        help="A known name (`workbench models`), a Hugging Face id or folder, a .gguf file, or BASE+ADAPTER.",
     ),
 ]
 Derived = Annotated[S, tyro.conf.Fixed, tyro.conf.Suppress]

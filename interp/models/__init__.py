@@ -2,6 +2,7 @@
 
 - `hooked`      the type of a loaded model, and the calls of TransformerLens that make one
 - `loading`     any model by its spec: packaged SmolLM2, hub id, folder, `.gguf` file, or a small model of our own
+- `adapters`    adapters of peft (LoRA), merged into their base
 - `memory`      the memory that a Hugging Face model takes, estimated before it is read
 - `identity`    specs, hashes of weights and tokenizers, one face for all tokenizers
 - `adapter`     the few TransformerLens tools that we call, under our names

@@ -3,6 +3,7 @@
     model = load_model("smollm2-135m")            # packaged weights, no hub
     model = load_model("./my-model", dtype="bfloat16")
     model = load_model("owner/name", attention="sdpa")
+    model = load_model("smollm2-135m+./my-lora")  # an adapter, merged into its base (`adapters`)
     model = load_model(SmallConfig(n_layers=2))   # or "small:attn-only-2l"
     model = load_model("planted:induction")       # analytic weights; "toy:induction-2l" is trained once and cached
 
@@ -15,10 +16,11 @@ name and renamed, so two processes that start together both end with one complet
 
 import contextlib
 import io
+import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from interp.artifacts import disk_errors, sha256_file
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
+from interp.models.adapters import base_of_adapter, is_adapter, merged
 from interp.models.hooked import HookedModel, wrap_transformers
 from interp.models.identity import HubTokenizer, hash_weights, remember, tokenizer_of
 from interp.models.memory import check_memory
@@ -86,6 +89,8 @@ class Source:
     kind: Literal["gguf", "folder", "hub", "small", "planted", "toy", "checkpoint"]
     location: str
     """file, folder, hub id, or the spec of a small model"""
+    adapter: str = ""
+    """folder or hub id of an adapter, merged when the model loads"""
 
 
 def find_source(spec: str) -> Source:
@@ -94,6 +99,10 @@ def find_source(spec: str) -> Source:
     Raises `UnknownNameError` (nearest known names) for an unknown name that cannot be a hub id, `MissingError` for a
     path that does not exist or when the packaged weights are not installed.
     """
+    path = Path(spec).expanduser()
+    if "+" in spec and not path.exists():
+        base, _, adapter = spec.partition("+")
+        return _with_adapter(base, adapter)
     if spec == PACKAGED:
         return Source("gguf", str(packaged_gguf()))
     if spec.startswith(SMALL_PREFIX):
@@ -102,7 +111,6 @@ def find_source(spec: str) -> Source:
         return Source("planted", spec)
     if spec.startswith(TOY_PREFIX):
         return Source("toy", spec)
-    path = Path(spec).expanduser()
     if spec.endswith(".gguf"):
         if not path.is_file():
             raise MissingError(
@@ -158,14 +166,36 @@ def packaged_gguf() -> Path:
     raise MissingError(f"the package {_DISTRIBUTION} is installed without its .gguf file. {problem} --force-reinstall")
 
 
+def _with_adapter(base: str, adapter: str) -> Source:
+    """Return the source of a base model with an adapter. Raises `ConfigError` for a base that takes none."""
+    source = find_source(base)
+    if source.kind in _OURS or not adapter:
+        raise ConfigError(f"an adapter belongs to a model of transformers: BASE+ADAPTER, got {base!r} and {adapter!r}")
+    return replace(source, adapter=adapter)
+
+
 def _folder_source(path: Path) -> Source:
     if is_small_folder(path):
         return Source("checkpoint", str(path))
+    if is_adapter(path) and not (path / "config.json").is_file():
+        return _with_adapter(base_of_adapter(path), str(path))
     if not (path / "config.json").is_file():
         found = [p.name for p in sorted(path.glob("*.gguf"))]
         hint = f"; for the GGUF file in it give {path / found[0]}" if found else ""
         raise MissingError(f"{path} holds no config.json, so it is no Hugging Face model folder{hint}")
+    _check_bits(path)
     return Source("folder", str(path))
+
+
+def _check_bits(path: Path) -> None:
+    """Raise `ConfigError` for weights in 4 or 8 bits of another library, whose values are not those that are read."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        if how := config.get("quantization_config"):
+            raise ConfigError(
+                f"{path} holds weights quantised by {how.get('quant_method', 'another library')}; hooks and edits need "
+                "the full weights: give the model it was made from, or a .gguf file, which is read in full precision"
+            )
 
 
 def _packaged_info() -> ModelInfo:
@@ -296,8 +326,7 @@ def load_model(
     source = find_source(spec)
     if source.kind in _OURS:
         return _load_small(spec, torch_dtype, where, attention, seed, source)
-    location = _location(source)
-    model, fresh_hash = _load_transformers(spec, location, torch_dtype, where, attention)
+    model, fresh_hash = _load_transformers(spec, source, torch_dtype, where, attention)
     remember(model, spec, attention, fresh_hash)
     return model
 
@@ -341,14 +370,15 @@ def _build_ours(
 
 
 def _load_transformers(
-    spec: str, location: str, dtype: "torch.dtype", device: str, attention: Attention
+    spec: str, source: Source, dtype: "torch.dtype", device: str, attention: Attention
 ) -> tuple[HookedModel, str]:
     from interp.models.adapter import show_float32, use_fused_attention
 
+    location = _location(source)
     with quiet_transformers():
         check_memory(spec, location, str(dtype).removeprefix("torch."), device)
-        plain, tokenizer = _read_weights(spec, location)
-        fresh_hash = _known_hash(location) or hash_weights(plain)
+        plain, tokenizer = _read_weights(spec, location, source.adapter)
+        fresh_hash = ("" if source.adapter else _known_hash(location)) or hash_weights(plain)
         plain = plain.to(device=device, dtype=dtype).eval()
         model = wrap_transformers(plain, location, tokenizer, device=device, dtype=dtype)
     if attention == "sdpa":
@@ -365,7 +395,7 @@ def read_plain(spec: str) -> tuple[Any, Any] | None:
     location = _location(source)
     check_memory(spec, location, "float32", "cpu")
     with quiet_transformers():
-        return _read_weights(spec, location)
+        return _read_weights(spec, location, source.adapter)
 
 
 def load_tokenizer(spec: str) -> Tokenizer:
@@ -392,8 +422,8 @@ def _is_local(location: str) -> bool:
     return Path(location).is_dir() or not hub_reachable()
 
 
-def _read_weights(spec: str, location: str) -> tuple[Any, Any]:
-    """Return the plain module in the dtype of its files, and its tokenizer."""
+def _read_weights(spec: str, location: str, adapter: str = "") -> tuple[Any, Any]:
+    """Return the plain module in the dtype of its files, with the adapter merged, and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     local = _is_local(location)
@@ -404,7 +434,7 @@ def _read_weights(spec: str, location: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(location, local_files_only=local)
     except Exception as error:  # transformers raises a dozen unrelated types here; each becomes one line
         raise _loading_error(spec, location, error) from error
-    return plain, tokenizer
+    return merged(plain, adapter, spec) if adapter else plain, tokenizer
 
 
 def _known_hash(location: str) -> str | None:

@@ -94,4 +94,4 @@ class Models(Verb):
                 f"{model.name:<38} {size:>8}  {model.n_layers:>2} layers of {model.d_model:<5} "
                 f"{model.source}: {model.note}"
             )
-        say("\nAlso: any Hugging Face id (owner/name), a model folder, or a .gguf file.")
+        say("\nAlso: any Hugging Face id (owner/name), a model folder, a .gguf file, or BASE+ADAPTER (peft).")

@@ -1,0 +1,54 @@
+"""Adapters of peft (LoRA and its kin), merged into their base model when it loads.
+
+load_model("smollm2-135m+./my-lora")          # base and adapter, a folder or a hub id each
+load_model("./my-lora")                       # the base that the adapter's folder names
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def is_adapter(path: Path) -> bool:
+    """Return True for a folder that peft wrote."""
+    return (path / ADAPTER_CONFIG).is_file()
+
+
+def base_of_adapter(path: Path) -> str:
+    """Return the name of the model that an adapter was trained on. Raises `CorruptError` where the folder lacks it."""
+    try:
+        base = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptError(f"{path / ADAPTER_CONFIG} does not say its base ({error}); give both: BASE+{path}") from None
+    if not isinstance(base, str) or not base:
+        raise ConfigError(f"{path} does not say its base model; give both: BASE+{path}")
+    return base
+
+
+def merged(plain: Any, adapter: str, spec: str) -> Any:
+    """Return a model of transformers with an adapter merged into its weights.
+
+    Raises `MissingError` without peft or such an adapter, `MismatchError` for one of another
+    base, `CorruptError` for a file that cannot be read.
+    """
+    try:
+        import peft
+    except ImportError:
+        raise MissingError("an adapter is read through peft: pip install 'interp-workbench[adapters]'") from None
+    if adapter.startswith(("/", "./", "../", "~")) or Path(adapter).expanduser().exists():
+        adapter = str(Path(adapter).expanduser())
+        if not is_adapter(Path(adapter)):
+            raise MissingError(f"{adapter} holds no {ADAPTER_CONFIG}, so it is no adapter of peft")
+    try:
+        return peft.PeftModel.from_pretrained(plain, adapter).merge_and_unload()
+    except Exception as error:  # peft raises a dozen unrelated types; each becomes one line
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        other = ("size mismatch", "Target module", "not found in the base model")
+        if any(each in str(error) for each in other):
+            base = spec.partition("+")[0]
+            raise MismatchError(f"the adapter {adapter} belongs to another base than {base}: {reason}") from error
+        raise CorruptError(f"the adapter {adapter} cannot be read ({reason})") from error

@@ -1,0 +1,82 @@
+"""Adapters of peft: merged, they are the model that peft runs; others are refused by name."""
+
+import json
+
+import pytest
+import torch
+
+from interp.errors import ConfigError, MismatchError, MissingError
+from interp.models.loading import find_source, load_model, load_tokenizer
+
+peft = pytest.importorskip("peft")
+
+
+def folder(path, *, width: int = 16):
+    """Write a tiny Llama with a tokenizer of words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=width, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=64, bos_token_id=0,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    model.save_pretrained(path)
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(32)}, unk_token="w1"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, bos_token="w0", unk_token="w1").save_pretrained(path)
+    return model
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A base, and a LoRA whose matrices are not 0."""
+    root = tmp_path_factory.mktemp("adapters")
+    base = folder(root / "base")
+    tuned = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], lora_alpha=8))
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    tuned.peft_config["default"].base_model_name_or_path = str(root / "base")
+    tuned.save_pretrained(root / "lora")
+    return root, tuned.eval()
+
+
+@pytest.mark.parametrize("spec", ["{root}/base+{root}/lora", "{root}/lora"])
+def test_a_merged_adapter_gives_the_logits_of_peft(trained, spec):
+    root, tuned = trained
+    tokens = torch.tensor([[0, 3, 7, 2, 9]])
+    model = load_model(spec.format(root=root))
+    with torch.no_grad():
+        expected = tuned(tokens).logits
+        assert (model(tokens) - expected).abs().max() < 1e-4
+        plain = load_model(f"{root}/base")
+        assert (plain(tokens) - expected).abs().max() > 1e-2
+    from interp.models.identity import weight_hash
+
+    assert weight_hash(model) != weight_hash(plain)
+    assert load_tokenizer(spec.format(root=root)).encode_batch(["w5"])
+
+
+def test_an_adapter_of_another_base_is_refused(trained, tmp_path):
+    root, _ = trained
+    folder(tmp_path / "wide", width=32)
+    with pytest.raises(MismatchError, match="another base"):
+        load_model(f"{tmp_path}/wide+{root}/lora")
+    with pytest.raises(MissingError, match="no adapter of peft"):
+        load_model(f"{root}/base+{tmp_path}/wide")
+    with pytest.raises(ConfigError, match="model of transformers"):
+        find_source("small:mlp-2l+x")
+
+
+def test_quantised_folders_are_refused_with_the_reason(tmp_path):
+    folder(tmp_path / "q")
+    path = tmp_path / "q" / "config.json"
+    config = json.loads(path.read_text()) | {
+        "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    }
+    path.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="bitsandbytes"):
+        load_model(str(tmp_path / "q"))
