@@ -93,11 +93,11 @@ def summary_panel(found: InductionOnset, at: int, actions: list[Any]) -> html.Se
 def _of_control(control: InductionRun | None) -> str:
     if control is None:
         return "No control was trained on the same data, so the effect of the data alone is unknown."
-    does = "does not begin to copy" if control.onset is None else f"begins to copy at step {control.onset:,.0f}"
-    score = float(control.curves["induction"].max())
-    return (
-        f"Its control on the same data, {visible(control.label)}, {does}; its induction score is at most {score:.2g}."
-    )
+    if control.onset is not None:
+        does = f"begins to copy at step {control.onset:,.0f}"
+    else:
+        does = f"does not begin to copy; its induction score is at most {control.curves['induction'].max():.2g}"
+    return f"Its control on the same data, {visible(control.label)}, {does}."
 
 
 def panels(workspace: Workspace, found: InductionOnset, at: int, colours: Theme) -> list[Any]:
