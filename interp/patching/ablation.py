@@ -63,7 +63,6 @@ class Ablator:
         self.model, self.kind, self.by_position = model, kind, by_position
         self.parts = [component_at(model, name) for name in components]
         self.points = sorted({part.point for part in self.parts}, key=_layer)
-        self.first_layer = min((part.layer for part in self.parts), default=0)
         self.values: dict[str, Tensor] = {}
         if kind == "mean" and reference is not None:
             self.values = mean_values(model, reference, self.points, by_position=by_position, batch_size=batch_size)
