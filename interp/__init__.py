@@ -17,7 +17,8 @@ Subjects, one folder each:
 - `patching`   tasks and their metrics; ablation, activation patching, path patching
 - `doctor`     a set-up examined by experiments before its numbers are believed
 - `circuits`   head kinds and scores, induction, tasks by name, edge attribution, discovery, evaluation
-- `geometry`   shapes of word lists, directions, dimension, similarity, transport
+- `directions` a direction made from a description, its layer and strength chosen and judged
+- `geometry`   shapes of word lists, dimension, similarity, transport
 - `atlas`      maps of vectors, their quality, regions and labels
 - `tracing`    attribution graphs: why a model says what it says on one prompt
 - `changes`    two checkpoints of one model compared

@@ -8,4 +8,5 @@
 - `commands`  the verbs that the dashboard runs: a form and checks for each
 - `terminal`  options, help, lines of output, progress bar
 - `demo`      the verb `demo`: the whole pipeline on a real model
+- `first_look`  the examination before the first analysis of a model
 """

@@ -12,8 +12,9 @@ The names below are public.
 - `attribution`  shares of a logit or of an attention score, effects of patches
 - `circuits`     a circuit, ablations, composition, faithfulness over size, estimated and exact effects
 - `graphs`       attribution graphs: the graph, predicted and measured effects, an edge by heads
+- `directions`   steering along a direction: effect against damage, layers and strengths
 - `geometry`     words on a plane and along a direction, layers, spectra, steering and rotation
-- `changes`      what fine-tuning moved: weights, stream, transplants, latents
+- `changes`      what fine-tuning moved: weights, residual stream, transplants, latents
 - `saes`         health of a training run, activations of a feature, a feature with the nulls of its proof
 - `scaling`      loss over size, FVU over L0, density of features, cosines of pairs
 - `studies`      superposition, grokking, memories, temperature

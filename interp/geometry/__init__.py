@@ -15,8 +15,6 @@
 - `sweeps`            results of steering and rotation, by strength and step
 - `batched_cka`       CKA of all layers in one pass
 - `word_geometry`     the geometry of lists of words as an artefact
-- `direction`         the measures of one direction as an artefact
 - `separation`        words along one direction
 - `report`            all of it for some lists of words, as an artefact
-- `direction_report`  all of it for one direction, as an artefact
 """
