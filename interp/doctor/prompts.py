@@ -62,10 +62,10 @@ class Prompts:
 def prompts_of(model: HookedModel, seed: int = 0, *, few: bool = False) -> Prompts:
     """Return the prompts as the workbench reads them; for a model without a tokenizer, random tokens.
 
-    `few`: two short ones and the long one.
+    `few`: two short ones and the first half of the long one.
     """
     found = _prompts(model, seed)
-    return replace(found, rows=(*found.rows[:2], found.rows[-1])) if few else found
+    return replace(found, rows=(*found.rows[:2], found.rows[-1][:, : LONG // 2])) if few else found
 
 
 def _prompts(model: HookedModel, seed: int) -> Prompts:
