@@ -291,7 +291,7 @@ def _table_panel() -> html.Section:
             "field": "null",
             "headerName": "null",
             "width": 88,
-            "headerTooltip": "the mean score where there are no such tokens to attend to",
+            "headerTooltip": "upper end of the score where there are no such tokens to attend to",
             **number,
         },
         {"field": "verdict", "headerName": "verdict", "width": 92},
@@ -333,7 +333,7 @@ def _draw(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
             "name": row.name,
             "score": row.score,
             "interval": f"{row.low:.3f} to {row.high:.3f}",
-            "null": row.null,
+            "null": row.null_high,
             "verdict": "found" if row.found else "",
         }
         for row in rows

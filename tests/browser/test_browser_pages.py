@@ -156,3 +156,11 @@ def test_the_overview_and_the_prompt_name_models_and_nothing_else(visit, demo):
     page = visit.open("/prompt")
     page.click("#prompt-model")
     assert page.get_by_role("option").all_inner_texts() == ["smollm2-135m"]
+
+
+@pytest.mark.parametrize("width", [1280, 1440])
+def test_the_navigation_shows_every_page(visit, width):
+    visit.page.set_viewport_size({"width": width, "height": 800})
+    page = visit.open("/notes")
+    right = "[...document.querySelectorAll('.wb-nav a')].map(link => link.getBoundingClientRect().right)"
+    assert max(page.evaluate(right)) <= page.evaluate("document.querySelector('.wb-find').getBoundingClientRect().left")

@@ -104,7 +104,7 @@ def test_a_graph_that_ships_is_shown_with_the_labels_of_its_neurons():
     assert all(latents), "every neuron has a label, or says on what it fires"
     assert shown["background"]
     assert shown["prompts"] == 27
-    assert "“Paris” rather than “Rome”" in str(header(graph))
+    assert "“Paris” 74.9% rather than “Rome”" in str(header(graph))
 
 
 def test_it_loads_as_what_the_card_says():
