@@ -1,6 +1,7 @@
 """Texts of pages link their terms to the entries of the page *Glossary*."""
 
 import re
+from typing import Any
 
 from page_text import text_of
 
@@ -11,7 +12,8 @@ from dashboard.glossary.page import PAGE
 
 
 def test_the_first_mention_of_a_term_is_a_link_that_shows_its_meaning():
-    first, link, rest = explained("Beside the null distributions, nullable: a null, and held")
+    parts: Any = explained("Beside the null distributions, nullable: a null, and held")
+    first, link, rest = parts
     assert (first, rest) == ("Beside the ", ", nullable: a null, and held")
     assert link.children == "null distributions"
     assert link.href == "/glossary#null"
