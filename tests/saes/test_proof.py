@@ -43,6 +43,7 @@ from saes.features.proof import (
     ProofMeasure,
     ProofPart,
     ProofSettings,
+    _beside,
     measure_of,
     read_case,
 )
@@ -603,3 +604,12 @@ def test_too_few_features_of_like_density_leave_three_tests_undecided(n, says):
     assert proof(n).verdict().startswith(f"Undecided: {says}, 59 are needed")
     assert f": undecided: {says}, 59 are needed" in proof(n).verdict()
     assert proof(59).holds() == ["steer", "ablate", "lists"]
+
+
+def test_the_picture_of_a_proof_has_the_feature_first_and_every_direction_of_its_nulls():
+    null = np.array([0.1, 0.4, 0.2]), np.array([0.3, 0.0])
+    drawn = _beside(measure_of("steer", Interval(2.0, 1.5, 2.5), "nats", 8, null))
+    assert drawn.x == (2.0, 0.3, 0.0, 0.1, 0.4, 0.2)
+    assert drawn.y == (2, 0, 0, 1, 1, 1)
+    assert drawn.texts == ("this feature", "features of like density", "", "", "random directions", "")
+    assert drawn.null == 5
