@@ -84,15 +84,15 @@ def wait_for_address(page: Any, part: str = "", *, end: str = "", without: str |
 
 
 def settle(page: Any) -> None:
-    """Until nothing that the page of a visit asked for is on its way, and no part of it waits for an answer, for 180 ms.
+    """Until the page has asked for all it needs and no part of it waits for an answer.
 
-    Playwright's state "networkidle" takes half a second, and is reached once per document.
+    The state "networkidle" is reached once per document: waiting for it again returns at once.
     """
+    page.wait_for_load_state("networkidle")
     quiet = 0
     end = time.monotonic() + TIMEOUT / 1000
-    while quiet < 6:
-        waits = page.on_its_way or page.locator("[data-dash-is-loading=true]").count()
-        quiet = 0 if waits else quiet + 1
+    while quiet < 3:
+        quiet = quiet + 1 if page.locator("[data-dash-is-loading=true]").count() == 0 else 0
         if time.monotonic() > end:
             raise TimeoutError(f"{TIMEOUT} ms passed, and parts of the page still wait for the server")
         page.wait_for_timeout(30)
@@ -105,21 +105,17 @@ class Visit:
         self.page, self.base, self.scheme = page, base, "light"
         self.errors: list[str] = []
         self.requests: list[str] = []
-        page.on_its_way = set()
         page.wait_for_function = partial(wait_until, page)
         self._listeners = {
             "console": lambda m: self.errors.append(m.text) if m.type == "error" else None,
             "pageerror": lambda error: self.errors.append(str(error)),
-            "request": self._asks,
-            "requestfinished": lambda request: page.on_its_way.discard(request),
-            "requestfailed": lambda request: page.on_its_way.discard(request),
+            "request": lambda request: self.requests.append(request.url),
         }
         for event, listener in self._listeners.items():
             page.on(event, listener)
 
     def open(self, path: str) -> Any:
         """Go there and wait until the page has answered and is quiet."""
-        self.page.on_its_way.clear()
         self.page.goto(self.base + path)
         self.page.wait_for_selector(READY)
         settle(self.page)
@@ -136,10 +132,6 @@ class Visit:
         self.page.set_default_timeout(TIMEOUT)
 
     until = staticmethod(wait_until)
-
-    def _asks(self, request: Any) -> None:
-        self.requests.append(request.url)
-        self.page.on_its_way.add(request)
 
     @property
     def outside(self) -> list[str]:
