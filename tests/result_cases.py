@@ -96,7 +96,15 @@ def direction():
     towards, away = (each.words for each in letters())
     named = interp.direction_of_words(small(), towards, away, LAYER, sentences=SENTENCES)
     digits = own_concept("digits", "0123456789", cyclic=False)
-    return interp.measure_direction(small(), named, [*letters(), digits], sentences=SENTENCES, n_random=2)
+    return interp.measure_direction(small(), named, [*letters(), digits], sentences=SENTENCES, n_random=2, n_judging=3)
+
+
+@cache
+def variant():
+    from interp.directions.variants import Variant
+
+    accuracy = interp.direction_of_words(small(), "abcd", "EFGH", LAYER, sentences=SENTENCES).found
+    return Variant(accuracy=accuracy, untrained=0.5, cosine=1.0)
 
 
 @cache
@@ -188,6 +196,9 @@ GEOMETRY = {
         lambda: concepts().rotation, "step effect low high random random_high swapped followed", figure=True),
     "geometry of a direction": Case(direction, ALONG, figure=True),
     "accuracy of a direction": Case(lambda: direction().accuracy, METHOD),
+    "steering by layer and strength": Case(
+        lambda: direction().choice, "hook_point strength effect random random_high damage wrong"),
+    "method of a direction": Case(variant, f"{METHOD} untrained cosine"),
     "tokens along a direction": Case(lambda: direction().reading, "token logit random random_high"),
     "words along a direction": Case(lambda: direction().along, ALONG, figure=True),
     "list along a direction": Case(lambda: direction().along.lists[0], "word place low high counted"),

@@ -19,7 +19,6 @@ PRODUCT = ("interp", "saes", "dashboard", "workbench")
 DEVELOPMENT = ("tools", "tests", "benchmarks", "notebooks", "docs")
 
 NOT_IMPORTED = {
-    "gguf": "transformers reads the packaged SmolLM2 through it",
     "s3fs": "fsspec opens s3:// through it",
 }
 """Declared for what another package does with it."""

@@ -3,6 +3,7 @@
 - `frame`     page, panel, statistic, message, figure, menu, link; a large part of a page that is cheap to draw
 - `pages`     a page and its callbacks: navigation, chosen artefact, addresses, the workspace that is served
 - `live`      results of a model that answers prompts, and the protocol of such a model; without torch
+- `measures`  measured numbers in words, and a part that was not measured
 - `dots`      a small picture of points
 - `certified` the mark of numbers that were made under a certificate, or without one
 - `evidence`  measurements as a table, in words with their intervals; histograms as HTML

@@ -4,9 +4,9 @@ from dash import html
 
 from dashboard.components.evidence import as_table, number, percent
 from dashboard.components.frame import graph, panel
+from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
 from dashboard.figures.geometry import along_figure, in_planes_figure, probe_over_layers, spectrum_figure
 from dashboard.figures.theme import Theme, visible
-from dashboard.geometry.panels import eigenvalues, evidence, missing_panel, signed
 from interp.directions.study import DirectionGeometry, TokenReading
 from interp.geometry.erasure import Erasure
 from interp.geometry.probes import DirectionAccuracy

@@ -54,8 +54,8 @@ def register(app: Dash) -> None:
 def _show(name: str, scheme: str | None) -> list[Any]:
     found, colours = current().workspace.open(DirectionGeometry, name), theme(scheme)
     rows = [
-        (partial(curve_panel, found, colours), partial(grid_panel, found, colours)),
-        (partial(samples_panel, found), partial(methods_panel, found)),
+        (partial(curve_panel, found, colours), partial(samples_panel, found)),
+        (partial(grid_panel, found, colours), partial(methods_panel, found)),
         (partial(meaning_panel, found), partial(along_panel, found, colours)),
         (partial(side_panel, found, colours), partial(planes_panel, found, colours)),
         (partial(variance_panel, found, colours), partial(apply_panel, found)),

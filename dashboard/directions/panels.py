@@ -4,10 +4,10 @@ from dash import html
 
 from dashboard.components.evidence import as_table, number, percent, records_table
 from dashboard.components.frame import graph, panel
+from dashboard.components.measures import evidence, missing_panel
 from dashboard.directions.meaning import accuracy_words
 from dashboard.figures.directions import effect_and_damage, layers_and_strengths
 from dashboard.figures.theme import Theme, visible
-from dashboard.geometry.panels import evidence, missing_panel
 from interp.directions.choice import Judged, SteeringChoice
 from interp.directions.study import DirectionGeometry
 from interp.errors import WorkbenchError
@@ -45,7 +45,10 @@ def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
         return rows
     judged = choice.judged
     effect, damage = judged.effect, judged.damage
-    placebo = f"; {len(judged.placebo_effect)} features at most {number(judged.placebo_effect.max(), signed=True)}"
+    placebo = ""
+    if len(judged.placebo_effect):
+        most = number(judged.placebo_effect.max(), signed=True)
+        placebo = f"; {len(judged.placebo_effect)} features at most {most}"
     return [
         *rows,
         (
@@ -60,8 +63,7 @@ def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
         (
             "random directions",
             f"{number(judged.random_effect.mean(), signed=True)}, at most "
-            f"{number(judged.random_effect.max(), signed=True)} of {len(judged.random_effect)}"
-            + (placebo if len(judged.placebo_effect) else ""),
+            f"{number(judged.random_effect.max(), signed=True)} of {len(judged.random_effect)}" + placebo,
         ),
         (
             "damage, held out",
@@ -136,7 +138,7 @@ def samples_panel(found: DirectionGeometry) -> html.Section | None:
     for each in choice.judged.samples:
         texts = (each.prompt, each.plain, each.steered, each.random)
         rows.append(html.Tr([html.Td(visible(text, 300), dir="auto") for text in texts]))
-    return panel("What it writes", html.Div(html.Table(rows, className="wb-checks"), className="wb-scroll"))
+    return panel("What it writes", html.Div(html.Table(rows, className="wb-samples"), className="wb-scroll"))
 
 
 def apply_panel(found: DirectionGeometry) -> html.Section:

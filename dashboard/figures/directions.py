@@ -65,30 +65,32 @@ def layers_and_strengths(found: SteeringChoice, colours: Theme, *, height: int =
         ]
         for i, point in enumerate(found.hook_points)
     ]
+    across, up = list(range(len(found.strengths))), list(range(len(found.hook_points)))
     figure = go.Figure(
         go.Heatmap(
-            z=np.where(allowed, found.effect, np.nan),
-            x=[f"{each:g}" for each in found.strengths],
-            y=[short_hook_point(each) for each in found.hook_points],
-            zmin=0,
-            zmax=top,
-            colorscale=colours.sequential,
-            hoverinfo="skip",
-            showscale=False,
-            xgap=2,
-            ygap=2,
+            z=np.where(allowed, found.effect, np.nan), x=across, y=up, zmin=0, zmax=top, showscale=False,
+            colorscale=colours.sequential, hoverinfo="skip", xgap=2, ygap=2,
         )
-    )
+    )  # fmt: skip
     for i, row in enumerate(texts):
         for j, text in enumerate(row):
             strong = allowed[i, j] and found.effect[i, j] > 0.5 * top
-            colour = colours.on_scale[int(strong)] if allowed[i, j] else colours.muted
-            border = found.chosen == (i, j)
             figure.add_annotation(
-                x=f"{found.strengths[j]:g}", y=short_hook_point(found.hook_points[i]), text=text, showarrow=False,
-                font={"size": 11, "color": colour}, hovertext=hover[i][j], captureevents=True,
-                bordercolor=colours.text if border else "rgba(0,0,0,0)", borderwidth=2 if border else 0,
+                x=j, y=i, text=f"<b>{text}</b>" if found.chosen == (i, j) else text, showarrow=False,
+                font={"size": 12, "color": colours.on_scale[int(strong)] if allowed[i, j] else colours.muted},
+                hovertext=hover[i][j], captureevents=True,
             )  # fmt: skip
+    if found.chosen is not None:
+        i, j = found.chosen
+        line = {"color": colours.text, "width": 2}
+        figure.add_shape(type="rect", x0=j - 0.5, x1=j + 0.5, y0=i - 0.5, y1=i + 0.5, line=line)
     styled(figure, colours, height=height)
-    figure.update_xaxes(type="category", title_text="strength, in distances between the two sides", showgrid=False)
-    return figure.update_yaxes(type="category", title_text="after block", showgrid=False)
+    names = [f"{each:g}" for each in found.strengths]
+    figure.update_xaxes(
+        title_text="strength, in distances between the two sides", tickvals=across, ticktext=names, showgrid=False,
+        range=[-0.5, len(across) - 0.5],
+    )  # fmt: skip
+    layers = [short_hook_point(each) for each in found.hook_points]
+    return figure.update_yaxes(
+        title_text="after block", tickvals=up, ticktext=layers, showgrid=False, range=[-0.5, len(up) - 0.5]
+    )

@@ -7,6 +7,7 @@ from dash import html
 
 from dashboard.components.evidence import as_table, number, percent
 from dashboard.components.frame import graph, panel
+from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
 from dashboard.figures.geometry import (
     joined_by,
     order_over_layers,
@@ -18,7 +19,6 @@ from dashboard.figures.geometry import (
 )
 from dashboard.figures.theme import Theme, visible
 from interp.geometry.circles import CircleTest
-from interp.geometry.dimension import Spectrum
 from interp.geometry.shapes import ClusterTest, Shape, Verdict
 from interp.geometry.sweeps import RotationSweep, StrengthSweep
 from interp.geometry.word_geometry import ConceptGeometry
@@ -101,11 +101,6 @@ def spectrum_panel(shape: Shape, colours: Theme) -> html.Section:
         f"points in the same number of dimensions: {number(null.participation_ratio)}. Mean cosine similarity of two "
         f"words: {number(found.cosine_raw)}, after centring {number(found.cosine_centred)}. {found.note}",
     )
-
-
-def eigenvalues(found: Spectrum) -> list[Record]:
-    """Return the eigenvalues of a spectrum as rows of a table."""
-    return [{"component": at, "eigenvalue": value} for at, value in enumerate(found.eigenvalues.tolist(), 1)]
 
 
 def order_panel(shape: Shape, colours: Theme) -> html.Section:
@@ -222,22 +217,6 @@ def _bounded(row: Record) -> Record:
     """Return the row with None for ends of intervals that have no bound."""
     return {name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in row.items()}  # fmt: skip
-
-
-def missing_panel(title: str, why: str) -> html.Section:
-    """Return the panel of a part that was not measured, with the reason."""
-    return panel(title, html.P(["Not measured: ", visible(why, 400), "."], className="wb-why"))
-
-
-def evidence(rows: list[tuple[str, str]]) -> html.Table:
-    """Return the evidence as a table, one row for each name and its numbers in words; without words there is no row."""
-    cells = [html.Tr([html.Th(name, scope="row"), html.Td(words, dir="auto")]) for name, words in rows if words]
-    return html.Table(html.Tbody(cells), className="wb-evidence")
-
-
-def signed(value: float) -> str:
-    """Return a change as text, with its sign; one that has no bound is not known."""
-    return number(value, signed=True) if math.isfinite(value) else "not known"
 
 
 def _counts(order: CircleTest) -> str:

@@ -71,9 +71,7 @@ KINDS: dict[str, Kind] = {
     "word_geometry": Kind(
         "word-geometry", "/geometry?name={key}", "geometry shapes", "interp.geometry.word_geometry:WordGeometry"
     ),
-    "direction": Kind(
-        "directions", "/directions/{name}", "direction", "interp.directions.study:DirectionGeometry"
-    ),
+    "direction": Kind("directions", "/directions/{name}", "direction", "interp.directions.study:DirectionGeometry"),
     "space": Kind("spaces", "/geometry?name={key}", "geometry space", "interp.geometry.space:SpaceReport"),
     "space_comparison": Kind(
         "space-comparisons", "/geometry?name={key}", "geometry compare", "interp.geometry.space:SpaceComparison"

@@ -7,7 +7,7 @@
 3. Odd-numbered sentences test the order at that layer (`circles`), by distances in the whole space; no plane is chosen.
    Both halves contain the same words, so the choice of the layer leaks. Each p-value therefore counts the orderings
    whose *largest* correlation over all layers reaches the observed one. There are two p-values, circle and line, and
-   each is compared with `.05 / (2 * number of lists)`. An untrained model then shows an order in one run of twenty.
+   each is compared with `0.05 / (2 * number of lists)`. An untrained model then shows an order in one run of twenty.
 4. The cluster test is corrected in the same way, against the other lists (`cluster_tests`).
 5. The verdict is the order, if there is one; else cluster; else nothing. A list too short for a significant order
    stays undecided, cluster or not.

@@ -52,9 +52,7 @@ def _index(examples: Path, folder: Path, n_features: int) -> None:
     try:
         index_examples(examples, folder, n_features)
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-        raise CorruptError(
-            f"{examples} has a value of a wrong type ({error}); `workbench verify` checks it"
-        ) from error
+        raise CorruptError(f"{examples} has a value of a wrong type ({error}); `workbench verify` checks it") from error
     except duckdb.Error as error:
         raise CorruptError(f"cannot index {examples} ({error}); `workbench verify` checks it") from error
     except MemoryError as error:

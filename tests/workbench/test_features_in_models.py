@@ -203,17 +203,14 @@ def test_mistakes_are_one_line(folder, words, expected, capsys):
 
 def test_a_feature_is_a_direction_at_the_place_where_it_writes(folder, capsys):
     few = ["--lists", "letters", "--no-interventions"]
-    assert run(folder, "geometry", "direction", MODEL, "--feature", "mlp:7", *few) == 0
+    assert run(folder, "direction", MODEL, "--feature", "mlp:7", *few) == 0
     told = capsys.readouterr().out
     assert "The direction mlp 7 of" in told
     assert "along the direction at blocks.1.hook_mlp_out" in told
     found = Workspace(folder).open(DirectionGeometry, "direction-mlp-7")
     assert "saes/mlp" in found.about.parents
     assert found.settings.direction.source == "feature 7 of the SAE mlp"
-    assert run(folder, "geometry", "direction", MODEL, "--feature", f"mlp:{D_SAE}", *few) == 2
+    assert run(folder, "direction", MODEL, "--feature", f"mlp:{D_SAE}", *few) == 2
     assert f"0 to {D_SAE - 1}" in capsys.readouterr().err
-    assert (
-        run(folder, "geometry", "direction", MODEL, "--feature", "mlp:7", "--at", "blocks.1.mlp.hook_in", "--name", "b")
-        == 2
-    )
+    assert run(folder, "direction", MODEL, "--feature", "mlp:7", "--at", "blocks.1.mlp.hook_in", "--name", "b") == 2
     assert "writes to blocks.1.hook_mlp_out" in capsys.readouterr().err

@@ -58,7 +58,7 @@ def test_a_direction_of_words_is_measured_and_found_again(tmp_path, capsys):
     [
         ([], "give one direction"),
         (["--feature", "demo:1", *SIDES], "give one direction"),
-                (["--vector", "v.npy", "--at", "blocks.0.hook_resid_post"], "no file at"),
+        (["--vector", "v.npy", "--at", "blocks.0.hook_resid_post"], "no file at"),
         (["--feature", "demo"], "NAME:NUMBER"),
         (["--feature", "demo:1"], "demo"),
         ([*SIDES, "--at", "blocks.9.hook_resid_post"], "blocks.9.hook_resid_post"),
