@@ -54,6 +54,7 @@ from tools.sources import (
 from workbench.demo import CARD, DATA, MLP, MODEL, RESID, SHIPPED, Step, run_step
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, say, wrote
 from workbench.verbs.atlas import Atlas
+from workbench.verbs.direction import Direction
 from workbench.verbs.dynamics import Form
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.features import Features
@@ -83,6 +84,8 @@ KINDS: dict[str, Kind] = {
     "reference": Kind(0.04, "of the installed packages: trained on, not shipped"),
     "code": Kind(0.07, "of the installed packages: trained on, not shipped"),
 }
+PAIRS = Path(__file__).parent / "text" / "praise.jsonl"
+"""Replies that praise, and replies that blame, written for this."""
 MAY_SHIP = tuple(name for name, kind in KINDS.items() if kind.ships)
 
 
@@ -157,6 +160,7 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
             ("features", f"{NAME}-neurons"),
             ("atlas", f"{NAME}-features"),
             ("atlas", f"{NAME}-tokens"),
+            ("direction", "praise"),
             ("induction_onset", "induction"),
         ]
         pack(workspace, chosen, self.data)
@@ -201,6 +205,8 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
                  Heads(model=MODEL, name=MODEL, seeds=tuple(range(self.seed, self.seed + 3)), **unseeded)),
             Step("word_geometry", "Measure lists of words", "Circles and lines, and what turning them does.",
                  Shapes(model=MODEL, name=MODEL, **shared)),
+            Step("direction", "Make a direction to steer with", "From 32 pairs of replies.",
+                 Direction(model=MODEL, name="praise", pairs=PAIRS, strengths=(0.25, 0.5, 1, 1.5), layers=5, **shared)),
             Step("induction_onset", "Train two small models", "When one begins to copy, and one cannot.",
                  Form(name="induction", **shared)),
         ]  # fmt: skip

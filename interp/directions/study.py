@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from interp.artifacts import ARRAY, Artefact, Document
+from interp.artifacts.artefact import Dots
+from interp.artifacts.artefact import Finding as OverviewFinding
 from interp.directions.choice import SteeringChoice
 from interp.directions.config import DirectionConfig
 from interp.directions.named import DirectionOrigin, NamedDirection
@@ -164,6 +166,43 @@ class DirectionGeometry(Artefact, kind="direction"):
         separates = ", ".join(self.along.set_apart) or "no list"
         return [("separates", separates), ("raises", ", ".join(raised)), ("hook point", self.along.hook_point)]
 
+    def findings(self) -> list[OverviewFinding]:
+        """Return what steering does to the questions held out, where it does more than any random direction."""
+        choice = self.choice
+        if isinstance(choice, str) or choice.judged is None or not choice.works:
+            return []
+        judged, most = choice.judged, float(choice.judged.random_effect.max())
+        sample = next(iter(judged.samples), None)
+        changed = "" if sample is None else f": “{sample.prompt}” goes on “{_begin(sample.steered)}”"
+        plain = "" if sample is None else f" Unsteered it goes on “{_begin(sample.plain)}”."
+        return [
+            OverviewFinding(
+                kind="direction",
+                title="A direction that steers",
+                sentence=f"Steering along {self.settings.direction.name} changes what {self.settings.model} says"
+                f"{changed}.",
+                more=f"{judged.effect.estimate:+.2f} {choice.measured_in} on what did not choose it; of "
+                f"{len(judged.random_effect)} random directions at most {most:+.2f}.{plain}",
+                value=judged.effect.estimate,
+                null=max(most, 0.0),
+                about=f"{choice.asked}; null: the largest effect of a random direction",
+                proof="See effect and damage",
+                href=self.href,
+                dots=Dots(
+                    x=tuple(map(float, choice.damage.ravel())),
+                    y=tuple(map(float, choice.effect.ravel())),
+                    across="damage to neutral text",
+                    up="effect by layer and strength",
+                ),
+            )
+        ]
+
     def to_records(self) -> list[Record]:
         """Return one row per list of words along the direction."""
         return self.along.to_records()
+
+
+def _begin(text: str, longest: int = 60) -> str:
+    """Return the first line of a continuation, cut at a word."""
+    line = " ".join(text.strip().split("\n")[0].split())
+    return line if len(line) <= longest else line[:longest].rsplit(" ", 1)[0] + " ..."

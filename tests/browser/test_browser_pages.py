@@ -146,7 +146,7 @@ def test_after_the_demo_every_page_opens_without_an_error(fresh_visit, demo):
         if page.locator(".wb-empty").count():
             empty.add(each.title)
             assert page.locator(".wb-empty .wb-command").inner_text().startswith(f"{program()} "), each.title
-    assert empty == {"Geometry", "Dynamics", "Changes", "Doctor", "Graph"}
+    assert empty == {"Geometry", "Directions", "Dynamics", "Changes", "Doctor", "Graph"}
     assert fresh_visit.errors == []
 
 

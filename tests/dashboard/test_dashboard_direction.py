@@ -135,3 +135,11 @@ def test_the_overview_says_what_it_does_and_leads_to_it(own):
     assert "steers the output" in card.sentence
     assert ("separates", "weekdays") in card.facts
     assert card.href == "/directions/pushed"
+
+
+def test_a_direction_that_works_is_a_finding_beside_its_null(own):
+    [found] = own.open(DirectionGeometry, "pushed").findings()
+    assert found.value == 1.9
+    assert found.null == own.open(DirectionGeometry, "pushed").choice.judged.random_effect.max()
+    assert found.href == "/directions/pushed"
+    assert own.open(DirectionGeometry, "plain").findings() == []

@@ -37,6 +37,7 @@ def test_what_ships_is_whole():
         ("jacobian_lens", "smollm2-135m"),
         ("neurons", "smollm2-135m"),
         ("word_geometry", "smollm2-135m"),
+        ("direction", "praise"),
         ("induction_onset", "induction"),
         *((GRAPH, name) for name in SHOWN),
     }
