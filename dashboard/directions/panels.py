@@ -145,13 +145,15 @@ def apply_panel(found: DirectionGeometry) -> html.Section:
     """Return the commands that steer with it and write it to files, and lines of plain transformers."""
     from interp.directions.files import transformers_code
     from interp.interventions.recipe import Recipe
+    from interp.models.loading import PACKAGED, PACKAGED_HUB
 
     name, of = found.name, found.settings
     command = f'workbench steer directions/{name} --prompt "..."'
     lines = [command, f"{command} --write {name}.safetensors", f"{command} --write {name}.gguf"]
     try:
         recipe = Recipe(name=name, steps=(found.intervention(),), model=of.model, weight_hash=of.weight_hash)
-        code = transformers_code(recipe, f"{name}.safetensors", of.model)
+        hub = PACKAGED_HUB if of.model == PACKAGED else of.model
+        code = transformers_code(recipe, f"{name}.safetensors", hub)
     except WorkbenchError as error:
         return panel("Use it elsewhere", html.P(str(error)))
     return panel(

@@ -64,9 +64,12 @@ def candidate(sides: Sides, hook_point: str, find: Callable[[np.ndarray, np.ndar
 
 
 def spread_layers(model: HookedModel, n: int = 6) -> list[str]:
-    """Return up to `n` hook points after blocks, evenly spread, without the last block."""
-    last = max(0, model.cfg.n_layers - 2)
-    layers = np.unique(np.linspace(last / (n + 1), last, n).round().astype(int)) if n > 1 else [last // 2]
+    """Return up to `n` hook points after blocks, evenly spread from a sixth to three quarters of the depth.
+
+    A direction that is added in the last quarter mostly raises tokens, whatever the text is about.
+    """
+    first, last = model.cfg.n_layers // 6, max(0, 3 * model.cfg.n_layers // 4 - 1)
+    layers = np.unique(np.linspace(first, last, n).round().astype(int)) if n > 1 else [(first + last) // 2]
     return [f"blocks.{layer}.hook_resid_post" for layer in layers]
 
 
@@ -102,7 +105,7 @@ def choose_steering(
     if len(judging) < 2:
         raise ConfigError(f"{len(questions)} questions are too few: half of them choose, half judge; give 4 or more")
     sign = -1.0 if action == "ablate" else 1.0
-    done, total = 0, 2 * len(candidates) + 2
+    done, total = 0, 2 * len(candidates) + 1
 
     def step(facts: str) -> None:
         nonlocal done

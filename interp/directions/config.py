@@ -29,7 +29,7 @@ class DirectionConfig:
     strengths: tuple[float, ...] = STRENGTHS
     """Strengths to try. 1 is the distance between the means of the two sides."""
     layers: int = 6
-    """Layers to try, evenly spread, where the direction's hook point is not given."""
+    """Layers to try, from a sixth to three quarters of the depth, where the direction's hook point is not given."""
     harmless: float = HARMLESS
     """Largest loss on neutral text that may be chosen, in nats per token."""
     n_random: int = 9

