@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import wait_for_address
-from make_direction import HOSTILE_NAME, direction
+from make_direction import direction
 from make_dynamics import induction
 from make_geometry import LISTS, geometry
 from make_series import series
@@ -44,19 +44,15 @@ def found(visit, workspace, live) -> Iterator[Any]:
     thread.join(5)
 
 
-def test_a_direction_stands_below_the_lists_and_is_drawn(found):
-    page = found.open("/geometry?name=shapes")
-    page.locator(".wb-choice", has_text=HOSTILE_NAME).click()
+def test_a_direction_is_drawn_on_its_own_page(found):
+    page = found.open("/directions/pushed")
+    page.wait_for_selector(".wb-verdict >> text=more than any random direction")
     page.wait_for_selector(".wb-verdict >> text=It separates weekdays")
-    for figure in ("along", "spectrum", "planes", "probe", "steering"):
+    for figure in ("steering", "grid", "along", "spectrum", "planes", "probe"):
         page.wait_for_selector(f"#direction-{figure} .main-svg")
-    wait_for_address(page, end="/geometry?name=directions/pushed")
-    assert page.locator("[aria-current=true]").inner_text().startswith(HOSTILE_NAME)
-    assert page.locator("#geometry-parts [role=figure]:not([aria-label])").count() == 0
+    assert page.locator("#directions-parts [role=figure]:not([aria-label])").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("window.pwned") is None
-    page.keyboard.press("k")
-    page.wait_for_selector(".wb-verdict >> text=A circle")
-    wait_for_address(page, end="/geometry?name=word-geometry/other&list=weekdays")  # the newest lists of its model
     assert found.errors == []
     assert found.outside == []
 

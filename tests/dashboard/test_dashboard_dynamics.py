@@ -113,7 +113,7 @@ def test_a_wrong_address_says_what_was_expected(own, address, error, message):
 def test_a_study_without_runs_is_refused(own, folder):
     found = own.open_key(folder)
     save_artefact(replace(found, runs=()), found.folder, overwrite=True)
-    with pytest.raises(CorruptError, match="the study holds no run"):
+    with pytest.raises(CorruptError, match="the study has no run"):
         page.layout(Context(own, None), name=folder)
 
 

@@ -394,7 +394,7 @@ def stored(**changes):
         (entry("search", "s", "//evil.example"), "within the dashboard"),
         (entry("search", "s", "/\\evil.example"), "within the dashboard"),
         (entry("search", "s", "javascript:alert(1)"), "within the dashboard"),
-        (entry("recipe", "r", WHOLE | {"steps": []}), "1 to 32 steps"),
+        (entry("recipe", "r", WHOLE | {"steps": []}), "1 to 256 steps"),
         (entry("recipe", "r", stored(action="delete")), r"steps\.0\.action"),
         (entry("recipe", "r", stored(amount=float("nan"))), r"steps\.0\.amount"),
         (entry("recipe", "r", stored(index="1")), r"steps\.0\.target\.index"),

@@ -294,7 +294,7 @@ def test_the_demo_says_commands_that_parse_to_the_same_verbs():
     ("arguments", "expected"),
     [
         (["--train", "--sae", "x"], "choose"),
-        (["--model", "gpt2"], "where --sae belongs"),
+        (["--model", "gpt2"], "which was not given"),
         (["--sae", "/nowhere/at/all"], "nowhere"),
     ],
 )

@@ -23,7 +23,7 @@ HEADING = Heading.FEATURES
 
 @dataclass(frozen=True, kw_only=True)
 class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometry"]):
-    """Make a direction from a description, choose its layer and strength, and prove what it does.
+    """Make a direction to steer with; choose its layer and strength, and judge them.
 
     Example: workbench direction smollm2-135m --towards good great fine nice --away bad awful poor sad
 
