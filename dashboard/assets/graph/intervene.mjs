@@ -88,7 +88,11 @@ export class Intervene {
       element("h2", {}, "Interventions"),
       any
         ? element("ol", { class: "wb-graph-sliders" }, ...[...this.factors.keys()].map((key) => this.row(key)))
-        : element("p", { class: "wb-note" }, "Choose a node or a group and press Change: 0 ablates it, 1 leaves it as it is."),
+        : element(
+            "p",
+            { class: "wb-note" },
+            "Choose a node or a group and press Change: 0 ablates it, 1 leaves it as it is.",
+          ),
       element(
         "div",
         { class: "wb-graph-acts" },
