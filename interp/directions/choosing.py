@@ -1,6 +1,6 @@
 """Layers and strengths tried on one half of the questions; the chosen cell judged on the other.
 
-    choice = choose_steering(model, candidates, questions, neutral_text(model, TEXT), action="add", ...)
+    choice = choose_steering(model, candidates, questions, neutral_text(model, TEXT), config=config)
 
 A pass begins after the block that is steered, with all strengths of a layer in one batch; at most `PASS_TOKENS` tokens
 run at once. Random directions of the same length are the null of every cell, and 99 of them of the chosen one.
@@ -26,8 +26,9 @@ from interp.interventions.intervention import Action, Direction, Intervention, e
 from interp.models.adapter import Hook, bos_token_id, to_tokens, token_strings
 from interp.models.generation import NextToken, Offset, generate
 from interp.models.hooked import HookedModel
-from interp.models.passes import capture, run_from, token_losses
-from interp.names import canonical_hook_point, parse_hook_point
+from interp.models.passes import block_after, capture, run_from, token_losses
+from interp.names import canonical_hook_point
+from interp.patching.task import read_hook
 from interp.progress import Progress
 from interp.runtime import make_generator
 from interp.statistics import t_interval
@@ -219,7 +220,7 @@ def _of_rows(
     device, first = model.cfg.device, int(bos_token_id(model) is not None)
     part = Questions(asked.tokens[at].to(device), asked.at[at].to(device), asked.ids[at], asked.counts[at], asked.words)
     point = canonical_hook_point(hook_point)
-    layer = _start(model, point)
+    layer = block_after(model, point)
     before: Tensor = part.tokens
     if layer is not None and cells.action != "ablate":
         before = capture(model, part.tokens, [point])[point]
@@ -233,30 +234,13 @@ def _of_rows(
         elif some is not None:
             points = [point] if some.action != "ablate" else stream_points(model.cfg.n_layers)
             hooks = [(name, adding(partial(some.change, first=first))) for name in points]
-        hooks.append(("unembed.hook_in", _taking(part.at.repeat(n, 1))))
+        hooks.append(read_hook(part.at.repeat(n, 1)))
         logits = run_from(model, value, hooks, layer=(layer or 0) if value.is_floating_point() else 0)
         assert logits is not None  # only a pass with `until` has none
         return part.read(logits.unflatten(0, (n, -1)).cpu())
 
     plain = passed(None)
     return torch.cat([passed(cells.part(slice(i, i + together))) for i in range(0, len(cells), together)]) - plain
-
-
-def _start(model: HookedModel, point: str) -> int | None:
-    """Return the block that follows a hook point between two blocks; None for another one."""
-    parsed = parse_hook_point(point)
-    if parsed.suffix != "hook_resid_post" or parsed.layer is None or parsed.layer + 1 >= model.cfg.n_layers:
-        return None
-    return parsed.layer + 1
-
-
-def _taking(at: Tensor) -> Hook:
-    """Return the hook that keeps the positions `at [rows, k]` of a value."""
-
-    def hook(value: Tensor, hook: object = None) -> Tensor:
-        return value.gather(1, at[..., None].expand(-1, -1, value.shape[-1]))
-
-    return hook
 
 
 def _random(d: int, n: int, seed: int, *purpose: str) -> Float64[np.ndarray, "n d"]:
@@ -307,7 +291,7 @@ def _samples(
         tokens = to_tokens(model, prompt or "The")
         n_new = max(0, min(SAMPLE_TOKENS, model.cfg.n_ctx - tokens.shape[1]))
         for kind, one in zip(written, steps, strict=True):
-            kind.append((torch.cat([tokens, continued(model, tokens, one, n_new)], 1), tokens.shape[1]))
+            kind.append((torch.cat([tokens, _continued(model, tokens, one, n_new)], 1), tokens.shape[1]))
     texts = [["".join(token_strings(model, ids[0, start:])) for ids, start in kind] for kind in written]
     samples = tuple(
         Sample(prompt=prompt, plain=plain, steered=steered, random=drawn)
@@ -316,7 +300,7 @@ def _samples(
     return samples, [_damage(model, kind) for kind in written]
 
 
-def continued(model: HookedModel, tokens: Tensor, step: Intervention | None, n_new: int) -> Tensor:
+def _continued(model: HookedModel, tokens: Tensor, step: Intervention | None, n_new: int) -> Tensor:
     """Return the `n_new` most likely tokens `[1, n_new]` after `tokens [1, pos]`, with an intervention.
 
     The ablation of a direction is done after every block, as in choosing.

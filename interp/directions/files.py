@@ -241,7 +241,7 @@ def _read_gguf(path: Path) -> Recipe:
     vectors = {int(name.partition(".")[2]): vector for name, vector in tensors.items() if _is_direction(name)}
     if not vectors:
         raise CorruptError(f"{path} has no tensor direction.N")
-    known = _known(fields.get("workbench.recipe"))
+    known = _known(fields.get("workbench.recipe"), path)
     positions = known.steps[0].positions if known else (0, None)
     origin = f"the control vector {path.name}"
     targets = [
@@ -257,14 +257,17 @@ def _is_direction(name: str) -> bool:
     return start == "direction" and number.isdecimal()
 
 
-def _known(text: Any) -> Recipe | None:
+def _known(text: Any, path: Path) -> Recipe | None:
     """Return the recipe that we stored in a file, for its weights and positions; its vectors are elsewhere."""
     if not isinstance(text, str):
         return None
-    value = json.loads(text)
-    for step in value["steps"]:
-        step["target"]["vector"] = [1.0]
-    return from_json(Recipe, value, "workbench.recipe")
+    try:
+        value = json.loads(text)
+        for step in value["steps"]:
+            step["target"]["vector"] = [1.0]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptError(f"{path}: its recipe was edited or cut short ({error})") from None
+    return from_json(Recipe, value, f"{path}, workbench.recipe")
 
 
 def check_width(recipe: Recipe, d_model: int) -> None:

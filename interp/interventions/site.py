@@ -16,7 +16,7 @@ from interp.interventions.edits import adding
 from interp.models.adapter import Hook, available_hook_points, bos_token_id, token_strings
 from interp.models.generation import NextToken, Offset, generate
 from interp.models.hooked import HookedModel
-from interp.models.passes import capture, run_from
+from interp.models.passes import block_after, capture, run_from
 from interp.names import canonical_hook_point, parse_hook_point
 from interp.runtime import make_generator
 
@@ -65,8 +65,7 @@ class DictionarySite:
     @property
     def between_blocks(self) -> bool:
         """True where the direction is added to the residual stream between two blocks: it needs no hook."""
-        point = parse_hook_point(self.writes)
-        return point.suffix == "hook_resid_post" and (point.layer or 0) + 1 < self.model.cfg.n_layers
+        return block_after(self.model, self.writes) is not None
 
     @property
     def stream(self) -> str:

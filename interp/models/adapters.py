@@ -1,7 +1,7 @@
 """Adapters of peft (LoRA and its kin), merged into their base model when it loads.
 
-load_model("smollm2-135m+./my-lora")          # base and adapter, a folder or a hub id each
-load_model("./my-lora")                       # the base that the adapter's folder names
+model = load_model("smollm2-135m+./my-lora")  # base and adapter, a folder or a hub id each
+model = load_model("./my-lora")               # the base that the adapter's folder names
 """
 
 import json
@@ -32,8 +32,8 @@ def base_of_adapter(path: Path) -> str:
 def merged(plain: Any, adapter: str, spec: str) -> Any:
     """Return a model of transformers with an adapter merged into its weights.
 
-    Raises `MissingError` without peft or such an adapter, `MismatchError` for one of another
-    base, `CorruptError` for a file that cannot be read.
+    Raises `MissingError` without peft or such an adapter, `MismatchError` for one of another base,
+    `CorruptError` for a file that cannot be read.
     """
     try:
         import peft

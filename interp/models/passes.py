@@ -24,12 +24,23 @@ from torch import Tensor
 from interp.errors import ConfigError, PromptError
 from interp.models.adapter import DelegatingForward, Hook, hook_points_by_name, watched_inside
 from interp.models.hooked import HookedModel
+from interp.names import parse_hook_point
 
 _EXTRAS: "WeakKeyDictionary[HookedModel, tuple[int | None]]" = WeakKeyDictionary()
 
 
 class _Seen(Exception):
     """Raised inside a pass once all wanted values are captured."""
+
+
+def block_after(model: HookedModel, hook_point: str) -> int | None:
+    """Return the block that reads a hook point between two blocks; None for any other hook point.
+
+    What is added there needs no hook: `run_from` takes the changed values.
+    """
+    point = parse_hook_point(hook_point)
+    following = -1 if point.layer is None else point.layer + 1
+    return following if point.suffix == "hook_resid_post" and 0 < following < model.cfg.n_layers else None
 
 
 @torch.no_grad()

@@ -290,6 +290,15 @@ def test_files_of_others_and_damaged_ones(tmp_path):
     (tmp_path / "v.gguf").write_bytes(b"GGUF" + bytes(40))
     with pytest.raises(CorruptError, match=r"GGUF|control vector"):
         read_directions(tmp_path / "v.gguf")
+    writer = gguf.GGUFWriter(tmp_path / "cut.gguf", "controlvector")
+    writer.add_string("workbench.recipe", '{"steps": [')
+    writer.add_tensor("direction.1", np.ones(D, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(CorruptError, match="edited or cut short"):
+        read_directions(tmp_path / "cut.gguf")
     with pytest.raises(MissingError):
         read_directions(tmp_path / "none.gguf")
 

@@ -67,9 +67,8 @@ def test_a_file_for_other_weights_is_refused_and_says_what_was_overridden(worksp
     capsys.readouterr()
     assert main(other) == 2
     assert "was made for" in capsys.readouterr().err
-    assert main([*other, "--allow-other-weights"]) in (0, 2)
-    told = capsys.readouterr()
-    assert "overridden: " in told.out or "made for another model" in told.err
+    assert main([*other, "--allow-other-weights"]) == 0
+    assert "overridden: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
