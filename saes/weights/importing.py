@@ -17,6 +17,7 @@ from interp.names import canonical_hook_point
 from interp.text.corpora import hub_reachable
 from saes.kinds.base import SAE, SAEMetadata
 from saes.weights.imported import FileEntry
+from saes.weights.releases import located
 
 SAME_MODEL = {"gpt2-small": "gpt2"}
 """Names that TransformerLens and the hub give to one model."""
@@ -91,7 +92,8 @@ def source_files(path: Path) -> dict[str, FileEntry]:
 
 
 PREFIX = "hub:"
-_SUFFIXES = ("json", "safetensors", "npz", "pt", "yaml", "yml")
+_DESCRIPTIONS = ("json", "yaml", "yml")
+_WEIGHTS = ("safetensors", "npz", "pt")
 _SPEC = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:/(?P<inside>[\w.=/-]+))?")
 
 
@@ -101,19 +103,28 @@ def is_hub_spec(spec: str) -> bool:
 
 
 def checkpoint_path(spec: str) -> Path:
-    """Return `spec` as a local path; `hub:OWNER/NAME[/FOLDER or /FILE]` is downloaded, or read from the cache offline.
+    """Return `spec` as a local path; what it names on the hub is downloaded, or read from the cache offline.
 
-    Raises `ConfigError` (not a hub name), `MissingError` (no such repository or part of it, or no network).
+    `RELEASE/ID` are SAELens' names (`saes/weights/releases.py`), where no such path exists; `hub:OWNER/NAME[/FOLDER or
+    /FILE]` is a part of a repository. Raises `ConfigError` (not a hub name), `MissingError` (no such repository or
+    part of it, or no network), and for SAELens' names what `located` raises.
     """
+    there = Path(spec).expanduser()
+    if not spec.startswith(PREFIX) and not there.exists() and (found := located(spec)):
+        return _fetched(spec, *found)
     if not is_hub_spec(spec):
-        return Path(spec).expanduser().absolute()
-    found = _SPEC.fullmatch(spec.removeprefix(PREFIX))
-    if found is None or ".." in spec:
+        return there.absolute()
+    parts = _SPEC.fullmatch(spec.removeprefix(PREFIX))
+    if parts is None or ".." in spec:
         raise ConfigError(f"a dictionary on the hub is written hub:OWNER/NAME or hub:OWNER/NAME/FOLDER, got {spec!r}")
-    inside = (found["inside"] or "").strip("/")
-    path = _snapshot(spec, found["repository"], inside) / inside
+    return _fetched(spec, parts["repository"], (parts["inside"] or "").strip("/"))
+
+
+def _fetched(spec: str, repository: str, inside: str) -> Path:
+    """Return a part of a repository in the local cache: a folder, or a file with what describes it."""
+    path = _snapshot(spec, repository, inside) / inside
     if not path.exists():
-        raise MissingError(f"{found['repository']} is on the hub, but has no {inside} with weights in it")
+        raise MissingError(f"{repository} is on the hub, but has no {inside} with weights in it")
     return path
 
 
@@ -121,17 +132,16 @@ def _snapshot(spec: str, repository: str, inside: str) -> Path:
     from huggingface_hub import snapshot_download
 
     online = hub_reachable()
-    wanted = [f"{inside}/*.{suffix}" if inside else f"*.{suffix}" for suffix in _SUFFIXES]
+    is_file = inside.rpartition(".")[2] in _WEIGHTS
+    folder, wanted = (inside.rpartition("/")[0], _DESCRIPTIONS) if is_file else (inside, (*_DESCRIPTIONS, *_WEIGHTS))
+    patterns = [f"{folder}/*.{suffix}".lstrip("/") for suffix in wanted] + [inside] * is_file
     try:
-        folder = snapshot_download(
-            repository, allow_patterns=[*wanted, *([inside] if inside else [])], local_files_only=not online
-        )
+        return Path(snapshot_download(repository, allow_patterns=patterns, local_files_only=not online))
     except Exception as error:  # the client raises many unrelated types; each becomes one line
         if not online:
             raise MissingError(
                 f"{spec} is neither a path here nor in the local hub cache, and the hub cannot be reached; connect to "
-                "the network once, or give a folder"
+                f"the network once, or fetch {inside or 'all files'} of {repository} elsewhere and give that folder"
             ) from error
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise MissingError(f"{spec} cannot be fetched from the hub ({reason}); check the name") from error
-    return Path(folder)

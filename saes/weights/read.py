@@ -39,6 +39,7 @@ from saes.weights import (
     sparsify,
 )
 from saes.weights.imported import TOLERANCE, SelfCheck
+from saes.weights.importing import checkpoint_path
 from saes.weights.layout import Axes, Conversion, Format, check_arrays, read_safetensors
 
 FILE = "selfcheck.safetensors"
@@ -188,6 +189,7 @@ class Loaded:
 def load_dictionary(path: Path | str, format: str | None = None) -> SAE:
     """Load the dictionary at a file or folder of any known format, which is recognised unless it is given.
 
+    `hub:OWNER/NAME/FOLDER` and SAELens' names (`gpt2-small-res-jb/blocks.8.hook_resid_pre`) are fetched from the hub.
     Every call compares our numbers with the format's own arithmetic (see the module's docstring).
 
     Raises `MissingError` (nothing there, or nothing recognised), `UnknownNameError` (a format or architecture that is
@@ -199,7 +201,7 @@ def load_dictionary(path: Path | str, format: str | None = None) -> SAE:
 
 def load_checked(path: Path | str, format: str | None = None) -> Loaded:
     """Load a dictionary, and return it with the format that was recognised and the self-check."""
-    path = Path(path).expanduser().absolute()  # formats go by folder names; links are not followed
+    path = checkpoint_path(str(path))  # formats go by folder names; links are not followed
     chosen = find_format(path, format)
     folder = path if chosen.recognises(path) or not path.is_file() else path.parent
     conversion = chosen.read(folder)

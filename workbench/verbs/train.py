@@ -247,7 +247,8 @@ class Import(Threaded, RunsModel, Analysis["StoredSAE | StoredSet | AttributionG
     on_page: ClassVar[bool] = False
 
     path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")]
-    """Folder or file of the checkpoint, hub:OWNER/NAME[/FOLDER], or FILE.json of a graph."""
+    """Folder or file of the checkpoint, hub:OWNER/NAME[/FOLDER], a name of SAELens (RELEASE/ID), or FILE.json of a
+    graph."""
     model: ModelName = ""
     """Model whose activations a dictionary was trained on: a name as for `workbench record`."""
     hook_point: HookPoint | None = None
