@@ -86,7 +86,8 @@ class Demo(InWorkspace, Seeded, Threaded, OnDevice):
     train: bool = False
     """Record, train, describe and map a new dictionary, named `trained`, instead of the one that ships."""
     sae: str | None = None
-    """Another dictionary instead: a folder or file of a known format, hub:OWNER/NAME[/FOLDER] or RELEASE/ID of SAELens."""
+    """Another dictionary instead: a folder or file of any known format, hub:OWNER/NAME[/FOLDER], or a name of SAELens,
+    RELEASE/ID."""
     model: ModelName = "smollm2-135m"
     """The model that --sae belongs to."""
     hook_point: HookPoint | None = None
