@@ -121,7 +121,8 @@ if TYPE_CHECKING:
     from interp.results import Result
     from interp.runtime import one_thread
     from interp.statistics import t_interval
-    from interp.text.corpora import Document, open_corpus
+    from interp.text.corpora import open_corpus
+    from interp.text.rows import Document
     from interp.tracing.attention import split_edge
     from interp.tracing.background import background_nodes
     from interp.tracing.config import TraceConfig
@@ -146,7 +147,8 @@ _HOMES = {
     "interp.models.training": "TrainingConfig train_small",
     "interp.models.adapter": "to_tokens token_strings run_with_hooks untrained_model",
     "interp.models.passes": "Capture",
-    "interp.text.corpora": "open_corpus Document",
+    "interp.text.corpora": "open_corpus",
+    "interp.text.rows": "Document",
     "interp.recording.record": "RecordConfig record",
     "interp.recording.store": "Recording",
     "interp.recording.live": "open_recording",

@@ -21,7 +21,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,6 +44,7 @@ from interp.models.small import (
 from interp.models.toys import PLANTED_NAMES, PLANTED_PREFIX, TOY_PREFIX, TOYS, build_planted, cached_toy
 from interp.runtime import cache_folder, model_dtype, parse_dtype, pick_device
 from interp.text.corpora import hub_reachable
+from interp.text.rows import ChatTemplate, Message
 from interp.text.tokens import Tokenizer
 
 if TYPE_CHECKING:
@@ -412,6 +413,27 @@ def load_tokenizer(spec: str) -> Tokenizer:
         return HubTokenizer(AutoTokenizer.from_pretrained(location, local_files_only=_is_local(location)))
     except Exception as error:
         raise _loading_error(spec, location, error) from error
+
+
+def chat_template(spec: str) -> ChatTemplate:
+    """Return what makes one text of a conversation, as the model of a spec reads it; its tokenizer is loaded when the
+    first conversation comes.
+
+    It raises `ConfigError` for a model without a template, and for a conversation that the template refuses.
+    """
+    tokenizer = cache(partial(load_tokenizer, spec))
+
+    def text_of(messages: list[Message]) -> str:
+        inner = getattr(tokenizer(), "tokenizer", None)
+        if not getattr(inner, "chat_template", None):
+            raise ConfigError(f"{spec} has no chat template, so it reads no conversations; give a column of plain text")
+        try:
+            return inner.apply_chat_template(messages, tokenize=False)
+        except Exception as error:  # templates are programs of their authors
+            roles = ", ".join(each["role"] for each in messages[:6])
+            raise ConfigError(f"the chat template of {spec} refuses a conversation of {roles} ({error})") from error
+
+    return text_of
 
 
 def _location(source: Source) -> str:

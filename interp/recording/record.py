@@ -49,7 +49,8 @@ from interp.recording.writer import (
 )
 from interp.remote import as_path
 from interp.runtime import parse_dtype
-from interp.text.corpora import Corpus, Document
+from interp.text.corpora import Corpus
+from interp.text.rows import Document
 from interp.text.tokens import Bos, ShardText, check_policy, shard_texts
 
 

@@ -55,7 +55,7 @@ def corpus_problems(recording: Recording, corpus: Corpus, tokenizer: Tokenizer) 
 def source_of_text(recording: Recording) -> tuple[Corpus, Tokenizer] | str:
     """Return the corpus and tokenizer that a recording was made with, or why it cannot be compared with them."""
     from interp.models.identity import vocabulary_hash
-    from interp.models.loading import load_tokenizer
+    from interp.models.loading import chat_template, load_tokenizer
 
     text, settings = recording.artefact.settings.text, recording.artefact.settings
     if text is None:
@@ -63,7 +63,8 @@ def source_of_text(recording: Recording) -> tuple[Corpus, Tokenizer] | str:
     if text.corpus.startswith("hub:"):
         return f"{text.corpus} would have to be downloaded"
     try:
-        corpus = open_corpus(text.corpus, seed=recording.manifest.seed or 0)
+        template = chat_template(settings.model)
+        corpus = open_corpus(text.corpus, seed=recording.manifest.seed or 0, template=template)
         if corpus.hash != text.corpus_hash:
             return f"{text.corpus} has changed since"
         tokenizer = load_tokenizer(settings.model)

@@ -5,9 +5,10 @@
 | `docstrings` | prose of the installed packages' docstrings (offline default); label: the package |
 | `PATH.txt` | paragraphs grouped to about 2,000 characters; label: the file |
 | `PATH.jsonl`, `PATH.parquet` | one a row: column `text`, and `id` and `label` where there are such columns |
+| `PATH.jsonl?column=NAME` | the same, from another column: a text, or a conversation (`interp.text.rows`) |
 | `FOLDER` | every .txt file in it, as above |
 | `hub:NAME[:CONFIG][:SPLIT]` | a hub data set, streamed (only documents that are read are downloaded); split `train`
-by default |
+by default; `?column=NAME` as above |
 
 **Files** are read as a stream. A text file is cut at blank lines into paragraphs, and paragraphs are grouped in order
 until a document has `TXT_DOCUMENT_CHARS` characters: most paragraphs are too short to fill a context.
@@ -35,24 +36,14 @@ from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from interp.artifacts import sha256_file, table_errors
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.runtime import derive_seed
-
-
-class Document(NamedTuple):
-    """One text, with its source."""
-
-    text: str
-    id: str
-    """names the document within its corpus, for a person: `numpy.linalg.norm`, `notes.txt#3`"""
-    label: str
-    """a free group label: the package, the file, the column `label`; empty when there is none"""
-
+from interp.text.rows import COLUMN, TEXT, ChatTemplate, Document, TextColumn, split_column
 
 TXT_DOCUMENT_CHARS = 2000
 
@@ -65,10 +56,10 @@ def check_files(path: Path) -> None:
         raise MissingError(f"{path} holds no .txt files; give a .txt, .jsonl or .parquet file")
 
 
-def read_files(path: Path) -> Iterator[Document]:
+def read_files(path: Path, column: TextColumn) -> Iterator[Document]:
     """Yield every document of a file, or of the .txt files of a folder in name order."""
     for member in _members(path):
-        yield from READERS[member.suffix](member)
+        yield from READERS[member.suffix](member, column)
 
 
 def fingerprint_files(path: Path) -> str:
@@ -85,7 +76,9 @@ def _members(path: Path) -> list[Path]:
     return sorted(member for member in path.rglob("*.txt") if member.is_file())
 
 
-def _read_txt(path: Path) -> Iterator[Document]:
+def _read_txt(path: Path, column: TextColumn) -> Iterator[Document]:
+    if column.name != TEXT:
+        raise ConfigError(f"{path} is plain text and has no column `{column.name}`; leave the column out")
     number, parts, size = 0, [], 0
     for paragraph in _paragraphs(path):
         parts.append(paragraph)
@@ -122,7 +115,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 ) from None
 
 
-def _read_jsonl(path: Path) -> Iterator[Document]:
+def _read_jsonl(path: Path, column: TextColumn) -> Iterator[Document]:
     for number, line in _lines(path):
         if not line.strip():
             continue
@@ -134,36 +127,20 @@ def _read_jsonl(path: Path) -> Iterator[Document]:
             ) from None
         if not isinstance(row, dict):
             raise CorruptError(f"{path} line {number} is a {type(row).__name__}; one object a line is expected")
-        yield document_of(row, f"{path} line {number}", f"{path.name}#{number - 1}", path.stem)
+        yield column.document(row, f"{path} line {number}", f"{path.name}#{number - 1}", path.stem)
 
 
-def _read_parquet(path: Path) -> Iterator[Document]:
+def _read_parquet(path: Path, column: TextColumn) -> Iterator[Document]:
     import pyarrow.parquet as pq
 
     with table_errors(path, "write or copy the file again"), pq.ParquetFile(path) as file:
-        columns = [name for name in ("text", "id", "label") if name in file.schema_arrow.names]
-        require_text(file.schema_arrow.names, str(path))
+        columns = [name for name in (column.name, "id", "label") if name in file.schema_arrow.names]
+        column.require(file.schema_arrow.names, str(path))
         number = 0
         for batch in file.iter_batches(1024, columns=columns):
             for row in batch.to_pylist():
-                yield document_of(row, f"{path} row {number}", f"{path.name}#{number}", path.stem)
+                yield column.document(row, f"{path} row {number}", f"{path.name}#{number}", path.stem)
                 number += 1
-
-
-def document_of(row: dict[str, Any], where: str, default_id: str, default_label: str) -> Document:
-    """Build a document from a row with `text`, and `id` and `label` where it has them."""
-    require_text(list(row), where)
-    text, label = row["text"], row.get("label")
-    if not isinstance(text, str):
-        raise ConfigError(f"{where}: column `text` holds {type(text).__name__}, text was expected")
-    return Document(text, str(row.get("id") or default_id), default_label if label is None else str(label))
-
-
-def require_text(columns: list[str], where: str) -> None:
-    """Raise `ConfigError` listing the columns when `text` is not among them."""
-    if "text" not in columns:
-        found = ", ".join(map(str, columns)) or "none"
-        raise ConfigError(f"{where} has no column `text` (columns: {found}); rename the column that holds the text")
 
 
 READERS = {".txt": _read_txt, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
@@ -311,7 +288,7 @@ def parse_hub(spec: str) -> HubSource:
     return HubSource(name, *rest)
 
 
-def read_hub(source: HubSource) -> Iterator[Document]:
+def read_hub(source: HubSource, column: TextColumn) -> Iterator[Document]:
     """Yield every document. Raises `MissingError` when the hub or the data set cannot be reached."""
     if not hub_reachable():
         raise MissingError(
@@ -326,7 +303,7 @@ def read_hub(source: HubSource) -> Iterator[Document]:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise MissingError(f"{source} cannot be opened ({reason}); check name, configuration and split") from error
     for number, row in enumerate(rows):
-        yield document_of(dict(row), f"{source} row {number}", f"{source.name}#{number}", source.name)
+        yield column.document(dict(row), f"{source} row {number}", f"{source.name}#{number}", source.name)
 
 
 def fingerprint_hub(source: HubSource) -> str:
@@ -378,24 +355,41 @@ class Corpus:
         return self._fingerprint()
 
 
-def open_corpus(spec: str, *, seed: int = 0) -> Corpus:
-    """Open the corpus that a spec names; `seed` orders the docstrings, other sources have a fixed order.
+def open_corpus(spec: str, *, seed: int = 0, template: ChatTemplate | None = None) -> Corpus:
+    """Open the corpus that a spec names; `seed` orders the docstrings, other sources have a fixed order. Conversations
+    become text by the `template` of a model (`interp.models.loading.chat_template`).
 
     Raises `UnknownNameError` for a spec of no known form, `MissingError` for a file that is not there. Reading may
-    raise `CorruptError` (invalid UTF-8, broken JSON) and `ConfigError` (no text column; lists the columns).
+    raise `CorruptError` (invalid UTF-8, broken JSON) and `ConfigError` (no such column; lists the columns).
     """
     if spec == "docstrings":
         return Corpus(spec, lambda: read_docstrings(seed), lambda: fingerprint_docstrings(seed))
-    if spec.startswith("hub:"):
-        source = parse_hub(spec)
-        return Corpus(spec, lambda: read_hub(source), lambda: fingerprint_hub(source))
-    path = Path(spec).expanduser()
+    name, column = split_column(spec)
+    found = TextColumn(column, template)
+    if name.startswith("hub:"):
+        source = parse_hub(name)
+        return Corpus(spec, lambda: read_hub(source, found), lambda: _fingerprint(fingerprint_hub(source), column))
+    path = Path(name).expanduser()
     if path.is_dir() or path.suffix in READERS:
         check_files(path)
-        return Corpus(spec, lambda: read_files(path), lambda: fingerprint_files(path))
+        return Corpus(spec, lambda: read_files(path, found), lambda: _fingerprint(fingerprint_files(path), column))
     if path.exists():
         raise UnknownNameError("corpus file type", path.suffix or path.name, [".txt", ".jsonl", ".parquet"])
     raise UnknownNameError("corpus", spec, KNOWN)
+
+
+def _fingerprint(source: str, column: str) -> str:
+    """Return the hash of a source that is read from a column."""
+    return source if column == TEXT else hashlib.sha256(f"{source}{COLUMN}{column}".encode()).hexdigest()
+
+
+def with_column(spec: str, column: str | None) -> str:
+    """Return the spec of a corpus that is read from another column. Raises `ConfigError` for docstrings."""
+    if column is None:
+        return spec
+    if spec == "docstrings" or COLUMN in spec:
+        raise ConfigError(f"--column names a column of a .jsonl or .parquet file or a data set, not of {spec}")
+    return f"{spec}{COLUMN}{column}"
 
 
 def corpus_hash(corpus: Corpus) -> str:

@@ -10,7 +10,7 @@ from interp.errors import ConfigError, PromptError
 from interp.models.adapter import untrained_model
 from interp.models.toys import planted_induction
 from interp.studies.hopfield import MEASURES, measure_retrieval, queries_and_keys, retrieve, text_prompts
-from interp.text.corpora import Document
+from interp.text.rows import Document
 
 
 def random_prompts(n=3, length=12, d_vocab=50, seed=0):

@@ -17,7 +17,7 @@ from interp.models.loading import load_model
 from interp.recording.record import record
 from interp.recording.store import Recording
 from interp.recording.writer import Moments, as_float64, merge_moments, moments
-from interp.text.corpora import Document
+from interp.text.rows import Document
 
 POINTS = ["blocks.0.hook_resid_post", "blocks.1.mlp.hook_post", "blocks.0.attn.hook_z", "hook_embed"]
 SMALL = {"hook_points": POINTS, "tokens": 3000, "context_length": 32, "batch_size": 4, "shard_contexts": 16}
@@ -216,7 +216,7 @@ torch.set_num_threads(1)
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from interp.recording.record import record
-from interp.text.corpora import Document
+from interp.text.rows import Document
 model = load_model(SmallConfig(n_layers=1, d_model=64, n_heads=1))
 class Endless(list):
     def __iter__(self):

@@ -17,7 +17,7 @@ from interp.errors import ConfigError, MismatchError
 from interp.recording.recorded import Recorded
 from interp.recording.store import Recording
 from interp.recording.writer import LOG
-from interp.text.corpora import Document
+from interp.text.rows import Document
 
 
 @pytest.fixture(scope="module")

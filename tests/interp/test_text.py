@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
+from interp.models.loading import chat_template
 from interp.text import corpora
-from interp.text.corpora import TXT_DOCUMENT_CHARS, Document, corpus_hash, open_corpus
+from interp.text.corpora import TXT_DOCUMENT_CHARS, corpus_hash, open_corpus, with_column
+from interp.text.rows import Document
 from interp.text.tokens import ByteTokenizer, pack
 
 PROSE = (
@@ -98,6 +100,45 @@ def test_rows_keep_their_id_and_label(suffix: str, tmp_path: Path) -> None:
     corpus = open_corpus(str(path))
     expected = [Document("one", "first", "l"), Document("two", f"rows{suffix}#1", "rows")]
     assert list(corpus) == list(corpus) == expected
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_another_column_is_read_and_belongs_to_the_hash(suffix: str, tmp_path: Path) -> None:
+    path, rows = tmp_path / f"rows{suffix}", [{"text": "a summary", "body": "the page", "label": "l"}]
+    if suffix == ".jsonl":
+        path.write_text(json.dumps(rows[0]))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    assert list(open_corpus(with_column(str(path), "body"))) == [Document("the page", f"rows{suffix}#0", "l")]
+    assert open_corpus(f"{path}?column=body").hash != open_corpus(str(path)).hash
+    with pytest.raises(ConfigError, match=r"no column `title` \(columns: text, body, label\)"):
+        list(open_corpus(f"{path}?column=title"))
+    with pytest.raises(ConfigError, match="not of docstrings"):
+        with_column("docstrings", "body")
+
+
+def test_conversations_of_both_forms_go_through_the_template(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    forms = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}], [
+        {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yes?"},
+    ]  # fmt: skip
+    path.write_text("\n".join(json.dumps({"messages": form}) for form in forms))
+    spec = with_column(str(path), "messages")
+    documents = list(open_corpus(spec, template=lambda chat: " / ".join(f"{m['role']}: {m['content']}" for m in chat)))
+    assert [each.text for each in documents] == ["user: Hi / assistant: Yes?"] * 2
+    with pytest.raises(ConfigError, match="holds conversations, which only"):
+        list(open_corpus(spec))
+    path.write_text(json.dumps({"messages": ["Hi"]}))
+    with pytest.raises(ConfigError, match="entries are no messages"):
+        list(open_corpus(spec, template=str))
+
+
+def test_a_conversation_is_written_as_the_model_reads_it() -> None:
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
+    written = chat_template("smollm2-135m")(chat)
+    assert written.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes?<|im_end|>\n")
+    with pytest.raises(ConfigError, match="small:mlp-1l has no chat template"):
+        chat_template("small:mlp-1l")(chat)
 
 
 def test_the_corpus_hash_follows_the_content(tmp_path: Path) -> None:

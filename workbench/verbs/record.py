@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from interp.options import Corpus, HookPoint
+from interp.options import Corpus, HookPoint, Means
 from interp.recording.config import RecordConfig
 from workbench.analysis import Resumable, Run
 from workbench.terminal import Heading, ModelArgument, OnDevice, Threaded, Verb, say, settings_of, slug
@@ -38,6 +38,9 @@ class Record(RecordConfig, Threaded, OnDevice, Resumable["Recorded"]):
     them. Default: the residual stream after a third of the blocks."""
     corpus: Corpus = "docstrings"
     """`docstrings` (prose of the installed packages, offline), a .txt, .jsonl or .parquet file, or hub:NAME."""
+    column: Annotated[str, Means("COLUMN")] | None = None
+    """Column of --corpus that holds the text, or a conversation (a list of messages), which goes through the model's
+    chat template. Default: text."""
     compute: Literal["float32", "bfloat16", "float16"] = "float32"
     """Data type of the model's computation, --dtype of other verbs; here --dtype is that of the stored activations."""
     budget_gb: float | None = None
@@ -48,14 +51,15 @@ class Record(RecordConfig, Threaded, OnDevice, Resumable["Recorded"]):
 
     def measure(self, run: Run) -> "Recorded":
         from interp.models.adapter import mlp_hook_points
-        from interp.models.loading import load_model
+        from interp.models.loading import chat_template, load_model
         from interp.ranks import ALONE
         from interp.recording.record import record
-        from interp.text.corpora import open_corpus
+        from interp.text.corpora import open_corpus, with_column
 
         ranks = run.ranks or ALONE
         with ranks.checked():
-            corpus = open_corpus(self.corpus, seed=self.seed)
+            spec = with_column(self.corpus, self.column)
+            corpus = open_corpus(spec, seed=self.seed, template=chat_template(self.model))
             model = load_model(self.model, dtype=self.compute, device=run.device)
             default = [f"blocks.{max(model.cfg.n_layers // 3 - 1, 0)}.hook_resid_post"]
             hook_points = list(self.hook_points) or default
