@@ -13,14 +13,21 @@ running one stops at its next `Turn.check`.
 """
 
 import itertools
+import json
 import threading
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
+import flask
+
+from dashboard.answers import plain
+from dashboard.components.frame import explain, log
 from dashboard.components.live import SupersededError
+from interp.errors import WorkbenchError
 
 _visitor: ContextVar[str] = ContextVar("visitor", default="")
 _guest: ContextVar[str] = ContextVar("guest", default="")
@@ -45,6 +52,28 @@ def asking(visitor: str) -> Iterator[None]:
         yield
     finally:
         _visitor.reset(token)
+
+
+def answered_in_lines(steps: Iterator[Any], visitor: str) -> flask.Response:
+    """Return an answer of a line of JSON per step, as it is made in the name of `visitor`; an error is the last line.
+
+    No further step is made once the browser is gone.
+    """
+
+    def lines() -> Iterator[str]:
+        try:
+            while True:
+                with asking(visitor):
+                    step = next(steps, None)
+                if step is None:
+                    return
+                yield json.dumps(plain(step)) + "\n"
+        except Exception as error:  # the answer has begun, so its status is sent
+            if not isinstance(error, WorkbenchError):
+                log.exception("an answer in lines failed")
+            yield json.dumps({"error": explain(error)}) + "\n"
+
+    return flask.Response(flask.stream_with_context(lines()), mimetype="application/x-ndjson")
 
 
 class Turn:

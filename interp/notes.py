@@ -1,4 +1,4 @@
-"""Notes on what a workspace holds: stars, texts, lists, searches, recipes, edits of graphs, in one SQLite file.
+"""Notes on what a workspace holds: stars, texts, lists, searches, recipes, chats, edits of graphs, in one SQLite file.
 
     notes = Notes.open(workspace)
     notes.set("features/demo#9042", title="months", note="fires on January to December", starred=True)
@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.artifacts import FOLDERS, disk_errors, read_json, write_json
+from interp.artifacts import FOLDERS, as_json, disk_errors, read_json, write_json
 from interp.entries import Entries, Merged, copy_entries, short
 from interp.errors import ConfigError, ConflictError, CorruptError, UnknownNameError
 from interp.forms import from_json
+from interp.interventions.conversation import Conversation
 from interp.interventions.recipe import Recipe
 from interp.workspace import Workspace
 
@@ -218,6 +219,14 @@ class Notes:
         """Save a recipe under its name; one of the same name goes to the earlier values."""
         self.entries.put("recipe", recipe.name, self.entries.checked("recipe", recipe.name, recipe.as_json()))
 
+    def conversations(self) -> dict[str, Conversation]:
+        """Return the conversations by name."""
+        return {name: read_conversation(value, f"conversation {name!r}") for name, value in self._named("chat").items()}
+
+    def save_conversation(self, name: str, talk: Conversation) -> None:
+        """Save a conversation under a name; one of the same name goes to the earlier values."""
+        self.entries.put("chat", name, self.entries.checked("chat", name, as_json(talk)))
+
     def graph_edits(self, key: str) -> dict[str, Any]:
         """Return the edits of an attribution graph `graphs/NAME`; empty without any. Their fields: `_check_graph`."""
         return self.entries.value("graph", key) or {}
@@ -241,7 +250,7 @@ class Notes:
         return checked or {}
 
     def delete(self, kind: str, key: str) -> None:
-        """Delete a text, list, search, recipe or edits of a graph; `entries.earlier` has it, `.restore` restores it."""
+        """Delete a text, list, search, recipe, chat or edits of a graph; `entries.earlier` keeps it for `.restore`."""
         self.entries.put(kind, key, self.entries.checked(kind, key, None), reason="delete")
 
     def export(self, path: Path | str) -> None:
@@ -352,6 +361,19 @@ def _recipe(name: str, value: Any) -> Recipe:
     return recipe
 
 
+def _check_conversation(name: str, value: Any) -> dict[str, Any] | None:
+    _name(name)
+    return None if value is None else as_json(read_conversation(value, f"conversation {name!r}"))
+
+
+def read_conversation(value: Any, what: str) -> Conversation:
+    """Return a conversation, called `what`, from its stored value. Raises `ConfigError` for any other value."""
+    try:
+        return from_json(Conversation, value, what)
+    except CorruptError as error:
+        raise ConfigError(str(error).partition("; it was edited")[0]) from None
+
+
 _NODE = re.compile(r"(feature|error|token|logit)(:-?\d{1,10}){2,3}")
 
 
@@ -417,5 +439,6 @@ _CHECKS = {
     "list": _check_list,
     "search": _check_search,
     "recipe": _check_recipe,
+    "chat": _check_conversation,
     "graph": _check_graph,
 }

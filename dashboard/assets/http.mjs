@@ -34,3 +34,17 @@ export const json = async (address, body, options) => (await request(address, bo
 
 /** The sentence of whatever was thrown. @param {unknown} error */
 export const messageOf = (error) => (error instanceof Error ? error.message : String(error));
+
+/** The lines of an answer as they come, each a value of JSON. @param {Response} answer */
+export async function* messages(answer) {
+  if (!answer.body) return;
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const found = (rest + value).split("\n");
+    rest = found.pop() ?? "";
+    for (const line of found.filter(Boolean)) yield/** @type {unknown} */ (JSON.parse(line));
+  }
+}

@@ -24,7 +24,12 @@ const workbenchPrompt = {
   answer: async (/** @type {Parameters<PromptPage["answer"]>} */ ...given) =>
     (await import("./prompt/prompt.mjs")).answer(...given),
 };
+/** @typedef {typeof import("./say/say.mjs")} SayPanel */
+const say = {
+  begin: async (/** @type {Parameters<SayPanel["begin"]>} */ ...given) =>
+    (await import("./say/say.mjs")).begin(...given),
+};
 
 Object.assign(window, { workbench_atlas: { AtlasMap: atlas.AtlasMap }, workbench_still: { Still } });
-Object.assign(window.dash_clientside, { atlas, circuit, search, workbench, workbenchPrompt });
+Object.assign(window.dash_clientside, { atlas, circuit, say, search, workbench, workbenchPrompt });
 new window.DashRenderer(); // the page does not start it itself, as scripts in it run before modules do

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from interp.errors import UsageError
+from interp.interventions.conversation import Conversation, MovedToken, Reply
 from interp.statistics import p_from_null
 from saes.features.proof import ALPHA, AblatedExample, ListsApart, SteeredRow, TextFirings
 
@@ -118,6 +119,15 @@ class Generation:
     """one for each continuation, with its probability there; empty in the last message"""
     unchanged: list[list[float]] = field(default_factory=list)
     """in the last message: for each continuation, the probability of its tokens under the unchanged model"""
+
+
+@dataclass(frozen=True)
+class ChatStep:
+    """One more token of every chat of a conversation; in the last message, the replies."""
+
+    said: list[MovedToken | None]
+    """None for a chat that has ended"""
+    replies: dict[str, Reply] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -369,6 +379,16 @@ class Live(Protocol):
         """Continue a prompt with and without a feature steered, token by token; `strength` is in units of the largest
         activation that was measured. Raises `ConfigError` for neurons.
         """
+        ...
+
+    def chat(self, talk: Conversation, message: str) -> Iterator[ChatStep]:
+        """Answer a message in every chat of a conversation, token by token. Raises `PromptError` for an empty message
+        or a full context, `MismatchError` for other weights, `ConfigError` for a model that cannot chat.
+        """
+        ...
+
+    def check_chat(self, talk: Conversation) -> dict[str, bool | int]:
+        """Load the model of a conversation; return whether it has a `template` and its context. Raises as `chat`."""
         ...
 
     def pattern(self, text: str, *, model: str, layer: int, head: int, chat: bool = False) -> Pattern:

@@ -24,6 +24,8 @@ from dashboard.directions.panels import (
     samples_panel,
     verdict_panel,
 )
+from dashboard.directions.say import chat_panel
+from dashboard.directions.say import register as register_chat
 from dashboard.figures.theme import theme
 from interp.artifacts import address_of
 from interp.directions.study import DirectionGeometry
@@ -31,8 +33,8 @@ from interp.directions.study import DirectionGeometry
 KIND = "direction"
 
 
-def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
-    """`/directions/<name>`; without a name the newest direction."""
+def layout(context: Context, name: str | None = None, chat: str = "", **_: Any) -> html.Div:
+    """`/directions/<name>`; without a name the newest direction. `chat` names a conversation that was kept."""
     workspace = context.workspace
     found = workspace.open(DirectionGeometry, open_artefact(workspace, (KIND,), name).name)
     choices = menu_choices(workspace, (KIND,), lambda key: address_of(KIND, key.rpartition("/")[2]))
@@ -40,6 +42,7 @@ def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
         "Directions",
         dcc.Store(id="directions-state", data=found.name),
         attempt(partial(verdict_panel, found)),
+        attempt(partial(chat_panel, found, chat)),
         html.Div(id="directions-parts"),
         controls=artefact_menu("Direction", choices, found.href, width=260, key=found.key),
         lead=f"A direction in {found.settings.model}: how far steering along it works, its cost, and its meaning.",
@@ -47,7 +50,8 @@ def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
 
 
 def register(app: Dash) -> None:
-    """Add the callback that draws the figures."""
+    """Add the callback that draws the figures, and the chats."""
+    register_chat(app)
     register_parts(app, "directions", _show)
 
 

@@ -32,6 +32,7 @@ from dashboard.components.live import (
 from dashboard.prompt import controls
 from dashboard.turns import Turn
 from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.interventions.conversation import random_vector
 from interp.models.adapter import bos_token_id, final_norm_and_unembed, head_shape, run_with_hooks, token_strings
 from interp.models.generation import NextToken, Offset, generate, sampled
 from interp.models.hooked import HookedModel
@@ -239,7 +240,7 @@ def steered_rows(
     own = sae.decoder_directions[feature].detach().float().cpu()
     point = sae.hook_point_out or sae.hook_point
     steered = Intervention(target=Latent(dictionary="sae", index=feature), amount=amount)
-    vector = random_direction(len(own), float(controls.lengths(own)), seed)
+    vector = random_vector(len(own), float(controls.lengths(own)), [seed])
     control = replace(steered, along=Direction(hook_point=point, vector=vector, origin=f"random, seed {seed}"))
     return _in_rows(loaded, (steered, control), {"sae": sae}, offset)
 
@@ -273,17 +274,9 @@ def exchanged_rows(
     own, other = (lens.word_direction(point, vocabulary, token) for token in found)
     exchanged = Intervention(target=own, partner=other, action="exchange")
     units = [each.vector / np.linalg.norm(each.vector) for each in (own, other)]
-    vector = random_direction(len(units[0]), float(np.linalg.norm(units[0] - units[1])), seed)
+    vector = random_vector(len(units[0]), float(np.linalg.norm(units[0] - units[1])), [seed])
     control = replace(exchanged, along=Direction(hook_point=point, vector=vector, origin=f"random, seed {seed}"))
     return _in_rows(loaded, (exchanged, control), {}, offset)
-
-
-def random_direction(d: int, length: float, seed: int) -> np.ndarray:
-    """Return a random direction `[d]` of some length, float64."""
-    from interp.runtime import make_generator
-
-    drawn = torch.randn(d, generator=make_generator(seed, "random direction"))
-    return (drawn * length / controls.lengths(drawn)).double().numpy()
 
 
 def _in_rows(

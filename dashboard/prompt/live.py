@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from dashboard.components.live import (
+    ChatStep,
     DocumentText,
     Exchange,
     FeatureAnswer,
@@ -26,6 +27,7 @@ from dashboard.prompt.graphs import GraphModel
 from dashboard.prompt.loaded import MAX_TOKENS, Loaded, Readings
 from dashboard.turns import Turns
 from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.interventions.conversation import Conversation
 from interp.workspace import Workspace
 from saes.features.schema import Features
 
@@ -143,6 +145,31 @@ class LiveModel(GraphModel):
             loaded, tokens, changes, n_new=n_new, temperature=temperature, seed=seed,
             turn=lambda: self._turns.take("generate", again=turn),
         )  # fmt: skip
+
+    def chat(self, talk: Conversation, message: str) -> Iterator[ChatStep]:
+        """Answer a message in every chat of a conversation; others take turns between two tokens."""
+        from interp.interventions.chat import reply_to
+
+        with self._turns.take("chat") as turn:
+            replies = reply_to(self._loaded.model(talk.recipe.model), talk, message)
+        while True:
+            with self._turns.take("chat", again=turn) as held:
+                said = next(replies, None)
+                held.check()
+            if said is None:
+                break
+            yield ChatStep(said)
+        yield ChatStep([], replies.finished())
+
+    def check_chat(self, talk: Conversation) -> dict[str, bool | int]:
+        """Load the model; return whether it has a chat template, and its context. Raises as `chat` does."""
+        from interp.models.adapter import weight_hash
+        from interp.models.generation import has_template
+
+        with self._turns.take("chat check"):
+            loaded = self._loaded.model(talk.recipe.model)
+            talk.recipe.check(weight_hash(loaded), {})
+            return {"template": has_template(loaded), "context": loaded.cfg.n_ctx}
 
     def shares(
         self, text: str, *, model: str, answer: str, contrast: str, after: int | None, chat: bool = False

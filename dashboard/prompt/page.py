@@ -16,7 +16,7 @@ take turns), and what the answer depends on. `generate` answers with a JSON obje
 import base64
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -25,7 +25,7 @@ import flask
 import numpy as np
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
-from dashboard.components.frame import attrs, explain, folded, log, page, panel, select
+from dashboard.components.frame import attrs, folded, page, panel, select
 from dashboard.components.http_errors import json_body
 from dashboard.components.live import Exchange
 from dashboard.components.pages import (
@@ -48,8 +48,8 @@ from dashboard.prompt.panels import (
     register_patching,
     register_why,
 )
-from dashboard.turns import asking
-from interp.errors import UnknownNameError, UsageError, WorkbenchError
+from dashboard.turns import answered_in_lines, asking
+from interp.errors import UnknownNameError, UsageError
 from saes.sets.stored import StoredSet
 
 EXAMPLE = "The capital of France is Paris, and the capital of Italy is"
@@ -353,22 +353,7 @@ def generate(body: Body) -> flask.Response:
         **_prompt(body), **change, n_new=_number(body, "n_new"),
         temperature=_number(body, "temperature", float), seed=_number(body, "seed"),
     )  # fmt: skip
-    visitor = _text(body, "visitor")
-
-    def lines() -> Iterator[str]:
-        try:
-            while True:
-                with asking(visitor):
-                    step = next(steps, None)
-                if step is None:
-                    return
-                yield json.dumps(asdict(step)) + "\n"
-        except Exception as error:  # the answer has begun, so its status is sent
-            if not isinstance(error, WorkbenchError):
-                log.exception("a continuation failed")
-            yield json.dumps({"error": explain(error)}) + "\n"
-
-    return flask.Response(flask.stream_with_context(lines()), mimetype="application/x-ndjson")
+    return answered_in_lines(steps, _text(body, "visitor"))
 
 
 def verdict(body: Body) -> Body:

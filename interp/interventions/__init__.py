@@ -9,5 +9,7 @@
 - `edits`         the two changes that everything is made of: add a tensor, insert values. Ablation, activation and path
                   patching, steering sweeps and interventions on graphs use them
 - `apply`         hooks of interventions, and the context manager
+- `conversation`  chats with a model, steered and not, as a value. Torch-free
+- `chat`          the chats themselves: one batch, token by token, with the shift of each
 - `site`          one dictionary in a model: many directions added at once, and continuations along them
 """

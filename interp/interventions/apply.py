@@ -120,9 +120,9 @@ class _Where:
     """positions at the start that are left alone unless a step names them"""
 
     def mask(self, step: Intervention, value: Tensor) -> Tensor:
-        """Return the positions of a value `[batch, pos, ...]` that a step changes, `[1, pos]`."""
+        """Return the positions of a value `[batch, pos, ...]` that a step changes, `[batch or 1, pos]`."""
         start, stop = step.positions or (self.first, None)
-        at = torch.arange(value.shape[1], device=value.device)[None] + self.offset.tokens
+        at = self.offset.positions(value.shape[1]).to(value.device)
         return (at >= start) & (at < (len(step.other) if stop is None and step.other else stop or torch.inf))
 
     def of_other_run(self, other: Tensor, value: Tensor) -> Tensor:

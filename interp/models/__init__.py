@@ -8,7 +8,8 @@
 - `adapter`     the few TransformerLens tools that we call, under our names
 - `passes`      forward passes through a part of the model, with values at hook points captured; loss per token
 - `residual`    a transformer as a sum: parts that write to the residual stream, parts that read it, norms taken apart
-- `generation`  chat: one message in, one reply out
+- `generation`  the one loop that writes text; chats, with a template or without
+- `bare`        passes without the hook points that nobody uses
 - `small`       small transformers from a config, and their folder
 - `training`    the training loop of small models
 - `toys`        small models by recipe: trained, or with analytic weights and a known circuit

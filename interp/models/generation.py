@@ -7,11 +7,12 @@
         ...
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interp.errors import ConfigError, PromptError
+from interp.models.bare import without_idle, wrappers_of
 from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec
 
@@ -27,6 +28,18 @@ class Offset:
     """Tokens before those of the present pass, whose keys and values are cached."""
 
     tokens: int = 0
+    valid: "Tensor | None" = None
+    """`[rows, pos]` bool: columns that belong to the text of each row; None: all. Rows of different lengths are padded
+    in front."""
+
+    def positions(self, n: int) -> "Tensor":
+        """Return the positions in the text of the `n` tokens of a pass, `[rows or 1, n]`; -1 for padding."""
+        import torch
+
+        if self.valid is None:
+            return torch.arange(n)[None] + self.tokens
+        counted = torch.where(self.valid, self.valid.cumsum(1) - 1, -1)
+        return counted[:, self.tokens : self.tokens + n]
 
 
 class NextToken:
@@ -34,13 +47,17 @@ class NextToken:
 
     With a cache a pass sees the new tokens only. Hooks that depend on the position count from `offset`, which is kept
     up to date; hooks given without one run on the whole text each time. Models of transformers have a cache, those of
-    TransformerLens' own do not.
+    TransformerLens' own do not, and take no rows of different lengths (`ConfigError`).
     """
 
     def __init__(self, model: HookedModel, hooks: "Sequence[tuple[str, Hook]]" = (), *, offset: Offset | None = None):
         self.model, self.hooks, self.offset = model, [*hooks, ("unembed.hook_in", _last)], offset or Offset()
+        self._names = [name for name, _ in self.hooks]
         self._cache = _key_value_cache(model) if offset is not None or not hooks else None
         self.options = {} if self._cache is None else {"past_key_values": self._cache, "use_cache": True}
+        self._wrappers = [] if self._cache is None else wrappers_of(model)
+        if self._cache is None and self.offset.valid is not None:
+            raise ConfigError(f"{model_spec(model)} writes to texts of one length only; choose a Hugging Face model")
 
     def __call__(self, tokens: "Tensor") -> "Tensor":
         """Return the logits `[rows, d_vocab]` float32 after `tokens [rows, pos]`, the text of the last call longer."""
@@ -49,11 +66,23 @@ class NextToken:
         from interp.models.adapter import run_with_hooks
 
         new = tokens if self._cache is None else tokens[:, self.offset.tokens :]
-        with torch.no_grad():
-            logits = run_with_hooks(self.model, new, self.hooks, **self.options)[:, -1].float()
+        options = self.options
+        if (valid := self.offset.valid) is not None:
+            written = valid.new_ones(len(valid), tokens.shape[1] - valid.shape[1])
+            self.offset.valid = torch.cat([valid, written], 1)
+            options = options | {"attention_mask": self.offset.valid.long()}
+        with torch.no_grad(), without_idle(self.model, self._wrappers, self._names):
+            logits = run_with_hooks(self.model, new, self.hooks, **options)[:, -1].float()
         if self._cache is not None:
             self.offset.tokens = tokens.shape[1]
         return logits
+
+    def select(self, rows: "Tensor") -> None:
+        """Go on with some rows of the batch, `[n]` int64: a row may be taken several times."""
+        if self._cache is not None:
+            self._cache.batch_select_indices(rows)
+        if self.offset.valid is not None:
+            self.offset.valid = self.offset.valid[rows]
 
 
 def _last(value: "Tensor", hook: Any) -> "Tensor":
@@ -133,19 +162,52 @@ class Completion(NamedTuple):
     """the reply was cut at the limit"""
 
 
-def chat_tokens(model: HookedModel, content: str, start: str = "") -> "Tensor":
-    """Return one user message in the model's chat template, `[1, pos]` int64, up to the answer, which begins with
-    `start`.
+Message = Mapping[str, str]
+"""`{"role": "system", "user" or "assistant", "content": text}`"""
+NEXT_USER = "\nUser:"
+"""Where a reply ends in a model without a chat template."""
 
-    Without a chat template the text is used unchanged. Raises `ConfigError` for a model that cannot generate text.
-    """
+
+def has_template(model: HookedModel) -> bool:
+    """Return whether a model has a chat template. Raises `ConfigError` for one that cannot generate text."""
     if model.tokenizer is None or not hasattr(model.original_model, "generate"):
         raise ConfigError(f"{model_spec(model)} cannot hold a chat; choose a Hugging Face model such as smollm2-135m")
-    if not model.tokenizer.chat_template:
-        return model.tokenizer(content + start, return_tensors="pt")["input_ids"]
-    message = [{"role": "user", "content": content}]
-    text = model.tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+    return bool(model.tokenizer.chat_template)
+
+
+def chat_tokens(model: HookedModel, content: str | Sequence[Message], start: str = "") -> "Tensor":
+    """Return one user message, or a conversation, in the model's chat template, `[1, pos]` int64, up to the answer,
+    which begins with `start`.
+
+    Without a chat template a text is used unchanged, and a conversation has lines that begin with `User:` and
+    `Assistant:`, after the system prompt. Raises `ConfigError` for a model that cannot generate text.
+    """
+    if not has_template(model):
+        text = content if isinstance(content, str) else _as_lines(content)
+        return model.tokenizer(text + start, return_tensors="pt")["input_ids"]
+    messages = [{"role": "user", "content": content}] if isinstance(content, str) else [dict(each) for each in content]
+    how = {"add_generation_prompt": True, "tokenize": False}
+    try:
+        text = model.tokenizer.apply_chat_template(messages, **how)
+    except Exception as error:  # a template raises errors of jinja2, which is no dependency of ours
+        if messages[0]["role"] != "system" or len(messages) < 2:
+            raise ConfigError(f"the chat template of {model_spec(model)} refuses these messages: {error}") from None
+        first, second, *rest = messages  # templates such as Gemma's know no system prompt
+        joined = {"role": "user", "content": f"{first['content']}\n\n{second['content']}"}
+        text = model.tokenizer.apply_chat_template([joined, *rest], **how)
     return model.tokenizer(text + start, add_special_tokens=False, return_tensors="pt")["input_ids"]
+
+
+def _as_lines(messages: Sequence[Message]) -> str:
+    names = {"system": "", "user": "User: ", "assistant": "Assistant: "}
+    return "\n".join(names[each["role"]] + each["content"].strip() for each in messages) + "\nAssistant:"
+
+
+def end_tokens(model: HookedModel) -> set[int]:
+    """Return the tokens that end a reply: those of the tokenizer and of the model's own settings."""
+    given = getattr(getattr(model.original_model, "generation_config", None), "eos_token_id", None)
+    found = given if isinstance(given, list) else [given]
+    return {each for each in (*found, model.tokenizer.eos_token_id) if each is not None}
 
 
 def prompt_tokens(model: HookedModel, text: str, *, chat: bool = False) -> "Tensor":
@@ -193,13 +255,13 @@ def complete_chat(
     choose = sampled(temperature, torch.Generator().manual_seed(seed))
     if bits:
         choose = _only_bits(model.tokenizer, bits, choose)
-    reply: list[int] = []
+    reply, ends = list[int](), end_tokens(model)
     for token in generate(NextToken(model), tokens, most, choose):
         reply.append(int(token))
-        if reply[-1] == model.tokenizer.eos_token_id:
+        if reply[-1] in ends:
             break
     text = model.tokenizer.decode(reply, skip_special_tokens=True)
-    ended = bits or model.tokenizer.eos_token_id in reply
+    ended = bits or reply[-1] in ends
     return Completion(start + text, n, len(reply), not ended and len(reply) == most)
 
 

@@ -1,7 +1,7 @@
 // Continuations of the prompt, token by token: unchanged, with a feature steered or two words exchanged, and the control.
 
 import { byId, element, visible } from "../dom.mjs";
-import { request } from "../http.mjs";
+import { messages, request } from "../http.mjs";
 import { aborted, ask, failed, percent } from "./draw.mjs";
 
 const ARMS = [
@@ -119,7 +119,8 @@ export function steer(state) {
     const written = [[], [], []];
     try {
       const answer = await request("/prompt-data/generate", body, { signal: wanted.signal });
-      for await (const step of messages(answer)) {
+      for await (const given of messages(answer)) {
+        const step = /** @type {SteerStep} */ (given);
         if (step.error) throw new Error(step.error);
         if (step.unchanged.length) {
           finish(written, step.unchanged);
@@ -179,18 +180,4 @@ export function steer(state) {
     last = chosen;
   }
   return { select };
-}
-
-/** The lines of an answer as they come, each a JSON object. @param {Response} answer */
-async function* messages(answer) {
-  if (!answer.body) return;
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const found = (rest + value).split("\n");
-    rest = found.pop() ?? "";
-    for (const line of found.filter(Boolean)) yield/** @type {SteerStep} */ (JSON.parse(line));
-  }
 }

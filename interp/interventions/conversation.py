@@ -1,0 +1,126 @@
+"""A conversation with a model, steered and not: what was said, how far each token was moved, and what steered it.
+
+It is kept among the notes of a workspace and shared as a JSON file, and is refused for other weights. Torch-free.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from interp.errors import ConfigError
+from interp.interventions.intervention import Direction, Intervention, everywhere
+from interp.interventions.recipe import Recipe
+
+UNSTEERED, STEERED, RANDOM = "unsteered", "steered", "random direction"
+MOST_NEW, MOST_TURNS = 512, 200
+"""Tokens of a reply, and messages of a conversation."""
+
+
+class MovedToken(NamedTuple):
+    """One token of a reply."""
+
+    text: str
+    shift: float
+    """nats: its log-probability in the steered model, less that in the unsteered model after the same text"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What one chat said."""
+
+    text: str
+    tokens: tuple[MovedToken, ...]
+    cut: bool
+    """it was cut at the limit, or stopped"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One message and the replies to it."""
+
+    message: str
+    strengths: dict[str, float]
+    """Name of a direction -> the strength at which it steered, in units of its amount."""
+    replies: dict[str, Reply]
+    """`unsteered`, `steered` and, where it was asked for, `random direction`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """Chats of one model with the same messages, each with its own replies."""
+
+    recipe: Recipe
+    """The directions at strength 1, and the weights that they were made for."""
+    names: tuple[str, ...]
+    """Name of the direction of each step of the recipe."""
+    strengths: tuple[float, ...]
+    """Strength of each, in units of its amount; 0 leaves it out."""
+    random: bool = True
+    """A third chat is steered along random directions of the same length, the null."""
+    system: str = ""
+    turns: tuple[Turn, ...] = ()
+    n_new: int = 80
+    """Tokens that a reply may have."""
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        n = len(self.recipe.steps)
+        if not len(self.names) == len(self.strengths) == n or len(set(self.names)) != n:
+            raise ConfigError(f"{n} directions need {n} different names and as many strengths")
+        if not all(isinstance(step.target, Direction) and step.action != "replace" for step in self.recipe.steps):
+            raise ConfigError("a conversation is steered along directions; other targets belong into a recipe")
+        if not 1 <= self.n_new <= MOST_NEW or not 0 <= self.temperature <= 5 or len(self.turns) > MOST_TURNS:
+            raise ConfigError(
+                f"replies of 1 to {MOST_NEW} tokens, a temperature from 0 to 5 and at most {MOST_TURNS} messages were "
+                "expected; choose among these"
+            )
+        if not all(abs(each) <= 1e6 for each in self.strengths):
+            raise ConfigError("strengths are numbers, 1 for the amount of the direction")
+
+    @property
+    def chats(self) -> tuple[str, ...]:
+        """Names of the chats."""
+        return (UNSTEERED, STEERED, *((RANDOM,) if self.random else ()))
+
+    def messages(self, chat: str, message: str) -> list[dict[str, str]]:
+        """Return one chat up to a new message, as `{"role", "content"}`."""
+        found = [{"role": "system", "content": self.system}] if self.system.strip() else []
+        for turn in self.turns:
+            said = turn.replies.get(chat) or turn.replies.get(UNSTEERED)
+            found.append({"role": "user", "content": turn.message})
+            found.append({"role": "assistant", "content": said.text if said else ""})
+        return [*found, {"role": "user", "content": message}]
+
+    def steps(self, chat: str, n_layers: int) -> tuple[Intervention, ...]:
+        """Return the interventions of a chat in a model of `n_layers` blocks."""
+        if chat == UNSTEERED:
+            return ()
+        found: list[Intervention] = []
+        for number, (step, strength) in enumerate(zip(self.recipe.steps, self.strengths, strict=True)):
+            if strength == 0:
+                continue
+            scaled = replace(step, amount=step.amount * strength)
+            found += everywhere(at_random(scaled, [self.seed, number]) if chat == RANDOM else scaled, n_layers)
+        return tuple(found)
+
+
+def at_random(step: Intervention, seed: list[int]) -> Intervention:
+    """Return an intervention along a random direction of the same length, at the same hook point."""
+    assert isinstance(step.target, Direction)
+    vector = random_vector(len(step.target.vector), float(np.linalg.norm(step.target.vector)), seed)
+    return replace(step, target=replace(step.target, vector=vector, origin="a random direction"))
+
+
+def random_vector(d: int, length: float, seed: list[int]) -> np.ndarray:
+    """Return a random vector `[d]` of some length, float64."""
+    drawn = np.random.default_rng(seed).standard_normal(d)
+    return drawn * length / np.linalg.norm(drawn)
+
+
+def mean_shift(replies: Mapping[str, Reply], chat: str) -> float | None:
+    """Return the mean size of the shifts of a reply, in nats a token; None without tokens."""
+    tokens = replies[chat].tokens if chat in replies else ()
+    return sum(abs(each.shift) for each in tokens) / len(tokens) if tokens else None

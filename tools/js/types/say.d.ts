@@ -1,0 +1,64 @@
+// Values of the chats on the page Directions: the form of a conversation (interp/interventions/conversation.py), and what
+// the routes of dashboard/directions/say.py answer.
+
+type MovedToken = [text: string, shift: number];
+
+interface ChatReply {
+  text: string;
+  tokens: MovedToken[];
+  cut: boolean;
+}
+
+interface ChatTurn {
+  message: string;
+  strengths: Record<string, number>;
+  replies: Record<string, ChatReply>;
+}
+
+/** An intervention along a direction. */
+interface ChatStep {
+  target: { hook_point: string; vector: number[] };
+  action: string;
+  amount: number;
+}
+
+interface Conversation {
+  recipe: Properties & { name: string; steps: ChatStep[]; model: string; weight_hash: string };
+  names: string[];
+  strengths: number[];
+  random: boolean;
+  system: string;
+  turns: ChatTurn[];
+  n_new: number;
+  temperature: number;
+  seed: number;
+}
+
+/** What the page begins with. */
+interface SayState {
+  direction: string;
+  directions: string[];
+  kept: string;
+  visitor: string;
+}
+
+interface SteeredDirection {
+  name: string;
+  step: ChatStep;
+  model: string;
+  weight_hash: string;
+  chosen: boolean;
+  furthest: number;
+}
+
+interface CheckedChat {
+  conversation: Conversation;
+  template: boolean;
+  context: number;
+}
+
+interface ChatLine {
+  error?: string;
+  said: (MovedToken | null)[];
+  replies: Record<string, ChatReply>;
+}
