@@ -41,9 +41,10 @@ def setup(app):  # Sphinx calls this
 
 def _link_names(app, docname, source):
     from docs.api import with_links
+    from docs.markdown import with_steps
 
     if docname.startswith(("howto/", "explanation/")):
-        source[0] = with_links(source[0])
+        source[0] = with_links(with_steps(source[0]))
 
 
 def _inline(translator, node):

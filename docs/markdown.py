@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from workbench.skills import skills, text_of
+
 MARK = "% Written by docs/generate.py from the code; edit the code instead.\n\n"
 
 
@@ -23,6 +25,12 @@ def remove_others(folder: Path) -> None:
     for path in [*folder.rglob("*.md"), *folder.rglob("*.ipynb")]:
         if path not in _written:
             path.unlink()
+
+
+def with_steps(page: str) -> str:
+    """A page with the text of a skill file in place of the link to it, so that the steps are written once."""
+    link = r"^\*\*Steps\*\*: .*\(\.\./\.\./workbench/skills/([\w-]+)\.md\)$"
+    return re.sub(link, lambda found: text_of(skills()[found[1]]), page, flags=re.MULTILINE)
 
 
 def as_markdown(docstring: str) -> str:

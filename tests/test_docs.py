@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 WRITTEN = [
     path
-    for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+    for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("workbench/skills/*.md")])
     if not {"_build", "generated"} & set(path.relative_to(ROOT).parts)
 ]
 HISTORY = {ROOT / "docs" / "log.md", *(ROOT / "docs" / "decisions").glob("*.md")}
@@ -414,6 +414,17 @@ def test_kinds_of_artefact_are_described_from_their_classes_and_what_the_formats
     assert described <= set(FOLDERS.values())
     (tmp_path / "reference").mkdir()
     assert kinds(tmp_path) == len(FOLDERS)
+
+
+def test_every_skill_stands_on_one_how_to_page_in_place_of_its_link():
+    from docs.markdown import with_steps
+    from workbench.skills import skills, text_of
+
+    pages = [with_steps(path.read_text(encoding="utf-8")) for path in (ROOT / "docs" / "howto").glob("*.md")]
+    assert {name: sum(text_of(text) in page for page in pages) for name, text in skills().items()} == dict.fromkeys(
+        skills(), 1
+    )
+    assert not any("workbench/skills/" in page for page in pages)
 
 
 def test_docstrings_become_markdown():
