@@ -51,7 +51,8 @@ from tools.sources import (
     speeches,
     up_to,
 )
-from workbench.demo import CARD, DATA, MLP, MODEL, RESID, SHIPPED, Step, run_step
+from workbench.demo import CARD, DATA, MLP, MODEL, RESID, SHIPPED
+from workbench.steps import Step, run_step
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, say, wrote
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.direction import Direction

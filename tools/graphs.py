@@ -28,7 +28,8 @@ from interp.workspace import Workspace
 from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow
 from tools import run_tool
 from tools.build import MAY_SHIP, gather, pack, write_corpus
-from workbench.demo import DATA, MODEL, Step, run_step
+from workbench.demo import DATA, MODEL
+from workbench.steps import Step, run_step
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, say
 from workbench.verbs.features import Neurons
 from workbench.verbs.record import Record

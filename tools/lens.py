@@ -12,7 +12,8 @@ from tools import run_tool
 from tools.build import KINDS, pack, write_corpus
 from tools.sampled import SAMPLED
 from tools.sources import sampled
-from workbench.demo import DATA, MODEL, Step, run_step
+from workbench.demo import DATA, MODEL
+from workbench.steps import Step, run_step
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded
 from workbench.verbs.heads import Lens
 

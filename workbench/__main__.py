@@ -21,12 +21,13 @@ from interp.runtime import code_version
 from workbench.demo import Demo
 from workbench.help import help_of, is_switch
 from workbench.help import options_of as described_options
+from workbench.own import Own
 from workbench.serve import Mcp, Serve, Verify
 from workbench.skills import Skill
 from workbench.terminal import Verb, exit_code
 from workbench.verbs import GROUPS as VERB_GROUPS
 
-GROUPS: dict[str, tuple[type[Verb], ...]] = {"start": (Demo, Serve, Mcp, Skill, Verify), **VERB_GROUPS}
+GROUPS: dict[str, tuple[type[Verb], ...]] = {"start": (Demo, Own, Serve, Mcp, Skill, Verify), **VERB_GROUPS}
 """Every verb, under the heading that `workbench --help` gives it."""
 
 FAMILIES = {

@@ -8,9 +8,8 @@ demo prints it, runs it unless its artefact exists, and prints what was found.
 that they were made from (ten million tokens) does not ship; the manifests have its hashes, `card.json` its description.
 """
 
-import shlex
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,9 @@ from saes.features.meaning import Meaning, meaning_of
 from saes.features.schema import MOST_TELLING, NEURONS
 from saes.training.stored import StoredSAE
 from saes.weights.imported import ImportedSettings
-from workbench.serve import Serve
-from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, Verb, Writes, say, slug
+from workbench.serve import OpensDashboard
+from workbench.steps import Step, run_step
+from workbench.terminal import OnDevice, Seeded, say, slug
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.circuit import Induction
 from workbench.verbs.features import Features
@@ -74,7 +74,7 @@ TRAINED = "trained"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demo(InWorkspace, Seeded, Threaded, OnDevice):
+class Demo(OpensDashboard, Seeded, OnDevice):
     """Show features, heads, a circuit and maps of SmolLM2-135M, then open the dashboard.
 
     The dictionary ships with the package, so this takes two minutes on two cores. --train trains one instead (eight
@@ -92,12 +92,6 @@ class Demo(InWorkspace, Seeded, Threaded, OnDevice):
     """The model that --sae belongs to."""
     hook_point: HookPoint | None = None
     """Hook point that --sae reads. Default: as stated in its files."""
-    serve: bool = True
-    """Open the dashboard at the end."""
-    browser: bool = True
-    """Open the page in the default browser."""
-    port: int | None = None
-    """Default: 8050, or the next free one."""
 
     def run(self) -> None:
         if self.sae is not None and self.train:
@@ -127,24 +121,6 @@ class Size:
 
 FULL = Size(200_000, 4_608, 32, 1_000_000, 8, 3, None, 60_000)
 QUICK = Size(60_000, 2_048, 32, 250_000, 6, 1, 8_000, 20_000)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One artefact: its purpose, and the verb that makes it."""
-
-    kind: str
-    title: str
-    why: str
-    verb: Writes
-    makes: str = ""
-    """name of the artefact, where the verb's own name is not it"""
-
-    @property
-    def name(self) -> str:
-        found = self.makes or self.verb.name
-        assert found is not None, "steps name what they make"
-        return found
 
 
 def steps(options: Demo) -> list[Step]:
@@ -333,48 +309,7 @@ def run_demo(options: Demo) -> None:
     name = imported_name(options) if options.sae else TRAINED if options.train else SHIPPED
     for line in highlights(workspace, name):
         say(line)
-    serve = Serve(workspace=options.workspace, port=options.port, browser=options.browser, threads=options.threads)
-    if options.serve:
-        say("\nOpening the dashboard; Ctrl-C ends it.")
-        serve.run()
-    else:
-        say(f"\nOpen it with: {command_line(serve)}")
-
-
-def run_step(workspace: Workspace, step: Step, number: str) -> None:
-    """Run one verb unless its artefact exists."""
-    say(f"\n{number}  {step.title}")
-    if step.name in workspace.names(step.kind):
-        say(f"     found {workspace.path(step.kind, step.name)}")
-        return
-    say(f"     {step.why}")
-    say(f"     $ {command_line(step.verb)}")
-    started = time.time()
-    step.verb.run()
-    say(f"      {time.time() - started:.0f} s")
-
-
-def command_line(verb: Verb) -> str:
-    """Return the command that makes a verb with these options, without those at their defaults.
-
-    >>> command_line(Atlas(source="sae:demo", name="map")).removeprefix(program())
-    ' atlas sae:demo --name map'
-    """
-    words = [program(), *verb.typed_words()]
-    named = ("model", "recording", "dictionary", "source", "path")
-    positional = next((f for f in fields(verb) if f.name in named), None)  # type: ignore[arg-type]
-    if positional is not None and getattr(verb, positional.name) is not None:
-        words.append(str(getattr(verb, positional.name)))
-    for field in fields(verb):  # type: ignore[arg-type]
-        value = getattr(verb, field.name)
-        if field is positional or value == field.default:
-            continue
-        flag = "--" + field.name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(flag if value else flag.replace("--", "--no-", 1))
-        else:
-            words += [flag, *(map(str, value) if isinstance(value, tuple) else [str(value)])]
-    return shlex.join(words)
+    options.open_dashboard()
 
 
 def highlights(workspace: Workspace, name: str) -> list[str]:

@@ -18,6 +18,7 @@ import tyro
 
 from interp.errors import ConfigError, MissingError, WorkbenchError
 from interp.options import Means
+from workbench.steps import command_line
 from workbench.terminal import InWorkspace, Threaded, say
 
 if TYPE_CHECKING:
@@ -76,10 +77,32 @@ class Serve(Threaded):
         )  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True)
+class OpensDashboard(InWorkspace, Threaded):
+    """Options of a verb that opens the dashboard at its end."""
+
+    serve: bool = True
+    """Open the dashboard at the end."""
+    browser: bool = True
+    """Open the page in the default browser."""
+    port: int | None = None
+    """Default: 8050, or the next free one."""
+
+    def open_dashboard(self) -> None:
+        """Open the dashboard, or print the command that does."""
+        serve = Serve(workspace=self.workspace, port=self.port, browser=self.browser, threads=self.threads)
+        if self.serve:
+            say("\nOpening the dashboard; Ctrl-C ends it.")
+            serve.run()
+        else:
+            say(f"\nOpen it with: {command_line(serve)}")
+
+
 _INSTRUCTIONS = """Look inside a language model. Find features with `search`, read one with `feature` and `examples`,
 try it with `steer`, `ablate` and `direction`. `analyses` lists what `start` can run; follow it with `run`, and read
-what it made with `artefact`. Every number comes with its null: random directions, features of like density, or
-the count expected by chance. Report both, and claim no effect where the null has one as large."""
+what it made with `artefact`. What the verb `direction` made steers the model with `say`. Every number comes with its
+null: random directions, features of like density, or the count expected by chance. Report both, and claim no effect
+where the null has one as large."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +162,8 @@ def mcp_server(workspace: "Workspace", live: "Live", runs: "RunQueue | None" = N
 
     from dashboard import api
 
-    offered = [(workspace, api.READS), (live, api.ACTS), *([(runs, api.RUNS)] if runs is not None else [])]
+    offered = [(workspace, api.READS), (live, api.ACTS), ((workspace, live), api.CHATS)]
+    offered += [(runs, api.RUNS)] if runs is not None else []
     sources = {name: (source, group) for source, group in offered for name in group}
     tools = [
         types.Tool(

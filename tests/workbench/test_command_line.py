@@ -16,9 +16,10 @@ from interp.artifacts import Draft
 from interp.errors import as_typed, program
 from interp.workspace import Workspace
 from workbench.__main__ import FAMILIES, SPINS, VERBS, main, options_of, overview, parse
-from workbench.demo import Demo, command_line, import_step, steps
+from workbench.demo import Demo, import_step, steps
 from workbench.help import help_of
 from workbench.help import options_of as described_options
+from workbench.steps import command_line
 from workbench.terminal import slug
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.heads import Heads
@@ -274,7 +275,7 @@ def test_verify_reports_an_artefact_of_a_newer_schema(tmp_path, capsys):
 
 
 def test_command_line_leaves_defaults_out_and_quotes_what_needs_it(monkeypatch):
-    monkeypatch.setattr("workbench.demo.program", lambda: "workbench")
+    monkeypatch.setattr("workbench.steps.program", lambda: "workbench")
     assert command_line(Atlas(source="sae:demo", name="map")) == "workbench atlas sae:demo --name map"
     assert command_line(Heads(model="gpt2", n_prompts=4)) == "workbench heads gpt2 --n-prompts 4"
     record = Record(model="gpt2", hook_points=("a", "b"), corpus="my text.txt")

@@ -1,0 +1,131 @@
+"""`workbench own`: from a model and a text to a whole workspace, refused early, continued where it stopped."""
+
+import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from interp.errors import ConfigError, MismatchError, ResourceError
+from interp.workspace import Workspace
+from saes.training.stored import StoredSAE
+from workbench import costs
+from workbench.__main__ import main, parse
+from workbench.costs import Pace, Sizes
+from workbench.own import Own
+from workbench.steps import command_line
+
+MODEL = "small:attn-only-1l"
+MADE = ("recording", "sae", "features", "evaluation", "atlas", "heads")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return 60 documents of 200 bytes in a column that is not called text."""
+    path = tmp_path_factory.mktemp("own") / "pages.jsonl"
+    line = "The page with number {} says what the other pages say, but for its number, which is {} here. "
+    path.write_text("\n".join(json.dumps({"body": (line.format(n, n) * 3)[:200]}) for n in range(60)))
+    return path
+
+
+def words(text: Path, workspace: Path, *more: str) -> list[str]:
+    options = ["--column", "body", "--name", "mine", "--tokens", "8000", "--rounds", "0", "--no-serve", *more]
+    return ["own", MODEL, "--text", str(text), "--workspace", str(workspace), *options]
+
+
+@pytest.fixture(scope="module")
+def made(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the workspace that the command makes."""
+    workspace = tmp_path_factory.mktemp("made") / "ws"
+    assert main(words(text, workspace, "--no-doctor")) == 0
+    return workspace
+
+
+def test_one_command_makes_every_artefact_of_one_name(made: Path) -> None:
+    workspace = Workspace(made)
+    assert {kind: workspace.names(kind) for kind in MADE} == {
+        kind: ["mine-features" if kind == "atlas" else "mine"] for kind in MADE
+    }
+    trained = workspace.open(StoredSAE, "mine")
+    assert (trained.model, trained.recording, trained.d_sae) == (MODEL, "mine", 8_000 // 25 // 64 * 64)
+
+
+def test_a_step_that_is_missing_is_made_and_the_others_are_found(
+    made: Path, text: Path, tmp_path: Path, capsys
+) -> None:
+    shutil.copytree(made, tmp_path / "ws")
+    shutil.rmtree(tmp_path / "ws" / "evaluations" / "mine")
+    assert main(words(text, tmp_path / "ws", "--no-doctor")) == 0
+    out = capsys.readouterr().out
+    assert out.count("found ") == 5
+    assert "Evaluate the dictionary" in out.partition("in all")[0]
+    assert "Map the features" not in out.partition("in all")[0]
+
+
+def test_the_plan_names_every_step_and_makes_none(text: Path, tmp_path: Path, capsys) -> None:
+    assert main(words(text, tmp_path / "ws", "--plan")) == 0
+    out = capsys.readouterr().out
+    assert out.count("in memory") == 8
+    assert not Workspace(tmp_path / "ws").names("recording")
+
+
+def test_every_step_is_a_command_that_can_be_typed(text: Path, tmp_path: Path) -> None:
+    own = parse(words(text, tmp_path / "ws"))
+    assert isinstance(own, Own)
+    steps = own.steps(Sizes(8_000, 40_000, 64, 128, 0), "blocks.0.hook_resid_post")
+    for step in steps:
+        typed = command_line(step.verb).split(" ", 1)[1]
+        assert parse(typed.split()) == step.verb, typed
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"), [(60, "5,000 tokens of 20 documents were expected"), (0, "holds no text")]
+)
+def test_too_little_text_is_refused(lines: int, message: str, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "little.jsonl"
+    path.write_text("\n".join(json.dumps({"body": "A short line."}) for _ in range(lines)))
+    assert main(words(path, tmp_path / "ws")) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_refused_before_it_begins(text: Path, tmp_path: Path, monkeypatch) -> None:
+    own = parse(words(text, tmp_path / "ws"))
+    usage = namedtuple("usage", "free")
+    with monkeypatch.context() as patch:
+        patch.setattr(costs.shutil, "disk_usage", lambda _: usage(1_000))
+        with pytest.raises(ResourceError, match=r"need \d+ MB at .*ws, 1 MB are free; take fewer --tokens"):
+            own.run()
+    monkeypatch.setattr("interp.runtime.free_memory", lambda _: 1_000)
+    with pytest.raises(ResourceError, match=r"of memory, 1 MB are free; take a smaller --d-sae"):
+        own.run()
+    assert not (tmp_path / "ws").exists()
+
+
+def test_another_text_or_size_under_this_name_is_refused(made: Path, text: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text(text.read_text())
+    with pytest.raises(MismatchError, match=r"another recording named mine.*choose another --name"):
+        parse(words(other, made)).run()
+    with pytest.raises(MismatchError, match="another dictionary named mine: 320 latents"):
+        parse(words(text, made, "--d-sae", "64")).run()
+
+
+def test_a_model_that_fails_its_examination_is_not_used(text: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("interp.doctor.certificate.Certificate.failed", True)
+    with pytest.raises(MismatchError, match="nothing was computed with it; --no-doctor goes on"):
+        parse(words(text, tmp_path / "ws")).run()
+    assert not Workspace(tmp_path / "ws").names("recording")
+
+
+def test_settings_out_of_range_are_refused(text: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must be at least 1"):
+        parse(words(text, tmp_path / "ws", "--k", "0"))
+
+
+def test_costs_grow_with_what_they_follow_from() -> None:
+    pace = Pace(batch=1.0, product=0.01, memory=1e9, layers=12)
+    small, large = (costs.costs(Sizes(n, 5 * n, 512, 4_096, 10), pace) for n in (100_000, 200_000))
+    assert large["recording"].disk == 2 * small["recording"].disk == 2 * 100_000 * (2 * 512 + 12)
+    assert large["sae"].seconds - 5 == pytest.approx(2 * (small["sae"].seconds - 5))
+    assert small["jacobian_lens"].seconds == 100

@@ -1,0 +1,69 @@
+"""Steps of a pipeline: each is a verb that could be typed by hand, printed, and run unless its artefact exists."""
+
+import shlex
+import time
+from dataclasses import dataclass, fields
+
+from interp.doctor.certificate import Certificate
+from interp.errors import program
+from interp.workspace import Workspace
+from workbench.help import options_of
+from workbench.terminal import Verb, Writes, say
+
+
+@dataclass(frozen=True)
+class Step:
+    """One artefact: its purpose, and the verb that makes it."""
+
+    kind: str
+    title: str
+    why: str
+    verb: Writes
+    makes: str = ""
+    """name of the artefact, where the verb's own name is not it"""
+
+    @property
+    def name(self) -> str:
+        """Name of the artefact."""
+        found = self.makes or self.verb.name
+        assert found is not None, "steps name what they make"
+        return found
+
+    def is_there(self, workspace: Workspace) -> bool:
+        """Return True where the workspace has the artefact; an examination has to be a whole one."""
+        there = self.name in workspace.names(self.kind)
+        return there and not (self.kind == "certificate" and workspace.open(Certificate, self.name).settings.quick)
+
+
+def run_step(workspace: Workspace, step: Step, number: str) -> None:
+    """Run one verb unless its artefact exists."""
+    say(f"\n{number}  {step.title}")
+    if step.is_there(workspace):
+        say(f"     found {workspace.path(step.kind, step.name)}")
+        return
+    say(f"     {step.why}")
+    say(f"     $ {command_line(step.verb)}")
+    started = time.time()
+    step.verb.run()
+    say(f"      {time.time() - started:.0f} s")
+
+
+def command_line(verb: Verb) -> str:
+    """Return the command that makes a verb with these options, without those at their defaults.
+
+    >>> command_line(Atlas(source="sae:demo", name="map")).removeprefix(program())
+    ' atlas sae:demo --name map'
+    """
+    options = {option.name: option for option in options_of(type(verb))}
+    words, after = [program(), *verb.typed_words()], []
+    for field in fields(verb):
+        value, option = getattr(verb, field.name), options.get(field.name)
+        if option is None or value == field.default:
+            continue
+        if not option.flags:
+            words.append(str(value))
+        elif isinstance(value, bool):
+            after.append(option.flags[0] if value else option.flags[-1])
+        else:
+            after += [option.flags[0], *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    return shlex.join([*words, *after])
