@@ -5,8 +5,8 @@
     GET /api/feature?features=demo&index=540    one feature; likewise /api/examples, /api/vector, /api/uses ...
 
 Each read is a function of `READS`: its name is the address, its parameters are those of the query, its docstring is the
-description. The Model Context Protocol server (`workbench mcp`) offers the same functions, and `ACTS`, which run a
-model and answer with their controls. Pages use the same queries.
+description. The Model Context Protocol server (`workbench mcp`) offers the same functions, and `ACTS` and
+`CHATS`, which run a model and answer with their controls. Pages use the same queries.
 An answer holds at most `MAX_ROWS` rows. Errors are `{"error": sentence}`; `components.http_errors` has the
 statuses.
 """
@@ -262,6 +262,40 @@ def direction(live: Live, model: str, features: str, index: int) -> Any:
 
 ACTS: dict[str, Callable[..., Any]] = {each.__name__: each for each in (prompt, read_text, steer, ablate, direction)}
 """Acts that run the model and change nothing on disk: `act(live, **parameters)`. For agents; pages have their own."""
+
+
+def say(
+    source: tuple[Workspace, Live],
+    direction: str,
+    message: str,
+    strength: float = 1.0,
+    system: str = "",
+    n_new: int = 60,
+) -> list[dict[str, Any]]:
+    """Say a message to a model: unsteered, steered along a direction, and along a random one of the same length.
+
+    `direction` is the name of an artefact that `start` made with the verb `direction`; `strength` counts in units of
+    its chosen amount. `shift` is the mean size of the change of a token's log-probability, in nats: an effect counts
+    only where it exceeds that of the random direction.
+    """
+    from interp.directions.study import DirectionGeometry
+    from interp.interventions.conversation import Conversation, mean_shift
+    from interp.interventions.recipe import Recipe
+
+    workspace, live = source
+    found = workspace.open(DirectionGeometry, direction)
+    steps, of = (found.intervention(),), found.settings
+    recipe = Recipe(name=direction, steps=steps, model=of.model, weight_hash=of.weight_hash)
+    talk = Conversation(recipe=recipe, names=(direction,), strengths=(strength,), system=system, n_new=n_new)
+    *_, last = live.chat(talk, message)
+    return [
+        {"chat": chat, "text": reply.text, "cut": reply.cut, "shift": mean_shift(last.replies, chat)}
+        for chat, reply in last.replies.items()
+    ]
+
+
+CHATS: dict[str, Callable[..., Any]] = {"say": say}
+"""Acts that read the workspace as well: `act((workspace, live), **parameters)`."""
 
 
 def analyses(runs: RunQueue) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 
+from make_direction import direction
 from make_workspace import build
 
 from dashboard import api
@@ -100,7 +101,7 @@ def conversation(workspace: Workspace) -> tuple[list[Any], list[Any]]:
 
 def test_a_foreign_client_lists_tools_and_reads_features_with_their_nulls(conversation):
     tools, [found, feature, unknown, malformed, outside] = conversation[0], conversation[1][: len(READS)]
-    assert {each.name for each in tools} == {*api.READS, *api.ACTS, *api.RUNS}
+    assert {each.name for each in tools} == {*api.READS, *api.ACTS, *api.CHATS, *api.RUNS}
     assert all(each.description for each in tools)
     assert {each.name for each in tools if not each.annotations.read_only_hint} == {"start", "cancel"}
     assert not found.is_error
@@ -113,14 +114,16 @@ def test_a_foreign_client_lists_tools_and_reads_features_with_their_nulls(conver
 
 def test_a_foreign_client_acts_and_gets_every_number_with_its_control(workspace):
     about = {"model": "smollm2-135m", "features": "demo", "index": 3}
+    direction(workspace, "praise")
     asked = [
         ("steer", about | {"text": "The meeting", "strength": 2}),
         ("ablate", about),
         ("direction", about),
         ("prompt", {"model": "smollm2-135m", "text": "The meeting", "features": "demo"}),
+        ("say", {"direction": "praise", "message": "What did you think of the food?", "strength": 2}),
         ("direction", {"model": "smollm2-135m"}),
     ]
-    tools, [steered, ablated, lists, prompt, refused] = converse(workspace.root, asked, FAKED)
+    tools, [steered, ablated, lists, prompt, said, refused] = converse(workspace.root, asked, FAKED)
     names = [row["name"] for row in json.loads(steered.content[0].text)]
     assert names[:2] == ["unchanged", "feature"]
     assert any("random" in name for name in names)
@@ -129,6 +132,9 @@ def test_a_foreign_client_acts_and_gets_every_number_with_its_control(workspace)
     assert found["n_random"] == 1999
     assert all("p" in row for row in found["lists"])
     assert json.loads(prompt.content[0].text)["next"]
+    chats = {row["chat"]: row["shift"] for row in json.loads(said.content[0].text)}
+    assert list(chats) == ["unsteered", "steered", "random direction"]
+    assert chats["steered"] == pytest.approx((1.5 + 0.5 + 0.5) / 3)
     assert refused.is_error
     assert "features, index" in refused.content[0].text
     described = {each.name: each.description for each in tools}
