@@ -1,5 +1,7 @@
 """Time of choosing a direction's layer and strength, against one pass of the whole model for every cell and example.
 
+And tokens per second of each chat side by side, steered and not, against `generate` of transformers for one reply.
+
 Six layers, eight strengths, 16 pairs of replies to prompts of about 12 tokens, SmolLM2-135M: what a script with a hook
 would do, against what `interp.directions.choosing` does, which starts after the steered block, with many cells in one
 batch, and computes logits where they are read. The rival runs a tenth of the cells. Both give the same numbers.
@@ -9,6 +11,8 @@ import time
 
 from benchmarks.report import Result, main
 
+NEW = 40
+"""Tokens that a chat writes."""
 STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 STARTS = (
     "The film was", "Her song is", "The hotel was", "My day was", "The book is", "The new phone is", "The match was",
@@ -18,17 +22,70 @@ STARTS = (
 
 
 def run() -> list[Result]:
+    """Measure the choice, and the chats."""
+    from interp import load_model
+
+    model = load_model("smollm2-135m")
+    return [_choice(model), *_chats(model)]
+
+
+def _chats(model) -> list[Result]:
+    """Compare chats, steered and not, with plain `generate` of one reply: two chats, and three with the null."""
+    import statistics
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from benchmarks.report import interleaved
+    from interp.interventions.chat import Chat, side_by_side
+    from interp.interventions.conversation import random_vector
+    from interp.interventions.intervention import Direction, Intervention
+    from interp.models.generation import chat_tokens
+
+    plain = AutoModelForCausalLM.from_pretrained(model.cfg.model_name).eval()
+    tokens = chat_tokens(model, "How was the film last night?")
+    targets = [
+        Direction(hook_point="blocks.17.hook_resid_post", vector=random_vector(576, 1.0, [seed]), origin="drawn")
+        for seed in range(2)
+    ]
+    steered = [Chat(tokens, [Intervention(target=each, amount=17.0)]) for each in targets]
+
+    def chats(n_new: int, n: int) -> None:
+        assert len(list(side_by_side(model, [Chat(tokens), *steered[:n]], n_new))) == n_new
+
+    def alone(n_new: int) -> None:
+        mask = torch.ones_like(tokens)
+        how = {"min_new_tokens": n_new, "max_new_tokens": n_new, "do_sample": False, "pad_token_id": 0}
+        plain.generate(tokens, attention_mask=mask, **how)
+
+    found = []
+    for n, names in ((1, "unsteered and steered"), (2, "and along a random direction")):
+        times = interleaved(
+            lambda: alone(1), lambda: alone(NEW), lambda n=n: chats(1, n), lambda n=n: chats(NEW, n), repeats=3
+        )
+        first_alone, all_alone, first, all_of = map(statistics.median, times)
+        rates = [(NEW - 1) / (all_alone - first_alone), (NEW - 1) / (all_of - first)]
+        detail = (
+            f"{rates[1]:.1f} tokens/s in each of {n + 1} chats, {rates[0]:.1f} alone; first token after "
+            f"{1000 * first:.0f} ms, {1000 * first_alone:.0f} ms alone, {tokens.shape[1]} tokens read"
+        )
+        found.append(
+            Result(question=f"chats side by side: {names}", ratio=rates[1] / rates[0], target=0.5,
+                   against="generate of transformers, one reply", detail=detail)
+        )  # fmt: skip
+    return found
+
+
+def _choice(model) -> Result:
     """Measure the cells in one batch / one pass of the whole model each."""
     import numpy as np
 
-    from interp import load_model
     from interp.directions.choosing import Candidate, choose_steering, spread_layers
     from interp.directions.config import DirectionConfig
     from interp.directions.examples import Example, Examples
     from interp.directions.questions import neutral_text, reply_questions
     from interp.geometry.report import TEXT
 
-    model = load_model("smollm2-135m")
     pairs = tuple(Example(prompt=each, towards=" great and lovely.", away=" awful and nasty.") for each in STARTS)
     examples = Examples(kind="replies", pairs=pairs, source="the benchmark")
     questions, neutral = reply_questions(model, examples), neutral_text(model, TEXT)
@@ -47,8 +104,8 @@ def run() -> list[Result]:
     gap = _one_by_one(model, layers, examples, found.effect)
     rival = 10 * (time.perf_counter() - started)
     detail = f"{mine:.1f} s for 48 cells with damage; one by one {rival:.0f} s without; largest difference {gap:.1e}"
-    return [Result(question="layers and strengths of a direction", ratio=rival / mine, target=2.0,
-                   against="a pass for every cell", detail=detail)]  # fmt: skip
+    return Result(question="layers and strengths of a direction", ratio=rival / mine, target=2.0,
+                  against="a pass for every cell", detail=detail)  # fmt: skip
 
 
 def _one_by_one(model, layers, examples, effect) -> float:

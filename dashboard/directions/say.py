@@ -47,7 +47,7 @@ def chat_panel(found: DirectionGeometry, kept: str = "") -> html.Section:
         note="the same messages, steered and not; each chat remembers its own replies",
         more="Every token of a steered chat is coloured by its shift: its log-probability in the steered model, less "
         "that in the unsteered model after the same text. The null is a third chat, steered along random directions "
-        "of the same length at the same hook points.",
+        "of the same length at the same hook points. Enter sends a message, Shift Enter begins a line, Escape stops.",
     )
 
 

@@ -57,6 +57,47 @@ def test_a_direction_is_drawn_on_its_own_page(found):
     assert found.outside == []
 
 
+def test_chats_are_steered_side_by_side_stopped_kept_and_opened_again(found, tmp_path):
+    page = found.open("/directions/pushed")
+    page.wait_for_selector("#say-sliders li")
+    page.focus("#say-message")
+    page.wait_for_selector("#say-layout >> text=has no chat template")
+    page.keyboard.type("Hello")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("you")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[data-chat='random direction'] >> text=mean shift 0.05 nats a token")
+    assert page.locator(".wb-say-message").inner_text() == "Hello\nyou"
+    tips = page.locator("[data-chat=steered] .wb-mark").evaluate_all("all => all.map(each => each.dataset.tip)")
+    assert tips == ["+1.5 nats", "+0.5 nats", "−0.5 nats"]
+    assert page.locator("[data-chat=steered] .wb-lowered").count() == 1
+    page.keyboard.type("slowly")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#say-log li:nth-child(2) [data-chat=steered] .wb-mark")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#say-status >> text=Stopped.")
+    assert page.locator("#say-log li").count() == 2
+    page.fill("#say-name", "one")
+    page.click("#say-keep")
+    page.wait_for_selector("#say-status >> text=Kept as “one”")
+    with page.expect_download() as saved:
+        page.click("#say-download")
+    file = tmp_path / "chat.json"
+    saved.value.save_as(file)
+    page = found.open("/directions/pushed?chat=one")
+    page.wait_for_selector("#say-log li:nth-child(2)")
+    page.click("#say-new")
+    page.wait_for_selector("#say-log li", state="detached")
+    page.set_input_files("#say-file", file)
+    page.wait_for_selector("#say-log li:nth-child(2)")
+    assert page.evaluate("window.pwned") is None
+    assert found.errors == []
+    file.write_text(file.read_text().replace("0" * 64, "1" * 64))
+    page.set_input_files("#say-file", file)
+    page.wait_for_selector("#say-status >> text=was made for smollm2-135m with weights 1111")
+    assert page.locator("#say-log li").count() == 2, "the conversation before it stays"
+
+
 def test_choosing_a_list_changes_the_picture_and_the_address(found):
     page = found.open("/geometry?name=shapes")
     page.wait_for_function(f"({WORDS})() === '{' '.join(LISTS['weekdays'])}'")

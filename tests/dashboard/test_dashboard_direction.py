@@ -1,6 +1,8 @@
 """A direction on the geometry page without a browser: the verdict and its numbers, what is missing, hostile texts."""
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from dashboard.figures.directions import layers_and_strengths
 from dashboard.figures.geometry import along_figure, in_planes_figure, probe_over_layers
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.overview.data import overview
+from dashboard.turns import answered_in_lines
 from interp.directions.study import DirectionGeometry
 from interp.geometry.separation import WordsAlong
 from interp.workspace import Workspace
@@ -143,3 +146,91 @@ def test_a_direction_that_works_is_a_finding_beside_its_null(own):
     assert found.null == own.open(DirectionGeometry, "pushed").choice.judged.random_effect.max()
     assert found.href == "/directions/pushed"
     assert own.open(DirectionGeometry, "plain").findings() == []
+
+
+@pytest.fixture
+def chats(tmp_path, live) -> Iterator[Any]:
+    """A visitor of a workspace with one direction."""
+    workspace = Workspace(tmp_path / "ws", create=True)
+    direction(workspace, model=MODEL)
+    app = create_app(workspace, live=live)
+    app.server.wsgi_app = app.server.wsgi_app.app  # the guard has tests of its own
+    with app.server.app_context():
+        yield app.server.test_client()
+
+
+def conversation(client: Any, **more: Any) -> dict[str, Any]:
+    found = client.get("/api/chat/direction?name=pushed").get_json()
+    recipe = {"name": "pushed", "steps": [found["step"]], "prompt": "", "model": MODEL, "dictionaries": {}}
+    recipe["weight_hash"] = found["weight_hash"]
+    how = {"random": True, "system": "", "turns": [], "n_new": 8, "temperature": 0, "seed": 0}
+    return {"recipe": recipe, "names": ["pushed"], "strengths": [1.5], **how, **more}
+
+
+def test_every_chat_says_a_token_a_line_and_then_its_reply(chats, live):
+    body = {"conversation": conversation(chats), "message": "Hello", "visitor": "v"}
+    lines = [json.loads(line) for line in chats.post("/api/chat/say", json=body).get_data().splitlines()]
+    assert [len(line["said"]) for line in lines] == [3, 3, 3, 0]
+    assert [*lines[-1]["replies"]] == ["unsteered", "steered", "random direction"]
+    assert lines[-1]["replies"]["steered"]["tokens"] == [line["said"][1] for line in lines[:-1]]
+    assert ("chat", "Hello (1.5,)") in live.calls
+
+
+def test_a_conversation_is_kept_and_opened_as_it_was(chats):
+    talk = conversation(chats, system="Be kind.")
+    reply = {"text": "Hi", "tokens": [["Hi", 0.5]], "cut": False}
+    talk["turns"] = [{"message": "Hello", "strengths": {"pushed": 1.5}, "replies": {"steered": reply}}]
+    assert chats.post("/api/chat/keep", json={"name": "one", "conversation": talk}).get_json() == {"kept": "one"}
+    assert chats.get("/api/chat/kept").get_json() == {"names": ["one"]}
+    found = chats.get("/api/chat/kept?name=one").get_json()
+    assert found["turns"] == talk["turns"]
+    again = chats.post("/api/chat/check", json={"conversation": found}).get_json()
+    assert again["conversation"] == found
+    assert not again["template"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "says"),
+    [
+        ({"recipe": {"weight_hash": "1" * 64}}, 409, "was made for smollm2-135m with weights 111111111111"),
+        ({"recipe": {"steps": []}, "names": [], "strengths": []}, 400, "1 to 256 steps"),
+        ({"strengths": [1, 2]}, 400, "1 directions need 1 different names and as many strengths"),
+        ({"n_new": 10_000}, 400, "replies of 1 to 512 tokens"),
+        ({"strengths": ["<b>"]}, 400, "strengths"),
+        ({"more": 1}, 400, "more is no field"),
+    ],
+)
+def test_a_conversation_of_other_weights_or_form_is_refused_in_a_sentence(chats, change, status, says):
+    talk = conversation(chats)
+    talk |= {name: talk[name] | value if isinstance(value, dict) else value for name, value in change.items()}
+    answer = chats.post("/api/chat/check", json={"conversation": talk})
+    assert answer.status_code == status
+    assert says in answer.get_json()["error"]
+
+
+def test_an_empty_message_is_the_last_line_and_unknown_names_are_missing(chats):
+    body = {"conversation": conversation(chats), "message": " ", "visitor": "v"}
+    assert json.loads(chats.post("/api/chat/say", json=body).get_data()) == {"error": "the message is empty; type one"}
+    assert chats.get("/api/chat/kept?name=none").status_code == 404
+    assert chats.get("/api/chat/direction?name=none").status_code == 404
+
+
+def test_no_token_is_written_once_the_page_is_closed(chats):
+    made, ended = [], []
+
+    def steps() -> Iterator[int]:
+        try:
+            for number in range(100):
+                made.append(number)
+                yield number
+        finally:
+            ended.append(True)
+
+    with chats.application.test_request_context():
+        answer = answered_in_lines(steps(), "v")
+        lines = iter(answer.response)
+        assert [next(lines), next(lines)] == ["0\n", "1\n"]
+        answer.close()
+        del lines
+    assert made == [0, 1]
+    assert ended

@@ -36,7 +36,8 @@ function panel(holder, given) {
   const layout = element("p", { class: "wb-note", id: "say-layout" });
   const message = element("textarea", {
     ...{ class: "wb-native", id: "say-message", rows: 2, "aria-label": "Message", onkeydown: typed, onfocus: ready },
-    placeholder: "A message: Enter sends it, Shift Enter begins a line, Escape stops the replies",
+    placeholder: "A message",
+    title: "Enter sends, Shift Enter begins a line, Escape stops the replies",
   });
   const system = element("textarea", { class: "wb-native", rows: 2, id: "say-system", "aria-label": "System prompt" });
   const random = element("input", { type: "checkbox", id: "say-random" });
