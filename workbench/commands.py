@@ -44,6 +44,8 @@ _HELP = {
     "corpus": "docstrings (prose of the installed packages), or a .txt, .jsonl or .parquet file inside the workspace.",
     "task": "induction, ioi, greater-than, or a .jsonl or .csv file inside the workspace with the columns clean, "
     "corrupt, correct and wrong.",
+    "pairs": 'A .jsonl file inside the workspace, or the pairs themselves, eight or more: [{"prompt": "The food was", '
+    '"towards": " great.", "away": " awful."}, ...].',
     "source": "KIND:NAME. Of a model: embeddings, unembeddings, heads-ov, heads-qk. Of an artefact: recording, sae, "
     "encoder, heads. Of a .npy or .parquet inside the workspace: file.",
 }
@@ -59,6 +61,7 @@ _SOURCES = {
     "file": "file",
 }
 _TEXTS, _PROMPTS, _VECTORS = (".txt", ".jsonl", ".parquet"), (".jsonl", ".csv"), (".npy", ".parquet")
+_PAIRS = (".jsonl",)
 
 
 class Commands:
@@ -85,6 +88,7 @@ class Commands:
             "hook point": self._hook_points,
             "corpus": lambda: ["docstrings", *self._files(_TEXTS)],
             "task": lambda: [*TASKS, *self._files(_PROMPTS)],
+            "pairs": lambda: self._files(_PAIRS),
             "cells": lambda: ["auto", "unembedding", "none", *self._names("sae")],
             "device": lambda: ["cpu", "cuda", "mps"],
             **{menu: lambda kind=kind: self._names(kind) for menu, kind in _ARTEFACTS.items()},
@@ -184,6 +188,8 @@ class Commands:
             return value if value == "docstrings" else self._file(value, _TEXTS)
         elif menu == "task":
             return value if value in TASKS else self._file(value, _PROMPTS)
+        elif menu == "pairs":
+            return value if value.startswith("[") else self._file(value, _PAIRS)
         elif menu == "cells" and value not in ("auto", "unembedding", "none"):
             self._named("sae", value)
         elif menu == "name":
@@ -277,7 +283,7 @@ def _field(option: Option, hint: Any, default: Any, means: Means | None, basic: 
         name=option.name,
         kind="choice" if choices else kinds.get(base, "text"),
         label=option.flags[0] if option.flags else option.metavar,
-        help=_HELP[menu] if menu in _HELP and (option.required or menu in ("corpus", "task")) else option.text,
+        help=_HELP[menu] if menu in _HELP and (option.required or menu in ("corpus", "task", "pairs")) else option.text,
         default=None if option.required else default,
         required=option.required,
         many=many,

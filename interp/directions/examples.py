@@ -64,21 +64,32 @@ class Examples:
             )
 
 
-def read_examples(path: Path | str, *, chat: bool = False) -> Examples:
-    """Read pairs from a `.jsonl` file: `{"prompt": ..., "towards": ..., "away": ...}` in each line.
+def read_examples(source: Path | str, *, chat: bool = False) -> Examples:
+    """Read pairs from a `.jsonl` file: `{"prompt": ..., "towards": ..., "away": ...}` in each line; or a JSON list.
 
     Without `prompt` both sides are prompts of their own. Raises `MissingError`, and `ConfigError`
     for a line that is no example (with its number), too few pairs, equal sides, or prompts in some lines only.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise MissingError(f"no file at {path}; it holds one JSON object a line with prompt, towards and away")
-    found = [_example(line, f"{path}, line {number}") for number, line in enumerate(_lines(path), 1)]
+    path, lines = _pair_lines(source)
+    found = [_example(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
     with_prompt = sum(bool(each.prompt) for each in found)
     if with_prompt not in (0, len(found)):
         raise ConfigError(f"{with_prompt} of {len(found)} lines of {path} have a prompt; give all of them one, or none")
     kind: ExampleKind = "replies" if with_prompt else "prompts"
-    return Examples(kind=kind, pairs=tuple(found), source=f"{len(found)} pairs of {path.name}", chat=chat)
+    return Examples(kind=kind, pairs=tuple(found), source=f"{len(found)} pairs of {Path(path).name}", chat=chat)
+
+
+def _pair_lines(source: Path | str) -> tuple[Path | str, list[str]]:
+    """Return where pairs stand, in words, and each as a line of JSON."""
+    if isinstance(source, str) and source.lstrip().startswith("["):
+        try:
+            return "the list of pairs", [json.dumps(each) for each in json.loads(source)]
+        except ValueError as error:
+            raise ConfigError(f"the list of pairs is no JSON ({error}); check quotes and commas") from None
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise MissingError(f"no file at {path}; it holds one JSON object a line with prompt, towards and away")
+    return path, _lines(path)
 
 
 def examples_of_texts(towards: Path | str, away: Path | str) -> Examples:

@@ -172,8 +172,14 @@ def test_two_sets_of_texts_and_a_file_of_pairs_are_read(tmp_path):
     found = examples_of_texts(tmp_path / "a.txt", folder)
     assert (found.kind, len(found.pairs), found.pairs[8].away) == ("texts", 9, "no 8")
     path = tmp_path / "p.jsonl"
-    path.write_text("\n".join(json.dumps({"prompt": "x ", "towards": f"a{i}", "away": f"b{i}"}) for i in range(8)))
+    pairs = [{"prompt": "x ", "towards": f"a{i}", "away": f"b{i}"} for i in range(8)]
+    path.write_text("\n".join(map(json.dumps, pairs)))
     assert read_examples(path).kind == "replies"
+    assert read_examples(json.dumps(pairs)).pairs == read_examples(path).pairs
+    with pytest.raises(ConfigError, match="list of pairs, line 1"):
+        read_examples("[1]")
+    with pytest.raises(ConfigError, match="check quotes"):
+        read_examples("[{]")
 
 
 @pytest.mark.parametrize(

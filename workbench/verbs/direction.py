@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from interp.directions.config import DirectionConfig
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
-from interp.options import FeatureName, HookPoint, SAEName, Word
+from interp.options import FeatureName, HookPoint, Pairs, SAEName, Word
 from workbench.analysis import Analysis, Run
 from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, settings_of, slug
 
@@ -43,8 +43,9 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
     """Words on the positive side of the direction, four or more."""
     away: tuple[Word, ...] = ()
     """Words on its negative side, four or more."""
-    pairs: Path | None = None
-    """A .jsonl file of examples, eight or more: towards and away follow prompt; without prompt they are prompts."""
+    pairs: Pairs | None = None
+    """A .jsonl file of examples, eight or more: towards and away follow prompt; without prompt they are prompts. Or the
+    examples themselves, as a JSON list."""
     texts: tuple[Path, ...] = ()
     """Two .txt files with one text a line, or two folders of .txt files: texts to go towards, and away from."""
     trait: str | None = None
@@ -88,7 +89,8 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
 
     def default_name(self) -> str:
         words = "-".join([*self.towards[:1], *self.away[:1]])
-        files = [each.stem for each in (self.vector, self.pairs, *self.texts) if each is not None]
+        pairs = "pairs" if (self.pairs or "").startswith("[") else self.pairs
+        files = [Path(each).stem for each in (self.vector, pairs, *self.texts) if each is not None]
         return slug(f"direction-{'-'.join(files) or self.feature or self.trait or words}")
 
     def measure(self, run: Run) -> "DirectionGeometry":
