@@ -12,7 +12,7 @@ from dashboard.dynamics.data import curve_rows
 from dashboard.figures.studies import training_curves
 from dashboard.figures.theme import Theme, visible
 from interp.errors import as_typed
-from interp.studies.induction_onset import InductionOnset, InductionRun
+from interp.studies.induction_onset import UNTRAINED, InductionOnset, InductionRun
 from interp.workspace import Workspace
 
 CURVES = {
@@ -45,6 +45,10 @@ def runs(found: InductionOnset) -> list[view.Run]:
 def lead(found: InductionOnset) -> str:
     """Return a sentence on what was trained."""
     specs = ", ".join(visible(spec) for spec in found.settings.specs)
+    if not found.settings.every:
+        return (
+            f"Do induction heads form suddenly? The checkpoints in {specs.partition(', ')[0]}, beside random weights."
+        )
     return (
         f"Do induction heads form suddenly? Small models trained on random tokens that repeat: {specs or 'not named'}. "
         "The control sees the same data: a change that only the model shows is not due to the data."
@@ -91,6 +95,8 @@ def summary_panel(found: InductionOnset, at: int, actions: list[Any]) -> html.Se
 
 
 def _of_control(control: InductionRun | None) -> str:
+    if control is not None and control.spec == UNTRAINED:
+        return f"With random weights its induction score is {control.curves['induction'].max():.2g}."
     if control is None:
         return "No control was trained on the same data, so the effect of the data alone is unknown."
     if control.onset is not None:

@@ -5,6 +5,7 @@
 - `adapters`    adapters of peft (LoRA), merged into their base
 - `memory`      the memory that a Hugging Face model takes, estimated before it is read
 - `identity`    specs, hashes of weights and tokenizers, one face for all tokenizers
+- `series`      the checkpoints of a training run in a folder
 - `adapter`     the few TransformerLens tools that we call, under our names
 - `passes`      forward passes through a part of the model, with values at hook points captured; loss per token
 - `residual`    a transformer as a sum: parts that write to the residual stream, parts that read it, norms taken apart

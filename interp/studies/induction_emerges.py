@@ -1,7 +1,7 @@
-"""Emergence of induction heads in a toy over training (Olsson et al. 2022).
+"""Emergence of induction heads over training (Olsson et al. 2022): in a toy, or in the checkpoints of a model.
 
-The curves of `follow_induction` are measured at intervals on new rows of random tokens that repeat once. A one-layer
-toy is the control:
+The curves are measured on rows of random tokens that repeat once. A one-layer toy is the control of `follow_induction`,
+the untrained model that of `follow_checkpoints`:
 
 | curve | |
 |---|---|
@@ -9,6 +9,9 @@ toy is the control:
 | `accuracy` | of the second copy |
 | `induction`, `previous` | largest attention of any head to the token after the earlier copy; to the previous token |
 | `composition` | strongest K-composition of an earlier head with a later one, over the mean of its null (1: chance) |
+
+In a model with more than 64 heads, composition is that of the 8 heads that attend most to the previous token with the 8
+of the highest induction score.
 
 A falling loss alone does not show a mechanism: a toy that copies by position has one too, with a flat `induction`
 curve.
@@ -23,16 +26,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.artifacts import read_json, write_json
 from interp.circuits.head_kinds import pattern_scores, target_masks, target_weights
+from interp.models.adapter import ordinary_tokens, untrained_model
 from interp.models.hooked import HookedModel
+from interp.models.loading import load_model
 from interp.models.passes import token_losses
+from interp.models.series import checkpoints_in
 from interp.models.small import build_small
 from interp.models.toys import Toy, find_toy
 from interp.models.training import TrainingFile, TrainingStep, train_small
+from interp.names import HeadName
 from interp.progress import Progress
 from interp.runtime import make_generator, one_thread
-from interp.studies.induction_onset import CURVES, LEAST, InductionRun
+from interp.studies.induction_onset import CURVES, LEAST, UNTRAINED, InductionRun
 from interp.studies.transitions import find_transition
+
+_ALL_HEADS = 64
 
 
 def follow_induction(
@@ -73,10 +83,56 @@ def follow_induction(
             found.append(step.metrics)
             _report(step, training.steps, keep, model, progress)
     curves = {name: np.array([metrics[name] for metrics in found]) for name in CURVES}
-    step_numbers = np.array(at)
-    name = spec if isinstance(spec, str) else "toy"
-    changes = {curve: find_transition(step_numbers, curves[curve], least=LEAST[curve]) for curve in CURVES}
-    return InductionRun(name, seed, step_numbers, curves, changes)
+    return _run(spec if isinstance(spec, str) else "toy", seed, np.array(at), curves)
+
+
+def follow_checkpoints(
+    folder: Path,
+    *,
+    seed: int = 0,
+    n_rows: int = 16,
+    half: int = 32,
+    n_null: int = 20,
+    device: str | None = None,
+    finished: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[InductionRun, InductionRun]:
+    """Measure every checkpoint in a folder, and the untrained model of the last one, whose curves are constant.
+
+    Rows hold `half` random tokens twice (fewer in a shorter context), without BOS, the same for all. `finished` is a
+    folder in which an interrupted call finds the checkpoints that it has measured. Raises as `checkpoints_in` and
+    `load_model` do.
+    """
+    steps, rows = checkpoints_in(folder), torch.empty(0)
+    found: dict[int, dict[str, float]] = {}
+    null: dict[str, float] = {}
+    for number, (step, path) in enumerate(steps.items(), 1):
+        stored = None if finished is None else finished / f"{step}.json"
+        last = number == len(steps)
+        if stored is not None and stored.exists() and not last:
+            found[step] = {name: float(value) for name, value in read_json(stored).items()}
+            continue
+        model = load_model(str(path), device=device)
+        if not len(rows):
+            ids, generator = ordinary_tokens(model), make_generator(seed, "repeat rows")
+            length = min(half, model.cfg.n_ctx // 2)
+            rows = ids[torch.randint(len(ids), (n_rows, length), generator=generator)].repeat(1, 2)
+        found[step] = measure_repeats(model, rows.to(model.cfg.device), n_null)
+        if stored is not None:
+            write_json(stored, found[step])
+        if last:
+            null = measure_repeats(untrained_model(model, seed), rows.to(model.cfg.device), n_null)
+        if progress is not None:
+            progress(number, len(steps), {"step": step, "induction": round(found[step]["induction"], 2)})
+    curves = {name: np.array([metrics[name] for metrics in found.values()]) for name in CURVES}
+    constant = {name: np.full(len(steps), null[name]) for name in CURVES}
+    at = np.array(list(steps))
+    return _run(str(folder), seed, at, curves), _run(UNTRAINED, seed, at, constant)
+
+
+def _run(spec: str, seed: int, steps: np.ndarray, curves: dict[str, np.ndarray]) -> InductionRun:
+    changes = {name: find_transition(steps, curve, least=LEAST[name]) for name, curve in curves.items()}
+    return InductionRun(spec, seed, steps, curves, changes)
 
 
 @torch.no_grad()
@@ -95,17 +151,30 @@ def measure_repeats(model: HookedModel, rows: Tensor, n_null: int) -> dict[str, 
         "accuracy": float(right),
         "induction": strongest["induction"],
         "previous": strongest["previous_token"],
-        "composition": strongest_composition(model, n_null),
+        "composition": strongest_composition(model, n_null, *_candidates(scores, list(masks))),
     }
 
 
-def strongest_composition(model: HookedModel, n_null: int) -> float:
-    """Return the K-composition of the strongest pair over the mean of its null; 1 (chance) for a one-layer model."""
+def _candidates(scores: Tensor, kinds: list[str]) -> tuple[list[HeadName] | None, list[HeadName] | None]:
+    """Return the heads whose composition is measured, of scores `[layer, head, kind]`; None for all."""
+    n_layers, n_heads = scores.shape[:2]
+    if n_layers * n_heads <= _ALL_HEADS:
+        return None, None
+    best = (scores[:, :, kinds.index(kind)].flatten().topk(8).indices for kind in ("previous_token", "induction"))
+    senders, readers = ([HeadName(*divmod(int(at), n_heads)) for at in found] for found in best)
+    return senders, readers
+
+
+def strongest_composition(
+    model: HookedModel, n_null: int, senders: list[HeadName] | None = None, readers: list[HeadName] | None = None
+) -> float:
+    """Return the K-composition of the strongest pair over the mean of its null; 1 (chance) where no pair is."""
     from interp.circuits.head_weights import composition
 
-    if model.cfg.n_layers < 2:
+    in_order = not (senders and readers) or min(each.layer for each in senders) < max(each.layer for each in readers)
+    if model.cfg.n_layers < 2 or not in_order:
         return 1.0
-    found = composition(model, sides=("k",), n_null=n_null)["k"]
+    found = composition(model, sides=("k",), senders=senders, readers=readers, n_null=n_null)["k"]
     return float(np.nanmax(found.score / found.null_mean))
 
 

@@ -1,4 +1,4 @@
-"""Onset of induction as an artefact: curves of small models over training, and their transitions.
+"""Onset of induction as an artefact: curves of models over training, and their transitions.
 
 `interp.studies.induction_emerges` trains and measures. Torch-free.
 """
@@ -18,10 +18,13 @@ CURVES = ("loss_first", "loss_repeat", "accuracy", "induction", "previous", "com
 LEAST = {"loss_first": 0.5, "loss_repeat": 0.5, "accuracy": 0.2, "induction": 0.1, "previous": 0.1, "composition": 0.2}
 """Smallest changes that count: in the one-layer control the induction score drifts from 0.04 to 0.07 without a head."""
 
+UNTRAINED = "untrained"
+"""Name of the control of checkpoints: their model with random weights."""
+
 
 @dataclass(frozen=True)
 class InductionRun(Result):
-    """Curves of one toy and seed over training, with their transitions."""
+    """Curves of one model and seed over training, with their transitions."""
 
     spec: str
     seed: int
@@ -82,17 +85,17 @@ class OnsetSettings:
     """Settings that determine the runs of a study of onset."""
 
     specs: tuple[str, ...]
-    """Toys; those after the first are controls."""
+    """Toys, or a folder of checkpoints; those after the first are controls."""
     seeds: tuple[int, ...]
     steps: int | None
     """Training steps; None for those of each toy's recipe."""
     every: int
-    """Steps between two measurements."""
+    """Steps between two measurements; 0 where checkpoints of a folder were measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InductionOnset(Artefact, kind="induction_onset"):
-    """Small models on the same data, each with the step at which it begins to copy."""
+    """Models over training, each with the step at which it begins to copy."""
 
     settings: OnsetSettings
     runs: Annotated[tuple[InductionRun, ...], Document("runs.json")]
@@ -115,16 +118,18 @@ class InductionOnset(Artefact, kind="induction_onset"):
         if not controls:
             return []
         run, other = max(controls, key=lambda pair: pair[0].curves["induction"][-1])
+        of_folder = self.settings.every == 0
+        same_data = "" if of_folder else ", trained on the same data,"
         score, null = float(run.curves["induction"][-1]), float(other.curves["induction"].max())
         return [
             Finding(
                 kind="onset",
                 title="A model begins to copy, all at once",
                 sentence=f"{run.spec} begins to copy at step {run.onset:,.0f}; its induction heads end at {score:.2f}.",
-                more=f"{other.spec}, trained on the same data, never reaches more than {null:.2f}.",
+                more=f"{other.spec}{same_data} never reaches more than {null:.2f}.",
                 value=score,
                 null=null,
-                about="induction score; null: a model of one layer",
+                about=f"induction score; null: {'random weights' if of_folder else 'a model of one layer'}",
                 href=self.href,
                 proof="See the training",
                 dots=Dots(
@@ -139,7 +144,12 @@ class InductionOnset(Artefact, kind="induction_onset"):
     def headline(self) -> str:
         """Count the models that begin to copy."""
         dated = sum(run.onset is not None for run in self.runs)
-        return f"{dated} of {len(self.runs)} small models begin to copy suddenly"
+        if self.settings.every:
+            return f"{dated} of {len(self.runs)} small models begin to copy suddenly"
+        first = self.runs[0]
+        return f"{len(first.steps)} checkpoints of {first.headline().partition(', seed')[0]}: " + (
+            "no sudden onset of copying" if first.onset is None else f"copying sets in at step {first.onset:,.0f}"
+        )
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the step at which each model begins to copy."""

@@ -1,11 +1,12 @@
 """`workbench dynamics ...`: small models trained, and measured while they learn.
 
 - `grok`: addition modulo a prime, from memorising to generalising.
-- `induction`: induction heads in a two-layer model, with a one-layer control.
+- `induction`: induction heads in a two-layer model, with a one-layer control, or in checkpoints of one's own.
 - `scaling`: the loss of language models against parameters and tokens.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from interp.artifacts import partial_path, save_artefact
@@ -58,10 +59,13 @@ class Grok(ModularConfig, Threaded, OnDevice, Resumable["Grokking"]):
 
 @dataclass(frozen=True, kw_only=True)
 class Form(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
-    """Follow induction heads forming in a two-layer toy, with a one-layer control.
+    """Follow induction heads forming, in a two-layer toy with a one-layer control, or in checkpoints of your own.
+
+    Example: workbench dynamics induction --checkpoints ./my-training
 
     Measures the loss on the second copy of a repeated sequence, the scores of the strongest heads, and composition
-    against its null. A one-layer model cannot form induction heads. Takes minutes per seed.
+    against its null. A one-layer model cannot form induction heads. Takes minutes per seed. Of a folder of checkpoints
+    (checkpoint-500 and so on: models, or adapters of peft) each is measured, beside the model with random weights.
     """
 
     words: ClassVar[tuple[str, ...]] = ("dynamics", "induction")
@@ -75,6 +79,8 @@ class Form(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
     """Independent runs of each model."""
     control: bool = True
     """Train the one-layer control too."""
+    checkpoints: Path | None = None
+    """A folder of checkpoints, measured instead of a toy that is trained."""
 
     def __post_init__(self) -> None:
         if min(self.every, self.n_seeds) < 1 or (self.steps is not None and self.steps < 1):
@@ -83,12 +89,14 @@ class Form(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
             )
 
     def default_name(self) -> str:
-        return "induction"
+        return "induction" if self.checkpoints is None else slug(self.checkpoints.expanduser().absolute().name)
 
     def measure(self, run: Run) -> "InductionOnset":
         from interp.studies.induction_emerges import follow_induction
         from interp.studies.induction_onset import InductionOnset, OnsetSettings
 
+        if self.checkpoints is not None:
+            return self.measure_checkpoints(run, self.checkpoints)
         specs = ("toy:induction-2l", *(["toy:induction-1l"] if self.control else []))
         settings = OnsetSettings(specs=specs, seeds=self.seed_range(self.n_seeds), steps=self.steps, every=self.every)
         device, training, runs = self.use_device(mps=False), run.training(settings), []
@@ -99,6 +107,18 @@ class Form(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
                     options = {"steps": self.steps, "every": self.every, "device": device, "progress": progress}
                     runs.append(follow_induction(spec, seed=seed, state=state, **options))
         return InductionOnset(settings=settings, runs=tuple(runs))
+
+    def measure_checkpoints(self, run: Run, folder: Path) -> "InductionOnset":
+        """Measure every checkpoint in a folder."""
+        from interp.models.series import checkpoints_in
+        from interp.studies.induction_emerges import follow_checkpoints
+        from interp.studies.induction_onset import UNTRAINED, InductionOnset, OnsetSettings
+
+        checkpoints_in(folder)  # a mistake in its name shows before a draft is begun
+        settings = OnsetSettings(specs=(str(folder), UNTRAINED), seeds=(self.seed,), steps=None, every=0)
+        how = {"seed": self.seed, "device": run.device, "finished": run.training(settings)}
+        with run.progress("checkpoints", "models") as progress:
+            return InductionOnset(settings=settings, runs=follow_checkpoints(folder, **how, progress=progress))
 
 
 @dataclass(frozen=True, kw_only=True)
