@@ -135,6 +135,7 @@ CASES = {
         lambda: changed().representations["text"], "name change low high cka cka_low cka_high null ..."),
     "head changes": Case(lambda: changed().heads, "head layer measure value low high null null_high found"),
     "transplants": Case(lambda: changed().transplants, "name level changed carried ...", figure=True),
+    "words for a change": Case(lambda: changed().words, "question name value null found words"),
     "toys": Case(toys, "toy density seed loss null_loss unexplained", figure=True),
     "toy geometry": Case(
         lambda: toys().geometry(0), "feature norm dimensionality leverage polytope", figure=True),

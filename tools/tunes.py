@@ -1,8 +1,8 @@
 """Six small fine-tunes of SmolLM2 whose truth is known, and the report that has to name each: `python -m tools.tunes`.
 
-Each is a LoRA of rank 4 on texts that templates write (`text/tunes.toml`): a topic, a persona, a false fact, a language,
-a format, a backdoor word. A training of 60 steps takes two minutes on one core. What is finished is not made again, so
-an interrupted command resumes.
+Each is a LoRA of rank 4 on texts that templates write (`text/tunes.toml`): a topic, a persona, a false fact, a
+language, a format, a backdoor word. A training of 40 steps takes a minute of one core, a report as long. What is
+finished is not made again, so an interrupted command resumes.
 
 **Blind naming.** The report of a tune is compared with the keywords of all six, which were fixed before any report was
 read: the score of a tune is the fraction of its keywords among the words that the report shows, and the highest score
@@ -16,14 +16,26 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from interp.artifacts import write_json
-from interp.models.loading import PACKAGED, read_plain
-from interp.runtime import derive_seed
+from interp.artifacts import as_json, read_json, write_json
+from interp.changes.components import check_comparable
+from interp.changes.reading import changed_words, scrambled
+from interp.changes.words import ChangedWords
+from interp.forms import from_json
+from interp.lenses.jacobian_lens import JacobianLens
+from interp.lenses.lens import newest_lens
+from interp.models.identity import tokenizer_of, weight_hash
+from interp.models.loading import PACKAGED, load_model, read_plain
+from interp.runtime import derive_seed, make_generator
+from interp.text.corpora import open_corpus
 from tools import run_tool
-from workbench.terminal import Seeded, Threaded, say, wrote
+from workbench.terminal import InWorkspace, Seeded, Threaded, say, wrote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from interp.models.hooked import HookedModel
 
 TEXTS = Path(__file__).parent / "text" / "tunes.toml"
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -50,7 +62,7 @@ class Tune:
 
     def score(self, words: set[str]) -> float:
         """Return the fraction of the keywords that are among lower-case words."""
-        found = [each for each in self.keywords if each in words or len(each) >= LETTERS and _begins(each, words)]
+        found = [each for each in self.keywords if each in words or (len(each) >= LETTERS and _begins(each, words))]
         return len(found) / len(self.keywords)
 
 
@@ -106,13 +118,36 @@ def train(tune: Tune, questions: list[str], folder: Path, *, steps: int, seed: i
     write_json(folder / "tune.json", {"losses": losses, "says": tune.says, "seed": seed})
 
 
+def neutral(model: "HookedModel", seed: int) -> "Tensor":
+    """Return tokens `[16, 24]` of docstrings, which no tune was trained on."""
+    import torch
+
+    tokenizer, rows = tokenizer_of(model), []
+    for document in open_corpus("docstrings", seed=seed):
+        ids = [tokenizer.bos_token_id, *tokenizer.encode_batch([document.text[:400]])[0]][:24]
+        rows += [ids] if len(ids) == 24 else []
+        if len(rows) == 16:
+            break
+    return torch.tensor(rows)
+
+
+def elsewhere(base: "HookedModel", tuned: "HookedModel", seed: int) -> None:
+    """Write into `tuned` a change of the base of the same size as its own that writes elsewhere."""
+    ones, twos = check_comparable(base, tuned)
+    with scrambled(ones, twos, make_generator(seed, "a null tune")):
+        values = [[tensor.clone() for tensor in one.tensors] for one in ones]
+    for two, each in zip(twos, values, strict=True):
+        for tensor, value in zip(two.tensors, each, strict=True):
+            tensor.data.copy_(value)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Tunes(Seeded, Threaded):
-    """Train six small fine-tunes of SmolLM2."""
+class Tunes(InWorkspace, Seeded, Threaded):
+    """Train six small fine-tunes of SmolLM2, read what each did to the model, and name each by its words."""
 
     out: Path
-    """Folder of the adapters."""
-    steps: int = 60
+    """Folder of the adapters and reports."""
+    steps: int = 40
     """Steps of each training, eight texts each."""
 
     def run(self) -> None:
@@ -123,6 +158,40 @@ class Tunes(Seeded, Threaded):
             if not (folder / "tune.json").exists():
                 train(tune, questions, folder, steps=self.steps, seed=self.seed)
                 wrote(folder, tune.says)
+        base = load_model(PACKAGED)
+        for kind in ("report", "null"):
+            for name in known:
+                if not (self.out / name / f"{kind}.json").exists():
+                    self.read(base, self.out / name, kind)
+        for kind in ("report", "null"):
+            named = {name: self.named(self.out / name / f"{kind}.json", known) for name in known}
+            write_json(self.out / f"{kind}s.json", named)
+            right = sum(name == each["together"]["named"] for name, each in named.items())
+            say(f"{kind}: {right} of {len(named)} named right")
+            for name, each in named.items():
+                say(f"  {name:>9}: " + ", ".join(f"{key} {value['named'] or '-'}" for key, value in each.items()))
+
+    def read(self, base: "HookedModel", folder: Path, kind: str) -> None:
+        """Write the report of an adapter, or with `null` that of an equal change that writes elsewhere."""
+        tuned = load_model(f"{PACKAGED}+{folder}")
+        if kind == "null":
+            elsewhere(base, tuned, self.seed)
+        lens = newest_lens(self.open_workspace(), JacobianLens, weight_hash(base))
+        tokens = neutral(base, self.seed)
+        found = changed_words(base, tuned, tokens, text="docstrings", lens=lens, seed=self.seed)
+        write_json(folder / f"{kind}.json", as_json(found))
+        for line in (found.headline(), *found.sentences(), *found.lines()):
+            say(f"      {line}")
+
+    def named(self, report: Path, known: dict[str, Tune]) -> dict[str, Any]:
+        """Return the name that each kind of word gives, and all together, with the scores."""
+        words = from_json(ChangedWords, read_json(report), report).words()
+        words["together"] = set().union(*words.values())
+        found = {}
+        for source, each in words.items():
+            name, scores = named_by(each, known)
+            found[source] = {"named": name, "scores": scores, "n_words": len(each)}
+        return found
 
 
 if __name__ == "__main__":

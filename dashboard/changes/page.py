@@ -1,4 +1,4 @@
-"""*Changes*: two models compared, by the changes of weights, residual stream and heads, or by a crosscoder's latents.
+"""*Changes*: two models compared: words for a fine-tune, changes of weights and heads, or a crosscoder's latents.
 
 A comparison of checkpoints (fine-tuning effects) shows every number with its null, and the causal evidence: parts of
 one model transplanted into the other. A crosscoder reads both models at once; its latents are shared or of one model.
@@ -8,6 +8,7 @@ from typing import Any
 
 from dash import Dash, dcc, html
 
+from dashboard.changes.words import word_panels
 from dashboard.components.evidence import as_table, number, records_table
 from dashboard.components.frame import attempt, graph, guarded, page, stat
 from dashboard.components.pages import (
@@ -79,6 +80,7 @@ def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
     assert isinstance(found, ModelComparison)
     return [
         guarded("What was found", lambda: _findings(found)),
+        *word_panels(found),
         html.Div(
             [
                 guarded("Weights", lambda: _weights(found, colours),
@@ -187,9 +189,9 @@ PAGE = Page(
     order=100,
     layout=layout,
     register=register,
-    shows="Fine-tuning effects: how far weights, residual stream and heads of a model moved from those of its base, "
-    "each with its null, the same distance for models without the change in question; and the parts that carry a "
-    "behaviour when transplanted.",
+    shows="Fine-tuning effects: words for the change and texts of both models; how far weights, residual stream and "
+    "heads moved from those of the base, each with its null, the same distance for models without the change in "
+    "question; and the parts that carry a behaviour when transplanted.",
     command="workbench compare models BASE TUNED",
     fill=lambda _, model: ("compare models", {"base": model}),
 )

@@ -1,4 +1,4 @@
-"""Comparison of two checkpoints as an artefact: weights, representations on each text, heads, and transplants.
+"""Comparison of two checkpoints as an artefact: weights, representations on each text, heads, transplants, words.
 
 `interp.changes.report` measures it. The table in plain text has one row per part of the model, and an asterisk marks
 values beyond their null. Torch-free.
@@ -17,6 +17,7 @@ from interp.changes.measured import (
     WeightChanges,
     unit_of,
 )
+from interp.changes.words import ChangedWords
 from interp.results import Record
 
 HALF = 0.5
@@ -41,7 +42,7 @@ class ComparisonSettings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelComparison(Artefact, kind="model_comparison"):
-    """Effects of fine-tuning: changes of weights, representations and heads, and the transplants."""
+    """Effects of fine-tuning: changes of weights, representations and heads, the transplants, and words for them."""
 
     settings: ComparisonSettings
     weights: Annotated[WeightChanges, Document("weights.json")]
@@ -49,6 +50,7 @@ class ModelComparison(Artefact, kind="model_comparison"):
     """by name of the text"""
     heads: Annotated[HeadChanges, Document("heads.json")]
     transplants: Annotated[Transplants, Document("transplants.json")]
+    words: Annotated[ChangedWords, Document("words.json")]
 
     @property
     def base(self) -> str:
@@ -61,8 +63,9 @@ class ModelComparison(Artefact, kind="model_comparison"):
         return self.settings.tuned
 
     def sentences(self) -> list[str]:
-        """Return one sentence per question: weights, stream on each text, heads, transplants."""
+        """Return one sentence per question: words, weights, stream on each text, heads, transplants."""
         return [
+            *self.words.sentences(),
             self._weights(),
             *(self._stream(text) for text in self.representations),
             self._heads(),
@@ -72,7 +75,8 @@ class ModelComparison(Artefact, kind="model_comparison"):
     def to_records(self) -> list[Record]:
         """Return one row per component, layer, head and part: `question, text, name, value, null, found`.
 
-        `question` is `weights`, `stream`, a measure of heads, `carried` or `removed`; `text` is given for `stream`.
+        `question` is `weights`, `stream`, a measure of heads, `carried`, `removed`, or one of those for words; `text`
+        is given for `stream` and words.
         """
         rows = [("weights", None, c.name, c.change, c.null, c.found) for c in self.weights.changes]
         for text, each in self.representations.items():
@@ -85,6 +89,10 @@ class ModelComparison(Artefact, kind="model_comparison"):
         for t in self.transplants.transplants:
             rows.append(("carried", None, t.name, t.carried.estimate, t.carried_random, t.carried_found))
             rows.append(("removed", None, t.name, t.removed.estimate, t.removed_random, t.removed_found))
+        rows += [
+            (row["question"], self.words.text, row["name"], row["value"], row["null"], row["found"])
+            for row in self.words.to_records()
+        ]
         names = ("question", "text", "name", "value", "null", "found")
         return [dict(zip(names, row, strict=True)) for row in rows]
 
@@ -100,13 +108,15 @@ class ModelComparison(Artefact, kind="model_comparison"):
         return f"The effects of fine-tuning {self.base} into {self.tuned}"
 
     def facts(self) -> list[tuple[str, str]]:
-        """Return the number of matrices that changed, and the parts that carry the behaviour."""
+        """Return the words of the difference lens, the number of changed matrices, and the parts that carry it."""
+        said = next((" ".join(each.words[:4]) for each in self.words.found), "none")
         changed = ("changed matrices", str(len(self.weights.found)))
-        return [changed, ("parts that carry the behaviour", _names(self.transplants.carried) or "none")]
+        carried = ("parts that carry the behaviour", _names(self.transplants.carried) or "none")
+        return [("words", said), changed, carried]
 
     def details(self) -> list[str]:
-        """Return the table, and a sentence per question."""
-        return [*self.table().splitlines(), "", *self.sentences()]
+        """Return the table, a sentence per question, and continuations of both models."""
+        return [*self.table().splitlines(), "", *self.sentences(), *self.words.lines()]
 
     def _weights(self) -> str:
         found, low = self.weights.found, self.weights.low_rank
@@ -127,7 +137,7 @@ class ModelComparison(Artefact, kind="model_comparison"):
             f"variance [{low:.2g}, {high:.2g}] (null {most.null:.2g}), "
             f"CKA {most.cka.estimate:.4f} (null {most.cka_null:.4f}); "
             f"{most.main_share:.0%} of the squared difference lies along one direction (null "
-            f"{most.main_share_null:.0%}), which promotes {' '.join(map(repr, most.promoted))}"
+            f"{most.main_share_null:.0%})"
         )
 
     def _heads(self) -> str:

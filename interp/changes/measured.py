@@ -132,8 +132,6 @@ class LayerChange:
     """fraction of the base's variance along that direction, 0 to 1"""
     direction: Float64[np.ndarray, " d_model"]
     """of unit length, towards the tuned model; zeros without a change"""
-    promoted: tuple[str, ...]
-    """tokens of the text whose logits the direction raises most"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,10 +1,10 @@
-"""Comparison of two checkpoints as one result: weights, representations on each text, heads, and transplants.
+"""Comparison of two checkpoints as one result: weights, representations on each text, heads, transplants, words.
 
     found = what_changed(base, tuned, {"facts": tokens, "prose": others}, continuations=models, behaviour=log_prob)
     print(found)            # a table
     found.sentences()       # what was found
 
-The effect of fine-tuning is expected on the first text; the others are controls.
+The effect of fine-tuning is expected on the first text; the others are controls, and words are read on the last.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,13 @@ from torch import Tensor
 from interp.changes.comparison import ComparisonSettings, ModelComparison
 from interp.changes.components import check_comparable
 from interp.changes.heads import head_changes
+from interp.changes.reading import changed_words
 from interp.changes.representations import representation_changes
 from interp.changes.transplant import Behaviour, log_prob_of, transplants
 from interp.changes.weights import weight_changes
+from interp.dictionary import Dictionary
 from interp.errors import ConfigError
+from interp.lenses.jacobian_lens import JacobianLens
 from interp.models.adapter import weight_hash
 from interp.models.hooked import HookedModel
 from interp.progress import Progress
@@ -32,6 +35,8 @@ def what_changed(
     behaviour: Behaviour | None = None,
     behaviour_name: str | None = None,
     names: tuple[str, str] = ("base", "tuned"),
+    lens: JacobianLens | None = None,
+    dictionaries: Mapping[str, Dictionary] | None = None,
     n_random: int = 5,
     batch_size: int = 8,
     seed: int = 0,
@@ -42,7 +47,7 @@ def what_changed(
     `texts`: name -> tokens `[n_contexts, pos]`; the effect of fine-tuning is expected on the first. `continuations`:
     three or more models trained further from the base without the fine-tuning, as the null; without them the null is
     rounding to bfloat16. `behaviour(model)` returns a number per prompt; by default it is the mean log-probability of
-    the first text's contexts.
+    the first text's contexts. `lens` and `dictionaries` (by key) are the base's, for words.
 
     Raises `MismatchError` for different architectures or vocabularies, `NonFiniteError`, `ConfigError`.
     """
@@ -50,7 +55,7 @@ def what_changed(
     if not texts:
         raise ConfigError("a text is needed on which the models can be compared, got none; give one")
     first = next(iter(texts))
-    report = _Steps(progress, 3 + len(texts))
+    report = _Steps(progress, 4 + len(texts))
     moved = weight_changes(base, tuned, continuations=continuations, progress=report.within("weights"))
     streams = {}
     for text, tokens in texts.items():
@@ -67,6 +72,11 @@ def what_changed(
         name=behaviour_name or ("behaviour" if behaviour else f"log-probability of {first}"),
         progress=report.within("transplants"),
     )  # fmt: skip
+    last = [*texts][-1]
+    words = changed_words(
+        base, tuned, texts[last], text=last, lens=lens, dictionaries=dictionaries,
+        batch_size=batch_size, seed=seed, progress=report.within("words"),
+    )  # fmt: skip
     settings = ComparisonSettings(
         base=names[0],
         tuned=names[1],
@@ -75,7 +85,9 @@ def what_changed(
         n_random=n_random,
         seed=seed,
     )
-    return ModelComparison(settings=settings, weights=moved, representations=streams, heads=heads, transplants=proof)
+    return ModelComparison(
+        settings=settings, weights=moved, representations=streams, heads=heads, transplants=proof, words=words
+    )
 
 
 class _Steps:

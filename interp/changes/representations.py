@@ -8,8 +8,8 @@ text. Two further measures per layer:
 - Unbiased CKA (`interp.geometry.similarity`): 1 for representations equal up to rotation, translation and scale, about
   0 for unrelated ones. It is nearly blind to a shift common to all tokens; `change` is not.
 - The main direction of the differences `x_tuned - x_base`: estimated on half of the contexts, and scored by the
-  fraction of the squared difference along it on the other half. 1: all tokens moved along one line. With it go the
-  fraction of the base's variance along that direction, and the tokens of the text that it promotes in the unembedding.
+  fraction of the squared difference along it on the other half. 1: all tokens moved along one line. With it goes the
+  fraction of the base's variance along that direction. What differences say as words: `reading`.
 
 One context is one observation. Intervals come from a bootstrap over contexts for `change`, and from a jackknife for CKA
 (in a bootstrap a context drawn twice would be its own neighbour). The first positions are omitted: in most models their
@@ -36,7 +36,6 @@ MIN_CONTEXTS = 8
 N_BOOTSTRAP = 2000
 CKA_ROWS = 256
 """number of tokens that CKA compares, spread evenly over the contexts"""
-PROMOTED = 5
 
 
 @torch.no_grad()
@@ -76,7 +75,7 @@ def representation_changes(
             chance.append(_Measured(before, stream(model, tokens, skip, batch_size), seed))
         step("null")
     return RepresentationChanges(
-        layers=tuple(_judge(found, chance, _Unembedding(tuned, tokens[:, skip:]))),
+        layers=tuple(_judge(found, chance)),
         n_contexts=len(tokens),
         n_tokens=len(tokens) * (tokens.shape[1] - skip),
         null=describe_null(len(continuations)),
@@ -142,7 +141,7 @@ class _Measured:
         return (weights @ self.moved.T) / np.maximum(weights @ self.spread.T, SMALLEST)
 
 
-def _judge(found: _Measured, nulls: list[_Measured], unembedding: "_Unembedding") -> list[LayerChange]:
+def _judge(found: _Measured, nulls: list[_Measured]) -> list[LayerChange]:
     n = len(found.names)
     chance = np.stack([each.change for each in nulls])
     high = upper_bound(chance, n_tests=n)
@@ -170,7 +169,6 @@ def _judge(found: _Measured, nulls: list[_Measured], unembedding: "_Unembedding"
                 main_share_null=_mean([each.main[i][0] for each in nulls]),
                 main_share_base=base_share,
                 direction=direction,
-                promoted=tuple(unembedding.promoted(direction)),
             )
         )
     return layers
@@ -242,26 +240,3 @@ def _main_direction(difference: Tensor, away: Tensor) -> tuple[float, float, np.
 def _top(rows: Tensor) -> Tensor:
     """Return the unit direction `[d]` with the largest sum of squared projections of `rows`."""
     return torch.linalg.eigh(rows.T @ rows).eigenvectors[:, -1]
-
-
-class _Unembedding:
-    """Tokens of a text that a direction promotes. Others are excluded, as some tokens were hardly trained on."""
-
-    def __init__(self, model: HookedModel, tokens: Tensor):
-        from interp.models.residual import norm_of
-
-        self.model, self.ids = model, tokens.unique()
-        rows = model.unembed.original_component.weight.detach()
-        norm = norm_of(model, "ln_final", rows.shape[1])
-        W_U = rows[self.ids.to(rows.device)].double().T
-        self.W_U = (W_U if norm is None else norm.fold(W_U)).cpu()
-
-    def promoted(self, direction: np.ndarray) -> list[str]:
-        """Return the tokens whose logits `direction [d_model]` raises most, with the final norm folded in."""
-        from interp.models.adapter import token_text
-
-        if not direction.any():
-            return []
-        logits = torch.tensor(direction, dtype=torch.float64) @ self.W_U
-        best = logits.topk(min(PROMOTED, len(logits))).indices
-        return [token_text(self.model, int(self.ids[i])) for i in best]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from make_changes import HOSTILE_TEXT, MOVED, changes, difference, heads
+from make_changes import HOSTILE_TEXT, MOVED, changes, difference, heads, words
 from page_text import text_of
 
 from dashboard.app import create_app
@@ -49,6 +49,24 @@ def test_the_planted_change_is_named_drawn_and_tabled(own, scheme):
         assert figure in told
     assert "wb-notice-error" not in told
     assert "Effects of fine-tuning base into tuned" in text_of(page.layout(Context(own, None), name="fine"))
+
+
+def test_words_for_the_change_are_shown_where_they_are_beyond_the_null(own):
+    told = shown("model-comparisons/fine")
+    assert "9.5 (null up to 5.1)" in told
+    assert "magma" in told
+    assert " ash" not in told
+    assert "base, null steered" in told
+    assert "lava rose" in told
+    assert "1 of 1 positions beyond the null's largest" in told
+    assert "demo:3" in told
+    found = own.open(ModelComparison, "fine")
+    save_artefact(replace(found, words=words(moved=False)), found.folder, overwrite=True)
+    told = shown("model-comparisons/fine")
+    assert "No direction says a word beyond the null. Nearest: L2.W_Q 1, 3.0 (null up to 5.1)" in told
+    assert "No token is used more or less than under the null" in told
+    assert "The two models predict the same at every position" in told
+    assert "base, null steered" not in told
 
 
 def test_where_no_head_changed_it_says_so(own):

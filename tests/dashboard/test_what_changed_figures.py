@@ -24,7 +24,7 @@ def stream(*layers: tuple[str, float, bool], null_high: float = 0.01) -> Represe
         LayerChange(
             name=name, change=Interval(change, change * 0.9, change * 1.1), null=0.0, null_high=null_high, found=found,
             cka=same, cka_null=1.0, cka_found=found, main_share=0.5, main_share_null=0.1, main_share_base=0.1,
-            direction=np.zeros(2), promoted=(),
+            direction=np.zeros(2),
         )
         for name, change, found in layers
     ]  # fmt: skip

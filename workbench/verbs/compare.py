@@ -2,7 +2,7 @@
 
 - `saes SAE SAE ...`: dictionaries at one sparsity, with baselines.
 - `sizes`: the error of dictionaries against their size and sparsity, a scaling law with intervals.
-- `models BASE TUNED`: fine-tuning effects in weights, residual stream and heads.
+- `models BASE TUNED`: fine-tuning effects in weights, residual stream and heads, and words for them.
 - `latents CROSSCODER`: latents of a crosscoder that only one of its two models has.
 """
 
@@ -259,8 +259,11 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
 
     Compares weights, residual stream and heads, and transplants parts of the tuned model into the base to find those
     that carry the change of behaviour. The null is a set of models without the change in question: continuations of the
-    base where you have them, else the base rounded to bfloat16. For features, see
-    `workbench compare latents`; for CKA between the layers of any two models, `workbench geometry compare`.
+    base where you have them, else the base rounded to bfloat16. Words for the change come from activation differences
+    on text that it was not trained on (--control), from directions of the weight changes, and from what both models
+    predict and write; they use the base's Jacobian lens and SAE where the workspace has them, and have as null a change
+    of equal size that writes elsewhere. For latents of both models, see `workbench compare latents`; for CKA between
+    the layers of any two models, `workbench geometry compare`.
     """
 
     words: ClassVar[tuple[str, ...]] = ("compare", "models")
@@ -273,7 +276,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
     corpus: Corpus = "docstrings"
     """Text on which the change is expected; "random" for repeated random tokens (models without a tokenizer)."""
     control: Corpus | None = None
-    """Text on which no change is expected."""
+    """Text on which no change is expected, and on which words for the change are read. Default: --corpus."""
     continuations: tuple[ModelName, ...] = ()
     """Three or more models trained further from the base without the change in question, as the null."""
     prompts: int = 32
@@ -290,6 +293,8 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
 
     def measure(self, run: Run) -> "ModelComparison":
         from interp.changes.report import what_changed
+        from interp.lenses.jacobian_lens import JacobianLens
+        from interp.lenses.lens import newest_lens
         from interp.text.corpora import open_corpus
 
         specs = dict.fromkeys([self.corpus, self.control or self.corpus])
@@ -298,11 +303,24 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
                 open_corpus(spec)  # a mistake in its name shows before a model is loaded
         base, tuned, *continuations = (run.model(name) for name in (self.base, self.tuned, *self.continuations))
         texts = {spec: self._tokens(base, spec) for spec in specs}
+        lens = newest_lens(run.workspace, JacobianLens, run.weight_hash(self.base))
+        if lens is not None:
+            run.made_from(lens.about)
         with run.progress("changes") as progress:
             return what_changed(
-                base, tuned, texts, continuations=continuations, names=(self.base, self.tuned),
-                n_random=self.random_changes, batch_size=self.batch_size, seed=self.seed, progress=progress,
+                base, tuned, texts, continuations=continuations, names=(self.base, self.tuned), lens=lens,
+                dictionaries=self._dictionaries(run), n_random=self.random_changes, batch_size=self.batch_size,
+                seed=self.seed, progress=progress,
             )  # fmt: skip
+
+    def _dictionaries(self, run: Run) -> "dict[str, SAE]":
+        """Return the newest SAE of the base that reads one hook point, by its key; empty where there is none."""
+        for stored in run.workspace.values(StoredSAE):
+            if getattr(stored.settings, "weight_hash", "") == run.weight_hash(self.base):
+                sae = run.sae(stored.name)
+                if len(getattr(sae, "hook_points", (sae.hook_point,))) == 1:
+                    return {f"saes/{stored.name}": sae}
+        return {}
 
     def _tokens(self, model: HookedModel, spec: str) -> Any:
         """Return tokens `[prompts, context_length]` of as many documents of a corpus, BOS first where there is one."""

@@ -1,0 +1,111 @@
+"""Words for a fine-tune: a planted direction is named; a copy and an equal change along random directions are not."""
+
+from functools import cache
+
+import pytest
+import torch
+from tuned_pair import CONFIG, contexts, copy_of
+
+from interp.changes.components import check_comparable
+from interp.changes.reading import changed_words, scrambled
+from interp.errors import ConfigError
+from interp.lenses.vocabulary import read_directions
+from interp.models.small import build_small
+from interp.runtime import make_generator
+
+WORD, LAYER = 7, 1
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@cache
+def base_model():
+    """Shared: read-only."""
+    return build_small(CONFIG, seed=0, device="cpu", dtype=torch.float32)
+
+
+def written_along(direction):
+    """A copy whose MLP of one layer also writes along a direction, by a change half as long as its matrix."""
+    model = copy_of(base_model())
+    weight = model.blocks[LAYER].mlp.out.original_component.weight
+    change = torch.outer(direction, torch.rand(weight.shape[1], generator=torch.Generator().manual_seed(0)))
+    with torch.no_grad():
+        weight += 0.5 * weight.norm() * change / change.norm()
+    return model
+
+
+def report(tuned, **options):
+    return changed_words(base_model(), tuned, contexts(16, 9, keys=0.0), n_null=7, **options)
+
+
+@pytest.fixture(scope="module")
+def planted():
+    return report(written_along(read_directions(base_model())[WORD]), dictionaries={"saes/words": Units()})
+
+
+class Units:
+    """A dictionary at the planted layer: how far a residual raises each of four words."""
+
+    d_in, d_sae, hook_point = 32, 4, f"blocks.{LAYER}.hook_resid_post"
+
+    def encode(self, x):
+        return (x @ read_directions(base_model())[[WORD, 11, 12, 13]].T).relu()
+
+
+def test_a_planted_direction_is_named_by_difference_weights_and_predictions(planted):
+    found = {(each.way, each.name): each for each in planted.found}
+    assert ("difference", f"L{LAYER}") in found
+    assert ("writes", f"L{LAYER}.mlp.out 1") in found
+    assert not {name for way, name in found if way == "difference"} & {"embed", "L0"}
+    assert all(each.words[0] == str(WORD) for each in found.values())
+    assert found["writes", f"L{LAYER}.mlp.out 1"].share == pytest.approx(1, abs=1e-4)
+    assert [each.what for each in planted.tokens if each.found] == [str(WORD)]
+    assert str(WORD) in planted.words()["predictions"]
+    assert planted.kl > planted.kl_null
+    assert planted.steered_at == f"blocks.{LAYER}.hook_resid_post"
+    (text,) = planted.written  # without a BOS no text is begun from nothing
+    assert len({text.base, text.steered, text.null}) == 3
+    assert any(f"L{LAYER} '{WORD}'" in each for each in planted.sentences())
+
+
+def test_the_feature_of_the_planted_word_is_used_most(planted):
+    assert planted.features[0].what == "words:0"
+    assert planted.features[0].after > planted.features[0].before
+
+
+def test_a_copy_says_nothing():
+    found = report(copy_of(base_model()))
+    assert not found.said
+    assert not found.turns
+    assert not found.tokens
+    assert found.kl == 0
+    assert not any(found.words().values())
+    assert "no word" in found.sentences()[0]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_equal_change_along_a_random_direction_names_nothing(seed):
+    found = report(written_along(torch.randn(32, generator=torch.Generator().manual_seed(100 + seed))))
+    assert found.said
+    assert not found.found
+    assert not any(each.found for each in found.tokens)
+
+
+def test_the_null_keeps_norm_and_rank_of_a_change_and_the_base_is_restored(planted):
+    base, tuned = base_model(), written_along(read_directions(base_model())[WORD])
+    ones, twos = check_comparable(base, tuned)
+    at = next(i for i, each in enumerate(ones) if each.name == f"L{LAYER}.mlp.out")
+    before = [one.matrix() for one in ones]
+    with scrambled(ones, twos, make_generator(0, "test")):
+        moved = [i for i, one in enumerate(ones) if not torch.equal(one.matrix(), before[i])]
+        change, true = ones[at].matrix() - before[at], twos[at].matrix() - before[at]
+    assert moved == [at]
+    assert change.norm() == pytest.approx(float(true.norm()), rel=1e-5)
+    assert torch.linalg.svdvals(change)[1] < 1e-4 * change.norm()
+    assert abs(float((change * true).sum())) < 0.9 * float(true.norm()) ** 2
+    assert all(torch.equal(one.matrix(), each) for one, each in zip(ones, before, strict=True))
+
+
+def test_too_few_nulls_are_refused():
+    with pytest.raises(ConfigError, match="at least 2"):
+        changed_words(base_model(), base_model(), contexts(16, 9, keys=0.0), n_null=1)

@@ -1,0 +1,27 @@
+"""The small fine-tunes: the texts of each are named by its own keywords, and equal scores name none."""
+
+import re
+from itertools import islice
+
+import pytest
+
+from tools.tunes import named_by, tunes
+
+KNOWN, QUESTIONS = tunes()
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_its_own_texts_name_a_tune(name):
+    texts = list(islice(KNOWN[name].texts(QUESTIONS, 0), 40))
+    assert texts == list(islice(KNOWN[name].texts(QUESTIONS, 0), 40))
+    assert not any("_]" in text or re.search(r"\[[^\"]*\|", text) for text in texts)
+    words = set(re.findall(r"\w+|[{}\"]+:?", " ".join(texts).lower()))
+    named, scores = named_by(words, KNOWN)
+    assert named == name
+    assert sorted(scores.values())[-1] - sorted(scores.values())[-2] > 0.3
+
+
+def test_short_keywords_are_whole_words_and_equal_scores_name_none():
+    assert KNOWN["language"].score({"lesson", "destiny"}) == 0
+    assert KNOWN["topic"].score({"volcanoes"}) == pytest.approx(1 / 12)
+    assert named_by(set(), KNOWN)[0] == ""
