@@ -36,6 +36,7 @@ SHORT = {
     "direction": "--lists letters --n-random 2 --n-judging 3 --strengths 0.5 --harmless 9 --layers 1",
     "steer": "--new-tokens 2 --samples 0",
     "doctor": "--quick",
+    "own": "--plan",
     "circuit induction": "--prompts-per-seed 3 --seeds 0 1",
     "circuit find": "--prompts 4 --n-random 1 --n-minimality 1 --n-knockouts 1 --fractions 0.5 1 --no-untrained",
     "compare models": "--prompts 8 --context-length 16",
@@ -68,7 +69,7 @@ def folder(tmp_path_factory, text_documents):
         model.blocks[1].mlp.out.original_component.weight.mul_(20)
     save_small(model, config, folder / "tuned")
     for name in ("pages", "facts"):
-        lines = [json.dumps({"text": each.text[:64]}) for each in text_documents]
+        lines = [json.dumps({"text": each.text[:96]}) for each in text_documents]
         (folder / f"{name}.jsonl").write_text("\n".join(lines))
     pairs = [{"prompt": f"{a}{b} is ", "towards": "abc", "away": "XYZ"} for a in "pqrs" for b in "tuv"]
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
