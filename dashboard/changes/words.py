@@ -14,7 +14,7 @@ from interp.artifacts import as_json
 from interp.changes.comparison import ModelComparison
 from interp.changes.words import ChangedWords, Said, Use, Written
 
-ROWS = 16
+ROWS = 8
 _COLUMNS = {"base": "base", "tuned": "tuned", "steered": "base, steered", "null": "base, null steered"}
 
 
@@ -54,12 +54,16 @@ def _said(found: ChangedWords, ways: Sequence[str]) -> list[Any]:
         nearest = "" if largest is None else f" Nearest: {largest.name}, {_strength(largest)}."
         return [html.P(f"No direction says a word beyond the null.{nearest}", className="wb-none")]
     rows = [html.Tr([html.Th(each, scope="col") for each in ("direction", "words", "strength")])]
-    for each in beyond[:ROWS]:
+    for each in beyond:
         name = each.name if each.way == "difference" else f"{each.name} {each.way}"
         words = [piece for word in each.words for piece in (token_text(word, 22), " ")]
         rows.append(html.Tr([html.Td(name), html.Td(words, dir="auto"), html.Td(_strength(each))]))
-    more = [html.P(f"and {len(beyond) - ROWS} more", className="wb-note")] if len(beyond) > ROWS else []
-    return [html.Div(html.Table(rows, className="wb-samples"), className="wb-scroll"), *more]
+    first, rest = (
+        html.Div(html.Table(part, className="wb-evidence wb-records"), className="wb-scroll")
+        for part in (rows[: 1 + ROWS], [rows[0], *rows[1 + ROWS :]])
+    )
+    more = html.Details([html.Summary(f"{len(beyond) - ROWS} more beyond the null"), rest], className="wb-folded")
+    return [first, more] if len(beyond) > ROWS else [first]
 
 
 def _strength(each: Said) -> str:
@@ -72,7 +76,7 @@ def _used(uses: Sequence[Use], kind: str) -> list[Any]:
         reason = f"No {kind} is used more or less than under the null." if uses else f"No {kind} was measured."
         return [html.P(reason, className="wb-none")]
     rows = [html.Tr([html.Th(each, scope="col") for each in (kind, "before", "after", "change", "null up to")])]
-    for each in found[:ROWS]:
+    for each in found:
         name, _, index = each.what.rpartition(":")
         what = dcc.Link(each.what, href=feature_href(name, int(index))) if kind == "feature" else token_text(each.what)
         numbers = (each.before, each.after, each.change, each.null_high)

@@ -177,11 +177,11 @@ class ChangedWords(Result):
         found = [each for each in self.found if each.way == "difference"]
         if not found:
             return f"difference lens on {self.text}: the mean difference says no word beyond the null at any layer"
-        layers = "; ".join(f"{each.name} {_quoted(each.words)}" for each in found[:3])
-        best = found[0]
+        best, layers = found[0], f"{len(found)} layer{'s' * (len(found) != 1)}"
         return (
-            f"difference lens on the first {self.first} tokens of {self.text}: {layers} "
-            f"(by {best.strength:.1f} nats, null up to {best.null_high:.1f})"
+            f"difference lens on the first {self.first} tokens of {self.text}: beyond the null after {layers}, "
+            f"furthest after {best.name}, where it raises {_quoted(best.words)} (by {best.strength:.1f} nats, null up to "
+            f"{best.null_high:.1f})"
         )
 
     def _weights(self) -> str:

@@ -65,7 +65,7 @@ def test_a_planted_direction_is_named_by_difference_weights_and_predictions(plan
     assert planted.steered_at == f"blocks.{LAYER}.hook_resid_post"
     (text,) = planted.written  # without a BOS no text is begun from nothing
     assert len({text.base, text.steered, text.null}) == 3
-    assert any(f"L{LAYER} '{WORD}'" in each for each in planted.sentences())
+    assert f"raises '{WORD}'" in planted.sentences()[0]
 
 
 def test_the_feature_of_the_planted_word_is_used_most(planted):
