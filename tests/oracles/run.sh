@@ -19,6 +19,9 @@ environment sparsify eai-sparsify==1.3.3
 environment dictionary_learning dictionary-learning==0.1.0
 environment circuit_tracer circuit-tracer==0.5.0
 
+"$home/saelens/bin/python" tests/oracles/peer_names.py sae_lens $freeze
+"$home/circuit_tracer/bin/python" tests/oracles/peer_names.py circuit_tracer nnsight $freeze
+
 shopt -s nullglob
 PYTHONPATH=. "$home/saelens/bin/python" tests/oracles/saelens_loads_our_folder.py $freeze workspace/saes/*/
 fresh=$(mktemp -d)
