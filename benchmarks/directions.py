@@ -37,7 +37,7 @@ def _chats(model) -> list[Result]:
     from transformers import AutoModelForCausalLM
 
     from benchmarks.report import interleaved
-    from interp.interventions.chat import Chat, side_by_side
+    from interp.interventions.chat import Chats
     from interp.interventions.conversation import random_vector
     from interp.interventions.intervention import Direction, Intervention
     from interp.models.generation import chat_tokens
@@ -48,10 +48,10 @@ def _chats(model) -> list[Result]:
         Direction(hook_point="blocks.17.hook_resid_post", vector=random_vector(576, 1.0, [seed]), origin="drawn")
         for seed in range(2)
     ]
-    steered = [Chat(tokens, [Intervention(target=each, amount=17.0)]) for each in targets]
+    steered = [[Intervention(target=each, amount=17.0)] for each in targets]
 
     def chats(n_new: int, n: int) -> None:
-        assert len(list(side_by_side(model, [Chat(tokens), *steered[:n]], n_new))) == n_new
+        assert len(list(Chats(model, [(), *steered[:n]]).write([tokens] * (n + 1), n_new))) == n_new
 
     def alone(n_new: int) -> None:
         mask = torch.ones_like(tokens)

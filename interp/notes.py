@@ -371,7 +371,7 @@ def read_conversation(value: Any, what: str) -> Conversation:
     try:
         return from_json(Conversation, value, what)
     except CorruptError as error:
-        raise ConfigError(str(error).partition("; it was edited")[0]) from None
+        raise ConfigError(re.split("; it was edited|; `", str(error))[0]) from None
 
 
 _NODE = re.compile(r"(feature|error|token|logit)(:-?\d{1,10}){2,3}")

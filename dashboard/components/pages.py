@@ -416,6 +416,11 @@ def geometry_href(name: str, **query: Any) -> str:
     return "/geometry" + _query({"name": name, **query})
 
 
+def directions_href(name: str, **query: Any) -> str:
+    """Address of a direction, without a name the newest; `chat` opens a conversation that was kept."""
+    return "/directions" + (f"/{quote(name)}" if name else "") + _query(query)
+
+
 def dynamics_href(name: str, **query: Any) -> str:
     """Address of a study of training."""
     return "/dynamics" + _query({"name": name, **query})

@@ -1,4 +1,4 @@
-"""*Notes*: starred things, lists, texts, saved searches and recipes of the workspace, each a link to what it names.
+"""*Notes*: starred things, lists, texts, searches, recipes and chats of the workspace, each a link to what it names.
 
     GET  /api/notes?key=features/demo%2312      what is noted on one thing
     GET  /api/notes/export                      everything, as a JSON file
@@ -27,6 +27,7 @@ from dashboard.components.pages import (
     Page,
     artefact_href,
     current,
+    directions_href,
     feature_href,
     heads_href,
     prompt_href,
@@ -192,7 +193,7 @@ def layout(context: Context, **_: Any) -> html.Div:
         dcc.Store(id="notes-state", data=0),
         html.Div(id="notes-parts", **attrs({"aria-live": "polite"})),
         controls=controls,
-        lead="Stars, names, texts, lists, saved searches and recipes; the key s stars what a page shows.",
+        lead="Stars, names, texts, lists, searches, recipes and conversations; the key s stars what a page shows.",
     )
 
 
@@ -224,6 +225,7 @@ def _parts() -> html.Div:
             *([panel("Named or with a text", rows(written))] if written else []),
             panel("Saved searches", _searches(found)),
             panel("Recipes", *_recipes(workspace, found)),
+            panel("Conversations", _conversations(workspace, found)),
             _earlier(found.entries.earlier()),
         ]
     )
@@ -320,6 +322,24 @@ def _recipe(workspace: Workspace, recipe: Recipe) -> html.Li:
     )
 
 
+def _conversations(workspace: Workspace, found: Notes) -> Any:
+    here = workspace.names("direction")
+    rows = [
+        html.Li(
+            [quiet_link(
+                visible(name, 80), directions_href(next((each for each in talk.names if each in here), ""), chat=name)
+             ),
+             html.Span(visible(", ".join(talk.names), 80)),
+             html.Span(f"{visible(talk.recipe.model, 60)}, messages: {len(talk.turns)}", className="wb-quiet"),
+             _delete_button("chat", name)],
+            **attrs({"data-text": f"{name} {' '.join(talk.names)}".lower()}), dir="auto",
+        )
+        for name, talk in found.conversations().items()
+    ]  # fmt: skip
+    none = html.P("None yet: “Keep” under the chats on the page Directions adds one.", className="wb-none")
+    return html.Ol(rows, className="wb-notes") if rows else none
+
+
 def _earlier(found: list[Earlier]) -> html.Details | None:
     if not found:
         return None
@@ -379,6 +399,6 @@ PAGE = Page(
     order=95,
     layout=layout,
     register=register,
-    shows="Stars, names, texts, lists, saved searches and recipes of the workspace.",
+    shows="Stars, names, texts, lists, saved searches, recipes and conversations of the workspace.",
     command="workbench demo --no-serve",
 )

@@ -150,16 +150,20 @@ class LiveModel(GraphModel):
         """Answer a message in every chat of a conversation; others take turns between two tokens."""
         from interp.interventions.chat import reply_to
 
+        spec, steering = talk.recipe.model, talk.steering
         with self._turns.take("chat") as turn:
-            replies = reply_to(self._loaded.model(talk.recipe.model), talk, message)
-        while True:
-            with self._turns.take("chat", again=turn) as held:
-                said = next(replies, None)
-                held.check()
-            if said is None:
-                break
-            yield ChatStep(said)
-        yield ChatStep([], replies.finished())
+            replies = reply_to(self._loaded.model(spec), talk, message, self._loaded.take_chats(spec, steering))
+        try:
+            while True:
+                with self._turns.take("chat", again=turn) as held:
+                    said = next(replies, None)
+                    held.check()
+                if said is None:
+                    break
+                yield ChatStep(said)
+            yield ChatStep([], replies.finished())
+        finally:
+            self._loaded.put_chats(spec, steering, replies.chats)
 
     def check_chat(self, talk: Conversation) -> dict[str, bool | int]:
         """Load the model; return whether it has a chat template, and its context. Raises as `chat` does."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dashboard.components.live import Exchange
     from dashboard.prompt.compute import Changes, Reading
     from dashboard.turns import Turn
+    from interp.interventions.chat import Chats
     from interp.lenses.jacobian_lens import JacobianLens
     from interp.lenses.lens import Lens
     from interp.tracing.graph import AttributionGraph
@@ -219,6 +220,17 @@ class Loaded:
     def version(self, features: str | None) -> str | None:
         """Return the content hash of a features artefact: one made again under its name is another."""
         return self._workspace.manifest("features", features).content_hash if features else None
+
+    def take_chats(self, spec: str, steering: str) -> "Chats | None":
+        """Return the chats of the last conversation if they are steered in the same way; they are held no more."""
+        last, chats = self._dictionaries.pop((spec, "chats"), ("", None))
+        return chats if last == steering else None
+
+    def put_chats(self, spec: str, steering: str, chats: "Chats") -> None:
+        """Hold the chats of a conversation, with all that they have read, for the next message."""
+        if spec in self._models:
+            self._dictionaries.pop((spec, "chats"), None)
+            self._held((spec, "chats"), lambda: (steering, chats))
 
     def _held(self, key: tuple[str, str], load: Callable[[], Any]) -> Any:
         found = self._dictionaries.pop(key, None)

@@ -1,6 +1,6 @@
 """Chats of one model beside each other, steered and not, in one batch and token by token.
 
-    for said in side_by_side(model, [Chat(tokens), Chat(tokens, steps)], 80):
+    for said in Chats(model, [(), steps]).write([tokens, tokens], 80):
         said[1].token, said[1].shift
 
 A steered chat has a second row in the batch, which reads the same text unsteered: so every token has its shift, the
@@ -8,7 +8,6 @@ log-probability in the steered model less that in the unsteered one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -36,14 +35,6 @@ from interp.models.identity import model_spec, weight_hash
 from interp.runtime import make_generator
 
 
-@dataclass(frozen=True, eq=False)
-class Chat:
-    """A text to go on with, and what is changed in the model meanwhile."""
-
-    tokens: Int64[Tensor, "1 pos"]
-    steps: Sequence[Intervention] = ()
-
-
 class Said(NamedTuple):
     """One more token of a chat."""
 
@@ -52,59 +43,114 @@ class Said(NamedTuple):
     """nats: its log-probability with the interventions, less that without; 0 in a chat without any"""
 
 
-def side_by_side(
-    model: HookedModel, chats: Sequence[Chat], n_new: int, choose: Callable[[Tensor], Tensor] | None = None
-) -> Iterator[list[Said]]:
-    """Yield the next token of every chat, up to `n_new` times.
+class Chats:
+    """Chats of one model, each with its interventions, that write in one batch.
 
-    Rows that are still alike are read once. `choose` picks tokens `[chats]` from logits `[chats, d_vocab]` (default:
-    the most likely). Raises `ConfigError` for texts of different lengths in a model without a cache, and as `hooks_of`.
+    What was read stays in memory as keys and values, so that the next messages are read without what was before.
     """
-    rows = [(at, on) for at, chat in enumerate(chats) for on in ([True, False] if chat.steps else [False])]
-    texts = [tuple(chats[at].tokens[0].tolist()) for at, _ in rows]
-    alike = [(text, at if on else -1) for text, (at, on) in zip(texts, rows, strict=True)]
-    read = list(dict.fromkeys(alike))
-    whole = torch.tensor([read.index(each) for each in alike])
-    leader = torch.tensor([[at for at, _ in rows].index(at) for at in range(len(chats))])
-    chat_of = torch.tensor([at for at, _ in rows])
 
-    width = max(map(len, texts))
-    valid = torch.tensor([[False] * (width - len(text)) + [True] * len(text) for text, _ in read])
-    tokens = torch.tensor([[0] * (width - len(text)) + list(text) for text, _ in read])
-    device = model.cfg.device
-    offset = Offset(valid=None if valid.all() else valid.to(device))
-    steered = torch.tensor([at for _, at in read])
-
-    def rows_of(at: int) -> Callable[[Tensor], Tensor]:
-        return lambda value: (steered == at)[:, None]
-
-    hooks = [
-        (name, at_mask(hook, rows_of(at)))
-        for at, chat in enumerate(chats)
-        for name, hook in hooks_of(model, chat.steps, offset=offset)
-    ]
-    step = NextToken(model, hooks, offset=offset)
-    taken: list[Tensor] = []
-
-    def pick(logits: Tensor) -> Tensor:
-        ids = (logits[leader].argmax(-1) if choose is None else choose(logits[leader])).to(logits.device)
-        ids = ids[chat_of]
-        taken.append(logits.log_softmax(-1).gather(1, ids[:, None])[:, 0])
-        return ids
-
-    first = [step(tokens.to(device))[whole]]
-    step.select(whole.to(device))
-    steered = steered[whole]
-    for ids in generate(lambda given: first.pop() if first else step(given), tokens[whole].to(device), n_new, pick):
-        log_p, chosen = taken.pop().tolist(), ids.tolist()
-        yield [
-            Said(chosen[row], log_p[row] - log_p[row + 1] if chats[at].steps else 0.0)
-            for at, row in enumerate(leader.tolist())
+    def __init__(self, model: HookedModel, steps: Sequence[Sequence[Intervention]]):
+        """Set up chats with the interventions of each, none for an unsteered one. Raises as `hooks_of`."""
+        self.model, self._steps = model, steps
+        rows = [(at, on) for at, mine in enumerate(steps) for on in ([True, False] if mine else [False])]
+        self._chat_of = torch.tensor([at for at, _ in rows])
+        self._all = torch.tensor([at if on else -1 for at, on in rows])
+        self._steered = self._all
+        """row of the present pass -> the chat whose interventions it has, -1 for none"""
+        self._leader = torch.tensor([[at for at, _ in rows].index(at) for at in range(len(steps))])
+        self._tokens = torch.zeros(len(rows), 0, dtype=torch.long)
+        self._step: NextToken | None = None
+        self._offset = Offset()
+        self._hooks = [
+            (name, at_mask(hook, self._rows_of(at)))
+            for at, mine in enumerate(steps)
+            for name, hook in hooks_of(model, mine, offset=self._offset)
         ]
 
+    def _rows_of(self, at: int) -> Callable[[Tensor], Tensor]:
+        return lambda value: (self._steered == at)[:, None].to(value.device)
 
-def reply_to(model: HookedModel, talk: Conversation, message: str) -> "Replies":
-    """Return the replies to a message, which are written as they are asked for.
+    def write(
+        self, texts: Sequence[Int64[Tensor, "1 pos"]], n_new: int, choose: Callable[[Tensor], Tensor] | None = None
+    ) -> Iterator[list[Said]]:
+        """Yield the next token of every chat after its whole text, up to `n_new` times.
+
+        `choose` picks tokens `[chats]` from logits `[chats, d_vocab]` (default: the most likely). Raises `ConfigError`
+        for texts of different lengths in a model without a cache.
+        """
+        taken: list[Tensor] = []
+
+        def pick(logits: Tensor) -> Tensor:
+            leading = logits[self._leader]
+            ids = (leading.argmax(-1) if choose is None else choose(leading)).to(logits.device)[self._chat_of]
+            taken.append(logits.log_softmax(-1).gather(1, ids[:, None])[:, 0])
+            return ids
+
+        rows = [texts[at][0].tolist() for at in self._chat_of.tolist()]
+        first = [self._continue(rows) if self._continues(rows, n_new) else self._begin(rows)]
+
+        def step(tokens: Tensor) -> Tensor:
+            self._tokens = tokens
+            assert self._step is not None
+            return first.pop() if first else self._step(tokens)
+
+        for ids in generate(step, self._tokens.to(self.model.cfg.device), n_new, pick):
+            log_p, chosen = taken.pop().tolist(), ids.tolist()
+            yield [
+                Said(chosen[row], log_p[row] - log_p[row + 1] if self._steps[at] else 0.0)
+                for at, row in enumerate(self._leader.tolist())
+            ]
+
+    def _begin(self, rows: list[list[int]]) -> Tensor:
+        """Return the logits `[rows, d_vocab]` after whole texts. Rows that are still alike are read once."""
+        alike = [(tuple(text), at) for text, at in zip(rows, self._all.tolist(), strict=True)]
+        read = list(dict.fromkeys(alike))
+        whole = torch.tensor([read.index(each) for each in alike])
+        tokens, valid = _padded([list(text) for text, _ in read])
+        device = self.model.cfg.device
+        self._offset.tokens, self._offset.valid = 0, None if valid.all() else valid.to(device)
+        self._steered = torch.tensor([at for _, at in read])
+        self._step = NextToken(self.model, self._hooks, offset=self._offset)
+        logits = self._step(tokens.to(device))
+        self._step.select(whole.to(device))
+        self._steered, self._tokens = self._all, tokens[whole]
+        return logits[whole.to(device)]
+
+    def _continues(self, rows: list[list[int]], n_new: int) -> bool:
+        """Return whether keys and values in memory are of use: gaps between them would shift a sliding window."""
+        config, held = getattr(self.model.original_model, "config", None), self._offset.tokens
+        fits = held + max(map(len, rows)) + n_new <= self.model.cfg.n_ctx
+        return held > 0 and fits and not getattr(config, "sliding_window", None)
+
+    def _continue(self, rows: list[list[int]]) -> Tensor:
+        """Return the logits after texts of which the beginning was read: what they do not share with it is masked."""
+        assert self._step is not None
+        held, n = self._tokens.cpu(), self._offset.tokens
+        was = torch.ones(held.shape, dtype=torch.bool) if self._offset.valid is None else self._offset.valid.cpu()
+        valid, rest = torch.zeros(len(rows), n, dtype=torch.bool), list[list[int]]()
+        for row, text in enumerate(rows):
+            at = was[row, :n].nonzero()[:, 0]
+            known = held[row, at].tolist()
+            shared = next((i for i, (a, b) in enumerate(zip(known, text[:-1], strict=False)) if a != b), None)
+            shared = min(len(known), len(text) - 1) if shared is None else shared
+            valid[row, at[:shared]] = True
+            rest.append(text[shared:])
+        tokens, new = _padded(rest)
+        self._offset.valid = torch.cat([valid, new], 1).to(self.model.cfg.device)
+        self._tokens = torch.cat([held[:, :n], tokens], 1)
+        return self._step(self._tokens.to(self.model.cfg.device))
+
+
+def _padded(texts: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Return texts in rows of one length, padded in front, and where they are, both `[rows, pos]`."""
+    width = max(map(len, texts))
+    tokens = torch.tensor([[0] * (width - len(text)) + text for text in texts])
+    return tokens, torch.tensor([[False] * (width - len(text)) + [True] * len(text) for text in texts])
+
+
+def reply_to(model: HookedModel, talk: Conversation, message: str, held: Chats | None = None) -> "Replies":
+    """Return the replies to a message, which are written as they are asked for; `held` are the chats of an earlier
+    message with the same interventions.
 
     Raises `PromptError` for an empty message or a full context, `MismatchError` for other weights, `ConfigError` for a
     model that cannot chat.
@@ -113,8 +159,8 @@ def reply_to(model: HookedModel, talk: Conversation, message: str) -> "Replies":
         raise PromptError("the message is empty; type one")
     talk.recipe.check(weight_hash(model), {})
     names, n_layers = talk.chats, model.cfg.n_layers
-    chats = [Chat(chat_tokens(model, talk.messages(name, message)), talk.steps(name, n_layers)) for name in names]
-    longest = max(chat.tokens.shape[1] for chat in chats)
+    texts = [chat_tokens(model, talk.messages(name, message)) for name in names]
+    longest = max(text.shape[1] for text in texts)
     if longest + talk.n_new > model.cfg.n_ctx:
         raise PromptError(
             f"the conversation has {longest} tokens, which with {talk.n_new} new ones exceed the context of "
@@ -122,15 +168,17 @@ def reply_to(model: HookedModel, talk: Conversation, message: str) -> "Replies":
         )
     generator = make_generator(talk.seed + len(talk.turns), "chat")
     choose = sampled(talk.temperature, generator, coupled=True)
-    return Replies(model, names, side_by_side(model, chats, talk.n_new, choose))
+    chats = held or Chats(model, [talk.steps(name, n_layers) for name in names])
+    return Replies(chats, names, chats.write(texts, talk.n_new, choose))
 
 
 class Replies(Iterator[list[MovedToken | None]]):
     """The replies of all chats, a token of each at a time; None for a chat that has ended."""
 
-    def __init__(self, model: HookedModel, names: Sequence[str], said: Iterator[list[Said]]):
-        self.names, self.template = names, has_template(model)
-        self._model, self._said, self._ends = model, said, end_tokens(model)
+    def __init__(self, chats: Chats, names: Sequence[str], said: Iterator[list[Said]]):
+        model = self._model = chats.model
+        self.chats, self.names, self.template = chats, names, has_template(model)
+        self._said, self._ends = said, end_tokens(model)
         self._ids: list[list[int]] = [[] for _ in names]
         self._tokens: list[list[MovedToken]] = [[] for _ in names]
         self._ended = [False] * len(names)

@@ -3,12 +3,13 @@
 It is kept among the notes of a workspace and shared as a JSON file, and is refused for other weights. Torch-free.
 """
 
-from collections.abc import Mapping
+import json
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
+from interp.artifacts import as_json
 from interp.errors import ConfigError
 from interp.interventions.intervention import Direction, Intervention, everywhere
 from interp.interventions.recipe import Recipe
@@ -28,7 +29,7 @@ class MovedToken(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What one chat said."""
+    """A reply in one chat."""
 
     text: str
     tokens: tuple[MovedToken, ...]
@@ -85,6 +86,11 @@ class Conversation:
         """Names of the chats."""
         return (UNSTEERED, STEERED, *((RANDOM,) if self.random else ()))
 
+    @property
+    def steering(self) -> str:
+        """What makes the chats, as a text to compare: one conversation goes on with those of another of the same."""
+        return json.dumps(as_json([self.recipe, self.strengths, self.random, self.seed]))
+
     def messages(self, chat: str, message: str) -> list[dict[str, str]]:
         """Return one chat up to a new message, as `{"role", "content"}`."""
         found = [{"role": "system", "content": self.system}] if self.system.strip() else []
@@ -118,9 +124,3 @@ def random_vector(d: int, length: float, seed: list[int]) -> np.ndarray:
     """Return a random vector `[d]` of some length, float64."""
     drawn = np.random.default_rng(seed).standard_normal(d)
     return drawn * length / np.linalg.norm(drawn)
-
-
-def mean_shift(replies: Mapping[str, Reply], chat: str) -> float | None:
-    """Return the mean size of the shifts of a reply, in nats a token; None without tokens."""
-    tokens = replies[chat].tokens if chat in replies else ()
-    return sum(abs(each.shift) for each in tokens) / len(tokens) if tokens else None

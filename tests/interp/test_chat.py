@@ -9,7 +9,7 @@ from architectures import ALL_NAMES, tiny
 
 from interp.errors import ConfigError, MismatchError, PromptError
 from interp.interventions.apply import hooks_of
-from interp.interventions.chat import Chat, Said, reply_to, side_by_side
+from interp.interventions.chat import Chats, Said, reply_to
 from interp.interventions.conversation import (
     RANDOM,
     STEERED,
@@ -59,29 +59,35 @@ def test_text_is_the_same_without_idle_wrappers(name, point):
 def test_every_shift_is_recomputed_from_whole_passes_where_texts_have_different_lengths(name, action):
     model = tiny(name)
     drawn = torch.Generator().manual_seed(2)
-    texts = [torch.randint(1, 50, (1, n), generator=drawn) for n in (6, 3, 5)]
-    steps = everywhere(along(32, 4.0, action=action), 2)
-    chats = [Chat(texts[0]), Chat(texts[1], steps), Chat(texts[2], [along(32, -2.0)])]
-    said = list(side_by_side(model, chats, 4))
-    for at, chat in enumerate(chats):
-        tokens = chat.tokens
-        for each in (step[at] for step in said):
-            with_it, without = (
-                run_with_hooks(model, tokens, hooks_of(model, steps))[0, -1].log_softmax(-1)
-                for steps in (chat.steps, [])
-            )
-            assert each.token == int(with_it.argmax())
-            assert each.shift == pytest.approx((with_it - without)[each.token].item(), abs=1e-4)
-            tokens = torch.cat([tokens, torch.tensor([[each.token]])], 1)
-    assert max(abs(step[1].shift) for step in said) > 0.05
+    texts = [torch.randint(1, 50, (1, n), generator=drawn) for n in (3, 2, 4)]
+    steps = everywhere(along(32, 20.0, action=action), 2)
+    chats = Chats(model, steps := [(), steps, [along(32, -2.0)]])
+    for turn in range(2):  # the second message goes on with what the first one read
+        before = chats._step
+        said = list(chats.write(texts, 3))
+        for at, tokens in enumerate(texts):
+            for number, each in enumerate(step[at] for step in said):
+                with_it, without = (
+                    run_with_hooks(model, tokens, hooks_of(model, mine))[0, -1].log_softmax(-1)
+                    for mine in (steps[at], [])
+                )
+                assert each.token == int(with_it.argmax())
+                assert each.shift == pytest.approx((with_it - without)[each.token].item(), abs=1e-4)
+                if number < 2 - at:  # the replies are cut at different lengths
+                    texts[at] = torch.cat([texts[at], torch.tensor([[each.token]])], 1)
+                tokens = torch.cat([tokens, torch.tensor([[each.token]])], 1)
+            texts[at] = torch.cat([texts[at], torch.tensor([[7, 8]])], 1)
+        assert max(abs(step[1].shift) for step in said) > 0.02
+        assert (chats._step is before) == (turn == 1)
 
 
 def test_texts_of_one_length_are_enough_for_a_model_without_a_cache(tiny_model):
     tokens = torch.tensor([[104, 105, 32]])
-    said = list(side_by_side(tiny_model, [Chat(tokens), Chat(tokens, [along(64, 0.0)])], 3))
+    chats = Chats(tiny_model, [(), [along(64, 0.0)]])
+    said = list(chats.write([tokens, tokens], 3))
     assert all(one.token == other.token and other.shift == 0 for one, other in said)
     with pytest.raises(ConfigError, match="texts of one length"):
-        next(side_by_side(tiny_model, [Chat(tokens), Chat(tokens[:, 1:])], 3))
+        next(chats.write([tokens, tokens[:, 1:]], 3))
 
 
 def talk(model, strength: float = 1.0, amount: float = 60.0, **more) -> Conversation:
@@ -110,7 +116,7 @@ def test_the_second_reply_is_what_plain_hooks_of_transformers_write(smollm2):
     list(first)
     turn = Turn(message="Name a fruit.", strengths={"drawn": 1.0}, replies=first.finished())
     given = replace(given, turns=(turn,))
-    replies = reply_to(smollm2, given, "And another?")
+    replies = reply_to(smollm2, given, "And another?", first.chats)
     list(replies)
     found = replies.finished()
     assert found[STEERED].text != found[UNSTEERED].text
