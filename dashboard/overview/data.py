@@ -22,7 +22,6 @@ class Card:
     facts: list[tuple[str, str]]
     parents: list[str]
     created: str
-    seconds: float
     href: str | None = None
 
 
@@ -71,6 +70,5 @@ def card(workspace: Workspace, manifest: Manifest) -> Card:
         facts=[(name, str(value)) for name, value in facts if value],
         parents=sorted(manifest.parents),
         created=manifest.created,
-        seconds=manifest.seconds,
         href=href,
     )

@@ -74,10 +74,17 @@ def _is_sound(name: str, value: Tensor) -> bool:
 def same_value(setup: Setup) -> Outcome:
     row = _edited_prompt(setup)
     hooks: list[tuple[str, Hook]] = [(name, lambda value, hook: value.clone()) for name in _examined(setup)]
-    written = run_from(setup.model, row, hooks)
-    assert written is not None  # only a pass with `until` has none
-    found = gap(written, setup.logits(row))
+    found = gap(_logits(setup, row, hooks), setup.logits(row))
     return setup.alike(found)
+
+
+def _logits(setup: Setup, tokens: Tensor, hooks: list[tuple[str, Hook]]) -> Tensor:
+    """Return the logits of a pass with hooks, without the warning that an edited norm differs by rounding."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logits = run_from(setup.model, tokens, hooks)
+    assert logits is not None  # only a pass with `until` has none
+    return logits
 
 
 def _shaken(row: int, length: int, generator: torch.Generator) -> Hook:
@@ -103,19 +110,14 @@ def edited(setup: Setup) -> Iterator[tuple[str, float, float]]:
 
     Each hook point is edited in a row of its own, and compared with the row of a pass whose hooks change nothing.
     """
-    model, generator = setup.model, make_generator(setup.seed, "doctor", "noise")
+    generator = make_generator(setup.seed, "doctor", "noise")
     row, names = _edited_prompt(setup), _examined(setup)
     for start in range(0, len(names), ROWS):
         part = names[start : start + ROWS]
         tokens = row.repeat(len(part), 1)
         idle: list[tuple[str, Hook]] = [(name, lambda value, hook: value.clone()) for name in part]
         shaken = [(name, _shaken(at, row.shape[1], generator)) for at, name in enumerate(part)]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an edited norm differs by rounding, which is what is measured here
-            before, after = run_from(model, tokens, idle), run_from(model, tokens, shaken)
-        assert before is not None
-        assert after is not None  # only a pass with `until` has none
-        change = (after - before).abs().amax(-1)
+        change = (_logits(setup, tokens, shaken) - _logits(setup, tokens, idle)).abs().amax(-1)
         for at, name in enumerate(part):
             yield name, float(change[at, :AT].max()), float(change[at, AT:].max())
 

@@ -255,6 +255,7 @@ def test_the_anchor_is_a_dense_place():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_million_points_are_cut_in_bounded_memory():
     import resource
 

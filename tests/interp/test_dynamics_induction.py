@@ -53,6 +53,7 @@ def test_a_run_is_followed_from_its_first_step_and_may_be_stopped():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_phase_change_is_found_where_two_layers_have_it_and_one_has_none():
     two = follow_induction("toy:induction-2l", steps=1000, every=50)
     assert two.onset is not None

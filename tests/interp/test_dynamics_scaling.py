@@ -178,6 +178,7 @@ def test_models_are_trained_measured_and_written(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_real_prose_has_a_law_and_models_that_do_not_learn_have_none():
     corpus = open_corpus("docstrings")
     recipe = ScalingRecipe(widths=(8, 16, 24, 32, 48), tokens=600_000, n_checkpoints=5)

@@ -76,6 +76,7 @@ def test_overlaps_follow_replica_theory_below_the_capacity_and_break_down_above(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_capacity_of_the_classical_network_is_near_138_per_thousand_spins():
     """At 4,000 spins. Of 1,000 and 2,000 the interval ends just below: .133 and .1355 (docs/log.md)."""
     found = measure_capacity(4000, (0.125, 0.13, 0.135, 0.14, 0.145, 0.155), n_seeds=5, n_starts=40)
