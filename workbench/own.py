@@ -109,7 +109,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
         Raises `ConfigError` for too little text, `ResourceError` for too little room, `MismatchError` where the
         workspace holds something else of this name.
         """
-        from interp.models.loading import load_model
+        from interp.models.loading import adapter_of, load_model
         from interp.recording.record import probe_widths
         from interp.text.corpora import open_corpus, with_column
 
@@ -124,6 +124,8 @@ class Own(OpensDashboard, Seeded, RunsModel):
         chosen = Sizes(tokens, REPEATS * tokens, width, d_sae, self.rounds)
         self.check_same(model, hook_point, chosen)
         takes = costs(chosen, measure_pace(model, hook_point))
+        if changed := adapter_of(self.model):
+            say(f"adapter: {changed}")
         say(f"\n{self.model} and {tokens:,} tokens of {documents:,} documents, read at {hook_point}:")
         there = self.found_workspace
         steps = [step for step in self.steps(chosen, hook_point) if there is None or not step.is_there(there)]

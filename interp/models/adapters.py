@@ -5,6 +5,7 @@ model = load_model("./my-lora")               # the base that the adapter's fold
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,26 @@ def base_of_adapter(path: Path) -> str:
     if not isinstance(base, str) or not base:
         raise ConfigError(f"{path} does not say its base model; give both: BASE+{path}")
     return base
+
+
+def described(path: Path) -> str:
+    """Return what an adapter's folder changes, in one line: its rank, and the modules of which layers.
+
+    Raises `CorruptError` for a folder whose files cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        config = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        with safe_open(path / "adapter_model.safetensors", "pt") as file:
+            names = list(file.keys())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CorruptError(f"the adapter {path} cannot be read ({error})") from None
+    modules = sorted({found[1] for name in names if (found := re.search(r"\.(\w+)\.lora_", name))})
+    layers = sorted({int(found[1]) for name in names if (found := re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", name))})
+    where = f"layers {layers[0]} to {layers[-1]} ({len(layers)})" if layers else "no numbered layer"
+    kind = f"{config.get('peft_type', 'adapter')} of rank {config.get('r', '?')}"
+    return f"{kind} on {', '.join(modules) or f'{len(names)} matrices'} of {where}"
 
 
 def merged(plain: Any, adapter: str, spec: str) -> Any:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from interp.artifacts import disk_errors, sha256_file
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
-from interp.models.adapters import base_of_adapter, is_adapter, merged
+from interp.models.adapters import base_of_adapter, described, is_adapter, merged
 from interp.models.hooked import HookedModel, wrap_transformers
 from interp.models.identity import HubTokenizer, hash_weights, remember, tokenizer_of
 from interp.models.memory import check_memory
@@ -127,6 +127,13 @@ def find_source(spec: str) -> Source:
     if spec in _BARE_HUB_IDS or spec.count("/") == 1:
         return Source("hub", spec)
     raise UnknownNameError("model", spec, known_names(), "Hub models are written owner/name, folders as a path.")
+
+
+def adapter_of(spec: str) -> str:
+    """Return what the adapter of a spec changes, in one line; empty without an adapter in a folder. Raises as
+    `find_source` and `described` do."""
+    adapter = Path(find_source(spec).adapter).expanduser()
+    return described(adapter) if adapter.name and is_adapter(adapter) else ""
 
 
 def known_names() -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from interp.errors import ConfigError, MismatchError, MissingError
-from interp.models.loading import find_source, load_model, load_tokenizer
+from interp.models.loading import adapter_of, find_source, load_model, load_tokenizer
 
 peft = pytest.importorskip("peft")
 
@@ -58,6 +58,8 @@ def test_a_merged_adapter_gives_the_logits_of_peft(trained, spec):
 
     assert weight_hash(model) != weight_hash(plain)
     assert load_tokenizer(spec.format(root=root)).encode_batch(["w5"])
+    assert adapter_of(spec.format(root=root)) == "LORA of rank 2 on down_proj, q_proj of layers 0 to 1 (2)"
+    assert not adapter_of(f"{root}/base")
 
 
 def test_an_adapter_of_another_base_is_refused(trained, tmp_path):
