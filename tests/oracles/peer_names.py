@@ -7,6 +7,7 @@ check the page. Needs the standard library alone.
 import importlib
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -32,11 +33,11 @@ def reached(path: str) -> object:
     """
     value: object = importlib.import_module(path.partition(".")[0])
     for part in path.split(".")[1:]:
-        if getattr(value, "__file__", None) and not hasattr(value, part):
-            last = str(getattr(value, "__name__", "")).rpartition(".")[2]
-            value = getattr(value, last) if hasattr(value, last) else value
         if hasattr(value, "__path__") and not hasattr(value, part):
-            importlib.import_module(f"{getattr(value, '__name__', '')}.{part}")
+            with suppress(ModuleNotFoundError):
+                importlib.import_module(f"{getattr(value, '__name__', '')}.{part}")
+        if getattr(value, "__file__", None) and not hasattr(value, part):
+            value = getattr(value, str(getattr(value, "__name__", "")).rpartition(".")[2], value)
         value = getattr(value, part)
     return value
 
