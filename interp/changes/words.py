@@ -180,8 +180,8 @@ class ChangedWords(Result):
         best, layers = found[0], f"{len(found)} layer{'s' * (len(found) != 1)}"
         return (
             f"difference lens on the first {self.first} tokens of {self.text}: beyond the null after {layers}, "
-            f"furthest after {best.name}, where it raises {_quoted(best.words)} (by {best.strength:.1f} nats, null up to "
-            f"{best.null_high:.1f})"
+            f"furthest after {best.name}, where it raises {_quoted(best.words)} "
+            f"(by {best.strength:.1f} nats, null up to {best.null_high:.1f})"
         )
 
     def _weights(self) -> str:
