@@ -16,7 +16,9 @@ os.environ.setdefault("WORKBENCH_DOCTOR", "off")  # thousands of small models; t
 
 install_import_hook(SHAPES_CHECKED, "shapes.check_shapes")
 
-# Test processes beside each other share the cores; set before torch counts them.
+# Test processes beside each other share the cores; set before torch counts them. Threads of torch and numba that wait
+# for a core must not spin: two processes with two threads each took ten times as long for the same products.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 BESIDE = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if BESIDE > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // BESIDE)))
