@@ -63,6 +63,7 @@ KEYS = [
     ("r", "a random feature"),
     ("s", "star what the page shows"),
     ("Ctrl Enter", "run the prompt"),
+    ("Enter  Shift Enter  Esc", "chats: send the message, begin a line, stop the replies"),
     ("Tab  arrows", "highlighted tokens: go to the text, then from token to token; rows of a table"),
     ("Enter", "open the row of a table, a hit, a link"),
     ("+  -  0", "map and circuit: zoom in, zoom out, show everything"),

@@ -88,7 +88,7 @@ class Conversation:
 
     @property
     def steering(self) -> str:
-        """What makes the chats, as a text to compare: one conversation goes on with those of another of the same."""
+        """Everything that steers the chats, as a text: chats with the same can be continued."""
         return json.dumps(as_json([self.recipe, self.strengths, self.random, self.seed]))
 
     def messages(self, chat: str, message: str) -> list[dict[str, str]]:

@@ -1,5 +1,6 @@
 """The real model behind the prompt page: right numbers, one load, and every wrong request in one line."""
 
+import dataclasses
 import threading
 from collections.abc import Iterator
 
@@ -206,3 +207,29 @@ def test_pairs_and_attributions_take_the_chat_template(smollm2):
     assert task.clean.tolist() == chat_tokens(smollm2, texts[0]).tolist()
     assert task.corrupt.tolist() == chat_tokens(smollm2, texts[1]).tolist()
     assert Prompts.of_text(smollm2, texts[0], "Paris", chat=True).tokens.tolist() == task.clean.tolist()
+
+
+@pytest.mark.real
+def test_a_message_goes_on_with_what_was_read_and_a_closed_one_gives_it_back(real, smollm2):
+    from interp.interventions.conversation import STEERED, Conversation, Turn, random_vector
+    from interp.interventions.intervention import Direction, Intervention
+    from interp.interventions.recipe import Recipe
+    from interp.models.identity import weight_hash
+
+    target = Direction(hook_point="blocks.14.hook_resid_post", vector=random_vector(576, 1.0, [1]), origin="drawn")
+    step = Intervention(target=target, amount=40.0)
+    recipe = Recipe(name="drawn", steps=(step,), model=MODEL, weight_hash=weight_hash(smollm2))
+    talk = Conversation(recipe=recipe, names=("drawn",), strengths=(1.0,), random=False, n_new=3)
+    assert real.check_chat(talk) == {"template": True, "context": 8192}
+    *said, last = real.chat(talk, "Name a fruit.")
+    assert [each.said[1].text for each in said] == [each.text for each in last.replies[STEERED].tokens]
+    chats = real._loaded.take_chats(MODEL, talk.steering)
+    real._loaded.put_chats(MODEL, talk.steering, chats)
+    turn = Turn(message="Name a fruit.", strengths={"drawn": 1.0}, replies=last.replies)
+    going = real.chat(dataclasses.replace(talk, turns=(turn,)), "And another?")
+    before = chats._step
+    next(going)
+    assert chats._step is before, "the first message is not read again"
+    going.close()
+    assert real._loaded.take_chats(MODEL, talk.steering) is chats
+    assert real._loaded.take_chats(MODEL, talk.steering) is None
