@@ -12,9 +12,9 @@ from dashboard.components.tokens import token_text
 from dashboard.figures.theme import visible
 from interp.artifacts import as_json
 from interp.changes.comparison import ModelComparison
-from interp.changes.words import ChangedWords, Said, Use, Written
+from interp.changes.words import ChangedWords, Use, Written
 
-ROWS = 8
+ROWS, SHOWN = 8, 6
 _COLUMNS = {"base": "base", "tuned": "tuned", "steered": "base, steered", "null": "base, null steered"}
 
 
@@ -51,23 +51,24 @@ def _said(found: ChangedWords, ways: Sequence[str]) -> list[Any]:
     beyond = [each for each in found.found if each.way in ways]
     if not beyond:
         largest = max(mine, key=lambda each: each.strength / each.null_high, default=None)
-        nearest = "" if largest is None else f" Nearest: {largest.name}, {_strength(largest)}."
+        nearest = (
+            ""
+            if largest is None
+            else f" Nearest: {largest.name}, {largest.strength:.1f} (null up to {largest.null_high:.1f})."
+        )
         return [html.P(f"No direction says a word beyond the null.{nearest}", className="wb-none")]
-    rows = [html.Tr([html.Th(each, scope="col") for each in ("direction", "words", "strength")])]
+    rows = [html.Tr([html.Th(each, scope="col") for each in ("words", "direction", "strength", "null up to")])]
     for each in beyond:
         name = each.name if each.way == "difference" else f"{each.name} {each.way}"
-        words = [piece for word in each.words for piece in (token_text(word, 22), " ")]
-        rows.append(html.Tr([html.Td(name), html.Td(words, dir="auto"), html.Td(_strength(each))]))
+        words = [piece for word in each.words[:SHOWN] for piece in (token_text(word, 22), " ")]
+        numbers = (f"{each.strength:.1f}", f"{each.null_high:.1f}")
+        rows.append(html.Tr([html.Td(words, dir="auto"), html.Td(name), *map(html.Td, numbers)]))
     first, rest = (
         html.Div(html.Table(part, className="wb-evidence wb-records"), className="wb-scroll")
         for part in (rows[: 1 + ROWS], [rows[0], *rows[1 + ROWS :]])
     )
     more = html.Details([html.Summary(f"{len(beyond) - ROWS} more beyond the null"), rest], className="wb-folded")
     return [first, more] if len(beyond) > ROWS else [first]
-
-
-def _strength(each: Said) -> str:
-    return f"{each.strength:.1f} (null up to {each.null_high:.1f})"
 
 
 def _used(uses: Sequence[Use], kind: str) -> list[Any]:
