@@ -263,13 +263,12 @@ def legend() -> html.Details:
         ([html.I(className="wb-graph-sign wb-graph-square")], "token"),
     ]
     keys = (
-        "Drag moves the view, or a node; the wheel zooms and names more nodes. Shift-click or x marks, p pins, i "
-        "changes, g groups the marked, n names, h hides, Ctrl Z takes back. On the graph, arrow keys go to the "
-        "strongest reader, the strongest source, and along the layer."
+        "Drag moves the view or a node, the wheel zooms. Keys: x (or Shift-click) marks, p pins, i changes, g groups "
+        "the marked, n names, h hides, Ctrl Z undoes; arrows go to the strongest reader or source, and along a layer."
     )
     note = (
-        "A line is the direct effect of the lower node on the upper one, in the model with attention and norms held at "
-        "the values of this prompt. Its width grows with the part of the upper node's input that it makes up."
+        "A line is the direct effect of the lower node on the upper one, with attention and norms held at the values "
+        "of this prompt. The wider it is, the larger its part of the upper node's input."
     )
     return html.Details(
         [

@@ -178,7 +178,8 @@ def _views(answer: str, contrast: str) -> list[Any]:
                     html.Div(id="prompt-token-features"),
                     more="The most active features on the chosen token. The bar is the activation, the strongest at "
                     "full length; the percentile is the percentage of the feature's recorded activations that are "
-                    "smaller. The number opens the feature, the label colours the tokens by it.",
+                    "smaller. The number opens the feature, the label colours the tokens by it. The null under the "
+                    "list: random vectors as far from the mean of the activations as those of the prompt.",
                 ),
                 panel(
                     "Next token",
@@ -217,10 +218,7 @@ def _views(answer: str, contrast: str) -> list[Any]:
         folded(
             "Continuation under steering",
             html.Div(id="prompt-steer"),
-            note="three continuations: by the unchanged model; with the direction of the chosen feature added on every "
-            "token, or with what the Jacobian lens reads as one word exchanged with another; and, as the control, with "
-            "a change of the same size in a random direction. A verdict compares the shift of the next token with many "
-            "directions",
+            note="The text as it goes on unchanged, changed, and changed as much in a random direction, the control.",
         ),
     ]
 

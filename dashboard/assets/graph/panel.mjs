@@ -93,7 +93,7 @@ export class Panel {
     return element(
       "p",
       { class: "wb-note" },
-      `Background: ${count(common.length)} nodes with ${share} % of the influence lead ${model.prompts} other prompts as much. `,
+      `${count(common.length)} background nodes (${share} % of the influence) lead ${model.prompts} other prompts as much. `,
       element(
         "button",
         { type: "button", class: "wb-link", onclick: () => this.view.change({ background: !state.background }) },

@@ -198,8 +198,8 @@ function chance({ active, random_active: count, random_strongest: most }) {
   /** @param {number[]} values */
   const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
   return (
-    `Median of ${median(active)} active latents a token. Null, at random vectors as far from the prompt's mean: ` +
-    `${median(count)}, strongest ${median(most).toPrecision(2)}, at most ${Math.max(...most).toPrecision(2)}.`
+    `Active per token: ${median(active)} latents (median); at random vectors ${median(count)}, ` +
+    `the strongest ${median(most).toPrecision(2)}, at most ${Math.max(...most).toPrecision(2)}.`
   );
 }
 
