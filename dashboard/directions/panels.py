@@ -158,9 +158,9 @@ def apply_panel(found: DirectionGeometry) -> html.Section:
         return panel("Use it elsewhere", html.P(str(error)))
     return panel(
         "Use it elsewhere",
-        html.Pre("\n".join(lines), className="wb-code"),
+        html.Pre("\n".join(lines), className="wb-code", tabIndex=0),
         html.P("The same with plain transformers and the file:"),
-        html.Pre(code, className="wb-code"),
+        html.Pre(code, className="wb-code", tabIndex=0),
         note="a file is refused for other weights; a GGUF control vector can only add, and llama.cpp also adds at the "
         "first token, which is left alone here",
     )

@@ -73,10 +73,10 @@ def test_chats_are_steered_side_by_side_stopped_kept_and_opened_again(found, tmp
     assert page.locator("[data-chat=steered] .wb-lowered").count() == 1
     page.keyboard.type("slowly")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#say-log li:nth-child(2) [data-chat=steered] .wb-mark")
+    page.wait_for_selector("#say-log .wb-say-turn:nth-child(2) [data-chat=steered] .wb-mark")
     page.keyboard.press("Escape")
     page.wait_for_selector("#say-status >> text=Stopped.")
-    assert page.locator("#say-log li").count() == 2
+    assert page.locator("#say-log .wb-say-turn").count() == 2
     page.fill("#say-name", "one")
     page.click("#say-keep")
     page.wait_for_selector("#say-status >> text=Kept as “one”")
@@ -85,17 +85,17 @@ def test_chats_are_steered_side_by_side_stopped_kept_and_opened_again(found, tmp
     file = tmp_path / "chat.json"
     saved.value.save_as(file)
     page = found.open("/directions/pushed?chat=one")
-    page.wait_for_selector("#say-log li:nth-child(2)")
+    page.wait_for_selector("#say-log .wb-say-turn:nth-child(2)")
     page.click("#say-new")
-    page.wait_for_selector("#say-log li", state="detached")
+    page.wait_for_selector("#say-log .wb-say-turn", state="detached")
     page.set_input_files("#say-file", file)
-    page.wait_for_selector("#say-log li:nth-child(2)")
+    page.wait_for_selector("#say-log .wb-say-turn:nth-child(2)")
     assert page.evaluate("window.pwned") is None
     assert found.errors == []
     file.write_text(file.read_text().replace("0" * 64, "1" * 64))
     page.set_input_files("#say-file", file)
     page.wait_for_selector("#say-status >> text=was made for smollm2-135m with weights 1111")
-    assert page.locator("#say-log li").count() == 2, "the conversation before it stays"
+    assert page.locator("#say-log .wb-say-turn").count() == 2, "the conversation before it stays"
 
 
 def test_choosing_a_list_changes_the_picture_and_the_address(found):

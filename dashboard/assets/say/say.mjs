@@ -31,7 +31,7 @@ function panel(holder, given) {
     "aria-label": "Add a direction",
     onchange: add,
   });
-  const log = element("ol", { class: "wb-say-log", id: "say-log", role: "log", "aria-label": "Conversation" });
+  const log = element("div", { class: "wb-say-log", id: "say-log", role: "log", "aria-label": "Conversation" });
   const said = element("p", { class: "wb-note", id: "say-status", role: "status" });
   const layout = element("p", { class: "wb-note", id: "say-layout" });
   const message = element("textarea", {
@@ -297,8 +297,8 @@ function panel(holder, given) {
       for (const token of reply.tokens) put(texts[chat], chat, token);
     }
     const item = element(
-      "li",
-      {},
+      "div",
+      { class: "wb-say-turn" },
       element("p", { class: "wb-say-message", dir: "auto" }, turn.message),
       element("p", { class: "wb-quiet" }, how.join(" · ")),
       columns,
