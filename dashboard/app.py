@@ -6,8 +6,8 @@
     dashboard/figures/         tables in, plotly figures out; without Dash, so that notebooks use them too
     dashboard/assets/          ES modules: main.mjs imports what every page has (theme.mjs: light or dark;
                                workbench.mjs: addresses, keys; ...) and starts Dash; prompt/, atlas/ (the map;
-                               `maps/routes.py` feeds it), graph/ (attribution graphs; `graph/routes.py`) and say/ (chats) are
-                               loaded when they are drawn
+                               `maps/routes.py` feeds it), graph/ (attribution graphs; `graph/routes.py`) and say/
+                               (chats) are loaded when they are drawn
 
 Pages are found by their folder (`components.pages.find_pages`), so a new one is not named here. `shell` is the frame of
 every page: the bar with navigation, the switch between light and dark, help, and the error strip.
