@@ -237,7 +237,8 @@ class _Fit:
             self.round()
             self.checkpoint()
             if progress:
-                progress(self.done, self.settings.rounds, {"agreement": float(self.agreement().mean())})
+                agreement = float(self.agreement().mean())  # NaN until both halves have a round
+                progress(self.done, self.settings.rounds, {} if math.isnan(agreement) else {"agreement": agreement})
 
     def round(self) -> None:
         """Add one row per output dimension and layer, each from one of the next texts."""
