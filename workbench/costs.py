@@ -1,4 +1,4 @@
-"""What the steps of `workbench own` take on this machine: bytes on disk and in memory, seconds.
+"""Costs of the steps of `workbench own` on this machine: bytes on disk and in memory, seconds.
 
 Seconds follow from one measured pass of the model and one measured matrix product; how much of each a step takes was
 read off runs of SmolLM2-135M on two cores, so they are right to a factor of two elsewhere.
@@ -54,7 +54,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step takes."""
+    """Costs of a step."""
 
     disk: float
     memory: float

@@ -8,7 +8,8 @@
 - `transplant`       the causal test: put a component of one model into the other and measure the behaviour
 - `reading`          words for the change: difference lens, directions of the weights, predictions, continuations
 - `report`           all of it as one result
-- `measured`         results of these modules; `words` those of `reading`
+- `measured`         results of these modules
+- `words`            results of `reading`
 - `comparison`       the comparison of two checkpoints as an artefact
 
 Fine-tuning effects on features are measured with a crosscoder, in `saes.evaluation.crosscoder_latents`.
