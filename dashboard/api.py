@@ -279,7 +279,7 @@ def say(
     only where it exceeds that of the random direction.
     """
     from interp.directions.study import DirectionGeometry
-    from interp.interventions.conversation import Conversation, mean_shift
+    from interp.interventions.conversation import Conversation
     from interp.interventions.recipe import Recipe
 
     workspace, live = source
@@ -289,7 +289,12 @@ def say(
     talk = Conversation(recipe=recipe, names=(direction,), strengths=(strength,), system=system, n_new=n_new)
     *_, last = live.chat(talk, message)
     return [
-        {"chat": chat, "text": reply.text, "cut": reply.cut, "shift": mean_shift(last.replies, chat)}
+        {
+            "chat": chat,
+            "text": reply.text,
+            "cut": reply.cut,
+            "shift": sum(abs(each.shift) for each in reply.tokens) / max(1, len(reply.tokens)),
+        }
         for chat, reply in last.replies.items()
     ]
 
