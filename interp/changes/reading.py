@@ -10,8 +10,8 @@
 
 **Null.** The base with the change of every matrix written elsewhere: outputs permuted, and signs flipped at random,
 alike for all matrices of one width. Norm, rank, the inputs that a change answers to and its alignment across layers
-stay; only what it writes is random. Gaussian noise of the same norm would spread over all directions, unlike a change of
-low rank. A copy without a change says nothing.
+stay; only what it writes is random. Gaussian noise of the same norm would spread over all directions, unlike a change
+of low rank. A copy without a change says nothing.
 """
 
 import contextlib
