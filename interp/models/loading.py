@@ -431,7 +431,7 @@ def chat_template(spec: str) -> ChatTemplate:
     tokenizer = cache(partial(load_tokenizer, spec))
 
     def text_of(messages: list[Message]) -> str:
-        inner = getattr(tokenizer(), "tokenizer", None)
+        inner: Any = getattr(tokenizer(), "tokenizer", None)
         if not getattr(inner, "chat_template", None):
             raise ConfigError(f"{spec} has no chat template, so it reads no conversations; give a column of plain text")
         try:

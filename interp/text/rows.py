@@ -13,6 +13,7 @@ from interp.errors import ConfigError
 TEXT = "text"
 COLUMN = "?column="
 """Between the file or data set and the column that is read, in the spec of a corpus."""
+_FORMS = (("role", "content"), ("from", "value"))
 _ROLES = {"human": "user", "gpt": "assistant"}
 
 Message = dict[str, str]
@@ -63,13 +64,12 @@ class TextColumn:
 
 
 def _message(found: Any, where: str) -> Message:
-    keys = [("role", "content"), ("from", "value")]
-    role, content = next((k for k in keys if isinstance(found, dict) and set(k) <= set(found)), ("", ""))
-    if not role or not isinstance(found[role], str) or not isinstance(found[content], str):
-        raise ConfigError(
-            f'{where} holds a list whose entries are no messages; {{"role": "user", "content": "..."}} was expected'
-        )
-    return {"role": _ROLES.get(found[role], found[role]), "content": found[content]}
+    for role, content in _FORMS:
+        if isinstance(found, dict) and isinstance(found.get(role), str) and isinstance(found.get(content), str):
+            return {"role": _ROLES.get(found[role], found[role]), "content": found[content]}
+    raise ConfigError(
+        f'{where} holds a list whose entries are no messages; {{"role": "user", "content": "..."}} was expected'
+    )
 
 
 def split_column(spec: str) -> tuple[str, str]:
