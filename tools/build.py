@@ -207,7 +207,8 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
             Step("word_geometry", "Measure lists of words", "Circles and lines, and what turning them does.",
                  Shapes(model=MODEL, name=MODEL, **shared)),
             Step("direction", "Make a direction to steer with", "From 32 pairs of replies.",
-                 Direction(model=MODEL, name="praise", pairs=str(PAIRS), strengths=(0.25, 0.5, 1, 1.5), layers=5, **shared)),
+                 Direction(model=MODEL, name="praise", pairs=str(PAIRS), strengths=(0.25, 0.5, 1, 1.5), layers=5,
+                           **shared)),
             Step("induction_onset", "Train two small models", "When one begins to copy, and one cannot.",
                  Form(name="induction", **shared)),
         ]  # fmt: skip
