@@ -102,6 +102,7 @@ class Demo(OpensDashboard, Seeded, OnDevice):
                 "`workbench record`"
             )
         run_demo(self)
+        self.open_dashboard()
 
 
 @dataclass(frozen=True)
@@ -295,7 +296,7 @@ def _shared(options: Demo) -> dict[str, Any]:
 
 
 def run_demo(options: Demo) -> None:
-    """Run the missing steps, print what was found, and open the dashboard."""
+    """Run the missing steps, and print what was found."""
     started = time.time()
     workspace = Workspace(options.workspace, create=True)
     if options.sae is not None:
@@ -309,7 +310,6 @@ def run_demo(options: Demo) -> None:
     name = imported_name(options) if options.sae else TRAINED if options.train else SHIPPED
     for line in highlights(workspace, name):
         say(line)
-    options.open_dashboard()
 
 
 def highlights(workspace: Workspace, name: str) -> list[str]:

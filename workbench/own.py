@@ -91,7 +91,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
             say(line)
         self.open_dashboard()
 
-    @cached_property
+    @property
     def made(self) -> str:
         """The name of everything that is made."""
         return self.name or slug(self.model)

@@ -25,9 +25,11 @@ HERE = {"Host": "127.0.0.1:8050"}
 DATA = ("/api/", "/atlas-data/", "/graph-data/", "/prompt-data/")
 QUERIES = {
     "/api/notes": "key=nothing/here", "/api/feature.html": "features=nothing&index=0",
-    "/graph-data/nothing/node.json": "n=0",
+    "/graph-data/nothing/node.json": "n=0", "/api/chat/direction": "name=nothing", "/api/chat/kept": "name=nothing",
 }  # fmt: skip
-NO_NAME = ("/api/notes/export", "/api/openapi.json")
+WHOLE = ("/api/chat/say", "/api/chat/check", "/api/chat/keep")
+"""Routes that take a whole conversation instead of a name."""
+NO_NAME = ("/api/notes/export", "/api/openapi.json", *WHOLE)
 CONFLICT = ConflictError("changed meanwhile", theirs="<b>x", field="note")
 
 
@@ -50,6 +52,10 @@ def test_every_route_of_data_answers_a_wrong_name_with_404_and_a_sentence(worksp
             assert found.get_json()["error"].startswith("unknown "), (address, found.text)
             seen += 1
     assert seen >= 20
+    for address in WHOLE:
+        found = client.post(address, headers=HERE, json={})
+        assert found.status_code == 400, (address, found.text)
+        assert "conversation" in found.get_json()["error"]
 
 
 @pytest.mark.parametrize(

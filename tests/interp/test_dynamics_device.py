@@ -42,7 +42,7 @@ def test_float64_is_refused_where_the_device_has_none():
 
 
 def test_induction(monkeypatch):
-    monkeypatch.setattr(induction_emerges, "strongest_composition", lambda model, n_null: 1.0)
+    monkeypatch.setattr(induction_emerges, "strongest_composition", lambda *_: 1.0)
     here = follow_induction(steps=8, every=1)
     with other_device():
         there = follow_induction(steps=8, every=1, device=str(DEVICE))

@@ -59,13 +59,14 @@ class Grok(ModularConfig, Threaded, OnDevice, Resumable["Grokking"]):
 
 @dataclass(frozen=True, kw_only=True)
 class Form(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
-    """Follow induction heads forming, in a two-layer toy with a one-layer control, or in checkpoints of your own.
+    """Follow induction heads forming, in a toy with a control, or in checkpoints of your own.
 
     Example: workbench dynamics induction --checkpoints ./my-training
 
-    Measures the loss on the second copy of a repeated sequence, the scores of the strongest heads, and composition
-    against its null. A one-layer model cannot form induction heads. Takes minutes per seed. Of a folder of checkpoints
-    (checkpoint-500 and so on: models, or adapters of peft) each is measured, beside the model with random weights.
+    The toy has two layers, its control one, which cannot form induction heads. Measures the loss on the second copy of
+    a repeated sequence, the scores of the strongest heads, and composition against its null. Takes minutes per seed. Of
+    a folder of checkpoints (checkpoint-500 and so on: models, or adapters of peft) each is measured, beside the model
+    with random weights.
     """
 
     words: ClassVar[tuple[str, ...]] = ("dynamics", "induction")
