@@ -105,6 +105,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Copy:
 def copy(tree: Copy) -> Copy:
     """Return the copy before an addition."""
     tree.touched, tree.tests = set(), []
+    shutil.rmtree(tree.folder / "workspace", ignore_errors=True)  # of the addition before
     return tree
 
 
