@@ -144,6 +144,16 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
     """Characters of text to gather; four make a token."""
     contexts: int = 128
     """Largest number of held-out contexts for the loss inside the model."""
+    lists: tuple[str, ...] = ()
+    """Lists of words that are measured. Default: all."""
+    strengths: tuple[float, ...] = (0.25, 0.5, 1, 1.5)
+    """Strengths at which the direction is tried."""
+    layers: int = 5
+    """Layers at which it is tried."""
+    n_judging: int = 99
+    """Random directions that judge it."""
+    steps: int | None = None
+    """Training steps of the two small models. Default: those of their recipes."""
     data: Path = DATA
     """Folder that the finished artefacts are copied into."""
 
@@ -205,12 +215,12 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
             Step("heads", "Score every head", "",
                  Heads(model=MODEL, name=MODEL, seeds=tuple(range(self.seed, self.seed + 3)), **unseeded)),
             Step("word_geometry", "Measure lists of words", "Circles and lines, and what turning them does.",
-                 Shapes(model=MODEL, name=MODEL, **shared)),
+                 Shapes(model=MODEL, name=MODEL, lists=self.lists, **shared)),
             Step("direction", "Make a direction to steer with", "From 32 pairs of replies.",
-                 Direction(model=MODEL, name="praise", pairs=str(PAIRS), strengths=(0.25, 0.5, 1, 1.5), layers=5,
-                           **shared)),
+                 Direction(model=MODEL, name="praise", pairs=str(PAIRS), strengths=self.strengths, layers=self.layers,
+                           n_judging=self.n_judging, **shared)),
             Step("induction_onset", "Train two small models", "When one begins to copy, and one cannot.",
-                 Form(name="induction", **shared)),
+                 Form(name="induction", steps=self.steps, **shared)),
         ]  # fmt: skip
 
 

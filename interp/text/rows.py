@@ -64,9 +64,10 @@ class TextColumn:
 
 
 def _message(found: Any, where: str) -> Message:
-    for role, content in _FORMS:
-        if isinstance(found, dict) and isinstance(found.get(role), str) and isinstance(found.get(content), str):
-            return {"role": _ROLES.get(found[role], found[role]), "content": found[content]}
+    for form in _FORMS:
+        role, content = (found.get(key) for key in form) if isinstance(found, dict) else (None, None)
+        if isinstance(role, str) and isinstance(content, str):
+            return {"role": _ROLES.get(role, role), "content": content}
     raise ConfigError(
         f'{where} holds a list whose entries are no messages; {{"role": "user", "content": "..."}} was expected'
     )

@@ -168,6 +168,7 @@ def test_another_file_than_the_pinned_one_is_refused(downloads: Path, monkeypatc
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_the_whole_recipe_runs_at_a_thousandth_and_goes_on_after_a_stop(
     downloads: Path, installed: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -181,6 +182,7 @@ def test_the_whole_recipe_runs_at_a_thousandth_and_goes_on_after_a_stop(
     assert sum(map(len, texts)) > 3_000, "four characters a token"
     monkeypatch.setattr(build, "SAMPLED", sampled)
     sizes = {"tokens": 10_500, "seen": 10_015, "look_tokens": 2_000, "chars": 60_000, "d_sae": 64, "k": 8}
+    sizes |= {"lists": ("weekdays",), "strengths": (1.0,), "layers": 1, "n_judging": 5, "steps": 100}
     recipe = build.Build(workspace=downloads, data=downloads / "data", contexts=4, heldout_fraction=0.1, **sizes)
     with monkeypatch.context() as stopped:
         stopped.setattr(build, "write_card", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -188,7 +190,7 @@ def test_the_whole_recipe_runs_at_a_thousandth_and_goes_on_after_a_stop(
             recipe.run()
     capsys.readouterr()
     recipe.run()
-    assert capsys.readouterr().out.count("found ") == 9, "every finished step is found again"
+    assert capsys.readouterr().out.count("found ") == 12, "every finished step is found again"
     card = json.loads((downloads / "data" / "card.json").read_text())
     assert card["text"]["examples_from"] == ["sampled", "glosses", "books"]
     assert set(card["concepts"]) == {"choose", "judge"}
