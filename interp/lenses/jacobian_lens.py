@@ -130,7 +130,8 @@ class JacobianLens(Artefact, kind="jacobian_lens"):
         mean = float(np.mean([layer.agreement for layer in self.layers]))
         agreed = "" if math.isnan(mean) else f"; read directions of two halves agree to a cosine of {mean:.2f}"
         layers = f"{len(self.layers)} layer{'s' * (len(self.layers) != 1)}"
-        return f"Jacobian lens of {self.settings.model}, {layers}, {self.n_texts} text{"s" * (self.n_texts != 1)} for each row{agreed}"
+        texts = f"{self.n_texts} text{'s' * (self.n_texts != 1)} for each row"
+        return f"Jacobian lens of {self.settings.model}, {layers}, {texts}{agreed}"
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the number of layers, and of those where it is nearer to the model than the logit lens."""
