@@ -40,7 +40,7 @@ from interp.names import HeadName
 from interp.progress import Progress
 from interp.runtime import make_generator, one_thread
 from interp.studies.induction_onset import CURVES, LEAST, UNTRAINED, InductionRun
-from interp.studies.transitions import find_transition
+from interp.studies.transitions import FEWEST, Transition, find_transition
 
 _ALL_HEADS = 64
 
@@ -131,8 +131,17 @@ def follow_checkpoints(
 
 
 def _run(spec: str, seed: int, steps: np.ndarray, curves: dict[str, np.ndarray]) -> InductionRun:
-    changes = {name: find_transition(steps, curve, least=LEAST[name]) for name, curve in curves.items()}
+    changes = {name: _transition(steps, curve, LEAST[name]) for name, curve in curves.items()}
     return InductionRun(spec, seed, steps, curves, changes)
+
+
+def _transition(steps: np.ndarray, curve: np.ndarray, least: float) -> Transition:
+    """Return the transition of a curve; of too few measurements only their ends."""
+    if len(steps) >= FEWEST:
+        return find_transition(steps, curve, least=least)
+    reason = f"{FEWEST} measurements or more can show a transition, there are {len(steps)}"
+    ends = {"before": float(curve[0]), "after": float(curve[-1]), "noise": 0.0}
+    return Transition(found=False, reason=reason, onset=None, middle=None, end=None, **ends)
 
 
 @torch.no_grad()

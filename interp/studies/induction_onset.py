@@ -147,9 +147,11 @@ class InductionOnset(Artefact, kind="induction_onset"):
         if self.settings.every:
             return f"{dated} of {len(self.runs)} small models begin to copy suddenly"
         first = self.runs[0]
-        return f"{len(first.steps)} checkpoints of {first.headline().partition(', seed')[0]}: " + (
-            "no sudden onset of copying" if first.onset is None else f"copying sets in at step {first.onset:,.0f}"
-        )
+        about = f"{len(first.steps)} checkpoints of {first.spec}"
+        if first.onset is not None:
+            return f"{about}: copying sets in at step {first.onset:,.0f}"
+        score = first.curves["induction"]
+        return f"{about}: no sudden onset found; induction score from {score[0]:.2f} to {score[-1]:.2f}"
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the step at which each model begins to copy."""

@@ -75,6 +75,15 @@ def test_the_step_at_which_the_circuit_is_there_is_found_and_random_weights_have
     assert control.curves["induction"].max() < 0.3
 
 
+def test_too_few_checkpoints_for_an_onset_still_have_their_scores(folder: Path, tmp_path: Path) -> None:
+    for step in (400, 500, 600):
+        (tmp_path / f"checkpoint-{step}").symlink_to(folder / f"checkpoint-{step}")
+    run, _ = follow_checkpoints(tmp_path, half=8)
+    assert run.onset is None
+    assert "there are 3" in run.transitions["accuracy"].reason
+    assert run.curves["induction"][1] > 0.9 > 0.3 > run.curves["induction"][0]
+
+
 def test_an_interrupted_series_goes_on_with_the_same_numbers(folder: Path, tmp_path: Path, monkeypatch) -> None:
     whole = follow_checkpoints(folder, half=8)[0]
 
