@@ -96,6 +96,13 @@ class Own(OpensDashboard, Seeded, RunsModel):
         """The name of everything that is made."""
         return self.name or slug(self.model)
 
+    @property
+    def corpus(self) -> str:
+        """Spec of the text, with its column."""
+        from interp.text.corpora import with_column
+
+        return with_column(self.text, self.column)
+
     @cached_property
     def found_workspace(self) -> Workspace | None:
         """The workspace, where there is one already."""
@@ -109,15 +116,16 @@ class Own(OpensDashboard, Seeded, RunsModel):
         Raises `ConfigError` for too little text, `ResourceError` for too little room, `MismatchError` where the
         workspace holds something else of this name.
         """
+        from interp.models.adapter import default_hook_point
         from interp.models.loading import adapter_of, load_model
         from interp.recording.record import probe_widths
-        from interp.text.corpora import open_corpus, with_column
+        from interp.text.corpora import open_corpus
 
-        open_corpus(with_column(self.text, self.column))  # a mistake in its name shows before a model is loaded
+        open_corpus(self.corpus)  # a mistake in its name shows before a model is loaded
         device = self.use_device()
         self.use_threads()
         model = load_model(self.model, device=device)
-        hook_point = self.hook_point or f"blocks.{max(model.cfg.n_layers // 3 - 1, 0)}.hook_resid_post"
+        hook_point = self.hook_point or default_hook_point(model)
         documents, tokens = self.text_of(model)
         width = probe_widths(model, [hook_point])[hook_point]
         d_sae = self.d_sae or max(64, min(8 * width, tokens // TOKENS_PER_LATENT) // 64 * 64)
@@ -142,11 +150,11 @@ class Own(OpensDashboard, Seeded, RunsModel):
         """Return documents and tokens of the text, as far as it is read. Raises `ConfigError` for too little."""
         from interp.models.identity import tokenizer_of
         from interp.models.loading import chat_template
-        from interp.text.corpora import open_corpus, with_column
+        from interp.text.corpora import open_corpus
 
         tokenizer, documents, tokens = tokenizer_of(model), 0, 0
-        spec, template = with_column(self.text, self.column), chat_template(self.model)
-        for document in open_corpus(spec, seed=self.seed, template=template):
+        template = chat_template(self.model)
+        for document in open_corpus(self.corpus, seed=self.seed, template=template):
             documents, tokens = documents + 1, tokens + len(tokenizer.encode_batch([document.text])[0])
             if tokens >= self.tokens:
                 break
@@ -161,14 +169,13 @@ class Own(OpensDashboard, Seeded, RunsModel):
     def check_same(self, model: "HookedModel", hook_point: str, chosen: Sizes) -> None:
         """Raise `MismatchError` where the workspace holds another recording or dictionary of this name."""
         from interp.models.identity import weight_hash
-        from interp.text.corpora import with_column
 
         workspace = self.found_workspace
         if workspace is None:
             return
         if self.made in workspace.names("recording"):
             found = workspace.open(Recorded, self.made).settings
-            asked = (weight_hash(model), with_column(self.text, self.column), (hook_point,))
+            asked = (weight_hash(model), self.corpus, (hook_point,))
             if (found.weight_hash, found.text.corpus if found.text else "", found.hook_points) != asked:
                 self._refuse("recording", f"{found.model} on {found.text and found.text.corpus} at {found.hook_points}")
         if self.made in workspace.names("sae"):

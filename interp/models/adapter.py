@@ -254,6 +254,11 @@ MLP_IN, MLP_OUT, MLP_OUT_BEFORE_NORM = "mlp.hook_in", "hook_mlp_out", "ln2_post.
 where a norm follows (Gemma 2 and 3; `hook_mlp_out` lies after that norm)."""
 
 
+def default_hook_point(model: HookedModel) -> str:
+    """Return the hook point that is recorded where none is named: the residual stream after a third of the blocks."""
+    return f"blocks.{max(model.cfg.n_layers // 3 - 1, 0)}.hook_resid_post"
+
+
 def mlp_hook_points(model: HookedModel) -> list[str]:
     """Return the input of every MLP, after its norm, and its output, before any norm that follows."""
     have = available_hook_points(model)

@@ -50,7 +50,7 @@ class Record(RecordConfig, Threaded, OnDevice, Resumable["Recorded"]):
         return slug(self.model)
 
     def measure(self, run: Run) -> "Recorded":
-        from interp.models.adapter import mlp_hook_points
+        from interp.models.adapter import default_hook_point, mlp_hook_points
         from interp.models.loading import chat_template, load_model
         from interp.ranks import ALONE
         from interp.recording.record import record
@@ -61,8 +61,7 @@ class Record(RecordConfig, Threaded, OnDevice, Resumable["Recorded"]):
             spec = with_column(self.corpus, self.column)
             corpus = open_corpus(spec, seed=self.seed, template=chat_template(self.model))
             model = load_model(self.model, dtype=self.compute, device=run.device)
-            default = [f"blocks.{max(model.cfg.n_layers // 3 - 1, 0)}.hook_resid_post"]
-            hook_points = list(self.hook_points) or default
+            hook_points = list(self.hook_points) or [default_hook_point(model)]
             if MLPS in hook_points:
                 at = hook_points.index(MLPS)
                 hook_points[at : at + 1] = mlp_hook_points(model)
