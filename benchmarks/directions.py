@@ -80,7 +80,8 @@ def _choice(model) -> Result:
     """Measure the cells in one batch / one pass of the whole model each."""
     import numpy as np
 
-    from interp.directions.choosing import Candidate, choose_steering, spread_layers
+    from interp.directions.cells import Candidate
+    from interp.directions.choosing import choose_steering, spread_layers
     from interp.directions.config import DirectionConfig
     from interp.directions.examples import Example, Examples
     from interp.directions.questions import neutral_text, reply_questions
@@ -112,9 +113,9 @@ def _one_by_one(model, layers, examples, effect) -> float:
     """Measure every tenth cell with a hook; return the largest difference of the mean effect."""
     import torch
 
-    from interp.directions.choosing import intervention_of
     from interp.directions.sides import encode_sides
     from interp.interventions.apply import intervened
+    from interp.interventions.intervention import Direction, Intervention
 
     def answer(example, steps) -> float:
         *sides, start = encode_sides(model, example, examples)
@@ -131,7 +132,8 @@ def _one_by_one(model, layers, examples, effect) -> float:
     gaps = []
     for number in range(0, 48, 10):
         i, j = divmod(number, 8)
-        steps = [intervention_of(layers[i], STRENGTHS[j], "add", "drawn")]
+        target = Direction(hook_point=layers[i].hook_point, vector=layers[i].vector, origin="drawn")
+        steps = [Intervention(target=target, amount=STRENGTHS[j] * layers[i].unit)]
         moved = [answer(each, steps) - before for each, before in zip(chosen, plain, strict=True)]
         gaps.append(abs(sum(moved) / len(moved) - float(effect[i, j])))
     return max(gaps)

@@ -22,6 +22,8 @@ from workbench.steps import command_line
 from workbench.terminal import InWorkspace, Threaded, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dashboard.components.live import Live
     from dashboard.queue import RunQueue
     from interp.remote import Mirror
@@ -220,13 +222,14 @@ class Verify(InWorkspace):
 
     def run(self) -> int:
         from interp.artifacts import FOLDERS, verify
-        from interp.artifacts.manifest import LOG
         from interp.errors import UnknownNameError
         from interp.recording.recorded import Recorded
         from interp.recording.store import Recording
         from interp.recording.text_checks import text_problems
+        from saes.sets.stored import StoredSet
         from saes.training.stored import StoredSAE
 
+        trained = {FOLDERS[StoredSAE.kind], FOLDERS[StoredSet.kind]}
         workspace = self.open_workspace()
         broken = {each.key: each.problem for each in workspace.broken()}
         known = [*broken, *map(workspace.key, workspace.artifacts())]
@@ -241,8 +244,8 @@ class Verify(InWorkspace):
             if not problems and (folder / PROBE).exists():
                 problems = _recheck(folder)
             remark = ""
-            if not problems and key.startswith(f"{FOLDERS[StoredSAE.kind]}/") and (folder / LOG).exists():
-                problems, remark = _check_log(workspace, key.partition("/")[2])
+            if not problems and key.partition("/")[0] in trained:
+                problems, remark = _check_logs(workspace, key)
             if not problems and key.startswith(f"{FOLDERS[Recorded.kind]}/"):
                 problems, remark = text_problems(Recording(folder))
             damaged += bool(problems)
@@ -264,27 +267,39 @@ class Verify(InWorkspace):
             say(f"{len(found)} uploads {age} belong to no artefact; `workbench verify --clean` removes them")
 
 
-def _check_log(workspace: "Workspace", name: str) -> tuple[list[str], str]:
-    """Return what is wrong with the log of dictionary `name`, or with the manifest that it is compared with; and why
-    its rows were not compared with the recording, if so."""
+def _check_logs(workspace: "Workspace", key: str) -> tuple[list[str], str]:
+    """Return what is wrong with the logs of a trained dictionary or set, or with the manifest that they are compared
+    with; and why their rows were not compared with the recording, if so."""
+    from interp.artifacts.manifest import LOG
     from interp.recording.store import Recording
+    from saes.sets.stored import StoredSet, TrainedSetSettings
     from saes.training.log_checks import log_problems, row_problems
     from saes.training.stored import StoredSAE, TrainedSettings
 
     try:
-        stored = workspace.open(StoredSAE, name)
+        stored = workspace.open_key(key)
     except WorkbenchError as error:
         return [str(error)], ""
-    problems = log_problems(stored.folder, None if stored.training is None else stored.training.tokens_seen)
+    if not isinstance(stored, StoredSAE | StoredSet):
+        return [], ""
+    logs = sorted(stored.folder.rglob(LOG))
+    seen = None if stored.training is None else stored.training.tokens_seen
+
+    def problems_of(check: "Callable[[Path], list[str]]") -> list[str]:
+        return [f"{log.parent.relative_to(stored.folder)}/{problem}".removeprefix("./")
+                for log in logs for problem in check(log.parent)]  # fmt: skip
+
+    problems = problems_of(lambda folder: log_problems(folder, seen))
     of = stored.settings
-    if problems or not isinstance(of, TrainedSettings):
+    if problems or not logs or not isinstance(of, TrainedSettings | TrainedSetSettings):
         return problems, ""
+    recorded = of.recording_hash if isinstance(of, TrainedSetSettings) else of.recording_hashes[0]
     try:
         recording = Recording(workspace.path("recording", of.recording))
-        if recording.manifest.content_hash != of.recording_hashes[0]:
+        if recording.manifest.content_hash != recorded:
             return [], f"the recording {of.recording} was made anew"
-        fraction = of.train.heldout_fraction
-        return row_problems(stored.folder, recording, seed=of.train.seed, heldout_fraction=fraction), ""
+        how = {"seed": of.train.seed, "heldout_fraction": of.train.heldout_fraction}
+        return problems_of(lambda folder: row_problems(folder, recording, **how))[:3], ""
     except WorkbenchError as error:
         return [], str(error)
 

@@ -8,7 +8,7 @@ from dashboard.components.measures import evidence, missing_panel
 from dashboard.directions.meaning import accuracy_words
 from dashboard.figures.directions import effect_and_damage, layers_and_strengths
 from dashboard.figures.theme import Theme, visible
-from interp.directions.choice import Judged, SteeringChoice
+from interp.directions.choice import NOT_JUDGED, Judged, Judgement, SteeringChoice
 from interp.directions.study import DirectionGeometry
 from interp.errors import WorkbenchError
 
@@ -73,6 +73,22 @@ def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
         ("moved the wrong way", f"{percent(judged.wrong)} of {judged.n_questions} questions"),
         ("repeats itself", _three(judged, "repetition", percent)),
         ("surprises the unsteered model", _three(judged, "surprise", number) + " nats a token"),
+        *_judgement_rows(judged.judgement),
+    ]
+
+
+def _judgement_rows(found: Judgement | str) -> list[tuple[str, str]]:
+    """Return what a judge said; nothing where none was asked."""
+    if isinstance(found, str):
+        return [] if found == NOT_JUDGED else [("judge", visible(found, 300))]
+    change = f"{number(found.change.low, signed=True)}, {number(found.change.high, signed=True)}"
+    return [
+        (
+            f"yes to {visible(found.question, 120)!r}",
+            f"{percent(found.steered)} of {found.n_samples} samples, {percent(found.plain)} unsteered (change "
+            f"{number(found.change.estimate, signed=True)} [{change}]); {len(found.random)} random directions "
+            f"{percent(found.random.mean())}, at most {percent(found.random.max())}, says {visible(found.by, 60)}",
+        )
     ]
 
 

@@ -315,7 +315,7 @@ def steps_of(
 
     offset, chances, rows = Offset(), list[list[float]](), [tokens.expand(3, -1)]
     step = NextToken(loaded, changes(offset), offset=offset)
-    draw = sampled(temperature, make_generator(seed, "generation"), coupled=True)
+    draw = sampled(temperature, make_generator(seed, "generation"), coupled=1)
 
     def choose(logits: Tensor) -> Tensor:
         ids = draw(logits).to(logits.device)

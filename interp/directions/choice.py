@@ -17,6 +17,7 @@ from interp.statistics import Interval, p_from_null
 
 RULE = "the largest effect beyond the mean of random directions, at a cost of at most {harmless:g} nats a token"
 """How the cell is chosen, before the other half is read."""
+NOT_JUDGED = "no judge was asked"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,39 @@ class Damage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """Share of samples about which a language model says yes to a question: 0 to 1."""
+
+    question: str
+    by: str
+    """who was asked, without being told how a sample was written"""
+    plain: float
+    steered: float
+    change: Interval[float]
+    """steered less unsteered, over prompts whose samples were all judged"""
+    random: Float64[np.ndarray, " n_judged"]
+    """steered as far along random directions"""
+    n_samples: int
+    """of each"""
+    unanswered: int
+    """samples to which the answer was neither yes nor no"""
+
+    @property
+    def p(self) -> float:
+        """Share of random directions with as large a change."""
+        return p_from_null(self.steered, self.random)
+
+    def __str__(self) -> str:
+        low, high = self.change.low, self.change.high
+        return (
+            f"yes to {self.question!r}, says {self.by}: {self.steered:.0%} of {self.n_samples} samples, "
+            f"{self.plain:.0%} unsteered (change {self.change.estimate:+.2f} [{low:+.2f}, {high:+.2f}]), "
+            f"{len(self.random)} random directions {self.random.mean():.0%}, at most {self.random.max():.0%}"
+            + (f"; {self.unanswered} not answered" if self.unanswered else "")
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Judged:
     """The chosen cell on the questions that did not choose it."""
 
@@ -60,6 +94,8 @@ class Judged:
     steered: Damage
     random: Damage
     """of all samples"""
+    judgement: Judgement | str = NOT_JUDGED
+    """what a language model says of samples on these questions"""
 
     @property
     def p(self) -> float:
@@ -142,6 +178,7 @@ class SteeringChoice(Finding):
             f"[{low:+.2f}, {high:+.2f}] ({self.asked}) for {harm:+.3f} nats of loss on neutral text; "
             f"{self.judged.wrong:.0%} of them moved the wrong way; {len(random)} random directions "
             f"{random.mean():+.2f}, at most {random.max():+.2f}"
+            + (f"; {self.judged.judgement}" if isinstance(self.judged.judgement, Judgement) else "")
         )
 
     def to_records(self) -> list[Record]:

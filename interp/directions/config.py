@@ -22,6 +22,11 @@ class DirectionConfig:
     targets: tuple[Word, ...] = ()
     """Words whose log-odds measure the effect of steering. Default: for replies and texts their own log-probability,
     else the words that the direction points to, else the tokens that it raises."""
+    rule: str | None = None
+    """A regular expression. The effect is then the share of sampled continuations in which it is found, instead of a
+    log-probability: slower, as text has to be written in every cell."""
+    n_samples: int = 2
+    """Samples of each prompt, for a rule or a judge."""
     interventions: bool = True
     """Also steer along it."""
     action: Annotated[Action, BASIC] = "add"
@@ -42,6 +47,7 @@ class DirectionConfig:
     def __post_init__(self) -> None:
         check_count("n_random", self.n_random, 1, "random directions are the null of steering")
         check_count("n_judging", self.n_judging, 1, "random directions are the null of steering")
+        check_count("n_samples", self.n_samples, 1, "a share needs a sample of each prompt")
         check_count("layers", self.layers, 1, "a direction is steered at one layer or more")
         if self.action not in ACTIONS:
             raise ConfigError(f"steering can {', '.join(ACTIONS)}, got {self.action!r}")

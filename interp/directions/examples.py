@@ -6,8 +6,9 @@ its layer and strength; odd-numbered ones judge it.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,18 +104,26 @@ def examples_of_texts(towards: Path | str, away: Path | str) -> Examples:
     return Examples(kind="texts", pairs=tuple(pairs), source=f"{len(pairs)} texts each of {names[0]} and {names[1]}")
 
 
-def examples_of_trait(model: HookedModel, trait: str, instead: str, starts: Sequence[str] = STARTS) -> Examples:
-    """Let the model write as two characters: its most likely replies to openings, after a sentence about the author.
+Writer = Callable[[str, Sequence[str]], Sequence[str]]
+"""Writes what follows some openings, as somebody with a trait."""
+
+
+def examples_of_trait(
+    model: HookedModel, trait: str, instead: str, starts: Sequence[str] = STARTS, *, writer: Writer | None = None
+) -> Examples:
+    """Let a writer go on from openings as two characters; by default the model: its most likely replies, after a
+    sentence about the author.
 
     Openings at which both write the same are left out. Raises `ConfigError` where too few remain.
     """
-    written = [_written(model, each, starts) for each in (trait, instead)]
+    written = [(writer or partial(_written, model))(each, starts) for each in (trait, instead)]
     pairs = [
         Example(prompt=start, towards=yes, away=no)
         for start, yes, no in zip(starts, *written, strict=True)
         if yes != no and yes.strip() and no.strip()
     ]
-    source = f"what the model writes as somebody who is {trait}, and who is {instead}"
+    author = "the model" if writer is None else "another model"
+    source = f"what {author} writes as somebody who is {trait}, and who is {instead}"
     return Examples(kind="replies", pairs=tuple(pairs), source=source)
 
 

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from interp.directions.cells import Candidate
 from interp.directions.choice import SteeringChoice
-from interp.directions.choosing import Candidate, candidate, choose_steering, spread_layers
+from interp.directions.choosing import candidate, choose_steering, spread_layers
 from interp.directions.config import DirectionConfig
 from interp.directions.examples import Examples
 from interp.directions.named import NamedDirection
-from interp.directions.questions import Questions, neutral_text, reply_questions, word_questions
+from interp.directions.questions import Questions, neutral_text, prompts_of, reply_questions, word_questions
+from interp.directions.samples import Judge, Samples, sampled_questions
 from interp.directions.sides import Sides, read_sides, words_as_sides
 from interp.directions.variants import DEFAULT, Find, Variant, methods, variants
 from interp.errors import ConfigError, UnknownNameError
@@ -64,6 +66,7 @@ def make_direction(
     hook_points: Sequence[str] = (),
     dictionary: Any = None,
     nuisance: Examples | None = None,
+    judge: Judge | None = None,
     progress: Progress | None = None,
 ) -> Made:
     """Make a direction of the examples that are not held out, choose its layer and strength, and judge them.
@@ -76,6 +79,7 @@ def make_direction(
         hook_points: layers to try; default: `config.layers` of them, evenly spread.
         dictionary: an SAE: its own direction is one variant, and its decoder directions are placebos at its hook point.
         nuisance: examples of what shall not count: their direction is projected out in one variant.
+        judge: somebody to ask about samples of the chosen cell.
         progress: called with the steps done.
 
     Raises `UnknownNameError` for another variant, `ConfigError` for too few examples, prompts without target words, or
@@ -96,7 +100,8 @@ def make_direction(
         placebos = None if dictionary is None else _placebos(dictionary, config.seed)
         choice = choose_steering(
             model, candidates, _questions(model, made_from, config), neutral_text(model, TEXT), config=config,
-            placebos=placebos, placebo_at="" if dictionary is None else _reads(dictionary), progress=progress,
+            placebos=placebos, placebo_at="" if dictionary is None else _reads(dictionary), judge=judge,
+            progress=progress,
         )  # fmt: skip
         best = int(choice.effect.max(1).argmax()) if choice.chosen is None else choice.chosen[0]
     point = points[best]
@@ -126,19 +131,23 @@ def _read(model: HookedModel, made_from: Examples | TwoLists, points: Sequence[s
     return read_sides(model, made_from, points)
 
 
-def _questions(model: HookedModel, made_from: Examples | TwoLists, config: DirectionConfig) -> Questions:
+def _questions(model: HookedModel, made_from: Examples | TwoLists, config: DirectionConfig) -> Questions | Samples:
+    if config.rule is not None:
+        chat = isinstance(made_from, Examples) and made_from.chat
+        prompts = PROMPTS if isinstance(made_from, TwoLists) else prompts_of(made_from)
+        return sampled_questions(model, prompts, config.rule, n_each=config.n_samples, chat=chat, seed=config.seed)
     words = config.targets or (made_from.towards if isinstance(made_from, TwoLists) else ())
     ids = target_ids(model, words)
     if ids:
         prompts = PROMPTS
         if isinstance(made_from, Examples) and made_from.kind != "texts":
-            prompts = tuple(each.prompt or each.away for each in made_from.pairs)
+            prompts = prompts_of(made_from)
         return word_questions(model, prompts, ids, token_strings(model, ids))
     assert isinstance(made_from, Examples)
     if made_from.kind == "prompts":
         raise ConfigError(
-            "pairs of prompts say nothing about what the model should answer; name words of the answer as targets, or "
-            "give replies: lines with prompt, towards and away"
+            "pairs of prompts say nothing about what the model should answer; name words of the answer as targets, "
+            "give a rule for samples, or replies: lines with prompt, towards and away"
         )
     return reply_questions(model, made_from)
 

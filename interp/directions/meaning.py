@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from interp.directions.cells import Candidate
 from interp.directions.choice import SteeringChoice
-from interp.directions.choosing import Candidate, choose_steering
+from interp.directions.choosing import choose_steering
 from interp.directions.config import DirectionConfig
 from interp.directions.making import Made, target_ids
 from interp.directions.named import NamedDirection
-from interp.directions.questions import neutral_text, word_questions
+from interp.directions.questions import Questions, neutral_text, word_questions
+from interp.directions.samples import Judge, Samples, sampled_questions
 from interp.directions.study import DirectionGeometry, DirectionProbe, DirectionSettings, TokenReading
 from interp.errors import ConfigError
 from interp.geometry.erasure import Erasure, erasure
@@ -55,6 +57,7 @@ def measure_direction(
     model_name: str = "",
     lens: JacobianLens | None = None,
     made: Made | None = None,
+    judge: Judge | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> DirectionGeometry:
@@ -62,7 +65,7 @@ def measure_direction(
 
     `settings` are fields of `DirectionConfig`, which replace those of `config` (by default its defaults). `model_name`
     is stored with the result; the default is the model's own name. `made` holds the variants and the choice of a
-    direction that was made with them.
+    direction that was made with them; `judge` is asked about samples of any other direction.
 
     Raises `ConfigError` without lists or for a zero direction, `MismatchError` on a direction of another width than its
     hook point, `NonFiniteError`, `UnknownNameError` for a hook point that the model does not have.
@@ -86,7 +89,7 @@ def measure_direction(
     if made is not None:
         choice = made.choice
     elif config.interventions:
-        choice = or_why(lambda: _steer(model, direction, along.typical, config, reading))
+        choice = or_why(lambda: _steer(model, direction, along.typical, config, reading, judge))
     steps.done("steered")
     given = DirectionSettings(
         model=model_name or model_spec(model),
@@ -226,14 +229,19 @@ def _steer(
     unit: float,
     config: DirectionConfig,
     reading: TokenReading | str,
+    judge: Judge | None,
 ) -> SteeringChoice:
     """Choose a strength of a direction that was given, in units of the mean distance of a word from the mean."""
-    ids = target_ids(model, config.targets or direction.towards)
-    if not ids and isinstance(reading, TokenReading):
-        ids = list(reading.raised_ids)
-    questions = word_questions(model, PROMPTS, ids, token_strings(model, ids) if ids else ())
+    questions: Questions | Samples
+    if config.rule is not None:
+        questions = sampled_questions(model, PROMPTS, config.rule, n_each=config.n_samples, seed=config.seed)
+    else:
+        ids = target_ids(model, config.targets or direction.towards)
+        if not ids and isinstance(reading, TokenReading):
+            ids = list(reading.raised_ids)
+        questions = word_questions(model, PROMPTS, ids, token_strings(model, ids) if ids else ())
     along = Candidate(canonical_hook_point(direction.hook_point), np.asarray(direction.vector, np.float64), unit)
-    return choose_steering(model, [along], questions, neutral_text(model, TEXT), config=config)
+    return choose_steering(model, [along], questions, neutral_text(model, TEXT), judge=judge, config=config)
 
 
 def _amount(made: Made | None, choice: SteeringChoice | str) -> float | None:

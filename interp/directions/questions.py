@@ -4,18 +4,26 @@ All rows of a question run in one batch, padded at their end; logits are compute
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
+from interp.directions.cells import Cells
 from interp.directions.examples import Examples
 from interp.directions.sides import encode_sides, padded
 from interp.errors import ConfigError, PromptError
 from interp.geometry.words import encode
+from interp.models.adapter import Hook, bos_token_id
 from interp.models.hooked import HookedModel
+from interp.models.passes import block_after, capture, run_from
+from interp.names import canonical_hook_point
+from interp.patching.task import read_hook
 
+PASS_TOKENS, PASS_LOGITS = 2048, 768
+"""Tokens of a pass, and logits that are in memory together (each `d_vocab` numbers)."""
 REPLY_READ = 16
 """Tokens of a reply whose log-probability counts."""
 
@@ -47,10 +55,44 @@ class Questions:
     def half(self, odd: int) -> "Questions":
         """Return the even-numbered questions (0) or the odd-numbered ones (1)."""
         rows = torch.arange(len(self.tokens)) % len(self) % 2 == odd
-        return Questions(
-            self.tokens[rows], self.at[rows], self.ids[rows], self.counts[rows], self.words, self.two_sided, self.asked,
-            self.measured_in, self.prompts[odd::2],
-        )  # fmt: skip
+        return replace(self, tokens=self.tokens[rows], at=self.at[rows], ids=self.ids[rows], counts=self.counts[rows],
+                       prompts=self.prompts[odd::2])  # fmt: skip
+
+    @torch.no_grad()
+    def effects(self, model: HookedModel, cells: Cells) -> Float64[np.ndarray, "cells n"]:
+        """Return the change of every answer in every cell from the unchanged model."""
+        rows = len(self.tokens)
+        per_row = max(1, min(PASS_TOKENS // self.tokens.shape[1], PASS_LOGITS // self.at.shape[1]))
+        size = min(rows, per_row)
+        found = [
+            self._of_rows(model, slice(at, at + size), cells, max(1, per_row // size)) for at in range(0, rows, size)
+        ]
+        return self.answers(torch.cat(found, 1)).numpy()
+
+    def _of_rows(self, model: HookedModel, at: slice, cells: Cells, together: int) -> Float[Tensor, "cells rows"]:
+        """Return the change of some rows' answers, `together` cells in a pass, which begins after the changed block."""
+        device, first = model.cfg.device, int(bos_token_id(model) is not None)
+        part = replace(self, tokens=self.tokens[at].to(device), at=self.at[at].to(device), ids=self.ids[at],
+                       counts=self.counts[at])  # fmt: skip
+        point = canonical_hook_point(cells.hook_point)
+        layer = block_after(model, point) if cells.action != "ablate" else None
+        before = part.tokens if layer is None else capture(model, part.tokens, [point])[point]
+
+        def passed(some: Cells | None) -> Tensor:
+            n = 1 if some is None else len(some)
+            value = before.repeat(n, *[1] * (before.ndim - 1))
+            hooks: list[tuple[str, Hook]] = []
+            if some is not None and layer is not None:
+                value = value + some.change(value, first)
+            elif some is not None:
+                hooks = some.hooks(model)
+            hooks.append(read_hook(part.at.repeat(n, 1)))
+            logits = run_from(model, value, hooks, layer=layer or 0)
+            assert logits is not None  # only a pass with `until` has none
+            return part.read(logits.unflatten(0, (n, -1)).cpu())
+
+        plain = passed(None)
+        return torch.cat([passed(cells.part(slice(i, i + together))) for i in range(0, len(cells), together)]) - plain
 
     def read(self, logits: Float[Tensor, "cells rows k vocab"]) -> Float[Tensor, "cells rows"]:
         """Return the answer of every row."""
@@ -85,18 +127,20 @@ def reply_questions(model: HookedModel, examples: Examples) -> Questions:
     """Ask for the log-probability per token of the reply of one side minus that of the other."""
     encoded = [encode_sides(model, each, examples) for each in examples.pairs]
     rows = [(pair[side], start) for side in (0, 1) for *pair, start in encoded]
-    asked = "log-probability of the replies of one side minus those of the other"
-    prompts = tuple(each.prompt for each in examples.pairs)
+    what = "texts" if examples.kind == "texts" else "replies"
+    asked = f"log-probability of the {what} of one side minus those of the other"
+    return _texts(rows, two_sided=True, asked=asked, prompts=prompts_of(examples))
+
+
+def prompts_of(examples: Examples) -> tuple[str, ...]:
+    """Return a prompt of each example, to be continued: of a text its first six words."""
     if examples.kind == "texts":
-        asked = "log-probability of the texts of one side minus those of the other"
-        prompts = tuple(" ".join(each.away.split()[:6]) for each in examples.pairs)
-    return _texts(rows, two_sided=True, asked=asked, prompts=prompts)
+        return tuple(" ".join(each.away.split()[:6]) for each in examples.pairs)
+    return tuple(each.prompt or each.away for each in examples.pairs)
 
 
 def neutral_text(model: HookedModel, texts: Sequence[str]) -> Questions:
     """Ask for the log-probability per token of texts that have nothing to do with the direction."""
-    from interp.models.adapter import bos_token_id
-
     rows, first = encode(model, texts), int(bos_token_id(model) is not None)
     if min(map(len, rows)) < first + 2:
         raise PromptError("documents of two tokens or more were expected, one has fewer: give longer text")

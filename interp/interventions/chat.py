@@ -167,7 +167,7 @@ def reply_to(model: HookedModel, talk: Conversation, message: str, held: Chats |
             f"{model.cfg.n_ctx} tokens of {model_spec(model)}; begin a new conversation, or ask for shorter replies"
         )
     generator = make_generator(talk.seed + len(talk.turns), "chat")
-    choose = sampled(talk.temperature, generator, coupled=True)
+    choose = sampled(talk.temperature, generator, coupled=1)
     chats = held or Chats(model, [talk.steps(name, n_layers) for name in names])
     return Replies(chats, names, chats.write(texts, talk.n_new, choose))
 

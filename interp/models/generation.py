@@ -118,10 +118,11 @@ def generate(
         yield tokens[:, -1]
 
 
-def sampled(temperature: float, generator: "torch.Generator", *, coupled: bool = False) -> "Callable[[Tensor], Tensor]":
+def sampled(temperature: float, generator: "torch.Generator", *, coupled: int = 0) -> "Callable[[Tensor], Tensor]":
     """Return a `choose` that samples at a temperature; the most likely token at 0.
 
-    `coupled` rows share the random number that a token is drawn with, so that equal distributions give equal tokens.
+    With `coupled`, rows that many apart share the noise that a token is drawn with (the largest of logits and Gumbel
+    noise), so that equal distributions give equal tokens: 1 for all rows, n for copies of n texts one after another.
     Raises `ConfigError` for a temperature below 0.
     """
     if temperature < 0:
@@ -132,13 +133,11 @@ def sampled(temperature: float, generator: "torch.Generator", *, coupled: bool =
 
         if not temperature:
             return logits.argmax(-1)
-        p = (logits / temperature).softmax(-1).cpu()
+        warm = logits.cpu() / temperature
         if not coupled:
-            return torch.multinomial(p, 1, generator=generator)[:, 0]
-        p = p.double()
-        at = torch.rand(1, generator=generator, dtype=torch.float64)
-        order = p[0].argsort(descending=True, stable=True)
-        return order[(p[:, order].cumsum(-1) < at).sum(-1).clamp_max(p.shape[1] - 1)]
+            return torch.multinomial(warm.softmax(-1), 1, generator=generator)[:, 0]
+        noise = torch.empty(coupled, warm.shape[1]).exponential_(generator=generator).log_()
+        return (warm.unflatten(0, (-1, coupled)) - noise).argmax(-1).flatten()
 
     return choose
 

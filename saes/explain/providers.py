@@ -47,10 +47,21 @@ ENDPOINT, ENDPOINT_MODEL = "WORKBENCH_ENDPOINT", "WORKBENCH_ENDPOINT_MODEL"
 def chosen_endpoint() -> tuple[str, str | None] | None:
     """Return the provider and model that the environment names; None where it names none.
 
-    Who sets the variables agrees that excerpts of recorded text are sent there.
+    Who sets the variables agrees that excerpts of recorded text, prompts and samples are sent there.
     """
     where = os.environ.get(ENDPOINT, "").strip()
     return (where, os.environ.get(ENDPOINT_MODEL, "").strip() or None) if where else None
+
+
+def required_endpoint() -> tuple[str, str | None]:
+    """Return the provider and model that the environment names. Raises `ConfigError` where it names none."""
+    chosen = chosen_endpoint()
+    if chosen is None:
+        raise ConfigError(
+            f"no endpoint is chosen: set ${ENDPOINT} to an OpenAI-compatible base URL, or local:MODEL, and "
+            f"${ENDPOINT_MODEL} to the name of its model"
+        )
+    return chosen
 
 
 class Endpoint:

@@ -8,9 +8,8 @@ import pytest
 import torch
 from recorder import HOOK_POINTS, SETTINGS, documents
 from safetensors.torch import load_file, save_file
+from sealing import seal
 
-from interp.artifacts.files import file_entry
-from interp.artifacts.manifest import hash_files
 from interp.models.adapter import tokenizer_hash
 from interp.models.identity import vocabulary_hash
 from interp.models.loading import load_model, load_tokenizer
@@ -47,11 +46,7 @@ def root(recorded: Path, tmp_path: Path) -> Path:
 
 def sealed(folder: Path) -> Recording:
     """Let the manifest fit files that were changed, as a faulty recorder would have written it."""
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["files"] = {name: file_entry(folder / name) for name in manifest["files"]}
-    manifest["content_hash"] = hash_files(manifest["files"])
-    path.write_text(json.dumps(manifest))
+    seal(folder)
     return Recording(folder)
 
 

@@ -207,7 +207,7 @@ def test_a_cached_pass_gives_the_logits_of_the_whole_text(name):
 
 
 def test_equal_distributions_give_equal_tokens_in_coupled_rows():
-    draw = sampled(1.0, torch.Generator().manual_seed(0), coupled=True)
+    draw = sampled(1.0, torch.Generator().manual_seed(0), coupled=1)
     logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(1)).expand(3, -1)
     found = torch.stack([draw(logits) for _ in range(20)])
     assert (found == found[:, :1]).all()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sealing import seal
 
 from dashboard.prompt.loaded import Loaded
 from dashboard.sae.data import entries, log_path, read_log
@@ -77,6 +78,28 @@ def test_a_latent_of_a_set_is_proved_and_an_untrained_model_proves_nothing(works
     on_the_page, _ = Loaded(workspace).feature(load_model("small:mlp-2l"), "small:mlp-2l", "mine-1", latent)
     assert (on_the_page.reads, on_the_page.writes) == ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")
     assert on_the_page.directions.equal(open_set(workspace, "mine").directions(1, 1))
+
+
+def test_verify_reads_the_log_of_every_layer(workspace: Workspace, capsys):
+    assert run(workspace, "verify", "transcoders/mine") == 0
+    assert "ok       transcoders/mine\n" in capsys.readouterr().out  # rows compared, too
+    folder = workspace.path("transcoders", "mine")
+    log, manifest = folder / "runs" / "layer_1" / "log.jsonl", folder / "manifest.json"
+    kept = log.read_text(), manifest.read_text()
+    lines = [json.loads(line) for line in kept[0].splitlines()]
+    try:
+        for name, more, problem in (("tokens", 256, "the manifest says"), ("rows", 1, "not those that one process")):
+            changed = [*lines[:-1], lines[-1] | {name: lines[-1][name] + more}]
+            log.write_text("".join(json.dumps(each) + "\n" for each in changed))
+            seal(folder)
+            assert run(workspace, "verify", "transcoders/mine") == 1
+            said = capsys.readouterr().out
+            assert "DAMAGED  transcoders/mine" in said
+            assert f"runs/layer_1/{log.name}" in said
+            assert problem in said
+    finally:
+        log.write_text(kept[0])
+        manifest.write_text(kept[1])
 
 
 @pytest.mark.slow  # that ranks share the work of one dictionary is quick to test: tests/saes/test_ranks.py

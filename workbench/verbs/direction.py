@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from interp.directions.config import DirectionConfig
 from interp.errors import ConfigError
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from interp.directions.examples import Examples
     from interp.directions.making import Made
     from interp.directions.named import NamedDirection
+    from interp.directions.samples import Judge
     from interp.directions.study import DirectionGeometry
+    from saes.explain.asking import Provider
     from saes.kinds.base import SAE
 
 HEADING = Heading.FEATURES
@@ -52,6 +54,13 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
     """A trait of a writer, such as cheerful: the model writes the examples itself."""
     instead: str | None = None
     """The trait that is its opposite, such as sad."""
+    writer: Literal["model", "endpoint"] = "model"
+    """Who writes the examples of a trait: the model, or the endpoint that $WORKBENCH_ENDPOINT names, with its model
+    $WORKBENCH_ENDPOINT_MODEL: 48 requests."""
+    judge: str | None = None
+    """A question with yes or no, such as "Does it praise something?". The endpoint of $WORKBENCH_ENDPOINT answers it
+    about samples of the chosen cell, of the unsteered model and of nine random directions, one request each. It is sent
+    prompts and samples; setting the variable is to agree."""
     feature: FeatureName | None = None
     """A feature of an SAE in the workspace: NAME:NUMBER."""
     vector: Path | None = None
@@ -84,6 +93,10 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
             )
         if (self.trait is None) != (self.instead is None):
             raise ConfigError("a trait needs its opposite: --trait cheerful --instead sad")
+        if self.writer == "endpoint" and self.trait is None:
+            raise ConfigError("only the examples of a trait are written: add --trait and --instead")
+        if self.judge is not None and not self.interventions:
+            raise ConfigError("a judge reads steered text; leave --judge or --no-interventions out")
         if self.texts and len(self.texts) != 2:
             raise ConfigError(f"--texts takes two sources, got {len(self.texts)}: texts to go towards, and away from")
 
@@ -100,6 +113,7 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
         from interp.lenses.lens import newest_lens
 
         concepts = find_concepts(self.lists)
+        judge = self._judge(run)
         examples, file = self._examples_of_files(), self._of_file()  # errors before the model loads
         model, config = run.model(self.model), settings_of(self, DirectionConfig)
         made: Made | None = None
@@ -108,13 +122,13 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
         elif self.feature is not None:
             direction = self._of_feature(run, self.feature)
         else:
-            made = self._made(run, model, config, examples)
+            made = self._made(run, model, config, examples, judge)
             direction = made.direction
         lens = newest_lens(run.workspace, JacobianLens, run.weight_hash(self.model))
         if lens is not None:
             run.made_from(lens.about)
         with run.progress("direction", "steps") as progress:
-            how = {"model_name": self.model, "lens": lens, "made": made, "progress": progress}
+            how = {"model_name": self.model, "lens": lens, "made": made, "judge": judge, "progress": progress}
             return measure_direction(model, direction, concepts, config, **how)
 
     def _examples_of_files(self) -> "tuple[Examples | None, Examples | None]":
@@ -128,8 +142,31 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
             found = examples_of_texts(*self.texts)
         return found, None if self.nuisance is None else read_examples(self.nuisance, chat=self.chat)
 
+    def _provider(self, run: Run) -> "Provider":
+        """Open the chosen endpoint."""
+        from saes.explain.providers import open_provider, required_endpoint
+
+        where, model = required_endpoint()
+        return open_provider(where, model, device=run.device)
+
+    def _judge(self, run: Run) -> "Judge | None":
+        """Return the judge, after a trivial question to see that it answers."""
+        if self.judge is None:
+            return None
+        from interp.directions.samples import Judge
+        from saes.explain.judging import answers_of, check_answers
+
+        provider = self._provider(run)
+        check_answers(provider)
+        return Judge(self.judge, provider.model, answers_of(provider, self.judge))
+
     def _made(
-        self, run: Run, model: HookedModel, config: DirectionConfig, examples: "tuple[Examples | None, Examples | None]"
+        self,
+        run: Run,
+        model: HookedModel,
+        config: DirectionConfig,
+        examples: "tuple[Examples | None, Examples | None]",
+        judge: "Judge | None",
     ) -> "Made":
         """Make the direction, with its layer and strength."""
         from interp.directions.examples import examples_of_trait
@@ -137,14 +174,19 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
 
         found: Examples | TwoLists | None = examples[0]
         if found is None and self.trait is not None:
-            found = examples_of_trait(model, self.trait, str(self.instead))
+            writer = None
+            if self.writer == "endpoint":
+                from saes.explain.judging import written_by
+
+                writer = written_by(self._provider(run))
+            found = examples_of_trait(model, self.trait, str(self.instead), writer=writer)
         found = found or TwoLists(towards=self.towards, away=self.away)
         default = f"{self.towards[0]} from {self.away[0]}" if self.towards and self.away else self.trait or ""
         with run.progress("layers and strengths", "steps") as progress:
             return make_direction(
                 model, found, config, name=self.name or default, variant=self.method,
                 hook_points=(self.at,) if self.at else (), dictionary=self._dictionary(run), nuisance=examples[1],
-                progress=progress,
+                judge=judge, progress=progress,
             )  # fmt: skip
 
     def _dictionary(self, run: Run) -> "SAE | None":

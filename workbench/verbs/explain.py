@@ -205,15 +205,9 @@ class Label(Seeded, Threaded, Resumable["Labels | Features"]):
         return slug(f"{self.source}-{self.features[0] if self.features else 'none'}{more}")
 
     def measure(self, run: Run) -> "list[Labels | Features]":
-        from saes.explain.providers import ENDPOINT, ENDPOINT_MODEL, chosen_endpoint
+        from saes.explain.providers import required_endpoint
 
-        chosen = chosen_endpoint()
-        if chosen is None:
-            raise ConfigError(
-                f"no endpoint is chosen: set ${ENDPOINT} to an OpenAI-compatible base URL and ${ENDPOINT_MODEL} to its "
-                "model, or use `workbench explain`"
-            )
-        where, model = chosen
+        where, model = required_endpoint()
         asked = Explain(source=self.source, provider=where, model=model, features=self.features, yes=True,
                         workspace=self.workspace, name=self.name, overwrite=self.overwrite, seed=self.seed,
                         threads=self.threads)  # fmt: skip
