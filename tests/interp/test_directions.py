@@ -46,8 +46,7 @@ def small(seed: int = 0, layers: int = 2):
     )
 
 
-@pytest.fixture(scope="module")
-def planted():
+def planted_model():
     """A model without attention or MLP, in which one coordinate says "small letters" and raises them."""
     model = small()
     generator = torch.Generator().manual_seed(0)
@@ -59,6 +58,11 @@ def planted():
         model.W_E[letters, 3] += 1.0
         model.unembed.original_component.weight[letters, 3] = 2.0
     return model
+
+
+@pytest.fixture(scope="module")
+def planted():
+    return planted_model()
 
 
 def choose(model, along: Candidate, config: DirectionConfig):

@@ -1,0 +1,186 @@
+"""Text that a model writes while it is steered: the share of samples that keep a rule, and the answers of a judge.
+
+    asked = sampled_questions(model, prompts, rule=r"\\b(great|lovely)\\b")
+    choice = choose_steering(model, candidates, asked, neutral_text(model, TEXT))
+
+A sample of a prompt is drawn with the same random numbers in every cell and unsteered, so that a cell that changes
+nothing changes no share.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int
+from torch import Tensor
+
+from interp.directions.cells import Cells
+from interp.directions.choice import Judgement
+from interp.errors import ConfigError, PromptError, WorkbenchError
+from interp.models.adapter import token_strings
+from interp.models.generation import NextToken, Offset, end_tokens, generate, prompt_tokens, sampled
+from interp.models.hooked import HookedModel
+from interp.runtime import derive_seed, make_generator
+from interp.statistics import t_interval
+
+SAMPLE_TOKENS = 24
+"""Tokens of a sample."""
+SAMPLE_ROWS = 128
+"""Samples that are written together."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Prompts that are continued at a temperature of 1, and the rule that a sample may keep."""
+
+    prompts: tuple[str, ...]
+    tokens: tuple[Int[Tensor, " pos"], ...]
+    rule: str
+    """Regular expression, found in a sample that keeps it; case does not count."""
+    n_each: int
+    """Samples of each prompt."""
+    seed: int
+    measured_in: str = "of the samples"
+
+    @property
+    def asked(self) -> str:
+        """The question, in words."""
+        return f"share of samples in which {self.rule!r} is found"
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def half(self, odd: int) -> "Samples":
+        """Return the even-numbered prompts (0) or the odd-numbered ones (1)."""
+        seed = derive_seed(self.seed, "half", str(odd))
+        return replace(self, prompts=self.prompts[odd::2], tokens=self.tokens[odd::2], seed=seed)
+
+    def effects(self, model: HookedModel, cells: Cells) -> Float64[np.ndarray, "cells n"]:
+        """Return the change of every prompt's share in every cell from the unsteered model."""
+        [plain] = self._shares(model, None)
+        return self._shares(model, cells) - plain
+
+    def _shares(self, model: HookedModel, cells: Cells | None) -> Float64[np.ndarray, "cells n"]:
+        kept = [[bool(re.search(self.rule, text, re.IGNORECASE)) for text in cell] for cell in self.texts(model, cells)]
+        return np.array(kept, np.float64).reshape(len(kept), len(self), self.n_each).mean(2)
+
+    def texts(self, model: HookedModel, cells: Cells | None) -> list[list[str]]:
+        """Return the samples of every cell, those of a prompt one after another; without cells the unsteered ones."""
+        how = {"n_each": self.n_each, "temperature": 1.0, "seed": self.seed}
+        return [[text_of(model, ids) for ids in cell] for cell in continuations_of(model, self.tokens, cells, **how)]
+
+
+def sampled_questions(
+    model: HookedModel, prompts: Sequence[str], rule: str = "", *, n_each: int = 2, chat: bool = False, seed: int = 0
+) -> Samples:
+    """Return prompts to continue; with `chat` each stands in the model's chat template.
+
+    Raises `ConfigError` for a rule that is no regular expression, `PromptError` for a prompt without room for a sample.
+    """
+    try:
+        re.compile(rule)
+    except re.error as error:
+        raise ConfigError(f"the rule {rule!r} is no regular expression: {error}") from None
+    tokens = tuple(prompt_tokens(model, each or "The", chat=chat)[0] for each in prompts)
+    for prompt, ids in zip(prompts, tokens, strict=True):
+        if len(ids) + SAMPLE_TOKENS > model.cfg.n_ctx:
+            raise PromptError(
+                f"{prompt[:40]!r} has {len(ids)} tokens, which leaves no room for {SAMPLE_TOKENS} more in a context of "
+                f"{model.cfg.n_ctx}; shorten it"
+            )
+    return Samples(tuple(prompts), tokens, rule, n_each, seed)
+
+
+@torch.no_grad()
+def continuations_of(
+    model: HookedModel,
+    prompts: Sequence[Int[Tensor, " pos"]],
+    cells: Cells | None,
+    *,
+    n_each: int = 1,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> list[list[Int[Tensor, " new"]]]:
+    """Return what follows every prompt in every cell, up to `SAMPLE_TOKENS` tokens or the context's end; without cells
+    unsteered. The `n_each` continuations of a prompt stand together.
+    """
+    n_cells = 1 if cells is None else len(cells)
+    found = [[prompts[0][:0]] * len(prompts) * n_each for _ in range(n_cells)]
+    for members in _of_one_length(prompts, SAMPLE_ROWS // n_each):
+        rows = torch.stack([prompts[i] for i in members]).repeat_interleave(n_each, 0)
+        numbers = [i * n_each + each for i in members for each in range(n_each)]
+        together = max(1, SAMPLE_ROWS // len(rows))
+        for at in range(0, n_cells, together):
+            part = None if cells is None else cells.part(slice(at, at + together))
+            generator = make_generator(seed, "samples", str(members))  # the same for every part of the cells
+            new = _written(model, rows, part, temperature, generator)
+            for cell, texts in enumerate(new.unflatten(0, (-1, len(rows))), at):
+                for number, ids in zip(numbers, texts, strict=True):
+                    found[cell][number] = ids
+    return found
+
+
+def _of_one_length(prompts: Sequence[Tensor], most: int) -> Iterator[list[int]]:
+    """Yield the numbers of prompts of the same length, at most `most` at a time."""
+    for length in sorted(set(map(len, prompts))):
+        members = [i for i, ids in enumerate(prompts) if len(ids) == length]
+        for at in range(0, len(members), max(1, most)):
+            yield members[at : at + max(1, most)]
+
+
+def _written(
+    model: HookedModel, rows: Tensor, cells: Cells | None, temperature: float, generator: torch.Generator
+) -> Int[Tensor, "rows new"]:
+    """Continue `rows [n, pos]` in every cell: `[cells * n, new]`, the rows of a cell together."""
+    n_new = max(0, min(SAMPLE_TOKENS, model.cfg.n_ctx - rows.shape[1]))
+    tokens = rows.to(model.cfg.device).repeat(1 if cells is None else len(cells), 1)
+    if not n_new:
+        return tokens[:, :0]
+    offset = Offset()
+    step = NextToken(model, [] if cells is None else cells.hooks(model, offset), offset=offset)
+    choose = sampled(temperature, generator, coupled=len(rows))
+    return torch.stack(list(generate(step, tokens, n_new, choose)), 1).cpu()
+
+
+def text_of(model: HookedModel, ids: Int[Tensor, " new"]) -> str:
+    """Return the text of tokens up to the first that ends a reply."""
+    if model.tokenizer is None:  # a small model of bytes
+        return "".join(token_strings(model, ids))
+    ends, row = end_tokens(model), ids.tolist()
+    cut = next((at for at, token in enumerate(row) if token in ends), len(row))
+    return model.tokenizer.decode(row[:cut])
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Somebody who answers a question with yes or no about texts, without knowing how they were written."""
+
+    question: str
+    by: str
+    """Its name."""
+    answers: Callable[[Sequence[tuple[str, str]]], Sequence[bool | None]]
+    """Called with a prompt and its continuation for each sample; None for an answer that is neither."""
+
+    def judge(self, model: HookedModel, asked: Samples, cells: Cells) -> Judgement | str:
+        """Return the share of yes unsteered, in the first cell, and in the others, the null.
+
+        A judge that stops answering gives the reason instead: what was measured before it is not lost.
+        """
+        texts = [*asked.texts(model, None), *asked.texts(model, cells)]
+        prompts = np.repeat(np.array(asked.prompts, object), asked.n_each)
+        try:
+            given = self.answers([(prompt, text) for cell in texts for prompt, text in zip(prompts, cell, strict=True)])
+        except WorkbenchError as error:
+            return f"{self.by} did not judge: {error}"
+        yes = np.array([np.nan if each is None else float(each) for each in given])
+        shares = yes.reshape(len(texts), len(asked), asked.n_each)
+        if np.isnan(shares).all(axis=(1, 2)).any():
+            return f"{self.by} answered neither yes nor no to {np.isnan(yes).mean():.0%} of the samples"
+        by_cell = np.nanmean(shares, axis=(1, 2))
+        return Judgement(
+            question=self.question, by=self.by, plain=float(by_cell[0]), steered=float(by_cell[1]),
+            change=t_interval((shares[1] - shares[0]).mean(1)), random=by_cell[2:],
+            n_samples=len(asked) * asked.n_each, unanswered=int(np.isnan(yes).sum()),
+        )  # fmt: skip
