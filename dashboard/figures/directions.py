@@ -55,7 +55,7 @@ def layers_and_strengths(found: SteeringChoice, colours: Theme, *, height: int =
     """Effect of every layer and strength, layer 0 at the bottom; grey cells cost too much or do no more than chance."""
     allowed = (found.damage <= found.harmless) & (found.effect > found.random_effect.max(2))
     top = float(np.abs(found.effect[allowed]).max()) if allowed.any() else 1.0
-    texts = [[f"{value:+.2f}" for value in row] for row in found.effect]
+    texts = [["" if np.isnan(value) else f"{value:+.2f}" for value in row] for row in found.effect]
     hover = [
         [
             f"{point}, strength {strength:g}<br>effect {found.effect[i, j]:+.3f} {found.measured_in}"

@@ -59,7 +59,7 @@ class Cells:
         points = [self.hook_point] if self.action != "ablate" else stream_points(model.cfg.n_layers)
         return [(name, adding(added)) for name in points]
 
-    def part(self, at: slice) -> "Cells":
+    def part(self, at: slice | np.ndarray) -> "Cells":
         """Return some of the cells."""
         return replace(self, vectors=self.vectors[at], amounts=self.amounts[at])
 

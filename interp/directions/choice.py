@@ -51,7 +51,7 @@ class Judgement:
     plain: float
     steered: float
     change: Interval[float]
-    """steered less unsteered, over prompts whose samples were all judged"""
+    """steered less unsteered, over prompts that have an answer to a sample of both"""
     random: Float64[np.ndarray, " n_judged"]
     """steered as far along random directions"""
     n_samples: int
@@ -123,7 +123,8 @@ class SteeringChoice(Finding):
     units: tuple[float, ...]
     """length of strength 1 at each hook point, in units of the activations"""
     effect: Float64[np.ndarray, "layers strengths"]
-    """mean over the choosing questions, in the wanted direction"""
+    """mean over the choosing questions, in the wanted direction; NaN where a rule was not tried, as the damage is
+    too large"""
     damage: Float64[np.ndarray, "layers strengths"]
     """nats of loss per token on neutral text"""
     wrong: Float64[np.ndarray, "layers strengths"]
@@ -143,6 +144,13 @@ class SteeringChoice(Finding):
     def rule(self) -> str:
         """Rule by which the cell was chosen, in words."""
         return RULE.format(harmless=self.harmless)
+
+    @property
+    def layer(self) -> int:
+        """Number of the chosen hook point; where none was chosen, of the one with the largest effect."""
+        if self.chosen is not None:
+            return self.chosen[0]
+        return int(np.nan_to_num(self.effect, nan=-np.inf).max(1).argmax())
 
     @property
     def hook_point(self) -> str | None:

@@ -81,7 +81,7 @@ def choose_steering(
     Raises `ConfigError` for no candidates, or fewer than two questions a half.
     """
     config = config or DirectionConfig()
-    action, n_random, seed = config.action, config.n_random, config.seed
+    action, seed, (n_random, n_judging) = config.action, config.seed, config.nulls
     strengths = (1.0,) if action == "ablate" else config.strengths
     if not candidates:
         raise ConfigError("no hook point was given to steer at")
@@ -91,20 +91,27 @@ def choose_steering(
     sign = -1.0 if action == "ablate" else 1.0
     done, total = 0, 2 * len(candidates) + 1
 
-    def step(facts: str) -> None:
-        nonlocal done
-        done += 1
+    def report(facts: str) -> None:
         if progress:
             progress(done, total, {"now": facts})
 
+    def step(facts: str) -> None:
+        nonlocal done
+        done += 1
+        report(facts)
+
     shape = (len(candidates), len(strengths))
-    effect, damage, wrong = (np.empty(shape) for _ in range(3))
+    effect, damage, wrong = (np.full(shape, np.nan) for _ in range(3))
     random = np.full((*shape, n_random), np.nan)  # of cells that may be chosen
     for i, each in enumerate(candidates):
         cells = cells_along(each, action, strengths)
-        moved = sign * choosing.effects(model, cells)
-        effect[i], wrong[i] = moved.mean(1), (moved < 0).mean(1)
         damage[i] = -docs.effects(model, cells).mean(1)
+        tried = np.arange(len(strengths))
+        if isinstance(choosing, Samples):  # text is slow to write: none where it could not be chosen
+            tried = np.flatnonzero(damage[i] <= config.harmless)
+        if len(tried):
+            moved = sign * choosing.effects(model, cells.part(tried))
+            effect[i, tried], wrong[i, tried] = moved.mean(1), (moved < 0).mean(1)
         step(f"effect and damage at {each.hook_point}")
         possible = np.flatnonzero((damage[i] <= config.harmless) & (effect[i] > 0))
         if len(possible):
@@ -119,9 +126,9 @@ def choose_steering(
         others = np.empty((0, len(along.vector)))
         if placebos is not None and placebo_at == along.hook_point:
             others = placebos
-        controls = random_directions(len(along.vector), config.n_judging, seed, "judging")
+        controls = random_directions(len(along.vector), n_judging, seed, "judging")
         cells = _judged_cells(along, action, strength, np.concatenate([controls, others]))
-        judged = _judged(model, cells, config, judging, neutral.half(1), judge)
+        judged = _judged(model, cells, config, judging, neutral.half(1), judge, report)
     step("the other half")
     return SteeringChoice(
         action=action, asked=questions.asked, measured_in=questions.measured_in,
@@ -149,9 +156,10 @@ def _judged(
     asked: Questions | Samples,
     neutral: Questions,
     judge: Judge | None,
+    report: Callable[[str], None],
 ) -> Judged:
     """Measure the chosen cell and its controls, random directions and then placebos, on what did not choose it."""
-    sign, n_random = -1.0 if cells.action == "ablate" else 1.0, config.n_judging
+    sign, n_random = -1.0 if cells.action == "ablate" else 1.0, config.nulls[1]
     few = cells.part(slice(0, 1 + min(n_random, N_DAMAGED)))
     effects = sign * asked.effects(model, cells)
     damages = -neutral.effects(model, few)
@@ -161,7 +169,7 @@ def _judged(
         sampled = asked
         if isinstance(sampled, Questions):
             sampled = sampled_questions(model, asked.prompts, n_each=config.n_samples, seed=config.seed)
-        judgement = judge.judge(model, sampled, few)
+        judgement = judge.judge(model, sampled, few, report)
     return Judged(
         effect=t_interval(effects[0]), damage=t_interval(damages[0]), wrong=float((effects[0] < 0).mean()),
         random_effect=effects[1 : 1 + n_random].mean(1), random_damage=damages[1:].mean(1),

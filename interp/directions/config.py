@@ -37,16 +37,16 @@ class DirectionConfig:
     """Layers to try, from a sixth to three quarters of the depth, where the direction's hook point is not given."""
     harmless: float = HARMLESS
     """Largest loss on neutral text that may be chosen, in nats per token."""
-    n_random: int = 9
-    """Random directions as the null of every layer and strength."""
-    n_judging: int = 99
-    """Random directions as the null of the chosen one."""
+    n_random: int | None = None
+    """Random directions as the null of every layer and strength. Default: 9, 3 with a rule."""
+    n_judging: int | None = None
+    """Random directions as the null of the chosen one. Default: 99, 19 with a rule."""
     seed: Seed = 0
     """Determines every random number."""
 
     def __post_init__(self) -> None:
-        check_count("n_random", self.n_random, 1, "random directions are the null of steering")
-        check_count("n_judging", self.n_judging, 1, "random directions are the null of steering")
+        for name, count in zip(("n_random", "n_judging"), self.nulls, strict=True):
+            check_count(name, count, 1, "random directions are the null of steering")
         check_count("n_samples", self.n_samples, 1, "a share needs a sample of each prompt")
         check_count("layers", self.layers, 1, "a direction is steered at one layer or more")
         if self.action not in ACTIONS:
@@ -55,3 +55,10 @@ class DirectionConfig:
             raise ConfigError(
                 f"strengths are numbers above 0, got {list(self.strengths)}; exchange the two sides to steer away"
             )
+
+    @property
+    def nulls(self) -> tuple[int, int]:
+        """Numbers of random directions for every cell, and for the chosen one."""
+        default = (9, 99) if self.rule is None else (3, 19)
+        given = (self.n_random, self.n_judging)
+        return given[0] if given[0] is not None else default[0], given[1] if given[1] is not None else default[1]

@@ -103,7 +103,7 @@ def make_direction(
             placebos=placebos, placebo_at="" if dictionary is None else _reads(dictionary), judge=judge,
             progress=progress,
         )  # fmt: skip
-        best = int(choice.effect.max(1).argmax()) if choice.chosen is None else choice.chosen[0]
+        best = choice.layer
     point = points[best]
     other = untrained_model(model, config.seed)
     scores, vectors = variants(sides, _read(other, made_from, [point]), point, finders[point], seed=config.seed)

@@ -10,6 +10,7 @@ nothing changes no share.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 import torch
@@ -160,27 +161,38 @@ class Judge:
     question: str
     by: str
     """Its name."""
-    answers: Callable[[Sequence[tuple[str, str]]], Sequence[bool | None]]
-    """Called with a prompt and its continuation for each sample; None for an answer that is neither."""
+    answers: Callable[[Sequence[tuple[str, str]], Callable[[], None]], Sequence[bool | None]]
+    """Called with a prompt and its continuation for each sample, and a function to call after each; returns None for an
+    answer that is neither."""
 
-    def judge(self, model: HookedModel, asked: Samples, cells: Cells) -> Judgement | str:
+    def judge(
+        self, model: HookedModel, asked: Samples, cells: Cells, report: Callable[[str], None] | None = None
+    ) -> Judgement | str:
         """Return the share of yes unsteered, in the first cell, and in the others, the null.
 
         A judge that stops answering gives the reason instead: what was measured before it is not lost.
         """
         texts = [*asked.texts(model, None), *asked.texts(model, cells)]
         prompts = np.repeat(np.array(asked.prompts, object), asked.n_each)
+        pairs = [(prompt, text) for cell in texts for prompt, text in zip(prompts, cell, strict=True)]
+        numbers = count(1)
+
+        def answered() -> None:
+            if report:
+                report(f"{next(numbers)} of {len(pairs)} samples judged")
+
         try:
-            given = self.answers([(prompt, text) for cell in texts for prompt, text in zip(prompts, cell, strict=True)])
+            given = self.answers(pairs, answered)
         except WorkbenchError as error:
             return f"{self.by} did not judge: {error}"
         yes = np.array([np.nan if each is None else float(each) for each in given])
         shares = yes.reshape(len(texts), len(asked), asked.n_each)
-        if np.isnan(shares).all(axis=(1, 2)).any():
+        by_prompt = np.ma.masked_invalid(shares).mean(2).filled(np.nan)
+        if np.isnan(by_prompt[:2]).any(0).all() or np.isnan(by_prompt).all(1).any():
             return f"{self.by} answered neither yes nor no to {np.isnan(yes).mean():.0%} of the samples"
         by_cell = np.nanmean(shares, axis=(1, 2))
         return Judgement(
             question=self.question, by=self.by, plain=float(by_cell[0]), steered=float(by_cell[1]),
-            change=t_interval((shares[1] - shares[0]).mean(1)), random=by_cell[2:],
+            change=t_interval(by_prompt[1] - by_prompt[0]), random=by_cell[2:],
             n_samples=len(asked) * asked.n_each, unanswered=int(np.isnan(yes).sum()),
         )  # fmt: skip

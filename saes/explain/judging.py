@@ -27,22 +27,26 @@ words that follow and nothing else.
 The text begins: {start}"""
 
 
-def ask_all(provider: Provider, requests: Sequence[Request]) -> list[str]:
-    """Return the replies to requests, several at a time. Raises as `Provider.complete` does."""
+def ask_all(provider: Provider, requests: Sequence[Request], report: Callable[[], None] | None = None) -> list[str]:
+    """Return the replies to requests, several at a time; `report` is called after each. Raises as `Provider.complete`
+    does."""
     with tempfile.TemporaryDirectory() as folder:
-        asker = Asker(provider, Transcript(Path(folder) / REPLIES), Budget(2 * len(requests) + 10))
+        asker = Asker(provider, Transcript(Path(folder) / REPLIES), Budget(2 * len(requests) + 10), report)
         return [reply.text for reply in asker.ask(requests)]
 
 
-def answers_of(provider: Provider, question: str) -> Callable[[Sequence[tuple[str, str]]], list[bool | None]]:
+def answers_of(
+    provider: Provider, question: str
+) -> Callable[[Sequence[tuple[str, str]], Callable[[], None] | None], list[bool | None]]:
     """Return a function that asks a question about continuations of prompts, one request for each.
 
     The answer is True, False, or None for one that is neither yes nor no.
     """
 
-    def answers(samples: Sequence[tuple[str, str]]) -> list[bool | None]:
+    def answers(samples: Sequence[tuple[str, str]], report: Callable[[], None] | None = None) -> list[bool | None]:
         contents = [_QUESTION.format(prompt=prompt, text=text, question=question) for prompt, text in samples]
-        return [yes_or_no(reply) for reply in ask_all(provider, [Request(each, ANSWER_TOKENS) for each in contents])]
+        requests = [Request(each, ANSWER_TOKENS) for each in contents]
+        return [yes_or_no(reply) for reply in ask_all(provider, requests, report)]
 
     return answers
 
@@ -65,7 +69,7 @@ def written_by(provider: Provider) -> Callable[[str, Sequence[str]], list[str]]:
 
 def check_answers(provider: Provider) -> None:
     """Ask something trivial. Raises `ConfigError` for a provider that says neither yes nor no, before long work."""
-    [answer] = answers_of(provider, "Does it mention a colour?")([("The sky today is", " blue and clear.")])
+    [answer] = answers_of(provider, "Does it mention a colour?")([("The sky today is", " blue and clear.")], None)
     if answer is None:
         raise ConfigError(
             f"{provider.model} answered neither yes nor no to a simple question; choose a model that follows "

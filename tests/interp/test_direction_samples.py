@@ -1,6 +1,7 @@
 """Directions judged by what the model writes: a rule that samples keep, and somebody who reads them."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,10 @@ def test_a_planted_direction_is_chosen_by_the_share_of_samples(planted):
     assert "share of samples in which '[a-z]{6}' is found" in str(choice)
     assert "of the samples" in str(choice)
     assert (choice.effect >= choice.random_effect.mean(2)).all()
+    costly = make_direction(planted, REPLIES, replace(RULE, harmless=-1.0)).choice
+    assert np.isnan(costly.effect).all()  # nothing is written where it could not be chosen
+    assert costly.chosen is None
+    assert "no layer and strength was chosen" in str(costly)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -96,28 +101,33 @@ def test_samples_have_the_probabilities_of_the_model(planted):
 
 def test_a_judge_sees_prompt_and_text_alone_and_its_answers_are_counted(planted):
     seen: list[tuple[str, str]] = []
+    told: list[tuple] = []
 
-    def answers(samples):
+    def answers(samples, answered):
         seen.extend(samples)
-        return [None if i == 0 else bool(re.search("[a-z]{6}", text)) for i, (_, text) in enumerate(samples)]
+        answered()
+        return [None if i % 3 == 0 else bool(re.search("[a-z]{6}", text)) for i, (_, text) in enumerate(samples)]
 
     judge = Judge("Are there small letters?", "a regular expression", answers)
     config = DirectionConfig(strengths=(4.0,), n_random=3, n_judging=19, harmless=9.0, n_samples=3)
-    found = make_direction(planted, REPLIES, config, judge=judge).choice.judged.judgement
-    assert (found.n_samples, found.unanswered, found.random.shape) == (24, 1, (9,))
+    found = make_direction(
+        planted, REPLIES, config, judge=judge, progress=lambda *facts: told.append(facts)
+    ).choice.judged.judgement
+    assert (found.n_samples, found.unanswered, found.random.shape) == (24, 88, (9,))
     assert len(seen) == 24 * 11
+    assert "1 of 264 samples judged" in str(told)
     assert {prompt for prompt, _ in seen} == {each.prompt for each in PAIRS[1::2]}
     assert found.steered > found.plain + 0.3
     assert found.change.low > 0
     assert found.p == p_from_null(found.steered, found.random) == 0.1
     assert "says a regular expression: " in str(found)
-    assert str(found).endswith("1 not answered")
+    assert str(found).endswith("88 not answered")
 
 
 @pytest.mark.parametrize(
     ("answers", "reason"),
-    [(lambda _: (_ for _ in ()).throw(MissingError("nothing answers at http://x")), "did not judge: nothing answers"),
-     (lambda samples: [None] * len(samples), "answered neither yes nor no to 100% of the samples")],
+    [(lambda *_: (_ for _ in ()).throw(MissingError("nothing answers at http://x")), "did not judge: nothing answers"),
+     (lambda samples, _: [None] * len(samples), "answered neither yes nor no to 100% of the samples")],
 )  # fmt: skip
 def test_a_judge_that_fails_loses_nothing(planted, answers, reason):
     config = DirectionConfig(strengths=(1.0,), n_random=3, n_judging=5)

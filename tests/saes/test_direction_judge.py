@@ -55,7 +55,8 @@ def test_the_command_asks_the_chosen_endpoint(tmp_path, monkeypatch, capsys):
         return f"aaa {number}" if "very kind" in prompt else f"zzz {number}"
 
     words = ["direction", "small:attn-only-2l", "--trait", "kind", "--instead", "rude", "--writer", "endpoint",
-             "--judge", "Is it kind?", "--rule", "[^z]", "--name", "kind", "--workspace", str(tmp_path), *QUICK]  # fmt: skip
+             "--judge", "Is it kind?", "--rule", "[^z]", "--name", "kind",
+             "--workspace", str(tmp_path), *QUICK]  # fmt: skip
     monkeypatch.delenv(ENDPOINT, raising=False)
     assert main(words) == 2
     assert f"set ${ENDPOINT}" in capsys.readouterr().err
