@@ -48,7 +48,7 @@ class Samples:
     @property
     def asked(self) -> str:
         """The question, in words."""
-        return f"share of samples in which {self.rule!r} is found"
+        return f"share of samples in which /{self.rule}/ is found"
 
     def __len__(self) -> int:
         return len(self.prompts)

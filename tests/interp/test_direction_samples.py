@@ -38,7 +38,7 @@ def test_a_planted_direction_is_chosen_by_the_share_of_samples(planted):
     choice = found.choice
     assert choice.works
     assert choice.judged.effect.estimate > 0.3
-    assert "share of samples in which '[a-z]{6}' is found" in str(choice)
+    assert "share of samples in which /[a-z]{6}/ is found" in str(choice)
     assert "of the samples" in str(choice)
     assert (choice.effect >= choice.random_effect.mean(2)).all()
     costly = make_direction(planted, REPLIES, replace(RULE, harmless=-1.0)).choice

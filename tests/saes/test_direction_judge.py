@@ -68,7 +68,7 @@ def test_the_command_asks_the_chosen_endpoint(tmp_path, monkeypatch, capsys):
     assert found.settings.rule == "[^z]"
     assert "another model writes" in found.settings.direction.source
     choice = found.choice
-    assert choice.asked == "share of samples in which '[^z]' is found"
+    assert choice.asked == "share of samples in which /[^z]/ is found"
     if choice.judged is not None:
         assert isinstance(choice.judged.judgement, Judgement)
         assert choice.judged.judgement.by == "my-model"

@@ -43,6 +43,7 @@ def test_what_ships_is_whole():
     }
     for kind, name in found:
         assert verify(DATA / FOLDERS[kind] / name) == []
+        assert Workspace(DATA).open_key(f"{FOLDERS[kind]}/{name}").name == name  # its form is that of the classes
 
 
 def test_the_card_tells_what_the_files_hold():
