@@ -17,7 +17,7 @@ from workbench.demo import highlights
 from workbench.first_look import certificate_name
 from workbench.serve import OpensDashboard
 from workbench.steps import Step, run_step
-from workbench.terminal import ModelArgument, RunsModel, Seeded, say, slug
+from workbench.terminal import ModelArgument, RunsModel, Seeded, say, short_spec, slug
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.doctor import Doctor
 from workbench.verbs.evaluate import Evaluate
@@ -94,7 +94,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
     @property
     def made(self) -> str:
         """The name of everything that is made."""
-        return self.name or slug(self.model)
+        return self.name or slug(short_spec(self.model))
 
     @property
     def corpus(self) -> str:

@@ -18,7 +18,7 @@ from interp.models.hooked import HookedModel
 from interp.options import Corpus, HookPoint, Means, ModelName, RecordingName, SAEName
 from saes.training.stored import StoredSAE, TrainedSettings
 from workbench.analysis import Analysis, Run
-from workbench.terminal import Heading, OnDevice, RunsModel, Seeded, Threaded, slug
+from workbench.terminal import Heading, OnDevice, RunsModel, Seeded, Threaded, short_spec, slug
 from workbench.verbs.evaluate import Probes, run_probes
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
     """Contexts per forward pass."""
 
     def default_name(self) -> str:
-        return slug(f"models-{_short(self.base)}-{_short(self.tuned)}")
+        return slug(f"models-{short_spec(self.base)}-{short_spec(self.tuned)}")
 
     def measure(self, run: Run) -> "ModelComparison":
         from interp.changes.report import what_changed
@@ -347,8 +347,3 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
             )
         ids, generator = ordinary_tokens(model), make_generator(self.seed, "random text")
         return ids[repeating_rows(self.prompts, length, len(ids), max(2, length // 4), max(2, length // 2), generator)]
-
-
-def _short(spec: str) -> str:
-    """Return the last part of a path or id."""
-    return spec.rstrip("/").rsplit("/", 1)[-1]
