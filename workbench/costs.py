@@ -75,7 +75,7 @@ def costs(sizes: Sizes, pace: Pace) -> dict[str, Cost]:
         "recording": Cost(sizes.tokens * (2 * sizes.d_in + 12), model, 5 + 1.1 * batches * pace.batch),
         "sae": Cost(4 * weights, _PROGRAM + 16 * weights, 5 + 2 * sizes.seen * weights / 1e9 * pace.product),
         "jacobian_lens": Cost(
-            2 * pace.layers * sizes.d_in**2, _PROGRAM + 3 * pace.memory, (40 + 10 * sizes.rounds) * pace.batch
+            2 * pace.layers * sizes.d_in**2, _PROGRAM + 3 * pace.memory, (90 + 15 * sizes.rounds) * pace.batch
         ),
         "features": Cost(_LATENT_BYTES * sizes.d_sae, model + 200 * sizes.tokens, 20 + 8 * encoded),
         "evaluation": Cost(1e5, model, 10 + 8 * pace.batch),

@@ -53,6 +53,7 @@ from interp.errors import UnknownNameError, UsageError
 from saes.sets.stored import StoredSet
 
 EXAMPLE = "The capital of France is Paris, and the capital of Italy is"
+LEAD = "What the model makes of a text: the features active at every token, the next token, and what it is due to."
 
 
 def layout(
@@ -110,7 +111,7 @@ def layout(
         html.Div(id="prompt-error", role="alert"),
         html.Div(_views(answer, contrast), id="prompt-views", className="wb-hidden", **_colours()),
         patching_panel(workspace, patching),
-        lead=why or None,
+        lead=why or LEAD,
     )  # fmt: skip
 
 
