@@ -7,5 +7,6 @@
 - `asking`     the provider protocol, requests within a budget, replies on disk
 - `scores`     agreement of answers with the truth, with intervals
 - `imported`   labels from an export of Neuronpedia, with the scores given there
+- `judging`    yes or no about texts, and texts written as somebody with a trait
 - `run`        from cases to labels, and labels adopted into a features folder
 """
