@@ -258,7 +258,7 @@ class Transplant:
     carried: Interval[float]
     """fraction of the behaviour that the tuned part transfers into the base, over prompts; 0: none, 1: all"""
     carried_random: Measured
-    """mean of random changes of the same norm"""
+    """mean of random changes of the same norm; NaN for a fraction too small to be found, which has no null"""
     carried_bound: Measured
     """upper bound of the random changes"""
     carried_found: bool
@@ -266,7 +266,7 @@ class Transplant:
     removed: Interval[float]
     """fraction of the behaviour that the tuned model loses with the base's part, over prompts; 0: none, 1: all"""
     removed_random: Measured
-    """mean of random changes of the same norm"""
+    """mean of random changes of the same norm; NaN for a fraction too small to be found, which has no null"""
     removed_bound: Measured
     """upper bound of the random changes"""
     removed_found: bool

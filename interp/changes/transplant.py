@@ -45,6 +45,8 @@ Behaviour = Callable[[HookedModel], Tensor | np.ndarray]
 """`behaviour(model)` returns `[n_prompts]`, larger where a model shows more of the behaviour it was tuned for"""
 HEADS = ("found", "all", "none")
 SMALLEST_SHARE = 0.1
+N_SHOWN = 3
+"""Parts that have a null even where their fraction is too small to be found."""
 MIN_PROMPTS = 4
 
 
@@ -88,9 +90,10 @@ def transplants(
 ) -> Transplants:
     """Transplant every part that differs, one at a time, in both directions; both models are restored at the end.
 
-    Cost: `2 (1 + n_random)` runs of the behaviour for each part that differs. `heads`: those of layers whose attention
-    was found, of all layers, or none. Raises `ConfigError` for fewer than four prompts or two random changes,
-    `UnknownNameError` for another choice of heads, `NonFiniteError`, and what `check_comparable` raises.
+    Cost: two runs of the behaviour for each part that differs, and `2 n_random` more for the few that may be found: the
+    others get no null. `heads`: those of layers whose attention was found, of all layers, or none. Raises `ConfigError`
+    for fewer than four prompts or two random changes, `UnknownNameError` for another choice of heads, `NonFiniteError`,
+    and what `check_comparable` raises.
     """
     if heads not in HEADS:
         raise UnknownNameError("choice of heads", heads, HEADS)
@@ -156,43 +159,56 @@ class _Run:
         run = [n for n, each in differs.items() if each and self.differ]
         shares: dict[str, dict[str, Any]] = {name: {} for name in wanted}
         for target, direction in enumerate(("carried", "removed")):
-            moved = {}
-            for done, name in enumerate(run):
+            moved, done = {}, target * len(run)
+            for name in run:
                 if progress:
-                    progress(done + target * len(run), 2 * len(run), {"part": name})
-                moved[name] = self._try(name, differs[name], target)
-            for name, values in self._judge(moved, list(wanted)).items():
+                    progress(done + len(moved), 2 * len(run), {"part": name})
+                moved[name] = self._interval(self._transplanted(differs[name], target), len(run))
+            nulls = {}
+            for name in _may_be_found(moved):
+                if progress:
+                    progress(done + len(run), 2 * len(run), {"part": f"random changes of {name}"})
+                nulls[name] = self._random_shares(name, differs[name], target)
+            for name, values in self._judge(moved, nulls, list(wanted)).items():
                 shares[name] |= {direction + key: value for key, value in values.items()}
         return [Transplant(name=n, level=level, changed=bool(differs[n]), **shares[n]) for n in wanted]
 
-    def _try(self, name: str, indices: list[int], target: int) -> tuple[np.ndarray, list[float]]:
-        """Return the effect per prompt of writing a part into model `target`, and the fractions of random changes."""
-        into = [self.parts[target][i] for i in indices]
-        other = [[t.detach().clone() for t in self.parts[1 - target][i].tensors] for i in indices]
+    def _other(self, indices: list[int], target: int) -> list[list[Tensor]]:
+        """Return the tensors of a part in the model that is not `target`."""
+        return [[tensor.detach().clone() for tensor in self.parts[1 - target][i].tensors] for i in indices]
+
+    def _transplanted(self, indices: list[int], target: int) -> np.ndarray:
+        """Return the effect per prompt of writing a part into model `target`."""
+        return self._moved(target, [self.parts[target][i] for i in indices], self._other(indices, target))
+
+    def _random_shares(self, name: str, indices: list[int], target: int) -> list[float]:
+        """Return the fractions of random changes of the same norm as the part's own."""
+        into, other = [self.parts[target][i] for i in indices], self._other(indices, target)
         generator = make_generator(self.seed, "random change", name, target)
-        random = []
+        shares = []
         for _ in range(self.n_random):
             changed = [
                 [_random(here, there, generator) for here, there in zip(part.tensors, each, strict=True)]
                 for part, each in zip(into, other, strict=True)
             ]
-            random.append(self._share(self._moved(target, into, changed)))
-        return self._moved(target, into, other), random
+            shares.append(self._share(self._moved(target, into, changed)))
+        return shares
 
-    def _judge(self, moved: dict[str, tuple[np.ndarray, list[float]]], names: list[str]) -> dict[str, dict[str, Any]]:
+    def _judge(
+        self, moved: dict[str, tuple[Interval[float], float]], nulls: dict[str, list[float]], names: list[str]
+    ) -> dict[str, dict[str, Any]]:
         """Return for each part the fraction with its interval, the random mean and bound, and the verdict."""
         none = 0.0 if self.differ else float("nan")
         no_effect = {"": Interval(none, none, none), "_random": none, "_bound": none, "_found": False}
         judged: dict[str, dict[str, Any]] = dict.fromkeys(names, no_effect)
-        if not moved:
+        for name, (share, _) in moved.items():
+            judged[name] = {"": share, "_random": float("nan"), "_bound": float("nan"), "_found": False}
+        if not nulls:
             return judged
-        random = np.array([each for _, each in moved.values()]).T  # [n_random, n_parts]
-        bounds = upper_bound(random, n_tests=len(moved), log=False)
-        for i, (name, (after, _)) in enumerate(moved.items()):
-            share, corrected = self._interval(after, len(moved))
-            found = bool(corrected > max(bounds[i], SMALLEST_SHARE))
-            chance = {"_random": float(random[:, i].mean()), "_bound": float(bounds[i])}
-            judged[name] = {"": share, **chance, "_found": found}
+        bounds = upper_bound(np.array(list(nulls.values())).T, n_tests=len(moved), log=False)
+        for (name, random), bound in zip(nulls.items(), bounds, strict=True):
+            found = moved[name][1] > max(float(bound), SMALLEST_SHARE)
+            judged[name] |= {"_random": float(np.mean(random)), "_bound": float(bound), "_found": found}
         return judged
 
     def _moved(self, target: int, into: list[Component], values: list[list[Tensor]]) -> np.ndarray:
@@ -220,6 +236,12 @@ class _Run:
             )
         self.n_prompts = len(values)
         return values
+
+
+def _may_be_found(moved: dict[str, tuple[Interval[float], float]]) -> list[str]:
+    """Return the parts whose fraction lies above 0.1, and the largest ones, so that a null stands beside them."""
+    largest = sorted(moved, key=lambda name: -moved[name][0].estimate)[:N_SHOWN]
+    return [name for name, (_, low) in moved.items() if low > SMALLEST_SHARE or name in largest]
 
 
 def _numbers(values: Any) -> np.ndarray:

@@ -44,7 +44,7 @@ def weight_changes(
 ) -> WeightChanges:
     """Compare the weights of two models of one architecture.
 
-    Cost: one singular value decomposition per differing component, of the tuned model and of each null. Raises what
+    Cost: the eigenvalues of one matrix per differing component, of the tuned model and of each null. Raises what
     `check_comparable` raises, and `ConfigError` for one or two continuations.
     """
     ones, twos = check_comparable(base, tuned)
@@ -106,8 +106,14 @@ def _nulls(
 
 
 def _measure(before: Tensor, after: Tensor) -> tuple[float, np.ndarray]:
-    """Return the change, and the squared singular values of the difference as fractions, largest first."""
+    """Return the change, and the squared singular values of the difference as fractions, largest first.
+
+    They are the eigenvalues of the smaller product of the difference with itself, which takes a fraction of the time of
+    a decomposition and is as exact for values above 1e-15 of the largest, all that the measures of rank see.
+    """
     after = after.to(before.device)
-    power = torch.linalg.svdvals(after - before).square()
+    change = after - before
+    product = change.T @ change if change.shape[0] > change.shape[1] else change @ change.T
+    power = torch.linalg.eigvalsh(product).flip(0).clamp_min(0)
     total = float(power.sum())
     return relative_change(before, after), (power / total).cpu().numpy() if total else np.zeros(0)

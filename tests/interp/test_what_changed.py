@@ -438,7 +438,7 @@ def test_a_behaviour_may_give_an_array_and_wrong_names_list_the_nearest(mlp_taug
     base, behaviour = base_model(), answers()
     tensor = transplants(base, mlp_taught, behaviour, heads="none", n_random=2)
     array = transplants(base, mlp_taught, lambda model: behaviour(model).numpy(), heads="none", n_random=2)
-    assert array.to_records() == tensor.to_records()
+    assert str(array.to_records()) == str(tensor.to_records())  # with NaN for parts without a null
     assert not transplants(base, base, lambda model: torch.zeros(8, dtype=torch.bfloat16), heads="none").differ
     with pytest.raises(UnknownNameError, match=r"L1\.mlp"):
         array["L1.mpl"]
