@@ -15,7 +15,9 @@ Fieller's, of the ratio of two means (`ratio_interval`).
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -37,6 +39,7 @@ from interp.changes.measured import Transplant, Transplants
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.models.adapter import check_token_ids
 from interp.models.hooked import HookedModel
+from interp.models.passes import capture, loss_per_token, run_from, token_losses
 from interp.progress import Progress
 from interp.runtime import make_generator
 from interp.statistics import Interval, ratio_interval, t_interval
@@ -44,6 +47,8 @@ from interp.statistics import Interval, ratio_interval, t_interval
 Behaviour = Callable[[HookedModel], Tensor | np.ndarray]
 """`behaviour(model)` returns `[n_prompts]`, larger where a model shows more of the behaviour it was tuned for"""
 HEADS = ("found", "all", "none")
+CONTEXTS = 16
+"""Contexts whose logits exist at a time."""
 SMALLEST_SHARE = 0.1
 N_SHOWN = 3
 """Parts that have a null even where their fraction is too small to be found."""
@@ -52,13 +57,42 @@ MIN_PROMPTS = 4
 
 def log_prob_of(tokens: Shaped[Tensor, "n_contexts pos"]) -> Behaviour:
     """Return the behaviour "mean log-probability of the tokens of each context `[n_contexts, pos]`", in nats."""
-    from interp.models.passes import loss_per_token
+    return _LogProb(tokens)
 
-    def measure(model: HookedModel) -> Tensor:
-        check_token_ids(model, tokens)
-        return -loss_per_token(model, tokens.to(model.cfg.device)).mean(1)
 
-    return measure
+class _LogProb:
+    """Mean log-probability of tokens. With a part of block `layer` exchanged, a pass begins there: nothing before it
+    changes, and the residual of the model as it is waits for the next part of that block or a later one.
+    """
+
+    def __init__(self, tokens: Shaped[Tensor, "n_contexts pos"]):
+        self.tokens = tokens
+        self._before: WeakKeyDictionary[HookedModel, tuple[int, list[Tensor]]] = WeakKeyDictionary()
+
+    def __call__(self, model: HookedModel) -> Tensor:
+        check_token_ids(model, self.tokens)
+        return -loss_per_token(model, self.tokens.to(model.cfg.device)).mean(1)
+
+    def from_block(self, model: HookedModel, layer: int) -> Callable[[], Tensor]:
+        """Return a function that measures the model with something exchanged in block `layer` or after it."""
+        rows = self.tokens.to(model.cfg.device).split(CONTEXTS)
+        at, values = self._before.get(model, (0, list(rows)))
+        if at > layer:
+            at, values = 0, list(rows)
+        if at < layer:
+            point = f"blocks.{layer - 1}.hook_resid_post"
+            values = [capture(model, each, [point], layer=at)[point] for each in values]
+        self._before[model] = layer, values
+
+        def measure() -> Tensor:
+            losses = []
+            for each, tokens in zip(values, rows, strict=True):
+                logits = run_from(model, each, layer=layer)
+                assert logits is not None  # only a pass with `until` has none
+                losses.append(token_losses(logits, tokens).cpu())
+            return -torch.cat(losses).mean(1)
+
+        return measure
 
 
 def log_prob_of_answers(prompts: Shaped[Tensor, "..."], answers: Shaped[Tensor, "..."]) -> Behaviour:
@@ -213,8 +247,9 @@ class _Run:
 
     def _moved(self, target: int, into: list[Component], values: list[list[Tensor]]) -> np.ndarray:
         """Return the shift of the behaviour per prompt from that of model `target` towards that of the other."""
+        measure = self._measure(target, [part.layer for part in into])
         with written(into, values):
-            after = self._behave(self.models[target])
+            after = self._checked(measure())
         return after - self.base if target == 0 else self.tuned - after
 
     def _share(self, moved: np.ndarray) -> float:
@@ -225,8 +260,18 @@ class _Run:
         gap = self.tuned - self.base
         return ratio_interval(moved, gap), ratio_interval(moved, gap, 1 - 2 * FAMILY_WISE / n_tests).low
 
+    def _measure(self, target: int, layers: Sequence[int | None]) -> Callable[[], Any]:
+        """Return a function that measures model `target` with parts of some blocks exchanged; None: of no block."""
+        model, known = self.models[target], [each for each in layers if each is not None]
+        if isinstance(self.behaviour, _LogProb) and len(known) == len(layers):
+            return self.behaviour.from_block(model, min(known))
+        return partial(self.behaviour, model)
+
     def _behave(self, model: HookedModel) -> np.ndarray:
-        values = _numbers(self.behaviour(model))
+        return self._checked(self.behaviour(model))
+
+    def _checked(self, given: Any) -> np.ndarray:
+        values = _numbers(given)
         if not np.isfinite(values).all():
             raise NonFiniteError("the behaviour is NaN or infinite on some prompt")
         if self.n_prompts not in (None, len(values)):

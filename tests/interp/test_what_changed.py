@@ -261,6 +261,19 @@ def test_both_models_are_as_before(mlp_taught):
     assert all(torch.equal(a, b) for x, y in zip(hashes, again, strict=True) for a, b in zip(x, y, strict=True))
 
 
+def test_a_pass_that_begins_at_the_exchanged_block_gives_what_a_whole_one_does(mlp_taught):
+    """In any order of the blocks, of either model, with heads and random changes."""
+    behaviour = log_prob_of(TEXTS["keys"])
+    how = {"heads": "all", "n_random": 2}
+    found = transplants(base_model(), mlp_taught, behaviour, **how)
+    plain = transplants(base_model(), mlp_taught, lambda model: behaviour(model), **how)
+    assert found.differ
+    for one, two in zip(found.transplants, plain.transplants, strict=True):
+        assert one.carried.estimate == pytest.approx(two.carried.estimate, abs=1e-5)
+        assert one.removed.estimate == pytest.approx(two.removed.estimate, abs=1e-5)
+        assert one.carried_bound == pytest.approx(two.carried_bound, abs=1e-5, nan_ok=True)
+
+
 def test_swapping_the_models_turns_carried_into_removed(mlp_taught):
     there, back = (transplants(a, b, answers()) for a, b in ((base_model(), mlp_taught), (mlp_taught, base_model())))
     for one, two in zip(there.transplants, back.transplants, strict=True):
