@@ -5,6 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any, Protocol, TypeGuard
 
+import flask
+
+from interp.errors import CorruptError
+
 
 class Listed(Protocol):
     """A tensor or an array of numbers."""
@@ -47,3 +51,13 @@ def plain(value: Any) -> Any:
         return value
     number: Any = value  # of numpy
     return plain(number.item()) if hasattr(number, "item") else str(number)
+
+
+def finite_json(value: Any) -> str:
+    """Return a value as JSON text. Raises `CorruptError` for a number that is not finite: none of ours is."""
+    try:
+        return flask.json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise CorruptError(
+            "the answer holds a number that is not finite, so a file is damaged; `workbench verify` finds it"
+        ) from None

@@ -19,7 +19,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import flask
 
-from dashboard.answers import lists, plain
+from dashboard.answers import finite_json, lists, plain
 from dashboard.components.live import Live
 from dashboard.components.pages import current
 from dashboard.queue import RunQueue
@@ -423,8 +423,7 @@ def register(server: flask.Flask) -> None:
 
 def _answer(name: str) -> flask.Response:
     found = call(current().workspace, name, flask.request.args.to_dict())
-    text = flask.json.dumps(found, separators=(",", ":"), allow_nan=False)
-    return flask.Response(text, mimetype="application/json")
+    return flask.Response(finite_json(found), mimetype="application/json")
 
 
 def _rows(limit: int) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 
 import flask
 
-from dashboard.answers import is_object, plain
+from dashboard.answers import finite_json, is_object, plain
 from dashboard.components.http_errors import json_body
 from dashboard.components.pages import current, prompt_href
 from dashboard.data.workspace import notes
@@ -53,8 +53,9 @@ def _as_json(answer: Answer) -> Callable[[str], flask.Response]:
 
     @wraps(answer)
     def reply(name: str) -> flask.Response:
-        text = flask.json.dumps(answer(name), separators=(",", ":"), allow_nan=False)
-        return flask.Response(text, mimetype="application/json", headers={"Cache-Control": "no-store"})
+        return flask.Response(
+            finite_json(answer(name)), mimetype="application/json", headers={"Cache-Control": "no-store"}
+        )
 
     return reply
 

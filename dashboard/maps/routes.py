@@ -23,6 +23,7 @@ from urllib.parse import quote, unquote
 import flask
 import numpy as np
 
+from dashboard.answers import finite_json
 from dashboard.components.pages import current
 from dashboard.maps import columns as data
 from dashboard.maps import data as view
@@ -56,20 +57,16 @@ def _cached(name: str, what: str, make: Callable[[], bytes | str], mimetype: str
     return response
 
 
-def _json(value: Any) -> str:
-    return flask.json.dumps(value, separators=(",", ":"), allow_nan=False)
-
-
 def _about(name: str) -> flask.Response:
-    return _cached(name, "about", lambda: _json(data.about(current().workspace, name)), "application/json")
+    return _cached(name, "about", lambda: finite_json(data.about(current().workspace, name)), "application/json")
 
 
 def _regions(name: str) -> flask.Response:
-    return _cached(name, "regions", lambda: _json(data.regions(current().workspace, name)), "application/json")
+    return _cached(name, "regions", lambda: finite_json(data.regions(current().workspace, name)), "application/json")
 
 
 def _cells(name: str) -> flask.Response:
-    return _cached(name, "cells", lambda: _json(view.cells(current().workspace, name)), "application/json")
+    return _cached(name, "cells", lambda: finite_json(view.cells(current().workspace, name)), "application/json")
 
 
 def _column(name: str, column: str) -> flask.Response:
@@ -86,7 +83,8 @@ def _texts(name: str) -> flask.Response:
     except ValueError:
         raise UsageError("ids are point numbers with commas between them") from None
     found = view.texts(current().workspace, name, ids)
-    return flask.Response(_json(found), mimetype="application/json", headers={"Cache-Control": "private, no-cache"})
+    headers = {"Cache-Control": "private, no-cache"}
+    return flask.Response(finite_json(found), mimetype="application/json", headers=headers)
 
 
 def _search(name: str) -> flask.Response:

@@ -19,7 +19,7 @@ import dash_mantine_components as dmc
 import flask
 from dash import Dash, dcc, html
 
-from dashboard.answers import is_list, is_object
+from dashboard.answers import finite_json, is_list, is_object
 from dashboard.components.frame import attempt, attrs, note_controls, page, panel, quiet_link
 from dashboard.components.http_errors import json_body
 from dashboard.components.pages import (
@@ -171,8 +171,7 @@ def _state(notes: Notes, note: Note) -> dict[str, Any]:
 
 
 def _answer(found: dict[str, Any]) -> flask.Response:
-    body = json.dumps(found, allow_nan=False)
-    return flask.Response(body, mimetype="application/json", headers={"Cache-Control": "no-store"})
+    return flask.Response(finite_json(found), mimetype="application/json", headers={"Cache-Control": "no-store"})
 
 
 # The page

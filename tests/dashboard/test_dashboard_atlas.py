@@ -54,6 +54,15 @@ def test_places_arrive_as_float32_pairs_and_regions_as_small_numbers(get, worksp
     assert np.array_equal(kept, rows.numbers("kept"))
 
 
+def test_a_number_that_is_not_finite_is_a_damaged_file_and_no_defect(get, monkeypatch):
+    """As a zeroed table of regions has them: JSON has no NaN, and the page says what to do."""
+    monkeypatch.setattr("dashboard.maps.columns.regions", lambda *_: [{"x": float("nan")}])
+    answer = get("embeddings/regions.json")
+    assert answer.status_code == 500
+    assert "a file is damaged" in answer.get_data(as_text=True)
+    assert "unexpected" not in answer.get_data(as_text=True)
+
+
 @pytest.mark.parametrize("what", ["about.json", "regions.json", "cells.json", "xy.bin", "density.bin"])
 def test_an_unchanged_map_is_not_sent_twice(get, what):
     first = get(f"embeddings/{what}")
