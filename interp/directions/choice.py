@@ -59,11 +59,6 @@ class Judgement:
     unanswered: int
     """samples to which the answer was neither yes nor no"""
 
-    @property
-    def p(self) -> float:
-        """Share of random directions with as large a change."""
-        return p_from_null(self.steered, self.random)
-
     def __str__(self) -> str:
         low, high = self.change.low, self.change.high
         return (

@@ -108,7 +108,7 @@ def continuations_of(
     unsteered. The `n_each` continuations of a prompt stand together.
     """
     n_cells = 1 if cells is None else len(cells)
-    found = [[prompts[0][:0]] * len(prompts) * n_each for _ in range(n_cells)]
+    found = [[torch.zeros(0, dtype=torch.long)] * len(prompts) * n_each for _ in range(n_cells)]
     for members in _of_one_length(prompts, SAMPLE_ROWS // n_each):
         rows = torch.stack([prompts[i] for i in members]).repeat_interleave(n_each, 0)
         numbers = [i * n_each + each for i in members for each in range(n_each)]

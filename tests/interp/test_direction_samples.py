@@ -19,7 +19,6 @@ from interp.errors import ConfigError, MissingError, PromptError
 from interp.interventions.apply import intervened
 from interp.interventions.intervention import Direction, Intervention, everywhere
 from interp.models.adapter import to_tokens
-from interp.statistics import p_from_null
 
 RULE = DirectionConfig(strengths=(0.5, 1.0, 4.0), n_random=5, n_judging=19, rule="[a-z]{6}", harmless=9.0)
 
@@ -119,7 +118,7 @@ def test_a_judge_sees_prompt_and_text_alone_and_its_answers_are_counted(planted)
     assert {prompt for prompt, _ in seen} == {each.prompt for each in PAIRS[1::2]}
     assert found.steered > found.plain + 0.3
     assert found.change.low > 0
-    assert found.p == p_from_null(found.steered, found.random) == 0.1
+    assert found.steered > found.random.max()
     assert "says a regular expression: " in str(found)
     assert str(found).endswith("88 not answered")
 
@@ -144,6 +143,7 @@ def test_mistakes_are_told_before_anything_runs(planted):
         sampled_questions(planted, ["x" * (planted.cfg.n_ctx - 10)], "a")
     with pytest.raises(ConfigError, match="sample"):
         DirectionConfig(n_samples=0)
+    assert continuations_of(planted, [], None) == [[]]
     few = sampled_questions(planted, STARTS[:3], "a")
     with pytest.raises(ConfigError, match="too few"):
         choose_steering(planted, [along(np.ones(D))], few, neutral_text(planted, TEXT), config=QUICK)
