@@ -31,7 +31,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Cells:
-    """Changes along unit vectors, one for each part of a batch. `ablate` changes the stream after every block."""
+    """Changes along unit vectors, one for each part of a batch. `ablate` makes them after every block."""
 
     hook_point: str
     action: Action
