@@ -270,19 +270,22 @@ class Verify(InWorkspace):
 def _check_logs(workspace: "Workspace", key: str) -> tuple[list[str], str]:
     """Return what is wrong with the logs of a trained dictionary or set, or with the manifest that they are compared
     with; and why their rows were not compared with the recording, if so."""
-    from interp.artifacts.manifest import LOG
+    from interp.artifacts.manifest import LOG, read_manifest
     from interp.recording.store import Recording
     from saes.sets.stored import StoredSet, TrainedSetSettings
     from saes.training.log_checks import log_problems, row_problems
     from saes.training.stored import StoredSAE, TrainedSettings
 
+    names = sorted(name for name in read_manifest(workspace.folder(key)).files if Path(name).name == LOG)
+    if not names:
+        return [], ""
     try:
         stored = workspace.open_key(key)
     except WorkbenchError as error:
         return [str(error)], ""
     if not isinstance(stored, StoredSAE | StoredSet):
         return [], ""
-    logs = sorted(stored.folder.rglob(LOG))
+    logs = [stored.folder / name for name in names]
     seen = None if stored.training is None else stored.training.tokens_seen
 
     def problems_of(check: "Callable[[Path], list[str]]") -> list[str]:
@@ -291,7 +294,7 @@ def _check_logs(workspace: "Workspace", key: str) -> tuple[list[str], str]:
 
     problems = problems_of(lambda folder: log_problems(folder, seen))
     of = stored.settings
-    if problems or not logs or not isinstance(of, TrainedSettings | TrainedSetSettings):
+    if problems or not isinstance(of, TrainedSettings | TrainedSetSettings):
         return problems, ""
     recorded = of.recording_hash if isinstance(of, TrainedSetSettings) else of.recording_hashes[0]
     try:
