@@ -2,8 +2,8 @@
 
     choice = choose_steering(model, candidates, questions, neutral_text(model, TEXT), config=config)
 
-A pass begins after the block that is steered, with all strengths of a layer in one batch; at most `PASS_TOKENS` tokens
-run at once. Random directions of the same length are the null of every cell, and 99 of them of the chosen one.
+All strengths of a layer run in one batch. Random directions of the same length are the null of every cell, and more of
+them that of the chosen one (`DirectionConfig.nulls`).
 """
 
 from collections.abc import Callable, Sequence

@@ -1,5 +1,6 @@
 """Settings of one direction's layer, strength and measures. Torch-free: the command line inherits them."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,6 +14,14 @@ from interp.options import BASIC, Seed, Word
 
 ACTIONS: tuple[Action, ...] = ("add", "set", "ablate")
 STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+
+
+def check_rule(rule: str) -> None:
+    """Raise `ConfigError` for a rule that is no regular expression."""
+    try:
+        re.compile(rule)
+    except re.error as error:
+        raise ConfigError(f"the rule {rule!r} is no regular expression: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +54,7 @@ class DirectionConfig:
     """Determines every random number."""
 
     def __post_init__(self) -> None:
+        check_rule(self.rule or "")
         for name, count in zip(("n_random", "n_judging"), self.nulls, strict=True):
             check_count(name, count, 1, "random directions are the null of steering")
         check_count("n_samples", self.n_samples, 1, "a share needs a sample of each prompt")

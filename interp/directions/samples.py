@@ -19,7 +19,8 @@ from torch import Tensor
 
 from interp.directions.cells import Cells
 from interp.directions.choice import Judgement
-from interp.errors import ConfigError, PromptError, WorkbenchError
+from interp.directions.config import check_rule
+from interp.errors import PromptError, WorkbenchError
 from interp.models.adapter import token_strings
 from interp.models.generation import NextToken, Offset, end_tokens, generate, prompt_tokens, sampled
 from interp.models.hooked import HookedModel
@@ -80,10 +81,7 @@ def sampled_questions(
 
     Raises `ConfigError` for a rule that is no regular expression, `PromptError` for a prompt without room for a sample.
     """
-    try:
-        re.compile(rule)
-    except re.error as error:
-        raise ConfigError(f"the rule {rule!r} is no regular expression: {error}") from None
+    check_rule(rule)
     tokens = tuple(prompt_tokens(model, each or "The", chat=chat)[0] for each in prompts)
     for prompt, ids in zip(prompts, tokens, strict=True):
         if len(ids) + SAMPLE_TOKENS > model.cfg.n_ctx:

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_directions import PAIRS, POINT, QUICK, REPLIES, STARTS, TEXT, D, planted_model, small
+from test_directions import PAIRS, POINT, QUICK, REPLIES, STARTS, TEXT, D, planted_model, shuffled_replies, small
 
 from interp.directions.cells import Candidate, Cells, cells_along, random_directions
 from interp.directions.choosing import choose_steering
 from interp.directions.config import DirectionConfig
-from interp.directions.examples import Example, Examples, examples_of_trait
+from interp.directions.examples import Example, examples_of_trait
 from interp.directions.making import make_direction
 from interp.directions.questions import neutral_text
 from interp.directions.samples import SAMPLE_TOKENS, Judge, continuations_of, sampled_questions
@@ -48,13 +48,7 @@ def test_a_planted_direction_is_chosen_by_the_share_of_samples(planted):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_in_an_untrained_model_no_direction_changes_what_it_writes(seed):
-    rng = np.random.default_rng(seed)
-    words = ["".join(rng.permutation(list("abcdefgh"))) for _ in range(32)]
-    pairs = tuple(
-        Example(prompt=f"{start} ", towards=words[2 * i], away=words[2 * i + 1]) for i, start in enumerate(STARTS)
-    )
-    nothing = Examples(kind="replies", pairs=pairs, source="shuffled letters")
-    assert not make_direction(small(seed), nothing, RULE).choice.works
+    assert not make_direction(small(seed), shuffled_replies(seed), RULE).choice.works
 
 
 def test_a_cell_that_changes_nothing_changes_no_sample(planted):

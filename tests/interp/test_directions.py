@@ -115,16 +115,19 @@ def test_the_effect_is_that_of_a_plain_loop(planted):
         assert found.effect[0, j] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_an_untrained_model_has_no_direction_that_works(seed):
-    """The null: replies drawn without a difference between the sides."""
+def shuffled_replies(seed: int) -> Examples:
+    """Replies drawn without a difference between the sides."""
     rng = np.random.default_rng(seed)
     words = ["".join(rng.permutation(list("abcdefgh"))) for _ in range(32)]
     pairs = tuple(
         Example(prompt=f"{start} ", towards=words[2 * i], away=words[2 * i + 1]) for i, start in enumerate(STARTS)
     )
-    nothing = Examples(kind="replies", pairs=pairs, source="shuffled letters")
-    found = make_direction(small(seed), nothing, QUICK)
+    return Examples(kind="replies", pairs=pairs, source="shuffled letters")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_untrained_model_has_no_direction_that_works(seed):
+    found = make_direction(small(seed), shuffled_replies(seed), QUICK)
     assert not found.choice.works
     assert found.variants["difference in means"].accuracy.accuracy < 0.9
 

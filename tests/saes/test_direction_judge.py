@@ -47,15 +47,15 @@ def test_a_provider_that_cannot_say_yes_is_refused_before_long_work():
 
 
 def test_the_command_asks_the_chosen_endpoint(tmp_path, monkeypatch, capsys):
-    """Trait, choice by a rule, judgement: from the command line to the artefact."""
+    """Trait, choice, judgement: from the command line to the artefact."""
 
     def answer(prompt: str, number: int) -> str:
         if "Answer with one word" in prompt:
             return "yes" if number % 2 else "no"
-        return f"aaa {number}" if "very kind" in prompt else f"zzz {number}"
+        return f"aaa {len(prompt)}" if "very kind" in prompt else f"zzz {len(prompt)}"
 
     words = ["direction", "small:attn-only-2l", "--trait", "kind", "--instead", "rude", "--writer", "endpoint",
-             "--judge", "Is it kind?", "--rule", "[^z]", "--name", "kind",
+             "--judge", "Is it kind?", "--name", "kind",
              "--workspace", str(tmp_path), *QUICK]  # fmt: skip
     monkeypatch.delenv(ENDPOINT, raising=False)
     assert main(words) == 2
@@ -65,13 +65,9 @@ def test_the_command_asks_the_chosen_endpoint(tmp_path, monkeypatch, capsys):
         monkeypatch.setenv(ENDPOINT_MODEL, "my-model")
         assert main(words) == 0
     found = Workspace(tmp_path).open(DirectionGeometry, "kind")
-    assert found.settings.rule == "[^z]"
     assert "another model writes" in found.settings.direction.source
-    choice = found.choice
-    assert choice.asked == "share of samples in which /[^z]/ is found"
-    if choice.judged is not None:
-        assert isinstance(choice.judged.judgement, Judgement)
-        assert choice.judged.judgement.by == "my-model"
+    assert isinstance(found.choice.judged.judgement, Judgement)
+    assert found.choice.judged.judgement.by == "my-model"
     assert main(["direction", "small:attn-only-2l", "--towards", "a", "b", "c", "d", "--away", "e", "f", "g", "h",
                  "--writer", "endpoint", "--workspace", str(tmp_path)]) == 2  # fmt: skip
     assert "only the examples of a trait are written" in capsys.readouterr().err

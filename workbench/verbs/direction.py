@@ -113,8 +113,8 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
         from interp.lenses.lens import newest_lens
 
         concepts = find_concepts(self.lists)
-        judge = self._judge(run)
         examples, file = self._examples_of_files(), self._of_file()  # errors before the model loads
+        judge = self._judge(run)
         model, config = run.model(self.model), settings_of(self, DirectionConfig)
         made: Made | None = None
         if file is not None:
