@@ -18,9 +18,9 @@ import logging
 import re
 import secrets
 import shlex
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import dash
 import dash_mantine_components as dmc
@@ -115,12 +115,13 @@ def shell(workspace: Workspace, pages: list[Page]) -> dmc.MantineProvider:
 
 
 def _bar(workspace: Workspace, pages: list[Page]) -> html.Header:
+    listed = [each for each in pages if each.listed]
+    folded = {each.path for each in listed if each.group == "test" and not _filled(workspace, each)}
     links = [
         html.Div(
             [
-                dcc.Link(each.title, href=each.path, className="wb-nav-link", id=f"nav-{each.title.lower()}")
-                for each in pages
-                if each.listed and each.group == group
+                *(_link(each) for each in listed if each.group == group and each.path not in folded),
+                *(_more([each for each in listed if each.path in folded]) if group == "test" else []),
             ],
             className="wb-nav-group",
             role="group",
@@ -151,6 +152,22 @@ def _bar(workspace: Workspace, pages: list[Page]) -> html.Header:
         ],
         className="wb-bar",
     )
+
+
+def _link(which: Page) -> dcc.Link:
+    return dcc.Link(which.title, href=which.path, className="wb-nav-link", id=f"nav-{which.title.lower()}")
+
+
+def _filled(workspace: Workspace, which: Page) -> bool:
+    """Return True where a page has an artefact to show, or none of its own; in object storage nobody asks for it."""
+    kinds = [kind for kind, each in KINDS.items() if re.split(r"[/?]", each.page)[1:2] == [which.path[1:]]]
+    return not kinds or workspace.remote is not None or any(workspace.names(kind) for kind in kinds)
+
+
+def _more(pages: list[Page]) -> list[html.Details]:
+    """Return the menu of the pages with nothing to show yet."""
+    menu = [html.Summary("More", className="wb-nav-link"), html.Div([_link(each) for each in pages])]
+    return [html.Details(menu, className="wb-nav-more")] if pages else []
 
 
 def _error_strip() -> html.Div:
@@ -236,7 +253,7 @@ def create_app(
     api.register(app.server)
     pages = find_pages()
     _register_pages(pages)
-    app.layout = shell(workspace, pages)
+    app.layout = cast(Any, partial(shell, workspace, pages))  # a function: made anew for every visit, as pages fill
     _register_shell(app)
     for each in pages:
         if each.register is not None:

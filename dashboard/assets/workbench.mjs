@@ -38,8 +38,20 @@ export function navigation(pathname) {
     if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   });
+  foldPages();
   return page;
 }
+
+/** Closes the menu of pages with nothing to show yet, but for a click inside. @param {Event} [event] */
+function foldPages(event) {
+  all(".wb-nav-more").forEach((menu) => {
+    if (!(event?.target instanceof Node && menu.contains(event.target))) menu.removeAttribute("open");
+  });
+}
+document.addEventListener("click", foldPages);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") foldPages();
+});
 
 // The list marks the feature that is shown, however it was reached: also once its row is loaded.
 let marked = "";

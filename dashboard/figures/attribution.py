@@ -1,6 +1,7 @@
 """Attribution: direct effects of parts of a model on a logit, pairs of parts in an attention score, patching maps."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -122,6 +123,44 @@ def pair_map(
     figure.update_xaxes(title_text="part read at the key", side="top", tickangle=-60, **ticks)
     figure.update_yaxes(title_text="part read at the query", autorange="reversed", **ticks)
     return figure
+
+
+def side_bars(matrix: np.ndarray, query_parts: list[str], key_parts: list[str], colours: Theme) -> go.Figure:
+    """Layers up, with the score that is read from each at the key and at the query; the bars of a side sum to it all.
+
+    `matrix [n_query_parts, n_key_parts]`, before the softmax. Parts without a layer, as the embedding, have rows of
+    their own. The text at the pointer names the three largest parts of a bar.
+    """
+    key, query = (_by_layer(names, matrix.sum(axis)) for names, axis in ((key_parts, 0), (query_parts, 1)))
+    rows = list(dict.fromkeys([*key, *query]))
+    figure = go.Figure()
+    for name, side, colour in (("at the query", query, colours.muted), ("at the key", key, colours.accent)):
+        largest = [strongest(side.get(row, []), 3) for row in rows]
+        figure.add_bar(
+            name=name,
+            y=rows,
+            x=[sum(value for _, value in side.get(row, [])) for row in rows],
+            orientation="h",
+            marker={"color": colour},
+            hovertext=["<br>".join(f"{escape(part, 40)} {value:+.3f}" for part, value in parts) for parts in largest],
+            hovertemplate=f"<b>%{{y}}</b> {name} %{{x:+.3f}}<br>%{{hovertext}}<extra></extra>",
+        )
+    styled(figure, colours, height=18 * len(rows) + 110)
+    figure.update_layout(barmode="group", bargap=0.25, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
+    figure.update_layout(showlegend=True, legend_traceorder="reversed")
+    figure.update_xaxes(title_text="score above the other keys, before the softmax", nticks=6)
+    figure.update_yaxes(showgrid=False, type="category", tickfont={"family": MONO, "size": 11})
+    figure.add_vline(x=0, line={"color": colours.muted, "width": 1})
+    return figure
+
+
+def _by_layer(names: list[str], values: np.ndarray) -> dict[str, list[Part]]:
+    """Parts with their values under the layer in their name, or under the name itself."""
+    found: dict[str, list[Part]] = {}
+    for name, value in zip(names, values.tolist(), strict=True):
+        layer = re.match(r"L\d+(?=H|MLP|bias)", name)
+        found.setdefault(layer[0] if layer else name, []).append((name, value))
+    return found
 
 
 def _largest(sizes: np.ndarray, n: int) -> list[int]:

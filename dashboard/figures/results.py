@@ -7,12 +7,11 @@ Imports run from the dashboard to the analyses, so results do not draw themselve
 drawn. Classes are written as text, so that the analyses are not imported before there is a result of theirs.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeGuard
 
 import plotly.graph_objects as go
 
-from dashboard.answers import is_sequence
 from dashboard.figures import attribution, changes, circuits, geometry, graphs, heads, saes, scaling, studies
 from dashboard.figures.theme import Theme
 from dashboard.figures.theme import theme as theme_called
@@ -49,9 +48,13 @@ def plot(result: Any, theme: Literal["light", "dark"] | Theme = "light", **optio
 
 def _several(result: Any) -> Mapping[Any, Any] | None:
     """Several results by name, or by number; None for what is one."""
-    if is_sequence(result):
+    if _is_sequence(result):
         return dict(enumerate(result))
     return result if isinstance(result, Mapping) else None
+
+
+def _is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, list | tuple)
 
 
 def _alone(draw: Draw) -> Draw:

@@ -19,7 +19,7 @@ from dashboard.components.live import FeatureShares, LogitShares, ScoreReasons, 
 from dashboard.components.pages import current
 from dashboard.components.tokens import feature_line
 from dashboard.data import features as feature_view
-from dashboard.figures.attribution import pair_map, patching_map, share_bars, share_map
+from dashboard.figures.attribution import pair_map, patching_map, share_bars, share_map, side_bars
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.turns import asking
 from interp.errors import WorkbenchError
@@ -200,12 +200,7 @@ def _reasons(cell: dict[str, Any] | None, run: Run, scheme: str | None) -> Any:
 
 
 def reasons_panel(found: ScoreReasons, colours: Theme) -> html.Div:
-    """Return the attention, the score above that of the other keys, and the pairs of parts that it is the sum of."""
-    pairs = [
-        (f"{q} · {k}", float(found.matrix[i, j]))
-        for i, q in enumerate(found.query_parts)
-        for j, k in enumerate(found.key_parts)
-    ]
+    """Return the attention, the score above that of the other keys, and the layers and pairs of parts it comes from."""
     numbers = [
         stat("attention", number(found.attention)),
         stat(
@@ -219,23 +214,22 @@ def reasons_panel(found: ScoreReasons, colours: Theme) -> html.Div:
         [
             html.H3(html.Span(where, dir="auto", className="wb-token")),
             html.P(
-                "The score is a sum over pairs: the output of one component at the query, of another at the key.",
+                "Queries and keys are sums of what earlier components wrote, so the score is one too. All bars of a "
+                "colour add up to it.",
                 className="wb-note",
             ),
             html.Div(numbers, className="wb-stats"),
             html.Div(
                 [
                     graph(
-                        "prompt-pair-bars",
-                        figure=share_bars(
-                            pairs, colours, unit="score, before the softmax (query part · key part)", n=8
-                        ),
-                        label="Largest pairs",
+                        "prompt-side-bars",
+                        figure=side_bars(found.matrix, found.query_parts, found.key_parts, colours),
+                        label="Score by layer, at the key and at the query",
                     ),
                     graph(
                         "prompt-pair-map",
                         figure=pair_map(found.matrix, found.query_parts, found.key_parts, colours),
-                        label="Pairs of parts",
+                        label="Pairs of the largest parts",
                     ),
                 ],
                 className="wb-two wb-even wb-flush",

@@ -147,6 +147,11 @@ def test_after_the_demo_every_page_opens_without_an_error(fresh_visit, demo):
             empty.add(each.title)
             assert page.locator(".wb-empty .wb-command").inner_text().startswith(f"{program()} "), each.title
     assert empty == {"Geometry", "Directions", "Dynamics", "Changes", "Doctor", "Graph"}
+    page.click(".wb-nav-more summary")
+    assert page.locator(".wb-nav-more a").all_inner_texts() == ["Geometry", "Directions", "Dynamics", "Changes"]
+    page.click("#nav-changes")
+    page.wait_for_function("location.pathname === '/changes' && !document.querySelector('.wb-nav-more[open]')")
+    page.wait_for_function("document.querySelector('#nav-changes').ariaCurrent === 'page'")
     assert fresh_visit.errors == []
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_workspace import HOSTILE
 
-from dashboard.figures.attribution import SHOWN, pair_map, share_map, strongest
+from dashboard.figures.attribution import SHOWN, pair_map, share_map, side_bars, strongest
 from dashboard.figures.circuits import (
     MAX_SENDERS,
     ablation_bars,
@@ -230,6 +230,17 @@ def test_pair_map_keeps_the_largest_parts_in_their_order():
     row, column = list(figure.data[0].y).index("q20"), list(figure.data[0].x).index("k7")
     assert np.asarray(figure.data[0].z)[row, column] == 5
     assert len(figure.data[0].y) == SHOWN
+
+
+def test_bars_by_layer_leave_nothing_of_a_score_over():
+    matrix = np.random.default_rng(0).normal(size=(5, 6))
+    query = ["embed", "L0H0", "L0H1", "L0MLP", "bias"]
+    figure = side_bars(matrix, query, [*query, "L1bias"], DARK)
+    sides = {bar.name: dict(zip(bar.y, bar.x, strict=True)) for bar in figure.data}
+    assert list(sides["at the key"]) == ["embed", "L0", "bias", "L1"]
+    assert sides["at the key"]["L0"] == pytest.approx(matrix[:, 1:4].sum())
+    assert sides["at the query"]["L0"] == pytest.approx(matrix[1:4].sum())
+    assert [sum(side.values()) for side in sides.values()] == pytest.approx([matrix.sum()] * 2)
 
 
 def test_unknown_scheme_is_light():

@@ -234,7 +234,8 @@ def test_reasons_follow_the_cell_and_the_head(server, live):
     run, cell = {"text": "one two three", "model": "m"}, {"layer": 3, "head": 1, "query": 2, "key": 1}
     shown = text_of(prompt_why._reasons(cell, run, "dark"))
     assert ("reasons", "L3H1 2 1") in live.calls
-    assert "embed · L2H3" in shown
+    assert "L2H3" in shown
+    assert "All bars of a colour add up to it" in shown
     assert "looks ahead" in text_of(prompt_why._reasons(cell | {"query": 1, "key": 2}, run, "dark"))
     assert prompt_why._reasons(None, run, "dark") is None
 
