@@ -12,7 +12,7 @@
 - `queue`       analyses that are started from the page, one at a time
 - `run_files`   the queue on disk
 - `turns`       the fair queue before the one model that answers prompts
-- `answers`     values as JSON can hold them
+- `answers`     values in the form that JSON allows
 - `notebook`    what the pages show, in a notebook (`show`)
 - `api`         the reads of the pages as JSON
 - `app`         the Dash app, with the frame around every page

@@ -1,4 +1,4 @@
-"""Values as the routes of pages and of the API answer them: as JSON can hold them."""
+"""Values in the form that JSON allows, for the routes of pages and of the API."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ def is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: dataclasses as objects, numbers that are not finite as null."""
+    """Return a value in the form that JSON allows: dataclasses as objects, numbers that are not finite as null."""
     if is_dataclass(value) and not isinstance(value, type):
         return plain(asdict(value))
     if isinstance(value, Mapping):
@@ -54,10 +54,10 @@ def plain(value: Any) -> Any:
 
 
 def finite_json(value: Any) -> str:
-    """Return a value as JSON text. Raises `CorruptError` for a number that is not finite: none of ours is."""
+    """Return a value as JSON text. Raises `CorruptError` for a number that is not finite."""
     try:
         return flask.json.dumps(value, separators=(",", ":"), allow_nan=False)
     except ValueError:
         raise CorruptError(
-            "the answer holds a number that is not finite, so a file is damaged; `workbench verify` finds it"
+            "the answer contains a number that is not finite, so a file is damaged; `workbench verify` finds it"
         ) from None

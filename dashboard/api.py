@@ -45,7 +45,7 @@ def artefacts(workspace: Workspace, kind: str = "") -> list[dict[str, Any]]:
 
 
 def kinds(workspace: Workspace) -> dict[str, Any]:
-    """Return what each kind of artefact holds: its folder, page and verb, JSON schemas, and columns of tables."""
+    """Return the contents of each kind of artefact: folder, page and verb, JSON schemas, and columns of tables."""
     return {kind: schema_of_kind(kind) for kind in KINDS}
 
 
@@ -60,7 +60,7 @@ def artefact(workspace: Workspace, key: str) -> dict[str, Any]:
 def search(
     workspace: Workspace, query: str, features: str = "", hook_point: str = "", limit: int = 20
 ) -> dict[str, Any]:
-    """Return the features that fire on a text or whose label holds it; each with its score and the null of that score.
+    """Return the features that fire on a text or whose label contains it, each with its score and its null.
 
     `like demo:12` searches by similarity of directions. No model runs.
     """
@@ -96,7 +96,7 @@ def feature(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
 
     `relations` has nulls: for effects on logits, random directions (`promoted_p`); for neurons, the nearest ones of
     random directions (`scales.neuron_null`); for companions, the counts expected by chance (`coactive_expected`).
-    `outdated` says that the SAE was made again since, so that all of this is about another direction; else it is empty.
+    `outdated` says that the SAE was made again since, and all of this describes another direction; else it is empty.
     """
     from dashboard.data.features import explanations, one, relations
     from saes.features.schema import described_another
@@ -132,9 +132,9 @@ def vector(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
 
 
 def uses(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
-    """Return the maps, circuits and direction reports that hold one feature, and its stored proofs.
+    """Return the maps, circuits and direction reports that contain one feature, and its stored proofs.
 
-    `outdated` of a proof says why it no longer holds for the features as they are; else it is empty.
+    `outdated` of a proof says why it no longer applies to the features as they are now; else it is empty.
     """
     from dashboard.data import features as data
     from saes.features.proof import Proof, why_outdated
@@ -185,8 +185,8 @@ def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
     Names: `demo:540` (a feature), `neurons:blocks.9.mlp.hook_post:12`, `demo` (an SAE), `blocks.9.hook_resid_post` or
     `MODEL@HOOK_POINT` (a layer), a model. In `measures`, `null` is the level that 95 % of the null stay below in
     magnitude, or the value expected by chance; `p` is the fraction of the null that reaches the value, and `of` says
-    which null. `missing` says what was not measured and why. A pair found by searching is no random pair: compare its
-    cosine with the share of latents whose nearest neighbour is at least as close.
+    which null. `missing` says what was not measured and why. A pair found by a search is not random: judge its cosine
+    by the share of latents whose nearest neighbour is at least as close.
     """
     from dashboard.compare.measure import compare
 
@@ -228,9 +228,9 @@ def prompt(live: Live, model: str, text: str, features: str = "", chat: bool = F
 
 
 def read_text(live: Live, model: str, features: str, index: int, text: str) -> Any:
-    """Return the activation of one feature on each token, and the numbers of tokens on which others like it fire.
+    """Return the activation of one feature on each token, and the numbers of tokens on which others fire.
 
-    Others are features of like density.
+    The others are features of similar density.
     """
     return live.try_feature("text", model=model, features=features, index=index, text=text)
 
@@ -247,15 +247,15 @@ def steer(live: Live, model: str, features: str, index: int, text: str, strength
 def ablate(live: Live, model: str, features: str, index: int) -> Any:
     """Ablate a feature on its own examples: the change of loss in nats per token, with both nulls.
 
-    `random` holds the changes by random directions in the same amounts, `alike` by features of like density.
+    `random` has the changes by random directions of the same size, `alike` those by features of similar density.
     """
     return live.try_feature("ablate", model=model, features=features, index=index)
 
 
 def direction(live: Live, model: str, features: str, index: int) -> Any:
-    """Return the lists of words that the direction of a feature sets apart, each with its p-value by random directions.
+    """Return the lists of words that the direction of a feature separates, each with its p-value by random directions.
 
-    A list is set apart where its `p` is at most `alpha`, which is 0.05 over the number of lists.
+    A list is separated if its `p` is at most `alpha`, which is 0.05 divided by the number of lists.
     """
     return live.try_feature("direction", model=model, features=features, index=index)
 
@@ -329,7 +329,7 @@ def start(runs: RunQueue, verb: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def runs(runs: RunQueue) -> list[dict[str, Any]]:
-    """Return every run of the queue: its command, state, progress, and the artefacts that it wrote."""
+    """Return every run of the queue with its command, state, progress and the artefacts that it wrote."""
     return [{name: value for name, value in asdict(each).items() if name != "log"} for each in runs.all()][-MAX_ROWS:]
 
 

@@ -278,7 +278,7 @@ LIBRARIES = {
     "dash_ag_grid": ("AgGrid", ("atlas", "circuit", "feature", "heads")),
     "dash_cytoscape": ("Cytoscape", ("circuit",)),
 }
-"""Large libraries: their component, and the pages that load them at once. Any other loads one when it draws one."""
+"""Large libraries: their component, and the pages that load them at once; other pages load one when they draw it."""
 
 _MODULES = (("theme.mjs", ' blocking="render"'), ("main.mjs", ""))  # without the theme, a dark page would flash light
 _PRELOADED = sorted(path.name for path in (Path(__file__).parent / "assets").glob("*.mjs"))
@@ -286,7 +286,7 @@ _LIBRARY = re.compile(rf'<script src="([^"]*/_dash-component-suites/({"|".join(L
 _FIXED = ("/_dash-component-suites/", "/assets/", "/_dash-dependencies")
 """Addresses whose answers stay the same while the server runs."""
 _WORTH_IT = 4096
-"""Bytes of an answer from which compressing it saves more than it costs."""
+"""Smallest answer, in bytes, whose compression saves more than it costs."""
 _TEXTS = ("text/html", "text/javascript", "application/javascript", "text/css", "application/json", "image/svg+xml")
 
 
@@ -294,7 +294,7 @@ class LeanDash(Dash):
     """Dash with our modules, whose pages load large libraries only where they are used (assets/later.mjs)."""
 
     def interpolate_index(self, metas: str = "", *parts: Any, scripts: str = "", **named: Any) -> str:
-        """Return the page as Dash builds it, with our modules, and libraries that it does not need left for later."""
+        """Return the page as Dash builds it, with our modules; libraries that it does not need load later."""
         here = flask.request.path.split("/")[1]
 
         def later(found: re.Match[str]) -> str:
@@ -333,7 +333,7 @@ def _small_plotly() -> flask.Response | None:
 def _lighten(response: flask.Response) -> flask.Response:
     """Compress texts, and let a browser keep what has its version in its address.
 
-    Sizes tell nothing about a secret, as no body holds one: token and key are in cookies, which scripts cannot read.
+    Sizes reveal no secret, as no body contains one: token and key are in cookies, which scripts cannot read.
     """
     path = flask.request.path
     if response.status_code != 200:
@@ -369,7 +369,7 @@ def _zipped(content: bytes) -> bytes:
 
 
 def _tell_browsers_apart(app: Dash) -> None:
-    """Give every browser turns of its own on the live model, by a cookie that holds a random name."""
+    """Give every browser turns of its own on the live model, by a cookie with a random name."""
 
     @app.server.before_request
     def take_turns() -> None:
@@ -383,7 +383,7 @@ def _tell_browsers_apart(app: Dash) -> None:
 
 
 def _register_answers(app: Dash, pages: list[Page]) -> None:
-    """Answer what is malformed with 400 and what is missing with 404; a page of a missing thing explains itself too."""
+    """Answer a malformed request with 400 and a missing thing with 404; its page explains itself too."""
     known = [re.compile(re.sub(r"<\w+>", "(.+)", path)) for each in pages for path in (each.path, *each.templates)]
 
     @app.server.before_request
@@ -472,7 +472,7 @@ def _not_found(context: Context, **_: Any) -> html.Div:
 
 
 def _show_error(error: Exception) -> None:
-    """Show an error of a callback at the top of the page; log the traceback of one that we did not raise ourselves."""
+    """Show an error of a callback at the top of the page; log the traceback of an unexpected one."""
     if not isinstance(error, WorkbenchError):
         log.error("a callback failed", exc_info=error)
     set_props("error-text", {"children": explain(error)})

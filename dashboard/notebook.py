@@ -42,15 +42,15 @@ N_EXAMPLES = 6
 
 @dataclass(frozen=True)
 class Shown:
-    """Pieces of a page as HTML, and the figures that stand below them."""
+    """Pieces of a page as HTML, and the figures below them."""
 
     html: str
     figures: tuple[go.Figure, ...] = ()
     page: Callable[[], str] | None = None
-    """Makes the page that the dashboard downloads for it, if there is one."""
+    """Makes the page that the dashboard offers as its download, if there is one."""
 
     def to_html(self) -> str:
-        """Return one page with everything in it: no script, no requests, to us or to others."""
+        """Return one self-contained page without scripts or requests."""
         return self.page() if self.page else f'<!doctype html><meta charset="utf-8">{self.html}'
 
     def _repr_html_(self) -> str:
@@ -68,7 +68,7 @@ def show(
     theme: Literal["light", "dark"] = "light",
     **options: Any,
 ) -> Any:
-    """Return what the pages show about `what`: a `Shown`, a plotly figure or a map, which a notebook displays.
+    """Return the content of the pages about `what`: a `Shown`, a plotly figure or a map, which a notebook displays.
 
     `what` is the name of something in a workspace (`demo:540`, `atlases/demo-features`), `(tokens, values)`, an answer
     of a live model, or the result of an analysis; `options` go to its figure. Raises `UnknownNameError` for a name that

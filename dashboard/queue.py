@@ -1,8 +1,8 @@
 """A queue of commands that runs one at a time in a process of its own. Torch-free, without Dash.
 
 The queue lives in `runs/` of the workspace (`dashboard.run_files`). Every change is on disk before it is acknowledged,
-so that the queue survives the server. A run that was active when the server ended is *interrupted*: resumed, it
-continues from the `.partial` folder of its artefact. One server owns the queue of a workspace; others only show it.
+so that the queue survives the server. A run that was active when the server ended is *interrupted*; it resumes from the
+`.partial` folder of its artefact. One server owns the queue of a workspace; others only show it.
 
 Steps of a run:
 
@@ -117,7 +117,7 @@ class RunQueue:
         """
         self.workspace, self.catalogue, self.program, self.grace = workspace, catalogue, tuple(program), grace
         self.problem = ""
-        """The reason why nothing can be started here; empty when it can."""
+        """The reason why nothing can be started here, or empty."""
         self._files = RunFiles(workspace)
         self._changed = threading.Condition()
         self._process: subprocess.Popen[bytes] | None = None
@@ -268,7 +268,7 @@ class RunQueue:
 
     @contextlib.contextmanager
     def _guarded(self, id: str) -> Iterator[None]:
-        """Turn any error into the failure of a run, since the worker has to go on with the next one."""
+        """Turn any error into the failure of a run, so that the worker goes on with the next one."""
         try:
             yield
         except Exception as error:
@@ -312,9 +312,9 @@ class RunQueue:
         return self._stopping or bool(self._record(id).get("asked"))
 
     def _wait_for_turn(self, id: str) -> IO[bytes] | None:
-        """Return the lock that a process holds while it lives; None when the run was cancelled meanwhile.
+        """Return the lock that a process has while it lives; None if the run was cancelled meanwhile.
 
-        A process that outlived its server, for the seconds that it needs to end, still holds it.
+        A process that outlives its server has it until it ends.
         """
         while not self._ends_early(id):
             if (found := _locked(self._files.folder / "worker.lock")) is not None:

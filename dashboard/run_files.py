@@ -66,7 +66,7 @@ class RunFiles:
         self.records: dict[str, dict[str, Any]] = {}
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """Return the runs on disk, by id. One that cannot be read is left out: it would take the others with it."""
+        """Return the runs on disk, by id, without unreadable ones."""
         found = {}
         for path in sorted(self.folder.glob("*-*.json")) if self.folder.is_dir() else []:
             with contextlib.suppress(WorkbenchError, OSError):
@@ -83,7 +83,7 @@ class RunFiles:
         self.records[record["id"]] = record
 
     def end(self, record: dict[str, Any], state: str, problem: str = "") -> None:
-        """Write down how a run ended. Where that cannot be written, it has ended in memory, and the error is raised."""
+        """Write down how a run ended. If that fails, the run ends in memory and the error is raised."""
         ended = record | {"state": state, "problem": problem, "ended": time.time(), "made": self.made(record)}
         self.records[record["id"]] = ended
         self.save(ended)
@@ -95,7 +95,7 @@ class RunFiles:
             (self.folder / f"{id}{suffix}").unlink(missing_ok=True)
 
     def last_place(self) -> int:
-        """Return the position in the queue that is behind all others."""
+        """Return the position at the end of the queue."""
         return max([record["place"] for record in self.records.values()], default=0) + 1
 
     def made(self, record: dict[str, Any]) -> list[str]:

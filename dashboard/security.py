@@ -1,13 +1,12 @@
-"""Access control: other sites and other machines are kept out of a server that runs on your own.
+"""Access control: keeps other sites and other machines out of a server on your own machine.
 
 A page elsewhere can make your browser talk to 127.0.0.1, and with DNS rebinding even read the answers. So every request
 must name a host that we know (`Host`), every write must come from our own pages (`Origin`) and carry the key of this
 run of the server, a random cookie that each page sets (SameSite=Strict). Beyond loopback every request must carry a
-token, which the printed address hands over once and a second cookie keeps.
+token, which the printed address transfers once to a second cookie.
 
-A write is any request but GET and HEAD, callbacks of pages included. Its body has a stated length of at most
-`MAX_BODY` bytes, checked before it is read. `refuse_callback` checks the shape of a callback's body before Dash does
-anything with it.
+A write is any request but GET and HEAD, callbacks of pages included. Its body has a stated length of at most `MAX_BODY`
+bytes, checked before it is read. `refuse_callback` checks the shape of a callback's body before Dash reads it.
 """
 
 import hmac

@@ -35,9 +35,8 @@ def serve(
     """Serve until interrupted (Ctrl-C).
 
     `port` None takes 8050, or the next free one and says so. `runs` is the queue of analyses that pages start; it works
-    as long as the server does. `model_memory` bounds the bytes of the models in memory (default: half of all memory).
-    Raises `ResourceError` when the port that was asked for is in use, `ConfigError` when `host` lets other machines in
-    and there is no token.
+    while the server runs. `model_memory` bounds the bytes of the models in memory (default: half of all memory). Raises
+    `ResourceError` if the requested port is in use, `ConfigError` if `host` lets other machines in without a token.
     """
     from dashboard.prompt.live import LiveModel
 

@@ -1,10 +1,9 @@
 """A fair queue before the one model that a server has: visitors take turns, and a newer request replaces an older one.
 
 A visitor is one open page. Requests of other pages, which replace nothing, share the turns of their browser (`guest`).
-Whoever was served longest ago is next, so that ten requests of one page do not keep another
-page waiting for all of them. Long work takes its turn again for each step. Within a page a new request replaces an
-older one of its kind, and a new prompt replaces all requests about the last one. A waiting request is dropped; a
-running one stops at its next `Turn.check`.
+The visitor served longest ago is next, so that ten requests of one page do not delay another page. Long work takes its
+turn again for each step. Within a page a new request replaces an older one of its kind, and a new prompt replaces all
+requests about the last one. A waiting request is dropped; a running one stops at its next `Turn.check`.
 
     turns = Turns()
     with asking("page-1"):                    # set once, where the request comes in
@@ -32,9 +31,9 @@ from interp.errors import WorkbenchError
 _visitor: ContextVar[str] = ContextVar("visitor", default="")
 _guest: ContextVar[str] = ContextVar("guest", default="")
 LATER = frozenset({"suggest", "lens", "feature shares"})
-"""Kinds of requests that take long or fill panels further down: of one visitor they come after all others."""
+"""Kinds of requests that take long or fill lower panels; they come after all others of a visitor."""
 PAUSE = 0.3
-"""Seconds that such a request waits before it queues, so that the requests of what is seen first are there already."""
+"""Seconds that such a request waits before it queues, so that requests of visible panels come first."""
 _REMEMBERED = 1000
 """Visitors whose last turn is remembered."""
 
@@ -46,7 +45,7 @@ def guest(name: str) -> None:
 
 @contextmanager
 def asking(visitor: str) -> Iterator[None]:
-    """Make `visitor` the one in whose name turns are taken in this thread; an empty name is never superseded."""
+    """Take the turns of this thread in the name of `visitor`; an empty name is never superseded."""
     token = _visitor.set(visitor)
     try:
         yield
@@ -104,14 +103,14 @@ class Turns:
         self._running: Turn | None = None
         self._served: dict[str, int] = {}
         self._known: weakref.WeakSet[Turn] = weakref.WeakSet()
-        """Turns that somebody still holds, those between two steps of long work among them."""
+        """Turns in use, including those between two steps of long work."""
         self._numbers = itertools.count(1)
 
     @contextmanager
     def take(self, kind: str, again: Turn | None = None) -> Iterator[Turn]:
-        """Wait for a turn and hold it for the length of the block. Raises `SupersededError` when it is not wanted.
+        """Wait for a turn and keep it for the block. Raises `SupersededError` if it is no longer wanted.
 
-        With `again`, a turn held before, its work goes on at the end of the queue, unless it was dropped meanwhile.
+        With `again`, an earlier turn, its work continues at the end of the queue unless it was dropped.
         """
         turn = again or Turn(_visitor.get(), kind, 0)
         if again is None:
@@ -143,7 +142,7 @@ class Turns:
                 self._changed.notify_all()
 
     def cancel(self, visitor: str) -> None:
-        """Drop everything that a visitor has asked for."""
+        """Drop all requests of a visitor."""
         with self._changed:
             for turn in self._known:
                 if visitor and turn.visitor == visitor:
@@ -151,7 +150,7 @@ class Turns:
             self._changed.notify_all()
 
     def stage(self, visitor: str) -> str:
-        """Say in words how far the requests of a visitor are; empty when there are none."""
+        """Return the progress of the requests of a visitor in words; empty without requests."""
         with self._changed:
             mine = self._of(visitor)
             if not mine:
@@ -162,7 +161,7 @@ class Turns:
             return f"waiting; {ahead} other page{'s' * (ahead != 1)} may be served first"
 
     def _next(self) -> Turn | None:
-        """Return the waiting request of whoever was served longest ago; of one visitor the oldest, `LATER` last."""
+        """Return the waiting request of the visitor served longest ago; of one visitor the oldest, `LATER` last."""
         order = {slot: at for at, slot in enumerate(self._served, 1)}
         return min(
             self._waiting,

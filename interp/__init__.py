@@ -4,7 +4,7 @@
 
     print(score_heads(load_model("smollm2-135m")))
 
-The names below are public: they may be relied on, and importing this package loads none of them before it is used.
+The names below are public and stable; importing this package loads none of them before it is used.
 Everything else may move. Results print as short tables and have `to_frame()`.
 
 Subjects, one folder each:
@@ -24,7 +24,7 @@ Subjects, one folder each:
 - `changes`    two checkpoints of one model compared
 - `studies`    small models that teach one thing each: its own public names
 
-The ground floor, which knows no analysis:
+Foundations, without any analysis:
 
 - `errors`      one tree of exceptions
 - `names`       heads, nodes and hook points, parsed and written

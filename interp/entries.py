@@ -69,8 +69,8 @@ class Merged:
 class Entries:
     """The entries of one file. One connection, guarded by a lock, may be shared by threads.
 
-    `checks` has the check of every kind; `united` are the kinds whose values are lists, which a merge unites; only a
-    deletion, a restored value or a merge retains an earlier value of the kinds `unretained`.
+    `checks` has the check of every kind. `united` are the kinds whose values are lists, which a merge unites. Of the
+    kinds `unretained`, only a deletion, a restoration or a merge retains the earlier value.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Entries:
         }
 
     def merge(self, document: Any) -> Merged:
-        """Take in an export, in one transaction: of two values of one entry the one edited last stays.
+        """Merge an export in one transaction: of two values of an entry, the one edited last stays.
 
         The other one is retained among the earlier values. Lists are united, the one edited last in front. Raises
         `ConfigError`, which names the first malformed entry, before anything is changed.

@@ -139,7 +139,7 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
     if close:
         return "did you mean " + ", ".join(map(repr, close)) + "?"
     if not options:
-        return "there are none yet."
+        return "none exist yet."
     more = f" and {len(options) - 8} more" if len(options) > 8 else ""
     return "known: " + ", ".join(map(repr, options[:8])) + more + "."
 

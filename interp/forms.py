@@ -7,7 +7,7 @@ Forms that pydantic does not know are given here (and `Interval` gives its own):
 - `Measured`: a number, NaN where it was not measured (null in JSON);
 - `Float[np.ndarray, "n d"]`: an array, as nested lists in JSON.
 
-`interp.artifacts.as_json` is the way back. Torch-free; pydantic is imported when something is read.
+`interp.artifacts.as_json` is the inverse. Torch-free; pydantic is imported when something is read.
 """
 
 import json
@@ -56,14 +56,14 @@ def array_schema(dtype: str = "float64", fits: Callable[[np.ndarray], bool] = la
 
     def read(given: list[Any]) -> np.ndarray:
         if any(isinstance(each, str | dict) for each in _leaves(given)):
-            raise ValueError("numbers in lists of one length were expected")
+            raise ValueError("should be numbers in lists of equal length")
         try:
             array = np.array(given, dtype="float64") if dtype == "float64" else np.array(given)
         except (ValueError, TypeError, OverflowError):
-            raise ValueError("lists of one length were expected") from None
+            raise ValueError("should be lists of equal length") from None
         array = array.astype(dtype) if not array.size else array  # an empty list says nothing of its type
         if array.dtype != dtype or not fits(array):
-            raise ValueError(f"an array of another shape or type was expected, found {array.dtype} {array.shape}")
+            raise ValueError(f"should be an array of another shape or type, found {array.dtype} {array.shape}")
         return array
 
     return core_schema.no_info_after_validator_function(read, core_schema.list_schema())
@@ -108,17 +108,17 @@ def from_json(form: type[T], raw: Any, where: object) -> T:
     except ValidationError as error:
         raise CorruptError(_first_problem(error.errors(include_url=False), raw, where)) from None
     except (WorkbenchError, ValueError, RecursionError) as error:  # of a value that checks itself
-        raise CorruptError(f"{where} holds a value that cannot be: {error}; `workbench verify` checks it") from None
+        raise CorruptError(f"{where} holds an invalid value: {error}; `workbench verify` checks it") from None
     if lacking := _lacking(value, raw, ""):
         raise CorruptError(f"{where} lacks {lacking}; it was edited or cut short, `workbench verify` checks it")
     return value
 
 
 def _first_problem(problems: list[Any], raw: Any, where: object) -> str:
-    """Return the message of the problem that lies deepest, which is that of the intended form of several."""
+    """Return the message of the deepest problem, which is that of the intended form of a union."""
     worst = max(problems, key=lambda problem: len(problem["loc"]))
     path = ".".join(_parts(worst["loc"][1:], raw, missing=worst["type"] == "missing"))
-    found = {"unexpected_keyword_argument": "is no field of it", "missing": "is missing"}.get(worst["type"])
+    found = {"unexpected_keyword_argument": "is not a field of it", "missing": "is missing"}.get(worst["type"])
     if found is None:
         said = repr(worst["input"])
         message = worst["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
@@ -140,7 +140,7 @@ def _parts(loc: tuple[Any, ...], raw: Any, *, missing: bool) -> list[str]:
 
 
 def _lacking(value: Any, raw: Any, path: str) -> str:
-    """Return the path of the first field with a default that the JSON leaves out: files hold every field."""
+    """Return the path of the first field with a default that the JSON leaves out: files have every field."""
     if is_dataclass(value) and isinstance(raw, Mapping):
         pairs = [(each.name, getattr(value, each.name), raw.get(each.name)) for each in fields(value) if each.init]
         if missing := [name for name, _, _ in pairs if name not in raw]:

@@ -1,4 +1,5 @@
-"""Notes on what a workspace holds: stars, texts, lists, searches, recipes, chats, edits of graphs, in one SQLite file.
+"""Notes on the content of a workspace: stars, texts, lists, searches, recipes, chats, edits of graphs, in one SQLite
+file.
 
     notes = Notes.open(workspace)
     notes.set("features/demo#9042", title="months", note="fires on January to December", starred=True)
@@ -92,7 +93,7 @@ class Notes:
 
     @classmethod
     def open(cls, workspace: Workspace) -> "Notes":
-        """Open the notes of a workspace; they are made where there are none.
+        """Open the notes of a workspace, made where missing.
 
         Notes that came with a read-only workspace are copied into the user's own at first. Raises `CorruptError` when
         the file is damaged, `SchemaError` when a newer version wrote it, `ResourceError` when neither folder can be
@@ -113,7 +114,7 @@ class Notes:
         self.entries.close()
 
     def get(self, key: str) -> Note:
-        """Return what is noted on one thing; an empty `Note` when there is nothing."""
+        """Return the note on one thing; an empty `Note` where none exists."""
         check_key(key)
         return next((note for note in self.all() if note.key == key), Note(key=key))
 
@@ -143,8 +144,8 @@ class Notes:
     ) -> Note:
         """Change some fields of a thing's note, and return the whole.
 
-        `was` has the `title` or `note` that the writer started from. When the stored text is another by now, nothing is
-        changed and `ConflictError` carries it as `theirs`.
+        `was` has the `title` or `note` that the writer started from. When the stored text has changed since, nothing is
+        written and `ConflictError` carries it as `theirs`.
         """
         check_key(key)
         given = {"title": title, "note": note, "star": starred}
@@ -185,7 +186,7 @@ class Notes:
     def move(self, name: str, key: str, by: int) -> list[str]:
         """Move a key within its list by some lines, up (below 0) or down, and return the list in its new order.
 
-        At an end of the list it stays. Raises `UnknownNameError` where the list does not hold the key.
+        At an end of the list it stays. Raises `UnknownNameError` where the key is not in the list.
         """
         with self.entries.transaction():
             keys = self.lists().get(_name(name), [])
@@ -234,7 +235,7 @@ class Notes:
     def save_graph_edits(self, key: str, edits: Mapping[str, Any], *, was: Mapping[str, Any]) -> dict[str, Any]:
         """Replace the edits of a graph, and return them as they are stored.
 
-        `was` has the edits that the writer started from; where they are others by now, nothing is changed and
+        `was` has the edits that the writer started from; where they have changed since, nothing is written and
         `ConflictError` is raised.
         """
         checked = self.entries.checked("graph", key, dict(edits))

@@ -1,4 +1,4 @@
-"""Types of options: what their text names, once, for the help, the menus and checks of pages, and completion.
+"""Types of options: the meaning of their text, stated once for help, menus, page checks and completion.
 
     recording: RecordingName | None = None
     lists: tuple[Word, ...] = ()

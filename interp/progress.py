@@ -68,7 +68,7 @@ _reports: list[RunFile] = []
 def follow_starter() -> None:
     """Report to the process that started this one, run at low priority, and end when it ends. Else do nothing.
 
-    The starter holds the other end of the standard input, which closes however the starter ends. Then this process
+    The starter has the other end of the standard input, which closes however the starter ends. Then this process
     interrupts itself as Ctrl-C would, so that unfinished work stays resumable.
     """
     path = os.environ.pop(RUN_FILE, "")  # popped: processes that this one starts report nothing

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 FRESH = 2.0
-"""Seconds for which a listing of the store is taken for true."""
+"""Seconds for which a listing of the store counts as current."""
 IN_PLACE = 4 << 20
 """Bytes from which a table is read in place; a smaller one costs less to fetch whole, once, with its hash checked."""
 _THREADS = 8
@@ -75,7 +75,9 @@ class Version:
             raw = json.loads(Path(path).read_bytes())["files"]
             found = {str(name): (int(each["bytes"]), str(each["sha256"])) for name, each in raw.items()}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CorruptError(f"{self.url(MANIFEST)} is no manifest ({error!r}); it was edited or cut short") from None
+            raise CorruptError(
+                f"{self.url(MANIFEST)} is not a manifest ({error!r}); it was edited or cut short"
+            ) from None
         if wrong := [name for name in found if leaves_folder(name)]:
             raise CorruptError(f"{self.url(MANIFEST)} names a file outside the artefact, {wrong[0]!r}")
         return {MANIFEST: about, **found}
@@ -103,7 +105,7 @@ class Version:
         return False
 
     def problem(self, relative: str) -> str:
-        """Return what is wrong with a file in the store, whatever the cache holds; empty for nothing."""
+        """Return the damage of a file in the store, regardless of the cache; empty for none."""
         return self.mirror.store.problem(f"{self.pointer.content}/{relative}", *self.files[relative])
 
     def in_place(self, relative: str) -> str:
@@ -132,7 +134,7 @@ class Version:
             except MissingError:
                 raise MissingError(
                     f"{self.url(relative)} is gone: the artefact was replaced or deleted while it was read, or is "
-                    "damaged; open it again, and `workbench verify` says which"
+                    "damaged; open it again; `workbench verify` finds damage"
                 ) from None
             finally:
                 temporary.unlink(missing_ok=True)
@@ -159,7 +161,7 @@ class Mirror:
         self._locks: dict[str, threading.Lock] = {}
 
     def open(self, *, create: bool) -> None:
-        """Raise `MissingError` where there is no bucket, or no workspace and none is to be made."""
+        """Raise `MissingError` where the bucket is missing, or the workspace, unless it may be made."""
         if not self.pointers():
             self.store.check_there()
             if not create and not self.store.listing("") and not any(Path(self.work).glob("*/*.partial")):
@@ -299,7 +301,7 @@ class Mirror:
         return deleted(self.store)
 
     def undelete(self, entry: str) -> bool:
-        """Restore an entry of the trash; False where the store holds none of that name."""
+        """Restore an entry of the trash; False where the store has none of that name."""
         from interp.storage import undelete
 
         found = [pointer for each, pointer, _ in self.deleted() if each == entry]
@@ -317,7 +319,7 @@ class Mirror:
                 forget(self.store, entry, pointer)
 
     def forget_listing(self) -> None:
-        """Ask the store anew for what there is at the next question."""
+        """Make the next question list the store anew."""
         self._listed = -FRESH
         self._by_name.clear()
 

@@ -67,7 +67,7 @@ class Result:
 
     @property
     def held_fixed(self) -> list[str]:
-        """One line that says what the analysis held fixed, by its settings or its circuit's; none for nothing."""
+        """Line that states what the analysis held fixed, from its settings or its circuit's; empty if nothing."""
         owners = (self, getattr(self, "circuit", None))
         given = [getattr(each, "settings", None) for each in owners]
         held = [s.get("frozen") if isinstance(s, dict) else getattr(s, "frozen", None) for s in given]

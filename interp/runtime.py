@@ -13,7 +13,7 @@ Blocks of work run on several threads, each block on one, so that a result does 
 compiled loops (numba) run on as many threads as torch uses. torch and numba are imported by the functions that need
 them, and so are the public names of the packages (`lazily`).
 
-The module also says on which versions a result was computed, and holds locks and caches that processes share.
+The module also says on which versions a result was computed, and has the locks and caches that processes share.
 """
 
 import contextlib
@@ -77,7 +77,7 @@ def one_thread() -> Iterator[None]:
 
 
 def pick_device(device: str | None = None, *, mps: bool = True) -> str:
-    """Return the requested device, or the first of `cuda`, `mps`, `cpu` that is there and agrees with the CPU.
+    """Return the requested device, or the first of `cuda`, `mps`, `cpu` that is available and agrees with the CPU.
 
     Args:
         device: `cpu`, `mps`, `cuda`, or a GPU by its number, `cuda:1`; used unchecked.
@@ -124,9 +124,9 @@ FREE_KEPT = 128 << 20
 def _keep_freed_memory() -> None:
     """Let glibc reuse the memory of freed tensors of up to 32 MB instead of returning it to the system each time.
 
-    Every layer of a pass allocates and frees tens of megabytes, and each page that comes back from the system is
-    cleared first: a tenth of a pass of SmolLM2 on two cores. Limits set in the environment (`MALLOC_...`) stay, and
-    other C libraries are left alone.
+    Every layer of a pass allocates and frees tens of megabytes, and the system clears each page that it returns, which
+    takes a tenth of a pass of SmolLM2 on two cores. Limits set in the environment (`MALLOC_...`) stay, and other C
+    libraries are left alone.
     """
     limits = {-3: ("MALLOC_MMAP_THRESHOLD_", 32 << 20), -1: ("MALLOC_TRIM_THRESHOLD_", FREE_KEPT)}  # numbers: malloc.h
     if platform.libc_ver()[0] == "glibc" and not any(name in os.environ for name, _ in limits.values()):
@@ -194,7 +194,7 @@ def _difference(device: str, passes: "Callable[[str], list[torch.Tensor]]") -> f
 def small_passes(device: str) -> "list[torch.Tensor]":
     """Return the outputs of a small float32 network on a device, for a few batches; its weights do not depend on it.
 
-    They hold what models and dictionaries compute: norms, attention through explicit patterns and fused, strided
+    They cover what models and dictionaries compute: norms, attention through explicit patterns and fused, strided
     inputs, an MLP, the largest k of a row, gathered and added rows, and sums over many terms.
     """
     import torch
@@ -293,7 +293,7 @@ def faster_in_bfloat16(rows: "torch.Tensor") -> bool:
         with one_thread():
             for _ in range(3):
                 start = time.perf_counter()
-                some @ some.T
+                some.matmul(some.T)
                 times.append(time.perf_counter() - start)
         return min(times)
 
@@ -309,7 +309,7 @@ class FileCache:
     """Files in a folder of the cache that can be fetched again: those used last are retained, up to a size."""
 
     GRACE: ClassVar[float] = 10.0
-    """Seconds for which a file that was used stays whatever the limit: its reader may not have opened it yet."""
+    """Seconds for which a used file is kept regardless of the limit: its reader may not have opened it yet."""
 
     def __init__(self, folder: str, variable: str, default_gb: float, *, part: str):
         """Bound the files of `folder` below a folder named `part` to the gigabytes of an environment variable."""
@@ -317,7 +317,7 @@ class FileCache:
         self._lock, self._total = threading.Lock(), None
 
     def limit(self) -> float:
-        """Return the bytes that are retained. Raises `ConfigError` where the variable is no number."""
+        """Return the bytes that are retained. Raises `ConfigError` where the variable is not a number."""
         text = os.environ.get(self.variable) or str(self.default_gb)
         with contextlib.suppress(ValueError):
             if 0 <= (limit := float(text)) < float("inf"):
@@ -489,8 +489,7 @@ def run_compiled(kernel: Callable[..., Any], *arguments: Any, at_most: int | Non
 def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
     """Return `__getattr__` and `__all__` of a package that imports its public names when they are first asked for.
 
-    `homes` says where they come from: module -> names with a space between them, `own:public` where the public name is
-    another than the module's own.
+    `homes` maps each module to its names, separated by spaces; `own:public` renames one.
     """
     found = {
         public or own: (module, own)

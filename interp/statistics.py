@@ -66,8 +66,8 @@ def t_interval(values: np.ndarray, confidence: float = 0.95) -> Interval[Any]:
     """Return mean and two-sided Student t interval over the last axis; NaN entries are excluded.
 
     The interval of a single observation is infinite, as its spread is unknown. (`scipy.stats.ttest_1samp` gives the
-    same numbers, but takes a hundred times as long with NaN entries, and has no interval for one observation.) Of few
-    skewed values it is too narrow: it holds the mean of 8 log-normal ones (skewness 1.75) in 0.92 of samples.
+    same numbers, but takes a hundred times as long with NaN entries, and has no interval for one observation.) For few
+    skewed values it is too narrow: it covers the mean of 8 log-normal ones (skewness 1.75) in 0.92 of samples.
     """
     from scipy.stats import t
 
@@ -97,8 +97,8 @@ def proportion_interval(count: Any, n: int, confidence: float = 0.95) -> Interva
 def ratio_interval(over: np.ndarray, under: np.ndarray, confidence: float = 0.95) -> Interval[Any]:
     """Return `mean(over) / mean(under)` over the last axis, with Fieller's (1954) interval; `[..., n]` each, in pairs.
 
-    It holds the ratios `r` for which Student's t test does not tell the mean of `over - r * under` from 0. Both ends
-    are infinite where the mean of `under` is not told from 0. Samples of 4 are enough, where a bootstrap is too narrow.
+    It contains the ratios `r` for which Student's t test cannot tell the mean of `over - r * under` from 0. Both ends
+    are infinite where it cannot tell the mean of `under` from 0. Four samples suffice; their bootstrap is too narrow.
     """
     from scipy.special import stdtrit
 
@@ -255,7 +255,7 @@ def auroc(scores: np.ndarray, truth: np.ndarray) -> float:
 
     truth = np.asarray(truth, dtype=bool)
     if truth.all() or not truth.any():
-        raise ConfigError(f"AUROC needs some true things and some others, got {truth.sum()} true ones of {len(truth)}")
+        raise ConfigError(f"AUROC needs true and false cases, got {truth.sum()} true of {len(truth)}")
     return float(roc_auc_score(truth, np.asarray(scores, dtype=float)))
 
 
@@ -294,7 +294,7 @@ def rank_correlation_interval(
 ) -> Interval[float]:
     """Return Spearman's correlation with a bootstrap interval over the `n` pairs. Raises `ConfigError` below three.
 
-    With 10 pairs of a correlation of 0.8 it is wider than it says: it holds the truth in 0.98 of samples.
+    With 10 pairs of correlation 0.8 it is too wide: it covers the truth in 0.98 of samples.
     """
     from scipy.stats import pearsonr, rankdata
 

@@ -5,8 +5,8 @@
       content/saes/demo/<time>-<random>/ manifest.json and the files of one version; never changed once written
       trash/<time>/saes/demo.json        the pointer of a deleted artefact
 
-A writer puts the content under a prefix of its own and then writes the pointer, one small object, on the condition that
-there is none (`If-None-Match: *`), or that it is still the one to be replaced (`If-Match`). A reader starts from the
+A writer puts the content under a prefix of its own. Then it writes the pointer, one small object, on condition that
+none exists (`If-None-Match: *`), or that it is still the one to be replaced (`If-Match`). A reader starts from the
 pointer, so that it sees a whole version or none. Content that no pointer names is left by a writer that was killed, or
 was replaced; `abandoned` finds it. Needs fsspec, so import it for a workspace with a URL only (`interp.remote`).
 """
@@ -37,7 +37,7 @@ ATTEMPTS, PAUSE = 6, 0.5
 """Tries of one request, and the seconds before the second, which double: 16 seconds for a store that fails at once, two
 minutes for one that does not answer."""
 OPTIONS = {name: {"config_kwargs": {"retries": {"total_max_attempts": 1}}} for name in ("s3", "s3a")}
-"""Options of a protocol's client: without tries of its own, which would multiply these."""
+"""Options of a protocol's client: no retries of its own, which would multiply these."""
 BLOCK, BLOCKS = 1 << 20, 64
 """Bytes of a block of a table that is read in place, and the number of blocks kept in memory."""
 T = TypeVar("T")
@@ -176,7 +176,7 @@ class Store:
         self._ask(f"writing {name}", lambda: self.files.pipe_file(self._path(name), data))
 
     def listing(self, folder: str) -> dict[str, Listed]:
-        """Return the objects below a folder by name. Raises `MissingError` where there is no such bucket."""
+        """Return the objects below a folder by name. Raises `MissingError` for a missing bucket."""
 
         def once() -> dict[str, Any]:
             return dict(self.files.find(self._path(folder), detail=True))
@@ -188,13 +188,13 @@ class Store:
         return {path.removeprefix(f"{self.base}/"): _listed(about) for path, about in found.items()}
 
     def check_there(self) -> None:
-        """Raise `MissingError` where there is no such bucket, `ResourceError` where the store does not answer."""
+        """Raise `MissingError` for a missing bucket, `ResourceError` where the store does not answer."""
         bucket = self.base.split("/")[0]
         if not self._ask("opening it", lambda: self.files.exists(bucket)):
             raise MissingError(f"there is no {bucket} at {self.url}; make the bucket first, or check the name")
 
     def remove(self, names: list[str]) -> None:
-        """Remove objects; one that is gone already is no error."""
+        """Remove objects; a missing one is not an error."""
 
         def one(name: str) -> None:
             with contextlib.suppress(MissingError):
@@ -216,10 +216,10 @@ class Store:
             return None
 
     def commit(self, pointer: Pointer, before: Pointer | None) -> None:
-        """Write a pointer: instead of `before`, or where there is none.
+        """Write a pointer: instead of `before`, or where none exists.
 
-        Raises `Taken` where another writer was first. Where the store does not know the condition, the
-        last of two writers of the same moment stays; neither is ever mixed with the other.
+        Raises `Taken` where another writer was first. Where the store ignores the condition, the last of two
+        simultaneous writers wins; the two are never mixed.
         """
         name, data = f"{POINTERS}/{pointer.key}.json", pointer.as_bytes()
         how: dict[str, Any] = {"mode": "create"}
@@ -293,7 +293,7 @@ class Store:
                         "or set INTERP_CACHE to a folder on another disk"
                     ) from error
                 if _refused(error):
-                    raise Taken(f"{self.url}: {doing} was refused, it is there already") from None
+                    raise Taken(f"{self.url}: {doing} was refused, it exists already") from None
                 failed = error
         if isinstance(failed, CorruptError):
             raise failed
@@ -323,7 +323,7 @@ def deleted(store: Store) -> list[tuple[str, Pointer, int]]:
 
 
 def undelete(store: Store, entry: str, pointer: Pointer) -> None:
-    """Put a pointer back from the trash. Raises `Taken` where its name is taken by now."""
+    """Put a pointer back from the trash. Raises `Taken` where its name is taken."""
     store.commit(pointer, None)
     store.remove([f"{TRASH}/{entry}/{pointer.key}.json"])
 
@@ -390,7 +390,7 @@ def read_pointer(data: bytes, where: str) -> Pointer:
             raise ValueError(f"content at {found.content!r}")
         return found
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptError(f"{where} is no pointer to an artefact ({error}); it was edited or cut short") from None
+        raise CorruptError(f"{where} is not a pointer to an artefact ({error}); it was edited or cut short") from None
 
 
 def _refused(error: Exception) -> bool:

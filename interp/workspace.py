@@ -43,7 +43,7 @@ _ENTRY = re.compile(r"^\d{8}-\d{6}(-\d+)?$")
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):(.*)$")
 """URL: a scheme of two characters or more, since one letter is a drive of Windows."""
 _NO_STORE = frozenset({"file", "local", "memory", "http", "https"})
-"""Schemes under which there is a folder, nothing that lasts, or nothing to write to."""
+"""Refused schemes: of local folders, of stores that do not last, and of read-only ones."""
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ class Trashed:
 
 
 def outdated(manifests: list[Manifest], key: Callable[[Manifest], str]) -> dict[str, list[str]]:
-    """Return for every artefact the parents, as `folder/name`, whose content is another now than when it was made.
+    """Return for every artefact the parents, as `folder/name`, whose content has changed since it was made.
 
     Parents that are gone, and models, whose weights would have to be read, are not judged.
     """
@@ -328,7 +328,7 @@ def folder_bytes(folder: Path) -> int:
 def move_to_trash(workspace: Workspace, key: str) -> Trashed:
     """Move an artefact, complete or unfinished (`folder/name.partial`), to the trash. `restore` undoes it.
 
-    Raises `UnknownNameError` where there is no artefact of that key, `ConfigError` for a key that can be none.
+    Raises `UnknownNameError` for an unknown key, `ConfigError` for a malformed key.
     """
     folder = _artefact_folder(workspace, key)
     known = workspace.remote.pointers() if workspace.remote else {}
@@ -362,7 +362,7 @@ def trashed(workspace: Workspace) -> list[Trashed]:
 def restore(workspace: Workspace, entry: str) -> str:
     """Move a deleted artefact back; return its key.
 
-    Raises `UnknownNameError` for an entry that is not in the trash, `ConfigError` when its name is taken by now.
+    Raises `UnknownNameError` for an entry that is not in the trash, `ConfigError` when its name is taken.
     """
     found = {each.entry: each for each in trashed(workspace)}
     if entry not in found:
@@ -372,7 +372,7 @@ def restore(workspace: Workspace, entry: str) -> str:
         return key
     target = _artefact_folder(workspace, key)
     if target.exists():
-        raise ConfigError(f"there is another {key} by now; delete it first, or leave the old one in the trash")
+        raise ConfigError(f"another {key} exists by now; delete it first, or leave the old one in the trash")
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         (workspace.root / TRASH / entry / key).rename(target)
@@ -394,7 +394,7 @@ def _artefact_folder(workspace: Workspace, key: str) -> Path:
     """Return the folder of a key. Raises `ConfigError` for a malformed key, so that nothing else is moved."""
     parent, _, name = key.partition("/")
     if parent not in FOLDERS.values() or not _NAME.fullmatch(name.removesuffix(PARTIAL)):
-        raise ConfigError(f"{key!r} is no artefact of a workspace; they are called folder/name, saes/demo for example")
+        raise ConfigError(f"{key!r} is not the key of an artefact; keys are folder/name, such as saes/demo")
     folder = workspace.root / parent / name
     if not folder.resolve().parent.is_relative_to(workspace.root.resolve()):
         raise ConfigError(f"{key} points outside the workspace; links out are not followed")

@@ -1,7 +1,7 @@
 """The command line, `workbench VERB`.
 
 - `verbs`     one class per verb
-- `opening`   from a name to the thing: models, recordings, dictionaries, tasks, vectors
+- `opening`   opens models, recordings, dictionaries, tasks and vectors by name
 - `analysis`  the runner of every verb that writes an artefact
 - `first_look` the quick half of the doctor, before the first analysis of a model or dictionary
 - `help`      options as they are typed and explained
@@ -10,7 +10,7 @@
 - `terminal`  options, help, lines of output, progress bar
 - `skills`    the steps of a journey for an agent, and the verb that prints them
 - `demo`      the verb `demo`: the whole pipeline on a real model
-- `own`       the verb `own`: the same for a model and a text of one's own
+- `own`       the verb `own`: the same for your own model and text
 - `steps`     steps of a pipeline, each a verb that could be typed by hand
-- `costs`     what the steps take on this machine
+- `costs`     disk, memory and time of the steps on this machine
 """

@@ -40,11 +40,11 @@ FAMILIES = {
 
 VERBS = {" ".join(verb.typed_words()): verb for group in GROUPS.values() for verb in group}
 INTRODUCTION = """Look inside transformers: record activations, learn their sparse features, score heads, find
-circuits, map the geometry, and browse all of it. `demo` is a start; VERB --help explains a verb."""
+circuits, map the geometry, and browse all of it. Start with `demo`; VERB --help explains a verb."""
 
 SPINS = "1000"
-"""Rounds that a thread of torch waits for the others before it sleeps. By default they wait for milliseconds: where
-other programs run on the same cores, an attribution of 60 tokens to features took 120 s instead of 24 s."""
+"""Rounds for which an idle torch thread spins before it sleeps. By default threads spin for milliseconds: with other
+programs on the same cores, an attribution of 60 tokens to features took 120 s instead of 24 s."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str]) -> Verb:
     """Return the verb of a command line, its options filled in.
 
-    Raises `UnknownNameError` for a verb or option that there is not, and `SystemExit` after help (0), without a verb
+    Raises `UnknownNameError` for an unknown verb or option, and `SystemExit` after help (0), without a verb
     (2), and for values that the options do not take (2).
     """
     name, rest = _split_verb(arguments)
@@ -83,9 +83,7 @@ def _registry() -> ConstructorRegistry:
             try:
                 return info.type(words[0])
             except ValueError:
-                raise ValueError(
-                    f"a {'whole ' if info.type is int else ''}number was expected, got {words[0]!r}"
-                ) from None
+                raise ValueError(f"expected a {'whole ' if info.type is int else ''}number, got {words[0]!r}") from None
 
         return PrimitiveConstructorSpec(
             nargs=1,
@@ -154,7 +152,7 @@ def one_line(verb: type[Verb]) -> str:
 
 
 def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
-    """Return the name of the verb and the arguments that are left. Help and the version are printed, then it exits."""
+    """Return the verb's name and the remaining arguments; print help or the version, and exit, where asked."""
     first, *rest = arguments or [""]
     if first in ("", "-h", "--help"):
         print(overview())

@@ -13,8 +13,8 @@
             with run.progress("heads", "passes") as progress:
                 return score_heads(run.model(self.model), settings_of(self, HeadsConfig), progress=progress)
 
-`Analysis.run` does what all share: it opens the workspace, refuses a taken name before a model loads, picks threads,
-device and dtype, and afterwards saves what `measure` returned, with its parents, and prints what was found. What
+`Analysis.run` does what all share. It opens the workspace, refuses a taken name before a model loads, and picks
+threads, device and dtype. Afterwards it saves the result of `measure` with its parents and prints the finding. Whatever
 `measure` opens through its `Run` becomes a parent of the artefact. A `Resumable` analysis keeps its work in a draft.
 """
 
@@ -78,7 +78,7 @@ class Run:
         return self._models[spec]
 
     def examine(self, model: "HookedModel") -> "HookedModel":
-        """Return a model that was loaded: it, and the dictionaries among the parents, are examined where they are new.
+        """Return a loaded model, after examining it and the dictionaries among the parents where they are new.
 
         Dictionaries that become parents later are examined then.
         """
@@ -165,8 +165,7 @@ class Run:
     def draft(self, settings: Any) -> Draft:
         """Return the work in progress, begun now or continued. `save` finishes it.
 
-        Its settings are those of the artefact, whose other settings make an unfinished run another one. Raises
-        `MismatchError` where there is unfinished work with other settings.
+        `settings` are those of the artefact. Raises `MismatchError` where unfinished work has other settings.
         """
         if self._draft is None:
             config, kind = settings_json(settings), self._verb.writes()
@@ -181,7 +180,7 @@ class Run:
         return folder
 
     def part(self, settings: Any, form: type[Artefact], field: str, measure: Callable[[], Any]) -> Any:
-        """Return a field of the artefact as `measure` gives it; an interrupted run has stored it and measures it once.
+        """Return a field of the artefact: measured and stored, or read where an interrupted run has stored it.
 
         `form` is the class of the artefact, whose field says how the value is read again.
         """
@@ -219,7 +218,7 @@ class Analysis(Writes, Generic[A]):
 
     @abstractmethod
     def measure(self, run: Run) -> A | Sequence[A]:
-        """Do the work and return what is to be stored, or what the work itself has stored."""
+        """Do the work and return what to store, or what it has stored itself."""
 
     def writes(self) -> str:
         """Return the kind of artefact that these settings write; most verbs write one kind."""

@@ -49,7 +49,7 @@ _HELP = {
     "source": "KIND:NAME. Of a model: embeddings, unembeddings, heads-ov, heads-qk. Of an artefact: recording, sae, "
     "encoder, heads. Of a .npy or .parquet inside the workspace: file.",
 }
-"""Help by menu, where the page takes less than a terminal, which the text of the option describes."""
+"""Help by menu, for options of which a page accepts less than a terminal."""
 _ARTEFACTS = {"recording": "recording", "sae": "sae", "atlas": "atlas", "features": "features"}
 _HOOK_POINT = re.compile(r"^[A-Za-z][A-Za-z0-9_.]{0,99}$")
 _DEVICE = re.compile(r"^(cpu|mps|cuda(:\d{1,2})?)$")
@@ -98,8 +98,8 @@ class Commands:
     def arguments(self, verb: str, options: dict[str, Any]) -> list[str]:
         """Return the arguments of the process, values with their options in one word each, workspace included.
 
-        Raises `UnknownNameError` for a verb, option or name that there is not, `ConfigError` for a value that the
-        option does not take.
+        Raises `UnknownNameError` for an unknown verb, option or name, `ConfigError` for a value that the option does
+        not take.
         """
         return self._words(verb, options, inside=self.workspace.absolute)
 
@@ -197,7 +197,7 @@ class Commands:
         elif menu == "feature":
             self._named("sae", value.rpartition(":")[0])
         elif (menu == "hook point" and not _HOOK_POINT.match(value)) or (menu == "device" and not _DEVICE.match(value)):
-            raise ConfigError(f"{value!r} is no {menu}; blocks.3.hook_resid_post, or cpu, cuda, cuda:1 or mps are some")
+            raise ConfigError(f"{value!r} is not a {menu}; examples: blocks.3.hook_resid_post; cpu, cuda, cuda:1, mps")
         return value
 
     def _source(self, value: str) -> str:

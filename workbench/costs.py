@@ -1,7 +1,7 @@
 """Costs of the steps of `workbench own` on this machine: bytes on disk and in memory, seconds.
 
-Seconds follow from one measured pass of the model and one measured matrix product; how much of each a step takes was
-read off runs of SmolLM2-135M on two cores, so they are right to a factor of two elsewhere.
+Seconds follow from one timed model pass and one timed matrix product. Each step's share of both was read off runs of
+SmolLM2-135M on two cores, so elsewhere the estimates are right to a factor of two.
 """
 
 import shutil
@@ -102,7 +102,7 @@ def measure_pace(model: "HookedModel", hook_point: str) -> Pace:
 
 
 def check_room(steps: dict[str, Cost], folder: "Path", device: str) -> None:
-    """Raise `ResourceError`, before the long work, where disk or memory do not hold what the steps need."""
+    """Raise `ResourceError` before the long work where the steps need more disk or memory than is free."""
     from interp.recording.record import existing_parent
     from interp.runtime import free_memory
 

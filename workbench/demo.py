@@ -313,7 +313,7 @@ def run_demo(options: Demo) -> None:
 
 
 def highlights(workspace: Workspace, name: str) -> list[str]:
-    """Return lines on the features to open first: those that say most, with how to find others."""
+    """Return lines on the most telling features to open first, and on how to find others."""
     meaning = meaning_of(workspace, workspace.open(described.Features, name))
     if meaning is None:
         return labelled(workspace, name)
@@ -327,7 +327,7 @@ def highlights(workspace: Workspace, name: str) -> list[str]:
 
 
 def telling(workspace: Workspace, name: str, meaning: Meaning) -> list[tuple[int, str]]:
-    """Return three features, (number, label): labelled beyond the null, with the clearest words that they say.
+    """Return three features, (number, label): labelled beyond the null, with the clearest promoted words.
 
     A class as wide as all nouns tells a reader nothing, so features with such a label are left out.
     Of eight words at least six are whole, begin after a space, and begin in different ways; no two features share one.

@@ -31,7 +31,7 @@ LARGEST = 2e9
 def certificate_name(model: str, dictionary: str = "") -> str:
     """Return the name of the certificate of a model, or of a dictionary (`saes/demo`) in it.
 
-    Of a long path it is the end, in which two models differ.
+    A long path is cut to its end, in which two models differ.
     """
     return slug("-".join(part for part in (model, dictionary.partition("/")[2]) if part)[-64:])
 
@@ -69,7 +69,7 @@ class FirstLook:
     """Keys, such as `saes/demo`; those of other weights are left out."""
 
     def run(self) -> None:
-        """Examine what no certificate of this workspace is about, save the certificates, and say what was found."""
+        """Examine the model and dictionaries that lack a certificate; save certificates and print the findings."""
         from interp.models.identity import model_spec, weight_hash
 
         if os.environ.get(SWITCH, "").lower() in ("off", "no", "0"):

@@ -82,7 +82,7 @@ def is_switch(hint: Any) -> bool:
 
 
 LONGEST = 60
-"""Characters of a list of choices that still fits a terminal; a longer one is left to the option's text."""
+"""Longest list of choices that is shown, in characters; a longer one is left to the option's text."""
 
 
 def _metavar(name: str, hint: Any, means: Means | None) -> str:
@@ -114,7 +114,7 @@ def field_texts(kind: type) -> dict[str, str]:
 
 
 def _with_default(text: str, default: Any) -> str:
-    """Return the text of an option with its default, unless the text states it or there is none to state."""
+    """Return the text of an option with its default, unless the text states it or it has none."""
     if default in (MISSING, None, (), "") or re.search(r"\bDefault: ", text):
         return text
     values = default if isinstance(default, tuple) else (default,)

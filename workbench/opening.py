@@ -1,4 +1,4 @@
-"""From a name to the thing: models, recordings, dictionaries, tasks and the vectors of an atlas, for every verb.
+"""Open models, recordings, dictionaries, tasks and the vectors of an atlas by name, for every verb.
 
 - `open_recording`, and `open_recording_model`, the model that it came from;
 - `open_sae`, an SAE alone; `open_saes`, SAEs together with their model; `open_dictionary`, an SAE or the neurons of a
@@ -6,9 +6,9 @@
 - `open_task`, prompts by the name of a task or from a file;
 - `open_atlas_source`, the vectors that `workbench atlas` maps, and `with_readout`, the labels of its cells.
 
-A name that is not there raises `UnknownNameError` with the nearest ones, weights that do not match `MismatchError`.
-`device` is where the model runs, and the SAEs that are applied inside it or to a recording; None takes the fastest that
-is available for a model, and the CPU for an SAE alone.
+An unknown name raises `UnknownNameError` with the nearest ones, other weights raise `MismatchError`. The model, and
+SAEs applied inside it or to a recording, run on `device`; None takes the fastest available one for a model, and the CPU
+for an SAE alone.
 """
 
 from dataclasses import dataclass, replace
@@ -141,7 +141,7 @@ def open_sae(workspace: "Workspace", name: str, *, device: str | None = None) ->
 
 
 def open_task(model: HookedModel, task: str, n_prompts: int | None, *, seed: int) -> "Task":
-    """Return prompts of a task by its name, or from a `.jsonl` or `.csv` file; None: all that the file holds."""
+    """Return prompts of a task by its name, or from a `.jsonl` or `.csv` file; None takes the whole file."""
     from interp.circuits.tasks import make_task, task_from_file
 
     if Path(task).suffix:
@@ -243,7 +243,7 @@ def with_readout(
     """Return the source with its cells labelled by `auto`, `none`, `unembedding` or an SAE of the workspace.
 
     Raises `ConfigError` where that cannot read the vectors, `MismatchError` for an SAE of another hook point,
-    `UnknownNameError` for an SAE that is not there.
+    `UnknownNameError` for an unknown SAE.
     """
     kind, _, name = source.source.partition(":")
     if wanted == NONE:

@@ -1,4 +1,4 @@
-"""`workbench own MODEL --text FILE`: a model and a text of one's own, to a workspace like that of the demo."""
+"""`workbench own MODEL --text FILE`: a workspace like that of the demo, from your own model and text."""
 
 import contextlib
 import time
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from interp.models.hooked import HookedModel
 
 FEWEST_TOKENS, FEWEST_DOCUMENTS = 5_000, 20
-"""Text below which a dictionary says nothing: a tenth of the documents is held out."""
+"""Least text for a useful dictionary; a tenth of the documents is held out."""
 TOKENS_PER_LATENT = 25
 REPEATS = 5
 """Times that the recorded tokens are read in training."""
@@ -38,13 +38,13 @@ REPEATS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Own(OpensDashboard, Seeded, RunsModel):
-    """Make a workspace of a model and a text of your own: features, labels, map, heads.
+    """Make a workspace from your own model and text: features, labels, map, heads.
 
     Example: workbench own smollm2-135m+./my-lora --text pages.jsonl
 
-    The model is examined first. Then follow the commands that you could type by hand, each printed: record, train,
-    lens, features, evaluate, atlas, heads, and an examination of the dictionary. Sizes, memory and times of all are
-    printed before they begin, and what does not fit is refused. An interrupted command continues when it is repeated.
+    The model is examined first. Then record, train, lens, features, evaluate, atlas and heads run, and an examination
+    of the dictionary; each is printed as you could type it. Disk, memory and time of all are printed first, and a plan
+    that does not fit is refused. An interrupted command continues when it is repeated.
     """
 
     resumes: ClassVar[bool] = True
@@ -53,7 +53,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
     text: Corpus
     """Text to record: a .txt, .jsonl or .parquet file, a folder of .txt files, hub:NAME, or `docstrings`."""
     column: Annotated[str, Means("COLUMN")] | None = None
-    """Column of --text that holds the text, or conversations. Default: text."""
+    """Column of --text with the text or conversations. Default: text."""
     name: Annotated[ArtefactName | None, BASIC] = None
     """Name of everything that is made. Default: from the model."""
     hook_point: HookPoint | None = None
@@ -76,7 +76,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
             raise ConfigError("tokens, k and d-sae must be at least 1, and rounds at least 0")
 
     def run(self) -> None:
-        """Measure, say what it takes, and run the steps that are missing."""
+        """Measure, print the costs, and run the missing steps."""
         started, (chosen, hook_point) = time.time(), self.measured()
         workspace = Workspace(self.workspace, create=True)
         plan = self.steps(chosen, hook_point)
@@ -111,10 +111,10 @@ class Own(OpensDashboard, Seeded, RunsModel):
         return None
 
     def measured(self) -> tuple[Sizes, str]:
-        """Return sizes and hook point, with what the steps take printed.
+        """Return sizes and hook point, after printing the costs of the steps.
 
         Raises `ConfigError` for too little text, `ResourceError` for too little room, `MismatchError` where the
-        workspace holds something else of this name.
+        workspace has something else of this name.
         """
         from interp.models.adapter import default_hook_point
         from interp.models.loading import adapter_of, load_model
@@ -142,7 +142,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
             say(f"  {step.title:<32}{takes[step.kind]}")
         seconds = sum(takes[step.kind].seconds for step in steps)
         disk = sum(each.disk for each in shown.values())
-        say(f"  in all {size(disk)} on disk and {duration(seconds)}" if steps else "  everything is there")
+        say(f"  in all {size(disk)} on disk and {duration(seconds)}" if steps else "  all artefacts exist")
         check_room(shown, self.workspace, device)
         return chosen, hook_point
 
@@ -161,13 +161,13 @@ class Own(OpensDashboard, Seeded, RunsModel):
         tokens = min(tokens, self.tokens)
         if tokens < FEWEST_TOKENS or documents < FEWEST_DOCUMENTS:
             raise ConfigError(
-                f"{FEWEST_TOKENS:,} tokens of {FEWEST_DOCUMENTS} documents were expected at least, {self.text} gives "
+                f"expected at least {FEWEST_TOKENS:,} tokens of {FEWEST_DOCUMENTS} documents, {self.text} gives "
                 f"{tokens:,} of {documents}; add text, or cut it into more documents"
             )
         return documents, tokens
 
     def check_same(self, model: "HookedModel", hook_point: str, chosen: Sizes) -> None:
-        """Raise `MismatchError` where the workspace holds another recording or dictionary of this name."""
+        """Raise `MismatchError` where the workspace has another recording or dictionary of this name."""
         from interp.models.identity import weight_hash
 
         workspace = self.found_workspace
@@ -194,7 +194,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
         if found.failed:
             raise MismatchError(
                 f"{found.headline()}: numbers of this set-up may be wrong, so nothing was computed with it; "
-                "--no-doctor goes on all the same"
+                "--no-doctor continues anyway"
             )
 
     def steps(self, chosen: Sizes, hook_point: str) -> list[Step]:

@@ -50,8 +50,8 @@ class Serve(Threaded):
     browser: bool = True
     """Open the page in the default browser."""
     model_memory: float | None = None
-    """Gigabytes that the models in memory may take together: beyond it, those used longest ago are dropped, and loaded
-    again when they are asked for. The model in use always stays. Default: half of the machine's memory."""
+    """Gigabytes of memory for all loaded models together. Beyond it, those used longest ago are dropped, and loaded
+    again on demand. The model in use always stays. Default: half of the machine's memory."""
 
     def __post_init__(self) -> None:
         if self.model_memory is not None and not self.model_memory > 0:
@@ -203,10 +203,10 @@ PROBE = "selfcheck.safetensors"
 class Verify(InWorkspace):
     """Check every file of a workspace against its checksum.
 
-    Exit code 1 when damage is found, with the file named. An imported dictionary must also give the reconstructions
-    that are stored with it. The log of a training may not begin anew or count tokens twice, and the tokens that its
-    processes saw have to be those that one would have read. The text of a recording has to be in order, and that of its
-    corpus where it is still there unchanged. In object storage the objects are read, whatever the cache holds.
+    Exit code 1 when damage is found, with the file named. An imported dictionary must also reproduce the
+    reconstructions stored with it. A training log may not restart or count tokens twice, and its processes must
+    together have read the tokens that one process would have read. The text of a recording must be in order, and equal
+    that of its corpus unless the corpus has changed. In object storage the objects themselves are read, not the cache.
     """
 
     names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
@@ -214,7 +214,7 @@ class Verify(InWorkspace):
     clean: bool = False
     """Remove from object storage what interrupted uploads and replaced artefacts left there."""
     hours: float = 24.0
-    """Age from which --clean removes it. An upload in progress is younger, as is one that somebody still reads."""
+    """Age in hours from which --clean removes it; choose one longer than any upload or read in progress."""
 
     def __post_init__(self) -> None:
         if not self.hours >= 0:

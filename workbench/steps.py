@@ -30,7 +30,7 @@ class Step:
         return found
 
     def is_there(self, workspace: Workspace) -> bool:
-        """Return True where the workspace has the artefact; an examination has to be a whole one."""
+        """Return True where the workspace has the artefact; a quick examination does not count."""
         there = self.name in workspace.names(self.kind)
         return there and not (self.kind == "certificate" and workspace.open(Certificate, self.name).settings.quick)
 

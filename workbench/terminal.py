@@ -1,8 +1,8 @@
 """The terminal side of every verb: options in small dataclasses, help, lines of output, progress bar. Torch-free.
 
-A verb is a frozen dataclass that inherits the options it uses, `InWorkspace`, `Writes`, `Seeded`, `Threaded`,
-`OnDevice`, `RunsModel`, and, where an analysis has a settings dataclass, that one too: `settings_of` hands it on.
-A verb that writes an artefact is an `Analysis` (`workbench.analysis`). `workbench.help` prints the options.
+A verb is a frozen dataclass that inherits the options it uses (`InWorkspace`, `Writes`, `Seeded`, `Threaded`,
+`OnDevice`, `RunsModel`) and the settings dataclass of its analysis, if any, which `settings_of` hands on. A verb that
+writes an artefact is an `Analysis` (`workbench.analysis`). `workbench.help` prints the options.
 
 Under `torchrun` a verb runs once per rank: the first rank prints, and a failure is reported once (`joined_ranks`).
 """
@@ -138,10 +138,10 @@ class InWorkspace(Verb):
     """Options of a verb that reads a workspace."""
 
     workspace: Path = Path("workspace")
-    """The folder that holds all artefacts, or its URL in object storage: s3://BUCKET/PREFIX."""
+    """The folder of all artefacts, or its URL in object storage: s3://BUCKET/PREFIX."""
 
     def open_workspace(self) -> "Workspace":
-        """Return the workspace. Raises `MissingError` when there is none."""
+        """Return the workspace. Raises `MissingError` where it does not exist."""
         from interp.workspace import Workspace
 
         return Workspace(self.workspace)
@@ -163,7 +163,7 @@ class Writes(InWorkspace):
         return Workspace(self.workspace, create=True)
 
     def check_free(self, *folders: Path | None) -> None:
-        """Raise `ConfigError`, before the long work and not after it, when a folder exists and may not be replaced."""
+        """Raise `ConfigError` before the long work where a folder exists and may not be replaced."""
         for folder in folders:
             if folder is not None and folder.exists() and not self.overwrite:
                 raise ConfigError(f"{folder} is already there; choose another --name, or --overwrite to replace it")
@@ -242,7 +242,7 @@ ModelArgument = Annotated[
     ),
 ]
 Derived = Annotated[S, tyro.conf.Fixed, tyro.conf.Suppress]
-"""Type of an inherited setting that a verb derives from its other options: it is no option itself."""
+"""Type of an inherited setting that a verb derives from its other options, so it is not an option."""
 
 
 def settings_of(verb: Any, kind: type[S], **changed: Any) -> S:

@@ -441,7 +441,8 @@ function drawImport(root) {
     const { ok, found } = await safely("/import", body);
     announce(
       ok
-        ? `Imported from ${file.name}: ${found.added} added, ${found.replaced} replaced by a newer value, ${found.older} older than the values here, ${found.same} the same. The older value of each is among the earlier values.`
+        ? `Imported from ${file.name}: ${found.added} added, ${found.replaced} replaced by a newer value, ` +
+            `${found.older} older than the values here, ${found.same} identical. Older values are kept.`
         : found.error,
     );
     redraw();

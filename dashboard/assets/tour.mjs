@@ -13,7 +13,7 @@ const STEPS = [
   ],
   [
     "Prove a feature",
-    "A feature's page shows the text on which it fires. Under Prove it, ablate and steer it; each effect is compared with random directions.",
+    "A feature's page shows the text on which it fires. Under Prove it, test it against random directions.",
     "Open the features",
     "/feature",
   ],

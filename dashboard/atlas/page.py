@@ -40,17 +40,14 @@ def quality_panel(made: VectorMap) -> html.Section:
             f"Recall: of the 15 nearest neighbours in the full space, {q.recall:.0%} are among the 15 nearest here.",
             f"Trustworthiness {q.trustworthiness:.2f}: neighbours on the map are neighbours in full space (1: all, "
             "0.5: chance).",
-            f"Continuity {q.continuity:.2f}: neighbours in the full space are neighbours on the map (the same scale).",
-            f"In {q.triplets:.0%} of random triplets, the map preserves which of two points is nearer to the third "
-            "(chance: 50%).",
+            f"Continuity {q.continuity:.2f}: neighbours in the full space are neighbours on the map (same scale).",
+            f"In {q.triplets:.0%} of random triplets, the map preserves which point is nearer a third (chance: 50%).",
             f"Measured on {of} against all others.",
         ]
-    lines.append("Without a name in the address, the map with the highest trustworthiness opens.")
+    lines.append("By default, the map with the highest trustworthiness opens.")
     lines.append("Read regions, not distances; colour by “neighbours preserved” to see where the map is reliable.")
     if made.search == "approximate":
-        lines.append(
-            f"Nearest neighbours were searched for approximately: {made.search_recall:.0%} of the exact ones found."
-        )
+        lines.append(f"An approximate search found {made.search_recall:.0%} of the exact nearest neighbours.")
     numbers = [
         stat("points", f"{made.n_points:,}"),
         stat("dimensions", f"{made.d:,}", "of the full space"),

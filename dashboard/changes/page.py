@@ -69,7 +69,7 @@ def _lead(found: Artefact) -> Any:
     assert isinstance(found, LatentComparison)
     return (
         f"Latents of a crosscoder of {visible(found.first, 60)} and {visible(found.second, 60)}. A latent that decodes "
-        "into one model only is specific to that model, if latent scaling confirms it."
+        "into one model only is specific to it, if latent scaling confirms it."
     )
 
 
@@ -84,10 +84,10 @@ def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
         html.Div(
             [
                 guarded("Weights", lambda: _weights(found, colours),
-                        note="norm of the change of each matrix over the norm of the matrix; grey: within the null"),
+                        note="norm of the change over the norm of the matrix; grey: within the null"),
                 guarded("Residual stream", lambda: _stream(found, colours),
-                        note="relative change after each layer; filled: beyond the null, corrected for all layers; "
-                        "whiskers: 95 % over contexts"),
+                        note="relative change; filled: beyond the null, corrected for all layers; whiskers: 95 % over "
+                        "contexts"),
             ],
             className="wb-two wb-even",
         ),
@@ -136,7 +136,7 @@ def _transplants(found: ModelComparison, colours: Theme) -> list[Any]:
         for row in proof.transplants if row.changed
     ]  # fmt: skip
     note = f"{visible(proof.behaviour, 80)}: {number(proof.base)} before, {number(proof.tuned)} after; marks: random "
-    note += "changes of the same norm in the same part; whiskers: 95 % over prompts"
+    note += "changes of equal norm in the same part; whiskers: 95 % over prompts"
     figure = transplant_figure(proof.transplants, colours)
     return [html.P(note, className="wb-note"),
             graph("changes-transplants", figure=figure, label="Fraction of the behaviour carried by each part"),

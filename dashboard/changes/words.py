@@ -26,16 +26,16 @@ def word_panels(found: ModelComparison) -> list[html.Section | html.Div]:
         guarded("Directions of the weight changes", lambda: _said(found.words, ("writes", "reads")),
                 note="singular vectors: tokens that they write or read; strength in standard deviations over tokens"),
         guarded("Tokens used more or less", lambda: _used(found.words.tokens, "token"),
-                note="mean probability at all positions; change: share of the divergence, in nats"),
+                note="mean probability over all positions; change: share of the divergence, in nats"),
         guarded("Features used more or less", lambda: _used(found.words.features, "feature"),
-                note="mean activation in each model, of the newest SAE of the base"),
+                note="mean activation in each model, by the newest SAE of the base"),
     ]  # fmt: skip
     return [
         html.Div(pairs[:2], className="wb-two wb-even"),
         guarded("What each writes", lambda: _written(found.words.written, found.words.steered_at),
-                note="greedy; steered: with the mean difference added, of this change and of one elsewhere"),
+                note="greedy; steered: with the mean difference of this change, or of another one, added"),
         guarded("Predictions that changed most", lambda: _turns(found.words),
-                note="KL of the tuned model's prediction from the base's, in nats: at most one position of a text"),
+                note="KL of the tuned from the base prediction, in nats; at most one position per text"),
         html.Div(pairs[2:], className="wb-two wb-even"),
     ]  # fmt: skip
 
@@ -56,7 +56,7 @@ def _said(found: ChangedWords, ways: Sequence[str]) -> list[Any]:
             if largest is None
             else f" Nearest: {largest.name}, {largest.strength:.1f} (null up to {largest.null_high:.1f})."
         )
-        return [html.P(f"No direction says a word beyond the null.{nearest}", className="wb-none")]
+        return [html.P(f"No direction raises a word beyond the null.{nearest}", className="wb-none")]
     rows = [html.Tr([html.Th(each, scope="col") for each in ("words", "direction", "strength", "null up to")])]
     for each in beyond:
         name = each.name if each.way == "difference" else f"{each.name} {each.way}"
@@ -74,7 +74,7 @@ def _said(found: ChangedWords, ways: Sequence[str]) -> list[Any]:
 def _used(uses: Sequence[Use], kind: str) -> list[Any]:
     found = [each for each in uses if each.found]
     if not uses or not found:
-        reason = f"No {kind} is used more or less than under the null." if uses else f"No {kind} was measured."
+        reason = f"No {kind} changed beyond the null." if uses else f"No {kind} was measured."
         return [html.P(reason, className="wb-none")]
     rows = [html.Tr([html.Th(each, scope="col") for each in (kind, "before", "after", "change", "null up to")])]
     for each in found:

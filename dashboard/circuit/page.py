@@ -1,6 +1,6 @@
 """*Circuit*: the graph of a circuit, pruned by a slider and grouped by hand, with the evidence for each edge.
 
-The page holds the graph with its slider and groups, the faithfulness curve, the panel of evidence (`side.py`), and a
+The page has the graph with its slider and groups, the faithfulness curve, the panel of evidence (`side.py`), and a
 table of the same edges.
 """
 
@@ -83,13 +83,13 @@ def graph_panel(scored: view.Scored, shown: int | None, paths: bool) -> html.Sec
             id="circuit-canvas",
             className="wb-circuit-canvas",
             role="figure",
-            **attrs({"aria-label": "Graph of the circuit; the table below holds the same edges"}),
+            **attrs({"aria-label": "Graph of the circuit; the table below lists the same edges"}),
         ),
         html.Div(id="circuit-legend", className="wb-legend"),
         _group_controls(),
         actions=zoom,
-        note="an edge: the upper node reads what the lower one writes; input at the bottom, output at the top; a click "
-        "shows the evidence, Shift selects several nodes",
+        more="Along an edge the upper node reads the output of the lower one; input at the bottom, output at the top. "
+        "Click for the evidence; Shift-click selects several nodes.",
     )
 
 
@@ -115,8 +115,8 @@ def curve_panel(present: bool) -> html.Section:
     return panel(
         "Faithfulness",
         graph("circuit-curve", label="Faithfulness over number of edges", height=200),
-        note="metric of the circuit alone, over its number of edges: 1: as good as the whole model; 0: as bad as with "
-        "every edge ablated; grey: random circuits of that size",
+        note="1: as good as the whole model; 0: as bad as with every edge ablated; grey: random circuits",
+        more="Metric of the circuit alone over its number of edges; random circuits have the same size.",
         actions=[html.Span(id="circuit-faithful", className="wb-quiet", **attrs({"aria-live": "polite"}))],
         className="" if present else "wb-hidden",
     )
@@ -427,7 +427,7 @@ def _choose(chosen: str | None, shown: dict[str, Any], state: dict[str, Any], sc
 
 
 def _export(clicks: int | None, shown: dict[str, Any], state: dict[str, Any]) -> Any:
-    """Return the circuit as it is shown, as a file that `Circuit.load` reads; the groups are among what is shown."""
+    """Return the circuit as shown, with its groups, as a file that `Circuit.load` reads."""
     if not clicks:
         return no_update
     found = _open(state)
@@ -447,8 +447,8 @@ def _bare(drawing: Drawing) -> list[str]:
 
 def _nothing(scored: view.Scored) -> str:
     if scored.limit:
-        return "No edge is on a path from the embedding to the logits: move the slider to show more edges."
-    return "The search found no circuit, so there is nothing to draw. The verdict names the condition that failed."
+        return "No edge lies on a path from the embedding to the logits; move the slider to show more edges."
+    return "The search found no circuit. The verdict names the condition that failed."
 
 
 def _faithful(curve: list[CurvePoint], n: int, total: int) -> str:
@@ -473,8 +473,8 @@ PAGE = Page(
     order=60,
     layout=layout,
     register=register,
-    shows="The heads and MLPs that carry out one behaviour, as a graph: an edge leads from a component to one that "
-    "reads its output. With the evidence for each edge and the faithfulness of the whole.",
+    shows="The heads and MLPs that carry out one behaviour, as a graph whose edges lead from a component to one that "
+    "reads its output, with the evidence for each edge and the faithfulness of the whole.",
     command="workbench circuit induction MODEL",
     fill=lambda _, model: ("circuit induction", {"model": model}),
 )

@@ -38,7 +38,7 @@ _DROPS = {
     "k_effect": "the same, through its key",
     "v_effect": "the same, through its value",
 }
-"""Names of the controls of an edge of an induction circuit, whose score is a drop."""
+"""Names of the controls for an edge of an induction circuit, whose score is a drop of the metric."""
 
 
 def summary(found: FoundCircuit, colours: Theme) -> html.Section:
@@ -46,9 +46,9 @@ def summary(found: FoundCircuit, colours: Theme) -> html.Section:
     tables, nulls, rest = found.tables(), found.nulls(), found.numbers()
     checked = view.checked(found)
     hints = {
-        "faithfulness": "metric with everything outside the circuit ablated: 1: as good as the whole model; "
+        "faithfulness": "metric with everything outside the circuit ablated; 1: as good as the whole model, "
         "0: as bad as with every edge ablated",
-        "completeness": "metric with the circuit itself ablated: 0 if nothing else carries the behaviour",
+        "completeness": "metric with the circuit itself ablated; 0 if nothing else carries the behaviour",
     }
     return panel(
         "What was found",
@@ -116,7 +116,7 @@ def _edge(found: FoundCircuit, row: view.EdgeRow, colours: Theme, close: Any) ->
                 html.Span(className="wb-swatch", style={"background": colour}),
                 f"The output of {row.source}, read by {row.target} {via}{position}".rstrip() + ". ",
                 _shared(row, found.group_size),
-                "" if row.member else "This edge is not part of the circuit as it was found.",
+                "" if row.member else "This edge is not part of the circuit as found.",
             ],
             className="wb-note",
         ),
@@ -189,7 +189,7 @@ def _bundle(chosen: str, rows: list[view.EdgeRow], groups: tuple[Group, ...], cl
     return panel(
         html.Span(visible(title, 80), dir="auto"),
         html.P(
-            f"{_edges(len(inside))} {THROUGH.get(via, '')}; the width of the line is that of the strongest one.",
+            f"{_edges(len(inside))} {THROUGH.get(via, '')}; the line is as wide as the strongest one.",
             className="wb-note",
         ),
         *_edge_list("Edges", inside, None),
@@ -199,7 +199,7 @@ def _bundle(chosen: str, rows: list[view.EdgeRow], groups: tuple[Group, ...], cl
 
 
 def _pattern(found: FoundCircuit, reader: str, source: str | None, colours: Theme) -> list[Any]:
-    """Return the attention of the reader on the stored prompt; of the sender where the reader is no head."""
+    """Return the attention of the reader on the stored prompt, or of the sender if the reader is not a head."""
     head = next((n for n in (reader, source) if n and parse_node(n.partition("@")[0]).kind == "head"), None)
     if head is None:
         return []

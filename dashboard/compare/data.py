@@ -1,4 +1,4 @@
-"""Two named things, and all that the tables and artefacts of a workspace say about the pair. Torch-free.
+"""Two named things, and everything that the tables and artefacts of a workspace say about the pair. Torch-free.
 
 thing(workspace, "demo:540")      a feature; likewise neurons:blocks.9.mlp.hook_post:12, demo (an SAE),
                                   blocks.9.hook_resid_post or MODEL@HOOK_POINT (a layer), MODEL (a model)
@@ -33,7 +33,7 @@ FEATURE, NEURON, SAE, LAYER, MODEL = "feature", "neuron", "SAE", "layer", "model
 CONTEXTS = 16
 """Held-out contexts on which a run measures the loss inside the model."""
 N_PAIRS, N_SAMPLE = 40, 300
-"""Matched pairs that an answer holds, and features that a null of shared tokens is drawn from."""
+"""Matched pairs in an answer, and features from which a null of shared tokens is drawn."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Measure:
     name: str
     value: float
     null: float | None
-    """Level that 95 % of the null stay below, in magnitude; of a count, the number expected by chance."""
+    """95th percentile of the magnitude of the null; of a count, the number expected by chance."""
     p: float | None
     """Fraction of the null that reaches the value, with the value counted among it; None without draws."""
     of: str
@@ -81,9 +81,9 @@ class Measure:
 
 
 def two(workspace: Workspace, a: str, b: str) -> tuple[Thing, Thing]:
-    """Return two things that compare; a neuron beside a feature is one of the feature's model.
+    """Return two comparable things; a neuron next to a feature is one of the feature's model.
 
-    Raises as `thing`, and `UsageError` for two things that do not compare.
+    Raises as `thing`, and `UsageError` for two things that cannot be compared.
     """
     one, other = thing(workspace, a), thing(workspace, b)
     if one.kind == NEURON and other.kind == FEATURE:
@@ -216,7 +216,7 @@ def partners(workspace: Workspace, one: Thing) -> list[tuple[str, str]]:
 
 
 def kind_of(a: Thing, b: Thing) -> str:
-    """Return the kind of a comparison. Raises `UsageError` for two things that do not compare."""
+    """Return the kind of a comparison. Raises `UsageError` for two things that cannot be compared."""
     if a.one and b.one:
         return FEATURE
     if a.kind != b.kind:
@@ -236,7 +236,7 @@ def about(workspace: Workspace, one: Thing) -> FeatureRow | None:
 
 @dataclass(frozen=True)
 class SharedTokens:
-    """Tokens that both features have, against pairs of the first with other features of the second's dictionary."""
+    """Tokens that two features share; null: pairs of the first with other features of the second's dictionary."""
 
     what: str
     tokens: list[str]
@@ -305,7 +305,7 @@ def together(workspace: Workspace, a: Thing, b: Thing) -> Measure | None:
 
 
 def comparisons(workspace: Workspace, a: Thing, b: Thing) -> list[SAEComparison]:
-    """Return the comparisons that hold both SAEs as they are now, newest first."""
+    """Return the comparisons of both SAEs as they are now, newest first."""
     hashes = {f"saes/{each.name}": workspace.manifest("sae", each.name).content_hash for each in (a, b)}
     return [each for each in workspace.values(SAEComparison) if hashes.items() <= each.about.parents.items()]
 
@@ -313,7 +313,7 @@ def comparisons(workspace: Workspace, a: Thing, b: Thing) -> list[SAEComparison]
 def scores(workspace: Workspace, a: Thing, b: Thing) -> dict[str, Any]:
     """Return reconstruction scores of two SAEs: `rows`, and the `artefact` and common `l0` of a comparison.
 
-    Without a comparison the rows hold the scores of each at its own L0, and `artefact` is "".
+    Without a comparison the rows have the scores of each at its own L0, and `artefact` is "".
     """
     for made in comparisons(workspace, a, b):
         rows = [_score_row(row) for row in made.rows if row.baseline or row.name in (a.name, b.name)]
@@ -462,5 +462,5 @@ def model_pairs(workspace: Workspace, a: Thing, b: Thing) -> list[ModelPair]:
 
 
 def why(error: WorkbenchError) -> str:
-    """Return the reason of something that could not be measured, as one line."""
+    """Return the reason why something could not be measured, as one line."""
     return str(error).splitlines()[0]

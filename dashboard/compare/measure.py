@@ -5,8 +5,8 @@
 is the read `/api/compare`; the page shows the same in parts.
 
 The null of a pair is made of real pairs: each of the two with every other latent of the other's dictionary. A cosine is
-also compared with the nearest neighbours that latents have, since a pair that was found by searching is no random pair.
-Answers are cached until a dictionary is made again. Torch is imported by the functions that need it.
+also compared with those of nearest neighbours, since a pair that a search found is not random. Answers are cached until
+a dictionary is made again. Torch is imported by the functions that need it.
 """
 
 from dataclasses import dataclass, field
@@ -104,7 +104,7 @@ class Matched:
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """A dictionary in memory."""
+    """Decoder directions of an SAE or of MLP neurons, loaded for comparison."""
 
     directions: "Tensor"
     """`[n, d]`: the vectors that its latents write, of norm 1."""
@@ -118,7 +118,7 @@ class Latents:
 
 
 def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
-    """Return all that is known of two named things: the answer of `/api/compare`."""
+    """Return everything known of two named things: the answer of `/api/compare`."""
     one, two = both(workspace, a, b)
     kind = kind_of(one, two)
     found: dict[str, Any] = {"kind": kind, "a": one, "b": two, "measures": [], "missing": []}
@@ -138,7 +138,7 @@ def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
         stored = layer_pair(workspace, one, two)
         found |= {"measures": stored.measures if stored else [], "artefact": stored.comparison.key if stored else ""}
         found["dimensions"] = [dimensions(workspace, each) for each in (one, two)]
-        found["missing"] = [] if stored else ["no comparison holds both layers; `workbench geometry compare` makes one"]
+        found["missing"] = [] if stored else ["no comparison has both layers; `workbench geometry compare` makes one"]
     else:
         made = model_pairs(workspace, one, two)
         found |= {"artefacts": made}
@@ -256,7 +256,7 @@ def _measure(name: str, value: float, null: np.ndarray, of: str) -> Measure:
 
 
 def _others(a: Thing, b: Thing, along_b: np.ndarray, along_a: np.ndarray) -> np.ndarray:
-    """Return the null: values of `a` with the latents of b's dictionary, and of `b` with those of a's, but for the two.
+    """Return the null: values of `a` with b's dictionary, and of `b` with a's, without the pair itself.
 
     `along_b [n_b]` are those of `a`, `along_a [n_a]` those of `b`.
     """
@@ -341,7 +341,7 @@ def _recording(workspace: Workspace, one: Latents, two: Latents) -> Any:
         known = points <= set(made.settings.hook_points) and not made.live
         if known and made.settings.weight_hash == one.weight_hash:
             return _open(str(made.folder), made.about.content_hash)
-    raise ConfigError(f"no correlation: no stored recording of this model holds {' and '.join(sorted(points))}")
+    raise ConfigError(f"no correlation: no stored recording of this model has {' and '.join(sorted(points))}")
 
 
 @lru_cache(maxsize=2)

@@ -1,7 +1,7 @@
 """*Compare*: two named things compared: features, neurons, SAEs, layers, models; every number with its null.
 
-The two names are fields of a form, so the address says what is compared. What tables hold is drawn at once; cosines,
-activations and matches, which need the weights, follow in a callback.
+The two names are fields of a form, so the address says what is compared. Stored tables are drawn at once; a callback
+adds cosines, activations and matches, which need the weights.
 """
 
 from typing import Any
@@ -110,16 +110,16 @@ def _form(known: list[str], a: str, b: str) -> html.Form:
 
 
 _NAMES = (
-    ("a feature", "demo:12", "by its SAE or features artefact, and its number"),
-    ("a neuron", "neurons:blocks.9.mlp.hook_post:12", "by its layer and number"),
+    ("a feature", "demo:12", "SAE or features artefact, and number"),
+    ("a neuron", "neurons:blocks.9.mlp.hook_post:12", "layer and number"),
     ("an SAE", "demo", "features are matched, scores compared at one L0"),
-    ("a layer", "blocks.9.hook_resid_post", "MODEL@blocks.9.hook_resid_post for that of another model"),
+    ("a layer", "blocks.9.hook_resid_post", "MODEL@blocks.9.hook_resid_post in another model"),
     ("a model", "smollm2-135m", "base and tuned model"),
 )
 
 
 def _begin(workspace: Workspace, known: list[str]) -> html.Section:
-    """Return how to name things, with things of this workspace to begin with."""
+    """Return how to name things, with examples from this workspace."""
     rows = [
         html.Li([html.Span(kind), html.Code(example), html.Span(about, className="wb-quiet")])
         for kind, example, about in _NAMES
@@ -131,7 +131,7 @@ def _begin(workspace: Workspace, known: list[str]) -> html.Section:
         html.H3("In this workspace"),
         html.Ul(links, className="wb-lines"),
         html.P(["Models elsewhere: ", quiet_link("run compare models", runs_href("compare models")), "."]),
-        note="a feature compares with a feature or a neuron, everything else with its own kind",
+        note="compare a feature with a feature or a neuron, everything else with its own kind",
     )
 
 
@@ -268,9 +268,9 @@ def _pair(workspace: Workspace, a: Thing, b: Thing, scheme: str | None) -> html.
         parts += [html.H3(f"Nearest to {a.name} in {table}"), html.Ol(lines, className="wb-lines")]
     note = (
         "Random pairs: each of the two with every other latent of the other's dictionary. Vertical line: this pair. "
-        "For a pair that was found by a search, the null is the nearest neighbours."
+        "If a search found the pair, compare it with the nearest neighbours instead."
     )
-    return panel("Measures", *parts, note=note)
+    return panel("Measures", *parts, more=note)
 
 
 def _histogram(
@@ -317,11 +317,11 @@ def _scores(workspace: Workspace, a: Thing, b: Thing) -> html.Section:
         about = [html.Span(f"{each.hook_point} of {each.model}", className="wb-quiet") for each in (a, b)]
         links = [quiet_link(each.name, sae_href(each.name)) for each in (a, b)]
         sides = html.Ul([html.Li(list(each)) for each in zip(links, about, strict=True)], className="wb-lines")
-        said = "Each at its own L0, on its own held-out documents: not comparable. A run compares them at one L0."
+        said = "Not comparable: each at its own L0, on its own held-out documents. A run compares them at one L0."
         if found["artefact"]:
             said = (
-                f"On held-out tokens; scores after truncation, and cross-entropy (CE) recovered, at a common L0 of "
-                f"{found['l0']:.1f}. From the comparison {found['artefact']}."
+                f"Scores on held-out tokens after truncation to a common L0 of {found['l0']:.1f}; CE: cross-entropy. "
+                f"From the comparison {found['artefact']}."
             )
         parts = [sides, records_table(found["rows"]), html.P(said, className="wb-note wb-flush")]
         stored = found["artefact"] and view.stored_matches(workspace, a, b) is not None
@@ -348,10 +348,10 @@ def _matched(workspace: Workspace, a: Thing, b: Thing, scheme: str | None) -> ht
             html.Div(tables, className="wb-two wb-even"),
         ]
     note = (
-        "Latents are matched one to one, so that the sum of cosines of their decoder directions is largest. Null: the "
-        "same match with random directions that have the second moments of the second SAE's."
+        "Latents are matched one to one, with the largest sum of cosines of decoder directions. Null: the same match "
+        "with random directions of the same second moments as those of the second SAE."
     )
-    return panel("Features in common", *parts, note=note)
+    return panel("Features in common", *parts, more=note)
 
 
 def _pairs(workspace: Workspace, a: Thing, b: Thing, rows: list[dict[str, Any]], title: str) -> html.Div:
@@ -381,7 +381,7 @@ def _layers(workspace: Workspace, a: Thing, b: Thing) -> list[Any]:
     elif (run := view.run_of(workspace, a, b)) is not None:
         names, points = dict.fromkeys([a.model, b.model]), run[1]["hook_points"]
         parts = [
-            html.P("No comparison of this workspace holds both layers yet.", className="wb-none"),
+            html.P("No comparison in this workspace has both layers yet.", className="wb-none"),
             run_button(*run, id="compare-layers", text="Compare these layers", then=here),
             _command(f"workbench geometry compare {' '.join(names)} --hook-points {' '.join(points)}"),
         ]
@@ -430,7 +430,7 @@ def _models(workspace: Workspace, a: Thing, b: Thing) -> list[Any]:
 
 
 def _ask(a: Thing, b: Thing, verb: str, options: dict[str, Any], text: str) -> html.Section:
-    """Return what makes a comparison of two models that the workspace lacks: a button, the form, the command."""
+    """Return a button, a link to the form and the command for a comparison of two models that the workspace lacks."""
     return panel(
         text,
         run_button(verb, options, id=verb.replace(" ", "-"), text=f"Run {verb}", then=compare_href(a.name, b.name)),
@@ -441,8 +441,8 @@ def _ask(a: Thing, b: Thing, verb: str, options: dict[str, Any], text: str) -> h
 
 
 _MAKES = {
-    "compare models": "not made yet: effects of fine-tuning on weights, residual stream and heads, and what carries "
-    "them; null: the base rounded, or models trained further without the change",
+    "compare models": "not made yet: effects of fine-tuning on weights, residual stream and heads, and the parts that "
+    "carry them; null: the base rounded, or models trained further without the change",
     "geometry compare": "not made yet: CKA of all layers with all; null: shuffled tokens",
 }
 

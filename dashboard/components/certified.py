@@ -1,4 +1,4 @@
-"""The mark of a page whose numbers were made under a certificate: all checks passed, some failed, or there is none."""
+"""The mark of a page whose numbers were made under a certificate: all checks passed, some failed, or none exists."""
 
 from dash import html
 
@@ -37,7 +37,7 @@ def _standing(found: Certificate | None, digest: str) -> tuple[int, str, str]:
     if found is None:
         return 2, "certificate deleted", "Model or dictionary were examined before; the certificate is gone"
     if found.about.content_hash != digest:
-        return 3, "examined anew since", "Model or dictionary were examined before, and once more since: see what came"
+        return 3, "examined anew since", "Model or dictionary were examined before, and again since: see the result"
     if found.failed:
         failed = found.with_verdict("failed")
         names = ", ".join(f"{each.part} {each.name}" for each in failed)

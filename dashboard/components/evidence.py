@@ -116,7 +116,7 @@ def as_table(records: list[dict[str, Any]], words: str = "These numbers as a tab
 
 
 def _same_text(records: list[dict[str, Any]]) -> dict[str, str]:
-    """Return the columns in which all rows hold the same text: a note under the table holds it once."""
+    """Return the columns with the same text in all rows; a note under the table shows it once."""
     first = records[0] if len(records) > 1 else {}
     return {
         name: value
@@ -162,7 +162,7 @@ def number(value: Any, *, signed: bool = False) -> str:
 
 
 def percent(fraction: float) -> str:
-    """Return a fraction as a percentage of three significant digits; what is below 0.001 % is said to be so."""
+    """Return a fraction as a percentage of three significant digits, or as under 0.001 %."""
     if 0 < abs(fraction) < 1e-5:
         return "under 0.001%"
     return f"{number(100.0 * fraction)}%"
@@ -195,7 +195,7 @@ def _row(name: str, value: str, class_name: str | None = None, term: str | None 
 
 
 LOWEST = -0.3
-"""log10 of the count at the foot of a logarithmic axis: one token is a bar that can be seen."""
+"""Base-10 logarithm of the count at the foot of a logarithmic axis, so that the bar of one token is visible."""
 Tick = tuple[float, str]
 """Position along an axis, 0 to 1, and its text."""
 

@@ -71,7 +71,7 @@ def _more(text: str) -> html.Details:
 
 
 def _linked(text: Children) -> Children:
-    """Return a text with its terms as links to the glossary; what is more than a text as it is."""
+    """Return a text with its terms as links to the glossary, and anything else unchanged."""
     return explained(text) if isinstance(text, str) else text
 
 
@@ -109,7 +109,7 @@ def failure(error: Exception, *, back: str = "/") -> html.Div:
 
 
 def explain(error: Exception) -> str:
-    """Return an error as one line: the message of one of ours, of any other its type, message and what it can be."""
+    """Return an error as one line: the message of one of ours; of any other its type, message and likely cause."""
     if isinstance(error, WorkbenchError):
         return as_typed(str(error))
     found = f"An unexpected {type(error).__name__}: {error}. The terminal that runs the dashboard has the details."
@@ -145,7 +145,7 @@ def loading(child: Children) -> dcc.Loading:
 
 
 def note_controls(key: str, *, state: dict[str, Any] | None = None, largest: float | None = None) -> html.Div:
-    """Return the star, name and note of a thing, `folder/name` or `folder/name#part`, as a visitor may change them.
+    """Return the star, name and note of a thing, `folder/name` or `folder/name#part`, for a visitor to change.
 
     They are drawn in the browser (assets/notes.mjs), which asks for the `state` where none is given. `largest` is the
     largest activation of a feature: amounts of a recipe are typed in units of it.
@@ -275,7 +275,7 @@ def _together(parts: list[Any]) -> list[Any]:
 
 
 def _settled(node: Any) -> Any:
-    """Return HTML as a plain tree, or as a component where it has an id or holds a part that is no HTML."""
+    """Return HTML as a plain tree, or as a component if it has an id or a part that is not HTML."""
     if not isinstance(node, Component):
         return node
     if isinstance(node, Still):

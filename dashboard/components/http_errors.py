@@ -33,7 +33,7 @@ _STATUS: tuple[tuple[type[WorkbenchError], int], ...] = (
     (UnknownNameError, 404), (MissingError, 404), (MismatchError, 409), (ConflictError, 409), (SupersededError, 409),
     (ResourceError, 503), (ArtifactError, 500),
 )  # fmt: skip
-"""The first class that fits decides."""
+"""The first class that matches decides."""
 _DATA = ("/api/", "/atlas-data/", "/graph-data/", "/prompt-data/")
 
 

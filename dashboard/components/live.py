@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SupersededError(UsageError):
-    """A newer request of the same page made this one pointless, or the visitor cancelled it."""
+    """A newer request of the same page replaced this one, or the visitor cancelled it."""
 
 
 Guess = tuple[str, float]
@@ -49,7 +49,7 @@ class PromptResult:
     patterns: np.ndarray
     """`[n_layers, n_heads, s, s]` uint8: small pictures of every head's attention, 255 for 1"""
     vocabulary: int
-    """tokens that the model knows: a uniform guess has a loss of the logarithm of it"""
+    """size of the vocabulary; its logarithm is the loss of a uniform guess"""
     likeliest: str
     """the most probable token after the prompt"""
     features: list[list[ActiveFeature]] = field(default_factory=list)
@@ -58,9 +58,9 @@ class PromptResult:
     """position after BOS -> its active latents; empty without an SAE, as are the next two"""
     random_active: list[int] = field(default_factory=list)
     random_strongest: list[float] = field(default_factory=list)
-    """the same count, and the largest activation, at one random vector as far from the mean of the prompt"""
+    """the same count, and the largest activation, at a random vector as far from the mean of the prompt"""
     lenses: list[tuple[str, str]] = field(default_factory=lambda: [("logit", "")])
-    """kinds of lens that the workspace has for this model, each with what held-out text says of it; the best first"""
+    """kinds of lens that the workspace has for this model, each with its error on held-out text; the best first"""
     seconds: float = 0.0
 
 
@@ -80,9 +80,9 @@ class LensCells:
     others: list[int] = field(default_factory=list)
     """position -> number of other positions of the prompt that its control is measured at"""
     top_elsewhere: list[list[int]] = field(default_factory=list)
-    """layer -> position -> at how many of them the token of this cell is the most probable one too"""
+    """layer -> position -> number of them at which the token of this cell is also the most probable one"""
     rank_elsewhere: list[list[float]] = field(default_factory=list)
-    """layer -> position -> median rank there of the token that is followed"""
+    """layer -> position -> median rank, at them, of the token that is followed"""
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class ScoreReasons:
     score: float
     """before the softmax"""
     relative: float
-    """how far the score is above the mean of the other keys' (the softmax sees nothing else)"""
+    """score minus the mean of the other keys'; the softmax depends on nothing else"""
     matrix: np.ndarray
     """`[n_query_parts, n_key_parts]`, summing to `relative`"""
     query_parts: list[str]
@@ -234,7 +234,7 @@ class PatchPair:
 
 @dataclass(frozen=True)
 class Compared:
-    """An effect of steering along a feature, with the same for the directions of two nulls."""
+    """An effect of steering along a feature, and along the directions of two nulls."""
 
     value: float
     random: list[float]
@@ -253,14 +253,14 @@ class Compared:
         return p_from_null(self.value, np.array(null))
 
     def exceeds(self, *doing: str) -> str:
-        """Return how many directions of each null it exceeds; `doing` says what each null does."""
+        """Return how many directions of each null it exceeds; `doing` is the verb of each null."""
         below = [f"{(np.array(null) < self.value - 1e-12).sum()} of {len(null)} {name}" for name, null in self.nulls]
         return "more than " + " and ".join(count + does for count, does in zip(below, doing, strict=False))
 
 
 @dataclass(frozen=True)
 class SteeringVerdict:
-    """Rise of the words that a feature should raise and that are held back from its proof's choice of a strength."""
+    """Rise of the words that a feature should raise and that did not choose the strength of its proof."""
 
     feature: int
     strength: float
@@ -332,7 +332,7 @@ class Live(Protocol):
         ...
 
     def stage(self, visitor: str) -> str:
-        """Say how far the requests of a page are."""
+        """Return the progress of the requests of a page, in words."""
         ...
 
     def cancel(self, visitor: str) -> None:
@@ -484,7 +484,7 @@ class Live(Protocol):
         ...
 
     def documents(self, *, features: str, index: int, rows: list[int]) -> list[DocumentText]:
-        """Return the documents that hold some rows of the recording, with one feature's activation on every token.
+        """Return the documents that contain some rows of the recording, with one feature's activation on every token.
 
         Raises `MissingError` or `MismatchError` where the recording, the SAE or the model that made the features is not
         here.

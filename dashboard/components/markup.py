@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 STYLE = Path(__file__).parent.parent / "assets" / "style.css"
 _VOID = {"br", "hr", "img", "input"}
 _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Characters that a page cannot hold, and those that reverse the text after them."""
+"""Characters that a page cannot contain, and those that reverse the text after them."""
 
 
 def markup(component: Component, scheme: str) -> str:
@@ -47,7 +47,7 @@ def _markup(node: Any) -> Iterator[str]:
 
 
 def escaped(value: Any) -> str:
-    """Return a text escaped, and as UTF-8 can hold it."""
+    """Return a text escaped, without characters that UTF-8 cannot encode."""
     plain = str(value).encode("utf-8", "replace").decode()
     return text_of.escape(_UNFIT.sub("\N{REPLACEMENT CHARACTER}", plain))
 

@@ -12,13 +12,13 @@ from interp.results import Record
 
 
 def evidence(rows: list[tuple[str, str]]) -> html.Table:
-    """Return the evidence as a table, one row for each name and its numbers in words; without words there is no row."""
+    """Return the evidence as a table, one row for each name and its numbers in words; empty ones are left out."""
     cells = [html.Tr([html.Th(name, scope="row"), html.Td(words, dir="auto")]) for name, words in rows if words]
     return html.Table(html.Tbody(cells), className="wb-evidence")
 
 
 def signed(value: float) -> str:
-    """Return a change as text, with its sign; one that has no bound is not known."""
+    """Return a change as signed text; a change without a bound is not known."""
     return number(value, signed=True) if math.isfinite(value) else "not known"
 
 

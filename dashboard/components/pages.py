@@ -36,12 +36,12 @@ from saes.training.stored import StoredSAE
 
 Layout = Callable[..., html.Div]
 Group = Literal["look", "test", "work"]
-"""Groups of pages, from left to right: what there is to see, what was tested, one's own work."""
+"""Groups of pages, from left to right: views, tests, one's own work."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """One page: its addresses, its layout, and what it says while there is nothing to show."""
+    """One page: its addresses, its layout, and its text while it has nothing to show."""
 
     title: str
     path: str
@@ -68,11 +68,11 @@ class Page:
 
 """Kind of artefact that says how a set-up was examined."""
 EMPTY_MS = 3000
-"""Milliseconds between two looks of an empty page."""
+"""Milliseconds between two checks of an empty page."""
 
 
 class NothingYetError(MissingError):
-    """The workspace holds nothing that this page shows: the page explains itself, since nobody made a mistake."""
+    """The workspace has nothing that this page shows. This is no mistake, so the page explains itself."""
 
 
 def find_pages() -> list[Page]:
@@ -116,7 +116,7 @@ def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
             *button,
             html.P("This command in a terminal makes it" + (" too:" if button else ":")),
             html.Pre(given, className="wb-command"),
-            html.P("What it makes is shown here as soon as it is there."),
+            html.P("The result appears here when it is done."),
             className="wb-empty",
         ),
         dcc.Store(id="empty-path", data=which.path),
@@ -125,7 +125,7 @@ def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
 
 
 def register_empty(app: Dash) -> None:
-    """Let an empty page look every few seconds if there is something to show, and open itself again then."""
+    """Let an empty page check every few seconds for something to show, and then reopen itself."""
     app.callback(
         Output("nav", "href", allow_duplicate=True),
         Input("empty-clock", "n_intervals"),
@@ -205,7 +205,7 @@ def run_button(verb: str, options: dict[str, Any], *, id: str, text: str, then: 
 
 
 def run_progress(run: Run, *, then: str = "") -> list[Any]:
-    """Return how far a run is: its state in words, a bar, the time left, and links to what it made."""
+    """Return the progress of a run: its state in words, a bar, the time left, and links to what it made."""
     shown: list[Any] = [html.Span(run_state(run), className=f"wb-run-state wb-run-{run.state}")]
     if run.state == "running":
         known = {} if run.fraction is None else {"value": f"{run.fraction:.3f}", "max": "1"}

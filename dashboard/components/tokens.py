@@ -152,7 +152,7 @@ def feature_line(
 
 
 def attention_graph(text: str, model: str, layer: int, head: int, scheme: str | None, *, id: str) -> Any:
-    """Return the attention of one head on a text as a figure, or the reason why there is none."""
+    """Return the attention of one head on a text as a figure, or the reason why it is missing."""
 
     def body() -> Any:
         pattern = current().live.pattern(text, model=model, layer=layer, head=head)

@@ -1,4 +1,4 @@
-"""Questions of several pages to a workspace; what one page asks lies beside it.
+"""Queries of several pages to a workspace; those of one page are in its own folder.
 
 - `workspace`  models, notes, and whether anything changed
 - `features`   feature tables: one feature, lists, relations, uses

@@ -34,7 +34,7 @@ class EdgeRow:
     low: float | None = None
     high: float | None = None
     rank: int | None = None
-    """Place in the scored graph; None for an edge that is known from the circuit alone."""
+    """Row in the scored graph; None for an edge known only from the circuit."""
     member: bool = True
     """True for an edge of the circuit as it was found."""
     evidence: EdgeEvidence | None = None
@@ -168,14 +168,14 @@ def checked(found: FoundCircuit) -> list[ScoredEdge]:
 
 
 def strongest_nodes(found: FoundCircuit, n: int) -> tuple[list[ScoredNode], int]:
-    """The `n` nodes with the strongest scores of all that they write, and how many were scored."""
+    """The `n` nodes whose whole output scores highest, and how many were scored."""
     if found.node_scores is None:
         return [], 0
     return found.node_scores.rows(order="abs(score) desc, node", limit=n), len(found.node_scores)
 
 
 def node_score(found: FoundCircuit, node: str, position: int | None = None) -> ScoredNode | None:
-    """The score of all that a node writes; None where it was not scored."""
+    """Score of the whole output of a node; None if it was not scored."""
     if found.node_scores is None:
         return None
     rows = found.node_scores.rows("node = ? and (position is null or position = ?)", node, position, limit=1)
@@ -204,7 +204,7 @@ def as_shown(found: FoundCircuit, rows: list[EdgeRow], *, whole: bool) -> Circui
 def export(found: FoundCircuit, rows: list[EdgeRow], shown: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     """Return the circuit of `rows` as JSON that `Circuit.load` reads, with what it was found by and `shown` of it.
 
-    Verdict and evaluation judged the circuit as it was found, so that they are left out where other edges are shown.
+    The verdict and evaluation apply to the circuit as found, and are left out when other edges are shown.
     """
     keys = {(row.source, row.target, row.via, row.position) for row in rows}
     about: dict[str, Any] = {"settings": found.settings, "shown": shown, "verdict": None, "evaluation": None}
@@ -233,8 +233,8 @@ def _row_of(edge: Edge) -> EdgeRow:
 def measured(row: EdgeRow) -> dict[str, Any]:
     """Return the numbers of an edge in the sign of its score, with the score first and its interval after it.
 
-    The evidence of an induction circuit holds changes of the metric (`effect`), its score is the drop: then the
-    effects through other inputs become drops too, and the effect itself is the score once more.
+    The evidence of an induction circuit has changes of the metric (`effect`), while its score is the drop. Effects
+    through other inputs then become drops too, and the effect itself repeats the score.
     """
     numbers = {"score": row.score, "low": row.low, "high": row.high, "exact": row.exact}
     found = {key: value for key, value in numbers.items() if value is not None}
@@ -272,7 +272,7 @@ class Group:
 
 
 def parse_groups(text: str | None) -> tuple[Group, ...]:
-    """From an address. A node is in one group only: the first that names it.
+    """Groups from an address; the first group that names a node keeps it.
 
     Raises `UsageError` on text that is no list of groups, `UnknownNameError` on a node name that cannot be.
     """
@@ -298,12 +298,12 @@ def format_groups(groups: tuple[Group, ...]) -> str:
 
 
 def clean_name(name: str) -> str:
-    """One line, trimmed, at most `MAX_NAME` characters; `group` when nothing is left."""
+    """One line, trimmed, of at most `MAX_NAME` characters; `group` if it is empty."""
     return " ".join(name.split())[:MAX_NAME].strip().lstrip("-") or "group"
 
 
 def add(groups: tuple[Group, ...], name: str, members: list[str]) -> tuple[Group, ...]:
-    """With one more group, taken out of those that held its members. Raises `UsageError` below two members."""
+    """Add a group and take its members out of the others. Raises `UsageError` below two members."""
     chosen = tuple(dict.fromkeys(m for m in members if not m.startswith(PREFIX)))
     if len(chosen) < 2:
         raise UsageError("choose at least two nodes to group: Shift-click or Shift-drag in the graph, or in the list")
@@ -316,7 +316,7 @@ def add(groups: tuple[Group, ...], name: str, members: list[str]) -> tuple[Group
 
 
 def toggle(groups: tuple[Group, ...], index: int) -> tuple[Group, ...]:
-    """Folded becomes open, and the other way."""
+    """Fold an open group, or open a folded one."""
     return tuple(replace(g, folded=not g.folded) if i == index else g for i, g in enumerate(groups))
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def described_recording(workspace: Workspace, features: str) -> "tuple[Recording, str]":
     """Return the recording that features were described on, and the name of its model.
 
-    Raises `MissingError` where it is not in the workspace, `MismatchError` where it was made again since.
+    Raises `MissingError` if the workspace lacks it, `MismatchError` if it was made again since.
     """
     from interp.recording.live import open_recording
 
@@ -29,7 +29,7 @@ def described_recording(workspace: Workspace, features: str) -> "tuple[Recording
         )
     if workspace.manifest("recording", name).content_hash != found.about.parents.get(f"recordings/{name}"):
         raise MismatchError(
-            f"the recording {name!r} is another than the one that {features!r} was made of; run `workbench features` "
+            f"the recording {name!r} differs from the one that {features!r} was made of; run `workbench features` "
             f"with --name {features} --overwrite"
         )
     return open_recording(workspace.path("recording", name)), found.settings.model
@@ -38,7 +38,7 @@ def described_recording(workspace: Workspace, features: str) -> "tuple[Recording
 def document_text(
     model: HookedModel, dictionary: Any, recording: "Recording", row: int, feature: int, limit: int
 ) -> DocumentText:
-    """Return the document that holds a row of the recording, at most `limit` tokens of it around that row.
+    """Return the document that contains a row of the recording, at most `limit` tokens of it around that row.
 
     Activations are those of the recorded vectors, encoded again. `dictionary` is an SAE or `NeuronBasis`.
     """

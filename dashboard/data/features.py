@@ -34,7 +34,7 @@ MAX_BETWEEN = 40
 MAX_EXPLANATIONS = 12
 """labels artefacts shown for one feature"""
 BLOCK = 16
-"""Features whose rows are read at once: visitors walk along features, and a table is decoded in groups of rows."""
+"""Features whose rows are read at once, since visitors step along features and tables are decoded in row groups."""
 _LIST_COLUMNS = ("feature", "label", "label_score", "density", "mean_activation", "max_activation", "n_fired")
 
 
@@ -73,7 +73,7 @@ def choose(workspace: Workspace, name: str | None) -> str:
 
 
 def why_chosen(workspace: Workspace) -> str:
-    """Return in a sentence why `choose` took what it took; empty where there was no choice."""
+    """Return the reason for what `choose` took, in a sentence; empty if there was one candidate."""
     ranked = _by_labels(workspace)
     if len(ranked) < 2:
         return ""
@@ -120,7 +120,7 @@ class One(NamedTuple):
 
 
 class Related(NamedTuple):
-    """Relations of one feature, and the scales and nulls that they are read with."""
+    """Relations of one feature, with their scales and nulls."""
 
     row: RelationRow
     scales: RelationScales
@@ -148,7 +148,7 @@ def examples(workspace: Workspace, name: str, index: int) -> list[ExampleRow]:
 
 
 def _near(table: Table[Row], index: int, sql: str) -> list[Row]:
-    """Return the rows of a feature; those of the features beside it are kept, until the file changes."""
+    """Return the rows of a feature; rows of neighbouring features stay cached until the file changes."""
     assert table.path is not None
     rows = _block(table.row, table.path, _version(table.path), sql, index - index % BLOCK)
     return table.rows_of(rows.filter(np.asarray(rows["feature"]) == index))
@@ -161,7 +161,7 @@ def _block(row: type, path: Path, version: tuple[int, ...], sql: str, first: int
 
 
 def _version(path: Path) -> tuple[int, ...]:
-    """Return numbers that are others once a file was written again."""
+    """Return numbers that change when a file is written again."""
     if not path.is_file():
         raise CorruptError(f"{path} is missing from the artefact; `workbench verify` lists what else is")
     found = path.stat()
@@ -173,7 +173,7 @@ def examples_between(
 ) -> tuple[list[ExampleRow], int]:
     """Return the examples with an activation from `low` up to `high`, strongest first, and the number of all stored.
 
-    A context is given once. `last` takes in an activation of `high` or more, as the last bin of a histogram does.
+    Each context appears once. `last` includes activations of `high` or more, like the last bin of a histogram.
     """
     once = "feature = ? qualify row_number() over (partition by row order by group_order) = 1"
     found = workspace.open(Features, name).examples.rows(once, index, order="activation desc, row")
@@ -182,7 +182,7 @@ def examples_between(
 
 
 class Explained(NamedTuple):
-    """Label and scores that one labels artefact gives a feature."""
+    """Label and scores of a feature in one labels artefact."""
 
     made: Labels
     label: FeatureLabel
@@ -194,7 +194,7 @@ class Explained(NamedTuple):
 
     @property
     def given(self) -> list[tuple[str, float]]:
-        """Scores that came with an imported label, each with who gave it."""
+        """Scores that came with an imported label, each with its source."""
         return list(zip(self.label.given_names, self.label.given_scores, strict=True))
 
     def to_json(self) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class Explained(NamedTuple):
 def explanations(workspace: Workspace, name: str, index: int) -> list[Explained]:
     """Return the labels of a feature with their scores.
 
-    Only of artefacts that were made for these features as they are now, or whose labels these features took over.
+    Labels come from artefacts made for these features as they are now, or whose labels these features took over.
     """
     features = workspace.open(Features, name).about
     found: list[Explained] = []
@@ -238,7 +238,7 @@ def _all_labels(workspace: Workspace, path: Path, version: tuple[int, ...]) -> "
 
 
 def shares_below(workspace: Workspace, name: str, fired: list[tuple[int, float]]) -> list[float | None]:
-    """Return for pairs of feature and activation the fraction of the feature's recorded activations that are smaller.
+    """Return, for pairs of feature and activation, the fraction of recorded activations of the feature below it.
 
     Within a bin of its histogram, activations are taken to be spread evenly in their logarithm. None for a feature
     that never fired.
@@ -301,7 +301,7 @@ def _filter(query: Query) -> tuple[str, tuple[float | str | list[int], ...], str
 def step(workspace: Workspace, name: str, query: Query, index: int, by: int) -> int:
     """Return the feature `by` rows after `index` in the filtered and sorted list; `index` itself at an end of it.
 
-    From a feature that the filter hides, the step leads to the first one of the list.
+    A step from a feature that the filter hides leads to the first of the list.
     """
     path = workspace.table_path("features", name, "features")
     where, values, order = _filter(query)
@@ -347,7 +347,7 @@ def relations(workspace: Workspace, name: str, index: int) -> Related | None:
 
 
 class Uses(NamedTuple):
-    """Artefacts that hold one feature."""
+    """Artefacts that contain one feature."""
 
     maps: list[tuple[str, int]]
     """(name of the atlas, its point)"""
@@ -373,7 +373,7 @@ def traced_layer(features: Features, dictionary: str, model: str) -> int | None:
 
 
 def uses(workspace: Workspace, name: str, index: int) -> Uses:
-    """Return the maps, circuits, direction reports and graphs of this workspace that hold a feature."""
+    """Return the maps, circuits, direction reports and graphs of this workspace that contain a feature."""
     features = workspace.open(Features, name)
     dictionary, key = features.dictionary, f"saes/{features.sae}" if features.sae else None
     maps = [

@@ -1,4 +1,4 @@
-"""Words that features make the model say, for pages: read where they are known, computed beside the pages where not."""
+"""Words that features make the model say, for pages: read where stored, else computed in the background."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 State = Literal["read", "no lens", "computing", "failed", "elsewhere"]
 ALPHA = 0.05
-"""Largest share of random directions that say a word as strongly as a direction that is said to say it."""
+"""Largest share of random directions that may say a word as strongly as a direction credited with it."""
 log = logging.getLogger(__name__)
 _computing: dict[str, str] = {}
 """Reason why a computation failed, empty while it runs, by the hashes of features and lens."""
@@ -39,7 +39,7 @@ class Said(NamedTuple):
 
 
 def said_by(workspace: Workspace, name: str, feature: int) -> Said:
-    """Return what a feature makes the model say. Where it was never computed, that begins beside the pages."""
+    """Return what a feature makes the model say. If it was never computed, start that in the background."""
     features = workspace.open(Features, name)
     model = features.settings.model
     lens = lens_for(workspace, features)
@@ -55,7 +55,7 @@ def said_by(workspace: Workspace, name: str, feature: int) -> Said:
 
 
 def meaning_if_known(workspace: Workspace, features: Features) -> Meaning | None:
-    """Return what the features of an artefact say, as `meaning_of`, but without waiting for it.
+    """Return what the features of an artefact say, as `meaning_of`, without waiting for it.
 
     Raises `ResourceError` where it was never computed, which begins in the background.
     """
@@ -69,9 +69,9 @@ def meaning_if_known(workspace: Workspace, features: Features) -> Meaning | None
 def said_words(
     workspace: Workspace, name: str, features: Sequence[int], k: int = 3, *, beyond_null: bool = True
 ) -> dict[int, tuple[str, ...]]:
-    """Return the `k` tokens that each feature raises most; `beyond_null`: only where random directions do so less.
+    """Return the `k` tokens that each feature raises most; `beyond_null`: only those beyond random directions.
 
-    Empty where what the features say is not known yet; this starts no computation.
+    Empty until that is computed; this starts no computation.
     """
     opened = workspace.open(Features, name)
     lens = lens_for(workspace, opened)
@@ -96,7 +96,7 @@ def _begun(workspace: Workspace, features: Features, lens: "JacobianLens") -> st
 
 
 def _compute(workspace: Workspace, features: Features, key: str) -> None:
-    """Compute what all features of an artefact say; of a failure the reason stays until the process ends."""
+    """Compute what all features of an artefact say; the reason of a failure stays until the process ends."""
     try:
         meaning_of(workspace, features, opener=_layer_of_set)
         _computing.pop(key)

@@ -1,4 +1,4 @@
-"""Questions of several pages to the workspace that is served: its models, whether it changed, its notes."""
+"""Queries of several pages to the served workspace: its models, its changes, its notes."""
 
 import contextlib
 import threading
@@ -18,7 +18,7 @@ _opening = threading.Lock()
 
 
 def stamp(workspace: Workspace) -> str:
-    """Return a text that changes once an artefact is finished, deleted, begun or given up; it opens no file."""
+    """Return a text that changes when an artefact is begun, finished, deleted or given up, without opening files."""
     found: list[list[Any]] = []
     for folder in sorted(set(FOLDERS.values())):
         for name in (MANIFEST, STATUS):

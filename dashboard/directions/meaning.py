@@ -14,7 +14,7 @@ from interp.geometry.separation import ListAlong
 
 
 def meaning_panel(found: DirectionGeometry) -> html.Section:
-    """Return the tokens that a direction raises, the lists that it separates, and what erasing it does."""
+    """Return the tokens that a direction raises, the lists that it separates, and the effect of erasing it."""
     along, reading = found.along, found.reading
     apart = ", ".join(along.set_apart)
     rows = [
@@ -31,8 +31,8 @@ def meaning_panel(found: DirectionGeometry) -> html.Section:
             className="wb-verdict",
         ),
         html.P(
-            f"A list counts as separated up to p {number(along.alpha)} (the smallest possible is "
-            f"{number(along.smallest_p)}): the fraction of random directions that separate it as far.",
+            f"Separated: p at most {number(along.alpha)} (smallest possible {number(along.smallest_p)}); p: share of "
+            "random directions that separate the list at least as far.",
             className="wb-why",
         ),
         evidence(rows),
@@ -48,8 +48,7 @@ def along_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
         "Words along it",
         graph("direction-along", figure=figure, label=label, height=int(figure.layout.height)),
         as_table(rows),
-        note="the mean over sentences of each word's activation, projected on the direction; whiskers: 95 % over "
-        "sentences",
+        note="projection of each word's activation, mean over sentences; whiskers: 95 % over sentences",
     )
 
 
@@ -61,9 +60,9 @@ def variance_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
         "Variance along it",
         graph("direction-spectrum", figure=figure, label="Spectrum of all words against isotropic points", height=320),
         as_table(eigenvalues(along.spectrum)),
-        note=f"{percent(along.share)} of the variance of all words lies along it; along a random direction "
-        f"{percent(along.random_share)}, in 99 of 100 at most {percent(along.random_share_high)}. The bars are the "
-        "largest principal components",
+        note=f"{percent(along.share)} of the variance of all words; along a random direction "
+        f"{percent(along.random_share)}, in 99 of 100 at most {percent(along.random_share_high)}; bars: principal "
+        "components",
     )
 
 
@@ -79,13 +78,13 @@ def planes_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
         "Overlap with the planes of lists",
         graph("direction-planes", figure=figure, label=label, height=320),
         as_table(table),
-        note="fraction of the direction that lies in the plane of each list, 0 to 1: a direction can be part of a "
-        "circle or line; coloured where it exceeds 99 of 100 random directions",
+        note="fraction of the direction in the plane of each list; coloured: above 99 of 100 random directions",
+        more="0: none, 1: all of it. A direction can be part of a circle or line.",
     )
 
 
 def side_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
-    """Return a probe over layers for the side on which a word lies, or why there is none."""
+    """Return a probe over layers for the side on which a word lies, or why it is missing."""
     title = "Linear probe for the side of a word"
     if isinstance(found.probes, str):
         return missing_panel(title, found.probes)
@@ -97,13 +96,14 @@ def side_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
         title,
         graph("direction-probe", figure=figure, label=label, height=380),
         as_table([{"at": at, **{column: row[column] for column in columns}} for at, row in rows]),
-        note="accuracy on held-out words: on which side of the median does a word lie along the direction? Random "
-        "directions are a null, since words of one list lie together along any direction; control labels are random",
+        note="accuracy on held-out words; nulls: random directions, and random control labels",
+        more="The probe predicts on which side of the median a word lies along the direction. Words of one list lie "
+        "together along any direction, so random directions are a null.",
     )
 
 
 def accuracy_words(found: DirectionAccuracy | None) -> str:
-    """Return how well a direction classifies examples held out, with its null; empty where it was given."""
+    """Return the held-out accuracy of a direction with its null; empty for a direction that was given."""
     if found is None:
         return ""
     return (
@@ -140,7 +140,7 @@ def _list(each: ListAlong) -> str:
     if not any(each.counted):
         return ""  # the direction was made from it
     if each.separation is None or each.p is None or each.auc is None:
-        return "too few words beyond those that the direction was made from"
+        return "too few words besides those that the direction was made from"
     return (
         f"{signed(each.separation)} standard deviations from the others, p {number(each.p)}; a word of it lies above "
         f"one of the others with probability {percent(each.auc)}"

@@ -1,4 +1,4 @@
-"""*Directions*: one direction of a model, its steering and its meaning, every number beside its null."""
+"""*Directions*: one direction of a model, its steering and its meaning, every number with its null."""
 
 from functools import partial
 from typing import Any
@@ -45,7 +45,7 @@ def layout(context: Context, name: str | None = None, chat: str = "", **_: Any) 
         attempt(partial(chat_panel, found, chat)),
         html.Div(id="directions-parts"),
         controls=artefact_menu("Direction", choices, found.href, width=260, key=found.key),
-        lead=f"A direction in {found.settings.model}: how far steering along it works, its cost, and its meaning.",
+        lead=f"A direction in {found.settings.model}: the effect and the cost of steering along it, and its meaning.",
     )
 
 

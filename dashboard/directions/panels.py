@@ -13,8 +13,8 @@ from interp.directions.study import DirectionGeometry
 from interp.errors import WorkbenchError
 
 _WORKS = {
-    True: "Steering along it does what it should, more than any random direction.",
-    False: "Steering along it does no more than random directions do.",
+    True: "Steering along it works, more than along any random direction.",
+    False: "Steering along it does no more than along random directions.",
     None: "Steering along it was not measured.",
 }
 
@@ -35,7 +35,7 @@ def verdict_panel(found: DirectionGeometry) -> html.Section:
 
 def _verdict(found: DirectionGeometry) -> str:
     if isinstance(found.choice, SteeringChoice) and found.choice.chosen is None:
-        return "No layer and strength was chosen: none does more than random directions at an acceptable cost."
+        return "No layer and strength exceeds random directions at an acceptable cost, so none was chosen."
     return _WORKS[found.moves_output]
 
 
@@ -78,7 +78,7 @@ def _choice_rows(choice: SteeringChoice) -> list[tuple[str, str]]:
 
 
 def _judgement_rows(found: Judgement | str) -> list[tuple[str, str]]:
-    """Return what a judge said; nothing where none was asked."""
+    """Return the verdict of a judge; nothing if none was asked."""
     if isinstance(found, str):
         return [] if found == NOT_JUDGED else [("judge", visible(found, 300))]
     change = f"{number(found.change.low, signed=True)}, {number(found.change.high, signed=True)}"
@@ -108,9 +108,10 @@ def curve_panel(found: DirectionGeometry, colours: Theme) -> html.Section:
         title,
         graph("direction-steering", figure=effect_and_damage(choice, colours), label=label, height=400),
         as_table(choice.to_records()),
-        note=f"a line for each layer, a point for each strength, on {choice.n_questions} questions; the dotted line is "
-        "the largest damage that may be chosen. The diamond is the chosen point on the questions that did not choose "
-        "it, with its 95 % interval, beside random directions of the same length",
+        note=f"a line per layer, a point per strength, on {choice.n_questions} questions; diamond: the chosen point, "
+        "held out",
+        more="Dotted line: the largest damage that may be chosen. Diamond: the chosen point on the questions that did "
+        "not choose it, with its 95 % interval. Null: random directions of the same length.",
     )
 
 
@@ -123,7 +124,7 @@ def grid_panel(found: DirectionGeometry, colours: Theme) -> html.Section | None:
     return panel(
         "Layers and strengths",
         graph("direction-grid", figure=figure, label="Effect by layer and strength", height=height),
-        note="the effect on the choosing half; cells without colour cost too much, or do no more than chance",
+        note="effect on the choosing half; grey cells cost too much or stay within the null",
     )
 
 
@@ -139,8 +140,8 @@ def methods_panel(found: DirectionGeometry) -> html.Section | None:
     return panel(
         "Methods",
         records_table(rows),
-        note="share of held-out examples on the right side (0.5 is chance), with shuffled labels, and in the model "
-        "with its weights drawn anew; cosine with the difference in means",
+        note="share of held-out examples on the right side (0.5 is chance); cosine with the difference in means",
+        more="Nulls: shuffled labels, and the untrained model.",
     )
 
 
@@ -177,6 +178,6 @@ def apply_panel(found: DirectionGeometry) -> html.Section:
         html.Pre("\n".join(lines), className="wb-code", tabIndex=0),
         html.P("The same with plain transformers and the file:"),
         html.Pre(code, className="wb-code", tabIndex=0),
-        note="a file is refused for other weights; a GGUF control vector can only add, and llama.cpp also adds at the "
-        "first token, which is left alone here",
+        more="A file is refused for other weights. A GGUF control vector can only add, and llama.cpp also adds at the "
+        "first token, which the workbench leaves unchanged.",
     )

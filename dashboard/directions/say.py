@@ -1,6 +1,6 @@
-"""*Say it with the model*: chats side by side, steered along directions and not, and what is kept of them.
+"""*Say it with the model*: chats side by side, steered along directions and not, and stored conversations.
 
-The browser draws them (assets/say/) and holds the conversation, which has the form of its file
+The browser draws them (assets/say/) and keeps the conversation, which has the form of its file
 (`interp.interventions.conversation`):
 
     GET  /api/chat/direction?name=praise   a direction as an intervention, with the weights it was made for
@@ -29,7 +29,7 @@ from interp.interventions.intervention import Direction, Intervention
 from interp.notes import read_conversation
 
 FURTHEST, FURTHEST_LENGTH = 3.0, 100.0
-"""End of the slider: times the chosen amount; of a direction without one, its length."""
+"""Upper end of the slider, in units of the chosen amount; without one, of the length of the direction."""
 
 
 def chat_panel(found: DirectionGeometry, kept: str = "") -> html.Section:
@@ -44,7 +44,7 @@ def chat_panel(found: DirectionGeometry, kept: str = "") -> html.Section:
         dcc.Store(id="say-state", data=given),
         html.Div(id="say-drawn", hidden=True),
         html.Div(id="say"),
-        note="the same messages, steered and not; each chat remembers its own replies",
+        note="the same messages, steered and not; each chat keeps its own replies",
         more="Every token of a steered chat is coloured by its shift: its log-probability in the steered model, less "
         "that in the unsteered model after the same text. The null is a third chat, steered along random directions "
         "of the same length at the same hook points. Enter sends a message, Shift Enter begins a line, Escape stops.",

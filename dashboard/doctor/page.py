@@ -52,7 +52,7 @@ def _table(checks: list[Check]) -> html.Div:
 
 
 def _about(check: Check) -> html.Details:
-    """Return what came, and behind it what was done and what a failure means; open where it failed."""
+    """Return the result, with the method and the meaning of a failure folded; open if the check failed."""
     told = [("done", check.did), ("a failure means", check.means)]
     lines = [part for name, text in told if text for part in (html.Dt(name), html.Dd(text))]
     return html.Details([html.Summary(check.came), html.Dl(lines)], open=check.verdict == "failed")

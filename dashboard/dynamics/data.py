@@ -30,7 +30,7 @@ def find(runs: Sequence[Run], seed: int | None, spec: str = "") -> int:
     Raises `UnknownNameError` with the known runs, `CorruptError` where a study has none.
     """
     if not runs:
-        raise CorruptError("the study has no run; it was edited or cut short, `workbench verify` checks it")
+        raise CorruptError("the study has no run: its file was edited or cut short; `workbench verify` checks it")
     fits = [at for at, run in enumerate(runs) if (seed is None or run.seed == seed) and spec in ("", run.spec)]
     if not fits:
         asked = f"{spec} seed {'?' if seed is None else seed}".strip()

@@ -91,10 +91,10 @@ def panels(workspace: Workspace, found: Grokking, at: int, colours: Theme) -> li
         html.Div(
             [
                 guarded("Concentration of frequencies", lambda: _one(found, at, "gini", "Gini coefficient", colours),
-                        note="Gini coefficient of the Fourier norms of the embedding: 0 if all are equal, near 1 if "
-                        "few dominate"),
+                        note="Gini coefficient of the Fourier norms of the embedding; 0: all equal, near 1: few "
+                        "dominate"),
                 guarded("Size of the weights", lambda: _one(found, at, "weight_norm", "sum of squares", colours),
-                        note="sum of squares of all weights, which weight decay reduces"),
+                        note="sum of squares of all weights; weight decay reduces it"),
             ],
             className="wb-two wb-even",
         ),
@@ -156,9 +156,7 @@ def _shares_panel(found: Grokking, at: int, which: str, colours: Theme) -> html.
 def _maps(workspace: Workspace, name: str) -> list[Any]:
     made = view.series(workspace, name)
     if made is None:
-        return [
-            html.P("There is no atlas of the same name that maps the embedding at checkpoints.", className="wb-none")
-        ]
+        return [html.P("No atlas of the same name maps the embedding at checkpoints.", className="wb-none")]
     shown = atlas_view(workspace, name, colour="value", overlays=["labels", "minimap"]).component("dynamics-map")
     frames = [
         {"map": each, "trustworthiness": frame.quality and frame.quality.trustworthiness, "moved": frame.moved,
@@ -173,7 +171,7 @@ def _maps(workspace: Workspace, name: str) -> list[Any]:
     return [
         html.Div(shown, className="wb-map wb-map-inside"),
         html.P(
-            [f"These are maps of seed {of}, whichever run is chosen." if of else "", still, " ",
+            [f"These maps show seed {of}, whichever run is chosen." if of else "", still, " ",
              quiet_link("Open the map by itself", atlas_href(name)), "."],
             className="wb-note wb-flush",
         ),
@@ -197,7 +195,7 @@ def _verdict(phases: Phases) -> str:
 def _unseen(changes: tuple[float, float] | None) -> str:
     """Return a sentence on the hidden progress between memorisation and generalisation, with the expected signs."""
     if changes is None:
-        return "There is no interval between memorisation and generalisation in which a circuit could form."
+        return "Memorisation and generalisation leave no interval in which a circuit could form."
     restricted, excluded = changes
     as_expected = restricted < 0 < excluded
     return (

@@ -26,13 +26,13 @@ CURVES = {
 """Curve -> its name in the table of changes."""
 _PARTS = (
     ("loss", "Loss", {"loss_repeat": "second copy", "loss_first": "first copy"}, "loss (nats per token)",
-     "on random tokens that repeat once: the first copy is unpredictable, the second is not"),
+     "on random tokens repeated once: only the second copy is predictable"),
     ("accuracy", "Copying", {"accuracy": "second copy"}, "accuracy",
-     "fraction of the tokens of the second copy that are predicted"),
+     "fraction of tokens of the second copy predicted correctly"),
     ("attention", "Attention", {"induction": "induction", "previous": "previous token"}, "share of attention",
      "of the strongest head: to the token after an earlier copy (induction), to the previous token"),
     ("composition", "Composition", {"composition": "K-composition"}, "over its null",
-     "strongest K-composition of a head with a later one, divided by the mean of random weights: 1 is chance"),
+     "strongest K-composition of a head with a later one, over the mean of random weights (1 is chance)"),
 )  # fmt: skip
 HEIGHT = 290
 
@@ -47,7 +47,7 @@ def lead(found: InductionOnset) -> str:
     specs = ", ".join(visible(spec) for spec in found.settings.specs)
     if not found.settings.every:
         return (
-            f"Do induction heads form suddenly? The checkpoints in {specs.partition(', ')[0]}, beside random weights."
+            f"Do induction heads form suddenly? The checkpoints in {specs.partition(', ')[0]}, against random weights."
         )
     return (
         f"Do induction heads form suddenly? Small models trained on random tokens that repeat: {specs or 'not named'}. "
@@ -69,13 +69,13 @@ def summary_panel(found: InductionOnset, at: int, actions: list[Any]) -> html.Se
     run = found.runs[at]
     onset, together, control = run.onset, run.together, found.control(run)
     verdict = (
-        "It does not begin to copy: its accuracy makes no sudden change."
+        "It does not begin to copy: its accuracy does not change suddenly."
         if onset is None
         else f"It begins to copy suddenly at step {onset:,.0f}."
     )
     stats = [
         stat("begins to copy", "never" if onset is None else f"{onset:,.0f}",
-             "the step at which the accuracy has made a tenth of its rise"),
+             "step at which the accuracy has risen by a tenth of its total rise"),
         stat("steps between copying and heads", "not both" if together is None else f"{together:,.0f}",
              "between the midpoints of the rises of accuracy and of the induction score"),
     ]  # fmt: skip
@@ -88,7 +88,7 @@ def summary_panel(found: InductionOnset, at: int, actions: list[Any]) -> html.Se
         html.P(_of_control(control), className="wb-why"),
         html.Div(stats, className="wb-stats"),
         *tables,
-        note=as_typed("a simultaneous change is no proof of cause; `workbench circuit induction` ablates the heads"),
+        note=as_typed("a simultaneous change does not prove a cause; `workbench circuit induction` ablates the heads"),
         actions=actions,
         className="wb-findings",
     )

@@ -1,4 +1,4 @@
-"""*Dynamics*: small models while they are trained: curves with their phases, the circuit that forms, maps over time."""
+"""*Dynamics*: small models in training: curves with their phases, the circuit that forms, maps over time."""
 
 from typing import Any, Protocol
 

@@ -31,8 +31,8 @@ def runs(found: LanguageScaling) -> list[view.Run]:
 def lead(found: LanguageScaling) -> str:
     """Return a sentence on what was trained."""
     return (
-        "Language models of several sizes, trained on the same text, each token once. A law that fits them holds for "
-        "models trained in the same way, within the measured sizes."
+        "Language models of several sizes, trained on the same text, each token once. A law that fits them is valid "
+        "for models trained in the same way, within the measured sizes."
     )
 
 

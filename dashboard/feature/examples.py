@@ -24,7 +24,7 @@ from interp.workspace import Workspace
 from saes.features.schema import ExampleRow
 
 GROUPS = {
-    "top": ("Strongest", "its largest activations, each from another context"),
+    "top": ("Strongest", "the largest activations, one per context"),
     "q4": ("Upper quarter", "quantiles 75 to 100 % of its activations"),
     "q3": ("Third quarter", "50 to 75 %"),
     "q2": ("Second quarter", "25 to 50 %"),
@@ -33,13 +33,13 @@ GROUPS = {
 SNIPPET = 5
 """Tokens of a snippet on each side of the peak."""
 N_DOCUMENTS = 6
-"""Examples of which the document is shown at a time."""
+"""Examples whose document is shown at a time."""
 View = Literal["snippet", "context", "document"]
 Scale = Literal["feature", "list", "example"]
 VIEWS = (("snippet", "Snippet"), ("context", "Window"), ("document", "Full text"))
 SCALES = (("feature", "feature"), ("list", "list"), ("example", "example"))
 READING = {"view": "context", "scale": "feature"}
-"""The switches at first."""
+"""Initial state of the switches."""
 
 
 def histogram_panel(one: view.One) -> html.Section:
@@ -64,7 +64,7 @@ def histogram_panel(one: view.One) -> html.Section:
         "Activations",
         *parts,
         more="Tokens per range of activation (logarithmic); dotted line: the mean. Click a bar, drag over bars or move "
-        "the slider for the examples in that range.",
+        "the slider to see examples from that range.",
     )
 
 
@@ -101,8 +101,8 @@ def examples_panel(workspace: Workspace, name: str, one: view.One, reading: dict
         "Examples",
         html.Div(switches, className="wb-controls wb-example-switches"),
         html.Div(shown, id="feature-examples", **attrs({"aria-live": "polite"})),
-        more="Text around its activations; outlined: the peak token. Point at a token, or step with the arrow keys "
-        "along those that fire, for activation, position in the document and token id.",
+        more="Text around its activations, with the peak token outlined. Point at a token, or step through active "
+        "tokens with the arrow keys, to see activation, position in the document and token id.",
         className="wb-examples",
     )
 
@@ -160,20 +160,20 @@ def all_examples(workspace: Workspace, name: str, one: view.One) -> list[Any]:
 def _coverage(one: view.One, bins: tuple[int, int], n: int, n_stored: int) -> str:
     tokens = sum(one.row.histogram[bins[0] : bins[1]])
     said = f"{tokens:,} tokens of the recording; {n} of the {n_stored} stored examples"
-    return said if n else f"{said}: a features table stores the strongest and some of each quarter"
+    return said if n else f"{said}: only the strongest and some of each quarter are stored"
 
 
 def _documents(
     name: str, feature: int, rows: list[ExampleRow], live: Any
 ) -> tuple[dict[int, DocumentText], str | None]:
-    """Return the documents of the first examples by row of the recording, and a sentence on what is missing."""
+    """Return the documents of the first examples by recording row, and a sentence on those that are missing."""
     wanted = [each.row for each in rows[:N_DOCUMENTS]]
     try:
         found = live().documents(features=name, index=feature, rows=wanted)
     except WorkbenchError as error:
-        return {}, f"The full text cannot be shown: {explain(error)} Shown instead: the stored windows."
+        return {}, f"The full text cannot be shown: {explain(error)} The stored windows are shown instead."
     more = f"Full text of the first {N_DOCUMENTS} of {len(rows)} examples; " if len(rows) > N_DOCUMENTS else ""
-    cut = "A document that is longer is cut around the peak." if any(each.cut for each in found) else ""
+    cut = "Longer documents are cut around the peak." if any(each.cut for each in found) else ""
     remark = f"{more}{'the others show their stored window. ' if more else ''}{cut}"
     return dict(zip(wanted, found, strict=True)), remark or None
 

@@ -2,8 +2,8 @@
 
     text = feature_html(workspace, "demo", 540)
 
-The file has what the dashboard's page of the feature shows without a model, in the same pieces. Its policy forbids
-scripts and requests, and every text is escaped.
+The file has the parts of the feature's page that need no model. Its policy forbids scripts and requests, and every
+text is escaped.
 """
 
 from typing import Any

@@ -18,7 +18,7 @@ AT_ONCE = 25
 def ask_for(workspace: Workspace, name: str, indices: Sequence[int], id: str) -> html.Div | None:
     """Return the button that asks for labels of some features; None where no endpoint is chosen.
 
-    Where the recording is not in the workspace, as after `workbench demo`, it says what is missing instead.
+    Without the recording in the workspace, as after `workbench demo`, it says what is missing instead.
     """
     chosen = chosen_endpoint()
     if chosen is None or not indices:
@@ -26,7 +26,7 @@ def ask_for(workspace: Workspace, name: str, indices: Sequence[int], id: str) ->
     where, model = chosen
     recording = workspace.open(Features, name).settings.recording
     if recording not in workspace.names("recording"):
-        why = f"labels are judged on held-out text of the recording {recording}, which is not in this workspace"
+        why = f"labels are scored on held-out text of the recording {recording}, which this workspace lacks"
         return html.Div(html.Span("No labels can be asked for", className="wb-quiet", title=why))
     said = model or urlsplit(where).hostname or where
     what = "a label" if len(indices) == 1 else f"labels of {len(indices)} features without one"

@@ -79,7 +79,7 @@ def detail(
         parts.append(
             notice(
                 html.Strong("A dead feature. "),
-                "It was active on none of the tokens of this recording, so there are no examples and no label.",
+                "It fired on no token of this recording, so it has no examples and no label.",
                 tone="warning",
             )
         )
@@ -111,7 +111,7 @@ def detail(
 
 
 _LOG_LOW = -6
-"""log10 of the lowest density that the slider resolves; its left end includes dead features."""
+"""Base-10 logarithm of the lowest density on the slider; its left end includes dead features."""
 _MARKS = ((-6, "dead"), (-4, "0.01%"), (-2, "1%"), (0, "all"))
 _FILTERS = {"label": "agTextColumnFilter", "density": "agNumberColumnFilter"}
 
@@ -197,8 +197,8 @@ def _list_panel(workspace: Workspace, name: str, text: str, low: float, high: fl
         {
             "field": "label_score",
             "headerName": "score",
-            "headerTooltip": "accuracy of the label on held-out firings: 0.5 is chance, 1 without error; empty where "
-            "no candidate scored above other features' labels",
+            "headerTooltip": "accuracy of the label on held-out firings: 0.5 is chance, 1 is perfect; empty if no "
+            "candidate scored above other features' labels",
             "width": 68,
             "type": "rightAligned",
             "valueFormatter": {"function": "params.value == null ? '' : d3.format('.2f')(params.value)"},
@@ -285,7 +285,7 @@ def _move(
 
 
 def _step(name: str, listed: dict[str, Any] | None, index: int, by: int) -> int:
-    """Return the feature `by` rows further in the list as it was last asked for."""
+    """Return the feature `by` rows further on in the list as last requested."""
     workspace = current().workspace
     return view.step(workspace, name, _query(listed or {}, view.names(workspace, name)), index, by)
 
@@ -304,7 +304,7 @@ def _rows(request: dict[str, Any] | None, state: dict[str, Any]) -> Any:
 
 
 def _query(request: dict[str, Any], names: dict[int, str]) -> view.Query:
-    """Return the filter and order that the grid last asked for; `names` are the user's own."""
+    """Return the filter and order that the grid last requested; `names` are the user's own."""
     filters: dict[str, dict[str, Any]] = request.get("filterModel") or {}
     density = filters.get("density") or {}
     sort = (request.get("sortModel") or [{"colId": "label_score", "sort": "desc"}])[0]

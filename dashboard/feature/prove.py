@@ -28,7 +28,7 @@ from saes.features.schema import Features
 TEXT = "The meeting was moved to March, and the next one to July."
 PROMPT = "The meeting was moved to"
 FEWEST_WORDS = 3
-"""Words before the peak of an example, for them to be a prompt."""
+"""Words before a peak from which on they serve as a prompt."""
 MARKS = (-2, -1, 0, 1, 2)
 """Strengths marked on the slider, in units of the feature's largest activation."""
 
@@ -47,19 +47,19 @@ def prove_panel(workspace: Workspace, of: One, found: Proof | None, scheme: str 
         "Prove it",
         html.Div([asks, stored], className="wb-two wb-even wb-flush"),
         more="Steering adds the feature's direction at every token, in units of its largest activation; the verdict "
-        "says whether its held-back words rise on this prompt. The standard proof tests whether steering raises the "
-        "words that this feature should raise, whether ablating it on its examples lowers them (half of the words "
-        "choose the strength, the others judge), and whether its direction separates a list of words. Every number has "
-        "two nulls: random directions of the same norm, and other features of like density.",
+        "says whether its held-back words rise on this prompt. The standard proof tests three claims: steering raises "
+        "the words that the feature should raise, ablating it on its examples lowers them, and its direction separates "
+        "a list of words. Half of the words choose the strength, the others judge. Every number has two nulls: random "
+        "directions of the same norm, and other features of similar density.",
         className="wb-prove",
         id=PANEL,
     )
 
 
 def own_text(workspace: Workspace, name: str, index: int) -> tuple[str, str]:
-    """Return the feature's strongest example, and the text before the peak of the strongest one that has some.
+    """Return the feature's strongest example, and the text before the peak of the strongest one that has enough.
 
-    Where no peak has enough words before it, the second is the whole example; without examples it is other text.
+    If no peak has `FEWEST_WORDS` before it, the second is the whole example; without examples, both are fixed texts.
     """
     rows = examples(workspace, name, index)
     if not rows:
@@ -219,7 +219,7 @@ def _ask_steer(prompt: str, largest: float) -> html.Div:
 
 
 def _ask_ablate() -> html.Details:
-    note = "set it to 0 on its strongest examples: change of loss at and after the peak, in nats per token"
+    note = "zero-ablates it on its strongest examples: change of loss from the peak on, in nats per token"
     return _question("Ablate", "Ablate on its examples", "ablate", note)
 
 
@@ -309,7 +309,7 @@ def text_answer(found: TextFirings) -> html.Div:
 
 
 def steer_answer(found: list[SteeredRow]) -> html.Div:
-    """Return the continuations side by side, each with its shift of the next token."""
+    """Return the continuations side by side, each with the shift of its next token."""
     parts: list[Any] = []
     for row in found:
         moved = "; ".join(f"{visible(t, 16)} {before:.1%} to {after:.1%}" for t, before, after in row.moved)

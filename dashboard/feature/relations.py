@@ -1,6 +1,6 @@
 """Relations of one feature, each with its null: logits, neurons, companions, and the artefacts that show or use it.
 
-Read from `relations.parquet` (`saes/features/relations.py`), which the layers of the shipped set lack; then the panels
+They come from `relations.parquet` (`saes/features/relations.py`). The layers of the shipped set lack it; their panels
 say how to make it.
 """
 
@@ -24,14 +24,12 @@ def effect_verdict(p: float | None, side: str, draws: int) -> str:
     """Return one sentence on whether a feature promotes (or suppresses) tokens more than random directions do."""
     if p is None:
         return ""
-    reach = f"{p:.0%} of {draws} random directions {side} some token at least as much"
-    return (
-        f"More than random directions: {reach}." if p <= 0.05 else f"Not clearly more than random directions: {reach}."
-    )
+    found = "More" if p <= 0.05 else "Not clearly more"
+    return f"{found} than random directions: {p:.0%} of {draws} {side} some token at least as much."
 
 
 def logit_panel(related: view.Related | None) -> html.Section | None:
-    """Return the histogram of effects on all logits with that of random directions; None where there is none."""
+    """Return the histogram of effects on all logits with that of random directions, or None."""
     if related is None or related.scales.logits is None:
         return None
     scales = related.scales.logits
@@ -40,13 +38,13 @@ def logit_panel(related: view.Related | None) -> html.Section | None:
     return panel(
         "Effects on all logits",
         html.Div(bars, id="feature-logits", className="wb-histogram", role="figure", **about),
-        more="Tokens of the vocabulary by direct effect. Line: mean of random directions. Dotted: half, and 95 %, of "
-        "random directions have no larger effect on any token.",
+        more="Tokens of the vocabulary by direct effect. Line: mean of random directions. Dotted lines: the largest "
+        "effect of half, and of 95 %, of random directions stays below.",
     )
 
 
 def neurons_panel(workspace: Workspace, related: view.Related | None) -> html.Section | None:
-    """Return the nearest MLP neurons, with links to those that are described; None where directions are none."""
+    """Return the nearest MLP neurons, with links to those that have a features table; None without directions."""
     if related is None or related.scales.neuron_null is None:
         return None
     described = {
@@ -61,8 +59,8 @@ def neurons_panel(workspace: Workspace, related: view.Related | None) -> html.Se
     return panel(
         "Neurons",
         html.Ol(lines, className="wb-lines"),
-        note="cosine similarity of the decoder direction with a neuron's output weights; null: for 95 % of random "
-        f"directions the nearest neuron stays below {related.scales.neuron_null:.2f}",
+        note=f"null: the nearest neuron of 95 % of random directions stays below {related.scales.neuron_null:.2f}",
+        more="Cosine similarity of the decoder direction with the output weights of MLP neurons.",
     )
 
 
@@ -71,7 +69,7 @@ def companions_panel(name: str, related: view.Related | None, labels: dict[int, 
     if related is None:
         return None
     if not related.row.coactive:
-        reason = "It fires with no other feature in the sample of tokens."
+        reason = "No other feature fires with it on the sampled tokens."
         if not related.scales.coactivation_tokens:
             reason = "Not counted for this artefact: `workbench features` counts it on a recording."
         return panel("Fires together with", html.P(reason, className="wb-none"))
@@ -85,13 +83,14 @@ def companions_panel(name: str, related: view.Related | None, labels: dict[int, 
     return panel(
         "Fires together with",
         html.Ol(lines, className="wb-lines"),
-        note=f"Jaccard index: tokens with both / with either, in {related.scales.coactivation_tokens:,} "
-        f"tokens; the first pair shares {both} tokens, {chance:.2g} expected if they fired independently",
+        note=f"Jaccard index over {related.scales.coactivation_tokens:,} tokens; the first pair shares {both} tokens, "
+        f"{chance:.2g} expected by chance",
+        more="Tokens on which both fire over those on which either fires; by chance: if they fired independently.",
     )
 
 
 def uses_panel(workspace: Workspace, name: str, index: int) -> html.Section:
-    """Return links to the maps, circuits, directions and graphs that hold this feature."""
+    """Return links to the maps, circuits, directions and graphs that contain this feature."""
     found = view.uses(workspace, name, index)
     lines = [html.Li(quiet_link(f"on the map {atlas}", atlas_href(atlas, point=point))) for atlas, point in found.maps]
     lines += [

@@ -18,9 +18,9 @@ from saes.features.schema import NO_LABEL, SOURCES, FeatureRow
 from saes.features.written_labels import LabelScore, ScoreName
 
 _SCORES: tuple[tuple[ScoreName, str, str], ...] = (
-    ("detection", "detection", "from the label: in which held-out contexts is it active, among random ones?"),
-    ("detection_hard", "look-alikes", "the same, among contexts with its tokens, or of its nearest features"),
-    ("fuzzing", "fuzzing", "from the label: on which contexts are the marked tokens the right ones?"),
+    ("detection", "detection", "telling held-out contexts on which it is active from random ones, by the label"),
+    ("detection_hard", "look-alikes", "the same, against contexts with the same tokens, or of its nearest features"),
+    ("fuzzing", "fuzzing", "telling contexts whose marked tokens are right from others, by the label"),
 )
 
 
@@ -33,8 +33,8 @@ def labels_panel(row: FeatureRow, explained: list[view.Explained]) -> html.Secti
     return panel(
         "Labels",
         html.Ol(lines, className="wb-labels"),
-        note="balanced accuracy on held-out contexts, 95 % interval, [null: another feature's label]",
-        more="0.5 is chance, 1 is always right.",
+        note="balanced accuracy, 95 % interval, [null: another feature's label]",
+        more="Measured on held-out contexts: 0.5 is chance, 1 is always right.",
     )
 
 
@@ -57,7 +57,7 @@ def _line(label: str, source: str, scored: view.Explained | None) -> html.Li:
 
 def _given(scored: view.Explained) -> list[html.Span]:
     """Return the scores that came with an imported label; other labels have none."""
-    about = "given by the source of this label, on other text than this recording; it comes without a null"
+    about = "given by the source of this label, on other text than this recording, without a null"
     return [
         html.Span([f"{visible(name, 60)} ", html.Strong(f"{value:.2f}")], title=about) for name, value in scored.given
     ]
@@ -76,8 +76,8 @@ def related_panels(workspace: Workspace, name: str, related: view.Related | None
     """Return the row of panels on logits, neurons and companions, or how to make their table."""
     if related is None:
         return notice(
-            "These features were described without relations. Effects on all logits, neurons and co-active features "
-            f"appear after `workbench features` with --name {name} --overwrite."
+            "These features have no effects on all logits, neurons and co-active features yet: run "
+            f"`workbench features` with --name {name} --overwrite."
         )
     named = view.names(workspace, name)
     labels = {n: view.named(n, text, named) for n, text in view.labels(workspace, name, related.row.coactive).items()}
@@ -90,7 +90,7 @@ def related_panels(workspace: Workspace, name: str, related: view.Related | None
 
 
 def summary(workspace: Workspace, name: str, one: view.One) -> html.Div:
-    """Return what the page says of a feature without acts, for notebooks: label, numbers, effects on logits."""
+    """Return label, numbers and effects on logits of a feature, without controls, for notebooks."""
     related = view.relations(workspace, name, one.row.feature)
     shown = effects(one.row, related, said_by(workspace, name, one.row.feature))
     return html.Div([heading(one.row), numbers(one), html.Div(shown, className="wb-facets")], className="wb-stack")
@@ -118,7 +118,7 @@ def heading(row: FeatureRow, explained: Sequence[view.Explained] = ()) -> html.D
 
 
 def _score_of_rule(row: FeatureRow) -> html.Span | None:
-    """Return the score of a label made by rule beside its null, with the other readings on hover."""
+    """Return the score of a label made by rule with its null; the other labels are in the tooltip."""
     said = row.score_in_words()
     if not said:
         return None
@@ -157,7 +157,7 @@ class _Side(NamedTuple):
     verb: str
     tokens: list[tuple[str, float]]
     p: float | None
-    """fraction of random directions that do so as much"""
+    """fraction of random directions whose largest effect is at least as large"""
 
 
 def _sides(raised: list[tuple[str, float]], lowered: list[tuple[str, float]], p: _Ps) -> tuple[_Side, _Side]:
@@ -184,16 +184,17 @@ def effects(row: FeatureRow, related: view.Related | None, said: Said) -> list[h
     bars = [_bars(side, direct) for side in direct]
     if said.saying is None:
         missing = _missing_lens(said)
-        return [panel(side.title, note, bar, missing) for side, note, bar in zip(direct, plain, bars, strict=True)]
+        return [
+            panel(side.title, note, bar, missing if side is direct[0] else None)
+            for side, note, bar in zip(direct, plain, bars, strict=True)
+        ]
     saying = said.saying
     through = _sides(list(saying.raised), list(saying.lowered), (saying.raised_p, saying.lowered_p))
     sections: list[html.Section] = []
     for i, side in enumerate(through):
         folded = html.Details([html.Summary("Direct effect"), plain[i], bars[i]]) if row.promoted else None
         note = f"standard deviations of all logits. {effect_verdict(side.p, side.verb, said.draws)}"
-        more = (
-            f"Tokens that it makes the model {'say' if i == 0 else 'avoid'}, here or later, through the Jacobian lens."
-        )
+        more = f"Tokens that it makes the model {'say' if i == 0 else 'avoid'}, here or later, by the Jacobian lens."
         sections.append(panel(side.title, _bars(side, through), folded, note=note, more=more))
     return sections
 
@@ -205,17 +206,17 @@ def _bars(side: _Side, both: tuple[_Side, _Side]) -> html.Ol:
 
 
 def _missing_lens(said: Said) -> html.P | None:
-    """Return why the effect through later layers is not shown, with the next move; None where there can be none."""
+    """Return why the effect through later layers is not shown, and what to do; None where no lens could show it."""
     if said.state == "computing":
-        text = "What it makes the model say through later layers is being computed: reload in half a minute."
+        text = "Its effect through later layers is being computed; reload in half a minute."
         return html.P(text, className="wb-note")
     if said.state == "failed":
-        text = f"What it makes the model say through later layers cannot be computed: {said.problem}"
+        text = f"Its effect through later layers cannot be computed: {said.problem}"
         return html.P(text, className="wb-note")
     if said.state != "no lens":
         return None
     href = runs_href("lens", model=said.model, kind="jacobian")
-    told = "Its effect through later layers is not known: the workspace has no Jacobian lens of this model. "
+    told = "Its effect through later layers needs a Jacobian lens of this model. "
     return html.P([told, html.A("Fit one", href=href, className="wb-link")], className="wb-note")
 
 
@@ -223,5 +224,5 @@ def neighbours(workspace: Workspace, name: str, row: FeatureRow, near: dict[int,
     """Return the nearest features by their directions, with what they say; `near` are their labels."""
     said = said_words(workspace, name, row.neighbours)
     lines = [feature_line(name, n, near.get(n, ""), f"{cosine:.2f}", said=said.get(n, ())) for n, cosine in row.near]
-    more = "Nearest features by cosine similarity of their decoder directions, and what they make the model say."
+    more = "Cosine similarity of decoder directions, and the words that each feature makes the model say."
     return panel("Neighbours", html.Ol(lines, className="wb-lines"), more=more)

@@ -14,7 +14,7 @@ from interp.patching.patching_map import JudgedPatch, Patch
 Part = tuple[str, float]
 
 SHOWN = 12
-"""parts with a bar of their own; the others are summed into one"""
+"""parts with a bar of their own; one bar sums the others"""
 
 
 def diverging(colours: Theme) -> Scale:
@@ -23,7 +23,7 @@ def diverging(colours: Theme) -> Scale:
 
 
 def share_map(heads: list[list[float]], mlps: list[float], colours: Theme) -> go.Figure:
-    """Layers down, heads across, the MLP last; units of logits, centred on zero.
+    """Layers up, heads across, the MLP last; units of logits, centred on zero.
 
     `heads [n_layers][n_heads]`, `mlps [n_layers]` (empty in a model without MLPs).
     """
@@ -61,16 +61,16 @@ def _cell(layer: int, name: str) -> str:
 
 
 def strongest(parts: list[Part], n: int = SHOWN) -> list[Part]:
-    """The `n` largest by size, largest first, and the sum of the rest as a last one."""
+    """The `n` largest by size, largest first, then the sum of the rest."""
     ranked = sorted(parts, key=lambda part: -abs(part[1]))
     rest = ranked[n:]
     return ranked[:n] + ([(f"the other {len(rest)}", sum(value for _, value in rest))] if rest else [])
 
 
 def share_bars(parts: list[Part], colours: Theme, *, unit: str, n: int = SHOWN) -> go.Figure:
-    """Signed bars, largest first; they sum to the whole."""
+    """Signed bars, largest first, which add up to the whole."""
     if not parts:
-        return message_figure("there are no parts to attribute to", colours)
+        return message_figure("no parts to attribute to", colours)
     shown = strongest(parts, n)
     names = [escape(name, 40) for name, _ in shown]
     values = [value for _, value in shown]
@@ -100,7 +100,7 @@ def share_bars(parts: list[Part], colours: Theme, *, unit: str, n: int = SHOWN) 
 def pair_map(
     matrix: np.ndarray, query_parts: list[str], key_parts: list[str], colours: Theme, *, n: int = SHOWN
 ) -> go.Figure:
-    """Parts of the query down, of the key across: the `n` largest of each; centred on zero."""
+    """Parts of the query up, of the key across: the `n` largest of each; centred on zero."""
     rows, columns = _largest(np.abs(matrix).sum(1), n), _largest(np.abs(matrix).sum(0), n)
     shown = matrix[np.ix_(rows, columns)]
     top = float(np.abs(shown).max()) or 1.0
@@ -121,15 +121,15 @@ def pair_map(
     styled(figure, colours, height=22 * len(rows) + 120)
     ticks: dict[str, Any] = {"showgrid": False, "tickfont": {"family": MONO, "size": 11}, "type": "category"}
     figure.update_xaxes(title_text="part read at the key", side="top", tickangle=-60, **ticks)
-    figure.update_yaxes(title_text="part read at the query", autorange="reversed", **ticks)
+    figure.update_yaxes(title_text="part read at the query", **ticks)  # layer 0 at the bottom
     return figure
 
 
 def side_bars(matrix: np.ndarray, query_parts: list[str], key_parts: list[str], colours: Theme) -> go.Figure:
-    """Layers up, with the score that is read from each at the key and at the query; the bars of a side sum to it all.
+    """Layers up, with the score that the key and the query read from each; the bars of a side add up to the score.
 
-    `matrix [n_query_parts, n_key_parts]`, before the softmax. Parts without a layer, as the embedding, have rows of
-    their own. The text at the pointer names the three largest parts of a bar.
+    `matrix [n_query_parts, n_key_parts]`, before the softmax. Parts without a layer, such as the embedding, have rows
+    of their own. The tooltip names the three largest parts of a bar.
     """
     key, query = (_by_layer(names, matrix.sum(axis)) for names, axis in ((key_parts, 0), (query_parts, 1)))
     rows = list(dict.fromkeys([*key, *query]))
@@ -173,9 +173,9 @@ def patching_map(
 ) -> go.Figure:
     """Layers up, heads or positions across, from the patches of an `ActivationPatching` or a `PatchingMap`.
 
-    0: the patch changes nothing; 1: the metric crosses the whole gap between the prompts. Colour is centred on 0. Where
-    patches have both a head and a position, each head's strongest position is shown. `tokens` name the positions. A dot
-    marks what lies beyond the null, where there is one.
+    0: the patch changes nothing; 1: the metric crosses the whole gap between the prompts. Colour is centred on 0. If
+    patches have both a head and a position, each head shows its strongest position. `tokens` name the positions. A dot
+    marks an effect beyond the null, if one was measured.
     """
     if not rows:
         return message_figure("nothing was patched", colours)

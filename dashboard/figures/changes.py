@@ -17,10 +17,10 @@ AFTER = ("ln_final", "unembed", "other")
 def weights_figure(rows: Sequence[WeightChange], colours: Theme, *, height: int | None = None) -> go.Figure:
     """Change of every kind of matrix (across) in every layer (down), the largest of its heads, as a share of its null.
 
-    The scale is the logarithm of `change / null_high`, quiet up to the null; what lies beyond it carries its change.
+    The scale is the logarithm of `change / null_high`, pale up to the null; cells beyond it show their change.
     """
     if not any(row.change for row in rows):
-        return message_figure("the weights are the same to the bit", colours)
+        return message_figure("the weights are bitwise identical", colours)
     known = [*ORDER, *AFTER]
     kinds = sorted({row.kind for row in rows}, key=lambda kind: known.index(kind) if kind in known else len(known))
     layers = sorted({row.layer for row in rows if row.layer is not None})
@@ -68,7 +68,7 @@ def stream_figure(texts: Mapping[str, RepresentationChanges], colours: Theme, *,
     layers = [layer for each in texts.values() for layer in each.layers]
     shown = [value for layer in layers for value in (layer.change.estimate, layer.null_high) if value > 0]
     if not shown:
-        return message_figure("the residual streams are the same on every text", colours, height=height)
+        return message_figure("the residual streams are identical on every text", colours, height=height)
     floor = min(shown) / 3
     for (name, changes), colour in zip(texts.items(), colours.categories, strict=False):
         label, rows = escape(name), changes.layers
@@ -149,10 +149,10 @@ BINS = 40
 
 
 def latents_histogram(found: LatentComparison, colours: Theme, *, height: int = 320) -> go.Figure:
-    """Latents by relative norm: at 0 the first model has them alone, at a half both, at 1 the second alone.
+    """Latents by relative norm: 0 for the first model alone, 0.5 for both, 1 for the second alone.
 
-    Those of one model that latent scaling does not confirm are drawn apart: they may well be artefacts. `rare` ones are
-    left out.
+    Latents of one model that latent scaling does not confirm have a mark of their own, since they may be artefacts.
+    `rare` ones are left out.
     """
     norm, kind, sure = found.relative_norm, found.kinds, found.confirmed
     if not (kind != "rare").any():

@@ -18,7 +18,7 @@ from interp.names import NodeName, parse_node
 from interp.patching.effects import AblationEffect
 
 ROLES = ("induction", "previous_token", "duplicate_token", "name_mover", "s_inhibition", "negative")
-"""Roles with a colour of their own, in this order; others share the last one."""
+"""Roles with their own colour, in this order; others share the last one."""
 _FEW = 10
 """groups beyond which bars get thinner"""
 
@@ -75,7 +75,7 @@ def _name(row: AblationEffect) -> str:
 
 
 def _reach(high: float, low: float) -> float:
-    """Return the length of a whisker; 0 where the end is not known."""
+    """Return the length of a whisker; 0 if its end is unknown."""
     return max(0.0, high - low) if math.isfinite(high - low) else 0.0
 
 
@@ -160,7 +160,7 @@ def _arrow(figure: go.Figure, edge: Edge, spots: dict[str, tuple[float, float]],
 
 
 MAX_SENDERS = 40
-"""rows of the map; more cannot be read"""
+"""most rows of the map that stay readable"""
 _CROWDED = 150
 """cells beyond which the marks get smaller"""
 VIAS = {"q": "query", "k": "key", "v": "value"}
@@ -309,7 +309,7 @@ def agreement(rows: Iterable[ScoredEdge], colours: Theme, *, height: int = 230) 
     """Estimated score against the exact effect of the same edges; on the line they are equal."""
     points = [(row.score, row.exact, row) for row in rows if row.exact is not None]
     if not points:
-        return message_figure("no edge was patched by itself", colours, height=height)
+        return message_figure("no edge was patched alone", colours, height=height)
     low = min(min(s, e) for s, e, _ in points)
     high = max(max(s, e) for s, e, _ in points)
     figure = go.Figure(

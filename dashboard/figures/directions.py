@@ -11,8 +11,8 @@ from interp.directions.choice import SteeringChoice
 def effect_and_damage(found: SteeringChoice, colours: Theme, *, height: int = 400) -> go.Figure:
     """Effect on the behaviour against damage to neutral text: a line for each layer, a point for each strength.
 
-    The chosen cell has a ring; its judgement on the other half of the questions is the diamond with whiskers, beside
-    the random directions of the same length.
+    A ring marks the chosen cell; the diamond with whiskers is its result on the other half of the questions, next to
+    random directions of the same length.
     """
     figure = go.Figure()
     for i, point in enumerate(found.hook_points):

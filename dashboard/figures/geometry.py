@@ -38,7 +38,7 @@ def short_hook_point(hook_point: str) -> str:
 def joined_by(shape: Shape) -> str:
     """Return the lines between the words: `closed`, `open`, `unsure` (it may close), or `` without an order.
 
-    A list without an order has none, as a line makes one see an order.
+    A list without an order has no lines, since a line suggests an order.
     """
     if shape.verdict == "ordered":
         return "unsure" if shape.order.cyclic else "open"
@@ -123,15 +123,15 @@ def _plane_hover(words: Sequence[str], half: str) -> list[str]:
 _ROW = 62
 """pixels for each list"""
 _LABELLED = 6
-"""words of a row that are written, those at its ends"""
+"""named words per row, at its ends"""
 _LETTER = 0.011
 """Width of a letter, as a fraction of the width of the figure."""
 
 
 def along_figure(along: WordsAlong, colours: Theme) -> go.Figure:
-    """Words of every list along a direction, with whiskers over sentences; rings: words that it was made of.
+    """Words of every list along a direction, with whiskers over sentences; rings: words it was made of.
 
-    Lists that are set apart have the accent colour. Words at the ends of a row are written.
+    Separated lists have the accent colour. Only words at the ends of a row are named.
     """
     figure = go.Figure()
     for at, each in enumerate(along.lists):
@@ -156,7 +156,7 @@ def along_figure(along: WordsAlong, colours: Theme) -> go.Figure:
 
 def _dots(each: ListAlong, chosen: np.ndarray, at: int, counted: bool, colour: str) -> dict[str, Any]:
     places = Interval(*(part[chosen] for part in each.places))
-    made = "" if counted else "<br>the direction was made of it: it does not count"
+    made = "" if counted else "<br>the direction was made of it, so it does not count"
     return {
         "x": places.estimate,
         "y": [at] * len(chosen),
@@ -200,9 +200,9 @@ def _key(figure: go.Figure, along: WordsAlong, colours: Theme) -> None:
 
 
 def in_planes_figure(lists: Sequence[ListAlong], colours: Theme, *, height: int = 300) -> go.Figure:
-    """Bars: the share of the direction within the plane, 0 to 1; diamonds: what one random direction in a hundred has.
+    """Bars: the share of the direction within the plane, 0 to 1; diamonds: the 99th percentile of random directions.
 
-    A bar that is longer than its diamond is coloured.
+    Bars longer than their diamond are coloured.
     """
     names = [escape(each.name, 18) for each in lists]
     figure = go.Figure()
@@ -305,10 +305,10 @@ def _probe(found: ProbeResult) -> str:
 
 
 def spectrum_figure(found: Spectrum, colours: Theme, *, height: int = 300) -> go.Figure:
-    """Bars: the share of each component; line: of it and those before it, from 0 to 1.
+    """Bars: the share of each component; line: the cumulative share, from 0 to 1.
 
-    Of isotropic points, as many in as many dimensions, the number of components for 50, 90 and 99 % is known: the
-    diamonds. Where the line lies above them, fewer do.
+    Diamonds: the components that equally many isotropic points in the same dimensions need for 50, 90 and 99 %. Where
+    the line lies above them, fewer components suffice.
     """
     values = found.eigenvalues.tolist()
     shares: list[float] = (found.eigenvalues / found.eigenvalues.sum()).tolist()
@@ -337,7 +337,7 @@ def spectrum_figure(found: Spectrum, colours: Theme, *, height: int = 300) -> go
 def steering_figure(
     found: StrengthSweep, colours: Theme, *, unit: str = "distances between the means", height: int = 380
 ) -> go.Figure:
-    """Above the effect on the targets, below what it costs on unrelated text, over strength; both in nats.
+    """Effect on the targets (top) and cost on unrelated text (bottom) over strength, both in nats.
 
     Every random direction is a thin line. Whiskers are the intervals over prompts and over documents. `unit`: what a
     strength of 1 is.
@@ -402,7 +402,7 @@ def rotation_figure(found: RotationSweep, colours: Theme, *, height: int = 380) 
 
 
 def _whiskers(values: Interval[np.ndarray], colour: str) -> dict[str, Any]:
-    """Return the whiskers of an interval; one without a bound has none."""
+    """Return the whiskers of an interval; none without a bound."""
     reaches = [np.nan_to_num(reach, nan=0.0, posinf=0.0).clip(min=0)
                for reach in (values.high - values.estimate, values.estimate - values.low)]  # fmt: skip
     return {"type": "data", "symmetric": False, "color": colour, "thickness": 1.4, "width": 4,

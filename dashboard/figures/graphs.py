@@ -19,7 +19,7 @@ _IN_A_ROW = 9
 
 
 def graph_figure(graph: AttributionGraph, colours: Theme, *, n_edges: int = 300, height: int = 620) -> go.Figure:
-    """The kept nodes of a graph, a column per position and a row per layer, and its `n_edges` most important edges."""
+    """The pruned graph, a column per position and a row per layer, with its `n_edges` most important edges."""
     shown = np.flatnonzero(graph.edges.kept)
     if not len(shown):
         return message_figure("the pruned graph has no edges", colours)
@@ -84,7 +84,7 @@ def agreement_figure(graph: AttributionGraph, colours: Theme, *, height: int = 3
 
 
 def split_figure(split: Any, colours: Theme, *, n: int = 12, height: int = 360) -> go.Figure:
-    """Shares of an edge by the last head that moves it (`interp.split_edge`), the largest first."""
+    """Shares of an edge by the last head that moves it (`interp.split_edge`), largest first."""
     rows = split.to_records()[:n]
     figure = go.Figure(
         go.Bar(

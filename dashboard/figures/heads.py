@@ -69,7 +69,7 @@ LENS_LABELLED = 64
 """beyond this many positions the cells carry colour and hover only"""
 _CELL, _ROW = 74, 21
 _DARK_FROM = 0.64
-"""probability from which a cell is nearer the far end of the scale"""
+"""probability from which a cell is nearer to the upper end of the scale"""
 
 
 def logit_lens(predictions: Predictions, layers: list[str], tokens: list[str], colours: Theme) -> go.Figure:
@@ -116,7 +116,7 @@ def logit_lens(predictions: Predictions, layers: list[str], tokens: list[str], c
 
 
 def _write_tokens(figure: go.Figure, predictions: Predictions, colours: Theme) -> None:
-    """The tokens on their cells, in whichever colour reads there."""
+    """The tokens on their cells, in the colour that is readable there."""
     cells = [(x, y, *cell[0]) for y, row in enumerate(predictions) for x, cell in enumerate(row)]
     figure.add_scatter(
         x=[x for x, *_ in cells],

@@ -47,7 +47,7 @@ def plot(result: Any, theme: Literal["light", "dark"] | Theme = "light", **optio
 
 
 def _several(result: Any) -> Mapping[Any, Any] | None:
-    """Several results by name, or by number; None for what is one."""
+    """Several results by name or by number; None for a single result."""
     if _is_sequence(result):
         return dict(enumerate(result))
     return result if isinstance(result, Mapping) else None
@@ -58,7 +58,7 @@ def _is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
 
 
 def _alone(draw: Draw) -> Draw:
-    """One result, drawn as several are."""
+    """One result, drawn like several."""
 
     def drawn(result: Any, colours: Theme, **options: Any) -> go.Figure:
         return draw({"": result}, colours, **options)

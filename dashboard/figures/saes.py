@@ -40,7 +40,7 @@ PANELS = (
     Panel(
         "fvu",
         "FVU",
-        "Share of the variance that the reconstruction misses: 0 is perfect, 1 no better than always saying the mean.",
+        "Share of the variance that the reconstruction misses: 0 is perfect, 1 no better than always the mean.",
         log=True,
     ),
     Panel("l0", "L0", "Mean number of features active on a token.", ".1f"),
@@ -53,7 +53,7 @@ PANELS = (
     Panel(
         "dead",
         "dead features",
-        "Share of features that have not fired for the dead window: they use memory and contribute nothing.",
+        "Share of features that have not fired for the dead window: they contribute nothing.",
         ".2%",
         share=True,
     ),
@@ -78,8 +78,8 @@ class HealthRun:
 def health_figure(runs: Sequence[HealthRun], colours: Theme, *, height: int = HEIGHT) -> go.Figure:
     """Loss, FVU, L0, threshold, dead and dense features over tokens seen; the first run is the chosen one.
 
-    Its threshold carries how far it still moved over the last fifth of its log (shaded). A click in the legend hides a
-    run in every panel.
+    Its threshold shows its drift over the last fifth of its log (shaded). A click in the legend hides a run in every
+    panel.
     """
     runs = [run for run in runs if run.rows]
     if not runs:
@@ -120,13 +120,13 @@ def _line(run: HealthRun, panel: Panel, order: int, colours: Theme, *, legend: b
 
 
 def _value(value: Any, panel: Panel) -> float | None:
-    """Return the values that a panel can draw: gaps where they are not finite, or not positive on a log axis."""
+    """Return the values of a panel, with gaps where they are not finite, or not positive on a log axis."""
     found = number(value)
     return None if found is None or (panel.log and found <= 0) else found
 
 
 def _titles(figure: go.Figure, chosen: HealthRun, colours: Theme) -> None:
-    """The name of every panel; the threshold's says how far it moved over the part that is shaded."""
+    """The name of every panel; that of the threshold has its drift over the shaded part."""
     for slot, panel in enumerate(PANELS):
         axes = _inside(slot)
         moved = drift(chosen.rows) if panel.column == "threshold" else None
@@ -226,15 +226,15 @@ MEASURES = {
     "activation": "fires on its tokens",
     "steer": "steered: its words rise",
     "ablate": "ablated: its words fall",
-    "lists": "sets words apart",
+    "lists": "separates words",
 }
-"""Measures of a proof that the figure shows, in words."""
+"""Measures of a proof in the figure, in words."""
 
 
 def proof_nulls(proof: Proof, colours: Theme, *, height: int = 230) -> go.Figure:
-    """A feature with both of its nulls, one line per measure.
+    """A feature with its two nulls, one line per measure.
 
-    The axis is the distance from the mean of random directions, in their standard deviations; beyond 12 marks stay at
+    The axis is the distance from the mean of random directions in their standard deviations; marks beyond 12 stay at
     the edge.
     """
     rows = [each for each in proof.measures if each.name in MEASURES]

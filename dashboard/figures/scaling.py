@@ -25,9 +25,9 @@ class Point:
     d_sae: int | None = None
     k: int | None = None
     recording: str = ""
-    """the recording whose held-out documents it was scored on; only scores on the same documents are comparable"""
+    """recording whose held-out documents it was scored on; scores on other documents are not comparable"""
     baseline: bool = False
-    """a baseline that is no dictionary: principal components, coordinates, an untrained dictionary"""
+    """a baseline: principal components, coordinates, an untrained dictionary"""
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Densities:
 def scaling_curves(found: SizeLaw, colours: Theme, *, chosen: str = "", height: int = 360) -> go.Figure:
     """Held-out loss over latents, both logarithmic, one colour per k.
 
-    A line is the law, its band the 95 % interval of the fit; a ring marks the run called `chosen`. Crosses are what the
-    smaller sizes alone predict for the largest.
+    A line is the law, its band the 95 % interval of the fit; a ring marks the run called `chosen`. Crosses are the
+    predictions of the smaller sizes alone for the largest.
     """
     runs = found.runs
     if not runs:
-        return message_figure("this fit holds no runs", colours, height=height)
+        return message_figure("this fit has no runs", colours, height=height)
     figure = go.Figure()
     for order, k in enumerate(sorted({run.k for run in runs})):
         colour = colours.categories[order % len(colours.categories)]
@@ -99,8 +99,8 @@ def _run_hover(run: ScalingRun) -> str:
 def loss_over_size(found: LanguageScaling, colours: Theme, *, height: int = 340) -> go.Figure:
     """Held-out loss at the end over parameters (log), one mark per model.
 
-    The line is the law at the tokens that all have seen, the cross the largest size as the smaller ones predict it, the
-    dotted line what no size and no text removes.
+    The line is the law at the tokens that all have seen, the cross the prediction for the largest size from the smaller
+    ones, the dotted line the irreducible loss.
     """
     runs, law, sizes = found.runs, found.law, sorted({run.n_params for run in found.runs})
     if not runs:

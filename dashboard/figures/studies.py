@@ -32,7 +32,7 @@ def retrieval_grid(rows: list[dict[str, Any]], colours: Theme, *, measure: str =
             hoverinfo="text",
             xgap=1,
             ygap=1,
-            colorbar=colour_bar(colours, title or "fraction of keys that hold 90 % of the attention"),
+            colorbar=colour_bar(colours, title or "fraction of keys with 90 % of the attention"),
         )
     )
     styled(figure, colours, height=height)
@@ -62,7 +62,7 @@ def temperature_curves(
 def load_curve(
     rows: list[dict[str, float]], colours: Theme, *, capacity: float = 0.138, height: int = 300
 ) -> go.Figure:
-    """Overlap that recall keeps, over load (`LoadCurve.to_records`): band of seeds, theory, its capacity dotted."""
+    """Overlap after recall over load (`LoadCurve.to_records`): band of seeds, theory, its capacity dotted."""
     if not rows:
         return message_figure("no load was measured", colours, height=height)
     x = [row["load"] for row in rows]
@@ -102,14 +102,14 @@ def _with_legend(figure: go.Figure) -> go.Figure:
 
 def _head(row: dict[str, Any]) -> str:
     return (
-        f"<b>{row['name']}</b> {row['kind']}<br>{row['n_mass']:.1f} keys hold 90 % of attention"
+        f"<b>{row['name']}</b> {row['kind']}<br>{row['n_mass']:.1f} keys have 90 % of attention"
         f"<br>first position {row['first_share']:.0%}, score spread {row['score_spread']:.2f} nats"
         f"<br>energy {row['energy']:.0f} → {row['energy_after']:.0f}"
     )
 
 
 DASHES = ("solid", "dash", "dot", "dashdot")
-"""colour alone names no curve"""
+"""Dashes, since colour alone must not identify a curve."""
 
 
 def training_curves(
@@ -126,7 +126,7 @@ def training_curves(
 ) -> go.Figure:
     """One line per curve `[n]`; NaN is left out.
 
-    `marks` are vertical lines with a word each (None: left out), `levels` horizontal ones: what chance gives, say.
+    `marks` are vertical lines with a word each (None: left out), `levels` horizontal ones, such as chance.
     """
     known = {name: np.asarray(values, float) for name, values in curves.items()}
     known = {name: values for name, values in known.items() if np.isfinite(values).any()}
@@ -156,7 +156,7 @@ def training_curves(
 
 
 def _marks(figure: go.Figure, marks: Mapping[str, float], colours: Theme) -> None:
-    """Lines with a word each, every other one higher: neighbours may stand close."""
+    """Lines with a word each, every other one higher, since neighbours may be close."""
     for at, (word, step) in enumerate(sorted(marks.items(), key=lambda mark: mark[1])):
         figure.add_vline(x=step, line={"color": colours.muted, "width": 1, "dash": "dot"})
         figure.add_annotation(
@@ -217,7 +217,7 @@ def directions_figure(W: np.ndarray, colours: Theme, *, title: str = "", height:
 
 
 def interference_matrix(gram: np.ndarray, colours: Theme, *, height: int = 320) -> go.Figure:
-    """`W W^T [n, n]`: on the diagonal how far a feature is read back, off it what others add to it; centred on zero."""
+    """`W W^T [n, n]`: recovery of each feature on the diagonal, interference off it; centred on zero."""
     most = max(1e-9, float(np.abs(gram).max()))
     figure = go.Figure(
         go.Heatmap(
@@ -256,7 +256,7 @@ def dimensionality_figure(rows: list[dict[str, Any]], colours: Theme, *, height:
     for name, level in marks.items():
         figure.add_hline(y=level, line={"color": colours.muted, "width": 1, "dash": "dot"}, annotation_text=name,
                          annotation_font={"size": 10}, annotation_position="top right")  # fmt: skip
-    figure.update_xaxes(type="log", title_text="density: how often a feature is on", showgrid=False)
+    figure.update_xaxes(type="log", title_text="density: how often a feature is active", showgrid=False)
     return figure.update_yaxes(title_text="dimensionality", range=[-0.05, 1.12], showgrid=False)
 
 

@@ -34,7 +34,7 @@ class Theme:
     """the surface, half transparent: behind text that lies on marks"""
     sequential: Scale
     on_scale: tuple[str, str]
-    """text that reads on the lower and on the upper half of `sequential`"""
+    """readable text on the lower and on the upper half of `sequential`"""
     density: Scale
     """for points: every step stays visible on the background"""
     categories: tuple[str, ...]
@@ -137,7 +137,7 @@ def _axis(colours: Theme) -> dict[str, Any]:
 
 
 def colour_bar(colours: Theme, title: str) -> dict[str, Any]:
-    """A thin scale beside a figure; `title` names the quantity and its unit."""
+    """A thin scale next to a figure; `title` names the quantity and its unit."""
     return {
         "title": {"text": title, "side": "right", "font": {"size": 11, "color": colours.muted}},
         "thickness": 10,
@@ -189,7 +189,7 @@ def visible(text: str, limit: int = 48) -> str:
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number, or None for anything else that a log may hold."""
+    """Return a finite number, or None for anything else in a log."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if value == value and abs(value) != float("inf") else None

@@ -116,9 +116,8 @@ def _where(hook_point: str) -> str:
 def _lead(found: WordGeometry) -> str:
     n = len(found.lists)
     return (
-        f"The shape of lists of words in {found.settings.model}: {n} list{'s' * (n > 1)} of words, each word in "
-        f"{len(found.settings.sentences)} sentences; half of the sentences choose the layer and fit the shape, the "
-        "other half test it."
+        f"The shape of {n} list{'s' * (n > 1)} of words in {found.settings.model}, each word in "
+        f"{len(found.settings.sentences)} sentences: half of them choose the layer and fit the shape, half test it."
     )
 
 

@@ -47,8 +47,8 @@ def verdict_panel(shape: Shape, actions: list[Any]) -> html.Section:
         ("as a circle", f"RSA {number(order.circular)}, p {number(order.p_circular)}"),
         ("as a line", f"RSA {number(order.linear)}, p {number(order.p_linear)}"),
         ("significance", _counts(order)),
-        ("closed or open", f"{percent(order.p_open)} of simulated horseshoes look as closed; "
-                           f"{percent(order.p_closed)} of simulated circles look as open"),
+        ("closed or open", f"{percent(order.p_open)} of simulated horseshoes look at least as closed, "
+                           f"{percent(order.p_closed)} of simulated circles as open"),
         ("first to last", f"{number(order.gap)} steps apart (1 on a circle, {order.n - 1} on a line)"),
         ("a cluster", _cluster(shape.cluster)),
         ("on the plane", f"{percent(plane.share)} of the variance; the best plane of isotropic points has "
@@ -82,7 +82,8 @@ def plane_panel(shape: Shape, colours: Theme) -> html.Section:
         "On its plane",
         graph("geometry-plane", figure=plane_figure(shape, colours), label=label, height=420),
         as_table(rows),
-        note=f"the first two principal components, found without the order of the list. The words are {joined}",
+        note=f"the words are {joined}",
+        more="The first two principal components, found without the order of the list.",
     )
 
 
@@ -97,9 +98,11 @@ def spectrum_panel(shape: Shape, colours: Theme) -> html.Section:
         graph("geometry-spectrum", figure=spectrum_figure(found, colours, height=384), label=label, height=384),
         as_table(needed, "Components needed, as a table"),
         as_table(eigenvalues(found), "Eigenvalues as a table"),
-        note=f"Participation ratio (effective dimension): {number(found.participation_ratio)}; null, as many isotropic "
-        f"points in the same number of dimensions: {number(null.participation_ratio)}. Mean cosine similarity of two "
-        f"words: {number(found.cosine_raw)}, after centring {number(found.cosine_centred)}. {found.note}",
+        note=f"participation ratio {number(found.participation_ratio)}, isotropic points "
+        f"{number(null.participation_ratio)}; mean cosine of two words {number(found.cosine_raw)}, after centring "
+        f"{number(found.cosine_centred)}. {found.note}",
+        more="Participation ratio: the effective dimension. Null: equally many isotropic points in the same number of "
+        "dimensions.",
     )
 
 
@@ -114,10 +117,11 @@ def order_panel(shape: Shape, colours: Theme) -> html.Section:
         "Circle or line?",
         graph("geometry-order", figure=order_over_layers(shape, colours), label=label, height=300),
         as_table(table),
-        note="RSA: rank correlation of distances in the model with those on a circle, or a line. The layer is selected "
-        "on one half of the sentences, and the other half is drawn. Permutation test over orderings of the list, each "
-        f"at its best layer: circle p {number(shape.order.p_circular)}, line p {number(shape.order.p_linear)}, "
-        f"smallest possible {number(shape.order.smallest_p)}",
+        note=f"circle p {number(shape.order.p_circular)}, line p {number(shape.order.p_linear)}, smallest possible "
+        f"{number(shape.order.smallest_p)}",
+        more="RSA: rank correlation of distances in the model with those on a circle, or a line. One half of the "
+        "sentences selects the layer, the other half is drawn. p: permutation test over orderings of the list, each at "
+        "its best layer.",
     )
 
 
@@ -133,8 +137,8 @@ def probe_panel(found: ConceptGeometry, colours: Theme) -> html.Section:
         title,
         graph("geometry-probe", figure=figure, label=label, height=300),
         as_table(table),
-        note=f"accuracy on {found.probes[0].n_test} held-out words, of this list and of the others, with its two "
-        "nulls. Base rate: always the more frequent class. Control labels: drawn at random for each word",
+        note=f"accuracy on {found.probes[0].n_test} held-out words of this list and of the others, with two nulls",
+        more="Base rate: always the more frequent class. Control labels: drawn at random for each word.",
     )
 
 
@@ -154,10 +158,10 @@ def steering_panel(found: ConceptGeometry, colours: Theme) -> html.Section:
     return panel(
         title,
         *steering_body(sweep, colours, "geometry-steering", label, "distances between the means"),
-        note=f"at {visible(sweep.hook_point, 60)}, along the difference in means; strength 1 is the distance between "
-        f"the means, {number(sweep.unit)}. Without steering its words have probability {number(sweep.baseline)}, mean "
-        f"of {sweep.n_prompts} prompts. Whiskers: 95 % intervals over prompts and over documents; random directions "
-        "have the same length",
+        note=f"at {visible(sweep.hook_point, 60)}, along the difference in means; strength 1 is its length, "
+        f"{number(sweep.unit)}. Unsteered probability of its words: {number(sweep.baseline)}, mean of "
+        f"{sweep.n_prompts} prompts",
+        more="Whiskers: 95 % intervals over prompts and over documents. Random directions have the same length.",
     )
 
 
@@ -177,11 +181,11 @@ def steering_body(sweep: StrengthSweep, colours: Theme, id: str, label: str, uni
 def _judged(sweep: StrengthSweep) -> str:
     """Return the effect of the chosen strength on the prompts that did not choose it, in a sentence."""
     if sweep.chosen is None:
-        return "No strength above 0 was chosen: each costs more than 0.1 nats of loss, or prompts were too few."
+        return "No strength above 0 was chosen: each costs more than 0.1 nats of loss, or too few prompts exist."
     effect, harm = sweep.judged_effect, sweep.judged_side_effect
     return (
-        f"Strength {number(sweep.strengths[sweep.chosen])} was chosen on half of the prompts and documents: the "
-        f"largest effect that costs at most 0.1 nats of loss. On the other half ({sweep.n_judging} prompts) it moves "
+        f"Half of the prompts and documents chose strength {number(sweep.strengths[sweep.chosen])}: the largest effect "
+        f"that costs at most 0.1 nats of loss. On the other half ({sweep.n_judging} prompts) it moves "
         f"the targets by {signed(effect.estimate)} nats ({signed(effect.low)} to {signed(effect.high)}) and costs "
         f"{signed(harm.estimate)} ({signed(harm.low)} to {signed(harm.high)}); random directions move them by at most "
         f"{signed(float(sweep.judged_random.max()))}."
@@ -200,10 +204,10 @@ def rotation_panel(found: ConceptGeometry, colours: Theme) -> html.Section:
         title,
         graph("geometry-rotation", figure=rotation_figure(sweep, colours), label=label, height=380),
         as_table(_rotation_rows(sweep)),
-        note=f"at {visible(sweep.hook_point, 60)}. Rotation {verb} the answer: {signed(overall)} nats ({signed(low)} "
-        f"to {signed(high)}), random directions at most {signed(sweep.random_high)}; the answer follows at "
-        f"{sweep.n_following} of {len(sweep.steps)} steps. Without rotation {percent(sweep.baseline)} of "
-        f"{sweep.n_prompts} prompts are answered correctly, by chance {percent(1 / sweep.n_items)}",
+        note=f"at {visible(sweep.hook_point, 60)}, rotation {verb} the answer: {signed(overall)} nats ({signed(low)} "
+        f"to {signed(high)}), random directions at most {signed(sweep.random_high)}. The answer follows at "
+        f"{sweep.n_following} of {len(sweep.steps)} steps; unrotated, {percent(sweep.baseline)} of {sweep.n_prompts} "
+        f"prompts are right, by chance {percent(1 / sweep.n_items)}",
     )
 
 
@@ -229,8 +233,8 @@ def _counts(order: CircleTest) -> str:
 
 def _cluster(found: ClusterTest | None) -> str:
     if found is None:
-        return "there is no other list to separate it from"
+        return "not tested: no other list to separate it from"
     return (
-        f"silhouette {number(found.silhouette)}, p {number(found.p)}; words assigned to lists at random "
+        f"silhouette {number(found.silhouette)}, p {number(found.p)}; null (words shuffled among lists) "
         f"{number(found.null)}, at most {number(found.null_high)}"
     )

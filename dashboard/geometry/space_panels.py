@@ -11,9 +11,9 @@ from interp.geometry.space import SpaceComparison, SpaceReport
 from interp.results import Record
 
 _MEASURES = (
-    ("cosine", None, "mean cosine", "of two different points; 0: directions spread evenly, 1: all the same"),
-    ("participation_ratio", "isotropic", "participation ratio", "directions in use: 1 one has all the variance"),
-    ("components_90", "isotropic_90", "components for 90 %", "principal components that hold 90 % of the variance"),
+    ("cosine", None, "mean cosine", "of two different points; 0: directions spread evenly, 1: all alike"),
+    ("participation_ratio", "isotropic", "participation ratio", "directions in use; 1: one has all the variance"),
+    ("components_90", "isotropic_90", "components for 90 %", "principal components with 90 % of the variance"),
     ("two_nn", "two_nn_gaussian", "TwoNN dimension", "from ratios of the two nearest distances (Facco et al. 2017)"),
     ("mle", "mle_gaussian", "ML dimension", "maximum likelihood over neighbours (Levina and Bickel 2004)"),
     ("local_pca", "local_pca_gaussian", "local PCA dimension", "components of a neighbourhood"),
@@ -40,8 +40,9 @@ def measures_panel(found: SpaceReport, _: Theme) -> html.Section:
     return panel(
         "Spaces",
         _table(head, cells),
-        note="each number with its null in brackets: isotropic points for the spectrum, Gaussian points of the same "
-        "covariance for the intrinsic dimensions",
+        note="in brackets: the null",
+        more="Null of the spectrum: isotropic points; of the intrinsic dimensions: Gaussian points of the same "
+        "covariance.",
     )
 
 
@@ -55,8 +56,8 @@ def spectra_panel(found: SpaceReport, colours: Theme) -> html.Section:
     return panel(
         "Spectra",
         *parts,
-        note="Fraction of the variance per principal component. Diamonds: as many isotropic points in the same number "
-        "of dimensions.",
+        note="fraction of the variance per principal component; diamonds: isotropic points",
+        more="The isotropic points are equally many, in the same number of dimensions.",
     )
 
 
@@ -73,9 +74,9 @@ def relations_panel(found: SpaceReport, _: Theme) -> html.Section:
         ("null", "the larger of shuffled pairs and the neighbours of the third word alone"),
         ("analogies", ""),
     ]
-    none = html.P("None: the words of the relations are not single tokens of this model.", className="wb-none")
+    none = html.P("Not measured: the words are not single tokens of this model.", className="wb-none")
     return panel("Analogies among token embeddings", _table(head, rows) if rows else none,
-                 note="a is to b as c is to what? the nearest word to b − a + c")  # fmt: skip
+                 note="a is to b as c is to the nearest word to b − a + c")  # fmt: skip
 
 
 def similarity_panel(found: SpaceComparison, colours: Theme) -> html.Section:
@@ -84,8 +85,8 @@ def similarity_panel(found: SpaceComparison, colours: Theme) -> html.Section:
     return panel(
         "Similarity of all spaces",
         graph("geometry-cka", figure=similarity_map(found.cka, colours), label="CKA of all spaces with all"),
-        note=f"unbiased CKA on {number(found.cka.n_rows)} tokens: 1 the same up to rotation and scale, 0 unrelated; "
-        f"shuffled rows at most {number(float(largest))}",
+        note=f"unbiased CKA on {number(found.cka.n_rows)} tokens; shuffled rows at most {number(float(largest))}",
+        more="1: the same up to rotation and scale; 0: unrelated.",
     )
 
 
@@ -93,7 +94,7 @@ def pairs_panel(found: SpaceComparison, _: Theme) -> html.Section:
     """Return the pairs that were compared closely."""
     cells = [[visible(row["first"]), visible(row["second"]), *_values(row, _PAIR)] for row in found.to_records()]
     head = [("first", ""), ("second", ""), *((m[2], m[3]) for m in _PAIR)]
-    return panel("Pairs compared closely", _table(head, cells), note="each number with its null in brackets")
+    return panel("Pairs compared closely", _table(head, cells), note="in brackets: the null")
 
 
 def _values(row: Record, measures: tuple[tuple[str, str | None, str, str], ...]) -> list[str]:

@@ -25,15 +25,15 @@ from saes.features.schema import Features
 MAX_EXAMPLES = 5
 """Examples of a latent in the side panel."""
 SAID = 5
-"""Tokens that a latent makes the model say, there."""
+"""Tokens that a latent makes the model say, in the side panel."""
 MAX_GROUPED = 200
-"""Latents among which groups are looked for at most: each is ablated in the model."""
+"""Most latents among which groups are searched for; each is ablated in the model."""
 DIGITS = 5
 """Significant digits of numbers that are sent."""
 
 
 def choose(workspace: Workspace, name: str | None) -> AttributionGraph:
-    """Return a graph; without a name, the one that the page opens on. Those read last are kept in memory."""
+    """Return a graph; without a name, the one that the page opens on. Recent ones stay in memory."""
     manifest = open_artefact(workspace, (KIND,), name)
     return _opened(workspace.path(KIND, manifest.name), manifest.content_hash)
 
@@ -90,12 +90,12 @@ def _background(found: AttributionGraph, neurons: NeuronLabels) -> list[int]:
 def _rounded(values: np.ndarray) -> list[float]:
     """Return numbers with few digits, so that 30,000 edges are a megabyte. Raises `CorruptError` for NaN."""
     if not np.isfinite(values).all():
-        raise CorruptError("the graph holds numbers that are not finite; trace it again")
+        raise CorruptError("the graph has numbers that are not finite; trace it again")
     return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
 
 
 def neurons_of(workspace: Workspace, found: AttributionGraph) -> NeuronLabels | None:
-    """Return the newest description of the neurons of a graph of neurons; None without one, or for a dictionary."""
+    """Return the newest features table of the neurons of a graph; None without one, or for a dictionary."""
     return newest_labels(workspace, found.settings.weight_hash) if found.dictionary == "neurons" else None
 
 

@@ -26,9 +26,9 @@ from interp.workspace import Workspace
 
 
 def write_export(workspace: Workspace, name: str, path: Path, *, features: bool = False) -> list[str]:
-    """Write a graph with the user's marks as graph JSON, and return what was written, a sentence each.
+    """Write a graph with the user's marks as graph JSON, and return a sentence for each file written.
 
-    `features` adds the latents that a features table of this workspace describes, and the list of graphs, beside it.
+    `features` also writes the latents that a features table of this workspace describes, and the list of graphs.
     Raises `ConfigError` for a path that does not end in `.json`.
     """
     if path.suffix != ".json":
@@ -71,7 +71,7 @@ def _write_features(workspace: Workspace, graph: AttributionGraph, found: dict[s
 def take_in(workspace: Workspace, path: Path, name: str, *, overwrite: bool = False) -> AttributionGraph:
     """Read a graph JSON of this or another program into the workspace, with its marks.
 
-    Marks that the notes cannot hold, such as an empty supernode name, refuse the file before anything is written.
+    A file with marks that the notes reject, such as an empty supernode name, is refused before anything is written.
     Raises `ConfigError` where there is such a graph already, and the errors of `read_graph_json` and `import_graph`.
     """
     graph, edits = import_graph(read_graph_json(path))

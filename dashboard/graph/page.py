@@ -1,7 +1,7 @@
-"""*Graph*: one attribution graph, with its scores beside their baselines, to read, edit and save as a picture.
+"""*Graph*: one attribution graph with scores and baselines, to read, edit and save as a picture.
 
 The browser draws the graph itself (assets/graph/): tokens below, targets above, a column per position, a row per layer.
-The address holds the chosen node, both thresholds, the target and the pins; pins, groups, names, positions and hidden
+The address has the chosen node, both thresholds, the target and the pins; pins, groups, names, positions and hidden
 nodes are stored among the notes of the workspace (`routes`).
 """
 
@@ -91,7 +91,7 @@ def _typed(found: AttributionGraph) -> tuple[str, ...]:
 
 
 def header(found: AttributionGraph) -> html.Section:
-    """Return a line with the prompt and the target, and folded under it every score beside its baselines."""
+    """Return a line with the prompt and the target, and folded under it every score with its baselines."""
     tokens = [html.Span(visible(text, 40), className="wb-graph-token") for text in _typed(found)]
     line = html.H2(
         [
@@ -197,7 +197,7 @@ def effects(found: AttributionGraph) -> list[Any]:
     known = found.effects
     if known is None:
         return [
-            html.P("Not measured for this graph: its edges are exact in the frozen model alone.", className="wb-none")
+            html.P("Not measured for this graph: its edges are exact only in the frozen model.", className="wb-none")
         ]
     value, low, high = known.spearman
     direct = known.direct_spearman.estimate
@@ -212,15 +212,15 @@ def effects(found: AttributionGraph) -> list[Any]:
 
 
 def over_words(found: AttributionGraph) -> list[html.Section]:
-    """Return the flows between groups of nodes over the words of a template, for a graph that was traced with one."""
+    """Return the flows between groups of nodes over the words of a template, if the graph was traced with one."""
     if found.flows is None:
         return []
     rows = found.flows.rows()
     beyond = [row for row in rows if row.beyond]
     said = (
-        f"The same prompt with {len(found.settings.words)} words: the part of all influence that goes straight from "
-        f"one group of nodes to another, with its mean and 95 % interval over the words. {len(beyond)} of {len(rows)} "
-        f"flows differ from 0; with nothing there, {len(rows) * 0.05:.0f} would."
+        f"The same prompt with {len(found.settings.words)} words: direct influence between groups of nodes, mean and "
+        f"95 % interval over the words. {len(beyond)} of {len(rows)} flows differ from 0, "
+        f"{len(rows) * 0.05:.0f} would by chance."
     )
     return [
         panel(
@@ -267,8 +267,8 @@ def legend() -> html.Details:
         "the marked, n names, h hides, Ctrl Z undoes; arrows go to the strongest reader or source, and along a layer."
     )
     note = (
-        "A line is the direct effect of the lower node on the upper one, with attention and norms held at the values "
-        "of this prompt. The wider it is, the larger its part of the upper node's input."
+        "A line is the direct effect of the lower node on the upper one, with attention and norms fixed at the values "
+        "of this prompt. Its width is its share of the upper node's input."
     )
     return html.Details(
         [
@@ -307,7 +307,7 @@ PAGE = Page(
     order=65,
     layout=layout,
     register=register,
-    shows="An attribution graph answers why a model gave its answer: it follows the answer's logits back through the "
+    shows="An attribution graph explains an answer of a model: it follows the answer's logits back through the "
     "features of every layer to the tokens of the prompt, each line a direct effect with its sign, and says how far "
     "the model itself agrees.",
     command=f'workbench trace MODEL --prompt "{EXAMPLE}"',

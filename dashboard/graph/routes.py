@@ -127,7 +127,7 @@ def _factors(given: Any) -> dict[str, float]:
     if not is_object(factors) or not 0 < len(factors) <= MAX_NODES:
         raise ConfigError(f"`factors` should be an object of 1 to {MAX_NODES} factors by node id")
     if any(isinstance(each, bool) or not isinstance(each, int | float) for each in factors.values()):
-        raise ConfigError("`factors` should be numbers: 0 ablates a latent, 1 leaves it as it is")
+        raise ConfigError("`factors` should be numbers: 0 ablates a latent, 1 leaves it unchanged")
     return factors
 
 

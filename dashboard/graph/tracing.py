@@ -16,7 +16,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "usual": {"max_feature_nodes": 3072, "effects": 32},
     "full": {},
 }
-"""Size of a graph -> the settings of the verb that it stands for. `full` is what background is measured with."""
+"""Size of a graph -> settings of the verb. The background is measured with `full`."""
 ASK = {"type": "run-ask", "of": "trace"}
 FIELDS: tuple[str, ...] = ("prompt", "target", "size", "contrast", "model", "set", "chat")
 
@@ -91,14 +91,14 @@ def asked(workspace: Workspace, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _free_name(workspace: Workspace, prompt: str) -> str:
-    """Return a name made of the prompt that no graph has."""
+    """Return an unused name made of the prompt."""
     plain = "-".join(re.findall(r"[A-Za-z0-9]+", prompt))[:48].strip("-") or "prompt"
     taken = {each.name for each in workspace.newest(KIND)}
     return next(name for n in range(1, len(taken) + 2) if (name := plain if n == 1 else f"{plain}-{n}") not in taken)
 
 
 def register(app: Dash) -> None:
-    """Let the button of the form run what the fields say."""
+    """Let the button of the form run the fields' options."""
 
     @app.callback(
         Output(ASK, "data", allow_duplicate=True),

@@ -47,7 +47,7 @@ def evidence(workspace: Workspace, model: str) -> html.Div:
                     "Causal evidence",
                     html.P(
                         "An attention pattern alone does not show that the model uses the head. This command measures "
-                        "the effect of patching and of ablating heads, and compares it with random heads:"
+                        "the effect of patching and ablating heads against random heads:"
                     ),
                     html.Pre(f"{program()} circuit induction {model}", className="wb-command"),
                     html.Div([_grid([]), *_unused()], className="wb-hidden"),
@@ -79,8 +79,8 @@ def _verdicts(key: str, grid: Any) -> html.Section:
     return panel(
         "Evidence for each head",
         grid,
-        note="Attention scores first, then the effects of patching and of ablation; a verdict needs all of them. "
-        "Point at the name of a column for its meaning.",
+        more="Attention scores, then the effects of patching and of ablation; a verdict needs all of them. Point at "
+        "the name of a column for its meaning.",
         actions=[quiet_link("open the circuit", circuit_href(key))],
         className="wb-heads-proof",
     )
@@ -93,14 +93,15 @@ def _causes(found: InductionCircuit) -> html.Div:
     ablation = panel(
         "Effect of ablating heads",
         loading(graph("heads-ablation", label="Change of loss when heads are ablated")),
-        note="change of the loss (nats per token) on random tokens that repeat: only the second half can be copied",
+        note="change of the loss (nats per token) on repeated random tokens",
+        more="Only the second half can be copied from the first.",
     )
     composition = panel(
         "Composition of the weights",
         loading(graph("heads-composition", label="Composition between heads")),
         html.P(id="heads-composition-note", className="wb-note"),
-        note="How strongly a head reads the output of an earlier head, from their weights. Dot: above the null. Ring: "
-        "the strongest sender of a reader.",
+        note="dot: above the null; ring: the strongest sender of a reader",
+        more="How strongly the weights let a head read the output of an earlier head.",
         actions=[via],
         className="wb-hidden" if found.composition is None else "",
     )
@@ -108,7 +109,7 @@ def _causes(found: InductionCircuit) -> html.Div:
 
 
 def _unused() -> list[Any]:
-    """Return empty elements for the callbacks to name, on a page that has nothing to show in them."""
+    """Return empty elements that the callbacks need on a page with nothing to show in them."""
     via = dmc.SegmentedControl(id="heads-via", data=["k"], value="k")
     return [dcc.Graph(id="heads-ablation"), dcc.Graph(id="heads-composition"), html.P(id="heads-composition-note"), via]
 
@@ -276,7 +277,7 @@ def _scores_panel() -> html.Section:
     return panel(
         "Every head",
         graph("heads-map", label="Heat map of head scores"),
-        note="a dot marks a head whose score exceeds its null; click a cell to see its attention on a prompt",
+        note="dot: above its null; click a cell to see its attention on a prompt",
         className="wb-heads-map",
     )
 
@@ -291,7 +292,7 @@ def _table_panel() -> html.Section:
             "field": "null",
             "headerName": "null",
             "width": 88,
-            "headerTooltip": "upper end of the score where there are no such tokens to attend to",
+            "headerTooltip": "upper bound of the score on text without such tokens to attend to",
             **number,
         },
         {"field": "verdict", "headerName": "verdict", "width": 92},
@@ -321,7 +322,7 @@ def _pattern_panel(context: Context, text: str) -> html.Section:
         ),
         html.Div(COLD if context.live.state == "cold" else WARM, id="heads-busy", className="wb-busy"),
         html.Div(id="heads-pattern", className="wb-scroll"),
-        note="attention of the chosen head: each row is one token (destination), and sums to 1 over the sources",
+        note="each row is one token (destination) and sums to 1 over the sources",
         className="wb-heads-pattern",
     )  # fmt: skip
 

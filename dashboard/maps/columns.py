@@ -41,7 +41,7 @@ class Column:
     """`region`, `category` or `number`"""
     title: str
     dtype: str
-    """of the array on its way: `uint16`, `int32` or `float32`"""
+    """of the transferred array: `uint16`, `int32` or `float32`"""
     about: str = ""
     names: list[str] = field(default_factory=list)
     """of categories, most frequent first"""
@@ -59,7 +59,7 @@ class Points:
 
     @property
     def names(self) -> list[str]:
-        """Columns, with one for each zoom level; texts only where there are some."""
+        """Columns, one of them for each zoom level; texts only if there are some."""
         texts = [name for name in ("context", "group") if self.column(name).null_count < self.n]
         levels = [f"level_{level}" for level in range(self.n_levels)]
         return ["point", "x", "y", "label", "density", "item", "value", "kept", *levels, *texts]
@@ -130,7 +130,7 @@ def about(workspace: Workspace, name: str) -> dict[str, Any]:
 
 
 def default_colour(found: list[Column]) -> str:
-    """Return the colouring to begin with: regions if there are some, else groups, else the first column."""
+    """Return the initial colouring: regions if there are some, else groups, else the first column."""
     if any(c.kind == "region" for c in found):
         return "regions"
     groups = [c.name for c in found if c.kind == "category"]

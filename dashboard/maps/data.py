@@ -1,11 +1,11 @@
-"""The points of a map as the page reads them: texts, rows of the table, nearest neighbours of one point.
+"""The points of a map as the page reads them: texts, table rows, nearest neighbours of one point.
 
 Points are chosen by a selection, a search and a filter, short texts that the browser reads in the same way.
 
     selection   `lasso:x0,y0,x1,y1,...`   `box:x0,y0,x1,y1`   `region:12`   `points:3,14,15`
     filter      `density:0.2,0.8` (a range)   `group=1,4` (categories, by number)
 
-A point is chosen when it meets all that are given. dashboard/assets/atlas/choice.mjs is the reader in the browser.
+A point is chosen if it meets all conditions given. dashboard/assets/atlas/choice.mjs is the reader in the browser.
 """
 
 import csv
@@ -62,7 +62,7 @@ def matches(workspace: Workspace, name: str, text: str) -> np.ndarray:
 
 
 def inside(corners: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Apply the even-odd rule to points and a polygon `corners [k, 2]`, with the same bits as polygon.mjs.
+    """Apply the even-odd rule to points and a polygon `corners [k, 2]`, bitwise as polygon.mjs does.
 
     >>> square = np.array([[0, 0], [2, 0], [2, 2], [0, 2]], float)
     >>> inside(square, np.array([1.0, 3.0]), np.array([1.0, 1.0])).tolist()
@@ -138,9 +138,9 @@ def _numbers(text: str, kind: type[_Number]) -> list[_Number]:
     try:
         values = [kind(part) for part in text.split(",") if part]
     except ValueError:
-        raise UsageError(f"numbers with commas between them were expected, got {text[:40]!r}") from None
+        raise UsageError(f"expected numbers separated by commas, got {text[:40]!r}") from None
     if not np.isfinite(np.array(values, float)).all():
-        raise UsageError(f"finite numbers were expected, got {text[:40]!r}")
+        raise UsageError(f"expected finite numbers, got {text[:40]!r}")
     return values
 
 
@@ -318,7 +318,7 @@ def _region_names(workspace: Workspace, name: str, found: list[Column], at: np.n
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that JSON can hold: None for a number that is not finite."""
+    """Return a value in the form that JSON allows: None for a number that is not finite."""
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 

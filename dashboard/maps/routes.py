@@ -81,7 +81,7 @@ def _texts(name: str) -> flask.Response:
     try:
         ids = [int(part) for part in flask.request.args.get("ids", "").split(",") if part]
     except ValueError:
-        raise UsageError("ids are point numbers with commas between them") from None
+        raise UsageError("ids are point numbers separated by commas") from None
     found = view.texts(current().workspace, name, ids)
     headers = {"Cache-Control": "private, no-cache"}
     return flask.Response(finite_json(found), mimetype="application/json", headers=headers)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 STATE = ("colour", "size", "search", "filter", "selection", "point", "at", "overlays")
-"""Properties that an address can hold; dashboard/assets/atlas/view.mjs explains each."""
+"""Properties that an address can set; dashboard/assets/atlas/view.mjs explains each."""
 _PROPERTIES = ["id", "source", *STATE, "neighbours", "opened"]
 
 
@@ -80,7 +80,7 @@ class AtlasMap(Component):
 
 ASSETS = Path(__file__).parents[1] / "assets"
 MODULES = (*sorted((ASSETS / "atlas").glob("*.mjs")), *(ASSETS / f"{name}.mjs" for name in ("dom", "http", "taken")))
-"""Modules of the view, and those that it shares with other pages."""
+"""Modules of the view, and those shared with other pages."""
 MAX_LABEL = 120
 _IMPORT = re.compile(r"""from "\.{1,2}/(\w+)\.mjs";""")
 
@@ -93,19 +93,19 @@ class AtlasView:
     state: dict[str, Any]
     height: int
     origin: tuple[Workspace, str] | None = None
-    """the workspace and name, of a map that is served"""
+    """workspace and name of a served map"""
     arrays: "Mapping[str, np.ndarray]" = field(default_factory=dict)
     labels: Sequence[str] = ()
 
     def component(self, id: str) -> AtlasMap:
-        """The view in a page of the dashboard. Raises `ConfigError` for arrays: they are served by nobody."""
+        """The view in a page of the dashboard. Raises `ConfigError` for arrays, which no route serves."""
         if self.origin is None:
-            raise ConfigError("a view of arrays is a page of its own: use to_html(), or save the map in a workspace")
+            raise ConfigError("a view of arrays has no server: use to_html(), or save the map in a workspace")
         given = {name: value for name, value in self.state.items() if value is not None}
         return AtlasMap(id=id, source=f"/atlas-data/{quote(self.origin[1])}", **given)
 
     def to_html(self, *, scheme: str = "light") -> str:
-        """One page with everything in it: no requests, to us or to others."""
+        """One self-contained page, which makes no requests."""
         page = _PAGE.replace("$SCHEME", "dark" if scheme == "dark" else "light")
         imports = {
             f"atlas/{path.stem}": f"data:text/javascript;base64,{base64.b64encode(_bare(path)).decode()}"
@@ -127,7 +127,7 @@ class AtlasView:
         return Path(path)
 
     def _repr_html_(self) -> str:
-        """A frame for notebooks; what is in it cannot reach the notebook."""
+        """A frame for notebooks; its content cannot reach the notebook."""
         inner = html.escape(self.to_html(), quote=True)
         return (
             f'<iframe srcdoc="{inner}" sandbox="allow-scripts allow-downloads" title="Map of {self.about["n"]:,} points'
@@ -163,9 +163,9 @@ def atlas_view(
 ) -> AtlasView:
     """A view of the map `name` of a workspace, or of points `xy [n, 2]` with `labels` and columns of numbers.
 
-    `state` sets what is shown at first: `colour, size, search, filter, selection, point, at, overlays` (what each holds
-    is said in dashboard/assets/atlas/choice.mjs). Raises `UnknownNameError`, and `ConfigError` for arrays that do not
-    fit together.
+    `state` sets what is shown at first: `colour, size, search, filter, selection, point, at, overlays`
+    (dashboard/assets/atlas/choice.mjs explains each). Raises `UnknownNameError`, and `ConfigError` for arrays that do
+    not fit together.
     """
     unknown = [key for key in state if key not in STATE]
     if unknown:

@@ -48,7 +48,7 @@ SHOWN_EARLIER = 100
 
 
 def thing_href(workspace: Workspace, key: str) -> str | None:
-    """Return the address of what a key names; None where no page shows it."""
+    """Return the address of the thing that a key names; None if no page shows it."""
     folder, name, part = check_key(key)
     if folder == "features" and part.isdigit():
         return feature_href(name, int(part))
@@ -91,7 +91,7 @@ def _set(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
     fields = {name: given[name] for name in ("title", "note", "starred", "tags") if name in given}
     was = given.get("was")
     if was is not None and not (is_object(was) and all(isinstance(each, str) for each in was.values())):
-        raise ConfigError("`was` should be an object with the texts that the writer started from")
+        raise ConfigError("`was` should be an object with the texts before the change")
     return _state(notes, notes.set(given.get("key", ""), **fields, was=was))
 
 
@@ -101,7 +101,7 @@ def _save_search(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _save_recipe(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
-    """Save what a feature page offers: steps of `dictionary, feature, action, amount`."""
+    """Save a recipe from a feature page: steps of `dictionary, feature, action, amount`."""
     steps = given.get("steps")
     if not is_list(steps) or not all(is_object(step) and {*step} <= _STEP for step in steps):
         raise ConfigError("`steps` should be a list of objects with dictionary, feature, action and amount")
@@ -192,7 +192,7 @@ def layout(context: Context, **_: Any) -> html.Div:
         dcc.Store(id="notes-state", data=0),
         html.Div(id="notes-parts", **attrs({"aria-live": "polite"})),
         controls=controls,
-        lead="Stars, names, texts, lists, searches, recipes and conversations; the key s stars what a page shows.",
+        lead="Stars, names, texts, lists, searches, recipes and conversations; the key s stars a page.",
     )
 
 
@@ -208,11 +208,11 @@ def _parts() -> html.Div:
         return html.Ol(lines, className="wb-notes")
 
     where = "in the workspace" if found.in_workspace else (
-        f"in {found.path}, since the workspace cannot be written; export them to pass them on"
+        f"in {found.path}, since the workspace is read-only; export them to pass them on"
     )  # fmt: skip
     starred = [note.key for note in all_notes if note.starred]
     written = [note.key for note in all_notes if (note.note or note.title) and not note.starred]
-    none = html.P("None yet: the star next to the title of a page adds what the page shows.", className="wb-none")
+    none = html.P("None yet: the star next to the title of a page adds the thing on it.", className="wb-none")
     lists = [
         panel(name, rows(keys, name), actions=[_delete_button("list", name)]) for name, keys in found.lists().items()
     ]

@@ -1,6 +1,6 @@
-"""The page `/`: findings of the workspace, its artefacts, and where they came from.
+"""The page `/`: findings of the workspace, its artefacts, and their origin.
 
 - `page`      the page
 - `data`      one card per artefact: a sentence and its main numbers
-- `findings`  what the artefacts have found, each beside its null, the strongest first
+- `findings`  results of the artefacts, each with its null, strongest first
 """

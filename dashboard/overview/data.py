@@ -1,4 +1,4 @@
-"""The artefacts of a workspace as cards: a plain sentence and the numbers that are asked for first."""
+"""The artefacts of a workspace as cards: a plain sentence and the main numbers."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from interp.workspace import Broken, Partial, Workspace
 from saes.features.schema import Features
 
 MAX_CARDS = 60
-"""Cards per kind; of more artefacts the newest are shown."""
+"""Cards per kind, for the newest artefacts."""
 
 
 @dataclass(frozen=True)

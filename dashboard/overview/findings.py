@@ -1,13 +1,13 @@
-"""Findings of a workspace: what its artefacts have found, each beside its null, chosen by score.
+"""Findings of a workspace: results of its artefacts, each with its null, chosen by score.
 
-Every artefact with a measurement and a null gives candidates, by code that knows its kind and no name. A candidate
-needs more than its null: an interval above the null's upper end, or a test that holds. Of many concepts some would do
-so by chance, so the dictionary must also beat an untrained one on more concepts than it loses (sign test). Its strength
-is the part of the measured value that the null does not reach,
+Every artefact with a measurement and a null gives candidates, by code for its kind. A candidate must exceed its null:
+by an interval above the null's upper end, or by a significant test. Of many concepts some would do so by chance, so the
+dictionary must also beat an untrained one on more concepts than it loses (sign test). Its strength is the part of the
+measured value that the null does not reach,
 
     1 - null / value
 
-A feature is shown only with a label that holds. Shown is the strongest of each kind, `MOST` in all. A workspace of
+A feature needs a label that exceeds its null. The strongest of each kind is shown, `MOST` in all. A workspace of
 untrained models and dictionaries has none.
 """
 
@@ -48,12 +48,12 @@ def _weakness(finding: Finding) -> float:
 
 
 def _first_labelled(workspace: Workspace, found: list[Finding]) -> list[Finding]:
-    """Return the first `PER_KIND` findings, without those on a feature for which no label holds."""
+    """Return the first `PER_KIND` findings, without features whose labels do not exceed their null."""
     return list(islice((each for each in found if _has_label(workspace, each)), PER_KIND))
 
 
 def _has_label(workspace: Workspace, finding: Finding) -> bool:
-    """Return False for a finding on a feature for which no label holds."""
+    """Return False for a finding on a feature whose label does not exceed its null."""
     if finding.feature is None:
         return True
     name, at = finding.feature
@@ -66,9 +66,9 @@ def _has_label(workspace: Workspace, finding: Finding) -> bool:
 
 
 def _found(workspace: Workspace) -> Iterator[Finding]:
-    """Yield what artefacts say of themselves, the newest first; heads not where a circuit of the model proves them.
+    """Yield the candidates of artefacts, newest first; heads only if no circuit of the model proves them.
 
-    Artefacts whose parents changed since say nothing, nor do damaged ones.
+    Outdated and damaged artefacts give none.
     """
     stale = outdated(workspace.artifacts(), workspace.key)
     proved = {each.settings.model for each in workspace.values(InductionCircuit) if each.verdict.found}

@@ -1,4 +1,4 @@
-"""*Overview*: what was found in the workspace as pictures, and its artefacts as a table."""
+"""*Overview*: the findings of the workspace as pictures, and its artefacts as a table."""
 
 import shlex
 from typing import Any
@@ -55,7 +55,7 @@ _KIND_OF_FOLDER |= {"saes": "SAE"}
 
 
 CLOCK = 2500
-"""Milliseconds between two looks at the workspace."""
+"""Milliseconds between two checks of the workspace."""
 
 
 def layout(context: Context, **_: Any) -> html.Div:
@@ -71,7 +71,7 @@ def layout(context: Context, **_: Any) -> html.Div:
 
 
 def register(app: Dash) -> None:
-    """Let the page follow the workspace: runs that begin and move, artefacts that appear and go, whoever made them."""
+    """Let the page follow the workspace: the progress of runs, and artefacts that appear and go."""
 
     @app.callback(
         Output("overview-news", "children"),
@@ -239,7 +239,7 @@ def _empty(root: str, *, runs: bool) -> html.Section:
     ]
     return panel(
         "Nothing here yet",
-        html.P("One command records a real model, opens a dictionary of its features, and maps them, within minutes:"),
+        html.P("Within minutes, one command records a real model, opens a dictionary of its features and maps them:"),
         html.Pre(f"{program()} demo --workspace {shlex.quote(root)}", className="wb-command"),
         *(start if runs else []),
         html.P("Or step by step:"),

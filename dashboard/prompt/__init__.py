@@ -3,7 +3,7 @@
 - `page`      the page, and the answers that its browser side asks for (assets/prompt/)
 - `live`      a model that answers prompts, loaded at the first one
 - `loaded`    the models and dictionaries in memory
-- `graphs`    its part that answers for the page *Graph*
+- `graphs`    its part for the page *Graph*
 - `compute`   what it computes
 - `controls`  its controls, and the suggestion of a second prompt; with `live`, `graphs`, `loaded` and `compute` the
               only modules of the dashboard that need torch

@@ -1,7 +1,7 @@
 """Computations behind the prompt page, on a model that is loaded. With `controls` and `live`, all of the dashboard that
 needs torch.
 
-A `Reading` holds the values of one pass: the residual stream after every layer, the attention of every head, and the
+A `Reading` has the values of one pass: the residual stream after every layer, the attention of every head, and the
 activations of a dictionary. The views draw on it in slices: the lens decodes the columns that are seen, the next-token
 distribution one position.
 """
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 Changes = Callable[[Offset], list[tuple[str, Any]]]
 """Returns the hooks of a batch of three rows, of which the first is unchanged."""
 Check = Callable[[str], None]
-"""Names the next stage; raises when the answer is not wanted any more."""
+"""Names the next stage; raises if the answer is no longer wanted."""
 TOP_TOKENS, TOP_FEATURES = 5, 10
 TOP_SHARES, SHARE_STEPS = 16, 8
 """Features shown for an answer, and steps of the integrated gradients behind their effects."""
@@ -55,7 +55,7 @@ PATCH_DRAWS = 3
 THUMB = 24
 """Cells along a side of the small picture of a head; each is the maximum of the attention that it covers."""
 _LOSS_ROWS, _LENS_CELLS = 64, 256
-"""Positions or cells that are unembedded at a time: each takes as many floats as the vocabulary has tokens."""
+"""Positions or cells unembedded at a time; each needs one float per token of the vocabulary."""
 
 
 @dataclass(eq=False)
@@ -69,7 +69,7 @@ class Reading:
     patterns: Tensor
     """`[n_layers, n_heads, n, n]` float16"""
     parts: dict[str, Tensor]
-    """`[1, n, ...]` at the hook points of direct logit attribution; empty where it needs a pass of its own"""
+    """`[1, n, ...]` at the hook points of direct logit attribution; empty if it needs its own pass"""
     activations: Any
     """sparse activations of the dictionary, or None"""
     result: PromptResult
@@ -307,9 +307,8 @@ def steps_of(
     """Yield one `Generation` per token, and a last one with the probabilities under the unchanged model.
 
 
-    Each step takes the `turn` again, so that others are served between two tokens. The rows share the random number
-    that a token is drawn with, so that equal distributions give equal tokens. Raises `SupersededError` once the turn
-    was dropped.
+    Each step takes the `turn` again, so that others are served between two tokens. The rows share the random number of
+    each draw, so that equal distributions give equal tokens. Raises `SupersededError` once the turn is dropped.
     """
     from interp.runtime import make_generator
 
@@ -342,7 +341,7 @@ def check_head(loaded: HookedModel, layer: int, head: int) -> None:
 
 @torch.no_grad()
 def answers(loaded: HookedModel, reading: Reading, at: int, answer: str, contrast: str) -> tuple[int, int | None]:
-    """Ids of the answer and the contrast; what was left empty comes from the model's own ranking after `at`."""
+    """Ids of the answer and the contrast; empty ones come from the model's own ranking after `at`."""
     logits = final_norm_and_unembed(loaded, reading.residuals[-1, at][None]).float()[0]
     likeliest = lists(logits.topk(2).indices)
     right = single_token(loaded, answer, logits) if answer else likeliest[0]
@@ -496,7 +495,7 @@ def _losses(loaded: HookedModel, residual: Tensor, tokens: Tensor, check: Check)
 
 
 def _strongest(loaded: HookedModel, acts: Any, tokens: Tensor) -> list[list[ActiveFeature]]:
-    """The strongest features on each token; none on BOS, which no dictionary here is made from."""
+    """The strongest features on each token; none on BOS, on which no dictionary here is trained."""
     best = acts.values.topk(min(TOP_FEATURES, acts.values.shape[1]), dim=1)
     numbers = acts.indices.long().gather(1, best.indices)
     bos = bos_token_id(loaded)

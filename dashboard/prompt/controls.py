@@ -2,7 +2,7 @@
 
 - an activation: the activations of the dictionary at random vectors, as far from the mean of the prompt as its tokens;
 - a cell of the lens: the same token at other positions of the prompt, after the same layer;
-- steering: directions of two nulls, of which there are enough for a p-value;
+- steering: directions of two nulls, enough for a p-value;
 - patching: a second prompt that differs from the first in one word.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 OTHERS = 9
 """Positions of a prompt at which the control of its lens is measured."""
 VERDICT_DRAWS = 19
-"""Directions of each null behind a verdict on steering: the smallest p-value is 1/20."""
+"""Directions of each null in a verdict on steering; the smallest p-value is 1/20."""
 _NEAR = 60
 """Tokens nearest to a word, among which its replacement is searched for."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -44,8 +44,8 @@ def lengths(vectors: Any) -> Tensor:
 def at_random_vectors(sae: Any, x: Tensor, first: int) -> tuple[list[int], list[float]]:
     """Return the active latents and the largest activation at one random vector for each row of `x [n, d]`.
 
-    A random vector is as far from the mean of the rows as its row is. The first rows (BOS) are left out; with fewer
-    than two others there is no mean to depart from, and both lists are empty.
+    A random vector is as far from the mean of the rows as its row. The first rows (BOS) are left out; with fewer than
+    two others, both lists are empty.
     """
     rest = x[first:]
     if len(rest) < 2:
@@ -60,7 +60,7 @@ def at_random_vectors(sae: Any, x: Tensor, first: int) -> tuple[list[int], list[
 class Elsewhere:
     """Lens predictions at a few other positions of a prompt, spread evenly: the control of every cell.
 
-    The first position is left out where there are others: attention sinks predict nothing about the text.
+    The first position is left out if there are others, since attention sinks predict nothing about the text.
     """
 
     def __init__(self, loaded: HookedModel, reading: "Reading", translators: Any, token: int | None, check: "Check"):
@@ -82,8 +82,8 @@ class Elsewhere:
     def cells(self, best: np.ndarray, start: int) -> tuple[list[int], list[list[int]], list[list[float]]]:
         """Return the control of cells with the top tokens `best [n_layers + 1, width]`, from position `start` on.
 
-        That is, per column, the number of other positions; per cell, at how many of them its token is on top, and the
-        median rank there of the token that is followed.
+        Per column: the number of other positions. Per cell: the number of them with its token on top, and the median
+        rank at them of the followed token.
         """
         columns = np.arange(start, start + len(best[0]))
         apart: np.ndarray = np.not_equal(self.positions[None], columns[:, None])  # [width, k]
@@ -111,8 +111,8 @@ def steering_verdict(
 ) -> SteeringVerdict:
     """Steer `tokens [1, n]` along a feature and both nulls; compare the rise of held-back words, and the shift.
 
-    `strength` is in units of the largest activation. The words are those of the proof, read through the lens; with a
-    strength below 0, those that the direction lowers.
+    `strength` is in units of the largest activation. The words are those of the proof, read through the lens; below
+    strength 0, those that the direction lowers.
     """
     from saes.features.measure_proof import next_token_changes, words_of
 

@@ -1,4 +1,4 @@
-"""Interventions on attribution graphs in the live model: effects, texts, groups that act alike, edges by heads."""
+"""Interventions on attribution graphs in the live model: effects, texts, groups of latents, edges by heads."""
 
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_FACTOR = 100
 """Largest factor by which an activation can be multiplied."""
 GRAPH_NEW = 12
-"""Tokens that are written after the prompt of a graph."""
+"""Tokens generated after the prompt of a graph."""
 
 
 class GraphModel:

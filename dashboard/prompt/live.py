@@ -1,7 +1,7 @@
 """A model that answers prompts, loaded at the first one.
 
-Requests take turns (`turns`), so that no two of them share the hooks of a model. The latest readings stay in memory:
-views of a prompt that was read are computed from its residual stream, without another pass.
+Requests take turns (`turns`), so that no two of them share the hooks of a model. The latest readings stay in memory, so
+views of a prompt come from its residual stream without another pass.
 """
 
 from collections.abc import Iterator
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from interp.patching.patching_map import PatchingMap
 
 PATCH_TOKENS = 64
-"""Tokens of a prompt that can be patched here."""
+"""Most tokens of a prompt that can be patched here."""
 MAX_NEW = 60
-"""Tokens that a continuation can have."""
+"""Most tokens of a continuation."""
 _FEATURE_NEW = 16
 """Tokens of each continuation on a feature's page."""
 
@@ -56,7 +56,7 @@ class LiveModel(GraphModel):
         return self._loaded.state
 
     def stage(self, visitor: str) -> str:
-        """Say how far the requests of a page are."""
+        """Return the progress of the requests of a page, in words."""
         return "loading the model" if self._loaded.state == "loading" else self._turns.stage(visitor)
 
     def cancel(self, visitor: str) -> None:
@@ -99,7 +99,7 @@ class LiveModel(GraphModel):
         from dashboard.prompt import compute
 
         if not 0.05 <= temperature <= 5:
-            raise PromptError(f"a temperature from 0.05 to 5 was expected, got {temperature:g}; choose one of these")
+            raise PromptError(f"expected a temperature from 0.05 to 5, got {temperature:g}; choose one in this range")
         with self._turns.take("next") as turn:
             reading = self._readings.get(turn, text, model, chat)
             at = compute.position(reading.tokens, after)
@@ -136,7 +136,7 @@ class LiveModel(GraphModel):
         from interp.models.generation import check_room
 
         if not 1 <= n_new <= MAX_NEW or not 0 <= temperature <= 5:
-            raise ConfigError(f"1 to {MAX_NEW} tokens and a temperature from 0 to 5 were expected; choose among these")
+            raise ConfigError(f"expected 1 to {MAX_NEW} tokens and a temperature from 0 to 5; stay in these ranges")
         with self._turns.take("generate") as turn:
             loaded, tokens = self._loaded.prompt(text, model, chat)
             check_room(loaded, tokens, n_new)
@@ -214,7 +214,7 @@ class LiveModel(GraphModel):
             return compute.score_reasons(loaded, tokens, layer, head, query, key)
 
     def suggest_pair(self, text: str, *, model: str, chat: bool = False) -> PatchPair:
-        """Suggest a corrupt prompt for patching; it is empty for a prompt that is too long to be patched here."""
+        """Suggest a corrupt prompt for patching; empty for a prompt that is too long to be patched here."""
         from dashboard.prompt import controls
 
         with self._turns.take("suggest") as turn:

@@ -1,6 +1,6 @@
-"""The models and dictionaries that answer prompts: loaded when they are first asked for, dropped when used longest ago.
+"""The models and dictionaries that answer prompts: loaded at first use, the least recently used dropped first.
 
-Models are bounded by the memory that they take together, dictionaries and lenses by their number.
+Models are bounded by their total memory, dictionaries and lenses by their number.
 """
 
 import dataclasses
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 MAX_TOKENS = 512
 """Tokens that the page can show; the context of the model may be longer."""
 _READINGS = 256 * 2**20
-"""Bytes of readings held in memory, so that a prompt read before needs no pass; the last one is always held."""
+"""Bytes of readings in memory, which save another pass; the last one always stays."""
 _DICTIONARIES = 4
-"""Dictionaries and lenses held in memory: those used last."""
+"""Most recently used dictionaries and lenses that stay in memory."""
 
 
 def half_of_memory() -> int:
@@ -49,9 +49,9 @@ def model_bytes(model: HookedModel) -> int:
 
 
 class Loaded:
-    """The models and dictionaries of a workspace, each loaded when it is first asked for and then held.
+    """The models and dictionaries of a workspace, each loaded at first use and then kept.
 
-    Once the models take more than `memory` bytes together, those used longest ago are dropped; the one in use stays.
+    Above `memory` bytes in total, the least recently used models are dropped; the one in use stays.
     """
 
     def __init__(self, workspace: Workspace, memory: int | None = None):
@@ -68,9 +68,7 @@ class Loaded:
 
         dictionary = self.dictionary(spec, features)
         if not isinstance(dictionary, HookedSAE):
-            raise ConfigError(
-                f"this needs the features of an SAE, those of {features} are not; choose another dictionary"
-            )
+            raise ConfigError(f"this needs the features of an SAE, which {features} are not; choose another dictionary")
         return dictionary
 
     def feature(self, loaded: HookedModel, spec: str, features: str, index: int) -> tuple[Any, Any]:
@@ -92,7 +90,7 @@ class Loaded:
         return float(rows[0]["max_activation"])
 
     def model(self, spec: str) -> HookedModel:
-        """Return the model of a spec that the workspace names: an address must not make the server load another one."""
+        """Return the model of a spec that the workspace names; an address must not make the server load another one."""
         if spec in self._models:
             self._models[spec] = self._models.pop(spec)  # the last is the one used last
         else:
@@ -112,7 +110,7 @@ class Loaded:
         return self._models[spec]
 
     def _drop(self) -> None:
-        """Drop the models used longest ago while all of them take too much memory, with what belongs to them."""
+        """Drop the least recently used models, with their dictionaries and lenses, until the rest fit in memory."""
         while len(self._models) > 1 and sum(map(model_bytes, self._models.values())) > self._memory:
             gone = next(iter(self._models))
             del self._models[gone]
@@ -122,7 +120,7 @@ class Loaded:
 
     @property
     def models(self) -> list[str]:
-        """Return the specs of the models in memory; the last is the one used last."""
+        """Return the specs of the models in memory, the most recently used last."""
         return list(self._models)
 
     def prompt(self, text: str, spec: str, chat: bool = False) -> "tuple[HookedModel, Tensor]":
@@ -147,7 +145,7 @@ class Loaded:
         return lenses_of(self._workspace, weight_hash(self.model(spec)))
 
     def lens(self, spec: str, how: str) -> "Lens | None":
-        """Return a lens of the workspace, held in memory; None for the logit lens. Raises `PromptError`: no such."""
+        """Return a lens of the workspace, kept in memory; None for the logit lens. Raises `PromptError` if missing."""
         if how == "logit":
             return None
         found = self.lenses(spec).get(how)
@@ -202,7 +200,7 @@ class Loaded:
         return self._held((spec, found.about.content_hash), lambda: self._load(self.model(spec), found))
 
     def lists(self, spec: str, site: Any, done: Callable[[], None]) -> Any:
-        """Return the lists of words, read where the directions of a site lie."""
+        """Return the lists of words, read at the site of a direction."""
         from saes.features.measure_proof import read_lists
 
         return self._held((spec, f"lists at {site.stream}"), lambda: read_lists(site, done))
@@ -218,16 +216,16 @@ class Loaded:
         return self._held((graph.model, version), lambda: system_of(graph, self.model(graph.model), self._workspace))
 
     def version(self, features: str | None) -> str | None:
-        """Return the content hash of a features artefact: one made again under its name is another."""
+        """Return the content hash of a features artefact, which differs once it is made again."""
         return self._workspace.manifest("features", features).content_hash if features else None
 
     def take_chats(self, spec: str, steering: str) -> "Chats | None":
-        """Return the chats of the last conversation if they are steered in the same way; they are held no more."""
+        """Take the chats of the last conversation out of memory if they are steered in the same way."""
         last, chats = self._dictionaries.pop((spec, "chats"), ("", None))
         return chats if last == steering else None
 
     def put_chats(self, spec: str, steering: str, chats: "Chats") -> None:
-        """Hold the chats of a conversation, with all that they have read, for the next message."""
+        """Keep the chats of a conversation, with everything that they have read, for the next message."""
         if spec in self._models:
             self._dictionaries.pop((spec, "chats"), None)
             self._held((spec, "chats"), lambda: (steering, chats))
@@ -262,7 +260,7 @@ class Readings:
         self._held: dict[tuple[str, str, bool, str | None], Reading] = {}
 
     def known(self, text: str, spec: str, chat: bool, features: str | None) -> "Reading | None":
-        """Return the reading of a prompt with these features, where it is in memory."""
+        """Return the reading of a prompt with these features, if it is in memory."""
         return self._held.get((text, spec, chat, self._loaded.version(features)))
 
     def get(self, turn: "Turn", text: str, spec: str, chat: bool, features: str | None = None) -> "Reading":

@@ -1,4 +1,4 @@
-"""*Prompt*: one text read by a model of the workspace; nothing is loaded until a prompt is run.
+"""*Prompt*: one text read by a model of the workspace; a model is loaded at the first run.
 
 From the top: tokens with the loss of each, which stay in sight; of the chosen token its features, the next-token
 distribution and the attribution beside each other; the lens, every head and the attention of one, with the reasons for
@@ -53,7 +53,7 @@ from interp.errors import UnknownNameError, UsageError
 from saes.sets.stored import StoredSet
 
 EXAMPLE = "The capital of France is Paris, and the capital of Italy is"
-LEAD = "What the model makes of a text: the features active at every token, the next token, and what it is due to."
+LEAD = "A text as the model reads it: the active features of every token, the next token, and its causes."
 
 
 def layout(
@@ -163,12 +163,12 @@ def _trace(run: dict[str, Any] | None) -> str:
 
 
 def _views(answer: str, contrast: str) -> list[Any]:
-    """Return the panels, empty: the browser and the callbacks fill them once a prompt was read."""
+    """Return empty panels, which the browser and the callbacks fill once a prompt was read."""
     return [
         panel(
             html.Span(id="prompt-selected", **attrs({"aria-live": "polite"})),
             html.Div(id="prompt-tokens"),
-            more="Choose a token, by a click or with the arrow keys: everything below is about the chosen one.",
+            more="Choose a token by a click or with the arrow keys; everything below is about it.",
             actions=[html.Span(id="prompt-facts", className="wb-quiet"), html.Div(id="prompt-colour-choice")],
             className="wb-sticky",
         ),
@@ -177,10 +177,10 @@ def _views(answer: str, contrast: str) -> list[Any]:
                 panel(
                     "Features",
                     html.Div(id="prompt-token-features"),
-                    more="The most active features on the chosen token. The bar is the activation, the strongest at "
-                    "full length; the percentile is the percentage of the feature's recorded activations that are "
-                    "smaller. The number opens the feature, the label colours the tokens by it. The null under the "
-                    "list: random vectors as far from the mean of the activations as those of the prompt.",
+                    more="The most active features on the chosen token. Bar: activation, relative to the strongest. "
+                    "Percentile: share of the feature's recorded activations that are smaller. The number opens the "
+                    "feature, the label colours the tokens by it. Null under the list: random vectors as far from the "
+                    "mean of the activations as those of the prompt.",
                 ),
                 panel(
                     "Next token",
@@ -203,7 +203,7 @@ def _views(answer: str, contrast: str) -> list[Any]:
                 panel(
                     "Every head",
                     html.Div(id="prompt-heads"),
-                    more="The attention of each head; choose one, by a click or with the arrow keys. Colour is the "
+                    more="The attention of each head; choose one by a click or with the arrow keys. Colour is the "
                     "square root of the attention, here and in the enlarged head.",
                 ),
                 panel(
@@ -219,7 +219,7 @@ def _views(answer: str, contrast: str) -> list[Any]:
         folded(
             "Continuation under steering",
             html.Div(id="prompt-steer"),
-            note="The text as it goes on unchanged, changed, and changed as much in a random direction, the control.",
+            note="The continuation unchanged, changed, and changed as much in a random direction (control).",
         ),
     ]
 
@@ -293,7 +293,7 @@ def _prompt(body: Body) -> dict[str, Any]:
 
 
 def read(body: Body) -> Body:
-    """Read a prompt: tokens, losses, features with their labels, and the attention of every head in small."""
+    """Read a prompt: tokens, losses, features with their labels, and a small picture of each head's attention."""
     features = _text(body, "features")
     result = current().live.read(**_prompt(body), features=features or None)
     indices = sorted({each.feature for at in result.features for each in at})
@@ -340,7 +340,7 @@ def activations(body: Body) -> Body:
 
 
 def generate(body: Body) -> flask.Response:
-    """Continue a prompt, steered and not: one line of JSON per token as it is made."""
+    """Continue a prompt, steered and not, with one line of JSON per token."""
     change: dict[str, Any]
     if body.get("word") is not None:
         words = {"word": _text(body, "word"), "other": _text(body, "other")}

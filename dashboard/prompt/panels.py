@@ -32,7 +32,7 @@ Run = dict[str, Any] | None
 
 
 def answer_controls(answer: str, contrast: str) -> html.Div:
-    """Return the fields of the answer and the contrast that every panel is about."""
+    """Return the fields of the answer and the contrast, which every panel explains."""
     return html.Div(
         [
             dmc.TextInput(id="prompt-answer", value=answer, placeholder="answer: most probable", debounce=True,
@@ -58,8 +58,8 @@ def attribution_panel(answer: str, contrast: str) -> html.Section:
             [
                 html.Summary("To features"),
                 html.P(
-                    "each feature's share of the change in the metric when all features and the error are ablated "
-                    "together (integrated gradients). Ablating one alone may change less, since others compensate",
+                    "integrated gradients: each feature's share of the change in the metric when all features and the "
+                    "error are ablated together. Ablating one alone may change less, since others compensate",
                     className="wb-note",
                 ),
                 dmc.Button("Attribute to features", id="prompt-attribution", size="xs", variant="default"),
@@ -67,13 +67,13 @@ def attribution_panel(answer: str, contrast: str) -> html.Section:
             ],
             className="wb-folded",
         ),
-        more="Direct effect of each head and MLP on the metric, in logits, through the final norm and the unembedding; "
-        "effects through later layers are not included. The parts add up to the metric.",
+        more="Direct effect of each head and MLP on the metric, in logits, through the final norm and the unembedding, "
+        "without effects through later layers. The parts add up to the metric.",
     )
 
 
 def reasons_frame() -> html.Section:
-    """Return the panel of the reasons for one cell, hidden until one is chosen; a callback fills it in."""
+    """Return the panel of the reasons for one cell, hidden until a callback fills it."""
     return panel("Reasons for one cell", loading(html.Div(id="prompt-reasons")), id="prompt-why", hidden=True)
 
 
@@ -104,7 +104,7 @@ def register_why(app: Dash) -> None:
 
 
 def _asked(run: dict[str, Any], body: Callable[[], Any]) -> Any:
-    """Return what `body` returns when it is asked in the name of the run's visitor; nothing when it was replaced."""
+    """Call `body` in the name of the run's visitor; return nothing if a newer request replaced it."""
 
     def asked() -> Any:
         with asking(run.get("visitor", "")):
@@ -176,7 +176,7 @@ def feature_shares(found: FeatureShares, features: str, labels: dict[int, str]) 
         stat("= baseline", _signed(found.baseline), f"with all features and the error ablated at {found.hook_point}"),
         stat("+ all features", _signed(found.explained), f"{number(found.n_active)} active ones"),
         stat("+ error", _signed(found.error), "effect of the reconstruction error, which no feature explains"),
-        stat("+ remainder", _signed(found.gap), "the part that the approximation by gradients misses"),
+        stat("+ remainder", _signed(found.gap), "error of the approximation by gradients"),
     ]
     lines = [
         feature_line(
@@ -214,8 +214,8 @@ def reasons_panel(found: ScoreReasons, colours: Theme) -> html.Div:
         [
             html.H3(html.Span(where, dir="auto", className="wb-token")),
             html.P(
-                "Queries and keys are sums of what earlier components wrote, so the score is one too. All bars of a "
-                "colour add up to it.",
+                "Queries and keys are sums over earlier components, and so is the score. All bars of a colour add up "
+                "to it.",
                 className="wb-note",
             ),
             html.Div(numbers, className="wb-stats"),
@@ -259,8 +259,8 @@ EXAMPLE = {
     "wrong": "Rome",
 }
 METRIC = (
-    "after the last token: a logit difference is logit(clean answer) − logit(corrupt answer), as in the attributions; "
-    "without a corrupt answer it is the log-probability of the clean one, in nats"
+    "after the last token: logit(clean answer) − logit(corrupt answer), as in the attributions; without a corrupt "
+    "answer, the log-probability of the clean one, in nats"
 )
 _SHOWN = 5000
 """Patches that are drawn at most, largest effects first."""
@@ -289,9 +289,9 @@ def patching_panel(workspace: Workspace, name: str) -> html.Details:
         ),
         dcc.Store(id="prompt-patch-filled"),
         loading(html.Div(id="prompt-patch-result", **attrs({"aria-live": "polite"}))),
-        note="one activation of one run is replaced by that of the other. The effect is the fraction of the gap "
-        "between their metrics that this closes: 0 is none, 1 all of it. Three maps of null patches are measured too: "
-        "about four passes of the model per layer and position. The switch of the chat template applies here too.",
+        note="One activation of one run replaces that of the other. Effect: the fraction of the gap between their "
+        "metrics that this closes (0: none, 1: all of it). With three maps of null patches, this takes about four "
+        "passes of the model per layer and position. The switch of the chat template applies here too.",
         id="prompt-patch",
         open=bool(name),
     )  # fmt: skip
@@ -299,7 +299,7 @@ def patching_panel(workspace: Workspace, name: str) -> html.Details:
 
 _FIELDS = (
     ("clean", "Clean prompt", 260),
-    ("corrupt", "Corrupt prompt, as many tokens", 260),
+    ("corrupt", "Corrupt prompt, same length", 260),
     ("answer", "Clean answer", 130),
     ("wrong", "Corrupt answer", 130),
 )
@@ -358,7 +358,7 @@ def register_patching(app: Dash) -> None:
 def _fill(run: Run, _: int | None, folds: int, *given: Any) -> Any:
     """Fill the fields from the prompt above once the panel is open, as it takes passes of the model.
 
-    The button fills them always, all else unless a visitor has typed into them.
+    The button always fills them; anything else does so unless a visitor has typed into them.
     """
     *typed, filled = given
     nothing = (no_update,) * (len(EXAMPLE) + 2)
@@ -375,7 +375,7 @@ def _fill(run: Run, _: int | None, folds: int, *given: Any) -> Any:
     hint = (
         "The prompt above, and the same with one word replaced, each with its most probable next token."
         if found.corrupt
-        else "The prompt above. Type a second prompt of as many tokens that has another answer."
+        else "The prompt above. Type a second prompt of the same length in tokens, with another answer."
     )
     return (*values, hint, values)
 
@@ -402,7 +402,7 @@ def _open(name: str | None, scheme: str | None) -> Any:
 
 
 def effects(found: PatchingMap, colours: Theme) -> html.Div:
-    """Return the numbers, the heat map, and the sentence that says what counts as found."""
+    """Return the numbers, the heat map, and the criterion for an effect."""
     s, n = found.settings, found.settings.task.n_prompts
     stats = [
         stat(f"metric: {s.task.metric}, clean prompt", _signed(found.clean_metric), METRIC),

@@ -1,4 +1,4 @@
-"""*Runs*: start an analysis from a form, follow the queue, and keep the workspace tidy.
+"""*Runs*: start an analysis from a form, follow the queue, and manage artefacts.
 
 The form is made from the settings of the verb (`dashboard.queue.Form`); the command that does the same in a
 terminal is shown below it. Artefacts are listed with their size, what was made from them, and whether a parent has
@@ -88,7 +88,7 @@ def _form(queue: RunQueue, form: Form, given: dict[str, str]) -> list[Any]:
 
 
 def _input(queue: RunQueue, verb: str, field: Field, given: str | None) -> Any:
-    """Return the input of one field. Every kind has its text in `value`, so that one callback reads them all."""
+    """Return the input of one field. Every kind has its text in `value`, so that one callback reads all."""
     default = field.default
     shared: dict[str, Any] = {
         "id": {"type": "run-field", "verb": verb, "name": field.name},
@@ -154,7 +154,7 @@ def _fingerprint(runs: list[Run]) -> str:
 
 
 def _items(runs: list[Run]) -> list[html.Li]:
-    """Return the runs that are on and wait, in their order, then those that ended, the last one first."""
+    """Return the active and waiting runs in their order, then the finished ones, newest first."""
     if not runs:
         return [html.Li("Nothing was run from here yet.", className="wb-none")]
     ended = sorted((run for run in runs if not run.active), key=lambda run: run.ended or 0, reverse=True)

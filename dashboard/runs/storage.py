@@ -1,4 +1,4 @@
-"""The artefacts on disk: sizes, what was made from them, deletion into the trash of the workspace, and the way back."""
+"""The artefacts on disk: sizes, dependants, deletion into the trash of the workspace, and restoration."""
 
 import os
 from collections.abc import Iterator
@@ -133,7 +133,7 @@ def modal() -> list[Any]:
 
 
 def _about(context: Context, key: str) -> list[Any]:
-    """Return what deleting an artefact means. Raises `ConfigError` while something uses it."""
+    """Return the consequences of deleting an artefact. Raises `ConfigError` while something uses it."""
     check_unused(context, key)
     users = [context.workspace.key(each) for each in context.workspace.artifacts() if key in each.parents]
     parts: list[Any] = [

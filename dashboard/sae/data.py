@@ -1,7 +1,7 @@
 """The dictionaries of a workspace, finished and in training: settings, progress, and quality.
 
 A training log is read while it is written: a bounded number of lines whatever its length, without damaged ones. Quality
-is compared at one hook point, inside the model, by the density of features, and as a law of size.
+is compared at one hook point, inside the model, by the density of features, and by a law of size.
 """
 
 import calendar
@@ -35,9 +35,9 @@ from saes.training.stored import StoredSAE, TrainedSettings, kind_of
 from saes.weights.imported import ImportedSettings
 
 MAX_LINES = 400
-"""Lines of a log that a figure shows; more than a screen has pixels for."""
+"""Most lines of a log in a figure: more than the pixels of a screen."""
 WHOLE = 256 * 1024
-"""bytes up to which a log is read from end to end; of a longer one `MAX_LINES` lines are read, evenly spaced"""
+"""bytes up to which a whole log is read; a longer one gives `MAX_LINES` evenly spaced lines"""
 _LINE = 8192
 """Bytes of the longest line."""
 
@@ -51,7 +51,7 @@ class Log:
 
     rows: list[Row] = field(default_factory=list)
     unreadable: int = 0
-    """lines that are no JSON object with a step; half a line at the end is being written and does not count"""
+    """lines that are not a JSON object with a step; an incomplete last line is being written and does not count"""
 
 
 def fingerprint(path: Path) -> str:
@@ -79,7 +79,7 @@ def read_log(path: Path, limit: int = MAX_LINES) -> Log:
 
 
 def first_not_finite(rows: Iterable[Row]) -> Row | None:
-    """Return the first line whose loss is not finite, if there is one: from there on the training is lost."""
+    """Return the first line whose loss is not finite, from which on the training is lost; else None."""
     return next((row for row in rows if "loss" in row and number(row["loss"]) is None), None)
 
 
@@ -114,7 +114,7 @@ _ORDER: tuple[State, ...] = ("training", "finishing", "silent", "broken", "finis
 MAX_OVERLAID = 8
 """Runs in one figure of training curves."""
 SILENT_AFTER = 120.0
-"""Seconds without a new line after which a run counts as silent; more where its lines are far apart."""
+"""Seconds without a new line after which a run counts as silent; more if its lines are far apart."""
 FINISHING_AFTER = 900.0
 """the same once every token was seen: a large dictionary takes a while to be scored and written"""
 
@@ -128,13 +128,13 @@ class Entry:
     settings: Settings | None = None
     """None where it cannot be read"""
     stored: StoredSAE | None = None
-    """a finished one, which is no layer of a set"""
+    """the stored artefact, if it is finished and not a layer of a set"""
     hook_point: str = ""
     d_sae: int | None = None
     scores: Reconstruction | LayerScores | None = None
     """on held-out documents"""
     progress: dict[str, Any] = field(default_factory=dict)
-    """of one in training: its last health line, `total_tokens`"""
+    """in training: its last health line and `total_tokens`"""
     when: str = ""
     """time at which it finished, or of its last log line (UTC)"""
     quiet: float = 0.0
@@ -157,7 +157,7 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """The kind that it was trained as; of an imported dictionary its architecture, which is called so."""
+        """The kind that it was trained as, or the architecture of an imported dictionary."""
         if self.stored is not None:
             name, value = kind_of(self.stored.settings, self.stored.architecture)
             return f"{name} {value}" if self.imported else value
@@ -339,7 +339,7 @@ def _unfinished(partial: Partial, replaces: bool, now: float) -> Entry:
 
 
 def _with_time_left(entry: Entry, running: list[Entry]) -> Entry:
-    """Add the time left: runs of one process take turns, so each waits for the rest of all of them."""
+    """Add the time left; runs of one process take turns, so each waits for all of them."""
     if entry.state != "training":
         return entry
     together = [e for e in running if e.state == "training" and (e is entry or (e.pid and e.pid == entry.pid))]

@@ -310,7 +310,8 @@ def _health_panel(alone: bool) -> html.Section:
         "Training curves",
         html.Div(id="sae-log"),
         graph("sae-health", figure=_EMPTY, label="Loss, FVU, L0, threshold, dead and dense features", height=HEIGHT),
-        note="measured on the training batches; point at a title for its meaning, click in the legend to hide a run",
+        note="measured on the training batches",
+        more="Point at a title for its meaning; click a run in the legend to hide it.",
         actions=[overlay],
         className="wb-row",
     )
@@ -321,7 +322,7 @@ def _lead(found: list[view.Entry]) -> str:
     silent = sum(entry.state == "silent" for entry in found)
     words = [f"{sum(entry.state == 'finished' for entry in found)} finished"]
     words += [f"{going} in training"] * bool(going) + [f"{silent} without a new log line"] * bool(silent)
-    return "Sparse dictionaries: an activation is reconstructed as a sum of few of their decoder directions. " + (
+    return "Sparse dictionaries: an activation is reconstructed as a sum of few decoder directions. " + (
         ", ".join(words) + " here."
     )
 
@@ -345,10 +346,12 @@ def _show(state: dict[str, Any], _status: str, scheme: str | None) -> Any:
 def _plane(workspace: Workspace, chosen: view.Entry, found: list[view.Entry], scheme: str | None) -> html.Section:
     points = scores.points(workspace, chosen, found)
     foreign = len({point.recording for point in points}) > 1
-    note = "every dictionary at this hook point, on held-out documents; lower left is better; compare at the same L0"
-    note += ". Open marks were scored on other documents" if foreign else ""
+    note = "lower left is better; compare at the same L0"
+    note += "; open marks were scored on other documents" if foreign else ""
     figure = pareto_plane(points, chosen.name, theme(scheme))
-    return panel("Error against sparsity", graph("sae-plane", figure=figure, label="FVU against L0"), note=note)
+    plane = graph("sae-plane", figure=figure, label="FVU against L0")
+    more = "Every dictionary at this hook point, scored on held-out documents."
+    return panel("Error against sparsity", plane, note=note, more=more)
 
 
 def _density(workspace: Workspace, made: list[Any], scheme: str | None) -> html.Section:
@@ -371,11 +374,10 @@ def _density(workspace: Workspace, made: list[Any], scheme: str | None) -> html.
 
 _SETS: dict[Set, str] = {"choose": "used for choosing", "judge": "held out"}
 _CONCEPTS = (
-    "F1 of the best feature of each concept. Half of the words choose the feature; the other half judge it, among four "
-    'times as many words of other concepts (always "yes" has F1 0.33). Baselines and shuffled labels are scored in '
-    "the same way; AUROC is shown on hover. Steering: rise of the log-probability of the concept's words above that by "
-    "random features, in nats; bold where p is at most 0.05. Search: the rank of the feature in a search for the "
-    "concept's name or words. Evaluation: "
+    "Half of the words choose the feature; the other half judge it, among four times as many words of other concepts "
+    '(always "yes" has F1 0.33). Baselines and shuffled labels are scored in the same way; the tooltip has the AUROC. '
+    "Steering: rise of the log-probability of the concept's words above that by random features, in nats; bold where "
+    "p is at most 0.05. Search: the rank of the feature in a search for the concept's name or words."
 )
 
 
@@ -406,7 +408,8 @@ def _concept_table(found: ConceptScores, artefact: str, made: list[Manifest]) ->
         "Everyday concepts",
         html.P(f"A feature detects, with F1 of at least {GOOD_F1}: {'; '.join(said)}.", className="wb-flush"),
         html.Div(table, className="wb-scroll wb-concepts", tabIndex="0", **attrs({"aria-label": "Concepts"})),
-        note=_CONCEPTS + artefact,
+        note=f"F1 of the best feature of each concept, from the evaluation {artefact}",
+        more=_CONCEPTS,
         className="wb-row",
         id="concepts",
     )
@@ -447,8 +450,9 @@ def _scaling(workspace: Workspace, chosen: view.Entry, scheme: str | None) -> An
         "Error as a law of size",
         graph("sae-scaling", figure=figure, label="Held-out FVU over number of latents, with the fitted law"),
         html.Ul(said, className="wb-said"),
-        note=f"fit {found.name}: one colour per k; band: 95 % interval of the fitted law; cross: the prediction "
-        "for the largest size from the smaller ones",
+        note=f"fit {found.name}",
+        more="One colour per k. Band: 95 % interval of the fitted law. Cross: the prediction for the largest size from "
+        "the smaller ones.",
         className="wb-row",
     )
 

@@ -53,10 +53,10 @@ FILTERS = ("in", "d", "s", "region", "kind")
 strength, region of a map, kind of dictionary."""
 HOOK = "hook:"
 EXAMPLES = (
-    ("a meaning", "cooking", "what features fire on and what they make the model say, with related words"),
+    ("a meaning", "cooking", "words on which features fire, or that they make the model say, and related words"),
     ("some words", "January April August", "the feature of all of them comes first"),
-    ("a phrase", "New York", "pairs of words in their order count most"),
-    ("all but", "bank NOT river", "AND and NOT, in capitals, join and leave out"),
+    ("a phrase", "New York", "pairs of words in this order count most"),
+    ("all but", "bank NOT river", "AND requires both, NOT excludes; in capitals"),
     ("a whole word", "def ", "a space at the end: this word in this case, not part of another"),
     ("similar features", "like #12", "nearest decoder directions; like demo:12 names the dictionary"),
     ("a feature", "#12", "or demo:12"),
@@ -115,7 +115,7 @@ def _filters(workspace: Workspace, given: dict[str, str]) -> list[Any]:
 
 
 def _with(data: list[dict[str, str]], value: str) -> list[dict[str, str]]:
-    """Return the choices of a menu with that of the address, so that a typed address shows what it says."""
+    """Return the choices of a menu, with the one in the address added if it is missing."""
     known = {each["value"] for each in data}
     return data if value in known else [*data, {"value": value, "label": visible(value, 60)}]
 
@@ -188,7 +188,7 @@ def _href(query: str) -> str:
 
 
 def results(workspace: Workspace, found: Found, *, run: bool) -> html.Div:
-    """Return the list of hits, those no better than chance below a line that says so, and what was not searched."""
+    """Return the list of hits, those within the null in a panel of their own, and the parts not searched."""
     several = len({hit.features for hit in found.hits}) > 1
     above = [hit for hit in found.hits if hit.above_chance]
     below = [hit for hit in found.hits if not hit.above_chance]
@@ -198,7 +198,7 @@ def results(workspace: Workspace, found: Found, *, run: bool) -> html.Div:
             panel(
                 "Not above the null",
                 _list(below, several=several),
-                note="A random feature of the same density fires on these words as often. Every search has such hits.",
+                note="A random feature of the same density fires on these words as often; every search has such hits.",
                 className="wb-below-chance",
             )
         )
@@ -209,25 +209,25 @@ def results(workspace: Workspace, found: Found, *, run: bool) -> html.Div:
     foot = panel(
         "Active on this text",
         button,
-        note="the features that fire when the model reads exactly this text; the first run loads the model",
+        note="features that fire as the model reads this text; the first run loads the model",
     )
     return html.Div([*empty, *shown, *_remarks(found), foot])
 
 
 _NOTE = (
     "Best first. Strength: the probability that a hit is the best feature of the concept, fitted on 40 measured "
-    "concepts. It combines the words on which a feature fires, the words that it makes the model say, words related "
-    "to both, measured concepts, labels and your own names"
+    "concepts. It combines the words on which a feature fires, those that it makes the model say, related words, "
+    "measured concepts, labels and your own names"
 )
 _NOTES = {
-    "similar": "Cosine similarity of decoder directions; 1: the same direction. Null: the nearest of as many random "
+    "similar": "Cosine similarity of decoder directions (1: identical). Null: the nearest of equally many random "
     "directions. Most latents have a neighbour above it, so compare with the median nearest neighbour too.",
     "number": "",
 }
 
 
 def _note(found: Found) -> str:
-    both = ". For texts joined by AND it is the smallest of theirs" if " AND " in found.query else ""
+    both = ". For texts joined by AND: the smallest of their strengths" if " AND " in found.query else ""
     return _NOTES.get(_form(found), _NOTE + both)
 
 
@@ -264,7 +264,7 @@ def row(hit: Hit, *, several: bool = False) -> html.Li:
 
 
 def _badge(hit: Hit) -> html.Span | None:
-    """Return the strength of a hit; none of one that is no better than chance."""
+    """Return the strength of a hit, or nothing if it is no better than chance."""
     if hit.strength is None or not hit.above_chance:
         return None
     level = "strong" if hit.strength >= 0.3 else "fair" if hit.strength >= 0.05 else "weak"
@@ -351,7 +351,7 @@ def strip(example: Example, maximum: float) -> html.Div:
 
 
 def _remarks(found: Found) -> list[Any]:
-    """Return what limits the answer: partial coverage, words that do not occur, words left out."""
+    """Return the limits of the answer: partial coverage, words that do not occur, words left out."""
     notes = [as_typed(each) for each in found.notes]
     if found.related:
         notes.append(f"Related words, searched too: {', '.join(visible(word, 24) for word in found.related[:12])}.")
@@ -398,7 +398,7 @@ def _nothing(found: Found) -> str:
 
 
 def _run(clicks: int | None, state: dict[str, str]) -> Any:
-    """Run the text through the model when asked, or when a model is loaded and the text has several words."""
+    """Run the text through the model on request, or if a model is loaded and the text has several words."""
     text = state["q"].strip()
     live = current().live
     if not text or (not clicks and not (live.state == "ready" and len(text.split()) > 1)):
@@ -414,13 +414,13 @@ def active(context: Context, text: str, state: dict[str, str]) -> html.Section:
     ]
     made.sort(key=lambda each: not each.sae)
     if not made:
-        raise UsageError("there are no features to read the text with; `workbench features` makes them")
+        raise UsageError("no features are described yet; `workbench features` describes them")
     name = made[0].name
     result = context.live.read(text, model=made[0].settings.model, features=name)
     fired = [[(each.feature, each.activation) for each in at] for at in result.features]
     hits = rank_active(workspace, name, result.tokens, fired, N_ACTIVE)
     rows = [row(_whole(context, hit, text, made[0].settings.model)) for hit in hits]
-    body = html.Ol(rows, className="wb-hits") if rows else html.P("None fires on this text.", className="wb-none")
+    body = html.Ol(rows, className="wb-hits") if rows else html.P("No feature fires on this text.", className="wb-none")
     return panel(
         f"Active on this text, by {name}",
         body,
@@ -431,7 +431,7 @@ def active(context: Context, text: str, state: dict[str, str]) -> html.Section:
 
 
 def _whole(context: Context, hit: Hit, text: str, model: str) -> Hit:
-    """Return a hit with its activation on every token: a reading holds the strongest features of each token only."""
+    """Return a hit with its activation on every token; a reading has only the strongest features of each token."""
     if hit.example is None:
         return hit
     found = context.live.activations(text, model=model, features=hit.features, feature=hit.feature)

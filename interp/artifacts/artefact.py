@@ -11,8 +11,8 @@
     manifest = save_artefact(value, folder)
     value = open_artefact(WordGeometry, folder)        # or workspace.open(WordGeometry, "smollm2-135m")
 
-What is small is read and checked at once; documents, tables and arrays when they are first asked for. A file of another
-form is refused where it is opened, with its name and the path inside it. What could not be read again is not written.
+Small values are read and checked at once, documents, tables and arrays when they are first asked for. A file of another
+form is refused when opened, with its name and the path inside it. A value that could not be read back is not written.
 Torch-free.
 """
 
@@ -73,19 +73,19 @@ class Dots:
     x: tuple[float, ...]
     y: tuple[float, ...]
     texts: tuple[str, ...] = ()
-    """Beside each point; none where they would not fit."""
+    """Text of each point; none where they would not fit."""
     across: str = ""
-    """What x is, in words; empty for a plane without units."""
+    """Label of the x axis; empty for a plane without units."""
     up: str = ""
     alike: bool = False
     """Both axes have the same units, as a plane has."""
     null: int = 0
-    """Number of points, the last ones, that are of the null; they are drawn grey."""
+    """Number of points at the end that belong to the null, drawn grey."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A measured value next to its null, with a sentence: what the overview may show of an artefact."""
+    """A measured value next to its null, with a sentence, for the overview."""
 
     kind: str
     """Findings of one kind compete with each other: `circuit`, `head`, `concept` ..."""
@@ -95,11 +95,11 @@ class Finding:
     value: float
     null: float
     about: str
-    """Names of the two numbers, as `measured; null: what it is`."""
+    """Names of the two numbers, as `measured; null: description`."""
     proof: str
     """Text of the link to the proof."""
     href: str
-    """Address of the page that holds these very numbers."""
+    """Address of the page with these numbers."""
     feature: tuple[str, int] | None = None
     """Feature whose strongest example is shown with it: features artefact, or dictionary (`sae:demo`), and number."""
     example: dict[str, Any] | None = None
@@ -112,7 +112,7 @@ class Finding:
 
     @property
     def strength(self) -> float:
-        """Part of the value that the null does not reach, at most 1."""
+        """Share of the value beyond the null, at most 1."""
         return 1 - max(self.null, 0.0) / self.value if self.value > 0 else 0.0
 
 
@@ -188,7 +188,7 @@ def address_of(kind: str, name: str) -> str:
 
 
 class Part(NamedTuple):
-    """Position of one field: the file that holds it, and its form."""
+    """File and form of one field."""
 
     place: Literal["settings", "summary", "document", "table", "array"]
     form: Any
@@ -228,7 +228,7 @@ def _part(name: str, hint: Any) -> Part:
 
 @cache
 def _summary_form(cls: type[Artefact]) -> type[Any]:
-    """Return a dataclass of the fields that the manifest's summary holds."""
+    """Return a dataclass of the fields in the manifest's summary."""
     held = [(name, part.form, field()) for name, part in layout_of(cls).items() if part.place == "summary"]
     return make_dataclass(f"{cls.__name__}Summary", held, kw_only=True)
 
@@ -270,7 +270,7 @@ def _read_part(folder: Path, name: str, part: Part) -> Any:
 
 
 def _wrapped(form: Any) -> bool:
-    """Return True for a document that may be no JSON object: it lies under `value` in one."""
+    """Return True for a document that may be other than a JSON object; one stores it under `value`."""
     kinds = get_args(form) if get_origin(form) in (Union, UnionType) else (form,)
     return not all(is_dataclass(each) or get_origin(each) is dict or each is type(None) for each in kinds)
 
@@ -299,7 +299,7 @@ def _check_array(found: Any, name: str, part: Part, where: object) -> Any:
 
 
 def settings_json(settings: Any) -> dict[str, Any]:
-    """Return the settings of an artefact as its manifest holds them."""
+    """Return the settings of an artefact as in its manifest."""
     return as_json(settings)
 
 
@@ -321,12 +321,10 @@ def save_artefact(
     """Write an artefact and return it as it was stored.
 
     Args:
-        value: the artefact; its settings are what an unfinished run must share to be resumed.
-        folder: where it goes, `workspace.path(kind, name)`.
-        parents: hashes of what it was made from, by key.
-        seed, threads: of the computation.
-        overwrite: replace an artefact of that name.
-        draft: the work in progress that already holds files of it, of an analysis that resumes.
+        value: the artefact; its settings are what an unfinished run must share to be resumed. folder: where it goes,
+        `workspace.path(kind, name)`. parents: hashes of what it was made from, by key. seed, threads: of the
+        computation. overwrite: replace an artefact of that name. draft: the work in progress of a resumable analysis,
+        with the files written so far.
 
     Raises `ConfigError` where the name is taken, or a value could not be read again.
     """

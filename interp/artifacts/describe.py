@@ -20,7 +20,7 @@ class DescribedField:
 
     name: str
     file: str
-    """File of the folder that holds it."""
+    """Its file in the folder."""
     form: str
     """Its type, of a table its columns."""
 
@@ -38,7 +38,7 @@ def described(kind: str) -> list[DescribedField]:
 
 
 def schema_of_kind(kind: str) -> dict[str, Any]:
-    """Return what an artefact of a kind holds: JSON schemas of its values and the columns of its tables."""
+    """Return the content of a kind of artefact: JSON schemas of its values and the columns of its tables."""
     about = KINDS[kind]
     found: dict[str, Any] = {"folder": about.folder, "page": about.page, "verb": about.made_by, "fields": {}}
     for name, part in layout_of(about.load()).items():

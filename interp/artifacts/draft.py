@@ -26,7 +26,7 @@ from interp.remote import MANIFEST, RemotePath
 from interp.runtime import FolderLock, code_version, library_versions, model_dtype
 
 RESUME = "resume"
-"""Folder in a draft with what an interrupted run continues from. It is no part of the artefact."""
+"""Folder in a draft with what an interrupted run continues from. It is not part of the artefact."""
 
 
 _carried: ContextVar[Callable[[dict[str, str]], dict[str, str]]] = ContextVar("carried", default=lambda parents: {})

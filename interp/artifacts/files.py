@@ -121,7 +121,7 @@ def read_npy(path: Path) -> np.ndarray:
     except (ValueError, OSError, EOFError, SyntaxError, TokenError, MemoryError) as error:
         raise CorruptError(f"{path} cannot be read as .npy ({error}); pickled arrays are not loaded") from None
     if not isinstance(array, np.ndarray):
-        raise CorruptError(f"{path} holds several arrays (.npz), one was expected; save that one by numpy.save")
+        raise CorruptError(f"{path} holds several arrays (.npz), expected one; save that one with numpy.save")
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
         raise CorruptError(f"{path} should hold numbers, found {array.dtype}")
     return array

@@ -16,7 +16,7 @@ class Kind:
     """One kind of artefact."""
 
     folder: str
-    """Folder of the workspace that holds its artefacts."""
+    """Its folder in a workspace."""
     page: str
     """Address of its page, in which `{name}` is the artefact's name and `{key}` its key `folder/name`; empty where no
     page shows it."""
@@ -101,6 +101,6 @@ FOLDERS = {kind: each.folder for kind, each in KINDS.items()}
 
 
 def check_kind(kind: str) -> None:
-    """Raise `UnknownNameError` for a kind that there is not."""
+    """Raise `UnknownNameError` for an unknown kind."""
     if kind not in KINDS:
         raise UnknownNameError("artefact kind", kind, KINDS)

@@ -85,7 +85,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.exists():
         if partial_path(folder).exists():
             raise MissingError(f"{folder} is unfinished; run the same command again to resume it")
-        raise MissingError(f"no artefact at {folder} (a {MANIFEST} was expected)")
+        raise MissingError(f"no artefact at {folder}, which lacks {MANIFEST}")
     raw = read_json(path)
     version = raw.get("schema_version")
     if type(version) is not int:
@@ -95,7 +95,7 @@ def read_manifest(folder: Path) -> Manifest:
     if missing := {"kind", "name", "config", "files", "content_hash"} - raw.keys():
         raise CorruptError(f"{path}: lacks {', '.join(sorted(missing))}; the manifest was edited or cut short")
     if unknown := raw.keys() - Manifest.__dataclass_fields__:
-        raise CorruptError(f"{path}: {', '.join(sorted(unknown))} is no part of a manifest; it was edited")
+        raise CorruptError(f"{path}: {', '.join(sorted(unknown))} is not part of a manifest; it was edited")
     if wrong := _wrong_fields(raw):
         raise CorruptError(f"{path}: {', '.join(wrong)} has another form; the manifest was edited")
     return Manifest(**raw)

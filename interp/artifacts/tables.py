@@ -85,7 +85,7 @@ class Table(Generic[Row]):
         return [self.row(**dict(zip(plain, values, strict=True))) for values in zip(*plain.values(), strict=True)]
 
     def columns(self, *names: str) -> dict[str, np.ndarray]:
-        """Return columns as arrays, all without names."""
+        """Return the named columns as arrays; without names, all."""
         chosen = names or tuple(each.name for each in fields(self.row))  # pyright: ignore[reportArgumentType]
         found = self.query("select " + ", ".join(f'"{name}"' for name in chosen) + " from t")
         return {name: found[name].to_numpy(zero_copy_only=False) for name in chosen}
@@ -112,7 +112,7 @@ class Table(Generic[Row]):
 def query(sql: str, *parameters: Any, **sources: "Path | pa.Table") -> "pa.Table":
     """Run SQL with each keyword as a table: `query("select * from f where density > ?", 0.1, f=path)`.
 
-    Raises `CorruptError` where a file cannot be read, `ConfigError` for a name that is no table alias.
+    Raises `CorruptError` where a file cannot be read, `ConfigError` for an unusable table alias.
     """
     import duckdb
 

@@ -45,7 +45,7 @@ class Readout(Protocol):
         ...
 
     def read(self, vectors: Tensor, top: int) -> Reading:
-        """Return the `top` strongest texts of each of `vectors [n, d]` float32; fewer where there are fewer."""
+        """Return up to `top` texts of each of `vectors [n, d]` float32, the strongest first."""
         ...
 
 

@@ -376,7 +376,7 @@ def rank(tree: Tree, terms: Terms, most: int = 40) -> list[list[Ranked]]:
 
 
 class _Compared(NamedTuple):
-    """Every term of every region of one level beside the region's reference, `[m]` each."""
+    """Every term of every region of one level with the region's reference, `[m]` each."""
 
     region: np.ndarray
     term: np.ndarray
@@ -387,7 +387,7 @@ class _Compared(NamedTuple):
 
 
 def _compared(tree: Tree, terms: Terms) -> Iterator[_Compared]:
-    """Yield each level's terms beside the references of their regions, the coarsest level first."""
+    """Yield each level's terms with the references of their regions, the coarsest level first."""
     n_terms = max(len(terms.names), 1)
     everywhere = np.bincount(terms.ids, minlength=n_terms)
     counted: list[_Counts] = []

@@ -59,9 +59,9 @@ class Point:
     item: int
     """Token id, feature number, recording row, head number or index."""
     value: float
-    """What `VectorMap.value_name` says."""
+    """Quantity named by `VectorMap.value_name`."""
     kept: float
-    """Fraction of its true neighbours that are among as many on the map."""
+    """Fraction of its true neighbours that are among the same number of nearest ones on the map."""
     levels: list[int]
     """Region on each zoom level, the coarsest first; -1 for none."""
     context: str | None
@@ -125,7 +125,7 @@ class Cell:
     coherence: float
     """1: all vectors of the cell are equal, 0: as different as any of the map."""
     source: str
-    """What read it."""
+    """Readout that gave the texts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,7 @@ class Quality(Result):
     """points measured; neighbours and ranks are always over all points"""
 
     def headline(self) -> str:
-        """Give the number of points measured and the scale of the scores."""
+        """State the number of points measured and the scale of the scores."""
         return f"Quality of a map, {self.sample:,} points against all (1 is faithful; chance: 0.5, 0.5, about 0, 0.5)"
 
 
@@ -306,7 +306,7 @@ class VectorMap(Artefact, kind="atlas"):
         )
 
     def details(self) -> list[str]:
-        """Return a line on each of several maps: recall, and how far points moved compared with unchanged vectors."""
+        """Return a line for each of several maps: recall, and how far points moved compared with unchanged vectors."""
         lines = []
         for name, frame in zip(self.settings.frames, self.frame_quality, strict=True):
             recall = "" if frame.quality is None else f", preserves {frame.quality.recall:.0%} of nearest neighbours"

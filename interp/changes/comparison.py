@@ -63,7 +63,7 @@ class ModelComparison(Artefact, kind="model_comparison"):
         return self.settings.tuned
 
     def sentences(self) -> list[str]:
-        """Return one sentence per question: words, weights, stream on each text, heads, transplants."""
+        """Return one sentence per question: words, weights, residual stream on each text, heads, transplants."""
         return [
             *self.words.sentences(),
             self._weights(),

@@ -1,4 +1,4 @@
-"""Measures of two checkpoints of one model: changes of weights, streams and heads, and effects of transplants.
+"""Measures of two checkpoints of one model: changes of weights, residual streams and heads, and effects of transplants.
 
 Modules of the same names measure them: `weights`, `representations`, `heads`, `transplant`. Torch-free.
 """
@@ -192,7 +192,7 @@ class HeadMeasure:
 
     def __post_init__(self) -> None:
         if len({each.shape for each in (*self.value, self.null, self.null_high, self.found)}) > 1:
-            raise ConfigError("arrays of one shape, [n_layers, n_heads], were expected for a measure of heads")
+            raise ConfigError("expected arrays of one shape, [n_layers, n_heads], for a measure of heads")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -208,7 +208,7 @@ class HeadChanges(Result):
 
     def __post_init__(self) -> None:
         if lacking := [measure for measure in ON_TEXT if measure not in self.measures]:
-            raise ConfigError(f"the measures {', '.join(ON_TEXT)} of heads were expected, {lacking[0]} is missing")
+            raise ConfigError(f"expected the measures {', '.join(ON_TEXT)} of heads, {lacking[0]} is missing")
 
     @property
     def value(self) -> dict[Measure, Interval[np.ndarray]]:

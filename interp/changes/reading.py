@@ -1,4 +1,4 @@
-"""Words for a fine-tune, measured on text that it was not trained on.
+"""Words for a fine-tune, measured on text outside its training.
 
 - *Difference lens* (Minder et al. 2026): the mean of `x_tuned - x_base` over the first tokens of texts, at every layer,
   read through the Jacobian lens of the base (else the logit lens), and added to the base while it writes.

@@ -98,7 +98,7 @@ class _LogProb:
 def log_prob_of_answers(prompts: Shaped[Tensor, "..."], answers: Shaped[Tensor, "..."]) -> Behaviour:
     """Return the behaviour "log-probability of `answers [n_prompts]` after `prompts [n_prompts, pos]`", in nats."""
     if prompts.ndim != 2 or answers.shape != prompts.shape[:1]:
-        raise ConfigError(f"one answer for each prompt was expected, got {list(prompts.shape)}, {list(answers.shape)}")
+        raise ConfigError(f"expected one answer for each prompt, got {list(prompts.shape)}, {list(answers.shape)}")
 
     def measure(model: HookedModel) -> Tensor:
         check_token_ids(model, prompts)
@@ -284,7 +284,7 @@ class _Run:
 
 
 def _may_be_found(moved: dict[str, tuple[Interval[float], float]]) -> list[str]:
-    """Return the parts whose fraction lies above 0.1, and the largest ones, so that a null stands beside them."""
+    """Return the parts whose fraction lies above 0.1, and the largest ones, which get a null too."""
     largest = sorted(moved, key=lambda name: -moved[name][0].estimate)[:N_SHOWN]
     return [name for name, (_, low) in moved.items() if low > SMALLEST_SHARE or name in largest]
 

@@ -176,7 +176,7 @@ class ChangedWords(Result):
     def _difference(self) -> str:
         found = [each for each in self.found if each.way == "difference"]
         if not found:
-            return f"difference lens on {self.text}: the mean difference says no word beyond the null at any layer"
+            return f"difference lens on {self.text}: the mean difference raises no word beyond the null at any layer"
         best, layers = found[0], f"{len(found)} layer{'s' * (len(found) != 1)}"
         return (
             f"difference lens on the first {self.first} tokens of {self.text}: beyond the null after {layers}, "
@@ -187,7 +187,7 @@ class ChangedWords(Result):
     def _weights(self) -> str:
         found = [each for each in self.found if each.way != "difference"]
         if not found:
-            return "directions of the weight changes: none says a word beyond the null"
+            return "directions of the weight changes: none raises a word beyond the null"
         shown = "; ".join(f"{each.name} {each.way} {_quoted(each.words)}" for each in found[:3])
         return f"directions of the weight changes: {shown}"
 

@@ -153,7 +153,7 @@ KEEP_PER_PROMPT = 50_000_000
 ROWS_AT_ONCE = 256
 """batch size of an exact run: edges times prompts"""
 POINTS_AT_ONCE = 8
-"""points whose gradients are summed before the product with the sources; each stores one stream per layer"""
+"""points whose gradients are summed before the product with the sources; each stores one residual stream per layer"""
 
 
 def attribute(

@@ -98,7 +98,7 @@ class OutputEvidence:
     low: Measured
     high: Measured
     logit_effect_of_other_head: float | None
-    """Of the strongest head of the layer that is no induction head."""
+    """Of the strongest head of the layer that is not an induction head."""
     ov_copying: float | None
     """Eigenvalue score of its OV circuit, -1 to 1; None where it was not scored."""
     ov_top1: float | None

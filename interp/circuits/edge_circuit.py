@@ -57,11 +57,11 @@ class CircuitEvaluation(Judgement, Result):
     n_edges: int
     n_edges_of_graph: int
     incompleteness_of_halves: float | None
-    """Mean distance in faithfulness of the circuit and the model, both without a random half of the circuit."""
+    """Mean difference in faithfulness between circuit and model, both without a random half of the circuit."""
     minimality: Minimality | None
     untrained: UntrainedGap | None
     corrupt_frozen: float | None
-    """Metric of the corrupted prompts with the scales of post-norms held: faithfulness 0 of such a model."""
+    """Metric of the corrupted prompts with post-norm scales frozen: faithfulness 0 in a post-norm model."""
     overlap: Overlap | None
     """With a known circuit."""
 
@@ -80,7 +80,7 @@ class CircuitEvaluation(Judgement, Result):
 
 
 def evaluated(settings: EvaluationSettings) -> str:
-    """Return in words how something was evaluated."""
+    """Return metric, ablation and number of prompts of an evaluation, in words."""
     return f"metric {settings.metric}, ablation {settings.ablation}, n_prompts {settings.n_prompts}"
 
 
@@ -97,7 +97,7 @@ class RandomRankings:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """Areas of the faithfulness of a ranking over the size of its circuits."""
+    """Areas under a ranking's faithfulness over circuit size."""
 
     cpr: float
     """Ranked by signed score: higher is better and may exceed 1."""

@@ -8,7 +8,7 @@ numbers depend on the kind of ablation, on edges or nodes, on position-specific 
 the ratio (Miller et al. 2024), so a report states all four.
 
 In post-norm models (Gemma 2 and 3) faithfulness is 0 at the corrupted run of the model with frozen scales, whose metric
-is `corrupt_frozen`, beside the free model's `corrupt` of the task.
+is `corrupt_frozen`; that of the free model is `corrupt` of the task.
 
 The null distribution is over random circuits of the same size. Single random edges are mostly on no path from `embed`
 to `logits` and have no effect, so they would make too weak a null. A random circuit is therefore a union of random
@@ -131,7 +131,7 @@ class Curve(Result):
     interval: Interval[np.ndarray]
     """`[n_fractions]` faithfulness over prompts"""
     random: Float64[np.ndarray, "n_random n_fractions"]
-    """faithfulness of random circuits with as many edges"""
+    """faithfulness of random circuits with the same number of edges"""
 
     @property
     def faithfulness(self) -> Float64[np.ndarray, " n_fractions"]:

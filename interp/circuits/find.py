@@ -37,8 +37,8 @@ from interp.names import parse_head, parse_node
 from interp.patching.task import Task
 
 RULE = (
-    "the low end of the 95 % interval of its faithfulness lies above the 97.5 % quantile of random circuits with as "
-    "many edges, and the gap of an untrained model is below a tenth of this model's"
+    "the low end of the 95 % interval of its faithfulness lies above the 97.5 % quantile of random circuits with "
+    "the same number of edges, and the gap of an untrained model is below a tenth of this model's"
 )
 
 HALVINGS = 5

@@ -6,7 +6,7 @@ estimated effect of a source's change through a reader is an inner product summe
 `score = <change, gradient>`.
 
 Integrated gradients need only the sum over several runs, and most of it can be computed before the map. Let `g` be the
-gradient at a query of value `W u + b`, with `u` the normed stream and `s` the norm's scale:
+gradient at a query of value `W u + b`, with `u` the normed residual stream and `s` the norm's scale:
 
     sum over runs of (W^T g / s - u <W^T g / s, u> / d)  =  W^T (sum of g / s)  -  sum of u <g / s, W u> / d
 

@@ -104,7 +104,7 @@ class HeadKind(NamedTuple):
     """
     text: DrawText | None = None
     """Draws its texts, and their controls as its null. None: random tokens that repeat a block. A kind on text takes
-    passes of its own, so it is scored where it is named."""
+    passes of its own, so it is scored only on request."""
 
 
 KINDS: dict[str, HeadKind] = {
@@ -128,7 +128,7 @@ def target_masks(
 
 
 def targets_of(kind: str, prompts: HeadPrompts) -> Targets:
-    """Return the targets of one kind; BOS is no query."""
+    """Return the targets of one kind; BOS is not a query."""
     return KINDS[kind].targets(prompts) & ~prompts.is_bos[:, :, None]
 
 

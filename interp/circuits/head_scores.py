@@ -157,7 +157,7 @@ class HeadScores(Artefact, kind="heads"):
         return [*found, ("prompts", str(self.settings.prompts)), ("seeds", str(len(self.settings.seeds)))]
 
     def findings(self) -> list[Finding]:
-        """Return the strongest head of each kind that lies above every head's null."""
+        """Return the strongest head of each kind whose score exceeds every head's null."""
         made = []
         for kind, (title, target) in _FINDINGS.items():
             rows = self.of_kind(kind)

@@ -1,7 +1,7 @@
 """Prompts of head kinds: their tokens and words, and texts in which words follow an order, each with a control.
 
 A kind that is looked for on text has texts with its targets. Its null is the same texts with the words that make the
-targets replaced by others of as many tokens, so that a target has the same position in both.
+targets replaced by others with the same number of tokens, so that a target has the same position in both.
 """
 
 import re
@@ -36,8 +36,7 @@ class HeadPrompts:
     tokens: Int[Tensor, "batch pos"]
     is_bos: Bool[Tensor, "batch pos"]
     pieces: Sequence[Sequence[str]] = ()
-    """Text of every token, by prompt, with its spaces; that of BOS is empty. None for random tokens, which are no text.
-    """
+    """Text of every token, by prompt, with its spaces; empty for BOS. None for random tokens, which are not text."""
 
     @cached_property
     def words(self) -> list[list[Word]]:
@@ -76,8 +75,8 @@ def draw_texts(
         row, other = tokenizer.encode_batch([text, control])
         if len(row) != len(other) or len(row) < kept:
             raise ConfigError(
-                f"a text of at least {kept} tokens was expected, and a control of as many; the tokenizer of this model "
-                f"makes {len(row)} and {len(other)}; choose other kinds"
+                f"expected a text and a control of at least {kept} tokens; the tokenizer of this model makes "
+                f"{len(row)} and {len(other)}; choose other kinds"
             )
         rows.append([*bos, *row[:kept]])
         controls.append([*bos, *other[:kept]])
@@ -127,7 +126,7 @@ REMARKS = (
 def ordered_text(random: Random, n_tokens: Callable[[str], int], length: int) -> tuple[str, str]:
     """Draw a text with four orders, the words of each in a list or with a remark on each of them, and its control.
 
-    In the control every such word is a name or a noun of as many tokens. Both end in the same remarks.
+    In the control every such word is a name or a noun with the same number of tokens. Both end in the same remarks.
     """
     text = control = "Notes."
     for passage, order in enumerate(random.sample((WEEKDAYS, MONTHS, NUMBER_WORDS, ORDINALS), 4)):
@@ -146,7 +145,7 @@ def ordered_text(random: Random, n_tokens: Callable[[str], int], length: int) ->
 
 
 def _others(words: Sequence[str], n_tokens: Callable[[str], int], random: Random) -> list[str]:
-    """Return a name or a noun of as many tokens for each word, no two alike."""
+    """Return a name or a noun with the same number of tokens for each word, no two alike."""
     made: list[str] = []
     for word in words:
         n, pool = n_tokens(f" {word}"), NAMES if word[0].isupper() else NOUNS

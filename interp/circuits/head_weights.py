@@ -1,7 +1,8 @@
 """QK and OV circuits of heads as factored matrices; composition of heads, and copying (Elhage et al. 2021).
 
-Vectors are rows, weights act as `x @ W`, norms are folded in. A head's input is the normed stream, so the norm's gain
-(and for LayerNorm the centring) is multiplied into a copy of `W_Q W_K W_V`. The model's own weights do not change.
+Vectors are rows, weights act as `x @ W`, norms are folded in. A head's input is the normed residual stream, so the
+norm's gain (and for LayerNorm the centring) is multiplied into a copy of `W_Q W_K W_V`. The model's own weights do not
+change.
 
     qk   W_Q W_K^T     [d_model, d_model]   query residual to key residual       left = W_Q, right = W_K^T
     ov   W_V W_O       [d_model, d_model]   key residual to head output          left = W_V, right = W_O

@@ -286,7 +286,7 @@ def _ablate(
     config: InductionConfig,
     steps: "_Steps",
 ) -> list[Ablations]:
-    """Mean-ablate single heads, all induction heads, all their senders, and random groups of as many heads."""
+    """Mean-ablate single heads, all induction heads, all their senders, and random groups of equal size."""
     residual = ResidualStream(model)
     every = residual.all_heads()
     heads, senders = sorted(verdicts.induction), sorted(proved_senders(verdicts))
@@ -311,7 +311,7 @@ def _ablate(
 def _random_groups(
     every: Sequence[HeadName], heads: Sequence[HeadName], senders: Sequence[HeadName], config: InductionConfig
 ) -> dict[str, list[str]]:
-    """Draw groups of as many other heads as there are induction heads, from the same layers where possible."""
+    """Draw groups of other heads, as large as the set of induction heads, from the same layers where possible."""
     taken = {*heads, *senders}
     groups = {}
     for i in range(3):

@@ -273,7 +273,7 @@ class InductionCircuit(FoundCircuit, kind="induction_circuit"):
         if (ablated := groups.get("induction heads")) and others:
             more = (
                 f" Without its {ablated.n_heads} copying heads the loss on repeated text rises by "
-                f"{ablated.loss_second_half:.3g} nats per token, without as many random heads by at most "
+                f"{ablated.loss_second_half:.3g} nats per token, without the same number of random heads by at most "
                 f"{max(others):.3g}."
             )
         return [

@@ -13,8 +13,8 @@ is the largest of theirs, corrected by Holm over *all* heads of the model, and i
    (2 to 4 are tested on prompts other than those that chose the sender; the drop is at least a quarter of the score.)
 
 The circuit is found when there is such a head and ablating all of them together raises the loss after the start of the
-repeat (95 % interval above 0), by more than the loss before it, and by more than every random group of as many heads.
-A sender is called a previous-token head when its previous-token score exceeds that of untrained heads.
+repeat (95 % interval above 0), by more than the loss before it, and by more than every random group of the same number
+of heads. A sender is called a previous-token head when its previous-token score exceeds that of untrained heads.
 """
 
 from collections.abc import Mapping, Sequence

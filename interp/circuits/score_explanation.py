@@ -142,7 +142,7 @@ def _first_layer(dictionary: Dictionary | None, layer: int) -> int:
     first = {"hook_resid_pre": 0, "hook_resid_post": 1}.get(point.suffix)
     if point.layer is None or first is None or point.layer + first > layer:
         raise ConfigError(
-            f"a dictionary on the residual stream before layer {layer} was expected (blocks.N.hook_resid_pre or "
+            f"expected a dictionary on the residual stream before layer {layer} (blocks.N.hook_resid_pre or "
             f"hook_resid_post), this one is at {dictionary.hook_point}"
         )
     return point.layer + first
@@ -283,11 +283,10 @@ def _scale(model: HookedModel, layer: int) -> float:
 
 def _check_request(model: HookedModel, tokens: Tensor, query: int, key: int) -> None:
     if tokens.ndim != 2 or len(tokens) != 1:
-        raise PromptError(f"one prompt was expected as [1, pos], got {list(tokens.shape)}")
+        raise PromptError(f"expected one prompt as [1, pos], got {list(tokens.shape)}")
     if not 0 <= key <= query < tokens.shape[1]:
         raise PromptError(
-            f"0 <= key <= query < {tokens.shape[1]} was expected, since no head looks ahead; got key {key}, "
-            f"query {query}"
+            f"expected 0 <= key <= query < {tokens.shape[1]}, since no head looks ahead; got key {key}, query {query}"
         )
     if "blocks.0.attn.hook_pattern" not in available_hook_points(model):
         raise ConfigError('attention patterns are not computed by this kernel; load the model with attention="eager"')

@@ -291,7 +291,7 @@ def _task_of_rows(
 def _read(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """Return line number and fields of every prompt pair."""
     if not path.is_file():
-        raise MissingError(f"there is no file of prompts at {path}")
+        raise MissingError(f"no file of prompts at {path}")
     if path.suffix not in (".jsonl", ".json", ".csv"):
         raise ConfigError(f"{path.name}: prompts are read from .jsonl or .csv files")
     text = path.read_text(encoding="utf-8")
@@ -314,7 +314,7 @@ def _object(path: Path, line: int, text: str) -> dict[str, Any]:
     except ValueError as error:
         raise CorruptError(f"{path}, line {line}: not JSON ({error})") from None
     if not isinstance(value, dict):
-        raise CorruptError(f"{path}, line {line}: a JSON object was expected")
+        raise CorruptError(f"{path}, line {line}: expected a JSON object")
     return value
 
 
@@ -356,7 +356,7 @@ def _numbers(model: HookedModel, text: str) -> list[int]:
     words = text.split()
     if not words or not all(word.isdecimal() and int(word) < model.cfg.d_vocab for word in words):
         raise PromptError(
-            f"this model has no tokenizer, so token numbers from 0 to {model.cfg.d_vocab - 1} with spaces between them "
-            f"were expected, got {text!r}"
+            f"this model has no tokenizer; give token numbers from 0 to {model.cfg.d_vocab - 1} with spaces between "
+            f"them, not {text!r}"
         )
     return [int(word) for word in words]

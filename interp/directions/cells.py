@@ -75,7 +75,7 @@ def cells_along(along: Candidate, action: Action, strengths: Sequence[float]) ->
 
 
 def random_cells(along: Candidate, action: Action, strengths: Sequence[float], drawn: np.ndarray) -> Cells:
-    """Return random directions `drawn [n_random, d]`, each at the strengths of a direction, as far as it."""
+    """Return random directions `drawn [n_random, d]`, each at the strengths and unit of a direction."""
     each = [cells_along(Candidate(along.hook_point, vector, along.unit), action, strengths) for vector in drawn]
     vectors, amounts = torch.cat([one.vectors for one in each]), torch.cat([one.amounts for one in each])
     return Cells(along.hook_point, action, vectors, amounts)

@@ -1,4 +1,4 @@
-"""Layer and strength of a direction: what was tried on one half of the questions, and what the other half says.
+"""Layer and strength of a direction: tried on one half of the questions, judged on the other half.
 
 Torch-free; `interp.directions.choosing` measures it.
 """
@@ -28,7 +28,7 @@ class Sample:
     plain: str
     steered: str
     random: str
-    """steered as far along a random direction"""
+    """steered by the same length along a random direction"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Damage:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """Share of samples about which a language model says yes to a question: 0 to 1."""
+    """Share of samples for which a language model answers yes to a question: 0 to 1."""
 
     question: str
     by: str
@@ -53,7 +53,7 @@ class Judgement:
     change: Interval[float]
     """steered less unsteered, over prompts that have an answer to a sample of both"""
     random: Float64[np.ndarray, " n_judged"]
-    """steered as far along random directions"""
+    """steered by the same length along random directions"""
     n_samples: int
     """of each"""
     unanswered: int
@@ -71,7 +71,7 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """The chosen cell on the questions that did not choose it."""
+    """The chosen cell on the questions held out from its choice."""
 
     effect: Interval[float]
     damage: Interval[float]
@@ -90,7 +90,7 @@ class Judged:
     random: Damage
     """of all samples"""
     judgement: Judgement | str = NOT_JUDGED
-    """what a language model says of samples on these questions"""
+    """judgement of samples on these questions by a language model"""
 
     @property
     def p(self) -> float:
@@ -164,7 +164,7 @@ class SteeringChoice(Finding):
 
     @property
     def works(self) -> bool:
-        """True if the chosen cell does on the other half what no random direction and no placebo does."""
+        """True if the chosen cell has an effect on the other half that no random direction and no placebo has."""
         return self.judged is not None and self.judged.works
 
     def sentence(self) -> str:

@@ -158,7 +158,7 @@ def _judged(
     judge: Judge | None,
     report: Callable[[str], None],
 ) -> Judged:
-    """Measure the chosen cell and its controls, random directions and then placebos, on what did not choose it."""
+    """Measure the chosen cell and its controls, random directions and then placebos, on the other half."""
     sign, n_random = -1.0 if cells.action == "ablate" else 1.0, config.nulls[1]
     few = cells.part(slice(0, 1 + min(n_random, N_DAMAGED)))
     effects = sign * asked.effects(model, cells)

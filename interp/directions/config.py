@@ -17,11 +17,11 @@ STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
 def check_rule(rule: str) -> None:
-    """Raise `ConfigError` for a rule that is no regular expression."""
+    """Raise `ConfigError` for a rule that is not a regular expression."""
     try:
         re.compile(rule)
     except re.error as error:
-        raise ConfigError(f"the rule {rule!r} is no regular expression: {error}") from None
+        raise ConfigError(f"the rule {rule!r} is not a regular expression: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

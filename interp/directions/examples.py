@@ -1,4 +1,4 @@
-"""Pairs of texts that differ in what a direction is to be about: from a file, two sets of texts, or a trait.
+"""Pairs of texts that differ in the subject of a direction: from a file, two sets of texts, or a trait.
 
 A *reply* follows a prompt that both sides share; a *prompt* stands alone, and what the model says next is the question;
 a *text* stands alone and is read as a whole. Even-numbered examples (the first, third ...) make a direction and choose
@@ -33,12 +33,12 @@ REPLY_TOKENS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """Two texts that differ in what the direction is about."""
+    """Two texts that differ in the subject of the direction."""
 
     towards: str
     away: str
     prompt: str = ""
-    """What both follow."""
+    """Prompt that both follow."""
 
     def __post_init__(self) -> None:
         if self.towards == self.away:
@@ -54,7 +54,7 @@ class Examples:
     kind: ExampleKind
     pairs: tuple[Example, ...]
     source: str
-    """What they are and where they come from, in words."""
+    """Kind and origin of the pairs, in words."""
     chat: bool = False
     """Prompts stand in the model's chat template."""
 
@@ -68,8 +68,8 @@ class Examples:
 def read_examples(source: Path | str, *, chat: bool = False) -> Examples:
     """Read pairs from a `.jsonl` file: `{"prompt": ..., "towards": ..., "away": ...}` in each line; or a JSON list.
 
-    Without `prompt` both sides are prompts of their own. Raises `MissingError`, and `ConfigError`
-    for a line that is no example (with its number), too few pairs, equal sides, or prompts in some lines only.
+    Without `prompt` both sides are prompts of their own. Raises `MissingError`, and `ConfigError` for a line that is
+    not an example (with its number), too few pairs, equal sides, or prompts in some lines only.
     """
     path, lines = _pair_lines(source)
     found = [_example(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
@@ -81,12 +81,12 @@ def read_examples(source: Path | str, *, chat: bool = False) -> Examples:
 
 
 def _pair_lines(source: Path | str) -> tuple[Path | str, list[str]]:
-    """Return where pairs stand, in words, and each as a line of JSON."""
+    """Return the location of the pairs, in words, and each as a line of JSON."""
     if isinstance(source, str) and source.lstrip().startswith("["):
         try:
             return "the list of pairs", [json.dumps(each) for each in json.loads(source)]
         except ValueError as error:
-            raise ConfigError(f"the list of pairs is no JSON ({error}); check quotes and commas") from None
+            raise ConfigError(f"the list of pairs is not JSON ({error}); check quotes and commas") from None
     path = Path(source).expanduser()
     if not path.is_file():
         raise MissingError(f"no file at {path}; it holds one JSON object a line with prompt, towards and away")
@@ -163,11 +163,11 @@ def _example(line: str, where: str) -> Example:
         pass
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-    raise ConfigError(f'{where} is no example; every line is {{"prompt": "...", "towards": "...", "away": "..."}}')
+    raise ConfigError(f'{where} is not an example; every line is {{"prompt": "...", "towards": "...", "away": "..."}}')
 
 
 def _lines(path: Path) -> list[str]:
     try:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise CorruptError(f"{path} is no UTF-8 text: {error}") from None
+        raise CorruptError(f"{path} is not UTF-8 text: {error}") from None

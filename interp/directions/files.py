@@ -55,7 +55,7 @@ def write_directions(recipe: Recipe, path: Path | str, about: Mapping[str, Any] 
 def read_directions(path: Path | str) -> Recipe:
     """Return the recipe of a file that `write_directions` wrote, or of a GGUF control vector of another tool.
 
-    Such a one has no weights to compare with, and adds at every token. Raises `MissingError`, or `CorruptError` for a
+    The latter has no weights to compare with, and adds at every token. Raises `MissingError`, or `CorruptError` for a
     file of another form.
     """
     path = Path(path).expanduser()
@@ -276,6 +276,6 @@ def check_width(recipe: Recipe, d_model: int) -> None:
         target = step.target
         if isinstance(target, Direction) and "resid" in target.hook_point and len(target.vector) != d_model:
             raise MismatchError(
-                f"{recipe.name!r} has {len(target.vector)} numbers at {target.hook_point}, the model's stream "
+                f"{recipe.name!r} has {len(target.vector)} numbers at {target.hook_point}, the model's residual stream "
                 f"{d_model}: it was made for another model"
             )

@@ -78,7 +78,7 @@ def make_direction(
         variant: method of the direction that is steered along (`interp.directions.variants`).
         hook_points: layers to try; default: `config.layers` of them, evenly spread.
         dictionary: an SAE: its own direction is one variant, and its decoder directions are placebos at its hook point.
-        nuisance: examples of what shall not count: their direction is projected out in one variant.
+        nuisance: examples of a difference that must not count; its direction is projected out in one variant.
         judge: somebody to ask about samples of the chosen cell.
         progress: called with the steps done.
 

@@ -143,7 +143,7 @@ def neutral_text(model: HookedModel, texts: Sequence[str]) -> Questions:
     """Ask for the log-probability per token of texts that have nothing to do with the direction."""
     rows, first = encode(model, texts), int(bos_token_id(model) is not None)
     if min(map(len, rows)) < first + 2:
-        raise PromptError("documents of two tokens or more were expected, one has fewer: give longer text")
+        raise PromptError("expected documents of two tokens or more, one has fewer: give longer text")
     return _texts([(row, max(first, 1)) for row in rows], asked="neutral text", all_tokens=True)
 
 

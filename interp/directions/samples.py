@@ -79,7 +79,8 @@ def sampled_questions(
 ) -> Samples:
     """Return prompts to continue; with `chat` each stands in the model's chat template.
 
-    Raises `ConfigError` for a rule that is no regular expression, `PromptError` for a prompt without room for a sample.
+    Raises `ConfigError` for a rule that is not a regular expression, `PromptError` for a prompt without room for a
+    sample.
     """
     check_rule(rule)
     tokens = tuple(prompt_tokens(model, each or "The", chat=chat)[0] for each in prompts)

@@ -122,7 +122,7 @@ class DirectionGeometry(Artefact, kind="direction"):
 
     @property
     def moves_output(self) -> bool | None:
-        """True if steering does to held-out questions what no random direction does. None where nothing was steered."""
+        """True if steering moves held-out questions more than every random direction; None if not steered."""
         return None if isinstance(self.choice, str) else self.choice.works
 
     def intervention(self, strength: float | None = None) -> Intervention:
@@ -167,7 +167,7 @@ class DirectionGeometry(Artefact, kind="direction"):
         return [("separates", separates), ("raises", ", ".join(raised)), ("hook point", self.along.hook_point)]
 
     def findings(self) -> list[OverviewFinding]:
-        """Return what steering does to the questions held out, where it does more than any random direction."""
+        """Return the effect of steering on held-out questions, where it exceeds that of every random direction."""
         choice = self.choice
         if isinstance(choice, str) or choice.judged is None or not choice.works:
             return []
@@ -181,7 +181,7 @@ class DirectionGeometry(Artefact, kind="direction"):
                 title="A direction that steers",
                 sentence=f"Steering along {self.settings.direction.name} changes what {self.settings.model} says"
                 f"{changed}.",
-                more=f"{judged.effect.estimate:+.2f} {choice.measured_in} on what did not choose it; of "
+                more=f"{judged.effect.estimate:+.2f} {choice.measured_in} on held-out questions; of "
                 f"{len(judged.random_effect)} random directions at most {most:+.2f}.{plain}",
                 value=judged.effect.estimate,
                 null=max(most, 0.0),

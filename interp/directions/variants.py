@@ -30,7 +30,7 @@ DEFAULT = "difference in means"
 
 @dataclass(frozen=True, kw_only=True)
 class Variant(Finding):
-    """A direction by one method, beside the same method in an untrained model."""
+    """A direction by one method, with the same method in an untrained model as a null."""
 
     accuracy: DirectionAccuracy
     untrained: float

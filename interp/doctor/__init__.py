@@ -3,7 +3,7 @@
 - `certificate`  what was done, expected and found, one line per check: the artefact
 - `trials`      how experiments are written down and run; the set-up they get
 - `prompts`      the texts of the experiments, as tokens of a model
-- `reference`    transformers alone, against which the model is held
+- `reference`    transformers alone, with which the model is compared
 - `model_checks` logits alone, in batches, padded, with a cache, after generating; tokens, chat, loss
 - `hook_checks`  every hook point read and written, and values against plain forward hooks
 - `edit_checks`  steering and patching: where they start, how large they are, what strength 0 does

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from interp.workspace import Workspace
 
 Verdict = Literal["passed", "failed", "not checked", "measured"]
-"""`measured`: a number that stands beside others and has no right value."""
+"""`measured`: a number to compare with others, without a right value."""
 Part = Literal["model", "hooks", "edits", "lens", "dictionary"]
 PARTS: dict[Part, str] = {
     "model": "The model",
@@ -25,7 +25,7 @@ PARTS: dict[Part, str] = {
 """Part -> its heading, in the order of an examination."""
 QUESTIONS: dict[Part, str] = {
     "model": "Is it the model that its authors published, alone, in batches and while it generates?",
-    "hooks": "Does every hook point hold what it is named after, and does an edit there reach the output?",
+    "hooks": "Does every hook point give the value it is named after, and does an edit there reach the output?",
     "edits": "Does an intervention begin where it should, with the size that is stated?",
     "lens": "Does the lens belong to these weights, and does it read better than none?",
     "dictionary": "Does the dictionary belong to this model, at this hook point and in these units?",
@@ -44,9 +44,9 @@ class Check:
     """What was done."""
     expected: str
     came: str
-    """What came, with its number; for `not checked` the reason."""
+    """Outcome, with its number; for `not checked` the reason."""
     means: str
-    """What it means when it fails."""
+    """Meaning of a failure."""
     verdict: Verdict
 
 
@@ -65,7 +65,7 @@ class Experiment:
         return Check(**vars(self), came=came, verdict="passed" if passed else "failed")
 
     def measured(self, came: str) -> Check:
-        """Return the check of a number that has no right value."""
+        """Return the check of a number without a right value."""
         return Check(**vars(self), came=came, verdict="measured")
 
     def not_checked(self, reason: str) -> Check:
@@ -103,7 +103,7 @@ class Certificate(Artefact, kind="certificate"):
         return [{name: getattr(check, name) for name in order} for check in self.checks]
 
     def shown(self) -> list[Record]:
-        """Return what came of every check, failed ones first."""
+        """Return the outcome of every check, failed ones first."""
         rank = {"failed": 0, "not checked": 1, "measured": 2, "passed": 3}
         rows = sorted(self.checks, key=lambda check: rank[check.verdict])
         return [{"check": f"{c.part}: {c.name}", "verdict": c.verdict, "came": c.came} for c in rows]
@@ -117,7 +117,7 @@ class Certificate(Artefact, kind="certificate"):
         return said + (f"; {len(counts['not checked'])} could not be run" if counts["not checked"] else "")
 
     def details(self) -> list[str]:
-        """Return one line per check, and below each that failed what was expected and what it means."""
+        """Return one line per check; below each failed one, the expected outcome and the meaning of the failure."""
         lines = []
         for part, title in PARTS.items():
             own = [check for check in self.checks if check.part == part]
@@ -161,7 +161,7 @@ def lines_of(check: Check) -> Iterable[str]:
 def certificates_of(workspace: "Workspace", parents: Mapping[str, str]) -> dict[str, str]:
     """Return the certificates of what an artefact is made from, as parents: key to content hash.
 
-    Looked for are the models and dictionaries among `parents` (hashes by key), and those that these were made from. Of
+    The search covers models and dictionaries among `parents` (hashes by key), and those that these were made from. Of
     several certificates a whole one comes before a quick one, then that of the model alone, then the newest.
     """
     hashes = _origins(workspace, parents)

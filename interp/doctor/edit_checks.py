@@ -1,4 +1,4 @@
-"""Do steering and patching start where they should, with the size they should have, and do nothing at strength 0?"""
+"""Checks that steering and patching start where they should, have the right size, and do nothing at strength 0."""
 
 import numpy as np
 import torch
@@ -84,7 +84,7 @@ def nothing(setup: Setup) -> Outcome:
     "edits", "ablated",
     did="Ablated the coordinate along the direction, and read it.",
     expected="0 at every position but BOS",
-    means="What is called ablated is still there.",
+    means="The ablated value is still present.",
 )  # fmt: skip
 def ablated(setup: Setup) -> Outcome:
     step, point, row = _step(setup, 0.5, action="ablate"), _point(setup), setup.prompts.rows[1]
@@ -97,7 +97,7 @@ def ablated(setup: Setup) -> Outcome:
 @trial(
     "edits", "placebo",
     did="Steered by half the norm along two other random directions, and compared the changes of the distribution.",
-    expected="nothing certain: how much any change of this size does",
+    expected="no right value: the effect of any change of this size",
     means="",
 )  # fmt: skip
 def placebo(setup: Setup) -> Outcome:

@@ -1,4 +1,4 @@
-"""Does every hook point see what it is named after, and does an edit there do something, from its position on?"""
+"""Checks that every hook point sees the value it is named after, and that an edit there acts from its position on."""
 
 import warnings
 from collections import Counter
@@ -49,7 +49,7 @@ def _examined(setup: Setup) -> list[str]:
     "hooks", "read",
     did="Attached a hook to every hook point that the workbench offers and ran a prompt.",
     expected="each fires, with finite values (scores that are masked are minus infinity)",
-    means="A hook point never fires or sees nothing: what is recorded there is empty, an edit there does nothing.",
+    means="A hook point never fires or sees nothing: recordings there are empty, and edits there do nothing.",
 )  # fmt: skip
 def read(setup: Setup) -> Outcome:
     seen, offered = _seen(setup), hook_points_by_name(setup.model)
@@ -208,8 +208,8 @@ def _blocks(plain: Any, n_layers: int) -> list[Any]:
     did="Read every hook point, and what every module of transformers alone reads and writes on the same prompt, and "
     "looked for the same values.",
     expected="a hook point finds the same module in every block, or finds none in any",
-    means="A hook point of one block holds something else than the same one in other blocks: another layer's value, "
-    "one that is scaled, or that of a part next to it.",
+    means="A hook point of one block differs from the same one in other blocks: another layer's value, a scaled one, "
+    "or that of a neighbouring part.",
 )  # fmt: skip
 def modules(setup: Setup) -> Outcome:
     reference, row = setup.held_against(), setup.prompts.rows[1]
@@ -265,7 +265,7 @@ def _same(value: Tensor, theirs: list[dict[str, Tensor]], layer: int, limit: flo
     "hooks", "sum of a block", cheap=True,
     did="Added what heads and MLP of each block write to the residual before it, and compared with the residual after.",
     expected="the same vector",
-    means="What a head or an MLP writes is not its contribution: attribution and patching by addition are wrong.",
+    means="The output of a head or an MLP is not its contribution: attribution and patching by addition are wrong.",
 )  # fmt: skip
 def sum_of_blocks(setup: Setup) -> Outcome:
     from interp.models.residual import ResidualStream
@@ -288,7 +288,7 @@ def _attention(setup: Setup, suffixes: tuple[str, ...]) -> tuple[int, dict[str, 
     "hooks", "patterns", cheap=True,
     did="Summed every attention pattern over its sources, and looked at later positions.",
     expected="sums of 1, and nothing on later positions",
-    means="What is shown as attention is none: scores, or a pattern without its mask.",
+    means="The values shown as attention are not attention: scores, or a pattern without its mask.",
 )  # fmt: skip
 def patterns(setup: Setup) -> Outcome:
     n, values = _attention(setup, ("hook_pattern",))

@@ -1,4 +1,4 @@
-"""Does a fitted lens belong to these weights, and does it read better than no lens?"""
+"""Checks that a fitted lens belongs to these weights, and reads better than no lens."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +22,9 @@ class FittedLens:
 
 @trial(
     "lens", "weights", cheap=True,
-    did="Held the hash of the weights that the newest lens was fitted on against that of the model.",
+    did="Compared the hash of the weights that the newest lens was fitted on with the model's.",
     expected="the same",
-    means="The lens translates another model's residuals: its readings are those of nobody.",
+    means="The lens translates another model's residuals: its readings mean nothing here.",
 )  # fmt: skip
 def weights(fitted: FittedLens) -> Outcome:
     own, told = fitted.setup.weight_hash, fitted.lens.settings.weight_hash
@@ -34,7 +34,7 @@ def weights(fitted: FittedLens) -> Outcome:
 @trial(
     "lens", "held-out text",
     did="Read the residual of five layers on prose, through the lens and without, and compared with the output.",
-    expected="nearer to the output through the lens than without it, on the mean of the layers",
+    expected="nearer to the output through the lens than without it, on average over the layers",
     means="The lens is worse than none: it was fitted on other positions, another layer or too little text.",
 )  # fmt: skip
 def on_text(fitted: FittedLens) -> Outcome:

@@ -1,4 +1,4 @@
-"""Is the model that is read and edited here the one that its authors published, in whatever way it is run?"""
+"""Checks that the model here is the one that its authors published, in whatever way it is run."""
 
 import math
 
@@ -205,7 +205,7 @@ def _starts(ids: list[int], first: int | None) -> int:
 @trial(
     "model", "BOS",
     did="Measured the loss on prose with BOS as the workbench puts it, without it, and with it twice.",
-    expected=f"as it is put here not worse than another way by more than {NATS} nats",
+    expected=f"the workbench's way at most {NATS} nats worse than any other",
     means="BOS is dropped, doubled or another token than in training: all that attends to the first token changes.",
 )  # fmt: skip
 def bos(setup: Setup) -> Outcome:

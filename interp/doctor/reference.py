@@ -51,7 +51,7 @@ def reference_of(model: "HookedModel", plain: Any = None) -> tuple[Reference | N
     try:
         found = read_plain(spec)
     except UnknownNameError:
-        return None, "it was made in memory, so there are no files to read it from again"
+        return None, "it was made in memory, so it cannot be read again from files"
     except WorkbenchError as error:
         return None, f"no other program runs {spec}: {error}"
     if found is None:

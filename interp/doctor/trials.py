@@ -28,7 +28,7 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Setup:
-    """A model under examination, and what it is held against."""
+    """A model under examination, and its reference."""
 
     model: HookedModel
     prompts: Prompts
@@ -89,7 +89,7 @@ class Setup:
 
 
 Outcome = tuple[bool | None, str]
-"""Passed or not (None: a number that has no right value), and what came."""
+"""Passed or not (None: a number without a right value), and the outcome in words."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Trial:
     """part of a quick examination"""
 
     def run(self, setup: Any) -> Check:
-        """Run it; what goes wrong is the reason why it is not checked."""
+        """Run the experiment; an exception becomes the reason why it is not checked."""
         try:
             passed, came = self.function(setup)
         except Skip as reason:
@@ -142,7 +142,7 @@ def run_trials(trials: Iterable[Trial], setup: Any) -> Iterator[Check]:
 
 
 def gap(came: Tensor, expected: Tensor) -> float:
-    """Return the largest difference in units of the spread of what was expected; infinite where a value is not finite.
+    """Return the largest difference in units of the spread of the expected values; infinite for non-finite values.
 
     0 is equality. Both have one shape.
     """
@@ -153,7 +153,7 @@ def gap(came: Tensor, expected: Tensor) -> float:
 
 
 def relative(came: Tensor, expected: Tensor) -> float:
-    """Return the norm of the difference over that of what was expected: few large coordinates do not decide it alone.
+    """Return the norm of the difference over that of the expected values: few large coordinates do not decide it alone.
 
     0 is equality. Infinite where a value is not finite, or the shapes differ.
     """

@@ -133,7 +133,7 @@ class WordVectors:
     def __init__(self, words: Sequence[str], vectors: Any, *, centre: bool = True):
         points = as_points(vectors, what="the word vectors")
         if len(words) != len(points):
-            raise ConfigError(f"{len(words)} words and {len(points)} vectors; one for each was expected")
+            raise ConfigError(f"{len(words)} words and {len(points)} vectors; give one vector for each word")
         points = points - points.mean(0) if centre else points
         self.units = points / np.linalg.norm(points, axis=1, keepdims=True).clip(min=1e-300)
         self.words, self.centre = list(words), centre

@@ -45,7 +45,7 @@ def batched_cka(
         if len(values[0]) < size or (max_rows is not None and n_rows + size > max_rows):
             break
         if len(values[0]) > size:
-            raise ConfigError(f"batches of one size were expected, got {len(values[0])} rows after {size}; split them")
+            raise ConfigError(f"expected batches of one size, got {len(values[0])} rows after {size}; split them")
         if size < 4:
             raise ConfigError(f"unbiased HSIC needs batches of 4 rows or more, got {size}")
         scales = scales or [_spread(value) for value in values]  # one scale for all batches, so they weigh the same

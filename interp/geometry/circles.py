@@ -344,7 +344,7 @@ def reducibility(x: Any, *, max_points: int = 5000, seed: int = 0) -> Reducibili
     check_count("max_points", max_points, MIN_POINTS, "both indices need that many")
     points = as_points(x, at_least=MIN_POINTS)
     if points.shape[1] != 2:
-        raise ConfigError(f"points on a plane, [n, 2], were expected, got {list(points.shape)}; see shapes.fit_plane")
+        raise ConfigError(f"expected points on a plane, [n, 2], got {list(points.shape)}; see shapes.fit_plane")
     rng = np.random.default_rng(derive_seed(seed, "reducibility"))
     points = centred(points[np.sort(rng.permutation(len(points))[:max_points])])
     variances = np.linalg.eigvalsh(points.T @ points)

@@ -104,7 +104,7 @@ class IntrinsicDimension(Finding):
         return f"{text}. {self.note}" if self.note else text
 
     def to_records(self) -> list[Record]:
-        """Return one row per estimator: its estimate and interval beside `gaussian`, the null."""
+        """Return one row per estimator: its estimate and interval, and `gaussian`, the null."""
         return [record for each in self.estimates for record in each.to_records()]
 
 
@@ -152,7 +152,7 @@ def intrinsic_dimension(
         ends = Interval(value, value - spread, value + spread)
         estimates.append(Estimate(estimator=name, dimension=ends, gaussian=gauss, k=k, n=len(points)))
         if ends.high < CLUMPED:
-            notes.append(f"{name} lies below 1: the points come in close groups, which is no dimension.")
+            notes.append(f"{name} lies below 1: the points come in close groups, which is not a dimension.")
     if estimates[-1].dimension.estimate > 0.9 * k_pca:
         notes.append(f"Local PCA uses all of its {k_pca} neighbours: a lower bound.")
     return IntrinsicDimension(

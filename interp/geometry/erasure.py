@@ -115,7 +115,7 @@ def erasure(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> Erasure:
     points = as_points(x)
     labels, heldout = one_each(labels, len(points)), as_mask(heldout, len(points), what="held-out mark")
     if heldout.all() or not heldout.any() or len(np.unique(labels[~heldout])) < 2:
-        raise ConfigError("rows on both sides of the split, and two classes among the fitted rows, were expected")
+        raise ConfigError("expected rows on both sides of the split, and two classes among the fitted rows")
     eraser = fit_eraser(points[~heldout], labels[~heldout])
     rng = np.random.default_rng(derive_seed(seed, "random directions"))
     frame, _ = np.linalg.qr(rng.standard_normal((points.shape[1], max(eraser.read.shape[1], 1))))

@@ -125,7 +125,7 @@ def unit_vector(direction: Any, *, d: int | None = None) -> Float64[np.ndarray, 
     if bad.any():
         raise NonFiniteError(f"the direction holds {int(bad.sum())} NaN or infinite numbers; refit it")
     if not vector.any():
-        raise ConfigError("a direction of some length was expected, got zeros only; fit one with concept_directions")
+        raise ConfigError("expected a direction of some length, got zeros only; fit one with concept_directions")
     vector = vector / np.abs(vector).max()  # the squares of very small numbers would be 0
     return vector / np.linalg.norm(vector)
 
@@ -155,7 +155,7 @@ def one_each(values: Any, n: int, *, what: str = "label") -> Shaped[np.ndarray, 
     column = as_array(values, what=f"the {what}s")
     if column.shape != (n,):
         raise ConfigError(
-            f"one {what} for each of the {n} rows was expected, [{n}], got shape {list(column.shape)}: give a flat list"
+            f"expected one {what} for each of the {n} rows, [{n}], got shape {list(column.shape)}: give a flat list"
         )
     missing = column != column  # only NaN differs from itself
     if missing.any():
@@ -189,7 +189,7 @@ def two_groups(labels: Any, n: int, *, each: int = 2) -> Bool[np.ndarray, " {n}"
     labels = one_each(labels, n)
     found = np.unique(labels)
     if len(found) != 2:
-        raise ConfigError(f"two classes were expected, the labels hold {len(found)}: {found[:5].tolist()}")
+        raise ConfigError(f"expected two classes, the labels hold {len(found)}: {found[:5].tolist()}")
     yes = labels == found[1]
     if min(yes.sum(), (~yes).sum()) < each:
         raise ConfigError(f"{int(yes.sum())} and {int((~yes).sum())} rows of the classes; {each} of each are needed")

@@ -325,7 +325,7 @@ def find_direction(
         direction = direction * (1.0 if direction @ gap >= 0 else -1.0)
     length = np.linalg.norm(direction)
     if length == 0:
-        raise ConfigError("both classes have the same mean; there is no direction between them")
+        raise ConfigError("both classes have the same mean, so no direction lies between them")
     return direction / length
 
 

@@ -109,7 +109,7 @@ class WordsAlong(Finding):
         )
 
     def to_records(self) -> list[Record]:
-        """Return one row per list: its separation with p-value, and its plane's share beside random directions'."""
+        """Return one row per list: its separation with p-value, and its plane's share with random directions'."""
         names = ("name", "separation", "auc", "p", "plane_share", "random_plane_share", "random_plane_high")
         return [{name: getattr(each, name) for name in names} for each in self.lists]
 

@@ -139,7 +139,7 @@ class Plane(Finding):
     share: float
     """fraction of the variance of the fitted points in the plane; 1 when they lie on it"""
     isotropic_share: float
-    """the same for the best plane of as many isotropic points: the null of `share`"""
+    """the same for the best plane of the same number of isotropic points: the null of `share`"""
 
     def sentence(self) -> str:
         return f"a plane with {self.share:.3f} of the variance (isotropic points: {self.isotropic_share:.3f})"
@@ -151,7 +151,7 @@ class Plane(Finding):
     def turn(self, degrees: float) -> Float[np.ndarray, "d d"]:
         """Return a matrix `R [d, d]`: `x + (x - centre) @ R` rotates `x` around the centre within the plane."""
         if not np.isfinite(degrees):
-            raise NonFiniteError(f"an angle in degrees was expected, got {degrees}; give a finite one")
+            raise NonFiniteError(f"expected an angle in degrees, got {degrees}; give a finite one")
         angle = np.deg2rad(degrees)
         rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         return self.basis.T @ (rotation - np.eye(2)) @ self.basis
@@ -184,7 +184,7 @@ def fit_plane(x: Any, *, components: tuple[int, int] = (0, 1), seed: int = 0) ->
     rank = int((singular > singular[0] * 1e-9).sum())
     if len(components) != 2 or not 0 <= min(components) < max(components) < rank:
         raise ConfigError(
-            f"two different components were expected, got {components}; the points have {rank} (0 to {rank - 1})"
+            f"expected two different components, got {components}; the points have {rank} (0 to {rank - 1})"
         )
     variances = singular**2 / (singular**2).sum()
     null = covariance_spectrum(isotropic_like(len(points), points.shape[1], seed))

@@ -272,5 +272,5 @@ def squared_distances(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) 
 def _two_clouds(x: Any, y: Any, at_least: int) -> tuple[np.ndarray, np.ndarray]:
     x, y = as_points(x, what="the first cloud", at_least=at_least), as_points(y, what="the second", at_least=at_least)
     if x.shape[1] != y.shape[1]:
-        raise ConfigError(f"clouds of the same width were expected, got {x.shape[1]} and {y.shape[1]} dimensions")
+        raise ConfigError(f"expected clouds of the same width, got {x.shape[1]} and {y.shape[1]} dimensions")
     return x, y

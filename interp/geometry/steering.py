@@ -57,13 +57,13 @@ def sweep_strengths(
 
     strengths = _strengths(strengths, unit)
     if isinstance(prompts, str) or isinstance(text, str) or not (len(prompts) and len(text)):
-        raise ConfigError("a list of prompts and one of text were expected, got a single string or an empty list")
+        raise ConfigError("expected a list of prompts and one of text, got a single string or an empty list")
     targets = _token_ids(targets, model.cfg.d_vocab)
     check_count("n_random", n_random, 1, "random directions are the control of an effect")
     prompted, documents = [to_tokens(model, p) for p in prompts], [to_tokens(model, t) for t in text]
     first = int(bos_token_id(model) is not None)
     if min(tokens.shape[1] for tokens in documents) < first + 2:
-        raise PromptError("documents of two tokens or more were expected, one has fewer: give longer text")
+        raise PromptError("expected documents of two tokens or more, one has fewer: give longer text")
     direction = _unit_vector(direction, model, hook_point, prompted[0])
     units = [torch.from_numpy(direction)]
     generator = make_generator(seed, "random directions")
@@ -118,7 +118,7 @@ def _choose(
 def _strengths(strengths: Any, unit: float) -> tuple[float, ...]:
     values, length = as_numbers(strengths, what="the strengths"), float(unit)
     if values.ndim != 1 or not len(values) or length <= 0:
-        raise ConfigError(f"a list of strengths and a unit above 0 were expected, got {values.tolist()} and {length}")
+        raise ConfigError(f"expected a list of strengths and a unit above 0, got {values.tolist()} and {length}")
     if not np.isfinite([*values, length]).all():
         raise NonFiniteError(
             f"strengths and unit must be finite, got {values.tolist()} and {length}; leave out the NaN"

@@ -206,7 +206,7 @@ def read_words(
     from interp.names import check_hook_points
 
     if len(sentences) < 4 or not all(sentence.endswith(" {word}") for sentence in sentences):
-        raise ConfigError("four or more sentences that end in ' {word}' were expected: half fit, half test")
+        raise ConfigError("expected four or more sentences that end in ' {word}': half fit, half test")
     names = check_hook_points(
         list(hook_points or residual_hook_points(model)), available_hook_points(model), model.cfg.n_layers
     )

@@ -1,4 +1,4 @@
-"""Interventions: what is changed in a model while it runs, as a value; and the one way in which it is done.
+"""Interventions: changes to a running model, as values; and the one way in which they are made.
 
     step = Intervention(target=Latent(dictionary="saes/demo", index=540), amount=75.0)
     with intervened(model, [step], {"saes/demo": sae}):

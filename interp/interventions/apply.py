@@ -95,7 +95,7 @@ class ComponentAt:
 
 
 def component_at(model: HookedModel, name: str) -> ComponentAt:
-    """Return a component of a model. Raises `UnknownNameError` for another name, or when the model has no such one."""
+    """Return a component of a model. Raises `UnknownNameError` for another name, or one that the model lacks."""
     match = COMPONENT.fullmatch(Component(name=name).name)
     assert match is not None  # `Component` checks it
     shape = head_shape(model)
@@ -140,7 +140,7 @@ class _Latents:
         self.latents = [step.target.index for step in steps if isinstance(step.target, Latent)]
         if wrong := [each for each in self.latents if each >= site.dictionary.d_sae]:
             raise ConfigError(
-                f"there is no feature {wrong[0]}; choose one of the SAE's features 0 to {site.dictionary.d_sae - 1}"
+                f"feature {wrong[0]} does not exist; choose one of the SAE's features 0 to {site.dictionary.d_sae - 1}"
             )
         vectors = site.directions[self.latents].clone()
         for at, step in enumerate(steps):

@@ -1,4 +1,4 @@
-"""Chats of one model beside each other, steered and not, in one batch and token by token.
+"""Chats of one model side by side, steered and not, in one batch and token by token.
 
     for said in Chats(model, [(), steps]).write([tokens, tokens], 80):
         said[1].token, said[1].shift
@@ -46,7 +46,7 @@ class Said(NamedTuple):
 class Chats:
     """Chats of one model, each with its interventions, that write in one batch.
 
-    What was read stays in memory as keys and values, so that the next messages are read without what was before.
+    Keys and values of earlier text stay in memory, so that only new messages are read.
     """
 
     def __init__(self, model: HookedModel, steps: Sequence[Sequence[Intervention]]):
@@ -117,13 +117,13 @@ class Chats:
         return logits[whole.to(device)]
 
     def _continues(self, rows: list[list[int]], n_new: int) -> bool:
-        """Return whether keys and values in memory are of use: gaps between them would shift a sliding window."""
+        """Return whether keys and values in memory can be used: gaps between them would shift a sliding window."""
         config, held = getattr(self.model.original_model, "config", None), self._offset.tokens
         fits = held + max(map(len, rows)) + n_new <= self.model.cfg.n_ctx
         return held > 0 and fits and not getattr(config, "sliding_window", None)
 
     def _continue(self, rows: list[list[int]]) -> Tensor:
-        """Return the logits after texts of which the beginning was read: what they do not share with it is masked."""
+        """Return the logits after texts whose beginning was read; cached text that they do not share is masked."""
         assert self._step is not None
         held, n = self._tokens.cpu(), self._offset.tokens
         was = torch.ones(held.shape, dtype=torch.bool) if self._offset.valid is None else self._offset.valid.cpu()

@@ -4,8 +4,8 @@
     recipe = read_recipe("months.json")               # on another machine
     recipe.check(weight_hash(model), {"saes/demo": sae})
 
-A recipe says what it was made for; it is refused where the weights, the hook points or the layers of a dictionary are
-others.
+A recipe says what it was made for; it is refused where the weights, or the hook points or layers of a dictionary,
+differ.
 """
 
 from collections.abc import Mapping

@@ -30,7 +30,7 @@ class TunedLensConfig:
     """Layers that get a translator: 0 is the embedding, i the residual stream after block i - 1. Default: all but the
     last, which is read without one."""
     heldout_positions: int = 1024
-    """Held-out tokens that measure the lens, and as many that decide whether a translator replaces the logit lens."""
+    """Held-out tokens that measure the lens; the same number decide whether a translator replaces the logit lens."""
     checkpoint_every: int = 25
     """Tuned lens: steps between checkpoints."""
     seed: Seed = 0
@@ -54,17 +54,17 @@ class JacobianLensConfig:
     """Jacobian lens: rounds of the fit. One reads `texts` other contexts and measures each row of the Jacobian in one
     of them; SmolLM2 takes half a minute on two cores, where the processor multiplies bfloat16."""
     texts: int = 48
-    """Jacobian lens: contexts of a round at most, which are in memory together."""
+    """Jacobian lens: largest number of contexts in a round, which are in memory together."""
     skip: int = 8
-    """Jacobian lens: first positions of a context that are left out, as attention sinks are."""
+    """Jacobian lens: first positions of a context that are left out, since they are attention sinks."""
     layers: tuple[int, ...] | None = None
     """Layers that are fitted: 0 is the embedding, i the residual stream after block i - 1. Default: all but the last,
     which is read as it is."""
     heldout_positions: int = 1024
     """Held-out tokens that measure the lens."""
     products: Products | None = None
-    """Jacobian lens: numbers that are multiplied; sums are float32. Default: bfloat16 where the processor is faster in
-    it and the model is float32 on a CPU, otherwise the model's own."""
+    """Jacobian lens: dtype of products; sums are float32. Default: bfloat16 where the processor is faster in it and the
+    model is float32 on a CPU, otherwise the model's own."""
     seed: Seed = 0
     """Determines every random number."""
 

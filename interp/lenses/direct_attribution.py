@@ -215,15 +215,13 @@ def token_ids(model: HookedModel, answer: Answer, n_prompts: int) -> Int64[Tenso
         ids = to_tokens(model, answer, prepend_bos=False)[0]
         if len(ids) != 1:
             raise PromptError(
-                f"the answer {answer!r} is {len(ids)} tokens, one was expected; most words need a leading space, or "
+                f"the answer {answer!r} is {len(ids)} tokens, not one; most words need a leading space, or "
                 "choose another answer"
             )
         answer = int(ids[0])
     ids = torch.as_tensor(answer, dtype=torch.long).cpu()
     if ids.ndim > 1 or (ids.ndim == 1 and len(ids) != n_prompts):
-        raise PromptError(
-            f"one answer, or one for each of {n_prompts} prompts was expected, got shape {list(ids.shape)}"
-        )
+        raise PromptError(f"expected one answer, or one for each of {n_prompts} prompts, got shape {list(ids.shape)}")
     if int(ids.min()) < 0 or int(ids.max()) >= model.cfg.d_vocab:
         raise PromptError(f"answers are token ids below {model.cfg.d_vocab}, got {int(ids.min())} to {int(ids.max())}")
     return ids.expand(n_prompts)
@@ -233,7 +231,7 @@ def _positions(position: int | Tensor, tokens: Tensor) -> Tensor:
     """Return positions counted from the first token, `[batch]`."""
     at, length = torch.as_tensor(position).expand(len(tokens)), tokens.shape[1]
     if int(at.min()) < -length or int(at.max()) >= length:
-        raise PromptError(f"positions of a prompt of {length} tokens were expected, got {at.tolist()}")
+        raise PromptError(f"expected positions of a prompt of {length} tokens, got {at.tolist()}")
     return at % length
 
 

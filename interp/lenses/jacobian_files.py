@@ -31,7 +31,7 @@ class PublishedLens(NamedTuple):
 def read_published(path: Path) -> PublishedLens:
     """Read a published file. Raises `MissingError`, and `CorruptError` for one of another form."""
     if not path.is_file():
-        raise MissingError(f"there is no file {path}")
+        raise MissingError(f"no file at {path}")
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip and runtime errors
@@ -42,7 +42,7 @@ def read_published(path: Path) -> PublishedLens:
         return _published(held)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CorruptError(
-            f"{path} is no Jacobian lens: square matrices by layer were expected under 'J', "
+            f"{path} is not a Jacobian lens: expected square matrices by layer under 'J', "
             f"{type(error).__name__}: {error}"
         ) from error
 

@@ -65,7 +65,7 @@ def fit_jacobian_lens(
         heldout: tokens to measure on, `[m, heldout_pos]`.
         config: the settings of the fit.
         model_name, source: name of the model, and origin of the tokens.
-        tuned: a tuned lens of the same weights, to be measured beside it.
+        tuned: a tuned lens of the same weights, to be measured too.
         draft: returns the work in progress of some settings, with the sums of an earlier run if there are any.
         progress: called after every round, with the agreement of the halves.
 
@@ -96,7 +96,7 @@ def import_jacobian_lens(
     """Return the lens of a published file (`interp.lenses.jacobian_files`), measured as one that was fitted.
 
     `contexts` serve its null, one round on an untrained model. A published file does not say which weights it was
-    fitted on: it is taken for the model's, and the KL beside its nulls shows whether it is. Raises `MismatchError` for
+    fitted on: it is taken for the model's, and the KL against its nulls shows whether it is. Raises `MismatchError` for
     another width or number of blocks, and what `read_published` and `fit_jacobian_lens` raise.
     """
     published = read_published(path)
@@ -115,7 +115,7 @@ def _settings(
     """Return the settings of a fit. Raises `ConfigError` for too little text or memory."""
     if len(contexts) < 2 or len(heldout) < 2 or contexts.shape[1] < config.skip + 2:
         raise ConfigError(
-            f"at least 2 contexts of {config.skip + 2} tokens to fit on and 2 held out were expected, got "
+            f"expected at least 2 contexts of {config.skip + 2} tokens to fit on and 2 held out, got "
             f"{list(contexts.shape)} and {list(heldout.shape)}; use more text, or a lower skip"
         )
     own = {"model": model_name, "weight_hash": weight_hash(model), "source": source}
@@ -299,7 +299,7 @@ def _measured(
     heldout: Tensor,
     tuned: Lens | None,
 ) -> JacobianLens:
-    """Measure a lens beside the other lenses and its nulls, and return it as it is stored."""
+    """Measure a lens with the other lenses and its nulls, and return it as it is stored."""
     names = list(jacobians)
     null = _Fit(untrained_model(model, settings.seed), contexts, settings, names)
     null.round()

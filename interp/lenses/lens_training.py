@@ -3,7 +3,8 @@
     lens = train_tuned_lens(model, contexts, heldout, TunedLensConfig(steps=250))
     readings = logit_lens(model, tokens, lens=lens)
 
-Translators are trained by distillation: the loss is `KL(model's output || reading)`, and the text itself is no target.
+Translators are trained by distillation: the loss is `KL(model's output || reading)`, and the text itself is not a
+target.
 
 1. Run a few contexts. Take the residual after every layer, and the model's own log-probabilities, at a few random
    positions. The first position of a context is never drawn: its residual is an outlier.
@@ -63,7 +64,7 @@ def train_tuned_lens(
     config = config or TunedLensConfig()
     if len(contexts) < 10 or len(heldout) < 1 or contexts.shape[1] < 2:
         raise ConfigError(
-            f"at least 10 contexts to train on and 1 held out were expected, of 2 tokens or more, got "
+            f"expected at least 10 contexts to train on and 1 held out, of 2 tokens or more, got "
             f"{list(contexts.shape)} and {list(heldout.shape)}; use more text"
         )
     n, length = contexts.shape

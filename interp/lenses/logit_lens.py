@@ -171,7 +171,7 @@ def follow_token(
     Raises `PromptError` as `logit_lens` does, and for a token outside the vocabulary.
     """
     if not 0 <= token_id < model.cfg.d_vocab:
-        raise PromptError(f"a token id below {model.cfg.d_vocab} was expected, got {token_id}")
+        raise PromptError(f"expected a token id below {model.cfg.d_vocab}, got {token_id}")
     ranks, probabilities = [], []
     for logits in reversed_readings(model, tokens, lens):
         ranks.append((logits > logits[:, token_id, None]).sum(-1).cpu())

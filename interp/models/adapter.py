@@ -131,7 +131,7 @@ def widened(weight: "Float[Tensor, '...']") -> "Float[Tensor, '...']":
 
 
 def applied(module: Any, value: "Float[Tensor, '...']") -> "Float[Tensor, '...']":
-    """Return what a module of a model gives for a value, computed in the model's dtype, in the dtype of the value."""
+    """Return the output of a model's module for a value, computed in the model's dtype, in the dtype of the value."""
     dtype = next((each.dtype for each in module.parameters()), value.dtype)
     return module(value.to(dtype)).to(value.dtype) if dtype.itemsize < 4 else module(value)
 
@@ -381,14 +381,12 @@ def check_token_ids(model: HookedModel, tokens: "Int[Tensor, '...']") -> None:
     if not isinstance(tokens, torch.Tensor) or tokens.dtype not in (torch.int64, torch.int32) or not tokens.numel():
         came = getattr(tokens, "dtype", ""), list(getattr(tokens, "shape", []))
         raise PromptError(
-            f"a tensor of token ids was expected, int64, got {type(tokens).__name__} of {came[0]} {came[1]}; use the "
+            f"expected an int64 tensor of token ids, got {type(tokens).__name__} of {came[0]} {came[1]}; use the "
             "output of `to_tokens`"
         )
     low, high, n = int(tokens.min()), int(tokens.max()), model.cfg.d_vocab
     if low < 0 or high >= n:
-        raise PromptError(
-            f"token ids from 0 to {n - 1} were expected, got {low} to {high}; use the model's own tokenizer"
-        )
+        raise PromptError(f"expected token ids from 0 to {n - 1}, got {low} to {high}; use the model's own tokenizer")
 
 
 def untrained_model(model: HookedModel, seed: int) -> HookedModel:

@@ -63,7 +63,7 @@ def merged(plain: Any, adapter: str, spec: str) -> Any:
     if adapter.startswith(("/", "./", "../", "~")) or Path(adapter).expanduser().exists():
         adapter = str(Path(adapter).expanduser())
         if not is_adapter(Path(adapter)):
-            raise MissingError(f"{adapter} holds no {ADAPTER_CONFIG}, so it is no adapter of peft")
+            raise MissingError(f"{adapter} has no {ADAPTER_CONFIG}, so it is not an adapter of peft")
     try:
         return peft.PeftModel.from_pretrained(plain, adapter).merge_and_unload()
     except Exception as error:  # peft raises a dozen unrelated types; each becomes one line

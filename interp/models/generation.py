@@ -121,9 +121,9 @@ def generate(
 def sampled(temperature: float, generator: "torch.Generator", *, coupled: int = 0) -> "Callable[[Tensor], Tensor]":
     """Return a `choose` that samples at a temperature; the most likely token at 0.
 
-    With `coupled`, rows that many apart share the noise that a token is drawn with (the largest of logits and Gumbel
-    noise), so that equal distributions give equal tokens: 1 for all rows, n for copies of n texts one after another.
-    Raises `ConfigError` for a temperature below 0.
+    With `coupled`, rows that many apart share the Gumbel noise by which a token is drawn, so that equal distributions
+    give equal tokens: 1 for all rows, n for consecutive copies of n texts. Raises `ConfigError` for a temperature below
+    0.
     """
     if temperature < 0:
         raise ConfigError(f"temperature must be at least 0, got {temperature}")
@@ -164,7 +164,7 @@ class Completion(NamedTuple):
 Message = Mapping[str, str]
 """`{"role": "system", "user" or "assistant", "content": text}`"""
 NEXT_USER = "\nUser:"
-"""Where a reply ends in a model without a chat template."""
+"""End of a reply in a model without a chat template."""
 
 
 def has_template(model: HookedModel) -> bool:

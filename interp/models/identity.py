@@ -1,9 +1,8 @@
 """Identity of a model: its spec, and hashes of weights and tokenizer that go into every manifest.
 
 The weight hash is taken over the parameters as float32, by the names of the plain module, before any cast: the same
-spec has the same hash in every dtype. It is cached with the model, and taken again when a parameter was written to
-since, through `weight.data` too: the cache is compared with the write counters and with a cheap fingerprint of the
-values.
+spec has the same hash in every dtype. It is cached with the model, and taken again after a write to a parameter,
+through `weight.data` too. Write counters and a cheap fingerprint of the values tell when.
 
 Tokenizers of all models share one interface: Hugging Face's, or bytes for small models.
 """

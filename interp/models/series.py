@@ -13,8 +13,8 @@ _STEP = re.compile(r"(\d+)\D*$")
 def checkpoints_in(folder: Path) -> dict[int, Path]:
     """Return step -> folder of every model in a folder, by the last number of its name: `checkpoint-500` is step 500.
 
-    Whole models and adapters of peft count; other folders are passed over. Raises `MissingError` for a folder that is
-    not there, `ConfigError` for fewer than two checkpoints, or two of one step.
+    Whole models and adapters of peft count; other folders are skipped. Raises `MissingError` for a missing folder,
+    `ConfigError` for fewer than two checkpoints, or two of one step.
     """
     folder = folder.expanduser()
     if not folder.is_dir():
@@ -31,7 +31,7 @@ def checkpoints_in(folder: Path) -> dict[int, Path]:
         found[number] = path
     if len(found) < 2:
         raise ConfigError(
-            f"two checkpoints or more were expected in {folder}, found {len(found)}; each is a folder with a model, "
+            f"expected two checkpoints or more in {folder}, found {len(found)}; each is a folder with a model, "
             "whose name ends in its step, such as checkpoint-500"
         )
     return dict(sorted(found.items()))

@@ -110,7 +110,7 @@ def train_toy(
 
 
 def cached_toy(spec: str, folder: Path, *, seed: int, device: str, dtype: Any) -> HookedModel:
-    """Return the toy of a spec, trained first when `folder` holds none by this recipe and seed."""
+    """Return the toy of a spec, trained first when `folder` has none by this recipe and seed."""
     toy = find_toy(spec)
     path = folder / f"{spec.removeprefix(TOY_PREFIX)}-seed{seed}-{_recipe_hash(toy)}"
     if not is_small_folder(path):

@@ -154,8 +154,8 @@ def train_small(
     """Train a model in place, yielding every `log_every` steps; `measure(model)` runs at each of those.
 
     Stop iterating to stop training. The model is in evaluation mode whenever the caller has control. With `state`, an
-    interrupted training yields again what it had yielded, the model as it was at the last of these, and goes on.
-    Raises `NonFiniteError` when the loss is NaN or infinite.
+    interrupted training repeats its earlier yields, with the model of the last of them, and continues. Raises
+    `NonFiniteError` when the loss is NaN or infinite.
     """
     import torch
 

@@ -89,7 +89,7 @@ class Ablator:
         if self.kind == "resample":
             known = known if rows is None else known[rows]
             if len(known) != len(value):
-                raise PromptError(f"{len(value)} prompts need as many reference prompts, got {len(known)}")
+                raise PromptError(f"{len(value)} prompts need {len(value)} reference prompts, got {len(known)}")
         if known.shape[1] not in (1, value.shape[1]):
             raise PromptError(
                 f"the reference prompts have {known.shape[1]} tokens, these {value.shape[1]}; "

@@ -64,7 +64,7 @@ def check_pairs(model: HookedModel, clean: Int[Tensor, "..."], corrupt: Int[Tens
         return
     if clean.ndim != 2 or corrupt.ndim != 2 or 0 in (*clean.shape, *corrupt.shape):
         raise PromptError(
-            f"clean and corrupt prompts were expected as tokens [batch, pos], got {list(clean.shape)} and "
+            f"expected clean and corrupt prompts as tokens [batch, pos], got {list(clean.shape)} and "
             f"{list(corrupt.shape)}"
         )
     if len(clean) != len(corrupt):

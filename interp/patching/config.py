@@ -11,7 +11,7 @@ Direction = Literal["denoise", "noise"]
 HeadKind = Literal["query", "key-value"]
 """Heads that a patch counts: under grouped-query attention, k and v belong to a group of query heads."""
 Origin = dict[str, str | int | bool | None]
-"""Settings of what made the prompts of a task: a seed, a file, the texts of a pair."""
+"""Origin of the prompts of a task: a seed, a file, the texts of a pair."""
 
 
 @dataclass(frozen=True, kw_only=True)

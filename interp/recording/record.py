@@ -3,7 +3,7 @@
 Steps: check the request and the free disk space, cut the text into shards (`contexts`), run the model up to the last
 hook point (`interp.models.passes`), check and serialise, write on another thread (`writer`), merge the moments,
 finish the artefact. An interrupted run retains every finished shard; the same call computes the others and ends with
-the same bytes. Memory holds three shards at most, whatever the number of tokens.
+the same bytes. At most three shards are in memory, whatever the number of tokens.
 
 Several ranks (`interp.ranks`) cut the same text and take its shards in turn, all writing into one folder. The bytes are
 those of one process, and a run may be resumed by another number of ranks.
@@ -64,7 +64,7 @@ def compute_activations(
 ) -> dict[str, Tensor]:
     """Return activations `[n_rows, d]` by hook point for all contexts of `text`, `batch_size` a pass, in storage dtype.
 
-    `each(n_real)` is called after every pass. Raises `NonFiniteError` (NaN, infinity, or what `dtype` cannot hold).
+    `each(n_real)` is called after every pass. Raises `NonFiniteError` (NaN, infinity, or overflow of `dtype`).
     """
     stored: dict[str, Tensor] = {}
     context_length = text.tokens.shape[1]
@@ -90,13 +90,13 @@ _SQUARE = ("hook_pattern", "hook_attn_scores")
 def probe_widths(model: HookedModel, hook_points: list[str]) -> dict[str, int]:
     """Measure the width at each hook point, from a run on 14 tokens (heads are concatenated).
 
-    Raises `ConfigError` for a hook point that does not hold one vector per token.
+    Raises `ConfigError` for a hook point without one vector per token.
     """
     import torch
 
     for name in hook_points:
         if name.endswith(_SQUARE):
-            raise ConfigError(f"{name} holds one number per pair of tokens, a recording one vector per token")
+            raise ConfigError(f"{name} has one number per pair of tokens, a recording needs one vector per token")
     tokens = torch.zeros(2, 7, dtype=torch.long, device=model.cfg.device)
     with Capture(model, hook_points) as capture:
         values = capture(tokens)

@@ -25,7 +25,7 @@ class RecordedText:
     shard_rows: int
     """Rows of a full shard."""
     live: bool
-    """True where the folder holds text only, and activations are computed when they are read."""
+    """True where the folder has text only, and activations are computed when they are read."""
 
 
 @dataclass(frozen=True, kw_only=True)

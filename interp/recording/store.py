@@ -9,7 +9,7 @@
       <hook_point>/stats.safetensors   mean, variance: float64 [d]; mean_norm: float64 []; n: int64 []  (real rows only)
 
 A *row* is one token of one context. Contexts have a fixed length, so row `r` is position `r % context_length` of
-context `r // context_length`, and a shard holds whole contexts. `document` is the running number of the document a
+context `r // context_length`, and a shard has whole contexts. `document` is the running number of the document a
 token came from and `position` its token index in that document; both are -1 for BOS and padding. Rows with
 `document == -1` are stored (the model saw them) and skipped by every reader unless requested: they are not text, and
 the norm of the BOS residual is hundreds of times that of the others.
@@ -77,7 +77,7 @@ class Recording:
     def __init__(self, folder: str | Path):
         self.folder = as_path(folder)
         self.artefact = open_artefact(Recorded, self.folder)
-        """What the recording holds, and how it was made."""
+        """Content and origin of the recording."""
         settings = self.artefact.settings
         self.hook_points = list(settings.hook_points)
         self.context_length, self.bos, self.dtype = settings.context_length, settings.bos, settings.dtype
@@ -102,7 +102,7 @@ class Recording:
 
     @property
     def live(self) -> bool:
-        """True when the folder holds text only, and activations are computed when they are read (`live.py`)."""
+        """True when the folder has text only, and activations are computed when they are read (`live.py`)."""
         return self.artefact.live
 
     @property

@@ -14,7 +14,7 @@ from interp.text.tokens import Tokenizer, shard_texts
 
 
 def order_problems(recording: Recording) -> Iterator[str]:
-    """Yield where tokens do not follow each other as in documents: a shard is there twice, or is missing."""
+    """Yield where tokens are not in document order: a shard is repeated or missing."""
     before = torch.tensor([[-1], [0]])
     for shard in range(recording.n_shards):
         found = recording.token_shard(shard)
@@ -35,7 +35,7 @@ def _token(document: Tensor, position: Tensor, at: int) -> str:
 
 
 def corpus_problems(recording: Recording, corpus: Corpus, tokenizer: Tokenizer) -> Iterator[str]:
-    """Yield the shards whose text is not what their corpus gives, read once more by one process."""
+    """Yield the shards whose text differs from that of their corpus, read again by one process."""
     text, settings = recording.artefact.settings.text, recording.artefact.settings
     assert text is not None, "planted features have no text"
     stored = recording.manifest.files

@@ -74,7 +74,7 @@ def moments(activations: Tensor, real: np.ndarray) -> Moments:
     """Return the moments of the rows `real` (bool `[n_rows]`) of `activations [n_rows, d]`, as stored.
 
     Blocks of rows are merged by Chan, Golub and LeVeque, "Updating formulae" (1979), eq. 2.1. numpy, not torch: this
-    runs beside the model, and torch's small operations would wait for the threads that the model keeps busy.
+    runs in parallel with the model, and torch's small operations would wait for the threads that the model keeps busy.
     """
     d = activations.shape[1]
     total = Moments(0, np.zeros(d), np.zeros(d), 0.0)
@@ -181,8 +181,8 @@ _RANK_LOGS = "shards-*.jsonl"
 class ShardLog:
     """Finished shards, one JSON object a line: `{shard, rows, real, documents, files: {path: {sha256, bytes}}}`.
 
-    Every rank appends to its own log, and the first rank joins them: when a run starts, so that each shard is computed
-    once whatever the former number of ranks, and when it ends.
+    Every rank appends to its own log. The first rank joins them when a run starts, so that each shard is computed once
+    whatever the former number of ranks, and when it ends.
     """
 
     def __init__(self, draft: Draft, ranks: Ranks = ALONE):
@@ -240,7 +240,7 @@ class ShardLog:
         self._register(entry)
 
     def check_text(self, text: ShardText) -> None:
-        """Raise `MismatchError` when a finished shard was made from other text than the corpus holds now."""
+        """Raise `MismatchError` when a finished shard was made from other text than the corpus has now."""
         recorded = self._entries[text.number]["files"]
         for relative, content in text_files(text).items():
             if recorded[relative]["sha256"] != hashlib.sha256(content).hexdigest():

@@ -28,8 +28,8 @@ Logits determine energies up to a constant, which affects `U` and `F` but not `S
     mean      E_v = mean(logits) - logit_v             energies average 0 over the vocabulary
     surprisal E_v = logsumexp(logits) - logit_v        energies are surprisals at T = 1: there U = S and F = 0
 
-The null of every sweep is a random energy model (Derrida 1981): as many normal energies of the same variance, over
-several draws. The knowledge of a model shows in tokens far below these random levels.
+The null of every sweep is a random energy model (Derrida 1981): the same number of normal energies of the same
+variance, over several draws. The knowledge of a model shows in tokens far below these random levels.
 """
 
 import itertools
@@ -79,7 +79,7 @@ class BoltzmannMachine:
         n = len(self.couplings)
         if self.bias.shape != (n,) or self.bias.dtype != self.couplings.dtype:
             raise ConfigError(
-                f"a bias for each spin in the dtype of the couplings was expected, {self.couplings.dtype} [{n}], got "
+                f"expected a bias for each spin in the dtype of the couplings, {self.couplings.dtype} [{n}], got "
                 f"{self.bias.dtype} {list(self.bias.shape)}"
             )
         if not torch.isfinite(self.bias).all():
@@ -117,7 +117,7 @@ class BoltzmannMachine:
     ) -> Float[Tensor, "{n_chains} n"]:
         """Run independent chains of `n_sweeps` Gibbs sweeps from random spins; returns `[n_chains, n]`."""
         if n_chains < 1:
-            raise ConfigError(f"at least one chain was expected, got n_chains {n_chains}")
+            raise ConfigError(f"expected at least one chain, got n_chains {n_chains}")
         states = torch.randint(2, (n_chains, self.n), generator=generator).to(self.bias) * 2 - 1
         return self.sweep(states, n_sweeps, temperature=temperature, generator=generator)
 
@@ -133,7 +133,7 @@ class BoltzmannMachine:
         """Sweep over the spins of `states [n_chains, n]` from `first` on; `n_visible` clamps the visible spins."""
         if n_sweeps < 0 or not 0 <= first <= self.n:
             raise ConfigError(
-                f"sweeps of at least 0 from a spin of 0 to {self.n} on were expected, got {n_sweeps} from {first} on"
+                f"expected sweeps of at least 0 from a spin of 0 to {self.n} on, got {n_sweeps} from {first} on"
             )
         states, heat = check_spins(states, self.couplings).clone(), _above_zero(temperature)
         for _ in range(n_sweeps):
@@ -148,7 +148,7 @@ def new_machine(n_visible: int, n_hidden: int = 0, *, scale: float = 0.01, seed:
     """Create a machine with small random couplings and no biases, float64."""
     if n_visible < 1 or n_hidden < 0 or not math.isfinite(scale):
         raise ConfigError(
-            f"at least one visible spin, 0 hidden ones and a finite scale were expected, got {n_visible}, {n_hidden} "
+            f"expected at least one visible spin, 0 hidden ones and a finite scale, got {n_visible}, {n_hidden} "
             f"and {scale}"
         )
     n = n_visible + n_hidden
@@ -229,7 +229,7 @@ def learn(
 ) -> Iterator[LearningStep]:
     """Maximise the likelihood of `data [n_rows, n_visible]`, yielding every `log_every` steps and at the last.
 
-    `n_sweeps` None uses the exact gradient, a number contrastive divergence with as many sweeps. Raises
+    `n_sweeps` None uses the exact gradient, a number contrastive divergence with that many sweeps. Raises
     `NonFiniteError` when couplings diverge.
     """
     if steps < 1 or not 0 < lr < math.inf or log_every < 1 or (n_sweeps is not None and n_sweeps < 1):
@@ -264,13 +264,13 @@ def _difference(one: Moments, other: Moments) -> Moments:
 
 def _above_zero(temperature: float) -> float:
     if not temperature > 0:
-        raise ConfigError(f"a temperature above 0 was expected, got {temperature}; for 0 use classical_networks.recall")
+        raise ConfigError(f"expected a temperature above 0, got {temperature}; for 0 use classical_networks.recall")
     return temperature
 
 
 def _check_data(machine: BoltzmannMachine, data: Shaped[Tensor, "..."]) -> Float[Tensor, "n_rows n_visible"]:
     if data.ndim != 2 or data.shape[1] != machine.n_visible or not len(data) or not bool((data.abs() == 1).all()):
-        raise ConfigError(f"rows of {machine.n_visible} visible spins, +1 or -1, were expected, got {list(data.shape)}")
+        raise ConfigError(f"expected rows of {machine.n_visible} visible spins, +1 or -1, got {list(data.shape)}")
     return data.to(machine.bias)
 
 

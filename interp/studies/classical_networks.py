@@ -51,7 +51,7 @@ RECALLED = 0.9
 def hebb(patterns: Shaped[Tensor, "..."]) -> Float[Tensor, "n n"]:
     """Return Hebbian couplings `[n, n]` of `patterns [n_patterns, n]` of +1 and -1, without self-coupling."""
     if patterns.ndim != 2 or not patterns.numel() or not bool((patterns.abs() == 1).all()):
-        raise ConfigError(f"patterns of +1 and -1 were expected as [n_patterns, n], got {list(patterns.shape)}")
+        raise ConfigError(f"expected patterns of +1 and -1 as [n_patterns, n], got {list(patterns.shape)}")
     X = patterns.to(torch.float32) if patterns.dtype not in (torch.float32, torch.float64) else patterns
     return (X.T @ X / X.shape[1]).fill_diagonal_(0)
 
@@ -103,7 +103,7 @@ def check_spins(states: Shaped[Tensor, "..."], couplings: Float[Tensor, "n n"]) 
     """Return `states [n_states, n]` in the dtype of the couplings. Raises `ConfigError` unless they are +1 or -1."""
     if states.ndim != 2 or states.shape[1] != len(couplings) or not bool((states.abs() == 1).all()):
         raise ConfigError(
-            f"states of +1 and -1 were expected as [n_states, {len(couplings)}], a spin for each row of the couplings, "
+            f"expected states of +1 and -1 as [n_states, {len(couplings)}], a spin for each row of the couplings, "
             f"got {list(states.shape)}; take the signs of other values"
         )
     return states.to(couplings)
@@ -163,7 +163,7 @@ def measure_capacity(
     rising = len(counts) == len(loads) > 0 and counts[0] >= 1 and sorted(set(counts)) == counts
     if not rising or n_seeds < 2 or n_starts < 1:
         raise ConfigError(
-            f"rising loads with a pattern each, two seeds and a start were expected, got {loads} of {n} spins, "
+            f"expected rising loads with a pattern each, two seeds and a start, got {loads} of {n} spins, "
             f"{n_seeds} seeds and {n_starts} starts"
         )
     overlaps, shares = np.zeros((2, len(loads), n_seeds))
@@ -288,7 +288,7 @@ def compare_capacity(
     few = len(set(dims)) < 2 or n_seeds < 2 or n_starts < 1
     if few or not 0 < wrong < 0.5 or round(wrong * min(dims)) < 1:
         raise ConfigError(
-            "two dimensions, two seeds, a start, and from one wrong spin to fewer than half were expected (starts "
+            "expected two dimensions, two seeds, a start, and from one wrong spin to fewer than half (starts "
             f"without wrong spins test stability only), got dimensions {dims}, {n_seeds} seeds, {n_starts} starts, a "
             f"fraction of {wrong}"
         )
@@ -313,7 +313,7 @@ def compare_capacity(
 def least_slope(wrong: float) -> float:
     """Return the theorem's lower bound on doublings per dimension, for a fraction `wrong` of wrong spins."""
     if not 0 < wrong < 0.5:
-        raise ConfigError(f"a share of wrong spins between 0 and 0.5 was expected, got {wrong}; 0.2 is usual here")
+        raise ConfigError(f"expected a share of wrong spins between 0 and 0.5, got {wrong}; 0.2 is usual here")
     m = 1 - 2 * wrong
     rate = ((1 + m) * math.log1p(m) + (1 - m) * math.log1p(-m)) / 2
     return rate / 2 / math.log(2)

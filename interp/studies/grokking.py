@@ -72,7 +72,7 @@ def train_modular(config: ModularConfig, *, device: str = "cpu", state: Path | N
     Training ends early, `settle` epochs after every seed has reached a test accuracy above `LEARNED`. Random numbers
     are drawn on the CPU, so every device starts from the same weights and sees the same batches. Snapshots are on the
     CPU. `state` is a file from which the same call goes on where it was interrupted, after it yielded again what is in
-    the files beside it. Raises `NonFiniteError` when a loss is not finite, `ConfigError` for mps.
+    the files next to it. Raises `NonFiniteError` when a loss is not finite, `ConfigError` for mps.
     """
     if device.startswith("mps"):
         raise ConfigError("losses are computed in float64, which mps does not have; use --device cpu")
@@ -359,7 +359,7 @@ def _check(parameters: Parameters, config: ModularConfig, keys: list[list[int]])
     half = (config.p - 1) // 2
     if len(keys) != len(config.seeds) or not all(1 <= k <= half for mine in keys for k in mine):
         raise ConfigError(
-            f"frequencies from 1 to {half} were expected for each of {len(config.seeds)} seeds, got {keys}; take those "
+            f"expected frequencies from 1 to {half} for each of {len(config.seeds)} seeds, got {keys}; take those "
             "of `key_frequencies`"
         )
     for name, value in parameters.items():
@@ -378,7 +378,7 @@ def describe_grokking(snapshots: list[Snapshot], config: ModularConfig) -> Grokk
     Raises `ConfigError` without a snapshot, and as `measure_progress` does.
     """
     if not snapshots:
-        raise ConfigError("at least one snapshot was expected, got none; give it list(train_modular(config))")
+        raise ConfigError("expected at least one snapshot, got none; give it list(train_modular(config))")
     logit_share, embedding_share = shares(snapshots[-1].parameters, config)
     keys, embedding_keys = key_frequencies(logit_share), embedding_frequencies(embedding_share)
     measured = [measure_progress(snapshot.parameters, config, keys) for snapshot in snapshots]

@@ -174,7 +174,7 @@ def separation(patterns: Shaped[Tensor, "..."]) -> Float64[Tensor, " n"]:
     falls exponentially with separation. Infinite for a single pattern.
     """
     if patterns.ndim != 2:
-        raise ConfigError(f"patterns [n, d] were expected, got {list(patterns.shape)}; take one memory at a time")
+        raise ConfigError(f"expected patterns [n, d], got {list(patterns.shape)}; take one memory at a time")
     _check(patterns, patterns, 1.0, None)
     gram = patterns.double() @ patterns.double().T
     others = gram.clone().fill_diagonal_(-torch.inf)
@@ -220,7 +220,7 @@ def _check(patterns: Tensor, states: Tensor, beta: float, visible: Tensor | None
     """Check the arguments, and return the mask `[n_states, n]`."""
     if not _fit(patterns, states):
         raise ConfigError(
-            f"patterns [n, d] and states [n_states, d] of one width, one of each at least, were expected, got "
+            f"expected patterns [n, d] and states [n_states, d] of one width, one of each at least, got "
             f"{list(patterns.shape)} and {list(states.shape)}; axes in front must be the same"
         )
     if not 0 < beta < float("inf"):
@@ -232,7 +232,7 @@ def _check(patterns: Tensor, states: Tensor, beta: float, visible: Tensor | None
     expected = (states.shape[-2], patterns.shape[-2])
     if visible.dtype != torch.bool or visible.shape != expected:
         raise ConfigError(
-            f"visible must be true or false for each state and pattern: bool {list(expected)} was expected, got "
+            f"visible must be true or false for each state and pattern, expected bool {list(expected)}, got "
             f"{visible.dtype} {list(visible.shape)}"
         )
     if not visible.any(-1).all():
@@ -343,7 +343,7 @@ def text_prompts(model: HookedModel, documents: Iterable[Any], n: int, length: i
             rows.append(tokens[:length])
         if len(rows) == n:
             return torch.stack(rows)
-    raise PromptError(f"{n} documents of at least {length} tokens were expected, found {len(rows)}; ask for fewer")
+    raise PromptError(f"expected {n} documents of at least {length} tokens, found {len(rows)}; ask for fewer")
 
 
 def measure_retrieval(

@@ -136,7 +136,7 @@ def _run(spec: str, seed: int, steps: np.ndarray, curves: dict[str, np.ndarray])
 
 
 def _transition(steps: np.ndarray, curve: np.ndarray, least: float) -> Transition:
-    """Return the transition of a curve; of too few measurements only their ends."""
+    """Return the transition of a curve; with too few measurements, only its ends."""
     if len(steps) >= FEWEST:
         return find_transition(steps, curve, least=least)
     reason = f"{FEWEST} measurements or more can show a transition, there are {len(steps)}"

@@ -39,7 +39,7 @@ class InductionRun(Result):
         held = (set(self.curves), set(self.transitions), {len(curve) for curve in self.curves.values()})
         if held != (set(CURVES), set(CURVES), {len(self.steps)}):
             raise ConfigError(
-                f"the curves {', '.join(CURVES)} were expected, each with {len(self.steps)} values and a transition, "
+                f"expected the curves {', '.join(CURVES)}, each with {len(self.steps)} values and a transition, "
                 f"got {', '.join(sorted(self.curves))}"
             )
 
@@ -52,7 +52,8 @@ class InductionRun(Result):
     def onset(self) -> float | None:
         """Onset of copying: of the accuracy on the second copy, if that changes suddenly.
 
-        The loss is no substitute: it falls earlier, when the model learns which tokens occur, and continues long after.
+        The loss is not a substitute: it falls earlier, when the model learns which tokens occur, and continues long
+        after.
         """
         return self.transitions["accuracy"].onset
 

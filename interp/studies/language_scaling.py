@@ -21,7 +21,7 @@ the irreducible loss, `A / N^alpha` the cost of finite size, `B / D^beta` the co
    checkpoints are correlated (`interp.scaling_law`).
 4. Validation: the largest size is left out and predicted. The baseline predicts that size has no further effect. A law
    worse than the baseline is reported as one that does not hold (`predicts`). Where some models have passed a phase
-   change and others have not, the curves are no power law, however narrow the interval.
+   change and others have not, the curves do not follow a power law, however narrow the interval.
 
 Checkpoints of one run are treated as runs of that length, which is valid only at a constant learning rate. The law
 describes models trained alike, within the sizes measured: at these sizes exponents depend on the recipe.
@@ -72,7 +72,7 @@ class LanguageRun:
 
     def __post_init__(self) -> None:
         if not self.tokens or len(self.losses) != len(self.tokens):
-            raise ConfigError(f"one loss for each checkpoint was expected, got {len(self.losses)} for {self.tokens}")
+            raise ConfigError(f"expected one loss for each checkpoint, got {len(self.losses)} for {self.tokens}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ class LanguageScaling(Artefact, kind="language_scaling"):
         """Return the findings in whole sentences."""
         if self.intervals is None:
             missing = "larger models have no lower loss" if self.p_tokens < P_FOUND else "no model learns from the text"
-            return [f"no law: it could be chance that {missing} (p {max(self.p_size, self.p_tokens):.3f})"]
+            return [f"no law: the null that {missing} is not rejected (p {max(self.p_size, self.p_tokens):.3f})"]
         ends = self.intervals
         said = [
             f"the loss falls with parameters to the power {ends.alpha:.2f} and with tokens to the power "
@@ -252,7 +252,7 @@ def _check_draws(runs: Sequence[LanguageRun], n_bootstrap: int, n_permutations: 
 def _check(runs: Sequence[LanguageRun]) -> None:
     for run in runs:
         if not all(math.isfinite(loss) and loss > 0 for loss in run.losses):
-            raise NonFiniteError(f"a loss of {run.name or f'{run.n_params:,} parameters'} is no number above 0")
+            raise NonFiniteError(f"a loss of {run.name or f'{run.n_params:,} parameters'} is not a number above 0")
         if min(run.n_params, *run.tokens) < 1:
             raise ConfigError(f"parameters and tokens must be at least 1, got {run.n_params} and {min(run.tokens)}")
         if run.tokens != runs[0].tokens:

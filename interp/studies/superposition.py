@@ -281,7 +281,7 @@ def _check_grid(
 ) -> None:
     if density.ndim != 1 or not len(density) or n_seeds < 1:
         raise ConfigError(
-            f"density [n_toys] of at least one toy and one seed were expected, got {list(density.shape)} and {n_seeds}"
+            f"expected density [n_toys] of at least one toy and one seed, got {list(density.shape)} and {n_seeds}"
         )
     if not bool(((density > 0) & (density <= 1)).all()):
         raise ConfigError(f"a density is the probability that a feature is on, in (0, 1]; got {density.tolist()}")
@@ -413,7 +413,7 @@ def ideal_losses(density: float, importance: float) -> dict[str, float]:
     numbers in [0, 1].
     """
     if not 0 < density <= 1 or importance < 0:
-        raise ConfigError(f"a density in (0, 1] and an importance from 0 up were expected, got {density}, {importance}")
+        raise ConfigError(f"expected a density in (0, 1] and an importance from 0 up, got {density}, {importance}")
     variance = float(constant_loss(torch.tensor(density, dtype=torch.float64)))
     return {
         "not represented": importance * variance,

@@ -120,7 +120,7 @@ def measure_geometry(directions: Shaped[Tensor, "..."], *, tolerance: float = 1e
     """
     directions = torch.as_tensor(directions)
     if directions.ndim != 2 or not directions.numel():
-        raise ConfigError(f"directions were expected as [n, d] with at least one row, got {list(directions.shape)}")
+        raise ConfigError(f"expected directions as [n, d] with at least one row, got {list(directions.shape)}")
     W = directions.detach().double()
     if not torch.isfinite(W).all():
         raise NonFiniteError("directions hold NaN or infinity; measure a toy that was trained without divergence")

@@ -216,7 +216,7 @@ def _curve(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarra
     steps, values = np.asarray(steps, float), np.asarray(values, float)
     if steps.ndim != 1 or steps.shape != values.shape:
         raise ConfigError(
-            f"one value for each step was expected, as [n] and [n], got steps {list(steps.shape)} and values "
+            f"expected one value for each step, as [n] and [n], got steps {list(steps.shape)} and values "
             f"{list(values.shape)}; give one curve at a time"
         )
     wrong = ~(np.isfinite(steps) & np.isfinite(values))

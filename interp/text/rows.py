@@ -12,7 +12,7 @@ from interp.errors import ConfigError
 
 TEXT = "text"
 COLUMN = "?column="
-"""Between the file or data set and the column that is read, in the spec of a corpus."""
+"""Separator of file or data set and column in the spec of a corpus."""
 _FORMS = (("role", "content"), ("from", "value"))
 _ROLES = {"human": "user", "gpt": "assistant"}
 
@@ -32,7 +32,7 @@ class Document(NamedTuple):
 
 @dataclass(frozen=True)
 class TextColumn:
-    """The column that holds the texts, and what makes a text of a conversation."""
+    """The column of the texts, and the template that makes a conversation a text."""
 
     name: str = TEXT
     template: ChatTemplate | None = None
@@ -53,7 +53,7 @@ class TextColumn:
         text = self._conversation(value, where) if isinstance(value, list) else value
         if not isinstance(text, str):
             raise ConfigError(
-                f"{where}: column `{self.name}` holds {type(value).__name__}; a text or a list of messages was expected"
+                f"{where}: column `{self.name}` holds {type(value).__name__}, expected a text or a list of messages"
             )
         return Document(text, str(row.get("id") or default_id), default_label if label is None else str(label))
 
@@ -69,7 +69,7 @@ def _message(found: Any, where: str) -> Message:
         if isinstance(role, str) and isinstance(content, str):
             return {"role": _ROLES.get(role, role), "content": content}
     raise ConfigError(
-        f'{where} holds a list whose entries are no messages; {{"role": "user", "content": "..."}} was expected'
+        f'{where} holds a list whose entries are not messages, expected {{"role": "user", "content": "..."}}'
     )
 
 

@@ -12,7 +12,7 @@ start of the next, and attention crosses that border. The last context is filled
 - `document`: BOS opens every document, wherever it falls
 - `none`: no BOS
 
-A resumed recording gets the same shards, as nothing here depends on anything but its arguments.
+A resumed recording gets the same shards, since everything here depends on its arguments alone.
 """
 
 from collections.abc import Iterable, Iterator

@@ -9,8 +9,8 @@
 - `graph`          a graph as a value and as files
 - `part`           the part of a graph at other thresholds, or for one target
 - `trace`          from a prompt to a graph
-- `effects`        effects in the model beside predicted ones
-- `interventions`  changes of latents beside random ones
+- `effects`        effects in the model against predicted ones
+- `interventions`  changes of latents against random ones
 - `background`     latents that lead every prompt alike
 - `attention`      an edge between positions, split by heads
 - `variants`       one template with several words

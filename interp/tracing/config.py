@@ -11,9 +11,9 @@ class TraceConfig:
     """Settings of an attribution graph."""
 
     max_feature_nodes: int = 4096
-    """Most active latents that get a row of edges: those with the largest influence on the targets so far."""
+    """Largest number of active latents that get a row of edges: those with most influence on the targets so far."""
     max_logits: int = 10
-    """Most next tokens that become targets, unless targets are named."""
+    """Largest number of next tokens that become targets, unless targets are named."""
     logit_share: float = 0.95
     """The targets are the fewest next tokens whose probabilities sum to this."""
     node_share: float = 0.8
@@ -21,8 +21,8 @@ class TraceConfig:
     edge_share: float = 0.98
     """Edges that hold this share of the scores between kept nodes are kept."""
     max_neurons: int = 30_000
-    """With MLP neurons as the dictionary: the most neurons that become nodes, by activation times length of the output
-    weights. The others of a layer and position are part of its error node."""
+    """With MLP neurons as the dictionary: the largest number of neurons that become nodes, by activation times length
+    of the output weights. The others of a layer and position are part of its error node."""
     skip_positions: int = 1
     """First positions without latents and errors: BOS, whose activations are outliers. Gemma 3 instruct: 4."""
     batch_size: int = 256
@@ -30,7 +30,7 @@ class TraceConfig:
     effects: int = 48
     """Latents that are ablated in the free model, to compare the effects with the graph's prediction; 0 for none."""
     nulls: bool = True
-    """Also compute the scores of the same prompt without any latent, and of an untrained dictionary."""
+    """Also compute the scores of the same prompt without any latent, and with an untrained dictionary."""
     seed: Seed = 0
     """Determines every random number."""
 

@@ -4,8 +4,8 @@
     rows = system.rows(system.feature_starts(numbers))      # [rows, n_sources], and the constant share of each
 
 Sources are numbered: latents by layer and position, then error nodes by layer and position, then tokens. The row of a
-reader holds the direct effect of each source's value on what the reader reads. A row plus its constant share is the
-clean value of the reader, exactly; `interp.tracing.trace` reports by how much it is not.
+reader holds the direct effect of each source's value on what the reader reads. A row plus its constant share is exactly
+the clean value of the reader; `interp.tracing.trace` reports the error.
 """
 
 from dataclasses import dataclass, field

@@ -1,8 +1,8 @@
-"""Effects of latents in the model itself, beside those that a graph predicts; and interventions.
+"""Effects of latents in the model itself, against those that a graph predicts; and interventions.
 
-A graph is exact in the frozen model. How far it predicts the model is measured: a latent is ablated (its activation
-times its output direction is taken out of the MLP's output) with nothing frozen, and the change of the target is
-compared with the prediction, which is signed:
+A graph is exact in the frozen model. Its prediction of the model is tested: a latent is ablated (its activation times
+its output direction is taken out of the MLP's output) with nothing frozen, and the change of the target is compared
+with the prediction, which is signed:
 
     e(s) = A[target, s] + sum over latents t of (A[t, s] / a_t) e(t)
 

@@ -163,7 +163,7 @@ class GraphSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TraceRun:
-    """Results of a trace beside its graph."""
+    """Results of a trace in addition to its graph."""
 
     frozen: tuple[str, ...]
     """Parts of the model that were held at the values of the prompt."""
@@ -278,7 +278,7 @@ class AttributionGraph(Artefact, kind="attribution_graph"):
 
     @cached_property
     def edges(self) -> GraphEdges:
-        """All edges, as arrays. Raises `CorruptError` where one names a node that there is not."""
+        """All edges, as arrays. Raises `CorruptError` where one names a missing node."""
         edges, n = GraphEdges(**self.edge_table.columns()), len(self.nodes)
         ends = np.concatenate([edges.source, edges.target])
         if len(ends) and (ends.min() < 0 or ends.max() >= n):

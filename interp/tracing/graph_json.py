@@ -132,7 +132,7 @@ def read_nodes(entries: list[Any], n_positions: int) -> tuple[list[GraphNode], N
                 ids.setdefault(name, []).append(number)
     for name, numbers in ids.items():
         if len(numbers) > 1 and [found[n][1].kind for n in numbers] != ["feature", "error"]:
-            raise CorruptError(f"node_id {name!r} is there {len(numbers)} times")
+            raise CorruptError(f"node_id {name!r} occurs {len(numbers)} times")
     return [node for _, node in found], ids, vocabulary
 
 
@@ -304,7 +304,7 @@ def read_edits(params: dict[str, Any], marks: dict[str, Any], nodes: list[GraphN
 
 
 def _listed(params: dict[str, Any], name: str, read: Callable[[str], Any]) -> Any:
-    """Return a list that circuit-tracer's viewer saved as a text, as it stood in the address."""
+    """Return a list that circuit-tracer's viewer saved as text, as in its address."""
     held = params.get(name)
     try:
         return read(held) if isinstance(held, str) else held

@@ -7,9 +7,9 @@
 The format has `metadata`, `qParams` (pins and groups of nodes), `nodes` and `links`. Ids of its nodes are
 `LAYER_LATENT_POSITION`, `0_LAYER_POSITION` for errors, `E_TOKEN_POSITION` and `(N_LAYERS + 1)_TOKEN_POSITION` for
 logits. The id of an error can equal that of a latent of layer 0; `feature_type` tells them apart. In an export such an
-error has the id `LAYER_-1_POSITION`, which newer files of Neuronpedia use for every error; both are read. A label of
-the user stands in `clerp`, which viewers show. They draw members of a supernode only if they are pinned, so that all
-members are in `pinnedIds`; the user's own pins are among the marks.
+error has the id `LAYER_-1_POSITION`, which newer files of Neuronpedia use for every error; both are read. A user's
+label is in `clerp`, which viewers show. They draw members of a supernode only if they are pinned, so that all members
+are in `pinnedIds`; the user's own pins are among the marks.
 
 An export that is imported and exported again is the same, byte for byte. Fields that the format lacks (settings,
 scores, the user's other marks) are in `metadata.workbench`. Fields of other programs that this module does not use are
@@ -58,7 +58,7 @@ from interp.tracing.influence import Scores
 from interp.tracing.supernodes import GraphEdits
 
 MAX_FILE = 64_000_000
-"""Bytes of a graph JSON that is read."""
+"""Largest size of a graph JSON, in bytes."""
 
 _METADATA = ("scan", "prompt_tokens", "prompt", "node_threshold", "schema_version", "workbench")
 """Fields of `metadata` that a graph holds itself; others are carried along."""
@@ -261,7 +261,7 @@ def read_graph_json(path: Path | str) -> dict[str, Any]:
 
 
 def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]:
-    """Return the graph and the user's marks that an export of ours, of circuit-tracer or of Neuronpedia holds.
+    """Return the graph and the user's marks in an export of ours, of circuit-tracer or of Neuronpedia.
 
     All its nodes and edges count as kept. A link whose source is an id that a latent and an error share starts at the
     latent where its target is no higher than the error, else at the latent first and, where it is repeated, at the

@@ -1,4 +1,4 @@
-"""Interventions on latents of a graph: the model's answer beside the graph's prediction and beside random latents.
+"""Interventions on latents of a graph: the model's answer against the graph's prediction and random latents.
 
     found = intervene(system, [set_latent(12, 4, 703, 0.0)], graph)
     found.measured, found.predicted, found.random_low, found.random_high
@@ -62,7 +62,7 @@ class GraphIntervention(Result):
     """most likely next tokens, before or after: `token, before, after` (probabilities)"""
 
     def headline(self) -> str:
-        """State the effect beside its prediction and its null."""
+        """State the effect with its prediction and its null."""
         beside = "no prediction" if self.predicted is None else f"predicted {self.predicted:+.3g}"
         return (
             f"One run, {len(self.changes)} latent{'s' * (len(self.changes) > 1)} changed: {self.target!r} moves by "
@@ -104,7 +104,7 @@ def intervene(
     n_random: int = N_RANDOM,
     seed: int = 0,
 ) -> GraphIntervention:
-    """Change latents and measure the first target of a graph of the same prompt, beside prediction and null.
+    """Change latents and measure the first target of a graph of the same prompt, with prediction and null.
 
     Raises `ConfigError` without changes, for a position outside the prompt, or for a graph of another prompt.
     """
@@ -162,7 +162,7 @@ def continuations(
     mode: Mode = "free",
     seed: int = 0,
 ) -> Continuations:
-    """Generate the most likely tokens with latents changed, beside random latents of the same layers.
+    """Generate the most likely tokens with latents changed, and with random latents of the same layers.
 
     A change with `onwards` acts on generated tokens too: each step encodes the text so far, and moves the latent from
     the activation that it then has. Raises `ConfigError` for modes that need a clean run of the same length.

@@ -18,7 +18,7 @@ from interp.tracing.graph import AttributionGraph
 from interp.tracing.influence import cumulative_share, link_influence
 
 DIGITS = 5
-"""Decimals of stored shares that count, so that 1 includes what holds next to nothing."""
+"""Decimals of stored shares that count, so that 1 includes entries of almost no score."""
 
 
 class Part(NamedTuple):
@@ -72,7 +72,7 @@ def graph_effects(graph: AttributionGraph, target: int = 0) -> Float[np.ndarray,
     """Return the total effect of every node's value on one target, signed, along the stored edges of a graph."""
     aim = next((i for i, node in enumerate(graph.nodes) if node.kind == "logit" and node.index == target), None)
     if aim is None:
-        raise ConfigError(f"the graph has {len(graph.targets)} targets, counted from 0; there is no {target}")
+        raise ConfigError(f"the graph has {len(graph.targets)} targets, counted from 0, but not {target}")
     effects = np.zeros(len(graph.nodes))
     effects[aim] = 1.0
     scale = np.array(
@@ -101,6 +101,6 @@ def _edge_shares(graph: AttributionGraph, target: int | None) -> Float[np.ndarra
 
 
 def _within(shares: Float[np.ndarray, " n"], share: float) -> Bool[np.ndarray, " n"]:
-    """Return which are the fewest entries that together hold `share`, given cumulative shares."""
+    """Return a mask of the fewest entries that together hold `share`, given cumulative shares."""
     enough = shares[shares >= share - 1e-9]
     return shares <= enough.min(initial=np.inf) if share > 0 else np.zeros(len(shares), bool)

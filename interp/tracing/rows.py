@@ -26,7 +26,7 @@ VALUES, INDEX = "rows.f32", "rows.json"
 
 
 def _reserve(path: Path, n_bytes: int) -> None:
-    """Make a file with room on the disk for all of it: a mapped write that finds none kills the process (SIGBUS)."""
+    """Make a file with its space reserved on disk: a mapped write without space kills the process (SIGBUS)."""
     with open(path, "wb") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, n_bytes)
@@ -85,7 +85,7 @@ class RowStore:
             self.effects = np.memmap(path, dtype=np.float32, mode="r+", shape=shape)
 
     def add(self, effects: Float[Tensor, "rows sources"], residues: Float[Tensor, " rows"]) -> None:
-        """Append computed rows, and by how much each fails to sum to the clean value."""
+        """Append computed rows, each with the error of its sum against the clean value."""
         end = self.done + len(effects)
         self.effects[self.done : end] = effects.cpu().numpy()
         self.residues[self.done : end] = residues.abs().cpu().numpy()

@@ -2,7 +2,7 @@
 
     found = find_supernodes(graph)                        # a start that people edit
     measured = partial(effect_profiles, system)           # interp.tracing.effects
-    judged = judge_groups(graph, found.groups, measured)  # beside random groups
+    judged = judge_groups(graph, found.groups, measured)  # against random groups
     judged = alike_groups(graph, chosen, measured)        # found by measured effects
     graph = with_groups(graph, measured)                  # and stored with the graph
 
@@ -37,13 +37,13 @@ OF_RULES = frozenset(
 )
 """The same, of the rules that make labels."""
 MOST_GROUPS = 12
-"""Groups that are proposed at most."""
+"""Largest number of groups proposed."""
 MOST_GROUPED = 60
 """Latents among which groups are looked for: each is ablated in the model."""
 ALIKE = 0.4
 """Cosine of measured effects from which latents are put into a group, whose test is on other outcomes."""
 SMALL_CELL = 3
-"""Nodes of a layer at one position, below which they are permuted with those of other such positions."""
+"""Fewest nodes of a layer at one position that are permuted by themselves; fewer are pooled with other positions."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def find_supernodes(
     """
     nodes = latents(graph)
     if directions is not None and len(directions) != len(nodes):
-        raise ConfigError(f"directions of {len(nodes)} latents were expected, one row each, got {len(directions)}")
+        raise ConfigError(f"expected directions of {len(nodes)} latents, one row each, got {len(directions)}")
     rng = np.random.default_rng(seed)
     layer, position = (np.array([getattr(node, name) for node in nodes], int) for name in ("layer", "position"))
     allowed = ~np.eye(len(nodes), dtype=bool)
@@ -321,7 +321,7 @@ EffectProfiles = Callable[[Sequence[GraphNode]], np.ndarray]
 
 @dataclass(frozen=True, repr=False)
 class JudgedGroups(Result):
-    """Agreement of measured effects within groups, beside random groups of the same layers and sizes."""
+    """Agreement of measured effects within groups, against random groups of the same layers and sizes."""
 
     groups: tuple[Supernode, ...]
     agreement: Float[np.ndarray, " groups"]

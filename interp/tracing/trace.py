@@ -1,11 +1,11 @@
-"""From a prompt to an attribution graph: targets, rows, scores beside their baselines, pruning.
+"""From a prompt to an attribution graph: targets, rows, scores with their baselines, pruning.
 
     graph = trace(model, "The capital of France is", Neurons())
     graph = trace(model, prompt, transcoders, target=" Paris", contrast=" London")
 
 The graph explains the last position. Its targets are the most likely next tokens, or one token, the difference of two,
-or a latent (`feature:LAYER:POSITION:LATENT`). Every score stands beside that of the same prompt without any latent (the
-floor) and with an untrained dictionary, and the effects that the graph predicts beside measured ones.
+or a latent (`feature:LAYER:POSITION:LATENT`). Every score comes with that of the same prompt without any latent (the
+floor) and with an untrained dictionary; predicted effects come with measured ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -208,7 +208,7 @@ def _tokens(model: HookedModel, prompt: str | Tensor, config: TraceConfig) -> Te
     tokens = to_tokens(model, prompt) if isinstance(prompt, str) else prompt
     check_token_ids(model, tokens)
     if tokens.ndim != 2 or len(tokens) != 1:
-        raise PromptError(f"tokens [1, pos] of one prompt were expected, got {list(tokens.shape)}")
+        raise PromptError(f"expected tokens [1, pos] of one prompt, got {list(tokens.shape)}")
     if tokens.shape[1] < config.skip_positions + 1:
         raise PromptError(
             f"the prompt has {tokens.shape[1]} tokens, of which {config.skip_positions} are left out as BOS; a graph "
@@ -232,7 +232,7 @@ def aim_at(
     probabilities = frozen.logits.softmax(-1)
     if target is None:
         if contrast is not None:
-            raise ConfigError("a contrast needs a target to stand against; add --target")
+            raise ConfigError("a contrast needs a target; add --target")
         ids = likely_tokens(probabilities, config.logit_share, config.max_logits)
         targets = [
             GraphTarget(text, token, weight=float(probabilities[token]))

@@ -81,8 +81,8 @@ def trace_variants(
 ) -> Variants:
     """Trace every word of a template, which has `{}` where the word goes; `words` maps each to the target token.
 
-    Raises `PromptError` unless all prompts have as many tokens, so that positions can be compared, and `ConfigError`
-    for fewer than three words or a template without `{}`.
+    Raises `PromptError` unless all prompts have the same number of tokens, so that positions can be compared, and
+    `ConfigError` for fewer than three words or a template without `{}`.
     """
     from interp.tracing.trace import aim_at, assemble, open_system
 
@@ -95,7 +95,7 @@ def trace_variants(
     lengths = {word: each.shape[1] for word, each in tokens.items()}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{word!r} {n}" for word, n in lengths.items())
-        raise PromptError(f"all prompts of a template need as many tokens, got {shown}; choose words of one length")
+        raise PromptError(f"prompts of a template need the same number of tokens, got {shown}; choose other words")
     ids = [each[0].tolist() for each in tokens.values()]
     slots = [len({row[i] for row in ids}) > 1 for i in range(len(ids[0]))]
     texts = ["{}" if slot else text for slot, text in zip(slots, token_strings(model, ids[0]), strict=True)]

@@ -7,14 +7,14 @@ methods. `gradient` takes the gradient on the prompt itself (attribution patchin
 straight line from the baseline's value to the prompt's: the integrated gradients of sparse feature circuits (Marks et
 al. 2024, arXiv 2403.19647).
 
-A positive effect helps the metric. It estimates `m(prompt) - m(prompt with that feature as in the baseline)`, the sign
-of edge scores here; the indirect effect of the paper has the opposite sign. The reconstruction error of the SAE is a
-node like any feature, the *error node*. Features, error and rest add up to `m(prompt) - m(baseline)`: exactly where the
+A positive effect helps the metric. It estimates `m(prompt) - m(prompt with that feature as in the baseline)`, signed
+like edge scores here; the paper's indirect effect has the opposite sign. The reconstruction error of the SAE is a node
+like any feature, the *error node*. Features, error and rest add up to `m(prompt) - m(baseline)`: exactly where the
 metric is linear in the value, and with `ig` up to the discretisation by `steps`. `gap` is the difference.
 
 The two methods answer different questions. Where a model is certain of its answer, ablating a single feature changes
-little, and `gradient` ranks such ablations well. `ig` distributes the whole fall of the metric to the baseline, and
-ranks features differently.
+little, and `gradient` ranks such ablations well. `ig` divides the metric's whole fall from prompt to baseline among the
+features, and ranks them differently.
 
 One forward and one backward pass serve all positions and, with `gradient`, all SAEs; `ig` takes `steps` passes for each
 SAE. Only active features are held in memory.
@@ -92,7 +92,7 @@ class FeatureAttribution(Result):
         return self.total - self.explained - self.error_effect - float(self.rest.double().sum()) / len(self.metric)
 
     def top(self, n: int) -> list[tuple[int, float]]:
-        """Return the `n` features with the largest absolute effects and their effects; those with effect 0 never."""
+        """Return the `n` features with the largest absolute effects, and these effects; effects of 0 are left out."""
         effects = self.by_feature
         order = effects.abs().argsort(descending=True, stable=True)[:n].tolist()
         return [(feature, float(effects[feature])) for feature in order if effects[feature] != 0]
@@ -123,7 +123,7 @@ def attribute(
     *,
     progress: Progress | None = None,
 ) -> list[FeatureAttribution]:
-    """Measure the effects of the features of each SAE on the metric, in the order in which the model computes them.
+    """Measure the effects of each SAE's features on the metric, in the order in which the model computes them.
 
     Each SAE is measured in the unchanged model, so effects at several sites count the same path more than once.
 

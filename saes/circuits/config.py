@@ -60,7 +60,7 @@ class FeatureCircuitConfig:
     verify: int = 20
     """Number of strongest edges that are patched one by one, and of random edges."""
     n_random: int = 20
-    """Random circuits with as many features of each SAE, for the null distribution."""
+    """Random circuits with the same number of features of each SAE, for the null distribution."""
     nulls: bool = True
     """Also evaluate untrained SAEs and an untrained model."""
     seed: Seed = 0

@@ -21,7 +21,7 @@ class FeatureCircuitSettings(FeatureCircuitConfig, CircuitSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class NodesEvaluation(Judgement):
-    """Faithfulness of some features with the error nodes of every site, and of the parts of it."""
+    """Faithfulness of a set of features with the error nodes of every site, and of each of the two alone."""
 
     n_features: int
     n_active: int
@@ -45,7 +45,7 @@ class EdgeAgreement:
     mean_abs_exact: float
     random_mean_abs_exact: float
     random_as_strong: float
-    """Fraction of random edges with at least the median effect of the strongest."""
+    """Fraction of random edges whose effect is at least the median of the strongest edges."""
 
 
 @dataclass(frozen=True, kw_only=True)

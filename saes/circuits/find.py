@@ -6,7 +6,7 @@
 1. Effects: every active feature and every error node is attributed an effect. The strongest features of each site
    become nodes.
 2. Edges: the edges among nodes are scored with gradients. The circuit retains the strongest.
-3. Patching: the strongest edges and as many random ones are patched one by one, which tests the scores.
+3. Patching: the strongest edges and the same number of random ones are patched one by one, which tests the scores.
 4. Ablation: faithfulness of the nodes is measured with everything else ablated, with and without error nodes. The nulls
    are random active features, untrained SAEs of the same size, and an untrained model.
 
@@ -183,10 +183,10 @@ def _decode(site: Site, entries: Entries, n_rows: int) -> Tensor:
 
 
 RULE = (
-    "the low end of the 95 % interval of its faithfulness with error nodes lies above the 97.5 % quantile of as many "
-    "random active features with the same error nodes; by that low end its features add more to the error nodes than "
-    "as many features of untrained dictionaries add to theirs; and the gap of an untrained model is below a tenth of "
-    "this model's"
+    "the low end of the 95 % interval of its faithfulness with error nodes lies above the 97.5 % quantile of the same "
+    "number of random active features with the same error nodes; by that low end its features add more to the error "
+    "nodes than the same number of features of untrained dictionaries add to theirs; and the gap of an untrained model "
+    "is below a tenth of this model's"
 )
 """Rule of the verdict."""
 Step = Callable[[str], Any]
@@ -286,7 +286,7 @@ def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: Featu
 def _check_edges(
     network: Network, scores: Edges, strongest: list[Ends], config: FeatureCircuitConfig, progress: Any
 ) -> tuple[dict[Ends, float], EdgeAgreement | None]:
-    """Patch the strongest edges one by one, and as many random edges between active features."""
+    """Patch the strongest edges one by one, and the same number of random edges between active features."""
     n = min(config.verify, len(strongest))
     if not n:
         return {}, None
@@ -327,7 +327,7 @@ def _random_feature(network: Network, site: int, generator: torch.Generator) -> 
 
 
 def _random_like(network: Network, nodes: list[FeatureNode], generator: torch.Generator) -> list[FeatureNode]:
-    """Draw as many active features of each site at random as `nodes` has."""
+    """Draw active features at random, the same number at each site as in `nodes`."""
     chosen = []
     for i, active in enumerate(network.active):
         n = sum(node.site == i for node in nodes)

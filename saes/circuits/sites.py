@@ -1,4 +1,4 @@
-"""Sites, where SAEs decompose the values of a model, prompts with a metric, and values of the one on the other.
+"""Sites where SAEs decompose a model's values, prompts with a metric, and traces of the sites on the prompts.
 
 **Sites.** A site is an SAE at the hook points that it reads and writes. It decomposes the value there:
 
@@ -305,7 +305,7 @@ class Prompts:
 
     @classmethod
     def of_loss(cls, tokens: Int[Tensor, "..."]) -> "Prompts":
-        """Return `tokens [n, pos]` with the mean log-probability of each next token in nats, which is minus the loss.
+        """Return `tokens [n, pos]` with minus the loss as the metric: mean log-probability of next tokens, nats.
 
         Raises `PromptError` below two positions.
         """

@@ -17,7 +17,7 @@ Limits of the score. It is 0 on a dictionary without absorption and equals the p
 (tests). On a real model it is a lower bound that depends on the probe and on the choice of main latents. Latents that
 fire by accident count too, so compare with the score of an untrained SAE. The paper used models from 1B parameters and
 dictionaries from 16k latents, where letters have latents of their own. In a small dictionary of a small model, a low
-score more likely means that no latent is that general than that nothing is absorbed: read `main_f1` first.
+score more often means that no latent is general enough than that nothing is absorbed: read `main_f1` first.
 
 One deviation: projections are of `x - b_dec`, the part that latents reconstruct, not of `x` with its large mean.
 """
@@ -51,15 +51,15 @@ MIN_CLASSES = 3
 MIN_POSITIVES = 10
 """Smallest number of rows of a class, in training and in test rows."""
 JUMP = 0.03
-"""Rise of F1 from which one more main latent is added."""
+"""Smallest rise of F1 for which another main latent is added."""
 MAX_MAIN = 10
 """Largest number of main latents."""
 COSINE_FULL, COSINE_PART = 0.025, 0.1
-"""Smallest cosine with the probe, of an absorbing latent for full absorption and for the fraction."""
+"""Smallest cosine of an absorbing latent with the probe: for full absorption, and for the fraction."""
 SHARE = 0.4
-"""Share of the projection on the probe that absorbing latents add, at least."""
+"""Smallest share of the projection on the probe that absorbing latents add."""
 N_ABSORBERS = 3
-"""Absorbing latents that the fraction counts, at most."""
+"""Largest number of absorbing latents that the fraction counts."""
 PROBE_STRENGTH = 1.0
 """Inverse L2 penalty of the linear probes."""
 

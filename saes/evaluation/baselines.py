@@ -50,7 +50,7 @@ def untrained_sae(recording: Recording, hook_point: str, *, d_sae: int, k: int, 
 
 
 def untrained_like(sae: SAE, recording: Recording, x: Float[Tensor, "n d_in"], *, seed: int = 0) -> TopKSAE:
-    """Return an untrained SAE with the size, the device and, on `x [n, d_in]`, the L0 of `sae`."""
+    """Return an untrained SAE with the size and device of `sae`, and with its L0 on `x [n, d_in]`."""
     active = sum(int((sae.encode_sparse(part.to(sae.device)).values > 0).sum()) for part in x.split(4096))
     k = max(1, min(round(active / max(len(x), 1)), sae.d_sae))
     return untrained_sae(recording, sae.hook_point, d_sae=sae.d_sae, k=k, seed=seed).to(sae.device)

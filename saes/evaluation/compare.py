@@ -4,7 +4,8 @@
 dictionary is therefore also truncated to the smallest L0 among them. One cutoff serves all latents: an activation is
 retained where its contribution, `activation * |decoder row|`, reaches the cutoff. The cutoff is set on the rows that
 are then measured, since latents fire at other rates on other text; it is a single number, the sparsity. Nothing is
-trained again. A dictionary trained at that L0 would do better, so read each truncated score together with the own L0.
+trained again. A dictionary trained at that L0 would do better, so read each truncated score next to the score at the
+dictionary's own L0.
 
 **Baselines.** The table includes principal components, the coordinates of the hook point (at `mlp.hook_post` the
 neurons) and an untrained SAE.

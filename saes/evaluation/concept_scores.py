@@ -1,4 +1,4 @@
-"""Scores of everyday concepts: the best latent of each, beside baselines and shuffled labels. Torch-free.
+"""Scores of everyday concepts: the best latent of each, against baselines and shuffled labels. Torch-free.
 
 `concepts` measures them. The score of a dictionary is the share of concepts with F1 of at least `GOOD_F1`: of those
 that may guide choices, and of those that judge once. Its interval is Wilson's, over concepts.
@@ -17,20 +17,20 @@ from saes.evaluation.config import GOOD_F1, Concept, Set
 from saes.evaluation.scores import align
 
 BASES = ("dictionary", "neuron", "component", "coordinate", "untrained")
-"""Whose units detect concepts: the dictionary's, and the baselines'."""
+"""Bases whose units detect concepts: the dictionary and the baselines."""
 ALPHA = 0.05
 """p-value up to which steering counts as an effect, and a dictionary as better than an untrained one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detector:
-    """The best unit of one basis for one concept, judged by words that did not choose it."""
+    """The best unit of one basis for one concept, judged on words that took no part in its choice."""
 
     unit: int
     sign: int
     """-1 where the unit's negative detects the concept; always 1 for dictionaries"""
     threshold: Measured
-    """the unit, times its sign and (for latents) the norm of its direction, says yes above it"""
+    """threshold of the unit's value, times its sign and (for latents) the norm of its direction"""
     f1: Interval[float]
     auroc: Interval[float]
 
@@ -80,7 +80,7 @@ class ConceptScores(Result):
 
     scores: tuple[ConceptScore, ...]
     null: dict[Set, Interval[float]]
-    """share of the concepts of each set that shuffled labels give F1 of at least `GOOD_F1`, over shuffles"""
+    """share of each set's concepts for which shuffled labels reach an F1 of `GOOD_F1`, over shuffles"""
     features: str = ""
     """features artefact that was searched; empty when none was"""
 
@@ -156,7 +156,7 @@ class ConceptScores(Result):
             yield from _dictionary(share, self.of_set("judge"), sae)
 
     def _p_untrained(self) -> float:
-        """Return the p-value of a sign test: of some concepts an untrained dictionary also has a latent, by chance."""
+        """Return the p-value of a sign test, as an untrained dictionary has a latent for some concepts by chance."""
         pairs = [
             (each.own.f1.estimate, each.detectors["untrained"].f1.estimate)
             for each in self.scores
@@ -176,7 +176,7 @@ class ConceptScores(Result):
             kind="concept",
             title=f"A feature for {each.concept.name[:40]}",
             sentence=f"Feature {at} of {sae} tells sentences with such a word from others: F1 {f1['dictionary']:.2f}.",
-            more=f"On words that did not choose it. {', '.join(beside)}, shuffled labels at most {each.null.high:.2f}."
+            more=f"Measured on held-out words. {', '.join(beside)}, shuffled labels at most {each.null.high:.2f}."
             f"{steers}",
             value=f1["dictionary"],
             null=null,

@@ -1,7 +1,7 @@
 """Everyday concepts, and the latent of a dictionary that detects each of them.
 
     scores = measure_concepts(sae, model, heldout)
-    print(scores)                      # one row per concept: the best latent, its F1 and AUROC beside baselines
+    print(scores)                      # one row per concept: the best latent, its F1 and AUROC, and baselines
 
 The list (`concepts.toml`, read by `config.read_concepts`) has 60 concepts in 8 classes: months, kinship, past tense,
 prices, French ... A class has templates that fit each of its words. Every word in every template is one sentence, and
@@ -53,7 +53,7 @@ NULLS = 20
 """Shuffled labels for each concept."""
 RESAMPLES = 500
 FIRST_HITS = 3
-"""A search hit is among so many features."""
+"""Number of first hits among which a search has to give the latent."""
 STRENGTH = 0.5
 """Norm that steering adds, as a fraction of the median norm of the activations of the prompt."""
 POOL, LIKE, PROMPTS_STEERED = 200, 39, 4
@@ -324,7 +324,7 @@ def judge(
 def steer_concepts(
     site: "DictionarySite", found: ConceptScores, density: np.ndarray, *, seed: int = 0
 ) -> ConceptScores:
-    """Add each chosen latent's direction to neutral prompts, and compare its words with what random latents do to them.
+    """Add each chosen latent's direction to neutral prompts, and compare the effect on its words with random latents'.
 
     `density [d_sae]`: fraction of held-out tokens on which a latent fires. Scores remain without steering where fewer
     than `LIKE` other latents fire.

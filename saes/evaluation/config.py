@@ -12,7 +12,7 @@ from interp.errors import ConfigError, CorruptError
 from interp.runtime import derive_seed
 
 GOOD_F1 = 0.7
-"""F1 from which a latent counts as one of a concept."""
+"""Smallest F1 with which a latent counts as detecting a concept."""
 MIN_ROWS = 20
 """Smallest number of rows of each answer of a probing task, in training and in test rows."""
 
@@ -23,7 +23,7 @@ NEAR_COPY = 0.9
 
 @dataclass(frozen=True)
 class Score:
-    """A score of one dictionary in a comparison, which is a column wherever the comparison is shown."""
+    """A score of one dictionary in a comparison, shown as a column."""
 
     title: str
     path: str
@@ -199,7 +199,7 @@ def read_concepts(path: Path = LIST) -> ConceptList:
         AttributeError,
         RecursionError,
     ) as error:  # not TOML, not text, other shapes
-        raise CorruptError(f"{path} is no list of concepts ({error!r}); {LIST} shows the format") from error
+        raise CorruptError(f"{path} is not a list of concepts ({error!r}); {LIST} shows the format") from error
     return listed
 
 

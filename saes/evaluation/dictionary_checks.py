@@ -1,4 +1,4 @@
-"""Is a dictionary applied where, how and to what it was trained for? Checks of `interp.doctor`, on a short prose."""
+"""Checks of `interp.doctor`, on a short text: is a dictionary applied as it was trained?"""
 
 import copy
 import sys
@@ -26,11 +26,11 @@ from saes.kinds.transcoder import Transcoder
 
 SCALES = (0.1, 0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 4.0, 10.0)
 NEAR_ONE, SHRUNK = (0.85, 1.2), 1.4
-"""Scales that count as 1; the second one is the largest of a ReLU dictionary, whose L1 penalty makes it fall short."""
+"""Scales that count as 1, and the largest allowed for a ReLU dictionary, whose L1 penalty shrinks activations."""
 
 OUTPUT, GAINED = (0.8, 1.4), 0.05
-"""Factors on what is written that count as 1 (an L1 penalty makes it too small), and the variance that a factor for
-each latent may add."""
+"""Factors on the latents' output that count as 1 (an L1 penalty shrinks it), and the variance that one factor per
+latent may add."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +107,9 @@ def _act(sae: SAE, pre: Tensor) -> Tensor:
 
 @trial(
     "dictionary", "weights", cheap=True,
-    did="Held the hash of the weights that the dictionary was trained on against that of the model.",
+    did="Compared the hash of the weights that the dictionary was trained on with the model's.",
     expected="the same",
-    means="It belongs to another model, or to another state of this one: its features are those of nobody.",
+    means="It belongs to another model, or to another state of this one: its features mean nothing here.",
 )  # fmt: skip
 def weights(applied: Applied) -> Outcome:
     told = applied.sae.metadata.weight_hash
@@ -145,7 +145,7 @@ def encoder(applied: Applied) -> Outcome:
 
 
 def _off(came: Tensor, wanted: Tensor) -> float:
-    """Return the norm of the difference over that of what was expected. Ties at a threshold weigh little in it."""
+    """Return the norm of the difference over that of the expected value. Ties at a threshold weigh little in it."""
     return float((came - wanted).norm() / wanted.norm().clamp_min(1e-12))
 
 
@@ -166,7 +166,7 @@ def decoder(applied: Applied) -> Outcome:
 
 @trial(
     "dictionary", "threshold", cheap=True,
-    did="Looked at the activations that are left: below the threshold, more than k, negative.",
+    did="Looked for activations below the threshold, beyond the k of a token, or negative.",
     expected="none of them, and thresholds that are not all 0",
     means="A BatchTopK or JumpReLU dictionary is read as a ReLU: L0 is many times the stated one, and FVU too good.",
 )  # fmt: skip
@@ -191,7 +191,7 @@ def threshold(applied: Applied) -> Outcome:
 @trial(
     "dictionary", "scale of the input", cheap=True,
     did=f"Multiplied the input by {SCALES[0]:g} to {SCALES[-1]:g}, and the output back, and measured FVU.",
-    expected="the least FVU at 1",
+    expected="the lowest FVU at 1",
     means="Activations are not in the units of training: a normalisation is left out, or done twice.",
 )  # fmt: skip
 def scale_of_input(applied: Applied) -> Outcome:
@@ -207,8 +207,7 @@ def scale_of_input(applied: Applied) -> Outcome:
 @trial(
     "dictionary", "size of latents",
     cheap=True,
-    did="Fitted the factor on what the latents write at which the reconstruction is best: one for all, and one for "
-    "each latent.",
+    did="Fitted the factors on the latents' output that reconstruct best: one for all latents, and one for each.",
     expected=f"{OUTPUT[0]:g} to {OUTPUT[1]:g} for all, and with one for each at most {GAINED:g} of the variance more",
     means="Activations or decoder rows are in other units than in training: a norm is left out on one side only, or a "
     "row belongs to another latent.",
@@ -217,7 +216,7 @@ def scale_of_input(applied: Applied) -> Outcome:
 def size_of_latents(applied: Applied) -> Outcome:
     sae, (x, target) = applied.sae, applied.own
     if not isinstance(sae, OneLayerSAE) or isinstance(sae, TokenNormSAE):
-        raise Skip(f"what the latents of a {sae.architecture} dictionary write is no sum of rows")
+        raise Skip(f"the output of a {sae.architecture} dictionary's latents is not a sum of rows")
     acts, rows = sae.encode(x).float(), sae.decoder_directions.float()
     written, off = acts @ rows, target - sae(x).float()
     together = 1 + float((written * off).sum() / written.square().sum().clamp_min(1e-12))
@@ -229,7 +228,7 @@ def size_of_latents(applied: Applied) -> Outcome:
 
 
 def _no_worse(fvu: float, least: float) -> bool:
-    """Return whether an FVU is the least but for what a few hundred tokens leave uncertain."""
+    """Return whether an FVU is the lowest, within the uncertainty of a few hundred tokens."""
     return fvu <= max(1.02 * least, least + 0.01)
 
 
@@ -253,13 +252,13 @@ def _neighbours(applied: Applied) -> Iterator[tuple[str, str]]:
 @trial(
     "dictionary", "hook point", cheap=True,
     did="Applied the dictionary at its own hook point and at those around it, and measured FVU.",
-    expected="the least FVU at its own",
+    expected="the lowest FVU at its own",
     means="It is applied a layer off, or before or after a part of the block.",
 )  # fmt: skip
 def hook_point(applied: Applied) -> Outcome:
     pairs = [applied.points, *_neighbours(applied)]
     if len(pairs) == 1:
-        raise Skip("there is no other hook point of this width near it")
+        raise Skip("no other hook point near it has this width")
     applied.read([name for pair in pairs for name in pair])
     fitting = [pair for pair in pairs if applied.at(*pair)[0].shape[1] == applied.sae.d_in]
     found = {pair: fvu_of(applied.sae, *applied.at(*pair)) for pair in fitting}
@@ -295,7 +294,7 @@ def _l0(sae: SAE, x: Tensor) -> float:
 
 @trial(
     "dictionary", "as its card says", cheap=True,
-    did="Measured L0 and FVU on the prose, beside those that its card states for its own text.",
+    did="Compared L0 and FVU on the prose with those that its card states for its own text.",
     expected="L0 within a factor of 1.6, FVU at most twice as large, or 0.1 more",
     means="It is not applied as its author did: other thresholds, units, hook point or text.",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Evaluation of one dictionary as an artefact: held-out rows, the model, and what was asked for besides. Torch-free."""
+"""Evaluation of one dictionary as an artefact: held-out rows, the model, and the optional parts. Torch-free."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -173,7 +173,7 @@ class LatentComparison(Artefact, kind="latent_comparison"):
         return [(name, f"{count:,}") for name, count in counts.items()]
 
     def details(self, top: int = 10) -> list[str]:
-        """Return a line on each of the most used latents of one model, at most `top` of each."""
+        """Return a line for each of the most used latents of one model only, at most `top` per model."""
         lines: list[str] = []
         names: dict[Kind, str] = {"second only": self.second, "first only": self.first}
         for kind, whose in names.items():

@@ -2,7 +2,7 @@
 
 - *Shared latents.* A one-to-one match of the decoder rows of two dictionaries, compared with a null of random
   directions. Two SAEs trained with different seeds share only part of their latents (Paulo and Belrose 2025, arXiv
-  2501.16615). The share of matches above a cosine that chance gives depends on the space, hence the null.
+  2501.16615). The share of chance matches above a cosine depends on the space, hence the null.
 - *Near copies.* The largest cosine of every decoder row with another row of the same dictionary. Near copies are one
   feature represented twice; random rows with the same second moments are the null for crowding.
 """

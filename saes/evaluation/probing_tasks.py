@@ -26,7 +26,7 @@ LEFT_OUT = -1
 """Label of a row to which a question does not apply."""
 
 N_LABELS = 3
-"""Number of document labels (packages, files) that become tasks, the most frequent ones."""
+"""Number of document labels (packages, files) that become tasks: the most frequent ones."""
 MAX_VALUES = 8
 """Largest number of values of a label in a file; each is a task against the others."""
 
@@ -169,7 +169,7 @@ def file_tasks(path: Path, recording: Recording, vocabulary: Sequence[str] | Non
     names = sorted(set(values.values()))
     if not 2 <= len(names) <= MAX_VALUES:
         raise ConfigError(
-            f"{path} has {len(names)} values of label for what was recorded; 2 to {MAX_VALUES} make tasks"
+            f"{path} has {len(names)} different labels for the recorded text; tasks need 2 to {MAX_VALUES}"
         )
     positive = names[1:] if len(names) == 2 else names
     return [

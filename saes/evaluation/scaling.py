@@ -2,15 +2,15 @@
 
     L(n, k) = exp(alpha + beta_k log k + beta_n log n + gamma log k log n) + exp(zeta + eta log k)
 
-(Gao et al. 2024, arXiv 2406.04093, section 3.1.3.) The first term falls with size, the second is what no size removes.
-The exponent of `n` is `beta_n + gamma log k`: one for every `k`.
+(Gao et al. 2024, arXiv 2406.04093, section 3.1.3.) The first term falls with size, the second is irreducible. The
+exponent of `n` is `beta_n + gamma log k`: one for every `k`.
 
 1. runs of one `(n, k)` with other seeds are averaged: one combination is one observation;
-2. both laws, with the second term and without, are fitted to log losses (Huber, several starts); the term stays when an
-   F test tells it from zero (`FLOOR_P`), else exponents are those of the whole loss, with what they would be above the
-   term beside them;
+2. both laws, with and without the second term, are fitted to log losses (Huber, several starts); the term is kept when
+   an F test tells it from zero (`FLOOR_P`); otherwise exponents are those of the whole loss, and those above the term
+   are given too;
 3. intervals: the law is fitted again to losses with redrawn residuals (`interp.scaling_law`);
-4. the check: the largest `n` is left out and predicted, beside the guess that size changes nothing any more.
+4. the check: the largest `n` is left out and predicted; the baseline is no change from the next smaller size.
 
 Of `loss` only ratios matter for exponents; from a workspace it is the FVU on held-out documents, the paper's normalised
 MSE. The law describes runs trained alike; it says nothing of features, and nothing outside the sizes measured. A law
@@ -35,9 +35,9 @@ from saes.kinds.config import KConfig
 from saes.training.stored import StoredSAE, TrainedSettings
 
 MIN_SIZES, MIN_KS, MIN_FOLD = 3, 2, 2.0
-"""A fit needs so many sizes and values of k, in every combination, and sizes that span at least this factor."""
+"""A fit needs this many sizes and values of k, in every combination, and sizes that span at least this factor."""
 FLOOR_MIN = 8
-"""Observations below which the irreducible term is not asked for: fewer leave nothing to judge it by."""
+"""Fewest observations with which an irreducible term is estimated."""
 FLOOR_P = 0.01
 """Below this p-value the irreducible term is kept. A false one changes what the exponents mean, so it is strict."""
 _STARTS = (0.02, 0.3, 0.6, 0.9)
@@ -75,7 +75,7 @@ class Law:
     eta: float = 0.0
 
     def exponent(self, k: float) -> float:
-        """The power of `n` by which the reducible loss goes at this `k`; below 0 it falls."""
+        """Exponent of `n` in the reducible loss at this `k`; below 0 the loss falls."""
         return self.beta_n + self.gamma * math.log(k)
 
     def floor(self, k: float) -> float:
@@ -83,7 +83,7 @@ class Law:
         return 0.0 if self.zeta is None else math.exp(self.zeta + self.eta * math.log(k))
 
     def loss(self, n: float, k: float) -> float:
-        """The loss that the law gives a dictionary."""
+        """Loss that the law predicts for a dictionary."""
         return math.exp(self.alpha + self.beta_k * math.log(k) + self.exponent(k) * math.log(n)) + self.floor(k)
 
 
@@ -127,15 +127,15 @@ class SizeLaw(Artefact, kind="size_law"):
     exponents: dict[int, Interval[float]]
     """of `n`, by `k`"""
     floor_p: float | None
-    """p-value that there is no irreducible term; None with too few runs to ask"""
+    """p-value of the null of no irreducible term; None with too few runs"""
     floors: dict[int, Interval[float]]
-    """the irreducible loss by `k`, from the law that has the term, whether it was told from zero or not"""
+    """irreducible loss by `k`, from the law with that term, whether or not it differs from zero"""
     exponents_above_floor: dict[int, Interval[float]]
-    """of `n`, by `k`, from that law: what they would be if the term is there"""
+    """exponents of `n` by `k` from that law, valid if the term exists"""
     scatter: float
     """typical distance of a run from the law, as a share of its loss"""
     left_out: tuple[LeftOut, ...]
-    """empty where the smaller sizes cannot carry a fit"""
+    """empty where the smaller sizes cannot determine a fit"""
     curves: Annotated[tuple[CurvePoint, ...], Document("curves.json")]
 
     @property
@@ -188,7 +188,7 @@ def fit_scaling(
     `shared` are settings that the runs share, fields of `SizeLawSettings`.
 
     Raises `ConfigError` that says what is missing (fewer than three sizes or two values of k, combinations left out,
-    sizes too close together), `NonFiniteError` for a loss that is no positive number.
+    sizes too close together), `NonFiniteError` for a loss that is not a positive number.
     """
     sizes, ks = _check(runs)
     generator = generator or np.random.default_rng(0)
@@ -298,7 +298,7 @@ def _floor_p(plain: Fit, whole: Fit) -> float:
 
 
 def _bootstrap(fitted: Fit, data: _Observations, n: int, generator: np.random.Generator) -> list[Law]:
-    """`n` laws fitted to losses drawn anew; every combination errs by itself."""
+    """`n` laws fitted to losses with resampled residuals, independent for each combination."""
     bounds = _bounds if len(fitted.theta) > 4 else None
     thetas = refits(fitted, n, generator, n_groups=len(data.y), free=fitted.df, bounds=bounds, max_nfev=40)
     return [_law(theta, data.origin) for theta in thetas]
@@ -467,7 +467,7 @@ def _trained(stored: StoredSAE) -> _Trained | None:
 
 
 def _asked(run: _Trained) -> dict[str, object]:
-    """Return what runs can be chosen by."""
+    """Return the properties by which runs can be chosen."""
     of = run.settings
     return {"kind": of.sae.kind, "recording": of.recording, "hook_point": of.hook_point, "tokens": of.train.tokens}
 

@@ -84,7 +84,7 @@ class Recovery(Result):
     mcc: float
     """Mean `|cos|` over matched pairs: 1 is full recovery. A random dictionary scores `mcc_random`, not 0."""
     mcc_random: float
-    """The same for as many random unit rows: the null."""
+    """The same for the same number of random unit rows: the null."""
     mmcs: float
     """Mean over true features of the largest `|cos|` to any latent (Sharkey et al. 2022): latents may be reused."""
     uniqueness: float
@@ -302,7 +302,7 @@ class Absorption(Result):
     fraction: float
     """mean absorption fraction: 0 is none, 1 is all"""
     main_f1: float
-    """F1 with which main latents detect their classes; near chance, the absorption scores mean nothing"""
+    """F1 with which main latents detect their classes; near chance, absorption scores mean nothing"""
     probe_f1: float
     """F1 of the linear probes on held-out groups"""
     intervals: dict[str, Ends]

@@ -5,7 +5,7 @@
     found.trained.f1, found.untrained.f1, found.one_at_a_time
 
 **Recording.** Synthetic rows are written as a recording, so that the training loop and every verb read them like those
-of a model. A context is a document of 64 rows. There is no text (every token is 0) and no model: `weight_hash` is the
+of a model. A context is a document of 64 rows. It has no text (every token is 0) and no model: `weight_hash` is the
 hash of the settings and the seed, which determine the true dictionary. `truth.json` holds the settings,
 `truth.safetensors` the true directions; `read_synthetic` recomputes them and checks them against the file.
 
@@ -216,7 +216,7 @@ class ToyRecovery(Result):
 
     trained: Recovery
     untrained: Recovery
-    """null: as many random directions with the same `k`"""
+    """null: the same number of random directions with the same `k`"""
     one_at_a_time: float
     """share of rows with a single active feature, each of which reveals one direction: 0 none, 1 all"""
     settings: dict[str, Any]

@@ -59,7 +59,7 @@ class Provider(Protocol):
     remote: bool
     """True when text leaves this process."""
     concurrency: int
-    """Number of requests that it takes at a time."""
+    """Largest number of requests at a time."""
     starts: bool
     """True when a reply can be forced to begin with a given text, so that a small model answers in the right form."""
 

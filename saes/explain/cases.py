@@ -5,10 +5,10 @@ A case holds the contexts shown to the explainer and two kinds of questions for 
 
 - *Detection*: in which of these contexts does the feature fire? The silent ones among them are random, or hard: they
   resemble contexts of the feature (`saes/explain/contexts.py`).
-- *Fuzzing*: some tokens are marked in contexts on which the feature fires; in which contexts are the marks right?
-  Wrong marks lie on tokens of the same context on which the feature is silent. They are as many and in the same
-  pattern, so that only the explanation can tell them apart. A scorer sees each context once with right and once with
-  wrong marks, never both in one request.
+- *Fuzzing*: some tokens are marked in contexts on which the feature fires; in which contexts are the marks right? Wrong
+  marks lie on tokens of the same context on which the feature is silent. They have the number and pattern of the right
+  ones, so that only the explanation can tell them apart. A scorer sees each context once with right and once with wrong
+  marks, never both in one request.
 
 A case depends only on its feature, the settings and the seed. The same feature in another selection gets the same
 questions, and reuses their replies.

@@ -5,8 +5,8 @@
 Formats, plain or gzipped: a JSON list of explanations (`/api/explanation/export`), the JSON of one feature or of
 several (`/api/feature`, with `explanations`), or one such object per line (the batches of its data sets). Fields read:
 `index`, `description`, `explanationModelName`, `typeName`, `layer`, `modelId`, and `scores` with `value`,
-`explanationScoreTypeName`, `explanationScoreModelName`. The text is the source's; so are the scores, measured on other
-text than ours, by other scorers: they stand beside our own scores and are not averaged with them.
+`explanationScoreTypeName`, `explanationScoreModelName`. Text and scores are the source's. Other scorers measured these
+scores on other text, so they are shown next to ours and never averaged with them.
 """
 
 import gzip
@@ -27,7 +27,7 @@ from saes.features.schema import SOURCES, Features
 from saes.features.written_labels import FeatureLabel, Imported, Judgement, Labels, LabelScore, LabelsSettings
 
 MAX_BYTES = 1_000_000_000
-"""Bytes of an export, unpacked, that are read."""
+"""Largest size of an unpacked export, in bytes."""
 MAX_LABEL = 2_000
 """Characters of a label; a longer one is cut."""
 
@@ -83,7 +83,7 @@ def read_labels(workspace: Workspace, features: str, path: Path, *, model: str |
 def _explanations(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield every explanation with its line or entry in the file, for messages."""
     if not path.is_file():
-        raise MissingError(f"there is no file {path}; download an explanations export of Neuronpedia")
+        raise MissingError(f"no file at {path}; download an explanations export of Neuronpedia")
     text = _text(path)
     first = text.lstrip()[:1]
     if not first:
@@ -95,7 +95,7 @@ def _explanations(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except json.JSONDecodeError as error:
         if first == "[" or "\n" not in text.strip():
             raise CorruptError(
-                f"{path} is no valid JSON: {error.msg} at line {error.lineno}; download it again"
+                f"{path} is not valid JSON: {error.msg} at line {error.lineno}; download it again"
             ) from None
     except RecursionError:
         raise CorruptError(f"{path} is nested too deeply for an export of Neuronpedia") from None
@@ -105,7 +105,7 @@ def _explanations(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 given = json.loads(line)
             except (json.JSONDecodeError, RecursionError) as error:
                 why = getattr(error, "msg", "nested too deeply")
-                raise CorruptError(f"{path}, line {number} is no valid JSON: {why}; download it again") from None
+                raise CorruptError(f"{path}, line {number} is not valid JSON: {why}; download it again") from None
             yield from _unpacked(f"{path}, line {number}", given)
 
 
@@ -131,12 +131,12 @@ def _unpacked(where: str, given: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         for at, each in enumerate(given):
             yield from _unpacked(f"{where}, entry {at}", each)
     elif not isinstance(given, dict):
-        raise CorruptError(f"{where}: an object with an explanation was expected, found {type(given).__name__}")
+        raise CorruptError(f"{where}: expected an object with an explanation, found {type(given).__name__}")
     elif isinstance(given.get("explanations"), list):
         inherited = {name: given[name] for name in ("modelId", "layer", "index") if name in given}
         for each in given["explanations"]:
             if not isinstance(each, dict):
-                raise CorruptError(f"{where}: an object with an explanation was expected, found {type(each).__name__}")
+                raise CorruptError(f"{where}: expected an object with an explanation, found {type(each).__name__}")
             yield where, inherited | each
     else:
         yield where, given

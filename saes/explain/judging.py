@@ -68,7 +68,7 @@ def written_by(provider: Provider) -> Callable[[str, Sequence[str]], list[str]]:
 
 
 def check_answers(provider: Provider) -> None:
-    """Ask something trivial. Raises `ConfigError` for a provider that says neither yes nor no, before long work."""
+    """Ask a trivial question before long work. Raises `ConfigError` for a provider that answers neither yes nor no."""
     [answer] = answers_of(provider, "Does it mention a colour?")([("The sky today is", " blue and clear.")], None)
     if answer is None:
         raise ConfigError(

@@ -182,7 +182,7 @@ class Endpoint:
                         break
                 return response.status_code, response.headers, raw[:LARGEST_REPLY]
         except httpx.InvalidURL as error:
-            raise ConfigError(f"{self.where} is no address ({error}); write it as http://HOST:PORT/v1") from None
+            raise ConfigError(f"{self.where} is not an address ({error}); write it as http://HOST:PORT/v1") from None
         except httpx.HTTPError as error:
             raise self._broken(error) from None
 
@@ -281,12 +281,12 @@ def base_url(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise ConfigError(f"{url!r} is no address ({error}); write it as http://HOST:PORT/v1") from None
+        raise ConfigError(f"{url!r} is not an address ({error}); write it as http://HOST:PORT/v1") from None
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError("give the address without user, password or query: it is written into the result; "
                           f"a key belongs into an environment variable (got host {parts.hostname!r})")  # fmt: skip
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"an http or https address was expected, got {url!r}; write it as http://HOST/v1")
+        raise ConfigError(f"expected an http or https address, got {url!r}; write it as http://HOST/v1")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/chat/completions')}"
 
 

@@ -170,8 +170,8 @@ def explain(
 ) -> Labels:
     """Ask for labels and score them.
 
-    Every reply is written to the file `replies` as it arrives, and one that is there is not asked for again. Raises
-    `ResourceError` when retries exhaust the budget of requests.
+    Every reply is written to the file `replies` as it arrives, and is never asked for again. Raises `ResourceError`
+    when retries exhaust the budget of requests.
     """
     transcript = Transcript(replies, run.known)
     budget = Budget(max_requests)

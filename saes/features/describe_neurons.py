@@ -4,8 +4,8 @@
 
 One pass of the model over the text of a recording keeps the strongest firing of every neuron, in either direction, in
 each of the contexts where it is strongest. They are labelled like the latents of a dictionary
-(`saes/features/labels.py`), with neurons of other layers as the null, but for one thing: a neuron is never exactly 0,
-so that its density says nothing, and no label is "dense".
+(`saes/features/labels.py`), with neurons of other layers as the null. One thing differs: a neuron is never exactly 0,
+so its density says nothing, and no label is "dense".
 """
 
 from collections.abc import Callable, Sequence

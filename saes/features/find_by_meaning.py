@@ -36,14 +36,13 @@ from saes.features.token_index import query_words
 
 LEARNT = ("fires", "related_fires", "says", "related_says", "density", "label", "kind")
 SET = {"phrase": 12.0, "concept": 10.0, "name": 14.0}
-"""Weights that the concepts cannot teach: none of them is a phrase, and the one asked for is taken out of the
-source."""
+"""Weights that the concepts cannot teach: none is a phrase, and the concept asked for is left out of its own source."""
 WEIGHTS = {
     True: (0.31, 1.68, 2.06, 2.06, 2.15, 1.03, 0.45),
     False: (2.43, 0.0, 0.0, 0.0, 1.93, 1.03, 0.45),
 }
-"""Weights of `LEARNT`, with and without a lens. With one, the concepts give labels no weight; theirs is the one
-without, so that a feature that only its label finds is in the list."""
+"""Weights of `LEARNT`, with and without a lens. With one, the concepts give labels no weight; the weight without a lens
+is taken instead, so that a feature found by its label alone is in the list."""
 OFFSET = {True: -5.25, False: -6.2}
 """Added to the weighted sum, so that the sigmoid of it is the chance that the hit is the concept's best feature."""
 N_RELATED = 25
@@ -64,7 +63,7 @@ class Said:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """All that speaks for each feature of one artefact; `[n_features]` where not said otherwise."""
+    """Evidence for each feature of one artefact; `[n_features]` unless stated otherwise."""
 
     values: dict[str, np.ndarray]
     """by source, and `density`"""
@@ -83,7 +82,7 @@ class Evidence:
 
     @cached_property
     def logit(self) -> np.ndarray:
-        """The weighted sum of the sources; minus infinity where nothing speaks for a feature, or it is filtered out."""
+        """The weighted sum of the sources; minus infinity for a feature without evidence, or filtered out."""
         weights = dict(zip(LEARNT, WEIGHTS[self.with_lens], strict=True)) | SET
         total = np.full(len(self.live), OFFSET[self.with_lens])
         spoken = np.zeros(len(self.live), bool)
@@ -117,7 +116,7 @@ def gather(
     names: Mapping[str, str] | None = None,
     leave_out: str = "",
 ) -> list[Evidence]:
-    """Return what speaks for each feature, for each of some texts; the index is read once for all of them.
+    """Return the evidence for each feature, for each of some texts; the index is read once for all of them.
 
     `leave_out` names a measured concept that must not be used.
     """
@@ -169,7 +168,7 @@ def _evidence(
     asked: _Asked, firings: Firings, meaning: Meaning | None, inside: np.ndarray, labels: dict[int, Named],
     kinds: dict[int, Named], concepts: dict[int, tuple[str, float]], named: set[int],
 ) -> Evidence:  # fmt: skip
-    """Return what speaks for each feature, from what was read; `inside [n_features]` are those to search."""
+    """Return the evidence for each feature from the firings read; `inside [n_features]` are those to search."""
     n, sought = len(inside), asked.sought
     values = {"density": np.log10(np.fmax(firings.index.columns.density, 1e-6))}
     fired = firings.fired(sought.words, inside) if sought.words else None

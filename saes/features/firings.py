@@ -183,7 +183,7 @@ def _encode(dictionary: Dictionary, x: Tensor, rows: Tensor, recording: Recordin
     acts = dictionary.encode_sparse(x.to(dictionary.decoder_directions.device))
     if not torch.isfinite(acts.values.sum()):
         raise NonFiniteError(
-            "finite latent activations were expected, the dictionary gives NaN or infinity on finite inputs; "
+            "expected finite latent activations, the dictionary gives NaN or infinity on finite inputs; "
             "its weights are damaged: train or import it again"
         )
     return acts

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 By = Literal["phrase", "tokens", "related", "says", "label", "concept", "name", "similar", "number", "active"]
-"""Reason that says most for a hit: it fires on the words (in their order, or any), or on related ones; it makes the
-model say them; its label, a measured concept or the user's name for it has them; its direction is similar; it was asked
-for by number; it fires as the model reads the text."""
+"""Main reason for a hit: it fires on the words (in their order, or any), or on related ones; it makes the model say
+them; its label, a measured concept or the user's name for it has them; its direction is similar; it was asked for by
+number; it fires as the model reads the text."""
 Kind = Literal["sae", "neurons", "transcoders"]
 ALPHA = 0.05
 """Adjusted p up to which a feature counts as found."""
@@ -66,7 +66,7 @@ class Hit:
     above_chance: bool = True
     """False where no source is above its null."""
     score: float | None = None
-    """Of the words on which it fires: 0 to 1, for one word F1 (`fired_words`)."""
+    """Score of the words on which it fires, 0 to 1; for one word F1 (`fired_words`)."""
     null: float | None = None
     """The score of a random feature of the same density; of `similar`, the usual nearest neighbour; of `active`, the
     probability that such a feature fires on a text of this length."""
@@ -80,7 +80,7 @@ class Hit:
     concept: str = ""
     """Measured concept whose best feature it is."""
     fired: int | None = None
-    """Of the `tries` tokens that match, those on which it fires."""
+    """Matching tokens on which it fires, of `tries`."""
     tries: int | None = None
     expected: float | None = None
     """Number of those tokens on which a feature that fires as often would fire by chance."""

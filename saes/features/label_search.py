@@ -1,9 +1,9 @@
 """Features by their labels and names, and by the word classes that labels name. Torch-free.
 
 Labels and other readings are searched from the beginning of a word, a plural also as its singular: "months" finds
-"calendar month", "sport" not "transport". Their strength is the balanced accuracy of the label above chance,
-`2 * score - 1`, times the share of its letters that the query has: "month" says less of a label of many words. Labels
-without a score count as a little above chance.
+"calendar month", "sport" not "transport". Their strength is the balanced accuracy of the label above chance, `2 * score
+- 1`, times the share of its letters that the query has: "month" finds a long label less strongly. Labels without a
+score count as a little above chance.
 
 A class of words is found by its words too: "January April August" are calendar months, and so is the label of a feature
 that fires on them.
@@ -36,7 +36,7 @@ LEAST_COVERED = 0.5
 LEAST_DEPTH = 3
 """Classes above a class that make it specific enough to name words."""
 NO_LABEL = "no label"
-"""Beginning of a label that names no meaning: the tokens that it quotes are no label."""
+"""Beginning of a label that names no meaning: the tokens that it quotes do not count as one."""
 
 
 @dataclass(frozen=True)

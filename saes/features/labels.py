@@ -115,7 +115,7 @@ def label_features(
     `promoted [d_sae, k]` are the ids of the few tokens that each direction promotes most, the strongest first; None
     when the directions do not write to the residual stream. `said [d_sae, n]` are those of many that it makes the model
     say, read through the Jacobian lens; None without one. `seed` divides the documents and draws the null. Without
-    `dense`, that a feature is active on most tokens is no label: for neurons, which are never exactly 0.
+    `dense`, a feature active on most tokens does not get that label: for neurons, which are never exactly 0.
     """
     feature, row = strong_firings(statistics)
     order = np.argsort(row, kind="stable")

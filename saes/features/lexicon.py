@@ -24,7 +24,7 @@ from pathlib import Path
 LEXICON = Path(__file__).with_name("lexicon.txt.xz")
 WORDS = Path(__file__).with_name("words.toml")
 USUAL, MAIN = 3, 6
-"""Ninths of a word's senses that a part of speech has: for its classes to count, and to be named itself."""
+"""Fewest ninths of a word's senses that a part of speech needs: for its classes to count, and to be named itself."""
 _POS = {"n": "noun", "v": "verb", "a": "adjective", "r": "adverb"}
 PAST, ING, THIRD, PLURAL, COMPARATIVE, SUPERLATIVE = (
     "past form", "-ing form", "third person", "plural", "comparative", "superlative"
@@ -254,7 +254,7 @@ class _Words:
             self.irregular[plural] = (PLURAL, "n", base)
 
     def languages_of(self, word: str) -> list[str]:
-        """Return the languages of which it is a frequent word, and no English one."""
+        """Return the languages in which a word is frequent, if it is not an English word."""
         return [language for language, words in self.languages.items() if word.lower() in words]
 
 

@@ -6,11 +6,11 @@
 
 Strength is the logit that a unit of the direction adds to a token, less the mean and in standard deviations over the
 vocabulary, so features and layers can be compared. **Null**: the largest strength of random directions through the same
-lens. It says what a direction makes the model say on the average over contexts, to first order; that a feature does so
-is proved by steering it.
+lens. The strength is an average over contexts, to first order; only steering a feature proves that it makes the model
+say a word.
 
-A direction written at a layer is read by the lens of the residual stream after that layer's block. Of what attention
-writes, the effect through the MLP of the same block is left out.
+A direction written at a layer is read by the lens of the residual stream after that layer's block. For a direction that
+attention writes, the effect through the MLP of the same block is left out.
 
 Everything is computed once for a features artefact and a lens, and kept in the user's cache (`$INTERP_CACHE`).
 """

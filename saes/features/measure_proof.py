@@ -1,9 +1,9 @@
 """Measurements behind the proof of a feature: effects of ablating and steering it, and those of both nulls.
 
-`prove` makes the measures of `saes.features.proof`, part by part. Ablating, a null direction is added in the same
-amounts as the feature's; steering, in the strength that it chose. It is scaled to the norm of the feature's direction.
-`DictionarySite.nulls` makes these directions, `words_of` reads their words, `read_case` (`saes.features.proof`) chooses
-the features of like density. `saes.features.answers` gives single answers instead.
+`prove` makes the measures of `saes.features.proof`, part by part. In ablation a null direction is added in the same
+amounts as the feature's; in steering, with the strength that it chose. It is scaled to the norm of the feature's
+direction. `DictionarySite.nulls` makes these directions, `words_of` reads their words, `read_case`
+(`saes.features.proof`) chooses the features of like density. `saes.features.answers` gives single answers instead.
 """
 
 import shutil
@@ -60,7 +60,7 @@ PROMPTS = (
     "What comes to my mind is",
     "She looked at the list and chose",
 )
-"""Neutral prompts: on the first three half of the words choose the strength, on the others the other half judge."""
+"""Neutral prompts. On the first three, half of the words choose the strength; on the others, the other half judge."""
 CHOOSING = 3
 STRENGTHS = (0.5, 1.0, 2.0)
 """Strengths to choose from, in units of the largest activation."""
@@ -70,7 +70,7 @@ OTHER_DRAWS = 9
 LEAST = 3
 """Fewest tokens on either side of an AUROC."""
 LIST_TOKENS = 6000
-"""Tokens of all lists of words in their sentences, about."""
+"""Approximate number of tokens of all lists of words in their sentences."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class _Bar:
             self._progress(min(self._n, self._total), self._total, {"stage": self.stage})
 
     def end(self, cost: int) -> None:
-        """Count the whole stage, also where it was done earlier."""
+        """Count the whole stage, even if it was done earlier."""
         self.add(self._start + cost - self._n)
 
 
@@ -199,8 +199,8 @@ def prove(
     `lens`: the Jacobian lens through which its words are read; None for its direct effect. `prompts`: neutral prompts,
     more than three; a model without a tokenizer takes passages of other text. Cost: about `2 * draws` passes over the
     examples and twice over the prompts, from the hook point on. `remembered(name, make)` returns a part that was made
-    earlier, or makes it. Raises `UsageError` for a feature that is not there or never fires, `MismatchError` for tables
-    of another dictionary or a lens of other weights, `ConfigError` for a crosscoder.
+    earlier, or makes it. Raises `UsageError` for a feature that does not exist or never fires, `MismatchError` for
+    tables of another dictionary or a lens of other weights, `ConfigError` for a crosscoder.
     """
     config = config or ProofConfig()
     if lens is not None:

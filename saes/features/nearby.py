@@ -14,7 +14,7 @@ import numpy as np
 REACH = 16
 SAMPLED = 1 << 15
 OWN, NEAR = "own", "near"
-"""Where a set of words is looked for: the token itself, or its neighbours."""
+"""Tokens at which a set of words is looked for: the token itself, or its neighbours."""
 LEAST_LETTERS = 3
 """Fewest letters of a word of a set."""
 _BLOCK = 1 << 15

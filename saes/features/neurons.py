@@ -1,4 +1,4 @@
-"""Labels of the MLP neurons of all layers, in which attribution graphs of neurons are read. Torch-free.
+"""Labels of the MLP neurons of all layers, for reading attribution graphs of neurons. Torch-free.
 
     neurons = workspace.open(NeuronLabels, "smollm2-135m")
     neurons.of([(9, 97, 1)])                     # layer, neuron, sign of its activation -> `NeuronRow`
@@ -45,7 +45,7 @@ class NeuronRow:
 
     @property
     def name(self) -> str:
-        """Its label where that holds, without its share; else the words that it raises, else on what it fires."""
+        """Its label if that holds, without its share; else the words that it raises; else what it fires on."""
         from saes.features.labels import quoted
 
         if self.says and not self.confirmed:
@@ -108,7 +108,7 @@ class NeuronLabels(Artefact, kind="neurons"):
     """Rows by layer, neuron and sign, the strongest first."""
 
     def of(self, wanted: Iterable[tuple[int, int, int]]) -> dict[tuple[int, int, int], NeuronRow]:
-        """Return the rows of some (layer, neuron, sign), without those that there are not."""
+        """Return the rows of some (layer, neuron, sign); missing ones are left out."""
         keys = list(dict.fromkeys(wanted))
         sql = """select t.* from t join (select unnest($1::smallint[]) as l, unnest($2::int[]) as n,
                  unnest($3::tinyint[]) as s) on layer = l and neuron = n and sign = s"""

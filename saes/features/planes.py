@@ -8,7 +8,7 @@ A circle in the activations is represented by several latents whose decoder rows
    them is active.
 3. The planes of consecutive principal components of these reconstructions are measured, each by its separability and
    its mixture index (`interp.geometry.circles`).
-4. The null is groups of as many latents, drawn at random.
+4. The null is groups of the same number of latents, drawn at random.
 
 An irreducible plane is a candidate only. Its meaning, and its use by the model, are tested by the circle test and by
 rotating it.
@@ -90,10 +90,10 @@ def cluster_decoder(
     from interp.atlas.neighbours import nearest_neighbours
 
     if not 0 < threshold < 1:
-        raise ConfigError(f"a cosine between 0 and 1 was expected as threshold, got {threshold}")
+        raise ConfigError(f"expected a cosine between 0 and 1 as threshold, got {threshold}")
     if directions.ndim != 2 or not len(directions) or n_neighbours < 1 or largest < 2:
         raise ConfigError(
-            "directions [d_sae, d], one neighbour and groups of two at least were expected, got "
+            "expected directions [d_sae, d], one neighbour and groups of two at least, got "
             f"{list(directions.shape)}, n_neighbours {n_neighbours} and largest {largest}"
         )
     n = len(directions)
@@ -126,7 +126,7 @@ def feature_planes(
     """
     if max_components < 2 or max_clusters < 1 or n_random < 0:
         raise ConfigError(
-            "two components, one cluster and 0 random groups at least were expected, got max_components "
+            "expected two components, one cluster and 0 random groups at least, got max_components "
             f"{max_components}, max_clusters {max_clusters} and n_random {n_random}"
         )
     directions = sae.decoder_directions.detach().float().cpu()
@@ -172,7 +172,7 @@ def _checked(clusters: Sequence[Sequence[int]], d_sae: int) -> list[list[int]]:
     groups = [[int(i) for i in group] for group in clusters]
     if not groups or not all(0 < len(set(group)) == len(group) for group in groups):
         raise ConfigError(
-            "clusters of different latents were expected, got none, an empty one, or a latent twice; leave `clusters` "
+            "expected clusters of different latents, got none, an empty one, or a latent twice; leave `clusters` "
             "out to find them in the decoder"
         )
     return groups
@@ -186,14 +186,12 @@ def _activations(sae: Dictionary, batches: Iterable[Tensor]) -> "list[tuple[Tens
     found = []
     for x in batches:
         if x.ndim != 2:
-            raise ConfigError(f"batches of activations [n, d_in] were expected, got {list(x.shape)}; give [x] for one")
+            raise ConfigError(f"expected batches of activations [n, d_in], got {list(x.shape)}; give [x] for one")
         check_vectors(x, "activations")
         acts = sae.encode_sparse(x.to(sae.decoder_directions.device))
         found.append((acts.values.float().cpu(), acts.indices.long().cpu()))
     if not found:
-        raise ConfigError(
-            "at least one batch of activations was expected, got none; a generator runs out after one use"
-        )
+        raise ConfigError("expected at least one batch of activations, got none; a generator runs out after one use")
     return found
 
 

@@ -10,12 +10,13 @@ to judge, the others choose the strength of steering. Three measures are tests:
 
 Each measure has two nulls. Random directions of the same norm go through the same steps, each with words and a strength
 of its own: any direction raises what it says. Features of about the same density, scaled to that norm, are measured on
-the words of this feature: they do not raise them. The p-value is the larger one by the two nulls.
+the words of this feature: they do not raise them. The p-value is the larger of the two nulls'.
 
 A test holds when its p-value is at most 0.05 after Holm's correction over the tests, and its interval lies above 0
 (`lists` has none). A test is undecided where it could not have held: with too few directions in a null, or with one
-example only. Described with the same nulls, but no tests: how far steering shifts the next token, what ablation costs,
-and where a feature fires (any direction fires selectively on text that was selected because it fires there).
+example only. Further measures have the same nulls but are no tests: how far steering shifts the next token, what
+ablation costs, and where a feature fires (any direction fires selectively on text that was selected because it fires
+there).
 """
 
 import math
@@ -151,7 +152,7 @@ class FeatureCase:
 def read_case(folder: Path, feature: int, config: ProofConfig, *, seed: int = 0) -> FeatureCase:
     """Read one feature of a features artefact, other text, and features of like density.
 
-    Raises `UsageError` for a feature that is not there, or that never fires.
+    Raises `UsageError` for a feature that does not exist, or that never fires.
     """
     manifest, path = read_manifest(folder), folder / "features.parquet"
     table = read_table(path, ["feature", "density", "n_fired", "max_activation", "decoder_norm", "label"])
@@ -223,7 +224,7 @@ class ProofMeasure(Result):
 
     @property
     def p(self) -> float:
-        """The larger one of the p-values by the two nulls, one-sided; 1 where a null is missing."""
+        """The larger of the two nulls' one-sided p-values; 1 where a null is missing."""
         return max(p_from_null(self.value, null) for null in (self.random, self.alike))
 
     @property
@@ -374,7 +375,7 @@ class Proof(Artefact, kind="proof"):
         return found
 
     def outcome(self, measure: ProofMeasure) -> str:
-        """Return what a test came to: it holds, is undecided, fails for a reason, or finds nothing at all."""
+        """Return the outcome of a test: it holds, is undecided, fails for a reason, or finds nothing at all."""
         if measure.name in self.holds():
             return "it holds"
         if reason := self.undecided().get(measure.name):
@@ -542,7 +543,7 @@ def newest_proof(workspace: Workspace, features: str, feature: int) -> Proof | N
 
 
 def why_outdated(workspace: Workspace, proof: Proof) -> str:
-    """Return the sentence that a stored proof no longer holds for features, SAE and lens as they are, or nothing."""
+    """Return a warning where a stored proof no longer matches its features, SAE or lens; else an empty text."""
     features = workspace.open(Features, proof.settings.features)
     if proof.about.parents.get(features.key) != features.about.content_hash:
         return "These features were described again after this proof; run it again."

@@ -37,7 +37,7 @@ def parse_query(text: str) -> Query:
     Query(wanted=('bank',), unwanted=('river',))
     """
     if not text.strip() or len(text) > MAX_TEXT:
-        raise ConfigError(f"a query of 1 to {MAX_TEXT:,} characters was expected, got {len(text):,}; type a word")
+        raise ConfigError(f"a query has 1 to {MAX_TEXT:,} characters, got {len(text):,}; type a word")
     first, *rest = _JOINT.split(text)
     parts = [("AND", first), *zip(rest[::2], rest[1::2], strict=True)]
     last = len(parts) - 1

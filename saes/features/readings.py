@@ -31,7 +31,7 @@ MIN_WORDS, STEM = 2.0, 5
 """Fewest words, as the inverse of the sum of their squared fractions, for a class to be more than one word.
 Words of the same `STEM` first letters count as one."""
 BITS_OF_SET, BITS_OF_PAIR, BITS_OF_NEAR = 2.0, 1.0, 3.0
-"""Bits per firing that a reading by several tokens, by a token and a class beside it, or by words nearby must gain to
+"""Bits per firing that a reading by several tokens, by a token and a class next to it, or by words nearby must gain to
 be preferred."""
 WORD_SETS = {"said": OWN, "said_near": NEAR}
 """Kinds of readings by a set of words, and where one of them is looked for (`saes/features/nearby.py`)."""

@@ -53,7 +53,7 @@ class LoadedRecipe:
         return hooks_of(model, self.recipe.steps, placed, offset=offset)
 
     def mismatch(self, model: HookedModel) -> str:
-        """Return in words that the recipe was made for other weights; empty where it was not."""
+        """Return a warning where the recipe was made for other weights; else an empty text."""
         try:
             self.recipe.check(weight_hash(model), self.dictionaries)
         except MismatchError as error:
@@ -117,7 +117,7 @@ def open_recipe(workspace: Workspace, recipe: Recipe) -> LoadedRecipe:
 def recipe_for(
     model: HookedModel, name: str, steps: Sequence[Intervention], saes: Mapping[str, SAE], prompt: str
 ) -> Recipe:
-    """Return a recipe that says what it was made for: the weights, and where each dictionary reads and writes."""
+    """Return the recipe with the weights it was made for, and the hook points of each dictionary."""
     return Recipe(
         name=name,
         steps=tuple(steps),

@@ -47,8 +47,8 @@ MOST_TELLING = """density between 2e-4 and 2e-2 desc,
     max_activation / greatest(mean_activation, 1e-9) desc, feature"""
 """SQL order of `features.parquet`, those that say most to a reader first: neither rare nor dense, with a label above
 those of other features. Words that a feature both fires on and makes the model say come first, then classes of words
-(months, pronouns); of these the labels farthest above the null, with most other readings beside them; without scored
-labels, features whose maximum is farthest above their mean activation."""
+(months, pronouns); of these the labels farthest above the null, with most other readings; without scored labels,
+features whose maximum is farthest above their mean activation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class FeatureRow:
         return list(zip(self.neighbours, self.neighbour_cosines, strict=True))
 
     def score_in_words(self) -> str:
-        """Return the score of the label beside its null, or why there is none; empty where the label was written."""
+        """Return the label's score and its null, or the reason for its absence; empty where the label was written."""
         score, n = self.label_score, self.label_heldout
         if n is None:
             return ""
@@ -323,10 +323,10 @@ class Features(Artefact, kind="features"):
 
 
 def described_another(workspace: "Workspace", features: Features) -> str:
-    """Return the sentence that the SAE in the workspace is not the one whose features were described, or nothing.
+    """Return a warning where the SAE in the workspace is not the one whose features were described; else an empty text.
 
-    It is another where it was made again under its name since: labels and examples are those of other directions. A
-    deleted SAE, or one without a record, is not judged.
+    If it was made again under its name since, labels and examples belong to other directions. A deleted SAE, or one
+    without a record, is not judged.
     """
     name = features.sae
     recorded = features.about.parents.get(f"saes/{name}")

@@ -1,5 +1,5 @@
-"""Search for features by what they mean: one list, from the words on which they fire to those that they make the model
-say. Torch-free, once what features say is in the cache.
+"""Search for features by meaning: one list, by the words on which they fire and those that they make the model say.
+Torch-free, once what features say is in the cache.
 
     found = search_features(workspace, "cooking")
     print(found)                       # label first, strength, and the words on which each fires
@@ -7,8 +7,8 @@ say. Torch-free, once what features say is in the cache.
 `find_by_meaning` says which sources speak for a feature and how they are weighted, `fired_words` what the statistics of
 a hit are. A query is a word, a list of words, a phrase, a pasted example, or several of them joined by AND and NOT
 (`query`). The strength for texts joined by AND is the smallest of theirs: an upper bound of the chance that the feature
-is the best one of each. What fits a text after NOT better than those before is left out. Hits that no source lifts
-above its null come last, and few of them.
+is the best one of each. A feature that fits a text after NOT better than those before is left out. Hits that no source
+lifts above its null come last, and few of them.
 
 Other forms of a query: `like 12` or `like NAME:12` (nearest decoder directions by cosine similarity; baseline: the
 median over all features of the cosine to the nearest one), and `#12` or `NAME:12` (that feature). `search_vector` in
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 BELOW = 3
 """Hits within the null that are shown."""
 MAX_SAID = 4
-"""Dictionaries whose features are searched by what they make the model say; each takes seconds the first time."""
+"""Most dictionaries searched by the words that features make the model say; each takes seconds the first time."""
 IN_MEMORY = 10_000
 """Features of an artefact up to which its examples are kept in memory, 5 kB each, unless more than `AT_ONCE` are
 searched; reading some takes 0.1 s."""
@@ -152,18 +152,18 @@ def _meaning(
         meaning = meanings(workspace, made)
         lens = lens_for(workspace, made) if meaning is None else None
     except WorkbenchError as error:
-        return None, f"What features of {made.name} make the model say was not searched: {error}"
+        return None, f"{made.name} was not searched by the words that its features make the model say: {error}"
     if meaning is not None:
         return meaning, ""
     if lens is not None and made.set_name:
         return None, (
-            f"What features of {made.name} make the model say was not searched: it is computed when the page of one "
-            "is opened"
+            f"{made.name} was not searched by the words that its features make the model say: they are computed when "
+            "the page of one is opened"
         )
     if lens is not None:
-        return None, f"{made.name} was searched by what it reads alone: it writes to no residual stream"
+        return None, f"{made.name} was searched only by the words on which it fires: it writes to no residual stream"
     return None, (
-        f"What features make {model} say was not searched, for want of a Jacobian lens: "
+        f"No dictionary of {model} was searched by the words that features make it say, for want of a Jacobian lens: "
         f"{program()} lens {model} --kind jacobian"
     )
 

@@ -29,7 +29,7 @@ def load_vector(path: Path | str) -> np.ndarray:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingError(f"there is no file {path}; numpy.save writes a vector to one")
+        raise MissingError(f"no file at {path}; numpy.save writes a vector to one")
     if path.stat().st_size > MAX_FILE:
         raise ConfigError(f"{path} has {path.stat().st_size:,} bytes; a vector has at most {MAX_FILE:,}")
     try:
@@ -39,12 +39,10 @@ def load_vector(path: Path | str) -> np.ndarray:
         raise ConfigError(f"{path} cannot be read as an array of numbers: {why}; save it with numpy.save") from None
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":
         kind = f"an array of {found.dtype}" if isinstance(found, np.ndarray) else "several arrays (.npz)"
-        raise ConfigError(f"{path} holds {kind}; one array of real numbers was expected, saved with numpy.save")
+        raise ConfigError(f"{path} holds {kind}, expected one array of real numbers; save it with numpy.save")
     vector = found[0] if found.ndim == 2 and len(found) == 1 else found
     if vector.ndim != 1 or not len(vector):
-        raise ConfigError(
-            f"{path} holds an array of shape {list(found.shape)}; a vector [d] was expected: choose a row"
-        )
+        raise ConfigError(f"{path} holds an array of shape {list(found.shape)}, expected a vector [d]; choose a row")
     return vector.astype(np.float64)
 
 
@@ -64,7 +62,7 @@ def search_vector(
         what = (
             f"{bad} of {vector.size} numbers are NaN or infinite" if bad else f"shape {list(vector.shape)}, or all zero"
         )
-        raise ConfigError(f"a vector [d] of finite numbers, not all zero, was expected: {what}; compute it again")
+        raise ConfigError(f"expected a vector [d] of finite numbers, not all zero, got {what}; compute it again")
     within = Filter(features=features, hook_point=hook_point, density=density, min_strength=min_strength,
                     kind=kind)  # fmt: skip
     hits, widths = [], {}

@@ -26,7 +26,7 @@ def splice(sae: SAE) -> Hook:
     [(_, hook), *more] = splice_hooks(sae)
     if more:
         raise ConfigError(
-            f"an SAE that reconstructs {sae.hook_point} was expected, {sae} predicts {sae.hook_point_out}; "
+            f"expected an SAE that reconstructs {sae.hook_point}, {sae} predicts {sae.hook_point_out}; "
             "take `splice_hooks`"
         )
     return hook

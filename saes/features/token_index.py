@@ -229,7 +229,7 @@ class Sums(NamedTuple):
 
 
 class TokenIndex:
-    """An index in the making: add blocks of text, then write the tables."""
+    """An index being built: add blocks of text, then write the tables."""
 
     def __init__(self, n_features: int, folder: Path, *, kept: int = KEPT, buffered: int = BUFFERED):
         """Keep `kept` units of every feature. Sums beyond `buffered` go to runs in `folder`, which `write` removes."""

@@ -1,4 +1,4 @@
-"""Every firing in nine views of its text: its token, the tokens beside it, classes of words, surroundings.
+"""Every firing in nine views of its text: its token, the tokens next to it, classes of words, surroundings.
 
 `read_text` goes through the token shards once. It joins tokens to words and to the chunks between spaces, and gives
 every token a value in each view: token, any form, next and preceding token, document, the word and its neighbours, the
@@ -31,7 +31,7 @@ FLAGS = (
 _LANGUAGES = tuple(name.split()[1] for name in FLAGS if name.endswith(" text"))
 _REACH, _CODE_REACH = 16, 8
 OFTEN = 64
-"""Number of the most frequent tokens for which the class of a word beside them is a predicate of its own."""
+"""Number of the most frequent tokens for which the class of the word next to them is a predicate of its own."""
 Sparse = Any
 """A `scipy.sparse.csr_array`, whose type its operations do not keep."""
 
@@ -221,7 +221,7 @@ def read_text(recording: Recording, rows: np.ndarray, texts: list[str]) -> Views
 
 
 class Pairs:
-    """A frequent token with the word beside it, as `token << 32 | word`; -1: none."""
+    """A frequent token with the word next to it, as `token << 32 | word`; -1: none."""
 
     def __init__(self) -> None:
         self.values: list[np.ndarray] = []
@@ -234,7 +234,7 @@ class Pairs:
             self.counted.append(np.unique(codes[codes >= 0], return_counts=True))
 
     def view(self, kind: str, tokens: View, classes: View) -> View:
-        """Return the view whose predicates are a frequent token and the class of the word beside it."""
+        """Return the view whose predicates are a frequent token and the class of the word next to it."""
         from scipy.sparse import csr_array
 
         often = np.argsort(-tokens.counts, kind="stable")[:OFTEN]
@@ -260,7 +260,7 @@ class Pairs:
 
 
 class Words(NamedTuple):
-    """Number of the word at each token, and of the words beside it; -1: none, each `[n_rows]`."""
+    """Number of the word at each token, and of the words next to it; -1: none, each `[n_rows]`."""
 
     own: np.ndarray
     before: np.ndarray

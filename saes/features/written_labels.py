@@ -275,7 +275,7 @@ class Labels(Artefact, kind="labels"):
         return lines or ["nothing could be scored"]
 
     def facts(self) -> list[tuple[str, str]]:
-        """Return the mean of each score, beside its null."""
+        """Return the mean of each score, with its null."""
         return [
             (SCORES[name], f"{found.own:.2f}" + (f", null {found.null.mean.estimate:.2f}" if found.null else ""))
             for name, found in self.means.items()

@@ -1,6 +1,6 @@
 """The sparse step in torch operations: any device, any dtype, and the reference for the compiled loops.
 
-An accelerator works behind the program, until the program asks for a number: a size that depends on data (`nonzero`,
+An accelerator runs asynchronously until the program asks for a number: a size that depends on data (`nonzero`,
 `bincount`, a mask as an index) or a float. So these are avoided, and a test counts what is left.
 """
 

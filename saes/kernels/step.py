@@ -35,7 +35,7 @@ from saes.kernels.spread import UNSHARED, Spread, SpreadOps, kth_largest
 from saes.kernels.state import NAMES, Active, Gradients, Ops, Pass, Rule, TrainState
 
 EVERY = 2
-"""L_aux is estimated on every `EVERY`-th token of the batch: unbiased, and its price is divided by as much."""
+"""L_aux is estimated on every `EVERY`-th token of the batch: unbiased, and its cost falls by the same factor."""
 
 CAP = 2
 """At most `CAP * k_aux` dead latents take part in a step, those silent longest: this bounds the cost of a bad start."""

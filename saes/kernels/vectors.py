@@ -4,8 +4,8 @@ Numba vectorises a loop by itself, but gives no mask of a comparison, and keeps 
 LLVM cuts a vector into the registers that the processor has.
 
 The order of every sum is written out, and products are fused with sums wherever the processor can. With LLVM's
-`reassoc` the order would depend on what is compiled beside a loop: the process that compiles would round otherwise than
-those that load its code from the cache.
+`reassoc` the order would depend on what is compiled next to a loop: the process that compiles would round otherwise
+than those that load its code from the cache.
 """
 
 from collections.abc import Callable

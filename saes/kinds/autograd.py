@@ -187,7 +187,7 @@ class AutogradRecipe:
 
 @torch.no_grad()
 def _check(kind: AutogradKind, sizes: Sizes) -> None:
-    """Raise `ConfigError` where names cannot be saved, or where a reconstruction is no sum of directions."""
+    """Raise `ConfigError` where names cannot be saved, or where a reconstruction is not a sum of directions."""
     what = type(kind).__name__
     tensors = {**dict(kind.named_parameters()), **dict(kind.named_buffers())}
     if wrong := [n for n in tensors if n in RESERVED or n.endswith((".mean", ".square"))]:

@@ -77,7 +77,7 @@ class SAE(nn.Module, ABC):
     """True where the encoder sees `x - b_dec`."""
 
     def describe(self, d_in: int, metadata: SAEMetadata | None) -> None:
-        """Set sizes and metadata; `W_dec` is there."""
+        """Set sizes and metadata; `W_dec` must exist."""
         self.metadata = metadata or SAEMetadata()
         self.hook_point = self.metadata.hook_point
         self.d_in, (self.d_sae, self.d_out) = d_in, self.W_dec.shape

@@ -75,7 +75,7 @@ def kind_class(kind: str) -> "type[AutogradKind]":
     if kind in CONFIGS:
         raise ConfigError(f"{path} has the name of a kind of the workbench, {kind}; rename the file")
     if not path.is_file():
-        raise MissingError(f"there is no {path}, which {VARIABLE} names; correct the path")
+        raise MissingError(f"no file at {path}, which {VARIABLE} names; correct the path")
     module = _run(path, _hash(path))
     classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
     kinds = [c for c in classes if issubclass(c, AutogradKind) and not inspect.isabstract(c)]

@@ -1,7 +1,7 @@
 """Quality of a set: each layer on held-out rows, and the loss of the model with all its MLPs replaced.
 
 Replaced one after the other, every transcoder sees a residual stream that those before it have changed, so errors add
-up as they do in a replacement model. Beside the set stand baselines with the same number of units per token:
+up as they do in a replacement model. The baselines have the same number of units per token:
 
     neurons     of every MLP only the `k` neurons of largest `|activation| * |W_out|`, `k` the layer's own L0
     untrained   the set before its first training step

@@ -66,7 +66,7 @@ def find_layers(path: Path, *, l0: int | None = None) -> Found:
     Raises `MissingError` (none there), `ConfigError` (several of one layer, and no `l0` to choose by).
     """
     if not path.is_dir():
-        raise MissingError(f"{path} is no folder; a set is imported from the folder that holds all its layers")
+        raise MissingError(f"{path} is not a folder; a set is imported from the folder that holds all its layers")
     if any(path.glob(circuit_tracer.ENCODERS)):
         n = len(list(path.glob(circuit_tracer.ENCODERS)))
         return Found(layers=dict.fromkeys(range(n), path), across="circuit_tracer")

@@ -73,7 +73,7 @@ def read_config(folder: Path) -> SetConfig:
     path = folder / CONFIG
     if not path.is_file():
         raise MissingError(
-            f"no set of transcoders at {folder} ({CONFIG} was expected); `workbench train --set` makes one"
+            f"no set of transcoders at {folder} ({CONFIG} is missing); `workbench train --set` makes one"
         )
     found = circuit_tracer.read_yaml(path)
     kind, layers, size = text(found, "model_kind", path), found.get("layers"), found.get("context_size")

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class SetReplacement:
     """A set on one prompt; satisfies `interp.tracing.replacement.Replacement`.
 
-    With `as_many_as`, another set of the same shape, only the largest activations of each layer count, as many as that
-    set has on the prompt. An untrained set is a null of a trained one only so: with its thresholds, random directions
-    are active several times as often, and more latents take more of the influence.
+    With `as_many_as`, another set of the same shape, each layer keeps as many activations as that set has on the
+    prompt, the largest ones. Only so is an untrained set a null of a trained one: at the trained thresholds random
+    directions are active several times as often, and more latents take more of the influence.
     """
 
     def __init__(

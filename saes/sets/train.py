@@ -3,9 +3,9 @@
     record(model, corpus, folder, live=True, hook_points=mlp_hook_points(model))  # the text; see interp.recording.live
     train_set(open_recording(folder), BatchTopKConfig(d_sae=2304), TrainConfig(tokens=3_000_000), set_folder, skip=True)
 
-Per layer there are as many independent runs (`saes.training.run`), one step of each for every batch. Their checkpoints
-lie in `runs/` of the unfinished set, so that a run that was killed goes on to the same bits; ranks share the tokens of
-a batch. A cross-layer transcoder (`saes.kinds.clt`) is one run. At the end each layer is scored on held-out documents,
+Each layer is an independent run (`saes.training.run`), which takes one step for every batch. Their checkpoints lie in
+`runs/` of the unfinished set, so that a run that was killed goes on to the same bits; ranks share the tokens of a
+batch. A cross-layer transcoder (`saes.kinds.clt`) is one run. At the end each layer is scored on held-out documents,
 and the model with all MLPs replaced. The health lines of layer `N` remain in `runs/layer_N/log.jsonl`, those of a
 cross-layer transcoder in `runs/log.jsonl`.
 """

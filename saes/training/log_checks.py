@@ -20,7 +20,7 @@ TRAINED, ANEW = 0.3, 0.7
 
 
 def log_problems(folder: Path, tokens_seen: int | None = None) -> list[str]:
-    """Return what is wrong with the log of a finished training, one line each; empty without a log.
+    """Return the problems in the log of a finished training, one line each; empty without a log.
 
     Steps and tokens have to rise, at one number of tokens a step; FVU may not return to that of an untrained
     dictionary; and the last line has to have the tokens that the manifest states, where it is given them.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from saes.kinds.base import SAE
 
 HELDOUT_FRACTION = 0.1
-"""Share of documents that are held out from an imported dictionary, of which it is not known."""
+"""Share of documents held out for an imported dictionary, whose own share is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)

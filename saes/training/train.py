@@ -113,8 +113,8 @@ def train_many(
     """Train several dictionaries on one stream of batches, yielding health lines as `(job, metrics)`.
 
     Each has its own folder, checkpoint and log, and ends at the weights that it would have had alone. With
-    `resume_sweep` folders that hold one of these very runs, finished, are left as they are, so that an interrupted
-    sweep goes on; without, they are an error, as for `train`. All jobs must agree on the sites, `tokens`, `batch_size`,
+    `resume_sweep`, folders that hold one of these runs, finished, are left as they are, so that an interrupted sweep
+    continues; without it they are an error, as for `train`. All jobs must agree on the sites, `tokens`, `batch_size`,
     `seed` and `heldout_fraction`; `ConfigError` names the difference. Memory: one state per dictionary (three times its
     weights) and one batch.
     """
@@ -160,7 +160,7 @@ Steps = TypeVar("Steps", bound="Steppable")
 
 
 class Steppable(Protocol):
-    """A run, as far as taking its steps needs it."""
+    """The part of a run that taking steps needs."""
 
     state: RunState
     position: Position
@@ -255,8 +255,8 @@ def _check_one_stream(sources: list[Source], jobs: Sequence[Job]) -> None:
 class _Stop:
     """Delay Ctrl-C and SIGTERM until a step is complete: a checkpoint of half a step could not be resumed exactly.
 
-    With several ranks the request waits for the next batch, at which all of them learn of it and stop at the same step:
-    there it is held between steps too, where one rank alone would leave and the others wait for its numbers.
+    With several ranks the request waits for the next batch, when all of them learn of it and stop at the same step. It
+    is delayed between steps too, as the others would wait for the numbers of a rank that left alone.
     """
 
     def __init__(self) -> None:

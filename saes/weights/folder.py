@@ -50,7 +50,7 @@ def load_sae(folder: Path) -> SAE:
     """
     folder = as_path(folder)
     if not (folder / CONFIG).exists():
-        raise MissingError(f"no SAE at {folder} ({CONFIG} was expected); `workbench train` writes one")
+        raise MissingError(f"no SAE at {folder} ({CONFIG} is missing); `workbench train` writes one")
     sae = saelens.read(folder).sae
     recheck(sae, folder)
     return sae
@@ -59,11 +59,11 @@ def load_sae(folder: Path) -> SAE:
 def load_direction(folder: Path, latent: int) -> tuple[SAEMetadata, Tensor]:
     """Return the metadata of an SAE's folder, and the decoder direction of one latent, `[d_out]` float32.
 
-    It is that of `load_sae`, but only its row of the file is read, where the row is stored as it is used. Raises as
+    The direction is that of `load_sae`, but only its row of the file is read, where rows are stored as used. Raises as
     `load_sae`, and `CorruptError` for a latent beyond the file.
     """
     if not (folder / CONFIG).exists():
-        raise MissingError(f"no SAE at {folder} ({CONFIG} was expected); `workbench train` writes one")
+        raise MissingError(f"no SAE at {folder} ({CONFIG} is missing); `workbench train` writes one")
     config = read_json(folder / CONFIG)
     if str(config.get("architecture")) in ROWS_AS_USED and not config.get("rescale_acts_by_decoder_norm"):
         row = read_row(folder / WEIGHTS, "W_dec", latent)

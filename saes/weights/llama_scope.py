@@ -151,7 +151,7 @@ def _check(config: dict[str, Any], act: str, path: Path) -> None:
             f"{path}: act_fn {act!r} is not supported, only relu, topk and jumprelu; convert it to jumprelu"
         )
     if flag(config, "use_glu_encoder", path):
-        raise MismatchError(f"{path}: use_glu_encoder is not supported; its encoder is no affine map")
+        raise MismatchError(f"{path}: use_glu_encoder is not supported; its encoder is not an affine map")
     if (kind := config.get("sae_type", "sae")) != "sae":
         raise MismatchError(f"{path}: sae_type {kind!r} is not supported, only 'sae'")
 

@@ -87,7 +87,7 @@ def self_check(conversion: Conversion) -> tuple[SelfCheck, Probe]:
         if not agree(errors):
             raise CorruptError(
                 f"the converted dictionary's {name} differ from its own format's by {float(errors.median()):.1e} of "
-                f"their size (at most {TOLERANCE:g} was expected); the files are in another layout than they say"
+                f"their size (at most {TOLERANCE:g} is allowed); the files are in another layout than they say"
             )
     return found, Probe(x.float(), recons.float())
 
@@ -225,4 +225,4 @@ def find_format(path: Path, name: str | None = None) -> Format:
                 return each
     sparsify.explain(path)
     known = "; ".join(f"{each.name}: {each.files}" for each in FORMATS)
-    raise MissingError(f"{path} is in no format that is known ({known})")
+    raise MissingError(f"the format of {path} is not known; known formats: {known}")

@@ -1,6 +1,6 @@
 """SAELens' names of dictionaries on the hub: `RELEASE/ID`, such as `gpt2-small-res-jb/blocks.8.hook_resid_pre`.
 
-`saelens_releases.txt.xz` lists the releases of `sae_lens/pretrained_saes.yaml` (its licence lies beside it), 19 kB:
+`saelens_releases.txt.xz` lists the releases of `sae_lens/pretrained_saes.yaml` (its licence lies next to it), 19 kB:
 
     RELEASE REPOSITORY [REASON]     a release; with a reason, such as a loader of its own, it is refused
      ID [PATH]                      one of its dictionaries, where its path in the repository is not its id

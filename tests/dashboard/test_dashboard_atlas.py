@@ -374,7 +374,7 @@ def test_arrays_that_do_not_fit_together_are_refused():
             atlas_view(**wrong)
     with pytest.raises(UnknownNameError, match="did you mean 'colour'"):
         atlas_view(xy, color="norm")
-    with pytest.raises(ConfigError, match="page of its own"):
+    with pytest.raises(ConfigError, match="a view of arrays has no server"):
         atlas_view(xy).component("m")
 
 

@@ -446,6 +446,6 @@ def test_a_circuit_that_was_not_found_says_so(tmp_path, live):
         drawn = page._draw(shown(), {"name": "induction", "limit": 0, "found": 0}, "light")
         said = text_of(page._choose(None, shown(), {"name": "induction"}, "light")[1])
     assert drawn[0] == []
-    assert "nothing to draw" in text_of(drawn)
+    assert "found no circuit" in text_of(drawn)
     assert "Not found. " in said
     assert "No head attends by induction" in said

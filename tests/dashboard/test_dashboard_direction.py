@@ -49,13 +49,13 @@ def along_of(workspace: Workspace, name: str = "pushed") -> WordsAlong:
 def test_the_verdict_tells_the_choice_its_judgement_and_their_nulls(own):
     told = told_of(own, "pushed")
     assert "It separates weekdays from the other lists." in told
-    assert "Steering along it does what it should, more than any random direction." in told
+    assert "Steering along it works, more than along any random direction." in told
     assert "strength 1 (25 long)" in told
     assert "+1.9 [+1.2, +2.6] nats, p 0.01" in told
     assert percent(0.125) in told, "the share that moved the wrong way"
     assert "3 features at most" in told, "placebos"
     assert "standard deviations from the others" in told
-    assert "too few words beyond" not in told, "lists that it was made of are not judged at all"
+    assert "too few words besides" not in told, "lists that it was made of are not judged at all"
     for figure in ("along", "spectrum", "planes", "probe", "steering", "grid"):
         assert f"direction-{figure}" in told
     assert "untrained model" in told
@@ -197,7 +197,7 @@ def test_a_conversation_is_kept_and_opened_as_it_was(chats):
         ({"strengths": [1, 2]}, 400, "1 directions need 1 different names and as many strengths"),
         ({"n_new": 10_000}, 400, "replies of 1 to 512 tokens"),
         ({"strengths": ["<b>"]}, 400, "strengths"),
-        ({"more": 1}, 400, "more is no field"),
+        ({"more": 1}, 400, "more is not a field"),
     ],
 )
 def test_a_conversation_of_other_weights_or_form_is_refused_in_a_sentence(chats, change, status, says):

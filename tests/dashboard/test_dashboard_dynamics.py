@@ -51,7 +51,7 @@ def test_the_phases_of_every_seed_are_told(own):
     other = all_of(own, name="grok", seed="4")
     assert "memorised its training pairs, and never generalised" in other
     assert "no frequency dominates at the end" in other
-    assert "There is no interval between" in other
+    assert "Memorisation and generalisation leave no interval" in other
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_missing_arrays_are_said_where_they_are_missing_and_the_rest_stays(own):
     told = all_of(own, name="grok")
     assert told.count(f"{ARRAYS}: No such file") > 5
     assert "It grokked: memorised at epoch 100" in told
-    assert "There is no atlas of the same name" in told
+    assert "No atlas of the same name" in told
 
 
 def test_curves_and_shares_are_those_of_the_seed(own):
@@ -165,14 +165,14 @@ def test_the_maps_of_checkpoints_are_shown_and_no_other_atlas_is_taken_for_them(
 
     workspace = build(tmp_path / "ws", n_features=40, n_points=40)
     with create_app(workspace, live=live).server.app_context():
-        assert "There is no atlas of the same name" in all_of(workspace, name="grok")
+        assert "No atlas of the same name" in all_of(workspace, name="grok")
         series(workspace, "grok")
         assert view.series(workspace, "grok") is None
         (tmp_path / "ws" / "atlases" / "grok").rename(tmp_path / "ws" / "atlases" / "other")
         series(workspace, "grok", source="checkpoint:modular-13-seed3-epoch600")
         told = all_of(workspace, name="grok")
         assert '"id": "dynamics-map"' in told
-        assert "These are maps of seed 3" in told
+        assert "These maps show seed 3" in told
         assert '"href": "/atlas/grok"' in told
         (workspace.path("atlas", "grok") / "manifest.json").write_text("{}")
         assert "wb-notice-error" in all_of(workspace, name="grok")
@@ -233,7 +233,7 @@ def test_sizes_are_shown_with_their_law_and_without_one(tmp_path, live):
         assert "seed 1" in told
         flat = all_of(workspace, name="flat")
         assert "No scaling law fits the losses." in flat
-        assert "it could be chance that larger models have no lower loss" in flat
+        assert "the null that larger models have no lower loss is not rejected" in flat
         assert "the fitted law does not predict the largest model" in all_of(workspace, name="leap")
     cards = {card.name: card for card in overview(workspace).cards["language_scaling"]}
     assert "5 sizes on the same text: a law fits their loss" in cards["law"].sentence

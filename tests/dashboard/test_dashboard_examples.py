@@ -110,7 +110,7 @@ def test_full_text_comes_from_the_recording_or_says_why_not(workspace, live):
     assert first["data-tip"] == "5, position 350, token 250"
     missing = text_of(shown(workspace, live, name="neurons", view="document"))
     assert "cannot be shown: no recording 'demo'" in missing
-    assert "the stored windows" in missing
+    assert "The stored windows" in missing
 
 
 def test_the_tooltip_of_a_silent_token_is_found_by_its_length():

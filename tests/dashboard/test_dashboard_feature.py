@@ -24,7 +24,7 @@ def test_a_feature_is_compared_with_random_directions(workspace):
     assert "Not clearly more than random directions: 60% of 200" in within
     assert "Effects on all logits" in within
     assert "stays below 0.19" in within
-    assert "40 tokens, 2.5 expected if they fired independently" in within
+    assert "40 tokens, 2.5 expected by chance" in within
 
 
 def test_rows_that_are_kept_are_those_of_the_table_until_it_changes(workspace, tmp_path):
@@ -101,7 +101,7 @@ def test_an_imported_label_shows_its_source_and_score(workspace, tmp_path):
     assert "neuronpedia: gpt-4o" in shown
     assert '"eleuther_fuzz by judge "' in shown
     assert '"0.88"' in shown or '"0.87"' in shown
-    assert "it comes without a null" in shown
+    assert "without a null" in shown
     assert "eleuther_fuzz by judge <strong>0.8" in feature_html(own, "demo", 20)
     assert search_features(own, "rivers <i>").hits[0].feature == 20
 

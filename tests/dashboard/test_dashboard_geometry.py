@@ -75,7 +75,7 @@ def test_an_order_that_may_close_is_joined_with_a_doubt(workspace):
 
 def test_no_number_stands_without_its_null(inside):
     told = text_of(page.layout(Context(inside, None), list="weekdays")) + shown("shapes", "weekdays")
-    for words in ("smallest possible", "words assigned to lists at random", "the best plane of isotropic points has",
+    for words in ("smallest possible", "null (words shuffled among lists)", "the best plane of isotropic points has",
                   "isotropic points in the same number of dimensions", "random directions at most", "by chance 14.3%",
                   "Base rate", "control labels", "of simulated horseshoes"):  # fmt: skip
         assert words in told, words
@@ -89,7 +89,7 @@ def test_a_part_that_a_list_cannot_have_is_its_reason(inside):
 def test_one_list_alone_has_no_others_to_be_told_from(own):
     geometry(own, "alone", lists={"weekdays": LISTS["weekdays"]})
     told = text_of(page.layout(Context(own, None), name="alone")) + shown("alone", "weekdays")
-    assert "there is no other list to separate it from" in told
+    assert "no other list to separate it from" in told
     assert "a probe needs words of another list" in told
     assert "a direction needs words of another list" in told
     assert "geometry-rotation" in told

@@ -162,7 +162,7 @@ def test_flows_over_the_words_of_a_template_stand_beside_what_chance_gives(own):
     [shown] = over_words(save_artefact(traced, own.path(KIND, "words")))
     text = text_of(shown)
     assert "with 3 words" in text
-    assert "1 of 2 flows differ from 0; with nothing there, 0 would" in text
+    assert "1 of 2 flows differ from 0, 0 would by chance" in text
     assert "token 'of' (3)" in text
     assert "<b>" not in text, "its interval holds 0"
     assert over_words(graph) == []

@@ -67,7 +67,7 @@ def test_an_adapter_of_another_base_is_refused(trained, tmp_path):
     folder(tmp_path / "wide", width=32)
     with pytest.raises(MismatchError, match="another base"):
         load_model(f"{tmp_path}/wide+{root}/lora")
-    with pytest.raises(MissingError, match="no adapter of peft"):
+    with pytest.raises(MissingError, match="not an adapter of peft"):
         load_model(f"{root}/base+{tmp_path}/wide")
     with pytest.raises(ConfigError, match="model of transformers"):
         find_source("small:mlp-2l+x")

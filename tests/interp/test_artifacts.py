@@ -253,7 +253,7 @@ def test_a_checksum_edited_to_fit_is_found(tmp_path: Path) -> None:
         ({"schema_version": 1}, SchemaError, "make it again with `workbench heads ... --overwrite`"),
         ({"schema_version": None}, CorruptError, "schema_version is missing"),
         ({"files": ...}, CorruptError, "lacks files"),
-        ({"unknown_field": 1}, CorruptError, "unknown_field is no part of a manifest"),
+        ({"unknown_field": 1}, CorruptError, "unknown_field is not part of a manifest"),
     ],
 )
 def test_manifests_that_cannot_be_trusted_are_refused(

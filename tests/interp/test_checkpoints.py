@@ -109,4 +109,4 @@ def test_the_verb_stores_the_series_and_says_when(folder: Path, tmp_path: Path, 
     assert found.headline().startswith(f"10 checkpoints of {folder}: copying sets in at step 4")
     assert "random weights" in found.findings()[0].about
     assert main(["dynamics", "induction", "--checkpoints", str(tmp_path), "--workspace", str(workspace)]) == 2
-    assert "two checkpoints or more were expected" in capsys.readouterr().err
+    assert "expected two checkpoints or more" in capsys.readouterr().err

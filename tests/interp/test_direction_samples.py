@@ -131,7 +131,7 @@ def test_a_judge_that_fails_loses_nothing(planted, answers, reason):
 
 
 def test_mistakes_are_told_before_anything_runs(planted):
-    with pytest.raises(ConfigError, match="is no regular expression"):
+    with pytest.raises(ConfigError, match="is not a regular expression"):
         make_direction(planted, REPLIES, DirectionConfig(rule="(unclosed"))
     with pytest.raises(PromptError, match="no room for 24 more"):
         sampled_questions(planted, ["x" * (planted.cfg.n_ctx - 10)], "a")

@@ -121,7 +121,7 @@ def test_what_cannot_be_fitted_is_refused_with_what_is_missing():
         fit_language_scaling(runs, n_bootstrap=0)
     with pytest.raises(ConfigError, match="at least 1, got 1000 and 0"):
         fit_language_scaling([LanguageRun(n_params=1000, seed=0, tokens=(0, *TOKENS[1:]), losses=runs[0].losses)])
-    with pytest.raises(NonFiniteError, match="no number above 0"):
+    with pytest.raises(NonFiniteError, match="not a number above 0"):
         fit_language_scaling([*runs, LanguageRun(n_params=5, seed=0, tokens=TOKENS, losses=(math.nan,) * 5)])
     with pytest.raises(ConfigError, match="at least 4 sizes"):
         fit_language_scaling([])

@@ -149,7 +149,7 @@ def test_what_is_no_memory_is_refused():
     [torch.ones(3, 5), torch.ones(2, 5).long(), torch.ones(3, 5).bool(), torch.ones(5).bool()],
 )
 def test_a_mask_that_is_no_yes_or_no_for_each_state_and_pattern_is_refused(visible):
-    with pytest.raises(ConfigError, match=r"bool \[2, 5\] was expected"):
+    with pytest.raises(ConfigError, match=r"expected bool \[2, 5\]"):
         retrieve(*random_memory(5, 3, 2, 1.0, 0), 1.0, visible=visible)
 
 

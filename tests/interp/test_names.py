@@ -75,7 +75,7 @@ def test_hook_points_are_checked_without_duplicates_in_order() -> None:
 def test_the_nearest_names_are_suggested() -> None:
     assert nearest("smolm2", ["smollm2-135m", "gpt2"]) == "did you mean 'smollm2-135m'?"
     assert nearest("zzz", [f"m{n}" for n in range(20)]).endswith("and 12 more.")
-    assert nearest("x", []) == "there are none yet."
+    assert nearest("x", []) == "none exist yet."
 
 
 def test_one_exception_catches_all_of_ours() -> None:

@@ -175,13 +175,13 @@ def test_damage_in_the_bucket_is_found_whatever_the_cache_holds(
     assert "parts/one.bin: content differs from its checksum" in said
     assert "values.parquet: missing" in said
     assert "DAMAGED  saes/cut" in said
-    assert "no pointer to an artefact" in said
+    assert "not a pointer to an artefact" in said
     assert "ok       saes/fine" in said
     assert [each.name for each in another_machine(tmp_path).artifacts()] == ["demo", "fine"]
 
 
 def test_a_pointer_or_manifest_cannot_lead_out(bucket: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(CorruptError, match="no pointer"):
+    with pytest.raises(CorruptError, match="not a pointer"):
         storage.read_pointer(
             storage.Pointer("saes/a", "content/saes/a/../../../etc", "0" * 64, 5).as_bytes(), "pointers/saes/a.json"
         )

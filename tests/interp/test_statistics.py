@@ -156,7 +156,7 @@ def test_auroc_counts_pairs():
     scores, truth = rng.integers(0, 5, 40).astype(float), rng.random(40) < 0.3
     pairs = [(a > b) + 0.5 * (a == b) for a in scores[truth] for b in scores[~truth]]
     assert auroc(scores, truth) == pytest.approx(float(np.mean(pairs)))
-    with pytest.raises(ConfigError, match="0 true ones of 40"):
+    with pytest.raises(ConfigError, match="0 true of 40"):
         auroc(scores, np.zeros(40, bool))
 
 

@@ -129,7 +129,7 @@ def test_conversations_of_both_forms_go_through_the_template(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="holds conversations, which only"):
         list(open_corpus(spec))
     path.write_text(json.dumps({"messages": ["Hi"]}))
-    with pytest.raises(ConfigError, match="entries are no messages"):
+    with pytest.raises(ConfigError, match="entries are not messages"):
         list(open_corpus(spec, template=str))
 
 

@@ -123,7 +123,7 @@ DAMAGE = {
     "scores ": lambda at: edit(at / MANIFEST, scores=3),
     "scores.0 ": lambda at: edit(at / MANIFEST, scores=["high", 0.5]),
     "targets.0.weight ": lambda at: edit(at / MANIFEST, targets=[{"label": "a", "weight": "1"}]),
-    "targets.0.colour is no field of it": lambda at: edit(at / MANIFEST, targets=[{"label": "a", "colour": "red"}]),
+    "targets.0.colour is not a field of it": lambda at: edit(at / MANIFEST, targets=[{"label": "a", "colour": "red"}]),
     "node_table.parquet": lambda at: (at / NODES).unlink(),
     "effects.json": lambda at: (at / "effects.json").write_text("{"),
 }

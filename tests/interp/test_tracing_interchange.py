@@ -328,7 +328,7 @@ LIES = {
         ("metadata", "workbench", "targets"),
         [{"label": "a", "token": None, "contrast": None, "weight": 1.0}],
     ),
-    "metadata: workbench: targets.0.colour is no field": (
+    "metadata: workbench: targets.0.colour is not a field": (
         ("metadata", "workbench", "targets"),
         [{"label": "a", "colour": "a"}] * 2,
     ),
@@ -423,7 +423,7 @@ def test_a_damaged_file_is_read_whole_or_refused_in_one_line(tmp_path):
 def test_two_nodes_of_one_id_are_refused():
     data = export_graph(small_graph())
     data["nodes"].append(data["nodes"][0])
-    with pytest.raises(CorruptError, match="node_id '0_3_1' is there 2 times"):
+    with pytest.raises(CorruptError, match="node_id '0_3_1' occurs 2 times"):
         import_graph(data)
 
 

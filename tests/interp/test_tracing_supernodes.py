@@ -119,7 +119,7 @@ def test_directions_separate_latents_with_the_same_edges():
                 expected.setdefault(part, set()).add(node.id)
     found = find_supernodes(graph, directions)
     assert {frozenset(each.nodes) for each in found.groups} == {frozenset(each) for each in expected.values()}
-    with pytest.raises(ConfigError, match="directions of 40 latents were expected"):
+    with pytest.raises(ConfigError, match="expected directions of 40 latents"):
         find_supernodes(graph, directions[:-1])
 
 

@@ -45,7 +45,7 @@ def test_every_word_gives_one_value_and_intervals_hold_the_mean():
 
 def test_words_that_cannot_be_compared_are_refused():
     model = byte_model()
-    with pytest.raises(PromptError, match="as many tokens"):
+    with pytest.raises(PromptError, match="same number of tokens"):
         trace_variants(model, "say {}", {**WORDS, "long": "x"}, Neurons(), CONFIG)
     with pytest.raises(ConfigError, match="at least 3 words"):
         trace_variants(model, "say {}", {"a": "x", "b": "y"}, Neurons(), CONFIG)

@@ -231,7 +231,7 @@ def test_deleted_artefacts_lie_in_the_trash_until_it_is_emptied(root: Path) -> N
     "key", ["saes", "saes/", "saes/..", "../saes/demo", "saes/demo/..", "trash/x", "runs/x", "/etc"]
 )
 def test_nothing_but_artefacts_is_moved_to_the_trash(root: Path, key: str) -> None:
-    with pytest.raises(ConfigError, match="no artefact"):
+    with pytest.raises(ConfigError, match="not the key of an artefact"):
         move_to_trash(Workspace(root), key)
 
 

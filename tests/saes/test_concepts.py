@@ -52,8 +52,8 @@ def test_a_sentence_marks_its_word():
         ('"October", ', "", None, ""),
         ('"October", ', '"July", ', ConfigError, "'July' is listed 2 times in class name"),
         ('"The {} one was', '"The one was', ConfigError, "has not one {}"),
-        ("[[concepts]]", "[[concept]]", CorruptError, "is no list of concepts"),
-        ("[classes.noun]", "[classes.noun", CorruptError, "is no list of concepts"),
+        ("[[concepts]]", "[[concept]]", CorruptError, "is not a list of concepts"),
+        ("[classes.noun]", "[classes.noun", CorruptError, "is not a list of concepts"),
     ],
 )
 def test_a_list_of_ones_own_is_checked(tmp_path, old, new, error, expected):

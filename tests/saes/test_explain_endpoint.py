@@ -178,7 +178,7 @@ def test_addresses_that_would_give_secrets_away_are_refused(url, settings, expec
 
 @pytest.mark.parametrize("url", ["http://host:abc/v1", "http://[::1/v1"])
 def test_an_address_that_is_none_is_refused(url):
-    with pytest.raises(ConfigError, match=r"is no address.*http://HOST:PORT/v1"):
+    with pytest.raises(ConfigError, match=r"is not an address.*http://HOST:PORT/v1"):
         Endpoint(url, "m").complete(Request("x", max_tokens=20), before_send=lambda: None)
 
 

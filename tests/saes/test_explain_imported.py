@@ -100,19 +100,23 @@ def test_a_single_explanation_and_separators_within_texts(workspace, tmp_path):
 
 BAD = {
     "empty": (b"", CorruptError, "is empty"),
-    "truncated list": (json.dumps(ENTRIES).encode()[:-9], CorruptError, "no valid JSON"),
-    "truncated line": (b'{"index": "1", "description": "x"}\n{"index": "2", "desc', CorruptError, "line 2 is no valid"),
+    "truncated list": (json.dumps(ENTRIES).encode()[:-9], CorruptError, "not valid JSON"),
+    "truncated line": (
+        b'{"index": "1", "description": "x"}\n{"index": "2", "desc',
+        CorruptError,
+        "line 2 is not valid",
+    ),
     "binary": (b"\xff\xfe\x00\x01", CorruptError, "not UTF-8"),
     "truncated gzip": (gzip.compress(b'{"index": 1}' * 100)[:-20], CorruptError, "cannot be unpacked"),
     "damaged gzip": (b"\x1f\x8b" + b"x" * 50, CorruptError, "cannot be unpacked"),
-    "numbers": (b"[1, 2]", CorruptError, "entry 0: an object"),
+    "numbers": (b"[1, 2]", CorruptError, "entry 0: expected an object"),
     "no index": (b'[{"description": "x"}]', CorruptError, "`index` should be the number"),
     "index true": (b'[{"index": true, "description": "x"}]', CorruptError, "`index` should be the number"),
     "negative": (b'[{"index": "-1", "description": "x"}]', CorruptError, "`index` should be the number"),
     "no text": (b'[{"index": 1, "description": null}]', CorruptError, "`description` should be a text"),
     "score": (b'[{"index": 1, "description": "x", "scores": [{"value": NaN}]}]', CorruptError, "finite `value`"),
     "scores": (b'[{"index": 1, "description": "x", "scores": 3}]', CorruptError, "`scores` should be a list"),
-    "deep": (b"[" * 100_000, WorkbenchError, "nested too deeply|no valid JSON"),
+    "deep": (b"[" * 100_000, WorkbenchError, "nested too deeply|not valid JSON"),
     "beyond": (json.dumps([entry(4)]).encode(), ConfigError, "beyond the 4 features"),
     "layer": (json.dumps([entry(1, layer="7-res-jb")]).encode(), ConfigError, "of layer 7 .*layer 6"),
     "two": (json.dumps([entry(1), entry(2, modelId="gemma")]).encode(), ConfigError, "several dictionaries"),
@@ -154,4 +158,4 @@ def test_a_corrupt_file_is_one_line(workspace, tmp_path, capsys):
     assert main(command) == CorruptError("").exit_code
     said = capsys.readouterr().err
     assert len(said.strip().splitlines()) == 1
-    assert "no valid JSON" in said
+    assert "not valid JSON" in said

@@ -187,12 +187,12 @@ def test_features_that_cannot_be_read_through_the_lens_say_why(workspace, monkey
 
     monkeypatch.setattr(search, "meaning_of", fails)
     assert search_features(workspace, "x").notes == (
-        "What features of f make the model say was not searched: the model is not here",
+        "f was not searched by the words that its features make the model say: the model is not here",
     )
     monkeypatch.setattr(search, "meaning_of", lambda *_: None)
     monkeypatch.setattr(search, "lens_for", lambda *_: object())
     assert search_features(workspace, "x").notes == (
-        "f was searched by what it reads alone: it writes to no residual stream",
+        "f was searched only by the words on which it fires: it writes to no residual stream",
     )
 
 
@@ -201,7 +201,7 @@ def test_layers_of_a_set_are_not_said_to_write_to_no_residual_stream(tmp_path, m
     write_features(made, "part-0", [{"feature": 0, "max_activation": 1.0}], dictionary="transcoders:set:0")
     monkeypatch.setattr(search, "lens_for", lambda *_: object())
     [note] = search_features(made, "x", meanings=lambda *_: None).notes
-    assert note.endswith("it is computed when the page of one is opened")
+    assert note.endswith("they are computed when the page of one is opened")
 
 
 def test_dead_features_and_empty_dictionaries_are_not_found(tmp_path, monkeypatch):

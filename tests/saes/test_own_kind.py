@@ -336,5 +336,5 @@ def test_settings_and_files_that_do_not_fit_are_refused_by_name(kind, tmp_path, 
         own_config(kind(RELU, "topk"))
     monkeypatch.setenv("WORKBENCH_KINDS", str(tmp_path / "nowhere.py"))
     assert list(own_kinds()) == ["nowhere"]
-    with pytest.raises(MissingError, match=r"there is no .*nowhere\.py"):
+    with pytest.raises(MissingError, match=r"no file at .*nowhere\.py"):
         own_config("nowhere")

@@ -148,5 +148,5 @@ def test_damaged_files_say_what_is_wrong(made, file, tmp_path):
     path.unlink()
     with pytest.raises(MissingError, match=rf"has no {file}.safetensors"):
         read_set(folder)
-    with pytest.raises(MissingError, match=r"config\.yaml was expected"):
+    with pytest.raises(MissingError, match=r"config\.yaml is missing"):
         read_set(tmp_path)

@@ -167,9 +167,9 @@ def test_an_optional_value_takes_the_word_none():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["record", "m", "--threads", "q"], "a whole number was expected, got 'q'"),
-        (["record", "m", "--tokens", "1.5"], "a whole number was expected, got '1.5'"),
-        (["record", "m", "--budget-gb", "much"], "a number was expected, got 'much'"),
+        (["record", "m", "--threads", "q"], "expected a whole number, got 'q'"),
+        (["record", "m", "--tokens", "1.5"], "expected a whole number, got '1.5'"),
+        (["record", "m", "--budget-gb", "much"], "expected a number, got 'much'"),
         (["train", "m", "--sparsity", "q"], "Expected one of ('quadratic', 'tanh', 'batchtopk', 'l1')"),
     ],
 )

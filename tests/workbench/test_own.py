@@ -80,7 +80,7 @@ def test_every_step_is_a_command_that_can_be_typed(text: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"), [(60, "5,000 tokens of 20 documents were expected"), (0, "holds no text")]
+    ("lines", "message"), [(60, "expected at least 5,000 tokens of 20 documents"), (0, "holds no text")]
 )
 def test_too_little_text_is_refused(lines: int, message: str, tmp_path: Path, capsys) -> None:
     path = tmp_path / "little.jsonl"
@@ -113,7 +113,7 @@ def test_another_text_or_size_under_this_name_is_refused(made: Path, text: Path,
 
 def test_a_model_that_fails_its_examination_is_not_used(text: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("interp.doctor.certificate.Certificate.failed", True)
-    with pytest.raises(MismatchError, match="nothing was computed with it; --no-doctor goes on"):
+    with pytest.raises(MismatchError, match="nothing was computed with it; --no-doctor continues"):
         parse(words(text, tmp_path / "ws")).run()
     assert not Workspace(tmp_path / "ws").names("recording")
 

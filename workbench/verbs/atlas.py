@@ -29,8 +29,8 @@ class Atlas(MapSettings, Seeded, Threaded, RunsModel, Analysis["VectorMap"]):
       heads-ov:MODEL, heads-qk:MODEL         heads, by OV or QK circuit
       file:PATH                              your own vectors (.npy; .parquet: a column of lists, or of numbers)
 
-    Two dimensions cannot preserve everything: recall says what fraction of each point's 15 nearest neighbours is still
-    among its 15 nearest on the map.
+    Two dimensions cannot preserve everything. Recall is the fraction of each point's 15 nearest neighbours that are
+    still among its 15 nearest on the map.
     """
 
     makes: ClassVar[str] = "atlas"
@@ -44,9 +44,8 @@ class Atlas(MapSettings, Seeded, Threaded, RunsModel, Analysis["VectorMap"]):
     onto: AtlasName | None = None
     """Add the points to this atlas, whose own points stay where they are."""
     cells: Cells = "auto"
-    """Labels of the cells of a grid, read from the mean vector of each: unembedding, the name of an SAE, or none. auto:
-    the nearest tokens or features; for activations an SAE of their hook point where there is one, else the
-    unembedding."""
+    """Labels of grid cells, read from each cell's mean vector: unembedding, the name of an SAE, or none. auto: the
+    nearest tokens or features; for activations an SAE of their hook point if one exists, else the unembedding."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -141,8 +141,8 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
     prompts: int = 32
     """Prompt pairs on which edges are scored."""
     held_out: int | None = None
-    """Further prompt pairs, none of them among the first, on which the circuit is evaluated; 0: the same pairs.
-    Default: as many again, or the rest of the file."""
+    """Further prompt pairs to evaluate the circuit on, none of them among --prompts; 0: the same pairs. Default: the
+    number of --prompts, or the rest of the file."""
     metric: Literal["task", "logit-diff", "prob-diff", "log-prob", "kl", "l2"] = "task"
     """Metric of the answer: the task's own, the distance of the output from the clean one (kl, l2), or another."""
     n_random: int = 5
@@ -241,8 +241,8 @@ class Show(InWorkspace, RunsModel):
     export: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Write a graph to this file, which ends in .json."""
     groups: bool = False
-    """Propose groups of latents of a graph with similar sources and readers, and ablate their members in the model:
-    members of a group should change the model alike, more than random latents of the same layers."""
+    """Propose groups of latents with similar sources and readers, and ablate their members. Within a group the effects
+    on the model should be more alike than those of random latents of the same layers."""
     features: bool = False
     """Write the latents of an exported graph too, where a features table describes them."""
 
@@ -277,7 +277,7 @@ class Show(InWorkspace, RunsModel):
         return None
 
     def _groups(self, workspace: "Workspace", graph: "AttributionGraph") -> None:
-        """Print proposed groups, judged by what ablating their members does."""
+        """Print proposed groups, judged by the effects of ablating their members."""
         from functools import partial
 
         from interp.models.loading import load_model

@@ -261,9 +261,9 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
     that carry the change of behaviour. The null is a set of models without the change in question: continuations of the
     base where you have them, else the base rounded to bfloat16. Words for the change come from activation differences
     on text that it was not trained on (--control), from directions of the weight changes, and from what both models
-    predict and write; they use the base's Jacobian lens and SAE where the workspace has them, and have as null a change
-    of equal size that writes elsewhere. For latents of both models, see `workbench compare latents`; for CKA between
-    the layers of any two models, `workbench geometry compare`.
+    predict and write. They use the base's Jacobian lens and SAE where the workspace has them. Their null is a change of
+    equal size that writes elsewhere. For latents of both models, see `workbench compare latents`; for CKA between the
+    layers of any two models, `workbench geometry compare`.
     """
 
     words: ClassVar[tuple[str, ...]] = ("compare", "models")
@@ -284,7 +284,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
     context_length: int = 64
     """Tokens per context."""
     random_changes: int = 5
-    """Random changes of the same size as the null of each transplanted part."""
+    """Random changes per transplanted part, of the same size, as its null."""
     batch_size: int = 8
     """Contexts per forward pass."""
 
@@ -323,7 +323,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
         return {}
 
     def _tokens(self, model: HookedModel, spec: str) -> Any:
-        """Return tokens `[prompts, context_length]` of as many documents of a corpus, BOS first where there is one."""
+        """Return tokens `[prompts, context_length]`, one document per row, BOS first where the model has one."""
         import torch
 
         from interp.models.adapter import ordinary_tokens
@@ -342,7 +342,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
                 if len(rows) == self.prompts:
                     return torch.tensor(rows)
             raise PromptError(
-                f"{self.prompts} documents of at least {length} tokens were expected, {spec} has {len(rows)}; ask for "
+                f"expected {self.prompts} documents of at least {length} tokens, {spec} has {len(rows)}; ask for "
                 "fewer (--prompts) or shorter ones (--context-length)"
             )
         ids, generator = ordinary_tokens(model), make_generator(self.seed, "random text")

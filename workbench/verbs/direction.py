@@ -32,8 +32,8 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
     A direction is made from pairs of replies or prompts (--pairs FILE.jsonl, each line {"prompt", "towards", "away"}),
     two lists of words, two sets of texts (--texts A.txt B.txt), a trait (--trait cheerful --instead sad), a feature of
     an SAE (--feature demo:12) or a file (--vector v.npy, .gguf, .safetensors). Half of the examples make it and choose
-    layer and strength, the other half judges: effect, loss on neutral text, examples that moved the wrong way, each
-    beside random directions. Several methods stand side by side. Steer with it afterwards:
+    layer and strength. The other half judges its effect, the loss on neutral text and the examples that moved the wrong
+    way, each against random directions. Several methods are compared. Steer with it afterwards:
     workbench steer directions/NAME --prompt TEXT.
     """
 
@@ -46,8 +46,8 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
     away: tuple[Word, ...] = ()
     """Words on its negative side, four or more."""
     pairs: Pairs | None = None
-    """A .jsonl file of examples, eight or more: towards and away follow prompt; without prompt they are prompts. Or the
-    examples themselves, as a JSON list."""
+    """A .jsonl file of examples, eight or more: towards and away continue prompt; without prompt they are prompts
+    themselves. Or the examples themselves, as a JSON list."""
     texts: tuple[Path, ...] = ()
     """Two .txt files with one text a line, or two folders of .txt files: texts to go towards, and away from."""
     trait: str | None = None
@@ -55,12 +55,12 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
     instead: str | None = None
     """The trait that is its opposite, such as sad."""
     writer: Literal["model", "endpoint"] = "model"
-    """Who writes the examples of a trait: the model, or the endpoint that $WORKBENCH_ENDPOINT names, with its model
-    $WORKBENCH_ENDPOINT_MODEL: 48 requests."""
+    """Writer of the examples of a trait: the model, or the endpoint $WORKBENCH_ENDPOINT with its model
+    $WORKBENCH_ENDPOINT_MODEL (48 requests)."""
     judge: str | None = None
-    """A question with yes or no, such as "Does it praise something?". The endpoint of $WORKBENCH_ENDPOINT answers it
-    about samples of the chosen cell, of the unsteered model and of nine random directions, one request each. It is sent
-    prompts and samples; setting the variable is to agree."""
+    """A yes-or-no question, such as "Does it praise something?". The endpoint of $WORKBENCH_ENDPOINT answers it about
+    samples of the chosen cell, of the unsteered model and of nine random directions, one request each. It receives
+    prompts and samples; by setting the variable you agree."""
     feature: FeatureName | None = None
     """A feature of an SAE in the workspace: NAME:NUMBER."""
     vector: Path | None = None
@@ -70,9 +70,9 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
     method: str = "difference in means"
     """Method of the direction that is steered along; the others are compared with it."""
     nuisance: Path | None = None
-    """A .jsonl file of examples of what shall not count, such as politeness: one more method leaves it out."""
+    """A .jsonl file of examples of a nuisance, such as politeness, which one more method removes."""
     dictionary: SAEName | None = None
-    """An SAE: one method goes through its latents, and its features are placebos where it has the chosen hook point."""
+    """An SAE: one method goes through its latents, and its features are placebos if it reads the chosen hook point."""
     chat: bool = False
     """Put the prompts of --pairs into the model's chat template."""
     lists: tuple[Word, ...] = ()

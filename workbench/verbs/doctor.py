@@ -29,11 +29,11 @@ class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
 
     Example: workbench doctor smollm2-135m --dictionary demo
 
-    Is any number here silently wrong? The model is held against transformers alone, read from the same files: logits of
-    single prompts, in padded batches, with a cache, after generating. Every hook point is read and edited. Steering and
-    patching have to start where they should and do nothing at strength 0. A dictionary is encoded by its formula, and
-    applied at other scales and other hook points. One line per check; the exit code is 0 when all passed, 1 when one
-    failed, 2 when nothing could be run.
+    Is any number here silently wrong? The model is compared with plain transformers on the same files: logits of single
+    prompts, in padded batches, with a cache, after generating. Every hook point is read and edited. Steering and
+    patching must start at the position asked for and have no effect at strength 0. A dictionary is encoded by its
+    formula, and applied at other scales and other hook points. One line per check; the exit code is 0 when all passed,
+    1 when one failed, 2 when nothing could be run.
     """
 
     makes: ClassVar[str] = "certificate"
@@ -45,7 +45,7 @@ class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
     set: str | None = None
     """Set of transcoders of the workspace: its first, middle and last layer are examined."""
     quick: bool = False
-    """Run the cheap checks only, those that run by themselves before a first analysis: seconds."""
+    """Run only the cheap checks (seconds), which run unasked before a first analysis."""
     json: bool = False
     """Print the checks as JSON, and everything else to the error stream."""
     overwrite: bool = True
@@ -63,7 +63,7 @@ class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
         from interp.doctor.examine import certificate, checks_of, counted, set_up
 
         if self.dictionary and self.set:
-            raise ConfigError("one of --dictionary and --set was expected, got both; examine one after the other")
+            raise ConfigError("give --dictionary or --set, not both; examine one after the other")
         if self.dictionary:
             run.manifest("sae", self.dictionary)  # a mistake in its name shows before a model is loaded
         if self.set:

@@ -1,7 +1,7 @@
 """`workbench dynamics ...`: small models trained, and measured while they learn.
 
 - `grok`: addition modulo a prime, from memorising to generalising.
-- `induction`: induction heads in a two-layer model, with a one-layer control, or in checkpoints of one's own.
+- `induction`: induction heads in a two-layer model, with a one-layer control, or in your own checkpoints.
 - `scaling`: the loss of language models against parameters and tokens.
 """
 
@@ -64,9 +64,9 @@ class Form(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
     Example: workbench dynamics induction --checkpoints ./my-training
 
     The toy has two layers, its control one, which cannot form induction heads. Measures the loss on the second copy of
-    a repeated sequence, the scores of the strongest heads, and composition against its null. Takes minutes per seed. Of
-    a folder of checkpoints (checkpoint-500 and so on: models, or adapters of peft) each is measured, beside the model
-    with random weights.
+    a repeated sequence, the scores of the strongest heads, and composition against its null. Takes minutes per seed.
+    With --checkpoints, every checkpoint in a folder (checkpoint-500 and so on: models, or peft adapters) is measured,
+    next to the model with random weights.
     """
 
     words: ClassVar[tuple[str, ...]] = ("dynamics", "induction")

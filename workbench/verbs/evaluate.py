@@ -160,9 +160,9 @@ class Evaluate(AbsorptionConfig, Probes, Threaded, RunsModel, Resumable["SAEEval
     concepts: bool = False
     """Everyday concepts (months, kinship, past tense, French ...): F1 and AUROC of the best latent of each, chosen by
     one half of its words and judged by the other. Baselines: neurons, principal components, coordinates, an untrained
-    dictionary, shuffled labels. Also whether steering raises its words, and a search finds it."""
+    dictionary, shuffled labels. Also tests whether steering raises its words and whether a search finds it."""
     concept_list: Path | None = None
-    """Concepts of your own instead of those that ship: a .toml as saes/evaluation/concepts.toml."""
+    """Your own concepts instead of those that ship: a .toml file like saes/evaluation/concepts.toml."""
     concept_set: Literal["all", "choose", "judge"] = "all"
     """Concepts to measure. While you choose among dictionaries, measure `choose` only; `judge` scores the chosen one
     once."""
@@ -287,5 +287,5 @@ class Evaluate(AbsorptionConfig, Probes, Threaded, RunsModel, Resumable["SAEEval
         return ConceptSettings(listed=given_file(self.concept_list or LIST), set=self.concept_set)
 
     def absorption_config(self) -> AbsorptionConfig:
-        """Return the settings of the measurement of absorption, over as many splits as by default."""
+        """Return the settings of the absorption measurement, with the default number of splits."""
         return settings_of(self, AbsorptionConfig, seeds=self.seed_range(len(AbsorptionConfig.seeds)))

@@ -67,7 +67,7 @@ class Explain(ExplainConfig, Seeded, Threaded, RunsModel, Resumable["Labels | Fe
     price_out: float | None = None
     """Price per million output tokens."""
     key_variable: Annotated[str, Means("VARIABLE")] = "WORKBENCH_API_KEY"
-    """Environment variable that holds the key. The key is never written to disk."""
+    """Environment variable with the key. The key is never written to disk."""
     concurrency: int = 4
     """Concurrent requests."""
     timeout: float = 60.0
@@ -189,8 +189,8 @@ class Label(Seeded, Threaded, Resumable["Labels | Features"]):
     Example: workbench label demo --features 540
 
     The same as `workbench explain --yes` with the provider of $WORKBENCH_ENDPOINT and its model
-    $WORKBENCH_ENDPOINT_MODEL. Setting them is to agree that excerpts of the recorded text are sent there. The page of a
-    feature has a button for this where they are set.
+    $WORKBENCH_ENDPOINT_MODEL. By setting them you agree that excerpts of the recorded text are sent there. The page of
+    a feature has a button for this where they are set.
     """
 
     makes: ClassVar[str] = "labels"

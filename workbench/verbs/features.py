@@ -57,8 +57,8 @@ class Features(Seeded, Threaded, RunsModel, Analysis[schema.Features]):
 
     Neurons: workbench features neurons:blocks.9.mlp.hook_post --recording my-recording
 
-    One pass over a recording. Labels are rules about where a feature fires, which also use the words that it makes the
-    model say where the workspace has a Jacobian lens (`workbench lens`); `workbench explain` asks a language model.
+    One pass over a recording. Labels are rules about where a feature fires. Where the workspace has a Jacobian lens
+    (`workbench lens`), they also use the words that it makes the model say. `workbench explain` asks a language model.
     """
 
     makes: ClassVar[str] = "features"
@@ -78,7 +78,7 @@ class Features(Seeded, Threaded, RunsModel, Analysis[schema.Features]):
     index: bool = True
     """Index the text, so that features are found by the words on which they fire."""
     index_units: int = 512
-    """Words kept in the index for each feature: those that hold most of its activation."""
+    """Words indexed per feature: those with most of its activation."""
     allow_other_weights: bool = False
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
@@ -161,9 +161,9 @@ class Neurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
 
     Example: workbench neurons my-recording
 
-    One pass of the model over the text of a recording, whatever hook points that has: 100,000 tokens are enough for
-    most labels. Each neuron has two directions, its positive and its negative activations, with a label and short
-    examples each. Labels use the words that a neuron makes the model say where the workspace has a Jacobian lens
+    One pass of the model over the text of a recording, whatever its hook points; 100,000 tokens are enough for most
+    labels. Each neuron has two directions, its positive and its negative activations, with a label and short examples
+    each. Labels use the words that a neuron makes the model say where the workspace has a Jacobian lens
     (`workbench lens MODEL --kind jacobian`). The pages of graphs read them.
     """
 
@@ -176,7 +176,7 @@ class Neurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
     examples: int = 2
     """Examples of each direction of a neuron."""
     prompts: int = 24
-    """Prompts, the beginnings of documents, whose graphs give the background: the neurons that lead every prompt. 0 for
+    """Prompts (beginnings of documents) whose graphs give the background, the neurons that lead every prompt; 0 for
     none."""
 
     def __post_init__(self) -> None:
@@ -207,7 +207,7 @@ class Neurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
 DIRECTIONS = "directions/"
 """Beginning of the key of a direction."""
 SHOWN = 5
-"""Tokens shown whose probability rises most, and as many whose probability falls most."""
+"""Number of tokens shown with the largest rise in probability, and with the largest fall."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,8 +218,8 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
 
     `add` adds the feature's direction (activation addition), `scale` multiplies its activation, `set` clamps it,
     `ablate` sets it to 0. Amounts are in units of the feature's largest activation: 1 is as strong as it was ever
-    measured. `--write FILE` keeps the intervention; the file is then given instead of SAE and feature, on this machine
-    or another. A file for other weights is refused, unless --allow-other-weights says that it shall be used anyway.
+    measured. `--write FILE` saves the intervention; the file then replaces SAE and feature, on this machine or another.
+    A file for other weights is refused without --allow-other-weights.
 
     Directions: workbench steer directions/formal --prompt "I am writing to you" --write formal.gguf
     """
@@ -234,14 +234,15 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
     chat: bool = False
     """Put the prompt into the model's chat template, as the message of a user."""
     amount: float | None = None
-    """Amount to add or to set, in units of the feature's largest activation that `workbench features` measured
-    (1 where it is not given); the factor of `scale`; of a direction, in units of the strength that was chosen."""
+    """Amount to add or to set, in units of the feature's largest activation that `workbench features` measured (1 where
+    it is not given). For `scale`, the factor; for a direction, in units of its chosen strength."""
     activation: float | None = None
     """Activation to add or to set, in place of an amount, for a feature whose largest one was not measured."""
     action: Literal["add", "scale", "set", "ablate"] = "add"
     """Intervention on the feature, at every token but the BOS."""
     keep_error: bool = True
-    """Change the feature only; without, the model also runs on the SAE's reconstruction."""
+    """Keep the SAE's reconstruction error, so that only the feature changes; else the model runs on the
+    reconstruction."""
     new_tokens: int = 30
     """Tokens to write."""
     samples: int = 2
@@ -420,12 +421,12 @@ class Prove(ProofConfig, Seeded, Threaded, RunsModel, Resumable["Proof"]):
 
     Example: workbench prove demo --feature 540
 
-    Takes about 2 minutes of one core for a model of 135M parameters; stopped, it resumes. Its words are those that its
-    page shows under Promotes, read through the Jacobian lens of the workspace, or by direct effect where it has none.
-    Half of them choose the strength, the others judge. Three tests: steering along the feature raises these words;
-    ablating it on its examples lowers them; its direction separates a list of words. Each is compared with random
-    directions of the same norm and with features of like density. Holm's correction covers the three. The page of the
-    feature in the dashboard shows the result.
+    Takes about 2 minutes on one core for a model of 135M parameters; an interrupted command resumes. Its words are
+    those that its page shows under Promotes, read through the Jacobian lens of the workspace, or by direct effect where
+    it has none. Half of them choose the strength, the others judge. Three tests: steering along the feature raises
+    these words; ablating it on its examples lowers them; its direction separates a list of words. Each is compared with
+    random directions of the same norm and with features of like density. Holm's correction covers the three. The page
+    of the feature in the dashboard shows the result.
     """
 
     makes: ClassVar[str] = "proof"
@@ -487,11 +488,11 @@ class Prove(ProofConfig, Seeded, Threaded, RunsModel, Resumable["Proof"]):
 
 @dataclass(frozen=True, kw_only=True)
 class Search(InWorkspace):
-    """Find features by what they mean: label first, the best first.
+    """Find features by meaning, the best first.
 
     Example: workbench search cooking
 
-    A text: "New York", "January April August", "cooking AND french", "bank NOT river". Of a vector: --vector FILE.npy.
+    Texts: "New York", "January April August", "cooking AND french", "bank NOT river". For a vector: --vector FILE.npy.
 
     One list combines the words on which a feature fires, those that it makes the model say (where the workspace has a
     Jacobian lens), words related to both, measured concepts, labels and your own names. The strength, 0 to 1, is

@@ -26,9 +26,8 @@ HEADING = Heading.CIRCUITS
 class Heads(HeadScoresConfig, Threaded, RunsModel, Analysis["HeadScores"]):
     """Score every head as previous-token, duplicate-token, induction and other kinds.
 
-    A score is the fraction of attention that goes to the tokens of that kind, on repeated random tokens (for the kind
-    predecessor on texts): 0 none of it, 1 all of it. A head counts as found when its interval lies above its null,
-    corrected for testing all heads.
+    A score is the fraction of attention, 0 to 1, on the tokens of that kind, in repeated random tokens (predecessor: in
+    texts). A head counts as found when its interval lies above its null, corrected for testing all heads.
     """
 
     makes: ClassVar[str] = "heads"
@@ -55,9 +54,9 @@ class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["
     Example: workbench lens smollm2-135m --steps 100 --positions 64 --contexts 1 --layers 0 10 20 29
 
     A tuned lens has an affine translator for each layer, trained to reproduce the model's output (Belrose et al. 2023,
-    arXiv 2303.08112). A Jacobian lens is the mean derivative of the last residual in the layer's (Gurnee et al. 2026):
-    nothing is trained, and it reads what a direction makes the model say, so pages of features and search by meaning
-    use it. An interrupted command resumes when it is repeated, to the same numbers.
+    arXiv 2303.08112). A Jacobian lens is the mean derivative of the last residual in the layer's (Gurnee et al. 2026),
+    without training. It reads what a direction makes the model say, so pages of features and search by meaning use it.
+    An interrupted command resumes when it is repeated, to the same numbers.
     """
 
     makes: ClassVar[str] = "lens"

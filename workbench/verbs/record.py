@@ -39,8 +39,8 @@ class Record(RecordConfig, Threaded, OnDevice, Resumable["Recorded"]):
     corpus: Corpus = "docstrings"
     """`docstrings` (prose of the installed packages, offline), a .txt, .jsonl or .parquet file, or hub:NAME."""
     column: Annotated[str, Means("COLUMN")] | None = None
-    """Column of --corpus that holds the text, or a conversation (a list of messages), which goes through the model's
-    chat template. Default: text."""
+    """Column of --corpus with the text, or with conversations (lists of messages), which go through the model's chat
+    template. Default: text."""
     compute: Literal["float32", "bfloat16", "float16"] = "float32"
     """Data type of the model's computation, --dtype of other verbs; here --dtype is that of the stored activations."""
     budget_gb: float | None = None

@@ -1,6 +1,6 @@
 """Attribution of a prediction.
 
-- `workbench trace MODEL --prompt TEXT`: the attribution graph of one prompt, its scores beside their nulls.
+- `workbench trace MODEL --prompt TEXT`: the attribution graph of one prompt, with scores and their nulls.
 - `workbench attribute SAE --prompt TEXT`: effects of features on one prediction.
 """
 
@@ -44,13 +44,13 @@ class Trace(TraceConfig, Threaded, RunsModel, Resumable["AttributionGraph"]):
 
     Nodes are active latents, tokens, reconstruction errors and likely next tokens; an edge is the direct effect of one
     on another with attention patterns and norms frozen (Ameisen et al. 2025). With `--set` the latents are those of a
-    set of transcoders (`workbench train --set`), without it MLP neurons, which need no training and are named where
-    the workspace has their labels (`workbench neurons`).
+    set of transcoders (`workbench train --set`). Without it they are MLP neurons, which need no training and have names
+    where the workspace has their labels (`workbench neurons`).
 
     The replacement score is the share of influence that reaches the tokens through latents and not through errors: 1 is
-    perfect. Its nulls: the same prompt without latents, and with untrained transcoders. A sample of
-    latents is ablated in the model itself, to tell how well the graph predicts it. Opens on the page *Graph*.
-    Interrupted? The same command resumes.
+    perfect. Its nulls: the same prompt without latents, and with untrained transcoders. A sample of latents is ablated
+    in the model itself, to measure how well the graph predicts the effects. Opens on the page *Graph*. Interrupted? The
+    same command resumes.
     """
 
     makes: ClassVar[str] = "attribution_graph"
@@ -66,8 +66,8 @@ class Trace(TraceConfig, Threaded, RunsModel, Resumable["AttributionGraph"]):
     contrast: str | None = None
     """Explain the difference between the target and this token."""
     template: tuple[str, ...] = ()
-    """WORD=TARGET, three times or more: also trace the prompt, which has {} in it, with every word, and give each flow
-    between groups of nodes an interval over the words. The graph is that of the first word."""
+    """WORD=TARGET, three or more: also trace the prompt, which contains {}, with every word, and give each flow between
+    groups of nodes an interval over the words. The graph is that of the first word."""
     chat: bool = False
     """Put the prompt into the model's chat template, as the message of a user."""
     allow_other_weights: bool = False
@@ -164,11 +164,11 @@ class Attribute(AttributionConfig, InWorkspace, Threaded, RunsModel):
 
     Example: workbench attribute demo --prompt "The capital of France is" --target " Paris"
 
-    An attribution above 0 raises the prediction. Attributions of the features and of the reconstruction error add up,
-    but for a remainder, to what the prediction loses when all of them are ablated at the SAE's hook point (with
-    --corrupt: replaced by those of another prompt). The number in brackets is the measured effect of ablating that
-    feature alone. It can be far smaller than the attribution, because other features compensate; --method gradient
-    ranks by an estimate of it.
+    An attribution above 0 raises the prediction. Attributions of the features and of the reconstruction error sum, up
+    to a remainder, to the fall of the prediction when all of them are ablated at the SAE's hook point (with --corrupt:
+    replaced by those of another prompt). The number in brackets is the measured effect of ablating that feature alone.
+    It can be far smaller than the attribution, because other features compensate; --method gradient ranks by an
+    estimate of it.
     """
 
     saes: Annotated[tyro.conf.Positional[tuple[SAEName, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
@@ -180,7 +180,7 @@ class Attribute(AttributionConfig, InWorkspace, Threaded, RunsModel):
     wrong: str | None = None
     """Explain the difference of two logits, target minus this, instead of a log-probability."""
     corrupt: str | None = None
-    """Corrupted prompt with as many tokens, as the baseline. Default: all features and the error ablated."""
+    """Corrupted prompt of the same number of tokens, as the baseline. Default: all features and the error ablated."""
     chat: bool = False
     """Put the prompts into the model's chat template, as the message of a user."""
     steps: int = 16

@@ -96,7 +96,7 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
         return self.set or self.recording
 
     def check_free(self, *folders: Path | None) -> None:
-        """Raise `ConfigError` as for every verb; a sweep goes on beside its finished dictionaries."""
+        """Raise `ConfigError` as for every verb; a sweep skips its finished dictionaries."""
         if len(self.configs()) == 1:
             super().check_free(*folders)
 
@@ -178,7 +178,7 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
         return [self.set_config()] if self.set else self.sae_configs()
 
     def set_config(self) -> SAEConfig:
-        """Return the config of a set's latents. Raises `ConfigError` for what a set does not have."""
+        """Return the config of a set's latents. Raises `ConfigError` for options that a set lacks."""
         if self.others or self.hook_point or self.name or self.share == "latents":
             raise ConfigError("a set has one recording, --set as its name, and shares tokens only; leave out "
                               "--others, --hook-point, --name and --share")  # fmt: skip
@@ -211,7 +211,7 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
     def _setting(self, given: str) -> tuple[str, str]:
         name, equals, value = given.partition("=")
         if not equals or hasattr(self, name):
-            raise ConfigError(f"--setting takes NAME=VALUE of a setting that is no option, got {given!r}")
+            raise ConfigError(f"--setting takes NAME=VALUE of a setting that is not an option, got {given!r}")
         return name, value
 
     def folder_names(self, configs: list[SAEConfig]) -> list[str]:
@@ -258,10 +258,10 @@ class Import(Threaded, RunsModel, Analysis["StoredSAE | StoredSet | AttributionG
     format: Annotated[str, Means("FORMAT")] | None = None
     """Format to read it as. Default: recognised from the files."""
     set: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Import transcoders of all layers, from the folder that holds them, as a set of this name. Hook points are then
+    """Import transcoders of all layers, from their folder, as a set of this name. Hook points are then
     those inside a block: mlp.hook_in, hook_mlp_out."""
     l0: int | None = None
-    """Of several dictionaries of a layer take the one whose stated sparsity is nearest to this; for a set."""
+    """For a set: where a layer has several dictionaries, take the one whose stated sparsity is nearest to this."""
     allow_mismatch: bool = False
     """Import although the files name another model or hook point."""
 

@@ -13,10 +13,10 @@ export function controls(view) {
   ].map(([key, text]) =>
     element("button", { type: "button", class: "wb-graph-tab", "data-view": key, onclick: () => view.show(key) }, text),
   );
-  const nodes = slider("Nodes", "Latents and errors of largest effect on the target", (value) =>
+  const nodes = slider("Nodes", "Latents and errors with the largest effect on the target", (value) =>
     view.change({ nodes: countAt(value) }),
   );
-  const edges = slider("Edges", "Share of the edges’ scores that the shown edges hold", (value) =>
+  const edges = slider("Edges", "Share of the edges’ scores in the shown edges", (value) =>
     view.change({ edges: value }),
   );
   const all = () => model.between(view.state.background);

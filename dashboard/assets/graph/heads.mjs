@@ -66,7 +66,7 @@ export class Heads {
       element(
         "p",
         { class: "wb-note" },
-        "An edge from another token passes through attention. The last head on each path has a share; the shares add up to the edge.",
+        "An edge from another token passes through attention; the shares of the last heads add up to it.",
       ),
       element("div", { class: "wb-graph-acts" }, menu, run),
       this.answer,

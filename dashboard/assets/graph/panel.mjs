@@ -70,7 +70,7 @@ export class Panel {
       quiet(
         signs
           ? "In logits, on all paths. Choose a node to see what feeds it."
-          : "Influence: the share of all direct effects, followed back from the targets, that passes through a node.",
+          : "Influence: the share of all direct effects from the targets back that passes through a node.",
       ),
       strongest.length
         ? element(
@@ -238,7 +238,7 @@ export class Panel {
       holder.replaceChildren(
         ...(found.table
           ? described(found)
-          : [quiet("No features table describes this layer’s dictionary, so there are no examples.")]),
+          : [quiet("No examples: no features table describes this layer’s dictionary.")]),
       );
     if (known) show(known);
     else {
@@ -373,7 +373,7 @@ export class Panel {
       element("h2", {}, "Groups"),
       rows.length
         ? element("ol", { class: "wb-graph-group-list" }, ...rows)
-        : quiet("Mark latents that do the same (Shift-click, or x) and press g, or let groups be proposed."),
+        : quiet("Mark similar latents (Shift-click, or x) and press g, or propose groups."),
       element(
         "div",
         { class: "wb-graph-acts" },
@@ -384,7 +384,9 @@ export class Panel {
           : null,
         model.n > 3
           ? button("Propose groups", {
-              title: `Latents whose ablation changes the model alike, more than random latents do${groups.length ? "; replaces these groups, Undo takes that back" : ""}`,
+              title:
+                "Latents whose ablation changes the model alike, more than random latents do" +
+                (groups.length ? "; replaces these groups (Undo reverts)" : ""),
               onclick: () => view.proposeGroups(),
             })
           : null,

@@ -167,8 +167,9 @@ export function steer(state) {
     const moved = [1, 2].map((arm) => written[arm].filter((each, i) => each.token !== written[0][i].token).length);
     said.textContent =
       `Tokens that differ from the unchanged continuation: ${moved[0]} changed, ${moved[1]} in a random ` +
-      `direction of the same length. Mean loss of each under the unchanged model: ${means[1].toFixed(2)} nats changed, ` +
-      `${means[2].toFixed(2)} random, ${means[0].toFixed(2)} its own. The stronger the colour, the less the unchanged model expects the token. ` +
+      `direction of the same length. Mean loss of each under the unchanged model: ` +
+      `${means[1].toFixed(2)} nats changed, ${means[2].toFixed(2)} random, ${means[0].toFixed(2)} its own. ` +
+      "Colour: surprise of the unchanged model. " +
       "With one random direction p cannot go below 1/2; Verdict compares with many.";
   }
 

@@ -212,9 +212,9 @@ function panel(holder, given) {
   /** @param {CheckedChat} found */
   function told(found) {
     layout.textContent = found.template
-      ? `${talk.recipe.model} has a chat template; its context holds ${short(found.context)} tokens.`
-      : `${talk.recipe.model} has no chat template: it reads lines that begin with “User:” and “Assistant:”, and a ` +
-        `reply ends where the next line of the user begins. Its context holds ${short(found.context)} tokens.`;
+      ? `${talk.recipe.model} has a chat template; its context has ${short(found.context)} tokens.`
+      : `${talk.recipe.model} has no chat template: lines begin with “User:” and “Assistant:”, and a ` +
+        `reply ends at the next line of the user. Its context has ${short(found.context)} tokens.`;
   }
 
   async function say() {
