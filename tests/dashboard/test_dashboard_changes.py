@@ -64,7 +64,7 @@ def test_words_for_the_change_are_shown_where_they_are_beyond_the_null(own):
     save_artefact(replace(found, words=words(moved=False)), found.folder, overwrite=True)
     told = shown("model-comparisons/fine")
     assert "No direction raises a word beyond the null. Nearest: L2.W_Q 1, 3.0 (null up to 5.1)" in told
-    assert "No token is used more or less than under the null" in told
+    assert "No token changed beyond the null" in told
     assert "The two models predict the same at every position" in told
     assert "base, null steered" not in told
 
