@@ -1,10 +1,14 @@
 """Fixtures that every package's tests share."""
 
+import contextlib
+import fcntl
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +65,15 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold what several test processes need back from all but one of them: the others find it made."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _toy(request, spec: str):
     """Return a trained toy, cached by pytest under its recipe and training code; a clean checkout has no cache."""
     import hashlib
@@ -69,7 +82,8 @@ def _toy(request, spec: str):
 
     code = b"".join(Path(module.__file__).read_bytes() for module in (small, toys, training))
     folder = request.config.cache.mkdir("toys") / hashlib.sha256(code).hexdigest()[:12]
-    return toys.cached_toy(spec, folder, seed=0, device="cpu", dtype=None)
+    with alone(folder):
+        return toys.cached_toy(spec, folder, seed=0, device="cpu", dtype=None)
 
 
 @pytest.fixture(scope="session")
@@ -137,10 +151,14 @@ def trained_workspace(tmp_path_factory) -> Path:
 
 
 def _made_by_demo(variable: str, tmp_path_factory, *options: str) -> Path:
-    """Return a fresh workspace, or the finished one that an environment variable names during development."""
+    """Return a copy of a workspace that is made once for all test processes, or the one that a variable names."""
     if ready := os.environ.get(variable):
         return Path(ready)
-    folder = tmp_path_factory.mktemp("demo") / "workspace"
-    command = [sys.executable, "-m", "workbench", "demo", *options, "--no-serve", "--workspace", str(folder)]
-    subprocess.run(command, check=True, timeout=900)
-    return folder
+    of_all = tmp_path_factory.getbasetemp().parent if BESIDE > 1 else tmp_path_factory.getbasetemp()
+    made = of_all / "-".join(["made", "by", "demo", *options])
+    command = [sys.executable, "-m", "workbench", "demo", *options, "--no-serve", "--workspace", str(made)]
+    with alone(made):
+        if not made.with_suffix(".done").exists():
+            subprocess.run(command, check=True, timeout=900)
+            made.with_suffix(".done").touch()
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("demo") / "workspace"))
