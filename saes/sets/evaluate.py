@@ -30,13 +30,21 @@ from saes.training.scores import Reconstruction
 
 Replaced = Literal["set", "untrained", "neurons"]
 """What replaces the MLPs."""
+SCORED = 65_536
+"""Held-out tokens on which a set is scored, where a recording has more: the model has to read them again."""
 
 
 @torch.no_grad()
 def evaluate_layers(
-    found: TranscoderSet, recording: Recording, *, heldout_fraction: float = 0.1, batch_size: int = 4096, seed: int = 0
+    found: TranscoderSet,
+    recording: Recording,
+    *,
+    heldout_fraction: float = 0.1,
+    batch_size: int = 4096,
+    seed: int = 0,
+    limit: int = SCORED,
 ) -> dict[int, Reconstruction]:
-    """Measure every layer on held-out rows of a recording, in one pass over it.
+    """Measure every layer on the first `limit` held-out rows of a recording or a few more, in one pass over them.
 
     Raises `ConfigError` when nothing is held out, `UnknownNameError` when a hook point was not recorded.
     """
@@ -52,6 +60,8 @@ def evaluate_layers(
             active = torch.bincount(firings.positions, minlength=len(own.x))
             assert own.target is not None
             sums[layer].add(active, firings.latents, recons, own.target, document)
+        if sums[found.layers[0]].n >= limit:
+            break
     if not all(each.n for each in sums.values()):
         raise ConfigError(f"{recording.folder} has no held-out tokens; record more documents")
     return {layer: each.result() for layer, each in sums.items()}

@@ -46,7 +46,7 @@ def found(visit, workspace, live) -> Iterator[Any]:
 
 def test_a_direction_is_drawn_on_its_own_page(found):
     page = found.open("/directions/pushed")
-    page.wait_for_selector(".wb-verdict >> text=more than any random direction")
+    page.wait_for_selector(".wb-verdict >> text=more than along any random direction")
     page.wait_for_selector(".wb-verdict >> text=It separates weekdays")
     for figure in ("steering", "grid", "along", "spectrum", "planes", "probe"):
         page.wait_for_selector(f"#direction-{figure} .main-svg")
@@ -122,7 +122,7 @@ def test_another_artefact_is_chosen_by_keyboard(found):
     page.locator("#artefact-menu").focus()
     page.keyboard.press("Enter")
     page.get_by_role("option", name="other").click()
-    page.wait_for_selector(".wb-findings >> text=there is no other list")
+    page.wait_for_selector(".wb-findings >> text=not tested: no other list")
     wait_for_address(page, end="/geometry?name=word-geometry/other")
     assert found.errors == []
 
@@ -130,7 +130,7 @@ def test_another_artefact_is_chosen_by_keyboard(found):
 def test_tables_say_what_the_figures_show(found):
     page = found.open("/geometry?name=shapes&list=weekdays")
     page.wait_for_selector("#geometry-plane .main-svg")
-    fold = page.locator("#geometry-parts summary").first
+    fold = page.locator("#geometry-parts summary:has-text('table')").first
     fold.focus()
     page.keyboard.press("Enter")
     assert "Wednesday" in page.locator("#geometry-parts details[open]").inner_text()

@@ -131,7 +131,7 @@ def test_layer_0_is_at_the_bottom_and_the_target_at_the_top(visit, graphs):
 
 def test_one_target_alone_hides_the_others_and_ranks_by_the_effect_on_it(visit, graphs):
     page, graph = open_graph(visit), graphs["capital"]
-    page.get_by_text("More", exact=True).click()
+    page.locator("#graph-view").get_by_text("More", exact=True).click()
     page.get_by_label("Target", exact=True).select_option(index=2)
     at = next(i for i, node in enumerate(graph.nodes) if node.kind == "logit" and node.index == 1)
     page.wait_for_function(f"{VIEW}.known === {VIEW}.wanted")
@@ -295,7 +295,7 @@ def test_a_narrow_screen_shows_the_list_and_scrolls_nowhere(visit, graphs):
 def test_pictures_hold_the_graph_and_hostile_texts_stay_texts(visit, graphs):
     page = open_graph(visit, "/graph/hostile?nodes=1000&edges=1")
     assert page.evaluate("window.pwned") is None
-    page.get_by_text("More", exact=True).click()
+    page.locator("#graph-view").get_by_text("More", exact=True).click()
     with page.expect_download() as download:
         page.get_by_role("button", name="SVG").click()
     tree = ET.parse(download.value.path())

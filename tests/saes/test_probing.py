@@ -285,7 +285,7 @@ def test_token_labels_of_several_values_are_asked_one_against_the_others(tmp_pat
         ("a.parquet", "not a table", CorruptError, "cannot read"),
         ("a.csv", "document,value\ndoc0,1\n", ConfigError, "needs the columns"),
         ("a.csv", "document,label\nelsewhere,1\n", ConfigError, "names no document"),
-        ("a.csv", "document,label\ndoc0,1\ndoc1,1\n", ConfigError, "1 values"),
+        ("a.csv", "document,label\ndoc0,1\ndoc1,1\n", ConfigError, "1 different labels"),
     ],
 )
 def test_a_file_that_is_no_table_of_labels_is_refused(tmp_path, name, text, error, expected):

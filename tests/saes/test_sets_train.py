@@ -94,6 +94,8 @@ def test_every_kind_learns_and_is_one_artefact(recording, name, tmp_path):
     assert lines[-1]["tokens"] == run.tokens_seen
     again = evaluate_layers(found, recording, heldout_fraction=LONG.heldout_fraction)
     assert [again[n].fvu for n in (0, 1)] == [row.fvu for row in scores.layers]
+    few = evaluate_layers(found, recording, heldout_fraction=LONG.heldout_fraction, batch_size=16, limit=20)
+    assert (few[0].n_tokens, few[1].n_tokens) == (32, 32)  # whole batches
     if name != "gated" and name != "across, jumprelu":  # their penalties are weighed against the error
         assert scores.l0 == pytest.approx(K, rel=0.2)
 

@@ -47,7 +47,7 @@ def test_without_a_lens_the_page_shows_the_direct_effect_and_offers_to_fit_one(d
     assert said_by(workspace, "layer-0", 3).state == "no lens"
     row = workspace.open(Features, "layer-0").features.rows("feature = 3")[0]
     shown = str(sections.effects(row, None, said_by(workspace, "layer-0", 3)))
-    assert "no Jacobian lens of this model" in shown
+    assert "needs a Jacobian lens of this model" in shown
     assert "kind=jacobian" in shown
 
 
@@ -113,7 +113,7 @@ def test_the_page_reads_it_and_folds_the_direct_effect_away(fitted):
     row = fitted.open(Features, "layer-0").features.rows("feature = 3")[0]
     promotes, suppresses = sections.effects(row, None, said)
     assert said.saying is not None
-    assert "through the Jacobian lens" in str(promotes)
+    assert "by the Jacobian lens" in str(promotes)
     assert "Direct effect" in str(promotes)
     assert repr(said.saying.raised[0][0].strip())[1:-1] in str(promotes)
     assert "direction" in str(suppresses)
