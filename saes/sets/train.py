@@ -12,7 +12,7 @@ cross-layer transcoder in `runs/log.jsonl`.
 
 import contextlib
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
@@ -124,12 +124,13 @@ def training(
     overwrite: bool = False,
     device: str | None = None,
     spread: Spread = UNSHARED,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Generator[tuple[int, Metrics], None, None]:
     """Train a set into `folder`, yielding the health lines of every layer; the folder is whole when it ends.
 
     `config` gives the latents of every layer: that of an SAE or a `TranscoderConfig`, or a `CrossLayerConfig`, for
     which lines of all layers together are yielded as layer -1. `layers` default to all that were recorded at `reads`
-    and `writes`. Raises as `saes.training.train.train` does.
+    and `writes`. `report` gets a line between the last step and the scores. Raises as `saes.training.train.train` does.
     """
     folder = as_path(folder)
     with spread.ranks.checked():
@@ -174,6 +175,8 @@ def training(
             if spread.ranks.first:
                 draft.update(**asdict(metrics), layer=layer, total_tokens=train.tokens)
             yield layer, metrics
+    if spread.ranks.first:
+        report("scores on held-out text, of every layer and of the model with all MLPs replaced")
     made.finish()
 
 

@@ -14,7 +14,7 @@ from saes.kinds.config import CONFIGS, SELECTIONS, CrossLayerConfig, SAEConfig, 
 from saes.kinds.own import own_config, own_kinds
 from saes.training.config import TrainConfig
 from workbench.analysis import Analysis, Resumable, Run
-from workbench.terminal import Heading, OnDevice, RunsModel, Threaded, first_bar, settings_of, slug
+from workbench.terminal import Heading, OnDevice, RunsModel, Threaded, first_bar, say, settings_of, slug
 
 if TYPE_CHECKING:
     from interp.ranks import Ranks
@@ -165,7 +165,7 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
         from saes.sets.train import training
 
         how: dict[str, Any] = {"overwrite": self.overwrite, "device": run.device, "spread": spread}
-        how |= {"skip": self.skip, "layers": self.layers, "writes": self.target or ""}
+        how |= {"skip": self.skip, "layers": self.layers, "writes": self.target or "", "report": say}
         with run.progress(f"training the set {self.set}", "tokens") as progress:
             for layer, metrics in training(recording, config, self.train_config(), run.folder, **how):
                 health = {"layer": layer, "fvu": metrics.fvu, "l0": metrics.l0, "dead": metrics.dead}
