@@ -381,7 +381,7 @@ assert app.server.test_client().get("/sizes", headers={"Host": "127.0.0.1:8050"}
 with app.server.test_request_context():
     shown = dash.page_registry["workbench.sizes_0"]["layout"](scheme="light")
 assert "The workspace holds 0 artefacts." in str(shown.to_plotly_json())
-assert "/sizes" in str(app.layout.to_plotly_json()), "a link in the bar"
+assert "/sizes" in str(app.layout().to_plotly_json()), "a link in the bar"
 """)
 
 
