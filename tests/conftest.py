@@ -159,6 +159,6 @@ def _made_by_demo(variable: str, tmp_path_factory, *options: str) -> Path:
     command = [sys.executable, "-m", "workbench", "demo", *options, "--no-serve", "--workspace", str(made)]
     with alone(made):
         if not made.with_suffix(".done").exists():
-            subprocess.run(command, check=True, timeout=900)
+            subprocess.run(command, check=True, timeout=1700)  # below that of these tests
             made.with_suffix(".done").touch()
     return Path(shutil.copytree(made, tmp_path_factory.mktemp("demo") / "workspace"))
