@@ -8,7 +8,7 @@ from typing import Any
 
 from dash import Dash, dcc, html
 
-from dashboard.changes.words import word_panels
+from dashboard.changes.word_panels import word_panels
 from dashboard.components.evidence import as_table, number, records_table
 from dashboard.components.frame import attempt, graph, guarded, page, stat
 from dashboard.components.pages import (

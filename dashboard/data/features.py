@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 Row = TypeVar("Row")
 MAX_ROWS = 200
 """Rows of the list per request."""
-MAX_EXAMPLES = 12
-"""Examples per group."""
+MAX_EXAMPLES = 60
+"""Examples per group, where more are stored."""
 MAX_BETWEEN = 40
 """Examples in a range of activation."""
 MAX_EXPLANATIONS = 12

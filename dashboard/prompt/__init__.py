@@ -5,7 +5,7 @@
 - `loaded`    the models and dictionaries in memory
 - `graphs`    its part for the page *Graph*
 - `compute`   what it computes
-- `controls`  its controls, and the suggestion of a second prompt; with `live`, `graphs`, `loaded` and `compute` the
+- `nulls`     its nulls, and the suggestion of a second prompt; with `live`, `graphs`, `loaded` and `compute` the
               only modules of the dashboard that need torch
 - `panels`    attribution of an answer to heads and features, one attention score by its parts, activation patching
 """

@@ -1,4 +1,4 @@
-"""Computations behind the prompt page, on a model that is loaded. With `controls` and `live`, all of the dashboard that
+"""Computations behind the prompt page, on a model that is loaded. With `nulls` and `live`, all of the dashboard that
 needs torch.
 
 A `Reading` has the values of one pass: the residual stream after every layer, the attention of every head, and the
@@ -29,7 +29,7 @@ from dashboard.components.live import (
     PromptResult,
     ScoreReasons,
 )
-from dashboard.prompt import controls
+from dashboard.prompt import nulls
 from dashboard.turns import Turn
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.interventions.conversation import random_vector
@@ -73,7 +73,7 @@ class Reading:
     activations: Any
     """sparse activations of the dictionary, or None"""
     result: PromptResult
-    elsewhere: dict[tuple[str, int | None], controls.Elsewhere] = field(default_factory=dict)
+    elsewhere: dict[tuple[str, int | None], nulls.Elsewhere] = field(default_factory=dict)
     """Controls of the lens that were measured, by lens and token."""
 
     @property
@@ -121,7 +121,7 @@ def read(
         x = values[dictionary.hook_point][0].float()
         acts = dictionary.encode_sparse(x)
         if not isinstance(dictionary, NeuronBasis):
-            random = controls.at_random_vectors(dictionary, x, first)
+            random = nulls.at_random_vectors(dictionary, x, first)
             active = (acts.values[first:] > 0).sum(1).tolist()
     result = PromptResult(
         model=spec,
@@ -198,7 +198,7 @@ def lens_cells(
     flat = torch.cat(ids)
     texts = np.array(token_strings(loaded, flat), object).reshape(*shape, -1)
     numbers = lists(torch.cat(probabilities).reshape(*shape, -1))
-    control = controls.elsewhere(loaded, reading, translators, token, check)
+    control = nulls.elsewhere(loaded, reading, translators, token, check)
     others, same, usual = control.cells(flat[:, 0].reshape(shape).cpu().numpy(), start)
     guesses = [
         [list(zip(t, p, strict=True)) for t, p in zip(*layer, strict=True)]
@@ -240,7 +240,7 @@ def steered_rows(
     own = sae.decoder_directions[feature].detach().float().cpu()
     point = sae.hook_point_out or sae.hook_point
     steered = Intervention(target=Latent(dictionary="sae", index=feature), amount=amount)
-    vector = random_vector(len(own), float(controls.lengths(own)), [seed])
+    vector = random_vector(len(own), float(nulls.lengths(own)), [seed])
     control = replace(steered, along=Direction(hook_point=point, vector=vector, origin=f"random, seed {seed}"))
     return _in_rows(loaded, (steered, control), {"sae": sae}, offset)
 

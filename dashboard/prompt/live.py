@@ -215,7 +215,7 @@ class LiveModel(GraphModel):
 
     def suggest_pair(self, text: str, *, model: str, chat: bool = False) -> PatchPair:
         """Suggest a corrupt prompt for patching; empty for a prompt that is too long to be patched here."""
-        from dashboard.prompt import controls
+        from dashboard.prompt import nulls
 
         with self._turns.take("suggest") as turn:
             reading = self._readings.get(turn, text, model, chat)
@@ -223,7 +223,7 @@ class LiveModel(GraphModel):
                 return PatchPair(text, "", reading.result.likeliest, "")
             turn.check("choosing a second prompt")
             given = self._loaded.model(model), text, reading.tokens, reading.result.likeliest
-            return controls.suggest_pair(*given, lambda other: self._loaded.prompt(other, model, chat)[1])
+            return nulls.suggest_pair(*given, lambda other: self._loaded.prompt(other, model, chat)[1])
 
     def patch(
         self, clean: str, corrupt: str, *, model: str, answer: str, wrong: str, what: str, direction: str,
@@ -249,14 +249,14 @@ class LiveModel(GraphModel):
         self, text: str, *, model: str, features: str, feature: int, strength: float = 1.0, chat: bool = False
     ) -> SteeringVerdict:
         """Compare steering with both nulls. Raises as `try_feature` does."""
-        from dashboard.prompt import controls
+        from dashboard.prompt import nulls
 
         with self._turns.take("verdict") as turn:
             loaded, tokens = self._loaded.prompt(text, model, chat)
             site, case = self._loaded.feature(loaded, model, features, feature)
             turn.check("steering along the directions of both nulls")
             lens = self._loaded.jacobian_lens(model)
-            return controls.steering_verdict(site, case, tokens, strength, lens, lambda _: turn.check())
+            return nulls.steering_verdict(site, case, tokens, strength, lens, lambda _: turn.check())
 
     def try_feature(
         self, ask: Literal["text", "steer", "ablate", "direction"], *, model: str, features: str, index: int,

@@ -2,7 +2,7 @@
 
 - `hooked`      the type of a loaded model, and the calls of TransformerLens that make one
 - `loading`     any model by its spec: packaged SmolLM2, hub id, folder, `.gguf` file, or a small model of our own
-- `adapters`    adapters of peft (LoRA), merged into their base
+- `lora`        adapters of peft (LoRA), merged into their base
 - `memory`      the memory that a Hugging Face model takes, estimated before it is read
 - `identity`    specs, hashes of weights and tokenizers, one face for all tokenizers
 - `series`      the checkpoints of a training run in a folder

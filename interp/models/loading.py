@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from interp.artifacts import disk_errors, sha256_file
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
-from interp.models.adapters import base_of_adapter, described, is_adapter, merged
 from interp.models.hooked import HookedModel, wrap_transformers
 from interp.models.identity import HubTokenizer, hash_weights, remember, tokenizer_of
+from interp.models.lora import base_of_adapter, described, is_adapter, merged
 from interp.models.memory import check_memory
 from interp.models.small import (
     PRESETS,

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from interp.errors import ConfigError, MissingError
-from interp.models.adapters import is_adapter
+from interp.models.lora import is_adapter
 from interp.models.small import is_small_folder
 
 _STEP = re.compile(r"(\d+)\D*$")

@@ -108,8 +108,8 @@ def prune(
     weights: Float[np.ndarray, " n"],
     kinds: np.ndarray,
     *,
-    node_share: float = 0.8,
-    edge_share: float = 0.98,
+    node_share: float,
+    edge_share: float,
     total: Float[np.ndarray, " n"] | None = None,
 ) -> Pruned:
     """Return the part of the graph that matters for the targets.

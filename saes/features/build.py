@@ -41,6 +41,7 @@ from saes.features.relations import measure_relations
 from saes.features.schema import (
     GROUPS,
     N_EFFECTS,
+    N_EXAMPLES,
     N_NEIGHBOURS,
     ExampleRow,
     FeatureRow,
@@ -194,7 +195,7 @@ def build_together(
     model: HookedModel,
     *,
     window: int = 16,
-    n_top: int = 12,
+    n_top: int = N_EXAMPLES,
     n_per_quantile: int = 5,
     seed: int = 0,
     overwrite: bool = False,

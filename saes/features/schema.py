@@ -28,6 +28,8 @@ N_EFFECTS = 10
 """Number of promoted and of suppressed tokens stored per feature."""
 N_NEIGHBOURS = 10
 """Number of nearest neighbours by cosine similarity stored per feature."""
+N_EXAMPLES = 12
+"""Default number of examples stored of a feature's strongest firings."""
 STATISTICS, CLASSES, CONTEXT = "token statistics", "word classes", "context"
 SAID = "words it makes the model say"
 SOURCES = (STATISTICS, CLASSES, CONTEXT, SAID)

@@ -1,6 +1,7 @@
 """Tasks: what is refused, what padding leaves alone, what the metrics are."""
 
 import json
+from typing import get_args
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from interp.circuits.tasks import TASKS, greater_than_task, induction_task, ioi_task, make_task, task_from_file
 from interp.errors import ConfigError, CorruptError, MissingError, PromptError, UnknownNameError
 from interp.models.adapter import token_strings
+from interp.patching.config import MetricName
 from interp.patching.metrics import METRICS, KLToClean, L2ToClean, LogitDiff, LogProb, ProbDiff, metric_by_name
 from interp.patching.task import Task
 from tests.interp.architectures import tiny
@@ -124,6 +126,7 @@ def test_no_prompt_is_on_both_sides_of_a_split(tiny_model):
 
 
 def test_a_metric_by_name_takes_over_the_answers(tiny_model):
+    assert get_args(MetricName) == tuple(METRICS)
     task = random_task(tiny_model, n=6)
     for name in METRICS:
         changed = task.measured_by(tiny_model, metric_by_name(name, task.metric), check_gap=False)

@@ -17,6 +17,7 @@ from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.options import ModelName, SAEName, TaskName
+from interp.patching.config import MetricName
 from interp.progress import reported
 from saes.circuits.config import AttributionConfig, FeatureCircuitConfig
 from workbench.analysis import Analysis, Run
@@ -143,7 +144,7 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
     held_out: int | None = None
     """Further prompt pairs to evaluate the circuit on, none of them among --prompts; 0: the same pairs. Default: the
     number of --prompts, or the rest of the file."""
-    metric: Literal["task", "logit-diff", "prob-diff", "log-prob", "kl", "l2"] = "task"
+    metric: Literal["task", MetricName] = "task"
     """Metric of the answer: the task's own, the distance of the output from the clean one (kl, l2), or another."""
     n_random: int = 5
     """Random circuits of the same size (per size, for the curve), as the null."""

@@ -154,7 +154,7 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
         if self.judge is None:
             return None
         from interp.directions.samples import Judge
-        from saes.explain.judging import answers_of, check_answers
+        from saes.explain.direction_judge import answers_of, check_answers
 
         provider = self._provider(run)
         check_answers(provider)
@@ -176,7 +176,7 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
         if found is None and self.trait is not None:
             writer = None
             if self.writer == "endpoint":
-                from saes.explain.judging import written_by
+                from saes.explain.direction_judge import written_by
 
                 writer = written_by(self._provider(run))
             found = examples_of_trait(model, self.trait, str(self.instead), writer=writer)

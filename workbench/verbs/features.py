@@ -20,7 +20,7 @@ from interp.models.hooked import HookedModel
 from interp.options import DictionaryName, FeaturesName, HookPoint, ModelName, RecordingName, SAEName
 from saes.features import schema
 from saes.features.proof import ProofConfig
-from saes.features.schema import NEURONS
+from saes.features.schema import N_EXAMPLES, NEURONS
 from workbench.analysis import Analysis, Resumable, Run
 from workbench.terminal import (
     Heading,
@@ -71,7 +71,7 @@ class Features(Seeded, Threaded, RunsModel, Analysis[schema.Features]):
     """Recording whose activations are encoded. Default: the one that the SAE was trained on."""
     window: int = 16
     """Tokens of context on each side of an example's peak."""
-    examples: int = 12
+    examples: int = N_EXAMPLES
     """Examples of the strongest firings of each feature."""
     samples: int = 5
     """Examples from each quarter of a feature's activations."""

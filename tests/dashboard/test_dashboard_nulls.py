@@ -1,4 +1,4 @@
-"""The controls of the prompt page: what chance gives, where it is known, and prompts that a panel fills by itself."""
+"""The nulls of the prompt page: what chance gives, where it is known, and prompts that a panel fills by itself."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ from dashboard.app import create_app
 from dashboard.components.live import Compared, SteeringVerdict
 from dashboard.data import features as feature_view
 from dashboard.feature import prove
-from dashboard.prompt import controls, panels
+from dashboard.prompt import nulls, panels
 from dashboard.prompt.live import LiveModel
 from interp.workspace import Workspace
 
@@ -45,11 +45,11 @@ def test_random_vectors_lie_as_far_from_the_mean_as_the_tokens():
         return SimpleNamespace(values=torch.tensor([[1.0, 0.0], [2.0, 5.0], [-3.0, -1.0]]))
 
     x = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
-    assert controls.at_random_vectors(SimpleNamespace(encode_sparse=encode), x, 1) == ([1, 2, 0], [1.0, 5.0, 0.0])
+    assert nulls.at_random_vectors(SimpleNamespace(encode_sparse=encode), x, 1) == ([1, 2, 0], [1.0, 5.0, 0.0])
     centre = x[1:].mean(0)
     assert (seen[0] - centre).norm(dim=1) == pytest.approx((x[1:] - centre).norm(dim=1).numpy(), rel=1e-4)
     assert abs(torch.nn.functional.cosine_similarity(seen[0] - centre, x[1:] - centre)).max() < 0.9
-    assert controls.at_random_vectors(None, x[:2], 1) == ([], [])
+    assert nulls.at_random_vectors(None, x[:2], 1) == ([], [])
 
 
 def test_the_lens_of_other_positions_leaves_the_own_one_out(tiny, tiny_model):
@@ -60,7 +60,7 @@ def test_the_lens_of_other_positions_leaves_the_own_one_out(tiny, tiny_model):
     tokens = to_tokens(tiny_model, text)
     n = tokens.shape[1]
     found = tiny.lens(text, model=MODEL, start=0, stop=n, token="t")
-    at = np.unique(np.linspace(1, n - 1, controls.OTHERS).round().astype(int))
+    at = np.unique(np.linspace(1, n - 1, nulls.OTHERS).round().astype(int))
     top = logit_lens(tiny_model, tokens, top=1).top_tokens
     for column in range(n):
         apart = [int(i) for i in at if i != column]
@@ -98,7 +98,7 @@ def test_steering_by_nothing_is_no_verdict(tiny, tiny_model, monkeypatch):
     asked = {"model": MODEL, "features": "tiny", "feature": 3}
     nothing = tiny.steering_verdict("one two", **asked, strength=0.0)
     for found in (nothing.raised, nothing.shift):
-        assert (len(found.random), len(found.alike)) == (controls.VERDICT_DRAWS, 2)
+        assert (len(found.random), len(found.alike)) == (nulls.VERDICT_DRAWS, 2)
         assert max(map(abs, [found.value, *found.random, *found.alike])) < 1e-6
     assert nothing.p == 1
     strong = tiny.steering_verdict("one two", **asked)

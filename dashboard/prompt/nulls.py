@@ -1,4 +1,4 @@
-"""Controls of the numbers on the prompt page, on a model that is loaded; needs torch, as `compute` does.
+"""Nulls of the numbers on the prompt page, on a model that is loaded; needs torch, as `compute` does.
 
 - an activation: the activations of the dictionary at random vectors, as far from the mean of the prompt as its tokens;
 - a cell of the lens: the same token at other positions of the prompt, after the same layer;
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from interp.lenses.jacobian_lens import JacobianLens
 
 OTHERS = 9
-"""Positions of a prompt at which the control of its lens is measured."""
+"""Positions of a prompt at which the null of its lens is measured."""
 VERDICT_DRAWS = 19
 """Directions of each null in a verdict on steering; the smallest p-value is 1/20."""
 _NEAR = 60
