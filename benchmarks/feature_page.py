@@ -66,6 +66,8 @@ def _walk(base: str) -> tuple[list[float], list[float]]:
         page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
         page.goto(f"{base}/feature/wide/200")
         _until_index(page, 200)  # none of the next hundred is dead
+        page.click("#feature-grid .ag-header-cell[col-id=feature]")  # the list opens sorted by the score of the label
+        page.wait_for_selector("#feature-grid .ag-row[row-index='0'][row-id='0']")
         page.on("requestfinished", lambda request: _note(request, answers))
         for step in range(WARM + STEPS):
             page.wait_for_timeout(400)
