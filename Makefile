@@ -5,11 +5,10 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 # Nothing but `make check-js` needs Node: pages load their scripts as they are written.
 JS     := tools/js
-# Test processes: one more than cores, since tests of the browser wait for a third of their time. A test file stays in
-# one, as its fixtures are made once for it; ARGS="-n 0" runs in one process, for pdb. The many processes that tests start
-# share the compiled source.
+# Test processes, each on its share of the cores; a test file stays in one, as its fixtures are made once for it.
+# ARGS="-n 0" runs in one process, for pdb. The many processes that tests start share the compiled source.
 CORES  := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-JOBS   ?= $(shell echo $$(($(CORES) < 6 ? $(CORES) + 1 : 6)))
+JOBS   ?= $(shell echo $$(($(CORES) < 6 ? $(CORES) : 6)))
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 # Tests that read the source and the pages and run little of them.
 SOURCE := $(addprefix tests/test_,shape_of_code.py language.py dependencies.py supply.py public_face.py docs.py)

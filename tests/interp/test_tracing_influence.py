@@ -83,12 +83,12 @@ def test_latents_without_inputs_are_dropped_and_so_is_what_fed_only_on_them():
     """Node 6 is a latent without inputs: it goes although it has influence. As an error it stays."""
     matrix, weights = paper()
     kinds = np.array(["feature"] * 8 + ["error", "token", "token", "logit"])
-    found = prune(matrix, weights, kinds, edge_share=1)
+    found = prune(matrix, weights, kinds, node_share=0.8, edge_share=1)
     assert not found.nodes[6]
     assert not found.edges[:, 6].any()
     assert found.nodes[[1, 3, 8, 9, 10, 11]].all()
     kinds[6] = "error"
-    assert prune(matrix, weights, kinds, edge_share=1).nodes[6]
+    assert prune(matrix, weights, kinds, node_share=0.8, edge_share=1).nodes[6]
 
 
 def test_dropping_goes_on_until_nothing_changes():
