@@ -159,7 +159,10 @@ def _link(which: Page) -> dcc.Link:
 
 
 def _filled(workspace: Workspace, which: Page) -> bool:
-    """Return True where a page has an artefact to show, or none of its own; in object storage nobody asks for it."""
+    """Return False for a page of kinds of artefact of which the workspace has none.
+
+    True in object storage, where asking costs a request for each kind.
+    """
     kinds = [kind for kind, each in KINDS.items() if re.split(r"[/?]", each.page)[1:2] == [which.path[1:]]]
     return not kinds or workspace.remote is not None or any(workspace.names(kind) for kind in kinds)
 

@@ -97,12 +97,17 @@ def records_table(records: list[dict[str, Any]], *, limit: int = 14) -> html.Div
     hidden = ("low", "high", "n_heads", *same)
     names = [n for n in dict.fromkeys(key for record in records for key in record) if n not in hidden]
     interval = any("low" in record and "high" in record for record in records)
-    texts = {name for name in names if any(isinstance(record.get(name), str) for record in records)}
+    aligned = {n: "wb-text" if any(isinstance(record.get(n), str) for record in records) else None for n in names}
     head = [
-        html.Th(n.removeprefix("loss_").replace("_", " "), scope="col", className="wb-text" if n in texts else None)
-        for n in names
+        html.Th(name.removeprefix("loss_").replace("_", " "), scope="col", className=side)
+        for name, side in aligned.items()
     ] + ([html.Th("95 %")] if interval else [])
-    body = [html.Tr([*(_cell(record.get(n), n) for n in names), *_interval(record, interval)]) for record in records]
+    body = [
+        html.Tr(
+            [*(_cell(record.get(name), name, side) for name, side in aligned.items()), *_interval(record, interval)]
+        )
+        for record in records
+    ]
     notes = [f"{words(name)}: {value}" for name, value in same.items()]
     notes += [f"and {len(records) - limit} more"] if len(records) > limit else []
     more = html.P("; ".join(notes), className="wb-note") if notes else None
@@ -127,9 +132,9 @@ def _same_text(records: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def _cell(value: Any, name: str) -> html.Td:
+def _cell(value: Any, name: str, side: str | None) -> html.Td:
     shown = "" if value is None else number(value, signed=name in _CHANGES)
-    return html.Td(shown, dir="auto", className="wb-text" if isinstance(value, str) else None)
+    return html.Td(shown, dir="auto", className=side)
 
 
 def _interval(record: dict[str, Any], wanted: bool) -> list[html.Td]:
