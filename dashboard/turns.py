@@ -149,6 +149,11 @@ class Turns:
                     turn.dropped = True
             self._changed.notify_all()
 
+    @property
+    def n_waiting(self) -> int:
+        """Return the number of requests in the queue."""
+        return len(self._waiting)
+
     def stage(self, visitor: str) -> str:
         """Return the progress of the requests of a visitor in words; empty without requests."""
         with self._changed:

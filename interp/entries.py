@@ -27,7 +27,7 @@ from interp.errors import ConfigError, CorruptError, ResourceError, SchemaError,
 
 FORMAT, VERSION = "workbench-notes", 1
 MAX_ENTRIES = 100_000
-_WAIT = 20.0
+WAIT = 20.0
 """Seconds to wait for another process that writes."""
 _APPLICATION = 0x77624E54
 _TABLES = (
@@ -254,7 +254,7 @@ class Entries:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=WAIT, isolation_level=None, check_same_thread=False)
     try:
         version = db.execute("pragma user_version").fetchone()[0]
         application = db.execute("pragma application_id").fetchone()[0]
@@ -284,7 +284,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _keep_log(db: sqlite3.Connection) -> None:
     """Turn the write-ahead log on. SQLite does not wait for another process that does the same, so this does."""
-    end = time.monotonic() + _WAIT
+    end = time.monotonic() + WAIT
     while db.execute("pragma journal_mode").fetchone()[0] != "wal":
         try:
             db.execute("pragma journal_mode = wal")

@@ -431,15 +431,15 @@ def as_path(path: str | Path) -> Path:
 
 def mirror_of(url: str, folders: frozenset[str]) -> Mirror:
     """Return the mirror of a workspace's URL; one per process. Raises as `Store`, `MissingError` without fsspec."""
-    if url not in _MIRRORS:
+    if url not in MIRRORS:
         try:
             import fsspec  # noqa: F401 - the error below is clearer than one from within
         except ImportError:
             raise MissingError(
                 f"{url} is object storage, which needs fsspec and s3fs: pip install 'interp-workbench[s3]'"
             ) from None
-        _MIRRORS[url] = Mirror(url, folders)
-    return _MIRRORS[url]
+        MIRRORS[url] = Mirror(url, folders)
+    return MIRRORS[url]
 
 
 def reading_failed() -> Exception | None:
@@ -458,12 +458,13 @@ def tables() -> "InPlace":
     return InPlace()
 
 
-_MIRRORS: dict[str, Mirror] = {}
+MIRRORS: dict[str, Mirror] = {}
+"""Mirrors of this process, by the URL of the workspace (`mirror_of`)."""
 _CACHE = FileCache("remote", "INTERP_CACHE_GB", 20.0, part="versions")
 
 
 def _mirror_at(text: str) -> Mirror | None:
-    for mirror in _MIRRORS.values():
+    for mirror in MIRRORS.values():
         if text.startswith((f"{mirror.versions}{os.sep}", f"{mirror.work}{os.sep}")):
             return mirror
     return None

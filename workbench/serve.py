@@ -141,13 +141,13 @@ class Mcp(InWorkspace, Threaded):
         print(f"{workspace.address} is offered to the agent that started this command (Ctrl-C stops)", file=sys.stderr)
         try:
             with contextlib.suppress(KeyboardInterrupt):
-                asyncio.run(_converse(workspace, live, runs))
+                asyncio.run(converse(workspace, live, runs))
         finally:
             if runs is not None:
                 runs.stop()
 
 
-async def _converse(workspace: "Workspace", live: "Live", runs: "RunQueue | None" = None) -> None:
+async def converse(workspace: "Workspace", live: "Live", runs: "RunQueue | None" = None) -> None:
     """Answer an agent until it closes the connection."""
     from mcp.server.stdio import stdio_server
 

@@ -253,7 +253,7 @@ def register(app: Dash) -> None:
         Output("atlas-map", "neighbours"),
         Input("atlas-map", "point"),
         State("atlas-state", "data"),
-    )(_chosen)
+    )(show_point)
     app.callback(
         Output("nav", "href", allow_duplicate=True),
         Input("atlas-map", "opened"),
@@ -293,7 +293,8 @@ def _overlays(text: str) -> list[str] | None:
     return [part for part in text.split(",") if part in ("labels", "contours", "minimap", "grid")]
 
 
-def _chosen(index: int | None, state: dict[str, Any]) -> Any:
+def show_point(index: int | None, state: dict[str, Any]) -> Any:
+    """Return the panel of a chosen point, and the numbers of its neighbours; nothing without one."""
     if index is None:
         return None, []
     found = view.point(current().workspace, state["name"], index)

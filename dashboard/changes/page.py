@@ -54,7 +54,7 @@ def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
 
 def register(app: Dash) -> None:
     """Add the callback that draws the comparison."""
-    register_parts(app, "changes", _show)
+    register_parts(app, "changes", show_comparison)
 
 
 def _lead(found: Artefact) -> Any:
@@ -73,7 +73,8 @@ def _lead(found: Artefact) -> Any:
     )
 
 
-def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
+def show_comparison(state: dict[str, Any], scheme: str | None) -> list[Any]:
+    """Return the panels of the comparison or the crosscoder that `state` names."""
     found, colours = current().workspace.open_key(state["name"]), theme(scheme)
     if isinstance(found, LatentComparison):
         return _latents_of_models(found, colours)

@@ -287,7 +287,7 @@ def register(app: Dash) -> None:
         Input("circuit-view", "data"),
         State("circuit-state", "data"),
         State("scheme", "data"),
-    )(_draw)
+    )(draw_circuit)
     app.callback(
         Output("circuit-graph", "stylesheet"),
         Output("circuit-side", "children"),
@@ -295,14 +295,14 @@ def register(app: Dash) -> None:
         Input("circuit-view", "data"),
         State("circuit-state", "data"),
         State("scheme", "data"),
-    )(_choose)
+    )(show_evidence)
     app.callback(
         Output("circuit-file", "data"),
         Input("circuit-json", "n_clicks"),
         State("circuit-view", "data"),
         State("circuit-state", "data"),
         prevent_initial_call=True,
-    )(_export)
+    )(export_circuit)
     _register_browser(app)
 
 
@@ -385,7 +385,8 @@ def _rows(found: FoundCircuit, shown: dict[str, Any]) -> list[view.EdgeRow]:
     return view.scored(found).strongest(shown["n"], paths=shown["paths"], limit=None)
 
 
-def _draw(shown: dict[str, Any], state: dict[str, Any], scheme: str | None) -> Any:
+def draw_circuit(shown: dict[str, Any], state: dict[str, Any], scheme: str | None) -> Any:
+    """Return the drawing of a view with its table, counts, groups, curve and legend, in the order of the outputs."""
     found, colours = _open(state), theme(scheme)
     scored = view.scored(found)
     rows = scored.strongest(shown["n"], paths=shown["paths"])
@@ -413,7 +414,8 @@ def _draw(shown: dict[str, Any], state: dict[str, Any], scheme: str | None) -> A
     )
 
 
-def _choose(chosen: str | None, shown: dict[str, Any], state: dict[str, Any], scheme: str | None) -> Any:
+def show_evidence(chosen: str | None, shown: dict[str, Any], state: dict[str, Any], scheme: str | None) -> Any:
+    """Return the style of the graph with one node or edge chosen, and the evidence for it; of none, a summary."""
     found, colours = _open(state), theme(scheme)
     scored = view.scored(found)
     rows = scored.strongest(shown["n"], paths=shown["paths"])
@@ -426,7 +428,7 @@ def _choose(chosen: str | None, shown: dict[str, Any], state: dict[str, Any], sc
     return rules, details(current().workspace, found, here, chosen, groups, colours)
 
 
-def _export(clicks: int | None, shown: dict[str, Any], state: dict[str, Any]) -> Any:
+def export_circuit(clicks: int | None, shown: dict[str, Any], state: dict[str, Any]) -> Any:
     """Return the circuit as shown, with its groups, as a file that `Circuit.load` reads."""
     if not clicks:
         return no_update

@@ -255,7 +255,7 @@ def _measure(name: str, value: float, null: np.ndarray, of: str) -> Measure:
     return Measure(name, value, float(np.quantile(np.abs(null), 0.95)), p, of)
 
 
-def _others(a: Thing, b: Thing, along_b: np.ndarray, along_a: np.ndarray) -> np.ndarray:
+def values_of_other_pairs(a: Thing, b: Thing, along_b: np.ndarray, along_a: np.ndarray) -> np.ndarray:
     """Return the null: values of `a` with b's dictionary, and of `b` with a's, without the pair itself.
 
     `along_b [n_b]` are those of `a`, `along_a [n_a]` those of `b`.
@@ -277,7 +277,7 @@ def _cosines(
     """Return the cosine of two directions with random pairs, the distributions, and the latents nearest to `a`."""
     along_b = (two.directions @ one.directions[a.index]).numpy()
     along_a = (one.directions @ two.directions[b.index]).numpy()
-    null = _others(a, b, along_b, along_a)
+    null = values_of_other_pairs(a, b, along_b, along_a)
     value, near = float(along_b[b.index].clip(-1, 1)), _nearest(a, b, one, two)
     closer, of = float((near >= value).mean()), f"{len(near):,} latents of {a.dictionary}, nearest in {b.dictionary}"
     direct = [
@@ -325,8 +325,8 @@ def _activations(workspace: Workspace, a: Thing, b: Thing, one: Latents, two: La
     for each, count in zip((a, b), fired, strict=True):
         if count < LEAST:
             raise ConfigError(f"no correlation: {each.name} fires on {count} of {on}, {LEAST} are needed")
-    along_b, along_a = _correlations(y, mine), _correlations(x, theirs)
-    null = _others(a, b, along_b, along_a)
+    along_b, along_a = correlations(y, mine), correlations(x, theirs)
+    null = values_of_other_pairs(a, b, along_b, along_a)
     found = [_measure(f"correlation of activations on {on}", float(along_b[b.index]), null, RANDOM_PAIRS)]
     both = float(((mine > 0) & (theirs > 0)).sum())
     chance = fired[0] * fired[1] / n
@@ -375,7 +375,7 @@ def _column(acts: Any, index: int) -> np.ndarray:
     return acts[:, index] if isinstance(acts, np.ndarray) else acts[:, [index]].toarray().ravel()
 
 
-def _correlations(acts: Any, values: np.ndarray) -> np.ndarray:
+def correlations(acts: Any, values: np.ndarray) -> np.ndarray:
     """Return the Pearson correlation of `values [n]` with every column of `acts [n, m]`; NaN for a constant column."""
     n = len(values)
     sparse = hasattr(acts, "multiply")

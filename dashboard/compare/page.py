@@ -86,8 +86,8 @@ def layout(context: Context, a: str = "", b: str = "", **_: Any) -> html.Div:
 def register(app: Dash) -> None:
     """Add the callbacks: the parts from tables, and those that need the weights."""
     state = (Input("compare-state", "data"), State("scheme", "data"))
-    app.callback(Output("compare-parts", "children"), Output("compare-rest", "children"), *state)(_stored)
-    app.callback(Output("compare-measured", "children"), *state)(_measured)
+    app.callback(Output("compare-parts", "children"), Output("compare-rest", "children"), *state)(show_stored)
+    app.callback(Output("compare-measured", "children"), *state)(show_measured)
 
 
 def _form(known: list[str], a: str, b: str) -> html.Form:
@@ -166,7 +166,8 @@ def _things(state: dict[str, str]) -> tuple[Workspace, Thing, Thing, str]:
     return workspace, a, b, view.kind_of(a, b)
 
 
-def _stored(state: dict[str, str], scheme: str | None) -> tuple[Any, Any]:
+def show_stored(state: dict[str, str], scheme: str | None) -> tuple[Any, Any]:
+    """Return what is known of two things without a computation, in two parts: the second is below the measures."""
     workspace, a, b, kind = _things(state)
     if kind == FEATURE:
         sides = html.Div(
@@ -179,7 +180,8 @@ def _stored(state: dict[str, str], scheme: str | None) -> tuple[Any, Any]:
     return attempt(lambda: _layers(workspace, a, b) if kind == LAYER else _models(workspace, a, b)), None
 
 
-def _measured(state: dict[str, str], scheme: str | None) -> Any:
+def show_measured(state: dict[str, str], scheme: str | None) -> Any:
+    """Return what is computed from the weights of two features or SAEs; None for layers and models."""
     workspace, a, b, kind = _things(state)
     if kind == FEATURE:
         return attempt(lambda: _pair(workspace, a, b, scheme))

@@ -52,10 +52,11 @@ def layout(context: Context, name: str | None = None, chat: str = "", **_: Any) 
 def register(app: Dash) -> None:
     """Add the callback that draws the figures, and the chats."""
     register_chat(app)
-    register_parts(app, "directions", _show)
+    register_parts(app, "directions", show_direction)
 
 
-def _show(name: str, scheme: str | None) -> list[Any]:
+def show_direction(name: str, scheme: str | None) -> list[Any]:
+    """Return the panels of a direction, two in a row."""
     found, colours = current().workspace.open(DirectionGeometry, name), theme(scheme)
     rows = [
         (partial(curve_panel, found, colours), partial(samples_panel, found)),

@@ -72,10 +72,11 @@ def layout(context: Context, name: str | None = None, seed: str = "", spec: str 
 
 def register(app: Dash) -> None:
     """Add the callback that draws the chosen run."""
-    register_parts(app, "dynamics", _show)
+    register_parts(app, "dynamics", show_run)
 
 
-def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
+def show_run(state: dict[str, Any], scheme: str | None) -> list[Any]:
+    """Return the figures of the run that `state` names."""
     workspace = current().workspace
     found = workspace.open_key(state["name"])
     part = _PARTS[found.kind]

@@ -171,7 +171,7 @@ def register(app: Dash) -> None:
     app.callback(
         Output("feature-detail", "children"), Input("feature-state", "data"), State("scheme", "data"),
         State("feature-reading", "data"),
-    )(_show)  # fmt: skip
+    )(show_feature)  # fmt: skip
     app.callback(
         Output("feature-grid", "getRowsResponse"),
         Input("feature-grid", "getRowsRequest"),
@@ -290,7 +290,8 @@ def _step(name: str, listed: dict[str, Any] | None, index: int, by: int) -> int:
     return view.step(workspace, name, _query(listed or {}, view.names(workspace, name)), index, by)
 
 
-def _show(state: dict[str, Any], scheme: str | None, reading: dict[str, str] | None) -> html.Div:
+def show_feature(state: dict[str, Any], scheme: str | None, reading: dict[str, str] | None) -> html.Div:
+    """Return everything about the chosen feature."""
     return attempt(lambda: still(detail(current().workspace, state["features"], state["index"], scheme, reading)))
 
 

@@ -237,7 +237,7 @@ def register(app: Dash) -> None:
             *given,
             running=[(Output(f"prove-{which}-go", "disabled"), True, False)],
             prevent_initial_call=True,
-        )(_asked(ask, answer))
+        )(answering(ask, answer))
     app.callback(
         Output("prove-steer-answer", "children", allow_duplicate=True),
         Input("prove-steer-verdict", "n_clicks"),
@@ -246,10 +246,10 @@ def register(app: Dash) -> None:
         State("prove-strength", "value"),
         running=[(Output("prove-steer-verdict", "disabled"), True, False)],
         prevent_initial_call=True,
-    )(_judge)
+    )(judge_steering)
 
 
-def _asked(ask: Any, answer: Callable[[Any], Any]) -> Callable[..., Any]:
+def answering(ask: Any, answer: Callable[[Any], Any]) -> Callable[..., Any]:
     """Return the callback of one question."""
 
     def respond(clicks: int | None, state: dict[str, Any], text: str | None = "", strength: float | None = 1) -> Any:
@@ -272,7 +272,7 @@ def _asked(ask: Any, answer: Callable[[Any], Any]) -> Callable[..., Any]:
     return respond
 
 
-def _judge(clicks: int | None, state: dict[str, Any], text: str | None, strength: float | None) -> Any:
+def judge_steering(clicks: int | None, state: dict[str, Any], text: str | None, strength: float | None) -> Any:
     """Return the verdict on steering: its words in one line, the size of the shift in another."""
     if not clicks:
         return no_update

@@ -85,7 +85,7 @@ def _with_choices(choices: list[Choice], at: int, verdict: Children) -> html.Div
 
 def register(app: Dash) -> None:
     """Add the callback that draws the chosen list."""
-    register_parts(app, "geometry", _show)
+    register_parts(app, "geometry", show_geometry)
 
 
 def _list(found: WordGeometry, name: str | None) -> ConceptGeometry:
@@ -121,7 +121,8 @@ def _lead(found: WordGeometry) -> str:
     )
 
 
-def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
+def show_geometry(state: dict[str, Any], scheme: str | None) -> list[Any]:
+    """Return the panels of a list of words, a space, or a comparison of two spaces."""
     workspace, colours = current().workspace, theme(scheme)
     value = workspace.value(open_artefact(workspace, GEOMETRY, state["name"]))
     if isinstance(value, WordGeometry):

@@ -72,7 +72,7 @@ def register_evidence(app: Dash) -> None:
         Input("heads-via", "value"),
         State("heads-proof-state", "data"),
         State("scheme", "data"),
-    )(_composition)
+    )(draw_composition)
 
 
 def _verdicts(key: str, grid: Any) -> html.Section:
@@ -183,7 +183,8 @@ def _ablation(name: str | None, scheme: str | None) -> Any:
     return ablation_bars([] if found is None else found.ablations.rows(), theme(scheme))
 
 
-def _composition(via: str, name: str | None, scheme: str | None) -> Any:
+def draw_composition(via: str, name: str | None, scheme: str | None) -> Any:
+    """Return the composition scores of senders and readers through Q, K or V as a figure, a table and a note."""
     found = _found(name)
     rows = [] if found is None or found.composition is None else found.composition.rows()
     shown, total = senders(rows, via)
@@ -239,7 +240,7 @@ def register(app: Dash) -> None:
         Input("heads-kind", "value"),
         State("heads-state", "data"),
         State("scheme", "data"),
-    )(_draw)
+    )(draw_scores)
     app.callback(
         Output("heads-chosen", "data"),
         Input("heads-map", "clickData"),
@@ -327,7 +328,8 @@ def _pattern_panel(context: Context, text: str) -> html.Section:
     )  # fmt: skip
 
 
-def _draw(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
+def draw_scores(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
+    """Return the map of the scores of one kind of head, the same as a table, and what was found in a sentence."""
     rows = current().workspace.open(HeadScores, state["name"]).of_kind(kind)
     table = [
         {

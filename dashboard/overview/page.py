@@ -113,7 +113,7 @@ def _cards(context: Context) -> list[Any]:
     made = f", made with {', '.join(found.models)}" if found.models else ""
     cards = [card for kind in KINDS for card in found.cards[kind]]
     return [
-        _found(findings(context.workspace, stamp(context.workspace))),
+        findings_panel(findings(context.workspace, stamp(context.workspace))),
         panel(
             "Artefacts",
             html.P([f"{len(cards)} in ", html.Code(context.workspace.name), made, "."], className="wb-lead"),
@@ -122,7 +122,7 @@ def _cards(context: Context) -> list[Any]:
     ]
 
 
-def _found(found: tuple[Finding, ...]) -> html.Section | None:
+def findings_panel(found: tuple[Finding, ...]) -> html.Section | None:
     """Return the strongest findings as pictures; None without any."""
     if not found:
         return None

@@ -81,7 +81,7 @@ def register_why(app: Dash) -> None:
     """Add the callbacks: the attribution to heads (at once) and to features (on the button), the reasons of a cell."""
     parts = ("prompt-read", "prompt-asked", "prompt-token")
     shown = [Input(part, "data") for part in parts]
-    app.callback(Output("prompt-shares", "children"), *shown, State("scheme", "data"))(_attribute)
+    app.callback(Output("prompt-shares", "children"), *shown, State("scheme", "data"))(attribute_to_parts)
     app.clientside_callback(  # features that were shown are about another answer, token or prompt now
         "() => null",
         Output("prompt-feature-shares", "children", allow_duplicate=True),
@@ -94,13 +94,13 @@ def register_why(app: Dash) -> None:
         *(State(part, "data") for part in parts),
         running=[(Output("prompt-attribution", "disabled"), True, False)],
         prevent_initial_call=True,
-    )(_attribute_to_features)
+    )(attribute_to_features)
     app.callback(
         Output("prompt-reasons", "children"),
         Input("prompt-cell", "data"),
         Input("prompt-read", "data"),
         State("scheme", "data"),
-    )(_reasons)
+    )(show_reasons)
 
 
 def _asked(run: dict[str, Any], body: Callable[[], Any]) -> Any:
@@ -120,10 +120,11 @@ def _prompt(run: dict[str, Any]) -> dict[str, Any]:
     return {"text": run["text"], "model": run["model"], "chat": bool(run.get("chat"))}
 
 
-def _attribute(run: Run, answer: dict[str, Any], after: int | None, scheme: str | None) -> Any:
+def attribute_to_parts(run: Run, answer: dict[str, Any], after: int | None, scheme: str | None) -> Any:
+    """Return the attribution of an answer to heads and MLPs; None without a prompt."""
     if not run:
         return None
-    return _asked(run, lambda: _shares(current().live.shares(**_prompt(run), **answer, after=after), theme(scheme)))
+    return _asked(run, lambda: part_shares(current().live.shares(**_prompt(run), **answer, after=after), theme(scheme)))
 
 
 def metric(found: LogitShares | FeatureShares, value: float) -> html.Div:
@@ -133,7 +134,8 @@ def metric(found: LogitShares | FeatureShares, value: float) -> html.Div:
     return stat(name, _signed(value), "in logits, of the unchanged model; above 0 the answer is preferred")
 
 
-def _shares(found: LogitShares, colours: Theme) -> html.Div:
+def part_shares(found: LogitShares, colours: Theme) -> html.Div:
+    """Return the metric, and the direct effect of each head and MLP on it, as figures."""
     bars = share_bars(found.parts, colours, unit="direct effect (logits)")
     heat = share_map(found.heads, found.mlps, colours)
     return html.Div(
@@ -152,7 +154,8 @@ def _shares(found: LogitShares, colours: Theme) -> html.Div:
     )
 
 
-def _attribute_to_features(clicks: int | None, run: Run, answer: dict[str, Any], after: int | None) -> Any:
+def attribute_to_features(clicks: int | None, run: Run, answer: dict[str, Any], after: int | None) -> Any:
+    """Return the attribution of an answer to the features of the chosen dictionary."""
     if not clicks or not run:
         return no_update
 
@@ -193,7 +196,8 @@ def feature_shares(found: FeatureShares, features: str, labels: dict[int, str]) 
     return html.Div([html.Div(numbers, className="wb-stats", dir="auto"), html.Ol(lines, className="wb-lines"), *more])
 
 
-def _reasons(cell: dict[str, Any] | None, run: Run, scheme: str | None) -> Any:
+def show_reasons(cell: dict[str, Any] | None, run: Run, scheme: str | None) -> Any:
+    """Return the reasons for one cell of an attention pattern; None without a prompt or a cell."""
     if not run or not cell:
         return None
     return _asked(run, lambda: reasons_panel(current().live.reasons(**_prompt(run), **cell), theme(scheme)))
@@ -335,13 +339,13 @@ def register_patching(app: Dash) -> None:
         State("scheme", "data"),
         running=[(Output("prompt-patch-go", "disabled"), True, False)],
         prevent_initial_call=True,
-    )(_measure)
+    )(measure_patches)
     app.callback(
         Output("prompt-patch-result", "children", allow_duplicate=True),
         Input("prompt-patch-stored", "value"),
         State("scheme", "data"),
         prevent_initial_call="initial_duplicate",
-    )(_open)
+    )(show_stored_patches)
     app.callback(
         *(Output(f"prompt-patch-{key}", "value") for key in EXAMPLE),
         Output("prompt-patch-hint", "children"),
@@ -352,10 +356,10 @@ def register_patching(app: Dash) -> None:
         *fields[: len(EXAMPLE)],
         State("prompt-patch-filled", "data"),
         prevent_initial_call=True,
-    )(_fill)
+    )(fill_patching)
 
 
-def _fill(run: Run, _: int | None, folds: int, *given: Any) -> Any:
+def fill_patching(run: Run, _: int | None, folds: int, *given: Any) -> Any:
     """Fill the fields from the prompt above once the panel is open, as it takes passes of the model.
 
     The button always fills them; anything else does so unless a visitor has typed into them.
@@ -380,7 +384,8 @@ def _fill(run: Run, _: int | None, folds: int, *given: Any) -> Any:
     return (*values, hint, values)
 
 
-def _measure(clicks: int | None, model: str, *given: Any) -> Any:
+def measure_patches(clicks: int | None, model: str, *given: Any) -> Any:
+    """Return the effects of patches between the two prompts in the fields."""
     if not clicks:
         return no_update
     *texts, what, direction, chat, visitor, scheme = given
@@ -395,7 +400,8 @@ def _measure(clicks: int | None, model: str, *given: Any) -> Any:
     return _asked({"visitor": visitor or ""}, body)
 
 
-def _open(name: str | None, scheme: str | None) -> Any:
+def show_stored_patches(name: str | None, scheme: str | None) -> Any:
+    """Return the effects of a stored map of patches."""
     if not name:
         return no_update
     return attempt(lambda: effects(current().workspace.open(PatchingMap, name), theme(scheme)))

@@ -276,7 +276,7 @@ def register(app: Dash) -> None:
         Input("sae-state", "data"),
         Input("sae-status", "data"),
         State("scheme", "data"),
-    )(_show)
+    )(show_dictionary)
     app.callback(
         Output("sae-health", "figure"),
         Output("sae-log", "children"),
@@ -284,7 +284,7 @@ def register(app: Dash) -> None:
         Input("sae-overlay", "checked"),
         Input("sae-logs", "data"),
         State("scheme", "data"),
-    )(_health)
+    )(show_training)
     app.callback(
         Output("sae-list", "children"),
         Output("sae-live", "children"),
@@ -299,7 +299,7 @@ def register(app: Dash) -> None:
         State("sae-listed", "data"),
         prevent_initial_call=True,
         running=[(Output("sae-tick", "max_intervals"), 0, -1)],  # a slow machine answers one look before the next
-    )(_tick)
+    )(follow_training)
 
 
 def _health_panel(alone: bool) -> html.Section:
@@ -327,7 +327,8 @@ def _lead(found: list[view.Entry]) -> str:
     )
 
 
-def _show(state: dict[str, Any], _status: str, scheme: str | None) -> Any:
+def show_dictionary(state: dict[str, Any], _status: str, scheme: str | None) -> Any:
+    """Return the card of a dictionary, and the panels below: scores, concepts and scaling law."""
     workspace = current().workspace
     found = view.entries(workspace)
     chosen = view.choose(workspace, state["name"], found)
@@ -457,7 +458,8 @@ def _scaling(workspace: Workspace, chosen: view.Entry, scheme: str | None) -> An
     )
 
 
-def _health(state: dict[str, Any], overlay: bool, _logs: Any, scheme: str | None) -> Any:
+def show_training(state: dict[str, Any], overlay: bool, _logs: Any, scheme: str | None) -> Any:
+    """Return the training curves of a dictionary, with its sweep's under `overlay`, and notices from its log."""
     workspace = current().workspace
     found = view.entries(workspace)
     chosen = view.choose(workspace, state["name"], found)
@@ -472,7 +474,7 @@ def _health(state: dict[str, Any], overlay: bool, _logs: Any, scheme: str | None
     return health_figure([HealthRun(name, log.rows) for name, log in logs.items()], theme(scheme)), notes
 
 
-def _tick(_n: int | None, state: dict[str, Any], status: str, logs: list[str], listed: str) -> Any:
+def follow_training(_n: int | None, state: dict[str, Any], status: str, logs: list[str], listed: str) -> Any:
     """Return what has changed since the last call, and `no_update` for the rest."""
     workspace = current().workspace
     found = view.entries(workspace)

@@ -397,7 +397,7 @@ def _nothing(found: Found) -> str:
     return "No feature fires on this above its null within these filters. Widen the filters, or run the text."
 
 
-def _run(clicks: int | None, state: dict[str, str]) -> Any:
+def run_text(clicks: int | None, state: dict[str, str]) -> Any:
     """Run the text through the model on request, or if a model is loaded and the text has several words."""
     text = state["q"].strip()
     live = current().live
@@ -464,7 +464,7 @@ def register(app: Dash) -> None:
         Input("search-run", "n_clicks"),
         State("search-state", "data"),
         running=[(Output("search-run", "disabled"), True, False)],
-    )(_run)
+    )(run_text)
 
 
 PAGE = Page(

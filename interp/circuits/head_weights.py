@@ -293,7 +293,7 @@ def composition(
     found: dict[Side, Composition] = {}
     for side in sides:
         read = [_reads(weights, head, side, offset) for head in readers]
-        score, mean, high = _scores(written, read, before, blocks)
+        score, mean, high = composition_scores(written, read, before, blocks)
         found[side] = Composition(side, senders, readers, score, mean, high, settings)
     return found
 
@@ -321,10 +321,13 @@ def _reads(weights: HeadWeights, head: HeadName, side: Side, offset: int) -> Fac
     return qk if side == "q" else qk.T
 
 
-def _scores(
+def composition_scores(
     written: list[Factored], read: list[Factored], before: np.ndarray, blocks: Tensor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return scores, null means and null bounds, `[n_senders, n_readers]` each."""
+    """Return composition scores of heads, null means and null bounds, `[n_senders, n_readers]` each.
+
+    NaN outside `before [n_senders, n_readers]`. `blocks [n_draws, rank, rank]` are of random rotations: the null.
+    """
     score = np.full(before.shape, np.nan)
     for i, j in zip(*np.nonzero(before), strict=True):
         denominator = written[i].norm * read[j].norm

@@ -83,7 +83,7 @@ def sweep_strengths(
         side_effect=t_interval(side_effects[0]),
         random_effect=effects[1:].mean(-1),
         random_side_effect=side_effects[1:].mean(-1),
-        **_choose(np.array(strengths), effects, side_effects),
+        **choose_strength(np.array(strengths), effects, side_effects),
         baseline=float(np.mean(1 / (1 + np.exp(-odds[0])))),
         n_prompts=len(prompts),
         n_tokens=sum(tokens.shape[1] - 1 for tokens in documents),
@@ -91,12 +91,16 @@ def sweep_strengths(
     )
 
 
-def _choose(
+def choose_strength(
     strengths: Float64[np.ndarray, " n"],
     effects: Float64[np.ndarray, "directions n prompts"],
     side_effects: Float64[np.ndarray, "directions n documents"],
 ) -> dict[str, Any]:
-    """Choose a strength of direction 0 on even-numbered prompts and documents; measure it on the others."""
+    """Choose a strength of direction 0 on even-numbered prompts and documents; measure it on the others.
+
+    The chosen one has the largest effect of those above 0 whose side effect is at most `HARMLESS`. Returns the fields
+    of `StrengthSweep` about the choice: the index `chosen` (None without such a strength), and what was judged.
+    """
     nothing = Interval(np.nan, np.nan, np.nan)
     found = {
         "judged_effect": nothing,

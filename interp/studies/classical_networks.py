@@ -297,7 +297,7 @@ def compare_capacity(
         for number in range(n_seeds):
             for i, d in enumerate(dims):
                 generator = make_generator(seed, "capacity", number, d)
-                modern[i, number] = _doublings(d, wrong, n_starts, generator, _recovered_by_modern)
+                modern[i, number] = _doublings(d, wrong, n_starts, generator, recovered_by_modern)
                 classical[i, number] = 2 ** _doublings(d, wrong, n_starts, generator, _recovered_by_classical)
     slopes = np.array([np.polyfit(dims, modern[:, number], 1)[0] for number in range(n_seeds)])
     return CapacityCurve(
@@ -335,10 +335,10 @@ def _doublings(d: int, wrong: float, n_starts: int, generator: torch.Generator, 
     raise ConfigError(f"more than 2^25 patterns of {d} spins are retained; use fewer dimensions")
 
 
-def _recovered_by_modern(
+def recovered_by_modern(
     patterns: Float[Tensor, "n_patterns n"], starts: Float[Tensor, "n_starts n"], truth: Float[Tensor, "n_starts n"]
 ) -> float:
-    """Return the fraction of starts that one step recovers; the sum over patterns is taken in chunks."""
+    """Return the fraction of starts, 0 to 1, that one step takes to the signs of `truth`; summed in chunks."""
     top, total = torch.full((len(starts), 1), -torch.inf), torch.zeros_like(starts)
     for part in patterns.split(max(1, _CHUNK // len(starts))):
         scores = starts @ part.T

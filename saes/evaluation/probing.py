@@ -70,7 +70,7 @@ def probe(
     test_rows = sample_rows(recording, config.n_test, split="heldout", fraction=heldout_fraction, seed=config.seeds[0])
     test, x_test = tokens_at(recording, test_rows), recording.read_rows(hook_point, test_rows)
     encoded = {name: sparse_columns(sae, x_test) for name, sae in saes.items()}
-    tally, total = _Tally(test, config), 0
+    tally, total = Tally(test, config), 0
     for seed in config.seeds:
         rows = sample_rows(recording, config.n_train, split="train", fraction=heldout_fraction, seed=seed)
         train, x_train = tokens_at(recording, rows), recording.read_rows(hook_point, rows)
@@ -177,7 +177,7 @@ def _baselines(sae: SAE, recording: Recording, x_train: Tensor, x_test: Tensor, 
     ]
 
 
-class _Tally:
+class Tally:
     """Balanced accuracies of all probes in every bootstrap replicate over documents."""
 
     def __init__(self, test: Tokens, config: ProbingConfig):

@@ -101,6 +101,17 @@ class Scored(NamedTuple):
         return self.score > self.null_high and (seen.holds or (seen.holds_often and not self.reading.holds))
 
 
+def improbable(share: Any, base: Any, n: Any, n_tried: int) -> Any:
+    """Return where a share this far above the base, of `n` firings, is improbable after `n_tried` predicates.
+
+    Shares and bases are 0 to 1; numbers, or arrays of one shape. The Chernoff bound of the binomial tail is below
+    `ALPHA / n_tried`.
+    """
+    miss = np.maximum(1 - share, 1e-12)
+    divergence = share * np.log(share / base) + miss * np.log(miss / np.maximum(1 - base, 1e-12))
+    return (share > base) & (n * divergence >= np.log(max(n_tried, 1) / ALPHA))
+
+
 class Judge:
     """Counts of all features, from which readings are chosen and judged.
 
@@ -166,17 +177,12 @@ class Judge:
         share, base = found.choose.data / np.maximum(n, 1), found.base[found.choose.indices]
         holds = (share >= MIN_SHARE) & (share >= MIN_LIFT * base)
         often = (share >= OFTEN_SHARE) & (share >= OFTEN_LIFT * base)
-        good = (holds | often) & found.varied & (found.choose.data >= MIN_CHOOSE) & self._improbable(share, base, n)
+        good = (holds | often) & found.varied & (found.choose.data >= MIN_CHOOSE)
+        good &= improbable(share, base, n, self.n_tried)
         row, column, share, base, holds = (each[good] for each in (row, column, share, base, holds))
         order = np.lexsort((share**2 * np.log2(share / base) + 100 * holds, row))
         last = order[np.append(np.diff(row[order]) > 0, True)] if len(order) else order
         return {int(row[i]): Reading(kind, (int(column[i]),), float(share[i]), float(base[i])) for i in last.tolist()}
-
-    def _improbable(self, share: Any, base: Any, n: Any) -> Any:
-        """Return where a share this far above the base is improbable after all predicates tried."""
-        miss = np.maximum(1 - share, 1e-12)
-        divergence = share * np.log(share / base) + miss * np.log(miss / np.maximum(1 - base, 1e-12))
-        return (share > base) & (n * divergence >= np.log(max(self.n_tried, 1) / ALPHA))
 
     def set_of(
         self, kind: str, view: str, columns: Callable[[int, np.ndarray, np.ndarray], np.ndarray]
@@ -192,7 +198,7 @@ class Judge:
             chosen = columns(f, predicates, n)
             share = float(n[np.isin(predicates, chosen)].sum() / self.n_choose[f])
             reading = Reading(kind, tuple(map(int, chosen)), share, float(base[chosen].sum()))
-            if len(chosen) > 1 and reading.holds and self._improbable(share, reading.base, self.n_choose[f]):
+            if len(chosen) > 1 and reading.holds and improbable(share, reading.base, self.n_choose[f], self.n_tried):
                 found[f] = reading
         return found
 
@@ -207,7 +213,7 @@ class Judge:
             if n < MIN_CHOOSE or held[f] < MIN_CHOOSE:
                 continue
             reading = Reading(kind, tuple(words.tolist()), float(held[f] / n), max(base[f], least))
-            if (reading.holds or reading.holds_often) and self._improbable(reading.share, reading.base, n):
+            if (reading.holds or reading.holds_often) and improbable(reading.share, reading.base, n, self.n_tried):
                 found[f] = reading
         return found
 

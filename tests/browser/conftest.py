@@ -29,6 +29,10 @@ FLAGS = [
 READY = ".wb-page:not(.wb-waiting)"
 VIEWPORT = {"width": 1280, "height": 800}
 TIMEOUT = 30_000
+LOOKS = 3
+ASLEEP = """() => new Promise((found) => requestAnimationFrame(() => setTimeout(
+    () => found(document.readyState === "complete" && !document.querySelector("[data-dash-is-loading=true]")))))"""
+"""Of the browser: after the next frame, whether all is loaded and no part of the page waits for the server."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -84,18 +88,18 @@ def wait_for_address(page: Any, part: str = "", *, end: str = "", without: str |
 
 
 def settle(page: Any) -> None:
-    """Until the page has asked for all it needs and no part of it waits for an answer.
+    """Until every request of the page is answered, no part of it waits, and it stayed so for three looks.
 
-    The state "networkidle" is reached once per document: waiting for it again returns at once.
+    A look waits for a frame, so that what an answer sets off has begun. Playwright's "networkidle" waits half a second
+    without a request, once per document.
     """
-    page.wait_for_load_state("networkidle")
-    quiet = 0
-    end = time.monotonic() + TIMEOUT / 1000
-    while quiet < 3:
-        quiet = quiet + 1 if page.locator("[data-dash-is-loading=true]").count() == 0 else 0
+    end, quiet = time.monotonic() + TIMEOUT / 1000, 0
+    while quiet < LOOKS:
+        asleep = page.evaluate(ASLEEP) and not page.unanswered
+        quiet = quiet + 1 if asleep else 0
         if time.monotonic() > end:
-            raise TimeoutError(f"{TIMEOUT} ms passed, and parts of the page still wait for the server")
-        page.wait_for_timeout(30)
+            raise TimeoutError(f"{TIMEOUT} ms passed, and the page waits for {[each.url for each in page.unanswered]}")
+        page.wait_for_timeout(20)
 
 
 class Visit:
@@ -106,16 +110,27 @@ class Visit:
         self.errors: list[str] = []
         self.requests: list[str] = []
         page.wait_for_function = partial(wait_until, page)
+        page.unanswered = set()
         self._listeners = {
             "console": lambda m: self.errors.append(m.text) if m.type == "error" else None,
             "pageerror": lambda error: self.errors.append(str(error)),
-            "request": lambda request: self.requests.append(request.url),
+            "request": self._asked,
+            "requestfinished": self._answered,
+            "requestfailed": self._answered,
         }
         for event, listener in self._listeners.items():
             page.on(event, listener)
 
+    def _asked(self, request: Any) -> None:
+        self.requests.append(request.url)
+        self.page.unanswered.add(request)
+
+    def _answered(self, request: Any) -> None:
+        self.page.unanswered.discard(request)
+
     def open(self, path: str) -> Any:
         """Go there and wait until the page has answered and is quiet."""
+        self.page.unanswered.clear()
         self.page.goto(self.base + path)
         self.page.wait_for_selector(READY)
         settle(self.page)

@@ -57,7 +57,7 @@ def alignments(contexts: int) -> Any:
 def probed(n_documents: int) -> Any:
     """Return a drawer of intervals of the balanced accuracy of a probe, over documents that differ in it."""
     from interp.statistics import quantile_ends
-    from saes.evaluation.probing import _Tally
+    from saes.evaluation.probing import Tally
 
     difficulty = np.random.default_rng(0).normal(0, 0.8, 200_000)
     truth = float((1 / (1 + np.exp(-(1.5 + difficulty)))).mean())
@@ -67,7 +67,7 @@ def probed(n_documents: int) -> Any:
         label = (rng.random(len(of)) < 0.5).astype(np.int8)
         right = rng.random(len(of)) < (1 / (1 + np.exp(-(1.5 + rng.normal(0, 0.8, n_documents)))))[of]
         test: Any = SimpleNamespace(document=of + rng.integers(2**40))
-        tally = _Tally(test, SimpleNamespace())  # type: ignore[arg-type]
+        tally = Tally(test, SimpleNamespace())  # type: ignore[arg-type]
         tally.add(("", 1, "", "labels"), np.where(right == (label == 1), 1.0, -1.0), label)
         ends = quantile_ends(tally.accuracies["", 1, "", "labels"][0][1:], n_documents)
         return ends is not None and bool(holds(ends, truth))
@@ -106,11 +106,11 @@ def heads(prompts: int) -> Any:
 
 def steered(prompts: int) -> Any:
     """Return a drawer of intervals of steering that does nothing, at the best of 8 strengths."""
-    from interp.geometry.steering import _choose
+    from interp.geometry.steering import choose_strength
 
     def covers(rng: Rng) -> bool:
         effects = rng.normal(size=(1, 1, prompts)) * 0.7 + rng.normal(size=(1, 8, prompts))
-        found = _choose(np.arange(1.0, 9.0), effects, np.zeros((1, 8, 4)))
+        found = choose_strength(np.arange(1.0, 9.0), effects, np.zeros((1, 8, 4)))
         return bool(holds(found["judged_effect"], 0.0))
 
     return each(covers)

@@ -36,7 +36,7 @@ def own(tmp_path, live) -> Iterator[Workspace]:
 
 
 def shown(name: str, scheme: str = "light") -> str:
-    return text_of(page._show({"name": name}, scheme))
+    return text_of(page.show_comparison({"name": name}, scheme))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -120,7 +120,7 @@ def test_comparisons_of_two_kinds_with_one_name_are_both_reached(own):
     for key, part in (("model-comparisons/fine", "changes-weights"), ("latent-comparisons/fine", "changes-latents")):
         layout = page.layout(Context(own, None), name=key)
         state = next(each.data for each in layout.children if getattr(each, "id", "") == "changes-state")
-        assert part in text_of(page._show(state, "light"))
+        assert part in text_of(page.show_comparison(state, "light"))
         menu = next(each for each in layout._traverse() if getattr(each, "id", "") == "artefact-menu")
         assert menu.value == f"/changes?name={key}"
         assert [each["label"] for each in menu.data if each["value"] == menu.value] != ["fine"]

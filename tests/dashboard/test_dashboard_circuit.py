@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from fake_live import FakeLive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_circuits import discovered, edge, edge_circuit, induction_circuit
@@ -51,24 +52,31 @@ def test_a_circuit_without_a_scored_graph_is_thinned_by_its_own_scores(workspace
     assert [row.score for row in scored.strongest(2)] == [0.81, 0.55]
 
 
+def said_of(workspace: Workspace, n: int | None) -> str:
+    """The words on the page for how many of the edges of the circuit *wide* are drawn."""
+    with create_app(workspace, live=FakeLive()).server.app_context():
+        return page.draw_circuit(shown(n=n), {"name": "wide"}, "light")[2]
+
+
 def test_a_graph_of_thousands_is_cut_and_counted(tmp_path):
     workspace = Workspace(tmp_path, create=True)
     scored = view.scored(discovered(workspace, "wide", "smollm2-135m", 12, 8, ["a", "b"]))
     assert scored.total > 5000
     assert scored.limit == view.MAX_EDGES == len(scored.strongest(10**6))
-    assert f"at most {view.MAX_EDGES:,} are drawn" in page._count(scored.strongest(10**6), scored)
+    assert f"at most {view.MAX_EDGES:,} are drawn" in said_of(workspace, 10**6)
 
 
 @pytest.mark.parametrize("scored_graph", [True, False])
 def test_a_circuit_of_thousands_is_cut_as_it_was_found_too(tmp_path, scored_graph):
     workspace = Workspace(tmp_path, create=True)
     found = discovered(workspace, "wide", "smollm2-135m", 12, 8, ["a", "b"], n_kept=3000)
-    found = found if scored_graph else replace(found, edge_scores=None)
+    if not scored_graph:
+        found = save_artefact(replace(found, edge_scores=None), found.folder, overwrite=True)
     scored = view.scored(found)
-    shown = scored.strongest(None)
-    assert len(shown) == scored.limit == view.MAX_EDGES < scored.found == 3000
-    assert [row.id for row in shown] == [row.id for row in scored.strongest(view.MAX_EDGES)]
-    assert f"at most {view.MAX_EDGES:,} are drawn" in page._count(shown, scored)
+    drawn = scored.strongest(None)
+    assert len(drawn) == scored.limit == view.MAX_EDGES < scored.found == 3000
+    assert [row.id for row in drawn] == [row.id for row in scored.strongest(view.MAX_EDGES)]
+    assert f"at most {view.MAX_EDGES:,} are drawn" in said_of(workspace, None)
     exported = view.as_shown(found, scored.strongest(None, limit=None), whole=True)
     assert {e.key for e in exported.edges} == {e.key for e in found.circuit.edges}, "an export is whole"
 
@@ -216,14 +224,14 @@ def shown(**changes) -> dict:
 @pytest.mark.parametrize("changes", [{}, {"n": 3}, {"n": 400, "paths": True}, {"groups": "-a:L0H0,L1H2,L4H1"}])
 def test_every_view_draws(server, name, changes):
     state = {"name": name, "limit": 1000, "found": 4}
-    elements, rows, count, *_ = page._draw(shown(**changes), state, "dark")
+    elements, rows, count, *_ = page.draw_circuit(shown(**changes), state, "dark")
     assert elements
     assert len({row["id"] for row in rows}) == len(rows) > 0
     assert count.startswith(f"{len(rows):,} of ")
 
 
 def test_an_edge_shows_its_evidence_and_the_pattern_of_its_reader(server):
-    _, side = page._choose("L1H2-k-L4H1", shown(), {"name": "induction"}, "light")
+    _, side = page.show_evidence("L1H2-k-L4H1", shown(), {"name": "induction"}, "light")
     said = text_of(side)
     for part in (
         "drop of the strict induction score",
@@ -249,7 +257,7 @@ def test_table_and_panel_agree_in_sign_interval_and_unit(server, workspace):
             if row.low is not None:
                 assert (numbers["low"], numbers["high"]) == (row.low, row.high)
                 assert row.low <= row.score <= row.high
-        side = text_of(page._choose(rows[0].id, shown(), {"name": name}, "light")[1])
+        side = text_of(page.show_evidence(rows[0].id, shown(), {"name": name}, "light")[1])
         assert f"score: {found.unit}" in side
         assert found.unit in text_of(page.table_panel(found.unit))
     assert "effect on the metric, in units of the" in open_circuit(workspace, "ioi").unit
@@ -268,13 +276,13 @@ def test_terms_of_a_table_link_to_the_glossary():
 def test_an_edge_with_both_scores_shows_exact_beside_estimated(server):
     row = view.checked(open_circuit(server.config["workbench"].workspace, "ioi"))[0]
     chosen = view.edge_id(row.source, row.target, row.via)
-    said = text_of(page._choose(chosen, shown(), {"name": "ioi"}, "light")[1])
+    said = text_of(page.show_evidence(chosen, shown(), {"name": "ioi"}, "light")[1])
     assert "estimated effect" in said
     assert number(row.exact, signed=True) in said
 
 
 def test_a_head_leads_to_the_heads_page_and_lists_its_edges(server):
-    said = text_of(page._choose("L1H2", shown(), {"name": "induction"}, "light")[1])
+    said = text_of(page.show_evidence("L1H2", shown(), {"name": "induction"}, "light")[1])
     assert "/heads/smollm2-135m?head=L1H2" in said
     assert "previous token" in said
     assert '"data-circuit-at": "L1H2-k-L4H1"' in said
@@ -290,7 +298,7 @@ def test_a_part_shows_the_score_of_all_that_it_writes(server, workspace):
     assert "Strongest nodes" in said
     row = strongest[0]
     assert f'"data-circuit-at": "{row.node}"' in said
-    side = text_of(page._choose(row.node, shown(), {"name": "ioi"}, "light")[1])
+    side = text_of(page.show_evidence(row.node, shown(), {"name": "ioi"}, "light")[1])
     for value in (number(row.score, signed=True), number(row.exact, signed=True), "95 % interval"):
         assert value in side, value
     assert view.node_score(found, "L99H9") is None
@@ -381,9 +389,9 @@ def test_circuits_of_two_kinds_with_one_name_are_both_reached_by_menu_and_addres
             state = of_id(shown, "circuit-state").data
             assert state["found"] == number_of_edges
             assert of_id(shown, "artefact-menu").value == address
-            rows = page._draw({"n": None, "paths": False, "groups": ""}, state, "light")[1]
+            rows = page.draw_circuit({"n": None, "paths": False, "groups": ""}, state, "light")[1]
             assert len(rows) == number_of_edges
-            export = page._export(1, {"n": None, "paths": False, "groups": ""}, state)
+            export = page.export_circuit(1, {"n": None, "paths": False, "groups": ""}, state)
             assert len(json.loads(export["content"])["edges"]) == number_of_edges
             assert export["filename"] == "induction.json"
     bare = page.layout(Context(own, live), name="induction")
@@ -443,8 +451,8 @@ def test_a_circuit_that_was_not_found_says_so(tmp_path, live):
     app = create_app(workspace, live=live)
     with app.server.app_context():
         assert text_of(page.layout(Context(workspace, live), name="induction"))
-        drawn = page._draw(shown(), {"name": "induction", "limit": 0, "found": 0}, "light")
-        said = text_of(page._choose(None, shown(), {"name": "induction"}, "light")[1])
+        drawn = page.draw_circuit(shown(), {"name": "induction", "limit": 0, "found": 0}, "light")
+        said = text_of(page.show_evidence(None, shown(), {"name": "induction"}, "light")[1])
     assert drawn[0] == []
     assert "found no circuit" in text_of(drawn)
     assert "Not found. " in said

@@ -105,9 +105,10 @@ def test_a_feature_is_itself(place):
     assert found.missing == []
 
 
-def test_a_permuted_copy_is_matched_exactly_by_the_permutation(place, order):
-    now = measure._match_now(str(place.root), *(data.thing(place, name) for name in ("one", "permuted")), "", "")
-    stored = measure.saes(place, data.thing(place, "one"), data.thing(place, "permuted"))
+def test_a_permuted_copy_is_matched_exactly_by_the_permutation(place, order, tmp_path):
+    bare = Workspace(shutil.copytree(place.root, tmp_path / "workspace"))
+    shutil.rmtree(bare.path("sae_comparison", "stored"))
+    now, stored = (measure.saes(at, *(data.thing(at, name) for name in ("one", "permuted"))) for at in (bare, place))
     for found in (now, stored):
         assert sorted(found.first) == list(range(N))
         assert [order[second] for second in found.second] == found.first
@@ -169,7 +170,7 @@ def test_correlations_are_pearsons():
     values = dense[:, 1] + 0.5 * dense[:, 2]
     expected = [np.corrcoef(values, dense[:, i])[0, 1] for i in range(4)]
     for acts in (dense, csr_matrix(dense)):
-        found = measure._correlations(acts, values)
+        found = measure.correlations(acts, values)
         assert found[:4] == pytest.approx(expected)
         assert np.isnan(found[4])
 
@@ -177,9 +178,9 @@ def test_correlations_are_pearsons():
 def test_the_null_leaves_out_the_two_themselves(place):
     a, b = data.thing(place, "one:1"), data.thing(place, "one:2")
     along_b, along_a = np.arange(4.0), np.arange(10.0, 14)
-    assert measure._others(a, b, along_b, along_a).tolist() == [0, 3, 10, 13]
+    assert measure.values_of_other_pairs(a, b, along_b, along_a).tolist() == [0, 3, 10, 13]
     other = data.thing(place, "random:2")
-    assert measure._others(a, other, along_b, along_a).tolist() == [0, 1, 3, 10, 12, 13]
+    assert measure.values_of_other_pairs(a, other, along_b, along_a).tolist() == [0, 1, 3, 10, 12, 13]
 
 
 def test_other_weights_and_other_kinds_are_refused_with_the_reason(place):
@@ -247,7 +248,7 @@ def shown(workspace: Workspace, **address: str) -> str:
         whole = [page.layout(page.current(), **address)]
         if address.get("a") and address.get("b"):
             state = {name: data.thing(workspace, address[name]).name for name in ("a", "b")}
-            whole += [*page._stored(state, "dark"), page._measured(state, "dark")]
+            whole += [*page.show_stored(state, "dark"), page.show_measured(state, "dark")]
         return text_of(whole)
 
 

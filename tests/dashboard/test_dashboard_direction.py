@@ -39,7 +39,7 @@ def own(tmp_path, live) -> Iterator[Workspace]:
 
 
 def told_of(workspace: Workspace, name: str) -> str:
-    return text_of(page.layout(Context(workspace, None), name=name)) + text_of(page._show(name, "dark"))
+    return text_of(page.layout(Context(workspace, None), name=name)) + text_of(page.show_direction(name, "dark"))
 
 
 def along_of(workspace: Workspace, name: str = "pushed") -> WordsAlong:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from dash import html
 from make_dynamics import SPECS, grokking, induction
 from make_series import series
 from page_text import text_of
@@ -41,7 +42,7 @@ def all_of(workspace: Workspace, **address: str) -> str:
     """Everything that an address shows, its figures too."""
     layout = page.layout(Context(workspace, None), **address)
     state = next(each.data for each in layout.children if getattr(each, "id", "") == "dynamics-state")
-    return text_of(layout) + text_of(page._show(state, "dark"))
+    return text_of(layout) + text_of(page.show_run(state, "dark"))
 
 
 def test_the_phases_of_every_seed_are_told(own):
@@ -62,12 +63,15 @@ def test_the_phases_of_every_seed_are_told(own):
         (Phases(9.0, 2.0, 3.0), "without memorising"),
     ],
 )
-def test_what_did_not_grok_says_in_which_way(phases, words):
-    assert words in grok_page._verdict(phases)
+def test_what_did_not_grok_says_in_which_way(own, phases, words):
+    found = own.open(Grokking, "grok")
+    changed = replace(found, runs=(replace(found.runs[0], phases=phases), *found.runs[1:]))
+    assert words in text_of(grok_page.summary_panel(changed, 0, []))
 
 
-def test_a_circuit_that_did_not_form_as_expected_is_not_called_one():
-    assert "not both happened" in grok_page._unseen((-0.5, -2.1))
+def test_a_circuit_that_did_not_form_as_expected_is_not_called_one(own, monkeypatch):
+    monkeypatch.setattr(Grokking, "circuit_forms_unseen", lambda found, at: (-0.5, -2.1))
+    assert "not both happened" in all_of(own, name="grok")
 
 
 def test_a_toy_is_shown_with_its_control(own):
@@ -152,12 +156,15 @@ def test_curves_and_shares_are_those_of_the_seed(own):
 
 
 def test_runs_measured_at_different_steps_are_drawn_together(own):
-    mine, other = own.open(InductionOnset, "induction").runs
+    found = own.open(InductionOnset, "induction")
+    mine, other = found.runs
     steps = np.union1d(mine.steps, other.steps)
     assert len(steps) == len(mine.steps) > len(other.steps)
-    assert np.isfinite(induction_page._over(mine, "accuracy", steps)).all()
-    missing = np.isnan(induction_page._over(other, "accuracy", steps))
-    assert missing.sum() == len(mine.steps) - len(other.steps)
+    parts = html.Div(induction_page.panels(own, found, 0, LIGHT))._traverse()
+    [figure] = [each.figure for each in parts if getattr(each, "id", "") == "dynamics-accuracy"]
+    drawn, control = (np.array(trace.y) for trace in figure.data)
+    assert np.isfinite(drawn).all()
+    assert np.isnan(control).sum() == len(mine.steps) - len(other.steps)
 
 
 def test_the_maps_of_checkpoints_are_shown_and_no_other_atlas_is_taken_for_them(tmp_path, live):

@@ -57,7 +57,7 @@ def test_a_still_of_features_puts_none_on_top_of_another():
 
 def test_the_prompt_page_names_features_behind_an_answer_and_the_error(server, live):
     run, answer = {"text": "one two", "model": "m", "features": "demo"}, {"answer": "Paris", "contrast": ""}
-    shown = text_of(why._attribute_to_features(1, run, answer, 2))
+    shown = text_of(why.attribute_to_features(1, run, answer, 2))
     assert live.calls[0] == ("feature_shares", "demo: Paris-")
     for word in (
         "logit(Paris) − mean over the vocabulary",
@@ -67,14 +67,14 @@ def test_the_prompt_page_names_features_behind_an_answer_and_the_error(server, l
     ):
         assert word in shown
     assert '"href": "/feature/demo/7"' in shown
-    assert "positions 0 to 2, got 9" in text_of(why._attribute_to_features(1, run, answer, 9))
-    assert why._attribute_to_features(None, run, answer, 2) is no_update
-    assert "No dictionary was chosen" in text_of(why._attribute_to_features(1, run | {"features": ""}, answer, 2))
+    assert "positions 0 to 2, got 9" in text_of(why.attribute_to_features(1, run, answer, 9))
+    assert why.attribute_to_features(None, run, answer, 2) is no_update
+    assert "No dictionary was chosen" in text_of(why.attribute_to_features(1, run | {"features": ""}, answer, 2))
 
 
 def test_both_attributions_show_one_metric_with_one_name(server, live):
     run, answer = {"text": "one two", "model": "m", "features": "demo"}, {"answer": "Paris", "contrast": "Rome"}
-    shown = [why._attribute(run, answer, 1, "light"), why._attribute_to_features(1, run, answer, 1)]
+    shown = [why.attribute_to_parts(run, answer, 1, "light"), why.attribute_to_features(1, run, answer, 1)]
     first, second = (panel.children[0].children for panel in shown)
     assert text_of(first) == text_of(second[0])
     baseline, features, error, gap = (float(each.children[0].children.replace("−", "-")) for each in second[1:])

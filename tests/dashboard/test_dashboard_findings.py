@@ -16,7 +16,7 @@ from page_text import text_of
 
 from dashboard.data.workspace import stamp
 from dashboard.overview.findings import MOST, Finding, findings
-from dashboard.overview.page import _found
+from dashboard.overview.page import findings_panel
 from interp.artifacts import Table, save_artefact
 from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings
@@ -237,7 +237,7 @@ def test_the_overview_shows_them_and_follows_the_workspace(server, workspace, tm
     graph(mine, "new", 0.95, 0.9)
     after = findings(mine, stamp(mine))
     assert {each.href for each in after} - {each.href for each in before} == {"/graph/new"}
-    shown = text_of(_found(after))
+    shown = text_of(findings_panel(after))
     assert "Found here" in shown
     assert all(each.href in shown and each.proof in shown for each in after)
-    assert _found(()) is None
+    assert findings_panel(()) is None

@@ -51,7 +51,7 @@ def found_in(workspace: Workspace, name: str = "shapes") -> dict[str, ConceptGeo
 
 
 def shown(name: str, word_list: str) -> str:
-    return text_of(page._show({"name": name, "list": word_list}, "light"))
+    return text_of(page.show_geometry({"name": name, "list": word_list}, "light"))
 
 
 @pytest.mark.parametrize(

@@ -62,12 +62,12 @@ def test_the_model_completes_paris_and_the_lens_ends_with_its_prediction(real):
 
 
 @pytest.mark.real
-def test_features_on_a_token_are_the_largest_of_the_dictionary(real):
+def test_features_on_a_token_are_the_largest_of_the_dictionary(real, smollm2):
     from interp.models.adapter import run_with_cache, to_tokens
 
     result = real.read(TEXT, model=MODEL, features="neurons")
     place = "blocks.9.mlp.hook_post"
-    _, values = run_with_cache(real._loaded._models[MODEL], to_tokens(real._loaded._models[MODEL], TEXT), [place])
+    _, values = run_with_cache(smollm2, to_tokens(smollm2, TEXT), [place])
     acts = values[place][0, -1].clamp(min=0)
     strongest = acts.topk(10)
     assert [f.feature for f in result.features[-1]] == strongest.indices.tolist()
@@ -84,15 +84,14 @@ def test_attention_rows_sum_to_one_and_never_look_ahead(real):
 
 
 @pytest.mark.real
-def test_shares_sum_to_the_logit_difference_of_the_model(real):
+def test_shares_sum_to_the_logit_difference_of_the_model(real, smollm2):
     found = real.shares(TEXT, model=MODEL, answer="Paris", contrast="Rome", after=None)
     assert (found.answer, found.contrast, found.token) == (" Paris", " Rome", " is")
     assert sum(value for _, value in found.parts) == pytest.approx(found.total, abs=1e-3)
     from interp.models.adapter import run_with_cache, to_tokens
 
-    model = real._loaded._models[MODEL]
-    logits, _ = run_with_cache(model, to_tokens(model, TEXT), [])
-    right, wrong = (int(to_tokens(model, word, prepend_bos=False)[0, 0]) for word in (" Paris", " Rome"))
+    logits, _ = run_with_cache(smollm2, to_tokens(smollm2, TEXT), [])
+    right, wrong = (int(to_tokens(smollm2, word, prepend_bos=False)[0, 0]) for word in (" Paris", " Rome"))
     assert found.total == pytest.approx(float(logits[0, -1, right] - logits[0, -1, wrong]), abs=1e-3)
 
 
@@ -223,13 +222,19 @@ def test_a_message_goes_on_with_what_was_read_and_a_closed_one_gives_it_back(rea
     assert real.check_chat(talk) == {"template": True, "context": 8192}
     *said, last = real.chat(talk, "Name a fruit.")
     assert [each.said[1].text for each in said] == [each.text for each in last.replies[STEERED].tokens]
-    chats = real._loaded.take_chats(MODEL, talk.steering)
-    real._loaded.put_chats(MODEL, talk.steering, chats)
     turn = Turn(message="Name a fruit.", strengths={"drawn": 1.0}, replies=last.replies)
-    going = real.chat(dataclasses.replace(talk, turns=(turn,)), "And another?")
-    before = chats._step
-    next(going)
-    assert chats._step is before, "the first message is not read again"
+    going, meanwhile, again = (real.chat(dataclasses.replace(talk, turns=(turn,)), "And another?") for _ in range(3))
+
+    def tokens_read(chat: Iterator) -> int:
+        """The tokens of each row in the first pass of a chat."""
+        read: list[int] = []
+        with smollm2.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda value, hook: read.append(value.shape[1]))]):
+            next(chat)
+        return read[0]
+
+    new = tokens_read(going)
+    assert new < tokens_read(meanwhile) / 2, "the first message is not read again, but by a chat at the same time"
+    meanwhile.close()
     going.close()
-    assert real._loaded.take_chats(MODEL, talk.steering) is chats
-    assert real._loaded.take_chats(MODEL, talk.steering) is None
+    assert tokens_read(again) <= new
+    again.close()

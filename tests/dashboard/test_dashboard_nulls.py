@@ -16,7 +16,9 @@ from dashboard.data import features as feature_view
 from dashboard.feature import prove
 from dashboard.prompt import nulls, panels
 from dashboard.prompt.live import LiveModel
+from dashboard.prompt.loaded import Loaded
 from interp.workspace import Workspace
+from saes.weights.folder import load_sae
 
 MODEL = "small:mlp-2l"
 
@@ -89,12 +91,12 @@ def test_a_verdict_counts_the_directions_that_raise_their_words_as_much():
     assert "Not beyond features of like density, on" in vague.sentence
 
 
-def test_steering_by_nothing_is_no_verdict(tiny, tiny_model, monkeypatch):
-    sae = tiny._loaded.sae(MODEL, "tiny").sae
+def test_steering_by_nothing_is_no_verdict(tiny, tiny_model, tmp_path, monkeypatch):
+    sae = load_sae(Workspace(tmp_path).path("sae", "tiny"))
     from interp.interventions.site import DictionarySite
 
     case = SimpleNamespace(feature=3, alike=(4, 5), max_activation=6.0)
-    monkeypatch.setattr(tiny._loaded, "feature", lambda *_: (DictionarySite.of(tiny_model, sae), case))
+    monkeypatch.setattr(Loaded, "feature", lambda *_: (DictionarySite.of(tiny_model, sae), case))
     asked = {"model": MODEL, "features": "tiny", "feature": 3}
     nothing = tiny.steering_verdict("one two", **asked, strength=0.0)
     for found in (nothing.raised, nothing.shift):
@@ -138,25 +140,25 @@ def test_the_fields_follow_the_prompt_until_somebody_types(workspace):
         from dash._utils import AttributeDict
 
         context_value.set(AttributeDict(triggered_inputs=[{"prop_id": "prompt-read.data", "value": run}]))
-        closed = panels._fill(run, None, 0, *example, None)
+        closed = panels.fill_patching(run, None, 0, *example, None)
         assert all(str(each).startswith("<dash") for each in closed), "the model runs only once the panel is open"
-        *values, hint, filled = panels._fill(run, None, 1, *example, None)
+        *values, hint, filled = panels.fill_patching(run, None, 1, *example, None)
         assert values == filled == ["the river", "the revir", *values[2:]]
         assert "one word replaced" in hint
         typed = ["my own", *values[1:]]
-        assert all(str(each).startswith("<dash") for each in panels._fill(run, None, 1, *typed, filled))
-        assert panels._fill(run, None, 1, *values, filled)[0] == "the river"
+        assert all(str(each).startswith("<dash") for each in panels.fill_patching(run, None, 1, *typed, filled))
+        assert panels.fill_patching(run, None, 1, *values, filled)[0] == "the river"
         context_value.set(AttributeDict(triggered_inputs=[{"prop_id": "prompt-patch-use.n_clicks", "value": 1}]))
-        assert panels._fill(run, 1, 1, *typed, filled)[0] == "the river"
+        assert panels.fill_patching(run, 1, 1, *typed, filled)[0] == "the river"
 
 
 def test_a_patch_and_a_verdict_name_the_chat_template_and_both_nulls(workspace):
     live = FakeLive()
     with create_app(workspace, live=live).server.app_context():
         given = ("one two", "one three", "a", "b", "resid_pre", "denoise", True, "v", "light")
-        assert "m, in its chat template" in text_of(panels._measure(1, "m", *given))
+        assert "m, in its chat template" in text_of(panels.measure_patches(1, "m", *given))
         state = {"features": "demo", "index": 12}
-        text = text_of(prove._judge(1, state, "in July", 0.5))
+        text = text_of(prove.judge_steering(1, state, "in July", 0.5))
         assert live.calls[-1] == ("steering_verdict", "demo 12 x0.5")
         assert "39 random directions" in text
         assert "39 features of like density" in text

@@ -224,20 +224,22 @@ def test_prompt_page_runs_nothing_until_asked(context, live):
 
 def test_attribution_sums_and_names_what_was_compared(server, live):
     run = {"text": "one two", "model": "m"}
-    shown = text_of(prompt_why._attribute(run, {"answer": "Paris", "contrast": ""}, 2, "light"))
+    shown = text_of(prompt_why.attribute_to_parts(run, {"answer": "Paris", "contrast": ""}, 2, "light"))
     assert "logit(Paris) − mean over the vocabulary" in shown
-    assert "positions 0 to 2, got 9" in text_of(prompt_why._attribute(run, {"answer": "", "contrast": ""}, 9, "light"))
-    assert prompt_why._attribute(None, {"answer": "", "contrast": ""}, 2, "light") is None
+    assert "positions 0 to 2, got 9" in text_of(
+        prompt_why.attribute_to_parts(run, {"answer": "", "contrast": ""}, 9, "light")
+    )
+    assert prompt_why.attribute_to_parts(None, {"answer": "", "contrast": ""}, 2, "light") is None
 
 
 def test_reasons_follow_the_cell_and_the_head(server, live):
     run, cell = {"text": "one two three", "model": "m"}, {"layer": 3, "head": 1, "query": 2, "key": 1}
-    shown = text_of(prompt_why._reasons(cell, run, "dark"))
+    shown = text_of(prompt_why.show_reasons(cell, run, "dark"))
     assert ("reasons", "L3H1 2 1") in live.calls
     assert "L2H3" in shown
     assert "All bars of a colour add up to it" in shown
-    assert "looks ahead" in text_of(prompt_why._reasons(cell | {"query": 1, "key": 2}, run, "dark"))
-    assert prompt_why._reasons(None, run, "dark") is None
+    assert "looks ahead" in text_of(prompt_why.show_reasons(cell | {"query": 1, "key": 2}, run, "dark"))
+    assert prompt_why.show_reasons(None, run, "dark") is None
 
 
 def test_token_alpha_is_monotone_and_bounded():
@@ -261,7 +263,7 @@ def test_token_strip_keeps_text_and_marks_the_peak():
 def test_no_component_is_given_html(workspace, live):
     parts = [feature_detail.detail(workspace, "demo", i, "light") for i in range(len(HOSTILE))]
     found = live.shares("x", model="m", answer=HOSTILE[0], contrast=HOSTILE[1], after=None)
-    parts.append(prompt_why._shares(found, LIGHT))
+    parts.append(prompt_why.part_shares(found, LIGHT))
     shown = text_of(parts)
     assert "dangerously" not in shown
     assert "Markdown" not in shown
@@ -276,7 +278,7 @@ def test_shares_say_where_logits_are_capped_and_a_scale_is_held():
     )
     found = logit_shares(planted_post_norm(), reading, 3, 1, None)  # pyright: ignore[reportArgumentType]
     assert found.note.startswith("The logits are those before the soft cap of 30. Held fixed: the scale of")
-    assert found.note in text_of(prompt_why._shares(found, LIGHT))
+    assert found.note in text_of(prompt_why.part_shares(found, LIGHT))
 
 
 def test_an_error_of_ours_is_its_own_explanation():
@@ -338,18 +340,18 @@ with server.app.app_context():
     from dashboard.atlas import page as atlas
     from dashboard.feature import page as feature
     from dashboard.heads import page as heads
-    atlas._chosen(3, {"name": "embeddings", "features": None})
-    feature._show({"features": "demo", "index": 12}, "light", None)
-    heads._draw("induction", {"name": "smollm2-135m"}, "light")
+    atlas.show_point(3, {"name": "embeddings", "features": None})
+    feature.show_feature({"features": "demo", "index": 12}, "light", None)
+    heads.draw_scores("induction", {"name": "smollm2-135m"}, "light")
     from dashboard.circuit import page as circuit
     from dashboard.dynamics import page as dynamics
     from dashboard.geometry import page as geometry
-    geometry._show({"name": "shapes", "list": "weekdays"}, "light")
-    dynamics._show({"name": "grokking/grok", "seed": 3, "spec": ""}, "light")
+    geometry.show_geometry({"name": "shapes", "list": "weekdays"}, "light")
+    dynamics.show_run({"name": "grokking/grok", "seed": 3, "spec": ""}, "light")
     view = {"n": None, "paths": False, "groups": ""}
-    circuit._draw(view, {"name": "ioi", "limit": 1000, "found": 24}, "light")
-    circuit._choose("L1H2-k-L4H1", view, {"name": "induction"}, "light")
-    heads._composition("k", "induction", "light")
+    circuit.draw_circuit(view, {"name": "ioi", "limit": 1000, "found": 24}, "light")
+    circuit.show_evidence("L1H2-k-L4H1", view, {"name": "induction"}, "light")
+    heads.draw_composition("k", "induction", "light")
 client = Client(server.app)
 assert client.get("/", headers={"Host": "127.0.0.1"}).status_code == 200
 print(json.dumps([m for m in ("torch", "transformers", "transformer_lens", "sklearn", "networkx") if m in sys.modules]))

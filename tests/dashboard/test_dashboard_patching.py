@@ -70,21 +70,23 @@ def test_the_page_opens_a_stored_map_by_its_address(stored):
 def test_a_map_that_is_not_there_or_damaged_is_one_sentence(stored):
     folder = stored.path("patching", "mine")
     with create_app(stored, live=FakeLive()).server.app_context():
-        assert "mine" in text_of(patching._open("mien", "light"))
+        assert "mine" in text_of(patching.show_stored_patches("mien", "light"))
         (folder / "prompts.json").write_text('{"clean": ["a"], "corrupt": [1]}')
-        assert "prompts.json: corrupt.0 should be a valid string" in text_of(patching._open("mine", "light"))
+        assert "prompts.json: corrupt.0 should be a valid string" in text_of(
+            patching.show_stored_patches("mine", "light")
+        )
         (folder / "patches.parquet").write_bytes(b"damaged")
-        assert "patches.parquet" in text_of(patching._open("mine", "light"))
+        assert "patches.parquet" in text_of(patching.show_stored_patches("mine", "light"))
 
 
 def test_the_button_asks_the_model_and_shows_errors_in_place(stored):
     live = FakeLive()
     with create_app(stored, live=live).server.app_context():
         given = ("one two", "one three", "a", "b", "resid_pre", "denoise", False, "", "light")
-        assert "beyond the null" in text_of(patching._measure(1, "m", *given))
+        assert "beyond the null" in text_of(patching.measure_patches(1, "m", *given))
         assert live.calls == [("patch", "resid_pre denoise: a-b")]
         uneven = ("one two", "one", "a", "b", "z", "noise", True, "", "light")
-        assert "reword one of the two" in text_of(patching._measure(1, "m", *uneven))
+        assert "reword one of the two" in text_of(patching.measure_patches(1, "m", *uneven))
 
 
 def test_the_real_model_finds_the_token_that_differs(tiny_model, monkeypatch, stored):

@@ -4,6 +4,7 @@ import base64
 import json
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from dashboard.prompt.live import LiveModel
 from dashboard.turns import Turns, asking
 from interp.errors import ConfigError, MismatchError, PromptError, UnknownNameError
 from interp.workspace import Workspace
+from saes.weights.folder import load_sae
 
 ASKED = {"text": "one two three", "model": "m", "features": "demo", "chat": False, "visitor": "v"}
 
@@ -91,7 +93,7 @@ def in_threads(turns: Turns, given: list[tuple[str, str]]) -> list[str]:
             thread.start()
             threads.append(thread)
             before = time.monotonic() + 5
-            while len(turns._waiting) + len(served) < len(threads) and time.monotonic() < before:
+            while turns.n_waiting + len(served) < len(threads) and time.monotonic() < before:
                 time.sleep(0.002)
     for thread in threads:
         thread.join(10)
@@ -163,7 +165,7 @@ def test_requests_without_a_page_share_the_place_of_their_browser_and_replace_no
             threads.append(threading.Thread(target=take, args=(browser, kind)))
             threads[-1].start()
             end = time.monotonic() + 5
-            while len(turns._waiting) < len(threads) and time.monotonic() < end:
+            while turns.n_waiting < len(threads) and time.monotonic() < end:
                 time.sleep(0.002)
     for thread in threads:
         thread.join(10)
@@ -171,20 +173,24 @@ def test_requests_without_a_page_share_the_place_of_their_browser_and_replace_no
 
 
 def test_every_browser_gets_a_place_of_its_own(workspace, live):
-    from dashboard import turns
     from dashboard.app import BROWSER
 
     app = create_app(workspace, live=live)
     app.server.wsgi_app = app.server.wsgi_app.app
-    seen = []
-    app.server.add_url_rule("/guest", "guest", lambda: seen.append(turns._guest.get()) or "")
-    names = set()
+    seen, names = [], set()
+
+    def slot() -> str:
+        with Turns().take("read") as turn:
+            seen.append(turn.slot)
+        return ""
+
+    app.server.add_url_rule("/guest", "guest", slot)
     for _ in range(2):
         browser = app.server.test_client()
         names.add(browser.get("/").headers["Set-Cookie"].split(";")[0])
         assert "Set-Cookie" not in browser.get("/").headers
         browser.get("/guest")
-    assert names == {f"{BROWSER}={each}" for each in seen}
+    assert {f"guest {name.removeprefix(f'{BROWSER}=')}" for name in names} == set(seen)
     assert len(names) == 2
 
 
@@ -280,7 +286,7 @@ def test_small_patterns_keep_the_strongest_attention(tiny):
     assert live.read("ab", **given, features=None).patterns.shape[-1] == 3
 
 
-def test_steering_by_nothing_changes_nothing_and_both_changes_have_one_length(tiny, tiny_model):
+def test_steering_by_nothing_changes_nothing_and_both_changes_have_one_length(tiny, tiny_model, tmp_path):
     from dashboard.prompt.compute import steered_rows
     from interp.models.generation import Offset
 
@@ -289,7 +295,7 @@ def test_steering_by_nothing_changes_nothing_and_both_changes_have_one_length(ti
     steps = list(live.generate("one two", **given, **how, strength=0.0))
     assert all(len({text for text, _ in step.tokens}) == 1 for step in steps[:-1])
     assert np.ptp(np.array(steps[-1].unchanged), axis=0).max() == pytest.approx(0, abs=1e-6)
-    sae = live._loaded.sae(given["model"], "tiny").sae
+    sae = load_sae(Workspace(tmp_path).path("sae", "tiny"))
     hooks = steered_rows(tiny_model, sae, 3, 7.0, 0, Offset())
     value = changed = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(1))
     for _, hook in hooks:
@@ -408,27 +414,44 @@ def describe(workspace, made_from: str, text: str = ""):
     write_features(workspace, "tiny", rows, dictionary="sae:tiny", parents={"saes/tiny": made_from}, **more)
 
 
-def test_features_of_an_sae_that_was_made_again_are_refused(tiny):
-    live, given = tiny
-    describe(live._workspace, live._workspace.manifest("sae", "tiny").content_hash)
+def test_features_of_an_sae_that_was_made_again_are_refused(tiny, tmp_path):
+    (live, given), workspace = tiny, Workspace(tmp_path)
+    describe(workspace, workspace.manifest("sae", "tiny").content_hash)
     assert live.read("one two", **given, features="tiny").features
     with pytest.raises(UnknownNameError, match="last one is 79"):
         live.activations("one two", **given, features="tiny", feature=80)
-    describe(live._workspace, "0" * 64)
+    describe(workspace, "0" * 64)
     with pytest.raises(MismatchError, match="workbench features tiny --overwrite"):
         live.read("one two three", **given, features="tiny")
 
 
-def test_a_prompt_is_read_again_once_its_features_were_described_again(tiny):
-    live, given = tiny
-    sae = live._workspace.manifest("sae", "tiny").content_hash
+def test_a_prompt_is_read_again_once_its_features_were_described_again(tiny, tmp_path):
+    (live, given), workspace = tiny, Workspace(tmp_path)
+    sae = workspace.manifest("sae", "tiny").content_hash
     before = live.read("one two", **given, features="tiny")
     assert live.read("one two", **given, features="tiny") is before
-    describe(live._workspace, sae, "other examples")
+    describe(workspace, sae, "other examples")
     assert live.read("one two", **given, features="tiny") is not before
 
 
-def test_models_used_longest_ago_are_dropped_above_the_limit(monkeypatch):
+@pytest.fixture
+def computed(monkeypatch) -> list[str]:
+    """The streams of which `Loaded` computed the lists of words, instead of computing them."""
+    streams: list[str] = []
+
+    def read_lists(site, done):
+        streams.append(site.stream)
+        return f"lists of {site.stream}"
+
+    monkeypatch.setattr("saes.features.measure_proof.read_lists", read_lists)
+    return streams
+
+
+def lists_of(loaded, spec: str, stream: str) -> str:
+    return loaded.lists(spec, SimpleNamespace(stream=stream), lambda: None)
+
+
+def test_models_used_longest_ago_are_dropped_above_the_limit(monkeypatch, computed):
     from dashboard.prompt.loaded import Loaded, model_bytes
 
     def load(spec: str) -> torch.nn.Linear:
@@ -446,23 +469,29 @@ def test_models_used_longest_ago_are_dropped_above_the_limit(monkeypatch):
     for spec in "abab":
         loaded.model(spec)
     assert (loads, loaded.models) == (["a", "b"], ["a", "b"]), "two models fit"
-    loaded._held(("a", "hash"), lambda: "dictionary")
-    loaded._held(("b", "hash"), lambda: "other")
+    for spec in "ab":
+        lists_of(loaded, spec, f"of {spec}")
     loaded.model("a")
     loaded.model("c")
     assert loaded.models == ["a", "c"], "b was used longest ago"
-    assert list(loaded._dictionaries) == [("a", "hash")]
+    for spec in "ab":
+        lists_of(loaded, spec, f"of {spec}")
+    assert computed == ["of a", "of b", "of b"], "what belongs to a dropped model goes with it"
     small = Loaded(None, memory=10)
     assert small.model("a") is small.model("a"), "the model in use stays, whatever it takes"
     small.model("b")
     assert small.models == ["b"]
 
 
-def test_few_dictionaries_are_held_those_used_last():
+def test_few_dictionaries_are_held_those_used_last(computed):
     from dashboard.prompt.loaded import Loaded
 
-    loaded = Loaded.__new__(Loaded)
-    loaded._dictionaries = {}
-    for name in "abcdaef":
-        assert loaded._held(("m", name), lambda name=name: name) == name
-    assert [name for _, name in loaded._dictionaries] == ["d", "a", "e", "f"]
+    loaded = Loaded(None)
+    for stream in "abcdaef":
+        assert lists_of(loaded, "m", stream) == f"lists of {stream}"
+    assert "".join(computed) == "abcdef"
+    for stream in "daef":
+        lists_of(loaded, "m", stream)
+    assert "".join(computed) == "abcdef", "they are in memory"
+    lists_of(loaded, "m", "b")
+    assert computed[-1] == "b"

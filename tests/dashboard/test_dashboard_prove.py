@@ -123,18 +123,20 @@ def test_the_figure_shows_the_feature_beside_both_nulls():
 
 def test_live_answers_stand_beside_their_controls(server, live):
     state = {"features": "demo", "index": FEATURE}
-    words, size = (str(line) for line in prove._judge(1, state, "in July", 0.5))
+    words, size = (str(line) for line in prove.judge_steering(1, state, "in July", 0.5))
     assert "39 of 39 random directions raise theirs" in words
     assert "The next token shifts by 0.3 nats" in size
-    text = str(prove._asked("text", prove.text_answer)(1, state, "in July"))
+    text = str(prove.answering("text", prove.text_answer)(1, state, "in July"))
     assert "others of like density" in text
-    steered = str(prove._asked("steer", prove.steer_answer)(1, state, "in July", -0.5))
+    steered = str(prove.answering("steer", prove.steer_answer)(1, state, "in July", -0.5))
     assert "random direction" in steered
     assert "feature 3" in steered
     assert live.calls[-1] == ("feature steer", f"{FEATURE}: in July x -0.5")
-    ablated = str(prove._asked("ablate", prove.ablate_answer)(1, state))
+    ablated = str(prove.answering("ablate", prove.ablate_answer)(1, state))
     assert "random −0.005, at most +0.01" in ablated
-    assert "be10" in str(prove._asked("text", prove.text_answer)(1, state, "")), "its own example, where none is typed"
+    assert "be10" in str(prove.answering("text", prove.text_answer)(1, state, "")), (
+        "its own example, where none is typed"
+    )
 
 
 def test_answers_without_examples_or_controls_are_whole_sentences():

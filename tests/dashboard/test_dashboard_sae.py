@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from dash import dcc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_saes import (
@@ -350,8 +351,8 @@ def test_every_dictionary_has_a_page(inside, live, name):
     page = shown(sae.layout(Context(inside, live), name=name, unknown="<script>"))
     chosen = name or "going"
     assert f"/sae?name={chosen}" in page
-    card, below = sae._show({"name": chosen}, "", "dark")
-    figure, _ = sae._health({"name": chosen}, True, [], "light")
+    card, below = sae.show_dictionary({"name": chosen}, "", "dark")
+    figure, _ = sae.show_training({"name": chosen}, True, [], "light")
     assert chosen in shown(card)
     assert len(figure.data) == (
         0 if name == "peer" else 6 * len(view.sweep(inside, entry(inside, chosen), view.entries(inside)))
@@ -360,9 +361,9 @@ def test_every_dictionary_has_a_page(inside, live, name):
 
 
 def test_the_card_says_what_was_measured_and_where_it_came_from(inside):
-    big = shown(sae._show({"name": "big"}, "", "light")[0])
+    big = shown(sae.show_dictionary({"name": "big"}, "", "light")[0])
     assert all(word in big for word in ("0.991", "0.985", "4,608", HOOK_POINT, "/feature/big", "244 steps"))
-    peer = shown(sae._show({"name": "peer"}, "", "light")[0])
+    peer = shown(sae.show_dictionary({"name": "peer"}, "", "light")[0])
     assert all(word in peer for word in ("sparsify", "checkpoints/layers.9", "4.0e-07", "Imported"))
 
 
@@ -371,34 +372,34 @@ def test_concepts_stand_beside_baselines_and_lead_to_their_features(tmp_path, li
     finished(workspace, "big", 4608, 32)
     evaluated(workspace, "older")  # of another dictionary, and without concepts
     with create_app(workspace, live=live).server.app_context():
-        assert "Everyday concepts" not in shown(sae._show({"name": "big"}, "", "light")[1])
+        assert "Everyday concepts" not in shown(sae.show_dictionary({"name": "big"}, "", "light")[1])
     others = dict.fromkeys(("component", "coordinate", "untrained"), 0.44)  # the layer has no MLP hook point
     months = concept("months", 17, Interval(0.91, 0.8, 1.0), null=Interval(0.3, 0.1, 0.5), **others,
                      steering=1.25, steering_p=0.025)  # fmt: skip
     found = ConceptScores(scores=(months,), null={"judge": Interval(0.05, 0.0, 0.1)}, features="big")
     evaluated(workspace, "big", name="scored", concepts=found)
     with create_app(workspace, live=live).server.app_context():
-        page = shown(sae._show({"name": "big"}, "", "light")[1])
+        page = shown(sae.show_dictionary({"name": "big"}, "", "light")[1])
     assert "100% of the 1 held out (untrained dictionary 0%, shuffled labels 5%)" in page
     wanted = ("months", "/feature/big/17", "0.80 to 1.00", "0.97", "AUROC 0.66", "1.25", "scored")
     assert all(word in page for word in wanted)
     (workspace.path("evaluation", "scored") / "concepts.json").write_text('{"value": {"scores": 3}}')
     with create_app(workspace, live=live).server.app_context():
-        card, below = sae._show({"name": "big"}, "", "light")
+        card, below = sae.show_dictionary({"name": "big"}, "", "light")
     assert "0.991" in shown(card)
     assert "concepts.json: value" not in shown(below)
     assert "concepts.json" in shown(below)
 
 
-def test_only_what_changed_is_sent_again(inside):
+def test_only_what_changed_is_sent_again(inside, live):
     from dash import no_update
 
-    found = view.entries(inside)
-    chosen = view.choose(inside, "going", found)
-    logs, listed = sae._logs(inside, chosen, found), sae._listed(found)
-    answer = sae._tick(1, {"name": "going"}, "training", logs, listed)
+    layout = sae.layout(Context(inside, live), name="going")
+    held = {part.id: part.data for part in layout.children if isinstance(part, dcc.Store)}
+    logs, listed = held["sae-logs"], held["sae-listed"]
+    answer = sae.follow_training(1, {"name": "going"}, "training", logs, listed)
     assert answer == (no_update,) * 5 + (False,)
-    answer = sae._tick(1, {"name": "going"}, "training", [], "before")
+    answer = sae.follow_training(1, {"name": "going"}, "training", [], "before")
     assert no_update not in (answer[0], answer[1], answer[3], answer[4])
 
 
@@ -408,7 +409,8 @@ def test_the_page_and_its_figures_load_no_torch(saes):
         "from dashboard.sae import page as sae; from fake_live import FakeLive\n"
         f"app = create_app(Workspace({str(saes.root)!r}), live=FakeLive())\n"
         "with app.server.app_context():\n"
-        "    sae._show({'name': 'big'}, '', 'light'); sae._health({'name': 'going'}, True, [], 'dark')\n"
+        "    sae.show_dictionary({'name': 'big'}, '', 'light')\n"
+        "    sae.show_training({'name': 'going'}, True, [], 'dark')\n"
         "print(*sorted({'torch', 'numba', 'sklearn', 'transformers'} & set(sys.modules)))"
     )
     fixtures = next(path for path in sys.path if path.endswith("fixtures"))

@@ -1,6 +1,7 @@
 """The page *Search*: hits beside their nulls, filters in the address, and texts that stay texts."""
 
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from dashboard.app import create_app
 from dashboard.data import meaning
 from dashboard.search.page import find, results, row
 from interp.atlas.vector_map import VectorMap
-from interp.errors import UsageError
+from interp.errors import ResourceError, UsageError
 from interp.workspace import Workspace
 from saes.features.found import Found, Hit
 
@@ -134,15 +135,15 @@ def test_a_label_of_a_model_keeps_its_score_and_null(workspace):
 
 def test_the_text_is_run_only_when_asked_or_when_a_model_is_loaded(planted, workspace):
     from dashboard.components.pages import current
-    from dashboard.search.page import _run
+    from dashboard.search.page import run_text
 
     live = FakeLive()
     live.state = "cold"
     with create_app(workspace, live=live).server.app_context():
         state = {"q": "the river and the city", **EVERYWHERE, "in": "demo"}
-        _run(None, state)
+        run_text(None, state)
         assert live.calls == []
-        shown = _run(1, state)
+        shown = run_text(1, state)
         assert live.calls[0] == ("read", "the river and the city")
         assert "Active on this text, by demo" in text_of(shown)
         assert "of the five strongest features of each token" in text_of(shown)
@@ -167,12 +168,17 @@ def test_a_hit_asked_for_by_number_has_no_strength():
 
 
 def test_a_page_does_not_wait_for_what_features_say(planted, monkeypatch):
-    began = []
+    began, searched = [], threading.Event()
     lens = SimpleNamespace(about=SimpleNamespace(content_hash="of a lens"))
-    monkeypatch.setattr(meaning, "_computing", {})
     monkeypatch.setattr(meaning, "lens_for", lambda *_: lens)
     monkeypatch.setattr(meaning, "is_computed", lambda *_: False)
-    monkeypatch.setattr(meaning, "_compute", lambda workspace, features, key: began.append(features.name))
+
+    def compute(workspace, features, **_):
+        began.append(features.name)
+        searched.wait(60)
+        raise ResourceError("the model is not here")
+
+    monkeypatch.setattr(meaning, "meaning_of", compute)
     for _ in range(2):
         found = find(planted, {"q": "January", **EVERYWHERE, "in": "planted"})
         assert found.hits[0].feature == 0
@@ -181,13 +187,12 @@ def test_a_page_does_not_wait_for_what_features_say(planted, monkeypatch):
             "planted was not searched by the words that its features make the model say: it is being computed; "
             "search again" in said
         )
+    searched.set()
     deadline = time.monotonic() + 10
-    while not began and time.monotonic() < deadline:
-        time.sleep(0.01)
+    while "the model is not here" not in said and time.monotonic() < deadline:
+        said = str(find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}).notes)
+    assert "the model is not here" in said
     assert began == ["planted"], "begun once"
-    [key] = meaning._computing
-    meaning._computing[key] = "the model is not here"
-    assert "the model is not here" in str(find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}).notes)
 
 
 def test_the_strength_for_texts_joined_by_and_is_explained(planted):

@@ -26,7 +26,7 @@ def spaces(tmp_path_factory) -> Workspace:
 
 def shown(workspace: Workspace, name: str, scheme: str = "light") -> str:
     with create_app(workspace, live=FakeLive()).server.app_context():
-        return text_of(page._show({"name": name, "list": None}, scheme))
+        return text_of(page.show_geometry({"name": name, "list": None}, scheme))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

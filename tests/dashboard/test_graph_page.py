@@ -201,7 +201,7 @@ def test_labels_of_a_table_fill_in_those_that_the_graph_lacks(own):
     write_graph(own, "neurons", dictionary="neurons", n_features=400, n_layers=6)
     graph = data.choose(own, "neurons")
     found = data.content(own, graph)
-    known = data._table_labels(own, "neurons-2", list(range(200)))
+    known = features.labels(own, "neurons-2", list(range(200)))
     bare = [
         i for i, node in enumerate(graph.nodes)
         if node.kind == "feature" and not node.label and node.layer == 2 and known.get(node.index)
@@ -323,7 +323,6 @@ def test_a_damaged_graph_is_one_sentence(own, change):
     held = read_json(path)
     held["summary"] |= change
     write_json(path, held)
-    data._opened.cache_clear()
     with pytest.raises(CorruptError, match=f"summary: {next(iter(change))}"):
         data.choose(own, "capital")
     page = Visitor(create_app(own, live=FakeLive())).open("/graph/capital")
@@ -332,8 +331,11 @@ def test_a_damaged_graph_is_one_sentence(own, change):
 
 
 def test_numbers_that_are_not_finite_are_refused(own):
+    found = data.choose(own, "capital")
+    first, *others = found.nodes
+    spoilt = found.with_parts(nodes=[replace(first, activation=np.nan), *others])
     with pytest.raises(CorruptError, match="not finite"):
-        data._rounded(np.array([1.0, np.nan]))
+        data.content(own, spoilt)
 
 
 def test_an_unknown_name_offers_the_nearest(own):

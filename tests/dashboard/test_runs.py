@@ -32,7 +32,7 @@ from dashboard.queue import RunQueue
 from dashboard.run_files import how_far
 from dashboard.runs.page import PAGE, entered
 from dashboard.runs.storage import check_unused
-from interp.artifacts import Draft, save_artefact
+from interp.artifacts import Draft, save_artefact, write_json
 from interp.errors import ConfigError, ResourceError, UnknownNameError
 from interp.workspace import Workspace, move_to_trash, trashed
 from saes.explain.providers import ENDPOINT, ENDPOINT_MODEL
@@ -166,14 +166,30 @@ def test_the_queue_needs_a_workspace_that_can_be_written(place):
     blocked.stop()
 
 
-def full_disk(monkeypatch) -> pytest.MonkeyPatch:
-    """Let every write of a run's record fail."""
+def full_disk(monkeypatch, *, after_waiting: bool = False) -> pytest.MonkeyPatch:
+    """Let every write of a run's record fail; `after_waiting`, not the one that queues it."""
 
     def fail(path: Path, value: Any) -> None:
+        if after_waiting and value["state"] == "waiting":
+            return write_json(path, value)
         raise ResourceError(f"disk full while writing {path}")
 
     monkeypatch.setattr("dashboard.run_files.write_json", fail)
     return monkeypatch
+
+
+def until(path: Path) -> tuple[str, ...]:
+    """A program that says that it has begun, and ends once a file is there."""
+    code = f"import pathlib, time; print('begun', flush=True)\nwhile not pathlib.Path({str(path)!r}).exists(): "
+    return sys.executable, "-c", f"{code}time.sleep(0.05)"
+
+
+def wait_for_output(queue: RunQueue, id: str, seconds: float = 20):
+    """Wait until the process of a run has begun."""
+    end = time.monotonic() + seconds
+    while "begun" not in queue.get(id).log:
+        assert time.monotonic() < end, queue.get(id)
+        time.sleep(0.05)
 
 
 def test_a_full_disk_fails_the_run_and_the_queue_goes_on(place, monkeypatch):
@@ -182,9 +198,8 @@ def test_a_full_disk_fails_the_run_and_the_queue_goes_on(place, monkeypatch):
     queue.start()
     try:
         with monkeypatch.context() as patch:
-            with queue._changed:  # the worker waits until the disk is full
-                id = queue.add("heads", HEADS)
-                full_disk(patch)
+            full_disk(patch, after_waiting=True)
+            id = queue.add("heads", HEADS)
             failed = wait(queue, id, "failed", seconds=20)
         assert "disk full" in failed.problem
         assert json.loads((place.root / "runs" / f"{id}.json").read_text())["state"] == "waiting"
@@ -195,20 +210,16 @@ def test_a_full_disk_fails_the_run_and_the_queue_goes_on(place, monkeypatch):
 
 
 def test_a_run_that_ends_on_a_full_disk_has_ended_here(place, monkeypatch):
-    queue = RunQueue(place, Commands(place), program=(sys.executable, "-c", "input()")).start()
+    queue = RunQueue(place, Commands(place), program=until(place.root / "go")).start()
     try:
         with monkeypatch.context() as patch:
             id = queue.add("heads", HEADS)
-            wait(queue, id, "running", seconds=20)
+            wait_for_output(queue, id)
             full_disk(patch)
-            while queue._process is None:
-                time.sleep(0.05)
-            assert queue._process.stdin is not None
-            queue._process.stdin.write(b"go\n")
-            queue._process.stdin.flush()
+            (place.root / "go").touch()
             assert wait(queue, id, "done", "failed", seconds=20).state == "done"
-        assert queue._thread is not None
-        assert queue._thread.is_alive()
+        other = queue.add("heads", {**HEADS, "name": "other"})
+        assert wait(queue, other, "done", "failed", seconds=20).state == "done", "the queue goes on"
     finally:
         queue.stop()
 
@@ -335,7 +346,7 @@ def test_two_models_are_compared_from_their_page(served, queue, place):
     for at, name in enumerate(names):
         planted(place, "recording", f"r{at}", model=name)
     assert "verb=compare+models" in text_of(compare_page.layout(current()))
-    shown = compare_page._stored({"a": names[0], "b": names[1]}, "light")[0]
+    shown = compare_page.show_stored({"a": names[0], "b": names[1]}, "light")[0]
     asks = {each.data["verb"]: each.data for part in shown for each in part._traverse() if isinstance(each, dcc.Store)}
     assert asks["compare models"]["options"] == {"base": names[0], "tuned": names[1]}
     assert asks["geometry compare"]["options"] == {"model": names[0], "other": names[1]}
@@ -399,12 +410,10 @@ def test_the_address_of_a_proof_is_that_of_the_feature_that_it_is_about(place):
 
 
 def test_a_running_run_is_cancelled_on_a_full_disk(place, monkeypatch):
-    queue = RunQueue(place, Commands(place), program=(sys.executable, "-c", "import time; time.sleep(600)")).start()
+    queue = RunQueue(place, Commands(place), program=until(place.root / "never")).start()
     try:
         id = queue.add("heads", HEADS)
-        wait(queue, id, "running", seconds=20)
-        while queue._process is None:
-            time.sleep(0.05)
+        wait_for_output(queue, id)
         with monkeypatch.context() as patch:
             full_disk(patch)
             queue.cancel(id)
@@ -425,7 +434,8 @@ def test_the_overview_changes_with_the_workspace_and_only_then(served, place, qu
     from dashboard.overview import page as overview
 
     def shown():
-        return overview._shown(current(), overview._news(current()))
+        parts = overview.layout(current())._traverse()
+        return next(each.data for each in parts if getattr(each, "id", "") == "overview-shown")
 
     empty = shown()
     assert shown() == empty
@@ -437,7 +447,7 @@ def test_the_overview_changes_with_the_workspace_and_only_then(served, place, qu
     begun = shown()
     assert all(before != after for before, after in zip(made, begun, strict=True))
     queue.add("lens", {**SLOW, "name": "slow"})
-    assert "Run 0001-lens" in text_of(overview._news(current()))
+    assert "Run 0001-lens" in text_of(overview.layout(current()))
     queue.cancel("0001-lens")
     move_to_trash(place, "recordings/rec")
     assert shown()[1] not in (made[1], begun[1])

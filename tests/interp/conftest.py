@@ -32,7 +32,7 @@ def bucket(server: "Server", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    remote._MIRRORS.clear()
+    remote.MIRRORS.clear()
     mirror = new_machine(tmp_path / "cache")
     mirror.store.remove(list(mirror.store.listing("")))
     server.faults.clear()

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +38,6 @@ from interp.errors import (
     SchemaError,
     UnknownNameError,
 )
-from interp.runtime import FolderLock
 
 CONFIG = {"model": "m", "size": 3}
 
@@ -191,14 +191,26 @@ def in_another_process(work: Callable[[], object]) -> str:
 
 
 def test_of_two_processes_on_one_name_the_second_is_refused_and_changes_nothing(tmp_path: Path) -> None:
-    first = draft(tmp_path / "a")
-    (first.path / "part.bin").write_bytes(b"x")
-    FolderLock._held.clear()  # a fork is no process of its own to the first one's locks
+    fork = multiprocessing.get_context("fork")
+    begun, may_end = fork.Event(), fork.Event()
+
+    def write() -> None:
+        first = draft(tmp_path / "a")
+        (first.path / "part.bin").write_bytes(b"x")
+        begun.set()
+        may_end.wait(60)
+        assert (first.path / "part.bin").read_bytes() == b"x"
+        first.finish()
+
+    other = fork.Process(target=write)
+    other.start()
+    assert begun.wait(60)
     for changes in ({}, {"seed": 2}, {"seed": 2, "overwrite": True}):
-        said = in_another_process(lambda changes=changes: draft(tmp_path / "a", **changes))
-        assert "is being written by another process; wait" in said
-    assert (first.path / "part.bin").read_bytes() == b"x"
-    first.finish()
+        with pytest.raises(ConfigError, match="is being written by another process; wait"):
+            draft(tmp_path / "a", **changes)
+    may_end.set()
+    other.join(60)
+    assert other.exitcode == 0
     assert "is already there" in in_another_process(lambda: draft(tmp_path / "a"))
     assert in_another_process(lambda: draft(tmp_path / "a", overwrite=True)) == ""
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "a.partial"]

@@ -61,10 +61,12 @@ def test_every_shift_is_recomputed_from_whole_passes_where_texts_have_different_
     drawn = torch.Generator().manual_seed(2)
     texts = [torch.randint(1, 50, (1, n), generator=drawn) for n in (3, 2, 4)]
     steps = everywhere(along(32, 20.0, action=action), 2)
-    chats = Chats(model, steps := [(), steps, [along(32, -2.0)]])
+    chats, read = Chats(model, steps := [(), steps, [along(32, -2.0)]]), list[int]()
     for turn in range(2):  # the second message goes on with what the first one read
-        before = chats._step
-        said = list(chats.write(texts, 3))
+        read.clear()
+        with model.hooks(fwd_hooks=[(POINT, lambda value, hook: read.append(value.shape[1]))]):
+            said = list(chats.write(texts, 3))
+        longest = max(tokens.shape[1] for tokens in texts)
         for at, tokens in enumerate(texts):
             for number, each in enumerate(step[at] for step in said):
                 with_it, without = (
@@ -78,7 +80,7 @@ def test_every_shift_is_recomputed_from_whole_passes_where_texts_have_different_
                 tokens = torch.cat([tokens, torch.tensor([[each.token]])], 1)
             texts[at] = torch.cat([texts[at], torch.tensor([[7, 8]])], 1)
         assert max(abs(step[1].shift) for step in said) > 0.02
-        assert (chats._step is before) == (turn == 1)
+        assert (read[0] == longest) if turn == 0 else (read[0] < longest / 2), "what was read is not read again"
 
 
 def test_texts_of_one_length_are_enough_for_a_model_without_a_cache(tiny_model):
@@ -163,9 +165,9 @@ def test_without_a_template_lines_say_who_speaks_and_the_reply_ends_there(smollm
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
     text = smollm2.tokenizer.decode(chat_tokens(smollm2, messages)[0], skip_special_tokens=True)
     assert text == "Be kind.\nUser: Hi\nAssistant:"
-    replies = reply_to(smollm2, talk(smollm2, random=False), "Hi")
     written = smollm2.tokenizer(" Hello.\nUser: more", add_special_tokens=False)["input_ids"]
-    monkeypatch.setattr(replies, "_said", iter([[Said(each, 0.5)] * 2 for each in written]))
+    monkeypatch.setattr(Chats, "write", lambda *_: iter([[Said(each, 0.5)] * 2 for each in written]))
+    replies = reply_to(smollm2, talk(smollm2, random=False), "Hi")
     list(replies)
     assert not replies.template
     for each in replies.finished().values():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.circuits.head_weights import Factored, _scores, haar_blocks
+from interp.circuits.head_weights import Factored, composition_scores, haar_blocks
 from interp.errors import ConfigError
 from interp.studies import induction_emerges
 from interp.studies.config import ModularConfig, ScalingRecipe
@@ -53,10 +53,10 @@ def test_induction(monkeypatch):
 def test_composition_of_weights_elsewhere():
     made = [Factored(*torch.randn(2, 8, 8, dtype=torch.float64)) for _ in range(4)]
     before, blocks = np.ones((2, 2), bool), haar_blocks(8, 4, 5, 0).repeat(1, 2, 2)
-    expected = _scores(made[:2], made[2:], before, blocks)
+    expected = composition_scores(made[:2], made[2:], before, blocks)
     with other_device() as device:
         moved = [Factored(each.left.to(device), each.right.to(device)) for each in made]
-        found = _scores(moved[:2], moved[2:], before, blocks)
+        found = composition_scores(moved[:2], moved[2:], before, blocks)
     for one, other in zip(expected, found, strict=True):
         assert np.allclose(one, other)
 

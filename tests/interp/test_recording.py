@@ -216,17 +216,13 @@ torch.set_num_threads(1)
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from interp.recording.record import record
+from itertools import count
+from interp.text.corpora import Corpus
 from interp.text.rows import Document
 model = load_model(SmallConfig(n_layers=1, d_model=64, n_heads=1))
-class Endless(list):
-    def __iter__(self):
-        n = 0
-        while True:
-            yield Document("some words for a document of moderate length. " * 20, str(n), "")
-            n += 1
-import interp.recording.record as module
-module._corpus_identity = lambda documents: ("endless", "endless")
-record(model, Endless(), {str(folder)!r}, hook_points=["blocks.0.hook_resid_post", "hook_embed"], tokens={n_tokens},
+text = "some words for a document of moderate length. " * 20
+endless = Corpus("endless", lambda: (Document(text, str(n), "") for n in count()), lambda: "endless")
+record(model, endless, {str(folder)!r}, hook_points=["blocks.0.hook_resid_post", "hook_embed"], tokens={n_tokens},
        dtype="float32", shard_contexts=64)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """

@@ -17,7 +17,7 @@ from interp.errors import ConfigError, MismatchError
 from interp.recording.recorded import Recorded
 from interp.recording.store import Recording
 from interp.recording.writer import LOG
-from interp.text.rows import Document
+from interp.text.corpora import Corpus
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_resume_does_not_run_the_model_on_finished_shards(tmp_path: Path) -> Non
     assert min(computed[before:]) == 5  # Ctrl-C lost the shard in hand and nothing else
 
 
-def _record(folder: Path, progress, documents: list[Document] | None = None, **changes) -> Recorded:
+def _record(folder: Path, progress, documents: Corpus | None = None, **changes) -> Recorded:
     from interp.models.loading import load_model
     from interp.recording.record import record
 
@@ -135,13 +135,13 @@ def test_other_settings_do_not_resume_a_partial_run(tmp_path: Path) -> None:
     assert _record(folder, None, dtype="bfloat16", overwrite=True).settings.dtype == "bfloat16"
 
 
-def test_changed_text_under_the_same_name_is_noticed_on_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "recording"
-    monkeypatch.setattr("interp.recording.record._corpus_identity", lambda _: ("stream", "unhashable"))
-    interrupt(folder, 3)
-    changed = [document._replace(text=document.text.upper()) for document in recorder.documents()]
+def test_changed_text_under_the_same_name_is_noticed_on_resume(tmp_path: Path) -> None:
+    folder, documents = tmp_path / "recording", recorder.documents()
+    stream = Corpus("stream", lambda: iter(documents), lambda: "unhashable")
+    interrupt(folder, 3, documents=stream)
+    documents = [document._replace(text=document.text.upper()) for document in documents]
     with pytest.raises(MismatchError, match="corpus has changed"):
-        _record(folder, None, documents=changed)
+        _record(folder, None, documents=stream)
 
 
 def test_a_finished_recording_is_not_overwritten_unasked(whole: Recorded, tmp_path: Path) -> None:

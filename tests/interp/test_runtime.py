@@ -111,7 +111,7 @@ def test_the_check_runs_once_per_version_and_device(cache, monkeypatch) -> None:
     monkeypatch.setattr(runtime, "small_passes", passes)
     assert [pick_device(), pick_device()] == ["mps", "mps"]
     assert calls == ["cpu", "mps"]
-    monkeypatch.setattr(runtime, "_torch_version", lambda: "another")
+    monkeypatch.setattr(torch, "__version__", "another")
     assert pick_device() == "mps"
     assert len(calls) == 4
     assert len(json.loads(cache.read_text())) == 2

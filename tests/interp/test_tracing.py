@@ -234,11 +234,9 @@ def test_an_untrained_dictionary_scores_below_perfect_latents_and_both_stand_abo
     assert "without any latent" in graph.headline()
 
 
-def test_a_named_target_has_the_weight_one_and_the_probability_of_the_model(monkeypatch):
-    model = tiny("gpt2")
-    monkeypatch.setattr("interp.tracing.trace._one_token", lambda _, text: int(text))
-    graph = trace(model, TOKENS, Neurons(), replace(CONFIG, effects=0), target="3", contrast="5")
-    chance = float(model(TOKENS)[0, -1].detach().softmax(-1)[3])
+def test_a_named_target_has_the_weight_one_and_the_probability_of_the_model(tiny_model):
+    graph = trace(tiny_model, TOKENS, Neurons(), replace(CONFIG, effects=0), target="t", contrast="s")
+    chance = float(tiny_model(TOKENS)[0, -1].detach().softmax(-1)[ord("t")])
     assert graph.probabilities == (pytest.approx(chance, rel=1e-4),)
     assert graph.targets[0].weight == 1
     assert f"({chance:.0%})" in graph.headline()

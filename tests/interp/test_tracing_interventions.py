@@ -12,7 +12,7 @@ from interp.models.small import SmallConfig, build_small
 from interp.tracing.edges import System
 from interp.tracing.effects import ablation, final_states, measure, predicted_effects, set_latent
 from interp.tracing.frozen import FrozenModel
-from interp.tracing.interventions import _generate, _generate_together, changes_of, continuations, intervene
+from interp.tracing.interventions import changes_of, continuations, intervene
 from interp.tracing.part import graph_effects
 from interp.tracing.replacement import Neurons
 from interp.tracing.trace import assemble, trace
@@ -139,7 +139,10 @@ def test_a_change_onwards_is_one_change_at_every_later_position():
 def test_texts_written_together_are_those_of_encoding_the_whole_text_at_each_token(name):
     system = system_of(name, "neurons")
     changes = [set_latent(0, 2, 3, 4e3), set_latent(1, 6, 1, -4e3)]
-    runs = [[], changes, [set_latent(1, 6, 2, 6e3)]]
-    texts = _generate_together(system, runs, 4)
-    assert texts == [_generate(system, each, 4, "free") for each in runs]
+    idle = replace(set_latent(0, 2, 4, 1.0, onwards=True), action="scale")  # onwards, so each text is encoded alone
+    texts = []
+    for each in (changes, [set_latent(1, 6, 2, 6e3)]):
+        together, alone = (continuations(system, some, n_tokens=4) for some in (each, [*each, idle]))
+        texts += [together.clean, together.changed]
+        assert texts[-2:] == [alone.clean, alone.changed]
     assert len({*texts}) > 1, "the changes are too small to test anything"

@@ -28,7 +28,7 @@ from saes.kernels.compiled import CompiledOps
 from saes.kernels.plain import PlainOps
 from saes.kernels.spread import UNSHARED, Spread, SpreadOps
 from saes.kernels.state import BY_LATENT, Ops, RunState, TrainState
-from saes.kernels.step import Stepper, StepSettings, block_norms
+from saes.kernels.step import Derivatives, Stepper, StepSettings, block_norms
 from saes.kinds.autograd import Sizes
 from saes.kinds.config import (
     BatchTopKConfig,
@@ -320,14 +320,14 @@ def end(how: str) -> None:
 
 
 def train_until(folder: Path, how: str, rank: int, step: int, options: list[str]) -> int:
-    encode = Stepper._encode
+    gradients = Stepper.gradients
 
-    def fatal(self: Stepper, state: TrainState, centred: torch.Tensor) -> torch.Tensor:
+    def fatal(self: Stepper, state: TrainState, *batch: torch.Tensor | None) -> Derivatives:
         if state.step == step and self.spread.ranks.rank == rank:
             end(how)
-        return encode(self, state, centred)
+        return gradients(self, state, *batch)
 
-    Stepper._encode = fatal  # type: ignore[method-assign]
+    Stepper.gradients = fatal  # type: ignore[method-assign]
     return command(folder, *TRAIN, *options)
 
 

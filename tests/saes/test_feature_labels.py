@@ -1,8 +1,6 @@
 """Labels: planted causes of firing are named, and base rates keep common tokens from explaining everything."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from planted import HOOK, TableDictionary, write_recording
 from saes.features.firings import Encoded, collect_together
 from saes.features.labels import Label, choose_label, label_features, label_without_evidence, quoted
 from saes.features.nearby import Windows
-from saes.features.readings import Judge, Reading, Scored, upper_end
+from saes.features.readings import Judge, Reading, Scored, improbable, upper_end
 from saes.features.views import View, Views, read_text
 
 VOCABULARY = ["<s>", " the", " The", " of", " cat", " dog", " run", "\n", " a", " an"] + [f" w{i}" for i in range(40)]
@@ -146,9 +144,8 @@ def test_a_reading_holds_on_held_out_firings_as_it_does_on_the_others():
 @pytest.mark.parametrize(("share", "base", "n"), [(0.5, 0.1, 23), (1.0, 0.2, 8)])
 def test_a_share_is_improbable_from_so_many_firings_on(share, base, n):
     """`n` firings times the divergence, 0.511 and log(5), reach log(1000 predicates / 0.01) = 11.51."""
-    judge: Any = SimpleNamespace(n_tried=1000)
-    assert Judge._improbable(judge, share, np.array([base, base]), np.array([n - 1, n])).tolist() == [False, True]
-    assert not Judge._improbable(judge, base, share, 10**6), "a share below the base is none"
+    assert improbable(share, np.array([base, base]), np.array([n - 1, n]), 1000).tolist() == [False, True]
+    assert not improbable(base, share, 10**6, 1000), "a share below the base is none"
 
 
 def test_readings_that_hold_come_before_those_that_hold_often():

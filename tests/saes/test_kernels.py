@@ -6,8 +6,6 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +21,8 @@ from saes.kernels.spread import Spread, SpreadOps, kth_largest
 from saes.kernels.state import Gradients, TrainState
 from saes.kernels.step import CAP, EVERY, Stepper, StepSettings, choose_ops, dead_latents
 from saes.kernels.vectors import WIDTH
-from saes.kinds.config import BatchTopKConfig, TopKConfig
+from saes.kinds.config import BatchTopKConfig, ReLUConfig, TopKConfig
+from saes.kinds.relu import ReLURecipe
 from saes.kinds.topk import BatchTopKRecipe, TopKRecipe
 
 D_IN, D_SAE, N, K = 24, 96, 80, 5
@@ -351,9 +350,13 @@ def test_nested_prefixes_have_the_gradients_of_their_mean(ops):
 
 
 def test_the_sparsity_penalty_has_its_full_weight_after_the_warm_up_and_no_more():
-    four: Any = SimpleNamespace(settings=SimpleNamespace(sparsity_warmup_steps=3))
-    at = [Stepper._warmth(four, SimpleNamespace(step=step)) for step in (0, 1, 3, 4, 50)]
-    assert at == [0.25, 0.5, 1.0, 1.0, 1.0]
+    settings = StepSettings(variance=1.0, k_aux=4, sparsity_warmup_steps=3)
+    stepper, state, x = Stepper(settings, ReLURecipe(ReLUConfig(d_sae=D_SAE)), PlainOps()), make_state(), make_data()
+    at = []
+    for state.step in (0, 1, 3, 4, 50):
+        at.append(stepper.gradients(state, x).penalty)
+    assert at[-1] > 0
+    assert np.divide(at, at[-1]) == pytest.approx([0.25, 0.5, 1.0, 1.0, 1.0], rel=1e-12)
 
 
 class BesideAnother(Ranks):

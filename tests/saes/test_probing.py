@@ -15,7 +15,7 @@ from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
 from interp.statistics import MIN_DOCUMENTS, auroc
 from saes.evaluation.probing import (
     ProbingConfig,
-    _Tally,
+    Tally,
     fit_probe,
     mean_difference,
     probe,
@@ -32,7 +32,7 @@ from saes.evaluation.probing_tasks import (
     text_tasks,
     tokens_at,
 )
-from saes.evaluation.scores import ALL, MEAN
+from saes.evaluation.scores import ALL, MEAN, TaskFacts
 from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
 from saes.kinds.base import SAEMetadata, Weights
@@ -204,7 +204,7 @@ def test_counts_by_document_give_balanced_accuracy():
     rng = np.random.default_rng(0)
     document = rng.integers(0, 30, 600)
     nothing = np.zeros(600, np.int64)
-    tally = _Tally(Tokens(nothing, nothing, nothing, document, nothing), SMALL)
+    tally = Tally(Tokens(nothing, nothing, nothing, document, nothing), SMALL)
     label = rng.choice([0, 1, LEFT_OUT], 600).astype(np.int8)
     used = label != LEFT_OUT
     odds = rng.normal(size=used.sum()) + label[used]
@@ -220,10 +220,11 @@ def test_an_interval_is_given_where_resampled_texts_rarely_lack_an_answer(n_yes,
     rng = np.random.default_rng(0)
     document, nothing = np.repeat(np.arange(30), 20), np.zeros(600, np.int64)
     label = (document < n_yes).astype(np.int8)  # of n documents none is drawn with probability e^-n
-    tally = _Tally(Tokens(nothing, nothing, nothing, document, nothing), SMALL)
+    tally = Tally(Tokens(nothing, nothing, nothing, document, nothing), SMALL)
     for kind in ("labels", "control"):
         tally.add(("a", 1, "t", kind), rng.normal(size=600) + label - 0.5, label)
-    score = tally._score("a", 1, ["t"], "t")
+    tally.facts["t"] = TaskFacts(name="t", yes="", key="", base_rate=0.5, n_train=600, n_test=600)
+    [score] = tally.result().scores
     assert score.has_interval == given
     if score.has_interval:
         assert score.accuracy.low < score.accuracy.estimate < score.accuracy.high

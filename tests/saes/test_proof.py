@@ -43,7 +43,6 @@ from saes.features.proof import (
     ProofMeasure,
     ProofPart,
     ProofSettings,
-    _beside,
     measure_of,
     read_case,
 )
@@ -607,9 +606,13 @@ def test_too_few_features_of_like_density_leave_three_tests_undecided(n, says):
 
 
 def test_the_picture_of_a_proof_has_the_feature_first_and_every_direction_of_its_nulls():
-    null = np.array([0.1, 0.4, 0.2]), np.array([0.3, 0.0])
-    drawn = _beside(measure_of("steer", Interval(2.0, 1.5, 2.5), "nats", 8, null))
-    assert drawn.x == (2.0, 0.3, 0.0, 0.1, 0.4, 0.2)
-    assert drawn.y == (2, 0, 0, 1, 1, 1)
-    assert drawn.texts == ("this feature", "features of like density", "", "", "random directions", "")
-    assert drawn.null == 5
+    random, alike = np.roll(np.linspace(0, 0.4, 99), 5), np.roll(np.linspace(0, 0.3, 99), 9)
+    measure = measure_of("steer", Interval(2.0, 1.5, 2.5), "nats", 8, (random, alike))
+    proof = replace(judged(steer=(ABOVE, 99, 99)), parts={"steer": ProofPart(measures=(measure,))})
+    [finding] = proof.findings()
+    drawn = finding.dots
+    assert drawn.x == (2.0, *alike, *random)
+    assert drawn.y == (2, *[0] * 99, *[1] * 99)
+    named = {drawn.x[at]: text for at, text in enumerate(drawn.texts) if text}
+    assert named == {2.0: "this feature", 0.3: "features of like density", 0.4: "random directions"}
+    assert drawn.null == 198

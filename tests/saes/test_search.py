@@ -22,7 +22,7 @@ from interp.workspace import Workspace
 from saes import search_features
 from saes.features import fired_words, search, token_index
 from saes.features.active import rank_active
-from saes.features.examples_index import _whole_features, indexed_examples
+from saes.features.examples_index import index_examples, indexed_examples
 from saes.features.found import Filter
 from saes.features.schema import ExampleRow, Features
 from saes.features.token_index import TABLES, Units, fold, index_schema, query_words, spell
@@ -327,10 +327,14 @@ def test_examples_that_are_cut_short_are_named(tmp_path):
         "activations": [[1.0]] * 3,
     }
     write_table(path, pa.table(rows))
-    assert [table.num_rows for table in _whole_features(path, 2)] == [2, 1]
+    for batch in (1, 2, 9):
+        index_examples(path, tmp_path / f"index-{batch}", 2, batch=batch)
+    for name in TABLES:
+        one, *others = (pq.read_table(tmp_path / f"index-{batch}" / f"{name}.parquet") for batch in (1, 2, 9))
+        assert all(one.equals(other) for other in others), "a feature is never cut in two"
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(CorruptError, match=r"cannot read .*examples\.parquet"):
-        list(_whole_features(path, 2))
+        index_examples(path, tmp_path / "damaged", 2, batch=2)
 
 
 def test_labels_are_found_by_their_other_readings_with_their_scores(tmp_path):

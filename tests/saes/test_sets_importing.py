@@ -183,16 +183,20 @@ def test_what_does_not_belong_is_refused(models, tmp_path):
         import_set(spoilt, target, models[2], ORIGIN)
 
 
-def test_the_check_across_layers_sees_a_transposed_skip(tmp_path):
-    from saes.sets.importing import _from_gemma, _raw_gemma
-
+def test_the_check_across_layers_sees_a_transposed_skip(models, tmp_path):
     folder = gemma_2_across(tmp_path / "clt")
-    raw = [_raw_gemma(folder / f"params_layer_{n}.safetensors") for n in (0, 1)]
-    clt = _from_gemma(raw, folder)
-    assert max(check_across(clt, raw).values()) < 1e-6
-    clt.W_skip[1].data = clt.W_skip[1].data.T.contiguous()
+    import_set(folder, tmp_path / "set", models[2], ORIGIN)
+    found = read_set(tmp_path / "set")
+    assert isinstance(found, CrossLayerSet)
+    names = {"w_enc": "enc", "w_dec": "dec", "affine_skip_connection": "skip"}
+    raw = [
+        {names.get(name, name): value for name, value in load_file(folder / f"params_layer_{n}.safetensors").items()}
+        for n in (0, 1)
+    ]
+    assert max(check_across(found.clt, raw).values()) < 1e-6
+    found.clt.W_skip[1].data = found.clt.W_skip[1].data.T.contiguous()
     with pytest.raises(CorruptError, match="layer 1 differs from its source's arithmetic"):
-        check_across(clt, raw)
+        check_across(found.clt, raw)
 
 
 def test_the_manifest_names_the_source(models, tmp_path):

@@ -1,5 +1,8 @@
 """`workbench circuit find`: from a task to a folder, and what it says when it cannot."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from interp.circuits.edge_circuit import EdgeCircuit
@@ -55,9 +58,14 @@ def test_a_file_is_split_into_prompts_that_find_and_prompts_that_judge(monkeypat
         "interp.circuits.tasks.task_from_file", lambda model, path, n_prompts: whole.take(range(20)[:n_prompts])
     )
 
+    monkeypatch.setattr(
+        "interp.circuits.find.find_circuit",
+        lambda model, task, config, *, held_out, progress: (task.n_prompts, held_out and held_out.n_prompts),
+    )
+    run: Any = SimpleNamespace(model=lambda spec: model)
+
     def sizes(**options):
-        task, held_out = Find(model="m", task="mine.jsonl", **options)._make_tasks(model)
-        return task.n_prompts, held_out and held_out.n_prompts
+        return Find(model="m", task="mine.jsonl", **options).measure(run)
 
     assert sizes(prompts=6) == (6, 14), "all that the file holds"
     assert sizes(prompts=6, held_out=5) == (6, 5)

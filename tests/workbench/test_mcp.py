@@ -30,7 +30,7 @@ VERB = ("-m", "workbench", "mcp", "--workspace")
 FAKED = (
     "-c",
     "import asyncio, sys; from fake_live import FakeLive; from interp.workspace import Workspace; "
-    "from workbench.serve import _converse; asyncio.run(_converse(Workspace(sys.argv[1]), FakeLive()))",
+    "from workbench.serve import converse; asyncio.run(converse(Workspace(sys.argv[1]), FakeLive()))",
 )
 """The same server, with acts that need no model."""
 
