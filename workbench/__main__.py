@@ -6,6 +6,8 @@ options of a verb are the fields of its dataclass (tyro).
 Exit codes: 0 done, 1 damage found by `verify`, 2 an error whose message names the next move, 130 Ctrl-C.
 """
 
+import atexit
+import gc
 import os
 import sys
 from dataclasses import replace
@@ -45,10 +47,15 @@ circuits, map the geometry, and browse all of it. Start with `demo`; VERB --help
 SPINS = "1000"
 """Rounds for which an idle torch thread spins before it sleeps. By default threads spin for milliseconds: with other
 programs on the same cores, an attribution of 60 tokens to features took 120 s instead of 24 s."""
+COLLECT_AFTER = 20_000
+"""New objects after which Python looks for unused cycles. Every 700, as by default, costs a second while torch and
+transformers are loaded; so does a last search among their half a million objects as the process ends (`gc.freeze`)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; return the exit code."""
+    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
+    atexit.register(gc.freeze)
     if "OMP_WAIT_POLICY" not in os.environ:  # torch, which is loaded later, reads both
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     return exit_code(lambda: parse(sys.argv[1:] if arguments is None else arguments))

@@ -188,7 +188,7 @@ def _rows(values: Tensor) -> Tensor:
 
 def _cka(x: Tensor, y: Tensor) -> tuple[float, float, float]:
     """Return unbiased CKA of `[n_contexts, k, d]`, its jackknife error over contexts, and the t quantile."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     n, k = x.shape[:2]
     flat = [each.double().reshape(n * k, -1) for each in (x, y)]
@@ -201,7 +201,7 @@ def _cka(x: Tensor, y: Tensor) -> tuple[float, float, float]:
     each = ratio(hsic_left_out(one, two, n), hsic_left_out(one, one, n) * hsic_left_out(two, two, n))
     error = float(np.sqrt((n - 1) / n * ((each - each.mean()) ** 2).sum()))
     whole = ratio(np.array(hsic(one, two)), np.array(hsic(one, one) * hsic(two, two)))
-    return float(whole), error, float(t.ppf(0.975, n - 1))
+    return float(whole), error, float(stdtrit(n - 1, 0.975))
 
 
 def hsic_left_out(k: np.ndarray, other: np.ndarray, n: int) -> np.ndarray:
