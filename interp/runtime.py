@@ -260,6 +260,18 @@ def _device_name(device: str) -> str:
     return f"{device} {platform.processor()} {platform.release()}".strip()
 
 
+def size_text(n_bytes: float) -> str:
+    """Return a number of bytes with its unit.
+
+    >>> size_text(1_234_567)
+    '1.2 MB'
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:,.1f} {unit}"
+    return f"{n_bytes:.0f} B"
+
+
 def free_memory(device: str) -> int | None:
     """Return the bytes of memory that are free on a device; None where the system does not tell.
 

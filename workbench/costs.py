@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from interp.errors import ResourceError
+from interp.runtime import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,8 +62,8 @@ class Cost:
     seconds: float
 
     def __str__(self) -> str:
-        disk = size(self.disk) if self.disk else "-"
-        return f"{disk:>8} on disk  {size(self.memory):>8} in memory  about {duration(self.seconds)}"
+        disk = size_text(self.disk) if self.disk else "-"
+        return f"{disk:>8} on disk  {size_text(self.memory):>8} in memory  about {duration(self.seconds)}"
 
 
 def costs(sizes: Sizes, pace: Pace) -> dict[str, Cost]:
@@ -111,25 +112,16 @@ def check_room(steps: dict[str, Cost], folder: "Path", device: str) -> None:
     disk, free = sum(each.disk for each in steps.values()), shutil.disk_usage(existing_parent(folder)).free
     if disk > free:
         raise ResourceError(
-            f"the steps need {size(disk)} at {folder}, {size(free)} are free; take fewer --tokens, or another "
-            "--workspace"
+            f"the steps need {size_text(disk)} at {folder}, {size_text(free)} are free; take fewer --tokens, or "
+            "another --workspace"
         )
     kind, most = max(steps.items(), key=lambda item: item[1].memory)
     room = free_memory(device)
     if room is not None and most.memory > room:
         raise ResourceError(
-            f"the {kind.replace('_', ' ')} needs {size(most.memory)} of memory, {size(room)} are free; take a smaller "
-            "--d-sae, --dtype bfloat16 or a smaller model, or close other programs"
+            f"the {kind.replace('_', ' ')} needs {size_text(most.memory)} of memory, {size_text(room)} are free; take a "
+            "smaller --d-sae, --dtype bfloat16 or a smaller model, or close other programs"
         )
-
-
-def size(n_bytes: float) -> str:
-    """Return a number of bytes as text.
-
-    >>> size(345_600_000)
-    '346 MB'
-    """
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{max(n_bytes / 1e6, 1):.0f} MB"
 
 
 def duration(seconds: float) -> str:

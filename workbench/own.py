@@ -10,9 +10,10 @@ from interp.errors import ConfigError, MismatchError, MissingError
 from interp.options import BASIC, ArtefactName, Corpus, HookPoint, Means
 from interp.recording.config import RecordConfig
 from interp.recording.recorded import Recorded
+from interp.runtime import size_text
 from interp.workspace import Workspace
 from saes.training.stored import StoredSAE
-from workbench.costs import Sizes, check_room, costs, duration, measure_pace, size
+from workbench.costs import Sizes, check_room, costs, duration, measure_pace
 from workbench.demo import highlights
 from workbench.first_look import certificate_name
 from workbench.serve import OpensDashboard
@@ -142,7 +143,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
             say(f"  {step.title:<32}{takes[step.kind]}")
         seconds = sum(takes[step.kind].seconds for step in steps)
         disk = sum(each.disk for each in shown.values())
-        say(f"  in all {size(disk)} on disk and {duration(seconds)}" if steps else "  all artefacts exist")
+        say(f"  in all {size_text(disk)} on disk and {duration(seconds)}" if steps else "  all artefacts exist")
         check_room(shown, self.workspace, device)
         return chosen, hook_point
 

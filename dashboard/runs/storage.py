@@ -11,6 +11,7 @@ from dashboard.components.frame import attempt, attrs, explain, panel, quiet_lin
 from dashboard.components.pages import Context, artefact_href, current
 from interp.artifacts import FOLDERS, PARTIAL, partial_path
 from interp.errors import ConfigError, WorkbenchError
+from interp.runtime import size_text
 from interp.workspace import Workspace, empty_trash, folder_bytes, move_to_trash, outdated, restore, trashed
 
 
@@ -31,7 +32,7 @@ def _artefacts(workspace: Workspace) -> Any:
     return panel(
         "Artefacts on disk",
         html.Div(table, className="wb-wide-table", tabIndex=0, role="region", **attrs({"aria-label": "Artefacts"})),
-        note=f"{len(rows)} artefacts, {_size(total)}. One is outdated when an artefact that it was made from has "
+        note=f"{len(rows)} artefacts, {size_text(total)}. One is outdated when an artefact that it was made from has "
         "changed since; make it again before you compare it with others.",
     )
 
@@ -56,25 +57,13 @@ def _row(workspace: Workspace, key: str, size: int, made: str, children: int, st
     href = "/" if key.endswith(PARTIAL) else artefact_href(workspace, key)
     name = html.Th(quiet_link(key, href) if href != "/" else key, scope="row")
     told = html.Td(state, className="wb-run-interrupted" if state != "up to date" else "")
-    return html.Tr([name, html.Td(_size(size)), html.Td(made), html.Td(str(children)), told, _delete(key)])
+    return html.Tr([name, html.Td(size_text(size)), html.Td(made), html.Td(str(children)), told, _delete(key)])
 
 
 def _delete(key: str) -> html.Td:
     identity = {"type": "store-ask", "key": key.replace(".", ":")}  # Dash allows no dot in an id
     words = {"aria-label": f"Delete {key}"}
     return html.Td(html.Button("Delete", id=identity, className="wb-act wb-act-quiet", type="button", **attrs(words)))
-
-
-def _size(n_bytes: int) -> str:
-    """Return a number of bytes with its unit.
-
-    >>> _size(1_234_567)
-    '1.2 MB'
-    """
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= size:
-            return f"{n_bytes / size:.1f} {unit}"
-    return f"{n_bytes} B"
 
 
 def _trash(workspace: Workspace) -> Any:
@@ -84,7 +73,7 @@ def _trash(workspace: Workspace) -> Any:
     lines = [
         html.Li(
             [
-                html.Span(f"{each.key}, {_size(each.n_bytes)}"),
+                html.Span(f"{each.key}, {size_text(each.n_bytes)}"),
                 html.Button(
                     "Restore",
                     id={"type": "store-act", "act": "restore", "of": each.entry},
@@ -96,7 +85,7 @@ def _trash(workspace: Workspace) -> Any:
         )
         for each in found
     ]
-    total = _size(sum(each.n_bytes for each in found))
+    total = size_text(sum(each.n_bytes for each in found))
     empty = html.Details(
         [
             html.Summary("Empty the trash"),

@@ -39,7 +39,7 @@ from interp.models.hooked import HookedModel
 from interp.models.passes import Capture
 from interp.names import lens_hook_points
 from interp.progress import Progress
-from interp.runtime import faster_in_bfloat16, free_memory, make_generator
+from interp.runtime import faster_in_bfloat16, free_memory, make_generator, size_text
 
 READ = 512
 """random tokens whose read directions measure how well the halves agree"""
@@ -159,7 +159,7 @@ def check_memory(model: HookedModel, settings: JacobianSettings, n_layers: int) 
     needed, free = memory_of(model, settings, n_layers), free_memory(str(model.cfg.device))
     if free is not None and needed > free:
         raise ConfigError(
-            f"a round of {settings.texts} texts needs about {needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free; "
+            f"a round of {settings.texts} texts needs about {size_text(needed)}, and {size_text(free)} are free; "
             f"use fewer texts in a round (--texts {max(1, settings.texts * free // needed // 2)}), or fewer --layers"
         )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import ConfigError
-from interp.runtime import free_memory, parse_dtype
+from interp.runtime import free_memory, parse_dtype, size_text
 from interp.text.corpora import hub_reachable
 
 TOKENS, CONTEXT = 2_048, 128
@@ -40,8 +40,8 @@ class Estimate:
 
     def __str__(self) -> str:
         return (
-            f"{_size(self.on_device)} (weights of {self.n_params / 1e9:,.2f} billion parameters {_size(self.weights)}, "
-            f"one pass of {TOKENS:,} tokens {_size(self.values)})"
+            f"{size_text(self.on_device)} (weights of {self.n_params / 1e9:,.2f} billion parameters "
+            f"{size_text(self.weights)}, one pass of {TOKENS:,} tokens {size_text(self.values)})"
         )
 
 
@@ -84,13 +84,13 @@ def check_memory(spec: str, location: str, dtype: str, device: str) -> None:
     on_cpu = device == "cpu"
     if (free := free_memory(device)) is not None and needed.on_device > free:
         raise ConfigError(
-            f"{spec} needs about {needed} on {device} in {dtype}, and {_size(free)} are free; {_next_move(dtype)}"
+            f"{spec} needs about {needed} on {device} in {dtype}, and {size_text(free)} are free; {_next_move(dtype)}"
         )
     at_once = max(needed.reading, needed.on_device) if on_cpu else needed.reading
     if (free := free_memory("cpu")) is not None and at_once > free:
         raise ConfigError(
-            f"reading {spec} takes about {_size(at_once)} of the machine's memory, and {_size(free)} are free; choose "
-            "a smaller model, or close other programs"
+            f"reading {spec} takes about {size_text(at_once)} of the machine's memory, and {size_text(free)} are free; "
+            "choose a smaller model, or close other programs"
         )
 
 
@@ -98,7 +98,3 @@ def _next_move(dtype: str) -> str:
     if dtype == "float32":
         return "halve it with --dtype bfloat16, or choose a smaller model or another --device"
     return "choose a smaller model or another --device, or close other programs"
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:,.1f} GB"

@@ -48,7 +48,7 @@ from interp.recording.writer import (
     write_stats,
 )
 from interp.remote import as_path
-from interp.runtime import parse_dtype
+from interp.runtime import parse_dtype, size_text
 from interp.text.corpora import Corpus
 from interp.text.rows import Document
 from interp.text.tokens import Bos, ShardText, check_policy, shard_texts
@@ -118,11 +118,13 @@ def check_space(folder: Path, needed: int, budget_bytes: int | None, already: in
     """Raise `ResourceError` when the recording exceeds the budget or the free disk (minus what exists already)."""
     smaller = "record fewer tokens or hook points, or in a narrower --dtype"
     if budget_bytes is not None and needed > budget_bytes:
-        raise ResourceError(f"the recording needs {_size(needed)}, the budget is {_size(budget_bytes)}; {smaller}")
+        raise ResourceError(
+            f"the recording needs {size_text(needed)}, the budget is {size_text(budget_bytes)}; {smaller}"
+        )
     free = shutil.disk_usage(existing_parent(folder)).free
     if needed - already > free:
         raise ResourceError(
-            f"the recording needs {_size(needed - already)} at {folder}, {_size(free)} are free; {smaller}, "
+            f"the recording needs {size_text(needed - already)} at {folder}, {size_text(free)} are free; {smaller}, "
             "or choose another --workspace"
         )
 
@@ -138,10 +140,6 @@ def existing_parent(path: Path) -> Path:
 def folder_bytes(folder: Path) -> int:
     """Return the total size of the files in a folder; 0 when it does not exist."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.2f} MB"
 
 
 DEFAULT_SHARD_ROWS = 32_768

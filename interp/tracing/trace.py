@@ -22,6 +22,7 @@ from interp.models.adapter import check_token_ids, to_tokens, token_strings, wei
 from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec, tokenizer_of
 from interp.progress import Progress
+from interp.runtime import size_text
 from interp.tracing.config import TraceConfig
 from interp.tracing.edges import System
 from interp.tracing.effects import agreement, final_input
@@ -85,7 +86,7 @@ def trace(
     frozen = system.frozen
     if report is not None:
         need = bytes_needed(system.n_features, frozen.n_pos, frozen.shape.n_layers, config)
-        report(f"{system.n_features} active latents on {frozen.n_pos} tokens; needs {need / 1e9:.1f} GB of memory")
+        report(f"{system.n_features} active latents on {frozen.n_pos} tokens; needs {size_text(need)} of memory")
     aim = aim_at(model, system, config, target, contrast)
     adjacency = assemble(system, aim, config, folder=folder, progress=progress)
     effects = None

@@ -154,7 +154,7 @@ def test_full_disk_is_one_line_and_the_run_resumes(
 def test_too_big_for_budget_or_disk_is_refused_before_the_model_runs(
     tiny_model, text_documents, tmp_path: Path
 ) -> None:
-    with pytest.raises(ResourceError, match=r"needs .* MB, the budget is 0.01 MB; record fewer"):
+    with pytest.raises(ResourceError, match=r"needs .* MB, the budget is 10.0 kB; record fewer"):
         record(tiny_model, text_documents, tmp_path / "r", budget_bytes=10_000, **SMALL)
     with pytest.raises(ResourceError, match="are free"):
         record(tiny_model, text_documents, tmp_path / "r", **{**SMALL, "tokens": 10**13})
