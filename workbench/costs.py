@@ -119,8 +119,8 @@ def check_room(steps: dict[str, Cost], folder: "Path", device: str) -> None:
     room = free_memory(device)
     if room is not None and most.memory > room:
         raise ResourceError(
-            f"the {kind.replace('_', ' ')} needs {size_text(most.memory)} of memory, {size_text(room)} are free; take a "
-            "smaller --d-sae, --dtype bfloat16 or a smaller model, or close other programs"
+            f"the {kind.replace('_', ' ')} needs {size_text(most.memory)} of memory, {size_text(room)} are free; "
+            "take a smaller --d-sae, --dtype bfloat16 or a smaller model, or close other programs"
         )
 
 
