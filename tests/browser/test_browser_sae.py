@@ -1,5 +1,6 @@
 """The SAE page in a real browser: a run that goes on is followed without a reload, and what it ends in is shown."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -47,8 +48,9 @@ def open_sae(visit: Any, address: str) -> Any:
 
 
 def test_a_run_that_goes_on_is_followed_to_its_end_without_a_reload(saes, workspace):
-    config = settings_json(settings(2048, 32, seed=5))
-    draft = Draft.open(workspace.path("sae", "run"), kind="sae", config=config, seed=5)
+    config, folder = settings_json(settings(2048, 32, seed=5)), workspace.path("sae", "run")
+    shutil.rmtree(folder, ignore_errors=True)  # of a first try
+    draft = Draft.open(folder, kind="sae", config=config, seed=0, overwrite=True)
     lines = health_lines(2048, 32, tokens=999_424)
     advance(draft, lines[:6])
     page = open_sae(saes, "/sae?name=run")
@@ -60,8 +62,7 @@ def test_a_run_that_goes_on_is_followed_to_its_end_without_a_reload(saes, worksp
     page.wait_for_function(f"({POINTS})('run') === 15")
     page.wait_for_selector("#sae-live >> text=614,400 of 999,424 tokens")
     assert page.locator("#sae-live progress").count() == 1
-    draft.discard()
-    finished(workspace, "run", 2048, 32, seed=5)
+    finished(workspace, "run", 2048, 32, seed=5, draft=draft)
     page.wait_for_selector("#sae-card >> text=held-out tokens")
     page.wait_for_selector("#sae-plane .main-svg")
     page.wait_for_function(f"({POINTS})('run') === {len(lines)}")
