@@ -17,6 +17,7 @@ the true value in 93 to 96 of 100 cases, and plain percentiles in 87 to 90. Docu
 
 import warnings
 from collections.abc import Callable, Mapping
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -85,9 +86,7 @@ def proportion_interval(count: Any, n: int, confidence: float = 0.95) -> Interva
 
     It lies within 0 and 1 and has a width even where all or none count, unlike Student's interval and resamples.
     """
-    from scipy.special import ndtri
-
-    share, z = np.asarray(count, dtype=np.float64) / n, float(ndtri((1 + confidence) / 2))
+    share, z = np.asarray(count, dtype=np.float64) / n, NormalDist().inv_cdf((1 + confidence) / 2)
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     low, high = np.where(share == 0, 0.0, middle - half), np.where(share == 1, 1.0, middle + half)
