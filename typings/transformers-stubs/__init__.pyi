@@ -1,4 +1,4 @@
-# The names of `transformers` itself: reading its own index of all models takes a type checker 15 seconds in each thread.
+# Names of `transformers` itself. Reading its own index of all models takes a type checker 15 seconds in each thread.
 
 from typing import Any
 
