@@ -6,7 +6,7 @@ import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from dashboard.components.live import Live
 from dashboard.queue import RunQueue
@@ -15,6 +15,7 @@ from interp.errors import ResourceError
 from interp.workspace import Workspace
 
 if TYPE_CHECKING:
+    import flask
     from werkzeug.serving import BaseWSGIServer
 
 DEFAULT_PORT = 8050
@@ -38,6 +39,7 @@ def serve(
     while the server runs. `model_memory` bounds the bytes of the models in memory (default: half of all memory). Raises
     `ResourceError` if the requested port is in use, `ConfigError` if `host` lets other machines in without a token.
     """
+    from dashboard.data.workspace import close_notes
     from dashboard.prompt.live import LiveModel
 
     check_binding(host, token)
@@ -59,6 +61,7 @@ def serve(
         say("stopped")
     finally:
         server.server_close()
+        close_notes(cast("flask.Flask", server.app))
         if runs is not None:
             runs.stop()
 

@@ -47,14 +47,16 @@ circuits, map the geometry, and browse all of it. Start with `demo`; VERB --help
 SPINS = "1000"
 """Rounds for which an idle torch thread spins before it sleeps. By default threads spin for milliseconds: with other
 programs on the same cores, an attribution of 60 tokens to features took 120 s instead of 24 s."""
-COLLECT_AFTER = 20_000
-"""New objects after which Python looks for unused cycles. Every 700, as by default, costs a second while torch and
-transformers are loaded; so does a last search among their half a million objects as the process ends (`gc.freeze`)."""
+COLLECT_AFTER = 5_000
+"""New objects after which Python looks for unused cycles. Every 700, the default of Python 3.11, costs a second while
+torch and transformers are loaded; so does a last search among their half a million objects as the process ends
+(`gc.freeze`)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; return the exit code."""
     gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
+    atexit.unregister(gc.freeze)  # once, however often this is called
     atexit.register(gc.freeze)
     if "OMP_WAIT_POLICY" not in os.environ:  # torch, which is loaded later, reads both
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)

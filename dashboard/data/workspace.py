@@ -47,3 +47,9 @@ def notes() -> Notes:
         if _KEY not in known:
             known[_KEY] = Notes.open(current().workspace)
     return known[_KEY]
+
+
+def close_notes(server: flask.Flask) -> None:
+    """Close the notes of a server that ends, so that their file alone holds them all (SQLite's log is written back)."""
+    if (opened := server.extensions.get(_KEY)) is not None:
+        opened.close()

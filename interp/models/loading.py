@@ -15,6 +15,7 @@ name and renamed, so two processes that start together both end with one complet
 """
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -457,6 +458,7 @@ def _read_weights(spec: str, location: str, adapter: str = "") -> tuple[Any, Any
     """Return the plain module in the dtype of its files, with the adapter merged, and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    gc.collect()  # a model refers to itself, so one that is not used any more may still fill the memory
     local = _is_local(location)
     try:
         plain = AutoModelForCausalLM.from_pretrained(

@@ -93,12 +93,17 @@ def settle(page: Any) -> None:
     A look waits for a frame, so that what an answer sets off has begun. Playwright's "networkidle" waits half a second
     without a request, once per document.
     """
+    from playwright.sync_api import Error
+
     end, quiet = time.monotonic() + TIMEOUT / 1000, 0
     while quiet < LOOKS:
-        asleep = page.evaluate(ASLEEP) and not page.unanswered
+        asleep = False
+        with contextlib.suppress(Error):  # the page is on its way to another
+            asleep = page.evaluate(ASLEEP) and not page.unanswered
         quiet = quiet + 1 if asleep else 0
         if time.monotonic() > end:
-            raise TimeoutError(f"{TIMEOUT} ms passed, and the page waits for {[each.url for each in page.unanswered]}")
+            open_ones = ", ".join(each.url for each in page.unanswered)
+            raise TimeoutError(f"{TIMEOUT} ms passed, and the page waits for {open_ones or 'its parts'}")
         page.wait_for_timeout(20)
 
 

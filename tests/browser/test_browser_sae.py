@@ -51,6 +51,7 @@ def test_a_run_that_goes_on_is_followed_to_its_end_without_a_reload(saes, worksp
     config, folder = settings_json(settings(2048, 32, seed=5)), workspace.path("sae", "run")
     shutil.rmtree(folder, ignore_errors=True)  # of a first try
     draft = Draft.open(folder, kind="sae", config=config, seed=0)
+    (draft.path / "log.jsonl").unlink(missing_ok=True)  # of a first try that did not come to its end
     lines = health_lines(2048, 32, tokens=999_424)
     advance(draft, lines[:6])
     page = open_sae(saes, "/sae?name=run")

@@ -493,5 +493,5 @@ def test_few_dictionaries_are_held_those_used_last(computed):
     for stream in "daef":
         lists_of(loaded, "m", stream)
     assert "".join(computed) == "abcdef", "they are in memory"
-    lists_of(loaded, "m", "b")
-    assert computed[-1] == "b"
+    lists_of(loaded, "m", "c")
+    assert computed[-1] == "c", "but not the one before them"

@@ -321,7 +321,7 @@ def test_examples_that_are_cut_short_are_named(tmp_path):
     path = tmp_path / "examples.parquet"
     rows = {
         "feature": [0, 0, 1],
-        "row": [1, 2, 3],
+        "row": [1, 1, 3],  # both examples of the first feature hold one token, which counts once
         "peak": [0, 0, 0],
         "tokens": [["a"]] * 3,
         "activations": [[1.0]] * 3,
