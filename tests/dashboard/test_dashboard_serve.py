@@ -17,6 +17,7 @@ import dashboard
 from dashboard import serve as serving
 from dashboard.app import ADDRESS_OF_PLOTLY, LIBRARIES
 from interp.errors import ConfigError, MissingError, ResourceError
+from interp.workspace import Workspace
 
 
 @pytest.fixture
@@ -47,26 +48,31 @@ def test_a_missing_workspace_says_what_makes_one(tmp_path):
         serving.serve(tmp_path / "nothing", open_browser=False)
 
 
-def test_serve_says_where_and_stops_on_interrupt(workspace, monkeypatch):
+def test_serve_says_where_and_stops_on_interrupt_with_all_notes_in_their_file(tmp_path, monkeypatch):
     said: list[str] = []
+    make, made = serving.make_server, []
 
-    class Interrupted:
-        closed = False
+    def interrupted(*given, port, **more):
+        server = make(*given, **more)
+        made.append(server)
 
-        def serve_forever(self):
+        def answer_once():
+            asked = server.app.test_client().get("/api/notes?key=features/demo%2312", headers={"Host": "127.0.0.1"})
+            assert asked.status_code == 200
+            assert (tmp_path / "notes.sqlite-wal").exists()
             raise KeyboardInterrupt
 
-        def server_close(self):
-            self.closed = True
+        monkeypatch.setattr(server, "serve_forever", answer_once)
+        return server
 
-    fake = Interrupted()
-    monkeypatch.setattr(serving, "make_server", lambda *_, **__: fake)
+    monkeypatch.setattr(serving, "make_server", interrupted)
     monkeypatch.setattr(serving, "free_port", lambda host: 8061)
-    serving.serve(workspace, open_browser=False, say=said.append)
+    serving.serve(Workspace(tmp_path, create=True), open_browser=False, say=said.append)
     assert "8050 is in use" in said[0]
     assert "http://127.0.0.1:8061/" in said[1]
     assert said[2] == "stopped"
-    assert fake.closed
+    assert made[0].socket.fileno() == -1
+    assert [each.name for each in tmp_path.glob("notes.*")] == ["notes.sqlite"]
 
 
 def test_the_server_answers_on_its_port(workspace):
