@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from interp.errors import ResourceError
-from interp.runtime import size_text
+from interp.runtime import free_memory, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +105,6 @@ def measure_pace(model: "HookedModel", hook_point: str) -> Pace:
 def check_room(steps: dict[str, Cost], folder: "Path", device: str) -> None:
     """Raise `ResourceError` before the long work where the steps need more disk or memory than is free."""
     from interp.recording.record import existing_parent
-    from interp.runtime import free_memory
 
     if not steps:
         return

@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_refused_before_it_begins(text: Path, tmp_path: Pat
         patch.setattr(costs.shutil, "disk_usage", lambda _: usage(1_000))
         with pytest.raises(ResourceError, match=r"need [\d.]+ MB at .*ws, 1.0 kB are free; take fewer --tokens"):
             own.run()
-    monkeypatch.setattr("interp.runtime.free_memory", lambda _: 1_000)
+    monkeypatch.setattr(costs, "free_memory", lambda _: 1_000)
     with pytest.raises(ResourceError, match=r"of memory, 1.0 kB are free; take a smaller --d-sae"):
         own.run()
     assert not (tmp_path / "ws").exists()
