@@ -5,7 +5,6 @@
 - `live`      results of a model that answers prompts, and the protocol of such a model; without torch
 - `measures`  measured numbers in words, and a part that was not measured
 - `dots`      a small picture of points
-- `certified` the mark of numbers that were made under a certificate, or without one
 - `evidence`  measurements as a table, in words with their intervals; histograms as HTML
 - `http_errors`  the answer to every error of a request
 - `glossary`  terms with their meanings, and links to them from the texts of pages

@@ -6,8 +6,9 @@ feature changes only the right side.
 """
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import dash_ag_grid as dag
 import dash_mantine_components as dmc
@@ -34,19 +35,20 @@ from dashboard.components.pages import (
     artefact_menu,
     compare_href,
     current,
+    feature_href,
     first_step,
     register_address,
+    run_button,
     whole_number,
 )
 from dashboard.data import features as view
 from dashboard.data.meaning import said_by
-from dashboard.feature import examples, export, labelling, prove, sections
-from dashboard.feature.relations import (
-    downloads_panel,
-    uses_panel,
-)
+from dashboard.feature import examples, export, prove, sections
+from dashboard.feature.relations import downloads_panel, uses_panel
 from interp.workspace import Workspace
+from saes.explain.providers import chosen_endpoint
 from saes.features.proof import newest_proof
+from saes.features.schema import Features
 from saes.training.config import DENSE
 
 
@@ -66,7 +68,7 @@ def detail(
     compare = quiet_link("Compare with…", compare_href(f"{name}:{index}"))
     proof = newest_proof(workspace, name, index)
     badge = attempt(lambda: prove.badge(workspace, proof)) if row.n_fired else None
-    ask = labelling.ask_for(workspace, name, [index], f"{name} {index}") if row.n_fired else None
+    ask = ask_for(workspace, name, [index], f"{name} {index}") if row.n_fired else None
     own = html.Div(
         [note_controls(f"features/{name}#{index}", largest=row.max_activation), badge, compare, ask],
         className="wb-controls",
@@ -225,7 +227,7 @@ def _list_panel(workspace: Workspace, name: str, text: str, low: float, high: fl
             className="wb-search", **attrs({"aria-label": "Search labels and own names"}),
         ),
         save_search_control(),
-        labelling.ask_for_list(workspace, name),
+        ask_for_list(workspace, name),
         html.Div(
             [html.Span("density", className="wb-quiet", title="fraction of tokens on which a feature is active"),
              dmc.RangeSlider(id="feature-density", value=[low, high], min=_LOG_LOW, max=0, step=0.25, minRange=0.25,
@@ -317,6 +319,37 @@ def _query(request: dict[str, Any], names: dict[int, str]) -> view.Query:
         descending=sort["sort"] == "desc",
         names=names,
     )
+
+
+AT_ONCE = 25
+"""Features of a list that one click asks about."""
+
+
+def ask_for(workspace: Workspace, name: str, indices: Sequence[int], id: str) -> html.Div | None:
+    """Return the button that asks for labels of some features; None where no endpoint is chosen.
+
+    Without the recording in the workspace, as after `workbench demo`, it says what is missing instead.
+    """
+    chosen = chosen_endpoint()
+    if chosen is None or not indices:
+        return None
+    where, model = chosen
+    recording = workspace.open(Features, name).settings.recording
+    if recording not in workspace.names("recording"):
+        why = f"labels are scored on held-out text of the recording {recording}, which this workspace lacks"
+        return html.Div(html.Span("No labels can be asked for", className="wb-quiet", title=why))
+    said = model or urlsplit(where).hostname or where
+    what = "a label" if len(indices) == 1 else f"labels of {len(indices)} features without one"
+    options = {"source": name, "features": list(indices), "overwrite": True}
+    button = run_button("label", options, id=id, text=f"Ask {said} for {what}", then=feature_href(name, indices[0]))
+    return html.Div(button, title=f"sends excerpts of the recorded text to {where}")
+
+
+def ask_for_list(workspace: Workspace, name: str) -> html.Div | None:
+    """Return the button for the most used features that have no label."""
+    if chosen_endpoint() is None:
+        return None
+    return ask_for(workspace, name, view.unlabelled(workspace, name, AT_ONCE), f"{name} list")
 
 
 PAGE = Page(

@@ -3,14 +3,17 @@
 Every number has its null.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 from dash import Dash, dcc, html
 
-from dashboard.components.evidence import number
-from dashboard.components.frame import Children, Choice, attempt, choice_list, page, previous_next
+from dashboard.components.evidence import as_table, number, percent
+from dashboard.components.frame import Children, Choice, attempt, choice_list, graph, page, panel, previous_next
+from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
 from dashboard.components.pages import (
     Context,
     Page,
@@ -21,28 +24,26 @@ from dashboard.components.pages import (
     open_artefact,
     register_parts,
 )
-from dashboard.figures.geometry import short_hook_point
-from dashboard.figures.theme import theme
-from dashboard.geometry.panels import (
-    order_panel,
-    plane_panel,
-    probe_panel,
-    rotation_panel,
-    spectrum_panel,
-    steering_panel,
-    verdict_panel,
+from dashboard.figures.geometry import (
+    joined_by,
+    order_over_layers,
+    plane_figure,
+    probe_over_layers,
+    rotation_figure,
+    short_hook_point,
+    similarity_map,
+    spectrum_figure,
+    steering_figure,
 )
-from dashboard.geometry.space_panels import (
-    measures_panel,
-    pairs_panel,
-    relations_panel,
-    similarity_panel,
-    spectra_panel,
-)
+from dashboard.figures.theme import Theme, theme, visible
 from interp.artifacts import GEOMETRY, Artefact
 from interp.errors import UnknownNameError
+from interp.geometry.circles import CircleTest
+from interp.geometry.shapes import ClusterTest, Shape, Verdict
 from interp.geometry.space import SpaceComparison, SpaceReport
+from interp.geometry.sweeps import RotationSweep, StrengthSweep
 from interp.geometry.word_geometry import ConceptGeometry, WordGeometry
+from interp.results import Record
 from interp.workspace import Workspace
 
 _OUTCOMES = {"nothing": "no shape", "ordered": "an order"}
@@ -141,6 +142,325 @@ def show_geometry(state: dict[str, Any], scheme: str | None) -> list[Any]:
 
 def _row(*panels: Callable[[], html.Section]) -> html.Div:
     return html.Div([attempt(each) for each in panels], className="wb-two wb-even")
+
+
+VERDICTS: dict[Verdict, str] = {
+    "circle": "A circle: neighbours in the list are neighbours in the model, and the last word is next to the first.",
+    "line": "A line, straight or bent: neighbours in the list are neighbours in the model, and its ends are far apart.",
+    "ordered": "An order: neighbours in the list are neighbours in the model; the test cannot tell circle from line.",
+    "cluster": "A cluster: its words lie together, separate from those of other lists, without an order.",
+    "nothing": "No shape: neither an order nor a cluster beyond the null distribution.",
+    "undecided": "Undecided: the list is too short for an order to be significant.",
+}
+_JOINED = {
+    "closed": "joined in order, last to first too",
+    "open": "joined in order",
+    "unsure": "joined in order, and dotted from the last to the first",
+    "": "not joined, as no order was found",
+}
+
+
+def verdict_panel(shape: Shape, actions: list[Any]) -> html.Section:
+    """Return the verdict, its reason, and every number behind it."""
+    order, plane = shape.order, shape.plane
+    rows = [
+        ("as a circle", f"RSA {number(order.circular)}, p {number(order.p_circular)}"),
+        ("as a line", f"RSA {number(order.linear)}, p {number(order.p_linear)}"),
+        ("significance", _counts(order)),
+        ("closed or open", f"{percent(order.p_open)} of simulated horseshoes look at least as closed, "
+                           f"{percent(order.p_closed)} of simulated circles as open"),
+        ("first to last", f"{number(order.gap)} steps apart (1 on a circle, {order.n - 1} on a line)"),
+        ("a cluster", _cluster(shape.cluster)),
+        ("on the plane", f"{percent(plane.share)} of the variance; the best plane of isotropic points has "
+                         f"{percent(plane.isotropic_share)}"),
+        ("tokens", number(shape.note)),
+    ]  # fmt: skip
+    return panel(
+        html.Span(visible(shape.name, 80), dir="auto"),
+        html.P(VERDICTS[shape.verdict], className="wb-verdict"),
+        html.P(["Why: ", visible(shape.reason, 400), "."], className="wb-why"),
+        html.Ul([html.Li(visible(word, 60), dir="auto") for word in shape.words], className="wb-words",
+                title="the words, in the order of the list"),
+        evidence(rows),
+        note=f"tested at {visible(shape.hook_point, 60)}, the layer selected on the other half of the sentences",
+        actions=actions,
+        className="wb-findings",
+    )  # fmt: skip
+
+
+def plane_panel(shape: Shape, colours: Theme) -> html.Section:
+    """Return the words on their plane."""
+    halves = zip(("fit", "judge"), shape.coordinates.tolist(), strict=True)
+    rows = [
+        {"place": place, "word": word, "half": half, "x": x, "y": y}
+        for half, points in halves
+        for place, (word, (x, y)) in enumerate(zip(shape.words, points, strict=True))
+    ]
+    label = f"The words of {shape.name} on their plane, by both halves of the sentences"
+    joined = _JOINED[joined_by(shape)]
+    return panel(
+        "On its plane",
+        graph("geometry-plane", figure=plane_figure(shape, colours), label=label, height=420),
+        as_table(rows),
+        note=f"the words are {joined}",
+        more="The first two principal components, found without the order of the list.",
+    )
+
+
+def spectrum_panel(shape: Shape, colours: Theme) -> html.Section:
+    """Return the spectrum of the words: the number of dimensions that they span."""
+    found, null = shape.spectrum, shape.spectrum.isotropic
+    needed = [{"share of the variance": f"{share} %", "components": count, "isotropic points": null.dims[share]}
+              for share, count in found.dims.items()]  # fmt: skip
+    label = f"Spectrum of the words of {shape.name} against isotropic points"
+    return panel(
+        "Number of dimensions",
+        graph("geometry-spectrum", figure=spectrum_figure(found, colours, height=384), label=label, height=384),
+        as_table(needed, "Components needed, as a table"),
+        as_table(eigenvalues(found), "Eigenvalues as a table"),
+        note=f"participation ratio {number(found.participation_ratio)}, isotropic points "
+        f"{number(null.participation_ratio)}; mean cosine of two words {number(found.cosine_raw)}, after centring "
+        f"{number(found.cosine_centred)}. {found.note}",
+        more="Participation ratio: the effective dimension. Null: equally many isotropic points in the same number of "
+        "dimensions.",
+    )
+
+
+def order_panel(shape: Shape, colours: Theme) -> html.Section:
+    """Return circular against linear RSA over layers."""
+    table = [
+        {"at": row["hook_point"], **{column: row[column] for column in ("circular", "linear", "silhouette")},
+         "chosen": "chosen" if row["chosen"] else ""} for row in shape.to_records()
+    ]  # fmt: skip
+    label = f"Circular and linear RSA of {shape.name} over layers"
+    return panel(
+        "Circle or line?",
+        graph("geometry-order", figure=order_over_layers(shape, colours), label=label, height=300),
+        as_table(table),
+        note=f"circle p {number(shape.order.p_circular)}, line p {number(shape.order.p_linear)}, smallest possible "
+        f"{number(shape.order.smallest_p)}",
+        more="RSA: rank correlation of distances in the model with those on a circle, or a line. One half of the "
+        "sentences selects the layer, the other half is drawn. p: permutation test over orderings of the list, each at "
+        "its best layer.",
+    )
+
+
+def probe_panel(found: ConceptGeometry, colours: Theme) -> html.Section:
+    """Return a linear probe over layers, or why there is none."""
+    title = "Linear probe for words of the list"
+    if isinstance(found.probes, str):
+        return missing_panel(title, found.probes)
+    table = [{"at": each.hook_point} | _without(each.to_records()[0], _COUNTS) for each in found.probes]
+    label = f"Accuracy of a probe for {found.shape.name} over layers, with base rate and control labels"
+    figure = probe_over_layers(found.probes, found.shape.hook_point, colours)
+    return panel(
+        title,
+        graph("geometry-probe", figure=figure, label=label, height=300),
+        as_table(table),
+        note=f"accuracy on {found.probes[0].n_test} held-out words of this list and of the others, with two nulls",
+        more="Base rate: always the more frequent class. Control labels: drawn at random for each word.",
+    )
+
+
+_COUNTS = ("hook_point", "n_train", "n_test", "n_documents", "n_classes", "seed")
+
+
+def _without(record: Record, names: tuple[str, ...]) -> Record:
+    return {name: value for name, value in record.items() if name not in names}
+
+
+def steering_panel(found: ConceptGeometry, colours: Theme) -> html.Section:
+    """Return the effect of steering towards the list, or the reason why it was not measured."""
+    title, sweep = "Steering towards the list", found.steering
+    if isinstance(sweep, str):
+        return missing_panel(title, sweep)
+    label = f"Effect of steering towards {found.shape.name} and loss on unrelated text, over strength"
+    return panel(
+        title,
+        *steering_body(sweep, colours, "geometry-steering", label, "distances between the means"),
+        note=f"at {visible(sweep.hook_point, 60)}, along the difference in means; strength 1 is its length, "
+        f"{number(sweep.unit)}. Unsteered probability of its words: {number(sweep.baseline)}, mean of "
+        f"{sweep.n_prompts} prompts",
+        more="Whiskers: 95 % intervals over prompts and over documents. Random directions have the same length.",
+    )
+
+
+def steering_body(sweep: StrengthSweep, colours: Theme, id: str, label: str, unit: str) -> list[Any]:
+    """Return the verdict on a steering sweep, its figure and its numbers; `unit` is the meaning of strength 1."""
+    figure = steering_figure(sweep, colours, unit=unit)
+    rows: list[Record] = []
+    for at, record in enumerate(sweep.to_records()):
+        row = _without(record, ("random", "random_high", "random_side_effect"))
+        draws = {"random effect": sweep.random_effect, "random side effect": sweep.random_side_effect}
+        spans = {name: f"{number(each[:, at].min().item())} to {number(each[:, at].max().item())}"
+                 for name, each in draws.items()}  # fmt: skip
+        rows.append(_bounded(row) | spans)
+    return [html.P(_judged(sweep)), graph(id, figure=figure, label=label, height=380), as_table(rows)]
+
+
+def _judged(sweep: StrengthSweep) -> str:
+    """Return the effect of the chosen strength on the prompts that did not choose it, in a sentence."""
+    if sweep.chosen is None:
+        return "No strength above 0 was chosen: each costs more than 0.1 nats of loss, or too few prompts exist."
+    effect, harm = sweep.judged_effect, sweep.judged_side_effect
+    return (
+        f"Half of the prompts and documents chose strength {number(sweep.strengths[sweep.chosen])}: the largest effect "
+        f"that costs at most 0.1 nats of loss. On the other half ({sweep.n_judging} prompts) it moves "
+        f"the targets by {signed(effect.estimate)} nats ({signed(effect.low)} to {signed(effect.high)}) and costs "
+        f"{signed(harm.estimate)} ({signed(harm.low)} to {signed(harm.high)}); random directions move them by at most "
+        f"{signed(float(sweep.judged_random.max()))}."
+    )
+
+
+def rotation_panel(found: ConceptGeometry, colours: Theme) -> html.Section:
+    """Return the effect of rotating words on their plane, or the reason why it was not measured."""
+    title, sweep = "Rotation on the plane", found.rotation
+    if isinstance(sweep, str):
+        return missing_panel(title, sweep)
+    verb = "moves" if sweep.moves_output else "does not move"
+    overall, low, high = sweep.overall
+    label = f"Change of the answer when words of {found.shape.name} are rotated"
+    return panel(
+        title,
+        graph("geometry-rotation", figure=rotation_figure(sweep, colours), label=label, height=380),
+        as_table(_rotation_rows(sweep)),
+        note=f"at {visible(sweep.hook_point, 60)}, rotation {verb} the answer: {signed(overall)} nats ({signed(low)} "
+        f"to {signed(high)}), random directions at most {signed(sweep.random_high)}. The answer follows at "
+        f"{sweep.n_following} of {len(sweep.steps)} steps; unrotated, {percent(sweep.baseline)} of {sweep.n_prompts} "
+        f"prompts are right, by chance {percent(1 / sweep.n_items)}",
+    )
+
+
+def _rotation_rows(sweep: RotationSweep) -> list[Record]:
+    names = {"step": "rotated by", "effect": "moved", "low": "low", "high": "high", "random_high": "random, most"}
+    names |= {"swapped": "swapped", "followed": "followed"}
+    return [_bounded({new: row[old] for old, new in names.items()}) for row in sweep.to_records()]
+
+
+def _bounded(row: Record) -> Record:
+    """Return the row with None for ends of intervals that have no bound."""
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in row.items()}  # fmt: skip
+
+
+def _counts(order: CircleTest) -> str:
+    how = "counted" if order.exact else "drawn"
+    return (
+        f"up to p {number(order.alpha)}; the smallest possible is {number(order.smallest_p)} "
+        f"({number(order.n_orderings)} orderings {how})"
+    )
+
+
+def _cluster(found: ClusterTest | None) -> str:
+    if found is None:
+        return "not tested: no other list to separate it from"
+    return (
+        f"silhouette {number(found.silhouette)}, p {number(found.p)}; null (words shuffled among lists) "
+        f"{number(found.null)}, at most {number(found.null_high)}"
+    )
+
+
+_MEASURES = (
+    ("cosine", None, "mean cosine", "of two different points; 0: directions spread evenly, 1: all alike"),
+    ("participation_ratio", "isotropic", "participation ratio", "directions in use; 1: one has all the variance"),
+    ("components_90", "isotropic_90", "components for 90 %", "principal components with 90 % of the variance"),
+    ("two_nn", "two_nn_gaussian", "TwoNN dimension", "from ratios of the two nearest distances (Facco et al. 2017)"),
+    ("mle", "mle_gaussian", "ML dimension", "maximum likelihood over neighbours (Levina and Bickel 2004)"),
+    ("local_pca", "local_pca_gaussian", "local PCA dimension", "components of a neighbourhood"),
+)
+_PAIR = (
+    ("cka", "cka_null", "CKA", "1: the same up to rotation and scale, 0: unrelated; null: shuffled rows"),
+    (
+        "procrustes",
+        "procrustes_null",
+        "Procrustes residual",
+        "0: a rotation maps one onto the other; null: shuffled rows",
+    ),
+    ("transport_between", "transport_floor", "W2², squared units", "optimal transport; null: halves of one cloud"),
+)
+
+
+def measures_panel(found: SpaceReport, _: Theme) -> html.Section:
+    """Return the measures of every space."""
+    cells = [
+        [visible(row["space"]), number(row["n"]), number(row["d"]), *_values(row, _MEASURES)]
+        for row in found.to_records()
+    ]
+    head = [("space", ""), ("points", ""), ("width", ""), *((m[2], m[3]) for m in _MEASURES)]
+    return panel(
+        "Spaces",
+        _table(head, cells),
+        note="in brackets: the null",
+        more="Null of the spectrum: isotropic points; of the intrinsic dimensions: Gaussian points of the same "
+        "covariance.",
+    )
+
+
+def spectra_panel(found: SpaceReport, colours: Theme) -> html.Section:
+    """Return the spectrum of every space."""
+    parts = [
+        html.Div([html.H3(visible(name)), graph(f"geometry-space-{at}", figure=spectrum_figure(each, colours),
+                                                label=f"Spectrum of {name}")])
+        for at, (name, each) in enumerate(found.spectra.items())
+    ]  # fmt: skip
+    return panel(
+        "Spectra",
+        *parts,
+        note="fraction of the variance per principal component; diamonds: isotropic points",
+        more="The isotropic points are equally many, in the same number of dimensions.",
+    )
+
+
+def relations_panel(found: SpaceReport, _: Theme) -> html.Section:
+    """Return the accuracy of analogies among the token embeddings."""
+    rows = [
+        [name, number(each.accuracy), number(max(each.c_alone, each.shuffled_high)), number(each.n)]
+        for name, each in found.relations.items()
+        if not isinstance(each, str)
+    ]
+    head = [
+        ("relation", ""),
+        ("accuracy", "fraction of analogies whose expected word comes first, variants left out"),
+        ("null", "the larger of shuffled pairs and the neighbours of the third word alone"),
+        ("analogies", ""),
+    ]
+    none = html.P("Not measured: the words are not single tokens of this model.", className="wb-none")
+    return panel("Analogies among token embeddings", _table(head, rows) if rows else none,
+                 note="a is to b as c is to the nearest word to b − a + c")  # fmt: skip
+
+
+def similarity_panel(found: SpaceComparison, colours: Theme) -> html.Section:
+    """Return the CKA of all spaces with all."""
+    largest = np.abs(found.cka.shuffled[~np.eye(len(found.spaces), dtype=bool)]).max(initial=0)
+    return panel(
+        "Similarity of all spaces",
+        graph("geometry-cka", figure=similarity_map(found.cka, colours), label="CKA of all spaces with all"),
+        note=f"unbiased CKA on {number(found.cka.n_rows)} tokens; shuffled rows at most {number(float(largest))}",
+        more="1: the same up to rotation and scale; 0: unrelated.",
+    )
+
+
+def pairs_panel(found: SpaceComparison, _: Theme) -> html.Section:
+    """Return the pairs that were compared closely."""
+    cells = [[visible(row["first"]), visible(row["second"]), *_values(row, _PAIR)] for row in found.to_records()]
+    head = [("first", ""), ("second", ""), *((m[2], m[3]) for m in _PAIR)]
+    return panel("Pairs compared closely", _table(head, cells), note="in brackets: the null")
+
+
+def _values(row: Record, measures: tuple[tuple[str, str | None, str, str], ...]) -> list[str]:
+    cells: list[str] = []
+    for key, null, *_ in measures:
+        text = "–" if row[key] is None else number(row[key])
+        cells.append(f"{text} ({number(row[null])})" if null and row[key] is not None else text)
+    return cells
+
+
+def _table(head: list[tuple[str, str]], rows: list[list[str]]) -> html.Div:
+    titles = html.Tr([html.Th(name, scope="col", title=about or None) for name, about in head])
+    body = [html.Tr([html.Td(cell, dir="auto") for cell in row]) for row in rows]
+    return html.Div(
+        html.Table([html.Thead(titles), html.Tbody(body)], className="wb-evidence wb-records"), className="wb-scroll"
+    )
 
 
 PAGE = Page(

@@ -22,7 +22,7 @@ from dashboard.figures.geometry import (
 )
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.geometry import page
-from dashboard.geometry.panels import VERDICTS
+from dashboard.geometry.page import VERDICTS
 from dashboard.overview.data import overview
 from interp.errors import CorruptError, UnknownNameError
 from interp.geometry.sweeps import RotationSweep, StrengthSweep

@@ -27,7 +27,7 @@ from dashboard.components.pages import (
     run_button,
 )
 from dashboard.data.features import one, unlabelled
-from dashboard.feature.labelling import ask_for, ask_for_list
+from dashboard.feature.page import ask_for, ask_for_list
 from dashboard.queue import RunQueue
 from dashboard.run_files import how_far
 from dashboard.runs.page import PAGE, entered
