@@ -1,6 +1,6 @@
 """The table of SAELens' releases that dictionaries open by: `python -m tools.releases`.
 
-It is `pretrained_saes.yaml` of a pinned wheel without scores and links; `saes/weights/releases.py` describes the file.
+It is `pretrained_saes.yaml` of a pinned wheel without scores and links; `saes/weights/importing.py` describes the file.
 """
 
 import lzma
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from interp.artifacts import atomic_file
-from saes.weights.releases import TABLE
+from saes.weights.importing import TABLE
 from tools import run_tool
 from tools.sources import Package, fetch
 from workbench.terminal import Verb, wrote

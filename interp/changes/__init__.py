@@ -2,9 +2,7 @@
 
 - `components`       components of a model by canonical name, as views into its weights; the null (further training,
                      rounding)
-- `weights`          changes of weight matrices, and their rank
 - `representations`  changes of the residual stream, on target text and on control text
-- `heads`            changes of attention patterns and head outputs, due to a head's own weights or to its input
 - `transplant`       the causal test: put a component of one model into the other and measure the behaviour
 - `reading`          words for the change: difference lens, directions of the weights, predictions, continuations
 - `report`           all of it as one result

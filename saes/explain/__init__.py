@@ -5,7 +5,6 @@
 - `prompts`          the text that is sent, and the parsing of replies
 - `providers`        language models that answer: an OpenAI-compatible endpoint or a local model
 - `asking`           the provider protocol, requests within a budget, replies on disk
-- `scores`           agreement of answers with the truth, with intervals
 - `imported`         labels from an export of Neuronpedia, with the scores given there
 - `direction_judge`  yes or no about texts, and texts written as somebody with a trait
 - `run`              from cases to labels, and labels adopted into a features folder

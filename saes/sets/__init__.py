@@ -4,7 +4,6 @@
 - `stored`        a set in a workspace, as an artefact
 - `layouts`       the files of a set, which are those of circuit-tracer
 - `train`         one pass through the model feeds the transcoders of all layers
-- `evaluate`      each layer, and the model with all its MLPs replaced
 - `importing`     sets of other tools
 - `replacement`   a set on one prompt, for attribution graphs
 """

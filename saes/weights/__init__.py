@@ -3,7 +3,6 @@
 - `folder`               our folder (`save_sae`, `load_sae`), which SAELens reads as well
 - `read`                 any format (`load_dictionary`), recognised by its files, checked against its own arithmetic
 - `importing`            a peer's checkpoint, and the model and hook points that it belongs to
-- `releases`             SAELens' names of dictionaries on the hub
 - `imported`             settings and self-check of an imported dictionary
 - `layout`               arrays from elsewhere, read without running code, and checked
 - `saelens`              SAELens 6, and the flat layout before 6

@@ -118,7 +118,7 @@ def steered(prompts: int) -> Any:
 
 def labels(features: int) -> Any:
     """Return a drawer of intervals of the mean score of labels over features: balanced accuracies of mean .8."""
-    from saes.explain.scores import mean_over_features
+    from saes.explain.run import mean_over_features
 
     def covers(rng: Rng) -> bool:
         found = mean_over_features(rng.beta(8, 2, features).tolist(), generator=rng)
@@ -172,7 +172,7 @@ def told(value: Any, p: float = 0.05) -> np.ndarray:
 
 def readings(n_features: int) -> Any:
     """Return a drawer of readings that say nothing of their feature: told where the score exceeds the null's."""
-    from saes.features.readings import Judge, Reading
+    from saes.features.labels import Judge, Reading
     from saes.features.views import View
 
     firings, n_tokens = 40, 300

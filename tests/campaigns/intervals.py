@@ -80,7 +80,7 @@ def documents(size: int, score: str) -> Any:
 
 def answers(n_yes: int, n_no: int, rate: float) -> Any:
     """Return a drawer of intervals of the balanced accuracy of a label."""
-    from saes.explain.scores import score_answers
+    from saes.explain.run import score_answers
 
     truth = np.arange(n_yes + n_no) < n_yes
 

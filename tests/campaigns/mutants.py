@@ -52,8 +52,8 @@ TESTS: dict[str, list[str]] = {
     "saes/kernels/compiled.py": ["tests/saes/test_kernels.py"],
     "saes/kernels/selection.py": ["tests/saes/test_kernels.py"],
     "interp/scaling_law.py": ["tests/interp/test_scaling_law.py"],
-    "saes/features/readings.py": ["tests/saes/test_feature_labels.py", "tests/saes/test_feature_lexicon.py"],
-    "saes/explain/scores.py": ["tests/saes/test_explain_parsing.py", "tests/saes/test_explain_run.py"],
+    "saes/features/labels.py": ["tests/saes/test_feature_labels.py", "tests/saes/test_feature_lexicon.py"],
+    "saes/explain/run.py": ["tests/saes/test_explain_parsing.py", "tests/saes/test_explain_run.py"],
 }
 """file -> arguments of pytest: the tests that must notice a change of it"""
 

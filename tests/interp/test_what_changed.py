@@ -21,11 +21,16 @@ from tuned_pair import (
 from interp.artifacts import open_artefact, save_artefact
 from interp.changes.comparison import ModelComparison
 from interp.changes.components import check_comparable, components, head_units, rounded, units, upper_bound, written
-from interp.changes.heads import head_changes
-from interp.changes.report import what_changed
+from interp.changes.report import (
+    directions_for,
+    head_changes,
+    participation,
+    relative_change,
+    weight_changes,
+    what_changed,
+)
 from interp.changes.representations import hsic_left_out, representation_changes, stream
 from interp.changes.transplant import log_prob_of, log_prob_of_answers, transplants
-from interp.changes.weights import directions_for, participation, relative_change, weight_changes
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError, UnknownNameError, UsageError
 from interp.geometry.similarity import cka, hsic
 from interp.models.small import SmallConfig, build_small

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saes.explain.prompts import LONGEST_LABEL, read_answers, read_explanation
-from saes.explain.scores import mean_over_features, mean_scores, other_features, score_answers
+from saes.explain.run import mean_over_features, mean_scores, other_features, score_answers
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,19 @@ import torch
 from planted import HOOK, TableDictionary, write_recording
 
 from saes.features.firings import Encoded, collect_together
-from saes.features.labels import Label, choose_label, label_features, label_without_evidence, quoted
+from saes.features.labels import (
+    Judge,
+    Label,
+    Reading,
+    Scored,
+    choose_label,
+    improbable,
+    label_features,
+    label_without_evidence,
+    quoted,
+    upper_end,
+)
 from saes.features.nearby import Windows
-from saes.features.readings import Judge, Reading, Scored, improbable, upper_end
 from saes.features.views import View, Views, read_text
 
 VOCABULARY = ["<s>", " the", " The", " of", " cat", " dog", " run", "\n", " a", " an"] + [f" w{i}" for i in range(40)]

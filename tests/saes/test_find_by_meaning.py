@@ -17,12 +17,11 @@ from interp.lenses.vocabulary import Vocabulary
 from interp.workspace import Workspace
 from saes import search_features
 from saes.features import search
-from saes.features.concept_search import by_concept
-from saes.features.find_by_meaning import standardised
+from saes.features.find_by_meaning import by_concept, standardised
 from saes.features.found import Hit
 from saes.features.meaning import DRAWS, KEPT, Meaning
-from saes.features.query import Query, parse_query
 from saes.features.related_words import pieces_of, related_words, tokens_of
+from saes.features.search import Query, parse_query
 
 N, D, N_WORDS = 300, 64, 500
 WORDS = [f" word{'abcdefghijklmnopqrstuvwxyz'[i % 26]}{'abcdefghijklmnopqrstuvwxyz'[i // 26]}" for i in range(N_WORDS)]

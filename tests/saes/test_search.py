@@ -22,7 +22,7 @@ from interp.workspace import Workspace
 from saes import search_features
 from saes.features import fired_words, search, token_index
 from saes.features.active import rank_active
-from saes.features.examples_index import index_examples, indexed_examples
+from saes.features.fired_words import index_examples, indexed_examples
 from saes.features.found import Filter
 from saes.features.schema import ExampleRow, Features
 from saes.features.token_index import TABLES, Units, fold, index_schema, query_words, spell
@@ -58,7 +58,7 @@ def test_numbers_that_duckdb_cannot_hold_are_an_error_of_the_file(tmp_path, monk
     def overflows(*_):
         raise duckdb.ConversionException("value is out of range")
 
-    monkeypatch.setattr("saes.features.examples_index.index_examples", overflows)
+    monkeypatch.setattr("saes.features.fired_words.index_examples", overflows)
     with pytest.raises(CorruptError, match=r"cannot index .*examples\.parquet"):
         indexed_examples(tmp_path / "examples.parquet", "overflows", 4)
 

@@ -24,9 +24,8 @@ from saes.kinds.clt import decode, decoder_norms
 from saes.kinds.config import BatchTopKConfig, CrossLayerConfig, GatedConfig, JumpReLUConfig, TopKConfig
 from saes.kinds.transcoder import Transcoder
 from saes.sets import PerLayerSet, read_set
-from saes.sets.evaluate import evaluate_in_model, evaluate_layers
 from saes.sets.stored import StoredSet
-from saes.sets.train import train_set, training
+from saes.sets.train import evaluate_in_model, evaluate_layers, train_set, training
 from saes.training.config import TrainConfig
 
 D_SAE, K = 48, 6

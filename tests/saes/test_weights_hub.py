@@ -11,8 +11,7 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 
 from interp.errors import ConfigError, MismatchError, MissingError, UnknownNameError
-from saes.weights import importing as hub
-from saes.weights import releases
+from saes.weights import importing
 from saes.weights.importing import checkpoint_path, is_hub_spec
 from saes.weights.read import load_dictionary
 from tools.releases import table
@@ -31,7 +30,7 @@ def fetched(monkeypatch, tmp_path):
         return str(tmp_path / "snapshot")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    monkeypatch.setattr(hub, "hub_reachable", lambda: True)
+    monkeypatch.setattr(importing, "hub_reachable", lambda: True)
     return asked
 
 
@@ -88,7 +87,7 @@ def peers(monkeypatch, tmp_path):
         return str(target)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    monkeypatch.setattr(hub, "hub_reachable", lambda: True)
+    monkeypatch.setattr(importing, "hub_reachable", lambda: True)
     return tmp_path
 
 
@@ -138,9 +137,9 @@ def test_the_table_of_releases_has_paths_ids_and_what_cannot_be_read(tmp_path, m
         "a": {"repo_id": "o/a", "conversion_func": None, "saes": [{"id": "x", "path": "x"}, {"id": "y", "path": 0}]},
         "b": {"repo_id": "o/b", "conversion_func": "own", "saes": [{"id": "z", "path": "p/z:v1"}]},
     }
-    monkeypatch.setattr(releases, "TABLE", tmp_path / "table.xz")
-    releases.TABLE.write_bytes(lzma.compress(table(listed).encode()))
-    found = releases.releases.__wrapped__()
+    monkeypatch.setattr(importing, "TABLE", tmp_path / "table.xz")
+    importing.TABLE.write_bytes(lzma.compress(table(listed).encode()))
+    found = importing.releases.__wrapped__()
     assert found == {"a": ("o/a", {"x": "x", "y": "0"}, ""), "b": ("o/b", {"z": "p/z:v1"}, "by its loader own")}
     monkeypatch.undo()
-    assert len(releases.releases()) > 150
+    assert len(importing.releases()) > 150
