@@ -180,13 +180,13 @@ def circuit(workspace: Workspace, name: str) -> dict[str, Any]:
 
 
 def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
-    """Compare two named things, every number with its null: two features or neurons, SAEs, layers, or models.
+    """Compare two features or neurons, every number with its null.
 
-    Names: `demo:540` (a feature), `neurons:blocks.9.mlp.hook_post:12`, `demo` (an SAE), `blocks.9.hook_resid_post` or
-    `MODEL@HOOK_POINT` (a layer), a model. In `measures`, `null` is the level that 95 % of the null stay below in
-    magnitude, or the value expected by chance; `p` is the fraction of the null that reaches the value, and `of` says
-    which null. `missing` says what was not measured and why. A pair found by a search is not random: judge its cosine
-    by the share of latents whose nearest neighbour is at least as close.
+    Names: `demo:540` (a feature), `neurons:blocks.9.mlp.hook_post:12`. In `measures`, `null` is the level that 95 % of
+    the null stay below in magnitude, or the value expected by chance; `p` is the fraction of the null that reaches the
+    value, and `of` says which null. `missing` says what was not measured and why. A pair found by a search is not
+    random: judge its cosine by the share of latents whose nearest neighbour is at least as close. Dictionaries, layers
+    and models are compared by the verbs `compare` and `geometry compare`; `artefact` returns what they stored.
     """
     from dashboard.compare.measure import compare
 

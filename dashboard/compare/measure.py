@@ -1,4 +1,4 @@
-"""Cosines, activations on the same tokens, and matched features of two things, computed from their weights.
+"""Cosines of two features or neurons, and their activations on the same tokens, computed from the weights.
 
     compare(workspace, "demo:540", "second:12")
 
@@ -15,27 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dashboard.answers import lists
-from dashboard.compare.data import (
-    FEATURE,
-    LAYER,
-    N_PAIRS,
-    NEURON,
-    SAE,
-    Measure,
-    Thing,
-    about,
-    dimensions,
-    kind_of,
-    layer_pair,
-    model_pairs,
-    scores,
-    shared_tokens,
-    stored_matches,
-    together,
-    why,
-)
-from dashboard.compare.data import two as both
+from dashboard.compare.data import Measure, NamedFeature, about, both, shared_tokens
 from interp.errors import ConfigError, MismatchError, UnknownNameError, WorkbenchError
 from interp.recording.recorded import Recorded
 from interp.statistics import p_from_null
@@ -52,21 +32,21 @@ LEAST = 5
 """Tokens on which a latent must fire for its correlation to be measured."""
 N_NEAREST, N_SAMPLE = 8, 1024
 """Nearest latents listed, and latents whose nearest neighbour is computed for the distribution."""
-LIVE_PAIRS, LIVE_SMALLER = 1 << 24, 2048
-"""Largest match that a page computes itself: pairs of latents, and latents of the smaller dictionary (about 2 s)."""
 EDGES = np.linspace(-1, 1, 81)
+ALPHA = 0.05
+"""Largest p of a pair that is called alike, and largest share of nearest neighbours that are closer."""
 CLOSER = "share of latents whose nearest neighbour is at least as close"
 RANDOM_PAIRS = "each with every other latent of the other's dictionary"
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Fractions per bin of `EDGES`."""
+    """Fractions of cosines per bin of `EDGES`."""
 
-    counts: list[float]
-    """Of the measured values, or of the null of a single value."""
-    other: list[float]
-    """Of the null, or of the nearest neighbours."""
+    random: list[float]
+    """Of random pairs, the null."""
+    nearest: list[float]
+    """Of nearest neighbours."""
 
 
 @dataclass(frozen=True)
@@ -76,30 +56,11 @@ class Measured:
     measures: list[Measure] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     """What was not measured, and why."""
-    finding: str = ""
+    verdict: str = ""
     cosines: Histogram | None = None
-    """Random pairs, and nearest neighbours."""
+    """None where the two write to different spaces."""
     nearest: list[tuple[int, float]] = field(default_factory=list)
     """Latents of the second's dictionary nearest to the first, with their cosines."""
-
-
-@dataclass(frozen=True)
-class Matched:
-    """The latents of two SAEs, matched one to one."""
-
-    measures: list[Measure] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    finding: str = ""
-    cosines: Histogram | None = None
-    first: list[int] = field(default_factory=list)
-    """Latents of the first SAE, largest cosine first."""
-    second: list[int] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-
-    def pairs(self, n: int, *, last: bool = False) -> list[dict[str, Any]]:
-        """Return the `n` pairs of the largest (or smallest) cosine: `first, second, cosine`."""
-        rows = list(zip(self.first, self.second, self.values, strict=True))
-        return [{"first": i, "second": j, "cosine": c} for i, j, c in (rows[::-1][:n] if last else rows[:n])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,35 +79,22 @@ class Latents:
 
 
 def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
-    """Return everything known of two named things: the answer of `/api/compare`."""
+    """Return everything known of two features or neurons: the answer of `/api/compare`."""
     one, two = both(workspace, a, b)
-    kind = kind_of(one, two)
-    found: dict[str, Any] = {"kind": kind, "a": one, "b": two, "measures": [], "missing": []}
-    if kind == FEATURE:
-        shared = shared_tokens(workspace, one, two)
-        fired = together(workspace, one, two)
-        measured = pair(workspace, one, two)
-        found["measures"] = [*measured.measures, *([fired] if fired else []), *(each.measure for each in shared)]
-        found |= {"missing": measured.missing, "finding": measured.finding, "nearest": measured.nearest}
-        found["about"] = {"a": about(workspace, one), "b": about(workspace, two)}
-        found["shared"] = {each.what: each.tokens for each in shared}
-    elif kind == SAE:
-        matched = saes(workspace, one, two)
-        found |= {"scores": scores(workspace, one, two), "missing": matched.missing, "measures": matched.measures}
-        found |= {"pairs": matched.pairs(N_PAIRS), "finding": matched.finding}
-    elif kind == LAYER:
-        stored = layer_pair(workspace, one, two)
-        found |= {"measures": stored.measures if stored else [], "artefact": stored.comparison.key if stored else ""}
-        found["dimensions"] = [dimensions(workspace, each) for each in (one, two)]
-        found["missing"] = [] if stored else ["no comparison has both layers; `workbench geometry compare` makes one"]
-    else:
-        made = model_pairs(workspace, one, two)
-        found |= {"artefacts": made}
-        found["missing"] = [] if made else ["no artefact compares them; `workbench compare models` makes one"]
-    return found
+    shared, measured = shared_tokens(workspace, one, two), pair(workspace, one, two)
+    return {
+        "a": one,
+        "b": two,
+        "measures": [*measured.measures, *(each.measure for each in shared)],
+        "missing": measured.missing,
+        "verdict": measured.verdict,
+        "nearest": measured.nearest,
+        "about": {"a": about(workspace, one), "b": about(workspace, two)},
+        "shared": {each.what: each.tokens for each in shared},
+    }
 
 
-def pair(workspace: Workspace, a: Thing, b: Thing) -> Measured:
+def pair(workspace: Workspace, a: NamedFeature, b: NamedFeature) -> Measured:
     """Measure two features or neurons: cosines of their directions, and their activations on the same tokens.
 
     A part that cannot be measured is a sentence in `missing`.
@@ -154,20 +102,14 @@ def pair(workspace: Workspace, a: Thing, b: Thing) -> Measured:
     try:
         return _pair(workspace.address, a, b, _version(workspace, a), _version(workspace, b))
     except WorkbenchError as error:
-        return Measured(missing=[why(error)])
+        return Measured(missing=[_reason(error)])
 
 
-def saes(workspace: Workspace, a: Thing, b: Thing) -> Matched:
-    """Match the latents of two SAEs, from a stored comparison or, where that takes seconds, now."""
-    try:
-        if (stored := stored_matches(workspace, a, b)) is not None:
-            return _matched(stored)
-        return _match_now(workspace.address, a, b, _version(workspace, a), _version(workspace, b))
-    except WorkbenchError as error:
-        return Matched(missing=[why(error)])
+def _reason(error: WorkbenchError) -> str:
+    return str(error).splitlines()[0]
 
 
-def _version(workspace: Workspace, one: Thing) -> str:
+def _version(workspace: Workspace, one: NamedFeature) -> str:
     return workspace.manifest("sae", one.sae).content_hash if one.sae else one.model
 
 
@@ -215,7 +157,7 @@ def _neurons(workspace: Workspace, hook_point: str, spec: str) -> Latents:
 
 
 @lru_cache(maxsize=64)
-def _pair(root: str, a: Thing, b: Thing, version_a: str, version_b: str) -> Measured:
+def _pair(root: str, a: NamedFeature, b: NamedFeature, version_a: str, version_b: str) -> Measured:
     one, two = (_latents(root, x.dictionary, x.model, v) for x, v in ((a, version_a), (b, version_b)))
     _check_model(a, b, one, two)
     for x, latents in ((a, one), (b, two)):
@@ -232,11 +174,11 @@ def _pair(root: str, a: Thing, b: Thing, version_a: str, version_b: str) -> Meas
     try:
         measures += _activations(Workspace(root), a, b, one, two)
     except WorkbenchError as error:
-        missing.append(why(error))
-    return Measured(measures, missing, _finding(a, b, measures), cosines, nearest)
+        missing.append(_reason(error))
+    return Measured(measures, missing, verdict(a, b, measures), cosines, nearest)
 
 
-def _check_model(a: Thing, b: Thing, one: Latents, two: Latents) -> None:
+def _check_model(a: NamedFeature, b: NamedFeature, one: Latents, two: Latents) -> None:
     """Raise `MismatchError` for dictionaries of other weights; by the model's name where a hash was not recorded."""
     known = one.weight_hash and two.weight_hash
     if (one.weight_hash != two.weight_hash) if known else (not a.model or a.model != b.model):
@@ -245,7 +187,7 @@ def _check_model(a: Thing, b: Thing, one: Latents, two: Latents) -> None:
         )
 
 
-def _same(a: Thing, b: Thing) -> bool:
+def _same(a: NamedFeature, b: NamedFeature) -> bool:
     return (a.dictionary, a.index) == (b.dictionary, b.index)
 
 
@@ -255,7 +197,7 @@ def _measure(name: str, value: float, null: np.ndarray, of: str) -> Measure:
     return Measure(name, value, float(np.quantile(np.abs(null), 0.95)), p, of)
 
 
-def values_of_other_pairs(a: Thing, b: Thing, along_b: np.ndarray, along_a: np.ndarray) -> np.ndarray:
+def values_of_other_pairs(a: NamedFeature, b: NamedFeature, along_b: np.ndarray, along_a: np.ndarray) -> np.ndarray:
     """Return the null: values of `a` with b's dictionary, and of `b` with a's, without the pair itself.
 
     `along_b [n_b]` are those of `a`, `along_a [n_a]` those of `b`.
@@ -272,7 +214,7 @@ def values_of_other_pairs(a: Thing, b: Thing, along_b: np.ndarray, along_a: np.n
 
 
 def _cosines(
-    a: Thing, b: Thing, one: Latents, two: Latents
+    a: NamedFeature, b: NamedFeature, one: Latents, two: Latents
 ) -> tuple[list[Measure], Histogram, list[tuple[int, float]]]:
     """Return the cosine of two directions with random pairs, the distributions, and the latents nearest to `a`."""
     along_b = (two.directions @ one.directions[a.index]).numpy()
@@ -288,7 +230,7 @@ def _cosines(
     return direct, Histogram(_fractions(null), _fractions(near)), [(i, float(along_b[i])) for i in order]
 
 
-def _nearest(a: Thing, b: Thing, one: Latents, two: Latents) -> np.ndarray:
+def _nearest(a: NamedFeature, b: NamedFeature, one: Latents, two: Latents) -> np.ndarray:
     """Return the largest cosine of latents of a's dictionary with one of b's, with another of the same, `[n]`."""
     n = len(one.directions)
     rows = np.random.default_rng(0).permutation(n)[:N_SAMPLE]
@@ -302,9 +244,9 @@ def _fractions(values: np.ndarray) -> list[float]:
     return (np.histogram(values.clip(-1, 1), bins=EDGES)[0] / max(len(values), 1)).tolist()
 
 
-def _readers(writer: Thing, reader: Thing, written: Latents, read: Latents) -> list[Measure]:
+def _readers(writer: NamedFeature, reader: NamedFeature, written: Latents, read: Latents) -> list[Measure]:
     """Return cosines of a direction with the weights by which a neuron reads; null: other neurons of its layer."""
-    if reader.kind != NEURON or writer.dictionary == reader.dictionary:
+    if not reader.neuron or writer.dictionary == reader.dictionary:
         return []
     found: list[Measure] = []
     for name, rows in read.reads.items():
@@ -315,7 +257,7 @@ def _readers(writer: Thing, reader: Thing, written: Latents, read: Latents) -> l
     return found
 
 
-def _activations(workspace: Workspace, a: Thing, b: Thing, one: Latents, two: Latents) -> list[Measure]:
+def _activations(workspace: Workspace, a: NamedFeature, b: NamedFeature, one: Latents, two: Latents) -> list[Measure]:
     """Return correlation and joint firing on recorded tokens. Raises `ConfigError` where nothing was recorded."""
     recording = _recording(workspace, one, two)
     x, y = (_acts(latents, recording) for latents in (one, two))
@@ -387,63 +329,21 @@ def correlations(acts: Any, values: np.ndarray) -> np.ndarray:
         return np.where(spread > 0, product / (spread * values.std()), np.nan)
 
 
-def _finding(a: Thing, b: Thing, measures: list[Measure]) -> str:
-    """Return one sentence about a pair, from its first measure."""
+def verdict(a: NamedFeature, b: NamedFeature, measures: list[Measure]) -> str:
+    """Return one sentence about a pair: its first measure against random pairs, then against nearest neighbours."""
     if _same(a, b):
         return "They are the same."
-    first = next((each for each in measures if each.p is not None and each.null is not None), None)
-    if first is None or first.p is None:
+    first = next((each for each in measures if each.p is not None), None)
+    if first is None or first.p is None or first.null is None:
         return ""
-    numbers = f"{first.value:+.2f}; 95 % of random pairs stay below {first.null:.2f}"
+    alike = "No more alike" if first.p > ALPHA else "More alike" if first.value > 0 else "More opposed"
     name = "cosine" if first.name.startswith("cosine") else "correlation"
-    if first.p > 0.05:
-        return f"Their {name} is no larger than that of random pairs ({numbers})."
-    way = "the same way" if first.value > 0 else "opposite ways"
-    verb = "point" if name == "cosine" else "fire"
-    found = f"They {verb} {way}, more than random pairs do: {name} {numbers}."
-    closer = next((each.value for each in measures if each.name == CLOSER), 0.0)
-    if first.value > 0 and closer > 0.5:
-        found += f" But {closer:.0%} of latents have a nearest neighbour that is at least as close."
-    return found
-
-
-@lru_cache(maxsize=8)
-def _match_now(root: str, a: Thing, b: Thing, version_a: str, version_b: str) -> Matched:
-    one, two = (_latents(root, x.dictionary, x.model, v) for x, v in ((a, version_a), (b, version_b)))
-    assert one.sae is not None
-    assert two.sae is not None
-    _check_model(a, b, one, two)
-    if one.space != two.space:
-        raise MismatchError(f"{a.name} and {b.name} write to {one.space} and {two.space}: no latents to match")
-    sizes = len(one.directions), len(two.directions)
-    if sizes[0] * sizes[1] > LIVE_PAIRS or min(sizes) > LIVE_SMALLER:
-        raise ConfigError(f"matching {sizes[0]:,} with {sizes[1]:,} latents takes minutes: run the comparison")
-    from saes.evaluation.matching import match_features
-
-    found = match_features(one.sae, two.sae)
-    rows = {name: getattr(found.match, name).tolist() for name in ("rows", "columns", "cosines")}
-    return _matched({"first": rows["rows"], "second": rows["columns"], "cosine": rows["cosines"],
-                     "random": lists(found.random_cosines)})  # fmt: skip
-
-
-def _matched(columns: dict[str, list[Any]]) -> Matched:
-    """Return a match from its columns `first, second, cosine, random`."""
-    from saes.evaluation.matching import SHARED
-
-    values, random = np.array(columns["cosine"]), np.array(columns["random"])
-    share, by_chance = (float((cosines > SHARED).mean()) for cosines in (values, random))
-    of = "one-to-one match with random directions of the same second moments"
-    order = np.argsort(-values, kind="stable")
-    measures = [
-        Measure(f"share of latents with a partner above {SHARED}", share, by_chance, None, of),
-        Measure("mean cosine of the matched latents", float(values.mean()), float(random.mean()), None, of),
-    ]
-    bound = float(np.quantile(random, 0.95))
-    beyond = float((values > bound).mean())
-    finding = (
-        f"{share:.1%} of the latents have a partner of cosine above {SHARED}, with random directions {by_chance:.1%}; "
-        f"{beyond:.1%} are matched more closely than 95 % of random directions ({bound:.2f})."
-    )
-    first, second = (np.array(columns[key])[order].tolist() for key in ("first", "second"))
-    return Matched(measures, [], finding, Histogram(_fractions(values), _fractions(random)), first, second,
-                   values[order].tolist())  # fmt: skip
+    numbers = f"{name} {first.value:+.2f}, of random pairs up to {first.null:.2f} (95 %)"
+    closer = next((each.value for each in measures if each.name == CLOSER), None)
+    if first.p > ALPHA or first.value < 0 or closer is None:
+        rest = ""
+    elif closer > ALPHA:
+        rest = f"; but {closer:.0%} of latents have a nearest neighbour that is at least as close"
+    else:
+        rest = f"; and closer than {1 - closer:.0%} of nearest neighbours"
+    return f"{alike} than random pairs: {numbers}{rest}."

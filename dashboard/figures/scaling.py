@@ -234,36 +234,42 @@ def density_histogram(found: Densities, colours: Theme, *, height: int = 320) ->
 
 
 def cosine_histogram(
-    bars: Sequence[float],
-    line: Sequence[float],
+    random: Sequence[float],
+    nearest: Sequence[float],
     edges: Sequence[float],
     colours: Theme,
     *,
-    names: tuple[str, str],
-    marker: float | None = None,
+    marker: float,
     height: int = 230,
 ) -> go.Figure:
-    """Two distributions of cosines as fractions per bin, `bars [n]` and `line [n]` over `edges [n + 1]`.
+    """Cosines of random pairs and of nearest neighbours, as fractions `[n]` per bin over `edges [n + 1]`.
 
-    `names` are theirs in the legend; `marker` draws a line at one cosine.
+    `marker` draws a line at one cosine.
     """
     low, high = np.asarray(edges[:-1]), np.asarray(edges[1:])
-    centres, filled = (low + high) / 2, np.flatnonzero(np.asarray(bars) + np.asarray(line))
-    hover = [f"cosine {a:.2f} to {b:.2f}<br>{names[0]}: {one:.2%}<br>{names[1]}: {two:.2%}"
-             for a, b, one, two in zip(low, high, bars, line, strict=True)]  # fmt: skip
-    figure = go.Figure(
-        [
-            go.Bar(x=centres, y=list(bars), width=(high - low) * 0.92, name=names[0], hovertext=hover, hoverinfo="text",
-                   marker={"color": colours.accent, "line": {"width": 0}}),
-            go.Scatter(x=centres, y=list(line), mode="lines", name=names[1], hoverinfo="skip",
-                       line={"color": colours.opposite, "width": 1.5, "shape": "hvh"}),
-        ]
-    )  # fmt: skip
-    shown = [*low[filled], *high[filled], *([] if marker is None else [marker])] or [-1.0, 1.0]
+    filled = np.flatnonzero(np.asarray(random) + np.asarray(nearest))
+    hover = [
+        f"cosine {a:.2f} to {b:.2f}<br>random pairs: {one:.2%}<br>nearest neighbours: {two:.2%}"
+        for a, b, one, two in zip(low, high, random, nearest, strict=True)
+    ]
+    figure = go.Figure()
+    figure.add_bar(
+        x=(low + high) / 2,
+        y=list(random),
+        width=(high - low) * 0.92,
+        name="random pairs",
+        hovertext=hover,
+        hoverinfo="text",
+        marker={"color": colours.accent, "line": {"width": 0}},
+    )
+    line = {"color": colours.opposite, "width": 1.5, "shape": "hvh"}
+    figure.add_scatter(
+        x=(low + high) / 2, y=list(nearest), mode="lines", name="nearest neighbours", hoverinfo="skip", line=line
+    )
+    shown = [*low[filled], *high[filled], marker]
     figure.update_xaxes(title_text="cosine", showgrid=False, range=[min(shown) - 0.02, max(shown) + 0.02])
     figure.update_yaxes(title_text="fraction", rangemode="tozero", nticks=5, tickformat=".0%")
-    if marker is not None:
-        figure.add_vline(x=marker, line={"color": colours.text, "width": 2})
+    figure.add_vline(x=marker, line={"color": colours.text, "width": 2})
     return legend_above(styled(figure, colours, height=height), top=34)
 
 

@@ -10,8 +10,29 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from dashboard.components.evidence import number as shown
-from dashboard.components.frame import attrs, explain, graph, note_controls, notice, page, panel, quiet_link, stat
-from dashboard.components.pages import Context, Page, atlas_href, current, feature_href, first_step, sae_href
+from dashboard.components.evidence import records_table
+from dashboard.components.frame import (
+    attrs,
+    explain,
+    graph,
+    guarded,
+    note_controls,
+    notice,
+    page,
+    panel,
+    quiet_link,
+    stat,
+)
+from dashboard.components.pages import (
+    Context,
+    Page,
+    atlas_href,
+    compare_href,
+    current,
+    feature_href,
+    first_step,
+    sae_href,
+)
 from dashboard.figures.saes import HEIGHT, HealthRun, health_figure
 from dashboard.figures.scaling import density_histogram, pareto_plane, scaling_curves
 from dashboard.figures.theme import message_figure, number, theme
@@ -23,6 +44,7 @@ from interp.errors import WorkbenchError, as_typed
 from interp.workspace import Workspace
 from saes.evaluation.concept_scores import BASES, ConceptScore, ConceptScores
 from saes.evaluation.config import GOOD_F1, Set
+from saes.evaluation.sae_comparison import MatchedPair
 from saes.evaluation.scores import InModel
 from saes.training.scores import Reconstruction
 from saes.weights.imported import ImportedSettings
@@ -45,6 +67,8 @@ HINTS = {
     "tokens/s": "Training speed, over its own steps; dictionaries that are trained together take turns.",
 }
 MAX_LISTED = 200
+N_MATCHES = 12
+"""Closest pairs of matched features that are shown."""
 _SETTINGS = ("k", "l1_coefficient", "sparsity", "prefixes", "target", "batch_size", "lr", "aux_coefficient", "seed")
 _STATES = {
     "training": "in training",
@@ -339,6 +363,7 @@ def show_dictionary(state: dict[str, Any], _status: str, scheme: str | None) -> 
     boxes = [] if chosen.unfinished else [_plane(workspace, chosen, found, scheme), _density(workspace, made, scheme)]
     return card(chosen, inside, made), [
         html.Div(boxes, className="wb-two wb-even"),
+        None if chosen.unfinished else _compared(workspace, chosen),
         None if chosen.unfinished else _concepts(workspace, chosen, made),
         _scaling(workspace, chosen, scheme),
     ]
@@ -353,6 +378,31 @@ def _plane(workspace: Workspace, chosen: view.Entry, found: list[view.Entry], sc
     plane = graph("sae-plane", figure=figure, label="FVU against L0")
     more = "Every dictionary at this hook point, scored on held-out documents."
     return panel("Error against sparsity", plane, note=note, more=more)
+
+
+def _compared(workspace: Workspace, chosen: view.Entry) -> html.Section | None:
+    """Return the newest comparison of a dictionary with others; None without one."""
+    found = next((each for each in scores.comparisons(workspace) if each.of(chosen.name)), None)
+    if found is None:
+        return None
+
+    def body() -> list[Any]:
+        said = [html.Li(f"{pair}: {shared}.") for pair, shared in found.shared.items()]
+        closest = found.matches.rows(order="cosine desc", limit=N_MATCHES) if found.matches else []
+        lines = [html.Li([_match(row), html.Span(f"{row.cosine:.2f}", className="wb-value")]) for row in closest]
+        return [
+            records_table(found.to_records()),
+            html.Ul(said, className="wb-said") if said else None,
+            html.Ol(lines, className="wb-lines") if lines else None,
+        ]
+
+    return guarded("Compared at one L0", body, note=f"cut: reduced to L0 {found.l0:.1f}; comparison {found.name}")
+
+
+def _match(row: MatchedPair) -> dcc.Link:
+    """Return a link to the comparison of two matched features."""
+    one, two = (f"{name}:{at}" for name, at in zip(row.pair.split(", "), (row.first, row.second), strict=True))
+    return quiet_link(f"{one} and {two}", compare_href(one, two))
 
 
 def _density(workspace: Workspace, made: list[Any], scheme: str | None) -> html.Section:

@@ -31,7 +31,6 @@ class Score:
     form: str = ".3f"
     averaged: bool = False
     """True where runs that differ in their seed are averaged."""
-    on_page: bool = False
 
     def of(self, row: Any) -> float | None:
         """Return the score of a row of a comparison; None where it was not measured."""
@@ -41,17 +40,17 @@ class Score:
 
 
 SCORES = (
-    Score("L0", "own.l0", ".1f", averaged=True, on_page=True),
-    Score("FVU", "own.fvu", ".4f", averaged=True, on_page=True),
-    Score("L0 cut", "matched.l0", ".1f", on_page=True),
-    Score("FVU cut", "matched.fvu", ".4f", averaged=True, on_page=True),
-    Score("dead", "own.dead_fraction", ".1%", averaged=True, on_page=True),
+    Score("L0", "own.l0", ".1f", averaged=True),
+    Score("FVU", "own.fvu", ".4f", averaged=True),
+    Score("L0 cut", "matched.l0", ".1f"),
+    Score("FVU cut", "matched.fvu", ".4f", averaged=True),
+    Score("dead", "own.dead_fraction", ".1%", averaged=True),
     Score("dense", "own.dense_fraction", ".1%"),
     Score("nearest cos", "nearest_cosine", ".2f", averaged=True),
     Score(f"cos > {NEAR_COPY}", "near_copies", ".1%"),
     Score("rel. bias", "own.relative_bias"),
     Score("l2 ratio", "own.l2_ratio"),
-    Score("CE recovered", "model.ce_recovered", averaged=True, on_page=True),
+    Score("CE recovered", "model.ce_recovered", averaged=True),
     Score("from mean", "model.ce_recovered_from_mean"),
     *(
         Score(title, f"recovery.{field}", averaged=True)

@@ -1,4 +1,4 @@
-"""Two things beside each other: known cosines and matches come back, random ones do not beat their null."""
+"""Two features beside each other: known cosines come back, random ones do not beat their null."""
 
 import json
 import shutil
@@ -14,15 +14,14 @@ from scipy.sparse import csr_matrix
 
 from dashboard.app import create_app
 from dashboard.compare import data, measure, page
-from interp.changes.comparison import ModelComparison
+from dashboard.sae import page as sae_page
 from interp.errors import UnknownNameError, UsageError
-from interp.geometry.space import SpaceComparison
 from interp.models.loading import load_model
 from interp.models.residual import norm_of
 from interp.recording.store import Recording
 from interp.workspace import Workspace
-from saes.evaluation.config import SCORES
 from saes.evaluation.matching import random_like, unit
+from saes.evaluation.sae_comparison import SAEComparison
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
 from workbench.__main__ import main
@@ -59,9 +58,10 @@ def place(tmp_path_factory, text_documents) -> Workspace:
     np.save(workspace.root / "order.npy", order.numpy())
     for name in ("one", "permuted"):
         assert main(["features", name, *at]) == 0
-    assert main(["compare", "saes", "one", "permuted", "--match", "--no-baselines", "--name", "stored", *at]) == 0
-    close = ["--points", "128", "--batch", "32", "--hook-points", HOOK, "blocks.0.hook_resid_post"]
-    assert main(["geometry", "compare", MODEL, *close, "--name", "layers", *at]) == 0
+    assert (
+        main(["compare", "saes", "one", "permuted", "random", "--match", "--no-baselines", "--name", "stored", *at])
+        == 0
+    )
     torch.set_num_threads(before)
     return workspace
 
@@ -83,7 +83,7 @@ def order(place) -> list[int]:
 
 
 def pair(place: Workspace, a: str, b: str) -> measure.Measured:
-    return measure.pair(place, data.thing(place, a), data.thing(place, b))
+    return measure.pair(place, data.named(place, a), data.named(place, b))
 
 
 def by_name(found: list[data.Measure], start: str) -> data.Measure:
@@ -101,24 +101,8 @@ def test_a_feature_is_itself(place):
     assert by_name(found.measures, "correlation").value == pytest.approx(1, abs=1e-6)
     assert together.null is not None
     assert together.value > together.null
-    assert found.finding == "They are the same."
+    assert found.verdict == "They are the same."
     assert found.missing == []
-
-
-def test_a_permuted_copy_is_matched_exactly_by_the_permutation(place, order, tmp_path):
-    bare = Workspace(shutil.copytree(place.root, tmp_path / "workspace"))
-    shutil.rmtree(bare.path("sae_comparison", "stored"))
-    now, stored = (measure.saes(at, *(data.thing(at, name) for name in ("one", "permuted"))) for at in (bare, place))
-    for found in (now, stored):
-        assert sorted(found.first) == list(range(N))
-        assert [order[second] for second in found.second] == found.first
-        assert found.values == pytest.approx([1.0] * N, abs=1e-5)
-        assert found.measures[0].value == 1
-        assert found.measures[0].null is not None
-        assert found.measures[0].null < 0.1
-    back = measure.saes(place, data.thing(place, "permuted"), data.thing(place, "one"))
-    assert [order[first] for first in back.first] == back.second
-    assert back.pairs(2)[0]["cosine"] == pytest.approx(1, abs=1e-5)
 
 
 def test_features_of_the_copy_point_and_fire_alike(place, order):
@@ -128,15 +112,33 @@ def test_features_of_the_copy_point_and_fire_alike(place, order):
     assert found.nearest[0] == (order.index(20), pytest.approx(1, abs=1e-6))
 
 
-def test_a_random_dictionary_matches_no_better_than_the_null(place):
-    found = measure.saes(place, data.thing(place, "one"), data.thing(place, "random"))
-    share, mean = found.measures
-    assert share.value == share.null == 0
-    assert mean.value == pytest.approx(mean.null, abs=0.04)
-    small = [by_name(pair(place, f"one:{i}", f"random:{i}").measures, "cosine of the dir").p for i in range(10, 40)]
+def test_pairs_with_a_random_dictionary_stay_within_the_null(place):
+    pairs = [pair(place, f"one:{i}", f"random:{i}") for i in range(10, 40)]
+    small = [by_name(found.measures, "cosine of the dir").p for found in pairs]
     assert np.mean(np.array(small, float) <= 0.05) < 0.2
-    assert found.cosines is not None
-    assert sum(found.cosines.counts) == sum(found.cosines.other) == pytest.approx(1)
+    assert all(("No more alike" in found.verdict) == (p > 0.05) for found, p in zip(pairs, small, strict=True))
+    cosines = pairs[0].cosines
+    assert cosines is not None
+    assert [sum(cosines.random), sum(cosines.nearest)] == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize(
+    ("value", "p", "closer", "expected"),
+    [
+        (0.23, 0.01, 0.81, "More alike than random pairs: cosine +0.23, of random pairs up to 0.10 (95 %); but 81% of "
+         "latents have a nearest neighbour that is at least as close."),
+        (0.23, 0.01, 0.02, "More alike than random pairs: cosine +0.23, of random pairs up to 0.10 (95 %); and closer "
+         "than 98% of nearest neighbours."),
+        (0.05, 0.4, 1.0, "No more alike than random pairs: cosine +0.05, of random pairs up to 0.10 (95 %)."),
+        (-0.4, 0.01, 1.0, "More opposed than random pairs: cosine -0.40, of random pairs up to 0.10 (95 %)."),
+    ],
+)  # fmt: skip
+def test_the_verdict_follows_both_nulls(place, value, p, closer, expected):
+    measures = [
+        data.Measure("cosine of the directions they write", value, 0.1, p, measure.RANDOM_PAIRS),
+        data.Measure(measure.CLOSER, closer, None, None, ""),
+    ]
+    assert measure.verdict(data.named(place, "one:1"), data.named(place, "random:2"), measures) == expected
 
 
 def test_a_neuron_is_found_by_what_it_writes_and_by_what_it_reads(place):
@@ -156,12 +158,12 @@ def test_a_neuron_is_found_by_what_it_writes_and_by_what_it_reads(place):
 
 def test_a_neuron_beside_a_feature_is_one_of_its_model(workspace, tmp_path):
     workspace = Workspace(shutil.copytree(workspace.root, tmp_path / "workspace"))
-    _, alone = data.two(workspace, "neurons:12", f"neurons:{MLP}:7")
+    _, alone = data.both(workspace, "neurons:12", f"neurons:{MLP}:7")
     assert alone.model == "smollm2-135m"
     recording(workspace, "other", model="other", hook_points=(MLP,))
-    assert data.thing(workspace, f"neurons:{MLP}:7").model == "other"
-    assert data.two(workspace, f"neurons:{MLP}:7", "demo:3")[0].model == "smollm2-135m"
-    assert data.two(workspace, "demo:3", f"neurons:{MLP}:7")[1].model == "smollm2-135m"
+    assert data.named(workspace, f"neurons:{MLP}:7").model == "other"
+    assert data.both(workspace, f"neurons:{MLP}:7", "demo:3")[0].model == "smollm2-135m"
+    assert data.both(workspace, "demo:3", f"neurons:{MLP}:7")[1].model == "smollm2-135m"
 
 
 def test_correlations_are_pearsons():
@@ -176,52 +178,28 @@ def test_correlations_are_pearsons():
 
 
 def test_the_null_leaves_out_the_two_themselves(place):
-    a, b = data.thing(place, "one:1"), data.thing(place, "one:2")
+    a, b = data.named(place, "one:1"), data.named(place, "one:2")
     along_b, along_a = np.arange(4.0), np.arange(10.0, 14)
     assert measure.values_of_other_pairs(a, b, along_b, along_a).tolist() == [0, 3, 10, 13]
-    other = data.thing(place, "random:2")
+    other = data.named(place, "random:2")
     assert measure.values_of_other_pairs(a, other, along_b, along_a).tolist() == [0, 1, 3, 10, 12, 13]
 
 
 def test_other_weights_and_other_kinds_are_refused_with_the_reason(place):
     assert "other weights" in pair(place, "one:1", "foreign:1").missing[0]
-    assert "other weights" in measure.compare(place, "one", "foreign")["missing"][0]
     for a, b, expected in (
         ("one:1", "one", UsageError),
         ("one:1", "one:64", UsageError),
         ("random:64", "one:1", UsageError),
-        ("onee", "one", UnknownNameError),
+        ("onee:1", "one:1", UnknownNameError),
         ("neurons:blocks.1.hook_resid_post:1", "one:1", UsageError),
     ):
         with pytest.raises(expected):
             measure.compare(place, a, b)
 
 
-def test_scores_are_those_of_the_comparison_that_holds_both(place):
-    found = data.scores(place, data.thing(place, "one"), data.thing(place, "permuted"))
-    assert found["artefact"] == "stored"
-    assert [row["dictionary"] for row in found["rows"]] == ["one", "permuted"]
-    assert found["rows"][0]["FVU cut"] is not None
-    assert set(found["rows"][0]) <= {"dictionary", *(score.title for score in SCORES)}
-    without = data.scores(place, data.thing(place, "one"), data.thing(place, "random"))
-    assert without["artefact"] == ""
-    verb, options = data.run_of(place, data.thing(place, "one"), data.thing(place, "random")) or ("", {})
-    assert verb == "compare saes"
-    assert options["recording"] == "rec"
-
-
-def test_layers_come_from_the_stored_comparison_in_either_order(place):
-    found = place.open(SpaceComparison, "layers")
-    row = next(row for row in found.cka.to_records() if row["first"] == HOOK and row["second"] != HOOK)
-    for a, b in ((HOOK, "blocks.0.hook_resid_post"), (f"{MODEL}@blocks.0.hook_resid_post", HOOK)):
-        found = measure.compare(place, a, b)
-        assert found["measures"][0].value == pytest.approx(row["cka"])
-        assert found["measures"][0].null == pytest.approx(row["shuffled"], abs=1e-6)
-    assert measure.compare(place, HOOK, MLP)["missing"]
-
-
 def test_shared_tokens_are_counted_against_other_features(workspace):
-    a, b = data.thing(workspace, "demo:3"), data.thing(workspace, "demo:6")
+    a, b = data.named(workspace, "demo:3"), data.named(workspace, "demo:6")
     promoted = data.shared_tokens(workspace, a, b)[0]
     path = workspace.table_path("features", "demo", "features")
     lists = {
@@ -234,47 +212,44 @@ def test_shared_tokens_are_counted_against_other_features(workspace):
     assert promoted.measure.p == pytest.approx((1 + reach) / (1 + len(null)))
 
 
-def test_models_lead_to_what_compares_them(workspace):
-    made = workspace.values(ModelComparison)[0]
-    found = measure.compare(workspace, made.base, made.tuned)
-    assert found["kind"] == "model"
-    assert found["artefacts"][0].findings
-    assert found["artefacts"][0].href.startswith("/changes?name=")
-
-
 def shown(workspace: Workspace, **address: str) -> str:
-    """Return the page with all of its parts, as text."""
+    """Return the page before its callbacks, as text."""
     with create_app(workspace, live=FakeLive()).server.app_context():
-        whole = [page.layout(page.current(), **address)]
-        if address.get("a") and address.get("b"):
-            state = {name: data.thing(workspace, address[name]).name for name in ("a", "b")}
-            whole += [*page.show_stored(state, "dark"), page.show_measured(state, "dark")]
-        return text_of(whole)
+        return text_of(page.layout(page.current(), **address))
 
 
-def test_the_page_shows_every_kind(place, workspace):
-    text = shown(place, a="one:12", b="permuted:3")
+def test_the_page_shows_both_features_and_their_measures(place):
+    with create_app(place, live=FakeLive()).server.app_context():
+        names = ["one:12", "permuted:3"]
+        text = text_of([*page.show_stored(names), page.show_measured(names, "dark")])
     assert "cosine of the directions they write" in text
     assert "compare-cosines" in text
     assert "Strongest examples" in text
-    text = shown(place, a="one", b="permuted")
-    assert "100.0% of the latents have a partner" in text
-    assert "/compare?a=one%3A" in text
-    assert "From the comparison stored" in text
-    assert "CKA" in shown(place, a=HOOK, b="blocks.0.hook_resid_post")
-    assert f"geometry compare {MODEL}" in shown(place, a=HOOK, b=MLP)
-    assert "model_comparison" not in shown(workspace, a="demo:3", b="demo:6")
 
 
-def test_without_a_name_the_page_proposes_some_and_an_unknown_one_is_said(place):
-    assert "Choose two things" in shown(place)
+def test_without_names_the_page_proposes_features(place, workspace):
+    text = shown(place)
+    assert "Choose two features" in text
+    for other in ("/sae", "/geometry", "/changes", "compare saes", "geometry compare", "compare models"):
+        assert other in text
     assert "neighbour, cosine" in shown(place, a="one:12")
-    assert "did you mean" in text_of(_page_of(place, a="one:12", b="onne"))
+    assert "did you mean" in shown(place, a="one:12", b="onne:3")
+    text = shown(workspace, a="demo:3", b="river")
+    assert "Features for river" in text
+    assert "/compare?a=demo%3A3&b=demo%3A" in text
 
 
-def _page_of(workspace: Workspace, **address: str):
-    with create_app(workspace, live=FakeLive()).server.app_context():
-        return page.layout(page.current(), **address)
+def test_matched_features_of_two_saes_are_on_the_page_sae(place, order):
+    matches = place.open(SAEComparison, "stored").matches
+    assert matches is not None
+    rows = matches.rows("pair = 'one, permuted'")
+    assert sorted(row.first for row in rows) == list(range(N))
+    assert [order[row.second] for row in rows] == [row.first for row in rows]
+    with create_app(place, live=FakeLive()).server.app_context():
+        text = text_of(sae_page.show_dictionary({"name": "one"}, "finished", "dark"))
+    assert "one, permuted: 100.0% of features have a partner" in text
+    assert "one, random: 0.0% of features have a partner" in text
+    assert f"/compare?a=one%3A{rows[0].first}&b=permuted%3A{rows[0].second}" in text
 
 
 def test_the_answer_for_scripts_is_json_with_its_nulls(place):
@@ -283,5 +258,5 @@ def test_the_answer_for_scripts_is_json_with_its_nulls(place):
     found = json.loads(reply.data)
     assert reply.status_code == 200
     assert {"name", "value", "null", "p", "of"} == found["measures"][0].keys()
-    assert client.get("/api/compare?a=one&b=x", headers={"Host": "127.0.0.1"}).status_code == 404
+    assert client.get("/api/compare?a=one:1&b=x:1", headers={"Host": "127.0.0.1"}).status_code == 404
     assert client.get("/api/compare?a=one&b=one:1", headers={"Host": "127.0.0.1"}).status_code == 400

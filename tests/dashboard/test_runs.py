@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dash import dcc, no_update
+from dash import no_update
 from fake_live import FakeLive
 from make_workspace import planted
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.compare import page as compare_page
 from dashboard.components.pages import (
     artefact_href,
     current,
@@ -339,26 +338,6 @@ def test_only_its_button_queues_a_cancelled_run_again(served, queue):
     assert queue.all() == []
     called(served, "run-clock", inputs, state, '{"of":"x","type":"run-go"}.n_clicks')
     assert len(queue.all()) == 1
-
-
-def test_two_models_are_compared_from_their_page(served, queue, place):
-    names = MODEL, "small:mlp-1l"
-    for at, name in enumerate(names):
-        planted(place, "recording", f"r{at}", model=name)
-    assert "verb=compare+models" in text_of(compare_page.layout(current()))
-    shown = compare_page.show_stored({"a": names[0], "b": names[1]}, "light")[0]
-    asks = {each.data["verb"]: each.data for part in shown for each in part._traverse() if isinstance(each, dcc.Store)}
-    assert asks["compare models"]["options"] == {"base": names[0], "tuned": names[1]}
-    assert asks["geometry compare"]["options"] == {"model": names[0], "other": names[1]}
-    for ask in asks.values():
-        queue.catalogue.command(ask["verb"], ask["options"])  # raises for what the verb does not take
-    at = {"type": "run-go", "of": "x"}, {"type": "run-clock", "of": "x"}
-    inputs = [
-        {"id": id, "property": name, "value": 1} for id, name in zip(at, ("n_clicks", "n_intervals"), strict=True)
-    ]
-    state = [{"id": {"type": "run-ask", "of": "x"}, "property": "data", "value": asks["compare models"]}]
-    called(served, "run-clock", inputs, state, '{"of":"x","type":"run-go"}.n_clicks')
-    assert [(run.verb, run.options["tuned"]) for run in queue.all()] == [("compare models", names[1])]
 
 
 def test_emptying_the_trash_removes_what_the_page_listed(served, place):
