@@ -138,25 +138,32 @@ def damage_file(request: pytest.FixtureRequest):
     return damage
 
 
+OWN = (
+    *("own", "smollm2-135m", "--text", "docstrings", "--name", "trained", "--hook-point", "blocks.9.hook_resid_post"),
+    *("--tokens", "60000", "--d-sae", "2048", "--rounds", "0", "--no-doctor"),
+)
+"""Words of `workbench own` for a small dictionary of the packaged model."""
+
+
 @pytest.fixture(scope="session")
 def demo_workspace(tmp_path_factory) -> Path:
     """Return the workspace of `workbench demo` with the packaged dictionary; a minute or two, for slow tests only."""
-    return _made_by_demo("WORKBENCH_DEMO_WORKSPACE", tmp_path_factory)
+    return _made_by("WORKBENCH_DEMO_WORKSPACE", tmp_path_factory, "demo")
 
 
 @pytest.fixture(scope="session")
 def trained_workspace(tmp_path_factory) -> Path:
-    """Return the workspace of `workbench demo --train --quick`, made from nothing; takes minutes."""
-    return _made_by_demo("WORKBENCH_TRAINED_WORKSPACE", tmp_path_factory, "--train", "--quick")
+    """Return a workspace of the packaged model that `workbench own` makes from nothing; takes minutes."""
+    return _made_by("WORKBENCH_TRAINED_WORKSPACE", tmp_path_factory, *OWN)
 
 
-def _made_by_demo(variable: str, tmp_path_factory, *options: str) -> Path:
+def _made_by(variable: str, tmp_path_factory, *words: str) -> Path:
     """Return a copy of a workspace that is made once for all test processes, or the one that a variable names."""
     if ready := os.environ.get(variable):
         return Path(ready)
     of_all = tmp_path_factory.getbasetemp().parent if BESIDE > 1 else tmp_path_factory.getbasetemp()
-    made = of_all / "-".join(["made", "by", "demo", *options])
-    command = [sys.executable, "-m", "workbench", "demo", *options, "--no-serve", "--workspace", str(made)]
+    made = of_all / f"made-by-{words[0]}"
+    command = [sys.executable, "-m", "workbench", *words, "--no-serve", "--workspace", str(made)]
     with alone(made):
         if not made.with_suffix(".done").exists():
             subprocess.run(command, check=True, timeout=1700)  # below that of these tests

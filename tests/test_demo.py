@@ -1,5 +1,5 @@
-"""The whole thing as a stranger meets it: the demo on the real model, with the dictionary that ships, with one that is
-trained here, and with one from elsewhere."""
+"""The whole thing as a stranger meets it: the real model with the dictionary that ships, with one that `workbench own`
+trains here, and with one from elsewhere."""
 
 import os
 import re
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import OWN
 
 from interp import changes_of, graph_effects, intervene, load_model
 from interp.artifacts import FOLDERS, open_artefact, verify
@@ -46,12 +47,9 @@ TRAINED = {
     ("recording", "trained"),
     ("sae", "trained"),
     ("features", "trained"),
-    ("features", "trained-neurons"),
-    ("heads", "smollm2-135m"),
-    ("induction_circuit", "induction-smollm2-135m"),
-    ("attribution_graph", "capital-of-France"),
+    ("evaluation", "trained"),
+    ("heads", "trained"),
     ("atlas", "trained-features"),
-    ("atlas", "trained-tokens"),
 }
 
 
@@ -82,8 +80,12 @@ def test_the_demo_proves_the_induction_circuit_of_the_real_model(demo_workspace)
     assert edge.score > 0.5, "one previous-token head carries most of the strongest induction head's score"
 
 
-def test_the_trained_demo_traces_a_prompt_and_its_graph_predicts_the_model(trained_workspace):
-    graph = Workspace(trained_workspace).open(AttributionGraph, "capital-of-France")
+def test_a_prompt_is_traced_and_its_graph_predicts_the_model(tmp_path):
+    words = ("--prompt", "The capital of France is", "--target", " Paris", "--contrast", " Rome", "--name", "capital")
+    size = ("--max-feature-nodes", 1_000, "--edge-share", 0.8)
+    result = workbench("trace", "smollm2-135m", *words, *size, "--workspace", tmp_path)
+    assert result.returncode == 0, result.stderr
+    graph = Workspace(tmp_path).open(AttributionGraph, "capital")
     assert graph.targets[0].label == " Paris -  Rome"
     assert graph.run.residue < 1e-4
     assert graph.scores.replacement > graph.floor.replacement + 0.1
@@ -148,8 +150,8 @@ def test_what_ships_belongs_to_the_weights_that_are_here(demo_workspace):
 def test_the_shipped_heads_are_those_that_are_measured_here(demo_workspace, trained_workspace):
     kinds = ("previous_token", "induction", "duplicate_token")
     found = []
-    for folder in (demo_workspace, trained_workspace):
-        score = Workspace(folder).open(HeadScores, "smollm2-135m").score
+    for folder, name in ((demo_workspace, "smollm2-135m"), (trained_workspace, "trained")):
+        score = Workspace(folder).open(HeadScores, name).score
         found.append([score[kind] for kind in kinds])
     difference = abs(np.array(found[0]) - np.array(found[1]))
     assert difference.max() < 0.15, "fewer prompts, other numbers, the same heads"
@@ -165,7 +167,7 @@ def test_a_dictionary_trained_here_explains_most_of_the_variance_of_unseen_docum
 
 
 def test_smollm2_has_previous_token_and_induction_heads(trained_workspace):
-    scores = Workspace(trained_workspace).open(HeadScores, "smollm2-135m")
+    scores = Workspace(trained_workspace).open(HeadScores, "trained")
     assert scores.shape == (30, 9)
     for kind in ("previous_token", "induction"):
         found = [row for row in scores.of_kind(kind) if row.found]
@@ -173,10 +175,10 @@ def test_smollm2_has_previous_token_and_induction_heads(trained_workspace):
         assert max(row.score for row in found) > 0.5
 
 
-@pytest.mark.parametrize(("options", "n_found"), [((), 2), (("--train", "--quick"), 9)])
-def test_a_second_run_finds_everything(options, n_found, request):
-    folder = request.getfixturevalue("trained_workspace" if options else "demo_workspace")
-    again = workbench("demo", *options, "--no-serve", "--workspace", folder)
+@pytest.mark.parametrize(("words", "name", "n_found"), [(("demo",), "demo", 2), (OWN, "trained", len(TRAINED))])
+def test_a_second_run_finds_everything(words, name, n_found, request):
+    folder = request.getfixturevalue(f"{name}_workspace")
+    again = workbench(*words, "--no-serve", "--workspace", folder)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("found ") == n_found
     assert "unpacked" not in again.stdout
@@ -204,12 +206,17 @@ def test_evaluate_puts_the_dictionary_into_the_model(name, request):
     shutil.rmtree(folder / "evaluations" / "check")
 
 
-def test_another_dictionary_takes_the_place_of_the_one_that_ships(demo_workspace, tmp_path):
-    theirs, folder = demo_workspace / "saes" / "demo", tmp_path / "workspace"
-    result = workbench("demo", "--quick", "--no-serve", "--sae", theirs, "--workspace", folder)
-    assert result.returncode == 0, result.stderr
-    name = "imported-saes-demo"
-    check_whole(folder, {("sae", name), ("recording", name), ("features", name), ("atlas", f"{name}-features")})
+def test_another_dictionary_is_described_and_mapped_as_the_one_that_ships(demo_workspace, tmp_path):
+    point = "blocks.9.hook_resid_post"
+    for words in (
+        ("import", demo_workspace / "saes" / "demo", "--model", "smollm2-135m", "--name", "theirs"),
+        ("record", "smollm2-135m", "--name", "here", "--hook-points", point, "--tokens", 20_000),
+        ("features", "theirs", "--recording", "here"),
+        ("atlas", "sae:theirs", "--name", "map"),
+    ):
+        result = workbench(*words, "--workspace", tmp_path)
+        assert result.returncode == 0, result.stderr
+    check_whole(tmp_path, {("sae", "theirs"), ("recording", "here"), ("features", "theirs"), ("atlas", "map")})
 
 
 def test_serve_answers_and_ends_on_ctrl_c(demo_workspace):

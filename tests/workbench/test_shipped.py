@@ -135,7 +135,7 @@ def test_unpacking_leaves_what_is_there(tmp_path):
 
 
 def test_a_damaged_or_missing_installation_says_so(tmp_path):
-    with pytest.raises(MissingError, match="demo --train"):
+    with pytest.raises(MissingError, match="workbench own smollm2-135m --text docstrings"):
         unpack(Workspace(tmp_path / "to", create=True), tmp_path / "nothing")
     shutil.copytree(DATA / "heads", tmp_path / "data" / "heads")
     table = next((tmp_path / "data").rglob("*.parquet"))

@@ -13,7 +13,6 @@ import tyro
 
 from workbench.__main__ import VERBS
 from workbench.analysis import Analysis
-from workbench.demo import run_demo
 from workbench.terminal import Derived, OnDevice, RunsModel, Seeded, Threaded, Verb
 
 
@@ -61,15 +60,10 @@ def of_run(node: ast.AST) -> set[str]:
 
 
 def handed_on(method: Callable, call: ast.Call) -> set[str]:
-    """Fields that `settings_of(self, KIND, name=...)`, or another function that takes the verb, reads in a method."""
-    name = ast.unparse(call.func)
-    if name == "settings_of":
+    """Fields that `settings_of(self, KIND, name=...)` reads in a method."""
+    if ast.unparse(call.func) == "settings_of":
         kind = method.__globals__[ast.unparse(call.args[1])]
         return {each.name for each in fields(kind)} - {keyword.arg for keyword in call.keywords}
-    if name == "run_demo":
-        tree = ast.parse(inspect.getsource(sys.modules[run_demo.__module__]))
-        reads = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "options"]
-        return {node.attr for node in reads}
     return set()
 
 
