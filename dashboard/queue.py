@@ -37,6 +37,7 @@ from dashboard.run_files import (
     RunFiles,
 )
 from interp.errors import ConfigError, ResourceError, UnknownNameError, WorkbenchError
+from interp.options import Option
 from interp.progress import RUN_FILE
 from interp.workspace import Workspace
 
@@ -46,33 +47,13 @@ CUT_OFF = "The dashboard ended while this was running; what it saved can be resu
 
 
 @dataclass(frozen=True, kw_only=True)
-class Field:
-    """One option of a verb, as a form shows it."""
-
-    name: str
-    kind: str
-    """`text`, `whole`, `number`, `switch` (yes or no), `either` (yes, no, or left open) or `choice`."""
-    label: str
-    """The option as it is typed (`--tokens`), or the name of an argument (`MODEL`)."""
-    help: str
-    default: Any = None
-    required: bool = False
-    many: bool = False
-    """True where several values may be given."""
-    choices: tuple[str, ...] = ()
-    menu: str = ""
-    """Kind of value: `model`, `recording`, `sae` ... (`Catalogue.suggestions`). Empty: any text."""
-    advanced: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class Form:
     """A verb that the page offers."""
 
     verb: str
     about: str
     """Its help: one line, then more."""
-    fields: tuple[Field, ...]
+    fields: tuple[Option, ...]
 
 
 class Catalogue(Protocol):
@@ -84,7 +65,7 @@ class Catalogue(Protocol):
         ...
 
     def suggestions(self, menu: str) -> list[str]:
-        """Return the values that the workspace offers for a menu of a field."""
+        """Return the values that the workspace offers for a menu of an option."""
         ...
 
     def arguments(self, verb: str, options: dict[str, Any]) -> list[str]:

@@ -189,9 +189,10 @@ def verbs(folder: Path) -> int:
 
 def verb_page(name: str, verb: type) -> str:
     """A verb's description, and its arguments and options as a table."""
-    from workbench.help import about, options_of
+    from workbench.help import about
+    from workbench.options import options_of
 
-    rows = [f"| `{each.typed}` | {cell(each.text)} |" for each in options_of(verb)]
+    rows = [f"| `{each.typed}` | {cell(each.help)} |" for each in options_of(verb)]
     table = ["\n".join(["| option | meaning |", "|---|---|", *rows])] if rows else []
     return "\n\n".join([f"# workbench {name}", described_text(about(verb)), *table]) + "\n"
 

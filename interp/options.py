@@ -3,12 +3,13 @@
     recording: RecordingName | None = None
     lists: tuple[Word, ...] = ()
 
-`Means` is metadata of the type (`typing.Annotated`): nothing changes where the value is used. Torch-free.
+`Means` and the other marks are metadata of the type (`typing.Annotated`): nothing changes where the value is used.
+`Option` is what a command, a form and the reference make of such a field. Torch-free.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,34 @@ class Means:
     """Kind of thing that it names, which a page offers and checks; empty: any text."""
 
 
-class _Basic:
-    """Marks an inherited setting that a form shows at once; others are folded."""
+@dataclass(frozen=True)
+class Argument:
+    """Marks a value that is typed without a flag."""
+
+    metavar: str
+    """Its name in the help."""
+    help: str = ""
+    """Its meaning, where the field has no text."""
 
 
-BASIC = _Basic()
+@dataclass(frozen=True)
+class Alias:
+    """A second flag of an option."""
 
+    flag: str
+
+
+class _Mark:
+    """A mark without a value."""
+
+
+BASIC = _Mark()
+"""Marks an inherited setting that a form shows at once; others are folded."""
+DERIVED = _Mark()
+"""Marks a setting that follows from others and is no option."""
+
+T = TypeVar("T")
+Derived = Annotated[T, DERIVED]
 ModelName = Annotated[str, Means("MODEL", "model")]
 RecordingName = Annotated[str, Means("NAME", "recording")]
 SAEName = Annotated[str, Means("SAE", "sae")]
@@ -46,6 +69,46 @@ Word = Annotated[str, Means("WORD")]
 Seed = Annotated[int, BASIC]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """An option of a verb, or an argument without a flag: as it is typed, explained and shown in a form."""
+
+    name: str
+    """Field of the verb."""
+    kind: Literal["text", "path", "whole", "number", "switch", "choice"]
+    label: str
+    """The option as it is typed (`--tokens`), or the name of an argument (`MODEL`)."""
+    help: str
+    """Meaning and default."""
+    aliases: tuple[str, ...] = ()
+    """Other flags; of a switch the one that turns it off."""
+    metavar: str = ""
+    """Its value as the help writes it: N, TEXT, NAME ...; empty for a switch."""
+    default: Any = None
+    required: bool = False
+    optional: bool = False
+    """True where None is a value."""
+    many: bool = False
+    """True where several values may be given."""
+    choices: tuple[str, ...] = ()
+    menu: str = ""
+    """Kind of thing that it names: `model`, `recording`, `sae` ... Empty: any text."""
+    advanced: bool = False
+    """True where a form folds it."""
+    shared: bool = False
+    """True for the options that verbs share, --workspace for example."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Words that set it, `("--live", "--no-live")`; empty for an argument."""
+        return (self.label, *self.aliases) if self.label.startswith("--") else ()
+
+    @property
+    def typed(self) -> str:
+        """Flags and value as they are typed, `--live/--no-live` or `--tokens N`."""
+        return f"{(', ' if self.metavar else '/').join(self.flags)} {self.metavar}".strip()
+
+
 def meaning(hint: Any) -> Means | None:
     """Return what the text of an option means, from its annotation with extras; None for one without.
 
@@ -53,11 +116,6 @@ def meaning(hint: Any) -> Means | None:
     Means(metavar='HOOK-POINT', menu='hook point')
     """
     return next((mark for mark in marks(hint) if isinstance(mark, Means)), None)
-
-
-def is_basic(hint: Any) -> bool:
-    """Return True for a setting that a form shows at once."""
-    return any(mark is BASIC for mark in marks(hint))
 
 
 def marks(hint: Any) -> Iterator[Any]:

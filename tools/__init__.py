@@ -13,6 +13,7 @@
 What they make lies in `workbench/shipped/data/` and `saes/features/`. Nothing of the product imports them.
 """
 
+import sys
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 def run_tool(command: "type[Verb]") -> NoReturn:
     """Run a command that is no verb of `workbench`, as `python -m MODULE`, and exit."""
-    import tyro
-
+    from workbench.options import read_command
     from workbench.terminal import exit_code
 
-    raise SystemExit(exit_code(lambda: tyro.cli(command, config=(tyro.conf.OmitArgPrefixes,))))
+    module = sys.modules["__main__"].__spec__
+    raise SystemExit(exit_code(lambda: read_command(command, sys.argv[1:], f"python -m {module and module.name}")))

@@ -4,7 +4,8 @@
 - `opening`   opens models, recordings, dictionaries, tasks and vectors by name
 - `analysis`  the runner of every verb that writes an artefact
 - `first_look` the quick half of the doctor, before the first analysis of a model or dictionary
-- `help`      options as they are typed and explained
+- `options`   options read off a verb and off a command, and typed again
+- `help`      texts of a verb, wrapped
 - `serve`     the dashboard, the server for agents, checks of files
 - `commands`  the verbs that the dashboard runs: a form and checks for each
 - `terminal`  options, help, lines of output, progress bar

@@ -1,7 +1,7 @@
 """The command line: `workbench VERB ...`. Torch-free until a verb runs.
 
 `VERBS` lists every verb by group; verbs that share their first word are a family (`circuit find`, `circuit show`). The
-options of a verb are the fields of its dataclass (tyro).
+options of a verb are the fields of its dataclass (`workbench.options`).
 
 Exit codes: 0 done, 1 damage found by `verify`, 2 an error whose message names the next move, 130 Ctrl-C.
 """
@@ -10,19 +10,12 @@ import atexit
 import gc
 import os
 import sys
-from dataclasses import replace
-from types import NoneType
-from typing import get_args, get_type_hints
-
-import tyro
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from interp.errors import ConfigError, UnknownNameError, program
 from interp.progress import follow_starter
 from interp.runtime import code_version
 from workbench.demo import Demo
-from workbench.help import help_of, is_switch
-from workbench.help import options_of as described_options
+from workbench.options import read_command
 from workbench.own import Own
 from workbench.serve import Mcp, Serve, Verify
 from workbench.skills import Skill
@@ -66,74 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str]) -> Verb:
     """Return the verb of a command line, its options filled in.
 
-    Raises `UnknownNameError` for an unknown verb or option, and `SystemExit` after help (0), without a verb
-    (2), and for values that the options do not take (2).
+    Raises `UnknownNameError` for an unknown verb or option, `ConfigError` for values that the options do not take, and
+    `SystemExit` after help (0) and without a verb (2).
     """
     name, rest = _split_verb(arguments)
-    if {"-h", "--help"} & set(rest[: rest.index("--") if "--" in rest else None]):
-        print(help_of(VERBS[name]))
-        raise SystemExit(0)
-    _check_options(name, rest)
-    rest = _with_values(VERBS[name], rest)
-    marks = (tyro.conf.OmitArgPrefixes,)
-    return tyro.cli(VERBS[name], args=rest, prog=f"{program()} {name}", config=marks, registry=_registry())
-
-
-def _registry() -> ConstructorRegistry:
-    """Return the rules by which values are read: numbers with a plain message, `X | None` as X or the word None."""
-    registry = ConstructorRegistry()
-
-    @registry.primitive_rule
-    def number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        if info.type not in (int, float):
-            return None
-
-        def read(words: list[str]) -> int | float:
-            try:
-                return info.type(words[0])
-            except ValueError:
-                raise ValueError(f"expected a {'whole ' if info.type is int else ''}number, got {words[0]!r}") from None
-
-        return PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="N" if info.type is int else "NUMBER",
-            instance_from_str=read,
-            is_instance=lambda value: isinstance(value, int | float),
-            str_from_instance=lambda value: [str(value)],
-        )
-
-    @registry.primitive_rule
-    def optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        inner = [each for each in get_args(info.type) if each is not NoneType]
-        if NoneType not in get_args(info.type) or len(inner) != 1:
-            return None
-        spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(inner[0], info.markers))
-        if not isinstance(spec, PrimitiveConstructorSpec):
-            return None
-        return replace(
-            spec,
-            instance_from_str=lambda words: None if words == ["None"] else spec.instance_from_str(words),
-            is_instance=lambda value: value is None or spec.is_instance(value),
-            str_from_instance=lambda value: ["unset"] if value is None else spec.str_from_instance(value),
-        )
-
-    return registry
-
-
-def _with_values(verb: type[Verb], arguments: list[str]) -> list[str]:
-    """Return the arguments, with a value after every switch that has three states (`bool | None`)."""
-    hints = get_type_hints(verb)
-    switches = {"--" + name.replace("_", "-") for name in hints if hints[name] is not bool and is_switch(hints[name])}
-    words: list[str] = []
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        option = word.replace("_", "-")
-        if option in switches and following not in ("True", "False"):
-            words += [option, "True"]
-        elif option.replace("--no-", "--", 1) in switches - {option}:
-            words += [option.replace("--no-", "--", 1), "False"]
-        else:
-            words.append(word)
-    return words
+    return read_command(VERBS[name], rest)
 
 
 def overview() -> str:
@@ -184,33 +114,6 @@ def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
         members = [verb.split()[1] for verb in VERBS if verb.split()[0] == first]
         raise UnknownNameError(f"verb of workbench {first}", rest[0], members)
     return name, rest[1:]
-
-
-def _check_options(name: str, arguments: list[str]) -> None:
-    """Raise for an option that the verb does not have, naming the nearest."""
-    known, positional = {"--help", *options_of(VERBS[name])}, positional_of(VERBS[name])
-    for argument in arguments:
-        option = argument.split("=", 1)[0].replace("_", "-")
-        if option == "--":
-            return
-        if not option.startswith("--") or option in known:
-            continue
-        if option in positional:
-            value = positional[option]
-            raise ConfigError(f"`workbench {name}` takes {value} without {option}: `workbench {name} {value}`")
-        hint = f"`workbench {name} --help` lists them"
-        raise UnknownNameError(f"option of workbench {name}", option, known, hint)
-
-
-def options_of(verb: type) -> set[str]:
-    """Return the options that a verb gives the command line, with their aliases and negations."""
-    return {flag for option in described_options(verb) for flag in option.flags}
-
-
-def positional_of(verb: type[Verb]) -> dict[str, str]:
-    """Return the values that a verb takes without an option: `{"--hook-point": "HOOK-POINT"}`."""
-    names = [option.name.replace("_", "-") for option in described_options(verb) if not option.flags]
-    return {f"--{name}": name.upper() for name in names}
 
 
 if __name__ == "__main__":

@@ -11,19 +11,17 @@ import inspect
 import re
 import shlex
 from collections.abc import Callable, Iterable
-from dataclasses import fields
-from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import replace
+from typing import Any
 
-from dashboard.queue import Field, Form
+from dashboard.queue import Form
 from interp.artifacts import KINDS
 from interp.errors import ConfigError, UnknownNameError, as_typed, program
-from interp.options import Means, is_basic, meaning
+from interp.options import Option
 from interp.recording.recorded import Recorded
 from interp.workspace import Workspace
 from saes.features.schema import NEURONS
-from workbench.help import Option, options_of
+from workbench.options import made, options_of, typed, value_of, words_of
 from workbench.terminal import Verb
 from workbench.verbs import ANALYSES
 
@@ -101,11 +99,15 @@ class Commands:
         Raises `UnknownNameError` for an unknown verb, option or name, `ConfigError` for a value that the option does
         not take.
         """
-        return self._words(verb, options, inside=self.workspace.absolute)
+        return self._words(verb, options, self.workspace.absolute)
 
     def command(self, verb: str, options: dict[str, Any]) -> str:
         """Return the command as a reader types it. Raises as `arguments` does."""
-        return shlex.join([*shlex.split(program()), *self._words(verb, options, inside=self.workspace.address)])
+        return typed(self._words(verb, options, self.workspace.address))
+
+    def _words(self, verb: str, options: dict[str, Any], workspace: str) -> list[str]:
+        values = self.checked(verb, options)
+        return [*words_of(self.verbs[verb], values), "--workspace", workspace]
 
     def checked(self, verb: str, options: dict[str, Any]) -> dict[str, Any]:
         """Return the options with the types of the verb's fields. Raises as `arguments` does."""
@@ -118,10 +120,7 @@ class Commands:
                 raise UnknownNameError(f"option of {verb}", str(name), known)
         given = {name: value for name, value in options.items() if value not in (None, "", [], ())}
         values = {name: self._value(known[name], value) for name, value in given.items()}
-        for each in form.fields:
-            if each.required and each.name not in values:
-                raise ConfigError(f"{verb} needs {each.label}: {each.help}")
-        self.verbs[verb](**values)  # the settings check themselves
+        made(self.verbs[verb], values)  # the settings check themselves
         return values
 
     def _form(self, verb: str) -> Form:
@@ -130,48 +129,24 @@ class Commands:
             raise UnknownNameError("verb that runs from the page", verb, self.forms, hint)
         return self.forms[verb]
 
-    def _words(self, verb: str, options: dict[str, Any], *, inside: str) -> list[str]:
-        values, words, last = self.checked(verb, options), verb.split(), []
-        for each in self._form(verb).fields:
-            value = values.get(each.name)
-            if value is None or value == each.default:
-                continue
-            texts = [str(one) for one in value] if isinstance(value, tuple) else [str(value)]
-            if not each.label.startswith("--"):
-                words += texts
-            elif isinstance(value, bool):
-                words.append(each.label if value else each.label.replace("--", "--no-", 1))
-            elif each.many:
-                last += [each.label, *texts]
-            else:
-                words.append(f"{each.label}={texts[0]}" if texts[0].startswith("-") else each.label)
-                words += [] if texts[0].startswith("-") else texts
-        return [*words, *last, "--workspace", inside]
-
-    def _value(self, field: Field, value: Any) -> Any:
-        if not field.many:
-            return self._one(field, value)
-        several = list(value) if isinstance(value, list | tuple) else _split(field, value)
+    def _value(self, option: Option, value: Any) -> Any:
+        if not option.many:
+            return self._one(option, value)
+        several = list(value) if isinstance(value, list | tuple) else _split(option, value)
         if len(several) > MOST:
-            raise ConfigError(f"{field.label} takes at most {MOST} values, got {len(several)}")
-        return tuple(self._one(field, each) for each in several)
+            raise ConfigError(f"{option.label} takes at most {MOST} values, got {len(several)}")
+        return tuple(self._one(option, each) for each in several)
 
-    def _one(self, field: Field, value: Any) -> Any:
-        if field.kind in ("switch", "either"):
-            if not isinstance(value, bool):
-                raise ConfigError(f"{field.label} is yes or no, got {value!r}")
-            return value
-        if field.kind in ("whole", "number"):
-            return _number(field, value)
-        if not isinstance(value, str) or len(value) > LONGEST or not value.isprintable():
-            raise ConfigError(f"{field.label} takes one line of text, at most {LONGEST:,} characters")
-        if field.kind == "choice":
-            if value not in field.choices:
-                raise UnknownNameError(f"value of {field.label}", value, field.choices)
-            return value
-        if value.startswith("-") and (field.many or not field.label.startswith("--")):
-            raise ConfigError(f"a value of {field.label} may not begin with '-', which marks an option; got {value!r}")
-        return self._named(field.menu, value)
+    def _one(self, option: Option, value: Any) -> Any:
+        if option.kind in ("text", "choice") and not (
+            isinstance(value, str) and len(value) <= LONGEST and value.isprintable()
+        ):
+            raise ConfigError(f"{option.label} takes one line of text, at most {LONGEST:,} characters")
+        if option.kind != "text":
+            return value_of(option, value)
+        if value.startswith("-") and (option.many or not option.flags):
+            raise ConfigError(f"a value of {option.label} may not begin with '-', which marks an option; got {value!r}")
+        return self._named(option.menu, value)
 
     def _named(self, menu: str, value: str) -> str:
         """Return a text that names something, checked. Free texts are returned as they are."""
@@ -253,65 +228,22 @@ class Commands:
 
 def form_of(name: str, verb: type[Verb]) -> Form:
     """Return the form of a verb: its own options first; those that change rarely are marked as advanced."""
-    hints, defaults = get_type_hints(verb), {each.name: each.default for each in fields(verb)}
-    marked = get_type_hints(verb, include_extras=True)
-    basic = set(inspect.get_annotations(verb)) - {"allow_other_weights", "include_bos"}
-    basic |= {name for name, hint in marked.items() if is_basic(hint)}
-    made = [
-        _field(option, hints[option.name], defaults[option.name], meaning(marked[option.name]), option.name in basic)
-        for option in options_of(verb)
-        if option.name not in WITHHELD and Path not in (hints[option.name], *get_args(hints[option.name]))
+    offered = [option for option in options_of(verb) if option.name not in WITHHELD and option.kind != "path"]
+    stated = [
+        replace(option, help=_HELP[option.menu])
+        if option.menu in _HELP and (option.required or option.menu in ("corpus", "task", "pairs"))
+        else option
+        for option in offered
     ]
     about = as_typed(inspect.getdoc(verb) or "")
-    return Form(verb=name, about=about, fields=tuple(sorted(made, key=lambda field: field.advanced)))
+    return Form(verb=name, about=about, fields=tuple(sorted(stated, key=lambda option: option.advanced)))
 
 
-def _field(option: Option, hint: Any, default: Any, means: Means | None, basic: bool) -> Field:
-    inner = [each for each in get_args(hint) if each not in (NoneType, ...)]
-    many = get_origin(hint) is tuple or any(get_origin(each) is tuple for each in inner)
-    if many and get_origin(hint) is not tuple:  # tuple[...] | None
-        inner = [each for each in get_args(inner[0]) if each is not ...]
-    choices: tuple[str, ...] = ()
-    if get_origin(hint) is Literal:
-        choices = tuple(map(str, get_args(hint)))
-    elif inner and get_origin(inner[0]) is Literal:
-        choices = tuple(map(str, get_args(inner[0])))
-    base = hint if not inner or choices else inner[0]
-    kinds = {bool: "either" if inner else "switch", int: "whole", float: "number"}
-    menu = means.menu if means else ""
-    return Field(
-        name=option.name,
-        kind="choice" if choices else kinds.get(base, "text"),
-        label=option.flags[0] if option.flags else option.metavar,
-        help=_HELP[menu] if menu in _HELP and (option.required or menu in ("corpus", "task", "pairs")) else option.text,
-        default=None if option.required else default,
-        required=option.required,
-        many=many,
-        choices=choices,
-        menu=menu,
-        advanced=not (basic or option.required),
-    )
-
-
-def _number(field: Field, value: Any) -> int | float:
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        number = float(value)
-        if field.kind == "whole" and number == int(number) and abs(number) < 1e15:
-            return int(number)
-        if field.kind == "number" and abs(number) < float("inf"):
-            return number
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise ConfigError(f"{field.label} takes a {'whole ' if field.kind == 'whole' else ''}number, got {value!r}")
-
-
-def _split(field: Field, value: Any) -> list[Any]:
+def _split(option: Option, value: Any) -> list[Any]:
     """Return the values of a text that holds several. They are separated as in a shell: quotes hold spaces."""
     if not isinstance(value, str):
         return [value]
     try:
-        return shlex.split(value.replace(",", " ") if field.kind in ("whole", "number") else value)
+        return shlex.split(value.replace(",", " ") if option.kind in ("whole", "number") else value)
     except ValueError as error:
-        raise ConfigError(f"{field.label}: {error}; close the quotes") from None
+        raise ConfigError(f"{option.label}: {error}; close the quotes") from None

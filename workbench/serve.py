@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-
 from interp.errors import ConfigError, MissingError, WorkbenchError
-from interp.options import Means
-from workbench.steps import command_line
+from interp.options import Argument, Means
+from workbench.options import command_line
 from workbench.terminal import InWorkspace, Threaded, say
 
 if TYPE_CHECKING:
@@ -37,7 +35,7 @@ class Serve(Threaded):
     Nothing leaves this machine unless --host names an address that other machines reach.
     """
 
-    folder: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="WORKSPACE")] = None
+    folder: Annotated[Path | None, Argument("WORKSPACE")] = None
     """The workspace, a folder or s3://BUCKET/PREFIX. Default: ./workspace."""
     workspace: Path = Path("workspace")
     """The same, as an option like that of other verbs."""
@@ -209,7 +207,7 @@ class Verify(InWorkspace):
     that of its corpus unless the corpus has changed. In object storage the objects themselves are read, not the cache.
     """
 
-    names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
+    names: Annotated[tuple[str, ...], Argument("NAME")] = ()
     """Artefacts to check, as NAME or FOLDER/NAME (recordings/demo). Default: all."""
     clean: bool = False
     """Remove from object storage what interrupted uploads and replaced artefacts left there."""

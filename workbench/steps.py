@@ -1,14 +1,12 @@
 """Steps of a pipeline: each is a verb that could be typed by hand, printed, and run unless its artefact exists."""
 
-import shlex
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from interp.doctor.certificate import Certificate
-from interp.errors import program
 from interp.workspace import Workspace
-from workbench.help import options_of
-from workbench.terminal import Verb, Writes, say
+from workbench.options import command_line
+from workbench.terminal import Writes, say
 
 
 @dataclass(frozen=True)
@@ -46,24 +44,3 @@ def run_step(workspace: Workspace, step: Step, number: str) -> None:
     started = time.time()
     step.verb.run()
     say(f"      {time.time() - started:.0f} s")
-
-
-def command_line(verb: Verb) -> str:
-    """Return the command that makes a verb with these options, without those at their defaults.
-
-    >>> command_line(Atlas(source="sae:demo", name="map")).removeprefix(program())
-    ' atlas sae:demo --name map'
-    """
-    options = {option.name: option for option in options_of(type(verb))}
-    words, after = [program(), *verb.typed_words()], []
-    for field in fields(verb):
-        value, option = getattr(verb, field.name), options.get(field.name)
-        if option is None or value == field.default:
-            continue
-        if not option.flags:
-            words.append(str(value))
-        elif isinstance(value, bool):
-            after.append(option.flags[0] if value else option.flags[-1])
-        else:
-            after += [option.flags[0], *(map(str, value) if isinstance(value, tuple) else [str(value)])]
-    return shlex.join([*words, *after])

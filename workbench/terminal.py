@@ -2,7 +2,7 @@
 
 A verb is a frozen dataclass that inherits the options it uses (`InWorkspace`, `Writes`, `Seeded`, `Threaded`,
 `OnDevice`, `RunsModel`) and the settings dataclass of its analysis, if any, which `settings_of` hands on. A verb that
-writes an artefact is an `Analysis` (`workbench.analysis`). `workbench.help` prints the options.
+writes an artefact is an `Analysis` (`workbench.analysis`). `workbench.options` reads them from commands.
 
 Under `torchrun` a verb runs once per rank: the first rank prints, and a failure is reported once (`joined_ranks`).
 """
@@ -23,10 +23,8 @@ from typing import (
     TypeVar,
 )
 
-import tyro
-
 from interp.errors import ConfigError, OtherRankError, WorkbenchError, as_typed, disk_errors
-from interp.options import BASIC, ArtefactName, Device, ModelName, Seed
+from interp.options import BASIC, Argument, ArtefactName, Device, ModelName, Seed
 from interp.progress import Progress, report_made, reported
 from interp.runtime import set_model_dtype
 
@@ -235,14 +233,9 @@ class RunsModel(OnDevice):
 
 S = TypeVar("S")
 ModelArgument = Annotated[
-    tyro.conf.Positional[ModelName],
-    tyro.conf.arg(
-        metavar="MODEL",
-        help="A known name (`workbench models`), a Hugging Face id or folder, a .gguf file, or BASE+ADAPTER.",
-    ),
+    ModelName,
+    Argument("MODEL", "A known name (`workbench models`), a Hugging Face id or folder, a .gguf file, or BASE+ADAPTER."),
 ]
-Derived = Annotated[S, tyro.conf.Fixed, tyro.conf.Suppress]
-"""Type of an inherited setting that a verb derives from its other options, so it is not an option."""
 
 
 def settings_of(verb: Any, kind: type[S], **changed: Any) -> S:

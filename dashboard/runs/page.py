@@ -13,10 +13,11 @@ from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dashboard.components.frame import attrs, explain, notice, page, panel, select
 from dashboard.components.pages import Context, Page, current, run_progress
 from dashboard.data.workspace import stamp
-from dashboard.queue import Field, Form, Run, RunQueue
+from dashboard.queue import Form, Run, RunQueue
 from dashboard.runs import storage
 from interp.artifacts import hash_json
 from interp.errors import MissingError, UsageError, WorkbenchError, as_typed
+from interp.options import Option
 
 FIELD = {"type": "run-field", "verb": ALL, "name": ALL}
 ACT = {"type": "run-act", "act": ALL, "of": ALL}
@@ -87,25 +88,25 @@ def _form(queue: RunQueue, form: Form, given: dict[str, str]) -> list[Any]:
     ]
 
 
-def _input(queue: RunQueue, verb: str, field: Field, given: str | None) -> Any:
-    """Return the input of one field. Every kind has its text in `value`, so that one callback reads all."""
-    default = field.default
+def _input(queue: RunQueue, verb: str, option: Option, given: str | None) -> Any:
+    """Return the input of one option. Every kind has its text in `value`, so that one callback reads all."""
+    default = option.default
     shared: dict[str, Any] = {
-        "id": {"type": "run-field", "verb": verb, "name": field.name},
-        "label": field.name.replace("_", " "),
-        "description": as_typed(field.help),
+        "id": {"type": "run-field", "verb": verb, "name": option.name},
+        "label": option.name.replace("_", " "),
+        "description": as_typed(option.help),
         "size": "xs",
-        "withAsterisk": field.required,
+        "withAsterisk": option.required,
         "inputWrapperOrder": ["label", "input", "description", "error"],
     }
-    if field.kind in ("switch", "either"):
+    if option.kind == "switch":
         shown = given if given in YES_NO else {True: "yes", False: "no", None: None}[default]
-        return dmc.Select(data=["yes", "no"], value=shown, clearable=field.kind == "either", **shared)
-    if field.kind == "choice" and not field.many:
-        shown = given if given in field.choices else default
-        return dmc.Select(data=list(field.choices), value=shown, clearable=default is None, searchable=True, **shared)
-    offered = list(field.choices) or (queue.catalogue.suggestions(field.menu) if field.menu else [])
-    if field.many:
+        return dmc.Select(data=["yes", "no"], value=shown, clearable=option.optional, **shared)
+    if option.kind == "choice" and not option.many:
+        shown = given if given in option.choices else default
+        return dmc.Select(data=list(option.choices), value=shown, clearable=default is None, searchable=True, **shared)
+    offered = list(option.choices) or (queue.catalogue.suggestions(option.menu) if option.menu else [])
+    if option.many:
         values = given.split(",") if given else [_text(each) for each in default or ()]
         return dmc.TagsInput(data=offered, value=values, clearable=True, acceptValueOnBlur=True, **shared)
     text = given if given is not None else _text(default)
@@ -125,7 +126,7 @@ def entered(form: Form, values: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for each in form.fields:
         value = values.get(each.name)
-        if each.kind in ("switch", "either") and value in YES_NO:
+        if each.kind == "switch" and value in YES_NO:
             value = YES_NO[value]
         standing = [_text(one) for one in each.default or ()] if each.many else _text(each.default)
         if value in (None, "", []) or value == each.default or value == standing:

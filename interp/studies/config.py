@@ -53,6 +53,8 @@ class ModularConfig:
             raise ConfigError(
                 f"d_model {self.d_model} must be a multiple of n_heads {self.n_heads}, and every size at least 1"
             )
+        if len(self.betas) != 2:
+            raise ConfigError(f"betas are two numbers, got {len(self.betas)}")
         if (
             min(self.epochs, self.batches, self.log_every, len(self.seeds)) < 1
             or (self.settle or 0) < 0

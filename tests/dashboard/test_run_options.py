@@ -93,7 +93,7 @@ HOSTILE = [
     ("train", {"recording": "../x"}, "not a usable name"),
     ("train", {"recording": "rec", "tracker": "wandb:x"}, "unknown option"),
     ("train", {"recording": "rec", "k": [1] * 500}, "at most 200 values"),
-    ("train", {"recording": "rec", "lr": "inf"}, "takes a number"),
+    ("train", {"recording": "rec", "lr": "inf"}, "takes a finite number"),
     ("atlas", {"source": "file:/etc/passwd"}, "inside the workspace"),
     ("atlas", {"source": "sae:nothing"}, "unknown sae"),
     ("atlas", {"source": "shell:ls"}, "unknown atlas source"),

@@ -13,8 +13,8 @@ from saes.training.stored import StoredSAE
 from workbench import costs
 from workbench.__main__ import main, parse
 from workbench.costs import Pace, Sizes
+from workbench.options import command_line
 from workbench.own import Own
-from workbench.steps import command_line
 
 MODEL = "small:attn-only-1l"
 MADE = ("recording", "sae", "features", "evaluation", "atlas", "heads")

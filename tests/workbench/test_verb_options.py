@@ -6,21 +6,20 @@ import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import ClassVar, get_type_hints
+from typing import ClassVar
 
 import pytest
-import tyro
 
+from interp.options import Derived
 from workbench.__main__ import VERBS
 from workbench.analysis import Analysis
-from workbench.terminal import Derived, OnDevice, RunsModel, Seeded, Threaded, Verb
+from workbench.options import options_of
+from workbench.terminal import OnDevice, RunsModel, Seeded, Threaded, Verb
 
 
 def options(verb: type) -> set[str]:
     """The fields that are options: all but those that the verb derives from others."""
-    hints = get_type_hints(verb, include_extras=True)
-    derived = {name for name, hint in hints.items() if tyro.conf.Fixed in getattr(hint, "__metadata__", ())}
-    return {each.name for each in fields(verb)} - derived
+    return {option.name for option in options_of(verb)}
 
 
 BY_RUNNER = {"workspace", "name", "overwrite", "threads"}

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from interp.errors import UnknownNameError
+from interp.options import Argument
 from workbench.terminal import Verb, say
 
 
@@ -33,7 +32,7 @@ class Skill(Verb):
     Without a name it lists the journeys.
     """
 
-    name: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="NAME")] = None
+    name: Annotated[str | None, Argument("NAME")] = None
     """Name of a journey."""
 
     def run(self) -> None:

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import tyro
-
 from interp.atlas.config import MapSettings
 from interp.errors import ConfigError
-from interp.options import AtlasName, AtlasSourceName, Cells, HookPoint
+from interp.options import Argument, AtlasName, AtlasSourceName, Cells, HookPoint
 from workbench.analysis import Analysis, Run
 from workbench.terminal import Heading, RunsModel, Seeded, Threaded, settings_of, slug
 
@@ -35,7 +33,7 @@ class Atlas(MapSettings, Seeded, Threaded, RunsModel, Analysis["VectorMap"]):
 
     makes: ClassVar[str] = "atlas"
 
-    source: Annotated[tyro.conf.Positional[AtlasSourceName], tyro.conf.arg(metavar="SOURCE")]
+    source: Annotated[AtlasSourceName, Argument("SOURCE")]
     """KIND:NAME, as above."""
     hook_point: tuple[HookPoint, ...] = ()
     """Hook points of a recording; several give one map each, aligned with each other. Default: its first."""

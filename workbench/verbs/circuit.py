@@ -11,18 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import tyro
-
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
-from interp.options import ModelName, SAEName, TaskName
+from interp.options import Argument, Derived, Means, ModelName, SAEName, TaskName
 from interp.patching.config import MetricName
 from interp.progress import reported
 from saes.circuits.config import AttributionConfig, FeatureCircuitConfig
 from workbench.analysis import Analysis, Run
 from workbench.terminal import (
-    Derived,
     Heading,
     InWorkspace,
     ModelArgument,
@@ -61,7 +58,7 @@ class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Threaded, RunsMode
     words: ClassVar[tuple[str, ...]] = ("circuit", "features")
     makes: ClassVar[str] = "feature_circuit"
 
-    saes: Annotated[tyro.conf.Positional[tuple[SAEName, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
+    saes: Annotated[tuple[SAEName, ...], Argument("SAE")]
     """Names of SAEs or transcoders in the workspace, all of one model, at different hook points."""
     task: TaskName = "ioi"
     """induction, ioi, greater-than, or a .jsonl or .csv file with the columns clean, corrupt, correct and wrong."""
@@ -237,9 +234,9 @@ class Show(InWorkspace, RunsModel):
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "show")
 
-    circuit: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CIRCUIT")]
+    circuit: Annotated[str, Argument("CIRCUIT")]
     """Name of a circuit or graph in the workspace, or a path to a circuit."""
-    export: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    export: Annotated[str, Means("FILE")] | None = None
     """Write a graph to this file, which ends in .json."""
     groups: bool = False
     """Propose groups of latents with similar sources and readers, and ablate their members. Within a group the effects

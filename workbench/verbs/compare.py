@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import tyro
-
 from interp.artifacts import Table, as_json, hash_json
 from interp.errors import ConfigError, PromptError
 from interp.models.hooked import HookedModel
-from interp.options import Corpus, HookPoint, Means, ModelName, RecordingName, SAEName
+from interp.options import Argument, Corpus, HookPoint, Means, ModelName, RecordingName, SAEName
 from saes.training.stored import StoredSAE, TrainedSettings
 from workbench.analysis import Analysis, Run
 from workbench.terminal import Heading, OnDevice, RunsModel, Seeded, Threaded, short_spec, slug
@@ -48,7 +46,7 @@ class CompareSAEs(Probes, Threaded, RunsModel, Analysis["SAEComparison"]):
     words: ClassVar[tuple[str, ...]] = ("compare", "saes")
     makes: ClassVar[str] = "sae_comparison"
 
-    saes: Annotated[tyro.conf.Positional[tuple[SAEName, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
+    saes: Annotated[tuple[SAEName, ...], Argument("SAE")]
     """Names of SAEs in the workspace."""
     recording: RecordingName | None = None
     """Recording to compare on. Default: the one that the first SAE was trained on."""
@@ -170,7 +168,7 @@ class CompareSizes(Seeded, Analysis["SizeLaw"]):
     words: ClassVar[tuple[str, ...]] = ("compare", "sizes")
     makes: ClassVar[str] = "size_law"
 
-    saes: Annotated[tyro.conf.Positional[tuple[SAEName, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")] = ()
+    saes: Annotated[tuple[SAEName, ...], Argument("SAE")] = ()
     """Names of SAEs in the workspace. Default: all finished ones of one kind that were trained alike."""
     recording: RecordingName | None = None
     """Only those trained on this recording."""
@@ -224,7 +222,7 @@ class CompareLatents(Threaded, OnDevice, Analysis["LatentComparison"]):
     words: ClassVar[tuple[str, ...]] = ("compare", "latents")
     makes: ClassVar[str] = "latent_comparison"
 
-    crosscoder: Annotated[tyro.conf.Positional[SAEName], tyro.conf.arg(metavar="CROSSCODER")]
+    crosscoder: Annotated[SAEName, Argument("CROSSCODER")]
     """Name of a crosscoder in the workspace, trained on two recordings of the same tokens."""
 
     def default_name(self) -> str:
@@ -269,9 +267,9 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
     words: ClassVar[tuple[str, ...]] = ("compare", "models")
     makes: ClassVar[str] = "model_comparison"
 
-    base: Annotated[tyro.conf.Positional[ModelName], tyro.conf.arg(metavar="BASE")]
+    base: Annotated[ModelName, Argument("BASE")]
     """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
-    tuned: Annotated[tyro.conf.Positional[ModelName], tyro.conf.arg(metavar="TUNED")]
+    tuned: Annotated[ModelName, Argument("TUNED")]
     """The fine-tuned checkpoint of the same model."""
     corpus: Corpus = "docstrings"
     """Text on which the change is expected; "random" for repeated random tokens (models without a tokenizer)."""

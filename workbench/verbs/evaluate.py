@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import tyro
-
 from interp.errors import ConfigError, MismatchError, WorkbenchError
-from interp.options import BASIC, RecordingName, SAEName
+from interp.options import BASIC, Argument, Derived, RecordingName, SAEName
 from interp.progress import Progress
 from saes.evaluation.config import LIST, AbsorptionConfig, ConceptList, ProbingConfig, read_concepts
 from saes.evaluation.evaluation import (
@@ -24,7 +22,7 @@ from saes.evaluation.evaluation import (
 )
 from saes.training.stored import StoredSAE
 from workbench.analysis import Resumable, Run
-from workbench.terminal import Derived, Heading, RunsModel, Seeded, Threaded, settings_of
+from workbench.terminal import Heading, RunsModel, Seeded, Threaded, settings_of
 
 if TYPE_CHECKING:
     from interp.recording.store import Recording
@@ -146,7 +144,7 @@ class Evaluate(AbsorptionConfig, Probes, Threaded, RunsModel, Resumable["SAEEval
 
     makes: ClassVar[str] = "evaluation"
 
-    sae: Annotated[tyro.conf.Positional[SAEName], tyro.conf.arg(metavar="SAE")]
+    sae: Annotated[SAEName, Argument("SAE")]
     """Name of an SAE in the workspace."""
     recording: RecordingName | None = None
     """Recording to evaluate on. Default: the one that it was trained on."""

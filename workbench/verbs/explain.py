@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import tyro
-
 from interp.errors import ConfigError
-from interp.options import ArtefactName, FeaturesName, Means, ModelName
+from interp.options import Argument, ArtefactName, FeaturesName, Means, ModelName
 from saes.features.schema import Features
 from saes.features.written_labels import ExplainConfig
 from workbench.analysis import Resumable, Run
@@ -39,7 +37,7 @@ class Explain(ExplainConfig, Seeded, Threaded, RunsModel, Resumable["Labels | Fe
     makes: ClassVar[str] = "labels"
     on_page: ClassVar[bool] = False
 
-    source: Annotated[tyro.conf.Positional[FeaturesName], tyro.conf.arg(metavar="FEATURES")]
+    source: Annotated[FeaturesName, Argument("FEATURES")]
     """Name of a features artefact in the workspace."""
     provider: Annotated[str, Means("PROVIDER")] | None = None
     """Base URL of an OpenAI-compatible endpoint, or local:MODEL."""
@@ -195,7 +193,7 @@ class Label(Seeded, Threaded, Resumable["Labels | Features"]):
 
     makes: ClassVar[str] = "labels"
 
-    source: Annotated[tyro.conf.Positional[FeaturesName], tyro.conf.arg(metavar="FEATURES")]
+    source: Annotated[FeaturesName, Argument("FEATURES")]
     """Name of a features artefact in the workspace."""
     features: tuple[int, ...]
     """Features to label, by index."""

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import tyro
-
 from interp.errors import ConfigError, WorkbenchError
 from interp.interventions.recipe import FILES
 from interp.models.hooked import HookedModel
-from interp.options import DictionaryName, FeaturesName, HookPoint, ModelName, RecordingName, SAEName
+from interp.options import Argument, DictionaryName, FeaturesName, HookPoint, Means, ModelName, RecordingName, SAEName
 from saes.features import schema
 from saes.features.proof import ProofConfig
 from saes.features.schema import N_EXAMPLES, NEURONS
@@ -63,9 +61,9 @@ class Features(Seeded, Threaded, RunsModel, Analysis[schema.Features]):
 
     makes: ClassVar[str] = "features"
 
-    dictionary: Annotated[tyro.conf.Positional[DictionaryName | None], tyro.conf.arg(metavar="DICTIONARY")] = None
+    dictionary: Annotated[DictionaryName | None, Argument("DICTIONARY")] = None
     """The name of an SAE in the workspace, or neurons:HOOK_POINT."""
-    set: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    set: Annotated[str, Means("NAME")] | None = None
     """A set of transcoders instead: tables NAME-0, NAME-1 and so on for all its layers, in one pass."""
     recording: RecordingName | None = None
     """Recording whose activations are encoded. Default: the one that the SAE was trained on."""
@@ -169,7 +167,7 @@ class Neurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
 
     makes: ClassVar[str] = "neurons"
 
-    recording: Annotated[tyro.conf.Positional[RecordingName], tyro.conf.arg(metavar="RECORDING")]
+    recording: Annotated[RecordingName, Argument("RECORDING")]
     """Recording whose text is read; its model is the one described."""
     window: int = 5
     """Tokens of context on each side of an example's peak."""
@@ -224,7 +222,7 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
     Directions: workbench steer directions/formal --prompt "I am writing to you" --write formal.gguf
     """
 
-    sae: Annotated[tyro.conf.Positional[SAEName], tyro.conf.arg(metavar="SAE")]
+    sae: Annotated[SAEName, Argument("SAE")]
     """Name of an SAE or transcoder in the workspace; or directions/NAME; or a recipe: recipe:NAME in the notes, or a
     file NAME.json, NAME.safetensors or NAME.gguf (a control vector)."""
     feature: int | None = None
@@ -431,7 +429,7 @@ class Prove(ProofConfig, Seeded, Threaded, RunsModel, Resumable["Proof"]):
 
     makes: ClassVar[str] = "proof"
 
-    features: Annotated[tyro.conf.Positional[FeaturesName], tyro.conf.arg(metavar="FEATURES")]
+    features: Annotated[FeaturesName, Argument("FEATURES")]
     """Name of a features artefact in the workspace."""
     feature: int
     """Index of the feature."""
@@ -502,7 +500,7 @@ class Search(InWorkspace):
     with examples and statistics.
     """
 
-    text: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="TEXT")] = None
+    text: Annotated[str | None, Argument("TEXT")] = None
     """A word, several words, texts joined by AND and NOT, or `like NAME:NUMBER`."""
     vector: Path | None = None
     """Instead of a text: a .npy file with a vector as wide as the decoder directions, to find similar ones."""

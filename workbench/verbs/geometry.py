@@ -8,14 +8,12 @@ A further verb of the family is a dataclass here with its `words`.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
-
-import tyro
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from interp.errors import ConfigError
 from interp.geometry.points import ShapesConfig
 from interp.models.hooked import HookedModel
-from interp.options import Corpus, HookPoint, ModelName, Word
+from interp.options import Argument, Corpus, HookPoint, ModelName, Word
 from workbench.analysis import Analysis, Run
 from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded, settings_of, slug
 
@@ -115,7 +113,7 @@ class CompareSpaces(Seeded, Threaded, RunsModel, Analysis["SpaceComparison"]):
     makes: ClassVar[str] = "space_comparison"
 
     model: ModelArgument
-    other: tyro.conf.Positional[ModelName | None] = None
+    other: Annotated[ModelName | None, Argument("OTHER")] = None
     """A second model or checkpoint with the same tokenizer. Default: the layers of the first with each other."""
     hook_points: tuple[HookPoint, ...] = ()
     """Default: the residual stream after every block."""

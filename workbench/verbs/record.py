@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import tyro
-
-from interp.options import Corpus, HookPoint, Means
+from interp.options import Alias, Corpus, HookPoint, Means
 from interp.recording.config import RecordConfig
 from workbench.analysis import Resumable, Run
 from workbench.terminal import Heading, ModelArgument, OnDevice, Threaded, Verb, say, settings_of, slug
@@ -33,7 +31,7 @@ class Record(RecordConfig, Threaded, OnDevice, Resumable["Recorded"]):
     ranked: ClassVar[bool] = True
 
     model: ModelArgument
-    hook_points: Annotated[tuple[HookPoint, ...], tyro.conf.arg(aliases=["--hook-point"])] = ()
+    hook_points: Annotated[tuple[HookPoint, ...], Alias("--hook-point")] = ()
     """Hook points to record, all in one pass; `mlps`: inputs and outputs of all MLPs, as a set of transcoders reads
     them. Default: the residual stream after a third of the blocks."""
     corpus: Corpus = "docstrings"

@@ -8,16 +8,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import tyro
-
 from interp.errors import ConfigError, MismatchError, PromptError, UsageError
 from interp.models.hooked import HookedModel
-from interp.options import ModelName, SAEName
+from interp.options import Argument, Derived, ModelName, SAEName
 from interp.tracing.config import TraceConfig
 from saes.circuits.config import AttributionConfig
 from workbench.analysis import Resumable, Run
 from workbench.terminal import (
-    Derived,
     Heading,
     InWorkspace,
     ModelArgument,
@@ -171,7 +168,7 @@ class Attribute(AttributionConfig, InWorkspace, Threaded, RunsModel):
     estimate of it.
     """
 
-    saes: Annotated[tyro.conf.Positional[tuple[SAEName, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
+    saes: Annotated[tuple[SAEName, ...], Argument("SAE")]
     """Names of SAEs or transcoders in the workspace, all of one model."""
     prompt: str
     """The text before the prediction."""

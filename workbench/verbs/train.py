@@ -6,10 +6,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import tyro
-
 from interp.errors import ConfigError, UnknownNameError
-from interp.options import HookPoint, Means, ModelName, RecordingName
+from interp.options import Argument, HookPoint, Means, ModelName, RecordingName
 from saes.kinds.config import CONFIGS, SELECTIONS, CrossLayerConfig, SAEConfig, make_config
 from saes.kinds.own import own_config, own_kinds
 from saes.training.config import TrainConfig
@@ -49,7 +47,7 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
     makes: ClassVar[str] = "sae"
     ranked: ClassVar[bool] = True
 
-    recording: Annotated[tyro.conf.Positional[RecordingName], tyro.conf.arg(metavar="RECORDING")]
+    recording: Annotated[RecordingName, Argument("RECORDING")]
     """Name of a recording in the workspace."""
     others: tuple[RecordingName, ...] = ()
     """Further recordings of the same tokens (those of another model, for example), for a crosscoder."""
@@ -79,7 +77,7 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
     share: Literal["tokens", "latents"] = "tokens"
     """Split between processes under torchrun: tokens (each takes its part of every batch), or latents, for a dictionary
     too large for one device (topk, batchtopk)."""
-    set: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    set: Annotated[str, Means("NAME")] | None = None
     """Train a set of this name instead: transcoders of every layer of a recording made with --hook-points mlps, their
     latents of the given --kind, in one pass through the model."""
     layers: tuple[int, ...] = ()
@@ -246,7 +244,7 @@ class Import(Threaded, RunsModel, Analysis["StoredSAE | StoredSet | AttributionG
     makes: ClassVar[str] = "sae"
     on_page: ClassVar[bool] = False
 
-    path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")]
+    path: Annotated[str, Argument("PATH")]
     """Folder or file of the checkpoint, hub:OWNER/NAME[/FOLDER], a name of SAELens (RELEASE/ID), or FILE.json of a
     graph."""
     model: ModelName = ""
@@ -257,7 +255,7 @@ class Import(Threaded, RunsModel, Analysis["StoredSAE | StoredSet | AttributionG
     """Hook point that a transcoder reconstructs. Default: as stated in its files."""
     format: Annotated[str, Means("FORMAT")] | None = None
     """Format to read it as. Default: recognised from the files."""
-    set: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    set: Annotated[str, Means("NAME")] | None = None
     """Import transcoders of all layers, from their folder, as a set of this name. Hook points are then
     those inside a block: mlp.hook_in, hook_mlp_out."""
     l0: int | None = None

@@ -1,0 +1,258 @@
+"""The options of a verb: read off its dataclass, off the words of a command, and typed again. Torch-free.
+
+Help, reference, forms of the page *Runs* and commands are made from the list that `options_of` returns. `read_command`
+and `words_of` are each other's inverse. `value_of` and `made` check what was typed, or entered in a form.
+"""
+
+import argparse
+import inspect
+import math
+import re
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from functools import partial
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from interp.errors import ConfigError, UnknownNameError, as_typed, program
+from interp.options import BASIC, DERIVED, Alias, Argument, Option, marks, meaning
+from workbench.help import WIDEST, about, field_texts, paragraphs, wrap
+from workbench.terminal import InWorkspace, OnDevice, RunsModel, Seeded, Threaded, Verb, Writes
+
+V = TypeVar("V", bound=Verb)
+Kind = Literal["text", "path", "whole", "number", "switch", "choice"]
+KINDS: dict[Any, Kind] = {bool: "switch", int: "whole", float: "number", Path: "path"}
+_SHARED = (Writes, InWorkspace, Seeded, Threaded, OnDevice, RunsModel)
+"""Classes whose options verbs share; the help lists them last."""
+_INDENT = 24
+LONGEST = 60
+"""Longest list of choices that is shown, in characters; a longer one is left to the option's text."""
+
+
+def options_of(verb: type) -> list[Option]:
+    """Return the options of a verb: its own, then inherited settings, then those that all verbs share."""
+    hints, marked = get_type_hints(verb), get_type_hints(verb, include_extras=True)
+    own, texts = inspect.get_annotations(verb), field_texts(verb)
+    shared = {name for each in _SHARED for name in inspect.get_annotations(each)} - {*own}
+    options = []
+    for field in fields(verb):
+        name, found = field.name, list(marks(marked[field.name]))
+        if DERIVED in found:
+            continue
+        argument = next((mark for mark in found if isinstance(mark, Argument)), None)
+        kind, choices, many, optional = _form(hints[name])
+        flag, means = f"--{name.replace('_', '-')}", meaning(marked[name])
+        aliases = tuple(mark.flag for mark in found if isinstance(mark, Alias))
+        metavar = _metavar(name, kind, choices, means.metavar if means else "TEXT") + (" ..." if many else "")
+        if argument is not None:
+            metavar = f"{argument.metavar} [{argument.metavar} ...]" if many else argument.metavar
+        elif kind == "switch":
+            aliases, metavar = (*aliases, f"--no-{flag[2:]}"), ""
+        required = field.default is MISSING and field.default_factory is MISSING
+        options.append(
+            Option(
+                name=name,
+                kind=kind,
+                label=flag if argument is None else metavar,
+                help=_with_default((argument and argument.help) or texts.get(name, ""), field.default),
+                aliases=aliases,
+                metavar=metavar,
+                default=None if required else field.default,
+                required=required,
+                optional=optional,
+                many=many,
+                choices=choices,
+                menu=means.menu if means else "",
+                advanced=not (required or name in own or BASIC in found),
+                shared=name in shared,
+            )
+        )
+    return sorted(options, key=lambda option: (option.shared, option.name not in own, not option.required))
+
+
+def _form(hint: Any) -> tuple[Kind, tuple[str, ...], bool, bool]:
+    """Return kind and choices of a type, and whether it takes several values, and None."""
+    inner = [each for each in get_args(hint) if each is not NoneType]
+    if get_origin(hint) in (Union, UnionType):
+        return (*_form(inner[0])[:3], True)
+    if get_origin(hint) is tuple:
+        return (*_form(inner[0])[:2], True, False)
+    if get_origin(hint) is Literal:
+        return "choice", tuple(map(str, inner)), False, False
+    return KINDS.get(hint, "text"), (), False, False
+
+
+def _metavar(name: str, kind: Kind, choices: tuple[str, ...], text: str) -> str:
+    """Return the value of an option as the help writes it: N, FRACTION, NUMBER, PATH, its choices, or a word."""
+    if kind == "choice":
+        listed = "{" + ",".join(choices) + "}"
+        return listed if len(listed) <= LONGEST else name.upper().replace("_", "-")  # its text names them
+    fraction = re.search("fraction|faithfulness|sparsity_warmup", name)
+    return {"whole": "N", "number": "FRACTION" if fraction else "NUMBER", "path": "PATH"}.get(kind, text)
+
+
+def _with_default(text: str, default: Any) -> str:
+    """Return the text of an option with its default, unless the text states it or it has none."""
+    if default in (MISSING, None, (), "") or re.search(r"\bDefault: ", text):
+        return text
+    if isinstance(default, bool):
+        return f"{text} Default: {'yes' if default else 'no'}."
+    values = default if isinstance(default, tuple) else (default,)
+    return f"{text} Default: {' '.join(f'{each:g}' if isinstance(each, float) else str(each) for each in values)}."
+
+
+def value_of(option: Option, value: Any) -> Any:
+    """Return a value of an option in the type of its field; texts of numbers, paths and choices are read.
+
+    Raises `ConfigError`, and `UnknownNameError` for a choice that is none.
+    """
+    if isinstance(value, list | tuple):
+        return tuple(value_of(option, each) for each in value)
+    if option.kind in ("whole", "number"):
+        return _number(option, value)
+    if option.kind == "switch" and not isinstance(value, bool):
+        raise ConfigError(f"{option.label} is yes or no, got {value!r}")
+    if option.kind == "choice" and value not in option.choices:
+        raise UnknownNameError(f"value of {option.label}", value, option.choices)
+    return Path(value) if option.kind == "path" else value
+
+
+def _number(option: Option, value: Any) -> int | float:
+    whole = option.kind == "whole"
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+        if whole and number == int(number):
+            return int(value if isinstance(value, int) or str(value).isdecimal() else number)
+        if not whole and math.isfinite(number):
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ConfigError(f"{option.label} takes a {'whole' if whole else 'finite'} number, got {value!r}")
+
+
+def made(verb: type[V], values: Mapping[str, Any]) -> V:
+    """Return a verb with these values, which it checks itself. Raises `ConfigError` where a required one is missing."""
+    for option in options_of(verb):
+        if option.required and option.name not in values:
+            raise ConfigError(f"{' '.join(verb.typed_words())} needs {option.label}: {option.help}")
+    return verb(**values)
+
+
+def read_command(verb: type[V], words: Sequence[str], command: str = "") -> V:
+    """Return the verb with the options in the words of a command; print its help, and exit, where that is asked for.
+
+    `command` is what was typed before the words. Raises `ConfigError` and `UnknownNameError`.
+    """
+    options, ends = options_of(verb), words.index("--") if "--" in words else len(words)
+    flat = [re.sub("^--[^=]+", lambda flag: flag[0].replace("_", "-"), word) for word in words[:ends]]
+    found, left = _parser(verb, command).parse_known_intermixed_args([*flat, *words[ends:]])
+    if left:
+        raise _refusal(verb, left)
+    values = {}
+    for option in options:
+        value = getattr(found, option.name, None)
+        if value is not None and (value or option.flags):
+            unset = option.optional and value in ("None", ["None"])
+            values[option.name] = None if unset else value_of(option, value)
+    return made(verb, values)
+
+
+def help_of(verb: type[Verb]) -> str:
+    """Return what `workbench VERB --help` prints, wrapped to the terminal and to `WIDEST` columns at most."""
+    return _parser(verb).format_help().rstrip()
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are errors of ours."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"`{self.prog} --help` explains it; a value that begins with - is typed --option=VALUE"
+        raise ConfigError(f"{message.removeprefix('argument ')}; {hint}")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help with a second column whose commands are not broken."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return wrap(text, width)
+
+
+def _parser(verb: type[Verb], command: str = "") -> _Parser:
+    """Return a parser that sorts words by option; it leaves their values as texts."""
+    options, width = options_of(verb), max(60, min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns))
+    arguments = [option for option in options if not option.flags]
+    needed = [f"{option.label} {option.metavar}".rstrip() for option in options if option.required and option.flags]
+    shown = [option.label if option.required else f"[{option.label}]" for option in arguments]
+    start = command or f"{program()} {' '.join(verb.typed_words())}"
+    usage = [start, *shown, *needed, *["[OPTIONS]"] * bool(options)]
+    parser = _Parser(
+        prog=command or " ".join(["workbench", *verb.typed_words()]),
+        usage="\n".join(wrap(" ".join(usage), width - 7, indent=7)),
+        description=paragraphs(as_typed(about(verb)), width),
+        formatter_class=partial(_Formatter, max_help_position=_INDENT, width=width),
+        allow_abbrev=False,
+    )
+    parser._negative_number_matcher = re.compile(r"-\.?\d")  # -1e-3 is a value too
+    shared = parser.add_argument_group("common options")
+    for option in options:
+        text = as_typed(f"Required. {option.help}" if option.required and option.flags else option.help)
+        form: dict[str, Any] = {"help": text.replace("%", "%%")}
+        if not option.flags:
+            parser.add_argument(option.name, metavar=option.metavar, nargs="*" if option.many else "?", **form)
+            continue
+        flags, form = option.flags, {"dest": option.name, "default": argparse.SUPPRESS, **form}
+        if option.kind == "switch":
+            flags, form["action"] = flags[:-1], argparse.BooleanOptionalAction
+        else:
+            form |= {"metavar": option.metavar.removesuffix(" ..."), "nargs": "*" if option.many else None}
+        (shared if option.shared else parser).add_argument(*flags, **form)
+    return parser
+
+
+def _refusal(verb: type[Verb], left: Sequence[str]) -> ConfigError | UnknownNameError:
+    """Return the error for words that a verb does not take."""
+    name = " ".join(verb.typed_words())
+    word = next((word.partition("=")[0] for word in left if word.startswith("--")), left[0])
+    options, hint = options_of(verb), f"`workbench {name} --help` lists them"
+    for option in options:
+        if not option.flags and word == f"--{option.name.replace('_', '-')}":
+            return ConfigError(
+                f"`workbench {name}` takes {option.label} without {word}: `workbench {name} {option.label}`"
+            )
+    if not word.startswith("--"):
+        return ConfigError(f"`workbench {name}` does not take {word!r}; {hint}")
+    return UnknownNameError(
+        f"option of workbench {name}", word, [flag for option in options for flag in option.flags], hint
+    )
+
+
+def words_of(verb: type[Verb], values: Mapping[str, Any]) -> list[str]:
+    """Return the words that are typed for a verb with values; those at their default are left out."""
+    words, last = [*verb.typed_words()], []
+    for option in options_of(verb):
+        value = values.get(option.name, option.default)
+        if value == option.default:
+            continue
+        texts = [str(each) for each in (value if option.many else [value])]
+        if not option.flags:
+            words += texts
+        elif option.kind == "switch":
+            last.append(option.label if value else option.aliases[-1])
+        elif texts[0].startswith("-"):
+            last.append(f"{option.label}={texts[0]}")
+        else:
+            last += [option.label, *texts]
+    return [*words, *last]
+
+
+def typed(words: Sequence[str]) -> str:
+    """Return words after the command that runs `workbench`, as a shell reads them."""
+    return shlex.join([*shlex.split(program()), *words])
+
+
+def command_line(verb: Verb) -> str:
+    """Return the command that makes a verb with these options, without those at their defaults."""
+    return typed(words_of(type(verb), vars(verb)))
