@@ -144,14 +144,14 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
         )
         describe = Neurons(recording=LOOK, name=MODEL, prompts=0, **self._shared())
         return [
-            Step("recording", "Record", "Text that may ship; activations are computed when they are read.", record),
-            Step("neurons", "Describe every neuron", "Labels and short examples, of all layers.", describe),
+            Step("Record", "Text that may ship; activations are computed when they are read.", record),
+            Step("Describe every neuron", "Labels and short examples, of all layers.", describe),
         ]
 
     def _trace(self, name: str, prompt: str, *, nulls: bool) -> Step:
         text, target, contrast = PROMPTS[prompt]
         how: dict[str, Any] = {"target": target, "contrast": contrast, "nulls": nulls, "seed": self.seed}
-        return Step(GRAPH, "Trace", text, Trace(model=MODEL, name=name, prompt=text, **how, **self._shared()))
+        return Step("Trace", text, Trace(model=MODEL, name=name, prompt=text, **how, **self._shared()))
 
 
 def traceable(model: HookedModel) -> list[str]:

@@ -39,7 +39,7 @@ class ShippedLens(InWorkspace, Seeded, Threaded, OnDevice):
             write_corpus(corpus, {"sampled": sampled(SAMPLED)}, chars=self.chars, seed=self.seed)
         how = {"workspace": self.workspace, "threads": self.threads, "device": self.device, "seed": self.seed}
         lens = Lens(model=MODEL, name=MODEL, kind="jacobian", corpus=str(corpus), rounds=self.rounds, **how)
-        run_step(workspace, Step("jacobian_lens", "Fit the Jacobian lens", "On text of the model itself.", lens), "1/1")
+        run_step(workspace, Step("Fit the Jacobian lens", "On text of the model itself.", lens), "1/1")
         pack(workspace, [("jacobian_lens", MODEL)], self.data)
 
 

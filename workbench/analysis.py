@@ -6,9 +6,6 @@
         makes: ClassVar[str] = "heads"
         model: ModelArgument  # the options are the fields
 
-        def default_name(self) -> str:
-            return slug(self.model)
-
         def measure(self, run: Run) -> HeadScores:
             with run.progress("heads", "passes") as progress:
                 return score_heads(run.model(self.model), settings_of(self, HeadsConfig), progress=progress)
@@ -33,9 +30,11 @@ from interp.doctor.certificate import certificates_of
 from interp.forms import from_json
 from interp.progress import Progress
 from workbench.first_look import DICTIONARIES, FirstLook
-from workbench.terminal import OnDevice, Threaded, Writes, first_bar, joined_ranks, say, wrote
+from workbench.options import options_of
+from workbench.terminal import OnDevice, Threaded, Writes, first_bar, joined_ranks, say, slug, wrote
 
 if TYPE_CHECKING:
+    from interp.lenses.jacobian_lens import JacobianLens
     from interp.models.hooked import HookedModel
     from interp.ranks import Ranks
     from interp.recording.store import Recording
@@ -122,6 +121,16 @@ class Run:
         from workbench.opening import open_recording_model
 
         return self.examine(open_recording_model(recording, device=self.device))
+
+    def jacobian_lens(self, digest: str) -> "JacobianLens | None":
+        """Return the newest Jacobian lens of a model by the hash of its weights; it becomes a parent."""
+        from interp.lenses.jacobian_lens import JacobianLens
+        from interp.lenses.lens import newest_lens
+
+        lens = newest_lens(self.workspace, JacobianLens, digest)
+        if lens is not None:
+            self.made_from(lens.about)
+        return lens
 
     def sae(self, name: str) -> "SAE":
         """Return an SAE of the workspace; it becomes a parent."""
@@ -212,9 +221,10 @@ class Analysis(Writes, Generic[A]):
     looks_first: ClassVar[bool] = True
     """True where a model or dictionary is examined before its first use, and certificates become parents."""
 
-    @abstractmethod
     def default_name(self) -> str:
-        """Return the name of the artefact where none is given."""
+        """Return the name of the artefact where none is given: that of its first argument."""
+        arguments = [option.name for option in options_of(type(self)) if not option.flags]
+        return slug(str(getattr(self, arguments[0]))) if arguments else type(self).typed_words()[-1]
 
     @abstractmethod
     def measure(self, run: Run) -> A | Sequence[A]:

@@ -21,6 +21,7 @@ from interp.options import Option
 from interp.recording.recorded import Recorded
 from interp.workspace import Workspace
 from saes.features.schema import NEURONS
+from workbench.opening import ATLAS_SOURCES
 from workbench.options import made, options_of, typed, value_of, words_of
 from workbench.terminal import Verb
 from workbench.verbs import ANALYSES
@@ -51,13 +52,6 @@ _HELP = {
 _ARTEFACTS = {"recording": "recording", "sae": "sae", "atlas": "atlas", "features": "features"}
 _HOOK_POINT = re.compile(r"^[A-Za-z][A-Za-z0-9_.]{0,99}$")
 _DEVICE = re.compile(r"^(cpu|mps|cuda(:\d{1,2})?)$")
-_SOURCES = {
-    **dict.fromkeys(("embeddings", "unembeddings", "heads-ov", "heads-qk"), "model"),
-    **dict.fromkeys(("sae", "encoder"), "sae"),
-    "recording": "recording",
-    "heads": "heads",
-    "file": "file",
-}
 _TEXTS, _PROMPTS, _VECTORS = (".txt", ".jsonl", ".parquet"), (".jsonl", ".csv"), (".npy", ".parquet")
 _PAIRS = (".jsonl",)
 
@@ -177,9 +171,9 @@ class Commands:
 
     def _source(self, value: str) -> str:
         kind, _, name = value.partition(":")
-        if kind not in _SOURCES:
-            raise UnknownNameError("atlas source", value, [f"{each}:NAME" for each in _SOURCES])
-        named = _SOURCES[kind]
+        if kind not in ATLAS_SOURCES:
+            raise UnknownNameError("atlas source", value, [f"{each}:NAME" for each in ATLAS_SOURCES])
+        named = ATLAS_SOURCES[kind]
         if named == "file":
             return f"file:{self._file(name, _VECTORS)}"
         if named == "heads":
@@ -216,7 +210,7 @@ class Commands:
         return [
             f"{kind}:{name}"
             for kind in kinds
-            for name in (self._models() if _SOURCES[kind] == "model" else self._names(_SOURCES[kind]))
+            for name in (self._models() if ATLAS_SOURCES[kind] == "model" else self._names(ATLAS_SOURCES[kind]))
         ]
 
     def _files(self, suffixes: tuple[str, ...]) -> list[str]:

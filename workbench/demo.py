@@ -96,13 +96,11 @@ class Demo(OpensDashboard, Seeded, OnDevice):
         shared: dict[str, Any] = {"workspace": self.workspace, "threads": self.threads, "device": self.device}
         return [
             Step(
-                "recording",
                 "Record",
                 f"{MODEL} reads {tokens:,} tokens of text; its activations at {RESID} and {MLP} are stored.",
                 Record(model=MODEL, name=SHIPPED, hook_points=(RESID, MLP), tokens=tokens, seed=self.seed, **shared),
             ),
             Step(
-                "induction_circuit",
                 "Test the induction circuit",
                 "An induction head needs to know the token before each position, from an earlier head. Which one? "
                 "Patching that one edge must remove its attention.",

@@ -12,8 +12,9 @@ for an SAE alone.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.models.hooked import HookedModel
@@ -154,6 +155,16 @@ def task_name(task: str) -> str:
     return Path(task).stem if Path(task).suffix else task
 
 
+ATLAS_SOURCES = {
+    **dict.fromkeys(("embeddings", "unembeddings", "heads-ov", "heads-qk"), "model"),
+    **dict.fromkeys(("sae", "encoder"), "sae"),
+    "recording": "recording",
+    "heads": "heads",
+    "file": "file",
+}
+"""What the name of an atlas source names, by its kind."""
+
+
 def open_atlas_source(
     workspace: "Workspace",
     source: str,
@@ -165,20 +176,40 @@ def open_atlas_source(
 ) -> "AtlasSource":
     """Return the vectors that `KIND:NAME` names (`workbench atlas --help` lists the kinds)."""
     kind, _, name = source.partition(":")
+    if kind not in ATLAS_SOURCES or not name:
+        raise UnknownNameError("atlas source", source, [f"{each}:NAME" for each in ATLAS_SOURCES])
+    from interp.atlas import sources
+
+    if kind == "file":
+        return sources.file_source(name)
+    if kind == "heads":
+        workspace.manifest("heads", name)  # lists the nearest names when it is not there
+        return sources.head_score_source(workspace.path("heads", name))
+    if kind == "recording":
+        recording = open_recording(workspace, name, device=device)
+        model, most = open_recording_model(recording, device=device), max_points or 20_000
+        return sources.recording_source(recording, model, hook_point=hook_point, max_points=most, seed=seed)
+    if kind in ("sae", "encoder"):
+        from saes.features.sources import sae_source
+
+        return sae_source(
+            open_sae(workspace, name),
+            name,
+            side="decoder" if kind == "sae" else "encoder",
+            features_folder=features_folder(workspace, name),
+            parents={f"saes/{name}": workspace.manifest("sae", name).content_hash},
+        )
+    from interp.models.adapter import weight_hash
+    from interp.models.loading import load_model
+
+    model = load_model(name, device=device)
     openers = {
-        "embeddings": lambda: _of_model(name, kind, device),
-        "unembeddings": lambda: _of_model(name, kind, device),
-        "recording": lambda: _recorded(workspace, name, hook_point, max_points, seed, device),
-        "sae": lambda: _sae_directions(workspace, name, "decoder"),
-        "encoder": lambda: _sae_directions(workspace, name, "encoder"),
-        "heads": lambda: _heads(workspace, name),
-        "heads-ov": lambda: _of_model(name, kind, device),
-        "heads-qk": lambda: _of_model(name, kind, device),
-        "file": lambda: _file(name),
+        "embeddings": sources.embedding_source,
+        "unembeddings": sources.unembedding_source,
+        "heads-ov": partial(sources.head_circuit_source, circuit="ov"),
+        "heads-qk": partial(sources.head_circuit_source, circuit="qk"),
     }
-    if kind not in openers or not name:
-        raise UnknownNameError("atlas source", source, [f"{each}:NAME" for each in openers])
-    return openers[kind]()
+    return openers[kind](model, name, weight_hash=weight_hash(model))
 
 
 def open_mapped_source(workspace: "Workspace", atlas: "VectorMap", *, device: str | None = None) -> "AtlasSource":
@@ -188,50 +219,6 @@ def open_mapped_source(workspace: "Workspace", atlas: "VectorMap", *, device: st
         raise ConfigError(f"{atlas.name} was itself made from other maps; add points to a map of one source")
     seed = atlas.about.seed or 0
     return open_atlas_source(workspace, of.source, of.hook_point, of.max_points, seed, device=device)
-
-
-def _of_model(name: str, kind: str, device: str | None) -> "AtlasSource":
-    from interp.atlas.sources import embedding_source, head_circuit_source, unembedding_source
-    from interp.models.adapter import weight_hash
-    from interp.models.loading import load_model
-
-    model = load_model(name, device=device)
-    digest = weight_hash(model)
-    if kind == "embeddings":
-        return embedding_source(model, name, weight_hash=digest)
-    if kind == "unembeddings":
-        return unembedding_source(model, name, weight_hash=digest)
-    return head_circuit_source(model, name, "ov" if kind == "heads-ov" else "qk", weight_hash=digest)
-
-
-def _heads(workspace: "Workspace", name: str) -> "AtlasSource":
-    from interp.atlas.sources import head_score_source
-
-    workspace.manifest("heads", name)  # lists the nearest names when it is not there
-    return head_score_source(workspace.path("heads", name))
-
-
-def _sae_directions(workspace: "Workspace", name: str, side: Literal["decoder", "encoder"]) -> "AtlasSource":
-    from saes.features.sources import sae_source
-
-    sae, folder = open_sae(workspace, name), features_folder(workspace, name)
-    return sae_source(sae, name, side=side, features_folder=folder, parents=parents_of(workspace, [name]))
-
-
-def _recorded(
-    workspace: "Workspace", name: str, hook_point: str | None, max_points: int | None, seed: int, device: str | None
-) -> "AtlasSource":
-    from interp.atlas.sources import recording_source
-
-    recording = open_recording(workspace, name, device=device)
-    model = open_recording_model(recording, device=device)
-    return recording_source(recording, model, hook_point=hook_point, max_points=max_points or 20_000, seed=seed)
-
-
-def _file(path: str) -> "AtlasSource":
-    from interp.atlas.sources import file_source
-
-    return file_source(path)
 
 
 AUTO, NONE, UNEMBEDDING = "auto", "none", "unembedding"
@@ -348,11 +335,6 @@ def feature_table(workspace: "Workspace", sae: str) -> dict[int, dict[str, Any]]
     path = workspace.table_path("features", folder.name, "features")
     rows = workspace.query("select feature, label, max_activation from f", f=path).to_pylist()
     return {row["feature"]: row for row in rows}
-
-
-def parents_of(workspace: "Workspace", names: "Sequence[str]") -> dict[str, str]:
-    """Return SAEs with their content hashes, as the parents of an artefact."""
-    return {f"saes/{name}": workspace.manifest("sae", name).content_hash for name in names}
 
 
 def unseen_positions(model: HookedModel, *, include_bos: bool) -> int:

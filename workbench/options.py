@@ -113,8 +113,10 @@ def value_of(option: Option, value: Any) -> Any:
         return tuple(value_of(option, each) for each in value)
     if option.kind in ("whole", "number"):
         return _number(option, value)
-    if option.kind == "switch" and not isinstance(value, bool):
-        raise ConfigError(f"{option.label} is yes or no, got {value!r}")
+    if option.kind == "switch":
+        if not isinstance(value, bool):
+            raise ConfigError(f"{option.label} is yes or no, got {value!r}")
+        return value
     if option.kind == "choice" and value not in option.choices:
         raise UnknownNameError(f"value of {option.label}", value, option.choices)
     return Path(value) if option.kind == "path" else value

@@ -207,7 +207,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
         examined, whole = certificate_name(self.model), certificate_name(self.model, f"saes/{made}")
         found = [
             Step(
-                "recording", "Record",
+                "Record",
                 f"Its activations at {hook_point} are stored.",
                 Record(
                     model=self.model, name=made, corpus=self.text, column=self.column, hook_points=(hook_point,),
@@ -215,7 +215,7 @@ class Own(OpensDashboard, Seeded, RunsModel):
                 ),
             ),
             Step(
-                "sae", "Train a sparse autoencoder",
+                "Train a sparse autoencoder",
                 f"It writes each activation as a sum of about {self.k} of {chosen.d_sae:,} directions: the features.",
                 Train(
                     recording=made, name=made, kind="batchtopk", d_sae=(chosen.d_sae,), k=(self.k,),
@@ -223,30 +223,30 @@ class Own(OpensDashboard, Seeded, RunsModel):
                 ),
             ),
             Step(
-                "features", "Describe every feature",
+                "Describe every feature",
                 "Where does it fire, and what does it make the model say?",
                 Features(dictionary=made, name=made, **model),
             ),
             Step(
-                "evaluation", "Evaluate the dictionary", "On held-out documents, and inside the model.",
+                "Evaluate the dictionary", "On held-out documents, and inside the model.",
                 Evaluate(sae=made, name=made, **{**shared, "dtype": self.dtype}),
             ),
             Step(
-                "atlas", "Map the features", "Features with similar directions lie close together.",
+                "Map the features", "Features with similar directions lie close together.",
                 Atlas(source=f"sae:{made}", name=f"{made}-features", **model),
             ),
             Step(
-                "heads", "Score every attention head", "Which attend to the previous token, or to an earlier copy?",
+                "Score every attention head", "Which attend to the previous token, or to an earlier copy?",
                 Heads(model=self.model, name=made, **{**shared, "dtype": self.dtype}),
             ),
         ]  # fmt: skip
         if self.rounds:
             fit = Lens(model=self.model, name=made, kind="jacobian", recording=made, rounds=self.rounds, **model)
             why = "The mean derivative of the last residual: what a direction makes the model say."
-            found.insert(2, Step("jacobian_lens", "Fit a Jacobian lens", why, fit))
+            found.insert(2, Step("Fit a Jacobian lens", why, fit))
         if self.doctor:
             why = "Is any number of this set-up silently wrong?"
-            first = Step("certificate", "Examine the model", why, Doctor(model=self.model, name=examined, **model))
+            first = Step("Examine the model", why, Doctor(model=self.model, name=examined, **model))
             last = Doctor(model=self.model, dictionary=made, name=whole, **model)
-            found = [first, *found, Step("certificate", "Examine the dictionary", why, last)]
+            found = [first, *found, Step("Examine the dictionary", why, last)]
         return found

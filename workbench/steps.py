@@ -2,30 +2,32 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from interp.doctor.certificate import Certificate
 from interp.workspace import Workspace
+from workbench.analysis import Analysis
 from workbench.options import command_line
-from workbench.terminal import Writes, say
+from workbench.terminal import say
 
 
 @dataclass(frozen=True)
 class Step:
     """One artefact: its purpose, and the verb that makes it."""
 
-    kind: str
     title: str
     why: str
-    verb: Writes
-    makes: str = ""
-    """name of the artefact, where the verb's own name is not it"""
+    verb: Analysis[Any]
+
+    @property
+    def kind(self) -> str:
+        """Kind of the artefact."""
+        return self.verb.writes()
 
     @property
     def name(self) -> str:
         """Name of the artefact."""
-        found = self.makes or self.verb.name
-        assert found is not None, "steps name what they make"
-        return found
+        return self.verb.name or self.verb.default_name()
 
     def is_there(self, workspace: Workspace) -> bool:
         """Return True where the workspace has the artefact; a quick examination does not count."""

@@ -231,6 +231,14 @@ class RunsModel(OnDevice):
         return self._choose_device(ranks, mps, "" if self.dtype == "float32" else f", dtype: {self.dtype}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class AppliesDictionary(Verb):
+    """Option of a verb that applies a dictionary to a model or a recording."""
+
+    allow_other_weights: bool = False
+    """Apply a dictionary to a model whose weights differ from those it was trained on."""
+
+
 S = TypeVar("S")
 ModelArgument = Annotated[
     ModelName,

@@ -121,7 +121,7 @@ def test_probes_add_columns_and_the_planted_features_are_the_questions(root, cap
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "no SAE was named"),
+        ([], "compare saes needs SAE [SAE ...]: Names of SAEs"),
         (["one", "tow"], "did you mean 'two'"),
         (["one", "neurons:blocks.0.mlp.hook_post"], "coordinates"),
         (["one", "--l0", "-1"], "l0 must be above 0"),

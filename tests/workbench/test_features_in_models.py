@@ -182,7 +182,7 @@ def test_two_models_are_told_apart_from_the_command_line(tmp_path, capsys):
     ("words", "expected"),
     [
         (("attribute", "nothing", "--prompt", "x"), "unknown sae 'nothing'"),
-        (("attribute", "--prompt", "x"), "no SAE was named"),
+        (("attribute", "--prompt", "x"), "attribute needs SAE [SAE ...]: Names of SAEs"),
         (("attribute", "early", "--prompt", ""), "the prompt is empty"),
         (("attribute", "early", "early", "--prompt", "x", "--target", "t"), "two SAEs write at one hook point"),
         (("attribute", "early", "--prompt", "x", "--target", "th"), "2 tokens"),

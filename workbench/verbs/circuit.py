@@ -20,6 +20,7 @@ from interp.progress import reported
 from saes.circuits.config import AttributionConfig, FeatureCircuitConfig
 from workbench.analysis import Analysis, Run
 from workbench.terminal import (
+    AppliesDictionary,
     Heading,
     InWorkspace,
     ModelArgument,
@@ -45,7 +46,9 @@ HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Threaded, RunsModel, Analysis["FoundFeatures"]):
+class FeatureCircuit(
+    FeatureCircuitConfig, AttributionConfig, AppliesDictionary, Threaded, RunsModel, Analysis["FoundFeatures"]
+):
     """Find a task's circuit in the features of several SAEs.
 
     Example: workbench circuit features sae-9 sae-15 --task ioi
@@ -72,8 +75,6 @@ class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Threaded, RunsMode
     """Attribute to features at the BOS position too. SAEs do not see it in training."""
     model: ModelName | None = None
     """Model to run. Default: the one that the SAEs belong to."""
-    allow_other_weights: bool = False
-    """Apply SAEs to a model whose weights differ from those they were trained on."""
 
     def default_name(self) -> str:
         from workbench.opening import task_name

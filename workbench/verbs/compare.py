@@ -16,7 +16,7 @@ from interp.models.hooked import HookedModel
 from interp.options import Argument, Corpus, HookPoint, Means, ModelName, RecordingName, SAEName
 from saes.training.stored import StoredSAE, TrainedSettings
 from workbench.analysis import Analysis, Run
-from workbench.terminal import Heading, OnDevice, RunsModel, Seeded, Threaded, short_spec, slug
+from workbench.terminal import AppliesDictionary, Heading, OnDevice, RunsModel, Seeded, Threaded, short_spec, slug
 from workbench.verbs.evaluate import Probes, run_probes
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ HEADING = Heading.STUDIES
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSAEs(Probes, Threaded, RunsModel, Analysis["SAEComparison"]):
+class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEComparison"]):
     """Compare SAEs of one hook point at the same sparsity.
 
     Example: workbench compare saes demo demo-topk
@@ -58,8 +58,6 @@ class CompareSAEs(Probes, Threaded, RunsModel, Analysis["SAEComparison"]):
     """Held-out contexts for the loss inside the model; 0 skips that part."""
     match: bool = False
     """Count the features that every two of the SAEs share (minutes for dictionaries of 16,384)."""
-    allow_other_weights: bool = False
-    """Compare SAEs trained on other weights than the recording's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,8 +71,6 @@ class CompareSAEs(Probes, Threaded, RunsModel, Analysis["SAEComparison"]):
         from saes.evaluation.compare import compare
         from saes.evaluation.toy_recovery import read_synthetic
 
-        if not self.saes:
-            raise ConfigError("no SAE was named; `workbench compare saes SAE SAE` compares two")
         recording = run.dictionary(self.saes[0], self.recording).recording
         chosen = [run.dictionary(name, recording.folder.name) for name in self.saes]
         if any(each.is_neurons for each in chosen):
@@ -291,8 +287,6 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
 
     def measure(self, run: Run) -> "ModelComparison":
         from interp.changes.report import what_changed
-        from interp.lenses.jacobian_lens import JacobianLens
-        from interp.lenses.lens import newest_lens
         from interp.text.corpora import open_corpus
 
         specs = dict.fromkeys([self.corpus, self.control or self.corpus])
@@ -301,9 +295,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
                 open_corpus(spec)  # a mistake in its name shows before a model is loaded
         base, tuned, *continuations = (run.model(name) for name in (self.base, self.tuned, *self.continuations))
         texts = {spec: self._tokens(base, spec) for spec in specs}
-        lens = newest_lens(run.workspace, JacobianLens, run.weight_hash(self.base))
-        if lens is not None:
-            run.made_from(lens.about)
+        lens = run.jacobian_lens(run.weight_hash(self.base))
         with run.progress("changes") as progress:
             return what_changed(
                 base, tuned, texts, continuations=continuations, names=(self.base, self.tuned), lens=lens,

@@ -9,7 +9,7 @@ from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.options import FeatureName, HookPoint, Pairs, SAEName, Word
 from workbench.analysis import Analysis, Run
-from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, settings_of, slug
+from workbench.terminal import AppliesDictionary, Heading, ModelArgument, RunsModel, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
     from interp.directions.examples import Examples
@@ -24,7 +24,7 @@ HEADING = Heading.FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometry"]):
+class Direction(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Analysis["DirectionGeometry"]):
     """Make a direction to steer with; choose its layer and strength, and judge them.
 
     Example: workbench direction smollm2-135m --towards good great fine nice --away bad awful poor sad
@@ -77,8 +77,6 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
     """Put the prompts of --pairs into the model's chat template."""
     lists: tuple[Word, ...] = ()
     """Lists of words to project onto the direction. Default: all seven."""
-    allow_other_weights: bool = False
-    """Accept a feature of an SAE that was trained on other weights."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,8 +107,6 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
     def measure(self, run: Run) -> "DirectionGeometry":
         from interp.directions.meaning import measure_direction
         from interp.geometry.words import find_concepts
-        from interp.lenses.jacobian_lens import JacobianLens
-        from interp.lenses.lens import newest_lens
 
         concepts = find_concepts(self.lists)
         examples, file = self._examples_of_files(), self._of_file()  # errors before the model loads
@@ -124,9 +120,7 @@ class Direction(DirectionConfig, Threaded, RunsModel, Analysis["DirectionGeometr
         else:
             made = self._made(run, model, config, examples, judge)
             direction = made.direction
-        lens = newest_lens(run.workspace, JacobianLens, run.weight_hash(self.model))
-        if lens is not None:
-            run.made_from(lens.about)
+        lens = run.jacobian_lens(run.weight_hash(self.model))
         with run.progress("direction", "steps") as progress:
             how = {"model_name": self.model, "lens": lens, "made": made, "judge": judge, "progress": progress}
             return measure_direction(model, direction, concepts, config, **how)

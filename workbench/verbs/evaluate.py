@@ -22,7 +22,7 @@ from saes.evaluation.evaluation import (
 )
 from saes.training.stored import StoredSAE
 from workbench.analysis import Resumable, Run
-from workbench.terminal import Heading, RunsModel, Seeded, Threaded, settings_of
+from workbench.terminal import AppliesDictionary, Heading, RunsModel, Seeded, Threaded, settings_of
 
 if TYPE_CHECKING:
     from interp.recording.store import Recording
@@ -133,7 +133,7 @@ class Probes(ProbingConfig, Seeded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(AbsorptionConfig, Probes, Threaded, RunsModel, Resumable["SAEEvaluation"]):
+class Evaluate(AbsorptionConfig, Probes, AppliesDictionary, Threaded, RunsModel, Resumable["SAEEvaluation"]):
     """Evaluate an SAE on held-out documents, and spliced into the model.
 
     Example: workbench evaluate demo --probing --absorption
@@ -164,8 +164,6 @@ class Evaluate(AbsorptionConfig, Probes, Threaded, RunsModel, Resumable["SAEEval
     concept_set: Literal["all", "choose", "judge"] = "all"
     """Concepts to measure. While you choose among dictionaries, measure `choose` only; `judge` scores the chosen one
     once."""
-    allow_other_weights: bool = False
-    """Apply an SAE to a model whose weights differ from those it was trained on."""
 
     def __post_init__(self) -> None:
         AbsorptionConfig.__post_init__(self)
@@ -174,9 +172,6 @@ class Evaluate(AbsorptionConfig, Probes, Threaded, RunsModel, Resumable["SAEEval
             raise ConfigError(f"contexts must be at least 0, got {self.contexts}")
         if (self.concept_list is not None or self.concept_set != "all") and not self.concepts:
             raise ConfigError("--concept-list and --concept-set are about concepts; add --concepts")
-
-    def default_name(self) -> str:
-        return self.sae
 
     def measure(self, run: Run) -> "SAEEvaluation":
         chosen = run.dictionary(self.sae, self.recording)

@@ -10,7 +10,7 @@ from interp.options import Argument, ArtefactName, FeaturesName, Means, ModelNam
 from saes.features.schema import Features
 from saes.features.written_labels import ExplainConfig
 from workbench.analysis import Resumable, Run
-from workbench.terminal import Heading, RunsModel, Seeded, Threaded, say, settings_of, slug
+from workbench.terminal import AppliesDictionary, Heading, RunsModel, Seeded, Threaded, say, settings_of, slug
 
 if TYPE_CHECKING:
     from saes.explain.asking import Plan, Provider
@@ -21,7 +21,7 @@ HEADING = Heading.FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explain(ExplainConfig, Seeded, Threaded, RunsModel, Resumable["Labels | Features"]):
+class Explain(ExplainConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumable["Labels | Features"]):
     """Label features with a language model, and score the labels on held-out text.
 
     Example: workbench explain demo --provider http://localhost:8000/v1 --model my-model --top 50
@@ -72,8 +72,6 @@ class Explain(ExplainConfig, Seeded, Threaded, RunsModel, Resumable["Labels | Fe
     """Seconds to wait for a reply."""
     retries: int = 5
     """Further attempts when the endpoint is busy or fails."""
-    allow_other_weights: bool = False
-    """Use an SAE on a recording of other weights than it was trained on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,6 +21,7 @@ from saes.features.proof import ProofConfig
 from saes.features.schema import N_EXAMPLES, NEURONS
 from workbench.analysis import Analysis, Resumable, Run
 from workbench.terminal import (
+    AppliesDictionary,
     Heading,
     InWorkspace,
     RunsModel,
@@ -48,7 +49,7 @@ HEADING = Heading.FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Features(Seeded, Threaded, RunsModel, Analysis[schema.Features]):
+class Features(Seeded, AppliesDictionary, Threaded, RunsModel, Analysis[schema.Features]):
     """Describe every feature: statistics, examples, effects and labels.
 
     Example: workbench features my-sae
@@ -77,8 +78,6 @@ class Features(Seeded, Threaded, RunsModel, Analysis[schema.Features]):
     """Index the text, so that features are found by the words on which they fire."""
     index_units: int = 512
     """Words indexed per feature: those with most of its activation."""
-    allow_other_weights: bool = False
-    """Apply an SAE to a model whose weights differ from those it was trained on."""
 
     def __post_init__(self) -> None:
         for name, least in (("window", 0), ("examples", 1), ("samples", 0), ("index_units", 1)):
@@ -181,22 +180,15 @@ class Neurons(Threaded, RunsModel, Analysis["NeuronLabels"]):
         if min(self.window, self.prompts) < 0 or self.examples < 1:
             raise ConfigError("window and prompts must be at least 0, and examples at least 1")
 
-    def default_name(self) -> str:
-        return slug(self.recording)
-
     def measure(self, run: Run) -> "NeuronLabels":
-        from interp.lenses.jacobian_lens import JacobianLens
-        from interp.lenses.lens import newest_lens
         from interp.recording.live import LiveRecording
         from saes.features.describe_neurons import describe_neurons
 
         recording = run.recording(self.recording)
         model = run.recorded_model(recording)
         reader = recording.loaded_model if isinstance(recording, LiveRecording) else model
-        lens = newest_lens(run.workspace, JacobianLens, recording.weight_hash)
+        lens = run.jacobian_lens(recording.weight_hash)
         run.parents[f"model:{recording.model}"] = recording.weight_hash
-        if lens is not None:
-            run.made_from(lens.about)
         how: dict[str, Any] = {"window": self.window, "n_examples": self.examples, "n_prompts": self.prompts}
         with run.progress("neurons", "tokens") as progress:
             return describe_neurons(model, recording, lens=lens, reader=reader, progress=progress, report=say, **how)
@@ -209,7 +201,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steer(InWorkspace, Seeded, Threaded, RunsModel):
+class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
     """Continue a prompt with and without a feature steered.
 
     Example: workbench steer demo --feature 540 --prompt "The walls of the room were"
@@ -251,8 +243,6 @@ class Steer(InWorkspace, Seeded, Threaded, RunsModel):
     """File to write the intervention to: NAME.json, or for directions NAME.safetensors or NAME.gguf."""
     model: ModelName | None = None
     """Model to run. Default: the one that the SAE belongs to."""
-    allow_other_weights: bool = False
-    """Apply an SAE to a model whose weights differ from those it was trained on."""
 
     def __post_init__(self) -> None:
         if self.new_tokens < 1 or self.samples < 0 or (self.samples and self.temperature <= 0):
@@ -414,7 +404,7 @@ def next_tokens(model: HookedModel, tokens: "Tensor", hooks: "Hooks") -> list[st
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prove(ProofConfig, Seeded, Threaded, RunsModel, Resumable["Proof"]):
+class Prove(ProofConfig, Seeded, AppliesDictionary, Threaded, RunsModel, Resumable["Proof"]):
     """Prove a feature: steer and ablate it, against random directions and other features.
 
     Example: workbench prove demo --feature 540
@@ -433,15 +423,11 @@ class Prove(ProofConfig, Seeded, Threaded, RunsModel, Resumable["Proof"]):
     """Name of a features artefact in the workspace."""
     feature: int
     """Index of the feature."""
-    allow_other_weights: bool = False
-    """Apply an SAE to a model whose weights differ from those it was trained on."""
 
     def default_name(self) -> str:
         return slug(f"{self.features}-{self.feature}")
 
     def measure(self, run: Run) -> "Proof":
-        from interp.lenses.jacobian_lens import JacobianLens
-        from interp.lenses.lens import newest_lens
         from saes.features.measure_proof import FinishedParts, prove
         from saes.features.proof import ProofSettings
 
@@ -449,9 +435,7 @@ class Prove(ProofConfig, Seeded, Threaded, RunsModel, Resumable["Proof"]):
         schema.check_described(run.workspace, features)
         config, spec = settings_of(self, ProofConfig), features.settings.model
         model, dictionary = self._dictionary(run, features, spec)
-        lens = newest_lens(run.workspace, JacobianLens, run.parents[f"model:{spec}"])
-        if lens is not None:
-            run.made_from(lens.about)
+        lens = run.jacobian_lens(run.parents[f"model:{spec}"])
         about = ProofSettings(**vars(config), features=self.features, feature=self.feature, model=spec)
         draft = run.draft(about)
         parts = FinishedParts(run.training(about), run.parents)

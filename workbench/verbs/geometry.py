@@ -46,9 +46,6 @@ class Shapes(ShapesConfig, Threaded, RunsModel, Analysis["WordGeometry"]):
     cyclic: bool = False
     """Your own words are cyclic: the last is followed by the first."""
 
-    def default_name(self) -> str:
-        return slug(self.model)
-
     def measure(self, run: Run) -> "WordGeometry":
         from interp.geometry.report import measure_concepts
         from interp.geometry.words import find_concepts, own_concept

@@ -9,7 +9,7 @@ from interp.errors import ConfigError
 from interp.lenses.config import JacobianLensConfig, TunedLensConfig
 from interp.options import BASIC, Corpus, Means, RecordingName
 from workbench.analysis import Analysis, Resumable, Run
-from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, say, settings_of, slug
+from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, say, settings_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,9 +33,6 @@ class Heads(HeadScoresConfig, Threaded, RunsModel, Analysis["HeadScores"]):
     makes: ClassVar[str] = "heads"
 
     model: ModelArgument
-
-    def default_name(self) -> str:
-        return slug(self.model)
 
     def measure(self, run: Run) -> "HeadScores":
         from interp.circuits.head_kinds import score_heads
@@ -81,9 +78,6 @@ class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["
 
     def writes(self) -> str:
         return "jacobian_lens" if self.kind == "jacobian" else "lens"
-
-    def default_name(self) -> str:
-        return slug(self.model)
 
     def measure(self, run: Run) -> "TunedLens | JacobianLens":
         from interp.text.corpora import open_corpus

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from interp.options import Alias, Corpus, HookPoint, Means
 from interp.recording.config import RecordConfig
 from workbench.analysis import Resumable, Run
-from workbench.terminal import Heading, ModelArgument, OnDevice, Threaded, Verb, say, settings_of, slug
+from workbench.terminal import Heading, ModelArgument, OnDevice, Threaded, Verb, say, settings_of
 
 if TYPE_CHECKING:
     from interp.recording.recorded import Recorded
@@ -43,9 +43,6 @@ class Record(RecordConfig, Threaded, OnDevice, Resumable["Recorded"]):
     """Data type of the model's computation, --dtype of other verbs; here --dtype is that of the stored activations."""
     budget_gb: float | None = None
     """Refuse to write more gigabytes than this."""
-
-    def default_name(self) -> str:
-        return slug(self.model)
 
     def measure(self, run: Run) -> "Recorded":
         from interp.models.adapter import default_hook_point, mlp_hook_points

@@ -15,6 +15,7 @@ from interp.tracing.config import TraceConfig
 from saes.circuits.config import AttributionConfig
 from workbench.analysis import Resumable, Run
 from workbench.terminal import (
+    AppliesDictionary,
     Heading,
     InWorkspace,
     ModelArgument,
@@ -34,7 +35,7 @@ HEADING = Heading.CIRCUITS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trace(TraceConfig, Threaded, RunsModel, Resumable["AttributionGraph"]):
+class Trace(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable["AttributionGraph"]):
     """Trace why a model says what it says: the attribution graph of one prompt.
 
     Example: workbench trace smollm2-135m --prompt "The capital of France is" --target " Paris" --contrast " Rome"
@@ -67,8 +68,6 @@ class Trace(TraceConfig, Threaded, RunsModel, Resumable["AttributionGraph"]):
     groups of nodes an interval over the words. The graph is that of the first word."""
     chat: bool = False
     """Put the prompt into the model's chat template, as the message of a user."""
-    allow_other_weights: bool = False
-    """Apply a set to a model whose weights differ from those it was trained on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -156,7 +155,7 @@ class Trace(TraceConfig, Threaded, RunsModel, Resumable["AttributionGraph"]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attribute(AttributionConfig, InWorkspace, Threaded, RunsModel):
+class Attribute(AttributionConfig, InWorkspace, AppliesDictionary, Threaded, RunsModel):
     """Attribute a prediction to the features of one or more SAEs.
 
     Example: workbench attribute demo --prompt "The capital of France is" --target " Paris"
@@ -190,8 +189,6 @@ class Attribute(AttributionConfig, InWorkspace, Threaded, RunsModel):
     """Attribute to features at the BOS position too. SAEs do not see it in training."""
     model: ModelName | None = None
     """Model to run. Default: the one that the SAE belongs to."""
-    allow_other_weights: bool = False
-    """Apply an SAE to a model whose weights differ from those it was trained on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
