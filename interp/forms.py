@@ -1,33 +1,40 @@
 """JSON checked against a dataclass: a value of a wrong type is refused, with the file and the path inside it.
 
 `from_json` decodes and checks (pydantic): nested and frozen dataclasses, named tuples, literals, unions, dictionaries
-with numbers as keys. Unknown and missing fields, other types, and NaN where a field does not allow it are errors.
-Forms that pydantic does not know are given here (and `Interval` gives its own):
+with numbers as keys. Unknown and missing fields, other types, and NaN where a field does not allow it are errors; the
+`Origin` of the JSON says how strictly.
+Limits are those of `annotated_types`: `Annotated[int, Interval(ge=0, lt=100)]`, `Annotated[str, MaxLen(80)]`.
+Forms that pydantic does not know are given here (and `Interval` of `interp.statistics` gives its own):
 
 - `Measured`: a number, NaN where it was not measured (null in JSON);
-- `Float[np.ndarray, "n d"]`: an array, as nested lists in JSON.
+- `Float[np.ndarray, "n d"]`: an array, as nested lists in JSON;
+- `Annotated[str, matches(pattern, "a name")]`: a text of this pattern, and `Passes(check)` a value that a function
+  checks.
 
 `interp.artifacts.as_json` is the inverse. Torch-free; pydantic is imported when something is read.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from types import GenericAlias
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, overload
 
 import numpy as np
 from jaxtyping import AbstractArray
 
-from interp.errors import CorruptError, WorkbenchError
+from interp.errors import ConfigError, CorruptError, WorkbenchError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
     from pydantic_core import CoreSchema
 
 T = TypeVar("T")
+MAX_DEPTH = 200
+"""Levels of lists and objects that are decoded."""
 
 
 class _NanIsNull:
@@ -87,43 +94,109 @@ def _of_annotation(source: Any, _source: Any, _handler: Any) -> "CoreSchema":
 setattr(AbstractArray, "__get_pydantic_core_schema__", classmethod(_of_annotation))  # noqa: B010 - jaxtyping's own class
 
 
+@dataclass(frozen=True)
+class Passes:
+    """Marks a value that a function checks, and may return in another form; its error is that of the field."""
+
+    check: Callable[[Any], Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> "CoreSchema":
+        from pydantic_core import core_schema
+
+        def checked(value: Any) -> Any:
+            try:
+                return self.check(value)
+            except WorkbenchError as error:
+                raise ValueError(str(error)) from None
+
+        return core_schema.no_info_after_validator_function(checked, handler(source))
+
+
+def matches(pattern: str, says: str) -> Passes:
+    """Return the mark of a text that a regular expression describes; `says` is what such a text is called."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ConfigError(f"should be {says}")
+        return text
+
+    return Passes(check)
+
+
+Origin = Literal["stored", "asked", "foreign"]
+"""Writer of JSON: we, a person or a page that asks for something, or another tool."""
+
+
 @cache
-def _adapter(form: Any) -> "TypeAdapter[Any]":
+def _adapter(form: Any, unknown: Literal["forbid", "ignore"] = "forbid") -> "TypeAdapter[Any]":
     from pydantic import ConfigDict, TypeAdapter
 
     held: Any = GenericAlias(tuple, (form,))  # in a tuple: dataclasses take a configuration from what holds them
-    how = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+    how = ConfigDict(extra=unknown, allow_inf_nan=False, strict=True)
     return TypeAdapter[Any](held, config=how)  # pyright: ignore[reportArgumentType] - a generic alias is a type
 
 
-def from_json(form: type[T], raw: Any, where: object) -> T:
+@overload
+def from_json(form: type[T], raw: Any, where: object, origin: Origin = "stored") -> T: ...
+@overload
+def from_json(form: object, raw: Any, where: object, origin: Origin = "stored") -> Any: ...
+def from_json(form: Any, raw: Any, where: object, origin: Origin = "stored") -> Any:
     """Return plain JSON values as a value of `form`.
 
-    Raises `CorruptError`, which names `where` they come from and the path of the first wrong value inside it.
+    Of `stored` JSON, fields with a default have to be there too; of `foreign` JSON, unknown fields are ignored. Raises
+    `CorruptError`, or `ConfigError` for what is `asked`, which names `where` the values come from and the path of the
+    first wrong one.
     """
     from pydantic import ValidationError
 
+    kind = ConfigError if origin == "asked" else CorruptError
+    advice = "; it was edited or cut short, `workbench verify` checks it" if origin == "stored" else ""
     try:
-        value = _adapter(form).validate_json(json.dumps([raw]))[0]
+        value = _adapter(form, "ignore" if origin == "foreign" else "forbid").validate_json(json.dumps([raw]))[0]
     except ValidationError as error:
-        raise CorruptError(_first_problem(error.errors(include_url=False), raw, where)) from None
+        raise kind(f"{where}: {_first_problem(error.errors(include_url=False), raw)}{advice}") from None
     except (WorkbenchError, ValueError, RecursionError) as error:  # of a value that checks itself
-        raise CorruptError(f"{where} holds an invalid value: {error}; `workbench verify` checks it") from None
-    if lacking := _lacking(value, raw, ""):
-        raise CorruptError(f"{where} lacks {lacking}; it was edited or cut short, `workbench verify` checks it")
+        raise kind(f"{where} holds an invalid value: {error}{advice}") from None
+    if origin == "stored" and (lacking := _lacking(value, raw, "")):
+        raise CorruptError(f"{where} lacks {lacking}{advice}")
     return value
 
 
-def _first_problem(problems: list[Any], raw: Any, where: object) -> str:
+def _first_problem(problems: list[Any], raw: Any) -> str:
     """Return the message of the deepest problem, which is that of the intended form of a union."""
     worst = max(problems, key=lambda problem: len(problem["loc"]))
-    path = ".".join(_parts(worst["loc"][1:], raw, missing=worst["type"] == "missing"))
+    if worst["type"] == "json_invalid":
+        half = _half_character(raw, ())
+        return (
+            "it is nested too deeply"
+            if half is None
+            else f"{_path(half)} holds half a character (a lone surrogate)".lstrip()
+        )
+    path = _path(_parts(worst["loc"][1:], raw, missing=worst["type"] == "missing"))
     found = {"unexpected_keyword_argument": "is not a field of it", "missing": "is missing"}.get(worst["type"])
     if found is None:
         said = repr(worst["input"])
-        message = worst["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+        message = re.sub(r"^\w+ (?=should)", "", worst["msg"].removeprefix("Value error, "))
         found = f"{message}, found {said if len(said) <= 60 else said[:57] + '...'}"
-    return f"{where}: {path or 'the whole'} {found}; it was edited or cut short, `workbench verify` checks it"
+    return f"{path} {found}" if path else found
+
+
+def _path(parts: Sequence[str]) -> str:
+    """Return fields, keys and indices joined by dots, on one line and cut to 120 characters."""
+    found = ".".join(each if each.isprintable() else ascii(each) for each in parts)
+    return found if len(found) <= 120 else f"{found[:117]}..."
+
+
+def _half_character(raw: Any, path: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the path of the first text that UTF-8 cannot hold (of a key, that of its object); None without one."""
+    if isinstance(raw, str):
+        return None if raw.encode("utf-8", "ignore").decode() == raw else path
+    pairs = raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list) else ()
+    for key, part in pairs if len(path) < MAX_DEPTH else ():
+        for value, there in ((key, path), (part, (*path, str(key)))):
+            if (found := _half_character(value, there)) is not None:
+                return found
+    return None
 
 
 def _parts(loc: tuple[Any, ...], raw: Any, *, missing: bool) -> list[str]:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from interp.artifacts import as_json, read_json, write_json
-from interp.errors import ConfigError, CorruptError, UnknownNameError
+from interp.errors import ConfigError, UnknownNameError
 from interp.forms import from_json
 from interp.tracing.graph import (
     AttributionGraph,
@@ -43,15 +43,15 @@ from interp.tracing.graph import (
 from interp.tracing.graph_json import (
     NAMED_TARGET,
     TYPES,
+    Marks,
+    Parameters,
     cantor,
-    get,
-    plain,
+    check_carried,
     read_edits,
+    read_file,
     read_links,
     read_nodes,
     read_targets,
-    short,
-    text_of,
     with_influence,
 )
 from interp.tracing.influence import Scores
@@ -268,60 +268,54 @@ def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]
     error; `settings.imported.guessed_links` counts the links for which this is a guess.
     Raises `CorruptError`, naming the entry, for content that does not fit the format or contradicts itself.
     """
-    if not isinstance(data, Mapping):
-        raise CorruptError(f"a graph JSON should hold an object, found {short(data)}")
-    metadata = get(data, "metadata", dict, "the file")
-    texts = [text_of(each, "metadata: prompt_tokens") for each in get(metadata, "prompt_tokens", list, "metadata")]
-    get(metadata, "slug", str, "metadata", "")
-    for each in get(metadata, "transcoder_list", list, "metadata", []):
-        text_of(each, "metadata: transcoder_list")
-    nodes, ids, vocabulary = read_nodes(get(data, "nodes", list, "the file"), len(texts))
+    file = read_file(data)
+    about, given = file.metadata, dict(file.metadata.workbench or {})
+    nodes, ids, vocabulary = read_nodes(file.nodes, len(about.prompt_tokens))
     n_layers = nodes[-1].layer
-    links, shared = read_links(get(data, "links", list, "the file"), nodes, ids)
-    given = plain(get(metadata, "workbench", dict, "metadata", {}), "metadata: workbench")
-    marks = get(given, "marks", dict, "metadata: workbench", {})
-    given.pop("marks", None)
-    ours = from_json(_Ours, given, "metadata: workbench") if given else None
+    links, shared = read_links(file.links, nodes, ids)
+    marks = from_json(Marks, given.pop("marks", None) or {}, "metadata.workbench.marks", "foreign")
+    ours = from_json(_Ours, given, "metadata.workbench") if given else None
     targets = read_targets(None if ours is None else ours.targets, nodes, vocabulary)
     logits = zip(nodes[-len(targets) :], targets, strict=True)
     nodes = [*nodes[: -len(targets)], *(replace(node, label=target.label) for node, target in logits)]
     nodes, edges = with_influence(nodes, links, [each.weight for each in targets])
-    params = get(data, "qParams", dict, "the file", {})
     tokens = {node.position: node.index for node in nodes if node.kind == "token"}
     settings = GraphSettings(
-        model=get(metadata, "scan", str, "metadata"),
+        model=about.scan,
         weight_hash="",
         dictionary="unknown",
-        tokens=tuple(tokens.get(i, -1) for i in range(len(texts))),
+        tokens=tuple(tokens.get(i, -1) for i in range(len(about.prompt_tokens))),
         words={},
         trace=None,
     )
-    share = get(metadata, "node_threshold", float, "metadata", 0.0) or None
     known = {name: None if ours is None else getattr(ours, name) for name in _OURS}
     traced = ours is not None and ours.settings.trace is not None
-    imported = ImportedFile(node_share=None if traced else share, guessed_links=shared)
+    imported = ImportedFile(node_share=None if traced else about.node_threshold or None, guessed_links=shared)
     graph = AttributionGraph(
         settings=replace(settings if ours is None else ours.settings, imported=imported),
-        prompt=get(metadata, "prompt", str, "metadata"),
-        token_texts=tuple(texts),
+        prompt=about.prompt,
+        token_texts=about.prompt_tokens,
         n_layers=n_layers,
         targets=targets,
         **known,
         carried=Carried(
             top=_carried(data, _TOP, "the file"),
             metadata=_carried(
-                {key: value for key, value in metadata.items() if value is not None}, _METADATA, "metadata"
+                {key: value for key, value in data["metadata"].items() if value is not None}, _METADATA, "metadata"
             ),
-            parameters=_carried(params, _PARAMETERS, "qParams"),
+            parameters=_carried(data.get("qParams") or {}, _PARAMETERS, "qParams"),
         ),
         node_table=node_table(nodes),
         edge_table=edge_table(edges),
         flows=None,
         groups=None,
     )
-    return graph, read_edits(params, marks, nodes, ids)
+    return graph, read_edits(file.qParams or Parameters(), marks, nodes, ids)
 
 
 def _carried(held: Mapping[str, Any], used: tuple[str, ...], where: str) -> dict[str, str]:
     """Return fields that are not used, as JSON text."""
-    return {key: json.dumps(plain(value, f"{where}: {key}")) for key, value in held.items() if key not in used}
+    others = {key: value for key, value in held.items() if key not in used}
+    for key, value in others.items():
+        check_carried(value, f"{where}: {key}")
+    return {key: json.dumps(value) for key, value in others.items()}
