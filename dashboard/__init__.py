@@ -11,6 +11,7 @@
 - `figures`     results and tables in, plotly figures out; notebooks use them too
 - `queue`       analyses that are started from the page, one at a time
 - `run_files`   the queue on disk
+- `requests`    routes as functions: their arguments are the body of a request, decoded
 - `turns`       the fair queue before the one model that answers prompts
 - `answers`     values in the form that JSON allows
 - `notebook`    what the pages show, in a notebook (`show`)

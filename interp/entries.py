@@ -9,7 +9,6 @@ caller defines the kinds and the checks of their values (`interp.notes`). Torch-
 import contextlib
 import json
 import os
-import re
 import shutil
 import sqlite3
 import tempfile
@@ -20,10 +19,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import MaxLen
 
 from interp.artifacts import disk_errors
 from interp.errors import ConfigError, CorruptError, ResourceError, SchemaError, UnknownNameError, UsageError
+from interp.forms import Passes, from_json, matches
 
 FORMAT, VERSION = "workbench-notes", 1
 MAX_ENTRIES = 100_000
@@ -35,7 +37,7 @@ _TABLES = (
     "create table if not exists earlier (id integer primary key, kind text, key text, value text, edited text, "
     "reason text, unique (kind, key, value))",
 )
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_TIME = matches(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", "a time such as 2026-01-31T12:00:00.000000Z")
 
 Check = Callable[[str, Any], Any]
 """`check(key, value)` returns the value as it is stored, None for None. Raises `ConfigError`."""
@@ -64,6 +66,30 @@ class Merged:
     older: int = 0
     """Imported entries that were older than those here; retained among the earlier values."""
     same: int = 0
+
+
+def _readable(version: int) -> int:
+    if version > VERSION:
+        raise ConfigError(f"is above {VERSION}, the last one that this workbench reads; upgrade it")
+    return version
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    kind: str
+    key: str
+    edited: Annotated[str, _TIME]
+    value: Any = None
+    reason: Annotated[str, MaxLen(20)] = "import"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Export:
+    format: Literal["workbench-notes"]
+    version: Annotated[int, Passes(_readable)]
+    exported: str = ""
+    entries: Annotated[tuple[_Entry, ...], MaxLen(MAX_ENTRIES)] = ()
+    earlier: Annotated[tuple[_Entry, ...], MaxLen(MAX_ENTRIES)] = ()
 
 
 class Entries:
@@ -97,8 +123,8 @@ class Entries:
 
     def checked(self, kind: str, key: str, value: Any) -> Any:
         """Return a value as it is stored. Raises `ConfigError`, `UnknownNameError` for an unknown kind."""
-        if not isinstance(kind, str) or kind not in self._checks:
-            raise UnknownNameError("kind of note", str(kind), self._checks)
+        if kind not in self._checks:
+            raise UnknownNameError("kind of note", kind[:80], self._checks)
         return self._checks[kind](key, value)
 
     def value(self, kind: str, key: str) -> Any:
@@ -196,31 +222,17 @@ class Entries:
 
     def _checked_export(self, document: Any) -> tuple[list[tuple[str, str, Any, str]], list[tuple[Any, ...]]]:
         """Return the entries and earlier values of an export. Raises `ConfigError` at the first malformed one."""
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise ConfigError(f"an export of notes is a JSON object with format {FORMAT!r}, found {short(document)}")
-        version = document.get("version")
-        if type(version) is not int or version > VERSION:
-            raise SchemaError(f"this export has version {short(version)}, this workbench reads {VERSION}; upgrade it")
-        parts: list[list[tuple[Any, ...]]] = []
-        for part, fields in (("entries", ()), ("earlier", ("reason",))):
-            given = document.get(part, [])
-            if not isinstance(given, list) or len(given) > MAX_ENTRIES:
-                raise ConfigError(f"{part} of an export is a list of at most {MAX_ENTRIES:,}, found {short(given)}")
-            parts.append([self._checked_entry(f"{part}[{at}]", each, fields) for at, each in enumerate(given)])
-        return parts[0], parts[1]  # type: ignore[return-value]
+        export = from_json(_Export, document, "the export of notes", "asked")
+        entries = [self._checked_entry(f"entries.{at}", each) for at, each in enumerate(export.entries)]
+        earlier = [(*self._checked_entry(f"earlier.{at}", each), each.reason) for at, each in enumerate(export.earlier)]
+        return entries, earlier
 
-    def _checked_entry(self, where: str, given: Any, fields: tuple[str, ...]) -> tuple[Any, ...]:
-        texts = ("kind", "key", "edited", *fields)
-        if not isinstance(given, dict) or not all(isinstance(given.get(each), str) for each in texts):
-            raise ConfigError(f"{where} should have the texts {', '.join(texts)}, found {short(given)}")
-        if not _TIME.fullmatch(given["edited"]):
-            raise ConfigError(f"{where}: edited should be a time such as {_now()}, found {given['edited'][:40]!r}")
+    def _checked_entry(self, where: str, given: "_Entry") -> tuple[str, str, Any, str]:
         try:
-            checked = self.checked(given["kind"], given["key"], given.get("value"))
+            checked = self.checked(given.kind, given.key, given.value)
         except UsageError as error:
             raise ConfigError(f"{where}: {error}") from None
-        edited = min(given["edited"], _now())  # a clock that runs ahead must not win for ever
-        return (given["kind"], given["key"], checked, edited, *(given[f][:20] for f in fields))
+        return given.kind, given.key, checked, min(given.edited, _now())  # a clock that runs ahead must not win
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -358,9 +370,3 @@ def _dump(value: Any) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def short(value: Any) -> str:
-    """Return a value as Python writes it, cut to 80 characters."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -19,14 +19,16 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Interval, MaxLen, MinLen
 
 from interp.artifacts import FOLDERS, as_json, disk_errors, read_json, write_json
-from interp.entries import Entries, Merged, copy_entries, short
-from interp.errors import ConfigError, ConflictError, CorruptError, UnknownNameError
-from interp.forms import from_json
+from interp.entries import Check, Entries, Merged, copy_entries
+from interp.errors import ConfigError, ConflictError, UnknownNameError
+from interp.forms import Passes, from_json, matches
 from interp.interventions.conversation import Conversation
 from interp.interventions.recipe import Recipe
 from interp.workspace import Workspace
@@ -37,7 +39,6 @@ MAX_FILE = 16_000_000
 MAX_TITLE, MAX_NOTE, MAX_ADDRESS, MAX_LIST = 200, 20_000, 4_000, 10_000
 
 _KEY = re.compile(r"([a-z-]{1,40})/([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:#([A-Za-z0-9][A-Za-z0-9._:-]{0,63}))?")
-_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,10 +148,10 @@ class Notes:
         `was` has the `title` or `note` that the writer started from. When the stored text has changed since, nothing is
         written and `ConflictError` carries it as `theirs`.
         """
-        check_key(key)
+        from_json(Key, key, "key", "asked")
         given = {"title": title, "note": note, "star": starred}
         checked = {kind: self.entries.checked(kind, key, value) for kind, value in given.items() if value is not None}
-        names = None if tags is None else [_name(each) for each in dict.fromkeys(_strings("tags", tags))]
+        names = None if tags is None else list(from_json(Names, tags, "tags", "asked"))
         with self.entries.transaction():
             for kind in {*checked} & {*(was or {})}:
                 theirs = self.entries.value(kind, key) or ""
@@ -171,7 +172,7 @@ class Notes:
         for name in {*known, *names}:
             members = known.get(name, [])
             if name in names and key not in members:
-                self.entries.put("list", name, _CHECKS["list"](name, [*members, key]))
+                self.entries.put("list", name, self.entries.checked("list", name, [*members, key]))
             elif name not in names and key in members:
                 self.entries.put("list", name, [each for each in members if each != key] or None)
 
@@ -181,7 +182,7 @@ class Notes:
 
     def set_list(self, name: str, keys: Sequence[str]) -> None:
         """Give a list these keys, in this order."""
-        self.entries.put("list", name, _CHECKS["list"](name, [*keys]), reason="order")
+        self.entries.put("list", name, self.entries.checked("list", name, [*keys]), reason="order")
 
     def move(self, name: str, key: str, by: int) -> list[str]:
         """Move a key within its list by some lines, up (below 0) or down, and return the list in its new order.
@@ -189,9 +190,9 @@ class Notes:
         At an end of the list it stays. Raises `UnknownNameError` where the key is not in the list.
         """
         with self.entries.transaction():
-            keys = self.lists().get(_name(name), [])
+            keys = self.lists().get(name, [])
             if key not in keys:
-                raise UnknownNameError("key", short(key), keys, f"in the list {name!r}")
+                raise UnknownNameError("key", key, keys, f"in the list {name!r}")
             at = keys.index(key)
             keys.insert(min(max(at + by, 0), len(keys) - 1), keys.pop(at))
             self.set_list(name, keys)
@@ -203,7 +204,7 @@ class Notes:
 
     def save_search(self, name: str, address: str) -> None:
         """Save the address of a view, such as `/search?q=January`, under a name."""
-        self.entries.put("search", name, _CHECKS["search"](name, address))
+        self.entries.put("search", name, self.entries.checked("search", name, address))
 
     def recipes(self) -> dict[str, Recipe]:
         """Return the recipes by name."""
@@ -222,14 +223,17 @@ class Notes:
 
     def conversations(self) -> dict[str, Conversation]:
         """Return the conversations by name."""
-        return {name: read_conversation(value, f"conversation {name!r}") for name, value in self._named("chat").items()}
+        return {
+            name: from_json(Conversation, value, f"conversation {name!r}", "asked")
+            for name, value in self._named("chat").items()
+        }
 
     def save_conversation(self, name: str, talk: Conversation) -> None:
         """Save a conversation under a name; one of the same name goes to the earlier values."""
         self.entries.put("chat", name, self.entries.checked("chat", name, as_json(talk)))
 
     def graph_edits(self, key: str) -> dict[str, Any]:
-        """Return the edits of an attribution graph `graphs/NAME`; empty without any. Their fields: `_check_graph`."""
+        """Return the edits of an attribution graph `graphs/NAME`; empty without any. Their fields: `GraphMarks`."""
         return self.entries.value("graph", key) or {}
 
     def save_graph_edits(self, key: str, edits: Mapping[str, Any], *, was: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,173 +277,111 @@ _FIELD = {"star": "starred", "title": "title", "note": "note"}
 _FOLDERS = set(FOLDERS.values())
 
 
-def check_key(key: Any) -> tuple[str, str, str]:
+def check_key(key: str) -> tuple[str, str, str]:
     """Return folder, name and part of a key (part empty without one). Raises `ConfigError`, `UnknownNameError`."""
-    match = _KEY.fullmatch(key) if isinstance(key, str) else None
+    match = _KEY.fullmatch(key)
     if match is None:
-        raise ConfigError(f"a key is folder/name or folder/name#part, such as features/demo#12; got {short(key)}")
+        raise ConfigError(f"a key is folder/name or folder/name#part, such as features/demo#12; got {key[:80]!r}")
     if match[1] not in _FOLDERS:
         raise UnknownNameError("folder of artefacts", match[1], _FOLDERS)
     return match[1], match[2], match[3] or ""
 
 
-def _name(name: Any) -> str:
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or name != name.strip():
-        raise ConfigError(f"a name has 1 to 80 characters on one line, no space at either end; got {short(name)}")
-    return _text("name", name, 80)
-
-
-def _text(what: str, text: Any, most: int) -> str:
-    if not isinstance(text, str):
-        raise ConfigError(f"a {what} is a text, got {short(text)}")
-    if len(text) > most:
-        raise ConfigError(f"a {what} has at most {most:,} characters, this one has {len(text):,}; shorten it")
-    if any("\ud800" <= c <= "\udfff" or c == "\0" for c in text):
-        raise ConfigError(f"a {what} is text that can be written as UTF-8, got {short(text)}")
-    return text
-
-
-def _strings(what: str, given: Any) -> list[str]:
-    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
-        raise ConfigError(f"{what} are a list of texts, got {short(given)}")
-    if len(given) > MAX_LIST:
-        raise ConfigError(f"{what} are at most {MAX_LIST:,}, got {len(given):,}")
-    return list(given)
-
-
-def _check_star(key: str, value: Any) -> bool | None:
+def _key(key: str) -> str:
     check_key(key)
-    if value not in (None, True, False) or (isinstance(value, int) and not isinstance(value, bool)):
-        raise ConfigError(f"a star is true or false, got {short(value)}")
-    return value or None
+    return key
 
 
-def _check_title(key: str, value: Any) -> str | None:
-    check_key(key)
-    return None if value is None else _text("title", value, MAX_TITLE).strip() or None
+def _graph_key(key: str) -> str:
+    if check_key(key)[0] != "graphs" or "#" in key:
+        raise ConfigError("should be graphs/NAME, the graph that the edits belong to")
+    return key
 
 
-def _check_note(key: str, value: Any) -> str | None:
-    check_key(key)
-    return None if value is None else _text("note", value, MAX_NOTE).strip() or None
+def _once(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))
 
 
-def _check_list(name: str, value: Any) -> list[str] | None:
-    _name(name)
-    keys = list(dict.fromkeys(_strings("keys of a list", [] if value is None else value)))
-    for key in keys:
-        check_key(key)
-    return keys or None
+_TEXT = matches(r"[^\0]*", "text without the character NUL")
+Key = Annotated[str, Passes(_key)]
+Name = Annotated[
+    str, matches(r"(?!\s)[^\x00-\x1f\x7f]{1,80}(?<!\s)", "1 to 80 characters on one line, no space at either end")
+]
+Title = Annotated[str, MaxLen(MAX_TITLE), _TEXT]
+Text = Annotated[str, MaxLen(MAX_NOTE), _TEXT]
+Names = Annotated[tuple[Name, ...], MaxLen(MAX_LIST), Passes(_once)]
+Keys = Annotated[tuple[Key, ...], MaxLen(MAX_LIST), Passes(_once)]
+Address = Annotated[
+    str,
+    MaxLen(MAX_ADDRESS),
+    matches(r"/(?![/\\])[^\x00-\x20\x7f]*", "an address within the dashboard, such as /search?q=January"),
+]
+NodeId = Annotated[
+    str, matches(r"(feature|error|token|logit)(:-?\d{1,10}){2,3}", "a node id, such as feature:12:5:1033")
+]
+LatentId = Annotated[str, matches(r"feature(:-?\d{1,10}){2,3}", "the node id of a latent, such as feature:12:5:1033")]
+NodeIds = Annotated[tuple[NodeId, ...], MaxLen(MAX_LIST), Passes(_once)]
+Pixels = Annotated[float, Interval(gt=-1e6, lt=1e6)]
+Factors = Annotated[dict[LatentId, Annotated[float, Interval(gt=-1e3, lt=1e3)]], MinLen(1)]
 
 
-def _check_search(name: str, value: Any) -> str | None:
-    _name(name)
-    if value is None:
-        return None
-    address = _text("search", value, MAX_ADDRESS)
-    if not re.fullmatch(r"/(?![/\\])[^\x00-\x20\x7f]*", address):
-        raise ConfigError(f"a search is an address within the dashboard, such as /search?q=January; got {short(value)}")
-    return address
+@dataclass(frozen=True, kw_only=True)
+class GraphMarks:
+    """Edits of a graph. Fields that are empty are not stored."""
 
-
-def _check_recipe(name: str, value: Any) -> dict[str, Any] | None:
-    _name(name)
-    return None if value is None else _recipe(name, value).as_json()
+    pins: NodeIds = ()
+    hidden: NodeIds = ()
+    groups: Annotated[tuple[tuple[Name, NodeIds], ...], MaxLen(MAX_LIST)] = ()
+    names: dict[NodeId, Title] = field(default_factory=dict)
+    moves: dict[NodeId, tuple[Pixels, Pixels]] = field(default_factory=dict)
+    """Node -> x and y, pixels from its automatic position."""
+    sets: dict[Name, Factors] = field(default_factory=dict)
+    """Name of an intervention -> latent -> factor of its activation."""
 
 
 def _recipe(name: str, value: Any) -> Recipe:
     """Return a recipe from its stored value. Raises `ConfigError` for any other value."""
-    try:
-        recipe = from_json(Recipe, {"name": name, **value} if isinstance(value, dict) else value, f"recipe {name!r}")
-    except CorruptError as error:
-        raise ConfigError(str(error).partition("; it was edited")[0]) from None
+    recipe = from_json(
+        Recipe, {"name": name, **value} if isinstance(value, dict) else value, f"recipe {name!r}", "asked"
+    )
     for latent in recipe.latents:
         folder, _, part = check_key(latent.dictionary)
         if folder not in ("features", "saes") or part:
             raise ConfigError(f"a recipe takes features/NAME or saes/NAME, got {latent.dictionary!r}")
-    _text("prompt", recipe.prompt, MAX_NOTE)
-    _text("model", recipe.model, MAX_TITLE)
+    from_json(Text, recipe.prompt, "the prompt of a recipe", "asked")
+    from_json(Title, recipe.model, "the model of a recipe", "asked")
     return recipe
 
 
-def _check_conversation(name: str, value: Any) -> dict[str, Any] | None:
-    _name(name)
-    return None if value is None else as_json(read_conversation(value, f"conversation {name!r}"))
+def _decoded(kind: str, name: str, value: Any) -> Any:
+    """Return a value of a kind as it is stored. Raises `ConfigError`."""
+    if kind == "recipe":
+        return _recipe(name, value).as_json()
+    found = as_json(from_json(_FORMS[kind][1], value, f"{kind} of {name}", "asked"))
+    return {part: each for part, each in found.items() if each} if kind == "graph" else found
 
 
-def read_conversation(value: Any, what: str) -> Conversation:
-    """Return a conversation, called `what`, from its stored value. Raises `ConfigError` for any other value."""
-    try:
-        return from_json(Conversation, value, what)
-    except CorruptError as error:
-        raise ConfigError(re.split("; it was edited|; `", str(error))[0]) from None
-
-
-_NODE = re.compile(r"(feature|error|token|logit)(:-?\d{1,10}){2,3}")
-
-
-def _check_graph(key: str, value: Any) -> dict[str, Any] | None:
-    """Return edits of a graph: `pins`, `hidden`: node ids; `groups`: [name, node ids]; `names`: node id to text;
-    `moves`: node id to [x, y], pixels from its automatic position; `sets`: name to {latent: factor of its activation}.
-    Empty fields are omitted."""
-    if check_key(key)[0] != "graphs" or "#" in key:
-        raise ConfigError(f"edits of a graph belong to graphs/NAME, got {short(key)}")
-    if value is None:
-        return None
-    given = value if isinstance(value, dict) else {"": value}
-    if unknown := {*given} - {"pins", "hidden", "groups", "names", "moves", "sets"}:
-        raise ConfigError(
-            f"edits of a graph have pins, hidden, groups, names, moves and sets, found {short(sorted(unknown))}"
-        )
-    groups, names, moves, sets = (given.get(each, {}) for each in ("groups", "names", "moves", "sets"))
-    if not all(isinstance(each, dict) for each in (names, moves, sets)) or not isinstance(groups or [], list):
-        raise ConfigError("names and moves are objects by node id, sets one by name, groups a list")
-    found = {
-        "pins": _nodes("pins", given.get("pins", [])),
-        "hidden": _nodes("hidden nodes", given.get("hidden", [])),
-        "groups": [_group(each) for each in list(groups)[:MAX_LIST]],
-        "names": {node: _text("name", names[node], MAX_TITLE) for node in _nodes("names", [*names])},
-        "moves": {node: _move(moves[node]) for node in _nodes("moves", [*moves])},
-        "sets": {_name(each): _factors(sets[each]) for each in sets},
-    }
-    return {name: each for name, each in found.items() if each} or None
-
-
-def _nodes(what: str, given: Any) -> list[str]:
-    found = _strings(what, given)
-    if wrong := [each for each in found if not _NODE.fullmatch(each)]:
-        raise ConfigError(f"{what} are by node id, such as feature:12:5:1033; got {short(wrong[0])}")
-    return list(dict.fromkeys(found))
-
-
-def _group(given: Any) -> list[Any]:
-    if not isinstance(given, list) or len(given) != 2:
-        raise ConfigError(f"a group is [name, node ids], got {short(given)}")
-    return [_name(given[0]), _nodes("members of a group", given[1])]
-
-
-def _move(given: Any) -> list[float]:
-    if not isinstance(given, list) or [type(each) in (int, float) and abs(each) < 1e6 for each in given] != [True] * 2:
-        raise ConfigError(f"a move is [x, y] in pixels, got {short(given)}")
-    return [float(each) for each in given]
-
-
-def _factors(given: Any) -> dict[str, float]:
-    """Return the factors of an intervention by latent."""
-    factors = given if isinstance(given, dict) else {}
-    wrong = [each for each in factors.values() if type(each) not in (int, float) or not abs(each) < 1e3]
-    if not factors or wrong or any(not node.startswith("feature:") for node in _nodes("latents of a set", [*factors])):
-        raise ConfigError(f"a set of interventions is {{latent: factor}}, got {short(given)}")
-    return {node: float(factor) for node, factor in factors.items()}
-
-
-_CHECKS = {
-    "star": _check_star,
-    "title": _check_title,
-    "note": _check_note,
-    "list": _check_list,
-    "search": _check_search,
-    "recipe": _check_recipe,
-    "chat": _check_conversation,
-    "graph": _check_graph,
+_FORMS: dict[str, tuple[Any, Any]] = {
+    "star": (Key, bool),
+    "title": (Key, Annotated[Title, Passes(str.strip)]),
+    "note": (Key, Annotated[Text, Passes(str.strip)]),
+    "list": (Name, Keys),
+    "search": (Name, Address),
+    "recipe": (Name, Recipe),
+    "chat": (Name, Conversation),
+    "graph": (Annotated[str, Passes(_graph_key)], GraphMarks),
 }
+"""Kind of entry -> form of its keys and of its values."""
+
+
+def _check(kind: str) -> Check:
+    """Return the check of the entries of a kind."""
+
+    def check(key: str, value: Any) -> Any:
+        from_json(_FORMS[kind][0], key, "key" if _FORMS[kind][0] is not Name else "name", "asked")
+        return None if value is None else _decoded(kind, key, value) or None
+
+    return check
+
+
+_CHECKS = {kind: _check(kind) for kind in _FORMS}

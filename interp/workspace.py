@@ -121,7 +121,7 @@ class Workspace:
         check_kind(kind)
         if not _NAME.match(name) or name.endswith((PARTIAL, ".old", ".tmp")):
             raise ConfigError(
-                f"{name!r} is not a usable name: letters, digits, '.', '_' and '-', at most 64, no leading dot"
+                f"{name[:80]!r} is not a usable name: letters, digits, '.', '_' and '-', at most 64, no leading dot"
             )
         if self.remote:
             return self.remote.folder(f"{FOLDERS[kind]}/{name}")

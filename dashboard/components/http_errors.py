@@ -11,8 +11,6 @@ The routes of data answer `{"error": sentence}`; a conflict adds `theirs`, the s
 address answers the sentence as text.
 """
 
-from typing import Any
-
 import flask
 from werkzeug.exceptions import InternalServerError
 
@@ -20,7 +18,6 @@ from dashboard.components.frame import explain
 from dashboard.components.live import SupersededError
 from interp.errors import (
     ArtifactError,
-    ConfigError,
     ConflictError,
     MismatchError,
     MissingError,
@@ -59,14 +56,3 @@ def answer(error: Exception) -> flask.Response:
 def _unexpected(error: InternalServerError) -> flask.Response:  # Flask has logged it
     cause = error.original_exception
     return answer(cause if isinstance(cause, Exception) else error)
-
-
-def json_body() -> dict[str, Any]:
-    """Return the JSON object that a request sends. Raises `ConfigError` for anything else."""
-    try:
-        given = flask.request.get_json(silent=True)
-    except RecursionError:
-        raise ConfigError("the body is nested too deeply") from None
-    if not isinstance(given, dict):
-        raise ConfigError("the body should be a JSON object; send one as application/json")
-    return given

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from interp.tracing.supernodes import JudgedGroups
 
 
+MAX_NEW = 60
+"""Most tokens of a continuation."""
+
+
 class SupersededError(UsageError):
     """A newer request of the same page replaced this one, or the visitor cancelled it."""
 

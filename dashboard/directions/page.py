@@ -21,7 +21,6 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
 from dashboard.components.evidence import as_table, number, percent, records_table
 from dashboard.components.frame import attempt, graph, page, panel
-from dashboard.components.http_errors import json_body
 from dashboard.components.measures import evidence, missing_panel
 from dashboard.components.pages import (
     Context,
@@ -43,14 +42,15 @@ from dashboard.directions.meaning import (
 )
 from dashboard.figures.directions import effect_and_damage, layers_and_strengths
 from dashboard.figures.theme import Theme, theme, visible
-from dashboard.turns import answered_in_lines, asking
+from dashboard.requests import Asked, answered
+from dashboard.turns import answered_in_lines
 from interp.artifacts import address_of, as_json
 from interp.directions.choice import NOT_JUDGED, Judged, Judgement, SteeringChoice
 from interp.directions.study import DirectionGeometry
-from interp.errors import ConfigError, UnknownNameError, WorkbenchError
+from interp.errors import UnknownNameError, WorkbenchError
 from interp.interventions.conversation import Conversation
 from interp.interventions.intervention import Direction, Intervention
-from interp.notes import read_conversation
+from interp.notes import Name
 
 KIND = "direction"
 
@@ -290,11 +290,10 @@ def chat_panel(found: DirectionGeometry, kept: str = "") -> html.Section:
 def register_chat(app: Dash) -> None:
     """Add the routes, and let the script draw the panel."""
     server = app.server
-    for what, method, answer in (
-        ("direction", "GET", _direction), ("kept", "GET", _kept), ("say", "POST", _say), ("check", "POST", _check),
-        ("keep", "POST", _keep),
-    ):  # fmt: skip
-        server.add_url_rule(f"/api/chat/{what}", f"chat_{what}", answer, methods=[method])
+    for what, read in (("direction", _direction), ("kept", _kept)):
+        server.add_url_rule(f"/api/chat/{what}", f"chat_{what}", read, methods=["GET"])
+    for what, answer in (("say", _say), ("check", _check), ("keep", _keep)):
+        server.add_url_rule(f"/api/chat/{what}", f"chat_{what}", partial(answered, answer), methods=["POST"])
     app.clientside_callback(
         ClientsideFunction("say", "begin"), Output("say-drawn", "children"), Input("say-state", "data")
     )
@@ -323,28 +322,17 @@ def _kept() -> flask.Response:
     return flask.jsonify(as_json(known[name]))
 
 
-def _keep() -> flask.Response:
-    given = json_body()
-    notes().save_conversation(given.get("name", ""), _conversation(given))
-    return flask.jsonify({"kept": given["name"]})
+def _keep(asked: Asked, *, conversation: Conversation, name: Name) -> flask.Response:
+    notes().save_conversation(name, conversation)
+    return flask.jsonify({"kept": name})
 
 
-def _check() -> flask.Response:
-    talk = _conversation(json_body())
-    return flask.jsonify({"conversation": as_json(talk), **current().live.check_chat(talk)})
+def _check(asked: Asked, *, conversation: Conversation) -> flask.Response:
+    return flask.jsonify({"conversation": as_json(conversation), **current().live.check_chat(conversation)})
 
 
-def _say() -> flask.Response:
-    given = json_body()
-    message, visitor = given.get("message", ""), given.get("visitor", "")
-    if not isinstance(message, str) or not isinstance(visitor, str):
-        raise ConfigError("`message` and `visitor` are texts")
-    with asking(visitor[:64]):
-        return answered_in_lines(current().live.chat(_conversation(given), message), visitor[:64])
-
-
-def _conversation(given: dict[str, Any]) -> Conversation:
-    return read_conversation(given.get("conversation"), "the conversation")
+def _say(asked: Asked, *, conversation: Conversation, message: str) -> flask.Response:
+    return answered_in_lines(current().live.chat(conversation, message), asked.visitor)
 
 
 PAGE = Page(

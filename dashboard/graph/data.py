@@ -1,12 +1,13 @@
 """A graph as the browser takes it: columns of nodes and edges, labels, and the features tables of its latents."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dashboard.answers import is_list, is_object
+from dashboard.answers import is_object
 from dashboard.components.pages import feature_href, open_artefact
 from dashboard.data import features as features
 from dashboard.data.meaning import said_words
@@ -152,22 +153,21 @@ def node(found: AttributionGraph, number: int) -> GraphNode:
     return found.nodes[number]
 
 
-def part(found: AttributionGraph, asked: Any) -> dict[str, Any]:
+def part(
+    found: AttributionGraph,
+    most: int,
+    share: float,
+    *,
+    target: str | None = None,
+    pins: Sequence[str] = (),
+    hidden: Sequence[str] = (),
+) -> dict[str, Any]:
     """Return the numbers of the nodes and edges that are shown, and the effect of every node on the target.
 
-    Asked for by `{nodes, edges, target, pins, hidden}`: `nodes` is a number of nodes, `edges` a share, `pins` and
-    `hidden` are ids of nodes; `target` may be null.
+    `most` is a number of nodes, `share` that of edges; `pins` and `hidden` are ids of nodes, as is `target`.
     Raises `ConfigError`, `UnknownNameError`.
     """
-    most, share = asked.get("nodes"), asked.get("edges")
-    if type(most) is not int or most < 0:
-        raise ConfigError(f"`nodes` should be a number of nodes, got {most!r}")
-    if type(share) not in (int, float) or not 0 <= share <= 1:
-        raise ConfigError(f"`edges` should be a share from 0 to 1, got {share!r}")
-    target, pins, hidden = asked.get("target"), asked.get("pins", []), asked.get("hidden", [])
-    if not all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in (pins, hidden)):
-        raise ConfigError("`pins` and `hidden` should be lists of node ids")
-    if target is not None and found.node(str(target)).kind != "logit":
+    if target is not None and found.node(target).kind != "logit":
         raise ConfigError(f"`target` should be the id of a target, which starts with logit; got {target!r}")
     aim = None if target is None else found.number[target]
     effects = effects_on(found, aim)
@@ -194,12 +194,12 @@ def marks(notes: Notes, graph: AttributionGraph) -> dict[str, Any]:
     return {"groups": [[each.name.strip()[:80] or "group", list(each.nodes)] for each in graph.groups]}
 
 
-def labels_of(workspace: Workspace, graph: AttributionGraph, asked: Any) -> dict[str, str]:
-    """Return the labels of some latents by their id. Raises `ConfigError` for what are no ids of latents."""
-    if not is_list(asked) or not 0 < len(asked) <= MAX_GROUPED or not all(each in graph.number for each in asked):
-        raise ConfigError(f"`nodes` should be a list of 1 to {MAX_GROUPED} node ids of the graph")
+def labels_of(workspace: Workspace, graph: AttributionGraph, nodes: Sequence[str]) -> dict[str, str]:
+    """Return the labels of the latents among some nodes by their id. Raises `ConfigError` for an unknown node."""
+    if unknown := [each for each in nodes if each not in graph.number]:
+        raise ConfigError(f"`nodes` should be node ids of the graph, got {unknown[0][:80]!r}")
     labels = _labels(workspace, graph, neurons_of(workspace, graph))
-    latents = [graph.number[each] for each in asked if graph.node(each).kind == "feature"]
+    latents = [graph.number[each] for each in nodes if graph.node(each).kind == "feature"]
     return {graph.nodes[i].id: labels.get(i) or "" for i in latents}
 
 

@@ -15,21 +15,24 @@ Edits are stored among the notes of the workspace (`interp.notes`), so that an e
 """
 
 from collections.abc import Callable
-from functools import wraps
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
 import flask
+from annotated_types import Ge, Interval, Len
 
-from dashboard.answers import finite_json, is_object, plain
-from dashboard.components.http_errors import json_body
+from dashboard.answers import finite_json, plain
 from dashboard.components.pages import current, prompt_href
 from dashboard.data.workspace import notes
 from dashboard.graph import data
-from dashboard.turns import asking
+from dashboard.requests import Asked, answered
+from interp.artifacts import as_json
 from interp.errors import ConfigError
+from interp.notes import GraphMarks
 from interp.results import Record
+from interp.tracing.graph import AttributionGraph
 
-Answer = Callable[[str], dict[str, Any]]
+Answer = dict[str, Any]
 MAX_HEADS = 12
 """Heads that the split of an edge names."""
 MAX_NODES = 300
@@ -38,20 +41,18 @@ MAX_NODES = 300
 
 def register(server: flask.Flask) -> None:
     """Add the routes to the server."""
-    for path, method, answer in (
-        ("graph", "GET", _graph), ("part", "POST", _part), ("node", "GET", _node), ("edits", "GET", _edits),
-        ("edits", "POST", _save), ("groups", "POST", _groups), ("export", "GET", _export),
-        ("intervene", "POST", _intervene), ("text", "POST", _text), ("split", "POST", _split),
-    ):  # fmt: skip
-        server.add_url_rule(
-            f"/graph-data/<name>/{path}.json", f"graph_{answer.__name__}", _as_json(answer), methods=[method]
-        )
+    reads = {"graph": _graph, "node": _node, "edits": _edits, "export": _export}
+    asked = {"part": _part, "edits": _save, "groups": _groups, "intervene": _intervene, "text": _text, "split": _split}
+    for path, read in reads.items():
+        server.add_url_rule(f"/graph-data/<name>/{path}.json", f"graph_{path}", _as_json(read), methods=["GET"])
+    for path, answer in asked.items():
+        reply = _as_json(partial(_answered, answer))
+        server.add_url_rule(f"/graph-data/<name>/{path}.json", f"graph_asks_{path}", reply, methods=["POST"])
 
 
-def _as_json(answer: Answer) -> Callable[[str], flask.Response]:
+def _as_json(answer: Callable[[str], Answer]) -> Callable[[str], flask.Response]:
     """Return the route that sends the answer as JSON."""
 
-    @wraps(answer)
     def reply(name: str) -> flask.Response:
         return flask.Response(
             finite_json(answer(name)), mimetype="application/json", headers={"Cache-Control": "no-store"}
@@ -60,16 +61,16 @@ def _as_json(answer: Answer) -> Callable[[str], flask.Response]:
     return reply
 
 
-def _graph(name: str) -> dict[str, Any]:
+def _answered(answer: Callable[..., Any], name: str) -> Answer:
+    return plain(answered(answer, data.choose(current().workspace, name)))
+
+
+def _graph(name: str) -> Answer:
     workspace = current().workspace
     return data.content(workspace, data.choose(workspace, name))
 
 
-def _part(name: str) -> dict[str, Any]:
-    return data.part(data.choose(current().workspace, name), json_body())
-
-
-def _node(name: str) -> dict[str, Any]:
+def _node(name: str) -> Answer:
     given = flask.request.args.get("n", "")
     if not (given.isascii() and given.isdigit() and len(given) < 10):
         raise ConfigError(f"n is the number of a node, got {given[:40]!r}")
@@ -77,71 +78,61 @@ def _node(name: str) -> dict[str, Any]:
     return data.describe(workspace, data.choose(workspace, name), int(given))
 
 
-def _edits(name: str) -> dict[str, Any]:
+def _edits(name: str) -> Answer:
     return {"edits": data.marks(notes(), data.choose(current().workspace, name))}
 
 
-def _save(name: str) -> dict[str, Any]:
-    graph, held, given = data.choose(current().workspace, name), notes(), json_body()
-    edits, was = given.get("edits"), given.get("was")
-    if not is_object(edits) or not is_object(was):
-        raise ConfigError("the body should be an object with `edits` and `was`, both objects")
-    if was == data.marks(held, graph):
-        was = held.graph_edits(graph.key)  # without any, the groups of the graph stood for them
-    return {"edits": held.save_graph_edits(graph.key, edits, was=was)}
-
-
-def _groups(name: str) -> dict[str, Any]:
-    given, workspace = json_body(), current().workspace
-    graph = data.choose(workspace, name)
-    labels = data.labels_of(workspace, graph, given.get("nodes"))
-    with asking(str(given.get("visitor", ""))[:64]):
-        found = current().live.graph_groups(graph.name, labels=labels)
-    return plain({"groups": [[each.name, each.nodes] for each in found.held], "headline": found.headline()})
-
-
-def _export(name: str) -> dict[str, Any]:
+def _export(name: str) -> Answer:
     workspace = current().workspace
     graph = data.choose(workspace, name)
     return data.exported(workspace, graph, data.marks(notes(), graph))
 
 
-def _intervene(name: str) -> dict[str, Any]:
-    given, graph = json_body(), data.choose(current().workspace, name)
-    factors, mode = _factors(given), given.get("mode")
-    if not isinstance(mode, str):
-        raise ConfigError("`mode` should be a text")
-    with asking(str(given.get("visitor", ""))[:64]):
-        return plain(current().live.intervene(graph.name, factors=factors, mode=mode))
+Nodes = Annotated[tuple[str, ...], Len(1, data.MAX_GROUPED)]
+Factors = Annotated[dict[str, float], Len(1, MAX_NODES)]
+"""Factors of activations, by node id: 0 ablates a latent, 1 leaves it unchanged."""
 
 
-def _text(name: str) -> dict[str, Any]:
-    given, graph = json_body(), data.choose(current().workspace, name)
-    with asking(str(given.get("visitor", ""))[:64]):
-        return plain(current().live.graph_text(graph.name, factors=_factors(given)))
+def _part(
+    asked: Asked,
+    graph: AttributionGraph,
+    *,
+    nodes: Annotated[int, Ge(0)],
+    edges: Annotated[float, Interval(ge=0, le=1)],
+    target: str | None = None,
+    pins: tuple[str, ...] = (),
+    hidden: tuple[str, ...] = (),
+) -> Answer:
+    return data.part(graph, nodes, edges, target=target, pins=pins, hidden=hidden)
 
 
-def _factors(given: Any) -> dict[str, float]:
-    """Return the factors of a request, by node id. Raises `ConfigError` for anything else."""
-    factors = given.get("factors")
-    if not is_object(factors) or not 0 < len(factors) <= MAX_NODES:
-        raise ConfigError(f"`factors` should be an object of 1 to {MAX_NODES} factors by node id")
-    if any(isinstance(each, bool) or not isinstance(each, int | float) for each in factors.values()):
-        raise ConfigError("`factors` should be numbers: 0 ablates a latent, 1 leaves it unchanged")
-    return factors
+def _save(asked: Asked, graph: AttributionGraph, *, edits: GraphMarks, was: dict[str, Any]) -> Answer:
+    held = notes()
+    if was == data.marks(held, graph):
+        was = held.graph_edits(graph.key)  # without any, the groups of the graph stood for them
+    return {"edits": held.save_graph_edits(graph.key, as_json(edits), was=was)}
 
 
-def _split(name: str) -> dict[str, Any]:
-    given, graph = json_body(), data.choose(current().workspace, name)
-    source, target = given.get("source"), given.get("target")
-    if not isinstance(source, str) or not isinstance(target, str):
-        raise ConfigError("`source` and `target` should be node ids")
-    with asking(str(given.get("visitor", ""))[:64]):
-        found = current().live.split(graph.name, source=source, target=target)
+def _groups(asked: Asked, graph: AttributionGraph, *, nodes: Nodes) -> Answer:
+    labels = data.labels_of(current().workspace, graph, nodes)
+    found = current().live.graph_groups(graph.name, labels=labels)
+    return {"groups": [[each.name, each.nodes] for each in found.held], "headline": found.headline()}
+
+
+def _intervene(asked: Asked, graph: AttributionGraph, *, factors: Factors, mode: str = "free") -> Any:
+    return current().live.intervene(graph.name, factors=factors, mode=mode)
+
+
+def _text(asked: Asked, graph: AttributionGraph, *, factors: Factors, mode: str = "free") -> Any:
+    return current().live.graph_text(graph.name, factors=factors)
+
+
+def _split(asked: Asked, graph: AttributionGraph, *, source: str, target: str) -> Answer:
+    found = current().live.split(graph.name, source=source, target=target)
     position = graph.node(target).position
     heads: list[Record] = []
     for row in found.to_records()[:MAX_HEADS]:
         layer, head = row["head"].removeprefix("L").split("H")
         there = {"layer": layer, "head": head, "token": position, "key": row["position"]}
         heads.append(row | {"href": prompt_href(text=graph.prompt, model=graph.model, **there)})
-    return plain({"total": found.total, "stays": found.stays, "heads": heads, "headline": found.headline()})
+    return {"total": found.total, "stays": found.stays, "heads": heads, "headline": found.headline()}

@@ -12,16 +12,17 @@ The controls are drawn in the browser (assets/notes.mjs) wherever a page puts `n
 
 import json
 from collections.abc import Callable
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import dash_mantine_components as dmc
 import flask
+from annotated_types import Ge, Le, Len, Lt
 from dash import Dash, dcc, html
 
-from dashboard.answers import finite_json, is_list, is_object
+from dashboard.answers import finite_json
 from dashboard.components.frame import attempt, attrs, note_controls, page, panel, quiet_link
-from dashboard.components.http_errors import json_body
 from dashboard.components.pages import (
     Context,
     Page,
@@ -36,14 +37,16 @@ from dashboard.components.pages import (
 from dashboard.data import features
 from dashboard.data.workspace import notes
 from dashboard.figures.theme import visible
+from dashboard.requests import Asked, Index, answered, json_body
 from interp.artifacts import KINDS
 from interp.entries import Earlier
-from interp.errors import ConfigError, UnknownNameError, WorkbenchError
-from interp.interventions.intervention import Intervention, Latent
-from interp.interventions.recipe import Recipe
-from interp.notes import Note, Notes, check_key
+from interp.errors import UnknownNameError, WorkbenchError
+from interp.interventions.intervention import Action, Intervention, Latent
+from interp.interventions.recipe import MAX_STEPS, Recipe
+from interp.notes import MAX_LIST, Address, Key, Keys, Name, Names, Note, Notes, Text, Title, check_key
 from interp.workspace import Workspace
 
+Answer = dict[str, Any]
 SHOWN_EARLIER = 100
 
 
@@ -66,6 +69,7 @@ def register(app: Dash) -> None:
     server = app.server
     server.add_url_rule("/api/notes", "notes_get", _get, methods=["GET"])
     server.add_url_rule("/api/notes/export", "notes_export", _export, methods=["GET"])
+    server.add_url_rule("/api/notes/import", "notes_import", _import, methods=["POST"])
     server.add_url_rule("/api/notes/<act>", "notes_act", _act, methods=["POST"])
     register_parts(app, "notes", lambda _, __: attempt(_parts))
 
@@ -84,76 +88,77 @@ def _export() -> flask.Response:
 def _act(act: str) -> flask.Response:
     if act not in _ACTS:
         raise UnknownNameError("act on notes", act, _ACTS)
-    return _answer(_ACTS[act](notes(), json_body()))
+    return _answer(answered(_ACTS[act], notes()))
 
 
-def _set(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
-    fields = {name: given[name] for name in ("title", "note", "starred", "tags") if name in given}
-    was = given.get("was")
-    if was is not None and not (is_object(was) and all(isinstance(each, str) for each in was.values())):
-        raise ConfigError("`was` should be an object with the texts before the change")
-    return _state(notes, notes.set(given.get("key", ""), **fields, was=was))
+def _set(
+    asked: Asked,
+    notes: Notes,
+    *,
+    key: Key,
+    title: Title | None = None,
+    note: Text | None = None,
+    starred: bool | None = None,
+    tags: Names | None = None,
+    was: dict[str, str] | None = None,
+) -> Answer:
+    return _state(notes, notes.set(key, title=title, note=note, starred=starred, tags=tags, was=was))
 
 
-def _save_search(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
-    notes.save_search(given.get("name", ""), given.get("address", ""))
-    return {"saved": given["name"]}
+def _save_search(asked: Asked, notes: Notes, *, name: Name, address: Address) -> Answer:
+    notes.save_search(name, address)
+    return {"saved": name}
 
 
-def _save_recipe(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
-    """Save a recipe from a feature page: steps of `dictionary, feature, action, amount`."""
-    steps = given.get("steps")
-    if not is_list(steps) or not all(is_object(step) and {*step} <= _STEP for step in steps):
-        raise ConfigError("`steps` should be a list of objects with dictionary, feature, action and amount")
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A step of a recipe, as the page of a feature has it."""
+
+    dictionary: Key
+    feature: Index
+    action: Action = "add"
+    amount: float = 0.0
+
+
+Steps = Annotated[tuple[Step, ...], Len(1, MAX_STEPS)]
+
+
+def _save_recipe(
+    asked: Asked, notes: Notes, *, name: Name, steps: Steps, prompt: Text = "", model: Title = ""
+) -> Answer:
     made = [
         Intervention(
-            target=Latent(dictionary=str(step.get("dictionary", "")), index=step.get("feature", -1)),
-            action=step.get("action", "add"),
-            amount=step.get("amount", 0.0),
+            target=Latent(dictionary=step.dictionary, index=step.feature), action=step.action, amount=step.amount
         )
         for step in steps
     ]
-    name, prompt, model = (str(given.get(name, "")) for name in ("name", "prompt", "model"))
     notes.save_recipe(Recipe(name=name, steps=tuple(made), prompt=prompt, model=model))
     return {"saved": name}
 
 
-_STEP = {"dictionary", "feature", "action", "amount"}
+def _save_list(asked: Asked, notes: Notes, *, name: Name, keys: Keys) -> Answer:
+    notes.set_list(name, keys)
+    return {"saved": name}
 
 
-def _save_list(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
-    notes.set_list(given.get("name", ""), given.get("keys", ""))
-    return {"saved": given["name"]}
+def _move(
+    asked: Asked, notes: Notes, *, name: Name, key: Key, by: Annotated[int, Ge(-MAX_LIST), Le(MAX_LIST)]
+) -> Answer:
+    return {"keys": notes.move(name, key, by)}
 
 
-def _move(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
-    by = given.get("by")
-    if type(by) is not int or not -10_000 <= by <= 10_000:
-        raise ConfigError("`by` should be a number of lines, below 0 for up")
-    return {"keys": notes.move(given.get("name", ""), given.get("key", ""), by)}
-
-
-def _delete(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
-    kind, key = given.get("kind", ""), given.get("key", "")
+def _delete(asked: Asked, notes: Notes, *, kind: str, key: str) -> Answer:
     notes.delete(kind, key)
     found = notes.entries.earlier(kind, key)
     return {"deleted": key, "restore": found[0].id if found else None}
 
 
-def _restore(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
-    number = given.get("id")
-    if type(number) is not int or not 0 <= number < 2**63:
-        raise ConfigError("`id` should be the number of an earlier value")
-    notes.entries.restore(number)
-    return {"restored": number}
+def _restore(asked: Asked, notes: Notes, *, id: Annotated[int, Ge(0), Lt(2**63)]) -> Answer:
+    notes.entries.restore(id)
+    return {"restored": id}
 
 
-def _import(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
-    found = notes.entries.merge(given)
-    return {"added": found.added, "replaced": found.replaced, "older": found.older, "same": found.same}
-
-
-_ACTS: dict[str, Callable[[Notes, dict[str, Any]], dict[str, Any]]] = {
+_ACTS: dict[str, Callable[..., Answer]] = {
     "set": _set,
     "search": _save_search,
     "recipe": _save_recipe,
@@ -161,8 +166,11 @@ _ACTS: dict[str, Callable[[Notes, dict[str, Any]], dict[str, Any]]] = {
     "move": _move,
     "delete": _delete,
     "restore": _restore,
-    "import": _import,
 }
+
+
+def _import() -> flask.Response:
+    return _answer(asdict(notes().entries.merge(json_body())))
 
 
 def _state(notes: Notes, note: Note) -> dict[str, Any]:

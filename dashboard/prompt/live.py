@@ -26,7 +26,7 @@ from dashboard.components.live import (
 from dashboard.prompt.graphs import GraphModel
 from dashboard.prompt.loaded import MAX_TOKENS, Loaded, Readings
 from dashboard.turns import Turns
-from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.errors import PromptError, UnknownNameError
 from interp.interventions.conversation import Conversation
 from interp.workspace import Workspace
 from saes.features.schema import Features
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 PATCH_TOKENS = 64
 """Most tokens of a prompt that can be patched here."""
-MAX_NEW = 60
-"""Most tokens of a continuation."""
 _FEATURE_NEW = 16
 """Tokens of each continuation on a feature's page."""
 
@@ -131,12 +129,10 @@ class LiveModel(GraphModel):
         self, text: str, *, model: str, n_new: int, temperature: float, seed: int, features: str = "",
         feature: int = 0, strength: float = 1.0, exchange: Exchange | None = None, chat: bool = False,
     ) -> Iterator[Generation]:  # fmt: skip
-        """Continue a prompt unchanged, changed, and moved as far at random. Raises `ConfigError`, `PromptError`."""
+        """Continue a prompt unchanged, changed, and moved as far at random. Raises `PromptError`."""
         from dashboard.prompt import compute
         from interp.models.generation import check_room
 
-        if not 1 <= n_new <= MAX_NEW or not 0 <= temperature <= 5:
-            raise ConfigError(f"expected 1 to {MAX_NEW} tokens and a temperature from 0 to 5; stay in these ranges")
         with self._turns.take("generate") as turn:
             loaded, tokens = self._loaded.prompt(text, model, chat)
             check_room(loaded, tokens, n_new)

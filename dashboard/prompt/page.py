@@ -17,17 +17,17 @@ import base64
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 import dash_mantine_components as dmc
 import flask
 import numpy as np
+from annotated_types import Interval
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dashboard.components.frame import attrs, folded, page, panel, select
-from dashboard.components.http_errors import json_body
-from dashboard.components.live import Exchange
+from dashboard.components.live import MAX_NEW, Exchange
 from dashboard.components.pages import (
     Context,
     Page,
@@ -48,8 +48,9 @@ from dashboard.prompt.panels import (
     register_patching,
     register_why,
 )
-from dashboard.turns import answered_in_lines, asking
-from interp.errors import UnknownNameError, UsageError
+from dashboard.requests import Asked, Index, answered
+from dashboard.turns import answered_in_lines
+from interp.errors import ConfigError, UnknownNameError
 from saes.sets.stored import StoredSet
 
 EXAMPLE = "The capital of France is Paris, and the capital of Italy is"
@@ -260,42 +261,36 @@ def _editor(
     )  # fmt: skip
 
 
-Body = dict[str, Any]
+Answer = dict[str, Any]
 
 
 def _answer(what: str) -> flask.Response:
     """Answer one request of the browser."""
-    body = json_body()
     if what not in ANSWERS:
         raise UnknownNameError("request", what, ANSWERS)
-    with asking(_text(body, "visitor")):
-        found = ANSWERS[what](body)
+    found = answered(ANSWERS[what])
     return found if isinstance(found, flask.Response) else flask.jsonify(found)
 
 
-def _text(body: Body, name: str) -> str:
-    value = body.get(name, "")
-    if not isinstance(value, str):
-        raise UsageError(f"{name} is a text, got {value!r}"[:200] + "; send a JSON string")
-    return value
+@dataclass(frozen=True, kw_only=True)
+class Prompted(Asked):
+    """A request about a prompt, with the features that are shown (none where empty)."""
+
+    text: str = ""
+    model: str = ""
+    features: str | None = ""
+    chat: bool = False
+
+    @property
+    def prompt(self) -> dict[str, Any]:
+        """Return the prompt as arguments of the live model."""
+        return {"text": self.text, "model": self.model, "chat": self.chat}
 
 
-def _number(body: Body, name: str, kind: type = int) -> Any:
-    """Return the number called `name`. Raises `UsageError` for anything else."""
-    value = body.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
-        raise UsageError(f"{name} is a number, got {value!r}"[:200] + "; send a JSON number")
-    return kind(value)
-
-
-def _prompt(body: Body) -> dict[str, Any]:
-    return {"text": _text(body, "text"), "model": _text(body, "model"), "chat": body.get("chat") is True}
-
-
-def read(body: Body) -> Body:
+def read(asked: Prompted) -> Answer:
     """Read a prompt: tokens, losses, features with their labels, and a small picture of each head's attention."""
-    features = _text(body, "features")
-    result = current().live.read(**_prompt(body), features=features or None)
+    features = asked.features or ""
+    result = current().live.read(**asked.prompt, features=features or None)
     indices = sorted({each.feature for at in result.features for each in at})
     labels = feature_view.labels(current().workspace, features, indices) if indices else {}
     fired = [(each.feature, each.activation) for at in result.features for each in at]
@@ -311,65 +306,66 @@ def read(body: Body) -> Body:
     }
 
 
-def lens(body: Body) -> Body:
+def lens(asked: Prompted, *, start: Index, stop: Index, lens: str = "logit", token: str = "") -> Answer:
     """Decode every layer at the positions from `start` up to `stop`; `token` is followed when there is one."""
-    return asdict(
-        current().live.lens(
-            **_prompt(body), start=_number(body, "start"), stop=_number(body, "stop"),
-            lens=_text(body, "lens") or "logit", token=_text(body, "token"),
-        )
-    )  # fmt: skip
+    return asdict(current().live.lens(**asked.prompt, start=start, stop=stop, lens=lens, token=token))
 
 
-def pattern(body: Body) -> Body:
+def pattern(asked: Prompted, *, layer: Index, head: Index) -> Answer:
     """Return the attention of one head: uint16 by row, 65535 for 1, little end first, in base64."""
-    found = current().live.pattern(**_prompt(body), layer=_number(body, "layer"), head=_number(body, "head"))
+    found = current().live.pattern(**asked.prompt, layer=layer, head=head)
     return {"weights": _base64(np.round(found.weights * 65535).clip(0, 65535).astype("<u2"))}
 
 
-def next_tokens(body: Body) -> Body:
+def next_tokens(asked: Prompted, *, after: Index, temperature: float) -> Answer:
     """Return the likeliest tokens `after` a position, at a `temperature`."""
-    temperature = _number(body, "temperature", float)
-    return asdict(current().live.next_tokens(**_prompt(body), after=_number(body, "after"), temperature=temperature))
+    return asdict(current().live.next_tokens(**asked.prompt, after=after, temperature=temperature))
 
 
-def activations(body: Body) -> Body:
+def activations(asked: Prompted, *, feature: Index) -> Answer:
     """Return the activation of a `feature` on every token."""
-    features, feature = _text(body, "features"), _number(body, "feature")
-    return {"activations": current().live.activations(**_prompt(body), features=features, feature=feature)}
+    features = asked.features or ""
+    return {"activations": current().live.activations(**asked.prompt, features=features, feature=feature)}
 
 
-def generate(body: Body) -> flask.Response:
+def generate(
+    asked: Prompted,
+    *,
+    n_new: Annotated[int, Interval(ge=1, le=MAX_NEW)],
+    temperature: Annotated[float, Interval(ge=0, le=5)],
+    seed: Annotated[int, Interval(ge=0, lt=2**53)],
+    feature: Index | None = None,
+    strength: float = 1.0,
+    word: str | None = None,
+    other: str = "",
+    layer: Index = 0,
+) -> flask.Response:
     """Continue a prompt, steered and not, with one line of JSON per token."""
     change: dict[str, Any]
-    if body.get("word") is not None:
-        words = {"word": _text(body, "word"), "other": _text(body, "other")}
-        change = {"exchange": Exchange(**words, layer=_number(body, "layer"))}
+    if word is not None:
+        change = {"exchange": Exchange(word=word, other=other, layer=layer)}
+    elif feature is None:
+        raise ConfigError("the request: feature is missing; choose one to steer along, or a word to exchange")
     else:
-        strength = _number(body, "strength", float)
-        change = {"features": _text(body, "features"), "feature": _number(body, "feature"), "strength": strength}
-    steps = current().live.generate(
-        **_prompt(body), **change, n_new=_number(body, "n_new"),
-        temperature=_number(body, "temperature", float), seed=_number(body, "seed"),
-    )  # fmt: skip
-    return answered_in_lines(steps, _text(body, "visitor"))
+        change = {"features": asked.features or "", "feature": feature, "strength": strength}
+    steps = current().live.generate(**asked.prompt, **change, n_new=n_new, temperature=temperature, seed=seed)
+    return answered_in_lines(steps, asked.visitor)
 
 
-def verdict(body: Body) -> Body:
+def verdict(asked: Prompted, *, feature: Index, strength: float) -> Answer:
     """Compare steering with the directions of two nulls, in a sentence."""
     found = current().live.steering_verdict(
-        **_prompt(body), features=_text(body, "features"), feature=_number(body, "feature"),
-        strength=_number(body, "strength", float),
-    )  # fmt: skip
+        **asked.prompt, features=asked.features or "", feature=feature, strength=strength
+    )
     return asdict(found) | {"p": found.p, "sentence": found.sentence}
 
 
-def _stage(body: Body) -> Body:
-    return {"stage": current().live.stage(_text(body, "visitor"))}
+def _stage(asked: Asked) -> Answer:
+    return {"stage": current().live.stage(asked.visitor)}
 
 
-def _cancel(body: Body) -> Body:
-    current().live.cancel(_text(body, "visitor"))
+def _cancel(asked: Asked) -> Answer:
+    current().live.cancel(asked.visitor)
     return {}
 
 
@@ -377,7 +373,7 @@ def _base64(values: np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
 
 
-ANSWERS: dict[str, Callable[[Body], Any]] = {
+ANSWERS: dict[str, Callable[..., Any]] = {
     "read": read, "lens": lens, "pattern": pattern, "next": next_tokens, "activations": activations,
     "generate": generate, "verdict": verdict, "stage": _stage, "cancel": _cancel,
 }  # fmt: skip

@@ -75,8 +75,8 @@ class Conversation:
             raise ConfigError("a conversation is steered along directions; other targets belong into a recipe")
         if not 1 <= self.n_new <= MOST_NEW or not 0 <= self.temperature <= 5 or len(self.turns) > MOST_TURNS:
             raise ConfigError(
-                f"replies of 1 to {MOST_NEW} tokens, a temperature from 0 to 5 and at most {MOST_TURNS} messages were "
-                "expected; choose among these"
+                f"n_new should be 1 to {MOST_NEW} tokens, the temperature 0 to 5, and turns at most {MOST_TURNS}; "
+                "choose among these"
             )
         if not all(abs(each) <= 1e6 for each in self.strengths):
             raise ConfigError("strengths are numbers, 1 for the amount of the direction")

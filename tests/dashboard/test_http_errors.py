@@ -29,7 +29,7 @@ QUERIES = {
 }  # fmt: skip
 WHOLE = ("/api/chat/say", "/api/chat/check", "/api/chat/keep")
 """Routes that take a whole conversation instead of a name."""
-NO_NAME = ("/api/notes/export", "/api/openapi.json", *WHOLE)
+NO_NAME = ("/api/notes/export", "/api/notes/import", "/api/openapi.json", *WHOLE)
 CONFLICT = ConflictError("changed meanwhile", theirs="<b>x", field="note")
 
 

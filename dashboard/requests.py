@@ -1,0 +1,64 @@
+"""Bodies of requests: a route is a function, and the JSON that it takes are its keyword arguments.
+
+    def pattern(asked: Prompted, *, layer: Index, head: Index) -> Answer: ...
+
+    answered(pattern)       # decodes and checks the body by the types of the arguments, then calls
+
+The first argument has what all requests of a page share: its type is `Asked`, or a subclass. A body with a wrong,
+unknown or missing field is refused with the path of the field and what it should be (status 400).
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, make_dataclass
+from functools import cache
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import flask
+from annotated_types import Interval, MaxLen
+
+from dashboard.turns import asking
+from interp.errors import ConfigError
+from interp.forms import from_json
+
+T = TypeVar("T")
+Index = Annotated[int, Interval(ge=0, lt=2**31)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Fields that every request may have."""
+
+    visitor: Annotated[str, MaxLen(64)] = ""
+    """Random name of the open page, in whose turn the model answers."""
+
+
+def answered(answer: Callable[..., T], *more: Any) -> T:
+    """Return the answer to the request; `more` are further arguments of the function. Raises `ConfigError`."""
+    form, names = _form(answer)
+    asked = from_json(form, json_body(), "the request", "asked")
+    with asking(asked.visitor):
+        return answer(asked, *more, **{name: getattr(asked, name) for name in names})
+
+
+@cache
+def _form(answer: Callable[..., Any]) -> tuple[type[Asked], list[str]]:
+    """Return the dataclass of the body of a request, and the names of the keyword arguments in it."""
+    hints, (first, *rest) = get_type_hints(answer, include_extras=True), inspect.signature(answer).parameters.values()
+    own = [each for each in rest if each.kind is each.KEYWORD_ONLY]
+    fields: list[Any] = [
+        (each.name, hints[each.name], *(() if each.default is each.empty else (each.default,))) for each in own
+    ]
+    form = make_dataclass(answer.__name__, fields, bases=(hints[first.name],), frozen=True, kw_only=True)
+    return form, [each.name for each in own]
+
+
+def json_body() -> Any:
+    """Return the JSON that a request sends. Raises `ConfigError` where it is none."""
+    try:
+        given = flask.request.get_json(silent=True)
+    except RecursionError:
+        raise ConfigError("the request: it is nested too deeply") from None
+    if given is None:
+        raise ConfigError("the request should be a JSON object; send one as application/json")
+    return given

@@ -1,0 +1,204 @@
+"""Bodies of requests, damaged at random: every route that takes JSON names the wrong field, and none answers 500."""
+
+import copy
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_live import FakeLive
+from make_direction import direction
+from make_graph import write_graph
+
+from dashboard.app import create_app
+from interp.tracing.graph import AttributionGraph
+from interp.workspace import Workspace
+
+CASES = 30
+"""Damaged bodies of each route."""
+KEY = "features/demo#12"
+PROMPT = {"text": "one two three", "model": "m", "features": "demo", "chat": False, "visitor": "v"}
+CONTINUED = {"n_new": 2, "temperature": 1, "seed": 0}
+MISSING = object()
+JUNK = [
+    MISSING,
+    None,
+    True,
+    -1,
+    0.5,
+    -(10**18),
+    10**400,
+    1e300,
+    float("nan"),
+    float("inf"),
+    "",
+    "7",
+    "../x",
+    "<script>",
+    "\ud800",
+    "\0",
+    "a\nb",
+    "x" * 30_000,
+    [],
+    {},
+    [[[{"a": [1]}]]],
+    {"": {}},
+    {"\ud800": 1},
+    [None],
+    ["x", 3],
+    {"a": "b"},
+]
+WORDS = {"text": "prompt", "features": "usable name", "key": "name"}
+"""Words for a field whose value has the right form, and is refused for what it says."""
+Path = tuple[str | int, ...]
+
+
+@pytest.fixture(scope="module")
+def site(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
+    """Return a visitor of a workspace with a graph and a direction, and a body that each route takes."""
+    root = tmp_path_factory.mktemp("bodies") / "workspace"
+    shutil.copytree(workspace.root, root)
+    own = Workspace(root)
+    write_graph(own, "capital", n_tokens=13)
+    direction(own, model="smollm2-135m")
+    server = create_app(own, live=FakeLive()).server
+    server.wsgi_app = server.wsgi_app.app  # type: ignore[method-assign] - the guard has tests of its own
+    client = server.test_client()
+    step = client.get("/api/chat/direction?name=pushed").get_json()
+    return client, {**graph_bodies(own), **prompt_bodies(), **chat_bodies(step), **note_bodies()}
+
+
+def graph_bodies(own: Workspace) -> dict[str, Any]:
+    ids = [node.id for node in own.open(AttributionGraph, "capital").nodes if node.kind == "feature"][:6]
+    edits = {
+        "pins": ids[:1],
+        "groups": [["a", ids]],
+        "names": {ids[0]: "x"},
+        "moves": {ids[0]: [1, 2.5]},
+        "sets": {"off": {ids[0]: 0}},
+        "hidden": [],
+    }
+    factors = {"factors": {ids[0]: 0, ids[1]: 1.5}, "mode": "free", "visitor": "v"}
+    found = {
+        "part": {"nodes": 20, "edges": 0.9, "target": None, "pins": ids[:1], "hidden": ids[1:2]},
+        "edits": {"edits": edits, "was": {}},
+        "groups": {"nodes": ids, "visitor": "v"},
+        "intervene": factors,
+        "text": factors,
+        "split": {"source": ids[0], "target": ids[1], "visitor": "v"},
+    }
+    return {f"/graph-data/capital/{path}.json": body for path, body in found.items()}
+
+
+def prompt_bodies() -> dict[str, Any]:
+    found = {
+        "read": {},
+        "lens": {"start": 0, "stop": 2, "lens": "logit", "token": "x"},
+        "pattern": {"layer": 1, "head": 2},
+        "next": {"after": 1, "temperature": 1},
+        "activations": {"feature": 3},
+        "generate": {"feature": 3, "strength": 1.5, **CONTINUED},
+        "verdict": {"feature": 3, "strength": 2},
+    }
+    page = {"stage": {"visitor": "v"}, "cancel": {"visitor": "v"}}
+    return {f"/prompt-data/{what}": body for what, body in ({k: PROMPT | v for k, v in found.items()} | page).items()}
+
+
+def chat_bodies(step: dict[str, Any]) -> dict[str, Any]:
+    recipe = {"name": "pushed", "steps": [step["step"]], "model": "m", "weight_hash": "0" * 64}
+    talk = {"recipe": recipe, "names": ["pushed"], "strengths": [1.5], "n_new": 8, "temperature": 0, "turns": []}
+    found = {"say": {"message": "Hello", "visitor": "v"}, "check": {}, "keep": {"name": "one"}}
+    return {f"/api/chat/{path}": body | {"conversation": talk} for path, body in found.items()}
+
+
+def note_bodies() -> dict[str, Any]:
+    step = {"dictionary": "saes/demo", "feature": 3, "action": "add", "amount": 2}
+    entry = {"kind": "note", "key": KEY, "value": "text", "edited": "2026-01-01T00:00:00.000000Z"}
+    export = {"format": "workbench-notes", "version": 1, "exported": "", "entries": [entry], "earlier": []}
+    found = {
+        "set": {"key": KEY, "title": "a", "note": "b", "starred": True, "tags": ["mine"], "was": {"note": ""}},
+        "search": {"name": "rare", "address": "/feature/demo"},
+        "recipe": {"name": "up", "steps": [step], "prompt": "Once", "model": ""},
+        "list": {"name": "mine", "keys": [KEY, "saes/demo"]},
+        "move": {"name": "mine", "key": KEY, "by": 1},
+        "delete": {"kind": "search", "key": "rare"},
+        "restore": {"id": 1},
+        "import": export,
+    }
+    return {f"/api/notes/{act}": body for act, body in found.items()}
+
+
+def post(client: Any, address: str, body: Any) -> Any:
+    answer = client.post(address, data=json.dumps(body), content_type="application/json")
+    answer.get_data()  # lines are made as they are read
+    return answer
+
+
+def places(value: Any, path: Path = ()) -> Iterator[Path]:
+    """Yield the path of every value in a body."""
+    if path:
+        yield path
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in pairs:
+        yield from places(part, (*path, key))
+
+
+def damaged(body: Any, rng: np.random.Generator) -> tuple[Any, list[str]]:
+    """Return a body with one wrong value or a field too many, and the names on the way to it."""
+    found, paths = copy.deepcopy(body), list(places(body))
+    junk = JUNK[rng.integers(len(JUNK))]
+    if rng.random() < 0.1:
+        return found | {"colour": junk if junk is not MISSING else 1}, ["colour"]
+    *way, last = paths[rng.integers(len(paths))]
+    held = found
+    for key in way:
+        held = held[key]
+    if junk is MISSING:
+        del held[last]
+    else:
+        held[last] = junk
+    return found, [str(each) for each in (*way, last)]
+
+
+def test_every_route_that_takes_json_takes_the_bodies_that_its_page_sends(site):
+    client, bodies = site
+    rules = [rule for rule in client.application.url_map.iter_rules() if "POST" in (rule.methods or ())]
+    known = {f"{rule}".replace("<name>", "capital") for rule in rules if not f"{rule}".startswith("/_")}
+    covered = {address for rule in known if "<" in rule for address in bodies if address.startswith(rule.split("<")[0])}
+    assert {rule for rule in known if "<" not in rule} | covered == {*bodies}
+    for address, body in bodies.items():
+        answer = post(client, address, body)
+        assert answer.status_code == 200, (address, answer.text)
+
+
+def test_a_damaged_body_is_a_400_that_names_the_field_and_never_a_500(site, caplog):
+    client, bodies = site
+    rng, seen = np.random.default_rng(0), {200: 0, 400: 0, 404: 0, 409: 0}
+    for address, body in bodies.items():
+        for case in range(CASES):
+            sent, names = damaged(body, rng)
+            answer = post(client, address, sent)
+            said = f"{address} {case} {ascii(sent)[:400]}: {answer.status_code} {answer.text[:300]}"
+            assert answer.status_code in seen, said
+            seen[answer.status_code] += 1
+            if answer.status_code == 400:
+                error = answer.get_json()["error"]
+                assert "\n" not in error, said
+                assert len(error) < 500, said
+                known = {*names, *(name.replace("_", " ") for name in names), *(WORDS.get(name) for name in names)}
+                assert any(name in error for name in known if name), said
+    assert seen[400] > 300, seen
+    assert not caplog.records, "an answer in lines failed"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "7", "null", '"text"', "[" * 100_000, '{"visitor": 1' + "0" * 5000 + "}"]
+)
+def test_a_body_that_is_no_object_is_a_400_on_every_route(site, text):
+    client, bodies = site
+    for address in bodies:
+        answer = client.post(address, data=text, content_type="application/json")
+        assert answer.status_code == 400, (address, answer.text)
+        assert answer.get_json()["error"].startswith(("the request", "the export of notes")), answer.text
