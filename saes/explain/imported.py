@@ -15,12 +15,15 @@ import math
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Interval
 
 from interp.artifacts import Table, disk_errors, sha256_file
 from interp.errors import ConfigError, CorruptError, MissingError
+from interp.forms import from_json, matches
 from interp.names import parse_hook_point
 from interp.workspace import Workspace
 from saes.features.schema import SOURCES, Features
@@ -30,6 +33,28 @@ MAX_BYTES = 1_000_000_000
 """Largest size of an unpacked export, in bytes."""
 MAX_LABEL = 2_000
 """Characters of a label; a longer one is cut."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenScore:
+    """A score of an explanation in the export."""
+
+    value: float
+    explanationScoreTypeName: str | None = None
+    explanationScoreModelName: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """An explanation of a feature, in the names of the export."""
+
+    index: Annotated[str, matches(r"[0-9]{1,9}", "the number of a feature")] | Annotated[int, Interval(ge=0, lt=10**9)]
+    description: Annotated[str, matches(r"(?s).*\S.*", "a text")]
+    scores: tuple[GivenScore, ...] | None = None
+    modelId: str = "?"
+    layer: str | int = "?"
+    explanationModelName: str | None = None
+    typeName: str | None = None
 
 
 def read_labels(workspace: Workspace, features: str, path: Path, *, model: str | None = None) -> Labels:
@@ -44,12 +69,12 @@ def read_labels(workspace: Workspace, features: str, path: Path, *, model: str |
     found: dict[int, FeatureLabel] = {}
     n_read, sources, explainers = 0, set(), set()
     for where, given in _explanations(path):
-        row = _row(where, given)
+        row = _row(given)
         n_read += 1
-        _check_place(where, given, row.feature, n_features, hook_point, features)
-        sources.add(f"{given.get('modelId', '?')}/{given.get('layer', '?')}")
-        explainers.add(str(given.get("explanationModelName") or "no model"))
-        if model is not None and given.get("explanationModelName") != model:
+        _check_place(where, given, n_features, hook_point, features)
+        sources.add(f"{given.modelId}/{given.layer}")
+        explainers.add(given.explanationModelName or "no model")
+        if model is not None and given.explanationModelName != model:
             continue
         known = found.get(row.feature)
         if known is None or _mean(row.given_scores) > _mean(known.given_scores):
@@ -80,7 +105,7 @@ def read_labels(workspace: Workspace, features: str, path: Path, *, model: str |
     )
 
 
-def _explanations(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _explanations(path: Path) -> Iterator[tuple[str, Explanation]]:
     """Yield every explanation with its line or entry in the file, for messages."""
     if not path.is_file():
         raise MissingError(f"no file at {path}; download an explanations export of Neuronpedia")
@@ -125,72 +150,51 @@ def _text(path: Path) -> str:
         raise CorruptError(f"{path} is not UTF-8 at byte {error.start:,}; an export of Neuronpedia is") from None
 
 
-def _unpacked(where: str, given: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+def _unpacked(where: str, given: Any) -> Iterator[tuple[str, Explanation]]:
     """Yield the explanations of a list, of a feature that holds them, or the one explanation given."""
     if isinstance(given, list):
         for at, each in enumerate(given):
             yield from _unpacked(f"{where}, entry {at}", each)
-    elif not isinstance(given, dict):
-        raise CorruptError(f"{where}: expected an object with an explanation, found {type(given).__name__}")
-    elif isinstance(given.get("explanations"), list):
-        inherited = {name: given[name] for name in ("modelId", "layer", "index") if name in given}
+    elif isinstance(given, dict) and isinstance(given.get("explanations"), list):
+        of = {name: given[name] for name in ("modelId", "layer", "index") if name in given}
         for each in given["explanations"]:
-            if not isinstance(each, dict):
-                raise CorruptError(f"{where}: expected an object with an explanation, found {type(each).__name__}")
-            yield where, inherited | each
+            yield from _unpacked(where, of | each if isinstance(each, dict) else each)
     else:
-        yield where, given
+        whole = json.loads(
+            json.dumps(given, ensure_ascii=False).encode("utf-8", "replace")
+        )  # labels cut in a character
+        yield where, from_json(Explanation, whole, where, "foreign")
 
 
-def _row(where: str, given: dict[str, Any]) -> FeatureLabel:
-    """Return an explanation as a label. Raises `CorruptError` for fields of another type."""
-    index, label = given.get("index"), given.get("description")
-    if not isinstance(index, (int, str)) or not re.fullmatch(r"[0-9]{1,9}", str(index)):
-        raise CorruptError(f"{where}: `index` should be the number of a feature, found {str(index)[:60]!r}")
-    if not isinstance(label, str) or not label.strip():
-        raise CorruptError(f"{where}: `description` should be a text, found {str(label)[:60]!r}")
-    names, values = [], []
-    scores = given.get("scores") or []
-    if not isinstance(scores, list):
-        raise CorruptError(f"{where}: `scores` should be a list, found {str(scores)[:60]!r}")
-    for each in scores:
-        value = each.get("value") if isinstance(each, dict) else None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise CorruptError(f"{where}: a score should have a finite `value`, found {str(each)[:60]!r}")
-        by = [
-            str(each.get(name)) for name in ("explanationScoreTypeName", "explanationScoreModelName") if each.get(name)
-        ]
-        names.append(" by ".join(by) or "score")
-        values.append(float(value))
-    by = ", ".join(str(given[key]) for key in ("explanationModelName", "typeName") if given.get(key))
-    clean = label.encode("utf-8", "replace").decode()
+def _row(given: Explanation) -> FeatureLabel:
+    """Return an explanation as a label."""
+    scorers = [(each.explanationScoreTypeName, each.explanationScoreModelName) for each in given.scores or ()]
+    by = ", ".join(filter(None, (given.explanationModelName, given.typeName)))
     return FeatureLabel(
-        feature=int(index),
-        label=" ".join(clean.split())[:MAX_LABEL],
+        feature=int(given.index),
+        label=" ".join(given.description.split())[:MAX_LABEL],
         label_source=f"neuronpedia: {by}" if by else "neuronpedia",
         statistics_label="",
         null_feature=None,
         unanswered=None,
         shown_rows=[],
         heldout_rows=[],
-        given_names=names,
-        given_scores=values,
+        given_names=[" by ".join(filter(None, each)) or "score" for each in scorers],
+        given_scores=[each.value for each in given.scores or ()],
     )
 
 
-def _check_place(
-    where: str, given: dict[str, Any], feature: int, n_features: int, hook_point: str, features: str
-) -> None:
+def _check_place(where: str, given: Explanation, n_features: int, hook_point: str, features: str) -> None:
     """Raise `ConfigError` when an explanation cannot be of one of these features."""
-    if feature >= n_features:
+    if int(given.index) >= n_features:
         raise ConfigError(
-            f"{where}: feature {feature} is beyond the {n_features:,} features of {features!r}; the export is of "
+            f"{where}: feature {given.index} is beyond the {n_features:,} features of {features!r}; the export is of "
             "another dictionary"
         )
-    layer, own = re.match(r"[0-9]+", str(given.get("layer", ""))), parse_hook_point(hook_point).layer
+    layer, own = re.match(r"[0-9]+", str(given.layer)), parse_hook_point(hook_point).layer
     if layer is not None and own is not None and int(layer[0]) != own:
         raise ConfigError(
-            f"{where}: the export is of layer {layer[0]} ({given['layer']}), {features!r} of layer {own} "
+            f"{where}: the export is of layer {layer[0]} ({given.layer}), {features!r} of layer {own} "
             f"({hook_point}); choose the features of that layer"
         )
 
