@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -35,6 +35,7 @@ from dashboard.run_files import (
     WAITING,
     Run,
     RunFiles,
+    StoredRun,
 )
 from interp.errors import ConfigError, ResourceError, UnknownNameError, WorkbenchError
 from interp.options import Option
@@ -119,7 +120,7 @@ class RunQueue:
             return self
         self._files.records = self._files.read()
         for record in list(self._files.records.values()):
-            if record["state"] == RUNNING:
+            if record.state == RUNNING:
                 with contextlib.suppress(WorkbenchError, OSError):
                     self._files.end(record, INTERRUPTED, CUT_OFF)
         self._thread = threading.Thread(target=self._work, name="runs", daemon=True)
@@ -148,15 +149,18 @@ class RunQueue:
         self._check_writable()
         command = self.catalogue.command(verb, options)
         with self._changed:
-            active = [record for record in self._files.records.values() if record["state"] in ACTIVE]
-            if same := [record["id"] for record in active if record["command"] == command]:
+            active = [record for record in self._files.records.values() if record.state in ACTIVE]
+            if same := [record.id for record in active if record.command == command]:
                 return same[0]
             if len(active) >= MOST_WAITING:
                 raise ResourceError(f"{len(active)} runs are waiting already; cancel some first")
             number = max([int(each.split("-")[0]) for each in self._files.records], default=0) + 1
             id = f"{number:04d}-{verb.replace(' ', '-')}"
-            record = {"schema": 1, "id": id, "verb": verb, "options": options, "command": command, "state": WAITING}
-            self._files.save(record | {"created": time.time(), "made": [], "place": self._files.last_place()})
+            place, now = self._files.last_place(), time.time()
+            record = StoredRun(
+                id=id, verb=verb, options=options, command=command, state=WAITING, place=place, created=now
+            )
+            self._files.save(record)
             self._changed.notify_all()
         return id
 
@@ -168,7 +172,7 @@ class RunQueue:
         """Return every run in the order of the queue."""
         with self._changed:
             records = list(self._records().values())
-        return [self._files.run_of(record) for record in sorted(records, key=lambda record: record["place"])]
+        return [self._files.run_of(record) for record in sorted(records, key=lambda record: record.place)]
 
     def active(self) -> list[Run]:
         """Return the runs that wait or run."""
@@ -179,10 +183,10 @@ class RunQueue:
         self._check_writable()
         with self._changed:
             record = self._record(id)
-            if record["state"] == WAITING:
+            if record.state == WAITING:
                 self._files.end(record, CANCELLED)
-            elif record["state"] == RUNNING:
-                asked = self._files.records[id] = record | {"asked": CANCELLED}
+            elif record.state == RUNNING:
+                asked = self._files.records[id] = replace(record, asked=CANCELLED)
                 if self._process is not None:
                     _interrupt(self._process, self.grace)
                 with contextlib.suppress(WorkbenchError, OSError):  # a full disk must not keep it running
@@ -193,11 +197,11 @@ class RunQueue:
         self._check_writable()
         with self._changed:
             record = self._record(id)
-            if record["state"] not in (FAILED, CANCELLED, INTERRUPTED):
-                raise ConfigError(f"run {id} is {record['state']}; only one that ended early can be resumed")
-            self.catalogue.arguments(record["verb"], record["options"])
-            fresh = {"state": WAITING, "problem": "", "ended": None, "asked": "", "place": self._files.last_place()}
-            self._files.save(record | fresh)
+            if record.state not in (FAILED, CANCELLED, INTERRUPTED):
+                raise ConfigError(f"run {id} is {record.state}; only one that ended early can be resumed")
+            self.catalogue.arguments(record.verb, record.options)
+            fresh = replace(record, state=WAITING, problem="", ended=None, asked="", place=self._files.last_place())
+            self._files.save(fresh)
             self._changed.notify_all()
 
     def forget(self, id: str) -> None:
@@ -205,8 +209,8 @@ class RunQueue:
         self._check_writable()
         with self._changed:
             record = self._record(id)
-            if record["state"] in ACTIVE:
-                raise ConfigError(f"run {id} is {record['state']}; cancel it first")
+            if record.state in ACTIVE:
+                raise ConfigError(f"run {id} is {record.state}; cancel it first")
             self._files.remove(id)
 
     def using(self, key: str) -> Run | None:
@@ -218,10 +222,10 @@ class RunQueue:
                 return run
         return None
 
-    def _records(self) -> dict[str, dict[str, Any]]:
+    def _records(self) -> dict[str, StoredRun]:
         return self._files.records if self._lock else self._files.read()
 
-    def _record(self, id: str) -> dict[str, Any]:
+    def _record(self, id: str) -> StoredRun:
         records = self._records()
         if id not in records:
             raise UnknownNameError("run", id, records)
@@ -240,12 +244,12 @@ class RunQueue:
                     record = self._next()
                 if self._stopping or record is None:
                     return
-                with self._guarded(record["id"]):
-                    (self._files.folder / f"{record['id']}.progress.json").unlink(missing_ok=True)
-                    self._files.save(record | {"state": RUNNING, "started": time.time()})
-            with self._guarded(record["id"]):
-                if self._record(record["id"])["state"] == RUNNING:
-                    self._carry_out(record["id"])
+                with self._guarded(record.id):
+                    (self._files.folder / f"{record.id}.progress.json").unlink(missing_ok=True)
+                    self._files.save(replace(record, state=RUNNING, started=time.time()))
+            with self._guarded(record.id):
+                if self._record(record.id).state == RUNNING:
+                    self._carry_out(record.id)
 
     @contextlib.contextmanager
     def _guarded(self, id: str) -> Iterator[None]:
@@ -255,23 +259,23 @@ class RunQueue:
         except Exception as error:
             with self._changed, contextlib.suppress(WorkbenchError, OSError):
                 self._process = None
-                if (record := self._record(id))["state"] in ACTIVE:
+                if (record := self._record(id)).state in ACTIVE:
                     self._files.end(record, FAILED, f"It could not be run: {error}")
 
-    def _next(self) -> dict[str, Any] | None:
-        waiting = [record for record in self._files.records.values() if record["state"] == WAITING]
-        return min(waiting, key=lambda record: record["place"], default=None)
+    def _next(self) -> StoredRun | None:
+        waiting = [record for record in self._files.records.values() if record.state == WAITING]
+        return min(waiting, key=lambda record: record.place, default=None)
 
     def _carry_out(self, id: str) -> None:
         """Run one command to its end, and write down how it ended."""
         record, code = self._record(id), None
-        command = [*self.program, *self.catalogue.arguments(record["verb"], record["options"])]
+        command = [*self.program, *self.catalogue.arguments(record.verb, record.options)]
         with contextlib.ExitStack() as stack:
             turn = self._wait_for_turn(id)
             if turn is not None:
                 stack.enter_context(turn)
                 log = stack.enter_context(open(self._files.folder / f"{id}.log", "ab"))
-                log.write(f"$ {record['command']}\n".encode())
+                log.write(f"$ {record.command}\n".encode())
                 log.flush()
                 with self._changed:
                     if not self._ends_early(id):
@@ -282,15 +286,15 @@ class RunQueue:
             self._process, record = None, self._record(id)
             if code == 0:
                 self._files.end(record, DONE)
-            elif record.get("asked"):
-                self._files.end(record, record["asked"])
+            elif record.asked:
+                self._files.end(record, record.asked)
             elif self._stopping or code is None:
                 self._files.end(record, INTERRUPTED, CUT_OFF)
             else:
                 self._files.end(record, FAILED, self._files.reason(id, code))
 
     def _ends_early(self, id: str) -> bool:
-        return self._stopping or bool(self._record(id).get("asked"))
+        return self._stopping or bool(self._record(id).asked)
 
     def _wait_for_turn(self, id: str) -> IO[bytes] | None:
         """Return the lock that a process has while it lives; None if the run was cancelled meanwhile.

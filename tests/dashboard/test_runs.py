@@ -28,7 +28,7 @@ from dashboard.components.pages import (
 from dashboard.data.features import one, unlabelled
 from dashboard.feature.page import ask_for, ask_for_list
 from dashboard.queue import RunQueue
-from dashboard.run_files import how_far
+from dashboard.run_files import Report, how_far
 from dashboard.runs.page import PAGE, entered
 from dashboard.runs.storage import check_unused
 from interp.artifacts import Draft, save_artefact, write_json
@@ -248,10 +248,10 @@ def test_damaged_records_are_left_out(place):
 
 
 def test_progress_gives_the_time_left_from_this_stage_alone():
-    assert how_far({"done": 30, "total": 40, "first": 10, "since": 100.0, "now": 104.0}) == (0.75, 2.0)
-    assert how_far({"done": 10, "total": 40, "first": 10, "since": 100.0, "now": 104.0}) == (0.25, None)
-    assert how_far({"done": None, "total": 0}) == (None, None)
-    assert how_far({}) == (None, None)
+    assert how_far(Report(done=30, total=40, first=10, since=100.0, now=104.0)) == (0.75, 2.0)
+    assert how_far(Report(done=10, total=40, first=10, since=100.0, now=104.0)) == (0.25, None)
+    assert how_far(Report(total=0)) == (None, None)
+    assert how_far(Report()) == (None, None)
 
 
 @pytest.fixture
