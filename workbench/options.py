@@ -152,7 +152,7 @@ def read_command(verb: type[V], words: Sequence[str], command: str = "") -> V:
     flat = [re.sub("^--[^=]+", lambda flag: flag[0].replace("_", "-"), word) for word in words[:ends]]
     found, left = _parser(verb, command).parse_known_intermixed_args([*flat, *words[ends:]])
     if left:
-        raise _refusal(verb, left)
+        raise _refusal(verb, left, command or " ".join(["workbench", *verb.typed_words()]))
     values = {}
     for option in options:
         value = getattr(found, option.name, None)
@@ -214,21 +214,18 @@ def _parser(verb: type[Verb], command: str = "") -> _Parser:
     return parser
 
 
-def _refusal(verb: type[Verb], left: Sequence[str]) -> ConfigError | UnknownNameError:
+def _refusal(verb: type[Verb], left: Sequence[str], command: str) -> ConfigError | UnknownNameError:
     """Return the error for words that a verb does not take."""
-    name = " ".join(verb.typed_words())
     word = next((word.partition("=")[0] for word in left if word.startswith("--")), left[0])
-    options, hint = options_of(verb), f"`workbench {name} --help` lists them"
+    options, hint = options_of(verb), f"`{command} --help` lists them"
     for option in options:
         if not option.flags and word == f"--{option.name.replace('_', '-')}":
-            return ConfigError(
-                f"`workbench {name}` takes {option.label} without {word}: `workbench {name} {option.label}`"
-            )
+            without = f"`{command}` takes {option.label} without {word}"
+            return ConfigError(f"{without}: `{command} {option.label}`")
     if not word.startswith("--"):
-        return ConfigError(f"`workbench {name}` does not take {word!r}; {hint}")
-    return UnknownNameError(
-        f"option of workbench {name}", word, [flag for option in options for flag in option.flags], hint
-    )
+        return ConfigError(f"`{command}` does not take {word!r}; `{command} --help` shows what it takes")
+    known = [flag for option in options for flag in option.flags]
+    return UnknownNameError(f"option of {command}", word, known, hint)
 
 
 def words_of(verb: type[Verb], values: Mapping[str, Any]) -> list[str]:
