@@ -39,7 +39,7 @@ class StoredRun:
     command: str
     """The command as a reader types it."""
     place: int
-    """Its place in the queue."""
+    """Its position in the queue."""
     created: float = 0.0
     started: float | None = None
     ended: float | None = None
@@ -71,7 +71,7 @@ class Run(StoredRun):
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """How far the running command is (`interp.progress`)."""
+    """Progress of the running command (`interp.progress`)."""
 
     stage: str = ""
     done: float | None = None

@@ -325,6 +325,9 @@ Pixels = Annotated[float, Interval(gt=-1e6, lt=1e6)]
 Factors = Annotated[dict[LatentId, Annotated[float, Interval(gt=-1e3, lt=1e3)]], MinLen(1)]
 
 
+_Dictionary = Annotated[str, matches(r"(features|saes)/[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "features/NAME or saes/NAME")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class GraphMarks:
     """Edits of a graph. Fields that are empty are not stored."""
@@ -345,9 +348,7 @@ def _recipe(name: str, value: Any) -> Recipe:
         Recipe, {"name": name, **value} if isinstance(value, dict) else value, f"recipe {name!r}", "asked"
     )
     for latent in recipe.latents:
-        folder, _, part = check_key(latent.dictionary)
-        if folder not in ("features", "saes") or part:
-            raise ConfigError(f"a recipe takes features/NAME or saes/NAME, got {latent.dictionary!r}")
+        from_json(_Dictionary, latent.dictionary, f"recipe {name!r}: dictionary of a latent", "asked")
     from_json(Text, recipe.prompt, "the prompt of a recipe", "asked")
     from_json(Title, recipe.model, "the model of a recipe", "asked")
     return recipe

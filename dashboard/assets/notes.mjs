@@ -298,8 +298,10 @@ class Controls {
     this.recipeForm.addEventListener("submit", async (event) => {
       event.preventDefault();
       const unit = largest && ["add", "set"].includes(action.value) ? largest : 1;
-      const step = { dictionary, feature: Number(feature), action: action.value, amount: unit * Number(amount.value) };
-      const { ok, found } = await safely("/recipe", { name: name.value.trim(), steps: [step], prompt: prompt.value });
+      const target = { dictionary, index: Number(feature) },
+        step = { target, action: action.value, amount: unit * Number(amount.value) },
+        recipe = { name: name.value.trim(), steps: [step], prompt: prompt.value };
+      const { ok, found } = await safely("/recipe", { recipe });
       if (!ok) return status.replaceChildren(found.error);
       store(`${this.key}:recipe`, null);
       this.closeRecipe();

@@ -12,13 +12,13 @@ The controls are drawn in the browser (assets/notes.mjs) wherever a page puts `n
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import dash_mantine_components as dmc
 import flask
-from annotated_types import Ge, Le, Len, Lt
+from annotated_types import Ge, Le, Lt
 from dash import Dash, dcc, html
 
 from dashboard.answers import finite_json
@@ -37,12 +37,12 @@ from dashboard.components.pages import (
 from dashboard.data import features
 from dashboard.data.workspace import notes
 from dashboard.figures.theme import visible
-from dashboard.requests import Asked, Index, answered, json_body
+from dashboard.requests import Asked, answered, json_body
 from interp.artifacts import KINDS
 from interp.entries import Earlier
 from interp.errors import UnknownNameError, WorkbenchError
-from interp.interventions.intervention import Action, Intervention, Latent
-from interp.interventions.recipe import MAX_STEPS, Recipe
+from interp.interventions.intervention import Latent
+from interp.interventions.recipe import Recipe
 from interp.notes import MAX_LIST, Address, Key, Keys, Name, Names, Note, Notes, Text, Title, check_key
 from interp.workspace import Workspace
 
@@ -110,30 +110,9 @@ def _save_search(asked: Asked, notes: Notes, *, name: Name, address: Address) ->
     return {"saved": name}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """A step of a recipe, as the page of a feature has it."""
-
-    dictionary: Key
-    feature: Index
-    action: Action = "add"
-    amount: float = 0.0
-
-
-Steps = Annotated[tuple[Step, ...], Len(1, MAX_STEPS)]
-
-
-def _save_recipe(
-    asked: Asked, notes: Notes, *, name: Name, steps: Steps, prompt: Text = "", model: Title = ""
-) -> Answer:
-    made = [
-        Intervention(
-            target=Latent(dictionary=step.dictionary, index=step.feature), action=step.action, amount=step.amount
-        )
-        for step in steps
-    ]
-    notes.save_recipe(Recipe(name=name, steps=tuple(made), prompt=prompt, model=model))
-    return {"saved": name}
+def _save_recipe(asked: Asked, notes: Notes, *, recipe: Recipe) -> Answer:
+    notes.save_recipe(recipe)
+    return {"saved": recipe.name}
 
 
 def _save_list(asked: Asked, notes: Notes, *, name: Name, keys: Keys) -> Answer:

@@ -94,9 +94,8 @@ def test_a_body_that_is_too_large_is_a_413(visitor):
 def test_everything_is_exported_deleted_restored_and_taken_in_again(visitor, own):
     post(visitor, "set", key=KEY, note="a text", tags=["mine"])
     post(visitor, "search", name="rare", address="/feature/demo?d=-6,-4")
-    post(
-        visitor, "recipe", name="up", steps=[{"dictionary": "features/demo", "feature": 12, "amount": 2}], prompt="Once"
-    )
+    steps = [{"target": {"dictionary": "features/demo", "index": 12}, "amount": 2}]
+    post(visitor, "recipe", recipe={"name": "up", "steps": steps, "prompt": "Once"})
     exported = visitor.client.get("/api/notes/export", headers=HERE)
     assert exported.headers["Content-Disposition"].startswith("attachment")
     page = visitor.open("/notes")

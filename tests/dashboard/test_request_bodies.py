@@ -114,13 +114,13 @@ def chat_bodies(step: dict[str, Any]) -> dict[str, Any]:
 
 
 def note_bodies() -> dict[str, Any]:
-    step = {"dictionary": "saes/demo", "feature": 3, "action": "add", "amount": 2}
+    step = {"target": {"dictionary": "saes/demo", "index": 3}, "action": "add", "amount": 2}
     entry = {"kind": "note", "key": KEY, "value": "text", "edited": "2026-01-01T00:00:00.000000Z"}
     export = {"format": "workbench-notes", "version": 1, "exported": "", "entries": [entry], "earlier": []}
     found = {
         "set": {"key": KEY, "title": "a", "note": "b", "starred": True, "tags": ["mine"], "was": {"note": ""}},
         "search": {"name": "rare", "address": "/feature/demo"},
-        "recipe": {"name": "up", "steps": [step], "prompt": "Once", "model": ""},
+        "recipe": {"recipe": {"name": "up", "steps": [step], "prompt": "Once", "model": ""}},
         "list": {"name": "mine", "keys": [KEY, "saes/demo"]},
         "move": {"name": "mine", "key": KEY, "by": 1},
         "delete": {"kind": "search", "key": "rare"},

@@ -398,7 +398,7 @@ def stored(**changes):
         (entry("recipe", "r", stored(action="delete")), r"steps\.0\.action"),
         (entry("recipe", "r", stored(amount=float("nan"))), r"steps\.0\.amount"),
         (entry("recipe", "r", stored(index="1")), r"steps\.0\.target\.index"),
-        (entry("recipe", "r", stored(dictionary="saes/../x")), "folder/name"),
+        (entry("recipe", "r", stored(dictionary="saes/../x")), "dictionary of a latent: should be features/NAME"),
         (entry("recipe", "r", stored(more=1)), r"steps\.0\.more is not a field"),
         (entry("recipe", "r", WHOLE | {"run": "rm"}), "run is not a field"),
         (entry("run", "r", 1), "unknown kind"),
