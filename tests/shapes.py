@@ -41,6 +41,7 @@ SHAPES_CHECKED = [
     "interp.models.residual",
     "interp.patching.ablation",
     "interp.patching.activation",
+    "interp.patching.edges",
     "interp.patching.maps",
     "interp.patching.metrics",
     "interp.patching.paths",

@@ -25,7 +25,7 @@ and are not frozen.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -39,9 +39,10 @@ from interp.errors import ConfigError, MismatchError
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.hooked import HookedModel
 from interp.models.passes import storing_hook
-from interp.models.residual import SIDES, ResidualStream, Side
+from interp.models.residual import ResidualStream
+from interp.patching.edges import Read, Reader, reading_hooks
 from interp.patching.metrics import Metric
-from interp.patching.task import Task, final_point, read_hook
+from interp.patching.task import Task, read_hook
 
 
 @dataclass
@@ -82,9 +83,7 @@ def collect(residual: ResidualStream, tokens: Tensor, at: Tensor) -> tuple[Sourc
     names = ["blocks.0.hook_resid_pre", *(f"blocks.{layer}.attn.hook_z" for layer in range(n_layers))]
     if residual.has_mlp:
         names += [f"blocks.{layer}.hook_mlp_out" for layer in range(n_layers)]
-    hooks: list[tuple[str, Hook]] = [(name, storing_hook(store, name)) for name in names]
-    hooks = [*residual.freezing_hooks(), *hooks, read_hook(at)]
-    logits = run_with_hooks(residual.model, tokens.to(residual.device), hooks)
+    logits = _run(residual, tokens, [(name, storing_hook(store, name)) for name in names], at)
     values = [store[name] for name in names]
     return SourceValues(values[0], values[1 : 1 + n_layers], values[1 + n_layers :]), logits
 
@@ -147,112 +146,72 @@ def run_with_edges(
     All other edges carry their source's output in `other`, or zero for None.
     """
     run = _EdgeRun(residual, graph, graph.slot_mask(included), other)
-    hooks = [*residual.freezing_hooks(), *run.hooks(at)]
+    reading = reading_hooks(residual, run.changed, run.reads)
+    return _run(residual, tokens, [*run.source_hooks(), *reading], at)
+
+
+def _run(residual: ResidualStream, tokens: Tensor, hooks: list[tuple[str, Hook]], at: Tensor) -> Tensor:
+    """Return logits at `at` of a run with hooks, and with frozen post-norms if any."""
+    hooks = [*residual.freezing_hooks(), *hooks, read_hook(at)]
     return run_with_hooks(residual.model, tokens.to(residual.device), hooks)
 
 
 class _EdgeRun:
-    """Hooks of one masked run, and the differences of sources that they accumulate."""
+    """One masked run, and the differences of sources that it accumulates."""
 
     def __init__(self, residual: ResidualStream, graph: Graph, mask: Tensor, other: SourceValues | None):
         self.residual, self.graph, self.other = residual, graph, other
-        dropped = (~mask).to(residual.device)
-        seen = (
-            torch.arange(graph.n_sources, device=residual.device) < graph.sources_of_slot.to(residual.device)[:, None]
-        )
-        self.dropped = dropped & seen
-        self.any_dropped = self.dropped.any(2).any(0).tolist()
+        seen = torch.arange(graph.n_sources) < graph.sources_of_slot[:, None]
+        dropped = ~mask & seen
+        self.dropped = dropped.to(residual.device)
         self.diff = torch.zeros(0)
-        self.resid = self.inputs = torch.zeros(0)
-        self.changed: list[int] = []
+        self.changed: dict[Reader, list[int]] = {}
+        """slots with a replaced source, by the input of a layer that they belong to"""
+        for slot in dropped.any(2).any(0).nonzero()[:, 0].tolist():
+            self.changed.setdefault(graph.inputs[slot][0], []).append(slot)
 
-    def hooks(self, at: Tensor) -> list[tuple[str, Hook]]:
-        hooks: list[tuple[str, Hook]] = []
+    def source_hooks(self) -> list[tuple[str, Hook]]:
+        """Return hooks that store the difference of every source from its other output."""
+        hooks: list[tuple[str, Hook]] = [("blocks.0.hook_resid_pre", self._embedded)]
         for layer in range(self.graph.n_layers):
-            hooks += self._block_hooks(layer)
-        if self.any_dropped[self.graph.logits_slot]:
-            hooks.append((final_point(self.residual.model), self._logits_read))
-        return [*hooks, read_hook(at)]
-
-    def _block_hooks(self, layer: int) -> list[tuple[str, Hook]]:
-        block = f"blocks.{layer}"
-        hooks: list[tuple[str, Hook]] = [(f"{block}.hook_resid_pre", lambda value, hook: self._enter(layer, value))]
-        hooks += [(f"{block}.attn.hook_{side}", self._side_hook(layer, side)) for side in SIDES]
-        hooks.append((f"{block}.attn.hook_z", lambda value, hook: self._heads_wrote(layer, value)))
-        if self.graph.has_mlp:
-            if not self.graph.parallel:
-                hooks.append((f"{block}.hook_attn_out", self._attention_wrote))
-            hooks.append((f"{block}.mlp.hook_in", lambda value, hook: self._mlp_reads(layer, value)))
-            hooks.append((f"{block}.hook_mlp_out", lambda value, hook: self._mlp_wrote(layer, value)))
+            hooks.append((f"blocks.{layer}.attn.hook_z", partial(self._heads_wrote, layer=layer)))
+            if self.graph.has_mlp:
+                hooks.append((f"blocks.{layer}.hook_mlp_out", partial(self._mlp_wrote, layer=layer)))
         return hooks
 
-    def _enter(self, layer: int, resid: Tensor) -> None:
-        self.resid = resid
-        if layer == 0:
-            self.diff = resid.new_empty(self.graph.n_sources, *resid.shape)
-            self.diff[0] = resid if self.other is None else resid - self.other.embed
-        slots = self.graph.attention_slots(layer)
-        self.changed = [slot for slot in range(slots.start, slots.stop) if self.any_dropped[slot]]
-        self.inputs = self._reads(resid, self.changed, self.graph.before(layer))
+    def _embedded(self, resid: Tensor, hook: Any) -> None:
+        self.diff = resid.new_empty(self.graph.n_sources, *resid.shape)
+        self.diff[0] = resid if self.other is None else resid - self.other.embed
 
-    def _side_hook(self, layer: int, side: Side) -> Hook:
-        return lambda value, hook: self._side(layer, side, value)
-
-    def _side(self, layer: int, side: Side, value: Tensor) -> Tensor | None:
-        slots = self.graph.side_slots(layer, side)
-        rows = [row for row, slot in enumerate(self.changed) if slots.start <= slot < slots.stop]
-        if not rows:
-            return None
-        heads = [self.changed[row] - slots.start for row in rows]
-        new = project_heads(self.residual, layer, side, self.inputs[rows[0] : rows[-1] + 1], heads)
-        out = value.clone()
-        out[:, :, heads] = rearrange(new, "head batch pos d_head -> batch pos head d_head").to(value.dtype)
-        return out
-
-    def _heads_wrote(self, layer: int, z: Tensor) -> None:
+    def _heads_wrote(self, z: Tensor, hook: Any, *, layer: int) -> None:
         delta = z if self.other is None else z - self.other.z[layer]
         write_heads(self.residual, layer, delta, self.diff[self.graph.head_sources(layer)])
 
-    def _attention_wrote(self, value: Tensor, hook: Any) -> None:
-        self.resid = self.resid + value
-
-    def _mlp_reads(self, layer: int, value: Tensor) -> Tensor | None:
-        slot = self.graph.mlp_slot(layer)
-        if not self.any_dropped[slot]:
-            return None
-        inputs = self._reads(self.resid, [slot], self.graph.before_mlp(layer))[0]
-        return self.residual.norm2(layer, inputs).to(value.dtype)
-
-    def _mlp_wrote(self, layer: int, value: Tensor) -> None:
+    def _mlp_wrote(self, value: Tensor, hook: Any, *, layer: int) -> None:
         self.diff[self.graph.mlp_source(layer)] = value if self.other is None else value - self.other.mlp[layer]
 
-    def _logits_read(self, value: Tensor, hook: Any) -> Tensor:
-        return self._reads(value, [self.graph.logits_slot], self.graph.n_sources)[0]
+    def reads(self, readers: list[Reader], stream: Tensor) -> Iterator[Read]:
+        """Yield the streams that the slots at one hook point read: replaced sources are subtracted."""
+        slots = [slot for reader in readers for slot in self.changed[reader]]
+        n_seen = int(self.graph.sources_of_slot[slots[0]])
+        inputs = self._inputs(stream, slots, n_seen).split([len(self.changed[reader]) for reader in readers])
+        for reader, own in zip(readers, inputs, strict=True):
+            heads = [head for slot in self.changed[reader] if (head := self.graph.inputs[slot][1]) is not None]
+            yield Read(reader, own, heads) if heads else Read(reader, own[0])
 
-    def _reads(self, resid: Tensor, slots: list[int], n_seen: int) -> Tensor:
-        """Return the inputs of some slots, with replaced sources subtracted, `[len(slots), batch, pos, d_model]`."""
+    def _inputs(self, stream: Tensor, slots: list[int], n_seen: int) -> Tensor:
+        """Return the inputs of slots that read the first `n_seen` sources, `[len(slots), batch, pos, d_model]`."""
         weights = self.dropped[:, slots, :n_seen].to(self.diff.dtype)
         diff = self.diff[:n_seen]
         if self.graph.positions is None:
-            seen = torch.addmm(resid.reshape(1, -1), weights[0], diff.flatten(1), alpha=-1)
-            return seen.unflatten(1, resid.shape)
+            seen = torch.addmm(stream.reshape(1, -1), weights[0], diff.flatten(1), alpha=-1)
+            return seen.unflatten(1, stream.shape)
         positions = torch.tensor(self.graph.positions, device=diff.device)
-        inputs = resid.expand(len(slots), *resid.shape).clone()
+        inputs = stream.expand(len(slots), *stream.shape).clone()
         inputs[:, :, positions] -= einsum(
             weights, diff[:, :, positions], "pos slot source, source batch pos d_model -> slot batch pos d_model"
         )
         return inputs
-
-
-def project_heads(residual: ResidualStream, layer: int, side: Side, inputs: Tensor, heads: list[int]) -> Tensor:
-    """Return q, k or v of some heads, `[len(heads), batch, pos, d_head]`, each from its own input.
-
-    `inputs [len(heads), batch, pos, d_model]` are before the norm, whose scale is recomputed.
-    """
-    weight, bias = residual.W(layer, side)[heads], residual.b(layer, side)
-    flat = rearrange(residual.norm1(layer, inputs), "head batch pos d_model -> head (batch pos) d_model")
-    out = rearrange(torch.bmm(flat, weight), "head (batch pos) d -> head batch pos d", batch=inputs.shape[1])
-    return out if bias is None else out + bias[heads][:, None, None]
 
 
 @torch.no_grad()
@@ -265,88 +224,24 @@ def run_with_single_edges(
     run as one batch of `len(edges) * batch` rows.
     """
     batch = len(tokens)
-    by_layer: dict[int, list[tuple[int, int, int, int | None]]] = {}
+    patches: dict[Reader, list[tuple[int | None, slice, int, int]]] = {}
     for row, edge in enumerate(edges):
         position, reader, source = graph.edge_table[edge].tolist()
-        where = None if graph.positions is None else graph.positions[position]
         for slot in graph.slots_of_reader(reader):
-            by_layer.setdefault(slot // graph.slots_per_layer, []).append((row, slot, source, where))
-    hooks: list[tuple[str, Hook]] = residual.freezing_hooks()
-    for layer, patches in by_layer.items():
-        if layer < graph.n_layers:
-            hooks += _single_hooks(residual, graph, layer, patches, diff)
+            part, head = graph.inputs[slot]
+            patches.setdefault(part, []).append((head, slice(row * batch, (row + 1) * batch), source, position))
 
-    def final(value: Tensor, hook: Any) -> Tensor:
-        value = value.clone()
-        for row, _, source, where in by_layer.get(graph.n_layers, []):
-            _subtract(value[row * batch : (row + 1) * batch], diff[source], where)
-        return value
+    def reads(readers: list[Reader], stream: Tensor) -> Iterator[Read]:
+        for reader in readers:
+            for head, rows, source, position in patches[reader]:
+                where = slice(None) if graph.positions is None else graph.positions[position]
+                changed = stream[rows].clone()
+                changed[:, where] -= diff[source][:, where]
+                yield Read(reader, changed, None, rows) if head is None else Read(reader, changed[None], [head], rows)
 
-    hooks += [(final_point(residual.model), final), read_hook(at.repeat(len(edges), 1))]
-    logits = run_with_hooks(residual.model, tokens.to(residual.device).repeat(len(edges), 1), hooks)
+    hooks = reading_hooks(residual, patches, reads)
+    logits = _run(residual, tokens.repeat(len(edges), 1), hooks, at.repeat(len(edges), 1))
     return rearrange(logits, "(edge batch) read vocab -> edge batch read vocab", batch=batch)
-
-
-def _single_hooks(
-    residual: ResidualStream,
-    graph: Graph,
-    layer: int,
-    patches: list[tuple[int, int, int, int | None]],
-    diff: Tensor,
-) -> list[tuple[str, Hook]]:
-    """Return hooks that replace one input of a layer in each block of rows."""
-    batch, block = diff.shape[1], f"blocks.{layer}"
-    stream: dict[str, Tensor] = {}
-
-    def enter(value: Tensor, hook: Any) -> None:
-        stream["attention"] = stream["mlp"] = value
-
-    def attention_wrote(value: Tensor, hook: Any) -> None:
-        stream["mlp"] = stream["mlp"] + value
-
-    def patched_stream(reader: str, row: int, source: int, where: int | None) -> Tensor:
-        rows = stream[reader][row * batch : (row + 1) * batch].clone()
-        _subtract(rows, diff[source], where)
-        return rows
-
-    def side_hook(side: Side) -> Hook:
-        slots = graph.side_slots(layer, side)
-
-        def hook(value: Tensor, hook: Any) -> Tensor:
-            value = value.clone()
-            for row, slot, source, where in patches:
-                if slots.start <= slot < slots.stop:
-                    head = slot - slots.start
-                    inputs = patched_stream("attention", row, source, where)[None]
-                    new = project_heads(residual, layer, side, inputs, [head])[0]
-                    value[row * batch : (row + 1) * batch, :, head] = new.to(value.dtype)
-            return value
-
-        return hook
-
-    def mlp_hook(value: Tensor, hook: Any) -> Tensor:
-        value = value.clone()
-        for row, slot, source, where in patches:
-            if slot == graph.mlp_slot(layer):
-                inputs = patched_stream("mlp", row, source, where)
-                value[row * batch : (row + 1) * batch] = residual.norm2(layer, inputs).to(value.dtype)
-        return value
-
-    hooks: list[tuple[str, Hook]] = [(f"{block}.hook_resid_pre", enter)]
-    hooks += [(f"{block}.attn.hook_{side}", side_hook(side)) for side in SIDES]
-    if graph.has_mlp:
-        if not graph.parallel:
-            hooks.append((f"{block}.hook_attn_out", attention_wrote))
-        hooks.append((f"{block}.mlp.hook_in", mlp_hook))
-    return hooks
-
-
-def _subtract(rows: Tensor, diff: Tensor, where: int | None) -> None:
-    """Subtract in place, at one position or at all."""
-    if where is None:
-        rows -= diff
-    else:
-        rows[:, where] -= diff[:, where]
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from interp.errors import ConfigError, UnknownNameError
 from interp.models.hooked import HookedModel
 from interp.models.residual import SIDES, Side
 from interp.names import parse_node
+from interp.patching.edges import Reader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,13 +151,24 @@ class Graph:
     def _slot_names(self) -> list[tuple[str, str | None]]:
         names: list[tuple[str, str | None]] = []
         group = self.n_heads // self.n_kv_heads
+        for (layer, part), head in self.inputs:
+            if head is None:
+                names.append(("logits" if part == "logits" else f"L{layer}MLP", None))
+            else:
+                names.append((f"L{layer}H{head if part == 'q' else head * group}", part if self.split_qkv else None))
+        return names
+
+    @cached_property
+    def inputs(self) -> tuple[tuple[Reader, int | None], ...]:
+        """Input of a layer that each slot is, and the head (of keys and values: the key-value head) that it feeds."""
+        inputs: list[tuple[Reader, int | None]] = []
         for layer in range(self.n_layers):
             for side in SIDES:
-                heads = range(self.n_heads) if side == "q" else range(0, self.n_heads, group)
-                names += [(f"L{layer}H{head}", side if self.split_qkv else None) for head in heads]
+                heads = range(self.n_heads if side == "q" else self.n_kv_heads)
+                inputs += [(Reader(layer, side), head) for head in heads]
             if self.has_mlp:
-                names.append((f"L{layer}MLP", None))
-        return [*names, ("logits", None)]
+                inputs.append((Reader(layer, "mlp"), None))
+        return (*inputs, (Reader(self.n_layers, "logits"), None))
 
     @cached_property
     def reader_of_slot(self) -> Int64[Tensor, " n_slots"]:
@@ -167,11 +179,9 @@ class Graph:
     @cached_property
     def sources_of_slot(self) -> Int64[Tensor, " n_slots"]:
         """Number of sources that each slot reads, `[n_slots]`: the sources `0 .. number - 1`."""
-        seen = []
-        for layer in range(self.n_layers):
-            seen += [self.before(layer)] * (self.slots_per_layer - self.has_mlp)
-            seen += [self.before_mlp(layer)] * self.has_mlp
-        return torch.tensor([*seen, self.n_sources])
+        return torch.tensor(
+            [self.before_mlp(layer) if part == "mlp" else self.before(layer) for (layer, part), _ in self.inputs]
+        )
 
     # Edges.
 

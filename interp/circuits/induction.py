@@ -39,14 +39,12 @@ from interp.circuits.induction_circuit import (
 )
 from interp.circuits.induction_measure import (
     DirectEdges,
-    GroupEffect,
+    GroupRun,
     InductionPrompts,
-    capture_edge_inputs,
-    clean_run,
-    collect_effects,
     direct_outputs,
     draw_induction_prompts,
-    into_candidates,
+    join_runs,
+    run_group,
 )
 from interp.circuits.induction_verdict import (
     SMALLEST_SCORE,
@@ -194,7 +192,7 @@ def _screen(
     drops: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     work, done = sum(layers) * len(parts), 0
     for part in parts:
-        edges = DirectEdges(model, capture_edge_inputs(model, part, layers))
+        edges = DirectEdges(model, part, layers)
         for layer in layers:
             clean, of_layers = edges.clean(layer), []
             for earlier in range(layer):
@@ -212,7 +210,7 @@ def _screen(
 def _test(
     model: HookedModel, drawn: Sequence[InductionPrompts], senders: dict[HeadName, HeadName], config: InductionConfig,
     steps: "_Steps",
-) -> tuple[dict[HeadName, SenderTest], dict[tuple[HeadName, Side], GroupEffect]]:  # fmt: skip
+) -> tuple[dict[HeadName, SenderTest], dict[tuple[HeadName, Side], GroupRun]]:  # fmt: skip
     """Test the chosen senders against controls, on prompts other than those that chose them."""
     if not senders:
         return {}, {}
@@ -221,22 +219,22 @@ def _test(
     controls = {head: _control_senders(model, senders[head], chosen, config) for head in candidates}
     per_batch: dict[HeadName, list[dict[str, Tensor]]] = {head: [] for head in candidates}
     popular = sorted(chosen, key=lambda sender: -list(senders.values()).count(sender))[: config.max_loss_senders]
-    group: dict[tuple[HeadName, Side], list[GroupEffect]] = {
+    group: dict[tuple[HeadName, Side], list[GroupRun]] = {
         (s, side): [] for s in chosen for side in SIDES if s in popular or side == "v"
     }
     parts = [part for prompts in drawn for part in prompts.batches(config.batch_size)]
     for i, part in enumerate(parts):
-        inputs = capture_edge_inputs(model, part, layers)
-        edges = DirectEdges(model, inputs)
-        clean = clean_run(model, part, candidates)
+        edges = DirectEdges(model, part, layers)
+        clean = run_group(model, part, candidates)
         for head in candidates:
-            per_batch[head].append(_direct_test(edges, head, senders[head], controls[head]))
+            test = _direct_test(edges, head, senders[head], controls[head], clean.strict[head])
+            per_batch[head].append(test)
         for j, (sender, side) in enumerate(group):
             group[sender, side].append(
-                into_candidates(model, part, inputs, sender, side, candidates, clean, with_loss=sender in popular)
+                edges.into_candidates(sender, side, candidates, clean, with_loss=sender in popular)
             )
             steps.at(45 + 30 * (i * len(group) + j + 1) // (len(parts) * len(group)), "path patching")
-    effects = {key: collect_effects(found) for key, found in group.items()}
+    effects = {key: join_runs(runs) for key, runs in group.items()}
     tests = {}
     for head, batches in per_batch.items():
         joined = {key: torch.cat([batch[key] for batch in batches], -1).double().numpy() for key in batches[0]}
@@ -247,12 +245,11 @@ def _test(
 
 
 def _direct_test(
-    edges: DirectEdges, head: HeadName, sender: HeadName, controls: Sequence[HeadName | int]
+    edges: DirectEdges, head: HeadName, sender: HeadName, controls: Sequence[HeadName | int], clean: Tensor
 ) -> dict[str, Tensor]:
-    """Return drops of one candidate's strict score by prompt: into keys, queries, and controls into keys."""
+    """Return drops of one candidate's strict score `clean` by prompt: into keys, queries, and controls into keys."""
     own = edges.difference(sender)
     random = [edges.rotated(sender, other) if isinstance(other, int) else edges.difference(other) for other in controls]
-    clean = edges.clean(head.layer)[head.head]
     keys = edges.scores(head.layer, "k", [own, *random])[:, head.head]
     query = edges.scores(head.layer, "q", [own])[0, head.head]
     return {"clean": clean, "k": clean - keys[0], "q": clean - query, "controls": clean - keys[1:]}

@@ -5,10 +5,10 @@ other those at odd positions. So where a version retains a token, *the token bef
 value at a position is taken from the version that retains the token. Its difference from the clean value then depends
 on the previous token (and others at odd distance), not on the token itself.
 
-Direct edges (`DirectEdges`) are exact and need no full forward pass. With all nodes between sender and reader frozen,
-the reader's input is the clean stream plus the change of the sender's output. So each sender costs one block, from its
-input to its attention pattern. `into_candidates` patches the edges into all candidates at once. In a model with
-post-norms the change is taken at the scale of the clean run.
+Direct edges (`DirectEdges`) are exact and need no full forward pass (`interp.patching.edges`). With all nodes between
+sender and reader frozen, each sender costs one block, from its input to its attention pattern. `into_candidates`
+patches the edges into all candidates at once. In a model with post-norms the change of the sender's output is taken at
+the scale of the clean run.
 
 Direct effects on the logits (`direct_outputs`) replace the path from a head to the final stream. The head's output on
 prompts without repeats is added and its own output subtracted, and the final norm is recomputed. The metric is the
@@ -16,8 +16,9 @@ logit of the correct next token above the mean logit, at all positions where the
 is exact and takes two passes for all heads. Indirect effects through later components are not included.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,9 @@ from interp.models.adapter import Hook, widened
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture, repeat_losses, run_from, token_losses
 from interp.models.residual import ResidualStream, Side
-from interp.names import HeadName, parse_node
-from interp.patching.paths import KnownClean, PathPatcher
+from interp.names import HeadName
+from interp.patching.edges import Read, Reader, reading_hooks
+from interp.patching.paths import parse_receivers
 from interp.patching.task import final_point
 from interp.runtime import make_generator
 from interp.text.tokens import repeated_random_tokens
@@ -139,49 +141,32 @@ def _lag(row: Tensor, bos: int | None) -> Tensor:
     return (text[1:] == text[0]).nonzero()[0, 0] + 1
 
 
-@dataclass
-class EdgeInputs:
-    """Activations of one batch of prompts that exact direct edges need."""
-
-    prompts: InductionPrompts
-    resid: dict[int, Tensor]
-    """input of each layer that has candidates, `[batch, pos, d_model]`"""
-    clean_z: list[Tensor]
-    """`[batch, pos, n_heads, d_head]` for each layer before the last candidate's"""
-    corrupt_z: list[Tensor]
-    """the same on corrupted prompts"""
-
-
-@torch.no_grad()
-def capture_edge_inputs(model: HookedModel, prompts: InductionPrompts, layers: Sequence[int]) -> EdgeInputs:
-    """Capture the inputs of direct edges: a clean pass and two corrupted ones, up to the last of `layers`."""
-    depth = max(layers, default=0)
-    z_names = [f"blocks.{layer}.attn.hook_z" for layer in range(depth)]
-    resid_names = {layer: f"blocks.{layer}.hook_resid_pre" for layer in layers}
-    clean = capture(model, prompts.tokens, [*z_names, *resid_names.values()])
-    even, odd = (capture(model, tokens, z_names) for tokens in prompts.corrupted) if z_names else ({}, {})
-    return EdgeInputs(
-        prompts,
-        {layer: clean[name] for layer, name in resid_names.items()},
-        [clean[name] for name in z_names],
-        [prompts.merge_corrupted(even[name], odd[name]) for name in z_names],
-    )
-
-
 class DirectEdges:
-    """Strict induction scores of heads under a patch of one sender's direct edge into their queries or keys."""
+    """Patches of one sender's direct edges into later heads, on one batch of prompts.
 
-    def __init__(self, model: HookedModel, inputs: EdgeInputs, *, at_once: int = 4):
-        self.model, self.inputs, self.residual, self.at_once = model, inputs, ResidualStream(model), at_once
-        self.weights = inputs.prompts.weights[..., :1]
-        self.scales = [self.residual.write_scale(layer, z) for layer, z in enumerate(inputs.clean_z)]
+    A clean pass and two corrupted ones, up to the last of `layers`, the layers of candidates, give all activations that
+    are needed.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: HookedModel, prompts: InductionPrompts, layers: Sequence[int], *, at_once: int = 4):
+        self.model, self.prompts, self.residual, self.at_once = model, prompts, ResidualStream(model), at_once
+        z_names = [f"blocks.{layer}.attn.hook_z" for layer in range(max(layers))]
+        resid_names = {layer: f"blocks.{layer}.hook_resid_pre" for layer in layers}
+        clean = capture(model, prompts.tokens, [*z_names, *resid_names.values()])
+        even, odd = (capture(model, tokens, z_names) for tokens in prompts.corrupted) if z_names else ({}, {})
+        self.resid = {layer: clean[name] for layer, name in resid_names.items()}
+        """input of each of the layers, `[batch, pos, d_model]`"""
+        self.clean_z = [clean[name] for name in z_names]
+        """`[batch, pos, n_heads, d_head]` of each layer before the last"""
+        self.corrupt_z = [prompts.merge_corrupted(even[name], odd[name]) for name in z_names]
+        self.scales = [self.residual.write_scale(layer, z) for layer, z in enumerate(self.clean_z)]
 
     def difference(self, sender: HeadName) -> Tensor:
         """Return corrupted minus clean output of a head, `[batch, pos, d_model]`."""
-        inputs = self.inputs
-        z = inputs.corrupt_z[sender.layer][:, :, sender.head] - inputs.clean_z[sender.layer][:, :, sender.head]
-        out, scale = z @ self.residual.W_write(sender.layer)[sender.head], self.scales[sender.layer]
-        return out if scale is None else out / scale
+        layer, head = sender.layer, sender.head
+        z = self.corrupt_z[layer][:, :, head] - self.clean_z[layer][:, :, head]
+        return self.residual.head_write(layer, head, z, self.scales[layer])
 
     def rotated(self, sender: HeadName, seed: int) -> Tensor:
         """Return the sender's difference under a random rotation: the same norms in another direction."""
@@ -192,134 +177,114 @@ class DirectEdges:
     def scores(self, layer: int, side: Side, differences: Sequence[Tensor]) -> Tensor:
         """Return strict scores of a layer's heads for each difference, `[n_differences, n_heads, batch]`."""
         parts = [
-            self._scores(layer, side, list(differences[i : i + self.at_once]))
+            self._scores(Reader(layer, side), differences[i : i + self.at_once])
             for i in range(0, len(differences), self.at_once)
         ]
         return torch.cat(parts)
 
     def clean(self, layer: int) -> Tensor:
         """Return strict scores without a patch, `[n_heads, batch]`."""
-        return self._scores(layer, "k", [torch.zeros_like(self.inputs.resid[layer])])[0]
+        return self.scores(layer, "k", [torch.zeros_like(self.resid[layer])])[0]
 
     @torch.no_grad()
-    def _scores(self, layer: int, side: Side, differences: list[Tensor]) -> Tensor:
-        resid = self.inputs.resid[layer]
-        changed = torch.cat([resid + difference for difference in differences])
-        new = self.residual.project(layer, side, changed)
-        found: list[Tensor] = []
+    def _scores(self, reader: Reader, differences: Sequence[Tensor]) -> Tensor:
+        n, layer = len(differences), reader.layer
+        strict: dict[int, Tensor] = {}
+        added = torch.cat(list(differences))
+        reading = reading_hooks(self.residual, [reader], lambda _, stream: [Read(reader, stream + added)])
+        hooks = [*reading, *scoring_hooks([layer], self.prompts, strict, n)]
+        run_from(self.model, self.resid[layer].repeat(n, 1, 1), hooks, layer=layer, until=_pattern_point(layer))
+        return rearrange(strict[layer], "(sender batch) head -> sender head batch", sender=n)
 
-        def reduce(pattern: Tensor, hook: Any) -> None:
-            weights = self.weights.to(pattern.device).repeat(len(differences), 1, 1)
-            found.append(score_pattern(pattern.float(), weights)[..., 0].cpu())
+    @torch.no_grad()
+    def into_candidates(
+        self, sender: HeadName, side: Side, candidates: Sequence[HeadName], clean: "GroupRun", *, with_loss: bool = True
+    ) -> "GroupRun":
+        """Patch a sender into the queries, keys or values of every candidate in a later layer; return all changes.
 
-        hooks: list[tuple[str, Hook]] = [
-            (f"blocks.{layer}.attn.hook_{side}", lambda value, hook: new.reshape(value.shape)),
-            (f"blocks.{layer}.attn.hook_pattern", reduce),
-        ]
-        run_from(
-            self.model, resid.repeat(len(differences), 1, 1), hooks, layer=layer,
-            until=f"blocks.{layer}.attn.hook_pattern",
-        )  # fmt: skip
-        return rearrange(found[0], "(sender batch) head -> sender head batch", sender=len(differences))
+        Candidates also read the changes of earlier candidates. Without the loss, the pass ends at the last candidate's
+        attention pattern.
+        """
+        after = [head for head in candidates if head.layer > sender.layer]
+        receivers = parse_receivers(self.residual, [(str(head), side) for head in after])
+        added, first = self.difference(sender), min(head.layer for head in after)
+        reading = reading_hooks(
+            self.residual,
+            receivers,
+            lambda readers, stream: [Read(reader, stream + added, receivers[reader]) for reader in readers],
+        )
+        run = run_group(self.model, self.prompts, after, self.resid[first], reading, layer=first, with_loss=with_loss)
+        return run.change_from(clean)
 
 
 @dataclass(frozen=True)
-class GroupEffect:
-    """Effect of patching one sender into all later candidates at once, as changes from the clean run.
-
-    Candidates also read the changes of earlier candidates.
-    """
+class GroupRun:
+    """Strict scores of some heads and the losses of one run, or their changes by a patch, by prompt."""
 
     strict: dict[HeadName, Tensor]
-    """`[n]` change of each candidate's strict score"""
+    """`[n]` strict score of each head"""
     first: Tensor | None
-    """`[n]` change of the loss before the repeat, nats; None where the pass ended before the logits"""
+    """`[n]` loss before the repeat, nats; None where the pass ended before the logits"""
     second: Tensor | None
-    """`[n]` change of the loss after the start of the repeat, nats"""
+    """`[n]` loss after the start of the repeat, nats"""
 
-
-@dataclass(frozen=True)
-class CleanRun:
-    """Strict scores and losses of the model without a patch."""
-
-    strict: dict[HeadName, Tensor]
-    first: Tensor
-    second: Tensor
-
-
-@torch.no_grad()
-def clean_run(model: HookedModel, prompts: InductionPrompts, candidates: Sequence[HeadName]) -> CleanRun:
-    """Measure strict scores and losses without a patch."""
-    scores = _StrictScores(candidates, prompts.weights[..., :1])
-    logits = run_from(model, prompts.tokens, scores.hooks())
-    assert logits is not None
-    first, second = _halves(logits, prompts)
-    return CleanRun(scores.strict(), first, second)
+    def change_from(self, clean: "GroupRun") -> "GroupRun":
+        """Return this run minus a clean run."""
+        strict = {head: score - clean.strict[head] for head, score in self.strict.items()}
+        if self.first is None or self.second is None or clean.first is None or clean.second is None:
+            return GroupRun(strict, None, None)
+        return GroupRun(strict, self.first - clean.first, self.second - clean.second)
 
 
 @torch.no_grad()
-def into_candidates(
-    model: HookedModel, prompts: InductionPrompts, inputs: EdgeInputs, sender: HeadName, side: Side,
-    candidates: Sequence[HeadName], clean: CleanRun, *, with_loss: bool = True,
-) -> GroupEffect:  # fmt: skip
-    """Path-patch a sender into the queries, keys or values of every candidate in a later layer.
-
-    Without the loss, the pass ends at the last candidate's attention pattern.
-    """
-    after = [head for head in candidates if head.layer > sender.layer]
-    patcher = PathPatcher(model, [str(sender)], [(str(head), side) for head in after], "receivers")
-    corrupt, clean_z = (z[sender.layer][:, :, sender.head] for z in (inputs.corrupt_z, inputs.clean_z))
-    node = parse_node(str(sender))
-    scale = patcher.residual.write_scale(sender.layer, inputs.clean_z[sender.layer])
-    known = KnownClean(inputs.resid[min(head.layer for head in after)], {node: clean_z}, {node: scale})
-    scores = _StrictScores(after, prompts.weights[..., :1])
-    last = f"blocks.{max(head.layer for head in after)}.attn.hook_pattern"
-    logits = patcher.run(
-        prompts.tokens, {node: corrupt}, hooks=scores.hooks(), until=None if with_loss else last, known=known
-    )
-    strict = {head: score - clean.strict[head] for head, score in scores.strict().items()}
+def run_group(
+    model: HookedModel,
+    prompts: InductionPrompts,
+    heads: Sequence[HeadName],
+    value: Tensor | None = None,
+    hooks: Sequence[tuple[str, Hook]] = (),
+    *,
+    layer: int = 0,
+    with_loss: bool = True,
+) -> GroupRun:
+    """Measure strict scores of heads and the losses, in a run of the prompts or from the input `value` of a layer."""
+    strict: dict[int, Tensor] = {}
+    layers = sorted({head.layer for head in heads})
+    hooks = [*hooks, *scoring_hooks(layers, prompts, strict)]
+    until = None if with_loss else _pattern_point(layers[-1])
+    logits = run_from(model, prompts.tokens if value is None else value, hooks, layer=layer, until=until)
+    scores = {head: strict[head.layer][:, head.head] for head in heads}
     if logits is None:
-        return GroupEffect(strict, None, None)
-    first, second = _halves(logits, prompts)
-    return GroupEffect(strict, first - clean.first, second - clean.second)
+        return GroupRun(scores, None, None)
+    losses = token_losses(logits, prompts.tokens).cpu()
+    return GroupRun(scores, *repeat_losses(losses, prompts.lags, start=prompts.start))
 
 
-def collect_effects(effects: Sequence[GroupEffect]) -> GroupEffect:
-    """Concatenate the effects of batches."""
-    first = [effect.first for effect in effects if effect.first is not None]
-    second = [effect.second for effect in effects if effect.second is not None]
-    return GroupEffect(
-        {head: torch.cat([effect.strict[head] for effect in effects]) for head in effects[0].strict},
+def join_runs(runs: Sequence[GroupRun]) -> GroupRun:
+    """Concatenate the runs of batches."""
+    first = [run.first for run in runs if run.first is not None]
+    second = [run.second for run in runs if run.second is not None]
+    return GroupRun(
+        {head: torch.cat([run.strict[head] for run in runs]) for head in runs[0].strict},
         torch.cat(first) if first else None,
         torch.cat(second) if second else None,
     )
 
 
-class _StrictScores:
-    """Hooks that reduce attention patterns of some heads to strict scores."""
+def scoring_hooks(
+    layers: Sequence[int], prompts: InductionPrompts, strict: dict[int, Tensor], n_repeats: int = 1
+) -> list[tuple[str, Hook]]:
+    """Return hooks that store the strict scores of each layer, `[n_repeats * n, n_heads]`, from its attention."""
 
-    def __init__(self, heads: Sequence[HeadName], weights: Tensor):
-        self.heads, self.weights, self.found = list(heads), weights, {}
+    def score(pattern: Tensor, hook: Any, *, layer: int) -> None:
+        weights = prompts.weights[..., :1].to(pattern.device).repeat(n_repeats, 1, 1)
+        strict[layer] = score_pattern(pattern.float(), weights)[..., 0].cpu()
 
-    def hooks(self) -> list[tuple[str, Hook]]:
-        return [
-            (f"blocks.{layer}.attn.hook_pattern", self._reduce(layer))
-            for layer in sorted({head.layer for head in self.heads})
-        ]
-
-    def strict(self) -> dict[HeadName, Tensor]:
-        """Return the strict score of each head, `[n]`."""
-        return {head: self.found[head.layer][:, head.head] for head in self.heads}
-
-    def _reduce(self, layer: int) -> Callable[..., None]:
-        def reduce(pattern: Tensor, hook: Any) -> None:
-            self.found[layer] = score_pattern(pattern.float(), self.weights.to(pattern.device))[..., 0].cpu()
-
-        return reduce
+    return [(_pattern_point(layer), partial(score, layer=layer)) for layer in layers]
 
 
-def _halves(logits: Tensor, prompts: InductionPrompts) -> tuple[Tensor, Tensor]:
-    return repeat_losses(token_losses(logits, prompts.tokens).cpu(), prompts.lags, start=prompts.start)
+def _pattern_point(layer: int) -> str:
+    return f"blocks.{layer}.attn.hook_pattern"
 
 
 @dataclass(frozen=True)
@@ -374,10 +339,9 @@ def direct_logit_changes(model: HookedModel, prompts: InductionPrompts, layers: 
     before, changes = above_mean(stream), []
     for layer, name in zip(layers, names, strict=True):
         own, new = (values[name][:, :-1][known] for values in (clean, other))  # [n_known, n_heads, d_head]
-        scale = residual.write_scale(layer, own)
-        change = new - own if scale is None else (new - own) / scale[..., None]
-        weight = residual.W_write(layer)
-        changes.append(torch.stack([above_mean(stream + change[:, i] @ W) - before for i, W in enumerate(weight)]))
+        scale, z = residual.write_scale(layer, own), (new - own).unbind(1)
+        added = (residual.head_write(layer, head, change, scale) for head, change in enumerate(z))
+        changes.append(torch.stack([above_mean(stream + change) - before for change in added]))
     return torch.stack(changes)
 
 

@@ -26,7 +26,7 @@ from interp.circuits.circuit import Circuit, Edge, HeadEvidence, KeyEvidence, No
 from interp.circuits.found_circuit import Verdict
 from interp.circuits.head_weights import Composition, Copying
 from interp.circuits.induction_circuit import HeadVerdict, PathLoss, Redundancy, SenderTest
-from interp.circuits.induction_measure import DirectOutput, GroupEffect
+from interp.circuits.induction_measure import DirectOutput, GroupRun
 from interp.models.residual import Side
 from interp.names import HeadName
 from interp.patching.ablation import Ablations
@@ -88,7 +88,7 @@ class Measurements:
 
     verdicts: HeadVerdicts
     tests: Mapping[HeadName, SenderTest]
-    effects: Mapping[tuple[HeadName, Side], GroupEffect]
+    effects: Mapping[tuple[HeadName, Side], GroupRun]
     ablations: Sequence[Ablations]
     outputs: Mapping[HeadName, DirectOutput]
     compositions: Mapping[Side, Composition]
@@ -217,7 +217,7 @@ def _to_logits(head: HeadName, measured: Measurements) -> Edge:
     return Edge(str(head), "logits", evidence=evidence)
 
 
-def path_losses(effects: Mapping[tuple[HeadName, Side], GroupEffect]) -> list[PathLoss]:
+def path_losses(effects: Mapping[tuple[HeadName, Side], GroupRun]) -> list[PathLoss]:
     """Return, per sender and side, the change of both losses under a patch into all candidates."""
     rows = []
     for (sender, side), effect in effects.items():

@@ -300,12 +300,18 @@ class ResidualStream:
 
         All heads take `n_heads` times the memory of the residual: ask for one head, or work layer by layer.
         """
-        weight, scale = self.W_write(layer), self.write_scale(layer, z)
+        scale = self.write_scale(layer, z)
         if head is not None:
-            out = z[..., head, :] @ weight[head]
-            return out if scale is None else out / scale
-        out = einsum(z, weight, "... heads d_head, heads d_head d_model -> ... heads d_model")
+            return self.head_write(layer, head, z[..., head, :], scale)
+        out = einsum(z, self.W_write(layer), "... heads d_head, heads d_head d_model -> ... heads d_model")
         return out if scale is None else out / scale[..., None, :]
+
+    def head_write(
+        self, layer: int, head: int, z: Float[Tensor, "*rows d_head"], scale: Float[Tensor, "*rows 1"] | None
+    ) -> Float[Tensor, "*rows d_model"]:
+        """Return what one head adds for its `z`, or for a difference of it, at a scale of the post-norm."""
+        out = z @ self.W_write(layer)[head]
+        return out if scale is None else out / scale
 
     @cached_property
     def post_norms(self) -> list[Norm | None]:

@@ -5,6 +5,7 @@
 - `ablation`    zero, mean or resample ablation of groups of heads, MLPs and neurons
 - `activation`  activation patching by layer, head and position
 - `effects`     effects of interventions as rows of tables
+- `edges`       readers that read another residual stream than the run's own
 - `paths`       path patching: one value, along chosen paths to its receivers only
 - `config`      settings of activation patching and of a task
 - `maps`        measurement of a map of activation patches with its null distribution

@@ -5,16 +5,14 @@ After Wang et al. (2022) and Goldowsky-Dill et al. (2023).
     found = path_patch(model, clean, corrupt, metric, sender="L4H2", receivers=[("L7H1", "k")], between="frozen")
     found.effect              # [n_prompts], the metric's change, in its unit
 
-The residual stream is a plain sum. So a receiver's input with only the sender's output replaced is exactly
-`resid + (corrupt output - clean output)`, without a further forward pass; the scale of its norm is recomputed. Only the
-receivers' queries, keys or values (or MLP inputs, or the logits) are computed from that input; everything after the
-receivers is recomputed. The choice `between` sets the nodes between sender and receivers:
+A receiver reads `stream + (corrupt output - clean output)` of the senders before it (`interp.patching.edges`);
+everything after the receivers is recomputed. The choice `between` sets the nodes between sender and receivers:
 
     frozen      they retain their clean values: the direct effect along the edges. Every receiver reads the clean stream
                 plus the difference; receivers at different layers do not affect each other
     receivers   as frozen, but a receiver also reads the changes made by earlier receivers
-    recomputed  the total effect, along all paths. In a first run the sender's value reaches every node; the receivers'
-                values of that run are then inserted into a clean run
+    recomputed  the total effect, along all paths. In a first run the sender's value reaches every node; in a clean run
+                the receivers then read the residual stream of the first
 
 Post-norm models (Gemma 2 and 3): the norm on attention's output keeps its scale of the base run for a head's
 difference, so that differences of heads sum (`settings["frozen"]`). All runs are of the model as it is.
@@ -23,8 +21,9 @@ Grouped-query attention: heads of a group share keys and values, so a patch into
 `settings["receivers"]` lists all heads that are reached.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -40,40 +39,11 @@ from interp.models.passes import capture, run_from, storing_hook
 from interp.models.residual import SIDES, ResidualStream, Side
 from interp.names import HeadName, NodeName, parse_head, parse_node
 from interp.patching.activation import check_pairs, measure
+from interp.patching.edges import Read, Reader, reading_hooks
 from interp.results import Record, Result
 
-
-@dataclass(frozen=True)
-class Receivers:
-    """Receivers of path patching, by layer and side."""
-
-    heads: dict[tuple[int, Side], tuple[int, ...]]
-    """heads whose slice is replaced, per layer and side: key-value heads for k and v"""
-    mlps: tuple[int, ...]
-    logits: bool
-
-    def layers_and_logits(self, n_layers: int) -> list[int]:
-        """Return the layers that have receivers; the logits count as layer `n_layers`."""
-        return [layer for layer, _ in self.heads] + list(self.mlps) + ([n_layers] if self.logits else [])
-
-    def check_after(self, residual: ResidualStream, senders: Sequence[NodeName]) -> None:
-        """Raise `ConfigError` when a receiver reads the residual stream before any sender has written to it."""
-        receivers = [(layer, False) for layer, _ in self.heads] + [(layer, True) for layer in self.mlps]
-        for layer, mlp in receivers:
-            if not any(writes_before(node, layer, mlp=mlp, parallel=residual.parallel) for node in senders):
-                names = ", ".join(map(str, senders))
-                raise ConfigError(
-                    f"{'the MLP' if mlp else 'heads'} of layer {layer} cannot read what {names} writes, which comes "
-                    "later; choose receivers after the sender"
-                )
-
-    def names(self, residual: ResidualStream) -> list[str]:
-        """Return `L5H1.k`, `L5MLP`, `logits`: every receiver that is reached, whole groups for keys and values."""
-        names = []
-        for (layer, side), heads in self.heads.items():
-            reached = heads if side == "q" else [h for group in heads for h in residual.heads_of_group(group)]
-            names += [f"{HeadName(layer, head)}.{side}" for head in reached]
-        return names + [f"L{layer}MLP" for layer in self.mlps] + (["logits"] if self.logits else [])
+Receivers = dict[Reader, tuple[int, ...] | None]
+"""Heads of each receiver whose input is replaced (key-value heads for k and v); None for MLPs and the logits."""
 
 
 def parse_receivers(residual: ResidualStream, receivers: Sequence[Any]) -> Receivers:
@@ -81,15 +51,14 @@ def parse_receivers(residual: ResidualStream, receivers: Sequence[Any]) -> Recei
 
     Raises `UnknownNameError` for receivers that the model does not have, or that are not in a known form.
     """
-    heads: dict[tuple[int, Side], set[int]] = {}
-    mlps, logits = set(), False
+    parsed: dict[Reader, set[int] | None] = {}
     for receiver in receivers:
         if isinstance(receiver, str):
             node = parse_node(receiver)
             if node.kind == "mlp" and residual.has_mlp and (node.layer or 0) < residual.shape.n_layers:
-                mlps.add(node.layer)
+                parsed[Reader(node.layer or 0, "mlp")] = None
             elif node.kind == "logits":
-                logits = True
+                parsed[Reader(residual.shape.n_layers, "logits")] = None
             else:
                 raise UnknownNameError(
                     "receiver", receiver, [], 'Write ("L5H1", "k") for a head, "L5MLP" or "logits"; all counted from 0.'
@@ -99,22 +68,45 @@ def parse_receivers(residual: ResidualStream, receivers: Sequence[Any]) -> Recei
         if side not in SIDES:
             raise UnknownNameError("side", str(side), SIDES)
         residual.check_head(HeadName(layer, head or 0))
-        chosen = range(residual.n_side_heads(side))
-        if head is not None:
-            chosen = [head if side == "q" else residual.kv_head(head)]
-        heads.setdefault((layer, side), set()).update(chosen)
-    return Receivers(
-        {key: tuple(sorted(of_layer)) for key, of_layer in sorted(heads.items())}, tuple(sorted(mlps)), logits
-    )
+        heads = parsed.setdefault(Reader(layer, side), set())
+        assert heads is not None
+        if head is None:
+            heads.update(range(residual.n_side_heads(side)))
+        else:
+            heads.add(head if side == "q" else residual.kv_head(head))
+    return {reader: None if heads is None else tuple(sorted(heads)) for reader, heads in sorted(parsed.items())}
 
 
-def writes_before(node: NodeName, layer: int, *, mlp: bool, parallel: bool) -> bool:
-    """Return whether a node's output is in the residual stream that the heads of a layer (or its MLP) read."""
+def receiver_names(residual: ResidualStream, receivers: Receivers) -> list[str]:
+    """Return `L5H1.k`, `L5MLP`, `logits`: every receiver that is reached, whole groups for keys and values."""
+    names, others = [], []
+    for (layer, part), heads in receivers.items():
+        if heads is None:
+            others.append("logits" if part == "logits" else f"L{layer}MLP")
+            continue
+        reached = heads if part == "q" else [head for group in heads for head in residual.heads_of_group(group)]
+        names += [f"{HeadName(layer, head)}.{part}" for head in reached]
+    return names + others
+
+
+def check_after(residual: ResidualStream, receivers: Receivers, senders: Sequence[NodeName]) -> None:
+    """Raise `ConfigError` when a receiver reads the residual stream before any sender has written to it."""
+    for layer, part in receivers:
+        if not any(writes_before(node, Reader(layer, part), parallel=residual.parallel) for node in senders):
+            names = ", ".join(map(str, senders))
+            raise ConfigError(
+                f"{'the MLP' if part == 'mlp' else 'heads'} of layer {layer} cannot read what {names} writes, which "
+                "comes later; choose receivers after the sender"
+            )
+
+
+def writes_before(node: NodeName, reader: Reader, *, parallel: bool) -> bool:
+    """Return whether a node's output is in the residual stream that a reader reads."""
     if node.layer is None:
         return node.kind == "embed"
-    if node.layer == layer:
-        return mlp and node.kind == "head" and not parallel
-    return node.layer < layer
+    if node.layer == reader.layer:
+        return reader.part == "mlp" and node.kind == "head" and not parallel
+    return node.layer < reader.layer
 
 
 def _head_receiver(receiver: Any) -> tuple[int, int | None, Side]:
@@ -181,14 +173,14 @@ class PathPatcher:
             raise UnknownNameError("choice of what happens between", between, get_args(Between))
         self.model, self.between = model, between
         self.residual = ResidualStream(model)
-        self.n_layers = self.residual.shape.n_layers
         self.senders = [_check_sender(self.residual, name) for name in senders]
-        self.receivers: Receivers = parse_receivers(self.residual, receivers)
-        if not self.senders or not self.receivers.layers_and_logits(self.residual.shape.n_layers):
+        self.receivers = parse_receivers(self.residual, receivers)
+        if not self.senders or not self.receivers:
             raise ConfigError("path patching needs at least one sender and one receiver")
-        self.receivers.check_after(self.residual, self.senders)
+        check_after(self.residual, self.receivers, self.senders)
         self.first_sender = min(max(int(node.order[0]), 0) for node in self.senders)
-        self.first_receiver = min(self.receivers.layers_and_logits(self.residual.shape.n_layers))
+        self.start = min(*(reader.layer for reader in self.receivers), self.residual.shape.n_layers - 1)
+        """layer at which the patched pass begins"""
 
     def sender_values(self, tokens: Int[Tensor, "batch pos"]) -> dict[NodeName, Float[Tensor, "batch pos _"]]:
         """Return the senders' values in a plain run: z `[batch, pos, d_head]` of heads, the output of other nodes."""
@@ -202,187 +194,87 @@ class PathPatcher:
         values: Mapping[NodeName, Float[Tensor, "batch pos _"]],
         *,
         hooks: Sequence[tuple[str, Hook]] = (),
-        until: str | None = None,
         clean_logits: Callable[[Tensor], None] | None = None,
-        known: "KnownClean | None" = None,
-    ) -> Float[Tensor, "batch _ d_vocab"] | None:
+    ) -> Float[Tensor, "batch pos d_vocab"]:
         """Run `clean [batch, pos]` with `values` sent along the chosen paths; return logits `[batch, pos, d_vocab]`.
 
         `values` replace the senders' values (`sender_values` of another prompt). `hooks` are added to the patched pass,
-        which begins at the first receiver's layer and ends at `until`. `clean_logits` is called with the logits of the
-        clean pass; without it, that pass ends once its last needed value is captured. With `known` and
-        `between="receivers"` there is no clean pass.
+        which begins at the first receiver's layer. `clean_logits` is called with the logits of the clean pass; without
+        it, that pass ends once its last needed value is captured.
         """
-        state = _Pass(self, values)
-        if known is not None and self.between == "receivers":
-            state.take(known)
-        else:
-            last = None if clean_logits is not None else self._last_clean_point()
-            logits = run_from(self.model, clean, state.clean_hooks(), until=last)
-            if clean_logits is not None and logits is not None:
-                clean_logits(logits)
+        seen = self._clean_values(clean, clean_logits)
+        changes: dict[NodeName, Tensor] = {}
+        streams = seen if self.between == "frozen" else {}
         if self.between == "recomputed":
-            run_from(
-                self.model,
-                state.resid(self.first_sender, clean),
-                state.total_hooks(),
-                layer=self.first_sender,
-                until=self._last_point(),
-            )
-        start = state.resid(self.first_receiver, clean)
-        patched = [*state.patch_hooks(), *hooks]
-        return run_from(self.model, start, patched, layer=min(self.first_receiver, self.n_layers - 1), until=until)
+            streams = self._total_streams(_begin(seen, clean, self.first_sender), values)
+        else:
+            changes = {node: self._change(node, values[node], seen[_point(node)]) for node in self.senders}
+        reads = partial(self._reads, streams=streams, changes=changes)
+        patched = reading_hooks(self.residual, self.receivers, reads)
+        logits = run_from(self.model, _begin(seen, clean, self.start), [*patched, *hooks], layer=self.start)
+        assert logits is not None
+        return logits
 
-    def _last_clean_point(self) -> str:
-        """Return the last hook point of the clean pass that a patched pass depends on."""
-        points = [f"blocks.{min(self.first_receiver, self.n_layers - 1)}.hook_resid_pre"]
+    def _clean_values(self, clean: Tensor, clean_logits: Callable[[Tensor], None] | None) -> dict[str, Tensor]:
+        """Return the values of the clean pass that the patch depends on, by hook point."""
+        points = {_start_point(self.start)}
+        if self.between == "recomputed":
+            points.add(_start_point(self.first_sender))
+        else:
+            points |= {_point(node) for node in self.senders}
         if self.between == "frozen":
-            points.append(self._last_point())
-        if self.between != "recomputed":
-            points += [_point(node) for node in self.senders]
-        return max(points, key=_depth)
+            points |= {reader.stream_point(self.residual) for reader in self.receivers if reader.part != "logits"}
+        if clean_logits is None:
+            return capture(self.model, clean, list(points))
+        seen: dict[str, Tensor] = {}
+        logits = run_from(self.model, clean, [(point, storing_hook(seen, point)) for point in points])
+        assert logits is not None
+        clean_logits(logits)
+        return seen
 
-    def _last_point(self) -> str:
-        """Return the first hook point at which all receivers have read their input."""
-        if self.receivers.logits:
-            return f"blocks.{self.n_layers - 1}.hook_resid_post"
-        points = [f"blocks.{layer}.attn.hook_z" for layer, _ in self.receivers.heads]
-        points += [f"blocks.{layer}.hook_resid_post" for layer in self.receivers.mlps]
-        return max(points, key=_depth)
+    def _total_streams(self, begin: Tensor, values: Mapping[NodeName, Tensor]) -> dict[str, Tensor]:
+        """Return the residual streams that the receivers read in a run in which the senders' values reach every node.
 
+        `begin` is the input of the first sender's layer.
+        """
+        points = list(dict.fromkeys(reader.stream_point(self.residual) for reader in self.receivers))
+        replaced = [(_point(node), self._replace(node, values[node])) for node in self.senders]
+        return capture(self.model, begin, points, layer=self.first_sender, hooks=replaced)
 
-@dataclass(frozen=True)
-class KnownClean:
-    """Values of an earlier clean pass on the same prompts, which is then not repeated."""
-
-    resid: Float[Tensor, "batch pos d_model"]
-    """`[batch, pos, d_model]`: the input of the first receiver's layer"""
-    values: Mapping[NodeName, Float[Tensor, "batch pos _"]]
-    """values of the senders, as from `PathPatcher.sender_values`"""
-    scales: Mapping[NodeName, Float[Tensor, "batch pos 1"] | None]
-    """scales of the post-norm on senders that are heads, as from `ResidualStream.write_scale`"""
-
-
-class _Pass:
-    """Hooks of one batch, and the values that they share."""
-
-    def __init__(self, patcher: PathPatcher, values: Mapping[NodeName, Tensor]):
-        self.patcher, self.residual, self.values = patcher, patcher.residual, values
-        self.writes: dict[NodeName, Tensor] = {}
-        self.resids: dict[int, Tensor] = {}
-        self.received: dict[str, Tensor] = {}
-
-    def resid(self, layer: int, tokens: Tensor) -> Tensor:
-        """Return the input of a pass that starts at a layer: tokens at layer 0, otherwise the residual before it."""
-        n_layers = self.residual.shape.n_layers
-        return tokens if layer == 0 else self.resids[min(layer, n_layers - 1)]
-
-    def clean_hooks(self) -> list[tuple[str, Hook]]:
-        """Return hooks that store start residuals, the senders' differences, and (frozen) the receivers' values."""
-        patcher, n_layers = self.patcher, self.residual.shape.n_layers
-        starts = {patcher.first_receiver}
-        starts |= {patcher.first_sender} if patcher.between == "recomputed" else set()
-        hooks: list[tuple[str, Hook]] = [
-            (f"blocks.{layer}.hook_resid_pre", storing_hook(self.resids, layer))
-            for layer in {min(layer, n_layers - 1) for layer in starts}
-        ]
-        if patcher.between != "recomputed":
-            hooks += [(_point(node), self._save_write(node)) for node in patcher.senders]
-        if patcher.between == "frozen":
-            hooks += self._input_hooks()
-        return hooks
-
-    def total_hooks(self) -> list[tuple[str, Hook]]:
-        """Return hooks that replace the senders for all later nodes, and store the values of the receivers."""
-        receivers, n_layers = self.patcher.receivers, self.residual.shape.n_layers
-        hooks: list[tuple[str, Hook]] = [(_point(node), self._replace_sender(node)) for node in self.patcher.senders]
-        points = [f"blocks.{layer}.attn.hook_{side}" for layer, side in receivers.heads]
-        points += [f"blocks.{layer}.hook_mlp_out" for layer in receivers.mlps]
-        points += [f"blocks.{n_layers - 1}.hook_resid_post"] if receivers.logits else []
-        return hooks + [(point, storing_hook(self.received, point)) for point in points]
-
-    def patch_hooks(self) -> list[tuple[str, Hook]]:
-        """Return hooks that insert the stored values into the receivers only."""
-        receivers, n_layers = self.patcher.receivers, self.residual.shape.n_layers
-        hooks = self._input_hooks() if self.patcher.between == "receivers" else []
-        for (layer, side), heads in receivers.heads.items():
-            hooks.append((f"blocks.{layer}.attn.hook_{side}", self._insert(f"blocks.{layer}.attn.hook_{side}", heads)))
-        for layer in receivers.mlps:
-            hooks.append((f"blocks.{layer}.hook_mlp_out", self._insert(f"blocks.{layer}.hook_mlp_out")))
-        if receivers.logits:
-            point = f"blocks.{n_layers - 1}.hook_resid_post"
-            total = self.patcher.between == "recomputed"
-            hooks.append((point, self._insert(point) if total else self._add_everything))
-        return hooks
-
-    def _input_hooks(self) -> list[tuple[str, Hook]]:
-        """Return hooks that compute the receivers' values from a stream in which only the senders are replaced."""
-        receivers = self.patcher.receivers
-        sides: dict[int, list[Side]] = {}
-        for layer, side in receivers.heads:
-            sides.setdefault(layer, []).append(side)
-        hooks: list[tuple[str, Hook]] = [
-            (f"blocks.{layer}.hook_resid_pre", self._project(layer, of_layer)) for layer, of_layer in sides.items()
-        ]
-        return hooks + [(self.residual.mlp_reads(layer), self._run_mlp(layer)) for layer in receivers.mlps]
-
-    def _difference(self, layer: int, *, mlp: bool = False) -> Tensor:
-        """Return the senders' change of what a layer's heads (or MLP) read, `[batch, pos, d_model]`."""
-        nodes = [n for n in self.patcher.senders if writes_before(n, layer, mlp=mlp, parallel=self.residual.parallel)]
-        total = self.writes[nodes[0]]
-        for node in nodes[1:]:
-            total = total + self.writes[node]
-        return total
-
-    def take(self, known: KnownClean) -> None:
-        """Take the start residual and the senders' differences from an earlier clean pass."""
-        self.resids[min(self.patcher.first_receiver, self.residual.shape.n_layers - 1)] = known.resid
-        for node in self.patcher.senders:
-            self._write(node, known.values[node], known.scales[node] if node.kind == "head" else None)
-
-    def _write(self, node: NodeName, clean: Tensor, scale: Tensor | None) -> None:
-        difference = self.values[node].to(clean) - clean
-        if node.kind == "head":
-            difference = difference @ self.residual.W_write(node.layer or 0)[node.head]
-            difference = difference if scale is None else difference / scale
-        self.writes[node] = difference
-
-    def _save_write(self, node: NodeName) -> Hook:
-        def save(value: Tensor, hook: Any) -> None:
-            if node not in self.writes:
-                scale = self.residual.write_scale(node.layer or 0, value) if node.kind == "head" else None
-                self._write(node, _slice(node, value), scale)
-
-        return save
-
-    def _project(self, layer: int, sides: list[Side]) -> Hook:
-        def project(value: Tensor, hook: Any) -> None:
-            resid = value + self._difference(layer)
-            for side in sides:
-                self.received[f"blocks.{layer}.attn.hook_{side}"] = self.residual.project(layer, side, resid)
-
-        return project
-
-    def _run_mlp(self, layer: int) -> Hook:
-        def run(value: Tensor, hook: Any) -> None:
-            point = f"blocks.{layer}.hook_mlp_out"
-            self.received.pop(point, None)  # the call below passes through the same hook point
-            self.received[point] = self.residual.mlp(layer, value + self._difference(layer, mlp=True))
-
-        return run
-
-    def _replace_sender(self, node: NodeName) -> Hook:
+    def _change(self, node: NodeName, value: Tensor, clean: Tensor) -> Tensor:
+        """Return the change of what a sender writes, `[batch, pos, d_model]`; `clean` is the value at its point."""
+        own = _slice(node, clean)
+        change = value.to(own) - own
         if node.kind != "head":
-            return inserting(self.values[node])
-        return inserting(self.values[node][:, :, None].expand(-1, -1, self.residual.shape.n_heads, -1),
+            return change
+        layer = node.layer or 0
+        return self.residual.head_write(layer, node.head or 0, change, self.residual.write_scale(layer, clean))
+
+    def _reads(
+        self,
+        readers: list[Reader],
+        stream: Tensor,
+        *,
+        streams: Mapping[str, Tensor],
+        changes: Mapping[NodeName, Tensor],
+    ) -> Iterator[Read]:
+        """Yield the residual stream that the receivers at one hook point read.
+
+        It is one of `streams`, if they have that hook point, or else `stream` of the patched pass; plus the `changes`
+        of the senders before it.
+        """
+        read = streams.get(readers[0].stream_point(self.residual), stream)
+        for node, change in changes.items():
+            if writes_before(node, readers[0], parallel=self.residual.parallel):
+                read = read + change
+        for reader in readers:
+            yield Read(reader, read, self.receivers[reader])
+
+    def _replace(self, node: NodeName, value: Tensor) -> Hook:
+        if node.kind != "head":
+            return inserting(value)
+        return inserting(value[:, :, None].expand(-1, -1, self.residual.shape.n_heads, -1),
                          [(slice(None), (slice(None), slice(None), node.head))])  # fmt: skip
-
-    def _insert(self, point: str, heads: Sequence[int] | None = None) -> Hook:
-        chosen = None if heads is None else [(slice(None), (slice(None), slice(None), list(heads)))]
-        return inserting(lambda value: self.received.get(point, value), chosen)
-
-    def _add_everything(self, value: Tensor, hook: Any) -> Tensor:
-        return value + self._difference(self.residual.shape.n_layers)
 
 
 @torch.no_grad()
@@ -431,7 +323,7 @@ def path_patch(
         other=np.concatenate(other) if normalise else None,
         settings={
             "sender": senders,
-            "receivers": patcher.receivers.names(patcher.residual),
+            "receivers": receiver_names(patcher.residual, patcher.receivers),
             "between": between,
             "path": {
                 "frozen": "direct edge, nodes between frozen",
@@ -482,7 +374,10 @@ def _slice(node: NodeName, value: Tensor) -> Tensor:
     return value[:, :, node.head] if node.kind == "head" else value
 
 
-def _depth(point: str) -> tuple[int, int]:
-    """Return the sort key of a hook point in the order of the forward pass."""
-    _, layer, name = point.split(".", 2)
-    return int(layer), ("hook_resid_pre", "attn.hook_z", "hook_mlp_out", "hook_resid_post").index(name)
+def _start_point(layer: int) -> str:
+    return f"blocks.{layer}.hook_resid_pre"
+
+
+def _begin(seen: Mapping[str, Tensor], tokens: Tensor, layer: int) -> Tensor:
+    """Return the value from which `run_from` runs on: tokens at layer 0, otherwise the residual stream before it."""
+    return tokens if layer == 0 else seen[_start_point(layer)]

@@ -11,7 +11,6 @@ from interp.circuits.induction import find_induction_circuit
 from interp.circuits.induction_circuit import InductionCircuit
 from interp.circuits.induction_measure import (
     DirectEdges,
-    capture_edge_inputs,
     direct_logit_changes,
     draw_induction_prompts,
 )
@@ -129,14 +128,13 @@ def test_random_models_of_every_architecture_have_none(name, monkeypatch):
 def test_direct_edges_are_those_of_path_patching(name):
     model = tiny(name)
     prompts = draw_induction_prompts(model, InductionConfig(prompts_per_seed=3), 0)
-    inputs = capture_edge_inputs(model, prompts, [1])
-    edges, sender = DirectEdges(model, inputs), HeadName(0, 2)
+    edges, sender = DirectEdges(model, prompts, [1]), HeadName(0, 2)
     for side in ("k", "q"):
         found = edges.scores(1, side, [edges.difference(sender)])[0]
         patcher = PathPatcher(model, [str(sender)], [(1, None, side)], "frozen")
         seen: dict = {}
         patcher.run(
-            prompts.tokens, {parse_node(str(sender)): inputs.corrupt_z[0][:, :, 2]},
+            prompts.tokens, {parse_node(str(sender)): edges.corrupt_z[0][:, :, 2]},
             hooks=[("blocks.1.attn.hook_pattern", storing_hook(seen, "pattern"))],
         )  # fmt: skip
         expected = torch.einsum("bhx,bx->hb", seen["pattern"].flatten(2), prompts.weights[..., 0])
