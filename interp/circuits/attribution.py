@@ -38,6 +38,7 @@ costs one run on all prompts.
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -46,11 +47,21 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from interp.circuits.config import Ablation, By, Level, Method
-from interp.circuits.edge_runs import Batch, Bench, SourceValues, collect, outputs, run_with_single_edges
+from interp.circuits.edge_runs import (
+    EMBED,
+    Batch,
+    Bench,
+    SourceValues,
+    collect,
+    minus,
+    outputs,
+    run_with_single_edges,
+)
 from interp.circuits.edge_scores import Scores, ScoreSettings, Verified
 from interp.circuits.gradients import GradientReader
 from interp.circuits.graph import Graph
 from interp.errors import ConfigError, UnknownNameError
+from interp.interventions.edits import inserting
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.hooked import HookedModel
 from interp.names import parse_node
@@ -64,41 +75,32 @@ def node_scores(
 
     The mean is over points `alphas` between the other embedding (0) and the clean one (1).
     """
-    diff = clean - other
-    start = torch.zeros_like(clean.embed) if other is None else other.embed
+    diff = minus(clean, other)
+    start = torch.zeros_like(clean[EMBED]) if other is None else other[EMBED]
     scores = torch.zeros(len(batch.rows), bench.graph.n_sources)
     for alpha in alphas:
-        gradients = _gradients(bench, batch, torch.lerp(start, clean.embed, alpha))
-        scores[:, 0] += (diff.embed * gradients.embed).sum((1, 2)).cpu()
-        for layer, (z, gradient) in enumerate(zip(diff.z, gradients.z, strict=True)):
-            scores[:, bench.graph.head_sources(layer)] += (z * gradient).sum((1, 3)).cpu()
-        for layer, (mlp, gradient) in enumerate(zip(diff.mlp, gradients.mlp, strict=True)):
-            scores[:, bench.graph.mlp_source(layer)] += (mlp * gradient).sum((1, 2)).cpu()
+        gradients = _gradients(bench, batch, torch.lerp(start, clean[EMBED], alpha))
+        for point, sources in bench.graph.source_points.items():
+            product = diff[point] * gradients[point]
+            summed = product.sum((1, 3)) if product.ndim == 4 else product.sum((1, 2))[:, None]
+            scores[:, sources] += summed.cpu()
     return scores / len(alphas)
 
 
 def _gradients(bench: Bench, batch: Batch, embed: Tensor) -> SourceValues:
-    """Return the gradient of the metric at every source's output."""
-    values: list[Tensor] = []
+    """Return the gradient of the metric at every source's value."""
+    values: SourceValues = {}
     leaf = embed.detach().requires_grad_()
-    n_layers = bench.graph.n_layers
 
-    def record(value: Tensor, hook: Any) -> Tensor:
-        values.append(value)
-        return value
+    def record(value: Tensor, hook: Any, *, point: str) -> Tensor:
+        values[point] = leaf if point == EMBED else value
+        return values[point]
 
-    hooks: list[tuple[str, Hook]] = [("blocks.0.hook_resid_pre", lambda value, hook: record(leaf, hook))]
-    for layer in range(n_layers):
-        hooks.append((f"blocks.{layer}.attn.hook_z", record))
-        if bench.graph.has_mlp:
-            hooks.append((f"blocks.{layer}.hook_mlp_out", record))
-    hooks.append(read_hook(batch.at))
+    hooks: list[tuple[str, Hook]] = [(point, partial(record, point=point)) for point in bench.graph.source_points]
     with torch.enable_grad():
-        logits = run_with_hooks(bench.model, batch.clean.to(bench.residual.device), hooks)
-        found = torch.autograd.grad(batch.metric(logits).sum(), values)
-    z = [gradient for gradient in found if gradient.ndim == 4]
-    mlp = [gradient for gradient in found[1:] if gradient.ndim == 3]
-    return SourceValues(found[0], z, mlp)
+        logits = run_with_hooks(bench.model, batch.clean.to(bench.residual.device), [*hooks, read_hook(batch.at)])
+        gradients = torch.autograd.grad(batch.metric(logits).sum(), list(values.values()))
+    return dict(zip(values, gradients, strict=True))
 
 
 @torch.no_grad()
@@ -131,19 +133,9 @@ def exact_node_scores(
 
 def _replace(bench: Bench, source: int, new: SourceValues | None) -> tuple[str, Hook]:
     """Return the hook that replaces one source's output."""
-    if source == 0:
-        return "blocks.0.hook_resid_pre", lambda value, hook: torch.zeros_like(value) if new is None else new.embed
-    layer, part = divmod(source - 1, bench.graph.sources_per_layer)
-    if part == bench.graph.n_heads:
-        point = f"blocks.{layer}.hook_mlp_out"
-        return point, lambda value, hook: torch.zeros_like(value) if new is None else new.mlp[layer]
-
-    def one_head(z: Tensor, hook: Any) -> Tensor:
-        z = z.clone()
-        z[:, :, part] = 0 if new is None else new.z[layer][:, :, part]
-        return z
-
-    return f"blocks.{layer}.attn.hook_z", one_head
+    point, sources = next(item for item in bench.graph.source_points.items() if source < item[1].stop)
+    slot = (slice(None),) * 2 + (source - sources.start,) if point.endswith("hook_z") else (slice(None),)
+    return point, inserting(0.0 if new is None else new[point], [(slice(None), slot)])
 
 
 METHODS: tuple[Method, ...] = ("exact", "eap", "eap-ig", "acdc")
@@ -268,7 +260,7 @@ def _scored(bench: Bench, plan: _Plan, only: Sequence[int] | None) -> Iterator[T
     reader = None if exact else GradientReader(bench.residual, bench.graph)
     buffer: Tensor | None = None
     for batch in bench.batches():
-        clean, clean_logits = collect(batch.residual, batch.clean, batch.at)
+        clean, clean_logits = collect(batch.residual, bench.graph, batch.clean, batch.at)
         other = bench.replacement(batch)
         if plan.level == "node":
             if exact:
@@ -278,7 +270,7 @@ def _scored(bench: Bench, plan: _Plan, only: Sequence[int] | None) -> Iterator[T
             continue
         if buffer is not None and len(batch.rows) != buffer.shape[1]:
             buffer = None
-        buffer = outputs(batch.residual, bench.graph, clean - other, out=buffer)
+        buffer = outputs(batch.residual, bench.graph, minus(clean, other), out=buffer)
         if reader is None:
             yield _exact(bench, batch, buffer, clean_logits, plan.direction, only)
         else:
@@ -299,9 +291,9 @@ def _approximate(
     positions = None if graph.positions is None else torch.tensor(graph.positions, device=diff.device)
     shape = n, graph.n_positions, graph.n_slots, graph.n_sources
     scores = diff.new_zeros(shape, dtype=torch.promote_types(diff.dtype, torch.float32))
-    start = torch.zeros_like(clean.embed) if other is None else other.embed
+    start = torch.zeros_like(clean[EMBED]) if other is None else other[EMBED]
     for some in (alphas[i : i + POINTS_AT_ONCE] for i in range(0, len(alphas), POINTS_AT_ONCE)):
-        embeds = (torch.lerp(start, clean.embed, alpha) for alpha in some)
+        embeds = (torch.lerp(start, clean[EMBED], alpha) for alpha in some)
         frozen = batch.residual.freezing_hooks()
         for slots, n_seen, gradient in reader.summed(batch.clean, embeds, batch.metric, batch.at, frozen):
             if positions is None:
@@ -323,7 +315,7 @@ def _exact(
     tokens, base = batch.clean, clean_logits
     if direction == "denoise":
         tokens, diff = batch.corrupt, -diff
-        base = collect(batch.residual, tokens, batch.at)[1]
+        base = collect(batch.residual, graph, tokens, batch.at)[1]
     before = batch.metric(base)
     at_once = max(1, ROWS_AT_ONCE // len(batch.rows))
     for chosen in (edges[i : i + at_once] for i in range(0, len(edges), at_once)):

@@ -23,7 +23,7 @@ equals the free model on the clean prompts, and approximates it on others. Norms
 and are not frozen.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -40,101 +40,56 @@ from interp.models.adapter import Hook, run_with_hooks
 from interp.models.hooked import HookedModel
 from interp.models.passes import storing_hook
 from interp.models.residual import ResidualStream
+from interp.names import parse_hook_point
 from interp.patching.edges import Read, Reader, reading_hooks
 from interp.patching.metrics import Metric
 from interp.patching.task import Task, read_hook
 
+SourceValues = dict[str, Tensor]
+"""Values of all sources in one run, by `Graph.source_points`; zero ablation has None instead. Of heads z `[batch, pos,
+n_heads, d_head]`, else `[batch, pos, d_model]`."""
+EMBED = "blocks.0.hook_resid_pre"
 
-@dataclass
-class SourceValues:
-    """Outputs of all sources in one run; zero ablation has None instead."""
 
-    embed: Tensor
-    """`[batch, pos, d_model]`"""
-    z: list[Tensor]
-    """per layer `[batch, pos, n_heads, d_head]`"""
-    mlp: list[Tensor]
-    """per layer `[batch, pos, d_model]`; empty in attention-only models"""
-
-    def tensors(self) -> list[Tensor]:
-        return [self.embed, *self.z, *self.mlp]
-
-    def map(self, change: Any) -> "SourceValues":
-        """Apply `change` to every tensor."""
-        return SourceValues(change(self.embed), [change(z) for z in self.z], [change(m) for m in self.mlp])
-
-    def __sub__(self, other: "SourceValues | None") -> "SourceValues":
-        if other is None:
-            return self
-        pairs = zip(self.tensors(), other.tensors(), strict=True)
-        embed, *rest = [a - b for a, b in pairs]
-        return SourceValues(embed, rest[: len(self.z)], rest[len(self.z) :])
+def minus(values: SourceValues, other: SourceValues | None) -> SourceValues:
+    """Return the values less others, or themselves for None."""
+    return values if other is None else {point: value - other[point] for point, value in values.items()}
 
 
 @torch.no_grad()
-def collect(residual: ResidualStream, tokens: Tensor, at: Tensor) -> tuple[SourceValues, Tensor]:
+def collect(residual: ResidualStream, graph: Graph, tokens: Tensor, at: Tensor) -> tuple[SourceValues, Tensor]:
     """Run `tokens [batch, pos]` without patches; return all sources, and logits `[batch, n_read, d_vocab]` at `at`.
 
     With a frozen `residual` the run is that of the model with frozen post-norms.
     """
-    store: dict[str, Tensor] = {}
-    n_layers = residual.shape.n_layers
-
-    names = ["blocks.0.hook_resid_pre", *(f"blocks.{layer}.attn.hook_z" for layer in range(n_layers))]
-    if residual.has_mlp:
-        names += [f"blocks.{layer}.hook_mlp_out" for layer in range(n_layers)]
-    logits = _run(residual, tokens, [(name, storing_hook(store, name)) for name in names], at)
-    values = [store[name] for name in names]
-    return SourceValues(values[0], values[1 : 1 + n_layers], values[1 + n_layers :]), logits
+    store: SourceValues = {}
+    logits = _run(residual, tokens, [(point, storing_hook(store, point)) for point in graph.source_points], at)
+    return {point: store[point] for point in graph.source_points}, logits
 
 
 @torch.no_grad()
 def outputs(residual: ResidualStream, graph: Graph, values: SourceValues, out: Tensor | None = None) -> Tensor:
     """Return what each source adds to the residual stream, `[n_sources, batch, pos, d_model]`: the largest buffer."""
     if out is None:
-        out = values.embed.new_empty(graph.n_sources, *values.embed.shape)
-    out[0] = values.embed
-    for layer, z in enumerate(values.z):
-        write_heads(residual, layer, z, out[graph.head_sources(layer)])
-        if values.mlp:
-            out[graph.mlp_source(layer)] = values.mlp[layer]
+        out = values[EMBED].new_empty(graph.n_sources, *values[EMBED].shape)
+    for point, sources in graph.source_points.items():
+        _write(residual, point, values[point], out[sources])
     return out
 
 
-def write_heads(residual: ResidualStream, layer: int, z: Tensor, out: Tensor) -> None:
-    """Write the outputs of a layer's heads from `z [batch, pos, n_heads, d_head]` into `out`.
+def _write(residual: ResidualStream, point: str, value: Tensor, out: Tensor) -> None:
+    """Write the outputs of the sources at one hook point into `out [n, batch, pos, d_model]`.
 
-    `out` is `[n_heads, batch, pos, d_model]`; `z` may be a difference. Raises `ConfigError` in a model with post-norms
-    unless `residual` is frozen.
+    `value` may be a difference. Raises `ConfigError` for heads of a model with post-norms unless `residual` is frozen.
     """
+    if value.ndim == 3:
+        out[0] = value
+        return
+    layer = parse_hook_point(point).layer or 0
     scale = residual.held_scale(layer)
-    torch.bmm(z.flatten(0, 1).transpose(0, 1), residual.W_write(layer), out=out.flatten(1, 2))
+    torch.bmm(value.flatten(0, 1).transpose(0, 1), residual.W_write(layer), out=out.flatten(1, 2))
     if scale is not None:
         out /= scale
-
-
-@torch.no_grad()
-def mean_values(batches: Iterable[tuple[ResidualStream, Tensor, Tensor, Tensor]]) -> SourceValues:
-    """Return the mean over prompts of every source at every position, `batch` 1; padding does not count.
-
-    `batches` gives `(residual, tokens [batch, pos], lengths [batch], at)`.
-    """
-    total: SourceValues | None = None
-    count: Tensor | None = None
-    for residual, tokens, lengths, at in batches:
-        values, _ = collect(residual, tokens, at)
-        real = (torch.arange(tokens.shape[1])[None] < lengths[:, None]).to(residual.device)
-
-        def summed(value: Tensor, real: Tensor = real) -> Tensor:
-            return (value * real.reshape(*real.shape, *[1] * (value.ndim - 2))).sum(0, keepdim=True)
-
-        part, n = values.map(summed), real.sum(0)
-        total = part if total is None else total - part.map(torch.neg)
-        count = n if count is None else count + n
-    assert total is not None
-    assert count is not None
-    per_position = count.clamp_min(1)
-    return total.map(lambda value: value / per_position.reshape(1, -1, *[1] * (value.ndim - 2)))
 
 
 @torch.no_grad()
@@ -146,8 +101,10 @@ def run_with_edges(
     All other edges carry their source's output in `other`, or zero for None.
     """
     run = _EdgeRun(residual, graph, graph.slot_mask(included), other)
-    reading = reading_hooks(residual, run.changed, run.reads)
-    return _run(residual, tokens, [*run.source_hooks(), *reading], at)
+    hooks: list[tuple[str, Hook]] = [
+        (point, partial(run.store_difference, point=point)) for point in graph.source_points
+    ]
+    return _run(residual, tokens, [*hooks, *reading_hooks(residual, run.changed, run.reads)], at)
 
 
 def _run(residual: ResidualStream, tokens: Tensor, hooks: list[tuple[str, Hook]], at: Tensor) -> Tensor:
@@ -170,25 +127,12 @@ class _EdgeRun:
         for slot in dropped.any(2).any(0).nonzero()[:, 0].tolist():
             self.changed.setdefault(graph.inputs[slot][0], []).append(slot)
 
-    def source_hooks(self) -> list[tuple[str, Hook]]:
-        """Return hooks that store the difference of every source from its other output."""
-        hooks: list[tuple[str, Hook]] = [("blocks.0.hook_resid_pre", self._embedded)]
-        for layer in range(self.graph.n_layers):
-            hooks.append((f"blocks.{layer}.attn.hook_z", partial(self._heads_wrote, layer=layer)))
-            if self.graph.has_mlp:
-                hooks.append((f"blocks.{layer}.hook_mlp_out", partial(self._mlp_wrote, layer=layer)))
-        return hooks
-
-    def _embedded(self, resid: Tensor, hook: Any) -> None:
-        self.diff = resid.new_empty(self.graph.n_sources, *resid.shape)
-        self.diff[0] = resid if self.other is None else resid - self.other.embed
-
-    def _heads_wrote(self, z: Tensor, hook: Any, *, layer: int) -> None:
-        delta = z if self.other is None else z - self.other.z[layer]
-        write_heads(self.residual, layer, delta, self.diff[self.graph.head_sources(layer)])
-
-    def _mlp_wrote(self, value: Tensor, hook: Any, *, layer: int) -> None:
-        self.diff[self.graph.mlp_source(layer)] = value if self.other is None else value - self.other.mlp[layer]
+    def store_difference(self, value: Tensor, hook: Any, *, point: str) -> None:
+        """Store the difference of the sources at one hook point from their other outputs."""
+        if point == EMBED:
+            self.diff = value.new_empty(self.graph.n_sources, *value.shape)
+        delta = value if self.other is None else value - self.other[point]
+        _write(self.residual, point, delta, self.diff[self.graph.source_points[point]])
 
     def reads(self, readers: list[Reader], stream: Tensor) -> Iterator[Read]:
         """Yield the streams that the slots at one hook point read: replaced sources are subtracted."""
@@ -305,9 +249,17 @@ class Bench:
 
     @cached_property
     def means(self) -> SourceValues:
-        """Mean output of every source over the corrupted prompts, by position."""
-        lengths = self.task.lengths
-        return mean_values((part.residual, part.corrupt, lengths[part.rows], part.at) for part in self.batches())
+        """Mean values of all sources over the corrupted prompts, by position, `batch` 1; padding does not count."""
+        position = torch.arange(self.task.clean.shape[1])
+        sums: SourceValues = {}
+        for batch in self.batches():
+            real = (position < self.task.lengths[batch.rows, None]).to(self.residual.device)
+            values = collect(batch.residual, self.graph, batch.corrupt, batch.at)[0]
+            for point, value in values.items():
+                part = (value * real.view(*real.shape, *[1] * (value.ndim - 2))).sum(0, keepdim=True)
+                sums[point] = sums[point] + part if point in sums else part
+        count = (position < self.task.lengths[:, None]).sum(0).clamp_min(1).to(self.residual.device)
+        return {point: total / count.view(-1, *[1] * (total.ndim - 2)) for point, total in sums.items()}
 
     def replacement(self, batch: Batch) -> SourceValues | None:
         """Return the values on edges outside a circuit for these prompts; None for zero ablation."""
@@ -315,8 +267,8 @@ class Bench:
             return None
         if self.ablation == "mean":
             n = len(batch.clean)
-            return self.means.map(lambda value: value.expand(n, *value.shape[1:]))
-        return collect(batch.residual, batch.corrupt, batch.at)[0]
+            return {point: value.expand(n, *value.shape[1:]) for point, value in self.means.items()}
+        return collect(batch.residual, self.graph, batch.corrupt, batch.at)[0]
 
     def metric_with(self, batch: Batch, included: Tensor, replacement: SourceValues | None) -> Tensor:
         """Return the metric of a run on clean prompts with the circuit `included [n_edges]`, `[batch]` float64."""

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from interp.circuits.graph import Graph
 from interp.models.adapter import Hook, run_with_hooks
+from interp.models.passes import storing_hook
 from interp.models.residual import SIDES, Norm, ResidualStream, norm_of
 from interp.patching.metrics import Metric
 from interp.patching.task import final_point, gather_positions, read_hook
@@ -169,9 +170,7 @@ class GradientReader:
 
             return hook
 
-        def final(value: Tensor, hook: Any) -> None:
-            streams["final"] = value.detach()
-
+        final = storing_hook(streams, "final")
         hooks: list[tuple[str, Hook]] = [*frozen, (final_point(self.residual.model), final), read_hook(at)]
         hooks += [(name, record(name)) for name in self.points]
         hooks += self._stream_hooks(streams, leaf)
@@ -183,22 +182,13 @@ class GradientReader:
         return streams, {name: value.detach() for name, value in values.items()}, read
 
     def _stream_hooks(self, streams: dict[str, Tensor], leaf: Tensor) -> list[tuple[str, Hook]]:
-        """Return hooks that store the residual stream before each norm, and start the run from `leaf`."""
-        hooks: list[tuple[str, Hook]] = []
+        """Return hooks that start the run from `leaf`, and store the residual stream before each norm."""
+        hooks: list[tuple[str, Hook]] = [("blocks.0.hook_resid_pre", lambda value, hook: leaf)]
         for layer in range(self.graph.n_layers):
-            block = f"blocks.{layer}"
-
-            def enter(value: Tensor, hook: Any, layer: int = layer, block: str = block) -> Tensor | None:
-                value = leaf if layer == 0 else value
-                streams[f"{block}.hook_resid_pre"] = streams[f"{block}.mlp"] = value.detach()
-                return leaf if layer == 0 else None
-
-            def attention_wrote(value: Tensor, hook: Any, block: str = block) -> None:
-                streams[f"{block}.mlp"] = streams[f"{block}.mlp"] + value.detach()
-
-            hooks.append((f"{block}.hook_resid_pre", enter))
-            if self.graph.has_mlp and not self.graph.parallel:
-                hooks.append((f"{block}.hook_attn_out", attention_wrote))
+            point = f"blocks.{layer}.hook_resid_pre"
+            hooks.append((point, storing_hook(streams, point)))
+            if self.graph.has_mlp:
+                hooks.append((self.residual.mlp_reads(layer), storing_hook(streams, f"blocks.{layer}.mlp")))
         return hooks
 
     def _attention(self, layer: int, sums: _Sums) -> Tensor:

@@ -112,6 +112,17 @@ class Graph:
         """Return the number of sources that the MLP of a layer reads."""
         return self.before(layer) + (0 if self.parallel else self.n_heads)
 
+    @cached_property
+    def source_points(self) -> dict[str, slice]:
+        """Sources by the hook point of their values: the input of the first block, z of heads, outputs of MLPs."""
+        points = {"blocks.0.hook_resid_pre": slice(0, 1)}
+        for layer in range(self.n_layers):
+            points[f"blocks.{layer}.attn.hook_z"] = self.head_sources(layer)
+            if self.has_mlp:
+                source = self.mlp_source(layer)
+                points[f"blocks.{layer}.hook_mlp_out"] = slice(source, source + 1)
+        return points
+
     # Slots: per layer q of every head, k and v of every group, the MLP; at the end the logits.
 
     @property

@@ -21,6 +21,7 @@ attention of a few heads on one prompt, which circuits store so that a page can 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ from interp.circuits.config import HeadScoresConfig
 from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings
 from interp.circuits.head_texts import PREVIOUS, DrawText, HeadPrompts, draw_texts, ordered_text
 from interp.errors import ConfigError
+from interp.models.adapter import Hook
 from interp.models.hooked import HookedModel
 from interp.names import HeadName
 from interp.progress import Progress
@@ -200,7 +202,7 @@ def head_patterns(
     """
     from interp.models.adapter import available_hook_points, run_with_cache
 
-    points = {head: f"blocks.{head.layer}.attn.hook_pattern" for head in heads}
+    points = {head: pattern_point(head.layer) for head in heads}
     if not points or not set(points.values()) <= available_hook_points(model):
         return (), None
     last = max(head.layer for head in points)
@@ -331,20 +333,29 @@ def _layer_scores(model: HookedModel, tokens: Tensor, weights: Tensor) -> Iterat
     """Yield scores of each layer, `[batch, n_heads, n_kinds]`, on the CPU."""
     from interp.models.passes import run_from
 
-    n_layers = model.cfg.n_layers
-    reduced: list[Tensor] = []
-    weights = weights.to(model.cfg.device)
-
-    def reduce(pattern: Tensor, hook: Any) -> None:
-        reduced.append(score_pattern(pattern.float(), weights).cpu())
-
-    points = [f"blocks.{layer}.attn.hook_pattern" for layer in range(n_layers)]
-    run_from(model, tokens.to(model.cfg.device), [(point, reduce) for point in points], until=points[-1])
-    if len(reduced) != n_layers:
+    layers = range(model.cfg.n_layers)
+    scores: dict[int, Tensor] = {}
+    hooks = scoring_hooks(layers, weights.to(model.cfg.device), scores)
+    run_from(model, tokens.to(model.cfg.device), hooks, until=pattern_point(layers[-1]))
+    if len(scores) != len(layers):
         raise ConfigError(
-            f"{len(reduced)} of {n_layers} layers gave attention patterns; load the model with attention='eager'"
+            f"{len(scores)} of {len(layers)} layers gave attention patterns; load the model with attention='eager'"
         )
-    yield from reduced
+    yield from scores.values()
+
+
+def scoring_hooks(layers: Iterable[int], weights: Tensor, scores: dict[int, Tensor]) -> list[tuple[str, Hook]]:
+    """Return hooks that store the scores of each layer, `[batch, n_heads, n_kinds]` on the CPU, from its attention."""
+
+    def score(pattern: Tensor, hook: Any, *, layer: int) -> None:
+        scores[layer] = score_pattern(pattern.float(), weights).cpu()
+
+    return [(pattern_point(layer), partial(score, layer=layer)) for layer in layers]
+
+
+def pattern_point(layer: int) -> str:
+    """Return the hook point of a layer's attention patterns."""
+    return f"blocks.{layer}.attn.hook_pattern"
 
 
 def summarise_scores(

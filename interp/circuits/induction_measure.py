@@ -18,8 +18,6 @@ is exact and takes two passes for all heads. Indirect effects through later comp
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +25,7 @@ from einops import rearrange
 from torch import Tensor
 
 from interp.circuits.config import InductionConfig
-from interp.circuits.head_kinds import draw_prompts, score_pattern, target_masks, target_weights
+from interp.circuits.head_kinds import draw_prompts, pattern_point, scoring_hooks, target_masks, target_weights
 from interp.errors import ConfigError
 from interp.models.adapter import Hook, widened
 from interp.models.hooked import HookedModel
@@ -189,12 +187,13 @@ class DirectEdges:
     @torch.no_grad()
     def _scores(self, reader: Reader, differences: Sequence[Tensor]) -> Tensor:
         n, layer = len(differences), reader.layer
-        strict: dict[int, Tensor] = {}
+        scores: dict[int, Tensor] = {}
         added = torch.cat(list(differences))
         reading = reading_hooks(self.residual, [reader], lambda _, stream: [Read(reader, stream + added)])
-        hooks = [*reading, *scoring_hooks([layer], self.prompts, strict, n)]
-        run_from(self.model, self.resid[layer].repeat(n, 1, 1), hooks, layer=layer, until=_pattern_point(layer))
-        return rearrange(strict[layer], "(sender batch) head -> sender head batch", sender=n)
+        weights = self.prompts.weights[..., :1].repeat(n, 1, 1)
+        hooks = [*reading, *scoring_hooks([layer], weights, scores)]
+        run_from(self.model, self.resid[layer].repeat(n, 1, 1), hooks, layer=layer, until=pattern_point(layer))
+        return rearrange(scores[layer], "(sender batch) head 1 -> sender head batch", sender=n)
 
     @torch.no_grad()
     def into_candidates(
@@ -248,16 +247,16 @@ def run_group(
     with_loss: bool = True,
 ) -> GroupRun:
     """Measure strict scores of heads and the losses, in a run of the prompts or from the input `value` of a layer."""
-    strict: dict[int, Tensor] = {}
+    scores: dict[int, Tensor] = {}
     layers = sorted({head.layer for head in heads})
-    hooks = [*hooks, *scoring_hooks(layers, prompts, strict)]
-    until = None if with_loss else _pattern_point(layers[-1])
+    hooks = [*hooks, *scoring_hooks(layers, prompts.weights[..., :1], scores)]
+    until = None if with_loss else pattern_point(layers[-1])
     logits = run_from(model, prompts.tokens if value is None else value, hooks, layer=layer, until=until)
-    scores = {head: strict[head.layer][:, head.head] for head in heads}
+    strict = {head: scores[head.layer][:, head.head, 0] for head in heads}
     if logits is None:
-        return GroupRun(scores, None, None)
+        return GroupRun(strict, None, None)
     losses = token_losses(logits, prompts.tokens).cpu()
-    return GroupRun(scores, *repeat_losses(losses, prompts.lags, start=prompts.start))
+    return GroupRun(strict, *repeat_losses(losses, prompts.lags, start=prompts.start))
 
 
 def join_runs(runs: Sequence[GroupRun]) -> GroupRun:
@@ -269,22 +268,6 @@ def join_runs(runs: Sequence[GroupRun]) -> GroupRun:
         torch.cat(first) if first else None,
         torch.cat(second) if second else None,
     )
-
-
-def scoring_hooks(
-    layers: Sequence[int], prompts: InductionPrompts, strict: dict[int, Tensor], n_repeats: int = 1
-) -> list[tuple[str, Hook]]:
-    """Return hooks that store the strict scores of each layer, `[n_repeats * n, n_heads]`, from its attention."""
-
-    def score(pattern: Tensor, hook: Any, *, layer: int) -> None:
-        weights = prompts.weights[..., :1].to(pattern.device).repeat(n_repeats, 1, 1)
-        strict[layer] = score_pattern(pattern.float(), weights)[..., 0].cpu()
-
-    return [(_pattern_point(layer), partial(score, layer=layer)) for layer in layers]
-
-
-def _pattern_point(layer: int) -> str:
-    return f"blocks.{layer}.attn.hook_pattern"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from scipy.stats import pearsonr
 from interp.circuits import attribution
 from interp.circuits.attribution import attribute, verify_top_k
 from interp.circuits.circuit import Edge
-from interp.circuits.edge_runs import Bench, collect, outputs, run_with_edges, run_with_single_edges
+from interp.circuits.edge_runs import Bench, collect, minus, outputs, run_with_edges, run_with_single_edges
 from interp.circuits.graph import Graph
 from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError, MismatchError, UnknownNameError
@@ -32,8 +32,8 @@ def toy_exact(induction_toy, toy_task):
 def patched_by_hand(model, task, edge, graph):
     """Plain re-implementation: the reader's input is rebuilt from cached parts and put in place of its own."""
     stream = ResidualStream(model).frozen_at(task.clean)
-    clean, _ = collect(stream, task.clean, task.at)
-    corrupt, _ = collect(stream, task.corrupt, task.at)
+    clean, _ = collect(stream, graph, task.clean, task.at)
+    corrupt, _ = collect(stream, graph, task.corrupt, task.at)
     frozen = stream.freezing_hooks()
     source = graph.sources.index(edge.source)
     change = outputs(stream, graph, corrupt)[source] - outputs(stream, graph, clean)[source]
@@ -90,9 +90,9 @@ def test_eap_is_the_derivative_of_patching(name):
     task, graph = random_task(model), Graph.from_model(model)
     scores = attribute(model, task, graph, method="eap")
     stream, eps = ResidualStream(model).frozen_at(task.clean), 3e-3  # RMS norms compute in float32 whatever the model
-    clean, _ = collect(stream, task.clean, task.at)
-    corrupt, _ = collect(stream, task.corrupt, task.at)
-    diff = outputs(stream, graph, clean - corrupt)
+    clean, _ = collect(stream, graph, task.clean, task.at)
+    corrupt, _ = collect(stream, graph, task.corrupt, task.at)
+    diff = outputs(stream, graph, minus(clean, corrupt))
     edges = torch.randperm(graph.n_edges, generator=torch.Generator().manual_seed(2))[:25].tolist()
     up, down = (run_with_single_edges(stream, graph, task.clean, s * eps * diff, edges, task.at) for s in (-1, 1))
     measured = [float((task.metric(a) - task.metric(b)).mean()) / (2 * eps) for a, b in zip(up, down, strict=True)]
@@ -117,9 +117,9 @@ def test_a_mask_without_one_edge_equals_patching_that_edge(positions):
     model = tiny("llama-gqa")
     task, graph = random_task(model), Graph.from_model(model, positions=positions)
     stream = ResidualStream(model)
-    clean, _ = collect(stream, task.clean, task.at)
-    corrupt, _ = collect(stream, task.corrupt, task.at)
-    diff = outputs(stream, graph, clean - corrupt)
+    clean, _ = collect(stream, graph, task.clean, task.at)
+    corrupt, _ = collect(stream, graph, task.corrupt, task.at)
+    diff = outputs(stream, graph, minus(clean, corrupt))
     edges = torch.randperm(graph.n_edges, generator=torch.Generator().manual_seed(3))[:8].tolist()
     single = run_with_single_edges(stream, graph, task.clean, diff, edges, task.at)
     for edge, logits in zip(edges, single, strict=True):

@@ -7,7 +7,7 @@ import torch
 from interp.circuits.attribution import attribute
 from interp.circuits.circuit import edge_text
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
-from interp.circuits.edge_runs import Bench, collect, outputs
+from interp.circuits.edge_runs import Bench, collect, minus, outputs
 from interp.circuits.find import find_circuit
 from interp.circuits.graph import Graph
 from interp.circuits.head_kinds import score_heads
@@ -166,8 +166,8 @@ def test_direct_effects_sum_to_the_linear_total_in_the_frozen_frame(name):
         torch.testing.assert_close(one_by_one.sum(0), together, rtol=1e-4, atol=1e-3)
         held = ResidualStream(model).frozen_at(prompts.clean)
         free = ResidualStream(model)
-        values = [collect(free, rows, prompts.at)[0] for rows in (prompts.corrupt, prompts.clean)]
-        writes = outputs(held, graph, values[0] - values[1])
+        values = [collect(free, graph, rows, prompts.at)[0] for rows in (prompts.corrupt, prompts.clean)]
+        writes = outputs(held, graph, minus(*values))
         torch.testing.assert_close(one_by_one, writes * factor @ model.W_U, rtol=1e-4, atol=1e-3)
     assert float(together.abs().mean()) > 0.1
 
@@ -175,9 +175,10 @@ def test_direct_effects_sum_to_the_linear_total_in_the_frozen_frame(name):
 def test_differences_have_no_shares_before_the_scale_is_held():
     model = tiny("gemma-2")
     prompts, free = random_task(model), ResidualStream(model)
-    values, _ = collect(free, prompts.clean, prompts.at)
+    graph = Graph.from_model(model)
+    values, _ = collect(free, graph, prompts.clean, prompts.at)
     with pytest.raises(ConfigError, match="frozen_at"):
-        outputs(free, Graph.from_model(model), values)
+        outputs(free, graph, values)
 
 
 def test_planted_heads_attend_where_they_are_planted(planted):
