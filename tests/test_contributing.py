@@ -447,18 +447,12 @@ assert Workspace("workspace").open(HeadScores, "small-mlp-2l").settings.prompts 
 
 @pytest.mark.slow
 def test_a_kind_of_artefact_with_its_verb_card_and_api_is_three_files(copy: Copy):
-    path = "interp/patching/effects.py"
-    effects = copy.folder / path
-    effects.write_text(
-        effects.read_text(encoding="utf-8")
-        .replace(
-            "from interp.artifacts import Measured\n",
-            "from typing import Annotated\n\nimport numpy as np\nfrom jaxtyping import Float64\n\n"
-            "from interp.artifacts import ARRAY, Artefact, Measured\n",
-        )
-        .replace("from dataclasses import dataclass\n\nfrom typing", "from dataclasses import dataclass\nfrom typing"),
-        encoding="utf-8",
-    )
+    path = "interp/patching/patching_map.py"
+    imports = "from interp.artifacts import Artefact, Document, Measured, Table\n"
+    more = "import numpy as np\nfrom jaxtyping import Float64\n\nfrom interp.artifacts import ARRAY, "
+    rows = copy.folder / path
+    text = rows.read_text(encoding="utf-8").replace(imports, imports.replace("from interp.artifacts import ", more))
+    rows.write_text(text, encoding="utf-8")
     copy.insert(
         path,
         "@dataclass(frozen=True, kw_only=True)\nclass AblationEffect:",
@@ -487,7 +481,7 @@ class Lengths(Artefact, kind="lengths"):
     copy.insert(
         "interp/artifacts/kinds.py",
         '    "recording": Kind(',
-        '    "lengths": Kind("lengths", "", "lengths", "interp.patching.effects:Lengths"),\n',
+        '    "lengths": Kind("lengths", "", "lengths", "interp.patching.patching_map:Lengths"),\n',
     )
     copy.create(
         "workbench/verbs/lengths.py",
@@ -500,7 +494,7 @@ from workbench.analysis import Analysis, Run
 from workbench.terminal import Heading, ModelArgument, RunsModel, slug
 
 if TYPE_CHECKING:
-    from interp.patching.effects import Lengths as Found
+    from interp.patching.patching_map import Lengths as Found
 
 HEADING = Heading.MAPS
 
@@ -517,8 +511,8 @@ class Lengths(RunsModel, Analysis["Found"]):
         return slug(self.model)
 
     def measure(self, run: Run) -> "Found":
-        from interp.patching.effects import Lengths as Found
-        from interp.patching.effects import LengthSettings
+        from interp.patching.patching_map import Lengths as Found
+        from interp.patching.patching_map import LengthSettings
 
         norms = run.model(self.model).W_U.detach().double().norm(dim=0).numpy()
         return Found(settings=LengthSettings(model=self.model), longest=float(norms.max()), norms=norms)
@@ -531,7 +525,7 @@ assert main(["lengths", "small:mlp-2l"]) == 0
 import interp, json
 from interp.workspace import Workspace
 workspace = Workspace("workspace")
-from interp.patching.effects import Lengths
+from interp.patching.patching_map import Lengths
 
 found = workspace.open(Lengths, "small-mlp-2l")
 assert found.norms.max() == found.longest

@@ -15,7 +15,7 @@ from interp.circuits.circuit import Circuit, Edge, edge_text
 from interp.circuits.found_circuit import CurvePoint, ScoredEdge
 from interp.circuits.induction_circuit import ComposedPair
 from interp.names import NodeName, parse_node
-from interp.patching.effects import AblationEffect
+from interp.patching.patching_map import AblationEffect
 
 ROLES = ("induction", "previous_token", "duplicate_token", "name_mover", "s_inhibition", "negative")
 """Roles with their own colour, in this order; others share the last one."""

@@ -63,7 +63,7 @@ from interp.models.hooked import HookedModel
 from interp.models.residual import SIDES, ResidualStream, Side
 from interp.names import HeadName, parse_node
 from interp.patching.ablation import Ablations, ablate
-from interp.patching.effects import AblationEffect
+from interp.patching.patching_map import AblationEffect
 from interp.progress import Progress
 from interp.runtime import make_generator
 

@@ -15,7 +15,7 @@ from interp.circuits.circuit import KeyEvidence
 from interp.circuits.config import InductionConfig
 from interp.circuits.found_circuit import CircuitSettings, FoundCircuit
 from interp.names import HeadName
-from interp.patching.effects import AblationEffect
+from interp.patching.patching_map import AblationEffect
 from interp.results import Record, columns_of
 from interp.statistics import p_above, t_interval
 

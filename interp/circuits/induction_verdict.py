@@ -30,7 +30,7 @@ from interp.circuits.induction_measure import DirectOutput, GroupRun
 from interp.models.residual import Side
 from interp.names import HeadName
 from interp.patching.ablation import Ablations
-from interp.patching.effects import AblationEffect
+from interp.patching.patching_map import AblationEffect
 from interp.statistics import holm, p_above, t_interval
 
 ALPHA, SMALLEST_SCORE = 0.05, 0.1

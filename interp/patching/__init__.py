@@ -4,7 +4,6 @@
 - `metrics`     metrics of logits: logit difference, probability difference, KL, L2
 - `ablation`    zero, mean or resample ablation of groups of heads, MLPs and neurons
 - `activation`  activation patching by layer, head and position
-- `effects`     effects of interventions as rows of tables
 - `edges`       readers that read another residual stream than the run's own
 - `paths`       path patching: one value, along chosen paths to its receivers only
 - `config`      settings of activation patching and of a task

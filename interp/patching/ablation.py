@@ -32,7 +32,7 @@ from interp.interventions.edits import inserting
 from interp.models.adapter import Hook
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture, repeat_losses, run_from, token_losses
-from interp.patching.effects import AblationEffect
+from interp.patching.patching_map import AblationEffect
 from interp.results import Result, columns_of
 from interp.statistics import t_interval
 

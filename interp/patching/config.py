@@ -9,9 +9,9 @@ from interp.options import BASIC
 What = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "heads", "z", "q", "k", "v", "pattern"]
 Direction = Literal["denoise", "noise"]
 HeadKind = Literal["query", "key-value"]
+"""Heads that a patch counts: under grouped-query attention, k and v belong to a group of query heads."""
 MetricName = Literal["logit-diff", "prob-diff", "log-prob", "kl", "l2"]
 """Names of `metrics.METRICS`."""
-"""Heads that a patch counts: under grouped-query attention, k and v belong to a group of query heads."""
 Origin = dict[str, str | int | bool | None]
 """Origin of the prompts of a task: a seed, a file, the texts of a pair."""
 

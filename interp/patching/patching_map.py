@@ -1,6 +1,6 @@
-"""A map of activation patches as an artefact: the effect of every patch next to its null distribution.
+"""Effects of interventions as rows of tables, and a map of activation patches as an artefact. Torch-free.
 
-`interp.patching.maps` measures it and says what the null is. Torch-free.
+`interp.patching.maps` measures a map and says what its null is.
 """
 
 from collections.abc import Iterable
@@ -11,6 +11,23 @@ from typing import Annotated, TypeVar
 from interp.artifacts import Artefact, Document, Measured, Table
 from interp.patching.config import HeadKind, PatchingConfig, TaskSettings
 from interp.results import ROWS, Record, columns_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationEffect:
+    """Change of the loss by ablating a group of components, in nats; above 0 the model got worse."""
+
+    group: str
+    kind: str
+    """zero, mean or resample."""
+    loss_first_half: float
+    loss_second_half: float
+    low: Measured
+    high: Measured
+    """95 % interval of the second."""
+    n_heads: int
+    """Components of the group."""
+
 
 NULLS = {
     "denoise": "values of random tokens",

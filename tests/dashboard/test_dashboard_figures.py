@@ -26,8 +26,7 @@ from dashboard.figures.theme import DARK, LIGHT, escape, theme, visible
 from interp.circuits.found_circuit import CurvePoint, ScoredEdge
 from interp.circuits.head_scores import HeadScore
 from interp.circuits.induction_circuit import ComposedPair
-from interp.patching.effects import AblationEffect
-from interp.patching.patching_map import Patch
+from interp.patching.patching_map import AblationEffect, Patch
 
 
 def trace(figure: go.Figure, index: int = 0) -> dict:

@@ -22,7 +22,7 @@ from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings
 from interp.geometry.sweeps import RotationSweep
 from interp.geometry.word_geometry import WordGeometry
-from interp.patching.effects import AblationEffect
+from interp.patching.patching_map import AblationEffect
 from interp.statistics import Interval
 from interp.tracing.influence import Scores
 from interp.workspace import Workspace
