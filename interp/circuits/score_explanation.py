@@ -23,7 +23,7 @@ Not included: the effect of components on the norm's scale, and indirect effects
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import einsum
@@ -193,13 +193,6 @@ class ScoreExplanation(Result):
                 raise KeyError(name)
         matrix = self.relative if relative else self.matrix
         return float(matrix[self.query_parts.index(query_part), self.key_parts.index(key_part)])
-
-    def by_part(self, side: Literal["query", "key"], n: int = 10, *, relative: bool = True) -> list[dict[str, Any]]:
-        """Return components of one side, summed over the other: `part, value`, largest absolute value first."""
-        names = self.query_parts if side == "query" else self.key_parts
-        sums = (self.relative if relative else self.matrix).sum(1 if side == "query" else 0)
-        order = sums.abs().argsort(descending=True, stable=True)[:n].tolist()
-        return [{"part": names[i], "value": float(sums[i])} for i in order]
 
     def to_records(self) -> list[Record]:
         """Return one row per pair: `query_part, key_part, value, relative`, by absolute `relative`, largest first."""

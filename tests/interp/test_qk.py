@@ -167,10 +167,10 @@ def test_the_previous_token_head_is_the_reason_in_the_trained_toy(induction_toy)
     stripe = cache["blocks.1.attn.hook_pattern"][:, :, 33:].diagonal(2, -2, -1).mean((0, 2))  # key = query - 31
     head = f"L1H{int(stripe.argmax())}"
     found = explain_induction(induction_toy, head, period=32)
-    key_side = [record["part"] for record in found.by_part("key", 2)]
+    strongest = found.key_parts[int(found.relative.sum(0).abs().argmax())]
     best = found.top(1)[0]
     assert best["query_part"] == "embed"
-    assert best["key_part"] == f"L0H{previous}" == key_side[0]
+    assert best["key_part"] == f"L0H{previous}" == strongest
     assert found.pair("embed", f"L0H{previous}") > 3
     untrained = explain_induction(untrained_model(induction_toy, 0), head, period=32)
     assert abs(untrained.relative_score) < 0.05 * found.relative_score
@@ -185,7 +185,7 @@ def test_features_that_matter_are_listed_first(tokens):
     top = found.top(5)
     assert [abs(r["value"]) for r in top] == sorted((abs(r["value"]) for r in top), reverse=True)
     assert top[0]["value"] == found.pair(top[0]["query_part"], top[0]["key_part"])
-    assert sum(r["value"] for r in found.by_part("key", 10**6)) == pytest.approx(found.relative_score)
+    assert sum(record["relative"] for record in found.to_records()) == pytest.approx(found.relative_score)
     with pytest.raises(KeyError):
         found.pair("L7H7", "embed")
 
