@@ -1,7 +1,6 @@
 """Small instances of the results of geometry, dictionaries and saved artefacts, for `test_results.py`."""
 
 import string
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -12,15 +11,12 @@ from typing import Any
 import make_saes
 import numpy as np
 import torch
+from planted import HOOK, write_recording
+from planted_pair import perfect_dictionaries, planted_pair, planted_task
 
 import interp
 import interp.studies as studies
 import saes
-
-sys.path.append(str(Path(__file__).parent / "saes"))  # where models and dictionaries with known answers are built
-
-from planted import HOOK, write_recording
-from planted_pair import perfect_dictionaries, planted_pair, planted_task
 
 SENTENCES = ("x {word}", "so {word}", "and {word}", "it is {word}")
 LAYER = "blocks.0.hook_resid_post"

@@ -423,7 +423,6 @@ def test_a_notebook_whose_code_changed_since_it_ran_is_not_shown_as_executed(tmp
     source = tmp_path / "a.py"
     source.write_text("# %% [markdown]\n# new\n\n# %%\n1 + 1\n")
     shown = executed(source, tmp_path)
-    assert shown is not None
     assert [cell.source for cell in shown.cells] == ["new", "1 + 1"]
     assert shown.cells[1].outputs[0].text == "2"
     source.write_text("# %% [markdown]\n# new\n\n# %%\n1 + 2\n")

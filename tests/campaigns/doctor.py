@@ -60,7 +60,7 @@ def principal(family: str, kind: str, model: object) -> tuple[SAE, Said]:
 
     Its card states L0 and FVU on the same text.
     """
-    setup = set_up(model)  # pyright: ignore[reportArgumentType]
+    setup = set_up(model, referred=False)
     texts = setup.prompts.texts
     assert texts is not None
     x = capture(setup.model, texts, [POINT])[POINT][:, int(bos_token_id(setup.model) is not None) :].flatten(0, 1)

@@ -41,6 +41,15 @@ def new_tiny(name: str) -> Any:
     return model
 
 
+def blank(**config: Any) -> HookedModel:
+    """A model without norms whose weights are all 0, into which a test writes what it computes."""
+    model = build_small(SmallConfig(normalization=None, **config), seed=0, device="cpu", dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    return model
+
+
 def gain(name: str, module: Any) -> torch.Tensor:
     """The gain of a norm of `tiny(name)`: its weight, or 1 plus its weight in Gemma."""
     return module.weight.detach() + (name in POST_NORM)

@@ -1,6 +1,5 @@
 """A workspace in a bucket, of a server that starts with the first test that asks for it."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +8,6 @@ import pytest
 
 from interp import remote
 from interp.workspace import Workspace
-
-sys.path.append(str(Path(__file__).parents[1] / "fixtures"))
 
 if TYPE_CHECKING:
     from s3_server import Server

@@ -87,7 +87,6 @@ def test_what_is_saved_is_read_back(stored: Path) -> None:
     assert found.points.rows("x > ?", 2.0) == [Point(word="b", x=2.5, place=2)]
     assert len(found.points) == 2
     np.testing.assert_array_equal(found.points.columns("x")["x"], [1.5, 2.5])
-    assert found.vectors is not None
     assert found.vectors.dtype == np.float32
     assert found.extra is None
     assert (found.about.seed, found.about.parents) == (3, {"model:m": "0"})

@@ -171,7 +171,6 @@ def test_the_table_holds_every_grid_and_hostile_texts_as_text():
     hostile = ["<script>x</script>", "שלום", "🦜\n", ""]
     readout = NearestReadout("tokens", torch.eye(4), hostile)
     table = cell_table(positions, vectors, readout)
-    assert table is not None
     rows = table.rows()
     assert {row.grid for row in rows} == {8, 16}
     assert {row.source for row in rows} == {"tokens"}

@@ -87,7 +87,6 @@ def test_a_rolled_up_sheet_is_laid_out_as_truly_as_by_umap_learn():
         for method in ("umap", "umap-learn"):
             places = lay_out(x, near, method=method, metric="euclidean", seed=seed).positions
             quality = measure_quality(x, places, metric="euclidean", generator=generator())
-            assert quality is not None
             found.append([quality.trustworthiness, quality.continuity, quality.recall])
         return found
 
@@ -179,7 +178,6 @@ def test_tsne_is_there_for_comparison():
     layout = lay_out(x, near, method="tsne")
     quality = measure_quality(x, layout.positions, metric="cosine", generator=generator())
     assert layout.method == "tsne"
-    assert quality is not None
     assert quality.trustworthiness > 0.8
 
 

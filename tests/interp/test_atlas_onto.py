@@ -76,7 +76,6 @@ def test_a_series_follows_points_through_spaces(tmp_path: Path):
     names = ["first", "turned", "joined"]
     made = build_series([source(x) for x in spaces], names, MapSettings(n_neighbors=8), seed=1)
     made = save_artefact(made, tmp_path / "s", seed=1)
-    assert made.frames is not None
     frames = made.frames.arrow().to_pandas()
     assert len(frames) == 3 * N
     last = frames[frames.frame == 2]

@@ -86,7 +86,6 @@ def heads(tmp_path: Path) -> Path:
 def test_heads_by_their_scores_carry_their_verdicts(heads: Path):
     source = head_score_source(heads)
     assert source.labels == ["L0H0", "L0H1", "L0H2", "L1H0", "L1H1 induction", "L1H2"]
-    assert source.groups is not None
     assert source.groups[4] == "induction"
     torch.testing.assert_close(source.vectors.mean(0), torch.zeros(len(KINDS)), atol=1e-6, rtol=0)
 
@@ -101,9 +100,10 @@ def test_activations_come_with_their_text(model, tmp_path: Path):
     place = "blocks.1.attn.hook_z"
     record_all(tmp_path / "rec", tokens=600)
     recording = Recording(tmp_path / "rec")
-    source = recording_source(recording, model, hook_point=place, max_points=40, seed=3)
-    assert source.contexts is not None
-    assert source.groups is not None
+    drawn = (recording_source(recording, model, hook_point=place, max_points=40, seed=seed) for seed in (3, 3, 4))
+    source, again, other = drawn
+    assert source.items.tolist() == again.items.tolist() != other.items.tolist()
+    assert len(set(source.items.tolist())) == 40
     assert len(source.labels) == len(source.contexts) == len(source.groups) == 40
     assert source.hook_point == place
     labels = {document.document: document.label for document in recording.documents()}

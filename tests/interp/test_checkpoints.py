@@ -68,7 +68,6 @@ def test_the_step_at_which_the_circuit_is_there_is_found_and_random_weights_have
     before, after = run.curves["induction"][:5], run.curves["induction"][5:]
     assert before.max() < 0.3
     assert after.min() > 0.9
-    assert run.onset is not None
     assert LEARNED - 100 <= run.onset <= LEARNED
     assert control.spec == UNTRAINED
     assert control.onset is None

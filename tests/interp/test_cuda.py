@@ -5,8 +5,6 @@ Float32 sums of another order differ by about 1e-6 of their size; 1e-4 leaves ro
 
 import copy
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +13,6 @@ from interp.models.loading import load_model
 from interp.recording.record import record
 from interp.recording.store import Recording
 from interp.runtime import DEVICE_TOLERANCE, agrees_with_cpu, make_generator, pick_device
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "saes"))
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine")
 

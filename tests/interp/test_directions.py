@@ -6,6 +6,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from architectures import blank
 
 from interp.directions.cells import Candidate
 from interp.directions.choice import chosen_cell
@@ -22,7 +23,8 @@ from interp.interventions.apply import intervened
 from interp.interventions.intervention import Direction, Intervention, everywhere
 from interp.interventions.recipe import Recipe
 from interp.models.adapter import to_tokens
-from interp.models.small import SmallConfig, build_small
+from interp.models.loading import load_model
+from interp.models.small import SmallConfig
 
 POINT = "blocks.0.hook_resid_post"
 D = 24
@@ -38,21 +40,14 @@ QUICK = DirectionConfig(strengths=(0.5, 1.0), n_random=5, n_judging=19)
 
 
 def small(seed: int = 0, layers: int = 2):
-    return build_small(
-        SmallConfig(n_layers=layers, d_model=D, n_heads=2, normalization=None),
-        seed=seed,
-        device="cpu",
-        dtype=torch.float32,
-    )
+    return load_model(SmallConfig(n_layers=layers, d_model=D, n_heads=2, normalization=None), seed=seed)
 
 
 def planted_model():
     """A model without attention or MLP, in which one coordinate says "small letters" and raises them."""
-    model = small()
+    model = blank(n_layers=2, d_model=D, n_heads=2)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
         model.W_E.copy_(0.1 * torch.randn(model.W_E.shape, generator=generator))
         letters = torch.tensor(list(b"abcdefghijklmnopqrstuvwxyz"))
         model.W_E[letters, 3] += 1.0

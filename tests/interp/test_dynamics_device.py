@@ -1,11 +1,9 @@
 """Small models train on the device asked for, from the same draws, to the same numbers."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from other_device import DEVICE, other_device
 
 from interp.circuits.head_weights import Factored, composition_scores, haar_blocks
 from interp.errors import ConfigError
@@ -15,10 +13,6 @@ from interp.studies.grokking import describe_grokking, train_modular
 from interp.studies.induction_emerges import follow_induction
 from interp.studies.language_scaling import train_language_models
 from interp.text.corpora import open_corpus
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))  # the fixtures serve other tests too
-
-from other_device import DEVICE, other_device
 
 MODULAR = ModularConfig(p=11, d_model=16, n_heads=2, d_mlp=24, epochs=6, log_every=3, seeds=(0, 1))
 SCALING = ScalingRecipe(

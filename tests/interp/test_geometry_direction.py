@@ -4,8 +4,8 @@ import string
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import binomtest
+from test_directions import planted_model
 
 from interp.artifacts import as_json, save_artefact
 from interp.directions.meaning import measure_direction, read_tokens
@@ -14,7 +14,8 @@ from interp.directions.study import DirectionGeometry
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, NonFiniteError, UnknownNameError
 from interp.geometry.separation import words_along
 from interp.geometry.words import Concept, WordActivations
-from interp.models.small import SmallConfig, build_small
+from interp.models.loading import load_model
+from interp.models.small import SmallConfig
 from interp.workspace import Workspace
 
 PLACE, D, N_SENTENCES = "blocks.0.hook_resid_post", 48, 4
@@ -139,19 +140,7 @@ def test_a_place_that_was_not_read_and_no_lists_are_refused():
 
 @pytest.fixture(scope="module")
 def planted():
-    """A model without attention or MLP: one coordinate tells small letters from capitals, and raises them."""
-    model = build_small(
-        SmallConfig(n_layers=1, d_model=24, n_heads=1, normalization=None), seed=0, device="cpu", dtype=torch.float32
-    )
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-        model.W_E.copy_(0.1 * torch.randn(model.W_E.shape, generator=generator))
-        small = torch.tensor([ord(letter) for letter in SMALL.words])
-        model.W_E[small, 3] += 1.0
-        model.unembed.original_component.weight[small, 3] = 2.0
-    return model
+    return planted_model()
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +167,7 @@ def test_a_planted_direction_is_found_read_set_apart_and_moves_the_output(measur
 @pytest.mark.parametrize("seed", range(3))
 def test_a_random_direction_moves_nothing_and_an_untrained_model_has_none(seed):
     """The null: among the tokens that it raises, a random direction does what random directions do."""
-    model = build_small(SmallConfig(n_layers=2, d_model=24, n_heads=2), seed=seed, device="cpu", dtype=torch.float32)
+    model = load_model(SmallConfig(n_layers=2, d_model=24, n_heads=2), seed=seed)
     vector = np.random.default_rng(seed).standard_normal(24)
     direction = NamedDirection(name="random", source="a draw", hook_point=PLACE, vector=vector)
     found = measure_direction(model, direction, [CAPITALS, SMALL], targets=["Q", "Z"], sentences=SENTENCES, seed=seed)
@@ -192,7 +181,7 @@ def test_without_interventions_and_outside_the_residual_stream_it_says_why(plant
     direction = NamedDirection(name="z", source="made up", hook_point=place, vector=vector)
     with pytest.raises(ConfigError, match="not in it"):
         read_tokens(planted, place, vector)
-    model = build_small(SmallConfig(n_layers=1, d_model=24, n_heads=1), seed=0, device="cpu", dtype=torch.float32)
+    model = load_model(SmallConfig(n_layers=1, d_model=24, n_heads=1))
     found = measure_direction(model, direction, [CAPITALS, SMALL], sentences=SENTENCES, interventions=False)
     assert "not in it" in str(found.reading)
     assert found.choice == "interventions were left out"

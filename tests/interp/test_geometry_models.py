@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from architectures import blank
 
 from interp.artifacts import as_json, save_artefact
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError, UnknownNameError
@@ -14,7 +15,6 @@ from interp.geometry.sweeps import RotationSweep
 from interp.geometry.word_geometry import WordGeometry
 from interp.geometry.words import CONCEPTS, Concept, WordActivations, find_concepts, own_concept, read_words, with_word
 from interp.models.adapter import run_with_cache
-from interp.models.small import SmallConfig, build_small
 from interp.workspace import Workspace
 
 PLACE = "blocks.0.hook_resid_post"
@@ -25,17 +25,13 @@ SENTENCES = ("x {word}", "so {word}", "and {word}", "it is {word}")
 def planted_successor(kind, seed=0):
     """Answers with the next of seven letters. Letters lie on a circle (`circle`), or each along a direction of its own
     (`own`); the last layer's attention carries what it finds to the end of the prompt, the unembedding reads it."""
-    model = build_small(
-        SmallConfig(n_layers=2, d_model=24, n_heads=1, normalization=None), seed=0, device="cpu", dtype=torch.float32
-    )
+    model = blank(n_layers=2, d_model=24, n_heads=1)
     generator = torch.Generator().manual_seed(seed)
     angles = torch.arange(7) * 2 * torch.pi / 7
     circle = torch.stack([angles.cos(), angles.sin()], 1)
     code = torch.nn.functional.pad(circle, (0, 6)) if kind == "circle" else torch.eye(8)[:7]
     letters = torch.tensor([ord(letter) for letter in "ABCDEFG"])
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
         model.W_E[letters, :8] = code + 0.01 * torch.randn(7, 8, generator=generator)
         attention = model.blocks[1].attn
         attention.v.original_component.weight[:8, :8] = torch.eye(8)

@@ -5,12 +5,12 @@ from random import Random
 
 import pytest
 import torch
+from architectures import blank
 
 from interp.circuits.head_kinds import KINDS, score_heads, targets_of
 from interp.circuits.head_texts import NAMES, NOUNS, PREVIOUS, HeadPrompts, draw_texts, ordered_text
 from interp.errors import ConfigError, MissingError, UnknownNameError
 from interp.models.loading import load_model
-from interp.models.small import SmallConfig, build_small
 
 KIND = "predecessor"
 
@@ -98,13 +98,10 @@ class WordTokenizer:
 def planted():
     """One layer: L0H0 attends to the last word of an order, L0H1 to the last item of any list, L0H2 one token back."""
     d, n_ctx = 128, 101
-    config = SmallConfig(n_layers=1, d_model=4 * d, n_heads=4, d_vocab=256, n_ctx=n_ctx, normalization=None)
-    model = build_small(config, seed=0, device="cpu", dtype=torch.float32)
+    model = blank(n_layers=1, d_model=4 * d, n_heads=4, d_vocab=256, n_ctx=n_ctx)
     words = WordTokenizer()
     one, order, item, late, at = 0, 1, 2, 3, slice(4, 4 + n_ctx)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
         model.W_E[:, one] = 1
         model.W_E[words.of_order, order] = n_ctx
         model.W_E[words.listed, item] = n_ctx

@@ -22,8 +22,6 @@ from interp.workspace import Workspace
 from workbench.__main__ import main
 
 DYING = """
-import sys
-sys.path[:0] = {paths!r}
 from s3_server import filled
 from interp.workspace import Workspace
 draft = filled(Workspace({url!r}, create=True), "demo", 5)
@@ -36,9 +34,8 @@ def test_a_kill_during_the_upload_leaves_no_artefact_and_the_work_resumes(
     bucket: Workspace, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     server.fail(r"PUT .*/manifest\.json", "slow", 100)
-    paths = [str(Path(__file__).parents[1] / "fixtures"), str(Path(__file__).parents[2])]
-    code = DYING.format(paths=paths, url=BUCKET)
-    environment = {**os.environ, "INTERP_CACHE": str(tmp_path / "dying")}
+    code = DYING.format(url=BUCKET)
+    environment = {**os.environ, "INTERP_CACHE": str(tmp_path / "dying"), "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"

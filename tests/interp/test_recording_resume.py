@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import recorder
-import torch
 
 from interp.artifacts import partial_path
 from interp.errors import ConfigError, MismatchError
@@ -21,22 +20,9 @@ from interp.text.corpora import Corpus
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+def whole(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """The recording as it comes out without any interruption, on one thread like the killed ones."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return recorder.record_all(tmp_path_factory.mktemp("whole") / "recording")
-    finally:
-        torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    return recorder.record_all(tmp_path_factory.mktemp("whole") / "recording")
 
 
 def start(folder: Path) -> subprocess.Popen:
@@ -63,7 +49,7 @@ def kill_after_shards(folder: Path, n_shards: int, delay: float) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_ends_with_the_same_bytes(whole: Recorded, tmp_path: Path, one_thread: None) -> None:
+def test_killed_at_random_moments_ends_with_the_same_bytes(whole: Recorded, tmp_path: Path) -> None:
     folder = tmp_path / "recording"
     moments = random.Random(20)
     for n_shards in (1, 6, 12):
@@ -111,7 +97,7 @@ def interrupt(folder: Path, shard: int, **changes) -> None:
         _record(folder, stop, **changes)
 
 
-def test_a_half_written_log_line_costs_one_shard(whole: Recorded, tmp_path: Path, one_thread: None) -> None:
+def test_a_half_written_log_line_costs_one_shard(whole: Recorded, tmp_path: Path) -> None:
     folder = tmp_path / "recording"
     interrupt(folder, 7)
     log = partial_path(folder) / LOG
@@ -119,7 +105,7 @@ def test_a_half_written_log_line_costs_one_shard(whole: Recorded, tmp_path: Path
     assert _record(folder, None).about.content_hash == whole.about.content_hash
 
 
-def test_a_shortened_shard_file_is_recorded_again(whole: Recorded, tmp_path: Path, one_thread: None) -> None:
+def test_a_shortened_shard_file_is_recorded_again(whole: Recorded, tmp_path: Path) -> None:
     folder = tmp_path / "recording"
     interrupt(folder, 7)
     file = partial_path(folder) / recorder.HOOK_POINTS[0] / "00003.safetensors"

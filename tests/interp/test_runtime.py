@@ -6,18 +6,14 @@ import platform
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
+from other_device import DEVICE, other_device
 
 from interp import runtime
 from interp.errors import ConfigError, UnknownNameError
 from interp.runtime import DEVICE_TOLERANCE, agrees_with_cpu, one_thread, pick_device, small_passes
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))  # the fixtures serve other tests too
-
-from other_device import DEVICE, other_device
 
 
 def test_threads_can_change_after_compiled_loops_have_run() -> None:

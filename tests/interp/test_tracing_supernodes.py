@@ -227,11 +227,9 @@ def test_groups_are_found_by_effects_and_judged_by_outcomes_that_did_not_make_th
     assert alike_groups(graph, latents(graph)[:1], wide(truth)).held == ()
     ends = {graph.number[node.id] for node in graph.nodes if not node.kept}
     stored = with_groups(graph, wide(truth), hidden=ends).groups
-    assert stored is not None
     assert {frozenset(each.nodes) for each in stored} == {frozenset(each) for each in truth}
     gone = {graph.number[node] for node in truth[0]}
     without = with_groups(graph, wide(truth), hidden=ends | gone).groups
-    assert without is not None
     assert {frozenset(each.nodes) for each in without} == {frozenset(each) for each in truth[1:]}
     assert with_groups(graph, wide([]), hidden=ends).groups == ()
 

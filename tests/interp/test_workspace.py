@@ -111,7 +111,8 @@ def test_wrong_names_and_kinds_list_the_nearest(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../sae", "..", "a/b", "/etc", ".hidden", "", "a" * 65, "x.partial", "x.old", "x.tmp", "a\0b", "naïve"]
+    "name",
+    ["../sae", "..", "a/b", "/etc", ".hidden", "", "a" * 65, "x.partial", "x.old", "x.tmp", "a\0b", "naïve"],
 )
 def test_names_cannot_leave_the_workspace(root: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="not a usable name"):

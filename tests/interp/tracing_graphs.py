@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from architectures import blank
 
-from interp.models.small import SmallConfig, build_small
 from interp.tracing.config import TraceConfig
 from interp.tracing.edges import System
 from interp.tracing.frozen import FrozenModel, Starts
@@ -170,11 +170,8 @@ def planted() -> Any:
 
     Residual coordinates: token 5 (0), what layer 0 writes (1), what layer 1 writes (2), which logit 7 reads.
     """
-    config = SmallConfig(d_model=8, n_heads=1, d_mlp=64, d_vocab=10, n_ctx=8, normalization=None, act_fn="relu")
-    model = build_small(config, seed=0, device="cpu", dtype=torch.float32)
+    model = blank(d_model=8, n_heads=1, d_mlp=64, d_vocab=10, n_ctx=8, act_fn="relu")
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
         model.embed.original_component.weight[5, 0] = 1.0
         for layer in (0, 1):
             mlp = model.blocks[layer].mlp

@@ -1,9 +1,8 @@
 """Random dictionaries of every kind, placed in small models."""
 
-import sys
-from pathlib import Path
-
 import torch
+from architectures import new_tiny, tiny
+from circuit_tasks import random_task
 
 from saes.kinds.base import SAE, SAEMetadata, TokenNormSAE, TopK, Weights
 from saes.kinds.gated import GatedSAE
@@ -11,11 +10,6 @@ from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.relu import ReLUSAE
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
-
-sys.path.append(str(Path(__file__).parent.parent / "interp"))  # where the tiny architectures and their prompts live
-
-from architectures import new_tiny, tiny
-from circuit_tasks import random_task
 
 __all__ = ["new_tiny", "random_task", "tiny"]
 

@@ -1,22 +1,18 @@
 """Small hand-written recordings and dictionaries with known answers, for the feature tests."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from make_recording import recorded_of, settings_of
 from safetensors.torch import save_file
 from torch import Tensor
 
 from interp.artifacts import Draft, as_json, save_artefact
 from interp.dictionary import SparseActs
 from interp.recording.store import Recording
-
-sys.path.append(str(Path(__file__).parents[1] / "fixtures"))
-
-from make_recording import recorded_of, settings_of
 
 HOOK = "blocks.1.hook_resid_post"
 

@@ -9,9 +9,9 @@ the coordinates themselves: perfect, so that errors are 0.
 from typing import Any
 
 import torch
+from architectures import blank
 
 from interp.models.hooked import HookedModel
-from interp.models.small import SmallConfig, build_small
 from interp.patching.metrics import LogitDiff
 from interp.patching.task import Task
 from saes.kinds.base import SAEMetadata, Weights
@@ -26,13 +26,8 @@ PLACES = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
 
 
 def planted_pair() -> Any:
-    config = SmallConfig(
-        n_layers=2, d_model=D, n_heads=2, d_mlp=16, d_vocab=N_TOKENS, n_ctx=8, normalization=None, act_fn="relu"
-    )
-    model = build_small(config, seed=0, device="cpu", dtype=torch.float32)
+    model = blank(n_layers=2, d_model=D, n_heads=2, d_mlp=16, d_vocab=N_TOKENS, n_ctx=8, act_fn="relu")
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
         model.W_E[:, :N_TOKENS] = STRENGTH * torch.eye(N_TOKENS)
         mlp = model.blocks[1].mlp
         for neuron, (reads, writes) in enumerate([(A, B), (A2, IDLE)]):

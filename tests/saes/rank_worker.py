@@ -73,9 +73,9 @@ SWEEP = ["train", "planted", "--kind", "jumprelu", "--d-sae", "32", "64", "--k",
 SWEEP += ["--batch-size", "256"]
 
 
-def make_state(config: SAEConfig) -> TrainState:
-    """Random weights in float64; a few latents start dead, more than take part in AuxK."""
-    generator = torch.Generator().manual_seed(3)
+def random_state(config: SAEConfig, seed: int = 0) -> TrainState:
+    """Random weights in float64: no gradient is small by accident."""
+    generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int, spread: float = 0.2) -> torch.Tensor:
         return spread * torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -84,16 +84,22 @@ def make_state(config: SAEConfig) -> TrainState:
     b_dec = draw(D_OUT if transcodes else D_IN, spread=1.0)
     state = TrainState.initial(b_dec, D_SAE, generator=generator, d_in=D_IN if transcodes else None)
     state.b_enc, state.W_enc = draw(D_SAE), state.W_enc + draw(*state.W_enc.shape)
-    state.silent[::3] = torch.arange(len(state.silent[::3])) % 5 + 3 * N
     if isinstance(config, CrosscoderConfig):
         state.W_dec /= block_norms(state.W_dec, WIDTHS).sum(1, keepdim=True)
     if isinstance(config, JumpReLUConfig):
         state.extra = {"threshold": 0.5 + draw(D_SAE).abs()}
     if isinstance(config, GatedConfig):
         state.extra = {"r_mag": draw(D_SAE), "b_mag": draw(D_SAE)}
-    if transcodes:
+    if isinstance(config, TranscoderConfig) and config.skip:
         state.extra = {"W_skip": draw(D_OUT, D_IN)}
     state.zero_moments()
+    return state
+
+
+def make_state(config: SAEConfig) -> TrainState:
+    """A random state in which a few latents start dead, more than take part in AuxK."""
+    state = random_state(config, 3)
+    state.silent[::3] = torch.arange(len(state.silent[::3])) % 5 + 3 * N
     return state
 
 
@@ -122,7 +128,6 @@ def take_steps(config: SAEConfig, ops: Ops, spread: Spread = UNSHARED, make=Step
 def learn(config: SAEConfig, ops: Ops, spread: Spread = UNSHARED) -> tuple[RunState, list]:
     """The same of a kind that has a loss: two layers of a cross-layer transcoder."""
     recipe, layers = autograd_of(config), isinstance(config, CrossLayerConfig)
-    assert recipe is not None
     sizes = Sizes(D_IN, D_SAE, torch.zeros(2, D_OUT) if layers else torch.zeros(D_IN))
     state = recipe.start(sizes, seed=3)
     state.silent[..., ::3] = 3 * N

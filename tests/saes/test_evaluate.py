@@ -116,7 +116,6 @@ def test_intervals_cover_the_truth_and_intervals_over_tokens_would_not(tmp_path)
         values = torch.stack([(x - sae(x.float()).double()).square().sum(1), (x - x.mean(0)).square().sum(1)], 1)
         tokens.add(values, torch.arange(len(x)))
         ends = tokens.interval(lambda sums: sums[:, 0] / sums[:, 1])
-        assert ends is not None
         narrow += ends[0] <= truth.fvu <= ends[1]
     assert inside >= 0.8 * runs
     assert narrow <= 0.6 * runs

@@ -12,7 +12,6 @@ from interp.errors import ConfigError, CorruptError, MissingError, WorkbenchErro
 from interp.workspace import Workspace
 from saes.explain.imported import read_labels
 from saes.features.written_labels import FeatureLabel, Labels
-from workbench.__main__ import main
 from workbench.verbs.explain import Explain
 
 
@@ -154,12 +153,3 @@ def test_the_verb_imports_adopts_and_refuses(workspace, tmp_path, capsys):
             Explain(source="f", workspace=workspace.root, **options).run()
     with pytest.raises(MissingError, match="no file"):
         Explain(source="f", neuronpedia=tmp_path / "gone", name="other", workspace=workspace.root).run()
-
-
-def test_a_corrupt_file_is_one_line(workspace, tmp_path, capsys):
-    (tmp_path / "bad.json").write_bytes(b"[{")
-    command = ["explain", "f", "--neuronpedia", str(tmp_path / "bad.json"), "--workspace", str(workspace.root)]
-    assert main(command) == CorruptError("").exit_code
-    said = capsys.readouterr().err
-    assert len(said.strip().splitlines()) == 1
-    assert "not valid JSON" in said

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from explain_planted import EVEN_ONLY, TRIGGERS, planted_workspace
 from fake_endpoint import FakeEndpoint, coin, completion, excerpts, perfect
 
@@ -36,11 +35,8 @@ ALL = [str(feature) for feature in range(len(TRIGGERS))]
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory) -> Workspace:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield planted_workspace(tmp_path_factory.mktemp("explain") / "workspace")
-    torch.set_num_threads(before)
+def workspace(one_thread, tmp_path_factory) -> Workspace:
+    return planted_workspace(tmp_path_factory.mktemp("explain") / "workspace")
 
 
 def command(workspace: Workspace, fake: FakeEndpoint, name: str, *more: str, features=("0", "1", "3")) -> list[str]:
@@ -102,8 +98,6 @@ def test_planted_features_are_explained_and_recognised(workspace, explained):
 def test_another_feature_s_label_is_worth_a_half(workspace, explained):
     for score in SCORES:
         found = labels_of(workspace, "perfect").means[score]
-        assert found.null is not None
-        assert found.gain is not None
         assert found.null.mean.estimate == pytest.approx(0.5, abs=0.1)
         assert found.gain.mean.low > 0.3
     for row in rows_of(workspace, "perfect"):
@@ -214,7 +208,6 @@ def test_a_judge_who_does_not_read_scores_a_half(workspace):
     for score in SCORES:
         found = labels_of(workspace, "coin").means[score]
         assert found.own.mean.estimate == pytest.approx(0.5, abs=0.1)
-        assert found.gain is not None
         assert found.gain.mean.low < 0 < found.gain.mean.high
 
 
@@ -310,7 +303,6 @@ def test_replies_that_were_cut_off_are_counted(workspace, capsys):
         assert run(workspace, fake, "cut", features=("3",)) == 0
     assert "replies were cut off at --max-tokens" in capsys.readouterr().out
     replies = labels_of(workspace, "cut").replies
-    assert replies is not None
     assert replies.cut == len(fake.prompts) - 1
 
 

@@ -10,7 +10,6 @@ import torch
 from planted import HOOK, ReluDictionary, random_recording
 
 from interp.atlas.build import MapSettings, build_atlas
-from interp.atlas.sources import recording_source
 from interp.errors import CorruptError, MismatchError
 from interp.lenses.logit_lens import logit_effects
 from interp.models.adapter import token_strings, weight_hash
@@ -72,7 +71,6 @@ def test_cells_of_a_decoder_say_the_nearest_features_and_activations_the_active_
     labels = pq.read_table(folder / "feat" / "features.parquet")["label"].to_pylist()
     names = [label or f"feature {i}" for i, label in enumerate(labels)]
     source = sae_source(dictionary, "toy", features_folder=folder / "feat")
-    assert source.readout is not None
     assert source.readout.name == "dictionary:toy"
     assert source.readout.read(source.vectors, 1).texts == [[name] for name in names]
     readout = dictionary_readout(dictionary, "toy", folder / "feat")
@@ -97,15 +95,3 @@ def test_features_of_another_dictionary_are_refused(made):
     folder, _, _ = made
     with pytest.raises(MismatchError, match="40 features, the SAE has 7"):
         sae_source(ReluDictionary(12, 7), "other", features_folder=folder / "feat")
-
-
-def test_recorded_points_are_a_seeded_sample_of_real_rows(made, model):
-    _, recording, _ = made
-    source, again, other = (recording_source(recording, model, max_points=90, seed=seed) for seed in (0, 0, 1))
-    assert source.items.tolist() == again.items.tolist() != other.items.tolist()
-    assert len(set(source.items.tolist())) == 90
-    torch.testing.assert_close(source.vectors, recording.read_rows(HOOK, torch.from_numpy(source.items).long()))
-    for row, label in list(zip(source.items.tolist(), source.labels, strict=True))[::11]:
-        context, place = recording.context_tokens(row)
-        assert context.document[place] >= 0
-        assert label == token_strings(model, [int(context.tokens[place])])[0]

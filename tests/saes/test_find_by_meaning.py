@@ -1,16 +1,12 @@
 """Search by meaning: planted directions are found by the word that they make the model say, nothing by chance."""
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import make_search
 import numpy as np
 import pytest
 from make_features import write_features
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
-
-import make_search
 
 from interp.errors import ConfigError, MissingError
 from interp.lenses.vocabulary import Vocabulary
@@ -79,7 +75,6 @@ def test_a_planted_direction_is_found_by_the_word_that_it_makes_the_model_say(wo
         found = hits(workspace, monkeypatch, said, WORDS[i].strip())
         assert found[0].feature == i
         assert found[0].by == "says"
-        assert found[0].says is not None
         assert found[0].says > 5
 
 

@@ -6,50 +6,29 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rank_worker import D_IN, D_OUT, D_SAE, WIDTHS, K, random_state
 
 from saes.kernels.compiled import CompiledOps
 from saes.kernels.plain import PlainOps
-from saes.kernels.state import Gradients, TrainState
-from saes.kernels.step import EVERY, Stepper, StepSettings, block_norms, project_blocks
+from saes.kernels.state import Gradients
+from saes.kernels.step import CAP, EVERY, Stepper, StepSettings, block_norms, project_blocks
 from saes.kinds.config import (
+    BatchTopKConfig,
     CrosscoderConfig,
     GatedConfig,
     JumpReLUConfig,
     MatryoshkaConfig,
     ReLUConfig,
     SAEConfig,
+    TopKConfig,
     TranscoderConfig,
 )
 from saes.kinds.registry import recipe_of
 from saes.kinds.topk import prefix_ends
 
-D_IN, D_OUT, D_SAE, N, K = 20, 28, 64, 60, 5
-WIDTHS = (8, 12)
+N = 60
 VARIANCE, WARMUP = 50.0, 3
 BACKENDS = [PlainOps, CompiledOps]
-
-
-def make_state(config: SAEConfig, seed=0):
-    """Random weights: no gradient is small by accident."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape, spread=0.2):
-        return spread * torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    transcodes = isinstance(config, TranscoderConfig)
-    b_dec = draw(D_OUT if transcodes else D_IN, spread=1.0)
-    state = TrainState.initial(b_dec, D_SAE, generator=generator, d_in=D_IN if transcodes else None)
-    state.b_enc, state.W_enc = draw(D_SAE), state.W_enc + draw(*state.W_enc.shape)
-    if isinstance(config, CrosscoderConfig):
-        state.W_dec /= block_norms(state.W_dec, WIDTHS).sum(1, keepdim=True)
-    if isinstance(config, JumpReLUConfig):
-        state.extra = {"threshold": 0.5 + draw(D_SAE).abs()}
-    if isinstance(config, GatedConfig):
-        state.extra = {"r_mag": draw(D_SAE), "b_mag": draw(D_SAE)}
-    if isinstance(config, TranscoderConfig) and config.skip:
-        state.extra = {"W_skip": draw(D_OUT, D_IN)}
-    state.zero_moments()
-    return state
 
 
 def make_batch(config: SAEConfig, seed=1):
@@ -141,7 +120,7 @@ class Reference:
             return (pre > 0) * (z * w["r_mag"].exp() + w["b_mag"]).relu()
         if isinstance(config, ReLUConfig) or getattr(config, "sparsity", "") == "l1":
             return pre.relu()
-        if getattr(config, "selection", "") == "topk":
+        if isinstance(config, TopKConfig) or getattr(config, "selection", "") == "topk":
             return pre.relu() * torch.zeros_like(pre).scatter_(1, pre.topk(K, dim=1).indices, 1.0)
         return pre.relu() * (pre >= pre.flatten().topk(K * N).values.min())
 
@@ -151,6 +130,8 @@ class Reference:
 
 SIZES = {"d_sae": D_SAE}
 CONFIGS = {
+    "topk": TopKConfig(**SIZES, k=K),
+    "batchtopk": BatchTopKConfig(**SIZES, k=K),
     "matryoshka": MatryoshkaConfig(**SIZES, k=K, prefixes=(0.1, 0.3, 0.7)),
     "jumprelu quadratic": JumpReLUConfig(**SIZES, k=K, bandwidth=0.6, sparsity_coefficient=0.7),
     "jumprelu tanh": JumpReLUConfig(**SIZES, k=K, bandwidth=0.6, sparsity="tanh", sparsity_coefficient=0.3),
@@ -167,13 +148,14 @@ CONFIGS = {
 
 @pytest.mark.parametrize("ops", BACKENDS)
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("n_dead", [0, 6])
+@pytest.mark.parametrize("n_dead", [0, 6, 20])
 def test_loss_and_every_gradient_equal_the_written_out_ones(ops, name, n_dead):
     config = CONFIGS[name]
-    state, (x, y) = make_state(config), make_batch(config)
+    state, (x, y) = random_state(config), make_batch(config)
     rule, k_aux = recipe_of(config, WIDTHS), 4
-    dead = torch.arange(1, 1 + 2 * n_dead, 2) if rule.revives else torch.arange(0)
-    state.silent[torch.arange(1, 1 + 2 * n_dead, 2)] = 1000
+    silent = torch.arange(1, 1 + 2 * n_dead, 2)
+    state.silent[silent] = 1000  # equally long: of more than `CAP * k_aux` the first take part
+    dead = silent[: CAP * k_aux] if rule.revives else silent[:0]
     chosen = StepSettings(
         variance=VARIANCE, k_aux=k_aux, aux_coefficient=0.5, dead_window=900, sparsity_warmup_steps=WARMUP
     )
@@ -181,7 +163,7 @@ def test_loss_and_every_gradient_equal_the_written_out_ones(ops, name, n_dead):
     leaves = {n: w.clone().requires_grad_() for n, w in state.parameters().items()}
     expected = Reference(leaves, 1 / (WARMUP + 1)).loss(config, x, y, dead, k_aux, 0.5)
     expected.backward()
-    assert found.n_dead == len(dead)
+    assert found.n_dead == (n_dead if rule.revives else 0)
     assert found.loss == pytest.approx(expected.item(), abs=1e-12)
     gradients = found.gradients.by_name()
     assert gradients.keys() == leaves.keys()
@@ -195,7 +177,7 @@ def test_loss_and_every_gradient_equal_the_written_out_ones(ops, name, n_dead):
 def test_compiled_and_plain_steps_agree(name):
     config, results = CONFIGS[name], []
     for ops in BACKENDS:
-        state = make_state(config)
+        state = random_state(config)
         chosen = StepSettings(variance=VARIANCE, k_aux=4, dead_window=150)
         stepper = Stepper(chosen, recipe_of(config, WIDTHS), ops())
         losses = [stepper.step(state, x, 1e-2, y).loss for x, y in (make_batch(config, seed) for seed in range(8))]
@@ -209,7 +191,7 @@ def test_compiled_and_plain_steps_agree(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_decoder_rows_keep_their_length(name):
     config = CONFIGS[name]
-    state, widths = make_state(config), WIDTHS if isinstance(config, CrosscoderConfig) else (-1,)
+    state, widths = random_state(config), WIDTHS if isinstance(config, CrosscoderConfig) else (-1,)
     stepper = Stepper(StepSettings(variance=VARIANCE, k_aux=4), recipe_of(config, WIDTHS), CompiledOps())
     for seed in range(3):
         x, y = make_batch(config, seed)
@@ -237,7 +219,7 @@ def test_one_prefix_more_or_less_leaves_the_fvu_of_the_whole_alone(seed, shares)
     """Nested prefixes change what is learned, not what the whole reconstructs."""
     nested = MatryoshkaConfig(**SIZES, k=K, prefixes=tuple(sorted(shares)))
     single = MatryoshkaConfig(**SIZES, k=K, prefixes=(1.0,))
-    state, (x, _) = make_state(nested, seed), make_batch(nested, seed)
+    state, (x, _) = random_state(nested, seed), make_batch(nested, seed)
     chosen = StepSettings(variance=VARIANCE, k_aux=4)
     steps = [Stepper(chosen, recipe_of(c), CompiledOps()).gradients(state, x) for c in (nested, single)]
     assert steps[0].fvu == pytest.approx(steps[1].fvu, abs=1e-12)
@@ -247,7 +229,7 @@ def test_one_prefix_more_or_less_leaves_the_fvu_of_the_whole_alone(seed, shares)
 def test_thresholds_move_at_five_times_the_rate_of_the_weights():
     """Adam's first step is the learning rate, whatever the gradient."""
     config, lr = CONFIGS["jumprelu quadratic"], 1e-3
-    state = make_state(config)
+    state = random_state(config)
     before = {name: tensor.clone() for name, tensor in state.parameters().items()}
     stepper = Stepper(StepSettings(variance=VARIANCE, k_aux=4), recipe_of(config), CompiledOps())
     stepper.step(state, make_batch(config)[0], lr)
@@ -258,7 +240,7 @@ def test_thresholds_move_at_five_times_the_rate_of_the_weights():
 
 def test_thresholds_stay_at_or_above_zero_and_teach_in_float32_under_a_bfloat16_encoder():
     config = JumpReLUConfig(**SIZES, k=1, bandwidth=1.0)
-    state = make_state(config)
+    state = random_state(config)
     for name, tensor in state.parameters().items():
         moved = tensor.float()
         if name in state.extra:

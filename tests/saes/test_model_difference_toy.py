@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import blank
 from planted import HOOK, write_recording
 
 from interp.models.adapter import run_with_cache, weight_hash
-from interp.models.small import SmallConfig, build_small
 from saes.evaluation.crosscoder_latents import compare_models
 from saes.kinds.config import CrosscoderConfig
 from saes.training.config import TrainConfig
@@ -27,12 +27,9 @@ def pair_of_models(seed: int) -> tuple[list[Any], torch.Tensor, torch.Tensor]:
     has = torch.rand(N_TOKENS, N_PROPERTIES, generator=generator) < 3 / N_PROPERTIES
     strength = has * (1 + torch.rand(N_TOKENS, N_PROPERTIES, generator=generator))
     marked = torch.rand(N_TOKENS, generator=generator) < 1 / 8
-    config = SmallConfig(n_layers=2, d_model=D, n_heads=2, d_vocab=N_TOKENS, n_ctx=LENGTH, normalization=None)
-    models = [build_small(config, seed=seed, device="cpu", dtype=torch.float32) for _ in range(2)]
+    models = [blank(n_layers=2, d_model=D, n_heads=2, d_vocab=N_TOKENS, n_ctx=LENGTH) for _ in range(2)]
     with torch.no_grad():
         for model, mark in zip(models, (0.0, 1.5), strict=True):
-            for parameter in model.parameters():
-                parameter.zero_()
             model.W_E.copy_(strength @ rows[:-1] + mark * marked[:, None] * rows[-1])
             model.W_pos.copy_(0.05 * torch.randn(LENGTH, D, generator=torch.Generator().manual_seed(seed + 9)))
     return models, rows[-1], marked

@@ -65,8 +65,6 @@ def test_the_planted_neuron_is_named_by_its_letter(described: NeuronLabels):
     row = described.of([(0, PLANTED, 1)])[0, PLANTED, 1]
     assert row.confirmed
     assert f'"{LETTER}"' in row.label
-    assert row.score is not None
-    assert row.null_high is not None
     assert row.score > 0.95 > row.null_high
     examples = described.examples_of(0, PLANTED, 1)
     assert len(examples) == 2

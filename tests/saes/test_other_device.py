@@ -1,15 +1,14 @@
 """A dictionary on another device than the recorded rows measures what it measures on the CPU."""
 
-import sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from other_device import DEVICE, other_device
 from planted import HOOK, random_recording
 from test_absorption import dictionary, hierarchy
 from test_model_difference import coordinates, simple_pair
@@ -32,10 +31,6 @@ from saes.kinds.relu import ReLUSAE
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
 from saes.training.reconstruction import evaluate_on_recording
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))  # the fixtures serve other tests too
-
-from other_device import DEVICE, other_device
 
 D, N = 16, 24
 

@@ -120,8 +120,6 @@ def test_the_pages_dictionaries_are_trained_evaluated_and_described(followed, mo
     workspace = Workspace(followed / "workspace")
     first, sparser = (workspace.open(StoredSAE, name) for name in ("first", "sparser"))
     assert ("kind", "log_penalty") in first.facts()  # scores and lists need no code
-    assert first.heldout is not None
-    assert sparser.heldout is not None
     assert first.heldout.fvu < 0.5
     assert sparser.heldout.l0 < first.heldout.l0
     found = {workspace.key(each) for each in workspace.artifacts()}
@@ -236,7 +234,6 @@ def test_the_first_step_measures_what_the_sparse_step_measures(kind):
     """The same weights, ReLU and L1: loss, FVU, L0 and penalty of `Recipe` and of `AutogradKind`."""
     n, d, m = 64, 20, 48
     recipe = autograd_of(own_config(kind(RELU), d_sae=m, l1=0.2))
-    assert recipe is not None
     sizes = Sizes(d, m, torch.randn(d))
     state, x = recipe.start(sizes, seed=0), torch.randn(n, d) * 2
     silent, density = torch.zeros(m, dtype=torch.int64), torch.zeros(m)

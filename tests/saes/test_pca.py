@@ -3,7 +3,7 @@
 import pytest
 import torch
 from planted import HOOK, random_recording
-from test_train import planted_recording
+from test_train_kinds import planted
 
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError
@@ -54,12 +54,11 @@ def test_it_is_a_dictionary_that_is_saved_and_loaded(recording, tmp_path):
     assert (pca.encode(x) >= 0).all()
 
 
-def test_learned_features_beat_it_at_the_same_l0_where_there_are_features(tmp_path):
-    torch.set_num_threads(1)
-    planted = planted_recording(tmp_path / "planted", n=12_000)
+def test_learned_features_beat_it_at_the_same_l0_where_there_are_features(one_thread, tmp_path):
+    made = planted(tmp_path / "planted", n=12_000)
     settings = TrainConfig(tokens=150_000, batch_size=256, lr=1e-2, log_every=500)
-    sae = train_sae(planted, HOOK, BatchTopKConfig(d_sae=64, k=3), settings, tmp_path / "sae")
-    learned, linear = (evaluate_on_recording(each, planted).fvu for each in (sae, pca_of(planted, HOOK, k=3)))
+    sae = train_sae(made, HOOK, BatchTopKConfig(d_sae=64, k=3), settings, tmp_path / "sae")
+    learned, linear = (evaluate_on_recording(each, made).fvu for each in (sae, pca_of(made, HOOK, k=3)))
     assert learned < 0.6 * linear
 
 

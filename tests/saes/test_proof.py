@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from architectures import blank
 from planted import write_recording
 
 from interp.artifacts import Draft, as_json, open_artefact, partial_path, read_manifest, save_artefact, verify
@@ -23,7 +24,8 @@ from interp.interventions.site import DictionarySite, continuations, effects_of
 from interp.lenses.jacobian_lens import JacobianLayer, JacobianLens, JacobianSettings
 from interp.lenses.vocabulary import vocabulary_of
 from interp.models.adapter import run_with_cache, token_strings, weight_hash
-from interp.models.small import SmallConfig, build_small
+from interp.models.loading import load_model
+from interp.models.small import SmallConfig
 from interp.statistics import Interval, proportion_interval, t_interval
 from saes.features.answers import compare_ablation, compare_steering, feature_on_text, lists_apart
 from saes.features.build import build_features
@@ -63,11 +65,8 @@ QUICK = ProofConfig(draws=19)
 
 def planted_model(n_layers: int = 1):
     """Token `t` writes STRENGTH along direction `t`; the logits read the direction of CAUSE alone, for ANSWERS."""
-    config = SmallConfig(n_layers=n_layers, d_model=D, n_heads=2, d_mlp=8, d_vocab=V, n_ctx=32, normalization=None)
-    model = build_small(config, seed=0, device="cpu", dtype=torch.float32)
+    model = blank(n_layers=n_layers, d_model=D, n_heads=2, d_mlp=8, d_vocab=V, n_ctx=32)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
         model.W_E[:, :V] = STRENGTH * torch.eye(V)
         model.unembed.original_component.weight[list(ANSWERS), CAUSE] = READ
     return model
@@ -253,7 +252,7 @@ def test_p_is_uniform_for_random_directions_given_as_features(model, features):
 def untrained(seed: int, folder: Path):
     """Return an untrained model with an untrained dictionary, and the tables of its features."""
     config = SmallConfig(n_layers=2, d_model=32, n_heads=4, d_mlp=64, d_vocab=V, n_ctx=32)
-    model = build_small(config, seed=seed, device="cpu", dtype=torch.float32)
+    model = load_model(config, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     rows = torch.nn.functional.normalize(torch.randn(150, 32, generator=generator), dim=1)
     _, values = run_with_cache(model, torch.randint(V, (40, LENGTH), generator=generator), [HOOK])
@@ -298,8 +297,7 @@ def test_adding_minus_the_activation_is_splicing_with_the_latent_ablated(model):
 @pytest.mark.parametrize("layer", [1, 2])
 def test_effects_are_those_of_whole_passes_with_hooks(layer):
     """Passes start behind the hook point (before the last block's end: with a hook), and read few logits."""
-    model = build_small(SmallConfig(n_layers=3, d_model=32, n_heads=4, d_mlp=64, d_vocab=V, n_ctx=32), seed=1,
-                        device="cpu", dtype=torch.float32)  # fmt: skip
+    model = load_model(SmallConfig(n_layers=3, d_model=32, n_heads=4, d_mlp=64, d_vocab=V, n_ctx=32), seed=1)
     generator = torch.Generator().manual_seed(3)
     rows = torch.nn.functional.normalize(torch.randn(40, 32, generator=generator), dim=1)
     weights = Weights(rows.T.contiguous(), torch.full((40,), -0.5), rows, torch.zeros(32))

@@ -43,16 +43,13 @@ def test_the_planted_neuron_is_the_nearest(model):
     W_out = model.blocks[1].mlp.W_out.detach().float()
     directions = torch.stack([2 * W_out[7], -W_out[3], torch.randn(D)])
     found = neuron_relations(model, directions, "blocks.1.hook_resid_post", seed=0)
-    assert found is not None
     assert (found.layers[:2, 0] == 1).all()
     assert found.neurons[:2, 0].tolist() == [7, 3]
     assert found.cosines[:2, 0] == pytest.approx([1, -1], abs=1e-5)
     early = neuron_relations(model, directions, "blocks.0.hook_resid_post", seed=0)
-    assert early is not None
     assert (early.layers == 0).all()
     random = torch.randn(400, D, generator=torch.Generator().manual_seed(1))
     null = neuron_relations(model, random, "blocks.1.hook_resid_post", seed=0)
-    assert null is not None
     assert (np.abs(null.cosines[:, 0]) > null.null).mean() < 0.12
 
 

@@ -1,18 +1,14 @@
 """Phrases in their order, chance of a hit, and similarity to a vector: planted answers and nulls."""
 
-import sys
 from pathlib import Path
 
+import make_search
 import numpy as np
 import pytest
 import torch
 from make_features import write_features
 from safetensors.torch import save_file
 from scipy.stats import binom
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
-
-import make_search
 
 from interp.artifacts import Draft
 from interp.errors import ConfigError, MissingError
@@ -75,7 +71,6 @@ def test_the_order_of_a_phrase_counts(workspace):
     hits = found(workspace, "New York", "phrase")
     assert [hit.feature for hit in hits] == [AFTER, YORK, BOTH]
     assert hits[0].score == pytest.approx(1, abs=0.03)  # the first occurrences of a pair are not indexed
-    assert hits[1].score is not None
     assert hits[1].score < 0.8
     assert hits[0].recall == 1
     assert NEW in [hit.feature for hit in found(workspace, "New York", "tokens")]
@@ -104,26 +99,10 @@ def test_a_phrase_ends_at_words_only_and_within_its_passage():
     _, _, phrases = units.read(codes, begins, spell(texts))
     said = ["".join(texts[c] for c in units.pieces[p]) if p >= 0 else None for p in phrases]
     # " York New" and " New York" count from the third on: not after a comma, not over a passage, not within a word
-    assert said == [None] * 6 + [
-        " York New",
-        None,
-        None,
-        " York New",
-        None,
-        None,
-        None,
-        " New York",
-        " York New",
-        None,
-        None,
-    ]
+    found = {at: text for at, text in enumerate(said) if text}
+    assert found == {6: " York New", 9: " York New", 13: " New York", 14: " York New"}
     again = units.read(np.array([0, 1, 2] * 3), np.zeros(9, bool), spell(texts))[2]
-    assert [p >= 0 for p in again] == [False] * 5 + [
-        True,
-        True,
-        False,
-        True,
-    ]  # New Yorkshire and its reverse, once before
+    assert [at for at, p in enumerate(again) if p >= 0] == [5, 6, 8]  # New Yorkshire and its reverse, once before
 
 
 def test_phrases_do_not_depend_on_blocks(tmp_path):
@@ -169,7 +148,6 @@ def test_the_examples_alone_have_phrases_and_chances(tmp_path, monkeypatch):
     workspace = make_search.build(tmp_path / "w")
     hit = search_features(workspace, "January", features="older").hits[0]
     assert hit.feature == 0
-    assert hit.p is not None
     assert hit.p < 1e-6
 
 
@@ -194,7 +172,6 @@ def test_a_vector_finds_the_direction_it_was_made_from(directions):
     wanted = 3 * weights[17] + 0.5 * noise
     cosine = wanted @ weights[17] / np.linalg.norm(wanted) / np.linalg.norm(weights[17])
     assert hits[0].strength == pytest.approx(cosine, rel=1e-5)
-    assert hits[0].p is not None
     assert hits[0].p < 1e-20
     assert all((hit.p or 0) > 0.05 for hit in hits[1:])  # random directions, at the null
     assert len(search_vector(workspace, wanted, features="f", min_strength=0.9).hits) == 1

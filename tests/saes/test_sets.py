@@ -82,7 +82,6 @@ def test_rows_rebuild_pre_activations_and_outputs_exactly(made):
         assert torch.allclose(pre + found.encoder_bias(layer, firings.latents), firings.values)  # all three are gates
         assert torch.allclose(found.reconstruct(layer, inputs), whole[layer])
         skip = found.skip(layer)
-        assert skip is not None
         by_hand = found.output_bias(layer) + inputs[layer] @ skip.T
         for source in found.layers:
             if layer in found.targets(source):

@@ -76,14 +76,12 @@ def test_every_kind_learns_and_is_one_artefact(recording, name, tmp_path):
     found = train_set(recording, config, LONG, tmp_path / "set", skip=skip)
     stored = open_artefact(StoredSet, tmp_path / "set")
     scores, run = stored.scores, stored.training
-    assert scores is not None
     assert run is not None
     assert verify(tmp_path / "set") == []
     assert [row.layer for row in scores.layers] == [0, 1]
     assert all(row.fvu < 0.6 for row in scores.layers)
     assert found.skip(0) is None or skip
     loss = scores.loss
-    assert loss is not None
     assert set(loss) == {"set", "untrained", "neurons"}
     assert loss["set"].ce_clean == loss["untrained"].ce_clean
     assert loss["set"].kl_spliced < 0.7 * loss["untrained"].kl_spliced
@@ -146,12 +144,11 @@ for layer, metrics in training(open_recording(sys.argv[1], device="cpu"), config
 @pytest.mark.parametrize("name", ["batchtopk, skip", "across, batchtopk"])
 def test_a_killed_run_resumes_to_the_same_bits(text_documents, tiny_model, name, tmp_path):
     folder = live(tiny_model, text_documents, tmp_path / "mlps").folder
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
     def run(target: str, kill_after: int | None) -> None:
         words = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / target), name]
         process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
-        assert process.stdout is not None
         for line in process.stdout:
             if kill_after is not None and int(line.split()[1]) >= kill_after:
                 time.sleep(0.02)  # somewhere inside a later step

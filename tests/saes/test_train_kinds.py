@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from scipy.optimize import linear_sum_assignment
 
 from interp.artifacts import open_artefact, partial_path, read_json, read_manifest, write_json
-from interp.errors import ConfigError, MismatchError
+from interp.errors import MismatchError
 from interp.recording.store import Recording
 from saes.kinds.config import (
+    BatchTopKConfig,
     CrosscoderConfig,
     GatedConfig,
     JumpReLUConfig,
@@ -21,6 +22,7 @@ from saes.kinds.config import (
     MatryoshkaConfig,
     ReLUConfig,
     SAEConfig,
+    TopKConfig,
     TranscoderConfig,
 )
 from saes.training.config import TrainConfig
@@ -95,6 +97,8 @@ def mcc(found: torch.Tensor, true: torch.Tensor) -> float:
 
 
 KINDS: dict[str, SAEConfig] = {
+    "topk": TopKConfig(**SIZES, k=K),
+    "batchtopk": BatchTopKConfig(**SIZES, k=K),
     "matryoshka": MatryoshkaConfig(**SIZES, k=K, prefixes=(0.5,)),
     "jumprelu": JumpReLUConfig(**SIZES, k=K, bandwidth=0.05),  # features are .4 strong here
     "jumprelu tanh": JumpReLUConfig(**SIZES, k=K, bandwidth=0.05, sparsity="tanh", sparsity_coefficient=0.1),
@@ -146,9 +150,8 @@ def test_planted_features_are_recovered(trained, name):
     for number, found in enumerate(sae.W_dec.split(D, dim=1), start=first):
         assert mcc(found, directions(number)) > least
         assert mcc(directions(900), directions(number)) < 0.6  # directions that learned nothing
-    assert heldout.fvu < (
-        0.18 if name in ("matching pursuit", "transcoder") else 0.16
-    )  # k for each token, not on average
+    # k for each token, not on average, leaves more
+    assert heldout.fvu < {"topk": 0.25, "matching pursuit": 0.18, "transcoder": 0.18}.get(name, 0.16)
     buys = (
         "gated" in name or isinstance(KINDS[name], ReLUConfig) or getattr(KINDS[name], "sparsity", "") in ("l1", "tanh")
     )
@@ -207,11 +210,15 @@ def test_every_kind_resumes_bit_for_bit(recording, tmp_path, name):
     config = KINDS[name]
     train_sae(recording, places(config), config, SHORT, tmp_path / "whole")
     run = train(recording, places(config), config, SHORT, tmp_path / "sae")
-    for _ in range(4):
+    for _ in range({"topk": 1, "batchtopk": 7}.get(name, 4)):
         next(run)
     run.close()
-    assert partial_path(tmp_path / "sae").exists()
+    assert not (tmp_path / "sae").exists()
+    assert (partial_path(tmp_path / "sae") / "checkpoint" / "state.safetensors").exists()
     train_sae(recording, places(config), config, SHORT, tmp_path / "sae")
+    steps = [json.loads(line)["step"] for line in (tmp_path / "sae" / LOG).read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert not (tmp_path / "sae" / "checkpoint").exists()
     mine, theirs = load_file(tmp_path / "sae" / WEIGHTS), load_file(tmp_path / "whole" / WEIGHTS)
     assert mine.keys() == theirs.keys()
     for tensor in mine:
@@ -244,8 +251,3 @@ def test_a_crosscoder_reads_several_recordings_of_the_same_tokens(recording, tmp
     longer = planted(tmp_path / "longer", n=16_400)
     with pytest.raises(MismatchError, match="different tokens"):
         train_sae([recording, longer], HOOK, KINDS["crosscoder"], SHORT, tmp_path / "no")
-
-
-def test_a_transcoder_without_a_target_is_refused():
-    with pytest.raises(ConfigError, match="needs a target"):
-        TranscoderConfig(**SIZES, k=K)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_kinds import make_saes
 
-from interp.errors import CorruptError, MismatchError, MissingError, NonFiniteError, UnknownNameError
+from interp.errors import CorruptError, MismatchError, MissingError, NonFiniteError
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.crosscoder import CrosscoderSAE
 from saes.kinds.jumprelu import JumpReLUSAE
@@ -17,32 +17,11 @@ from saes.weights.folder import CONFIG, WEIGHTS, check_model, load_direction, lo
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 
-@pytest.mark.parametrize("name", ["topk", "topk_plain", "jumprelu", "jumprelu_unbiased"])
-def test_folders_written_by_saelens_give_saelens_numbers(name):
-    """Frozen by `tests/oracles/saelens_loads_our_folder.py --freeze` with sae-lens 6.54.12."""
-    folder = FIXTURES / f"saelens_{name}"
-    sae, probe = load_sae(folder), load_file(folder / "probe.safetensors")
-    torch.testing.assert_close(sae.encode(probe["x"]), probe["feature_acts"], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(sae(probe["x"]), probe["recons"], atol=1e-5, rtol=1e-5)
-
-
 @pytest.fixture(params=[0, 1], ids=["topk", "jumprelu"])
 def saved(request, tmp_path):
     sae = make_saes()[request.param]
     save_sae(sae, tmp_path)
     return sae, tmp_path
-
-
-def test_a_saved_sae_comes_back_bit_for_bit(saved):
-    sae, folder = saved
-    loaded = load_sae(folder)
-    assert type(loaded) is type(sae)
-    assert loaded.metadata == sae.metadata
-    assert loaded.hook_point == sae.hook_point
-    for name, tensor in sae.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], tensor), name
-    x = torch.randn(20, sae.d_in)
-    assert torch.equal(loaded(x), sae(x))
 
 
 @pytest.mark.parametrize("number", range(len(make_saes())))
@@ -79,57 +58,10 @@ def edit_config(folder, **changes):
     (folder / CONFIG).write_text(json.dumps({k: v for k, v in config.items() if v is not ...}))
 
 
-@pytest.mark.parametrize(
-    ("changes", "error", "words"),
-    [
-        ({"architecture": "jumpreglu"}, UnknownNameError, "did you mean 'jumprelu'"),
-        ({"architecture": ...}, CorruptError, "lacks architecture"),
-        ({"d_sae": ...}, CorruptError, "lacks d_sae"),
-        ({"metadata": ...}, CorruptError, "lacks metadata"),
-        ({"d_sae": "many"}, CorruptError, "d_sae must be a whole number"),
-        ({"d_in": 17}, CorruptError, r"W_enc should be \[17, 64\]"),
-        ({"d_sae": 65}, CorruptError, r"W_enc should be \[16, 65\]"),
-        (
-            {"normalize_activations": "expected_average_only_in"},
-            MismatchError,
-            "'expected_average_only_in' is not supp",
-        ),
-    ],
-)
-def test_a_config_that_does_not_fit_is_refused(saved, changes, error, words):
-    _, folder = saved
-    edit_config(folder, **changes)
-    with pytest.raises(error, match=words):
-        load_sae(folder)
-
-
-def test_topk_without_k_is_refused(tmp_path):
-    save_sae(make_saes()[0], tmp_path)
-    edit_config(tmp_path, k=...)
-    with pytest.raises(CorruptError, match="k must be a whole number"):
-        load_sae(tmp_path)
-
-
 def edit_weights(folder, **changes):
     tensors = load_file(folder / WEIGHTS)
     tensors.update(changes)
     save_file({k: v for k, v in tensors.items() if v is not None}, folder / WEIGHTS)
-
-
-def test_wrong_weights_are_refused(saved):
-    _, folder = saved
-    good = (folder / WEIGHTS).read_bytes()
-    edit_weights(folder, b_dec=None)
-    with pytest.raises(CorruptError, match="lacks b_dec"):
-        load_sae(folder)
-    (folder / WEIGHTS).write_bytes(good)
-    edit_weights(folder, W_skip=torch.zeros(2, 2))
-    with pytest.raises(CorruptError, match="holds W_skip as well"):
-        load_sae(folder)
-    (folder / WEIGHTS).write_bytes(good)
-    edit_weights(folder, b_enc=torch.full((64,), float("nan")))
-    with pytest.raises(NonFiniteError, match="b_enc must be finite, 64 of its 64"):
-        load_sae(folder)
 
 
 def test_a_truncated_weight_file_is_named(saved):
@@ -147,8 +79,13 @@ def test_a_truncated_weight_file_is_named(saved):
 
 def test_a_config_that_is_not_json_is_named(saved):
     _, folder = saved
+    config = (folder / CONFIG).read_text()
     (folder / CONFIG).write_text('{"d_in": 16,')
     with pytest.raises(CorruptError, match=CONFIG):
+        load_sae(folder)
+    (folder / CONFIG).write_text(config)
+    edit_config(folder, metadata=...)
+    with pytest.raises(CorruptError, match="lacks metadata"):
         load_sae(folder)
 
 
@@ -187,16 +124,6 @@ def crosscoder():
     places = [{"hook_point": f"blocks.{n}.hook_resid_post", "d": d} for n, d in ((1, 6), (2, 4))]
     scales = torch.tensor([0.5, 2.0])
     return CrosscoderSAE(weights, threshold=torch.rand(24, generator=g), scales=scales, sites=places)
-
-
-def test_a_crosscoder_comes_back_bit_for_bit(tmp_path):
-    sae, x = crosscoder(), torch.randn(5, 10)
-    save_sae(sae, tmp_path)
-    loaded = load_sae(tmp_path)
-    assert isinstance(loaded, CrosscoderSAE)
-    assert torch.equal(loaded(x), sae(x))
-    assert torch.equal(loaded.decoder_norms(), sae.decoder_norms())
-    assert (loaded.hook_points, loaded.widths) == (sae.hook_points, (6, 4))
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,8 @@
 """`workbench compare sizes`: from the finished runs of a sweep to the fit and its artefact, and what is refused."""
 
 import math
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
-
 from make_saes import HOOK_POINT, final_fvu, finished, imported
 
 from interp.artifacts import verify

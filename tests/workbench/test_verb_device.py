@@ -1,10 +1,8 @@
 """`--device`: the dictionary of a verb goes where it says, rows follow batch by batch, and the scores stay."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from other_device import DEVICE, other_device
 
 from interp import runtime
 from interp.workspace import Workspace
@@ -20,10 +18,6 @@ from saes.training.config import TrainConfig
 from saes.training.train import train_sae
 from workbench.__main__ import main
 from workbench.opening import open_dictionary, open_sae
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))  # the fixtures serve other tests too
-
-from other_device import DEVICE, other_device
 
 
 @pytest.fixture(scope="module")
