@@ -1,14 +1,10 @@
 """A synthetic workspace for pages that need no browser."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
-
 from fake_live import FakeLive
 from make_workspace import build
 

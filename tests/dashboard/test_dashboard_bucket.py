@@ -2,10 +2,13 @@
 
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+from fake_live import FakeLive
+from make_workspace import build
+from s3_server import BUCKET, new_machine, running
+from visit import ERROR, Visitor
 
 from dashboard.app import create_app
 from dashboard.components.pages import artefact_href
@@ -16,12 +19,6 @@ from interp.artifacts import copy_artefact, verify
 from interp.runtime import FileCache
 from interp.workspace import Workspace, move_to_trash
 from workbench.commands import Commands
-
-sys.path.append(str(Path(__file__).parents[1] / "fixtures"))
-from fake_live import FakeLive
-from make_workspace import build
-from s3_server import BUCKET, new_machine, running
-from visit import ERROR, Visitor
 
 SIZES = {"n_features": 60, "n_points": 80}
 STAMP = re.compile(r'"data": "([0-9a-f]{16}){1,4}"|\d+(\.\d+)? (s|seconds|ms)\b')

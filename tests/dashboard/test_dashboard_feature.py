@@ -37,7 +37,6 @@ def test_rows_that_are_kept_are_those_of_the_table_until_it_changes(workspace, t
             ("relations", view.relations(own, "demo", index)),
         ):
             row = own.query("select * from t where feature = ?", index, t=paths[table]).to_pylist()[0]
-            assert found is not None
             assert asdict(found.row) == row
         sql = "select * from t where feature = ? and rank < ? order by group_order, rank"
         rows = own.query(sql, index, view.MAX_EXAMPLES, t=paths["examples"]).to_pylist()
@@ -53,7 +52,6 @@ def test_rows_that_are_kept_are_those_of_the_table_until_it_changes(workspace, t
 
 def test_neurons_link_to_their_page_where_they_are_described(workspace):
     found = view.relations(workspace, "demo", 1)
-    assert found is not None
     shown = text_of(detail(workspace, "demo", 1, "light"))
     assert f"/feature/neurons/{found.row.neurons[0]}" in shown
 

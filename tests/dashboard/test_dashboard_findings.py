@@ -154,10 +154,8 @@ def test_the_strongest_of_each_kind_come_first_and_three_at_most(tmp_path):
     assert [each.kind for each in without] == ["circuit", "graph", "concept"]
     assert without[2].title == "A feature for c5"
     assert without[1].href == "/graph/strong"
-    assert without[1].dots is not None
     assert len(without[1].dots.x) == len(without[1].dots.y) == 48
     picture = without[0].dots
-    assert picture is not None
     assert (without[0].value, without[0].null) == (max(picture.x), picture.x[-1]), "the numbers of the card are drawn"
     assert picture.null * 2 == len(picture.x) == len(picture.y) == len(picture.texts)
     assert without[0].href == "/circuit/induction-circuits/i?at=L0H0-k-L1H1"
@@ -174,7 +172,6 @@ def test_a_ring_that_the_model_uses_is_a_finding_and_one_that_it_does_not_use_is
     (found,) = _ring(words, name, used, workspace)
     assert (found.value, found.null) == (0.9, 0.2)
     assert found.href.endswith(f"list={name}")
-    assert found.dots is not None
     assert found.dots.texts == ring.shape.words
     idle = dataclasses.replace(ring.rotation, overall=Interval(0.9, 0.1, 1.1), random_high=0.2)
     assert _ring(words, name, idle, workspace) == []
@@ -196,7 +193,6 @@ def test_a_dictionary_that_detects_more_concepts_than_every_baseline_is_a_findin
         "/sae?name=dictionary-x#concepts",
     )
     assert "100% of 20 concepts" in found.sentence
-    assert found.dots is not None
     assert found.dots.y == (0.9,) * 20
     assert found.dots.x == (0.8,) * 5 + (0.35,) * 15
     assert "25% have such a neuron, 0% such a latent" in found.sentence

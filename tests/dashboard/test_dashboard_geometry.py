@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from make_geometry import HOSTILE_LIST, LISTS, NO_PROMPTS, PLACES, geometry
+from make_geometry import HOSTILE_LIST, LISTS, NO_PROMPTS, geometry
 from page_text import text_of
 
 from dashboard.app import create_app
@@ -118,17 +118,13 @@ def test_the_panels_of_a_list_have_its_sweeps(inside):
         ('{"weekdays": 3}', "weekdays"),
         ('{"weekdays": {"shape": {"verdict": "circle"}}}', r"weekdays\.shape\.\w+ is missing"),
         ("{", "not valid JSON"),
+        (None, "workbench verify"),
     ],
 )
 def test_a_damaged_file_is_one_line_that_names_it(own, text, says):
-    (own.path("word_geometry", "shapes") / "lists.json").write_text(text)
+    path = own.path("word_geometry", "shapes") / "lists.json"
+    path.unlink() if text is None else path.write_text(text)
     with pytest.raises(CorruptError, match=rf"lists\.json.*{says}"):
-        page.layout(Context(own, None))
-
-
-def test_a_lost_file_is_named_too(own):
-    (own.path("word_geometry", "shapes") / "lists.json").unlink()
-    with pytest.raises(CorruptError, match="workbench verify"):
         page.layout(Context(own, None))
 
 
@@ -219,8 +215,3 @@ def test_what_a_model_gave_is_shown(tmp_path, live):
         told = text_of(page.layout(Context(written, live))) + shown("real", "second")
     assert "wb-notice-error" not in told
     assert "has no prompts that ask for the next item" in told
-
-
-def test_places_are_those_of_the_fixture():
-    assert short_hook_point(PLACES[0]) == "embed"
-    assert short_hook_point(PLACES[3]) == "2"

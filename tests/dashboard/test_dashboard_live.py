@@ -6,9 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from make_lens import identity_lens
+from make_workspace import planted
 
 from dashboard.prompt.live import MAX_TOKENS, LiveModel
+from interp.artifacts import save_artefact
 from interp.errors import PromptError, UnknownNameError
+from interp.models.identity import weight_hash
 
 MODEL = "smollm2-135m"
 TEXT = "The capital of France is"
@@ -150,40 +154,22 @@ def test_two_visitors_share_one_model(real):
 
 
 @pytest.mark.real
-def test_a_tuned_lens_that_changes_nothing_reads_as_the_logit_lens(tmp_path, smollm2, monkeypatch):
-    from make_lens import identity_lens
-    from make_workspace import build
-
-    from interp.artifacts import save_artefact
-    from interp.models.adapter import weight_hash
-
+def test_a_tuned_lens_that_changes_nothing_reads_as_the_logit_lens_and_one_of_other_weights_is_left_alone(
+    place, smollm2, monkeypatch
+):
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
-    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
-    live = LiveModel(workspace)
-    assert live.read(TEXT, model=MODEL, features=None).lenses == [("logit", "")]
-    lens = identity_lens(["blocks.3.hook_resid_post"], smollm2.cfg.d_model, weight_hash(smollm2), MODEL)
-    save_artefact(lens, workspace.path("lens", "tuned"))
-    live = LiveModel(workspace)
+    planted(place, "recording", "rec", model=MODEL)
+    for n, hashed in (8, "00" * 32), (smollm2.cfg.d_model, weight_hash(smollm2)):
+        live = LiveModel(place)
+        assert live.read(TEXT, model=MODEL, features=None).lenses == [("logit", "")]
+        with pytest.raises(PromptError, match="no tuned lens"):
+            live.lens(TEXT, model=MODEL, start=0, stop=3, lens="tuned")
+        lens = identity_lens(["blocks.3.hook_resid_post"], n, hashed, MODEL)
+        save_artefact(lens, place.path("lens", "tuned"), overwrite=True)
+    live = LiveModel(place)
     assert {how for how, _ in live.read(TEXT, model=MODEL, features=None).lenses} == {"logit", "tuned"}
     plain, tuned = (live.lens(TEXT, model=MODEL, start=0, stop=3, lens=how) for how in ("logit", "tuned"))
     assert plain.cells == tuned.cells
-
-
-@pytest.mark.real
-def test_a_tuned_lens_of_other_weights_is_left_alone(tmp_path, smollm2, monkeypatch):
-    from make_lens import identity_lens
-    from make_workspace import build
-
-    from interp.artifacts import save_artefact
-
-    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
-    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
-    lens = identity_lens(["blocks.3.hook_resid_post"], 8, "00" * 32, MODEL)
-    save_artefact(lens, workspace.path("lens", "tuned"))
-    live = LiveModel(workspace)
-    assert live.read(TEXT, model=MODEL, features=None).lenses == [("logit", "")]
-    with pytest.raises(PromptError, match="no tuned lens"):
-        live.lens(TEXT, model=MODEL, start=0, stop=3, lens="tuned")
 
 
 @pytest.mark.real
@@ -213,7 +199,6 @@ def test_a_message_goes_on_with_what_was_read_and_a_closed_one_gives_it_back(rea
     from interp.interventions.conversation import STEERED, Conversation, Turn, random_vector
     from interp.interventions.intervention import Direction, Intervention
     from interp.interventions.recipe import Recipe
-    from interp.models.identity import weight_hash
 
     target = Direction(hook_point="blocks.14.hook_resid_post", vector=random_vector(576, 1.0, [1]), origin="drawn")
     step = Intervention(target=target, amount=40.0)

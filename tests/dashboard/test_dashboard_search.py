@@ -1,17 +1,12 @@
 """The page *Search*: hits beside their nulls, filters in the address, and texts that stay texts."""
 
-import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
-
 import make_search
+import pytest
 from fake_live import FakeLive
 from page_text import text_of
 from visit import ERROR, Visitor

@@ -238,12 +238,6 @@ def test_no_body_gets_to_dash_in_another_shape(body):
         assert not body.get("state")
 
 
-def test_a_body_over_a_megabyte_is_a_413(app_client):
-    app_client.get("/_dash-dependencies", headers=HERE)
-    answer = app_client.post(CALLBACK, data=b" " * (MAX_BODY + 1), content_type="application/json", headers=HERE)
-    assert answer.status_code == 413
-
-
 @pytest.mark.parametrize(
     "path",
     [

@@ -4,13 +4,10 @@ import gzip
 import json
 import re
 import socket
-import threading
-import urllib.request
 from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
-from fake_live import FakeLive
 from plotly.basedatatypes import BaseTraceType
 
 import dashboard
@@ -73,20 +70,6 @@ def test_serve_says_where_and_stops_on_interrupt_with_all_notes_in_their_file(tm
     assert said[2] == "stopped"
     assert made[0].socket.fileno() == -1
     assert [each.name for each in tmp_path.glob("notes.*")] == ["notes.sqlite"]
-
-
-def test_the_server_answers_on_its_port(workspace):
-    server = serving.make_server(workspace, live=FakeLive())
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/", timeout=10) as answer:
-            assert answer.status == 200
-            assert b"Interp workbench" in answer.read()
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
 
 
 def test_scripts_are_compressed_once_and_kept_by_the_browser(server):

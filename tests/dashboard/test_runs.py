@@ -1,11 +1,13 @@
 """The queue of runs: real processes on a tiny model, cut off in every way; and the pages that queue them."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from dashboard.components.pages import (
 from dashboard.data.features import one, unlabelled
 from dashboard.feature.page import ask_for, ask_for_list
 from dashboard.queue import RunQueue
-from dashboard.run_files import Report, how_far
+from dashboard.run_files import Report, Run, how_far
 from dashboard.runs.page import PAGE, entered
 from dashboard.runs.storage import check_unused
 from interp.artifacts import Draft, save_artefact, write_json
@@ -48,31 +50,27 @@ SLOW = {"model": "small:mlp-2l", "steps": 200_000, "n_contexts": 40, "context_le
 @pytest.fixture
 def queue(place: Workspace):
     """Return a working queue, ended with the test."""
-    made = RunQueue(place, Commands(place), grace=20).start()
-    yield made
-    made.stop()
+    with queue_of(place, grace=20) as made:
+        yield made
 
 
-def wait(queue: RunQueue, id: str, *states: str, seconds: float = 120):
-    """Wait until a run has one of the states; return it."""
+def wait_until(queue: RunQueue, id: str, reached: Callable[[Run], Any], seconds: float = 120) -> Run:
+    """Wait until a run has come so far; return it."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        run = queue.get(id)
-        if run.state in states:
-            return run
-        time.sleep(0.1)
-    raise AssertionError(f"{id} is {run.state} after {seconds} s; its log:\n{run.log}")
+    while not reached(run := queue.get(id)):
+        assert time.monotonic() < end, f"{id} is {run.state} after {seconds} s; its log:\n{run.log}"
+        time.sleep(0.05)
+    return run
 
 
-def wait_for_progress(queue: RunQueue, id: str, seconds: float = 120):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        run = queue.get(id)
-        assert run.active, run
-        if run.fraction:
-            return run
-        time.sleep(0.1)
-    raise AssertionError(f"no progress after {seconds} s: {run}")
+def wait(queue: RunQueue, id: str, *states: str, seconds: float = 120) -> Run:
+    return wait_until(queue, id, lambda run: run.state in states, seconds)
+
+
+def wait_for_progress(queue: RunQueue, id: str) -> Run:
+    run = wait_until(queue, id, lambda run: run.fraction or not run.active)
+    assert run.active, run
+    return run
 
 
 def test_runs_go_one_by_one_in_order_and_a_failure_gives_its_reason_and_stops_no_other(queue, place):
@@ -134,7 +132,6 @@ time.sleep(600)
 def test_a_killed_server_takes_its_process_along_and_the_next_one_shows_it_as_interrupted(place):
     script = SERVER.format(options={**SLOW, "name": "slow"}, heads=HEADS)
     server = subprocess.Popen([sys.executable, "-c", script, str(place.root)], stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
     slow, heads = server.stdout.readline().strip(), server.stdout.readline().strip()
     onlooker = RunQueue(place, Commands(place)).start()
     assert "Another dashboard" in onlooker.problem
@@ -143,16 +140,13 @@ def test_a_killed_server_takes_its_process_along_and_the_next_one_shows_it_as_in
     wait_for_progress(onlooker, slow)
     os.kill(server.pid, signal.SIGKILL)
     server.wait()
-    restarted = RunQueue(place, Commands(place)).start()
-    try:
+    with queue_of(place) as restarted:
         assert restarted.get(slow).state == "interrupted"
         assert wait(restarted, heads, "done", "failed").state == "done", "what waited goes on"
         restarted.resume(slow)
         wait_for_progress(restarted, slow)
         restarted.stop()
         assert restarted.get(slow).state == "interrupted"
-    finally:
-        restarted.stop()
 
 
 def test_the_queue_needs_a_workspace_that_can_be_written(place):
@@ -183,19 +177,22 @@ def until(path: Path) -> tuple[str, ...]:
     return sys.executable, "-c", f"{code}time.sleep(0.05)"
 
 
-def wait_for_output(queue: RunQueue, id: str, seconds: float = 20):
-    """Wait until the process of a run has begun."""
-    end = time.monotonic() + seconds
-    while "begun" not in queue.get(id).log:
-        assert time.monotonic() < end, queue.get(id)
-        time.sleep(0.05)
+def wait_for_output(queue: RunQueue, id: str) -> Run:
+    return wait_until(queue, id, lambda run: "begun" in run.log, 20)
+
+
+@contextlib.contextmanager
+def queue_of(place: Workspace, **options: Any) -> Iterator[RunQueue]:
+    """Start a queue, with another program than the workbench where one is given, and end it."""
+    queue = RunQueue(place, Commands(place), **options)
+    try:
+        yield queue.start()
+    finally:
+        queue.stop()
 
 
 def test_a_full_disk_fails_the_run_and_the_queue_goes_on(place, monkeypatch):
-    quick = (sys.executable, "-c", "print('wrote')")
-    queue = RunQueue(place, Commands(place), program=quick)
-    queue.start()
-    try:
+    with queue_of(place, program=(sys.executable, "-c", "print('wrote')")) as queue:
         with monkeypatch.context() as patch:
             full_disk(patch, after_waiting=True)
             id = queue.add("heads", HEADS)
@@ -204,13 +201,10 @@ def test_a_full_disk_fails_the_run_and_the_queue_goes_on(place, monkeypatch):
         assert json.loads((place.root / "runs" / f"{id}.json").read_text())["state"] == "waiting"
         other = queue.add("heads", {**HEADS, "name": "other"})
         assert wait(queue, other, "done", "failed", seconds=20).state == "done"
-    finally:
-        queue.stop()
 
 
 def test_a_run_that_ends_on_a_full_disk_has_ended_here(place, monkeypatch):
-    queue = RunQueue(place, Commands(place), program=until(place.root / "go")).start()
-    try:
+    with queue_of(place, program=until(place.root / "go")) as queue:
         with monkeypatch.context() as patch:
             id = queue.add("heads", HEADS)
             wait_for_output(queue, id)
@@ -219,8 +213,6 @@ def test_a_run_that_ends_on_a_full_disk_has_ended_here(place, monkeypatch):
             assert wait(queue, id, "done", "failed", seconds=20).state == "done"
         other = queue.add("heads", {**HEADS, "name": "other"})
         assert wait(queue, other, "done", "failed", seconds=20).state == "done", "the queue goes on"
-    finally:
-        queue.stop()
 
 
 def test_a_queue_opens_on_a_full_disk(place, monkeypatch):
@@ -229,11 +221,8 @@ def test_a_queue_opens_on_a_full_disk(place, monkeypatch):
     left = {"id": "0001-heads", "verb": "heads", "options": HEADS, "command": "x", "state": "running", "place": 1}
     (folder / "0001-heads.json").write_text(json.dumps(left))
     full_disk(monkeypatch)
-    queue = RunQueue(place, Commands(place)).start()
-    try:
+    with queue_of(place) as queue:
         assert queue.get("0001-heads").state == "interrupted"
-    finally:
-        queue.stop()
 
 
 def test_damaged_records_are_left_out(place):
@@ -242,9 +231,8 @@ def test_damaged_records_are_left_out(place):
     (folder / "0001-heads.json").write_text("{not json")
     (folder / "0002-heads.json").write_text('{"id": "../../x"}')
     (folder / "0003-heads.json").write_text(json.dumps({"id": "0003-heads", "verb": 3}))
-    queue = RunQueue(place, Commands(place)).start()
-    assert queue.all() == []
-    queue.stop()
+    with queue_of(place) as queue:
+        assert queue.all() == []
 
 
 def test_progress_gives_the_time_left_from_this_stage_alone():
@@ -389,16 +377,12 @@ def test_the_address_of_a_proof_is_that_of_the_feature_that_it_is_about(place):
 
 
 def test_a_running_run_is_cancelled_on_a_full_disk(place, monkeypatch):
-    queue = RunQueue(place, Commands(place), program=until(place.root / "never")).start()
-    try:
+    with queue_of(place, program=until(place.root / "never")) as queue, monkeypatch.context() as patch:
         id = queue.add("heads", HEADS)
         wait_for_output(queue, id)
-        with monkeypatch.context() as patch:
-            full_disk(patch)
-            queue.cancel(id)
-            assert wait(queue, id, "cancelled", "done", "failed", seconds=30).state == "cancelled"
-    finally:
-        queue.stop()
+        full_disk(patch)
+        queue.cancel(id)
+        assert wait(queue, id, "cancelled", "done", "failed", seconds=30).state == "cancelled"
 
 
 @pytest.mark.parametrize(
