@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +12,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
-
 from fake_live import FakeLive
 from make_workspace import build
 
@@ -173,17 +169,26 @@ def base_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return build(tmp_path_factory.mktemp("browser") / "workspace")
 
 
+@contextlib.contextmanager
+def serving(workspace: Workspace, live: FakeLive, **options: Any) -> Iterator[str]:
+    """Serve a workspace in a thread, and yield its address."""
+    server = make_server(workspace, live=live, **options)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
 @pytest.fixture(scope="session")
 def base(base_workspace: Workspace, live: FakeLive) -> Iterator[str]:
     """The address of a dashboard on the synthetic workspace."""
     chromium()  # before anything is started
-    server = make_server(base_workspace, live=live)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    with serving(base_workspace, live) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,11 @@
 """Twenty thousand to a million points by real mouse events. Limits are loose: a busy machine is not a failure."""
 
-import sys
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
+from conftest import serving
 
 from benchmarks.atlas_view import LONGEST, WATCH, write_map
-from dashboard.serve import make_server
 from interp.workspace import Workspace
 
 pytestmark = pytest.mark.browser
@@ -25,13 +20,8 @@ LONGEST_FRAME = 2000
 def maps(tmp_path_factory: pytest.TempPathFactory, base: str, live) -> Iterator[tuple[Workspace, str]]:
     """A workspace that maps are put into, and the address of its dashboard."""
     workspace = Workspace(tmp_path_factory.mktemp("large") / "workspace", create=True)
-    server = make_server(workspace, live=live)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield workspace, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    with serving(workspace, live) as address:
+        yield workspace, address
 
 
 @pytest.mark.parametrize("n", SIZES)

@@ -1,18 +1,16 @@
 """Geometry and dynamics in a real browser: a choice changes picture and address, keys walk, the map is there."""
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import wait_for_address
+from conftest import serving, wait_for_address
 from make_direction import direction
 from make_dynamics import induction
 from make_geometry import LISTS, geometry
 from make_series import series
 from make_workspace import build
 
-from dashboard.serve import make_server
 from interp.workspace import Workspace
 
 pytestmark = pytest.mark.browser
@@ -34,14 +32,8 @@ def workspace(tmp_path_factory) -> Workspace:
 @pytest.fixture
 def found(visit, workspace, live) -> Iterator[Any]:
     """A visitor of that workspace."""
-    server = make_server(workspace, live=live)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    visit.base = f"http://127.0.0.1:{server.server_port}"
-    yield visit
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    with serving(workspace, live) as visit.base:
+        yield visit
 
 
 def test_a_direction_is_drawn_on_its_own_page(found):

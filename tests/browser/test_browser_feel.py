@@ -1,11 +1,10 @@
 """Keys, the banner of a server that is gone, and the tour."""
 
-import threading
+import contextlib
+from urllib.parse import urlsplit
 
 import pytest
-from conftest import Visit, new_context, wait_for_address
-
-from dashboard.serve import make_server
+from conftest import Visit, new_context, serving, wait_for_address
 
 pytestmark = pytest.mark.browser
 
@@ -44,6 +43,10 @@ def test_help_lists_every_key_and_starts_the_tour(visit):
     page = visit.open("/notes")
     page.locator("body").press("?")
     page.wait_for_selector(".wb-keys")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".wb-keys", state="hidden")
+    page.locator("body").press("?")
+    page.wait_for_selector(".wb-keys")
     listed = " ".join(page.locator(".wb-keys kbd").all_inner_texts()).split()
     for key in ("/", "f", "j", "k", "r", "s", "t", "?", "Enter", "Tab", "arrows", "Esc", "+", "-", "0"):
         assert key in listed, key
@@ -69,27 +72,12 @@ def test_tour_is_shown_at_the_first_visit_leads_on_and_stays_dismissed(fresh_vis
 
 
 def test_banner_says_that_the_server_is_gone_and_goes_when_it_is_back(browser, base_workspace, live):
-    def start(port: int = 0):
-        server = make_server(base_workspace, live=live, port=port)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        return server
-
-    server = start()
-    port = server.server_port
-    context = new_context(browser, "light")
-    visit = Visit(context.new_page(), f"http://127.0.0.1:{port}")
-    try:
-        page = visit.open("/")
-        assert page.locator("#server-gone").is_hidden()
-        server.shutdown()
-        server.server_close()
+    with contextlib.closing(new_context(browser, "light")) as context:
+        with serving(base_workspace, live) as address:
+            page = Visit(context.new_page(), address).open("/")
+            assert page.locator("#server-gone").is_hidden()
         page.click("#nav-changes")
         page.wait_for_selector("#server-gone:not([hidden])")
         assert "serve --workspace" in page.locator("#server-gone").inner_text()
-        server = start(port)
-        page.wait_for_selector("#server-gone", state="hidden")
-    finally:
-        context.close()
-        server.shutdown()
-        server.server_close()
+        with serving(base_workspace, live, port=urlsplit(address).port):
+            page.wait_for_selector("#server-gone", state="hidden")

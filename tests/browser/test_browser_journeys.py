@@ -132,14 +132,6 @@ def test_other_scores_change_map_and_table(visit):
     wait_for_address(page, "kind=first_token")
 
 
-def test_help_opens_with_its_key(visit):
-    page = visit.open("/")
-    page.locator("body").press("?")
-    page.wait_for_selector(".wb-keys")
-    page.keyboard.press("Escape")
-    page.wait_for_selector(".wb-keys", state="hidden")
-
-
 def test_a_read_that_fails_inside_is_said_in_the_page(visit, live, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("wires crossed")

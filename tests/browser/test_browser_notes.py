@@ -1,14 +1,12 @@
 """Notes in a real browser: by mouse and keyboard, two browsers at once, and typed text that stays."""
 
 import shutil
-import threading
 from collections.abc import Iterator
 
 import pytest
-from conftest import Visit, list_by_number, new_context
+from conftest import Visit, list_by_number, new_context, serving
 
 from dashboard.data.features import one
-from dashboard.serve import make_server
 from interp.interventions.intervention import Intervention, Latent
 from interp.interventions.recipe import Recipe
 from interp.notes import Notes
@@ -28,13 +26,8 @@ def own(base_workspace: Workspace, tmp_path) -> Workspace:
 
 @pytest.fixture
 def address(own: Workspace, live) -> Iterator[str]:
-    server = make_server(own, live=live)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    with serving(own, live) as base:
+        yield base
 
 
 @pytest.fixture

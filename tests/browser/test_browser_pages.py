@@ -1,15 +1,14 @@
 """Every page in a real browser: no errors, nothing from outside, nothing that token texts could run."""
 
 import shutil
-import threading
 from collections.abc import Iterator
 
 import pytest
+from conftest import serving
 from make_saes import evaluated
 from make_workspace import build
 
 from dashboard.components.pages import find_pages
-from dashboard.serve import make_server
 from interp.artifacts import FOLDERS
 from interp.errors import program
 from interp.workspace import Workspace
@@ -95,10 +94,6 @@ def test_policy_stops_an_inline_script(visit):
         ("/feature/demo/99999", "0 to 239"),
         ("/atlas/..%2f..%2fetc", "not a usable name"),
         ("/atlas/embeddings?selection=region%3A999", "regions are 0 to 34"),
-        ("/heads/smollm2-135m?head=L77H0", "unknown head"),
-        ("/geometry?list=weekday", "did you mean 'weekdays'"),
-        ("/dynamics?name=grk", "did you mean 'grok'"),
-        ("/changes?name=diference-pair", "did you mean 'difference-pair'"),
         ("/nowhere", "no page at this address"),
     ],
 )
@@ -125,13 +120,8 @@ def demo(tmp_path_factory, live) -> Iterator[str]:
             shutil.rmtree(workspace.root / folder, ignore_errors=True)
     shutil.rmtree(workspace.root / "saes" / "wide.partial")
     evaluated(workspace, "demo")
-    server = make_server(workspace, live=live)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    with serving(workspace, live) as address:
+        yield address
 
 
 @IN_BOTH_SCHEMES

@@ -1,16 +1,14 @@
 """Analyses started in the browser: a map made and opened, a run cancelled and resumed, an artefact deleted and back."""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import chromium, wait_for_address
+from conftest import chromium, serving, wait_for_address
 from fake_live import FakeLive
 from make_workspace import HOSTILE, build
 
 from dashboard.queue import RunQueue
-from dashboard.serve import make_server
 from interp.workspace import Workspace
 from workbench.commands import Commands
 
@@ -30,14 +28,8 @@ def queue(tmp_path: Path) -> Iterator[RunQueue]:
 def running(visit, queue: RunQueue) -> Iterator:
     """Return a visit to a server with a queue."""
     chromium()
-    server = make_server(queue.workspace, live=FakeLive(), runs=queue)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    visit.base = f"http://127.0.0.1:{server.server_port}"
-    yield visit
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    with serving(queue.workspace, FakeLive(), runs=queue) as visit.base:
+        yield visit
 
 
 def field(page, name: str):

@@ -1,15 +1,13 @@
 """The SAE page in a real browser: a run that goes on is followed without a reload, and what it ends in is shown."""
 
 import shutil
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import settle, wait_for_address
+from conftest import serving, settle, wait_for_address
 from make_saes import advance, dictionaries, finished, health_lines, settings
 
-from dashboard.serve import make_server
 from interp.artifacts import Draft
 from interp.artifacts.artefact import settings_json
 from interp.workspace import Workspace
@@ -30,14 +28,8 @@ def workspace(tmp_path_factory) -> Workspace:
 @pytest.fixture
 def saes(visit, workspace, live) -> Iterator[Any]:
     """A visitor of a workspace with dictionaries in every state."""
-    server = make_server(workspace, live=live)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    visit.base = f"http://127.0.0.1:{server.server_port}"
-    yield visit
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    with serving(workspace, live) as visit.base:
+        yield visit
 
 
 def open_sae(visit: Any, address: str) -> Any:
