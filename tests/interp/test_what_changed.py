@@ -1,5 +1,7 @@
 """What fine-tuning changed is named, and nothing else; models that differ in nothing have no differences."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -42,11 +44,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def mlp_taught():
-    """The base trained on as the nulls were, then taught the facts by layer 1's MLP alone."""
     return taught_after_training_on(0)
 
 
+@cache
 def taught_after_training_on(seed: int):
+    """The base trained on as the nulls were, then taught the facts by layer 1's MLP alone. Shared: read-only."""
     return taught(1, seed, of=trained(copy_of(base_model()), plain, steps=60, lr=3e-4, seed=200 + seed))
 
 
