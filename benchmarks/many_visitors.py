@@ -151,7 +151,7 @@ class Visitor:
     def read(self, number: int) -> None:
         """Run a new prompt."""
         body = {"text": prompt(62, number), "model": MODEL, "features": "", "chat": False, "visitor": f"v{id(self)}"}
-        self.ask("POST", "/prompt-data/read", body, "read")
+        self.ask("POST", "/api/act/read_prompt", body, "read")
 
 
 @contextmanager

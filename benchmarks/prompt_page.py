@@ -99,21 +99,22 @@ def wait_until(page: Any, expression: str, limit: float, argument: str = "") -> 
 
 def _many_users(workspace: Any) -> Result:
     """Let `ASKING` of 20 users run new prompts at the same time, round after round, and the others ask for a lens."""
-    from dashboard.prompt.live import LiveModel
+    from dashboard.live import LiveModel
     from dashboard.turns import asking
+    from saes.acts.prompt import ReadLayers, ReadPrompt
 
     live, seconds = LiveModel(workspace), []
-    live.read("warm", model=MODEL, features=None)
+    live.ask(ReadPrompt(text="warm", model=MODEL))
 
     def ask(user: int, number: int) -> None:
         with asking(f"user {user}"):
             started = time.perf_counter()
-            live.read(prompt(62, number), model=MODEL, features=None)
+            live.ask(ReadPrompt(text=prompt(62, number), model=MODEL))
             seconds.append(time.perf_counter() - started)
 
     def click(user: int) -> None:
         with asking(f"user {user}"):
-            live.lens("warm", model=MODEL, start=0, stop=1)
+            live.ask(ReadLayers(text="warm", model=MODEL, start=0, stop=1))
 
     dense = dense_speed()
     for number in range(ROUNDS):

@@ -12,6 +12,7 @@
 - `queue`       analyses that are started from the page, one at a time
 - `run_files`   the queue on disk
 - `requests`    routes as functions: their arguments are the body of a request, decoded
+- `live`        the models of a server, which answer acts
 - `turns`       the fair queue before the one model that answers prompts
 - `answers`     values in the form that JSON allows
 - `notebook`    what the pages show, in a notebook (`show`)

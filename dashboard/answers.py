@@ -1,13 +1,19 @@
 """Values in the form that JSON allows, for the routes of pages and of the API."""
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, Protocol, TypeGuard
 
 import flask
+import numpy as np
 
+from interp.artifacts import Table
 from interp.errors import CorruptError
+
+MOST_ROWS = 200
+"""Rows of a table or list per answer."""
 
 
 class Listed(Protocol):
@@ -37,9 +43,20 @@ def is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value in the form that JSON allows: dataclasses as objects, numbers that are not finite as null."""
+    """Return a value in the form that JSON allows: dataclasses as objects, numbers that are not finite as null.
+
+    Arrays are lists of lists; those of unsigned integers, which are pictures, `{"shape", "dtype", "base64"}`. What says
+    of itself in a sentence (`headline()`) has that sentence too.
+    """
+    if isinstance(value, np.ndarray):
+        array: np.ndarray[Any, np.dtype[Any]] = value
+        return _picture(array) if array.dtype.kind == "u" else plain(array.tolist())
+    if isinstance(value, Table):
+        return plain(value.rows(limit=MOST_ROWS))
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+        found = {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+        headline = getattr(value, "headline", None)
+        return found | ({"headline": headline()} if callable(headline) else {})
     if isinstance(value, Mapping):
         entries: Mapping[Any, Any] = value
         return {str(key): plain(each) for key, each in entries.items()}
@@ -51,6 +68,11 @@ def plain(value: Any) -> Any:
         return value
     number: Any = value  # of numpy
     return plain(number.item()) if hasattr(number, "item") else str(number)
+
+
+def _picture(values: np.ndarray) -> dict[str, Any]:
+    raw = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
+    return {"shape": [*values.shape], "dtype": values.dtype.name, "base64": base64.b64encode(raw).decode()}
 
 
 def finite_json(value: Any) -> str:

@@ -3,36 +3,42 @@
     GET /api/openapi.json                       every read with its parameters
     GET /api/search?query=January               the features that fire on a text, each with its null
     GET /api/feature?features=demo&index=540    one feature; likewise /api/examples, /api/vector, /api/uses ...
+    POST /api/act/steer                         an act, which runs the model: its fields as JSON
+    POST /api/visitor/stage, /api/visitor/cancel  the progress of a page's acts, and their end: `{"visitor": "..."}`
 
 Each read is a function of `READS`: its name is the address, its parameters are those of the query, its docstring is the
-description. The Model Context Protocol server (`workbench mcp`) offers the same functions, and `ACTS` and
-`CHATS`, which run a model and answer with their controls. Pages use the same queries.
-An answer holds at most `MAX_ROWS` rows. Errors are `{"error": sentence}`; `components.http_errors` has the
-statuses.
+description. Acts are those of `saes.acts`; each has its controls. The Model Context Protocol server (`workbench mcp`)
+offers the same, and pages ask the same. An answer holds at most `MAX_ROWS` rows. Errors are `{"error": sentence}`;
+`components.http_errors` has the statuses.
 """
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, asdict, field, fields, make_dataclass
+from functools import cache, partial
+from typing import Annotated, Any, cast, get_type_hints
 
 import flask
+from annotated_types import Interval
 
 from dashboard.answers import finite_json, lists, plain
 from dashboard.components.live import Live
 from dashboard.components.pages import current
 from dashboard.queue import RunQueue
+from dashboard.requests import Asked, answered, asked_by
+from dashboard.turns import answered_in_lines, asking
+from interp.acts import Act, decode, is_streamed, question_schema, typed
 from interp.artifacts import KINDS, as_json
 from interp.artifacts.describe import as_record, schema_of_kind
-from interp.errors import (
-    ConfigError,
-    UnknownNameError,
-    UsageError,
-)
+from interp.errors import ConfigError, UnknownNameError
+from interp.forms import from_json
+from interp.options import Count
 from interp.workspace import Workspace
+from saes.acts import catalogue
 
 MAX_ROWS = 200
+Limit = Annotated[int, Interval(ge=1, le=MAX_ROWS)]
+"""Rows of an answer."""
 
 
 def artefacts(workspace: Workspace, kind: str = "") -> list[dict[str, Any]]:
@@ -58,7 +64,7 @@ def artefact(workspace: Workspace, key: str) -> dict[str, Any]:
 
 
 def search(
-    workspace: Workspace, query: str, features: str = "", hook_point: str = "", limit: int = 20
+    workspace: Workspace, query: str, features: str = "", hook_point: str = "", limit: Limit = 20
 ) -> dict[str, Any]:
     """Return the features that fire on a text or whose label contains it, each with its score and its null.
 
@@ -68,7 +74,7 @@ def search(
     from saes.features.search import search_features
 
     where: dict[str, Any] = {"features": features or None, "hook_point": hook_point or None}
-    found = search_features(workspace, query, limit=_rows(limit), meanings=meaning_if_known, **where)
+    found = search_features(workspace, query, limit=limit, meanings=meaning_if_known, **where)
     return {"headline": found.headline(), **asdict(found)}
 
 
@@ -80,18 +86,18 @@ def features(
     descending: bool = False,
     density_low: float = 0.0,
     density_high: float = 1.0,
-    offset: int = 0,
-    limit: int = 50,
+    offset: Count = 0,
+    limit: Limit = 50,
 ) -> dict[str, Any]:
     """Return a slice of a list of features: number, label, density (fraction of tokens), activations."""
     from dashboard.data.features import Query, listing
 
     query = Query(text=text, density_low=density_low, density_high=density_high, sort=sort, descending=descending)
-    found = listing(workspace, features, query, offset, offset + _rows(limit))
+    found = listing(workspace, features, query, offset, offset + limit)
     return {"total": found.total, "offset": offset, "rows": found.rows}
 
 
-def feature(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
+def feature(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
     """Return all that is stored about one feature.
 
     `relations` has nulls: for effects on logits, random directions (`promoted_p`); for neurons, the nearest ones of
@@ -109,14 +115,14 @@ def feature(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
     }
 
 
-def examples(workspace: Workspace, features: str, index: int) -> list[dict[str, Any]]:
+def examples(workspace: Workspace, features: str, index: Count) -> list[dict[str, Any]]:
     """Return windows of text with the feature's activation on each token, by group, strongest first."""
     from dashboard.data import features as data
 
     return [asdict(each) for each in data.examples(workspace, features, index)]
 
 
-def vector(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
+def vector(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
     """Return the decoder direction of one feature of an SAE, in the units of the model's activations."""
     from dashboard.data.features import one
     from saes.features.schema import check_described
@@ -131,7 +137,7 @@ def vector(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
     return {"dictionary": dictionary, "feature": index, "hook_point": about.hook_point, "direction": lists(direction)}
 
 
-def uses(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
+def uses(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
     """Return the maps, circuits and direction reports that contain one feature, and its stored proofs.
 
     `outdated` of a proof says why it no longer applies to the features as they are now; else it is empty.
@@ -149,18 +155,18 @@ def uses(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
     return {**found._asdict(), "proofs": proofs}
 
 
-def sae_dashboard(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
+def sae_dashboard(workspace: Workspace, features: str, index: Count) -> dict[str, Any]:
     """Return one feature in the JSON of SAEDashboard, which Neuronpedia imports."""
     from dashboard.data.features import dashboard_batch
 
     return dashboard_batch(workspace, features, index)
 
 
-def regions(workspace: Workspace, atlas: str, limit: int = 50) -> list[dict[str, Any]]:
+def regions(workspace: Workspace, atlas: str, limit: Limit = 50) -> list[dict[str, Any]]:
     """Return the regions of a map, largest first: label, number of points, bounds."""
     from dashboard.maps.data import largest_regions
 
-    return largest_regions(workspace, atlas, _rows(limit))
+    return largest_regions(workspace, atlas, limit)
 
 
 def circuit(workspace: Workspace, name: str) -> dict[str, Any]:
@@ -216,93 +222,6 @@ READS: dict[str, Callable[..., Any]] = {
 """Address under `/api/` -> the function that answers, `read(workspace, **parameters)`."""
 
 
-def prompt(live: Live, model: str, text: str, features: str = "", chat: bool = False) -> dict[str, Any]:
-    """Run a prompt: the next tokens, the loss of each token, and its features.
-
-    `next.uniform` is the loss of a uniform guess. `features` names a features artefact; `chat` applies the model's chat
-    template.
-    """
-    found = live.read(text, model=model, features=features or None, chat=chat)
-    after = live.next_tokens(text, model=model, after=None, chat=chat)
-    return {"tokens": found.tokens, "losses": found.losses, "features": found.features, "next": after}
-
-
-def read_text(live: Live, model: str, features: str, index: int, text: str) -> Any:
-    """Return the activation of one feature on each token, and the numbers of tokens on which others fire.
-
-    The others are features of similar density.
-    """
-    return live.try_feature("text", model=model, features=features, index=index, text=text)
-
-
-def steer(live: Live, model: str, features: str, index: int, text: str, strength: float = 1.0) -> Any:
-    """Continue a prompt unchanged, steered by a feature, by a random direction of that norm, and by another feature.
-
-    `strength` is in units of the feature's largest activation. `kl` is the change of the next-token distribution in
-    nats: an effect counts only where it exceeds that of the random direction.
-    """
-    return live.try_feature("steer", model=model, features=features, index=index, text=text, strength=strength)
-
-
-def ablate(live: Live, model: str, features: str, index: int) -> Any:
-    """Ablate a feature on its own examples: the change of loss in nats per token, with both nulls.
-
-    `random` has the changes by random directions of the same size, `alike` those by features of similar density.
-    """
-    return live.try_feature("ablate", model=model, features=features, index=index)
-
-
-def direction(live: Live, model: str, features: str, index: int) -> Any:
-    """Return the lists of words that the direction of a feature separates, each with its p-value by random directions.
-
-    A list is separated if its `p` is at most `alpha`, which is 0.05 divided by the number of lists.
-    """
-    return live.try_feature("direction", model=model, features=features, index=index)
-
-
-ACTS: dict[str, Callable[..., Any]] = {each.__name__: each for each in (prompt, read_text, steer, ablate, direction)}
-"""Acts that run the model and change nothing on disk: `act(live, **parameters)`. For agents; pages have their own."""
-
-
-def say(
-    source: tuple[Workspace, Live],
-    direction: str,
-    message: str,
-    strength: float = 1.0,
-    system: str = "",
-    n_new: int = 60,
-) -> list[dict[str, Any]]:
-    """Say a message to a model: unsteered, steered along a direction, and along a random one of the same length.
-
-    `direction` is the name of an artefact that `start` made with the verb `direction`; `strength` counts in units of
-    its chosen amount. `shift` is the mean size of the change of a token's log-probability, in nats: an effect counts
-    only where it exceeds that of the random direction.
-    """
-    from interp.directions.study import DirectionGeometry
-    from interp.interventions.conversation import Conversation
-    from interp.interventions.recipe import Recipe
-
-    workspace, live = source
-    found = workspace.open(DirectionGeometry, direction)
-    steps, of = (found.intervention(),), found.settings
-    recipe = Recipe(name=direction, steps=steps, model=of.model, weight_hash=of.weight_hash)
-    talk = Conversation(recipe=recipe, names=(direction,), strengths=(strength,), system=system, n_new=n_new)
-    *_, last = live.chat(talk, message)
-    return [
-        {
-            "chat": chat,
-            "text": reply.text,
-            "cut": reply.cut,
-            "shift": sum(abs(each.shift) for each in reply.tokens) / max(1, len(reply.tokens)),
-        }
-        for chat, reply in last.replies.items()
-    ]
-
-
-CHATS: dict[str, Callable[..., Any]] = {"say": say}
-"""Acts that read the workspace as well: `act((workspace, live), **parameters)`."""
-
-
 def analyses(runs: RunQueue) -> list[dict[str, str]]:
     """Return the analyses that `start` can run: each a verb of the command line, and what it does in a sentence."""
     return [{"verb": form.verb, "about": form.about.splitlines()[0]} for form in runs.catalogue.forms.values()]
@@ -349,69 +268,72 @@ RUNS: dict[str, Callable[..., Any]] = {each.__name__: each for each in (analyses
 
 
 def call(source: Any, name: str, given: Mapping[str, Any], offered: Mapping[str, Callable[..., Any]] = READS) -> Any:
-    """Answer one read of a workspace, or one of `ACTS` of a live model, with values as text or typed.
+    """Answer one read of a workspace, or one tool of `RUNS`, from JSON.
 
-    Raises `UnknownNameError` and `UsageError` for names and values that it does not take.
+    Raises `UnknownNameError` and `ConfigError` for names and values that it does not take.
     """
     if name not in offered:
         raise UnknownNameError("read", name, list(offered))
-    takes = parameters(offered[name])
-    if unknown := given.keys() - takes.keys():
-        raise UnknownNameError(f"parameter of {name}", min(unknown), list(takes))
-    values = {key: _typed(key, given[key], takes[key]["type"]) for key in given}
-    if missing := [key for key, about in takes.items() if about["required"] and key not in values]:
-        raise UsageError(f"{name} needs {', '.join(missing)}; /api/openapi.json lists the parameters of every read")
-    return plain(offered[name](source, **values))
+    form = cast(Any, question(offered[name]))
+    asked: Any = from_json(form, dict(given), name, "asked")
+    return plain(offered[name](source, **{each.name: getattr(asked, each.name) for each in fields(form)}))
 
 
-def parameters(read: Callable[..., Any]) -> dict[str, dict[str, Any]]:
-    """Return name -> {"type", "required", "default"} of the parameters of a read, from its signature."""
-    hints = get_type_hints(read)
-    found = {}
-    for name, each in list(inspect.signature(read).parameters.items())[1:]:
-        kind = hints[name]
-        kind = get_args(kind)[0] if isinstance(kind, UnionType) else kind
-        found[name] = {
-            "type": get_origin(kind) or kind,
-            "required": each.default is each.empty,
-            "default": each.default,
-        }
-    return found
+def ask(live: Live, name: str, given: Mapping[str, Any]) -> Any:
+    """Answer an act from JSON; one that answers in steps, with all of them. Raises as `call` does."""
+    act = decode(act_called(name), given)
+    return plain([*live.steps(act)] if is_streamed(act) else live.ask(act))
 
 
-_LARGEST = 2**31
-_JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object"}
+def act_called(name: str) -> type[Act[Any, Any]]:
+    """Return the class of an act. Raises `UnknownNameError`."""
+    known = catalogue()
+    if name not in known:
+        raise UnknownNameError("act", name, known)
+    return known[name]
+
+
+@cache
+def question(read: Callable[..., Any]) -> type:
+    """Return the parameters of a read as a form: a dataclass whose fields are those after the first parameter."""
+    hints, parameters = get_type_hints(read, include_extras=True), [*inspect.signature(read).parameters.values()][1:]
+    whole = [
+        (each.name, hints[each.name], MISSING if each.default is each.empty else each.default) for each in parameters
+    ]
+    return make_dataclass(
+        read.__name__, [(name, hint, field(default=default)) for name, hint, default in whole], kw_only=True
+    )
 
 
 def schema(read: Callable[..., Any]) -> dict[str, Any]:
     """Return the JSON schema of the parameters of a read."""
-    takes = parameters(read)
-    properties = {
-        name: {"type": _JSON_TYPES[about["type"]]} | ({} if about["required"] else {"default": about["default"]})
-        for name, about in takes.items()
-    }
-    required = [name for name, about in takes.items() if about["required"]]
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    return question_schema(question(read))
 
 
 def openapi() -> dict[str, Any]:
     """Return the description of the API in the OpenAPI format."""
-    paths = {}
+    answers = {"200": {"description": "the answer"}, "400": {"description": "a malformed question"},
+               "404": {"description": "an unknown name"}, "409": {"description": "artefacts that do not fit"},
+               "500": {"description": "a damaged artefact"}}  # fmt: skip
+    paths: dict[str, Any] = {}
     for name, read in READS.items():
-        about = schema(read)
+        form, text = schema(read), inspect.getdoc(read) or ""
         query = [
-            {"name": key, "in": "query", "required": key in about["required"], "schema": kind}
-            for key, kind in about["properties"].items()
+            {"name": key, "in": "query", "required": key in form.get("required", []), "schema": kind}
+            for key, kind in form["properties"].items()
         ]
-        text = inspect.getdoc(read) or ""
-        answers = {"200": {"description": "the answer"}, "400": {"description": "a malformed query"},
-                   "404": {"description": "an unknown name"}, "409": {"description": "artefacts that do not fit"},
-                   "500": {"description": "a damaged artefact"}}  # fmt: skip
-        paths[f"/api/{name}"] = {
-            "get": {"operationId": name, "summary": text.splitlines()[0], "description": text,
-                    "parameters": query, "responses": answers}
-        }  # fmt: skip
-    info = {"title": "interp workbench", "version": "1", "description": f"Reads only; at most {MAX_ROWS} rows each."}
+        about = {"operationId": name, "summary": text.splitlines()[0], "description": text, "responses": answers}
+        paths[f"/api/{name}"] = {"get": about | {"parameters": query}}
+    for name, act in catalogue().items():
+        text = act.about()
+        about = {"operationId": name, "summary": text.splitlines()[0], "description": text, "responses": answers}
+        body = {"content": {"application/json": {"schema": act.schema()}}, "required": True}
+        paths[f"/api/act/{name}"] = {"post": about | {"requestBody": body}}
+    info = {
+        "title": "interp workbench",
+        "version": "1",
+        "description": f"Nothing is changed on disk; at most {MAX_ROWS} rows each.",
+    }
     return {"openapi": "3.1.0", "info": info, "paths": paths}
 
 
@@ -419,31 +341,34 @@ def register(server: flask.Flask) -> None:
     """Add the routes to the server."""
     server.add_url_rule("/api/openapi.json", "api_openapi", lambda: flask.jsonify(openapi()), methods=["GET"])
     server.add_url_rule("/api/<name>", "api_read", _answer, methods=["GET"])
+    server.add_url_rule("/api/act/<name>", "api_act", _answer_act, methods=["POST"])
+    for what, answer in (("stage", _stage), ("cancel", _cancel)):
+        server.add_url_rule(f"/api/visitor/{what}", f"api_{what}", partial(answered, answer), methods=["POST"])
 
 
 def _answer(name: str) -> flask.Response:
-    found = call(current().workspace, name, flask.request.args.to_dict())
-    return flask.Response(finite_json(found), mimetype="application/json")
+    texts = flask.request.args.to_dict()
+    given = typed(question(READS[name]), texts) if name in READS else texts
+    return flask.Response(finite_json(call(current().workspace, name, given)), mimetype="application/json")
 
 
-def _rows(limit: int) -> int:
-    if not 1 <= limit <= MAX_ROWS:
-        raise UsageError(f"limit must be 1 to {MAX_ROWS}, got {limit}")
-    return limit
+def _answer_act(name: str) -> flask.Response:
+    """Answer an act from the JSON of its fields; `visitor` names the page, whose newer requests replace it."""
+    visitor, given = asked_by()
+    act = decode(act_called(name), given)
+    live = current().live
+    if is_streamed(act):
+        return answered_in_lines(live.steps(act), visitor)
+    with asking(visitor):
+        return flask.Response(finite_json(plain(live.ask(act))), mimetype="application/json")
 
 
-def _typed(name: str, value: Any, kind: Any) -> Any:
-    """Return a parameter in its type, from its text or from JSON."""
-    if kind is bool and str(value).lower() in ("true", "1", "false", "0"):
-        return str(value).lower() in ("true", "1")
-    if kind is dict and isinstance(value, dict):
-        return value
-    try:
-        if kind in (bool, dict) or (kind is not str and isinstance(value, bool)):
-            raise ValueError
-        found: Any = kind(value)
-    except (TypeError, ValueError, OverflowError):
-        raise UsageError(f"{name} takes a value of type {_JSON_TYPES[kind]}, got {str(value)[:80]!r}") from None
-    if kind in (int, float) and not -_LARGEST < found < _LARGEST:
-        raise UsageError(f"{name} takes a finite number below {_LARGEST:,}, got {str(value)[:80]}")
-    return found
+def _stage(asked: Asked) -> flask.Response:
+    """Return the progress of a page's requests."""
+    return flask.jsonify({"stage": current().live.stage(asked.visitor)})
+
+
+def _cancel(asked: Asked) -> flask.Response:
+    """Drop a page's requests."""
+    current().live.cancel(asked.visitor)
+    return flask.jsonify({})

@@ -46,7 +46,6 @@ from dashboard.components.pages import (
     register_menu,
     register_runs,
 )
-from dashboard.data.workspace import models_to_read
 from dashboard.maps import routes as atlas_routes
 from dashboard.queue import RunQueue
 from dashboard.search.page import box as search_box
@@ -55,6 +54,7 @@ from dashboard.turns import guest
 from interp.artifacts import KINDS
 from interp.errors import ConfigError, UnknownNameError, UsageError, WorkbenchError, program
 from interp.workspace import Workspace
+from saes.acts.session import models_to_read
 
 KEYS = [
     ("/", "find features: a word, a text, a label, a number"),
@@ -233,7 +233,7 @@ def create_app(
     those of `security.Guard`; `runs` is the queue of analyses, without which pages only show commands.
     """
     if live is None:
-        from dashboard.prompt.live import LiveModel
+        from dashboard.live import LiveModel
 
         live = LiveModel(workspace)
     app = LeanDash(

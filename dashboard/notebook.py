@@ -19,7 +19,6 @@ import plotly.graph_objects as go
 from dash import html
 
 from dashboard.answers import is_sequence
-from dashboard.components.live import Pattern, TextFirings
 from dashboard.components.markup import markup
 from dashboard.components.tokens import token_strip
 from dashboard.data.features import examples, one
@@ -35,7 +34,8 @@ from interp.artifacts import CIRCUITS, Manifest
 from interp.circuits.head_scores import HeadScores
 from interp.errors import ConfigError, UsageError
 from interp.workspace import Workspace
-from saes.features.proof import Proof, newest_proof, why_outdated
+from saes.acts.prompt import Pattern
+from saes.features.proof import Proof, TextFirings, newest_proof, why_outdated
 
 N_EXAMPLES = 6
 

@@ -53,6 +53,13 @@ def _form(answer: Callable[..., Any]) -> tuple[type[Asked], list[str]]:
     return form, [each.name for each in own]
 
 
+def asked_by() -> tuple[str, dict[str, Any]]:
+    """Return the visitor of a request, and the rest of its body. Raises `ConfigError` where it is no object."""
+    given = from_json(dict[str, Any], json_body(), "the request", "asked")
+    asked = from_json(Asked, {"visitor": given.pop("visitor", "")}, "the request", "asked")
+    return asked.visitor, given
+
+
 def json_body() -> Any:
     """Return the JSON that a request sends. Raises `ConfigError` where it is none."""
     try:

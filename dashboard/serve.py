@@ -40,7 +40,7 @@ def serve(
     `ResourceError` if the requested port is in use, `ConfigError` if `host` lets other machines in without a token.
     """
     from dashboard.data.workspace import close_notes
-    from dashboard.prompt.live import LiveModel
+    from dashboard.live import LiveModel
 
     check_binding(host, token)
     opened = workspace if isinstance(workspace, Workspace) else Workspace(workspace)

@@ -7,7 +7,7 @@ requests about the last one. A waiting request is dropped; a running one stops a
 
     turns = Turns()
     with asking("page-1"):                    # set once, where the request comes in
-        with turns.take("lens") as turn:      # waits
+        with turns.take(ReadLayers) as turn:  # waits
             turn.check()                      # raises `SupersededError` when nobody waits for the answer any more
 """
 
@@ -25,15 +25,13 @@ import flask
 
 from dashboard.answers import plain
 from dashboard.components.frame import explain, log
-from dashboard.components.live import SupersededError
-from interp.errors import WorkbenchError
+from interp.acts import Act
+from interp.errors import SupersededError, WorkbenchError
 
 _visitor: ContextVar[str] = ContextVar("visitor", default="")
 _guest: ContextVar[str] = ContextVar("guest", default="")
-LATER = frozenset({"suggest", "lens", "feature shares"})
-"""Kinds of requests that take long or fill lower panels; they come after all others of a visitor."""
 PAUSE = 0.3
-"""Seconds that such a request waits before it queues, so that requests of visible panels come first."""
+"""Seconds that a request for a lower panel (`later`) waits before it queues, so that visible panels come first."""
 _REMEMBERED = 1000
 """Visitors whose last turn is remembered."""
 
@@ -75,10 +73,14 @@ def answered_in_lines(steps: Iterator[Any], visitor: str) -> flask.Response:
     return flask.Response(flask.stream_with_context(lines()), mimetype="application/x-ndjson")
 
 
+Kind = type[Act[Any, Any]]
+"""Requests of one kind replace each other: the class of an act."""
+
+
 class Turn:
     """One request that waits or runs."""
 
-    def __init__(self, visitor: str, kind: str, number: int):
+    def __init__(self, visitor: str, kind: Kind, number: int):
         self.visitor, self.kind, self.number = visitor, kind, number
         self.slot = f"page {visitor}" if visitor else f"guest {_guest.get()}"
         """whose turn it is in the queue"""
@@ -107,7 +109,7 @@ class Turns:
         self._numbers = itertools.count(1)
 
     @contextmanager
-    def take(self, kind: str, again: Turn | None = None) -> Iterator[Turn]:
+    def take(self, kind: Kind, again: Turn | None = None) -> Iterator[Turn]:
         """Wait for a turn and keep it for the block. Raises `SupersededError` if it is no longer wanted.
 
         With `again`, an earlier turn, its work continues at the end of the queue unless it was dropped.
@@ -117,7 +119,7 @@ class Turns:
             with self._changed:
                 self._drop_older(turn)
                 self._known.add(turn)
-            if turn.visitor and kind in LATER:
+            if turn.visitor and kind.later:
                 time.sleep(PAUSE)
         with self._changed:
             turn.number = next(self._numbers)
@@ -166,11 +168,12 @@ class Turns:
             return f"waiting; {ahead} other page{'s' * (ahead != 1)} may be served first"
 
     def _next(self) -> Turn | None:
-        """Return the waiting request of the visitor served longest ago; of one visitor the oldest, `LATER` last."""
+        """Return the waiting request of the visitor served longest ago; of one visitor the oldest, those for lower
+        panels last."""
         order = {slot: at for at, slot in enumerate(self._served, 1)}
         return min(
             self._waiting,
-            key=lambda turn: (order.get(turn.slot, 0), turn.kind in LATER, turn.number),
+            key=lambda turn: (order.get(turn.slot, 0), turn.kind.later, turn.number),
             default=None,
         )
 
@@ -180,6 +183,7 @@ class Turns:
 
     def _drop_older(self, turn: Turn) -> None:
         for other in self._known:
-            if turn.visitor and other.visitor == turn.visitor and turn.kind in (other.kind, "read"):
+            same = turn.kind is other.kind or turn.kind.replaces_all
+            if turn.visitor and other.visitor == turn.visitor and same:
                 other.dropped = True
         self._changed.notify_all()

@@ -4,10 +4,11 @@
    page of an earlier run from `docs/gallery/`, with its outputs.
 2. API: one page per subject, with every public name (`docs/api.py`).
 3. Verbs: one page per verb of the command line, from the parser that the command line itself uses.
-4. Kinds: one page with the fields of every kind of artefact, from its class.
-5. The bibliography: every paper that is cited, and where (`docs/bibliography.py`).
-6. The glossary: every term, from `dashboard/components/glossary.toml`.
-7. The card of what ships: bytes of the shipped files, and text and limits of the dictionary, from its `card.json`.
+4. Acts: one page with the question and the answer of each, from its class.
+5. Kinds: one page with the fields of every kind of artefact, from its class.
+6. The bibliography: every paper that is cited, and where (`docs/bibliography.py`).
+7. The glossary: every term, from `dashboard/components/glossary.toml`.
+8. The card of what ships: bytes of the shipped files, and text and limits of the dictionary, from its `card.json`.
 
 Pages are written only where their text changed, so that a second build is quick.
 """
@@ -18,11 +19,12 @@ import re
 import shutil
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from docs import bibliography
 from docs.api import api, by_file
 from docs.markdown import MARK, as_markdown, cell, remove_others, write
+from interp.acts import Streamed
 from interp.artifacts import FOLDERS
 from notebooks.build import BUILT, executed, notebooks
 from notebooks.gallery import GALLERY, SOURCE, title_and_question
@@ -52,6 +54,7 @@ def generate(folder: Path) -> dict[str, int]:
     counts |= {
         "subjects": api(folder / "api"),
         "verbs": verbs(folder / "reference"),
+        "acts": acts(folder / "reference"),
         "kinds": kinds(folder / "reference"),
     }
     remove_others(folder)
@@ -215,6 +218,51 @@ def _example(part: str) -> str:
     return "\n".join(["```console", *commands, "```"])
 
 
+# Acts
+
+
+def acts(folder: Path) -> int:
+    """Write the page of the acts: what each asks, its fields with their limits, and the form of its answer."""
+    from saes.acts import catalogue
+
+    about = (
+        "Questions to a model and about features; each answer has its controls. `workbench ask ACT` asks one on the "
+        "command line, `POST /api/act/ACT` with the fields as JSON on a server, an agent by its name, and a script "
+        "`CLASS(...).measure(Session(workspace))` ([scripts and agents](../../howto/scripts-and-agents.md))."
+    )
+    lines = ["# Acts", "", about, ""]
+    known = catalogue()
+    for name, act in known.items():
+        base = next(each for each in act.__orig_bases__ if len(get_args(each)) == 2)  # type: ignore[attr-defined]
+        answer = re.sub(r"\b(?:\w+\.)+(?=\w)", "", inspect.formatannotation(get_args(base)[1])).strip("'\"")
+        answer = re.sub(r"ForwardRef\('(\w+)'\)", r"\1", answer)
+        where = "" if act.offered else " Asked by pages only."
+        lines += [f"## {name}", "", as_markdown(act.about()), "", f"`{act.__module__}.{act.__name__}`, answers "]
+        lines[-1] += f"`{answer}`{', in steps' if issubclass(act, Streamed) else ''}.{where}"
+        lines += ["", "| field | values | |", "|---|---|---|"]
+        schema = act.schema()
+        for field, about_field in schema["properties"].items():
+            needed = "" if field in schema.get("required", []) else f" Default: `{about_field.get('default')!r}`."
+            values = _values(about_field, schema.get("$defs", {}))
+            lines.append(f"| `{field}` | {values} | {cell(about_field.get('description', ''))}{needed} |")
+        lines.append("")
+    write(folder / "acts.md", MARK + "\n".join(lines))
+    return len(known)
+
+
+def _values(field: dict[str, Any], forms: dict[str, Any]) -> str:
+    """Return what a field takes in words, from its JSON schema."""
+    if "enum" in field:
+        return ", ".join(f"`{each}`" for each in field["enum"])
+    if "anyOf" in field:
+        return " or ".join(dict.fromkeys(_values(each, forms) for each in field["anyOf"]))
+    if "$ref" in field:
+        return f"object ({field['$ref'].rpartition('/')[2]})"
+    low, high = field.get("minimum"), field.get("maximum")
+    bounds = f" from {low:,} to {high:,}" if low is not None and high is not None else ""
+    return field.get("type", "any") + bounds
+
+
 # Kinds of artefact
 
 
@@ -222,7 +270,7 @@ def kinds(folder: Path) -> int:
     """Write the page of the kinds of artefact: what each holds, in which file and form, from its class."""
     from interp.artifacts import KINDS
     from interp.artifacts.describe import described
-    from workbench.help import field_texts
+    from interp.options import field_texts
 
     about = "The fields of each kind, from its class; [What is on disk](../../formats.md) says what lies beside them."
     lines = ["# Kinds of artefact", "", about, ""]

@@ -37,6 +37,8 @@ Foundations, without any analysis:
 - `progress`    the type of progress callbacks, and reports to the process that started this one
 - `statistics`  intervals, p-values, correlations
 - `scaling_law` sums of power laws, fitted
+- `nulls`       counts of null draws by level
+- `acts`        the base of acts: a question to a model, as a value
 - `results`     the base of results: table, data frame
 - `notes`       stars, names, texts, lists, searches and recipes of a workspace
 - `entries`     the SQLite file that holds them

@@ -66,6 +66,10 @@ class PromptError(UsageError):
     """A prompt that is empty or does not fit the model's context."""
 
 
+class SupersededError(UsageError):
+    """A newer request of the same page replaced this one, or the visitor cancelled it."""
+
+
 class MissingError(UsageError):
     """A file, folder or package that does not exist."""
 

@@ -7,9 +7,16 @@
 `Option` is what a command, a form and the reference make of such a field. Torch-free.
 """
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
+from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from annotated_types import Interval, MaxLen
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,14 @@ Cells = Annotated[str, Means("CELLS", "cells")]
 Device = Annotated[str, Means("DEVICE", "device")]
 Word = Annotated[str, Means("WORD")]
 Seed = Annotated[int, BASIC]
+PromptText = Annotated[str, Means("TEXT"), MaxLen(100_000)]
+"""A prompt; its tokens are counted when it is read."""
+Count = Annotated[int, Interval(ge=0, le=2**31)]
+"""A number from 0: a position, a layer, a head, a feature."""
+Temperature = Annotated[float, Interval(ge=0, le=5)]
+"""0 for the likeliest token, 1 for the model's own probabilities."""
+Strength = Annotated[float, Interval(ge=-1000, le=1000)]
+"""In units of the largest activation of a feature that was measured; below 0 against its direction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,3 +139,20 @@ def marks(hint: Any) -> Iterator[Any]:
     for each in get_args(hint):
         if each is not hint and not isinstance(each, str):
             yield from marks(each)
+
+
+@cache
+def field_texts(kind: type) -> dict[str, str]:
+    """Return the text under each field of a dataclass in its source, by field; inherited ones too."""
+    found: dict[str, str] = {}
+    for each in reversed([each for each in kind.__mro__ if is_dataclass(each)]):
+        try:
+            source = inspect.getsource(each)
+        except (OSError, TypeError):  # a class that was made without source, as by a notebook
+            continue
+        definition = ast.parse(textwrap.dedent(source)).body[0]
+        assert isinstance(definition, ast.ClassDef)
+        for field, text in pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                found[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
+    return found

@@ -18,6 +18,7 @@ Subjects, one folder each:
 - `evaluation`  in the model, probing, absorption, recovery, comparison, scaling
 - `circuits`    attribution to features, circuits of features
 - `explain`     labels by a language model
+- `acts`        questions to a model and about features, each a class
 """
 
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ from typing import TYPE_CHECKING
 from interp.runtime import lazily
 
 if TYPE_CHECKING:
+    from saes.acts.features import Steer
+    from saes.acts.session import Session
     from saes.circuits.attribution import AttributionConfig
     from saes.circuits.attribution import attribute as attribute_features
     from saes.circuits.config import FeatureCircuitConfig
@@ -82,6 +85,8 @@ if TYPE_CHECKING:
     from saes.weights.read import load_dictionary
 
 _HOMES = {
+    "saes.acts.session": "Session",
+    "saes.acts.features": "Steer",
     "saes.training.config": "TrainConfig",
     "saes.kinds.config": "TopKConfig BatchTopKConfig MatryoshkaConfig "
     "JumpReLUConfig GatedConfig ReLUConfig MatchingPursuitConfig TranscoderConfig CrosscoderConfig CrossLayerConfig",

@@ -7,6 +7,7 @@
 - `options`   options read off a verb and off a command, and typed again
 - `help`      texts of a verb, wrapped
 - `serve`     the dashboard, the server for agents, checks of files
+- `ask`       acts as commands
 - `commands`  the verbs that the dashboard runs: a form and checks for each
 - `terminal`  options, help, lines of output, progress bar
 - `skills`    the steps of a journey for an agent, and the verb that prints them

@@ -32,6 +32,8 @@ FAMILIES = {
     "dynamics": "Train small models and follow what they learn",
 }
 """First words that several verbs share."""
+ASK = "ask"
+ASK_ABOUT = "Ask a model, or about a feature: each answer has its controls"
 
 VERBS = {" ".join(verb.typed_words()): verb for group in GROUPS.values() for verb in group}
 INTRODUCTION = """Look inside transformers: record activations, learn their sparse features, score heads, find
@@ -62,8 +64,8 @@ def parse(arguments: list[str]) -> Verb:
     Raises `UnknownNameError` for an unknown verb or option, `ConfigError` for values that the options do not take, and
     `SystemExit` after help (0) and without a verb (2).
     """
-    name, rest = _split_verb(arguments)
-    return read_command(VERBS[name], rest)
+    verb, rest = _split_verb(arguments)
+    return read_command(verb, rest)
 
 
 def overview() -> str:
@@ -75,6 +77,7 @@ def overview() -> str:
             members = [verb.typed_words()[1] for verb in verbs if verb.typed_words()[0] == word and word in FAMILIES]
             about = f"{FAMILIES[word]}: {', '.join(members)}" if members else one_line(VERBS[word])
             lines.append(f"  {word:<10} {about}")
+        lines += [f"  {ASK:<10} {ASK_ABOUT}"] * (title == "start")
     return "\n".join(lines)
 
 
@@ -90,8 +93,8 @@ def one_line(verb: type[Verb]) -> str:
     return (verb.__doc__ or "").splitlines()[0].rstrip(".")
 
 
-def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
-    """Return the verb's name and the remaining arguments; print help or the version, and exit, where asked."""
+def _split_verb(arguments: list[str]) -> tuple[type[Verb], list[str]]:
+    """Return the verb and the remaining arguments; print help or the version, and exit, where asked."""
     first, *rest = arguments or [""]
     if first in ("", "-h", "--help"):
         print(overview())
@@ -101,11 +104,15 @@ def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
         raise SystemExit(0)
     if first.startswith("-"):
         raise ConfigError(f"options follow the verb: `workbench VERB ... {first}`; `workbench --help` lists the verbs")
+    if first == ASK:
+        from workbench.ask import act_called  # acts take half a second to load
+
+        return act_called(rest)
     if first not in FAMILIES:
         if first not in VERBS:
-            known = [*VERBS, *FAMILIES]
+            known = [*VERBS, *FAMILIES, ASK]
             raise UnknownNameError("verb", first, known, "`workbench --help` lists them all")
-        return first, rest
+        return VERBS[first], rest
     if not rest or rest[0] in ("-h", "--help"):
         print(family_help(first))
         raise SystemExit(0 if rest else 2)
@@ -113,7 +120,7 @@ def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
     if name not in VERBS:
         members = [verb.split()[1] for verb in VERBS if verb.split()[0] == first]
         raise UnknownNameError(f"verb of workbench {first}", rest[0], members)
-    return name, rest[1:]
+    return VERBS[name], rest[1:]
 
 
 if __name__ == "__main__":

@@ -1,13 +1,9 @@
 """The texts of a verb, read off its source: its docstring, wrapped, and those under its fields. Torch-free."""
 
-import ast
 import inspect
 import re
 import textwrap
 from collections.abc import Iterator
-from dataclasses import is_dataclass
-from functools import cache
-from itertools import pairwise
 from typing import Any
 
 from interp.errors import program
@@ -15,19 +11,6 @@ from workbench.terminal import Verb
 
 WIDEST = 100
 """Largest number of columns of a line of help."""
-
-
-@cache
-def field_texts(kind: type) -> dict[str, str]:
-    """Return the text under each field of a dataclass in its source, by field; inherited ones too."""
-    found = {}
-    for each in reversed([each for each in kind.__mro__ if is_dataclass(each)]):
-        definition = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
-        assert isinstance(definition, ast.ClassDef)
-        for field, text in pairwise(definition.body):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                found[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
-    return found
 
 
 def about(verb: type[Verb]) -> str:

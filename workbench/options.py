@@ -18,8 +18,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from interp.errors import ConfigError, UnknownNameError, as_typed, program
-from interp.options import BASIC, DERIVED, Alias, Argument, Option, marks, meaning
-from workbench.help import WIDEST, about, field_texts, paragraphs, wrap
+from interp.options import BASIC, DERIVED, Alias, Argument, Option, field_texts, marks, meaning
+from workbench.help import WIDEST, about, paragraphs, wrap
 from workbench.terminal import InWorkspace, OnDevice, RunsModel, Seeded, Threaded, Verb, Writes
 
 V = TypeVar("V", bound=Verb)

@@ -120,7 +120,7 @@ class Mcp(InWorkspace, Threaded):
     """Let the agent run analyses, which write artefacts."""
 
     def run(self) -> None:
-        from dashboard.prompt.live import LiveModel
+        from dashboard.live import LiveModel
 
         try:
             import mcp  # noqa: F401 - the error below is clearer than one from within
@@ -161,26 +161,33 @@ def mcp_server(workspace: "Workspace", live: "Live", runs: "RunQueue | None" = N
     from mcp.server.lowlevel import Server
 
     from dashboard import api
+    from saes.acts import catalogue
 
-    offered = [(workspace, api.READS), (live, api.ACTS), ((workspace, live), api.CHATS)]
-    offered += [(runs, api.RUNS)] if runs is not None else []
-    sources = {name: (source, group) for source, group in offered for name in group}
+    groups = [(workspace, api.READS), *([(runs, api.RUNS)] if runs is not None else [])]
+    reads = {name: (source, group) for source, group in groups for name in group}
+    acts = {name: act for name, act in catalogue().items() if act.offered}
+    forms = {name: (inspect.getdoc(group[name]), api.schema(group[name])) for name, (_, group) in reads.items()}
+    forms |= {name: (act.about(), act.schema()) for name, act in acts.items()}
     tools = [
         types.Tool(
             name=name,
-            description=inspect.getdoc(group[name]),
-            input_schema=api.schema(group[name]),
+            description=about,
+            input_schema=form,
             annotations=types.ToolAnnotations(
                 read_only_hint=name not in ("start", "cancel"), destructive_hint=False, open_world_hint=False
             ),
         )
-        for name, (_, group) in sources.items()
+        for name, (about, form) in forms.items()
     ]
 
     def answer(name: str, given: dict[str, Any]) -> tuple[str, bool]:
-        source, group = sources.get(name, (workspace, api.READS))
         try:
-            return json.dumps(api.call(source, name, given, group), ensure_ascii=False), False
+            if name in acts:
+                found = api.ask(live, name, given)
+            else:
+                source, group = reads.get(name, (workspace, api.READS))
+                found = api.call(source, name, given, group)
+            return json.dumps(found, ensure_ascii=False), False
         except WorkbenchError as error:
             return str(error), True
 

@@ -32,6 +32,14 @@ export async function request(address, body, options = {}) {
  */
 export const json = async (address, body, options) => (await request(address, body, options)).json();
 
+/** How far the server is with the requests of a page; empty where it does not say. @param {string} visitor */
+export async function stageOf(visitor) {
+  const answer = /** @type {{ stage?: string } | null} */ (
+    await json("/api/visitor/stage", { visitor }).catch(() => null)
+  );
+  return answer?.stage ?? "";
+}
+
 /** The sentence of whatever was thrown. @param {unknown} error */
 export const messageOf = (error) => (error instanceof Error ? error.message : String(error));
 

@@ -10,11 +10,11 @@ from itertools import chain
 
 from dashboard.data import features
 from dashboard.data.meaning import said_words
-from dashboard.data.workspace import models
 from interp.errors import UnknownNameError, UsageError
 from interp.names import parse_hook_point
 from interp.recording.recorded import Recorded
 from interp.workspace import Workspace
+from saes.acts.session import models
 from saes.features.meaning import KEPT
 from saes.features.schema import NEURONS, FeatureRow, Features
 from saes.training.stored import StoredSAE

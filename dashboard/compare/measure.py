@@ -133,10 +133,10 @@ def _latents(root: str, dictionary: str, model: str, version: str) -> Latents:
 
 def _neurons(workspace: Workspace, hook_point: str, spec: str) -> Latents:
     """Return the neurons of a layer. Only models that the workspace names are loaded."""
-    from dashboard.data.workspace import models
     from interp.models.adapter import weight_hash
     from interp.models.loading import load_model
     from interp.models.residual import norm_of
+    from saes.acts.session import models
     from saes.evaluation.matching import unit
     from saes.features.sources import neurons_of
 

@@ -15,13 +15,13 @@ import flask
 from werkzeug.exceptions import InternalServerError
 
 from dashboard.components.frame import explain
-from dashboard.components.live import SupersededError
 from interp.errors import (
     ArtifactError,
     ConflictError,
     MismatchError,
     MissingError,
     ResourceError,
+    SupersededError,
     UnknownNameError,
     WorkbenchError,
 )
@@ -31,7 +31,7 @@ _STATUS: tuple[tuple[type[WorkbenchError], int], ...] = (
     (ResourceError, 503), (ArtifactError, 500),
 )  # fmt: skip
 """The first class that matches decides."""
-_DATA = ("/api/", "/atlas-data/", "/graph-data/", "/prompt-data/")
+_DATA = ("/api/", "/atlas-data/", "/graph-data/")
 
 
 def register(server: flask.Flask) -> None:

@@ -14,6 +14,7 @@ from dashboard.components.frame import attempt, attrs, graph, loading
 from dashboard.components.pages import current, feature_href
 from dashboard.figures.heads import attention_pattern
 from dashboard.figures.theme import theme, visible
+from saes.acts.prompt import ShowAttention
 
 COLD = "Loading the model: the first prompt takes a while, later ones do not."
 WARM = "Reading the prompt."
@@ -155,7 +156,7 @@ def attention_graph(text: str, model: str, layer: int, head: int, scheme: str | 
     """Return the attention of one head on a text as a figure, or the reason why it is missing."""
 
     def body() -> Any:
-        pattern = current().live.pattern(text, model=model, layer=layer, head=head)
+        pattern = current().live.ask(ShowAttention(text=text, model=model, layer=layer, head=head))
         figure = attention_pattern(pattern.weights, pattern.tokens, theme(scheme), height=460)
         return loading(graph(id, figure=figure, height=460, label=f"Attention of L{layer}H{head}"))
 

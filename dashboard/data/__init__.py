@@ -3,6 +3,5 @@
 - `workspace`  models, notes, and whether anything changed
 - `features`   feature tables: one feature, lists, relations, uses
 - `meaning`    words that features make the model say, through the Jacobian lens
-- `documents`  the documents that features were described on
 - `circuits`   circuits: edges and nodes with their scores, prompts, groups of heads
 """

@@ -10,14 +10,16 @@ import numpy as np
 
 from dashboard.components.pages import open_artefact
 from interp.artifacts import Table, query
+from interp.artifacts.files import file_version
 from interp.atlas.vector_map import VectorMap
 from interp.directions.study import DirectionGeometry
-from interp.errors import CorruptError, UnknownNameError, UsageError, WorkbenchError
+from interp.errors import UnknownNameError, UsageError, WorkbenchError
 from interp.names import feature_node, parse_hook_point
 from interp.notes import own_names
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.circuits.feature_circuit import FeatureCircuit
+from saes.features.lookup import labels as labels
 from saes.features.schema import MOST_TELLING, NO_LABEL, ExampleRow, FeatureRow, Features, RelationRow, RelationScales
 from saes.features.written_labels import FeatureLabel, Labels, LabelScore, ScoreName
 
@@ -150,7 +152,7 @@ def examples(workspace: Workspace, name: str, index: int) -> list[ExampleRow]:
 def _near(table: Table[Row], index: int, sql: str) -> list[Row]:
     """Return the rows of a feature; rows of neighbouring features stay cached until the file changes."""
     assert table.path is not None
-    rows = _block(table.row, table.path, _version(table.path), sql, index - index % BLOCK)
+    rows = _block(table.row, table.path, file_version(table.path), sql, index - index % BLOCK)
     return table.rows_of(rows.filter(np.asarray(rows["feature"]) == index))
 
 
@@ -158,14 +160,6 @@ def _near(table: Table[Row], index: int, sql: str) -> list[Row]:
 def _block(row: type, path: Path, version: tuple[int, ...], sql: str, first: int) -> "pa.Table":
     """Return the rows of `BLOCK` features from `first` on."""
     return Table(row, path).query(sql, first, first + BLOCK)
-
-
-def _version(path: Path) -> tuple[int, ...]:
-    """Return numbers that change when a file is written again."""
-    if not path.is_file():
-        raise CorruptError(f"{path} is missing from the artefact; `workbench verify` lists what else is")
-    found = path.stat()
-    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def examples_between(
@@ -217,41 +211,6 @@ def explanations(workspace: Workspace, name: str, index: int) -> list[Explained]
             rows = made.labels.rows("feature = ?", index)
             found += [Explained(made, row, made.scores.rows("feature = ?", index)) for row in rows]
     return found
-
-
-def labels(workspace: Workspace, name: str, indices: list[int]) -> dict[int, str]:
-    """Return the labels of some features."""
-    path = workspace.table_path("features", name, "features")
-    table = _all_labels(workspace, path, _version(path))
-    numbers, wanted = np.asarray(table["feature"]), np.asarray(indices, int)
-    places: list[int] = np.searchsorted(numbers, wanted).tolist()
-    return {
-        each: table["label"][at].as_py()
-        for each, at in zip(wanted.tolist(), places, strict=True)
-        if at < len(numbers) and numbers[at] == each
-    }
-
-
-@lru_cache(maxsize=4)
-def _all_labels(workspace: Workspace, path: Path, version: tuple[int, ...]) -> "pa.Table":
-    return workspace.query("select feature, label from t order by feature", t=path)
-
-
-def shares_below(workspace: Workspace, name: str, fired: list[tuple[int, float]]) -> list[float | None]:
-    """Return, for pairs of feature and activation, the fraction of recorded activations of the feature below it.
-
-    Within a bin of its histogram, activations are taken to be spread evenly in their logarithm. None for a feature
-    that never fired.
-    """
-    features = workspace.open(Features, name)
-    edges = np.log(np.array(features.histogram_edges))
-    sql = "select feature, histogram from t where feature in (select unnest(?::int[]))"
-    found = features.features.query(sql, sorted({feature for feature, _ in fired})).to_pylist()
-    counts = {row["feature"]: np.concatenate([[0], np.cumsum(row["histogram"])]) for row in found}
-    return [
-        float(np.interp(float(np.log(max(value, 1e-30))), edges, at) / at[-1]) if at is not None and at[-1] else None
-        for value, at in ((activation, counts.get(feature)) for feature, activation in fired)
-    ]
 
 
 def names(workspace: Workspace, name: str) -> dict[int, str]:

@@ -12,8 +12,6 @@ from interp.notes import Notes
 from interp.workspace import Workspace
 
 _KEY = "workbench-notes"
-FIRST_MODEL = "smollm2-135m"
-"""Model of an empty workspace: that of the demo."""
 _opening = threading.Lock()
 
 
@@ -28,16 +26,6 @@ def stamp(workspace: Workspace) -> str:
                     found.append([f"{folder}/{file.parent.name}", about.st_mtime_ns if name == MANIFEST else 0])
     pointers = workspace.remote.pointers() if workspace.remote else {}
     return hash_json(found + [[key, pointer and pointer.content] for key, pointer in sorted(pointers.items())])
-
-
-def models(workspace: Workspace) -> list[str]:
-    """Return the specs of the models that the artefacts of a workspace were made with, sorted."""
-    return sorted({manifest.model for manifest in workspace.artifacts()} - {""})
-
-
-def models_to_read(workspace: Workspace) -> list[str]:
-    """Return the models that a page may load: those of the artefacts; in an empty workspace the one of the demo."""
-    return models(workspace) or [FIRST_MODEL]
 
 
 def notes() -> Notes:

@@ -7,7 +7,7 @@ The browser draws them (assets/say/) and keeps the conversation, which has the f
 
     GET  /api/chat/direction?name=praise   a direction as an intervention, with the weights it was made for
     GET  /api/chat/kept[?name=]            names of the conversations of the workspace; one of them
-    POST /api/chat/say                     `conversation`, `message`, `visitor`: a line of JSON per token
+    POST /api/act/answer_chats             `conversation`, `message`, `visitor`: a line of JSON per token
     POST /api/chat/check                   `conversation`: refused for other weights; whether the model has a template
     POST /api/chat/keep                    `name`, `conversation`
 """
@@ -43,7 +43,6 @@ from dashboard.directions.meaning import (
 from dashboard.figures.directions import effect_and_damage, layers_and_strengths
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.requests import Asked, answered
-from dashboard.turns import answered_in_lines
 from interp.artifacts import address_of, as_json
 from interp.directions.choice import NOT_JUDGED, Judged, Judgement, SteeringChoice
 from interp.directions.study import DirectionGeometry
@@ -51,6 +50,7 @@ from interp.errors import UnknownNameError, WorkbenchError
 from interp.interventions.conversation import Conversation
 from interp.interventions.intervention import Direction, Intervention
 from interp.notes import Name
+from saes.acts.writing import CheckChat
 
 KIND = "direction"
 
@@ -292,7 +292,7 @@ def register_chat(app: Dash) -> None:
     server = app.server
     for what, read in (("direction", _direction), ("kept", _kept)):
         server.add_url_rule(f"/api/chat/{what}", f"chat_{what}", read, methods=["GET"])
-    for what, answer in (("say", _say), ("check", _check), ("keep", _keep)):
+    for what, answer in (("check", _check), ("keep", _keep)):
         server.add_url_rule(f"/api/chat/{what}", f"chat_{what}", partial(answered, answer), methods=["POST"])
     app.clientside_callback(
         ClientsideFunction("say", "begin"), Output("say-drawn", "children"), Input("say-state", "data")
@@ -328,11 +328,8 @@ def _keep(asked: Asked, *, conversation: Conversation, name: Name) -> flask.Resp
 
 
 def _check(asked: Asked, *, conversation: Conversation) -> flask.Response:
-    return flask.jsonify({"conversation": as_json(conversation), **current().live.check_chat(conversation)})
-
-
-def _say(asked: Asked, *, conversation: Conversation, message: str) -> flask.Response:
-    return answered_in_lines(current().live.chat(conversation, message), asked.visitor)
+    model = current().live.ask(CheckChat(conversation=conversation))
+    return flask.jsonify({"conversation": as_json(conversation), "template": model.template, "context": model.context})
 
 
 PAGE = Page(

@@ -13,7 +13,7 @@ from dash import Dash, Input, Output, State, ctx, html, no_update
 
 from dashboard.components.evidence import activation_bars
 from dashboard.components.frame import attempt, attrs, explain, panel, still
-from dashboard.components.live import DocumentText, Live
+from dashboard.components.live import Live
 from dashboard.components.pages import current
 from dashboard.components.tokens import token_strip
 from dashboard.data import features as view
@@ -21,6 +21,7 @@ from dashboard.figures.saes import filled_bins
 from dashboard.figures.theme import visible
 from interp.errors import WorkbenchError
 from interp.workspace import Workspace
+from saes.acts.features import DocumentText, ReadDocuments
 from saes.features.schema import ExampleRow
 
 GROUPS = {
@@ -169,7 +170,7 @@ def _documents(
     """Return the documents of the first examples by recording row, and a sentence on those that are missing."""
     wanted = [each.row for each in rows[:N_DOCUMENTS]]
     try:
-        found = live().documents(features=name, index=feature, rows=wanted)
+        found = live().ask(ReadDocuments(features=name, feature=feature, rows=tuple(wanted)))
     except WorkbenchError as error:
         return {}, f"The full text cannot be shown: {explain(error)} The stored windows are shown instead."
     more = f"Full text of the first {N_DOCUMENTS} of {len(rows)} examples; " if len(rows) > N_DOCUMENTS else ""

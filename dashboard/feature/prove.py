@@ -13,7 +13,6 @@ from dash import Dash, Input, Output, State, html, no_update
 
 from dashboard.components.evidence import as_table, number
 from dashboard.components.frame import attempt, attrs, graph, loading, notice, panel, quiet_link, stat
-from dashboard.components.live import AblatedExample, SteeredRow, TextFirings
 from dashboard.components.pages import current, feature_href, run_button
 from dashboard.components.tokens import token_strip
 from dashboard.data.features import One, examples
@@ -22,7 +21,8 @@ from dashboard.figures.theme import theme, visible
 from interp.directions.study import DirectionGeometry
 from interp.results import Record
 from interp.workspace import Workspace
-from saes.features.proof import Proof, why_outdated
+from saes.acts.features import Ablate, JudgeSteering, ReadText, Steer, SteeringVerdict
+from saes.features.proof import AblatedExample, Proof, SteeredRow, TextFirings, why_outdated
 from saes.features.schema import Features
 
 TEXT = "The meeting was moved to March, and the next one to July."
@@ -225,67 +225,50 @@ def _ask_ablate() -> html.Details:
 
 def register(app: Dash) -> None:
     """Add the callbacks of the three questions."""
-    for which, ask, answer in (
-        ("read", "text", text_answer), ("steer", "steer", steer_answer), ("ablate", "ablate", ablate_answer)
-    ):  # fmt: skip
-        given = [State(f"prove-{which}-text", "value")] * (ask != "ablate")
-        given += [State("prove-strength", "value")] * (ask == "steer")
+    for which, act, answer in (
+        ("read", ReadText, text_answer),
+        ("steer", Steer, steer_answer),
+        ("steer-verdict", JudgeSteering, verdict_answer),
+        ("ablate", Ablate, ablate_answer),
+    ):
+        panel, own = which.removesuffix("-verdict"), act is not Ablate
+        button = f"prove-{which}" if which != panel else f"prove-{which}-go"
         app.callback(
-            Output(f"prove-{which}-answer", "children"),
-            Input(f"prove-{which}-go", "n_clicks"),
+            Output(f"prove-{panel}-answer", "children", allow_duplicate=which != panel),
+            Input(button, "n_clicks"),
             State("feature-state", "data"),
-            *given,
-            running=[(Output(f"prove-{which}-go", "disabled"), True, False)],
+            *[State(f"prove-{panel}-text", "value")] * own,
+            *[State("prove-strength", "value")] * (panel == "steer"),
+            running=[(Output(button, "disabled"), True, False)],
             prevent_initial_call=True,
-        )(answering(ask, answer))
-    app.callback(
-        Output("prove-steer-answer", "children", allow_duplicate=True),
-        Input("prove-steer-verdict", "n_clicks"),
-        State("feature-state", "data"),
-        State("prove-steer-text", "value"),
-        State("prove-strength", "value"),
-        running=[(Output("prove-steer-verdict", "disabled"), True, False)],
-        prevent_initial_call=True,
-    )(judge_steering)
+        )(answering(act, answer))
 
 
-def answering(ask: Any, answer: Callable[[Any], Any]) -> Callable[..., Any]:
-    """Return the callback of one question."""
+def answering(act: Any, answer: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Return the callback of one question: an empty field asks about the feature's own text."""
 
     def respond(clicks: int | None, state: dict[str, Any], text: str | None = "", strength: float | None = 1) -> Any:
         if not clicks:
             return no_update
 
         def body() -> Any:
-            context, name = current(), state["features"]
-            model = context.workspace.open(Features, name).settings.model
-            typed = bool(text and text.strip())
-            own = dict(zip(("text", "steer"), own_text(context.workspace, name, state["index"]), strict=True))
-            found = context.live.try_feature(
-                ask, model=model, features=name, index=state["index"], text=(text or "") if typed else own.get(ask, ""),
-                strength=float(1 if strength is None else strength),
-            )  # fmt: skip
-            return answer(found)
+            context, name, index = current(), state["features"], state["index"]
+            asked: dict[str, Any] = {"features": name, "feature": index}
+            if act is not Ablate:
+                whole, prompt = own_text(context.workspace, name, index)
+                asked["text"] = text if text and text.strip() else whole if act is ReadText else prompt
+            if act in (Steer, JudgeSteering):
+                asked["strength"] = float(1 if strength is None else strength)
+            return answer(context.live.ask(act(**asked)))
 
         return attempt(body)
 
     return respond
 
 
-def judge_steering(clicks: int | None, state: dict[str, Any], text: str | None, strength: float | None) -> Any:
+def verdict_answer(found: SteeringVerdict) -> list[html.P]:
     """Return the verdict on steering: its words in one line, the size of the shift in another."""
-    if not clicks:
-        return no_update
-
-    def body() -> list[html.P]:
-        context, name, index = current(), state["features"], state["index"]
-        model = context.workspace.open(Features, name).settings.model
-        given = float(1 if strength is None else strength)
-        prompt = text if (text or "").strip() else own_text(context.workspace, name, index)[1]
-        found = context.live.steering_verdict(prompt or "", model=model, features=name, feature=index, strength=given)
-        return [html.P(visible(line, 600), className="wb-note", dir="auto") for line in found.lines]
-
-    return attempt(body)
+    return [html.P(visible(line, 600), className="wb-note", dir="auto") for line in found.lines]
 
 
 def text_answer(found: TextFirings) -> html.Div:

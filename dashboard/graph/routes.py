@@ -8,8 +8,6 @@
     POST /graph-data/<name>/groups.json        groups of latents that act alike, of those in `{"nodes": [...]}`
     GET  /graph-data/<name>/export.json        the graph with its edits as graph JSON, for other viewers
     POST /graph-data/<name>/split.json         split an edge by heads: `{"source": "...", "target": "..."}`
-    POST /graph-data/<name>/intervene.json     multiply activations: `{"factors": {"node": 0, ...}, "mode": "free"}`
-    POST /graph-data/<name>/text.json          the text written with and without that: `{"factors": {"node": 0, ...}}`
 
 Edits are stored among the notes of the workspace (`interp.notes`), so that an export carries them.
 """
@@ -31,18 +29,17 @@ from interp.errors import ConfigError
 from interp.notes import GraphMarks
 from interp.results import Record
 from interp.tracing.graph import AttributionGraph
+from saes.acts.graphs import GroupLatents, SplitEdge
 
 Answer = dict[str, Any]
 MAX_HEADS = 12
 """Heads that the split of an edge names."""
-MAX_NODES = 300
-"""Latents that one intervention changes."""
 
 
 def register(server: flask.Flask) -> None:
     """Add the routes to the server."""
     reads = {"graph": _graph, "node": _node, "edits": _edits, "export": _export}
-    asked = {"part": _part, "edits": _save, "groups": _groups, "intervene": _intervene, "text": _text, "split": _split}
+    asked = {"part": _part, "edits": _save, "groups": _groups, "split": _split}
     for path, read in reads.items():
         server.add_url_rule(f"/graph-data/<name>/{path}.json", f"graph_{path}", _as_json(read), methods=["GET"])
     for path, answer in asked.items():
@@ -89,8 +86,6 @@ def _export(name: str) -> Answer:
 
 
 Nodes = Annotated[tuple[str, ...], Len(1, data.MAX_GROUPED)]
-Factors = Annotated[dict[str, float], Len(1, MAX_NODES)]
-"""Factors of activations, by node id: 0 ablates a latent, 1 leaves it unchanged."""
 
 
 def _part(
@@ -115,20 +110,12 @@ def _save(asked: Asked, graph: AttributionGraph, *, edits: GraphMarks, was: dict
 
 def _groups(asked: Asked, graph: AttributionGraph, *, nodes: Nodes) -> Answer:
     labels = data.labels_of(current().workspace, graph, nodes)
-    found = current().live.graph_groups(graph.name, labels=labels)
+    found = current().live.ask(GroupLatents(graph=graph.name, labels=labels))
     return {"groups": [[each.name, each.nodes] for each in found.held], "headline": found.headline()}
 
 
-def _intervene(asked: Asked, graph: AttributionGraph, *, factors: Factors, mode: str = "free") -> Any:
-    return current().live.intervene(graph.name, factors=factors, mode=mode)
-
-
-def _text(asked: Asked, graph: AttributionGraph, *, factors: Factors, mode: str = "free") -> Any:
-    return current().live.graph_text(graph.name, factors=factors)
-
-
 def _split(asked: Asked, graph: AttributionGraph, *, source: str, target: str) -> Answer:
-    found = current().live.split(graph.name, source=source, target=target)
+    found = current().live.ask(SplitEdge(graph=graph.name, source=source, target=target))
     position = graph.node(target).position
     heads: list[Record] = []
     for row in found.to_records()[:MAX_HEADS]:

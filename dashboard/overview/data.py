@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from dashboard.data.workspace import models
 from interp.artifacts import KINDS, Manifest
 from interp.errors import CorruptError, as_typed
 from interp.workspace import Broken, Partial, Workspace
+from saes.acts.session import models
 from saes.features.schema import Features
 
 MAX_CARDS = 60

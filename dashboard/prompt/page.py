@@ -5,29 +5,18 @@ distribution and the attribution beside each other; the lens, every head and the
 one cell. Steering and activation patching against a second prompt are folded away.
 
 One selection is shared by all of them: a token, a layer, a head, a feature, and an answer with its contrast. It is in
-the address. The browser draws the tokens, the lens and the attention itself (assets/prompt/) and asks for what is seen:
-
-    POST /prompt-data/<what>      read, lens, pattern, next, activations, generate, verdict, stage or cancel
-
-A body is a JSON object with `text, model, features, chat`, the `visitor` (one per open page: requests of many pages
-take turns), and what the answer depends on. `generate` answers with a JSON object per line and token.
+the address. The browser draws the tokens, the lens and the attention itself (assets/prompt/) and asks the acts of
+`saes.acts.prompt` and others for what is seen.
 """
 
-import base64
 import json
 import secrets
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import dash_mantine_components as dmc
-import flask
-import numpy as np
-from annotated_types import Interval
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dashboard.components.frame import attrs, folded, page, panel, select
-from dashboard.components.live import MAX_NEW, Exchange
 from dashboard.components.pages import (
     Context,
     Page,
@@ -39,7 +28,6 @@ from dashboard.components.pages import (
 )
 from dashboard.components.tokens import COLD, WARM
 from dashboard.data import features as feature_view
-from dashboard.data.workspace import models_to_read
 from dashboard.figures.theme import DARK, LIGHT, Theme
 from dashboard.prompt.panels import (
     attribution_panel,
@@ -48,9 +36,7 @@ from dashboard.prompt.panels import (
     register_patching,
     register_why,
 )
-from dashboard.requests import Asked, Index, answered
-from dashboard.turns import answered_in_lines
-from interp.errors import ConfigError, UnknownNameError
+from saes.acts.session import models_to_read
 from saes.sets.stored import StoredSet
 
 EXAMPLE = "The capital of France is Paris, and the capital of Italy is"
@@ -118,7 +104,6 @@ def layout(
 
 def register(app: Dash) -> None:
     """Add the routes and the callbacks: running a prompt, the panels of its result, and the address."""
-    app.server.add_url_rule("/prompt-data/<what>", "prompt_data", _answer, methods=["POST"])
     app.callback(
         Output("prompt-run-state", "data"),
         Input("prompt-go", "n_clicks"),
@@ -259,125 +244,6 @@ def _editor(
         ],
         className="wb-panel wb-editor",
     )  # fmt: skip
-
-
-Answer = dict[str, Any]
-
-
-def _answer(what: str) -> flask.Response:
-    """Answer one request of the browser."""
-    if what not in ANSWERS:
-        raise UnknownNameError("request", what, ANSWERS)
-    found = answered(ANSWERS[what])
-    return found if isinstance(found, flask.Response) else flask.jsonify(found)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prompted(Asked):
-    """A request about a prompt, with the features that are shown (none where empty)."""
-
-    text: str = ""
-    model: str = ""
-    features: str | None = ""
-    chat: bool = False
-
-    @property
-    def prompt(self) -> dict[str, Any]:
-        """Return the prompt as arguments of the live model."""
-        return {"text": self.text, "model": self.model, "chat": self.chat}
-
-
-def read(asked: Prompted) -> Answer:
-    """Read a prompt: tokens, losses, features with their labels, and a small picture of each head's attention."""
-    features = asked.features or ""
-    result = current().live.read(**asked.prompt, features=features or None)
-    indices = sorted({each.feature for at in result.features for each in at})
-    labels = feature_view.labels(current().workspace, features, indices) if indices else {}
-    fired = [(each.feature, each.activation) for at in result.features for each in at]
-    below = iter(feature_view.shares_below(current().workspace, features, fired) if fired else [])
-    return {
-        **{name: getattr(result, name) for name in ("tokens", "losses", "layers", "n_layers", "n_heads", "lenses")},
-        **{"vocabulary": result.vocabulary, "likeliest": result.likeliest, "seconds": result.seconds},
-        **{name: getattr(result, name) for name in ("active", "random_active", "random_strongest")},
-        "features": [[[each.feature, each.activation, next(below)] for each in at] for at in result.features],
-        "labels": {str(index): text for index, text in labels.items()},
-        "patterns": _base64(result.patterns),
-        "side": result.patterns.shape[-1],
-    }
-
-
-def lens(asked: Prompted, *, start: Index, stop: Index, lens: str = "logit", token: str = "") -> Answer:
-    """Decode every layer at the positions from `start` up to `stop`; `token` is followed when there is one."""
-    return asdict(current().live.lens(**asked.prompt, start=start, stop=stop, lens=lens, token=token))
-
-
-def pattern(asked: Prompted, *, layer: Index, head: Index) -> Answer:
-    """Return the attention of one head: uint16 by row, 65535 for 1, little end first, in base64."""
-    found = current().live.pattern(**asked.prompt, layer=layer, head=head)
-    return {"weights": _base64(np.round(found.weights * 65535).clip(0, 65535).astype("<u2"))}
-
-
-def next_tokens(asked: Prompted, *, after: Index, temperature: float) -> Answer:
-    """Return the likeliest tokens `after` a position, at a `temperature`."""
-    return asdict(current().live.next_tokens(**asked.prompt, after=after, temperature=temperature))
-
-
-def activations(asked: Prompted, *, feature: Index) -> Answer:
-    """Return the activation of a `feature` on every token."""
-    features = asked.features or ""
-    return {"activations": current().live.activations(**asked.prompt, features=features, feature=feature)}
-
-
-def generate(
-    asked: Prompted,
-    *,
-    n_new: Annotated[int, Interval(ge=1, le=MAX_NEW)],
-    temperature: Annotated[float, Interval(ge=0, le=5)],
-    seed: Annotated[int, Interval(ge=0, lt=2**53)],
-    feature: Index | None = None,
-    strength: float = 1.0,
-    word: str | None = None,
-    other: str = "",
-    layer: Index = 0,
-) -> flask.Response:
-    """Continue a prompt, steered and not, with one line of JSON per token."""
-    change: dict[str, Any]
-    if word is not None:
-        change = {"exchange": Exchange(word=word, other=other, layer=layer)}
-    elif feature is None:
-        raise ConfigError("the request: feature is missing; choose one to steer along, or a word to exchange")
-    else:
-        change = {"features": asked.features or "", "feature": feature, "strength": strength}
-    steps = current().live.generate(**asked.prompt, **change, n_new=n_new, temperature=temperature, seed=seed)
-    return answered_in_lines(steps, asked.visitor)
-
-
-def verdict(asked: Prompted, *, feature: Index, strength: float) -> Answer:
-    """Compare steering with the directions of two nulls, in a sentence."""
-    found = current().live.steering_verdict(
-        **asked.prompt, features=asked.features or "", feature=feature, strength=strength
-    )
-    return asdict(found) | {"p": found.p, "sentence": found.sentence}
-
-
-def _stage(asked: Asked) -> Answer:
-    return {"stage": current().live.stage(asked.visitor)}
-
-
-def _cancel(asked: Asked) -> Answer:
-    current().live.cancel(asked.visitor)
-    return {}
-
-
-def _base64(values: np.ndarray) -> str:
-    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
-
-
-ANSWERS: dict[str, Callable[..., Any]] = {
-    "read": read, "lens": lens, "pattern": pattern, "next": next_tokens, "activations": activations,
-    "generate": generate, "verdict": verdict, "stage": _stage, "cancel": _cancel,
-}  # fmt: skip
-"""Answers to the browser, by the last part of the address."""
 
 
 PAGE = Page(

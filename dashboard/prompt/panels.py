@@ -15,16 +15,24 @@ from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.evidence import number
 from dashboard.components.frame import attempt, attrs, folded, graph, loading, panel, select, stat
-from dashboard.components.live import FeatureShares, LogitShares, ScoreReasons, SupersededError
 from dashboard.components.pages import current
 from dashboard.components.tokens import feature_line
 from dashboard.data import features as feature_view
 from dashboard.figures.attribution import pair_map, patching_map, share_bars, share_map, side_bars
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.turns import asking
-from interp.errors import WorkbenchError
+from interp.errors import SupersededError, WorkbenchError
 from interp.patching.patching_map import PatchingMap
 from interp.workspace import Workspace
+from saes.acts.attribution import (
+    AttributeAnswer,
+    AttributeToFeatures,
+    ExplainAttention,
+    FeatureShares,
+    LogitShares,
+    ScoreReasons,
+)
+from saes.acts.patching import PatchPrompts, SuggestPair
 
 _signed = partial(number, signed=True)
 Run = dict[str, Any] | None
@@ -124,7 +132,10 @@ def attribute_to_parts(run: Run, answer: dict[str, Any], after: int | None, sche
     """Return the attribution of an answer to heads and MLPs; None without a prompt."""
     if not run:
         return None
-    return _asked(run, lambda: part_shares(current().live.shares(**_prompt(run), **answer, after=after), theme(scheme)))
+    return _asked(
+        run,
+        lambda: part_shares(current().live.ask(AttributeAnswer(**_prompt(run), **answer, after=after)), theme(scheme)),
+    )
 
 
 def metric(found: LogitShares | FeatureShares, value: float) -> html.Div:
@@ -161,7 +172,7 @@ def attribute_to_features(clicks: int | None, run: Run, answer: dict[str, Any], 
 
     def body() -> html.Div:
         features = run["features"]
-        found = current().live.feature_shares(**_prompt(run), features=features, **answer, after=after)
+        found = current().live.ask(AttributeToFeatures(**_prompt(run), features=features, **answer, after=after))
         numbers = sorted(share.feature for share in found.features)
         return feature_shares(found, features, feature_view.labels(current().workspace, features, numbers))
 
@@ -200,7 +211,9 @@ def show_reasons(cell: dict[str, Any] | None, run: Run, scheme: str | None) -> A
     """Return the reasons for one cell of an attention pattern; None without a prompt or a cell."""
     if not run or not cell:
         return None
-    return _asked(run, lambda: reasons_panel(current().live.reasons(**_prompt(run), **cell), theme(scheme)))
+    return _asked(
+        run, lambda: reasons_panel(current().live.ask(ExplainAttention(**_prompt(run), **cell)), theme(scheme))
+    )
 
 
 def reasons_panel(found: ScoreReasons, colours: Theme) -> html.Div:
@@ -372,7 +385,7 @@ def fill_patching(run: Run, _: int | None, folds: int, *given: Any) -> Any:
         return nothing
     try:
         with asking(run.get("visitor", "")):
-            found = current().live.suggest_pair(**_prompt(run))
+            found = current().live.ask(SuggestPair(**_prompt(run)))
     except WorkbenchError:  # the panel works without a suggestion
         return nothing
     values = [found.clean, found.corrupt, found.answer, found.wrong]
@@ -392,9 +405,8 @@ def measure_patches(clicks: int | None, model: str, *given: Any) -> Any:
     clean, corrupt, answer, wrong = ((text or "").rstrip("\n") for text in texts)
 
     def body() -> html.Div:
-        found = current().live.patch(
-            clean, corrupt, model=model, answer=answer, wrong=wrong, what=what, direction=direction, chat=bool(chat)
-        )
+        texts = {"clean": clean, "corrupt": corrupt, "answer": answer, "wrong": wrong}
+        found = current().live.ask(PatchPrompts(**texts, model=model, what=what, direction=direction, chat=bool(chat)))
         return effects(found, theme(scheme))
 
     return _asked({"visitor": visitor or ""}, body)

@@ -32,6 +32,7 @@ from dashboard.figures.theme import visible
 from interp.atlas.vector_map import VectorMap
 from interp.errors import UsageError, as_typed, program
 from interp.workspace import Workspace
+from saes.acts.prompt import FeatureActivations, ReadPrompt
 from saes.features.active import rank_active
 from saes.features.found import ALPHA, Example, Found, Hit, Kind, Match
 from saes.features.schema import Features
@@ -416,7 +417,7 @@ def active(context: Context, text: str, state: dict[str, str]) -> html.Section:
     if not made:
         raise UsageError("no features are described yet; `workbench features` describes them")
     name = made[0].name
-    result = context.live.read(text, model=made[0].settings.model, features=name)
+    result = context.live.ask(ReadPrompt(text=text, model=made[0].settings.model, features=name))
     fired = [[(each.feature, each.activation) for each in at] for at in result.features]
     hits = rank_active(workspace, name, result.tokens, fired, N_ACTIVE)
     rows = [row(_whole(context, hit, text, made[0].settings.model)) for hit in hits]
@@ -434,7 +435,7 @@ def _whole(context: Context, hit: Hit, text: str, model: str) -> Hit:
     """Return a hit with its activation on every token; a reading has only the strongest features of each token."""
     if hit.example is None:
         return hit
-    found = context.live.activations(text, model=model, features=hit.features, feature=hit.feature)
+    found = context.live.ask(FeatureActivations(text=text, model=model, features=hit.features, feature=hit.feature))
     return replace(hit, example=replace(hit.example, activations=tuple(found)))
 
 

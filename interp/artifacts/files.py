@@ -151,3 +151,11 @@ def as_json(value: Any) -> Any:
 def save_json(value: Any, path: Path | str) -> None:
     """Write a value atomically as one JSON file."""
     write_json(Path(path), as_json(value))
+
+
+def file_version(path: Path) -> tuple[int, ...]:
+    """Return numbers that change when a file is written again. Raises `CorruptError` where it is missing."""
+    if not path.is_file():
+        raise CorruptError(f"{path} is missing from the artefact; `workbench verify` lists what else is")
+    about = path.stat()
+    return about.st_ino, about.st_mtime_ns, about.st_size

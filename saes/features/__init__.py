@@ -14,7 +14,7 @@
 - `recipes`    recipes of interventions with the dictionaries of a workspace
 - `proof`      the standard proof of a feature: settings, text and controls, verdict
 - `measure_proof`  its measurements: ablation and steering, compared with random directions and other features
-- `answers`    single answers about a feature, each with its controls
+- `lookup`     labels by number, and the share of recorded activations below one
 - `meaning`    words that every feature makes the model say, through the Jacobian lens
 - `relations`  logits, neurons and co-active features of every feature, each with its null
 - `planes`     two-dimensional features

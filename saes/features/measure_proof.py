@@ -3,7 +3,7 @@
 `prove` makes the measures of `saes.features.proof`, part by part. In ablation a null direction is added in the same
 amounts as the feature's; in steering, with the strength that it chose. It is scaled to the norm of the feature's
 direction. `DictionarySite.nulls` makes these directions, `words_of` reads their words, `read_case`
-(`saes.features.proof`) chooses the features of like density. `saes.features.answers` gives single answers instead.
+(`saes.features.proof`) chooses the features of like density. `saes.acts.features` gives single answers instead.
 """
 
 import shutil

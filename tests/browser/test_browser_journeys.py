@@ -137,7 +137,7 @@ def test_a_read_that_fails_inside_is_said_in_the_page(visit, live, monkeypatch):
         raise RuntimeError("wires crossed")
 
     page = visit.open("/prompt")
-    monkeypatch.setattr(live, "read", fail)
+    monkeypatch.setattr(live, "read_prompt", fail)
     page.click("#prompt-go")
     page.wait_for_selector("#prompt-error .wb-notice-error")
     visit.errors.clear()  # the browser notes the status of the answer

@@ -30,7 +30,7 @@ def test_the_three_questions_answer_with_their_controls(visit, live: FakeLive):
     page.click("summary:has-text('Ablate')")
     page.click("#prove-ablate-go")
     assert "random directions" in answer(visit, "ablate")
-    assert ("feature text", "12: moved to July x 1") in live.calls
+    assert ("read_text", "12: moved to July") in live.calls
     assert page.evaluate("window.hacked") is None
     assert HOSTILE[0].strip()[:8] in answer(visit, "ablate")
     assert visit.errors == []
@@ -45,7 +45,7 @@ def test_the_strength_follows_the_keyboard(visit, live: FakeLive):
     answer(visit, "steer")
     before = page.get_attribute("#prove-steer-text", "placeholder")  # what stands before the peak of its example
     assert before
-    assert live.calls[-1] == ("feature steer", f"12: {before} x 0.75")
+    assert live.calls[-1] == ("steer", f"12: {before} x 0.75")
 
 
 def test_typed_text_survives_moving_to_another_feature(visit):
@@ -60,13 +60,13 @@ def test_typed_text_survives_moving_to_another_feature(visit):
 
 
 def test_only_the_panel_in_use_is_busy(visit, live: FakeLive, monkeypatch):
-    asked, go = FakeLive.try_feature, threading.Event()
+    asked, go = FakeLive.steer, threading.Event()
 
-    def slow(*given, **named):
+    def slow(*given):
         go.wait(20)
-        return asked(*given, **named)
+        return asked(*given)
 
-    monkeypatch.setattr(FakeLive, "try_feature", slow)
+    monkeypatch.setattr(FakeLive, "steer", slow)
     page = visit.open(FEATURE)
     page.set_viewport_size({"width": 1440, "height": 1000})
     box = page.locator("#prove-steer-go").bounding_box()

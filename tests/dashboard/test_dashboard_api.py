@@ -1,13 +1,18 @@
 """The read API: every read answers, refuses what it cannot take, and is described truly."""
 
+import inspect
 import json
+from dataclasses import fields
+from typing import Any
 
 import pytest
 import torch
 
 from dashboard import api
+from dashboard.answers import plain
 from dashboard.app import create_app
 from interp.errors import UnknownNameError, UsageError
+from saes.acts import catalogue
 from saes.kinds.base import SAEMetadata
 
 GOOD = {
@@ -92,12 +97,12 @@ def test_the_export_has_the_fields_that_saedashboard_reads(client):
         ("/api/feature", {"features": "demo", "index": "one"}, 400, "integer"),
         ("/api/feature", {"features": "demo", "index": "99999"}, 400, "0 to 239"),
         ("/api/feature", {"features": "../demo", "index": "1"}, 400, "not a usable name"),
-        ("/api/features", {"features": "demo", "limit": "100000"}, 400, "1 to 200"),
+        ("/api/features", {"features": "demo", "limit": "100000"}, 400, "limit should be less than or equal to 200"),
         ("/api/features", {"features": "demo", "density_low": "nan"}, 400, "finite"),
-        ("/api/features", {"features": "demo", "offset": "1" + 20 * "0"}, 400, "finite"),
-        ("/api/feature", {"features": "demo", "index": "1" + 60 * "0"}, 400, "finite"),
+        ("/api/features", {"features": "demo", "offset": "1" + 20 * "0"}, 400, "offset should be less than"),
+        ("/api/feature", {"features": "demo", "index": "1" + 60 * "0"}, 400, "index should be less than"),
         ("/api/features", {"features": "demo", "sort": "label; drop"}, 404, "column"),
-        ("/api/features", {"features": "demo", "colour": "red"}, 404, "colour"),
+        ("/api/features", {"features": "demo", "colour": "red"}, 400, "colour is not a field"),
         ("/api/artefacts", {"kind": "pickle"}, 404, "kind"),
         ("/api/search", {"query": " "}, 400, "query"),
     ],
@@ -111,15 +116,24 @@ def test_what_cannot_be_answered_says_why(client, path, query, status, words):
 def test_the_description_names_every_read_and_parameter(client):
     status, found = ask(client, "/api/openapi.json")
     assert status == 200
-    assert set(found["paths"]) == {f"/api/{name}" for name in api.READS}
+    acts = {f"/api/act/{name}" for name in catalogue()}
+    assert set(found["paths"]) == {f"/api/{name}" for name in api.READS} | acts
     for name, read in api.READS.items():
         about = found["paths"][f"/api/{name}"]["get"]
-        assert {each["name"] for each in about["parameters"]} == set(api.parameters(read))
+        _, *taken = inspect.signature(read).parameters.values()
+        assert {each["name"]: each["required"] for each in about["parameters"]} == {
+            each.name: each.default is each.empty for each in taken
+        }
+        assert about["summary"].endswith((".", ":"))
+    for name, act in catalogue().items():
+        about = found["paths"][f"/api/act/{name}"]["post"]
+        schema = about["requestBody"]["content"]["application/json"]["schema"]
+        assert set(schema["properties"]) == {each.name for each in fields(act)}
         assert about["summary"].endswith((".", ":"))
 
 
 def test_values_that_json_lacks_become_null():
-    assert api.plain({"a": [float("nan"), float("inf"), 1.5], 2: (1, True, None)}) == {
+    assert plain({"a": [float("nan"), float("inf"), 1.5], 2: (1, True, None)}) == {
         "a": [None, None, 1.5],
         "2": [1, True, None],
     }
@@ -149,16 +163,42 @@ def test_tables_of_an_sae_that_was_made_again_give_no_vector_of_it(remade):
     assert "was made again" in api.call(remade, "feature", {"features": "demo", "index": 3})["outdated"]
 
 
-def test_every_act_answers_with_its_control(live):
-    about = {"features": "demo", "index": 3}
-    asked = {"prompt": {"text": "to July"}, "read_text": about | {"text": "to July"}, "ablate": about,
-             "steer": about | {"text": "to July"}, "direction": about}  # fmt: skip
-    found = {name: api.call(live, name, {"model": "smollm2-135m", **given}, api.ACTS) for name, given in asked.items()}
-    assert found.keys() == api.ACTS.keys()
-    assert found["prompt"]["next"]
+def test_every_act_of_an_agent_answers_with_its_control(live):
+    on_feature = {"features": "demo", "feature": 3}
+    on_prompt = {"text": "to July", "model": "smollm2-135m"}
+    on_graph = {"graph": "capital", "factors": {"feature:0:1:3": 0.0}}
+    pair = {"clean": "to July", "corrupt": "to June", "model": "smollm2-135m", "answer": "a"}
+    asked: dict[str, dict[str, Any]] = {
+        "read_prompt": on_prompt | {"features": "demo"}, "read_layers": on_prompt | {"start": 0, "stop": 2},
+        "next_tokens": on_prompt, "activations": on_prompt | on_feature,
+        "attention": on_prompt | {"layer": 0, "head": 1}, "attribute": on_prompt,
+        "attribute_to_features": on_prompt | {"features": "demo"},
+        "explain_attention": on_prompt | {"layer": 0, "head": 1, "query": 1, "key": 0},
+        "continue_prompt": on_prompt | on_feature | {"n_new": 2},
+        "say": {"direction": "praise", "message": "Hello"}, "suggest_pair": on_prompt, "patch": pair,
+        "read_text": on_feature | {"text": "to July"}, "steer": on_feature | {"text": "to July"}, "ablate": on_feature,
+        "judge_steering": on_feature | {"text": "to July"}, "separate_lists": on_feature,
+        "documents": on_feature | {"rows": [0, 1]}, "change_latents": on_graph, "continue_graph": on_graph,
+        "group_latents": {"graph": "capital", "labels": {"a": "x"}},
+        "split_edge": {"graph": "capital", "source": "a", "target": "b"},
+    }  # fmt: skip
+    assert set(asked) == {name for name, act in catalogue().items() if act.offered}
+    found = {name: api.ask(live, name, given) for name, given in asked.items()}
+    json.dumps(found, allow_nan=False)
+    assert found["read_prompt"]["random_active"]
+    assert found["read_layers"]["top_elsewhere"]
+    assert found["next_tokens"]["uniform"] > found["next_tokens"]["entropy"]
+    assert len(found["continue_prompt"][0]["tokens"]) == 3
+    assert all({"null_low", "null_high"} <= row.keys() for row in found["patch"]["patches"])
     assert found["read_text"]["alike"]
     assert found["ablate"][0]["random"]
     assert found["ablate"][0]["alike"]
     assert any("random" in row["name"] for row in found["steer"])
-    assert found["direction"]["n_random"] == 1999
-    assert all("p" in row for row in found["direction"]["lists"])
+    assert found["judge_steering"]["raised"]["random"]
+    assert "39 of 39 random directions" in found["judge_steering"]["headline"]
+    assert found["separate_lists"]["n_random"] == 1999
+    assert all("p" in row for row in found["separate_lists"]["lists"])
+    assert found["change_latents"]["random_low"] < found["change_latents"]["random_high"]
+    assert found["continue_graph"]["random"]
+    with pytest.raises(UnknownNameError, match="steer"):
+        api.ask(live, "stear", on_feature)

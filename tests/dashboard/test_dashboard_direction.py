@@ -163,7 +163,7 @@ def conversation(client: Any, **more: Any) -> dict[str, Any]:
 
 def test_every_chat_says_a_token_a_line_and_then_its_reply(chats, live):
     body = {"conversation": conversation(chats), "message": "Hello", "visitor": "v"}
-    lines = [json.loads(line) for line in chats.post("/api/chat/say", json=body).get_data().splitlines()]
+    lines = [json.loads(line) for line in chats.post("/api/act/answer_chats", json=body).get_data().splitlines()]
     assert [len(line["said"]) for line in lines] == [3, 3, 3, 0]
     assert [*lines[-1]["replies"]] == ["unsteered", "steered", "random direction"]
     assert lines[-1]["replies"]["steered"]["tokens"] == [line["said"][1] for line in lines[:-1]]
@@ -204,7 +204,9 @@ def test_a_conversation_of_other_weights_or_form_is_refused_in_a_sentence(chats,
 
 def test_an_empty_message_is_the_last_line_and_unknown_names_are_missing(chats):
     body = {"conversation": conversation(chats), "message": " ", "visitor": "v"}
-    assert json.loads(chats.post("/api/chat/say", json=body).get_data()) == {"error": "the message is empty; type one"}
+    assert json.loads(chats.post("/api/act/answer_chats", json=body).get_data()) == {
+        "error": "the message is empty; type one"
+    }
     assert chats.get("/api/chat/kept?name=none").status_code == 404
     assert chats.get("/api/chat/direction?name=none").status_code == 404
 

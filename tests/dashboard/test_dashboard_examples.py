@@ -10,13 +10,14 @@ from page_text import text_of
 
 from dashboard.components.tokens import token_strip
 from dashboard.data import features as view
-from dashboard.data.documents import described_recording, document_text
 from dashboard.feature.examples import READING, SNIPPET, listed
 from dashboard.figures.saes import filled_bins
 from interp.errors import MismatchError, MissingError
 from interp.recording.record import record
 from interp.recording.store import Recording
 from interp.workspace import Workspace
+from saes.acts.features import ReadDocuments, described_recording, document_text
+from saes.acts.session import Session
 from saes.features.sources import neurons_of
 
 
@@ -158,9 +159,11 @@ def test_a_recording_made_again_is_refused(recorded):
                           ("other", {"recordings/r": "0" * 64})):  # fmt: skip
         about = {"recording": "r", "model": "small:mlp-2l", "hook_point": "blocks.0.mlp.hook_post"}
         write_features(workspace, name, [], parents=parents, **about)
-    assert described_recording(workspace, "same")[1] == "small:mlp-2l"
+    session = Session(workspace)
+    assert described_recording(session, "same").folder == workspace.path("recording", "r")
+    assert ReadDocuments(features="same", feature=5, rows=(0,)).spec(session) == "small:mlp-2l"
     with pytest.raises(MismatchError, match="--name other --overwrite"):
-        described_recording(workspace, "other")
+        described_recording(session, "other")
     write_features(workspace, "lost", [], recording="gone")
     with pytest.raises(MissingError, match="gone"):
-        described_recording(workspace, "lost")
+        described_recording(session, "lost")

@@ -11,11 +11,12 @@ from test_dashboard_pages import text_of
 from dashboard.circuit.figure import draw
 from dashboard.figures.circuits import circuit_plot
 from dashboard.figures.theme import DARK, LIGHT
+from dashboard.live import LiveModel
 from dashboard.prompt import panels as why
-from dashboard.prompt.live import LiveModel
 from interp.circuits.circuit import Circuit, Edge
 from interp.errors import PromptError
 from interp.workspace import Workspace
+from saes.acts.attribution import AttributeAnswer, AttributeToFeatures
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
 
@@ -88,14 +89,15 @@ def test_the_live_model_gives_what_attribution_gives(tmp_path, tiny_model, monke
 
     spec = "small:mlp-2l"
     workspace, sae = Workspace(tmp_path, create=True), save_tiny_sae(tmp_path, spec, tiny_model)
-    monkeypatch.setattr("dashboard.data.workspace.models", lambda workspace: [spec])
+    monkeypatch.setattr("saes.acts.session.models", lambda workspace: [spec])
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
     live = LiveModel(workspace)
-    found = live.feature_shares("one two", model=spec, features="tiny", answer="t", contrast="s", after=None)
+    asked = {"text": "one two", "model": spec, "answer": "t", "contrast": "s"}
+    found = live.ask(AttributeToFeatures(**asked, features="tiny"))
     prompts = Prompts.of_text(tiny_model, "one two", "t", "s")
     [expected] = attribute(tiny_model, sae, prompts, AttributionConfig(steps=8, first=1))
     assert found.metric - found.baseline == pytest.approx(expected.total, abs=1e-5)
-    shares = live.shares("one two", model=spec, answer="t", contrast="s", after=None)
+    shares = live.ask(AttributeAnswer(**asked))
     assert found.metric == pytest.approx(shares.total, abs=1e-4)
     assert [(s.feature, s.effect) for s in found.features] == [
         (feature, pytest.approx(effect, abs=1e-6)) for feature, effect in expected.top(16)
@@ -104,7 +106,7 @@ def test_the_live_model_gives_what_attribution_gives(tmp_path, tiny_model, monke
     assert parts == pytest.approx(found.metric, abs=1e-5)
     assert (found.answer, found.contrast, found.hook_point) == ("t", "s", "blocks.0.hook_resid_post")
     with pytest.raises(PromptError, match="positions 0 to"):
-        live.feature_shares("one two", model=spec, features="tiny", answer="t", contrast="", after=99)
+        live.ask(AttributeToFeatures(**asked | {"contrast": ""}, features="tiny", after=99))
 
 
 def save_tiny_sae(folder, spec, model):
@@ -117,5 +119,5 @@ def save_tiny_sae(folder, spec, model):
     sae = TopKSAE(weights, k=6, metadata=about)
     workspace = Workspace(folder)
     saved(workspace, "tiny", sae)
-    write_features(workspace, "tiny", [{"feature": i} for i in range(80)], dictionary="sae:tiny")
+    write_features(workspace, "tiny", [{"feature": i} for i in range(80)], dictionary="sae:tiny", model=spec)
     return sae

@@ -9,10 +9,14 @@ import pytest
 from make_lens import identity_lens
 from make_workspace import planted
 
-from dashboard.prompt.live import MAX_TOKENS, LiveModel
+from dashboard.live import LiveModel
 from interp.artifacts import save_artefact
 from interp.errors import PromptError, UnknownNameError
 from interp.models.identity import weight_hash
+from saes.acts.attribution import AttributeAnswer, ExplainAttention
+from saes.acts.prompt import NextTokens, ReadLayers, ReadPrompt, ShowAttention
+from saes.acts.session import MOST_TOKENS
+from saes.acts.writing import AnswerChats, ChatModel, CheckChat
 
 MODEL = "smollm2-135m"
 TEXT = "The capital of France is"
@@ -41,22 +45,22 @@ def test_nothing_is_loaded_before_the_first_prompt(workspace):
 def test_empty_prompt_fails_before_anything_is_loaded(workspace, text):
     live = LiveModel(workspace)
     with pytest.raises(PromptError, match="empty"):
-        live.read(text, model=MODEL, features=None)
+        live.ask(ReadPrompt(text=text, model=MODEL))
     assert live.state == "cold"
 
 
 def test_a_model_that_the_workspace_does_not_name_is_refused(workspace):
     with pytest.raises(UnknownNameError, match="smollm2-135m"):
-        LiveModel(workspace).read("hello", model="/etc/passwd", features=None)
+        LiveModel(workspace).ask(ReadPrompt(text="hello", model="/etc/passwd"))
 
 
 @pytest.mark.real
 def test_the_model_completes_paris_and_the_lens_ends_with_its_prediction(real):
-    result = real.read(TEXT, model=MODEL, features=None)
+    result = real.ask(ReadPrompt(text=TEXT, model=MODEL))
     assert result.likeliest == " Paris"
     n = len(result.tokens)
-    lens = real.lens(TEXT, model=MODEL, start=n - 1, stop=n, token="Paris")
-    following = real.next_tokens(TEXT, model=MODEL, after=None)
+    lens = real.ask(ReadLayers(text=TEXT, model=MODEL, start=n - 1, stop=n, token="Paris"))
+    following = real.ask(NextTokens(text=TEXT, model=MODEL))
     assert lens.cells[-1][0][0][0] == following.guesses[0][0] == lens.followed == " Paris"
     assert lens.probability[-1][0] == pytest.approx(following.guesses[0][1], abs=1e-4)
     assert lens.rank[-1] == [0]
@@ -69,7 +73,7 @@ def test_the_model_completes_paris_and_the_lens_ends_with_its_prediction(real):
 def test_features_on_a_token_are_the_largest_of_the_dictionary(real, smollm2):
     from interp.models.adapter import run_with_cache, to_tokens
 
-    result = real.read(TEXT, model=MODEL, features="neurons")
+    result = real.ask(ReadPrompt(text=TEXT, model=MODEL, features="neurons"))
     place = "blocks.9.mlp.hook_post"
     _, values = run_with_cache(smollm2, to_tokens(smollm2, TEXT), [place])
     acts = values[place][0, -1].clamp(min=0)
@@ -81,7 +85,7 @@ def test_features_on_a_token_are_the_largest_of_the_dictionary(real, smollm2):
 
 @pytest.mark.real
 def test_attention_rows_sum_to_one_and_never_look_ahead(real):
-    pattern = real.pattern(TEXT, model=MODEL, layer=3, head=2)
+    pattern = real.ask(ShowAttention(text=TEXT, model=MODEL, layer=3, head=2))
     assert pattern.weights.shape == (len(pattern.tokens),) * 2
     assert np.allclose(pattern.weights.sum(1), 1, atol=1e-4)
     assert np.allclose(np.triu(pattern.weights, 1), 0)
@@ -89,7 +93,7 @@ def test_attention_rows_sum_to_one_and_never_look_ahead(real):
 
 @pytest.mark.real
 def test_shares_sum_to_the_logit_difference_of_the_model(real, smollm2):
-    found = real.shares(TEXT, model=MODEL, answer="Paris", contrast="Rome", after=None)
+    found = real.ask(AttributeAnswer(text=TEXT, model=MODEL, answer="Paris", contrast="Rome"))
     assert (found.answer, found.contrast, found.token) == (" Paris", " Rome", " is")
     assert sum(value for _, value in found.parts) == pytest.approx(found.total, abs=1e-3)
     from interp.models.adapter import run_with_cache, to_tokens
@@ -101,8 +105,8 @@ def test_shares_sum_to_the_logit_difference_of_the_model(real, smollm2):
 
 @pytest.mark.real
 def test_an_empty_answer_is_the_likeliest_continuation_there(real):
-    assert real.shares(TEXT, model=MODEL, answer="", contrast="", after=None).answer == " Paris"
-    earlier = real.shares(TEXT, model=MODEL, answer="", contrast="", after=3)
+    assert real.ask(AttributeAnswer(text=TEXT, model=MODEL)).answer == " Paris"
+    earlier = real.ask(AttributeAnswer(text=TEXT, model=MODEL, after=3))
     assert (earlier.after, earlier.token) == (3, " of")
     assert earlier.contrast is not None
 
@@ -113,13 +117,13 @@ def test_an_empty_answer_is_the_likeliest_continuation_there(real):
 )
 def test_an_answer_or_a_place_that_cannot_be_says_so(real, answer, after, says):
     with pytest.raises(PromptError, match=says):
-        real.shares(TEXT, model=MODEL, answer=answer, contrast="", after=after)
+        real.ask(AttributeAnswer(text=TEXT, model=MODEL, answer=answer, after=after))
 
 
 @pytest.mark.real
 def test_reasons_sum_to_the_score_and_give_the_attention_of_the_pattern(real):
-    found = real.reasons(TEXT, model=MODEL, layer=3, head=2, query=4, key=2)
-    pattern = real.pattern(TEXT, model=MODEL, layer=3, head=2)
+    found = real.ask(ExplainAttention(text=TEXT, model=MODEL, layer=3, head=2, query=4, key=2))
+    pattern = real.ask(ShowAttention(text=TEXT, model=MODEL, layer=3, head=2))
     assert found.matrix.sum() == pytest.approx(found.relative, abs=1e-6)
     assert found.attention == pytest.approx(pattern.weights[4, 2], abs=1e-4)
     assert found.matrix.shape == (len(found.query_parts), len(found.key_parts))
@@ -128,20 +132,20 @@ def test_reasons_sum_to_the_score_and_give_the_attention_of_the_pattern(real):
 @pytest.mark.real
 def test_a_head_that_is_not_there_is_refused(real):
     with pytest.raises(UnknownNameError, match="L29H8"):
-        real.pattern(TEXT, model=MODEL, layer=30, head=0)
+        real.ask(ShowAttention(text=TEXT, model=MODEL, layer=30, head=0))
 
 
 @pytest.mark.real
 def test_a_prompt_longer_than_the_page_says_how_long(real):
-    with pytest.raises(PromptError, match=f"at most {MAX_TOKENS}"):
-        real.read("word " * 600, model=MODEL, features=None)
+    with pytest.raises(PromptError, match=f"at most {MOST_TOKENS}"):
+        real.ask(ReadPrompt(text="word " * 600, model=MODEL))
 
 
 @pytest.mark.real
 def test_two_visitors_share_one_model(real):
     found = []
     threads = [
-        threading.Thread(target=lambda: found.append(real.read("One two three", model=MODEL, features=None)))
+        threading.Thread(target=lambda: found.append(real.ask(ReadPrompt(text="One two three", model=MODEL))))
         for _ in range(3)
     ]
     for thread in threads:
@@ -161,20 +165,22 @@ def test_a_tuned_lens_that_changes_nothing_reads_as_the_logit_lens_and_one_of_ot
     planted(place, "recording", "rec", model=MODEL)
     for n, hashed in (8, "00" * 32), (smollm2.cfg.d_model, weight_hash(smollm2)):
         live = LiveModel(place)
-        assert live.read(TEXT, model=MODEL, features=None).lenses == [("logit", "")]
+        assert live.ask(ReadPrompt(text=TEXT, model=MODEL)).lenses == [("logit", "")]
         with pytest.raises(PromptError, match="no tuned lens"):
-            live.lens(TEXT, model=MODEL, start=0, stop=3, lens="tuned")
+            live.ask(ReadLayers(text=TEXT, model=MODEL, start=0, stop=3, lens="tuned"))
         lens = identity_lens(["blocks.3.hook_resid_post"], n, hashed, MODEL)
         save_artefact(lens, place.path("lens", "tuned"), overwrite=True)
     live = LiveModel(place)
-    assert {how for how, _ in live.read(TEXT, model=MODEL, features=None).lenses} == {"logit", "tuned"}
-    plain, tuned = (live.lens(TEXT, model=MODEL, start=0, stop=3, lens=how) for how in ("logit", "tuned"))
+    assert {how for how, _ in live.ask(ReadPrompt(text=TEXT, model=MODEL)).lenses} == {"logit", "tuned"}
+    plain, tuned = (
+        live.ask(ReadLayers(text=TEXT, model=MODEL, start=0, stop=3, lens=how)) for how in ("logit", "tuned")
+    )
     assert plain.cells == tuned.cells
 
 
 @pytest.mark.real
 def test_the_chat_template_goes_around_the_text(real):
-    plain, chat = (real.read("Who are you?", model=MODEL, features=None, chat=chat).tokens for chat in (False, True))
+    plain, chat = (real.ask(ReadPrompt(text="Who are you?", model=MODEL, chat=chat)).tokens for chat in (False, True))
     shown = "".join(chat)
     assert "user\nWho are you?" in shown
     assert shown.rstrip().endswith("assistant")
@@ -204,11 +210,12 @@ def test_a_message_goes_on_with_what_was_read_and_a_closed_one_gives_it_back(rea
     step = Intervention(target=target, amount=40.0)
     recipe = Recipe(name="drawn", steps=(step,), model=MODEL, weight_hash=weight_hash(smollm2))
     talk = Conversation(recipe=recipe, names=("drawn",), strengths=(1.0,), random=False, n_new=3)
-    assert real.check_chat(talk) == {"template": True, "context": 8192}
-    *said, last = real.chat(talk, "Name a fruit.")
+    assert real.ask(CheckChat(conversation=talk)) == ChatModel(template=True, context=8192)
+    *said, last = real.steps(AnswerChats(conversation=talk, message="Name a fruit."))
     assert [each.said[1].text for each in said] == [each.text for each in last.replies[STEERED].tokens]
     turn = Turn(message="Name a fruit.", strengths={"drawn": 1.0}, replies=last.replies)
-    going, meanwhile, again = (real.chat(dataclasses.replace(talk, turns=(turn,)), "And another?") for _ in range(3))
+    more = AnswerChats(conversation=dataclasses.replace(talk, turns=(turn,)), message="And another?")
+    going, meanwhile, again = (real.steps(more) for _ in range(3))
 
     def tokens_read(chat: Iterator) -> int:
         """The tokens of each row in the first pass of a chat."""

@@ -11,13 +11,13 @@ from make_workspace import HOSTILE, MODEL
 
 from dashboard import show
 from dashboard.components.evidence import number, percent
-from dashboard.components.live import Pattern
 from dashboard.data.features import examples, one
 from dashboard.feature.export import feature_html
 from dashboard.figures.theme import theme, visible
 from dashboard.notebook import Shown
 from interp.errors import ConfigError, UnknownNameError, UsageError
 from interp.lenses.logit_lens import LogitLens
+from saes.acts.prompt import Pattern
 from saes.features.proof import TextFirings
 
 
@@ -59,9 +59,9 @@ def test_tokens_are_coloured_by_their_share_of_the_largest_activation():
 
 def test_attention_and_lens_are_the_figures_of_the_prompt_page():
     weights = np.array([[1.0, 0.0], [0.25, 0.75]])
-    for given in ((["a", "b"], weights), (["a", "b"], torch.tensor(weights)), Pattern(["a", "b"], 0, 1, weights)):
+    for given in ((["a", "b"], weights), (["a", "b"], torch.tensor(weights)), Pattern.of(["a", "b"], 0, 1, weights)):
         figure = show(given)
-        assert np.asarray(figure.data[0].z)[1].tolist() == [0.25, 0.75]
+        assert np.asarray(figure.data[0].z)[1].tolist() == pytest.approx([0.25, 0.75], abs=1 / 65535)
     lens = LogitLens(
         layers=("embed", "0"), tokens=("a",), top_tokens=((("x",),), (("y",),)),
         token_ids=torch.zeros(2, 1, 1, dtype=torch.long), probabilities=torch.tensor([[[0.5]], [[0.9]]]),

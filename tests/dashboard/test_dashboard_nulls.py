@@ -11,13 +11,19 @@ from page_text import text_of
 from test_dashboard_feature_circuit import save_tiny_sae
 
 from dashboard.app import create_app
-from dashboard.components.live import Compared, SteeringVerdict
 from dashboard.data import features as feature_view
 from dashboard.feature import prove
-from dashboard.prompt import nulls, panels
-from dashboard.prompt.live import LiveModel
-from dashboard.prompt.loaded import Loaded
+from dashboard.live import LiveModel
+from dashboard.prompt import panels
+from interp.nulls import draws
 from interp.workspace import Workspace
+from saes.acts.features import Compared, JudgeSteering, SteeringVerdict
+from saes.acts.patching import SuggestPair
+from saes.acts.prompt import ReadLayers, ReadPrompt
+from saes.acts.reading import OTHERS, at_random_vectors
+from saes.acts.session import Session
+from saes.features.lookup import shares_below
+from saes.features.schema import Features
 from saes.weights.folder import load_sae
 
 MODEL = "small:mlp-2l"
@@ -26,7 +32,7 @@ MODEL = "small:mlp-2l"
 @pytest.fixture
 def tiny(tmp_path, tiny_model, monkeypatch):
     save_tiny_sae(tmp_path, MODEL, tiny_model)
-    monkeypatch.setattr("dashboard.data.workspace.models", lambda workspace: [MODEL])
+    monkeypatch.setattr("saes.acts.session.models", lambda workspace: [MODEL])
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
     return LiveModel(Workspace(tmp_path))
 
@@ -36,7 +42,7 @@ def test_the_share_of_smaller_activations_is_read_from_the_histogram(tmp_path):
     rows = [{"feature": 0, "histogram": [10, 30, 60]}, {"feature": 1, "histogram": [0, 0, 0]}]
     write_features(workspace, "f", rows, edges=[1.0, 2.0, 4.0, 8.0])
     fired = [(0, 1.0), (0, 2.0), (0, 2.0 * 2**0.5), (0, 4.0), (0, 9.0), (1, 3.0), (7, 1.0)]
-    assert feature_view.shares_below(workspace, "f", fired) == pytest.approx([0, 0.1, 0.25, 0.4, 1, None, None])
+    assert shares_below(workspace.open(Features, "f"), fired) == pytest.approx([0, 0.1, 0.25, 0.4, 1, None, None])
 
 
 def test_random_vectors_lie_as_far_from_the_mean_as_the_tokens():
@@ -47,11 +53,11 @@ def test_random_vectors_lie_as_far_from_the_mean_as_the_tokens():
         return SimpleNamespace(values=torch.tensor([[1.0, 0.0], [2.0, 5.0], [-3.0, -1.0]]))
 
     x = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
-    assert nulls.at_random_vectors(SimpleNamespace(encode_sparse=encode), x, 1) == ([1, 2, 0], [1.0, 5.0, 0.0])
+    assert at_random_vectors(SimpleNamespace(encode_sparse=encode), x, 1) == ([1, 2, 0], [1.0, 5.0, 0.0])
     centre = x[1:].mean(0)
     assert (seen[0] - centre).norm(dim=1) == pytest.approx((x[1:] - centre).norm(dim=1).numpy(), rel=1e-4)
     assert abs(torch.nn.functional.cosine_similarity(seen[0] - centre, x[1:] - centre)).max() < 0.9
-    assert nulls.at_random_vectors(None, x[:2], 1) == ([], [])
+    assert at_random_vectors(None, x[:2], 1) == ([], [])
 
 
 def test_the_lens_of_other_positions_leaves_the_own_one_out(tiny, tiny_model):
@@ -61,8 +67,8 @@ def test_the_lens_of_other_positions_leaves_the_own_one_out(tiny, tiny_model):
     text = "one two three"
     tokens = to_tokens(tiny_model, text)
     n = tokens.shape[1]
-    found = tiny.lens(text, model=MODEL, start=0, stop=n, token="t")
-    at = np.unique(np.linspace(1, n - 1, nulls.OTHERS).round().astype(int))
+    found = tiny.ask(ReadLayers(text=text, model=MODEL, start=0, stop=n, token="t"))
+    at = np.unique(np.linspace(1, n - 1, OTHERS).round().astype(int))
     top = logit_lens(tiny_model, tokens, top=1).top_tokens
     for column in range(n):
         apart = [int(i) for i in at if i != column]
@@ -71,7 +77,7 @@ def test_the_lens_of_other_positions_leaves_the_own_one_out(tiny, tiny_model):
             assert row[column] == sum(top[layer][i][0] == top[layer][column][0] for i in apart)
             ranks = [found.rank[layer][i] for i in apart]
             assert found.rank_elsewhere[layer][column] == np.median(ranks)
-    assert tiny.lens("a", model=MODEL, start=0, stop=2).others == [1, 0]
+    assert tiny.ask(ReadLayers(text="a", model=MODEL, start=0, stop=2)).others == [1, 0]
 
 
 def test_a_verdict_counts_the_directions_that_raise_their_words_as_much():
@@ -86,9 +92,9 @@ def test_a_verdict_counts_the_directions_that_raise_their_words_as_much():
                          "density.")  # fmt: skip
     few = SteeringVerdict(3, 0.5, 2.0, ["red"], Compared(0.5, [0.1] * 4, []), shift)
     assert few.p == pytest.approx(1 / 5), "four directions can never give a verdict"
-    assert "Not beyond random directions, on" in few.sentence
+    assert "Not beyond random directions, on" in few.headline()
     vague = SteeringVerdict(3, 0.5, 2.0, ["red"], Compared(0.5, [0.1] * 39, [0.6] * 39), shift)
-    assert "Not beyond features of like density, on" in vague.sentence
+    assert "Not beyond features of like density, on" in vague.headline()
 
 
 def test_steering_by_nothing_is_no_verdict(tiny, tiny_model, tmp_path, monkeypatch):
@@ -96,17 +102,17 @@ def test_steering_by_nothing_is_no_verdict(tiny, tiny_model, tmp_path, monkeypat
     from interp.interventions.site import DictionarySite
 
     case = SimpleNamespace(feature=3, alike=(4, 5), max_activation=6.0)
-    monkeypatch.setattr(Loaded, "feature", lambda *_: (DictionarySite.of(tiny_model, sae), case))
-    asked = {"model": MODEL, "features": "tiny", "feature": 3}
-    nothing = tiny.steering_verdict("one two", **asked, strength=0.0)
+    monkeypatch.setattr(Session, "feature", lambda *_: (DictionarySite.of(tiny_model, sae), case))
+    asked = {"text": "one two", "features": "tiny", "feature": 3}
+    nothing = tiny.ask(JudgeSteering(**asked, strength=0.0))
     for found in (nothing.raised, nothing.shift):
-        assert (len(found.random), len(found.alike)) == (nulls.VERDICT_DRAWS, 2)
+        assert (len(found.random), len(found.alike)) == (draws("standard"), 2)
         assert max(map(abs, [found.value, *found.random, *found.alike])) < 1e-6
     assert nothing.p == 1
-    strong = tiny.steering_verdict("one two", **asked)
+    strong = tiny.ask(JudgeSteering(**asked))
     assert strong.amount == 6
     assert min(strong.shift.value, strong.raised.value, *strong.shift.random) > 1e-4
-    back = tiny.steering_verdict("one two", **asked, strength=-1.0)
+    back = tiny.ask(JudgeSteering(**asked, strength=-1.0))
     assert back.raised.value > 1e-4, "backwards, it raises the words that it lowers"
     assert not set(back.words) & set(strong.words)
 
@@ -116,17 +122,17 @@ def test_a_pair_differs_in_one_word_and_has_a_gap(workspace, smollm2, monkeypatc
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
     live, text = LiveModel(workspace), "The capital of France is"
     for chat in (False, True):
-        found = live.suggest_pair(text, model="smollm2-135m", chat=chat)
+        found = live.ask(SuggestPair(text=text, model="smollm2-135m", chat=chat))
         changed = [(a, b) for a, b in zip(text.split(), found.corrupt.split(), strict=True) if a != b]
         assert [a for a, _ in changed] == ["France"]
         assert changed[0][1].istitle()
         n = {
-            len(live.read(each, model="smollm2-135m", features=None, chat=chat).tokens)
+            len(live.ask(ReadPrompt(text=each, model="smollm2-135m", chat=chat)).tokens)
             for each in (text, found.corrupt)
         }
         assert len(n) == 1
-    assert live.suggest_pair(text, model="smollm2-135m").answer == " Paris"
-    long = live.suggest_pair("word " * 100, model="smollm2-135m")
+    assert live.ask(SuggestPair(text=text, model="smollm2-135m")).answer == " Paris"
+    long = live.ask(SuggestPair(text="word " * 100, model="smollm2-135m"))
     assert long.corrupt == ""
 
 
@@ -158,7 +164,8 @@ def test_a_patch_and_a_verdict_name_the_chat_template_and_both_nulls(workspace):
         given = ("one two", "one three", "a", "b", "resid_pre", "denoise", True, "v", "light")
         assert "m, in its chat template" in text_of(panels.measure_patches(1, "m", *given))
         state = {"features": "demo", "index": 12}
-        text = text_of(prove.judge_steering(1, state, "in July", 0.5))
+        judge = prove.answering(JudgeSteering, prove.verdict_answer)
+        text = text_of(judge(1, state, "in July", 0.5))
         assert live.calls[-1] == ("steering_verdict", "demo 12 x0.5")
         assert "39 random directions" in text
         assert "39 features of like density" in text

@@ -29,6 +29,8 @@ from dashboard.prompt import panels as prompt_why
 from dashboard.sae import page as sae
 from interp.errors import PromptError, UnknownNameError, WorkbenchError
 from interp.workspace import Workspace
+from saes.acts.attribution import AttributeAnswer
+from saes.acts.session import Session
 
 
 @pytest.fixture
@@ -256,21 +258,22 @@ def test_token_strip_keeps_text_and_marks_the_peak():
 def test_no_component_is_given_html(workspace, live):
     parts = [feature_detail.detail(workspace, "demo", i, "light") for i in range(len(HOSTILE))]
     assert all("not scored" in text_of(part) for part in parts)
-    found = live.shares("x", model="m", answer=HOSTILE[0], contrast=HOSTILE[1], after=None)
+    found = live.ask(AttributeAnswer(text="x", model="m", answer=HOSTILE[0], contrast=HOSTILE[1]))
     parts.append(prompt_why.part_shares(found, LIGHT))
     shown = text_of(parts)
     assert "dangerously" not in shown
     assert "Markdown" not in shown
 
 
-def test_shares_say_where_logits_are_capped_and_a_scale_is_held():
-    from dashboard.prompt.compute import logit_shares
+def test_shares_say_where_logits_are_capped_and_a_scale_is_held(workspace, monkeypatch):
     from interp.models.toys import planted_post_norm
 
     reading = SimpleNamespace(
         tokens=torch.tensor([[3, 1, 4, 3]]), result=SimpleNamespace(tokens=["3", "1", "4", "3"]), parts={}
     )
-    found = logit_shares(planted_post_norm(), reading, 3, 1, None)  # pyright: ignore[reportArgumentType]
+    asked = planted_post_norm(), reading, 3, 1, None
+    monkeypatch.setattr(AttributeAnswer, "tokens_at", lambda *_: asked)
+    found = AttributeAnswer(text="3 1 4 3", model="m").measure(Session(workspace))
     assert found.note.startswith("The logits are those before the soft cap of 30. Held fixed: the scale of")
     assert found.note in text_of(prompt_why.part_shares(found, LIGHT))
 

@@ -91,15 +91,16 @@ def test_the_button_asks_the_model_and_shows_errors_in_place(stored):
 
 def test_the_real_model_finds_the_token_that_differs(tiny_model, monkeypatch, stored):
     """An untrained model: the whole effect enters at the changed token, and the final residual is read at the end."""
-    from dashboard.prompt.live import LiveModel
+    from dashboard.live import LiveModel
     from interp.errors import ConfigError, PromptError
+    from saes.acts.patching import PatchPrompts
 
     live = LiveModel(stored)
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
-    kinds = {"model": "m", "what": "resid_pre", "direction": "denoise"}
+    asked = {"clean": "a cat", "corrupt": "a bat", "model": "m"}
     for answers in ({"answer": "a", "wrong": "b"}, {"answer": "b", "wrong": "a"}):
         try:
-            found = live.patch("a cat", "a bat", **answers, **kinds)
+            found = live.ask(PatchPrompts(**asked, **answers))
         except ConfigError:
             continue
         at = {(row.layer, row.position): row.effect for row in found.rows}
@@ -109,8 +110,8 @@ def test_the_real_model_finds_the_token_that_differs(tiny_model, monkeypatch, st
     else:
         pytest.fail("neither order of the answers has a gap")
     with pytest.raises(PromptError, match="several tokens"):
-        live.patch("a cat", "a bat", answer="long", wrong="", **kinds)
+        live.ask(PatchPrompts(**asked, answer="long"))
     with pytest.raises(PromptError, match="answer to the clean prompt is empty"):
-        live.patch("a cat", "a bat", answer="", wrong="", **kinds)
+        live.ask(PatchPrompts(**asked, answer=""))
     with pytest.raises(PromptError, match="at most 64"):
-        live.patch("a cat" * 20, "a bat" * 20, answer="a", wrong="b", **kinds)
+        live.ask(PatchPrompts(**asked | {"clean": "a cat" * 20, "corrupt": "a bat" * 20}, answer="a", wrong="b"))

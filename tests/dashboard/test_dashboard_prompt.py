@@ -4,7 +4,9 @@ import base64
 import json
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +15,24 @@ from make_features import write_features
 from test_dashboard_feature_circuit import save_tiny_sae
 
 from dashboard.app import create_app
-from dashboard.components.live import SupersededError
-from dashboard.prompt.live import LiveModel
-from dashboard.turns import Turns, asking
-from interp.errors import MismatchError, PromptError, UnknownNameError
+from dashboard.live import LiveModel
+from dashboard.turns import Kind, Turns, asking
+from interp.acts import decode
+from interp.errors import ConfigError, MismatchError, PromptError, SupersededError, UnknownNameError
 from interp.workspace import Workspace
+from saes.acts.attribution import AttributeAnswer
+from saes.acts.features import ReadText
+from saes.acts.patching import SuggestPair
+from saes.acts.prompt import FeatureActivations, NextTokens, ReadLayers, ReadPrompt, ShowAttention, described
+from saes.acts.session import Session, model_bytes
+from saes.acts.writing import CheckChat, ContinuePrompt, Exchange
+from saes.features.lookup import labels, shares_below
+from saes.features.schema import Features
 from saes.weights.folder import load_sae
 
-ASKED = {"text": "one two three", "model": "m", "features": "demo", "chat": False, "visitor": "v"}
+PROMPT = {"text": "one two three", "model": "m", "chat": False}
+ASKED = PROMPT | {"visitor": "v"}
+WITH_FEATURES = ASKED | {"features": "demo"}
 
 
 @pytest.fixture
@@ -30,58 +42,93 @@ def client(workspace, live):
     return app.server.test_client()
 
 
+def array_of(picture: dict[str, Any]) -> np.ndarray:
+    """Return an array from its form in JSON."""
+    return np.frombuffer(base64.b64decode(picture["base64"]), picture["dtype"]).reshape(picture["shape"])
+
+
 def test_a_reading_has_everything_that_is_drawn_at_once(client, live):
-    found = client.post("/prompt-data/read", json=ASKED).get_json()
+    found = client.post("/api/act/read_prompt", json=WITH_FEATURES).get_json()
     assert found["tokens"][0] == "<|im_start|>"
     assert len(found["losses"]) == len(found["features"]) == len(found["tokens"])
-    sizes = found["n_layers"], found["n_heads"], found["side"], found["side"]
-    assert len(base64.b64decode(found["patterns"])) == np.prod(sizes)
-    assert set(found["labels"]) <= {str(feature) for at in found["features"] for feature, *_ in at}
-    assert all(0 <= below <= 1 for at in found["features"] for *_, below in at if below is not None)
+    *heads, height, width = array_of(found["patterns"]).shape
+    assert (heads, height) == ([found["n_layers"], found["n_heads"]], width)
+    assert found["patterns"]["dtype"] == "uint8"
+    fired = {str(feature) for at in found["features"] for feature, *_ in at}
+    assert found["labels"]
+    assert set(found["labels"]) <= fired
+    assert all(0 <= below <= 1 for at in found["features"] for *_, below in at)
     assert len(found["random_active"]) == len(found["tokens"]) - 1
     assert live.calls == [("read", "one two three")]
 
 
+def test_a_reading_has_the_labels_of_its_features_and_their_share_of_the_recorded_activations(workspace, live):
+    reading = live.ask(ReadPrompt(**PROMPT, features="demo"))
+    bare = [[active._replace(below=None) for active in at] for at in reading.features]
+    found = described(Session(workspace), replace(reading, features=bare, labels={}), "demo")
+    fired = [(active.feature, active.activation) for at in bare for active in at]
+    below = shares_below(workspace.open(Features, "demo"), fired)
+    assert [active.below for at in found.features for active in at] == below
+    assert any(share is not None for share in below)
+    assert [[active[:2] for active in at] for at in found.features] == [[active[:2] for active in at] for at in bare]
+    numbers = {feature for feature, _ in fired}
+    assert found.labels == labels(workspace, "demo", numbers)
+    assert found.labels
+    assert set(found.labels) <= numbers
+    nothing = replace(reading, features=[], labels={})
+    assert described(Session(workspace), nothing, "") is nothing
+
+
 def test_a_pattern_comes_back_as_it_was(client, live):
-    found = client.post("/prompt-data/pattern", json=ASKED | {"layer": 2, "head": 1}).get_json()
-    weights = np.frombuffer(base64.b64decode(found["weights"]), "<u2").reshape(4, 4) / 65535
-    expected = live.pattern("one two three", model="m", layer=2, head=1).weights
-    assert weights == pytest.approx(expected, abs=1e-4)
+    found = client.post("/api/act/attention", json=ASKED | {"layer": 2, "head": 1}).get_json()
+    assert found["cells"]["dtype"] == "uint16"
+    expected = live.ask(ShowAttention(**PROMPT, layer=2, head=1)).weights
+    assert array_of(found["cells"]) / 65535 == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(
     ("what", "body", "status", "says"),
     [
-        ("read", {"text": ""}, 400, "the prompt is empty"),
-        (
-            "generate",
-            {"n_new": 99, "temperature": 0, "seed": 0, "feature": 3},
-            400,
-            "n_new should be less than or equal to 60",
-        ),
-        ("generate", {"n_new": 9, "temperature": 0, "seed": 0}, 400, "feature is missing"),
-        ("nothing", {}, 404, "unknown request"),
+        ("read_prompt", {"text": ""}, 400, "the prompt is empty"),
+        ("read_prompt", {"text": 7}, 400, "read_prompt: text should be a valid string, found 7"),
+        ("read_prompt", {"visitor": 7}, 400, "the request: visitor should be a valid string, found 7"),
+        ("read_layers", {"start": "a", "stop": 2}, 400, "read_layers: start should be a valid integer, found 'a'"),
+        ("attention", {"layer": True, "head": 0}, 400, "attention: layer should be a valid integer, found True"),
+        ("attention", {"layer": -1, "head": 0}, 400, "attention: layer should be greater than or equal to 0, found -1"),
+        ("attention", {"layer": 2}, 400, "attention: head is missing"),
+        ("attention", {"layer": 2, "head": 1, "<b>": 1}, 400, "attention: <b> is not a field of it"),
+        ("nothing", {}, 404, "unknown act"),
     ],
 )
 def test_a_wrong_request_is_one_sentence(client, what, body, status, says):
-    answer = client.post(f"/prompt-data/{what}", json=ASKED | body)
+    answer = client.post(f"/api/act/{what}", json=ASKED | body)
     assert answer.status_code == status
     assert says in answer.get_json()["error"]
+    assert client.post(f"/api/act/{what}", data="[1]", content_type="application/json").status_code == 400
+
+
+def test_the_progress_of_a_page_is_asked_for_and_its_requests_are_dropped(client, live):
+    assert client.post("/api/visitor/stage", json={"visitor": "v"}).get_json() == {"stage": "reading"}
+    assert live.calls == []
+    assert client.post("/api/visitor/cancel", json={"visitor": "v"}).get_json() == {}
+    assert live.calls == [("cancel", "v")]
+    assert client.post("/api/visitor/else", json={"visitor": "v"}).status_code == 405
+    assert client.post("/api/visitor/stage", json={"visitor": "v" * 65}).status_code == 400
 
 
 def test_a_continuation_is_one_line_per_token_and_then_what_the_unchanged_model_thinks(client):
-    body = ASKED | {"feature": 3, "strength": 1.0, "n_new": 4, "temperature": 0, "seed": 0}
-    lines = [json.loads(line) for line in client.post("/prompt-data/generate", json=body).get_data().splitlines()]
+    body = WITH_FEATURES | {"feature": 3, "strength": 1.0, "n_new": 4, "temperature": 0, "seed": 0}
+    lines = [json.loads(line) for line in client.post("/api/act/continue_prompt", json=body).get_data().splitlines()]
     assert [line["number"] for line in lines] == [0, 1, 2, 3, 4]
     assert all(len(line["tokens"]) == 3 for line in lines[:-1])
     assert [len(row) for row in lines[-1]["unchanged"]] == [4, 4, 4]
 
 
-def in_threads(turns: Turns, given: list[tuple[str, str]]) -> list[str]:
+def in_threads(turns: Turns, given: list[tuple[str, Kind]]) -> list[str]:
     """Take turns while the resource is held, in the order given; return the visitors in the order of service."""
     served: list[str] = []
 
-    def take(visitor: str, kind: str) -> None:
+    def take(visitor: str, kind: Kind) -> None:
         with asking(visitor):
             try:
                 with turns.take(kind):
@@ -90,7 +137,7 @@ def in_threads(turns: Turns, given: list[tuple[str, str]]) -> list[str]:
                 served.append(f"{visitor} dropped")
 
     threads = []
-    with turns.take("first"):
+    with turns.take(CheckChat):
         for visitor, kind in given:
             thread = threading.Thread(target=take, args=(visitor, kind))
             thread.start()
@@ -104,8 +151,8 @@ def in_threads(turns: Turns, given: list[tuple[str, str]]) -> list[str]:
 
 
 def test_one_page_with_many_requests_does_not_keep_another_waiting():
-    kinds = ["lens", "pattern", "next", "shares"]
-    served = in_threads(Turns(), [*(("busy", kind) for kind in kinds), ("quiet", "lens"), ("other", "lens")])
+    kinds: list[Kind] = [ReadLayers, ShowAttention, NextTokens, AttributeAnswer]
+    served = in_threads(Turns(), [*(("busy", kind) for kind in kinds), ("quiet", ReadLayers), ("other", ReadLayers)])
     assert served == ["busy", "quiet", "other", "busy", "busy", "busy"]
 
 
@@ -115,19 +162,19 @@ def test_what_is_seen_first_is_served_before_the_panels_below(monkeypatch):
     monkeypatch.setattr(turns, "PAUSE", 0.05)
     queue, served, threads = Turns(), [], []
 
-    def take(kind: str) -> None:
+    def take(kind: Kind) -> None:
         with asking("page"), queue.take(kind):
             served.append(kind)
 
-    with queue.take("first"):
-        for kind in ("suggest", "lens", "pattern", "shares"):
+    with queue.take(CheckChat):
+        for kind in (SuggestPair, ReadLayers, ShowAttention, AttributeAnswer):
             threads.append(threading.Thread(target=take, args=(kind,)))
             threads[-1].start()
             time.sleep(0.01)
         time.sleep(0.2)
     for thread in threads:
         thread.join(10)
-    assert served == ["pattern", "shares", "suggest", "lens"]
+    assert served == [ShowAttention, AttributeAnswer, SuggestPair, ReadLayers]
 
 
 def test_a_new_prompt_drops_a_request_that_has_not_queued_yet(monkeypatch):
@@ -138,7 +185,7 @@ def test_a_new_prompt_drops_a_request_that_has_not_queued_yet(monkeypatch):
 
     def late() -> None:
         try:
-            with asking("page"), queue.take("lens"):
+            with asking("page"), queue.take(ReadLayers):
                 said.append("served")
         except SupersededError:
             said.append("dropped")
@@ -146,7 +193,7 @@ def test_a_new_prompt_drops_a_request_that_has_not_queued_yet(monkeypatch):
     thread = threading.Thread(target=late)
     thread.start()
     time.sleep(0.05)
-    with asking("page"), queue.take("read"):
+    with asking("page"), queue.take(ReadPrompt):
         pass
     thread.join(10)
     assert said == ["dropped"]
@@ -158,13 +205,13 @@ def test_requests_without_a_page_share_the_place_of_their_browser_and_replace_no
     served: list[str] = []
     turns, threads = Turns(), []
 
-    def take(browser: str, kind: str) -> None:
+    def take(browser: str, kind: Kind) -> None:
         guest(browser)
         with turns.take(kind):
             served.append(browser)
 
-    with turns.take("first"):
-        for browser, kind in [*[("busy", "feature text")] * 3, ("quiet", "feature text")]:
+    with turns.take(CheckChat):
+        for browser, kind in [*[("busy", ReadText)] * 3, ("quiet", ReadText)]:
             threads.append(threading.Thread(target=take, args=(browser, kind)))
             threads[-1].start()
             end = time.monotonic() + 5
@@ -183,7 +230,7 @@ def test_every_browser_gets_a_place_of_its_own(workspace, live):
     seen, names = [], set()
 
     def slot() -> str:
-        with Turns().take("read") as turn:
+        with Turns().take(ReadPrompt) as turn:
             seen.append(turn.slot)
         return ""
 
@@ -198,22 +245,23 @@ def test_every_browser_gets_a_place_of_its_own(workspace, live):
 
 
 def test_a_newer_request_replaces_an_older_one_of_its_kind_and_a_prompt_replaces_all():
-    assert in_threads(Turns(), [("a", "lens"), ("a", "lens")]) == ["a dropped", "a"]
-    assert sorted(in_threads(Turns(), [("a", "lens"), ("a", "pattern"), ("a", "read")])) == ["a", *["a dropped"] * 2]
-    assert in_threads(Turns(), [("a", "lens"), ("b", "lens")]) == ["a", "b"]
-    assert in_threads(Turns(), [("", "lens"), ("", "lens")]) == ["", ""], "visitors without a name share nothing"
+    assert in_threads(Turns(), [("a", ReadLayers), ("a", ReadLayers)]) == ["a dropped", "a"]
+    several: list[tuple[str, Kind]] = [("a", ReadLayers), ("a", ShowAttention), ("a", ReadPrompt)]
+    assert sorted(in_threads(Turns(), several)) == ["a", *["a dropped"] * 2]
+    assert in_threads(Turns(), [("a", ReadLayers), ("b", ReadLayers)]) == ["a", "b"]
+    assert in_threads(Turns(), [("", ReadLayers), ("", ReadLayers)]) == ["", ""], "without a name they share nothing"
 
 
 def test_a_running_request_stops_at_its_next_step_once_it_is_cancelled():
     turns = Turns()
-    with asking("a"), turns.take("read") as turn:
+    with asking("a"), turns.take(ReadPrompt) as turn:
         turn.check("running the model")
         assert turns.stage("a") == "running the model"
         assert turns.stage("b") == ""
         turns.cancel("a")
         with pytest.raises(SupersededError, match="replaced"):
             turn.check("computing the losses")
-    with turns.take("read"):
+    with turns.take(ReadPrompt):
         pass  # the turn was given back
 
 
@@ -221,7 +269,7 @@ def test_a_running_request_stops_at_its_next_step_once_it_is_cancelled():
 def tiny(tmp_path, tiny_model, monkeypatch):
     spec = "small:mlp-2l"
     save_tiny_sae(tmp_path, spec, tiny_model)
-    monkeypatch.setattr("dashboard.data.workspace.models", lambda workspace: [spec])
+    monkeypatch.setattr("saes.acts.session.models", lambda workspace: [spec])
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
     return LiveModel(Workspace(tmp_path)), {"model": spec}
 
@@ -233,7 +281,7 @@ def test_the_lens_of_some_columns_is_that_of_the_whole_prompt(tiny, tiny_model):
     live, given = tiny
     tokens, text = to_tokens(tiny_model, "one two three"), "one two three"
     whole = logit_lens(tiny_model, tokens, top=5)
-    found = live.lens(text, **given, start=2, stop=6, token="t")
+    found = live.ask(ReadLayers(text=text, **given, start=2, stop=6, token="t"))
     for layer, row in enumerate(found.cells):
         for i, cell in enumerate(row):
             assert [token for token, _ in cell] == list(whole.top_tokens[layer][2 + i])
@@ -244,7 +292,7 @@ def test_the_lens_of_some_columns_is_that_of_the_whole_prompt(tiny, tiny_model):
     assert found.rank == trail.rank[:, 2:6].tolist()
     assert torch.tensor(found.probability) == pytest.approx(trail.probability[:, 2:6].numpy(), abs=1e-5)
     with pytest.raises(PromptError, match="positions 0 to"):
-        live.lens(text, **given, start=3, stop=99)
+        live.ask(ReadLayers(text=text, **given, start=3, stop=99))
 
 
 def test_losses_and_next_tokens_are_those_of_the_model(tiny, tiny_model):
@@ -253,15 +301,15 @@ def test_losses_and_next_tokens_are_those_of_the_model(tiny, tiny_model):
     live, given = tiny
     tokens = to_tokens(tiny_model, "one two three")
     log_p = run_with_cache(tiny_model, tokens, [])[0][0].float().log_softmax(-1)
-    result = live.read("one two three", **given, features=None)
+    result = live.ask(ReadPrompt(text="one two three", **given))
     assert result.losses[1:] == pytest.approx((-log_p[:-1].gather(1, tokens[0, 1:, None])[:, 0]).tolist(), abs=1e-4)
-    found = live.next_tokens("one two three", **given, after=4)
+    found = live.ask(NextTokens(text="one two three", **given, after=4))
     assert [p for _, p in found.guesses] == pytest.approx(log_p[4].exp().topk(10).values.tolist(), abs=1e-5)
-    cold = live.next_tokens("one two three", **given, after=4, temperature=0.1)
+    cold = live.ask(NextTokens(text="one two three", **given, after=4, temperature=0.1))
     assert cold.entropy < found.entropy <= found.uniform
     assert cold.guesses[0][1] > found.guesses[0][1]
-    with pytest.raises(PromptError, match=r"0\.05 to 5"):
-        live.next_tokens("one", **given, after=0, temperature=0)
+    with pytest.raises(ConfigError, match=r"temperature should be greater than or equal to 0\.05, found 0"):
+        decode(NextTokens, {"text": "one", **given, "after": 0, "temperature": 0})
 
 
 def test_attribution_at_any_token_needs_no_pass_after_the_reading(tiny, tiny_model, monkeypatch):
@@ -270,11 +318,11 @@ def test_attribution_at_any_token_needs_no_pass_after_the_reading(tiny, tiny_mod
 
     live, given = tiny
     tokens = to_tokens(tiny_model, "one two three")
-    live.read("one two three", **given, features=None)
+    live.ask(ReadPrompt(text="one two three", **given))
     expected = [direct_logit_attribution(tiny_model, tokens[:, : at + 1], 116, 115) for at in (3, 8)]
     monkeypatch.setattr("interp.lenses.direct_attribution.run_with_cache", None)
     for at, whole in zip((3, 8), expected, strict=True):
-        found = live.shares("one two three", **given, answer="t", contrast="s", after=at)
+        found = live.ask(AttributeAnswer(text="one two three", **given, answer="t", contrast="s", after=at))
         assert [value for _, value in found.parts] == pytest.approx(whole.values[:, 0].tolist(), abs=1e-5)
         assert found.total == pytest.approx(float(whole.total[0]), abs=1e-5)
 
@@ -282,20 +330,20 @@ def test_attribution_at_any_token_needs_no_pass_after_the_reading(tiny, tiny_mod
 def test_small_patterns_keep_the_strongest_attention(tiny):
     live, given = tiny
     text = "a long text that has more than one hundred letters in it, " * 2
-    result = live.read(text, **given, features=None)
+    result = live.ask(ReadPrompt(text=text, **given))
     assert result.patterns.shape[-1] == 24
-    weights = live.pattern(text, **given, layer=1, head=0).weights
+    weights = live.ask(ShowAttention(text=text, **given, layer=1, head=0)).weights
     assert result.patterns[1, 0].max() == pytest.approx(255 * weights.max(), abs=1)
-    assert live.read("ab", **given, features=None).patterns.shape[-1] == 3
+    assert live.ask(ReadPrompt(text="ab", **given)).patterns.shape[-1] == 3
 
 
 def test_steering_by_nothing_changes_nothing_and_both_changes_have_one_length(tiny, tiny_model, tmp_path):
-    from dashboard.prompt.compute import steered_rows
     from interp.models.generation import Offset
+    from saes.acts.writing import steered_rows
 
     live, given = tiny
     how = {"features": "tiny", "feature": 3, "n_new": 4, "temperature": 0.0, "seed": 0}
-    steps = list(live.generate("one two", **given, **how, strength=0.0))
+    steps = list(live.steps(ContinuePrompt(text="one two", **given, **how, strength=0.0)))
     assert all(len({text for text, _ in step.tokens}) == 1 for step in steps[:-1])
     assert np.ptp(np.array(steps[-1].unchanged), axis=0).max() == pytest.approx(0, abs=1e-6)
     sae = load_sae(Workspace(tmp_path).path("sae", "tiny"))
@@ -309,27 +357,28 @@ def test_steering_by_nothing_changes_nothing_and_both_changes_have_one_length(ti
     assert length[0].tolist() == [0.0] * 5
     assert length[1, 1:] == pytest.approx(length[2, 1:].numpy(), rel=1e-5)
     assert length[:, 0].tolist() == [0.0] * 3  # BOS, which no dictionary is made from
+    with pytest.raises(ConfigError, match="n_new should be less than or equal to 60, found 99"):
+        decode(ContinuePrompt, {"text": "one", **given, **how, "n_new": 99, "strength": 1.0})
 
 
 def test_two_words_are_exchanged_beside_a_change_of_the_same_size(tiny, tiny_model, tmp_path):
-    from dashboard.components.live import Exchange
-    from dashboard.prompt.compute import exchanged_rows
     from interp.artifacts import save_artefact
     from interp.lenses.config import JacobianLensConfig
     from interp.lenses.jacobian_fit import fit_jacobian_lens
     from interp.models.generation import Offset
+    from saes.acts.writing import exchanged_rows
 
     live, given = tiny
     how = {"n_new": 3, "temperature": 0.0, "seed": 0, "exchange": Exchange("a", "z", 0)}
     with pytest.raises(PromptError, match="--kind jacobian"):
-        list(live.generate("one two", **given, **how))
+        list(live.steps(ContinuePrompt(text="one two", **given, **how)))
     text = torch.randint(97, 123, (40, 12), generator=torch.Generator().manual_seed(0))
     config = JacobianLensConfig(rounds=2, skip=2, heldout_positions=16, products="float32")
     lens = fit_jacobian_lens(tiny_model, text[:30], text[30:], config, model_name=given["model"])
     lens = save_artefact(lens, Workspace(tmp_path).path("jacobian_lens", "tiny"))
-    lenses = live.read("one two three", **given, features=None).lenses
+    lenses = live.ask(ReadPrompt(text="one two three", **given)).lenses
     assert {kind for kind, _ in lenses} == {"logit", "jacobian"}
-    steps = list(live.generate("one two", **given, **how))
+    steps = list(live.steps(ContinuePrompt(text="one two", **given, **how)))
     assert [len(step.tokens) for step in steps] == [3, 3, 3, 0]
     value = changed = torch.randn(1, 5, 64, generator=torch.Generator().manual_seed(1)).expand(3, -1, -1)
     for _, hook in exchanged_rows(tiny_model, lens, Exchange("a", "z", 0), 0, Offset()):
@@ -341,23 +390,25 @@ def test_two_words_are_exchanged_beside_a_change_of_the_same_size(tiny, tiny_mod
     for exchange, told in ((Exchange("a", "a", 0), "itself"), (Exchange("a", "qqq", 0), "no single token"),
                            (Exchange("a", "z", 9), "no layer 9")):  # fmt: skip
         with pytest.raises(PromptError, match=told):
-            list(live.generate("one two", **given, **how | {"exchange": exchange}))
+            list(live.steps(ContinuePrompt(text="one two", **given, **how | {"exchange": exchange})))
 
 
 def test_a_model_without_a_chat_template_says_so(tiny):
     live, given = tiny
     with pytest.raises(PromptError, match="no chat template"):
-        live.read("one two", **given, features=None, chat=True)
+        live.ask(ReadPrompt(text="one two", **given, chat=True))
 
 
 def test_activations_are_those_of_the_dictionary_and_an_unknown_feature_is_named(tiny):
     live, given = tiny
     text = "one two three"
-    result = live.read(text, **given, features="tiny")
+    result = live.ask(ReadPrompt(text=text, **given, features="tiny"))
     best = result.features[5][0]
-    assert live.activations(text, **given, features="tiny", feature=best.feature)[5] == pytest.approx(best.activation)
+    asked = {"text": text, **given, "features": "tiny"}
+    activations = live.ask(FeatureActivations(**asked, feature=best.feature))
+    assert activations[5] == pytest.approx(best.activation)
     with pytest.raises(UnknownNameError, match="unknown feature"):
-        live.activations(text, **given, features="tiny", feature=-1)
+        live.ask(FeatureActivations(**asked, feature=-1))
 
 
 STEPS = {"features": "tiny", "feature": 3, "strength": 1.0, "n_new": 20, "temperature": 0.0, "seed": 0}
@@ -378,7 +429,7 @@ def test_a_cancelled_generation_stops(tiny, monkeypatch, during):
 
     monkeypatch.setattr(NextToken, "__call__", counted)
     with asking("a"):
-        steps = live.generate("one two", **given, **STEPS)
+        steps = live.steps(ContinuePrompt(text="one two", **given, **STEPS))
         next(steps)
         with pytest.raises(SupersededError):  # noqa: PT012
             next(steps)
@@ -390,13 +441,13 @@ def test_a_cancelled_generation_stops(tiny, monkeypatch, during):
 def test_a_newer_generation_of_a_page_outlasts_the_older_one(tiny):
     live, given = tiny
     with asking("a"):
-        older, newer = (live.generate("one two", **given, **STEPS) for _ in range(2))
+        older, newer = (live.steps(ContinuePrompt(text="one two", **given, **STEPS)) for _ in range(2))
         next(older)
         next(newer)
         with pytest.raises(SupersededError):
             next(older)
         assert next(newer).number == 1
-        live.read("one", **given, features=None)
+        live.ask(ReadPrompt(text="one", **given))
         with pytest.raises(SupersededError):
             next(newer)
 
@@ -405,7 +456,7 @@ def test_a_continuation_beyond_the_context_is_refused(tiny, tiny_model):
     live, given = tiny
     n = tiny_model.cfg.n_ctx
     with pytest.raises(PromptError, match=f"with 20 new ones exceed the model's context of {n}"):
-        next(live.generate("a" * (n - 10), **given, **STEPS))
+        next(live.steps(ContinuePrompt(text="a" * (n - 10), **given, **STEPS)))
 
 
 def describe(workspace, made_from: str, text: str = ""):
@@ -418,26 +469,27 @@ def describe(workspace, made_from: str, text: str = ""):
 def test_features_of_an_sae_that_was_made_again_are_refused(tiny, tmp_path):
     (live, given), workspace = tiny, Workspace(tmp_path)
     describe(workspace, workspace.manifest("sae", "tiny").content_hash)
-    assert live.read("one two", **given, features="tiny").features
+    assert live.ask(ReadPrompt(text="one two", **given, features="tiny")).features
     with pytest.raises(UnknownNameError, match="last one is 79"):
-        live.activations("one two", **given, features="tiny", feature=80)
+        live.ask(FeatureActivations(text="one two", **given, features="tiny", feature=80))
     describe(workspace, "0" * 64)
     with pytest.raises(MismatchError, match="workbench features tiny --overwrite"):
-        live.read("one two three", **given, features="tiny")
+        live.ask(ReadPrompt(text="one two three", **given, features="tiny"))
 
 
 def test_a_prompt_is_read_again_once_its_features_were_described_again(tiny, tmp_path):
     (live, given), workspace = tiny, Workspace(tmp_path)
     sae = workspace.manifest("sae", "tiny").content_hash
-    before = live.read("one two", **given, features="tiny")
-    assert live.read("one two", **given, features="tiny") is before
+    reading = ReadPrompt(text="one two", **given, features="tiny")
+    before = live.ask(reading).patterns
+    assert live.ask(reading).patterns is before
     describe(workspace, sae, "other examples")
-    assert live.read("one two", **given, features="tiny") is not before
+    assert live.ask(reading).patterns is not before
 
 
 @pytest.fixture
 def computed(monkeypatch) -> list[str]:
-    """The streams of which `Loaded` computed the lists of words, instead of computing them."""
+    """The streams of which a session computed the lists of words, instead of computing them."""
     streams: list[str] = []
 
     def read_lists(site, done):
@@ -448,13 +500,11 @@ def computed(monkeypatch) -> list[str]:
     return streams
 
 
-def lists_of(loaded, spec: str, stream: str) -> str:
-    return loaded.lists(spec, SimpleNamespace(stream=stream), lambda: None)
+def lists_of(session: Session, spec: str, stream: str) -> str:
+    return session.lists(spec, SimpleNamespace(stream=stream))
 
 
 def test_models_used_longest_ago_are_dropped_above_the_limit(monkeypatch, computed):
-    from dashboard.prompt.loaded import Loaded, model_bytes
-
     def load(spec: str) -> torch.nn.Linear:
         loads.append(spec)
         model = torch.nn.Linear(10, 10, bias=False)
@@ -462,37 +512,35 @@ def test_models_used_longest_ago_are_dropped_above_the_limit(monkeypatch, comput
         return model
 
     loads: list[str] = []
-    monkeypatch.setattr("dashboard.data.workspace.models", lambda workspace: list("abc"))
+    monkeypatch.setattr("saes.acts.session.models", lambda workspace: list("abc"))
     monkeypatch.setattr("interp.models.loading.load_model", load)
     assert model_bytes(load("x")) == 400
     loads.clear()
-    loaded = Loaded(None, memory=800)
+    session = Session(None, memory=800)
     for spec in "abab":
-        loaded.model(spec)
-    assert (loads, loaded.models) == (["a", "b"], ["a", "b"]), "two models fit"
+        session.model(spec)
+    assert (loads, session.models) == (["a", "b"], ["a", "b"]), "two models fit"
     for spec in "ab":
-        lists_of(loaded, spec, f"of {spec}")
-    loaded.model("a")
-    loaded.model("c")
-    assert loaded.models == ["a", "c"], "b was used longest ago"
+        lists_of(session, spec, f"of {spec}")
+    session.model("a")
+    session.model("c")
+    assert session.models == ["a", "c"], "b was used longest ago"
     for spec in "ab":
-        lists_of(loaded, spec, f"of {spec}")
+        lists_of(session, spec, f"of {spec}")
     assert computed == ["of a", "of b", "of b"], "what belongs to a dropped model goes with it"
-    small = Loaded(None, memory=10)
+    small = Session(None, memory=10)
     assert small.model("a") is small.model("a"), "the model in use stays, whatever it takes"
     small.model("b")
     assert small.models == ["b"]
 
 
 def test_few_dictionaries_are_held_those_used_last(computed):
-    from dashboard.prompt.loaded import Loaded
-
-    loaded = Loaded(None)
+    session = Session(None)
     for stream in "abcdaef":
-        assert lists_of(loaded, "m", stream) == f"lists of {stream}"
+        assert lists_of(session, "m", stream) == f"lists of {stream}"
     assert "".join(computed) == "abcdef"
     for stream in "daef":
-        lists_of(loaded, "m", stream)
+        lists_of(session, "m", stream)
     assert "".join(computed) == "abcdef", "they are in memory"
-    lists_of(loaded, "m", "c")
+    lists_of(session, "m", "c")
     assert computed[-1] == "c", "but not the one before them"

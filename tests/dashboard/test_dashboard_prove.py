@@ -14,10 +14,12 @@ from dashboard.feature.page import detail
 from dashboard.figures import plot
 from dashboard.figures.saes import MEASURES, proof_nulls
 from dashboard.figures.theme import theme
-from dashboard.prompt.live import LiveModel
+from dashboard.live import LiveModel
 from interp.artifacts import save_artefact
 from interp.errors import UsageError
 from interp.workspace import Workspace
+from saes.acts.features import Ablate, JudgeSteering, ReadText, Steer
+from saes.acts.prompt import FeatureActivations
 from saes.features.proof import (
     AblatedExample,
     Continuations,
@@ -123,18 +125,19 @@ def test_the_figure_shows_the_feature_beside_both_nulls():
 
 def test_live_answers_stand_beside_their_controls(server, live):
     state = {"features": "demo", "index": FEATURE}
-    words, size = (str(line) for line in prove.judge_steering(1, state, "in July", 0.5))
+    judge = prove.answering(JudgeSteering, prove.verdict_answer)
+    words, size = (str(line) for line in judge(1, state, "in July", 0.5))
     assert "39 of 39 random directions raise theirs" in words
     assert "The next token shifts by 0.3 nats" in size
-    text = str(prove.answering("text", prove.text_answer)(1, state, "in July"))
+    text = str(prove.answering(ReadText, prove.text_answer)(1, state, "in July"))
     assert "others of like density" in text
-    steered = str(prove.answering("steer", prove.steer_answer)(1, state, "in July", -0.5))
+    steered = str(prove.answering(Steer, prove.steer_answer)(1, state, "in July", -0.5))
     assert "random direction" in steered
     assert "feature 3" in steered
-    assert live.calls[-1] == ("feature steer", f"{FEATURE}: in July x -0.5")
-    ablated = str(prove.answering("ablate", prove.ablate_answer)(1, state))
+    assert live.calls[-1] == ("steer", f"{FEATURE}: in July x -0.5")
+    ablated = str(prove.answering(Ablate, prove.ablate_answer)(1, state))
     assert "random −0.005, at most +0.01" in ablated
-    assert "be10" in str(prove.answering("text", prove.text_answer)(1, state, "")), (
+    assert "be10" in str(prove.answering(ReadText, prove.text_answer)(1, state, "")), (
         "its own example, where none is typed"
     )
 
@@ -152,19 +155,18 @@ def test_answers_without_examples_or_controls_are_whole_sentences():
 def test_the_real_model_answers_about_a_neuron(workspace, smollm2, monkeypatch):
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
     live = LiveModel(workspace)
-    asked = {"model": "smollm2-135m", "features": "neurons", "index": 3}
-    text = "The capital of France is"
-    found = live.try_feature("text", text=text, **asked)
-    elsewhere = live.activations(text, model="smollm2-135m", features="neurons", feature=3)
+    asked, text = {"features": "neurons", "feature": 3}, "The capital of France is"
+    found = live.ask(ReadText(text=text, **asked))
+    elsewhere = live.ask(FeatureActivations(text=text, model="smollm2-135m", **asked))
     assert found.activations[1:] == pytest.approx(elsewhere[1:], abs=1e-4)
     assert found.activations[0] == 0, "BOS is left out"
-    rows = live.try_feature("steer", text=text, strength=0.0, **asked)
+    rows = live.ask(Steer(text=text, strength=0.0, **asked))
     assert {row.text for row in rows} == {rows[0].text}, "nothing is added at strength 0"
     assert max(row.kl for row in rows) < 1e-4
-    examples = live.try_feature("ablate", **asked)
+    examples = live.ask(Ablate(**asked))
     assert all(len(each.random) == 5 for each in examples)
     with pytest.raises(UsageError, match="its features are"):
-        live.try_feature("text", text=text, **asked | {"index": 10**6})
+        live.ask(ReadText(text=text, **asked | {"feature": 10**6}))
 
 
 def test_steering_starts_from_text_of_the_feature_itself(workspace, monkeypatch):

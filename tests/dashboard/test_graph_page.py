@@ -18,9 +18,10 @@ from dashboard.components.pages import Context, artefact_href, graph_href, trace
 from dashboard.data import features as features
 from dashboard.graph import data, tracing
 from dashboard.graph.page import effects, header, over_words, scores
+from dashboard.live import LiveModel
 from dashboard.notes.page import thing_href
-from dashboard.prompt.live import LiveModel
 from dashboard.queue import RunQueue
+from interp.acts import decode
 from interp.artifacts import Table, read_json, save_artefact, write_json
 from interp.errors import CorruptError, MismatchError, UnknownNameError, UsageError
 from interp.notes import Notes
@@ -30,6 +31,7 @@ from interp.tracing.interchange import import_graph
 from interp.tracing.part import graph_effects, part_of
 from interp.tracing.variants import Variants
 from interp.workspace import Workspace
+from saes.acts.graphs import ChangeLatents, ContinueGraph, GroupLatents, SplitEdge
 from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow, NeuronSettings
 from workbench.commands import Commands
 
@@ -390,10 +392,22 @@ def test_proposed_groups_are_those_that_hold_as_edits_as_they_are_stored(visitor
 @pytest.mark.parametrize("factors", [{}, dict.fromkeys(map(str, range(301)), 0)])
 def test_interventions_on_no_latent_and_on_too_many_are_refused(visitor, factors):
     get(visitor, "/graph")
-    for what in ("intervene", "text"):
-        answer = visitor.client.post(f"/graph-data/capital/{what}.json", json={"factors": factors}, headers=HERE)
+    for what, more in (("change_latents", {"mode": "free"}), ("continue_graph", {})):
+        answer = visitor.client.post(
+            f"/api/act/{what}", json={"graph": "capital", "factors": factors} | more, headers=HERE
+        )
         assert answer.status_code == 400
-        assert "factors" in answer.get_json()["error"]
+        assert answer.get_json()["error"].startswith(f"{what}: factors")
+
+
+def test_an_intervention_of_the_page_is_answered_as_it_was_measured(visitor, own):
+    latent = next(node.id for node in own.open(AttributionGraph, "capital").nodes if node.kind == "feature")
+    get(visitor, "/graph")
+    asked = {"graph": "capital", "factors": {latent: 0.0}, "visitor": "v"}
+    found = visitor.client.post("/api/act/change_latents", json=asked | {"mode": "direct"}, headers=HERE).get_json()
+    assert (found["mode"], found["measured"], found["tokens"][0]["token"]) == ("direct", -1.25, HOSTILE[0])
+    found = visitor.client.post("/api/act/continue_graph", json=asked, headers=HERE).get_json()
+    assert (found["changed"], found["random"]) == (f" {HOSTILE[1]}", [f" {HOSTILE[2]}"])
 
 
 @pytest.fixture(scope="module")
@@ -414,19 +428,21 @@ def test_a_direct_intervention_in_the_live_model_is_the_edge_to_the_target(trace
     graph = traced.open(AttributionGraph, "tiny")
     aim = next(node.id for node in graph.nodes if node.kind == "logit" and node.index == 0)
     row = next(row for row in graph.edges_into(aim) if row["node"].startswith("feature"))
-    found = live.intervene("tiny", factors={row["node"]: 0.0}, mode="direct")
+    found = live.ask(ChangeLatents(graph="tiny", factors={row["node"]: 0.0}, mode="direct"))
     assert found.measured == pytest.approx(-row["weight"], rel=1e-3)
-    twice = live.intervene("tiny", factors={row["node"]: 2.0}, mode="direct")
+    twice = live.ask(ChangeLatents(graph="tiny", factors={row["node"]: 2.0}, mode="direct"))
     assert twice.measured == pytest.approx(row["weight"], rel=1e-3)
     assert found.random_low <= found.random_high
-    same = live.intervene("tiny", factors={row["node"]: 1.0}, mode="free")
+    same = live.ask(ChangeLatents(graph="tiny", factors={row["node"]: 1.0}))
     assert same.measured == pytest.approx(0, abs=1e-5)
-    usual = {"factors": {row["node"]: 0.0}, "mode": "free"}
+    usual: dict[str, Any] = {"graph": "tiny", "factors": {row["node"]: 0.0}, "mode": "free"}
     wrong_factors = [{"feature:0:1:99999": 0.0}, {aim: 0.0}, {row["node"]: float("nan")}]
     for wrong in ({"mode": "range"}, *({"factors": each} for each in wrong_factors)):
-        given: dict[str, Any] = usual | wrong
         with pytest.raises(UsageError):
-            live.intervene("tiny", **given)
+            live.ask(ChangeLatents(**usual | wrong))
+    for wrong in ({"mode": "range"}, {"factors": {row["node"]: float("nan")}}, {"factors": {row["node"]: 101}}):
+        with pytest.raises(UsageError, match=f"change_latents: {next(iter(wrong))}"):
+            decode(ChangeLatents, usual | wrong)
 
 
 def test_several_changes_at_once_add_up_and_those_of_factor_one_write_the_same_text(traced):
@@ -434,20 +450,21 @@ def test_several_changes_at_once_add_up_and_those_of_factor_one_write_the_same_t
     graph = traced.open(AttributionGraph, "tiny")
     aim = next(node.id for node in graph.nodes if node.kind == "logit" and node.index == 0)
     one, two = [row for row in graph.edges_into(aim) if row["node"].startswith("feature")][:2]
-    found = live.intervene("tiny", factors={one["node"]: 0.0, two["node"]: 1.5}, mode="direct")
+    found = live.ask(ChangeLatents(graph="tiny", factors={one["node"]: 0.0, two["node"]: 1.5}, mode="direct"))
     assert found.measured == pytest.approx(0.5 * two["weight"] - one["weight"], rel=1e-3)
     assert len(found.changes) == 2
-    text = live.graph_text("tiny", factors={one["node"]: 1.0})
+    text = live.ask(ContinueGraph(graph="tiny", factors={one["node"]: 1.0}))
     assert text.clean == text.changed
-    assert text.clean != live.graph_text("tiny", factors={one["node"]: 100.0, two["node"]: -100.0}).changed
+    far = {one["node"]: 100.0, two["node"]: -100.0}
+    assert text.clean != live.ask(ContinueGraph(graph="tiny", factors=far)).changed
     with pytest.raises(UsageError):
-        live.graph_text("tiny", factors={aim: 0.0})
+        live.ask(ContinueGraph(graph="tiny", factors={aim: 0.0}))
 
 
 def test_groups_of_the_live_model_are_judged_and_their_latents_are_of_the_graph(traced):
     graph = traced.open(AttributionGraph, "tiny")
     chosen = [node for node in graph.nodes if node.kind == "feature"][:20]
-    found = LiveModel(traced).graph_groups("tiny", labels={node.id: "a word" for node in chosen})
+    found = LiveModel(traced).ask(GroupLatents(graph="tiny", labels={node.id: "a word" for node in chosen}))
     assert len(found.held) <= len(found.groups) <= 12
     assert {name for each in found.groups for name in each.nodes} <= {node.id for node in chosen}
 
@@ -456,10 +473,10 @@ def test_the_split_of_an_edge_by_heads_sums_to_the_stored_edge(traced):
     live, graph = LiveModel(traced), traced.open(AttributionGraph, "tiny")
     position = {node.id: node.position for node in graph.nodes}
     rows = [row for row in graph.edge_records() if position[row["source"]] != position[row["target"]]]
-    found = live.split("tiny", source=rows[0]["source"], target=rows[0]["target"])
+    found = live.ask(SplitEdge(graph="tiny", source=rows[0]["source"], target=rows[0]["target"]))
     assert found.heads.sum() == pytest.approx(rows[0]["weight"], rel=1e-3, abs=1e-6)
     with pytest.raises(UsageError):
-        live.split("tiny", source="token:0:99999", target=rows[0]["target"])
+        live.ask(SplitEdge(graph="tiny", source="token:0:99999", target=rows[0]["target"]))
 
 
 def test_an_intervention_is_refused_in_other_weights(traced, tmp_path):
@@ -471,4 +488,4 @@ def test_an_intervention_is_refused_in_other_weights(traced, tmp_path):
     save_artefact(replace(graph, settings=settings), other.path(KIND, "tiny"), overwrite=True)
     live = LiveModel(other)
     with pytest.raises(MismatchError, match="load the model that it belongs to"):
-        live.intervene("tiny", factors={node: 0.0}, mode="free")
+        live.ask(ChangeLatents(graph="tiny", factors={node: 0.0}))

@@ -6,7 +6,6 @@ from fake_live import FakeLive
 
 from dashboard.app import create_app
 from dashboard.components.http_errors import answer, register
-from dashboard.components.live import SupersededError
 from interp.errors import (
     ConfigError,
     ConflictError,
@@ -17,19 +16,27 @@ from interp.errors import (
     PromptError,
     ResourceError,
     SchemaError,
+    SupersededError,
     UnknownNameError,
 )
 from interp.workspace import Workspace
 
 HERE = {"Host": "127.0.0.1:8050"}
-DATA = ("/api/", "/atlas-data/", "/graph-data/", "/prompt-data/")
+DATA = ("/api/", "/atlas-data/", "/graph-data/")
 QUERIES = {
     "/api/notes": "key=nothing/here", "/api/feature.html": "features=nothing&index=0",
     "/graph-data/nothing/node.json": "n=0", "/api/chat/direction": "name=nothing", "/api/chat/kept": "name=nothing",
 }  # fmt: skip
-WHOLE = ("/api/chat/say", "/api/chat/check", "/api/chat/keep")
+WHOLE = ("/api/act/answer_chats", "/api/chat/check", "/api/chat/keep")
 """Routes that take a whole conversation instead of a name."""
-NO_NAME = ("/api/notes/export", "/api/notes/import", "/api/openapi.json", *WHOLE)
+NO_NAME = (
+    "/api/visitor/stage",
+    "/api/visitor/cancel",
+    "/api/notes/export",
+    "/api/notes/import",
+    "/api/openapi.json",
+    *WHOLE,
+)
 CONFLICT = ConflictError("changed meanwhile", theirs="<b>x", field="note")
 
 

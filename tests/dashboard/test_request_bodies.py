@@ -67,7 +67,7 @@ def site(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> tupl
     server.wsgi_app = server.wsgi_app.app  # type: ignore[method-assign] - the guard has tests of its own
     client = server.test_client()
     step = client.get("/api/chat/direction?name=pushed").get_json()
-    return client, {**graph_bodies(own), **prompt_bodies(), **chat_bodies(step), **note_bodies()}
+    return client, {**graph_bodies(own), **live_bodies(), **chat_bodies(step), **note_bodies()}
 
 
 def graph_bodies(own: Workspace) -> dict[str, Any]:
@@ -80,36 +80,25 @@ def graph_bodies(own: Workspace) -> dict[str, Any]:
         "sets": {"off": {ids[0]: 0}},
         "hidden": [],
     }
-    factors = {"factors": {ids[0]: 0, ids[1]: 1.5}, "mode": "free", "visitor": "v"}
     found = {
         "part": {"nodes": 20, "edges": 0.9, "target": None, "pins": ids[:1], "hidden": ids[1:2]},
         "edits": {"edits": edits, "was": {}},
         "groups": {"nodes": ids, "visitor": "v"},
-        "intervene": factors,
-        "text": factors,
         "split": {"source": ids[0], "target": ids[1], "visitor": "v"},
     }
     return {f"/graph-data/capital/{path}.json": body for path, body in found.items()}
 
 
-def prompt_bodies() -> dict[str, Any]:
-    found = {
-        "read": {},
-        "lens": {"start": 0, "stop": 2, "lens": "logit", "token": "x"},
-        "pattern": {"layer": 1, "head": 2},
-        "next": {"after": 1, "temperature": 1},
-        "activations": {"feature": 3},
-        "generate": {"feature": 3, "strength": 1.5, **CONTINUED},
-        "verdict": {"feature": 3, "strength": 2},
-    }
-    page = {"stage": {"visitor": "v"}, "cancel": {"visitor": "v"}}
-    return {f"/prompt-data/{what}": body for what, body in ({k: PROMPT | v for k, v in found.items()} | page).items()}
+def live_bodies() -> dict[str, Any]:
+    """Return bodies of a page's requests to the model; `test_dashboard_acts` has those of every act."""
+    steer = {"features": "demo", "feature": 3, "text": "Once", "strength": 1.5, "visitor": "v"}
+    return {"/api/act/steer": steer, "/api/visitor/stage": {"visitor": "v"}, "/api/visitor/cancel": {"visitor": "v"}}
 
 
 def chat_bodies(step: dict[str, Any]) -> dict[str, Any]:
     recipe = {"name": "pushed", "steps": [step["step"]], "model": "m", "weight_hash": "0" * 64}
     talk = {"recipe": recipe, "names": ["pushed"], "strengths": [1.5], "n_new": 8, "temperature": 0, "turns": []}
-    found = {"say": {"message": "Hello", "visitor": "v"}, "check": {}, "keep": {"name": "one"}}
+    found = {"check": {}, "keep": {"name": "one"}}
     return {f"/api/chat/{path}": body | {"conversation": talk} for path, body in found.items()}
 
 
@@ -165,7 +154,11 @@ def damaged(body: Any, rng: np.random.Generator) -> tuple[Any, list[str]]:
 def test_every_route_that_takes_json_takes_the_bodies_that_its_page_sends(site):
     client, bodies = site
     rules = [rule for rule in client.application.url_map.iter_rules() if "POST" in (rule.methods or ())]
-    known = {f"{rule}".replace("<name>", "capital") for rule in rules if not f"{rule}".startswith("/_")}
+    known = {
+        f"{rule}".replace("/act/<name>", "/act/steer").replace("<name>", "capital")
+        for rule in rules
+        if not f"{rule}".startswith("/_")
+    }
     covered = {address for rule in known if "<" in rule for address in bodies if address.startswith(rule.split("<")[0])}
     assert {rule for rule in known if "<" not in rule} | covered == {*bodies}
     for address, body in bodies.items():

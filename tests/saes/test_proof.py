@@ -7,6 +7,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ from interp.models.adapter import run_with_cache, token_strings, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from interp.statistics import Interval, proportion_interval, t_interval
-from saes.features.answers import compare_ablation, compare_steering, feature_on_text, lists_apart
+from saes.acts.features import NEW_TOKENS, Ablate, ReadText, SeparateLists, Steer
+from saes.acts.session import Session
 from saes.features.build import build_features
 from saes.features.measure_proof import (
     STRENGTHS,
@@ -452,20 +454,47 @@ def test_parts_of_other_weights_are_not_taken_up(model, features, tmp_path):
     assert resumed.to_records() == afresh.to_records()
 
 
+class Planted(Session):
+    """A run with the planted model, whose prompts are the numbers of tokens, and one feature of its dictionary."""
+
+    def __init__(self, site: DictionarySite, case: Any, lists: Any = None):
+        self.site, self.case, self.words = site, case, lists
+
+    def described(self, features):
+        return SimpleNamespace(settings=SimpleNamespace(model="tiny"))
+
+    def model(self, spec):
+        return self.site.model
+
+    def prompt(self, text, spec, chat=False):
+        return self.site.model, torch.tensor([[int(word) for word in text.split()]])
+
+    def feature(self, features, feature, model):
+        return self.site, self.case
+
+    def lists(self, spec, site):
+        return self.words
+
+    def check(self, stage=""):
+        pass
+
+
 def test_the_page_gets_every_number_with_its_nulls(model, features):
     site, sae_case = DictionarySite.of(model, dictionary()), read_case(features, CAUSE, QUICK)
-    firings = feature_on_text(site, sae_case, torch.tensor([[5, CAUSE, 6]]))
+    run, asked = Planted(site, sae_case), {"features": "feat", "feature": CAUSE}
+    firings = ReadText(**asked, text=f"5 {CAUSE} 6").measure(run)
     assert firings.activations == [0, STRENGTH, 0]
     assert len(firings.alike) == QUICK.draws
-    rows = compare_steering(site, sae_case, torch.tensor([[5, 6]]), 4.0, 3)
+    rows = Steer(**asked, text="5 6", strength=4 / sae_case.max_activation).measure(run)
     assert [row.name for row in rows] == ["unchanged", "feature", "random direction", f"feature {sae_case.alike[0]}"]
     assert rows[0].kl == 0
     assert rows[1].kl > rows[2].kl
-    assert rows[1].text == "".join(str(ANSWER) * 3)
+    assert rows[1].text == str(ANSWER) * NEW_TOKENS
     assert rows[1].moved[0][0] == str(ANSWER)
-    examples = compare_ablation(site, sae_case, QUICK)
-    assert len(examples) == 4
-    assert all(each.change > max(each.random) and len(each.random) == len(each.alike) == 5 for each in examples)
+    for nulls, n in (("quick", 5), ("standard", 19)):
+        examples = Ablate(**asked, nulls=nulls).measure(run)
+        assert len(examples) == 4
+        assert all(each.change > max(each.random) and len(each.random) == len(each.alike) == n for each in examples)
 
 
 def test_lists_of_words_are_set_apart_by_their_own_direction_only():
@@ -484,12 +513,13 @@ def test_lists_of_words_are_set_apart_by_their_own_direction_only():
         for each, shift in zip(concepts, shifts, strict=True)
     }  # fmt: skip
     site = DictionarySite.of(model, dictionary())
-    found = lists_apart(site, 2, lists)
+    run = Planted(site, None, lists)
+    found = SeparateLists(features="feat", feature=2).measure(run)
     assert found.set_apart == ["three"]
     assert {row["name"]: row["p"] <= found.alpha for row in found.lists} == {
         "one": False, "two": False, "three": True, "four": False
     }  # fmt: skip
-    assert lists_apart(site, 50, lists).set_apart == []
+    assert SeparateLists(features="feat", feature=50).measure(run).set_apart == []
 
 
 @pytest.mark.parametrize("table", ["features", "examples"])

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from make_direction import direction
 from make_workspace import build
 
 from dashboard import api
 from interp.workspace import Workspace
+from saes.acts import catalogue
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,8 @@ def conversation(workspace: Workspace) -> tuple[list[Any], list[Any]]:
 
 def test_a_foreign_client_lists_tools_and_reads_features_with_their_nulls(conversation):
     tools, [found, feature, unknown, malformed, outside] = conversation[0], conversation[1][: len(READS)]
-    assert {each.name for each in tools} == {*api.READS, *api.ACTS, *api.CHATS, *api.RUNS}
+    offered = {name for name, act in catalogue().items() if act.offered}
+    assert sorted(each.name for each in tools) == sorted([*api.READS, *offered, *api.RUNS]), "no name has two meanings"
     assert all(each.description for each in tools)
     assert {each.name for each in tools if not each.annotations.read_only_hint} == {"start", "cancel"}
     assert not found.is_error
@@ -110,17 +111,20 @@ def test_a_foreign_client_lists_tools_and_reads_features_with_their_nulls(conver
 
 
 def test_a_foreign_client_acts_and_gets_every_number_with_its_control(workspace):
-    about = {"model": "smollm2-135m", "features": "demo", "index": 3}
-    direction(workspace, "praise")
+    about = {"features": "demo", "feature": 3}
     asked = [
         ("steer", about | {"text": "The meeting", "strength": 2}),
         ("ablate", about),
-        ("direction", about),
-        ("prompt", {"model": "smollm2-135m", "text": "The meeting", "features": "demo"}),
+        ("separate_lists", about),
+        ("read_prompt", {"model": "smollm2-135m", "text": "The meeting", "features": "demo"}),
+        ("next_tokens", {"model": "smollm2-135m", "text": "The meeting"}),
         ("say", {"direction": "praise", "message": "What did you think of the food?", "strength": 2}),
-        ("direction", {"model": "smollm2-135m"}),
+        ("separate_lists", {}),
+        ("separate_lists", about | {"feature": "three"}),
+        ("check_chat", {"conversation": {}}),
     ]
-    tools, [steered, ablated, lists, prompt, said, refused] = converse(workspace.root, asked, FAKED)
+    tools, answers = converse(workspace.root, asked, FAKED)
+    steered, ablated, lists, prompt, following, said, lacking, malformed, unknown = answers
     names = [row["name"] for row in json.loads(steered.content[0].text)]
     assert names[:2] == ["unchanged", "feature"]
     assert any("random" in name for name in names)
@@ -128,14 +132,22 @@ def test_a_foreign_client_acts_and_gets_every_number_with_its_control(workspace)
     found = json.loads(lists.content[0].text)
     assert found["n_random"] == 1999
     assert all("p" in row for row in found["lists"])
-    assert json.loads(prompt.content[0].text)["next"]
+    assert json.loads(prompt.content[0].text)["random_active"]
+    following = json.loads(following.content[0].text)
+    assert following["guesses"]
+    assert following["entropy"] < following["uniform"]
     chats = {row["chat"]: row["shift"] for row in json.loads(said.content[0].text)}
     assert list(chats) == ["unsteered", "steered", "random direction"]
-    assert chats["steered"] == pytest.approx((1.5 + 0.5 + 0.5) / 3)
-    assert refused.is_error
-    assert "features, index" in refused.content[0].text
+    assert chats["steered"] > chats["random direction"] > chats["unsteered"] == 0
+    for refused, words in (
+        (lacking, "separate_lists: features is missing"),
+        (malformed, "separate_lists: feature should be a valid integer, found 'three'"),
+        (unknown, "unknown"),
+    ):
+        assert refused.is_error
+        assert words in refused.content[0].text
     described = {each.name: each.description for each in tools}
-    assert "p-value by random directions" in described["direction"]
+    assert "p-value by random directions" in described["separate_lists"]
 
 
 def test_an_agent_runs_an_analysis_follows_it_and_reads_what_it_made(conversation):

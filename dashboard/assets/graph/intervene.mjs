@@ -2,6 +2,7 @@
 // graph's prediction and random latents, and the text with and without it. Sets of factors are saved with the edits.
 
 import { element, recordsTable, short, signed } from "../dom.mjs";
+import { json } from "../http.mjs";
 import { failure, tokenText } from "./marks.mjs";
 import { KINDS } from "./model.mjs";
 import { waiting } from "./waiting.mjs";
@@ -185,17 +186,17 @@ export class Intervene {
   async run() {
     const { view } = this,
       ticket = ++this.ticket,
-      asked = { factors: this.resolved(), mode: this.mode, visitor: this.visitor };
+      asked = { graph: view.name, factors: this.resolved(), visitor: this.visitor };
     const text = element("div");
     this.answer.replaceChildren(text);
     try {
-      const running = view.ask("intervene.json", asked);
+      const running = json("/api/act/change_latents", { ...asked, mode: this.mode });
       const found = /** @type {Outcome} */ (await waiting(text, this.visitor, "running the prompt", running));
       if (ticket !== this.ticket) return;
       text.replaceChildren();
       this.answer.replaceChildren(...outcome(found), text);
       if (this.mode !== "free") return;
-      const writing = view.ask("text.json", asked);
+      const writing = json("/api/act/continue_graph", asked);
       const written = /** @type {WrittenTexts} */ (await waiting(text, this.visitor, "writing text", writing));
       if (ticket === this.ticket) text.replaceWith(texts(written));
     } catch (error) {

@@ -76,6 +76,7 @@ export class GraphView {
   constructor(root) {
     this.root = root;
     this.source = root.dataset.graphSource ?? "";
+    this.name = decodeURIComponent(this.source.split("/").at(-1) ?? "");
     this.name = root.dataset.graphName ?? "";
     /** @type {Record<string, GraphTheme>} */
     this.themes = JSON.parse(root.dataset.colours ?? "{}");

@@ -1,7 +1,7 @@
 // A bar with the stage of a request to the model, while the page waits for the answer.
 
 import { element } from "../dom.mjs";
-import { json } from "../http.mjs";
+import { stageOf } from "../http.mjs";
 
 const EVERY = 500; // milliseconds between two looks at the stage
 
@@ -16,12 +16,10 @@ export async function waiting(holder, visitor, text, answer) {
     words = element("span", { class: "wb-quiet" }, text);
   holder.replaceChildren(element("div", { class: "wb-graph-waiting" }, bar, words));
   const clock = setInterval(async () => {
-    const found = /** @type {{ stage?: string } | null} */ (
-      await json("/prompt-data/stage", { visitor }).catch(() => null)
-    );
-    if (!found?.stage) return;
-    words.textContent = found.stage;
-    const [, done, all] = found.stage.match(/(\d+) of (\d+)$/) ?? [];
+    const stage = await stageOf(visitor);
+    if (!stage) return;
+    words.textContent = stage;
+    const [, done, all] = stage.match(/(\d+) of (\d+)$/) ?? [];
     if (all) Object.assign(bar, { max: Number(all), value: Number(done) });
     else bar.removeAttribute("value");
   }, EVERY);

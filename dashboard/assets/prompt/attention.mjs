@@ -11,8 +11,9 @@ const LEFT = 76, // room for the names of tokens
 /** @param {PromptState} state */
 export function heads(state) {
   const holder = byId("prompt-heads");
-  const { n_layers: nLayers, n_heads: nHeads, side } = state.reading;
-  const data = bytes(state.reading.patterns);
+  const { n_layers: nLayers, n_heads: nHeads, patterns } = state.reading;
+  const data = bytes(patterns),
+    side = patterns.shape[3];
   const canvas = element("canvas", {
     tabindex: 0,
     role: "img",
@@ -150,9 +151,9 @@ export function pattern(state) {
     if (wanted) wanted.abort();
     wanted = new AbortController();
     try {
-      const found = await ask("pattern", { ...state.asking(), layer, head }, wanted.signal);
+      const found = await ask("attention", { ...state.asking(), layer, head }, wanted.signal);
       if (!found) return;
-      weights = new Uint16Array(bytes(found.weights).buffer);
+      weights = new Uint16Array(bytes(found.cells).buffer);
       image = null;
       title.textContent = `Attention of L${layer}H${head}`;
       draw();

@@ -60,8 +60,8 @@ export function picture(bytes, width, height, lut, hidden) {
   return canvas;
 }
 
-/** @param {string} base64 */
-export function bytes(base64) {
+/** @param {Picture} picture */
+export function bytes({ base64 }) {
   const text = atob(base64),
     found = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) found[i] = text.charCodeAt(i);
@@ -69,13 +69,13 @@ export function bytes(base64) {
 }
 
 /**
- * Ask a route; a request that was replaced or given up becomes null. Throws `Refusal`.
+ * Ask an act of the model; a request that was replaced or given up becomes null. Throws `Refusal`.
  * @template {keyof PromptAnswers} K
- * @param {K} what @param {unknown} body @param {AbortSignal} [signal] @returns {Promise<PromptAnswers[K] | null>}
+ * @param {K} act @param {unknown} body @param {AbortSignal} [signal] @returns {Promise<PromptAnswers[K] | null>}
  */
-export async function ask(what, body, signal) {
+export async function ask(act, body, signal) {
   try {
-    return /** @type {PromptAnswers[K]} */ (await json(`/prompt-data/${what}`, body, { signal }));
+    return /** @type {PromptAnswers[K]} */ (await json(`/api/act/${act}`, body, { signal }));
   } catch (error) {
     if (aborted(error) || (error instanceof Refusal && error.status === 409)) return null;
     throw error;

@@ -84,7 +84,7 @@ export function lens(state) {
     const range = { start: missing[0], stop: missing[missing.length - 1] + 1, lens: show.kind };
     try {
       const token = show.value === "top" ? "" : state.asked.answer || state.reading.likeliest;
-      const found = await ask("lens", { ...state.asking(), ...range, token }, wanted.signal);
+      const found = await ask("read_layers", { ...state.asking(), ...range, token }, wanted.signal);
       if (!found || mine !== columns) return;
       failing = false;
       const width = found.cells[0].length;

@@ -2,7 +2,7 @@
 
 import { none, setProps } from "../dash.mjs";
 import { byId } from "../dom.mjs";
-import { messageOf } from "../http.mjs";
+import { json, messageOf, stageOf } from "../http.mjs";
 import { heads, pattern } from "./attention.mjs";
 import { ask, failed, settled, spaced } from "./draw.mjs";
 import { lens } from "./lens.mjs";
@@ -42,7 +42,7 @@ async function read(prompt, visitor, selection, asked) {
     state.run.text === prompt.text &&
     Boolean(state.run.chat) === Boolean(prompt.chat);
   try {
-    const found = await ask("read", { ...prompt, visitor }, mine.signal);
+    const found = await ask("read_prompt", { ...prompt, features: prompt.features ?? "", visitor }, mine.signal);
     if (!found || mine !== reading) return;
     if (state) state.observer.disconnect();
     state = begin(
@@ -102,7 +102,7 @@ function begin(prompt, visitor, found, selection, asked) {
       layer: Math.min(selection.layer || 0, found.n_layers - 1),
       head: Math.min(selection.head || 0, found.n_heads - 1),
     },
-    asking: () => ({ ...prompt, visitor }),
+    asking: () => ({ text: prompt.text, model: prompt.model, chat: Boolean(prompt.chat), visitor }),
     select: (changes) => select(made, changes),
     observer: new MutationObserver(() => Object.values(made.views).forEach((view) => view.paint?.())),
   };
@@ -166,9 +166,9 @@ async function colourByFeature(mine) {
   mine.views.tokens.colour?.(to);
   if (feature === null || !mine.run.features) return;
   try {
-    const found = await ask("activations", { ...mine.asking(), feature });
+    const found = await ask("activations", { ...mine.asking(), features: mine.run.features, feature });
     if (!found || mine.selection.feature !== feature) return;
-    mine.activations = found.activations;
+    mine.activations = found;
     mine.views.tokens.paint?.();
   } catch (error) {
     byId("prompt-selected").textContent = messageOf(error);
@@ -186,11 +186,11 @@ function busy(visitor, mine) {
   strip.className = "wb-busy wb-busy-on";
   cancel.onclick = () => {
     mine.abort();
-    ask("cancel", { visitor });
+    json("/api/visitor/cancel", { visitor });
   };
   const timer = setInterval(async () => {
-    const found = await ask("stage", { visitor }).catch(() => null);
-    if (found?.stage && mine === reading) words.textContent = found.stage;
+    const stage = await stageOf(visitor);
+    if (stage && mine === reading) words.textContent = stage;
   }, 700);
   return () => {
     clearInterval(timer);

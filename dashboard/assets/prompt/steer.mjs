@@ -69,11 +69,11 @@ export function steer(state) {
   );
   stop.addEventListener("click", () => wanted?.abort());
   go.addEventListener("click", () => {
-    if (chosen()) run(asked());
+    if (chosen()) run(steering());
   });
   swap.addEventListener("click", () => {
     if (word.value.trim() && other.value.trim())
-      run({ ...state.asking(), word: word.value, other: other.value, layer: Number(layer.value) });
+      run({ exchange: { word: word.value, other: other.value, layer: Number(layer.value) } });
     else said.textContent = "Type two words, such as Rome and London.";
   });
   judge.addEventListener("click", verdict);
@@ -84,8 +84,8 @@ export function steer(state) {
     return feature.value !== "";
   }
 
-  const asked = () => ({
-    ...state.asking(),
+  const steering = () => ({
+    features: state.run.features ?? "",
     feature: Number(feature.value),
     strength: Number(strength.value || 1),
   });
@@ -94,9 +94,10 @@ export function steer(state) {
     if (!chosen()) return;
     judge.disabled = true;
     judged.textContent = "steering along the directions of both nulls …";
+    const { text, chat, visitor } = state.asking();
     try {
-      const found = await ask("verdict", asked());
-      judged.textContent = found?.sentence ?? "";
+      const found = await ask("judge_steering", { text, chat, visitor, ...steering() });
+      judged.textContent = found?.headline ?? "";
     } catch (error) {
       judged.replaceChildren(failed(error));
     }
@@ -110,6 +111,7 @@ export function steer(state) {
     lines.forEach((line) => line.text.replaceChildren());
     list.hidden = false;
     const body = {
+      ...state.asking(),
       ...change,
       n_new: Number(count.value),
       temperature: Number(heat.value),
@@ -118,7 +120,7 @@ export function steer(state) {
     /** @type {Written[][]} */
     const written = [[], [], []];
     try {
-      const answer = await request("/prompt-data/generate", body, { signal: wanted.signal });
+      const answer = await request("/api/act/continue_prompt", body, { signal: wanted.signal });
       for await (const given of messages(answer)) {
         const step = /** @type {SteerStep} */ (given);
         if (step.error) throw new Error(step.error);

@@ -264,7 +264,7 @@ export function next(state) {
     if (last) last.abort();
     last = new AbortController();
     try {
-      const found = await ask("next", body, last.signal);
+      const found = await ask("next_tokens", body, last.signal);
       if (!found) return;
       words.textContent =
         `after ${spaced(found.token, 24)}: entropy ${found.entropy.toFixed(2)} nats ` +

@@ -239,7 +239,7 @@ function panel(holder, given) {
     said.textContent = "reading the message …";
     const ended = await safely(async () => {
       const body = { conversation: talk, message: text, visitor: given.visitor };
-      for await (const line of messages(await request("/api/chat/say", body, { signal: mine.signal }))) {
+      for await (const line of messages(await request("/api/act/answer_chats", body, { signal: mine.signal }))) {
         if (!holder.isConnected) mine.abort();
         const step = /** @type {ChatLine} */ (line);
         if (step.error) throw new Error(step.error);

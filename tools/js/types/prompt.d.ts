@@ -21,7 +21,14 @@ interface Asked {
   contrast: string;
 }
 
-/** The answer of `read`. */
+/** An array of unsigned integers. */
+interface Picture {
+  shape: number[];
+  dtype: string;
+  base64: string;
+}
+
+/** The answer of `read_prompt`. */
 interface Reading {
   tokens: string[];
   losses: (number | null)[];
@@ -30,9 +37,8 @@ interface Reading {
   n_layers: number;
   n_heads: number;
   layers: string[];
-  /** side of the small picture of a head, and all of them, in base64 */
-  side: number;
-  patterns: string;
+  /** [layer, head, side, side]: small pictures of every head */
+  patterns: Picture;
   features: [latent: number, activation: number, below: number | null][][];
   labels: Record<number, string>;
   active: number[];
@@ -60,7 +66,7 @@ interface PromptState {
   views: Record<string, PromptView>;
   selection: PromptSelection;
   observer: MutationObserver;
-  asking(): Properties;
+  asking(): { text: string; model: string; chat: boolean; visitor: string };
   select(changes: Partial<PromptSelection>): void;
 }
 
@@ -75,15 +81,19 @@ interface PromptTheme {
   on: [string, string];
 }
 
-/** Answers of `/prompt-data/<what>`. */
+/** Answers of `/api/act/<act>`. */
 interface PromptAnswers {
-  read: Reading;
-  cancel: object;
-  stage: { stage: string | null };
-  activations: { activations: number[] };
-  next: { token: string; after: number; entropy: number; uniform: number; guesses: [token: string, p: number][] };
-  pattern: { weights: string };
-  lens: {
+  read_prompt: Reading;
+  activations: number[];
+  next_tokens: {
+    token: string;
+    after: number;
+    entropy: number;
+    uniform: number;
+    guesses: [token: string, p: number][];
+  };
+  attention: { cells: Picture };
+  read_layers: {
     start: number;
     followed: string | null;
     /** [layer][position]: the likeliest tokens */
@@ -94,7 +104,7 @@ interface PromptAnswers {
     top_elsewhere: number[][];
     rank_elsewhere: number[][];
   };
-  verdict: { sentence: string };
+  judge_steering: { headline: string };
 }
 
 /** What the lens says of one position, an entry per layer. */

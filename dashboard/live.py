@@ -1,0 +1,62 @@
+"""The models of a server, which answer acts (`interp.acts`), one at a time.
+
+Requests take turns (`turns`), so that no two of them share the hooks of a model.
+"""
+
+from collections.abc import Iterator
+from typing import TypeVar, cast
+
+from dashboard.turns import Turns
+from interp.acts import Act, Streamed
+from interp.workspace import Workspace
+from saes.acts.prompt import ReadPrompt
+from saes.acts.session import Session
+
+A = TypeVar("A")
+
+
+class LiveModel:
+    """Answers acts with the models and dictionaries of a workspace; implements `dashboard.components.live.Live`."""
+
+    def __init__(self, workspace: Workspace, *, memory: int | None = None):
+        """Open a workspace; `memory` bounds the bytes of its models in memory (`Session`)."""
+        self._turns, self._session = Turns(), Session(workspace, memory)
+
+    @property
+    def state(self) -> str:
+        """`cold` (nothing loaded), `loading` or `ready`."""
+        return self._session.state
+
+    def stage(self, visitor: str) -> str:
+        """Return the progress of the requests of a page, in words."""
+        return "loading the model" if self._session.state == "loading" else self._turns.stage(visitor)
+
+    def cancel(self, visitor: str) -> None:
+        """Drop the requests of a page."""
+        self._turns.cancel(visitor)
+
+    def ask(self, act: Act[Session, A]) -> A:
+        """Answer an act, in its turn; a reading in memory is answered at once."""
+        prompt: object = act
+        known = prompt.known(self._session) if isinstance(prompt, ReadPrompt) else None
+        if known is not None:
+            return cast(A, known)
+        with self._turns.take(type(act)) as turn, self._session.checked(turn.check):
+            return act.measure(self._session)
+
+    def steps(self, act: Streamed[Session, A]) -> Iterator[A]:
+        """Answer an act step by step, each in a turn; what is wrong with the question is raised at the first."""
+        with self._turns.take(type(act)) as turn, self._session.checked(turn.check):
+            steps = act.measure(self._session)
+        try:
+            while True:
+                with self._turns.take(type(act), again=turn) as turn, self._session.checked(turn.check):
+                    step = next(steps, None)
+                    turn.check()
+                if step is None:
+                    return
+                yield step
+        finally:
+            close = getattr(steps, "close", None)
+            if close is not None:
+                close()

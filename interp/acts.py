@@ -1,0 +1,104 @@
+"""An act: a question that can be asked of a model, as a value.
+
+    @dataclass(frozen=True, kw_only=True)
+    class SteerFeature(Act[Session, list[SteeredRow]]):
+        # its docstring says what it does: the help of its command, of its tool for agents, and of its reference page
+        name: ClassVar[str] = "steer"
+        feature: FeatureNumber  # the fields are the question: types, defaults, help and limits stand here alone
+
+        def measure(self, run: Session) -> list[SteeredRow]: ...
+
+`measure` answers with a value, or an iterator of steps in a `Streamed` act. What asks it (a page, the command line, a
+script, an agent, a notebook) builds the value, from JSON by `decode`, and hands it a run: the models, dictionaries and
+files that it may use. `Analysis` of the command line is an act whose answer is stored. Torch-free.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeGuard, TypeVar, get_type_hints
+
+from interp.forms import from_json, json_schema
+from interp.options import field_texts
+
+R = TypeVar("R", contravariant=True)
+A = TypeVar("A", covariant=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Act(ABC, Generic[R, A]):
+    """A question to a model: its fields are what is asked, `measure` answers."""
+
+    name: ClassVar[str] = ""
+    """Its name on the command line, in addresses and for agents."""
+    later: ClassVar[bool] = False
+    """True for an answer that fills a lower panel of a page: it comes after the page's other requests."""
+    replaces_all: ClassVar[bool] = False
+    """True where a newer one makes the page's earlier requests of every kind needless."""
+    offered: ClassVar[bool] = True
+    """True for the command line and agents; False for what only a page can use."""
+
+    @abstractmethod
+    def measure(self, run: R) -> A:
+        """Answer with what the run opens."""
+
+    @classmethod
+    def about(cls) -> str:
+        """Return what it does, in sentences; the first is its summary."""
+        return inspect.getdoc(cls) or ""
+
+    @classmethod
+    def schema(cls) -> dict[str, Any]:
+        """Return the JSON schema of the question, with the help and the limits of every field."""
+        return question_schema(cls)
+
+
+class Streamed(Act[R, Iterator[A]]):
+    """An act that answers in steps; the last one ends the answer."""
+
+
+def is_streamed(act: Act[Any, Any]) -> TypeGuard[Streamed[Any, Any]]:
+    """Return True for an act that answers in steps."""
+    return isinstance(act, Streamed)
+
+
+Q = TypeVar("Q", bound=Act[Any, Any])
+
+
+def decode(act: type[Q], given: Mapping[str, Any]) -> Q:
+    """Return an act from JSON. Raises `ConfigError`, which names the first wrong field and what it may be."""
+    return from_json(act, dict(given), act.name, "asked")
+
+
+def typed(form: type, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the texts of an address, `?feature=12`, as numbers and truth values where a form takes them."""
+    hints = get_type_hints(form)
+    return {name: _as_number(text, hints.get(name)) for name, text in texts.items()}
+
+
+def question_schema(form: type) -> dict[str, Any]:
+    """Return the JSON schema of an object with the fields of a form, with the text under each."""
+    found = json_schema(form)
+    if "$ref" in found:  # the object itself, as tools of agents take it
+        others = dict(found["$defs"])
+        whole = others.pop(found["$ref"].rpartition("/")[2])
+        found = whole | ({"$defs": others} if others else {})
+    for name, text in field_texts(form).items():
+        if name in found.get("properties", {}):
+            found["properties"][name]["description"] = text
+    return found
+
+
+def _as_number(text: str, kind: Any) -> Any:
+    """Return the text of a number or a truth value as such where that is what the field takes."""
+    taken = {kind, *getattr(kind, "__args__", ())}
+    if bool in taken and text.lower() in ("true", "1", "false", "0"):
+        return text.lower() in ("true", "1")
+    for number in (int, float):
+        if number in taken:
+            try:
+                return number(text)
+            except ValueError:
+                continue
+    return text

@@ -1,0 +1,385 @@
+"""Acts on one feature, each with its controls: on a text, steered, ablated, its direction, its documents.
+
+`saes.features.measure_proof` makes the same measurements on more text, and with more null directions. Torch-free until
+an act is measured.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+from annotated_types import Len
+
+from interp.acts import Act
+from interp.errors import MismatchError, MissingError, UnknownNameError
+from interp.nulls import Level, draws
+from interp.options import Count, FeaturesName, PromptText, Strength
+from interp.statistics import p_from_null
+from saes.acts.session import MOST_TOKENS, Session, without_gradients
+from saes.features.proof import ALPHA, AblatedExample, ListsApart, SteeredRow, TextFirings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.interventions.site import DictionarySite
+    from interp.models.hooked import HookedModel
+    from interp.recording.store import Recording
+    from saes.features.proof import FeatureCase
+
+EXAMPLES, MOVED, NEW_TOKENS = 4, 5, 16
+"""Examples and tokens shown, and tokens of each continuation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnFeature:
+    """Fields of every act on a feature."""
+
+    features: FeaturesName
+    """Described features of a dictionary or of neurons."""
+    feature: Count
+    """Number of the feature."""
+
+    def spec(self, run: Session) -> str:
+        """Return the model of the features."""
+        return run.described(self.features).settings.model
+
+    def case(self, run: Session, model: "HookedModel") -> "tuple[DictionarySite, FeatureCase]":
+        """Return the site of the dictionary, and the feature with its text and controls."""
+        return run.feature(self.features, self.feature, model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadText(OnFeature, Act[Session, TextFirings]):
+    """Return the activation of one feature on each token of a text; the control are other features.
+
+    `alike` has the number of tokens on which each of some features of like density fires. Raises `PromptError`,
+    `UsageError` (no such feature, or it never fires).
+    """
+
+    name: ClassVar[str] = "read_text"
+    text: PromptText
+    """The text."""
+
+    @without_gradients
+    def measure(self, run: Session) -> TextFirings:
+        from interp.models.adapter import token_strings
+
+        model, tokens = run.prompt(self.text, self.spec(run))
+        site, case = self.case(run, model)
+        run.check("reading the text with the feature")
+        acts = site.activations(site.read(tokens).x, [case.feature, *case.alike])[0]
+        firing = (acts[:, 1:] > 0).sum(0).tolist()
+        return TextFirings(token_strings(model, tokens[0]), acts[:, 0].tolist(), firing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steer(OnFeature, Act[Session, list[SteeredRow]]):
+    """Continue a text unchanged, steered by a feature, by a random direction of that norm, and by another feature.
+
+    `kl` is the change of the next-token distribution in nats: an effect counts only where it exceeds that of the random
+    direction; with one of each null, p cannot go below 1/2 (`judge_steering` draws more). Raises as `ReadText` does.
+    """
+
+    name: ClassVar[str] = "steer"
+    text: PromptText
+    """The prompt to continue."""
+    strength: Strength = 1.0
+    """In units of the feature's largest activation."""
+
+    @without_gradients
+    def measure(self, run: Session) -> list[SteeredRow]:
+        import torch
+
+        from interp.interventions.site import continuations, effects_of
+        from interp.models.adapter import token_strings
+
+        model, tokens = run.prompt(self.text, self.spec(run))
+        site, case = self.case(run, model)
+        run.check("steering")
+        amount, alike = self.strength * case.max_activation, case.alike[:1]
+        directions = site.nulls(case.feature, alike, 1, 0)
+        texts = continuations(site, tokens, amount, directions, NEW_TOKENS)
+        both = torch.cat([torch.zeros_like(directions[:1]), directions])
+        amounts = torch.full(tokens.shape, amount, device=tokens.device)
+
+        def next_token(logits: "Tensor") -> "Tensor":
+            return logits[:, 0, -1].float().log_softmax(-1)
+
+        log_p = effects_of(site, site.read(tokens), amounts, both, next_token, first=-1)
+        p = log_p.exp()
+        names = ["unchanged", "feature", "random direction", *(f"feature {other}" for other in alike)]
+        rows = []
+        for name, text, after, log_after in zip(names, texts, p, log_p, strict=True):
+            order = (after - p[0]).abs().topk(MOVED).indices.tolist() if name != "unchanged" else []
+            moved = [
+                (word, float(p[0, token]), float(after[token]))
+                for word, token in zip(token_strings(model, order), order, strict=True)
+            ]
+            rows.append(SteeredRow(name, text, float((p[0] * (log_p[0] - log_after)).sum()), moved))
+        return rows
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An effect of steering along a feature, and along the directions of two nulls."""
+
+    value: float
+    random: list[float]
+    """of random directions of the same norm"""
+    alike: list[float]
+    """of features of like density, scaled to the same norm"""
+
+    @property
+    def nulls(self) -> list[tuple[str, list[float]]]:
+        """Names and values of both nulls; without features of like density, one."""
+        both = [("random directions", self.random), ("features of like density", self.alike)]
+        return [(name, null) for name, null in both if null]
+
+    def p(self, null: list[float]) -> float:
+        """Return the p-value by one null."""
+        return p_from_null(self.value, np.array(null))
+
+    def exceeds(self, *doing: str) -> str:
+        """Return how many directions of each null it exceeds; `doing` is the verb of each null."""
+        below = [f"{(np.array(null) < self.value - 1e-12).sum()} of {len(null)} {name}" for name, null in self.nulls]
+        return "more than " + " and ".join(count + does for count, does in zip(below, doing, strict=False))
+
+
+@dataclass(frozen=True)
+class SteeringVerdict:
+    """Rise of the words that a feature should raise and that did not choose the strength of its proof."""
+
+    feature: int
+    strength: float
+    """added on every token, in units of its largest activation"""
+    amount: float
+    """the same as an activation"""
+    words: list[str]
+    raised: Compared
+    """nats of log-probability; each random direction is measured on words of its own"""
+    shift: Compared
+    """nats, `KL(unchanged || steered)` of the next token"""
+
+    @property
+    def p(self) -> float:
+        """The larger of the p-values of the words by the two nulls."""
+        return max(self.raised.p(null) for _, null in self.raised.nulls)
+
+    @property
+    def lines(self) -> list[str]:
+        """The finding with both nulls and the smallest p-value that their number allows; then the size of the shift."""
+        shown = ", ".join(self.words)
+        fails = " or ".join(name for name, null in self.raised.nulls if self.raised.p(null) > ALPHA)
+        verdict = f"Not beyond {fails}" if fails else "Beyond both nulls"
+        beside = self.raised.exceeds(" raise theirs", " raise these")
+        least = 1 / (1 + min(len(null) for _, null in self.raised.nulls))
+        return [
+            f"Feature {self.feature} at {self.strength:.3g} × its maximum ({self.amount:.3g}): its held-back words "
+            f"({shown}) rise by "
+            f"{self.raised.value:.3g} nats, {beside} (p {self.p:.3g}, the smallest possible is {least:.3g}). "
+            f"{verdict}, on this one prompt.",
+            f"The next token shifts by {self.shift.value:.3g} nats of KL divergence, {self.shift.exceeds('', '')}.",
+        ]
+
+    def headline(self) -> str:
+        """Both lines as one text."""
+        return " ".join(self.lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSteering(OnFeature, Act[Session, SteeringVerdict]):
+    """Judge steering on one prompt: the rise of held-back words of a feature, against directions of two nulls.
+
+    The words are those of the proof, read through the Jacobian lens where there is one; below strength 0, those that
+    the direction lowers. Raises as `ReadText` does.
+    """
+
+    name: ClassVar[str] = "judge_steering"
+    text: PromptText
+    """The prompt."""
+    strength: Strength = 1.0
+    """In units of the feature's largest activation."""
+    chat: bool = False
+    """Put the prompt into the model's chat template."""
+    nulls: Level = "standard"
+    """Directions of each null: quick 5, standard 19, thorough 99; the smallest p-value is 1 / (1 + directions)."""
+
+    @without_gradients
+    def measure(self, run: Session) -> SteeringVerdict:
+        from saes.features.measure_proof import next_token_changes, words_of
+
+        n = draws(self.nulls)
+        model, tokens = run.prompt(self.text, self.spec(run), self.chat)
+        site, case = self.case(run, model)
+        run.check(f"steering along {n} directions of both nulls")
+        directions = site.nulls(case.feature, case.alike[:n], n, 0)
+        lens = run.jacobian_lens(self.spec(run))
+        words = words_of(site, directions, n, lens, -1.0 if self.strength < 0 else 1.0)
+        amount = self.strength * case.max_activation
+        moved, shift = next_token_changes(site, [tokens], amount, directions, words.ids, lambda _: run.check())
+        random, alike = site.null_slices(n)
+        raised, shifted = (
+            Compared(float(values[0]), values[random].tolist(), values[alike].tolist())
+            for values in (words.means(moved, 1), shift[:, 0])
+        )
+        return SteeringVerdict(case.feature, self.strength, amount, words.held_back(model), raised, shifted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablate(OnFeature, Act[Session, list[AblatedExample]]):
+    """Ablate a feature on its own examples: the change of loss in nats per token, with both nulls.
+
+    `random` has the changes by random directions of the same size, `alike` those by features of like density. Raises
+    `UsageError` (no such feature, or it never fires).
+    """
+
+    name: ClassVar[str] = "ablate"
+    nulls: Level = "quick"
+    """Directions of each null: quick 5, standard 19, thorough 99."""
+
+    @without_gradients
+    def measure(self, run: Session) -> list[AblatedExample]:
+        from interp.models.adapter import token_strings
+        from saes.features.measure_proof import ablation_changes, with_bos
+        from saes.features.proof import ProofConfig
+
+        n, after = draws(self.nulls), ProofConfig().after
+        model = run.model(self.spec(run))
+        site, case = self.case(run, model)
+        run.check("ablating the feature")
+        directions = site.nulls(case.feature, case.alike[:n], n, 0)
+        examples = []
+        for passage in case.strongest(EXAMPLES):
+            tokens, _, _ = with_bos(model, [passage])
+            acts = site.activations(site.read(tokens).x, [case.feature])[0, site.first :, 0]
+            change = -ablation_changes(site, [passage], case.feature, directions, lambda _: run.check())[..., 0]
+            at = passage.peak + site.first
+            means = change[:, 0, at : at + after].mean(1).tolist()
+            words = token_strings(model, list(passage.token_ids))
+            nulls = means[1 : 1 + n], means[1 + n :]
+            examples.append(AblatedExample(words, acts.tolist(), passage.peak, passage.document, means[0], *nulls))
+        return examples
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeparateLists(OnFeature, Act[Session, ListsApart]):
+    """Return the lists of words that the direction of a feature separates, each with its p-value by random directions.
+
+    A list is separated if its `p` is at most `alpha`, which is 0.05 divided by the number of lists.
+    """
+
+    name: ClassVar[str] = "separate_lists"
+
+    def measure(self, run: Session) -> ListsApart:
+        from interp.geometry.separation import words_along
+
+        spec = self.spec(run)
+        site, _ = self.case(run, run.model(spec))
+        run.check("reading lists of words")
+        lists = run.lists(spec, site)
+        found = words_along(lists, site.stream, site.directions[self.feature].double().cpu().numpy())
+        apart = list(found.set_apart)
+        return ListsApart(str(found), found.hook_point, found.alpha, found.n_random, apart, found.to_records())
+
+
+@dataclass(frozen=True)
+class DocumentText:
+    """A document of the recording, or the part of it around one token, with a feature's activation on each token."""
+
+    tokens: list[str]
+    token_ids: list[int]
+    activations: list[float]
+    first: int
+    """position in the document of the first token here"""
+    peak: int
+    """index in `tokens` of the token that was asked for"""
+    cut: bool
+    """the document is longer"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadDocuments(OnFeature, Act[Session, list[DocumentText]]):
+    """Return the documents that contain some rows of the recording, with one feature's activation on every token.
+
+    Raises `MissingError` or `MismatchError` where the recording, the SAE or the model that made the features is not
+    here.
+    """
+
+    name: ClassVar[str] = "documents"
+    rows: Annotated[tuple[Count, ...], Len(1, 100)]
+    """Rows of the recording."""
+
+    def measure(self, run: Session) -> list[DocumentText]:
+        recording, spec = described_recording(run, self.features), self.spec(run)
+        n = run.described(self.features).n_features
+        if not 0 <= self.feature < n:
+            raise UnknownNameError("feature", str(self.feature), [], f"of {self.features}; the last one is {n - 1}")
+        dictionary, model = run.dictionary(spec, self.features), run.model(spec)
+        texts = []
+        for row in self.rows:
+            run.check("reading documents")
+            texts.append(document_text(model, dictionary, recording, row, self.feature, MOST_TOKENS))
+        return texts
+
+
+def described_recording(run: Session, features: str) -> "Recording":
+    """Return the recording that features were described on.
+
+    Raises `MissingError` if the workspace lacks it, `MismatchError` if it was made again since.
+    """
+    from interp.recording.live import open_recording
+
+    described = run.described(features)
+    name = described.settings.recording
+    if name not in run.workspace.names("recording"):
+        raise MissingError(
+            f"the text is in the recording {name!r}, which is not in this workspace; run `workbench features` on a "
+            "recording that is (--recording NAME)"
+        )
+    if run.workspace.manifest("recording", name).content_hash != described.about.parents.get(f"recordings/{name}"):
+        raise MismatchError(
+            f"the recording {name!r} differs from the one that {features!r} was made of; run `workbench features` "
+            f"with --name {features} --overwrite"
+        )
+    return open_recording(run.workspace.path("recording", name))
+
+
+def document_text(
+    model: "HookedModel", dictionary: Any, recording: "Recording", row: int, feature: int, limit: int
+) -> DocumentText:
+    """Return the document that contains a row of the recording, at most `limit` tokens of it around that row.
+
+    Activations are those of the recorded vectors, encoded again. `dictionary` is an SAE or `NeuronBasis`. Raises
+    `UnknownNameError` for a row that the recording lacks, or that is in no document (BOS, padding).
+    """
+    import torch
+
+    from interp.models.adapter import token_strings
+
+    if not 0 <= row < recording.n_rows:
+        raise UnknownNameError("row of the recording", str(row), [], f"; the last one is {recording.n_rows - 1}")
+    context, at = recording.context_tokens(row)
+    document = int(context.document[at])
+    if document < 0:
+        raise UnknownNameError("token of a document", str(row), [], "; this row is BOS or padding")
+    rows = recording.document_rows(document)
+    peak = int((rows == row).nonzero()[0])
+    start = max(0, min(peak - limit // 2, len(rows) - limit))
+    part = rows[start : start + limit]
+    shard_of = np.searchsorted(recording.shard_starts, part.numpy(), side="right") - 1
+    ids = torch.empty(len(part), dtype=torch.long)
+    for shard in np.unique(shard_of):
+        mine = torch.as_tensor(shard_of == shard)
+        ids[mine] = recording.token_shard(int(shard)).tokens[part[mine] - int(recording.shard_starts[shard])].long()
+    device = getattr(dictionary, "sae", dictionary).decoder_directions.device
+    with torch.no_grad():
+        found = dictionary.encode_sparse(recording.read_rows(dictionary.hook_point, part).to(device))
+    values = torch.where(found.indices == feature, found.values.float(), 0.0).sum(1).clamp_min(0)
+    return DocumentText(
+        tokens=token_strings(model, ids),
+        token_ids=ids.tolist(),
+        activations=values.tolist(),
+        first=start,
+        peak=peak - start,
+        cut=len(part) < len(rows),
+    )

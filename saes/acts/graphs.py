@@ -1,0 +1,139 @@
+"""Acts on an attribution graph: latents changed, the text that follows, groups that act alike, an edge by heads.
+
+Torch-free until an act is measured.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from annotated_types import Interval, Len
+
+from interp.acts import Act
+from interp.options import ArtefactName
+from interp.tracing.graph import AttributionGraph
+from saes.acts.session import Session
+
+if TYPE_CHECKING:
+    from interp.interventions.intervention import Intervention
+    from interp.tracing.attention import EdgeSplit
+    from interp.tracing.interventions import Continuations, GraphIntervention
+    from interp.tracing.supernodes import JudgedGroups
+
+Factor = Annotated[float, Interval(ge=-100, le=100)]
+Factors = Annotated[dict[str, Factor], Len(1, 300)]
+NEW_TOKENS = 12
+"""Tokens generated after the prompt of a graph."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnGraph:
+    """Fields of every act on a graph."""
+
+    graph: ArtefactName
+    """An attribution graph of the workspace."""
+
+    def opened(self, run: Session) -> AttributionGraph:
+        """Return the graph."""
+        return run.workspace.open(AttributionGraph, self.graph)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnLatents(OnGraph):
+    """Fields of the acts that change latents."""
+
+    factors: Factors
+    """Node id -> factor of its activation: 0 ablates the latent, 1 leaves it unchanged."""
+
+    def changes(self, graph: AttributionGraph) -> "list[Intervention]":
+        """Return the changes as interventions. Raises `UsageError` for what is no latent of the graph."""
+        from interp.tracing.interventions import changes_of
+
+        return [step for node, factor in self.factors.items() for step in changes_of(graph, [node], factor=factor)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeLatents(OnLatents, Act[Session, "GraphIntervention"]):
+    """Multiply activations of latents of a graph, and measure its first target: the graph's prediction, and the null.
+
+    The null are random latents of the same layers, set by the same amounts. Raises `UsageError` (no such latent),
+    `MismatchError` where the graph was traced in other weights.
+    """
+
+    name: ClassVar[str] = "change_latents"
+    mode: Literal["direct", "attention", "free"] = "free"
+    """What is recomputed: nothing but direct effects, attention patterns frozen, or everything."""
+
+    def measure(self, run: Session) -> "GraphIntervention":
+        from interp.tracing.interventions import intervene
+
+        graph = self.opened(run)
+        changes = self.changes(graph)
+        run.check("reading the prompt of the graph")
+        system = run.traced(graph)
+        run.check("changing the latents, and random ones")
+        return intervene(system, changes, graph, mode=self.mode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinueGraph(OnLatents, Act[Session, "Continuations"]):
+    """Continue the prompt of a graph: unchanged, with activations multiplied, and with random latents changed.
+
+    Raises what `ChangeLatents` raises.
+    """
+
+    name: ClassVar[str] = "continue_graph"
+
+    def measure(self, run: Session) -> "Continuations":
+        from interp.tracing.interventions import continuations
+
+        graph = self.opened(run)
+        changes = self.changes(graph)
+        run.check("writing text")
+        return continuations(run.traced(graph), changes, n_tokens=NEW_TOKENS, n_random=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupLatents(OnGraph, Act[Session, "JudgedGroups"]):
+    """Group latents of a graph whose ablation changes the model alike, and judge the groups against random ones.
+
+    Raises what `ChangeLatents` raises.
+    """
+
+    name: ClassVar[str] = "group_latents"
+    labels: Annotated[dict[str, str], Len(1, 300)]
+    """Node id -> label of the latents to group."""
+
+    def measure(self, run: Session) -> "JudgedGroups":
+        from interp.tracing.effects import effect_profiles
+        from interp.tracing.supernodes import alike_groups
+
+        graph = self.opened(run)
+        latents = [replace(graph.node(node), label=label) for node, label in self.labels.items()]
+        run.check("reading the prompt of the graph")
+
+        def progress(done: int, total: int, _: object) -> None:
+            run.check(f"ablating latents: {done} of {total}")
+
+        return alike_groups(graph, latents, partial(effect_profiles, run.traced(graph), progress=progress))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitEdge(OnGraph, Act[Session, "EdgeSplit"]):
+    """Split an edge of a graph by the heads that move it between positions.
+
+    Raises `MismatchError` (other weights), `UsageError` (no such edge).
+    """
+
+    name: ClassVar[str] = "split_edge"
+    source: str
+    """Node id where the edge begins."""
+    target: str
+    """Node id where it ends."""
+
+    def measure(self, run: Session) -> "EdgeSplit":
+        from interp.tracing.attention import split_edge
+
+        graph = self.opened(run)
+        run.check("reading the prompt of the graph")
+        return split_edge(run.traced(graph), graph, self.source, self.target)

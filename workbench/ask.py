@@ -1,0 +1,81 @@
+"""`workbench ask ACT`: one question to a model or about a feature; the answer, with its controls, is JSON.
+
+The acts are those of `saes.acts`, their fields the options. A field that is no text or number is typed as JSON.
+"""
+
+import json
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, ClassVar
+
+from dashboard.answers import plain
+from interp.acts import Act, decode, is_streamed
+from interp.artifacts import as_json
+from interp.errors import ConfigError, UnknownNameError, program
+from saes.acts import catalogue
+from saes.acts.session import Session
+from workbench.terminal import InWorkspace, Threaded, Verb, say
+
+WORD, ABOUT = "ask", "Ask a model, or about a feature: each answer has its controls"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asks(Threaded, InWorkspace):
+    """Options of every act on the command line."""
+
+    act: ClassVar[type[Act[Any, Any]]]
+
+    def run(self) -> None:
+        """Print the answer as JSON; of an act in steps, a line for each."""
+        given = {field.name: _typed(field.name, getattr(self, field.name)) for field in fields(self.act)}
+        asked = decode(self.act, {name: value for name, value in given.items() if value is not None})
+        self.use_threads()
+        run = Session(self.open_workspace(), any_model=True)
+        if is_streamed(asked):
+            for step in asked.measure(run):
+                say(json.dumps(plain(step), ensure_ascii=False))
+        else:
+            say(json.dumps(plain(asked.measure(run)), ensure_ascii=False, indent=1))
+
+
+def _typed(name: str, value: Any) -> Any:
+    """Return a value in the form of JSON; the text of an object or a list is read."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")) or name in ("text", "message"):
+        return as_json(value)
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ConfigError(f"--{name.replace('_', '-')} is no JSON: {error}") from None
+
+
+@cache
+def acts() -> dict[str, type[Verb]]:
+    """Return the verb of every act that the command line offers, by the word that is typed."""
+    return {act.name.replace("_", "-"): _verb_of(act) for act in catalogue().values() if act.offered}
+
+
+def _verb_of(act: type[Act[Any, Any]]) -> type[Verb]:
+    """Return a verb with the fields of an act as its options."""
+    words = (WORD, act.name.replace("_", "-"))
+    members = {"act": act, "words": words, "__doc__": act.__doc__, "__module__": __name__}
+    return dataclass(frozen=True, kw_only=True)(type(act.__name__, (Asks, act), members))
+
+
+def act_called(words: list[str]) -> tuple[type[Verb], list[str]]:
+    """Return the verb of an act and the remaining words; print the acts, and exit, where that is asked for."""
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        raise SystemExit(0 if words else 2)
+    word = words[0].replace("_", "-")
+    if word not in acts():
+        raise UnknownNameError("act", words[0], acts(), f"`{program()} ask --help` lists them")
+    return acts()[word], words[1:]
+
+
+def overview() -> str:
+    """Return what `workbench ask --help` prints: every act, a line each."""
+    lines = [f"usage: {program()} {WORD} ACT ...", "", f"{ABOUT}. The answer is JSON.", ""]
+    wide = max(map(len, acts()))
+    return "\n".join(
+        lines + [f"  {word:<{wide}}  {(verb.__doc__ or '').splitlines()[0]}" for word, verb in acts().items()]
+    )
