@@ -11,6 +11,7 @@ A class of results defines its rows (`to_records`), the rows to print (`shown`) 
 import html
 import math
 import re
+import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -132,6 +133,11 @@ def table_lines(records: Sequence[Record], rows: int = ROWS, width: int = WIDTH)
     more += [f"more columns: {', '.join(names[fitting:])}"] if fitting < len(names) else []
     said = f"... {'; '.join(more)}; to_frame() has all"
     return lines + ([textwrap.shorten(said, width, placeholder=" ...")] if more else [])
+
+
+def whole_table(records: Sequence[Record]) -> list[str]:
+    """Return a table in plain text with all of its rows and columns."""
+    return table_lines(records, rows=sys.maxsize, width=sys.maxsize)
 
 
 def table_html(records: Sequence[Record], rows: int = ROWS) -> str:

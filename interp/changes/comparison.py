@@ -18,7 +18,7 @@ from interp.changes.measured import (
     unit_of,
 )
 from interp.changes.words import ChangedWords
-from interp.results import Record
+from interp.results import Record, whole_table
 
 HALF = 0.5
 SHOWN = 6
@@ -184,42 +184,24 @@ class ModelComparison(Artefact, kind="model_comparison"):
 
 def changes_table(found: "ModelComparison") -> str:
     """Return the table with rows `embed, L0.attn, L0.mlp ... unembed`: weights, stream by text, heads, transplants."""
-    texts = list(found.representations)
-    header = [
-        "part",
-        "weights",
-        "null",
-        "rank",
-        *(f"stream, {text}" for text in texts),
-        "null",
-        "heads",
-        "carried",
-        "removed",
-    ]
+    texts = (f"stream, {text}" for text in found.representations)
+    columns = ["part", "weights", "null", "rank", *texts, "stream, null", "heads", "carried", "removed"]
     names = [part.name for part in found.transplants.transplants if part.level == "part"]
-    rows = [header, *([n, *_weights(found, n), *_stream(found, n), *_rest(found, n)] for n in names)]
+    rows = [[name, *_weights(found, name), *_stream(found, name), *_rest(found, name)] for name in names]
     notes = f"{found.base} -> {found.tuned}; null: {found.weights.null}; * beyond the null, corrected for all parts"
     heads = [part for part in found.transplants.transplants if part.level == "head"]
-    lines = [notes, "", *aligned(rows)]
+    lines = [notes, "", *whole_table([dict(zip(columns, row, strict=True)) for row in rows])]
     if heads:
-        shown = sorted(heads, key=lambda t: -t.carried.estimate)[:8]
-        parts = [
-            [t.name, _share(t.carried.estimate, t.carried_found), _share(t.removed.estimate, t.removed_found)]
-            for t in shown
+        shown = [
+            {
+                "head": t.name,
+                "carried": _share(t.carried.estimate, t.carried_found),
+                "removed": _share(t.removed.estimate, t.removed_found),
+            }
+            for t in sorted(heads, key=lambda t: -t.carried.estimate)[:8]
         ]
-        lines += ["", *aligned([["head", "carried", "removed"], *parts])]
+        lines += ["", *whole_table(shown)]
     return "\n".join(lines)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Format rows of cells as lines, the first column aligned left, the others right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def _weights(found: "ModelComparison", part: str) -> list[str]:

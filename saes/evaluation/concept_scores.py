@@ -11,10 +11,9 @@ from math import comb
 from interp.artifacts import Dots, Finding
 from interp.artifacts.artefact import address_of
 from interp.forms import Measured
-from interp.results import Record, Result
+from interp.results import Record, Result, whole_table
 from interp.statistics import Interval, proportion_interval
 from saes.evaluation.config import GOOD_F1, Concept, Set
-from saes.evaluation.scores import align
 
 BASES = ("dictionary", "neuron", "component", "coordinate", "untrained")
 """Bases whose units detect concepts: the dictionary and the baselines."""
@@ -135,14 +134,14 @@ class ConceptScores(Result):
     def table(self) -> str:
         """Return a plain-text table of the shares, one column per set."""
         shares = self.shares()
-        counts = (f"{name} ({len(self.of_set(name))})" for name in shares)
         names = {key: key for key in (*BASES, "null")} | {"steered": "steering raises its words", "found": "search hit"}
         rows = [
-            [words, *(f"{s[key].estimate:.0%} [{s[key].low:.0%}, {s[key].high:.0%}]" for s in shares.values())]
+            {f"concepts with F1 of at least {GOOD_F1}": words}
+            | {f"{name} ({len(self.of_set(name))})": format(share[key], ".0%") for name, share in shares.items()}
             for key, words in names.items()
-            if all(key in s for s in shares.values())
+            if all(key in share for share in shares.values())
         ]
-        return "\n".join(align([[f"concepts with F1 of at least {GOOD_F1}", *counts], *rows]))
+        return "\n".join(whole_table(rows))
 
     def findings(self, sae: str) -> Iterator[Finding]:
         """Yield what a dictionary detects better than every baseline: single concepts, and the share of them."""

@@ -38,6 +38,11 @@ class Score:
             row = getattr(row, name, None)
         return row
 
+    def text(self, row: Any) -> str:
+        """Return the score of a row as text; empty where it was not measured."""
+        value = self.of(row)
+        return "" if value is None else format(value, self.form)
+
 
 SCORES = (
     Score("L0", "own.l0", ".1f", averaged=True),

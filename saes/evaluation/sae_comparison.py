@@ -1,16 +1,15 @@
 """Comparison of dictionaries of one hook point as an artefact. `saes.evaluation.compare` measures it. Torch-free."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Annotated
 
 from interp.artifacts import Artefact, Document, Table, address_of
-from interp.results import Record
+from interp.results import Record, whole_table
 from interp.statistics import Interval
-from saes.evaluation.config import SCORES, Score
+from saes.evaluation.config import SCORES
 from saes.evaluation.evaluation import ProbeSettings
-from saes.evaluation.scores import InModel, ProbedRow, Probing, Recovery, SharedLatents, align
+from saes.evaluation.scores import InModel, ProbedRow, Probing, Recovery, SharedLatents
 from saes.training.scores import Reconstruction
 
 REVERSAL = 0.1
@@ -144,9 +143,22 @@ class SAEComparison(Artefact, kind="sae_comparison"):
 
     def table(self) -> str:
         """Return a plain-text table: one dictionary a line, lowest matched FVU first, then groups and reversals."""
-        columns = _columns(self)
-        cells = [[title for title, _ in columns], *([show(row) for _, show in columns] for row in self._by_error())]
-        return "\n".join([*align(cells), *map(str, self.groups), *map(str, self.reversals)])
+        lines = whole_table([self._cells(row) for row in self._by_error()])
+        return "\n".join([*lines, *map(str, self.groups), *map(str, self.reversals)])
+
+    def _cells(self, row: Compared) -> Record:
+        """Return the scores of a dictionary as text, without those that no dictionary has."""
+        cells = {"dictionary": row.name, "features": f"{row.d_sae:,}"}
+        for score in SCORES:
+            if any(score.of(each) is not None for each in self.rows):
+                cells[score.title] = score.text(row)
+        ends = row.matched.intervals.get("fvu")
+        cells["FVU cut, 95 %"] = f"{ends[0]:.4f}-{ends[1]:.4f}" if ends else ""
+        if row.probing:
+            for k, accuracy in row.probing.accuracy.items():
+                cells[f"probe k={k}"] = f"{accuracy:.3f}"
+                cells[f"- control, k={k}"] = f"{row.probing.selectivity[k]:.3f}"
+        return cells
 
     def _by_error(self) -> list[Compared]:
         return sorted(self.rows, key=lambda row: row.matched.fvu)
@@ -184,38 +196,3 @@ def _misleads(a: Compared, b: Compared) -> bool:
     if not (a.recovery and b.recovery):
         return False
     return a.own.fvu < b.own.fvu and a.recovery.f1 < b.recovery.f1 - REVERSAL
-
-
-Column = tuple[str, Callable[[Compared], str]]
-
-
-def _columns(comparison: SAEComparison) -> list[Column]:
-    columns: list[Column] = [("dictionary", lambda row: row.name), ("features", lambda row: f"{row.d_sae:,}")]
-    for score in SCORES:
-        if all(score.of(row) is None for row in comparison.rows):
-            continue
-        if score.path == "matched.fvu":
-            columns.append((f"FVU at L0 {comparison.l0:.1f}", _shown(score)))
-            columns.append(("95 %", lambda row: _ends(row.matched.intervals.get("fvu"))))
-        else:
-            columns.append((score.title, _shown(score)))
-    probed = next((row.probing for row in comparison.rows if row.probing), None)
-    for k in probed.accuracy if probed else ():
-        columns += [(f"probe k={k}", _probed("accuracy", k)), ("- control", _probed("selectivity", k))]
-    return columns
-
-
-def _shown(score: Score) -> Callable[[Compared], str]:
-    return lambda row: _number(score.of(row), score.form)
-
-
-def _probed(score: str, k: int) -> Callable[[Compared], str]:
-    return lambda row: _number(row.probing and getattr(row.probing, score).get(k))
-
-
-def _number(value: float | None, form: str = ".3f") -> str:
-    return "" if value is None else format(value, form)
-
-
-def _ends(ends: tuple[float, float] | None) -> str:
-    return "" if ends is None else f"{ends[0]:.4f}-{ends[1]:.4f}"

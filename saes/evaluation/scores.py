@@ -3,24 +3,14 @@
 `in_model`, `matching`, `probing`, `absorption` and `synthetic` measure them.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from interp.results import Record, Result
+from interp.results import Record, Result, whole_table
 from interp.statistics import Ends, Interval
 
 SHARED = 0.7
 """Cosine above which two latents count as the same."""
-
-
-def align(cells: list[list[str]]) -> list[str]:
-    """Return the lines of a plain table, the first column aligned left and the others right."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip()
-        for line in cells
-    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,11 +164,6 @@ class ProbeScore:
     by_seed: tuple[float, ...]
     """accuracy for each seed"""
 
-    @property
-    def has_interval(self) -> bool:
-        """True where the documents suffice for an interval."""
-        return not math.isnan(self.accuracy.low)
-
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFacts:
@@ -228,21 +213,14 @@ class Probing(Result):
 
     def table(self) -> str:
         """Return a plain-text table of the means, then of every task at the smallest `k`."""
-        lines = align([["", "k", "accuracy", "95 %", "control", "selectivity", "AUROC"], *map(_cells, self.means)])
-        names = list(dict.fromkeys(score.dictionary for score in self.scores))
         smallest = min((score.k for score in self.scores), default=0)
-        of = {(s.task, s.dictionary): s for s in self.scores if s.k == smallest or s.dictionary == ALL}
-        head = [f"accuracy at k={smallest} (control)", "yes", *names]
-        tasks = [
-            [
-                t.name,
-                f"{t.base_rate:.1%}",
-                *(f"{of[t.name, n].accuracy.estimate:.2f} ({of[t.name, n].control:.2f})" for n in names),
-            ]
-            for t in self.tasks
-        ]
+        head = f"accuracy at k={smallest} (control)"
+        tasks: dict[str, Record] = {task.name: {head: task.name, "yes": task.base_rate} for task in self.tasks}
+        for s in self.scores:
+            if s.k == smallest or s.dictionary == ALL:
+                tasks[s.task][s.dictionary] = f"{s.accuracy.estimate:.2f} ({s.control:.2f})"
         skipped = [f"not asked: {name} ({why})" for name, why in self.skipped.items()]
-        return "\n".join([*lines, "", *align([head, *tasks]), *skipped])
+        return "\n".join([*whole_table(self.shown()), "", *whole_table([*tasks.values()]), *skipped])
 
     def to_records(self) -> list[Record]:
         """Return one row per dictionary, k and task: the fields of `ProbeScore`; task `mean` is the mean over tasks."""
@@ -259,13 +237,6 @@ class Probing(Result):
     def shown(self) -> list[Record]:
         """Return the means over tasks."""
         return self.to_records()[: len(self.means)]
-
-
-def _cells(score: ProbeScore) -> list[str]:
-    accuracy, low, high = score.accuracy
-    ends = f"{low:.3f}-{high:.3f}" if score.has_interval else ""
-    numbers = [f"{value:.3f}" for value in (score.control, score.selectivity, score.auroc)]
-    return [score.dictionary, str(score.k), f"{accuracy:.3f}", ends, *numbers]
 
 
 CAVEAT = (
@@ -337,13 +308,4 @@ class Absorption(Result):
 
 def absorption_table(found: Mapping[str, Absorption]) -> str:
     """Return a plain-text table with one dictionary a line."""
-    head = ["", "full", "95 %", "fraction", "95 %", "F1 of main latents", "F1 of probe", "classes"]
-    return "\n".join(align([head, *([name, *_absorbed(each)] for name, each in found.items())]))
-
-
-def _absorbed(each: Absorption) -> list[str]:
-    cells = []
-    for score, value in (("full", each.full), ("fraction", each.fraction)):
-        ends = each.intervals.get(score)
-        cells += [f"{value:.3f}", f"{ends[0]:.3f}-{ends[1]:.3f}" if ends else ""]
-    return [*cells, f"{each.main_f1:.2f}", f"{each.probe_f1:.2f}", str(len(each.classes))]
+    return "\n".join(whole_table([{"dictionary": name} | Result.to_records(each)[0] for name, each in found.items()]))

@@ -6,6 +6,7 @@ import torch
 from planted import HOOK, write_recording
 
 from interp.errors import ConfigError, MismatchError
+from interp.results import cell
 from saes.evaluation.absorption import (
     Examples,
     absorption_of,
@@ -84,7 +85,7 @@ def test_planted_absorption_comes_back_at_its_rate(share):
     assert [c.main[0] for c in absorbed.classes] == list(range(CLASSES))
     assert absorbed.probe_f1 > 0.99
     lines = absorption_table(found).splitlines()
-    assert lines[1].split()[:2] == ["absorbed", f"{absorbed.full:.3f}"]
+    assert lines[1].split()[:2] == ["absorbed", cell(absorbed.full)]
 
 
 def test_what_is_taken_over_in_part_shows_in_the_fraction_alone():
