@@ -65,6 +65,18 @@ class RunFile:
 _reports: list[RunFile] = []
 
 
+def duration(seconds: float) -> str:
+    """Return a time as text.
+
+    >>> duration(95), duration(5400)
+    ('2 minutes', '1.5 hours')
+    """
+    for unit, size in (("days", 86_400), ("hours", 3600)):
+        if seconds >= 1.5 * size:
+            return f"{round(seconds / size, 1):g} {unit}"
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{max(seconds, 1):.0f} seconds"
+
+
 def follow_starter() -> None:
     """Report to the process that started this one, run at low priority, and end when it ends. Else do nothing.
 

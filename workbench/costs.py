@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from interp.errors import ResourceError
+from interp.progress import duration
 from interp.runtime import free_memory, size_text
 
 if TYPE_CHECKING:
@@ -121,19 +122,6 @@ def check_room(steps: dict[str, Cost], folder: "Path", device: str) -> None:
             f"the {kind.replace('_', ' ')} needs {size_text(most.memory)} of memory, {size_text(room)} are free; "
             "take a smaller --d-sae, --dtype bfloat16 or a smaller model, or close other programs"
         )
-
-
-def duration(seconds: float) -> str:
-    """Return a time as text.
-
-    >>> duration(95)
-    '2 minutes'
-    """
-    if seconds < 60:
-        return f"{max(seconds, 1):.0f} seconds"
-    if seconds > 7_200:
-        return f"{seconds / 3600:.1f} hours"
-    return f"{round(seconds / 60)} minutes" if seconds >= 90 else "a minute"
 
 
 def _seconds(run: "Callable[[], object]") -> float:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from interp.errors import ConfigError, MismatchError, MissingError
 from interp.options import BASIC, ArtefactName, Corpus, HookPoint, Means
+from interp.progress import duration
 from interp.recording.config import RecordConfig
 from interp.recording.recorded import Recorded
 from interp.runtime import size_text
 from interp.workspace import Workspace
 from saes.training.stored import StoredSAE
-from workbench.costs import Sizes, check_room, costs, duration, measure_pace
+from workbench.costs import Sizes, check_room, costs, measure_pace
 from workbench.demo import highlights
 from workbench.first_look import certificate_name
 from workbench.serve import OpensDashboard

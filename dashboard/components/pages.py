@@ -31,6 +31,7 @@ from dashboard.queue import Run, RunQueue
 from interp.artifacts import FOLDERS, KINDS, Manifest, address_of
 from interp.doctor.certificate import Certificate
 from interp.errors import MissingError, WorkbenchError, as_typed, program
+from interp.progress import duration
 from interp.workspace import Workspace
 from saes.training.stored import StoredSAE
 
@@ -220,21 +221,14 @@ def run_progress(run: Run, *, then: str = "") -> list[Any]:
 
 
 def run_state(run: Run) -> str:
-    """Return the state of a run in words, `running: training, 40 %, about 3 min left` for example."""
+    """Return the state of a run in words, `running: training, 40 %, about 3 minutes left` for example."""
     if run.state != "running":
         return run.state
-    parts = [run.stage, "" if run.fraction is None else f"{run.fraction:.0%}", _time_left(run.seconds_left)]
+    left = "" if run.seconds_left is None else f"about {duration(run.seconds_left)} left"
+    parts = [run.stage, "" if run.fraction is None else f"{run.fraction:.0%}", left]
     if run.stage == "stopping":
         return "stopping"
     return "running: " + ", ".join(part for part in parts if part)
-
-
-def _time_left(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f"about {max(1, round(seconds))} s left"
-    return f"about {seconds / 60:.0f} min left" if seconds < 5400 else f"about {seconds / 3600:.1f} h left"
 
 
 def register_runs(app: Dash) -> None:

@@ -41,6 +41,7 @@ from dashboard.sae import data as view
 from dashboard.sae.data import Entry, Log, fingerprint, first_not_finite, read_log
 from interp.artifacts import Manifest, hash_json
 from interp.errors import WorkbenchError, as_typed
+from interp.progress import duration
 from interp.workspace import Workspace
 from saes.evaluation.concept_scores import BASES, ConceptScore, ConceptScores
 from saes.evaluation.config import GOOD_F1, Set
@@ -120,7 +121,7 @@ def live_notice(entry: Entry) -> Any:
     parts = [f"step {entry.progress['step']:,}" if isinstance(entry.progress.get("step"), int) else "",
              f"{done:,.0f} of {total:,.0f} tokens" if done is not None and total else "",
              f"{speed:,.0f} tokens/s" if (speed := number(entry.progress.get("tokens_per_second"))) else "",
-             f"about {_duration(entry.seconds_left)} left" if entry.seconds_left is not None else ""]  # fmt: skip
+             f"about {duration(entry.seconds_left)} left" if entry.seconds_left is not None else ""]  # fmt: skip
     said = " · ".join(part for part in parts if part) or "no step is logged yet"
     instead = " It will replace the finished dictionary of this name." if entry.replaces else ""
     bar = (
@@ -128,7 +129,7 @@ def live_notice(entry: Entry) -> Any:
     )
     if entry.state == "silent":
         return notice(
-            html.Strong(f"No log line for {_duration(entry.quiet)}. "),
+            html.Strong(f"No log line for {duration(entry.quiet)}. "),
             html.Span(f"Its progress is {said}. If it was stopped, the same command resumes it.{instead}"),
             bar,
             tone="warning",
@@ -241,15 +242,6 @@ def _percent(value: Any) -> str:
 def _count(value: Any) -> str:
     found = number(value)
     return "" if found is None else f"{found / 1e6:.1f} million" if found >= 1e6 else f"{found:,.0f}"
-
-
-def _duration(seconds: float | None) -> str:
-    """`75` -> `1 min`; `200000` -> `2 days`."""
-    seconds = seconds or 0.0
-    for unit, size in (("day", 86400), ("hour", 3600)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.0f} {unit}s"
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 _EMPTY: Any = {"layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}, "paper_bgcolor": "rgba(0,0,0,0)",
