@@ -1,7 +1,7 @@
 """The dictionaries of a workspace, finished and in training: settings, progress, and quality.
 
-A training log is read while it is written: a bounded number of lines whatever its length, without damaged ones. Quality
-is compared at one hook point, inside the model, by the density of features, and by a law of size.
+A training log is read while it is written: as many lines as a figure can show, without damaged ones. Quality is
+compared at one hook point, inside the model, by the density of features, and by a law of size.
 """
 
 import calendar
@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from dashboard.answers import is_object
 from dashboard.components.pages import NothingYetError
@@ -36,11 +36,6 @@ from saes.weights.imported import ImportedSettings
 
 MAX_LINES = 400
 """Most lines of a log in a figure: more than the pixels of a screen."""
-WHOLE = 256 * 1024
-"""bytes up to which a whole log is read; a longer one gives `MAX_LINES` evenly spaced lines"""
-_LINE = 8192
-"""Bytes of the longest line."""
-
 Row = dict[str, Any]
 Settings = TrainedSettings | ImportedSettings | TrainedSetSettings
 
@@ -63,19 +58,20 @@ def fingerprint(path: Path) -> str:
     return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
 
 
-def read_log(path: Path, limit: int = MAX_LINES) -> Log:
-    """Read at most `limit` lines of a log, the first and last among them; an absent log is an empty one."""
+def read_log(path: Path) -> Log:
+    """Read `MAX_LINES` evenly spaced lines of a log, the first and last among them; an absent log is an empty one."""
     try:
-        with open(path, "rb") as handle:
-            size = os.fstat(handle.fileno()).st_size
-            lines = handle.read().split(b"\n") if size <= WHOLE else _spaced(handle, size, limit)
+        lines = path.read_bytes().split(b"\n")
     except OSError:
         return Log()
-    half = 1 if lines and lines[-1].strip() and _parse(lines[-1]) is None else 0
-    whole = [line for line in lines[: len(lines) - half] if line.strip()]
-    rows = [row for line in whole if (row := _parse(line)) is not None]
+    if _parse(lines[-1]) is None:
+        lines.pop()  # empty, or being written
+    lines = [line for line in lines if line.strip()]
+    if len(lines) > MAX_LINES:
+        lines = [lines[round(i * (len(lines) - 1) / (MAX_LINES - 1))] for i in range(MAX_LINES)]
+    rows = [row for line in lines if (row := _parse(line)) is not None]
     by_step = {row["step"]: row for row in rows}
-    return Log(_thinned([by_step[step] for step in sorted(by_step)], limit), len(whole) - len(rows))
+    return Log([by_step[step] for step in sorted(by_step)], len(lines) - len(rows))
 
 
 def first_not_finite(rows: Iterable[Row]) -> Row | None:
@@ -90,23 +86,6 @@ def _parse(line: bytes) -> Row | None:
         return None
     known = is_object(row) and number(row.get("step")) is not None and number(row.get("tokens")) is not None
     return row if known else None
-
-
-def _spaced(handle: BinaryIO, size: int, limit: int) -> list[bytes]:
-    """Return whole lines at evenly spaced offsets, and the last two."""
-    lines = [handle.readline(_LINE).rstrip(b"\n")]
-    for at in range(1, limit):
-        handle.seek(size * at // limit)
-        handle.readline(_LINE)  # the rest of a line
-        lines.append(handle.readline(_LINE).rstrip(b"\n"))
-    handle.seek(max(0, size - 2 * _LINE))
-    return lines + handle.read().split(b"\n")[1:][-3:]
-
-
-def _thinned(rows: list[Row], limit: int) -> list[Row]:
-    if len(rows) <= limit:
-        return rows
-    return [rows[round(i * (len(rows) - 1) / (limit - 1))] for i in range(limit)]
 
 
 State = Literal["training", "finishing", "silent", "finished", "broken"]

@@ -39,7 +39,7 @@ from dashboard.overview.data import card, overview
 from dashboard.sae import data as scores
 from dashboard.sae import data as view
 from dashboard.sae import page as sae
-from dashboard.sae.data import MAX_LINES, WHOLE, first_not_finite, read_log
+from dashboard.sae.data import MAX_LINES, first_not_finite, read_log
 from interp.artifacts import STATUS, partial_path
 from interp.errors import ConfigError, UnknownNameError
 from interp.statistics import Interval
@@ -96,7 +96,6 @@ def test_a_log_of_any_length_is_read_as_a_few_lines_from_first_to_last(tmp_path)
     path = tmp_path / "log.jsonl"
     with open(path, "w") as log:
         log.writelines(json.dumps({**line, "step": s, "tokens": 4096 * s}) + "\n" for s in range(1, 12_001))
-    assert path.stat().st_size > 8 * WHOLE
     found = read_log(path)
     steps = np.array([row["step"] for row in found.rows])
     assert found.unreadable == 0
