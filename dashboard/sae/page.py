@@ -385,6 +385,7 @@ def _compared(workspace: Workspace, chosen: view.Entry) -> html.Section | None:
         return [
             records_table(found.to_records()),
             html.Ul(said, className="wb-said") if said else None,
+            html.H3("Closest matched features") if lines else None,
             html.Ol(lines, className="wb-lines") if lines else None,
         ]
 
