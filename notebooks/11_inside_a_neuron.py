@@ -19,6 +19,7 @@
 
 # %%
 import os
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,6 @@ from dashboard.figures import activation_histogram, colours_of
 from interp import (
     Capture, Recording, Workspace, load_model, open_corpus, record, run_with_hooks, to_tokens, token_strings,
 )
-from interp.studies import text_prompts
 from saes import Features, build_features, neurons_of
 
 light = colours_of("light")
@@ -178,7 +178,8 @@ for (layer, neuron), share, measured in list(zip(best, guess.tolist(), lost.toli
 
 # %%
 helping = sorted(((measured, pair) for pair, measured in zip(best, lost.tolist(), strict=True) if measured > 0), reverse=True)
-prose = text_prompts(model, open_corpus("docstrings", seed=0), 8, 64)
+texts = (to_tokens(model, document.text)[0, :64] for document in open_corpus("docstrings", seed=0))
+prose = torch.stack(list(islice((text for text in texts if len(text) == 64), 8)))
 with Capture(model, sorted({names[pair[0]] for _, pair in helping})) as capture:
     on_prose = capture(prose)
 density = {pair: float((on_prose[names[pair[0]]][..., pair[1]] * values[pair].sign() > 0).float().mean()) for _, pair in helping}

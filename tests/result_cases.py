@@ -547,5 +547,4 @@ OTHERS = {
         lambda: synthetic()[1].manifest,
         "kind name created seconds seed content_hash ..."),
     "language scaling": Case(language_scaling, "name n_params seed tokens loss"),
-    "capacity curve": Case(lambda: studies.compare_capacity((10, 15), n_seeds=2), "d modern classical"),
 }  # fmt: skip

@@ -144,18 +144,6 @@ CASES = {
         lambda: studies.map_phases(
             (0.1, 0.5), (0.5, 2.0), studies.ToyConfig(n_features=2, d_hidden=1, steps=20), n_seeds=2),
         "density importance phase agreement norm shared unexplained", figure=True),
-    "retrieval": Case(
-        lambda: studies.retrieve(torch.eye(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)[:2], 2.0),
-        "energy energy_after moved entropy n_patterns n_mass"),
-    "head retrieval": Case(
-        lambda: studies.measure_retrieval(interp.load_model("small:mlp-1l"), torch.randint(1, 200, (2, 24))),
-        "layer head name kind concentrates ...", figure=True),
-    "temperature": Case(
-        lambda: studies.sweep_temperatures(torch.randn(3, 20, dtype=torch.float64), [0.5, 1.0, 2.0]),
-        "temperature energy entropy free_energy heat_capacity", figure=True),
-    "load curve": Case(
-        lambda: studies.measure_capacity(60, (0.05, 0.2), n_seeds=2, n_starts=5),
-        "load overlap overlap_low overlap_high recalled error_rate theory", figure=True),
     "grokking": Case(
         lambda: studies.describe_grokking(
             list(studies.train_modular(GROK)), GROK), "epoch seed train_loss test_loss ...", figure=True),
@@ -246,8 +234,8 @@ def test_plot_of_a_value_without_a_figure_names_what_has_one():
 def test_plot_takes_several_results_where_these_are_drawn_together():
     assert plot([ablations()]).data
     assert plot(compositions(), via="k").data
-    sweep = studies.sweep_temperatures(torch.randn(3, 20, dtype=torch.float64), [0.5, 1.0, 2.0])
-    assert [line.name for line in plot({"a": sweep, "b": sweep}, measure="entropy").data][:2] == ["a", "b"]
+    changes = changed().representations
+    assert [line.name for line in plot({"a": changes["text"], "b": changes["text"]}).data][::2] == ["a", "b"]
 
 
 def test_plot_shows_the_kind_that_is_asked_for_and_refuses_others():

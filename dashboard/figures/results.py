@@ -1,7 +1,7 @@
 """The figure of a result: `plot(result)` finds it by the result's class.
 
     plot(score_heads(model), kind="previous_token")
-    plot({"model": sweep, "random": null}, theme="dark")
+    plot([ablations_of_one_task, ablations_of_another], theme="dark")
 
 Imports run from the dashboard to the analyses, so results do not draw themselves: `FIGURES` says here how each class is
 drawn. Classes are written as text, so that the analyses are not imported before there is a result of theirs.
@@ -20,7 +20,6 @@ from interp.changes.measured import Transplants, WeightChanges
 from interp.circuits.head_scores import HeadScores
 from interp.directions.study import DirectionGeometry
 from interp.errors import ConfigError
-from interp.results import Result
 from interp.studies.grokking_phases import Grokking
 from interp.studies.induction_onset import InductionRun
 
@@ -57,24 +56,6 @@ def _is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, list | tuple)
 
 
-def _alone(draw: Draw) -> Draw:
-    """One result, drawn like several."""
-
-    def drawn(result: Any, colours: Theme, **options: Any) -> go.Figure:
-        return draw({"": result}, colours, **options)
-
-    return drawn
-
-
-def _records(draw: Draw) -> Draw:
-    """Drawn from the rows of the result."""
-
-    def drawn(result: Result, colours: Theme, **options: Any) -> go.Figure:
-        return draw(result.to_records(), colours, **options)
-
-    return drawn
-
-
 def _heads(result: HeadScores, colours: Theme, *, kind: str = "induction", **options: Any) -> go.Figure:
     if kind not in result.kinds:
         raise ConfigError(f"no head was scored for {kind!r}; there are {', '.join(result.kinds)}")
@@ -97,6 +78,10 @@ def _composition(result: Any, colours: Theme, **options: Any) -> go.Figure:
 def _ablations(results: Mapping[str, Any], colours: Theme, **options: Any) -> go.Figure:
     rows = [row for each in results.values() for row in each.rows()]
     return circuits.ablation_bars(rows, colours, **options)
+
+
+def _ablation(result: Any, colours: Theme, **options: Any) -> go.Figure:
+    return circuits.ablation_bars(result.rows(), colours, **options)
 
 
 def _compositions(results: Mapping[str, Any], colours: Theme, *, via: str = "k", **options: Any) -> go.Figure:
@@ -155,10 +140,6 @@ def _model_comparison(result: ModelComparison, colours: Theme, **options: Any) -
     return changes.stream_figure(result.representations, colours, **options)
 
 
-def _temperatures(results: Mapping[str, Any], colours: Theme, **options: Any) -> go.Figure:
-    return studies.temperature_curves({name: each.to_records() for name, each in results.items()}, colours, **options)
-
-
 def _toys(result: Any, colours: Theme, *, toy: int | None = None, **options: Any) -> go.Figure:
     chosen = result.best() if toy is None else toy
     if result.W.shape[2] != 2:
@@ -168,6 +149,10 @@ def _toys(result: Any, colours: Theme, *, toy: int | None = None, **options: Any
 
 def _geometry(result: Any, colours: Theme, **options: Any) -> go.Figure:
     return studies.interference_matrix(result.gram.numpy(), colours, **options)
+
+
+def _phases(result: Any, colours: Theme, **options: Any) -> go.Figure:
+    return studies.phase_diagram(result.to_records(), colours, **options)
 
 
 def _grokking(result: Grokking, colours: Theme, *, seed: int = 0, **options: Any) -> go.Figure:
@@ -192,7 +177,7 @@ FIGURES: dict[str, Draw] = {
     "interp.circuits.evaluation.Curve": _curve,
     "interp.circuits.head_weights.Composition": _composition,
     "interp.circuits.score_explanation.ScoreExplanation": _pairs,
-    "interp.patching.ablation.Ablations": _alone(_ablations),
+    "interp.patching.ablation.Ablations": _ablation,
     "interp.patching.activation.ActivationPatching": _patching,
     "interp.patching.patching_map.PatchingMap": _patching,
     "interp.lenses.logit_lens.LogitLens": _lens,
@@ -214,13 +199,9 @@ FIGURES: dict[str, Draw] = {
     "interp.studies.language_scaling.LanguageScaling": scaling.loss_over_size,
     "interp.studies.superposition.Toys": _toys,
     "interp.studies.superposition_geometry.Geometry": _geometry,
-    "interp.studies.superposition.PhaseDiagram": _records(studies.phase_diagram),
+    "interp.studies.superposition.PhaseDiagram": _phases,
     "interp.studies.grokking_phases.Grokking": _grokking,
     "interp.studies.induction_onset.InductionRun": _induction_run,
-    "interp.studies.hopfield.HeadRetrieval": _records(studies.retrieval_grid),
-    "interp.studies.boltzmann.Thermodynamics": _alone(_temperatures),
-    "interp.studies.classical_networks.LoadCurve": _records(studies.load_curve),
-    "interp.studies.classical_networks.CapacityCurve": _records(studies.capacity_curve),
 }
 """Class of a result -> the function that draws it with the colours of a theme."""
 
@@ -228,6 +209,5 @@ TOGETHER: dict[str, Draw] = {
     "interp.patching.ablation.Ablations": _ablations,
     "interp.circuits.head_weights.Composition": _compositions,
     "interp.changes.measured.RepresentationChanges": changes.stream_figure,
-    "interp.studies.boltzmann.Thermodynamics": _temperatures,
 }
 """The same for several results, by name."""

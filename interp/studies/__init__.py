@@ -8,9 +8,6 @@
 - `language_scaling`        small language models of several sizes, and the scaling law of their loss
 - `superposition`           toys with more features than dimensions, and their phase diagram
 - `superposition_geometry`  interference, feature dimensionality, polytopes
-- `hopfield`                modern Hopfield retrieval, and attention heads as associative memories
-- `classical_networks`      the Hopfield network of 1982, and the capacity of classical and modern networks
-- `boltzmann`               a Boltzmann machine, and next-token distributions as Boltzmann distributions
 - `config`                  settings of grokking and of scaling laws
 """
 
@@ -19,22 +16,7 @@ from typing import TYPE_CHECKING
 from interp.runtime import lazily
 
 if TYPE_CHECKING:
-    from interp.studies.boltzmann import (
-        contrastive_divergence,
-        exact_gradient,
-        learn,
-        new_machine,
-        random_energy_null,
-        sweep_temperatures,
-    )
-    from interp.studies.classical_networks import (
-        compare_capacity,
-        least_slope,
-        measure_capacity,
-        replica_capacity,
-    )
     from interp.studies.grokking import ModularConfig, describe_grokking, embedding_series, train_modular
-    from interp.studies.hopfield import classify, measure_retrieval, retrieve, settle, text_prompts
     from interp.studies.induction_emerges import follow_induction
     from interp.studies.language_scaling import ScalingRecipe, fit_language_scaling, train_language_models
     from interp.studies.superposition import ToyConfig, border_distance, ideal_phase, map_phases, train_toys
@@ -46,10 +28,6 @@ _HOMES = {
     "interp.studies.language_scaling": "ScalingRecipe train_language_models fit_language_scaling",
     "interp.studies.superposition": "ToyConfig train_toys map_phases ideal_phase border_distance",
     "interp.studies.superposition_geometry": "random_geometry",
-    "interp.studies.hopfield": "retrieve settle classify text_prompts measure_retrieval",
-    "interp.studies.classical_networks": "measure_capacity replica_capacity compare_capacity least_slope",
-    "interp.studies.boltzmann": "new_machine learn exact_gradient "
-    "contrastive_divergence sweep_temperatures random_energy_null",
 }
 
 __getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
