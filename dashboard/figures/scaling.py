@@ -87,8 +87,7 @@ def scaling_curves(found: SizeLaw, colours: Theme, *, chosen: str = "", height: 
     ticks = [m * 10.0**e for e in range(-6, 3) for m in (1, 1.5, 2, 3, 4, 5, 6, 8)]
     shown = [t for t in ticks if min(losses) / 1.15 <= t <= max(losses) * 1.15]
     figure.update_yaxes(type="log", title_text="held-out FVU", tickvals=shown, ticktext=[f"{t:g}" for t in shown])
-    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}}
-    return figure.update_layout(showlegend=True, legend=legend, margin={"t": 30, "r": 14, "l": 8, "b": 8})
+    return legend_above(figure)
 
 
 def _run_hover(run: ScalingRun) -> str:
@@ -191,8 +190,7 @@ def pareto_plane(points: Sequence[Point], chosen: str, colours: Theme, *, height
     styled(figure, colours, height=height)
     _log_axis(figure, "x", [p.l0 for p in points], "L0 · active features per token")
     _log_axis(figure, "y", [p.fvu for p in points], "FVU · variance not explained")
-    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}}
-    return figure.update_layout(showlegend=True, legend=legend, margin={"t": 30, "r": 14, "l": 8, "b": 8})
+    return legend_above(figure)
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import Theme, colour_bar, escape, message_figure, styled
+from dashboard.figures.theme import Theme, colour_bar, escape, legend_above, message_figure, styled
 
 DASHES = ("solid", "dash", "dot", "dashdot")
 """Dashes, since colour alone must not identify a curve."""
@@ -192,8 +192,7 @@ def phase_diagram(rows: list[dict[str, Any]], colours: Theme, *, height: int = 3
     styled(figure, colours, height=height)
     figure.update_xaxes(title_text="importance of the feature, the other's being 1", type="category", showgrid=False)
     figure.update_yaxes(title_text="density", type="category", showgrid=False)
-    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}}
-    return figure.update_layout(showlegend=True, legend=legend, margin={"t": 30, "r": 14, "l": 8, "b": 8})
+    return legend_above(figure)
 
 
 def _hover(cell: dict[str, Any]) -> str:

@@ -17,10 +17,8 @@ A falling loss alone does not show a mechanism: a toy that copies by position ha
 curve.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +33,7 @@ from interp.models.passes import token_losses
 from interp.models.series import checkpoints_in
 from interp.models.small import build_small
 from interp.models.toys import Toy, find_toy
-from interp.models.training import TrainingFile, TrainingStep, train_small
+from interp.models.training import TrainingFile, train_small
 from interp.names import HeadName
 from interp.progress import Progress
 from interp.runtime import make_generator, one_thread
@@ -53,16 +51,14 @@ def follow_induction(
     every: int = 50,
     n_rows: int = 32,
     n_null: int = 50,
-    keep: Callable[[int, Any], None] | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
     state: Path | None = None,
 ) -> InductionRun:
     """Train a toy and measure it every `every` steps.
 
-    Weights and data are drawn on the CPU, so they are the same on every `device`. `keep(step, model)` may save the
-    model; `progress` may raise to stop. `state` is a file from which the same
-    call goes on where it was interrupted.
+    Weights and data are drawn on the CPU, so they are the same on every `device`. `progress` may raise to stop. `state`
+    is a file from which the same call goes on where it was interrupted.
     """
     toy = find_toy(spec) if isinstance(spec, str) else spec
     training = replace(toy.training, seed=seed, log_every=every, steps=steps or toy.training.steps)
@@ -81,7 +77,9 @@ def follow_induction(
         ):
             at.append(step.step)
             found.append(step.metrics)
-            _report(step, training.steps, keep, model, progress)
+            if progress is not None:
+                shown = {"loss": round(step.loss, 3), "induction": round(step.metrics["induction"], 2)}
+                progress(step.step, training.steps, shown)
     curves = {name: np.array([metrics[name] for metrics in found]) for name in CURVES}
     return _run(spec if isinstance(spec, str) else "toy", seed, np.array(at), curves)
 
@@ -185,16 +183,3 @@ def strongest_composition(
         return 1.0
     found = composition(model, sides=("k",), senders=senders, readers=readers, n_null=n_null)["k"]
     return float(np.nanmax(found.score / found.null_mean))
-
-
-def _report(
-    step: TrainingStep,
-    total: int,
-    keep: Callable[[int, Any], None] | None,
-    model: HookedModel,
-    progress: Progress | None,
-) -> None:
-    if keep is not None:
-        keep(step.step, model)
-    if progress is not None:
-        progress(step.step, total, {"loss": round(step.loss, 3), "induction": round(step.metrics["induction"], 2)})

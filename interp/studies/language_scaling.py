@@ -416,6 +416,7 @@ def _checkpoint_losses(
 ) -> Iterator[tuple[int, float]]:
     import torch
 
+    from interp.models.passes import loss_per_token
     from interp.models.small import SmallConfig, build_small
     from interp.models.training import TrainingConfig, train_small
 
@@ -443,19 +444,4 @@ def _checkpoint_losses(
     )
     for state in train_small(model, lambda n, generator: next(taken), loop):
         if state.step in wanted:
-            yield state.step, heldout_loss(model, heldout.to(device), recipe.batch_size)
-
-
-def heldout_loss(model: object, rows: "Tensor", batch_size: int) -> float:
-    """Return the loss in nats per byte over `rows [n, pos]`."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    total = 0.0
-    with torch.no_grad():
-        for batch in rows.split(batch_size):
-            logits = model(batch)[:, :-1]  # type: ignore[operator]
-            total += float(
-                cross_entropy(logits.reshape(-1, logits.shape[-1]), batch[:, 1:].reshape(-1), reduction="sum")
-            )
-    return total / (rows.shape[0] * (rows.shape[1] - 1))
+            yield state.step, float(loss_per_token(model, heldout.to(device), batch_size=recipe.batch_size).mean())

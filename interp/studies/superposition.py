@@ -27,14 +27,13 @@ ideal solutions, so the two diagrams agree only away from the borders.
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
-from interp.artifacts import as_json, save_json
+from interp.artifacts import as_json
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.results import Record, Result
 from interp.runtime import make_generator, one_thread
@@ -139,13 +138,6 @@ class Toys(Result):
         rows = sorted(self.to_records(), key=lambda row: row["unexplained"])
         first = {row["density"]: row for row in reversed(rows)}
         return [first[density] for density in sorted(first)]
-
-    def to_json(self) -> dict[str, Any]:
-        return as_json(self)
-
-    def save(self, path: Path | str) -> None:
-        """Write everything, weights included, as one JSON file."""
-        save_json(self, path)
 
 
 def train_toys(
@@ -334,12 +326,6 @@ class PhaseDiagram(Result):
         """Return one line: the number of cells of each phase."""
         cells = [phase for row in self.phase for phase in row]
         return f"Phases of {len(cells)} cells: " + ", ".join(f"{cells.count(p)} {p}" for p in sorted(set(cells)))
-
-    def to_json(self) -> dict[str, Any]:
-        return as_json(self)
-
-    def save(self, path: Path | str) -> None:
-        save_json(self, path)
 
 
 def map_phases(

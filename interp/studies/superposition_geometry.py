@@ -13,14 +13,12 @@ the rank. With equality, every group of mutually interfering directions is a tig
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float64, Shaped
 from torch import Tensor
 
-from interp.artifacts import as_json, save_json
 from interp.errors import ConfigError, NonFiniteError
 from interp.results import Record, Result
 from interp.runtime import make_generator
@@ -80,11 +78,6 @@ class Geometry(Result):
         """Number of features whose squared length is at least `REPRESENTED`."""
         return sum(len(group.features) for group in self.groups)
 
-    @property
-    def in_superposition(self) -> bool:
-        """True if more features are represented than there are dimensions."""
-        return self.represented > self.rank
-
     def polytopes(self) -> dict[str, int]:
         """Return the number of groups of each kind."""
         names = [group.polytope for group in self.groups]
@@ -103,12 +96,6 @@ class Geometry(Result):
         """Return one line: the rank, the number of represented features, and the polytopes."""
         shapes = ", ".join(f"{n} {name}" for name, n in self.polytopes().items())
         return f"{self.represented} features in {self.rank} dimensions (tightness {self.tightness:.2f}): {shapes}"
-
-    def to_json(self) -> dict[str, Any]:
-        return as_json(self) | {"total": self.total, "groups": [group._asdict() for group in self.groups]}
-
-    def save(self, path: Path | str) -> None:
-        save_json(self.to_json(), path)
 
 
 def measure_geometry(directions: Shaped[Tensor, "..."], *, tolerance: float = 1e-6) -> Geometry:

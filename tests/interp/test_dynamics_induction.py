@@ -34,9 +34,8 @@ def test_an_untrained_model_scores_nothing():
 
 def test_a_run_is_followed_from_its_first_step_and_may_be_stopped():
     toy = replace(TOYS["induction-1l"], training=replace(TOYS["induction-1l"].training, batch_size=8))
-    kept: list[int] = []
-    run = follow_induction(toy, steps=16, every=2, n_rows=4, keep=lambda step, model: kept.append(step))
-    assert run.steps.tolist() == [0, *kept]
+    run = follow_induction(toy, steps=16, every=2, n_rows=4)
+    assert run.steps.tolist() == list(range(0, 17, 2))
     assert set(run.curves) == set(CURVES)
     assert (run.curves["composition"] == 1).all(), "one layer has nothing to compose"
     assert run.onset is None

@@ -1,6 +1,5 @@
 """The geometry of directions: known frames to the last digit, the bound by the rank, and what random ones give."""
 
-import json
 import math
 
 import pytest
@@ -48,7 +47,7 @@ def test_regular_polytopes_are_named_and_use_up_the_rank(rows, dimensionality, p
     assert found.polytopes() == polytopes
     assert found.rank == rank
     assert found.total == pytest.approx(rank, abs=1e-9)
-    assert found.in_superposition == (len(rows) > rank)
+    assert found.represented == len(rows)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -117,7 +116,6 @@ def test_nothing_represented_is_said_and_not_divided():
     assert found.dimensionality.tolist() == [0, 0, 0]
     assert (found.rank, found.total, found.represented) == (0, 0, 0)
     assert math.isnan(found.tightness)
-    assert not found.in_superposition
 
 
 def test_random_directions_are_neither_tight_nor_regular():
@@ -126,14 +124,6 @@ def test_random_directions_are_neither_tight_nor_regular():
     assert null.tightness.high < 1
     assert null == random_geometry(5, 2, n_draws=100), "the same seed, the same null"
     assert random_geometry(1, 2, n_draws=3).tightness == pytest.approx((1, 1, 1)), "one direction is always a frame"
-
-
-def test_geometry_is_saved_with_its_settings(tmp_path):
-    measure_geometry(polygon(5)).save(tmp_path / "geometry.json")
-    read = json.loads((tmp_path / "geometry.json").read_text())
-    assert read["groups"] == [{"features": [0, 1, 2, 3, 4], "rank": 2, "polytope": "pentagon"}]
-    assert read["settings"]["represented"] == 0.5
-    assert read["total"] == pytest.approx(2)
 
 
 @pytest.mark.parametrize("bad", [torch.zeros(0, 3), torch.zeros(3)])

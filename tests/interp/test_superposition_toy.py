@@ -1,6 +1,5 @@
 """Toys of superposition: the gradient against autograd, the pentagon in every seed, and the control that has none."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -93,7 +92,7 @@ def test_without_the_relu_the_most_important_features_take_the_dimensions_and_no
         geometry = found.geometry(toy)
         assert geometry.polytopes() == {"dedicated": 2}
         assert [group.features for group in geometry.groups] == [(0,), (1,)]
-        assert not geometry.in_superposition
+        assert geometry.represented == geometry.rank
 
 
 def test_untrained_toys_show_no_polytope():
@@ -113,12 +112,9 @@ def test_the_same_seed_gives_the_same_toys_whatever_the_threads(toys):
     assert not torch.equal(other.W, once.W)
 
 
-def test_toys_are_saved_with_their_settings(toys, tmp_path):
-    toys.at(0.05).save(tmp_path / "toys.json")
-    read = json.loads((tmp_path / "toys.json").read_text())
-    assert read["settings"]["steps"] == 1000
-    assert len(read["W"]) == 8
-    assert read["seed"] == list(range(8))
+def test_toys_of_one_density_are_taken_with_their_seeds(toys):
+    assert toys.at(0.05).seed == tuple(range(8))
+    assert len(toys.at(0.05)) == 8
 
 
 def test_what_cannot_be_trained_is_refused(toys):
