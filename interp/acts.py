@@ -3,7 +3,7 @@
     @dataclass(frozen=True, kw_only=True)
     class SteerFeature(Act[Session, list[SteeredRow]]):
         # its docstring says what it does: the help of its command, of its tool for agents, and of its reference page
-        name: ClassVar[str] = "steer"
+        verb: ClassVar[str] = "steer"
         feature: FeatureNumber  # the fields are the question: types, defaults, help and limits stand here alone
 
         def measure(self, run: Session) -> list[SteeredRow]: ...
@@ -30,8 +30,8 @@ A = TypeVar("A", covariant=True)
 class Act(ABC, Generic[R, A]):
     """A question to a model: its fields are what is asked, `measure` answers."""
 
-    name: ClassVar[str] = ""
-    """Its name on the command line, in addresses and for agents."""
+    verb: ClassVar[str] = ""
+    """Its name on the command line, in addresses and for agents: `workbench ask VERB`, `/api/act/VERB`."""
     later: ClassVar[bool] = False
     """True for an answer that fills a lower panel of a page: it comes after the page's other requests."""
     replaces_all: ClassVar[bool] = False
@@ -68,7 +68,7 @@ Q = TypeVar("Q", bound=Act[Any, Any])
 
 def decode(act: type[Q], given: Mapping[str, Any]) -> Q:
     """Return an act from JSON. Raises `ConfigError`, which names the first wrong field and what it may be."""
-    return from_json(act, dict(given), act.name, "asked")
+    return from_json(act, dict(given), act.verb, "asked")
 
 
 def typed(form: type, texts: Mapping[str, str]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from interp.acts import Act
 from interp.artifacts import Artefact, Draft, Manifest, as_json, read_json, save_artefact, write_json
 from interp.artifacts.artefact import is_stored, layout_of, settings_json
 from interp.artifacts.draft import RESUME, carrying
@@ -209,8 +210,8 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analysis(Writes, Generic[A]):
-    """A verb that writes an artefact: its fields are the settings, `measure` does the work."""
+class Analysis(Writes, Act[Run, A | Sequence[A]], Generic[A]):
+    """An act that stores its answer: its fields are the settings, `measure` does the work."""
 
     makes: ClassVar[str]
     """Kind of artefact that it writes."""

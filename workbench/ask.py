@@ -51,12 +51,12 @@ def _typed(name: str, value: Any) -> Any:
 @cache
 def acts() -> dict[str, type[Verb]]:
     """Return the verb of every act that the command line offers, by the word that is typed."""
-    return {act.name.replace("_", "-"): _verb_of(act) for act in catalogue().values() if act.offered}
+    return {act.verb.replace("_", "-"): _verb_of(act) for act in catalogue().values() if act.offered}
 
 
 def _verb_of(act: type[Act[Any, Any]]) -> type[Verb]:
     """Return a verb with the fields of an act as its options."""
-    words = (WORD, act.name.replace("_", "-"))
+    words = (WORD, act.verb.replace("_", "-"))
     members = {"act": act, "words": words, "__doc__": act.__doc__, "__module__": __name__}
     return dataclass(frozen=True, kw_only=True)(type(act.__name__, (Asks, act), members))
 

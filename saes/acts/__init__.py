@@ -31,5 +31,5 @@ def catalogue() -> dict[str, type[Act[Any, Any]]]:
     ):
         for value in vars(importlib.import_module(f"{__name__}.{module}")).values():
             if isinstance(value, type) and issubclass(value, Act) and value.__module__ == f"{__name__}.{module}":
-                acts[value.name] = value
+                acts[value.verb] = value
     return acts

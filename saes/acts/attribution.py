@@ -70,7 +70,7 @@ class AttributeAnswer(OnAnswer, Act[Session, LogitShares]):
     Raises `PromptError` where a word is not a single token, or the position lies outside the prompt.
     """
 
-    name: ClassVar[str] = "attribute"
+    verb: ClassVar[str] = "attribute"
 
     def measure(self, run: Session) -> LogitShares:
         from interp.lenses.direct_attribution import direct_logit_attribution
@@ -140,7 +140,7 @@ class AttributeToFeatures(OnAnswer, Act[Session, FeatureShares]):
     Raises what `AttributeAnswer` raises, and `ConfigError` for neurons.
     """
 
-    name: ClassVar[str] = "attribute_to_features"
+    verb: ClassVar[str] = "attribute_to_features"
     later: ClassVar[bool] = True
     features: FeaturesName
     """Described features of an SAE."""
@@ -211,7 +211,7 @@ class ExplainAttention(OnPrompt, Act[Session, ScoreReasons]):
     Raises `UnknownNameError` (no such head), `PromptError` (a key after the query).
     """
 
-    name: ClassVar[str] = "explain_attention"
+    verb: ClassVar[str] = "explain_attention"
     layer: Count
     """Number of the layer, from 0."""
     head: Count

@@ -56,7 +56,7 @@ class ReadText(OnFeature, Act[Session, TextFirings]):
     `UsageError` (no such feature, or it never fires).
     """
 
-    name: ClassVar[str] = "read_text"
+    verb: ClassVar[str] = "read_text"
     text: PromptText
     """The text."""
 
@@ -80,7 +80,7 @@ class Steer(OnFeature, Act[Session, list[SteeredRow]]):
     direction; with one of each null, p cannot go below 1/2 (`judge_steering` draws more). Raises as `ReadText` does.
     """
 
-    name: ClassVar[str] = "steer"
+    verb: ClassVar[str] = "steer"
     text: PromptText
     """The prompt to continue."""
     strength: Strength = 1.0
@@ -194,7 +194,7 @@ class JudgeSteering(OnFeature, Act[Session, SteeringVerdict]):
     the direction lowers. Raises as `ReadText` does.
     """
 
-    name: ClassVar[str] = "judge_steering"
+    verb: ClassVar[str] = "judge_steering"
     text: PromptText
     """The prompt."""
     strength: Strength = 1.0
@@ -233,7 +233,7 @@ class Ablate(OnFeature, Act[Session, list[AblatedExample]]):
     `UsageError` (no such feature, or it never fires).
     """
 
-    name: ClassVar[str] = "ablate"
+    verb: ClassVar[str] = "ablate"
     nulls: Level = "quick"
     """Directions of each null: quick 5, standard 19, thorough 99."""
 
@@ -268,7 +268,7 @@ class SeparateLists(OnFeature, Act[Session, ListsApart]):
     A list is separated if its `p` is at most `alpha`, which is 0.05 divided by the number of lists.
     """
 
-    name: ClassVar[str] = "separate_lists"
+    verb: ClassVar[str] = "separate_lists"
 
     def measure(self, run: Session) -> ListsApart:
         from interp.geometry.separation import words_along
@@ -305,7 +305,7 @@ class ReadDocuments(OnFeature, Act[Session, list[DocumentText]]):
     here.
     """
 
-    name: ClassVar[str] = "documents"
+    verb: ClassVar[str] = "documents"
     rows: Annotated[tuple[Count, ...], Len(1, 100)]
     """Rows of the recording."""
 

@@ -60,7 +60,7 @@ class ChangeLatents(OnLatents, Act[Session, "GraphIntervention"]):
     `MismatchError` where the graph was traced in other weights.
     """
 
-    name: ClassVar[str] = "change_latents"
+    verb: ClassVar[str] = "change_latents"
     mode: Literal["direct", "attention", "free"] = "free"
     """What is recomputed: nothing but direct effects, attention patterns frozen, or everything."""
 
@@ -82,7 +82,7 @@ class ContinueGraph(OnLatents, Act[Session, "Continuations"]):
     Raises what `ChangeLatents` raises.
     """
 
-    name: ClassVar[str] = "continue_graph"
+    verb: ClassVar[str] = "continue_graph"
 
     def measure(self, run: Session) -> "Continuations":
         from interp.tracing.interventions import continuations
@@ -100,7 +100,7 @@ class GroupLatents(OnGraph, Act[Session, "JudgedGroups"]):
     Raises what `ChangeLatents` raises.
     """
 
-    name: ClassVar[str] = "group_latents"
+    verb: ClassVar[str] = "group_latents"
     labels: Annotated[dict[str, str], Len(1, 300)]
     """Node id -> label of the latents to group."""
 
@@ -125,7 +125,7 @@ class SplitEdge(OnGraph, Act[Session, "EdgeSplit"]):
     Raises `MismatchError` (other weights), `UsageError` (no such edge).
     """
 
-    name: ClassVar[str] = "split_edge"
+    verb: ClassVar[str] = "split_edge"
     source: str
     """Node id where the edge begins."""
     target: str

@@ -38,7 +38,7 @@ class PatchPrompts(Act[Session, "PatchingMap"]):
     several tokens), `ConfigError` where the metric shows no gap.
     """
 
-    name: ClassVar[str] = "patch"
+    verb: ClassVar[str] = "patch"
     clean: PromptText
     """The prompt with the right answer."""
     corrupt: PromptText
@@ -109,7 +109,7 @@ class SuggestPair(OnPrompt, Act[Session, PatchPair]):
     where the lengths would differ, or for a prompt that is too long to be patched, the corrupt prompt is empty.
     """
 
-    name: ClassVar[str] = "suggest_pair"
+    verb: ClassVar[str] = "suggest_pair"
     later: ClassVar[bool] = True
 
     def measure(self, run: Session) -> PatchPair:

@@ -37,7 +37,7 @@ class ReadPrompt(OnPrompt, Act[Session, PromptResult]):
     prompt as its tokens. Raises `PromptError` (empty, or too long), `MismatchError` (a dictionary of other weights).
     """
 
-    name: ClassVar[str] = "read_prompt"
+    verb: ClassVar[str] = "read_prompt"
     replaces_all: ClassVar[bool] = True
     features: FeaturesName = ""
     """Described features of a dictionary or of neurons; empty for none."""
@@ -71,7 +71,7 @@ class ReadLayers(OnPrompt, Act[Session, LensCells]):
     The control of a cell are other positions of the prompt (nostalgebraist 2020 for the logit lens).
     """
 
-    name: ClassVar[str] = "read_layers"
+    verb: ClassVar[str] = "read_layers"
     later: ClassVar[bool] = True
     start: Count
     """First position."""
@@ -100,7 +100,7 @@ class ReadLayers(OnPrompt, Act[Session, LensCells]):
 class NextTokens(OnPrompt, Act[Session, NextTokenGuesses]):
     """Return the likeliest next tokens after a position; `uniform` is the entropy of a uniform guess."""
 
-    name: ClassVar[str] = "next_tokens"
+    verb: ClassVar[str] = "next_tokens"
     after: Count | None = None
     """The position; by default the last."""
     temperature: Annotated[float, Interval(ge=0.05, le=5)] = 1.0
@@ -117,7 +117,7 @@ class NextTokens(OnPrompt, Act[Session, NextTokenGuesses]):
 class FeatureActivations(OnPrompt, Act[Session, list[float]]):
     """Return the activation of one feature on every token of a prompt."""
 
-    name: ClassVar[str] = "activations"
+    verb: ClassVar[str] = "activations"
     features: FeaturesName
     """Described features of a dictionary or of neurons."""
     feature: Count
@@ -158,7 +158,7 @@ class Pattern:
 class ShowAttention(OnPrompt, Act[Session, Pattern]):
     """Return the attention of one head on a prompt: each row is a destination, and sums to 1 over its sources."""
 
-    name: ClassVar[str] = "attention"
+    verb: ClassVar[str] = "attention"
     layer: Count
     """Number of the layer, from 0."""
     head: Count

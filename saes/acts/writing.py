@@ -63,7 +63,7 @@ class ContinuePrompt(OnPrompt, Streamed[Session, Generation]):
     `ConfigError` for neurons.
     """
 
-    name: ClassVar[str] = "continue_prompt"
+    verb: ClassVar[str] = "continue_prompt"
     features: str = ""
     """Described features of an SAE."""
     feature: Count = 0
@@ -208,7 +208,7 @@ class AnswerChats(Streamed[Session, ChatStep]):
     model that cannot chat.
     """
 
-    name: ClassVar[str] = "answer_chats"
+    verb: ClassVar[str] = "answer_chats"
     offered: ClassVar[bool] = False
     conversation: Conversation
     """The chats so far, and what steers them."""
@@ -246,7 +246,7 @@ class ChatModel:
 class CheckChat(Act[Session, ChatModel]):
     """Load the model of a conversation. Raises as `AnswerChats` does."""
 
-    name: ClassVar[str] = "check_chat"
+    verb: ClassVar[str] = "check_chat"
     offered: ClassVar[bool] = False
     conversation: Conversation
     """The chats so far, and what steers them."""
@@ -279,7 +279,7 @@ class Say(Act[Session, list[SaidInChat]]):
     that of the random direction.
     """
 
-    name: ClassVar[str] = "say"
+    verb: ClassVar[str] = "say"
     direction: ArtefactName
     """A direction of the workspace, such as the verb `direction` makes."""
     message: Annotated[str, MaxLen(100_000)]

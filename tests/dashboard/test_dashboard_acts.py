@@ -33,7 +33,7 @@ def client(workspace, live):
 @pytest.mark.parametrize("act", catalogue().values(), ids=catalogue())
 def test_every_act_answers_over_http(client, act: ActType):
     for body in (least_body(act.schema()), whole_body(act.schema())):
-        answer = client.post(f"/api/act/{act.name}", json=body | MORE.get(act.name, {}) | {"visitor": "v"})
+        answer = client.post(f"/api/act/{act.verb}", json=body | MORE.get(act.verb, {}) | {"visitor": "v"})
         assert answer.status_code == 200, answer.text
         assert answer.mimetype == ("application/x-ndjson" if issubclass(act, Streamed) else JSON)
         assert not issubclass(act, Streamed) or all(
@@ -44,12 +44,12 @@ def test_every_act_answers_over_http(client, act: ActType):
 @pytest.mark.parametrize("act", catalogue().values(), ids=catalogue())
 def test_no_body_is_an_error_of_ours(client, act: ActType):
     """An answer or a sentence that says what is wrong with the question: never a 500, never an unexpected error."""
-    drawn, schema = random.Random(zlib.crc32(act.name.encode())), act.schema()
-    whole = whole_body(schema) | MORE.get(act.name, {}) | {"visitor": "v"}
+    drawn, schema = random.Random(zlib.crc32(act.verb.encode())), act.schema()
+    whole = whole_body(schema) | MORE.get(act.verb, {}) | {"visitor": "v"}
     seen: set[int] = set()
     for number in range(BODIES):
         body = damaged(whole, drawn)
-        answer = client.post(f"/api/act/{act.name}", data=body, content_type=JSON)
+        answer = client.post(f"/api/act/{act.verb}", data=body, content_type=JSON)
         said = answer.text
         assert answer.status_code in (200, 400, 404), (number, body[:300], said[:300])
         assert "unexpected" not in said.lower(), (number, body[:300], said[:300])

@@ -41,12 +41,12 @@ def test_every_class_of_the_folder_that_is_an_act_is_in_the_catalogue_under_its_
                                                       for part in node.body):  # fmt: skip
                 named[node.name] = path.stem
     assert named == {act.__name__: act.__module__.rpartition(".")[2] for act in catalogue().values()}
-    assert all(act.name == name for name, act in catalogue().items())
+    assert all(act.verb == name for name, act in catalogue().items())
 
 
 @each_act
 def test_an_act_is_described_whole(act: ActType):
-    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", act.name)
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", act.verb)
     assert act.__doc__, "its own, not an inherited one"
     assert act.about().splitlines()[0].endswith((".", ":"))
     schema = act.schema()
@@ -92,7 +92,7 @@ def test_what_an_act_cannot_take_is_refused_with_the_name_of_the_field(act: ActT
         with pytest.raises(ConfigError) as caught:
             decode(act, body)
         said = str(caught.value)
-        assert re.match(rf"{act.name}: {re.escape(path)} (should|is|holds) ", said), (path, body.get(path), said)
+        assert re.match(rf"{act.verb}: {re.escape(path)} (should|is|holds) ", said), (path, body.get(path), said)
         assert len(said) < 400
         assert said.isprintable()
         n += 1
@@ -101,7 +101,7 @@ def test_what_an_act_cannot_take_is_refused_with_the_name_of_the_field(act: ActT
 
 def test_limits_of_every_form_are_tried():
     """The generator finds limits of numbers, texts, lists, and objects, also inside others."""
-    limited = {f"{act.name}.{path}" for act in catalogue().values() for path, _ in out_of_range(act.schema())}
+    limited = {f"{act.verb}.{path}" for act in catalogue().values() for path, _ in out_of_range(act.schema())}
     assert {
         "attention.layer", "next_tokens.after", "steer.strength", "steer.text", "documents.rows", "documents.rows.0",
         "change_latents.factors", "change_latents.factors.a", "group_latents.labels", "continue_prompt.exchange.layer",
