@@ -15,9 +15,10 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.report import Result, main
 from interp.models.toys import find_toy
-from interp.runtime import make_generator, one_thread
+from interp.seeds import make_generator
 from interp.studies.grokking import ModularConfig, describe_grokking, train_modular, training_pairs
 from interp.studies.induction_emerges import follow_induction
+from interp.threads import one_thread
 
 INDUCTION, STEPS = "toy:induction-2l", 1000
 MODULAR = ModularConfig()

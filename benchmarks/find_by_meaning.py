@@ -50,7 +50,7 @@ class Wanted:
 
 def wanted(workspace: Path) -> list[Wanted]:
     """Return all concepts; measured the first time, then read from a file."""
-    from interp.runtime import cache_folder
+    from interp.cache import cache_folder
 
     sae = workspace / "saes" / "demo"
     key = json.loads((sae / "manifest.json").read_text(encoding="utf-8"))["content_hash"][:24]

@@ -6,7 +6,7 @@ the values. Both use the same weights, attention kernel and batches of 16 x 128 
 A recording has a fixed cost of about .1 s (manifest, widths, the last shard), little beside a pass of this length.
 
 The same hook is also timed in a process of its own, as a script of the reader's would run it: there the C library has
-its usual limits, and gives the memory of every layer back to the system (`interp.runtime`).
+its usual limits, and gives the memory of every layer back to the system (`interp.devices`).
 
 Rounds alternate; the ratio is between the best rounds of each, which other work on the machine disturbs least.
 """

@@ -24,7 +24,7 @@
 
 from typing import TYPE_CHECKING
 
-from interp.runtime import lazily
+from interp.packages import lazily
 
 if TYPE_CHECKING:
     from dashboard.app import create_app

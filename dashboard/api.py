@@ -13,6 +13,7 @@ offers the same, and pages ask the same. An answer holds at most `MAX_ROWS` rows
 """
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, field, fields, make_dataclass
 from functools import cache, partial
@@ -316,6 +317,7 @@ def openapi() -> dict[str, Any]:
                "404": {"description": "an unknown name"}, "409": {"description": "artefacts that do not fit"},
                "500": {"description": "a damaged artefact"}}  # fmt: skip
     paths: dict[str, Any] = {}
+    forms: dict[str, Any] = {}
     for name, read in READS.items():
         form, text = schema(read), inspect.getdoc(read) or ""
         query = [
@@ -327,14 +329,18 @@ def openapi() -> dict[str, Any]:
     for name, act in catalogue().items():
         text = act.about()
         about = {"operationId": name, "summary": text.splitlines()[0], "description": text, "responses": answers}
-        body = {"content": {"application/json": {"schema": act.schema()}}, "required": True}
+        form = act.schema()
+        forms |= form.pop("$defs", {})
+        form["properties"] = form["properties"] | {"visitor": {"type": "string", "description": "The page that asks."}}
+        body = {"content": {"application/json": {"schema": form}}, "required": True}
         paths[f"/api/act/{name}"] = {"post": about | {"requestBody": body}}
     info = {
         "title": "interp workbench",
         "version": "1",
         "description": f"Nothing is changed on disk; at most {MAX_ROWS} rows each.",
     }
-    return {"openapi": "3.1.0", "info": info, "paths": paths}
+    found = {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": forms}}
+    return json.loads(json.dumps(found).replace("#/$defs/", "#/components/schemas/"))
 
 
 def register(server: flask.Flask) -> None:

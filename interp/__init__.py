@@ -32,7 +32,11 @@ Foundations, without any analysis:
 - `artifacts`   one folder per result: manifest, hashes, work in progress
 - `remote`      a workspace in object storage, as paths that fetch what is opened
 - `storage`     its objects: checked reads, commits by a pointer
-- `runtime`     device, dtype, threads, seeds, the cache
+- `devices`     device, dtype and memory
+- `threads`     CPU threads of torch and numba, blocks of work on them
+- `seeds`       one seed, a generator for each stream of randomness
+- `cache`       the user's cache folder, locks on folders
+- `packages`    versions of packages; public names that load when they are asked for
 - `ranks`       several processes
 - `progress`    the type of progress callbacks, and reports to the process that started this one
 - `statistics`  intervals, p-values, correlations
@@ -49,7 +53,7 @@ Foundations, without any analysis:
 
 from typing import TYPE_CHECKING
 
-from interp.runtime import lazily
+from interp.packages import lazily
 
 if TYPE_CHECKING:
     from interp.artifacts import Manifest, copy_artefact, open_artefact, save_artefact
@@ -121,10 +125,10 @@ if TYPE_CHECKING:
     from interp.recording.record import RecordConfig, record
     from interp.recording.store import Recording
     from interp.results import Result
-    from interp.runtime import one_thread
     from interp.statistics import t_interval
     from interp.text.corpora import open_corpus
     from interp.text.rows import Document
+    from interp.threads import one_thread
     from interp.tracing.attention import split_edge
     from interp.tracing.background import background_nodes
     from interp.tracing.config import TraceConfig
@@ -141,7 +145,7 @@ _HOMES = {
     "interp.notes": "Notes",
     "interp.errors": "WorkbenchError UsageError ArtifactError",
     "interp.results": "Result",
-    "interp.runtime": "one_thread",
+    "interp.threads": "one_thread",
     "interp.statistics": "t_interval",
     "interp.models.loading": "load_model",
     "interp.models.identity": "model_spec weight_hash",

@@ -58,7 +58,7 @@ class Ranks:
         """Return the requested device; for none or plain `cuda` on a machine with GPUs, this rank's own GPU."""
         import torch
 
-        from interp.runtime import pick_device
+        from interp.devices import pick_device
 
         if self.world == 1 or asked not in (None, "cuda") or not torch.cuda.is_available():
             return asked

@@ -27,8 +27,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from interp.cache import FileCache, cache_folder
 from interp.errors import ConfigError, CorruptError, MissingError, ResourceError
-from interp.runtime import FileCache, cache_folder
 
 if TYPE_CHECKING:
     from interp.storage import InPlace, Pointer

@@ -24,7 +24,7 @@ import numpy as np
 
 from interp.errors import ConfigError, NonFiniteError
 from interp.forms import NAN_IS_NULL
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 
 if TYPE_CHECKING:
     from torch import Tensor

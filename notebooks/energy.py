@@ -22,7 +22,8 @@ from torch import Tensor
 from interp.circuits.head_kinds import untrained_bounds
 from interp.models.adapter import available_hook_points, run_with_cache
 from interp.models.hooked import HookedModel
-from interp.runtime import make_generator, one_thread
+from interp.seeds import make_generator
+from interp.threads import one_thread
 from interp.statistics import t_interval
 
 MASS = 0.9

@@ -23,7 +23,7 @@ Subjects, one folder each:
 
 from typing import TYPE_CHECKING
 
-from interp.runtime import lazily
+from interp.packages import lazily
 
 if TYPE_CHECKING:
     from saes.acts.features import Steer

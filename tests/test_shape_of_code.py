@@ -302,7 +302,7 @@ LIGHT = [
     "interp.errors",
     "interp.names",
     "interp.statistics",
-    "interp.runtime",
+    "interp.devices",
     "interp.artifacts",
     "interp.workspace",
     "saes.kinds.config",

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from interp.artifacts import FOLDERS, as_json, atomic_file
 from interp.recording.recorded import Recorded
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from interp.text import corpora
 from interp.text.rows import Document
 from interp.workspace import Workspace

@@ -22,7 +22,7 @@ from typing import Any
 
 from interp.artifacts import atomic_file
 from interp.progress import Progress
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from tools import run_tool
 from tools.sampling import Opening, SampleConfig, load_plain, sample_documents
 from tools.sources import nouns

@@ -18,8 +18,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from interp.devices import parse_dtype, pick_device
 from interp.errors import ConfigError
-from interp.runtime import parse_dtype, pick_device
 
 if TYPE_CHECKING:
     from torch import Tensor

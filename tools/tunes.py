@@ -25,7 +25,7 @@ from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.lens import newest_lens
 from interp.models.identity import tokenizer_of, weight_hash
 from interp.models.loading import PACKAGED, load_model, read_plain
-from interp.runtime import derive_seed, make_generator
+from interp.seeds import derive_seed, make_generator
 from interp.text.corpora import open_corpus
 from tools import run_tool
 from workbench.terminal import InWorkspace, Seeded, Threaded, say, wrote

@@ -12,8 +12,8 @@ import os
 import sys
 
 from interp.errors import ConfigError, UnknownNameError, program
+from interp.packages import code_version
 from interp.progress import follow_starter
-from interp.runtime import code_version
 from workbench.demo import Demo
 from workbench.options import read_command
 from workbench.own import Own

@@ -9,9 +9,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from interp.cache import size_text
+from interp.devices import free_memory
 from interp.errors import ResourceError
 from interp.progress import duration
-from interp.runtime import free_memory, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from interp.cache import size_text
 from interp.errors import ConfigError, MismatchError, MissingError
 from interp.options import BASIC, ArtefactName, Corpus, HookPoint, Means
 from interp.progress import duration
 from interp.recording.config import RecordConfig
 from interp.recording.recorded import Recorded
-from interp.runtime import size_text
 from interp.workspace import Workspace
 from saes.training.stored import StoredSAE
 from workbench.costs import Sizes, check_room, costs, measure_pace

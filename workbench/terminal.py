@@ -23,10 +23,10 @@ from typing import (
     TypeVar,
 )
 
+from interp.devices import set_model_dtype
 from interp.errors import ConfigError, OtherRankError, WorkbenchError, as_typed, disk_errors
 from interp.options import BASIC, Argument, ArtefactName, Device, ModelName, Seed
 from interp.progress import Progress, report_made, reported
-from interp.runtime import set_model_dtype
 
 if TYPE_CHECKING:
     from interp.ranks import Ranks
@@ -188,7 +188,7 @@ class Threaded(Verb):
 
     def use_threads(self) -> int:
         """Set the thread count; return the number in use."""
-        from interp.runtime import set_threads
+        from interp.threads import set_threads
 
         return set_threads(self.threads)
 
@@ -210,7 +210,7 @@ class OnDevice(Verb):
         return self._choose_device(ranks, mps)
 
     def _choose_device(self, ranks: "Ranks | None", mps: bool, remark: str = "") -> str:
-        from interp.runtime import pick_device
+        from interp.devices import pick_device
 
         device = pick_device(self.device if ranks is None else ranks.device(self.device), mps=mps)
         if ranks is None or ranks.first:

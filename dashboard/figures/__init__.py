@@ -22,7 +22,7 @@ The names below are public.
 
 from typing import TYPE_CHECKING
 
-from interp.runtime import lazily
+from interp.packages import lazily
 
 if TYPE_CHECKING:
     from dashboard.figures.attribution import share_bars

@@ -10,8 +10,8 @@ from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dashboard.components.frame import attempt, attrs, explain, panel, quiet_link
 from dashboard.components.pages import Context, artefact_href, current
 from interp.artifacts import FOLDERS, PARTIAL, partial_path
+from interp.cache import size_text
 from interp.errors import ConfigError, WorkbenchError
-from interp.runtime import size_text
 from interp.workspace import Workspace, empty_trash, folder_bytes, move_to_trash, outdated, restore, trashed
 
 

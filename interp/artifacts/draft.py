@@ -21,9 +21,11 @@ from typing import Any
 from interp.artifacts.files import dump_json, file_entry, read_json, write_json
 from interp.artifacts.kinds import check_kind
 from interp.artifacts.manifest import STATUS, Manifest, hash_files, partial_path, read_manifest, verify
+from interp.cache import FolderLock
+from interp.devices import model_dtype
 from interp.errors import ConfigError, CorruptError, MismatchError, disk_errors
+from interp.packages import code_version, library_versions
 from interp.remote import MANIFEST, RemotePath
-from interp.runtime import FolderLock, code_version, library_versions, model_dtype
 
 RESUME = "resume"
 """Folder in a draft with what an interrupted run continues from. It is not part of the artefact."""

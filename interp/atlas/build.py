@@ -36,7 +36,7 @@ from interp.atlas.vector_map import (
 )
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
-from interp.runtime import derive_seed, make_generator
+from interp.seeds import derive_seed, make_generator
 
 
 def point_table(source: AtlasSource, positions: np.ndarray, regions: Regions, retained: np.ndarray) -> Table[Point]:

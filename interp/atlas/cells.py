@@ -26,7 +26,7 @@ from interp.atlas.density import frame
 from interp.atlas.vector_map import Cell
 from interp.dictionary import Dictionary
 from interp.models.hooked import HookedModel
-from interp.runtime import one_thread
+from interp.threads import one_thread
 
 
 class Reading(NamedTuple):

@@ -69,7 +69,8 @@ from interp.atlas.neighbours import (
 )
 from interp.errors import ConfigError, UnknownNameError
 from interp.progress import Progress
-from interp.runtime import in_blocks, make_generator, one_thread
+from interp.seeds import make_generator
+from interp.threads import in_blocks, one_thread
 
 
 class FuzzyGraph(NamedTuple):
@@ -92,7 +93,7 @@ def fuzzy_graph(neighbours: Neighbours) -> FuzzyGraph:
     import scipy.sparse as sparse
 
     from interp.atlas.kernels import memberships
-    from interp.runtime import run_compiled
+    from interp.threads import run_compiled
 
     distances = np.ascontiguousarray(rescaled(neighbours.distances).numpy())
     n, k = distances.shape
@@ -145,7 +146,7 @@ class Mover:
     def run(self, first: int, last: int) -> None:
         """Run epochs `first` to `last`, the latter excluded."""
         from interp.atlas.kernels import run_epochs
-        from interp.runtime import run_compiled
+        from interp.threads import run_compiled
 
         steps = (first, last, self.n_epochs, RATE, self._seed, TURNS)
         run_compiled(run_epochs, self._ordered, self._buffer, *self._fixed, *steps, at_most=self._threads)
@@ -397,7 +398,7 @@ def place_points(
     `UnknownNameError` for an unknown metric.
     """
     from interp.atlas.kernels import memberships, strongest_attraction
-    from interp.runtime import run_compiled
+    from interp.threads import run_compiled
 
     if metric not in METRICS:
         raise UnknownNameError("metric", metric, METRICS)
@@ -424,7 +425,7 @@ def nearest_of_map(new: Float[Tensor, "m d"], reference: Float[Tensor, "n d"], k
     Candidates come from matrix products, their distances from a loop over the coordinates in float64.
     """
     from interp.atlas.kernels import nearest_candidates
-    from interp.runtime import run_compiled
+    from interp.threads import run_compiled
 
     cosine = metric == "cosine"
     scale = 1.0 if cosine else scale_of(reference)

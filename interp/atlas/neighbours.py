@@ -27,9 +27,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from interp.atlas.config import METRICS, Search
+from interp.devices import faster_in_bfloat16
 from interp.errors import NonFiniteError, UnknownNameError
 from interp.progress import Progress
-from interp.runtime import faster_in_bfloat16, in_blocks, one_thread
+from interp.threads import in_blocks, one_thread
 
 BLOCK = 1024
 """points per side of a block of pairs: 4 MB, which fits into a core's cache"""
@@ -370,7 +371,7 @@ def search_neighbours_of_neighbours(
 ) -> tuple[Tensor, Tensor]:
     """Return the best `k` of every point's neighbours and their neighbours: one round of NN-descent."""
     from interp.atlas.kernels import neighbours_of_neighbours
-    from interp.runtime import run_compiled
+    from interp.threads import run_compiled
 
     found, closest = torch.empty_like(indices), torch.empty_like(values)
     squares = points.square().sum(1) if metric == "euclidean" else torch.zeros(len(points))

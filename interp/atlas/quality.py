@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp.atlas.neighbours import closeness, largest, prepare
 from interp.atlas.vector_map import Quality
-from interp.runtime import in_blocks
+from interp.threads import in_blocks
 
 K = 15
 TRIPLETS = 20_000

@@ -38,7 +38,7 @@ from interp.atlas.sources import AtlasSource
 from interp.atlas.vector_map import FramePoint, FrameQuality, StillMovement, VectorMap, VectorMapSettings
 from interp.errors import ConfigError
 from interp.progress import Progress
-from interp.runtime import derive_seed, make_generator
+from interp.seeds import derive_seed, make_generator
 
 STRENGTH = 0.05
 """Strength of the alignment. Measured on planted moves, three seeds: at 0.05, 0.2 and 0.5 each map is as faithful as

@@ -29,7 +29,7 @@ from interp.errors import ConfigError, CorruptError, MissingError
 from interp.models.hooked import HookedModel
 from interp.names import RESIDUAL_SUFFIXES, parse_hook_point
 from interp.recording.store import NO_TOKEN, Recording, document_names, read_passages
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 BEFORE, AFTER = 12, 4
 """tokens of context shown before and after an activation's own"""

@@ -36,7 +36,7 @@ from interp.models.generation import NextToken, Offset, generate
 from interp.models.hooked import HookedModel
 from interp.models.passes import run_from, storing_hook
 from interp.progress import Progress
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 FIRST = 5
 """tokens at the start of a context over which the mean difference is taken, after the first token"""

@@ -29,7 +29,7 @@ from interp.geometry.similarity import hsic
 from interp.models.adapter import check_token_ids
 from interp.models.hooked import HookedModel
 from interp.progress import Progress
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from interp.statistics import Interval, bootstrap_counts, expanded, percentile_interval
 
 MIN_CONTEXTS = 8

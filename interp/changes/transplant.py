@@ -41,7 +41,7 @@ from interp.models.adapter import check_token_ids
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture, loss_per_token, run_from, token_losses
 from interp.progress import Progress
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from interp.statistics import Interval, ratio_interval, t_interval
 
 Behaviour = Callable[[HookedModel], Tensor | np.ndarray]

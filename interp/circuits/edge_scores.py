@@ -32,7 +32,7 @@ from interp.errors import ConfigError, UnknownNameError
 from interp.names import parse_node
 from interp.patching.config import TaskSettings
 from interp.results import ROWS, Record, Result
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from interp.statistics import bootstrap_counts, expanded, percentile_interval, rank_correlation
 
 

@@ -56,7 +56,7 @@ from interp.models.hooked import HookedModel
 from interp.names import parse_node
 from interp.patching.task import Task
 from interp.results import Record, Result
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from interp.statistics import Interval, auroc, percentile_interval
 
 MAX_PATHED = 2000

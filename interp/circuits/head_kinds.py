@@ -39,7 +39,7 @@ from interp.models.adapter import Hook
 from interp.models.hooked import HookedModel
 from interp.names import HeadName
 from interp.progress import Progress
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from interp.statistics import Interval, prediction_bound, t_interval
 
 Targets = Bool[Tensor, "batch pos pos"]

@@ -58,7 +58,7 @@ from interp.models.passes import capture
 from interp.models.residual import SIDES, ResidualStream, Side, norm_of, read_rotation, rotary_hook_points
 from interp.names import HeadName
 from interp.results import Record, Result, columns_of
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from interp.statistics import prediction_bound
 
 

@@ -65,7 +65,7 @@ from interp.names import HeadName, parse_node
 from interp.patching.ablation import Ablations, ablate
 from interp.patching.patching_map import AblationEffect
 from interp.progress import Progress
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ from interp.names import HeadName
 from interp.patching.edges import Read, Reader, reading_hooks
 from interp.patching.paths import parse_receivers
 from interp.patching.task import final_point
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from interp.text.tokens import repeated_random_tokens
 
 

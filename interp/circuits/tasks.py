@@ -34,7 +34,7 @@ from interp.models.hooked import HookedModel
 from interp.patching.config import Origin
 from interp.patching.metrics import LogitDiff, LogProb, Metric, ProbDiff
 from interp.patching.task import Task
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 _NAMES = (
     "Mary John Tom James Dan Sarah Anna Kate Jack Paul David Michael Robert Richard Thomas Mark George Simon Laura "

@@ -13,7 +13,7 @@ from interp.interventions.intervention import Action, stream_points
 from interp.models.adapter import Hook, bos_token_id
 from interp.models.generation import Offset
 from interp.models.hooked import HookedModel
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec, weight_hash
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
 from interp.progress import Progress
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 
 N_TOKENS = 10
 N_RANDOM_READINGS = 99

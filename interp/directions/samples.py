@@ -24,7 +24,7 @@ from interp.errors import PromptError, WorkbenchError
 from interp.models.adapter import token_strings
 from interp.models.generation import NextToken, Offset, end_tokens, generate, prompt_tokens, sampled
 from interp.models.hooked import HookedModel
-from interp.runtime import derive_seed, make_generator
+from interp.seeds import derive_seed, make_generator
 from interp.statistics import t_interval
 
 SAMPLE_TOKENS = 24

@@ -10,7 +10,7 @@ from interp.interventions.edits import inserting
 from interp.interventions.intervention import Component, Direction, Intervention
 from interp.models.generation import NextToken, Offset, generate
 from interp.models.passes import capture
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 AT = 3
 """Position from which the prompt is steered."""

@@ -13,7 +13,7 @@ from interp.doctor.trials import Outcome, Setup, Skip, gap, relative, trial, wor
 from interp.models.adapter import Hook, head_shape, hook_points_by_name, pattern_is_editable, run_with_cache
 from interp.models.passes import run_from, storing_hook
 from interp.names import parse_hook_point
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 AT, ROWS = 2, 128
 """The position that is edited, and hook points of one pass, each edited in a row of its own."""

@@ -10,7 +10,7 @@ from interp.models.adapter import bos_token_id, ordinary_tokens, to_tokens
 from interp.models.generation import NextToken, Offset, generate, prompt_tokens
 from interp.models.identity import tokenizer_of
 from interp.models.passes import token_losses
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 N_NEW = 6
 """Tokens that are generated."""

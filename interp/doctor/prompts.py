@@ -8,7 +8,7 @@ from torch import Tensor
 from interp.models.adapter import bos_token_id, ordinary_tokens, to_tokens
 from interp.models.hooked import HookedModel
 from interp.models.identity import tokenizer_of
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 PROMPTS = (
     "The capital of France is",

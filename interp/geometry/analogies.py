@@ -25,7 +25,7 @@ from interp.errors import ConfigError, UnknownNameError
 from interp.geometry.points import Finding, as_points, check_count
 from interp.models.hooked import HookedModel
 from interp.results import Record
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, NonFiniteError
 from interp.geometry.similarity import LayerSimilarity
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 if TYPE_CHECKING:
     pass

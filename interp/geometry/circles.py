@@ -43,7 +43,7 @@ from jaxtyping import Float, Int
 from interp.errors import ConfigError
 from interp.geometry.points import Finding, as_points, centred, check_count
 from interp.geometry.similarity import centred_ranks, ranked_distances
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from interp.statistics import p_from_null
 
 OPEN_ARC = 270.0

@@ -38,7 +38,7 @@ from jaxtyping import Float, Float64, Int64
 from interp.errors import ConfigError, UnknownNameError
 from interp.geometry.points import Finding, as_points, centred, check_count
 from interp.results import Record, ends, flat
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from interp.statistics import Interval
 
 DISCARD = 0.1

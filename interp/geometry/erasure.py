@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float64, Shaped
 from interp.errors import ConfigError, MismatchError
 from interp.geometry.points import Finding, as_mask, as_points, centred, one_each
 from interp.geometry.probes import fit_linear
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 
 SMALL = 1e-10
 """eigenvalues of the covariance below this fraction of the largest count as zero"""

@@ -37,7 +37,7 @@ from jaxtyping import Bool, Float, Shaped
 from interp.errors import ConfigError
 from interp.geometry.points import Finding, as_points, one_each, two_groups
 from interp.results import Record, ends
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from interp.statistics import Interval, proportion_interval, t_interval
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from interp.geometry.words import WordActivations, by_length, encode, with_word
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture
 from interp.names import check_hook_points, parse_hook_point
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from interp.statistics import t_interval
 
 MAX_STEPS = 6

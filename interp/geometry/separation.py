@@ -27,7 +27,7 @@ from interp.geometry.shapes import fit_plane
 from interp.geometry.words import WordActivations
 from interp.names import canonical_hook_point
 from interp.results import Record, ends
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from interp.statistics import Interval, auroc, p_from_null, t_interval
 
 N_RANDOM = 1999

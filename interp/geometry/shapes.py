@@ -38,7 +38,7 @@ from interp.geometry.similarity import ranked_distances
 from interp.geometry.words import WordActivations
 from interp.models.hooked import HookedModel
 from interp.results import Record
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from interp.statistics import p_from_null
 
 

@@ -27,7 +27,7 @@ from jaxtyping import Float, Float64
 from interp.errors import ConfigError
 from interp.geometry.points import Finding, as_points, centred, check_count, same_rows
 from interp.results import Record
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from interp.statistics import p_from_null
 
 

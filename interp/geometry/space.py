@@ -24,7 +24,7 @@ from interp.geometry.similarity import CloudDistance, LayerSimilarity, Similarit
 from interp.models.hooked import HookedModel
 from interp.progress import Progress
 from interp.results import Record, cell
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 
 if TYPE_CHECKING:
     from torch import Tensor

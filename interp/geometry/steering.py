@@ -25,7 +25,7 @@ from interp.geometry.points import as_array, as_numbers, check_count, unit_vecto
 from interp.geometry.sweeps import HARMLESS, StrengthSweep
 from interp.interventions.edits import adding, from_position
 from interp.models.hooked import HookedModel
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from interp.statistics import Interval, t_interval
 
 BATCH_TOKENS = 512

@@ -32,7 +32,7 @@ from interp.models.generation import (
 )
 from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec, weight_hash
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 
 class Said(NamedTuple):

@@ -18,7 +18,7 @@ from interp.models.generation import NextToken, Offset, generate
 from interp.models.hooked import HookedModel
 from interp.models.passes import block_after, capture, run_from
 from interp.names import canonical_hook_point, parse_hook_point
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 PASS_TOKENS = 1024
 """Tokens of one forward pass over several directions: their logits are in memory together."""

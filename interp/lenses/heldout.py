@@ -11,7 +11,7 @@ from interp.models.adapter import final_norm_and_unembed
 from interp.models.hooked import HookedModel
 from interp.models.passes import Capture
 from interp.names import lens_hook_points
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 AT_ONCE = 256
 """positions whose logits are in memory at a time"""

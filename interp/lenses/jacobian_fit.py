@@ -27,6 +27,8 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 
 from interp.artifacts import Draft, atomic_file
+from interp.cache import size_text
+from interp.devices import faster_in_bfloat16, free_memory
 from interp.errors import ConfigError, NonFiniteError
 from interp.lenses.config import CHECKPOINT, JacobianLensConfig, Products
 from interp.lenses.heldout import Reading, draw_positions, mean_kl
@@ -39,7 +41,7 @@ from interp.models.hooked import HookedModel
 from interp.models.passes import Capture
 from interp.names import lens_hook_points
 from interp.progress import Progress
-from interp.runtime import faster_in_bfloat16, free_memory, make_generator, size_text
+from interp.seeds import make_generator
 
 READ = 512
 """random tokens whose read directions measure how well the halves agree"""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interp.artifacts import atomic_file
+from interp.cache import cache_folder
 from interp.errors import NonFiniteError, disk_errors
-from interp.runtime import cache_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,7 +19,7 @@ from interp.errors import ConfigError, PromptError
 from interp.models.hooked import HookedModel, wrap_in_memory, wrap_native, wrap_transformers
 from interp.models.identity import attention_kernel, tokenizer_hash, tokenizer_of, weight_hash
 from interp.names import canonical_hook_point, check_hook_points
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 
 if TYPE_CHECKING:  # torch is loaded by the first run of a model, so shapes are strings, which no test checks
     import torch

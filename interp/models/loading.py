@@ -36,6 +36,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from interp.artifacts import disk_errors, sha256_file
+from interp.cache import cache_folder, size_text
+from interp.devices import free_memory, model_dtype, parse_dtype, pick_device
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.models.hooked import HookedModel, wrap_transformers
 from interp.models.identity import HubTokenizer, hash_weights, remember, tokenizer_of
@@ -50,7 +52,6 @@ from interp.models.small import (
     small_config,
 )
 from interp.models.toys import PLANTED_NAMES, PLANTED_PREFIX, TOY_PREFIX, TOYS, build_planted, cached_toy
-from interp.runtime import cache_folder, free_memory, model_dtype, parse_dtype, pick_device, size_text
 from interp.text.corpora import hub_reachable
 from interp.text.rows import ChatTemplate, Message
 from interp.text.tokens import Tokenizer

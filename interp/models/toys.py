@@ -46,7 +46,7 @@ from interp.errors import ConfigError, UnknownNameError
 from interp.models.hooked import HookedModel, wrap_in_memory
 from interp.models.small import SmallConfig, build_small, is_small_folder, load_small, save_small
 from interp.models.training import TrainingConfig, TrainingStep, train_small
-from interp.runtime import one_thread
+from interp.threads import one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,7 +21,7 @@ from einops import rearrange
 from interp.artifacts import atomic_file
 from interp.errors import ConfigError, CorruptError, NonFiniteError
 from interp.models.hooked import HookedModel
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 if TYPE_CHECKING:  # torch is loaded by the first step, so shapes are strings, which no test checks
     import torch

@@ -34,7 +34,7 @@ from interp.patching.config import PatchingConfig
 from interp.patching.patching_map import JudgedPatch, PatchingMap, PatchingSettings
 from interp.patching.task import Task
 from interp.progress import Progress
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 RUNS = "runs"
 """subfolder of the unfinished artefact: the maps measured so far"""

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from interp.devices import parse_dtype
 from interp.errors import MismatchError
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
 from interp.recording.recorded import RecordedText
 from interp.recording.store import Recording, text_of
-from interp.runtime import parse_dtype
 
 
 def open_recording(folder: str | Path, *, device: str | None = None) -> Recording:

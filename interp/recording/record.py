@@ -24,6 +24,8 @@ from torch import Tensor
 
 from interp.artifacts import open_artefact, partial_path, save_artefact
 from interp.artifacts.artefact import settings_json
+from interp.cache import size_text
+from interp.devices import parse_dtype
 from interp.errors import ConfigError, ResourceError
 from interp.models.adapter import available_hook_points, tokenizer_hash, weight_hash
 from interp.models.hooked import HookedModel
@@ -48,7 +50,6 @@ from interp.recording.writer import (
     write_stats,
 )
 from interp.remote import as_path
-from interp.runtime import parse_dtype, size_text
 from interp.text.corpora import Corpus
 from interp.text.rows import Document
 from interp.text.tokens import Bos, ShardText, check_policy, shard_texts

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 if TYPE_CHECKING:
     from interp.recording.store import Recording

@@ -30,12 +30,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from interp.artifacts import Manifest, open_artefact, read_table, verify
+from interp.devices import parse_dtype
 from interp.errors import CorruptError, UnknownNameError
 from interp.names import canonical_hook_point
 from interp.recording.recorded import Recorded
 from interp.recording.shuffle import GROUP_ROWS, Batch, plan_epoch, read_plan
 from interp.remote import as_path
-from interp.runtime import derive_seed, parse_dtype
+from interp.seeds import derive_seed
 from interp.text.tokens import ShardText
 
 Split = str  # "all", "train" or "heldout"

@@ -13,7 +13,7 @@
 
 from typing import TYPE_CHECKING
 
-from interp.runtime import lazily
+from interp.packages import lazily
 
 if TYPE_CHECKING:
     from interp.studies.grokking import ModularConfig, describe_grokking, embedding_series, train_modular

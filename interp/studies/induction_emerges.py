@@ -36,9 +36,10 @@ from interp.models.toys import Toy, find_toy
 from interp.models.training import TrainingFile, train_small
 from interp.names import HeadName
 from interp.progress import Progress
-from interp.runtime import make_generator, one_thread
+from interp.seeds import make_generator
 from interp.studies.induction_onset import CURVES, LEAST, UNTRAINED, InductionRun
 from interp.studies.transitions import FEWEST, Transition, find_transition
+from interp.threads import one_thread
 
 _ALL_HEADS = 64
 

@@ -36,8 +36,9 @@ from torch import Tensor
 from interp.artifacts import as_json
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.results import Record, Result
-from interp.runtime import make_generator, one_thread
+from interp.seeds import make_generator
 from interp.studies.superposition_geometry import REPRESENTED, Geometry, measure_geometry
+from interp.threads import one_thread
 
 Activation = Literal["relu", "linear"]
 BETAS = (0.9, 0.999)

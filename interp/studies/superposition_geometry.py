@@ -21,7 +21,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, NonFiniteError
 from interp.results import Record, Result
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from interp.statistics import Interval, percentile_interval
 
 REPRESENTED = 0.5

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from interp.errors import ConfigError, NonFiniteError
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 
 SIGNAL = 8.0
 QUICK = 0.5

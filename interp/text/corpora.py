@@ -42,7 +42,7 @@ from urllib.request import getproxies
 
 from interp.artifacts import sha256_file, table_errors
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from interp.text.rows import COLUMN, TEXT, ChatTemplate, Document, TextColumn, split_column
 
 TXT_DOCUMENT_CHARS = 2000

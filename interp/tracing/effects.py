@@ -22,7 +22,7 @@ from interp.interventions.edits import adding, changed, inserting
 from interp.interventions.intervention import Intervention, Latent
 from interp.models.passes import run_from
 from interp.progress import Progress
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from interp.statistics import Interval, rank_correlation_interval
 from interp.tracing.config import TraceConfig
 from interp.tracing.edges import System

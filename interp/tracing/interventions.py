@@ -25,7 +25,7 @@ from interp.models.adapter import logit_cap, token_strings
 from interp.models.generation import NextToken, Offset, generate
 from interp.models.hooked import HookedModel
 from interp.results import Record, Result
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from interp.statistics import p_from_null
 from interp.tracing.edges import System
 from interp.tracing.effects import Mode, deltas, final_input, final_states, latent_of, set_latent

@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.cache import size_text
 from interp.errors import ConfigError, PromptError
 from interp.models.adapter import check_token_ids, to_tokens, token_strings, weight_hash
 from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec, tokenizer_of
 from interp.progress import Progress
-from interp.runtime import size_text
 from interp.tracing.config import TraceConfig
 from interp.tracing.edges import System
 from interp.tracing.effects import agreement, final_input

@@ -21,7 +21,7 @@ from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import bos_token_id, final_norm_and_unembed, head_shape, token_strings
 from interp.models.hooked import HookedModel
 from interp.names import lens_hook_points
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from saes.acts.readings import ActiveFeature, LensCells, NextTokenGuesses, PromptResult
 
 Check = Callable[[str], None]

@@ -103,7 +103,7 @@ def continuations(
 
     from interp.models.adapter import run_with_hooks, token_strings
     from interp.models.generation import NextToken, Offset, generate, sampled
-    from interp.runtime import make_generator
+    from interp.seeds import make_generator
 
     offset, chances, rows = Offset(), list[list[float]](), [tokens.expand(3, -1)]
     step = NextToken(model, changes(offset), offset=offset)
@@ -219,17 +219,16 @@ class AnswerChats(Streamed[Session, ChatStep]):
         from interp.interventions.chat import reply_to
 
         spec, steering = self.conversation.recipe.model, self.conversation.steering
-        replies = reply_to(run.model(spec), self.conversation, self.message, run.take_chats(spec, steering))
-
-        def steps() -> Iterator[ChatStep]:
-            try:
-                for tokens in replies:
-                    yield ChatStep(tokens)
-                yield ChatStep([], replies.finished())
-            finally:
-                run.put_chats(spec, steering, replies.chats)
-
-        return steps()
+        kept = run.take_chats(spec, steering)
+        try:
+            replies = reply_to(run.model(spec), self.conversation, self.message, kept)
+            kept = replies.chats
+            for tokens in replies:
+                yield ChatStep(tokens)
+            yield ChatStep([], replies.finished())
+        finally:  # also after an empty message, and where nobody waits any more
+            if kept is not None:
+                run.put_chats(spec, steering, kept)
 
 
 @dataclass(frozen=True)

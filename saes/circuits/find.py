@@ -49,7 +49,7 @@ from interp.models.adapter import weight_hash
 from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec
 from interp.patching.task import Task
-from interp.runtime import derive_seed, make_generator
+from interp.seeds import derive_seed, make_generator
 from interp.statistics import Interval, rank_correlation, rank_correlation_interval
 from saes.circuits.config import FeatureCircuitConfig
 from saes.circuits.edges import Edges, Ends, FeatureNode, Measured, Network, edge_scores, exact_edges, measure

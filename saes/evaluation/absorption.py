@@ -36,7 +36,7 @@ from interp.errors import ConfigError, MismatchError
 from interp.geometry.probes import logistic_regression
 from interp.progress import Progress
 from interp.recording.store import Recording
-from interp.runtime import derive_seed, make_generator
+from interp.seeds import derive_seed, make_generator
 from interp.statistics import MIN_DOCUMENTS, Ends, poisson_weights, quantile_ends
 from saes.evaluation.config import AbsorptionConfig
 from saes.evaluation.probing import fit_probe, mean_difference, sparse_columns

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError
 from interp.recording.store import Recording
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from saes.kinds.base import SAE, SAEMetadata, TopK, Weights
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder

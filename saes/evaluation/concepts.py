@@ -30,7 +30,7 @@ import numpy as np
 
 from interp.models.hooked import HookedModel
 from interp.progress import Progress
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from interp.statistics import (
     Interval,
     auroc_interval,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from interp.errors import ConfigError, CorruptError
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 
 GOOD_F1 = 0.7
 """Smallest F1 with which a latent counts as detecting a concept."""

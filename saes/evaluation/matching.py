@@ -18,7 +18,7 @@ from torch import Tensor
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError
 from interp.results import Record
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from saes.evaluation.config import NEAR_COPY
 from saes.evaluation.scores import SHARED, DecoderCosines, SharedLatents
 

@@ -28,7 +28,7 @@ from interp.errors import ConfigError
 from interp.geometry.probes import logistic_regression
 from interp.progress import Progress
 from interp.recording.store import Recording, Split
-from interp.runtime import derive_seed, make_generator
+from interp.seeds import derive_seed, make_generator
 from interp.statistics import MIN_DOCUMENTS, Interval, auroc, poisson_weights, quantile_ends
 from saes.evaluation.baselines import untrained_like
 from saes.evaluation.config import MIN_ROWS, ProbingConfig

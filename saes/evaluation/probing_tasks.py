@@ -18,7 +18,7 @@ from torch import Tensor
 from interp.artifacts import table_errors
 from interp.errors import ConfigError, MissingError
 from interp.recording.store import Recording
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 
 Key = Literal["token", "next token", "document", "place", "row"]
 """Property of a token that determines its label; `place` is the position in the context."""

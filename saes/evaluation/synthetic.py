@@ -31,7 +31,7 @@ from torch import Tensor
 
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, UnknownNameError
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from saes.evaluation.matching import Match, best_match, unit
 from saes.evaluation.scores import Recovery
 from saes.kinds.base import SAE

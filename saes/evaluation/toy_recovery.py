@@ -46,10 +46,10 @@ from interp.recording.store import Recording, load_tensors
 from interp.recording.writer import Shard, ShardLog, write_shard, write_stats
 from interp.remote import as_path
 from interp.results import Record, Result
-from interp.runtime import one_thread
 from interp.studies.superposition import Toys, draw_features
 from interp.studies.superposition_geometry import REPRESENTED
 from interp.text.tokens import ShardText
+from interp.threads import one_thread
 from saes.evaluation.baselines import untrained_sae
 from saes.evaluation.synthetic import Recovery, Rows, SyntheticConfig, SyntheticData, measure_recovery
 from saes.kinds.config import TopKConfig

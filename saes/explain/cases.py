@@ -25,7 +25,7 @@ from interp.artifacts import read_table
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, UsageError
 from interp.recording.store import Recording
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from saes.explain.contexts import (
     SPARE,
     Candidates,

@@ -32,7 +32,7 @@ from interp.artifacts import Draft, Table, partial_path, save_artefact
 from interp.artifacts.artefact import settings_json
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from interp.statistics import Interval, bootstrap_interval, percentile_interval
 from saes.explain.asking import (
     REPLIES,

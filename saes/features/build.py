@@ -33,7 +33,7 @@ from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
 from interp.progress import Progress
 from interp.recording.store import NO_TOKEN, Recording, document_names, read_passages
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from saes.features.firings import Encoded, FeatureStatistics, collect_together
 from saes.features.labels import Label, label_features
 from saes.features.meaning import said_tokens

@@ -27,11 +27,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp.cache import cache_folder
 from interp.errors import disk_errors
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.lens import lens_point, newest_lens
 from interp.lenses.vocabulary import Vocabulary, open_vocabulary, vocabulary_of
-from interp.runtime import cache_folder, make_generator
+from interp.seeds import make_generator
 from interp.workspace import Workspace
 from saes.features.schema import Features
 

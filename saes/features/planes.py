@@ -26,7 +26,7 @@ from interp.errors import ConfigError
 from interp.geometry.circles import MIN_POINTS, Reducibility, reducibility
 from interp.geometry.points import Finding
 from interp.geometry.shapes import Plane, fit_plane
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 
 @dataclass(frozen=True, kw_only=True)

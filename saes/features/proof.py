@@ -32,7 +32,7 @@ from jaxtyping import Float64
 from interp.artifacts import Artefact, Document, Dots, Finding, read_manifest, read_table
 from interp.errors import ConfigError, UsageError
 from interp.results import Record, Result, cell
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from interp.statistics import Interval, holm, p_from_null
 from interp.workspace import Workspace
 from saes.features.meaning import lens_for

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from interp.artifacts import atomic_file
+from interp.cache import cache_folder
 from interp.errors import disk_errors
 from interp.lenses.vocabulary import Vocabulary
-from interp.runtime import cache_folder
 from saes.features.label_search import singulars
 from saes.features.token_index import fold
 

@@ -25,7 +25,7 @@ from interp.dictionary import Dictionary
 from interp.models.hooked import HookedModel
 from interp.names import parse_hook_point
 from interp.recording.store import Recording
-from interp.runtime import derive_seed, make_generator
+from interp.seeds import derive_seed, make_generator
 from saes.features.schema import LogitScales, RelationRow, RelationScales
 from saes.features.sources import writes_to_residual
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.errors import ConfigError
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from saes.kernels.spread import UNSHARED, Spread, SpreadOps
 from saes.kernels.state import Ops, RunState
 from saes.kernels.step import StepResult

@@ -11,7 +11,7 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from interp.runtime import run_compiled
+from interp.threads import run_compiled
 from saes.kernels.plain import PlainOps
 from saes.kernels.selection import above, topk_batch, topk_rows
 from saes.kernels.state import Active, AdamStep, Decoded, Gradients

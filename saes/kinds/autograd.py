@@ -29,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.errors import ConfigError
-from interp.runtime import derive_seed, make_generator
+from interp.seeds import derive_seed, make_generator
 from saes.kernels.autograd import Batch, Learner, Measured, bind
 from saes.kernels.state import RunState
 from saes.kinds.base import SAE, SAEMetadata

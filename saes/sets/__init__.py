@@ -10,7 +10,7 @@
 
 from typing import TYPE_CHECKING
 
-from interp.runtime import lazily
+from interp.packages import lazily
 
 if TYPE_CHECKING:
     from saes.sets.set import CrossLayerSet, Firings, PerLayerSet, TranscoderSet, open_set, read_set

@@ -31,7 +31,7 @@ from interp.artifacts.artefact import settings_json
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
 from interp.models.adapter import MLP_IN, MLP_OUT, MLP_OUT_BEFORE_NORM, available_hook_points, weight_hash
 from interp.models.hooked import HookedModel
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from saes.kinds.base import SAEMetadata
 from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.transcoder import Transcoder

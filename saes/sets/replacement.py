@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from interp.tracing.frozen import FrozenModel
 from interp.tracing.replacement import Active
 from saes.sets.set import CrossLayerSet, PerLayerSet, TranscoderSet

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from interp.artifacts import LOG, atomic_file, disk_errors, save_artefact
 from interp.artifacts.artefact import settings_json
+from interp.devices import parse_dtype, pick_device
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.ranks import open_draft
 from interp.recording.shuffle import read_ahead
-from interp.runtime import make_generator, parse_dtype, pick_device
+from interp.seeds import make_generator
 from saes.kernels.autograd import AutogradSettings, AutogradStepper
 from saes.kernels.spread import UNSHARED, Spread
 from saes.kernels.state import BY_LATENT, RunState, TrainState

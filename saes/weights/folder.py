@@ -13,8 +13,8 @@ from torch import Tensor
 
 from interp.artifacts import atomic_file, read_json, write_json
 from interp.errors import MismatchError, MissingError
+from interp.packages import code_version
 from interp.remote import as_path
-from interp.runtime import code_version
 from saes.kinds.base import SAE, SAEMetadata
 from saes.weights import saelens
 from saes.weights.layout import check_finite, read_row, section

@@ -27,7 +27,7 @@ from torch import Tensor
 from interp.artifacts import atomic_file
 from interp.dictionary import SparseActs
 from interp.errors import CorruptError, MissingError, UnknownNameError
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from saes.kinds.base import SAE, OneLayerSAE
 from saes.weights import (
     circuit_tracer,

@@ -23,7 +23,7 @@ from interp.doctor.trials import run_trials
 from interp.models.adapter import bos_token_id
 from interp.models.loading import load_model
 from interp.models.passes import capture
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from saes.evaluation.dictionary_checks import Said, checks_of_dictionary, fvu_of
 from saes.kinds.base import SAE, SAEMetadata, Weights
 from saes.kinds.jumprelu import JumpReLUSAE

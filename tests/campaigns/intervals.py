@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.runtime import derive_seed
+from interp.seeds import derive_seed
 from tests.campaigns import analyses, report
 from tests.campaigns.cases import Case, Null, Rng, draw_seed, each, holds, skewed
 

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -130,6 +131,27 @@ def test_the_description_names_every_read_and_parameter(client):
         schema = about["requestBody"]["content"]["application/json"]["schema"]
         assert set(schema["properties"]) == {each.name for each in fields(act)}
         assert about["summary"].endswith((".", ":"))
+
+
+def references(schema: Any) -> Iterator[str]:
+    """Yield every reference inside a schema."""
+    if isinstance(schema, dict):
+        yield from [schema["$ref"]] if "$ref" in schema else []
+        schema = list(schema.values())
+    for part in schema if isinstance(schema, list) else []:
+        yield from references(part)
+
+
+def test_every_reference_of_the_description_leads_somewhere(client):
+    """In OpenAPI a reference starts at the root of the description, not at the schema that contains it."""
+    _, found = ask(client, "/api/openapi.json")
+    missing = set()
+    for reference in references(found):
+        there = found
+        for key in reference.removeprefix("#/").split("/"):
+            there = there.get(key, {})
+        missing |= set() if there else {reference}
+    assert missing == set()
 
 
 def test_values_that_json_lacks_become_null():

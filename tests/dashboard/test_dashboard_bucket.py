@@ -16,7 +16,7 @@ from dashboard.data.features import examples_between
 from dashboard.data.workspace import stamp
 from interp import remote
 from interp.artifacts import copy_artefact, verify
-from interp.runtime import FileCache
+from interp.cache import FileCache
 from interp.workspace import Workspace, move_to_trash
 from workbench.commands import Commands
 

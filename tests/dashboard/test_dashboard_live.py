@@ -230,3 +230,12 @@ def test_a_message_goes_on_with_what_was_read_and_a_closed_one_gives_it_back(rea
     going.close()
     assert tokens_read(again) <= new
     again.close()
+    more.measure(real._session).close()  # dropped between two turns, before its first token
+    last = real.steps(more)
+    assert tokens_read(last) <= new, "what was read is still there"
+    last.close()
+    with pytest.raises(PromptError, match="empty"):
+        next(real.steps(dataclasses.replace(more, message=" ")))
+    last = real.steps(more)
+    assert tokens_read(last) <= new, "an empty message loses nothing"
+    last.close()

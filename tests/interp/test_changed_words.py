@@ -11,7 +11,7 @@ from interp.changes.reading import changed_words, scrambled
 from interp.errors import ConfigError
 from interp.lenses.vocabulary import read_directions
 from interp.models.small import build_small
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 
 WORD, LAYER = 7, 1
 

@@ -9,10 +9,11 @@ import json
 import pytest
 import torch
 
+from interp.devices import DEVICE_TOLERANCE, agrees_with_cpu, pick_device
 from interp.models.loading import load_model
 from interp.recording.record import record
 from interp.recording.store import Recording
-from interp.runtime import DEVICE_TOLERANCE, agrees_with_cpu, make_generator, pick_device
+from interp.seeds import make_generator
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine")
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 from architectures import ALL_NAMES, new_tiny
 
-from interp import runtime
+from interp import devices
 from interp.artifacts import Draft, read_manifest
 from interp.circuits.head_kinds import score_heads
+from interp.devices import model_dtype, parse_dtype, set_model_dtype
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.models import loading
 from interp.models.adapter import run_with_cache, run_with_hooks, show_float32, to_tokens, untrained_model
 from interp.models.loading import check_memory, estimate, load_model
 from interp.models.passes import run_from
 from interp.models.residual import ResidualStream
-from interp.runtime import model_dtype, parse_dtype, set_model_dtype
 
 NARROW = ("bfloat16", "float16")
 ROUNDING = {"bfloat16": 0.02, "float16": 0.003}
@@ -188,7 +188,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_read(tmp_path: Path, 
 
 
 def test_free_memory_is_that_of_this_machine() -> None:
-    free = runtime.free_memory("cpu")
+    free = devices.free_memory("cpu")
     if not Path("/proc/meminfo").exists():
         assert free is None
         return
@@ -200,7 +200,7 @@ def test_float32_stays_float32_and_narrow_sums_are_wide(monkeypatch) -> None:
     cuda = torch.backends.cuda.matmul
     for asked, expected in (("1", True), ("", False)):
         monkeypatch.setenv("INTERP_TF32", asked)
-        runtime.pick_device("cpu")
+        devices.pick_device("cpu")
         assert cuda.allow_tf32 is torch.backends.cudnn.allow_tf32 is expected
         assert not cuda.allow_bf16_reduced_precision_reduction
         assert not cuda.allow_fp16_reduced_precision_reduction

@@ -10,7 +10,7 @@ from interp.errors import ConfigError, PromptError
 from interp.models.loading import load_model
 from interp.models.passes import loss_per_token, repeat_losses
 from interp.models.toys import planted_induction
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from interp.text.tokens import repeated_random_tokens
 
 

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from interp.devices import parse_dtype, pick_device
 from interp.errors import ConfigError, UnknownNameError, WorkbenchError, nearest
 from interp.models.adapter import hook_points_by_name
 from interp.names import (
@@ -17,7 +18,7 @@ from interp.names import (
     parse_hook_point,
     parse_node,
 )
-from interp.runtime import derive_seed, make_generator, parse_dtype, pick_device
+from interp.seeds import derive_seed, make_generator
 
 
 @given(st.integers(0, 200), st.integers(0, 200))

@@ -18,11 +18,11 @@ from s3_server import BUCKET, ROWS, Server, another_machine, filled, fresh, obje
 
 from interp import remote, storage
 from interp.artifacts import Draft, as_json, copy_artefact, read_manifest, save_artefact, verify, write_table
+from interp.cache import FileCache
 from interp.errors import ConfigError, MissingError, UnknownNameError
 from interp.notes import Notes
 from interp.recording.store import Recording
 from interp.remote import RemotePath, as_path
-from interp.runtime import FileCache
 from interp.workspace import Workspace, empty_trash, move_to_trash, restore, trashed
 from workbench.__main__ import main
 

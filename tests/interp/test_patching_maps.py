@@ -12,7 +12,7 @@ from interp.patching.activation import activation_patching
 from interp.patching.config import PatchingConfig
 from interp.patching.maps import measure_map, unrelated_prompts
 from interp.patching.patching_map import PatchingMap
-from interp.runtime import make_generator
+from interp.seeds import make_generator
 from interp.workspace import Workspace
 
 CLEAN, CORRUPT = "3 5 7 9 1 2 3 5 7", "3 5 8 9 1 2 3 5 7"

@@ -13,7 +13,7 @@ from torch import Tensor
 from interp.models.hooked import HookedModel
 from interp.models.small import SmallConfig, build_small
 from interp.models.training import TrainingConfig, train_small
-from interp.runtime import one_thread
+from interp.threads import one_thread
 
 N_WORDS, N_KEYS, LENGTH = 32, 8, 24
 CONFIG = SmallConfig(n_layers=3, d_model=32, n_heads=4, d_mlp=64, d_vocab=N_WORDS + N_KEYS, n_ctx=LENGTH)

@@ -4,7 +4,6 @@ import pytest
 import torch
 from other_device import DEVICE, other_device
 
-from interp import runtime
 from interp.workspace import Workspace
 from saes.evaluation.evaluation import SAEEvaluation
 from saes.evaluation.latent_comparison import LatentComparison
@@ -47,7 +46,8 @@ def seen(monkeypatch):
         return encode(self, x)
 
     monkeypatch.setattr(OneLayerSAE, "encode_sparse", spy)
-    monkeypatch.setattr(runtime, "pick_device", lambda device=None, **_: "cpu" if device == "cpu" else str(DEVICE))
+    pick = "interp.devices.pick_device"
+    monkeypatch.setattr(pick, lambda device=None, **_: "cpu" if device == "cpu" else str(DEVICE))
     return devices
 
 

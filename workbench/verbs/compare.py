@@ -319,7 +319,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
         from interp.models.adapter import ordinary_tokens
         from interp.models.identity import tokenizer_of
         from interp.models.toys import repeating_rows
-        from interp.runtime import make_generator
+        from interp.seeds import make_generator
         from interp.text.corpora import open_corpus
 
         length = min(self.context_length, model.cfg.n_ctx)

@@ -374,7 +374,7 @@ class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
 
         from interp.models.adapter import token_strings
         from interp.models.generation import NextToken, Offset, check_room, generate, sampled
-        from interp.runtime import make_generator
+        from interp.seeds import make_generator
 
         check_room(model, tokens, self.new_tokens)
         for number in range(1 + self.samples):

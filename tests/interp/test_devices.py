@@ -11,14 +11,15 @@ import pytest
 import torch
 from other_device import DEVICE, other_device
 
-from interp import runtime
+from interp import devices
+from interp.devices import DEVICE_TOLERANCE, agrees_with_cpu, pick_device, small_passes
 from interp.errors import ConfigError, UnknownNameError
-from interp.runtime import DEVICE_TOLERANCE, agrees_with_cpu, one_thread, pick_device, small_passes
+from interp.threads import one_thread
 
 
 def test_threads_can_change_after_compiled_loops_have_run() -> None:
     code = (
-        "import torch; from interp.runtime import set_threads; set_threads(1)\n"
+        "import torch; from interp.threads import set_threads; set_threads(1)\n"
         "from saes.kernels.compiled import CompiledOps\n"
         "CompiledOps().select_topk(torch.randn(8, 16), 2)\n"
         "set_threads(2)\n"
@@ -33,7 +34,7 @@ def test_threads_can_change_after_compiled_loops_have_run() -> None:
 @pytest.mark.parametrize(("limits", "reused"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
 def test_memory_of_freed_tensors_serves_the_next_ones_unless_the_environment_says_otherwise(limits, reused) -> None:
     code = (
-        "import resource, torch; from interp.runtime import pick_device; pick_device('cpu')\n"
+        "import resource, torch; from interp.devices import pick_device; pick_device('cpu')\n"
         "def layer(): [torch.ones(3 << 20) for _ in range(5)]  # 60 MB\n"
         "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "layer(); before = faults(); layer(); print(faults() - before)"
@@ -84,7 +85,7 @@ def wrong(error: float):
 
 @pytest.mark.parametrize("error", [1e-5, DEVICE_TOLERANCE * 2, 1.0, float("nan")])
 def test_a_device_that_differs_is_not_used_unasked(error, cache, monkeypatch) -> None:
-    monkeypatch.setattr(runtime, "small_passes", wrong(error))
+    monkeypatch.setattr(devices, "small_passes", wrong(error))
     if error < DEVICE_TOLERANCE:
         assert pick_device() == "mps"
         return
@@ -104,7 +105,7 @@ def test_the_check_runs_once_per_version_and_device(cache, monkeypatch) -> None:
         calls.append(device)
         return [torch.arange(4.0)]
 
-    monkeypatch.setattr(runtime, "small_passes", passes)
+    monkeypatch.setattr(devices, "small_passes", passes)
     assert [pick_device(), pick_device()] == ["mps", "mps"]
     assert calls == ["cpu", "mps"]
     monkeypatch.setattr(torch, "__version__", "another")
@@ -122,7 +123,7 @@ def test_a_device_that_fails_is_not_used_and_is_tried_again(cache, monkeypatch) 
             raise NotImplementedError("no topk here\nlong advice")
         return [torch.arange(4.0)]
 
-    monkeypatch.setattr(runtime, "small_passes", fails)
+    monkeypatch.setattr(devices, "small_passes", fails)
     with pytest.warns(UserWarning, match=r"fails at a small network \(no topk here\); the CPU is used"):
         assert pick_device() == "cpu"
     assert not cache.exists(), "it may have been out of memory"

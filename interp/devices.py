@@ -1,79 +1,34 @@
-"""Device, dtype, threads and seeds are decided here and nowhere else.
-
-A seed enters at the command line, becomes `torch.Generator`s here, and leaves in the manifest.
+"""Device, dtype and memory: decided here and nowhere else.
 
 A model is loaded in the dtype of the running command (`--dtype`), float32 by default: its weights and the values
 between its layers have that dtype. A product of two bfloat16 or float16 matrices is summed in float32, and float32
 stays float32: TF32, which torch offers for convolutions unasked, is off unless `INTERP_TF32=1`. Dictionaries,
 statistics and scores are computed in float32 whatever the model's dtype.
 
-cuda or mps is used unasked only where a small network gives the numbers of the CPU there (`agrees_with_cpu`).
-
-Blocks of work run on several threads, each block on one, so that a result does not depend on the number of threads;
-compiled loops (numba) run on as many threads as torch uses. torch and numba are imported by the functions that need
-them, and so are the public names of the packages (`lazily`).
-
-The module also says on which versions a result was computed, and has the locks and caches that processes share.
+cuda or mps is used unasked only where a small network gives the numbers of the CPU there (`agrees_with_cpu`). Torch is
+imported by the functions that need it.
 """
 
 import contextlib
 import functools
-import hashlib
-import importlib
 import json
 import os
 import platform
-import sys
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING
 
+from interp.cache import cache_folder
 from interp.errors import ConfigError, UnknownNameError
+from interp.seeds import make_generator
+from interp.threads import one_thread
 
 if TYPE_CHECKING:
     import torch
 
 
 DTYPES = ("float32", "bfloat16", "float16")
-
-
-def set_threads(threads: int | None) -> int:
-    """Use `threads` CPU threads in torch and numba (None keeps the library's choice). Returns the number in use."""
-    import torch
-
-    if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"threads must be at least 1, got {threads}; leave it out to use every core")
-        torch.set_num_threads(threads)
-        numba = sys.modules.get("numba")
-        if numba is None:
-            os.environ["NUMBA_NUM_THREADS"] = str(threads)  # read when numba is first imported
-        else:  # numba compares the variable with its running threads at every compilation, and fails when they differ
-            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-    return torch.get_num_threads()
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Use one CPU thread in torch within the block: on small products threads mostly wait for each other.
-
-    On a busy machine a step of a toy model takes ten times as long with two threads as with one. With one thread the
-    numbers do not depend on the machine's number of cores either.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def pick_device(device: str | None = None, *, mps: bool = True) -> str:
@@ -229,22 +184,6 @@ def small_passes(device: str) -> "list[torch.Tensor]":
     return outputs
 
 
-def code_version() -> str:
-    try:
-        return metadata.version("interp-workbench")
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that can change a number."""
-    found = {"python": platform.python_version()}
-    for package in ("torch", "transformers", "transformer-lens", "numpy", "umap-learn"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
-
-
 def _torch_version() -> str:
     import torch
 
@@ -258,18 +197,6 @@ def _device_name(device: str) -> str:
     if device.startswith("cuda"):
         return f"{device} {torch.cuda.get_device_name(device)}"
     return f"{device} {platform.processor()} {platform.release()}".strip()
-
-
-def size_text(n_bytes: float) -> str:
-    """Return a number of bytes with its unit.
-
-    >>> size_text(1_234_567)
-    '1.2 MB'
-    """
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= size:
-            return f"{n_bytes / size:,.1f} {unit}"
-    return f"{n_bytes:.0f} B"
 
 
 def free_memory(device: str) -> int | None:
@@ -312,109 +239,6 @@ def faster_in_bfloat16(rows: "torch.Tensor") -> bool:
     return seconds(rows.bfloat16()) < 0.7 * seconds(rows)
 
 
-def cache_folder() -> Path:
-    """Return the user's cache folder: `$INTERP_CACHE`, else `~/.cache/interp-workbench`."""
-    return Path(os.environ.get("INTERP_CACHE") or "~/.cache/interp-workbench").expanduser()
-
-
-class FileCache:
-    """Files in a folder of the cache that can be fetched again: those used last are retained, up to a size."""
-
-    GRACE: ClassVar[float] = 10.0
-    """Seconds for which a used file is kept regardless of the limit: its reader may not have opened it yet."""
-
-    def __init__(self, folder: str, variable: str, default_gb: float, *, part: str):
-        """Bound the files of `folder` below a folder named `part` to the gigabytes of an environment variable."""
-        self.folder, self.variable, self.default_gb, self.part = folder, variable, default_gb, part
-        self._lock, self._total = threading.Lock(), None
-
-    def limit(self) -> float:
-        """Return the bytes that are retained. Raises `ConfigError` where the variable is not a number."""
-        text = os.environ.get(self.variable) or str(self.default_gb)
-        with contextlib.suppress(ValueError):
-            if 0 <= (limit := float(text)) < float("inf"):
-                return limit * 1e9
-        raise ConfigError(f"{self.variable} is a number of gigabytes, got {text!r}")
-
-    def added(self, n_bytes: int) -> None:
-        """Count bytes that were added; beyond the limit remove the files whose last use is the longest ago."""
-        limit = self.limit()
-        with self._lock:
-            self._total = None if self._total is None else self._total + n_bytes
-            if self._total is None or self._total > limit:
-                self._total = self._trim(limit)
-
-    def _trim(self, limit: float) -> int:
-        """Remove files until the others fit; return their bytes. Other processes may do the same at once."""
-        found = []
-        for folder, _, names in os.walk(cache_folder() / self.folder):
-            for name in names if self.part in Path(folder).parts else ():
-                with contextlib.suppress(OSError):
-                    about = os.stat(path := os.path.join(folder, name))
-                    found.append((about.st_atime, about.st_size, path))
-        total = sum(n_bytes for _, n_bytes, _ in found)
-        for used, n_bytes, path in sorted(found):
-            if total <= limit or used > time.time() - self.GRACE:
-                break
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-                total -= n_bytes
-        return total
-
-
-class FolderLock:
-    """Lock on a folder against other processes, until this process has no reference to it or ends."""
-
-    _held: ClassVar["WeakValueDictionary[str, FolderLock]"] = WeakValueDictionary()
-
-    def __init__(self, handle: int | None):
-        self._handle = handle
-
-    @classmethod
-    def take(cls, folder: Path) -> "FolderLock":
-        """Return the lock, which this process may hold already. Raises `ConfigError` where another process has it.
-
-        A system or file system without locks gives one that keeps nobody out.
-        """
-        name = str(folder)
-        held = cls._held.get(name)
-        if held is not None and held._is_of(name):
-            return held
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            return cls(None)
-        taken = ConfigError(
-            f"{name} is being written by another process; wait until it has finished, or choose another --name"
-        )
-        try:
-            handle = os.open(name, os.O_RDONLY)
-        except FileNotFoundError:  # finished or removed this moment
-            raise taken from None
-        lock = cls(handle)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise taken from None
-        except OSError:  # no locks there
-            return lock
-        if not lock._is_of(name):  # renamed or removed before it was locked
-            raise taken
-        cls._held[name] = lock
-        return lock
-
-    def _is_of(self, name: str) -> bool:
-        """Return whether the locked folder is still the one at that path."""
-        try:
-            return self._handle is not None and os.path.samestat(os.fstat(self._handle), os.stat(name))
-        except OSError:
-            return False
-
-    def __del__(self) -> None:
-        if self._handle is not None:
-            os.close(self._handle)
-
-
 _chosen_dtype = [DTYPES[0]]
 
 
@@ -440,81 +264,3 @@ def _dtype_name(name: str) -> str:
     if short not in DTYPES:
         raise UnknownNameError("dtype", name, DTYPES)
     return short
-
-
-def make_generator(seed: int, *streams: str | int, device: str = "cpu") -> "torch.Generator":
-    """Return a generator for one named stream of randomness.
-
-    Streams with different names are independent, so an additional draw in one stream changes no other.
-    """
-    import torch
-
-    return torch.Generator(device=device).manual_seed(derive_seed(seed, *streams))
-
-
-def derive_seed(seed: int, *streams: str | int) -> int:
-    """Return a 63-bit seed from `(seed, *streams)`, the same on every machine and Python."""
-    text = "/".join(str(part) for part in (seed, *streams))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
-
-
-def in_blocks(
-    blocks: Iterable[Any], work: Callable[[Any], Any], each: Callable[[Any], None] | None = None
-) -> list[Any]:
-    """Return `[work(block) for block in blocks]`, computed on as many threads as torch uses.
-
-    `each(block)` is called in order as results arrive; an exception in it stops the work within a block. A matrix
-    product spread over threads may round differently than on one thread; a product within a block does not.
-    """
-    import torch
-
-    todo, threads = list(blocks), torch.get_num_threads()
-    results = []
-    with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            for block, result in zip(todo, pool.map(work, todo), strict=True):
-                results.append(result)
-                if each is not None:
-                    each(block)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return results
-
-
-def run_compiled(kernel: Callable[..., Any], *arguments: Any, at_most: int | None = None) -> Any:
-    """Call a compiled kernel with tensors as arrays, on as many threads as torch uses, or `at_most`.
-
-    Numba starts its threads at first use and resets OpenMP's number, which torch shares; it is restored.
-    """
-    import numba
-    import torch
-
-    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    threads = torch.get_num_threads()
-    numba.set_num_threads(max(1, min(threads, most, at_most or most)))
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
-    return kernel(*(a.numpy() if isinstance(a, torch.Tensor) else a for a in arguments))
-
-
-def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
-    """Return `__getattr__` and `__all__` of a package that imports its public names when they are first asked for.
-
-    `homes` maps each module to its names, separated by spaces; `own:public` renames one.
-    """
-    found = {
-        public or own: (module, own)
-        for module, names in homes.items()
-        for own, _, public in (name.partition(":") for name in names.split())
-    }
-
-    def find(name: str) -> Any:
-        if name not in found:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module, own = found[name]
-        value = getattr(importlib.import_module(module), own)
-        setattr(sys.modules[package], name, value)
-        return value
-
-    return find, list(found)
