@@ -141,9 +141,10 @@ class Visitor:
                 for column in ("about.json", "xy.bin", "regions.json", "value.bin"):
                     self.ask("GET", f"/atlas-data/{MAP}/{column}", kind="map")
             case 6:
-                shown = {"n": self.rng.randrange(5, 60), "paths": False, "groups": ""}
-                self.call("circuit-graph.elements", "circuit", circuit__view_of_data=shown, scheme_of_data="light",
-                          circuit__state_of_data={"name": CIRCUIT, "limit": 400, "found": 24})  # fmt: skip
+                shown = {"n": self.rng.randrange(5, 60), "paths": False}
+                self.ask("POST", f"/circuit-data/edge-circuits/{CIRCUIT}/part.json", shown, "circuit")
+                self.call("circuit-grid.rowData", "circuit", circuit__view_of_data=shown, scheme_of_data="light",
+                          circuit__name_of_data=CIRCUIT)  # fmt: skip
             case 7:
                 self.call("heads-map.figure", "heads", heads__kind_of_value="induction", scheme_of_data="light",
                           heads__state_of_data={"name": HEADS, "model": MODEL})  # fmt: skip

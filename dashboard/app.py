@@ -69,7 +69,7 @@ KEYS = [
     ("+  -  0", "map and circuit: zoom in, zoom out, show everything"),
     ("arrows  Enter  Esc", "map: move, select the point in the middle (twice: open it), clear the selection"),
     ("Shift drag", "map: lasso (Alt drag: rectangle, Ctrl click: add a point)"),
-    ("p  x  g  n  h", "graph: pin, mark, group the marked, name and hide a node; Ctrl Z takes back"),
+    ("p  x  g  n  h", "graph: pin, mark, group the marked, name and hide a node (circuit: x, g); Ctrl Z takes back"),
     ("t", "switch between light and dark"),
     ("?", "this list"),
     ("Esc", "leave a field, deselect an edge, close this list"),
@@ -279,7 +279,6 @@ BROWSER = "workbench-browser"
 """Cookie that tells browsers apart; it grants nothing."""
 LIBRARIES = {
     "dash_ag_grid": ("AgGrid", ("atlas", "circuit", "feature", "heads")),
-    "dash_cytoscape": ("Cytoscape", ("circuit",)),
 }
 """Large libraries: their component, and the pages that load them at once; other pages load one when they draw it."""
 

@@ -9,7 +9,7 @@ unknown or missing field is refused with the path of the field and what it shoul
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, make_dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import flask
 from annotated_types import Interval, MaxLen
 
+from dashboard.answers import finite_json, plain
 from dashboard.turns import asking
 from interp.errors import ConfigError
 from interp.forms import from_json
@@ -39,6 +40,37 @@ def answered(answer: Callable[..., T], *more: Any) -> T:
     asked = from_json(form, json_body(), "the request", "asked")
     with asking(asked.visitor):
         return answer(asked, *more, **{name: getattr(asked, name) for name in names})
+
+
+def add_routes(
+    server: flask.Flask,
+    prefix: str,
+    reads: Mapping[str, Callable[..., Any]],
+    asks: Mapping[str, Callable[..., Any]],
+    opened: Callable[..., Any],
+) -> None:
+    """Add `GET <prefix>/<path>.json` for `reads`, which take the names in the prefix, and `POST` for `asks`.
+
+    An ask takes what `opened` returns for these names, and the body.
+    """
+
+    def as_json(answer: Callable[..., Any]) -> Callable[..., flask.Response]:
+        def reply(**names: str) -> flask.Response:
+            found = finite_json(plain(answer(**names)))
+            return flask.Response(found, mimetype="application/json", headers={"Cache-Control": "no-store"})
+
+        return reply
+
+    for path, read in reads.items():
+        address = f"{prefix}/{path}.json"
+        server.add_url_rule(address, f"GET {address}", as_json(read), methods=["GET"])
+    for path, ask in asks.items():
+        address = f"{prefix}/{path}.json"
+
+        def asked(ask: Callable[..., Any] = ask, **names: str) -> Any:
+            return answered(ask, opened(**names))
+
+        server.add_url_rule(address, f"POST {address}", as_json(asked), methods=["POST"])
 
 
 @cache

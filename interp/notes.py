@@ -25,7 +25,7 @@ from typing import Annotated, Any
 
 from annotated_types import Interval, MaxLen, MinLen
 
-from interp.artifacts import FOLDERS, as_json, disk_errors, read_json, write_json
+from interp.artifacts import CIRCUITS, FOLDERS, as_json, disk_errors, read_json, write_json
 from interp.entries import Check, Entries, Merged, copy_entries
 from interp.errors import ConfigError, ConflictError, UnknownNameError
 from interp.forms import Passes, from_json, matches
@@ -233,7 +233,7 @@ class Notes:
         self.entries.put("chat", name, self.entries.checked("chat", name, as_json(talk)))
 
     def graph_edits(self, key: str) -> dict[str, Any]:
-        """Return the edits of an attribution graph `graphs/NAME`; empty without any. Their fields: `GraphMarks`."""
+        """Return the edits of an attribution graph or a circuit by its key; empty without any. Fields: `GraphMarks`."""
         return self.entries.value("graph", key) or {}
 
     def save_graph_edits(self, key: str, edits: Mapping[str, Any], *, was: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,6 +275,8 @@ class Notes:
 
 _FIELD = {"star": "starred", "title": "title", "note": "note"}
 _FOLDERS = set(FOLDERS.values())
+_DRAWN = {FOLDERS[kind] for kind in ("attribution_graph", *CIRCUITS)}
+"""Folders of what the browser draws as a graph, with marks of its visitors."""
 
 
 def check_key(key: str) -> tuple[str, str, str]:
@@ -293,8 +295,8 @@ def _key(key: str) -> str:
 
 
 def _graph_key(key: str) -> str:
-    if check_key(key)[0] != "graphs" or "#" in key:
-        raise ConfigError("should be graphs/NAME, the graph that the edits belong to")
+    if check_key(key)[0] not in _DRAWN or "#" in key:
+        raise ConfigError("should be graphs/NAME or the key of a circuit, to which the edits belong")
     return key
 
 
@@ -317,7 +319,12 @@ Address = Annotated[
     matches(r"/(?![/\\])[^\x00-\x20\x7f]*", "an address within the dashboard, such as /search?q=January"),
 ]
 NodeId = Annotated[
-    str, matches(r"(feature|error|token|logit)(:-?\d{1,10}){2,3}", "a node id, such as feature:12:5:1033")
+    str,
+    matches(
+        r"(feature|error|token|logit)(:-?\d{1,10}){2,3}"  # of an attribution graph
+        r"|(embed|logits|L\d{1,4}(H\d{1,4}|MLP|[a-z]{1,9}\.(\d{1,10}|error)))(@\d{1,7})?",  # of a circuit
+        "a node id, such as feature:12:5:1033 or L5H1",
+    ),
 ]
 LatentId = Annotated[str, matches(r"feature(:-?\d{1,10}){2,3}", "the node id of a latent, such as feature:12:5:1033")]
 NodeIds = Annotated[tuple[NodeId, ...], MaxLen(MAX_LIST), Passes(_once)]

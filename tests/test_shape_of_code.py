@@ -201,7 +201,7 @@ def test_the_check_of_the_order_sees_what_is_against_it():
     imports = {
         "dashboard.figures.saes": list(every_import(ast.parse(hidden), {"dashboard.atlas"})),
         "dashboard.overview.page": ["dashboard.atlas.page", "dashboard.figures.theme", "dashboard.data.features"],
-        "dashboard.data.features": ["dashboard.maps.view", "dashboard.app", "dashboard.data.circuits"],
+        "dashboard.data.features": ["dashboard.maps.view", "dashboard.app", "dashboard.data.documents"],
         "dashboard.app": ["dashboard.atlas.page", "dashboard.data.features", "interp.atlas"],
     }
     assert against(layers, imports) == [

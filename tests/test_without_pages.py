@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-PAGES = ("dash", "dash_ag_grid", "dash_cytoscape", "dash_mantine_components", "flask", "werkzeug")
+PAGES = ("dash", "dash_ag_grid", "dash_mantine_components", "flask", "werkzeug")
 HIDDEN = f"""
 import sys
 

@@ -1,4 +1,5 @@
-// Draws attribution graphs: each empty element with `data-graph-source` becomes a view (assets/graph/view.mjs).
+// Draws graphs: an empty element with `data-graph-source` becomes the view of an attribution graph (graph/view.mjs), or
+// of a circuit (graph/circuit.mjs).
 
 import { all, whenChanged } from "./dom.mjs";
 
@@ -13,8 +14,12 @@ function draw() {
   const [root] = all("[data-graph-source]:not([data-graph-drawn])");
   if (!root) return;
   root.dataset.graphDrawn = "";
-  import("./graph/view.mjs").then(({ GraphView }) => {
-    if (root.isConnected) view = new GraphView(root);
+  const isCircuit = root.dataset.graphPage === "circuit";
+  const loaded = isCircuit
+    ? import("./graph/circuit.mjs").then(({ CircuitView }) => CircuitView)
+    : import("./graph/view.mjs").then(({ GraphView }) => GraphView);
+  loaded.then((View) => {
+    if (root.isConnected) view = new View(root);
   });
 }
 

@@ -12,7 +12,6 @@ import "./server.mjs";
 import "./tokens.mjs";
 import "./tour.mjs";
 import * as atlas from "./atlas.mjs";
-import * as circuit from "./circuit.mjs";
 import * as search from "./search.mjs";
 import { Still } from "./still.mjs";
 import * as workbench from "./workbench.mjs";
@@ -31,5 +30,5 @@ const say = {
 };
 
 Object.assign(window, { workbench_atlas: { AtlasMap: atlas.AtlasMap }, workbench_still: { Still } });
-Object.assign(window.dash_clientside, { atlas, circuit, say, search, workbench, workbenchPrompt });
+Object.assign(window.dash_clientside, { atlas, say, search, workbench, workbenchPrompt });
 new window.DashRenderer(); // the page does not start it itself, as scripts in it run before modules do

@@ -1,14 +1,13 @@
-"""The right side of the circuit page: the finding, or the evidence for the chosen edge, node or group."""
+"""The right side of the circuit page: the finding, or the evidence for what is chosen: an edge, a node or several."""
 
 from typing import Any
 
 from dash import html
 
+from dashboard.circuit import data as view
 from dashboard.components.evidence import evidence_table, number, records_table, words
 from dashboard.components.frame import attrs, graph, notice, panel, quiet_link, stat
 from dashboard.components.pages import heads_href, prompt_href
-from dashboard.data import circuits as view
-from dashboard.data.circuits import Group
 from dashboard.figures.circuits import agreement, via_colours
 from dashboard.figures.heads import attention_pattern
 from dashboard.figures.theme import Theme, visible
@@ -72,20 +71,16 @@ def summary(found: FoundCircuit, colours: Theme) -> html.Section:
 
 
 def details(
-    workspace: Workspace, found: FoundCircuit, rows: list[view.EdgeRow], chosen: str, groups: tuple[Group, ...],
-    colours: Theme,
-) -> html.Section:  # fmt: skip
-    """Return the panel of an edge, a node, a group, or a line between groups that bundles several edges."""
+    workspace: Workspace, found: FoundCircuit, rows: list[view.EdgeRow], chosen: list[str], colours: Theme
+) -> html.Section:
+    """Return the panel of an edge, a node, the nodes of a group, or the edges of a line between groups."""
     close = html.Button("close", className="wb-link", type="button", **attrs({"data-circuit-at": ""}))
-    edge = next((row for row in rows if row.id == chosen), None)
-    if edge:
-        return _edge(found, edge, colours, close)
-    supernode = next((g for g in groups if g.id == chosen), None)
-    if supernode:
-        return _group(supernode, rows, close)
-    if "|" in chosen:
-        return _bundle(chosen, rows, groups, close)
-    return _node(workspace, found, rows, chosen, colours, close)
+    edges = [row for row in rows if row.id in chosen]
+    if len(chosen) == 1:
+        if edges:
+            return _edge(found, edges[0], colours, close)
+        return _node(workspace, found, rows, chosen[0], colours, close)
+    return _line_of(edges, close) if edges else _group(chosen, rows, close)
 
 
 def _verdict(verdict: Verdict) -> Any:
@@ -163,36 +158,25 @@ def _node(
     )
 
 
-def _group(group: Group, rows: list[view.EdgeRow], close: Any) -> html.Section:
-    inside = set(group.members)
-    ends = [(row, *row.end_ids) for row in rows]
+def _group(members: list[str], rows: list[view.EdgeRow], close: Any) -> html.Section:
+    ends = [(row, *(end in members for end in row.end_ids)) for row in rows]
     return panel(
-        html.Span(visible(group.name), dir="auto"),
-        html.P(f"A group of {len(group.members)} nodes, made by hand or proposed.", className="wb-note"),
-        html.P([piece for m in group.members for piece in (_at(m), " ")], className="wb-members"),
-        *_edge_list("Reads from", [r for r, s, t in ends if t in inside and s not in inside], None),
-        *_edge_list("Is read by", [r for r, s, t in ends if s in inside and t not in inside], None),
-        *_edge_list("Within", [r for r, s, t in ends if s in inside and t in inside], None),
+        f"A group of {len(members)} nodes",
+        html.P([piece for name in members for piece in (_at(name), " ")], className="wb-members"),
+        *_edge_list("Reads from", [row for row, source, target in ends if target and not source], None),
+        *_edge_list("Is read by", [row for row, source, target in ends if source and not target], None),
+        *_edge_list("Within", [row for row, source, target in ends if source and target], None),
         actions=close,
         className="wb-circuit-chosen",
     )
 
 
-def _bundle(chosen: str, rows: list[view.EdgeRow], groups: tuple[Group, ...], close: Any) -> html.Section:
-    source, via, target = chosen.split("|")
-    members = {g.id: set(g.members) for g in groups}
-    sources, targets = (members.get(end, {end}) for end in (source, target))
-    inside = [
-        row for row in rows if row.end_ids[0] in sources and row.end_ids[1] in targets and (row.via or "other") == via
-    ]
-    title = f"{source.removeprefix('group:')} → {target.removeprefix('group:')}"
+def _line_of(edges: list[view.EdgeRow], close: Any) -> html.Section:
+    """Return the panel of a line that several edges share, as their ends lie in groups."""
     return panel(
-        html.Span(visible(title, 80), dir="auto"),
-        html.P(
-            f"{_edges(len(inside))} {THROUGH.get(via, '')}; the line is as wide as the strongest one.",
-            className="wb-note",
-        ),
-        *_edge_list("Edges", inside, None),
+        f"{len(edges)} edges {THROUGH.get(edges[0].via or '', '')}".rstrip(),
+        html.P("The line is as wide as the sum of their scores.", className="wb-note"),
+        *_edge_list("Edges", edges, None),
         actions=close,
         className="wb-circuit-chosen",
     )
@@ -265,10 +249,6 @@ def _at(name: str) -> html.Button:
 def _heads_link(workspace: Workspace, model: str, head: str) -> Any:
     scores = next((each for each in workspace.values(HeadScores) if each.settings.model == model), None)
     return quiet_link(f"{head} among all heads", heads_href(scores.name, head=head)) if scores else None
-
-
-def _edges(n: int) -> str:
-    return f"{n} edge" if n == 1 else f"{n} edges"
 
 
 def _title(name: str) -> str:

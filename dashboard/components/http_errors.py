@@ -31,7 +31,7 @@ _STATUS: tuple[tuple[type[WorkbenchError], int], ...] = (
     (ResourceError, 503), (ArtifactError, 500),
 )  # fmt: skip
 """The first class that matches decides."""
-_DATA = ("/api/", "/atlas-data/", "/graph-data/")
+_DATA = ("/api/", "/atlas-data/", "/circuit-data/", "/graph-data/")
 
 
 def register(server: flask.Flask) -> None:

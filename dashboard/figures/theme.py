@@ -97,6 +97,17 @@ def theme(scheme: str | None) -> Theme:
     return DARK if scheme == "dark" else LIGHT
 
 
+def canvas_colours(colours: Theme, lines: list[tuple[str, list[int]]]) -> dict[str, Any]:
+    """Return the colours of a graph that the browser draws (assets/graph/).
+
+    `lines` has a colour and a pattern of dashes for each kind of edge: of a positive weight, then of a negative one.
+    """
+    names = ("surface", "text", "muted", "grid", "accent", "opposite", "categories")
+    return {name: getattr(colours, name) for name in names} | {
+        "lines": lines, "font": FONT, "mono": MONO, "soft": "#e7f0fd" if colours is LIGHT else "#1b2a42",
+    }  # fmt: skip
+
+
 def styled(figure: go.Figure, colours: Theme, *, height: int | None = None) -> go.Figure:
     """The figure with our fonts, margins, axes and hover boxes; changes it in place and returns it."""
     figure.update_layout(**_look(colours, height))

@@ -22,7 +22,7 @@ from dashboard.components.pages import (
     graph_href,
     menu_choices,
 )
-from dashboard.figures.theme import DARK, FONT, LIGHT, MONO, Theme, visible
+from dashboard.figures.theme import DARK, LIGHT, Theme, canvas_colours, visible
 from dashboard.graph import data, routes, tracing
 from interp.tracing.graph import KIND, AttributionGraph
 from interp.workspace import Workspace
@@ -282,11 +282,7 @@ def legend() -> html.Details:
 
 
 def _colours(theme: Theme) -> dict[str, Any]:
-    names = ("surface", "text", "muted", "grid", "accent", "opposite")
-    return {name: getattr(theme, name) for name in names} | {
-        "categories": theme.categories, "font": FONT, "mono": MONO,
-        "soft": "#e7f0fd" if theme is LIGHT else "#1b2a42",
-    }  # fmt: skip
+    return canvas_colours(theme, [(theme.accent, []), (theme.opposite, [])])
 
 
 def _first_graph(_: Workspace, model: str) -> tuple[str, dict[str, Any]]:

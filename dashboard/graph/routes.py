@@ -12,18 +12,15 @@
 Edits are stored among the notes of the workspace (`interp.notes`), so that an export carries them.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any
 
 import flask
 from annotated_types import Ge, Interval, Len
 
-from dashboard.answers import finite_json, plain
 from dashboard.components.pages import current, prompt_href
 from dashboard.data.workspace import notes
 from dashboard.graph import data
-from dashboard.requests import Asked, answered
+from dashboard.requests import Asked, add_routes
 from interp.artifacts import as_json
 from interp.errors import ConfigError
 from interp.notes import GraphMarks
@@ -39,27 +36,8 @@ MAX_HEADS = 12
 def register(server: flask.Flask) -> None:
     """Add the routes to the server."""
     reads = {"graph": _graph, "node": _node, "edits": _edits, "export": _export}
-    asked = {"part": _part, "edits": _save, "groups": _groups, "split": _split}
-    for path, read in reads.items():
-        server.add_url_rule(f"/graph-data/<name>/{path}.json", f"graph_{path}", _as_json(read), methods=["GET"])
-    for path, answer in asked.items():
-        reply = _as_json(partial(_answered, answer))
-        server.add_url_rule(f"/graph-data/<name>/{path}.json", f"graph_asks_{path}", reply, methods=["POST"])
-
-
-def _as_json(answer: Callable[[str], Answer]) -> Callable[[str], flask.Response]:
-    """Return the route that sends the answer as JSON."""
-
-    def reply(name: str) -> flask.Response:
-        return flask.Response(
-            finite_json(answer(name)), mimetype="application/json", headers={"Cache-Control": "no-store"}
-        )
-
-    return reply
-
-
-def _answered(answer: Callable[..., Any], name: str) -> Answer:
-    return plain(answered(answer, data.choose(current().workspace, name)))
+    asks = {"part": _part, "edits": _save, "groups": _groups, "split": _split}
+    add_routes(server, "/graph-data/<name>", reads, asks, lambda name: data.choose(current().workspace, name))
 
 
 def _graph(name: str) -> Answer:

@@ -150,7 +150,7 @@ MIN_PROSE_CHARS = 150
 PROSE_DOCUMENT_CHARS = 4000
 MIN_FILE_BYTES = 2000
 # Generated docstrings (one sentence filled in thousands of times), and our own words.
-PACKAGES_LEFT_OUT = {"plotly", "dash", "dash-ag-grid", "dash-mantine-components", "dash-cytoscape", "interp-workbench"}
+PACKAGES_LEFT_OUT = {"plotly", "dash", "dash-ag-grid", "dash-mantine-components", "interp-workbench"}
 
 Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")

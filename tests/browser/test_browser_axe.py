@@ -14,7 +14,7 @@ PAGES = {
     "features": ("/feature/demo/12", "#feature-histogram .wb-bin"),
     "prompt": ("/prompt?text=hello+world&model=smollm2-135m&features=demo", "#prompt-tokens .wb-tok"),
     "heads": ("/heads/smollm2-135m?kind=previous_token&head=L3H1", ".js-plotly-plot .main-svg"),
-    "circuit": ("/circuit/induction?at=L1H2-k-L4H1", ".wb-circuit-canvas canvas"),
+    "circuit": ("/circuit/induction?at=L1H2-k-L4H1", "#circuit-graph[data-ready]"),
     "sae": ("/sae?name=demo", ".js-plotly-plot .main-svg"),
     "geometry": ("/geometry?list=weekdays", ".js-plotly-plot .main-svg"),
     "dynamics": ("/dynamics?name=grok", ".js-plotly-plot .main-svg"),

@@ -123,10 +123,13 @@ def test_the_ten_strongest_latents_have_names_that_overlap_nothing(visit, graphs
 
 def test_layer_0_is_at_the_bottom_and_the_target_at_the_top(visit, graphs):
     page = open_graph(visit)
-    rows = page.evaluate(f"{VIEW}.layout.rows.filter(r => r.used).map(r => [r.layer, r.y])")
+    rows = page.evaluate(
+        f"{VIEW}.layout.rows.map((r, i) => [i, r.y, r.name]).filter(([i]) => {VIEW}.layout.rows[i].used)"
+    )
+    assert [name for _, _, name in rows] == ["tokens", *(f"L{i - 1}" for i, _, _ in rows[1:])]
     assert sorted(rows) == sorted(rows, key=lambda row: -row[1]), "a deeper layer is higher up"
     target = page.evaluate(f"Math.max(...{VIEW}.scene.items.filter(i => i.kind === 3).map(i => i.y))")
-    assert target < min(y for _, y in rows)
+    assert target < min(y for _, y, _ in rows)
 
 
 def test_one_target_alone_hides_the_others_and_ranks_by_the_effect_on_it(visit, graphs):

@@ -29,7 +29,7 @@ ADDRESSES = {
     "geometry": "/geometry?list=%3Cimg+src%3Dx+onerror%3D%27window.pwned%3D1%27%3E",
     "dynamics": "/dynamics?name=grok",
     "changes": "/changes?name=changes-base-tuned",
-    "circuit": "/circuit/induction?at=L1H2-k-L4H1&groups=%3Cimg+src%3Dx+onerror%3Dwindow.pwned%3D1%3E:L4H1,L5H3",
+    "circuit": "/circuit/induction?at=L1H2-k-L4H1",
 }
 
 

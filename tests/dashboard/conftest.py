@@ -12,7 +12,7 @@ from dashboard.app import create_app
 from interp.workspace import Workspace
 
 if TYPE_CHECKING:
-    from dashboard.data.circuits import Scored
+    from dashboard.circuit.data import Scored
     from interp.circuits.found_circuit import FoundCircuit
 
 
@@ -52,7 +52,7 @@ def server(workspace: Workspace, live: FakeLive) -> Iterator:
 @pytest.fixture(scope="session")
 def ioi(workspace: Workspace) -> "tuple[FoundCircuit, Scored]":
     """The circuit of that name and the scored graph that it was cut from."""
-    from dashboard.data.circuits import scored
+    from dashboard.circuit.data import scored
     from interp.circuits.found_circuit import open_circuit
 
     found = open_circuit(workspace, "ioi")

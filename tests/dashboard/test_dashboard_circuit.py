@@ -1,33 +1,29 @@
 """The circuit page without a browser: which edges, which groups, where they are drawn, what is said of them."""
 
-import json
 import shutil
 from dataclasses import replace
 
 import pytest
-from fake_live import FakeLive
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from make_circuits import discovered, edge, edge_circuit, induction_circuit
 from make_workspace import HOSTILE, build
 from page_text import text_of
 
 from dashboard.app import create_app
+from dashboard.circuit import data as view
 from dashboard.circuit import page
-from dashboard.circuit.figure import draw
-from dashboard.circuit.page import to_number, to_position
+from dashboard.circuit.drawing import View, part
 from dashboard.circuit.side import details, summary
 from dashboard.components.evidence import evidence_table, number
 from dashboard.components.pages import Context
-from dashboard.data import circuits as grouping
-from dashboard.data import circuits as view
 from dashboard.figures.theme import DARK, LIGHT
 from interp.artifacts import ARRAYS, CIRCUITS, FOLDERS, MANIFEST, as_json, read_json, save_artefact, write_json
 from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.found_circuit import Verdict, open_circuit
-from interp.errors import CorruptError, UnknownNameError, UsageError, WorkbenchError
+from interp.errors import CorruptError, UnknownNameError, WorkbenchError
 from interp.names import parse_node
 from interp.workspace import Workspace
+
+HERE = {"Host": "127.0.0.1:8050"}
 
 # --- which edges ---
 
@@ -37,7 +33,6 @@ def test_strongest_edges_come_first_and_as_many_as_asked(ioi):
     sizes = [row.size for row in scored.strongest(50)]
     assert len(sizes) == 50
     assert sizes == sorted(sizes, reverse=True)
-    assert scored.at_least(sizes[-1]) == 50
 
 
 def test_without_a_number_the_circuit_is_shown_as_it_was_found(ioi):
@@ -54,8 +49,7 @@ def test_a_circuit_without_a_scored_graph_is_thinned_by_its_own_scores(workspace
 
 def said_of(workspace: Workspace, n: int | None) -> str:
     """The words on the page for how many of the edges of the circuit *wide* are drawn."""
-    with create_app(workspace, live=FakeLive()).server.app_context():
-        return page.draw_circuit(shown(n=n), {"name": "wide"}, "light")[2]
+    return part(open_circuit(workspace, "wide"), View(n))["said"]
 
 
 def test_a_graph_of_thousands_is_cut_and_counted(tmp_path):
@@ -116,8 +110,7 @@ def test_only_paths_keeps_exactly_the_edges_between_embedding_and_logits(ioi, n)
         ({"name": "../demo"}, "not a usable name"),
         ({"name": "induction", "at": "L1H2-k-L4H2"}, "did you mean 'L1H2-k-L4H1'"),
         ({"name": "induction", "at": "L77H0"}, "unknown node or edge"),
-        ({"name": "induction", "groups": "early"}, "expected name:L4H1,L5H3"),
-        ({"name": "induction", "groups": "early:L1H2,head five"}, "unknown node"),
+        ({"name": "induction", "at": "L1H2,head five"}, "unknown node or edge"),
     ],
 )
 def test_a_wrong_address_says_what_is_there(workspace, live, address, message):
@@ -163,77 +156,89 @@ def test_export_reads_back_as_the_circuit_that_was_shown(ioi, tmp_path):
 
 # --- groups ---
 
-NAMES = st.text(min_size=1, max_size=60)
-MEMBERS = st.lists(
-    st.sampled_from([f"L{i}H{h}" for i in range(4) for h in range(4)] + ["L0MLP", "embed", "L2H1@7"]), min_size=2
-)
-
-
-@given(st.lists(st.tuples(NAMES, MEMBERS, st.booleans()), max_size=5))
-@settings(max_examples=60)
-def test_groups_survive_the_address_and_no_node_is_in_two(parts):
-    groups: tuple[grouping.Group, ...] = ()
-    for name, members, folded in parts:
-        if len(set(members)) > 1:
-            groups = grouping.add(groups, name, members)
-        if folded and groups:
-            groups = grouping.toggle(groups, len(groups) - 1)
-    assert grouping.parse_groups(grouping.format_groups(groups)) == groups
-    members = [m for g in groups for m in g.members]
-    assert len(members) == len(set(members))
-    assert len({g.name for g in groups}) == len(groups)
-
-
-def test_a_group_needs_two_nodes():
-    with pytest.raises(UsageError, match="at least two"):
-        grouping.add((), "alone", ["L1H2", "L1H2"])
-
 
 def test_proposal_by_role_finds_the_induction_heads(workspace):
     found = open_circuit(workspace, "induction")
-    groups = grouping.propose("role", found.circuit, view.scored(found).rows)
-    assert groups == (grouping.Group("induction", ("L4H1", "L5H3"), folded=True),)
+    groups = view.propose("role", found.circuit, view.scored(found).rows)
+    assert groups == {"induction": ["L4H1", "L5H3"]}
 
 
 def test_proposal_by_readers_joins_senders_that_are_read_alike():
     rows = [edge(s, t, "k") for s in ("L0H0", "L0H1") for t in ("L2H0", "L2H1", "L3H0")] + [edge("L1H0", "L3H3", "q")]
-    groups = grouping.propose("readers", Circuit("m", "h"), rows)
-    assert [g.members for g in groups] == [("L0H0", "L0H1")]
+    groups = view.propose("readers", Circuit("m", "h"), rows)
+    assert groups == {"read by L2H0 and 2 more": ["L0H0", "L0H1"]}
 
 
 def test_bands_hold_neighbouring_layers_and_leave_the_ends_out(ioi):
     found, scored = ioi
-    groups = grouping.propose("band", found.circuit, scored.strongest(100))
-    layers = [{parse_node(m).layer for m in g.members} for g in groups]
+    groups = view.propose("band", found.circuit, scored.strongest(100))
+    layers = [{parse_node(member).layer for member in members} for members in groups.values()]
     assert layers == [{0, 1}, {2, 3}, {4, 5}]
 
 
 def test_an_unknown_proposal_names_the_known_ones():
     with pytest.raises(UnknownNameError, match="readers"):
-        grouping.propose("reader", Circuit("m", "h"), [])
+        view.propose("reader", Circuit("m", "h"), [])
+
+
+def test_groups_of_one_name_are_both_proposed():
+    rows = [edge(s, t, "k") for s in ("L0H0", "L0H1") for t in ("L3H0", "L3H1")]
+    rows += [edge(s, t, "k") for s in ("L1H0", "L1H1") for t in ("L3H0", "L3H2", "L3H3", "L4H0", "L4H1")]
+    rows += [edge(s, t, "q") for s in ("L2H0", "L2H1") for t in ("L3H0", "L3H1")]
+    groups = view.propose("readers", Circuit("m", "h"), rows)
+    assert [*groups.values()] == [["L0H0", "L0H1"], ["L1H0", "L1H1"], ["L2H0", "L2H1"]]
+
+
+def test_groups_of_a_visitor_are_stored_with_the_notes_and_go_along_with_an_export(server):
+    client = server.test_client()
+    client.get("/", headers=HERE)  # brings the key that writes need
+    path, edits = "/circuit-data/edge-circuits/ioi/edits.json", {"groups": [["<b>early</b>", ["L0H0", "L0H1"]]]}
+    assert client.post(path, json={"edits": edits, "was": {}}, headers=HERE).get_json() == {"edits": edits}
+    assert client.get(path, headers=HERE).get_json() == {"edits": edits}
+    assert client.post(path, json={"edits": {}, "was": {}}, headers=HERE).status_code == 409, "changed meanwhile"
+    exported = client.get("/circuit-data/edge-circuits/ioi/export.json?n=7&paths=1", headers=HERE).get_json()
+    assert exported["about"]["shown"] == {"n": 7, "paths": True, "groups": edits["groups"]}
+    wrong = {"groups": [["a", ["L0H0", "head five"]]]}
+    assert "node id" in client.post(path, json={"edits": wrong, "was": edits}, headers=HERE).get_json()["error"]
+    assert client.post(path, json={"edits": {}, "was": edits}, headers=HERE).get_json() == {"edits": {}}
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "status", "says"),
+    [
+        ("part", {"n": -1}, 400, "number of edges"),
+        ("groups", {"by": "reader"}, 404, "readers"),
+        ("groups", {"by": "band", "n": 100}, 200, "layers 0 to 1"),
+    ],
+)
+def test_a_request_of_the_graph_is_answered_in_words(server, what, body, status, says):
+    client = server.test_client()
+    client.get("/", headers=HERE)
+    answer = client.post(f"/circuit-data/edge-circuits/ioi/{what}.json", json=body, headers=HERE)
+    assert answer.status_code == status
+    assert says in answer.get_data(as_text=True)
 
 
 # --- what is said ---
 
 
 def shown(**changes) -> dict:
-    return {"n": None, "paths": False, "groups": ""} | changes
+    return {"n": None, "paths": False} | changes
 
 
 @pytest.mark.parametrize("name", ["induction", "ioi"])
-@pytest.mark.parametrize("changes", [{}, {"n": 3}, {"n": 400, "paths": True}, {"groups": "-a:L0H0,L1H2,L4H1"}])
-def test_every_view_draws(server, name, changes):
-    state = {"name": name, "limit": 1000, "found": 4}
-    elements, rows, count, *_ = page.draw_circuit(shown(**changes), state, "dark")
-    assert elements
-    assert len({row["id"] for row in rows}) == len(rows) > 0
-    assert count.startswith(f"{len(rows):,} of ")
+@pytest.mark.parametrize("changes", [{}, {"n": 3}, {"n": 400, "paths": True}])
+def test_table_and_graph_show_the_same_edges(server, workspace, name, changes):
+    rows, *_ = page.draw_circuit(shown(**changes), name, "dark")
+    drawn = part(open_circuit(workspace, name), View.of(changes))
+    assert len({row["id"] for row in rows}) == len(rows) == len(drawn["edges"])
+    assert drawn["said"].startswith(f"{len(rows):,} of " if rows else "No edge lies on a path")
 
 
 def test_an_edge_shows_its_evidence_and_the_pattern_of_its_reader(server):
-    _, side = page.show_evidence("L1H2-k-L4H1", shown(), {"name": "induction"}, "light")
+    side = page.show_evidence("L1H2-k-L4H1", shown(), "induction", "light")
     said = text_of(side)
-    for part in (
+    for words in (
         "drop of the strict induction score",
         "+0.81",
         "+0.044",
@@ -242,7 +247,7 @@ def test_an_edge_shows_its_evidence_and_the_pattern_of_its_reader(server):
         "composition of the weights",
         "Attention of L4H1",
     ):
-        assert part in said, part
+        assert words in said, words
     assert "circuit-pattern" in said
 
 
@@ -257,7 +262,7 @@ def test_table_and_panel_agree_in_sign_interval_and_unit(server, workspace):
             if row.low is not None:
                 assert (numbers["low"], numbers["high"]) == (row.low, row.high)
                 assert row.low <= row.score <= row.high
-        side = text_of(page.show_evidence(rows[0].id, shown(), {"name": name}, "light")[1])
+        side = text_of(page.show_evidence(rows[0].id, shown(), name, "light"))
         assert f"score: {found.unit}" in side
         assert found.unit in text_of(page.table_panel(found.unit))
     assert "effect on the metric, in units of the" in open_circuit(workspace, "ioi").unit
@@ -276,13 +281,13 @@ def test_terms_of_a_table_link_to_the_glossary():
 def test_an_edge_with_both_scores_shows_exact_beside_estimated(server):
     row = view.checked(open_circuit(server.config["workbench"].workspace, "ioi"))[0]
     chosen = view.edge_id(row.source, row.target, row.via)
-    said = text_of(page.show_evidence(chosen, shown(), {"name": "ioi"}, "light")[1])
+    said = text_of(page.show_evidence(chosen, shown(), "ioi", "light"))
     assert "estimated effect" in said
     assert number(row.exact, signed=True) in said
 
 
 def test_a_head_leads_to_the_heads_page_and_lists_its_edges(server):
-    said = text_of(page.show_evidence("L1H2", shown(), {"name": "induction"}, "light")[1])
+    said = text_of(page.show_evidence("L1H2", shown(), "induction", "light"))
     assert "/heads/smollm2-135m?head=L1H2" in said
     assert "previous token" in said
     assert '"data-circuit-at": "L1H2-k-L4H1"' in said
@@ -298,7 +303,7 @@ def test_a_part_shows_the_score_of_all_that_it_writes(server, workspace):
     assert "Strongest nodes" in said
     row = strongest[0]
     assert f'"data-circuit-at": "{row.node}"' in said
-    side = text_of(page.show_evidence(row.node, shown(), {"name": "ioi"}, "light")[1])
+    side = text_of(page.show_evidence(row.node, shown(), "ioi", "light"))
     for value in (number(row.score, signed=True), number(row.exact, signed=True), "95 % interval"):
         assert value in side, value
     assert view.node_score(found, "L99H9") is None
@@ -306,13 +311,14 @@ def test_a_part_shows_the_score_of_all_that_it_writes(server, workspace):
 
 
 def test_groups_and_their_lines_open_too(workspace):
-    groups = grouping.parse_groups("-<b>early</b>:L1H2,L3H0")
     found = open_circuit(workspace, "induction")
     rows = view.scored(found).strongest(None)
-    name = groups[0].id
-    assert "A group of 2 nodes" in text_of(details(workspace, found, rows, name, groups, LIGHT))
-    line = text_of(details(workspace, found, rows, f"{name}|k|L4H1", groups, LIGHT))
-    assert "1 edge through its key" in line
+    group = text_of(details(workspace, found, rows, ["L1H2", "L3H0"], LIGHT))
+    assert "A group of 2 nodes" in group
+    assert "Is read by" in group
+    assert "Within" in group
+    line = text_of(details(workspace, found, rows, ["L1H2-k-L4H1", "L1H2-k-L5H3"], LIGHT))
+    assert "2 edges through its key" in line
     assert "L1H2-k-L4H1" in line
 
 
@@ -343,13 +349,9 @@ def test_evidence_flattens_cuts_and_keeps_text_inert():
     assert "dangerously" not in said
 
 
-def test_slider_positions_and_numbers_agree():
-    for limit in (1, 4, 60, 1000):
-        numbers = [to_number(p, limit) for p in range(101)]
-        assert numbers == sorted(numbers)
-        assert numbers[0] == 1
-        assert numbers[-1] == limit
-        assert to_number(to_position(limit, limit), limit) == limit
+def test_the_number_of_edges_in_an_address_is_within_what_there_is(ioi):
+    _, scored = ioi
+    assert [scored.number(text) for text in ("", "many", "0", "7", "99999")] == [None, None, 1, 7, view.MAX_EDGES]
 
 
 def test_heads_page_shows_the_evidence_or_the_command(tmp_path, workspace, live):
@@ -386,16 +388,15 @@ def test_circuits_of_two_kinds_with_one_name_are_both_reached_by_menu_and_addres
         for kind, number_of_edges in numbers.items():
             address = menu[f"induction · {kind.replace('_', ' ')}"]
             shown = page.layout(Context(own, live), name=address.removeprefix("/circuit/"))
-            state = of_id(shown, "circuit-state").data
-            assert state["found"] == number_of_edges
+            key = of_id(shown, "circuit-name").data
+            assert key == keys[kind]
             assert of_id(shown, "artefact-menu").value == address
-            rows = page.draw_circuit({"n": None, "paths": False, "groups": ""}, state, "light")[1]
+            rows = page.draw_circuit({"n": None, "paths": False}, key, "light")[0]
             assert len(rows) == number_of_edges
-            export = page.export_circuit(1, {"n": None, "paths": False, "groups": ""}, state)
-            assert len(json.loads(export["content"])["edges"]) == number_of_edges
-            assert export["filename"] == "induction.json"
+            answer = app.server.test_client().get(f"/circuit-data/{key}/export.json", headers=HERE)
+            assert len(answer.get_json()["edges"]) == number_of_edges
     bare = page.layout(Context(own, live), name="induction")
-    assert of_id(bare, "circuit-state").data["found"] == numbers[second.kind], "the newest"
+    assert of_id(bare, "circuit-name").data == keys[second.kind], "the newest"
 
 
 def test_a_menu_says_the_kind_only_where_a_name_occurs_twice(workspace, live):
@@ -425,12 +426,6 @@ def test_the_size_of_a_group_is_that_of_the_circuit():
     assert view.scored(edge_circuit("m", 2, 6, ["a"], group_size=3)).group == 3
 
 
-def test_heads_at_several_positions_are_joined():
-    rows = [edge("embed", "L0H0", "k", position=1), edge("L0H0", "logits", position=4)]
-    joined = [e for e in draw(rows, LIGHT).elements if e["classes"] == "moves"]
-    assert [(e["data"]["source"], e["data"]["target"]) for e in joined] == [("L0H0@1", "L0H0@4")]
-
-
 def test_lists_of_records_become_tables():
     from dashboard.components.evidence import records_table
 
@@ -451,9 +446,9 @@ def test_a_circuit_that_was_not_found_says_so(tmp_path, live):
     app = create_app(workspace, live=live)
     with app.server.app_context():
         assert text_of(page.layout(Context(workspace, live), name="induction"))
-        drawn = page.draw_circuit(shown(), {"name": "induction", "limit": 0, "found": 0}, "light")
-        said = text_of(page.show_evidence(None, shown(), {"name": "induction"}, "light")[1])
-    assert drawn[0] == []
-    assert "found no circuit" in text_of(drawn)
+        rows, *_ = page.draw_circuit(shown(), "induction", "light")
+        said = text_of(page.show_evidence(None, shown(), "induction", "light"))
+    assert rows == []
+    assert "found no circuit" in part(open_circuit(workspace, "induction"), View())["said"]
     assert "Not found. " in said
     assert "No head attends by induction" in said

@@ -1,16 +1,18 @@
 """Circuits of features are drawn as any other, and the prompt page says which features an answer rests on."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from dash import no_update
-from make_circuits import edge
+from make_circuits import induction_circuit
 from make_features import write_features
 from make_saes import saved
 from test_dashboard_pages import text_of
 
-from dashboard.circuit.figure import draw
+from dashboard.circuit.drawing import content
 from dashboard.figures.circuits import circuit_plot
-from dashboard.figures.theme import DARK, LIGHT
+from dashboard.figures.theme import DARK
 from dashboard.live import LiveModel
 from dashboard.prompt import panels as why
 from interp.circuits.circuit import Circuit, Edge
@@ -30,22 +32,16 @@ EDGES = (
 )
 
 
-def rows():
-    return [edge(each.source, each.target, score=each.score) for each in EDGES]
-
-
-def test_features_stand_in_the_row_of_their_place_with_room_of_their_own():
-    elements = draw(rows(), LIGHT).elements
-    at = {e["data"]["id"]: e["position"] for e in elements if "position" in e}
-    assert at["L9resid.12"]["y"] == at["L9resid.700"]["y"] == at["L9resid.error"]["y"]
-    heights = [at[name]["y"] for name in ("L9resid.12", "L15mlp.4", "L15resid.3", "logits")]
-    assert heights == sorted(heights, reverse=True), "the input is below"
-    names = {name for edge in EDGES for name in (edge.source, edge.target)}
-    places = {(at[name]["x"], at[name]["y"]) for name in names}
-    assert len(places) == len(names)
-    labels = {e["data"]["label"] for e in elements if e.get("classes") == "axis"}
-    assert {"features", "errors", "layer 9", "layer 15"} <= labels
-    assert not any("None" in label for label in labels)
+def test_features_stand_in_the_row_of_their_place_and_apart_from_errors():
+    found = replace(induction_circuit("m", 24, 4, ["a"]), circuit=Circuit.of("m", "h", EDGES))
+    drawn = content(found)
+    nodes = drawn["nodes"]
+    row = dict(zip(nodes["id"], nodes["layer"], strict=True))
+    assert row["L9resid.12"] == row["L9resid.700"] == row["L9resid.error"]
+    heights = [row[name] for name in ("L9resid.12", "L15mlp.4", "L15resid.3", "logits")]
+    assert heights == sorted(set(heights)), "the input is below"
+    assert drawn["rows"] == ["embed", "L9 resid", "L15 mlp", "L15 resid"]
+    assert drawn["tokens"] == ["features", "errors"]
 
 
 def test_a_still_of_features_puts_none_on_top_of_another():

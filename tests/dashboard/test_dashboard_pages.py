@@ -53,7 +53,7 @@ def context(workspace, live) -> Context:
         (geometry.layout, {"name": "shapes", "list": "digits"}),
         (dynamics.layout, {"name": "grok", "seed": "4"}),
         (circuit.layout, {}),
-        (circuit.layout, {"name": "ioi", "n": "70", "paths": "1", "at": "L1H3", "groups": "-a:L0H0,L0H1"}),
+        (circuit.layout, {"name": "ioi", "n": "70", "paths": "1", "at": "L1H3", "collapse": "1"}),
     ],
 )
 def test_every_page_answers_and_ignores_what_it_does_not_know(context, layout, address):
@@ -345,9 +345,9 @@ with server.app.app_context():
     from dashboard.geometry import page as geometry
     geometry.show_geometry({"name": "shapes", "list": "weekdays"}, "light")
     dynamics.show_run({"name": "grokking/grok", "seed": 3, "spec": ""}, "light")
-    view = {"n": None, "paths": False, "groups": ""}
-    circuit.draw_circuit(view, {"name": "ioi", "limit": 1000, "found": 24}, "light")
-    circuit.show_evidence("L1H2-k-L4H1", view, {"name": "induction"}, "light")
+    view = {"n": None, "paths": False}
+    circuit.draw_circuit(view, "ioi", "light")
+    circuit.show_evidence("L1H2-k-L4H1", view, "induction", "light")
     heads.draw_composition("k", "induction", "light")
 client = Client(server.app)
 assert client.get("/", headers={"Host": "127.0.0.1"}).status_code == 200

@@ -22,7 +22,7 @@ from interp.errors import (
 from interp.workspace import Workspace
 
 HERE = {"Host": "127.0.0.1:8050"}
-DATA = ("/api/", "/atlas-data/", "/graph-data/")
+DATA = ("/api/", "/atlas-data/", "/circuit-data/", "/graph-data/")
 QUERIES = {
     "/api/notes": "key=nothing/here", "/api/feature.html": "features=nothing&index=0",
     "/graph-data/nothing/node.json": "n=0", "/api/chat/direction": "name=nothing", "/api/chat/kept": "name=nothing",

@@ -5,7 +5,7 @@
 
 import { contextOf } from "../dom.mjs";
 import { Taken } from "../taken.mjs";
-import { boxOf, drawMark, halo, radiusOf, tokenText } from "./marks.mjs";
+import { boxOf, curveOf, drawMark, halo, lettersOf, lineOf, pointOf, radiusOf, tokenText } from "./marks.mjs";
 import { KINDS } from "./model.mjs";
 
 const SLICE = 7; // milliseconds of edges a frame
@@ -17,6 +17,7 @@ const LEVELS = 5;
 const NAMED = 10; // items with their names, where all is in view
 const MOST_NAMED = 80; // closer
 const LINE = 14; // pixels between two names
+const REACH = 7; // pixels from a line that the pointer still takes
 export const FRAME = { left: 54, right: 18, top: 16, bottom: 34 };
 
 export class Canvas {
@@ -66,6 +67,7 @@ export class Canvas {
     this.whole = 1; // the zoom that shows all
     this.fitted = true;
     this.hovered = this.chosen = -1; // numbers of items
+    this.pointed = this.link = -1; // numbers of links: at the pointer, and the chosen one
   }
 
   get theme() {
@@ -93,7 +95,7 @@ export class Canvas {
     this.layout = layout;
     const largest = Math.max(...scene.items.map((item) => (item.kind > KINDS.ERROR ? 0 : Math.abs(item.size))), 1e-12);
     for (const item of scene.items) item.r = radiusOf(item, largest, scene.roomy);
-    this.hovered = -1;
+    this.hovered = this.pointed = -1;
     if (this.fitted) this.fit();
     this.redraw();
   }
@@ -190,14 +192,14 @@ export class Canvas {
   slice() {
     const { job, scene, pen: context } = this;
     if (!job) return;
-    const { links, items } = scene,
+    const { links } = scene,
       { camera } = job;
     const end = performance.now() + SLICE,
       n = links.from.length;
     const quiet = Math.max(0.2, Math.min(1, Math.sqrt(1200 / n)));
     while (job.at < n && performance.now() < end) {
       for (const stop = job.at + CHUNK; job.at < Math.min(n, stop); )
-        job.at = this.batch(context, links, items, camera, job.at, quiet);
+        job.at = this.batch(context, links, camera, job.at, quiet);
       context.getImageData(0, 0, 1, 1); // a browser records strokes and draws them when they are needed: here, not all at the end
     }
     if (job.at < n) return this.ask("live");
@@ -212,34 +214,35 @@ export class Canvas {
   }
 
   /**
-   * One stroke for the next edges of one sign and about one strength; returns the number of the next edge.
-   * @param {CanvasRenderingContext2D} context @param {Links} links @param {Item[]} items @param {GraphCamera} camera
+   * One stroke for the next edges of each colour and about one strength; returns the number of the next edge.
+   * @param {CanvasRenderingContext2D} context @param {Links} links @param {GraphCamera} camera
    * @param {number} start @param {number} quiet
    */
-  batch(context, links, items, camera, start, quiet) {
+  batch(context, links, camera, start, quiet) {
     const level = levelOf(links.strength[start]),
       limit = Math.min(links.from.length, start + 120);
     let e = start;
-    for (const positive of [true, false]) {
+    for (const [line, [colour, dash]] of this.theme.lines.entries()) {
       context.beginPath();
       for (e = start; e < limit && levelOf(links.strength[e]) === level; e++) {
-        if (links.weight[e] >= 0 === positive) this.trace(context, items[links.from[e]], items[links.to[e]], camera);
+        if (lineOf(links, e) === line) this.trace(context, e, camera);
       }
-      context.strokeStyle = positive ? this.theme.accent : this.theme.opposite;
+      context.strokeStyle = colour;
+      context.setLineDash(dash);
       context.lineWidth = 0.6 + 0.65 * level;
-      context.globalAlpha = quiet * (0.1 + 0.13 * level);
+      context.globalAlpha = this.scene.isCircuit ? Math.max(0.4, 0.9 * quiet) : quiet * (0.1 + 0.13 * level);
       context.stroke();
     }
     context.globalAlpha = 1;
+    context.setLineDash([]);
     return e;
   }
 
-  /** @param {CanvasRenderingContext2D} context @param {Item} a @param {Item} b @param {GraphCamera} given */
-  trace(context, a, b, { x, y, zoom }) {
-    const [ax, ay, bx, by] = [a.x * zoom + x, a.y * zoom + y, b.x * zoom + x, b.y * zoom + y];
-    const bend = (ay - by) * 0.45;
+  /** @param {CanvasRenderingContext2D} context @param {number} e @param {GraphCamera} camera */
+  trace(context, e, camera) {
+    const [ax, ay, bx, by, cx, cy, dx, dy] = curveOf(this.scene, e, camera);
     context.moveTo(ax, ay);
-    context.bezierCurveTo(ax, ay - bend, bx, by + bend, bx, by);
+    context.bezierCurveTo(bx, by, cx, cy, dx, dy);
   }
 
   /**
@@ -267,7 +270,15 @@ export class Canvas {
     const context = this.fresh(this.nodes, AROUND),
       { scene } = this;
     this.nodesDrawn = { ...this.camera };
+    this.letters(context);
     for (const item of scene.items) this.mark(context, item, 1);
+  }
+
+  /** The letter of its input on each link, near its reader. @param {CanvasRenderingContext2D} context */
+  letters(context) {
+    context.font = `700 11px ${this.theme.mono}`;
+    for (const { letter, at, colour } of lettersOf(this.scene, this.camera, this.theme))
+      halo(context, letter, at[0] - 3, at[1], colour, this.theme.surface);
   }
 
   /** @param {CanvasRenderingContext2D} context @param {Item} item @param {number} scale */
@@ -337,7 +348,7 @@ export class Canvas {
       last = y;
       context.font = `11px ${theme.font}`;
       context.textAlign = "right";
-      halo(context, row.layer < 0 ? "tokens" : `L${row.layer}`, FRAME.left - 10, y, theme.muted, theme.surface);
+      halo(context, row.name, FRAME.left - 10, y, theme.muted, theme.surface);
     }
     context.textAlign = "left";
     context.fillStyle = theme.surface;
@@ -383,45 +394,71 @@ export class Canvas {
     return best;
   }
 
-  /** @param {number} hovered @param {number} chosen */
-  light(hovered, chosen) {
-    if (hovered === this.hovered && chosen === this.chosen) return;
-    const moved = chosen !== this.chosen;
-    Object.assign(this, { hovered, chosen });
+  /** The link at a position of the screen, or -1: of a circuit, whose edges can be chosen. @param {number} x @param {number} y */
+  linkAt(x, y) {
+    let best = -1,
+      nearest = REACH;
+    for (let e = 0; this.scene?.isCircuit && e < this.scene.links.from.length; e++) {
+      const curve = curveOf(this.scene, e, this.camera),
+        [ax, ay, bx, by, cx, cy, dx, dy] = curve;
+      if (x < Math.min(ax, bx, cx, dx) - REACH || x > Math.max(ax, bx, cx, dx) + REACH) continue;
+      if (y < Math.min(ay, by, cy, dy) - REACH || y > Math.max(ay, by, cy, dy) + REACH) continue;
+      for (let t = 0.02; t < 1; t += 0.015) {
+        const [px, py] = pointOf(curve, t),
+          d = Math.hypot(px - x, py - y);
+        if (d < nearest) [best, nearest] = [e, d];
+      }
+    }
+    return best;
+  }
+
+  /** @param {number} hovered @param {number} chosen @param {number} [pointed] a link @param {number} [link] the chosen one */
+  light(hovered, chosen, pointed = -1, link = this.link) {
+    const before = [this.hovered, this.chosen, this.pointed, this.link];
+    if (String(before) === String([hovered, chosen, pointed, link])) return;
+    const moved = chosen !== this.chosen || link !== this.link;
+    Object.assign(this, { hovered, chosen, pointed, link });
     this.ask(moved ? "nodes" : "live");
   }
 
   drawLive() {
     const context = this.fresh(this.live),
-      { scene, theme } = this;
-    const lit = this.hovered >= 0 ? this.hovered : this.chosen;
+      { scene, theme } = this,
+      { links, items } = scene;
+    const one = this.hovered >= 0 ? -1 : this.pointed >= 0 ? this.pointed : this.link, // a link alone
+      lit = one >= 0 ? links.to[one] : this.hovered >= 0 ? this.hovered : this.chosen,
+      named = scene.isCircuit ? scene.ranked.slice(0, MOST_NAMED) : [];
     this.axes(context);
     this.root.classList.toggle("wb-graph-dim", lit >= 0);
     if (this.marked?.size) this.rings(context, [...this.marked], theme.text);
-    if (lit < 0 || !scene.items[lit]) {
-      const closer = Math.max(1, this.camera.zoom / this.whole) ** 2;
-      return this.names(context, scene.ranked.slice(0, Math.min(MOST_NAMED, Math.round(NAMED * closer))));
+    if (lit < 0 || !items[lit]) {
+      const closer = Math.max(1, this.camera.zoom / this.whole) ** 2,
+        most = Math.min(MOST_NAMED, Math.round(NAMED * closer));
+      return this.names(context, scene.isCircuit ? named : scene.ranked.slice(0, most));
     }
-    const { links, items } = scene,
-      beside = [...links.into[lit], ...links.out[lit]].sort((a, b) => links.strength[a] - links.strength[b]);
+    const beside = one >= 0 ? [one] : [...links.into[lit], ...links.out[lit]];
+    beside.sort((a, b) => links.strength[a] - links.strength[b]);
     const most = Math.max(...beside.map((e) => links.strength[e]), 1e-9);
     for (const e of beside) {
-      const strength = Math.sqrt(links.strength[e] / most);
+      const strength = Math.sqrt(links.strength[e] / most),
+        [colour, dash] = theme.lines[lineOf(links, e)];
       context.beginPath();
-      this.trace(context, items[links.from[e]], items[links.to[e]], this.camera);
-      context.strokeStyle = links.weight[e] >= 0 ? theme.accent : theme.opposite;
+      this.trace(context, e, this.camera);
+      context.strokeStyle = colour;
+      context.setLineDash(dash);
       context.lineWidth = 0.6 + 2.6 * strength;
       context.globalAlpha = 0.2 + 0.6 * strength;
       context.stroke();
     }
     context.globalAlpha = 1;
+    context.setLineDash([]);
     const near = beside.map((e) => (links.from[e] === lit ? links.to[e] : links.from[e])).reverse();
     for (const i of near) this.mark(context, items[i], 1);
     this.mark(context, items[lit], 1.35);
     this.rings(context, this.chosen >= 0 && this.chosen !== lit ? [lit, this.chosen] : [lit], theme.text);
     this.names(
       context,
-      [lit, ...near.slice(0, 14)].filter((k) => items[k].kind < KINDS.TOKEN),
+      [...new Set([lit, ...near.slice(0, 14), ...named])].filter((k) => items[k].kind < KINDS.TOKEN),
     );
   }
 

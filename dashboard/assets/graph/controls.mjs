@@ -62,18 +62,6 @@ export function controls(view) {
       "JSON",
     ),
   ];
-  /** @param {number} factor */
-  const zoom = (factor) => () => view.canvas.zoomAt(factor, view.canvas.width / 2, view.canvas.height / 2);
-  const views = element(
-    "div",
-    { class: "wb-graph-zoom" },
-    icon("+", "Closer (+)", zoom(1.4)),
-    icon("−", "Farther (-)", zoom(1 / 1.4)),
-    icon("⤢", "All of it (0)", () => {
-      view.canvas.fit();
-      view.canvas.redraw();
-    }),
-  );
   const more = element(
     "details",
     { class: "wb-graph-more" },
@@ -100,7 +88,7 @@ export function controls(view) {
     element("span", { class: "wb-graph-gap" }),
     undo,
     redo,
-    views,
+    zooms(view),
     more,
   );
   function show() {
@@ -119,8 +107,24 @@ export function controls(view) {
   return { root, show };
 }
 
+/** The buttons that zoom. @param {GraphView} view */
+export function zooms(view) {
+  /** @param {number} factor */
+  const zoom = (factor) => () => view.canvas.zoomAt(factor, view.canvas.width / 2, view.canvas.height / 2);
+  return element(
+    "div",
+    { class: "wb-graph-zoom" },
+    icon("+", "Closer (+)", zoom(1.4)),
+    icon("−", "Farther (-)", zoom(1 / 1.4)),
+    icon("⤢", "All of it (0)", () => {
+      view.canvas.fit();
+      view.canvas.redraw();
+    }),
+  );
+}
+
 /** @param {string} text @param {string} title @param {() => void} onclick */
-function act(text, title, onclick) {
+export function act(text, title, onclick) {
   return element("button", { type: "button", class: "wb-act wb-act-quiet", title, onclick }, text);
 }
 
@@ -130,13 +134,13 @@ function icon(text, title, onclick) {
 }
 
 /** @param {string} text @param {(on: boolean) => void} changed */
-function box(text, changed) {
+export function box(text, changed) {
   const input = element("input", { type: "checkbox", onchange: () => changed(input.checked) });
   return { input, root: element("label", { class: "wb-graph-box" }, input, text) };
 }
 
 /** @param {string} name @param {string} title @param {(value: number) => void} changed */
-function slider(name, title, changed) {
+export function slider(name, title, changed) {
   let timer = 0;
   const input = element("input", {
     type: "range",

@@ -152,7 +152,7 @@ export class Intervene {
   save() {
     const { view } = this,
       input = element("input", { type: "text", maxlength: 80, "aria-label": "Name of these interventions" });
-    view.panel.form(this.root.querySelector(".wb-graph-acts"), input, "Save", (name) => {
+    view.groups.form(this.root.querySelector(".wb-graph-acts"), input, "Save", (name) => {
       if (name)
         view.edits.apply((value) => {
           value.sets[name] = this.resolved();

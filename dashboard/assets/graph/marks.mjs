@@ -4,6 +4,9 @@
 import { contextOf, element, visible } from "../dom.mjs";
 import { KINDS } from "./model.mjs";
 
+const LETTERED = 60; // links of a circuit, at most, that carry the letter of their input
+const LETTERS = ["q", "k", "v"];
+
 /**
  * Text of a token or label on one line, without characters that turn or hide what follows.
  * @param {unknown} text @param {number} most
@@ -71,7 +74,46 @@ export function coloursOf(item, theme, group) {
   if (item.kind === KINDS.TOKEN) return { fill: group ?? theme.text, line: theme.surface, text: theme.text };
   if (item.kind === KINDS.LOGIT) return { fill: theme.soft, line: theme.accent, text: theme.text };
   if (item.node < 0) return { fill: theme.surface, line: group ?? theme.muted, text: theme.text };
-  return { fill: group ?? (item.size < 0 ? theme.opposite : theme.accent), line: theme.surface, text: theme.text };
+  const own = theme.roles ? (theme.roles[item.role] ?? theme.muted) : item.size < 0 ? theme.opposite : theme.accent;
+  return { fill: group ?? own, line: theme.surface, text: theme.text };
+}
+
+/**
+ * The Bézier curve of a link at a camera: two numbers for each end and control point.
+ * @param {Scene} scene @param {number} e @param {GraphCamera} camera
+ */
+export function curveOf({ items, links }, e, { x, y, zoom }) {
+  const a = items[links.from[e]],
+    b = items[links.to[e]];
+  const [ax, ay, bx, by] = [a.x * zoom + x, a.y * zoom + y, b.x * zoom + x, b.y * zoom + y];
+  const bend = (ay - by) * 0.45,
+    out = (links.bow[e] * zoom * 1.33) / (Math.hypot(bx - ax, by - ay) || 1); // 1.33: the middle lies `bow` aside
+  const [ox, oy] = [(ay - by) * out, (bx - ax) * out];
+  return [ax, ay, ax + ox, ay - bend + oy, bx + ox, by + bend + oy, bx, by];
+}
+
+/** A point of a curve. @param {number[]} curve @param {number} t 0 to 1 @returns {Point} */
+export function pointOf(curve, t) {
+  const parts = [(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t ** 2 * (1 - t), t ** 3];
+  const at = (/** @type {number} */ axis) => parts.reduce((sum, part, i) => sum + part * curve[2 * i + axis], 0);
+  return [at(0), at(1)];
+}
+
+/** Number of a link's line in the colours of the theme: by its input, then its sign. @param {Links} links @param {number} e */
+export const lineOf = (links, e) => 2 * links.via[e] + (links.weight[e] < 0 ? 1 : 0);
+
+/**
+ * The letter of its input on each link of a circuit, near its reader, where there are few.
+ * @param {Scene} scene @param {GraphCamera} camera @param {GraphTheme} theme
+ */
+export function lettersOf(scene, camera, theme) {
+  const { links } = scene,
+    few = scene.isCircuit && links.from.length <= LETTERED;
+  return [...(few ? links.via : [])].flatMap((via, e) => {
+    const letter = LETTERS[via],
+      colour = theme.lines[lineOf(links, e)][0];
+    return letter ? [{ letter, at: pointOf(curveOf(scene, e, camera), 0.84), colour }] : [];
+  });
 }
 
 /** @type {Map<string, { made: HTMLCanvasElement, half: number }>} */

@@ -1,5 +1,5 @@
 // The graph as the server sends it: columns of nodes and edges, and the edges at each node. Which of them are shown, and
-// all influence, comes from the server too (interp/tracing/part.py).
+// all influence, comes from the server too (interp/tracing/part.py; of a circuit, dashboard/circuit/drawing.py).
 
 export const KINDS = { FEATURE: 0, ERROR: 1, TOKEN: 2, LOGIT: 3 };
 /** Latents and errors that a graph shows when it is opened; the slider shows more. */
@@ -8,9 +8,11 @@ export const KIND_NAMES = ["latent", "error", "token", "target"];
 
 export class Model {
   /** @param {GraphContent} content */
-  constructor({ nodes, edges, tokens, unit, n_layers: layers, edge_share: share, background, prompts }) {
-    const { id, kind, layer, position, index, label, activation, influence, probability, input } = nodes;
+  constructor({ nodes, edges, tokens, rows, unit = "latent", n_layers: layers, edge_share: share = 1, ...more }) {
+    const { id, kind, layer, position, index = [], label, activation = [], influence, probability = [], input } = nodes;
+    const { background = [], prompts = 0 } = more;
     this.tokens = tokens;
+    this.rows = rows ?? ["tokens", ...Array.from({ length: layers }, (_, i) => `L${i}`)];
     this.unit = unit;
     this.layers = layers;
     this.edgeShare = share; // at which it was traced
@@ -32,6 +34,9 @@ export class Model {
     this.source = edges.source;
     this.target = edges.target;
     this.weight = edges.weight;
+    this.role = nodes.role; // of a circuit: number of its colour, or -1
+    this.via = edges.via; // of a circuit: number of the input that it enters
+    this.edgeIds = edges.id ?? []; // of a circuit: its edges can be chosen
     this.m = edges.weight.length;
     this.numbers = new Map(id.map((name, i) => [name, i]));
     this.targets = id.map((_, i) => i).filter((i) => kind[i] === KINDS.LOGIT);

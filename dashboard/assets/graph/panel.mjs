@@ -1,17 +1,18 @@
-// The side panel: the chosen node with its examples and its edges, or how to read the graph; and the groups.
+// The side panel: the chosen node with its examples and its edges, or how to read the graph.
 
-import { count, element, short, signed, under } from "../dom.mjs";
+import { count, element, short, signed } from "../dom.mjs";
 import { Heads } from "./heads.mjs";
 import { Intervene } from "./intervene.mjs";
-import { failure, groupColour, tokenText } from "./marks.mjs";
+import { failure, tokenText } from "./marks.mjs";
 import { KIND_NAMES, KINDS } from "./model.mjs";
 
 const ROWS = 12;
 
 /** @param {string} text @param {Attributes} given */
-const button = (text, given) => element("button", { type: "button", class: "wb-act wb-act-quiet", ...given }, text);
+export const button = (text, given) =>
+  element("button", { type: "button", class: "wb-act wb-act-quiet", ...given }, text);
 /** @param {string} text */
-const quiet = (text) => element("p", { class: "wb-note" }, text);
+export const quiet = (text) => element("p", { class: "wb-note" }, text);
 
 export class Panel {
   /** @param {HTMLElement} root @param {GraphView} view */
@@ -24,17 +25,13 @@ export class Panel {
     this.heads = new Heads(view);
     /** @type {string | null} */
     this.drawnFor = null;
-    /** @type {HTMLFormElement | null} */
-    this.asking = null;
     this.node = element("section", { class: "wb-panel wb-graph-chosen", "aria-label": "Chosen node" });
-    this.groups = element("section", { class: "wb-panel wb-graph-groups", "aria-label": "Groups" });
-    root.replaceChildren(this.node, this.intervene.root, this.groups);
+    root.replaceChildren(this.node, this.intervene.root, view.groups.root);
   }
 
   draw() {
     this.drawNode();
     this.intervene.draw();
-    this.drawGroups();
   }
 
   drawNode() {
@@ -193,39 +190,7 @@ export class Panel {
       value: view.edits.value.names[id] || view.labelOf(i),
       "aria-label": "Name of the node",
     });
-    this.form(this.node.querySelector(".wb-graph-acts"), input, "Save", (text) => view.edits.rename(id, text));
-  }
-
-  /**
-   * A line with one input after an element; Enter saves, Escape leaves.
-   * @param {Element | null} after @param {HTMLInputElement} input @param {string} text @param {(text: string) => void} save
-   */
-  form(after, input, text, save) {
-    this.asking?.remove();
-    const back = document.activeElement;
-    const form = element(
-      "form",
-      { class: "wb-graph-form" },
-      input,
-      element("button", { type: "submit", class: "wb-act wb-act-quiet" }, text),
-    );
-    const end = () => {
-      form.remove();
-      if (back instanceof HTMLElement) back.focus();
-    };
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      end();
-      save(input.value.trim());
-    });
-    form.addEventListener("keydown", (event) => {
-      event.stopPropagation();
-      if (event.key === "Escape") end();
-    });
-    this.asking = form;
-    after?.after(form);
-    input.focus();
-    input.select();
+    view.groups.form(this.node.querySelector(".wb-graph-acts"), input, "Save", (text) => view.edits.rename(id, text));
   }
 
   /** Examples of the features table, and the link to the latent's page. @param {number} i */
@@ -327,107 +292,6 @@ export class Panel {
     link.addEventListener("mouseenter", () => view.point(i));
     link.addEventListener("mouseleave", () => view.point(null));
     return element("li", {}, link);
-  }
-
-  drawGroups() {
-    const { view } = this,
-      { model } = view,
-      groups = view.resolved.groups,
-      marked = view.marked.size;
-    const theme = view.canvas.theme;
-    const rows = groups.map(({ name, members }, g) =>
-      element(
-        "li",
-        {},
-        element("span", {
-          class: "wb-graph-swatch",
-          style: `background: ${groupColour(theme, g)}`,
-          "aria-hidden": "true",
-        }),
-        element(
-          "button",
-          {
-            type: "button",
-            class: "wb-link",
-            dir: "auto",
-            title: "Mark its members",
-            onclick: () => view.mark(members),
-          },
-          tokenText(name, 40),
-        ),
-        element("span", { class: "wb-quiet" }, count(members.length)),
-        button("Change", {
-          "aria-label": `Change the group ${name}`,
-          onclick: () => this.intervene.add(`group ${name}`),
-        }),
-        button("Name…", {
-          "aria-label": `Name the group ${name}`,
-          onclick: (event) => this.renameGroup(under(event, "li"), name),
-        }),
-        button("Ungroup", { "aria-label": `Ungroup ${name}`, onclick: () => view.edits.ungroup(name) }),
-      ),
-    );
-    const hidden = view.resolved.hidden.size,
-      pins = view.resolved.pins.size;
-    this.groups.replaceChildren(
-      element("h2", {}, "Groups"),
-      rows.length
-        ? element("ol", { class: "wb-graph-group-list" }, ...rows)
-        : quiet("Mark similar latents (Shift-click, or x) and press g, or propose groups."),
-      element(
-        "div",
-        { class: "wb-graph-acts" },
-        marked ? button(`Group ${marked} marked…`, { onclick: () => view.act("g", null) }) : null,
-        marked ? button("Clear marks", { onclick: () => view.mark([]) }) : null,
-        !marked && pins > 1
-          ? button(`Mark ${pins} pinned`, { onclick: () => view.mark([...view.resolved.pins]) })
-          : null,
-        model.n > 3
-          ? button("Propose groups", {
-              title:
-                "Latents whose ablation changes the model alike, more than random latents do" +
-                (groups.length ? "; replaces these groups (Undo reverts)" : ""),
-              onclick: () => view.proposeGroups(),
-            })
-          : null,
-        hidden
-          ? button(`Show ${hidden} hidden`, {
-              onclick: () =>
-                view.edits.apply((value) => {
-                  value.hidden = [];
-                }),
-            })
-          : null,
-      ),
-    );
-  }
-
-  /** @param {Element | null} row @param {string} name */
-  renameGroup(row, name) {
-    const input = element("input", {
-      type: "text",
-      maxlength: 80,
-      value: name,
-      "aria-label": `Name of the group ${name}`,
-    });
-    this.form(row, input, "Save", (text) => {
-      if (text) this.view.edits.renameGroup(name, text);
-    });
-  }
-
-  /** Ask for the name of a group of these nodes. @param {string[]} ids @param {string} suggestion */
-  askGroup(ids, suggestion) {
-    const input = element("input", {
-      type: "text",
-      maxlength: 80,
-      value: suggestion,
-      "aria-label": `Name of the group of ${ids.length} nodes`,
-    });
-    this.form(this.groups.querySelector("h2"), input, `Group ${ids.length}`, (text) => {
-      if (!text) return;
-      this.view.marked.clear();
-      this.view.edits.group(text.slice(0, 80), ids);
-    });
   }
 
   focus() {

@@ -39,8 +39,9 @@ export class Pointer {
 
   /** @param {number} k @param {number} [x] @param {number} [y] */
   hover(k, x = 0, y = 0) {
-    this.canvas.light(k, this.canvas.chosen);
-    this.view.area.style.cursor = k >= 0 ? "pointer" : "";
+    const link = k < 0 && x ? this.canvas.linkAt(x, y) : -1;
+    this.canvas.light(k, this.canvas.chosen, link);
+    this.view.area.style.cursor = k >= 0 || link >= 0 ? "pointer" : "";
     this.view.tipFor(k >= 0 ? this.view.scene.items[k] : null, x, y);
   }
 
@@ -90,7 +91,7 @@ export class Pointer {
         (drag.y - drag.startY) / zoom,
       );
     } else if (!drag.far && item && drag.add) item.members.forEach((i) => view.act("x", i));
-    else if (!drag.far) view.choose(item ? (item.strongest ?? item.members[0]) : null);
+    else if (!drag.far) view.pressed(item, drag.x, drag.y);
   }
 
   /** @param {PointerEvent} event */
@@ -115,6 +116,7 @@ export class Pointer {
 
   /** @param {WheelEvent} event */
   wheel(event) {
+    if (this.view.scrolls && !event.ctrlKey) return;
     event.preventDefault();
     const pixels = event.deltaY * (event.deltaMode === 1 ? 16 : event.deltaMode === 2 ? 400 : 1);
     this.canvas.zoomAt(
@@ -125,7 +127,7 @@ export class Pointer {
 
   /** @param {KeyboardEvent} event */
   key(event) {
-    if (event.ctrlKey || event.metaKey || event.target !== this.view.area) return;
+    if (event.ctrlKey || event.metaKey || !(event.target === this.view.area || event.target === document.body)) return;
     const { view, canvas } = this;
     const zoom = (/** @type {number} */ factor) => canvas.zoomAt(factor, canvas.width / 2, canvas.height / 2);
     const arrows = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] }[event.key];
@@ -138,7 +140,7 @@ export class Pointer {
         canvas.fit();
         canvas.redraw();
       },
-      Enter: () => (view.chosen === null ? this.first() : view.panel.focus()),
+      Enter: () => (view.chosen === null ? this.first() : view.choose(view.chosen, false, true)),
     };
     if (arrows && event.shiftKey) canvas.pan(-STEP * arrows[0], -STEP * arrows[1]);
     else if (arrows && event.altKey) {
@@ -151,9 +153,10 @@ export class Pointer {
     event.stopPropagation();
   }
 
-  /** Choose the first target. */
+  /** Choose the first target, or the strongest node where there is none. */
   first() {
-    const at = this.view.model.targets.find((i) => this.view.scene.at[i] >= 0);
+    const { model, scene } = this.view,
+      at = model.targets.find((i) => scene.at[i] >= 0) ?? scene.items[scene.ranked[0]]?.node;
     if (at !== undefined) this.view.choose(at, true);
   }
 

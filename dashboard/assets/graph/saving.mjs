@@ -2,7 +2,7 @@
 
 import { download } from "../atlas/saving.mjs";
 import { contextOf } from "../dom.mjs";
-import { boxOf, coloursOf, cornersOf, groupColour, tokenText } from "./marks.mjs";
+import { boxOf, coloursOf, cornersOf, curveOf, groupColour, lettersOf, lineOf, tokenText } from "./marks.mjs";
 import { KINDS } from "./model.mjs";
 
 const SPACE = "http://www.w3.org/2000/svg";
@@ -34,16 +34,13 @@ export function toSvg({ scene, layout, theme, tokens, title }) {
   svg.append(all);
   for (const row of layout.rows.filter(({ used }) => used)) {
     all.append(node("line", { x1: -6, x2: layout.width, y1: row.y, y2: row.y, stroke: theme.grid }));
-    all.append(
-      node(
-        "text",
-        { x: -10, y: row.y + 4, fill: theme.muted, "text-anchor": "end" },
-        row.layer < 0 ? "tokens" : `L${row.layer}`,
-      ),
-    );
+    all.append(node("text", { x: -10, y: row.y + 4, fill: theme.muted, "text-anchor": "end" }, row.name));
   }
   all.append(edges(scene, theme), ...scene.items.flatMap((item) => mark(item, theme)));
-  const seen = scene.ranked.map((k) => scene.items[k]).filter((item) => item.pinned || scene.roomy);
+  const named = scene.roomy || scene.isCircuit,
+    seen = scene.ranked.map((k) => scene.items[k]).filter((item) => item.pinned || named);
+  for (const { letter, at, colour } of lettersOf(scene, { x: 0, y: 0, zoom: 1 }, theme))
+    all.append(halo(letter, at[0] - 3, at[1] + 4, colour, theme));
   all.append(...seen.map((item) => label(item, theme)));
   for (const { position, x, width: room } of layout.columns) {
     const text = tokenText(tokens[position], Math.max(1, Math.floor(room / 7.3)));
@@ -56,18 +53,16 @@ export function toSvg({ scene, layout, theme, tokens, title }) {
 /** @param {Scene} scene @param {GraphTheme} theme */
 function edges(scene, theme) {
   const group = node("g", { fill: "none" }),
-    { links, items } = scene;
+    { links } = scene;
   for (let e = 0; e < links.from.length; e++) {
-    const a = items[links.from[e]],
-      b = items[links.to[e]],
-      bend = (a.y - b.y) * 0.45,
-      strength = Math.sqrt(links.strength[e]);
-    /** @param {number} v */
-    const f = (v) => Number(v.toFixed(1));
+    const strength = Math.sqrt(links.strength[e]),
+      [colour, dash] = theme.lines[lineOf(links, e)],
+      [x, y, ...rest] = curveOf(scene, e, { x: 0, y: 0, zoom: 1 }).map((v) => Number(v.toFixed(1)));
     group.append(
       node("path", {
-        d: `M${f(a.x)} ${f(a.y)}C${f(a.x)} ${f(a.y - bend)} ${f(b.x)} ${f(b.y + bend)} ${f(b.x)} ${f(b.y)}`,
-        stroke: links.weight[e] >= 0 ? theme.accent : theme.opposite,
+        d: `M${x} ${y}C${rest.join(" ")}`,
+        stroke: colour,
+        ...(dash.length ? { "stroke-dasharray": dash.join(" ") } : {}),
         "stroke-width": 0.6 + 3 * strength,
         "stroke-opacity": 0.12 + 0.6 * strength,
       }),
@@ -111,16 +106,14 @@ function mark(item, theme) {
 }
 
 /** @param {Item} item @param {GraphTheme} theme */
-function label(item, theme) {
-  const given = {
-    x: item.x + 9,
-    y: item.y + 4,
-    fill: theme.text,
-    stroke: theme.surface,
-    "stroke-width": 3.5,
-    "paint-order": "stroke",
-  };
-  return node("text", given, tokenText(item.label, 26));
+const label = (item, theme) => halo(tokenText(item.label, 26), item.x + 9, item.y + 4, theme.text, theme);
+
+/**
+ * Text that reads on lines.
+ * @param {string} text @param {number} x @param {number} y @param {string} fill @param {GraphTheme} theme
+ */
+function halo(text, x, y, fill, theme) {
+  return node("text", { x, y, fill, stroke: theme.surface, "stroke-width": 3.5, "paint-order": "stroke" }, text);
 }
 
 /** @param {SVGElement} svg */

@@ -6,8 +6,13 @@ import { KINDS } from "./model.mjs";
 const FEW = 70; // with at most this many items beside the tokens each has a line of its own, and room for its name
 const DENSE = { pitch: 11, row: 11, column: 34, gap: 8 };
 const ROOMY = { pitch: 150, row: 21, column: 96, gap: 12 };
-const UNPLACED = { layer: 0, position: 0, influence: 0, size: 0, pinned: false, label: "", x: 0, y: 0, r: 4, wide: 0 };
+const NOWHERE = { x: 0, y: 0, r: 4, wide: 0 };
+const UNPLACED = { ...NOWHERE, layer: 0, position: 0, influence: 0, size: 0, role: -1, pinned: false, label: "" };
 const TARGET = { width: 118, height: 46 };
+const JOINED = 4; // the input of a line that is no edge: it joins the positions of one head
+const BESIDE = [0, 26, -26]; // pixels between lines with the same ends
+const CLEAR = 30; // from an item that a line passes
+const MANY = 240;
 
 /**
  * @param shown a byte per node and edge: 1 for what is shown
@@ -50,7 +55,7 @@ export function makeScene(model, shown, state, edits) {
   const ranked = [...items.keys()]
     .filter((k) => items[k].kind === KINDS.FEATURE && items[k].node >= 0)
     .sort((a, b) => Number(items[b].pinned) - Number(items[a].pinned) || size(items[b]) - size(items[a]));
-  return { items, links, at, shown, roomy, ranked, groupOf };
+  return { items, links, at, shown, roomy, ranked, groupOf, isCircuit: model.via !== undefined };
 }
 
 /** @param {Item} item */
@@ -68,6 +73,7 @@ function single(model, edits, i, group) {
     position: model.position[i],
     influence: model.influence[i],
     size: model.sizes[i],
+    role: model.role?.[i] ?? -1,
     pinned: edits.pins.has(i),
     label: labelOf(model, edits, i),
   };
@@ -105,8 +111,8 @@ function summarise(model, edits, item) {
 }
 
 /**
- * Links between items: all edges with the same ends are summed, signed, where one of them is shown; none is inside a
- * group.
+ * Links between items: all edges with the same ends and input are summed, signed, where one of them is shown (of a
+ * circuit, those that are shown); none is inside a group.
  * @param {Model} model @param {ResolvedEdits} edits @param {Shown} shown @param {Int32Array} at @param {Item[]} items
  * @param {GraphState} state
  */
@@ -114,35 +120,38 @@ function gather(model, edits, shown, at, items, state) {
   const sums = new Map(),
     seen = new Set(),
     single = !state.collapse || !edits.groups.length;
-  /** @type {{ from: number[], to: number[], weight: number[] }} */
-  const { from, to, weight } = { from: [], to: [], weight: [] };
+  /** @type {{ from: number[], to: number[], weight: number[], via: number[] }} */
+  const { from, to, weight, via } = { from: [], to: [], weight: [], via: [] };
+  /** @param {number} a @param {number} b @param {number} w @param {number} input */
+  const add = (a, b, w, input) => {
+    from.push(a);
+    to.push(b);
+    weight.push(w);
+    via.push(input);
+  };
   for (let e = 0; e < model.m; e++) {
     const a = at[model.source[e]],
       b = at[model.target[e]];
     if (a < 0 || b < 0 || a === b) continue;
     if (single) {
-      if (!shown.edge[e]) continue;
-      from.push(a);
-      to.push(b);
-      weight.push(model.weight[e]);
-    } else {
-      const key = a * items.length + b;
+      if (shown.edge[e]) add(a, b, model.weight[e], model.via?.[e] ?? 0);
+    } else if (shown.edge[e] || !model.via) {
+      const key = ((model.via?.[e] ?? 0) * items.length + a) * items.length + b;
       sums.set(key, (sums.get(key) || 0) + model.weight[e]);
       if (shown.edge[e]) seen.add(key);
     }
   }
   for (const [key, sum] of sums) {
-    if (!seen.has(key)) continue;
-    from.push(Math.floor(key / items.length));
-    to.push(key % items.length);
-    weight.push(sum);
+    const ends = Math.floor(key / items.length);
+    if (seen.has(key)) add(ends % items.length, key % items.length, sum, Math.floor(ends / items.length));
   }
+  for (const [a, b] of shown.joined) if (at[a] >= 0 && at[b] >= 0 && at[a] !== at[b]) add(at[a], at[b], 0, JOINED);
   const row = Float64Array.from(items, (item) => item.members.reduce((sum, i) => sum + model.input[i], 0));
   const part = weight.map((w, e) => Math.abs(w) / (row[to[e]] || 1)),
     sorted = [...part].sort((a, b) => a - b);
-  const few = sorted.length <= 200,
+  const few = sorted.length <= 200 && !model.via,
     large = few ? sorted[Math.floor(0.98 * (sorted.length - 1))] || 1 : 1; // few edges: the strongest in full
-  const strength = part.map((share) => Math.min(1, share / large));
+  const strength = part.map((share) => Math.min(1, share / large) ** (model.via ? 2 : 1)); // widths go by the root
   const order = weight.map((_, e) => e).sort((a, b) => strength[a] - strength[b]);
   /** @type {Links} */
   const links = {
@@ -150,6 +159,8 @@ function gather(model, edits, shown, at, items, state) {
     to: Int32Array.from(order, (e) => to[e]),
     weight: Float64Array.from(order, (e) => weight[e]),
     strength: Float32Array.from(order, (e) => strength[e]),
+    via: Uint8Array.from(order, (e) => via[e]),
+    bow: new Float32Array(order.length),
     into: items.map(() => []),
     out: items.map(() => []),
   };
@@ -209,8 +220,9 @@ export function layOut(scene, model, edits, width, height) {
     item.x += moved?.[0] ?? 0;
     item.y += moved?.[1] ?? 0;
   });
+  if (scene.isCircuit) bow(scene, zoom);
   const rowsOut = rows.map((n, i) => ({
-    layer: i - 1,
+    name: model.rows[i],
     used: n > 0,
     y: tall - rowAt[i] - heights[i] / 2,
     height: heights[i],
@@ -268,6 +280,32 @@ function apart(items, zoom) {
       }
     done.push(item);
     done.sort((a, b) => a.y - b.y);
+  }
+}
+
+/**
+ * Shift the middles of lines sideways: off others with the same ends, and around the items in their way.
+ * @param {Scene} scene @param {number} zoom
+ */
+function bow({ items, links }, zoom) {
+  const parallel = new Map(),
+    aside = links.from.length <= MANY ? 58 : 16; // among many lines, wide curves would hide more than they show
+  for (let e = 0; e < links.from.length; e++) {
+    const [a, b] = [items[links.from[e]], items[links.to[e]]],
+      key = `${links.from[e]} ${links.to[e]}`,
+      nth = parallel.get(key) ?? 0,
+      [dx, dy] = [b.x - a.x, b.y - a.y],
+      length = Math.hypot(dx, dy) || 1;
+    parallel.set(key, nth + 1);
+    let [side, n] = [0, 0];
+    for (const item of items) {
+      const along = ((item.x - a.x) * dx + (item.y - a.y) * dy) / length ** 2,
+        off = ((item.y - a.y) * dx - (item.x - a.x) * dy) / length;
+      if (along < 0.02 || along > 0.98 || Math.abs(off) * zoom > CLEAR || item === a || item === b) continue;
+      side += off;
+      n += 1;
+    }
+    links.bow[e] = (BESIDE[nth % 3] - (n ? (Math.sign(side) || 1) * (aside + 10 * Math.min(4, n)) : 0)) / zoom;
   }
 }
 

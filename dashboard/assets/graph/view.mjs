@@ -5,6 +5,7 @@ import { json, messageOf } from "../http.mjs";
 import { Canvas, FRAME } from "./canvas.mjs";
 import { controls } from "./controls.mjs";
 import { Edits } from "./edits.mjs";
+import { Groups } from "./groups.mjs";
 import { List } from "./list.mjs";
 import { tokenText } from "./marks.mjs";
 import { KIND_NAMES, KINDS, Model, OPENING } from "./model.mjs";
@@ -25,6 +26,7 @@ export class GraphView {
   /** @type {number | null} */
   chosen = null;
   view = "graph";
+  scrolls = false; // the wheel moves the page, and zooms with Ctrl alone
   closed = false;
   /** @type {string | null} */
   problem = null; // of the address
@@ -37,6 +39,8 @@ export class GraphView {
   edits;
 
   // what is drawn, and the request for it
+  /** @type {GraphPart} */
+  part;
   /** @type {Shown} */
   shown;
   wanted = "";
@@ -63,6 +67,8 @@ export class GraphView {
   controls;
   /** @type {Canvas} */
   canvas;
+  /** @type {Groups} */
+  groups;
   /** @type {Panel} */
   panel;
   /** @type {List} */
@@ -86,7 +92,8 @@ export class GraphView {
 
   async start() {
     const [content, stored] = await Promise.all([this.ask("graph.json"), this.ask("edits.json")]);
-    this.model = new Model(/** @type {GraphContent} */ (content));
+    this.content = /** @type {GraphContent} */ (content);
+    this.model = new Model(this.content);
     this.edits = new Edits(this.source, /** @type {{ edits: Partial<GraphEdits> }} */ (stored).edits, {
       changed: () => this.refresh(),
       saved: () => {
@@ -136,7 +143,29 @@ export class GraphView {
     this.notice = element("div", { class: "wb-graph-notice", role: "alert", hidden: true });
     this.area = element("div", { class: "wb-graph-area", tabindex: "0", role: "application" });
     this.tip = element("div", { class: "wb-graph-tip", hidden: true, "aria-hidden": "true" });
-    this.listed = element("div", { class: "wb-graph-list" });
+    this.listed = element("div", { class: "wb-graph-list", hidden: true });
+    this.canvas = new Canvas(this.area, this.themes);
+    this.canvas.tokenTexts = this.model.tokens;
+    this.canvas.marked = new Set();
+    this.area.append(this.tip);
+    this.groups = new Groups(this);
+    this.furnish();
+    this.pointer = new Pointer(this);
+    this.area.setAttribute(
+      "aria-label",
+      `${this.about()} Arrow keys move along edges and layers, Enter opens, plus and minus zoom.`,
+    );
+    this.media = window.matchMedia(NARROW);
+    this.media.onchange = () => this.refresh();
+    this.observe();
+  }
+
+  about() {
+    return `Attribution graph of ${count(this.model.n)} nodes. The list view has the same nodes.`;
+  }
+
+  /** What stands around the canvas. */
+  furnish() {
     const aside = element("aside", { class: "wb-graph-side", "aria-label": "Details" });
     this.controls = controls(this);
     this.root.replaceChildren(
@@ -149,23 +178,11 @@ export class GraphView {
         aside,
       ),
     );
-    this.canvas = new Canvas(this.area, this.themes);
-    this.canvas.tokenTexts = this.model.tokens;
-    this.canvas.marked = new Set();
-    this.area.append(this.tip);
     this.panel = new Panel(aside, this);
     this.list = new List(this.listed, this.model, {
       opened: (i, add, focus) => (add ? this.act("x", i) : this.choose(i, false, focus)),
       key: (key, i) => this.act(key, i),
     });
-    this.pointer = new Pointer(this);
-    this.area.setAttribute(
-      "aria-label",
-      `Attribution graph of ${count(this.model.n)} nodes. Arrow keys move along edges and layers, Enter opens, plus and minus zoom. The list view has the same nodes.`,
-    );
-    this.media = window.matchMedia(NARROW);
-    this.media.onchange = () => this.refresh();
-    this.observe();
   }
 
   observe() {
@@ -178,7 +195,7 @@ export class GraphView {
     this.resizer.observe(this.area);
     this.schemes = new MutationObserver(() => {
       this.canvas.redraw();
-      this.panel.draw();
+      this.drawSide();
     });
     this.schemes.observe(document.documentElement, { attributes: true, attributeFilter: ["data-scheme"] });
     /** @param {KeyboardEvent} event */
@@ -220,9 +237,10 @@ export class GraphView {
   async fetchPart() {
     const asked = this.wanted,
       found = await this.ask("part.json", JSON.parse(asked));
-    const { nodes, edges, effects } = /** @type {GraphPart} */ (found);
+    this.part = /** @type {GraphPart} */ (found);
+    const { nodes, edges, effects, joined = [] } = this.part;
     this.model.rank(effects);
-    this.shown = { node: marks(this.model.n, nodes), edge: marks(this.model.m, edges) };
+    this.shown = { node: marks(this.model.n, nodes), edge: marks(this.model.m, edges), joined };
     this.known = asked;
   }
 
@@ -257,9 +275,14 @@ export class GraphView {
         chosen: this.chosen,
       });
     this.lay();
-    this.panel.draw();
+    this.drawSide();
     this.controls.show();
     this.tell();
+  }
+
+  drawSide() {
+    this.panel.draw();
+    this.groups.draw();
   }
 
   lay() {
@@ -299,6 +322,11 @@ export class GraphView {
     this.refresh();
   }
 
+  /** The pointer pressed an item, or beside all. @param {Item | null} item @param {number} _x @param {number} _y */
+  pressed(item, _x, _y) {
+    this.choose(item ? (item.strongest ?? item.members[0]) : null);
+  }
+
   /**
    * Choose a node (null: none). `reveal` brings it into view, `focus` moves the keyboard to the panel.
    * @param {number | null} i @param {boolean} [reveal] @param {boolean} [focus]
@@ -334,7 +362,7 @@ export class GraphView {
   marks() {
     this.canvas.marked = new Set([...this.marked].map((i) => this.scene.at[i]).filter((k) => k >= 0));
     this.canvas.ask("live");
-    this.panel.draw();
+    this.drawSide();
     if (this.showsList) this.list.show({ marked: this.marked });
   }
 
@@ -355,7 +383,7 @@ export class GraphView {
       const members = this.marked.size ? [...this.marked].map((k) => model.ids[k]) : ids;
       const first = i ?? [...this.marked][0];
       if (members.length)
-        this.panel.askGroup(members, first === undefined ? "" : tokenText(this.labelOf(first), 60).trim());
+        this.groups.ask(members, first === undefined ? "" : tokenText(this.labelOf(first), 60).trim());
     } else if (key === "n" && i !== null) {
       this.choose(i);
       this.panel.rename(i);
@@ -381,6 +409,20 @@ export class GraphView {
   tipFor(item, x, y) {
     this.tip.hidden = !item;
     if (!item) return;
+    const [title, ...lines] = this.describe(item).map((line) => tokenText(line, 120));
+    this.tip.replaceChildren(
+      element("strong", { dir: "auto" }, title),
+      ...lines.map((line) => element("span", {}, line)),
+    );
+    const left = x + 14 + this.tip.offsetWidth > this.canvas.width ? x - 14 - this.tip.offsetWidth : x + 14;
+    Object.assign(this.tip.style, {
+      left: `${Math.max(4, left)}px`,
+      top: `${Math.max(4, Math.min(y + 12, this.canvas.height - this.tip.offsetHeight - 4))}px`,
+    });
+  }
+
+  /** An item in words: its label, what and where it is, its numbers. @param {Item} item */
+  describe(item) {
     const { model } = this,
       i = item.node,
       where = item.kind < KINDS.TOKEN ? `layer ${item.layer}, ` : "";
@@ -390,23 +432,14 @@ export class GraphView {
         : item.kind === KINDS.FEATURE
           ? `${model.unit} ${model.index[i]}`
           : KIND_NAMES[item.kind];
-    this.tip.replaceChildren(
-      element("strong", { dir: "auto" }, tokenText(item.label, 80)),
-      element("span", {}, `${what}, ${where}token ${item.position} ${tokenText(model.tokens[item.position], 16)}`),
-      element(
-        "span",
-        {},
-        item.kind === KINDS.LOGIT
-          ? model.chance(i)
-          : `${model.signs ? `effect ${signed(item.size)}` : `influence ${short(item.influence)}`}` +
-              (item.kind === KINDS.FEATURE && i >= 0 ? `, activation ${short(model.activation[i])}` : ""),
-      ),
-    );
-    const left = x + 14 + this.tip.offsetWidth > this.canvas.width ? x - 14 - this.tip.offsetWidth : x + 14;
-    Object.assign(this.tip.style, {
-      left: `${Math.max(4, left)}px`,
-      top: `${Math.max(4, Math.min(y + 12, this.canvas.height - this.tip.offsetHeight - 4))}px`,
-    });
+    return [
+      item.label,
+      `${what}, ${where}token ${item.position} ${tokenText(model.tokens[item.position], 16)}`,
+      item.kind === KINDS.LOGIT
+        ? model.chance(i)
+        : `${model.signs ? `effect ${signed(item.size)}` : `influence ${short(item.influence)}`}` +
+          (item.kind === KINDS.FEATURE && i >= 0 ? `, activation ${short(model.activation[i])}` : ""),
+    ];
   }
 
   // Address, saving, messages
@@ -427,24 +460,27 @@ export class GraphView {
       background: state.background ? "1" : "",
       ...part,
     };
-    /** @param {string} value */
-    const plain = (value) => encodeURIComponent(value).replace(/%3A/g, ":").replace(/%2C/g, ",");
-    const given = Object.entries(query)
-      .filter(([, value]) => value !== "")
-      .map(([key, value]) => `${key}=${plain(value)}`)
-      .join("&");
-    return `/graph/${encodeURIComponent(this.name)}${given ? `?${given}` : ""}`;
+    return `/graph/${encodeURIComponent(this.name)}${search(query)}`;
   }
 
   address() {
-    const next = this.addressOf();
-    if (location.pathname.split("/")[1] === "graph" && next !== location.pathname + location.search)
+    const next = this.addressOf(),
+      page = (/** @type {string} */ path) => path.split("/")[1];
+    if (page(location.pathname) === page(next) && next !== location.pathname + location.search)
       history.replaceState(null, "", next);
   }
 
   /** Ask a route of this graph, with a body by POST. @param {string} path @param {unknown} [body] */
   ask(path, body) {
     return json(`${this.source}/${path}`, body);
+  }
+
+  /** Ways to propose groups: text, title, act. @returns {[string, string, () => void][]} */
+  get proposals() {
+    const title =
+      "Latents whose ablation changes the model alike, more than random latents do" +
+      (this.resolved.groups.length ? "; replaces these groups (Undo reverts)" : "");
+    return this.model.n > 3 ? [["Propose groups", title, () => this.proposeGroups()]] : [];
   }
 
   /** Groups of shown latents that change the model alike; one step of undo takes them back. */
@@ -467,6 +503,11 @@ export class GraphView {
     }
   }
 
+  /** The name of a picture's file. */
+  get file() {
+    return this.name.split("/").at(-1) ?? "graph";
+  }
+
   /** @param {string} kind */
   async save(kind) {
     const labelled = {
@@ -480,8 +521,8 @@ export class GraphView {
       title: document.querySelector(".wb-graph-title")?.textContent || this.name,
     });
     try {
-      if (kind === "svg") saveSvg(svg, this.name);
-      else await savePng(svg, this.name);
+      if (kind === "svg") saveSvg(svg, this.file);
+      else await savePng(svg, this.file);
     } catch (error) {
       this.say(`The picture could not be made: ${messageOf(error)}`, true);
     }
@@ -539,6 +580,14 @@ export class GraphView {
     this.canvas?.close();
     this.edits?.close();
   }
+}
+
+/** The query of an address, without what is empty. @param {Record<string, string>} query */
+export function search(query) {
+  /** @param {string} value */
+  const plain = (value) => encodeURIComponent(value).replace(/%3A/g, ":").replace(/%2C/g, ",");
+  const given = Object.entries(query).filter(([, value]) => value !== "");
+  return given.length ? `?${given.map(([key, value]) => `${key}=${plain(value)}`).join("&")}` : "";
 }
 
 /** A byte per entry: 1 for those in a list. @param {number} n @param {number[]} numbers */

@@ -2,30 +2,48 @@
 
 /** graph.json */
 interface GraphContent {
-  unit: "latent" | "neuron";
+  unit?: "latent" | "neuron";
   n_layers: number;
+  /** names of columns */
   tokens: string[];
+  /** names of rows from below, the first that of tokens; without any, the numbers of layers */
+  rows?: string[];
   /** share of the scores of edges at which it was traced */
-  edge_share: number;
+  edge_share?: number;
   /** numbers of the nodes that lead other prompts as much */
-  background: number[];
+  background?: number[];
   /** prompts over which that was measured */
-  prompts: number;
+  prompts?: number;
   /** an entry per node */
   nodes: {
     id: string[];
     kind: number[];
     layer: number[];
     position: number[];
-    index: number[];
+    index?: number[];
     label: string[];
-    activation: number[];
+    activation?: number[];
     influence: number[];
-    probability: number[];
+    probability?: number[];
     /** sum of the absolute weights of the edges into it */
     input: number[];
+    /** of a circuit: the number of its role, or -1 */
+    role?: number[];
   };
-  edges: { source: number[]; target: number[]; weight: number[] };
+  /** of a circuit also ids, and the number of the input that each enters */
+  edges: { source: number[]; target: number[]; weight: number[]; id?: string[]; via?: number[] };
+}
+
+/** graph.json of a circuit (dashboard/circuit/drawing.py) */
+interface CircuitContent extends GraphContent {
+  roles: string[];
+  /** ways to group nodes, in words */
+  proposals: Record<string, string>;
+  /** edges that can be shown, and those of the circuit as it was found */
+  limit: number;
+  found: number;
+  /** it reaches from the embedding to the logits */
+  has_ends: boolean;
 }
 
 /** part.json */
@@ -34,6 +52,9 @@ interface GraphPart {
   edges: number[];
   /** of every node on the target, signed, in logits; null for a graph without effects */
   effects: number[] | null;
+  /** of a circuit: nodes of one head at two positions, and the number of shown edges in words */
+  joined?: [number, number][];
+  said?: string;
 }
 
 /** What a visitor changed, by node id. */
@@ -64,12 +85,16 @@ interface GraphState {
   collapse: boolean;
   only: boolean;
   background: boolean;
+  /** of a circuit: number of edges, null as it was found; and only those on paths from input to output */
+  n?: number | null;
+  paths?: boolean;
 }
 
 /** A byte per node and per edge: 1 for what is shown. */
 interface Shown {
   node: Uint8Array;
   edge: Uint8Array;
+  joined: [number, number][];
 }
 
 /** A mark of the picture: a node, or a collapsed group. */
@@ -84,6 +109,7 @@ interface Item {
   influence: number;
   /** effect on the target, signed; of a graph without effects the influence */
   size: number;
+  role: number;
   pinned: boolean;
   label: string;
   /** of a group */
@@ -100,6 +126,10 @@ interface Links {
   to: Int32Array;
   weight: Float64Array;
   strength: Float32Array;
+  /** of a circuit: the input that it enters */
+  via: Uint8Array;
+  /** sideways shift of its middle, in pixels at zoom 1 */
+  bow: Float32Array;
   into: number[][];
   out: number[][];
 }
@@ -115,12 +145,13 @@ interface Scene {
   /** numbers of the items that names are for: pinned ones first, then the largest effects */
   ranked: number[];
   groupOf: Int32Array;
+  isCircuit: boolean;
 }
 
 interface Layout {
   width: number;
   height: number;
-  rows: { layer: number; used: boolean; y: number; height: number }[];
+  rows: { name: string; used: boolean; y: number; height: number }[];
   columns: { position: number; x: number; width: number }[];
 }
 
@@ -145,6 +176,10 @@ interface GraphTheme {
   accent: string;
   opposite: string;
   categories: string[];
+  /** colour and dashes of the edges of each input: of a positive weight, then of a negative one */
+  lines: [colour: string, dash: number[]][];
+  /** of a circuit: colours of roles */
+  roles?: string[];
   font: string;
   mono: string;
   soft: string;

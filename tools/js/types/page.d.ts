@@ -29,18 +29,6 @@ interface GridCell {
   rowId: string;
 }
 
-/** Cytoscape.js, as dash-cytoscape leaves it on its element. */
-interface Cytoscape {
-  elements(): { length: number };
-  resize(): void;
-  fit(elements: undefined, padding: number): void;
-  zoom(): number;
-  zoom(level: number | { level: number; renderedPosition: { x: number; y: number } }): void;
-  center(): void;
-  width(): number;
-  height(): number;
-}
-
 interface ReactNode {
   readonly type: unknown;
 }

@@ -1,20 +1,15 @@
-"""A circuit as the page reads it: the edges to draw, and groups of its nodes.
-
-Supernodes: nodes of a circuit that a person, or a proposal, treats as one. They live in the page's address.
-
-induction:L4H1,L5H3;-early:L0MLP,L1H2        two groups; the second is folded into one node
-"""
+"""A circuit as the page reads it: its edges by strength, and groups of its nodes that are proposed."""
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, unquote
 
+from dashboard.components.pages import whole_number
 from interp.artifacts import as_json
 from interp.circuits.circuit import ABOUT, Circuit, Edge, EdgeEvidence, KeyEvidence
 from interp.circuits.found_circuit import FoundCircuit, ScoredEdge, ScoredNode
-from interp.errors import UnknownNameError, UsageError
+from interp.errors import UnknownNameError
 from interp.names import NodeName, parse_node
 
 MAX_EDGES = 1000
@@ -82,9 +77,10 @@ class Scored:
         rows = members[:limit] if n is None else self._ranked[: max(1, n)]
         return on_paths(rows, self.group) if paths and self.has_ends else rows
 
-    def at_least(self, score: float) -> int:
-        """Return the number of edges with an absolute score of `score` or more."""
-        return sum(row.size >= score for row in self._ranked)
+    def number(self, text: str) -> int | None:
+        """Return the number of edges in an address, within what there is; None for the circuit as it was found."""
+        n = whole_number(text)
+        return None if n is None else max(1, min(n, self.limit))
 
     @property
     def has_ends(self) -> bool:
@@ -249,79 +245,12 @@ def _strength(row: EdgeRow) -> float:
     return -row.size
 
 
-MAX_GROUPS, MAX_NAME = 40, 40
-PROPOSALS = {
-    "role": "by role",
-    "band": "by band of layers",
-    "readers": "by shared readers",
-}
-PREFIX = "group:"
+PROPOSALS = {"role": "by role", "band": "by band of layers", "readers": "by shared readers"}
+"""How nodes may be grouped automatically."""
 
 
-@dataclass(frozen=True)
-class Group:
-    """Some nodes under one name; a folded one is drawn as a single node."""
-
-    name: str
-    members: tuple[str, ...]
-    folded: bool = False
-
-    @property
-    def id(self) -> str:
-        return PREFIX + self.name
-
-
-def parse_groups(text: str | None) -> tuple[Group, ...]:
-    """Groups from an address; the first group that names a node keeps it.
-
-    Raises `UsageError` on text that is no list of groups, `UnknownNameError` on a node name that cannot be.
-    """
-    groups: list[Group] = []
-    taken: set[str] = set()
-    for part in filter(None, (text or "").split(";")):
-        name, colon, members = part.partition(":")
-        if not colon or len(groups) == MAX_GROUPS:
-            raise UsageError(f"cannot read the group {part[:60]!r}: expected name:L4H1,L5H3 (at most {MAX_GROUPS})")
-        own = tuple(m for m in dict.fromkeys(filter(None, members.split(","))) if m not in taken)
-        for member in own:
-            parse_node(member.partition("@")[0])
-        taken.update(own)
-        title = clean_name(unquote(name.removeprefix("-")))
-        if own and title not in {g.name for g in groups}:
-            groups.append(Group(title, own, name.startswith("-")))
-    return tuple(groups)
-
-
-def format_groups(groups: tuple[Group, ...]) -> str:
-    """The text that `parse_groups` reads."""
-    return ";".join(f"{'-' if g.folded else ''}{quote(g.name, safe=' ')}:{','.join(g.members)}" for g in groups)
-
-
-def clean_name(name: str) -> str:
-    """One line, trimmed, of at most `MAX_NAME` characters; `group` if it is empty."""
-    return " ".join(name.split())[:MAX_NAME].strip().lstrip("-") or "group"
-
-
-def add(groups: tuple[Group, ...], name: str, members: list[str]) -> tuple[Group, ...]:
-    """Add a group and take its members out of the others. Raises `UsageError` below two members."""
-    chosen = tuple(dict.fromkeys(m for m in members if not m.startswith(PREFIX)))
-    if len(chosen) < 2:
-        raise UsageError("choose at least two nodes to group: Shift-click or Shift-drag in the graph, or in the list")
-    title, taken = clean_name(name), {g.name for g in groups}
-    if title in taken:
-        short = title[: MAX_NAME - 3].rstrip()  # room for a space and two digits
-        title = next(each for i in range(2, MAX_GROUPS + 3) if (each := f"{short} {i}") not in taken)
-    left = (replace(g, members=tuple(m for m in g.members if m not in chosen)) for g in groups)
-    return (*(g for g in left if g.members), Group(title, chosen))
-
-
-def toggle(groups: tuple[Group, ...], index: int) -> tuple[Group, ...]:
-    """Fold an open group, or open a folded one."""
-    return tuple(replace(g, folded=not g.folded) if i == index else g for i, g in enumerate(groups))
-
-
-def propose(kind: str, found: Circuit, rows: list[EdgeRow]) -> tuple[Group, ...]:
-    """Groups of at least two of the nodes in `rows`.
+def propose(kind: str, found: Circuit, rows: list[EdgeRow]) -> dict[str, list[str]]:
+    """Return groups of at least two of the nodes in `rows`, by name.
 
     `role`: the same role. `band`: heads and MLPs of neighbouring layers, in thirds of the layers in use. `readers`:
     the same set of readers (at least half of them shared).
@@ -329,10 +258,14 @@ def propose(kind: str, found: Circuit, rows: list[EdgeRow]) -> tuple[Group, ...]
     if kind not in PROPOSALS:
         raise UnknownNameError("proposal", kind, PROPOSALS)
     ids = {end for row in rows for end in row.end_ids}
-    inner = [n for n in sorted(ids, key=lambda n: (_node(n).order, n)) if _node(n).layer is not None]
+    inner = [n for n in sorted(ids, key=lambda n: (node_of(n).order, n)) if node_of(n).layer is not None]
     makers = {"role": _by_role, "band": _by_band, "readers": _by_readers}
     parts = makers[kind](inner, found, rows)
-    return tuple(Group(clean_name(name), tuple(members), True) for name, members in parts if len(members) > 1)
+    groups: dict[str, list[str]] = {}
+    for name, members in parts:
+        if len(members) > 1:
+            groups[f"{name}, {members[0]}" if name in groups else name] = members
+    return groups
 
 
 def _by_role(names: list[str], found: Circuit, _rows: list[EdgeRow]) -> list[tuple[str, list[str]]]:
@@ -345,13 +278,13 @@ def _by_role(names: list[str], found: Circuit, _rows: list[EdgeRow]) -> list[tup
 
 
 def _by_band(names: list[str], _found: Circuit, _rows: list[EdgeRow]) -> list[tuple[str, list[str]]]:
-    layers = sorted({_node(n).layer or 0 for n in names})
+    layers = sorted({node_of(n).layer or 0 for n in names})
     size = max(1, -(-len(layers) // 3))
     bands = [layers[i : i + size] for i in range(0, len(layers), size)]
     return [
         (
             f"layers {band[0]} to {band[-1]}" if len(band) > 1 else f"layer {band[0]}",
-            [n for n in names if _node(n).layer in band],
+            [n for n in names if node_of(n).layer in band],
         )
         for band in bands
     ]
@@ -376,10 +309,10 @@ def _by_readers(names: list[str], _found: Circuit, rows: list[EdgeRow]) -> list[
 
 
 def _short(readers: set[str]) -> str:
-    targets = sorted({r.split("-")[1] for r in readers}, key=lambda n: _node(n).order)
+    targets = sorted({r.split("-")[1] for r in readers}, key=lambda n: node_of(n).order)
     return targets[0] + (f" and {len(targets) - 1} more" if len(targets) > 1 else "")
 
 
-def _node(identity: str) -> NodeName:
-    """`L5H1@7` -> the name of L5H1."""
+def node_of(identity: str) -> NodeName:
+    """Return the name of L5H1 for `L5H1@7`."""
     return parse_node(identity.partition("@")[0])
