@@ -112,7 +112,8 @@ def records_table(records: list[dict[str, Any]], *, limit: int = 14) -> html.Div
     notes += [f"and {len(records) - limit} more"] if len(records) > limit else []
     more = html.P("; ".join(notes), className="wb-note") if notes else None
     table = html.Table([html.Thead(html.Tr(head)), html.Tbody(body[:limit])], className="wb-evidence wb-records")
-    return html.Div([table, more], className="wb-scroll")
+    named = attrs({"role": "group", "aria-label": "Table, scrolls sideways"})
+    return html.Div([table, more], className="wb-scroll", tabIndex=0, **named)  # keys scroll what has the focus
 
 
 def as_table(records: list[dict[str, Any]], words: str = "These numbers as a table") -> html.Details | None:

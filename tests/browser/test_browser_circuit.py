@@ -7,7 +7,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 import pytest
-from conftest import wait_for_address
+from conftest import settle, wait_for_address
+from test_browser_axe import axe_visit, violations  # noqa: F401 (a fixture)
 
 from interp.notes import Notes
 from interp.workspace import Workspace
@@ -358,6 +359,17 @@ def test_the_graph_is_drawn_on_a_narrow_screen(visit):
     click(page, "L1H2-k-L5H3")
     page.wait_for_function("document.querySelector('#circuit-side h2').innerText === 'L1H2 → L5H3'")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("address", ["/circuit/induction", "/circuit/ioi?n=400&at=L0MLP"])
+def test_tables_and_graph_break_no_rule_of_axe_at_any_width(axe_visit, width, address):  # noqa: F811
+    axe_visit.page.set_viewport_size({"width": width, "height": 800})
+    page = axe_visit.open(address)
+    graph_is_drawn(page)
+    page.evaluate("document.querySelectorAll('main details').forEach((each) => { each.open = true; })")
+    settle(page)
+    assert violations(page) == []
 
 
 def test_proof_on_the_heads_page_leads_to_a_pattern_and_to_the_circuit(visit, live):

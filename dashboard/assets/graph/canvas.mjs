@@ -196,7 +196,7 @@ export class Canvas {
       { camera } = job;
     const end = performance.now() + SLICE,
       n = links.from.length;
-    const quiet = Math.max(0.2, Math.min(1, Math.sqrt(1200 / n)));
+    const quiet = Math.max(0.2, Math.min(1, Math.sqrt((scene.isCircuit ? 100 : 1200) / n)));
     while (job.at < n && performance.now() < end) {
       for (const stop = job.at + CHUNK; job.at < Math.min(n, stop); )
         job.at = this.batch(context, links, camera, job.at, quiet);
