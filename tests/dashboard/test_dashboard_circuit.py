@@ -189,8 +189,10 @@ def test_groups_of_one_name_are_both_proposed():
     assert [*groups.values()] == [["L0H0", "L0H1"], ["L1H0", "L1H1"], ["L2H0", "L2H1"]]
 
 
-def test_groups_of_a_visitor_are_stored_with_the_notes_and_go_along_with_an_export(server):
-    client = server.test_client()
+def test_groups_of_a_visitor_are_stored_with_the_notes_and_go_along_with_an_export(tmp_path, live):
+    workspace = Workspace(tmp_path, create=True)
+    discovered(workspace, "ioi", "smollm2-135m", 6, 4, ["a", "b"])
+    client = create_app(workspace, live=live).server.test_client()
     client.get("/", headers=HERE)  # brings the key that writes need
     path, edits = "/circuit-data/edge-circuits/ioi/edits.json", {"groups": [["<b>early</b>", ["L0H0", "L0H1"]]]}
     assert client.post(path, json={"edits": edits, "was": {}}, headers=HERE).get_json() == {"edits": edits}
