@@ -151,7 +151,7 @@ def draw_circuit(shown: dict[str, Any], name: str, scheme: str | None) -> Any:
     """Return the table of the shown edges, its height, their faithfulness, and the curve with their mark."""
     found = open_circuit(current().workspace, name)
     edges = view.scored(found)
-    rows = View.of(shown).rows(edges)
+    rows = View(shown["n"], shown.get("paths") is True).rows(edges)
     curve = [] if found.curve is None else found.curve.rows()
     size = shown["n"] or found.size
     figure = faithfulness_curve(curve, edges.total, theme(scheme), current=size, height=200)
@@ -166,7 +166,7 @@ def show_evidence(chosen: str | None, shown: dict[str, Any], name: str, scheme: 
         return summary(found, theme(scheme))
     edges, names = view.scored(found), chosen.split(",")
     is_edge = any(row.id in names for row in edges.rows)  # an edge has its evidence also where it is not shown
-    rows = edges.rows if is_edge else View.of(shown).rows(edges)
+    rows = edges.rows if is_edge else View(shown["n"], shown.get("paths") is True).rows(edges)
     return details(current().workspace, found, rows, names, theme(scheme))
 
 

@@ -129,7 +129,7 @@ def test_the_description_names_every_read_and_parameter(client):
     for name, act in catalogue().items():
         about = found["paths"][f"/api/act/{name}"]["post"]
         schema = about["requestBody"]["content"]["application/json"]["schema"]
-        assert set(schema["properties"]) == {each.name for each in fields(act)}
+        assert set(schema["properties"]) == {"visitor", *(each.name for each in fields(act))}
         assert about["summary"].endswith((".", ":"))
 
 

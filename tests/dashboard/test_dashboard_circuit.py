@@ -208,7 +208,7 @@ def test_groups_of_a_visitor_are_stored_with_the_notes_and_go_along_with_an_expo
 @pytest.mark.parametrize(
     ("what", "body", "status", "says"),
     [
-        ("part", {"n": -1}, 400, "number of edges"),
+        ("part", {"n": -1}, 400, "n should be greater than or equal to 1"),
         ("groups", {"by": "reader"}, 404, "readers"),
         ("groups", {"by": "band", "n": 100}, 200, "layers 0 to 1"),
     ],

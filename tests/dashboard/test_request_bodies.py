@@ -67,7 +67,7 @@ def site(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> tupl
     server.wsgi_app = server.wsgi_app.app  # type: ignore[method-assign] - the guard has tests of its own
     client = server.test_client()
     step = client.get("/api/chat/direction?name=pushed").get_json()
-    return client, {**graph_bodies(own), **live_bodies(), **chat_bodies(step), **note_bodies()}
+    return client, {**graph_bodies(own), **circuit_bodies(), **live_bodies(), **chat_bodies(step), **note_bodies()}
 
 
 def graph_bodies(own: Workspace) -> dict[str, Any]:
@@ -87,6 +87,13 @@ def graph_bodies(own: Workspace) -> dict[str, Any]:
         "split": {"source": ids[0], "target": ids[1], "visitor": "v"},
     }
     return {f"/graph-data/capital/{path}.json": body for path, body in found.items()}
+
+
+def circuit_bodies() -> dict[str, Any]:
+    """Return bodies of the requests about a circuit of the shared workspace."""
+    edits = {"groups": [["a", ["L0H1", "L2H3"]]], "moves": {"L0H1": [1, 2]}}
+    found = {"part": {"n": 4, "paths": True}, "edits": {"edits": edits, "was": {}}, "groups": {"by": "band", "n": 4}}
+    return {f"/circuit-data/edge-circuits/ioi/{path}.json": body for path, body in found.items()}
 
 
 def live_bodies() -> dict[str, Any]:
@@ -155,7 +162,9 @@ def test_every_route_that_takes_json_takes_the_bodies_that_its_page_sends(site):
     client, bodies = site
     rules = [rule for rule in client.application.url_map.iter_rules() if "POST" in (rule.methods or ())]
     known = {
-        f"{rule}".replace("/act/<name>", "/act/steer").replace("<name>", "capital")
+        f"{rule}".replace("/act/<name>", "/act/steer")
+        .replace("<folder>/<name>", "edge-circuits/ioi")
+        .replace("<name>", "capital")
         for rule in rules
         if not f"{rule}".startswith("/_")
     }
