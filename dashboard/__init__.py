@@ -3,6 +3,7 @@
 - `overview`, `atlas`, `feature`, `prompt`, `heads`, `circuit`, `graph`, `sae`, `geometry`, `directions`, `dynamics`,
   `changes`, `compare`, `doctor`, `notes`, `glossary`: one folder per page (`page` the page, `data` what it reads from
   the workspace); no page imports another
+- `artefact`    the page of any artefact, from its class: of kinds that have no page of their own
 - `search`      the box in the bar of every page, and the features that it finds
 - `runs`        the page of the queue of analyses
 - `data`        what several pages ask of a workspace

@@ -1,7 +1,8 @@
 """`show(...)`: what the pages show, in a notebook and without a server: the same pieces, the same figures.
 
 show("demo:540", workspace)                 a feature: numbers, histogram, promoted tokens, examples, proof
-show("edge-circuits/ioi", workspace)        an artefact: a map, a circuit, scores of heads, a proof
+show("edge-circuits/ioi", workspace)        an artefact: a map, a circuit, scores of heads, a proof as their figure,
+                                            one of any other kind as the panels of its page
 show((tokens, activations))                 tokens coloured by activation, `activations [n]`
 show((tokens, attention))                   the attention of one head, `attention [dest, src]`
 show(logit_lens(model, tokens))             the result of an analysis, as `dashboard.figures.plot` draws it
@@ -19,19 +20,19 @@ import plotly.graph_objects as go
 from dash import html
 
 from dashboard.answers import is_sequence
+from dashboard.artefact.sections import panels, summary
 from dashboard.components.markup import markup
 from dashboard.components.tokens import token_strip
 from dashboard.data.features import examples, one
 from dashboard.feature import sections
 from dashboard.feature.export import feature_html
 from dashboard.figures.heads import attention_pattern
-from dashboard.figures.results import plot
+from dashboard.figures.results import has_figure, plot
 from dashboard.figures.saes import activation_histogram, proof_nulls
 from dashboard.figures.theme import Theme
 from dashboard.figures.theme import theme as theme_called
 from dashboard.maps.view import atlas_view
-from interp.artifacts import CIRCUITS, Manifest
-from interp.circuits.head_scores import HeadScores
+from interp.artifacts import CIRCUITS, KINDS, Manifest
 from interp.errors import ConfigError, UsageError
 from interp.workspace import Workspace
 from saes.acts.prompt import Pattern
@@ -120,8 +121,8 @@ def _named(workspace: Workspace, name: str, colours: Theme, options: dict[str, A
         if not index.isdecimal():
             raise UsageError(f"a feature is named NAME:NUMBER, such as demo:12; got {name!r}")
         return _feature(workspace, features, int(index), colours)
-    found = workspace.find(name, *_ARTEFACTS)
-    return _ARTEFACTS[found.kind](workspace, found, colours, options)
+    found = workspace.find(name, *KINDS)
+    return _ARTEFACTS.get(found.kind, _panels)(workspace, found, colours, options)
 
 
 def _feature(workspace: Workspace, name: str, index: int, colours: Theme) -> Shown:
@@ -145,12 +146,15 @@ def _map(workspace: Workspace, found: Manifest, colours: Theme, options: dict[st
     return atlas_view(workspace, found.name, **options)
 
 
-def _circuit(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> go.Figure:
+def _figure(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> go.Figure:
     return plot(workspace.value(found), colours, **options)
 
 
-def _heads(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> go.Figure:
-    return plot(workspace.open(HeadScores, found.name), colours, **options)
+def _panels(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> Shown:
+    value = workspace.value(found)
+    parts = html.Div([summary(value), *panels(workspace, value)], className="wb-stack")
+    figures = (plot(value, colours, **options),) if has_figure(type(value)) else ()
+    return Shown(markup(parts, colours.name), figures)
 
 
 def _proof(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> Shown:
@@ -159,6 +163,6 @@ def _proof(workspace: Workspace, found: Manifest, colours: Theme, options: dict[
 
 
 _ARTEFACTS: dict[str, Callable[[Workspace, Manifest, Theme, dict[str, Any]], Any]] = {
-    "atlas": _map, **dict.fromkeys(CIRCUITS, _circuit), "heads": _heads, "proof": _proof
+    "atlas": _map, **dict.fromkeys((*CIRCUITS, "heads"), _figure), "proof": _proof
 }  # fmt: skip
-"""Kind of artefact -> what draws it."""
+"""Kind of artefact -> what draws it; any other kind is drawn by `_panels`."""

@@ -446,7 +446,7 @@ assert Workspace("workspace").open(HeadScores, "small-mlp-2l").settings.prompts 
 
 
 @pytest.mark.slow
-def test_a_kind_of_artefact_with_its_verb_card_and_api_is_three_files(copy: Copy):
+def test_a_kind_of_artefact_with_its_verb_pages_and_api_is_three_files(copy: Copy):
     path = "interp/patching/patching_map.py"
     imports = "from interp.artifacts import Artefact, Document, Measured, Table\n"
     more = "import numpy as np\nfrom jaxtyping import Float64\n\nfrom interp.artifacts import ARRAY, "
@@ -481,7 +481,7 @@ class Lengths(Artefact, kind="lengths"):
     copy.insert(
         "interp/artifacts/kinds.py",
         '    "recording": Kind(',
-        '    "lengths": Kind("lengths", "", "lengths", "interp.patching.patching_map:Lengths"),\n',
+        '    "lengths": Kind("lengths", "Lengths", "", "lengths", "interp.patching.patching_map:Lengths"),\n',
     )
     copy.create(
         "workbench/verbs/lengths.py",
@@ -522,7 +522,7 @@ class Lengths(RunsModel, Analysis["Found"]):
 from workbench.__main__ import main
 
 assert main(["lengths", "small:mlp-2l"]) == 0
-import interp, json
+import sys
 from interp.workspace import Workspace
 workspace = Workspace("workspace")
 from interp.patching.patching_map import Lengths
@@ -534,6 +534,16 @@ page = create_app(workspace).server.test_client()
 here = {"Host": "127.0.0.1:8050"}
 assert page.get("/api/artefact?key=lengths/small-mlp-2l", headers=here).get_json()["headline"] == found.headline()
 assert "lengths" in page.get("/api/kinds", headers=here).get_json()
+from dashboard.notebook import show
+shown = show("lengths/small-mlp-2l", workspace).html
+assert found.headline() in shown and "<h2>Settings</h2>" in shown
+sys.path += ["tests/fixtures"]
+from visit import ERROR, Visitor
+visitor = Visitor(create_app(workspace))
+overview = visitor.open("/")
+assert "/artefact/lengths/small-mlp-2l" in overview and '"Lengths"' in overview and found.headline() in overview
+opened = visitor.open("/artefact/lengths/small-mlp-2l")
+assert found.headline() in opened and "arrays.safetensors" in opened and ERROR not in opened
 """)
     assert len(copy.touched) == 3
     copy.check("a kind of artefact")

@@ -35,14 +35,24 @@ def plot(result: Any, theme: Literal["light", "dark"] | Theme = "light", **optio
     colours = theme if isinstance(theme, Theme) else theme_called(theme)
     several = _several(result)
     one, table = (next(iter(several.values())), TOGETHER) if several else (result, FIGURES)
-    for cls in type(one).__mro__:
-        if draw := table.get(f"{cls.__module__}.{cls.__name__}"):
-            return draw(several or result, colours, **options)
+    if draw := _of_class(type(one), table):
+        return draw(several or result, colours, **options)
     have = sorted(name.rpartition(".")[2] for name in FIGURES)
     raise ConfigError(
         f"{type(one).__name__} has no figure; these results have one: {', '.join(have)}; "
         f"several together: {', '.join(sorted(name.rpartition('.')[2] for name in TOGETHER))}"
     )
+
+
+def has_figure(cls: type) -> bool:
+    """Return True for a class of results that `plot` draws."""
+    return _of_class(cls, FIGURES) is not None
+
+
+def _of_class(cls: type, table: Mapping[str, Draw]) -> Draw | None:
+    """Return what draws a class or the nearest of its bases."""
+    names = (f"{each.__module__}.{each.__name__}" for each in cls.__mro__)
+    return next((table[name] for name in names if name in table), None)
 
 
 def _several(result: Any) -> Mapping[Any, Any] | None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from interp.artifacts import KINDS, Manifest
+from interp.artifacts import KINDS, Manifest, address_of
 from interp.errors import CorruptError, as_typed
 from interp.workspace import Broken, Partial, Workspace
 from saes.acts.session import models
@@ -22,7 +22,7 @@ class Card:
     facts: list[tuple[str, str]]
     parents: list[str]
     created: str
-    href: str | None = None
+    href: str
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def card(workspace: Workspace, manifest: Manifest) -> Card:
     """Describe one artefact by its sentence and a few numbers; where it cannot be read, the sentence says why."""
     try:
         value = workspace.value(manifest)
-        sentence, facts, href = value.headline(), value.facts(), value.href or None
+        sentence, facts, href = value.headline(), value.facts(), value.href
     except CorruptError as error:
-        sentence, facts, href = as_typed(str(error)), [], None
+        sentence, facts, href = as_typed(str(error)), [], address_of(manifest.kind, manifest.name)
     return Card(
         kind=manifest.kind,
         name=manifest.name,

@@ -14,46 +14,12 @@ from dashboard.components.tokens import token_strip
 from dashboard.data.workspace import stamp
 from dashboard.overview.data import Card, overview
 from dashboard.overview.findings import Finding, findings
-from interp.artifacts import FOLDERS, hash_json
+from interp.artifacts import KINDS, hash_json
 from interp.errors import as_typed, program
 from interp.workspace import Broken, Partial
 
-KINDS = {
-    "recording": "Recording",
-    "sae": "Dictionary",
-    "features": "Features",
-    "neurons": "Neurons",
-    "atlas": "Map",
-    "transcoders": "Transcoders",
-    "heads": "Heads",
-    "induction_circuit": "Induction circuit",
-    "edge_circuit": "Circuit of heads",
-    "feature_circuit": "Circuit of features",
-    "attribution_graph": "Attribution graph",
-    "patching": "Patching map",
-    "lens": "Tuned lens",
-    "jacobian_lens": "Jacobian lens",
-    "labels": "Written labels",
-    "word_geometry": "Word lists",
-    "space": "Space",
-    "space_comparison": "Spaces compared",
-    "direction": "Direction",
-    "proof": "Proof",
-    "grokking": "Grokking",
-    "induction_onset": "Onset of induction",
-    "language_scaling": "Scaling of models",
-    "certificate": "Certificate",
-    "evaluation": "Evaluation",
-    "sae_comparison": "SAE comparison",
-    "size_law": "Size law",
-    "model_comparison": "Fine-tuning effects",
-    "latent_comparison": "Crosscoder latents",
-}
-"""Name of each kind of artefact, in the order of the table."""
-_KIND_OF_FOLDER = {folder: kind.replace("_", " ") for kind, folder in FOLDERS.items()}
-_KIND_OF_FOLDER |= {"saes": "SAE"}
-
-
+_TITLES = {each.folder: each.title for each in KINDS.values()} | {"model": "Model"}
+"""Folder of a workspace, or `model` -> name of the parents in it."""
 CLOCK = 2500
 """Milliseconds between two checks of the workspace."""
 
@@ -111,7 +77,7 @@ def _cards(context: Context) -> list[Any]:
     if found.empty:
         return [_empty(context.workspace.address, runs=context.runs is not None)]
     made = f", made with {', '.join(found.models)}" if found.models else ""
-    cards = [card for kind in KINDS for card in found.cards[kind]]
+    cards = [card for of_kind in found.cards.values() for card in of_kind]
     return [
         findings_panel(findings(context.workspace, stamp(context.workspace))),
         panel(
@@ -169,8 +135,8 @@ def _table(cards: list[Card]) -> html.Table:
         rows.append(
             html.Tr(
                 [
-                    html.Td(KINDS[card.kind] if card.kind != before else ""),
-                    html.Th(quiet_link(card.name, card.href) if card.href else card.name, scope="row"),
+                    html.Td(KINDS[card.kind].title if card.kind != before else ""),
+                    html.Th(quiet_link(card.name, card.href), scope="row"),
                     html.Td(card.sentence, title=facts or None, dir="auto"),
                     html.Td(_origin(card.parents)),
                     html.Td(html.Time(_when(card.created), dateTime=card.created)),
@@ -182,11 +148,11 @@ def _table(cards: list[Card]) -> html.Table:
 
 
 def _origin(parents: list[str]) -> str:
-    """`recordings/demo` -> `recording demo`."""
+    """`recordings/demo` -> `Recording demo`."""
     named: list[str] = []
     for parent in parents:
         folder, _, name = parent.replace("model:", "model/").partition("/")
-        named.append(f"{_KIND_OF_FOLDER.get(folder, folder)} {name}")
+        named.append(f"{_TITLES.get(folder, folder)} {name}")
     return ", ".join(named)
 
 

@@ -40,7 +40,7 @@ import numpy as np
 
 from interp.artifacts.draft import Draft
 from interp.artifacts.files import as_json, read_json, write_json, write_table
-from interp.artifacts.kinds import KINDS, check_kind
+from interp.artifacts.kinds import ANY_PAGE, KINDS, check_kind
 from interp.artifacts.manifest import Manifest, read_manifest
 from interp.artifacts.tables import Table
 from interp.errors import ConfigError, CorruptError, MissingError, WorkbenchError
@@ -165,7 +165,7 @@ class Artefact(Result):
 
     @property
     def href(self) -> str:
-        """Address of its page in the dashboard; empty where no page shows it."""
+        """Address of its page in the dashboard."""
         return address_of(self.kind, self.name)
 
     def facts(self) -> list[tuple[str, str]]:
@@ -182,9 +182,9 @@ class Artefact(Result):
 
 
 def address_of(kind: str, name: str) -> str:
-    """Return the address of the page of an artefact; empty where no page shows its kind."""
+    """Return the address of the page of an artefact: that of its kind, or the page of any artefact."""
     key = f"{KINDS[kind].folder}/{name}"
-    return KINDS[kind].page.format(name=quote(name), key=quote(key))
+    return (KINDS[kind].page or ANY_PAGE).format(name=quote(name), key=quote(key))
 
 
 class Part(NamedTuple):

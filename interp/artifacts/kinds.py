@@ -10,6 +10,9 @@ from typing import Any
 
 from interp.errors import UnknownNameError
 
+ANY_PAGE = "/artefact/{key}"
+"""Address of the page of any artefact, made from its class."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -17,9 +20,11 @@ class Kind:
 
     folder: str
     """Its folder in a workspace."""
+    title: str
+    """Its name on pages."""
     page: str
-    """Address of its page, in which `{name}` is the artefact's name and `{key}` its key `folder/name`; empty where no
-    page shows it."""
+    """Address of its page, in which `{name}` is the artefact's name and `{key}` its key `folder/name`; empty where only
+    the page of any artefact shows it."""
     made_by: str
     """Words of the verb that makes it."""
     defined_in: str
@@ -32,65 +37,105 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "certificate": Kind("certificates", "/doctor/{name}", "doctor", "interp.doctor.certificate:Certificate"),
-    "recording": Kind("recordings", "", "record", "interp.recording.recorded:Recorded"),
-    "sae": Kind("saes", "/sae?name={name}", "train", "saes.training.stored:StoredSAE"),
-    "transcoders": Kind("transcoders", "", "train", "saes.sets.stored:StoredSet"),
-    "features": Kind("features", "/feature/{name}", "features", "saes.features.schema:Features"),
-    "neurons": Kind("neurons", "", "neurons", "saes.features.neurons:NeuronLabels"),
-    "atlas": Kind("atlases", "/atlas/{name}", "atlas", "interp.atlas.vector_map:VectorMap"),
-    "heads": Kind("heads", "/heads/{name}", "heads", "interp.circuits.head_scores:HeadScores"),
-    "evaluation": Kind("evaluations", "", "evaluate", "saes.evaluation.evaluation:SAEEvaluation"),
-    "sae_comparison": Kind("sae-comparisons", "", "compare saes", "saes.evaluation.sae_comparison:SAEComparison"),
-    "size_law": Kind("size-laws", "", "compare sizes", "saes.evaluation.scaling:SizeLaw"),
-    "model_comparison": Kind(
-        "model-comparisons", "/changes?name={key}", "compare models", "interp.changes.comparison:ModelComparison"
-    ),
-    "latent_comparison": Kind(
-        "latent-comparisons",
-        "/changes?name={key}",
-        "compare latents",
-        "saes.evaluation.latent_comparison:LatentComparison",
-    ),
+    "recording": Kind("recordings", "Recording", "", "record", "interp.recording.recorded:Recorded"),
+    "sae": Kind("saes", "Dictionary", "/sae?name={name}", "train", "saes.training.stored:StoredSAE"),
+    "features": Kind("features", "Features", "/feature/{name}", "features", "saes.features.schema:Features"),
+    "neurons": Kind("neurons", "Neurons", "", "neurons", "saes.features.neurons:NeuronLabels"),
+    "atlas": Kind("atlases", "Map", "/atlas/{name}", "atlas", "interp.atlas.vector_map:VectorMap"),
+    "transcoders": Kind("transcoders", "Transcoders", "", "train", "saes.sets.stored:StoredSet"),
+    "heads": Kind("heads", "Heads", "/heads/{name}", "heads", "interp.circuits.head_scores:HeadScores"),
     "induction_circuit": Kind(
         "induction-circuits",
+        "Induction circuit",
         "/circuit/{key}",
         "circuit induction",
         "interp.circuits.induction_circuit:InductionCircuit",
     ),
-    "edge_circuit": Kind("edge-circuits", "/circuit/{key}", "circuit find", "interp.circuits.edge_circuit:EdgeCircuit"),
+    "edge_circuit": Kind(
+        "edge-circuits",
+        "Circuit of heads",
+        "/circuit/{key}",
+        "circuit find",
+        "interp.circuits.edge_circuit:EdgeCircuit",
+    ),
     "feature_circuit": Kind(
-        "feature-circuits", "/circuit/{key}", "circuit features", "saes.circuits.feature_circuit:FeatureCircuit"
+        "feature-circuits",
+        "Circuit of features",
+        "/circuit/{key}",
+        "circuit features",
+        "saes.circuits.feature_circuit:FeatureCircuit",
     ),
-    "attribution_graph": Kind("graphs", "/graph/{name}", "trace", "interp.tracing.graph:AttributionGraph"),
-    "lens": Kind("lenses", "", "lens", "interp.lenses.tuned_lens:TunedLens"),
-    "jacobian_lens": Kind("jacobian-lenses", "", "lens --kind jacobian", "interp.lenses.jacobian_lens:JacobianLens"),
-    "patching": Kind("patching", "/prompt?patching={name}", "patch", "interp.patching.patching_map:PatchingMap"),
-    "labels": Kind("labels", "", "explain", "saes.features.written_labels:Labels"),
-    "proof": Kind("proofs", "", "prove", "saes.features.proof:Proof"),
+    "attribution_graph": Kind(
+        "graphs", "Attribution graph", "/graph/{name}", "trace", "interp.tracing.graph:AttributionGraph"
+    ),
+    "patching": Kind(
+        "patching", "Patching map", "/prompt?patching={name}", "patch", "interp.patching.patching_map:PatchingMap"
+    ),
+    "lens": Kind("lenses", "Tuned lens", "", "lens", "interp.lenses.tuned_lens:TunedLens"),
+    "jacobian_lens": Kind(
+        "jacobian-lenses", "Jacobian lens", "", "lens --kind jacobian", "interp.lenses.jacobian_lens:JacobianLens"
+    ),
+    "labels": Kind("labels", "Written labels", "", "explain", "saes.features.written_labels:Labels"),
     "word_geometry": Kind(
-        "word-geometry", "/geometry?name={key}", "geometry shapes", "interp.geometry.word_geometry:WordGeometry"
+        "word-geometry",
+        "Word lists",
+        "/geometry?name={key}",
+        "geometry shapes",
+        "interp.geometry.word_geometry:WordGeometry",
     ),
-    "direction": Kind("directions", "/directions/{name}", "direction", "interp.directions.study:DirectionGeometry"),
-    "space": Kind("spaces", "/geometry?name={key}", "geometry space", "interp.geometry.space:SpaceReport"),
+    "space": Kind("spaces", "Space", "/geometry?name={key}", "geometry space", "interp.geometry.space:SpaceReport"),
     "space_comparison": Kind(
-        "space-comparisons", "/geometry?name={key}", "geometry compare", "interp.geometry.space:SpaceComparison"
+        "space-comparisons",
+        "Spaces compared",
+        "/geometry?name={key}",
+        "geometry compare",
+        "interp.geometry.space:SpaceComparison",
     ),
-    "grokking": Kind("grokking", "/dynamics?name={key}", "dynamics grok", "interp.studies.grokking_phases:Grokking"),
+    "direction": Kind(
+        "directions", "Direction", "/directions/{name}", "direction", "interp.directions.study:DirectionGeometry"
+    ),
+    "proof": Kind("proofs", "Proof", "", "prove", "saes.features.proof:Proof"),
+    "grokking": Kind(
+        "grokking", "Grokking", "/dynamics?name={key}", "dynamics grok", "interp.studies.grokking_phases:Grokking"
+    ),
     "induction_onset": Kind(
         "induction-onsets",
+        "Onset of induction",
         "/dynamics?name={key}",
         "dynamics induction",
         "interp.studies.induction_onset:InductionOnset",
     ),
     "language_scaling": Kind(
         "language-scaling",
+        "Scaling of models",
         "/dynamics?name={key}",
         "dynamics scaling",
         "interp.studies.language_scaling:LanguageScaling",
     ),
+    "certificate": Kind(
+        "certificates", "Certificate", "/doctor/{name}", "doctor", "interp.doctor.certificate:Certificate"
+    ),
+    "evaluation": Kind("evaluations", "Evaluation", "", "evaluate", "saes.evaluation.evaluation:SAEEvaluation"),
+    "sae_comparison": Kind(
+        "sae-comparisons", "SAE comparison", "", "compare saes", "saes.evaluation.sae_comparison:SAEComparison"
+    ),
+    "size_law": Kind("size-laws", "Size law", "", "compare sizes", "saes.evaluation.scaling:SizeLaw"),
+    "model_comparison": Kind(
+        "model-comparisons",
+        "Fine-tuning effects",
+        "/changes?name={key}",
+        "compare models",
+        "interp.changes.comparison:ModelComparison",
+    ),
+    "latent_comparison": Kind(
+        "latent-comparisons",
+        "Crosscoder latents",
+        "/changes?name={key}",
+        "compare latents",
+        "saes.evaluation.latent_comparison:LatentComparison",
+    ),
 }
-"""Every kind, by the name that manifests give it."""
+"""Every kind, by the name that manifests give it, in the order of Overview."""
 
 CIRCUITS = ("induction_circuit", "edge_circuit", "feature_circuit")
 GEOMETRY = ("word_geometry", "space", "space_comparison")

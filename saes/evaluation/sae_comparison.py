@@ -135,7 +135,7 @@ class SAEComparison(Artefact, kind="sae_comparison"):
     @property
     def href(self) -> str:
         """Address of the page of the first dictionary, which shows the comparison."""
-        return address_of("sae", self.settings.saes[0]) if self.settings.saes else ""
+        return address_of("sae", self.settings.saes[0]) if self.settings.saes else super().href
 
     def of(self, name: str) -> Compared | None:
         """Return the row of a dictionary; None where it is not among them."""

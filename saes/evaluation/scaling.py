@@ -146,7 +146,7 @@ class SizeLaw(Artefact, kind="size_law"):
     @property
     def href(self) -> str:
         """Address of the page of the first dictionary, which shows the law."""
-        return address_of("sae", self.runs[0].name) if self.runs else ""
+        return address_of("sae", self.runs[0].name) if self.runs else super().href
 
     def headline(self) -> str:
         """Return one line: the dictionaries that the law was fitted to."""

@@ -13,7 +13,7 @@ from dashboard.data import features as features
 from dashboard.heads import page as heads
 from dashboard.maps import data as atlas
 from dashboard.overview import data as overview
-from interp.artifacts import Table, save_artefact
+from interp.artifacts import KINDS, Table, address_of, save_artefact
 from interp.atlas.vector_map import VectorMap
 from interp.circuits.head_scores import HeadScore, HeadScores
 from interp.errors import UnknownNameError, UsageError
@@ -146,12 +146,12 @@ def test_a_set_of_transcoders_is_one_row(tmp_path):
     assert card.name.startswith("set-")
 
 
-def test_every_kind_of_artefact_has_a_name_in_the_table():
-    from dashboard.overview.page import KINDS as NAMED
-    from interp.artifacts import KINDS
-
-    assert set(NAMED) == set(KINDS)
-    assert all(each.defined_in for each in KINDS.values())
+def test_every_kind_has_a_class_a_name_and_an_address(place):
+    assert len({each.title for each in KINDS.values()}) == len(KINDS)
+    assert all(each.load().kind == kind for kind, each in KINDS.items())
+    assert all(address_of(kind, "a b").startswith("/") for kind in KINDS)
+    assert address_of("recording", "a b") == "/artefact/recordings/a%20b"
+    assert [*overview.overview(place).cards] == [*KINDS]
 
 
 def test_training_has_cards(tmp_path):

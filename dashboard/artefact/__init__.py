@@ -1,0 +1,5 @@
+"""The page `/artefact/<folder>/<name>`: any artefact, from its class.
+
+- `page`      the page
+- `sections`  its panels, for the page and notebooks
+"""

@@ -1,0 +1,73 @@
+"""*Artefact*: one artefact of any kind, from its class; a kind with a page of its own is linked to it."""
+
+from typing import Any
+from urllib.parse import quote
+
+from dash import Dash, dcc, html
+
+from dashboard.artefact.sections import panels, summary
+from dashboard.components.frame import attempt, graph, page, panel, quiet_link, still
+from dashboard.components.pages import (
+    Context,
+    Page,
+    artefact_menu,
+    current,
+    menu_choices,
+    open_artefact,
+    register_parts,
+)
+from dashboard.figures.results import has_figure, plot
+from dashboard.figures.theme import theme
+from interp.artifacts import KINDS
+from interp.artifacts.kinds import ANY_PAGE
+
+
+def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
+    """`/artefact/<folder>/<name>`; without a name the newest artefact."""
+    workspace = context.workspace
+    value = workspace.value(open_artefact(workspace, tuple(KINDS), name))
+    title, here = KINDS[value.kind].title, _address(value.key)
+    other = [] if value.href == here else [quiet_link("Open its own page", value.href)]
+    return page(
+        PAGE.title,
+        panel(f"{title} {value.name}", attempt(lambda: summary(value)), *other),
+        dcc.Store(id="artefact-state", data={"key": value.key}),
+        html.Div(id="artefact-parts"),
+        controls=artefact_menu(title, menu_choices(workspace, (value.kind,), _address), here, key=value.key),
+    )
+
+
+def register(app: Dash) -> None:
+    """Add the callback that draws the figure and the panels."""
+    register_parts(app, "artefact", show_artefact)
+
+
+def show_artefact(state: dict[str, Any], scheme: str | None) -> list[Any]:
+    """Return the figure of the artefact that `state` names, where its class has one, and its panels."""
+    workspace = current().workspace
+    value = workspace.open_key(state["key"])
+    parts = [still(html.Div(panels(workspace, value)))]
+    if has_figure(type(value)):
+        label = f"Figure of {value.key}"
+        drawn = attempt(lambda: graph("artefact-figure", figure=plot(value, theme(scheme)), label=label))
+        parts.insert(0, panel("Figure", drawn))
+    return parts
+
+
+def _address(key: str) -> str:
+    return ANY_PAGE.format(key=quote(key))
+
+
+PAGE = Page(
+    title="Artefact",
+    path="/artefact",
+    templates=("/artefact/<name>",),
+    group="work",
+    order=99,
+    listed=False,
+    layout=layout,
+    register=register,
+    shows="One artefact of any kind: its findings with their nulls, settings, tables, origin and files.",
+    command="workbench record MODEL",
+    fill=lambda _, model: ("record", {"model": model}),
+)

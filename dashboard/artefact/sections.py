@@ -1,0 +1,93 @@
+"""Panels of any artefact, from its class: what was found, numbers, settings, tables, origin and files."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from dash import html
+
+from dashboard.components.evidence import evidence_table, records_table
+from dashboard.components.frame import attempt, panel, quiet_link, stat
+from dashboard.components.pages import artefact_href
+from dashboard.figures.theme import visible
+from interp.artifacts import KINDS, Artefact, Manifest, Table
+from interp.artifacts.artefact import layout_of
+from interp.artifacts.tables import schema_of
+from interp.errors import program
+from interp.runtime import size_text
+from interp.workspace import Workspace
+
+ROWS = 200
+"""Rows shown of a table."""
+CELLS = {"bool", "int8", "int16", "int32", "int64", "float", "double", "string"}
+"""Types of the columns that fit in one cell."""
+
+
+def summary(value: Artefact) -> html.Div:
+    """Return the headline of an artefact, and the numbers that are asked for first."""
+    facts = [stat(name, visible(str(fact), 160)) for name, fact in value.facts() if fact]
+    headline = html.P(html.Strong(visible(value.headline(), 600)), dir="auto")
+    return html.Div([headline, html.Div(facts, className="wb-stats") if facts else None])
+
+
+def panels(workspace: Workspace, value: Artefact) -> list[html.Section]:
+    """Return a panel for each part of an artefact; a part that cannot be read says why."""
+    about = value.about
+    tables = [name for name, part in layout_of(type(value)).items() if part.place == "table"]
+    parts: dict[str, Callable[[], Any]] = {
+        "Findings": lambda: _findings(value),
+        "Results": lambda: evidence_table(about.summary),
+        **{f"Table {name}": partial(_table, value, name) for name in tables},
+        "Settings": lambda: evidence_table(about.config),
+        "Made from": lambda: _origin(workspace, about),
+        "Files": lambda: _files(about),
+    }
+    return [panel(title, attempt(body)) for title, body in parts.items()]
+
+
+def _findings(value: Artefact) -> html.Div | html.P:
+    """Return what was found beyond its null, each value next to it."""
+    rows = [
+        {"finding": visible(each.sentence, 400), "value": each.value, "null": each.null, "measured": each.about}
+        for each in value.findings()
+    ]
+    return records_table(rows, limit=ROWS) if rows else html.P("Nothing beyond its null.", className="wb-none")
+
+
+def _table(value: Artefact, name: str) -> html.Div:
+    """Return the first rows of a table, with the columns whose values fit in a cell."""
+    table: Table[Any] | None = getattr(value, name)
+    if table is None:
+        return html.Div("This artefact lacks it.", className="wb-none")
+    columns = schema_of(table.row)
+    plain = [each.name for each in columns if str(each.type) in CELLS]
+    others = [each.name for each in columns if each.name not in plain]
+    quoted = ", ".join(f'"{each}"' for each in plain)
+    rows = table.query(f"select {quoted} from t limit {ROWS}").to_pylist() if plain else []
+    n = len(table)
+    size = f"{n:,} rows" if n <= ROWS else f"The first {ROWS} of {n:,} rows"
+    note = f"{size}, without the lists {', '.join(others)}." if others else f"{size}."
+    return html.Div([html.P(note, className="wb-note"), records_table(rows, limit=ROWS) if rows else None])
+
+
+def _origin(workspace: Workspace, about: Manifest) -> html.Div:
+    """Return the parents with their pages, the command, and what identifies the content."""
+    links = {parent: artefact_href(workspace, parent) for parent in sorted(about.parents)}
+    parents = [
+        html.Li(visible(parent, 160) if href == "/" else quiet_link(parent, href), dir="auto")
+        for parent, href in links.items()
+    ]
+    made = {name: getattr(about, name) for name in ("created", "seconds", "seed", "code_version", "content_hash")}
+    command = f"{program()} {KINDS[about.kind].made_by}"
+    return html.Div(
+        [
+            html.Ul(parents) if parents else html.P("No other artefact.", className="wb-none"),
+            html.P(["Made by ", html.Code(command), "; ", html.Code(f"{command} --help"), " lists its options."]),
+            evidence_table(made),
+        ]
+    )
+
+
+def _files(about: Manifest) -> html.Div:
+    sizes = [{"file": path, "size": size_text(entry["bytes"])} for path, entry in sorted(about.files.items())]
+    return records_table(sizes, limit=ROWS)
