@@ -153,7 +153,7 @@ def _figure(workspace: Workspace, found: Manifest, colours: Theme, options: dict
 def _panels(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> Shown:
     value = workspace.value(found)
     parts = html.Div([summary(value), *panels(workspace, value)], className="wb-stack")
-    figures = (plot(value, colours, **options),) if has_figure(type(value)) else ()
+    figures = (plot(value, colours, **options),) if has_figure(value) else ()
     return Shown(markup(parts, colours.name), figures)
 
 

@@ -32,7 +32,7 @@ def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
         PAGE.title,
         panel(f"{title} {value.name}", attempt(lambda: summary(value)), *other),
         dcc.Store(id="artefact-state", data={"key": value.key}),
-        html.Div(id="artefact-parts"),
+        html.Div(id="artefact-parts", style={"marginTop": "12px"}),
         controls=artefact_menu(title, menu_choices(workspace, (value.kind,), _address), here, key=value.key),
     )
 
@@ -42,16 +42,16 @@ def register(app: Dash) -> None:
     register_parts(app, "artefact", show_artefact)
 
 
-def show_artefact(state: dict[str, Any], scheme: str | None) -> list[Any]:
+def show_artefact(state: dict[str, Any], scheme: str | None) -> Any:
     """Return the figure of the artefact that `state` names, where its class has one, and its panels."""
     workspace = current().workspace
     value = workspace.open_key(state["key"])
-    parts = [still(html.Div(panels(workspace, value)))]
-    if has_figure(type(value)):
+    parts = panels(workspace, value)
+    if has_figure(value):
         label = f"Figure of {value.key}"
         drawn = attempt(lambda: graph("artefact-figure", figure=plot(value, theme(scheme)), label=label))
         parts.insert(0, panel("Figure", drawn))
-    return parts
+    return still(html.Div(parts))
 
 
 def _address(key: str) -> str:

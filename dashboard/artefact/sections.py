@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from dash import html
 
@@ -13,8 +14,8 @@ from dashboard.figures.theme import visible
 from interp.artifacts import KINDS, Artefact, Manifest, Table
 from interp.artifacts.artefact import layout_of
 from interp.artifacts.tables import schema_of
+from interp.cache import size_text
 from interp.errors import program
-from interp.runtime import size_text
 from interp.workspace import Workspace
 
 ROWS = 200
@@ -30,19 +31,23 @@ def summary(value: Artefact) -> html.Div:
     return html.Div([headline, html.Div(facts, className="wb-stats") if facts else None])
 
 
-def panels(workspace: Workspace, value: Artefact) -> list[html.Section]:
+def panels(workspace: Workspace, value: Artefact) -> list[html.Section | html.Div]:
     """Return a panel for each part of an artefact; a part that cannot be read says why."""
     about = value.about
+    pairs: list[dict[str, Callable[[], Any]]] = [
+        {"Results": lambda: evidence_table(about.summary), "Settings": lambda: evidence_table(about.config)},
+        {"Made from": lambda: _origin(workspace, about), "Files": lambda: _files(about)},
+    ]
     tables = [name for name, part in layout_of(type(value)).items() if part.place == "table"]
-    parts: dict[str, Callable[[], Any]] = {
-        "Findings": lambda: _findings(value),
-        "Results": lambda: evidence_table(about.summary),
-        **{f"Table {name}": partial(_table, value, name) for name in tables},
-        "Settings": lambda: evidence_table(about.config),
-        "Made from": lambda: _origin(workspace, about),
-        "Files": lambda: _files(about),
-    }
-    return [panel(title, attempt(body)) for title, body in parts.items()]
+    looks = type(value).findings is not Artefact.findings
+    return [
+        *([panel("Findings", attempt(lambda: _findings(value)))] if looks else []),
+        *(
+            html.Div([panel(title, attempt(body)) for title, body in pair.items()], className="wb-two wb-even")
+            for pair in pairs
+        ),
+        *(panel(f"Table {name}", attempt(partial(_table, value, name))) for name in tables),
+    ]
 
 
 def _findings(value: Artefact) -> html.Div | html.P:
@@ -51,7 +56,7 @@ def _findings(value: Artefact) -> html.Div | html.P:
         {"finding": visible(each.sentence, 400), "value": each.value, "null": each.null, "measured": each.about}
         for each in value.findings()
     ]
-    return records_table(rows, limit=ROWS) if rows else html.P("Nothing beyond its null.", className="wb-none")
+    return _records(rows) if rows else html.P("Nothing beyond its null.", className="wb-none")
 
 
 def _table(value: Artefact, name: str) -> html.Div:
@@ -67,7 +72,7 @@ def _table(value: Artefact, name: str) -> html.Div:
     n = len(table)
     size = f"{n:,} rows" if n <= ROWS else f"The first {ROWS} of {n:,} rows"
     note = f"{size}, without the lists {', '.join(others)}." if others else f"{size}."
-    return html.Div([html.P(note, className="wb-note"), records_table(rows, limit=ROWS) if rows else None])
+    return html.Div([html.P(note, className="wb-note"), _records(rows) if rows else None])
 
 
 def _origin(workspace: Workspace, about: Manifest) -> html.Div:
@@ -84,10 +89,18 @@ def _origin(workspace: Workspace, about: Manifest) -> html.Div:
             html.Ul(parents) if parents else html.P("No other artefact.", className="wb-none"),
             html.P(["Made by ", html.Code(command), "; ", html.Code(f"{command} --help"), " lists its options."]),
             evidence_table(made),
+            html.A("All of it as JSON", href=f"/api/artefact?key={quote(about.key)}", className="wb-link"),
         ]
     )
 
 
-def _files(about: Manifest) -> html.Div:
+def _files(about: Manifest) -> html.Div | html.P:
     sizes = [{"file": path, "size": size_text(entry["bytes"])} for path, entry in sorted(about.files.items())]
-    return records_table(sizes, limit=ROWS)
+    return _records(sizes) if sizes else html.P("None but the manifest.", className="wb-none")
+
+
+def _records(rows: list[dict[str, Any]]) -> html.Div:
+    """Return rows as a table that the keyboard can scroll, since it may be wider than the page."""
+    table = records_table(rows, limit=ROWS)
+    table.tabIndex = 0  # pyright: ignore[reportAttributeAccessIssue]
+    return table

@@ -85,6 +85,8 @@ def evidence_table(
         rows.append(_row(said, number(value, signed=name in _CHANGES), term=_TERM_OF.get(name)))
         if name == owner:
             rows.append(_row("95 % interval", f"{number(low)} to {number(high)}", "wb-sub"))
+    if len(flat) > MAX_ROWS:
+        rows.append(_row(f"and {len(flat) - MAX_ROWS} more", ""))
     if not rows:
         return html.P("This artefact has no such measurement.", className="wb-none")
     return html.Table(html.Tbody(rows), className="wb-evidence")

@@ -35,7 +35,7 @@ def plot(result: Any, theme: Literal["light", "dark"] | Theme = "light", **optio
     colours = theme if isinstance(theme, Theme) else theme_called(theme)
     several = _several(result)
     one, table = (next(iter(several.values())), TOGETHER) if several else (result, FIGURES)
-    if draw := _of_class(type(one), table):
+    if draw := _drawn_by(one, table):
         return draw(several or result, colours, **options)
     have = sorted(name.rpartition(".")[2] for name in FIGURES)
     raise ConfigError(
@@ -44,14 +44,14 @@ def plot(result: Any, theme: Literal["light", "dark"] | Theme = "light", **optio
     )
 
 
-def has_figure(cls: type) -> bool:
-    """Return True for a class of results that `plot` draws."""
-    return _of_class(cls, FIGURES) is not None
+def has_figure(result: Any) -> bool:
+    """Return True for a single result whose class `plot` draws."""
+    return _drawn_by(result, FIGURES) is not None
 
 
-def _of_class(cls: type, table: Mapping[str, Draw]) -> Draw | None:
-    """Return what draws a class or the nearest of its bases."""
-    names = (f"{each.__module__}.{each.__name__}" for each in cls.__mro__)
+def _drawn_by(result: Any, table: Mapping[str, Draw]) -> Draw | None:
+    """Return what draws the class of a result, or the nearest of its bases."""
+    names = (f"{cls.__module__}.{cls.__name__}" for cls in type(result).__mro__)
     return next((table[name] for name in names if name in table), None)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from interp.artifacts.artefact import Artefact, layout_of
 from interp.artifacts.files import as_json
-from interp.artifacts.kinds import KINDS
+from interp.artifacts.kinds import ANY_PAGE, KINDS
 from interp.artifacts.tables import schema_of
 from interp.forms import json_schema
 
@@ -40,7 +40,12 @@ def described(kind: str) -> list[DescribedField]:
 def schema_of_kind(kind: str) -> dict[str, Any]:
     """Return the content of a kind of artefact: JSON schemas of its values and the columns of its tables."""
     about = KINDS[kind]
-    found: dict[str, Any] = {"folder": about.folder, "page": about.page, "verb": about.made_by, "fields": {}}
+    found: dict[str, Any] = {
+        "folder": about.folder,
+        "page": about.page or ANY_PAGE,
+        "verb": about.made_by,
+        "fields": {},
+    }
     for name, part in layout_of(about.load()).items():
         if part.place == "table":
             form: Any = {"columns": {each.name: str(each.type) for each in schema_of(part.form)}}

@@ -23,6 +23,7 @@ PAGES = {
     "compare one": ("/compare?a=demo:3", ".wb-compare-partners"),
     "compare a word": ("/compare?a=demo:3&b=river", ".wb-compare-form"),
     "compare nothing": ("/compare", ".wb-compare-form"),
+    "artefact": ("/artefact/labels/demo-judge", "#artefact-parts .wb-panel"),
     "doctor": ("/doctor", ".wb-checks"),
     "runs": ("/runs", ".wb-page"),
     "notes": ("/notes", ".wb-page"),

@@ -29,6 +29,7 @@ ADDRESSES = {
     "geometry": "/geometry?list=%3Cimg+src%3Dx+onerror%3D%27window.pwned%3D1%27%3E",
     "dynamics": "/dynamics?name=grok",
     "changes": "/changes?name=changes-base-tuned",
+    "artefact": "/artefact/labels/demo-judge",
     "circuit": "/circuit/induction?at=L1H2-k-L4H1",
 }
 

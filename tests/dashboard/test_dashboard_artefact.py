@@ -15,14 +15,14 @@ from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.artefact.page import PAGE, show_artefact
-from dashboard.components.evidence import number
+from dashboard.components.evidence import MAX_ROWS, evidence_table, number
 from dashboard.components.pages import Context
 from dashboard.figures.results import has_figure, plot
 from dashboard.figures.theme import visible
 from dashboard.notebook import _ARTEFACTS, Shown, show
 from dashboard.overview.data import overview
 from dashboard.overview.page import layout as overview_layout
-from interp.artifacts import KINDS, save_artefact
+from interp.artifacts import KINDS, Artefact, save_artefact
 from interp.errors import CorruptError, UnknownNameError
 from interp.workspace import Workspace
 
@@ -72,14 +72,15 @@ def test_the_page_and_a_notebook_show_any_kind(serving, full, key):
     assert ("Open its own page" in head) == (value.href != f"/artefact/{key}")
     parts = text_of(show_artefact({"key": key}, "dark"))
     assert "wb-notice-error" not in parts
-    assert all(f'"{title}"' in parts for title in ("Findings", "Settings", "Results", "Made from", "Files"))
+    assert all(f'"{title}"' in parts for title in ("Settings", "Results", "Made from", "Files"))
+    assert ('"Findings"' in parts) == (type(value).findings is not Artefact.findings)
     assert KINDS[value.kind].made_by in parts
-    assert ("artefact-figure" in parts) == has_figure(type(value))
+    assert ("artefact-figure" in parts) == has_figure(value)
     shown = show(key, full)
     if value.kind not in _ARTEFACTS:
         assert isinstance(shown, Shown)
         assert "<h2>Settings</h2>" in shown.html
-        assert len(shown.figures) == has_figure(type(value))
+        assert len(shown.figures) == has_figure(value)
 
 
 def test_every_name_on_overview_is_a_link(serving, full):
@@ -125,6 +126,12 @@ def test_a_missing_artefact_has_its_nearest_name_and_a_damaged_one_its_file(tmp_
 
 
 def test_a_class_without_a_figure_is_known(full):
-    assert has_figure(type(full.open_key("grokking/grok")))
-    assert not has_figure(type(full.open_key("recordings/demo")))
+    assert has_figure(full.open_key("grokking/grok"))
+    assert not has_figure(full.open_key("recordings/demo"))
     assert plot(full.open_key("grokking/grok")).data
+
+
+def test_a_long_table_of_values_says_how_many_it_leaves_out():
+    shown = text_of(evidence_table({f"value {n}": n for n in range(MAX_ROWS + 3)}))
+    assert '"and 3 more"' in shown
+    assert "more" not in text_of(evidence_table({f"value {n}": n for n in range(MAX_ROWS)}))
