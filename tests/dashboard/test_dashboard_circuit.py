@@ -208,7 +208,9 @@ def test_groups_of_a_visitor_are_stored_with_the_notes_and_go_along_with_an_expo
 @pytest.mark.parametrize(
     ("what", "body", "status", "says"),
     [
-        ("part", {"n": -1}, 400, "n should be greater than or equal to 1"),
+        ("part", {"n": 0}, 400, "n should be greater than or equal to 1"),
+        ("part", {"n": 1.5}, 400, "n should be a valid integer"),
+        ("part", {"n": True}, 400, "n should be a valid integer"),
         ("groups", {"by": "reader"}, 404, "readers"),
         ("groups", {"by": "band", "n": 100}, 200, "layers 0 to 1"),
     ],
@@ -232,7 +234,7 @@ def shown(**changes) -> dict:
 @pytest.mark.parametrize("changes", [{}, {"n": 3}, {"n": 400, "paths": True}])
 def test_table_and_graph_show_the_same_edges(server, workspace, name, changes):
     rows, *_ = page.draw_circuit(shown(**changes), name, "dark")
-    drawn = part(open_circuit(workspace, name), View.of(changes))
+    drawn = part(open_circuit(workspace, name), View(**changes))
     assert len({row["id"] for row in rows}) == len(rows) == len(drawn["edges"])
     assert drawn["said"].startswith(f"{len(rows):,} of " if rows else "No edge lies on a path")
 

@@ -9,7 +9,6 @@ from dashboard.circuit.drawing import VIAS, View, colours, content, part
 from dashboard.figures.theme import DARK, LIGHT
 from interp.circuits.circuit import Circuit, Edge, Node
 from interp.circuits.found_circuit import FoundCircuit
-from interp.errors import ConfigError
 
 
 def circuit_of(edges: list[Edge], nodes: tuple[Node, ...] = (), tokens: tuple[str, ...] = ("a", "b")) -> FoundCircuit:
@@ -109,10 +108,3 @@ def test_inputs_and_roles_never_share_a_colour(theme):
     assert len(lines) == len(VIAS)
     assert len({*lines, *look["roles"]}) == len(lines) + len(look["roles"])
     assert len(look["lines"]) == 2 * len(VIAS) + 1, "dashed for a negative score, and the dots between positions"
-
-
-def test_a_view_is_checked():
-    assert View.of({"n": 3, "paths": True}) == View(3, True)
-    for n in (0, 1.5, "3", True):
-        with pytest.raises(ConfigError, match="number of edges"):
-            View.of({"n": n})
