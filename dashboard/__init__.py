@@ -10,8 +10,7 @@
 - `maps`        a map of an atlas as a component, for pages and notebooks
 - `components`  pieces that several pages share
 - `figures`     results and tables in, plotly figures out; notebooks use them too
-- `queue`       analyses that are started from the page, one at a time
-- `run_files`   the queue on disk
+- `queue`       analyses that are started from the page, one at a time, and their files
 - `requests`    routes as functions: their arguments are the body of a request, decoded
 - `live`        the models of a server, which answer acts
 - `turns`       the fair queue before the one model that answers prompts

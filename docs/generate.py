@@ -192,8 +192,7 @@ def verbs(folder: Path) -> int:
 
 def verb_page(name: str, verb: type) -> str:
     """A verb's description, and its arguments and options as a table."""
-    from workbench.help import about
-    from workbench.options import options_of
+    from workbench.options import about, options_of
 
     rows = [f"| `{each.typed}` | {cell(each.help)} |" for each in options_of(verb)]
     table = ["\n".join(["| option | meaning |", "|---|---|", *rows])] if rows else []

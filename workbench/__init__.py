@@ -5,7 +5,6 @@
 - `analysis`  the runner of every verb that writes an artefact
 - `first_look` the quick half of the doctor, before the first analysis of a model or dictionary
 - `options`   options read off a verb and off a command, and typed again
-- `help`      texts of a verb, wrapped
 - `serve`     the dashboard, the server for agents, checks of files
 - `ask`       acts as commands
 - `commands`  the verbs that the dashboard runs: a form and checks for each

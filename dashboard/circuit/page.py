@@ -13,8 +13,8 @@ from dash import Dash, Input, Output, State, dcc, html
 from dashboard.circuit import data as view
 from dashboard.circuit import routes
 from dashboard.circuit.drawing import View, colours
-from dashboard.circuit.side import details, summary
-from dashboard.components.frame import attrs, graph, page, panel
+from dashboard.components.evidence import evidence_table, number, records_table, words
+from dashboard.components.frame import attrs, graph, notice, page, panel, quiet_link, stat
 from dashboard.components.pages import (
     Context,
     Page,
@@ -22,13 +22,21 @@ from dashboard.components.pages import (
     artefact_menu,
     circuit_href,
     current,
+    heads_href,
     menu_choices,
     open_artefact,
+    prompt_href,
 )
-from dashboard.figures.circuits import faithfulness_at, faithfulness_curve
-from dashboard.figures.theme import DARK, LIGHT, theme, visible
-from interp.artifacts import CIRCUITS
-from interp.circuits.found_circuit import CurvePoint, FoundCircuit, open_circuit
+from dashboard.figures.circuits import agreement, faithfulness_at, faithfulness_curve, via_colours
+from dashboard.figures.heads import attention_pattern
+from dashboard.figures.theme import DARK, LIGHT, Theme, theme, visible
+from interp.artifacts import CIRCUITS, as_json
+from interp.circuits.circuit import KeyEvidence, NodeEffect
+from interp.circuits.found_circuit import CurvePoint, FoundCircuit, ScoredNode, Verdict, open_circuit
+from interp.circuits.head_scores import HeadScores
+from interp.names import parse_node
+from interp.results import Record
+from interp.workspace import Workspace
 
 VIA_WORDS = {"q": "query", "k": "key", "v": "value", "other": "MLP or logits"}
 
@@ -174,6 +182,251 @@ def _faithful(curve: list[CurvePoint], n: int, total: int) -> str:
     """Return the faithfulness at `n` of `total` edges, interpolated between the measured sizes."""
     at = faithfulness_at(curve, n / total) if total else None
     return "" if at is None else f"about {at:.2f} with the best {n:,}"
+
+
+THROUGH = {"q": "through its query", "k": "through its key", "v": "through its value"}
+_NAMED = 24
+"""Tokens whose names fit below the narrow pattern."""
+_LISTED = 12
+"""edges of a node that the side lists"""
+_KINDS = {
+    "head": "an attention head",
+    "mlp": "an MLP",
+    "embed": "the embedding",
+    "logits": "the output",
+    "feature": "a feature of a sparse dictionary",
+    "error": "the reconstruction error of a sparse dictionary",
+}
+_DROPS = {
+    "q_effect": "the same, through its query",
+    "k_effect": "the same, through its key",
+    "v_effect": "the same, through its value",
+}
+"""Names of the controls for an edge of an induction circuit, whose score is a drop of the metric."""
+
+
+def summary(found: FoundCircuit, colours: Theme) -> html.Section:
+    """Return the verdict with its rule, the scores with their nulls, and the settings."""
+    tables, nulls, rest = found.tables(), found.nulls(), found.numbers()
+    checked = view.checked(found)
+    hints = {
+        "faithfulness": "metric with everything outside the circuit ablated; 1: as good as the whole model, "
+        "0: as bad as with every edge ablated",
+        "completeness": "metric with the circuit itself ablated; 0 if nothing else carries the behaviour",
+    }
+    return panel(
+        "What was found",
+        _verdict(found.verdict),
+        *[html.P(visible(line, 240), className="wb-note") for line in found.held_fixed],
+        html.Div([stat(_title(k), f"{v:.2f}", hints.get(k, "")) for k, v in found.measures()], className="wb-stats"),
+        *([html.H3("Null distributions and controls"), evidence_table(as_json(nulls))] if nulls else []),
+        *_strongest_nodes(*view.strongest_nodes(found, _LISTED)),
+        *[part for k, v in tables.items() for part in (_records_title(k, v), records_table(v))],
+        *(
+            [
+                html.H3(["Exact against estimated effects", html.Span(f"{len(checked)} edges", className="wb-quiet")]),
+                graph("circuit-agreement", figure=agreement(checked, colours), label="Exact against estimated"),
+            ]
+            if checked
+            else []
+        ),
+        *([_folded("All numbers of the evaluation", evidence_table(as_json(rest)))] if rest else []),
+        _folded("Settings", evidence_table(as_json(found.settings))),
+    )
+
+
+def details(
+    workspace: Workspace, found: FoundCircuit, rows: list[view.EdgeRow], chosen: list[str], colours: Theme
+) -> html.Section:
+    """Return the panel of an edge, a node, the nodes of a group, or the edges of a line between groups."""
+    close = html.Button("close", className="wb-link", type="button", **attrs({"data-circuit-at": ""}))
+    edges = [row for row in rows if row.id in chosen]
+    if len(chosen) == 1:
+        if edges:
+            return _edge(found, edges[0], colours, close)
+        return _node(workspace, found, rows, chosen[0], colours, close)
+    return _line_of(edges, close) if edges else _group(chosen, rows, close)
+
+
+def _verdict(verdict: Verdict) -> Any:
+    word = {True: "Found. ", False: "Not found. ", None: ""}[verdict.found]
+    reason = visible(verdict.reason, 600)
+    return notice(
+        html.P([html.Strong(word), html.Span(reason[:1].upper() + reason[1:])]),
+        _folded("The rule", html.P(visible(verdict.rule, 4000), className="wb-note")),
+        tone="warning" if verdict.found is False else "info",
+    )
+
+
+def _shared(row: view.EdgeRow, group: int) -> str:
+    heads = view.readers(row.target, row.via, group)
+    what = {"k": "key", "v": "value"}.get(row.via or "")
+    return f"Heads {heads[0]} to {heads[-1]} share this {what}. " if len(heads) > 1 else ""
+
+
+def _edge(found: FoundCircuit, row: view.EdgeRow, colours: Theme, close: Any) -> html.Section:
+    drops = _DROPS if isinstance(row.evidence, KeyEvidence) else {}
+    position = "" if row.position is None else f" at position {row.position}"
+    via = THROUGH.get(row.via or "", "")
+    colour = via_colours(colours)[row.via or "other"]
+    return panel(
+        html.Span([_at(row.source), " → ", _at(row.target)], className="wb-circuit-title"),
+        html.P(
+            [
+                html.Span(className="wb-swatch", style={"background": colour}),
+                f"The output of {row.source}, read by {row.target} {via}{position}".rstrip() + ". ",
+                _shared(row, found.group_size),
+                "" if row.member else "This edge is not part of the circuit as found.",
+            ],
+            className="wb-note",
+        ),
+        evidence_table(view.measured(row), names={"score": f"score: {found.unit}"} | drops),
+        *_pattern(found, row.target, row.source, colours),
+        actions=close,
+        className="wb-circuit-chosen",
+    )
+
+
+def _node(
+    workspace: Workspace, found: FoundCircuit, rows: list[view.EdgeRow], chosen: str, colours: Theme, close: Any
+) -> html.Section:
+    bare, _, position = chosen.partition("@")
+    own = (n for n in found.circuit.nodes if n.name == bare and (not position or n.position in (None, int(position))))
+    node = next(own, None)
+    stored = view.node_score(found, bare, int(position) if position else None)
+    numbers = {} if stored is None else {key: getattr(stored, key) for key in ("score", "exact", "low", "high")}
+    if node is not None and node.evidence is not None:
+        if isinstance(node.evidence, NodeEffect):  # its effect is the score once more
+            numbers = {"exact": numbers.get("exact")}
+        numbers |= as_json(node.evidence)
+    role = None if node is None else node.role
+    touching = [r for r in rows if not position or str(r.position) == position]
+    kind = parse_node(bare).kind
+    what = _KINDS[kind]
+    links = []
+    if kind == "head":
+        link = _heads_link(workspace, found.settings.model, bare)
+        head = parse_node(bare)
+        text = prompt_href(model=found.settings.model, layer=head.layer, head=head.head)
+        links = [html.P([link, " · " if link else "", quiet_link("Open it on a prompt of your own", text)])]
+    return panel(
+        html.Span(chosen, className="wb-circuit-title"),
+        html.P(f"{role.replace('_', ' ')}: {what}" if role else what.capitalize(), className="wb-note"),
+        *links,
+        *([evidence_table(numbers)] if numbers else []),
+        html.P(f"Scores of edges: {found.unit}.", className="wb-note") if touching else None,
+        *_edge_list("Reads from", [r for r in touching if r.target == bare], "source"),
+        *_edge_list("Is read by", [r for r in touching if r.source == bare], "target"),
+        *(_pattern(found, bare, None, colours) if kind == "head" else []),
+        actions=close,
+        className="wb-circuit-chosen",
+    )
+
+
+def _group(members: list[str], rows: list[view.EdgeRow], close: Any) -> html.Section:
+    ends = [(row, *(end in members for end in row.end_ids)) for row in rows]
+    return panel(
+        f"A group of {len(members)} nodes",
+        html.P([piece for name in members for piece in (_at(name), " ")], className="wb-members"),
+        *_edge_list("Reads from", [row for row, source, target in ends if target and not source], None),
+        *_edge_list("Is read by", [row for row, source, target in ends if source and not target], None),
+        *_edge_list("Within", [row for row, source, target in ends if source and target], None),
+        actions=close,
+        className="wb-circuit-chosen",
+    )
+
+
+def _line_of(edges: list[view.EdgeRow], close: Any) -> html.Section:
+    """Return the panel of a line that several edges share, as their ends lie in groups."""
+    return panel(
+        f"{len(edges)} edges {THROUGH.get(edges[0].via or '', '')}".rstrip(),
+        html.P("The line is as wide as the sum of their scores.", className="wb-note"),
+        *_edge_list("Edges", edges, None),
+        actions=close,
+        className="wb-circuit-chosen",
+    )
+
+
+def _pattern(found: FoundCircuit, reader: str, source: str | None, colours: Theme) -> list[Any]:
+    """Return the attention of the reader on the stored prompt, or of the sender if the reader is not a head."""
+    head = next((n for n in (reader, source) if n and parse_node(n.partition("@")[0]).kind == "head"), None)
+    if head is None:
+        return []
+    head = head.partition("@")[0]
+    tokens, weights = view.tokens(found), found.pattern(head)
+    title = html.H3([f"Attention of {head}", html.Span("on the first stored prompt", className="wb-quiet")])
+    if weights is None or len(weights) != len(tokens):
+        at = parse_node(head)
+        words = quiet_link("open it on a prompt", prompt_href(model=found.settings.model, layer=at.layer, head=at.head))
+        return [title, html.P(["Its attention pattern was not stored; ", words, "."], className="wb-none")]
+    height = max(320, min(660, 14 * len(tokens) + 100))
+    figure = attention_pattern(weights, tokens, colours, height=height)
+    figure.update_traces(showscale=False)
+    if len(tokens) > _NAMED:
+        figure.update_xaxes(showticklabels=False, title_text="source token, in the order of the rows")
+    return [title, graph("circuit-pattern", figure=figure, height=height, label=f"Attention of {head}")]
+
+
+def _edge_list(title: str, rows: list[view.EdgeRow], end: str | None) -> list[Any]:
+    if not rows:
+        return []
+    shown = sorted(rows, key=lambda row: -row.size)
+    lines = [
+        html.Li(
+            [
+                html.Button(_line(row, end), className="wb-link", type="button", **attrs({"data-circuit-at": row.id})),
+                html.Span(number(row.score, signed=True) if row.score is not None else "", className="wb-value"),
+            ]
+        )
+        for row in shown[:_LISTED]
+    ]
+    more = html.Span(f"the strongest {_LISTED} of {len(rows)}" if len(rows) > _LISTED else f"{len(rows)}",
+                     className="wb-quiet")  # fmt: skip
+    return [html.H3([title, more]), html.Ol(lines, className="wb-lines")]
+
+
+def _strongest_nodes(rows: list[ScoredNode], total: int) -> list[Any]:
+    """Return the nodes with the strongest scores as links to their panels; the graph may not show all of them."""
+    if not rows:
+        return []
+    lines = [
+        html.Li(
+            [
+                _at(view.node_id(row.node, row.position)),
+                html.Span(number(row.score, signed=True), className="wb-value"),
+            ]
+        )
+        for row in rows
+    ]
+    note = html.Span(f"by the effect of their whole output, {len(rows)} of {total:,}", className="wb-quiet")
+    return [html.H3(["Strongest nodes", note]), html.Ol(lines, className="wb-lines")]
+
+
+def _line(row: view.EdgeRow, end: str | None) -> str:
+    via = f" ({row.via})" if row.via else ""
+    return f"{getattr(row, end)}{via}" if end else f"{row.source} → {row.target}{via}"
+
+
+def _at(name: str) -> html.Button:
+    return html.Button(name, className="wb-link wb-node", type="button", **attrs({"data-circuit-at": name}))
+
+
+def _heads_link(workspace: Workspace, model: str, head: str) -> Any:
+    scores = next((each for each in workspace.values(HeadScores) if each.settings.model == model), None)
+    return quiet_link(f"{head} among all heads", heads_href(scores.name, head=head)) if scores else None
+
+
+def _title(name: str) -> str:
+    return name.upper() if name in ("cpr", "cmd") else name.replace("_", " ")
+
+
+def _folded(title: str, body: Any) -> html.Details:
+    return html.Details([html.Summary(title), body], className="wb-folded")
+
+
+def _records_title(name: str, records: list[Record]) -> html.H3:
+    unit = "change of loss, nats" if any(key.startswith("loss_") for key in records[0]) else ""
+    return html.H3([words(name).capitalize(), html.Span(unit, className="wb-quiet")])
 
 
 PAGE = Page(

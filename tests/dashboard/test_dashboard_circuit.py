@@ -12,7 +12,7 @@ from dashboard.app import create_app
 from dashboard.circuit import data as view
 from dashboard.circuit import page
 from dashboard.circuit.drawing import View, part
-from dashboard.circuit.side import details, summary
+from dashboard.circuit.page import details, summary
 from dashboard.components.evidence import evidence_table, number
 from dashboard.components.pages import Context
 from dashboard.figures.theme import DARK, LIGHT

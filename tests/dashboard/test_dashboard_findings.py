@@ -15,8 +15,7 @@ from make_workspace import build
 from page_text import text_of
 
 from dashboard.data.workspace import stamp
-from dashboard.overview.findings import MOST, Finding, findings
-from dashboard.overview.page import findings_panel
+from dashboard.overview.page import MOST, Finding, findings, findings_panel
 from interp.artifacts import Table, save_artefact
 from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings
@@ -227,7 +226,7 @@ def test_a_damaged_artefact_hides_its_own_kind_only(tmp_path):
 
 
 def test_the_overview_shows_them_and_follows_the_workspace(server, workspace, tmp_path, monkeypatch):
-    monkeypatch.setattr("dashboard.overview.findings.MOST", 9)
+    monkeypatch.setattr("dashboard.overview.page.MOST", 9)
     mine = build(tmp_path / "ws", n_features=40, n_points=40)
     before = findings(mine, stamp(mine))
     graph(mine, "new", 0.95, 0.9)

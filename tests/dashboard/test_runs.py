@@ -29,8 +29,7 @@ from dashboard.components.pages import (
 )
 from dashboard.data.features import one, unlabelled
 from dashboard.feature.page import ask_for, ask_for_list
-from dashboard.queue import RunQueue
-from dashboard.run_files import Report, Run, how_far
+from dashboard.queue import Report, Run, RunQueue, how_far
 from dashboard.runs.page import PAGE, entered
 from dashboard.runs.storage import check_unused
 from interp.artifacts import Draft, save_artefact, write_json
@@ -167,7 +166,7 @@ def full_disk(monkeypatch, *, after_waiting: bool = False) -> pytest.MonkeyPatch
             return write_json(path, value)
         raise ResourceError(f"disk full while writing {path}")
 
-    monkeypatch.setattr("dashboard.run_files.write_json", fail)
+    monkeypatch.setattr("dashboard.queue.write_json", fail)
     return monkeypatch
 
 
