@@ -550,6 +550,90 @@ assert found.headline() in opened and "arrays.safetensors" in opened and ERROR n
 
 
 @pytest.mark.slow
+def test_an_act_answers_on_the_command_line_over_the_api_to_agents_and_in_a_script(copy: Copy):
+    copy.create(
+        "saes/acts/lengths.py",
+        '''"""An act on the vocabulary. Torch-free until it is measured."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from annotated_types import Interval
+
+from interp.acts import Act
+from interp.options import ModelName
+from saes.acts.session import Session
+
+
+@dataclass(frozen=True)
+class TokenLength:
+    """The norm of a direction, and the mean over the vocabulary."""
+
+    norm: float
+    mean: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureToken(Act[Session, TokenLength]):
+    """Return the norm of the direction that writes a token, beside the mean over all tokens."""
+
+    verb: ClassVar[str] = "measure_token"
+    model: ModelName
+    """A model of the workspace."""
+    token: Annotated[int, Interval(ge=0, lt=100)]
+    """Number of the token."""
+
+    def measure(self, run: Session) -> TokenLength:
+        norms = run.model(self.model).W_U.detach().norm(dim=0)
+        return TokenLength(float(norms[self.token]), float(norms.mean()))
+''',
+    )
+    copy.insert("saes/acts/__init__.py", "- `graphs`", "- `lengths`      an act on the vocabulary, for this test\n")
+    copy.check("an act")
+    copy.tests = []
+    copy.run("""
+import asyncio
+import contextlib
+import io
+import json
+from interp.workspace import Workspace
+from workbench.__main__ import main
+
+workspace = Workspace("workspace", create=True)
+words = ["ask", "measure-token", "--model", "small:mlp-2l", "--token", "3"]
+out = io.StringIO()
+with contextlib.redirect_stdout(out):
+    assert main(words) == 0
+answer = json.loads(out.getvalue())
+assert answer["norm"] > 0 and answer["mean"] > 0, answer
+assert main([*words[:-1], "300"]) == 2
+
+from saes.acts.lengths import MeasureToken
+from saes.acts.session import Session
+run = Session(workspace, any_model=True)
+assert abs(MeasureToken(model="small:mlp-2l", token=3).measure(run).norm - answer["norm"]) < 1e-6
+
+from dashboard.app import create_app
+from dashboard.live import LiveModel
+live = LiveModel(workspace)
+live._session._any_model = True
+client = create_app(workspace, live=live).server.test_client()
+here = {"Host": "127.0.0.1:8050"}
+client.get("/", headers=here)
+asked = {"model": "small:mlp-2l", "token": 3}
+found = client.post("/api/act/measure_token", json=asked, headers=here)
+assert found.status_code == 200 and abs(found.json["norm"] - answer["norm"]) < 1e-6, found.data
+found = client.post("/api/act/measure_token", json=asked | {"token": 300}, headers=here)
+assert found.status_code == 400 and "token should be less than 100" in found.json["error"], found.data
+
+from dashboard import api
+assert abs(api.ask(live, "measure_token", asked)["norm"] - answer["norm"]) < 1e-6
+from saes.acts import catalogue
+assert catalogue()["measure_token"].schema()["properties"]["token"]["exclusiveMaximum"] == 100
+""")
+
+
+@pytest.mark.slow
 def test_no_addition_turns_a_test_of_the_source_red(copy: Copy):
     if red := copy.red():
         red -= Copy(copy.folder.with_name("untouched")).red()
