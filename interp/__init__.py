@@ -39,9 +39,9 @@ Foundations, without any analysis:
 - `packages`    versions of packages; public names that load when they are asked for
 - `ranks`       several processes
 - `progress`    the type of progress callbacks, and reports to the process that started this one
-- `statistics`  intervals, p-values, correlations
+- `statistics`  intervals, tests, correlations
 - `scaling_law` sums of power laws, fitted
-- `nulls`       counts of null draws by level
+- `nulls`       counts of null draws by level, p-values, Holm's correction
 - `acts`        the base of acts: a question to a model, as a value
 - `results`     the base of results: table, data frame
 - `notes`       stars, names, texts, lists, searches and recipes of a workspace

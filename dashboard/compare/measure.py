@@ -17,8 +17,8 @@ import numpy as np
 
 from dashboard.compare.data import Measure, NamedFeature, about, both, shared_tokens
 from interp.errors import ConfigError, MismatchError, UnknownNameError, WorkbenchError
+from interp.nulls import p_from_null
 from interp.recording.recorded import Recorded
-from interp.statistics import p_from_null
 from interp.workspace import Workspace
 
 if TYPE_CHECKING:

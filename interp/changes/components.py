@@ -34,7 +34,7 @@ from torch import Tensor
 from interp.changes.measured import unit_of
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.models.hooked import HookedModel
-from interp.statistics import prediction_bound
+from interp.nulls import prediction_bound
 
 SIDE_NAMES = (("q", "W_Q"), ("k", "W_K"), ("v", "W_V"))
 SAME = ("architecture", "act_fn", "normalization_type", "positional_embedding_type", "parallel_attn_mlp")

@@ -66,6 +66,7 @@ from interp.lenses.jacobian_lens import JacobianLens
 from interp.models.adapter import weight_hash
 from interp.models.hooked import HookedModel
 from interp.models.residual import ResidualStream
+from interp.nulls import DRAWS
 from interp.progress import Progress
 from interp.statistics import t_interval
 
@@ -336,7 +337,7 @@ def what_changed(
     names: tuple[str, str] = ("base", "tuned"),
     lens: JacobianLens | None = None,
     dictionaries: Mapping[str, Dictionary] | None = None,
-    n_random: int = 5,
+    n_random: int = DRAWS["quick"],
     batch_size: int = 8,
     seed: int = 0,
     progress: Progress | None = None,

@@ -40,6 +40,7 @@ from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.models.adapter import check_token_ids
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture, loss_per_token, run_from, token_losses
+from interp.nulls import DRAWS
 from interp.progress import Progress
 from interp.seeds import make_generator
 from interp.statistics import Interval, ratio_interval, t_interval
@@ -118,7 +119,7 @@ def transplants(
     name: str = "behaviour",
     continuations: Sequence[HookedModel] = (),
     heads: Literal["found", "all", "none"] = "found",
-    n_random: int = 5,
+    n_random: int = DRAWS["quick"],
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Transplants:

@@ -38,9 +38,10 @@ from interp.errors import ConfigError
 from interp.models.adapter import Hook
 from interp.models.hooked import HookedModel
 from interp.names import HeadName
+from interp.nulls import prediction_bound
 from interp.progress import Progress
 from interp.seeds import make_generator
-from interp.statistics import Interval, prediction_bound, t_interval
+from interp.statistics import Interval, t_interval
 
 Targets = Bool[Tensor, "batch pos pos"]
 

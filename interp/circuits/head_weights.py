@@ -57,9 +57,9 @@ from interp.models.hooked import HookedModel
 from interp.models.passes import capture
 from interp.models.residual import SIDES, ResidualStream, Side, norm_of, read_rotation, rotary_hook_points
 from interp.names import HeadName
+from interp.nulls import prediction_bound
 from interp.results import Record, Result, columns_of
 from interp.seeds import make_generator
-from interp.statistics import prediction_bound
 
 
 @dataclass(frozen=True)

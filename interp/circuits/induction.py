@@ -164,7 +164,7 @@ def _score(
 
 def _choose_candidates(scores: np.ndarray, p_score: np.ndarray, config: InductionConfig) -> tuple[HeadName, ...]:
     """Return heads whose strict score is above its null (Holm over all heads), highest first."""
-    from interp.statistics import holm
+    from interp.nulls import holm
 
     strict = scores[:, :, 0].mean(-1)
     passed = (holm(p_score) < 0.05) & (strict >= SMALLEST_SCORE)

@@ -20,8 +20,9 @@ from interp.circuits.config import Ablation
 from interp.circuits.found_circuit import Judgement, RandomCircuits, TaskPrompt, UntrainedGap, Verdict
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.hooked import HookedModel
+from interp.nulls import p_from_null
 from interp.seeds import derive_seed
-from interp.statistics import Interval, bootstrap_interval, p_from_null, percentile_interval
+from interp.statistics import Interval, bootstrap_interval, percentile_interval
 
 if TYPE_CHECKING:
     from interp.patching.task import Task

@@ -12,8 +12,9 @@ from interp.errors import ConfigError
 from interp.geometry.points import Finding
 from interp.geometry.sweeps import HARMLESS
 from interp.interventions.intervention import Action
+from interp.nulls import p_from_null
 from interp.results import Record
-from interp.statistics import Interval, p_from_null
+from interp.statistics import Interval
 
 RULE = "the largest effect beyond the mean of random directions, at a cost of at most {harmless:g} nats a token"
 """How the cell is chosen, before the other half is read."""

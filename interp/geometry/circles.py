@@ -43,8 +43,8 @@ from jaxtyping import Float, Int
 from interp.errors import ConfigError
 from interp.geometry.points import Finding, as_points, centred, check_count
 from interp.geometry.similarity import centred_ranks, ranked_distances
+from interp.nulls import p_from_null
 from interp.seeds import derive_seed
-from interp.statistics import p_from_null
 
 OPEN_ARC = 270.0
 """degrees of the simulated horseshoe; shorter arcs and straight lines differ more from a circle"""

@@ -34,6 +34,7 @@ from interp.geometry.words import WordActivations, by_length, encode, with_word
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture
 from interp.names import check_hook_points, parse_hook_point
+from interp.nulls import DRAWS
 from interp.seeds import make_generator
 from interp.statistics import t_interval
 
@@ -49,7 +50,7 @@ def rotate_words(
     hook_point: str,
     *,
     prompts: Sequence[str] | None = None,
-    n_random: int = 5,
+    n_random: int = DRAWS["quick"],
     batch_size: int = 64,
     seed: int = 0,
 ) -> RotationSweep:

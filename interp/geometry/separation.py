@@ -26,9 +26,10 @@ from interp.geometry.points import Finding, as_points, centred, check_count, uni
 from interp.geometry.shapes import fit_plane
 from interp.geometry.words import WordActivations
 from interp.names import canonical_hook_point
+from interp.nulls import p_from_null
 from interp.results import Record, ends
 from interp.seeds import derive_seed
-from interp.statistics import Interval, auroc, p_from_null, t_interval
+from interp.statistics import Interval, auroc, t_interval
 
 N_RANDOM = 1999
 LEAST = 3

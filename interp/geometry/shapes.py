@@ -37,9 +37,9 @@ from interp.geometry.points import Finding, as_points, centred, check_count
 from interp.geometry.similarity import ranked_distances
 from interp.geometry.words import WordActivations
 from interp.models.hooked import HookedModel
+from interp.nulls import p_from_null
 from interp.results import Record
 from interp.seeds import derive_seed
-from interp.statistics import p_from_null
 
 
 @dataclass(frozen=True, kw_only=True)

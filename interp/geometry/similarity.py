@@ -26,9 +26,9 @@ from jaxtyping import Float, Float64
 
 from interp.errors import ConfigError
 from interp.geometry.points import Finding, as_points, centred, check_count, same_rows
+from interp.nulls import DRAWS, p_from_null
 from interp.results import Record
 from interp.seeds import derive_seed
-from interp.statistics import p_from_null
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Similarity(Finding):
         )
 
 
-def cka(x: Any, y: Any, *, n_shuffles: int = 99, seed: int = 0) -> Similarity:
+def cka(x: Any, y: Any, *, n_shuffles: int = DRAWS["thorough"], seed: int = 0) -> Similarity:
     """Compute the unbiased linear CKA of `x [n, d1]` and `y [n, d2]`, `n >= 4`, with its null."""
     x, y = same_rows(x, y, at_least=4)
     k, other = (away @ away.T for away in (centred(x), centred(y)))
@@ -93,7 +93,7 @@ def centred_ranks(values: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, "*
     return ranks - ranks.mean(-1, keepdims=True)
 
 
-def procrustes(x: Any, y: Any, *, n_shuffles: int = 99, seed: int = 0) -> Similarity:
+def procrustes(x: Any, y: Any, *, n_shuffles: int = DRAWS["thorough"], seed: int = 0) -> Similarity:
     """Fit the best rotation and scale, and return the residual `1 - (sum of singular values of X^T Y)^2`.
     `x` and `y` are `[n, d]`; `X, Y` are centred and of unit Frobenius norm. If the widths differ, the formula amounts
     to padding the narrower one with zeros.

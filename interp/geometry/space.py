@@ -22,6 +22,7 @@ from interp.geometry.dimension import IntrinsicDimension, Spectrum, intrinsic_di
 from interp.geometry.points import or_why
 from interp.geometry.similarity import CloudDistance, LayerSimilarity, Similarity, compare_clouds, procrustes
 from interp.models.hooked import HookedModel
+from interp.nulls import DRAWS
 from interp.progress import Progress
 from interp.results import Record, cell
 from interp.seeds import derive_seed
@@ -281,7 +282,7 @@ def compare_spaces(
     hook_points: Sequence[str] = (),
     n_points: int = 1024,
     batch: int = 256,
-    n_shuffles: int = 19,
+    n_shuffles: int = DRAWS["standard"],
     seed: int = 0,
     model_names: Sequence[str] = (),
     corpus: str = "",

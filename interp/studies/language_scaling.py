@@ -38,11 +38,12 @@ import numpy as np
 
 from interp.artifacts import Artefact, Document, from_json, read_json, save_json
 from interp.errors import ConfigError, NonFiniteError
+from interp.nulls import p_from_null
 from interp.progress import Progress
 from interp.results import Record
 from interp.scaling_law import LOWEST, Bounds, Fit, Prediction, fit_law, geometric_mean, refits
 from interp.seeds import derive_seed
-from interp.statistics import Interval, p_from_null, percentile_interval
+from interp.statistics import Interval, percentile_interval
 from interp.studies.config import ScalingRecipe
 
 if TYPE_CHECKING:

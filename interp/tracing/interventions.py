@@ -24,15 +24,15 @@ from interp.interventions.intervention import Intervention
 from interp.models.adapter import logit_cap, token_strings
 from interp.models.generation import NextToken, Offset, generate
 from interp.models.hooked import HookedModel
+from interp.nulls import DRAWS, p_from_null
 from interp.results import Record, Result
 from interp.seeds import make_generator
-from interp.statistics import p_from_null
 from interp.tracing.edges import System
 from interp.tracing.effects import Mode, deltas, final_input, final_states, latent_of, set_latent
 from interp.tracing.graph import AttributionGraph
 from interp.tracing.part import graph_effects
 
-N_RANDOM = 19
+N_RANDOM = DRAWS["standard"]
 """Random draws of the null; the least p-value is 1 in 20."""
 ROUNDING = 1e-6
 """Part of the clean value by which draws may differ from the effect and still count as reaching it: float32 rounds."""

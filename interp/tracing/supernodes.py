@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from interp.errors import ConfigError
+from interp.nulls import DRAWS, holm, p_from_null
 from interp.results import Record, Result
-from interp.statistics import holm, p_from_null
 from interp.tracing.graph import AttributionGraph, GraphNode, Supernode
 from interp.tracing.part import part_of
 
@@ -138,7 +138,7 @@ def find_supernodes(
     near_positions: int | None = 0,
     near_layers: int | None = None,
     most: int = MOST_GROUPS,
-    n_null: int = 19,
+    n_null: int = DRAWS["standard"],
     seed: int = 0,
 ) -> FoundGroups:
     """Group the kept latents of a graph by average linkage of their similarities: the `most` groups of most influence.

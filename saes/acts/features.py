@@ -12,9 +12,8 @@ from annotated_types import Len
 
 from interp.acts import Act
 from interp.errors import MismatchError, MissingError, UnknownNameError
-from interp.nulls import Level, draws
+from interp.nulls import DRAWS, Level, p_from_null
 from interp.options import Count, FeaturesName, PromptText, Strength
-from interp.statistics import p_from_null
 from saes.acts.session import MOST_TOKENS, Session, without_gradients
 from saes.features.proof import ALPHA, AblatedExample, ListsApart, SteeredRow, TextFirings
 
@@ -208,7 +207,7 @@ class JudgeSteering(OnFeature, Act[Session, SteeringVerdict]):
     def measure(self, run: Session) -> SteeringVerdict:
         from saes.features.measure_proof import next_token_changes, words_of
 
-        n = draws(self.nulls)
+        n = DRAWS[self.nulls]
         model, tokens = run.prompt(self.text, self.spec(run), self.chat)
         site, case = self.case(run, model)
         run.check(f"steering along {n} directions of both nulls")
@@ -243,7 +242,7 @@ class Ablate(OnFeature, Act[Session, list[AblatedExample]]):
         from saes.features.measure_proof import ablation_changes, with_bos
         from saes.features.proof import ProofConfig
 
-        n, after = draws(self.nulls), ProofConfig().after
+        n, after = DRAWS[self.nulls], ProofConfig().after
         model = run.model(self.spec(run))
         site, case = self.case(run, model)
         run.check("ablating the feature")

@@ -29,16 +29,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from interp.models.hooked import HookedModel
+from interp.nulls import p_from_null
 from interp.progress import Progress
 from interp.seeds import derive_seed
-from interp.statistics import (
-    Interval,
-    auroc_interval,
-    bootstrap_counts,
-    expanded,
-    p_from_null,
-    percentile_interval,
-)
+from interp.statistics import Interval, auroc_interval, bootstrap_counts, expanded, percentile_interval
 from saes.evaluation.concept_scores import ConceptScore, ConceptScores, Detector
 from saes.evaluation.config import GOOD_F1, Concept, ConceptList, read_concepts
 

@@ -484,7 +484,7 @@ def chance_of_firings(fired: np.ndarray, tries: np.ndarray, rate: np.ndarray, n_
     """
     from scipy.special import betainc
 
-    from interp.statistics import holm
+    from interp.nulls import holm
 
     p = np.ones(max(n_searched, len(fired)))
     p[: len(fired)] = betainc(fired, np.maximum(tries, fired) - fired + 1, np.clip(rate, 0.0, 1.0))

@@ -31,9 +31,10 @@ from jaxtyping import Float64
 
 from interp.artifacts import Artefact, Document, Dots, Finding, read_manifest, read_table
 from interp.errors import ConfigError, UsageError
+from interp.nulls import DRAWS, holm, p_from_null
 from interp.results import Record, Result, cell
 from interp.seeds import derive_seed
-from interp.statistics import Interval, holm, p_from_null
+from interp.statistics import Interval
 from interp.workspace import Workspace
 from saes.features.meaning import lens_for
 from saes.features.schema import Features, described_another
@@ -60,7 +61,7 @@ SENTENCES = {
 class ProofConfig:
     """Settings of the standard proof of a feature."""
 
-    draws: int = 99
+    draws: int = DRAWS["thorough"]
     """Directions of each null. The smallest p-value is 1 / (draws + 1); below 59, no test passes Holm's correction."""
     examples: int = 8
     """Examples of the feature on which it is ablated: the strongest, of different documents where possible."""

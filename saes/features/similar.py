@@ -110,7 +110,7 @@ def chance_of_cosine(cosines: np.ndarray, d: int, n: int) -> np.ndarray:
     """
     from scipy.special import betainc
 
-    from interp.statistics import holm
+    from interp.nulls import holm
 
     if d < 2:
         return np.ones(len(cosines))

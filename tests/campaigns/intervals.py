@@ -220,7 +220,8 @@ def cases() -> Iterator[Case]:
 
 def nulls() -> Iterator[Null]:
     """Return all kinds of p-values."""
-    from interp.statistics import holm, p_above, p_from_null, prediction_bound
+    from interp.nulls import holm, p_from_null, prediction_bound
+    from interp.statistics import p_above
     from interp.studies.transitions import walk_p_value
 
     def permuted(rng: Rng, n: int) -> np.ndarray:

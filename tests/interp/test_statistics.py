@@ -6,6 +6,7 @@ from scipy.special import ndtr
 from scipy.stats import binomtest, ttest_1samp
 
 from interp.errors import ConfigError, NonFiniteError
+from interp.nulls import holm, p_from_null, prediction_bound
 from interp.statistics import (
     Interval,
     auroc,
@@ -13,11 +14,8 @@ from interp.statistics import (
     bootstrap_counts,
     bootstrap_interval,
     expanded,
-    holm,
     p_above,
-    p_from_null,
     percentile_interval,
-    prediction_bound,
     proportion_interval,
     rank_correlation,
     rank_correlation_interval,

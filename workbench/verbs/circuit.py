@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
+from interp.nulls import DRAWS
 from interp.options import Argument, Derived, Means, ModelName, SAEName, TaskName
 from interp.patching.config import MetricName
 from interp.progress import reported
@@ -144,7 +145,7 @@ class Find(FindConfig, EvaluationConfig, Threaded, RunsModel, Analysis["EdgeCirc
     number of --prompts, or the rest of the file."""
     metric: Literal["task", MetricName] = "task"
     """Metric of the answer: the task's own, the distance of the output from the clean one (kl, l2), or another."""
-    n_random: int = 5
+    n_random: int = DRAWS["quick"]
     """Random circuits of the same size (per size, for the curve), as the null."""
     evaluation: Derived[EvaluationConfig] = field(default_factory=EvaluationConfig)
 
