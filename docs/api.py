@@ -42,6 +42,7 @@ SUBJECTS = {
     "feature-circuits": ("Attribution to features, and their circuits", "saes.circuits"),
     "sets": ("Transcoders of every layer", "saes.sets"),
     "studies": ("Small models that each show one thing", "interp.studies"),
+    "acts": ("Acts: questions to a model", "saes.acts"),
     "figures": ("Figures and notebooks", "dashboard"),
     "workspace": ("Workspace, results, statistics", "interp"),
 }
