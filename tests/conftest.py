@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+from own_words import OWN
 from shapes import SHAPES_CHECKED
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may need a network
@@ -136,13 +137,6 @@ def damage_file(request: pytest.FixtureRequest):
         path.write_bytes(data[: 2 * quarter] if request.param == "cut in half" else zeroed)
 
     return damage
-
-
-OWN = (
-    *("own", "smollm2-135m", "--text", "docstrings", "--name", "trained", "--hook-point", "blocks.9.hook_resid_post"),
-    *("--tokens", "60000", "--d-sae", "2048", "--rounds", "0", "--no-doctor"),
-)
-"""Words of `workbench own` for a small dictionary of the packaged model."""
 
 
 @pytest.fixture(scope="session")

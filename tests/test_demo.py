@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import OWN
+from own_words import OWN
 
 from interp import changes_of, graph_effects, intervene, load_model
 from interp.artifacts import FOLDERS, open_artefact, verify

@@ -342,6 +342,7 @@ def test_a_thousand_edges_are_drawn_within_seconds(visit):
 def test_switching_the_scheme_keeps_the_view(visit):
     page = visit.open("/circuit/ioi?n=30")
     graph_is_drawn(page, 30)
+    page.wait_for_selector("#circuit-side h2")
     before = shown(page)
     page.click("#scheme-toggle")
     page.wait_for_function("document.documentElement.dataset.scheme === 'dark'")

@@ -85,7 +85,7 @@ def test_a_reload_keeps_the_place_and_a_new_visit_starts_at_the_top(visit):
     page.wait_for_selector("#feature-number")
     page.wait_for_function(f"Math.abs({AT} - 500) < 3")
     page.locator("#nav-circuit").click()
-    page.wait_for_selector("#circuit-state, #circuit-canvas")
+    page.wait_for_selector("#circuit-graph")
     page.wait_for_function(f"{AT} === 0")
     page.locator("#nav-features").click()
     page.wait_for_selector("#feature-number")
