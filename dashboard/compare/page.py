@@ -129,7 +129,10 @@ def _begin(known: list[str]) -> html.Section:
 def _others() -> html.Section:
     """Return where dictionaries, layers and models are compared."""
     lines = [
-        html.Li([f"{what}: ", quiet_link(title, href), f" {shows}. Run ", quiet_link(verb, runs_href(verb)), "."])
+        html.Li(
+            [f"{what}: ", quiet_link(title, href), f" {shows}. Run ", quiet_link(verb, runs_href(verb)), "."],
+            className="wb-note",
+        )
         for what, title, href, shows, verb in _OTHERS
     ]
     return panel("Compare something else", html.Ul(lines, className="wb-said"))

@@ -15,7 +15,7 @@ from dashboard.data import features as feature_view
 from dashboard.feature import prove
 from dashboard.live import LiveModel
 from dashboard.prompt import panels
-from interp.nulls import draws
+from interp.nulls import DRAWS
 from interp.workspace import Workspace
 from saes.acts.features import Compared, JudgeSteering, SteeringVerdict
 from saes.acts.patching import SuggestPair
@@ -106,7 +106,7 @@ def test_steering_by_nothing_is_no_verdict(tiny, tiny_model, tmp_path, monkeypat
     asked = {"text": "one two", "features": "tiny", "feature": 3}
     nothing = tiny.ask(JudgeSteering(**asked, strength=0.0))
     for found in (nothing.raised, nothing.shift):
-        assert (len(found.random), len(found.alike)) == (draws("standard"), 2)
+        assert (len(found.random), len(found.alike)) == (DRAWS["standard"], 2)
         assert max(map(abs, [found.value, *found.random, *found.alike])) < 1e-6
     assert nothing.p == 1
     strong = tiny.ask(JudgeSteering(**asked))
