@@ -37,7 +37,11 @@ def register(server: flask.Flask) -> None:
     """Add the routes to the server."""
     reads = {"graph": _graph, "node": _node, "edits": _edits, "export": _export}
     asks = {"part": _part, "edits": _save, "groups": _groups, "split": _split}
-    add_routes(server, "/graph-data/<name>", reads, asks, lambda name: data.choose(current().workspace, name))
+    add_routes(server, "/graph-data/<name>", reads, asks, _opened)
+
+
+def _opened(name: str) -> AttributionGraph:
+    return data.choose(current().workspace, name)
 
 
 def _graph(name: str) -> Answer:
