@@ -8,25 +8,25 @@
 
 Each read is a function of `READS`: its name is the address, its parameters are those of the query, its docstring is the
 description. Acts are those of `saes.acts`; each has its controls. The Model Context Protocol server (`workbench mcp`)
-offers the same, and pages ask the same. An answer holds at most `MAX_ROWS` rows. Errors are `{"error": sentence}`;
+offers the same, and pages ask the same. An answer holds at most `MOST_ROWS` rows. Errors are `{"error": sentence}`;
 `components.http_errors` has the statuses.
 """
 
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, field, fields, make_dataclass
+from dataclasses import asdict, fields
 from functools import cache, partial
-from typing import Annotated, Any, cast, get_type_hints
+from typing import Annotated, Any
 
 import flask
 from annotated_types import Interval
 
-from dashboard.answers import finite_json, lists, plain
+from dashboard.answers import MOST_ROWS, finite_json, lists, plain
 from dashboard.components.live import Live
 from dashboard.components.pages import current
 from dashboard.queue import RunQueue
-from dashboard.requests import Asked, answered, asked_by
+from dashboard.requests import Asked, answered, asked_by, form_of
 from dashboard.turns import answered_in_lines, asking
 from interp.acts import Act, decode, is_streamed, question_schema, typed
 from interp.artifacts import KINDS, as_json
@@ -37,8 +37,7 @@ from interp.options import Count
 from interp.workspace import Workspace
 from saes.acts import catalogue
 
-MAX_ROWS = 200
-Limit = Annotated[int, Interval(ge=1, le=MAX_ROWS)]
+Limit = Annotated[int, Interval(ge=1, le=MOST_ROWS)]
 """Rows of an answer."""
 
 
@@ -48,7 +47,7 @@ def artefacts(workspace: Workspace, kind: str = "") -> list[dict[str, Any]]:
         raise UnknownNameError("kind of artefact", kind, list(KINDS))
     fields = ("kind", "name", "created", "seed", "content_hash", "config", "summary", "parents")
     found = workspace.newest(*([kind] if kind else KINDS))
-    return [{name: getattr(each, name) for name in fields} for each in found[:MAX_ROWS]]
+    return [{name: getattr(each, name) for name in fields} for each in found[:MOST_ROWS]]
 
 
 def kinds(workspace: Workspace) -> dict[str, Any]:
@@ -61,7 +60,7 @@ def artefact(workspace: Workspace, key: str) -> dict[str, Any]:
 
     Of a table it gives the first rows; `kinds` describes the fields.
     """
-    return as_record(workspace.open_key(key), MAX_ROWS)
+    return as_record(workspace.open_key(key), MOST_ROWS)
 
 
 def search(
@@ -178,7 +177,7 @@ def circuit(workspace: Workspace, name: str) -> dict[str, Any]:
     edges = sorted(found.circuit.edges, key=lambda edge: -abs(edge.score or 0))
     return {
         **as_json(found.circuit),
-        "edges": as_json(edges[:MAX_ROWS]),
+        "edges": as_json(edges[:MOST_ROWS]),
         "n_edges": len(edges),
         "evaluation": as_json(dict(found.measures()) | found.numbers() | found.nulls() | found.tables()),
         "verdict": as_json(found.verdict),
@@ -238,7 +237,7 @@ def analysis(runs: RunQueue, verb: str) -> dict[str, Any]:
         "verb": verb,
         "about": form.about,
         "options": [
-            asdict(field) | {"offered": runs.catalogue.suggestions(field.menu)[:MAX_ROWS]} for field in form.fields
+            asdict(field) | {"offered": runs.catalogue.suggestions(field.menu)[:MOST_ROWS]} for field in form.fields
         ],
     }
 
@@ -250,7 +249,7 @@ def start(runs: RunQueue, verb: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def runs(runs: RunQueue) -> list[dict[str, Any]]:
     """Return every run of the queue with its command, state, progress and the artefacts that it wrote."""
-    return [{name: value for name, value in asdict(each).items() if name != "log"} for each in runs.all()][-MAX_ROWS:]
+    return [{name: value for name, value in asdict(each).items() if name != "log"} for each in runs.all()][-MOST_ROWS:]
 
 
 def run(runs: RunQueue, id: str) -> dict[str, Any]:
@@ -275,7 +274,7 @@ def call(source: Any, name: str, given: Mapping[str, Any], offered: Mapping[str,
     """
     if name not in offered:
         raise UnknownNameError("read", name, list(offered))
-    form = cast(Any, question(offered[name]))
+    form = question(offered[name])
     asked: Any = from_json(form, dict(given), name, "asked")
     return plain(offered[name](source, **{each.name: getattr(asked, each.name) for each in fields(form)}))
 
@@ -295,15 +294,10 @@ def act_called(name: str) -> type[Act[Any, Any]]:
 
 
 @cache
-def question(read: Callable[..., Any]) -> type:
+def question(read: Callable[..., Any]) -> Any:
     """Return the parameters of a read as a form: a dataclass whose fields are those after the first parameter."""
-    hints, parameters = get_type_hints(read, include_extras=True), [*inspect.signature(read).parameters.values()][1:]
-    whole = [
-        (each.name, hints[each.name], MISSING if each.default is each.empty else each.default) for each in parameters
-    ]
-    return make_dataclass(
-        read.__name__, [(name, hint, field(default=default)) for name, hint, default in whole], kw_only=True
-    )
+    _, *parameters = inspect.signature(read).parameters.values()
+    return form_of(read, parameters)
 
 
 def schema(read: Callable[..., Any]) -> dict[str, Any]:
@@ -337,7 +331,7 @@ def openapi() -> dict[str, Any]:
     info = {
         "title": "interp workbench",
         "version": "1",
-        "description": f"Nothing is changed on disk; at most {MAX_ROWS} rows each.",
+        "description": f"Nothing is changed on disk; at most {MOST_ROWS} rows each.",
     }
     found = {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": forms}}
     return json.loads(json.dumps(found).replace("#/$defs/", "#/components/schemas/"))

@@ -1,6 +1,7 @@
 """A queue of commands that runs one at a time in a process of its own. Torch-free, without Dash.
 
-The queue lives in `runs/` of the workspace (`dashboard.queue`). Every change is on disk before it is acknowledged,
+The queue lives in `runs/` of the workspace: `<id>.json` is one run, `<id>.log` its output, and `<id>.progress.json` is
+written by the running command (`interp.progress`). Every change is on disk before it is acknowledged,
 so that the queue survives the server. A run that was active when the server ended is *interrupted*; it resumes from the
 `.partial` folder of its artefact. One server owns the queue of a workspace; others only show it.
 
@@ -10,11 +11,6 @@ Steps of a run:
 2. The worker starts the command in a process group of its own. A lock that the process inherits keeps a second one
    away while it lives, even where the server is gone.
 3. `cancel` interrupts the group as Ctrl-C would, and kills it after a while.
-
-The runs of a workspace on disk, in its folder `runs/`. Torch-free.
-
-`<id>.json` is one run, `<id>.log` its output, and `<id>.progress.json` is written by the running command
-(`interp.progress`).
 """
 
 import contextlib

@@ -1,21 +1,21 @@
 """Bodies of requests: a route is a function, and the JSON that it takes are its keyword arguments.
 
-    def pattern(asked: Prompted, *, layer: Index, head: Index) -> Answer: ...
+    def move(asked: Asked, *, name: Name, by: int) -> Answer: ...
 
-    answered(pattern)       # decodes and checks the body by the types of the arguments, then calls
+    answered(move)          # decodes and checks the body by the types of the arguments, then calls
 
 The first argument has what all requests of a page share: its type is `Asked`, or a subclass. A body with a wrong,
 unknown or missing field is refused with the path of the field and what it should be (status 400).
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import flask
-from annotated_types import Interval, MaxLen
+from annotated_types import MaxLen
 
 from dashboard.answers import finite_json, plain
 from dashboard.turns import asking
@@ -23,7 +23,6 @@ from interp.errors import ConfigError
 from interp.forms import from_json
 
 T = TypeVar("T")
-Index = Annotated[int, Interval(ge=0, lt=2**31)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +75,18 @@ def add_routes(
 @cache
 def _form(answer: Callable[..., Any]) -> tuple[type[Asked], list[str]]:
     """Return the dataclass of the body of a request, and the names of the keyword arguments in it."""
-    hints, (first, *rest) = get_type_hints(answer, include_extras=True), inspect.signature(answer).parameters.values()
+    first, *rest = inspect.signature(answer).parameters.values()
     own = [each for each in rest if each.kind is each.KEYWORD_ONLY]
+    return form_of(answer, own, get_type_hints(answer)[first.name]), [each.name for each in own]
+
+
+def form_of(function: Callable[..., Any], parameters: Sequence[inspect.Parameter], *bases: type) -> Any:
+    """Return a frozen dataclass whose fields are some parameters of a function, and those of its `bases`."""
+    hints = get_type_hints(function, include_extras=True)
     fields: list[Any] = [
-        (each.name, hints[each.name], *(() if each.default is each.empty else (each.default,))) for each in own
+        (each.name, hints[each.name], *(() if each.default is each.empty else (each.default,))) for each in parameters
     ]
-    form = make_dataclass(answer.__name__, fields, bases=(hints[first.name],), frozen=True, kw_only=True)
-    return form, [each.name for each in own]
+    return make_dataclass(function.__name__, fields, bases=bases, frozen=True, kw_only=True)
 
 
 def asked_by() -> tuple[str, dict[str, Any]]:

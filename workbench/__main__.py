@@ -19,7 +19,7 @@ from workbench.options import read_command
 from workbench.own import Own
 from workbench.serve import Mcp, Serve, Verify
 from workbench.skills import Skill
-from workbench.terminal import Verb, exit_code
+from workbench.terminal import ASK, ASK_ABOUT, Verb, exit_code
 from workbench.verbs import GROUPS as VERB_GROUPS
 
 GROUPS: dict[str, tuple[type[Verb], ...]] = {"start": (Demo, Own, Serve, Mcp, Skill, Verify), **VERB_GROUPS}
@@ -32,8 +32,6 @@ FAMILIES = {
     "dynamics": "Train small models and follow what they learn",
 }
 """First words that several verbs share."""
-ASK = "ask"
-ASK_ABOUT = "Ask a model, or about a feature: each answer has its controls"
 
 VERBS = {" ".join(verb.typed_words()): verb for group in GROUPS.values() for verb in group}
 INTRODUCTION = """Look inside transformers: record activations, learn their sparse features, score heads, find

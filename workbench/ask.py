@@ -14,9 +14,7 @@ from interp.artifacts import as_json
 from interp.errors import ConfigError, UnknownNameError, program
 from saes.acts import catalogue
 from saes.acts.session import Session
-from workbench.terminal import InWorkspace, Threaded, Verb, say
-
-WORD, ABOUT = "ask", "Ask a model, or about a feature: each answer has its controls"
+from workbench.terminal import ASK, ASK_ABOUT, InWorkspace, Threaded, Verb, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +54,7 @@ def acts() -> dict[str, type[Verb]]:
 
 def _verb_of(act: type[Act[Any, Any]]) -> type[Verb]:
     """Return a verb with the fields of an act as its options."""
-    words = (WORD, act.verb.replace("_", "-"))
+    words = (ASK, act.verb.replace("_", "-"))
     members = {"act": act, "words": words, "__doc__": act.__doc__, "__module__": __name__}
     return dataclass(frozen=True, kw_only=True)(type(act.__name__, (Asks, act), members))
 
@@ -74,7 +72,7 @@ def act_called(words: list[str]) -> tuple[type[Verb], list[str]]:
 
 def overview() -> str:
     """Return what `workbench ask --help` prints: every act, a line each."""
-    lines = [f"usage: {program()} {WORD} ACT ...", "", f"{ABOUT}. The answer is JSON.", ""]
+    lines = [f"usage: {program()} {ASK} ACT ...", "", f"{ASK_ABOUT}. The answer is JSON.", ""]
     wide = max(map(len, acts()))
     return "\n".join(
         lines + [f"  {word:<{wide}}  {(verb.__doc__ or '').splitlines()[0]}" for word, verb in acts().items()]

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from interp.ranks import Ranks
     from interp.workspace import Workspace
 
+ASK, ASK_ABOUT = "ask", "Ask a model, or about a feature: each answer has its controls"
+"""The word before the name of an act (`workbench.ask`), and its help: loading the acts takes half a second."""
+
 
 def say(text: str) -> None:
     """Print a line. Token text is data, so it is printed without markup."""

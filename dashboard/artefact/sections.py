@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from dash import html
 
+from dashboard.answers import MOST_ROWS
 from dashboard.components.evidence import evidence_table, records_table
 from dashboard.components.frame import attempt, panel, quiet_link, stat
 from dashboard.components.pages import artefact_href
@@ -18,8 +19,6 @@ from interp.cache import size_text
 from interp.errors import program
 from interp.workspace import Workspace
 
-ROWS = 200
-"""Rows shown of a table."""
 CELLS = {"bool", "int8", "int16", "int32", "int64", "float", "double", "string"}
 """Types of the columns that fit in one cell."""
 
@@ -56,7 +55,7 @@ def _findings(value: Artefact) -> html.Div | html.P:
         {"finding": visible(each.sentence, 400), "value": each.value, "null": each.null, "measured": each.about}
         for each in value.findings()
     ]
-    return _records(rows) if rows else html.P("Nothing beyond its null.", className="wb-none")
+    return records_table(rows, limit=MOST_ROWS) if rows else html.P("Nothing beyond its null.", className="wb-none")
 
 
 def _table(value: Artefact, name: str) -> html.Div:
@@ -68,11 +67,11 @@ def _table(value: Artefact, name: str) -> html.Div:
     plain = [each.name for each in columns if str(each.type) in CELLS]
     others = [each.name for each in columns if each.name not in plain]
     quoted = ", ".join(f'"{each}"' for each in plain)
-    rows = table.query(f"select {quoted} from t limit {ROWS}").to_pylist() if plain else []
+    rows = table.query(f"select {quoted} from t limit {MOST_ROWS}").to_pylist() if plain else []
     n = len(table)
-    size = f"{n:,} rows" if n <= ROWS else f"The first {ROWS} of {n:,} rows"
+    size = f"{n:,} rows" if n <= MOST_ROWS else f"The first {MOST_ROWS} of {n:,} rows"
     note = f"{size}, without the lists {', '.join(others)}." if others else f"{size}."
-    return html.Div([html.P(note, className="wb-note"), _records(rows) if rows else None])
+    return html.Div([html.P(note, className="wb-note"), records_table(rows, limit=MOST_ROWS) if rows else None])
 
 
 def _origin(workspace: Workspace, about: Manifest) -> html.Div:
@@ -96,11 +95,4 @@ def _origin(workspace: Workspace, about: Manifest) -> html.Div:
 
 def _files(about: Manifest) -> html.Div | html.P:
     sizes = [{"file": path, "size": size_text(entry["bytes"])} for path, entry in sorted(about.files.items())]
-    return _records(sizes) if sizes else html.P("None but the manifest.", className="wb-none")
-
-
-def _records(rows: list[dict[str, Any]]) -> html.Div:
-    """Return rows as a table that the keyboard can scroll, since it may be wider than the page."""
-    table = records_table(rows, limit=ROWS)
-    table.tabIndex = 0  # pyright: ignore[reportAttributeAccessIssue]
-    return table
+    return records_table(sizes, limit=MOST_ROWS) if sizes else html.P("None but the manifest.", className="wb-none")

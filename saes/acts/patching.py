@@ -64,7 +64,7 @@ class PatchPrompts(Act[Session, "PatchingMap"]):
         model, tokens = run.prompt(self.clean, self.model, self.chat)
         if tokens.shape[1] > PATCH_TOKENS:
             raise PromptError(
-                f"the prompt has {tokens.shape[1]} tokens, this panel patches at most {PATCH_TOKENS}; shorten it, "
+                f"the prompt has {tokens.shape[1]} tokens, at most {PATCH_TOKENS} can be patched here; shorten it, "
                 "or use `workbench patch`"
             )
         right = _answer_text(model, tokens, self.answer)

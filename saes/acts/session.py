@@ -147,9 +147,7 @@ class Session:
         model = self.model(spec)
         tokens = prompt_tokens(model, text, chat=chat)
         if tokens.shape[1] > MOST_TOKENS:
-            raise PromptError(
-                f"the prompt has {tokens.shape[1]} tokens, this page shows at most {MOST_TOKENS}; shorten the prompt"
-            )
+            raise PromptError(f"the prompt has {tokens.shape[1]} tokens, at most {MOST_TOKENS} can be read; shorten it")
         return model, tokens
 
     def known_reading(self, text: str, spec: str, chat: bool, features: str | None) -> "Reading | None":
