@@ -32,9 +32,10 @@ def _results(model: HookedModel, clean: Any, corrupt: Any, what: Literal["z", "r
     import torch
 
     from interp.models.adapter import run_with_hooks
+    from interp.models.passes import read_hook
     from interp.patching.activation import activation_patching
     from interp.patching.metrics import LogitDiff
-    from interp.patching.task import Task, read_hook
+    from interp.patching.task import Task
 
     layers, everything = range(model.cfg.n_layers), slice(None)
     if what == "z":

@@ -80,8 +80,7 @@ def _choice(model) -> Result:
     """Measure the cells in one batch / one pass of the whole model each."""
     import numpy as np
 
-    from interp.directions.cells import Candidate
-    from interp.directions.choosing import choose_steering, spread_layers
+    from interp.directions.choosing import Candidate, choose_steering, spread_layers
     from interp.directions.config import DirectionConfig
     from interp.directions.examples import Example, Examples
     from interp.directions.questions import neutral_text, reply_questions

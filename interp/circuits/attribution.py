@@ -64,8 +64,9 @@ from interp.errors import ConfigError, UnknownNameError
 from interp.interventions.edits import inserting
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.hooked import HookedModel
+from interp.models.passes import read_hook
 from interp.names import parse_node
-from interp.patching.task import Task, read_hook
+from interp.patching.task import Task
 
 
 def node_scores(

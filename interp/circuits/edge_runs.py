@@ -38,12 +38,12 @@ from interp.circuits.judging import check_ablation
 from interp.errors import ConfigError, MismatchError
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.hooked import HookedModel
-from interp.models.passes import storing_hook
+from interp.models.passes import read_hook, storing_hook
 from interp.models.residual import ResidualStream
 from interp.names import parse_hook_point
 from interp.patching.edges import Read, Reader, reading_hooks
 from interp.patching.metrics import Metric
-from interp.patching.task import Task, read_hook
+from interp.patching.task import Task
 
 SourceValues = dict[str, Tensor]
 """Values of all sources in one run, by `Graph.source_points`; zero ablation has None instead. Of heads z `[batch, pos,

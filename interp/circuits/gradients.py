@@ -26,10 +26,10 @@ from torch import Tensor
 
 from interp.circuits.graph import Graph
 from interp.models.adapter import Hook, run_with_hooks
-from interp.models.passes import storing_hook
+from interp.models.passes import gather_positions, read_hook, storing_hook
 from interp.models.residual import SIDES, Norm, ResidualStream, norm_of
 from interp.patching.metrics import Metric
-from interp.patching.task import final_point, gather_positions, read_hook
+from interp.patching.task import final_point
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -7,20 +7,20 @@ them that of the chosen one (`DirectionConfig.nulls`).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from interp.directions.cells import Candidate, Cells, cells_along, random_cells, random_directions
 from interp.directions.choice import NOT_JUDGED, Damage, Judged, Judgement, Sample, SteeringChoice, chosen_cell
 from interp.directions.config import DirectionConfig
 from interp.directions.questions import Questions
 from interp.directions.samples import Judge, Samples, continuations_of, sampled_questions
 from interp.directions.sides import Sides
 from interp.errors import ConfigError
+from interp.interventions.arms import Arms, random_directions
 from interp.interventions.intervention import Action
 from interp.models.adapter import to_tokens, token_strings
 from interp.models.hooked import HookedModel
@@ -32,6 +32,31 @@ N_SHOWN = 3
 """Prompts whose most likely continuations are kept."""
 N_DAMAGED = 9
 """Random directions whose damage is measured, among those that judge."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A direction at one hook point."""
+
+    hook_point: str
+    vector: Float64[np.ndarray, " d"]
+    """unit length"""
+    unit: float
+    """length of strength 1"""
+    start: float = 0.0
+    """`set`: coordinate of strength 0"""
+
+    def arms(self, action: Action, strengths: Sequence[float]) -> Arms:
+        """Return an arm for each strength."""
+        amounts = torch.tensor(strengths, dtype=torch.float32) * self.unit + (self.start if action == "set" else 0.0)
+        vectors = torch.from_numpy(self.vector).float().expand(len(strengths), -1)
+        return Arms(self.hook_point, vectors, amounts, action)
+
+    def nulls(self, action: Action, strengths: Sequence[float], drawn: Float64[np.ndarray, "n d"]) -> Arms:
+        """Return an arm for each strength along each random direction of unit length, from the same unit."""
+        vectors = torch.from_numpy(drawn).float().repeat_interleave(len(strengths), 0)
+        amounts = torch.tensor(strengths, dtype=torch.float32).repeat(len(drawn)) * self.unit
+        return Arms(self.hook_point, vectors, amounts, action)
 
 
 def candidate(sides: Sides, hook_point: str, find: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Candidate:
@@ -103,22 +128,22 @@ def choose_steering(
     shape = (len(candidates), len(strengths))
     effect, damage, wrong = (np.full(shape, np.nan) for _ in range(3))
     random = np.full((*shape, n_random), np.nan)  # of cells that may be chosen
-    for i, each in enumerate(candidates):
-        cells = cells_along(each, action, strengths)
-        damage[i] = -docs.effects(model, cells).mean(1)
+    for i, along in enumerate(candidates):
+        arms = along.arms(action, strengths)
+        damage[i] = -docs.effects(model, arms).mean(1)
         tried = np.arange(len(strengths))
         if isinstance(choosing, Samples):  # text is slow to write: none where it could not be chosen
             tried = np.flatnonzero(damage[i] <= config.harmless)
         if len(tried):
-            moved = sign * choosing.effects(model, cells.part(tried))
+            moved = sign * choosing.effects(model, arms.part(tried))
             effect[i, tried], wrong[i, tried] = moved.mean(1), (moved < 0).mean(1)
-        step(f"effect and damage at {each.hook_point}")
+        step(f"effect and damage at {along.hook_point}")
         possible = np.flatnonzero((damage[i] <= config.harmless) & (effect[i] > 0))
         if len(possible):
-            drawn = random_directions(len(each.vector), n_random, seed, each.hook_point)
-            null = random_cells(each, action, [strengths[j] for j in possible], drawn)
+            drawn = random_directions(len(along.vector), n_random, seed, along.hook_point)
+            null = along.nulls(action, [strengths[j] for j in possible], drawn)
             random[i, possible] = sign * choosing.effects(model, null).mean(1).reshape(n_random, -1).T
-        step(f"random directions at {each.hook_point}")
+        step(f"random directions at {along.hook_point}")
     chosen = chosen_cell(effect, damage, random, config.harmless)
     judged = None
     if chosen is not None:
@@ -127,8 +152,8 @@ def choose_steering(
         if placebos is not None and placebo_at == along.hook_point:
             others = placebos
         controls = random_directions(len(along.vector), n_judging, seed, "judging")
-        cells = _judged_cells(along, action, strength, np.concatenate([controls, others]))
-        judged = _judged(model, cells, config, judging, neutral.half(1), judge, report)
+        arms = _judged_arms(along, action, strength, np.concatenate([controls, others]))
+        judged = _judged(model, arms, config, judging, neutral.half(1), judge, report)
     step("the other half")
     return SteeringChoice(
         action=action, asked=questions.asked, measured_in=questions.measured_in,
@@ -138,20 +163,20 @@ def choose_steering(
     )  # fmt: skip
 
 
-def _judged_cells(along: Candidate, action: Action, strength: float, others: np.ndarray) -> Cells:
+def _judged_arms(along: Candidate, action: Action, strength: float, others: np.ndarray) -> Arms:
     """Return the chosen cell, and the same change along other vectors `[n, d]` of any length."""
-    cells = cells_along(along, action, [strength])
+    arms = along.arms(action, [strength])
     lengths = np.linalg.norm(others, axis=1, keepdims=True)
     vectors = np.concatenate([along.vector[None], others / np.where(lengths > 0, lengths, 1.0)])
-    amounts = cells.amounts.repeat(len(vectors))
+    amounts = arms.amounts.repeat(len(vectors))
     if action == "set":
         amounts[1:] = strength * along.unit
-    return replace(cells, vectors=torch.from_numpy(vectors).float(), amounts=amounts)
+    return replace(arms, vectors=torch.from_numpy(vectors).float(), amounts=amounts)
 
 
 def _judged(
     model: HookedModel,
-    cells: Cells,
+    arms: Arms,
     config: DirectionConfig,
     asked: Questions | Samples,
     neutral: Questions,
@@ -159,11 +184,11 @@ def _judged(
     report: Callable[[str], None],
 ) -> Judged:
     """Measure the chosen cell and its controls, random directions and then placebos, on the other half."""
-    sign, n_random = -1.0 if cells.action == "ablate" else 1.0, config.nulls[1]
-    few = cells.part(slice(0, 1 + min(n_random, N_DAMAGED)))
-    effects = sign * asked.effects(model, cells)
+    sign, n_random = -1.0 if arms.action == "ablate" else 1.0, config.nulls[1]
+    few = arms.part(slice(0, 1 + min(n_random, N_DAMAGED)))
+    effects = sign * asked.effects(model, arms)
     damages = -neutral.effects(model, few)
-    samples, texts = _shown(model, cells.part(slice(0, 2)), asked.prompts[:N_SHOWN])
+    samples, texts = _shown(model, arms.part(slice(0, 2)), asked.prompts[:N_SHOWN])
     judgement: Judgement | str = NOT_JUDGED
     if judge is not None:
         sampled = asked
@@ -178,10 +203,10 @@ def _judged(
     )  # fmt: skip
 
 
-def _shown(model: HookedModel, cells: Cells, prompts: Sequence[str]) -> tuple[tuple[Sample, ...], list[Damage]]:
+def _shown(model: HookedModel, arms: Arms, prompts: Sequence[str]) -> tuple[tuple[Sample, ...], list[Damage]]:
     """Continue prompts unchanged, steered, and steered at random; say how repetitive and surprising the texts are."""
     tokens = [to_tokens(model, prompt or "The")[0] for prompt in prompts]
-    written = [*continuations_of(model, tokens, None), *continuations_of(model, tokens, cells)]
+    written = [*continuations_of(model, tokens, None), *continuations_of(model, tokens, arms)]
     texts = [["".join(token_strings(model, ids)) for ids in kind] for kind in written]
     samples = tuple(
         Sample(prompt=prompt, plain=plain, steered=steered, random=drawn)

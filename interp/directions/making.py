@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from interp.directions.cells import Candidate
 from interp.directions.choice import SteeringChoice
-from interp.directions.choosing import candidate, choose_steering, spread_layers
+from interp.directions.choosing import Candidate, candidate, choose_steering, spread_layers
 from interp.directions.config import DirectionConfig
 from interp.directions.examples import Examples
 from interp.directions.named import NamedDirection

@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from interp.directions.cells import Candidate
 from interp.directions.choice import SteeringChoice
-from interp.directions.choosing import choose_steering
+from interp.directions.choosing import Candidate, choose_steering
 from interp.directions.config import DirectionConfig
 from interp.directions.making import Made, target_ids
 from interp.directions.named import NamedDirection

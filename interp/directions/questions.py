@@ -11,19 +11,14 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from interp.directions.cells import Cells
 from interp.directions.examples import Examples
 from interp.directions.sides import encode_sides, padded
 from interp.errors import ConfigError, PromptError
 from interp.geometry.words import encode
-from interp.models.adapter import Hook, bos_token_id
+from interp.interventions.arms import PASS_LOGITS, PASS_TOKENS, Arms, prefix_of, read_arms
+from interp.models.adapter import bos_token_id
 from interp.models.hooked import HookedModel
-from interp.models.passes import block_after, capture, run_from
-from interp.names import canonical_hook_point
-from interp.patching.task import read_hook
 
-PASS_TOKENS, PASS_LOGITS = 2048, 768
-"""Tokens of a pass, and logits that are in memory together (each `d_vocab` numbers)."""
 REPLY_READ = 16
 """Tokens of a reply whose log-probability counts."""
 
@@ -55,46 +50,25 @@ class Questions:
     def half(self, odd: int) -> "Questions":
         """Return the even-numbered questions (0) or the odd-numbered ones (1)."""
         rows = torch.arange(len(self.tokens)) % len(self) % 2 == odd
-        return replace(self, tokens=self.tokens[rows], at=self.at[rows], ids=self.ids[rows], counts=self.counts[rows],
-                       prompts=self.prompts[odd::2])  # fmt: skip
+        return replace(self.rows(rows), prompts=self.prompts[odd::2])
 
     @torch.no_grad()
-    def effects(self, model: HookedModel, cells: Cells) -> Float64[np.ndarray, "cells n"]:
-        """Return the change of every answer in every cell from the unchanged model."""
-        rows = len(self.tokens)
-        per_row = max(1, min(PASS_TOKENS // self.tokens.shape[1], PASS_LOGITS // self.at.shape[1]))
-        size = min(rows, per_row)
-        found = [
-            self._of_rows(model, slice(at, at + size), cells, max(1, per_row // size)) for at in range(0, rows, size)
-        ]
-        return self.answers(torch.cat(found, 1)).numpy()
+    def effects(self, model: HookedModel, arms: Arms) -> Float64[np.ndarray, "arms n"]:
+        """Return the change of every answer in every arm from the unchanged model."""
+        rows = max(1, min(PASS_TOKENS // self.tokens.shape[1], PASS_LOGITS // self.at.shape[1]))
+        changes = []
+        for start in range(0, len(self.tokens), rows):
+            part = self.rows(slice(start, start + rows))
+            prefix, _ = prefix_of(model, part.tokens.to(model.cfg.device), arms)
+            values = read_arms(model, prefix, arms, part.read, at=part.at)
+            changes.append(values[1:] - values[:1])
+        return self.answers(torch.cat(changes, 1)).numpy()
 
-    def _of_rows(self, model: HookedModel, at: slice, cells: Cells, together: int) -> Float[Tensor, "cells rows"]:
-        """Return the change of some rows' answers, `together` cells in a pass, which begins after the changed block."""
-        device, first = model.cfg.device, int(bos_token_id(model) is not None)
-        part = replace(self, tokens=self.tokens[at].to(device), at=self.at[at].to(device), ids=self.ids[at],
-                       counts=self.counts[at])  # fmt: skip
-        point = canonical_hook_point(cells.hook_point)
-        layer = block_after(model, point) if cells.action != "ablate" else None
-        before = part.tokens if layer is None else capture(model, part.tokens, [point])[point]
+    def rows(self, at: slice | Tensor) -> "Questions":
+        """Return some rows."""
+        return replace(self, tokens=self.tokens[at], at=self.at[at], ids=self.ids[at], counts=self.counts[at])
 
-        def passed(some: Cells | None) -> Tensor:
-            n = 1 if some is None else len(some)
-            value = before.repeat(n, *[1] * (before.ndim - 1))
-            hooks: list[tuple[str, Hook]] = []
-            if some is not None and layer is not None:
-                value = value + some.change(value, first)
-            elif some is not None:
-                hooks = some.hooks(model)
-            hooks.append(read_hook(part.at.repeat(n, 1)))
-            logits = run_from(model, value, hooks, layer=layer or 0)
-            assert logits is not None  # only a pass with `until` has none
-            return part.read(logits.unflatten(0, (n, -1)).cpu())
-
-        plain = passed(None)
-        return torch.cat([passed(cells.part(slice(i, i + together))) for i in range(0, len(cells), together)]) - plain
-
-    def read(self, logits: Float[Tensor, "cells rows k vocab"]) -> Float[Tensor, "cells rows"]:
+    def read(self, logits: Float[Tensor, "arms rows k vocab"]) -> Float[Tensor, "arms rows"]:
         """Return the answer of every row."""
         if self.words:
             inside = logits[:, :, 0].double().log_softmax(-1)[..., list(self.words)].logsumexp(-1)
@@ -104,7 +78,7 @@ class Questions:
         log_p = (taken - logits.logsumexp(-1)).double()
         return (log_p * counts).sum(-1) / counts.sum(-1)
 
-    def answers(self, rows: Float[Tensor, "cells rows"]) -> Float[Tensor, "cells n"]:
+    def answers(self, rows: Float[Tensor, "arms rows"]) -> Float[Tensor, "arms n"]:
         """Return the answer of every question from those of its rows."""
         return rows[:, : len(self)] - rows[:, len(self) :] if self.two_sided else rows
 

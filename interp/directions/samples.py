@@ -3,7 +3,7 @@
     asked = sampled_questions(model, prompts, rule=r"\\b(great|lovely)\\b")
     choice = choose_steering(model, candidates, asked, neutral_text(model, TEXT))
 
-A sample of a prompt is drawn with the same random numbers in every cell and unsteered, so that a cell that changes
+A sample of a prompt is drawn with the same random numbers in every arm and unsteered, so that a arm that changes
 nothing changes no share.
 """
 
@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
-from interp.directions.cells import Cells
 from interp.directions.choice import Judgement
 from interp.directions.config import check_rule
 from interp.errors import PromptError, WorkbenchError
+from interp.interventions.arms import Arms
 from interp.models.adapter import token_strings
 from interp.models.generation import NextToken, Offset, end_tokens, generate, prompt_tokens, sampled
 from interp.models.hooked import HookedModel
@@ -59,19 +59,19 @@ class Samples:
         seed = derive_seed(self.seed, "half", str(odd))
         return replace(self, prompts=self.prompts[odd::2], tokens=self.tokens[odd::2], seed=seed)
 
-    def effects(self, model: HookedModel, cells: Cells) -> Float64[np.ndarray, "cells n"]:
-        """Return the change of every prompt's share in every cell from the unsteered model."""
+    def effects(self, model: HookedModel, arms: Arms) -> Float64[np.ndarray, "arms n"]:
+        """Return the change of every prompt's share in every arm from the unsteered model."""
         [plain] = self._shares(model, None)
-        return self._shares(model, cells) - plain
+        return self._shares(model, arms) - plain
 
-    def _shares(self, model: HookedModel, cells: Cells | None) -> Float64[np.ndarray, "cells n"]:
-        kept = [[bool(re.search(self.rule, text, re.IGNORECASE)) for text in cell] for cell in self.texts(model, cells)]
+    def _shares(self, model: HookedModel, arms: Arms | None) -> Float64[np.ndarray, "arms n"]:
+        kept = [[bool(re.search(self.rule, text, re.IGNORECASE)) for text in arm] for arm in self.texts(model, arms)]
         return np.array(kept, np.float64).reshape(len(kept), len(self), self.n_each).mean(2)
 
-    def texts(self, model: HookedModel, cells: Cells | None) -> list[list[str]]:
-        """Return the samples of every cell, those of a prompt one after another; without cells the unsteered ones."""
+    def texts(self, model: HookedModel, arms: Arms | None) -> list[list[str]]:
+        """Return the samples of every arm, those of a prompt one after another; without arms the unsteered ones."""
         how = {"n_each": self.n_each, "temperature": 1.0, "seed": self.seed}
-        return [[text_of(model, ids) for ids in cell] for cell in continuations_of(model, self.tokens, cells, **how)]
+        return [[text_of(model, ids) for ids in arm] for arm in continuations_of(model, self.tokens, arms, **how)]
 
 
 def sampled_questions(
@@ -97,28 +97,28 @@ def sampled_questions(
 def continuations_of(
     model: HookedModel,
     prompts: Sequence[Int[Tensor, " pos"]],
-    cells: Cells | None,
+    arms: Arms | None,
     *,
     n_each: int = 1,
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[list[Int[Tensor, " new"]]]:
-    """Return what follows every prompt in every cell, up to `SAMPLE_TOKENS` tokens or the context's end; without cells
+    """Return what follows every prompt in every arm, up to `SAMPLE_TOKENS` tokens or the context's end; without arms
     unsteered. The `n_each` continuations of a prompt stand together.
     """
-    n_cells = 1 if cells is None else len(cells)
-    found = [[torch.zeros(0, dtype=torch.long)] * len(prompts) * n_each for _ in range(n_cells)]
+    n_arms = 1 if arms is None else len(arms)
+    found = [[torch.zeros(0, dtype=torch.long)] * len(prompts) * n_each for _ in range(n_arms)]
     for members in _of_one_length(prompts, SAMPLE_ROWS // n_each):
         rows = torch.stack([prompts[i] for i in members]).repeat_interleave(n_each, 0)
         numbers = [i * n_each + each for i in members for each in range(n_each)]
         together = max(1, SAMPLE_ROWS // len(rows))
-        for at in range(0, n_cells, together):
-            part = None if cells is None else cells.part(slice(at, at + together))
-            generator = make_generator(seed, "samples", str(members))  # the same for every part of the cells
+        for at in range(0, n_arms, together):
+            part = None if arms is None else arms.part(slice(at, at + together))
+            generator = make_generator(seed, "samples", str(members))  # the same for every part of the arms
             new = _written(model, rows, part, temperature, generator)
-            for cell, texts in enumerate(new.unflatten(0, (-1, len(rows))), at):
+            for arm, texts in enumerate(new.unflatten(0, (-1, len(rows))), at):
                 for number, ids in zip(numbers, texts, strict=True):
-                    found[cell][number] = ids
+                    found[arm][number] = ids
     return found
 
 
@@ -131,15 +131,15 @@ def _of_one_length(prompts: Sequence[Tensor], most: int) -> Iterator[list[int]]:
 
 
 def _written(
-    model: HookedModel, rows: Tensor, cells: Cells | None, temperature: float, generator: torch.Generator
+    model: HookedModel, rows: Tensor, arms: Arms | None, temperature: float, generator: torch.Generator
 ) -> Int[Tensor, "rows new"]:
-    """Continue `rows [n, pos]` in every cell: `[cells * n, new]`, the rows of a cell together."""
+    """Continue `rows [n, pos]` in every arm: `[arms * n, new]`, the rows of a arm together."""
     n_new = max(0, min(SAMPLE_TOKENS, model.cfg.n_ctx - rows.shape[1]))
-    tokens = rows.to(model.cfg.device).repeat(1 if cells is None else len(cells), 1)
+    tokens = rows.to(model.cfg.device).repeat(1 if arms is None else len(arms), 1)
     if not n_new:
         return tokens[:, :0]
     offset = Offset()
-    step = NextToken(model, [] if cells is None else cells.hooks(model, offset), offset=offset)
+    step = NextToken(model, [] if arms is None else arms.hooks(model, offset), offset=offset)
     choose = sampled(temperature, generator, coupled=len(rows))
     return torch.stack(list(generate(step, tokens, n_new, choose)), 1).cpu()
 
@@ -165,15 +165,15 @@ class Judge:
     answer that is neither."""
 
     def judge(
-        self, model: HookedModel, asked: Samples, cells: Cells, report: Callable[[str], None] | None = None
+        self, model: HookedModel, asked: Samples, arms: Arms, report: Callable[[str], None] | None = None
     ) -> Judgement | str:
-        """Return the share of yes unsteered, in the first cell, and in the others, the null.
+        """Return the share of yes unsteered, in the first arm, and in the others, the null.
 
         A judge that stops answering gives the reason instead: what was measured before it is not lost.
         """
-        texts = [*asked.texts(model, None), *asked.texts(model, cells)]
+        texts = [*asked.texts(model, None), *asked.texts(model, arms)]
         prompts = np.repeat(np.array(asked.prompts, object), asked.n_each)
-        pairs = [(prompt, text) for cell in texts for prompt, text in zip(prompts, cell, strict=True)]
+        pairs = [(prompt, text) for arm in texts for prompt, text in zip(prompts, arm, strict=True)]
         numbers = count(1)
 
         def answered() -> None:
@@ -189,9 +189,9 @@ class Judge:
         by_prompt = np.ma.masked_invalid(shares).mean(2).filled(np.nan)
         if np.isnan(by_prompt[:2]).any(0).all() or np.isnan(by_prompt).all(1).any():
             return f"{self.by} answered neither yes nor no to {np.isnan(yes).mean():.0%} of the samples"
-        by_cell = np.nanmean(shares, axis=(1, 2))
+        by_arm = np.nanmean(shares, axis=(1, 2))
         return Judgement(
-            question=self.question, by=self.by, plain=float(by_cell[0]), steered=float(by_cell[1]),
-            change=t_interval(by_prompt[1] - by_prompt[0]), random=by_cell[2:],
+            question=self.question, by=self.by, plain=float(by_arm[0]), steered=float(by_arm[1]),
+            change=t_interval(by_prompt[1] - by_prompt[0]), random=by_arm[2:],
             n_samples=len(asked) * asked.n_each, unanswered=int(np.isnan(yes).sum()),
         )  # fmt: skip

@@ -17,19 +17,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError
 from interp.geometry.points import as_array, as_numbers, check_count, unit_vector
 from interp.geometry.sweeps import HARMLESS, StrengthSweep
-from interp.interventions.edits import adding, from_position
+from interp.interventions.arms import Arms, positions_from, prefix_of, random_directions, read_arms
 from interp.models.hooked import HookedModel
-from interp.seeds import make_generator
+from interp.models.passes import token_losses
 from interp.statistics import Interval, t_interval
-
-BATCH_TOKENS = 512
-"""tokens per forward pass, over all steered copies of one text: their logits are in memory together"""
 
 
 @torch.no_grad()
@@ -65,16 +62,12 @@ def sweep_strengths(
     if min(tokens.shape[1] for tokens in documents) < first + 2:
         raise PromptError("expected documents of two tokens or more, one has fewer: give longer text")
     direction = _unit_vector(direction, model, hook_point, prompted[0])
-    units = [torch.from_numpy(direction)]
-    generator = make_generator(seed, "random directions")
-    for _ in range(n_random):
-        drawn = torch.randn(len(direction), generator=generator, dtype=torch.float64)
-        units.append(drawn / drawn.norm())
-    added_vectors = torch.cat([along * (torch.tensor(strengths)[:, None] * unit) for along in units])
-    added_vectors = torch.cat([torch.zeros(1, len(direction)), added_vectors])  # the first row is the unsteered model
-    odds, losses = _measure(model, prompted, documents, targets, hook_point, added_vectors, first)
-    shape = (len(units), len(strengths), -1)
-    effects, side_effects = ((each[1:] - each[0]).reshape(shape) for each in (odds, losses))
+    vectors = np.concatenate([direction[None], random_directions(len(direction), n_random, seed)])
+    amounts = torch.tensor(strengths, dtype=torch.float64).repeat(len(vectors)) * unit
+    arms = Arms(hook_point, torch.from_numpy(vectors).repeat_interleave(len(strengths), 0), amounts)
+    odds, losses = _measure(model, prompted, documents, targets, arms)
+    shape = (len(vectors), len(strengths), -1)
+    effects, side_effects = ((values[1:] - values[0]).reshape(shape) for values in (odds, losses))
     return StrengthSweep(
         hook_point=hook_point,
         strengths=strengths,
@@ -157,49 +150,20 @@ def _unit_vector(
 
 
 def _measure(
-    model: HookedModel,
-    prompted: list[Tensor],
-    documents: list[Tensor],
-    targets: list[int],
-    hook_point: str,
-    added_vectors: Float[Tensor, "n d"],
-    first: int,
-) -> tuple[Float64[np.ndarray, "n prompts"], Float64[np.ndarray, "n documents"]]:
-    """Return log-odds of the targets as the next token, and the loss per token.
+    model: HookedModel, prompted: list[Tensor], documents: list[Tensor], targets: list[int], arms: Arms
+) -> tuple[Float64[np.ndarray, "arms prompts"], Float64[np.ndarray, "arms documents"]]:
+    """Return log-odds of the targets as the next token, and the loss per token: unsteered first, then of every arm."""
 
-    One row for each added vector.
-    """
-    from interp.models.passes import token_losses
-
-    def log_odds(logits: Tensor, _: Tensor) -> Tensor:
-        inside = logits[:, -1].double().log_softmax(-1)[:, targets].logsumexp(-1)
+    def log_odds(logits: Tensor) -> Tensor:
+        inside = logits[:, 0, 0].double().log_softmax(-1)[:, targets].logsumexp(-1)
         return inside - torch.log(-torch.expm1(inside.clamp(max=-1e-12)))
 
-    def loss(logits: Tensor, tokens: Tensor) -> Tensor:
-        return token_losses(logits, tokens).mean(-1)
+    def values(tokens: Tensor, read: Callable[[Tensor], Tensor], first: int) -> Tensor:
+        prefix, _ = prefix_of(model, tokens, arms)
+        return read_arms(model, prefix, arms, read, at=positions_from(tokens, first))
 
-    def measure(texts: list[Tensor], read: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
-        return torch.stack(
-            [_read_steered(model, tokens, hook_point, added_vectors, first, read) for tokens in texts], 1
-        ).numpy()
+    def losses(tokens: Tensor) -> Tensor:
+        return values(tokens, lambda logits: token_losses(logits[:, 0], tokens.expand(len(logits), -1)).mean(-1), 0)
 
-    return measure(prompted, log_odds), measure(documents, loss)
-
-
-def _read_steered(
-    model: HookedModel,
-    tokens: Int[Tensor, "1 pos"],
-    hook_point: str,
-    added_vectors: Float[Tensor, "n d"],
-    first: int,
-    read: Callable[[Tensor, Tensor], Tensor],
-) -> Float64[Tensor, " n"]:
-    """Return what `read` computes from the logits of one text, per added vector."""
-    from interp.models.adapter import run_with_hooks
-
-    found = []
-    for rows in added_vectors.split(max(1, BATCH_TOKENS // tokens.shape[1])):
-        repeated = tokens.expand(len(rows), -1)
-        logits = run_with_hooks(model, repeated, [(hook_point, from_position(adding(rows[:, None]), first))])
-        found.append(read(logits, repeated).double().cpu())
-    return torch.cat(found)
+    odds = torch.stack([values(tokens, log_odds, -1) for tokens in prompted], 1)
+    return odds.numpy(), torch.stack([losses(tokens) for tokens in documents], 1).double().numpy()

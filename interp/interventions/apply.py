@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, UnknownNameError
-from interp.interventions.edits import EVERYTHING, Slot, adding, at_mask, changed, inserting
+from interp.interventions.edits import EVERYTHING, Slot, adding, at_mask, change_of, changed, inserting
 from interp.interventions.intervention import COMPONENT, Component, Direction, Intervention, Latent
 from interp.interventions.site import DictionarySite
 from interp.models.adapter import Hook, available_hook_points, bos_token_id, head_shape
@@ -164,7 +164,7 @@ class _Latents:
             now = known.get(self.latents[at], acts[..., at])
             other = self.others[at]
             of_other = None if other is None else self.where.of_other_run(other[..., self.latents[at]], now)
-            new = torch.where(self.where.mask(step, now), changed(now, step, of_other), now)
+            new = torch.where(self.where.mask(step, now), changed(now, step.action, step.amount, of_other), now)
             known[self.latents[at]] = new
             changes.append(new - now)
         self.changes = torch.stack(changes, -1) * self.site.size(x)
@@ -196,7 +196,7 @@ def _along(model: HookedModel, target: Direction, step: Intervention, where: _Wh
         _check_width(target, value.shape[-1])
         now = value.float() @ read.to(value.device)
         of_other = None if other is None else where.of_other_run(other, value).float() @ read.to(value.device)
-        return (changed(now, step, of_other) - now)[..., None] * vector.to(value.device)
+        return change_of(now, step.action, step.amount, of_other)[..., None] * vector.to(value.device)
 
     return point, at_mask(adding(change), lambda value: where.mask(step, value))
 
@@ -223,7 +223,7 @@ def _component(model: HookedModel, target: Component, step: Intervention, where:
     other = _other_run(model, step, at.point)
 
     def change(value: Tensor) -> Tensor:
-        return changed(value, step, None if other is None else where.of_other_run(other, value))
+        return changed(value, step.action, step.amount, None if other is None else where.of_other_run(other, value))
 
     whole = inserting(change, [(slice(None), at.slot)])
     return at.point, at_mask(whole, lambda value: where.mask(step, value))

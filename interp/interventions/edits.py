@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.interventions.intervention import Intervention
+from interp.interventions.intervention import Action
 from interp.models.adapter import Hook
 
 Slot = tuple[Any, ...]
@@ -76,16 +76,23 @@ def from_position(inner: Hook, first: int) -> Hook:
     return at_mask(inner, lambda value: torch.arange(value.shape[1])[None] >= first)
 
 
-def changed(value: Tensor, step: Intervention, other: Tensor | None = None) -> Tensor:
-    """Return a value after an intervention; `other` is its value in the other run."""
-    match step.action:
+def changed(value: Tensor, action: Action, amount: Tensor | float, other: Tensor | None = None) -> Tensor:
+    """Return a value after an action; `other` is its value in the other run."""
+    match action:
         case "add":
-            return value + step.amount
+            return value + amount
         case "scale":
-            return value * step.amount
+            return value * amount
         case "set":
-            return torch.full_like(value, step.amount)
+            return torch.zeros_like(value) + amount
         case "ablate":
             return torch.zeros_like(value)
     assert other is not None  # an intervention that replaces has another run
     return other.expand_as(value)
+
+
+def change_of(value: Tensor, action: Action, amount: Tensor | float, other: Tensor | None = None) -> Tensor:
+    """Return the difference that an action makes to a value; that of `add` is exactly its amount."""
+    if action == "add":
+        return torch.zeros_like(value) + amount
+    return changed(value, action, amount, other) - value

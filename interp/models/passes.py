@@ -132,6 +132,21 @@ def capture(
     return {name: seen[name] for name in names}
 
 
+def gather_positions(
+    values: Float[Tensor, "batch pos d"], at: Int[Tensor, "batch n_read"]
+) -> Float[Tensor, "batch n_read d"]:
+    """Return `values [batch, pos, d]` at positions `at [batch, n_read]`, `[batch, n_read, d]`."""
+    return values[torch.arange(len(values), device=values.device)[:, None], at.to(values.device)]
+
+
+def read_hook(at: Int[Tensor, "batch n_read"]) -> tuple[str, Hook]:
+    """Return a hook that passes only positions `at [batch, n_read]` to the unembedding; other logits are not computed.
+
+    It is after the final norm, since models reshape the residual stream before that.
+    """
+    return "unembed.hook_in", lambda value, hook: gather_positions(value, at)
+
+
 def storing_hook(store: dict[Any, Tensor], name: Any) -> Hook:
     """Return a hook that stores the value it sees as `store[name]`."""
 

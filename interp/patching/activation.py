@@ -33,11 +33,10 @@ from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.interventions.edits import Slot, inserting
 from interp.models.adapter import Hook, available_hook_points, head_shape, pattern_is_editable, token_strings
 from interp.models.hooked import HookedModel
-from interp.models.passes import Capture, run_from
+from interp.models.passes import Capture, read_hook, run_from
 from interp.models.residual import ResidualStream
 from interp.patching.config import Direction, HeadKind, What
 from interp.patching.patching_map import Patch, PromptPair, strongest
-from interp.patching.task import read_hook
 from interp.progress import Progress
 from interp.results import ROWS, Record, Result
 

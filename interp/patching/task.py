@@ -16,8 +16,9 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from interp.errors import ConfigError
-from interp.models.adapter import Hook, run_with_hooks
+from interp.models.adapter import run_with_hooks
 from interp.models.hooked import HookedModel
+from interp.models.passes import read_hook
 from interp.patching.config import Origin, TaskSettings
 from interp.patching.metrics import Metric
 
@@ -177,21 +178,6 @@ class Task:
 def final_point(model: HookedModel) -> str:
     """Return the hook point of the residual stream before the final norm."""
     return "ln_final.hook_in" if hasattr(model, "ln_final") else "unembed.hook_in"
-
-
-def gather_positions(
-    values: Float[Tensor, "batch pos d"], at: Int[Tensor, "batch n_read"]
-) -> Float[Tensor, "batch n_read d"]:
-    """Return `values [batch, pos, d]` at positions `at [batch, n_read]`, `[batch, n_read, d]`."""
-    return values[torch.arange(len(values), device=values.device)[:, None], at.to(values.device)]
-
-
-def read_hook(at: Int[Tensor, "batch n_read"]) -> tuple[str, Hook]:
-    """Return a hook that passes only positions `at [batch, n_read]` to the unembedding; other logits are not computed.
-
-    It is after the final norm, since models reshape the residual stream before that.
-    """
-    return "unembed.hook_in", lambda value, hook: gather_positions(value, at)
 
 
 @torch.no_grad()

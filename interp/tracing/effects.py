@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
-from interp.interventions.edits import adding, changed, inserting
+from interp.interventions.edits import adding, change_of, inserting
 from interp.interventions.intervention import Intervention, Latent
 from interp.models.passes import run_from
 from interp.progress import Progress
@@ -201,7 +201,7 @@ def deltas(system: System, changes: Sequence[Intervention]) -> dict[int, Float[T
         clean = torch.zeros(frozen.n_pos, device=here.device)
         clean[system.position[here]] = system.activation[here]
         clean = clean[position : step.positions[1] if step.positions else None]
-        amounts = changed(clean, step) - clean
+        amounts = change_of(clean, step.action, step.amount)
         index = torch.tensor([latent], device=system.latent.device)
         one = Active(torch.full_like(index, position), index, torch.ones(1, device=index.device))
         last = frozen.shape.n_layers if replacement.cross_layer else layer + 1

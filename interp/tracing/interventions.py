@@ -90,7 +90,7 @@ def predict(graph: AttributionGraph, changes: Sequence[Intervention]) -> float |
 
 def _value(step: Intervention, clean: float) -> float:
     """Return the activation that an intervention gives to a latent."""
-    return float(changed(torch.tensor(clean, dtype=torch.float64), step))
+    return float(changed(torch.tensor(clean, dtype=torch.float64), step.action, step.amount))
 
 
 @torch.no_grad()

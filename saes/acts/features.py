@@ -87,24 +87,22 @@ class Steer(OnFeature, Act[Session, list[SteeredRow]]):
 
     @without_gradients
     def measure(self, run: Session) -> list[SteeredRow]:
-        import torch
-
-        from interp.interventions.site import continuations, effects_of
+        from interp.interventions.arms import positions_from, prefix_of, read_arms
+        from interp.interventions.site import continuations
         from interp.models.adapter import token_strings
 
         model, tokens = run.prompt(self.text, self.spec(run))
         site, case = self.case(run, model)
         run.check("steering")
-        amount, alike = self.strength * case.max_activation, case.alike[:1]
-        directions = site.nulls(case.feature, alike, 1, 0)
-        texts = continuations(site, tokens, amount, directions, NEW_TOKENS)
-        both = torch.cat([torch.zeros_like(directions[:1]), directions])
-        amounts = torch.full(tokens.shape, amount, device=tokens.device)
+        alike = case.alike[:1]
+        arms = site.arms(case.feature, alike, 1, 0, self.strength * case.max_activation)
+        texts = continuations(site, tokens, arms, NEW_TOKENS)
 
         def next_token(logits: "Tensor") -> "Tensor":
             return logits[:, 0, -1].float().log_softmax(-1)
 
-        log_p = effects_of(site, site.read(tokens), amounts, both, next_token, first=-1)
+        prefix, _ = prefix_of(model, tokens, arms)
+        log_p = read_arms(model, prefix, arms, next_token, at=positions_from(tokens, -1))
         p = log_p.exp()
         names = ["unchanged", "feature", "random direction", *(f"feature {other}" for other in alike)]
         rows = []
@@ -211,11 +209,11 @@ class JudgeSteering(OnFeature, Act[Session, SteeringVerdict]):
         model, tokens = run.prompt(self.text, self.spec(run), self.chat)
         site, case = self.case(run, model)
         run.check(f"steering along {n} directions of both nulls")
-        directions = site.nulls(case.feature, case.alike[:n], n, 0)
-        lens = run.jacobian_lens(self.spec(run))
-        words = words_of(site, directions, n, lens, -1.0 if self.strength < 0 else 1.0)
         amount = self.strength * case.max_activation
-        moved, shift = next_token_changes(site, [tokens], amount, directions, words.ids, lambda _: run.check())
+        arms = site.arms(case.feature, case.alike[:n], n, 0, amount)
+        lens = run.jacobian_lens(self.spec(run))
+        words = words_of(site, arms.vectors, n, lens, -1.0 if self.strength < 0 else 1.0)
+        moved, shift = next_token_changes(site, [tokens], arms, words.ids, lambda _: run.check())
         random, alike = site.null_slices(n)
         raised, shifted = (
             Compared(float(values[0]), values[random].tolist(), values[alike].tolist())
@@ -246,12 +244,12 @@ class Ablate(OnFeature, Act[Session, list[AblatedExample]]):
         model = run.model(self.spec(run))
         site, case = self.case(run, model)
         run.check("ablating the feature")
-        directions = site.nulls(case.feature, case.alike[:n], n, 0)
+        arms = site.arms(case.feature, case.alike[:n], n, 0)
         examples = []
         for passage in case.strongest(EXAMPLES):
             tokens, _, _ = with_bos(model, [passage])
             acts = site.activations(site.read(tokens).x, [case.feature])[0, site.first :, 0]
-            change = -ablation_changes(site, [passage], case.feature, directions, lambda _: run.check())[..., 0]
+            change = -ablation_changes(site, [passage], case.feature, arms, lambda _: run.check())[..., 0]
             at = passage.peak + site.first
             means = change[:, 0, at : at + after].mean(1).tolist()
             words = token_strings(model, list(passage.token_ids))

@@ -3,7 +3,7 @@
 Torch-free until an act is measured.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -14,7 +14,7 @@ from interp.acts import Act, Streamed
 from interp.directions.study import DirectionGeometry
 from interp.errors import PromptError
 from interp.interventions.conversation import Conversation, MovedToken, Reply, random_vector
-from interp.interventions.intervention import Direction, Intervention, Latent
+from interp.interventions.intervention import Direction, Intervention
 from interp.interventions.recipe import Recipe
 from interp.options import ArtefactName, Count, Strength, Temperature
 from saes.acts.prompt import OnPrompt
@@ -130,11 +130,14 @@ def steered_rows(
     model: "HookedModel", sae: Any, feature: int, amount: float, seed: int, offset: "Offset"
 ) -> list[tuple[str, Any]]:
     """Return hooks for a batch of three rows: unchanged, steered, and moved as far in a random direction."""
-    own = sae.decoder_directions[feature].detach().float().cpu()
-    point = sae.hook_point_out or sae.hook_point
-    steered = Intervention(target=Latent(dictionary="sae", index=feature), amount=amount)
-    control = replace(steered, along=_drawn(point, len(own), float(own.norm()), seed))
-    return _in_rows(model, (steered, control), {"sae": sae}, offset)
+    import torch
+
+    from interp.interventions.site import DictionarySite
+
+    site = DictionarySite.of(model, sae)
+    own = site.directions[feature].cpu()
+    control = torch.from_numpy(random_vector(len(own), float(own.norm()), [seed])).to(own)
+    return site.adding(torch.stack([own, control]), amount).with_unchanged().hooks(model, offset)
 
 
 def exchanged_rows(
@@ -146,6 +149,8 @@ def exchanged_rows(
     """
     import numpy as np
 
+    from interp.interventions.apply import hooks_of
+    from interp.interventions.edits import at_rows
     from interp.lenses.vocabulary import vocabulary_of
 
     if lens is None:
@@ -169,26 +174,16 @@ def exchanged_rows(
     units = [word.vector / np.linalg.norm(word.vector) for word in (own, other)]
     length = float(np.linalg.norm(units[0] - units[1]))
     control = replace(exchanged, along=_drawn(point, len(units[0]), length, seed))
-    return _in_rows(model, (exchanged, control), {}, offset)
+    return [
+        (name, at_rows(hook, slice(row, row + 1)))
+        for row, step in enumerate((exchanged, control), 1)
+        for name, hook in hooks_of(model, [step], {}, offset=offset)
+    ]
 
 
 def _drawn(point: str, d: int, length: float, seed: int) -> Direction:
     """Return a random direction of a length: the control."""
     return Direction(hook_point=point, vector=random_vector(d, length, [seed]), origin=f"random, seed {seed}")
-
-
-def _in_rows(
-    model: "HookedModel", steps: Sequence[Intervention], dictionaries: dict[str, Any], offset: "Offset"
-) -> list[tuple[str, Any]]:
-    """Return hooks of interventions, each in a row of the batch of its own, from the second row on."""
-    from interp.interventions.apply import hooks_of
-    from interp.interventions.edits import at_rows
-
-    return [
-        (name, at_rows(hook, slice(row, row + 1)))
-        for row, step in enumerate(steps, 1)
-        for name, hook in hooks_of(model, [step], dictionaries, offset=offset)
-    ]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ from torch import Tensor
 
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
-from interp.patching.task import Task, read_hook
+from interp.models.passes import read_hook
+from interp.patching.task import Task
 from interp.progress import Progress
 from interp.results import ROWS, Record, Result
 from saes.circuits.config import AttributionConfig

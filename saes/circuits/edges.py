@@ -31,8 +31,8 @@ import torch
 from torch import Tensor
 
 from interp.models.hooked import HookedModel
+from interp.models.passes import read_hook
 from interp.names import feature_node
-from interp.patching.task import read_hook
 from interp.progress import Progress
 from saes.circuits.attribution import AttributionConfig, check_metric, metric_gradients
 from saes.circuits.sites import (

@@ -32,9 +32,10 @@ from interp.dictionary import SparseActs
 from interp.errors import ConfigError, MismatchError, PromptError
 from interp.models.adapter import Hook, available_hook_points, run_with_hooks
 from interp.models.hooked import HookedModel
+from interp.models.passes import read_hook
 from interp.names import canonical_hook_point, check_hook_points
 from interp.patching.metrics import LogitDiff, LogProb, Metric
-from interp.patching.task import Task, read_hook
+from interp.patching.task import Task
 from saes.kinds.base import CHUNK_VALUES, SAE, one_layer
 
 Replace = Callable[[Tensor, Tensor], Tensor]

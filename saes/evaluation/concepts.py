@@ -325,7 +325,7 @@ def steer_concepts(
     """
     import torch
 
-    from interp.interventions.site import effects_of
+    from interp.interventions.arms import positions_from, read_arms
     from interp.models.adapter import to_tokens
     from interp.models.identity import tokenizer_of
     from saes.features.measure_proof import PROMPTS
@@ -342,7 +342,6 @@ def steer_concepts(
         for each in found.scores
     ]
     directions = torch.nn.functional.normalize(site.directions[[*chosen, *pool.tolist()]], dim=1)
-    directions = torch.cat([torch.zeros_like(directions[:1]), directions])
 
     def measure(logits: "Tensor") -> "Tensor":
         log_p = logits[:, 0, -1].float().log_softmax(-1)
@@ -350,9 +349,11 @@ def steer_concepts(
 
     rises = []
     for text in PROMPTS[:PROMPTS_STEERED]:
-        reading = site.read(to_tokens(site.model, text))
-        size = STRENGTH * reading.before[:, site.first :].float().norm(dim=-1).median()
-        effects = effects_of(site, reading, reading.size * 0 + size, directions, measure, first=-1)
+        tokens = to_tokens(site.model, text)
+        prefix = site.read(tokens).prefix
+        size = STRENGTH * float(prefix.value[:, site.first :].float().norm(dim=-1).median())
+        arms = site.adding(directions, size)
+        effects = read_arms(site.model, prefix, arms, measure, at=positions_from(tokens, -1))
         rises.append((effects[1:] - effects[:1]).double().numpy())
     rise = np.mean(rises, axis=0)  # [chosen + pool, concepts]
     steered = []

@@ -2,13 +2,13 @@
 
 `prove` makes the measures of `saes.features.proof`, part by part. In ablation a null direction is added in the same
 amounts as the feature's; in steering, with the strength that it chose. It is scaled to the norm of the feature's
-direction. `DictionarySite.nulls` makes these directions, `words_of` reads their words, `read_case`
+direction. `DictionarySite.arms` makes these directions, `words_of` reads their words, `read_case`
 (`saes.features.proof`) chooses the features of like density. `saes.acts.features` gives single answers instead.
 """
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,8 @@ from interp.artifacts import as_json, from_json, open_artefact, read_json, write
 from interp.artifacts.artefact import is_stored
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, WorkbenchError
-from interp.interventions.site import DictionarySite, continuations, effects_of
+from interp.interventions.arms import Arms, positions_from, prefix_of, read_arms
+from interp.interventions.site import DictionarySite, continuations
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.lens import lens_point
 from interp.lenses.vocabulary import vocabulary_of
@@ -95,7 +96,7 @@ class Words:
 def words_of(
     site: DictionarySite, directions: Tensor, draws: int, lens: JacobianLens | None, sign: float = 1.0
 ) -> Words:
-    """Return the words of a feature, of random directions and of features of like density: `DictionarySite.nulls`.
+    """Return the words of a feature, of random directions and of features of like density: `DictionarySite.arms`.
 
     They are those that a direction raises most (lowers, with a `sign` below 0) through the lens, or directly. Features
     of like density have the words of the feature. Forms of one word are in one half; the strongest word judges. Raises
@@ -208,7 +209,8 @@ def prove(
     site = DictionarySite.of(model, dictionary)
     _check(dictionary, features)
     case = read_case(features, feature, config, seed=seed)
-    directions = site.nulls(feature, case.alike, config.draws, seed)
+    arms = site.arms(feature, case.alike, config.draws, seed)
+    directions = arms.vectors
     asked = _prompts(model, prompts, case)
     cost = _cost(case, config, asked, len(directions), lists)
     todo = _Bar(progress, sum(cost.values()))
@@ -227,15 +229,15 @@ def prove(
 
     def tell() -> ProofPart:
         random, alike = _nulls(np.arange(len(directions)), config.draws)
-        shown = directions[[0, random[0], alike[0] if len(alike) else random[0]]]
-        told = [_continue(site, tokens, strength, shown, config.new_tokens) for tokens in asked[-SHOWN_PROMPTS:]]
+        shown = arms.part([0, random[0], alike[0] if len(alike) else random[0]]).times(strength)
+        told = [_continue(site, tokens, shown, config.new_tokens) for tokens in asked[-SHOWN_PROMPTS:]]
         return ProofPart(continuations=tuple(told))
 
     words = lru_cache(maxsize=1)(lambda: words_of(site, directions, config.draws, lens))
     attempt("activation", lambda: ProofPart(measures=(_selectivity(site, case, directions, config.draws),)))
-    attempt("steer", lambda: _steer(site, case, config, asked, words(), directions, todo))
-    attempt("ablate", lambda: _ablate(site, case, config, words(), directions, todo))
-    attempt("ablate other text", lambda: ProofPart(measures=(_ablate_other(site, case, config, directions, todo),)))
+    attempt("steer", lambda: _steer(site, case, config, asked, words(), arms, todo))
+    attempt("ablate", lambda: _ablate(site, case, config, words(), arms, todo))
+    attempt("ablate other text", lambda: ProofPart(measures=(_ablate_other(site, case, config, arms, todo),)))
     if lists:
         attempt("lists", lambda: ProofPart(measures=(_lists(site, directions, config.draws, todo),)))
     strength = parts["steer"].strength or (config.strength or 1.0) * case.max_activation
@@ -320,7 +322,7 @@ def _ablate(
     case: FeatureCase,
     config: ProofConfig,
     words: Words,
-    directions: Tensor,
+    arms: Arms,
     bar: _Bar,
 ) -> ProofPart:
     """Fall of the held-back words at and after the peaks when the feature is ablated, and rise of the loss there."""
@@ -329,7 +331,7 @@ def _ablate(
         raise ConfigError("no token follows the peak of any stored example")
     changes, peaks, texts = [], [], []
     for each in passages:  # one by one: their lengths differ
-        change = -ablation_changes(site, [each], case.feature, directions, bar.add, words.ids)
+        change = -ablation_changes(site, [each], case.feature, arms, bar.add, words.ids)
         at = each.peak + site.first
         changes.append(change[:, 0, at : at + config.after].mean(1))
         peaks.append(change[:, 0, at, 0])
@@ -359,7 +361,7 @@ def ablation_changes(
     site: DictionarySite,
     passages: Sequence[Passage],
     feature: int,
-    directions: Tensor,
+    arms: Arms,
     done: Callable[[int], None] | None = None,
     ids: Sequence[int] = (),
 ) -> Tensor:
@@ -370,31 +372,30 @@ def ablation_changes(
     """
     tokens, lengths, _ = with_bos(site.model, passages)
     reading = site.read(tokens)
-    amounts = -site.activations(reading.x, [feature])[..., 0]
-    changes = torch.zeros(len(directions), len(tokens), tokens.shape[1] - 1, 1 + len(ids))
-    fires = amounts.any(0).nonzero()[:, 0].tolist()
+    activation = site.activations(reading.x, [feature])[..., 0]
+    changes = torch.zeros(len(arms), len(tokens), tokens.shape[1] - 1, 1 + len(ids))
+    fires = activation.any(0).nonzero()[:, 0].tolist()
     if not fires or (first := fires[0]) == tokens.shape[1] - 1:
         return changes
     following = tokens[None, :, first + 1 :, None]
 
     def log_p(logits: Tensor) -> Tensor:
-        logits = logits[:, :, :-1].float()
+        logits = logits.float()
         wanted = logits.gather(-1, following.expand(len(logits), -1, -1, 1))
         return torch.cat([wanted, logits[..., list(ids)]], -1) - logits.logsumexp(-1, keepdim=True)
 
-    both = torch.cat([torch.zeros_like(directions[:1]), directions])
-    found = effects_of(site, reading, amounts, both, log_p, done, first=first)
-    changes[:, :, first:] = found[1:] - found[:1]
+    removed = replace(reading.prefix, sizes=reading.prefix.sizes * -activation)
+    at = positions_from(tokens, first)[:, :-1]
+    log_ps = read_arms(site.model, removed, arms, log_p, at=at, done=done)
+    changes[:, :, first:] = log_ps[1:] - log_ps[:1]
     return changes * (torch.arange(1, tokens.shape[1]) < lengths.cpu()[:, None])[..., None]
 
 
-def _ablate_other(
-    site: DictionarySite, case: FeatureCase, config: ProofConfig, directions: Tensor, bar: _Bar
-) -> ProofMeasure:
+def _ablate_other(site: DictionarySite, case: FeatureCase, config: ProofConfig, arms: Arms, bar: _Bar) -> ProofMeasure:
     """Change of loss per token of other text; passages on which the feature does not fire do not change at all."""
     if len(case.other) < 2:
         raise ConfigError("the tables hold too little other text")
-    random, alike = _nulls(np.arange(len(directions)), config.draws)
+    random, alike = _nulls(np.arange(len(arms)), config.draws)
     few = [0, *random[:OTHER_DRAWS].tolist(), *alike[:OTHER_DRAWS].tolist()]
     tokens, lengths, _ = with_bos(site.model, case.other)
     fires = site.activations(site.read(tokens).x, [case.feature])[..., 0]
@@ -402,7 +403,7 @@ def _ablate_other(
     counts = (fires > 0) & inside
     found = torch.zeros(len(few), len(case.other), dtype=torch.float64)
     for at in counts.any(1).nonzero()[:, 0].tolist():
-        change = ablation_changes(site, [case.other[at]], case.feature, directions[few], bar.add)
+        change = ablation_changes(site, [case.other[at]], case.feature, arms.part(few), bar.add)
         found[:, at] = -change.double().sum((1, 2, 3)) / (int(lengths[at]) - 1)
     means = found.mean(1).numpy()
     return measure_of(
@@ -417,7 +418,7 @@ def _steer(
     config: ProofConfig,
     prompts: list[Tensor],
     words: Words,
-    directions: Tensor,
+    arms: Arms,
     bar: _Bar,
 ) -> ProofPart:
     """Rise of the held-back words on held-out prompts, and the shift of the next token.
@@ -426,12 +427,12 @@ def _steer(
     """
     tries = [each * case.max_activation for each in ([config.strength] if config.strength else STRENGTHS)]
     gains = [
-        words.means(next_token_changes(site, prompts[:CHOOSING], each, directions, words.ids, bar.add)[0], 0)
+        words.means(next_token_changes(site, prompts[:CHOOSING], arms.times(each), words.ids, bar.add)[0], 0)
         for each in tries
     ]
     strengths = np.array(tries)[np.argmax(gains, 0)]
-    scaled = directions * torch.from_numpy(strengths).to(directions)[:, None]
-    moved, shift = next_token_changes(site, prompts[CHOOSING:], 1.0, scaled, words.ids, bar.add)
+    chosen = arms.times(torch.from_numpy(strengths))
+    moved, shift = next_token_changes(site, prompts[CHOOSING:], chosen, words.ids, bar.add)
     measures = (
         _words_measure("steer", moved, words, config.draws, ", ".join(words.held_back(site.model))),
         measure_of("steer shift", t_interval(shift[0]), "nats of KL divergence", shift.shape[1],
@@ -443,8 +444,7 @@ def _steer(
 def next_token_changes(
     site: DictionarySite,
     prompts: Sequence[Tensor],
-    strength: float,
-    directions: Tensor,
+    arms: Arms,
     ids: Sequence[int],
     done: Callable[[int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -452,10 +452,8 @@ def next_token_changes(
 
     They are changes of log-probability `[k, prompts, ids]` in nats, and `KL(unchanged || steered)`, `[k, prompts]`.
     """
-    both = torch.cat([torch.zeros_like(directions[:1]), directions])
     moved, shift = [], []
     for tokens in prompts:
-        reading = site.read(tokens)
         clean: list[Tensor] = []
 
         def measure(logits: Tensor, clean: list[Tensor] = clean) -> Tensor:
@@ -465,10 +463,10 @@ def next_token_changes(
             kl = (clean[0].exp() * (clean[0] - log_p)).sum(-1)
             return torch.cat([log_p[:, list(ids)], kl[:, None]], dim=1)
 
-        amounts = torch.full(tokens.shape, strength, device=tokens.device)
-        found = effects_of(site, reading, amounts, both, measure, done, first=-1).double()
-        moved.append(found[1:, :-1] - found[0, :-1])
-        shift.append(found[1:, -1])
+        prefix, _ = prefix_of(site.model, tokens, arms)
+        changes = read_arms(site.model, prefix, arms, measure, at=positions_from(tokens, -1), done=done).double()
+        moved.append(changes[1:, :-1] - changes[0, :-1])
+        shift.append(changes[1:, -1])
     return torch.stack(moved, 1).numpy(), torch.stack(shift, 1).numpy()
 
 
@@ -496,8 +494,7 @@ def read_lists(site: DictionarySite, done: Callable[[], None] | None = None) -> 
     return lists
 
 
-def _continue(site: DictionarySite, tokens: Tensor, strength: float, directions: Tensor, n: int) -> Continuations:
+def _continue(site: DictionarySite, tokens: Tensor, arms: Arms, n: int) -> Continuations:
     """Continue a prompt, unchanged and steered along three directions, by the most likely token each time."""
-    text = continuations(site, tokens, strength, directions, n)
     own = token_strings(site.model, tokens[0, site.first :])
-    return Continuations("".join(own), *text)
+    return Continuations("".join(own), *continuations(site, tokens, arms, n))

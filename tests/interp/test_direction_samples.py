@@ -8,8 +8,7 @@ import pytest
 import torch
 from test_directions import PAIRS, POINT, QUICK, REPLIES, STARTS, TEXT, D, planted_model, shuffled_replies, small
 
-from interp.directions.cells import Candidate, Cells, cells_along, random_directions
-from interp.directions.choosing import choose_steering
+from interp.directions.choosing import Candidate, choose_steering
 from interp.directions.config import DirectionConfig
 from interp.directions.examples import Example, examples_of_trait
 from interp.directions.making import make_direction
@@ -17,6 +16,7 @@ from interp.directions.questions import neutral_text
 from interp.directions.samples import SAMPLE_TOKENS, Judge, continuations_of, sampled_questions
 from interp.errors import ConfigError, MissingError, PromptError
 from interp.interventions.apply import intervened
+from interp.interventions.arms import Arms, random_directions
 from interp.interventions.intervention import Direction, Intervention, everywhere
 from interp.models.adapter import to_tokens
 
@@ -53,10 +53,10 @@ def test_in_an_untrained_model_no_direction_changes_what_it_writes(seed):
 
 def test_a_cell_that_changes_nothing_changes_no_sample(planted):
     asked = sampled_questions(planted, STARTS, "[a-z]{3}", n_each=3)
-    nothing = cells_along(along(np.ones(D)), "add", [0.0] * 50)  # more than fit one batch
+    nothing = along(np.ones(D)).arms("add", [0.0] * 50)  # more than fit one batch
     assert (asked.effects(planted, nothing) == 0).all()
-    [plain], cells = asked.texts(planted, None), asked.texts(planted, nothing)
-    assert all(cell == plain for cell in cells)
+    [plain], arms = asked.texts(planted, None), asked.texts(planted, nothing)
+    assert all(arm == plain for arm in arms)
     assert len(set(plain)) > len(plain) / 2  # of a prompt, too
     assert asked.half(0).prompts == STARTS[::2]
 
@@ -66,9 +66,9 @@ def test_continuations_are_those_of_a_plain_loop(action):
     model = small(1)
     vectors = random_directions(D, 3, 0)
     amounts = {"add": [4.0, -2.0, 0.5], "set": [5.0, 0.0, -5.0], "ablate": [0.0] * 3}[action]
-    cells = Cells(POINT, action, torch.from_numpy(vectors).float(), torch.tensor(amounts))
+    arms = Arms(POINT, torch.from_numpy(vectors).float(), torch.tensor(amounts), action)
     prompts = [to_tokens(model, each)[0] for each in ("One day", "It was", "No")]
-    found = continuations_of(model, prompts, cells)
+    found = continuations_of(model, prompts, arms)
     for vector, amount, cell in zip(vectors, amounts, found, strict=True):
         step = Intervention(
             target=Direction(hook_point=POINT, vector=vector, origin="drawn"), action=action, amount=amount

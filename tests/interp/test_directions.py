@@ -8,9 +8,8 @@ import pytest
 import torch
 from architectures import blank
 
-from interp.directions.cells import Candidate
 from interp.directions.choice import chosen_cell
-from interp.directions.choosing import candidate, choose_steering, spread_layers
+from interp.directions.choosing import Candidate, candidate, choose_steering, spread_layers
 from interp.directions.config import DirectionConfig
 from interp.directions.examples import Example, Examples, examples_of_texts, read_examples
 from interp.directions.files import read_directions, read_vector, transformers_code, write_directions

@@ -20,8 +20,9 @@ from interp.artifacts.draft import RESUME
 from interp.errors import ConfigError, CorruptError, MismatchError, UsageError
 from interp.geometry.words import Concept, WordActivations
 from interp.interventions.apply import hooks_of
+from interp.interventions.arms import positions_from, read_arms
 from interp.interventions.intervention import Intervention, Latent
-from interp.interventions.site import DictionarySite, continuations, effects_of
+from interp.interventions.site import DictionarySite, continuations
 from interp.lenses.jacobian_lens import JacobianLayer, JacobianLens, JacobianSettings
 from interp.lenses.vocabulary import vocabulary_of
 from interp.models.adapter import run_with_cache, token_strings, weight_hash
@@ -171,7 +172,7 @@ def test_a_feature_without_effect_is_not_proved(model, features):
 def test_words_are_those_of_the_page_and_forms_of_one_stay_together(model, features):
     """Without a lens they are the stored tokens of the direct effect, as the page shows them."""
     site = DictionarySite.of(model, dictionary())
-    words = words_of(site, site.nulls(CAUSE, [IDLE], 4, 0), 4, None)
+    words = words_of(site, site.arms(CAUSE, [IDLE], 4, 0).vectors, 4, None)
     shown = open_artefact(Features, features).features.query("select promoted_tokens from t where feature = 3")
     stored = shown["promoted_tokens"][0].as_py()
     assert [str(token) for token in ANSWERS[: len(stored)]] == stored
@@ -179,14 +180,14 @@ def test_words_are_those_of_the_page_and_forms_of_one_stay_together(model, featu
     assert (choose, judge) == (list(ANSWERS[CHOOSE]), list(ANSWERS[HELD_BACK]))
     assert words.halves[5] == words.halves[0], "features of like density are measured on the same words"
     assert any(words.halves[at] != words.halves[0] for at in range(1, 5)), "random directions on their own"
-    lowered = words_of(site, site.nulls(CAUSE, [], 0, 0), 0, None, sign=-1.0)
+    lowered = words_of(site, site.arms(CAUSE, [], 0, 0).vectors, 0, None, sign=-1.0)
     assert not set(lowered.ids) & set(ANSWERS)
     vocabulary = vocabulary_of(model)
     forms = {token: f" {'oven' if token in (7, 41, 44) else token}" for token in ANSWERS}
     texts = tuple(forms.get(token, str(token)) for token in range(V))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("saes.features.measure_proof.vocabulary_of", lambda _: replace(vocabulary, texts=texts))
-        judge = words_of(site, site.nulls(CAUSE, [], 0, 0), 0, None).halves[0][1]
+        judge = words_of(site, site.arms(CAUSE, [], 0, 0).vectors, 0, None).halves[0][1]
     assert len({7, 41, 44} & {sorted(ANSWERS)[at] for at in judge}) == 3
 
 
@@ -286,14 +287,16 @@ def test_adding_minus_the_activation_is_splicing_with_the_latent_ablated(model):
     site = DictionarySite.of(model, sae)
     reading = site.read(tokens)
     acts = site.activations(reading.x, [CAUSE])[..., 0]
-    ours = effects_of(site, reading, -acts, sae.W_dec[[CAUSE]].detach(), lambda logits: logits[:, 0])
+    arms, removed = site.arms(CAUSE, [], 0, 0), replace(reading.prefix, sizes=-acts)
+    every = {"read": lambda logits: logits[:, 0], "at": positions_from(tokens, 0)}
+    ours = read_arms(model, removed, arms, **every)
     target = Latent(dictionary="sae", index=CAUSE)
     hooks = hooks_of(model, [Intervention(target=target, action="ablate")], {"sae": sae})
     with torch.no_grad():
-        torch.testing.assert_close(ours[0], model.run_with_hooks(tokens, fwd_hooks=hooks)[0], atol=1e-5, rtol=1e-5)
-        steered = effects_of(site, reading, torch.full((1, 4), 3.0), sae.W_dec[[CAUSE]].detach(), lambda x: x[:, 0])
+        torch.testing.assert_close(ours[1], model.run_with_hooks(tokens, fwd_hooks=hooks)[0], atol=1e-5, rtol=1e-5)
+        steered = read_arms(model, reading.prefix, arms.times(3.0), **every)
         hooks = hooks_of(model, [Intervention(target=target, amount=3.0)], {"sae": sae})
-        torch.testing.assert_close(steered[0], model.run_with_hooks(tokens, fwd_hooks=hooks)[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(steered[1], model.run_with_hooks(tokens, fwd_hooks=hooks)[0], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("layer", [1, 2])
@@ -306,7 +309,6 @@ def test_effects_are_those_of_whole_passes_with_hooks(layer):
     hook_point = f"blocks.{layer}.hook_resid_post"
     sae = ReLUSAE(weights, metadata=SAEMetadata(model="tiny", hook_point=hook_point))
     site, n_draws = DictionarySite.of(model, sae), 4
-    assert site.start == 2
     passage = Passage(tuple(torch.randint(V, (12,), generator=generator).tolist()), 5, 0, 1.0)
     tokens = with_bos(model, [passage])[0]
     acts = sae.encode(run_with_cache(model, tokens, [hook_point])[1][hook_point])[0].clone()
@@ -314,7 +316,9 @@ def test_effects_are_those_of_whole_passes_with_hooks(layer):
     late = (acts > 0).float().argmax(0)  # position from which each latent fires
     feature = int(torch.where((acts > 0).any(0), late, 0).argmax())
     assert late[feature] > 0, "some positions come before"
-    directions = site.nulls(feature, [], n_draws, 0)
+    arms = site.arms(feature, [], n_draws, 0)
+    directions = arms.vectors
+    assert arms.start(model) == 2
 
     def slowly(prompt, amounts, direction):
         def add(value, hook):
@@ -324,7 +328,7 @@ def test_effects_are_those_of_whole_passes_with_hooks(layer):
 
     with torch.no_grad():
         clean = slowly(tokens, torch.zeros(len(acts)), directions[0])[0]
-        found = ablation_changes(site, [passage], feature, directions, ids=[5, 9])[:, 0]
+        found = ablation_changes(site, [passage], feature, arms, ids=[5, 9])[:, 0]
         assert found.abs().max() > 1e-3
         for each, direction in zip(found, directions, strict=True):
             changed = slowly(tokens, -acts[:, feature], direction)[0] - clean
@@ -333,12 +337,12 @@ def test_effects_are_those_of_whole_passes_with_hooks(layer):
             torch.testing.assert_close(each, expected, atol=1e-4, rtol=1e-4)
         strength = torch.full((len(acts),), 3.0)
         strength[: site.first] = 0
-        moved, shift = next_token_changes(site, [tokens], 3.0, directions, [5, 9])
+        moved, shift = next_token_changes(site, [tokens], arms.times(3.0), [5, 9])
         for at, direction in enumerate(directions):
             last = slowly(tokens, strength, direction)[0, -1]
             np.testing.assert_allclose(moved[at, 0], (last - clean[-1])[[5, 9]], atol=1e-4)
             assert shift[at, 0] == pytest.approx(float((clean[-1].exp() * (clean[-1] - last)).sum()), abs=1e-4)
-        told = continuations(site, tokens, 3.0, directions[:1], 3)
+        told = continuations(site, tokens, arms.part([0]).times(3.0), 3)
         grown = tokens
         for _ in range(3):
             steady = torch.full((grown.shape[1],), 3.0)
@@ -350,10 +354,10 @@ def test_effects_are_those_of_whole_passes_with_hooks(layer):
 def test_padding_does_not_change_the_effects(model):
     site = DictionarySite.of(model, dictionary())
     passages = [Passage((1, CAUSE, ANSWER), 1, 0, 2.0), Passage((4, 5, CAUSE, ANSWER, 6, 8), 2, 1, 2.0)]
-    directions = dictionary().W_dec[[CAUSE]].detach()
-    both = ablation_changes(site, passages, CAUSE, directions)
+    arms = site.arms(CAUSE, [], 0, 0)
+    both = ablation_changes(site, passages, CAUSE, arms)
     for at, each in enumerate(passages):
-        alone = ablation_changes(site, [each], CAUSE, directions)
+        alone = ablation_changes(site, [each], CAUSE, arms)
         torch.testing.assert_close(both[:, at, : alone.shape[2]], alone[:, 0])
         assert not both[:, at, alone.shape[2] :].any()
     assert with_bos(model, passages)[1].tolist() == [3, 6]
