@@ -41,7 +41,7 @@ Foundations, without any analysis:
 - `progress`    the type of progress callbacks, and reports to the process that started this one
 - `statistics`  intervals, tests, correlations
 - `scaling_law` sums of power laws, fitted
-- `nulls`       counts of null draws by level, p-values, Holm's correction
+- `nulls`       kinds of null, their counts by level, p-values, Holm's correction, words of a verdict
 - `acts`        the base of acts: a question to a model, as a value
 - `results`     the base of results: table, data frame
 - `notes`       stars, names, texts, lists, searches and recipes of a workspace

@@ -1,8 +1,11 @@
-"""Nulls: how many draws a result is compared with, its p-value, and the correction for several tests. Torch-free.
+"""Nulls: their kinds, how many draws of each a result is compared with, its p-value, and the words of a verdict.
 
-A count is given by level, stated once: what it buys is the smallest p-value, `1 / (1 + draws)`.
+A null is the same statistic where there is no effect by construction. Counts stand in `DRAWS` and `NUMERIC_DRAWS`, by
+level: what a count buys is the smallest p-value, `1 / (1 + draws)`. Torch-free.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +15,150 @@ from interp.errors import NonFiniteError
 Level = Literal["quick", "standard", "thorough"]
 """Cost of a null: p can reach 1/6, 1/20 or 1/100."""
 DRAWS: dict[Level, int] = {"quick": 5, "standard": 19, "thorough": 99}
-"""Draws of each null (directions, shuffles, prompts, untrained models) by level."""
+"""Draws that each cost passes of a model (directions, prompts, circuits, untrained models), by level."""
+NUMERIC_DRAWS: dict[Level, int] = {"quick": 199, "standard": 1_999, "thorough": 19_999}
+"""Draws that cost arithmetic only (shuffled labels, orders, directions that are projected on), by level."""
+ALPHA = 0.05
+"""Largest p-value of an effect that lies beyond a null."""
+ROUNDING = 1e-12
+"""Draws within this of a value count as reaching it."""
+
+NullKind = Literal[
+    "random directions",
+    "random decoder directions",
+    "features of like density",
+    "random latents",
+    "random groups of latents",
+    "random nodes",
+    "random circuits",
+    "random rotations",
+    "random changes",
+    "random tokens",
+    "random pairs",
+    "random orders",
+    "shuffled labels",
+    "shuffled pairs",
+    "shuffled rows",
+    "shuffled lists",
+    "shuffled edges",
+    "labels of other features",
+    "isotropic points",
+    "continuations of the base",
+    "untrained models",
+]
+"""Kinds of null, as a sentence names several draws of one."""
+
+
+@dataclass(frozen=True)
+class Null:
+    """Words for one draw of a null, and what the null holds fixed."""
+
+    one: str
+    fixed: str
+
+
+NULLS: dict[NullKind, Null] = {
+    "random directions": Null("random direction", "the norm and the hook point"),
+    "random decoder directions": Null("random decoder direction", "the dictionary and the norm"),
+    "features of like density": Null("feature of like density", "the dictionary, about the density, and the norm"),
+    "random latents": Null("random latent", "the layers, the positions and the amounts of the change"),
+    "random groups of latents": Null("random group of latents", "the sizes of the groups and their layers"),
+    "random nodes": Null("set of random nodes", "the number of active features at each hook point"),
+    "random circuits": Null("random circuit", "the number of edges"),
+    "random rotations": Null("random rotation", "singular values; what is written and read is turned apart"),
+    "random changes": Null("random change", "the size of the change and its place in the model"),
+    "random tokens": Null("prompt of random tokens", "the clean and the corrupt prompt, and the patched hook point"),
+    "random pairs": Null("random pair", "one of the two, and the dictionary of the other"),
+    "random orders": Null("random order", "the items and all distances between them"),
+    "shuffled labels": Null("shuffling of labels", "the rows and the number of each label"),
+    "shuffled pairs": Null("shuffling of pairs", "the words on both sides"),
+    "shuffled rows": Null("shuffling of rows", "both clouds of points"),
+    "shuffled lists": Null("dealing of words to lists", "the words and the sizes of the lists"),
+    "shuffled edges": Null("shuffling of edges", "the weights of each latent's edges, within a layer and position"),
+    "labels of other features": Null("label of another feature", "the feature's firings and the kind of label"),
+    "isotropic points": Null("cloud of isotropic points", "the number of points and of dimensions"),
+    "continuations of the base": Null("continuation of the base", "the architecture and the start of the training"),
+    "untrained models": Null("untrained model", "the architecture and the distribution of initial weights"),
+}
+"""Every kind of null."""
+
+NO_EFFECT = "no effect beyond the null"
+"""Verdict on a value that lies beyond none of its nulls."""
+
+
+def draws_of(n: int, kind: NullKind) -> str:
+    """Return a number of draws in words: `19 random directions`, `1 random direction`, `no random directions`."""
+    return f"1 {NULLS[kind].one}" if n == 1 else f"{n or 'no'} {kind}"
+
+
+def smallest_p(draws: int) -> float:
+    """Return the smallest p-value that a number of draws allows."""
+    return 1 / (1 + draws)
+
+
+def exceeded(value: float, null: Sequence[float] | np.ndarray) -> str:
+    """Return how many draws of a null a value exceeds: `18 of 19`."""
+    return f"{int((np.asarray(null) < value - ROUNDING).sum())} of {len(null)}"
+
+
+def beside(kind: NullKind, mean: float, high: float, form: str = ".3f") -> str:
+    """Return a null beside its value, for brackets: `shuffled labels 0.510, at most 0.620`."""
+    return f"{kind} {mean:{form}}, at most {high:{form}}"
+
+
+def verdict(beyond: Sequence[NullKind], within: Sequence[NullKind]) -> str:
+    """Return the verdict on a value from the nulls that it lies beyond, and those that it lies within.
+
+    `beyond random directions`, `beyond both nulls`, `not beyond features of like density`, and where there are several
+    but it lies beyond none of them, `no effect beyond the null`.
+    """
+    if not within:
+        return "beyond both nulls" if len(beyond) == 2 else f"beyond {' and '.join(beyond)}"
+    return f"not beyond {' or '.join(within)}" if beyond or len(within) == 1 else NO_EFFECT
+
+
+@dataclass(frozen=True)
+class NullComparison:
+    """A value, with the same statistic for every draw of one null or several; larger is an effect."""
+
+    value: float
+    draws: dict[NullKind, list[float]]
+    """by kind of null, in the order of a sentence; a null without draws is missing"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "draws", {kind: null for kind, null in self.draws.items() if len(null)})
+
+    def p_by(self, kind: NullKind) -> float:
+        """Return the one-sided p-value by one null."""
+        return p_from_null(self.value, np.asarray(self.draws[kind]))
+
+    @property
+    def p(self) -> float:
+        """Largest p-value by any null; 1 without a draw."""
+        return max((self.p_by(kind) for kind in self.draws), default=1.0)
+
+    @property
+    def smallest_p(self) -> float:
+        """Smallest p-value that the draws allow."""
+        return smallest_p(min(map(len, self.draws.values()), default=0))
+
+    def within(self, alpha: float = ALPHA) -> list[NullKind]:
+        """Return the nulls that the value does not lie beyond."""
+        return [kind for kind in self.draws if self.p_by(kind) > alpha]
+
+    def verdict(self, alpha: float = ALPHA) -> str:
+        """Return the verdict in words, as the function of that name."""
+        within = self.within(alpha)
+        return verdict([kind for kind in self.draws if kind not in within], within) if self.draws else NO_EFFECT
+
+    def exceeds(self, *doing: str) -> str:
+        """Return how many draws it exceeds: `more than 18 of 19 random directions and 99 of 99 random latents`.
+
+        `doing` continues each null: what its draws do, as in ` raise theirs`.
+        """
+        verbs = (*doing, *[""] * len(self.draws))
+        counts = [f"{exceeded(self.value, null)} {kind}" for kind, null in self.draws.items()]
+        return "more than " + " and ".join(count + verb for count, verb in zip(counts, verbs, strict=False))
 
 
 def p_from_null(
@@ -20,7 +166,7 @@ def p_from_null(
     null: np.ndarray,
     *,
     alternative: Literal["greater", "less", "two-sided"] = "greater",
-    tolerance: float = 1e-12,
+    tolerance: float = ROUNDING,
 ) -> Any:
     """Return the p-value of `value [...]` against draws `null [n, ...]`: `(1 + draws that reach it) / (1 + n)`.
 
