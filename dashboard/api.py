@@ -4,6 +4,7 @@
     GET /api/search?query=January               the features that fire on a text, each with its null
     GET /api/feature?features=demo&index=540    one feature; likewise /api/examples, /api/vector, /api/uses ...
     POST /api/act/steer                         an act, which runs the model: its fields as JSON
+    POST /api/price/ablate                      passes of the model that an act with nulls takes
     POST /api/visitor/stage, /api/visitor/cancel  the progress of a page's acts, and their end: `{"visitor": "..."}`
 
 Each read is a function of `READS`: its name is the address, its parameters are those of the query, its docstring is the
@@ -28,7 +29,7 @@ from dashboard.components.pages import current
 from dashboard.queue import RunQueue
 from dashboard.requests import Asked, answered, asked_by, form_of
 from dashboard.turns import answered_in_lines, asking
-from interp.acts import Act, decode, is_streamed, question_schema, typed
+from interp.acts import Act, Compared, PriceOf, decode, is_streamed, question_schema, typed
 from interp.artifacts import KINDS, as_json
 from interp.artifacts.describe import as_record, schema_of_kind
 from interp.errors import ConfigError, UnknownNameError
@@ -328,6 +329,9 @@ def openapi() -> dict[str, Any]:
         form["properties"] = form["properties"] | {"visitor": {"type": "string", "description": "The page that asks."}}
         body = {"content": {"application/json": {"schema": form}}, "required": True}
         paths[f"/api/act/{name}"] = {"post": about | {"requestBody": body}}
+        if issubclass(act, Compared):
+            priced = {"operationId": f"price_{name}", "summary": f"The passes of the model that `{name}` takes."}
+            paths[f"/api/price/{name}"] = {"post": about | priced | {"requestBody": body}}
     info = {
         "title": "interp workbench",
         "version": "1",
@@ -342,6 +346,7 @@ def register(server: flask.Flask) -> None:
     server.add_url_rule("/api/openapi.json", "api_openapi", lambda: flask.jsonify(openapi()), methods=["GET"])
     server.add_url_rule("/api/<name>", "api_read", _answer, methods=["GET"])
     server.add_url_rule("/api/act/<name>", "api_act", _answer_act, methods=["POST"])
+    server.add_url_rule("/api/price/<name>", "api_price", _price, methods=["POST"])
     for what, answer in (("stage", _stage), ("cancel", _cancel)):
         server.add_url_rule(f"/api/visitor/{what}", f"api_{what}", partial(answered, answer), methods=["POST"])
 
@@ -361,6 +366,14 @@ def _answer_act(name: str) -> flask.Response:
         return answered_in_lines(live.steps(act), visitor)
     with asking(visitor):
         return flask.Response(finite_json(plain(live.ask(act))), mimetype="application/json")
+
+
+def _price(name: str) -> flask.Response:
+    """Return what the answer to an act takes, from the same JSON."""
+    visitor, given = asked_by()
+    with asking(visitor):
+        price = current().live.ask(PriceOf(act=decode(act_called(name), given)))
+    return flask.Response(finite_json(plain(price)), mimetype="application/json")
 
 
 def _stage(asked: Asked) -> flask.Response:

@@ -17,9 +17,11 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeGuard, TypeVar, get_type_hints
+from typing import Any, ClassVar, Generic, Protocol, TypeGuard, TypeVar, get_type_hints
 
-from interp.forms import from_json, json_schema
+from interp.errors import UsageError
+from interp.forms import check_fields, from_json, json_schema
+from interp.nulls import Level
 from interp.options import field_texts
 
 R = TypeVar("R", contravariant=True)
@@ -38,6 +40,10 @@ class Act(ABC, Generic[R, A]):
     """True where a newer one makes the page's earlier requests of every kind needless."""
     offered: ClassVar[bool] = True
     """True for the command line and agents; False for what only a page can use."""
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for a field that its annotation does not allow, whoever asks."""
+        check_fields(self, self.verb or type(self).__name__)
 
     @abstractmethod
     def measure(self, run: R) -> A:
@@ -61,6 +67,72 @@ class Streamed(Act[R, Iterator[A]]):
 def is_streamed(act: Act[Any, Any]) -> TypeGuard[Streamed[Any, Any]]:
     """Return True for an act that answers in steps."""
     return isinstance(act, Streamed)
+
+
+@dataclass(frozen=True)
+class Price:
+    """Passes that an answer takes: its arms, each a candidate or one draw of a null, over the same tokens."""
+
+    arms: dict[str, int]
+    """number of arms by name: the candidate, then each kind of null"""
+    tokens: int
+    """tokens of one arm"""
+    seconds: float | None = None
+    """at the pace of earlier answers; None before the first"""
+
+    @property
+    def total(self) -> int:
+        """Tokens of all arms."""
+        return sum(self.arms.values()) * self.tokens
+
+    def arm(self, tokens: int) -> str:
+        """Return the arm that runs after a number of tokens, in words: `random directions: 3 of 19`."""
+        done = tokens // max(1, self.tokens)
+        for name, n in self.arms.items():
+            if done < n:
+                return f"{name}: {done + 1} of {n}"
+            done -= n
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared(Act[R, A]):
+    """An act whose answer stands beside nulls: the candidate and every draw of a null are its arms."""
+
+    nulls: Level = "quick"
+    """Draws of each null: quick 5, standard 19, thorough 99; the smallest p-value is 1 / (1 + draws)."""
+
+    @abstractmethod
+    def arms(self, run: R) -> Any:
+        """Return the candidate and its nulls as values."""
+
+    @abstractmethod
+    def price(self, run: R) -> Price:
+        """Return what the answer takes, before anything of it is measured."""
+
+
+class Prices(Protocol):
+    """A run that knows the pace of earlier answers."""
+
+    def priced(self, price: Price) -> Price: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriceOf(Act[Prices, Price]):
+    """Return what the answer to another act takes: its candidate, its draws of each null, and the tokens of each.
+
+    Raises `UsageError` for an act without arms, and what that act raises.
+    """
+
+    act: Act[Any, Any]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.act, Compared):
+            raise UsageError(f"{self.act.verb} runs the model once or a few times: it has no draws to count")
+
+    def measure(self, run: Prices) -> Price:
+        assert isinstance(self.act, Compared)  # checked above
+        return run.priced(self.act.price(run))
 
 
 Q = TypeVar("Q", bound=Act[Any, Any])

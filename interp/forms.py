@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from types import GenericAlias
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints, overload
 
 import numpy as np
 from jaxtyping import AbstractArray
@@ -160,6 +160,21 @@ def from_json(form: Any, raw: Any, where: object, origin: Origin = "stored") -> 
     if origin == "stored" and (lacking := _lacking(value, raw, "")):
         raise CorruptError(f"{where} lacks {lacking}{advice}")
     return value
+
+
+def check_fields(value: Any, where: object) -> None:
+    """Raise `ConfigError` for the first field of a dataclass whose value is not what its annotation allows."""
+    from pydantic import ValidationError
+
+    hints = get_type_hints(type(value), include_extras=True)
+    for field in fields(value):
+        given = getattr(value, field.name)
+        try:
+            _adapter(hints[field.name]).validate_python((given,), strict=False)
+        except ValidationError as error:
+            raise ConfigError(
+                f"{where}: {field.name} {_first_problem(error.errors(include_url=False), [given])}"
+            ) from None
 
 
 def _first_problem(problems: list[Any], raw: Any) -> str:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from dashboard.answers import plain
-from interp.acts import Act, decode, is_streamed
+from interp.acts import Act, PriceOf, decode, is_streamed
 from interp.artifacts import as_json
 from interp.errors import ConfigError, UnknownNameError, program
 from saes.acts import catalogue
@@ -22,6 +22,8 @@ class Asks(Threaded, InWorkspace):
     """Options of every act on the command line."""
 
     act: ClassVar[type[Act[Any, Any]]]
+    estimate: bool = False
+    """Say how many passes of the model the answer takes, and answer nothing."""
 
     def run(self) -> None:
         """Print the answer as JSON; of an act in steps, a line for each."""
@@ -29,7 +31,9 @@ class Asks(Threaded, InWorkspace):
         asked = decode(self.act, {name: value for name, value in given.items() if value is not None})
         self.use_threads()
         run = Session(self.open_workspace(), any_model=True)
-        if is_streamed(asked):
+        if self.estimate:
+            say(json.dumps(plain(PriceOf(act=asked).measure(run)), indent=1))
+        elif is_streamed(asked):
             for step in asked.measure(run):
                 say(json.dumps(plain(step), ensure_ascii=False))
         else:

@@ -17,7 +17,7 @@ saves each finished map, so that an interrupted run resumes there.
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -108,16 +108,31 @@ def _remembered(runs: Path | None, number: int) -> ActivationPatching | None:
     return None if path is None or not path.exists() else from_json(ActivationPatching, read_json(path), path)
 
 
+@dataclass(frozen=True)
+class MapArm:
+    """The source of the patches of one map: the task's own prompts where both are None."""
+
+    donors: Tensor | None = None
+    """`[n, pos]`: prompts of random tokens"""
+    random_change: torch.Generator | None = None
+    """draws the difference of two runs, of the same size"""
+
+
+def arm_of(model: HookedModel, task: Task, config: PatchingConfig, seed: int, number: int) -> MapArm:
+    """Return the arm of a number: 0 is the true map, the others are draws of the null."""
+    if not number:
+        return MapArm()
+    if config.direction == "noise":
+        return MapArm(random_change=make_generator(seed, f"random change {number}"))
+    generator = make_generator(seed, f"unrelated prompts {number}")
+    return MapArm(donors=unrelated_prompts(model, task.clean, task.corrupt, generator))
+
+
 def _one(
     model: HookedModel, task: Task, config: PatchingConfig, seed: int, number: int, progress: Progress | None
 ) -> ActivationPatching:
-    """Measure one map: 0 is the true one, the others are of the null."""
-    donors, random_change = None, None
-    if number and config.direction == "noise":
-        random_change = make_generator(seed, f"random change {number}")
-    elif number:
-        generator = make_generator(seed, f"unrelated prompts {number}")
-        donors = unrelated_prompts(model, task.clean, task.corrupt, generator)
+    """Measure the map of one arm."""
+    arm = arm_of(model, task, config, seed, number)
 
     def layers(done: int, n_layers: int, facts: dict[str, object]) -> None:
         if progress:
@@ -130,8 +145,8 @@ def _one(
         what=config.what,
         direction=config.direction,
         by_position=bool(config.by_position),
-        donors=donors,
-        random_change=random_change,
+        donors=arm.donors,
+        random_change=arm.random_change,
         batch_size=config.batch_size,
         progress=layers,
     )

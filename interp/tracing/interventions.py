@@ -113,7 +113,7 @@ def intervene(
     if list(graph.tokens) != system.frozen.tokens[0].tolist():
         raise ConfigError("the graph belongs to another prompt; trace this one")
     read = read_of(system, graph)
-    draws = [changes, *(_random(system, changes, seed, draw) for draw in range(n_random))]
+    draws = changes_and_nulls(system, changes, n_random, seed)
     states = final_states(system, draws, mode, layers)
     moved = (states @ read).double().cpu().numpy()
     clean = final_input(system.frozen, system.frozen.resid_post[-1])
@@ -131,6 +131,13 @@ def intervene(
         p=p_from_null(moved[0], null, alternative="two-sided", tolerance=rounding),
         tokens=_next_tokens(system, clean, states[0]),
     )
+
+
+def changes_and_nulls(
+    system: System, changes: Sequence[Intervention], n_random: int, seed: int = 0
+) -> list[list[Intervention]]:
+    """Return changes of latents, then as many of random latents of the same layers, by the same amounts, as asked."""
+    return [list(changes), *(_random(system, changes, seed, draw) for draw in range(n_random))]
 
 
 @dataclass(frozen=True, repr=False)

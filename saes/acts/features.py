@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 from annotated_types import Len
 
-from interp.acts import Act
+from interp.acts import Act, Compared, Price
 from interp.errors import MismatchError, MissingError, UnknownNameError
-from interp.nulls import DRAWS, Level, p_from_null
+from interp.nulls import DRAWS, Level, NullComparison
 from interp.options import Count, FeaturesName, PromptText, Strength
 from saes.acts.session import MOST_TOKENS, Session, without_gradients
-from saes.features.proof import ALPHA, AblatedExample, ListsApart, SteeredRow, TextFirings
+from saes.features.proof import AblatedExample, ListsApart, SteeredRow, TextFirings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.interventions.arms import Arms
     from interp.interventions.site import DictionarySite
     from interp.models.hooked import HookedModel
     from interp.recording.store import Recording
@@ -117,32 +118,6 @@ class Steer(OnFeature, Act[Session, list[SteeredRow]]):
 
 
 @dataclass(frozen=True)
-class Compared:
-    """An effect of steering along a feature, and along the directions of two nulls."""
-
-    value: float
-    random: list[float]
-    """of random directions of the same norm"""
-    alike: list[float]
-    """of features of like density, scaled to the same norm"""
-
-    @property
-    def nulls(self) -> list[tuple[str, list[float]]]:
-        """Names and values of both nulls; without features of like density, one."""
-        both = [("random directions", self.random), ("features of like density", self.alike)]
-        return [(name, null) for name, null in both if null]
-
-    def p(self, null: list[float]) -> float:
-        """Return the p-value by one null."""
-        return p_from_null(self.value, np.array(null))
-
-    def exceeds(self, *doing: str) -> str:
-        """Return how many directions of each null it exceeds; `doing` is the verb of each null."""
-        below = [f"{(np.array(null) < self.value - 1e-12).sum()} of {len(null)} {name}" for name, null in self.nulls]
-        return "more than " + " and ".join(count + does for count, does in zip(below, doing, strict=False))
-
-
-@dataclass(frozen=True)
 class SteeringVerdict:
     """Rise of the words that a feature should raise and that did not choose the strength of its proof."""
 
@@ -152,30 +127,21 @@ class SteeringVerdict:
     amount: float
     """the same as an activation"""
     words: list[str]
-    raised: Compared
+    raised: NullComparison
     """nats of log-probability; each random direction is measured on words of its own"""
-    shift: Compared
+    shift: NullComparison
     """nats, `KL(unchanged || steered)` of the next token"""
-
-    @property
-    def p(self) -> float:
-        """The larger of the p-values of the words by the two nulls."""
-        return max(self.raised.p(null) for _, null in self.raised.nulls)
 
     @property
     def lines(self) -> list[str]:
         """The finding with both nulls and the smallest p-value that their number allows; then the size of the shift."""
-        shown = ", ".join(self.words)
-        fails = " or ".join(name for name, null in self.raised.nulls if self.raised.p(null) > ALPHA)
-        verdict = f"Not beyond {fails}" if fails else "Beyond both nulls"
-        beside = self.raised.exceeds(" raise theirs", " raise these")
-        least = 1 / (1 + min(len(null) for _, null in self.raised.nulls))
+        shown, raised = ", ".join(self.words), self.raised
         return [
             f"Feature {self.feature} at {self.strength:.3g} × its maximum ({self.amount:.3g}): its held-back words "
-            f"({shown}) rise by "
-            f"{self.raised.value:.3g} nats, {beside} (p {self.p:.3g}, the smallest possible is {least:.3g}). "
-            f"{verdict}, on this one prompt.",
-            f"The next token shifts by {self.shift.value:.3g} nats of KL divergence, {self.shift.exceeds('', '')}.",
+            f"({shown}) rise by {raised.value:.3g} nats, {raised.exceeds(' raise theirs', ' raise these')} "
+            f"(p {raised.p:.3g}, the smallest possible is {raised.smallest_p:.3g}). "
+            f"{raised.verdict().capitalize()}, on this one prompt.",
+            f"The next token shifts by {self.shift.value:.3g} nats of KL divergence, {self.shift.exceeds()}.",
         ]
 
     def headline(self) -> str:
@@ -184,7 +150,7 @@ class SteeringVerdict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeSteering(OnFeature, Act[Session, SteeringVerdict]):
+class JudgeSteering(OnFeature, Compared[Session, SteeringVerdict]):
     """Judge steering on one prompt: the rise of held-back words of a feature, against directions of two nulls.
 
     The words are those of the proof, read through the Jacobian lens where there is one; below strength 0, those that
@@ -199,7 +165,15 @@ class JudgeSteering(OnFeature, Act[Session, SteeringVerdict]):
     chat: bool = False
     """Put the prompt into the model's chat template."""
     nulls: Level = "standard"
-    """Directions of each null: quick 5, standard 19, thorough 99; the smallest p-value is 1 / (1 + directions)."""
+
+    def arms(self, run: Session) -> "Arms":
+        """Return what is added: along the feature, along random directions, and along features of like density."""
+        site, case = self.case(run, run.model(self.spec(run)))
+        n = DRAWS[self.nulls]
+        return site.arms(case.feature, case.alike[:n], n, 0, self.strength * case.max_activation)
+
+    def price(self, run: Session) -> Price:
+        return _price(self.nulls, len(self.arms(run)), run.prompt(self.text, self.spec(run), self.chat)[1].shape[1])
 
     @without_gradients
     def measure(self, run: Session) -> SteeringVerdict:
@@ -208,22 +182,31 @@ class JudgeSteering(OnFeature, Act[Session, SteeringVerdict]):
         n = DRAWS[self.nulls]
         model, tokens = run.prompt(self.text, self.spec(run), self.chat)
         site, case = self.case(run, model)
-        run.check(f"steering along {n} directions of both nulls")
+        arms = self.arms(run)
+        run.check("reading the words of every direction")
+        words = words_of(site, arms.vectors, n, run.jacobian_lens(self.spec(run)), -1.0 if self.strength < 0 else 1.0)
+        done = run.counted(_price(self.nulls, len(arms), tokens.shape[1]))
+        moved, shift = next_token_changes(site, [tokens], arms, words.ids, done)
+        raised, shifted = (_compared(values, n) for values in (words.means(moved, 1), shift[:, 0]))
         amount = self.strength * case.max_activation
-        arms = site.arms(case.feature, case.alike[:n], n, 0, amount)
-        lens = run.jacobian_lens(self.spec(run))
-        words = words_of(site, arms.vectors, n, lens, -1.0 if self.strength < 0 else 1.0)
-        moved, shift = next_token_changes(site, [tokens], arms, words.ids, lambda _: run.check())
-        random, alike = site.null_slices(n)
-        raised, shifted = (
-            Compared(float(values[0]), values[random].tolist(), values[alike].tolist())
-            for values in (words.means(moved, 1), shift[:, 0])
-        )
         return SteeringVerdict(case.feature, self.strength, amount, words.held_back(model), raised, shifted)
 
 
+def _price(level: Level, arms: int, tokens: int) -> Price:
+    """Return the price of the arms of a feature, and of the unchanged model before them."""
+    n = DRAWS[level]
+    counts = {"unchanged": 1, "the feature": 1, "random directions": n, "features of like density": arms - 1 - n}
+    return Price(counts, tokens)
+
+
+def _compared(values: np.ndarray, draws: int) -> NullComparison:
+    """Return the value of a feature beside those of random directions, then of features of like density."""
+    random, alike = values[1 : 1 + draws].tolist(), values[1 + draws :].tolist()
+    return NullComparison(float(values[0]), {"random directions": random, "features of like density": alike})
+
+
 @dataclass(frozen=True, kw_only=True)
-class Ablate(OnFeature, Act[Session, list[AblatedExample]]):
+class Ablate(OnFeature, Compared[Session, list[AblatedExample]]):
     """Ablate a feature on its own examples: the change of loss in nats per token, with both nulls.
 
     `random` has the changes by random directions of the same size, `alike` those by features of like density. Raises
@@ -231,8 +214,18 @@ class Ablate(OnFeature, Act[Session, list[AblatedExample]]):
     """
 
     verb: ClassVar[str] = "ablate"
-    nulls: Level = "quick"
-    """Directions of each null: quick 5, standard 19, thorough 99."""
+
+    def arms(self, run: Session) -> "Arms":
+        """Return what is subtracted in the amounts of the feature: along it, and along the directions of both nulls."""
+        site, case = self.case(run, run.model(self.spec(run)))
+        n = DRAWS[self.nulls]
+        return site.arms(case.feature, case.alike[:n], n, 0)
+
+    def price(self, run: Session) -> Price:
+        _, case = self.case(run, run.model(self.spec(run)))
+        return _price(
+            self.nulls, len(self.arms(run)), sum(len(text.token_ids) + 1 for text in case.strongest(EXAMPLES))
+        )
 
     @without_gradients
     def measure(self, run: Session) -> list[AblatedExample]:
@@ -244,12 +237,11 @@ class Ablate(OnFeature, Act[Session, list[AblatedExample]]):
         model = run.model(self.spec(run))
         site, case = self.case(run, model)
         run.check("ablating the feature")
-        arms = site.arms(case.feature, case.alike[:n], n, 0)
-        examples = []
+        arms, examples, done = self.arms(run), [], run.counted(self.price(run))
         for passage in case.strongest(EXAMPLES):
             tokens, _, _ = with_bos(model, [passage])
             acts = site.activations(site.read(tokens).x, [case.feature])[0, site.first :, 0]
-            change = -ablation_changes(site, [passage], case.feature, arms, lambda _: run.check())[..., 0]
+            change = -ablation_changes(site, [passage], case.feature, arms, done)[..., 0]
             at = passage.peak + site.first
             means = change[:, 0, at : at + after].mean(1).tolist()
             words = token_strings(model, list(passage.token_ids))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Interval, Len
 
-from interp.acts import Act
+from interp.acts import Act, Compared, Price
+from interp.nulls import DRAWS, Level
 from interp.options import ArtefactName
 from interp.tracing.graph import AttributionGraph
 from saes.acts.session import Session
@@ -53,7 +54,7 @@ class OnLatents(OnGraph):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChangeLatents(OnLatents, Act[Session, "GraphIntervention"]):
+class ChangeLatents(OnLatents, Compared[Session, "GraphIntervention"]):
     """Multiply activations of latents of a graph, and measure its first target: the graph's prediction, and the null.
 
     The null are random latents of the same layers, set by the same amounts. Raises `UsageError` (no such latent),
@@ -63,6 +64,18 @@ class ChangeLatents(OnLatents, Act[Session, "GraphIntervention"]):
     verb: ClassVar[str] = "change_latents"
     mode: Literal["direct", "attention", "free"] = "free"
     """What is recomputed: nothing but direct effects, attention patterns frozen, or everything."""
+    nulls: Level = "standard"
+
+    def arms(self, run: Session) -> "list[list[Intervention]]":
+        """Return the changes, then those of random latents of the same layers by the same amounts."""
+        from interp.tracing.interventions import changes_and_nulls
+
+        graph = self.opened(run)
+        return changes_and_nulls(run.traced(graph), self.changes(graph), DRAWS[self.nulls])
+
+    def price(self, run: Session) -> Price:
+        n = DRAWS[self.nulls]
+        return Price({"the latents": 1, "random latents": n}, len(self.opened(run).tokens))
 
     def measure(self, run: Session) -> "GraphIntervention":
         from interp.tracing.interventions import intervene
@@ -72,7 +85,7 @@ class ChangeLatents(OnLatents, Act[Session, "GraphIntervention"]):
         run.check("reading the prompt of the graph")
         system = run.traced(graph)
         run.check("changing the latents, and random ones")
-        return intervene(system, changes, graph, mode=self.mode)
+        return intervene(system, changes, graph, mode=self.mode, n_random=DRAWS[self.nulls])
 
 
 @dataclass(frozen=True, kw_only=True)

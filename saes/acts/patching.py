@@ -8,8 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from interp.acts import Act
+from interp.acts import Act, Compared, Price
 from interp.errors import PromptError
+from interp.nulls import DRAWS
 from interp.options import ModelName, PromptText
 from interp.patching.config import Direction, What
 from saes.acts.prompt import OnPrompt
@@ -19,19 +20,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.models.hooked import HookedModel
+    from interp.patching.config import PatchingConfig
+    from interp.patching.maps import MapArm
     from interp.patching.patching_map import PatchingMap
+    from interp.patching.task import Task
 
 PATCH_TOKENS = 64
 """Most tokens of a prompt that is patched by these acts."""
-PATCH_DRAWS = 3
-"""Null maps that come with a map of patches."""
 _NEAR = 60
 """Tokens nearest to a word, among which its replacement is searched for."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchPrompts(Act[Session, "PatchingMap"]):
+class PatchPrompts(Compared[Session, "PatchingMap"]):
     """Patch activations between two prompts of one length: each patch's share of the gap between their answers.
 
     The null are patches from prompts with other words. Raises `PromptError` (too long, lengths differ, an answer of
@@ -56,10 +58,32 @@ class PatchPrompts(Act[Session, "PatchingMap"]):
     chat: bool = False
     """Put both prompts into the model's chat template."""
 
+    def arms(self, run: Session) -> "list[MapArm]":
+        """Return the sources of the patches: the two prompts, then draws of the null."""
+        from interp.patching.maps import arm_of
+
+        model, task, config = self.asked(run)
+        return [arm_of(model, task, config, 0, number) for number in range(1 + config.draws)]
+
+    def price(self, run: Session) -> Price:
+        return self.priced(*self.asked(run))
+
     def measure(self, run: Session) -> "PatchingMap":
+        from interp.patching.maps import measure_map
+
+        model, task, config = self.asked(run)
+        price = self.priced(model, task, config)
+        done = run.counted(price)
+
+        def layer(_: int, total: int, __: object) -> None:
+            done(price.total // total)
+
+        return measure_map(model, task, config, model_name=self.model, progress=layer)
+
+    def asked(self, run: Session) -> "tuple[HookedModel, Task, PatchingConfig]":
+        """Return the model, the pair of prompts with its metric, and the settings of the map."""
         from interp.circuits.tasks import pair_task
         from interp.patching.config import PatchingConfig
-        from interp.patching.maps import measure_map
 
         model, tokens = run.prompt(self.clean, self.model, self.chat)
         if tokens.shape[1] > PATCH_TOKENS:
@@ -72,10 +96,19 @@ class PatchPrompts(Act[Session, "PatchingMap"]):
         if self.wrong:
             wrong = _answer_text(model, run.prompt(self.corrupt, self.model, self.chat)[1], self.wrong)
         task = pair_task(model, self.clean, self.corrupt, right, wrong, chat=self.chat)
-        config = PatchingConfig(
-            what=self.what, direction=self.direction, by_position=self.what != "z", draws=PATCH_DRAWS
-        )
-        return measure_map(model, task, config, model_name=self.model)
+        by_position = self.what != "z"
+        return model, task, PatchingConfig(
+            what=self.what, direction=self.direction, by_position=by_position, draws=DRAWS[self.nulls]
+        )  # fmt: skip
+
+    @staticmethod
+    def priced(model: "HookedModel", task: "Task", config: "PatchingConfig") -> Price:
+        """Return the price of a map: each patch is a pass over the prompt."""
+        from interp.models.adapter import head_shape
+
+        shape, pos = head_shape(model), task.clean.shape[1]
+        patches = shape.n_layers * (pos if config.by_position else shape.n_heads)
+        return Price({"the two prompts": 1, "random tokens": config.draws}, patches * pos)
 
 
 def _answer_text(model: "HookedModel", tokens: "Tensor", text: str) -> str:

@@ -128,7 +128,7 @@ class FeatureActivations(OnPrompt, Act[Session, list[float]]):
 
         reading = run.reading(self.text, self.model, self.chat, self.features)
         n = run.described(self.features).n_features
-        if not 0 <= self.feature < n:
+        if self.feature >= n:
             raise UnknownNameError("feature", str(self.feature), [], f"of {self.features}; the last one is {n - 1}")
         return activations_of(reading, self.feature)
 

@@ -15,8 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from interp.acts import Price
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.hooked import HookedModel
+from interp.progress import duration
 from interp.workspace import Workspace
 from saes.features.schema import Features, check_described
 
@@ -98,6 +100,8 @@ class Session:
         """Dictionaries, lenses and what else was made for a model."""
         self._readings: dict[tuple[str, str, bool, str | None], Reading] = {}
         self._check: Callable[[str], None] = lambda stage: None
+        self._pace: float | None = None
+        """Seconds of a token, of the last answer that was counted."""
 
     @contextlib.contextmanager
     def checked(self, check: Callable[[str], None]) -> Iterator[None]:
@@ -111,6 +115,26 @@ class Session:
     def check(self, stage: str = "") -> None:
         """Name the stage that begins; an empty name is a step within one."""
         self._check(stage)
+
+    def counted(self, price: Price) -> Callable[[int], None]:
+        """Return a function that counts the tokens of passes: it names the arm that runs and the seconds that remain.
+
+        It raises, as `check` does, when nobody waits for the answer any more: within a pass of several arms.
+        """
+        done, begun = 0, time.perf_counter()
+
+        def add(tokens: int) -> None:
+            nonlocal done
+            done += tokens
+            self._pace = (time.perf_counter() - begun) / done
+            remaining = duration(max(0, price.total - done) * self._pace)
+            self.check(f"{arm}, {remaining} left" if (arm := price.arm(done)) else "")
+
+        return add
+
+    def priced(self, price: Price) -> Price:
+        """Return a price with its seconds, at the pace of the last answer that was counted."""
+        return price if self._pace is None else dataclasses.replace(price, seconds=price.total * self._pace)
 
     # Models and prompts
 

@@ -12,6 +12,7 @@ import torch
 from dashboard import api
 from dashboard.answers import plain
 from dashboard.app import create_app
+from interp.acts import Compared
 from interp.errors import UnknownNameError, UsageError
 from saes.acts import catalogue
 from saes.kinds.base import SAEMetadata
@@ -118,7 +119,9 @@ def test_the_description_names_every_read_and_parameter(client):
     status, found = ask(client, "/api/openapi.json")
     assert status == 200
     acts = {f"/api/act/{name}" for name in catalogue()}
-    assert set(found["paths"]) == {f"/api/{name}" for name in api.READS} | acts
+    priced = {f"/api/price/{name}" for name, act in catalogue().items() if issubclass(act, Compared)}
+    assert len(priced) >= 4
+    assert set(found["paths"]) == {f"/api/{name}" for name in api.READS} | acts | priced
     for name, read in api.READS.items():
         about = found["paths"][f"/api/{name}"]["get"]
         _, *taken = inspect.signature(read).parameters.values()
@@ -216,7 +219,7 @@ def test_every_act_of_an_agent_answers_with_its_control(live):
     assert found["ablate"][0]["random"]
     assert found["ablate"][0]["alike"]
     assert any("random" in row["name"] for row in found["steer"])
-    assert found["judge_steering"]["raised"]["random"]
+    assert found["judge_steering"]["raised"]["draws"]["random directions"]
     assert "39 of 39 random directions" in found["judge_steering"]["headline"]
     assert found["separate_lists"]["n_random"] == 1999
     assert all("p" in row for row in found["separate_lists"]["lists"])

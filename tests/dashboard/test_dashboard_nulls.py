@@ -15,9 +15,10 @@ from dashboard.data import features as feature_view
 from dashboard.feature import prove
 from dashboard.live import LiveModel
 from dashboard.prompt import panels
-from interp.nulls import DRAWS
+from interp.acts import PriceOf
+from interp.nulls import DRAWS, NullComparison
 from interp.workspace import Workspace
-from saes.acts.features import Compared, JudgeSteering, SteeringVerdict
+from saes.acts.features import JudgeSteering, SteeringVerdict
 from saes.acts.patching import SuggestPair
 from saes.acts.prompt import ReadLayers, ReadPrompt
 from saes.acts.reading import OTHERS, at_random_vectors
@@ -80,20 +81,25 @@ def test_the_lens_of_other_positions_leaves_the_own_one_out(tiny, tiny_model):
     assert tiny.ask(ReadLayers(text="a", model=MODEL, start=0, stop=2)).others == [1, 0]
 
 
+def beside(value, random, alike):
+    """A value beside its two nulls."""
+    return NullComparison(value, {"random directions": random, "features of like density": alike})
+
+
 def test_a_verdict_counts_the_directions_that_raise_their_words_as_much():
-    shift = Compared(0.7, [0.1] * 39, [0.9] * 39)
-    found = SteeringVerdict(3, 0.5, 2.0, ["red"], Compared(0.5, [0.1] * 38 + [0.6], [0.1] * 39), shift)
+    shift = beside(0.7, [0.1] * 39, [0.9] * 39)
+    found = SteeringVerdict(3, 0.5, 2.0, ["red"], beside(0.5, [0.1] * 38 + [0.6], [0.1] * 39), shift)
     words, size = found.lines
-    assert found.p == pytest.approx(2 / 40)
+    assert found.raised.p == pytest.approx(2 / 40)
     assert "Feature 3 at 0.5 × its maximum (2): its held-back words" in words
     assert "(red) rise by 0.5 nats, more than 38 of 39 random directions raise theirs and 39 of 39" in words
     assert "(p 0.05, the smallest possible is 0.025). Beyond both nulls, on this one prompt." in words
     assert size.endswith("0.7 nats of KL divergence, more than 39 of 39 random directions and 0 of 39 features of like "
                          "density.")  # fmt: skip
-    few = SteeringVerdict(3, 0.5, 2.0, ["red"], Compared(0.5, [0.1] * 4, []), shift)
-    assert few.p == pytest.approx(1 / 5), "four directions can never give a verdict"
+    few = SteeringVerdict(3, 0.5, 2.0, ["red"], beside(0.5, [0.1] * 4, []), shift)
+    assert few.raised.p == pytest.approx(1 / 5), "four directions can never give a verdict"
     assert "Not beyond random directions, on" in few.headline()
-    vague = SteeringVerdict(3, 0.5, 2.0, ["red"], Compared(0.5, [0.1] * 39, [0.6] * 39), shift)
+    vague = SteeringVerdict(3, 0.5, 2.0, ["red"], beside(0.5, [0.1] * 39, [0.6] * 39), shift)
     assert "Not beyond features of like density, on" in vague.headline()
 
 
@@ -106,12 +112,17 @@ def test_steering_by_nothing_is_no_verdict(tiny, tiny_model, tmp_path, monkeypat
     asked = {"text": "one two", "features": "tiny", "feature": 3}
     nothing = tiny.ask(JudgeSteering(**asked, strength=0.0))
     for found in (nothing.raised, nothing.shift):
-        assert (len(found.random), len(found.alike)) == (DRAWS["standard"], 2)
-        assert max(map(abs, [found.value, *found.random, *found.alike])) < 1e-6
-    assert nothing.p == 1
+        random, alike = found.draws.values()
+        assert (len(random), len(alike)) == (DRAWS["standard"], 2)
+        assert max(map(abs, [found.value, *random, *alike])) < 1e-6
+    assert nothing.raised.p == 1
+    price = tiny.ask(PriceOf(act=JudgeSteering(**asked, nulls="quick")))
+    assert price.arms == {"unchanged": 1, "the feature": 1, "random directions": 5, "features of like density": 2}
+    assert price.total == 9 * price.tokens
+    assert price.seconds > 0, "at the pace of the answer before"
     strong = tiny.ask(JudgeSteering(**asked))
     assert strong.amount == 6
-    assert min(strong.shift.value, strong.raised.value, *strong.shift.random) > 1e-4
+    assert min(strong.shift.value, strong.raised.value, *strong.shift.draws["random directions"]) > 1e-4
     back = tiny.ask(JudgeSteering(**asked, strength=-1.0))
     assert back.raised.value > 1e-4, "backwards, it raises the words that it lowers"
     assert not set(back.words) & set(strong.words)

@@ -408,7 +408,7 @@ def test_activations_are_those_of_the_dictionary_and_an_unknown_feature_is_named
     activations = live.ask(FeatureActivations(**asked, feature=best.feature))
     assert activations[5] == pytest.approx(best.activation)
     with pytest.raises(UnknownNameError, match="unknown feature"):
-        live.ask(FeatureActivations(**asked, feature=-1))
+        live.ask(FeatureActivations(**asked, feature=10**6))
 
 
 STEPS = {"features": "tiny", "feature": 3, "strength": 1.0, "n_new": 20, "temperature": 0.0, "seed": 0}
