@@ -31,7 +31,7 @@ from jaxtyping import Float64
 
 from interp.artifacts import Artefact, Document, Dots, Finding, read_manifest, read_table
 from interp.errors import ConfigError, UsageError
-from interp.nulls import DRAWS, holm, p_from_null
+from interp.nulls import ALPHA, DRAWS, NO_EFFECT, NullComparison, NullKind, draws_of, holm, p_from_null
 from interp.results import Record, Result, cell
 from interp.seeds import derive_seed
 from interp.statistics import Interval
@@ -39,12 +39,10 @@ from interp.workspace import Workspace
 from saes.features.meaning import lens_for
 from saes.features.schema import Features, described_another
 
-ALPHA = 0.05
-"""Family-wise error of the tests of one feature."""
-RANDOM, ALIKE = "random", "alike"
-"""The two nulls: random directions, and features of about the same density."""
+RANDOM: NullKind = "random directions"
+ALIKE: NullKind = "features of like density"
+"""The two nulls."""
 TESTS = ("steer", "ablate", "lists")
-NOTHING = "no effect beyond the null"
 SENTENCES = {
     "steer": ("Steering along it raises its held-back words ({about}) by {value:.2f} nats{ends}",
               " raise theirs", " raise these"),
@@ -238,13 +236,14 @@ class ProofMeasure(Result):
         """Return the value that 95 % of a null stay below."""
         return float(np.quantile(null, 0.95)) if len(null) else 0.0
 
-    def below(self, null: np.ndarray) -> str:
-        """Return how many draws the feature exceeds, such as `99 of 99`."""
-        return f"{int((null < self.value - 1e-12).sum())} of {len(null)}"
+    @property
+    def nulls(self) -> NullComparison:
+        """The value beside both nulls."""
+        return NullComparison(self.value, {RANDOM: self.random.tolist(), ALIKE: self.alike.tolist()})
 
     def to_records(self) -> list[Record]:
         nulls = {}
-        for name, null in ((RANDOM, self.random), (ALIKE, self.alike)):
+        for name, null in (("random", self.random), ("alike", self.alike)):
             nulls |= {
                 f"{name}_mean": float(null.mean()) if len(null) else None,
                 f"{name}_high": self.null_high(null) if len(null) else None,
@@ -363,11 +362,8 @@ class Proof(Artefact, kind="proof"):
         needed = math.ceil(len(tests) / ALPHA - 1e-9) - 1  # directions for which p can be ALPHA after Holm's correction
         found = {}
         for each in tests:
-            nulls = (
-                (len(each.random), "random direction" + "s" * (len(each.random) != 1)),
-                (len(each.alike), "feature" + "s" * (len(each.alike) > 1) + " of like density"),
-            )
-            few = [f"{n} {what}" if n else f"no {what}" for n, what in nulls if n < needed]
+            counts: dict[NullKind, int] = {RANDOM: len(each.random), ALIKE: len(each.alike)}
+            few = [draws_of(n, kind) for kind, n in counts.items() if n < needed]
             if few:
                 only = "only " * (not few[0].startswith("no "))
                 found[each.name] = f"{only}{' and '.join(few)}, {needed} are needed"
@@ -381,10 +377,10 @@ class Proof(Artefact, kind="proof"):
             return "it holds"
         if reason := self.undecided().get(measure.name):
             return f"undecided: {reason}"
-        nulls = {"random directions": measure.random, "features of like density": measure.alike}
-        fails = [f"not beyond {what}" for what, null in nulls.items() if p_from_null(measure.value, null) > ALPHA]
-        if len(fails) == len(nulls):
-            return NOTHING
+        within = measure.nulls.within()
+        if len(within) == 2:
+            return NO_EFFECT
+        fails = [f"not beyond {kind}" for kind in within]
         fails += ["its interval includes 0"] * (not measure.above_zero)
         return f"it does not hold: {' and '.join(fails) or 'not after the correction'}"
 
@@ -398,8 +394,8 @@ class Proof(Artefact, kind="proof"):
             return f"{len(held)} of {len(tests)} tests hold{'s' * (len(held) == 1)}"
         if len(undecided) == len(tests):
             return f"Undecided: {next(iter(undecided.values()))}"
-        nothing = outcomes == {NOTHING}
-        return f"{NOTHING.capitalize()} in {len(tests)} tests" if nothing else f"None of {len(tests)} tests holds"
+        nothing = outcomes == {NO_EFFECT}
+        return f"{NO_EFFECT.capitalize()} in {len(tests)} tests" if nothing else f"None of {len(tests)} tests holds"
 
     def lines(self) -> list[str]:
         """Return the number of tests that hold with the first test, then a sentence on each other measure."""
@@ -423,9 +419,7 @@ class Proof(Artefact, kind="proof"):
         ends = "" if measure.low is None else f" ({measure.low:.2f} to {measure.high:.2f})"
         said, own, these = SENTENCES[measure.name]
         said = said.format(value=measure.value, ends=ends, about=measure.about)
-        nulls = f"more than {measure.below(measure.random)} random directions{own}"
-        if len(measure.alike):
-            nulls += f" and {measure.below(measure.alike)} features of like density{these}"
+        nulls = measure.nulls.exceeds(own, these)
         ending = f" (p {self.p_holm()[measure.name]:.2g}): {self.outcome(measure)}" if measure.tested else ""
         return f"{said}, {nulls}{ending}."
 
@@ -477,7 +471,7 @@ class Proof(Artefact, kind="proof"):
 
 def _beside(measure: ProofMeasure) -> Dots:
     """Return the measure of a feature above the same for every direction of its nulls, a line each."""
-    lines = (("features of like density", measure.alike), ("random directions", measure.random))
+    lines = ((ALIKE, measure.alike), (RANDOM, measure.random))
     x, y, texts = [measure.value], [float(len(lines))], ["this feature"]
     for line, (name, null) in enumerate(lines):
         x += null.tolist()

@@ -619,7 +619,7 @@ def replace_n(proof: Proof) -> Proof:
 @pytest.mark.parametrize(
     ("n", "says"),
     [
-        (0, "no feature of like density"),
+        (0, "no features of like density"),
         (1, "only 1 feature of like density"),
         (58, "only 58 features of like density"),
     ],
