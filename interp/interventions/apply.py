@@ -138,10 +138,8 @@ class _Latents:
     def __init__(self, site: DictionarySite, steps: list[Intervention], where: _Where):
         self.site, self.steps, self.where = site, steps, where
         self.latents = [step.target.index for step in steps if isinstance(step.target, Latent)]
-        if wrong := [each for each in self.latents if each >= site.dictionary.d_sae]:
-            raise ConfigError(
-                f"feature {wrong[0]} does not exist; choose one of the SAE's features 0 to {site.dictionary.d_sae - 1}"
-            )
+        for index in self.latents:
+            check_latent(site.dictionary, index)
         vectors = site.directions[self.latents].clone()
         for at, step in enumerate(steps):
             if step.along is not None:
@@ -172,6 +170,14 @@ class _Latents:
     def write(self, value: Tensor, hook: object = None) -> Tensor:
         """Add the changes."""
         return value + (self.changes @ self.vectors.to(self.changes)).to(value)
+
+
+def check_latent(dictionary: Dictionary, index: int) -> None:
+    """Raise `ConfigError` for a latent that a dictionary does not have."""
+    if index >= dictionary.d_sae:
+        raise ConfigError(
+            f"feature {index} does not exist; choose one of the SAE's features 0 to {dictionary.d_sae - 1}"
+        )
 
 
 def _other_run(

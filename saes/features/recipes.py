@@ -12,8 +12,9 @@ from typing import Any
 from interp.directions.files import SUFFIXES, check_width, read_directions, write_directions
 from interp.directions.study import DirectionGeometry
 from interp.errors import ConfigError, MismatchError
-from interp.interventions.apply import Hooks, hooks_of
-from interp.interventions.intervention import Component, Intervention, Latent
+from interp.interventions.apply import Hooks, check_latent, hooks_of
+from interp.interventions.conversation import at_random, random_vector
+from interp.interventions.intervention import Component, Direction, Intervention, Latent
 from interp.interventions.recipe import FILES, Recipe, hook_points_of, read_recipe, write_recipe
 from interp.models.generation import Offset
 from interp.models.hooked import HookedModel
@@ -38,8 +39,15 @@ class LoadedRecipe:
         """Spec of the model that it was made for; empty where it is not known."""
         return self.recipe.model or next((sae.metadata.model for sae in self.dictionaries.values()), "")
 
-    def hooks(self, model: HookedModel, *, allow_other_weights: bool = False, offset: Offset | None = None) -> Hooks:
-        """Return the hooks of the steps.
+    def hooks(
+        self,
+        model: HookedModel,
+        *,
+        allow_other_weights: bool = False,
+        offset: Offset | None = None,
+        between: Hooks | None = None,
+    ) -> Hooks:
+        """Return the hooks of the steps; `between` are those of `hooks_of`.
 
         Raises `MismatchError` when the recipe or a dictionary was made for other weights, unless `allow_other_weights`,
         or when a dictionary is at other hook points.
@@ -50,7 +58,27 @@ class LoadedRecipe:
         placed = {key: sae.to(model.cfg.device) for key, sae in self.dictionaries.items()}
         for sae in self.dictionaries.values():
             check_model(sae, here, allow_other_weights=allow_other_weights)
-        return hooks_of(model, self.recipe.steps, placed, offset=offset)
+        return hooks_of(model, self.recipe.steps, placed, offset=offset, between=between)
+
+    def at_random(self, seed: int) -> "LoadedRecipe | None":
+        """Return the null: the same changes along random directions of the same length. None with a component, which
+        has no direction."""
+        steps: list[Intervention] = []
+        for number, step in enumerate(self.recipe.steps):
+            draw = [seed, number]
+            if isinstance(step.target, Latent):
+                sae = self.dictionaries[step.target.dictionary]
+                check_latent(sae, step.target.index)
+                own = sae.decoder_directions[step.target.index].detach().float()
+                vector = random_vector(len(own), float(own.norm()), draw)
+                point = sae.hook_point_out or sae.hook_point
+                control = Direction(hook_point=point, vector=vector, origin="a random direction")
+                steps.append(replace(step, along=control))
+            elif isinstance(step.target, Direction):
+                steps.append(at_random(step, draw))
+            else:
+                return None
+        return replace(self, recipe=replace(self.recipe, steps=tuple(steps)))
 
     def mismatch(self, model: HookedModel) -> str:
         """Return a warning where the recipe was made for other weights; else an empty text."""

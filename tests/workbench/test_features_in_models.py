@@ -79,6 +79,8 @@ def test_steering_changes_what_is_written_and_ablating_nothing_does_not(folder, 
     pairs = [line.split("|", 1)[1] for line in out.splitlines() if line.startswith("  with")]
     assert len(pairs) == 4
     assert pairs[0] != pairs[1]
+    assert "of a random direction as long" in out
+    assert sum(line.startswith("  random") for line in out.splitlines()) == 2
     assert run(folder, *words, "--activation", "40") == 0
     assert capsys.readouterr().out == out, "one seed, one text"
     assert run(folder, *words, "--activation", "0") == 0

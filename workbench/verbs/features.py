@@ -9,6 +9,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -202,7 +203,7 @@ SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
-    """Continue a prompt with and without a feature steered.
+    """Continue a prompt with and without a feature steered, and steered at random.
 
     Example: workbench steer demo --feature 540 --prompt "The walls of the room were"
 
@@ -236,7 +237,7 @@ class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
     new_tokens: int = 30
     """Tokens to write."""
     samples: int = 2
-    """Continuations sampled in addition to the most likely one; with and without steering they share a seed."""
+    """Continuations sampled in addition to the most likely one; with, without and at random they share a seed."""
     temperature: float = 0.8
     """Temperature of the samples."""
     write: Path | None = None
@@ -271,16 +272,23 @@ class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
 
         workspace = self.open_workspace()
         self.use_threads()
-        model, hooks, done = self._recipe(workspace) if self._is_recipe else self._feature(workspace)
+        model, loaded, between, done = self._recipe(workspace) if self._is_recipe else self._feature(workspace)
+        runs: dict[str, Callable[[Offset], Hooks]] = {"without": lambda offset: []}
+        for name, recipe in (("with", loaded), ("random", loaded.at_random(self.seed))):
+            if recipe is not None:
+                runs[name] = partial(self._hooks, recipe, model, between)
         tokens = prompt_tokens(model, self.prompt, chat=self.chat)
         say(done)
-        for line in next_tokens(model, tokens, hooks(Offset())):
+        for line in next_tokens(model, tokens, runs):
             say(line)
-        for line in self._continuations(model, tokens, hooks):
+        for line in self._continuations(model, tokens, runs):
             say(line)
 
-    def _recipe(self, workspace: "Workspace") -> "tuple[HookedModel, Callable[[Offset], Hooks], str]":
-        """Return the model, the hooks of a recipe, and a description."""
+    def _hooks(self, recipe: "LoadedRecipe", model: HookedModel, between: "Hooks | None", offset: "Offset") -> "Hooks":
+        return recipe.hooks(model, allow_other_weights=self.allow_other_weights, offset=offset, between=between)
+
+    def _recipe(self, workspace: "Workspace") -> "tuple[HookedModel, LoadedRecipe, Hooks | None, str]":
+        """Return the model, a recipe, no hooks between its reading and writing, and a description."""
         from interp.models.loading import load_model
 
         loaded, about = self._loaded(workspace)
@@ -293,11 +301,7 @@ class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
             say(f"wrote {self.write}")
         if self.allow_other_weights and (other := loaded.mismatch(model)):
             say(f"overridden: {other}")
-
-        def hooks(offset: "Offset") -> "Hooks":
-            return loaded.hooks(model, allow_other_weights=self.allow_other_weights, offset=offset)
-
-        return model, hooks, f"recipe {loaded.recipe.name}: {len(loaded.recipe.steps)} interventions"
+        return model, loaded, None, f"recipe {loaded.recipe.name}: {len(loaded.recipe.steps)} interventions"
 
     def _loaded(self, workspace: "Workspace") -> "tuple[LoadedRecipe, dict[str, Any]]":
         """Return a recipe, of a direction where one is named, and what to keep with it in a file."""
@@ -311,12 +315,11 @@ class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
         kept = {"direction": found.settings.direction, "choice": found.choice, "made": found.about.created}
         return recipe_of_direction(found, self.amount), as_json(kept)
 
-    def _feature(self, workspace: "Workspace") -> "tuple[HookedModel, Callable[[Offset], Hooks], str]":
-        """Return the model, the hooks of one feature, and a description."""
-        from interp.interventions.apply import hooks_of
+    def _feature(self, workspace: "Workspace") -> "tuple[HookedModel, LoadedRecipe, Hooks | None, str]":
+        """Return the model, a recipe of one feature, hooks that put the reconstruction in, and a description."""
         from interp.interventions.intervention import Intervention, Latent
         from interp.interventions.recipe import write_recipe
-        from saes.features.recipes import recipe_for
+        from saes.features.recipes import LoadedRecipe, recipe_for
         from saes.features.splicing import splice_hooks
         from workbench.opening import feature_table, open_saes, unseen_positions
 
@@ -332,16 +335,10 @@ class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
         key, first = f"saes/{self.sae}", unseen_positions(model, include_bos=False)
         target = Latent(dictionary=key, index=self.feature)
         step = Intervention(target=target, action=self.action, amount=self._value(known.get("max_activation")))
+        recipe = recipe_for(model, f"{self.sae} {self.feature} {self.action}", [step], {key: sae}, self.prompt)
         if self.write is not None:
-            name = f"{self.sae} {self.feature} {self.action}"
-            write_recipe(recipe_for(model, name, [step], {key: sae}, self.prompt), self.write)
+            write_recipe(recipe, self.write)
             say(f"wrote {self.write}")
-
-        def hooks(offset: "Offset") -> "Hooks":
-            if self.keep_error:
-                return hooks_of(model, [step], {key: sae}, offset=offset)
-            return hooks_of(model, [step], {key: sae}, between=splice_hooks(sae, first=first))
-
         done = {
             "add": f"{step.amount:+.3g} on every token",
             "scale": f"times {step.amount:.3g}",
@@ -351,7 +348,9 @@ class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
         if self.action in ("add", "set") and self.activation is None:
             done[self.action] += f", {1 if self.amount is None else self.amount:.3g} times its maximum"
         label = f"; {known['label']}" if "label" in known else ""
-        return model, hooks, f"feature {self.feature} of {self.sae}: {done[self.action]}{label}"
+        between = None if self.keep_error else splice_hooks(sae, first=first)
+        about = f"feature {self.feature} of {self.sae}: {done[self.action]}{label}"
+        return model, LoadedRecipe(recipe, {key: sae}), between, about
 
     def _value(self, largest: float | None) -> float:
         """Return what is added or set, or the factor. Raises `ConfigError` without a largest activation."""
@@ -368,7 +367,7 @@ class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
         return amount * float(largest)
 
     def _continuations(
-        self, model: HookedModel, tokens: "Tensor", hooks: "Callable[[Offset], Hooks]"
+        self, model: HookedModel, tokens: "Tensor", runs: "dict[str, Callable[[Offset], Hooks]]"
     ) -> "Iterator[str]":
         import torch
 
@@ -379,26 +378,31 @@ class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
         check_room(model, tokens, self.new_tokens)
         for number in range(1 + self.samples):
             yield "\nmost likely:" if not number else f"\nsample {number} (temperature {self.temperature}):"
-            for name in ("without", "with"):
+            for name, hooks in runs.items():
                 offset = Offset() if self.keep_error or name == "without" else None
-                used = [] if name == "without" else hooks(offset or Offset())
+                used = hooks(offset or Offset())
                 draw = sampled(self.temperature, make_generator(self.seed, "continuation", number)) if number else None
                 new = torch.cat([*generate(NextToken(model, used, offset=offset), tokens, self.new_tokens, draw)])
                 text = "".join(token_strings(model, new)).replace("\n", "\\n")
                 yield f"  {name:<7}  {self.prompt}|{text}"
 
 
-def next_tokens(model: HookedModel, tokens: "Tensor", hooks: "Hooks") -> list[str]:
-    """Return the KL divergence between next-token distributions, and the tokens that rise and fall most."""
-    from interp.models.adapter import token_text
-    from interp.models.generation import NextToken
+def next_tokens(model: HookedModel, tokens: "Tensor", runs: "dict[str, Callable[[Offset], Hooks]]") -> list[str]:
+    """Return the KL divergence of the next token from the unchanged model, and the tokens that rise and fall most.
 
-    before, after = (NextToken(model, used)(tokens)[0].log_softmax(-1) for used in ([], hooks))
-    kl = float((before.exp() * (before - after)).sum())
-    change = after.exp() - before.exp()
-    lines = [f"next token: KL of the distributions {kl:.3f} nats"]
+    The KL divergence stands beside that of a random direction, where the change has one.
+    """
+    from interp.models.adapter import token_text
+    from interp.models.generation import NextToken, Offset
+
+    before, *others = (NextToken(model, hooks(Offset()))(tokens)[0].log_softmax(-1) for hooks in runs.values())
+    kl = [float((before.exp() * (before - after)).sum()) for after in others]
+    beside = f", of a random direction as long {kl[1]:.3f}" if len(kl) > 1 else ""
+    change = others[0].exp() - before.exp()
+    lines = [f"next token: KL of the distributions {kl[0]:.3f} nats{beside}"]
     for word, order in (("up", change.topk(SHOWN).indices), ("down", (-change).topk(SHOWN).indices)):
-        moved = ", ".join(f"{token_text(model, int(t))!r} {before[t].exp():.3f} to {after[t].exp():.3f}" for t in order)
+        chances = ((token, before[token].exp(), others[0][token].exp()) for token in order.tolist())
+        moved = ", ".join(f"{token_text(model, token)!r} {was:.3f} to {now:.3f}" for token, was, now in chances)
         lines.append(f"  {word:<5} {moved}")
     return lines
 
