@@ -157,9 +157,10 @@ def choose_steering(
     step("the other half")
     return SteeringChoice(
         action=action, asked=questions.asked, measured_in=questions.measured_in,
-        hook_points=tuple(each.hook_point for each in candidates), strengths=strengths,
-        units=tuple(each.unit for each in candidates), effect=effect, damage=damage, wrong=wrong, random_effect=random,
-        harmless=config.harmless, chosen=chosen, judged=judged, n_questions=len(choosing), seed=seed,
+        hook_points=tuple(along.hook_point for along in candidates), strengths=strengths,
+        units=tuple(along.unit for along in candidates), effect=effect, damage=damage, wrong=wrong,
+        random_effect=random, harmless=config.harmless, chosen=chosen, judged=judged, n_questions=len(choosing),
+        seed=seed,
     )  # fmt: skip
 
 
@@ -178,7 +179,7 @@ def _judged(
     model: HookedModel,
     arms: Arms,
     config: DirectionConfig,
-    asked: Questions | Samples,
+    questions: Questions | Samples,
     neutral: Questions,
     judge: Judge | None,
     report: Callable[[str], None],
@@ -186,14 +187,14 @@ def _judged(
     """Measure the chosen cell and its controls, random directions and then placebos, on the other half."""
     sign, n_random = -1.0 if arms.action == "ablate" else 1.0, config.nulls[1]
     few = arms.part(slice(0, 1 + min(n_random, N_DAMAGED)))
-    effects = sign * asked.effects(model, arms)
+    effects = sign * questions.effects(model, arms)
     damages = -neutral.effects(model, few)
-    samples, texts = _shown(model, arms.part(slice(0, 2)), asked.prompts[:N_SHOWN])
+    samples, texts = _shown(model, arms.part(slice(0, 2)), questions.prompts[:N_SHOWN])
     judgement: Judgement | str = NOT_JUDGED
     if judge is not None:
-        sampled = asked
+        sampled = questions
         if isinstance(sampled, Questions):
-            sampled = sampled_questions(model, asked.prompts, n_each=config.n_samples, seed=config.seed)
+            sampled = sampled_questions(model, questions.prompts, n_each=config.n_samples, seed=config.seed)
         judgement = judge.judge(model, sampled, few, report)
     return Judged(
         effect=t_interval(effects[0]), damage=t_interval(damages[0]), wrong=float((effects[0] < 0).mean()),

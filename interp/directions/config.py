@@ -61,7 +61,7 @@ class DirectionConfig:
         check_count("layers", self.layers, 1, "a direction is steered at one layer or more")
         if self.action not in ACTIONS:
             raise ConfigError(f"steering can {', '.join(ACTIONS)}, got {self.action!r}")
-        if not self.strengths or not all(0 < each < np.inf for each in self.strengths):
+        if not self.strengths or not all(0 < strength < np.inf for strength in self.strengths):
             raise ConfigError(
                 f"strengths are numbers above 0, got {list(self.strengths)}; exchange the two sides to steer away"
             )
@@ -70,5 +70,5 @@ class DirectionConfig:
     def nulls(self) -> tuple[int, int]:
         """Numbers of random directions for every cell, and for the chosen one."""
         default = (9, 99) if self.rule is None else (3, 19)
-        given = (self.n_random, self.n_judging)
-        return given[0] if given[0] is not None else default[0], given[1] if given[1] is not None else default[1]
+        counts = (self.n_random, self.n_judging)
+        return counts[0] if counts[0] is not None else default[0], counts[1] if counts[1] is not None else default[1]

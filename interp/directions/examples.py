@@ -72,19 +72,19 @@ def read_examples(source: Path | str, *, chat: bool = False) -> Examples:
     not an example (with its number), too few pairs, equal sides, or prompts in some lines only.
     """
     path, lines = _pair_lines(source)
-    found = [_example(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
-    with_prompt = sum(bool(each.prompt) for each in found)
-    if with_prompt not in (0, len(found)):
-        raise ConfigError(f"{with_prompt} of {len(found)} lines of {path} have a prompt; give all of them one, or none")
+    pairs = [_example(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    with_prompt = sum(bool(pair.prompt) for pair in pairs)
+    if with_prompt not in (0, len(pairs)):
+        raise ConfigError(f"{with_prompt} of {len(pairs)} lines of {path} have a prompt; give all of them one, or none")
     kind: ExampleKind = "replies" if with_prompt else "prompts"
-    return Examples(kind=kind, pairs=tuple(found), source=f"{len(found)} pairs of {Path(path).name}", chat=chat)
+    return Examples(kind=kind, pairs=tuple(pairs), source=f"{len(pairs)} pairs of {Path(path).name}", chat=chat)
 
 
 def _pair_lines(source: Path | str) -> tuple[Path | str, list[str]]:
     """Return the location of the pairs, in words, and each as a line of JSON."""
     if isinstance(source, str) and source.lstrip().startswith("["):
         try:
-            return "the list of pairs", [json.dumps(each) for each in json.loads(source)]
+            return "the list of pairs", [json.dumps(pair) for pair in json.loads(source)]
         except ValueError as error:
             raise ConfigError(f"the list of pairs is not JSON ({error}); check quotes and commas") from None
     path = Path(source).expanduser()
@@ -98,9 +98,9 @@ def examples_of_texts(towards: Path | str, away: Path | str) -> Examples:
 
     The longer source is cut to the length of the shorter. Raises `MissingError` and `ConfigError`.
     """
-    sides = [_texts(Path(each).expanduser()) for each in (towards, away)]
+    sides = [_texts(Path(path).expanduser()) for path in (towards, away)]
     pairs = [Example(towards=yes, away=no) for yes, no in zip(*sides, strict=False)]
-    names = [Path(each).name for each in (towards, away)]
+    names = [Path(path).name for path in (towards, away)]
     return Examples(kind="texts", pairs=tuple(pairs), source=f"{len(pairs)} texts each of {names[0]} and {names[1]}")
 
 
@@ -116,7 +116,7 @@ def examples_of_trait(
 
     Openings at which both write the same are left out. Raises `ConfigError` where too few remain.
     """
-    written = [(writer or partial(_written, model))(each, starts) for each in (trait, instead)]
+    written = [(writer or partial(_written, model))(trait_text, starts) for trait_text in (trait, instead)]
     pairs = [
         Example(prompt=start, towards=yes, away=no)
         for start, yes, no in zip(starts, *written, strict=True)
@@ -133,32 +133,32 @@ def _written(model: HookedModel, trait: str, starts: Sequence[str]) -> list[str]
     from interp.models.adapter import to_tokens, token_strings
     from interp.models.generation import NextToken, check_room, generate
 
-    found = []
+    texts = []
     for start in starts:
         tokens = to_tokens(model, f"The following was written by a person who is very {trait}.\n\n{start}")
         check_room(model, tokens, REPLY_TOKENS)
         reply = torch.stack(list(generate(NextToken(model), tokens, REPLY_TOKENS)), 1)[0]
-        found.append("".join(token_strings(model, reply)).split("\n")[0])
-    return found
+        texts.append("".join(token_strings(model, reply)).split("\n")[0])
+    return texts
 
 
 def _texts(path: Path) -> list[str]:
     if path.is_dir():
-        found = [each.read_text(encoding="utf-8") for each in sorted(path.glob("*.txt"))]
+        texts = [file.read_text(encoding="utf-8") for file in sorted(path.glob("*.txt"))]
     elif path.is_file():
-        found = _lines(path)
+        texts = _lines(path)
     else:
         raise MissingError(f"no file or folder at {path}; give a .txt file with one text a line, or a folder of them")
-    return [each for each in found if each.strip()]
+    return [text for text in texts if text.strip()]
 
 
 def _example(line: str, where: str) -> Example:
     """Return the example of one line. Raises `ConfigError` that names it."""
     try:
         value: Any = json.loads(line)
-        given = {name: value[name] for name in ("towards", "away")} | {"prompt": value.get("prompt", "")}
-        if all(isinstance(each, str) for each in given.values()):
-            return Example(**given)
+        fields = {name: value[name] for name in ("towards", "away")} | {"prompt": value.get("prompt", "")}
+        if all(isinstance(text, str) for text in fields.values()):
+            return Example(**fields)
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     except ConfigError as error:

@@ -33,7 +33,7 @@ FORMAT = "interp-workbench directions 1"
 ARCHITECTURE = "controlvector"
 
 
-def write_directions(recipe: Recipe, path: Path | str, about: Mapping[str, Any] | None = None, hint: str = "") -> None:
+def write_directions(recipe: Recipe, path: Path | str, origin: Mapping[str, Any] | None = None, hint: str = "") -> None:
     """Write a recipe whose steps are along directions, as `.safetensors` or `.gguf`.
 
     Args:
@@ -49,7 +49,7 @@ def write_directions(recipe: Recipe, path: Path | str, about: Mapping[str, Any] 
         raise ConfigError(f"{path.name} holds steps along directions only; write a recipe (NAME.json) for others")
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"directions are written as {' or '.join(SUFFIXES)}, got {path.name}")
-    (_write_gguf if path.suffix == ".gguf" else _write_safetensors)(recipe, path, dict(about or {}), hint)
+    (_write_gguf if path.suffix == ".gguf" else _write_safetensors)(recipe, path, dict(origin or {}), hint)
 
 
 def read_directions(path: Path | str) -> Recipe:
@@ -75,15 +75,15 @@ def read_vector(path: Path | str, hook_point: str = "") -> tuple[Float64[np.ndar
         raise MissingError(f"no file at {path}; numpy.save(path, vector) writes one")
     if path.suffix == ".gguf" or (path.suffix == ".safetensors" and _is_ours(path)):
         recipe = read_directions(path)
-        found = {
+        directions = {
             step.target.hook_point: step.target.vector for step in recipe.steps if isinstance(step.target, Direction)
         }
-        if hook_point and hook_point not in found:
-            raise ConfigError(f"{path.name} has directions at {', '.join(found)}; choose one of them with --at")
-        if not hook_point and len(found) > 1:
-            raise ConfigError(f"{path.name} has directions at {', '.join(found)}; choose one with --at")
-        at = hook_point or next(iter(found))
-        return found[at].astype(np.float64), at
+        if hook_point and hook_point not in directions:
+            raise ConfigError(f"{path.name} has directions at {', '.join(directions)}; choose one of them with --at")
+        if not hook_point and len(directions) > 1:
+            raise ConfigError(f"{path.name} has directions at {', '.join(directions)}; choose one with --at")
+        at = hook_point or next(iter(directions))
+        return directions[at].astype(np.float64), at
     vector = read_npy(path) if path.suffix in (".npy", ".npz") else _only_tensor(path)
     if not hook_point:
         raise ConfigError(f"{path.name} does not say where its vector belongs; add --at, blocks.7.hook_resid_post say")
@@ -135,13 +135,13 @@ def _vector(step: Intervention) -> np.ndarray:
 
 
 def _without_vectors(recipe: Recipe) -> dict[str, Any]:
-    found = as_json(recipe)
-    for step in found["steps"]:
+    stored = as_json(recipe)
+    for step in stored["steps"]:
         step["target"]["vector"] = []
-    return found
+    return stored
 
 
-def _write_safetensors(recipe: Recipe, path: Path, about: dict[str, Any], hint: str) -> None:
+def _write_safetensors(recipe: Recipe, path: Path, origin: dict[str, Any], hint: str) -> None:
     from safetensors.numpy import save_file
 
     tensors = {f"direction.{n}": _vector(step) for n, step in enumerate(recipe.steps)}
@@ -150,9 +150,9 @@ def _write_safetensors(recipe: Recipe, path: Path, about: dict[str, Any], hint: 
         for n, step in enumerate(recipe.steps)
         if step.action == "add"
     }
-    held = {"format": FORMAT, "recipe": json.dumps(_without_vectors(recipe)), "about": json.dumps(about)}
+    metadata = {"format": FORMAT, "recipe": json.dumps(_without_vectors(recipe)), "about": json.dumps(origin)}
     with atomic_file(path) as temporary:
-        save_file(tensors, temporary, metadata=held)
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def _is_ours(path: Path) -> bool:
@@ -170,11 +170,11 @@ def _opened(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def _read_safetensors(path: Path) -> Recipe:
-    tensors, held = _opened(path)
-    if held.get("format") != FORMAT:
+    tensors, metadata = _opened(path)
+    if metadata.get("format") != FORMAT:
         raise CorruptError(f"{path} holds no directions of the workbench; import it: workbench direction --vector")
     try:
-        value = json.loads(held["recipe"])
+        value = json.loads(metadata["recipe"])
         for number, step in enumerate(value["steps"]):
             step["target"]["vector"] = tensors[f"direction.{number}"].tolist()
     except (ValueError, KeyError, TypeError) as error:
@@ -185,24 +185,24 @@ def _read_safetensors(path: Path) -> Recipe:
 def _only_tensor(path: Path) -> np.ndarray:
     """Return the one tensor of a file of another tool."""
     if path.suffix == ".safetensors":
-        found: Any = _opened(path)[0]
+        value: Any = _opened(path)[0]
     elif path.suffix == ".pt":
         import torch
 
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            value = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises a dozen unrelated types here
             raise CorruptError(f"{path} cannot be read as tensors only: {str(error).splitlines()[0]}") from None
     else:
         raise ConfigError(f"a vector is read from .npy, .pt, .safetensors or .gguf, got {path.name}")
-    while isinstance(found, Mapping) and len(found) == 1:
-        found = next(iter(found.values()))
-    if not hasattr(found, "shape"):
+    while isinstance(value, Mapping) and len(value) == 1:
+        value = next(iter(value.values()))
+    if not hasattr(value, "shape"):
         raise ConfigError(f"{path.name} holds no single tensor; save one vector [d]")
-    return as_numbers(found, what=path.name)
+    return as_numbers(value, what=path.name)
 
 
-def _write_gguf(recipe: Recipe, path: Path, about: dict[str, Any], hint: str) -> None:
+def _write_gguf(recipe: Recipe, path: Path, origin: dict[str, Any], hint: str) -> None:
     import gguf
 
     by_layer: dict[int, np.ndarray] = {}
@@ -218,7 +218,7 @@ def _write_gguf(recipe: Recipe, path: Path, about: dict[str, Any], hint: str) ->
         writer.add_string(f"{ARCHITECTURE}.model_hint", hint or "unknown")
         writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(by_layer))
         writer.add_string("workbench.recipe", json.dumps(_without_vectors(recipe)))
-        writer.add_string("workbench.about", json.dumps(about))
+        writer.add_string("workbench.about", json.dumps(origin))
         for layer, vector in sorted(by_layer.items()):
             writer.add_tensor(f"direction.{layer}", vector.astype(np.float32))
         writer.write_header_to_file()
@@ -233,7 +233,7 @@ def _read_gguf(path: Path) -> Recipe:
     try:
         reader = gguf.GGUFReader(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}
-        tensors = {each.name: np.array(each.data, np.float64) for each in reader.tensors}
+        tensors = {tensor.name: np.array(tensor.data, np.float64) for tensor in reader.tensors}
     except (ValueError, OSError, KeyError, IndexError, OverflowError, MemoryError) as error:
         raise CorruptError(f"{path} cannot be read as GGUF: {error}") from None
     if fields.get("general.architecture") != ARCHITECTURE:
@@ -248,7 +248,7 @@ def _read_gguf(path: Path) -> Recipe:
         Direction(hook_point=f"blocks.{layer}.hook_resid_post", vector=vectors[layer], origin=origin)
         for layer in sorted(vectors)
     ]
-    steps = tuple(Intervention(target=each, amount=1.0, positions=positions) for each in targets)
+    steps = tuple(Intervention(target=direction, amount=1.0, positions=positions) for direction in targets)
     return replace(known, steps=steps) if known else Recipe(name=path.stem, steps=steps)
 
 

@@ -85,11 +85,11 @@ def make_direction(
     a model in which both sides are the same.
     """
     config = config or DirectionConfig()
-    points = [canonical_hook_point(each) for each in hook_points] or spread_layers(model, config.layers)
+    points = [canonical_hook_point(name) for name in hook_points] or spread_layers(model, config.layers)
     sides = _read(model, made_from, points)
     away_from = None if nuisance is None else read_sides(model, nuisance, points)
     finders = {point: _methods(sides, point, dictionary, away_from) for point in points}
-    if not any(variant in each for each in finders.values()):
+    if not any(variant in methods_here for methods_here in finders.values()):
         raise UnknownNameError("method of a direction", variant, finders[points[0]])
     points = [point for point in points if variant in finders[point]]
     candidates = [candidate(sides, point, finders[point][variant]) for point in points]
@@ -104,8 +104,8 @@ def make_direction(
         )  # fmt: skip
         best = choice.layer
     point = points[best]
-    other = untrained_model(model, config.seed)
-    scores, vectors = variants(sides, _read(other, made_from, [point]), point, finders[point], seed=config.seed)
+    untrained = untrained_model(model, config.seed)
+    scores, vectors = variants(sides, _read(untrained, made_from, [point]), point, finders[point], seed=config.seed)
     towards, away = (made_from.towards, made_from.away) if isinstance(made_from, TwoLists) else ((), ())
     chosen = list(scores).index(variant)
     direction = NamedDirection(
@@ -153,9 +153,9 @@ def _questions(model: HookedModel, made_from: Examples | TwoLists, config: Direc
 
 def _methods(sides: Sides, point: str, dictionary: Any, nuisance: Sides | None) -> dict[str, Find]:
     """Return the methods at one hook point."""
-    other = None if nuisance is None else candidate(nuisance, point, methods(nuisance)[DEFAULT]).vector
-    own = dictionary if dictionary is not None and _reads(dictionary) == point else None
-    return methods(sides, dictionary=own, nuisance=other)
+    away = None if nuisance is None else candidate(nuisance, point, methods(nuisance)[DEFAULT]).vector
+    reader = dictionary if dictionary is not None and _reads(dictionary) == point else None
+    return methods(sides, dictionary=reader, nuisance=away)
 
 
 def _reads(dictionary: Any) -> str:

@@ -90,7 +90,7 @@ def measure_direction(
     elif config.interventions:
         choice = or_why(lambda: _steer(model, direction, along.typical, config, reading, judge))
     steps.done("steered")
-    given = DirectionSettings(
+    about_direction = DirectionSettings(
         model=model_name or model_spec(model),
         weight_hash=weight_hash(model),
         direction=replace(direction.origin, hook_point=hook_point),
@@ -99,7 +99,7 @@ def measure_direction(
         **asdict(config),
     )
     return DirectionGeometry(
-        settings=given,
+        settings=about_direction,
         vector=np.asarray(direction.vector, np.float64),
         accuracy=direction.found,
         reading=reading,
@@ -199,7 +199,7 @@ def _probes(
             "give another list"
         )
     hook_points = next(iter(lists.values())).hook_points
-    layers = {each: np.concatenate([acts.points(each) for acts in lists.values()])[used] for each in hook_points}
+    layers = {point: np.concatenate([acts.points(point) for acts in lists.values()])[used] for point in hook_points}
     rng = np.random.default_rng(derive_seed(seed, "random probes"))
 
     def curve(along: np.ndarray) -> list[ProbeResult]:
@@ -207,7 +207,7 @@ def _probes(
 
     random = [curve(layers[hook_point] @ rng.standard_normal(len(vector))) for _ in range(N_RANDOM_PROBES)]
     return tuple(
-        DirectionProbe(probe=probe, random=float(np.mean([other[at].accuracy.estimate for other in random])))
+        DirectionProbe(probe=probe, random=float(np.mean([null[at].accuracy.estimate for null in random])))
         for at, probe in enumerate(curve(layers[hook_point] @ vector))
     )
 

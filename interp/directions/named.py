@@ -20,7 +20,7 @@ B = TypeVar("B")
 
 def base_of(value: Any, base: type[B]) -> B:
     """Return the part of a dataclass that it inherits from `base`, itself a dataclass."""
-    return base(**{each.name: getattr(value, each.name) for each in fields(base)})  # pyright: ignore[reportArgumentType]
+    return base(**{field.name: getattr(value, field.name) for field in fields(base)})  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +73,15 @@ def direction_of_words(
     """
     sides = words_as_sides(model, towards, away, [hook_point], sentences=sentences)
     [points] = sides.points.values()
-    found = concept_directions(points, sides.yes, sides.heldout, seed=seed)["difference in means"]
+    direction = concept_directions(points, sides.yes, sides.heldout, seed=seed)["difference in means"]
     return NamedDirection(
         name=name or f"{towards[0]} from {away[0]}",
         source=f"difference in means, from {', '.join(away)} to {', '.join(towards)}",
         hook_point=hook_point,
-        vector=found.direction,
+        vector=direction.direction,
         towards=tuple(towards),
         away=tuple(away),
-        found=base_of(found, DirectionAccuracy),
+        found=base_of(direction, DirectionAccuracy),
     )
 
 

@@ -89,28 +89,28 @@ def word_questions(model: HookedModel, prompts: Sequence[str], words: Sequence[i
         raise ConfigError("steering needs target tokens to measure its effect: name some words as targets")
     rows = encode(model, prompts)
     at = torch.tensor([[len(row) - 1] for row in rows])
-    listed = ", ".join(repr(each) for each in named[:4]) + (" ..." if len(named) > 4 else "")
-    asked = f"log-odds of {listed} as the next token"
+    listed = ", ".join(repr(word) for word in named[:4]) + (" ..." if len(named) > 4 else "")
+    question = f"log-odds of {listed} as the next token"
     return Questions(
         torch.tensor(padded(rows)), at, torch.zeros_like(at), torch.ones_like(at, dtype=torch.bool), tuple(words),
-        False, asked, "nats", tuple(prompts),
+        False, question, "nats", tuple(prompts),
     )  # fmt: skip
 
 
 def reply_questions(model: HookedModel, examples: Examples) -> Questions:
     """Ask for the log-probability per token of the reply of one side minus that of the other."""
-    encoded = [encode_sides(model, each, examples) for each in examples.pairs]
+    encoded = [encode_sides(model, pair, examples) for pair in examples.pairs]
     rows = [(pair[side], start) for side in (0, 1) for *pair, start in encoded]
     what = "texts" if examples.kind == "texts" else "replies"
-    asked = f"log-probability of the {what} of one side minus those of the other"
-    return _texts(rows, two_sided=True, asked=asked, prompts=prompts_of(examples))
+    question = f"log-probability of the {what} of one side minus those of the other"
+    return _texts(rows, two_sided=True, question=question, prompts=prompts_of(examples))
 
 
 def prompts_of(examples: Examples) -> tuple[str, ...]:
     """Return a prompt of each example, to be continued: of a text its first six words."""
     if examples.kind == "texts":
-        return tuple(" ".join(each.away.split()[:6]) for each in examples.pairs)
-    return tuple(each.prompt or each.away for each in examples.pairs)
+        return tuple(" ".join(pair.away.split()[:6]) for pair in examples.pairs)
+    return tuple(pair.prompt or pair.away for pair in examples.pairs)
 
 
 def neutral_text(model: HookedModel, texts: Sequence[str]) -> Questions:
@@ -118,13 +118,13 @@ def neutral_text(model: HookedModel, texts: Sequence[str]) -> Questions:
     rows, first = encode(model, texts), int(bos_token_id(model) is not None)
     if min(map(len, rows)) < first + 2:
         raise PromptError("expected documents of two tokens or more, one has fewer: give longer text")
-    return _texts([(row, max(first, 1)) for row in rows], asked="neutral text", all_tokens=True)
+    return _texts([(row, max(first, 1)) for row in rows], question="neutral text", all_tokens=True)
 
 
 def _texts(
     rows: Sequence[tuple[list[int], int]],
     *,
-    asked: str,
+    question: str,
     two_sided: bool = False,
     prompts: tuple[str, ...] = (),
     all_tokens: bool = False,
@@ -141,4 +141,4 @@ def _texts(
         following[i, :n] = torch.tensor(ids[start:end])
         counts[i, :n] = 1
     tokens = torch.tensor(padded([ids for ids, _ in rows]))
-    return Questions(tokens, at, following, counts.bool(), (), two_sided, asked, "nats a token", prompts)
+    return Questions(tokens, at, following, counts.bool(), (), two_sided, question, "nats a token", prompts)

@@ -70,8 +70,8 @@ class Samples:
 
     def texts(self, model: HookedModel, arms: Arms | None) -> list[list[str]]:
         """Return the samples of every arm, those of a prompt one after another; without arms the unsteered ones."""
-        how = {"n_each": self.n_each, "temperature": 1.0, "seed": self.seed}
-        return [[text_of(model, ids) for ids in arm] for arm in continuations_of(model, self.tokens, arms, **how)]
+        settings = {"n_each": self.n_each, "temperature": 1.0, "seed": self.seed}
+        return [[text_of(model, ids) for ids in arm] for arm in continuations_of(model, self.tokens, arms, **settings)]
 
 
 def sampled_questions(
@@ -83,7 +83,7 @@ def sampled_questions(
     sample.
     """
     check_rule(rule)
-    tokens = tuple(prompt_tokens(model, each or "The", chat=chat)[0] for each in prompts)
+    tokens = tuple(prompt_tokens(model, prompt or "The", chat=chat)[0] for prompt in prompts)
     for prompt, ids in zip(prompts, tokens, strict=True):
         if len(ids) + SAMPLE_TOKENS > model.cfg.n_ctx:
             raise PromptError(
@@ -107,10 +107,10 @@ def continuations_of(
     unsteered. The `n_each` continuations of a prompt stand together.
     """
     n_arms = 1 if arms is None else len(arms)
-    found = [[torch.zeros(0, dtype=torch.long)] * len(prompts) * n_each for _ in range(n_arms)]
+    continued = [[torch.zeros(0, dtype=torch.long)] * len(prompts) * n_each for _ in range(n_arms)]
     for members in _of_one_length(prompts, SAMPLE_ROWS // n_each):
         rows = torch.stack([prompts[i] for i in members]).repeat_interleave(n_each, 0)
-        numbers = [i * n_each + each for i in members for each in range(n_each)]
+        numbers = [i * n_each + copy for i in members for copy in range(n_each)]
         together = max(1, SAMPLE_ROWS // len(rows))
         for at in range(0, n_arms, together):
             part = None if arms is None else arms.part(slice(at, at + together))
@@ -118,8 +118,8 @@ def continuations_of(
             new = _written(model, rows, part, temperature, generator)
             for arm, texts in enumerate(new.unflatten(0, (-1, len(rows))), at):
                 for number, ids in zip(numbers, texts, strict=True):
-                    found[arm][number] = ids
-    return found
+                    continued[arm][number] = ids
+    return continued
 
 
 def _of_one_length(prompts: Sequence[Tensor], most: int) -> Iterator[list[int]]:
@@ -165,14 +165,14 @@ class Judge:
     answer that is neither."""
 
     def judge(
-        self, model: HookedModel, asked: Samples, arms: Arms, report: Callable[[str], None] | None = None
+        self, model: HookedModel, questions: Samples, arms: Arms, report: Callable[[str], None] | None = None
     ) -> Judgement | str:
         """Return the share of yes unsteered, in the first arm, and in the others, the null.
 
         A judge that stops answering gives the reason instead: what was measured before it is not lost.
         """
-        texts = [*asked.texts(model, None), *asked.texts(model, arms)]
-        prompts = np.repeat(np.array(asked.prompts, object), asked.n_each)
+        texts = [*questions.texts(model, None), *questions.texts(model, arms)]
+        prompts = np.repeat(np.array(questions.prompts, object), questions.n_each)
         pairs = [(prompt, text) for arm in texts for prompt, text in zip(prompts, arm, strict=True)]
         numbers = count(1)
 
@@ -181,11 +181,11 @@ class Judge:
                 report(f"{next(numbers)} of {len(pairs)} samples judged")
 
         try:
-            given = self.answers(pairs, answered)
+            verdicts = self.answers(pairs, answered)
         except WorkbenchError as error:
             return f"{self.by} did not judge: {error}"
-        yes = np.array([np.nan if each is None else float(each) for each in given])
-        shares = yes.reshape(len(texts), len(asked), asked.n_each)
+        yes = np.array([np.nan if verdict is None else float(verdict) for verdict in verdicts])
+        shares = yes.reshape(len(texts), len(questions), questions.n_each)
         by_prompt = np.ma.masked_invalid(shares).mean(2).filled(np.nan)
         if np.isnan(by_prompt[:2]).any(0).all() or np.isnan(by_prompt).all(1).any():
             return f"{self.by} answered neither yes nor no to {np.isnan(yes).mean():.0%} of the samples"
@@ -193,5 +193,5 @@ class Judge:
         return Judgement(
             question=self.question, by=self.by, plain=float(by_arm[0]), steered=float(by_arm[1]),
             change=t_interval(by_prompt[1] - by_prompt[0]), random=by_arm[2:],
-            n_samples=len(asked) * asked.n_each, unanswered=int(np.isnan(yes).sum()),
+            n_samples=len(questions) * questions.n_each, unanswered=int(np.isnan(yes).sum()),
         )  # fmt: skip

@@ -56,7 +56,7 @@ def words_as_sides(
     read = [read_words(model, side, sentences=sentences, hook_points=list(hook_points)) for side in sides]
     counts = [len(side.words) for side in sides]
     return Sides(
-        points={name: np.concatenate([each.points(name) for each in read]) for name in read[0].hook_points},
+        points={name: np.concatenate([words.points(name) for words in read]) for name in read[0].hook_points},
         yes=np.repeat([True, False], counts),
         heldout=np.concatenate([np.arange(n) % 2 == 1 for n in counts]),
         paired=False,
@@ -76,9 +76,9 @@ def read_sides(model: HookedModel, examples: Examples, hook_points: Sequence[str
     from interp.names import check_hook_points
 
     names = check_hook_points(list(hook_points), available_hook_points(model), model.cfg.n_layers)
-    encoded = [encode_sides(model, each, examples) for each in examples.pairs]
+    encoded = [encode_sides(model, pair, examples) for pair in examples.pairs]
     rows = [(pair[side], start) for side in (0, 1) for *pair, start in encoded]
-    found: dict[str, list[np.ndarray]] = {name: [np.empty(0)] * len(rows) for name in names}
+    rows_at: dict[str, list[np.ndarray]] = {name: [np.empty(0)] * len(rows) for name in names}
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
     with Capture(model, names) as capture:
         for at in range(0, len(order), batch_size):
@@ -88,10 +88,10 @@ def read_sides(model: HookedModel, examples: Examples, hook_points: Sequence[str
                 for row, i in zip(value.flatten(2).double().cpu().numpy(), group, strict=True):
                     ids, start = rows[i]
                     read = slice(len(ids) - 1, len(ids)) if examples.kind == "prompts" else slice(start, len(ids))
-                    found[name][i] = row[read].mean(0)
+                    rows_at[name][i] = row[read].mean(0)
     n = len(encoded)
     return Sides(
-        points={name: np.stack(values) for name, values in found.items()},
+        points={name: np.stack(values) for name, values in rows_at.items()},
         yes=np.repeat([True, False], n),
         heldout=np.tile(np.arange(n) % 2 == 1, 2),
         paired=True,

@@ -53,23 +53,23 @@ def methods(
 
     `dictionary` reads the same hook point; `nuisance [d]` is a direction that shall not count.
     """
-    found: dict[str, Find] = {DEFAULT: lambda x, yes: find_direction(x, yes, "difference in means")}
+    finders: dict[str, Find] = {DEFAULT: lambda x, yes: find_direction(x, yes, "difference in means")}
     if sides.paired:
-        found["PCA of differences"] = _pca_of_differences
+        finders["PCA of differences"] = _pca_of_differences
     else:
-        found["PCA"] = lambda x, yes: find_direction(x, yes, "PCA")
-    found |= {"probe": lambda x, yes: find_direction(x, yes, "probe"), "LDA": _lda, "mass-mean": _mass_mean}
+        finders["PCA"] = lambda x, yes: find_direction(x, yes, "PCA")
+    finders |= {"probe": lambda x, yes: find_direction(x, yes, "probe"), "LDA": _lda, "mass-mean": _mass_mean}
     if dictionary is not None:
-        found["through latents"] = lambda x, yes: _through_latents(x, yes, dictionary)
+        finders["through latents"] = lambda x, yes: _through_latents(x, yes, dictionary)
     if nuisance is not None:
-        other = unit_vector(nuisance)
+        nuisance_unit = unit_vector(nuisance)
 
         def without(x: np.ndarray, yes: np.ndarray) -> np.ndarray:
             gap = _gap(x, yes)
-            return unit_vector(gap - (gap @ other) * other)
+            return unit_vector(gap - (gap @ nuisance_unit) * nuisance_unit)
 
-        found["without the nuisance"] = without
-    return found
+        finders["without the nuisance"] = without
+    return finders
 
 
 def variants(
@@ -79,16 +79,16 @@ def variants(
 
     `untrained` are the same texts in a model with its weights drawn anew.
     """
-    found: dict[str, Variant] = {}
+    scores: dict[str, Variant] = {}
     vectors = []
     for name, find in finders.items():
-        how: dict[str, Any] = {"yes": sides.yes, "heldout": sides.heldout, "seed": seed}
-        vector, accuracy = scored_direction(name, find, sides.points[hook_point], **how)
-        _, chance = scored_direction(name, find, untrained.points[hook_point], **how)
+        split: dict[str, Any] = {"yes": sides.yes, "heldout": sides.heldout, "seed": seed}
+        vector, accuracy = scored_direction(name, find, sides.points[hook_point], **split)
+        _, chance = scored_direction(name, find, untrained.points[hook_point], **split)
         vectors.append(vector)
         cosine = float(vector @ vectors[0])
-        found[name] = Variant(accuracy=accuracy, untrained=chance.accuracy, cosine=cosine)
-    return found, np.stack(vectors)
+        scores[name] = Variant(accuracy=accuracy, untrained=chance.accuracy, cosine=cosine)
+    return scores, np.stack(vectors)
 
 
 def _gap(x: np.ndarray, yes: np.ndarray) -> np.ndarray:
@@ -102,8 +102,8 @@ def _pca_of_differences(x: np.ndarray, yes: np.ndarray) -> np.ndarray:
     differences = (x[:half] - x[half:]) * signs[:, None]
     if not differences.any():
         raise ConfigError("no pair has two sides")
-    found = np.linalg.svd(differences, full_matrices=False)[2][0]
-    return found * (1.0 if found @ differences.sum(0) >= 0 else -1.0)
+    component = np.linalg.svd(differences, full_matrices=False)[2][0]
+    return component * (1.0 if component @ differences.sum(0) >= 0 else -1.0)
 
 
 def _within(x: np.ndarray, yes: np.ndarray) -> np.ndarray:

@@ -95,21 +95,21 @@ def choose_strength(
     of `StrengthSweep` about the choice: the index `chosen` (None without such a strength), and what was judged.
     """
     nothing = Interval(np.nan, np.nan, np.nan)
-    found = {
+    fields = {
         "judged_effect": nothing,
         "judged_side_effect": nothing,
         "judged_random": np.full(len(effects) - 1, np.nan),
     }
     if min(effects.shape[2], side_effects.shape[2]) < 2:
-        return found | {"chosen": None, "n_judging": 0}
+        return fields | {"chosen": None, "n_judging": 0}
     effect, harm = effects[0, :, ::2].mean(-1), side_effects[0, :, ::2].mean(-1)
     harmless = np.flatnonzero((harm <= HARMLESS) & (strengths > 0))
     chosen = int(harmless[effect[harmless].argmax()]) if len(harmless) else None
     if chosen is not None:
-        found["judged_effect"] = t_interval(effects[0, :, 1::2]).at(chosen)
-        found["judged_side_effect"] = t_interval(side_effects[0, :, 1::2]).at(chosen)
-        found["judged_random"] = effects[1:, chosen, 1::2].mean(-1)
-    return found | {"chosen": chosen, "n_judging": effects.shape[2] // 2}
+        fields["judged_effect"] = t_interval(effects[0, :, 1::2]).at(chosen)
+        fields["judged_side_effect"] = t_interval(side_effects[0, :, 1::2]).at(chosen)
+        fields["judged_random"] = effects[1:, chosen, 1::2].mean(-1)
+    return fields | {"chosen": chosen, "n_judging": effects.shape[2] // 2}
 
 
 def _strengths(strengths: Any, unit: float) -> tuple[float, ...]:

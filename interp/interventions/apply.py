@@ -125,9 +125,9 @@ class _Where:
         at = self.offset.positions(value.shape[1]).to(value.device)
         return (at >= start) & (at < (len(step.other) if stop is None and step.other else stop or torch.inf))
 
-    def of_other_run(self, other: Tensor, value: Tensor) -> Tensor:
+    def of_other_run(self, values: Tensor, value: Tensor) -> Tensor:
         """Return the part of another run's values `[1, pos, ...]` at the positions of a pass, 0 beyond its end."""
-        part = other[:, self.offset.tokens : self.offset.tokens + value.shape[1]].to(value)
+        part = values[:, self.offset.tokens : self.offset.tokens + value.shape[1]].to(value)
         missing = value.shape[1] - part.shape[1]
         return torch.cat([part, part.new_zeros(1, missing, *part.shape[2:])], 1) if missing else part
 
@@ -160,8 +160,8 @@ class _Latents:
         changes = []
         for at, step in enumerate(self.steps):
             now = known.get(self.latents[at], acts[..., at])
-            other = self.others[at]
-            of_other = None if other is None else self.where.of_other_run(other[..., self.latents[at]], now)
+            replaced_by = self.others[at]
+            of_other = None if replaced_by is None else self.where.of_other_run(replaced_by[..., self.latents[at]], now)
             new = torch.where(self.where.mask(step, now), changed(now, step.action, step.amount, of_other), now)
             known[self.latents[at]] = new
             changes.append(new - now)
@@ -196,12 +196,13 @@ def _along(model: HookedModel, target: Direction, step: Intervention, where: _Wh
         return _exchange(target, step.partner, step, where)
     point, vector = canonical_hook_point(target.hook_point), torch.from_numpy(target.vector).float()
     read = vector / vector.square().sum()
-    other = _other_run(model, step, point)
+    replaced_by = _other_run(model, step, point)
 
     def change(value: Tensor) -> Tensor:
         _check_width(target, value.shape[-1])
         now = value.float() @ read.to(value.device)
-        of_other = None if other is None else where.of_other_run(other, value).float() @ read.to(value.device)
+        rows = None if replaced_by is None else where.of_other_run(replaced_by, value).float()
+        of_other = None if rows is None else rows @ read.to(value.device)
         return change_of(now, step.action, step.amount, of_other)[..., None] * vector.to(value.device)
 
     return point, at_mask(adding(change), lambda value: where.mask(step, value))
@@ -209,7 +210,7 @@ def _along(model: HookedModel, target: Direction, step: Intervention, where: _Wh
 
 def _exchange(target: Direction, partner: Direction, step: Intervention, where: _Where) -> tuple[str, Hook]:
     """Return the hook that exchanges the coordinates along two directions, read together by the pseudoinverse."""
-    pair = torch.stack([torch.from_numpy(each.vector).double() for each in (target, partner)])
+    pair = torch.stack([torch.from_numpy(direction.vector).double() for direction in (target, partner)])
     pair = torch.nn.functional.normalize(pair, dim=1)
     read, written = torch.linalg.pinv(pair.T).float(), (pair[0] - pair[1]).float()
     if step.along is not None:
@@ -217,8 +218,8 @@ def _exchange(target: Direction, partner: Direction, step: Intervention, where: 
 
     def change(value: Tensor) -> Tensor:
         _check_width(target, value.shape[-1])
-        own, other = (value.float() @ read.T.to(value.device)).unbind(-1)
-        return (other - own)[..., None] * written.to(value.device)
+        first, second = (value.float() @ read.T.to(value.device)).unbind(-1)
+        return (second - first)[..., None] * written.to(value.device)
 
     return canonical_hook_point(target.hook_point), at_mask(adding(change), lambda value: where.mask(step, value))
 
@@ -226,24 +227,25 @@ def _exchange(target: Direction, partner: Direction, step: Intervention, where: 
 def _component(model: HookedModel, target: Component, step: Intervention, where: _Where) -> tuple[str, Hook]:
     """Return the hook that changes a component's value."""
     at = component_at(model, target.name)
-    other = _other_run(model, step, at.point)
+    replaced_by = _other_run(model, step, at.point)
 
     def change(value: Tensor) -> Tensor:
-        return changed(value, step.action, step.amount, None if other is None else where.of_other_run(other, value))
+        rows = None if replaced_by is None else where.of_other_run(replaced_by, value)
+        return changed(value, step.action, step.amount, rows)
 
     whole = inserting(change, [(slice(None), at.slot)])
     return at.point, at_mask(whole, lambda value: where.mask(step, value))
 
 
 def _dictionary(dictionaries: Dictionaries, key: str, layer: int | None) -> Dictionary:
-    found = dictionaries.get(key)
-    if found is None:
+    known = dictionaries.get(key)
+    if known is None:
         raise UnknownNameError("dictionary", key, list(dictionaries), "Give the dictionary of every latent.")
-    if not isinstance(found, Mapping):
-        return found
-    if layer is None or layer not in found:
-        raise UnknownNameError(f"layer of {key}", str(layer), [str(each) for each in found])
-    return found[layer]
+    if not isinstance(known, Mapping):
+        return known
+    if layer is None or layer not in known:
+        raise UnknownNameError(f"layer of {key}", str(layer), [str(known_layer) for known_layer in known])
+    return known[layer]
 
 
 def _check_width(direction: Direction, width: int) -> None:

@@ -65,7 +65,7 @@ class Arms:
 
     def with_unchanged(self) -> "Arms":
         """Return the same arms after one that changes nothing."""
-        vectors, amounts = (torch.cat([torch.zeros_like(each[:1]), each]) for each in (self.vectors, self.amounts))
+        vectors, amounts = (torch.cat([torch.zeros_like(rows[:1]), rows]) for rows in (self.vectors, self.amounts))
         return replace(self, vectors=vectors, amounts=amounts)
 
     def start(self, model: HookedModel) -> int | None:

@@ -105,7 +105,7 @@ class Chats:
         """Return the logits `[rows, d_vocab]` after whole texts. Rows that are still alike are read once."""
         alike = [(tuple(text), at) for text, at in zip(rows, self._all.tolist(), strict=True)]
         read = list(dict.fromkeys(alike))
-        whole = torch.tensor([read.index(each) for each in alike])
+        whole = torch.tensor([read.index(row) for row in alike])
         tokens, valid = _padded([list(text) for text, _ in read])
         device = self.model.cfg.device
         self._offset.tokens, self._offset.valid = 0, None if valid.all() else valid.to(device)
@@ -118,26 +118,26 @@ class Chats:
 
     def _continues(self, rows: list[list[int]], n_new: int) -> bool:
         """Return whether keys and values in memory can be used: gaps between them would shift a sliding window."""
-        config, held = getattr(self.model.original_model, "config", None), self._offset.tokens
-        fits = held + max(map(len, rows)) + n_new <= self.model.cfg.n_ctx
-        return held > 0 and fits and not getattr(config, "sliding_window", None)
+        config, cached = getattr(self.model.original_model, "config", None), self._offset.tokens
+        fits = cached + max(map(len, rows)) + n_new <= self.model.cfg.n_ctx
+        return cached > 0 and fits and not getattr(config, "sliding_window", None)
 
     def _continue(self, rows: list[list[int]]) -> Tensor:
         """Return the logits after texts whose beginning was read; cached text that they do not share is masked."""
         assert self._step is not None
-        held, n = self._tokens.cpu(), self._offset.tokens
-        was = torch.ones(held.shape, dtype=torch.bool) if self._offset.valid is None else self._offset.valid.cpu()
+        read, n = self._tokens.cpu(), self._offset.tokens
+        was = torch.ones(read.shape, dtype=torch.bool) if self._offset.valid is None else self._offset.valid.cpu()
         valid, rest = torch.zeros(len(rows), n, dtype=torch.bool), list[list[int]]()
         for row, text in enumerate(rows):
             at = was[row, :n].nonzero()[:, 0]
-            known = held[row, at].tolist()
+            known = read[row, at].tolist()
             shared = next((i for i, (a, b) in enumerate(zip(known, text[:-1], strict=False)) if a != b), None)
             shared = min(len(known), len(text) - 1) if shared is None else shared
             valid[row, at[:shared]] = True
             rest.append(text[shared:])
         tokens, new = _padded(rest)
         self._offset.valid = torch.cat([valid, new], 1).to(self.model.cfg.device)
-        self._tokens = torch.cat([held[:, :n], tokens], 1)
+        self._tokens = torch.cat([read[:, :n], tokens], 1)
         return self._step(self._tokens.to(self.model.cfg.device))
 
 
@@ -148,7 +148,7 @@ def _padded(texts: list[list[int]]) -> tuple[Tensor, Tensor]:
     return tokens, torch.tensor([[False] * (width - len(text)) + [True] * len(text) for text in texts])
 
 
-def reply_to(model: HookedModel, talk: Conversation, message: str, held: Chats | None = None) -> "Replies":
+def reply_to(model: HookedModel, talk: Conversation, message: str, kept: Chats | None = None) -> "Replies":
     """Return the replies to a message, which are written as they are asked for; `held` are the chats of an earlier
     message with the same interventions.
 
@@ -168,17 +168,17 @@ def reply_to(model: HookedModel, talk: Conversation, message: str, held: Chats |
         )
     generator = make_generator(talk.seed + len(talk.turns), "chat")
     choose = sampled(talk.temperature, generator, coupled=1)
-    chats = held or Chats(model, [talk.steps(name, n_layers) for name in names])
+    chats = kept or Chats(model, [talk.steps(name, n_layers) for name in names])
     return Replies(chats, names, chats.write(texts, talk.n_new, choose))
 
 
 class Replies(Iterator[list[MovedToken | None]]):
     """The replies of all chats, a token of each at a time; None for a chat that has ended."""
 
-    def __init__(self, chats: Chats, names: Sequence[str], said: Iterator[list[Said]]):
+    def __init__(self, chats: Chats, names: Sequence[str], tokens: Iterator[list[Said]]):
         model = self._model = chats.model
         self.chats, self.names, self.template = chats, names, has_template(model)
-        self._said, self._ends = said, end_tokens(model)
+        self._said, self._ends = tokens, end_tokens(model)
         self._ids: list[list[int]] = [[] for _ in names]
         self._tokens: list[list[MovedToken]] = [[] for _ in names]
         self._ended = [False] * len(names)
@@ -186,14 +186,14 @@ class Replies(Iterator[list[MovedToken | None]]):
     def __next__(self) -> list[MovedToken | None]:
         if all(self._ended):
             raise StopIteration
-        return [self._take(at, each) for at, each in enumerate(next(self._said))]
+        return [self._take(at, token) for at, token in enumerate(next(self._said))]
 
-    def _take(self, at: int, said: Said) -> MovedToken | None:
-        if self._ended[at] or said.token in self._ends:
+    def _take(self, at: int, written: Said) -> MovedToken | None:
+        if self._ended[at] or written.token in self._ends:
             self._ended[at] = True
             return None
-        self._ids[at].append(said.token)
-        token = MovedToken(token_strings(self._model, [said.token])[0], said.shift)
+        self._ids[at].append(written.token)
+        token = MovedToken(token_strings(self._model, [written.token])[0], written.shift)
         self._tokens[at].append(token)
         self._ended[at] = not self.template and NEXT_USER in self._text(at)
         return token
@@ -209,6 +209,6 @@ class Replies(Iterator[list[MovedToken | None]]):
         text, tokens = self._text(at), self._tokens[at]
         if not self.template and NEXT_USER in text:
             text = text.partition(NEXT_USER)[0]
-            while tokens and len("".join(each.text for each in tokens)) > len(text):
+            while tokens and len("".join(token.text for token in tokens)) > len(text):
                 tokens = tokens[:-1]
         return Reply(text=text, tokens=tuple(tokens), cut=not self._ended[at])

@@ -78,7 +78,7 @@ class Conversation:
                 f"n_new should be 1 to {MOST_NEW} tokens, the temperature 0 to 5, and turns at most {MOST_TURNS}; "
                 "choose among these"
             )
-        if not all(abs(each) <= 1e6 for each in self.strengths):
+        if not all(abs(strength) <= 1e6 for strength in self.strengths):
             raise ConfigError("strengths are numbers, 1 for the amount of the direction")
 
     @property
@@ -93,24 +93,24 @@ class Conversation:
 
     def messages(self, chat: str, message: str) -> list[dict[str, str]]:
         """Return one chat up to a new message, as `{"role", "content"}`."""
-        found = [{"role": "system", "content": self.system}] if self.system.strip() else []
+        messages = [{"role": "system", "content": self.system}] if self.system.strip() else []
         for turn in self.turns:
-            said = turn.replies.get(chat) or turn.replies.get(UNSTEERED)
-            found.append({"role": "user", "content": turn.message})
-            found.append({"role": "assistant", "content": said.text if said else ""})
-        return [*found, {"role": "user", "content": message}]
+            reply = turn.replies.get(chat) or turn.replies.get(UNSTEERED)
+            messages.append({"role": "user", "content": turn.message})
+            messages.append({"role": "assistant", "content": reply.text if reply else ""})
+        return [*messages, {"role": "user", "content": message}]
 
     def steps(self, chat: str, n_layers: int) -> tuple[Intervention, ...]:
         """Return the interventions of a chat in a model of `n_layers` blocks."""
         if chat == UNSTEERED:
             return ()
-        found: list[Intervention] = []
+        steps: list[Intervention] = []
         for number, (step, strength) in enumerate(zip(self.recipe.steps, self.strengths, strict=True)):
             if strength == 0:
                 continue
             scaled = replace(step, amount=step.amount * strength)
-            found += everywhere(at_random(scaled, [self.seed, number]) if chat == RANDOM else scaled, n_layers)
-        return tuple(found)
+            steps += everywhere(at_random(scaled, [self.seed, number]) if chat == RANDOM else scaled, n_layers)
+        return tuple(steps)
 
 
 def at_random(step: Intervention, seed: list[int]) -> Intervention:

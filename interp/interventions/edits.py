@@ -76,7 +76,7 @@ def from_position(inner: Hook, first: int) -> Hook:
     return at_mask(inner, lambda value: torch.arange(value.shape[1])[None] >= first)
 
 
-def changed(value: Tensor, action: Action, amount: Tensor | float, other: Tensor | None = None) -> Tensor:
+def changed(value: Tensor, action: Action, amount: Tensor | float, replaced_by: Tensor | None = None) -> Tensor:
     """Return a value after an action; `other` is its value in the other run."""
     match action:
         case "add":
@@ -87,12 +87,12 @@ def changed(value: Tensor, action: Action, amount: Tensor | float, other: Tensor
             return torch.zeros_like(value) + amount
         case "ablate":
             return torch.zeros_like(value)
-    assert other is not None  # an intervention that replaces has another run
-    return other.expand_as(value)
+    assert replaced_by is not None  # an intervention that replaces has another run
+    return replaced_by.expand_as(value)
 
 
-def change_of(value: Tensor, action: Action, amount: Tensor | float, other: Tensor | None = None) -> Tensor:
+def change_of(value: Tensor, action: Action, amount: Tensor | float, replaced_by: Tensor | None = None) -> Tensor:
     """Return the difference that an action makes to a value; that of `add` is exactly its amount."""
     if action == "add":
         return torch.zeros_like(value) + amount
-    return changed(value, action, amount, other) - value
+    return changed(value, action, amount, replaced_by) - value

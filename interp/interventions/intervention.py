@@ -103,12 +103,13 @@ class Intervention:
             raise ConfigError(f"positions are [first, after the last), from 0, got {self.positions}")
 
     def _check_exchange(self, partner: Direction) -> None:
-        own = self.target
-        if not isinstance(own, Direction) or own.hook_point != partner.hook_point:
+        direction = self.target
+        if not isinstance(direction, Direction) or direction.hook_point != partner.hook_point:
             raise ConfigError("coordinates are exchanged between two directions of one hook point")
-        if own.vector.shape != partner.vector.shape:
-            raise ConfigError(f"the two directions have {len(own.vector)} and {len(partner.vector)} numbers")
-        cosine = abs(own.vector @ partner.vector) / (np.linalg.norm(own.vector) * np.linalg.norm(partner.vector))
+        if direction.vector.shape != partner.vector.shape:
+            raise ConfigError(f"the two directions have {len(direction.vector)} and {len(partner.vector)} numbers")
+        lengths = np.linalg.norm(direction.vector) * np.linalg.norm(partner.vector)
+        cosine = abs(direction.vector @ partner.vector) / lengths
         if cosine > 1 - 1e-6:
             raise ConfigError("the two directions are parallel, so they have no coordinates of their own")
 
@@ -118,7 +119,7 @@ def everywhere(step: Intervention, n_layers: int) -> list[Intervention]:
     if step.action != "ablate" or not isinstance(step.target, Direction):
         return [step]
     targets = [replace(step.target, hook_point=name) for name in stream_points(n_layers)]
-    return [replace(step, target=each) for each in targets]
+    return [replace(step, target=direction) for direction in targets]
 
 
 def stream_points(n_layers: int) -> list[str]:

@@ -62,10 +62,10 @@ class Recipe:
                 f"this model has {weight_hash[:12]}; load the model it was made for, or allow other weights on purpose"
             )
         for key, layers in self.dictionaries.items():
-            found = hook_points_of(dictionaries[key]) if key in dictionaries else layers
-            if found != layers:
+            points = hook_points_of(dictionaries[key]) if key in dictionaries else layers
+            if points != layers:
                 raise MismatchError(
-                    f"recipe {self.name!r} was made for {key} at {_listed(layers)}, this one is at {_listed(found)}; "
+                    f"recipe {self.name!r} was made for {key} at {_listed(layers)}, this one is at {_listed(points)}; "
                     "import the dictionary it was made for"
                 )
 
@@ -77,7 +77,7 @@ class Recipe:
 def hook_points_of(dictionary: Any) -> dict[int, HookPoints]:
     """Return where a dictionary, or one for each layer, reads and writes."""
     if isinstance(dictionary, Mapping):
-        return {layer: hook_points_of(each)[0] for layer, each in dictionary.items()}
+        return {layer: hook_points_of(part)[0] for layer, part in dictionary.items()}
     reads = dictionary.hook_point
     return {0: HookPoints(reads=reads, writes=getattr(dictionary, "hook_point_out", "") or reads)}
 

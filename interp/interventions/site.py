@@ -61,8 +61,8 @@ class DictionarySite:
         """Return the factor of every addition, `[..., 1]`: 1, or a token's scale where the dictionary normalises."""
         if not hasattr(self.dictionary, "scale") or self.writes != self.reads:
             return x.new_ones(*x.shape[:-1], 1)
-        one = x.new_ones(*x.shape[:-1], 1)
-        return self.dictionary.complete(one, x) - self.dictionary.complete(one - one, x)
+        ones = x.new_ones(*x.shape[:-1], 1)
+        return self.dictionary.complete(ones, x) - self.dictionary.complete(ones - ones, x)
 
     def arms(self, feature: int, alike: Sequence[int], draws: int, seed: int, amount: float = 1.0) -> Arms:
         """Return what is added along the direction of a feature, and along the directions of both nulls.
@@ -70,13 +70,13 @@ class DictionarySite:
         The nulls are `draws` random directions, then those of the features `alike`, all with the norm of the feature's
         own. An amount is an activation of the feature.
         """
-        own = self.directions[feature].cpu()
-        if not float(own.norm()) > 0:
+        direction = self.directions[feature].cpu()
+        if not float(direction.norm()) > 0:
             raise ConfigError(f"the direction of feature {feature} is zero, so nothing can be added along it")
-        drawn = torch.randn(draws, len(own), generator=make_generator(seed, "random directions", feature))
+        drawn = torch.randn(draws, len(direction), generator=make_generator(seed, "random directions", feature))
         others = torch.cat([drawn, self.directions[list(alike)].cpu()])
-        others = others * (own.norm() / others.norm(dim=1, keepdim=True))
-        return self.adding(torch.cat([own[None], others]), amount)
+        others = others * (direction.norm() / others.norm(dim=1, keepdim=True))
+        return self.adding(torch.cat([direction[None], others]), amount)
 
     def adding(self, directions: Tensor, amount: float = 1.0) -> Arms:
         """Return what is added along directions `[k, d]`, in the amounts in which the dictionary writes."""

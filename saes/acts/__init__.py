@@ -26,7 +26,7 @@ from interp.acts import Act
 def catalogue() -> dict[str, type[Act[Any, Any]]]:
     """Return every act by name, in the order of the modules of this folder; they load without torch."""
     acts: dict[str, type[Act[Any, Any]]] = {}
-    for module in sorted(each.name for each in pkgutil.iter_modules(__path__) if each.name != "reading"):  # needs torch
+    for module in sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name != "reading"):  # needs torch
         for value in vars(importlib.import_module(f"{__name__}.{module}")).values():
             if isinstance(value, type) and issubclass(value, Act) and value.__module__ == f"{__name__}.{module}":
                 acts[value.verb] = value

@@ -162,8 +162,8 @@ class AttributeToFeatures(OnAnswer, Act[Session, FeatureShares]):
         [effects] = attribute(model, sae, prompts, config)
         shares = []
         for feature, effect in effects.top(TOP_SHARES):
-            own = effects.feature == feature
-            position = int(effects.position[own][effects.effect[own].abs().argmax()])
+            mask = effects.feature == feature
+            position = int(effects.position[mask][effects.effect[mask].abs().argmax()])
             shares.append(FeatureShare(feature, effect, position, reading.result.tokens[position]))
         names = token_strings(model, [right] if wrong is None else [right, wrong])
         return FeatureShares(

@@ -105,7 +105,7 @@ class Steer(OnFeature, Act[Session, list[SteeredRow]]):
         prefix, _ = prefix_of(model, tokens, arms)
         log_p = read_arms(model, prefix, arms, next_token, at=positions_from(tokens, -1))
         p = log_p.exp()
-        names = ["unchanged", "feature", "random direction", *(f"feature {other}" for other in alike)]
+        names = ["unchanged", "feature", "random direction", *(f"feature {number}" for number in alike)]
         rows = []
         for name, text, after, log_after in zip(names, texts, p, log_p, strict=True):
             order = (after - p[0]).abs().topk(MOVED).indices.tolist() if name != "unchanged" else []
@@ -266,9 +266,9 @@ class SeparateLists(OnFeature, Act[Session, ListsApart]):
         site, _ = self.case(run, run.model(spec))
         run.check("reading lists of words")
         lists = run.lists(spec, site)
-        found = words_along(lists, site.stream, site.directions[self.feature].double().cpu().numpy())
-        apart = list(found.set_apart)
-        return ListsApart(str(found), found.hook_point, found.alpha, found.n_random, apart, found.to_records())
+        result = words_along(lists, site.stream, site.directions[self.feature].double().cpu().numpy())
+        apart = list(result.set_apart)
+        return ListsApart(str(result), result.hook_point, result.alpha, result.n_random, apart, result.to_records())
 
 
 @dataclass(frozen=True)
@@ -362,8 +362,8 @@ def document_text(
         ids[mine] = recording.token_shard(int(shard)).tokens[part[mine] - int(recording.shard_starts[shard])].long()
     device = getattr(dictionary, "sae", dictionary).decoder_directions.device
     with torch.no_grad():
-        found = dictionary.encode_sparse(recording.read_rows(dictionary.hook_point, part).to(device))
-    values = torch.where(found.indices == feature, found.values.float(), 0.0).sum(1).clamp_min(0)
+        codes = dictionary.encode_sparse(recording.read_rows(dictionary.hook_point, part).to(device))
+    values = torch.where(codes.indices == feature, codes.values.float(), 0.0).sum(1).clamp_min(0)
     return DocumentText(
         tokens=token_strings(model, ids),
         token_ids=ids.tolist(),

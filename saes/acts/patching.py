@@ -155,7 +155,7 @@ class SuggestPair(OnPrompt, Act[Session, PatchPair]):
         run.check("choosing a second prompt")
         words = list(_WORD.finditer(self.text))
         capitals = [word for word in words[1:] if word[0][0].isupper()]
-        for word in [*reversed(capitals), *(other for other in reversed(words) if other not in capitals)]:
+        for word in [*reversed(capitals), *(match for match in reversed(words) if match not in capitals)]:
             spaced = word.start() and self.text[word.start() - 1] == " "
             replacement = nearest_word(model, word[0]) if spaced else None
             if replacement is None:
@@ -184,9 +184,9 @@ def nearest_word(model: "HookedModel", word: str) -> str | None:
     scores = (table @ table[token]).float() / table.norm(dim=-1).float().clamp_min(1e-9)
     low = word.lower()
     for near in token_strings(model, scores.topk(min(_NEAR, len(scores))).indices):
-        other = near.removeprefix(" ")
-        whole = near.startswith(" ") and _WORD.fullmatch(other) and other.istitle() == word.istitle()
-        akin = other.lower().startswith(low[:4]) or low.startswith(other.lower()[:4])
-        if whole and not akin and other.isupper() == word.isupper():
-            return other
+        candidate = near.removeprefix(" ")
+        whole = near.startswith(" ") and _WORD.fullmatch(candidate) and candidate.istitle() == word.istitle()
+        akin = candidate.lower().startswith(low[:4]) or low.startswith(candidate.lower()[:4])
+        if whole and not akin and candidate.isupper() == word.isupper():
+            return candidate
     return None

@@ -56,7 +56,7 @@ class Reading:
     @property
     def size(self) -> int:
         """Bytes of the tensors."""
-        return sum(each.nbytes for each in (self.residuals, self.patterns, *self.parts.values()))
+        return sum(tensor.nbytes for tensor in (self.residuals, self.patterns, *self.parts.values()))
 
 
 class HookedSAE:
@@ -82,9 +82,9 @@ def read(
     shape = head_shape(loaded)
     layers = list(lens_hook_points(shape.n_layers))
     heads = [f"blocks.{layer}.attn.hook_pattern" for layer in range(shape.n_layers)]
-    own = [dictionary.hook_point] if dictionary is not None else []
+    reads = [dictionary.hook_point] if dictionary is not None else []
     attributed = _attributed(loaded)
-    with Capture(loaded, list(dict.fromkeys([*layers, *heads, *own, *attributed]))) as capture:
+    with Capture(loaded, list(dict.fromkeys([*layers, *heads, *reads, *attributed]))) as capture:
         values = capture(tokens)
     check("computing the losses")
     residuals = torch.stack([values[name][0] for name in layers])
@@ -139,8 +139,8 @@ def thumbnails(patterns: Tensor) -> np.ndarray:
 
 def activations_of(reading: Reading, feature: int) -> list[float]:
     """Return the activation of one feature on every token."""
-    found = reading.activations
-    mine = torch.where(found.indices == feature, found.values.float(), 0.0).sum(1)
+    codes = reading.activations
+    mine = torch.where(codes.indices == feature, codes.values.float(), 0.0).sum(1)
     return lists(mine.clamp_min(0))
 
 
@@ -168,9 +168,9 @@ def lens_cells(
         ids.append(best.indices)
         probabilities.append((best.values - total).exp())
         if token is not None:
-            own = logits[:, token, None]
-            ranks.append((logits > own).sum(-1))
-            followed.append((own - total).exp()[:, 0])
+            logit = logits[:, token, None]
+            ranks.append((logits > logit).sum(-1))
+            followed.append((logit - total).exp()[:, 0])
     shape = chosen.shape[:2]
     flat = torch.cat(ids)
     texts = np.array(token_strings(loaded, flat), object).reshape(*shape, -1)
@@ -244,25 +244,25 @@ def single_token(loaded: HookedModel, text: str, logits: Tensor) -> int:
     """The id of a word as it is typed or with a leading space, as in a sentence: the likelier of the two here."""
     from interp.lenses.direct_attribution import token_ids
 
-    found: list[int] = []
+    ids: list[int] = []
     for form in (text,) if text.startswith(" ") else (text, f" {text}"):
         with contextlib.suppress(PromptError):
-            found.append(int(token_ids(loaded, form, 1)[0]))
-    if not found:
+            ids.append(int(token_ids(loaded, form, 1)[0]))
+    if not ids:
         raise PromptError(f"{text!r} is several tokens, with and without a leading space; choose a word that is one")
-    return max(found, key=lambda token: float(logits[token]))
+    return max(ids, key=lambda token: float(logits[token]))
 
 
 def _losses(loaded: HookedModel, residual: Tensor, tokens: Tensor, check: Check) -> list[float | None]:
     """Nats of each token given those before it; None for the first. `residual [n, d_model]`, `tokens [n]`."""
-    found: list[float | None] = [None]
+    losses: list[float | None] = [None]
     for start in range(0, len(tokens) - 1, _LOSS_ROWS):
         check("computing the losses")
         targets = tokens[start + 1 : start + 1 + _LOSS_ROWS]
         logits = final_norm_and_unembed(loaded, residual[start : start + len(targets)]).float()
-        own = logits.gather(1, targets[:, None].to(logits.device))[:, 0]
-        found += lists(logits.logsumexp(-1) - own)
-    return found
+        logit = logits.gather(1, targets[:, None].to(logits.device))[:, 0]
+        losses += lists(logits.logsumexp(-1) - logit)
+    return losses
 
 
 def _strongest(loaded: HookedModel, acts: Any, tokens: Tensor) -> list[list[ActiveFeature]]:

@@ -50,11 +50,11 @@ def without_gradients(measure: M) -> M:
     """Return a function that runs without gradients; torch is imported when it is called."""
 
     @functools.wraps(measure)
-    def run(*given: Any) -> Any:
+    def run(*arguments: Any) -> Any:
         import torch
 
         with torch.no_grad():
-            return measure(*given)
+            return measure(*arguments)
 
     return cast(M, run)
 
@@ -68,8 +68,8 @@ def model_bytes(model: HookedModel) -> int:
     """Return the bytes of a model's parameters and buffers, shared ones once."""
     from itertools import chain
 
-    held = {tensor.data_ptr(): tensor.nbytes for tensor in chain(model.parameters(), model.buffers())}
-    return sum(held.values())
+    sizes = {tensor.data_ptr(): tensor.nbytes for tensor in chain(model.parameters(), model.buffers())}
+    return sum(sizes.values())
 
 
 def models(workspace: Workspace) -> list[str]:
@@ -195,22 +195,22 @@ class Session:
         self._readings[text, spec, chat, version] = reading
         for gone in [key for key in self._readings if key[1] not in self._models]:
             del self._readings[gone]
-        while len(self._readings) > 1 and sum(each.size for each in self._readings.values()) > _READINGS:
+        while len(self._readings) > 1 and sum(reading.size for reading in self._readings.values()) > _READINGS:
             self._readings.pop(next(iter(self._readings)))
         return reading
 
     # Lenses
 
-    def lens(self, spec: str, how: str) -> "Lens | None":
+    def lens(self, spec: str, kind: str) -> "Lens | None":
         """Return a lens of the workspace, kept in memory; None for the logit lens. Raises `PromptError` if missing."""
-        if how == "logit":
+        if kind == "logit":
             return None
-        lens = self._lenses(spec).get(how)
+        lens = self._lenses(spec).get(kind)
         if lens is None:
             raise PromptError(
-                f"the workspace has no {how} lens of {spec}: `workbench lens {spec} --kind {how}` fits one"
+                f"the workspace has no {kind} lens of {spec}: `workbench lens {spec} --kind {kind}` fits one"
             )
-        return self._keep((spec, f"{how} {lens.about.content_hash}"), lambda: lens)
+        return self._keep((spec, f"{kind} {lens.about.content_hash}"), lambda: lens)
 
     def jacobian_lens(self, spec: str) -> "JacobianLens | None":
         """Return the newest Jacobian lens of these weights in the workspace, or None."""
@@ -226,12 +226,12 @@ class Session:
         lenses = self._lenses(spec)
         if not lenses:
             return [("logit", "")]
-        pairs = {how: list(lens.distances().values()) for how, lens in lenses.items()}
-        ranked = [(how, gain(lens), [own for _, own in pairs[how]]) for how, lens in lenses.items()]
+        pairs = {kind: list(lens.distances().values()) for kind, lens in lenses.items()}
+        ranked = [(kind, gain(lens), [distance for _, distance in pairs[kind]]) for kind, lens in lenses.items()]
         ranked.append(("logit", 0.0, [logit for logit, _ in next(iter(pairs.values()))]))
         ranked.sort(key=lambda choice: -choice[1])
         text = "{:.1f} nats from the output on held-out text, mean of {} layers"
-        return [(how, text.format(sum(own) / len(own), len(own))) for how, _, own in ranked]
+        return [(kind, text.format(sum(distances) / len(distances), len(distances))) for kind, _, distances in ranked]
 
     def _lenses(self, spec: str) -> "dict[str, Lens]":
         """Return the lenses of these weights in the workspace by kind, the best on held-out text first."""

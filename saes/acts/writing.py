@@ -122,8 +122,8 @@ def continuations(
     with torch.no_grad():
         whole, start = torch.cat(rows, 1), tokens.shape[1]
         logits = run_with_hooks(model, whole, [])[:, start - 1 : -1].float()
-        own = logits.softmax(-1).gather(2, whole[:, start:, None].to(logits.device))[:, :, 0]
-    yield Generation(act.n_new, [], own.tolist())
+        chances_unchanged = logits.softmax(-1).gather(2, whole[:, start:, None].to(logits.device))[:, :, 0]
+    yield Generation(act.n_new, [], chances_unchanged.tolist())
 
 
 def steered_rows(
@@ -135,9 +135,9 @@ def steered_rows(
     from interp.interventions.site import DictionarySite
 
     site = DictionarySite.of(model, sae)
-    own = site.directions[feature].cpu()
-    control = torch.from_numpy(random_vector(len(own), float(own.norm()), [seed])).to(own)
-    return site.adding(torch.stack([own, control]), amount).with_unchanged().hooks(model, offset)
+    direction = site.directions[feature].cpu()
+    control = torch.from_numpy(random_vector(len(direction), float(direction.norm()), [seed])).to(direction)
+    return site.adding(torch.stack([direction, control]), amount).with_unchanged().hooks(model, offset)
 
 
 def exchanged_rows(
@@ -169,9 +169,9 @@ def exchanged_rows(
         raise PromptError("a word exchanged with itself changes nothing; type two words")
     if lens.jacobian(point) is None:
         raise PromptError(f"the Jacobian lens has no layer {exchange.layer}; it has {lens.headline()}")
-    own, other = (lens.word_direction(point, vocabulary, token) for token in ids)
-    exchanged = Intervention(target=own, partner=other, action="exchange")
-    units = [word.vector / np.linalg.norm(word.vector) for word in (own, other)]
+    first, second = (lens.word_direction(point, vocabulary, token) for token in ids)
+    exchanged = Intervention(target=first, partner=second, action="exchange")
+    units = [word.vector / np.linalg.norm(word.vector) for word in (first, second)]
     length = float(np.linalg.norm(units[0] - units[1]))
     control = replace(exchanged, along=_drawn(point, len(units[0]), length, seed))
     return [

@@ -78,8 +78,8 @@ def measure_concepts(
     listed = listed or read_concepts()
     site = DictionarySite.of(model, sae)
     sentences = listed.sentences()
-    each = len(sentences) // 50 or 1  # scoring a concept takes about as long as reading so many sentences
-    n_done, total = 0, len(sentences) + len(listed.measured) * each
+    weight = len(sentences) // 50 or 1  # scoring a concept takes about as long as reading so many sentences
+    n_done, total = 0, len(sentences) + len(listed.measured) * weight
 
     def done(n: int, stage: str) -> None:
         nonlocal n_done
@@ -101,7 +101,7 @@ def measure_concepts(
     scored: list[tuple[ConceptScore, np.ndarray]] = []
     for concept in listed.measured:
         scored.append(score_concept(concept, listed, peaks, row_of, seed=seed))
-        done(each, concept.name)
+        done(weight, concept.name)
     return steer_concepts(site, gathered(scored), density, seed=seed)
 
 
@@ -138,16 +138,16 @@ def read_words(
     until = tokenizer.encode_batch([text[:end] for text, _, end in sentences])
     first = int(tokenizer.bos_token_id is not None)
     spans = [slice(first + len(a), first + max(len(b), len(a) + 1)) for a, b in zip(before, until, strict=True)]
-    found: dict[str, list[Any]] = {name: [None] * len(prompts) for name in names}
+    values: dict[str, list[Any]] = {name: [None] * len(prompts) for name in names}
     with Capture(model, list(names)) as capture:
         for group in by_length(prompts, 64):
             tokens = torch.tensor([prompts[i] for i in group], device=model.cfg.device)
             for name, value in capture(tokens).items():
                 for i, row in zip(group, value.float().cpu(), strict=True):
-                    found[name][i] = row[spans[i]].clone()
+                    values[name][i] = row[spans[i]].clone()
             done(len(group), "reading sentences")
-    lengths = [len(each) for each in found[names[0]]]
-    return {name: torch.cat(rows) for name, rows in found.items()}, np.cumsum([0, *lengths[:-1]])
+    lengths = [len(rows) for rows in values[names[0]]]
+    return {name: torch.cat(rows) for name, rows in values.items()}, np.cumsum([0, *lengths[:-1]])
 
 
 def _bases(sae: "SAE", x: "Tensor", heldout: "Tensor", k: int, seed: int) -> dict[str, Any]:
@@ -303,20 +303,21 @@ def judge(
 
     The interval of F1 resamples the words of the concept, and those of others.
     """
-    own, other = values[truth], values[~truth]
-    draws = [bootstrap_counts(len(each), RESAMPLES, rng) for each in (own, other)]
+    inside, outside = values[truth], values[~truth]
+    draws = [bootstrap_counts(len(scores), RESAMPLES, rng) for scores in (inside, outside)]
     weights = np.zeros((2, 1 + RESAMPLES, len(truth)))
-    for each, counts, mine in zip(weights, draws, (truth, ~truth), strict=True):
-        each[0, mine] = 1
-        each[1:, mine] = counts
+    for weight, counts, mine in zip(weights, draws, (truth, ~truth), strict=True):
+        weight[0, mine] = 1
+        weight[1:, mine] = counts
     f1 = f1_of((values > threshold).sum(1), weights[0], values.shape[1], weights[1])
-    wins = np.greater.outer(own, other) + 0.5 * np.equal.outer(own, other)  # [own, templates, other, templates]
-    ends = percentile_interval(float(f1[0]), f1[1:], expanded(0.95, len(own)))
+    ties = np.equal.outer(inside, outside)  # [inside, templates, outside, templates]
+    wins = np.greater.outer(inside, outside) + 0.5 * ties
+    ends = percentile_interval(float(f1[0]), f1[1:], expanded(0.95, len(inside)))
     return ends, auroc_interval(wins.mean((1, 3)))
 
 
 def steer_concepts(
-    site: "DictionarySite", found: ConceptScores, density: np.ndarray, *, seed: int = 0
+    site: "DictionarySite", scores: ConceptScores, density: np.ndarray, *, seed: int = 0
 ) -> ConceptScores:
     """Add each chosen latent's direction to neutral prompts, and compare the effect on its words with random latents'.
 
@@ -330,16 +331,16 @@ def steer_concepts(
     from interp.models.identity import tokenizer_of
     from saes.features.measure_proof import PROMPTS
 
-    chosen = [each.own.unit for each in found.scores]
+    chosen = [score.own.unit for score in scores.scores]
     others = np.setdiff1d(np.flatnonzero(density > 0), chosen)
     if len(others) < LIKE:
-        return found
+        return scores
     rng = np.random.default_rng(derive_seed(seed, "concept steering"))
     pool = rng.permutation(others)[:POOL]
     tokenizer = tokenizer_of(site.model)
     targets = [
-        sorted({ids[0] for ids in tokenizer.encode_batch([f" {word}" for word in each.concept.half(1)])})
-        for each in found.scores
+        sorted({ids[0] for ids in tokenizer.encode_batch([f" {word}" for word in score.concept.half(1)])})
+        for score in scores.scores
     ]
     directions = torch.nn.functional.normalize(site.directions[[*chosen, *pool.tolist()]], dim=1)
 
@@ -357,16 +358,16 @@ def steer_concepts(
         rises.append((effects[1:] - effects[:1]).double().numpy())
     rise = np.mean(rises, axis=0)  # [chosen + pool, concepts]
     steered = []
-    for number, each in enumerate(found.scores):
+    for number, score in enumerate(scores.scores):
         like = np.abs(np.log(density[pool]) - np.log(max(density[chosen[number]], 1 / 10**6))).argsort()[:LIKE]
         null = rise[len(chosen) + like, number]
         gain = rise[number, number]
         p = float(p_from_null(gain, null))
-        steered.append(replace(each, steering=float(gain - null.mean()), steering_p=p))
-    return replace(found, scores=tuple(steered))
+        steered.append(replace(score, steering=float(gain - null.mean()), steering_p=p))
+    return replace(scores, scores=tuple(steered))
 
 
-def search_concepts(workspace: "Workspace", features: str, found: ConceptScores) -> ConceptScores:
+def search_concepts(workspace: "Workspace", features: str, scores: ConceptScores) -> ConceptScores:
     """Search a features artefact for each concept's name and its choosing words; store the latent's best position.
 
     The concept itself is left out of the measured concepts that a search uses.
@@ -374,15 +375,15 @@ def search_concepts(workspace: "Workspace", features: str, found: ConceptScores)
     from saes.features.search import search_features
 
     searched = []
-    how: dict[str, Any] = {"features": features, "limit": FIRST_HITS, "examples": False}
-    for each in found.scores:
+    options: dict[str, Any] = {"features": features, "limit": FIRST_HITS, "examples": False}
+    for score in scores.scores:
         ranks = [
             rank
-            for query in (each.concept.name, " ".join(each.concept.half(0)))
+            for query in (score.concept.name, " ".join(score.concept.half(0)))
             for rank, hit in enumerate(
-                search_features(workspace, query, leave_out=each.concept.name, **how).hits[:FIRST_HITS]
+                search_features(workspace, query, leave_out=score.concept.name, **options).hits[:FIRST_HITS]
             )
-            if hit.feature == each.own.unit
+            if hit.feature == score.own.unit
         ]
-        searched.append(replace(each, search_rank=min(ranks) + 1 if ranks else None))
-    return replace(found, scores=tuple(searched), features=features)
+        searched.append(replace(score, search_rank=min(ranks) + 1 if ranks else None))
+    return replace(scores, scores=tuple(searched), features=features)

@@ -85,7 +85,7 @@ class Words:
 
     def means(self, changes: np.ndarray, half: int) -> np.ndarray:
         """Return the mean of `changes [k, ..., ids]` over one half of each direction's own words, `[k]`."""
-        return np.array([own[..., at[half]].mean() for own, at in zip(changes, self.halves, strict=True)])
+        return np.array([change[..., at[half]].mean() for change, at in zip(changes, self.halves, strict=True)])
 
     def held_back(self, model: HookedModel) -> list[str]:
         """Return the words of the first direction that judge it, each once, without spaces and with escapes."""
@@ -104,8 +104,8 @@ def words_of(
     """
     if not writes_to_residual(site.dictionary):
         raise ConfigError(f"directions at {site.writes} are not in the residual stream, so they name no words")
-    vocabulary, own = vocabulary_of(site.model), directions[: 1 + draws] * sign
-    carried = own if lens is None else lens.translate(lens_point(site.writes, site.model.cfg.n_layers), own)
+    vocabulary, unit = vocabulary_of(site.model), directions[: 1 + draws] * sign
+    carried = unit if lens is None else lens.translate(lens_point(site.writes, site.model.cfg.n_layers), unit)
     logits = carried.numpy() @ vocabulary.directions.astype(np.float32).T
     best = np.argsort(-logits, axis=1, kind="stable")[:, :KEPT].tolist()
     ids = sorted({token for row in best for token in row})
@@ -117,8 +117,8 @@ def words_of(
             form = vocabulary.texts[token].strip(" \ufffd").casefold() or str(token)
             forms.setdefault(form, []).append(where[token])
         groups = list(forms.values()) if len(forms) > 1 else [[where[token]] for token in row]
-        halves.append(tuple([at for each in groups[first::2] for at in each] for first in (1, 0)))
-    return Words(ids, halves + halves[:1] * (len(directions) - len(own)))
+        halves.append(tuple([at for form in groups[first::2] for at in form] for first in (1, 0)))
+    return Words(ids, halves + halves[:1] * (len(directions) - len(unit)))
 
 
 def with_bos(model: HookedModel, passages: Sequence[Passage]) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,11 +128,11 @@ def with_bos(model: HookedModel, passages: Sequence[Passage]) -> tuple[Tensor, T
     """
     bos = bos_token_id(model)
     start = [] if bos is None else [bos]
-    ids = [start + list(each.token_ids) for each in passages]
+    ids = [start + list(passage.token_ids) for passage in passages]
     width = max(map(len, ids))
     device = model.cfg.device
     tokens = torch.tensor([row + [row[-1]] * (width - len(row)) for row in ids], device=device)
-    peaks = torch.tensor([each.peak + len(start) for each in passages], device=device)
+    peaks = torch.tensor([passage.peak + len(start) for passage in passages], device=device)
     return tokens, torch.tensor([len(row) for row in ids], device=device), peaks
 
 
@@ -211,8 +211,8 @@ def prove(
     case = read_case(features, feature, config, seed=seed)
     arms = site.arms(feature, case.alike, config.draws, seed)
     directions = arms.vectors
-    asked = _prompts(model, prompts, case)
-    cost = _cost(case, config, asked, len(directions), lists)
+    prompted = _prompts(model, prompts, case)
+    cost = _cost(case, config, prompted, len(directions), lists)
     todo = _Bar(progress, sum(cost.values()))
     parts: dict[str, ProofPart] = {}
 
@@ -230,22 +230,22 @@ def prove(
     def tell() -> ProofPart:
         random, alike = _nulls(np.arange(len(directions)), config.draws)
         shown = arms.part([0, random[0], alike[0] if len(alike) else random[0]]).times(strength)
-        told = [_continue(site, tokens, shown, config.new_tokens) for tokens in asked[-SHOWN_PROMPTS:]]
-        return ProofPart(continuations=tuple(told))
+        continued = [_continue(site, tokens, shown, config.new_tokens) for tokens in prompted[-SHOWN_PROMPTS:]]
+        return ProofPart(continuations=tuple(continued))
 
     words = lru_cache(maxsize=1)(lambda: words_of(site, directions, config.draws, lens))
     attempt("activation", lambda: ProofPart(measures=(_selectivity(site, case, directions, config.draws),)))
-    attempt("steer", lambda: _steer(site, case, config, asked, words(), arms, todo))
+    attempt("steer", lambda: _steer(site, case, config, prompted, words(), arms, todo))
     attempt("ablate", lambda: _ablate(site, case, config, words(), arms, todo))
     attempt("ablate other text", lambda: ProofPart(measures=(_ablate_other(site, case, config, arms, todo),)))
     if lists:
         attempt("lists", lambda: ProofPart(measures=(_lists(site, directions, config.draws, todo),)))
     strength = parts["steer"].strength or (config.strength or 1.0) * case.max_activation
     attempt("continuations", tell)
-    about = ProofSettings(**vars(config), features=case.features, feature=feature, model=model_name or "the model")
+    settings = ProofSettings(**vars(config), features=case.features, feature=feature, model=model_name or "the model")
     through = "" if lens is None else lens.key if is_stored(lens) else lens.settings.source
     return Proof(
-        settings=about, label=case.label, hook_point=site.writes, strength=strength, lens=through, parts=parts,
+        settings=settings, label=case.label, hook_point=site.writes, strength=strength, lens=through, parts=parts,
         alike=case.alike,
     )  # fmt: skip
 
@@ -253,10 +253,10 @@ def prove(
 def _check(dictionary: Dictionary, folder: Path) -> None:
     described = open_artefact(Features, folder)
     n, at = described.n_features, canonical_hook_point(described.settings.hook_point)
-    own = canonical_hook_point(dictionary.hook_point)
-    if n != dictionary.d_sae or at != own:
+    reads = canonical_hook_point(dictionary.hook_point)
+    if n != dictionary.d_sae or at != reads:
         raise MismatchError(
-            f"{folder.name!r} describes {n} features at {at}, the dictionary has {dictionary.d_sae} at {own}; "
+            f"{folder.name!r} describes {n} features at {at}, the dictionary has {dictionary.d_sae} at {reads}; "
             "build its own features with `workbench features`"
         )
 
@@ -277,9 +277,9 @@ def _prompts(model: HookedModel, prompts: Sequence[str], case: FeatureCase) -> l
 
 def _cost(case: FeatureCase, config: ProofConfig, prompts: list[Tensor], k: int, lists: bool) -> dict[str, int]:
     """Return the tokens that each part will run, for the progress bar."""
-    widths = sum(len(each.token_ids) + 1 for each in case.strongest(config.examples))
+    widths = sum(len(passage.token_ids) + 1 for passage in case.strongest(config.examples))
     tries = 1 if config.strength else len(STRENGTHS)
-    steered = sum(each.shape[1] * (tries if at < CHOOSING else 1) for at, each in enumerate(prompts))
+    steered = sum(tokens.shape[1] * (tries if at < CHOOSING else 1) for at, tokens in enumerate(prompts))
     return {"ablate": (k + 1) * widths, "steer": (k + 1) * steered, "lists": LIST_TOKENS * lists}
 
 
@@ -295,7 +295,7 @@ def _selectivity(site: DictionarySite, case: FeatureCase, directions: Tensor, dr
     Random directions fire on as many of these tokens as the feature does: the ones with the largest projections.
     """
     choosing, judging = case.halves()
-    names = {each.token_ids[each.peak] for each in choosing}
+    names = {passage.token_ids[passage.peak] for passage in choosing}
     tokens, lengths, _ = with_bos(site.model, (*judging, *case.other))
     reading = site.read(tokens)
     inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
@@ -309,8 +309,8 @@ def _selectivity(site: DictionarySite, case: FeatureCase, directions: Tensor, dr
     if directions.shape[1] == reading.x.shape[-1]:
         random = (reading.x[inside] @ directions[site.null_slices(draws)[0]].T.to(reading.x)).cpu().numpy()
         random = np.maximum(random - np.quantile(random, 1 - rate, axis=0), 0)
-    scores = [np.array([auroc(column, truth) for column in each.T]) for each in (acts, random)]
-    shown = ", ".join(repr(each) for each in token_strings(site.model, sorted(names))[:6])
+    scores = [np.array([auroc(column, truth) for column in activations.T]) for activations in (acts, random)]
+    shown = ", ".join(repr(token) for token in token_strings(site.model, sorted(names))[:6])
     return measure_of(
         "activation", float(scores[0][0]), "AUROC", int(truth.sum()), (scores[1], scores[0][1:]),
         f"held-out tokens {shown}",
@@ -330,19 +330,19 @@ def _ablate(
     if not passages:
         raise ConfigError("no token follows the peak of any stored example")
     changes, peaks, texts = [], [], []
-    for each in passages:  # one by one: their lengths differ
-        change = -ablation_changes(site, [each], case.feature, arms, bar.add, words.ids)
-        at = each.peak + site.first
+    for passage in passages:  # one by one: their lengths differ
+        change = -ablation_changes(site, [passage], case.feature, arms, bar.add, words.ids)
+        at = passage.peak + site.first
         changes.append(change[:, 0, at : at + config.after].mean(1))
         peaks.append(change[:, 0, at, 0])
-        texts.append(token_strings(site.model, list(each.token_ids)))
-    found = torch.stack(changes, 1).double().numpy()  # [1 + nulls, examples, 1 + ids]
-    losses = {"ablate loss": found[..., 0], "ablate loss at peak": torch.stack(peaks, 1).double().numpy()}
+        texts.append(token_strings(site.model, list(passage.token_ids)))
+    changed = torch.stack(changes, 1).double().numpy()  # [1 + nulls, examples, 1 + ids]
+    losses = {"ablate loss": changed[..., 0], "ablate loss at peak": torch.stack(peaks, 1).double().numpy()}
     examples = tuple(
-        AblatedText(each.document, text, each.peak, *change)
-        for each, text, *change in zip(passages, texts, *(each[0].tolist() for each in losses.values()), strict=True)
+        AblatedText(passage.document, text, passage.peak, *change)
+        for passage, text, *change in zip(passages, texts, *(rows[0].tolist() for rows in losses.values()), strict=True)
     )
-    fallen = [_words_measure("ablate", found[..., 1:], words, config.draws)]
+    fallen = [_words_measure("ablate", changed[..., 1:], words, config.draws)]
     units = ("nats per token", "nats")
     fallen += [
         measure_of(name, t_interval(rows[0]), unit, len(passages), _nulls(rows.mean(1), config.draws))
@@ -351,10 +351,10 @@ def _ablate(
     return ProofPart(measures=tuple(fallen), examples=examples)
 
 
-def _words_measure(name: str, changes: np.ndarray, words: Words, draws: int, about: str = "") -> ProofMeasure:
+def _words_measure(name: str, changes: np.ndarray, words: Words, draws: int, details: str = "") -> ProofMeasure:
     """Return a measure of the held-back words, from `changes [1 + nulls, prompts or examples, ids]` in nats."""
-    own = changes[0][:, words.halves[0][1]].mean(1)
-    return measure_of(name, t_interval(own), "nats", len(own), _nulls(words.means(changes, 1), draws), about)
+    change = changes[0][:, words.halves[0][1]].mean(1)
+    return measure_of(name, t_interval(change), "nats", len(change), _nulls(words.means(changes, 1), draws), details)
 
 
 def ablation_changes(
@@ -401,13 +401,13 @@ def _ablate_other(site: DictionarySite, case: FeatureCase, config: ProofConfig, 
     fires = site.activations(site.read(tokens).x, [case.feature])[..., 0]
     inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
     counts = (fires > 0) & inside
-    found = torch.zeros(len(few), len(case.other), dtype=torch.float64)
+    losses = torch.zeros(len(few), len(case.other), dtype=torch.float64)
     for at in counts.any(1).nonzero()[:, 0].tolist():
         change = ablation_changes(site, [case.other[at]], case.feature, arms.part(few), bar.add)
-        found[:, at] = -change.double().sum((1, 2, 3)) / (int(lengths[at]) - 1)
-    means = found.mean(1).numpy()
+        losses[:, at] = -change.double().sum((1, 2, 3)) / (int(lengths[at]) - 1)
+    means = losses.mean(1).numpy()
     return measure_of(
-        "ablate loss, other text", t_interval(found[0].numpy()), "nats per token", len(case.other),
+        "ablate loss, other text", t_interval(losses[0].numpy()), "nats per token", len(case.other),
         _nulls(means, min(OTHER_DRAWS, config.draws)), f"it fires on {int(counts.sum())} of {int(inside.sum())} tokens",
     )  # fmt: skip
 
@@ -425,10 +425,10 @@ def _steer(
 
     Each direction, null or not, first chooses its strength by the other half of its words on the first prompts.
     """
-    tries = [each * case.max_activation for each in ([config.strength] if config.strength else STRENGTHS)]
+    tries = [strength * case.max_activation for strength in ([config.strength] if config.strength else STRENGTHS)]
     gains = [
-        words.means(next_token_changes(site, prompts[:CHOOSING], arms.times(each), words.ids, bar.add)[0], 0)
-        for each in tries
+        words.means(next_token_changes(site, prompts[:CHOOSING], arms.times(amount), words.ids, bar.add)[0], 0)
+        for amount in tries
     ]
     strengths = np.array(tries)[np.argmax(gains, 0)]
     chosen = arms.times(torch.from_numpy(strengths))
@@ -475,8 +475,8 @@ def _lists(site: DictionarySite, directions: Tensor, draws: int, bar: _Bar) -> P
     from interp.geometry.separation import separations
 
     lists = read_lists(site, lambda: bar.add(LIST_TOKENS // 7))
-    found = separations(lists, site.stream, directions.double().numpy())  # [lists, k]
-    scores = np.abs(found / found[:, site.null_slices(draws)[0]].std(1, keepdims=True))
+    separated = separations(lists, site.stream, directions.double().numpy())  # [lists, k]
+    scores = np.abs(separated / separated[:, site.null_slices(draws)[0]].std(1, keepdims=True))
     best = list(lists)[int(scores[:, 0].argmax())]
     return measure_of("lists", float(scores[:, 0].max()), "standard deviations", len(lists),
                       _nulls(scores.max(0), draws), best)  # fmt: skip
@@ -496,5 +496,5 @@ def read_lists(site: DictionarySite, done: Callable[[], None] | None = None) -> 
 
 def _continue(site: DictionarySite, tokens: Tensor, arms: Arms, n: int) -> Continuations:
     """Continue a prompt, unchanged and steered along three directions, by the most likely token each time."""
-    own = token_strings(site.model, tokens[0, site.first :])
-    return Continuations("".join(own), *continuations(site, tokens, arms, n))
+    prompt = token_strings(site.model, tokens[0, site.first :])
+    return Continuations("".join(prompt), *continuations(site, tokens, arms, n))

@@ -125,21 +125,21 @@ class FeatureCase:
     @property
     def strong(self) -> tuple[Passage, ...]:
         """Examples of at least half of the largest activation, and four at least: weak ones peak on other tokens."""
-        most = max(each.activation for each in self.examples)
-        found = tuple(each for each in self.examples if each.activation >= most / 2)
-        return found if len(found) >= 4 else self.examples[:4]
+        most = max(example.activation for example in self.examples)
+        strong = tuple(example for example in self.examples if example.activation >= most / 2)
+        return strong if len(strong) >= 4 else self.examples[:4]
 
     def halves(self) -> tuple[tuple[Passage, ...], tuple[Passage, ...]]:
         """Split the strong examples into two halves without a document in common, alternating by strength."""
         strong = self.strong
-        first = set(list(dict.fromkeys(each.document for each in strong))[::2])
-        one = tuple(each for each in strong if each.document in first)
-        two = tuple(each for each in strong if each.document not in first)
-        return (one, two) if two else (strong[::2], strong[1::2])
+        first = set(list(dict.fromkeys(example.document for example in strong))[::2])
+        first_half = tuple(example for example in strong if example.document in first)
+        two = tuple(example for example in strong if example.document not in first)
+        return (first_half, two) if two else (strong[::2], strong[1::2])
 
     def strongest(self, n: int) -> list[Passage]:
         """Return the `n` strongest examples that a token follows, one of each document first."""
-        followed = [each for each in self.examples if each.peak + 1 < len(each.token_ids)]
+        followed = [example for example in self.examples if example.peak + 1 < len(example.token_ids)]
         seen: set[int] = set()
         ranked = sorted(
             range(len(followed)),
@@ -167,9 +167,9 @@ def read_case(folder: Path, feature: int, config: ProofConfig, *, seed: int = 0)
     alike = live[np.argsort(distance, kind="stable")[: config.draws]]
     rng = np.random.default_rng(derive_seed(seed, "other text", feature))
     drawn = rng.permutation(live)[: 2 * config.others].tolist()
-    own = {each.document for each in examples}
-    found = [each for each in _passages(folder, drawn, config, only_best=True) if len(each.token_ids) > 2]
-    found = sorted(found, key=lambda each: each.document in own)[: config.others]
+    documents = {example.document for example in examples}
+    passages = [passage for passage in _passages(folder, drawn, config, only_best=True) if len(passage.token_ids) > 2]
+    passages = sorted(passages, key=lambda passage: passage.document in documents)[: config.others]
     return FeatureCase(
         features=manifest.name,
         feature=feature,
@@ -177,7 +177,7 @@ def read_case(folder: Path, feature: int, config: ProofConfig, *, seed: int = 0)
         max_activation=float(table["max_activation"][feature].as_py()),
         label=table["label"][feature].as_py() or "",
         examples=tuple(examples),
-        other=tuple(found),
+        other=tuple(passages),
         alike=tuple(alike.tolist()),
     )
 
@@ -188,12 +188,12 @@ def _passages(folder: Path, features: Sequence[int], config: ProofConfig, *, onl
     wanted: list[Any] = [("feature", "in", list(features))]
     wanted += [("group_order", "==", 0), ("rank", "==", 0)] * only_best
     rows = read_table(folder / "examples.parquet", columns, filters=wanted).to_pylist()
-    found = []
+    passages = []
     for row in sorted(rows, key=lambda row: (row["group_order"], row["rank"])):
         start = max(0, row["peak"] - config.before)
         ids = tuple(row["token_ids"][start : row["peak"] + config.after + 1])
-        found.append(Passage(ids, row["peak"] - start, row["document"], row["activation"]))
-    return found
+        passages.append(Passage(ids, row["peak"] - start, row["document"], row["activation"]))
+    return passages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,19 +249,19 @@ class ProofMeasure(Result):
                 f"{name}_high": self.null_high(null) if len(null) else None,
                 f"p_{name}": p_from_null(self.value, null) if len(null) else None,
             }
-        about = {"measure": self.name, "value": self.value, "low": self.low, "high": self.high, "unit": self.unit}
-        return [about | {"n": self.n, **nulls, "tested": self.tested}]
+        columns = {"measure": self.name, "value": self.value, "low": self.low, "high": self.high, "unit": self.unit}
+        return [columns | {"n": self.n, **nulls, "tested": self.tested}]
 
 
 def measure_of(
-    name: str, interval: Interval[Any] | float, unit: str, n: int, nulls: Sequence[np.ndarray], about: str = ""
+    name: str, interval: Interval[Any] | float, unit: str, n: int, nulls: Sequence[np.ndarray], details: str = ""
 ) -> ProofMeasure:
     """Return a measure from its interval and the values of the null directions, random ones first."""
     value, low, high = interval if isinstance(interval, Interval) else (interval, None, None)
     ends = [None if end is None or not math.isfinite(end) else float(end) for end in (low, high)]
     random, alike = (np.asarray(null, dtype=np.float64) for null in nulls)
     return ProofMeasure(name=name, value=float(value), low=ends[0], high=ends[1], unit=unit, n=n, random=random,
-                        alike=alike, about=about)  # fmt: skip
+                        alike=alike, about=details)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -318,7 +318,7 @@ class Proof(Artefact, kind="proof"):
     @property
     def measures(self) -> list[ProofMeasure]:
         """Measures of all parts."""
-        return [each for part in self.parts.values() for each in part.measures]
+        return [measure for part in self.parts.values() for measure in part.measures]
 
     @property
     def missing(self) -> dict[str, str]:
@@ -328,12 +328,12 @@ class Proof(Artefact, kind="proof"):
     @property
     def continuations(self) -> list[Continuations]:
         """Continuations of some prompts, unchanged and steered."""
-        return [each for part in self.parts.values() for each in part.continuations]
+        return [continuation for part in self.parts.values() for continuation in part.continuations]
 
     @property
     def examples(self) -> list[AblatedText]:
         """Examples on which the feature was ablated."""
-        return [each for part in self.parts.values() for each in part.examples]
+        return [example for part in self.parts.values() for example in part.examples]
 
     @property
     def href(self) -> str:
@@ -342,11 +342,11 @@ class Proof(Artefact, kind="proof"):
 
     def measure(self, name: str) -> ProofMeasure | None:
         """Return the measure of that name, or None where it is missing."""
-        return next((each for each in self.measures if each.name == name), None)
+        return next((measure for measure in self.measures if measure.name == name), None)
 
     def p_holm(self) -> dict[str, float]:
         """Return `test -> p-value` after Holm's correction over the tests that were made."""
-        tests = [each for each in self.measures if each.tested]
+        tests = [measure for measure in self.measures if measure.tested]
         if not tests:
             return {}
         return dict(zip((t.name for t in tests), holm(np.array([t.p for t in tests])).tolist(), strict=True))
@@ -354,22 +354,22 @@ class Proof(Artefact, kind="proof"):
     def holds(self) -> list[str]:
         """Return the tests that hold."""
         p = self.p_holm()
-        return [each.name for each in self.measures if p.get(each.name, 1.0) <= ALPHA and each.above_zero]
+        return [measure.name for measure in self.measures if p.get(measure.name, 1.0) <= ALPHA and measure.above_zero]
 
     def undecided(self) -> dict[str, str]:
         """Return `test -> reason` for the tests that could not have held, whatever their value."""
-        tests = [each for each in self.measures if each.tested]
+        tests = [measure for measure in self.measures if measure.tested]
         needed = math.ceil(len(tests) / ALPHA - 1e-9) - 1  # directions for which p can be ALPHA after Holm's correction
-        found = {}
-        for each in tests:
-            counts: dict[NullKind, int] = {RANDOM: len(each.random), ALIKE: len(each.alike)}
+        reasons = {}
+        for test in tests:
+            counts: dict[NullKind, int] = {RANDOM: len(test.random), ALIKE: len(test.alike)}
             few = [draws_of(n, kind) for kind, n in counts.items() if n < needed]
             if few:
                 only = "only " * (not few[0].startswith("no "))
-                found[each.name] = f"{only}{' and '.join(few)}, {needed} are needed"
-            elif not each.above_zero and each.low is None:
-                found[each.name] = "one example only" if each.n == 1 else "it has no interval"
-        return found
+                reasons[test.name] = f"{only}{' and '.join(few)}, {needed} are needed"
+            elif not test.above_zero and test.low is None:
+                reasons[test.name] = "one example only" if test.n == 1 else "it has no interval"
+        return reasons
 
     def outcome(self, measure: ProofMeasure) -> str:
         """Return the outcome of a test: it holds, is undecided, fails for a reason, or finds nothing at all."""
@@ -386,12 +386,12 @@ class Proof(Artefact, kind="proof"):
 
     def count(self) -> str:
         """Return in a few words how many tests hold."""
-        tests = [each for each in self.measures if each.tested]
+        tests = [measure for measure in self.measures if measure.tested]
         if not tests:
             return "Nothing could be tested"
-        held, outcomes, undecided = self.holds(), {self.outcome(each) for each in tests}, self.undecided()
-        if held:
-            return f"{len(held)} of {len(tests)} tests hold{'s' * (len(held) == 1)}"
+        holding, outcomes, undecided = self.holds(), {self.outcome(test) for test in tests}, self.undecided()
+        if holding:
+            return f"{len(holding)} of {len(tests)} tests hold{'s' * (len(holding) == 1)}"
         if len(undecided) == len(tests):
             return f"Undecided: {next(iter(undecided.values()))}"
         nothing = outcomes == {NO_EFFECT}
@@ -399,9 +399,9 @@ class Proof(Artefact, kind="proof"):
 
     def lines(self) -> list[str]:
         """Return the number of tests that hold with the first test, then a sentence on each other measure."""
-        if not any(each.tested for each in self.measures):
+        if not any(measure.tested for measure in self.measures):
             return [f"{self.count()}: " + "; ".join(f"{k}: {why}" for k, why in self.missing.items()) + "."]
-        first, *others = (self.sentence(each) for each in self.measures if each.name in SENTENCES)
+        first, *others = (self.sentence(measure) for measure in self.measures if measure.name in SENTENCES)
         words = f"Its words are those that it raises most through the Jacobian lens {self.lens}."
         if not self.lens:
             words = (
@@ -417,11 +417,11 @@ class Proof(Artefact, kind="proof"):
     def sentence(self, measure: ProofMeasure) -> str:
         """Return one measure as a sentence: its interval, the draws that it exceeds, and of a test its outcome."""
         ends = "" if measure.low is None else f" ({measure.low:.2f} to {measure.high:.2f})"
-        said, own, these = SENTENCES[measure.name]
-        said = said.format(value=measure.value, ends=ends, about=measure.about)
-        nulls = measure.nulls.exceeds(own, these)
+        text, theirs, these = SENTENCES[measure.name]
+        text = text.format(value=measure.value, ends=ends, about=measure.about)
+        nulls = measure.nulls.exceeds(theirs, these)
         ending = f" (p {self.p_holm()[measure.name]:.2g}): {self.outcome(measure)}" if measure.tested else ""
-        return f"{said}, {nulls}{ending}."
+        return f"{text}, {nulls}{ending}."
 
     def headline(self) -> str:
         """Return the feature, its label and the verdict."""
@@ -438,11 +438,11 @@ class Proof(Artefact, kind="proof"):
 
     def findings(self) -> list[Finding]:
         """Return the test that holds and lies furthest above its nulls."""
-        held = self.holds()
-        tests = [each for each in self.measures if each.name in held]
+        holding = self.holds()
+        tests = [measure for measure in self.measures if measure.name in holding]
         if not tests:
             return []
-        nulls = [max(each.null_high(each.random), each.null_high(each.alike)) for each in tests]
+        nulls = [max(test.null_high(test.random), test.null_high(test.alike)) for test in tests]
         best, null = max(zip(tests, nulls, strict=True), key=lambda pair: 1 - max(pair[1], 0) / pair[0].value)
         feature, features = self.settings.feature, self.settings.features
         return [
@@ -463,9 +463,9 @@ class Proof(Artefact, kind="proof"):
     def to_records(self) -> list[Record]:
         p = self.p_holm()
         return [
-            record | {"p_holm": p.get(each.name), "holds": each.name in self.holds() if each.tested else None}
-            for each in self.measures
-            for record in each.to_records()
+            record | {"p_holm": p.get(measure.name), "holds": measure.name in self.holds() if measure.tested else None}
+            for measure in self.measures
+            for record in measure.to_records()
         ]
 
 
@@ -533,8 +533,8 @@ class ListsApart:
 
 def newest_proof(workspace: Workspace, features: str, feature: int) -> Proof | None:
     """Return the newest proof of a feature, or None where there is none."""
-    about = (features, feature)
-    return next((p for p in workspace.values(Proof) if (p.settings.features, p.settings.feature) == about), None)
+    key = (features, feature)
+    return next((p for p in workspace.values(Proof) if (p.settings.features, p.settings.feature) == key), None)
 
 
 def why_outdated(workspace: Workspace, proof: Proof) -> str:
@@ -545,5 +545,5 @@ def why_outdated(workspace: Workspace, proof: Proof) -> str:
     lens = lens_for(workspace, features)
     if lens is not None and proof.about.parents.get(lens.key) != lens.about.content_hash:
         return f"The page reads the words of this feature through {lens.key}, this proof did not; run it again."
-    found = described_another(workspace, features)
-    return found and f"{found[0].upper()}{found[1:]}, then run the proof again."
+    described = described_another(workspace, features)
+    return described and f"{described[0].upper()}{described[1:]}, then run the proof again."
