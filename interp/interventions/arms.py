@@ -76,37 +76,42 @@ class Arms:
         following = block_after(model, canonical_hook_point(self.hook_point))
         return layer if following is None else following
 
-    def change(self, value: Float[Tensor, "arms_n pos d"], sizes: Float[Tensor, "n pos"]) -> Tensor:
-        """Return what is added to values `[arms * n, pos, d]`; `sizes`, or `[1, pos]`, multiply every addition."""
+    def change(self, value: Float[Tensor, "arms_n pos d"], sizes: Float[Tensor, "rows pos"]) -> Tensor:
+        """Return what is added to values `[arms * n, pos, d]`; `sizes` (of 1, n or all rows) multiply it."""
         n = len(value) // len(self)
         vectors = self.vectors.to(value).repeat_interleave(n, 0)[:, None]
         amounts = self.amounts.to(value).repeat_interleave(n)[:, None, None]
-        factor = sizes.to(value).expand(n, -1).repeat(len(self), 1)[..., None]
+        rows = sizes if len(sizes) == len(value) else sizes.expand(n, -1).repeat(len(self), 1)
+        factor = rows.to(value)[..., None]
         if self.action == "add":
             return amounts * factor * vectors
         squared = vectors.square().sum(-1, keepdim=True)
         coordinate = (value * vectors).sum(-1, keepdim=True) / torch.where(squared > 0, squared, 1.0)
         return change_of(coordinate, self.action, amounts) * factor * vectors
 
+    def changing(self, model: HookedModel, sizes: Callable[[Tensor], Tensor]) -> list[tuple[str, Hook]]:
+        """Return hooks that make the changes, with the sizes that a function gives for a value."""
+        points = [self.hook_point] if self.action != "ablate" else stream_points(model.cfg.n_layers)
+        return [(name, adding(lambda value: self.change(value, sizes(value)))) for name in points]
+
     def hooks(self, model: HookedModel, offset: Offset | None = None) -> list[tuple[str, Hook]]:
         """Return hooks that make the changes in every pass, from the token after BOS on."""
         first, scale = int(bos_token_id(model) is not None), self.scale
         factors: dict[str, Tensor] = {}
 
+        def sizes(value: Tensor) -> Tensor:
+            at = torch.arange(value.shape[1], device=value.device) + (offset.tokens if offset else 0)
+            after_bos = (at >= first).to(value)[None]
+            return after_bos * factors["now"].to(value) if factors else after_bos
+
+        changes = self.changing(model, sizes)
+        if scale is None:
+            return changes
+
         def measure(value: Tensor, hook: object = None) -> None:
-            assert scale is not None  # only then it is a hook
             factors["now"] = scale.of(value.float())[..., 0]
 
-        def added(value: Tensor) -> Tensor:
-            at = torch.arange(value.shape[1], device=value.device) + (offset.tokens if offset else 0)
-            sizes = (at >= first).to(value)[None]
-            if not factors:
-                return self.change(value, sizes)
-            return self.change(value, sizes) * factors["now"][..., None].to(value)
-
-        points = [self.hook_point] if self.action != "ablate" else stream_points(model.cfg.n_layers)
-        reads: list[tuple[str, Hook]] = [] if scale is None else [(scale.hook_point, measure)]
-        return reads + [(name, adding(added)) for name in points]
+        return [(scale.hook_point, measure), *changes]
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ def read_arms(
         if between:
             value = value + part.change(value, prefix.sizes)
         else:
-            hooks = _hooks(model, part, prefix.sizes)
+            hooks = part.changing(model, lambda _: prefix.sizes)
         hooks.append(read_hook(at.repeat(len(part), 1)))
         logits = run_from(model, value, hooks, layer=prefix.layer or 0)
         assert logits is not None  # only a pass with `until` has none
@@ -172,12 +177,6 @@ def read_arms(
         if done:
             done(len(part) * n * pos)
     return torch.cat(rows)
-
-
-def _hooks(model: HookedModel, arms: Arms, sizes: Tensor) -> list[tuple[str, Hook]]:
-    """Return the hooks of arms over whole texts, whose factors are known."""
-    points = [arms.hook_point] if arms.action != "ablate" else stream_points(model.cfg.n_layers)
-    return [(name, adding(lambda value: arms.change(value, sizes))) for name in points]
 
 
 def positions_from(tokens: Int[Tensor, "n pos"], first: int) -> Int[Tensor, "n k"]:
