@@ -74,14 +74,14 @@ def run() -> list[Result]:
 def synthetic_meaning(n_features: int, seed: int = 0) -> Any:
     """Return what the features say: random directions, and the 49,152 most frequent words as tokens."""
     from interp.lenses.vocabulary import Vocabulary
-    from saes.features.meaning import DRAWS, KEPT, Meaning
+    from saes.features.meaning import KEPT, N_DIRECTIONS, Meaning
 
     rng = np.random.default_rng(seed)
     directions = rng.normal(size=(D_VOCAB, D_MODEL)).astype(np.float16)
     vocabulary = Vocabulary(directions, np.eye(D_MODEL, dtype=np.float32), tuple(f" {word(i)}" for i in range(D_VOCAB)))
     carried = rng.normal(size=(n_features, D_MODEL)).astype(np.float32)
     lens = SimpleNamespace(settings=SimpleNamespace(weight_hash=f"synthetic-words-{seed}"))
-    side, null = np.zeros((n_features, KEPT), np.float32), np.zeros(DRAWS)
+    side, null = np.zeros((n_features, KEPT), np.float32), np.zeros(N_DIRECTIONS)
     given: Any = {"lens": lens, "vocabulary": vocabulary, "carried": carried, "scale": vocabulary.scale(carried),
                   "raised": side, "raised_strength": side, "lowered": side, "lowered_strength": side}  # fmt: skip
     return Meaning(hook_point="blocks.0.hook_resid_post", null_high=null, null_low=null, **given)

@@ -4,20 +4,34 @@ A null is the same statistic where there is no effect by construction. Counts st
 level: what a count buys is the smallest p-value, `1 / (1 + draws)`. Torch-free.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from interp.errors import NonFiniteError
 
 Level = Literal["quick", "standard", "thorough"]
 """Cost of a null: p can reach 1/6, 1/20 or 1/100."""
 DRAWS: dict[Level, int] = {"quick": 5, "standard": 19, "thorough": 99}
-"""Draws that each cost passes of a model (directions, prompts, circuits, untrained models), by level."""
-NUMERIC_DRAWS: dict[Level, int] = {"quick": 199, "standard": 1_999, "thorough": 19_999}
+"""Draws that each cost passes of a model or a fit (directions, prompts, circuits, untrained models), by level."""
+NUMERIC_DRAWS: dict[Level, int] = {"quick": 199, "standard": 999, "thorough": 9_999}
 """Draws that cost arithmetic only (shuffled labels, orders, directions that are projected on), by level."""
+PER_PART = 9
+"""Draws that are measured again for each of many parts: maps of patches, sizes of a circuit, cells of steering."""
+SHOWN = 2
+"""Draws that are shown beside a result and test nothing: continuations, curves of strengths."""
+LIVE_MAPS = 3
+"""Maps of null patches that a reader waits for, as each costs as much as the map of the prompt."""
+OTHER_LABELS = 100
+"""Labels of other features that a label is judged by: those that ship were, and a table of features does not say it."""
+SHUFFLED_MAPS = 40
+"""Atlases with shuffled labels: each is named anew, which takes seconds."""
+CURVES, CURVES_ALIKE = 2_000, 200
+"""Simulated circles and horseshoes, and those of the nearest quality among them: simulated once for each shape."""
 ALPHA = 0.05
 """Largest p-value of an effect that lies beyond a null."""
 ROUNDING = 1e-12
@@ -32,14 +46,14 @@ NullKind = Literal[
     "random nodes",
     "random circuits",
     "random rotations",
-    "random changes",
-    "random tokens",
+    "random changes of the same size",
+    "values of random tokens",
     "random pairs",
     "random orders",
     "shuffled labels",
     "shuffled pairs",
     "shuffled rows",
-    "shuffled lists",
+    "words dealt to lists at random",
     "shuffled edges",
     "labels of other features",
     "isotropic points",
@@ -66,14 +80,14 @@ NULLS: dict[NullKind, Null] = {
     "random nodes": Null("set of random nodes", "the number of active features at each hook point"),
     "random circuits": Null("random circuit", "the number of edges"),
     "random rotations": Null("random rotation", "singular values; what is written and read is turned apart"),
-    "random changes": Null("random change", "the size of the change and its place in the model"),
-    "random tokens": Null("prompt of random tokens", "the clean and the corrupt prompt, and the patched hook point"),
+    "random changes of the same size": Null("random change of the same size", "the part of the model that changes"),
+    "values of random tokens": Null("value of a random token", "the prompts, the hook point and the positions"),
     "random pairs": Null("random pair", "one of the two, and the dictionary of the other"),
     "random orders": Null("random order", "the items and all distances between them"),
     "shuffled labels": Null("shuffling of labels", "the rows and the number of each label"),
     "shuffled pairs": Null("shuffling of pairs", "the words on both sides"),
     "shuffled rows": Null("shuffling of rows", "both clouds of points"),
-    "shuffled lists": Null("dealing of words to lists", "the words and the sizes of the lists"),
+    "words dealt to lists at random": Null("dealing of words to lists", "the words and the sizes of the lists"),
     "shuffled edges": Null("shuffling of edges", "the weights of each latent's edges, within a layer and position"),
     "labels of other features": Null("label of another feature", "the feature's firings and the kind of label"),
     "isotropic points": Null("cloud of isotropic points", "the number of points and of dimensions"),
@@ -82,8 +96,10 @@ NULLS: dict[NullKind, Null] = {
 }
 """Every kind of null."""
 
-NO_EFFECT = "no effect beyond the null"
-"""Verdict on a value that lies beyond none of its nulls."""
+BEYOND, WITHIN = "beyond the null", "within the null"
+"""Verdicts on a value by one null, or by all of them."""
+NO_EFFECT = f"no effect {BEYOND}"
+"""Verdict on a test whose value lies beyond none of its nulls."""
 
 
 def draws_of(n: int, kind: NullKind) -> str:
@@ -96,14 +112,24 @@ def smallest_p(draws: int) -> float:
     return 1 / (1 + draws)
 
 
+def draws_needed(n_tests: int, alpha: float = ALPHA) -> int:
+    """Return the fewest draws with which the smallest p-value of `n_tests` passes Bonferroni's or Holm's correction."""
+    return math.ceil(n_tests / alpha - 1e-9) - 1
+
+
 def exceeded(value: float, null: Sequence[float] | np.ndarray) -> str:
     """Return how many draws of a null a value exceeds: `18 of 19`."""
     return f"{int((np.asarray(null) < value - ROUNDING).sum())} of {len(null)}"
 
 
-def beside(kind: NullKind, mean: float, high: float, form: str = ".3f") -> str:
-    """Return a null beside its value, for brackets: `shuffled labels 0.510, at most 0.620`."""
-    return f"{kind} {mean:{form}}, at most {high:{form}}"
+def beside(kind: NullKind, mean: str, high: str) -> str:
+    """Return the numbers of a null, to stand beside a value: `shuffled labels 0.51, at most 0.62`."""
+    return f"{kind} {mean}, at most {high}"
+
+
+def standing(found: bool) -> str:
+    """Return the verdict on a value by its null: `beyond the null`, `within the null`."""
+    return BEYOND if found else WITHIN
 
 
 def verdict(beyond: Sequence[NullKind], within: Sequence[NullKind]) -> str:
@@ -130,7 +156,7 @@ class NullComparison:
 
     def p_by(self, kind: NullKind) -> float:
         """Return the one-sided p-value by one null."""
-        return p_from_null(self.value, np.asarray(self.draws[kind]))
+        return p_from_null(self.value, self.draws[kind])
 
     @property
     def p(self) -> float:
@@ -163,7 +189,7 @@ class NullComparison:
 
 def p_from_null(
     value: Any,
-    null: np.ndarray,
+    null: ArrayLike,
     *,
     alternative: Literal["greater", "less", "two-sided"] = "greater",
     tolerance: float = ROUNDING,
@@ -185,7 +211,7 @@ def p_from_null(
 
 
 def prediction_bound(
-    mean: Any, spread: Any, n: int, *, n_tests: Any, df: int | None = None, error: float = 0.05
+    mean: Any, spread: Any, n: int, *, n_tests: Any, df: int | None = None, error: float = ALPHA
 ) -> Any:
     """Return a bound for one more draw of a null, with a family-wise `error` over `n_tests` (Bonferroni).
 

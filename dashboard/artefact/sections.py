@@ -17,6 +17,7 @@ from interp.artifacts.artefact import layout_of
 from interp.artifacts.tables import schema_of
 from interp.cache import size_text
 from interp.errors import program
+from interp.nulls import BEYOND
 from interp.workspace import Workspace
 
 CELLS = {"bool", "int8", "int16", "int32", "int64", "float", "double", "string"}
@@ -55,7 +56,7 @@ def _findings(value: Artefact) -> html.Div | html.P:
         {"finding": visible(each.sentence, 400), "value": each.value, "null": each.null, "measured": each.about}
         for each in value.findings()
     ]
-    return records_table(rows, limit=MOST_ROWS) if rows else html.P("Nothing beyond its null.", className="wb-none")
+    return records_table(rows, limit=MOST_ROWS) if rows else html.P(f"Nothing {BEYOND}.", className="wb-none")
 
 
 def _table(value: Artefact, name: str) -> html.Div:

@@ -28,6 +28,7 @@ from dashboard.figures.theme import Theme, theme, visible
 from interp.artifacts import MODEL_COMPARISONS, Artefact, as_json
 from interp.changes.comparison import ModelComparison
 from interp.changes.words import ChangedWords, Use, Written
+from interp.nulls import BEYOND, WITHIN
 from saes.evaluation.latent_comparison import LatentComparison
 
 HEIGHT = 380
@@ -88,9 +89,9 @@ def show_comparison(state: dict[str, Any], scheme: str | None) -> list[Any]:
         html.Div(
             [
                 guarded("Weights", lambda: _weights(found, colours),
-                        note="norm of the change over the norm of the matrix; grey: within the null"),
+                        note=f"norm of the change over the norm of the matrix; grey: {WITHIN}"),
                 guarded("Residual stream", lambda: _stream(found, colours),
-                        note="relative change; filled: beyond the null, corrected for all layers; whiskers: 95 % over "
+                        note=f"relative change; filled: {BEYOND}, corrected for all layers; whiskers: 95 % over "
                         "contexts"),
             ],
             className="wb-two wb-even",
@@ -98,7 +99,7 @@ def show_comparison(state: dict[str, Any], scheme: str | None) -> list[Any]:
         html.Div(
             [
                 guarded("Transplanted parts", lambda: _transplants(found, colours)),
-                guarded("Heads", lambda: _heads(found), note="changes beyond the null, corrected for all heads"),
+                guarded("Heads", lambda: _heads(found), note=f"changes {BEYOND}, corrected for all heads"),
             ],
             className="wb-two wb-even",
         ),
@@ -150,7 +151,7 @@ def _transplants(found: ModelComparison, colours: Theme) -> list[Any]:
 def _heads(found: ModelComparison) -> list[Any]:
     rows = sorted(found.heads.shown(), key=lambda row: [*_MEASURES].index(row["measure"]))
     if not rows:
-        return [html.P("No head changed beyond its null.", className="wb-none")]
+        return [html.P(f"No head changed {BEYOND}.", className="wb-none")]
     shown = [
         {"head": row["head"], "measure": _MEASURES[row["measure"]]}
         | {key: row[key] for key in ("value", "low", "high", "null_high")}
@@ -229,7 +230,7 @@ def _said(found: ChangedWords, ways: Sequence[str]) -> list[Any]:
             if largest is None
             else f" Nearest: {largest.name}, {largest.strength:.1f} (null up to {largest.null_high:.1f})."
         )
-        return [html.P(f"No direction raises a word beyond the null.{nearest}", className="wb-none")]
+        return [html.P(f"No direction raises a word {BEYOND}.{nearest}", className="wb-none")]
     rows = [html.Tr([html.Th(each, scope="col") for each in ("words", "direction", "strength", "null up to")])]
     for each in beyond:
         name = each.name if each.way == "difference" else f"{each.name} {each.way}"
@@ -240,14 +241,14 @@ def _said(found: ChangedWords, ways: Sequence[str]) -> list[Any]:
         html.Div(html.Table(part, className="wb-evidence wb-records"), className="wb-scroll")
         for part in (rows[: 1 + ROWS], [rows[0], *rows[1 + ROWS :]])
     )
-    more = html.Details([html.Summary(f"{len(beyond) - ROWS} more beyond the null"), rest], className="wb-folded")
+    more = html.Details([html.Summary(f"{len(beyond) - ROWS} more {BEYOND}"), rest], className="wb-folded")
     return [first, more] if len(beyond) > ROWS else [first]
 
 
 def _used(uses: Sequence[Use], kind: str) -> list[Any]:
     found = [each for each in uses if each.found]
     if not uses or not found:
-        reason = f"No {kind} changed beyond the null." if uses else f"No {kind} was measured."
+        reason = f"No {kind} changed {BEYOND}." if uses else f"No {kind} was measured."
         return [html.P(reason, className="wb-none")]
     rows = [html.Tr([html.Th(each, scope="col") for each in (kind, "before", "after", "change", "null up to")])]
     for each in found:

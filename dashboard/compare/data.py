@@ -12,6 +12,7 @@ from dashboard.data import features
 from dashboard.data.meaning import said_words
 from interp.errors import UnknownNameError, UsageError
 from interp.names import parse_hook_point
+from interp.nulls import p_from_null
 from interp.recording.recorded import Recorded
 from interp.workspace import Workspace
 from saes.acts.session import models
@@ -189,8 +190,7 @@ def shared_tokens(workspace: Workspace, a: NamedFeature, b: NamedFeature) -> lis
             continue
         same = [token for token in mine if token in set(theirs)]
         null = sorted(len(set(mine) & set(each)) for each in others.values())
-        reach = sum(each >= len(same) for each in null)
-        p = (1 + reach) / (1 + len(null))
+        p = p_from_null(len(same), null)
         bound = float(null[math.ceil(0.95 * len(null)) - 1])
         found.append(SharedTokens(what, same, Measure(f"shared {what}", float(len(same)), bound, p, of)))
     return found

@@ -17,7 +17,7 @@ import numpy as np
 
 from dashboard.compare.data import Measure, NamedFeature, about, both, shared_tokens
 from interp.errors import ConfigError, MismatchError, UnknownNameError, WorkbenchError
-from interp.nulls import p_from_null
+from interp.nulls import ALPHA, p_from_null
 from interp.recording.recorded import Recorded
 from interp.workspace import Workspace
 
@@ -33,8 +33,6 @@ LEAST = 5
 N_NEAREST, N_SAMPLE = 8, 1024
 """Nearest latents listed, and latents whose nearest neighbour is computed for the distribution."""
 EDGES = np.linspace(-1, 1, 81)
-ALPHA = 0.05
-"""Largest p of a pair that is called alike, and largest share of nearest neighbours that are closer."""
 CLOSER = "share of latents whose nearest neighbour is at least as close"
 RANDOM_PAIRS = "each with every other latent of the other's dictionary"
 

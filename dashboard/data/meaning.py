@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from interp.errors import ResourceError
+from interp.nulls import ALPHA
 from interp.workspace import Workspace
-from saes.features.meaning import DRAWS, Meaning, Saying, is_computed, lens_for, meaning_of
+from saes.features.meaning import N_DIRECTIONS, Meaning, Saying, is_computed, lens_for, meaning_of
 from saes.features.schema import Features
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from interp.models.hooked import HookedModel
 
 State = Literal["read", "no lens", "computing", "failed", "elsewhere"]
-ALPHA = 0.05
-"""Largest share of random directions that may say a word as strongly as a direction credited with it."""
 log = logging.getLogger(__name__)
 _computing: dict[str, str] = {}
 """Reason why a computation failed, empty while it runs, by the hashes of features and lens."""
@@ -32,7 +31,7 @@ class Said(NamedTuple):
     saying: Saying | None = None
     layer: str = ""
     """hook point of the lens"""
-    draws: int = DRAWS
+    draws: int = N_DIRECTIONS
     """random directions of the null"""
     problem: str = ""
     """why it could not be computed"""

@@ -46,6 +46,7 @@ from interp.geometry.separation import ListAlong
 from interp.interventions.conversation import Conversation
 from interp.interventions.intervention import Direction, Intervention
 from interp.notes import Name
+from interp.nulls import WITHIN, beside
 from saes.acts.writing import CheckChat
 
 KIND = "direction"
@@ -159,12 +160,13 @@ def _judgement_rows(found: Judgement | str) -> list[tuple[str, str]]:
     if isinstance(found, str):
         return [] if found == NOT_JUDGED else [("judge", visible(found, 300))]
     change = f"{number(found.change.low, signed=True)}, {number(found.change.high, signed=True)}"
+    null = beside("random directions", percent(found.random.mean()), percent(found.random.max()))
     return [
         (
             f"yes to {visible(found.question, 120)!r}",
             f"{percent(found.steered)} of {found.n_samples} samples, {percent(found.plain)} unsteered (change "
-            f"{number(found.change.estimate, signed=True)} [{change}]); {len(found.random)} random directions "
-            f"{percent(found.random.mean())}, at most {percent(found.random.max())}, says {visible(found.by, 60)}",
+            f"{number(found.change.estimate, signed=True)} [{change}]); {len(found.random)} {null}, "
+            f"says {visible(found.by, 60)}",
         )
     ]
 
@@ -201,7 +203,7 @@ def grid_panel(found: DirectionGeometry, colours: Theme) -> html.Section | None:
     return panel(
         "Layers and strengths",
         graph("direction-grid", figure=figure, label="Effect by layer and strength", height=height),
-        note="effect on the choosing half; grey cells cost too much or stay within the null",
+        note="effect on the choosing half; grey cells cost too much or stay " + WITHIN,
     )
 
 
@@ -421,10 +423,8 @@ def accuracy_words(found: DirectionAccuracy | None) -> str:
     """Return the held-out accuracy of a direction with its null; empty for a direction that was given."""
     if found is None:
         return ""
-    return (
-        f"{percent(found.accuracy)} of {found.n_heldout} held-out examples; shuffled labels "
-        f"{percent(found.shuffled)}, at most {percent(found.shuffled_high)}"
-    )
+    null = beside("shuffled labels", percent(found.shuffled), percent(found.shuffled_high))
+    return f"{percent(found.accuracy)} of {found.n_heldout} held-out examples; {null}"
 
 
 def _erased(found: Erasure | str) -> str:
@@ -445,10 +445,8 @@ def _largest(reading: TokenReading | str) -> str:
     if isinstance(reading, str):
         return ""
     through = f", through the Jacobian lens {reading.lens.partition('/')[2]}" if reading.lens else ", by direct effect"
-    return (
-        f"{number(reading.raised_logits[0])} above the mean logit; random directions {number(reading.random)}, at most "
-        f"{number(reading.random_high)}{through}"
-    )
+    null = beside("random directions", number(reading.random), number(reading.random_high))
+    return f"{number(reading.raised_logits[0])} above the mean logit; {null}{through}"
 
 
 def _list(each: ListAlong) -> str:

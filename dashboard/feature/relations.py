@@ -13,6 +13,7 @@ from dashboard.components.frame import attrs, folded, panel, quiet_link
 from dashboard.components.pages import atlas_href, circuit_href, feature_href, geometry_href, graph_href
 from dashboard.components.tokens import feature_line
 from dashboard.data import features as view
+from interp.nulls import ALPHA
 from interp.workspace import Workspace
 from saes.features.schema import Features
 
@@ -24,7 +25,7 @@ def effect_verdict(p: float | None, side: str, draws: int) -> str:
     """Return one sentence on whether a feature promotes (or suppresses) tokens more than random directions do."""
     if p is None:
         return ""
-    found = "More" if p <= 0.05 else "Not clearly more"
+    found = "More" if p <= ALPHA else "Not clearly more"
     return f"{found} than random directions: {p:.0%} of {draws} {side} some token at least as much."
 
 

@@ -43,6 +43,7 @@ from interp.geometry.shapes import ClusterTest, Shape, Verdict
 from interp.geometry.space import SpaceComparison, SpaceReport
 from interp.geometry.sweeps import RotationSweep, StrengthSweep
 from interp.geometry.word_geometry import ConceptGeometry, WordGeometry
+from interp.nulls import BEYOND, beside
 from interp.results import Record
 from interp.workspace import Workspace
 
@@ -149,7 +150,7 @@ VERDICTS: dict[Verdict, str] = {
     "line": "A line, straight or bent: neighbours in the list are neighbours in the model, and its ends are far apart.",
     "ordered": "An order: neighbours in the list are neighbours in the model; the test cannot tell circle from line.",
     "cluster": "A cluster: its words lie together, separate from those of other lists, without an order.",
-    "nothing": "No shape: neither an order nor a cluster beyond the null distribution.",
+    "nothing": f"No shape: neither an order nor a cluster {BEYOND}.",
     "undecided": "Undecided: the list is too short for an order to be significant.",
 }
 _JOINED = {
@@ -354,10 +355,8 @@ def _counts(order: CircleTest) -> str:
 def _cluster(found: ClusterTest | None) -> str:
     if found is None:
         return "not tested: no other list to separate it from"
-    return (
-        f"silhouette {number(found.silhouette)}, p {number(found.p)}; null (words shuffled among lists) "
-        f"{number(found.null)}, at most {number(found.null_high)}"
-    )
+    null = beside("words dealt to lists at random", number(found.null), number(found.null_high))
+    return f"silhouette {number(found.silhouette)}, p {number(found.p)}; null: {null}"
 
 
 _MEASURES = (

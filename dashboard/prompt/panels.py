@@ -22,6 +22,7 @@ from dashboard.figures.attribution import pair_map, patching_map, share_bars, sh
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.turns import asking
 from interp.errors import SupersededError, WorkbenchError
+from interp.nulls import BEYOND, LIVE_MAPS
 from interp.patching.patching_map import PatchingMap
 from interp.workspace import Workspace
 from saes.acts.attribution import (
@@ -307,8 +308,9 @@ def patching_panel(workspace: Workspace, name: str) -> html.Details:
         dcc.Store(id="prompt-patch-filled"),
         loading(html.Div(id="prompt-patch-result", **attrs({"aria-live": "polite"}))),
         note="One activation of one run replaces that of the other. Effect: the fraction of the gap between their "
-        "metrics that this closes (0: none, 1: all of it). With three maps of null patches, this takes about four "
-        "passes of the model per layer and position. The switch of the chat template applies here too.",
+        f"metrics that this closes (0: none, 1: all of it). With {LIVE_MAPS} maps of null patches, this takes about "
+        f"{1 + LIVE_MAPS} passes of the model per layer and position. The switch of the chat template applies here "
+        "too.",
         id="prompt-patch",
         open=bool(name),
     )  # fmt: skip
@@ -425,9 +427,7 @@ def effects(found: PatchingMap, colours: Theme) -> html.Div:
     stats = [
         stat(f"metric: {s.task.metric}, clean prompt", _signed(found.clean_metric), METRIC),
         stat("corrupt prompt", _signed(found.corrupt_metric), METRIC),
-        stat(
-            "beyond the null", f"{found.n_beyond:,} of {len(found.rows):,}", "patches with an effect above any null's"
-        ),
+        stat(BEYOND, f"{found.n_beyond:,} of {len(found.rows):,}", "patches with an effect above any null's"),
         stat("largest null effect", number(found.threshold), found.null),
     ]
     tokens = [

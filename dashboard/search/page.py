@@ -31,10 +31,11 @@ from dashboard.data.meaning import meaning_if_known
 from dashboard.figures.theme import visible
 from interp.atlas.vector_map import VectorMap
 from interp.errors import UsageError, as_typed, program
+from interp.nulls import ALPHA, WITHIN
 from interp.workspace import Workspace
 from saes.acts.prompt import FeatureActivations, ReadPrompt
 from saes.features.active import rank_active
-from saes.features.found import ALPHA, Example, Found, Hit, Kind, Match
+from saes.features.found import Example, Found, Hit, Kind, Match
 from saes.features.schema import Features
 from saes.features.search import search_features
 from saes.features.token_index import PHRASE_FROM
@@ -197,7 +198,7 @@ def results(workspace: Workspace, found: Found, *, run: bool) -> html.Div:
     if below:
         shown.append(
             panel(
-                "Not above the null",
+                WITHIN.capitalize(),
                 _list(below, several=several),
                 note="A random feature of the same density fires on these words as often; every search has such hits.",
                 className="wb-below-chance",
@@ -328,7 +329,7 @@ def chance_text(hit: Hit) -> str:
     said = "p < 1e-12" if p < 1e-12 else f"p = {p:.2g}"
     if hit.expected is None or hit.fired is None or hit.tries is None:
         return f"{said} for random directions"
-    found = "" if p <= ALPHA else "within the null: "
+    found = "" if p <= ALPHA else f"{WITHIN}: "
     return f"{found}{hit.fired:,} of {hit.tries:,} tokens, expected {hit.expected:.2g} by chance; {said}"
 
 

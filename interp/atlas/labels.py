@@ -32,6 +32,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from interp.nulls import SHUFFLED_MAPS
+
 UNNAMED = "no label"
 WHITE = "white space"
 _BYTES = re.compile(r"(<0x[0-9A-Fa-f]{2}>)+")
@@ -258,7 +260,6 @@ class Ranked(NamedTuple):
         return Ranked([self.terms[i] for i in keep], *(each[keep] for each in self[1:]))
 
 
-N_SHUFFLES = 40
 BEYOND = 0.95
 """Fraction of shuffled maps on which no term of any region has more evidence than its bound."""
 
@@ -272,7 +273,7 @@ class Chance(NamedTuple):
     """mean number of regions that a shuffled map names"""
 
 
-def shuffled_evidence(tree: Tree, kinds: dict[str, Terms], seed: int, n_shuffles: int = N_SHUFFLES) -> Chance:
+def shuffled_evidence(tree: Tree, kinds: dict[str, Terms], seed: int, n_shuffles: int = SHUFFLED_MAPS) -> Chance:
     """Return the evidence that chance gives: labels are moved together over the points, `n_shuffles` times."""
     rng = np.random.default_rng(seed)
     sizes = [len(parents) for parents in tree.parents]

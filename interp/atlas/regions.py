@@ -24,7 +24,6 @@ import torch
 from interp.artifacts import Table
 from interp.atlas.density import Blur, Grid, Peaks, contains, find_peaks, lay_grid, outline
 from interp.atlas.labels import (
-    N_SHUFFLES,
     Chance,
     Tree,
     forms_of_tokens,
@@ -33,6 +32,7 @@ from interp.atlas.labels import (
     words_of_labels,
 )
 from interp.atlas.vector_map import NONE, REST, Naming, Region, whole_map_level
+from interp.nulls import SHUFFLED_MAPS
 
 WANTED = (6, 20, 60, 180, 540)
 """Wanted numbers of regions, the coarsest level first."""
@@ -282,7 +282,7 @@ def counts_of(regions: Regions) -> dict[str, Any]:
     naming = None if chance is None else Naming(
         per_level=tuple(named.count(at) for at in range(len(regions.levels))),
         when_shuffled=chance.named,
-        shuffles=N_SHUFFLES,
+        shuffles=SHUFFLED_MAPS,
         bounds=chance.bounds,
     )  # fmt: skip
     outside = 1.0 if level is None else float((regions.levels[level] == NONE).mean())

@@ -18,6 +18,7 @@ from interp.changes.measured import (
     unit_of,
 )
 from interp.changes.words import ChangedWords
+from interp.nulls import BEYOND
 from interp.results import Record, whole_table
 
 HALF = 0.5
@@ -188,7 +189,7 @@ def changes_table(found: "ModelComparison") -> str:
     columns = ["part", "weights", "null", "rank", *texts, "stream, null", "heads", "carried", "removed"]
     names = [part.name for part in found.transplants.transplants if part.level == "part"]
     rows = [[name, *_weights(found, name), *_stream(found, name), *_rest(found, name)] for name in names]
-    notes = f"{found.base} -> {found.tuned}; null: {found.weights.null}; * beyond the null, corrected for all parts"
+    notes = f"{found.base} -> {found.tuned}; null: {found.weights.null}; * {BEYOND}, corrected for all parts"
     heads = [part for part in found.transplants.transplants if part.level == "head"]
     lines = [notes, "", *whole_table([dict(zip(columns, row, strict=True)) for row in rows])]
     if heads:

@@ -34,7 +34,7 @@ from torch import Tensor
 from interp.changes.measured import unit_of
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.models.hooked import HookedModel
-from interp.nulls import prediction_bound
+from interp.nulls import ALPHA, prediction_bound
 
 SIDE_NAMES = (("q", "W_Q"), ("k", "W_K"), ("v", "W_V"))
 SAME = ("architecture", "act_fn", "normalization_type", "positional_embedding_type", "parallel_attn_mlp")
@@ -236,7 +236,6 @@ def _others(model: HookedModel, parts: list[Component]) -> list[Component]:
     ]
 
 
-FAMILY_WISE = 0.05
 ROUNDING_MARGIN = 2.0
 PRIOR_DEGREES = 4
 SMALLEST = 1e-12
@@ -291,6 +290,6 @@ def upper_bound(values: np.ndarray, *, n_tests: int, log: bool = True) -> np.nda
     mean, variance = scaled.mean(0), scaled.var(0, ddof=1)
     own, prior = len(values) - 1, PRIOR_DEGREES if variance.size > 1 else 0
     moderated = (prior * variance.mean() + own * variance) / (prior + own)
-    tests = {"n_tests": max(n_tests, 1), "df": prior + own, "error": FAMILY_WISE}
+    tests = {"n_tests": max(n_tests, 1), "df": prior + own, "error": ALPHA}
     bound = prediction_bound(mean, np.sqrt(moderated), len(values), **tests)
     return np.exp(bound) if log else bound

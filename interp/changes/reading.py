@@ -35,6 +35,7 @@ from interp.models.adapter import bos_token_id, ordinary_tokens, token_strings
 from interp.models.generation import NextToken, Offset, generate
 from interp.models.hooked import HookedModel
 from interp.models.passes import run_from, storing_hook
+from interp.nulls import DRAWS, PER_PART
 from interp.progress import Progress
 from interp.seeds import make_generator
 
@@ -42,8 +43,8 @@ FIRST = 5
 """tokens at the start of a context over which the mean difference is taken, after the first token"""
 POSITIONS = 32
 """tokens of a context that are predicted"""
-DIRECTIONS, DRAWS = 3, 10
-"""singular vectors read of each matrix, and draws of their null"""
+DIRECTIONS = 3
+"""singular vectors read of each matrix"""
 AT_ONCE = 128
 """directions whose logits are in memory at a time"""
 QUESTIONS = 5
@@ -62,7 +63,7 @@ def changed_words(
     text: str = "text",
     lens: JacobianLens | None = None,
     dictionaries: Mapping[str, Dictionary] | None = None,
-    n_null: int = 7,
+    n_null: int = DRAWS["quick"],
     batch_size: int = 8,
     seed: int = 0,
     progress: Progress | None = None,
@@ -74,7 +75,7 @@ def changed_words(
     `representation_changes`, `MismatchError` for another lens and as `check_comparable`.
     """
     if n_null < 2:
-        raise ConfigError(f"the null needs at least 2 changes that write elsewhere, got {n_null}; 7 is the default")
+        raise ConfigError(f"the null needs at least 2 changes that write elsewhere, got n_null {n_null}; leave it out")
     ones, twos = check_comparable(base, tuned)
     check_tokens(tokens, base)
     if lens is not None:
@@ -308,13 +309,13 @@ def _directions(words: _Words, sides: Sequence[_Side], seed: int) -> Iterator[Sa
         if not mine:
             continue
         null, ends = [], np.cumsum([len(side.shares) for side in mine])[:-1]
-        for draw in range(DRAWS):
+        for draw in range(PER_PART):
             generator = make_generator(seed, "directions elsewhere", draw, way)
             order, signs = _elsewhere(mine[0].directions.shape[1], generator)
             carried = torch.cat([words.carry(each.directions[:, order] * signs, each.point) for each in mine])
             largest = words.largest(carried, reads=reads)
             null.append([part.max() for part in np.split(largest, ends)])
-        null = np.array(null)  # [DRAWS, matrices]
+        null = np.array(null)  # [draws, matrices]
         high = upper_bound(null, n_tests=QUESTIONS * len(mine))
         for i, side in enumerate(mine):
             strengths = words.strengths(words.carry(side.directions, side.point), reads=reads)

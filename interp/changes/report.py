@@ -45,7 +45,6 @@ from torch import Tensor
 
 from interp.changes.comparison import ComparisonSettings, ModelComparison
 from interp.changes.components import (
-    FAMILY_WISE,
     SMALLEST,
     Component,
     check_comparable,
@@ -66,7 +65,7 @@ from interp.lenses.jacobian_lens import JacobianLens
 from interp.models.adapter import weight_hash
 from interp.models.hooked import HookedModel
 from interp.models.residual import ResidualStream
-from interp.nulls import DRAWS
+from interp.nulls import ALPHA, DRAWS
 from interp.progress import Progress
 from interp.statistics import t_interval
 
@@ -207,7 +206,7 @@ def _judge(
     for measure, values in measured.items():
         heads = values.shape[0] * values.shape[1]
         sizes = np.stack([np.abs(each[measure].mean(-1)) for each in chance])
-        _, near, far = t_interval(values, 1 - 2 * FAMILY_WISE / heads)
+        _, near, far = t_interval(values, 1 - 2 * ALPHA / heads)
         bound = upper_bound(sizes, n_tests=heads)
         beyond = np.maximum(near, -far)  # the end nearer to 0; the interval may lie on either side of 0
         found = beyond > np.maximum(bound, SMALLEST)

@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.changes.components import FAMILY_WISE, SMALLEST, check_comparable, describe_null, null_models, upper_bound
+from interp.changes.components import SMALLEST, check_comparable, describe_null, null_models, upper_bound
 from interp.changes.measured import LayerChange, RepresentationChanges
 from interp.errors import ConfigError, NonFiniteError
 from interp.geometry.similarity import hsic
 from interp.models.adapter import check_token_ids
 from interp.models.hooked import HookedModel
+from interp.nulls import ALPHA
 from interp.progress import Progress
 from interp.seeds import derive_seed
 from interp.statistics import Interval, bootstrap_counts, expanded, percentile_interval
@@ -149,7 +150,7 @@ def _judge(found: _Measured, nulls: list[_Measured]) -> list[LayerChange]:
     drawn = found.bootstrap()
     change, corrected = (
         percentile_interval(found.change, drawn, expanded(confidence, found.moved.shape[1]))
-        for confidence in (0.95, 1 - 2 * FAMILY_WISE / n)
+        for confidence in (0.95, 1 - 2 * ALPHA / n)
     )
     layers = []
     for i, name in enumerate(found.names):

@@ -25,7 +25,6 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from interp.changes.components import (
-    FAMILY_WISE,
     Component,
     check_comparable,
     head_units,
@@ -40,7 +39,7 @@ from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.models.adapter import check_token_ids
 from interp.models.hooked import HookedModel
 from interp.models.passes import capture, loss_per_token, run_from, token_losses
-from interp.nulls import DRAWS
+from interp.nulls import ALPHA, DRAWS
 from interp.progress import Progress
 from interp.seeds import make_generator
 from interp.statistics import Interval, ratio_interval, t_interval
@@ -133,7 +132,7 @@ def transplants(
     if heads not in HEADS:
         raise UnknownNameError("choice of heads", heads, HEADS)
     if n_random < 2:
-        raise ConfigError(f"the null needs at least 2 random changes, got n_random {n_random}; 5 is the default")
+        raise ConfigError(f"the null needs at least 2 random changes, got n_random {n_random}; leave it out")
     ones, twos = check_comparable(base, tuned)
     nulls = null_models(base, continuations)
     run = _Run((base, tuned), (ones, twos), behaviour, n_random, seed)
@@ -259,7 +258,7 @@ class _Run:
     def _interval(self, moved: np.ndarray, n_tests: int) -> tuple[Interval[float], float]:
         """Return the fraction with its interval over prompts, and the low end corrected for all tests."""
         gap = self.tuned - self.base
-        return ratio_interval(moved, gap), ratio_interval(moved, gap, 1 - 2 * FAMILY_WISE / n_tests).low
+        return ratio_interval(moved, gap), ratio_interval(moved, gap, 1 - 2 * ALPHA / n_tests).low
 
     def _measure(self, target: int, layers: Sequence[int | None]) -> Callable[[], Any]:
         """Return a function that measures model `target` with parts of some blocks exchanged; None: of no block."""

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Literal, get_args
 
 from interp.forms import Measured
+from interp.nulls import BEYOND
 from interp.results import Record, Result
 
 Way = Literal["difference", "writes", "reads"]
@@ -176,10 +177,10 @@ class ChangedWords(Result):
     def _difference(self) -> str:
         found = [each for each in self.found if each.way == "difference"]
         if not found:
-            return f"difference lens on {self.text}: the mean difference raises no word beyond the null at any layer"
+            return f"difference lens on {self.text}: the mean difference raises no word {BEYOND} at any layer"
         best, layers = found[0], f"{len(found)} layer{'s' * (len(found) != 1)}"
         return (
-            f"difference lens on the first {self.first} tokens of {self.text}: beyond the null after {layers}, "
+            f"difference lens on the first {self.first} tokens of {self.text}: {BEYOND} after {layers}, "
             f"furthest after {best.name}, where it raises {_quoted(best.words)} "
             f"(by {best.strength:.1f} nats, null up to {best.null_high:.1f})"
         )
@@ -187,7 +188,7 @@ class ChangedWords(Result):
     def _weights(self) -> str:
         found = [each for each in self.found if each.way != "difference"]
         if not found:
-            return "directions of the weight changes: none raises a word beyond the null"
+            return f"directions of the weight changes: none raises a word {BEYOND}"
         shown = "; ".join(f"{each.name} {each.way} {_quoted(each.words)}" for each in found[:3])
         return f"directions of the weight changes: {shown}"
 
@@ -207,7 +208,7 @@ class ChangedWords(Result):
             return []
         found = [each for each in self.features if each.found]
         shown = ", ".join(f"{each.what} ({each.before:.2g} to {each.after:.2g})" for each in found[:5])
-        return [f"features whose use changed: {shown or 'none beyond the null'}"]
+        return [f"features whose use changed: {shown or f'none {BEYOND}'}"]
 
 
 def _quoted(words: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.names import HEAD_KINDS
+from interp.nulls import PER_PART
 from interp.options import BASIC, Seed
 
 Method = Literal["exact", "eap", "eap-ig", "acdc"]
@@ -91,7 +92,7 @@ class EvaluationConfig:
 
     ablation: Ablation | None = None
     """Values on edges outside the circuit: resample, mean or zero. Default: as in the circuit's settings."""
-    n_random: int = 10
+    n_random: int = PER_PART
     """Number of random circuits of the same size, the null distribution (for a curve: per size)."""
     n_knockouts: int = 4
     """Number of random halves of the circuit that are removed, for completeness."""

@@ -57,7 +57,7 @@ from interp.models.hooked import HookedModel
 from interp.models.passes import capture
 from interp.models.residual import SIDES, ResidualStream, Side, norm_of, read_rotation, rotary_hook_points
 from interp.names import HeadName
-from interp.nulls import prediction_bound
+from interp.nulls import BEYOND, NUMERIC_DRAWS, prediction_bound
 from interp.results import Record, Result, columns_of
 from interp.seeds import make_generator
 
@@ -190,9 +190,6 @@ class HeadWeights:
         return self.residual.W_write(layer).detach().double()
 
 
-FAMILY_WISE = 0.05
-
-
 @dataclass(frozen=True)
 class Composition(Result):
     """Composition scores of one side, all `[n_senders, n_readers]` float64.
@@ -244,7 +241,7 @@ class Composition(Result):
         """Return one line: the number of pairs above the null."""
         above = int((self.score > self.null_high).sum())
         n = int(np.isfinite(self.score).sum())
-        return f"{self.via.upper()}-composition of {n} pairs of heads; {above} above the null"
+        return f"{self.via.upper()}-composition of {n} pairs of heads; {above} {BEYOND}"
 
     def shown(self) -> list[dict[str, Any]]:
         """Return the sender with the highest score for each reader, the largest excess over the null first."""
@@ -260,7 +257,7 @@ def composition(
     readers: Sequence[HeadName] | None = None,
     sides: Sequence[Side] = SIDES,
     offset: int = 0,
-    n_null: int = 200,
+    n_null: int = NUMERIC_DRAWS["quick"],
     seed: int = 0,
     weights: HeadWeights | None = None,
 ) -> dict[Side, Composition]:
@@ -337,7 +334,7 @@ def composition_scores(
     draws = torch.stack([(spectra_a @ block.square() @ spectra_b.T).sqrt() for block in blocks]).numpy()
     n_senders = np.maximum(before.sum(0), 1)
     mean = draws.mean(0)
-    high = prediction_bound(mean, draws.std(0, ddof=1), len(blocks), n_tests=n_senders, error=FAMILY_WISE)
+    high = prediction_bound(mean, draws.std(0, ddof=1), len(blocks), n_tests=n_senders)
     mean, high = (np.where(before, values, np.nan) for values in (mean, high))
     return score, mean, high
 

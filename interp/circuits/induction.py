@@ -164,10 +164,10 @@ def _score(
 
 def _choose_candidates(scores: np.ndarray, p_score: np.ndarray, config: InductionConfig) -> tuple[HeadName, ...]:
     """Return heads whose strict score is above its null (Holm over all heads), highest first."""
-    from interp.nulls import holm
+    from interp.nulls import ALPHA, holm
 
     strict = scores[:, :, 0].mean(-1)
-    passed = (holm(p_score) < 0.05) & (strict >= SMALLEST_SCORE)
+    passed = (holm(p_score) < ALPHA) & (strict >= SMALLEST_SCORE)
     order = np.argsort(-strict, axis=None, kind="stable")
     heads = [HeadName(int(i), int(j)) for i, j in zip(*np.unravel_index(order, strict.shape), strict=True)]
     return tuple([head for head in heads if passed[head.layer, head.head]][: config.max_candidates])

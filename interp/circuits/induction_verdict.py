@@ -29,12 +29,12 @@ from interp.circuits.induction_circuit import HeadVerdict, PathLoss, Redundancy,
 from interp.circuits.induction_measure import DirectOutput, GroupRun
 from interp.models.residual import Side
 from interp.names import HeadName
-from interp.nulls import holm
+from interp.nulls import ALPHA, holm
 from interp.patching.ablation import Ablations
 from interp.patching.patching_map import AblationEffect
 from interp.statistics import p_above, t_interval
 
-ALPHA, SMALLEST_SCORE = 0.05, 0.1
+SMALLEST_SCORE = 0.1
 RULE = " ".join((__doc__ or "").split("RULE. ")[1].split())
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from interp.errors import ConfigError, UnknownNameError
 from interp.geometry.points import Finding, as_points, check_count
 from interp.models.hooked import HookedModel
+from interp.nulls import PER_PART, beside
 from interp.results import Record
 from interp.seeds import derive_seed
 
@@ -122,8 +123,8 @@ class AnalogySet(Finding):
 
     def sentence(self) -> str:
         return (
-            f"{self.accuracy:.2f} of {self.n} analogies; neighbours of the third word alone {self.c_alone:.2f}, pairs "
-            f"shuffled {self.shuffled:.2f}, at most {self.shuffled_high:.2f}"
+            f"{self.accuracy:.2f} of {self.n} analogies; neighbours of the third word alone {self.c_alone:.2f}, "
+            + beside("shuffled pairs", f"{self.shuffled:.2f}", f"{self.shuffled_high:.2f}")
         )
 
 
@@ -216,7 +217,7 @@ class WordVectors:
             a=a, b=b, c=c, answers=answers, expect=expect, ranks=ranks, rank_of_c_alone=rank_alone, centred=self.centre
         )
 
-    def relation(self, pairs: Sequence[tuple[str, str]], *, n_shuffles: int = 9, seed: int = 0) -> AnalogySet:
+    def relation(self, pairs: Sequence[tuple[str, str]], *, n_shuffles: int = PER_PART, seed: int = 0) -> AnalogySet:
         """Apply every pair's offset to the first word of every other pair. Raises `ConfigError` below three pairs."""
         if len(pairs) < 3:
             raise ConfigError(f"{len(pairs)} pairs; at least three are needed to shuffle them")

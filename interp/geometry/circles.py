@@ -43,13 +43,12 @@ from jaxtyping import Float, Int
 from interp.errors import ConfigError
 from interp.geometry.points import Finding, as_points, centred, check_count
 from interp.geometry.similarity import centred_ranks, ranked_distances
-from interp.nulls import p_from_null
+from interp.nulls import ALPHA, CURVES, CURVES_ALIKE, NUMERIC_DRAWS, p_from_null, smallest_p
 from interp.seeds import derive_seed
 
 OPEN_ARC = 270.0
 """degrees of the simulated horseshoe; shorter arcs and straight lines differ more from a circle"""
 NOISE_DIMS = (2, 24)
-N_SIMULATED, N_ALIKE = 2000, 200
 NOISE = (0.01, 1.0)
 """smallest and largest standard deviation of the simulated noise, in radii of the curve"""
 
@@ -76,20 +75,20 @@ def closing(circular: float, linear: float, n: int, cyclic: bool) -> Closing:
 
 
 def _alike(n: int, cyclic: bool, arc: float, noise_dims: int, quality: float) -> np.ndarray:
-    """Return the statistic of the `N_ALIKE` simulated curves whose quality is nearest to `quality`."""
+    """Return the statistic of the `CURVES_ALIKE` simulated curves whose quality is nearest to `quality`."""
     difference, qualities = simulated(n, cyclic, arc, noise_dims)
-    return difference[np.argsort(np.abs(qualities - quality), kind="stable")[:N_ALIKE]]
+    return difference[np.argsort(np.abs(qualities - quality), kind="stable")[:CURVES_ALIKE]]
 
 
 @lru_cache(maxsize=64)
 def simulated(n: int, cyclic: bool, arc: float, noise_dims: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return `(difference, quality)` of `N_SIMULATED` noisy curves of `n` items over `arc` degrees; deterministic."""
+    """Return `(difference, quality)` of `CURVES` noisy curves of `n` items over `arc` degrees; deterministic."""
 
     rng = np.random.default_rng(derive_seed(0, "curves", n, str(arc), noise_dims))
     angles = np.deg2rad(np.arange(n) * (arc / n if arc == 360 else arc / (n - 1)))
     curve = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    noise = np.exp(rng.uniform(*np.log(NOISE), size=(N_SIMULATED, 1, 1)))
-    points = noise * rng.standard_normal((N_SIMULATED, n, noise_dims))
+    noise = np.exp(rng.uniform(*np.log(NOISE), size=(CURVES, 1, 1)))
+    points = noise * rng.standard_normal((CURVES, n, noise_dims))
     points[:, :, :2] += curve
     distances = np.linalg.norm(points[:, :, None] - points[:, None], axis=-1)
     upper = np.triu_indices(n, 1)
@@ -101,7 +100,6 @@ def simulated(n: int, cyclic: bool, arc: float, noise_dims: int) -> tuple[np.nda
 
 
 Shape = Literal["circle", "line", "ordered", "unordered", "undecided"]
-ALPHA = 0.05
 EXACT_BELOW = 10
 """exact enumeration up to ten items on a cycle, or nine in an order with ends; larger sets use random orderings"""
 SURE_FROM = 12
@@ -148,7 +146,7 @@ class CircleTest(Finding):
 
 
 def circle_test(
-    x: Any, *, cyclic: bool = True, alpha: float = ALPHA, n_draws: int = 20_000, seed: int = 0
+    x: Any, *, cyclic: bool = True, alpha: float = ALPHA, n_draws: int = NUMERIC_DRAWS["thorough"], seed: int = 0
 ) -> CircleTest:
     """Test whether `x [n, d]`, one row per item in its order, lies on a circle or a line; `n >= 4`.
 
@@ -185,7 +183,7 @@ def judge_layer(
     p_circular, p_linear = (share_above(value, row, exact) for value, row in zip(observed, null, strict=True))
     circular, linear = order_correlations(ranked_distances(points)[None], models, np.arange(n)[None])[:, 0, 0]
     closed = closing(float(circular), float(linear), n, cyclic)
-    smallest = 1 / len(orders) if exact else 1 / (1 + len(orders))
+    smallest = 1 / len(orders) if exact else smallest_p(len(orders))
     shape, reason = judge(p_circular, p_linear, closed, n, smallest, alpha)
     return CircleTest(
         shape=shape,

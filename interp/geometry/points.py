@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Shaped
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, UsageError
+from interp.nulls import SHOWN
 from interp.options import Seed
 from interp.results import Result
 
@@ -22,7 +23,7 @@ class ShapesConfig:
 
     interventions: bool = True
     """Also steer towards each list, and rotate its words around their circle."""
-    n_random: int = 2
+    n_random: int = SHOWN
     """Random directions as the null of each intervention."""
     seed: Seed = 0
     """Determines every random number."""

@@ -36,6 +36,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from interp.errors import ConfigError
 from interp.geometry.points import Finding, as_points, one_each, two_groups
+from interp.nulls import DRAWS, beside
 from interp.results import Record, ends
 from interp.seeds import derive_seed
 from interp.statistics import Interval, proportion_interval, t_interval
@@ -230,7 +231,6 @@ def _accuracy(x: np.ndarray, labels: np.ndarray, train: np.ndarray) -> float:
 
 Method = Literal["difference in means", "probe", "PCA"]
 METHODS: tuple[Method, ...] = ("difference in means", "probe", "PCA")
-N_SHUFFLES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,10 +251,9 @@ class DirectionAccuracy(Finding):
     seed: int
 
     def sentence(self) -> str:
-        return (
-            f"{self.method}: held-out accuracy {self.accuracy:.3f} (shuffled labels {self.shuffled:.3f}, at most "
-            f"{self.shuffled_high:.3f}); the means lie {self.distance:.3g} apart along it"
-        )
+        null = beside("shuffled labels", f"{self.shuffled:.3f}", f"{self.shuffled_high:.3f}")
+        held_out = f"{self.method}: held-out accuracy {self.accuracy:.3f} ({null})"
+        return f"{held_out}; the means lie {self.distance:.3g} apart along it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,7 +344,7 @@ def scored_direction(
     train = ~heldout
     rng = np.random.default_rng(derive_seed(seed, "shuffled labels"))
     null = []
-    for labels in [rng.permutation(yes[train]) for _ in range(N_SHUFFLES)]:
+    for labels in [rng.permutation(yes[train]) for _ in range(DRAWS["standard"])]:
         try:
             null.append(_balanced_accuracy(points, yes, train, find(points[train], labels), labels))
         except ConfigError:

@@ -20,18 +20,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
 from interp.errors import ConfigError
-from interp.geometry.circles import ALPHA
 from interp.geometry.dimension import Spectrum, spectrum
 from interp.geometry.points import Finding, as_points, centred, check_count, unit_vector
 from interp.geometry.shapes import fit_plane
 from interp.geometry.words import WordActivations
 from interp.names import canonical_hook_point
-from interp.nulls import p_from_null
+from interp.nulls import ALPHA, NUMERIC_DRAWS, p_from_null, smallest_p
 from interp.results import Record, ends
 from interp.seeds import derive_seed
 from interp.statistics import Interval, auroc, t_interval
 
-N_RANDOM = 1999
 LEAST = 3
 """fewest words on either side of an AUC"""
 RARE = 0.99
@@ -121,7 +119,7 @@ def words_along(
     direction: np.ndarray,
     *,
     made_of: Sequence[str] = (),
-    n_random: int = N_RANDOM,
+    n_random: int = NUMERIC_DRAWS["standard"],
     seed: int = 0,
 ) -> WordsAlong:
     """Project the words of `lists` on `direction [d]`, at a hook point at which they were read.
@@ -145,7 +143,7 @@ def words_along(
         hook_point=canonical_hook_point(hook_point),
         lists=tuple(found),
         alpha=ALPHA / max(1, sum(each.p is not None for each in found)),
-        smallest_p=1 / (1 + n_random),
+        smallest_p=smallest_p(n_random),
         share=float((cloud.along**2).sum()) / cloud.total,
         random_share=float(shares.mean()),
         random_share_high=float(np.quantile(shares, RARE)),

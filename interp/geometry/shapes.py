@@ -31,13 +31,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from interp.errors import ConfigError, NonFiniteError
-from interp.geometry.circles import ALPHA, CircleTest, judge_layer, order_correlations, order_models
+from interp.geometry.circles import CircleTest, judge_layer, order_correlations, order_models
 from interp.geometry.dimension import Spectrum, spectrum
 from interp.geometry.points import Finding, as_points, centred, check_count
 from interp.geometry.similarity import ranked_distances
 from interp.geometry.words import WordActivations
 from interp.models.hooked import HookedModel
-from interp.nulls import p_from_null
+from interp.nulls import ALPHA, NUMERIC_DRAWS, beside, p_from_null
 from interp.results import Record
 from interp.seeds import derive_seed
 
@@ -60,14 +60,15 @@ class ClusterTest(Finding):
     seed: int
 
     def sentence(self) -> str:
+        null = beside("words dealt to lists at random", f"{self.null:.3f}", f"{self.null_high:.3f}")
         return (
-            f"silhouette of {self.name} {self.silhouette:.3f} among other lists; words assigned at random "
-            f"{self.null:.3f}, at most {self.null_high:.3f}, p {self.p:.3g} of {self.n_deals}"
+            f"silhouette of {self.name} {self.silhouette:.3f} among other lists; {null}, p {self.p:.3g} of "
+            f"{self.n_deals}"
         )
 
 
 def cluster_tests(
-    lists: Mapping[str, Sequence[np.ndarray]], *, n_deals: int = 499, seed: int = 0
+    lists: Mapping[str, Sequence[np.ndarray]], *, n_deals: int = NUMERIC_DRAWS["quick"], seed: int = 0
 ) -> dict[str, ClusterTest]:
     """Test every list for a cluster; `name -> [n_words, d]` for each layer, the same layers for all lists.
 
@@ -252,8 +253,8 @@ def find_shapes(
     lists: Mapping[str, WordActivations],
     *,
     alpha: float = ALPHA,
-    n_draws: int = 10_000,
-    n_deals: int = 499,
+    n_draws: int = NUMERIC_DRAWS["thorough"],
+    n_deals: int = NUMERIC_DRAWS["quick"],
     seed: int = 0,
 ) -> dict[str, Shape]:
     """Judge every list by the rule above; a single list has no cluster test.
@@ -269,7 +270,7 @@ def find_shapes(
             for half in (0, 1):
                 as_points(acts.points(hook_point, half=half), what=f"the words of {name!r} at {hook_point}")
     corrected = alpha / (2 * len(lists))
-    n_deals = max(n_deals, math.ceil(2 / corrected))  # p is at least 1 / (n_deals + 1): fewer could not be significant
+    n_deals = max(n_deals, math.ceil(2 / corrected))  # fewer could not be significant
     clusters: dict[str, ClusterTest] = {}
     if len(lists) > 1:
         layers = {name: [acts.points(at, half=1) for at in acts.hook_points] for name, acts in lists.items()}

@@ -230,7 +230,7 @@ def wasserstein(x: Any, y: Any) -> Transport:
 
 
 def compare_clouds(
-    x: Any, y: Any, *, n_splits: int = 10, n_relabelled: int = 99, max_points: int = 500, seed: int = 0
+    x: Any, y: Any, *, n_splits: int = 10, n_relabelled: int = DRAWS["thorough"], max_points: int = 500, seed: int = 0
 ) -> CloudDistance:
     """Compare `x [n, d]` with `y [m, d]` against the split-half floor; at most `max_points` of each are drawn.
 

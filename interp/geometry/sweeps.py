@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from interp.geometry.points import Finding
+from interp.nulls import beside
 from interp.results import Record, ends
 from interp.statistics import Interval
 
@@ -66,12 +67,12 @@ class StrengthSweep(Finding):
             return f"every strength at {self.hook_point} costs more than {HARMLESS} nats of loss on unrelated text"
         strength = self.strengths[self.chosen]
         (effect, low, high), (harm, harm_low, harm_high) = self.judged_effect, self.judged_side_effect
+        random = self.judged_random
         return (
             f"at {self.hook_point} strength {strength:g} ({strength * self.unit:.3g} long), chosen on half of the "
             f"prompts, moves the targets on the other half by {effect:+.2f} nats [{low:+.2f}, {high:+.2f}] for "
             f"{harm:+.3f} [{harm_low:+.3f}, {harm_high:+.3f}] nats of loss on "
-            f"unrelated text; random directions {self.judged_random.mean():+.2f}, at most "
-            f"{self.judged_random.max():+.2f}"
+            f"unrelated text; {beside('random directions', f'{random.mean():+.2f}', f'{random.max():+.2f}')}"
         )
 
     def to_records(self) -> list[Record]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from interp.errors import ConfigError
+from interp.nulls import PER_PART
 from interp.options import BASIC
 
 What = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "heads", "z", "q", "k", "v", "pattern"]
@@ -43,7 +44,7 @@ class PatchingConfig:
     clean run, which tests necessity."""
     by_position: bool | None = None
     """Patch each position by itself. Default: yes for one pair of prompts, no for a task."""
-    draws: int = 9
+    draws: int = PER_PART
     """Number of null maps. A map without true effects shows a discovery with probability at most 1 / (draws + 1). Each
     null map costs as much as the map itself."""
     batch_size: int = 32

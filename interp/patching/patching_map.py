@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Annotated, TypeVar
 
 from interp.artifacts import Artefact, Document, Measured, Table
-from interp.patching.config import HeadKind, PatchingConfig, TaskSettings
+from interp.nulls import BEYOND, NullKind, smallest_p
+from interp.patching.config import Direction, HeadKind, PatchingConfig, TaskSettings
 from interp.results import ROWS, Record, columns_of
 
 
@@ -29,11 +30,8 @@ class AblationEffect:
     """Components of the group."""
 
 
-NULLS = {
-    "denoise": "values of random tokens",
-    "noise": "changes of the same size in random directions",
-}
-"""The null of each direction, in words."""
+NULL_OF: dict[Direction, NullKind] = {"denoise": "values of random tokens", "noise": "random changes of the same size"}
+"""The null of each direction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,12 +133,12 @@ class PatchingMap(Artefact, kind="patching"):
     @property
     def level(self) -> float:
         """Upper bound on the probability that a map without true effects shows a discovery: `1 / (draws + 1)`."""
-        return 1 / (self.settings.draws + 1)
+        return smallest_p(self.settings.draws)
 
     @property
-    def null(self) -> str:
-        """The null, in words."""
-        return NULLS[self.settings.direction]
+    def null(self) -> NullKind:
+        """The null of the direction."""
+        return NULL_OF[self.settings.direction]
 
     def strongest(self, n: int = 8) -> list[JudgedPatch]:
         """Return the patches with the largest effects by absolute value, largest first."""
@@ -161,13 +159,13 @@ class PatchingMap(Artefact, kind="patching"):
         return (
             f"Activation patching of {s.what} ({s.direction}) in {s.model or 'a model'} between {between}; "
             f"{s.task.metric}: clean {self.clean_metric:.3g}, corrupt {self.corrupt_metric:.3g}; {self.n_beyond} of "
-            f"{len(self.rows)} patches beyond their null"
+            f"{len(self.rows)} patches {BEYOND}"
         )
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the number of discoveries, the direction and the largest null effect."""
         return [
-            ("beyond the null", f"{self.n_beyond:,} of {len(self.rows):,}"),
+            (BEYOND, f"{self.n_beyond:,} of {len(self.rows):,}"),
             ("direction", self.settings.direction),
             ("largest null effect", f"{self.threshold:.3g}"),
         ]
@@ -177,7 +175,7 @@ class PatchingMap(Artefact, kind="patching"):
         width, draws = 34, self.settings.draws
         lines = [f"{'':{width}}  effect    null (smallest to largest)"]
         for row in self.strongest():
-            mark = "  beyond the null" if row.beyond else ""
+            mark = f"  {BEYOND}" if row.beyond else ""
             null = f"{row.null:+.3f} ({row.null_low:+.3f} to {row.null_high:+.3f})"
             lines.append(f"{row.where[:width]:{width}}  {row.effect:+.3f}   {null}{mark}")
         return [

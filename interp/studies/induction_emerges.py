@@ -35,6 +35,7 @@ from interp.models.small import build_small
 from interp.models.toys import Toy, find_toy
 from interp.models.training import TrainingFile, train_small
 from interp.names import HeadName
+from interp.nulls import DRAWS
 from interp.progress import Progress
 from interp.seeds import make_generator
 from interp.studies.induction_onset import CURVES, LEAST, UNTRAINED, InductionRun
@@ -51,7 +52,7 @@ def follow_induction(
     steps: int | None = None,
     every: int = 50,
     n_rows: int = 32,
-    n_null: int = 50,
+    n_null: int = DRAWS["standard"],
     device: str = "cpu",
     progress: Progress | None = None,
     state: Path | None = None,
@@ -91,7 +92,7 @@ def follow_checkpoints(
     seed: int = 0,
     n_rows: int = 16,
     half: int = 32,
-    n_null: int = 20,
+    n_null: int = DRAWS["standard"],
     device: str | None = None,
     finished: Path | None = None,
     progress: Progress | None = None,

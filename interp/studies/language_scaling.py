@@ -38,7 +38,7 @@ import numpy as np
 
 from interp.artifacts import Artefact, Document, from_json, read_json, save_json
 from interp.errors import ConfigError, NonFiniteError
-from interp.nulls import p_from_null
+from interp.nulls import NUMERIC_DRAWS, p_from_null
 from interp.progress import Progress
 from interp.results import Record
 from interp.scaling_law import LOWEST, Bounds, Fit, Prediction, fit_law, geometric_mean, refits
@@ -194,7 +194,7 @@ def fit_language_scaling(
     *,
     settings: ScalingSettings | None = None,
     n_bootstrap: int = 200,
-    n_permutations: int = 9_999,
+    n_permutations: int = NUMERIC_DRAWS["thorough"],
     seed: int = 0,
 ) -> LanguageScaling:
     """Fit the law to trained runs, all measured at the same numbers of tokens. `settings` say how they were trained.

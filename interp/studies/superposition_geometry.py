@@ -20,6 +20,7 @@ from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from interp.errors import ConfigError, NonFiniteError
+from interp.nulls import NUMERIC_DRAWS
 from interp.results import Record, Result
 from interp.seeds import make_generator
 from interp.statistics import Interval, percentile_interval
@@ -142,7 +143,7 @@ class RandomGeometry(Result):
     settings: dict[str, Any]
 
 
-def random_geometry(n: int, d: int, *, n_draws: int = 200, seed: int = 0) -> RandomGeometry:
+def random_geometry(n: int, d: int, *, n_draws: int = NUMERIC_DRAWS["quick"], seed: int = 0) -> RandomGeometry:
     """Measure tightness and regularity of `n` random unit directions in `d` dimensions, over `n_draws` draws."""
     if min(n, d, n_draws) < 1:
         raise ConfigError(f"n, d and n_draws must be at least 1, got {n}, {d} and {n_draws}")

@@ -20,12 +20,12 @@ from typing import NamedTuple
 import numpy as np
 
 from interp.errors import ConfigError, NonFiniteError
+from interp.nulls import ALPHA, NUMERIC_DRAWS, p_from_null
 from interp.seeds import derive_seed
 
 SIGNAL = 8.0
 QUICK = 0.5
-ALPHA = 0.05
-N_WALKS = 999
+N_WALKS = NUMERIC_DRAWS["standard"]
 WALKS = ((0.0, np.inf), (0.0, 2.0), (0.8, np.inf), (0.8, 2.0))
 """families of random walks: autocorrelation of successive steps; degrees of freedom of Student's t of their
 innovations, infinite for Gaussian"""
@@ -94,7 +94,7 @@ def walk_p_value(steps: np.ndarray, values: np.ndarray) -> float:
     """
     steps, values = np.asarray(steps, float), np.asarray(values, float)
     own = _clarity_of_transition(steps, values)
-    return max(float((1 + (null >= own).sum()) / (N_WALKS + 1)) for null in _walks(tuple(steps.tolist())))
+    return max(p_from_null(own, null) for null in _walks(tuple(steps.tolist())))
 
 
 @lru_cache(maxsize=64)

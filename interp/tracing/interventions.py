@@ -24,7 +24,7 @@ from interp.interventions.intervention import Intervention
 from interp.models.adapter import logit_cap, token_strings
 from interp.models.generation import NextToken, Offset, generate
 from interp.models.hooked import HookedModel
-from interp.nulls import DRAWS, p_from_null
+from interp.nulls import DRAWS, SHOWN, p_from_null
 from interp.results import Record, Result
 from interp.seeds import make_generator
 from interp.tracing.edges import System
@@ -32,8 +32,6 @@ from interp.tracing.effects import Mode, deltas, final_input, final_states, late
 from interp.tracing.graph import AttributionGraph
 from interp.tracing.part import graph_effects
 
-N_RANDOM = DRAWS["standard"]
-"""Random draws of the null; the least p-value is 1 in 20."""
 ROUNDING = 1e-6
 """Part of the clean value by which draws may differ from the effect and still count as reaching it: float32 rounds."""
 N_TOKENS = 8
@@ -101,7 +99,7 @@ def intervene(
     *,
     mode: Mode = "free",
     layers: range | None = None,
-    n_random: int = N_RANDOM,
+    n_random: int = DRAWS["standard"],
     seed: int = 0,
 ) -> GraphIntervention:
     """Change latents and measure the first target of a graph of the same prompt, with prediction and null.
@@ -165,7 +163,7 @@ def continuations(
     changes: Sequence[Intervention],
     *,
     n_tokens: int = 12,
-    n_random: int = 2,
+    n_random: int = SHOWN,
     mode: Mode = "free",
     seed: int = 0,
 ) -> Continuations:

@@ -21,13 +21,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from interp.errors import ConfigError
-from interp.nulls import DRAWS, holm, p_from_null
+from interp.nulls import ALPHA, DRAWS, NUMERIC_DRAWS, holm, p_from_null
 from interp.results import Record, Result
 from interp.tracing.graph import AttributionGraph, GraphNode, Supernode
 from interp.tracing.part import part_of
 
-ERROR = 0.05
-"""Share of similar pairs that chance may explain, and probability that a group without agreement passes."""
 COMMON_WORDS = frozenset(
     ("a", "an", "and", "as", "at", "by", "for", "from", "in", "is", "it", "of", "on", "or", "that", "the", "to", "with")
 )
@@ -189,7 +187,7 @@ def _bound(own: Float[np.ndarray, " pairs"], null: Float[np.ndarray, "draws pair
     ordered, chance = np.sort(own)[::-1], np.sort(null, axis=None)
     above = np.arange(1, len(ordered) + 1)
     expected = (1 + len(chance) - np.searchsorted(chance, ordered - 1e-9)) / len(null)
-    few = np.flatnonzero((expected <= ERROR * above) & (ordered > 0))
+    few = np.flatnonzero((expected <= ALPHA * above) & (ordered > 0))
     if not len(few):
         return np.inf, 0, 0.0
     return float(ordered[few[-1]]), int(above[few[-1]]), float(expected[few[-1]] - 1 / len(null))
@@ -335,7 +333,7 @@ class JudgedGroups(Result):
     @property
     def held(self) -> tuple[Supernode, ...]:
         """Groups whose members agree more than random latents do."""
-        return tuple(group for group, p in zip(self.groups, self.p, strict=True) if p <= ERROR)
+        return tuple(group for group, p in zip(self.groups, self.p, strict=True) if p <= ALPHA)
 
     def to_records(self) -> list[Record]:
         """Return one row per group: its agreement, that of random groups, and p."""
@@ -345,7 +343,7 @@ class JudgedGroups(Result):
                 "latents": len(group.nodes),
                 "agreement": float(self.agreement[i]),
                 "random": float(self.null[:, i].mean()),
-                "random_high": float(np.quantile(self.null[:, i], 1 - ERROR)),
+                "random_high": float(np.quantile(self.null[:, i], 1 - ALPHA)),
                 "p": float(self.p[i]),
             }
             for i, group in enumerate(self.groups)
@@ -357,7 +355,7 @@ class JudgedGroups(Result):
             return "No groups to judge."
         return (
             f"With nothing frozen, effects of members agree at {self.agreement.mean():.2f}, those of random latents of "
-            f"the same layers at {self.null.mean():.2f} (p = {self.p_all:.2g}); {int((self.p <= ERROR).sum())} of "
+            f"the same layers at {self.null.mean():.2f} (p = {self.p_all:.2g}); {int((self.p <= ALPHA).sum())} of "
             f"{len(self.groups)} groups hold."
         )
 
@@ -414,7 +412,7 @@ def judge_groups(
     groups: Sequence[Supernode],
     profiles: EffectProfiles,
     *,
-    n_random: int = 999,
+    n_random: int = NUMERIC_DRAWS["standard"],
     max_per_layer: int = 12,
     seed: int = 0,
 ) -> JudgedGroups:

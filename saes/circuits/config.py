@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from interp.circuits.config import Ablation
 from interp.errors import ConfigError, UnknownNameError
+from interp.nulls import DRAWS
 from interp.options import BASIC, Seed
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class FeatureCircuitConfig:
     """Activation of features outside the circuit: that of the corrupted prompt, its mean over prompts, or zero."""
     verify: int = 20
     """Number of strongest edges that are patched one by one, and of random edges."""
-    n_random: int = 20
+    n_random: int = DRAWS["standard"]
     """Random circuits with the same number of features of each SAE, for the null distribution."""
     nulls: bool = True
     """Also evaluate untrained SAEs and an untrained model."""

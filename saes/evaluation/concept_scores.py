@@ -11,14 +11,13 @@ from math import comb
 from interp.artifacts import Dots, Finding
 from interp.artifacts.artefact import address_of
 from interp.forms import Measured
+from interp.nulls import ALPHA
 from interp.results import Record, Result, whole_table
 from interp.statistics import Interval, proportion_interval
 from saes.evaluation.config import GOOD_F1, Concept, Set
 
 BASES = ("dictionary", "neuron", "component", "coordinate", "untrained")
 """Bases whose units detect concepts: the dictionary and the baselines."""
-ALPHA = 0.05
-"""p-value up to which steering counts as an effect, and a dictionary as better than an untrained one."""
 
 
 @dataclass(frozen=True, kw_only=True)

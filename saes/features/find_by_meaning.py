@@ -34,10 +34,11 @@ import numpy as np
 
 from interp.errors import WorkbenchError
 from interp.lenses.vocabulary import Vocabulary
+from interp.nulls import ALPHA
 from interp.results import Record
 from interp.workspace import Workspace
 from saes.features.fired_words import Fired, FiringIndex, Firings, Sought, Word
-from saes.features.found import ALPHA, Filter
+from saes.features.found import Filter
 from saes.features.label_search import Named, by_class, by_label, by_own_name, readings_of, singulars, written_labels
 from saes.features.meaning import Meaning
 from saes.features.related_words import Related, pieces_of, related_words, tokens_of

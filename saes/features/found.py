@@ -11,6 +11,7 @@ import numpy as np
 from interp.artifacts.tables import query
 from interp.atlas.vector_map import VectorMap
 from interp.errors import ConfigError, CorruptError
+from interp.nulls import WITHIN
 from interp.results import Record, Result
 from interp.workspace import Workspace
 from saes.features.schema import Features
@@ -23,8 +24,6 @@ By = Literal["phrase", "tokens", "related", "says", "label", "concept", "name", 
 them; its label, a measured concept or the user's name for it has them; its direction is similar; it was asked for by
 number; it fires as the model reads the text."""
 Kind = Literal["sae", "neurons", "transcoders"]
-ALPHA = 0.05
-"""Adjusted p up to which a feature counts as found."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class Found(Result):
         only = f"; only the examples of {', '.join(partial)} were searched" if partial else ""
         absent = f"; not in the text: {', '.join(self.missing)}" if self.missing else ""
         chance = sum(not hit.above_chance for hit in self.hits)
-        doubt = f", {chance} of them within the null" if chance else ""
+        doubt = f", {chance} of them {WITHIN}" if chance else ""
         sets = f"; layers of {', '.join(self.sets_left_out)} are searched only when named" if self.sets_left_out else ""
         notes = "".join(f". {note}" for note in self.notes)
         return f"{self.query!r}: {len(self.hits)} features{doubt}{only}{absent}{sets}{notes}"
@@ -153,7 +152,7 @@ class Found(Result):
         """Return the main columns of each hit; those no better than chance have no strength."""
         names = ("label", "features", "feature", "strength", "by", "density", "matches")
         return [
-            {name: row[name] for name in names} | ({} if row["above_chance"] else {"strength": "within the null"})
+            {name: row[name] for name in names} | ({} if row["above_chance"] else {"strength": WITHIN})
             for row in self.to_records()
         ]
 

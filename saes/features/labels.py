@@ -39,8 +39,8 @@ it holds for every firing and for no other token.
 2. Documents fall into two halves by a seed. On the first, each view's reading of the largest
    `share ** 2 * log2(share / base)` is chosen, among those whose number of firings is improbable by chance: a Chernoff
    bound of the binomial tail below `ALPHA`, divided by the number of predicates tried.
-3. On the second half it is scored; and so are the readings of `N_NULL` other features from the same source. Their mean
-   and 95th percentile (of fewer than 19, their largest) are its null.
+3. On the second half it is scored; and so are the readings of `OTHER_LABELS` other features from the same source. Their
+   mean and 95th percentile (of fewer than 19, their largest) are its null.
 """
 
 import json
@@ -49,6 +49,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from interp.nulls import OTHER_LABELS
 from interp.recording.store import Recording
 from saes.features.firings import FeatureStatistics
 from saes.features.nearby import NEAR, OWN, Nearby, Sets
@@ -58,7 +59,7 @@ from saes.features.views import Sparse, View, Views, read_text
 MIN_SHARE, MIN_LIFT, OFTEN_SHARE, OFTEN_LIFT = 0.5, 3.0, 0.2, 10.0
 MIN_CHOOSE = 3
 """Fewest firings on which a reading is chosen; it is judged on at least `MIN_HELDOUT`."""
-ALPHA, N_NULL, NULL_QUANTILE = 0.01, 100, 0.95
+ALPHA, NULL_QUANTILE = 0.01, 0.95
 MIN_WORDS, STEM = 2.0, 5
 """Fewest words, as the inverse of the sum of their squared fractions, for a class to be more than one word.
 Words of the same `STEM` first letters count as one."""
@@ -298,7 +299,7 @@ class Judge:
             for f, reading in one.items():
                 best[f] = max(best.get(f, reading), reading, key=lambda each: each.value)
         rng = np.random.default_rng([self.seed, SOURCES.index(source)])
-        drawn = rng.permutation(sorted(best))[: N_NULL + 1].tolist()
+        drawn = rng.permutation(sorted(best))[: OTHER_LABELS + 1].tolist()
         others = [best[f] for f in drawn]
         null = self.null(others)
         found: dict[int, list[Scored]] = {}

@@ -32,6 +32,7 @@ from interp.errors import disk_errors
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.lens import lens_point, newest_lens
 from interp.lenses.vocabulary import Vocabulary, open_vocabulary, vocabulary_of
+from interp.nulls import DRAWS, p_from_null
 from interp.seeds import make_generator
 from interp.workspace import Workspace
 from saes.features.schema import Features
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 KEPT = 12
 """tokens kept per feature and side"""
-DRAWS = 99
+N_DIRECTIONS = DRAWS["thorough"]
 """random directions of the null"""
 _AT_ONCE = 256
 _ARRAYS = ("carried", "scale", "raised", "raised_strength", "lowered", "lowered_strength", "null_high", "null_low")
@@ -80,7 +81,7 @@ class Meaning:
     lowered: np.ndarray
     lowered_strength: np.ndarray
     null_high: np.ndarray
-    """`[DRAWS]` largest strength of each random direction; likewise `null_low`, the smallest"""
+    """`[N_DIRECTIONS]` largest strength of each random direction; likewise `null_low`, the smallest"""
     null_low: np.ndarray
 
     def says(self, feature: int, k: int = KEPT) -> Saying:
@@ -92,8 +93,8 @@ class Meaning:
             return tuple((texts[i], strength) for i, strength in pairs)
 
         raised, lowered = side(self.raised, self.raised_strength), side(self.lowered, self.lowered_strength)
-        high = (1 + int((self.null_high >= raised[0][1]).sum())) / (DRAWS + 1)
-        low = (1 + int((self.null_low <= lowered[0][1]).sum())) / (DRAWS + 1)
+        high = p_from_null(raised[0][1], self.null_high)
+        low = p_from_null(lowered[0][1], self.null_low, alternative="less")
         return Saying(raised, lowered, high, low)
 
     def strengths(self, tokens: np.ndarray | list[int]) -> np.ndarray:
@@ -206,7 +207,7 @@ def _measure(
     """Return the arrays of a `Meaning`, of directions `[n, d]`."""
     import torch
 
-    drawn = torch.randn(DRAWS, directions.shape[1], generator=make_generator(0, "what random directions say"))
+    drawn = torch.randn(N_DIRECTIONS, directions.shape[1], generator=make_generator(0, "what random directions say"))
     every = torch.cat([directions, drawn])
     every = every / every.norm(dim=1, keepdim=True).clamp_min(1e-12)
     carried = lens.translate(point, every)

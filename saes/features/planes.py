@@ -26,6 +26,7 @@ from interp.errors import ConfigError
 from interp.geometry.circles import MIN_POINTS, Reducibility, reducibility
 from interp.geometry.points import Finding
 from interp.geometry.shapes import Plane, fit_plane
+from interp.nulls import DRAWS
 from interp.seeds import make_generator
 
 
@@ -116,7 +117,7 @@ def feature_planes(
     threshold: float = 0.5,
     max_components: int = 4,
     max_clusters: int = 100,
-    n_random: int = 20,
+    n_random: int = DRAWS["standard"],
     seed: int = 0,
 ) -> FeaturePlanes:
     """Find the planes of the decoder clusters of `sae` on activations `batches`, each `[n, d_in]`.

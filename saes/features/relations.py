@@ -24,6 +24,7 @@ from interp.artifacts.tables import schema_of
 from interp.dictionary import Dictionary
 from interp.models.hooked import HookedModel
 from interp.names import parse_hook_point
+from interp.nulls import NUMERIC_DRAWS, p_from_null
 from interp.recording.store import Recording
 from interp.seeds import derive_seed, make_generator
 from saes.features.schema import LogitScales, RelationRow, RelationScales
@@ -32,8 +33,8 @@ from saes.features.sources import writes_to_residual
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-DRAWS = 200
-"""Random directions in each null: the smallest possible fraction is 1 / 201."""
+N_DIRECTIONS = NUMERIC_DRAWS["quick"]
+"""Random directions in each null."""
 BINS = 60
 RANGE = 1.5
 """Histograms reach to this many times the largest effect of the random directions; end bins hold what lies beyond."""
@@ -58,14 +59,14 @@ class LogitRelations(NamedTuple):
     null_counts: np.ndarray
     """Mean histogram of the random directions, `[BINS]`."""
     null_top: np.ndarray
-    """Largest effect of each random direction, sorted, `[DRAWS]`."""
+    """Largest effect of each random direction, sorted, `[N_DIRECTIONS]`."""
 
 
 @torch.no_grad()
 def logit_relations(model: HookedModel, directions: Float[Tensor, "n d_model"], *, seed: int) -> LogitRelations:
     """Return the effects of directions on all logits, and those of random directions of the same distribution."""
     generator = make_generator(seed, "random directions")
-    random = torch.randn(DRAWS, directions.shape[1], generator=generator)
+    random = torch.randn(N_DIRECTIONS, directions.shape[1], generator=generator)
     null = torch.cat(list(_logits(model, random)))
     bound = RANGE * float(null.abs().max()) or 1.0
     counts, high, low = [], [], []
@@ -77,8 +78,8 @@ def logit_relations(model: HookedModel, directions: Float[Tensor, "n d_model"], 
     return LogitRelations(
         edges=np.linspace(-bound, bound, BINS + 1),
         counts=np.concatenate(counts),
-        promoted_p=_fraction_as_large(np.concatenate(high), null_high),
-        suppressed_p=_fraction_as_large(-np.concatenate(low), -null_low),
+        promoted_p=p_from_null(np.concatenate(high), null_high[:, None]),
+        suppressed_p=p_from_null(np.concatenate(low), null_low[:, None], alternative="less"),
         null_counts=_histograms(null, bound).mean(0),
         null_top=np.sort(null_high),
     )
@@ -97,12 +98,6 @@ def _histograms(logits: Tensor, bound: float) -> np.ndarray:
     bins = (logits + bound).mul_(BINS / (2 * bound)).clamp_(0, BINS - 1).int()
     bins += BINS * torch.arange(len(logits), dtype=torch.int32)[:, None]
     return bins.flatten().bincount(minlength=BINS * len(logits)).view(len(logits), BINS).numpy()
-
-
-def _fraction_as_large(values: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """Return `(1 + draws at least as large) / (1 + draws)` for each value."""
-    at_least = len(null) - np.searchsorted(np.sort(null), values, side="left")
-    return (1 + at_least) / (1 + len(null))
 
 
 class NeuronRelations(NamedTuple):
@@ -138,7 +133,7 @@ def neuron_relations(
         nearest_rows.append(at)
         cosines.append(found.gather(1, at))
     index = torch.cat(nearest_rows).numpy()
-    random = torch.randn(DRAWS, directions.shape[1], generator=make_generator(seed, "random directions"))
+    random = torch.randn(N_DIRECTIONS, directions.shape[1], generator=make_generator(seed, "random directions"))
     nearest = (torch.nn.functional.normalize(random, dim=1) @ rows.T).abs().max(1).values
     return NeuronRelations(layer_of[index], neuron_of[index], torch.cat(cosines).numpy(), float(nearest.quantile(0.95)))
 
@@ -225,7 +220,7 @@ def measure_relations(
     neurons = neuron_relations(model, directions, hook_point, seed=seed) if residual else None
     fired = coactivation(dictionary, recording, hook_point, seed=seed)
     scales = RelationScales(
-        draws=DRAWS,
+        draws=N_DIRECTIONS,
         coactivation_tokens=fired.n_tokens,
         logits=None if logits is None else _scales(logits),
         neuron_null=None if neurons is None else neurons.null,

@@ -34,10 +34,11 @@ import numpy as np
 
 from interp.artifacts.tables import query
 from interp.errors import ConfigError, WorkbenchError, program
+from interp.nulls import ALPHA
 from interp.workspace import Workspace
 from saes.features.find_by_meaning import LEARNT, SET, WEIGHTS, Evidence, gather
 from saes.features.fired_words import AT_ONCE, Fired, FiringIndex, Word
-from saes.features.found import ALPHA, By, Example, Filter, Found, Hit, Kind, columns_of
+from saes.features.found import By, Example, Filter, Found, Hit, Kind, columns_of
 from saes.features.label_search import names_of
 from saes.features.meaning import Meaning, lens_for, meaning_of
 from saes.features.related_words import largest

@@ -31,7 +31,7 @@ UNTRAINED = "not training and not untrained and not reconstruction and not rever
 """tests of `test_recovery.py` that train nothing"""
 
 TESTS: dict[str, list[str]] = {
-    "interp/nulls.py": ["tests/interp/test_statistics.py"],
+    "interp/nulls.py": ["tests/interp/test_nulls.py", "tests/interp/test_statistics.py"],
     "interp/statistics.py": [
         "tests/interp/test_statistics.py",
         "tests/saes/test_evaluate.py::test_intervals_of_ten_documents_hold_the_truth_as_often_as_those_of_many",

@@ -72,7 +72,7 @@ def test_words_for_the_change_are_shown_where_they_are_beyond_the_null(own):
 def test_where_no_head_changed_it_says_so(own):
     found = own.open(ModelComparison, "fine")
     save_artefact(replace(found, heads=heads(moved=False)), found.folder, overwrite=True)
-    assert "No head changed beyond its null" in shown("model-comparisons/fine")
+    assert "No head changed beyond the null" in shown("model-comparisons/fine")
 
 
 def test_a_crosscoders_latents_are_drawn_and_confirmed_ones_come_first(own):

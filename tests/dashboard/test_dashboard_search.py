@@ -150,7 +150,7 @@ def test_hits_no_better_than_chance_stand_below_a_line_without_a_strength(plante
     sure = find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}).hits[0]
     chance = replace(sure, feature=2, by="tokens", above_chance=False, strength=0.4, p=0.4, fired=2, tries=9)
     said = text_of(results(planted, Found(query="x", hits=(sure, chance)), run=True))
-    before, line, after = said.partition("Not above the null")
+    before, line, after = said.partition("Within the null")
     assert line
     assert "strength" in before
     assert "strength" not in after

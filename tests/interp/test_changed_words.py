@@ -35,7 +35,7 @@ def written_along(direction):
 
 
 def report(tuned, **options):
-    return changed_words(base_model(), tuned, contexts(16, 9, keys=0.0), n_null=7, **options)
+    return changed_words(base_model(), tuned, contexts(16, 9, keys=0.0), **options)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,15 @@
 """One home for nulls: their kinds, counts and words."""
 
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import get_args
 
 import pytest
+from source import nodes
 
+from interp import nulls
 from interp.forms import from_json
 from interp.nulls import (
     DRAWS,
@@ -15,6 +21,7 @@ from interp.nulls import (
     beside,
     draws_of,
     smallest_p,
+    standing,
     verdict,
 )
 
@@ -64,4 +71,141 @@ def test_the_answer_of_a_comparison_is_read_back():
 
 def test_words_of_verdicts():
     assert verdict(["random circuits"], []) == "beyond random circuits"
-    assert beside("shuffled labels", 0.51, 0.62) == "shuffled labels 0.510, at most 0.620"
+    assert beside("shuffled labels", "0.51", "0.62") == "shuffled labels 0.51, at most 0.62"
+    assert [standing(True), standing(False)] == ["beyond the null", "within the null"]
+
+
+ROOT = Path(nulls.__file__).parents[1]
+MODULES = [
+    path
+    for package in ("interp", "saes", "dashboard", "workbench")
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if path != Path(nulls.__file__)
+]
+COUNTED = re.compile(
+    r"(^|_)(random|nulls?|shuffles?|shuffled_maps|permutations?|draws?|deals?|walks|rotations|relabelled|placebos?)$"
+)
+"""Ends of names that hold a number of draws."""
+OWN_COUNTS = {
+    "interp/directions/making.py N_PLACEBO",
+    "interp/geometry/steering.py n_random",
+    "saes/acts/patching.py PATCH_DRAWS",
+    "saes/evaluation/concepts.py NULLS",
+    "saes/features/measure_proof.py OTHER_DRAWS",
+}
+"""Counts that are still numbers of their own."""
+OWN_WORDS = {"saes/features/proof.py"}
+
+
+def defaults(path: Path) -> Iterator[tuple[str, ast.expr]]:
+    """Names with the expressions that a module, a class or a signature gives to them."""
+    for node in nodes(path):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = node.args.posonlyargs + node.args.args
+            yield from zip(
+                [each.arg for each in given[len(given) - len(node.args.defaults) :]], node.args.defaults, strict=True
+            )
+            yield from (
+                (each.arg, value)
+                for each, value in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+                if value is not None
+            )
+        elif isinstance(node, ast.Module | ast.ClassDef):
+            for line in node.body:
+                targets = line.targets if isinstance(line, ast.Assign) else []
+                targets = [line.target] if isinstance(line, ast.AnnAssign) else targets
+                for target in targets:
+                    names, values = [target], [line.value]
+                    if isinstance(target, ast.Tuple) and isinstance(line.value, ast.Tuple):
+                        names, values = target.elts, line.value.elts
+                    yield from (
+                        (name.id, value)
+                        for name, value in zip(names, values, strict=True)
+                        if isinstance(name, ast.Name) and value is not None
+                    )
+
+
+def own_counts(path: Path) -> set[str]:
+    """Names of a module that hold a number of draws, as a literal above 1."""
+    return {
+        name
+        for name, value in defaults(path)
+        if COUNTED.search(name.lower())
+        and isinstance(value, ast.Constant)
+        and type(value.value) is int
+        and value.value > 1
+    }
+
+
+@pytest.mark.source
+def test_a_number_of_draws_is_read_from_the_table():
+    found = {f"{path.relative_to(ROOT).as_posix()} {name}" for path in MODULES for name in own_counts(path)}
+    assert found <= OWN_COUNTS, "take a count of interp.nulls"
+
+
+@pytest.mark.source
+def test_the_check_of_counts_sees_constants_fields_and_parameters(tmp_path):
+    path = tmp_path / "one.py"
+    path.write_text(
+        "N_SHUFFLES, OTHER = 20, 3\nclass A:\n    draws: int = 9\ndef f(a=1, *, n_random: int = 2, n_null=N): pass\n"
+    )
+    assert own_counts(path) == {"N_SHUFFLES", "draws", "n_random"}
+
+
+@pytest.mark.source
+def test_the_level_of_a_test_and_the_words_of_a_verdict_stand_once():
+    levels, words = [], []
+    for path in MODULES:
+        name = path.relative_to(ROOT).as_posix()
+        levels += [
+            f"{name} {each}"
+            for each, value in defaults(path)
+            if each in ("ALPHA", "FAMILY_WISE") and isinstance(value, ast.Constant) and value.value == nulls.ALPHA
+        ]
+        explained = {id(node.value) for node in nodes(path) if isinstance(node, ast.Expr)}
+        words += [
+            f"{name}:{node.lineno}"
+            for node in nodes(path)
+            if isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in explained
+            and re.search(rf"({nulls.BEYOND}|{nulls.WITHIN})(?!')", node.value, flags=re.IGNORECASE)
+        ]
+    assert set(levels) <= {"saes/features/proof.py ALPHA"}
+    assert [each for each in words if each.partition(":")[0] not in OWN_WORDS] == []
+
+
+SPELLED = {"nine": 9, "ten": 10, "nineteen": 19, "twenty": 20, "ninety-nine": 99}
+PAGES = [
+    *sorted((ROOT / "docs" / "howto").glob("*.md")),
+    *sorted((ROOT / "docs" / "explanation").glob("*.md")),
+    *sorted((ROOT / "workbench" / "skills").glob("*.md")),
+    *sorted((ROOT / "notebooks").glob("*.py")),
+]
+STATED = re.compile(
+    r"\b(\d[\d,]*|nine|ten|nineteen|twenty|ninety-nine)\s+(?:#\s+)?"
+    r"(?:random directions|features\s+of like density|draws of random|draws|null maps|labels of other|other features)",
+    flags=re.IGNORECASE,
+)
+
+
+def stated(text: str) -> set[int]:
+    """Numbers of draws that a page states."""
+    return {SPELLED.get(each.lower()) or int(each.replace(",", "")) for each in STATED.findall(text)}
+
+
+@pytest.mark.source
+def test_pages_state_counts_of_the_table():
+    known = {*DRAWS.values(), *NUMERIC_DRAWS.values(), nulls.PER_PART, nulls.SHOWN, nulls.LIVE_MAPS, nulls.OTHER_LABELS}
+    found = {path.name: stated(path.read_text(encoding="utf-8")) for path in PAGES}
+    assert {name: counts - known for name, counts in found.items() if counts - known} == {}
+    assert sum(map(len, found.values())) >= 6
+    assert stated("more than 38 of 39 random directions, ten random directions") == {39, 10}
+
+
+@pytest.mark.source
+def test_the_page_of_scores_has_every_kind_of_null_with_what_it_holds_fixed():
+    page = (ROOT / "docs" / "explanation" / "scores.md").read_text(encoding="utf-8")
+    assert "".join(f"| {kind} | {null.fixed} |\n" for kind, null in NULLS.items()) in page
+    for table in (DRAWS, NUMERIC_DRAWS):
+        assert " | ".join(f"{level} {n:,}" for level, n in table.items()) in page

@@ -15,7 +15,7 @@ from saes import search_features
 from saes.features import search
 from saes.features.find_by_meaning import by_concept, standardised
 from saes.features.found import Hit
-from saes.features.meaning import DRAWS, KEPT, Meaning
+from saes.features.meaning import KEPT, N_DIRECTIONS, Meaning
 from saes.features.related_words import pieces_of, related_words, tokens_of
 from saes.features.search import Query, parse_query
 
@@ -40,7 +40,7 @@ def meaning(rows: np.ndarray, jacobian: np.ndarray) -> Meaning:
     carried = (rows / np.linalg.norm(rows, axis=1, keepdims=True) @ jacobian.T).astype(np.float32)
     words, none = vocabulary(), np.zeros((N, KEPT))
     lens = SimpleNamespace(settings=SimpleNamespace(weight_hash="0" * 64))
-    null = np.zeros(DRAWS)
+    null = np.zeros(N_DIRECTIONS)
     return Meaning(
         lens=lens, hook_point="blocks.0.hook_resid_post", vocabulary=words,  # pyright: ignore[reportArgumentType]
         carried=carried, scale=words.scale(carried), raised=none.astype(int), raised_strength=none,

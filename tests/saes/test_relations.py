@@ -11,7 +11,7 @@ from interp.dictionary import SparseActs
 from interp.models.adapter import weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
-from saes.features.relations import DRAWS, coactivation, logit_relations, neuron_relations
+from saes.features.relations import N_DIRECTIONS, coactivation, logit_relations, neuron_relations
 
 D = 32
 
@@ -29,7 +29,7 @@ def test_a_direction_of_one_token_promotes_more_than_random_ones(model):
     p = found.promoted_p[20:]
     assert (p <= 0.05).mean() < 0.1
     assert 0.4 < p.mean() < 0.6
-    assert found.promoted_p.min() >= 1 / (1 + DRAWS)
+    assert found.promoted_p.min() >= 1 / (1 + N_DIRECTIONS)
 
 
 def test_histograms_count_the_whole_vocabulary(model):

@@ -13,7 +13,7 @@ from interp.lenses.lens import lens_point
 from interp.lenses.logit_lens import logit_effects
 from interp.models.loading import load_model
 from interp.workspace import Workspace
-from saes.features.meaning import DRAWS, meaning_of
+from saes.features.meaning import N_DIRECTIONS, meaning_of
 from saes.features.schema import Features
 from saes.features.sources import neurons_of
 from workbench.__main__ import main
@@ -85,7 +85,7 @@ def test_after_the_last_block_a_direction_says_its_direct_effect(fitted):
     assert (meaning.raised[:, 0] == direct.promoted_ids[:, 0].numpy()).mean() > 0.95  # float16 may swap near ones
     said = meaning.says(7, 5)
     assert said.raised[0][1] >= said.raised[1][1] > 0 > said.lowered[1][1] >= said.lowered[0][1]
-    assert said.raised_p == (1 + (meaning.null_high >= said.raised[0][1]).sum()) / (DRAWS + 1)
+    assert said.raised_p == (1 + (meaning.null_high >= said.raised[0][1]).sum()) / (N_DIRECTIONS + 1)
 
 
 def test_before_it_the_lens_carries_it(fitted):

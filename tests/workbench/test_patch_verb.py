@@ -16,7 +16,7 @@ def patch(folder, *more: str) -> int:
 def test_the_planted_heads_are_named_with_their_null(tmp_path, capsys):
     assert patch(tmp_path, *PAIR, "--what", "z", "--name", "mine") == 0
     shown = capsys.readouterr().out
-    assert "2 of 18 patches beyond their null" in shown
+    assert "2 of 18 patches beyond the null" in shown
     first = next(line for line in shown.splitlines() if "L0H0, position 3 '9'" in line)
     assert "+1.000" in first
     assert "beyond the null" in first

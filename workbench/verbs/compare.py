@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from interp.artifacts import Table, as_json, hash_json
 from interp.errors import ConfigError, PromptError
 from interp.models.hooked import HookedModel
+from interp.nulls import DRAWS
 from interp.options import Argument, Corpus, HookPoint, Means, ModelName, RecordingName, SAEName
 from saes.training.stored import StoredSAE, TrainedSettings
 from workbench.analysis import Analysis, Run
@@ -277,7 +278,7 @@ class CompareModels(Seeded, Threaded, RunsModel, Analysis["ModelComparison"]):
     """Contexts of each text."""
     context_length: int = 64
     """Tokens per context."""
-    random_changes: int = 5
+    random_changes: int = DRAWS["quick"]
     """Random changes per transplanted part, of the same size, as its null."""
     batch_size: int = 8
     """Contexts per forward pass."""
