@@ -24,8 +24,8 @@ PER_PART = 9
 """Draws that are measured again for each of many parts: maps of patches, sizes of a circuit, cells of steering."""
 SHOWN = 2
 """Draws that are shown beside a result and test nothing: continuations, curves of strengths."""
-LIVE_MAPS = 3
-"""Maps of null patches that a reader waits for, as each costs as much as the map of the prompt."""
+ALIKE_LATENTS = 39
+"""Latents of like density beside each latent of a concept: more of a pool of 200 would be less alike."""
 OTHER_LABELS = 100
 """Labels of other features that a label is judged by: those that ship were, and a table of features does not say it."""
 SHUFFLED_MAPS = 40

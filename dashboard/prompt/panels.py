@@ -22,7 +22,7 @@ from dashboard.figures.attribution import pair_map, patching_map, share_bars, sh
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.turns import asking
 from interp.errors import SupersededError, WorkbenchError
-from interp.nulls import BEYOND, LIVE_MAPS
+from interp.nulls import BEYOND, DRAWS
 from interp.patching.patching_map import PatchingMap
 from interp.workspace import Workspace
 from saes.acts.attribution import (
@@ -308,9 +308,9 @@ def patching_panel(workspace: Workspace, name: str) -> html.Details:
         dcc.Store(id="prompt-patch-filled"),
         loading(html.Div(id="prompt-patch-result", **attrs({"aria-live": "polite"}))),
         note="One activation of one run replaces that of the other. Effect: the fraction of the gap between their "
-        f"metrics that this closes (0: none, 1: all of it). With {LIVE_MAPS} maps of null patches, this takes about "
-        f"{1 + LIVE_MAPS} passes of the model per layer and position. The switch of the chat template applies here "
-        "too.",
+        f"metrics that this closes (0: none, 1: all of it). With {DRAWS['quick']} maps of null patches, this takes "
+        f"about {1 + DRAWS['quick']} passes of the model per layer and position. The switch of the chat template "
+        "applies here too.",
         id="prompt-patch",
         open=bool(name),
     )  # fmt: skip

@@ -25,13 +25,12 @@ from interp.interventions.intervention import Action
 from interp.models.adapter import to_tokens, token_strings
 from interp.models.hooked import HookedModel
 from interp.models.passes import token_losses
+from interp.nulls import PER_PART
 from interp.progress import Progress
 from interp.statistics import t_interval
 
 N_SHOWN = 3
 """Prompts whose most likely continuations are kept."""
-N_DAMAGED = 9
-"""Random directions whose damage is measured, among those that judge."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ def _judged(
 ) -> Judged:
     """Measure the chosen cell and its controls, random directions and then placebos, on the other half."""
     sign, n_random = -1.0 if arms.action == "ablate" else 1.0, config.nulls[1]
-    few = arms.part(slice(0, 1 + min(n_random, N_DAMAGED)))
+    few = arms.part(slice(0, 1 + min(n_random, PER_PART)))
     effects = sign * questions.effects(model, arms)
     damages = -neutral.effects(model, few)
     samples, texts = _shown(model, arms.part(slice(0, 2)), questions.prompts[:N_SHOWN])

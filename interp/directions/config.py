@@ -10,6 +10,7 @@ from interp.errors import ConfigError
 from interp.geometry.points import check_count
 from interp.geometry.sweeps import HARMLESS
 from interp.interventions.intervention import Action
+from interp.nulls import DRAWS, PER_PART
 from interp.options import BASIC, Seed, Word
 
 ACTIONS: tuple[Action, ...] = ("add", "set", "ablate")
@@ -47,7 +48,7 @@ class DirectionConfig:
     harmless: float = HARMLESS
     """Largest loss on neutral text that may be chosen, in nats per token."""
     n_random: int | None = None
-    """Random directions as the null of every layer and strength. Default: 9, 3 with a rule."""
+    """Random directions as the null of every layer and strength. Default: 9, 5 with a rule."""
     n_judging: int | None = None
     """Random directions as the null of the chosen one. Default: 99, 19 with a rule."""
     seed: Seed = 0
@@ -69,6 +70,6 @@ class DirectionConfig:
     @property
     def nulls(self) -> tuple[int, int]:
         """Numbers of random directions for every cell, and for the chosen one."""
-        default = (9, 99) if self.rule is None else (3, 19)
+        default = (PER_PART, DRAWS["thorough"]) if self.rule is None else (DRAWS["quick"], DRAWS["standard"])
         counts = (self.n_random, self.n_judging)
         return counts[0] if counts[0] is not None else default[0], counts[1] if counts[1] is not None else default[1]

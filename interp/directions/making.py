@@ -25,9 +25,8 @@ from interp.geometry.report import PROMPTS, TEXT
 from interp.models.adapter import token_strings, untrained_model
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
+from interp.nulls import PER_PART
 from interp.progress import Progress
-
-N_PLACEBO = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +162,7 @@ def _reads(dictionary: Any) -> str:
 
 
 def _placebos(dictionary: Any, seed: int) -> Float64[np.ndarray, "n d"]:
-    chosen = np.random.default_rng(seed).choice(dictionary.d_sae, min(N_PLACEBO, dictionary.d_sae), replace=False)
+    chosen = np.random.default_rng(seed).choice(dictionary.d_sae, min(PER_PART, dictionary.d_sae), replace=False)
     return dictionary.decoder_directions.detach().double().cpu().numpy()[np.sort(chosen)]
 
 

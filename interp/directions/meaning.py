@@ -38,12 +38,11 @@ from interp.models.adapter import token_strings
 from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec, weight_hash
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
+from interp.nulls import DRAWS, SHOWN
 from interp.progress import Progress
 from interp.seeds import derive_seed
 
 N_TOKENS = 10
-N_RANDOM_READINGS = 99
-N_RANDOM_PROBES = 2
 
 
 def measure_direction(
@@ -120,7 +119,7 @@ def read_tokens(
     vector: np.ndarray,
     *,
     top: int = N_TOKENS,
-    n_random: int = N_RANDOM_READINGS,
+    n_random: int = DRAWS["thorough"],
     lens: JacobianLens | None = None,
     seed: int = 0,
 ) -> TokenReading:
@@ -205,7 +204,7 @@ def _probes(
     def curve(along: np.ndarray) -> list[ProbeResult]:
         return probe_layers(layers, along > np.median(along), words[used], key=words[used], seed=seed)
 
-    random = [curve(layers[hook_point] @ rng.standard_normal(len(vector))) for _ in range(N_RANDOM_PROBES)]
+    random = [curve(layers[hook_point] @ rng.standard_normal(len(vector))) for _ in range(SHOWN)]
     return tuple(
         DirectionProbe(probe=probe, random=float(np.mean([null[at].accuracy.estimate for null in random])))
         for at, probe in enumerate(curve(layers[hook_point] @ vector))

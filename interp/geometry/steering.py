@@ -26,6 +26,7 @@ from interp.geometry.sweeps import HARMLESS, StrengthSweep
 from interp.interventions.arms import Arms, positions_from, prefix_of, random_directions, read_arms
 from interp.models.hooked import HookedModel
 from interp.models.passes import token_losses
+from interp.nulls import SHOWN
 from interp.statistics import Interval, t_interval
 
 
@@ -40,7 +41,7 @@ def sweep_strengths(
     targets: Sequence[int] | np.ndarray,
     text: Sequence[str],
     strengths: Sequence[float] | np.ndarray = (-0.5, 0.0, 0.1, 0.25, 0.5, 1.0),
-    n_random: int = 2,
+    n_random: int = SHOWN,
     seed: int = 0,
 ) -> StrengthSweep:
     """Steer along `direction [d]`; a strength of 1 adds `unit` times the unit vector at every position but BOS.

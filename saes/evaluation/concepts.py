@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from interp.models.hooked import HookedModel
-from interp.nulls import p_from_null
+from interp.nulls import ALIKE_LATENTS, DRAWS, p_from_null
 from interp.progress import Progress
 from interp.seeds import derive_seed
 from interp.statistics import Interval, auroc_interval, bootstrap_counts, expanded, percentile_interval
@@ -43,16 +43,13 @@ if TYPE_CHECKING:
     from interp.workspace import Workspace
     from saes.kinds.base import SAE
 
-NULLS = 20
-"""Shuffled labels for each concept."""
 RESAMPLES = 500
 FIRST_HITS = 3
 """Number of first hits among which a search has to give the latent."""
 STRENGTH = 0.5
 """Norm that steering adds, as a fraction of the median norm of the activations of the prompt."""
-POOL, LIKE, PROMPTS_STEERED = 200, 39, 4
-"""Random latents that are steered for all concepts; those among them, of the nearest density, that one concept is
-compared with; neutral prompts."""
+POOL, PROMPTS_STEERED = 200, 4
+"""Random latents that are steered for all concepts, and neutral prompts."""
 
 
 def measure_concepts(
@@ -227,7 +224,7 @@ def score_concept(
         width = values.shape[1] // 2 if signed else values.shape[1]
         sign = -1 if unit >= width else 1
         detectors[basis] = Detector(unit=unit % width, sign=sign, threshold=threshold, f1=f1, auroc=auroc)
-        for _ in range(NULLS if basis == "dictionary" else 0):
+        for _ in range(DRAWS["standard"] if basis == "dictionary" else 0):
             unit, threshold = ranked.best(np.repeat(rng.permutation(choosing.truth), len(templates)))
             says = _column(values, unit)[judging.rows] > threshold
             null.append(float(f1_of(says.sum(1), rng.permutation(judging.truth)[None], len(templates))[0]))
@@ -322,7 +319,7 @@ def steer_concepts(
     """Add each chosen latent's direction to neutral prompts, and compare the effect on its words with random latents'.
 
     `density [d_sae]`: fraction of held-out tokens on which a latent fires. Scores remain without steering where fewer
-    than `LIKE` other latents fire.
+    than `ALIKE_LATENTS` other latents fire.
     """
     import torch
 
@@ -333,7 +330,7 @@ def steer_concepts(
 
     chosen = [score.own.unit for score in scores.scores]
     others = np.setdiff1d(np.flatnonzero(density > 0), chosen)
-    if len(others) < LIKE:
+    if len(others) < ALIKE_LATENTS:
         return scores
     rng = np.random.default_rng(derive_seed(seed, "concept steering"))
     pool = rng.permutation(others)[:POOL]
@@ -359,7 +356,7 @@ def steer_concepts(
     rise = np.mean(rises, axis=0)  # [chosen + pool, concepts]
     steered = []
     for number, score in enumerate(scores.scores):
-        like = np.abs(np.log(density[pool]) - np.log(max(density[chosen[number]], 1 / 10**6))).argsort()[:LIKE]
+        like = np.abs(np.log(density[pool]) - np.log(max(density[chosen[number]], 1 / 10**6))).argsort()[:ALIKE_LATENTS]
         null = rise[len(chosen) + like, number]
         gain = rise[number, number]
         p = float(p_from_null(gain, null))

@@ -29,6 +29,7 @@ from interp.lenses.vocabulary import vocabulary_of
 from interp.models.adapter import bos_token_id, to_tokens, token_strings
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
+from interp.nulls import PER_PART
 from interp.progress import Progress
 from interp.statistics import auroc, t_interval
 from saes.features.meaning import KEPT
@@ -66,8 +67,6 @@ CHOOSING = 3
 STRENGTHS = (0.5, 1.0, 2.0)
 """Strengths to choose from, in units of the largest activation."""
 SHOWN_PROMPTS = 3
-OTHER_DRAWS = 9
-"""Directions of each null that are ablated on other text."""
 LEAST = 3
 """Fewest tokens on either side of an AUROC."""
 LIST_TOKENS = 6000
@@ -396,7 +395,7 @@ def _ablate_other(site: DictionarySite, case: FeatureCase, config: ProofConfig, 
     if len(case.other) < 2:
         raise ConfigError("the tables hold too little other text")
     random, alike = _nulls(np.arange(len(arms)), config.draws)
-    few = [0, *random[:OTHER_DRAWS].tolist(), *alike[:OTHER_DRAWS].tolist()]
+    few = [0, *random[:PER_PART].tolist(), *alike[:PER_PART].tolist()]
     tokens, lengths, _ = with_bos(site.model, case.other)
     fires = site.activations(site.read(tokens).x, [case.feature])[..., 0]
     inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
@@ -408,7 +407,7 @@ def _ablate_other(site: DictionarySite, case: FeatureCase, config: ProofConfig, 
     means = losses.mean(1).numpy()
     return measure_of(
         "ablate loss, other text", t_interval(losses[0].numpy()), "nats per token", len(case.other),
-        _nulls(means, min(OTHER_DRAWS, config.draws)), f"it fires on {int(counts.sum())} of {int(inside.sum())} tokens",
+        _nulls(means, min(PER_PART, config.draws)), f"it fires on {int(counts.sum())} of {int(inside.sum())} tokens",
     )  # fmt: skip
 
 

@@ -7,10 +7,11 @@ from scipy.sparse import csr_matrix
 from sklearn.metrics import f1_score
 
 from interp.errors import ConfigError, CorruptError
+from interp.nulls import ALIKE_LATENTS, DRAWS
 from interp.statistics import Interval, auroc
 from saes.evaluation import concepts as measured
 from saes.evaluation.concept_scores import BASES, ConceptScore, ConceptScores, Detector
-from saes.evaluation.concepts import NULLS, Ranked, judge, peaks_of
+from saes.evaluation.concepts import Ranked, judge, peaks_of
 from saes.evaluation.config import GOOD_F1, LEAST_SENTENCES, LIST, NEGATIVES, Half, read_concepts
 
 JUDGE = {
@@ -153,7 +154,7 @@ def with_shuffled(peaks: dict[str, csr_matrix], name: str = "months") -> tuple[C
 def test_a_planted_latent_is_the_concept_and_no_shuffled_label_has_one():
     score, shuffled = with_shuffled(planted())
     assert (score.own.unit, score.own.f1.estimate, score.own.auroc.estimate) == (7, 1.0, 1.0)
-    assert len(shuffled) == NULLS
+    assert len(shuffled) == DRAWS["standard"]
     assert max(shuffled) < GOOD_F1
     assert score.null.low <= score.null.estimate == shuffled.mean() <= score.null.high
     shares = measured.gathered([(score, shuffled)]).shares()[score.concept.set]
@@ -265,7 +266,7 @@ def test_steering_tells_a_latent_that_raises_the_words_from_one_that_lowers_them
         null={},
     )
     up, down = measured.steer_concepts(DictionarySite.of(tiny_model, sae), scores, np.full(64, 0.01)).scores
-    assert up.steering_p == pytest.approx(1 / (1 + measured.LIKE))
+    assert up.steering_p == pytest.approx(1 / (1 + ALIKE_LATENTS))
     assert down.steering_p == 1.0
     assert up.steering > 0 > down.steering
     few = np.zeros(64)
