@@ -73,13 +73,15 @@ class Conversation:
             raise ConfigError(f"{n} directions need {n} different names and as many strengths")
         if not all(isinstance(step.target, Direction) and step.action != "replace" for step in self.recipe.steps):
             raise ConfigError("a conversation is steered along directions; other targets belong into a recipe")
-        if not 1 <= self.n_new <= MOST_NEW or not 0 <= self.temperature <= 5 or len(self.turns) > MOST_TURNS:
-            raise ConfigError(
-                f"n_new should be 1 to {MOST_NEW} tokens, the temperature 0 to 5, and turns at most {MOST_TURNS}; "
-                "choose among these"
-            )
-        if not all(abs(strength) <= 1e6 for strength in self.strengths):
-            raise ConfigError("strengths are numbers, 1 for the amount of the direction")
+        if not 1 <= self.n_new <= MOST_NEW:
+            raise ConfigError(f"n_new should be 1 to {MOST_NEW} tokens, got {self.n_new}")
+        if not 0 <= self.temperature <= 5:
+            raise ConfigError(f"the temperature of a chat is 0 to 5, got {self.temperature}")
+        if len(self.turns) > MOST_TURNS:
+            raise ConfigError(f"a chat has at most {MOST_TURNS} turns, this one has {len(self.turns)}; start a new one")
+        for name, strength in zip(self.names, self.strengths, strict=True):
+            if not abs(strength) <= 1e6:
+                raise ConfigError(f"the strength of {name} is {strength}; 1 is the amount of the direction")
 
     @property
     def chats(self) -> tuple[str, ...]:

@@ -76,11 +76,10 @@ class ProofConfig:
     """Tokens of the continuations shown."""
 
     def __post_init__(self) -> None:
-        if min(self.draws, self.examples, self.others, self.after, self.new_tokens) < 1 or self.before < 0:
-            raise ConfigError(
-                "draws, examples, others, after and new_tokens must be at least 1 and before at least 0, got "
-                f"{self.draws}, {self.examples}, {self.others}, {self.after}, {self.new_tokens}, {self.before}"
-            )
+        least = {"draws": 1, "examples": 1, "others": 1, "before": 0, "after": 1, "new_tokens": 1}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise ConfigError(f"{name} must be at least {smallest}, got {getattr(self, name)}")
         if self.strength is not None and not (math.isfinite(self.strength) and self.strength > 0):
             raise ConfigError(f"strength must be a number above 0, got {self.strength}; leave it out for the default")
 
