@@ -4,8 +4,6 @@ A null is the same statistic where there is no effect by construction. Counts st
 level: what a count buys is the smallest p-value, `1 / (1 + draws)`. Torch-free.
 """
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -112,16 +110,6 @@ def smallest_p(draws: int) -> float:
     return 1 / (1 + draws)
 
 
-def draws_needed(n_tests: int, alpha: float = ALPHA) -> int:
-    """Return the fewest draws with which the smallest p-value of `n_tests` passes Bonferroni's or Holm's correction."""
-    return math.ceil(n_tests / alpha - 1e-9) - 1
-
-
-def exceeded(value: float, null: Sequence[float] | np.ndarray) -> str:
-    """Return how many draws of a null a value exceeds: `18 of 19`."""
-    return f"{int((np.asarray(null) < value - ROUNDING).sum())} of {len(null)}"
-
-
 def beside(kind: NullKind, mean: str, high: str) -> str:
     """Return the numbers of a null, to stand beside a value: `shuffled labels 0.51, at most 0.62`."""
     return f"{kind} {mean}, at most {high}"
@@ -130,17 +118,6 @@ def beside(kind: NullKind, mean: str, high: str) -> str:
 def standing(found: bool) -> str:
     """Return the verdict on a value by its null: `beyond the null`, `within the null`."""
     return BEYOND if found else WITHIN
-
-
-def verdict(beyond: Sequence[NullKind], within: Sequence[NullKind]) -> str:
-    """Return the verdict on a value from the nulls that it lies beyond, and those that it lies within.
-
-    `beyond random directions`, `beyond both nulls`, `not beyond features of like density`, and where there are several
-    but it lies beyond none of them, `no effect beyond the null`.
-    """
-    if not within:
-        return "beyond both nulls" if len(beyond) == 2 else f"beyond {' and '.join(beyond)}"
-    return f"not beyond {' or '.join(within)}" if beyond or len(within) == 1 else NO_EFFECT
 
 
 @dataclass(frozen=True)
@@ -173,9 +150,16 @@ class NullComparison:
         return [kind for kind in self.draws if self.p_by(kind) > alpha]
 
     def verdict(self, alpha: float = ALPHA) -> str:
-        """Return the verdict in words, as the function of that name."""
+        """Return the verdict in words: `beyond both nulls`, `not beyond random directions`.
+
+        Where it lies beyond none of several nulls, or there is none, that is `no effect beyond the null`.
+        """
         within = self.within(alpha)
-        return verdict([kind for kind in self.draws if kind not in within], within) if self.draws else NO_EFFECT
+        if not self.draws or len(within) == len(self.draws) > 1:
+            return NO_EFFECT
+        if within:
+            return f"not beyond {' or '.join(within)}"
+        return "beyond both nulls" if len(self.draws) == 2 else f"beyond {' and '.join(self.draws)}"
 
     def exceeds(self, *doing: str) -> str:
         """Return how many draws it exceeds: `more than 18 of 19 random directions and 99 of 99 random latents`.
@@ -183,8 +167,11 @@ class NullComparison:
         `doing` continues each null: what its draws do, as in ` raise theirs`.
         """
         verbs = (*doing, *[""] * len(self.draws))
-        counts = [f"{exceeded(self.value, null)} {kind}" for kind, null in self.draws.items()]
-        return "more than " + " and ".join(count + verb for count, verb in zip(counts, verbs, strict=False))
+        counts = [
+            f"{(np.asarray(null) < self.value - ROUNDING).sum()} of {len(null)} {kind}{verb}"
+            for (kind, null), verb in zip(self.draws.items(), verbs, strict=False)
+        ]
+        return "more than " + " and ".join(counts)
 
 
 def p_from_null(

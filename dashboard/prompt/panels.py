@@ -22,7 +22,7 @@ from dashboard.figures.attribution import pair_map, patching_map, share_bars, sh
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.turns import asking
 from interp.errors import SupersededError, WorkbenchError
-from interp.nulls import BEYOND, DRAWS
+from interp.nulls import BEYOND, DRAWS, NULLS
 from interp.patching.patching_map import PatchingMap
 from interp.workspace import Workspace
 from saes.acts.attribution import (
@@ -428,7 +428,7 @@ def effects(found: PatchingMap, colours: Theme) -> html.Div:
         stat(f"metric: {s.task.metric}, clean prompt", _signed(found.clean_metric), METRIC),
         stat("corrupt prompt", _signed(found.corrupt_metric), METRIC),
         stat(BEYOND, f"{found.n_beyond:,} of {len(found.rows):,}", "patches with an effect above any null's"),
-        stat("largest null effect", number(found.threshold), found.null),
+        stat("largest null effect", number(found.threshold), f"{found.null}; fixed: {NULLS[found.null].fixed}"),
     ]
     tokens = [
         visible(clean, 12) if clean == corrupt else f"{visible(clean, 12)} / {visible(corrupt, 12)}"
