@@ -118,16 +118,15 @@ if TYPE_CHECKING:
     from interp.notes import Notes
     from interp.patching.ablation import ablate, ablated
     from interp.patching.activation import activation_patching
-    from interp.patching.config import PatchingConfig
     from interp.patching.maps import measure_map
+    from interp.patching.patching_map import PatchingConfig
     from interp.patching.paths import path_patch
     from interp.recording.live import open_recording
     from interp.recording.record import RecordConfig, record
     from interp.recording.store import Recording
     from interp.results import Result
     from interp.statistics import t_interval
-    from interp.text.corpora import open_corpus
-    from interp.text.rows import Document
+    from interp.text.corpora import Document, open_corpus
     from interp.threads import one_thread
     from interp.tracing.attention import split_edge
     from interp.tracing.background import background_nodes
@@ -153,8 +152,7 @@ _HOMES = {
     "interp.models.training": "TrainingConfig train_small",
     "interp.models.adapter": "to_tokens token_strings run_with_hooks untrained_model",
     "interp.models.passes": "Capture",
-    "interp.text.corpora": "open_corpus",
-    "interp.text.rows": "Document",
+    "interp.text.corpora": "open_corpus Document",
     "interp.recording.record": "RecordConfig record",
     "interp.recording.store": "Recording",
     "interp.recording.live": "open_recording",
@@ -170,7 +168,7 @@ _HOMES = {
     "interp.models.generation": "generate NextToken Offset sampled",
     "interp.patching.ablation": "ablate ablated",
     "interp.patching.activation": "activation_patching",
-    "interp.patching.config": "PatchingConfig",
+    "interp.patching.patching_map": "PatchingConfig",
     "interp.patching.maps": "measure_map",
     "interp.patching.paths": "path_patch",
     "interp.circuits.config": "EvaluationConfig FindConfig HeadScoresConfig InductionConfig",

@@ -10,7 +10,7 @@ from interp.circuits.circuit import edge_text
 from interp.circuits.config import Ablation, FindConfig, Level
 from interp.circuits.found_circuit import CircuitSettings, FoundCircuit, Judgement, UntrainedGap, task_unit
 from interp.names import parse_node
-from interp.patching.config import TaskSettings
+from interp.patching.patching_map import TaskSettings
 from interp.results import Record, Result, columns_of, flat
 
 

@@ -12,8 +12,7 @@ from jaxtyping import Float32
 
 from interp.artifacts import ARRAY, CIRCUITS, Artefact, Document, Measured, Table
 from interp.circuits.circuit import FILE, Circuit
-from interp.patching.config import TaskSettings
-from interp.patching.patching_map import PromptPair
+from interp.patching.patching_map import PromptPair, TaskSettings
 from interp.results import Record
 from interp.statistics import Interval
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.seeds import derive_seed
-from interp.text.orders import CYCLIC, MONTHS, NUMBER_WORDS, ORDINALS, WEEKDAYS
+from interp.text.corpora import CYCLIC, MONTHS, NUMBER_WORDS, ORDINALS, WEEKDAYS
 
 
 class Word(NamedTuple):

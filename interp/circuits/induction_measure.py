@@ -5,7 +5,7 @@ other those at odd positions. So where a version retains a token, *the token bef
 value at a position is taken from the version that retains the token. Its difference from the clean value then depends
 on the previous token (and others at odd distance), not on the token itself.
 
-Direct edges (`DirectEdges`) are exact and need no full forward pass (`interp.patching.edges`). With all nodes between
+Direct edges (`DirectEdges`) are exact and need no full forward pass (`interp.patching.paths`). With all nodes between
 sender and reader frozen, each sender costs one block, from its input to its attention pattern. `into_candidates`
 patches the edges into all candidates at once. In a model with post-norms the change of the sender's output is taken at
 the scale of the clean run.
@@ -32,8 +32,7 @@ from interp.models.hooked import HookedModel
 from interp.models.passes import capture, repeat_losses, run_from, token_losses
 from interp.models.residual import ResidualStream, Side
 from interp.names import HeadName
-from interp.patching.edges import Read, Reader, reading_hooks
-from interp.patching.paths import parse_receivers
+from interp.patching.paths import Read, Reader, parse_receivers, reading_hooks
 from interp.patching.task import final_point
 from interp.seeds import make_generator
 from interp.text.tokens import repeated_random_tokens

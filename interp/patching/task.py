@@ -18,8 +18,8 @@ from torch import Tensor
 from interp.errors import ConfigError
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.hooked import HookedModel
-from interp.patching.config import Origin, TaskSettings
 from interp.patching.metrics import Metric
+from interp.patching.patching_map import Origin, TaskSettings
 
 Prompts = Tensor | Sequence[Sequence[int]]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from interp.acts import Act
 from interp.errors import PromptError
 from interp.options import ModelName, PromptText
-from interp.patching.config import Direction, What
+from interp.patching.patching_map import Direction, What
 from saes.acts.prompt import OnPrompt
 from saes.acts.session import Session
 
@@ -58,8 +58,8 @@ class PatchPrompts(Act[Session, "PatchingMap"]):
 
     def measure(self, run: Session) -> "PatchingMap":
         from interp.circuits.tasks import pair_task
-        from interp.patching.config import PatchingConfig
         from interp.patching.maps import measure_map
+        from interp.patching.patching_map import PatchingConfig
 
         model, tokens = run.prompt(self.clean, self.model, self.chat)
         if tokens.shape[1] > PATCH_TOKENS:

@@ -16,7 +16,7 @@ from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.nulls import DRAWS
 from interp.options import Argument, Derived, Means, ModelName, SAEName, TaskName
-from interp.patching.config import MetricName
+from interp.patching.patching_map import MetricName
 from interp.progress import reported
 from saes.circuits.config import AttributionConfig, FeatureCircuitConfig
 from workbench.analysis import Analysis, Run

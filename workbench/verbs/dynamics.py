@@ -111,7 +111,7 @@ class Form(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
 
     def measure_checkpoints(self, run: Run, folder: Path) -> "InductionOnset":
         """Measure every checkpoint in a folder."""
-        from interp.models.series import checkpoints_in
+        from interp.models.small import checkpoints_in
         from interp.studies.induction_emerges import follow_checkpoints
         from interp.studies.induction_onset import UNTRAINED, InductionOnset, OnsetSettings
 
