@@ -130,8 +130,7 @@ if TYPE_CHECKING:
     from interp.threads import one_thread
     from interp.tracing.attention import split_edge
     from interp.tracing.background import background_nodes
-    from interp.tracing.config import TraceConfig
-    from interp.tracing.graph import AttributionGraph
+    from interp.tracing.graph import AttributionGraph, TraceConfig
     from interp.tracing.interventions import changes_of, continuations, intervene
     from interp.tracing.part import graph_effects
     from interp.tracing.replacement import Neurons
@@ -203,9 +202,8 @@ _HOMES = {
     "interp.atlas.build": "MapSettings build_atlas extend_atlas",
     "interp.atlas.series": "build_series",
     "interp.atlas.layout": "place_points",
-    "interp.tracing.config": "TraceConfig",
+    "interp.tracing.graph": "TraceConfig AttributionGraph",
     "interp.tracing.replacement": "Neurons",
-    "interp.tracing.graph": "AttributionGraph",
     "interp.tracing.trace": "trace open_system",
     "interp.tracing.attention": "split_edge",
     "interp.tracing.interventions": "intervene continuations changes_of",

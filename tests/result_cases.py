@@ -345,7 +345,7 @@ def groups():
 
 
 def variants():
-    from interp.tracing.variants import trace_variants
+    from interp.tracing.trace import trace_variants
 
     words = {"a": "x", "b": "y", "c": "z"}
     return trace_variants(small(), "say {}", words, interp.Neurons(), interp.TraceConfig(max_feature_nodes=32))

@@ -24,12 +24,10 @@ from interp.models.passes import run_from
 from interp.progress import Progress
 from interp.seeds import make_generator
 from interp.statistics import Interval, rank_correlation_interval
-from interp.tracing.config import TraceConfig
-from interp.tracing.edges import System
+from interp.tracing.edges import Adjacency, System
 from interp.tracing.frozen import FrozenModel, apply_linear
-from interp.tracing.graph import EffectAgreement, GraphNode
+from interp.tracing.graph import EffectAgreement, GraphNode, TraceConfig
 from interp.tracing.replacement import Active
-from interp.tracing.rows import Adjacency
 
 ROWS = 16
 """Ablated copies of the prompt in one forward pass."""
