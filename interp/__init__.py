@@ -57,9 +57,8 @@ from interp.packages import lazily
 
 if TYPE_CHECKING:
     from interp.artifacts import Manifest, copy_artefact, open_artefact, save_artefact
-    from interp.atlas.build import MapSettings, build_atlas, extend_atlas
+    from interp.atlas.build import MapSettings, build_atlas, build_series, extend_atlas
     from interp.atlas.layout import place_points
-    from interp.atlas.series import build_series
     from interp.atlas.sources import embedding_source, recording_source
     from interp.changes.report import what_changed
     from interp.changes.transplant import log_prob_of_answers
@@ -88,8 +87,8 @@ if TYPE_CHECKING:
     from interp.geometry.analogies import WordVectors
     from interp.geometry.circles import circle_test
     from interp.geometry.dimension import intrinsic_dimension, spectrum
-    from interp.geometry.erasure import erasure
-    from interp.geometry.rotation import rotate_words
+    from interp.geometry.probes import erasure
+    from interp.geometry.report import rotate_words
     from interp.geometry.shapes import find_shapes, fit_plane, shapes_of
     from interp.geometry.similarity import cka, procrustes
     from interp.geometry.space import compare_spaces, measure_space
@@ -186,21 +185,20 @@ _HOMES = {
     "interp.geometry.words": "find_concepts read_words",
     "interp.geometry.shapes": "find_shapes shapes_of fit_plane",
     "interp.geometry.circles": "circle_test",
-    "interp.geometry.rotation": "rotate_words",
+    "interp.geometry.report": "rotate_words",
     "interp.directions.named": "direction_of_words",
     "interp.directions.examples": "read_examples",
     "interp.directions.making": "make_direction",
     "interp.directions.files": "read_directions write_directions",
     "interp.directions.config": "DirectionConfig",
     "interp.directions.meaning": "measure_direction",
-    "interp.geometry.erasure": "erasure",
+    "interp.geometry.probes": "erasure",
     "interp.geometry.dimension": "spectrum intrinsic_dimension",
     "interp.geometry.analogies": "WordVectors",
     "interp.geometry.similarity": "cka procrustes",
     "interp.geometry.space": "measure_space compare_spaces",
     "interp.atlas.sources": "embedding_source recording_source",
-    "interp.atlas.build": "MapSettings build_atlas extend_atlas",
-    "interp.atlas.series": "build_series",
+    "interp.atlas.build": "MapSettings build_atlas extend_atlas build_series",
     "interp.atlas.layout": "place_points",
     "interp.tracing.graph": "TraceConfig AttributionGraph",
     "interp.tracing.replacement": "Neurons",

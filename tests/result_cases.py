@@ -432,7 +432,7 @@ DICTIONARIES = {
 
 
 def map_quality():
-    from interp.atlas.quality import measure_quality
+    from interp.atlas.neighbours import measure_quality
 
     points = torch.from_numpy(cloud()).float()
     generator = torch.Generator().manual_seed(0)

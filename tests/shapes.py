@@ -11,7 +11,7 @@ from jaxtyping import AbstractArray
 
 SHAPES_CHECKED = [
     "interp.atlas.layout",
-    "interp.atlas.series",
+    "interp.atlas.build",
     "interp.atlas.sources",
     "interp.changes.transplant",
     "interp.circuits.attribution",
@@ -24,10 +24,9 @@ SHAPES_CHECKED = [
     "interp.circuits.score_explanation",
     "interp.geometry.circles",
     "interp.geometry.dimension",
-    "interp.geometry.erasure",
-    "interp.geometry.points",
     "interp.geometry.probes",
-    "interp.geometry.rotation",
+    "interp.geometry.points",
+    "interp.geometry.report",
     "interp.geometry.separation",
     "interp.geometry.shapes",
     "interp.geometry.similarity",

@@ -11,7 +11,7 @@ one side. Memory is `layers * batch^2` floats, whatever the size of the recordin
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +19,6 @@ from torch import Tensor
 from interp.errors import ConfigError, NonFiniteError
 from interp.geometry.similarity import LayerSimilarity
 from interp.seeds import make_generator
-
-if TYPE_CHECKING:
-    pass
 
 
 @torch.no_grad()

@@ -415,9 +415,9 @@ CHECKPOINTS = 6
 
 def embedding_series(snapshots: list[Snapshot], config: ModularConfig, *, at: int = 0) -> "VectorMap":
     """Map the number tokens of the seed of index `at` at checkpoints spread over training, in one frame."""
-    from interp.atlas.config import MapSettings
-    from interp.atlas.series import build_series
+    from interp.atlas.build import build_series
     from interp.atlas.sources import AtlasSource
+    from interp.atlas.vector_map import MapSettings
 
     p = config.p
     chosen = [snapshots[i] for i in np.unique(np.linspace(0, len(snapshots) - 1, CHECKPOINTS).round().astype(int))]
