@@ -26,7 +26,7 @@ from torch import Tensor
 
 from interp.circuits.circuit import Circuit, Edge, Node, NodeEffect
 from interp.circuits.config import Ablation, By, Level, Method
-from interp.circuits.edge_circuit import Agreement
+from interp.circuits.found_circuit import Agreement
 from interp.circuits.graph import Graph
 from interp.errors import ConfigError, UnknownNameError
 from interp.names import parse_node

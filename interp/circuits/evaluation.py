@@ -26,18 +26,19 @@ from torch import Tensor
 
 from interp.circuits.circuit import Circuit
 from interp.circuits.config import By, EvaluationConfig
-from interp.circuits.edge_circuit import (
+from interp.circuits.edge_runs import Bench
+from interp.circuits.edge_scores import Scores
+from interp.circuits.found_circuit import (
     CircuitEvaluation,
+    CurvePoint,
     EvaluationSettings,
     Minimality,
     Overlap,
     RandomRankings,
     Ranking,
+    UntrainedGap,
     evaluated,
 )
-from interp.circuits.edge_runs import Bench
-from interp.circuits.edge_scores import Scores
-from interp.circuits.found_circuit import CurvePoint, UntrainedGap
 from interp.circuits.graph import Graph
 from interp.circuits.judging import (
     EMPTY,

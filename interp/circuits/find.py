@@ -23,11 +23,18 @@ from interp.artifacts import Table
 from interp.circuits.attribution import attribute, verify_top_k
 from interp.circuits.circuit import Circuit, NodeEffect
 from interp.circuits.config import FindConfig
-from interp.circuits.edge_circuit import CircuitEvaluation, EdgeCircuit, EdgeCircuitSettings
 from interp.circuits.edge_runs import Bench
 from interp.circuits.edge_scores import Scores, Verified
 from interp.circuits.evaluation import Curve, evaluate
-from interp.circuits.found_circuit import CurvePoint, ScoredEdge, ScoredNode, Verdict
+from interp.circuits.found_circuit import (
+    CircuitEvaluation,
+    CurvePoint,
+    EdgeCircuit,
+    EdgeCircuitSettings,
+    ScoredEdge,
+    ScoredNode,
+    Verdict,
+)
 from interp.circuits.graph import Graph
 from interp.circuits.head_kinds import head_patterns
 from interp.circuits.judging import faithfulness, prompt_texts, verdict

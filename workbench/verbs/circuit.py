@@ -36,7 +36,7 @@ from workbench.terminal import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from interp.circuits.edge_circuit import EdgeCircuit
+    from interp.circuits.found_circuit import EdgeCircuit
     from interp.circuits.induction_circuit import InductionCircuit
     from interp.patching.task import Task
     from interp.tracing.graph import AttributionGraph
