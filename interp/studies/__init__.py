@@ -1,14 +1,14 @@
 """Small models that each demonstrate one phenomenon, trained in minutes. The names below are public.
 
 - `grokking`                modular addition: memorised first, generalised late, with Fourier progress measures
-- `grokking_phases`         its curves, and the phases of every seed
+- `grokking_phases`         its settings and curves, and the phases of every seed
 - `induction_emerges`       a toy trained until induction heads form, with a one-layer model as the control
 - `induction_onset`         its curves, and the step at which copying begins
 - `transitions`             sudden transitions of a curve
 - `language_scaling`        small language models of several sizes, and the scaling law of their loss
 - `superposition`           toys with more features than dimensions, and their phase diagram
 - `superposition_geometry`  interference, feature dimensionality, polytopes
-- `config`                  settings of grokking and of scaling laws
+
 """
 
 from typing import TYPE_CHECKING

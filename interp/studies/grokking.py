@@ -40,8 +40,7 @@ from torch import Tensor
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.models.training import TrainingFile
 from interp.seeds import make_generator
-from interp.studies.config import ModularConfig
-from interp.studies.grokking_phases import CURVES, LEARNED, Grokking, SeedRun, find_phases
+from interp.studies.grokking_phases import CURVES, LEARNED, Grokking, ModularConfig, SeedRun, find_phases
 from interp.threads import one_thread
 
 if TYPE_CHECKING:
