@@ -209,7 +209,7 @@ GEOMETRY = {
 @cache
 def synthetic():
     """Return data of known features and a recording of it."""
-    from saes.evaluation.toy_recovery import write_synthetic
+    from saes.evaluation.synthetic import write_synthetic
 
     data = saes.SyntheticData(saes.SyntheticConfig(n_features=16, d=8), seed=0)
     return data, write_synthetic(data, folder("synthetic"), n_rows=4000)
@@ -218,7 +218,7 @@ def synthetic():
 @cache
 def untrained_pair():
     from saes.evaluation.baselines import untrained_sae
-    from saes.evaluation.toy_recovery import HOOK_POINT
+    from saes.evaluation.synthetic import HOOK_POINT
 
     return {name: untrained_sae(synthetic()[1], HOOK_POINT, d_sae=16, k=2) for name in ("one", "two")}
 
@@ -294,12 +294,6 @@ def model_difference():
     weights = Weights(drawn.T.contiguous(), torch.zeros(6), drawn, torch.zeros(8))
     crosscoder = CrosscoderSAE(weights, threshold=torch.zeros(6), scales=torch.ones(2), sites=sites)
     return saes.compare_models(crosscoder, recordings, split="all")
-
-
-@cache
-def toy_recovery():
-    toys = studies.train_toys(studies.ToyConfig(n_features=5, d_hidden=2, steps=40), densities=(0.1,), n_seeds=1)
-    return saes.recover_toy(toys, 0, folder("toy"), n_rows=2000, tokens=4000)
 
 
 def feature_effects():
@@ -409,7 +403,6 @@ DICTIONARIES = {
     "scaling of dictionaries": Case(scaling, "name n k seed loss law"),
     "model difference": Case(
         model_difference, "feature kind relative_norm cosine n_fired error_ratio recons_ratio confirmed"),
-    "toy recovery": Case(toy_recovery, "dictionary n_rows mcc mcc_random ..."),
     "effects of features": Case(feature_effects, "prompt position feature activation effect"),
     "attribution graph": Case(
         graph, "node kind layer position index activation influence share kept probability label", figure=True

@@ -46,8 +46,6 @@ SHAPES_CHECKED = [
     "interp.patching.task",
     "interp.recording.store",
     "interp.studies.grokking",
-    "interp.studies.superposition",
-    "interp.studies.superposition_geometry",
     "interp.tracing.influence",
     "interp.tracing.supernodes",
     "saes.circuits.attribution",
