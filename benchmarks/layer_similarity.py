@@ -70,7 +70,7 @@ def _read(recording: Any, names: list[str]) -> None:
 
 
 def _cka(recording: Any, names: list[str]) -> None:
-    from interp.geometry.batched_cka import batched_cka
+    from interp.geometry.space import batched_cka
 
     centre = [recording.stats(name).mean.float() for name in names]  # CKA is shift-invariant, float32 rounding is not
     parts = (part.activations for part in recording.shuffled(names, batch_size=BATCH))

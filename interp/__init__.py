@@ -127,8 +127,8 @@ if TYPE_CHECKING:
     from interp.statistics import t_interval
     from interp.text.corpora import Document, open_corpus
     from interp.threads import one_thread
-    from interp.tracing.attention import split_edge
     from interp.tracing.background import background_nodes
+    from interp.tracing.effects import split_edge
     from interp.tracing.graph import AttributionGraph, TraceConfig
     from interp.tracing.interventions import changes_of, continuations, intervene
     from interp.tracing.part import graph_effects
@@ -166,8 +166,8 @@ _HOMES = {
     "interp.models.generation": "generate NextToken Offset sampled",
     "interp.patching.ablation": "ablate ablated",
     "interp.patching.activation": "activation_patching",
-    "interp.patching.patching_map": "PatchingConfig",
     "interp.patching.maps": "measure_map",
+    "interp.patching.patching_map": "PatchingConfig",
     "interp.patching.paths": "path_patch",
     "interp.circuits.config": "EvaluationConfig FindConfig HeadScoresConfig InductionConfig",
     "interp.circuits.head_kinds": "score_heads",
@@ -203,7 +203,7 @@ _HOMES = {
     "interp.tracing.graph": "TraceConfig AttributionGraph",
     "interp.tracing.replacement": "Neurons",
     "interp.tracing.trace": "trace open_system",
-    "interp.tracing.attention": "split_edge",
+    "interp.tracing.effects": "split_edge",
     "interp.tracing.interventions": "intervene continuations changes_of",
     "interp.tracing.part": "graph_effects",
     "interp.tracing.background": "background_nodes",

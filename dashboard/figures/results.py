@@ -168,7 +168,7 @@ FIGURES: dict[str, Draw] = {
     "interp.circuits.circuit.Circuit": _circuit,
     "interp.circuits.found_circuit.FoundCircuit": _circuit,
     "interp.tracing.graph.AttributionGraph": _graph,
-    "interp.tracing.attention.EdgeSplit": graphs.split_figure,
+    "interp.tracing.effects.EdgeSplit": graphs.split_figure,
     "interp.circuits.evaluation.Curve": _curve,
     "interp.circuits.head_weights.Composition": _composition,
     "interp.circuits.score_explanation.ScoreExplanation": _pairs,

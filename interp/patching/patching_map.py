@@ -1,6 +1,6 @@
 """Effects of interventions as rows of tables; a map of activation patches as an artefact, and its settings. Torch-free.
 
-`interp.patching.maps` measures a map and says what its null is.
+`interp.patching.activation` measures a map and says what its null is.
 """
 
 from collections.abc import Iterable

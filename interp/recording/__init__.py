@@ -4,6 +4,5 @@
 - `record`  a model and text to a recording, resumable to the bit; its text checked against the corpus
 - `writer`  shards to disk on a thread of their own, and the log that a resume reads
 - `store`   a recording, read in order, shuffled, by document, or around given rows
-- `shuffle` a seeded order of its rows, in groups that are read one ahead
 - `live`    a recording that computes activations whenever they are read
 """

@@ -7,10 +7,9 @@
 - `graph`          a graph as a value and as files, and its settings
 - `part`           the part of a graph at other thresholds, or for one target
 - `trace`          from a prompt to a graph; one template with several words
-- `effects`        effects in the model against predicted ones
+- `effects`        effects in the model against predicted ones; an edge between positions, split by heads
 - `interventions`  changes of latents against random ones
 - `background`     latents that lead every prompt alike
-- `attention`      an edge between positions, split by heads
 - `supernodes`     groups of nodes, found and judged, and a user's marks
 - `interchange`    the JSON of Neuronpedia and circuit-tracer, written and read
 - `graph_json`     the parts of that JSON, checked
