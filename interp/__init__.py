@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from interp.circuits.attribution import verify_top_k
     from interp.circuits.circuit import Circuit
     from interp.circuits.config import EvaluationConfig, FindConfig, HeadScoresConfig, InductionConfig
-    from interp.circuits.evaluation import evaluate as evaluate_circuit
+    from interp.circuits.find import evaluate as evaluate_circuit
     from interp.circuits.find import find_circuit
     from interp.circuits.graph import Graph
     from interp.circuits.head_kinds import score_heads
@@ -178,8 +178,7 @@ _HOMES = {
     "interp.circuits.graph": "Graph",
     "interp.circuits.circuit": "Circuit",
     "interp.circuits.attribution": "attribute:attribute_edges verify_top_k",
-    "interp.circuits.find": "find_circuit",
-    "interp.circuits.evaluation": "evaluate:evaluate_circuit",
+    "interp.circuits.find": "find_circuit evaluate:evaluate_circuit",
     "interp.doctor.examine": "examine",
     "interp.doctor.certificate": "Certificate",
     "interp.geometry.words": "find_concepts read_words",

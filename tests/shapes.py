@@ -16,7 +16,7 @@ SHAPES_CHECKED = [
     "interp.changes.transplant",
     "interp.circuits.attribution",
     "interp.circuits.edge_scores",
-    "interp.circuits.evaluation",
+    "interp.circuits.find",
     "interp.circuits.graph",
     "interp.circuits.head_kinds",
     "interp.circuits.head_weights",

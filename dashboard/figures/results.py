@@ -169,7 +169,7 @@ FIGURES: dict[str, Draw] = {
     "interp.circuits.found_circuit.FoundCircuit": _circuit,
     "interp.tracing.graph.AttributionGraph": _graph,
     "interp.tracing.effects.EdgeSplit": graphs.split_figure,
-    "interp.circuits.evaluation.Curve": _curve,
+    "interp.circuits.find.Curve": _curve,
     "interp.circuits.head_weights.Composition": _composition,
     "interp.circuits.score_explanation.ScoreExplanation": _pairs,
     "interp.patching.ablation.Ablations": _ablation,

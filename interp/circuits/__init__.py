@@ -16,7 +16,7 @@
 - `circuit`            the circuit itself: nodes, edges, evidence
 - `found_circuit`      what all circuits have as artefacts: verdict, scores, prompts, attention; the circuit of a task
 - `judging`            shared evaluation of circuits of heads and of features: faithfulness, null, verdict
-- `evaluation`         faithfulness, completeness and minimality against random circuits and an untrained model
-- `find`               from a task to an evaluated circuit
+- `find`               from a task to an evaluated circuit: faithfulness, completeness and minimality, against random
+                       circuits and an untrained model
 - `config`             settings of the analyses
 """

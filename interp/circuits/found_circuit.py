@@ -1,8 +1,7 @@
 """A circuit that was found, as an artefact: what the three kinds of circuit share. Torch-free.
 
 `InductionCircuit`, `EdgeCircuit` and `saes.circuits.feature_circuit.FeatureCircuit` are the kinds. `EdgeCircuit`, the
-circuit of a task in heads and MLPs, stands here: `interp.circuits.find` finds it, `interp.circuits.evaluation`
-evaluates it.
+circuit of a task in heads and MLPs, stands here; `interp.circuits.find` finds and evaluates it.
 """
 
 from abc import ABC, abstractmethod
