@@ -30,13 +30,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.artifacts import Draft, atomic_file
+from interp.artifacts import Draft
 from interp.errors import ConfigError, NonFiniteError
 from interp.lenses.lens import CHECKPOINT
 from interp.lenses.tuned_lens import LensLayer, LensSettings, TunedLens, TunedLensConfig
 from interp.models.adapter import final_norm_and_unembed, weight_hash
 from interp.models.hooked import HookedModel
 from interp.models.passes import Capture
+from interp.models.training import TrainingFile
 from interp.names import lens_hook_points
 from interp.progress import Progress
 from interp.seeds import make_generator
@@ -189,7 +190,8 @@ class _Run:
         """steps taken"""
         self.whole = True
         """False during an optimizer step: an interrupt then writes no checkpoint"""
-        self._resume()
+        if draft is not None:
+            self.done, _ = TrainingFile(draft.path / CHECKPOINT).load(self.values, self.optimizer, [])
         self.units = {n: float(r.float().pow(2).mean().sqrt()) for n, r in self.sample(self.contexts, 0).resid.items()}
 
     def step(self) -> float:
@@ -245,17 +247,9 @@ class _Run:
 
     def checkpoint(self, loss: float | None) -> None:
         """Write what the rest of the run depends on, if there is a draft and no optimizer step is half done."""
-        from safetensors.torch import save_file
-
         if self.draft is None or not self.whole:
             return
-        tensors = {key: value.detach().contiguous() for key, value in self.values.items()}
-        for key, value in self.values.items():
-            moments = self.optimizer.state.get(value, {})
-            for name, moment in (("first", "exp_avg"), ("second", "exp_avg_sq")):
-                tensors[f"{key}.{name}"] = moments.get(moment, torch.zeros_like(value))
-        with atomic_file(self.draft.path / CHECKPOINT) as temporary:
-            save_file(tensors, temporary, metadata={"step": str(self.done)})
+        TrainingFile(self.draft.path / CHECKPOINT).save(self.values, self.optimizer, [], self.done)
         self.draft.update(step=self.done, steps=self.config.steps, loss=loss)
 
     def finish(self, heldout: Tensor, settings: LensSettings) -> TunedLens:
@@ -278,17 +272,3 @@ class _Run:
             weights=np.stack([weight.detach().cpu().numpy() for weight, _ in pairs]),
             biases=np.stack([bias.cpu().numpy() for bias in biases]),
         )
-
-    def _resume(self) -> None:
-        """Restore the checkpoint, if there is one."""
-        from safetensors import safe_open
-
-        if self.draft is None or not (path := self.draft.path / CHECKPOINT).exists():
-            return
-        with safe_open(path, "pt", device=str(self.model.cfg.device)) as file, torch.no_grad():
-            self.done = int(file.metadata()["step"])
-            for key, value in self.values.items():
-                value.copy_(file.get_tensor(key))
-                first, second = (file.get_tensor(f"{key}.{moment}") for moment in ("first", "second"))
-                step = torch.tensor(float(self.done))
-                self.optimizer.state[value] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
