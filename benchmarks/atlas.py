@@ -145,7 +145,7 @@ def quality(x: np.ndarray, positions: np.ndarray) -> tuple[float, float]:
     """Return recall@15 and trustworthiness of a map, both 0 to 1."""
     import torch
 
-    from interp.atlas.quality import measure_quality
+    from interp.atlas.neighbours import measure_quality
 
     generator = torch.Generator().manual_seed(0)
     found = measure_quality(torch.from_numpy(x), positions.astype(np.float32), metric="cosine", generator=generator)

@@ -55,7 +55,7 @@ def _recorded(folder: Path) -> Any:
     from interp.models.small import SmallConfig
     from interp.recording.record import record
     from interp.recording.store import Recording
-    from interp.text.rows import Document
+    from interp.text.corpora import Document
 
     model = load_model(SmallConfig(n_layers=LAYERS, d_model=D, n_heads=9), seed=0)
     documents = [Document(f"page {number} " + "some words in a row. " * 30, str(number), "") for number in range(200)]
@@ -70,7 +70,7 @@ def _read(recording: Any, names: list[str]) -> None:
 
 
 def _cka(recording: Any, names: list[str]) -> None:
-    from interp.geometry.batched_cka import batched_cka
+    from interp.geometry.space import batched_cka
 
     centre = [recording.stats(name).mean.float() for name in names]  # CKA is shift-invariant, float32 rounding is not
     parts = (part.activations for part in recording.shuffled(names, batch_size=BATCH))

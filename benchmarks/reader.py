@@ -23,7 +23,7 @@ def run() -> list[Result]:
     """Measure the share of waiting."""
     with tempfile.TemporaryDirectory() as scratch:
         recording = _recorded(Path(scratch) / "recordings" / "speed")
-        with mock.patch("saes.training.run.read_ahead", iter), mock.patch("interp.recording.shuffle.read_ahead", iter):
+        with mock.patch("saes.training.run.read_ahead", iter), mock.patch("interp.recording.store.read_ahead", iter):
             plain = _share_of_waiting(recording, Path(scratch) / "plain")
         ahead = _share_of_waiting(recording, Path(scratch) / "ahead")
     return [

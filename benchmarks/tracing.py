@@ -49,8 +49,8 @@ def run() -> list[Result]:
 def _traced() -> tuple[Any, list[Any], float]:
     from interp.models.adapter import to_tokens
     from interp.models.loading import load_model
-    from interp.tracing.config import TraceConfig
     from interp.tracing.edges import System
+    from interp.tracing.graph import TraceConfig
     from interp.tracing.replacement import Neurons
     from interp.tracing.trace import open_system, trace
 

@@ -57,9 +57,8 @@ from interp.packages import lazily
 
 if TYPE_CHECKING:
     from interp.artifacts import Manifest, copy_artefact, open_artefact, save_artefact
-    from interp.atlas.build import MapSettings, build_atlas, extend_atlas
+    from interp.atlas.build import MapSettings, build_atlas, build_series, extend_atlas
     from interp.atlas.layout import place_points
-    from interp.atlas.series import build_series
     from interp.atlas.sources import embedding_source, recording_source
     from interp.changes.report import what_changed
     from interp.changes.transplant import log_prob_of_answers
@@ -67,7 +66,7 @@ if TYPE_CHECKING:
     from interp.circuits.attribution import verify_top_k
     from interp.circuits.circuit import Circuit
     from interp.circuits.config import EvaluationConfig, FindConfig, HeadScoresConfig, InductionConfig
-    from interp.circuits.evaluation import evaluate as evaluate_circuit
+    from interp.circuits.find import evaluate as evaluate_circuit
     from interp.circuits.find import find_circuit
     from interp.circuits.graph import Graph
     from interp.circuits.head_kinds import score_heads
@@ -88,8 +87,8 @@ if TYPE_CHECKING:
     from interp.geometry.analogies import WordVectors
     from interp.geometry.circles import circle_test
     from interp.geometry.dimension import intrinsic_dimension, spectrum
-    from interp.geometry.erasure import erasure
-    from interp.geometry.rotation import rotate_words
+    from interp.geometry.probes import erasure
+    from interp.geometry.report import rotate_words
     from interp.geometry.shapes import find_shapes, fit_plane, shapes_of
     from interp.geometry.similarity import cka, procrustes
     from interp.geometry.space import compare_spaces, measure_space
@@ -118,21 +117,19 @@ if TYPE_CHECKING:
     from interp.notes import Notes
     from interp.patching.ablation import ablate, ablated
     from interp.patching.activation import activation_patching
-    from interp.patching.config import PatchingConfig
     from interp.patching.maps import measure_map
+    from interp.patching.patching_map import PatchingConfig
     from interp.patching.paths import path_patch
     from interp.recording.live import open_recording
     from interp.recording.record import RecordConfig, record
     from interp.recording.store import Recording
     from interp.results import Result
     from interp.statistics import t_interval
-    from interp.text.corpora import open_corpus
-    from interp.text.rows import Document
+    from interp.text.corpora import Document, open_corpus
     from interp.threads import one_thread
-    from interp.tracing.attention import split_edge
     from interp.tracing.background import background_nodes
-    from interp.tracing.config import TraceConfig
-    from interp.tracing.graph import AttributionGraph
+    from interp.tracing.effects import split_edge
+    from interp.tracing.graph import AttributionGraph, TraceConfig
     from interp.tracing.interventions import changes_of, continuations, intervene
     from interp.tracing.part import graph_effects
     from interp.tracing.replacement import Neurons
@@ -153,8 +150,7 @@ _HOMES = {
     "interp.models.training": "TrainingConfig train_small",
     "interp.models.adapter": "to_tokens token_strings run_with_hooks untrained_model",
     "interp.models.passes": "Capture",
-    "interp.text.corpora": "open_corpus",
-    "interp.text.rows": "Document",
+    "interp.text.corpora": "open_corpus Document",
     "interp.recording.record": "RecordConfig record",
     "interp.recording.store": "Recording",
     "interp.recording.live": "open_recording",
@@ -170,8 +166,8 @@ _HOMES = {
     "interp.models.generation": "generate NextToken Offset sampled",
     "interp.patching.ablation": "ablate ablated",
     "interp.patching.activation": "activation_patching",
-    "interp.patching.config": "PatchingConfig",
     "interp.patching.maps": "measure_map",
+    "interp.patching.patching_map": "PatchingConfig",
     "interp.patching.paths": "path_patch",
     "interp.circuits.config": "EvaluationConfig FindConfig HeadScoresConfig InductionConfig",
     "interp.circuits.head_kinds": "score_heads",
@@ -182,34 +178,31 @@ _HOMES = {
     "interp.circuits.graph": "Graph",
     "interp.circuits.circuit": "Circuit",
     "interp.circuits.attribution": "attribute:attribute_edges verify_top_k",
-    "interp.circuits.find": "find_circuit",
-    "interp.circuits.evaluation": "evaluate:evaluate_circuit",
+    "interp.circuits.find": "find_circuit evaluate:evaluate_circuit",
     "interp.doctor.examine": "examine",
     "interp.doctor.certificate": "Certificate",
     "interp.geometry.words": "find_concepts read_words",
     "interp.geometry.shapes": "find_shapes shapes_of fit_plane",
     "interp.geometry.circles": "circle_test",
-    "interp.geometry.rotation": "rotate_words",
+    "interp.geometry.report": "rotate_words",
     "interp.directions.named": "direction_of_words",
     "interp.directions.examples": "read_examples",
     "interp.directions.making": "make_direction",
     "interp.directions.files": "read_directions write_directions",
     "interp.directions.config": "DirectionConfig",
     "interp.directions.meaning": "measure_direction",
-    "interp.geometry.erasure": "erasure",
+    "interp.geometry.probes": "erasure",
     "interp.geometry.dimension": "spectrum intrinsic_dimension",
     "interp.geometry.analogies": "WordVectors",
     "interp.geometry.similarity": "cka procrustes",
     "interp.geometry.space": "measure_space compare_spaces",
     "interp.atlas.sources": "embedding_source recording_source",
-    "interp.atlas.build": "MapSettings build_atlas extend_atlas",
-    "interp.atlas.series": "build_series",
+    "interp.atlas.build": "MapSettings build_atlas extend_atlas build_series",
     "interp.atlas.layout": "place_points",
-    "interp.tracing.config": "TraceConfig",
+    "interp.tracing.graph": "TraceConfig AttributionGraph",
     "interp.tracing.replacement": "Neurons",
-    "interp.tracing.graph": "AttributionGraph",
     "interp.tracing.trace": "trace open_system",
-    "interp.tracing.attention": "split_edge",
+    "interp.tracing.effects": "split_edge",
     "interp.tracing.interventions": "intervene continuations changes_of",
     "interp.tracing.part": "graph_effects",
     "interp.tracing.background": "background_nodes",

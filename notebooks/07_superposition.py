@@ -23,13 +23,12 @@ import os
 from pathlib import Path
 
 import numpy as np
+import plotly.express as px
+import plotly.graph_objects as go
+from superposition import ToyConfig, border_distance, ideal_phase, map_phases, random_geometry, recover_toy, train_toys
 
-from dashboard.figures import colours_of, dimensionality_figure, plot
 from interp import t_interval
-from interp.studies import ToyConfig, border_distance, ideal_phase, map_phases, random_geometry, train_toys
-from saes import recover_toy
 
-light = colours_of("light")
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "superposition"
 
 # %% [markdown]
@@ -43,18 +42,20 @@ densities = (0.03, 0.05, 0.1, 0.2, 0.4, 0.8)
 toys = train_toys(ToyConfig(steps=1200, lr=2e-2), densities=densities, n_seeds=12, seed=0)
 for density in densities:
     here = toys.at(density)
-    found = [here.geometry(toy) for toy in range(len(here))]
+    found = [here.geometry(toy) for toy in range(12)]
     shapes = [" + ".join(f"{n} {name}" for name, n in each.polytopes().items()) for each in found]
     counts = ", ".join(f"{shapes.count(shape)}x {shape}" for shape in dict.fromkeys(shapes))
     print(f"density {density:4}: loss {float(here.unexplained.mean()):.2f} of a constant's; {counts}")
 
 # %%
 rare = toys.at(0.05)
-best = rare.geometry(rare.best())
-plot(rare, title="density .05, lowest loss")
+best, directions = rare.geometry(), rare.W[rare.loss.argmin()]
+arrows = [go.Scatter(x=[0, x], y=[0, y], name=f"feature {i}", mode="lines+markers") for i, (x, y) in enumerate(directions.tolist())]
+go.Figure(arrows, {"title": "density .05, lowest loss", "width": 480, "height": 420, "yaxis": {"scaleanchor": "x"}})
 
 # %%
-plot(best)
+labels = {"x": "feature that is on", "y": "feature read", "color": "read as the other feature"}
+px.imshow(directions @ directions.T, labels=labels, color_continuous_scale="RdBu", color_continuous_midpoint=0, height=380)
 
 # %%
 rows = [
@@ -63,18 +64,21 @@ rows = [
     for toy in range(12)
     for value in toys.at(density).geometry(toy).dimensionality
 ]
-dimensionality_figure(rows, light)
+figure = px.scatter(rows, x="density", y="dimensionality", log_x=True, opacity=0.45, height=360)
+for name, level in {"dedicated": 1, "triangle 2/3": 2 / 3, "pair 1/2": 1 / 2, "pentagon 2/5": 2 / 5, "dropped": 0}.items():
+    figure.add_hline(level, line_dash="dot", line_width=1, annotation_text=name)
+figure
 
 # %% [markdown]
 # The sum of the dimensionalities is at most the rank, and equals it only where directions balance (tight frames). Random
 # directions do not:
 
 # %%
-null = random_geometry(5, 2)
-totals = [rare.geometry(toy).total for toy in range(len(rare))]
+tightness, regular = random_geometry(5, 2)
+totals = [rare.geometry(toy).total for toy in range(12)]
 print(f"trained: sum of D {min(totals):.4f} to {max(totals):.4f} of 2")
-low, high = (2 * end for end in null.tightness[1:])
-print(f"random:  {2 * null.tightness.estimate:.2f} on average ({low:.2f} to {high:.2f}); named shapes in {null.regular:.0%}")
+low, high = (2 * end for end in tightness[1:])
+print(f"random:  {2 * tightness.estimate:.2f} on average ({low:.2f} to {high:.2f}); named shapes in {regular:.0%}")
 
 # %% [markdown]
 # ## When is superposition worth it?
@@ -85,13 +89,14 @@ print(f"random:  {2 * null.tightness.estimate:.2f} on average ({low:.2f} to {hig
 # %%
 grid_d, grid_i = tuple(np.geomspace(0.03, 1, 7).tolist()), tuple(np.geomspace(0.1, 10, 7).tolist())
 phases = map_phases(grid_d, grid_i, ToyConfig(n_features=2, d_hidden=1, steps=500, batch_size=96, lr=3e-2), n_seeds=16)
-plot(phases)
+figure = px.scatter(phases, x="importance", y="density", color="phase", log_x=True, log_y=True, hover_data=["norm", "shared", "agreement"])
+figure.update_traces(marker={"symbol": "square", "size": 26})
 
 # %%
-clear = [row for row in phases.to_records() if border_distance(row["density"], row["importance"]) > 0.25]
-agree = sum(row["phase"] == ideal_phase(row["density"], row["importance"]) for row in clear)
+clear = [cell for cell in phases if border_distance(cell.density, cell.importance) > 0.25]
+agree = sum(cell.phase == ideal_phase(cell.density, cell.importance) for cell in clear)
 control = map_phases((0.03, 0.3), (0.3, 3.0), ToyConfig(n_features=2, d_hidden=1, steps=500, activation="linear"), n_seeds=4)
-linear = {phase for row in control.phase for phase in row}
+linear = {cell.phase for cell in control}
 print(f"{agree} of {len(clear)} cells away from the borders are as the closed form says; without the ReLU: {sorted(linear)}")
 
 # %% [markdown]
@@ -103,7 +108,7 @@ print(f"{agree} of {len(clear)} cells away from the borders are as the closed fo
 # %%
 wide = train_toys(ToyConfig(n_features=40, d_hidden=12, steps=1200, lr=1e-2, batch_size=256), densities=(0.01, 0.1), n_seeds=4)
 recovered = {
-    d: [recover_toy(wide, toy, root / f"toy-{toy}", tokens=150_000, seed=toy, overwrite=True) for toy in chosen]
+    d: [recover_toy(wide, toy, root / f"toy-{toy}", tokens=150_000, seed=toy) for toy in chosen]
     for d, chosen in ((0.01, (0, 1, 2, 3)), (0.1, (4, 5, 6, 7)))
 }
 mcc, f1 = (
@@ -116,7 +121,7 @@ for d, runs in recovered.items():
     one = np.mean([each.one_at_a_time for each in runs])
     print(
         f"density {d}: MCC {mcc[d][0]:.2f} ({mcc[d][1]:.2f} to {mcc[d][2]:.2f}), F1 {f1[d][0]:.2f} ({f1[d][1]:.2f} to {f1[d][2]:.2f}; "
-        f"random {f1_chance[d]:.2f}), k {runs[0].settings['k']}; {one:.0%} of rows have one feature on"
+        f"random {f1_chance[d]:.2f}), k {runs[0].k}; {one:.0%} of rows have one feature on"
     )
 print(f"random directions: MCC {chance[0]:.2f} ({chance[1]:.2f} to {chance[2]:.2f})")
 
@@ -124,13 +129,13 @@ print(f"random directions: MCC {chance[0]:.2f} ({chance[1]:.2f} to {chance[2]:.2
 # ## The answer
 
 # %%
-pentagons = sum(rare.geometry(toy).polytopes() == {"pentagon": 1} for toy in range(len(rare)))
+pentagons = sum(rare.geometry(toy).polytopes() == {"pentagon": 1} for toy in range(12))
 assert best.polytopes() == {"pentagon": 1} and pentagons >= 10
-assert all(abs(total - 2) < 1e-3 for total in totals) and null.tightness.high < 1 and null.regular == 0
+assert all(abs(total - 2) < 1e-3 for total in totals) and tightness.high < 1 and regular == 0
 assert agree == len(clear) and linear == {"not represented", "dedicated"}
 assert f1[0.01][1] > f1[0.1][2] and min(mcc[0.01][1], mcc[0.1][1]) > chance[2]
 print(
-    f"Five rare features share two dimensions as a pentagon in {pentagons} of {len(rare)} toys, 2/5 of a dimension each; at density .2 "
+    f"Five rare features share two dimensions as a pentagon in {pentagons} of 12 toys, 2/5 of a dimension each; at density .2 "
     f"as antipodal pairs too. Their dimensionalities use up the rank, which random directions never do.\n"
     f"Superposition pays where features are rare, exactly where three losses in closed form say so ({agree} of {len(clear)} cells); "
     f"a linear toy never does it.\nOf 40 features in 12 dimensions a TopK autoencoder finds the directions (mean cosine {mcc[0.01][0]:.2f} "

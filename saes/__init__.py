@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from saes.evaluation.scaling import fit_scaling
     from saes.evaluation.scaling import runs_of as scaling_runs_of
     from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_recovery
-    from saes.evaluation.toy_recovery import recover_toy
     from saes.features.build import build_features
     from saes.features.describe_neurons import describe_neurons
     from saes.features.measure_proof import prove
@@ -121,7 +120,6 @@ _HOMES = {
     "saes.evaluation.probing_tasks": "text_tasks",
     "saes.evaluation.absorption": "AbsorptionConfig first_letters measure_absorption",
     "saes.evaluation.synthetic": "SyntheticConfig SyntheticData measure_recovery",
-    "saes.evaluation.toy_recovery": "recover_toy",
     "saes.evaluation.matching": "match_features decoder_cosines",
     "saes.evaluation.crosscoder_latents": "compare_models",
     "saes.evaluation.scaling": "fit_scaling runs_of:scaling_runs_of",

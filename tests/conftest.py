@@ -108,7 +108,7 @@ def fixed_period_toy(request):
 @pytest.fixture(scope="session")
 def text_documents():
     """Return some pages of plain text as documents with ids and labels; the same in every run."""
-    from interp.text.rows import Document
+    from interp.text.corpora import Document
 
     sentence = "the quick brown fox jumps over a lazy dog while seven wizards quietly mix potions for grumpy kings"
     words = sentence.split()

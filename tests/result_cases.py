@@ -209,7 +209,7 @@ GEOMETRY = {
 @cache
 def synthetic():
     """Return data of known features and a recording of it."""
-    from saes.evaluation.toy_recovery import write_synthetic
+    from saes.evaluation.synthetic import write_synthetic
 
     data = saes.SyntheticData(saes.SyntheticConfig(n_features=16, d=8), seed=0)
     return data, write_synthetic(data, folder("synthetic"), n_rows=4000)
@@ -218,7 +218,7 @@ def synthetic():
 @cache
 def untrained_pair():
     from saes.evaluation.baselines import untrained_sae
-    from saes.evaluation.toy_recovery import HOOK_POINT
+    from saes.evaluation.synthetic import HOOK_POINT
 
     return {name: untrained_sae(synthetic()[1], HOOK_POINT, d_sae=16, k=2) for name in ("one", "two")}
 
@@ -296,12 +296,6 @@ def model_difference():
     return saes.compare_models(crosscoder, recordings, split="all")
 
 
-@cache
-def toy_recovery():
-    toys = studies.train_toys(studies.ToyConfig(n_features=5, d_hidden=2, steps=40), densities=(0.1,), n_seeds=1)
-    return saes.recover_toy(toys, 0, folder("toy"), n_rows=2000, tokens=4000)
-
-
 def feature_effects():
     model = planted_pair()
     prompts = saes.Prompts.of_task(planted_task(model))
@@ -345,7 +339,7 @@ def groups():
 
 
 def variants():
-    from interp.tracing.variants import trace_variants
+    from interp.tracing.trace import trace_variants
 
     words = {"a": "x", "b": "y", "c": "z"}
     return trace_variants(small(), "say {}", words, interp.Neurons(), interp.TraceConfig(max_feature_nodes=32))
@@ -409,7 +403,6 @@ DICTIONARIES = {
     "scaling of dictionaries": Case(scaling, "name n k seed loss law"),
     "model difference": Case(
         model_difference, "feature kind relative_norm cosine n_fired error_ratio recons_ratio confirmed"),
-    "toy recovery": Case(toy_recovery, "dictionary n_rows mcc mcc_random ..."),
     "effects of features": Case(feature_effects, "prompt position feature activation effect"),
     "attribution graph": Case(
         graph, "node kind layer position index activation influence share kept probability label", figure=True
@@ -432,7 +425,7 @@ DICTIONARIES = {
 
 
 def map_quality():
-    from interp.atlas.quality import measure_quality
+    from interp.atlas.neighbours import measure_quality
 
     points = torch.from_numpy(cloud()).float()
     generator = torch.Generator().manual_seed(0)

@@ -65,11 +65,6 @@ def found():
 
 
 @cache
-def toys():
-    return studies.train_toys(studies.ToyConfig(steps=40), densities=(0.05, 0.2), n_seeds=2, seed=0)
-
-
-@cache
 def changed():
     base, tuned, on = (interp.load_model("small:mlp-1l", seed=0) for _ in range(3))
     with torch.no_grad():
@@ -136,14 +131,6 @@ CASES = {
     "head changes": Case(lambda: changed().heads, "head layer measure value low high null null_high found"),
     "transplants": Case(lambda: changed().transplants, "name level changed carried ...", figure=True),
     "words for a change": Case(lambda: changed().words, "question name value null found words"),
-    "toys": Case(toys, "toy density seed loss null_loss unexplained", figure=True),
-    "toy geometry": Case(
-        lambda: toys().geometry(0), "feature norm dimensionality leverage polytope", figure=True),
-    "random geometry": Case(lambda: studies.random_geometry(5, 2), "tightness ..."),
-    "phase diagram": Case(
-        lambda: studies.map_phases(
-            (0.1, 0.5), (0.5, 2.0), studies.ToyConfig(n_features=2, d_hidden=1, steps=20), n_seeds=2),
-        "density importance phase agreement norm shared unexplained", figure=True),
     "grokking": Case(
         lambda: studies.describe_grokking(
             list(studies.train_modular(GROK)), GROK), "epoch seed train_loss test_loss ...", figure=True),

@@ -26,7 +26,7 @@ from interp.artifacts import FOLDERS, as_json, atomic_file
 from interp.recording.recorded import Recorded
 from interp.seeds import derive_seed
 from interp.text import corpora
-from interp.text.rows import Document
+from interp.text.corpora import Document
 from interp.workspace import Workspace
 from saes.evaluation.evaluation import SAEEvaluation
 from saes.features.schema import NEURONS

@@ -35,7 +35,7 @@ from typing import Literal
 from interp.artifacts import sha256_file
 from interp.errors import CorruptError, MissingError
 from interp.text import corpora
-from interp.text.rows import Document
+from interp.text.corpora import Document
 
 DOCUMENT_CHARS = 4000
 MIN_CHARS = 200

@@ -17,9 +17,9 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from interp.artifacts import as_json, read_json, write_json
+from interp.changes.comparison import ChangedWords
 from interp.changes.components import check_comparable
 from interp.changes.reading import changed_words, scrambled
-from interp.changes.words import ChangedWords
 from interp.forms import from_json
 from interp.lenses.jacobian_lens import JacobianLens
 from interp.lenses.lens import newest_lens

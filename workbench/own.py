@@ -10,8 +10,7 @@ from interp.cache import size_text
 from interp.errors import ConfigError, MismatchError, MissingError
 from interp.options import BASIC, ArtefactName, Corpus, HookPoint, Means
 from interp.progress import duration
-from interp.recording.config import RecordConfig
-from interp.recording.recorded import Recorded
+from interp.recording.recorded import RecordConfig, Recorded
 from interp.workspace import Workspace
 from saes.training.stored import StoredSAE
 from workbench.costs import Sizes, check_room, costs, measure_pace

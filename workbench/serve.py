@@ -228,9 +228,9 @@ class Verify(InWorkspace):
     def run(self) -> int:
         from interp.artifacts import FOLDERS, verify
         from interp.errors import UnknownNameError
+        from interp.recording.record import text_problems
         from interp.recording.recorded import Recorded
         from interp.recording.store import Recording
-        from interp.recording.text_checks import text_problems
         from saes.sets.stored import StoredSet
         from saes.training.stored import StoredSAE
 

@@ -32,7 +32,7 @@ def run() -> list[Result]:
         raise MissingError(f"no set at {SET}; train one (docs/howto/transcoder-sets.md), or set TRANSCODERS")
     from interp.models.adapter import to_tokens
     from interp.models.loading import converted_folder, load_model, packaged_gguf
-    from interp.tracing.config import TraceConfig
+    from interp.tracing.graph import TraceConfig
     from interp.tracing.trace import trace
     from saes import SetReplacement
     from saes.sets import read_set

@@ -26,8 +26,7 @@ from dashboard.components.tokens import token_text
 from dashboard.figures.changes import latents_histogram, stream_figure, transplant_figure, weights_figure
 from dashboard.figures.theme import Theme, theme, visible
 from interp.artifacts import MODEL_COMPARISONS, Artefact, as_json
-from interp.changes.comparison import ModelComparison
-from interp.changes.words import ChangedWords, Use, Written
+from interp.changes.comparison import ChangedWords, ModelComparison, Use, Written
 from interp.nulls import BEYOND, WITHIN
 from saes.evaluation.latent_comparison import LatentComparison
 

@@ -40,8 +40,7 @@ from interp.artifacts import address_of, as_json
 from interp.directions.choice import NOT_JUDGED, Judged, Judgement, SteeringChoice
 from interp.directions.study import DirectionGeometry, TokenReading
 from interp.errors import UnknownNameError, WorkbenchError
-from interp.geometry.erasure import Erasure
-from interp.geometry.probes import DirectionAccuracy
+from interp.geometry.probes import DirectionAccuracy, Erasure
 from interp.geometry.separation import ListAlong
 from interp.interventions.conversation import Conversation
 from interp.interventions.intervention import Direction, Intervention

@@ -17,7 +17,7 @@ The names below are public.
 - `changes`      what fine-tuning moved: weights, residual stream, transplants, latents
 - `saes`         health of a training run, activations of a feature, a feature with the nulls of its proof
 - `scaling`      loss over size, FVU over L0, density of features, cosines of pairs
-- `studies`      training curves, grokking, superposition
+- `studies`      training curves, grokking
 """
 
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dashboard.figures.heads import attention_pattern, head_scores
     from dashboard.figures.results import plot
     from dashboard.figures.saes import HealthRun, activation_histogram, health_figure
-    from dashboard.figures.studies import dimensionality_figure, frequency_shares, training_curves
+    from dashboard.figures.studies import frequency_shares, training_curves
     from dashboard.figures.theme import Theme, styled
     from dashboard.figures.theme import theme as colours_of
 
@@ -41,7 +41,7 @@ _HOMES = {
     "dashboard.figures.attribution": "share_bars",
     "dashboard.figures.circuits": "ablation_bars composition_map faithfulness_curve",
     "dashboard.figures.saes": "HealthRun health_figure activation_histogram",
-    "dashboard.figures.studies": "training_curves frequency_shares dimensionality_figure",
+    "dashboard.figures.studies": "training_curves frequency_shares",
 }
 
 __getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -150,21 +150,6 @@ def _model_comparison(result: ModelComparison, colours: Theme, **options: Any) -
     return changes.stream_figure(result.representations, colours, **options)
 
 
-def _toys(result: Any, colours: Theme, *, toy: int | None = None, **options: Any) -> go.Figure:
-    chosen = result.best() if toy is None else toy
-    if result.W.shape[2] != 2:
-        return studies.interference_matrix(result.geometry(chosen).gram.numpy(), colours, **options)
-    return studies.directions_figure(result.W[chosen].numpy(), colours, **options)
-
-
-def _geometry(result: Any, colours: Theme, **options: Any) -> go.Figure:
-    return studies.interference_matrix(result.gram.numpy(), colours, **options)
-
-
-def _phases(result: Any, colours: Theme, **options: Any) -> go.Figure:
-    return studies.phase_diagram(result.to_records(), colours, **options)
-
-
 def _grokking(result: Grokking, colours: Theme, *, seed: int = 0, **options: Any) -> go.Figure:
     pairs = {"training pairs": "train_accuracy", "other pairs": "test_accuracy"}
     curves = {name: result.curves[curve][:, seed] for name, curve in pairs.items()}
@@ -183,8 +168,8 @@ FIGURES: dict[str, Draw] = {
     "interp.circuits.circuit.Circuit": _circuit,
     "interp.circuits.found_circuit.FoundCircuit": _circuit,
     "interp.tracing.graph.AttributionGraph": _graph,
-    "interp.tracing.attention.EdgeSplit": graphs.split_figure,
-    "interp.circuits.evaluation.Curve": _curve,
+    "interp.tracing.effects.EdgeSplit": graphs.split_figure,
+    "interp.circuits.find.Curve": _curve,
     "interp.circuits.head_weights.Composition": _composition,
     "interp.circuits.score_explanation.ScoreExplanation": _pairs,
     "interp.patching.ablation.Ablations": _ablation,
@@ -207,9 +192,6 @@ FIGURES: dict[str, Draw] = {
     "saes.evaluation.latent_comparison.LatentComparison": changes.latents_histogram,
     "saes.evaluation.scaling.SizeLaw": scaling.scaling_curves,
     "interp.studies.language_scaling.LanguageScaling": scaling.loss_over_size,
-    "interp.studies.superposition.Toys": _toys,
-    "interp.studies.superposition_geometry.Geometry": _geometry,
-    "interp.studies.superposition.PhaseDiagram": _phases,
     "interp.studies.grokking_phases.Grokking": _grokking,
     "interp.studies.induction_onset.InductionRun": _induction_run,
 }

@@ -407,9 +407,11 @@ def measure_patches(clicks: int | None, model: str, *given: Any) -> Any:
     clean, corrupt, answer, wrong = ((text or "").rstrip("\n") for text in texts)
 
     def body() -> html.Div:
-        texts = {"clean": clean, "corrupt": corrupt, "answer": answer, "wrong": wrong}
-        found = current().live.ask(PatchPrompts(**texts, model=model, what=what, direction=direction, chat=bool(chat)))
-        return effects(found, theme(scheme))
+        asked = PatchPrompts(
+            clean=clean, corrupt=corrupt, answer=answer, wrong=wrong, model=model, what=what, direction=direction,
+            chat=bool(chat),
+        )  # fmt: skip
+        return effects(current().live.ask(asked), theme(scheme))
 
     return _asked({"visitor": visitor or ""}, body)
 

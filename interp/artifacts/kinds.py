@@ -56,7 +56,7 @@ KINDS: dict[str, Kind] = {
         "Circuit of heads",
         "/circuit/{key}",
         "circuit find",
-        "interp.circuits.edge_circuit:EdgeCircuit",
+        "interp.circuits.found_circuit:EdgeCircuit",
     ),
     "feature_circuit": Kind(
         "feature-circuits",

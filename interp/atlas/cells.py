@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from interp.artifacts import Table
-from interp.atlas.density import frame
+from interp.atlas.regions import frame
 from interp.atlas.vector_map import Cell
 from interp.dictionary import Dictionary
 from interp.models.hooked import HookedModel

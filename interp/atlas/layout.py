@@ -55,7 +55,6 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from interp.atlas.config import METHODS, Method
 from interp.atlas.neighbours import (
     METRICS,
     Neighbours,
@@ -67,6 +66,7 @@ from interp.atlas.neighbours import (
     scale_of,
     unit_rows,
 )
+from interp.atlas.vector_map import METHODS, Method
 from interp.errors import ConfigError, UnknownNameError
 from interp.progress import Progress
 from interp.seeds import make_generator

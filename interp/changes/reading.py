@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.changes.comparison import N_WORDS, ChangedWords, Said, Turn, Use, Way, Written
 from interp.changes.components import Component, check_comparable, same, upper_bound, written
 from interp.changes.representations import check_tokens
-from interp.changes.words import N_WORDS, ChangedWords, Said, Turn, Use, Way, Written
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError
 from interp.interventions.apply import hooks_of

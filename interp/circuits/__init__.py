@@ -1,12 +1,10 @@
 """Circuits: the heads, MLPs and edges that a task depends on, with nulls and verdicts.
 
-- `head_kinds`         scores of every head as a previous-token, induction head and other kinds
-- `head_texts`         prompts of these kinds with their words, and texts in which words follow an order
+- `head_kinds`         scores of every head as a previous-token, induction head and other kinds, on prompts and on texts
 - `head_scores`        scores of heads as an artefact
 - `head_weights`       QK and OV circuits as factored matrices; composition of heads, copying
 - `induction`          the induction circuit, from attention pattern to causal evidence
-- `induction_measure`  its prompts and measurements
-- `induction_verdict`  the rule that decides which heads are induction heads
+- `induction_measure`  its prompts and measurements, and the rule that decides which heads are induction heads
 - `induction_circuit`  the induction circuit as an artefact
 - `score_explanation`  one attention score as a sum over pairs of components, at the query and at the key
 - `tasks`              tasks for a model: induction, indirect objects, greater-than, or from a file
@@ -16,10 +14,9 @@
 - `attribution`        scores of edges and nodes: EAP, EAP-IG, ACDC, exact patching
 - `edge_scores`        operations on scores: rank, bound, verify, select a circuit
 - `circuit`            the circuit itself: nodes, edges, evidence
-- `found_circuit`      what all circuits have as artefacts: verdict, scores, prompts, attention
+- `found_circuit`      what all circuits have as artefacts: verdict, scores, prompts, attention; the circuit of a task
 - `judging`            shared evaluation of circuits of heads and of features: faithfulness, null, verdict
-- `evaluation`         faithfulness, completeness and minimality against random circuits and an untrained model
-- `find`               from a task to an evaluated circuit
-- `edge_circuit`       the circuit of a task as an artefact, and its evaluation
+- `find`               from a task to an evaluated circuit: faithfulness, completeness and minimality, against random
+                       circuits and an untrained model
 - `config`             settings of the analyses
 """

@@ -41,8 +41,8 @@ from interp.models.hooked import HookedModel
 from interp.models.passes import read_hook, storing_hook
 from interp.models.residual import ResidualStream
 from interp.names import parse_hook_point
-from interp.patching.edges import Read, Reader, reading_hooks
 from interp.patching.metrics import Metric
+from interp.patching.paths import Read, Reader, reading_hooks
 from interp.patching.task import Task
 
 SourceValues = dict[str, Tensor]

@@ -26,11 +26,11 @@ from torch import Tensor
 
 from interp.circuits.circuit import Circuit, Edge, Node, NodeEffect
 from interp.circuits.config import Ablation, By, Level, Method
-from interp.circuits.edge_circuit import Agreement
+from interp.circuits.found_circuit import Agreement
 from interp.circuits.graph import Graph
 from interp.errors import ConfigError, UnknownNameError
 from interp.names import parse_node
-from interp.patching.config import TaskSettings
+from interp.patching.patching_map import TaskSettings
 from interp.results import ROWS, Record, Result
 from interp.seeds import derive_seed
 from interp.statistics import bootstrap_counts, expanded, percentile_interval, rank_correlation

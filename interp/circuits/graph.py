@@ -26,7 +26,7 @@ from interp.errors import ConfigError, UnknownNameError
 from interp.models.hooked import HookedModel
 from interp.models.residual import SIDES, Side
 from interp.names import parse_node
-from interp.patching.edges import Reader
+from interp.patching.paths import Reader
 
 
 @dataclass(frozen=True, kw_only=True)

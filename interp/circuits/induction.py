@@ -13,7 +13,7 @@ head in an earlier layer, which writes each position's previous token there. The
     found = find_induction_circuit(model)
     found.verdict.found, [node.name for node in found.circuit.nodes if node.role == "induction"]
 
-The rule of the verdict is the docstring of `interp.circuits.induction_verdict`.
+The rule of the verdict is the docstring of `interp.circuits.induction_measure`.
 """
 
 from collections.abc import Sequence
@@ -38,23 +38,21 @@ from interp.circuits.induction_circuit import (
     SenderTest,
 )
 from interp.circuits.induction_measure import (
+    SMALLEST_SCORE,
     DirectEdges,
     GroupRun,
-    InductionPrompts,
-    direct_outputs,
-    draw_induction_prompts,
-    join_runs,
-    run_group,
-)
-from interp.circuits.induction_verdict import (
-    SMALLEST_SCORE,
     HeadVerdicts,
+    InductionPrompts,
     Measurements,
     circuit_verdict,
+    direct_outputs,
+    draw_induction_prompts,
     head_rows,
+    join_runs,
     judge_heads,
     path_losses,
     proved_senders,
+    run_group,
     score_p_values,
     to_circuit,
 )

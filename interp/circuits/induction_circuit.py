@@ -1,6 +1,6 @@
 """The induction circuit of a model as an artefact: verdicts on every head, and the measurements behind them.
 
-`interp.circuits.induction` measures it, `interp.circuits.induction_verdict` states the rule. Torch-free.
+`interp.circuits.induction` measures it, `interp.circuits.induction_measure` states the rule. Torch-free.
 """
 
 from dataclasses import dataclass, field

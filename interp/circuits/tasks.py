@@ -31,8 +31,8 @@ from torch import Tensor
 from interp.errors import ConfigError, CorruptError, MissingError, PromptError, UnknownNameError
 from interp.models.generation import prompt_tokens
 from interp.models.hooked import HookedModel
-from interp.patching.config import Origin
 from interp.patching.metrics import LogitDiff, LogProb, Metric, ProbDiff
+from interp.patching.patching_map import Origin
 from interp.patching.task import Task
 from interp.seeds import make_generator
 

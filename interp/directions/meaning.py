@@ -25,9 +25,8 @@ from interp.directions.questions import Questions, neutral_text, word_questions
 from interp.directions.samples import Judge, Samples, sampled_questions
 from interp.directions.study import DirectionGeometry, DirectionProbe, DirectionSettings, TokenReading
 from interp.errors import ConfigError
-from interp.geometry.erasure import Erasure, erasure
 from interp.geometry.points import or_why, unit_vector
-from interp.geometry.probes import ProbeResult, probe_layers
+from interp.geometry.probes import Erasure, ProbeResult, erasure, probe_layers
 from interp.geometry.report import PROMPTS, TEXT
 from interp.geometry.separation import words_along
 from interp.geometry.words import SENTENCES, Concept, WordActivations, read_words, residual_hook_points

@@ -17,9 +17,8 @@ from interp.directions.config import DirectionConfig
 from interp.directions.named import DirectionOrigin, NamedDirection
 from interp.directions.variants import Variant
 from interp.errors import ConfigError
-from interp.geometry.erasure import Erasure
 from interp.geometry.points import Finding
-from interp.geometry.probes import DirectionAccuracy, ProbeResult
+from interp.geometry.probes import DirectionAccuracy, Erasure, ProbeResult
 from interp.geometry.separation import WordsAlong
 from interp.geometry.words import Concept
 from interp.interventions.intervention import Direction, Intervention, everywhere

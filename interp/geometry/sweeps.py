@@ -1,6 +1,6 @@
 """Effects of interventions by their size: steering by strength, rotation by steps around the circle. Torch-free.
 
-`interp.geometry.steering` and `interp.geometry.rotation` measure them.
+`interp.geometry.steering` and `interp.geometry.report` measure them.
 """
 
 from dataclasses import dataclass, field

@@ -19,7 +19,7 @@ from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.geometry.points import check_count
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point
-from interp.text.orders import MONTHS, NUMBER_WORDS, WEEKDAYS
+from interp.text.corpora import MONTHS, NUMBER_WORDS, WEEKDAYS
 
 
 def with_word(prompt: str, word: str) -> str:

@@ -12,11 +12,16 @@ thousandths of the difference between two texts.
 
 Odd and even rounds are summed apart, so that the agreement of the halves is known. With a draft an interrupted fit
 keeps its whole rounds; the same call resumes it, to the same numbers.
+
+Published lenses are read and written too: `J`, `n_prompts`, `source_layers`, `d_model`, `metadata`, the form of
+Anthropic's jacobian-lens and of TransformerLens 4.3 (`JacobianLens.save`). `J` has one matrix per block: the derivative
+of the last residual in the residual after it. Checkpoints of a fit (`jacobian_sum`, `n_done`) are read too. Files are
+read with `weights_only`: no code in them runs.
 """
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,17 +34,15 @@ from torch import Tensor
 from interp.artifacts import Draft, atomic_file
 from interp.cache import size_text
 from interp.devices import faster_in_bfloat16, free_memory
-from interp.errors import ConfigError, NonFiniteError
-from interp.lenses.config import CHECKPOINT, JacobianLensConfig, Products
-from interp.lenses.heldout import Reading, draw_positions, mean_kl
-from interp.lenses.jacobian_files import check_fits, read_published
-from interp.lenses.jacobian_lens import JacobianLayer, JacobianLens, JacobianSettings
-from interp.lenses.lens import Lens
+from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, NonFiniteError
+from interp.lenses.jacobian_lens import JacobianLayer, JacobianLens, JacobianLensConfig, JacobianSettings, Products
+from interp.lenses.lens import CHECKPOINT, Lens
+from interp.lenses.lens_training import Reading, draw_positions, mean_kl
 from interp.lenses.vocabulary import read_directions
 from interp.models.adapter import untrained_model, weight_hash
 from interp.models.hooked import HookedModel
 from interp.models.passes import Capture
-from interp.names import lens_hook_points
+from interp.names import lens_hook_points, parse_hook_point
 from interp.progress import Progress
 from interp.seeds import make_generator
 
@@ -95,7 +98,7 @@ def import_jacobian_lens(
     model_name: str = "",
     tuned: Lens | None = None,
 ) -> JacobianLens:
-    """Return the lens of a published file (`interp.lenses.jacobian_files`), measured as one that was fitted.
+    """Return the lens of a published file (`interp.lenses.jacobian_fit`), measured as one that was fitted.
 
     `contexts` serve its null, one round on an untrained model. A published file does not say which weights it was
     fitted on: it is taken for the model's, and the KL against its nulls shows whether it is. Raises `MismatchError` for
@@ -341,3 +344,83 @@ def _measured(
     if not np.isfinite(matrices).all():
         raise NonFiniteError("an entry of the Jacobian is beyond float16; fit fewer --layers")
     return JacobianLens(settings=settings, n_texts=n_texts, layers=layers, jacobians=matrices)
+
+
+class PublishedLens(NamedTuple):
+    """Contents of a published file."""
+
+    jacobians: dict[int, Tensor]
+    """block -> `[d_model, d_model]` float32"""
+    n_prompts: int
+    metadata: dict[str, Any]
+
+
+def read_published(path: Path) -> PublishedLens:
+    """Read a published file. Raises `MissingError`, and `CorruptError` for one of another form."""
+    if not path.is_file():
+        raise MissingError(f"no file at {path}")
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises pickle, zip and runtime errors
+        raise CorruptError(
+            f"cannot read {path} as a Jacobian lens, a .pt file with nothing but tensors, numbers and text: {error}"
+        ) from error
+    try:
+        return _published(held)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise CorruptError(
+            f"{path} is not a Jacobian lens: expected square matrices by layer under 'J', "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _published(held: Mapping[str, Any]) -> PublishedLens:
+    summed = "J" not in held
+    n = int(held["n_done"] if summed else held.get("n_prompts", 0))
+    matrices = {int(layer): matrix.float() for layer, matrix in held["jacobian_sum" if summed else "J"].items()}
+    if (summed and n < 1) or not matrices:
+        raise ValueError(f"{len(matrices)} matrices over {n} prompts")
+    d = len(next(iter(matrices.values())))
+    for layer, matrix in matrices.items():
+        if matrix.shape != (d, d) or not matrix.isfinite().all():
+            raise ValueError(f"the matrix of layer {layer} is {list(matrix.shape)}, or not finite")
+    metadata = dict(held.get("metadata") or {})
+    metadata |= {key: held[key] for key in ("model_name", "target_layer") if key in held}
+    return PublishedLens({k: m / n if summed else m for k, m in sorted(matrices.items())}, n, metadata)
+
+
+def check_fits(published: PublishedLens, model: HookedModel) -> None:
+    """Raise `MismatchError` for a lens of another width, of more blocks, or that ends before the last block."""
+    cfg, layers = model.cfg, list(published.jacobians)
+    width = len(published.jacobians[layers[0]])
+    target = published.metadata.get("target_layer", cfg.n_layers - 1)
+    if width != cfg.d_model or not 0 <= layers[0] <= layers[-1] < cfg.n_layers or target != cfg.n_layers - 1:
+        raise MismatchError(
+            f"the lens has blocks {layers[0]} to {layers[-1]} of width {width} and ends after block {target}; this "
+            f"model has {cfg.n_layers} blocks of width {cfg.d_model}"
+        )
+
+
+def write_published(lens: JacobianLens, path: Path) -> None:
+    """Write a lens as a published file; the embedding's Jacobian is left out, as it holds blocks only."""
+    blocks = {
+        parse_hook_point(layer.hook_point).layer or 0: torch.from_numpy(lens.jacobians[i])
+        for i, layer in enumerate(lens.layers)
+        if layer.hook_point.endswith("hook_resid_post")
+    }
+    metadata = {
+        "model_name": lens.settings.model,
+        "weight_hash": lens.settings.weight_hash,
+        "corpus": lens.settings.source,
+        "max_seq_len": lens.settings.context_length,
+        "skip_first_positions": lens.settings.skip,
+    }
+    held = {
+        "J": blocks,
+        "n_prompts": lens.n_texts,
+        "source_layers": sorted(blocks),
+        "d_model": lens.jacobians.shape[-1],
+        "metadata": metadata,
+    }
+    with atomic_file(path) as temporary:
+        torch.save(held, temporary)

@@ -11,22 +11,22 @@ weights.
     readings = logit_lens(model, tokens, lens=lens)
     says = logit_effects(model, lens.translate("blocks.9.hook_resid_post", directions), k=10)
 
-`interp.lenses.jacobian_fit` fits it; `interp.lenses.jacobian_files` reads and writes the published file format.
+`interp.lenses.jacobian_fit` fits it, and reads and writes the published file format.
 """
 
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float16
 
 from interp.artifacts import ARRAY, Artefact, Measured
-from interp.errors import MissingError
+from interp.errors import ConfigError, MissingError
 from interp.interventions.intervention import Direction
-from interp.lenses.config import JacobianLensConfig
-from interp.lenses.lens import check_weights
+from interp.lenses.lens import check_weights, fitted_hook_points
+from interp.options import Seed
 from interp.results import Record
 
 if TYPE_CHECKING:
@@ -34,6 +34,40 @@ if TYPE_CHECKING:
 
     from interp.lenses.vocabulary import Vocabulary
     from interp.models.hooked import HookedModel
+
+
+Products = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JacobianLensConfig:
+    """Settings of the fit of a Jacobian lens."""
+
+    rounds: int = 30
+    """Jacobian lens: rounds of the fit. One reads `texts` other contexts and measures each row of the Jacobian in one
+    of them; SmolLM2 takes half a minute on two cores, where the processor multiplies bfloat16."""
+    texts: int = 48
+    """Jacobian lens: largest number of contexts in a round, which are in memory together."""
+    skip: int = 8
+    """Jacobian lens: first positions of a context that are left out, since they are attention sinks."""
+    layers: tuple[int, ...] | None = None
+    """Layers that are fitted: 0 is the embedding, i the residual stream after block i - 1. Default: all but the last,
+    which is read as it is."""
+    heldout_positions: int = 1024
+    """Held-out tokens that measure the lens."""
+    products: Products | None = None
+    """Jacobian lens: dtype of products; sums are float32. Default: bfloat16 where the processor is faster in it and the
+    model is float32 on a CPU, otherwise the model's own."""
+    seed: Seed = 0
+    """Determines every random number."""
+
+    def __post_init__(self) -> None:
+        if min(self.rounds, self.texts, self.heldout_positions) < 1 or self.skip < 0:
+            raise ConfigError("rounds, texts and heldout_positions must be above 0, and skip at least 0")
+
+    def hook_points(self, n_layers: int) -> list[str]:
+        """Return the hook points that are fitted. Raises `ConfigError` for a layer that cannot be."""
+        return fitted_hook_points(self.layers, n_layers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from interp.artifacts import Artefact, Manifest
-from interp.errors import MismatchError
-from interp.names import parse_hook_point
+from interp.errors import ConfigError, MismatchError
+from interp.names import lens_hook_points, parse_hook_point
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from interp.workspace import Workspace
 
 L = TypeVar("L", bound=Artefact)
+CHECKPOINT = "checkpoint.safetensors"
+"""File in a draft from which a fit resumes."""
 
 
 class Lens(Protocol):
@@ -66,3 +68,11 @@ def lens_point(hook_point: str, n_layers: int) -> str:
 def newest_lens(workspace: "Workspace", form: type[L], weight_hash: str) -> L | None:
     """Return the newest lens of some weights in a workspace, or None."""
     return next((lens for lens in workspace.values(form) if lens.settings.weight_hash == weight_hash), None)
+
+
+def fitted_hook_points(layers: tuple[int, ...] | None, n_layers: int) -> list[str]:
+    """Return the hook points of `layers`, by default of all. Raises `ConfigError` for a layer that cannot be fitted."""
+    layers = tuple(range(n_layers)) if layers is None else layers
+    if not layers or not all(0 <= layer < n_layers for layer in layers):
+        raise ConfigError(f"layers to fit are 0 .. {n_layers - 1} (the last is read as it is), got {layers}")
+    return [lens_hook_points(n_layers)[layer] for layer in sorted(set(layers))]

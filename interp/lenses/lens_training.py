@@ -17,24 +17,103 @@ Belrose et al. 2023 train with SGD and Nesterov momentum on 2^18 tokens a step; 
 learned in units of its layer's root mean square residual, so that one learning rate suits all layers. With a draft an
 interrupted run retains its last whole step; the same call resumes it, and gives the same numbers as a run without
 interruption.
+
+`mean_kl` judges any reading by its distance from the model's own output on held-out text.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.artifacts import Draft, atomic_file
+from interp.artifacts import Draft
 from interp.errors import ConfigError, NonFiniteError
-from interp.lenses.config import CHECKPOINT, TunedLensConfig
-from interp.lenses.heldout import Positions, draw_positions, kl_divergence, mean_kl
-from interp.lenses.tuned_lens import LensLayer, LensSettings, TunedLens
+from interp.lenses.lens import CHECKPOINT
+from interp.lenses.tuned_lens import LensLayer, LensSettings, TunedLens, TunedLensConfig
 from interp.models.adapter import final_norm_and_unembed, weight_hash
 from interp.models.hooked import HookedModel
+from interp.models.passes import Capture
+from interp.models.training import TrainingFile
+from interp.names import lens_hook_points
 from interp.progress import Progress
+from interp.seeds import make_generator
+
+AT_ONCE = 256
+"""positions whose logits are in memory at a time"""
+
+
+def kl_divergence(
+    target: Float[Tensor, "*batch d_vocab"], logits: Float[Tensor, "*batch d_vocab"]
+) -> Float[Tensor, "*batch"]:
+    """Return `KL(target || reading)` in nats, `[...]`, of log-probabilities `target` and a reading's `logits`.
+
+    Both are `[..., d_vocab]`. 0 means the same distribution; above 0, the expected excess surprise of the reading on
+    tokens drawn from the target.
+    """
+    return (target.exp() * (target - logits.log_softmax(-1))).sum(-1)
+
+
+class Positions(NamedTuple):
+    """Residuals at drawn positions, and the model's output there."""
+
+    resid: dict[str, Tensor]
+    """hook point -> `[n, d_model]`"""
+    target: Tensor
+    """`[n, d_vocab]` log-probabilities, float32"""
+
+
+@torch.no_grad()
+def draw_positions(
+    model: HookedModel,
+    contexts: Int[Tensor, "m pos"],
+    hook_points: list[str],
+    n: int,
+    *,
+    n_contexts: int,
+    seed: int,
+    stream: tuple[str | int, ...],
+) -> Positions:
+    """Return `n` positions of `n_contexts` contexts; both are drawn by the seed and the name of the random stream.
+
+    The first position of a context is never drawn: its residual is an outlier.
+    """
+    generator = make_generator(seed, *stream)
+    rows = torch.randint(len(contexts), (min(n_contexts, n),), generator=generator)
+    row = torch.randint(len(rows), (n,), generator=generator)
+    position = torch.randint(1, contexts.shape[1], (n,), generator=generator)
+    last = lens_hook_points(model.cfg.n_layers)[-1]
+    with Capture(model, list(dict.fromkeys([*hook_points, last]))) as capture:
+        values = capture(contexts[rows].to(model.cfg.device))
+    values = {name: value[row, position] for name, value in values.items()}
+    target = final_norm_and_unembed(model, values[last]).float().log_softmax(-1)
+    return Positions({name: values[name] for name in hook_points}, target)
+
+
+Reading = Callable[[str, Tensor], Tensor]
+"""From a hook point and residuals `[n, d_model]` there to residuals before the final norm."""
+
+
+@torch.no_grad()
+def mean_kl(
+    model: HookedModel, draw: Callable[[int, int], Positions], readings: Mapping[str, Reading], n: int
+) -> dict[str, dict[str, float]]:
+    """Return the mean KL (nats) of the model's output from every reading of every hook point, over `n` positions.
+
+    `draw(i, k)` returns the i-th sample of k positions.
+    """
+    sums: dict[str, dict[str, float]] = {}
+    for i, done in enumerate(range(0, n, AT_ONCE)):
+        sample = draw(i, min(AT_ONCE, n - done))
+        for point, resid in sample.resid.items():
+            for name, reading in readings.items():
+                logits = final_norm_and_unembed(model, reading(point, resid.float()).to(resid.dtype)).float()
+                of_point = sums.setdefault(point, dict.fromkeys(readings, 0.0))
+                of_point[name] += float(kl_divergence(sample.target, logits).sum()) / n
+    return sums
 
 
 def train_tuned_lens(
@@ -111,7 +190,8 @@ class _Run:
         """steps taken"""
         self.whole = True
         """False during an optimizer step: an interrupt then writes no checkpoint"""
-        self._resume()
+        if draft is not None:
+            self.done, _ = TrainingFile(draft.path / CHECKPOINT).load(self.values, self.optimizer, [])
         self.units = {n: float(r.float().pow(2).mean().sqrt()) for n, r in self.sample(self.contexts, 0).resid.items()}
 
     def step(self) -> float:
@@ -167,17 +247,9 @@ class _Run:
 
     def checkpoint(self, loss: float | None) -> None:
         """Write what the rest of the run depends on, if there is a draft and no optimizer step is half done."""
-        from safetensors.torch import save_file
-
         if self.draft is None or not self.whole:
             return
-        tensors = {key: value.detach().contiguous() for key, value in self.values.items()}
-        for key, value in self.values.items():
-            moments = self.optimizer.state.get(value, {})
-            for name, moment in (("first", "exp_avg"), ("second", "exp_avg_sq")):
-                tensors[f"{key}.{name}"] = moments.get(moment, torch.zeros_like(value))
-        with atomic_file(self.draft.path / CHECKPOINT) as temporary:
-            save_file(tensors, temporary, metadata={"step": str(self.done)})
+        TrainingFile(self.draft.path / CHECKPOINT).save(self.values, self.optimizer, [], self.done)
         self.draft.update(step=self.done, steps=self.config.steps, loss=loss)
 
     def finish(self, heldout: Tensor, settings: LensSettings) -> TunedLens:
@@ -200,17 +272,3 @@ class _Run:
             weights=np.stack([weight.detach().cpu().numpy() for weight, _ in pairs]),
             biases=np.stack([bias.cpu().numpy() for bias in biases]),
         )
-
-    def _resume(self) -> None:
-        """Restore the checkpoint, if there is one."""
-        from safetensors import safe_open
-
-        if self.draft is None or not (path := self.draft.path / CHECKPOINT).exists():
-            return
-        with safe_open(path, "pt", device=str(self.model.cfg.device)) as file, torch.no_grad():
-            self.done = int(file.metadata()["step"])
-            for key, value in self.values.items():
-                value.copy_(file.get_tensor(key))
-                first, second = (file.get_tensor(f"{key}.{moment}") for moment in ("first", "second"))
-                step = torch.tensor(float(self.done))
-                self.optimizer.state[value] = {"step": step, "exp_avg": first, "exp_avg_sq": second}

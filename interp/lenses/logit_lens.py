@@ -4,6 +4,8 @@ Each layer's residual goes through the model's own final norm and unembedding. E
 the last layer, so their readings are only a hint; the reading of the last layer is the model's own prediction.
 
 `logit_effects` decodes directions of the residual stream in the same way: the tokens whose logits they raise and lower.
+
+`lenses_of` opens the fitted lenses that a workspace has for a model.
 """
 
 from collections.abc import Iterator
@@ -16,10 +18,13 @@ from jaxtyping import Float32, Int, Int64
 from torch import Tensor
 
 from interp.errors import PromptError
-from interp.lenses.lens import Lens
+from interp.lenses.jacobian_lens import JacobianLens
+from interp.lenses.lens import Lens, newest_lens
+from interp.lenses.tuned_lens import TunedLens
 from interp.models.hooked import HookedModel
 from interp.names import lens_hook_points
 from interp.results import ROWS, Record, Result
+from interp.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -248,3 +253,14 @@ def all_logit_effects(model: HookedModel, directions: Tensor) -> Tensor:
     zero = final_norm_and_unembed(model, torch.zeros(1, 1, directions.shape[1], device=device))[0, 0].float()
     logits = final_norm_and_unembed(model, directions[None].to(device, torch.float32))[0].float().sub_(zero)
     return logits.sub_(logits.mean(1, keepdim=True))
+
+
+def lenses_of(workspace: Workspace, weight_hash: str) -> dict[str, Lens]:
+    """Return the newest lens of each kind for some weights, by `how`, nearest to the model's output first."""
+    found = [newest_lens(workspace, form, weight_hash) for form in (TunedLens, JacobianLens)]
+    return {lens.how: lens for lens in sorted((each for each in found if each is not None), key=gain, reverse=True)}
+
+
+def gain(lens: Lens) -> float:
+    """Return how much nearer than the logit lens a lens is to the model's output, in nats summed over its layers."""
+    return float(sum(plain - own for plain, own in lens.distances().values() if plain - own == plain - own))

@@ -20,14 +20,49 @@ import numpy as np
 from jaxtyping import Float32
 
 from interp.artifacts import ARRAY, Artefact, Measured
-from interp.lenses.config import TunedLensConfig
-from interp.lenses.lens import check_weights
+from interp.errors import ConfigError
+from interp.lenses.lens import check_weights, fitted_hook_points
+from interp.options import Seed
 from interp.results import Record
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.models.hooked import HookedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedLensConfig:
+    """Settings of the training of a tuned lens."""
+
+    steps: int = 250
+    """Tuned lens: training steps."""
+    positions: int = 256
+    """Tuned lens: tokens per step; time is proportional to steps x positions x layers x vocabulary."""
+    contexts: int = 4
+    """Tuned lens: contexts per step that the positions are drawn from; the model runs over all of them."""
+    lr: float = 1e-3
+    """Tuned lens: peak learning rate; it rises over `warmup` steps, then falls linearly to 0."""
+    warmup: int = 10
+    """Tuned lens: steps over which the learning rate rises."""
+    layers: tuple[int, ...] | None = None
+    """Layers that get a translator: 0 is the embedding, i the residual stream after block i - 1. Default: all but the
+    last, which is read without one."""
+    heldout_positions: int = 1024
+    """Held-out tokens that measure the lens; the same number decide whether a translator replaces the logit lens."""
+    checkpoint_every: int = 25
+    """Tuned lens: steps between checkpoints."""
+    seed: Seed = 0
+    """Determines every random number."""
+
+    def __post_init__(self) -> None:
+        counts = (self.steps, self.positions, self.contexts, self.heldout_positions, self.checkpoint_every)
+        if min(counts) < 1 or self.warmup < 0 or not self.lr > 0:
+            raise ConfigError("steps, positions, contexts, heldout_positions, checkpoint_every and lr must be above 0")
+
+    def hook_points(self, n_layers: int) -> list[str]:
+        """Return the hook points that get a translator. Raises `ConfigError` for a layer that cannot have one."""
+        return fitted_hook_points(self.layers, n_layers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,11 @@
 - `loading`     any model by its spec: packaged SmolLM2, hub id, folder, `.gguf` file, or a small model of our own
 - `lora`        adapters of peft (LoRA), merged into their base
 - `identity`    specs, hashes of weights and tokenizers, one face for all tokenizers
-- `series`      the checkpoints of a training run in a folder
 - `adapter`     the few TransformerLens tools that we call, under our names
 - `passes`      forward passes through a part of the model, with values at hook points captured; loss per token
 - `residual`    a transformer as a sum: parts that write to the residual stream, parts that read it, norms taken apart
 - `generation`  the one loop that writes text; chats, with a template or without
-- `small`       small transformers from a config, and their folder
+- `small`       small transformers from a config, and their folder; the checkpoints of a training run
 - `training`    the training loop of small models
 - `toys`        small models by recipe: trained, or with analytic weights and a known circuit
 """

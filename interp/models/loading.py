@@ -52,8 +52,7 @@ from interp.models.small import (
     small_config,
 )
 from interp.models.toys import PLANTED_NAMES, PLANTED_PREFIX, TOY_PREFIX, TOYS, build_planted, cached_toy
-from interp.text.corpora import hub_reachable
-from interp.text.rows import ChatTemplate, Message
+from interp.text.corpora import ChatTemplate, Message, hub_reachable
 from interp.text.tokens import Tokenizer
 
 if TYPE_CHECKING:

@@ -2,17 +2,21 @@
 
 On disk a small model is `small.json` (its sizes) and `model.safetensors` (its weights, by plain names). `load_model`
 opens such a folder by its path, like any other model folder.
+
+`checkpoints_in` lists the checkpoints that a training run left in a folder, in the order of their steps.
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from interp.artifacts import atomic_file, write_json
-from interp.errors import ConfigError, CorruptError, UnknownNameError
+from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.models.hooked import HookedModel, wrap_native
 from interp.models.identity import plain_parameters
+from interp.models.lora import is_adapter
 from interp.text.tokens import ByteTokenizer
 
 SMALL_PREFIX = "small:"
@@ -141,3 +145,33 @@ def _copy_weights(model: HookedModel, weights: dict[str, Any], folder: Path) -> 
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(weights[name])
+
+
+_STEP = re.compile(r"(\d+)\D*$")
+
+
+def checkpoints_in(folder: Path) -> dict[int, Path]:
+    """Return step -> folder of every model in a folder, by the last number of its name: `checkpoint-500` is step 500.
+
+    Whole models and adapters of peft count; other folders are skipped. Raises `MissingError` for a missing folder,
+    `ConfigError` for fewer than two checkpoints, or two of one step.
+    """
+    folder = folder.expanduser()
+    if not folder.is_dir():
+        raise MissingError(f"no folder of checkpoints at {folder}")
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        holds_model = path.is_dir() and ((path / "config.json").is_file() or is_adapter(path) or is_small_folder(path))
+        if not holds_model or (step := _STEP.search(path.name)) is None:
+            continue
+        if (number := int(step[1])) in found:
+            raise ConfigError(
+                f"{found[number].name} and {path.name} in {folder} are both of step {number}; move one away"
+            )
+        found[number] = path
+    if len(found) < 2:
+        raise ConfigError(
+            f"expected two checkpoints or more in {folder}, found {len(found)}; each is a folder with a model, "
+            "whose name ends in its step, such as checkpoint-500"
+        )
+    return dict(sorted(found.items()))

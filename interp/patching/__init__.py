@@ -4,9 +4,7 @@
 - `metrics`     metrics of logits: logit difference, probability difference, KL, L2
 - `ablation`    zero, mean or resample ablation of groups of heads, MLPs and neurons
 - `activation`  activation patching by layer, head and position
-- `edges`       readers that read another residual stream than the run's own
 - `paths`       path patching: one value, along chosen paths to its receivers only
-- `config`      settings of activation patching and of a task
 - `maps`        measurement of a map of activation patches with its null distribution
-- `patching_map`  the map as an artefact
+- `patching_map`  the map as an artefact, its settings and those of a task
 """

@@ -35,8 +35,7 @@ from interp.models.adapter import Hook, available_hook_points, head_shape, patte
 from interp.models.hooked import HookedModel
 from interp.models.passes import Capture, read_hook, run_from
 from interp.models.residual import ResidualStream
-from interp.patching.config import Direction, HeadKind, What
-from interp.patching.patching_map import Patch, PromptPair, strongest
+from interp.patching.patching_map import Direction, HeadKind, Patch, PromptPair, What, strongest
 from interp.progress import Progress
 from interp.results import ROWS, Record, Result
 

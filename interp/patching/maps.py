@@ -30,8 +30,7 @@ from interp.errors import ConfigError
 from interp.forms import from_json
 from interp.models.hooked import HookedModel
 from interp.patching.activation import ActivationPatching, activation_patching
-from interp.patching.config import PatchingConfig
-from interp.patching.patching_map import JudgedPatch, PatchingMap, PatchingSettings
+from interp.patching.patching_map import JudgedPatch, PatchingConfig, PatchingMap, PatchingSettings
 from interp.patching.task import Task
 from interp.progress import Progress
 from interp.seeds import make_generator

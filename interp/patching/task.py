@@ -19,8 +19,8 @@ from interp.errors import ConfigError
 from interp.models.adapter import run_with_hooks
 from interp.models.hooked import HookedModel
 from interp.models.passes import read_hook
-from interp.patching.config import Origin, TaskSettings
 from interp.patching.metrics import Metric
+from interp.patching.patching_map import Origin, TaskSettings
 
 Prompts = Tensor | Sequence[Sequence[int]]
 

@@ -1,11 +1,8 @@
 """Activations on disk.
 
 - `recorded` a recording as an artefact: its settings and size
-- `config`  settings of a recording
-- `record`  a model and text to a recording, resumable to the bit
+- `record`  a model and text to a recording, resumable to the bit; its text checked against the corpus
 - `writer`  shards to disk on a thread of their own, and the log that a resume reads
 - `store`   a recording, read in order, shuffled, by document, or around given rows
-- `shuffle` a seeded order of its rows, in groups that are read one ahead
-- `text_checks` tokens in order, and as their corpus gives them
 - `live`    a recording that computes activations whenever they are read
 """

@@ -40,8 +40,7 @@ from torch import Tensor
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.models.training import TrainingFile
 from interp.seeds import make_generator
-from interp.studies.config import ModularConfig
-from interp.studies.grokking_phases import CURVES, LEARNED, Grokking, SeedRun, find_phases
+from interp.studies.grokking_phases import CURVES, LEARNED, Grokking, ModularConfig, SeedRun, find_phases
 from interp.threads import one_thread
 
 if TYPE_CHECKING:
@@ -415,9 +414,9 @@ CHECKPOINTS = 6
 
 def embedding_series(snapshots: list[Snapshot], config: ModularConfig, *, at: int = 0) -> "VectorMap":
     """Map the number tokens of the seed of index `at` at checkpoints spread over training, in one frame."""
-    from interp.atlas.config import MapSettings
-    from interp.atlas.series import build_series
+    from interp.atlas.build import build_series
     from interp.atlas.sources import AtlasSource
+    from interp.atlas.vector_map import MapSettings
 
     p = config.p
     chosen = [snapshots[i] for i in np.unique(np.linspace(0, len(snapshots) - 1, CHECKPOINTS).round().astype(int))]

@@ -30,8 +30,7 @@ from interp.models.adapter import ordinary_tokens, untrained_model
 from interp.models.hooked import HookedModel
 from interp.models.loading import load_model
 from interp.models.passes import token_losses
-from interp.models.series import checkpoints_in
-from interp.models.small import build_small
+from interp.models.small import build_small, checkpoints_in
 from interp.models.toys import Toy, find_toy
 from interp.models.training import TrainingFile, train_small
 from interp.names import HeadName

@@ -39,12 +39,12 @@ import numpy as np
 from interp.artifacts import Artefact, Document, from_json, read_json, save_json
 from interp.errors import ConfigError, NonFiniteError
 from interp.nulls import NUMERIC_DRAWS, p_from_null
+from interp.options import BASIC
 from interp.progress import Progress
 from interp.results import Record
 from interp.scaling_law import LOWEST, Bounds, Fit, Prediction, fit_law, geometric_mean, refits
 from interp.seeds import derive_seed
 from interp.statistics import Interval, percentile_interval
-from interp.studies.config import ScalingRecipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +56,54 @@ MIN_SIZES, MIN_CHECKPOINTS, MIN_FOLD = 4, 4, 4.0
 P_FOUND = 0.01
 """Significance level of the tests that the loss falls."""
 _HUBER = 1e-2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingRecipe:
+    """Settings of small language models of several sizes, trained on the same bytes."""
+
+    widths: tuple[int, ...] = (16, 24, 32, 48, 64, 96)
+    """Widths of the residual stream, multiples of 8; at least four."""
+    n_layers: int = 2
+    """Layers of every model."""
+    context_length: int = 64
+    """Bytes per context."""
+    batch_size: int = 64
+    """Contexts per step."""
+    tokens: Annotated[int, BASIC] = 2_000_000
+    """Bytes that each model is trained on, in one pass."""
+    n_checkpoints: int = 6
+    """Measurements of the loss, from an eighth of the tokens to all of them, evenly spaced in their logarithm."""
+    heldout_contexts: int = 256
+    """Held-out contexts that measure the loss."""
+    lr: float = 8e-3
+    """Learning rate at width 16."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Seeds of the weights and of the order of the text."""
+
+    def __post_init__(self) -> None:
+        if any(width < 8 or width % 8 for width in self.widths):
+            raise ConfigError(f"widths must be multiples of 8, got {self.widths}")
+        if self.steps < 8 * self.n_checkpoints:
+            raise ConfigError(
+                f"{self.tokens:,} tokens are {self.steps} steps, too few for {self.n_checkpoints} checkpoints"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Number of optimiser steps of every model."""
+        return self.tokens // (self.batch_size * self.context_length)
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """Steps at which the loss is measured."""
+        first, last = self.steps / 8, self.steps
+        exponents = [i / (self.n_checkpoints - 1) for i in range(self.n_checkpoints)]
+        return [round(first * (last / first) ** each) for each in exponents]
+
+    def n_params(self, width: int) -> int:
+        """Return the parameters without embeddings and unembedding: `12 n_layers d_model^2` (Kaplan et al. 2020)."""
+        return 12 * self.n_layers * width**2
 
 
 @dataclass(frozen=True, kw_only=True)

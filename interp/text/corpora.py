@@ -5,7 +5,7 @@
 | `docstrings` | prose of the installed packages' docstrings (offline default); label: the package |
 | `PATH.txt` | paragraphs grouped to about 2,000 characters; label: the file |
 | `PATH.jsonl`, `PATH.parquet` | one a row: column `text`, and `id` and `label` where there are such columns |
-| `PATH.jsonl?column=NAME` | the same, from another column: a text, or a conversation (`interp.text.rows`) |
+| `PATH.jsonl?column=NAME` | the same, from another column: a text, or a conversation |
 | `FOLDER` | every .txt file in it, as above |
 | `hub:NAME[:CONFIG][:SPLIT]` | a hub data set, streamed (only documents that are read are downloaded); split `train`
 by default; `?column=NAME` as above |
@@ -19,7 +19,10 @@ only when they are reached, so any prefix is a mix of packages and costs only it
 when they have at least `MIN_PROSE_CHARS` characters and two sentences of prose. Excluded are code, parameter lists,
 tables, repeated paragraphs, tests, and packages whose docstrings are generated from templates.
 
-Torch-free.
+**Rows** of a table are documents: the text of its column, or a conversation through a chat template. A conversation is
+a list of messages, `{"role": "user", "content": "..."}` each, or `{"from": "human", "value": "..."}`.
+
+Words that come in an order (days, months, numbers) stand here too. Torch-free.
 """
 
 import ast
@@ -30,20 +33,103 @@ import os
 import re
 import socket
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from interp.artifacts import sha256_file, table_errors
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.seeds import derive_seed
-from interp.text.rows import COLUMN, TEXT, ChatTemplate, Document, TextColumn, split_column
+
+TEXT = "text"
+COLUMN = "?column="
+"""Separator of file or data set and column in the spec of a corpus."""
+_FORMS = (("role", "content"), ("from", "value"))
+_ROLES = {"human": "user", "gpt": "assistant"}
+
+Message = dict[str, str]
+ChatTemplate = Callable[[list[Message]], str]
+
+
+class Document(NamedTuple):
+    """One text, with its source."""
+
+    text: str
+    id: str
+    """names the document within its corpus, for a person: `numpy.linalg.norm`, `notes.txt#3`"""
+    label: str
+    """a free group label: the package, the file, the column `label`; empty when there is none"""
+
+
+@dataclass(frozen=True)
+class TextColumn:
+    """The column of the texts, and the template that makes a conversation a text."""
+
+    name: str = TEXT
+    template: ChatTemplate | None = None
+
+    def require(self, columns: Sequence[str], where: str) -> None:
+        """Raise `ConfigError` listing the columns when the one that is read is not among them."""
+        if self.name not in columns:
+            found = ", ".join(map(str, columns)) or "none"
+            raise ConfigError(
+                f"{where} has no column `{self.name}` (columns: {found}); name the one that holds the text with "
+                f"--column, or behind the file: FILE{COLUMN}NAME"
+            )
+
+    def document(self, row: dict[str, Any], where: str, default_id: str, default_label: str) -> Document:
+        """Return the document of a row; `id` and `label` are taken from it where it has them."""
+        self.require(list(row), where)
+        value, label = row[self.name], row.get("label")
+        text = self._conversation(value, where) if isinstance(value, list) else value
+        if not isinstance(text, str):
+            raise ConfigError(
+                f"{where}: column `{self.name}` holds {type(value).__name__}, expected a text or a list of messages"
+            )
+        return Document(text, str(row.get("id") or default_id), default_label if label is None else str(label))
+
+    def _conversation(self, value: list[Any], where: str) -> str:
+        if self.template is None:
+            raise ConfigError(f"{where}: column `{self.name}` holds conversations, which only `record` and `own` read")
+        return self.template([_message(each, f"{where}: column `{self.name}`") for each in value])
+
+
+def _message(found: Any, where: str) -> Message:
+    for form in _FORMS:
+        role, content = (found.get(key) for key in form) if isinstance(found, dict) else (None, None)
+        if isinstance(role, str) and isinstance(content, str):
+            return {"role": _ROLES.get(role, role), "content": content}
+    raise ConfigError(
+        f'{where} holds a list whose entries are not messages, expected {{"role": "user", "content": "..."}}'
+    )
+
+
+def split_column(spec: str) -> tuple[str, str]:
+    """Return the file or data set that a spec names, and the column.
+
+    >>> split_column("pages.jsonl?column=body")
+    ('pages.jsonl', 'body')
+    """
+    source, mark, column = spec.rpartition(COLUMN)
+    return (source, column) if mark else (spec, TEXT)
+
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+CYCLIC = (WEEKDAYS, MONTHS)
+"""Orders whose first word follows the last."""
+
 
 TXT_DOCUMENT_CHARS = 2000
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
-from interp.text.rows import Document
+from interp.text.corpora import Document
 
 
 class RandomPrompts(NamedTuple):

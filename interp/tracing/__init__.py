@@ -1,19 +1,15 @@
 """Attribution graphs: direct effects between tokens, latents and logits on one prompt (Ameisen et al. 2025).
 
-- `config`         settings
 - `frozen`         the local replacement model, linear in the residual stream
 - `replacement`    dictionaries that replace MLPs, MLP neurons among them
-- `edges`          rows of direct effects, exact in the frozen model
-- `rows`           those rows, chosen by influence, in memory or in a file that resumes
+- `edges`          rows of direct effects, exact in the frozen model, chosen by influence
 - `influence`      influence, pruning and scores of an adjacency matrix
-- `graph`          a graph as a value and as files
+- `graph`          a graph as a value and as files, and its settings
 - `part`           the part of a graph at other thresholds, or for one target
-- `trace`          from a prompt to a graph
-- `effects`        effects in the model against predicted ones
+- `trace`          from a prompt to a graph; one template with several words
+- `effects`        effects in the model against predicted ones; an edge between positions, split by heads
 - `interventions`  changes of latents against random ones
 - `background`     latents that lead every prompt alike
-- `attention`      an edge between positions, split by heads
-- `variants`       one template with several words
 - `supernodes`     groups of nodes, found and judged, and a user's marks
 - `interchange`    the JSON of Neuronpedia and circuit-tracer, written and read
 - `graph_json`     the parts of that JSON, checked

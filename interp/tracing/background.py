@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from interp.progress import Progress
-from interp.tracing.config import TraceConfig
-from interp.tracing.graph import AttributionGraph, GraphNode
+from interp.tracing.graph import AttributionGraph, GraphNode, TraceConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -28,7 +28,7 @@ from interp.nulls import DRAWS, SHOWN, p_from_null
 from interp.results import Record, Result
 from interp.seeds import make_generator
 from interp.tracing.edges import System
-from interp.tracing.effects import Mode, deltas, final_input, final_states, latent_of, set_latent
+from interp.tracing.effects import Mode, deltas, final_input, final_states, latent_of, read_of, set_latent
 from interp.tracing.graph import AttributionGraph
 from interp.tracing.part import graph_effects
 
@@ -218,17 +218,6 @@ def _generate(system: System, changes: Sequence[Intervention], n_tokens: int, mo
         return logits_of(model, state + moved)[None]
 
     return "".join(token_strings(model, torch.cat(list(generate(step, start, n_tokens)))))
-
-
-def read_of(system: System, graph: AttributionGraph, target: int = 0) -> Float[Tensor, " d_model"]:
-    """Return the direction in the unembedding's input that a target of a graph reads.
-
-    Raises `ConfigError` for a latent as the target.
-    """
-    aim, unembed = graph.targets[target], system.frozen.model.W_U.detach().float()
-    if aim.token is None:
-        raise ConfigError("the target of this graph is a latent; interventions measure a token")
-    return unembed[:, aim.token] - (unembed.mean(1) if aim.contrast is None else unembed[:, aim.contrast])
 
 
 def changes_of(

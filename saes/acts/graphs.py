@@ -17,7 +17,7 @@ from saes.acts.session import Session
 
 if TYPE_CHECKING:
     from interp.interventions.intervention import Intervention
-    from interp.tracing.attention import EdgeSplit
+    from interp.tracing.effects import EdgeSplit
     from interp.tracing.interventions import Continuations, GraphIntervention
     from interp.tracing.supernodes import JudgedGroups
 
@@ -145,7 +145,7 @@ class SplitEdge(OnGraph, Act[Session, "EdgeSplit"]):
     """Node id where it ends."""
 
     def measure(self, run: Session) -> "EdgeSplit":
-        from interp.tracing.attention import split_edge
+        from interp.tracing.effects import split_edge
 
         graph = self.opened(run)
         run.check("reading the prompt of the graph")

@@ -12,7 +12,7 @@ from interp.acts import Act, Compared, Price
 from interp.errors import PromptError
 from interp.nulls import DRAWS
 from interp.options import ModelName, PromptText
-from interp.patching.config import Direction, What
+from interp.patching.patching_map import Direction, What
 from saes.acts.prompt import OnPrompt
 from saes.acts.session import Session
 
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.models.hooked import HookedModel
-    from interp.patching.config import PatchingConfig
     from interp.patching.maps import MapArm
-    from interp.patching.patching_map import PatchingMap
+    from interp.patching.patching_map import PatchingConfig, PatchingMap
     from interp.patching.task import Task
 
 PATCH_TOKENS = 64
@@ -83,7 +82,7 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
     def asked(self, run: Session) -> "tuple[HookedModel, Task, PatchingConfig]":
         """Return the model, the pair of prompts with its metric, and the settings of the map."""
         from interp.circuits.tasks import pair_task
-        from interp.patching.config import PatchingConfig
+        from interp.patching.patching_map import PatchingConfig
 
         model, tokens = run.prompt(self.clean, self.model, self.chat)
         if tokens.shape[1] > PATCH_TOKENS:

@@ -221,7 +221,7 @@ class Session:
 
     def lens_choices(self, spec: str) -> list[tuple[str, str]]:
         """Return the kinds of lens, each with its mean distance from the model's output; the nearest first."""
-        from interp.lenses.nearest import gain
+        from interp.lenses.logit_lens import gain
 
         lenses = self._lenses(spec)
         if not lenses:
@@ -235,7 +235,7 @@ class Session:
 
     def _lenses(self, spec: str) -> "dict[str, Lens]":
         """Return the lenses of these weights in the workspace by kind, the best on held-out text first."""
-        from interp.lenses.nearest import lenses_of
+        from interp.lenses.logit_lens import lenses_of
         from interp.models.adapter import weight_hash
 
         return lenses_of(self.workspace, weight_hash(self.model(spec)))

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from interp.circuits.found_circuit import CircuitSettings, FoundCircuit, Judgement, UntrainedGap, task_unit
-from interp.patching.config import TaskSettings
+from interp.patching.patching_map import TaskSettings
 from interp.statistics import Interval
 from saes.circuits.config import FeatureCircuitConfig
 

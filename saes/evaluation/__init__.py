@@ -11,8 +11,7 @@
 - `probing_tasks`       yes-or-no questions about tokens, for the probes
 - `absorption`          parent latents that stop firing because a more specific latent absorbed their direction
 - `concepts`            a list of everyday concepts, and the latent that detects each on words it was not chosen by
-- `synthetic`           synthetic activations drawn from a known dictionary, and the share of it that an SAE recovers
-- `toy_recovery`        that share on the hidden layer of a toy model of superposition
+- `synthetic`           activations of a known dictionary, their recordings, and the share that an SAE recovers
 - `matching`            latents that two dictionaries share, by one-to-one matching
 - `compare`             several dictionaries at the same L0
 - `sae_comparison`      the same as an artefact

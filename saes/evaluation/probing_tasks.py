@@ -132,7 +132,7 @@ def planted_tasks(recording: Recording, n: int = 8) -> list[Task]:
 
     Raises `MismatchError` for a recording of a model, which has no planted features.
     """
-    from saes.evaluation.toy_recovery import read_synthetic
+    from saes.evaluation.synthetic import read_synthetic
 
     data = read_synthetic(recording)
     chosen = np.unique(np.linspace(0, data.config.n_features - 1, n).astype(int))

@@ -18,20 +18,45 @@ features are matched one to one so that the sum of `|cos|` between decoder rows 
 Hungarian method). Each latent is then scored as a detector of its matched feature: it predicts "on" where it is active.
 Features without a latent count as 0, so that a small dictionary cannot score well on a few. Where two features may have
 opposite directions (`SyntheticData.signed`), the cosine replaces `|cos|` throughout.
+
+**Recording** (`write_synthetic`). Synthetic rows are written as a recording, so that the training loop and every verb
+read them like those of a model. A context is a document of 64 rows. It has no text (every token is 0) and no model:
+`weight_hash` is the hash of the settings and the seed, which determine the true dictionary. `truth.json` holds the
+settings, `truth.safetensors` the true directions; `read_synthetic` recomputes them and checks them against the file.
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float32
+from safetensors.torch import save_file
 from torch import Tensor
 
+from interp.artifacts import (
+    Draft,
+    as_json,
+    atomic_file,
+    from_json,
+    hash_json,
+    read_json,
+    save_artefact,
+    write_json,
+)
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, UnknownNameError
+from interp.names import canonical_hook_point
+from interp.recording.record import recorded
+from interp.recording.recorded import RecordingSettings
+from interp.recording.store import Recording, load_tensors
+from interp.recording.writer import Shard, ShardLog, write_shard, write_stats
+from interp.remote import as_path
 from interp.seeds import make_generator
+from interp.text.tokens import ShardText
 from saes.evaluation.matching import Match, best_match, unit
 from saes.evaluation.scores import Recovery
 from saes.kinds.base import SAE
@@ -348,3 +373,90 @@ class _Counts:
             "dead": float((self.fired == 0).double().mean()),
             "fvu": float(fraction_unexplained(error, square, mean, about=mean)),
         }
+
+
+HOOK_POINT = "blocks.0.hook_resid_post"
+CONTEXT, SHARD_CONTEXTS = 64, 256
+MODEL, TRUTH, TRUE_SETTINGS = "synthetic", "truth.safetensors", "truth.json"
+
+
+def write_synthetic(
+    data: SyntheticData,
+    folder: Path,
+    *,
+    n_rows: int,
+    hook_point: str = HOOK_POINT,
+    overwrite: bool = False,
+) -> Recording:
+    """Write at least `n_rows` rows (whole contexts) as a recording at `hook_point`.
+
+    Rows are float32 and drawn with the seed of the data, shard by shard. Memory holds one shard of 16,384 rows. After
+    an interruption the same call continues. Raises `ConfigError` (no rows, or the folder exists), `MismatchError` (an
+    unfinished run with other settings).
+    """
+    if n_rows < 1:
+        raise ConfigError(f"n_rows must be at least 1, got {n_rows}")
+    folder, name, contexts = as_path(folder), canonical_hook_point(hook_point), -(-n_rows // CONTEXT)
+    settings = RecordingSettings(
+        model=MODEL,
+        weight_hash=_hash(data),
+        hook_points=(name,),
+        context_length=CONTEXT,
+        bos="none",
+        dtype="float32",
+        n_tokens=n_rows,
+        text=None,
+    )
+    draft = Draft.open(folder, kind="recording", config=as_json(settings), seed=data.seed, overwrite=overwrite)
+    log = ShardLog(draft)
+    for number, first in enumerate(range(0, contexts, SHARD_CONTEXTS)):
+        if number in log:
+            continue
+        text = _no_text(number, first, min(SHARD_CONTEXTS, contexts - first), last=first + SHARD_CONTEXTS >= contexts)
+        rows = next(data.batches(text.n_rows, start=number))
+        write_shard(draft, log, Shard(text, {name: rows.x}))
+    write_stats(draft, log, [name])
+    write_json(draft.path / TRUE_SETTINGS, as_json(data.config))
+    with atomic_file(draft.path / TRUTH) as temporary:
+        save_file({"directions": data.directions}, temporary)
+    found = recorded(settings, log.entries, {name: data.config.d}, None, 1)
+    save_artefact(found, folder, threads=torch.get_num_threads(), draft=draft)
+    return Recording(folder)
+
+
+def read_synthetic(recording: Recording) -> SyntheticData:
+    """Return the synthetic data that a recording was drawn from.
+
+    Raises `MismatchError` for a recording of a model, and where the recomputed directions differ from the stored ones.
+    """
+    if not recording.planted:
+        raise MismatchError(
+            f"{recording.folder} holds activations of {recording.model}, whose true features are unknown; "
+            "recovery can be measured on recordings that `saes.evaluation.synthetic.write_synthetic` wrote"
+        )
+    path, seed = recording.folder / TRUE_SETTINGS, recording.manifest.seed or 0
+    data = SyntheticData(from_json(SyntheticConfig, read_json(path), path), seed=seed)
+    directions = load_tensors(recording.folder / TRUTH)["directions"]
+    if directions.shape != data.directions.shape or not torch.allclose(directions, data.directions, atol=1e-4):
+        raise MismatchError(
+            f"{recording.folder} was drawn along other directions than its settings give with this version of torch; "
+            "write it again with `write_synthetic`"
+        )
+    return data
+
+
+def _no_text(number: int, first: int, n_contexts: int, *, last: bool) -> ShardText:
+    shape = (n_contexts, CONTEXT)
+    documents = np.arange(first, first + n_contexts, dtype=np.int32)
+    return ShardText(
+        number=number,
+        tokens=np.zeros(shape, np.int32),
+        document=np.repeat(documents[:, None], CONTEXT, axis=1),
+        position=np.tile(np.arange(CONTEXT, dtype=np.int32), (n_contexts, 1)),
+        begins=[(int(n), f"context {n}", "synthetic") for n in documents],
+        last=last,
+    )
+
+
+def _hash(data: SyntheticData) -> str:
+    return hash_json({"config": asdict(data.config), "seed": data.seed})

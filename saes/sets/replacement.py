@@ -88,7 +88,7 @@ def system_of(graph: "AttributionGraph", model: HookedModel, workspace: "Workspa
     Raises `MismatchError` for a graph of other weights, `UnknownNameError` for a set that is not in the workspace.
     """
     from interp.models.adapter import weight_hash
-    from interp.tracing.config import TraceConfig
+    from interp.tracing.graph import TraceConfig
     from interp.tracing.replacement import Neurons
     from interp.tracing.trace import open_system
     from saes.sets.set import open_set

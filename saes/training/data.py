@@ -30,8 +30,7 @@ from torch import Tensor
 
 from interp.devices import parse_dtype
 from interp.errors import ConfigError, MismatchError, NonFiniteError
-from interp.recording.shuffle import GROUP_ROWS, Batch
-from interp.recording.store import Recording, Split, Stats
+from interp.recording.store import GROUP_ROWS, Batch, Recording, Split, Stats
 from saes.kernels.state import TrainState
 from saes.kinds.base import Weights
 from saes.kinds.recipe import Scales, Site

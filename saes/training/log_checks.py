@@ -84,7 +84,7 @@ def row_problems(folder: Path, recording: "Recording", *, seed: int, heldout_fra
 
 def _batches(recording: "Recording", batch_size: int, seed: int, fraction: float) -> "Iterator[Tensor]":
     """Yield the rows of every batch, epoch after epoch; nothing where an epoch has less than one."""
-    from interp.recording.shuffle import GROUP_ROWS, plan_epoch, planned_rows
+    from interp.recording.store import GROUP_ROWS, plan_epoch, planned_rows
 
     for epoch in count():
         how = {"seed": seed, "epoch": epoch, "group_rows": GROUP_ROWS, "split": "train", "fraction": fraction}

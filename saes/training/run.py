@@ -24,7 +24,7 @@ from interp.artifacts.artefact import settings_json
 from interp.devices import parse_dtype, pick_device
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.ranks import open_draft
-from interp.recording.shuffle import read_ahead
+from interp.recording.store import read_ahead
 from interp.seeds import make_generator
 from saes.kernels.autograd import AutogradSettings, AutogradStepper
 from saes.kernels.spread import UNSHARED, Spread

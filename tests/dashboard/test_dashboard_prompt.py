@@ -363,8 +363,8 @@ def test_steering_by_nothing_changes_nothing_and_both_changes_have_one_length(ti
 
 def test_two_words_are_exchanged_beside_a_change_of_the_same_size(tiny, tiny_model, tmp_path):
     from interp.artifacts import save_artefact
-    from interp.lenses.config import JacobianLensConfig
     from interp.lenses.jacobian_fit import fit_jacobian_lens
+    from interp.lenses.jacobian_lens import JacobianLensConfig
     from interp.models.generation import Offset
     from saes.acts.writing import exchanged_rows
 

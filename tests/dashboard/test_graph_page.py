@@ -29,7 +29,7 @@ from interp.tracing.background import direction, influences
 from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode, Supernode
 from interp.tracing.interchange import import_graph
 from interp.tracing.part import graph_effects, part_of
-from interp.tracing.variants import Variants
+from interp.tracing.trace import Variants
 from interp.workspace import Workspace
 from saes.acts.graphs import ChangeLatents, ContinueGraph, GroupLatents, SplitEdge
 from saes.features.neurons import NeuronExample, NeuronLabels, NeuronRow, NeuronSettings
@@ -413,7 +413,7 @@ def test_an_intervention_of_the_page_is_answered_as_it_was_measured(visitor, own
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory, tiny_model) -> Workspace:
     """A workspace with the graph of a prompt in a small random model, with neurons as latents."""
-    from interp.tracing.config import TraceConfig
+    from interp.tracing.graph import TraceConfig
     from interp.tracing.replacement import Neurons
     from interp.tracing.trace import trace
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from interp.models.loading import load_model
 from interp.recording.record import record
 from interp.recording.recorded import Recorded
-from interp.text.rows import Document
+from interp.text.corpora import Document
 
 HOOK_POINTS = ["blocks.0.hook_resid_post", "blocks.1.attn.hook_z"]
 SETTINGS = {"tokens": 6000, "context_length": 32, "batch_size": 4, "shard_contexts": 8}

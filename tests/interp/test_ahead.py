@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from interp.recording.shuffle import read_ahead
+from interp.recording.store import read_ahead
 
 
 def test_items_come_in_order_and_one_is_made_in_advance():

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from interp.atlas.build import in_one_frame, lay_out_aligned, movement
 from interp.atlas.layout import lay_out
-from interp.atlas.neighbours import nearest_neighbours
-from interp.atlas.quality import measure_quality
-from interp.atlas.series import in_one_frame, lay_out_aligned, movement
+from interp.atlas.neighbours import measure_quality, nearest_neighbours
 from interp.errors import ConfigError
 
 N, GROUPS = 480, 8

@@ -12,8 +12,7 @@ import torch
 
 from interp.atlas import neighbours as approximate
 from interp.atlas.layout import curve, force_tables, fuzzy_graph, lay_out, move_points
-from interp.atlas.neighbours import approximate_neighbours, find_neighbours, nearest_neighbours
-from interp.atlas.quality import measure_quality
+from interp.atlas.neighbours import approximate_neighbours, find_neighbours, measure_quality, nearest_neighbours
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from interp.artifacts import save_artefact
-from interp.atlas.build import NEW, OLD, MapSettings, build_atlas, extend_atlas, oddities
+from interp.atlas.build import NEW, OLD, MapSettings, build_atlas, build_series, extend_atlas, oddities
 from interp.atlas.neighbours import nearest_neighbours
-from interp.atlas.series import build_series
 from interp.atlas.sources import AtlasSource
 from interp.errors import ConfigError, MismatchError, MissingError
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from interp.atlas import neighbours
 from interp.atlas.layout import lay_out, place_points, principal_components
-from interp.atlas.neighbours import approximate_neighbours, nearest_neighbours
-from interp.atlas.quality import measure_quality, retained_neighbours
+from interp.atlas.neighbours import approximate_neighbours, measure_quality, nearest_neighbours, retained_neighbours
 from interp.atlas.regions import local_density
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 

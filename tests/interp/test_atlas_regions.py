@@ -8,10 +8,21 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_closing, binary_dilation, binary_erosion, binary_fill_holes, gaussian_filter, label
 from shapely import Polygon
 
-from interp.atlas.density import Grid, climb, contains, join, outline, saddles
 from interp.atlas.layout import lay_out
 from interp.atlas.neighbours import find_neighbours
-from interp.atlas.regions import NONE, Regions, find_hierarchy, find_regions, one_piece
+from interp.atlas.regions import (
+    NONE,
+    Grid,
+    Regions,
+    climb,
+    contains,
+    find_hierarchy,
+    find_regions,
+    join,
+    one_piece,
+    outline,
+    saddles,
+)
 from interp.atlas.vector_map import whole_map_level
 
 

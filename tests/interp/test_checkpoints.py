@@ -8,8 +8,7 @@ import torch
 from interp.errors import ConfigError, MissingError
 from interp.models.hooked import HookedModel
 from interp.models.loading import load_model
-from interp.models.series import checkpoints_in
-from interp.models.small import SmallConfig, save_small
+from interp.models.small import SmallConfig, checkpoints_in, save_small
 from interp.studies import induction_emerges
 from interp.studies.induction_emerges import follow_checkpoints
 from interp.studies.induction_onset import UNTRAINED, InductionOnset

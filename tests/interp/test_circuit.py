@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from interp.artifacts import as_json, open_artefact, save_artefact, verify
 from interp.circuits.circuit import Circuit, Edge, Node, edge_text
 from interp.circuits.config import EvaluationConfig, FindConfig
-from interp.circuits.edge_circuit import EdgeCircuit
-from interp.circuits.evaluation import evaluate
-from interp.circuits.find import find_circuit
+from interp.circuits.find import evaluate, find_circuit
+from interp.circuits.found_circuit import EdgeCircuit
 from interp.circuits.graph import Graph
 from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, UnknownNameError

@@ -9,7 +9,7 @@ from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.config import EvaluationConfig
 from interp.circuits.edge_runs import Bench
 from interp.circuits.edge_scores import prune_edges
-from interp.circuits.evaluation import evaluate
+from interp.circuits.find import evaluate
 from interp.circuits.graph import Graph
 from interp.circuits.judging import area, cmd, cpr, faithfulness, faithfulness_interval, untrained_gap
 from interp.circuits.tasks import induction_task

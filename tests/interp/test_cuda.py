@@ -94,7 +94,7 @@ def test_a_training_step_agrees(tmp_path) -> None:
 
 
 def test_the_edges_of_an_attribution_graph_agree(pair) -> None:
-    from interp.tracing.config import TraceConfig
+    from interp.tracing.graph import TraceConfig
     from interp.tracing.replacement import Neurons
     from interp.tracing.trace import trace
 

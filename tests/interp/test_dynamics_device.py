@@ -8,10 +8,10 @@ from other_device import DEVICE, other_device
 from interp.circuits.head_weights import Factored, composition_scores, haar_blocks
 from interp.errors import ConfigError
 from interp.studies import induction_emerges
-from interp.studies.config import ModularConfig, ScalingRecipe
 from interp.studies.grokking import describe_grokking, train_modular
+from interp.studies.grokking_phases import ModularConfig
 from interp.studies.induction_emerges import follow_induction
-from interp.studies.language_scaling import train_language_models
+from interp.studies.language_scaling import ScalingRecipe, train_language_models
 from interp.text.corpora import open_corpus
 
 MODULAR = ModularConfig(p=11, d_model=16, n_heads=2, d_mlp=24, epochs=6, log_every=3, seeds=(0, 1))

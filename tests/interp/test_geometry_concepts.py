@@ -6,12 +6,14 @@ import torch
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, UnknownNameError
 from interp.geometry.analogies import WordVectors
-from interp.geometry.erasure import erasure, fit_eraser, one_hot
 from interp.geometry.probes import (
     accuracy_interval,
     concept_directions,
     control_classes,
+    erasure,
+    fit_eraser,
     fit_linear,
+    one_hot,
     probe_layers,
     split_by_document,
 )

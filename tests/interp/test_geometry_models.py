@@ -7,8 +7,7 @@ from architectures import blank
 
 from interp.artifacts import as_json, save_artefact
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError, UnknownNameError
-from interp.geometry.report import measure_concepts
-from interp.geometry.rotation import layer_after, rotate_words, turning_sense
+from interp.geometry.report import layer_after, measure_concepts, rotate_words, turning_sense
 from interp.geometry.shapes import find_shapes, fit_plane
 from interp.geometry.steering import choose_strength, sweep_strengths
 from interp.geometry.sweeps import RotationSweep

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from interp.artifacts import save_json
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
-from interp.geometry.batched_cka import batched_cka
 from interp.geometry.dimension import (
     intrinsic_dimension,
     maximum_likelihood,
@@ -20,6 +19,7 @@ from interp.geometry.dimension import (
     two_nn,
 )
 from interp.geometry.similarity import cka, compare_clouds, hsic, procrustes, wasserstein
+from interp.geometry.space import batched_cka
 
 SEEDS = (0, 1, 2)
 

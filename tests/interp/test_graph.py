@@ -6,7 +6,7 @@ import torch
 
 from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.edge_scores import prune_edges
-from interp.circuits.evaluation import random_circuit
+from interp.circuits.find import random_circuit
 from interp.circuits.graph import Graph
 from interp.errors import ConfigError, UnknownNameError
 from tests.interp.architectures import tiny

@@ -7,8 +7,17 @@ import pytest
 import torch
 from architectures import blank
 
-from interp.circuits.head_kinds import KINDS, score_heads, targets_of
-from interp.circuits.head_texts import NAMES, NOUNS, PREVIOUS, HeadPrompts, draw_texts, ordered_text
+from interp.circuits.head_kinds import (
+    KINDS,
+    NAMES,
+    NOUNS,
+    PREVIOUS,
+    HeadPrompts,
+    draw_texts,
+    ordered_text,
+    score_heads,
+    targets_of,
+)
 from interp.errors import ConfigError, MissingError, UnknownNameError
 from interp.models.loading import load_model
 

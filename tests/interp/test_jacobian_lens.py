@@ -9,10 +9,15 @@ import torch
 from interp.artifacts import Draft, open_artefact, save_artefact
 from interp.artifacts.artefact import settings_json
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
-from interp.lenses.config import JacobianLensConfig
-from interp.lenses.jacobian_files import read_published, write_published
-from interp.lenses.jacobian_fit import batches_of, fit_jacobian_lens, import_jacobian_lens, run_texts
-from interp.lenses.jacobian_lens import JacobianLens
+from interp.lenses.jacobian_fit import (
+    batches_of,
+    fit_jacobian_lens,
+    import_jacobian_lens,
+    read_published,
+    run_texts,
+    write_published,
+)
+from interp.lenses.jacobian_lens import JacobianLens, JacobianLensConfig
 from interp.lenses.logit_lens import logit_lens
 from interp.lenses.vocabulary import open_vocabulary, read_directions, vocabulary_of
 from interp.models.adapter import final_norm_and_unembed, untrained_model

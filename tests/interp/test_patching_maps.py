@@ -9,9 +9,8 @@ from interp.circuits.tasks import induction_task, pair_task
 from interp.errors import ConfigError, MismatchError, PromptError
 from interp.models.toys import planted_induction
 from interp.patching.activation import activation_patching
-from interp.patching.config import PatchingConfig
 from interp.patching.maps import measure_map, unrelated_prompts
-from interp.patching.patching_map import PatchingMap
+from interp.patching.patching_map import PatchingConfig, PatchingMap
 from interp.seeds import make_generator
 from interp.workspace import Workspace
 

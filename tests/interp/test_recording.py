@@ -17,7 +17,7 @@ from interp.models.loading import load_model
 from interp.recording.record import record
 from interp.recording.store import Recording
 from interp.recording.writer import Moments, as_float64, merge_moments, moments
-from interp.text.rows import Document
+from interp.text.corpora import Document
 
 POINTS = ["blocks.0.hook_resid_post", "blocks.1.mlp.hook_post", "blocks.0.attn.hook_z", "hook_embed"]
 SMALL = {"hook_points": POINTS, "tokens": 3000, "context_length": 32, "batch_size": 4, "shard_contexts": 16}
@@ -218,7 +218,7 @@ from interp.models.small import SmallConfig
 from interp.recording.record import record
 from itertools import count
 from interp.text.corpora import Corpus
-from interp.text.rows import Document
+from interp.text.corpora import Document
 model = load_model(SmallConfig(n_layers=1, d_model=64, n_heads=1))
 text = "some words for a document of moderate length. " * 20
 endless = Corpus("endless", lambda: (Document(text, str(n), "") for n in count()), lambda: "endless")

@@ -9,8 +9,8 @@ import torch
 from interp.circuits.tasks import TASKS, greater_than_task, induction_task, ioi_task, make_task, task_from_file
 from interp.errors import ConfigError, CorruptError, MissingError, PromptError, UnknownNameError
 from interp.models.adapter import token_strings
-from interp.patching.config import MetricName
 from interp.patching.metrics import METRICS, KLToClean, L2ToClean, LogitDiff, LogProb, ProbDiff, metric_by_name
+from interp.patching.patching_map import MetricName
 from interp.patching.task import Task
 from tests.interp.architectures import tiny
 from tests.interp.circuit_tasks import random_task

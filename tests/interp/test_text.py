@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.models.loading import chat_template
 from interp.text import corpora
-from interp.text.corpora import TXT_DOCUMENT_CHARS, corpus_hash, open_corpus, with_column
-from interp.text.rows import Document
+from interp.text.corpora import TXT_DOCUMENT_CHARS, Document, corpus_hash, open_corpus, with_column
 from interp.text.tokens import ByteTokenizer, pack
 
 PROSE = (

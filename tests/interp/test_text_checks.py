@@ -13,9 +13,8 @@ from sealing import seal
 from interp.models.adapter import tokenizer_hash
 from interp.models.identity import vocabulary_hash
 from interp.models.loading import load_model, load_tokenizer
-from interp.recording.record import record
+from interp.recording.record import order_problems, record, text_problems
 from interp.recording.store import Recording
-from interp.recording.text_checks import order_problems, text_problems
 from interp.text.corpora import open_corpus
 from workbench.__main__ import main
 

@@ -10,13 +10,11 @@ import torch
 from interp.errors import ConfigError, NonFiniteError, PromptError
 from interp.interventions.intervention import Intervention
 from interp.models.hooked import HookedModel
-from interp.tracing.attention import split_edge
-from interp.tracing.edges import System, influence_so_far
-from interp.tracing.effects import final_states, push, set_latent
+from interp.tracing.edges import RowStore, System, compute_rows, influence_so_far
+from interp.tracing.effects import final_states, push, set_latent, split_edge
 from interp.tracing.frozen import FrozenModel, Starts
 from interp.tracing.influence import influence, normalise_rows
 from interp.tracing.replacement import Neurons, NoReplacement
-from interp.tracing.rows import RowStore, compute_rows
 from interp.tracing.trace import assemble, trace
 from tests.interp.architectures import NAMES, tiny
 from tests.interp.tracing_graphs import (

@@ -12,8 +12,7 @@ import pytest
 
 from interp.artifacts import MANIFEST, open_artefact, save_artefact, write_json
 from interp.errors import ConfigError, CorruptError, MismatchError, UnknownNameError
-from interp.tracing.config import TraceConfig
-from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode
+from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode, TraceConfig
 from tests.interp.tracing_graphs import small_graph
 
 

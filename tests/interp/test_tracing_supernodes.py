@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from interp.errors import ConfigError, UnknownNameError
-from interp.tracing.config import TraceConfig
 from interp.tracing.effects import effect_profiles
-from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode, GraphTarget
+from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode, GraphTarget, TraceConfig
 from interp.tracing.replacement import Neurons
 from interp.tracing.supernodes import Supernode, alike_groups, find_supernodes, judge_groups, latents, with_groups
 from interp.tracing.trace import open_system, trace

@@ -6,9 +6,9 @@ import torch
 
 from interp.errors import ConfigError, PromptError
 from interp.models.small import SmallConfig, build_small
-from interp.tracing.config import TraceConfig
+from interp.tracing.graph import TraceConfig
 from interp.tracing.replacement import Neurons
-from interp.tracing.variants import flows, trace_variants
+from interp.tracing.trace import flows, trace_variants
 from tests.interp.tracing_graphs import aim_of, system_of
 
 WORDS = {"a": "x", "b": "y", "c": "z"}

@@ -9,10 +9,9 @@ from torch.nn.functional import kl_div
 from interp.artifacts import ARRAYS, Draft, open_artefact, save_artefact, verify
 from interp.artifacts.artefact import settings_json
 from interp.errors import ConfigError, CorruptError, MismatchError
-from interp.lenses.config import TunedLensConfig
 from interp.lenses.lens_training import kl_divergence, train_tuned_lens
 from interp.lenses.logit_lens import logit_lens
-from interp.lenses.tuned_lens import TunedLens
+from interp.lenses.tuned_lens import TunedLens, TunedLensConfig
 from interp.models.adapter import run_with_cache, weight_hash
 from interp.models.loading import load_model
 from interp.names import lens_hook_points

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from architectures import blank
 
-from interp.tracing.config import TraceConfig
 from interp.tracing.edges import System
 from interp.tracing.frozen import FrozenModel, Starts
 from interp.tracing.graph import (
@@ -16,6 +15,7 @@ from interp.tracing.graph import (
     GraphNode,
     GraphSettings,
     GraphTarget,
+    TraceConfig,
     edge_table,
     node_table,
 )

@@ -4,8 +4,14 @@ from dataclasses import asdict
 
 import pytest
 
-from saes.evaluation.synthetic import Recovery, SyntheticConfig, SyntheticData, measure_recovery
-from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
+from saes.evaluation.synthetic import (
+    HOOK_POINT,
+    Recovery,
+    SyntheticConfig,
+    SyntheticData,
+    measure_recovery,
+    write_synthetic,
+)
 from saes.kinds.config import GatedConfig, SAEConfig, TranscoderConfig
 from saes.training.config import TrainConfig
 from saes.training.train import train_sae

@@ -11,9 +11,9 @@ from interp.models.small import SmallConfig
 from interp.recording.live import LiveRecording
 from interp.recording.record import record
 from interp.recording.store import Recording
-from interp.text.rows import Document
+from interp.text.corpora import Document
 from interp.tracing.background import background_nodes, influences, mean_influences, measure_background
-from interp.tracing.config import TraceConfig
+from interp.tracing.graph import TraceConfig
 from interp.tracing.replacement import Neurons
 from interp.tracing.trace import trace
 from saes.features.describe_neurons import Strongest, describe_neurons, first_passages

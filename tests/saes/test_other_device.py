@@ -19,8 +19,7 @@ from saes.evaluation.crosscoder_latents import compare_models
 from saes.evaluation.matching import match_features
 from saes.evaluation.probing import ProbingConfig, probe
 from saes.evaluation.probing_tasks import planted_tasks
-from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_recovery
-from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
+from saes.evaluation.synthetic import HOOK_POINT, SyntheticConfig, SyntheticData, measure_recovery, write_synthetic
 from saes.explain.contexts import window_maxima
 from saes.features.firings import Encoded, collect_together
 from saes.features.sources import NeuronBasis

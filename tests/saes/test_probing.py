@@ -34,8 +34,7 @@ from saes.evaluation.probing_tasks import (
     tokens_at,
 )
 from saes.evaluation.scores import ALL, MEAN, TaskFacts
-from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
-from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
+from saes.evaluation.synthetic import HOOK_POINT, SyntheticConfig, SyntheticData, write_synthetic
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.relu import ReLUSAE
 

@@ -14,8 +14,7 @@ from saes.evaluation.baselines import coordinates_of, untrained_sae
 from saes.evaluation.compare import TruncatedSAE, compare, truncate
 from saes.evaluation.matching import best_match, match_features, nearest_cosines, random_like
 from saes.evaluation.sae_comparison import SAEComparison
-from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_recovery
-from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
+from saes.evaluation.synthetic import HOOK_POINT, SyntheticConfig, SyntheticData, measure_recovery, write_synthetic
 from saes.kinds.base import ReLU, SAEMetadata, TokenNormSAE, Weights
 from saes.kinds.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig
 from saes.kinds.relu import ReLUSAE

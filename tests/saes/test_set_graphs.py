@@ -9,9 +9,9 @@ import torch
 from interp.errors import MismatchError
 from interp.models.adapter import weight_hash
 from interp.models.small import SmallConfig, build_small
-from interp.tracing.config import TraceConfig
 from interp.tracing.edges import System
 from interp.tracing.frozen import FrozenModel
+from interp.tracing.graph import TraceConfig
 from interp.tracing.trace import open_system, trace
 from saes.kinds.base import ReLU, SAEMetadata, Weights
 from saes.kinds.transcoder import Transcoder

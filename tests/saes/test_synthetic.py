@@ -12,9 +12,16 @@ from safetensors.torch import load_file, save_file
 from interp.artifacts import partial_path, verify
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.recording.store import Recording
-from saes.evaluation import toy_recovery as synthetic_recording
-from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
-from saes.evaluation.toy_recovery import CONTEXT, HOOK_POINT, TRUTH, read_synthetic, write_synthetic
+from saes.evaluation import synthetic as synthetic_recording
+from saes.evaluation.synthetic import (
+    CONTEXT,
+    HOOK_POINT,
+    TRUTH,
+    SyntheticConfig,
+    SyntheticData,
+    read_synthetic,
+    write_synthetic,
+)
 
 TREES = SyntheticConfig(n_trees=4, branching=3, depth=2, correlation=0.6, rank=2)
 

@@ -10,8 +10,7 @@ from interp.atlas.cells import DictionaryReadout, NearestReadout, UnembeddingRea
 from interp.atlas.sources import AtlasSource
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.workspace import Workspace
-from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
-from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
+from saes.evaluation.synthetic import HOOK_POINT, SyntheticConfig, SyntheticData, write_synthetic
 from saes.kinds.config import TopKConfig
 from saes.training.config import TrainConfig
 from saes.training.train import train_sae

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from interp.circuits.edge_circuit import EdgeCircuit
+from interp.circuits.found_circuit import EdgeCircuit
 from interp.errors import ConfigError
 from interp.workspace import Workspace
 from tests.interp.architectures import tiny

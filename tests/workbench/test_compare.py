@@ -7,8 +7,7 @@ from interp.artifacts import read_json, verify, write_json
 from interp.errors import CorruptError
 from interp.workspace import Workspace
 from saes.evaluation.sae_comparison import SAEComparison, SAEComparisonSettings
-from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
-from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
+from saes.evaluation.synthetic import HOOK_POINT, SyntheticConfig, SyntheticData, write_synthetic
 from saes.kinds.config import BatchTopKConfig, TopKConfig
 from saes.training.config import TrainConfig
 from saes.training.run import Job

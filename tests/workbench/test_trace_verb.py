@@ -30,7 +30,7 @@ def test_a_graph_is_an_artefact_with_its_scores_beside_their_floor(tmp_path, cap
 
 
 def test_an_interrupted_trace_goes_on_to_the_same_graph(tmp_path, monkeypatch):
-    import interp.tracing.rows as rows
+    import interp.tracing.edges as rows
 
     options = [*PROMPT, "--max-feature-nodes", "300", "--batch-size", "32", "--effects", "0"]
     assert traced(tmp_path, *options, "--name", "whole") == 0

@@ -9,8 +9,7 @@ from saes.evaluation.evaluation import SAEEvaluation
 from saes.evaluation.latent_comparison import LatentComparison
 from saes.evaluation.sae_comparison import SAEComparison
 from saes.evaluation.scores import Probing
-from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
-from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
+from saes.evaluation.synthetic import HOOK_POINT, SyntheticConfig, SyntheticData, write_synthetic
 from saes.kinds.base import OneLayerSAE
 from saes.kinds.config import CrosscoderConfig, TopKConfig
 from saes.training.config import TrainConfig

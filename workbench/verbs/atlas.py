@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from interp.atlas.config import MapSettings
+from interp.atlas.vector_map import MapSettings
 from interp.errors import ConfigError
 from interp.options import Argument, AtlasName, AtlasSourceName, Cells, HookPoint
 from workbench.analysis import Analysis, Run
@@ -54,8 +54,7 @@ class Atlas(MapSettings, Seeded, Threaded, RunsModel, Analysis["VectorMap"]):
         return f"{slug(self.source)}-on-{self.onto}" if self.onto else slug(self.source)
 
     def measure(self, run: Run) -> "VectorMap":
-        from interp.atlas.build import build_atlas, extend_atlas
-        from interp.atlas.series import build_series
+        from interp.atlas.build import build_atlas, build_series, extend_atlas
         from interp.atlas.vector_map import VectorMap
         from workbench.opening import open_atlas_source, open_mapped_source, with_readout
 

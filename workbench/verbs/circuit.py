@@ -16,7 +16,7 @@ from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.nulls import DRAWS
 from interp.options import Argument, Derived, Means, ModelName, SAEName, TaskName
-from interp.patching.config import MetricName
+from interp.patching.patching_map import MetricName
 from interp.progress import reported
 from saes.circuits.config import AttributionConfig, FeatureCircuitConfig
 from workbench.analysis import Analysis, Run
@@ -36,7 +36,7 @@ from workbench.terminal import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from interp.circuits.edge_circuit import EdgeCircuit
+    from interp.circuits.found_circuit import EdgeCircuit
     from interp.circuits.induction_circuit import InductionCircuit
     from interp.patching.task import Task
     from interp.tracing.graph import AttributionGraph

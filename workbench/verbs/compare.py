@@ -70,7 +70,7 @@ class CompareSAEs(Probes, AppliesDictionary, Threaded, RunsModel, Analysis["SAEC
 
     def measure(self, run: Run) -> "SAEComparison":
         from saes.evaluation.compare import compare
-        from saes.evaluation.toy_recovery import read_synthetic
+        from saes.evaluation.synthetic import read_synthetic
 
         recording = run.dictionary(self.saes[0], self.recording).recording
         chosen = [run.dictionary(name, recording.folder.name) for name in self.saes]

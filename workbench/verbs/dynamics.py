@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from interp.artifacts import partial_path, save_artefact
 from interp.errors import ConfigError
-from interp.studies.config import ModularConfig, ScalingRecipe
+from interp.studies.grokking_phases import ModularConfig
+from interp.studies.language_scaling import ScalingRecipe
 from workbench.analysis import Resumable, Run
 from workbench.terminal import Heading, OnDevice, Seeded, Threaded, settings_of, slug, wrote
 
@@ -111,7 +112,7 @@ class Form(Seeded, Threaded, OnDevice, Resumable["InductionOnset"]):
 
     def measure_checkpoints(self, run: Run, folder: Path) -> "InductionOnset":
         """Measure every checkpoint in a folder."""
-        from interp.models.series import checkpoints_in
+        from interp.models.small import checkpoints_in
         from interp.studies.induction_emerges import follow_checkpoints
         from interp.studies.induction_onset import UNTRAINED, InductionOnset, OnsetSettings
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from interp.circuits.config import HeadScoresConfig
 from interp.errors import ConfigError
-from interp.lenses.config import JacobianLensConfig, TunedLensConfig
+from interp.lenses.jacobian_lens import JacobianLensConfig
+from interp.lenses.tuned_lens import TunedLensConfig
 from interp.options import BASIC, Corpus, Means, RecordingName
 from workbench.analysis import Analysis, Resumable, Run
 from workbench.terminal import Heading, ModelArgument, RunsModel, Threaded, say, settings_of
@@ -99,8 +100,7 @@ class Lens(TunedLensConfig, JacobianLensConfig, Threaded, RunsModel, Resumable["
 
     def measure_jacobian(self, run: Run) -> "JacobianLens":
         """Fit a Jacobian lens, or take a published one, and measure it."""
-        from interp.lenses.jacobian_files import write_published
-        from interp.lenses.jacobian_fit import fit_jacobian_lens, import_jacobian_lens
+        from interp.lenses.jacobian_fit import fit_jacobian_lens, import_jacobian_lens, write_published
         from interp.lenses.lens import newest_lens
         from interp.lenses.tuned_lens import TunedLens
 

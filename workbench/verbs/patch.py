@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.options import TaskName
-from interp.patching.config import PatchingConfig
+from interp.patching.patching_map import PatchingConfig
 from workbench.analysis import Resumable, Run
 from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded, settings_of, slug
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from interp.options import Alias, Corpus, HookPoint, Means
-from interp.recording.config import RecordConfig
+from interp.recording.recorded import RecordConfig
 from workbench.analysis import Resumable, Run
 from workbench.terminal import Heading, ModelArgument, OnDevice, Threaded, Verb, say, settings_of
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from interp.errors import ConfigError, MismatchError, PromptError, UsageError
 from interp.models.hooked import HookedModel
 from interp.options import Argument, Derived, ModelName, SAEName
-from interp.tracing.config import TraceConfig
+from interp.tracing.graph import TraceConfig
 from saes.circuits.config import AttributionConfig
 from workbench.analysis import Resumable, Run
 from workbench.terminal import (
@@ -94,8 +94,7 @@ class Trace(TraceConfig, AppliesDictionary, Threaded, RunsModel, Resumable["Attr
         from interp.tracing.effects import effect_profiles
         from interp.tracing.graph import Flow
         from interp.tracing.supernodes import with_groups
-        from interp.tracing.trace import open_system, trace, trace_settings
-        from interp.tracing.variants import trace_variants
+        from interp.tracing.trace import open_system, trace, trace_settings, trace_variants
         from saes.features.neurons import newest_labels
 
         options = self._dictionary(run)
