@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from saes.evaluation.absorption import AbsorptionConfig, first_letters, measure_absorption
     from saes.evaluation.compare import compare
     from saes.evaluation.crosscoder_latents import compare_models
-    from saes.evaluation.in_model import evaluate_in_model
+    from saes.evaluation.in_model import evaluate_in_model, splice, splice_hooks
     from saes.evaluation.matching import decoder_cosines, match_features
     from saes.evaluation.probing import ProbingConfig, probe
     from saes.evaluation.probing_tasks import text_tasks
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from saes.features.schema import Features
     from saes.features.search import search_features
     from saes.features.sources import neurons_of
-    from saes.features.splicing import splice, splice_hooks
     from saes.kinds.autograd import AutogradKind
     from saes.kinds.base import SAE
     from saes.kinds.config import (
@@ -107,7 +106,6 @@ _HOMES = {
     "saes.features.neurons": "NeuronLabels",
     "saes.features.describe_neurons": "describe_neurons",
     "saes.features.sources": "neurons_of",
-    "saes.features.splicing": "splice splice_hooks",
     "saes.features.recipes": "load_recipe",
     "saes.features.planes": "feature_planes",
     "saes.features.proof": "ProofConfig",
@@ -115,7 +113,7 @@ _HOMES = {
     "saes.features.schema": "Features",
     "saes.features.search": "search_features",
     "saes.training.reconstruction": "evaluate_on_recording",
-    "saes.evaluation.in_model": "evaluate_in_model",
+    "saes.evaluation.in_model": "evaluate_in_model splice splice_hooks",
     "saes.evaluation.compare": "compare",
     "saes.evaluation.probing": "ProbingConfig probe",
     "saes.evaluation.probing_tasks": "text_tasks",

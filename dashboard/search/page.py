@@ -33,7 +33,7 @@ from interp.atlas.vector_map import VectorMap
 from interp.errors import UsageError, as_typed, program
 from interp.workspace import Workspace
 from saes.acts.prompt import FeatureActivations, ReadPrompt
-from saes.features.active import rank_active
+from saes.features.fired_words import rank_active
 from saes.features.found import ALPHA, Example, Found, Hit, Kind, Match
 from saes.features.schema import Features
 from saes.features.search import search_features

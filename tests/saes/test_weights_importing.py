@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from interp.artifacts import verify
 from interp.errors import ConfigError, MismatchError
-from saes.features.splicing import splice
+from saes.evaluation.in_model import splice
 from saes.kinds.base import TokenNormSAE, TopK, Weights
 from saes.kinds.transcoder import Transcoder
 from saes.training.importing import import_dictionary
