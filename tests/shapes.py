@@ -61,7 +61,6 @@ SHAPES_CHECKED = [
     "saes.evaluation.in_model",
     "saes.evaluation.matching",
     "saes.evaluation.probing",
-    "saes.evaluation.probing_tasks",
     "saes.evaluation.synthetic",
     "saes.features.sources",
     "saes.kinds.base",

@@ -221,7 +221,7 @@ class HalfTopKConfig(KConfig):
 
 from saes.kernels.state import Ops, Selected, TrainState, whole
 from saes.kinds.config import HalfTopKConfig
-from saes.kinds.recipe import Recipe, Trained
+from saes.kinds.base import Recipe, Trained
 from saes.kinds.topk import TopKSAE
 
 

@@ -38,10 +38,8 @@ from interp.progress import Progress
 from interp.recording.store import Recording
 from interp.seeds import derive_seed, make_generator
 from interp.statistics import MIN_DOCUMENTS, Ends, poisson_weights, quantile_ends
-from saes.evaluation.config import AbsorptionConfig
-from saes.evaluation.probing import fit_probe, mean_difference, sparse_columns
-from saes.evaluation.probing_tasks import tokens_at
-from saes.evaluation.scores import Absorption, ClassAbsorption
+from saes.evaluation.probing import fit_probe, mean_difference, sparse_columns, tokens_at
+from saes.evaluation.scores import Absorption, AbsorptionConfig, ClassAbsorption
 from saes.kinds.base import SAE
 
 PROBE_F1 = 0.7

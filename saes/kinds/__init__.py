@@ -1,8 +1,8 @@
 """Kinds of sparse dictionaries: an `SAE` that is used, and what trains it: a `Recipe` with its gradients, or a loss.
 
-- `base`        the base of all kinds: weights, encode, decode, metadata; activations that other tools use
+- `base`        the base of all kinds: weights, encode, decode, metadata; activations that other tools use; and the
+                part of a kind in the sparse step, with its gradients, and the end of training
 - `config`      settings of the kinds
-- `recipe`      a kind's part in the sparse step, with its gradients, and the end of training
 - `autograd`    the base of kinds that have a loss instead, and their trained form
 - `own`         such kinds in files of one's own
 - `registry`    from a config to what trains it

@@ -25,9 +25,8 @@ from torch import Tensor, nn
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, whole
 from saes.kernels.step import block_norms
-from saes.kinds.base import OneLayerSAE, SAEMetadata, Weights
+from saes.kinds.base import OneLayerSAE, Recipe, SAEMetadata, Trained, Weights
 from saes.kinds.config import CrosscoderConfig
-from saes.kinds.recipe import Recipe, Trained
 from saes.kinds.relu import l1_backward, select_positive
 from saes.kinds.topk import estimate_threshold, smallest
 

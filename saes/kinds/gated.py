@@ -17,9 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, sum_by_latent
-from saes.kinds.base import OneLayerSAE, SAEMetadata, Weights
+from saes.kinds.base import OneLayerSAE, Recipe, SAEMetadata, Trained, Weights
 from saes.kinds.config import L1Config
-from saes.kinds.recipe import Recipe, Trained
 from saes.kinds.relu import l1_weight, select_positive
 
 

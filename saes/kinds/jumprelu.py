@@ -27,9 +27,8 @@ from torch import Tensor, nn
 
 from interp.errors import ConfigError
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, sum_by_latent
-from saes.kinds.base import OneLayerSAE, SAEMetadata, Weights
+from saes.kinds.base import OneLayerSAE, Recipe, SAEMetadata, Trained, Weights
 from saes.kinds.config import JumpReLUConfig
-from saes.kinds.recipe import Recipe, Trained
 
 TANH_SCALE = 4.0
 THRESHOLD = "threshold"

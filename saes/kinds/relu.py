@@ -15,9 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, whole
-from saes.kinds.base import OneLayerSAE
+from saes.kinds.base import OneLayerSAE, Recipe, Trained
 from saes.kinds.config import L1Config
-from saes.kinds.recipe import Recipe, Trained
 
 
 @final

@@ -31,10 +31,9 @@ from torch import Tensor
 from interp.errors import ConfigError
 from saes.kernels.state import Active, Ops, Selected, TrainState, whole
 from saes.kernels.step import choose_ops
-from saes.kinds.base import OneLayerSAE, SAEMetadata, Weights
+from saes.kinds.base import OneLayerSAE, Recipe, SAEMetadata, Trained, Weights
 from saes.kinds.config import KConfig, MatryoshkaConfig
 from saes.kinds.jumprelu import JumpReLUSAE
-from saes.kinds.recipe import Recipe, Trained
 
 
 @final

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, entry_rows
 from saes.kernels.step import SKIP
-from saes.kinds.base import Activation, JumpReLU, OneLayerSAE, ReLU, SAEMetadata, TopK, Weights
+from saes.kinds.base import Activation, JumpReLU, OneLayerSAE, Recipe, ReLU, SAEMetadata, TopK, Trained, Weights
 from saes.kinds.config import TranscoderConfig
 from saes.kinds.jumprelu import THRESHOLD
-from saes.kinds.recipe import Recipe, Trained
 from saes.kinds.topk import estimate_threshold
 
 

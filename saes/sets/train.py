@@ -52,15 +52,22 @@ from saes.kinds.base import SAEMetadata
 from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.config import CrossLayerConfig, SAEConfig, TranscoderConfig, setting_names
 from saes.kinds.transcoder import Transcoder
-from saes.sets.layouts import SetConfig, write_config, write_cross_layer, write_layer
-from saes.sets.set import CrossLayerSet, Firings, PerLayerSet, TranscoderSet
+from saes.sets.set import (
+    CrossLayerSet,
+    Firings,
+    PerLayerSet,
+    SetConfig,
+    TranscoderSet,
+    write_config,
+    write_cross_layer,
+    write_layer,
+)
 from saes.sets.stored import SetScores, StoredSet, TrainedSetSettings, layer_scores
 from saes.training.config import Plan, TrainConfig, plan
 from saes.training.data import Layers, Position, Source, Together, TrainingBatch, training_batches
 from saes.training.reconstruction import DocumentsOfRows, Sums
 from saes.training.run import Job, Metrics, Run, read_together
-from saes.training.scores import Reconstruction
-from saes.training.stored import TrainingRun
+from saes.training.stored import Reconstruction, TrainingRun
 from saes.training.train import advance
 
 Replaced = Literal["set", "untrained", "neurons"]

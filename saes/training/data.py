@@ -33,8 +33,7 @@ from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.recording.shuffle import GROUP_ROWS, Batch
 from interp.recording.store import Recording, Split, Stats
 from saes.kernels.state import TrainState
-from saes.kinds.base import Weights
-from saes.kinds.recipe import Scales, Site
+from saes.kinds.base import Scales, Site, Weights
 
 
 def input_scale(stats: Stats) -> float:

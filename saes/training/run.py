@@ -31,17 +31,15 @@ from saes.kernels.spread import UNSHARED, Spread
 from saes.kernels.state import BY_LATENT, RunState, TrainState
 from saes.kernels.step import Buffers, Stepper, StepResult, StepSettings, choose_ops
 from saes.kinds.autograd import AutogradRecipe, AutogradSAE, Sizes
-from saes.kinds.base import SAE, SAEMetadata
+from saes.kinds.base import SAE, Finished, Recipe, SAEMetadata, Trained
 from saes.kinds.config import SAEConfig
-from saes.kinds.recipe import Finished, Recipe, Trained
 from saes.kinds.registry import autograd_of, recipe_of
 from saes.training.checkpoint import Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
 from saes.training.config import DENSE, Plan, TrainConfig, plan
 from saes.training.data import Position, Source, TrainingBatch, check_stats, fold, training_batches
 from saes.training.log_checks import row_sum
 from saes.training.reconstruction import evaluate_on_recording
-from saes.training.scores import Reconstruction
-from saes.training.stored import StoredSAE, TrainedSettings, TrainingRun
+from saes.training.stored import Reconstruction, StoredSAE, TrainedSettings, TrainingRun
 from saes.weights.folder import save_sae
 from saes.weights.read import ROWS, Probe, write_probe
 

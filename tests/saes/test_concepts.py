@@ -9,9 +9,9 @@ from sklearn.metrics import f1_score
 from interp.errors import ConfigError, CorruptError
 from interp.statistics import Interval, auroc
 from saes.evaluation import concepts as measured
-from saes.evaluation.concept_scores import BASES, ConceptScore, ConceptScores, Detector
 from saes.evaluation.concepts import NULLS, Ranked, judge, peaks_of
-from saes.evaluation.config import GOOD_F1, LEAST_SENTENCES, LIST, NEGATIVES, Half, read_concepts
+from saes.evaluation.evaluation import BASES, ConceptScore, ConceptScores, Detector
+from saes.evaluation.scores import GOOD_F1, LEAST_SENTENCES, LIST, NEGATIVES, Half, read_concepts
 
 JUDGE = {
     *("Spanish", "animals", "clock times", "contrast", "dates", "kinship", "law", "medicine", "months", "music"),

@@ -17,8 +17,7 @@ from saes.evaluation.absorption import measure_absorption
 from saes.evaluation.compare import compare
 from saes.evaluation.crosscoder_latents import compare_models
 from saes.evaluation.matching import match_features
-from saes.evaluation.probing import ProbingConfig, probe
-from saes.evaluation.probing_tasks import planted_tasks
+from saes.evaluation.probing import ProbingConfig, planted_tasks, probe
 from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_recovery
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
 from saes.explain.contexts import window_maxima
