@@ -90,6 +90,7 @@ from saes.weights.layout import (
     check_k,
     check_size,
     flag,
+    has_files,
     read_safetensors,
     require,
     section,
@@ -104,6 +105,7 @@ DECODER: dict[str, Axes] = {"W_dec": ("d_sae", "d_out"), "b_dec": ("d_out",)}
 GATE: dict[str, Axes] = {"W_enc": ("d_in", "d_sae"), "b_gate": ("d_sae",), "b_mag": ("d_sae",), "r_mag": ("d_sae",)}
 THRESHOLD: dict[str, Axes] = {"threshold": ("d_sae",)}
 SKIP: dict[str, Axes] = {"W_skip": ("d_out", "d_in")}
+CROSSCODER = "crosscoder"
 
 LAYOUTS: dict[str, dict[str, Axes]] = {
     "standard": {**ENCODER, **DECODER},
@@ -118,6 +120,7 @@ LAYOUTS: dict[str, dict[str, Axes]] = {
     "topk_transcoder": {**ENCODER, **DECODER},
     "topk_skip_transcoder": {**ENCODER, **DECODER, **SKIP},
     "matching_pursuit": DECODER,
+    CROSSCODER: {**ENCODER, **DECODER, **THRESHOLD, "scales": ("n_places",)},
 }
 
 TRAINING = "a training checkpoint, whose scale is not folded yet; save it with SAELens' save_inference_model"
@@ -141,8 +144,8 @@ def convert(config: dict[str, Any], tensors: Mapping[str, Tensor], config_path: 
         raise MismatchError(f"{config_path}: architecture {architecture!r} is not supported: {NOT_READ[architecture]}")
     if isinstance(architecture, str) and OWN_SETTINGS in config:
         return _own(config, tensors, metadata(section(config, "metadata", config_path), config_path), path)
-    if not isinstance(architecture, str) or architecture not in (*LAYOUTS, CROSSCODER):
-        raise UnknownNameError("SAE architecture", str(architecture), (*LAYOUTS, CROSSCODER), f"({config_path})")
+    if not isinstance(architecture, str) or architecture not in LAYOUTS:
+        raise UnknownNameError("SAE architecture", str(architecture), LAYOUTS, f"({config_path})")
     sizes = {axis: check_size(config[axis], axis, config_path) for axis in ("d_in", "d_sae")}
     is_transcoder = architecture.endswith("transcoder")
     sizes["d_out"] = check_size(config.get("d_out"), "d_out", config_path) if is_transcoder else sizes["d_in"]
@@ -151,7 +154,7 @@ def convert(config: dict[str, Any], tensors: Mapping[str, Tensor], config_path: 
     about = metadata(section(config, "metadata", config_path), config_path)
     _check_settings(config, architecture, config_path)
     if architecture == CROSSCODER:
-        return _crosscoder(config, tensors, about, config_path, path)
+        sizes["n_places"] = len(_check_sites(config.get("places"), sizes["d_in"], config_path))
     if architecture == "matching_pursuit":
         return _pursuit(config, check_arrays(tensors, DECODER, path, sizes=sizes), about, config_path)
     arrays = check_arrays(tensors, LAYOUTS[architecture], path, sizes=sizes, what=f"a {architecture} SAE")
@@ -202,6 +205,8 @@ def _build(config: dict[str, Any], arrays: Arrays, about: SAEMetadata, path: Pat
     if architecture.endswith("transcoder"):
         skip = arrays["W_skip"] if "W_skip" in arrays else None  # noqa: SIM401 (not a dict)
         return Transcoder(weights, activation=_activation(config, arrays, path), W_skip=skip, metadata=about)
+    if architecture == CROSSCODER:
+        return _crosscoder(weights, arrays, config["places"], about, path)
     unbiased = config.get("apply_b_dec_to_input") is False
     if architecture == "gated":
         return _gated(weights, arrays, about, unbiased=unbiased)
@@ -298,7 +303,7 @@ def _forward(config: dict[str, Any], arrays: Arrays) -> Forward:
     transcoder, norm = architecture.endswith("transcoder"), config.get("normalize_activations")
 
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = arrays.double()
+        w = arrays.double
         size, centre = _token_scale(x, norm)
         seen = (x - centre) / (size + (1e-5 if norm == "layer_norm" else 0.0))
         if centred and not transcoder:
@@ -334,9 +339,12 @@ def _token_scale(x: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
     return one, zero
 
 
+BOTH_FILES = has_files(CONFIG, WEIGHTS)
+
+
 def recognises(path: Path) -> bool:
     """Return whether `cfg.json` and the weights exist, and `cfg.json` has SAELens 6's `metadata` or is unreadable."""
-    if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
+    if not BOTH_FILES(path):
         return False
     try:
         return "metadata" in read_json(path / CONFIG)
@@ -401,7 +409,7 @@ def modern(config: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def recognises_flat(path: Path) -> bool:
     """Return whether `cfg.json` has no `metadata`, but a hook point and sizes."""
-    if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
+    if not BOTH_FILES(path):
         return False
     try:
         config = read_json(path / CONFIG)
@@ -438,38 +446,12 @@ def _own(config: dict[str, Any], tensors: Mapping[str, Tensor], about: SAEMetada
     return Conversion(sae=sae, forward=lambda x: (sae.encode(x), sae(x)))
 
 
-CROSSCODER = "crosscoder"
-CROSSCODER_LAYOUT: dict[str, Axes] = {
-    "W_enc": ("d_in", "d_sae"),
-    "b_enc": ("d_sae",),
-    "W_dec": ("d_sae", "d_in"),
-    "b_dec": ("d_in",),
-    "threshold": ("d_sae",),
-    "scales": ("n_places",),
-}
-
-
-def _crosscoder(
-    config: dict[str, Any], tensors: Mapping[str, Tensor], about: SAEMetadata, config_path: Path, path: Path
-) -> Conversion:
-    """Convert a config and arrays to a crosscoder. Raises `CorruptError`, `NonFiniteError`."""
-    sites = _check_sites(config.get("places"), config["d_in"], config_path)
-    sizes = {"d_in": config["d_in"], "d_sae": config["d_sae"], "n_places": len(sites)}
-    w = check_arrays(tensors, CROSSCODER_LAYOUT, path, sizes=sizes, what="a crosscoder")
+def _crosscoder(weights: Weights, w: Arrays, sites: list[dict[str, Any]], about: SAEMetadata, path: Path) -> SAE:
     if bool((w["threshold"] < 0).any()) or bool((w["scales"] <= 0).any()):
         raise CorruptError(
             f"{path}: thresholds must be at least 0 and scales above 0; no crosscoder was saved with others"
         )
-    weights = Weights(w["W_enc"], w["b_enc"], w["W_dec"], w["b_dec"])
-    sae = CrosscoderSAE(weights, threshold=w["threshold"], scales=w["scales"], sites=sites, metadata=about)
-
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        a = w.double()
-        pre = (x - a["b_dec"]) @ a["W_enc"] + a["b_enc"]
-        acts = pre.clamp_min(0) * (pre > a["threshold"])
-        return acts, acts @ a["W_dec"] + a["b_dec"]
-
-    return Conversion(sae=sae, forward=forward)
+    return CrosscoderSAE(weights, threshold=w["threshold"], scales=w["scales"], sites=sites, metadata=about)
 
 
 def _check_sites(sites: Any, d_in: int, path: Path) -> list[dict[str, Any]]:
