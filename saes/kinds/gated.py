@@ -10,7 +10,7 @@ supplies one: the ReLU of the gate must reconstruct the input too, with `W_dec` 
 (equation 8). Decoder rows have norm 1.
 """
 
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -54,6 +54,9 @@ class GatedSAE(OneLayerSAE):
 
     def extra_tensors(self) -> dict[str, Tensor]:
         return {"r_mag": self.r_mag, "b_mag": self.b_mag}
+
+    def extra_config(self) -> dict[str, Any]:
+        return {}
 
 
 @final

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, whole
-from saes.kinds.base import OneLayerSAE, Recipe, Trained
+from saes.kinds.base import OneLayerSAE, Recipe, ReLU, SAEMetadata, Trained, Weights
 from saes.kinds.config import L1Config
 
 
@@ -25,11 +25,8 @@ class ReLUSAE(OneLayerSAE):
 
     architecture = "standard"
 
-    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        return pre.relu()
-
-    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
-        return select_positive(ops, pre)
+    def __init__(self, weights: Weights, *, metadata: SAEMetadata | None = None):
+        super().__init__(weights, activation=ReLU(), metadata=metadata)
 
 
 @final
