@@ -243,7 +243,7 @@ def absorption():
     """Return the absorption of five orthogonal classes whose dictionary is their directions."""
     from saes.evaluation.absorption import Examples
     from saes.kinds.base import SAEMetadata, Weights
-    from saes.kinds.relu import ReLUSAE
+    from saes.kinds.l1 import ReLUSAE
 
     label = np.arange(1000) % 5
     noise = 0.01 * torch.randn(1000, 5, generator=torch.Generator().manual_seed(0))
@@ -363,7 +363,7 @@ def feature_circuit():
 def planes():
     """Return the planes of a dictionary with eight latents around a circle."""
     from saes.kinds.base import SAEMetadata, Weights
-    from saes.kinds.relu import ReLUSAE
+    from saes.kinds.l1 import ReLUSAE
 
     angles = np.arange(8) * np.pi / 4
     rows = torch.zeros(20, 14)

@@ -284,7 +284,7 @@ import torch
 from torch import Tensor
 
 from saes.kinds.base import Weights
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import ReLUSAE
 from saes.weights.layout import Axes, Conversion, Format, check_arrays, read_safetensors
 
 LAYOUT: dict[str, Axes] = {"enc": ("d_sae", "d_in"), "dec": ("d_sae", "d_in")}

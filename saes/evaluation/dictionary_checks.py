@@ -18,7 +18,7 @@ from interp.names import canonical_hook_point, parse_hook_point
 from saes.evaluation.baselines import random_dictionary_like
 from saes.evaluation.in_model import can_splice, evaluate_in_model
 from saes.kinds.base import SAE, JumpReLU, OneLayerSAE, ReLU, TokenNormSAE, TopK
-from saes.kinds.gated import GatedSAE
+from saes.kinds.l1 import GatedSAE
 from saes.kinds.transcoder import Transcoder
 
 SCALES = (0.1, 0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 4.0, 10.0)

@@ -23,7 +23,7 @@ opposite directions (`SyntheticData.signed`), the cosine replaces `|cos|` throug
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float32
@@ -35,6 +35,7 @@ from interp.seeds import make_generator
 from saes.evaluation.matching import Match, best_match, unit
 from saes.evaluation.scores import Recovery
 from saes.kinds.base import SAE
+from saes.kinds.config import check_setting
 from saes.training.reconstruction import fraction_unexplained
 
 MAGNITUDES = ("log_normal", "half_normal", "constant")
@@ -94,21 +95,21 @@ class SyntheticConfig:
     """Factor of all strengths, the noise and the mean."""
 
     def __post_init__(self) -> None:
-        _check(self.n_features >= 2, "n_features", "at least 2", self.n_features)
-        _check(self.d >= 2, "d", "at least 2", self.d)
+        check_setting(self.n_features >= 2, "n_features", "at least 2", self.n_features)
+        check_setting(self.d >= 2, "d", "at least 2", self.d)
         rates = 0 < self.least_frequent <= self.most_frequent <= 1
-        _check(
+        check_setting(
             rates, "least_frequent, most_frequent", "rising and in (0, 1]", (self.least_frequent, self.most_frequent)
         )
         falls = self.zipf > 0 and self.n_features**-self.zipf < 1
-        _check(falls, "zipf", "above 0, and large enough that rates fall", self.zipf)
-        _check(min(self.n_trees, self.depth) >= 0, "n_trees, depth", "at least 0", (self.n_trees, self.depth))
-        _check(self.branching >= 1, "branching", "at least 1", self.branching)
-        _check(0 <= self.correlation < 1, "correlation", "at least 0 and below 1", self.correlation)
-        _check(self.rank >= 1, "rank", "at least 1", self.rank)
+        check_setting(falls, "zipf", "above 0, and large enough that rates fall", self.zipf)
+        check_setting(min(self.n_trees, self.depth) >= 0, "n_trees, depth", "at least 0", (self.n_trees, self.depth))
+        check_setting(self.branching >= 1, "branching", "at least 1", self.branching)
+        check_setting(0 <= self.correlation < 1, "correlation", "at least 0 and below 1", self.correlation)
+        check_setting(self.rank >= 1, "rank", "at least 1", self.rank)
         for name in ("spread", "noise", "mean_norm"):
-            _check(0 <= getattr(self, name) < math.inf, name, "at least 0 and finite", getattr(self, name))
-        _check(0 < self.scale < math.inf, "scale", "above 0 and finite", self.scale)
+            check_setting(0 <= getattr(self, name) < math.inf, name, "at least 0 and finite", getattr(self, name))
+        check_setting(0 < self.scale < math.inf, "scale", "above 0 and finite", self.scale)
         if self.magnitude not in MAGNITUDES:
             raise UnknownNameError("magnitude", self.magnitude, MAGNITUDES)
         if self.in_trees > self.n_features:
@@ -143,13 +144,13 @@ class SyntheticData:
         generator = make_generator(seed, "synthetic", "dictionary")
         self.directions = _spread_apart(torch.randn(config.n_features, config.d, generator=generator))
         """unit rows, `[n_features, d]`"""
-        self.mean = config.scale * config.mean_norm * _unit(torch.randn(config.d, generator=generator))
+        self.mean = config.scale * config.mean_norm * unit(torch.randn(config.d, generator=generator))
         """`[d]`"""
         self.parents = _parents(config)
         """parent of every feature, -1 for a root: `[n_features]` int64"""
         self.rates = _rates(config, self.parents)
         """probability that each feature is on: `[n_features]` float64"""
-        self._factors = _unit(torch.randn(self.n_roots, config.rank, generator=generator))
+        self._factors = unit(torch.randn(self.n_roots, config.rank, generator=generator))
 
     def __repr__(self) -> str:
         c = self.config
@@ -167,7 +168,7 @@ class SyntheticData:
 
     def sample(self, n: int, *, generator: torch.Generator) -> Rows:
         """Draw `n` independent rows. Raises `ConfigError` when `n` is below 1."""
-        _check(n >= 1, "the number of rows", "at least 1", n)
+        check_setting(n >= 1, "the number of rows", "at least 1", n)
         config, on = self.config, self._on(n, generator)
         strengths = on * self._magnitudes(on.shape, generator)
         noise = config.noise * torch.randn(n, config.d, generator=generator)
@@ -243,21 +244,12 @@ def _spread_apart(rows: Tensor, steps: int = 100) -> Tensor:
     features come with many dimensions, where random directions are nearly orthogonal, and their cosines need too much
     memory.
     """
-    rows = _unit(rows)
+    rows = unit(rows)
     for _ in range(steps if len(rows) <= 4096 else 0):
         cosines = (rows @ rows.T).fill_diagonal_(0)
         gradient = cosines**3 @ rows
-        rows = _unit(rows - 0.2 * gradient / gradient.norm(dim=1).max().clamp_min(1e-12))
+        rows = unit(rows - 0.2 * gradient / gradient.norm(dim=1).max().clamp_min(1e-12))
     return rows
-
-
-def _unit(rows: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(rows, dim=-1)
-
-
-def _check(holds: bool, name: str, expected: str, came: Any) -> None:
-    if not holds:
-        raise ConfigError(f"{name} must be {expected}, got {came}")
 
 
 FOUND = 0.5

@@ -39,7 +39,6 @@ from interp.artifacts import (
     write_json,
 )
 from interp.errors import ConfigError, MismatchError
-from interp.names import canonical_hook_point
 from interp.recording.record import recorded
 from interp.recording.recorded import RecordingSettings
 from interp.recording.store import Recording, load_tensors
@@ -66,10 +65,9 @@ def write_synthetic(
     folder: Path,
     *,
     n_rows: int,
-    hook_point: str = HOOK_POINT,
     overwrite: bool = False,
 ) -> Recording:
-    """Write at least `n_rows` rows (whole contexts) as a recording at `hook_point`.
+    """Write at least `n_rows` rows (whole contexts) as a recording at `HOOK_POINT`.
 
     Rows are float32 and drawn with the seed of the data, shard by shard. Memory holds one shard of 16,384 rows. After
     an interruption the same call continues. Raises `ConfigError` (no rows, or the folder exists), `MismatchError` (an
@@ -77,7 +75,7 @@ def write_synthetic(
     """
     if n_rows < 1:
         raise ConfigError(f"n_rows must be at least 1, got {n_rows}")
-    folder, name, contexts = as_path(folder), canonical_hook_point(hook_point), -(-n_rows // CONTEXT)
+    folder, name, contexts = as_path(folder), HOOK_POINT, -(-n_rows // CONTEXT)
     settings = RecordingSettings(
         model=MODEL,
         weight_hash=_hash(data),

@@ -56,6 +56,7 @@ import numpy as np
 
 from interp.artifacts import table_errors
 from interp.artifacts.tables import query
+from interp.cache import cache_folder
 from interp.errors import CorruptError, ResourceError
 from interp.workspace import Workspace
 from saes.features.found import Columns, Example, Hit, Match, columns_of, feature_rows
@@ -69,18 +70,16 @@ if TYPE_CHECKING:
 _building = Lock()
 
 
-def cache_folder() -> Path:
-    """Return the cache folder for indexes of examples: below `$INTERP_CACHE`, else `~/.cache/interp-workbench`."""
-    return Path(os.environ.get("INTERP_CACHE") or "~/.cache/interp-workbench").expanduser() / "token-index"
-
-
 def indexed_examples(examples: Path, content_hash: str, n_features: int) -> Path:
     """Return the folder with the index of an examples table; it is built on first use and kept in the user's cache.
 
     Where the cache cannot be written, it lies in a temporary folder, and is built again by the next process.
     """
     with _building:
-        for parent in (cache_folder(), Path(tempfile.gettempdir()) / f"interp-token-index-{os.getpid()}"):
+        for parent in (
+            cache_folder() / "token-index",
+            Path(tempfile.gettempdir()) / f"interp-token-index-{os.getpid()}",
+        ):
             folder = parent / f"{content_hash[:32]}-2"  # the format of the index
             if all((folder / f"{table}.parquet").is_file() for table in TABLES):
                 return folder

@@ -20,8 +20,6 @@ from interp.workspace import Workspace
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from interp.workspace import Workspace
-
 
 NEURONS = "neurons:"
 """Start of the name of a dictionary that is the neurons of an MLP; their hook point follows."""

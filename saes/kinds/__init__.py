@@ -9,8 +9,7 @@
 - `topk`        the k largest latents of each token, or k per token on average over a batch with one threshold
                 afterwards (BatchTopK); Matryoshka: its prefixes reconstruct too
 - `jumprelu`    one learned threshold per latent; BatchTopK and Matryoshka end in this class as well
-- `relu`        ReLU with an L1 penalty
-- `gated`       a gate and a magnitude for each latent
+- `l1`          ReLU with an L1 penalty; gated: a gate and a magnitude for each latent, the penalty on the gate
 - `transcoder`  from one hook point to another
 - `matching_pursuit`  one latent after another, by the remaining error; a kind with a loss
 - `clt`         cross-layer transcoders, trained here or read from other tools; a kind with a loss

@@ -109,7 +109,7 @@ class SAE(nn.Module, ABC):
     def encode_sparse(self, x: Float[Tensor, "n d_in"]) -> SparseActs:
         """`[n, d_in] -> ([n, k_max], [n, k_max])`: the same activations, active ones only, padded with 0."""
         rows = max(1, min(len(x), CHUNK_VALUES // self.d_sae))
-        return _padded([_active(self.encode(part)) for part in x.split(rows)])
+        return padded([_active(self.encode(part)) for part in x.split(rows)])
 
     @property
     def device(self) -> torch.device:
@@ -305,7 +305,7 @@ class OneLayerSAE(SAE):
             self.select(ops, torch.addmm(self.b_enc, part, self.W_enc, out=room[: len(part)]))
             for part in seen.split(rows)
         ]
-        return _padded(parts)
+        return padded(parts)
 
 
 def one_layer(sae: SAE) -> OneLayerSAE:
@@ -326,7 +326,7 @@ def _active(acts: Float[Tensor, "n d_sae"]) -> Active:
     return Active(starts, latents, acts[rows, latents])
 
 
-def _padded(parts: list[Active]) -> SparseActs:
+def padded(parts: list[Active]) -> SparseActs:
     """Pad ragged rows to one rectangle."""
     counts = torch.cat([part.starts.diff() for part in parts])
     latents, values = (torch.cat([getattr(part, name) for part in parts]) for name in ("latents", "values"))

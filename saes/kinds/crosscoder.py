@@ -27,7 +27,7 @@ from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState
 from saes.kernels.step import block_norms
 from saes.kinds.base import JumpReLU, OneLayerSAE, Recipe, SAEMetadata, Trained, Weights
 from saes.kinds.config import CrosscoderConfig
-from saes.kinds.relu import l1_backward, select_positive
+from saes.kinds.l1 import l1_backward, select_positive
 from saes.kinds.topk import estimate_threshold, smallest
 
 

@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -40,7 +40,8 @@ from interp.models.hooked import HookedModel
 from interp.remote import as_path
 from saes.features.schema import NEURONS
 from saes.features.sources import neurons_of
-from saes.kinds.base import JumpReLU, SAEMetadata, TopK
+from saes.kernels.state import Active
+from saes.kinds.base import JumpReLU, SAEMetadata, TopK, padded
 from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.transcoder import Transcoder
 from saes.weights import circuit_tracer
@@ -206,13 +207,9 @@ class LayerDictionary:
 
     def encode_sparse(self, x: Float[Tensor, "n d_in"]) -> SparseActs:
         """Return active latents only, `[n, d_in] -> ([n, k_max], [n, k_max])`."""
-        at = self.found.encode(self.layer, x)
-        counts = torch.bincount(at.positions, minlength=len(x))
-        slots = torch.arange(len(at.positions), device=x.device) - (counts.cumsum(0) - counts)[at.positions]
-        shape = (len(x), max(1, int(counts.max())) if len(counts) else 1)
-        out = SparseActs(at.values.new_zeros(shape), at.latents.new_zeros(shape))
-        out.values[at.positions, slots], out.indices[at.positions, slots] = at.values, at.latents
-        return out
+        positions, latents, values = self.found.encode(self.layer, x)
+        starts = torch.searchsorted(positions, torch.arange(len(x) + 1, device=x.device))
+        return padded([Active(starts, latents, values)])
 
     def decode(self, feature_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_out"]:
         """Return what activations `[..., d_sae]` write, `[..., d_out]`, with the bias of the own layer."""
@@ -422,10 +419,8 @@ def read_config(folder: Path) -> SetConfig:
     )
 
 
-def write_layer(
-    folder: Path, layer: int, transcoder: Transcoder, *, dtype: Literal["float32", "bfloat16"] = "float32"
-) -> None:
-    """Write the file of one layer's transcoder; `bfloat16` halves and rounds the matrices, vectors stay float32."""
+def write_layer(folder: Path, layer: int, transcoder: Transcoder) -> None:
+    """Write the file of one layer's transcoder."""
     tensors = {
         "W_enc": transcoder.W_enc.T,
         "b_enc": transcoder.b_enc,
@@ -438,8 +433,6 @@ def write_layer(
         tensors[circuit_tracer.K] = torch.tensor(float(transcoder.activation.k))
     if transcoder.W_skip is not None:
         tensors["W_skip"] = transcoder.W_skip
-    if dtype == "bfloat16":
-        tensors = {name: t.bfloat16() if t.ndim == 2 else t for name, t in tensors.items()}
     _save(folder / layer_file(layer), tensors)
 
 
@@ -481,9 +474,7 @@ def read_cross_layer(folder: Path, config: SetConfig) -> CrossLayerTranscoder:
 
 
 def _save(path: Path, tensors: dict[str, Any]) -> None:
-    plain: dict[str, Tensor] = {
-        name: (t if t.dtype == torch.bfloat16 else t.float()).detach().cpu().contiguous() for name, t in tensors.items()
-    }
+    plain: dict[str, Tensor] = {name: t.float().detach().cpu().contiguous() for name, t in tensors.items()}
     for name, tensor in plain.items():
         check_finite(name, tensor, path)
     with atomic_file(path) as temporary:

@@ -325,7 +325,9 @@ def training(
     )
     identity, seed = settings_json(settings), train.seed
     draft = open_draft(spread.ranks, folder, kind=StoredSet.kind, config=identity, seed=seed, overwrite=overwrite)
-    about = SetConfig(reads=reads, writes=writes, layers=tuple(chosen), cross_layer=across, about=_about(recording))
+    about = SetConfig(
+        reads=reads, writes=writes, layers=tuple(chosen), cross_layer=across, about=SAEMetadata.of(recording)
+    )
     maker = _CrossLayer if across else _PerLayer
     made = maker(recording, settings, draft, about, device=device, spread=spread)
     with contextlib.closing(made.advance()) as lines:
@@ -336,15 +338,6 @@ def training(
     if spread.ranks.first:
         report("scores on held-out text, of every layer and of the model with all MLPs replaced")
     made.finish()
-
-
-def _about(recording: Recording) -> SAEMetadata:
-    return SAEMetadata(
-        model=recording.model,
-        weight_hash=recording.weight_hash,
-        context_size=recording.context_length,
-        bos=recording.bos,
-    )
 
 
 class _Training:

@@ -266,14 +266,8 @@ class Run:
     def trained(self, state: RunState, batches: Iterable[Tensor]) -> nn.Module:
         """Return the dictionary of a final state; `batches [n, d_in]` are whole batches of training input."""
         recording, scales = self.source.recording, self.source.scales
-        metadata = SAEMetadata(
-            model=recording.model,
-            weight_hash=recording.weight_hash,
-            hook_point=self.source.inputs[0].hook_point,
-            hook_point_out=self.source.target.hook_point if self.source.target else "",
-            context_size=recording.context_length,
-            bos=recording.bos,
-        )
+        target = self.source.target.hook_point if self.source.target else ""
+        metadata = SAEMetadata.of(recording, self.source.inputs[0].hook_point, target)
         how: dict[str, Any] = {"scales": scales, "metadata": metadata, "sites": tuple(self.source.inputs)}
         if isinstance(self.recipe, AutogradRecipe):
             finished = Finished(**how, batches=batches)

@@ -91,11 +91,9 @@ def train(
     activations, or the loss diverged), `MismatchError` (an unfinished run with other settings is in the way),
     `OtherRankError` and `LostRankError` (another rank failed, or is gone).
     """
-    with spread.ranks.checked():
-        source = source_of(recording, hook_point, sae_config)
     job = Job(sae=sae_config, train=train_config, folder=as_path(folder))
-    run = Run(source, job, overwrite=overwrite, device=device, spread=spread)
-    with contextlib.closing(_advance([run], spread)) as steps:
+    how: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread}
+    with contextlib.closing(train_many(recording, hook_point, [job], resume_sweep=False, **how)) as steps:
         for _, metrics in steps:
             yield metrics
 
@@ -109,7 +107,7 @@ def train_many(
     resume_sweep: bool = True,
     device: str | None = None,
     spread: Spread = UNSHARED,
-) -> Iterator[tuple[Job, Metrics]]:
+) -> Generator[tuple[Job, Metrics], None, None]:
     """Train several dictionaries on one stream of batches, yielding health lines as `(job, metrics)`.
 
     Each has its own folder, checkpoint and log, and ends at the weights that it would have had alone. With

@@ -23,9 +23,8 @@ from torch import Tensor
 from interp.artifacts import read_json
 from interp.errors import CorruptError, UnknownNameError
 from saes.kinds.base import SAE, SAEMetadata, Weights
-from saes.kinds.gated import GatedSAE
 from saes.kinds.jumprelu import JumpReLUSAE
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import GatedSAE, ReLUSAE
 from saes.kinds.topk import TopKSAE
 from saes.weights.layout import (
     Arrays,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from interp.errors import CorruptError, MismatchError
 from saes.kinds.base import SAE, TokenNormSAE, TopK, Weights
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import ReLUSAE
 from saes.weights.layout import (
     Arrays,
     Axes,

@@ -72,11 +72,10 @@ from saes.kinds.base import (
     Weights,
 )
 from saes.kinds.crosscoder import CrosscoderSAE
-from saes.kinds.gated import GatedSAE
 from saes.kinds.jumprelu import JumpReLUSAE
+from saes.kinds.l1 import GatedSAE, ReLUSAE
 from saes.kinds.matching_pursuit import MatchingPursuitSAE
 from saes.kinds.own import own_kind
-from saes.kinds.relu import ReLUSAE
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
 from saes.weights.layout import (

@@ -202,7 +202,7 @@ def letters(path):
 def dictionary(model, direction: torch.Tensor, bias: float, hook: str):
     """A dictionary whose latent 5 reads a direction; the other 63 are random and rarely fire."""
     from saes.kinds.base import SAEMetadata, Weights
-    from saes.kinds.relu import ReLUSAE
+    from saes.kinds.l1 import ReLUSAE
 
     d = model.cfg.d_model
     rows = torch.nn.functional.normalize(torch.randn(64, d, generator=torch.Generator().manual_seed(0)), dim=1)

@@ -24,9 +24,8 @@ from saes.explain.contexts import window_maxima
 from saes.features.firings import Encoded, collect_together
 from saes.features.sources import NeuronBasis
 from saes.kinds.base import SAEMetadata, TopK, Weights
-from saes.kinds.gated import GatedSAE
 from saes.kinds.jumprelu import JumpReLUSAE
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import GatedSAE, ReLUSAE
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
 from saes.training.reconstruction import evaluate_on_recording

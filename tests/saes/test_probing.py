@@ -35,7 +35,7 @@ from saes.evaluation.scores import ALL, MEAN, TaskFacts
 from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
 from saes.kinds.base import SAEMetadata, Weights
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import ReLUSAE
 
 SMALL = ProbingConfig(n_train=1500, n_test=1500, seeds=(0, 1))
 

@@ -18,7 +18,7 @@ from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_re
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
 from saes.kinds.base import ReLU, SAEMetadata, TokenNormSAE, Weights
 from saes.kinds.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import ReLUSAE
 from saes.kinds.topk import TopKSAE
 from saes.training.config import TrainConfig
 from saes.training.reconstruction import evaluate_on_recording
