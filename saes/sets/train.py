@@ -457,7 +457,7 @@ class _PerLayer(_Training):
         """Take all steps."""
         self._first.clear()
         layer_of = {id(run): layer for layer, run in self.runs.items()}
-        for run, metrics in advance(list(self.runs.values()), self.spread, read_together):
+        for run, metrics in advance(list(self.runs.values()), self.spread):
             yield layer_of[id(run)], metrics
 
     def finish(self) -> None:
@@ -505,7 +505,7 @@ class _CrossLayer(_Training):
 
     def advance(self) -> Generator[tuple[int, Metrics], None, None]:
         """Take all steps."""
-        for _, metrics in advance([self.run], self.spread, read_together):
+        for _, metrics in advance([self.run], self.spread):
             yield -1, metrics
 
     def finish(self) -> None:
