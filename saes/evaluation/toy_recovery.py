@@ -35,7 +35,6 @@ from interp.artifacts import (
     hash_json,
     read_json,
     save_artefact,
-    save_json,
     write_json,
 )
 from interp.errors import ConfigError, MismatchError
@@ -233,14 +232,6 @@ class ToyRecovery(Result):
         return [
             {"score": n, "trained": value, "random": random[n]} for n, value in trained.items() if n != "dictionary"
         ]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return as_json({**asdict(self)})
-
-    def save(self, path: Path | str) -> None:
-        """Write the fields as JSON."""
-        save_json(self, path)
 
 
 def recover_toy(

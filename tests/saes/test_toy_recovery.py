@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from interp.artifacts import save_json
 from interp.errors import ConfigError
 from interp.recording.store import Recording
 from interp.statistics import t_interval
@@ -78,7 +79,7 @@ def test_a_trained_dictionary_finds_the_features_of_a_toy_and_a_random_one_does_
     assert found.trained.mcc > found.untrained.mcc + 0.25
     assert found.trained.f1 > found.untrained.f1 + 0.1
     assert abs(found.untrained.mcc - found.untrained.mcc_random) < 0.12
-    found.save(tmp_path / "found.json")
+    save_json(found, tmp_path / "found.json")
     read = json.loads((tmp_path / "found.json").read_text())
     assert read["settings"]["density"] == pytest.approx(0.02)
     assert read["trained"]["mcc"] == found.trained.mcc
