@@ -66,8 +66,8 @@ def wanted(workspace: Path) -> list[Wanted]:
 def _measure(path: Path) -> Iterator[Wanted]:
     from interp.models.loading import load_model
     from saes.evaluation.concepts import peaks_of, read_words
-    from saes.evaluation.config import LIST, read_concepts
     from saes.evaluation.probing import sparse_columns
+    from saes.evaluation.scores import LIST, read_concepts
     from saes.weights.folder import load_sae
 
     sae, model = load_sae(path), load_model("smollm2-135m")

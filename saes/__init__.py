@@ -30,16 +30,15 @@ if TYPE_CHECKING:
     from saes.acts.session import Session
     from saes.circuits.attribution import AttributionConfig
     from saes.circuits.attribution import attribute as attribute_features
-    from saes.circuits.config import FeatureCircuitConfig
+    from saes.circuits.feature_circuit import FeatureCircuitConfig
     from saes.circuits.find import find_feature_circuit
     from saes.circuits.sites import Prompts, open_sites
     from saes.evaluation.absorption import AbsorptionConfig, first_letters, measure_absorption
     from saes.evaluation.compare import compare
     from saes.evaluation.crosscoder_latents import compare_models
-    from saes.evaluation.in_model import evaluate_in_model
+    from saes.evaluation.in_model import evaluate_in_model, splice, splice_hooks
     from saes.evaluation.matching import decoder_cosines, match_features
-    from saes.evaluation.probing import ProbingConfig, probe
-    from saes.evaluation.probing_tasks import text_tasks
+    from saes.evaluation.probing import ProbingConfig, probe, text_tasks
     from saes.evaluation.scaling import fit_scaling
     from saes.evaluation.scaling import runs_of as scaling_runs_of
     from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_recovery
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
     from saes.features.schema import Features
     from saes.features.search import search_features
     from saes.features.sources import neurons_of
-    from saes.features.splicing import splice, splice_hooks
     from saes.kinds.autograd import AutogradKind
     from saes.kinds.base import SAE
     from saes.kinds.config import (
@@ -75,9 +73,9 @@ if TYPE_CHECKING:
     from saes.sets.set import TranscoderSet, open_set
     from saes.sets.train import train_set
     from saes.training.config import TrainConfig
-    from saes.training.importing import import_dictionary
     from saes.training.reconstruction import evaluate_on_recording
     from saes.training.run import Job
+    from saes.training.stored import import_dictionary
     from saes.training.train import train, train_many, train_sae
     from saes.weights.folder import load_sae, save_sae
     from saes.weights.importing import Origin
@@ -101,12 +99,11 @@ _HOMES = {
     "saes.weights.folder": "load_sae save_sae",
     "saes.weights.read": "load_dictionary",
     "saes.weights.importing": "Origin",
-    "saes.training.importing": "import_dictionary",
+    "saes.training.stored": "import_dictionary",
     "saes.features.build": "build_features",
     "saes.features.neurons": "NeuronLabels",
     "saes.features.describe_neurons": "describe_neurons",
     "saes.features.sources": "neurons_of",
-    "saes.features.splicing": "splice splice_hooks",
     "saes.features.recipes": "load_recipe",
     "saes.features.planes": "feature_planes",
     "saes.features.proof": "ProofConfig",
@@ -114,10 +111,9 @@ _HOMES = {
     "saes.features.schema": "Features",
     "saes.features.search": "search_features",
     "saes.training.reconstruction": "evaluate_on_recording",
-    "saes.evaluation.in_model": "evaluate_in_model",
+    "saes.evaluation.in_model": "evaluate_in_model splice splice_hooks",
     "saes.evaluation.compare": "compare",
-    "saes.evaluation.probing": "ProbingConfig probe",
-    "saes.evaluation.probing_tasks": "text_tasks",
+    "saes.evaluation.probing": "ProbingConfig probe text_tasks",
     "saes.evaluation.absorption": "AbsorptionConfig first_letters measure_absorption",
     "saes.evaluation.synthetic": "SyntheticConfig SyntheticData measure_recovery",
     "saes.evaluation.matching": "match_features decoder_cosines",
@@ -125,7 +121,7 @@ _HOMES = {
     "saes.evaluation.scaling": "fit_scaling runs_of:scaling_runs_of",
     "saes.circuits.sites": "Prompts open_sites",
     "saes.circuits.attribution": "AttributionConfig attribute:attribute_features",
-    "saes.circuits.config": "FeatureCircuitConfig",
+    "saes.circuits.feature_circuit": "FeatureCircuitConfig",
     "saes.circuits.find": "find_feature_circuit",
 }
 

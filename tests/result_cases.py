@@ -233,7 +233,7 @@ def evaluated_in_model():
 
 
 def probing():
-    from saes.evaluation.probing_tasks import planted_tasks
+    from saes.evaluation.probing import planted_tasks
 
     config = saes.ProbingConfig(n_train=300, n_test=300, ks=(1, 2), seeds=(0,))
     return saes.probe(untrained_pair(), synthetic()[1], planted_tasks(synthetic()[1], 2), config=config)
@@ -243,7 +243,7 @@ def absorption():
     """Return the absorption of five orthogonal classes whose dictionary is their directions."""
     from saes.evaluation.absorption import Examples
     from saes.kinds.base import SAEMetadata, Weights
-    from saes.kinds.relu import ReLUSAE
+    from saes.kinds.l1 import ReLUSAE
 
     label = np.arange(1000) % 5
     noise = 0.01 * torch.randn(1000, 5, generator=torch.Generator().manual_seed(0))
@@ -256,8 +256,8 @@ def absorption():
 def detected_concepts():
     """Return concepts that every basis detects."""
     from interp.statistics import Interval
-    from saes.evaluation.concept_scores import BASES, ConceptScore, ConceptScores, Detector
-    from saes.evaluation.config import read_concepts
+    from saes.evaluation.evaluation import BASES, ConceptScore, ConceptScores, Detector
+    from saes.evaluation.scores import read_concepts
 
     found = Detector(unit=3, sign=1, threshold=0.5, f1=Interval(1.0, 0.9, 1.0), auroc=Interval(1.0, 0.9, 1.0))
     each = {"detectors": dict.fromkeys(BASES, found), "null": Interval(0.2, 0.1, 0.3)}
@@ -357,7 +357,7 @@ def feature_circuit():
 def planes():
     """Return the planes of a dictionary with eight latents around a circle."""
     from saes.kinds.base import SAEMetadata, Weights
-    from saes.kinds.relu import ReLUSAE
+    from saes.kinds.l1 import ReLUSAE
 
     angles = np.arange(8) * np.pi / 4
     rows = torch.zeros(20, 14)

@@ -220,8 +220,8 @@ class HalfTopKConfig(KConfig):
         '''"""Half TopK: `k // 2` latents of each token."""
 
 from saes.kernels.state import Ops, Selected, TrainState, whole
+from saes.kinds.base import Recipe, Trained
 from saes.kinds.config import HalfTopKConfig
-from saes.kinds.recipe import Recipe, Trained
 from saes.kinds.topk import TopKSAE
 
 
@@ -284,7 +284,7 @@ import torch
 from torch import Tensor
 
 from saes.kinds.base import Weights
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import ReLUSAE
 from saes.weights.layout import Axes, Conversion, Format, check_arrays, read_safetensors
 
 LAYOUT: dict[str, Axes] = {"enc": ("d_sae", "d_in"), "dec": ("d_sae", "d_in")}
@@ -296,12 +296,12 @@ def read(path: Path) -> Conversion:
     d_sae, d_in = arrays["enc"].shape
     weights = Weights(arrays["enc"].T.contiguous(), torch.zeros(d_sae), arrays["dec"], torch.zeros(d_in))
 
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        double = arrays.double()
-        acts = (x @ double["enc"].T).clamp_min(0)
-        return acts, acts @ double["dec"]
+    return Conversion(sae=ReLUSAE(weights), forward=arrays.forward(_forward))
 
-    return Conversion(sae=ReLUSAE(weights), forward=forward)
+
+def _forward(x: Tensor, w: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    acts = (x @ w["enc"].T).clamp_min(0)
+    return acts, acts @ w["dec"]
 
 
 FORMAT = Format(

@@ -19,8 +19,8 @@ from interp.notes import own_names
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 from saes.circuits.feature_circuit import FeatureCircuit
-from saes.features.lookup import labels as labels
 from saes.features.schema import MOST_TELLING, NO_LABEL, ExampleRow, FeatureRow, Features, RelationRow, RelationScales
+from saes.features.schema import labels as labels
 from saes.features.written_labels import FeatureLabel, Labels, LabelScore, ScoreName
 
 if TYPE_CHECKING:

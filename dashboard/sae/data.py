@@ -30,8 +30,7 @@ from saes.features.schema import Features
 from saes.kinds.config import KConfig, SAEConfig
 from saes.sets.stored import LayerScores, StoredSet, TrainedSetSettings
 from saes.training.config import TrainConfig
-from saes.training.scores import Reconstruction
-from saes.training.stored import StoredSAE, TrainedSettings, kind_of
+from saes.training.stored import Reconstruction, StoredSAE, TrainedSettings, kind_of
 from saes.weights.imported import ImportedSettings
 
 MAX_LINES = 400

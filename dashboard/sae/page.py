@@ -43,11 +43,10 @@ from interp.artifacts import Manifest, hash_json
 from interp.errors import WorkbenchError, as_typed
 from interp.progress import duration
 from interp.workspace import Workspace
-from saes.evaluation.concept_scores import BASES, ConceptScore, ConceptScores
-from saes.evaluation.config import GOOD_F1, Set
+from saes.evaluation.evaluation import BASES, ConceptScore, ConceptScores
 from saes.evaluation.sae_comparison import MatchedPair
-from saes.evaluation.scores import InModel
-from saes.training.scores import Reconstruction
+from saes.evaluation.scores import GOOD_F1, InModel, Set
+from saes.training.stored import Reconstruction
 from saes.weights.imported import ImportedSettings
 
 HINTS = {

@@ -34,7 +34,7 @@ from interp.errors import UsageError, as_typed, program
 from interp.nulls import ALPHA, WITHIN
 from interp.workspace import Workspace
 from saes.acts.prompt import FeatureActivations, ReadPrompt
-from saes.features.active import rank_active
+from saes.features.fired_words import rank_active
 from saes.features.found import Example, Found, Hit, Kind, Match
 from saes.features.schema import Features
 from saes.features.search import search_features

@@ -14,7 +14,7 @@ from interp.errors import PromptError, UnknownNameError
 from interp.options import Count, FeaturesName, ModelName, PromptText
 from saes.acts.readings import LensCells, NextTokenGuesses, PromptResult
 from saes.acts.session import Session
-from saes.features.lookup import labels, shares_below
+from saes.features.schema import labels, shares_below
 
 
 @dataclass(frozen=True, kw_only=True)

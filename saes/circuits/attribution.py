@@ -1,4 +1,4 @@
-"""Attribution of a metric to features: the effect of every active feature at every position, from gradients.
+"""Attribution of a metric to features: the effect of every active feature, and of every edge between features.
 
     effect = (activation on the prompt - activation in the baseline) * d metric / d activation
 
@@ -18,10 +18,34 @@ features, and ranks them differently.
 
 One forward and one backward pass serve all positions and, with `gradient`, all SAEs; `ig` takes `steps` passes for each
 SAE. Only active features are held in memory.
+
+An **edge** between features is the direct effect of an earlier node on a later one, times its effect on the metric.
+
+**Scores from gradients** (`edge_scores`). For an earlier node `u` and a later node `d`:
+
+    score(u -> d) = sum over positions of (change of u) * d d/d u * d metric/d d
+
+The values that sites in between write are frozen, so that every path is counted once (Marks et al. 2024, arXiv
+2403.19647, section 3). Terms of a site outside its nodes, a skip connection or a token's own scale, are not frozen. An
+edge to `logits` is the part of a feature's effect that passes through no later site.
+
+With gradients taken on the prompts themselves, the chain rule is exact: the effect of a node is the sum of its edges to
+all nodes of later sites, errors included, and to the logits. The cost is one forward pass for each earlier site and one
+backward pass for each later node, for any number of earlier nodes and positions.
+
+One kind of edge is missing. A feature that is inactive on the prompts and active on the corrupted prompts has an
+effect, but its gradient on the prompts is zero, so no edge leads to it.
+
+**Exact effects by patching** (`exact_edges`), which the scores estimate:
+
+1. The earlier node is set to its baseline, and sites in between are frozen at their values on the prompt. The later
+   node takes the activation (or error) that it then has: the direct effect, thresholds included.
+2. The model runs on the prompt with only that activation patched, which gives the change of the metric.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -31,12 +55,26 @@ from torch import Tensor
 from interp.errors import ConfigError
 from interp.models.hooked import HookedModel
 from interp.models.passes import read_hook
+from interp.names import feature_node
 from interp.patching.task import Task
 from interp.progress import Progress
 from interp.results import ROWS, Record, Result
-from saes.circuits.config import AttributionConfig
-from saes.circuits.sites import Prompts, Site, Trace, metric_with, open_sites, put, run_sites, sum_by, trace_sites
-from saes.kinds.base import SAE
+from saes.circuits.feature_circuit import AttributionConfig
+from saes.circuits.sites import (
+    Entries,
+    Prompts,
+    Replace,
+    Site,
+    Trace,
+    activation_of,
+    metric_with,
+    open_sites,
+    put,
+    run_sites,
+    sum_by,
+    trace_sites,
+)
+from saes.kinds.base import SAE, one_layer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -255,3 +293,291 @@ def _check_features(sae: SAE, features: Sequence[int]) -> None:
     wrong = [feature for feature in features if not 0 <= feature < sae.d_sae]
     if wrong:
         raise ConfigError(f"feature {wrong[0]} does not exist; the SAE has features 0 to {sae.d_sae - 1}")
+
+
+class FeatureNode(NamedTuple):
+    """Feature of the SAE at a site, or the error node of that site."""
+
+    site: int
+    """index of the site"""
+    feature: int | None
+    """latent of the SAE; None is the error node"""
+
+
+class Measured(NamedTuple):
+    """Traces and gradients of one batch of prompts."""
+
+    prompts: Prompts
+    traces: list[Trace]
+    """one per site"""
+    gradients: list[Tensor]
+    """gradient of the metric at each site, mean over the steps: `[batch, pos, d_out]` each"""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Sites in the order of computation, measured on all prompts; memory holds six values of each site."""
+
+    model: HookedModel
+    sites: list[Site]
+    batches: list[Measured]
+
+    @property
+    def n_prompts(self) -> int:
+        """Number of prompts in all batches."""
+        return sum(len(batch.prompts) for batch in self.batches)
+
+    @cached_property
+    def effects(self) -> list[Tensor]:
+        """Effects of all features, summed over positions, mean over prompts: `[d_sae]` float64 per site."""
+        found = [torch.zeros(site.sae.d_sae, dtype=torch.float64) for site in self.sites]
+        for batch in self.batches:
+            for i, (each, gradient) in enumerate(zip(batch.traces, batch.gradients, strict=True)):
+                found[i] += sum_by(each.feature, each.effects(gradient), len(found[i])).cpu()
+        return [each / self.n_prompts for each in found]
+
+    @cached_property
+    def error_effects(self) -> list[float]:
+        """Effect of the error node of each site, summed over positions, mean over prompts."""
+        totals = [0.0] * len(self.sites)
+        for batch in self.batches:
+            for i, (each, gradient) in enumerate(zip(batch.traces, batch.gradients, strict=True)):
+                totals[i] += float((each.error_change * gradient).double().sum())
+        return [total / self.n_prompts for total in totals]
+
+    @cached_property
+    def active(self) -> list[Tensor]:
+        """Features of each site that are active on any token of the prompts or the baseline, sorted."""
+        columns = ([batch.traces[i].feature for batch in self.batches] for i in range(len(self.sites)))
+        return [torch.cat(column).unique().cpu() for column in columns]
+
+    def effect(self, node: FeatureNode) -> float:
+        """Return the effect of a node on the metric; above 0, it helps."""
+        if node.feature is None:
+            return self.error_effects[node.site]
+        return float(self.effects[node.site][node.feature])
+
+    def strongest(self, n: int) -> list[FeatureNode]:
+        """Return the `n` features of each site with the largest absolute effects, and every error node."""
+        nodes = []
+        for i, effects in enumerate(self.effects):
+            order = effects.abs().argsort(descending=True, stable=True)[:n].tolist()
+            nodes += [FeatureNode(i, feature) for feature in order if effects[feature] != 0]
+            nodes.append(FeatureNode(i, None))
+        return nodes
+
+    def name(self, node: FeatureNode | None) -> str:
+        """Return the name of a node, such as `L9resid.123` or `L9resid.error`; `logits` for None."""
+        return "logits" if node is None else str(feature_node(self.sites[node.site].writes, node.feature))
+
+
+def measure(
+    model: HookedModel,
+    saes: Sequence[SAE],
+    prompts: Prompts,
+    config: AttributionConfig,
+    *,
+    progress: Progress | None = None,
+) -> Network:
+    """Trace the model on all prompts, with gradients at all sites.
+
+    Raises as `open_sites` does, `UnknownNameError` for a hook point whose features have no node names, and
+    `ConfigError` for a dictionary that is not encoded by one layer.
+    """
+    check_metric(prompts, config)
+    for sae in saes:
+        one_layer(sae)
+    sites = open_sites(model, saes)
+    for site in sites:
+        feature_node(site.writes, None)
+    batches = []
+    for number, batch in enumerate(parts := prompts.batches(config.batch_size), 1):
+        traces = trace_sites(model, sites, batch, first=config.first)
+        batches.append(Measured(batch, traces, metric_gradients(model, traces, batch, config)))
+        if progress:
+            progress(number, len(parts), {})
+    return Network(model, sites, batches)
+
+
+Edges = dict[tuple[FeatureNode, FeatureNode | None], float]
+"""Scores by (earlier node, later node or None for the logits), in the metric's unit, mean over prompts."""
+
+
+def edge_scores(network: Network, nodes: Sequence[FeatureNode], *, progress: Progress | None = None) -> Edges:
+    """Score all edges among `nodes`, and from each of them to the logits."""
+    scores: Edges = {}
+    steps = [(batch, source) for batch in network.batches for source in range(len(network.sites))]
+    for done, (batch, source) in enumerate(steps, 1):
+        sources = [node for node in nodes if node.site == source]
+        if sources:
+            _add_edges(network, batch, source, sources, nodes, scores)
+        if progress:
+            progress(done, len(steps), {})
+    return {edge: score / network.n_prompts for edge, score in scores.items()}
+
+
+def _add_edges(
+    network: Network,
+    batch: Measured,
+    source: int,
+    sources: list[FeatureNode],
+    nodes: Sequence[FeatureNode],
+    scores: Edges,
+) -> None:
+    """Add the scores of edges out of one site on one batch, summed over its prompts."""
+    trace = batch.traces[source]
+    with torch.enable_grad():
+        leaf = trace.value.detach().clone().requires_grad_()
+        later = [_Later(t, g) for t, g in zip(batch.traces[source + 1 :], batch.gradients[source + 1 :], strict=True)]
+        logits = _run(network.model, batch, network.sites[source:], leaf, later)
+        for target in (None, *nodes):
+            if target is None:
+                value = batch.prompts.metric(logits).sum()
+            elif target.site > source:
+                value = later[target.site - source - 1].objective(target.feature)
+            else:
+                continue
+            for node, score in zip(sources, _effects(trace, sources, _gradient(value, leaf)), strict=True):
+                scores[node, target] = scores.get((node, target), 0.0) + score
+
+
+def _run(model: HookedModel, batch: Measured, sites: list[Site], leaf: Tensor, later: "list[_Later]") -> Tensor:
+    replace: list[Replace] = [lambda x, value: leaf, *(each.freeze for each in later)]
+    return run_sites(model, batch.prompts.tokens, sites, replace, [read_hook(batch.prompts.at)])
+
+
+def _gradient(value: Tensor, leaf: Tensor) -> Tensor:
+    """Return the gradient of `value` at `leaf`: zero where the later site does not depend on the earlier one."""
+    if not value.requires_grad:
+        return torch.zeros_like(leaf)
+    found = torch.autograd.grad(value, leaf, retain_graph=True, allow_unused=True)[0]
+    return torch.zeros_like(leaf) if found is None else found
+
+
+@torch.no_grad()
+def _effects(trace: Trace, nodes: list[FeatureNode], gradient: Tensor) -> list[float]:
+    by_feature = sum_by(trace.feature, trace.effects(gradient), trace.site.sae.d_sae)
+    error = float((trace.error_change * gradient).double().sum())
+    return [error if node.feature is None else float(by_feature[node.feature]) for node in nodes]
+
+
+class _Weighted(NamedTuple):
+    """Active features of a later site, with the gradient of the metric at each pre-activation."""
+
+    entries: Entries
+    weight: Tensor
+    """`[m]`"""
+
+
+class _Later:
+    """A later site in the pass: it stores the value that reaches it, and freezes its nodes."""
+
+    def __init__(self, trace: Trace, gradient: Tensor):
+        self.trace, self.gradient = trace, gradient
+        self.weighted = _weigh(trace, gradient)
+        with torch.no_grad():
+            self.recons = trace.site.sae.decode_sparse(trace.parts.acts).view(trace.value.shape)
+
+    def freeze(self, x: Tensor, value: Tensor) -> Tensor:
+        """Return `value` with a gradient through the terms outside the nodes only."""
+        self.x, self.value, self.recons_at_x = x, value, self.trace.site.sae.complete(self.recons, x)
+        return value.detach() + (self.recons_at_x - self.recons_at_x.detach()) * self.trace.mask[..., None]
+
+    def objective(self, feature: int | None) -> Tensor:
+        """Return a scalar whose gradient is that of the node's effect: activation or error, weighted and summed."""
+        entries, weight = self.weighted
+        sae = one_layer(self.trace.site.sae)
+        encoded, W_enc = sae.encoder_input(self.x).flatten(0, 1), sae.W_enc
+        if feature is not None:
+            active = entries.feature == feature
+            return (encoded[entries.row[active]] @ W_enc[:, feature] * weight[active]).sum()
+        at_error = self.gradient * self.trace.mask[..., None]
+        return ((self.value - self.recons_at_x) * at_error).sum() - (encoded * self._all_features(len(encoded))).sum()
+
+    def _all_features(self, n_rows: int) -> Tensor:
+        """Return the weighted gradient of all activations at the input of the encoder, `[n_rows, d_in]`."""
+        sae, (entries, weight) = one_layer(self.trace.site.sae), self.weighted
+        total = torch.zeros(n_rows, sae.d_in, dtype=sae.W_enc.dtype, device=sae.W_enc.device)
+        for part in torch.arange(len(weight), device=total.device).split(1 << 14):
+            rows = sae.W_enc.T[entries.feature[part]] * weight[part, None]
+            total.index_add_(0, entries.row[part], rows)
+        return total
+
+
+@torch.no_grad()
+def _weigh(trace: Trace, gradient: Tensor) -> _Weighted:
+    pulled = trace.site.pull_back(gradient, trace.x).flatten(0, 1)
+    weight = trace.site.along(trace.entries, pulled) * trace.site.slopes(trace.x.flatten(0, 1), trace.entries)
+    return _Weighted(trace.entries, weight)
+
+
+Ends = tuple[FeatureNode, FeatureNode | None]
+"""Earlier and later node of an edge; None is the logits."""
+
+
+@torch.no_grad()
+def exact_edges(network: Network, edges: Sequence[Ends], *, progress: Progress | None = None) -> Tensor:
+    """Measure `m(prompt) - m(prompt with one edge patched)` for each edge, mean over prompts: `[n_edges]` float64.
+
+    The cost is one run for each earlier node, and one for each edge between two nodes.
+    """
+    total = torch.zeros(len(edges), dtype=torch.float64)
+    sources = list(dict.fromkeys(source for source, _ in edges))
+    steps = [(batch, source) for batch in network.batches for source in sources]
+    for done, (batch, source) in enumerate(steps, 1):
+        reached, metric = _change_source(network, batch, source)
+        for i, (node, target) in enumerate(edges):
+            if node != source:
+                continue
+            if target is None:
+                total[i] += (batch.traces[0].metric - metric).sum()
+            else:
+                total[i] += _change_target(network, batch, target, *reached[target.site])
+        if progress:
+            progress(done, len(steps), {})
+    return total / network.n_prompts
+
+
+def _change_source(
+    network: Network, batch: Measured, source: FeatureNode
+) -> tuple[dict[int, tuple[Tensor, Tensor]], Tensor]:
+    """Set one node to its baseline, with all later sites frozen.
+
+    Returns the values that each later site would read and write (its direct effect on them), and the metric (its direct
+    effect on the logits).
+    """
+    trace = batch.traces[source.site]
+    changed = trace.value + (-trace.error_change if source.feature is None else trace.change(source.feature))
+    reached: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def freeze(site: int) -> Replace:
+        each = batch.traces[site]
+        sae = each.site.sae
+        recons = sae.decode_sparse(each.parts.acts).view(each.value.shape)
+
+        def replace(x: Tensor, value: Tensor) -> Tensor:
+            reached[site] = (x, value)
+            outside_nodes = sae.complete(recons, x) - sae.complete(recons, each.x)
+            return each.value + outside_nodes * each.mask[..., None]
+
+        return replace
+
+    later = range(source.site + 1, len(network.sites))
+    replace = [put(changed), *(freeze(site) for site in later)]
+    prompts = batch.prompts
+    logits = run_sites(network.model, prompts.tokens, network.sites[source.site :], replace, [read_hook(prompts.at)])
+    return reached, prompts.metric(logits).cpu().double()
+
+
+def _change_target(network: Network, batch: Measured, target: FeatureNode, x: Tensor, value: Tensor) -> float:
+    """Return the fall of the metric, summed over prompts, when the later node takes its activation at `x`."""
+    trace = batch.traces[target.site]
+    patched = trace.site.decompose(x, value, trace.mask)
+    if target.feature is None:
+        change = (patched.error - trace.parts.error).view(trace.value.shape)
+    else:
+        difference = activation_of(patched.acts, target.feature) - activation_of(trace.parts.acts, target.feature)
+        direction = difference[:, None] * trace.site.sae.W_dec[target.feature]
+        change = trace.site.add(direction.view(trace.value.shape), trace.x)
+    metric = metric_with(network.model, [trace.site], batch.prompts, [put(trace.value + change)])
+    return float((trace.metric - metric).sum())

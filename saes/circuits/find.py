@@ -51,11 +51,11 @@ from interp.models.identity import model_spec
 from interp.patching.task import Task
 from interp.seeds import derive_seed, make_generator
 from interp.statistics import Interval, rank_correlation, rank_correlation_interval
-from saes.circuits.config import FeatureCircuitConfig
-from saes.circuits.edges import Edges, Ends, FeatureNode, Measured, Network, edge_scores, exact_edges, measure
+from saes.circuits.attribution import Edges, Ends, FeatureNode, Measured, Network, edge_scores, exact_edges, measure
 from saes.circuits.feature_circuit import (
     EdgeAgreement,
     FeatureCircuit,
+    FeatureCircuitConfig,
     FeatureCircuitSettings,
     NodesEvaluation,
     UntrainedDictionaries,

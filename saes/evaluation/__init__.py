@@ -1,14 +1,11 @@
 """Quality of dictionaries, against untrained and linear baselines.
 
-- `evaluation`          the artefact of one dictionary
-- `scores`              its parts: in the model, decoder cosines, probing, absorption
-- `concept_scores`      its part on everyday concepts
+- `evaluation`          the artefact of one dictionary, with its part on everyday concepts
+- `scores`              its parts: in the model, decoder cosines, probing, absorption; their settings; lists of concepts
 - `in_model`            loss of the model with the reconstruction spliced in for the activation
 - `baselines`           untrained dictionaries, principal components, coordinates
 - `dictionary_checks`   the doctor's experiments on a dictionary in a model
-- `config`              settings of probing and absorption, and the list of concepts
-- `probing`             sparse probes that read k latents
-- `probing_tasks`       yes-or-no questions about tokens, for the probes
+- `probing`             yes-or-no questions about tokens, and sparse probes that read k latents
 - `absorption`          parent latents that stop firing because a more specific latent absorbed their direction
 - `concepts`            a list of everyday concepts, and the latent that detects each on words it was not chosen by
 - `synthetic`           activations of a known dictionary, their recordings, and the share that an SAE recovers

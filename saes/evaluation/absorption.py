@@ -38,10 +38,8 @@ from interp.progress import Progress
 from interp.recording.store import Recording
 from interp.seeds import derive_seed, make_generator
 from interp.statistics import MIN_DOCUMENTS, Ends, poisson_weights, quantile_ends
-from saes.evaluation.config import AbsorptionConfig
-from saes.evaluation.probing import fit_probe, mean_difference, sparse_columns
-from saes.evaluation.probing_tasks import tokens_at
-from saes.evaluation.scores import Absorption, ClassAbsorption
+from saes.evaluation.probing import fit_probe, mean_difference, sparse_columns, tokens_at
+from saes.evaluation.scores import Absorption, AbsorptionConfig, ClassAbsorption
 from saes.kinds.base import SAE
 
 PROBE_F1 = 0.7
@@ -161,6 +159,8 @@ def first_letters(
     type. The paper prompts the model to spell single words; recorded text needs no run of the model.
     Raises `ConfigError` when the text holds no such tokens.
     """
+    import pandas as pd
+
     letter = np.array([_letter(text) for text in vocabulary], np.int64)
     config = replace(config or AbsorptionConfig(), **settings)
     generator = make_generator(config.seeds[0], "absorption", "rows")
@@ -172,7 +172,8 @@ def first_letters(
     rows = torch.cat(parts)
     rows = rows[torch.randperm(len(rows), generator=generator)]
     token = tokens_at(recording, rows).token
-    chosen = np.flatnonzero(_times_before(token) < config.per_word)[: config.n_rows]
+    times_before = pd.Series(token).groupby(token).cumcount().to_numpy()
+    chosen = np.flatnonzero(times_before < config.per_word)[: config.n_rows]
     if not len(chosen):
         raise ConfigError(
             f"{recording.folder} holds no words (tokens of a space and letters), which the first-letter task needs; "
@@ -353,14 +354,3 @@ def _part(examples: Examples, chosen: np.ndarray) -> Examples:
 def _letter(text: str) -> int:
     """Return the alphabet index (a is 0) of the first letter of a token that is a word; -1 for any other token."""
     return ord(text[1].lower()) - ord("a") if re.fullmatch(r" [A-Za-z]{2,}", text) else -1
-
-
-def _times_before(values: np.ndarray) -> np.ndarray:
-    """Count, for every element `[n]`, the earlier elements of the same value."""
-    order = np.argsort(values, kind="stable")
-    ranked = values[order]
-    first = np.concatenate([[True], ranked[1:] != ranked[:-1]])
-    starts = np.maximum.accumulate(np.where(first, np.arange(len(values)), 0))
-    times = np.empty(len(values), np.int64)
-    times[order] = np.arange(len(values)) - starts
-    return times

@@ -31,7 +31,9 @@ def coordinates_of(recording: Recording, hook_point: str, *, k: int) -> TopKSAE:
     d, mean = recording.d(name), recording.stats(name).mean.float()
     _check_k(k, d, name)
     both = torch.cat([torch.eye(d), -torch.eye(d)])
-    return TopKSAE(Weights(both.T.contiguous(), torch.zeros(2 * d), both, mean), k=k, metadata=_at(recording, name))
+    return TopKSAE(
+        Weights(both.T.contiguous(), torch.zeros(2 * d), both, mean), k=k, metadata=SAEMetadata.of(recording, name)
+    )
 
 
 def untrained_sae(recording: Recording, hook_point: str, *, d_sae: int, k: int, seed: int = 0) -> TopKSAE:
@@ -46,7 +48,7 @@ def untrained_sae(recording: Recording, hook_point: str, *, d_sae: int, k: int, 
     rows = torch.nn.functional.normalize(drawn, dim=1)
     mean = recording.stats(name).mean.float()
     weights = Weights(rows.T.contiguous(), torch.zeros(d_sae), rows, mean)
-    return TopKSAE(weights, k=k, metadata=_at(recording, name))
+    return TopKSAE(weights, k=k, metadata=SAEMetadata.of(recording, name))
 
 
 def untrained_like(sae: SAE, recording: Recording, x: Float[Tensor, "n d_in"], *, seed: int = 0) -> TopKSAE:
@@ -59,16 +61,6 @@ def untrained_like(sae: SAE, recording: Recording, x: Float[Tensor, "n d_in"], *
 def _check_k(k: int, most: int, name: str) -> None:
     if not 1 <= k <= most:
         raise ConfigError(f"k must lie between 1 and {most} at {name}, got {k}")
-
-
-def _at(recording: Recording, hook_point: str) -> SAEMetadata:
-    return SAEMetadata(
-        model=recording.model,
-        weight_hash=recording.weight_hash,
-        hook_point=hook_point,
-        context_size=recording.context_length,
-        bos=recording.bos,
-    )
 
 
 def random_dictionary_like(sae: SAE, *, k: int, seed: int = 0) -> SAE:
@@ -113,11 +105,4 @@ def pca_of(recording: Recording, hook_point: str, *, k: int, heldout_fraction: f
     components = vectors.T.flip(0).float()
     both = torch.cat([components, -components])
     weights = Weights(both.T.contiguous(), torch.zeros(2 * d), both, (mean + offset).float())
-    metadata = SAEMetadata(
-        model=recording.model,
-        weight_hash=recording.weight_hash,
-        hook_point=name,
-        context_size=recording.context_length,
-        bos=recording.bos,
-    )
-    return TopKSAE(weights, k=k, metadata=metadata)
+    return TopKSAE(weights, k=k, metadata=SAEMetadata.of(recording, name))

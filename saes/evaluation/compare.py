@@ -42,7 +42,7 @@ from saes.evaluation.synthetic import SyntheticData, measure_recovery
 from saes.kinds.base import SAE
 from saes.training.data import Source
 from saes.training.reconstruction import evaluate_on_recording
-from saes.training.scores import Reconstruction
+from saes.training.stored import Reconstruction
 
 
 def group_rows(rows: Sequence[Compared], groups: Mapping[str, str]) -> list[Group]:

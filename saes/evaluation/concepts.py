@@ -33,8 +33,8 @@ from interp.nulls import ALIKE_LATENTS, DRAWS, p_from_null
 from interp.progress import Progress
 from interp.seeds import derive_seed
 from interp.statistics import Interval, auroc_interval, bootstrap_counts, expanded, percentile_interval
-from saes.evaluation.concept_scores import ConceptScore, ConceptScores, Detector
-from saes.evaluation.config import GOOD_F1, Concept, ConceptList, read_concepts
+from saes.evaluation.evaluation import ConceptScore, ConceptScores, Detector
+from saes.evaluation.scores import GOOD_F1, Concept, ConceptList, read_concepts
 
 if TYPE_CHECKING:
     from torch import Tensor

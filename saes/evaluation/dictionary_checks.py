@@ -17,11 +17,8 @@ from interp.models.passes import capture
 from interp.names import canonical_hook_point, parse_hook_point
 from saes.evaluation.baselines import random_dictionary_like
 from saes.evaluation.in_model import can_splice, evaluate_in_model
-from saes.kinds.base import SAE, Activation, JumpReLU, OneLayerSAE, ReLU, TokenNormSAE, TopK
-from saes.kinds.gated import GatedSAE
-from saes.kinds.jumprelu import JumpReLUSAE
-from saes.kinds.relu import ReLUSAE
-from saes.kinds.topk import TopKSAE
+from saes.kinds.base import SAE, JumpReLU, OneLayerSAE, ReLU, TokenNormSAE, TopK
+from saes.kinds.l1 import GatedSAE
 from saes.kinds.transcoder import Transcoder
 
 SCALES = (0.1, 0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 4.0, 10.0)
@@ -94,13 +91,13 @@ def _act(sae: SAE, pre: Tensor) -> Tensor:
         gate = pre
         magnitude = (pre - sae.b_enc.double()) * sae.r_mag.double().exp() + sae.b_mag.double()
         return (gate > 0) * magnitude.clamp_min(0)
-    kind: SAE | Activation = sae.activation if isinstance(sae, TokenNormSAE | Transcoder) else sae
-    if isinstance(kind, TopKSAE | TopK):
+    kind = getattr(sae, "activation", None)
+    if isinstance(kind, TopK):
         least = pre.sort(dim=-1, descending=True).values[:, kind.k - 1 : kind.k]
         return torch.where(pre >= least, pre, 0).clamp_min(0)
-    if isinstance(kind, JumpReLUSAE | JumpReLU):
+    if isinstance(kind, JumpReLU):
         return torch.where((pre > kind.threshold.double()) & (pre > 0), pre, 0)
-    if isinstance(kind, ReLUSAE | ReLU):
+    if isinstance(kind, ReLU):
         return pre.clamp_min(0)
     raise Skip(f"no formula is written down for a {sae.architecture} dictionary")
 
@@ -198,7 +195,7 @@ def scale_of_input(applied: Applied) -> Outcome:
     x, target = applied.own
     found = {scale: fvu_of(applied.sae, x, target, scale) for scale in SCALES}
     best = min(found, key=found.__getitem__)
-    shrinks = isinstance(getattr(applied.sae, "activation", applied.sae), ReLUSAE | ReLU)
+    shrinks = isinstance(getattr(applied.sae, "activation", None), ReLU)
     largest = SHRUNK if shrinks else NEAR_ONE[1]
     passed = NEAR_ONE[0] <= best <= largest or _no_worse(found[1.0], found[best])
     return passed, f"FVU {found[1.0]:.3f} at 1, least {found[best]:.3f} at {best:g}"

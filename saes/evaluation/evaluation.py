@@ -1,14 +1,232 @@
-"""Evaluation of one dictionary as an artefact: held-out rows, the model, and the optional parts. Torch-free."""
+"""Evaluation of one dictionary as an artefact: held-out rows, the model, and the optional parts. Torch-free.
 
+`ConceptScores`: the best latent of each everyday concept, against baselines and shuffled labels, which `concepts`
+measures. The score of a dictionary is the share of concepts with F1 of at least `GOOD_F1`: of those
+that may guide choices, and of those that judge once. Its interval is Wilson's, over concepts.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import Annotated, Literal
 
-from interp.artifacts import Artefact, Document, Finding
-from interp.results import Record
-from saes.evaluation.concept_scores import ConceptScores
-from saes.evaluation.config import AbsorptionConfig, ProbingConfig
-from saes.evaluation.scores import CAVEAT, Absorption, DecoderCosines, InModel, Probing, absorption_table
-from saes.training.scores import Reconstruction
+from interp.artifacts import Artefact, Document, Dots, Finding
+from interp.artifacts.artefact import address_of
+from interp.forms import Measured
+from interp.nulls import ALPHA
+from interp.results import Record, Result, whole_table
+from interp.statistics import Interval, proportion_interval
+from saes.evaluation.scores import (
+    CAVEAT,
+    GOOD_F1,
+    Absorption,
+    AbsorptionConfig,
+    Concept,
+    DecoderCosines,
+    InModel,
+    Probing,
+    ProbingConfig,
+    Set,
+    absorption_table,
+)
+from saes.training.stored import Reconstruction
+
+BASES = ("dictionary", "neuron", "component", "coordinate", "untrained")
+"""Bases whose units detect concepts: the dictionary and the baselines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """The best unit of one basis for one concept, judged on words that took no part in its choice."""
+
+    unit: int
+    sign: int
+    """-1 where the unit's negative detects the concept; always 1 for dictionaries"""
+    threshold: Measured
+    """threshold of the unit's value, times its sign and (for latents) the norm of its direction"""
+    f1: Interval[float]
+    auroc: Interval[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptScore:
+    """Scores of one concept."""
+
+    concept: Concept
+    detectors: dict[str, Detector]
+    """by basis; without `neuron` where the layer has no MLP hook point"""
+    null: Interval[float]
+    """mean F1 for shuffled labels, and the range of 95 % of them"""
+    steering: float | None = None
+    """mean rise of the log-probability of the words, above the mean of random latents, in nats"""
+    steering_p: float | None = None
+    search_rank: int | None = None
+    """position among the first hits of a search; None beyond them"""
+
+    @property
+    def own(self) -> Detector:
+        """The best latent of the dictionary."""
+        return self.detectors["dictionary"]
+
+    @property
+    def steers(self) -> bool:
+        """True where its direction moves the log-probability of the words more than random latents do."""
+        return self.steering_p is not None and self.steering_p <= ALPHA
+
+    def to_record(self) -> Record:
+        """Return the row of the concept."""
+        row: Record = {"concept": self.concept.name, "set": self.concept.set, "class": self.concept.kind}
+        row |= {"feature": self.own.unit, "threshold": self.own.threshold}
+        row |= {**self.own.f1.columns("f1"), **self.own.auroc.columns("auroc")}
+        for basis in BASES[1:]:
+            found = self.detectors.get(basis)
+            row |= {basis: found and found.unit, f"{basis}_sign": found and found.sign}
+            row |= {f"{basis}_f1": found and found.f1.estimate, f"{basis}_auroc": found and found.auroc.estimate}
+        row |= self.null.columns("null_f1")
+        names = ("steering", "steering_p", "search_rank")
+        return row | {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptScores(Result):
+    """Scores of a dictionary over a list of concepts."""
+
+    scores: tuple[ConceptScore, ...]
+    null: dict[Set, Interval[float]]
+    """share of each set's concepts for which shuffled labels reach an F1 of `GOOD_F1`, over shuffles"""
+    features: str = ""
+    """features artefact that was searched; empty when none was"""
+
+    def to_records(self) -> list[Record]:
+        """Return one row per concept: `ConceptScore.to_record`."""
+        return [each.to_record() for each in self.scores]
+
+    def shown(self) -> list[Record]:
+        """Return the main columns, the best detected concepts first."""
+        names = ("concept", "feature", "f1", "auroc", *(f"{basis}_f1" for basis in BASES[1:]), "null_f1")
+        return [{name: each.to_record()[name] for name in names} for each in self.ranked()]
+
+    def ranked(self) -> list[ConceptScore]:
+        """Return the concepts, the best detected first."""
+        return sorted(self.scores, key=lambda each: -each.own.f1.estimate)
+
+    def of_set(self, name: Set) -> list[ConceptScore]:
+        """Return the concepts of one set."""
+        return [each for each in self.scores if each.concept.set == name]
+
+    def headline(self) -> str:
+        """Report the share of concepts that a latent detects, in both sets."""
+        words = [
+            f"{found['dictionary'].estimate:.0%} of {len(self.of_set(name))} concepts ({name}; shuffled labels "
+            f"{found['null'].estimate:.0%})"
+            for name, found in self.shares().items()
+        ]
+        return f"A latent detects, with F1 of at least {GOOD_F1}, {', '.join(words)}"
+
+    def shares(self) -> dict[Set, dict[str, Interval[float]]]:
+        """Return, by set, shares of concepts with their intervals over concepts.
+
+        Keys: every basis and `null`, those with F1 of at least `GOOD_F1`; `steered` (p of at most 0.05); `found` by a
+        search. The interval of the null is over shuffles.
+        """
+        shares = {}
+        for name, null in self.null.items():
+            mine = self.of_set(name)
+            good = {
+                basis: [each.detectors[basis].f1.estimate >= GOOD_F1 for each in mine]
+                for basis in BASES
+                if all(basis in each.detectors for each in mine)
+            }
+            if all(each.steering_p is not None for each in mine):
+                good["steered"] = [each.steers for each in mine]
+            if self.features:
+                good["found"] = [each.search_rank is not None for each in mine]
+            counted = {key: proportion_interval(sum(each), len(mine)) for key, each in good.items()}
+            shares[name] = {**counted, "null": null}
+        return shares
+
+    def table(self) -> str:
+        """Return a plain-text table of the shares, one column per set."""
+        shares = self.shares()
+        names = {key: key for key in (*BASES, "null")} | {"steered": "steering raises its words", "found": "search hit"}
+        rows = [
+            {f"concepts with F1 of at least {GOOD_F1}": words}
+            | {f"{name} ({len(self.of_set(name))})": format(share[key], ".0%") for name, share in shares.items()}
+            for key, words in names.items()
+            if all(key in share for share in shares.values())
+        ]
+        return "\n".join(whole_table(rows))
+
+    def findings(self, sae: str) -> Iterator[Finding]:
+        """Yield what a dictionary detects better than every baseline: single concepts, and the share of them."""
+        if self._p_untrained() <= ALPHA:
+            for each in self.scores:
+                others = [found.f1.estimate for found in each.detectors.values() if found is not each.own]
+                null = max([each.null.high, *others])
+                if others and each.own.f1.estimate >= GOOD_F1 and each.own.f1.low > null:
+                    yield self._concept(each, null, sae)
+        if share := self.shares().get("judge"):
+            yield from _dictionary(share, self.of_set("judge"), sae)
+
+    def _p_untrained(self) -> float:
+        """Return the p-value of a sign test, as an untrained dictionary has a latent for some concepts by chance."""
+        pairs = [
+            (each.own.f1.estimate, each.detectors["untrained"].f1.estimate)
+            for each in self.scores
+            if "untrained" in each.detectors
+        ]
+        n, wins = sum(a != b for a, b in pairs), sum(a > b for a, b in pairs)
+        return sum(comb(n, k) for k in range(wins, n + 1)) / 2**n
+
+    def _concept(self, each: ConceptScore, null: float, sae: str) -> Finding:
+        at, f1 = each.own.unit, {name: found.f1.estimate for name, found in each.detectors.items()}
+        beside = [f"The best neuron gets {f1['neuron']:.2f}"] if "neuron" in f1 else []
+        beside += [f"the best untrained latent {f1['untrained']:.2f}"] if "untrained" in f1 else []
+        steers = ""
+        if each.steers and (each.steering or 0) > 0:
+            steers = f" Steering along it raises its words, random features do not (p {each.steering_p:.2g})."
+        return Finding(
+            kind="concept",
+            title=f"A feature for {each.concept.name[:40]}",
+            sentence=f"Feature {at} of {sae} tells sentences with such a word from others: F1 {f1['dictionary']:.2f}.",
+            more=f"Measured on held-out words. {', '.join(beside)}, shuffled labels at most {each.null.high:.2f}."
+            f"{steers}",
+            value=f1["dictionary"],
+            null=null,
+            about="F1 on held-out words; null: the best baseline",
+            href=f"{address_of('sae', sae)}#concepts",
+            proof="See the table of concepts",
+            feature=(self.features, at) if self.features else None,
+        )
+
+
+def _dictionary(share: dict[str, Interval[float]], scores: Sequence[ConceptScore], sae: str) -> Iterator[Finding]:
+    """Yield the share of concepts that a dictionary detects, where its interval lies above every baseline."""
+    own, untrained = share["dictionary"], share["untrained"].estimate
+    best = {name: share[name].estimate for name in ("neuron", "component", "coordinate") if name in share}
+    null = max(untrained, share["null"].estimate, *best.values())
+    if own.low <= null:
+        return
+    name, rival = max(best.items(), key=lambda pair: pair[1])
+    found = [{way: each.f1.estimate for way, each in score.detectors.items()} for score in scores]
+    yield Finding(
+        kind="dictionary",
+        title="A dictionary that knows everyday concepts",
+        sentence=f"{own.estimate:.0%} of {len(scores)} concepts that did not guide its choice have a feature with F1 "
+        f"of at least {GOOD_F1} in {sae} ({own.low:.0%} to {own.high:.0%}); {rival:.0%} have such a {name}, "
+        f"{untrained:.0%} such a latent of an untrained dictionary.",
+        value=own.estimate,
+        null=null,
+        about="fraction of concepts; null: the best baseline",
+        href=f"{address_of('sae', sae)}#concepts",
+        proof="See the table",
+        dots=Dots(
+            x=tuple(max(f1 for way, f1 in each.items() if way != "dictionary") for each in found),
+            y=tuple(each["dictionary"] for each in found),
+            across="F1 of the best baseline",
+            up="F1 of the best feature, by concept",
+        ),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

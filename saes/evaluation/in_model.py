@@ -8,6 +8,13 @@
 
 Positions without text (BOS, whose residual is an outlier) are neither replaced nor scored. Several SAEs of one hook
 point share the three passes without an SAE. A transcoder reads one hook point, and its prediction replaces another.
+
+**Splicing** alone: a model runs on the reconstruction of an SAE or transcoder instead of the value itself.
+
+    model.run_with_hooks(tokens, fwd_hooks=splice_hooks(sae))
+
+Ablating, clamping and steering latents are interventions (`interp.interventions`), which leave the reconstruction error
+as it is; `hooks_of(..., between=splice_hooks(sae))` does both.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,14 +25,15 @@ from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
-from interp.interventions.edits import at_mask, inserting
+from interp.interventions.edits import at_mask, from_position, inserting
+from interp.models.adapter import Hook
 from interp.models.hooked import HookedModel
 from interp.names import canonical_hook_point, parse_hook_point
 from interp.progress import Progress
 from interp.statistics import DocumentBootstrap
 from saes.evaluation.scores import InModel
-from saes.features.splicing import splice_hooks
 from saes.kinds.base import SAE
+from saes.kinds.crosscoder import CrosscoderSAE
 
 LOGIT_VALUES = 1 << 25
 """Largest number of logits of one pass (128 MB in float32); two such arrays exist at once, the clean and another."""
@@ -226,3 +234,40 @@ def _mean_activation(hook_point: str, model: HookedModel, tokens: Tensor, docume
 
         model.run_with_hooks(batch, return_type=None, fwd_hooks=[(hook_point, add)], **stop)
     return (torch.stack(sums).sum(0) / int((documents >= 0).sum())).float()
+
+
+def splice(sae: SAE) -> Hook:
+    """Return a hook that replaces the activation by the SAE's reconstruction.
+
+    Raises `ConfigError` for a transcoder, whose output belongs at another hook point (`splice_hooks` returns both
+    hooks), and for a crosscoder.
+    """
+    [(_, hook), *more] = splice_hooks(sae)
+    if more:
+        raise ConfigError(
+            f"expected an SAE that reconstructs {sae.hook_point}, {sae} predicts {sae.hook_point_out}; "
+            "take `splice_hooks`"
+        )
+    return hook
+
+
+def splice_hooks(sae: SAE, *, first: int = 0, mask: Tensor | None = None) -> list[tuple[str, Hook]]:
+    """Return the hooks that splice an SAE or a transcoder into a model, each with its hook point.
+
+    The `first` positions keep their values, or those where `mask [batch, pos]` is false. Raises
+    `ConfigError` for a crosscoder.
+    """
+    if isinstance(sae, CrosscoderSAE):
+        raise ConfigError(f"{sae} reads several hook points at once; splice an SAE or a transcoder of one of them")
+    stored: dict[str, Tensor] = {}
+
+    def read(value: Tensor, hook: Any = None) -> None:
+        stored["x"] = value
+
+    def write(value: Tensor, hook: Any = None) -> Tensor:
+        x = stored.pop("x", value)
+        return sae(x.flatten(2).to(sae.W_dec.dtype)).to(value.dtype).view_as(value)
+
+    target = sae.hook_point_out or sae.hook_point
+    written = from_position(write, first) if mask is None else at_mask(write, mask)
+    return [(target, written)] if target == sae.hook_point else [(sae.hook_point, read), (target, written)]

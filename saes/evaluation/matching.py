@@ -19,8 +19,7 @@ from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError
 from interp.results import Record
 from interp.seeds import make_generator
-from saes.evaluation.config import NEAR_COPY
-from saes.evaluation.scores import SHARED, DecoderCosines, SharedLatents
+from saes.evaluation.scores import NEAR_COPY, SHARED, DecoderCosines, SharedLatents
 
 MAX_PAIRS = 1 << 28
 """Largest number of pairs of latents to match: 16,384 by 16,384, which takes 1 GB and minutes."""

@@ -7,10 +7,9 @@ from typing import Annotated
 from interp.artifacts import Artefact, Document, Table, address_of
 from interp.results import Record, whole_table
 from interp.statistics import Interval
-from saes.evaluation.config import SCORES
 from saes.evaluation.evaluation import ProbeSettings
-from saes.evaluation.scores import InModel, ProbedRow, Probing, Recovery, SharedLatents
-from saes.training.scores import Reconstruction
+from saes.evaluation.scores import SCORES, InModel, ProbedRow, Probing, Recovery, SharedLatents
+from saes.training.stored import Reconstruction
 
 REVERSAL = 0.1
 """Loss of F1 from which a better reconstruction is called misleading: about three standard deviations (0.03) of the

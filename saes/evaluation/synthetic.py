@@ -29,7 +29,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -49,7 +49,6 @@ from interp.artifacts import (
 )
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, UnknownNameError
-from interp.names import canonical_hook_point
 from interp.recording.record import recorded
 from interp.recording.recorded import RecordingSettings
 from interp.recording.store import Recording, load_tensors
@@ -60,6 +59,7 @@ from interp.text.tokens import ShardText
 from saes.evaluation.matching import Match, best_match, unit
 from saes.evaluation.scores import Recovery
 from saes.kinds.base import SAE
+from saes.kinds.config import check_setting
 from saes.training.reconstruction import fraction_unexplained
 
 MAGNITUDES = ("log_normal", "half_normal", "constant")
@@ -119,21 +119,21 @@ class SyntheticConfig:
     """Factor of all strengths, the noise and the mean."""
 
     def __post_init__(self) -> None:
-        _check(self.n_features >= 2, "n_features", "at least 2", self.n_features)
-        _check(self.d >= 2, "d", "at least 2", self.d)
+        check_setting(self.n_features >= 2, "n_features", "at least 2", self.n_features)
+        check_setting(self.d >= 2, "d", "at least 2", self.d)
         rates = 0 < self.least_frequent <= self.most_frequent <= 1
-        _check(
+        check_setting(
             rates, "least_frequent, most_frequent", "rising and in (0, 1]", (self.least_frequent, self.most_frequent)
         )
         falls = self.zipf > 0 and self.n_features**-self.zipf < 1
-        _check(falls, "zipf", "above 0, and large enough that rates fall", self.zipf)
-        _check(min(self.n_trees, self.depth) >= 0, "n_trees, depth", "at least 0", (self.n_trees, self.depth))
-        _check(self.branching >= 1, "branching", "at least 1", self.branching)
-        _check(0 <= self.correlation < 1, "correlation", "at least 0 and below 1", self.correlation)
-        _check(self.rank >= 1, "rank", "at least 1", self.rank)
+        check_setting(falls, "zipf", "above 0, and large enough that rates fall", self.zipf)
+        check_setting(min(self.n_trees, self.depth) >= 0, "n_trees, depth", "at least 0", (self.n_trees, self.depth))
+        check_setting(self.branching >= 1, "branching", "at least 1", self.branching)
+        check_setting(0 <= self.correlation < 1, "correlation", "at least 0 and below 1", self.correlation)
+        check_setting(self.rank >= 1, "rank", "at least 1", self.rank)
         for name in ("spread", "noise", "mean_norm"):
-            _check(0 <= getattr(self, name) < math.inf, name, "at least 0 and finite", getattr(self, name))
-        _check(0 < self.scale < math.inf, "scale", "above 0 and finite", self.scale)
+            check_setting(0 <= getattr(self, name) < math.inf, name, "at least 0 and finite", getattr(self, name))
+        check_setting(0 < self.scale < math.inf, "scale", "above 0 and finite", self.scale)
         if self.magnitude not in MAGNITUDES:
             raise UnknownNameError("magnitude", self.magnitude, MAGNITUDES)
         if self.in_trees > self.n_features:
@@ -168,13 +168,13 @@ class SyntheticData:
         generator = make_generator(seed, "synthetic", "dictionary")
         self.directions = _spread_apart(torch.randn(config.n_features, config.d, generator=generator))
         """unit rows, `[n_features, d]`"""
-        self.mean = config.scale * config.mean_norm * _unit(torch.randn(config.d, generator=generator))
+        self.mean = config.scale * config.mean_norm * unit(torch.randn(config.d, generator=generator))
         """`[d]`"""
         self.parents = _parents(config)
         """parent of every feature, -1 for a root: `[n_features]` int64"""
         self.rates = _rates(config, self.parents)
         """probability that each feature is on: `[n_features]` float64"""
-        self._factors = _unit(torch.randn(self.n_roots, config.rank, generator=generator))
+        self._factors = unit(torch.randn(self.n_roots, config.rank, generator=generator))
 
     def __repr__(self) -> str:
         c = self.config
@@ -192,7 +192,7 @@ class SyntheticData:
 
     def sample(self, n: int, *, generator: torch.Generator) -> Rows:
         """Draw `n` independent rows. Raises `ConfigError` when `n` is below 1."""
-        _check(n >= 1, "the number of rows", "at least 1", n)
+        check_setting(n >= 1, "the number of rows", "at least 1", n)
         config, on = self.config, self._on(n, generator)
         strengths = on * self._magnitudes(on.shape, generator)
         noise = config.noise * torch.randn(n, config.d, generator=generator)
@@ -268,21 +268,12 @@ def _spread_apart(rows: Tensor, steps: int = 100) -> Tensor:
     features come with many dimensions, where random directions are nearly orthogonal, and their cosines need too much
     memory.
     """
-    rows = _unit(rows)
+    rows = unit(rows)
     for _ in range(steps if len(rows) <= 4096 else 0):
         cosines = (rows @ rows.T).fill_diagonal_(0)
         gradient = cosines**3 @ rows
-        rows = _unit(rows - 0.2 * gradient / gradient.norm(dim=1).max().clamp_min(1e-12))
+        rows = unit(rows - 0.2 * gradient / gradient.norm(dim=1).max().clamp_min(1e-12))
     return rows
-
-
-def _unit(rows: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(rows, dim=-1)
-
-
-def _check(holds: bool, name: str, expected: str, came: Any) -> None:
-    if not holds:
-        raise ConfigError(f"{name} must be {expected}, got {came}")
 
 
 FOUND = 0.5
@@ -385,10 +376,9 @@ def write_synthetic(
     folder: Path,
     *,
     n_rows: int,
-    hook_point: str = HOOK_POINT,
     overwrite: bool = False,
 ) -> Recording:
-    """Write at least `n_rows` rows (whole contexts) as a recording at `hook_point`.
+    """Write at least `n_rows` rows (whole contexts) as a recording at `HOOK_POINT`.
 
     Rows are float32 and drawn with the seed of the data, shard by shard. Memory holds one shard of 16,384 rows. After
     an interruption the same call continues. Raises `ConfigError` (no rows, or the folder exists), `MismatchError` (an
@@ -396,7 +386,7 @@ def write_synthetic(
     """
     if n_rows < 1:
         raise ConfigError(f"n_rows must be at least 1, got {n_rows}")
-    folder, name, contexts = as_path(folder), canonical_hook_point(hook_point), -(-n_rows // CONTEXT)
+    folder, name, contexts = as_path(folder), HOOK_POINT, -(-n_rows // CONTEXT)
     settings = RecordingSettings(
         model=MODEL,
         weight_hash=_hash(data),

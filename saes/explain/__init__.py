@@ -1,11 +1,9 @@
 """Natural-language labels of features from a language model, scored on held-out text.
 
 - `contexts`         contexts on which a feature fires, shown or held out, and contexts on which it is silent
-- `cases`            everything that is asked about one feature
-- `prompts`          the text that is sent, and the parsing of replies
+- `cases`            everything that is asked about one feature, the text that is sent, and the parsing of replies
 - `providers`        language models that answer: an OpenAI-compatible endpoint or a local model
-- `asking`           the provider protocol, requests within a budget, replies on disk
+- `asking`           the provider protocol, requests within a budget, replies on disk; yes or no about texts
 - `imported`         labels from an export of Neuronpedia, with the scores given there
-- `direction_judge`  yes or no about texts, and texts written as somebody with a trait
 - `run`              from cases to labels, and labels adopted into a features folder
 """

@@ -48,9 +48,8 @@ from saes.explain.asking import (
     read_lines,
     reply_of,
 )
-from saes.explain.cases import Case, Trial
+from saes.explain.cases import Case, Trial, explanation_prompt, read_answers, read_explanation, scoring_prompt
 from saes.explain.contexts import HARD, RANDOM
-from saes.explain.prompts import explanation_prompt, read_answers, read_explanation, scoring_prompt
 from saes.features.labels import WRITTEN
 from saes.features.schema import LABEL_FIELDS, LABEL_SCORES, STATISTICS, FeatureRow, Features
 from saes.features.written_labels import (

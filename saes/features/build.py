@@ -143,15 +143,7 @@ def examples_table(
         "activations": pa.ListArray.from_arrays(offsets, pa.array(examples.windows[present], pa.float32())),
         "peak": present[:, :window].sum(1),
     }
-    schema = schema_of(ExampleRow)
-    data = pa.table({field.name: _typed(columns[field.name], field.type) for field in schema}, schema=schema)
-    return Table.of_columns(ExampleRow, data)
-
-
-def _typed(column, kind):
-    import pyarrow as pa
-
-    return column if isinstance(column, (pa.Array, pa.ChunkedArray)) else pa.array(column, kind)
+    return Table.of_columns(ExampleRow, pa.table(columns, schema=schema_of(ExampleRow)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,9 +354,7 @@ def features_table(
         ids = getattr(effects, f"{side}_ids").tolist() if effects else [[]] * n
         columns[f"{side}_tokens"] = [[vocabulary[i] for i in row] for row in ids]
         columns[f"{side}_logits"] = getattr(effects, f"{side}_logits").tolist() if effects else [[]] * n
-    schema = schema_of(FeatureRow)
-    data = pa.table({name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema=schema)
-    return Table.of_columns(FeatureRow, data)
+    return Table.of_columns(FeatureRow, pa.table(columns, schema=schema_of(FeatureRow)))
 
 
 def _visible(draft: Draft, progress: Progress | None) -> Progress:

@@ -269,6 +269,4 @@ def _table(row: type[Row], parts: Sequence[dict[str, Any]]) -> Table[Row]:
     import pyarrow as pa
 
     schema = schema_of(row)
-    tables = [pa.table({name: pa.array(part[name], schema.field(name).type) for name in schema.names}, schema=schema)
-              for part in parts]  # fmt: skip
-    return Table.of_columns(row, pa.concat_tables(tables))
+    return Table.of_columns(row, pa.concat_tables([pa.table(part, schema=schema) for part in parts]))

@@ -6,7 +6,7 @@
 Sources, each a number per feature:
 
 - `fires`, `phrase`: the words on which it fires; and pairs of them, in their order (`fired_words`);
-- `related_fires`: the same for words related to them (`related_words`);
+- `related_fires`: the same for words related to them (`label_search`);
 - `says`, `related_says`: how far it raises the words, and those related to them, through the Jacobian lens (`meaning`),
   as a robust z-score over all features: the median is 0 and the median distance from it 0.67;
 - `label`, `kind`: its label contains the text, or names the class of its words (`label_search`);
@@ -39,9 +39,20 @@ from interp.results import Record
 from interp.workspace import Workspace
 from saes.features.fired_words import Fired, FiringIndex, Firings, Sought, Word
 from saes.features.found import Filter
-from saes.features.label_search import Named, by_class, by_label, by_own_name, readings_of, singulars, written_labels
+from saes.features.label_search import (
+    Named,
+    Related,
+    by_class,
+    by_label,
+    by_own_name,
+    pieces_of,
+    readings_of,
+    related_words,
+    singulars,
+    tokens_of,
+    written_labels,
+)
 from saes.features.meaning import Meaning
-from saes.features.related_words import Related, pieces_of, related_words, tokens_of
 from saes.features.schema import Features
 from saes.features.token_index import query_words
 

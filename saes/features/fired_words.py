@@ -35,6 +35,8 @@ those. `recall` is then bounded by `share` times the feature's firings in all te
 The index of the text in `examples.parquet`, kept in the user's cache: for features described without one.
 
 It covers the text of the examples: `seen` then counts the tokens in the examples of that feature. Torch-free.
+
+`rank_active` orders the features that fire as a model reads a text, from their activations.
 """
 
 import math
@@ -54,9 +56,10 @@ import numpy as np
 
 from interp.artifacts import table_errors
 from interp.artifacts.tables import query
+from interp.cache import cache_folder
 from interp.errors import CorruptError, ResourceError
 from interp.workspace import Workspace
-from saes.features.found import Columns, Match, columns_of
+from saes.features.found import Columns, Example, Hit, Match, columns_of, feature_rows
 from saes.features.schema import Features
 from saes.features.token_index import FOLDER, TABLES, Spelling, TokenIndex, fold, query_words, spell
 
@@ -67,18 +70,16 @@ if TYPE_CHECKING:
 _building = Lock()
 
 
-def cache_folder() -> Path:
-    """Return the cache folder for indexes of examples: below `$INTERP_CACHE`, else `~/.cache/interp-workbench`."""
-    return Path(os.environ.get("INTERP_CACHE") or "~/.cache/interp-workbench").expanduser() / "token-index"
-
-
 def indexed_examples(examples: Path, content_hash: str, n_features: int) -> Path:
     """Return the folder with the index of an examples table; it is built on first use and kept in the user's cache.
 
     Where the cache cannot be written, it lies in a temporary folder, and is built again by the next process.
     """
     with _building:
-        for parent in (cache_folder(), Path(tempfile.gettempdir()) / f"interp-token-index-{os.getpid()}"):
+        for parent in (
+            cache_folder() / "token-index",
+            Path(tempfile.gettempdir()) / f"interp-token-index-{os.getpid()}",
+        ):
             folder = parent / f"{content_hash[:32]}-2"  # the format of the index
             if all((folder / f"{table}.parquet").is_file() for table in TABLES):
                 return folder
@@ -489,3 +490,31 @@ def chance_of_firings(fired: np.ndarray, tries: np.ndarray, rate: np.ndarray, n_
     p = np.ones(max(n_searched, len(fired)))
     p[: len(fired)] = betainc(fired, np.maximum(tries, fired) - fired + 1, np.clip(rate, 0.0, 1.0))
     return holm(p)[: len(fired)]
+
+
+def rank_active(
+    workspace: Workspace, name: str, tokens: Sequence[str], active: Sequence[Sequence[tuple[int, float]]], limit: int
+) -> list[Hit]:
+    """Return the features that fire on a text, by strength and rarity.
+
+    `active` holds the (feature, activation) of every token. The strength is the strongest activation, as a fraction of
+    the feature's maximum, times `log10(1 / density)`, so that features of common tokens come last; the null is the
+    probability that a feature of the same density fires on one of so many random tokens.
+    """
+    values: dict[int, list[float]] = {}
+    for i, token in enumerate(active):
+        for feature, activation in token:
+            values.setdefault(feature, [0.0] * len(tokens))[i] = activation
+    n_read = sum(bool(token) for token in active)
+    hits = []
+    for feature, row in feature_rows(workspace, name, list(values)).items():
+        mine = values[feature]
+        strength = min(1.0, max(mine) / (row["max_activation"] or max(mine)))
+        rarity = -math.log10(min(1.0, max(row["density"], 1e-9)))
+        chance = 1 - (1 - row["density"]) ** n_read
+        at = tuple(i for i, value in enumerate(mine) if value > 0)
+        matches = tuple(Match(tokens[i], 1, 1, mine[i]) for i in sorted(at, key=lambda i: -mine[i])[:MAX_MATCHES])
+        shown = Example(tuple(tokens), tuple(mine), (max(at, key=lambda i: mine[i]),))
+        given = {"strength": strength * rarity, "null": chance, "matches": matches, "example": shown}
+        hits.append(Hit(features=name, by="active", **given, **row))
+    return sorted(hits, key=lambda hit: (-(hit.strength or 0), hit.feature))[:limit]

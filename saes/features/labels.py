@@ -14,7 +14,7 @@ the kind of label and its text:
    class of the next word (`before_class`, 'before country (70 %)') and of the preceding one (`after_class`), both for a
    frequent token (`token_after_class`, '" to" after verb of motion (93 %)'), the document (`document`, 'in numpy docs
    (80 %)'), and the surroundings (`surroundings`, 'start of a sentence (92 %)'). *Words it makes the model say*, where
-   there is a Jacobian lens (`nearby.py` here): the token is one of them (`said`, 'words like "eat", "cook" (90 %)'), or
+   there is a Jacobian lens (`views.py` here): the token is one of them (`said`, 'words like "eat", "cook" (90 %)'), or
    one is near (`said_near`, 'near words like "team", "game" (66 %)');
 3. a reading whose score on held-out firings is not above 95 % of the scores that other features' readings reach there
    is dropped. Of the rest, the one with the most information per firing is the label, if it holds for at least half of
@@ -52,9 +52,8 @@ import numpy as np
 from interp.nulls import OTHER_LABELS
 from interp.recording.store import Recording
 from saes.features.firings import FeatureStatistics
-from saes.features.nearby import NEAR, OWN, Nearby, Sets
 from saes.features.schema import MIN_HELDOUT, SAID, SOURCES, STATISTICS
-from saes.features.views import Sparse, View, Views, read_text
+from saes.features.views import NEAR, OWN, Nearby, Sets, Sparse, View, Views, read_text
 
 MIN_SHARE, MIN_LIFT, OFTEN_SHARE, OFTEN_LIFT = 0.5, 3.0, 0.2, 10.0
 MIN_CHOOSE = 3
@@ -67,7 +66,7 @@ BITS_OF_SET, BITS_OF_PAIR, BITS_OF_NEAR = 2.0, 1.0, 3.0
 """Bits per firing that a reading by several tokens, by a token and a class next to it, or by words nearby must gain to
 be preferred."""
 WORD_SETS = {"said": OWN, "said_near": NEAR}
-"""Kinds of readings by a set of words, and where one of them is looked for (`saes/features/nearby.py`)."""
+"""Kinds of readings by a set of words, and where one of them is looked for (`saes/features/views.py`)."""
 
 
 class Counted(NamedTuple):

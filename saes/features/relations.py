@@ -257,6 +257,4 @@ def relations_table(
         "coactive_tokens": fired.both,
         "coactive_expected": fired.expected,
     }
-    schema = schema_of(RelationRow)
-    data = pa.table({each.name: pa.array(columns[each.name], each.type) for each in schema}, schema=schema)
-    return Table.of_columns(RelationRow, data)
+    return Table.of_columns(RelationRow, pa.table(columns, schema=schema_of(RelationRow)))

@@ -1,17 +1,25 @@
 """The features artefact: its settings, counts, and the rows of its tables; and constants of readers and writers.
 
-`saes.features.build` describes the features of a dictionary. Torch-free.
+`labels` looks labels up by number. `saes.features.build` describes the features of a dictionary. Torch-free.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interp.artifacts import Artefact, Table
+import numpy as np
+
+from interp.artifacts import Artefact, Table, query
+from interp.artifacts.files import file_version
 from interp.artifacts.tables import Float32, Int8, Int16, Int32
 from interp.errors import MismatchError
+from interp.workspace import Workspace
 
 if TYPE_CHECKING:
-    from interp.workspace import Workspace
+    import pyarrow as pa
+
 
 NEURONS = "neurons:"
 """Start of the name of a dictionary that is the neurons of an MLP; their hook point follows."""
@@ -347,3 +355,37 @@ def check_described(workspace: "Workspace", features: Features) -> None:
     """Raise `MismatchError` where the SAE is not the one whose features were described (`described_another`)."""
     if found := described_another(workspace, features):
         raise MismatchError(found)
+
+
+def labels(workspace: Workspace, name: str, features: Iterable[int]) -> dict[int, str]:
+    """Return the labels of some features of an artefact; a number without a row is left out."""
+    path = workspace.table_path("features", name, "features")
+    table = _all_labels(path, file_version(path))
+    numbers, wanted = np.asarray(table["feature"]), np.asarray(sorted(set(features)), int)
+    rows: list[int] = np.searchsorted(numbers, wanted).tolist()
+    return {
+        feature: table["label"][row].as_py()
+        for feature, row in zip(wanted.tolist(), rows, strict=True)
+        if row < len(numbers) and numbers[row] == feature
+    }
+
+
+@lru_cache(maxsize=4)
+def _all_labels(path: Path, version: tuple[int, ...]) -> "pa.Table":
+    return query("select feature, label from t order by feature", t=path)
+
+
+def shares_below(features: Features, fired: Sequence[tuple[int, float]]) -> list[float | None]:
+    """Return, for pairs of feature and activation, the fraction of recorded activations of the feature below it.
+
+    Within a bin of its histogram, activations are taken to be spread evenly in their logarithm. None for a feature
+    that never fired.
+    """
+    edges = np.log(np.array(features.histogram_edges))
+    sql = "select feature, histogram from t where feature in (select unnest(?::int[]))"
+    rows = features.features.query(sql, sorted({feature for feature, _ in fired})).to_pylist()
+    counts = {row["feature"]: np.concatenate([[0], np.cumsum(row["histogram"])]) for row in rows}
+    return [
+        float(np.interp(float(np.log(max(value, 1e-30))), edges, at) / at[-1]) if at is not None and at[-1] else None
+        for value, at in ((activation, counts.get(feature)) for feature, activation in fired)
+    ]

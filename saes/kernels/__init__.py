@@ -5,7 +5,6 @@
 - `plain`      the step in torch operations: any device, any dtype
 - `autograd`   the step of a kind that is given by its loss
 - `compiled`   the step in compiled loops: CPU
-- `selection`  which pre-activations are the largest, for `compiled`
-- `vectors`    masks, dot products and sums of rows in registers, for both
+- `selection`  which pre-activations are the largest, for `compiled`; masks, dot products and sums of rows in registers
 - `spread`     the step over several ranks
 """

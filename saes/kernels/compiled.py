@@ -13,9 +13,8 @@ from torch import Tensor
 
 from interp.threads import run_compiled
 from saes.kernels.plain import PlainOps
-from saes.kernels.selection import above, topk_batch, topk_rows
+from saes.kernels.selection import WIDTH, above, add_rows, dot, topk_batch, topk_rows
 from saes.kernels.state import Active, AdamStep, Decoded, Gradients
-from saes.kernels.vectors import WIDTH, add_rows, dot
 
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 

@@ -7,7 +7,7 @@ An accelerator runs asynchronously until the program asks for a number: a size t
 import torch
 from torch import Tensor
 
-from saes.kernels.state import Active, AdamStep, Decoded, Gradients
+from saes.kernels.state import Active, AdamStep, Decoded, Gradients, entry_rows
 
 
 class PlainOps:
@@ -56,7 +56,7 @@ class PlainOps:
             ]
         )
         grad = (errors * (scale / len(bounds))).flip(0).cumsum(0).flip(0)
-        rows, groups = _rows(active), group_of(active.latents, bounds)
+        rows, groups = entry_rows(active), group_of(active.latents, bounds)
         slopes = torch.empty_like(values)
         for part in torch.arange(len(rows), device=rows.device).split(1 << 18):  # bounds the gathered [part, d] copies
             slopes[part] = (grad[groups[part], rows[part]] * W_dec[active.latents[part]]).sum(1)
@@ -70,7 +70,7 @@ class PlainOps:
         `x [n, d_in]` is the encoder's input, `slopes [nnz]` the gradient with respect to the pre-activations.
         """
         d_sae, values = len(out.b_enc), active.values.to(x.dtype)
-        rows = _rows(active)
+        rows = entry_rows(active)
         where = torch.stack([rows, active.latents])
 
         def transposed(entries: Tensor) -> Tensor:
@@ -109,8 +109,3 @@ def group_of(latents: Tensor, ends: tuple[int, ...]) -> Tensor:
     if len(ends) == 1:
         return torch.zeros_like(latents)
     return torch.bucketize(latents, torch.tensor(ends, device=latents.device), right=True)
-
-
-def _rows(active: Active) -> Tensor:
-    """`[nnz]`: the token of each entry."""
-    return torch.repeat_interleave(active.starts.diff(), output_size=len(active.latents))

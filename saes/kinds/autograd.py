@@ -32,8 +32,7 @@ from interp.errors import ConfigError
 from interp.seeds import derive_seed, make_generator
 from saes.kernels.autograd import Batch, Learner, Measured, bind
 from saes.kernels.state import RunState
-from saes.kinds.base import SAE, SAEMetadata
-from saes.kinds.recipe import Finished, Scales
+from saes.kinds.base import SAE, Finished, SAEMetadata, Scales
 
 RESERVED = ("silent", "density")
 _PROBE = 4
@@ -150,7 +149,7 @@ def affine_parts(kind: AutogradKind) -> tuple[Float[Tensor, " d_out"], Float[Ten
 
 
 class AutogradRecipe:
-    """Training side of a kind with a loss: the counterpart of `saes.kinds.recipe.Recipe`."""
+    """Training side of a kind with a loss: the counterpart of `saes.kinds.base.Recipe`."""
 
     shares_latents = False
 

@@ -6,10 +6,10 @@
 from the mean. The methods satisfy `interp.dictionary.Dictionary`. A transcoder maps one hook point to another: it
 subtracts nothing, and its decoder has the width `d_out` of its target.
 
-This module is about using a dictionary; its recipe (`recipe.py`) is about training it. Two families are completed here
-because several kinds and formats share them:
+A `Recipe` trains a dictionary: the rule of a kind inside the step (`saes.kernels.state`), and how the result becomes an
+`SAE`. Two families are completed here because several kinds and formats share them:
 
-- `Activation`: activation functions as values, for kinds that may have any of them (transcoders, `TokenNormSAE`);
+- `Activation`: activation functions as values, which a dictionary of one layer has;
 - `TokenNormSAE`: an SAE of activations normalised token by token, whose reconstruction is scaled back. `layer_norm` is
   `(x - mean) / (std + 1e-5)` over the coordinates of the token, std with `d_in - 1` in the denominator (Gao et al.
   2024; OpenAI's and SAELens' formula). `constant_norm_rescale` is `x * sqrt(d_in) / |x|`. Feature activations and
@@ -17,7 +17,9 @@ because several kinds and formats share them:
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, final
 
 import torch
@@ -26,7 +28,8 @@ from torch import Tensor, nn
 
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError
-from saes.kernels.state import Active, Ops
+from interp.recording.store import Recording, Stats
+from saes.kernels.state import Active, Ops, Rule
 from saes.kernels.step import choose_ops
 
 CHUNK_VALUES = 1 << 22
@@ -46,6 +49,18 @@ class SAEMetadata:
     context_size: int | None = None
     bos: str = ""
     """BOS policy of the training text"""
+
+    @classmethod
+    def of(cls, recording: Recording, hook_point: str = "", hook_point_out: str = "") -> "SAEMetadata":
+        """Return the metadata of a dictionary that is made from a recording."""
+        return cls(
+            model=recording.model,
+            weight_hash=recording.weight_hash,
+            hook_point=hook_point,
+            hook_point_out=hook_point_out,
+            context_size=recording.context_length,
+            bos=recording.bos,
+        )
 
 
 class Weights(NamedTuple):
@@ -94,7 +109,7 @@ class SAE(nn.Module, ABC):
     def encode_sparse(self, x: Float[Tensor, "n d_in"]) -> SparseActs:
         """`[n, d_in] -> ([n, k_max], [n, k_max])`: the same activations, active ones only, padded with 0."""
         rows = max(1, min(len(x), CHUNK_VALUES // self.d_sae))
-        return _padded([_active(self.encode(part)) for part in x.split(rows)])
+        return padded([_active(self.encode(part)) for part in x.split(rows)])
 
     @property
     def device(self) -> torch.device:
@@ -150,89 +165,6 @@ class SAE(nn.Module, ABC):
         after `decode` wherever the whole output is meant.
         """
         return recons
-
-
-class OneLayerSAE(SAE):
-    """A dictionary whose encoder is one layer: an activation function of `x @ W_enc + b_enc`."""
-
-    def __init__(self, weights: Weights, *, metadata: SAEMetadata | None = None):
-        super().__init__()
-        self.W_enc, self.b_enc, self.W_dec, self.b_dec = (nn.Parameter(w, requires_grad=False) for w in weights)
-        self.describe(len(self.W_enc), metadata)
-
-    @abstractmethod
-    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        """Return feature activations for pre-activations, both `[..., d_sae]`."""
-
-    @abstractmethod
-    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
-        """The same for `pre [n, d_sae]`, active latents only."""
-
-    def saved_tensors(self) -> dict[str, Tensor]:
-        """Return the tensors to write, by SAELens' names: the four of every kind and `extra_tensors`."""
-        return {**self.weights._asdict(), **self.extra_tensors()}
-
-    def extra_tensors(self) -> dict[str, Tensor]:
-        """Return tensors saved besides the four of every kind."""
-        return {}
-
-    @property
-    def weights(self) -> Weights:
-        return Weights(self.W_enc, self.b_enc, self.W_dec, self.b_dec)
-
-    def pre_activations(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        """`[..., d_in] -> [..., d_sae]`, before the activation function."""
-        return self.encoder_input(x) @ self.W_enc + self.b_enc
-
-    def encoder_input(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
-        """Return the encoder's input `[..., d_in]`: `x - b_dec`, or `x` where nothing is subtracted."""
-        x = x.to(self.W_enc.dtype)
-        return x - self.b_dec if self.subtracts_b_dec else x
-
-    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        return self.activate(self.pre_activations(x))
-
-    @torch.no_grad()
-    def encode_sparse(self, x: Float[Tensor, "n d_in"]) -> SparseActs:
-        ops, seen = choose_ops(x), self.encoder_input(x)
-        rows = max(1, min(len(x), CHUNK_VALUES // self.d_sae))
-        room = torch.empty(rows, self.d_sae, dtype=seen.dtype, device=x.device)
-        parts = [
-            self.select(ops, torch.addmm(self.b_enc, part, self.W_enc, out=room[: len(part)]))
-            for part in seen.split(rows)
-        ]
-        return _padded(parts)
-
-
-def one_layer(sae: SAE) -> OneLayerSAE:
-    """Return `sae` where its encoder is one layer. Raises `ConfigError` where it is not."""
-    if not isinstance(sae, OneLayerSAE):
-        raise ConfigError(
-            f"a {sae.architecture} dictionary is not encoded by one layer, and this needs the weights of one; choose a "
-            "dictionary of another kind"
-        )
-    return sae
-
-
-def _active(acts: Float[Tensor, "n d_sae"]) -> Active:
-    """Return the positive entries."""
-    rows, latents = (acts > 0).nonzero(as_tuple=True)
-    starts = torch.zeros(len(acts) + 1, dtype=torch.int64, device=acts.device)
-    starts[1:] = torch.bincount(rows, minlength=len(acts)).cumsum(0)
-    return Active(starts, latents, acts[rows, latents])
-
-
-def _padded(parts: list[Active]) -> SparseActs:
-    """Pad ragged rows to one rectangle."""
-    counts = torch.cat([part.starts.diff() for part in parts])
-    latents, values = (torch.cat([getattr(part, name) for part in parts]) for name in ("latents", "values"))
-    width = int(counts.max()) if len(counts) else 0
-    if len(counts) * width == len(values):  # all rows are full
-        return SparseActs(values.view(len(counts), width), latents.view(len(counts), width))
-    inside = torch.arange(width, device=counts.device) < counts[:, None]
-    out = SparseActs(values.new_zeros(inside.shape), latents.new_zeros(inside.shape))
-    out.values[inside], out.indices[inside] = values, latents
-    return out
 
 
 class Activation(nn.Module, ABC):
@@ -316,6 +248,97 @@ class JumpReLU(Activation):
         return {"threshold": self.threshold}
 
 
+class OneLayerSAE(SAE):
+    """A dictionary whose encoder is one layer: an activation function of `x @ W_enc + b_enc`."""
+
+    activation: Activation
+
+    def __init__(self, weights: Weights, *, activation: Activation | None = None, metadata: SAEMetadata | None = None):
+        """Take an activation, or leave it out where a subclass has an `activate` and `select` of its own."""
+        super().__init__()
+        self.W_enc, self.b_enc, self.W_dec, self.b_dec = (nn.Parameter(w, requires_grad=False) for w in weights)
+        self.describe(len(self.W_enc), metadata)
+        if activation is not None:
+            self.activation = activation
+
+    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
+        """Return feature activations for pre-activations, both `[..., d_sae]`."""
+        return self.activation(pre)
+
+    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
+        """The same for `pre [n, d_sae]`, active latents only."""
+        return self.activation.select(ops, pre)
+
+    def saved_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors to write, by SAELens' names: the four of every kind and `extra_tensors`."""
+        return {**self.weights._asdict(), **self.extra_tensors()}
+
+    def extra_tensors(self) -> dict[str, Tensor]:
+        """Return tensors saved besides the four of every kind."""
+        return self.activation.tensors()
+
+    def extra_config(self) -> dict[str, Any]:
+        return self.activation.settings()
+
+    @property
+    def weights(self) -> Weights:
+        return Weights(self.W_enc, self.b_enc, self.W_dec, self.b_dec)
+
+    def pre_activations(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        """`[..., d_in] -> [..., d_sae]`, before the activation function."""
+        return self.encoder_input(x) @ self.W_enc + self.b_enc
+
+    def encoder_input(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
+        """Return the encoder's input `[..., d_in]`: `x - b_dec`, or `x` where nothing is subtracted."""
+        x = x.to(self.W_enc.dtype)
+        return x - self.b_dec if self.subtracts_b_dec else x
+
+    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        return self.activate(self.pre_activations(x))
+
+    @torch.no_grad()
+    def encode_sparse(self, x: Float[Tensor, "n d_in"]) -> SparseActs:
+        ops, seen = choose_ops(x), self.encoder_input(x)
+        rows = max(1, min(len(x), CHUNK_VALUES // self.d_sae))
+        room = torch.empty(rows, self.d_sae, dtype=seen.dtype, device=x.device)
+        parts = [
+            self.select(ops, torch.addmm(self.b_enc, part, self.W_enc, out=room[: len(part)]))
+            for part in seen.split(rows)
+        ]
+        return padded(parts)
+
+
+def one_layer(sae: SAE) -> OneLayerSAE:
+    """Return `sae` where its encoder is one layer. Raises `ConfigError` where it is not."""
+    if not isinstance(sae, OneLayerSAE):
+        raise ConfigError(
+            f"a {sae.architecture} dictionary is not encoded by one layer, and this needs the weights of one; choose a "
+            "dictionary of another kind"
+        )
+    return sae
+
+
+def _active(acts: Float[Tensor, "n d_sae"]) -> Active:
+    """Return the positive entries."""
+    rows, latents = (acts > 0).nonzero(as_tuple=True)
+    starts = torch.zeros(len(acts) + 1, dtype=torch.int64, device=acts.device)
+    starts[1:] = torch.bincount(rows, minlength=len(acts)).cumsum(0)
+    return Active(starts, latents, acts[rows, latents])
+
+
+def padded(parts: list[Active]) -> SparseActs:
+    """Pad ragged rows to one rectangle."""
+    counts = torch.cat([part.starts.diff() for part in parts])
+    latents, values = (torch.cat([getattr(part, name) for part in parts]) for name in ("latents", "values"))
+    width = int(counts.max()) if len(counts) else 0
+    if len(counts) * width == len(values):  # all rows are full
+        return SparseActs(values.view(len(counts), width), latents.view(len(counts), width))
+    inside = torch.arange(width, device=counts.device) < counts[:, None]
+    out = SparseActs(values.new_zeros(inside.shape), latents.new_zeros(inside.shape))
+    out.values[inside], out.indices[inside] = values, latents
+    return out
+
+
 TokenNorm = Literal["layer_norm", "constant_norm_rescale"]
 TOKEN_NORMS: tuple[TokenNorm, ...] = ("layer_norm", "constant_norm_rescale")
 EPSILON = 1e-5
@@ -337,9 +360,8 @@ class TokenNormSAE(OneLayerSAE):
     def __init__(
         self, weights: Weights, *, activation: Activation, norm: TokenNorm, metadata: SAEMetadata | None = None
     ):
-        super().__init__(weights, metadata=metadata)
-        self.activation, self.norm = activation, norm
-        self.architecture = activation.architecture
+        super().__init__(weights, activation=activation, metadata=metadata)
+        self.norm, self.architecture = norm, activation.architecture
 
     def scale(self, x: Float[Tensor, "*batch d_in"]) -> Scale:
         """Return divisor and offset of the normalisation, `[..., d_in] -> [..., 1]` each."""
@@ -361,14 +383,71 @@ class TokenNormSAE(OneLayerSAE):
             size = size - EPSILON
         return recons * size + centre
 
-    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        return self.activation(pre)
-
-    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
-        return self.activation.select(ops, pre)
-
-    def extra_tensors(self) -> dict[str, Tensor]:
-        return self.activation.tensors()
-
     def extra_config(self) -> dict[str, Any]:
-        return {"normalize_activations": self.norm, **self.activation.settings()}
+        return {"normalize_activations": self.norm, **super().extra_config()}
+
+
+class Scales(NamedTuple):
+    """Factors between raw activations and training units."""
+
+    input: Tensor
+    """`[d_in]` float64"""
+    output: Tensor
+    """`[d_out]` float64"""
+    unit: float
+    """one unit of a saved activation in training units"""
+    shift: Tensor | None = None
+    """`[d_in]` float64, taken from the scaled input; None where `b_dec` is subtracted from it anyway"""
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Return `x [n, d_in]` in training units."""
+        x = x * self.input.to(x)
+        return x if self.shift is None else x - self.shift.to(x)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One hook point of one recording."""
+
+    recording: Recording
+    hook_point: str
+
+    @cached_property
+    def stats(self) -> Stats:
+        return self.recording.stats(self.hook_point)
+
+    @property
+    def d(self) -> int:
+        return self.recording.d(self.hook_point)
+
+    def __str__(self) -> str:
+        return f"{self.recording.folder.name}:{self.hook_point}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """Result of training, whatever the kind, as far as it is not in the parameters."""
+
+    scales: Scales
+    metadata: SAEMetadata
+    batches: Iterable[Tensor]
+    """a few batches of training input `[n, d_in]`, to estimate thresholds with"""
+    sites: tuple[Site, ...] = ()
+    """the hook point that is read"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Finished):
+    """Result of sparse steps, in the units of the model's activations."""
+
+    weights: Weights
+    own: dict[str, Tensor]
+    """the kind's own parameters, in training units"""
+
+
+class Recipe(Rule):
+    """Training recipe of one kind. Concrete recipes take their config and are made by `registry.recipe_of`."""
+
+    @abstractmethod
+    def finish(self, trained: Trained) -> SAE:
+        """Return the SAE, ready for use."""

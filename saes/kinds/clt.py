@@ -37,10 +37,9 @@ from saes.kernels.autograd import Batch, Measured
 from saes.kernels.state import Ops, entry_rows
 from saes.kernels.step import SKIP, choose_ops
 from saes.kinds.autograd import AutogradKind, Sizes
-from saes.kinds.base import SAEMetadata
+from saes.kinds.base import Finished, SAEMetadata
 from saes.kinds.config import CrossLayerConfig
 from saes.kinds.jumprelu import THRESHOLD
-from saes.kinds.recipe import Finished
 
 SAMPLES = 4
 """Batches from which BatchTopK's threshold is estimated at the end."""

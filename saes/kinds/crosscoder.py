@@ -25,10 +25,9 @@ from torch import Tensor, nn
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, whole
 from saes.kernels.step import block_norms
-from saes.kinds.base import OneLayerSAE, SAEMetadata, Weights
+from saes.kinds.base import JumpReLU, OneLayerSAE, Recipe, SAEMetadata, Trained, Weights
 from saes.kinds.config import CrosscoderConfig
-from saes.kinds.recipe import Recipe, Trained
-from saes.kinds.relu import l1_backward, select_positive
+from saes.kinds.l1 import l1_backward, select_positive
 from saes.kinds.topk import estimate_threshold, smallest
 
 
@@ -48,8 +47,9 @@ class CrosscoderSAE(OneLayerSAE):
         metadata: SAEMetadata | None = None,
     ):
         """`scales [n_sites]`; `sites` as `places` in `cfg.json`."""
-        super().__init__(weights, metadata=metadata)
-        self.threshold = nn.Parameter(threshold, requires_grad=False)
+        activation = JumpReLU(threshold)
+        super().__init__(weights, activation=activation, metadata=metadata)
+        self.threshold = activation.threshold
         self.scales = nn.Parameter(scales, requires_grad=False)
         self.sites = sites
         self.widths = tuple(int(site["d"]) for site in sites)
@@ -57,12 +57,6 @@ class CrosscoderSAE(OneLayerSAE):
     @property
     def hook_points(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(site["hook_point"] for site in self.sites))
-
-    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        return pre.relu() * (pre > self.threshold)
-
-    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
-        return ops.select_above(pre, self.threshold)
 
     def decoder_norms(self) -> Float[Tensor, "d_sae n_sites"]:
         """Return the norm of each site's decoder block, `[d_sae, n_sites]`, in scaled units, so that sites compare.
@@ -80,7 +74,7 @@ class CrosscoderSAE(OneLayerSAE):
         return blocks @ blocks.transpose(1, 2)
 
     def extra_tensors(self) -> dict[str, Tensor]:
-        return {"threshold": self.threshold, "scales": self.scales}
+        return {**super().extra_tensors(), "scales": self.scales}
 
     def extra_config(self) -> dict[str, Any]:
         return {"places": self.sites}

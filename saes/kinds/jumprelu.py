@@ -23,13 +23,11 @@ from typing import final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from interp.errors import ConfigError
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, sum_by_latent
-from saes.kinds.base import OneLayerSAE, SAEMetadata, Weights
+from saes.kinds.base import JumpReLU, OneLayerSAE, Recipe, SAEMetadata, Trained, Weights
 from saes.kinds.config import JumpReLUConfig
-from saes.kinds.recipe import Recipe, Trained
 
 TANH_SCALE = 4.0
 THRESHOLD = "threshold"
@@ -42,19 +40,9 @@ class JumpReLUSAE(OneLayerSAE):
     architecture = "jumprelu"
 
     def __init__(self, weights: Weights, *, threshold: Float[Tensor, " d_sae"], metadata: SAEMetadata | None = None):
-        super().__init__(weights, metadata=metadata)
-        if bool((threshold < 0).any()):
-            raise ConfigError(f"thresholds must be >= 0, got {float(threshold.min()):g}; activations would be negative")
-        self.threshold = nn.Parameter(threshold, requires_grad=False)
-
-    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        return pre.relu() * (pre > self.threshold)
-
-    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
-        return ops.select_above(pre, self.threshold)
-
-    def extra_tensors(self) -> dict[str, Tensor]:
-        return {THRESHOLD: self.threshold}
+        activation = JumpReLU(threshold)
+        super().__init__(weights, activation=activation, metadata=metadata)
+        self.threshold = activation.threshold
 
 
 @final

@@ -23,9 +23,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saes.kinds.autograd import AutogradKind, Sizes
-from saes.kinds.base import SAE, SAEMetadata
+from saes.kinds.base import SAE, Finished, SAEMetadata
 from saes.kinds.config import MatchingPursuitConfig
-from saes.kinds.recipe import Finished
 
 
 @final

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from saes.kinds.autograd import AutogradKind, AutogradRecipe, Sizes
+from saes.kinds.base import Recipe
 from saes.kinds.clt import CrossLayer
 from saes.kinds.config import (
     BatchTopKConfig,
@@ -20,12 +21,10 @@ from saes.kinds.config import (
     TranscoderConfig,
 )
 from saes.kinds.crosscoder import CrosscoderRecipe
-from saes.kinds.gated import GatedRecipe
 from saes.kinds.jumprelu import JumpReLURecipe
+from saes.kinds.l1 import GatedRecipe, ReLURecipe
 from saes.kinds.matching_pursuit import MatchingPursuit
 from saes.kinds.own import own_recipe
-from saes.kinds.recipe import Recipe
-from saes.kinds.relu import ReLURecipe
 from saes.kinds.topk import BatchTopKRecipe, TopKRecipe, matryoshka_recipe
 from saes.kinds.transcoder import TranscoderRecipe
 

@@ -22,7 +22,7 @@ JumpReLU over all latents.
 """
 
 from collections.abc import Iterable
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -31,10 +31,9 @@ from torch import Tensor
 from interp.errors import ConfigError
 from saes.kernels.state import Active, Ops, Selected, TrainState, whole
 from saes.kernels.step import choose_ops
-from saes.kinds.base import OneLayerSAE, SAEMetadata, Weights
+from saes.kinds.base import OneLayerSAE, Recipe, SAEMetadata, TopK, Trained, Weights
 from saes.kinds.config import KConfig, MatryoshkaConfig
 from saes.kinds.jumprelu import JumpReLUSAE
-from saes.kinds.recipe import Recipe, Trained
 
 
 @final
@@ -44,20 +43,10 @@ class TopKSAE(OneLayerSAE):
     architecture = "topk"
 
     def __init__(self, weights: Weights, *, k: int, metadata: SAEMetadata | None = None):
-        super().__init__(weights, metadata=metadata)
-        if not 1 <= k <= self.d_sae:
+        super().__init__(weights, activation=TopK(k), metadata=metadata)
+        if k > self.d_sae:
             raise ConfigError(f"k must lie between 1 and d_sae = {self.d_sae}, got {k}")
         self.k = k
-
-    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        values, latents = pre.topk(self.k, dim=-1, sorted=False)
-        return torch.zeros_like(pre).scatter(-1, latents, values.relu())
-
-    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
-        return ops.select_topk(pre, self.k)
-
-    def extra_config(self) -> dict[str, Any]:
-        return {"k": self.k, "rescale_acts_by_decoder_norm": False}
 
 
 @final

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, entry_rows
 from saes.kernels.step import SKIP
-from saes.kinds.base import Activation, JumpReLU, OneLayerSAE, ReLU, SAEMetadata, TopK, Weights
+from saes.kinds.base import Activation, JumpReLU, OneLayerSAE, Recipe, ReLU, SAEMetadata, TopK, Trained, Weights
 from saes.kinds.config import TranscoderConfig
 from saes.kinds.jumprelu import THRESHOLD
-from saes.kinds.recipe import Recipe, Trained
 from saes.kinds.topk import estimate_threshold
 
 
@@ -43,16 +42,9 @@ class Transcoder(OneLayerSAE):
         """`weights.W_dec [d_sae, d_out]`, `weights.b_dec [d_out]`, `W_skip [d_out, d_in]`; `activation` defaults to
         ReLU.
         """
-        super().__init__(weights, metadata=metadata)
-        self.activation = activation or ReLU()
+        super().__init__(weights, activation=activation or ReLU(), metadata=metadata)
         self.W_skip = None if W_skip is None else nn.Parameter(W_skip, requires_grad=False)
         self.architecture = transcoder_architecture(self.activation, skip=W_skip is not None)
-
-    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        return self.activation(pre)
-
-    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
-        return self.activation.select(ops, pre)
 
     def complete(
         self, recons: Float[Tensor, "*#batch d_out"], x: Float[Tensor, "*#batch d_in"]
@@ -61,10 +53,10 @@ class Transcoder(OneLayerSAE):
 
     def extra_tensors(self) -> dict[str, Tensor]:
         skip = {} if self.W_skip is None else {"W_skip": self.W_skip}
-        return {**self.activation.tensors(), **skip}
+        return {**super().extra_tensors(), **skip}
 
     def extra_config(self) -> dict[str, Any]:
-        return {"d_out": self.d_out, **self.activation.settings()}
+        return {"d_out": self.d_out, **super().extra_config()}
 
 
 def transcoder_architecture(activation: Activation, *, skip: bool) -> str:

@@ -1,8 +1,7 @@
 """Sets of transcoders: one for every layer of a model, in one artefact, as circuit tracing needs them.
 
-- `set`           the set: what its latents read and write, and reading it from disk
+- `set`           the set: what its latents read and write, and its files, which are those of circuit-tracer
 - `stored`        a set in a workspace, as an artefact
-- `layouts`       the files of a set, which are those of circuit-tracer
 - `train`         one pass through the model feeds the transcoders of all layers
 - `importing`     sets of other tools
 - `replacement`   a set on one prompt, for attribution graphs

@@ -35,8 +35,7 @@ from interp.seeds import make_generator
 from saes.kinds.base import SAEMetadata
 from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.transcoder import Transcoder
-from saes.sets.layouts import SetConfig, read_layer, write_config, write_cross_layer, write_layer
-from saes.sets.set import read_set
+from saes.sets.set import SetConfig, read_layer, read_set, write_config, write_cross_layer, write_layer
 from saes.sets.stored import ImportedSetSettings, LayerCheck, StoredSet
 from saes.weights import circuit_tracer
 from saes.weights.importing import PREFIX, checkpoint_path, same_model, source_files

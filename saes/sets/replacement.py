@@ -13,6 +13,7 @@ from interp.models.hooked import HookedModel
 from interp.seeds import make_generator
 from interp.tracing.frozen import FrozenModel
 from interp.tracing.replacement import Active
+from saes.features.schema import labels
 from saes.sets.set import CrossLayerSet, PerLayerSet, TranscoderSet
 
 if TYPE_CHECKING:
@@ -137,19 +138,11 @@ def untrained_set(found: TranscoderSet, seed: int) -> TranscoderSet:
 
 def labels_of(workspace: "Workspace", name: str) -> Callable[[int, Sequence[int]], list[str]]:
     """Return a function from a layer and latents to labels, from the feature tables of a set where there are some."""
-    tables: dict[int, dict[int, str]] = {}
+    described = set(workspace.names("features"))
 
     def find(layer: int, latents: Sequence[int]) -> list[str]:
-        if layer not in tables:
-            tables[layer] = _table(workspace, f"{name}-{layer}")
-        return [tables[layer].get(latent, "") for latent in latents]
+        table = f"{name}-{layer}"
+        known = labels(workspace, table, latents) if table in described else {}
+        return [known.get(latent) or "" for latent in latents]
 
     return find
-
-
-def _table(workspace: "Workspace", name: str) -> dict[int, str]:
-    if name not in workspace.names("features"):
-        return {}
-    path = workspace.table_path("features", name, "features")
-    rows = workspace.query("select feature, label from f", f=path).to_pylist()
-    return {int(row["feature"]): str(row["label"] or "") for row in rows}

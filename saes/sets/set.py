@@ -9,30 +9,48 @@ and of all later layers. For both, with the sum over layers `s` up to `l` (per-l
 Rows are in the units of the hook points that the set reads and writes: no scale is left to apply. `reads` and `writes`
 are those hook points inside a block. The usual ones are `mlp.hook_in`, after the MLP's norm, and `hook_mlp_out`. In a
 model with a norm after the MLP `hook_mlp_out` lies after that norm; `ln2_post.hook_in` is the MLP's own output.
+
+**Files of a set**: circuit-tracer's layouts, which its own loaders and ours read.
+
+    config.yaml             model_name, model_kind, feature_input_hook, feature_output_hook, transcoders (file names);
+                            ours besides: layers, weight_hash, context_size, bos
+    layer_N.safetensors     a transcoder of layer N (`model_kind: transcoder_set`)
+    W_enc_N, W_dec_N        a cross-layer transcoder (`model_kind: cross_layer_transcoder`)
+
+`saes.weights.circuit_tracer` documents the arrays. All scales are folded into them. Skip connections lie in two ways,
+as the peer has it: `x @ W_skip.T` per layer, `x @ W_skip` across layers. The peer has no TopK and reads a layer without
+thresholds as ReLU; a TopK layer holds `activation_function.k`, at which its loader stops instead of misreading it.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int64
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from interp.artifacts import atomic_file
 from interp.dictionary import Dictionary, SparseActs
-from interp.errors import ConfigError, MismatchError, UnknownNameError
+from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, UnknownNameError
 from interp.models.hooked import HookedModel
 from interp.remote import as_path
 from saes.features.schema import NEURONS
 from saes.features.sources import neurons_of
-from saes.kinds.base import SAEMetadata
+from saes.kernels.state import Active
+from saes.kinds.base import JumpReLU, SAEMetadata, TopK, padded
 from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.transcoder import Transcoder
+from saes.weights import circuit_tracer
 from saes.weights.folder import check_weights
+from saes.weights.layout import check_finite, text
 
 if TYPE_CHECKING:
     from interp.workspace import Workspace
+
 
 KIND = "transcoders"
 """Kind of the artefact."""
@@ -189,13 +207,9 @@ class LayerDictionary:
 
     def encode_sparse(self, x: Float[Tensor, "n d_in"]) -> SparseActs:
         """Return active latents only, `[n, d_in] -> ([n, k_max], [n, k_max])`."""
-        at = self.found.encode(self.layer, x)
-        counts = torch.bincount(at.positions, minlength=len(x))
-        slots = torch.arange(len(at.positions), device=x.device) - (counts.cumsum(0) - counts)[at.positions]
-        shape = (len(x), max(1, int(counts.max())) if len(counts) else 1)
-        out = SparseActs(at.values.new_zeros(shape), at.latents.new_zeros(shape))
-        out.values[at.positions, slots], out.indices[at.positions, slots] = at.values, at.latents
-        return out
+        positions, latents, values = self.found.encode(self.layer, x)
+        starts = torch.searchsorted(positions, torch.arange(len(x) + 1, device=x.device))
+        return padded([Active(starts, latents, values)])
 
     def decode(self, feature_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_out"]:
         """Return what activations `[..., d_sae]` write, `[..., d_out]`, with the bias of the own layer."""
@@ -326,8 +340,6 @@ def read_set(folder: Path | str, *, only: int | None = None) -> TranscoderSet:
 
     `only`: the layer to read of a per-layer set; the layers of a cross-layer transcoder belong together.
     """
-    from saes.sets.layouts import read_config, read_cross_layer, read_layer
-
     folder = as_path(folder)
     config = read_config(folder)
     how = {"reads": config.reads, "writes": config.writes, "about": config.about}
@@ -335,3 +347,135 @@ def read_set(folder: Path | str, *, only: int | None = None) -> TranscoderSet:
         return CrossLayerSet(read_cross_layer(folder, config), **how)
     layers = config.layers if only is None else [only]
     return PerLayerSet({layer: read_layer(folder, layer) for layer in layers}, **how)
+
+
+CONFIG = "config.yaml"
+PER_LAYER, CROSS_LAYER = "transcoder_set", "cross_layer_transcoder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetConfig:
+    """Contents of the `config.yaml` of a set."""
+
+    reads: str
+    """hook point inside a block that the encoders read"""
+    writes: str
+    """hook point inside a block that is predicted"""
+    layers: tuple[int, ...]
+    cross_layer: bool
+    about: SAEMetadata
+
+
+def layer_file(layer: int) -> str:
+    """Return the name of a layer's file."""
+    return f"layer_{layer}.safetensors"
+
+
+def write_config(folder: Path, config: SetConfig) -> None:
+    """Write `config.yaml`."""
+    import yaml
+
+    first = [f"W_enc_{n}.safetensors" if config.cross_layer else layer_file(n) for n in config.layers]
+    found = {
+        "model_name": config.about.model,
+        "model_kind": CROSS_LAYER if config.cross_layer else PER_LAYER,
+        "feature_input_hook": config.reads,
+        "feature_output_hook": config.writes,
+        "layers": list(config.layers),
+        "weight_hash": config.about.weight_hash,
+        "context_size": config.about.context_size,
+        "bos": config.about.bos,
+        "transcoders": first,
+    }
+    with atomic_file(folder / CONFIG) as temporary:
+        temporary.write_text(yaml.safe_dump(found, sort_keys=False), encoding="utf-8")
+
+
+def read_config(folder: Path) -> SetConfig:
+    """Read `config.yaml`. Raises `MissingError` (no set there), `CorruptError`."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise MissingError(
+            f"no set of transcoders at {folder} ({CONFIG} is missing); `workbench train --set` makes one"
+        )
+    found = circuit_tracer.read_yaml(path)
+    kind, layers, size = text(found, "model_kind", path), found.get("layers"), found.get("context_size")
+    if kind not in (PER_LAYER, CROSS_LAYER):
+        raise CorruptError(f"{path}: model_kind must be {PER_LAYER} or {CROSS_LAYER}, found {kind!r:.80}")
+    if not isinstance(layers, list) or not layers or any(type(each) is not int or each < 0 for each in layers):
+        raise CorruptError(f"{path}: layers must list the layers of the set, found {layers!r:.80}")
+    reads, writes = (text(found, f"feature_{side}_hook", path) for side in ("input", "output"))
+    if not reads or not writes:
+        raise CorruptError(f"{path} lacks the hook points feature_input_hook and feature_output_hook; import it again")
+    about = SAEMetadata(
+        model=text(found, "model_name", path),
+        weight_hash=text(found, "weight_hash", path),
+        context_size=size if type(size) is int else None,
+        bos=text(found, "bos", path),
+    )
+    cross_layer = kind == CROSS_LAYER
+    return SetConfig(
+        reads=reads, writes=writes, layers=tuple(sorted(set(layers))), cross_layer=cross_layer, about=about
+    )
+
+
+def write_layer(folder: Path, layer: int, transcoder: Transcoder) -> None:
+    """Write the file of one layer's transcoder."""
+    tensors = {
+        "W_enc": transcoder.W_enc.T,
+        "b_enc": transcoder.b_enc,
+        "W_dec": transcoder.W_dec,
+        "b_dec": transcoder.b_dec,
+    }
+    if isinstance(transcoder.activation, JumpReLU):
+        tensors[circuit_tracer.THRESHOLD] = transcoder.activation.threshold
+    if isinstance(transcoder.activation, TopK):
+        tensors[circuit_tracer.K] = torch.tensor(float(transcoder.activation.k))
+    if transcoder.W_skip is not None:
+        tensors["W_skip"] = transcoder.W_skip
+    _save(folder / layer_file(layer), tensors)
+
+
+def read_layer(folder: Path, layer: int) -> Transcoder:
+    """Read one layer's transcoder. Raises `MissingError` when its file is gone, `CorruptError`, `NonFiniteError`."""
+    path = folder / layer_file(layer)
+    if not path.is_file():
+        raise MissingError(f"{folder} has no {path.name}, though its {CONFIG} lists layer {layer}; make the set again")
+    found = circuit_tracer.read(path).sae
+    assert isinstance(found, Transcoder)
+    return found
+
+
+def write_cross_layer(folder: Path, clt: CrossLayerTranscoder) -> None:
+    """Write the two files of every layer of a cross-layer transcoder."""
+    for layer in range(clt.n_layers):
+        named = {"W_enc": clt.W_enc[layer].T, "b_enc": clt.b_enc[layer], "b_dec": clt.b_dec[layer]}
+        if len(clt.threshold):
+            named["threshold"] = clt.threshold[layer]
+        if len(clt.W_skip):
+            named["W_skip"] = clt.W_skip[layer]
+        _save(folder / f"W_enc_{layer}.safetensors", {f"{name}_{layer}": t for name, t in named.items()})
+        _save(folder / f"W_dec_{layer}.safetensors", {f"W_dec_{layer}": clt.W_dec[layer]})
+
+
+def read_cross_layer(folder: Path, config: SetConfig) -> CrossLayerTranscoder:
+    """Read a cross-layer transcoder. Raises `MissingError` when a layer is gone, `CorruptError`, `NonFiniteError`."""
+    for layer in config.layers:
+        for side in ("W_enc", "W_dec"):
+            if not (folder / f"{side}_{layer}.safetensors").is_file():
+                raise MissingError(f"{folder} has no {side}_{layer}.safetensors; make the set again")
+    found = circuit_tracer.load_cross_layer_transcoder(folder)
+    if config.layers != tuple(range(found.n_layers)):
+        raise CorruptError(
+            f"{folder / CONFIG} lists layers {', '.join(map(str, config.layers))}; a cross-layer transcoder has "
+            f"{found.n_layers}, counted from 0"
+        )
+    return found
+
+
+def _save(path: Path, tensors: dict[str, Any]) -> None:
+    plain: dict[str, Tensor] = {name: t.float().detach().cpu().contiguous() for name, t in tensors.items()}
+    for name, tensor in plain.items():
+        check_finite(name, tensor, path)
+    with atomic_file(path) as temporary:
+        save_file(plain, temporary)

@@ -1,6 +1,6 @@
 """A set of transcoders in a workspace as an artefact: its settings, sizes and scores. Torch-free: `load` reads it.
 
-Its folder also holds the weights in circuit-tracer's layouts (`saes.sets.layouts`), and the logs of a training.
+Its folder also holds the weights in circuit-tracer's layouts (`saes.sets.set`), and the logs of a training.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,7 @@ from interp.results import Record
 from saes.evaluation.scores import InModel
 from saes.kinds.config import AnyConfig
 from saes.training.config import TrainConfig
-from saes.training.scores import Reconstruction
-from saes.training.stored import TrainingRun
+from saes.training.stored import Reconstruction, TrainingRun
 from saes.weights.imported import FileEntry, SelfCheck
 
 if TYPE_CHECKING:

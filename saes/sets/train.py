@@ -52,15 +52,22 @@ from saes.kinds.base import SAEMetadata
 from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.config import CrossLayerConfig, SAEConfig, TranscoderConfig, setting_names
 from saes.kinds.transcoder import Transcoder
-from saes.sets.layouts import SetConfig, write_config, write_cross_layer, write_layer
-from saes.sets.set import CrossLayerSet, Firings, PerLayerSet, TranscoderSet
+from saes.sets.set import (
+    CrossLayerSet,
+    Firings,
+    PerLayerSet,
+    SetConfig,
+    TranscoderSet,
+    write_config,
+    write_cross_layer,
+    write_layer,
+)
 from saes.sets.stored import SetScores, StoredSet, TrainedSetSettings, layer_scores
 from saes.training.config import Plan, TrainConfig, plan
 from saes.training.data import Layers, Position, Source, Together, TrainingBatch, training_batches
 from saes.training.reconstruction import DocumentsOfRows, Sums
 from saes.training.run import Job, Metrics, Run, read_together
-from saes.training.scores import Reconstruction
-from saes.training.stored import TrainingRun
+from saes.training.stored import Reconstruction, TrainingRun
 from saes.training.train import advance
 
 Replaced = Literal["set", "untrained", "neurons"]
@@ -318,7 +325,9 @@ def training(
     )
     identity, seed = settings_json(settings), train.seed
     draft = open_draft(spread.ranks, folder, kind=StoredSet.kind, config=identity, seed=seed, overwrite=overwrite)
-    about = SetConfig(reads=reads, writes=writes, layers=tuple(chosen), cross_layer=across, about=_about(recording))
+    about = SetConfig(
+        reads=reads, writes=writes, layers=tuple(chosen), cross_layer=across, about=SAEMetadata.of(recording)
+    )
     maker = _CrossLayer if across else _PerLayer
     made = maker(recording, settings, draft, about, device=device, spread=spread)
     with contextlib.closing(made.advance()) as lines:
@@ -329,15 +338,6 @@ def training(
     if spread.ranks.first:
         report("scores on held-out text, of every layer and of the model with all MLPs replaced")
     made.finish()
-
-
-def _about(recording: Recording) -> SAEMetadata:
-    return SAEMetadata(
-        model=recording.model,
-        weight_hash=recording.weight_hash,
-        context_size=recording.context_length,
-        bos=recording.bos,
-    )
 
 
 class _Training:
@@ -457,7 +457,7 @@ class _PerLayer(_Training):
         """Take all steps."""
         self._first.clear()
         layer_of = {id(run): layer for layer, run in self.runs.items()}
-        for run, metrics in advance(list(self.runs.values()), self.spread, read_together):
+        for run, metrics in advance(list(self.runs.values()), self.spread):
             yield layer_of[id(run)], metrics
 
     def finish(self) -> None:
@@ -505,7 +505,7 @@ class _CrossLayer(_Training):
 
     def advance(self) -> Generator[tuple[int, Metrics], None, None]:
         """Take all steps."""
-        for _, metrics in advance([self.run], self.spread, read_together):
+        for _, metrics in advance([self.run], self.spread):
             yield -1, metrics
 
     def finish(self) -> None:

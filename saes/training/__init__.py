@@ -7,7 +7,5 @@
 - `checkpoint`  the state of a run on disk
 - `log_checks`  problems that the log of a training shows: begun anew, tokens counted twice, other rows than planned
 - `reconstruction`  FVU, L0 and dead latents on held-out rows
-- `scores`      the class of these
-- `stored`      a dictionary in a workspace, as an artefact
-- `importing`   a peer's dictionary into a workspace
+- `stored`      a dictionary in a workspace, as an artefact, the class of these scores, and a peer's dictionary into it
 """

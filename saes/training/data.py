@@ -32,8 +32,7 @@ from interp.devices import parse_dtype
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.recording.store import GROUP_ROWS, Batch, Recording, Split, Stats
 from saes.kernels.state import TrainState
-from saes.kinds.base import Weights
-from saes.kinds.recipe import Scales, Site
+from saes.kinds.base import Scales, Site, Weights
 
 
 def input_scale(stats: Stats) -> float:

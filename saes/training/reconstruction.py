@@ -19,7 +19,7 @@ from interp.statistics import DocumentBootstrap
 from saes.kinds.base import SAE
 from saes.training.config import DENSE
 from saes.training.data import Source
-from saes.training.scores import DENSITY_EDGES, Reconstruction
+from saes.training.stored import DENSITY_EDGES, Reconstruction
 
 
 @torch.no_grad()

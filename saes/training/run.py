@@ -31,17 +31,15 @@ from saes.kernels.spread import UNSHARED, Spread
 from saes.kernels.state import BY_LATENT, RunState, TrainState
 from saes.kernels.step import Buffers, Stepper, StepResult, StepSettings, choose_ops
 from saes.kinds.autograd import AutogradRecipe, AutogradSAE, Sizes
-from saes.kinds.base import SAE, SAEMetadata
+from saes.kinds.base import SAE, Finished, Recipe, SAEMetadata, Trained
 from saes.kinds.config import SAEConfig
-from saes.kinds.recipe import Finished, Recipe, Trained
 from saes.kinds.registry import autograd_of, recipe_of
 from saes.training.checkpoint import Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
 from saes.training.config import DENSE, Plan, TrainConfig, plan
 from saes.training.data import Position, Source, TrainingBatch, check_stats, fold, training_batches
 from saes.training.log_checks import row_sum
 from saes.training.reconstruction import evaluate_on_recording
-from saes.training.scores import Reconstruction
-from saes.training.stored import StoredSAE, TrainedSettings, TrainingRun
+from saes.training.stored import Reconstruction, StoredSAE, TrainedSettings, TrainingRun
 from saes.weights.folder import save_sae
 from saes.weights.read import ROWS, Probe, write_probe
 
@@ -268,14 +266,8 @@ class Run:
     def trained(self, state: RunState, batches: Iterable[Tensor]) -> nn.Module:
         """Return the dictionary of a final state; `batches [n, d_in]` are whole batches of training input."""
         recording, scales = self.source.recording, self.source.scales
-        metadata = SAEMetadata(
-            model=recording.model,
-            weight_hash=recording.weight_hash,
-            hook_point=self.source.inputs[0].hook_point,
-            hook_point_out=self.source.target.hook_point if self.source.target else "",
-            context_size=recording.context_length,
-            bos=recording.bos,
-        )
+        target = self.source.target.hook_point if self.source.target else ""
+        metadata = SAEMetadata.of(recording, self.source.inputs[0].hook_point, target)
         how: dict[str, Any] = {"scales": scales, "metadata": metadata, "sites": tuple(self.source.inputs)}
         if isinstance(self.recipe, AutogradRecipe):
             finished = Finished(**how, batches=batches)

@@ -1,21 +1,70 @@
 """A dictionary in a workspace as an artefact: its settings, sizes and scores. Torch-free: `load` reads the weights.
 
 Its folder also holds the weights in SAELens' format (`saes.weights.folder`), and the log of a training.
+`saes.training.reconstruction` measures the scores on held-out rows. `import_dictionary` stores a peer's checkpoint.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from interp.artifacts import Artefact
+import numpy as np
+
+from interp.artifacts import Artefact, Draft, save_artefact
+from interp.artifacts.artefact import settings_json
 from interp.errors import as_typed
-from interp.results import Record
+from interp.forms import Measured
+from interp.results import Record, Result
+from interp.statistics import Ends
 from saes.kinds.config import AnyConfig
 from saes.training.config import TrainConfig
-from saes.training.scores import Reconstruction
 from saes.weights.imported import ImportedSettings, SelfCheck
 
 if TYPE_CHECKING:
     from saes.kinds.base import SAE
+    from saes.weights.importing import Origin
+
+
+DENSITY_EDGES = tuple(float(edge) for edge in np.linspace(-6, 0, 25))
+"""Edges of the bins of the density histogram: `log10` of the share of tokens on which a latent fires."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction(Result):
+    """Reconstruction and sparsity over `n_tokens` tokens."""
+
+    n_tokens: int
+    l0: float
+    """Mean number of active latents per token."""
+    fvu: float
+    """Variance unexplained, `E|x - x_hat|^2 / (E|x|^2 - |E x|^2)`: 0 is perfect, 1 no better than the mean."""
+    dead_fraction: float
+    """Share of latents that never fire on these tokens."""
+    dense_fraction: float
+    """Share of latents that fire on more than a tenth of these tokens."""
+    l2_ratio: float
+    """`mean |x_hat| / |x|`: 1 is unbiased, below 1 is shrinkage."""
+    relative_bias: Measured
+    """`E|x_hat|^2 / E[x . x_hat]`: 1 is unbiased, below 1 is shrinkage (2404.16014, equation 10); NaN where `x_hat` is
+    always 0."""
+    cosine: float
+    """Mean cosine between `x` and `x_hat`: 1 is perfect."""
+    n_documents: int = 0
+    """Documents that these tokens come from: the observations that the intervals resample."""
+    intervals: dict[str, Ends] = field(default_factory=dict)
+    """`score -> (low, high)`, 95 %, over documents; empty with fewer than `statistics.MIN_DOCUMENTS`. Dead and dense
+    fractions have no interval, since a resample always lacks documents on which rare latents fire."""
+    density_edges: tuple[float, ...] = DENSITY_EDGES
+    """Edges of the bins of `density_counts`."""
+    density_counts: tuple[int, ...] = ()
+    """Latents per bin of `log10(share of tokens)`; those rarer than the first edge are in the first bin. Dead latents
+    are in no bin, so the counts add up to `d_sae * (1 - dead_fraction)`."""
+
+    def headline(self) -> str:
+        """Report the amount of text."""
+        return f"Reconstruction on {self.n_tokens:,} tokens of {self.n_documents:,} documents"
+
 
 HELDOUT_FRACTION = 0.1
 """Share of documents held out for an imported dictionary, whose own share is not known."""
@@ -138,3 +187,55 @@ def kind_of(settings: TrainedSettings | ImportedSettings, architecture: str = ""
     That of an imported one is not known: it gives ("architecture", the name in the format of its file).
     """
     return ("kind", settings.sae.kind) if isinstance(settings, TrainedSettings) else ("architecture", architecture)
+
+
+def import_dictionary(
+    path: Path | str,
+    folder: Path,
+    origin: "Origin",
+    *,
+    measure_widths: Callable[[list[str]], dict[str, int]] | None = None,
+    format: str | None = None,
+    allow_mismatch: bool = False,
+    overwrite: bool = False,
+) -> StoredSAE:
+    """Write the dictionary at `path` into `folder` with its self-check, and return it as stored.
+
+    `measure_widths` returns the model's widths at hook points; without it widths are not compared. Raises what
+    `load_dictionary` does, `ConfigError` when no hook point is known, `MismatchError` when the files name another
+    model, weights or hook point (unless `allow_mismatch`) or when widths differ.
+    """
+    from saes.weights.folder import save_sae
+    from saes.weights.importing import agree_on_origin, check_widths, source_files
+    from saes.weights.read import load_checked, write_probe
+
+    path = Path(path).expanduser().absolute()
+    loaded = load_checked(path, format)
+    about = agree_on_origin(loaded.sae, origin, allow_mismatch=allow_mismatch)
+    if measure_widths:
+        check_widths(loaded.sae, about, measure_widths([n for n in (about.hook_point, about.hook_point_out) if n]))
+    settings = ImportedSettings(
+        format=loaded.format,
+        source=path.name,
+        source_files=source_files(path),
+        model=about.model,
+        weight_hash=about.weight_hash,
+        hook_point=about.hook_point,
+        hook_point_out=about.hook_point_out,
+    )
+    draft = Draft.open(folder, kind="sae", config=settings_json(settings), overwrite=overwrite)
+    loaded.sae.metadata = about
+    loaded.sae.hook_point = about.hook_point
+    save_sae(loaded.sae, draft.path)
+    write_probe(draft.path, loaded.probe)
+    found = StoredSAE(
+        settings=settings,
+        d_in=loaded.sae.d_in,
+        d_sae=loaded.sae.d_sae,
+        architecture=loaded.sae.architecture,
+        training=None,
+        heldout=None,
+        heldout_before_rounding=None,
+        self_check=loaded.check,
+    )
+    return save_artefact(found, folder, parents={f"model:{about.model}": about.weight_hash}, draft=draft)

@@ -27,10 +27,11 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple
 
 from interp.artifacts import open_artefact, partial_path
 from interp.errors import ConfigError, LostRankError, MissingError, UnknownNameError
@@ -39,11 +40,10 @@ from interp.ranks import restore
 from interp.recording.store import Recording
 from interp.remote import as_path
 from saes.kernels.spread import UNSHARED, Spread
-from saes.kernels.state import RunState
 from saes.kinds.base import SAE
 from saes.kinds.config import CrosscoderConfig, SAEConfig
 from saes.training.config import TrainConfig, plan
-from saes.training.data import Position, Source
+from saes.training.data import Source
 from saes.training.run import Job, Metrics, Run, read_together, settings_of
 from saes.training.stored import StoredSAE
 from saes.weights.folder import load_sae
@@ -91,11 +91,9 @@ def train(
     activations, or the loss diverged), `MismatchError` (an unfinished run with other settings is in the way),
     `OtherRankError` and `LostRankError` (another rank failed, or is gone).
     """
-    with spread.ranks.checked():
-        source = source_of(recording, hook_point, sae_config)
     job = Job(sae=sae_config, train=train_config, folder=as_path(folder))
-    run = Run(source, job, overwrite=overwrite, device=device, spread=spread)
-    with contextlib.closing(_advance([run], spread)) as steps:
+    how: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread}
+    with contextlib.closing(train_many(recording, hook_point, [job], resume_sweep=False, **how)) as steps:
         for _, metrics in steps:
             yield metrics
 
@@ -109,7 +107,7 @@ def train_many(
     resume_sweep: bool = True,
     device: str | None = None,
     spread: Spread = UNSHARED,
-) -> Iterator[tuple[Job, Metrics]]:
+) -> Generator[tuple[Job, Metrics], None, None]:
     """Train several dictionaries on one stream of batches, yielding health lines as `(job, metrics)`.
 
     Each has its own folder, checkpoint and log, and ends at the weights that it would have had alone. With
@@ -128,9 +126,11 @@ def train_many(
     how: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread}
     runs = [Run(source, job, **how) for job in jobs if job not in whole]
     by_folder = {job.folder: job for job in jobs}
-    with contextlib.closing(_advance(runs, spread)) as steps:
+    with contextlib.closing(advance(runs, spread)) as steps:
         for run, metrics in steps:
             yield by_folder[run.folder], metrics
+    for run in runs:
+        run.finish()
 
 
 def source_of(recording: Recordings, hook_point: str | Sequence[str], config: SAEConfig) -> Source:
@@ -149,39 +149,12 @@ def source_of(recording: Recordings, hook_point: str | Sequence[str], config: SA
     return source
 
 
-def _advance(runs: list[Run], spread: Spread) -> Generator[tuple[Run, Metrics], None, None]:
-    """Advance every run to its end, and finish it."""
-    yield from advance(runs, spread, read_together)
-    for run in runs:
-        run.finish()
-
-
-Steps = TypeVar("Steps", bound="Steppable")
-
-
-class Steppable(Protocol):
-    """The part of a run that taking steps needs."""
-
-    state: RunState
-    position: Position
-
-    @property
-    def done(self) -> bool: ...
-    def step(self, batch: Any) -> Metrics | None: ...
-    def checkpoint(self, *, alone: bool = False) -> None: ...
-
-
-def advance(
-    runs: Sequence[Steps], spread: Spread, read: Callable[[Sequence[Steps], Position], Iterator[Any]]
-) -> Generator[tuple[Steps, Metrics], None, None]:
-    """Take every step of runs on one stream of batches, which starts at the run furthest behind.
-
-    `read(runs, position)` yields from there on, at every step, the batch of each run.
-    """
+def advance(runs: Sequence[Run], spread: Spread) -> Generator[tuple[Run, Metrics], None, None]:
+    """Take every step of runs on one stream of batches, which starts at the run furthest behind."""
     stop = _Stop()
     with contextlib.nullcontext() if spread.alone else stop.held():
         try:
-            yield from _steps(runs, spread, read, stop)
+            yield from _steps(runs, spread, stop)
         except BaseException as error:  # a closed generator too: whatever ends the loop, the last whole step is saved
             with stop.held():
                 for run in runs:
@@ -191,18 +164,13 @@ def advance(
             run.checkpoint()
 
 
-def _steps(
-    runs: Sequence[Steps],
-    spread: Spread,
-    read: Callable[[Sequence[Steps], Position], Iterator[Any]],
-    stop: "_Stop",
-) -> Generator[tuple[Steps, Metrics], None, None]:
+def _steps(runs: Sequence[Run], spread: Spread, stop: "_Stop") -> Generator[tuple[Run, Metrics], None, None]:
     """Take every step; with several ranks all leave at the same one. Its rows are free when it ends: finishing needs
     the memory.
     """
     behind = min(runs, key=lambda run: run.state.step, default=None)
     step = behind.state.step if behind else 0
-    batches = read(runs, behind.position) if behind else iter(())
+    batches = read_together(runs, behind.position) if behind else iter(())
     while not all(run.done for run in runs):
         with stop.held(), spread.ranks.checked():
             stop.raise_if_asked()
@@ -281,16 +249,13 @@ class _Stop:
         self._asked = True
 
 
-class Tracker(Protocol):
+class Tracker(NamedTuple):
     """Receiver of health lines."""
 
-    def log(self, name: str, metrics: Metrics) -> None:
-        """Record one line of the dictionary `name`."""
-        ...
-
-    def close(self) -> None:
-        """Flush and close."""
-        ...
+    log: Callable[[str, Metrics], None]
+    """records one line of the dictionary of a name"""
+    close: Callable[[], None]
+    """flushes and closes"""
 
 
 def open_tracker(spec: str) -> Tracker:
@@ -299,44 +264,24 @@ def open_tracker(spec: str) -> Tracker:
     Raises `UnknownNameError` for another kind, `MissingError` when its package is not installed.
     """
     kind, _, target = spec.partition(":")
-    if kind not in _TRACKERS or not target:
+    if kind not in ("tensorboard", "wandb") or not target:
         raise UnknownNameError("tracker", spec, ["tensorboard:FOLDER", "wandb:PROJECT"])
-    return _TRACKERS[kind](target)
+    if kind == "wandb":
+        run = _imported("wandb", "wandb").init(project=target)
+        return Tracker(lambda name, line: run.log({f"{name}/{n}": v for n, v in _numbers(line).items()}), run.finish)
+    module, opened = _imported("torch.utils.tensorboard", "tensorboard"), contextlib.ExitStack()
 
+    @cache
+    def writer(name: str) -> Any:
+        made = module.SummaryWriter(f"{target}/{name}")
+        opened.callback(made.close)
+        return made
 
-class TensorBoardTracker:
-    """Scalars by step, one writer per dictionary."""
+    def log(name: str, line: Metrics) -> None:
+        for metric, value in _numbers(line).items():
+            writer(name).add_scalar(metric, value, line.step)
 
-    def __init__(self, folder: str):
-        self._module = _imported("torch.utils.tensorboard", "tensorboard")
-        self._folder = folder
-        self._writers: dict[str, Any] = {}
-
-    def log(self, name: str, metrics: Metrics) -> None:
-        if name not in self._writers:
-            self._writers[name] = self._module.SummaryWriter(f"{self._folder}/{name}")
-        for metric, value in _numbers(metrics).items():
-            self._writers[name].add_scalar(metric, value, metrics.step)
-
-    def close(self) -> None:
-        for writer in self._writers.values():
-            writer.close()
-
-
-class WandbTracker:
-    """One run, metrics prefixed by the dictionary's name."""
-
-    def __init__(self, project: str):
-        self._run = _imported("wandb", "wandb").init(project=project)
-
-    def log(self, name: str, metrics: Metrics) -> None:
-        self._run.log({f"{name}/{metric}": value for metric, value in _numbers(metrics).items()})
-
-    def close(self) -> None:
-        self._run.finish()
-
-
-_TRACKERS = {"tensorboard": TensorBoardTracker, "wandb": WandbTracker}
+    return Tracker(log, opened.close)
 
 
 def _numbers(metrics: Metrics) -> dict[str, float]:

@@ -25,7 +25,6 @@ from saes.kinds.base import Activation, JumpReLU, ReLU, SAEMetadata, TopK, Weigh
 from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.transcoder import Transcoder
 from saes.weights.layout import (
-    Arrays,
     Axes,
     Conversion,
     Format,
@@ -61,7 +60,8 @@ def read(path: Path) -> Conversion:
     weights = Weights(w["W_enc"].T.contiguous(), w["b_enc"], w["W_dec"], w["b_dec"])
     skip = w["W_skip"] if "W_skip" in w else None  # noqa: SIM401 (not a dict)
     about = metadata_of(file.parent, int(layer[1]) if layer else None)
-    return Conversion(sae=Transcoder(weights, activation=activation, W_skip=skip, metadata=about), forward=_forward(w))
+    sae = Transcoder(weights, activation=activation, W_skip=skip, metadata=about)
+    return Conversion(sae=sae, forward=w.forward(_forward))
 
 
 def load_cross_layer_transcoder(folder: Path | str) -> CrossLayerTranscoder:
@@ -151,17 +151,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _forward(arrays: Arrays):
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = arrays.double()
-        pre = torch.nn.functional.linear(x, w["W_enc"], w["b_enc"])
-        acts = pre * (pre > w[THRESHOLD]) if THRESHOLD in w else pre.clamp_min(0)
-        if K in w:
-            acts = as_relu_topk(pre, int(w[K]))
-        recons = acts @ w["W_dec"] + w["b_dec"]
-        return acts, recons + x @ w["W_skip"].T if "W_skip" in w else recons
-
-    return forward
+def _forward(x: Tensor, w: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    pre = torch.nn.functional.linear(x, w["W_enc"], w["b_enc"])
+    acts = pre * (pre > w[THRESHOLD]) if THRESHOLD in w else pre.clamp_min(0)
+    if K in w:
+        acts = as_relu_topk(pre, int(w[K]))
+    recons = acts @ w["W_dec"] + w["b_dec"]
+    return acts, recons + x @ w["W_skip"].T if "W_skip" in w else recons
 
 
 def recognises(path: Path) -> bool:

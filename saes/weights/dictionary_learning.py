@@ -15,19 +15,16 @@ The scale of normalised training is in the biases already (the trainer saves the
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from interp.artifacts import read_json
 from interp.errors import CorruptError, UnknownNameError
 from saes.kinds.base import SAE, SAEMetadata, Weights
-from saes.kinds.gated import GatedSAE
 from saes.kinds.jumprelu import JumpReLUSAE
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import GatedSAE, ReLUSAE
 from saes.kinds.topk import TopKSAE
 from saes.weights.layout import (
     Arrays,
@@ -37,6 +34,7 @@ from saes.weights.layout import (
     as_relu_topk,
     check_arrays,
     check_k,
+    has_files,
     read_pt,
     require,
     section,
@@ -74,6 +72,8 @@ LAYOUTS: dict[str, dict[str, Axes]] = {
     "JumpReluAutoEncoder": {**PLAIN, "threshold": ("d_sae",)},
 }
 COUNTS = ("k", "group_sizes")  # whole numbers among the arrays
+UNCENTRED = ("AutoEncoderNew", "JumpReluAutoEncoder")
+"""Classes that do not subtract `b_dec` from the input."""
 
 
 def read(path: Path) -> Conversion:
@@ -94,7 +94,10 @@ def read(path: Path) -> Conversion:
         ignore=COUNTS,
     )
     k = _k(config, tensors, arrays.sizes["d_sae"], path) if "TopK" in kind else 0
-    return Conversion(sae=_build(kind, arrays, k, _metadata(config, path / CONFIG)), forward=_FORWARDS[kind](arrays, k))
+    named = _named(arrays)
+    return Conversion(
+        sae=_build(kind, named, k, _metadata(config, path / CONFIG)), forward=named.forward(_forward, kind, k)
+    )
 
 
 def _k(config: dict[str, Any], tensors: dict[str, Any], d_sae: int, path: Path) -> int:
@@ -112,18 +115,26 @@ def _metadata(config: dict[str, Any], path: Path) -> SAEMetadata:
     )
 
 
+NAMES = {
+    "encoder.weight": "W_enc",
+    "decoder.weight": "W_dec",
+    "encoder.bias": "b_enc",
+    "gate_bias": "b_enc",
+    "bias": "b_dec",
+    "decoder.bias": "b_dec",
+    "decoder_bias": "b_dec",
+}
+
+
+def _named(arrays: Arrays) -> Arrays:
+    """Return the arrays by our names; matrices of `nn.Linear` are transposed."""
+    tensors = {n: t.T.contiguous() if n.endswith("coder.weight") else t for n, t in arrays.tensors.items()}
+    return Arrays({NAMES.get(name, name): t for name, t in tensors.items()}, arrays.sizes)
+
+
 def _build(kind: str, w: Arrays, k: int, about: SAEMetadata) -> SAE:
-    if kind in ("MatryoshkaBatchTopKSAE", "JumpReluAutoEncoder"):
-        weights = Weights(w["W_enc"], w["b_enc"], w["W_dec"], w["b_dec"])
-    else:
-        b_dec = w[
-            {"AutoEncoder": "bias", "AutoEncoderNew": "decoder.bias", "GatedAutoEncoder": "decoder_bias"}.get(
-                kind, "b_dec"
-            )
-        ]
-        b_enc = w["gate_bias" if kind == "GatedAutoEncoder" else "encoder.bias"]
-        weights = Weights(w["encoder.weight"].T.contiguous(), b_enc, w["decoder.weight"].T.contiguous(), b_dec)
-    if kind in ("AutoEncoderNew", "JumpReluAutoEncoder"):
+    weights = Weights(w["W_enc"], w["b_enc"], w["W_dec"], w["b_dec"])
+    if kind in UNCENTRED:
         weights = subtract_b_dec(weights)
     if kind == "AutoEncoder":
         weights = with_unit_rows(weights)
@@ -135,93 +146,23 @@ def _build(kind: str, w: Arrays, k: int, about: SAEMetadata) -> SAE:
     return JumpReLUSAE(weights, threshold=threshold, metadata=about)
 
 
-Maker = Callable[[Arrays, int], Callable[[Tensor], tuple[Tensor, Tensor]]]
+def _forward(x: Tensor, w: dict[str, Tensor], kind: str, k: int) -> tuple[Tensor, Tensor]:
+    """Compute the forward pass of the peer's class."""
+    linear, rows = (x if kind in UNCENTRED else x - w["b_dec"]) @ w["W_enc"], w["W_dec"]
+    pre = linear + w["b_enc"]
+    if kind == "AutoEncoder":
+        norms = rows.norm(dim=1)
+        pre, rows = pre * norms, rows / norms.clamp_min(1e-300)[:, None]
+    if kind == "GatedAutoEncoder":
+        acts = (pre > 0).double() * (w["r_mag"].exp() * linear + w["mag_bias"]).clamp_min(0)
+    elif kind == "AutoEncoderTopK":
+        acts = as_relu_topk(pre, k)
+    else:
+        relu = pre.clamp_min(0)
+        acts = relu * (relu > w["threshold"]) if "threshold" in w else relu
+    return acts, acts @ rows + w["b_dec"]
 
 
-def _auto_encoder(arrays: Arrays, k: int):
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = arrays.double()
-        norms = w["decoder.weight"].norm(dim=0)
-        linear = (x - w["bias"]) @ (w["encoder.weight"] * norms[:, None]).T + w["encoder.bias"] * norms
-        acts = linear.clamp_min(0)
-        return acts, acts @ (w["decoder.weight"] / norms.clamp_min(1e-300)).T + w["bias"]
-
-    return forward
-
-
-def _auto_encoder_new(arrays: Arrays, k: int):
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = arrays.double()
-        acts = (x @ w["encoder.weight"].T + w["encoder.bias"]).clamp_min(0)
-        return acts, acts @ w["decoder.weight"].T + w["decoder.bias"]
-
-    return forward
-
-
-def _gated(arrays: Arrays, k: int):
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = arrays.double()
-        linear = (x - w["decoder_bias"]) @ w["encoder.weight"].T
-        gate = (linear + w["gate_bias"] > 0).double()
-        acts = gate * (w["r_mag"].exp() * linear + w["mag_bias"]).clamp_min(0)
-        return acts, acts @ w["decoder.weight"].T + w["decoder_bias"]
-
-    return forward
-
-
-def _top_k(arrays: Arrays, k: int):
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = arrays.double()
-        acts = as_relu_topk((x - w["b_dec"]) @ w["encoder.weight"].T + w["encoder.bias"], k)
-        return acts, acts @ w["decoder.weight"].T + w["b_dec"]
-
-    return forward
-
-
-def _batch_top_k(arrays: Arrays, k: int):
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = arrays.double()
-        relu = ((x - w["b_dec"]) @ w["encoder.weight"].T + w["encoder.bias"]).clamp_min(0)
-        acts = relu * (relu > w["threshold"])
-        return acts, acts @ w["decoder.weight"].T + w["b_dec"]
-
-    return forward
-
-
-def _matryoshka(arrays: Arrays, k: int):
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = arrays.double()
-        relu = ((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"]).clamp_min(0)
-        acts = relu * (relu > w["threshold"])
-        return acts, acts @ w["W_dec"] + w["b_dec"]
-
-    return forward
-
-
-def _jump_relu(arrays: Arrays, k: int):
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = arrays.double()
-        pre = x @ w["W_enc"] + w["b_enc"]
-        acts = torch.relu(pre * (pre > w["threshold"]))
-        return acts, acts @ w["W_dec"] + w["b_dec"]
-
-    return forward
-
-
-_FORWARDS: dict[str, Maker] = {
-    "AutoEncoder": _auto_encoder,
-    "AutoEncoderNew": _auto_encoder_new,
-    "GatedAutoEncoder": _gated,
-    "AutoEncoderTopK": _top_k,
-    "BatchTopKSAE": _batch_top_k,
-    "MatryoshkaBatchTopKSAE": _matryoshka,
-    "JumpReluAutoEncoder": _jump_relu,
-}
-
-
-def recognises(path: Path) -> bool:
-    """Return whether `config.json` and `ae.pt` exist."""
-    return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
-
-
-FORMAT = Format(name="dictionary_learning", files=f"{CONFIG}, {WEIGHTS}", recognises=recognises, read=read)
+FORMAT = Format(
+    name="dictionary_learning", files=f"{CONFIG}, {WEIGHTS}", recognises=has_files(CONFIG, WEIGHTS), read=read
+)

@@ -44,6 +44,7 @@ from saes.weights.layout import (
     Format,
     check_arrays,
     flag,
+    has_files,
     one_file,
     read_npz,
     read_safetensors,
@@ -80,35 +81,45 @@ def read_transcoder(path: Path) -> Conversion:
     w = _arrays(path, same_width=False)
     layer = re.search(r"layer_(\d+)", path.as_posix())
     about = SAEMetadata(hook_point_out=f"blocks.{layer[1]}.hook_mlp_out" if layer else "")
+    return _transcoder(w, about)
+
+
+def _transcoder(w: Arrays, about: SAEMetadata) -> Conversion:
     weights = Weights(w["W_enc"], w["b_enc"], w["W_dec"], w["b_dec"])
-    sae = Transcoder(weights, activation=JumpReLU(w["threshold"].clamp_min(0)), metadata=about)
-    return Conversion(sae=sae, forward=_forward(w, 1.0))
+    skip = w[SKIP_NAME].T.contiguous() if SKIP_NAME in w else None
+    sae = Transcoder(weights, activation=JumpReLU(w["threshold"].clamp_min(0)), W_skip=skip, metadata=about)
+    return Conversion(sae=sae, forward=w.forward(_forward))
 
 
 def _arrays(path: Path, *, same_width: bool) -> Arrays:
     file = one_file(path, WEIGHTS)
-    tensors = {("W" + name[1:] if name.startswith("w_") else name): t for name, t in read_npz(file).items()}
+    tensors = _upper_case(read_npz(file))
     scale = tensors.pop("scaling_factor", None)
     if scale is not None and not bool((scale == 1).all()):
         raise MismatchError(f"{file}: scaling_factor is not 1; SAEs with a fine-tuned scale are not supported")
-    layout = {name: tuple("d_in" if same_width and a == "d_out" else a for a in axes) for name, axes in LAYOUT.items()}
-    return check_arrays(tensors, layout, file, what="a Gemma Scope dictionary")
+    return check_arrays(tensors, _layout(same_width=same_width), file, what="a Gemma Scope dictionary")
+
+
+def _upper_case(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return matrices that a release calls `w_enc` and `w_dec` as `W_enc` and `W_dec`."""
+    return {("W" + name[1:] if name.startswith("w_") else name): t for name, t in tensors.items()}
+
+
+def _layout(*, same_width: bool) -> dict[str, Axes]:
+    return {name: tuple("d_in" if same_width and a == "d_out" else a for a in axes) for name, axes in LAYOUT.items()}
 
 
 def _autoencoder(w: Arrays, scale: float, about: SAEMetadata) -> Conversion:
     weights = subtract_b_dec(Weights(w["W_enc"] / scale, w["b_enc"], w["W_dec"] * scale, w["b_dec"]))
     sae = JumpReLUSAE(weights, threshold=w["threshold"].clamp_min(0), metadata=about)
-    return Conversion(sae=sae, forward=_forward(w, scale))
+    return Conversion(sae=sae, forward=w.forward(_forward, scale))
 
 
-def _forward(arrays: Arrays, scale: float):
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = arrays.double()
-        pre = (x / scale) @ w["W_enc"] + w["b_enc"]
-        acts = torch.where(pre > w["threshold"], pre, torch.zeros_like(pre)).clamp_min(0)
-        return acts, scale * (acts @ w["W_dec"]) + w["b_dec"]
-
-    return forward
+def _forward(x: Tensor, w: dict[str, Tensor], scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    pre = (x / scale) @ w["W_enc"] + w["b_enc"]
+    acts = torch.where(pre > w["threshold"], pre, torch.zeros_like(pre)).clamp_min(0)
+    recons = scale * (acts @ w["W_dec"]) + w["b_dec"]
+    return acts, recons + x @ w[SKIP_NAME] if SKIP_NAME in w else recons
 
 
 def metadata_of(path: Path) -> SAEMetadata:
@@ -143,13 +154,6 @@ EMBEDDING = Format(
 FORMAT = Format(name="gemma_scope", files=WEIGHTS, recognises=_is_here, read=read_sae)
 
 CONFIG, WEIGHTS_2 = "config.json", "params.safetensors"
-LAYOUT_2: dict[str, Axes] = {
-    "w_enc": ("d_in", "d_sae"),
-    "b_enc": ("d_sae",),
-    "w_dec": ("d_sae", "d_out"),
-    "b_dec": ("d_out",),
-    "threshold": ("d_sae",),
-}
 SKIP_NAME = "affine_skip_connection"
 SKIP: dict[str, Axes] = {SKIP_NAME: ("d_in", "d_out")}
 _SITES_2 = {"resid_post": "hook_resid_post", "attn_out": "attn.hook_z", "mlp_out": "hook_mlp_out"}
@@ -162,26 +166,18 @@ def read_2(path: Path) -> Conversion:
         raise MismatchError(
             f"{path / CONFIG}: architecture {config.get('architecture')!r} is not supported, only 'jump_relu'"
         )
-    tensors = read_safetensors(path / WEIGHTS_2)
-    if "w_dec" in tensors and tensors["w_dec"].ndim == 3:
+    tensors = _upper_case(read_safetensors(path / WEIGHTS_2))
+    if "W_dec" in tensors and tensors["W_dec"].ndim == 3:
         raise MismatchError(f"{path}: w_dec has three axes: it is one layer of a cross-layer transcoder")
     transcodes = is_transcoder(config, tensors, path / CONFIG)
-    layout = (
-        LAYOUT_2 if transcodes else {n: tuple("d_in" if a == "d_out" else a for a in x) for n, x in LAYOUT_2.items()}
-    )
+    layout = _layout(same_width=not transcodes)
     if flag(config, "affine_connection", path / CONFIG):
         layout = {**layout, **SKIP}
     w = check_arrays(
         tensors, layout, path / WEIGHTS_2, optional=SKIP if transcodes else None, what="a Gemma Scope 2 dictionary"
     )
-    weights, threshold = Weights(w["w_enc"], w["b_enc"], w["w_dec"], w["b_dec"]), w["threshold"].clamp_min(0)
     about = metadata_of_2(config, path, transcodes)
-    if not transcodes:
-        sae = JumpReLUSAE(subtract_b_dec(weights), threshold=threshold, metadata=about)
-        return Conversion(sae=sae, forward=_forward_2(w))
-    skip = w[SKIP_NAME].T.contiguous() if SKIP_NAME in w else None
-    sae = Transcoder(weights, activation=JumpReLU(threshold), W_skip=skip, metadata=about)
-    return Conversion(sae=sae, forward=_forward_2(w))
+    return _transcoder(w, about) if transcodes else _autoencoder(w, 1.0, about)
 
 
 def is_transcoder(config: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> bool:
@@ -202,20 +198,6 @@ def metadata_of_2(config: dict[str, Any], path: Path, transcodes: bool) -> SAEMe
     return SAEMetadata(model=model, hook_point=f"blocks.{layer[1]}.{site}" if site else "")
 
 
-def _forward_2(arrays: Arrays):
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = arrays.double()
-        pre = x @ w["w_enc"] + w["b_enc"]
-        acts = torch.where(pre > w["threshold"], pre, torch.zeros_like(pre)).clamp_min(0)
-        recons = acts @ w["w_dec"] + w["b_dec"]
-        return acts, recons + x @ w[SKIP_NAME] if SKIP_NAME in w else recons
-
-    return forward
-
-
-def recognises_2(path: Path) -> bool:
-    """Return whether both files exist."""
-    return (path / CONFIG).is_file() and (path / WEIGHTS_2).is_file()
-
-
-FORMAT_2 = Format(name="gemma_scope_2", files=f"{CONFIG}, {WEIGHTS_2}", recognises=recognises_2, read=read_2)
+FORMAT_2 = Format(
+    name="gemma_scope_2", files=f"{CONFIG}, {WEIGHTS_2}", recognises=has_files(CONFIG, WEIGHTS_2), read=read_2
+)

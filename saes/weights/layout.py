@@ -62,13 +62,14 @@ class Arrays:
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
 
-    def double(self) -> dict[str, Tensor]:
-        """Return all arrays in float64, for the self-check; converted once."""
-        return self._double
-
     @cached_property
-    def _double(self) -> dict[str, Tensor]:
+    def double(self) -> dict[str, Tensor]:
+        """All arrays in float64, for the self-check."""
         return {name: tensor.double() for name, tensor in self.tensors.items()}
+
+    def forward(self, formula: Callable[..., tuple[Tensor, Tensor]], *settings: Any) -> Forward:
+        """Return the forward pass `formula(x, arrays, *settings)` on the arrays in float64."""
+        return lambda x: formula(x, self.double, *settings)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -251,6 +252,11 @@ def require(path: Path, names: Mapping[str, Any] | set[str], *wanted: str) -> No
     missing = [key for key in wanted if key not in names]
     if missing:
         raise CorruptError(f"{path} lacks {', '.join(missing)}; it was edited, or is in another format")
+
+
+def has_files(*names: str) -> Callable[[Path], bool]:
+    """Return a test of a folder: are all these files in it?"""
+    return lambda path: all((path / name).is_file() for name in names)
 
 
 def one_file(path: Path, pattern: str) -> Path:

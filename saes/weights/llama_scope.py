@@ -179,7 +179,7 @@ def _positive(value: Any, name: str, path: Path) -> float:
 
 
 def _convert(w: Arrays, threshold: Tensor | None, settings: Settings, about: SAEMetadata) -> Conversion:
-    weights = {name: tensor for name, tensor in w.double().items() if name in LAYOUT}
+    weights = {name: tensor for name, tensor in w.double.items() if name in LAYOUT}
     norm = weights["W_D"].norm(dim=1)
     length = norm if settings.by_row_norm else torch.ones_like(norm)
     unit = Weights(
@@ -196,24 +196,19 @@ def _convert(w: Arrays, threshold: Tensor | None, settings: Settings, about: SAE
         sae = Transcoder(unit, activation=activation, metadata=about)
     else:
         sae = plain_sae(subtract_b_dec(unit), activation, about)
-    return Conversion(sae=sae, forward=_forward(w, threshold, settings))
+    return Conversion(sae=sae, forward=w.forward(_forward, threshold, settings))
 
 
-def _forward(arrays: Arrays, threshold: Tensor | None, settings: Settings):
-    """Return the source's forward pass, followed by the change of units stated above."""
-
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = arrays.double()
-        norm = w["W_D"].square().sum(1).sqrt() if settings.by_row_norm else torch.ones((), dtype=x.dtype)
-        scored = ((x * settings.s_in) @ w["W_E"] + w["b_E"]) * norm
-        if threshold is not None:
-            kept = scored * (scored > threshold.double())
-        else:
-            kept = as_relu_topk(scored, settings.k) if settings.act == "topk" else scored.clamp_min(0)
-        recons = ((kept / norm.clamp_min(1e-300)) @ w["W_D"] + w["b_D"]) / settings.s_out
-        return kept / settings.s_in, recons
-
-    return forward
+def _forward(x: Tensor, w: dict[str, Tensor], threshold: Tensor | None, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Compute the source's forward pass, followed by the change of units stated above."""
+    norm = w["W_D"].square().sum(1).sqrt() if settings.by_row_norm else torch.ones((), dtype=x.dtype)
+    scored = ((x * settings.s_in) @ w["W_E"] + w["b_E"]) * norm
+    if threshold is not None:
+        kept = scored * (scored > threshold.double())
+    else:
+        kept = as_relu_topk(scored, settings.k) if settings.act == "topk" else scored.clamp_min(0)
+    recons = ((kept / norm.clamp_min(1e-300)) @ w["W_D"] + w["b_D"]) / settings.s_out
+    return kept / settings.s_in, recons
 
 
 def recognises(path: Path) -> bool:
@@ -243,7 +238,7 @@ def read_qwen(path: Path) -> Conversion:
     k = check_k(int(named[1]), w.sizes["d_sae"], file)
     weights = Weights(w["W_enc"].T.contiguous(), w["b_enc"], w["W_dec"].T.contiguous(), w["b_dec"])
     sae = TopKSAE(subtract_b_dec(weights), k=k, metadata=metadata_of_qwen(file))
-    return Conversion(sae=sae, forward=_forward_qwen(w, k))
+    return Conversion(sae=sae, forward=w.forward(_forward_qwen, k))
 
 
 def metadata_of_qwen(file: Path) -> SAEMetadata:
@@ -255,13 +250,9 @@ def metadata_of_qwen(file: Path) -> SAEMetadata:
     )
 
 
-def _forward_qwen(arrays: Arrays, k: int):
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = arrays.double()
-        acts = as_relu_topk(x @ w["W_enc"].T + w["b_enc"], k)
-        return acts, acts @ w["W_dec"].T + w["b_dec"]
-
-    return forward
+def _forward_qwen(x: Tensor, w: dict[str, Tensor], k: int) -> tuple[Tensor, Tensor]:
+    acts = as_relu_topk(x @ w["W_enc"].T + w["b_enc"], k)
+    return acts, acts @ w["W_dec"].T + w["b_dec"]
 
 
 def recognises_qwen(path: Path) -> bool:

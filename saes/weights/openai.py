@@ -19,7 +19,7 @@ from torch import Tensor
 
 from interp.errors import CorruptError, MismatchError
 from saes.kinds.base import SAE, TokenNormSAE, TopK, Weights
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import ReLUSAE
 from saes.weights.layout import (
     Arrays,
     Axes,
@@ -49,7 +49,7 @@ def read(path: Path) -> Conversion:
     if "decoder.weight" not in arrays and not any(name in state for name in TIED):
         raise CorruptError(f"{file} lacks decoder.weight; an OpenAI autoencoder has {', '.join({**LAYOUT, **DECODER})}")
     k = _k(state, arrays.sizes["d_sae"], file)
-    return Conversion(sae=_build(arrays, k), forward=_forward(arrays, k))
+    return Conversion(sae=_build(arrays, k), forward=arrays.forward(_forward, k))
 
 
 def _k(state: Mapping[str, Any], d_sae: int, path: Path) -> int:
@@ -73,20 +73,16 @@ def _build(w: Arrays, k: int) -> SAE:
     return TokenNormSAE(weights, activation=TopK(k), norm="layer_norm") if k else ReLUSAE(weights)
 
 
-def _forward(arrays: Arrays, k: int):
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = arrays.double()
-        decoder = w.get("decoder.weight", w["encoder.weight"].T)
-        if not k:
-            acts = ((x - w["pre_bias"]) @ w["encoder.weight"].T + w["latent_bias"]).clamp_min(0)
-            return acts, acts @ decoder.T + w["pre_bias"]
-        mean = x.mean(1, keepdim=True)
-        deviation = ((x - mean).square().sum(1, keepdim=True) / (x.shape[1] - 1)).sqrt()
-        z = (x - mean) / (deviation + 1e-5)
-        acts = as_relu_topk((z - w["pre_bias"]) @ w["encoder.weight"].T + w["latent_bias"], k)
-        return acts, (acts @ decoder.T + w["pre_bias"]) * deviation + mean
-
-    return forward
+def _forward(x: Tensor, w: dict[str, Tensor], k: int) -> tuple[Tensor, Tensor]:
+    decoder = w.get("decoder.weight", w["encoder.weight"].T)
+    if not k:
+        acts = ((x - w["pre_bias"]) @ w["encoder.weight"].T + w["latent_bias"]).clamp_min(0)
+        return acts, acts @ decoder.T + w["pre_bias"]
+    mean = x.mean(1, keepdim=True)
+    deviation = ((x - mean).square().sum(1, keepdim=True) / (x.shape[1] - 1)).sqrt()
+    z = (x - mean) / (deviation + 1e-5)
+    acts = as_relu_topk((z - w["pre_bias"]) @ w["encoder.weight"].T + w["latent_bias"], k)
+    return acts, (acts @ decoder.T + w["pre_bias"]) * deviation + mean
 
 
 def recognises(path: Path) -> bool:

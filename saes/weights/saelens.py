@@ -33,6 +33,19 @@ SAELens has no name for, are written as `topk_transcoder` and `topk_skip_transco
 
 The weights may hold `scaling_factor [d_sae]`, with which activations were multiplied before decoding where
 `finetuning_scaling_factor` is true: it goes into the decoder rows. All ones are ignored, as SAELens does.
+
+**Kinds of one's own** (`saes.kinds.own`), in our folder alone: `cfg.json` names the kind and its settings.
+
+    cfg.json                 architecture (the kind), d_in, d_sae, d_out, settings, metadata
+    sae_weights.safetensors  kind.NAME for each parameter and buffer of its class, in training units; and the scales
+                             between these and raw activations: input_scale, shift_scale, output_scale, unit_scale
+
+The class is that of the file which the environment names; none comes with the folder. `selfcheck.safetensors` has
+reconstructions from the end of training. Loading repeats them, so that a class that computes something else is noticed.
+
+**Crosscoders**, in our folder alone: `architecture` is `crosscoder`, a layout that no other tool has. Arrays as for
+jumprelu, over the concatenated activations of all sites, and `scales [n_places]`; `cfg.json` lists the sites as
+`places`, with their widths `d` (see `saes.kinds.crosscoder`).
 """
 
 from collections.abc import Mapping
@@ -44,6 +57,7 @@ from torch import Tensor
 
 from interp.artifacts import read_json
 from interp.errors import CorruptError, MismatchError, UnknownNameError
+from saes.kinds.autograd import AutogradSAE, Sizes
 from saes.kinds.base import (
     SAE,
     TOKEN_NORMS,
@@ -51,18 +65,19 @@ from saes.kinds.base import (
     JumpReLU,
     ReLU,
     SAEMetadata,
+    Scales,
     TokenNorm,
     TokenNormSAE,
     TopK,
     Weights,
 )
-from saes.kinds.gated import GatedSAE
+from saes.kinds.crosscoder import CrosscoderSAE
 from saes.kinds.jumprelu import JumpReLUSAE
+from saes.kinds.l1 import GatedSAE, ReLUSAE
 from saes.kinds.matching_pursuit import MatchingPursuitSAE
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.own import own_kind
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
-from saes.weights import crosscoder, own
 from saes.weights.layout import (
     Arrays,
     Axes,
@@ -74,6 +89,7 @@ from saes.weights.layout import (
     check_k,
     check_size,
     flag,
+    has_files,
     read_safetensors,
     require,
     section,
@@ -88,6 +104,7 @@ DECODER: dict[str, Axes] = {"W_dec": ("d_sae", "d_out"), "b_dec": ("d_out",)}
 GATE: dict[str, Axes] = {"W_enc": ("d_in", "d_sae"), "b_gate": ("d_sae",), "b_mag": ("d_sae",), "r_mag": ("d_sae",)}
 THRESHOLD: dict[str, Axes] = {"threshold": ("d_sae",)}
 SKIP: dict[str, Axes] = {"W_skip": ("d_out", "d_in")}
+CROSSCODER = "crosscoder"
 
 LAYOUTS: dict[str, dict[str, Axes]] = {
     "standard": {**ENCODER, **DECODER},
@@ -102,6 +119,7 @@ LAYOUTS: dict[str, dict[str, Axes]] = {
     "topk_transcoder": {**ENCODER, **DECODER},
     "topk_skip_transcoder": {**ENCODER, **DECODER, **SKIP},
     "matching_pursuit": DECODER,
+    CROSSCODER: {**ENCODER, **DECODER, **THRESHOLD, "scales": ("n_places",)},
 }
 
 TRAINING = "a training checkpoint, whose scale is not folded yet; save it with SAELens' save_inference_model"
@@ -123,10 +141,10 @@ def convert(config: dict[str, Any], tensors: Mapping[str, Tensor], config_path: 
     architecture = config["architecture"]
     if isinstance(architecture, str) and architecture in NOT_READ:
         raise MismatchError(f"{config_path}: architecture {architecture!r} is not supported: {NOT_READ[architecture]}")
-    if isinstance(architecture, str) and own.SETTINGS in config:
-        return own.convert(config, tensors, metadata(section(config, "metadata", config_path), config_path), path)
-    if not isinstance(architecture, str) or architecture not in (*LAYOUTS, crosscoder.NAME):
-        raise UnknownNameError("SAE architecture", str(architecture), (*LAYOUTS, crosscoder.NAME), f"({config_path})")
+    if isinstance(architecture, str) and OWN_SETTINGS in config:
+        return _own(config, tensors, metadata(section(config, "metadata", config_path), config_path), path)
+    if not isinstance(architecture, str) or architecture not in LAYOUTS:
+        raise UnknownNameError("SAE architecture", str(architecture), LAYOUTS, f"({config_path})")
     sizes = {axis: check_size(config[axis], axis, config_path) for axis in ("d_in", "d_sae")}
     is_transcoder = architecture.endswith("transcoder")
     sizes["d_out"] = check_size(config.get("d_out"), "d_out", config_path) if is_transcoder else sizes["d_in"]
@@ -134,8 +152,8 @@ def convert(config: dict[str, Any], tensors: Mapping[str, Tensor], config_path: 
         check_k(config.get("k"), sizes["d_sae"], config_path)
     about = metadata(section(config, "metadata", config_path), config_path)
     _check_settings(config, architecture, config_path)
-    if architecture == crosscoder.NAME:
-        return crosscoder.convert(config, tensors, about, config_path, path)
+    if architecture == CROSSCODER:
+        sizes["n_places"] = len(_check_sites(config.get("places"), sizes["d_in"], config_path))
     if architecture == "matching_pursuit":
         return _pursuit(config, check_arrays(tensors, DECODER, path, sizes=sizes), about, config_path)
     arrays = check_arrays(tensors, LAYOUTS[architecture], path, sizes=sizes, what=f"a {architecture} SAE")
@@ -159,7 +177,7 @@ def _check_settings(config: dict[str, Any], architecture: str, path: Path) -> No
     transcoder = architecture.endswith("transcoder")
     known: dict[str, tuple[Any, ...]] = {
         "normalize_activations": ("none", None)
-        if transcoder or architecture in ("gated", "matching_pursuit", crosscoder.NAME)
+        if transcoder or architecture in ("gated", "matching_pursuit", CROSSCODER)
         else ("none", None, *TOKEN_NORMS),
         "reshape_activations": ("none", "hook_z", None),
         "apply_b_dec_to_input": (False, None) if transcoder else (True, False, None),
@@ -186,6 +204,8 @@ def _build(config: dict[str, Any], arrays: Arrays, about: SAEMetadata, path: Pat
     if architecture.endswith("transcoder"):
         skip = arrays["W_skip"] if "W_skip" in arrays else None  # noqa: SIM401 (not a dict)
         return Transcoder(weights, activation=_activation(config, arrays, path), W_skip=skip, metadata=about)
+    if architecture == CROSSCODER:
+        return _crosscoder(weights, arrays, config["places"], about, path)
     unbiased = config.get("apply_b_dec_to_input") is False
     if architecture == "gated":
         return _gated(weights, arrays, about, unbiased=unbiased)
@@ -282,7 +302,7 @@ def _forward(config: dict[str, Any], arrays: Arrays) -> Forward:
     transcoder, norm = architecture.endswith("transcoder"), config.get("normalize_activations")
 
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = arrays.double()
+        w = arrays.double
         size, centre = _token_scale(x, norm)
         seen = (x - centre) / (size + (1e-5 if norm == "layer_norm" else 0.0))
         if centred and not transcoder:
@@ -318,9 +338,12 @@ def _token_scale(x: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
     return one, zero
 
 
+BOTH_FILES = has_files(CONFIG, WEIGHTS)
+
+
 def recognises(path: Path) -> bool:
     """Return whether `cfg.json` and the weights exist, and `cfg.json` has SAELens 6's `metadata` or is unreadable."""
-    if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
+    if not BOTH_FILES(path):
         return False
     try:
         return "metadata" in read_json(path / CONFIG)
@@ -385,7 +408,7 @@ def modern(config: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def recognises_flat(path: Path) -> bool:
     """Return whether `cfg.json` has no `metadata`, but a hook point and sizes."""
-    if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
+    if not BOTH_FILES(path):
         return False
     try:
         config = read_json(path / CONFIG)
@@ -395,3 +418,49 @@ def recognises_flat(path: Path) -> bool:
 
 
 FLAT_FORMAT = Format(name="saelens_flat", files=f"flat {CONFIG}, {WEIGHTS}", recognises=recognises_flat, read=read_flat)
+
+
+OWN_SETTINGS = "settings"
+"""Key of `cfg.json` that only such a dictionary has."""
+
+
+def _own(config: dict[str, Any], tensors: Mapping[str, Tensor], about: SAEMetadata, path: Path) -> Conversion:
+    """Return the dictionary. Raises `MissingError` without its code, `CorruptError` where the weights do not fit it."""
+    require(path, config, "d_out")
+    d_in, d_sae, d_out = (check_size(config[axis], axis, path) for axis in ("d_in", "d_sae", "d_out"))
+    kind = own_kind(config["architecture"], Sizes(d_in, d_sae, torch.zeros(d_out)), section(config, OWN_SETTINGS, path))
+    state = {name.removeprefix("kind."): t for name, t in tensors.items() if name.startswith("kind.")}
+    scales = {name: tensors.get(f"{name}_scale") for name in ("input", "shift", "output", "unit")}
+    expected = {name: t.shape for name, t in kind.state_dict().items()}
+    wrong = [n for n in {*expected, *state} if n not in state or n not in expected or state[n].shape != expected[n]]
+    wrong += [f"{name}_scale" for name, t in scales.items() if t is None]
+    if wrong:
+        raise CorruptError(
+            f"{path} does not fit the class of the kind {config['architecture']} (at {', '.join(sorted(wrong))}); the "
+            "code has changed since the training, or the file is damaged: restore it, or train again"
+        )
+    kind.load_state_dict(state)
+    inner, shift, outer, unit = (t.double() for t in scales.values() if t is not None)
+    sae = AutogradSAE(kind, Scales(inner, outer, float(unit), shift), metadata=about)
+    return Conversion(sae=sae, forward=lambda x: (sae.encode(x), sae(x)))
+
+
+def _crosscoder(weights: Weights, w: Arrays, sites: list[dict[str, Any]], about: SAEMetadata, path: Path) -> SAE:
+    if bool((w["threshold"] < 0).any()) or bool((w["scales"] <= 0).any()):
+        raise CorruptError(
+            f"{path}: thresholds must be at least 0 and scales above 0; no crosscoder was saved with others"
+        )
+    return CrosscoderSAE(weights, threshold=w["threshold"], scales=w["scales"], sites=sites, metadata=about)
+
+
+def _check_sites(sites: Any, d_in: int, path: Path) -> list[dict[str, Any]]:
+    """Return the sites, checked: their widths add up to `d_in`."""
+    if not isinstance(sites, list) or not sites or not all(isinstance(site, dict) for site in sites):
+        raise CorruptError(f"{path}: places must be a list of objects, found {type(sites).__name__}")
+    for site in sites:
+        if not text(site, "hook_point", path):
+            raise CorruptError(f"{path}: every site needs a hook_point, found {site!r}")
+    widths = [check_size(site.get("d"), "d", path) for site in sites]
+    if sum(widths) != d_in:
+        raise CorruptError(f"{path}: widths of `places` {widths} do not add up to d_in = {d_in}")
+    return sites

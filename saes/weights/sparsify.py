@@ -31,6 +31,7 @@ from saes.weights.layout import (
     check_k,
     check_size,
     flag,
+    has_files,
     read_safetensors,
     require,
 )
@@ -64,9 +65,8 @@ def read(path: Path) -> Conversion:
         what="a sparsify coder" + (" with skip_connection" if skip else ""),
     )
     k = check_k(config["k"], sizes["d_sae"], config_path)
-    return Conversion(
-        sae=_build(arrays, k, transcode, metadata_of(path.name, transcode)), forward=_forward(arrays, k, transcode)
-    )
+    sae = _build(arrays, k, transcode, metadata_of(path.name, transcode))
+    return Conversion(sae=sae, forward=arrays.forward(_forward, k, transcode))
 
 
 def _d_sae(config: dict[str, Any], d_in: int, path: Path) -> int:
@@ -95,20 +95,11 @@ def _build(w: Arrays, k: int, transcode: bool, about: SAEMetadata) -> TopKSAE | 
     return Transcoder(weights, activation=TopK(k), W_skip=skip, metadata=about)
 
 
-def _forward(arrays: Arrays, k: int, transcode: bool):
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = arrays.double()
-        z = x if transcode else x - w["b_dec"]
-        acts = as_relu_topk((z @ w["encoder.weight"].T + w["encoder.bias"]).clamp_min(0), k)
-        recons = acts @ w["W_dec"] + w["b_dec"]
-        return acts, recons + x @ w["W_skip"].T if "W_skip" in w else recons
-
-    return forward
-
-
-def recognises(path: Path) -> bool:
-    """Return whether both files exist."""
-    return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
+def _forward(x: Tensor, w: dict[str, Tensor], k: int, transcode: bool) -> tuple[Tensor, Tensor]:
+    z = x if transcode else x - w["b_dec"]
+    acts = as_relu_topk((z @ w["encoder.weight"].T + w["encoder.bias"]).clamp_min(0), k)
+    recons = acts @ w["W_dec"] + w["b_dec"]
+    return acts, recons + x @ w["W_skip"].T if "W_skip" in w else recons
 
 
 def explain(path: Path) -> None:
@@ -118,4 +109,4 @@ def explain(path: Path) -> None:
         raise CorruptError(f"{path} holds {len(inside)} hook points ({', '.join(inside[:6])}); give the folder of one")
 
 
-FORMAT = Format(name="sparsify", files=f"{CONFIG}, {WEIGHTS}", recognises=recognises, read=read)
+FORMAT = Format(name="sparsify", files=f"{CONFIG}, {WEIGHTS}", recognises=has_files(CONFIG, WEIGHTS), read=read)

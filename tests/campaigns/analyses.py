@@ -271,7 +271,7 @@ def alike(rng: Rng) -> float:
 
 def cosines(rng: Rng) -> float:
     """Return the smallest p-value of 50 random directions as neighbours of one, after Holm."""
-    from saes.features.similar import chance_of_cosine
+    from saes.features.search import chance_of_cosine
 
     directions = rng.normal(size=(50, 16))
     return float(chance_of_cosine(directions[:, 0] / np.linalg.norm(directions, axis=1), 16, 50).min())

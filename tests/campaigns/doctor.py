@@ -27,7 +27,7 @@ from interp.seeds import make_generator
 from saes.evaluation.dictionary_checks import Said, checks_of_dictionary, fvu_of
 from saes.kinds.base import SAE, SAEMetadata, Weights
 from saes.kinds.jumprelu import JumpReLUSAE
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import ReLUSAE
 from saes.kinds.topk import TopKSAE
 from tests.campaigns import report
 from tests.campaigns.formats import FORMATS, rewritten

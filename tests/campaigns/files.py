@@ -142,7 +142,7 @@ def _inputs(scratch: Path) -> Iterator[Subject]:
     from interp.text.corpora import open_corpus
     from interp.tracing.interchange import read_graph_json
     from interp.workspace import Workspace
-    from saes.evaluation.config import LIST, read_concepts
+    from saes.evaluation.scores import LIST, read_concepts
 
     folder = scratch / "inputs"
     folder.mkdir()

@@ -25,7 +25,7 @@ from interp.patching.patching_map import AblationEffect
 from interp.statistics import Interval
 from interp.tracing.influence import Scores
 from interp.workspace import Workspace
-from saes.evaluation.concept_scores import ConceptScore, ConceptScores
+from saes.evaluation.evaluation import ConceptScore, ConceptScores
 
 MODEL = "model-x"
 

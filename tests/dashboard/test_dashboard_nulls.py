@@ -23,8 +23,7 @@ from saes.acts.patching import SuggestPair
 from saes.acts.prompt import ReadLayers, ReadPrompt
 from saes.acts.reading import OTHERS, at_random_vectors
 from saes.acts.session import Session
-from saes.features.lookup import shares_below
-from saes.features.schema import Features
+from saes.features.schema import Features, shares_below
 from saes.weights.folder import load_sae
 
 MODEL = "small:mlp-2l"

@@ -26,8 +26,7 @@ from saes.acts.patching import SuggestPair
 from saes.acts.prompt import FeatureActivations, NextTokens, ReadLayers, ReadPrompt, ShowAttention, described
 from saes.acts.session import Session, model_bytes
 from saes.acts.writing import CheckChat, ContinuePrompt, Exchange
-from saes.features.lookup import labels, shares_below
-from saes.features.schema import Features
+from saes.features.schema import Features, labels, shares_below
 from saes.weights.folder import load_sae
 
 PROMPT = {"text": "one two three", "model": "m", "chat": False}

@@ -44,7 +44,7 @@ from interp.artifacts import STATUS, partial_path
 from interp.errors import ConfigError, UnknownNameError
 from interp.statistics import Interval
 from interp.workspace import Workspace
-from saes.evaluation.concept_scores import ConceptScores
+from saes.evaluation.evaluation import ConceptScores
 
 
 @pytest.fixture(scope="module")

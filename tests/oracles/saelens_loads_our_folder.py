@@ -21,7 +21,7 @@ from probe import ROWS  # noqa: E402
 from sae_lens import SAE  # noqa: E402
 from sae_lens.registry import get_sae_class  # noqa: E402
 
-from saes.kinds.base import (  # noqa: E402  # noqa: E402
+from saes.kinds.base import (  # noqa: E402
     JumpReLU,
     ReLU,
     SAEMetadata,
@@ -29,10 +29,9 @@ from saes.kinds.base import (  # noqa: E402  # noqa: E402
     TopK,
     Weights,
 )
-from saes.kinds.gated import GatedSAE  # noqa: E402
 from saes.kinds.jumprelu import JumpReLUSAE  # noqa: E402
+from saes.kinds.l1 import GatedSAE, ReLUSAE  # noqa: E402
 from saes.kinds.matching_pursuit import MatchingPursuitSAE  # noqa: E402
-from saes.kinds.relu import ReLUSAE  # noqa: E402
 from saes.kinds.topk import TopKSAE  # noqa: E402
 from saes.kinds.transcoder import Transcoder  # noqa: E402
 from saes.weights.folder import load_sae, save_sae  # noqa: E402

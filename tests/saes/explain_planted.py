@@ -15,7 +15,7 @@ from interp.recording.store import Recording
 from interp.workspace import Workspace
 from saes.features.build import build_features
 from saes.kinds.base import SAEMetadata, Weights
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import ReLUSAE
 
 MODEL = "small:mlp-2l"
 D, BOS = 64, 256

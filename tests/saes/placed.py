@@ -5,9 +5,8 @@ from architectures import new_tiny, tiny
 from circuit_tasks import random_task
 
 from saes.kinds.base import SAE, SAEMetadata, TokenNormSAE, TopK, Weights
-from saes.kinds.gated import GatedSAE
 from saes.kinds.jumprelu import JumpReLUSAE
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import GatedSAE, ReLUSAE
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
 

@@ -15,7 +15,7 @@ from interp.models.hooked import HookedModel
 from interp.patching.metrics import LogitDiff
 from interp.patching.task import Task
 from saes.kinds.base import SAEMetadata, Weights
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import ReLUSAE
 
 D, N_TOKENS = 32, 12
 A, A2, B, IDLE, ANSWER = 3, 4, 20, 21, 7

@@ -18,7 +18,7 @@ from saes.evaluation.absorption import (
 from saes.evaluation.probing import sparse_columns
 from saes.evaluation.scores import absorption_table
 from saes.kinds.base import SAEMetadata, Weights
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import ReLUSAE
 from saes.kinds.transcoder import Transcoder
 
 CLASSES, CHILDREN, OTHERS = 5, 16, 20

@@ -10,9 +10,9 @@ from interp.errors import ConfigError, CorruptError
 from interp.nulls import ALIKE_LATENTS, DRAWS
 from interp.statistics import Interval, auroc
 from saes.evaluation import concepts as measured
-from saes.evaluation.concept_scores import BASES, ConceptScore, ConceptScores, Detector
 from saes.evaluation.concepts import Ranked, judge, peaks_of
-from saes.evaluation.config import GOOD_F1, LEAST_SENTENCES, LIST, NEGATIVES, Half, read_concepts
+from saes.evaluation.evaluation import BASES, ConceptScore, ConceptScores, Detector
+from saes.evaluation.scores import GOOD_F1, LEAST_SENTENCES, LIST, NEGATIVES, Half, read_concepts
 
 JUDGE = {
     *("Spanish", "animals", "clock times", "contrast", "dates", "kinship", "law", "medicine", "months", "music"),
@@ -203,7 +203,7 @@ def letters(path):
 def dictionary(model, direction: torch.Tensor, bias: float, hook: str):
     """A dictionary whose latent 5 reads a direction; the other 63 are random and rarely fire."""
     from saes.kinds.base import SAEMetadata, Weights
-    from saes.kinds.relu import ReLUSAE
+    from saes.kinds.l1 import ReLUSAE
 
     d = model.cfg.d_model
     rows = torch.nn.functional.normalize(torch.randn(64, d, generator=torch.Generator().manual_seed(0)), dim=1)

@@ -9,7 +9,7 @@ from interp.directions.choice import Judgement
 from interp.directions.study import DirectionGeometry
 from interp.errors import ConfigError
 from interp.workspace import Workspace
-from saes.explain.direction_judge import answers_of, check_answers, written_by, yes_or_no
+from saes.explain.asking import answers_of, check_answers, written_by, yes_or_no
 from saes.explain.providers import ENDPOINT, ENDPOINT_MODEL, open_provider
 from workbench.__main__ import main
 

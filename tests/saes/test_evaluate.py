@@ -17,7 +17,7 @@ from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
 from saes.training.reconstruction import evaluate_on_recording
-from saes.training.scores import DENSITY_EDGES
+from saes.training.stored import DENSITY_EDGES
 
 D = 12
 HISTOGRAM = ("density_edges", "density_counts")

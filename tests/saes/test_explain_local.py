@@ -5,7 +5,7 @@ import torch
 
 from interp.models.generation import chat_tokens, complete_chat
 from saes.explain.asking import Request
-from saes.explain.prompts import quote, read_answers
+from saes.explain.cases import quote, read_answers
 from saes.explain.providers import LocalModel
 
 pytestmark = pytest.mark.real

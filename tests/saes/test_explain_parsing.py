@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saes.explain.prompts import LONGEST_LABEL, read_answers, read_explanation
+from saes.explain.cases import LONGEST_LABEL, read_answers, read_explanation
 from saes.explain.run import mean_over_features, mean_scores, other_features, score_answers
 
 

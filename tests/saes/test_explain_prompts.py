@@ -9,9 +9,22 @@ from fake_endpoint import excerpts, marked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saes.explain.cases import CROP, Trial, crop, cut_requests, detection_trials, fuzzing_trials, wrong_marks
+from saes.explain.cases import (
+    BRACKETS,
+    CROP,
+    Trial,
+    choose_brackets,
+    crop,
+    cut_requests,
+    detection_trials,
+    excerpt,
+    explanation_prompt,
+    fuzzing_trials,
+    quote,
+    scoring_prompt,
+    wrong_marks,
+)
 from saes.explain.contexts import Context, split_contexts
-from saes.explain.prompts import BRACKETS, choose_brackets, excerpt, explanation_prompt, quote, scoring_prompt
 from saes.features.schema import QUARTILES
 
 CONTROL = re.compile(r"<\||</?s>|<(?:bos|eos|start_of_turn|end_of_turn)>|\[/?INST\]")

@@ -10,9 +10,8 @@ from interp.circuits.circuit import Circuit
 from interp.errors import ConfigError, MissingError, UnknownNameError
 from interp.interventions.apply import hooks_of
 from interp.interventions.intervention import Intervention, Latent
-from saes.circuits.config import AttributionConfig, FeatureCircuitConfig
-from saes.circuits.edges import FeatureNode, measure
-from saes.circuits.feature_circuit import FeatureCircuit
+from saes.circuits.attribution import FeatureNode, measure
+from saes.circuits.feature_circuit import AttributionConfig, FeatureCircuit, FeatureCircuitConfig
 from saes.circuits.find import FeatureBench, find_feature_circuit
 from saes.circuits.sites import Prompts
 from saes.evaluation.baselines import random_dictionary_like

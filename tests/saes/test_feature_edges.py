@@ -6,8 +6,15 @@ from placed import RESID, random_sae, random_task, tiny
 from planted_pair import SCORE, A, B, perfect_dictionaries, planted_pair, planted_task
 
 from interp.errors import ConfigError
-from saes.circuits.attribution import AttributionConfig, attribute, exact_effects
-from saes.circuits.edges import FeatureNode, edge_scores, exact_edges, measure
+from saes.circuits.attribution import (
+    AttributionConfig,
+    FeatureNode,
+    attribute,
+    edge_scores,
+    exact_edges,
+    exact_effects,
+    measure,
+)
 from saes.circuits.sites import Prompts
 from saes.kinds.base import SAEMetadata
 from saes.kinds.matching_pursuit import MatchingPursuitSAE

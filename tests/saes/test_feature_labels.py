@@ -20,8 +20,7 @@ from saes.features.labels import (
     quoted,
     upper_end,
 )
-from saes.features.nearby import Windows
-from saes.features.views import View, Views, read_text
+from saes.features.views import View, Views, Windows, read_text
 
 VOCABULARY = ["<s>", " the", " The", " of", " cat", " dog", " run", "\n", " a", " an"] + [f" w{i}" for i in range(40)]
 CONTEXT = 20

@@ -15,8 +15,8 @@ from saes import search_features
 from saes.features import search
 from saes.features.find_by_meaning import by_concept, standardised
 from saes.features.found import Hit
+from saes.features.label_search import pieces_of, related_words, tokens_of
 from saes.features.meaning import KEPT, N_DIRECTIONS, Meaning
-from saes.features.related_words import pieces_of, related_words, tokens_of
 from saes.features.search import Query, parse_query
 
 N, D, N_WORDS = 300, 64, 500

@@ -24,8 +24,8 @@ from interp.models.identity import weight_hash
 from interp.models.passes import capture
 from interp.notes import Notes
 from interp.workspace import Workspace
+from saes.evaluation.in_model import splice, splice_hooks
 from saes.features.recipes import load_recipe, recipe_for
-from saes.features.splicing import splice, splice_hooks
 from tests.interp.architectures import ALL_NAMES, new_tiny, tiny
 
 MODEL = "llama-gqa"

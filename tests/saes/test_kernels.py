@@ -17,12 +17,12 @@ from interp.ranks import Ranks
 from saes.kernels import selection
 from saes.kernels.compiled import CompiledOps
 from saes.kernels.plain import PlainOps
+from saes.kernels.selection import WIDTH
 from saes.kernels.spread import Spread, SpreadOps, kth_largest
 from saes.kernels.state import Gradients, TrainState
 from saes.kernels.step import CAP, Stepper, StepSettings, choose_ops, dead_latents
-from saes.kernels.vectors import WIDTH
 from saes.kinds.config import BatchTopKConfig, ReLUConfig, TopKConfig
-from saes.kinds.relu import ReLURecipe
+from saes.kinds.l1 import ReLURecipe
 from saes.kinds.topk import BatchTopKRecipe, TopKRecipe
 
 D_IN, D_SAE, N, K = 24, 96, 80, 5

@@ -9,14 +9,12 @@ from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError
 from interp.recording.store import Stats
 from saes.kernels.state import TrainState
-from saes.kinds.base import SAEMetadata, TopK, Weights
+from saes.kinds.base import SAEMetadata, TopK, Trained, Weights
 from saes.kinds.config import BatchTopKConfig, TopKConfig
 from saes.kinds.crosscoder import CrosscoderSAE
-from saes.kinds.gated import GatedSAE
 from saes.kinds.jumprelu import JumpReLUSAE
-from saes.kinds.recipe import Trained
+from saes.kinds.l1 import GatedSAE, ReLUSAE
 from saes.kinds.registry import recipe_of
-from saes.kinds.relu import ReLUSAE
 from saes.kinds.topk import TopKSAE, estimate_threshold
 from saes.kinds.transcoder import Transcoder
 from saes.training.data import fold, input_scale, same_scale

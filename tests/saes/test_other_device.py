@@ -17,16 +17,14 @@ from saes.evaluation.absorption import measure_absorption
 from saes.evaluation.compare import compare
 from saes.evaluation.crosscoder_latents import compare_models
 from saes.evaluation.matching import match_features
-from saes.evaluation.probing import ProbingConfig, probe
-from saes.evaluation.probing_tasks import planted_tasks
+from saes.evaluation.probing import ProbingConfig, planted_tasks, probe
 from saes.evaluation.synthetic import HOOK_POINT, SyntheticConfig, SyntheticData, measure_recovery, write_synthetic
 from saes.explain.contexts import window_maxima
 from saes.features.firings import Encoded, collect_together
 from saes.features.sources import NeuronBasis
 from saes.kinds.base import SAEMetadata, TopK, Weights
-from saes.kinds.gated import GatedSAE
 from saes.kinds.jumprelu import JumpReLUSAE
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import GatedSAE, ReLUSAE
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
 from saes.training.reconstruction import evaluate_on_recording

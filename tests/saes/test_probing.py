@@ -15,28 +15,26 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
 from interp.statistics import MIN_DOCUMENTS, auroc
 from saes.evaluation.probing import (
+    LEFT_OUT,
     ProbingConfig,
     Tally,
-    fit_probe,
-    mean_difference,
-    probe,
-    sparse_columns,
-)
-from saes.evaluation.probing_tasks import (
-    LEFT_OUT,
     Tokens,
     control_labels,
     file_tasks,
+    fit_probe,
+    mean_difference,
     planted_tasks,
+    probe,
     recording_tasks,
     row_task,
+    sparse_columns,
     text_tasks,
     tokens_at,
 )
 from saes.evaluation.scores import ALL, MEAN, TaskFacts
 from saes.evaluation.synthetic import HOOK_POINT, SyntheticConfig, SyntheticData, write_synthetic
 from saes.kinds.base import SAEMetadata, Weights
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import ReLUSAE
 
 SMALL = ProbingConfig(n_train=1500, n_test=1500, seeds=(0, 1))
 

@@ -54,7 +54,7 @@ from saes.features.proof import (
 from saes.features.schema import Features
 from saes.features.sources import neurons_of
 from saes.kinds.base import SAEMetadata, Weights
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import ReLUSAE
 
 D, V, LENGTH = 144, 128, 16
 CAUSE, ANSWER, IDLE, VOICE = 3, 7, 20, V + 1

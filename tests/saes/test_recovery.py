@@ -17,7 +17,7 @@ from saes.evaluation.sae_comparison import SAEComparison
 from saes.evaluation.synthetic import HOOK_POINT, SyntheticConfig, SyntheticData, measure_recovery, write_synthetic
 from saes.kinds.base import ReLU, SAEMetadata, TokenNormSAE, Weights
 from saes.kinds.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig
-from saes.kinds.relu import ReLUSAE
+from saes.kinds.l1 import ReLUSAE
 from saes.kinds.topk import TopKSAE
 from saes.training.config import TrainConfig
 from saes.training.reconstruction import evaluate_on_recording

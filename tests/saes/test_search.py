@@ -16,8 +16,7 @@ from interp.errors import ConfigError, CorruptError, ResourceError, UnknownNameE
 from interp.workspace import Workspace
 from saes import search_features
 from saes.features import fired_words, search, token_index
-from saes.features.active import rank_active
-from saes.features.fired_words import index_examples, indexed_examples
+from saes.features.fired_words import index_examples, indexed_examples, rank_active
 from saes.features.found import Filter
 from saes.features.schema import ExampleRow, Features
 from saes.features.token_index import TABLES, Units, fold, index_schema, query_words, spell

@@ -14,7 +14,7 @@ from interp.artifacts import Draft
 from interp.errors import ConfigError, MissingError
 from interp.workspace import Workspace
 from saes import search_features
-from saes.features.similar import chance_of_cosine, load_vector, search_vector
+from saes.features.search import chance_of_cosine, load_vector, search_vector
 from saes.features.token_index import FOLDER, PHRASE_FROM, TokenIndex, Units, spell
 from workbench.__main__ import main
 from workbench.verbs.features import Search

@@ -13,7 +13,7 @@ from saes.kinds.base import JumpReLU, ReLU, SAEMetadata, TopK, Weights
 from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.transcoder import Transcoder
 from saes.sets import CrossLayerSet, PerLayerSet, TranscoderSet, open_set, read_set
-from saes.sets.layouts import SetConfig, write_config, write_cross_layer, write_layer
+from saes.sets.set import SetConfig, write_config, write_cross_layer, write_layer
 
 N_LAYERS, D, D_SAE, POS = 3, 8, 24, 6
 READS, WRITES = "mlp.hook_in", "hook_mlp_out"

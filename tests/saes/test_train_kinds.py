@@ -28,8 +28,7 @@ from saes.kinds.config import (
 from saes.training.config import TrainConfig
 from saes.training.reconstruction import evaluate_on_recording
 from saes.training.run import LOG
-from saes.training.scores import Reconstruction
-from saes.training.stored import StoredSAE, TrainedSettings
+from saes.training.stored import Reconstruction, StoredSAE, TrainedSettings
 from saes.training.train import train, train_sae
 from saes.weights.folder import WEIGHTS, load_sae
 

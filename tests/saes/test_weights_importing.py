@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from interp.artifacts import verify
 from interp.errors import ConfigError, MismatchError
-from saes.features.splicing import splice
+from saes.evaluation.in_model import splice
 from saes.kinds.base import TokenNormSAE, TopK, Weights
 from saes.kinds.transcoder import Transcoder
-from saes.training.importing import import_dictionary
+from saes.training.stored import import_dictionary
 from saes.weights.folder import WEIGHTS, load_sae
 from saes.weights.imported import ImportedSettings
 from saes.weights.importing import Origin, agree_on_origin, same_model

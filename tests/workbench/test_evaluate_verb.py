@@ -6,8 +6,7 @@ import torch
 from interp.artifacts import partial_path, verify
 from interp.recording.store import Recording
 from interp.workspace import Workspace
-from saes.evaluation.concept_scores import BASES
-from saes.evaluation.evaluation import ConceptSettings, SAEEvaluation
+from saes.evaluation.evaluation import BASES, ConceptSettings, SAEEvaluation
 from saes.evaluation.scores import ALL, Probing
 from saes.kinds.config import TopKConfig, TranscoderConfig
 from saes.training.config import TrainConfig

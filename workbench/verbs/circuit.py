@@ -18,7 +18,7 @@ from interp.nulls import DRAWS
 from interp.options import Argument, Derived, Means, ModelName, SAEName, TaskName
 from interp.patching.patching_map import MetricName
 from interp.progress import reported
-from saes.circuits.config import AttributionConfig, FeatureCircuitConfig
+from saes.circuits.feature_circuit import AttributionConfig, FeatureCircuitConfig
 from workbench.analysis import Analysis, Run
 from workbench.terminal import (
     AppliesDictionary,

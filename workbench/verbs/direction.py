@@ -148,7 +148,7 @@ class Direction(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Analysi
         if self.judge is None:
             return None
         from interp.directions.samples import Judge
-        from saes.explain.direction_judge import answers_of, check_answers
+        from saes.explain.asking import answers_of, check_answers
 
         provider = self._provider(run)
         check_answers(provider)
@@ -170,7 +170,7 @@ class Direction(DirectionConfig, AppliesDictionary, Threaded, RunsModel, Analysi
         if found is None and self.trait is not None:
             writer = None
             if self.writer == "endpoint":
-                from saes.explain.direction_judge import written_by
+                from saes.explain.asking import written_by
 
                 writer = written_by(self._provider(run))
             found = examples_of_trait(model, self.trait, str(self.instead), writer=writer)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from interp.errors import ConfigError, MismatchError, WorkbenchError
 from interp.options import BASIC, Argument, Derived, RecordingName, SAEName
 from interp.progress import Progress
-from saes.evaluation.config import LIST, AbsorptionConfig, ConceptList, ProbingConfig, read_concepts
 from saes.evaluation.evaluation import (
     ConceptSettings,
     EvaluationSettings,
@@ -20,16 +19,17 @@ from saes.evaluation.evaluation import (
     ProbeSettings,
     SAEEvaluation,
 )
+from saes.evaluation.scores import LIST, AbsorptionConfig, ConceptList, ProbingConfig, read_concepts
 from saes.training.stored import StoredSAE
 from workbench.analysis import Resumable, Run
 from workbench.terminal import AppliesDictionary, Heading, RunsModel, Seeded, Threaded, settings_of
 
 if TYPE_CHECKING:
     from interp.recording.store import Recording
-    from saes.evaluation.concept_scores import ConceptScores
+    from saes.evaluation.evaluation import ConceptScores
     from saes.evaluation.scores import Absorption, InModel, Probing
     from saes.kinds.base import SAE
-    from saes.training.scores import Reconstruction
+    from saes.training.stored import Reconstruction
 
 HEADING = Heading.RECORD
 
@@ -62,8 +62,7 @@ def run_probes(
 
     Raises as `saes.evaluation.probing.probe` does.
     """
-    from saes.evaluation.probing import probe
-    from saes.evaluation.probing_tasks import file_tasks, planted_tasks, recording_tasks, text_tasks
+    from saes.evaluation.probing import file_tasks, planted_tasks, probe, recording_tasks, text_tasks
 
     vocabulary = vocabulary_of(recording)
     tasks = planted_tasks(recording) if vocabulary is None else [*text_tasks(vocabulary), *recording_tasks(recording)]
@@ -126,7 +125,7 @@ class Probes(ProbingConfig, Seeded):
         if not self.probing:
             return None
         if self.labels is not None:
-            from saes.evaluation.probing_tasks import file_tasks
+            from saes.evaluation.probing import file_tasks
 
             file_tasks(self.labels, recording, vocabulary_of(recording))
         return ProbeSettings(config=self.probing_config(), labels=self.labels and given_file(self.labels))

@@ -319,8 +319,8 @@ class Steer(InWorkspace, Seeded, AppliesDictionary, Threaded, RunsModel):
         """Return the model, a recipe of one feature, hooks that put the reconstruction in, and a description."""
         from interp.interventions.intervention import Intervention, Latent
         from interp.interventions.recipe import write_recipe
+        from saes.evaluation.in_model import splice_hooks
         from saes.features.recipes import LoadedRecipe, recipe_for
-        from saes.features.splicing import splice_hooks
         from workbench.opening import feature_table, open_saes, unseen_positions
 
         model, [sae] = open_saes(
@@ -516,7 +516,7 @@ class Search(InWorkspace):
                         "density": (self.min_density, self.max_density), "min_strength": self.min_strength,
                         "limit": self.top}  # fmt: skip
         if self.vector is not None:
-            from saes.features.similar import load_vector, search_vector
+            from saes.features.search import load_vector, search_vector
 
             vector = load_vector(self.vector)
             found = search_vector(self.open_workspace(), vector, name=self.vector.name, **options)

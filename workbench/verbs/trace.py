@@ -12,7 +12,7 @@ from interp.errors import ConfigError, MismatchError, PromptError, UsageError
 from interp.models.hooked import HookedModel
 from interp.options import Argument, Derived, ModelName, SAEName
 from interp.tracing.graph import TraceConfig
-from saes.circuits.config import AttributionConfig
+from saes.circuits.feature_circuit import AttributionConfig
 from workbench.analysis import Resumable, Run
 from workbench.terminal import (
     AppliesDictionary,

@@ -301,7 +301,7 @@ class Import(Threaded, RunsModel, Analysis["StoredSAE | StoredSet | AttributionG
         from interp.models.adapter import available_hook_points
         from interp.names import check_hook_points
         from interp.recording.record import probe_widths
-        from saes.training.importing import import_dictionary
+        from saes.training.stored import import_dictionary
         from saes.weights.importing import Origin
 
         model = run.model(self.model)
