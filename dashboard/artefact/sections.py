@@ -12,7 +12,7 @@ from dashboard.components.evidence import evidence_table, records_table
 from dashboard.components.frame import attempt, panel, quiet_link, stat
 from dashboard.components.pages import artefact_href
 from dashboard.figures.theme import visible
-from interp.artifacts import KINDS, Artefact, Manifest, Table
+from interp.artifacts import Artefact, Manifest, Table
 from interp.artifacts.artefact import layout_of
 from interp.artifacts.tables import schema_of
 from interp.cache import size_text
@@ -35,7 +35,7 @@ def panels(workspace: Workspace, value: Artefact) -> list[html.Section | html.Di
     about = value.about
     pairs: list[dict[str, Callable[[], Any]]] = [
         {"Results": lambda: evidence_table(about.summary), "Settings": lambda: evidence_table(about.config)},
-        {"Made from": lambda: _origin(workspace, about), "Files": lambda: _files(about)},
+        {"Made from": lambda: _origin(workspace, value), "Files": lambda: _files(about)},
     ]
     tables = [name for name, part in layout_of(type(value)).items() if part.place == "table"]
     looks = type(value).findings is not Artefact.findings
@@ -74,15 +74,16 @@ def _table(value: Artefact, name: str) -> html.Div:
     return html.Div([html.P(note, className="wb-note"), records_table(rows, limit=MOST_ROWS) if rows else None])
 
 
-def _origin(workspace: Workspace, about: Manifest) -> html.Div:
+def _origin(workspace: Workspace, value: Artefact) -> html.Div:
     """Return the parents with their pages, the command, and what identifies the content."""
+    about = value.about
     links = {parent: artefact_href(workspace, parent) for parent in sorted(about.parents)}
     parents = [
         html.Li(visible(parent, 160) if href == "/" else quiet_link(parent, href), dir="auto")
         for parent, href in links.items()
     ]
     made = {name: getattr(about, name) for name in ("created", "seconds", "seed", "code_version", "content_hash")}
-    command = f"{program()} {KINDS[about.kind].made_by}"
+    command = f"{program()} {value.made_by}"
     return html.Div(
         [
             html.Ul(parents) if parents else html.P("No other artefact.", className="wb-none"),

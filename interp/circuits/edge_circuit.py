@@ -128,7 +128,7 @@ class EdgeCircuitSettings(FindConfig, CircuitSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EdgeCircuit(FoundCircuit, kind="edge_circuit"):
+class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", made_by="circuit find"):
     """The circuit of a task: the highest-ranked edges of the whole graph of heads and MLPs, evaluated."""
 
     settings: EdgeCircuitSettings

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from jaxtyping import Float32
 
-from interp.artifacts import ARRAY, CIRCUITS, Artefact, Document, Measured, Table
+from interp.artifacts import ARRAY, Artefact, Document, Measured, Table, kinds_of
 from interp.circuits.circuit import FILE, Circuit
 from interp.patching.config import TaskSettings
 from interp.patching.patching_map import PromptPair
@@ -197,7 +197,7 @@ class FoundCircuit(Artefact, ABC):
 
 def open_circuit(workspace: "Workspace", name: str) -> FoundCircuit:
     """Return a circuit of any kind, by its name or key. Raises `UnknownNameError` with the nearest names."""
-    found = workspace.value(workspace.find(name, *CIRCUITS))
+    found = workspace.value(workspace.find(name, *kinds_of("circuit")))
     assert isinstance(found, FoundCircuit)
     return found
 

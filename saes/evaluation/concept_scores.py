@@ -180,7 +180,7 @@ class ConceptScores(Result):
             value=f1["dictionary"],
             null=null,
             about="F1 on held-out words; null: the best baseline",
-            href=f"{address_of('sae', sae)}#concepts",
+            href=f"{address_of(f'saes/{sae}')}#concepts",
             proof="See the table of concepts",
             feature=(self.features, at) if self.features else None,
         )
@@ -204,7 +204,7 @@ def _dictionary(share: dict[str, Interval[float]], scores: Sequence[ConceptScore
         value=own.estimate,
         null=null,
         about="fraction of concepts; null: the best baseline",
-        href=f"{address_of('sae', sae)}#concepts",
+        href=f"{address_of(f'saes/{sae}')}#concepts",
         proof="See the table",
         dots=Dots(
             x=tuple(max(f1 for way, f1 in each.items() if way != "dictionary") for each in found),

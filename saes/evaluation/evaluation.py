@@ -50,7 +50,7 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAEEvaluation(Artefact, kind="evaluation"):
+class SAEEvaluation(Artefact, kind="evaluation", made_by="evaluate"):
     """Evaluation of an SAE. A part is None where it was not asked for, and a text where it was refused: the reason."""
 
     settings: EvaluationSettings

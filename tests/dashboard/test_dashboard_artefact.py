@@ -16,7 +16,7 @@ from page_text import text_of
 from dashboard.app import create_app
 from dashboard.artefact.page import PAGE, show_artefact
 from dashboard.components.evidence import MAX_ROWS, evidence_table, number
-from dashboard.components.pages import Context
+from dashboard.components.pages import Context, page_of
 from dashboard.figures.results import has_figure, plot
 from dashboard.figures.theme import visible
 from dashboard.notebook import _ARTEFACTS, Shown, show
@@ -68,13 +68,13 @@ def test_the_page_and_a_notebook_show_any_kind(serving, full, key):
     value = full.open_key(key)
     head = text_of(PAGE.layout(serving, name=key))
     assert visible(value.headline(), 600).replace('"', '\\"') in head
-    assert f"{KINDS[value.kind].title} {value.name}" in head
-    assert ("Open its own page" in head) == (value.href != f"/artefact/{key}")
+    assert f"{value.title} {value.name}" in head
+    assert ("Open its own page" in head) == (page_of(value.href) != f"/artefact/{key}")
     parts = text_of(show_artefact({"key": key}, "dark"))
     assert "wb-notice-error" not in parts
     assert all(f'"{title}"' in parts for title in ("Settings", "Results", "Made from", "Files"))
     assert ('"Findings"' in parts) == (type(value).findings is not Artefact.findings)
-    assert KINDS[value.kind].made_by in parts
+    assert value.made_by in parts
     assert ("artefact-figure" in parts) == has_figure(value)
     shown = show(key, full)
     if value.kind not in _ARTEFACTS:
