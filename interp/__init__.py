@@ -224,6 +224,7 @@ register(
     Kind("lens", "lenses", "interp.lenses.tuned_lens:TunedLens"),
     Kind("jacobian_lens", "jacobian-lenses", "interp.lenses.jacobian_lens:JacobianLens"),
     Kind("heads", "heads", "interp.circuits.head_scores:HeadScores"),
+    Kind("attention_entropy", "attention-entropies", "interp.circuits.attention_entropy:AttentionEntropy"),
     Kind("induction_circuit", "induction-circuits", "interp.circuits.induction_circuit:InductionCircuit", "circuit"),
     Kind("edge_circuit", "edge-circuits", "interp.circuits.edge_circuit:EdgeCircuit", "circuit"),
     Kind("attribution_graph", "graphs", "interp.tracing.graph:AttributionGraph"),

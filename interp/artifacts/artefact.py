@@ -123,7 +123,7 @@ class Artefact(Result):
     title: ClassVar[str]
     """Name of the kind on pages; by default `kind` in words."""
     made_by: ClassVar[str]
-    """Words of the verb that makes it; by default `kind` in words."""
+    """Words of the verb that makes it; by default `kind`."""
     if TYPE_CHECKING:
         settings: Any
     else:
@@ -141,8 +141,8 @@ class Artefact(Result):
         super().__init_subclass__(**options)
         if kind:
             check_kind(kind)
-            words = kind.replace("_", " ")
-            cls.kind, cls.title, cls.made_by = kind, title or words.capitalize(), made_by or words
+            cls.kind, cls.made_by = kind, made_by or kind
+            cls.title = title or kind.replace("_", " ").capitalize()
 
     @property
     def about(self) -> Manifest:

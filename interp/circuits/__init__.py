@@ -3,6 +3,7 @@
 - `head_kinds`         scores of every head as a previous-token, induction head and other kinds
 - `head_texts`         prompts of these kinds with their words, and texts in which words follow an order
 - `head_scores`        scores of heads as an artefact
+- `attention_entropy`  entropy of every head's attention over a recorded text, and its artefact
 - `head_weights`       QK and OV circuits as factored matrices; composition of heads, copying
 - `induction`          the induction circuit, from attention pattern to causal evidence
 - `induction_measure`  its prompts and measurements
