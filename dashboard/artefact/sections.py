@@ -1,26 +1,30 @@
-"""Panels of any artefact, from its class: what was found, numbers, settings, tables, origin and files."""
+"""Panels of any artefact, from its class: what was found, numbers, settings, documents, tables, origin and files."""
 
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from dash import html
 
-from dashboard.answers import MOST_ROWS
-from dashboard.components.evidence import evidence_table, records_table
+from dashboard.answers import MOST_ROWS, is_object, is_sequence
+from dashboard.components.evidence import as_table, evidence_table, number, records_table, words
 from dashboard.components.frame import attempt, panel, quiet_link, stat
 from dashboard.components.pages import artefact_href
 from dashboard.figures.theme import visible
-from interp.artifacts import Artefact, Manifest, Table
+from interp.artifacts import Artefact, Manifest, Table, as_json
 from interp.artifacts.artefact import layout_of
 from interp.artifacts.tables import schema_of
 from interp.cache import size_text
 from interp.errors import program
+from interp.results import Record, flat
 from interp.workspace import Workspace
 
 CELLS = {"bool", "int8", "int16", "int32", "int64", "float", "double", "string"}
 """Types of the columns that fit in one cell."""
+PLACES = ("document", "table")
+"""Places of the fields that have a panel of their own."""
 
 
 def summary(value: Artefact) -> html.Div:
@@ -37,7 +41,8 @@ def panels(workspace: Workspace, value: Artefact) -> list[html.Section | html.Di
         {"Results": lambda: evidence_table(about.summary), "Settings": lambda: evidence_table(about.config)},
         {"Made from": lambda: _origin(workspace, value), "Files": lambda: _files(about)},
     ]
-    tables = [name for name, part in layout_of(type(value)).items() if part.place == "table"]
+    layout = layout_of(type(value))
+    documents, tables = ([name for name, part in layout.items() if part.place == place] for place in PLACES)
     looks = type(value).findings is not Artefact.findings
     return [
         *([panel("Findings", attempt(lambda: _findings(value)))] if looks else []),
@@ -45,6 +50,7 @@ def panels(workspace: Workspace, value: Artefact) -> list[html.Section | html.Di
             html.Div([panel(title, attempt(body)) for title, body in pair.items()], className="wb-two wb-even")
             for pair in pairs
         ),
+        *(panel(f"Document {name}", attempt(partial(_document, value, name))) for name in documents),
         *(panel(f"Table {name}", attempt(partial(_table, value, name))) for name in tables),
     ]
 
@@ -56,6 +62,31 @@ def _findings(value: Artefact) -> html.Div | html.P:
         for each in value.findings()
     ]
     return records_table(rows, limit=MOST_ROWS) if rows else html.P("Nothing beyond its null.", className="wb-none")
+
+
+def _document(value: Artefact, name: str) -> html.Div | html.P | html.Table:
+    """Return a document as a table of its parts; of a single value its numbers, and its lists folded below them."""
+    document = getattr(value, name)
+    if document is None or isinstance(document, str):  # the reason for which it is not there
+        return html.P(visible(document or "This artefact lacks it.", 600), className="wb-none", dir="auto")
+    if rows := _parts(document):
+        return records_table(rows, limit=MOST_ROWS)
+    if not is_dataclass(document):
+        return html.P(number(document), dir="auto")
+    lists = [as_table(_parts(getattr(document, each.name))[:MOST_ROWS], words(each.name)) for each in fields(document)]
+    return html.Div([evidence_table(flat(as_json(document))), *filter(None, lists)])
+
+
+def _parts(value: object) -> list[Record]:
+    """Return a row for each part of a list or dictionary of parts; none for any other value."""
+    if is_object(value):
+        return [{"name": str(key), **_row(part)} for key, part in value.items()]
+    parts = list(value) if is_sequence(value) else []
+    return [_row(part) for part in parts if is_dataclass(part)]
+
+
+def _row(part: object) -> Record:
+    return flat(as_json(part)) if is_dataclass(part) or is_object(part) else {"value": number(part)}
 
 
 def _table(value: Artefact, name: str) -> html.Div:

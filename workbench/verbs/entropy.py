@@ -1,7 +1,7 @@
 """`workbench entropy RECORDING`: the entropy of every head's attention over a recorded text."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from interp.options import BASIC, Count, RecordingName
 from workbench.analysis import Analysis, Run
@@ -35,6 +35,6 @@ class Entropy(Seeded, Threaded, RunsModel, Analysis["AttentionEntropy"]):
         model = run.recorded_model(recording)
         run.parents[f"model:{recording.model}"] = recording.weight_hash
         text = recording.contexts_and_documents(limit=self.contexts)
-        about = {"model_name": recording.model, "recording": self.recording}
+        about: dict[str, Any] = {"model_name": recording.model, "recording": self.recording}
         with run.progress("attention entropy", "contexts") as progress:
             return measure_entropy(model, *text, **about, seed=self.seed, progress=progress)
