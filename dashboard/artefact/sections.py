@@ -9,7 +9,7 @@ from urllib.parse import quote
 from dash import html
 
 from dashboard.answers import MOST_ROWS, is_object, is_sequence
-from dashboard.components.evidence import as_table, evidence_table, number, records_table, words
+from dashboard.components.evidence import as_table, evidence_table, flattened, number, records_table, words
 from dashboard.components.frame import attempt, panel, quiet_link, stat
 from dashboard.components.pages import artefact_href
 from dashboard.figures.theme import visible
@@ -18,7 +18,6 @@ from interp.artifacts.artefact import layout_of
 from interp.artifacts.tables import schema_of
 from interp.cache import size_text
 from interp.errors import program
-from interp.results import Record, flat
 from interp.workspace import Workspace
 
 CELLS = {"bool", "int8", "int16", "int32", "int64", "float", "double", "string"}
@@ -73,11 +72,12 @@ def _document(value: Artefact, name: str) -> html.Div | html.P | html.Table:
         return records_table(rows, limit=MOST_ROWS)
     if not is_dataclass(document):
         return html.P(number(document), dir="auto")
-    lists = [as_table(_parts(getattr(document, each.name))[:MOST_ROWS], words(each.name)) for each in fields(document)]
-    return html.Div([evidence_table(flat(as_json(document))), *filter(None, lists)])
+    lists = {each.name: parts for each in fields(document) if (parts := _parts(getattr(document, each.name)))}
+    folded = [as_table(parts[:MOST_ROWS], words(name)) for name, parts in lists.items()]
+    return html.Div([evidence_table(as_json(document), skip=tuple(lists)), *folded])
 
 
-def _parts(value: object) -> list[Record]:
+def _parts(value: object) -> list[dict[str, Any]]:
     """Return a row for each part of a list or dictionary of parts; none for any other value."""
     if is_object(value):
         return [{"name": str(key), **_row(part)} for key, part in value.items()]
@@ -85,8 +85,8 @@ def _parts(value: object) -> list[Record]:
     return [_row(part) for part in parts if is_dataclass(part)]
 
 
-def _row(part: object) -> Record:
-    return flat(as_json(part)) if is_dataclass(part) or is_object(part) else {"value": number(part)}
+def _row(part: object) -> dict[str, Any]:
+    return flattened(as_json(part)) if is_dataclass(part) or is_object(part) else {"value": number(part)}
 
 
 def _table(value: Artefact, name: str) -> html.Div:

@@ -33,7 +33,7 @@ from interp.artifacts import FOLDERS, KINDS, Manifest, address_of
 from interp.doctor.certificate import Certificate
 from interp.errors import MissingError, WorkbenchError, as_typed, program
 from interp.progress import duration
-from interp.registry import kind_in
+from interp.registry import kind_in, kinds_of
 from interp.workspace import Workspace
 from saes.training.stored import StoredSAE
 
@@ -299,6 +299,12 @@ _ADDRESS = re.compile(r"/artefact/([^/?#]+)/([^/?#]+)(.*)")
 def own_page(kind: str) -> str:
     """Return the form of the address of the page that a kind has for its own; empty where it has none."""
     return OWN_PAGES.get(KINDS[kind].group or kind, "")
+
+
+def kinds_by_page() -> list[str]:
+    """Return every kind: those with a page of their own first, in the order of `OWN_PAGES`."""
+    shown = [kind for own in OWN_PAGES for kind in kinds_of(own)]
+    return list(dict.fromkeys([*shown, *KINDS]))
 
 
 def page_of(address: str) -> str:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from dashboard.components.pages import own_page, page_of
-from interp.artifacts import KINDS, Manifest, address_of
+from dashboard.components.pages import kinds_by_page, page_of
+from interp.artifacts import Manifest, address_of
 from interp.errors import CorruptError, as_typed
 from interp.workspace import Broken, Partial, Workspace
 from saes.acts.session import models
@@ -46,7 +46,7 @@ def overview(workspace: Workspace) -> Overview:
     Kinds with a page of their own come first; of a kind the newest, and layers of sets last.
     """
     manifests = workspace.artifacts()
-    cards: dict[str, list[Card]] = {kind: [] for kind in sorted(KINDS, key=lambda kind: not own_page(kind))}
+    cards: dict[str, list[Card]] = {kind: [] for kind in kinds_by_page()}
     described: set[str] = set()
     newest = sorted(manifests, key=lambda m: m.created, reverse=True)
     sets = {each.key: each.set_name for each in workspace.values(Features) if each.set_name}
