@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from interp.artifacts import Artefact, Document, Finding
+from interp.artifacts import Document, Finding
 from interp.results import Record
 from saes.evaluation.concept_scores import ConceptScores
 from saes.evaluation.config import AbsorptionConfig, ProbingConfig
 from saes.evaluation.scores import CAVEAT, Absorption, DecoderCosines, InModel, Probing, absorption_table
+from saes.features.found import NamedFeature, NamesFeatures
 from saes.training.scores import Reconstruction
 
 
@@ -50,7 +51,7 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAEEvaluation(Artefact, kind="evaluation", made_by="evaluate"):
+class SAEEvaluation(NamesFeatures, kind="evaluation", made_by="evaluate"):
     """Evaluation of an SAE. A part is None where it was not asked for, and a text where it was refused: the reason."""
 
     settings: EvaluationSettings
@@ -67,6 +68,20 @@ class SAEEvaluation(Artefact, kind="evaluation", made_by="evaluate"):
     def concept_scores(self) -> ConceptScores | None:
         """Scores of everyday concepts; None where they were not measured."""
         return self.concepts if isinstance(self.concepts, ConceptScores) else None
+
+    def named(self) -> tuple[NamedFeature, ...]:
+        """Return the best latent of each concept that was measured."""
+        scores = self.concept_scores.scores if self.concept_scores else ()
+        return tuple(
+            NamedFeature(
+                feature=each.own.unit,
+                concept=each.concept.name,
+                words=each.concept.words,
+                f1=each.own.f1.estimate,
+                null=each.null.high,
+            )
+            for each in scores
+        )
 
     def to_records(self) -> list[Record]:
         """Return one row: the scores on held-out rows, and those in the model."""
