@@ -18,7 +18,6 @@ from dashboard.components.frame import attrs, graph, notice, page, panel, quiet_
 from dashboard.components.pages import (
     Context,
     Page,
-    artefact_key,
     artefact_menu,
     circuit_href,
     current,
@@ -108,7 +107,7 @@ def layout(context: Context, name: str | None = None, n: str = "", paths: str = 
 
     Without `n`, the circuit as it was found.
     """
-    found = open_circuit(context.workspace, artefact_key(open_artefact(context.workspace, kinds_of("circuit"), name)))
+    found = open_circuit(context.workspace, open_artefact(context.workspace, kinds_of("circuit"), name).key)
     edges = view.scored(found)
     for chosen in filter(None, at.split(",")):
         view.check_chosen(chosen, edges, found)

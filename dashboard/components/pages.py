@@ -320,14 +320,6 @@ def page_of(address: str) -> str:
     return own.format(name=match[2], key=f"{match[1]}/{match[2]}") + rest
 
 
-def artefact_key(manifest: Manifest) -> str:
-    """Return `folder/name`, by which addresses and stores name one artefact: artefacts of two kinds may share a name.
-
-    A bare name in an address opens the newest.
-    """
-    return f"{FOLDERS[manifest.kind]}/{manifest.name}"
-
-
 def menu_choices(
     workspace: Workspace, kinds: Sequence[str], href: Callable[[str], str] = lambda key: page_of(address_of(key))
 ) -> list[tuple[str, str]]:
@@ -338,7 +330,7 @@ def menu_choices(
     found = workspace.newest(*kinds)
     names = Counter(each.name for each in found)
     texts = [m.name if names[m.name] == 1 else f"{m.name} · {m.kind.replace('_', ' ')}" for m in found]
-    return [(text, href(artefact_key(each))) for text, each in zip(texts, found, strict=True)]
+    return [(text, href(each.key)) for text, each in zip(texts, found, strict=True)]
 
 
 def artefact_menu(
@@ -431,7 +423,7 @@ def heads_href(name: str, **query: Any) -> str:
 
 
 def circuit_href(name: str, **query: Any) -> str:
-    """Address of a circuit, by its name or key; this and the next ones take either (`artefact_key`)."""
+    """Address of a circuit, by its name or key; this and the next ones take either. A bare name opens the newest."""
     return f"/circuit/{quote(name)}" + _query(query)
 
 
