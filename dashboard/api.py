@@ -25,7 +25,7 @@ from annotated_types import Interval
 
 from dashboard.answers import MOST_ROWS, finite_json, lists, plain
 from dashboard.components.live import Live
-from dashboard.components.pages import current
+from dashboard.components.pages import current, own_page, page_of
 from dashboard.queue import RunQueue
 from dashboard.requests import Asked, answered, asked_by, form_of
 from dashboard.turns import answered_in_lines, asking
@@ -53,7 +53,7 @@ def artefacts(workspace: Workspace, kind: str = "") -> list[dict[str, Any]]:
 
 def kinds(workspace: Workspace) -> dict[str, Any]:
     """Return the contents of each kind of artefact: folder, page and verb, JSON schemas, and columns of tables."""
-    return {kind: schema_of_kind(kind) for kind in KINDS}
+    return {kind: {"page": own_page(kind) or "/artefact/{key}", **schema_of_kind(kind)} for kind in KINDS}
 
 
 def artefact(workspace: Workspace, key: str) -> dict[str, Any]:
@@ -61,7 +61,9 @@ def artefact(workspace: Workspace, key: str) -> dict[str, Any]:
 
     Of a table it gives the first rows; `kinds` describes the fields.
     """
-    return as_record(workspace.open_key(key), MOST_ROWS)
+    record = as_record(workspace.open_key(key), MOST_ROWS)
+    findings = [finding | {"href": page_of(finding["href"])} for finding in record["findings"]]
+    return record | {"page": page_of(record["page"]), "findings": findings}
 
 
 def search(

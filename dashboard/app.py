@@ -42,6 +42,7 @@ from dashboard.components.pages import (
     current,
     empty_page,
     find_pages,
+    own_page,
     register_empty,
     register_menu,
     register_runs,
@@ -163,7 +164,7 @@ def _filled(workspace: Workspace, which: Page) -> bool:
 
     True in object storage, where asking costs a request for each kind.
     """
-    kinds = [kind for kind, each in KINDS.items() if re.split(r"[/?]", each.page)[1:2] == [which.path[1:]]]
+    kinds = [kind for kind in KINDS if re.split(r"[/?]", own_page(kind))[1:2] == [which.path[1:]]]
     return not kinds or workspace.remote is not None or any(workspace.names(kind) for kind in kinds)
 
 

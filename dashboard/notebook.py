@@ -32,7 +32,7 @@ from dashboard.figures.saes import activation_histogram, proof_nulls
 from dashboard.figures.theme import Theme
 from dashboard.figures.theme import theme as theme_called
 from dashboard.maps.view import atlas_view
-from interp.artifacts import CIRCUITS, KINDS, Manifest
+from interp.artifacts import KINDS, Manifest, kinds_of
 from interp.errors import ConfigError, UsageError
 from interp.workspace import Workspace
 from saes.acts.prompt import Pattern
@@ -163,6 +163,6 @@ def _proof(workspace: Workspace, found: Manifest, colours: Theme, options: dict[
 
 
 _ARTEFACTS: dict[str, Callable[[Workspace, Manifest, Theme, dict[str, Any]], Any]] = {
-    "atlas": _map, **dict.fromkeys((*CIRCUITS, "heads"), _figure), "proof": _proof
+    "atlas": _map, **dict.fromkeys((*kinds_of("circuit"), "heads"), _figure), "proof": _proof
 }  # fmt: skip
 """Kind of artefact -> what draws it; any other kind is drawn by `_panels`."""

@@ -277,7 +277,7 @@ def kinds(folder: Path) -> int:
         form = each.load()
         texts = field_texts(form)
         lines += [f"## {each.folder}/NAME", "", as_markdown(inspect.getdoc(form) or ""), ""]
-        lines += [f"Made by `workbench {each.made_by}`; `{each.defined_in.replace(':', '.')}`.", ""]
+        lines += [f"Made by `workbench {form.made_by}`; `{each.defined_in.replace(':', '.')}`.", ""]
         lines += ["| field | file | form | |", "|---|---|---|---|"]
         for part in described(kind):
             shape = re.sub(r"\b(?:\w+\.)+(?=\w)", "", part.form).replace("|", "or")

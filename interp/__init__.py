@@ -30,6 +30,7 @@ Foundations, without any analysis:
 - `names`       heads, nodes and hook points, parsed and written
 - `workspace`   the folder of folders that scripts, notebooks and the dashboard share
 - `artifacts`   one folder per result: manifest, hashes, work in progress
+- `registry`    kinds of artefact, each registered by its package, below
 - `remote`      a workspace in object storage, as paths that fetch what is opened
 - `storage`     its objects: checked reads, commits by a pointer
 - `devices`     device, dtype and memory
@@ -54,6 +55,7 @@ Foundations, without any analysis:
 from typing import TYPE_CHECKING
 
 from interp.packages import lazily
+from interp.registry import Kind, register
 
 if TYPE_CHECKING:
     from interp.artifacts import Manifest, copy_artefact, open_artefact, save_artefact
@@ -209,5 +211,27 @@ _HOMES = {
     "interp.changes.report": "what_changed",
     "interp.changes.transplant": "log_prob_of_answers",
 }
+
+register(
+    Kind("recording", "recordings", "interp.recording.recorded:Recorded"),
+    Kind("lens", "lenses", "interp.lenses.tuned_lens:TunedLens"),
+    Kind("jacobian_lens", "jacobian-lenses", "interp.lenses.jacobian_lens:JacobianLens"),
+    Kind("heads", "heads", "interp.circuits.head_scores:HeadScores"),
+    Kind("attention_entropy", "attention-entropies", "interp.circuits.attention_entropy:AttentionEntropy"),
+    Kind("induction_circuit", "induction-circuits", "interp.circuits.induction_circuit:InductionCircuit", "circuit"),
+    Kind("edge_circuit", "edge-circuits", "interp.circuits.found_circuit:EdgeCircuit", "circuit"),
+    Kind("attribution_graph", "graphs", "interp.tracing.graph:AttributionGraph"),
+    Kind("patching", "patching", "interp.patching.patching_map:PatchingMap"),
+    Kind("atlas", "atlases", "interp.atlas.vector_map:VectorMap"),
+    Kind("word_geometry", "word-geometry", "interp.geometry.word_geometry:WordGeometry", "geometry"),
+    Kind("space", "spaces", "interp.geometry.space:SpaceReport", "geometry"),
+    Kind("space_comparison", "space-comparisons", "interp.geometry.space:SpaceComparison", "geometry"),
+    Kind("direction", "directions", "interp.directions.study:DirectionGeometry"),
+    Kind("grokking", "grokking", "interp.studies.grokking_phases:Grokking", "study"),
+    Kind("induction_onset", "induction-onsets", "interp.studies.induction_onset:InductionOnset", "study"),
+    Kind("language_scaling", "language-scaling", "interp.studies.language_scaling:LanguageScaling", "study"),
+    Kind("model_comparison", "model-comparisons", "interp.changes.comparison:ModelComparison", "changes"),
+    Kind("certificate", "certificates", "interp.doctor.certificate:Certificate"),
+)
 
 __getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

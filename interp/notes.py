@@ -25,12 +25,13 @@ from typing import Annotated, Any
 
 from annotated_types import Interval, MaxLen, MinLen
 
-from interp.artifacts import CIRCUITS, FOLDERS, as_json, disk_errors, read_json, write_json
+from interp.artifacts import FOLDERS, as_json, disk_errors, read_json, write_json
 from interp.entries import Check, Entries, Merged, copy_entries
 from interp.errors import ConfigError, ConflictError, UnknownNameError
 from interp.forms import Passes, from_json, matches
 from interp.interventions.conversation import Conversation
 from interp.interventions.recipe import Recipe
+from interp.registry import kind_in, kinds_of
 from interp.workspace import Workspace
 
 FILE = "notes.sqlite"
@@ -274,9 +275,6 @@ class Notes:
 
 
 _FIELD = {"star": "starred", "title": "title", "note": "note"}
-_FOLDERS = set(FOLDERS.values())
-_DRAWN = {FOLDERS[kind] for kind in ("attribution_graph", *CIRCUITS)}
-"""Folders of what the browser draws as a graph, with marks of its visitors."""
 
 
 def check_key(key: str) -> tuple[str, str, str]:
@@ -284,8 +282,8 @@ def check_key(key: str) -> tuple[str, str, str]:
     match = _KEY.fullmatch(key)
     if match is None:
         raise ConfigError(f"a key is folder/name or folder/name#part, such as features/demo#12; got {key[:80]!r}")
-    if match[1] not in _FOLDERS:
-        raise UnknownNameError("folder of artefacts", match[1], _FOLDERS)
+    if not kind_in(match[1]):
+        raise UnknownNameError("folder of artefacts", match[1], FOLDERS.values())
     return match[1], match[2], match[3] or ""
 
 
@@ -295,7 +293,7 @@ def _key(key: str) -> str:
 
 
 def _graph_key(key: str) -> str:
-    if check_key(key)[0] not in _DRAWN or "#" in key:
+    if kind_in(check_key(key)[0]) not in ("attribution_graph", *kinds_of("circuit")) or "#" in key:
         raise ConfigError("should be graphs/NAME or the key of a circuit, to which the edits belong")
     return key
 

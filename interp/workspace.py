@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from interp.artifacts.artefact import Artefact, value_of
 from interp.artifacts.files import read_json
-from interp.artifacts.kinds import FOLDERS, KINDS, check_kind
 from interp.artifacts.manifest import PARTIAL, STATUS, Manifest, partial_path, read_manifest
 from interp.artifacts.tables import query
 from interp.errors import (
@@ -32,6 +31,7 @@ from interp.errors import (
     WorkbenchError,
     disk_errors,
 )
+from interp.registry import FOLDERS, KINDS, check_kind, kind_in
 from interp.remote import MANIFEST, Mirror, mirror_of
 
 if TYPE_CHECKING:
@@ -167,8 +167,7 @@ class Workspace:
     def open_key(self, key: str) -> Artefact:
         """Return the artefact of a key, `folder/name`, as a value of its class. Raises as `open`."""
         folder, _, name = key.partition("/")
-        kind = next((kind for kind, each in FOLDERS.items() if each == folder), "")
-        if not kind:
+        if not (kind := kind_in(folder)):
             raise UnknownNameError("folder of artefacts", folder, FOLDERS.values())
         return self.open(KINDS[kind].load(), name)
 

@@ -24,6 +24,7 @@ Subjects, one folder each:
 from typing import TYPE_CHECKING
 
 from interp.packages import lazily
+from interp.registry import Kind, register
 
 if TYPE_CHECKING:
     from saes.acts.features import Steer
@@ -124,5 +125,19 @@ _HOMES = {
     "saes.circuits.feature_circuit": "FeatureCircuitConfig",
     "saes.circuits.find": "find_feature_circuit",
 }
+
+register(
+    Kind("sae", "saes", "saes.training.stored:StoredSAE"),
+    Kind("transcoders", "transcoders", "saes.sets.stored:StoredSet"),
+    Kind("features", "features", "saes.features.schema:Features"),
+    Kind("neurons", "neurons", "saes.features.neurons:NeuronLabels"),
+    Kind("labels", "labels", "saes.features.written_labels:Labels"),
+    Kind("proof", "proofs", "saes.features.proof:Proof"),
+    Kind("feature_circuit", "feature-circuits", "saes.circuits.feature_circuit:FeatureCircuit", "circuit"),
+    Kind("evaluation", "evaluations", "saes.evaluation.evaluation:SAEEvaluation"),
+    Kind("sae_comparison", "sae-comparisons", "saes.evaluation.sae_comparison:SAEComparison"),
+    Kind("size_law", "size-laws", "saes.evaluation.scaling:SizeLaw"),
+    Kind("latent_comparison", "latent-comparisons", "saes.evaluation.latent_comparison:LatentComparison", "changes"),
+)
 
 __getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -479,9 +479,9 @@ class Lengths(Artefact, kind="lengths"):
 ''',
     )
     copy.insert(
-        "interp/artifacts/kinds.py",
-        '    "recording": Kind(',
-        '    "lengths": Kind("lengths", "Lengths", "", "lengths", "interp.patching.patching_map:Lengths"),\n',
+        "interp/__init__.py",
+        '    Kind("recording", ',
+        '    Kind("lengths", "lengths", "interp.patching.patching_map:Lengths"),\n',
     )
     copy.create(
         "workbench/verbs/lengths.py",

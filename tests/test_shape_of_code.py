@@ -266,8 +266,8 @@ def constants() -> dict[str, dict[str, list[object]]]:
 
 def test_a_constant_is_defined_once():
     named = constants()
-    assert {name: len(named[name]) for name in ("CIRCUITS", "DENSE", "GOOD_F1", "NEURONS")} == {
-        "CIRCUITS": 1, "DENSE": 1, "GOOD_F1": 1, "NEURONS": 1
+    assert {name: len(named[name]) for name in ("DENSE", "GOOD_F1", "NEURONS")} == {
+        "DENSE": 1, "GOOD_F1": 1, "NEURONS": 1
     }  # fmt: skip
     texts = [
         (name, repr(value))

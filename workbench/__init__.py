@@ -15,3 +15,5 @@
 - `steps`     steps of a pipeline, each a verb that could be typed by hand
 - `costs`     disk, memory and time of the steps on this machine
 """
+
+import saes

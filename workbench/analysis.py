@@ -202,11 +202,18 @@ class Run:
         return found
 
     def save(self, found: A) -> A:
-        """Write what was measured, unless the analysis has stored it already."""
+        """Write what was measured, unless the analysis has stored it already.
+
+        A result of another kind than the verb's own goes to the folder of its kind, under the same name.
+        """
         if is_stored(found):
             return found
         how: dict[str, Any] = {"parents": self.parents, "seed": self.seed, "threads": self.threads}
-        return save_artefact(found, self.folder, overwrite=self._verb.overwrite, draft=self._draft, **how)
+        overwrite, draft = self._verb.overwrite, self._draft
+        if found.kind == self._verb.writes():
+            return save_artefact(found, self.folder, overwrite=overwrite, draft=draft, **how)
+        folder = self.workspace.path(found.kind, self.folder.name)
+        return save_artefact(found, folder, overwrite=overwrite or (draft is not None and draft.resumed), **how)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """*Artefact*: one artefact of any kind, from its class; a kind with a page of its own is linked to it."""
 
 from typing import Any
-from urllib.parse import quote
 
 from dash import Dash, dcc, html
 
@@ -14,26 +13,26 @@ from dashboard.components.pages import (
     current,
     menu_choices,
     open_artefact,
+    page_of,
     register_parts,
 )
 from dashboard.figures.results import has_figure, plot
 from dashboard.figures.theme import theme
-from interp.artifacts import KINDS
-from interp.artifacts.kinds import ANY_PAGE
+from interp.artifacts import KINDS, address_of
 
 
 def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
     """`/artefact/<folder>/<name>`; without a name the newest artefact."""
     workspace = context.workspace
     value = workspace.value(open_artefact(workspace, tuple(KINDS), name))
-    title, here = KINDS[value.kind].title, _address(value.key)
-    other = [] if value.href == here else [quiet_link("Open its own page", value.href)]
+    title, here, own = value.title, address_of(value.key), page_of(value.href)
+    other = [] if own == here else [quiet_link("Open its own page", own)]
     return page(
         PAGE.title,
         panel(f"{title} {value.name}", attempt(lambda: summary(value)), *other),
         dcc.Store(id="artefact-state", data={"key": value.key}),
         html.Div(id="artefact-parts", style={"marginTop": "12px"}),
-        controls=artefact_menu(title, menu_choices(workspace, (value.kind,), _address), here, key=value.key),
+        controls=artefact_menu(title, menu_choices(workspace, (value.kind,), address_of), here, key=value.key),
     )
 
 
@@ -52,10 +51,6 @@ def show_artefact(state: dict[str, Any], scheme: str | None) -> Any:
         drawn = attempt(lambda: graph("artefact-figure", figure=plot(value, theme(scheme)), label=label))
         parts.insert(0, panel("Figure", drawn))
     return still(html.Div(parts))
-
-
-def _address(key: str) -> str:
-    return ANY_PAGE.format(key=quote(key))
 
 
 PAGE = Page(

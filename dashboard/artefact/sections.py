@@ -1,18 +1,19 @@
-"""Panels of any artefact, from its class: what was found, numbers, settings, tables, origin and files."""
+"""Panels of any artefact, from its class: what was found, numbers, settings, documents, tables, origin and files."""
 
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from dash import html
 
-from dashboard.answers import MOST_ROWS
-from dashboard.components.evidence import evidence_table, records_table
+from dashboard.answers import MOST_ROWS, is_object, is_sequence
+from dashboard.components.evidence import as_table, evidence_table, flattened, number, records_table, words
 from dashboard.components.frame import attempt, panel, quiet_link, stat
 from dashboard.components.pages import artefact_href
 from dashboard.figures.theme import visible
-from interp.artifacts import KINDS, Artefact, Manifest, Table
+from interp.artifacts import Artefact, Manifest, Table, as_json
 from interp.artifacts.artefact import layout_of
 from interp.artifacts.tables import schema_of
 from interp.cache import size_text
@@ -22,6 +23,8 @@ from interp.workspace import Workspace
 
 CELLS = {"bool", "int8", "int16", "int32", "int64", "float", "double", "string"}
 """Types of the columns that fit in one cell."""
+PLACES = ("document", "table")
+"""Places of the fields that have a panel of their own."""
 
 
 def summary(value: Artefact) -> html.Div:
@@ -36,9 +39,10 @@ def panels(workspace: Workspace, value: Artefact) -> list[html.Section | html.Di
     about = value.about
     pairs: list[dict[str, Callable[[], Any]]] = [
         {"Results": lambda: evidence_table(about.summary), "Settings": lambda: evidence_table(about.config)},
-        {"Made from": lambda: _origin(workspace, about), "Files": lambda: _files(about)},
+        {"Made from": lambda: _origin(workspace, value), "Files": lambda: _files(about)},
     ]
-    tables = [name for name, part in layout_of(type(value)).items() if part.place == "table"]
+    layout = layout_of(type(value))
+    documents, tables = ([name for name, part in layout.items() if part.place == place] for place in PLACES)
     looks = type(value).findings is not Artefact.findings
     return [
         *([panel("Findings", attempt(lambda: _findings(value)))] if looks else []),
@@ -46,6 +50,7 @@ def panels(workspace: Workspace, value: Artefact) -> list[html.Section | html.Di
             html.Div([panel(title, attempt(body)) for title, body in pair.items()], className="wb-two wb-even")
             for pair in pairs
         ),
+        *(panel(f"Document {name}", attempt(partial(_document, value, name))) for name in documents),
         *(panel(f"Table {name}", attempt(partial(_table, value, name))) for name in tables),
     ]
 
@@ -57,6 +62,32 @@ def _findings(value: Artefact) -> html.Div | html.P:
         for each in value.findings()
     ]
     return records_table(rows, limit=MOST_ROWS) if rows else html.P(f"Nothing {BEYOND}.", className="wb-none")
+
+
+def _document(value: Artefact, name: str) -> html.Div | html.P | html.Table:
+    """Return a document as a table of its parts; of a single value its numbers, and its lists folded below them."""
+    document = getattr(value, name)
+    if document is None or isinstance(document, str):  # the reason for which it is not there
+        return html.P(visible(document or "This artefact lacks it.", 600), className="wb-none", dir="auto")
+    if rows := _parts(document):
+        return records_table(rows, limit=MOST_ROWS)
+    if not is_dataclass(document):
+        return html.P(number(document), dir="auto")
+    lists = {each.name: parts for each in fields(document) if (parts := _parts(getattr(document, each.name)))}
+    folded = [as_table(parts[:MOST_ROWS], words(name)) for name, parts in lists.items()]
+    return html.Div([evidence_table(as_json(document), skip=tuple(lists)), *folded])
+
+
+def _parts(value: object) -> list[dict[str, Any]]:
+    """Return a row for each part of a list or dictionary of parts; none for any other value."""
+    if is_object(value):
+        return [{"name": str(key), **_row(part)} for key, part in value.items()]
+    parts = list(value) if is_sequence(value) else []
+    return [_row(part) for part in parts if is_dataclass(part)]
+
+
+def _row(part: object) -> dict[str, Any]:
+    return flattened(as_json(part)) if is_dataclass(part) or is_object(part) else {"value": number(part)}
 
 
 def _table(value: Artefact, name: str) -> html.Div:
@@ -75,15 +106,16 @@ def _table(value: Artefact, name: str) -> html.Div:
     return html.Div([html.P(note, className="wb-note"), records_table(rows, limit=MOST_ROWS) if rows else None])
 
 
-def _origin(workspace: Workspace, about: Manifest) -> html.Div:
+def _origin(workspace: Workspace, value: Artefact) -> html.Div:
     """Return the parents with their pages, the command, and what identifies the content."""
+    about = value.about
     links = {parent: artefact_href(workspace, parent) for parent in sorted(about.parents)}
     parents = [
         html.Li(visible(parent, 160) if href == "/" else quiet_link(parent, href), dir="auto")
         for parent, href in links.items()
     ]
     made = {name: getattr(about, name) for name in ("created", "seconds", "seed", "code_version", "content_hash")}
-    command = f"{program()} {KINDS[about.kind].made_by}"
+    command = f"{program()} {value.made_by}"
     return html.Div(
         [
             html.Ul(parents) if parents else html.P("No other artefact.", className="wb-none"),

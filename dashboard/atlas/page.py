@@ -18,6 +18,7 @@ from dashboard.components.pages import (
     artefact_menu,
     current,
     feature_href,
+    page_of,
     register_address,
     whole_number,
 )
@@ -231,7 +232,7 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
         regions_panel(view.largest_regions(workspace, name)),
     ]
     maps = sorted(workspace.values(VectorMap), key=lambda each: each.trust, reverse=True)
-    names = [(f"{each.name} · {each.settings.source}", each.href) for each in maps]
+    names = [(f"{each.name} · {each.settings.source}", page_of(each.href)) for each in maps]
     return page(
         "Atlas",
         dcc.Store(id="atlas-state", data={"name": name, "features": made.features, "colour": colour}),
@@ -242,7 +243,7 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
             className="wb-atlas",
         ),
         table_panel(workspace, name),
-        controls=artefact_menu("Atlas", names, made.href, width=300, key=made.key),
+        controls=artefact_menu("Atlas", names, page_of(made.href), width=300, key=made.key),
     )
 
 

@@ -25,7 +25,7 @@ from dashboard.components.pages import (
 from dashboard.components.tokens import token_text
 from dashboard.figures.changes import latents_histogram, stream_figure, transplant_figure, weights_figure
 from dashboard.figures.theme import Theme, theme, visible
-from interp.artifacts import MODEL_COMPARISONS, Artefact, as_json
+from interp.artifacts import Artefact, as_json, kinds_of
 from interp.changes.comparison import ChangedWords, ModelComparison, Use, Written
 from interp.nulls import BEYOND, WITHIN
 from saes.evaluation.latent_comparison import LatentComparison
@@ -44,8 +44,8 @@ _OTHERS = {"shared": "in both", "between": "between", "rare": "rarely active"}
 def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
     """`/changes?name=<comparison>`; without a name the newest."""
     workspace = context.workspace
-    found = workspace.value(open_artefact(workspace, MODEL_COMPARISONS, name))
-    choices = menu_choices(workspace, MODEL_COMPARISONS, changes_href)
+    found = workspace.value(open_artefact(workspace, kinds_of("changes"), name))
+    choices = menu_choices(workspace, kinds_of("changes"))
     return page(
         "Changes",
         dcc.Store(id="changes-state", data={"name": found.key}),

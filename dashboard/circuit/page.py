@@ -18,7 +18,6 @@ from dashboard.components.frame import attrs, graph, notice, page, panel, quiet_
 from dashboard.components.pages import (
     Context,
     Page,
-    artefact_key,
     artefact_menu,
     circuit_href,
     current,
@@ -30,7 +29,7 @@ from dashboard.components.pages import (
 from dashboard.figures.circuits import agreement, faithfulness_at, faithfulness_curve, via_colours
 from dashboard.figures.heads import attention_pattern
 from dashboard.figures.theme import DARK, LIGHT, Theme, theme, visible
-from interp.artifacts import CIRCUITS, as_json
+from interp.artifacts import as_json, kinds_of
 from interp.circuits.circuit import KeyEvidence, NodeEffect
 from interp.circuits.found_circuit import CurvePoint, FoundCircuit, ScoredNode, Verdict, open_circuit
 from interp.circuits.head_scores import HeadScores
@@ -108,11 +107,11 @@ def layout(context: Context, name: str | None = None, n: str = "", paths: str = 
 
     Without `n`, the circuit as it was found.
     """
-    found = open_circuit(context.workspace, artefact_key(open_artefact(context.workspace, CIRCUITS, name)))
+    found = open_circuit(context.workspace, open_artefact(context.workspace, kinds_of("circuit"), name).key)
     edges = view.scored(found)
     for chosen in filter(None, at.split(",")):
         view.check_chosen(chosen, edges, found)
-    choices = menu_choices(context.workspace, CIRCUITS, circuit_href)
+    choices = menu_choices(context.workspace, kinds_of("circuit"))
     return page(
         "Circuit",
         dcc.Store(id="circuit-name", data=found.key),

@@ -20,7 +20,7 @@ from dashboard.circuit.drawing import View, content, part
 from dashboard.components.pages import current, whole_number
 from dashboard.data.workspace import notes
 from dashboard.requests import Asked, add_routes
-from interp.artifacts import CIRCUITS, FOLDERS, as_json
+from interp.artifacts import FOLDERS, as_json, kinds_of
 from interp.circuits.found_circuit import FoundCircuit, open_circuit
 from interp.errors import UnknownNameError
 from interp.notes import GraphMarks
@@ -34,7 +34,7 @@ def register(server: flask.Flask) -> None:
 
 
 def _open(folder: str, name: str) -> FoundCircuit:
-    folders = [FOLDERS[kind] for kind in CIRCUITS]
+    folders = [FOLDERS[kind] for kind in kinds_of("circuit")]
     if folder not in folders:
         raise UnknownNameError("folder of circuits", folder, folders)
     return open_circuit(current().workspace, f"{folder}/{name}")

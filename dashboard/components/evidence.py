@@ -72,7 +72,7 @@ def evidence_table(
 
     `low` and `high` become the interval of the first value before them when it lies between the two.
     """
-    flat = {k: v for k, v in _flatten(values).items() if v is not None and k not in skip}
+    flat = {k: v for k, v in flattened(values).items() if v is not None and k not in skip}
     low, high = flat.get("low"), flat.get("high")
     owner = None
     if isinstance(low, int | float) and isinstance(high, int | float):
@@ -184,11 +184,12 @@ def known(value: Any) -> str:
     return "not known" if value is None else number(value)
 
 
-def _flatten(values: dict[str, Any]) -> dict[str, Any]:
+def flattened(values: dict[str, Any]) -> dict[str, Any]:
+    """Return nested values under one name each; of a list of records their number."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if is_object(value):
-            flat |= {f"{name} · {k}": v for k, v in _flatten(value).items()}
+            flat |= {f"{name} · {k}": v for k, v in flattened(value).items()}
         elif is_list(value) and any(isinstance(v, dict) for v in value):
             flat[name] = f"{len(value)} records"
         else:

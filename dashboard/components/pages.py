@@ -13,6 +13,7 @@ them, and the navigation bar lists them. Shared here:
 - addresses (`feature_href` and others): the state of a page is in its path and query, so every view can be linked to.
 """
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ from interp.artifacts import FOLDERS, KINDS, Manifest, address_of
 from interp.doctor.certificate import Certificate
 from interp.errors import MissingError, WorkbenchError, as_typed, program
 from interp.progress import duration
+from interp.registry import kind_in, kinds_of
 from interp.workspace import Workspace
 from saes.training.stored import StoredSAE
 
@@ -267,25 +269,60 @@ def _queue() -> RunQueue | None:
 
 def artefact_href(workspace: Workspace, key: str) -> str:
     """Return the address of the page that shows an artefact, by its key `folder/name`; else that of the overview."""
-    folder, _, name = key.partition("/")
-    kind = next((kind for kind, each in FOLDERS.items() if each == folder), "")
-    if KINDS[kind].page if kind else "":
-        return address_of(kind, name)
+    kind = kind_in(key.partition("/")[0])
+    if kind and own_page(kind):
+        return page_of(address_of(key))
     try:
-        return workspace.open_key(key).href or "/"  # the page of a proof is that of its feature
+        return page_of(workspace.open_key(key).href)  # the page of a proof is that of its feature
     except WorkbenchError:  # not made yet, deleted or damaged
         return "/"
 
 
-def artefact_key(manifest: Manifest) -> str:
-    """Return `folder/name`, by which addresses and stores name one artefact: artefacts of two kinds may share a name.
+OWN_PAGES = {
+    "sae": "/sae?name={name}",
+    "features": "/feature/{name}",
+    "atlas": "/atlas/{name}",
+    "heads": "/heads/{name}",
+    "circuit": "/circuit/{key}",
+    "attribution_graph": "/graph/{name}",
+    "patching": "/prompt?patching={name}",
+    "geometry": "/geometry?name={key}",
+    "direction": "/directions/{name}",
+    "study": "/dynamics?name={key}",
+    "changes": "/changes?name={key}",
+    "certificate": "/doctor/{name}",
+}
+"""Page of the kinds that have one of their own, by kind or group: its address, with the name or key of the artefact."""
+_ADDRESS = re.compile(r"/artefact/([^/?#]+)/([^/?#]+)(.*)")
 
-    A bare name in an address opens the newest.
+
+def own_page(kind: str) -> str:
+    """Return the form of the address of the page that a kind has for its own; empty where it has none."""
+    return OWN_PAGES.get(KINDS[kind].group or kind, "")
+
+
+def kinds_by_page() -> list[str]:
+    """Return every kind: those with a page of their own first, in the order of `OWN_PAGES`."""
+    shown = [kind for own in OWN_PAGES for kind in kinds_of(own)]
+    return list(dict.fromkeys([*shown, *KINDS]))
+
+
+def page_of(address: str) -> str:
+    """Return the address of the page of its own that a kind has, for the one of any artefact: `Artefact.href`.
+
+    What follows the name, a query or a fragment, stays. Other addresses are returned as they are.
     """
-    return f"{FOLDERS[manifest.kind]}/{manifest.name}"
+    match = _ADDRESS.fullmatch(address)
+    own = own_page(kind) if match and (kind := kind_in(match[1])) else ""
+    if match is None or not own:
+        return address
+    rest = match[3].replace("?", "&", 1) if "?" in own else match[3]
+    return own.format(name=match[2], key=f"{match[1]}/{match[2]}") + rest
 
 
-def menu_choices(workspace: Workspace, kinds: Sequence[str], href: Callable[[str], str]) -> list[tuple[str, str]]:
+def menu_choices(
+    workspace: Workspace, kinds: Sequence[str], href: Callable[[str], str] = lambda key: page_of(address_of(key))
+) -> list[tuple[str, str]]:
     """Return (text, address) of every artefact of some kinds, newest first; `href` turns a key into an address.
 
     The text is the name, with the kind where artefacts of two kinds share the name.
@@ -293,7 +330,7 @@ def menu_choices(workspace: Workspace, kinds: Sequence[str], href: Callable[[str
     found = workspace.newest(*kinds)
     names = Counter(each.name for each in found)
     texts = [m.name if names[m.name] == 1 else f"{m.name} · {m.kind.replace('_', ' ')}" for m in found]
-    return [(text, href(artefact_key(each))) for text, each in zip(texts, found, strict=True)]
+    return [(text, href(each.key)) for text, each in zip(texts, found, strict=True)]
 
 
 def artefact_menu(
@@ -386,7 +423,7 @@ def heads_href(name: str, **query: Any) -> str:
 
 
 def circuit_href(name: str, **query: Any) -> str:
-    """Address of a circuit, by its name or key; this and the next ones take either (`artefact_key`)."""
+    """Address of a circuit, by its name or key; this and the next ones take either. A bare name opens the newest."""
     return f"/circuit/{quote(name)}" + _query(query)
 
 
@@ -463,7 +500,7 @@ def certified(workspace: Workspace, key: str) -> html.A | None:
     certificate itself.
     """
     folder, _, name = key.partition("/")
-    kind = next((kind for kind, known in FOLDERS.items() if known == folder), "")
+    kind = kind_in(folder)
     if kind in ("", CERTIFICATE):
         return None
     parents, known = workspace.manifest(kind, name).parents, {each.key: each for each in workspace.values(Certificate)}
@@ -474,7 +511,7 @@ def certified(workspace: Workspace, key: str) -> html.A | None:
         )
         return html.A("no certificate", href="/doctor", title=hint, className="wb-certified")
     (_, said, hint), shown = max((_standing(known.get(each), digest), each) for each, digest in under.items())
-    address = address_of(CERTIFICATE, shown.partition("/")[2])
+    address = page_of(address_of(shown))
     return html.A(said, href=address, title=hint, className="wb-certified" + " wb-sign-failed" * (" failed" in said))
 
 

@@ -29,6 +29,7 @@ from dashboard.components.pages import (
     current,
     menu_choices,
     open_artefact,
+    page_of,
     register_parts,
 )
 from dashboard.data.workspace import notes
@@ -36,7 +37,7 @@ from dashboard.figures.directions import effect_and_damage, layers_and_strengths
 from dashboard.figures.geometry import along_figure, in_planes_figure, probe_over_layers, spectrum_figure
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.requests import Asked, answered
-from interp.artifacts import address_of, as_json
+from interp.artifacts import as_json
 from interp.directions.choice import NOT_JUDGED, Judged, Judgement, SteeringChoice
 from interp.directions.study import DirectionGeometry, TokenReading
 from interp.errors import UnknownNameError, WorkbenchError
@@ -55,14 +56,14 @@ def layout(context: Context, name: str | None = None, chat: str = "", **_: Any) 
     """`/directions/<name>`; without a name the newest direction. `chat` names a conversation that was kept."""
     workspace = context.workspace
     found = workspace.open(DirectionGeometry, open_artefact(workspace, (KIND,), name).name)
-    choices = menu_choices(workspace, (KIND,), lambda key: address_of(KIND, key.rpartition("/")[2]))
+    choices = menu_choices(workspace, (KIND,))
     return page(
         "Directions",
         dcc.Store(id="directions-state", data=found.name),
         attempt(partial(verdict_panel, found)),
         attempt(partial(chat_panel, found, chat)),
         html.Div(id="directions-parts"),
-        controls=artefact_menu("Direction", choices, found.href, width=260, key=found.key),
+        controls=artefact_menu("Direction", choices, page_of(found.href), width=260, key=found.key),
         lead=f"A direction in {found.settings.model}: the effect and the cost of steering along it, and its meaning.",
     )
 

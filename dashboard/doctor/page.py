@@ -5,8 +5,7 @@ from typing import Any
 from dash import html
 
 from dashboard.components.frame import page, panel
-from dashboard.components.pages import Context, Page, artefact_menu, menu_choices, open_artefact
-from interp.artifacts import address_of
+from dashboard.components.pages import Context, Page, artefact_menu, menu_choices, open_artefact, page_of
 from interp.doctor.certificate import PARTS, QUESTIONS, Certificate, Check
 from interp.errors import program
 
@@ -18,7 +17,7 @@ def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
     """`/doctor/<name>`; without a name the newest certificate."""
     workspace = context.workspace
     found = workspace.open(Certificate, open_artefact(workspace, (KIND,), name).name)
-    choices = menu_choices(workspace, (KIND,), lambda key: address_of(KIND, key.rpartition("/")[2]))
+    choices = menu_choices(workspace, (KIND,))
     parts = [
         panel(title, _table(own), note=QUESTIONS[part], className="wb-doctor")
         for part, title in PARTS.items()
@@ -27,7 +26,7 @@ def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
     return page(
         "Doctor",
         *parts,
-        controls=artefact_menu("Certificate", choices, found.href, width=260, key=found.key),
+        controls=artefact_menu("Certificate", choices, page_of(found.href), width=260, key=found.key),
         lead=_lead(found),
     )
 

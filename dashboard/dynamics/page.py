@@ -19,7 +19,7 @@ from dashboard.components.pages import (
 from dashboard.dynamics import data as view
 from dashboard.dynamics import grokking, induction, scaling
 from dashboard.figures.theme import Theme, theme
-from interp.artifacts import STUDIES
+from interp.artifacts import kinds_of
 from interp.errors import UsageError
 from interp.workspace import Workspace
 
@@ -40,7 +40,7 @@ _PARTS: dict[str, _Part] = {"grokking": grokking, "induction_onset": induction, 
 def layout(context: Context, name: str | None = None, seed: str = "", spec: str = "", **_: Any) -> html.Div:
     """`/dynamics?name=<artefact>&seed=<seed>&spec=<toy>`; without them the newest artefact and its first run."""
     workspace = context.workspace
-    found = workspace.value(open_artefact(workspace, STUDIES, name))
+    found = workspace.value(open_artefact(workspace, kinds_of("study"), name))
     part, key = _PARTS[found.kind], found.key
     runs = part.runs(found)
     at = view.find(runs, _seed(seed), spec)
@@ -48,7 +48,7 @@ def layout(context: Context, name: str | None = None, seed: str = "", spec: str 
         Choice(run.label, *part.outcome(found, i), dynamics_href(key, seed=run.seed, spec=run.spec))
         for i, run in enumerate(runs)
     ]
-    studies = menu_choices(workspace, STUDIES, dynamics_href)
+    studies = menu_choices(workspace, kinds_of("study"))
     return page(
         "Dynamics",
         dcc.Store(id="dynamics-state", data={"name": key, **runs[at]._asdict()}),

@@ -13,7 +13,7 @@ from dash import Dash, Input, Output, State, html, no_update
 
 from dashboard.components.evidence import as_table, number
 from dashboard.components.frame import attempt, attrs, graph, loading, notice, panel, quiet_link, stat
-from dashboard.components.pages import current, feature_href, run_button
+from dashboard.components.pages import current, feature_href, page_of, run_button
 from dashboard.components.tokens import token_strip
 from dashboard.data.features import One, examples
 from dashboard.figures.saes import proof_nulls
@@ -161,7 +161,7 @@ def _reports(workspace: Workspace, name: str, index: int) -> list[Any]:
     wanted = f"feature {index} of the SAE {features.sae or features.dictionary}"
     made = workspace.values(DirectionGeometry)
     of_feature = [each for each in made if each.settings.direction.source.split(",")[0] == wanted]
-    return [quiet_link(f"Direction report {each.name}", each.href) for each in of_feature[:1]]
+    return [quiet_link(f"Direction report {each.name}", page_of(each.href)) for each in of_feature[:1]]
 
 
 def _question(title: str, button: str, which: str, note: str, *inputs: Any) -> html.Details:

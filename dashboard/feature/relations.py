@@ -10,9 +10,10 @@ from dash import html
 
 from dashboard.components.evidence import logit_bars
 from dashboard.components.frame import attrs, folded, panel, quiet_link
-from dashboard.components.pages import atlas_href, circuit_href, feature_href, geometry_href, graph_href
+from dashboard.components.pages import atlas_href, circuit_href, feature_href, graph_href, page_of
 from dashboard.components.tokens import feature_line
 from dashboard.data import features as view
+from interp.artifacts import address_of
 from interp.nulls import ALPHA
 from interp.workspace import Workspace
 from saes.features.schema import Features
@@ -100,7 +101,7 @@ def uses_panel(workspace: Workspace, name: str, index: int) -> html.Section:
         )
         for key, effect in found.circuits
     ]
-    lines += [html.Li(quiet_link(f"as the direction {key}", geometry_href(key))) for key in found.directions]
+    lines += [html.Li(quiet_link(f"as the direction {key}", page_of(address_of(key)))) for key in found.directions]
     lines += [html.Li(quiet_link(f"in the graph {graph}", graph_href(graph, at=node))) for graph, node in found.graphs]
     body = (
         html.Ol(lines[:MAX_USES], className="wb-lines")

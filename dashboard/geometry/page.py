@@ -22,6 +22,7 @@ from dashboard.components.pages import (
     geometry_href,
     menu_choices,
     open_artefact,
+    page_of,
     register_parts,
 )
 from dashboard.figures.geometry import (
@@ -36,7 +37,7 @@ from dashboard.figures.geometry import (
     steering_figure,
 )
 from dashboard.figures.theme import Theme, theme, visible
-from interp.artifacts import GEOMETRY, Artefact
+from interp.artifacts import Artefact, kinds_of
 from interp.errors import UnknownNameError
 from interp.geometry.circles import CircleTest
 from interp.geometry.shapes import ClusterTest, Shape, Verdict
@@ -53,7 +54,7 @@ _OUTCOMES = {"nothing": "no shape", "ordered": "an order"}
 def layout(context: Context, name: str | None = None, **address: Any) -> html.Div:
     """`/geometry?name=<artefact>&list=<list of words>`; without them the newest artefact and its first list."""
     workspace = context.workspace
-    value = workspace.value(open_artefact(workspace, GEOMETRY, name))
+    value = workspace.value(open_artefact(workspace, kinds_of("geometry"), name))
     if isinstance(value, WordGeometry):
         chosen = _list(value, address.get("list"))
         choices = _choices_of_lists(value)
@@ -69,7 +70,7 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
 
 def _page(workspace: Workspace, value: Artefact, body: html.Div, lead: str, word_list: str | None = None) -> html.Div:
     menu = artefact_menu(
-        "Artefact", menu_choices(workspace, GEOMETRY, geometry_href), value.href, width=200, key=value.key
+        "Artefact", menu_choices(workspace, kinds_of("geometry")), page_of(value.href), width=200, key=value.key
     )
     state = {"name": value.key, "list": word_list}
     return page("Geometry", dcc.Store(id="geometry-state", data=state), body, controls=menu, lead=lead)
@@ -126,7 +127,7 @@ def _lead(found: WordGeometry) -> str:
 def show_geometry(state: dict[str, Any], scheme: str | None) -> list[Any]:
     """Return the panels of a list of words, a space, or a comparison of two spaces."""
     workspace, colours = current().workspace, theme(scheme)
-    value = workspace.value(open_artefact(workspace, GEOMETRY, state["name"]))
+    value = workspace.value(open_artefact(workspace, kinds_of("geometry"), state["name"]))
     if isinstance(value, WordGeometry):
         found = _list(value, state["list"])
         shape = found.shape

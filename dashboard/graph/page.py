@@ -19,8 +19,8 @@ from dashboard.components.pages import (
     NothingYetError,
     Page,
     artefact_menu,
-    graph_href,
     menu_choices,
+    page_of,
 )
 from dashboard.figures.theme import DARK, LIGHT, Theme, canvas_colours, visible
 from dashboard.graph import data, routes, tracing
@@ -57,7 +57,7 @@ def layout(context: Context, name: str | None = None, trace: str | None = None, 
         if trace and (parts := tracing.form(context, given, opened=True)):
             return page("Graph", *parts)
         raise
-    choices = menu_choices(context.workspace, (KIND,), _href)
+    choices = menu_choices(context.workspace, (KIND,))
     source = {
         "data-graph-source": f"/graph-data/{quote(found.name)}",
         "data-graph-name": found.name,
@@ -70,12 +70,8 @@ def layout(context: Context, name: str | None = None, trace: str | None = None, 
         html.Div(id="graph-view", className="wb-graph-view", **attrs(source)),
         *over_words(found),
         legend(),
-        controls=[artefact_menu("Graph", choices, found.href, width=220, key=found.key)],
+        controls=[artefact_menu("Graph", choices, page_of(found.href), width=220, key=found.key)],
     )
-
-
-def _href(key: str) -> str:
-    return graph_href(key.removeprefix("graphs/"))
 
 
 def _again(found: AttributionGraph) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from interp.artifacts import KINDS, Manifest, address_of
+from dashboard.components.pages import kinds_by_page, page_of
+from interp.artifacts import Manifest, address_of
 from interp.errors import CorruptError, as_typed
 from interp.workspace import Broken, Partial, Workspace
 from saes.acts.session import models
@@ -40,9 +41,12 @@ class Overview:
 
 
 def overview(workspace: Workspace) -> Overview:
-    """Return the cards by kind, newest first and layers of sets last, and unfinished and unreadable artefacts."""
+    """Return the cards by kind, and unfinished and unreadable artefacts.
+
+    Kinds with a page of their own come first; of a kind the newest, and layers of sets last.
+    """
     manifests = workspace.artifacts()
-    cards: dict[str, list[Card]] = {kind: [] for kind in KINDS}
+    cards: dict[str, list[Card]] = {kind: [] for kind in kinds_by_page()}
     described: set[str] = set()
     newest = sorted(manifests, key=lambda m: m.created, reverse=True)
     sets = {each.key: each.set_name for each in workspace.values(Features) if each.set_name}
@@ -60,9 +64,9 @@ def card(workspace: Workspace, manifest: Manifest) -> Card:
     """Describe one artefact by its sentence and a few numbers; where it cannot be read, the sentence says why."""
     try:
         value = workspace.value(manifest)
-        sentence, facts, href = value.headline(), value.facts(), value.href
+        sentence, facts, href = value.headline(), value.facts(), page_of(value.href)
     except CorruptError as error:
-        sentence, facts, href = as_typed(str(error)), [], address_of(manifest.kind, manifest.name)
+        sentence, facts, href = as_typed(str(error)), [], page_of(address_of(manifest.key))
     return Card(
         kind=manifest.kind,
         name=manifest.name,

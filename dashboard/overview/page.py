@@ -27,18 +27,17 @@ from dashboard.answers import is_object
 from dashboard.components.dots import dots
 from dashboard.components.evidence import number
 from dashboard.components.frame import notice, page, panel, quiet_link
-from dashboard.components.pages import Context, Page, current, run_button, run_state
+from dashboard.components.pages import Context, Page, current, page_of, run_button, run_state
 from dashboard.components.tokens import token_strip
 from dashboard.data.workspace import stamp
 from dashboard.overview.data import Card, overview
 from interp.artifacts import KINDS, Finding, hash_json
 from interp.circuits.induction_circuit import InductionCircuit
 from interp.errors import WorkbenchError, as_typed, program
+from interp.registry import kind_in
 from interp.workspace import Broken, Partial, Workspace, outdated
 from saes.features.schema import NO_LABEL
 
-_TITLES = {each.folder: each.title for each in KINDS.values()} | {"model": "Model"}
-"""Folder of a workspace, or `model` -> name of the parents in it."""
 CLOCK = 2500
 """Milliseconds between two checks of the workspace."""
 
@@ -138,7 +137,7 @@ def _finding(found: Finding) -> html.Li:
             picture,
             html.P(found.sentence, dir="auto", title=found.more or None),
             html.Div([*bars, html.P(found.about, className="wb-note")], className="wb-againsts"),
-            quiet_link(found.proof, found.href),
+            quiet_link(found.proof, page_of(found.href)),
         ],
         className="wb-card",
     )
@@ -154,7 +153,7 @@ def _table(cards: list[Card]) -> html.Table:
         rows.append(
             html.Tr(
                 [
-                    html.Td(KINDS[card.kind].title if card.kind != before else ""),
+                    html.Td(_title(card.kind) if card.kind != before else ""),
                     html.Th(quiet_link(card.name, card.href), scope="row"),
                     html.Td(card.sentence, title=facts or None, dir="auto"),
                     html.Td(_origin(card.parents)),
@@ -171,8 +170,13 @@ def _origin(parents: list[str]) -> str:
     named: list[str] = []
     for parent in parents:
         folder, _, name = parent.replace("model:", "model/").partition("/")
-        named.append(f"{_TITLES.get(folder, folder)} {name}")
+        kind = kind_in(folder)
+        named.append(f"{_title(kind) if kind else folder.capitalize()} {name}")
     return ", ".join(named)
+
+
+def _title(kind: str) -> str:
+    return KINDS[kind].load().title
 
 
 def _when(created: str) -> str:

@@ -1,6 +1,5 @@
 """Artefacts: one folder per result, with `manifest.json`, atomic writes, hashes, and resumable work. Torch-free.
 
-- `kinds`: the kinds of artefact, each with its folder, page and class;
 - `artefact`: the base class of what is stored, saved and opened by one function each;
 - `tables`: parquet checked against classes of rows (`interp.forms` does it for JSON);
 - `manifest`, `draft`: what a finished artefact says of itself, and one that is being written;
@@ -34,7 +33,6 @@ from interp.artifacts.files import (
     write_json,
     write_table,
 )
-from interp.artifacts.kinds import CIRCUITS, FOLDERS, GEOMETRY, KINDS, MODEL_COMPARISONS, STUDIES, Kind
 from interp.artifacts.manifest import (
     LOG,
     PARTIAL,
@@ -50,4 +48,5 @@ from interp.artifacts.manifest import (
 from interp.artifacts.tables import Table, query
 from interp.errors import disk_errors
 from interp.forms import Measured, from_json, json_schema
+from interp.registry import FOLDERS, KINDS, kinds_of
 from interp.remote import MANIFEST

@@ -1,7 +1,7 @@
 """An artefact is a type: a frozen dataclass whose fields say what is stored, and where.
 
     @dataclass(frozen=True, kw_only=True)
-    class WordGeometry(Artefact, kind="word_geometry"):
+    class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="geometry shapes"):
         settings: ShapesSettings                                            # manifest.json, "config"
         n_lists: int                                                        # manifest.json, "summary"
         lists: Annotated[dict[str, ConceptGeometry], Document("lists.json")]  # a JSON file of its own
@@ -40,11 +40,11 @@ import numpy as np
 
 from interp.artifacts.draft import Draft
 from interp.artifacts.files import as_json, read_json, write_json, write_table
-from interp.artifacts.kinds import ANY_PAGE, KINDS, check_kind
 from interp.artifacts.manifest import Manifest, read_manifest
 from interp.artifacts.tables import Table
 from interp.errors import ConfigError, CorruptError, MissingError, WorkbenchError
 from interp.forms import from_json
+from interp.registry import check_kind
 from interp.remote import MANIFEST
 from interp.results import Result
 
@@ -120,6 +120,10 @@ class Artefact(Result):
     """Base of everything that is stored in a workspace; a subclass is a frozen dataclass with `settings`."""
 
     kind: ClassVar[str]
+    title: ClassVar[str]
+    """Name of the kind on pages; by default `kind` in words."""
+    made_by: ClassVar[str]
+    """Words of the verb that makes it; by default `kind`."""
     if TYPE_CHECKING:
         settings: Any
     else:
@@ -133,11 +137,12 @@ class Artefact(Result):
             value = self.__dict__[name] = _read_part(folder, name, place)
             return value
 
-    def __init_subclass__(cls, kind: str = "", **options: Any) -> None:
+    def __init_subclass__(cls, kind: str = "", title: str = "", made_by: str = "", **options: Any) -> None:
         super().__init_subclass__(**options)
         if kind:
             check_kind(kind)
-            cls.kind = kind
+            cls.kind, cls.made_by = kind, made_by or kind
+            cls.title = title or kind.replace("_", " ").capitalize()
 
     @property
     def about(self) -> Manifest:
@@ -165,8 +170,8 @@ class Artefact(Result):
 
     @property
     def href(self) -> str:
-        """Address of its page in the dashboard."""
-        return address_of(self.kind, self.name)
+        """Address of the page of an artefact; the dashboard leads it to a page of the kind's own where there is one."""
+        return address_of(self.key)
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the few numbers that are asked for first, as (name, value). By default none."""
@@ -181,10 +186,9 @@ class Artefact(Result):
         return []
 
 
-def address_of(kind: str, name: str) -> str:
-    """Return the address of the page of an artefact: that of its kind, or the page of any artefact."""
-    key = f"{KINDS[kind].folder}/{name}"
-    return (KINDS[kind].page or ANY_PAGE).format(name=quote(name), key=quote(key))
+def address_of(key: str) -> str:
+    """Return the address of the page of any artefact, by its key `folder/name`."""
+    return f"/artefact/{quote(key)}"
 
 
 class Part(NamedTuple):

@@ -9,9 +9,9 @@ from typing import Any
 
 from interp.artifacts.artefact import Artefact, layout_of
 from interp.artifacts.files import as_json
-from interp.artifacts.kinds import ANY_PAGE, KINDS
 from interp.artifacts.tables import schema_of
 from interp.forms import json_schema
+from interp.registry import KINDS
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,9 @@ def described(kind: str) -> list[DescribedField]:
 
 def schema_of_kind(kind: str) -> dict[str, Any]:
     """Return the content of a kind of artefact: JSON schemas of its values and the columns of its tables."""
-    about = KINDS[kind]
-    found: dict[str, Any] = {
-        "folder": about.folder,
-        "page": about.page or ANY_PAGE,
-        "verb": about.made_by,
-        "fields": {},
-    }
-    for name, part in layout_of(about.load()).items():
+    form_of = KINDS[kind].load()
+    found: dict[str, Any] = {"folder": KINDS[kind].folder, "verb": form_of.made_by, "fields": {}}
+    for name, part in layout_of(form_of).items():
         if part.place == "table":
             form: Any = {"columns": {each.name: str(each.type) for each in schema_of(part.form)}}
         else:

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from interp.artifacts.files import dump_json, file_entry, read_json, write_json
-from interp.artifacts.kinds import check_kind
 from interp.artifacts.manifest import STATUS, Manifest, hash_files, partial_path, read_manifest, verify
 from interp.cache import FolderLock
 from interp.devices import model_dtype
 from interp.errors import ConfigError, CorruptError, MismatchError, disk_errors
 from interp.packages import code_version, library_versions
+from interp.registry import check_kind
 from interp.remote import MANIFEST, RemotePath
 
 RESUME = "resume"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from interp.artifacts.files import read_json, sha256_file
-from interp.artifacts.kinds import KINDS
 from interp.errors import CorruptError, MissingError, SchemaError
+from interp.registry import KINDS
 from interp.remote import MANIFEST, RemotePath, leaves_folder
 from interp.results import Record, Result, flat
 
@@ -106,7 +106,7 @@ def _other_version(path: Path, version: int, kind: Any) -> str:
     said = f"{path} has schema version {version}, this workbench reads {SCHEMA_VERSION}"
     if version > SCHEMA_VERSION:
         return f"{said}; upgrade the workbench"
-    made_by = KINDS[kind].made_by if isinstance(kind, str) and kind in KINDS else "VERB"
+    made_by = KINDS[kind].load().made_by if isinstance(kind, str) and kind in KINDS else "VERB"
     return f"{said}; make it again with `workbench {made_by} ... --overwrite`"
 
 

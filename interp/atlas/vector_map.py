@@ -237,7 +237,7 @@ class StillMovement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VectorMap(Artefact, kind="atlas"):
+class VectorMap(Artefact, kind="atlas", title="Map"):
     """A map of vectors in the plane."""
 
     settings: VectorMapSettings

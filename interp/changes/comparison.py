@@ -249,7 +249,7 @@ class ComparisonSettings:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ModelComparison(Artefact, kind="model_comparison"):
+class ModelComparison(Artefact, kind="model_comparison", title="Fine-tuning effects", made_by="compare models"):
     """Effects of fine-tuning: changes of weights, representations and heads, the transplants, and words for them."""
 
     settings: ComparisonSettings

@@ -2,6 +2,7 @@
 
 - `head_kinds`         scores of every head as a previous-token, induction head and other kinds, on prompts and on texts
 - `head_scores`        scores of heads as an artefact
+- `attention_entropy`  entropy of every head's attention over a recorded text, and its artefact
 - `head_weights`       QK and OV circuits as factored matrices; composition of heads, copying
 - `induction`          the induction circuit, from attention pattern to causal evidence
 - `induction_measure`  its prompts and measurements, and the rule that decides which heads are induction heads

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from jaxtyping import Float32
 
-from interp.artifacts import ARRAY, CIRCUITS, Artefact, Document, Measured, Table
+from interp.artifacts import ARRAY, Artefact, Document, Measured, Table, kinds_of
 from interp.circuits.circuit import FILE, Circuit, edge_text
 from interp.circuits.config import Ablation, FindConfig, Level
 from interp.names import parse_node
@@ -199,7 +199,7 @@ class FoundCircuit(Artefact, ABC):
 
 def open_circuit(workspace: "Workspace", name: str) -> FoundCircuit:
     """Return a circuit of any kind, by its name or key. Raises `UnknownNameError` with the nearest names."""
-    found = workspace.value(workspace.find(name, *CIRCUITS))
+    found = workspace.value(workspace.find(name, *kinds_of("circuit")))
     assert isinstance(found, FoundCircuit)
     return found
 
@@ -323,7 +323,7 @@ class EdgeCircuitSettings(FindConfig, CircuitSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EdgeCircuit(FoundCircuit, kind="edge_circuit"):
+class EdgeCircuit(FoundCircuit, kind="edge_circuit", title="Circuit of heads", made_by="circuit find"):
     """The circuit of a task: the highest-ranked edges of the whole graph of heads and MLPs, evaluated."""
 
     settings: EdgeCircuitSettings

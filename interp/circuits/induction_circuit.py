@@ -145,7 +145,7 @@ class Redundancy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InductionCircuit(FoundCircuit, kind="induction_circuit"):
+class InductionCircuit(FoundCircuit, kind="induction_circuit", made_by="circuit induction"):
     """The induction circuit: heads that copy what followed an earlier copy, and the heads that they read."""
 
     settings: InductionSettings

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from interp.artifacts import FOLDERS, Artefact, Document
+from interp.artifacts import Artefact, Document
 from interp.errors import WorkbenchError
+from interp.registry import kind_in
 from interp.results import Record
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class ExaminedSetup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Certificate(Artefact, kind="certificate"):
+class Certificate(Artefact, kind="certificate", made_by="doctor"):
     """One line per check of a model, and of a dictionary in it."""
 
     settings: ExaminedSetup
@@ -179,7 +180,7 @@ def _origins(workspace: "Workspace", parents: Mapping[str, str]) -> set[str]:
     found, left = dict(parents), list(parents)
     while left:
         folder, _, name = (key := left.pop()).partition("/")
-        kind = next((kind for kind, known in FOLDERS.items() if known == folder), "")
+        kind = kind_in(folder)
         with contextlib.suppress(WorkbenchError):
             about = workspace.manifest(kind, name) if kind else None
             if about is not None and about.content_hash == found[key]:

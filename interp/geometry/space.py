@@ -85,7 +85,7 @@ class SpaceSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpaceReport(Artefact, kind="space"):
+class SpaceReport(Artefact, kind="space", made_by="geometry space"):
     """Spectrum, anisotropy and intrinsic dimension of each space, and analogies among the embeddings."""
 
     settings: SpaceSettings
@@ -147,7 +147,7 @@ class SpacePair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpaceComparison(Artefact, kind="space_comparison"):
+class SpaceComparison(Artefact, kind="space_comparison", title="Spaces compared", made_by="geometry compare"):
     """Spaces of one model compared with each other, or with those of a second model.
 
     Of two models the names of spaces begin with `A ` and `B `.

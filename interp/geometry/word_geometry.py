@@ -60,7 +60,7 @@ _ORDERS = {"circle": "on a ring", "line": "on a line", "ordered": "in an order"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordGeometry(Artefact, kind="word_geometry"):
+class WordGeometry(Artefact, kind="word_geometry", title="Word lists", made_by="geometry shapes"):
     """Geometry of lists of words in a model."""
 
     settings: ShapesSettings
@@ -87,7 +87,7 @@ class WordGeometry(Artefact, kind="word_geometry"):
                 value=rotation.overall.estimate,
                 null=max(rotation.random_high, 0.0),
                 about="nats; null: random directions",
-                href=f"{self.href}&list={name}",
+                href=f"{self.href}?list={name}",
                 proof="See the list",
                 dots=Dots(x=tuple(across), y=tuple(up), texts=shape.words, alike=True),
             )

@@ -103,7 +103,7 @@ class JacobianLayer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JacobianLens(Artefact, kind="jacobian_lens"):
+class JacobianLens(Artefact, kind="jacobian_lens", made_by="lens --kind jacobian"):
     """Mean Jacobians by hook point; a hook point without one is read by the plain logit lens."""
 
     settings: JacobianSettings

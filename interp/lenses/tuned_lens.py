@@ -92,7 +92,7 @@ class LensLayer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TunedLens(Artefact, kind="lens"):
+class TunedLens(Artefact, kind="lens", title="Tuned lens"):
     """Translators by hook point; a hook point without one is read by the plain logit lens."""
 
     settings: LensSettings

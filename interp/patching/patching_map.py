@@ -151,7 +151,7 @@ class PromptPair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchingMap(Artefact, kind="patching"):
+class PatchingMap(Artefact, kind="patching", title="Patching map", made_by="patch"):
     """Effects of single patches, each with its null distribution."""
 
     settings: PatchingSettings

@@ -86,7 +86,7 @@ class RecordingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recorded(Artefact, kind="recording"):
+class Recorded(Artefact, kind="recording", made_by="record"):
     """A recording: the settings and the size of what was recorded."""
 
     settings: RecordingSettings

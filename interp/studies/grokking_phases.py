@@ -128,7 +128,7 @@ class SeedRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grokking(Artefact, kind="grokking"):
+class Grokking(Artefact, kind="grokking", made_by="dynamics grok"):
     """Curves, key frequencies and phases of all seeds."""
 
     settings: ModularConfig

@@ -95,7 +95,7 @@ class OnsetSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InductionOnset(Artefact, kind="induction_onset"):
+class InductionOnset(Artefact, kind="induction_onset", title="Onset of induction", made_by="dynamics induction"):
     """Models over training, each with the step at which it begins to copy."""
 
     settings: OnsetSettings

@@ -166,7 +166,7 @@ class ScalingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageScaling(Artefact, kind="language_scaling"):
+class LanguageScaling(Artefact, kind="language_scaling", title="Scaling of models", made_by="dynamics scaling"):
     """Result of `fit_language_scaling`. `law` and all that follows it are None where the loss does not fall."""
 
     settings: ScalingSettings

@@ -254,7 +254,7 @@ class Carried:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class AttributionGraph(Artefact, kind="attribution_graph"):
+class AttributionGraph(Artefact, kind="attribution_graph", made_by="trace"):
     """Direct effects between tokens, latents, errors and targets on one prompt."""
 
     settings: GraphSettings

@@ -134,7 +134,7 @@ class UntrainedDictionaries:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureCircuit(FoundCircuit, kind="feature_circuit"):
+class FeatureCircuit(FoundCircuit, kind="feature_circuit", title="Circuit of features", made_by="circuit features"):
     """The circuit of a task in features and reconstruction errors, judged against nulls."""
 
     settings: FeatureCircuitSettings

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import comb
 from typing import Annotated, Literal
 
-from interp.artifacts import Artefact, Document, Dots, Finding
+from interp.artifacts import Document, Dots, Finding
 from interp.artifacts.artefact import address_of
 from interp.forms import Measured
 from interp.nulls import ALPHA
@@ -29,6 +29,7 @@ from saes.evaluation.scores import (
     Set,
     absorption_table,
 )
+from saes.features.found import NamedFeature, NamesFeatures
 from saes.training.stored import Reconstruction
 
 BASES = ("dictionary", "neuron", "component", "coordinate", "untrained")
@@ -194,7 +195,7 @@ class ConceptScores(Result):
             value=f1["dictionary"],
             null=null,
             about="F1 on held-out words; null: the best baseline",
-            href=f"{address_of('sae', sae)}#concepts",
+            href=f"{address_of(f'saes/{sae}')}#concepts",
             proof="See the table of concepts",
             feature=(self.features, at) if self.features else None,
         )
@@ -218,7 +219,7 @@ def _dictionary(share: dict[str, Interval[float]], scores: Sequence[ConceptScore
         value=own.estimate,
         null=null,
         about="fraction of concepts; null: the best baseline",
-        href=f"{address_of('sae', sae)}#concepts",
+        href=f"{address_of(f'saes/{sae}')}#concepts",
         proof="See the table",
         dots=Dots(
             x=tuple(max(f1 for way, f1 in each.items() if way != "dictionary") for each in found),
@@ -268,7 +269,7 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAEEvaluation(Artefact, kind="evaluation"):
+class SAEEvaluation(NamesFeatures, kind="evaluation", made_by="evaluate"):
     """Evaluation of an SAE. A part is None where it was not asked for, and a text where it was refused: the reason."""
 
     settings: EvaluationSettings
@@ -285,6 +286,20 @@ class SAEEvaluation(Artefact, kind="evaluation"):
     def concept_scores(self) -> ConceptScores | None:
         """Scores of everyday concepts; None where they were not measured."""
         return self.concepts if isinstance(self.concepts, ConceptScores) else None
+
+    def named(self) -> tuple[NamedFeature, ...]:
+        """Return the best latent of each concept that was measured."""
+        scores = self.concept_scores.scores if self.concept_scores else ()
+        return tuple(
+            NamedFeature(
+                feature=each.own.unit,
+                concept=each.concept.name,
+                words=each.concept.words,
+                f1=each.own.f1.estimate,
+                null=each.null.high,
+            )
+            for each in scores
+        )
 
     def to_records(self) -> list[Record]:
         """Return one row: the scores on held-out rows, and those in the model."""

@@ -60,7 +60,7 @@ class ComparedLatent:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LatentComparison(Artefact, kind="latent_comparison"):
+class LatentComparison(Artefact, kind="latent_comparison", title="Crosscoder latents", made_by="compare latents"):
     """Measures of every latent of a crosscoder of two models."""
 
     settings: LatentSettings

@@ -112,7 +112,7 @@ class MatchedPair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAEComparison(Artefact, kind="sae_comparison"):
+class SAEComparison(Artefact, kind="sae_comparison", title="SAE comparison", made_by="compare saes"):
     """Scores of dictionaries, each at its own L0 and at a common one."""
 
     settings: SAEComparisonSettings
@@ -134,7 +134,7 @@ class SAEComparison(Artefact, kind="sae_comparison"):
     @property
     def href(self) -> str:
         """Address of the page of the first dictionary, which shows the comparison."""
-        return address_of("sae", self.settings.saes[0]) if self.settings.saes else super().href
+        return address_of(f"saes/{self.settings.saes[0]}") if self.settings.saes else super().href
 
     def of(self, name: str) -> Compared | None:
         """Return the row of a dictionary; None where it is not among them."""

@@ -117,7 +117,7 @@ class SizeLawSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SizeLaw(Artefact, kind="size_law"):
+class SizeLaw(Artefact, kind="size_law", made_by="compare sizes"):
     """Result of `fit_scaling`."""
 
     settings: SizeLawSettings
@@ -146,7 +146,7 @@ class SizeLaw(Artefact, kind="size_law"):
     @property
     def href(self) -> str:
         """Address of the page of the first dictionary, which shows the law."""
-        return address_of("sae", self.runs[0].name) if self.runs else super().href
+        return address_of(f"saes/{self.runs[0].name}") if self.runs else super().href
 
     def headline(self) -> str:
         """Return one line: the dictionaries that the law was fitted to."""

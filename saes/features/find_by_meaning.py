@@ -10,7 +10,7 @@ Sources, each a number per feature:
 - `says`, `related_says`: how far it raises the words, and those related to them, through the Jacobian lens (`meaning`),
   as a robust z-score over all features: the median is 0 and the median distance from it 0.67;
 - `label`, `kind`: its label contains the text, or names the class of its words (`label_search`);
-- `concept`: it is the best feature of a measured concept of that name or those words (`concept_search`);
+- `concept`: it is the best feature of a measured concept of that name or those words;
 - `name`: the user gave it a name that contains the text.
 
 Logistic weights (`WEIGHTS`) join them, with the logarithm of the density. They are learnt on the 40 concepts that may
@@ -20,25 +20,22 @@ smallest of the sources' p-values, times their number; 1 where no source is abov
 
 Features that measured concepts name: the best latent of each by F1, from a dictionary's evaluations. Torch-free.
 
-`workbench evaluate SAE --concepts` measures them (`saes.evaluation.concepts`). Evaluations lie above this folder, so
-they are opened by the registry of artefacts, and read through what is needed of them.
+`workbench evaluate SAE --concepts` measures them (`saes.evaluation.concepts`); an evaluation is one of `NamesFeatures`.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from interp.errors import WorkbenchError
 from interp.lenses.vocabulary import Vocabulary
 from interp.nulls import ALPHA
-from interp.results import Record
 from interp.workspace import Workspace
 from saes.features.fired_words import Fired, FiringIndex, Firings, Sought, Word
-from saes.features.found import Filter
+from saes.features.found import Filter, NamedFeature, NamesFeatures
 from saes.features.label_search import (
     Named,
     Related,
@@ -60,73 +57,46 @@ LEAST_MATCH = 0.5
 """Fraction of the words of a query that have to be words of the concept."""
 
 
-class _Concept(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def words(self) -> tuple[str, ...]: ...
-
-
-class _Score(Protocol):
-    @property
-    def concept(self) -> _Concept: ...
-    def to_record(self) -> Record: ...
-
-
-class _Scores(Protocol):
-    @property
-    def scores(self) -> Sequence[_Score]: ...
-
-
-@runtime_checkable
-class _Evaluated(Protocol):
-    @property
-    def concept_scores(self) -> _Scores | None: ...
-
-
-def by_concept(measured: "Sequence[_Scores]", text: str, *, leave_out: str = "") -> dict[int, tuple[str, float]]:
+def by_concept(measured: Sequence[NamedFeature], text: str, *, leave_out: str = "") -> dict[int, tuple[str, float]]:
     """Return the features of concepts whose name the text is, or whose words it lists, with name, and F1 times the fit.
 
     Only concepts whose F1 is above that of shuffled labels count. `leave_out` names one that does not.
     """
     found: dict[int, tuple[str, float]] = {}
-    for scores in measured:
-        for each in scores.scores:
-            record, fit = each.to_record(), _fit(text, each.concept)
-            f1, feature, null = record["f1"], record["feature"], record["null_f1_high"]
-            if each.concept.name == leave_out or not fit or not isinstance(f1, float) or not isinstance(feature, int):
-                continue
-            if f1 > (null if isinstance(null, float) else 0.0) and f1 * fit > found.get(feature, ("", 0.0))[1]:
-                found[feature] = (each.concept.name, f1 * fit)
+    for each in measured:
+        fit = _fit(text, each)
+        if each.concept == leave_out or not fit:
+            continue
+        if each.f1 > each.null and each.f1 * fit > found.get(each.feature, ("", 0.0))[1]:
+            found[each.feature] = (each.concept, each.f1 * fit)
     return found
 
 
-def measured_concepts(workspace: Workspace, made: Features) -> list[_Scores]:
-    """Return the scores of concepts of the dictionary that the features describe, of the same weights."""
+def measured_concepts(workspace: Workspace, made: Features) -> list[NamedFeature]:
+    """Return what measured concepts name in the dictionary that the features describe, of the same weights."""
     parent = f"saes/{made.sae}"
     newest = workspace.newest("evaluation") if made.sae else []
     same = [each for each in newest if each.parents.get(parent, "") == made.about.parents.get(parent)]
-    read = [_opened(workspace.absolute, each.name, each.content_hash) for each in same]
-    return [scores for scores in read if scores is not None]
+    return [found for each in same for found in _named(workspace.absolute, each.name, each.content_hash)]
 
 
 @lru_cache(maxsize=16)
-def _opened(root: str, name: str, content_hash: str) -> _Scores | None:
-    """Return the scores of an evaluation, decoded once; None without any, and of one that is damaged."""
+def _named(root: str, name: str, content_hash: str) -> tuple[NamedFeature, ...]:
+    """Return the features that an evaluation names, decoded once; none of one that is damaged."""
     workspace = Workspace(root)
     try:
         value = workspace.value(workspace.manifest("evaluation", name))
+        return value.named() if isinstance(value, NamesFeatures) else ()
     except WorkbenchError:  # `workbench verify` names it
-        return None
-    return value.concept_scores if isinstance(value, _Evaluated) else None
+        return ()
 
 
-def _fit(text: str, concept: _Concept) -> float:
+def _fit(text: str, named: NamedFeature) -> float:
     """Return 1 where the text is the concept's name, else the share of its words that are the concept's."""
-    asked, name = " ".join(re.findall(r"\w+", text.lower())), " ".join(re.findall(r"\w+", concept.name.lower()))
+    asked, name = " ".join(re.findall(r"\w+", text.lower())), " ".join(re.findall(r"\w+", named.concept.lower()))
     if asked and (asked == name or name in singulars(asked) or asked in singulars(name)):
         return 1.0
-    words, own = asked.split(), {word.lower() for word in concept.words}
+    words, own = asked.split(), {word.lower() for word in named.words}
     share = sum(word in own for word in words) / max(len(words), 1)
     return share if share >= LEAST_MATCH and len(words) > 1 else 0.0
 
@@ -222,12 +192,12 @@ def gather(
     asked = [_Asked.of(index, meaning, text) for text in texts]
     firings = index.read([word for each in asked for word in each.words])
     readings, written = readings_of(workspace, made), written_labels(workspace, made)
-    scores = measured_concepts(workspace, made)
+    measured = measured_concepts(workspace, made)
     found = []
     for each in asked:
         labels = by_label(readings, written, each.text, inside)
         kinds = by_class(readings, [word.word for word in each.sought.words], inside)
-        concepts = by_concept(scores, each.text, leave_out=leave_out)
+        concepts = by_concept(measured, each.text, leave_out=leave_out)
         named = by_own_name(made, each.text, names or {})
         found.append(_evidence(each, firings, meaning, inside, labels, kinds, concepts, named))
     return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from interp.artifacts import Artefact
 from interp.artifacts.tables import query
 from interp.atlas.vector_map import VectorMap
 from interp.errors import ConfigError, CorruptError
@@ -24,6 +25,26 @@ By = Literal["phrase", "tokens", "related", "says", "label", "concept", "name", 
 them; its label, a measured concept or the user's name for it has them; its direction is similar; it was asked for by
 number; it fires as the model reads the text."""
 Kind = Literal["sae", "neurons", "transcoders"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedFeature:
+    """A feature that a measured concept names: the concept's best latent by F1."""
+
+    feature: int
+    concept: str
+    words: tuple[str, ...]
+    f1: float
+    null: float
+    """Largest F1 for shuffled labels, the upper end of its 95 %."""
+
+
+class NamesFeatures(Artefact):
+    """Base of the artefacts of a dictionary whose measurements name its features; a search reads them."""
+
+    def named(self) -> tuple[NamedFeature, ...]:
+        """Return the features with the concepts that name them."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

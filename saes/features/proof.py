@@ -299,7 +299,7 @@ class ProofPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proof(Artefact, kind="proof"):
+class Proof(Artefact, kind="proof", made_by="prove"):
     """All measures of one feature, and the verdict."""
 
     settings: ProofSettings

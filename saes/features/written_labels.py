@@ -181,7 +181,7 @@ class ReplyCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labels(Artefact, kind="labels"):
+class Labels(Artefact, kind="labels", title="Written labels", made_by="explain"):
     """Labels of features, with their scores on held-out contexts where a language model judged them."""
 
     settings: LabelsSettings

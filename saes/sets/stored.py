@@ -100,7 +100,7 @@ class LayerCheck:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredSet(Artefact, kind="transcoders"):
+class StoredSet(Artefact, kind="transcoders", made_by="train"):
     """A trained or imported set of transcoders."""
 
     settings: TrainedSetSettings | ImportedSetSettings

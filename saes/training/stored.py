@@ -101,7 +101,7 @@ class TrainingRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredSAE(Artefact, kind="sae"):
+class StoredSAE(Artefact, kind="sae", title="Dictionary", made_by="train"):
     """A trained or imported dictionary."""
 
     settings: TrainedSettings | ImportedSettings

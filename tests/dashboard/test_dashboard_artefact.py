@@ -16,13 +16,14 @@ from page_text import text_of
 from dashboard.app import create_app
 from dashboard.artefact.page import PAGE, show_artefact
 from dashboard.components.evidence import MAX_ROWS, evidence_table, number
-from dashboard.components.pages import Context
+from dashboard.components.pages import Context, page_of
 from dashboard.figures.results import has_figure, plot
 from dashboard.figures.theme import visible
 from dashboard.notebook import _ARTEFACTS, Shown, show
 from dashboard.overview.data import overview
 from dashboard.overview.page import layout as overview_layout
 from interp.artifacts import KINDS, Artefact, save_artefact
+from interp.artifacts.artefact import layout_of
 from interp.errors import CorruptError, UnknownNameError
 from interp.workspace import Workspace
 
@@ -68,14 +69,16 @@ def test_the_page_and_a_notebook_show_any_kind(serving, full, key):
     value = full.open_key(key)
     head = text_of(PAGE.layout(serving, name=key))
     assert visible(value.headline(), 600).replace('"', '\\"') in head
-    assert f"{KINDS[value.kind].title} {value.name}" in head
-    assert ("Open its own page" in head) == (value.href != f"/artefact/{key}")
+    assert f"{value.title} {value.name}" in head
+    assert ("Open its own page" in head) == (page_of(value.href) != f"/artefact/{key}")
     parts = text_of(show_artefact({"key": key}, "dark"))
     assert "wb-notice-error" not in parts
     assert all(f'"{title}"' in parts for title in ("Settings", "Results", "Made from", "Files"))
     assert ('"Findings"' in parts) == (type(value).findings is not Artefact.findings)
-    assert KINDS[value.kind].made_by in parts
+    assert value.made_by in parts
     assert ("artefact-figure" in parts) == has_figure(value)
+    for name, part in layout_of(type(value)).items():
+        assert (f'"Document {name}"' in parts) == (part.place == "document")
     shown = show(key, full)
     if value.kind not in _ARTEFACTS:
         assert isinstance(shown, Shown)
@@ -97,6 +100,21 @@ def test_a_table_shows_its_first_rows_and_the_columns_of_plain_values(serving, f
     assert not re.search(r"<(img|script|iframe|svg|b)\b", rows, re.IGNORECASE)
     assert any("<" in text for text in (HOSTILE_TEXT, *HOSTILE))
     assert "&lt;" in show("latent-comparisons/difference-pair", full).html
+
+
+def test_a_document_shows_a_row_for_each_part_and_folds_the_lists_inside_one(serving, full):
+    certificate = full.open_key("certificates/smollm2-135m")
+    parts = text_of(show_artefact({"key": certificate.key}, None))
+    assert all(f'"{visible(check.name, 160)}"' in parts for check in certificate.checks)
+    lists = full.open_key("word-geometry/shapes").lists
+    parts = text_of(show_artefact({"key": "word-geometry/shapes"}, None))
+    assert all(f'"{name}"' in parts for name in lists)
+    heads = full.open_key("model-comparisons/changes-base-tuned")
+    parts = text_of(show_artefact({"key": heads.key}, None))
+    assert "wb-folded" in parts
+    evaluation = full.open_key("evaluations/demo")
+    absent = [name for name in ("probing", "absorption", "concepts") if getattr(evaluation, name) is None]
+    assert text_of(show_artefact({"key": evaluation.key}, None)).count("This artefact lacks it.") == len(absent)
 
 
 def test_findings_are_next_to_their_nulls(serving, full):

@@ -14,7 +14,7 @@ from dashboard.components.pages import Context
 from dashboard.figures.changes import latents_histogram
 from dashboard.figures.theme import LIGHT
 from dashboard.overview.data import overview
-from interp.artifacts import MANIFEST, MODEL_COMPARISONS, Table, as_json, read_json, save_artefact, write_json
+from interp.artifacts import MANIFEST, Table, as_json, kinds_of, read_json, save_artefact, write_json
 from interp.changes.comparison import ModelComparison
 from interp.changes.report import what_changed
 from interp.errors import CorruptError, MissingError, UnknownNameError
@@ -97,7 +97,7 @@ def test_unconfirmed_latents_of_one_model_are_drawn_apart(own):
 
 def test_the_overview_leads_to_both(own):
     cards = overview(own).cards
-    assert {card.href for kind in MODEL_COMPARISONS for card in cards[kind]} == {
+    assert {card.href for kind in kinds_of("changes") for card in cards[kind]} == {
         "/changes?name=model-comparisons/fine",
         "/changes?name=latent-comparisons/pair",
     }
@@ -105,7 +105,7 @@ def test_the_overview_leads_to_both(own):
 
 def test_without_a_name_it_is_the_newest_and_a_wrong_one_is_answered_with_the_nearest(own, tmp_path):
     created = {"pair": "2026-01-02T00:00:00Z", "fine": "2026-01-01T00:00:00Z"}
-    for found in own.newest(*MODEL_COMPARISONS):
+    for found in own.newest(*kinds_of("changes")):
         path = own.path(found.kind, found.name) / MANIFEST
         write_json(path, read_json(path) | {"created": created[found.name]})
     assert "Latents of a crosscoder" in text_of(page.layout(Context(own, None)))

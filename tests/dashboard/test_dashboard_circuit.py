@@ -16,7 +16,7 @@ from dashboard.circuit.page import details, summary
 from dashboard.components.evidence import evidence_table, number
 from dashboard.components.pages import Context
 from dashboard.figures.theme import DARK, LIGHT
-from interp.artifacts import ARRAYS, CIRCUITS, FOLDERS, MANIFEST, as_json, read_json, save_artefact, write_json
+from interp.artifacts import ARRAYS, FOLDERS, MANIFEST, as_json, kinds_of, read_json, save_artefact, write_json
 from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.found_circuit import Verdict, open_circuit
 from interp.errors import CorruptError, UnknownNameError, WorkbenchError
@@ -374,7 +374,7 @@ def test_heads_page_shows_the_evidence_or_the_command(tmp_path, workspace, live)
 
 def test_circuits_of_two_kinds_with_one_name_are_both_reached_by_menu_and_address(tmp_path, live):
     own = build(tmp_path / "ws", n_features=40, n_points=40)
-    first, second = (own.find(name, *CIRCUITS) for name in ("induction", "ioi"))
+    first, second = (own.find(name, *kinds_of("circuit")) for name in ("induction", "ioi"))
     assert first.kind != second.kind
     named, newer = own.path(second.kind, "induction"), "2999-01-01T00:00:00Z"
     own.path(second.kind, "ioi").rename(named)

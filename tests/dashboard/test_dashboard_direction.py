@@ -12,7 +12,7 @@ from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.components.evidence import percent
-from dashboard.components.pages import Context
+from dashboard.components.pages import Context, page_of
 from dashboard.directions import page
 from dashboard.figures.directions import layers_and_strengths
 from dashboard.figures.geometry import along_figure, in_planes_figure, probe_over_layers
@@ -138,7 +138,7 @@ def test_a_direction_that_works_is_a_finding_beside_its_null(own):
     [found] = own.open(DirectionGeometry, "pushed").findings()
     assert found.value == 1.9
     assert found.null == own.open(DirectionGeometry, "pushed").choice.judged.random_effect.max()
-    assert found.href == "/directions/pushed"
+    assert page_of(found.href) == "/directions/pushed"
     assert own.open(DirectionGeometry, "plain").findings() == []
 
 

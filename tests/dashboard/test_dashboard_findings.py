@@ -14,6 +14,7 @@ from make_saes import concept
 from make_workspace import build
 from page_text import text_of
 
+from dashboard.components.pages import page_of
 from dashboard.data.workspace import stamp
 from dashboard.overview.page import MOST, Finding, findings, findings_panel
 from interp.artifacts import Table, save_artefact
@@ -113,7 +114,7 @@ def of(root: Path, *fill) -> list[Finding]:
 def test_a_concept_has_its_score_null_best_neuron_and_strongest_example(tmp_path):
     rows = [row("months", 7, 0.98, 0.9, p=0.01), row("colours", 3, 0.8, 0.75, neuron=0.7)]
     (best,) = of(tmp_path, described, lambda w: evaluated(w, rows))
-    assert (best.title, best.href) == ("A feature for months", "/sae?name=dictionary-x#concepts")
+    assert (best.title, page_of(best.href)) == ("A feature for months", "/sae?name=dictionary-x#concepts")
     assert "F1 0.98" in best.sentence
     assert "best neuron gets 0.40" in best.more
     assert "shuffled labels at most 0.25" in best.more
@@ -152,12 +153,12 @@ def test_the_strongest_of_each_kind_come_first_and_three_at_most(tmp_path):
     without = of(tmp_path / "without", *fill)
     assert [each.kind for each in without] == ["circuit", "graph", "concept"]
     assert without[2].title == "A feature for c5"
-    assert without[1].href == "/graph/strong"
+    assert page_of(without[1].href) == "/graph/strong"
     assert len(without[1].dots.x) == len(without[1].dots.y) == 48
     picture = without[0].dots
     assert (without[0].value, without[0].null) == (max(picture.x), picture.x[-1]), "the numbers of the card are drawn"
     assert picture.null * 2 == len(picture.x) == len(picture.y) == len(picture.texts)
-    assert without[0].href == "/circuit/induction-circuits/i?at=L0H0-k-L1H1"
+    assert page_of(without[0].href) == "/circuit/induction-circuits/i?at=L0H0-k-L1H1"
     assert "random heads by at most 0.3" in without[0].more
 
 
@@ -170,7 +171,7 @@ def test_a_ring_that_the_model_uses_is_a_finding_and_one_that_it_does_not_use_is
     used = dataclasses.replace(ring.rotation, overall=Interval(0.9, 0.7, 1.1), random_high=0.2)
     (found,) = _ring(words, name, used, workspace)
     assert (found.value, found.null) == (0.9, 0.2)
-    assert found.href.endswith(f"list={name}")
+    assert page_of(found.href).endswith(f"&list={name}")
     assert found.dots.texts == ring.shape.words
     idle = dataclasses.replace(ring.rotation, overall=Interval(0.9, 0.1, 1.1), random_high=0.2)
     assert _ring(words, name, idle, workspace) == []
@@ -185,7 +186,7 @@ def _ring(words: WordGeometry, name: str, rotation: RotationSweep, workspace: Wo
 def test_a_dictionary_that_detects_more_concepts_than_every_baseline_is_a_finding(tmp_path):
     rows = [row(f"c{i}", 7, 0.9, 0.5, neuron=0.8 if i < 5 else 0.1, null=0.6) for i in range(20)]
     (found,) = of(tmp_path, lambda w: evaluated(w, rows, better=0, judge=Interval(0.05, 0.0, 0.1)))
-    assert (found.kind, found.value, found.null, found.href) == (
+    assert (found.kind, found.value, found.null, page_of(found.href)) == (
         "dictionary",
         1.0,
         0.25,
@@ -231,8 +232,8 @@ def test_the_overview_shows_them_and_follows_the_workspace(server, workspace, tm
     before = findings(mine, stamp(mine))
     graph(mine, "new", 0.95, 0.9)
     after = findings(mine, stamp(mine))
-    assert {each.href for each in after} - {each.href for each in before} == {"/graph/new"}
+    assert {page_of(each.href) for each in after} - {page_of(each.href) for each in before} == {"/graph/new"}
     shown = text_of(findings_panel(after))
     assert "Found here" in shown
-    assert all(each.href in shown and each.proof in shown for each in after)
+    assert all(page_of(each.href) in shown and each.proof in shown for each in after)
     assert findings_panel(()) is None

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +15,8 @@ import pytest
 from jaxtyping import Float
 
 from interp.artifacts import ARRAY, ARRAYS, MANIFEST, Artefact, Document, Measured, Table, open_artefact, save_artefact
-from interp.artifacts.kinds import KINDS
 from interp.errors import ConfigError, CorruptError
+from interp.registry import KINDS, Kind, kind_in, kinds_of, register
 from interp.statistics import Interval
 from interp.workspace import Workspace
 
@@ -192,3 +194,36 @@ def test_every_registered_class_says_its_kind(kind: str) -> None:
     found = KINDS[kind].load()
     assert issubclass(found, Artefact)
     assert found.kind == kind
+    assert found.title
+    assert found.made_by
+    assert kind_in(KINDS[kind].folder) == kind
+    assert kind in kinds_of(KINDS[kind].group or kind)
+
+
+def test_a_kind_is_registered_once_under_its_name_and_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for table in ("KINDS", "FOLDERS"):
+        monkeypatch.setattr(f"interp.registry.{table}", dict(getattr(sys.modules["interp.registry"], table)))
+    register(KINDS["space"])  # a module that is imported again
+    register(Kind("knots", "knots", "elsewhere.knots:Knots", "geometry"))
+    assert kind_in("knots") == "knots"
+    assert kinds_of("geometry") == ("word_geometry", "space", "space_comparison", "knots")
+    for name, folder in (("space", "rooms"), ("room", "spaces")):
+        with pytest.raises(ConfigError, match=r"SpaceReport has already; choose another"):
+            register(Kind(name, folder, "elsewhere.rooms:Room"))
+
+
+def test_a_package_registers_its_kinds_and_listing_a_workspace_imports_none_of_their_classes(tmp_path: Path) -> None:
+    save_artefact(sample(), Workspace(tmp_path, create=True).path("space", "a"))
+    script = """
+import sys, interp
+from interp.registry import KINDS
+from interp.workspace import Workspace
+assert KINDS and all(each.defined_in.startswith("interp.") for each in KINDS.values())
+import saes
+assert any(each.defined_in.startswith("saes.") for each in KINDS.values())
+workspace = Workspace(sys.argv[1])
+assert [each.key for each in workspace.artifacts()] == ["spaces/a"] and not workspace.partials()
+print(*sorted({"torch", *(each.defined_in.partition(":")[0] for each in KINDS.values())} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("", "")

@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import make_saes
 import make_search
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from make_features import write_features
 
 from interp.errors import ConfigError, MissingError
 from interp.lenses.vocabulary import Vocabulary
+from interp.statistics import Interval
 from interp.workspace import Workspace
 from saes import search_features
+from saes.evaluation.evaluation import ConceptScores
 from saes.features import search
-from saes.features.find_by_meaning import by_concept, standardised
-from saes.features.found import Hit
+from saes.features.find_by_meaning import by_concept, measured_concepts, standardised
+from saes.features.found import Hit, NamedFeature
 from saes.features.label_search import pieces_of, related_words, tokens_of
 from saes.features.meaning import KEPT, N_DIRECTIONS, Meaning
 from saes.features.search import Query, parse_query
@@ -210,18 +213,34 @@ def test_dead_features_and_empty_dictionaries_are_not_found(tmp_path, monkeypatc
 def test_the_measured_concept_of_a_name_comes_first_unless_it_is_left_out(tmp_path, monkeypatch):
     made = make_search.build(tmp_path / "w")
 
-    def concept(name: str, words: tuple[str, ...], feature: int) -> SimpleNamespace:
-        record = {"f1": 0.9, "feature": feature, "null_f1_high": 0.4}
-        return SimpleNamespace(concept=SimpleNamespace(name=name, words=words), to_record=lambda: record)
+    def concept(name: str, words: tuple[str, ...], feature: int, null: float = 0.4) -> NamedFeature:
+        return NamedFeature(concept=name, words=words, feature=feature, f1=0.9, null=null)
 
-    scores = SimpleNamespace(scores=(concept("flowers", ("zephyranthes", "rose"), 2), concept("days", ("day",), 1)))
-    monkeypatch.setattr("saes.features.find_by_meaning.measured_concepts", lambda *_: [scores])
+    scores = [concept("flowers", ("zephyranthes", "rose"), 2), concept("days", ("day",), 1)]
+    monkeypatch.setattr("saes.features.find_by_meaning.measured_concepts", lambda *_: scores)
     first = search_features(made, "Flowers", features="planted").hits[0]
     assert (first.feature, first.by, first.concept) == (2, "concept", "flowers")
-    assert by_concept([scores], "flower") == {2: ("flowers", 0.9)}
-    assert by_concept([scores], "rose zephyranthes") == {2: ("flowers", 0.9)}
-    assert by_concept([scores], "flowers", leave_out="flowers") == {}
-    assert by_concept([scores], "the rose of England") == {}
+    assert by_concept(scores, "flower") == {2: ("flowers", 0.9)}
+    assert by_concept(scores, "rose zephyranthes") == {2: ("flowers", 0.9)}
+    assert by_concept(scores, "flowers", leave_out="flowers") == {}
+    assert by_concept(scores, "the rose of England") == {}
+    assert by_concept([concept("flowers", (), 2, null=0.95)], "flowers") == {}
+
+
+def test_an_evaluation_of_the_same_weights_names_features_by_its_concepts(tmp_path):
+    made = Workspace(tmp_path / "w", create=True)
+    features, other = (
+        write_features(made, name, [{"feature": 0}], dictionary="sae:demo", parents={"saes/demo": digest * 32})
+        for name, digest in (("f", "00"), ("g", "11"))
+    )
+    interval = Interval(0.2, 0.1, 0.3)
+    scores = ConceptScores(scores=(make_saes.concept("days", 5, Interval(0.9, 0.8, 1.0), null=interval),), null={})
+    make_saes.evaluated(made, "demo", concepts=scores)
+    days = NamedFeature(feature=5, concept="days", words=("a", "b"), f1=0.9, null=0.3)
+    assert measured_concepts(made, features) == [days]
+    assert measured_concepts(made, other) == []
+    make_saes.evaluated(made, "demo", name="without")
+    assert measured_concepts(made, features) == [days]
 
 
 def test_only_one_kind_of_dictionary_is_searched_when_asked(tmp_path):

@@ -247,7 +247,7 @@ class Show(InWorkspace, RunsModel):
     """Write the latents of an exported graph too, where a features table describes them."""
 
     def run(self) -> None:
-        from interp.artifacts import CIRCUITS
+        from interp.artifacts import kinds_of
         from interp.circuits.circuit import Circuit, edge_text
         from interp.circuits.found_circuit import open_circuit
         from interp.tracing.graph import KIND
@@ -256,7 +256,7 @@ class Show(InWorkspace, RunsModel):
         path, found = Path(self.circuit), None
         if not path.exists():
             workspace = Workspace(self.workspace)
-            manifest = workspace.find(self.circuit, *CIRCUITS, KIND)
+            manifest = workspace.find(self.circuit, *kinds_of("circuit"), KIND)
             if manifest.kind == KIND:
                 return self._graph(workspace, manifest.name)
             found = open_circuit(workspace, manifest.key)

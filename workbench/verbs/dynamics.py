@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from interp.artifacts import partial_path, save_artefact
+from interp.artifacts import partial_path
 from interp.errors import ConfigError
 from interp.studies.grokking_phases import ModularConfig
 from interp.studies.language_scaling import ScalingRecipe
 from workbench.analysis import Resumable, Run
-from workbench.terminal import Heading, OnDevice, Seeded, Threaded, settings_of, slug, wrote
+from workbench.terminal import Heading, OnDevice, Seeded, Threaded, settings_of, slug
 
 if TYPE_CHECKING:
+    from interp.atlas.vector_map import VectorMap
     from interp.studies.grokking_phases import Grokking
     from interp.studies.induction_onset import InductionOnset
     from interp.studies.language_scaling import LanguageScaling
@@ -25,7 +26,7 @@ HEADING = Heading.STUDIES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grok(ModularConfig, Threaded, OnDevice, Resumable["Grokking"]):
+class Grok(ModularConfig, Threaded, OnDevice, Resumable["VectorMap | Grokking"]):
     """Follow grokking: addition modulo a prime, memorised first, generalised later.
 
     Several seeds train at once. Key frequencies, restricted and excluded loss (Nanda et al. 2023, arXiv 2301.05217)
@@ -39,7 +40,7 @@ class Grok(ModularConfig, Threaded, OnDevice, Resumable["Grokking"]):
     def default_name(self) -> str:
         return f"grok-{self.p}"
 
-    def measure(self, run: Run) -> "Grokking":
+    def measure(self, run: Run) -> "list[VectorMap | Grokking]":
         from interp.studies.grokking import describe_grokking, embedding_series, train_modular
 
         config, maps = settings_of(self, ModularConfig), run.workspace.path("atlas", run.folder.name)
@@ -52,10 +53,7 @@ class Grok(ModularConfig, Threaded, OnDevice, Resumable["Grokking"]):
                 snapshots.append(snapshot)
                 progress(snapshot.epoch, self.epochs, {"test accuracy": round(float(snapshot.test_accuracy.mean()), 2)})
         # the maps first: a run that was killed between the two is unfinished then, and made again by the same command
-        overwrite = self.overwrite or run.draft(config).resumed
-        save_artefact(embedding_series(snapshots, config), maps, seed=0, overwrite=overwrite)
-        wrote(maps, "the numbers' embedding over training, in one frame")
-        return describe_grokking(snapshots, config)
+        return [embedding_series(snapshots, config), describe_grokking(snapshots, config)]
 
 
 @dataclass(frozen=True, kw_only=True)
