@@ -1,15 +1,15 @@
 """*Runs*: start an analysis from a form, follow the queue, and manage artefacts.
 
-The form is made from the settings of the verb (`dashboard.queue.Form`); the command that does the same in a
-terminal is shown below it. Artefacts are listed with their size, what was made from them, and whether a parent has
+The form is made from the settings of the verb (`dashboard.queue.Form`); the command that does the same in a terminal is
+shown below it. Artefacts are listed with their size, what was made from them, and whether a parent has
 changed since; a deleted one goes to the trash of the workspace, from which it can be restored.
 """
 
 from typing import Any
 
-import dash_mantine_components as dmc
 from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 
+from dashboard.components.forms import YES_NO, text_input, text_of
 from dashboard.components.frame import attrs, explain, notice, page, panel, select
 from dashboard.components.pages import Context, Page, current, run_progress
 from dashboard.data.workspace import stamp
@@ -26,7 +26,6 @@ MOST_SHOWN = 50
 MOVING, RESTING = 1000, 3000
 """Milliseconds between two looks at the queue, while something runs and while nothing does: another page, or a command
 in a terminal, may start something."""
-YES_NO = {"yes": True, "no": False}
 
 
 def layout(context: Context, verb: str | None = None, **address: str) -> html.Div:
@@ -89,36 +88,8 @@ def _form(queue: RunQueue, form: Form, given: dict[str, str]) -> list[Any]:
 
 
 def _input(queue: RunQueue, verb: str, option: Option, given: str | None) -> Any:
-    """Return the input of one option. Every kind has its text in `value`, so that one callback reads all."""
-    default = option.default
-    shared: dict[str, Any] = {
-        "id": {"type": "run-field", "verb": verb, "name": option.name},
-        "label": option.name.replace("_", " "),
-        "description": as_typed(option.help),
-        "size": "xs",
-        "withAsterisk": option.required,
-        "inputWrapperOrder": ["label", "input", "description", "error"],
-    }
-    if option.kind == "switch":
-        shown = given if given in YES_NO else {True: "yes", False: "no", None: None}[default]
-        return dmc.Select(data=["yes", "no"], value=shown, clearable=option.optional, **shared)
-    if option.kind == "choice" and not option.many:
-        shown = given if given in option.choices else default
-        return dmc.Select(data=list(option.choices), value=shown, clearable=default is None, searchable=True, **shared)
     offered = list(option.choices) or (queue.catalogue.suggestions(option.menu) if option.menu else [])
-    if option.many:
-        values = given.split(",") if given else [_text(each) for each in default or ()]
-        return dmc.TagsInput(data=offered, value=values, clearable=True, acceptValueOnBlur=True, **shared)
-    text = given if given is not None else _text(default)
-    if offered:
-        return dmc.Autocomplete(data=offered, value=text, **shared)
-    return dmc.TextInput(value=text, **shared)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return text_input(option, {"type": "run-field", "verb": verb, "name": option.name}, offered, given)
 
 
 def entered(form: Form, values: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +99,7 @@ def entered(form: Form, values: dict[str, Any]) -> dict[str, Any]:
         value = values.get(each.name)
         if each.kind == "switch" and value in YES_NO:
             value = YES_NO[value]
-        standing = [_text(one) for one in each.default or ()] if each.many else _text(each.default)
+        standing = [text_of(one) for one in each.default or ()] if each.many else text_of(each.default)
         if value in (None, "", []) or value == each.default or value == standing:
             continue
         found[each.name] = value
