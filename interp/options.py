@@ -22,6 +22,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 
 from annotated_types import Interval, MaxLen
 
+from interp.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Means:
@@ -244,6 +246,15 @@ def option_of(kind: type, name: str) -> Option:
         slider=slider,
         menu=means.menu if means else "",
     )
+
+
+def check_limits(value: Any) -> None:
+    """Check the numbers of a dataclass against the limits in the types of its fields. Raises `ConfigError`."""
+    for option in (option_of(type(value), field.name) for field in fields(value)):
+        number = getattr(value, option.name)
+        if isinstance(number, int | float) and option.least is not None and option.most is not None:
+            if not option.least <= number <= option.most:
+                raise ConfigError(f"{option.name} should be {option.least:g} to {option.most:g}, found {number:g}")
 
 
 def _form(hint: Any) -> _Form:

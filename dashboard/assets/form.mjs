@@ -6,17 +6,21 @@ import { element } from "./dom.mjs";
 /** The fields of the forms that an element brings. @param {HTMLElement} holder @returns {Record<string, Fields>} */
 export const fieldsOf = (holder) => JSON.parse(holder.dataset.fields ?? "{}");
 
-/**
- * The input of a field: a menu of its choices, a box to check, a number within its limits, or a text.
- * @param {Field} field @param {Attributes} [given] @returns {HTMLInputElement | HTMLSelectElement}
- */
-export function inputOf({ kind, least, most, slider, choices, ...field }, given = {}) {
+/** The defaults of some fields. @param {Fields} fields @returns {Properties} */
+export const defaultsOf = (fields) =>
+  Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, field.default]));
+
+/** The menu of the choices of a field. @param {Field} field @param {Attributes} [given] */
+export function menuOf({ choices, ...field }, given = {}) {
+  const made = element("select", { class: "wb-native", "aria-label": field.title, title: field.help, ...given });
+  made.append(...choices.map(([value, words]) => element("option", { value }, words)));
+  made.value = String(field.default);
+  return made;
+}
+
+/** The input of a field: a box to check, a number within its limits, or a text. @param {Field} field @param {Attributes} [given] */
+export function inputOf({ kind, least, most, ...field }, given = {}) {
   const value = field.default ?? "";
-  if (kind === "choice") {
-    const made = element("select", { class: "wb-native", ...given });
-    made.append(...choices.map(([key, words]) => element("option", { value: key, selected: key === value }, words)));
-    return made;
-  }
   if (kind === "switch") return element("input", { type: "checkbox", checked: value === true, ...given });
   if (kind === "text") return element("input", { class: "wb-native", type: "text", value, ...given });
   const step = kind === "whole" ? 1 : "any";
@@ -32,9 +36,11 @@ export function sliderOf({ slider, ...field }, given = {}) {
 /** A label around an input, with its help as a tip. @param {Field} field @param {HTMLElement} input */
 export const labelled = ({ title, help }, input) => element("label", { class: "wb-field", title: help }, title, input);
 
-/** The help of some fields behind a "?". @param {Field[]} fields */
-export function helpOf(...fields) {
-  const text = fields.map(({ title, help }) => `${title}: ${help}`).join("\n");
+/** The help of some fields behind a "?". @param {Fields} fields */
+export function helpOf(fields) {
+  const text = Object.values(fields)
+    .map(({ title, help }) => `${title}: ${help}`)
+    .join("\n");
   const mark = element("summary", { title: text, "aria-label": "What the fields mean" }, "?");
   return element("details", { class: "wb-more" }, mark, element("p", {}, text));
 }

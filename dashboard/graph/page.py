@@ -13,6 +13,7 @@ from urllib.parse import quote
 from dash import Dash, html
 
 from dashboard.components.evidence import records_table
+from dashboard.components.forms import fields_data
 from dashboard.components.frame import attrs, page, panel
 from dashboard.components.pages import (
     Context,
@@ -26,6 +27,7 @@ from dashboard.figures.theme import DARK, LIGHT, Theme, canvas_colours, visible
 from dashboard.graph import data, routes, tracing
 from interp.tracing.graph import KIND, AttributionGraph
 from interp.workspace import Workspace
+from saes.acts.graphs import ChangeLatents
 
 SHOWN_TARGETS = 5
 """Targets that the header names."""
@@ -63,6 +65,7 @@ def layout(context: Context, name: str | None = None, trace: str | None = None, 
         "data-graph-name": found.name,
         "data-colours": json.dumps({each.name: _colours(each) for each in (LIGHT, DARK)}),
     }
+    source |= fields_data(change_latents=(ChangeLatents, ("factors", "mode")))
     return page(
         "Graph",
         *tracing.form(context, _again(found) | (given if trace else {}), opened=bool(trace)),

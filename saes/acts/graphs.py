@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from annotated_types import Interval, Len
 
 from interp.acts import Act
-from interp.options import ArtefactName
+from interp.options import ArtefactName, Slider, Words
 from interp.tracing.graph import AttributionGraph
 from saes.acts.session import Session
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from interp.tracing.interventions import Continuations, GraphIntervention
     from interp.tracing.supernodes import JudgedGroups
 
-Factor = Annotated[float, Interval(ge=-100, le=100)]
+Factor = Annotated[float, Interval(ge=-100, le=100), Slider(-2, 2, 0.1)]
 Factors = Annotated[dict[str, Factor], Len(1, 300)]
 NEW_TOKENS = 12
 """Tokens generated after the prompt of a graph."""
@@ -61,7 +61,10 @@ class ChangeLatents(OnLatents, Act[Session, "GraphIntervention"]):
     """
 
     verb: ClassVar[str] = "change_latents"
-    mode: Literal["direct", "attention", "free"] = "free"
+    mode: Annotated[
+        Literal["direct", "attention", "free"],
+        Words(free="nothing frozen", attention="attention frozen", direct="all frozen: direct effect alone"),
+    ] = "free"
     """What is recomputed: nothing but direct effects, attention patterns frozen, or everything."""
 
     def measure(self, run: Session) -> "GraphIntervention":
