@@ -33,8 +33,14 @@ from dashboard.components.pages import (
     register_parts,
 )
 from dashboard.data.workspace import notes
-from dashboard.figures.directions import effect_and_damage, layers_and_strengths
-from dashboard.figures.geometry import along_figure, in_planes_figure, probe_over_layers, spectrum_figure
+from dashboard.figures.geometry import (
+    along_figure,
+    effect_and_damage,
+    in_planes_figure,
+    layers_and_strengths,
+    probe_over_layers,
+    spectrum_figure,
+)
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.requests import Asked, answered
 from interp.artifacts import address_of, as_json

@@ -14,8 +14,7 @@ from dashboard.app import create_app
 from dashboard.components.evidence import percent
 from dashboard.components.pages import Context
 from dashboard.directions import page
-from dashboard.figures.directions import layers_and_strengths
-from dashboard.figures.geometry import along_figure, in_planes_figure, probe_over_layers
+from dashboard.figures.geometry import along_figure, in_planes_figure, layers_and_strengths, probe_over_layers
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.overview.data import overview
 from dashboard.turns import answered_in_lines
