@@ -1,7 +1,7 @@
 // Inputs made from the fields of an act: labels, limits, choices, defaults and help come from the server
 // (dashboard/components/forms.py), which reads them off the act.
 
-import { element } from "./dom.mjs";
+import { element, menu } from "./dom.mjs";
 
 /** The fields of the forms that an element brings. @param {HTMLElement} holder @returns {Record<string, Fields>} */
 export const fieldsOf = (holder) => JSON.parse(holder.dataset.fields ?? "{}");
@@ -11,12 +11,8 @@ export const defaultsOf = (fields) =>
   Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, field.default]));
 
 /** The menu of the choices of a field. @param {Field} field @param {Attributes} [given] */
-export function menuOf({ choices, ...field }, given = {}) {
-  const made = element("select", { class: "wb-native", "aria-label": field.title, title: field.help, ...given });
-  made.append(...choices.map(([value, words]) => element("option", { value }, words)));
-  made.value = String(field.default);
-  return made;
-}
+export const menuOf = ({ choices, title, help, ...field }, given = {}) =>
+  menu(title, choices, String(field.default), undefined, { title: help, ...given });
 
 /** The input of a field: a box to check, a number within its limits, or a text. @param {Field} field @param {Attributes} [given] */
 export function inputOf({ kind, least, most, ...field }, given = {}) {

@@ -1,7 +1,7 @@
 // Interventions: sliders that multiply activations of chosen nodes and groups, what that changes in the model beside the
 // graph's prediction and random latents, and the text with and without it. Sets of factors are saved with the edits.
 
-import { element, recordsTable, short, signed } from "../dom.mjs";
+import { element, menu, recordsTable, short, signed } from "../dom.mjs";
 import { fieldsOf, menuOf, sliderOf } from "../form.mjs";
 import { json } from "../http.mjs";
 import { failure, tokenText } from "./marks.mjs";
@@ -62,16 +62,8 @@ export class Intervene {
     const { edits } = this.view,
       sets = Object.keys(edits.value.sets),
       any = this.factors.size > 0;
-    const saved = element(
-      "select",
-      {
-        class: "wb-native",
-        "aria-label": "Saved interventions",
-        onchange: () => this.open(saved.value),
-      },
-      element("option", { value: "" }, "Saved…"),
-      ...sets.map((name) => element("option", { value: name }, tokenText(name, 40))),
-    );
+    const choices = [["", "Saved…"], ...sets.map((name) => [name, tokenText(name, 40)])];
+    const saved = menu("Saved interventions", choices, "", (name) => this.open(name));
     const { mode: field } = this.fields,
       mode = menuOf(field, { onchange: () => (this.mode = mode.value) });
     mode.value = this.mode;

@@ -1,9 +1,9 @@
 // The tokens of a prompt in a row, the features on each, and the next-token distribution after the chosen one.
 
 import { setProps } from "../dash.mjs";
-import { all, byId, element, visible } from "../dom.mjs";
+import { all, byId, element, menu, visible } from "../dom.mjs";
 import { fieldsOf, sliderOf } from "../form.mjs";
-import { ask, failed, menu, percent, settled, spaced } from "./draw.mjs";
+import { ask, failed, percent, settled, spaced } from "./draw.mjs";
 
 const CHIPS = 5; // features of a token in the list of every token
 const FULL_LOSS = 10; // nats at which a token is coloured fully: a probability of 1 in 22,000
