@@ -215,10 +215,9 @@ def option_of(kind: type, name: str) -> Option:
     field = next(field for field in fields(kind) if field.name == name)
     hint, marked = (get_type_hints(kind, include_extras=extras)[name] for extras in (False, True))
     found, (form, choices, many, optional) = list(marks(marked)), _form(hint)
-    argument, label, limits, slider, words = (
-        next((mark for mark in reversed(found) if isinstance(mark, sort)), None)
-        for sort in (Argument, Label, Interval, Slider, Words)
-    )
+    argument, label, words = _last(found, Argument), _last(found, Label), _last(found, Words)
+    limits = _last(found, Interval) or Interval()
+    least, most = (float(each) if isinstance(each, int | float) else None for each in (limits.ge, limits.le))
     flag, means = f"--{name.replace('_', '-')}", meaning(marked)
     aliases = tuple(mark.flag for mark in found if isinstance(mark, Alias))
     metavar = _metavar(name, form, choices, means.metavar if means else "TEXT") + (" ..." if many else "")
@@ -241,11 +240,16 @@ def option_of(kind: type, name: str) -> Option:
         many=many,
         choices=choices,
         words=tuple(words.words.items()) if words else tuple((choice, choice) for choice in choices),
-        least=limits.ge if limits else None,
-        most=limits.le if limits else None,
-        slider=slider,
+        least=least,
+        most=most,
+        slider=_last(found, Slider),
         menu=means.menu if means else "",
     )
+
+
+def _last(found: Sequence[Any], kind: type[T]) -> T | None:
+    """Return the last mark of a class: that of a field goes before those of its type."""
+    return next((mark for mark in reversed(found) if isinstance(mark, kind)), None)
 
 
 def check_limits(value: Any) -> None:

@@ -42,7 +42,7 @@ def _slider(option: Option, shared: dict[str, Any]) -> dmc.Slider:
     """Return the slider of a number, with a mark at every whole one."""
     assert option.slider is not None
     low, high, step = option.slider.low, option.slider.high, option.slider.step
-    marks = [{"value": at, "label": f"{at:+d}" if at else "0"} for at in range(round(low), round(high) + 1)]
+    marks: list[Any] = [{"value": at, "label": f"{at:+d}" if at else "0"} for at in range(round(low), round(high) + 1)]
     return dmc.Slider(
         min=low, max=high, step=step, marks=marks, **attrs({"thumbLabel": f"{option.title}. {option.help}"}), **shared
     )
