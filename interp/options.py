@@ -255,10 +255,9 @@ def _last(found: Sequence[Any], kind: type[T]) -> T | None:
 def check_limits(value: Any) -> None:
     """Check the numbers of a dataclass against the limits in the types of its fields. Raises `ConfigError`."""
     for option in (option_of(type(value), field.name) for field in fields(value)):
-        number = getattr(value, option.name)
-        if isinstance(number, int | float) and option.least is not None and option.most is not None:
-            if not option.least <= number <= option.most:
-                raise ConfigError(f"{option.name} should be {option.least:g} to {option.most:g}, found {number:g}")
+        number, least, most = getattr(value, option.name), option.least, option.most
+        if isinstance(number, int | float) and least is not None and most is not None and not least <= number <= most:
+            raise ConfigError(f"{option.name} should be {least:g} to {most:g}, found {number:g}")
 
 
 def _form(hint: Any) -> _Form:

@@ -43,7 +43,7 @@ class OnLatents(OnGraph):
     """Fields of the acts that change latents."""
 
     factors: Factors
-    """Node id -> factor of its activation: 0 ablates the latent, 1 leaves it unchanged."""
+    """Factor of the activation of each latent, by node id: 0 ablates it, 1 leaves it unchanged."""
 
     def changes(self, graph: AttributionGraph) -> "list[Intervention]":
         """Return the changes as interventions. Raises `UsageError` for what is no latent of the graph."""
