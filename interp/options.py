@@ -4,19 +4,25 @@
     lists: tuple[Word, ...] = ()
 
 `Means` and the other marks are metadata of the type (`typing.Annotated`): nothing changes where the value is used.
-`Option` is what a command, a form and the reference make of such a field. Torch-free.
+`Option` is what a command, a form and the reference make of such a field, be it of a verb, an act or other settings.
+Torch-free.
 """
 
 import ast
 import inspect
+import re
 import textwrap
-from collections.abc import Iterator
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Interval, MaxLen
+
+from interp.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,29 @@ class Alias:
     """A second flag of an option."""
 
     flag: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """Name of a field in the form of a page, where that of the field says too little."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Slider:
+    """Usual values of a number, which a slider offers; more is allowed."""
+
+    low: float
+    high: float
+    step: float
+
+
+class Words:
+    """Words for the choices of a field; a form of a page offers those that have some."""
+
+    def __init__(self, **words: str):
+        self.words = words
 
 
 class _Mark:
@@ -78,10 +107,16 @@ PromptText = Annotated[str, Means("TEXT"), MaxLen(100_000)]
 """A prompt; its tokens are counted when it is read."""
 Count = Annotated[int, Interval(ge=0, le=2**31)]
 """A number from 0: a position, a layer, a head, a feature."""
-Temperature = Annotated[float, Interval(ge=0, le=5)]
+Temperature = Annotated[float, Interval(ge=0, le=5), Slider(0, 2, 0.1)]
 """0 for the likeliest token, 1 for the model's own probabilities."""
-Strength = Annotated[float, Interval(ge=-1000, le=1000)]
+Strength = Annotated[float, Interval(ge=-1000, le=1000), Slider(-2, 2, 0.25), Label("× its maximum")]
 """In units of the largest activation of a feature that was measured; below 0 against its direction."""
+
+
+Kind = Literal["text", "path", "whole", "number", "switch", "choice"]
+_KINDS: dict[Any, Kind] = {bool: "switch", int: "whole", float: "number", Path: "path"}
+LONGEST = 60
+"""Longest list of choices that is shown, in characters; a longer one is left to the option's text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +124,14 @@ class Option:
     """An option of a verb, or an argument without a flag: as it is typed, explained and shown in a form."""
 
     name: str
-    """Field of the verb."""
-    kind: Literal["text", "path", "whole", "number", "switch", "choice"]
+    """Field of the verb or act."""
+    kind: Kind
     label: str
     """The option as it is typed (`--tokens`), or the name of an argument (`MODEL`)."""
     help: str
     """Meaning and default."""
+    title: str
+    """Its name in a form."""
     aliases: tuple[str, ...] = ()
     """Other flags; of a switch the one that turns it off."""
     metavar: str = ""
@@ -106,6 +143,11 @@ class Option:
     many: bool = False
     """True where several values may be given."""
     choices: tuple[str, ...] = ()
+    words: tuple[tuple[str, str], ...] = ()
+    """The choices that a form offers, each with its words."""
+    least: float | None = None
+    most: float | None = None
+    slider: Slider | None = None
     menu: str = ""
     """Kind of thing that it names: `model`, `recording`, `sae` ... Empty: any text."""
     advanced: bool = False
@@ -156,3 +198,94 @@ def field_texts(kind: type) -> dict[str, str]:
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 found[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
     return found
+
+
+class _Form(NamedTuple):
+    """Form of the values of a field."""
+
+    kind: Kind
+    choices: tuple[str, ...] = ()
+    many: bool = False
+    optional: bool = False
+
+
+@cache
+def option_of(kind: type, name: str) -> Option:
+    """Return a field of a dataclass as an option: its type, limits, default and text, which stand there alone."""
+    field = next(field for field in fields(kind) if field.name == name)
+    hint, marked = (get_type_hints(kind, include_extras=extras)[name] for extras in (False, True))
+    found, (form, choices, many, optional) = list(marks(marked)), _form(hint)
+    argument, label, words = _last(found, Argument), _last(found, Label), _last(found, Words)
+    limits = _last(found, Interval) or Interval()
+    least, most = (float(each) if isinstance(each, int | float) else None for each in (limits.ge, limits.le))
+    flag, means = f"--{name.replace('_', '-')}", meaning(marked)
+    aliases = tuple(mark.flag for mark in found if isinstance(mark, Alias))
+    metavar = _metavar(name, form, choices, means.metavar if means else "TEXT") + (" ..." if many else "")
+    if argument is not None:
+        metavar = f"{argument.metavar} [{argument.metavar} ...]" if many else argument.metavar
+    elif form == "switch":
+        aliases, metavar = (*aliases, f"--no-{flag[2:]}"), ""
+    required = field.default is MISSING and field.default_factory is MISSING
+    return Option(
+        name=name,
+        kind=form,
+        label=flag if argument is None else metavar,
+        title=label.text if label else name.replace("_", " "),
+        help=_with_default((argument and argument.help) or field_texts(kind).get(name, ""), field.default),
+        aliases=aliases,
+        metavar=metavar,
+        default=None if required else field.default,
+        required=required,
+        optional=optional,
+        many=many,
+        choices=choices,
+        words=tuple(words.words.items()) if words else tuple((choice, choice) for choice in choices),
+        least=least,
+        most=most,
+        slider=_last(found, Slider),
+        menu=means.menu if means else "",
+    )
+
+
+def _last(found: Sequence[Any], kind: type[T]) -> T | None:
+    """Return the last mark of a class: that of a field goes before those of its type."""
+    return next((mark for mark in reversed(found) if isinstance(mark, kind)), None)
+
+
+def check_limits(value: Any) -> None:
+    """Check the numbers of a dataclass against the limits in the types of its fields. Raises `ConfigError`."""
+    for option in (option_of(type(value), field.name) for field in fields(value)):
+        number, least, most = getattr(value, option.name), option.least, option.most
+        if isinstance(number, int | float) and least is not None and most is not None and not least <= number <= most:
+            raise ConfigError(f"{option.name} should be {least:g} to {most:g}, found {number:g}")
+
+
+def _form(hint: Any) -> _Form:
+    """Return kind and choices of a type, and whether it takes several values, and None."""
+    inner: Sequence[Any] = [each for each in get_args(hint) if each is not NoneType]
+    if get_origin(hint) in (Union, UnionType):
+        return _form(inner[0])._replace(optional=True)
+    if get_origin(hint) is tuple:
+        return _form(inner[0])._replace(many=True, optional=False)
+    if get_origin(hint) is Literal:
+        return _Form("choice", tuple(map(str, inner)))
+    return _Form(_KINDS.get(hint, "text"))
+
+
+def _metavar(name: str, kind: Kind, choices: tuple[str, ...], text: str) -> str:
+    """Return the value of an option as the help writes it: N, FRACTION, NUMBER, PATH, its choices, or a word."""
+    if kind == "choice":
+        listed = "{" + ",".join(choices) + "}"
+        return listed if len(listed) <= LONGEST else name.upper().replace("_", "-")  # its text names them
+    fraction = re.search("fraction|faithfulness|sparsity_warmup", name)
+    return {"whole": "N", "number": "FRACTION" if fraction else "NUMBER", "path": "PATH"}.get(kind, text)
+
+
+def _with_default(text: str, default: Any) -> str:
+    """Return the text of an option with its default, unless the text states it or it has none."""
+    if default in (MISSING, None, (), "") or re.search(r"\bDefault: ", text):
+        return text
+    if isinstance(default, bool):
+        return f"{text} Default: {'yes' if default else 'no'}."
+    values = default if isinstance(default, tuple) else (default,)
+    return f"{text} Default: {' '.join(f'{each:g}' if isinstance(each, float) else str(each) for each in values)}."

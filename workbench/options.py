@@ -12,14 +12,13 @@ import shlex
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from interp.errors import ConfigError, UnknownNameError, as_typed, program
-from interp.options import BASIC, DERIVED, Alias, Argument, Option, field_texts, marks, meaning
+from interp.options import BASIC, DERIVED, Option, marks, option_of
 from workbench.terminal import InWorkspace, OnDevice, RunsModel, Seeded, Threaded, Verb, Writes
 
 WIDEST = 100
@@ -77,85 +76,24 @@ def _command(first: str, command: str, width: int) -> Iterator[str]:
 
 
 V = TypeVar("V", bound=Verb)
-Kind = Literal["text", "path", "whole", "number", "switch", "choice"]
-KINDS: dict[Any, Kind] = {bool: "switch", int: "whole", float: "number", Path: "path"}
 _SHARED = (Writes, InWorkspace, Seeded, Threaded, OnDevice, RunsModel)
 """Classes whose options verbs share; the help lists them last."""
 _INDENT = 24
-LONGEST = 60
-"""Longest list of choices that is shown, in characters; a longer one is left to the option's text."""
 
 
 def options_of(verb: type) -> list[Option]:
     """Return the options of a verb: its own, then inherited settings, then those that all verbs share."""
-    hints, marked = get_type_hints(verb), get_type_hints(verb, include_extras=True)
-    own, texts = inspect.get_annotations(verb), field_texts(verb)
+    marked, own = get_type_hints(verb, include_extras=True), inspect.get_annotations(verb)
     shared = {name for each in _SHARED for name in inspect.get_annotations(each)} - {*own}
     options = []
     for field in fields(verb):
         name, found = field.name, list(marks(marked[field.name]))
         if DERIVED in found:
             continue
-        argument = next((mark for mark in found if isinstance(mark, Argument)), None)
-        kind, choices, many, optional = _form(hints[name])
-        flag, means = f"--{name.replace('_', '-')}", meaning(marked[name])
-        aliases = tuple(mark.flag for mark in found if isinstance(mark, Alias))
-        metavar = _metavar(name, kind, choices, means.metavar if means else "TEXT") + (" ..." if many else "")
-        if argument is not None:
-            metavar = f"{argument.metavar} [{argument.metavar} ...]" if many else argument.metavar
-        elif kind == "switch":
-            aliases, metavar = (*aliases, f"--no-{flag[2:]}"), ""
-        required = field.default is MISSING and field.default_factory is MISSING
-        options.append(
-            Option(
-                name=name,
-                kind=kind,
-                label=flag if argument is None else metavar,
-                help=_with_default((argument and argument.help) or texts.get(name, ""), field.default),
-                aliases=aliases,
-                metavar=metavar,
-                default=None if required else field.default,
-                required=required,
-                optional=optional,
-                many=many,
-                choices=choices,
-                menu=means.menu if means else "",
-                advanced=not (required or name in own or BASIC in found),
-                shared=name in shared,
-            )
-        )
+        option = option_of(verb, name)
+        advanced = not (option.required or name in own or BASIC in found)
+        options.append(replace(option, advanced=advanced, shared=name in shared))
     return sorted(options, key=lambda option: (option.shared, option.name not in own, not option.required))
-
-
-def _form(hint: Any) -> tuple[Kind, tuple[str, ...], bool, bool]:
-    """Return kind and choices of a type, and whether it takes several values, and None."""
-    inner = [each for each in get_args(hint) if each is not NoneType]
-    if get_origin(hint) in (Union, UnionType):
-        return (*_form(inner[0])[:3], True)
-    if get_origin(hint) is tuple:
-        return (*_form(inner[0])[:2], True, False)
-    if get_origin(hint) is Literal:
-        return "choice", tuple(map(str, inner)), False, False
-    return KINDS.get(hint, "text"), (), False, False
-
-
-def _metavar(name: str, kind: Kind, choices: tuple[str, ...], text: str) -> str:
-    """Return the value of an option as the help writes it: N, FRACTION, NUMBER, PATH, its choices, or a word."""
-    if kind == "choice":
-        listed = "{" + ",".join(choices) + "}"
-        return listed if len(listed) <= LONGEST else name.upper().replace("_", "-")  # its text names them
-    fraction = re.search("fraction|faithfulness|sparsity_warmup", name)
-    return {"whole": "N", "number": "FRACTION" if fraction else "NUMBER", "path": "PATH"}.get(kind, text)
-
-
-def _with_default(text: str, default: Any) -> str:
-    """Return the text of an option with its default, unless the text states it or it has none."""
-    if default in (MISSING, None, (), "") or re.search(r"\bDefault: ", text):
-        return text
-    if isinstance(default, bool):
-        return f"{text} Default: {'yes' if default else 'no'}."
-    values = default if isinstance(default, tuple) else (default,)
-    return f"{text} Default: {' '.join(f'{each:g}' if isinstance(each, float) else str(each) for each in values)}."
 
 
 def value_of(option: Option, value: Any) -> Any:

@@ -19,6 +19,19 @@ export function element(tag, given = {}, ...children) {
   return made;
 }
 
+/**
+ * A menu of `[value, text]` with a name for screen readers; `change` is called with the value that is chosen.
+ * @param {string} label @param {string[][]} choices @param {string} value @param {(value: string) => void} [change]
+ * @param {Attributes} [given]
+ */
+export function menu(label, choices, value, change = () => {}, given = {}) {
+  const made = element("select", { class: "wb-native", "aria-label": label, ...given });
+  made.append(...choices.map(([key, text]) => element("option", { value: key }, text)));
+  made.value = value;
+  made.addEventListener("change", () => change(made.value));
+  return made;
+}
+
 /** An element that the page has. @param {string} id */
 export function byId(id) {
   const found = document.getElementById(id);

@@ -3,7 +3,7 @@
 // the theme and a reload. Texts are set as text, never as HTML.
 
 import { setProps } from "./dash.mjs";
-import { all, element, under, whenChanged } from "./dom.mjs";
+import { all, element, menu, under, whenChanged } from "./dom.mjs";
 import { json, Refusal } from "./http.mjs";
 
 const DRAFT = "workbench-note-draft:";
@@ -255,12 +255,8 @@ class Controls {
     const kept = stored(`${this.key}:recipe`) || { name: "", action: "add", amount: "1", prompt: "" };
     const largest = Number(this.root.dataset.noteLargest);
     const name = element("input", { type: "text", required: true, maxLength: 80, value: kept.name });
-    const action = element(
-      "select",
-      {},
-      ...["add", "scale", "set", "ablate"].map((each) => element("option", { value: each }, each)),
-    );
-    action.value = kept.action;
+    const actions = ["add", "scale", "set", "ablate"].map((each) => [each, each]);
+    const action = menu("Action on the feature", actions, kept.action, undefined, { class: undefined });
     const amount = element("input", { type: "number", step: "any", value: kept.amount });
     const prompt = element("textarea", { rows: 2, value: kept.prompt });
     const status = element("span", { role: "alert" });

@@ -2,6 +2,5 @@
 
 - `page`     graph, curve, table, and the finding or the evidence of what is chosen
 - `data`     edges by strength, proposed groups, the export
-- `drawing`  the circuit as the browser draws it
-- `routes`   addresses that the browser asks: the graph, what is shown of it, groups, the export
+- `drawing`  the circuit as the browser draws it, and the addresses that it asks
 """

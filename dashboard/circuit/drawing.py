@@ -1,18 +1,38 @@
 """A circuit as the browser draws it (assets/graph/): a row per layer, and a column per head or token position.
 
 `content` is the whole that may be drawn, as columns; `part` says which of it is shown for a number of edges. Colours
-are those of inputs, dashed for a negative score, and of the roles of nodes.
+are those of inputs, dashed for a negative score, and of the roles of nodes. The browser asks, outside Dash, for a
+circuit by its key `<folder>/<name>`:
+
+    GET  /circuit-data/<folder>/<name>/graph.json    all that may be drawn, as columns
+    POST /circuit-data/<folder>/<name>/part.json     what is shown of it: `{"n": 24, "paths": false}`
+    GET  /circuit-data/<folder>/<name>/edits.json    groups and positions of the visitor
+    POST /circuit-data/<folder>/<name>/edits.json    replace them: `{"edits": {...}, "was": {...}}`
+    POST /circuit-data/<folder>/<name>/groups.json   groups of the shown nodes: `{"by": "role", "n": 24, ...}`
+    GET  /circuit-data/<folder>/<name>/export.json   the circuit as shown, which `Circuit.load` reads: `?n=24&paths=1`
+
+Edits are stored among the notes of the workspace (`interp.notes`), so that an export carries them.
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
+import flask
+from annotated_types import Ge
+
+from dashboard.circuit import data
 from dashboard.circuit.data import MAX_EDGES, PROPOSALS, EdgeRow, Scored, node_id, node_of, scored, tokens
+from dashboard.components.pages import current, whole_number
+from dashboard.data.workspace import notes
 from dashboard.figures.circuits import role_colours, via_colours
 from dashboard.figures.theme import LIGHT, Theme, canvas_colours, visible
-from interp.circuits.found_circuit import FoundCircuit
+from dashboard.requests import Asked, add_routes
+from interp.artifacts import FOLDERS, as_json, kinds_of
+from interp.circuits.found_circuit import FoundCircuit, open_circuit
+from interp.errors import UnknownNameError
 from interp.names import NodeName
+from interp.notes import GraphMarks
 
 VIAS = ("q", "k", "v", "other")
 """Inputs that an edge enters, in the order of the browser's lines; `other` is an MLP or the logits."""
@@ -202,3 +222,50 @@ def _nothing(edges: Scored) -> str:
     if edges.limit:
         return "No edge lies on a path from the embedding to the logits; move the slider to show more edges."
     return "The search found no circuit. The verdict names the condition that failed."
+
+
+def register(server: flask.Flask) -> None:
+    """Add the routes to the server."""
+    reads = {"graph": _graph, "edits": _edits, "export": _export}
+    asks = {"part": _part, "edits": _save, "groups": _groups}
+    add_routes(server, "/circuit-data/<folder>/<name>", reads, asks, _open)
+
+
+def _open(folder: str, name: str) -> FoundCircuit:
+    folders = [FOLDERS[kind] for kind in kinds_of("circuit")]
+    if folder not in folders:
+        raise UnknownNameError("folder of circuits", folder, folders)
+    return open_circuit(current().workspace, f"{folder}/{name}")
+
+
+def _graph(folder: str, name: str) -> dict[str, Any]:
+    return content(_open(folder, name))
+
+
+Edges = Annotated[int, Ge(1)] | None
+"""Number of the strongest edges; None for the circuit as it was found."""
+
+
+def _part(asked: Asked, found: FoundCircuit, *, n: Edges = None, paths: bool = False) -> dict[str, Any]:
+    return part(found, View(n, paths))
+
+
+def _edits(folder: str, name: str) -> dict[str, Any]:
+    return {"edits": notes().graph_edits(_open(folder, name).key)}
+
+
+def _save(asked: Asked, found: FoundCircuit, *, edits: GraphMarks, was: dict[str, Any]) -> dict[str, Any]:
+    return {"edits": notes().save_graph_edits(found.key, as_json(edits), was=was)}
+
+
+def _groups(asked: Asked, found: FoundCircuit, *, by: str, n: Edges = None, paths: bool = False) -> dict[str, Any]:
+    rows = View(n, paths).rows(scored(found))
+    return {"groups": [*data.propose(by, found.circuit, rows).items()]}
+
+
+def _export(folder: str, name: str) -> dict[str, Any]:
+    found, query = _open(folder, name), flask.request.args
+    view = View(whole_number(query.get("n", "")), query.get("paths") == "1")
+    rows = view.rows(scored(found), limit=None)
+    shown = {"n": view.n, "paths": view.paths, "groups": notes().graph_edits(found.key).get("groups", [])}
+    return data.export(found, rows, shown, whole=view.whole)

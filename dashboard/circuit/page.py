@@ -1,6 +1,6 @@
 """*Circuit*: the graph of a circuit, pruned by a slider and grouped by hand, with the evidence for each edge.
 
-The browser draws the graph with its controls and groups (assets/graph/circuit.mjs, `routes`). The page has the
+The browser draws the graph with its controls and groups (assets/graph/circuit.mjs, `drawing`). The page has the
 faithfulness curve, the panel of evidence (`side`) and a table of the same edges; these follow what the graph shows.
 """
 
@@ -11,7 +11,7 @@ import dash_ag_grid as dag
 from dash import Dash, Input, Output, State, dcc, html
 
 from dashboard.circuit import data as view
-from dashboard.circuit import routes
+from dashboard.circuit import drawing
 from dashboard.circuit.drawing import View, colours
 from dashboard.components.evidence import evidence_table, number, records_table, words
 from dashboard.components.frame import attrs, graph, notice, page, panel, quiet_link, stat
@@ -135,7 +135,7 @@ def layout(context: Context, name: str | None = None, n: str = "", paths: str = 
 
 def register(app: Dash) -> None:
     """Add the routes of the graph, and the callbacks that follow what it shows and what is chosen in it."""
-    routes.register(app.server)
+    drawing.register(app.server)
     app.callback(
         Output("circuit-grid", "rowData"),
         Output("circuit-grid", "style"),

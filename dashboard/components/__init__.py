@@ -2,6 +2,7 @@
 
 - `frame`     page, panel, statistic, message, figure, menu, link; a large part of a page that is cheap to draw
 - `pages`     a page and its callbacks: navigation, chosen artefact, addresses, the workspace that is served
+- `forms`     inputs made from the fields of an act or of the settings of an analysis
 - `live`      results of a model that answers prompts, and the protocol of such a model; without torch
 - `measures`  measured numbers in words, and a part that was not measured
 - `dots`      a small picture of points

@@ -53,7 +53,7 @@ def panel(
     class_name = " ".join(["wb-panel", extra.pop("className", "")]).strip()
     head = html.Div(
         [
-            html.Div([html.H2(title), _more(more) if more else None], className="wb-panel-title"),
+            html.Div([html.H2(title), question_mark(more) if more else None], className="wb-panel-title"),
             html.Div(actions, className="wb-panel-actions") if actions else None,
         ],
         className="wb-panel-head",
@@ -65,7 +65,8 @@ def panel(
     )
 
 
-def _more(text: str) -> html.Details:
+def question_mark(text: str) -> html.Details:
+    """Return a "?" that opens a text."""
     mark = html.Summary("?", title=text, **attrs({"aria-label": "How to read this"}))
     return html.Details([mark, html.P(explained(text))], className="wb-more")
 

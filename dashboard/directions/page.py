@@ -20,6 +20,7 @@ import flask
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
 from dashboard.components.evidence import as_table, number, percent, records_table
+from dashboard.components.forms import fields_data
 from dashboard.components.frame import attempt, graph, page, panel
 from dashboard.components.measures import eigenvalues, evidence, missing_panel, signed
 from dashboard.components.pages import (
@@ -33,8 +34,14 @@ from dashboard.components.pages import (
     register_parts,
 )
 from dashboard.data.workspace import notes
-from dashboard.figures.directions import effect_and_damage, layers_and_strengths
-from dashboard.figures.geometry import along_figure, in_planes_figure, probe_over_layers, spectrum_figure
+from dashboard.figures.geometry import (
+    along_figure,
+    effect_and_damage,
+    in_planes_figure,
+    layers_and_strengths,
+    probe_over_layers,
+    spectrum_figure,
+)
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.requests import Asked, answered
 from interp.artifacts import as_json
@@ -262,6 +269,8 @@ def apply_panel(found: DirectionGeometry) -> html.Section:
     )
 
 
+ASKED = ("random", "n_new", "temperature", "seed", "system")
+"""Fields of a conversation that are asked for."""
 FURTHEST, FURTHEST_LENGTH = 3.0, 100.0
 """Upper end of the slider, in units of the chosen amount; without one, of the length of the direction."""
 
@@ -277,7 +286,7 @@ def chat_panel(found: DirectionGeometry, kept: str = "") -> html.Section:
         "Say it with the model",
         dcc.Store(id="say-state", data=given),
         html.Div(id="say-drawn", hidden=True),
-        html.Div(id="say"),
+        html.Div(id="say", **fields_data(conversation=(Conversation, ASKED))),
         note="the same messages, steered and not; each chat keeps its own replies",
         more="Every token of a steered chat is coloured by its shift: its log-probability in the steered model, less "
         "that in the unsteered model after the same text. The null is a third chat, steered along random directions "

@@ -2,8 +2,7 @@
 
 - `page`       the list, one feature, and the buttons that ask an endpoint for labels
 - `examples`   the histogram of activations, the examples in a range of it
-- `sections`   label, numbers, effects and neighbours, for the page, notebooks and the file
+- `sections`   label, numbers, effects, neighbours, logits, companions and uses, for the page, notebooks and the file
 - `export`     a feature as one HTML file that needs no server
-- `relations`  panels on logits, neurons, companions and uses
 - `prove`      the panel *Prove it*: the stored proof, and live answers with their controls
 """

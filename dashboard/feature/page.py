@@ -44,7 +44,7 @@ from dashboard.components.pages import (
 from dashboard.data import features as view
 from dashboard.data.meaning import said_by
 from dashboard.feature import examples, export, prove, sections
-from dashboard.feature.relations import downloads_panel, uses_panel
+from dashboard.feature.sections import downloads_panel, uses_panel
 from interp.workspace import Workspace
 from saes.explain.providers import chosen_endpoint
 from saes.features.proof import newest_proof

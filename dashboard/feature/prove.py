@@ -12,16 +12,19 @@ import numpy as np
 from dash import Dash, Input, Output, State, html, no_update
 
 from dashboard.components.evidence import as_table, number
+from dashboard.components.forms import field_input, help_mark
 from dashboard.components.frame import attempt, attrs, graph, loading, notice, panel, quiet_link, stat
 from dashboard.components.pages import current, feature_href, page_of, run_button
 from dashboard.components.tokens import token_strip
 from dashboard.data.features import One, examples
 from dashboard.figures.saes import proof_nulls
 from dashboard.figures.theme import theme, visible
+from interp.acts import Act, decode
 from interp.directions.study import DirectionGeometry
 from interp.results import Record
 from interp.workspace import Workspace
-from saes.acts.features import Ablate, JudgeSteering, ReadText, Steer, SteeringVerdict
+from saes.acts.features import Ablate, JudgeSteering, OnFeature, ReadText, Steer, SteeringVerdict
+from saes.acts.session import Session
 from saes.features.proof import AblatedExample, Proof, SteeredRow, TextFirings, why_outdated
 from saes.features.schema import Features
 
@@ -29,10 +32,6 @@ TEXT = "The meeting was moved to March, and the next one to July."
 PROMPT = "The meeting was moved to"
 FEWEST_WORDS = 3
 """Words before a peak from which on they serve as a prompt."""
-MARKS = (-2, -1, 0, 1, 2)
-"""Strengths marked on the slider, in units of the feature's largest activation."""
-
-
 PANEL = "feature-prove"
 """Id of the panel, to which the head of the page links."""
 
@@ -181,85 +180,77 @@ def _answer(which: str) -> Any:
     return loading(html.Div(id=f"prove-{which}-answer", **attrs({"aria-live": "polite"})))
 
 
-def _area(which: str, own: str, label: str) -> dmc.Textarea:
+def _area(act: type[OnFeature], which: str, own: str, label: str) -> Any:
     """Return the field of a text; while it is empty, the feature's `own` text is used."""
-    return dmc.Textarea(
-        id=f"prove-{which}-text", value="", placeholder=visible(own, 1000), autosize=True,
-        minRows=2, maxRows=6, size="xs", className="wb-mono",
-        persistence=True, persistence_type="session", **attrs({"aria-label": label}),
-    )  # fmt: skip
+    shown = attrs({"aria-label": label, "placeholder": visible(own, 1000)})
+    return field_input(act, "text", f"prove-{which}-text", lines=2, label=False, **shown)
 
 
 def _ask_text(text: str) -> html.Details:
     note = "its activation on every token of your text"
-    return _question("Your text", "Show activations", "read", note, _area("read", text, "Text to read"))
+    return _question("Your text", "Show activations", "read", note, _area(ReadText, "read", text, "Text to read"))
 
 
 def _ask_steer(prompt: str, largest: float) -> html.Div:
-    slider = dmc.Slider(
-        id="prove-strength", value=1, min=MARKS[0], max=MARKS[-1], step=0.25, size="xs", mb=22, mt=6,
-        marks=[{"value": each, "label": f"{each:+d}" if each else "0"} for each in MARKS],
-        **attrs({"thumbLabel": "Strength in units of the largest activation"}),
-    )  # fmt: skip
     return html.Div(
         [
             html.H3(["Steer", html.Span(f"by a multiple of its maximum, {number(largest)}", className="wb-quiet")]),
-            _area("steer", prompt, "Prompt to continue"),
-            slider,
+            _area(Steer, "steer", prompt, "Prompt to continue"),
+            field_input(Steer, "strength", "prove-strength", mb=22, mt=6),
             html.Div(
                 [
                     dmc.Button("Steer", id="prove-steer-go", size="xs", variant="default"),
                     dmc.Button("Verdict", id="prove-steer-verdict", size="xs", variant="default"),
+                    field_input(JudgeSteering, "nulls", "prove-steer-nulls", label=False, w=110),
+                    help_mark(JudgeSteering, "strength", "nulls"),
                 ],
-                className="wb-controls",
+                className="wb-controls wb-form",
             ),
             _answer("steer"),
         ]
-    )  # fmt: skip
+    )
 
 
 def _ask_ablate() -> html.Details:
     note = "zero-ablates it on its strongest examples: change of loss from the peak on, in nats per token"
-    return _question("Ablate", "Ablate on its examples", "ablate", note)
+    nulls = [field_input(Ablate, "nulls", "prove-ablate-nulls", label=False, w=110), help_mark(Ablate, "nulls")]
+    controls = html.Div(nulls, className="wb-controls wb-form")
+    return _question("Ablate", "Ablate on its examples", "ablate", note, controls)
 
 
 def register(app: Dash) -> None:
-    """Add the callbacks of the three questions."""
-    for which, act, answer in (
-        ("read", ReadText, text_answer),
-        ("steer", Steer, steer_answer),
-        ("steer-verdict", JudgeSteering, verdict_answer),
-        ("ablate", Ablate, ablate_answer),
+    """Add the callbacks of the questions: a button, its panel, and the fields that are asked."""
+    steering = {"text": "prove-steer-text", "strength": "prove-strength"}
+    for button, which, act, answer, fields in (
+        ("prove-read-go", "read", ReadText, text_answer, {"text": "prove-read-text"}),
+        ("prove-steer-go", "steer", Steer, steer_answer, steering),
+        ("prove-steer-verdict", "steer", JudgeSteering, verdict_answer, steering | {"nulls": "prove-steer-nulls"}),
+        ("prove-ablate-go", "ablate", Ablate, ablate_answer, {"nulls": "prove-ablate-nulls"}),
     ):
-        panel, own = which.removesuffix("-verdict"), act is not Ablate
-        button = f"prove-{which}" if which != panel else f"prove-{which}-go"
         app.callback(
-            Output(f"prove-{panel}-answer", "children", allow_duplicate=which != panel),
+            Output(f"prove-{which}-answer", "children", allow_duplicate=act is JudgeSteering),
             Input(button, "n_clicks"),
             State("feature-state", "data"),
-            *[State(f"prove-{panel}-text", "value")] * own,
-            *[State("prove-strength", "value")] * (panel == "steer"),
+            *(State(id, "value") for id in fields.values()),
             running=[(Output(button, "disabled"), True, False)],
             prevent_initial_call=True,
-        )(answering(act, answer))
+        )(answering(act, answer, *fields))
 
 
-def answering(act: Any, answer: Callable[[Any], Any]) -> Callable[..., Any]:
-    """Return the callback of one question: an empty field asks about the feature's own text."""
+def answering(act: type[Act[Session, Any]], answer: Callable[[Any], Any], *fields: str) -> Callable[..., Any]:
+    """Return the callback of one question with these fields; an empty text is the feature's own."""
 
-    def respond(clicks: int | None, state: dict[str, Any], text: str | None = "", strength: float | None = 1) -> Any:
+    def respond(clicks: int | None, state: dict[str, Any], *values: Any) -> Any:
         if not clicks:
             return no_update
 
         def body() -> Any:
             context, name, index = current(), state["features"], state["index"]
-            asked: dict[str, Any] = {"features": name, "feature": index}
-            if act is not Ablate:
+            asked = dict(zip(fields, values, strict=True)) | {"features": name, "feature": index}
+            if "text" in asked and not (asked["text"] or "").strip():
                 whole, prompt = own_text(context.workspace, name, index)
-                asked["text"] = text if text and text.strip() else whole if act is ReadText else prompt
-            if act in (Steer, JudgeSteering):
-                asked["strength"] = float(1 if strength is None else strength)
-            return answer(context.live.ask(act(**asked)))
+                asked["text"] = whole if act is ReadText else prompt
+            return answer(context.live.ask(decode(act, asked)))
 
         return attempt(body)
 

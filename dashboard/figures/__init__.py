@@ -10,9 +10,7 @@ The names below are public.
 - `theme`        colours of the light and the dark scheme, axes, text
 - `heads`        scores of every head, attention patterns, lenses
 - `attribution`  shares of a logit or of an attention score, effects of patches
-- `circuits`     a circuit, ablations, composition, faithfulness over size, estimated and exact effects
-- `graphs`       attribution graphs: the graph, predicted and measured effects, an edge by heads
-- `directions`   steering along a direction: effect against damage, layers and strengths
+- `circuits`     a circuit, ablations, composition, faithfulness over size, attribution graphs, edges by heads
 - `geometry`     words on a plane and along a direction, layers, spectra, steering and rotation
 - `changes`      what fine-tuning moved: weights, residual stream, transplants, latents
 - `saes`         health of a training run, activations of a feature, a feature with the nulls of its proof

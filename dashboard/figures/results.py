@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeGuard
 
 import plotly.graph_objects as go
 
-from dashboard.figures import attribution, changes, circuits, geometry, graphs, heads, saes, scaling, studies
+from dashboard.figures import attribution, changes, circuits, geometry, heads, saes, scaling, studies
 from dashboard.figures.theme import Theme
 from dashboard.figures.theme import theme as theme_called
 from interp.changes.comparison import ModelComparison
@@ -100,7 +100,7 @@ def _compositions(results: Mapping[str, Any], colours: Theme, *, via: str = "k",
 
 
 def _graph(result: Any, colours: Theme, *, kind: str = "graph", **options: Any) -> go.Figure:
-    draw = {"graph": graphs.graph_figure, "agreement": graphs.agreement_figure}
+    draw = {"graph": circuits.graph_figure, "agreement": circuits.agreement_figure}
     if kind not in draw:
         raise ConfigError(f"a graph is drawn as {' or '.join(draw)}, got {kind!r}")
     return draw[kind](result, colours, **options)
@@ -168,7 +168,7 @@ FIGURES: dict[str, Draw] = {
     "interp.circuits.circuit.Circuit": _circuit,
     "interp.circuits.found_circuit.FoundCircuit": _circuit,
     "interp.tracing.graph.AttributionGraph": _graph,
-    "interp.tracing.effects.EdgeSplit": graphs.split_figure,
+    "interp.tracing.effects.EdgeSplit": circuits.split_figure,
     "interp.circuits.find.Curve": _curve,
     "interp.circuits.head_weights.Composition": _composition,
     "interp.circuits.score_explanation.ScoreExplanation": _pairs,

@@ -16,6 +16,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
+from dashboard.components.forms import fields_data
 from dashboard.components.frame import attrs, folded, page, panel, select
 from dashboard.components.pages import (
     Context,
@@ -36,10 +37,19 @@ from dashboard.prompt.panels import (
     register_patching,
     register_why,
 )
+from saes.acts.features import JudgeSteering
+from saes.acts.prompt import NextTokens
 from saes.acts.session import models_to_read
+from saes.acts.writing import ContinuePrompt, Exchange
 from saes.sets.stored import StoredSet
 
 EXAMPLE = "The capital of France is Paris, and the capital of Italy is"
+FIELDS = fields_data(
+    continue_prompt=(ContinuePrompt, ("feature", "strength", "n_new", "temperature", "seed")),
+    judge_steering=(JudgeSteering, ("nulls",)),
+    exchange=(Exchange, ("word", "other", "layer")),
+    next_tokens=(NextTokens, ("temperature",)),
+)
 LEAD = "A text as the model reads it: the active features of every token, the next token, and its causes."
 
 
@@ -96,7 +106,7 @@ def layout(
             id="prompt-busy", className="wb-busy",
         ),
         html.Div(id="prompt-error", role="alert"),
-        html.Div(_views(answer, contrast), id="prompt-views", className="wb-hidden", **_colours()),
+        html.Div(_views(answer, contrast), id="prompt-views", className="wb-hidden", **_colours(), **FIELDS),
         patching_panel(workspace, patching),
         lead=why or LEAD,
     )  # fmt: skip

@@ -14,6 +14,7 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.evidence import number
+from dashboard.components.forms import field_input, help_mark
 from dashboard.components.frame import attempt, attrs, folded, graph, loading, panel, select, stat
 from dashboard.components.pages import current
 from dashboard.components.tokens import feature_line
@@ -262,14 +263,6 @@ def spaced(token: str) -> str:
     return "␣" + shown[1:] if shown.startswith(" ") else shown
 
 
-WHATS = {
-    "resid_pre": "residual stream before each block, by position",
-    "attn_out": "attention outputs, by position",
-    "mlp_out": "MLP outputs, by position",
-    "z": "outputs of single heads",
-}
-"""What the panel can patch, in words."""
-DIRECTIONS = {"denoise": "denoise: clean into corrupt", "noise": "noise: corrupt into clean"}
 EXAMPLE = {
     "clean": "The capital of France is",
     "corrupt": "The capital of Italy is",
@@ -291,14 +284,18 @@ def patching_panel(workspace: Workspace, name: str) -> html.Details:
         "Activation patching",
         html.Div(
             [
-                *(_field(key, label, width) for key, label, width in _FIELDS),
-                select("prompt-patch-what", "Value that is patched", _options(WHATS), "resid_pre", width=330),
-                select("prompt-patch-direction", "Direction", _options(DIRECTIONS), "denoise", width=210),
+                *(
+                    field_input(PatchPrompts, key, f"prompt-patch-{key}", value=EXAMPLE[key], w=width)
+                    for key, width in (("clean", 260), ("corrupt", 260), ("answer", 130), ("wrong", 130))
+                ),
+                field_input(PatchPrompts, "what", "prompt-patch-what", w=330),
+                field_input(PatchPrompts, "direction", "prompt-patch-direction", w=210),
                 dmc.Button("Patch", id="prompt-patch-go", size="xs", variant="default"),
+                help_mark(PatchPrompts, *EXAMPLE, "what", "direction"),
                 select("prompt-patch-stored", "Stored map", stored, name, width=200,
                        className="" if stored[1:] else "wb-hidden"),
             ],
-            className="wb-controls wb-labelled",
+            className="wb-controls wb-labelled wb-form",
         ),
         html.P(
             [html.Span(id="prompt-patch-hint", role="status"), " ",
@@ -314,31 +311,6 @@ def patching_panel(workspace: Workspace, name: str) -> html.Details:
         id="prompt-patch",
         open=bool(name),
     )  # fmt: skip
-
-
-_FIELDS = (
-    ("clean", "Clean prompt", 260),
-    ("corrupt", "Corrupt prompt, same length", 260),
-    ("answer", "Clean answer", 130),
-    ("wrong", "Corrupt answer", 130),
-)
-
-
-def _field(key: str, label: str, width: int) -> dmc.TextInput:
-    return dmc.TextInput(
-        id=f"prompt-patch-{key}",
-        label=label,
-        value=EXAMPLE[key],
-        size="xs",
-        w=width,
-        className="wb-mono",
-        persistence=True,
-        persistence_type="session",
-    )
-
-
-def _options(words: dict[str, str]) -> list[dict[str, str]]:
-    return [{"value": value, "label": label} for value, label in words.items()]
 
 
 def register_patching(app: Dash) -> None:

@@ -5,14 +5,16 @@ It is kept among the notes of a workspace and shared as a JSON file, and is refu
 
 import json
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from annotated_types import Interval, MaxLen
 
 from interp.artifacts import as_json
 from interp.errors import ConfigError
 from interp.interventions.intervention import Direction, Intervention, everywhere
 from interp.interventions.recipe import Recipe
+from interp.options import Count, Label, Temperature, check_limits
 
 UNSTEERED, STEERED, RANDOM = "unsteered", "steered", "random direction"
 MOST_NEW, MOST_TURNS = 512, 200
@@ -58,14 +60,17 @@ class Conversation:
     """Name of the direction of each step of the recipe."""
     strengths: tuple[float, ...]
     """Strength of each, in units of its amount; 0 leaves it out."""
-    random: bool = True
+    random: Annotated[bool, Label("random direction, the null")] = True
     """A third chat is steered along random directions of the same length, the null."""
-    system: str = ""
-    turns: tuple[Turn, ...] = ()
-    n_new: int = 80
+    system: Annotated[str, Label("System prompt")] = ""
+    """Message of the system before the first of the user."""
+    turns: Annotated[tuple[Turn, ...], MaxLen(MOST_TURNS)] = ()
+    n_new: Annotated[int, Interval(ge=1, le=MOST_NEW), Label("tokens of a reply")] = 80
     """Tokens that a reply may have."""
-    temperature: float = 0.0
-    seed: int = 0
+    temperature: Temperature = 0.0
+    """0 for the likeliest token."""
+    seed: Count = 0
+    """Of the random directions, and of the draws at a temperature above 0."""
 
     def __post_init__(self) -> None:
         n = len(self.recipe.steps)
@@ -73,12 +78,7 @@ class Conversation:
             raise ConfigError(f"{n} directions need {n} different names and as many strengths")
         if not all(isinstance(step.target, Direction) and step.action != "replace" for step in self.recipe.steps):
             raise ConfigError("a conversation is steered along directions; other targets belong into a recipe")
-        if not 1 <= self.n_new <= MOST_NEW:
-            raise ConfigError(f"n_new should be 1 to {MOST_NEW} tokens, got {self.n_new}")
-        if not 0 <= self.temperature <= 5:
-            raise ConfigError(f"the temperature of a chat is 0 to 5, got {self.temperature}")
-        if len(self.turns) > MOST_TURNS:
-            raise ConfigError(f"a chat has at most {MOST_TURNS} turns, this one has {len(self.turns)}; start a new one")
+        check_limits(self)
         for name, strength in zip(self.names, self.strengths, strict=True):
             if not abs(strength) <= 1e6:
                 raise ConfigError(f"the strength of {name} is {strength}; 1 is the amount of the direction")

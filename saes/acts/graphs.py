@@ -11,7 +11,7 @@ from annotated_types import Interval, Len
 
 from interp.acts import Act, Compared, Price
 from interp.nulls import DRAWS, Level
-from interp.options import ArtefactName
+from interp.options import ArtefactName, Slider, Words
 from interp.tracing.graph import AttributionGraph
 from saes.acts.session import Session
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from interp.tracing.interventions import Continuations, GraphIntervention
     from interp.tracing.supernodes import JudgedGroups
 
-Factor = Annotated[float, Interval(ge=-100, le=100)]
+Factor = Annotated[float, Interval(ge=-100, le=100), Slider(-2, 2, 0.1)]
 Factors = Annotated[dict[str, Factor], Len(1, 300)]
 NEW_TOKENS = 12
 """Tokens generated after the prompt of a graph."""
@@ -44,7 +44,7 @@ class OnLatents(OnGraph):
     """Fields of the acts that change latents."""
 
     factors: Factors
-    """Node id -> factor of its activation: 0 ablates the latent, 1 leaves it unchanged."""
+    """Factor of the activation of each latent, by node id: 0 ablates it, 1 leaves it unchanged."""
 
     def changes(self, graph: AttributionGraph) -> "list[Intervention]":
         """Return the changes as interventions. Raises `UsageError` for what is no latent of the graph."""
@@ -62,7 +62,10 @@ class ChangeLatents(OnLatents, Compared[Session, "GraphIntervention"]):
     """
 
     verb: ClassVar[str] = "change_latents"
-    mode: Literal["direct", "attention", "free"] = "free"
+    mode: Annotated[
+        Literal["direct", "attention", "free"],
+        Words(free="nothing frozen", attention="attention frozen", direct="all frozen: direct effect alone"),
+    ] = "free"
     """What is recomputed: nothing but direct effects, attention patterns frozen, or everything."""
     nulls: Level = "standard"
 

@@ -6,12 +6,12 @@ Torch-free until an act is measured.
 import contextlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from interp.acts import Act, Compared, Price
 from interp.errors import PromptError
 from interp.nulls import DRAWS
-from interp.options import ModelName, PromptText
+from interp.options import Label, ModelName, PromptText, Words
 from interp.patching.patching_map import Direction, What
 from saes.acts.prompt import OnPrompt
 from saes.acts.session import Session
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 PATCH_TOKENS = 64
 """Most tokens of a prompt that is patched by these acts."""
+PATCHED = Words(
+    resid_pre="residual stream before each block, by position",
+    attn_out="attention outputs, by position",
+    mlp_out="MLP outputs, by position",
+    z="outputs of single heads",
+)
 _NEAR = 60
 """Tokens nearest to a word, among which its replacement is searched for."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -40,19 +46,23 @@ class PatchPrompts(Compared[Session, "PatchingMap"]):
     """
 
     verb: ClassVar[str] = "patch"
-    clean: PromptText
+    clean: Annotated[PromptText, Label("Clean prompt")]
     """The prompt with the right answer."""
-    corrupt: PromptText
+    corrupt: Annotated[PromptText, Label("Corrupt prompt, same length")]
     """A prompt of the same length with another answer."""
     model: ModelName
     """A model of the workspace."""
-    answer: str
+    answer: Annotated[str, Label("Clean answer")]
     """Next token of the clean prompt, with or without its leading space."""
-    wrong: str = ""
+    wrong: Annotated[str, Label("Corrupt answer")] = ""
     """Next token of the corrupt prompt; empty for the mean over the vocabulary."""
-    what: What = "resid_pre"
+    what: Annotated[What, Label("Value that is patched"), PATCHED] = "resid_pre"
     """Activations that are patched; those of heads (`z`) at all positions at once."""
-    direction: Direction = "denoise"
+    direction: Annotated[
+        Direction,
+        Label("Direction"),
+        Words(denoise="denoise: clean into corrupt", noise="noise: corrupt into clean"),
+    ] = "denoise"
     """`denoise`: clean activations into the corrupt run; `noise`: the reverse."""
     chat: bool = False
     """Put both prompts into the model's chat template."""

@@ -11,7 +11,7 @@ from annotated_types import Interval
 
 from interp.acts import Act
 from interp.errors import PromptError, UnknownNameError
-from interp.options import Count, FeaturesName, ModelName, PromptText
+from interp.options import Count, FeaturesName, ModelName, PromptText, Slider
 from saes.acts.readings import LensCells, NextTokenGuesses, PromptResult
 from saes.acts.session import Session
 from saes.features.schema import labels, shares_below
@@ -103,7 +103,7 @@ class NextTokens(OnPrompt, Act[Session, NextTokenGuesses]):
     verb: ClassVar[str] = "next_tokens"
     after: Count | None = None
     """The position; by default the last."""
-    temperature: Annotated[float, Interval(ge=0.05, le=5)] = 1.0
+    temperature: Annotated[float, Interval(ge=0.05, le=5), Slider(0.1, 2, 0.1)] = 1.0
     """Of the softmax; 1 for the model's own probabilities."""
 
     def measure(self, run: Session) -> NextTokenGuesses:

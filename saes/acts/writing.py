@@ -16,7 +16,7 @@ from interp.errors import PromptError
 from interp.interventions.conversation import Conversation, MovedToken, Reply, random_vector
 from interp.interventions.intervention import Direction, Intervention
 from interp.interventions.recipe import Recipe
-from interp.options import ArtefactName, Count, Strength, Temperature
+from interp.options import ArtefactName, Count, Label, Strength, Temperature
 from saes.acts.prompt import OnPrompt
 from saes.acts.readings import Guess
 from saes.acts.session import Session
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Changes = Callable[[Offset], list[tuple[str, Any]]]
 
-NewTokens = Annotated[int, Interval(ge=1, le=60)]
+NewTokens = Annotated[int, Interval(ge=1, le=60), Label("tokens")]
 """Tokens of a continuation."""
 
 
@@ -37,9 +37,12 @@ NewTokens = Annotated[int, Interval(ge=1, le=60)]
 class Exchange:
     """Two words whose coordinates are exchanged through the Jacobian lens, after a block."""
 
-    word: str
-    other: str
-    layer: Count
+    word: Annotated[str, Label("exchange")]
+    """A word that is one token, such as Rome."""
+    other: Annotated[str, Label("with")]
+    """Another, such as London."""
+    layer: Annotated[Count, Label("after layer")]
+    """Number of the layer, from 0."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 import pytest
 from make_workspace import N_LAYERS
 
+from saes.acts.writing import ContinuePrompt
+
 pytestmark = pytest.mark.browser
 
 
@@ -123,8 +125,8 @@ def test_a_continuation_shows_steering_beside_its_control(visit, live):
     page.wait_for_function("document.querySelector('#prompt-steer').innerText.includes('Mean loss of each')")
     assert ("generate", "demo 3 x1") in live.calls
     arms = page.locator(".wb-arms > li")
-    assert [arms.nth(i).locator(".wb-other").count() for i in range(3)] == [0, 12, 0]
-    assert "12 changed, 0 in a random direction" in page.inner_text("#prompt-steer")
+    assert [arms.nth(i).locator(".wb-other").count() for i in range(3)] == [0, ContinuePrompt.n_new, 0]
+    assert f"{ContinuePrompt.n_new} changed, 0 in a random direction" in page.inner_text("#prompt-steer")
     page.click("#prompt-exchange-go")
     assert "Type two words" in page.inner_text("#prompt-steer")
     page.fill("#prompt-exchange-word", "Rome")
@@ -198,9 +200,10 @@ def test_patching_follows_the_prompt_and_every_number_has_its_null(visit, live):
     page.click("summary:has-text('Continuation under steering')")
     page.fill("#prompt-steer-feature", "3")
     page.fill("#prompt-steer-strength", "0.5")
+    page.select_option("#prompt-steer-nulls", "quick")
     page.click("#prompt-steer-verdict")
     page.wait_for_function("document.querySelector('#prompt-steer-judged').innerText.includes('Beyond both nulls')")
-    assert ("steering_verdict", "demo 3 x0.5") in live.calls
+    assert ("steering_verdict", "demo 3 x0.5 quick") in live.calls
     assert visit.errors == []
 
 

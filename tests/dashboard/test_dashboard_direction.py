@@ -14,8 +14,7 @@ from dashboard.app import create_app
 from dashboard.components.evidence import percent
 from dashboard.components.pages import Context, page_of
 from dashboard.directions import page
-from dashboard.figures.directions import layers_and_strengths
-from dashboard.figures.geometry import along_figure, in_planes_figure, probe_over_layers
+from dashboard.figures.geometry import along_figure, in_planes_figure, layers_and_strengths, probe_over_layers
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.overview.data import overview
 from dashboard.turns import answered_in_lines
@@ -189,7 +188,7 @@ def test_a_conversation_is_kept_and_opened_as_it_was(chats):
         ({"recipe": {"weight_hash": "1" * 64}}, 409, "was made for smollm2-135m with weights 111111111111"),
         ({"recipe": {"steps": []}, "names": [], "strengths": []}, 400, "1 to 256 steps"),
         ({"strengths": [1, 2]}, 400, "1 directions need 1 different names and as many strengths"),
-        ({"n_new": 10_000}, 400, "n_new should be 1 to 512 tokens"),
+        ({"n_new": 10_000}, 400, "n_new should be less than or equal to 512"),
         ({"strengths": ["<b>"]}, 400, "conversation.strengths.0 should be a valid number"),
         ({"more": 1}, 400, "more is not a field"),
     ],

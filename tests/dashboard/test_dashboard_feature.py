@@ -10,7 +10,7 @@ from page_text import text_of
 from dashboard.data import features as view
 from dashboard.feature.export import feature_html
 from dashboard.feature.page import detail
-from dashboard.feature.relations import effect_verdict
+from dashboard.feature.sections import effect_verdict
 from interp.artifacts import save_artefact, write_table
 from interp.errors import UsageError
 from interp.workspace import Workspace

@@ -174,9 +174,9 @@ def test_a_patch_and_a_verdict_name_the_chat_template_and_both_nulls(workspace):
         given = ("one two", "one three", "a", "b", "resid_pre", "denoise", True, "v", "light")
         assert "m, in its chat template" in text_of(panels.measure_patches(1, "m", *given))
         state = {"features": "demo", "index": 12}
-        judge = prove.answering(JudgeSteering, prove.verdict_answer)
-        text = text_of(judge(1, state, "in July", 0.5))
-        assert live.calls[-1] == ("steering_verdict", "demo 12 x0.5")
+        judge = prove.answering(JudgeSteering, prove.verdict_answer, "text", "strength", "nulls")
+        text = text_of(judge(1, state, "in July", 0.5, "quick"))
+        assert live.calls[-1] == ("steering_verdict", "demo 12 x0.5 quick")
         assert "39 random directions" in text
         assert "39 features of like density" in text
 

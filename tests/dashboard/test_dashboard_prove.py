@@ -125,21 +125,24 @@ def test_the_figure_shows_the_feature_beside_both_nulls():
 
 def test_live_answers_stand_beside_their_controls(server, live):
     state = {"features": "demo", "index": FEATURE}
-    judge = prove.answering(JudgeSteering, prove.verdict_answer)
-    words, size = (str(line) for line in judge(1, state, "in July", 0.5))
+    read = prove.answering(ReadText, prove.text_answer, "text")
+    steer = prove.answering(Steer, prove.steer_answer, "text", "strength")
+    judge = prove.answering(JudgeSteering, prove.verdict_answer, "text", "strength", "nulls")
+    words, size = (str(line) for line in judge(1, state, "in July", 0.5, "thorough"))
+    assert live.calls[-1] == ("steering_verdict", f"demo {FEATURE} x0.5 thorough")
     assert "39 of 39 random directions raise theirs" in words
     assert "The next token shifts by 0.3 nats" in size
-    text = str(prove.answering(ReadText, prove.text_answer)(1, state, "in July"))
+    text = str(read(1, state, "in July"))
     assert "others of like density" in text
-    steered = str(prove.answering(Steer, prove.steer_answer)(1, state, "in July", -0.5))
+    steered = str(steer(1, state, "in July", -0.5))
     assert "random direction" in steered
     assert "feature 3" in steered
     assert live.calls[-1] == ("steer", f"{FEATURE}: in July x -0.5")
-    ablated = str(prove.answering(Ablate, prove.ablate_answer)(1, state))
+    ablated = str(prove.answering(Ablate, prove.ablate_answer, "nulls")(1, state, "standard"))
     assert "random −0.005, at most +0.01" in ablated
-    assert "be10" in str(prove.answering(ReadText, prove.text_answer)(1, state, "")), (
-        "its own example, where none is typed"
-    )
+    assert live.calls[-1] == ("ablate", f"{FEATURE} standard")
+    assert "be10" in str(read(1, state, "")), "its own example, where none is typed"
+    assert "nulls should be" in str(judge(1, state, "in July", 0.5, "many")), "what the act does not take is refused"
 
 
 def test_answers_without_examples_or_controls_are_whole_sentences():

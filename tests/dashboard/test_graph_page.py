@@ -16,7 +16,8 @@ from visit import ERROR, Visitor
 from dashboard.app import create_app
 from dashboard.components.pages import Context, artefact_href, graph_href, trace_href
 from dashboard.data import features as features
-from dashboard.graph import data, tracing
+from dashboard.graph import data
+from dashboard.graph import page as tracing
 from dashboard.graph.page import effects, header, over_words, scores
 from dashboard.live import LiveModel
 from dashboard.notes.page import thing_href
@@ -346,7 +347,7 @@ def test_the_form_takes_the_prompt_along_and_shows_three_fields(own, queue):
     assert all(f"graph-trace-{name}" in shown for name in ("prompt", "target", "size"))
     assert all(f"graph-trace-{name}" in folded for name in ("contrast", "model", "set", "chat"))
     assert "graph-trace" not in Visitor(create_app(own, live=FakeLive())).open("/graph"), "nothing runs here"
-    [made] = tracing.form(Context(own, FakeLive(), queue), {}, opened=False)
+    [made] = tracing.trace_form(Context(own, FakeLive(), queue), {}, opened=False)
     assert made.open is False
 
 

@@ -30,8 +30,7 @@ from dashboard.components.pages import (
 from dashboard.data.features import one, unlabelled
 from dashboard.feature.page import ask_for, ask_for_list
 from dashboard.queue import Report, Run, RunQueue, how_far
-from dashboard.runs.page import PAGE, entered
-from dashboard.runs.storage import check_unused
+from dashboard.runs.page import PAGE, check_unused, entered
 from interp.artifacts import Draft, save_artefact, write_json
 from interp.errors import ConfigError, ResourceError, UnknownNameError
 from interp.workspace import Workspace, move_to_trash, trashed

@@ -1,6 +1,6 @@
 // The controls on the map: colour and size of points, search, modes, overlays, and export of pictures.
 
-import { count, element, icon } from "../dom.mjs";
+import { count, element, icon, menu } from "../dom.mjs";
 
 /** @type {Record<string, string>} */
 const ICONS = {
@@ -94,8 +94,7 @@ export class Controls {
 
   /** @param {string} name @param {string[][]} options @param {(value: string) => void} chosen */
   choice(name, options, chosen) {
-    const select = element("select", { "aria-label": name, onchange: () => chosen(select.value) });
-    for (const [value, text] of options) select.append(element("option", { value }, text));
+    const select = menu(name, options, options[0]?.[0] ?? "", chosen, { class: undefined });
     return { select, label: element("label", { class: "atlas-choice" }, element("span", {}, name), select) };
   }
 

@@ -1,6 +1,6 @@
 // The line of controls above a graph: view, number of nodes, undo and zoom; under "More" what is rarely changed.
 
-import { count, element } from "../dom.mjs";
+import { count, element, menu } from "../dom.mjs";
 
 const FEWEST = 10; // nodes at the left end of the slider
 
@@ -25,21 +25,12 @@ export function controls(view) {
   /** @param {number} nodes */
   const valueAt = (nodes) =>
     Math.log(Math.max(nodes, FEWEST) / FEWEST) / Math.log(Math.max(all(), FEWEST + 1) / FEWEST);
-  const target = element(
-    "select",
-    {
-      class: "wb-native",
-      "aria-label": "Target",
-      onchange: () => view.change({ target: target.value === "" ? null : Number(target.value) }),
-    },
-    element("option", { value: "" }, "all targets"),
-    ...model.targets.map((i) =>
-      element(
-        "option",
-        { value: String(i) },
-        `only ${JSON.stringify(model.label[i])} ${(100 * model.probability[i]).toFixed(0)} %`,
-      ),
-    ),
+  const targets = model.targets.map((i) => [
+    String(i),
+    `only ${JSON.stringify(model.label[i])} ${(100 * model.probability[i]).toFixed(0)} %`,
+  ]);
+  const target = menu("Target", [["", "all targets"], ...targets], "", (value) =>
+    view.change({ target: value === "" ? null : Number(value) }),
   );
   const collapse = box("collapse groups", (on) => view.change({ collapse: on }));
   const only = box("pinned only", (on) => view.change({ only: on }));

@@ -1,6 +1,6 @@
 // Why an edge crosses positions: its split by the last head that moves it, each with a link to the head's attention.
 
-import { element, recordsTable, short, signed } from "../dom.mjs";
+import { element, menu, recordsTable, short, signed } from "../dom.mjs";
 import { failure, tokenText } from "./marks.mjs";
 
 const CROSSING = 12;
@@ -31,23 +31,14 @@ export class Heads {
     if (this.drawnFor !== i) this.answer.replaceChildren();
     this.drawnFor = i;
     if (!sources.includes(this.source)) [this.source] = sources;
-    const menu = element("select", {
-      class: "wb-native",
-      "aria-label": "Source of the edge",
-      "data-act": "heads-source",
-      onchange: () => {
-        this.source = Number(menu.value);
-      },
-    });
-    menu.append(
-      ...sources.map((k) =>
-        element(
-          "option",
-          { value: String(k), selected: k === this.source },
-          `${tokenText(this.view.labelOf(k), 24)} on ${tokenText(model.tokens[model.position[k]], 12)}`,
-        ),
-      ),
-    );
+    const choices = sources.map((k) => [
+      String(k),
+      `${tokenText(this.view.labelOf(k), 24)} on ${tokenText(model.tokens[model.position[k]], 12)}`,
+    ]);
+    const choose = (/** @type {string} */ k) => {
+      this.source = Number(k);
+    };
+    const sourceMenu = menu("Source of the edge", choices, String(this.source), choose, { "data-act": "heads-source" });
     const run = element(
       "button",
       { type: "button", class: "wb-act wb-act-quiet", "data-act": "heads", onclick: () => this.run(this.source, i) },
@@ -68,7 +59,7 @@ export class Heads {
         { class: "wb-note" },
         "An edge from another token passes through attention; the shares of the last heads add up to it.",
       ),
-      element("div", { class: "wb-graph-acts" }, menu, run),
+      element("div", { class: "wb-graph-acts" }, sourceMenu, run),
       this.answer,
     );
     return folded;

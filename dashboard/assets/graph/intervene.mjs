@@ -1,18 +1,12 @@
 // Interventions: sliders that multiply activations of chosen nodes and groups, what that changes in the model beside the
 // graph's prediction and random latents, and the text with and without it. Sets of factors are saved with the edits.
 
-import { element, recordsTable, short, signed } from "../dom.mjs";
+import { element, menu, recordsTable, short, signed } from "../dom.mjs";
+import { fieldsOf, menuOf, sliderOf } from "../form.mjs";
 import { json } from "../http.mjs";
 import { failure, tokenText } from "./marks.mjs";
 import { KINDS } from "./model.mjs";
 import { waiting } from "./waiting.mjs";
-
-const MOST = 2; // times what a node does now, either way
-const MODES = [
-  ["free", "nothing frozen"],
-  ["attention", "attention frozen"],
-  ["direct", "all frozen: direct effect alone"],
-];
 
 /** @param {string} text @param {Attributes} given */
 const button = (text, given) => element("button", { type: "button", class: "wb-act wb-act-quiet", ...given }, text);
@@ -23,7 +17,8 @@ export class Intervene {
     this.view = view;
     /** @type {Map<string, number>} */
     this.factors = new Map(); // by the id of a node, or "group NAME"
-    this.mode = "free";
+    this.fields = fieldsOf(view.root).change_latents;
+    this.mode = String(this.fields.mode.default);
     this.visitor = Math.random().toString(36).slice(2);
     this.ticket = 0;
     this.root = element("section", { class: "wb-panel wb-graph-intervene", "aria-label": "Interventions" });
@@ -67,33 +62,16 @@ export class Intervene {
     const { edits } = this.view,
       sets = Object.keys(edits.value.sets),
       any = this.factors.size > 0;
-    const saved = element(
-      "select",
-      {
-        class: "wb-native",
-        "aria-label": "Saved interventions",
-        onchange: () => this.open(saved.value),
-      },
-      element("option", { value: "" }, "Saved…"),
-      ...sets.map((name) => element("option", { value: name }, tokenText(name, 40))),
-    );
-    const mode = element("select", {
-      class: "wb-native",
-      "aria-label": "Mode",
-      onchange: () => {
-        this.mode = mode.value;
-      },
-    });
-    mode.append(...MODES.map(([key, text]) => element("option", { value: key, selected: key === this.mode }, text)));
+    const choices = [["", "Saved…"], ...sets.map((name) => [name, tokenText(name, 40)])];
+    const saved = menu("Saved interventions", choices, "", (name) => this.open(name));
+    const { mode: field } = this.fields,
+      mode = menuOf(field, { onchange: () => (this.mode = mode.value) });
+    mode.value = this.mode;
     this.root.replaceChildren(
       element("h2", {}, "Interventions"),
       any
         ? element("ol", { class: "wb-graph-sliders" }, ...[...this.factors.keys()].map((key) => this.row(key)))
-        : element(
-            "p",
-            { class: "wb-note" },
-            "Choose a node or a group and press Change: 0 ablates it, 1 leaves it as it is.",
-          ),
+        : element("p", { class: "wb-note" }, `Choose a node or a group and press Change. ${this.fields.factors.help}`),
       element(
         "div",
         { class: "wb-graph-acts" },
@@ -115,11 +93,7 @@ export class Intervene {
       one = view.model.numbers.get(key);
     const name = one === undefined ? `${key.slice("group ".length)} (${members.length})` : view.labelOf(one);
     const output = element("output", { class: "wb-value" });
-    const input = element("input", {
-      type: "range",
-      min: String(-MOST),
-      max: String(MOST),
-      step: "0.1",
+    const input = sliderOf(this.fields.factors, {
       value: String(this.factors.get(key)),
       "aria-label": `Activation of ${name}, times what it is now`,
     });

@@ -195,12 +195,6 @@ export class List {
     /** @type {HTMLElement} */ (rows[at]).focus();
   }
 
-  /** @param {number} i */
-  focusNode(i) {
-    const at = this.rows.findIndex((row) => row.i === i);
-    if (at >= 0) this.focus(at);
-  }
-
   /** @param {KeyboardEvent} event */
   key(event) {
     const row = under(event, "tr");

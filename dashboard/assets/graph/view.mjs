@@ -82,7 +82,6 @@ export class GraphView {
   constructor(root) {
     this.root = root;
     this.source = root.dataset.graphSource ?? "";
-    this.name = decodeURIComponent(this.source.split("/").at(-1) ?? "");
     this.name = root.dataset.graphName ?? "";
     /** @type {Record<string, GraphTheme>} */
     this.themes = JSON.parse(root.dataset.colours ?? "{}");

@@ -1,7 +1,20 @@
 // Attention: every head in small on one canvas, and one head in large. A click keeps a cell; its reasons are asked for.
 
 import { byId, element } from "../dom.mjs";
-import { ask, bytes, colours, failed, fit, picture, rooted, settled, spaced, table } from "./draw.mjs";
+import {
+  ask,
+  bytes,
+  colours,
+  failed,
+  fit,
+  picture,
+  pointing,
+  rooted,
+  settled,
+  spaced,
+  table,
+  within,
+} from "./draw.mjs";
 
 const LEFT = 76, // room for the names of tokens
   LEAST = 5, // a cell in pixels; a prompt that needs more room scrolls
@@ -78,28 +91,17 @@ export function heads(state) {
     return head >= 0 && head < nHeads && layer >= 0 && layer < nLayers ? [layer, head] : null;
   }
 
-  canvas.addEventListener("mousemove", (event) => {
-    hovered = at(event);
-    draw();
-  });
-  canvas.addEventListener("mouseleave", () => {
-    hovered = null;
-    draw();
-  });
-  canvas.addEventListener("click", (event) => {
-    const found = at(event);
-    if (found) state.select({ layer: found[0], head: found[1] });
-  });
-  canvas.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowUp: [1, 0], ArrowDown: [-1, 0] }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const { layer, head } = state.selection;
-    state.select({
-      layer: Math.min(nLayers - 1, Math.max(0, layer + step[0])),
-      head: Math.min(nHeads - 1, Math.max(0, head + step[1])),
-    });
+  pointing(canvas, {
+    at,
+    over: (cell) => {
+      hovered = cell;
+      draw();
+    },
+    choose: ([layer, head]) => state.select({ layer, head }),
+    move: (right, up) => {
+      const { layer, head } = state.selection;
+      state.select({ layer: within(layer + up, nLayers - 1), head: within(head + right, nHeads - 1) });
+    },
   });
   new ResizeObserver(draw).observe(scroll);
   let shown = -1; // the layer that was in view last
@@ -266,34 +268,25 @@ export function pattern(state) {
     return dest >= 0 && dest < n && src >= 0 && src <= dest ? [dest, src] : null;
   }
 
-  canvas.addEventListener("mousemove", (event) => {
-    hovered = at(event);
-    draw();
-    attend();
-  });
-  canvas.addEventListener("mouseleave", () => {
-    hovered = null;
-    draw();
-    attend();
-  });
-  canvas.addEventListener("click", (event) => {
-    const found = at(event);
-    if (found) state.select({ token: found[0], key: found[1] });
+  pointing(canvas, {
+    at,
+    over: (cell) => {
+      hovered = cell;
+      draw();
+      attend();
+    },
+    choose: ([token, key]) => state.select({ token, key }),
+    move: (right, up) => {
+      const { token, key } = state.selection,
+        dest = within(token - up, n - 1);
+      state.select({ token: dest, key: within((key ?? dest) + right, dest) });
+    },
   });
   canvas.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowUp: [-1, 0], ArrowDown: [1, 0], Escape: [0, 0] }[
-      event.key
-    ];
-    if (!step) return;
+    if (event.key !== "Escape") return;
     event.preventDefault();
     event.stopPropagation();
-    if (event.key === "Escape") {
-      state.select({ key: null });
-      return;
-    }
-    const { token, key } = state.selection,
-      dest = Math.min(n - 1, Math.max(0, token + step[0]));
-    state.select({ token: dest, key: Math.min(dest, Math.max(0, (key === null ? dest : key) + step[1])) });
+    state.select({ key: null });
   });
   new ResizeObserver(draw).observe(scroll);
   scroll.addEventListener("scroll", draw);

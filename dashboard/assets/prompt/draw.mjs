@@ -107,11 +107,28 @@ export function failed(error) {
 export const percent = (p) => (p < 0.0005 ? "<0.1%" : `${(100 * p).toFixed(1)}%`);
 
 /**
- * A menu with a name for screen readers.
- * @param {string} label @param {string[][]} choices @param {string} value @param {(value: string) => void} change
+ * Let the mouse and the arrow keys choose a cell of a canvas: `at` says which one lies under an event, `over` is called
+ * with it, `choose` with one that is clicked, `move` with the steps (right, up) of a key.
+ * @template T
+ * @param {HTMLCanvasElement} canvas
+ * @param {{ at(event: MouseEvent): T | null, over(cell: T | null): void, choose(cell: T): void,
+ *   move(right: number, up: number): void }} on
  */
-export function menu(label, choices, value, change) {
-  const made = element("select", { class: "wb-native", "aria-label": label, onchange: () => change(made.value) });
-  choices.forEach(([key, text]) => made.append(element("option", { value: key, selected: key === value }, text)));
-  return made;
+export function pointing(canvas, { at, over, choose, move }) {
+  canvas.addEventListener("mousemove", (event) => over(at(event)));
+  canvas.addEventListener("mouseleave", () => over(null));
+  canvas.addEventListener("click", (event) => {
+    const cell = at(event);
+    if (cell) choose(cell);
+  });
+  canvas.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    event.stopPropagation();
+    move(step[0], step[1]);
+  });
 }
+
+/** A whole number from 0 to a last one. @param {number} value @param {number} last */
+export const within = (value, last) => Math.min(last, Math.max(0, value));

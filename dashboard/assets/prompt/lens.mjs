@@ -1,7 +1,7 @@
 // The logit lens on a canvas: only the columns that are seen are computed and drawn. Rows are layers, the input below.
 
-import { byId, element } from "../dom.mjs";
-import { ask, colours, css, failed, fit, menu, percent, settled, spaced, table } from "./draw.mjs";
+import { byId, element, menu } from "../dom.mjs";
+import { ask, colours, css, failed, fit, percent, pointing, settled, spaced, table, within } from "./draw.mjs";
 
 const CELL = 66,
   ROW = 21,
@@ -201,29 +201,17 @@ export function lens(state) {
 
   /** @param {number} column @param {number} row */
   const choose = (column, row) => state.select({ token: column, layer: Math.max(0, row - 1), key: null });
-  canvas.addEventListener("mousemove", (event) => {
-    hovered = cell(event);
-    draw();
-  });
-  canvas.addEventListener("mouseleave", () => {
-    hovered = null;
-    draw();
-  });
-  canvas.addEventListener("click", (event) => {
-    const at = cell(event);
-    if (at) choose(...at);
-  });
-  canvas.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const { token, layer } = state.selection;
-    state.select({
-      token: Math.min(n - 1, Math.max(0, token + step[0])),
-      layer: Math.min(rows - 2, Math.max(0, layer + step[1])),
-      key: null,
-    });
+  pointing(canvas, {
+    at: cell,
+    over: (found) => {
+      hovered = found;
+      draw();
+    },
+    choose: (found) => choose(...found),
+    move: (right, up) => {
+      const { token, layer } = state.selection;
+      state.select({ token: within(token + right, n - 1), layer: within(layer + up, rows - 2), key: null });
+    },
   });
   scroll.addEventListener("scroll", () => {
     draw();

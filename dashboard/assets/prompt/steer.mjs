@@ -1,6 +1,7 @@
 // Continuations of the prompt, token by token: unchanged, with a feature steered or two words exchanged, and the control.
 
 import { byId, element, visible } from "../dom.mjs";
+import { fieldsOf, helpOf, inputOf, labelled, menuOf } from "../form.mjs";
 import { messages, request } from "../http.mjs";
 import { aborted, ask, failed, percent } from "./draw.mjs";
 
@@ -17,25 +18,17 @@ let wanted = null; // the continuation on its way; a new prompt drops it
 export function steer(state) {
   if (wanted) wanted.abort();
   const holder = byId("prompt-steer");
-  /** @param {string} label @param {Attributes} given @returns {[HTMLLabelElement, HTMLInputElement]} */
-  const field = (label, given) => {
-    const input = element("input", { class: "wb-native", ...given });
-    return [element("label", { class: "wb-field" }, label, input), input];
-  };
-  const [featureField, feature] = field("feature", { type: "number", min: 0, step: 1, id: "prompt-steer-feature" });
-  const [strengthField, strength] = field("× its maximum", {
-    type: "number",
-    step: "any",
-    value: 1,
-    id: "prompt-steer-strength",
-  });
-  const [countField, count] = field("tokens", { type: "number", min: 1, max: 60, value: 12 });
-  const [heatField, heat] = field("temperature", { type: "number", min: 0, max: 5, step: 0.1, value: 0 });
-  const [seedField, seed] = field("seed", { type: "number", min: 0, step: 1, value: 0 });
-  const [wordField, word] = field("exchange", { type: "text", placeholder: "a word", id: "prompt-exchange-word" });
-  const [otherField, other] = field("with", { type: "text", placeholder: "another", id: "prompt-exchange-other" });
-  const middle = Math.floor(0.6 * state.reading.n_layers);
-  const [layerField, layer] = field("after layer", { type: "number", min: 0, step: 1, value: middle });
+  const { continue_prompt: asked, judge_steering: judging, exchange } = fieldsOf(byId("prompt-views"));
+  const inputs = Object.fromEntries(
+    Object.entries(asked).map(([name, field]) => [name, inputOf(field, { id: `prompt-steer-${name}` })]),
+  );
+  const { feature, strength, n_new: count, temperature, seed } = inputs;
+  feature.value = "";
+  const nulls = menuOf(judging.nulls, { id: "prompt-steer-nulls" });
+  const word = inputOf(exchange.word, { placeholder: "a word", id: "prompt-exchange-word" });
+  const other = inputOf(exchange.other, { placeholder: "another", id: "prompt-exchange-other" });
+  const layer = inputOf(exchange.layer, { max: state.reading.n_layers - 1 });
+  layer.value = String(Math.floor(0.6 * state.reading.n_layers));
   const swap = element("button", { type: "button", class: "wb-button", id: "prompt-exchange-go" }, "Exchange");
   const go = element("button", { type: "button", class: "wb-button", id: "prompt-steer-go" }, "Continue");
   const judge = element("button", { type: "button", class: "wb-button", id: "prompt-steer-verdict" }, "Verdict");
@@ -50,18 +43,24 @@ export function steer(state) {
   holder.replaceChildren(
     element(
       "div",
-      { class: "wb-controls" },
-      featureField,
-      strengthField,
-      countField,
-      heatField,
-      seedField,
+      { class: "wb-controls wb-form" },
+      ...Object.entries(inputs).map(([name, input]) => labelled(asked[name], input)),
       go,
       judge,
+      nulls,
+      helpOf({ ...asked, ...judging }),
       stop,
     ),
     state.reading.lenses.some(([kind]) => kind === "jacobian")
-      ? element("div", { class: "wb-controls" }, wordField, otherField, layerField, swap)
+      ? element(
+          "div",
+          { class: "wb-controls wb-form" },
+          labelled(exchange.word, word),
+          labelled(exchange.other, other),
+          labelled(exchange.layer, layer),
+          swap,
+          helpOf(exchange),
+        )
       : "",
     said,
     list,
@@ -87,7 +86,7 @@ export function steer(state) {
   const steering = () => ({
     features: state.run.features ?? "",
     feature: Number(feature.value),
-    strength: Number(strength.value || 1),
+    strength: Number(strength.value || asked.strength.default),
   });
 
   async function verdict() {
@@ -96,7 +95,7 @@ export function steer(state) {
     judged.textContent = "steering along the directions of both nulls …";
     const { text, chat, visitor } = state.asking();
     try {
-      const found = await ask("judge_steering", { text, chat, visitor, ...steering() });
+      const found = await ask("judge_steering", { text, chat, visitor, ...steering(), nulls: nulls.value });
       judged.textContent = found?.headline ?? "";
     } catch (error) {
       judged.replaceChildren(failed(error));
@@ -114,7 +113,7 @@ export function steer(state) {
       ...state.asking(),
       ...change,
       n_new: Number(count.value),
-      temperature: Number(heat.value),
+      temperature: Number(temperature.value),
       seed: Number(seed.value),
     };
     /** @type {Written[][]} */

@@ -1,8 +1,9 @@
 // The tokens of a prompt in a row, the features on each, and the next-token distribution after the chosen one.
 
 import { setProps } from "../dash.mjs";
-import { all, byId, element, visible } from "../dom.mjs";
-import { ask, failed, menu, percent, settled, spaced } from "./draw.mjs";
+import { all, byId, element, menu, visible } from "../dom.mjs";
+import { fieldsOf, sliderOf } from "../form.mjs";
+import { ask, failed, percent, settled, spaced } from "./draw.mjs";
 
 const CHIPS = 5; // features of a token in the list of every token
 const FULL_LOSS = 10; // nats at which a token is coloured fully: a probability of 1 in 22,000
@@ -240,23 +241,20 @@ function parts(state, labels, [feature, activation, below]) {
 /** The likeliest tokens after the chosen one, at a temperature. @param {PromptState} state */
 export function next(state) {
   const holder = byId("prompt-next");
-  const label = element("span", { class: "wb-value" }, "1.0");
-  const slider = element("input", {
-    type: "range",
-    min: 0.1,
-    max: 2,
-    step: 0.1,
-    value: 1,
-    "aria-label": "Temperature",
-    class: "wb-range",
-  });
+  const { temperature } = fieldsOf(byId("prompt-views")).next_tokens;
+  const slider = sliderOf(temperature, { "aria-label": "Temperature", class: "wb-range" });
+  const label = element("span", { class: "wb-value" }, Number(slider.value).toFixed(1));
   const bars = element("ol", { class: "wb-bars", "aria-label": "Likeliest next tokens" }),
     words = element("p", { class: "wb-note" });
   slider.addEventListener("input", () => {
     label.textContent = Number(slider.value).toFixed(1);
     update();
   });
-  holder.replaceChildren(words, bars, element("label", { class: "wb-slide" }, "temperature", slider, label));
+  holder.replaceChildren(
+    words,
+    bars,
+    element("label", { class: "wb-slide", title: temperature.help }, temperature.title, slider, label),
+  );
   /** @type {AbortController | null} */
   let last = null;
   const update = settled(120, async () => {

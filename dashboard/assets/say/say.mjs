@@ -2,6 +2,7 @@
 
 import { none } from "../dash.mjs";
 import { byId, element, short, signed, visible } from "../dom.mjs";
+import { defaultsOf, fieldsOf, helpOf, inputOf, labelled } from "../form.mjs";
 import { json, messageOf, messages, request } from "../http.mjs";
 
 const STEERED = ["steered", "random direction"];
@@ -15,10 +16,17 @@ export function begin(given) {
 
 /** @param {HTMLElement} holder @param {SayState} given */
 function panel(holder, given) {
+  const fields = fieldsOf(holder).conversation;
+  const {
+    random,
+    n_new: count,
+    temperature,
+    seed,
+  } = Object.fromEntries(Object.entries(fields).map(([key, field]) => [key, inputOf(field, { id: `say-${key}` })]));
   /** @type {Conversation} */
   let talk = {
     recipe: { name: given.direction, steps: [], prompt: "", model: "", weight_hash: "", dictionaries: {} },
-    ...{ names: [], strengths: [], random: true, system: "", turns: [], n_new: 80, temperature: 0, seed: 0 },
+    ...{ names: [], strengths: [], turns: [], .../** @type {Defaults} */ (defaultsOf(fields)) },
   };
   /** @type {AbortController | null} */
   let writing = null;
@@ -39,11 +47,12 @@ function panel(holder, given) {
     placeholder: "A message",
     title: "Enter sends, Shift Enter begins a line, Escape stops the replies",
   });
-  const system = element("textarea", { class: "wb-native", rows: 2, id: "say-system", "aria-label": "System prompt" });
-  const random = element("input", { type: "checkbox", id: "say-random" });
-  const count = element("input", { class: "wb-native", type: "number", min: 1, max: 512, id: "say-count" });
-  const heat = element("input", { class: "wb-native", type: "number", min: 0, max: 5, step: 0.1, id: "say-heat" });
-  const seed = element("input", { class: "wb-native", type: "number", min: 0, step: 1 });
+  const system = element("textarea", {
+    class: "wb-native",
+    rows: 2,
+    id: "say-system",
+    "aria-label": fields.system.title,
+  });
   const send = button("Send", () => say(), "say-send", "wb-act");
   const stop = button("Stop", () => writing?.abort(), "say-stop");
   const name = element("input", { class: "wb-native", id: "say-name", "aria-label": "Name", placeholder: "name" });
@@ -60,12 +69,13 @@ function panel(holder, given) {
     element("div", { class: "wb-say-write" }, message, send, stop),
     element(
       "div",
-      { class: "wb-controls wb-say-more" },
-      labelled("random direction, the null", random),
-      labelled("tokens of a reply", count),
-      labelled("temperature", heat),
-      labelled("seed", seed),
-      element("details", {}, element("summary", {}, "System prompt"), system),
+      { class: "wb-controls wb-form wb-say-more" },
+      labelled(fields.random, random),
+      labelled(fields.n_new, count),
+      labelled(fields.temperature, temperature),
+      labelled(fields.seed, seed),
+      helpOf(fields),
+      element("details", {}, element("summary", { title: fields.system.help }, fields.system.title), system),
     ),
     element(
       "div",
@@ -104,7 +114,12 @@ function panel(holder, given) {
   function read() {
     talk = {
       ...talk,
-      ...{ random: random.checked, system: system.value, n_new: Number(count.value), temperature: Number(heat.value) },
+      ...{
+        random: random.checked,
+        system: system.value,
+        n_new: Number(count.value),
+        temperature: Number(temperature.value),
+      },
       seed: Number(seed.value),
     };
     return talk;
@@ -114,7 +129,7 @@ function panel(holder, given) {
     random.checked = talk.random;
     system.value = talk.system;
     count.value = String(talk.n_new);
-    heat.value = String(talk.temperature);
+    temperature.value = String(talk.temperature);
     seed.value = String(talk.seed);
     sliders.replaceChildren(...talk.names.map((_, at) => slider(at)));
     const others = given.directions.filter((each) => !talk.names.includes(each));
@@ -378,9 +393,6 @@ function panel(holder, given) {
     setTimeout(() => URL.revokeObjectURL(address), 1000);
   }
 }
-
-/** @param {string} text @param {HTMLElement} input */
-const labelled = (text, input) => element("label", { class: "wb-field" }, text, input);
 
 function legend() {
   const swatch = (/** @type {string} */ kind, /** @type {string} */ text) =>

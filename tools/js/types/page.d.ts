@@ -79,3 +79,18 @@ interface Attributes {
   onkeydown?: (event: KeyboardEvent) => void;
   ontoggle?: (event: Event) => void;
 }
+
+/** A field of an act (dashboard/components/forms.py). */
+interface Field {
+  kind: "text" | "path" | "whole" | "number" | "switch" | "choice";
+  title: string;
+  help: string;
+  default: string | number | boolean | null;
+  least: number | null;
+  most: number | null;
+  choices: [value: string, words: string][];
+  slider: [low: number, high: number, step: number] | null;
+}
+
+/** The fields of a form by name. */
+type Fields = Record<string, Field>;

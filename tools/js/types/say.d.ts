@@ -34,6 +34,9 @@ interface Conversation {
   seed: number;
 }
 
+/** The fields of a conversation that a visitor sets. */
+type Defaults = Pick<Conversation, "random" | "n_new" | "temperature" | "seed" | "system">;
+
 /** What the page begins with. */
 interface SayState {
   direction: string;
