@@ -13,7 +13,6 @@ from dashboard.changes import page
 from dashboard.components.pages import Context
 from dashboard.figures.changes import latents_histogram
 from dashboard.figures.theme import LIGHT
-from dashboard.overview.data import overview
 from interp.artifacts import MANIFEST, MODEL_COMPARISONS, Table, as_json, read_json, save_artefact, write_json
 from interp.changes.comparison import ModelComparison
 from interp.changes.report import what_changed
@@ -93,14 +92,6 @@ def test_unconfirmed_latents_of_one_model_are_drawn_apart(own):
     rare = Table.of_columns(ComparedLatent, found.latents.arrow().set_column(1, "kind", [["rare"] * 3]))
     empty = latents_histogram(replace(found, latents=rare), LIGHT)
     assert "fired often enough" in empty.layout.annotations[0].text
-
-
-def test_the_overview_leads_to_both(own):
-    cards = overview(own).cards
-    assert {card.href for kind in MODEL_COMPARISONS for card in cards[kind]} == {
-        "/changes?name=model-comparisons/fine",
-        "/changes?name=latent-comparisons/pair",
-    }
 
 
 def test_without_a_name_it_is_the_newest_and_a_wrong_one_is_answered_with_the_nearest(own, tmp_path):
