@@ -13,7 +13,7 @@ from dashboard.changes import page
 from dashboard.components.pages import Context
 from dashboard.figures.changes import latents_histogram
 from dashboard.figures.theme import LIGHT
-from interp.artifacts import MANIFEST, MODEL_COMPARISONS, Table, as_json, read_json, save_artefact, write_json
+from interp.artifacts import MANIFEST, MODEL_COMPARISONS, Table, read_json, save_artefact, write_json
 from interp.changes.comparison import ModelComparison
 from interp.changes.report import what_changed
 from interp.errors import CorruptError, MissingError, UnknownNameError
@@ -140,18 +140,13 @@ def test_heads_without_a_measure_are_refused(own):
         _ = own.open(ModelComparison, "fine").heads
 
 
-def test_a_measured_comparison_is_read_back_and_shown(own):
+def test_a_measured_comparison_is_shown(own):
     base, tuned = (build_small(CONFIG, seed=0, device="cpu", dtype=torch.float32) for _ in range(2))
     with torch.no_grad():
         tuned.blocks[1].mlp.out.original_component.weight.mul_(20)
     tokens = torch.randint(0, 256, (12, 24), generator=torch.Generator().manual_seed(0))
     found = what_changed(base, tuned, {HOSTILE_TEXT: tokens}, names=("base", "tuned"), n_random=3)
     save_artefact(found, own.path("model_comparison", "real"), seed=0)
-    stored = own.open(ModelComparison, "real")
-    assert str(stored) == str(found)
-    assert stored.settings == found.settings
-    assert as_json(stored.to_records()) == as_json(found.to_records())
-    assert as_json(stored.transplants) == as_json(found.transplants)
     told = shown("model-comparisons/real")
     assert "1 of 30 components moved by more than the null" in told
     assert "L1.mlp.out" in told

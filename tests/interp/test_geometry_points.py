@@ -1,14 +1,11 @@
 """Geometry of points: known answers of clouds that were made to have them, over several seeds, beside their nulls."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.artifacts import save_json
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.geometry.batched_cka import batched_cka
 from interp.geometry.dimension import (
@@ -305,16 +302,6 @@ def test_two_samples_of_one_cloud_are_not_above_the_split_half_floor():
         shift = np.eye(10)[0] * 3
         assert compare_clouds(x, y + shift, n_splits=5, seed=seed).excess == pytest.approx(9, abs=1.5)
     assert abs(np.mean(excesses)) < 0.4
-
-
-def test_findings_print_and_become_json(tmp_path):
-    found = spectrum(gaussian(30, 4, 0))
-    save_json(found, tmp_path / "spectrum.json")
-    read = json.loads((tmp_path / "spectrum.json").read_text())
-    assert read["n"] == 30
-    assert len(read["eigenvalues"]) == 4
-    assert read["seed"] == 0
-    assert "participation ratio" in str(found)
 
 
 def test_far_clouds_have_a_small_p_and_alike_ones_any_p():

@@ -20,8 +20,6 @@ from tuned_pair import (
     trained,
 )
 
-from interp.artifacts import open_artefact, save_artefact
-from interp.changes.comparison import ModelComparison
 from interp.changes.components import check_comparable, components, head_units, rounded, units, upper_bound, written
 from interp.changes.report import (
     directions_for,
@@ -464,7 +462,7 @@ def test_a_behaviour_may_give_an_array_and_wrong_names_list_the_nearest(mlp_taug
 # the value
 
 
-def test_the_value_prints_saves_and_names_what_it_found(mlp_taught, tmp_path):
+def test_the_value_prints_and_names_what_it_found(mlp_taught):
     steps = []
     found = what_changed(
         base_model(), mlp_taught, TEXTS, continuations=continuations(), names=("before", "after"),
@@ -475,12 +473,7 @@ def test_the_value_prints_saves_and_names_what_it_found(mlp_taught, tmp_path):
     assert {"embed", "L0.attn", "L2.mlp", "unembed"} <= set(rows)
     assert rows["L1.mlp"].count("*") >= 3
     assert "*" not in rows["embed"]
-    stored = open_artefact(ModelComparison, save_artefact(found, tmp_path / "changes").folder)
-    assert str(stored) == str(found)
-    assert stored.weights.found == ["L1.mlp.out", "L1.mlp.in"]
-    assert len(stored.weights.changes) == len(components(base_model()))
-    np.testing.assert_array_equal(
-        stored.representations["keys"]["L2"].direction, found.representations["keys"]["L2"].direction
-    )
+    assert found.weights.found == ["L1.mlp.out", "L1.mlp.in"]
+    assert len(found.weights.changes) == len(components(base_model()))
     assert [d for d, _ in steps] == sorted(d for d, _ in steps)
     assert all(d <= n for d, n in steps)
