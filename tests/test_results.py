@@ -17,7 +17,7 @@ import interp.studies as studies
 import saes
 from dashboard.figures import plot
 from interp.artifacts import KINDS, Artefact, Table, as_json, open_artefact, save_artefact, verify
-from interp.errors import ConfigError
+from interp.errors import ConfigError, CorruptError
 from interp.names import HeadName
 from interp.results import Result, table_lines
 from saes.features.search import Found, Hit
@@ -271,10 +271,14 @@ def same(one: Any, other: Any) -> bool:
     return as_json(one) == as_json(other)
 
 
+@cache
+def artefacts() -> dict[str, Artefact]:
+    return {name: value for name in CASES if isinstance(value := instance(name), Artefact)}
+
+
 def test_every_kind_of_artefact_is_read_back_as_it_was_made(tmp_path):
-    made = {name: value for name in CASES if isinstance(value := instance(name), Artefact)}
-    assert {type(value) for value in made.values()} == {kind.load() for kind in KINDS.values()}
-    for name, value in made.items():
+    assert {type(value) for value in artefacts().values()} == {kind.load() for kind in KINDS.values()}
+    for name, value in artefacts().items():
         save_artefact(value, tmp_path / name, seed=0)
         found = open_artefact(type(value), tmp_path / name)
         assert verify(found.folder) == [], name
@@ -283,3 +287,16 @@ def test_every_kind_of_artefact_is_read_back_as_it_was_made(tmp_path):
                 assert same(getattr(value, each.name), getattr(found, each.name)), (name, each.name)
         for say in ("headline", "facts", "details", "to_records"):
             assert as_json(getattr(found, say)()) == as_json(getattr(value, say)()), (name, say)
+
+
+def test_a_damaged_table_of_any_kind_is_named_in_one_line(tmp_path, damage_file):
+    seen = 0
+    for name, value in artefacts().items():
+        folder = save_artefact(value, tmp_path / name).folder
+        for each in fields(value):
+            if isinstance(getattr(value, each.name), Table):
+                damage_file(folder / f"{each.name}.parquet")
+                with pytest.raises(CorruptError, match=rf"cannot read .*{each.name}\.parquet: .*`workbench verify`"):
+                    getattr(open_artefact(type(value), folder), each.name).arrow()
+                seen += 1
+    assert seen > 20

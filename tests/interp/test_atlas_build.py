@@ -9,10 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from interp.artifacts import open_artefact, save_artefact, verify
+from interp.artifacts import save_artefact, verify
 from interp.atlas.build import MapSettings, build_atlas
 from interp.atlas.sources import AtlasSource, embedding_source, file_source
-from interp.atlas.vector_map import VectorMap
 from interp.errors import ConfigError, CorruptError, MissingError, NonFiniteError, UnknownNameError
 from interp.models.adapter import token_strings, weight_hash
 from interp.models.loading import load_model
@@ -256,11 +255,8 @@ def test_files_that_hold_no_vectors_are_refused_by_name(tmp_path: Path):
         file_source(tmp_path / "v.csv")
 
 
-def test_damaged_tables_are_named(planted, damage_file, tmp_path: Path):
-    made = open_artefact(VectorMap, Path(shutil.copytree(planted[0], tmp_path / "planted")))
-    points = tmp_path / "planted" / "points.parquet"
+def test_a_damaged_table_of_vectors_is_named(planted, damage_file, tmp_path: Path):
+    points = Path(shutil.copy(planted[0] / "points.parquet", tmp_path))
     damage_file(points)
-    with pytest.raises(CorruptError, match=r"cannot read .*points\.parquet: .*`workbench verify` checks it"):
-        _ = made.positions
     with pytest.raises(CorruptError, match=r"cannot read .*points\.parquet: .*copy the file again"):
         file_source(points)
