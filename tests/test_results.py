@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
@@ -15,8 +16,8 @@ import interp
 import interp.studies as studies
 import saes
 from dashboard.figures import plot
-from interp.artifacts import Artefact
-from interp.errors import ConfigError
+from interp.artifacts import KINDS, Artefact, Table, as_json, open_artefact, save_artefact, verify
+from interp.errors import ConfigError, CorruptError
 from interp.names import HeadName
 from interp.results import Result, table_lines
 from saes.features.search import Found, Hit
@@ -246,3 +247,43 @@ def test_a_model_carries_the_spec_it_was_loaded_by():
     assert evidence().circuit.model == "planted:induction"
     assert found().circuit.model == "planted:induction"
     assert interp.model_spec(interp.load_model("small:mlp-1l")) == "small:mlp-1l"
+
+
+def same(one: Any, other: Any) -> bool:
+    """Compare what two artefacts hold: tables by their columns, arrays by their numbers, the rest as it is stored."""
+    if isinstance(one, Table):
+        return one.arrow().equals(other.arrow())
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    return as_json(one) == as_json(other)
+
+
+@cache
+def artefacts() -> dict[str, Artefact]:
+    return {name: value for name in CASES if isinstance(value := instance(name), Artefact)}
+
+
+def test_every_kind_of_artefact_is_read_back_as_it_was_made(tmp_path):
+    assert {type(value) for value in artefacts().values()} == {kind.load() for kind in KINDS.values()}
+    for name, value in artefacts().items():
+        save_artefact(value, tmp_path / name, seed=0)
+        found = open_artefact(type(value), tmp_path / name)
+        assert verify(found.folder) == [], name
+        for each in fields(value):
+            if each.name != "about":
+                assert same(getattr(value, each.name), getattr(found, each.name)), (name, each.name)
+        for say in ("headline", "facts", "details", "to_records"):
+            assert as_json(getattr(found, say)()) == as_json(getattr(value, say)()), (name, say)
+
+
+def test_a_damaged_table_of_any_kind_is_named_in_one_line(tmp_path, damage_file):
+    seen = 0
+    for name, value in artefacts().items():
+        folder = save_artefact(value, tmp_path / name).folder
+        for each in fields(value):
+            if isinstance(getattr(value, each.name), Table):
+                damage_file(folder / f"{each.name}.parquet")
+                with pytest.raises(CorruptError, match=rf"cannot read .*{each.name}\.parquet: .*`workbench verify`"):
+                    getattr(open_artefact(type(value), folder), each.name).arrow()
+                seen += 1
+    assert seen > 20

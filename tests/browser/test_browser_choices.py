@@ -169,12 +169,3 @@ def test_a_toy_and_its_control_are_drawn_together(found):
     page.wait_for_selector(".wb-verdict >> text=does not begin to copy")
     wait_for_address(page, "seed=0&spec=toy%3Ainduction-1l")
     assert found.errors == []
-
-
-@pytest.mark.slow
-def test_no_width_scrolls_sideways(found):
-    for address in ("/geometry?name=shapes&list=digits", "/dynamics?name=grok", "/dynamics?name=induction"):
-        page = found.open(address)
-        for width in (1280, 420):
-            page.set_viewport_size({"width": width, "height": 800})
-            page.wait_for_function("document.documentElement.scrollWidth <= innerWidth + 1", timeout=8000)

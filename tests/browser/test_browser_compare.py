@@ -64,11 +64,3 @@ def test_what_cannot_be_measured_is_said_and_the_rest_stays(fresh_visit: Visit):
     assert page.locator("#error-strip").is_hidden()
     assert page.evaluate("window.pwned") is None
     assert fresh_visit.errors == []
-
-
-def test_nothing_overflows_a_narrow_screen(fresh_visit: Visit):
-    fresh_visit.page.set_viewport_size({"width": 390, "height": 844})
-    for address, ready in ((BOTH, ".wb-compare-examples"), ("/compare", ".wb-compare-form")):
-        page = fresh_visit.open(address)
-        page.locator(ready).first.wait_for()
-        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0

@@ -31,6 +31,7 @@ ADDRESSES = {
     "changes": "/changes?name=changes-base-tuned",
     "artefact": "/artefact/labels/demo-judge",
     "circuit": "/circuit/induction?at=L1H2-k-L4H1",
+    "compare": "/compare?a=demo:3&b=demo:6",
 }
 
 
@@ -38,7 +39,7 @@ NAMELESS = """() => [...document.querySelectorAll('main button, main a, main inp
     .filter(e => e.offsetParent && !e.closest('.js-plotly-plot, .ag-root-wrapper, .mantine-SegmentedControl-root'))
     .filter(e => !(e.textContent || e.getAttribute('aria-label') || e.title || e.labels?.[0]?.textContent || '').trim())
     .map(e => e.outerHTML.slice(0, 160))"""
-WIDTHS = ((1920, 1080), (420, 800), (1280, 800))
+WIDTHS = ((1920, 1080), (360, 800), (1280, 800))
 
 
 @IN_BOTH_SCHEMES

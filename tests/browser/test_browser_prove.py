@@ -2,7 +2,6 @@
 
 import threading
 
-import pytest
 from fake_live import FakeLive
 from make_workspace import HOSTILE
 
@@ -80,11 +79,3 @@ def test_only_the_panel_in_use_is_busy(visit, live: FakeLive, monkeypatch):
     assert page.evaluate(f"{faint}.every(e => !e.querySelector('#feature-examples'))")
     go.set()
     assert "unchanged" in answer(visit, "steer")
-
-
-@pytest.mark.parametrize("width", [360, 1280])
-def test_the_panel_fits_the_width(visit, width):
-    visit.page.set_viewport_size({"width": width, "height": 800})
-    page = visit.open(FEATURE)
-    page.wait_for_selector("#feature-prove")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -1,18 +1,24 @@
 """A synthetic workspace for pages that need no browser."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from fake_live import FakeLive
+from make_graph import write_graph
 from make_workspace import build
+from visit import Visitor, unguarded
 
 from dashboard.app import create_app
 from interp.workspace import Workspace
 
 if TYPE_CHECKING:
+    from flask.testing import FlaskClient
+
     from dashboard.circuit.data import Scored
+    from dashboard.live import LiveModel
     from interp.circuits.found_circuit import FoundCircuit
 
 
@@ -37,6 +43,31 @@ def place(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
+def own(workspace: Workspace, tmp_path: Path) -> Workspace:
+    """Return a copy of the workspace, to write into."""
+    return Workspace(shutil.copytree(workspace.root, tmp_path / "own"))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Workspace:
+    """Return the workspace with fewer features and points, to damage."""
+    return build(tmp_path / "small", n_features=40, n_points=40)
+
+
+@pytest.fixture
+def capital(workspace: Workspace, tmp_path: Path) -> Workspace:
+    """Return a copy of the workspace with a graph of hostile texts, `capital`, of 13 tokens."""
+    copy = Workspace(shutil.copytree(workspace.root, tmp_path / "capital"))
+    write_graph(copy, "capital", hostile=True, n_tokens=13)
+    return copy
+
+
+@pytest.fixture
+def visitor(own: Workspace) -> Visitor:
+    return Visitor(create_app(own, live=FakeLive()))
+
+
+@pytest.fixture
 def live() -> FakeLive:
     return FakeLive()
 
@@ -47,6 +78,24 @@ def server(workspace: Workspace, live: FakeLive) -> Iterator:
     app = create_app(workspace, live=live)
     with app.server.app_context():
         yield app.server
+
+
+@pytest.fixture
+def client(workspace: Workspace, live: FakeLive) -> "FlaskClient":
+    return unguarded(workspace, live)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, tiny_model, monkeypatch: pytest.MonkeyPatch) -> "LiveModel":
+    """Return a live model, `small:mlp-2l`, of a workspace with an SAE `tiny` and its features."""
+    from make_tiny import SPEC, save_tiny_sae
+
+    from dashboard.live import LiveModel
+
+    save_tiny_sae(tmp_path, tiny_model)
+    monkeypatch.setattr("saes.acts.session.models", lambda workspace: [SPEC])
+    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
+    return LiveModel(Workspace(tmp_path))
 
 
 @pytest.fixture(scope="session")

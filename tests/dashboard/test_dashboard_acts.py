@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from act_bodies import HOSTILE, damaged, least_body, whole_body
 
-from dashboard.app import create_app
 from interp.acts import Act, Streamed
 from saes.acts import catalogue
 
@@ -21,13 +20,6 @@ MORE: dict[str, dict[str, Any]] = {
     "read_layers": {"start": 0, "stop": 3}, "patch": {"corrupt": "one two", "chat": False},
 }  # fmt: skip
 """Fields in which a body that is made from the schema fits the model but by chance."""
-
-
-@pytest.fixture
-def client(workspace, live):
-    app = create_app(workspace, live=live)
-    app.server.wsgi_app = app.server.wsgi_app.app  # the guard has tests of its own
-    return app.server.test_client()
 
 
 @pytest.mark.parametrize("act", catalogue().values(), ids=catalogue())

@@ -22,7 +22,7 @@ from dashboard.figures.theme import visible
 from dashboard.notebook import _ARTEFACTS, Shown, show
 from dashboard.overview.data import overview
 from dashboard.overview.page import layout as overview_layout
-from interp.artifacts import KINDS, Artefact, save_artefact
+from interp.artifacts import FOLDERS, KINDS, Artefact, save_artefact
 from interp.artifacts.artefact import layout_of
 from interp.errors import CorruptError, UnknownNameError
 from interp.workspace import Workspace
@@ -35,6 +35,35 @@ KEYS = [
     *("lenses/identity", "induction-onsets/induction"),
 ]
 """One artefact of every kind that the fixtures make."""
+CARDS = {
+    "recordings/demo": ("/artefact/recordings/demo", "158,750 tokens of docstrings", None),
+    "saes/demo": ("/sae?name=demo", "88% of the variance", None),
+    "atlases/embeddings": ("/atlas/embeddings", "preserves 15% of each point's 15 nearest neighbours", None),
+    "grokking/grok": (
+        *("/dynamics?name=grokking/grok", "Addition modulo 13: 1 of 2 seeds grokked"),
+        ("seed 3 frequencies", "2, 5"),
+    ),
+    "induction-onsets/induction": (
+        *("/dynamics?name=induction-onsets/induction", "1 of 2 small models begin to copy suddenly"),
+        ("toy:induction-2l 0 from step", "200"),
+    ),
+    "model-comparisons/changes-base-tuned": (
+        *("/changes?name=model-comparisons/changes-base-tuned", "fine-tuning base into tuned"),
+        ("changed matrices", "2"),
+    ),
+    "latent-comparisons/difference-pair": (
+        *("/changes?name=latent-comparisons/difference-pair", "1 of tuned only (of 2), 1 shared"),
+        None,
+    ),
+    "directions/pushed": ("/directions/pushed", "steers the output", ("separates", "weekdays")),
+    "word-geometry/shapes": (
+        "/geometry?name=word-geometry/shapes",
+        "4 lists of words in smollm2-135m; an order or a cluster was found in 3",
+        ("digits", "line"),
+    ),
+    "size-laws/scaling": ("/sae?name=a", "6 ", None),
+}
+"""What the cards of the overview lead to and say."""
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +116,12 @@ def test_the_page_and_a_notebook_show_any_kind(serving, full, key):
 
 
 def test_every_name_on_overview_is_a_link(serving, full):
-    cards = [card for of_kind in overview(full).cards.values() for card in of_kind]
-    assert all(card.href for card in cards)
+    cards = {f"{FOLDERS[kind]}/{card.name}": card for kind, of in overview(full).cards.items() for card in of}
+    assert all(card.href for card in cards.values())
     assert "/artefact/recordings/demo" in text_of(overview_layout(serving))
+    for key, (href, sentence, fact) in CARDS.items():
+        card = cards[key]
+        assert (card.href, sentence in card.sentence, fact is None or fact in card.facts) == (href, True, True), card
 
 
 def test_a_table_shows_its_first_rows_and_the_columns_of_plain_values(serving, full):
@@ -124,23 +156,21 @@ def test_findings_are_next_to_their_nulls(serving, full):
         assert f'"{text}"' in parts
 
 
-def test_a_damaged_table_is_said_in_its_panel_and_the_rest_stays(tmp_path, live):
-    workspace = build(tmp_path / "workspace", n_features=40, n_points=40)
-    (workspace.path("labels", "demo-judge") / "labels.parquet").write_bytes(b"PAR1 cut short")
-    with create_app(workspace, live=live).server.app_context():
+def test_a_damaged_table_is_said_in_its_panel_and_the_rest_stays(small, live):
+    (small.path("labels", "demo-judge") / "labels.parquet").write_bytes(b"PAR1 cut short")
+    with create_app(small, live=live).server.app_context():
         parts = text_of(show_artefact({"key": "labels/demo-judge"}, None))
     assert "labels.parquet" in parts
     assert "workbench verify" in parts
     assert '"Files"' in parts
 
 
-def test_a_missing_artefact_has_its_nearest_name_and_a_damaged_one_its_file(tmp_path, live):
-    workspace = build(tmp_path / "workspace", n_features=40, n_points=40)
+def test_a_missing_artefact_has_its_nearest_name_and_a_damaged_one_its_file(small, live):
     with pytest.raises(UnknownNameError, match="demo"):
-        PAGE.layout(Context(workspace, live), name="recordings/demp")
-    (workspace.path("recording", "demo") / "manifest.json").write_text("{")
+        PAGE.layout(Context(small, live), name="recordings/demp")
+    (small.path("recording", "demo") / "manifest.json").write_text("{")
     with pytest.raises(CorruptError, match=r"manifest\.json"):
-        PAGE.layout(Context(workspace, live), name="recordings/demo")
+        PAGE.layout(Context(small, live), name="recordings/demo")
 
 
 def test_a_class_without_a_figure_is_known(full):

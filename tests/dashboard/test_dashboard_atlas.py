@@ -90,13 +90,6 @@ def test_a_wrong_request_is_told_so_in_a_sentence(get, path, status):
     assert "Traceback" not in answer.text
 
 
-def test_only_reads_are_answered_and_other_hosts_are_not(server):
-    client = Client(server.wsgi_app)
-    client.get("/atlas-data/embeddings/about.json", headers=HOST)  # a page brings the key that writes need
-    assert client.post("/atlas-data/embeddings/xy.bin", headers=HOST).status_code == 405
-    assert client.get("/atlas-data/embeddings/xy.bin", headers={"Host": "evil.example"}).status_code == 403
-
-
 def test_texts_hold_labels_as_they_are_and_unknown_points_are_left_out(get):
     found = json.loads(get("embeddings/texts.json?ids=5,0,99999,-1").data)
     assert [text["point"] for text in found] == [5, 0]

@@ -13,8 +13,7 @@ from dashboard.changes import page
 from dashboard.components.pages import Context
 from dashboard.figures.changes import latents_histogram
 from dashboard.figures.theme import LIGHT
-from dashboard.overview.data import overview
-from interp.artifacts import MANIFEST, Table, as_json, kinds_of, read_json, save_artefact, write_json
+from interp.artifacts import MANIFEST, Table, kinds_of, read_json, save_artefact, write_json
 from interp.changes.comparison import ModelComparison
 from interp.changes.report import what_changed
 from interp.errors import CorruptError, MissingError, UnknownNameError
@@ -95,14 +94,6 @@ def test_unconfirmed_latents_of_one_model_are_drawn_apart(own):
     assert "fired often enough" in empty.layout.annotations[0].text
 
 
-def test_the_overview_leads_to_both(own):
-    cards = overview(own).cards
-    assert {card.href for kind in kinds_of("changes") for card in cards[kind]} == {
-        "/changes?name=model-comparisons/fine",
-        "/changes?name=latent-comparisons/pair",
-    }
-
-
 def test_without_a_name_it_is_the_newest_and_a_wrong_one_is_answered_with_the_nearest(own, tmp_path):
     created = {"pair": "2026-01-02T00:00:00Z", "fine": "2026-01-01T00:00:00Z"}
     for found in own.newest(*kinds_of("changes")):
@@ -149,18 +140,13 @@ def test_heads_without_a_measure_are_refused(own):
         _ = own.open(ModelComparison, "fine").heads
 
 
-def test_a_measured_comparison_is_read_back_and_shown(own):
+def test_a_measured_comparison_is_shown(own):
     base, tuned = (build_small(CONFIG, seed=0, device="cpu", dtype=torch.float32) for _ in range(2))
     with torch.no_grad():
         tuned.blocks[1].mlp.out.original_component.weight.mul_(20)
     tokens = torch.randint(0, 256, (12, 24), generator=torch.Generator().manual_seed(0))
     found = what_changed(base, tuned, {HOSTILE_TEXT: tokens}, names=("base", "tuned"), n_random=3)
     save_artefact(found, own.path("model_comparison", "real"), seed=0)
-    stored = own.open(ModelComparison, "real")
-    assert str(stored) == str(found)
-    assert stored.settings == found.settings
-    assert as_json(stored.to_records()) == as_json(found.to_records())
-    assert as_json(stored.transplants) == as_json(found.transplants)
     told = shown("model-comparisons/real")
     assert "1 of 30 components moved by more than the null" in told
     assert "L1.mlp.out" in told

@@ -1,7 +1,6 @@
 """Two features beside each other: known cosines come back, random ones do not beat their null."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -156,14 +155,13 @@ def test_a_neuron_is_found_by_what_it_writes_and_by_what_it_reads(place):
     assert abs(other.value) < 0.6
 
 
-def test_a_neuron_beside_a_feature_is_one_of_its_model(workspace, tmp_path):
-    workspace = Workspace(shutil.copytree(workspace.root, tmp_path / "workspace"))
-    _, alone = data.both(workspace, "neurons:12", f"neurons:{MLP}:7")
+def test_a_neuron_beside_a_feature_is_one_of_its_model(own):
+    _, alone = data.both(own, "neurons:12", f"neurons:{MLP}:7")
     assert alone.model == "smollm2-135m"
-    recording(workspace, "other", model="other", hook_points=(MLP,))
-    assert data.named(workspace, f"neurons:{MLP}:7").model == "other"
-    assert data.both(workspace, f"neurons:{MLP}:7", "demo:3")[0].model == "smollm2-135m"
-    assert data.both(workspace, "demo:3", f"neurons:{MLP}:7")[1].model == "smollm2-135m"
+    recording(own, "other", model="other", hook_points=(MLP,))
+    assert data.named(own, f"neurons:{MLP}:7").model == "other"
+    assert data.both(own, f"neurons:{MLP}:7", "demo:3")[0].model == "smollm2-135m"
+    assert data.both(own, "demo:3", f"neurons:{MLP}:7")[1].model == "smollm2-135m"
 
 
 def test_correlations_are_pearsons():

@@ -9,6 +9,7 @@ import pytest
 from make_direction import HOSTILE_NAME, TOKENS, direction
 from make_geometry import LISTS, geometry
 from page_text import text_of
+from visit import unguarded
 
 from dashboard.app import create_app
 from dashboard.components.evidence import percent
@@ -16,7 +17,6 @@ from dashboard.components.pages import Context, page_of
 from dashboard.directions import page
 from dashboard.figures.geometry import along_figure, in_planes_figure, layers_and_strengths, probe_over_layers
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.overview.data import overview
 from dashboard.turns import answered_in_lines
 from interp.directions.study import DirectionGeometry
 from interp.geometry.separation import WordsAlong
@@ -126,13 +126,6 @@ def test_a_damaged_file_is_named_where_its_numbers_are_missing_and_the_rest_stay
     assert "direction-probe" in told
 
 
-def test_the_overview_says_what_it_does_and_leads_to_it(own):
-    card = next(card for card in overview(own).cards["direction"] if card.name == "pushed")
-    assert "steers the output" in card.sentence
-    assert ("separates", "weekdays") in card.facts
-    assert card.href == "/directions/pushed"
-
-
 def test_a_direction_that_works_is_a_finding_beside_its_null(own):
     [found] = own.open(DirectionGeometry, "pushed").findings()
     assert found.value == 1.9
@@ -146,10 +139,9 @@ def chats(tmp_path, live) -> Iterator[Any]:
     """A visitor of a workspace with one direction."""
     workspace = Workspace(tmp_path / "ws", create=True)
     direction(workspace, model=MODEL)
-    app = create_app(workspace, live=live)
-    app.server.wsgi_app = app.server.wsgi_app.app  # the guard has tests of its own
-    with app.server.app_context():
-        yield app.server.test_client()
+    client = unguarded(workspace, live)
+    with client.application.app_context():
+        yield client
 
 
 def conversation(client: Any, **more: Any) -> dict[str, Any]:

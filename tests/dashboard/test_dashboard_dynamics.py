@@ -167,22 +167,19 @@ def test_runs_measured_at_different_steps_are_drawn_together(own):
     assert np.isnan(control).sum() == len(mine.steps) - len(other.steps)
 
 
-def test_the_maps_of_checkpoints_are_shown_and_no_other_atlas_is_taken_for_them(tmp_path, live):
-    from make_workspace import build
-
-    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
-    with create_app(workspace, live=live).server.app_context():
-        assert "No atlas of the same name" in all_of(workspace, name="grok")
-        series(workspace, "grok")
-        assert view.series(workspace, "grok") is None
-        (tmp_path / "ws" / "atlases" / "grok").rename(tmp_path / "ws" / "atlases" / "other")
-        series(workspace, "grok", source="checkpoint:modular-13-seed3-epoch600")
-        told = all_of(workspace, name="grok")
+def test_the_maps_of_checkpoints_are_shown_and_no_other_atlas_is_taken_for_them(small, live):
+    with create_app(small, live=live).server.app_context():
+        assert "No atlas of the same name" in all_of(small, name="grok")
+        series(small, "grok")
+        assert view.series(small, "grok") is None
+        (small.root / "atlases" / "grok").rename(small.root / "atlases" / "other")
+        series(small, "grok", source="checkpoint:modular-13-seed3-epoch600")
+        told = all_of(small, name="grok")
         assert '"id": "dynamics-map"' in told
         assert "These maps show seed 3" in told
         assert '"href": "/atlas/grok"' in told
-        (workspace.path("atlas", "grok") / "manifest.json").write_text("{}")
-        assert "wb-notice-error" in all_of(workspace, name="grok")
+        (small.path("atlas", "grok") / "manifest.json").write_text("{}")
+        assert "wb-notice-error" in all_of(small, name="grok")
 
 
 @pytest.mark.parametrize("colours", [LIGHT, DARK])

@@ -1,23 +1,18 @@
 """A feature as one HTML file: nothing asked from outside, hostile texts escaped, the numbers those of the tables."""
 
 import re
-import shutil
 from html.parser import HTMLParser
 
 import pytest
-from fake_live import FakeLive
 from make_workspace import HOSTILE
-from visit import Visitor
+from visit import HEADERS as HERE
 
-from dashboard.app import create_app
 from dashboard.components.markup import escaped
 from dashboard.data import features as view
 from dashboard.feature.export import feature_html
 from interp.errors import UsageError
 from interp.notes import Notes
-from interp.workspace import Workspace
 
-HERE = {"Host": "127.0.0.1:8050"}
 KNOWN = {
     *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "span", "p", "div", "section"),
     *("ol", "li", "a", "b", "strong", "footer", "mark", "details", "summary"),
@@ -82,18 +77,15 @@ def test_the_numbers_are_those_of_the_tables(workspace):
     assert "Effects on all logits" not in feature_html(workspace, "neurons", 1)
 
 
-def test_a_dead_feature_and_an_own_name(workspace, tmp_path):
+def test_a_dead_feature_and_an_own_name(workspace, own):
     assert "It never fired." in feature_html(workspace, "demo", 7)
-    shutil.copytree(workspace.root, tmp_path / "w")
-    own = Workspace(tmp_path / "w")
     Notes.open(own).set("features/demo#12", title="months <i>")
     assert '<h1 dir="auto">months &lt;i&gt;</h1>' in feature_html(own, "demo", 12)
     with pytest.raises(UsageError):
         feature_html(own, "demo", 999)
 
 
-def test_the_address_gives_a_file_or_the_reason(workspace):
-    visitor = Visitor(create_app(workspace, live=FakeLive()))
+def test_the_address_gives_a_file_or_the_reason(workspace, visitor):
     assert "/api/feature.html?features=demo&index=12" in visitor.open("/feature/demo/12")
 
     def get(query):

@@ -13,7 +13,6 @@ from dashboard.feature.page import detail
 from dashboard.feature.sections import effect_verdict
 from interp.artifacts import save_artefact, write_table
 from interp.errors import UsageError
-from interp.workspace import Workspace
 from saes import search_features
 from saes.explain.imported import read_labels
 
@@ -27,9 +26,7 @@ def test_a_feature_is_compared_with_random_directions(workspace):
     assert "40 tokens, 2.5 expected by chance" in within
 
 
-def test_rows_that_are_kept_are_those_of_the_table_until_it_changes(workspace, tmp_path):
-    shutil.copytree(workspace.root / "features", tmp_path / "w" / "features")
-    own = Workspace(tmp_path / "w")
+def test_rows_that_are_kept_are_those_of_the_table_until_it_changes(own):
     paths = {table: own.table_path("features", "demo", table) for table in ("features", "examples", "relations")}
     for index in (0, view.BLOCK - 1, view.BLOCK, 239):  # both sides of a border, and the last
         for table, found in (
@@ -87,9 +84,8 @@ def test_next_and_previous_follow_the_filter_and_the_order(workspace):
     ]
 
 
-def test_an_imported_label_shows_its_source_and_score(workspace, tmp_path):
-    shutil.copytree(workspace.root, tmp_path / "w")
-    own, path = Workspace(tmp_path / "w"), tmp_path / "export.jsonl"
+def test_an_imported_label_shows_its_source_and_score(own, tmp_path):
+    path = tmp_path / "export.jsonl"
     scores = [{"value": 0.875, "explanationScoreTypeName": "eleuther_fuzz", "explanationScoreModelName": "judge"}]
     given = {"modelId": "m", "layer": "9-res", "index": "20", "description": "rivers <i>", "scores": scores}
     path.write_text(json.dumps(given | {"explanationModelName": "gpt-4o"}))
@@ -104,9 +100,8 @@ def test_an_imported_label_shows_its_source_and_score(workspace, tmp_path):
     assert search_features(own, "rivers <i>").hits[0].feature == 20
 
 
-def test_a_label_by_rule_is_shown_with_its_score_and_the_others(workspace, tmp_path):
-    shutil.copytree(workspace.root / "features", tmp_path / "w" / "features")
-    own = Workspace(tmp_path / "w")
+def test_a_label_by_rule_is_shown_with_its_score_and_the_others(own):
+    shutil.rmtree(own.root / "labels")  # which a model wrote
     assert "label-score" not in text_of(detail(own, "demo", 1, "light")), "nothing was scored"
     path = own.table_path("features", "demo", "features")
     sql = """select * replace (if(feature = 1, 'calendar month (94 %)', 'no label; fires on " the"') as label,

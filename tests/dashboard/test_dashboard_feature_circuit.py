@@ -3,24 +3,20 @@
 from dataclasses import replace
 
 import pytest
-import torch
 from dash import no_update
 from make_circuits import induction_circuit
-from make_features import write_features
-from make_saes import saved
-from test_dashboard_pages import text_of
+from make_tiny import SPEC
+from page_text import text_of
 
 from dashboard.circuit.drawing import content
 from dashboard.figures.circuits import circuit_plot
 from dashboard.figures.theme import DARK
-from dashboard.live import LiveModel
 from dashboard.prompt import panels as why
 from interp.circuits.circuit import Circuit, Edge
 from interp.errors import PromptError
 from interp.workspace import Workspace
 from saes.acts.attribution import AttributeAnswer, AttributeToFeatures
-from saes.kinds.base import SAEMetadata, Weights
-from saes.kinds.topk import TopKSAE
+from saes.weights.folder import load_sae
 
 EDGES = (
     Edge("L9resid.12", "L15resid.3", score=0.8),
@@ -78,22 +74,17 @@ def test_both_attributions_show_one_metric_with_one_name(server, live):
     assert baseline + features + error + gap == pytest.approx(float(first.children[0].children), abs=0.02)
 
 
-def test_the_live_model_gives_what_attribution_gives(tmp_path, tiny_model, monkeypatch):
-    """In a workspace of its own: an SAE of a tiny model and its features."""
+def test_the_live_model_gives_what_attribution_gives(tmp_path, tiny, tiny_model):
     from saes.circuits.attribution import AttributionConfig, attribute
     from saes.circuits.sites import Prompts
 
-    spec = "small:mlp-2l"
-    workspace, sae = Workspace(tmp_path, create=True), save_tiny_sae(tmp_path, spec, tiny_model)
-    monkeypatch.setattr("saes.acts.session.models", lambda workspace: [spec])
-    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
-    live = LiveModel(workspace)
-    asked = {"text": "one two", "model": spec, "answer": "t", "contrast": "s"}
-    found = live.ask(AttributeToFeatures(**asked, features="tiny"))
+    sae = load_sae(Workspace(tmp_path).path("sae", "tiny"))
+    asked = {"text": "one two", "model": SPEC, "answer": "t", "contrast": "s"}
+    found = tiny.ask(AttributeToFeatures(**asked, features="tiny"))
     prompts = Prompts.of_text(tiny_model, "one two", "t", "s")
     [expected] = attribute(tiny_model, sae, prompts, AttributionConfig(steps=8, first=1))
     assert found.metric - found.baseline == pytest.approx(expected.total, abs=1e-5)
-    shares = live.ask(AttributeAnswer(**asked))
+    shares = tiny.ask(AttributeAnswer(**asked))
     assert found.metric == pytest.approx(shares.total, abs=1e-4)
     assert [(s.feature, s.effect) for s in found.features] == [
         (feature, pytest.approx(effect, abs=1e-6)) for feature, effect in expected.top(16)
@@ -102,18 +93,4 @@ def test_the_live_model_gives_what_attribution_gives(tmp_path, tiny_model, monke
     assert parts == pytest.approx(found.metric, abs=1e-5)
     assert (found.answer, found.contrast, found.hook_point) == ("t", "s", "blocks.0.hook_resid_post")
     with pytest.raises(PromptError, match="positions 0 to"):
-        live.ask(AttributeToFeatures(**asked | {"contrast": ""}, features="tiny", after=99))
-
-
-def save_tiny_sae(folder, spec, model):
-    from interp.models.adapter import weight_hash
-
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.nn.functional.normalize(torch.randn(80, 64, generator=generator), dim=1)
-    weights = Weights(rows.T.contiguous(), torch.zeros(80), rows, torch.zeros(64))
-    about = SAEMetadata(model=spec, weight_hash=weight_hash(model), hook_point="blocks.0.hook_resid_post")
-    sae = TopKSAE(weights, k=6, metadata=about)
-    workspace = Workspace(folder)
-    saved(workspace, "tiny", sae)
-    write_features(workspace, "tiny", [{"feature": i} for i in range(80)], dictionary="sae:tiny", model=spec)
-    return sae
+        tiny.ask(AttributeToFeatures(**asked | {"contrast": ""}, features="tiny", after=99))

@@ -11,7 +11,6 @@ from make_features import write_features
 from make_geometry import geometry
 from make_graph import SCORES, write_graph
 from make_saes import concept
-from make_workspace import build
 from page_text import text_of
 
 from dashboard.components.pages import page_of
@@ -226,12 +225,11 @@ def test_a_damaged_artefact_hides_its_own_kind_only(tmp_path):
     assert [each.kind for each in found] == ["head"]
 
 
-def test_the_overview_shows_them_and_follows_the_workspace(server, workspace, tmp_path, monkeypatch):
+def test_the_overview_shows_them_and_follows_the_workspace(server, workspace, small, monkeypatch):
     monkeypatch.setattr("dashboard.overview.page.MOST", 9)
-    mine = build(tmp_path / "ws", n_features=40, n_points=40)
-    before = findings(mine, stamp(mine))
-    graph(mine, "new", 0.95, 0.9)
-    after = findings(mine, stamp(mine))
+    before = findings(small, stamp(small))
+    graph(small, "new", 0.95, 0.9)
+    after = findings(small, stamp(small))
     assert {page_of(each.href) for each in after} - {page_of(each.href) for each in before} == {"/graph/new"}
     shown = text_of(findings_panel(after))
     assert "Found here" in shown

@@ -23,8 +23,7 @@ from dashboard.figures.geometry import (
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.geometry import page
 from dashboard.geometry.page import VERDICTS
-from dashboard.overview.data import overview
-from interp.errors import CorruptError, UnknownNameError
+from interp.errors import CorruptError
 from interp.geometry.sweeps import RotationSweep, StrengthSweep
 from interp.geometry.word_geometry import ConceptGeometry, WordGeometry
 from interp.workspace import Workspace
@@ -94,14 +93,6 @@ def test_one_list_alone_has_no_others_to_be_told_from(own):
     assert "a direction needs words of another list" in told
     assert "geometry-rotation" in told
     assert "choice-next" not in told
-
-
-def test_wrong_names_say_the_nearest_right_one(workspace, live):
-    context = Context(workspace, live)
-    with pytest.raises(UnknownNameError, match="did you mean 'weekdays'"):
-        page.layout(context, list="weekday")
-    with pytest.raises(UnknownNameError, match="did you mean 'shapes'"):
-        page.layout(context, name="shape")
 
 
 def test_the_panels_of_a_list_have_its_sweeps(inside):
@@ -188,13 +179,6 @@ def test_sweeps_show_every_random_direction_and_bear_what_is_not_known(workspace
     whiskers = next(trace for trace in turned.data if trace.name == "rotated").error_y
     assert whiskers.arrayminus[0] == 0
     assert whiskers.arrayminus[1] == pytest.approx(0.2)
-
-
-def test_the_overview_leads_to_the_page(workspace):
-    card = overview(workspace).cards["word_geometry"][0]
-    assert card.href == "/geometry?name=word-geometry/shapes"
-    assert "4 lists of words in smollm2-135m; an order or a cluster was found in 3" in card.sentence
-    assert ("digits", "line") in card.facts
 
 
 def test_what_a_model_gave_is_shown(tmp_path, live):

@@ -1,7 +1,6 @@
 """Notes in the dashboard: written over HTTP with the key of the run, shown with links, and never in the way."""
 
 import json
-import shutil
 
 import pytest
 from fake_live import FakeLive
@@ -21,18 +20,6 @@ from saes.features.search import search_features
 
 HERE = {"Host": "127.0.0.1:8050"}
 KEY = "features/demo#12"
-
-
-@pytest.fixture
-def own(workspace: Workspace, tmp_path) -> Workspace:
-    """A copy of the workspace, since notes are written into it."""
-    shutil.copytree(workspace.root, tmp_path / "workspace")
-    return Workspace(tmp_path / "workspace")
-
-
-@pytest.fixture
-def visitor(own: Workspace) -> Visitor:
-    return Visitor(create_app(own, live=FakeLive()))
 
 
 def post(visitor: Visitor, act: str, **body):

@@ -8,7 +8,6 @@ import torch
 from fake_live import FakeLive
 from make_features import write_features
 from page_text import text_of
-from test_dashboard_feature_circuit import save_tiny_sae
 
 from dashboard.app import create_app
 from dashboard.data import features as feature_view
@@ -27,14 +26,6 @@ from saes.features.schema import Features, shares_below
 from saes.weights.folder import load_sae
 
 MODEL = "small:mlp-2l"
-
-
-@pytest.fixture
-def tiny(tmp_path, tiny_model, monkeypatch):
-    save_tiny_sae(tmp_path, MODEL, tiny_model)
-    monkeypatch.setattr("saes.acts.session.models", lambda workspace: [MODEL])
-    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
-    return LiveModel(Workspace(tmp_path))
 
 
 def test_the_share_of_smaller_activations_is_read_from_the_histogram(tmp_path):

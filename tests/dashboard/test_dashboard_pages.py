@@ -17,9 +17,9 @@ from dashboard.circuit import page as circuit
 from dashboard.components.frame import explain
 from dashboard.components.pages import Context, Page, find_pages
 from dashboard.components.tokens import MAX_ALPHA, MIN_ALPHA, alpha, token_strip
+from dashboard.doctor import page as doctor
 from dashboard.dynamics import page as dynamics
 from dashboard.feature import page as feature
-from dashboard.feature import page as feature_detail
 from dashboard.figures.theme import LIGHT
 from dashboard.geometry import page as geometry
 from dashboard.heads import page as heads
@@ -76,6 +76,13 @@ def test_every_page_answers_and_ignores_what_it_does_not_know(context, layout, a
         (heads.layout, {"head": "L99H0"}, "unknown head"),
         (sae.layout, {"name": "demi"}, "did you mean 'demo'"),
         (heads.layout, {"head": "five"}, "L<layer>H<head>"),
+        (circuit.layout, {"name": "inducton"}, "did you mean 'induction'"),
+        (circuit.layout, {"name": "induction", "at": "L1H2-k-L4H2"}, "did you mean 'L1H2-k-L4H1'"),
+        (circuit.layout, {"name": "induction", "at": "L77H0"}, "unknown node or edge"),
+        (circuit.layout, {"name": "induction", "at": "L1H2,head five"}, "unknown node or edge"),
+        (geometry.layout, {"list": "weekday"}, "did you mean 'weekdays'"),
+        (geometry.layout, {"name": "shape"}, "did you mean 'shapes'"),
+        (doctor.layout, {"name": "smolm2-135m"}, "did you mean 'smollm2-135m'"),
     ],
 )
 def test_a_wrong_name_in_an_address_says_the_nearest_right_one(context, layout, address, message):
@@ -99,22 +106,16 @@ def test_an_unexpected_error_is_shown_too(server):
         assert "wires crossed" in text_of(safe_layout(Page(title="Broken", path="/", layout=broken))(scheme="light"))
 
 
-def test_damaged_table_is_one_line_that_names_the_file(tmp_path):
-    from make_workspace import build
-
-    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
-    (workspace.root / "features" / "demo" / "features.parquet").write_bytes(b"PAR1 cut short")
+def test_damaged_table_is_one_line_that_names_the_file(small):
+    (small.root / "features" / "demo" / "features.parquet").write_bytes(b"PAR1 cut short")
     with pytest.raises(WorkbenchError, match=r"features\.parquet.*workbench verify"):
-        feature.layout(Context(workspace, None), features="demo", index="1")
+        feature.layout(Context(small, None), features="demo", index="1")
 
 
-def test_newer_schema_is_shown_on_the_overview(tmp_path):
-    from make_workspace import build
-
-    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
-    path = workspace.root / "features" / "demo" / "manifest.json"
+def test_newer_schema_is_shown_on_the_overview(small):
+    path = small.root / "features" / "demo" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
-    shown = text_of(overview.layout(Context(workspace, None)))
+    shown = text_of(overview.layout(Context(small, None)))
     assert "has schema version 99" in shown
 
 
@@ -141,20 +142,17 @@ FORMS = {
 
 
 @pytest.mark.parametrize("damaged", FORMS)
-def test_a_value_of_another_form_is_said_in_one_sentence(tmp_path, damaged):
-    from make_workspace import build
-
-    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
+def test_a_value_of_another_form_is_said_in_one_sentence(small, damaged):
     file, keys = damaged.split()
-    told = json.loads((workspace.root / file).read_text())
+    told = json.loads((small.root / file).read_text())
     *parents, last = [int(key) if key.isdigit() else key for key in keys.split(".")]
     held = told
     for key in parents:
         held = held[key]
     held[last] = [["x"], ["y"]]
-    (workspace.root / file).write_text(json.dumps(told))
+    (small.root / file).write_text(json.dumps(told))
     address, expected = FORMS[damaged]
-    server = create_app(workspace).server
+    server = create_app(small).server
     if address.startswith("/api/"):
         answer = server.test_client().get(address, headers={"Host": "127.0.0.1"})
         assert answer.status_code == 500
@@ -187,28 +185,28 @@ def test_empty_workspace_shows_the_command(tmp_path, live):
 
 
 def test_dead_feature_says_so(workspace):
-    shown = text_of(feature_detail.detail(workspace, "demo", 7, "light"))
+    shown = text_of(feature.detail(workspace, "demo", 7, "light"))
     assert "A dead feature" in shown
     assert "Examples" not in shown
 
 
 def test_labels_stand_side_by_side_with_their_scores_and_nulls(workspace):
-    shown = text_of(feature_detail.detail(workspace, "demo", 10, "light"))
+    shown = text_of(feature.detail(workspace, "demo", 10, "light"))
     for part in ("names of rivers", "statistics 10", "token statistics", "judge", "0.81", "0.70 to 0.90 [0.52]"):
         assert part in shown
-    assert "no label could be read" in text_of(feature_detail.detail(workspace, "demo", 11, "light"))
-    assert "wb-labels" not in text_of(feature_detail.detail(workspace, "demo", 12, "light"))
+    assert "no label could be read" in text_of(feature.detail(workspace, "demo", 11, "light"))
+    assert "wb-labels" not in text_of(feature.detail(workspace, "demo", 12, "light"))
 
 
 def test_dense_feature_says_so(workspace):
     from dashboard.data.features import Query, listing
 
     dense = listing(workspace, "demo", Query(sort="density", descending=True)).rows[0]["feature"]
-    assert "A dense feature" in text_of(feature_detail.detail(workspace, "demo", dense, "light"))
+    assert "A dense feature" in text_of(feature.detail(workspace, "demo", dense, "light"))
 
 
 def test_neurons_have_no_logit_effects_where_there_are_none(workspace):
-    assert "does not write to the residual" in text_of(feature_detail.detail(workspace, "neurons", 3, "dark"))
+    assert "does not write to the residual" in text_of(feature.detail(workspace, "neurons", 3, "dark"))
 
 
 def test_prompt_page_runs_nothing_until_asked(context, live):
@@ -256,7 +254,7 @@ def test_token_strip_keeps_text_and_marks_the_peak():
 
 
 def test_no_component_is_given_html(workspace, live):
-    parts = [feature_detail.detail(workspace, "demo", i, "light") for i in range(len(HOSTILE))]
+    parts = [feature.detail(workspace, "demo", i, "light") for i in range(len(HOSTILE))]
     assert all("not scored" in text_of(part) for part in parts)
     found = live.ask(AttributeAnswer(text="x", model="m", answer=HOSTILE[0], contrast=HOSTILE[1]))
     parts.append(prompt_why.part_shares(found, LIGHT))

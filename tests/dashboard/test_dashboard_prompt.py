@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import torch
 from make_features import write_features
-from test_dashboard_feature_circuit import save_tiny_sae
+from make_tiny import SPEC
 
 from dashboard.app import create_app
-from dashboard.live import LiveModel
 from dashboard.turns import Kind, Turns, asking
 from interp.acts import decode
 from interp.errors import ConfigError, MismatchError, PromptError, SupersededError, UnknownNameError
@@ -31,14 +30,8 @@ from saes.weights.folder import load_sae
 
 PROMPT = {"text": "one two three", "model": "m", "chat": False}
 ASKED = PROMPT | {"visitor": "v"}
+GIVEN = {"model": SPEC}
 WITH_FEATURES = ASKED | {"features": "demo"}
-
-
-@pytest.fixture
-def client(workspace, live):
-    app = create_app(workspace, live=live)
-    app.server.wsgi_app = app.server.wsgi_app.app  # the guard has tests of its own
-    return app.server.test_client()
 
 
 def array_of(picture: dict[str, Any]) -> np.ndarray:
@@ -225,7 +218,7 @@ def test_every_browser_gets_a_place_of_its_own(workspace, live):
     from dashboard.app import BROWSER
 
     app = create_app(workspace, live=live)
-    app.server.wsgi_app = app.server.wsgi_app.app
+    app.server.wsgi_app = app.server.wsgi_app.app  # past the guard
     seen, names = [], set()
 
     def slot() -> str:
@@ -264,23 +257,13 @@ def test_a_running_request_stops_at_its_next_step_once_it_is_cancelled():
         pass  # the turn was given back
 
 
-@pytest.fixture
-def tiny(tmp_path, tiny_model, monkeypatch):
-    spec = "small:mlp-2l"
-    save_tiny_sae(tmp_path, spec, tiny_model)
-    monkeypatch.setattr("saes.acts.session.models", lambda workspace: [spec])
-    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
-    return LiveModel(Workspace(tmp_path)), {"model": spec}
-
-
 def test_the_lens_of_some_columns_is_that_of_the_whole_prompt(tiny, tiny_model):
     from interp.lenses.logit_lens import follow_token, logit_lens
     from interp.models.adapter import to_tokens
 
-    live, given = tiny
     tokens, text = to_tokens(tiny_model, "one two three"), "one two three"
     whole = logit_lens(tiny_model, tokens, top=5)
-    found = live.ask(ReadLayers(text=text, **given, start=2, stop=6, token="t"))
+    found = tiny.ask(ReadLayers(text=text, **GIVEN, start=2, stop=6, token="t"))
     for layer, row in enumerate(found.cells):
         for i, cell in enumerate(row):
             assert [token for token, _ in cell] == list(whole.top_tokens[layer][2 + i])
@@ -291,58 +274,54 @@ def test_the_lens_of_some_columns_is_that_of_the_whole_prompt(tiny, tiny_model):
     assert found.rank == trail.rank[:, 2:6].tolist()
     assert torch.tensor(found.probability) == pytest.approx(trail.probability[:, 2:6].numpy(), abs=1e-5)
     with pytest.raises(PromptError, match="positions 0 to"):
-        live.ask(ReadLayers(text=text, **given, start=3, stop=99))
+        tiny.ask(ReadLayers(text=text, **GIVEN, start=3, stop=99))
 
 
 def test_losses_and_next_tokens_are_those_of_the_model(tiny, tiny_model):
     from interp.models.adapter import run_with_cache, to_tokens
 
-    live, given = tiny
     tokens = to_tokens(tiny_model, "one two three")
     log_p = run_with_cache(tiny_model, tokens, [])[0][0].float().log_softmax(-1)
-    result = live.ask(ReadPrompt(text="one two three", **given))
+    result = tiny.ask(ReadPrompt(text="one two three", **GIVEN))
     assert result.losses[1:] == pytest.approx((-log_p[:-1].gather(1, tokens[0, 1:, None])[:, 0]).tolist(), abs=1e-4)
-    found = live.ask(NextTokens(text="one two three", **given, after=4))
+    found = tiny.ask(NextTokens(text="one two three", **GIVEN, after=4))
     assert [p for _, p in found.guesses] == pytest.approx(log_p[4].exp().topk(10).values.tolist(), abs=1e-5)
-    cold = live.ask(NextTokens(text="one two three", **given, after=4, temperature=0.1))
+    cold = tiny.ask(NextTokens(text="one two three", **GIVEN, after=4, temperature=0.1))
     assert cold.entropy < found.entropy <= found.uniform
     assert cold.guesses[0][1] > found.guesses[0][1]
     with pytest.raises(ConfigError, match=r"temperature should be greater than or equal to 0\.05, found 0"):
-        decode(NextTokens, {"text": "one", **given, "after": 0, "temperature": 0})
+        decode(NextTokens, {"text": "one", **GIVEN, "after": 0, "temperature": 0})
 
 
 def test_attribution_at_any_token_needs_no_pass_after_the_reading(tiny, tiny_model, monkeypatch):
     from interp.lenses.direct_attribution import direct_logit_attribution
     from interp.models.adapter import to_tokens
 
-    live, given = tiny
     tokens = to_tokens(tiny_model, "one two three")
-    live.ask(ReadPrompt(text="one two three", **given))
+    tiny.ask(ReadPrompt(text="one two three", **GIVEN))
     expected = [direct_logit_attribution(tiny_model, tokens[:, : at + 1], 116, 115) for at in (3, 8)]
     monkeypatch.setattr("interp.lenses.direct_attribution.run_with_cache", None)
     for at, whole in zip((3, 8), expected, strict=True):
-        found = live.ask(AttributeAnswer(text="one two three", **given, answer="t", contrast="s", after=at))
+        found = tiny.ask(AttributeAnswer(text="one two three", **GIVEN, answer="t", contrast="s", after=at))
         assert [value for _, value in found.parts] == pytest.approx(whole.values[:, 0].tolist(), abs=1e-5)
         assert found.total == pytest.approx(float(whole.total[0]), abs=1e-5)
 
 
 def test_small_patterns_keep_the_strongest_attention(tiny):
-    live, given = tiny
     text = "a long text that has more than one hundred letters in it, " * 2
-    result = live.ask(ReadPrompt(text=text, **given))
+    result = tiny.ask(ReadPrompt(text=text, **GIVEN))
     assert result.patterns.shape[-1] == 24
-    weights = live.ask(ShowAttention(text=text, **given, layer=1, head=0)).weights
+    weights = tiny.ask(ShowAttention(text=text, **GIVEN, layer=1, head=0)).weights
     assert result.patterns[1, 0].max() == pytest.approx(255 * weights.max(), abs=1)
-    assert live.ask(ReadPrompt(text="ab", **given)).patterns.shape[-1] == 3
+    assert tiny.ask(ReadPrompt(text="ab", **GIVEN)).patterns.shape[-1] == 3
 
 
 def test_steering_by_nothing_changes_nothing_and_both_changes_have_one_length(tiny, tiny_model, tmp_path):
     from interp.models.generation import Offset
     from saes.acts.writing import steered_rows
 
-    live, given = tiny
     how = {"features": "tiny", "feature": 3, "n_new": 4, "temperature": 0.0, "seed": 0}
-    steps = list(live.steps(ContinuePrompt(text="one two", **given, **how, strength=0.0)))
+    steps = list(tiny.steps(ContinuePrompt(text="one two", **GIVEN, **how, strength=0.0)))
     assert all(len({text for text, _ in step.tokens}) == 1 for step in steps[:-1])
     assert np.ptp(np.array(steps[-1].unchanged), axis=0).max() == pytest.approx(0, abs=1e-6)
     sae = load_sae(Workspace(tmp_path).path("sae", "tiny"))
@@ -357,7 +336,7 @@ def test_steering_by_nothing_changes_nothing_and_both_changes_have_one_length(ti
     assert length[1, 1:] == pytest.approx(length[2, 1:].numpy(), rel=1e-5)
     assert length[:, 0].tolist() == [0.0] * 3  # BOS, which no dictionary is made from
     with pytest.raises(ConfigError, match="n_new should be less than or equal to 60, found 99"):
-        decode(ContinuePrompt, {"text": "one", **given, **how, "n_new": 99, "strength": 1.0})
+        decode(ContinuePrompt, {"text": "one", **GIVEN, **how, "n_new": 99, "strength": 1.0})
 
 
 def test_two_words_are_exchanged_beside_a_change_of_the_same_size(tiny, tiny_model, tmp_path):
@@ -367,17 +346,16 @@ def test_two_words_are_exchanged_beside_a_change_of_the_same_size(tiny, tiny_mod
     from interp.models.generation import Offset
     from saes.acts.writing import exchanged_rows
 
-    live, given = tiny
     how = {"n_new": 3, "temperature": 0.0, "seed": 0, "exchange": Exchange("a", "z", 0)}
     with pytest.raises(PromptError, match="--kind jacobian"):
-        list(live.steps(ContinuePrompt(text="one two", **given, **how)))
+        list(tiny.steps(ContinuePrompt(text="one two", **GIVEN, **how)))
     text = torch.randint(97, 123, (40, 12), generator=torch.Generator().manual_seed(0))
     config = JacobianLensConfig(rounds=2, skip=2, heldout_positions=16, products="float32")
-    lens = fit_jacobian_lens(tiny_model, text[:30], text[30:], config, model_name=given["model"])
+    lens = fit_jacobian_lens(tiny_model, text[:30], text[30:], config, model_name=SPEC)
     lens = save_artefact(lens, Workspace(tmp_path).path("jacobian_lens", "tiny"))
-    lenses = live.ask(ReadPrompt(text="one two three", **given)).lenses
+    lenses = tiny.ask(ReadPrompt(text="one two three", **GIVEN)).lenses
     assert {kind for kind, _ in lenses} == {"logit", "jacobian"}
-    steps = list(live.steps(ContinuePrompt(text="one two", **given, **how)))
+    steps = list(tiny.steps(ContinuePrompt(text="one two", **GIVEN, **how)))
     assert [len(step.tokens) for step in steps] == [3, 3, 3, 0]
     value = changed = torch.randn(1, 5, 64, generator=torch.Generator().manual_seed(1)).expand(3, -1, -1)
     for _, hook in exchanged_rows(tiny_model, lens, Exchange("a", "z", 0), 0, Offset()):
@@ -389,25 +367,23 @@ def test_two_words_are_exchanged_beside_a_change_of_the_same_size(tiny, tiny_mod
     for exchange, told in ((Exchange("a", "a", 0), "itself"), (Exchange("a", "qqq", 0), "no single token"),
                            (Exchange("a", "z", 9), "no layer 9")):  # fmt: skip
         with pytest.raises(PromptError, match=told):
-            list(live.steps(ContinuePrompt(text="one two", **given, **how | {"exchange": exchange})))
+            list(tiny.steps(ContinuePrompt(text="one two", **GIVEN, **how | {"exchange": exchange})))
 
 
 def test_a_model_without_a_chat_template_says_so(tiny):
-    live, given = tiny
     with pytest.raises(PromptError, match="no chat template"):
-        live.ask(ReadPrompt(text="one two", **given, chat=True))
+        tiny.ask(ReadPrompt(text="one two", **GIVEN, chat=True))
 
 
 def test_activations_are_those_of_the_dictionary_and_an_unknown_feature_is_named(tiny):
-    live, given = tiny
     text = "one two three"
-    result = live.ask(ReadPrompt(text=text, **given, features="tiny"))
+    result = tiny.ask(ReadPrompt(text=text, **GIVEN, features="tiny"))
     best = result.features[5][0]
-    asked = {"text": text, **given, "features": "tiny"}
-    activations = live.ask(FeatureActivations(**asked, feature=best.feature))
+    asked = {"text": text, **GIVEN, "features": "tiny"}
+    activations = tiny.ask(FeatureActivations(**asked, feature=best.feature))
     assert activations[5] == pytest.approx(best.activation)
     with pytest.raises(UnknownNameError, match="unknown feature"):
-        live.ask(FeatureActivations(**asked, feature=10**6))
+        tiny.ask(FeatureActivations(**asked, feature=10**6))
 
 
 STEPS = {"features": "tiny", "feature": 3, "strength": 1.0, "n_new": 20, "temperature": 0.0, "seed": 0}
@@ -417,45 +393,42 @@ STEPS = {"features": "tiny", "feature": 3, "strength": 1.0, "n_new": 20, "temper
 def test_a_cancelled_generation_stops(tiny, monkeypatch, during):
     from interp.models.generation import NextToken
 
-    live, given = tiny
     made, step = [], NextToken.__call__
 
     def counted(*args):
         made.append(step(*args))
         if during and len(made) == 2:
-            live.cancel("a")
+            tiny.cancel("a")
         return made[-1]
 
     monkeypatch.setattr(NextToken, "__call__", counted)
     with asking("a"):
-        steps = live.steps(ContinuePrompt(text="one two", **given, **STEPS))
+        steps = tiny.steps(ContinuePrompt(text="one two", **GIVEN, **STEPS))
         next(steps)
         with pytest.raises(SupersededError):  # noqa: PT012
             next(steps)
-            live.cancel("a")
+            tiny.cancel("a")
             next(steps)
     assert len(made) == 2
 
 
 def test_a_newer_generation_of_a_page_outlasts_the_older_one(tiny):
-    live, given = tiny
     with asking("a"):
-        older, newer = (live.steps(ContinuePrompt(text="one two", **given, **STEPS)) for _ in range(2))
+        older, newer = (tiny.steps(ContinuePrompt(text="one two", **GIVEN, **STEPS)) for _ in range(2))
         next(older)
         next(newer)
         with pytest.raises(SupersededError):
             next(older)
         assert next(newer).number == 1
-        live.ask(ReadPrompt(text="one", **given))
+        tiny.ask(ReadPrompt(text="one", **GIVEN))
         with pytest.raises(SupersededError):
             next(newer)
 
 
 def test_a_continuation_beyond_the_context_is_refused(tiny, tiny_model):
-    live, given = tiny
     n = tiny_model.cfg.n_ctx
     with pytest.raises(PromptError, match=f"with 20 new ones exceed the model's context of {n}"):
-        next(live.steps(ContinuePrompt(text="a" * (n - 10), **given, **STEPS)))
+        next(tiny.steps(ContinuePrompt(text="a" * (n - 10), **GIVEN, **STEPS)))
 
 
 def describe(workspace, made_from: str, text: str = ""):
@@ -466,24 +439,24 @@ def describe(workspace, made_from: str, text: str = ""):
 
 
 def test_features_of_an_sae_that_was_made_again_are_refused(tiny, tmp_path):
-    (live, given), workspace = tiny, Workspace(tmp_path)
+    workspace = Workspace(tmp_path)
     describe(workspace, workspace.manifest("sae", "tiny").content_hash)
-    assert live.ask(ReadPrompt(text="one two", **given, features="tiny")).features
+    assert tiny.ask(ReadPrompt(text="one two", **GIVEN, features="tiny")).features
     with pytest.raises(UnknownNameError, match="last one is 79"):
-        live.ask(FeatureActivations(text="one two", **given, features="tiny", feature=80))
+        tiny.ask(FeatureActivations(text="one two", **GIVEN, features="tiny", feature=80))
     describe(workspace, "0" * 64)
     with pytest.raises(MismatchError, match="workbench features tiny --overwrite"):
-        live.ask(ReadPrompt(text="one two three", **given, features="tiny"))
+        tiny.ask(ReadPrompt(text="one two three", **GIVEN, features="tiny"))
 
 
 def test_a_prompt_is_read_again_once_its_features_were_described_again(tiny, tmp_path):
-    (live, given), workspace = tiny, Workspace(tmp_path)
+    workspace = Workspace(tmp_path)
     sae = workspace.manifest("sae", "tiny").content_hash
-    reading = ReadPrompt(text="one two", **given, features="tiny")
-    before = live.ask(reading).patterns
-    assert live.ask(reading).patterns is before
+    reading = ReadPrompt(text="one two", **GIVEN, features="tiny")
+    before = tiny.ask(reading).patterns
+    assert tiny.ask(reading).patterns is before
     describe(workspace, sae, "other examples")
-    assert live.ask(reading).patterns is not before
+    assert tiny.ask(reading).patterns is not before
 
 
 @pytest.fixture

@@ -95,11 +95,10 @@ def test_the_page_places_the_panel_for_features_that_fire(server, proved):
     assert "feature-prove" in str(detail(proved, "demo", FEATURE, "light"))
 
 
-def test_a_proof_of_features_that_were_described_again_says_so(server, tmp_path):
-    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
-    store(workspace, made_proof(), "0" * 64)
-    assert why_outdated(workspace, newest_proof(workspace, "demo", FEATURE))
-    assert "run it again" in str(panel_of(workspace, "light"))
+def test_a_proof_of_features_that_were_described_again_says_so(server, small):
+    store(small, made_proof(), "0" * 64)
+    assert why_outdated(small, newest_proof(small, "demo", FEATURE))
+    assert "run it again" in str(panel_of(small, "light"))
 
 
 def test_a_proof_of_an_sae_that_was_made_again_says_so(server, remade):

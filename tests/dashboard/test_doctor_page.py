@@ -13,7 +13,6 @@ from dashboard.doctor import page
 from interp.artifacts import save_artefact
 from interp.circuits.head_scores import HeadScores
 from interp.doctor.certificate import Certificate
-from interp.errors import UnknownNameError
 
 
 @pytest.fixture
@@ -35,11 +34,6 @@ def test_every_check_is_shown_and_a_failed_one_says_what_it_means(certified):
     assert "FAILED" in told
     assert told.count('"open": true') == 1
     assert "<b>Something</b> stays behind." in told  # text, which Dash escapes
-
-
-def test_a_name_that_is_not_there_is_told_the_nearest(certified):
-    with pytest.raises(UnknownNameError, match="did you mean 'mine'"):
-        page.layout(Context(certified, None), name="mime")
 
 
 def test_a_page_says_under_which_certificate_its_numbers_were_made(certified):

@@ -1,12 +1,11 @@
 """Graphs to and from files: marks, labels and latents of a workspace, and files that cannot be taken in."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import pytest
 from make_features import copied
-from make_graph import MODEL, make_graph, write_graph
+from make_graph import EDITS, MODEL, make_graph
 
 from dashboard.data.features import one, viewer_feature
 from dashboard.graph.exchange import take_in, write_export
@@ -19,19 +18,14 @@ from interp.tracing.interchange import export_graph, import_graph
 from interp.tracing.supernodes import GraphEdits
 from interp.workspace import Workspace
 
-EDITS = {"pins": ["token:3:3"], "groups": [["places", ["token:3:3", "token:4:4"]]], "names": {"token:3:3": "<b>of</b>"}}
-
 
 @pytest.fixture
-def own(workspace: Workspace, tmp_path) -> Workspace:
-    """A copy of the workspace with a graph of hostile texts, and with marks on it."""
-    shutil.copytree(workspace.root, tmp_path / "workspace")
-    copy = Workspace(tmp_path / "workspace")
-    write_graph(copy, "capital", hostile=True, n_tokens=13)
-    notes = Notes.open(copy)
+def own(capital: Workspace) -> Workspace:
+    """Return a copy of the workspace with a graph of hostile texts, and with marks on it."""
+    notes = Notes.open(capital)
     notes.save_graph_edits("graphs/capital", EDITS, was={})
     notes.close()
-    return copy
+    return capital
 
 
 def edits_of(workspace: Workspace, name: str) -> dict:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from fake_live import HOSTILE, FakeLive
 from make_features import copied
-from make_graph import make_graph, write_graph
+from make_graph import EDITS, make_graph, write_graph
+from page_text import text_of
 from visit import ERROR, Visitor
 
 from dashboard.app import create_app
@@ -24,7 +25,7 @@ from dashboard.notes.page import thing_href
 from dashboard.queue import RunQueue
 from interp.acts import decode
 from interp.artifacts import Table, read_json, save_artefact, write_json
-from interp.errors import CorruptError, MismatchError, UnknownNameError, UsageError
+from interp.errors import CorruptError, MismatchError, UsageError
 from interp.notes import Notes
 from interp.tracing.background import direction, influences
 from interp.tracing.graph import KIND, AttributionGraph, Flow, GraphNode, Supernode
@@ -38,21 +39,12 @@ from workbench.commands import Commands
 
 HERE = {"Host": "127.0.0.1:8050"}
 MODEL = "smollm2-135m"
-EDITS = {"pins": ["token:3:3"], "groups": [["places", ["token:3:3", "token:4:4"]]], "names": {"token:3:3": "<b>of</b>"}}
 
 
 @pytest.fixture
-def own(workspace: Workspace, tmp_path) -> Workspace:
-    """A copy of the workspace with a graph: edits are written into it."""
-    shutil.copytree(workspace.root, tmp_path / "workspace")
-    copy = Workspace(tmp_path / "workspace")
-    write_graph(copy, "capital", hostile=True, n_tokens=13)
-    return copy
-
-
-@pytest.fixture
-def visitor(own: Workspace) -> Visitor:
-    return Visitor(create_app(own, live=FakeLive()))
+def own(capital: Workspace) -> Workspace:
+    """Return a copy of the workspace with a graph: edits are written into it."""
+    return capital
 
 
 def get(visitor: Visitor, path: str):
@@ -61,10 +53,6 @@ def get(visitor: Visitor, path: str):
 
 def ask_part(visitor: Visitor, **asked: Any):
     return visitor.client.post("/graph-data/capital/part.json", json=asked, headers=HERE)
-
-
-def text_of(component) -> str:
-    return json.dumps(component.to_plotly_json(), default=lambda each: each.to_plotly_json(), ensure_ascii=False)
 
 
 def test_the_page_opens_on_the_newest_graph_and_its_texts_are_texts(visitor, own):
@@ -239,12 +227,6 @@ def test_groups_of_the_trace_are_the_marks_until_the_visitor_has_some(visitor, o
     assert [each[0] for each in exported["qParams"]["supernodes"]] == ["say a city"]
 
 
-def test_edits_need_the_key_of_the_run(own):
-    client = create_app(own, live=FakeLive()).server.test_client(use_cookies=False)
-    answer = client.post("/graph-data/capital/edits.json", json={"edits": EDITS, "was": {}}, headers=HERE)
-    assert answer.status_code == 403
-
-
 def test_the_part_that_is_shown_comes_from_the_server(visitor, own):
     graph = own.open(AttributionGraph, "capital")
     logit, dropped = (
@@ -318,11 +300,6 @@ def test_numbers_that_are_not_finite_are_refused(own):
     spoilt = found.with_parts(nodes=[replace(first, activation=np.nan), *others])
     with pytest.raises(CorruptError, match="not finite"):
         data.content(own, spoilt)
-
-
-def test_an_unknown_name_offers_the_nearest(own):
-    with pytest.raises(UnknownNameError, match="capital"):
-        data.choose(own, "capitl")
 
 
 def test_without_a_graph_the_page_says_what_one_is_and_the_command(workspace):

@@ -11,8 +11,8 @@ import pytest
 from fake_live import FakeLive
 from make_direction import direction
 from make_graph import write_graph
+from visit import unguarded
 
-from dashboard.app import create_app
 from interp.tracing.graph import AttributionGraph
 from interp.workspace import Workspace
 
@@ -20,7 +20,6 @@ CASES = 30
 """Damaged bodies of each route."""
 KEY = "features/demo#12"
 PROMPT = {"text": "one two three", "model": "m", "features": "demo", "chat": False, "visitor": "v"}
-CONTINUED = {"n_new": 2, "temperature": 1, "seed": 0}
 MISSING = object()
 JUNK = [
     MISSING,
@@ -63,9 +62,7 @@ def site(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> tupl
     own = Workspace(root)
     write_graph(own, "capital", n_tokens=13)
     direction(own, model="smollm2-135m")
-    server = create_app(own, live=FakeLive()).server
-    server.wsgi_app = server.wsgi_app.app  # type: ignore[method-assign] - the guard has tests of its own
-    client = server.test_client()
+    client = unguarded(own, FakeLive())
     step = client.get("/api/chat/direction?name=pushed").get_json()
     return client, {**graph_bodies(own), **circuit_bodies(), **live_bodies(), **chat_bodies(step), **note_bodies()}
 

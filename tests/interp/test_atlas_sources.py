@@ -18,7 +18,6 @@ from interp.atlas.sources import (
 from interp.circuits.head_kinds import KINDS
 from interp.circuits.head_scores import HeadScore, HeadScores, HeadSettings
 from interp.circuits.head_weights import Factored, HeadWeights
-from interp.errors import CorruptError
 from interp.models.adapter import token_strings
 from interp.models.loading import load_model
 from interp.recording.store import Recording
@@ -88,12 +87,6 @@ def test_heads_by_their_scores_carry_their_verdicts(heads: Path):
     assert source.labels == ["L0H0", "L0H1", "L0H2", "L1H0", "L1H1 induction", "L1H2"]
     assert source.groups[4] == "induction"
     torch.testing.assert_close(source.vectors.mean(0), torch.zeros(len(KINDS)), atol=1e-6, rtol=0)
-
-
-def test_a_damaged_table_of_heads_is_named(heads: Path, damage_file):
-    damage_file(heads / "scores.parquet")
-    with pytest.raises(CorruptError, match=r"cannot read .*scores\.parquet"):
-        head_score_source(heads)
 
 
 def test_activations_come_with_their_text(model, tmp_path: Path):

@@ -193,12 +193,6 @@ def test_more_dimensions_than_rows_give_the_same_probe_as_its_rows_span():
     assert np.allclose(wide.scores(x), padded.scores(np.concatenate([x, np.zeros((30, 3))], axis=1)), atol=1e-2)
 
 
-def test_few_documents_and_wrong_shapes_say_so():
-    x = np.random.default_rng(0).standard_normal((30, 3))
-    with pytest.raises(ConfigError, match="3 documents"):
-        probe_layers({"a": x}, np.arange(30) % 2, np.arange(30) % 3, key=np.arange(30))
-
-
 ROWS = {"a": np.random.default_rng(0).standard_normal((60, 8))}
 LABELS, DOCUMENTS, KEYS = np.arange(60) % 2, np.arange(60) // 6, np.arange(60) % 7
 
@@ -207,6 +201,7 @@ LABELS, DOCUMENTS, KEYS = np.arange(60) % 2, np.arange(60) // 6, np.arange(60) %
     ("changed", "error", "message"),
     [
         ({"key": np.zeros(60)}, ConfigError, "two keys"),
+        ({"document": np.arange(60) % 3}, ConfigError, "3 documents"),
         ({"labels": LABELS[:, None]}, ConfigError, "one label for each of the 60 rows.*flat"),
         ({"labels": np.where(np.arange(60) == 3, np.nan, LABELS)}, NonFiniteError, "label.*row 3"),
         ({"labels": [None, *LABELS[1:]]}, ConfigError, "one kind"),

@@ -1,14 +1,11 @@
 """Geometry of points: known answers of clouds that were made to have them, over several seeds, beside their nulls."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.artifacts import save_json
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.geometry.dimension import (
     intrinsic_dimension,
@@ -226,11 +223,6 @@ def test_batched_cka_goes_to_that_of_all_rows():
     assert np.allclose(np.diag(found.cka), 1)
 
 
-def test_one_batch_is_not_enough_for_an_error():
-    with pytest.raises(ConfigError, match="two are needed"):
-        batched_cka([[torch.randn(8, 2), torch.randn(8, 2)]], ["a", "b"])
-
-
 @pytest.mark.parametrize(
     ("batches", "names", "message"),
     [
@@ -239,6 +231,7 @@ def test_one_batch_is_not_enough_for_an_error():
         ([[torch.ones(8, 2), torch.ones(7, 2)]] * 2, ["a", "b"], "same m items"),
         ([[torch.ones(8), torch.ones(8)]] * 2, ["a", "b"], r"\[m, d\]"),
         ([[torch.ones(8, 2)], [torch.ones(9, 2)]], ["a"], "one size"),
+        ([[torch.randn(8, 2)] * 2], ["a", "b"], "two are needed"),
     ],
 )
 def test_batches_that_do_not_fit_are_refused(batches, names, message):
@@ -305,16 +298,6 @@ def test_two_samples_of_one_cloud_are_not_above_the_split_half_floor():
         shift = np.eye(10)[0] * 3
         assert compare_clouds(x, y + shift, n_splits=5, seed=seed).excess == pytest.approx(9, abs=1.5)
     assert abs(np.mean(excesses)) < 0.4
-
-
-def test_findings_print_and_become_json(tmp_path):
-    found = spectrum(gaussian(30, 4, 0))
-    save_json(found, tmp_path / "spectrum.json")
-    read = json.loads((tmp_path / "spectrum.json").read_text())
-    assert read["n"] == 30
-    assert len(read["eigenvalues"]) == 4
-    assert read["seed"] == 0
-    assert "participation ratio" in str(found)
 
 
 def test_far_clouds_have_a_small_p_and_alike_ones_any_p():

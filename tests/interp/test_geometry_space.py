@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from interp.artifacts import save_artefact
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.geometry.space import EMBEDDINGS, compare_spaces, measure_space, read_points
 from interp.models.adapter import bos_token_id, run_with_cache, untrained_model
-from interp.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -64,21 +62,6 @@ def test_another_initialisation_is_another_cloud_and_layers_of_one_model_are_nei
     assert [(pair.first, pair.second) for pair in own.pairs] == [
         ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
     ]
-
-
-def test_what_was_measured_is_read_back(tiny_model, tokens, tmp_path):
-    workspace = Workspace(tmp_path, create=True)
-    report = measure_space(tiny_model, tokens, ["blocks.1.hook_resid_post"], n_points=256, corpus="drawn")
-    pair = compare_spaces(tokens, tiny_model, n_points=256, batch=64, n_shuffles=9, model_names=["tiny"])
-    for made in (report, pair):
-        save_artefact(made, workspace.path(made.kind, "a"))
-        found = workspace.open(type(made), "a")
-        assert found.settings == made.settings
-        assert found.to_records() == made.to_records()
-        assert found.details() == made.details()
-        assert (found.headline(), found.facts()) == (made.headline(), made.facts())
-    assert (report.settings.hook_points, report.settings.context_length) == (("blocks.1.hook_resid_post",), 24)
-    assert pair.settings.models == ("tiny",)
 
 
 def test_models_of_other_tokens_cannot_be_compared(tiny_model, tokens):

@@ -17,10 +17,6 @@ def attention_only():
     return Graph(n_layers=2, n_heads=4, n_kv_heads=4, has_mlp=False)
 
 
-def every_edge(graph):
-    return torch.ones(graph.n_edges, dtype=torch.bool)
-
-
 def test_two_attention_layers_of_four_heads_have_81_edges(attention_only):
     assert attention_only.n_edges == 81
     assert attention_only.edge(0) == Edge("embed", "L0H0", "q")

@@ -1,6 +1,5 @@
 """Head scores: planted heads are found, untrained ones are not, SmolLM2 agrees with a slow second reading."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 import torch
 from slow_scores import slow_score
 
-from interp.artifacts import open_artefact, save_artefact, verify
 from interp.circuits.head_kinds import (
     draw_prompts,
     interval,
@@ -20,7 +18,7 @@ from interp.circuits.head_kinds import (
     uniform_scores,
     untrained_bounds,
 )
-from interp.circuits.head_scores import HeadScores, HeadSettings
+from interp.circuits.head_scores import HeadSettings
 from interp.errors import ConfigError
 from interp.models.adapter import bos_token_id, run_with_cache
 from interp.models.loading import load_model
@@ -107,12 +105,6 @@ def test_the_same_seed_gives_the_same_scores_and_another_seed_others():
     assert not np.array_equal(first.per_prompt, other.per_prompt)
 
 
-def test_hooks_are_gone_after_scoring():
-    model = load_model("small:attn-only-2l")
-    score_heads(model, n_prompts=2, context_length=33, seeds=(0,), min_lag=5, max_lag=15)
-    assert not any(point.has_hooks() for point in model.hook_dict.values())
-
-
 def test_intervals_cover_the_true_mean_as_often_as_they_say():
     rng = np.random.default_rng(0)
     draws = rng.beta(2, 3, size=(2000, 48))
@@ -127,20 +119,6 @@ def test_a_wide_spread_among_untrained_heads_raises_the_bound():
     wide = np.full((2, 4, 6), 0.05) + rng.normal(0, 0.05, (2, 4, 1))
     assert untrained_bounds(narrow, 0.05, 8)[1] < 0.07
     assert untrained_bounds(wide, 0.05, 8)[1] > 0.1
-
-
-def test_saved_scores_are_read_back_as_they_were(tmp_path: Path):
-    scores = planted_scores(0.8)
-    stored = save_artefact(scores, tmp_path / "toy", parents={"model:toy": scores.settings.weight_hash})
-    read = open_artefact(HeadScores, tmp_path / "toy")
-    assert read.rows == stored.rows == scores.rows
-    assert read.settings == scores.settings
-    np.testing.assert_array_equal(read.per_prompt, scores.per_prompt)
-    assert read.found["induction"].sum() == 1
-    assert str(read.strongest("induction")[0][0]) == "L0H2"
-    assert verify(tmp_path / "toy") == []
-    for row in read.rows:
-        assert row.low <= row.score <= row.high
 
 
 @pytest.mark.parametrize(

@@ -78,11 +78,6 @@ def test_records_are_plain_and_keep_hostile_text(model, tokens):
     assert last["top"][0]["token"] == lens.top_tokens[-1][-1][0]
 
 
-def test_hooks_are_gone_afterwards(model, tokens):
-    logit_lens(model, tokens)
-    assert not any(point.has_hooks() for point in model.hook_dict.values())
-
-
 def test_prompts_that_do_not_fit_are_refused(model):
     for bad in (torch.zeros(1, 0).long(), torch.zeros(2, 3).long(), torch.zeros(3).long()):
         with pytest.raises(PromptError):

@@ -141,13 +141,6 @@ def test_files_that_do_not_fit_each_other_are_refused_in_one_line(folder, damage
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", [NODES, EDGES])
-def test_a_damaged_table_is_named(folder, name, damage_file):
-    damage_file(folder / name)
-    with pytest.raises(CorruptError, match=rf"cannot read .*{re.escape(name)}"):
-        read(folder)
-
-
 def test_an_edge_of_a_value_names_a_node_that_exists():
     edges = small_graph().edges
     wrong = small_graph().with_parts(edges=replace(edges, target=np.full(len(edges), 8, np.int32)))

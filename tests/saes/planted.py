@@ -7,12 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from make_recording import recorded_of, settings_of
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from interp.artifacts import Draft, as_json, save_artefact
 from interp.dictionary import SparseActs
 from interp.recording.store import Recording
+from saes.weights.folder import WEIGHTS
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -131,3 +132,11 @@ def random_recording(
     bos = torch.arange(n) % context_length == 0
     tokens[bos], document[bos] = 1, -1
     return write_recording(folder, activations, tokens, document, context_length=context_length, shard_contexts=7, **kw)
+
+
+def assert_same_weights(folder: Path, other: Path) -> None:
+    """Assert that two dictionaries on disk have the same bits."""
+    mine, theirs = load_file(folder / WEIGHTS), load_file(other / WEIGHTS)
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        assert torch.equal(mine[name], theirs[name]), f"{name} of {folder.name}"

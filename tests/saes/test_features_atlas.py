@@ -1,8 +1,5 @@
 """Atlases of a decoder and of recorded activations: every point leads back to its feature or row."""
 
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -10,7 +7,7 @@ import torch
 from planted import HOOK, ReluDictionary, random_recording
 
 from interp.atlas.build import MapSettings, build_atlas
-from interp.errors import CorruptError, MismatchError
+from interp.errors import MismatchError
 from interp.lenses.logit_lens import logit_effects
 from interp.models.adapter import token_strings, weight_hash
 from interp.models.loading import load_model
@@ -49,14 +46,6 @@ def test_a_decoder_atlas_shows_labels_and_densities_of_its_features(made):
     assert made.value_name == "log10 firing density"
     assert made.features == "feat"
     assert set(source.parents) == {"saes/toy", "features/feat"}
-
-
-def test_a_damaged_table_of_features_is_named(made, damage_file, tmp_path):
-    folder, _, dictionary = made
-    features = Path(shutil.copytree(folder / "feat", tmp_path / "feat"))
-    damage_file(features / "features.parquet")
-    with pytest.raises(CorruptError, match=r"cannot read .*features\.parquet"):
-        sae_source(dictionary, "toy", features_folder=features)
 
 
 def test_a_decoder_atlas_works_without_features(made):

@@ -86,14 +86,6 @@ def test_no_floor_is_claimed_where_there_is_none():
     assert all(f.floors[16].estimate >= 0 and f.floors[16].high < POWER.loss(2048, 16) * 1.05 for f in found)
 
 
-def test_one_failed_run_does_not_bend_the_law():
-    runs = planted(POWER, WIDE, noise=0.005)
-    runs[7] = ScalingRun(n=runs[7].n, k=runs[7].k, loss=runs[7].loss * 2)
-    found = fit_scaling(runs, n_bootstrap=10)
-    for k, each in found.exponents.items():
-        assert each.estimate == pytest.approx(POWER.exponent(k), abs=0.03)
-
-
 def test_more_seeds_narrow_the_interval():
     def width(n_seeds: int) -> float:
         found = fits(POWER, SMALL, 6, 40, noise=0.02, n_seeds=n_seeds)

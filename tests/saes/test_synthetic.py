@@ -10,7 +10,7 @@ from planted import random_recording
 from safetensors.torch import load_file, save_file
 
 from interp.artifacts import partial_path, verify
-from interp.errors import ConfigError, MismatchError, UnknownNameError
+from interp.errors import ConfigError, MismatchError, UsageError
 from interp.recording.store import Recording
 from saes.evaluation import synthetic as synthetic_recording
 from saes.evaluation.synthetic import (
@@ -188,10 +188,11 @@ def test_other_truths_are_refused(tmp_path):
         ({"noise": float("nan")}, "noise"),
         ({"zipf": 1e-18}, "rates fall"),
         ({"n_trees": 60, "branching": 3}, "hold 240"),
+        ({"magnitude": "half-normal"}, "half_normal"),
     ],
 )
 def test_settings_that_contradict_themselves_are_refused(setting, error):
-    with pytest.raises(ConfigError, match=error):
+    with pytest.raises(UsageError, match=error):
         SyntheticConfig(**setting)
 
 
@@ -199,8 +200,3 @@ def test_settings_that_contradict_themselves_are_refused(setting, error):
 def test_no_rows_are_no_sample(n):
     with pytest.raises(ConfigError, match="number of rows"):
         next(SyntheticData(TREES).batches(n))
-
-
-def test_an_unknown_magnitude_lists_the_nearest():
-    with pytest.raises(UnknownNameError, match="half_normal"):
-        SyntheticConfig(magnitude="half-normal")  # type: ignore[arg-type]

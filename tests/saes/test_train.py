@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from planted import assert_same_weights
 from safetensors.torch import load_file, save_file
 from test_train_kinds import HOOK, planted
 
@@ -20,7 +21,7 @@ from saes.training.config import TrainConfig
 from saes.training.data import Position, Source, training_batches
 from saes.training.stored import StoredSAE, TrainedSettings
 from saes.training.train import train, train_sae
-from saes.weights.folder import WEIGHTS, load_sae
+from saes.weights.folder import load_sae
 
 CONFIG = TopKConfig(d_sae=64, k=3)
 SHORT = TrainConfig(tokens=20_000, batch_size=256, checkpoint_every=20, log_every=5)
@@ -36,13 +37,6 @@ def recording(tmp_path_factory):
 
 def finish(recording, folder, **changes):
     return train_sae(recording, HOOK, CONFIG, SHORT, folder, **changes)
-
-
-def assert_same_weights(folder, other):
-    mine, theirs = load_file(folder / WEIGHTS), load_file(other / WEIGHTS)
-    assert mine.keys() == theirs.keys()
-    for name in mine:
-        assert torch.equal(mine[name], theirs[name]), name
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from planted import HOOK, write_recording
-from safetensors.torch import load_file, save_file
+from planted import HOOK, assert_same_weights, write_recording
+from safetensors.torch import save_file
 from scipy.optimize import linear_sum_assignment
 
 from interp.artifacts import open_artefact, partial_path, read_json, read_manifest, write_json
@@ -30,7 +30,7 @@ from saes.training.reconstruction import evaluate_on_recording
 from saes.training.run import LOG
 from saes.training.stored import Reconstruction, StoredSAE, TrainedSettings
 from saes.training.train import train, train_sae
-from saes.weights.folder import WEIGHTS, load_sae
+from saes.weights.folder import load_sae
 
 D, N_FEATURES, K = 32, 48, 3
 OUT = "blocks.1.hook_mlp_out"
@@ -218,10 +218,7 @@ def test_every_kind_resumes_bit_for_bit(recording, tmp_path, name):
     steps = [json.loads(line)["step"] for line in (tmp_path / "sae" / LOG).read_text().splitlines()]
     assert steps == sorted(set(steps))
     assert not (tmp_path / "sae" / "checkpoint").exists()
-    mine, theirs = load_file(tmp_path / "sae" / WEIGHTS), load_file(tmp_path / "whole" / WEIGHTS)
-    assert mine.keys() == theirs.keys()
-    for tensor in mine:
-        assert torch.equal(mine[tensor], theirs[tensor]), tensor
+    assert_same_weights(tmp_path / "sae", tmp_path / "whole")
 
 
 def test_a_crosscoder_tells_shared_latents_from_those_of_one_place(tmp_path):

@@ -8,8 +8,8 @@ import torch
 from interp.artifacts import open_artefact, verify
 from interp.changes.comparison import ModelComparison
 from interp.models.small import SmallConfig, build_small, save_small
-from workbench.__main__ import main
 
+COMPARE = ("compare", "models", "--threads", 1, "--prompts", 12)
 CONFIG = SmallConfig(n_layers=2, d_model=16, n_heads=2, d_mlp=32, n_ctx=32)
 
 
@@ -34,18 +34,12 @@ def checkpoints(tmp_path, text_documents):
     return tmp_path
 
 
-def run(folder, *words):
-    return main(
-        ["compare", "models", *map(str, words), "--workspace", str(folder / "ws"), "--threads", "1", "--prompts", "12"]
-    )
-
-
-def test_it_names_what_changed_and_writes_it(checkpoints, capsys):
+def test_it_names_what_changed_and_writes_it(cli, checkpoints):
     text = checkpoints / "text.jsonl"
     noisy = [checkpoints / f"noisy-{seed}" for seed in range(3)]
-    more = ["--corpus", text, "--control", "random", "--continuations", *noisy, "--context-length", 24]
-    assert run(checkpoints, checkpoints / "base", checkpoints / "tuned", *more) == 0
-    out = capsys.readouterr().out
+    words = (*COMPARE, checkpoints / "base", checkpoints / "tuned", "--corpus", text, "--control", "random")
+    words += ("--continuations", *noisy, "--context-length", 24)
+    out = cli(checkpoints / "ws", *words)
     assert "1 of 30 components moved" in out
     assert "L1.mlp.out" in out
     folder = checkpoints / "ws" / "model-comparisons" / "models-base-tuned"
@@ -54,18 +48,10 @@ def test_it_names_what_changed_and_writes_it(checkpoints, capsys):
     assert found.weights.found == ["L1.mlp.out"]
     assert set(found.representations) == {str(text), "random"}
     assert len(found.settings.weight_hashes) == len(found.about.parents) == 5
-    assert run(checkpoints, checkpoints / "base", checkpoints / "tuned", *more) == 2
-    assert "already there" in capsys.readouterr().err
+    assert "already there" in cli(checkpoints / "ws", *words, code=2)
 
 
-def test_the_same_model_twice_has_no_difference(checkpoints, capsys):
-    assert run(checkpoints, checkpoints / "base", checkpoints / "base", "--corpus", "random") == 0
-    out = capsys.readouterr().out
+def test_the_same_model_twice_has_no_difference(cli, checkpoints):
+    out = cli(checkpoints / "ws", *COMPARE, checkpoints / "base", checkpoints / "base", "--corpus", "random")
     assert "none of 30 components moved" in out
     assert "behave alike" in out
-
-
-def test_other_models_are_refused_and_nothing_is_left(checkpoints, capsys):
-    assert run(checkpoints, checkpoints / "base", "small:mlp-2l", "--corpus", "random") == 2
-    assert "different architectures" in capsys.readouterr().err
-    assert not list((checkpoints / "ws" / "model-comparisons").glob("*"))

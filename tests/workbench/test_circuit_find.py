@@ -10,45 +10,40 @@ from interp.errors import ConfigError
 from interp.workspace import Workspace
 from tests.interp.architectures import tiny
 from tests.interp.circuit_tasks import planted_circuit, random_task
-from workbench.__main__ import main
 from workbench.verbs.circuit import Find
 
-
-def find(folder, *more: str) -> int:
-    return main(["circuit", "find", *more, "--workspace", str(folder), "--n-random", "2"])
+FIND = ("circuit", "find", "--n-random", 2)
 
 
-def test_the_planted_circuit_is_found_and_kept(workspace_folder, capsys):
-    options = ("planted:induction", "--task", "induction", "--prompts", "8", "--n-edges", "4", "--name", "planted")
-    assert find(workspace_folder, *options) == 0
-    found = Workspace(workspace_folder).open(EdgeCircuit, "planted")
+def test_the_planted_circuit_is_found_and_kept(cli, tmp_path):
+    options = ("planted:induction", "--task", "induction", "--prompts", 8, "--n-edges", 4, "--name", "planted")
+    assert "strongest" in cli(tmp_path, *FIND, *options)
+    found = Workspace(tmp_path).open(EdgeCircuit, "planted")
     assert {edge.key for edge in found.circuit.edges} <= {edge.key for edge in planted_circuit().edges}
     assert found.settings.task.name == "induction"
     assert found.evaluation.settings.ablation == "resample"
     assert found.evaluation.n_edges == len(found.circuit.edges)
     assert found.about.parents == {"model:planted:induction": found.settings.weight_hash}
-    assert "strongest" in capsys.readouterr().out
 
 
-def test_a_post_norm_model_prints_what_was_held_fixed(workspace_folder, capsys):
-    options = ("planted:post-norm", "--task", "induction", "--prompts", "8", "--n-edges", "4", "--name", "gemma")
-    assert find(workspace_folder, *options) == 0
-    found = Workspace(workspace_folder).open(EdgeCircuit, "gemma")
+def test_a_post_norm_model_prints_what_was_held_fixed(cli, tmp_path):
+    options = ("planted:post-norm", "--task", "induction", "--prompts", 8, "--n-edges", 4, "--name", "gemma")
+    printed = cli(tmp_path, *FIND, *options)
+    found = Workspace(tmp_path).open(EdgeCircuit, "gemma")
     assert {edge.key for edge in found.circuit.edges} <= {edge.key for edge in planted_circuit().edges}
-    assert main(["circuit", "show", "gemma", "--workspace", str(workspace_folder)]) == 0
-    line = f"Held fixed: {found.settings.frozen}."
-    assert capsys.readouterr().out.count(line) == 2
+    assert f"Held fixed: {found.settings.frozen}." in printed
+    assert f"Held fixed: {found.settings.frozen}." in cli(tmp_path, "circuit", "show", "gemma")
 
 
-def test_parts_are_ranked_by_the_distance_of_the_output(workspace_folder, capsys):
-    options = ("planted:induction", "--task", "induction", "--prompts", "6", "--held-out", "5", "--name", "parts")
-    assert find(workspace_folder, *options, "--metric", "kl", "--level", "node") == 0
-    found = Workspace(workspace_folder).open(EdgeCircuit, "parts")
+def test_parts_are_ranked_by_the_distance_of_the_output(cli, tmp_path):
+    options = ("planted:induction", "--task", "induction", "--prompts", 6, "--held-out", 5, "--name", "parts")
+    printed = cli(tmp_path, *FIND, *options, "--metric", "kl", "--level", "node")
+    found = Workspace(tmp_path).open(EdgeCircuit, "parts")
     assert found.settings.task.metric == "minus KL to clean (nats)"
     assert (found.settings.task.n_prompts, found.evaluation.settings.n_prompts) == (6, 5)
     assert {edge.key for edge in found.circuit.edges} >= {edge.key for edge in planted_circuit().edges}
     assert all(node.effect > 0 for node in found.circuit.nodes if node.name != "logits")
-    assert "judged on 5 prompts: other prompts than those that found it" in capsys.readouterr().out
+    assert "judged on 5 prompts: other prompts than those that found it" in printed
 
 
 def test_a_file_is_split_into_prompts_that_find_and_prompts_that_judge(monkeypatch):
@@ -73,14 +68,3 @@ def test_a_file_is_split_into_prompts_that_find_and_prompts_that_judge(monkeypat
     assert sizes(prompts=32) == (20, None)
     with pytest.raises(ConfigError, match=r"30 held-out prompts were asked for, .* has 14 that differ"):
         sizes(prompts=6, held_out=30)
-
-
-def test_a_task_that_the_model_does_not_do_is_one_line(workspace_folder, capsys):
-    assert find(workspace_folder, "small:attn-only-2l", "--task", "induction", "--prompts", "8") == 2
-    assert "no gap beyond chance" in capsys.readouterr().err
-    assert find(workspace_folder, "small:attn-only-2l", "--task", "ioi") == 2
-    assert "single tokens" in capsys.readouterr().err
-    assert find(workspace_folder, "small:attn-only-2l", "--task", "iol") == 2
-    assert "did you mean 'ioi'" in capsys.readouterr().err
-    assert find(workspace_folder, "small:attn-only-2l", "--task", "missing.jsonl") == 2
-    assert "missing.jsonl" in capsys.readouterr().err

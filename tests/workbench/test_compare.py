@@ -12,7 +12,8 @@ from saes.kinds.config import BatchTopKConfig, TopKConfig
 from saes.training.config import TrainConfig
 from saes.training.run import Job
 from saes.training.train import train_many, train_sae
-from workbench.__main__ import main
+
+COMPARE = ("compare", "saes", "--threads", 1)
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +34,6 @@ def root(tmp_path_factory):
     torch.set_num_threads(before)
 
 
-def compare(root, *arguments: str) -> int:
-    return main(["compare", "saes", *arguments, "--workspace", str(root), "--threads", "1"])
-
-
 def stored(root, name: str) -> SAEComparison:
     return Workspace(root).open(SAEComparison, name)
 
@@ -45,9 +42,9 @@ def line_of(name: str, out: str) -> str:
     return next(line for line in out.splitlines() if line.strip().startswith(f"{name} "))
 
 
-def test_the_table_and_the_artefact_say_the_same(root, capsys):
-    assert compare(root, "one", "two") == 0
-    out, found = capsys.readouterr().out, stored(root, "compare-one-two")
+def test_the_table_and_the_artefact_say_the_same(cli, root):
+    out = cli(root, *COMPARE, "one", "two")
+    found = stored(root, "compare-one-two")
     assert verify(found.folder) == []
     assert [row.name for row in found.rows] == ["one", "two", "pca", "coordinates", "untrained"]
     for row in found.rows:
@@ -68,20 +65,20 @@ def test_the_table_and_the_artefact_say_the_same(root, capsys):
         stored(root, "compare-one-two").table()
 
 
-def test_l0_and_baselines_can_be_chosen(root):
-    assert compare(root, "two", "--l0", "3", "--no-baselines", "--name", "three") == 0
+def test_l0_and_baselines_can_be_chosen(cli, root):
+    cli(root, *COMPARE, "two", "--l0", 3, "--no-baselines", "--name", "three")
     (row,) = stored(root, "three").rows
     assert row.matched.l0 == pytest.approx(3, abs=0.01)
     assert row.own.l0 > 5
 
 
-def test_shared_features_are_said_with_their_null(root, capsys):
-    assert compare(root, "one", "two", "--match", "--name", "matched") == 0
+def test_shared_features_are_said_with_their_null(cli, root):
+    printed = cli(root, *COMPARE, "one", "two", "--match", "--name", "matched")
     found = stored(root, "matched")
     assert found.shared.keys() == {"one, two"}
     each = found.shared["one, two"]
     assert -1 <= each.mean_cosine_random < each.mean_cosine <= 1
-    assert f"one, two: {each}" in capsys.readouterr().out
+    assert f"one, two: {each}" in printed
     assert found.matches is not None
     rows = found.matches.rows()
     assert {row.pair for row in rows} == {"one, two"}
@@ -90,8 +87,8 @@ def test_shared_features_are_said_with_their_null(root, capsys):
     assert sum(row.random for row in rows) / 24 == pytest.approx(each.mean_cosine_random, abs=1e-5)
 
 
-def test_runs_that_differ_only_in_their_seed_are_one_group(root, capsys):
-    assert compare(root, "one", "two", "one-again", "--no-baselines", "--name", "seeds") == 0
+def test_runs_that_differ_only_in_their_seed_are_one_group(cli, root):
+    printed = cli(root, *COMPARE, "one", "two", "one-again", "--no-baselines", "--name", "seeds")
     found = stored(root, "seeds")
     (group,) = found.groups
     assert (group.name, group.members) == ("one", ("one", "one-again"))
@@ -99,13 +96,13 @@ def test_runs_that_differ_only_in_their_seed_are_one_group(root, capsys):
     mean, low, high = group.scores["F1"]
     assert mean == pytest.approx((scores["one"] + scores["one-again"]) / 2)
     assert low < min(scores["one"], scores["one-again"]) <= max(scores["one"], scores["one-again"]) < high
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "one, 2 seeds: L0 " in line]
+    (line,) = [line for line in printed.splitlines() if "one, 2 seeds: L0 " in line]
     assert f"F1 {mean:.3f} [{low:.3f}, {high:.3f}]" in line
 
 
-def test_probes_add_columns_and_the_planted_features_are_the_questions(root, capsys):
-    assert compare(root, "one", "two", "--probing", "--probe-seeds", "1", "--name", "probed") == 0
-    out, found = capsys.readouterr().out, stored(root, "probed")
+def test_probes_add_columns_and_the_planted_features_are_the_questions(cli, root):
+    out = cli(root, *COMPARE, "one", "two", "--probing", "--probe-seeds", "1", "--name", "probed")
+    found = stored(root, "probed")
     assert "probe k=1" in line_of("dictionary", out)
     assert found.probing is not None
     means = {(m.dictionary, m.k): m.accuracy.estimate for m in found.probing.means}
@@ -126,7 +123,6 @@ def test_probes_add_columns_and_the_planted_features_are_the_questions(root, cap
         (["one", "--l0", "-1"], "l0 must be above 0"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(root, arguments, expected, capsys):
-    assert compare(root, *arguments, "--name", "refused") == 2
-    assert expected in capsys.readouterr().err
+def test_what_cannot_be_compared_is_refused(cli, root, arguments, expected):
+    assert expected in cli(root, *COMPARE, *arguments, "--name", "refused", code=2)
     assert not (root / "sae-comparisons" / "refused.partial").exists()

@@ -10,18 +10,8 @@ from workbench.__main__ import main
 
 MODEL = "small:mlp-2l"
 QUICK = [
-    "--lists",
-    "letters",
-    "digits",
-    "--n-random",
-    "2",
-    "--n-judging",
-    "5",
-    "--strengths",
-    "0.5",
-    "1",
-    "--layers",
-    "1",
+    *("--lists", "letters", "digits", "--n-random", "2", "--n-judging", "5"),
+    *("--strengths", "0.5", "1", "--layers", "1"),
 ]
 STEER = ["--prompt", "we say", "--new-tokens", "3", "--samples", "0"]
 
@@ -44,45 +34,23 @@ def test_the_artefact_has_every_method_and_the_choice(workspace):
     assert found.settings.direction.source == "difference in means, 12 pairs of pairs.jsonl"
 
 
-def test_a_direction_steers_goes_into_files_and_back(workspace, tmp_path, capsys):
+def test_a_direction_steers_goes_into_files_and_back(cli, workspace, tmp_path):
     found = Workspace(workspace).open(DirectionGeometry, "own")
     if found.amount is None:
         pytest.fail("nothing was chosen, so the files have nothing to say")
-    own = ["steer", "directions/own", *STEER, "--workspace", str(workspace)]
     written = []
     for suffix in ("safetensors", "json"):
         path = tmp_path / f"own.{suffix}"
-        assert main([*own, "--write", str(path)]) == 0
-        shown = capsys.readouterr().out
-        assert main(["steer", str(path), *STEER, "--model", MODEL, "--workspace", str(tmp_path)]) == 0
-        written.append((shown.split("\n", 2)[2][-200:], capsys.readouterr().out[-200:]))
+        shown = cli(workspace, "steer", "directions/own", *STEER, "--write", path)
+        again = cli(tmp_path, "steer", path, *STEER, "--model", MODEL)
+        written.append((shown.split("\n", 2)[2][-200:], again[-200:]))
     for direct, from_file in written:
         assert direct == from_file
 
 
-def test_a_file_for_other_weights_is_refused_and_says_what_was_overridden(workspace, tmp_path, capsys):
+def test_a_file_for_other_weights_is_refused_and_says_what_was_overridden(cli, workspace, tmp_path):
     path = tmp_path / "own.safetensors"
-    assert main(["steer", "directions/own", *STEER, "--write", str(path), "--workspace", str(workspace)]) == 0
-    other = ["steer", str(path), *STEER, "--model", "small:attn-only-2l", "--workspace", str(tmp_path)]
-    capsys.readouterr()
-    assert main(other) == 2
-    assert "was made for" in capsys.readouterr().err
-    assert main([*other, "--allow-other-weights"]) == 0
-    assert "overridden: " in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--trait", "sad"], "needs its opposite"),
-        (["--texts", "a.txt"], "takes two sources"),
-        (["--pairs", "none.jsonl"], "no file at"),
-        (["--pairs", "none.jsonl", "--trait", "sad", "--instead", "gay"], "give one direction"),
-        (["--towards", *"abcd", "--away", *"EFGH", "--strengths", "-1"], "above 0"),
-        (["--towards", *"abcd", "--away", *"EFGH", "--method", "mean"], "method of a direction"),
-    ],
-)
-def test_what_is_no_direction_is_one_line(tmp_path, capsys, monkeypatch, options, says):
-    monkeypatch.chdir(tmp_path)
-    assert main(["direction", MODEL, *options, "--workspace", str(tmp_path)]) == 2
-    assert says in capsys.readouterr().err
+    cli(workspace, "steer", "directions/own", *STEER, "--write", path)
+    other = ("steer", path, *STEER, "--model", "small:attn-only-2l")
+    assert "was made for" in cli(tmp_path, *other, code=2)
+    assert "overridden: " in cli(tmp_path, *other, "--allow-other-weights")

@@ -13,10 +13,10 @@ from saes.training.config import TrainConfig
 from saes.training.reconstruction import evaluate_on_recording
 from saes.training.train import train_sae
 from saes.weights.folder import load_sae
-from workbench.__main__ import main
 from workbench.verbs import evaluate as verb
 from workbench.verbs.evaluate import given_file
 
+EVALUATE = ("evaluate", "--threads", 1)
 HOOK, OUT = "blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out"
 
 
@@ -38,16 +38,12 @@ def root(tmp_path_factory, tiny_model, text_documents):
     torch.set_num_threads(before)
 
 
-def evaluate(root, *arguments: str) -> int:
-    return main(["evaluate", *arguments, "--workspace", str(root), "--threads", "1"])
-
-
 def opened(root, name: str) -> SAEEvaluation:
     return Workspace(root).open(SAEEvaluation, name)
 
 
-def test_the_artefact_holds_every_score_with_its_interval(root, capsys):
-    assert evaluate(root, "one", "--contexts", "20") == 0
+def test_the_artefact_holds_every_score_with_its_interval(cli, root):
+    printed = cli(root, *EVALUATE, "one", "--contexts", 20)
     folder = root / "evaluations" / "one"
     found = opened(root, "one")
     assert verify(folder) == []
@@ -65,18 +61,18 @@ def test_the_artefact_holds_every_score_with_its_interval(root, capsys):
     assert inside.kl_spliced > 0
     assert (found.probing, found.absorption, found.concepts) == (None, None, None)
     assert found.about.parents.keys() == {"saes/one", "recordings/bytes"}
-    assert f"FVU {held.fvu:.3f} [{low:.3f}, {high:.3f}]" in capsys.readouterr().out
+    assert f"FVU {held.fvu:.3f} [{low:.3f}, {high:.3f}]" in printed
 
 
-def test_a_transcoder_is_measured_at_its_target_inside_the_model(root):
-    assert evaluate(root, "across", "--contexts", "20") == 0
+def test_a_transcoder_is_measured_at_its_target_inside_the_model(cli, root):
+    cli(root, *EVALUATE, "across", "--contexts", 20)
     inside = opened(root, "across").in_model
     assert inside is not None
     assert inside.n_documents > 1
     assert inside.kl_spliced < inside.kl_zero
 
 
-def test_a_part_that_was_measured_is_not_measured_again(root, monkeypatch):
+def test_a_part_that_was_measured_is_not_measured_again(cli, root, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
@@ -88,24 +84,24 @@ def test_a_part_that_was_measured_is_not_measured_again(root, monkeypatch):
     assert {path.name for path in left.glob("*/*.json")} == {"heldout.json", "decoder.json"}
     with monkeypatch.context() as patch:
         patch.setattr("saes.training.reconstruction.evaluate_on_recording", stop)
-        assert evaluate(root, "one", "--name", "stopped", "--contexts", "8") == 0
+        cli(root, *EVALUATE, "one", "--name", "stopped", "--contexts", 8)
     found = opened(root, "stopped")
     assert found.in_model is not None
     assert found.in_model.n_tokens <= 8 * 22
     assert found.about.files == {}
 
 
-def test_without_contexts_the_model_is_left_alone(root):
-    assert evaluate(root, "one", "--name", "rows", "--contexts", "0") == 0
+def test_without_contexts_the_model_is_left_alone(cli, root):
+    cli(root, *EVALUATE, "one", "--name", "rows", "--contexts", 0)
     assert opened(root, "rows").in_model is None
 
 
-def test_probing_and_absorption_say_what_they_found_or_why_not(root, tmp_path, capsys):
+def test_probing_and_absorption_say_what_they_found_or_why_not(cli, root, tmp_path):
     labels = tmp_path / "mine.csv"
     labels.write_text("token,label\nt,often\na,often\nz,rare\nq,rare\nx,rare\n")
     options = ("--contexts", "0", "--probing", "--labels", str(labels), "--probe-seeds", "1", "--absorption")
-    assert evaluate(root, "one", "--name", "probed", *options) == 0
-    found, out = opened(root, "probed"), capsys.readouterr().out
+    out = cli(root, *EVALUATE, "one", "--name", "probed", *options)
+    found = opened(root, "probed")
     probing = found.probing
     assert isinstance(probing, Probing)
     asked = {task.name for task in probing.tasks} | probing.skipped.keys()
@@ -130,14 +126,14 @@ words = ["1", "2", "3", "4", "5", "6", "7", "8"]
 """
 
 
-def test_concepts_are_scored_by_set_with_their_baselines(root, tmp_path, capsys):
+def test_concepts_are_scored_by_set_with_their_baselines(cli, root, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(
         CONCEPTS.replace("OTHERS", ", ".join(f'"{letter}"' for letter in "abcdefghijklmnopqrstuvwxyzABCDEF"))
     )
     options = ("--contexts", "0", "--concepts", "--concept-list", str(path), "--concept-set", "choose")
-    assert evaluate(root, "one", "--name", "concepts", *options) == 0
-    made, out = opened(root, "concepts"), capsys.readouterr().out
+    out = cli(root, *EVALUATE, "one", "--name", "concepts", *options)
+    made = opened(root, "concepts")
     found = made.concept_scores
     assert found is not None
     (score,) = found.scores
@@ -161,8 +157,6 @@ def test_concepts_are_scored_by_set_with_their_baselines(root, tmp_path, capsys)
         (["--probing", "--probe-seeds", "0"], "probe_seeds must be at least 1"),
     ],
 )
-def test_what_no_probe_can_read_is_refused_before_anything_is_measured(root, arguments, expected, capsys):
-    code = evaluate(root, "one", "--name", "refused", "--contexts", "0", *arguments)
-    assert code == 2
-    assert expected in capsys.readouterr().err
+def test_what_no_probe_can_read_is_refused_before_anything_is_measured(cli, root, arguments, expected):
+    assert expected in cli(root, *EVALUATE, "one", "--name", "refused", "--contexts", 0, *arguments, code=2)
     assert not partial_path(root / "evaluations" / "refused").exists()

@@ -16,12 +16,12 @@ from saes.evaluation.latent_comparison import LatentComparison
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
-from workbench.__main__ import main
 
 sys.path.append(str(Path(__file__).parents[1] / "saes"))  # where recordings are written by hand
 from planted import HOOK, write_recording
 
 MODEL = "small:mlp-2l"
+ONE = ("--threads", 1)
 D, D_SAE = 64, 100
 
 
@@ -46,13 +46,8 @@ def folder(tmp_path_factory, tiny_model) -> Path:
     return root
 
 
-def run(folder: Path, *words: str) -> int:
-    return main([*words, "--workspace", str(folder), "--threads", "1"])
-
-
-def test_attribution_prints_features_the_error_and_what_adds_up(folder, capsys):
-    assert run(folder, "attribute", "early", "mlp", "--prompt", "one two", "--target", "t", "--top", "3") == 0
-    out = capsys.readouterr().out
+def test_attribution_prints_features_the_error_and_what_adds_up(cli, folder):
+    out = cli(folder, "attribute", "early", "mlp", "--prompt", "one two", "--target", "t", "--top", "3", *ONE)
     assert "log-probability of 't' after 'one two'" in out
     early = out[out.index("early at blocks.0.hook_resid_post") : out.index("mlp at blocks.1.hook_mlp_out")]
     total = float(early.splitlines()[0].rsplit(":", 1)[1])
@@ -62,18 +57,15 @@ def test_attribution_prints_features_the_error_and_what_adds_up(folder, capsys):
     assert "reconstruction error of the SAE" in early
 
 
-def test_attribution_against_another_prompt_and_answer(folder, capsys):
+def test_attribution_against_another_prompt_and_answer(cli, folder):
     words = ("attribute", "late", "--prompt", "one two", "--corrupt", "one six", "--target", "t", "--wrong", "s")
-    assert run(folder, *words) == 0
-    assert "with corrupted prompts" in capsys.readouterr().out
-    assert run(folder, *words[:-5], "longer than that", "--target", "t") == 2
-    assert "positions must match" in capsys.readouterr().err
+    assert "with corrupted prompts" in cli(folder, *words, *ONE)
+    assert "positions must match" in cli(folder, *words[:-5], "longer than that", "--target", "t", *ONE, code=2)
 
 
-def test_steering_changes_what_is_written_and_ablating_nothing_does_not(folder, capsys):
+def test_steering_changes_what_is_written_and_ablating_nothing_does_not(cli, folder):
     words = ("steer", "late", "--prompt", "one two", "--new-tokens", "6", "--samples", "1", "--feature", "3")
-    assert run(folder, *words, "--activation", "40") == 0
-    out = capsys.readouterr().out
+    out = cli(folder, *words, "--activation", "40", *ONE)
     assert "+40 on every token" in out
     assert "KL of the distributions 0.000" not in out
     pairs = [line.split("|", 1)[1] for line in out.splitlines() if line.startswith("  with")]
@@ -81,72 +73,64 @@ def test_steering_changes_what_is_written_and_ablating_nothing_does_not(folder, 
     assert pairs[0] != pairs[1]
     assert "of a random direction as long" in out
     assert sum(line.startswith("  random") for line in out.splitlines()) == 2
-    assert run(folder, *words, "--activation", "40") == 0
-    assert capsys.readouterr().out == out, "one seed, one text"
-    assert run(folder, *words, "--activation", "0") == 0
-    pairs = [line.split("|", 1)[1] for line in capsys.readouterr().out.splitlines() if line.startswith("  with")]
+    assert cli(folder, *words, "--activation", "40", *ONE) == out, "one seed, one text"
+    out = cli(folder, *words, "--activation", "0", *ONE)
+    pairs = [line.split("|", 1)[1] for line in out.splitlines() if line.startswith("  with")]
     assert pairs[0::2] == pairs[1::2], "samples of a pair share their seed"
     for more in (("--action", "ablate"), ("--action", "set", "--activation", "2", "--no-keep-error")):
-        assert run(folder, *words, *more) == 0
+        cli(folder, *words, *more, *ONE)
 
 
-def test_amounts_are_in_units_of_the_largest_activation(folder, capsys, monkeypatch):
+def test_amounts_are_in_units_of_the_largest_activation(cli, folder, monkeypatch):
     words = ("steer", "late", "--prompt", "one two", "--new-tokens", "4", "--samples", "0", "--feature", "3")
-    assert run(folder, *words, "--activation", "40") == 0
-    expected = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    out = cli(folder, *words, "--activation", "40", *ONE)
+    expected = [line for line in out.splitlines() if line.startswith("  ")]
     monkeypatch.setattr("workbench.opening.feature_table", lambda *_: {3: {"max_activation": 20.0}})
-    assert run(folder, *words, "--amount", "2") == 0
-    out = capsys.readouterr().out
+    out = cli(folder, *words, "--amount", "2", *ONE)
     assert "+40 on every token, 2 times its maximum" in out
     assert [line for line in out.splitlines() if line.startswith("  ")] == expected
-    assert run(folder, *words) == 0
-    assert "+20 on every token, 1 times its maximum" in capsys.readouterr().out
-    assert run(folder, *words, "--action", "scale", "--amount", "2") == 0
-    assert "times 2" in capsys.readouterr().out
+    assert "+20 on every token, 1 times its maximum" in cli(folder, *words, *ONE)
+    assert "times 2" in cli(folder, *words, "--action", "scale", "--amount", "2", *ONE)
     for wrong, told in ((("--action", "scale"), "the factor"), (("--amount", "1", "--activation", "2"), "not both")):
-        assert run(folder, *words, *wrong) == 2
-        assert told in capsys.readouterr().err
+        assert told in cli(folder, *words, *wrong, *ONE, code=2)
 
 
-def test_a_recipe_that_was_written_steers_alike_and_names_its_own_feature(folder, tmp_path, capsys):
+def test_a_recipe_that_was_written_steers_alike_and_names_its_own_feature(cli, folder, tmp_path):
     words = ("--prompt", "one two", "--new-tokens", "6", "--samples", "0")
     file = tmp_path / "up.json"
-    assert run(folder, "steer", "late", "--feature", "3", "--activation", "40", "--write", str(file), *words) == 0
-    first = capsys.readouterr().out.splitlines()
-    assert run(folder, "steer", str(file), *words) == 0
-    again = capsys.readouterr().out.splitlines()
+    first = cli(
+        folder, "steer", "late", "--feature", "3", "--activation", "40", "--write", str(file), *words, *ONE
+    ).splitlines()
+    again = cli(folder, "steer", str(file), *words, *ONE).splitlines()
     assert [line for line in again if "|" in line] == [line for line in first if "|" in line]
-    assert run(folder, "steer", str(file), "--feature", "3", *words) == 2
-    assert "a recipe has its own" in capsys.readouterr().err
+    assert "a recipe has its own" in cli(folder, "steer", str(file), "--feature", "3", *words, *ONE, code=2)
     file.write_text(file.read_text().replace('"reads": "blocks.', '"reads": "blocks.1'))
-    assert run(folder, "steer", str(file), *words) == 2
-    assert "was made for saes/late at" in capsys.readouterr().err
+    assert "was made for saes/late at" in cli(folder, "steer", str(file), *words, *ONE, code=2)
 
 
-def test_a_transcoder_is_steered_where_it_writes(folder, capsys):
+def test_a_transcoder_is_steered_where_it_writes(cli, folder):
     words = ("steer", "mlp", "--prompt", "one", "--new-tokens", "2", "--samples", "0", "--feature", "1")
-    assert run(folder, *words, "--action", "set", "--activation", "30") == 0
-    assert "set to 30" in capsys.readouterr().out
+    assert "set to 30" in cli(folder, *words, "--action", "set", "--activation", "30", *ONE)
 
 
-def test_a_circuit_of_features_is_found_saved_and_shown(folder, tmp_path, capsys):
+def test_a_circuit_of_features_is_found_saved_and_shown(cli, folder, tmp_path):
     pairs = tmp_path / "pairs.jsonl"
     lines = [{"clean": f"a{x}", "corrupt": f"b{x}", "correct": "a", "wrong": "b"} for x in "cdefgh"]
     pairs.write_text("\n".join(map(json.dumps, lines)))
     options = ("--n-features", "4", "--n-edges", "9", "--steps", "2", "--verify", "4", "--n-random", "3")
-    assert run(folder, "circuit", "features", "late", "early", "--task", str(pairs), *options, "--name", "pairs") == 0
+    printed = cli(folder, "circuit", "features", "late", "early", "--task", pairs, *options, "--name", "pairs", *ONE)
     found = Workspace(folder).open(FeatureCircuit, "pairs")
     assert found.settings.hook_points == ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
     assert {node.name for node in found.circuit.nodes} >= {"L0resid.error", "L1resid.error"}
-    assert "rank agreement" in capsys.readouterr().out
+    assert "rank agreement" in printed
     assert set(found.about.parents) >= {"saes/early", "saes/late"}
-    assert main(["circuit", "show", "pairs", "--workspace", str(folder)]) == 0
-    assert "L0resid.error" in capsys.readouterr().out
-    assert run(folder, "circuit", "features", "late", "--task", str(pairs), "--name", "pairs") == 2
-    assert "already there" in capsys.readouterr().err
+    assert "L0resid.error" in cli(folder, "circuit", "show", "pairs")
+    assert "already there" in cli(
+        folder, "circuit", "features", "late", "--task", str(pairs), "--name", "pairs", *ONE, code=2
+    )
 
 
-def test_two_models_are_told_apart_from_the_command_line(tmp_path, capsys):
+def test_two_models_are_told_apart_from_the_command_line(cli, tmp_path):
     """Base and tuned: recordings of the same tokens, a crosscoder of both, and a folder of its latents."""
     generator, d, n = torch.Generator().manual_seed(1), 12, 4000
     strength = (torch.rand(n, 10, generator=generator) < 0.2) * (1 + torch.rand(n, 10, generator=generator))
@@ -157,23 +141,9 @@ def test_two_models_are_told_apart_from_the_command_line(tmp_path, capsys):
         x = torch.nn.functional.pad(strengths, (0, d - 10))
         made = {"context_length": 40, "shard_contexts": 100, "weight_hash": letter * 64}
         write_recording(tmp_path / "recordings" / name, x, torch.ones(n), document, **made)
-    train = (
-        "--others",
-        "tuned",
-        "--kind",
-        "crosscoder",
-        "--hook-point",
-        HOOK,
-        "--d-sae",
-        "16",
-        "--k",
-        "2",
-        "--tokens",
-        "60000",
-    )
-    assert run(tmp_path, "train", "base", *train, "--lr", "0.01", "--batch-size", "256", "--name", "pair") == 0
-    assert run(tmp_path, "compare", "latents", "pair") == 0
-    assert "1 of tuned only (of 1)" in capsys.readouterr().out
+    train = ("train", "base", "--others", "tuned", "--kind", "crosscoder", "--hook-point", HOOK, "--name", "pair")
+    cli(tmp_path, *train, "--d-sae", 16, "--k", 2, "--tokens", 60_000, "--lr", 0.01, "--batch-size", 256, *ONE)
+    assert "1 of tuned only (of 1)" in cli(tmp_path, "compare", "latents", "pair", *ONE)
     found = Workspace(tmp_path).open(LatentComparison, "latents-pair")
     assert found.counts["second_only_confirmed"] == 1
     assert found.counts["first_only"] == 0
@@ -198,21 +168,18 @@ def test_two_models_are_told_apart_from_the_command_line(tmp_path, capsys):
         (("compare", "latents", "nothing"), "unknown sae 'nothing'"),
     ],
 )
-def test_mistakes_are_one_line(folder, words, expected, capsys):
-    assert run(folder, *words) == 2
-    assert expected in capsys.readouterr().err
+def test_mistakes_are_one_line(cli, folder, words, expected):
+    assert expected in cli(folder, *words, *ONE, code=2)
 
 
-def test_a_feature_is_a_direction_at_the_place_where_it_writes(folder, capsys):
-    few = ["--lists", "letters", "--no-interventions"]
-    assert run(folder, "direction", MODEL, "--feature", "mlp:7", *few) == 0
-    told = capsys.readouterr().out
+def test_a_feature_is_a_direction_at_the_place_where_it_writes(cli, folder):
+    words = ("direction", MODEL, "--lists", "letters", "--no-interventions", *ONE, "--feature")
+    told = cli(folder, *words, "mlp:7")
     assert "The direction mlp 7 of" in told
     assert "along the direction at blocks.1.hook_mlp_out" in told
     found = Workspace(folder).open(DirectionGeometry, "direction-mlp-7")
     assert "saes/mlp" in found.about.parents
     assert found.settings.direction.source == "feature 7 of the SAE mlp"
-    assert run(folder, "direction", MODEL, "--feature", f"mlp:{D_SAE}", *few) == 2
-    assert f"0 to {D_SAE - 1}" in capsys.readouterr().err
-    assert run(folder, "direction", MODEL, "--feature", "mlp:7", "--at", "blocks.1.mlp.hook_in", "--name", "b") == 2
-    assert "writes to blocks.1.hook_mlp_out" in capsys.readouterr().err
+    assert f"0 to {D_SAE - 1}" in cli(folder, *words, f"mlp:{D_SAE}", code=2)
+    elsewhere = cli(folder, *words, "mlp:7", "--at", "blocks.1.mlp.hook_in", "--name", "b", code=2)
+    assert "writes to blocks.1.hook_mlp_out" in elsewhere

@@ -58,22 +58,18 @@ def fitted(described):
     return Workspace(described / "ws")
 
 
-def test_the_verb_fits_stores_and_says_what_it_measured(fitted, described, capsys):
+def test_the_verb_fits_stores_and_says_what_it_measured(cli, fitted, described):
     lens = fitted.open(JacobianLens, "small-mlp-2l")
     assert verify(lens.folder) == []
     assert lens.settings.products == "float32"
     assert [x.hook_point for x in lens.layers] == ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"]
-    words = [*LENS, "--corpus", str(described / "text.txt"), "--workspace", str(described / "ws")]
-    assert main(words) == 2  # it is already there
-    again = [*words, "--name", "again", "--from-file", str(described / "lens.pt")]
-    assert main(again) == 0
-    out = capsys.readouterr().out
+    words = (*LENS, "--corpus", described / "text.txt")
+    assert "already there" in cli(fitted, *words, code=2)
+    out = cli(fitted, *words, "--name", "again", "--from-file", described / "lens.pt")
     assert "1 layer, 2 texts" in out
     assert " nan" not in out
     assert np.array_equal(fitted.open(JacobianLens, "again").jacobians[0], lens.jacobians[1])
     shutil.rmtree(fitted.path("jacobian_lens", "again"))
-    assert main(["lens", MODEL, "--export", "x.pt", "--workspace", str(described / "ws")]) == 2
-    assert "--kind jacobian" in capsys.readouterr().err
 
 
 def test_after_the_last_block_a_direction_says_its_direct_effect(fitted):

@@ -8,6 +8,7 @@ from saes.features.proof import Proof
 from workbench.__main__ import main
 
 PLACE = "blocks.0.mlp.hook_post"
+PROVE = ("prove", "neurons", "--draws", 9, "--examples", 2, "--others", 4, "--new-tokens", 2)
 
 
 @pytest.fixture(scope="module")
@@ -22,21 +23,15 @@ def folder(tmp_path_factory):
     return folder
 
 
-def prove(folder, *more: str) -> int:
-    quick = ["--draws", "9", "--examples", "2", "--others", "4", "--new-tokens", "2"]
-    return main(["prove", "neurons", *more, *quick, "--workspace", str(folder)])
-
-
 def live_neuron(workspace: Workspace) -> int:
     path = workspace.table_path("features", "neurons", "features")
     return workspace.query("select feature from f where n_fired > 50 order by feature", f=path)["feature"][0].as_py()
 
 
-def test_a_neuron_of_an_untrained_model_is_not_proved_and_the_artefact_says_so(folder, capsys):
+def test_a_neuron_of_an_untrained_model_is_not_proved_and_the_artefact_says_so(cli, folder):
     workspace = Workspace(folder)
     feature = live_neuron(workspace)
-    assert prove(folder, "--feature", str(feature)) == 0
-    shown = capsys.readouterr().out
+    shown = cli(folder, *PROVE, "--feature", feature)
     said = " ".join(shown.split())
     assert "Undecided: only 9 random directions and 9 features of like density, 59 are needed" in said
     assert "of 9 random directions raise theirs and" in said
@@ -46,23 +41,21 @@ def test_a_neuron_of_an_untrained_model_is_not_proved_and_the_artefact_says_so(f
     assert set(proof.about.parents) == {"features/neurons", "model:small:mlp-2l"}
     assert "as there was no Jacobian lens" in said
     assert set(proof.p_holm()) == {"ablate", "steer", "lists"}, "it reads bytes, so word lists apply"
-    assert prove(folder, "--feature", str(feature)) == 2
-    assert "--overwrite" in capsys.readouterr().err
+    assert "--overwrite" in cli(folder, *PROVE, "--feature", feature, code=2)
 
 
-def test_a_stopped_proof_starts_again_from_the_same_command(folder, capsys, monkeypatch):
-    feature = str(live_neuron(Workspace(folder)) + 1)
-    named = ["--feature", feature, "--name", "stopped"]
+def test_a_stopped_proof_starts_again_from_the_same_command(cli, folder, monkeypatch):
+    words = (*PROVE, "--feature", live_neuron(Workspace(folder)) + 1, "--name", "stopped")
 
     def stop(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("saes.features.measure_proof.prove", stop)
-        assert prove(folder, *named) == 130
+        cli(folder, *words, code=130)
     path = Workspace(folder).path("proof", "stopped")
     assert partial_path(path).exists()
-    assert prove(folder, *named) == 0
+    cli(folder, *words)
     assert not partial_path(path).exists()
 
 
@@ -70,10 +63,8 @@ def test_a_stopped_proof_starts_again_from_the_same_command(folder, capsys, monk
     ("options", "says"),
     [(["--feature", "100000"], "its features are 0 to"), (["--feature", "1", "--strength", "-2"], "strength")],
 )
-def test_what_cannot_be_proved_is_one_line(folder, capsys, options, says):
-    assert prove(folder, *options, "--name", "wrong") == 2
-    error = capsys.readouterr().err
-    assert says in error
+def test_what_cannot_be_proved_is_one_line(cli, folder, options, says):
+    assert says in cli(folder, *PROVE, *options, "--name", "wrong", code=2)
     path = Workspace(folder).path("proof", "wrong")
     assert not path.exists()
     assert not partial_path(path).exists()

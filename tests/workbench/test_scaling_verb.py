@@ -9,7 +9,6 @@ from interp.artifacts import verify
 from interp.errors import ConfigError
 from interp.workspace import Workspace
 from saes.evaluation.scaling import SizeLaw, SizeLawSettings, runs_of
-from workbench.__main__ import main
 
 GRID = [(n, k) for n in (512, 1024, 2048) for k in (16, 32)]
 
@@ -24,12 +23,8 @@ def workspace(tmp_path) -> Workspace:
     return workspace
 
 
-def scaling(workspace: Workspace, *arguments: str) -> int:
-    return main(["compare", "sizes", *arguments, "--workspace", str(workspace.root), "--n-bootstrap", "20"])
-
-
-def test_the_sweep_is_found_fitted_and_written(workspace, capsys):
-    assert scaling(workspace) == 0
+def test_the_sweep_is_found_fitted_and_written(cli, workspace):
+    out = cli(workspace, "compare", "sizes", "--n-bootstrap", 20)
     folder = workspace.path("size_law", "sizes-topk")
     found = workspace.open(SizeLaw, "sizes-topk")
     assert verify(folder) == []
@@ -41,7 +36,6 @@ def test_the_sweep_is_found_fitted_and_written(workspace, capsys):
     for k, each in found.exponents.items():  # the planted law of the fixture
         assert each.estimate == pytest.approx(-0.2 - 0.01 * math.log(k), abs=1e-6)
     assert found.curves[0].loss.estimate == pytest.approx(found.law.loss(found.curves[0].n, found.curves[0].k))
-    out = capsys.readouterr().out
     assert all(sentence in out for sentence in found.details())
 
 
@@ -69,7 +63,6 @@ def test_runs_trained_otherwise_are_not_mixed_in(workspace):
         (["--n-bootstrap", "3"], "at least 20"),
     ],
 )
-def test_what_cannot_be_fitted_is_refused_and_leaves_nothing(workspace, arguments, says, capsys):
-    assert main(["compare", "sizes", "--workspace", str(workspace.root), *arguments]) == 2
-    assert says in capsys.readouterr().err
+def test_what_cannot_be_fitted_is_refused_and_leaves_nothing(cli, workspace, arguments, says):
+    assert says in cli(workspace, "compare", "sizes", *arguments, code=2)
     assert not (workspace.root / "size-laws").exists()

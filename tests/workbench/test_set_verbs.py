@@ -38,19 +38,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return Workspace(root / "ws")
 
 
-def run(workspace: Workspace, *words: str) -> int:
-    return main([*words, "--workspace", str(workspace.root)])
-
-
-def test_a_set_and_its_tables_are_made_and_name_each_other(workspace: Workspace, capsys):
+def test_a_set_and_its_tables_are_made_and_name_each_other(cli, workspace: Workspace):
     found, stored = open_set(workspace, "mine"), workspace.open(StoredSet, "mine")
     assert stored.scores is not None
     assert found.layers == (0, 1)
     assert found.skip(1) is not None
     assert stored.scores.fvu < 1
     assert set(stored.about.parents) == {"recordings/mlps", "model:small:mlp-2l"}
-    assert run(workspace, "features", "--set", "mine") == 0
-    assert "of 40 latents in layer 1 of the set mine" in " ".join(capsys.readouterr().out.split())
+    assert "of 40 latents in layer 1 of the set mine" in " ".join(cli(workspace, "features", "--set", "mine").split())
     for layer in found.layers:
         table = workspace.open(Features, f"mine-{layer}")
         assert verify(workspace.path("features", table.name)) == []
@@ -65,12 +60,11 @@ def test_a_set_and_its_tables_are_made_and_name_each_other(workspace: Workspace,
         assert sum(row["density"] for row in rows) / 40 == pytest.approx(density, rel=0.25)  # of all text
 
 
-def test_a_latent_of_a_set_is_proved_and_an_untrained_model_proves_nothing(workspace: Workspace, capsys):
+def test_a_latent_of_a_set_is_proved_and_an_untrained_model_proves_nothing(cli, workspace: Workspace):
     path = workspace.table_path("features", "mine-1", "features")
     latent = workspace.query("select feature from f where n_fired > 50 order by feature", f=path)["feature"][0].as_py()
     quick = ["--draws", "9", "--examples", "2", "--others", "4", "--new-tokens", "2"]
-    assert run(workspace, "prove", "mine-1", "--feature", str(latent), *quick) == 0
-    assert f"feature {latent} of mine-1" in capsys.readouterr().out
+    assert f"feature {latent} of mine-1" in cli(workspace, "prove", "mine-1", "--feature", latent, *quick)
     made = workspace.open(Proof, f"mine-1-{latent}")
     assert made.about.parents["transcoders/mine"] == workspace.manifest("transcoders", "mine").content_hash
     assert made.verdict().startswith("Undecided"), made.verdict()
@@ -80,9 +74,8 @@ def test_a_latent_of_a_set_is_proved_and_an_untrained_model_proves_nothing(works
     assert on_the_page.directions.equal(open_set(workspace, "mine").directions(1, 1))
 
 
-def test_verify_reads_the_log_of_every_layer(workspace: Workspace, capsys):
-    assert run(workspace, "verify", "transcoders/mine") == 0
-    assert "ok       transcoders/mine\n" in capsys.readouterr().out  # rows compared, too
+def test_verify_reads_the_log_of_every_layer(cli, workspace: Workspace):
+    assert "ok       transcoders/mine\n" in cli(workspace, "verify", "transcoders/mine")  # rows compared, too
     folder = workspace.path("transcoders", "mine")
     log, manifest = folder / "runs" / "layer_1" / "log.jsonl", folder / "manifest.json"
     kept = log.read_text(), manifest.read_text()
@@ -92,8 +85,7 @@ def test_verify_reads_the_log_of_every_layer(workspace: Workspace, capsys):
             changed = [*lines[:-1], lines[-1] | {name: lines[-1][name] + more}]
             log.write_text("".join(json.dumps(each) + "\n" for each in changed))
             seal(folder)
-            assert run(workspace, "verify", "transcoders/mine") == 1
-            said = capsys.readouterr().out
+            said = cli(workspace, "verify", "transcoders/mine", code=1)
             assert "DAMAGED  transcoders/mine" in said
             assert f"runs/layer_1/{log.name}" in said
             assert problem in said
@@ -146,10 +138,10 @@ def test_the_page_of_dictionaries_shows_every_layer(workspace: Workspace):
     assert read_log(log_path(workspace, running)).rows
 
 
-def test_a_cross_layer_set_has_tables_too(workspace: Workspace):
-    assert run(workspace, "train", "mlps", "--set", "across", "--cross-layer", "--kind", "batchtopk", *SIZES) == 0
+def test_a_cross_layer_set_has_tables_too(cli, workspace: Workspace):
+    cli(workspace, "train", "mlps", "--set", "across", "--cross-layer", "--kind", "batchtopk", *SIZES)
     assert open_set(workspace, "across").targets(0) == (0, 1)
-    assert run(workspace, "features", "--set", "across") == 0
+    cli(workspace, "features", "--set", "across")
     assert workspace.open(Features, "across-1").n_features == 40
 
 
@@ -167,7 +159,6 @@ def test_a_cross_layer_set_has_tables_too(workspace: Workspace):
         (["features", "--set", "mine", "--recording", "mlps", "mine"], "features need a dictionary"),
     ],
 )
-def test_mistakes_are_one_line(workspace: Workspace, words: list[str], reason: str, capsys):
-    assert run(workspace, *words) == 2
-    assert reason in capsys.readouterr().err
+def test_mistakes_are_one_line(cli, workspace: Workspace, words: list[str], reason: str):
+    assert reason in cli(workspace, *words, code=2)
     assert not Path(workspace.root / "transcoders" / "x.partial").exists()

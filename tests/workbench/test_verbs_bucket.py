@@ -17,20 +17,12 @@ from s3_server import BUCKET, new_machine, running
 MODEL, HOOK, MLP = "small:mlp-2l", "blocks.1.hook_resid_post", "blocks.1.mlp.hook_post"
 SIZES = ["--d-sae", "40", "--k", "4", "--tokens", "3000", "--batch-size", "256"]
 QUICK = ["--draws", "9", "--examples", "2", "--others", "4", "--new-tokens", "2"]
+CONTEXT = ["--context-length", "32"]
 VERBS = [
-    ["record", MODEL, "--name", "r", "--hook-points", HOOK, MLP, "--tokens", "5000", "--context-length", "32"],
+    ["record", MODEL, "--name", "r", "--hook-points", HOOK, MLP, "--tokens", "5000", *CONTEXT],
     [
-        "record",
-        MODEL,
-        "--name",
-        "live",
-        "--hook-points",
-        "mlps",
-        "--live",
-        "--tokens",
-        "5000",
-        "--context-length",
-        "32",
+        *("record", MODEL, "--name", "live", "--live", "--hook-points", "mlps"),
+        *("--tokens", "5000", "--context-length", "32"),
     ],
     ["train", "r", "--name", "one", "--hook-point", HOOK, *SIZES],
     ["train", "r", "--name", "two", "--hook-point", HOOK, "--seed", "1", *SIZES],
