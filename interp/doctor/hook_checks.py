@@ -10,15 +10,20 @@ from torch import Tensor
 
 from interp.doctor.reference import Reference
 from interp.doctor.trials import Outcome, Setup, Skip, gap, relative, trial, worst
-from interp.models.adapter import Hook, head_shape, hook_points_by_name, pattern_is_editable, run_with_cache
+from interp.models.adapter import (
+    MASKED_SCORE,
+    Hook,
+    head_shape,
+    hook_points_by_name,
+    pattern_is_editable,
+    run_with_cache,
+)
 from interp.models.passes import run_from, storing_hook
 from interp.names import parse_hook_point
 from interp.seeds import make_generator
 
 AT, ROWS = 2, 128
 """The position that is edited, and hook points of one pass, each edited in a row of its own."""
-MASKED = -1e30
-"""Scores below it are masked: some models write the least number instead of minus infinity."""
 
 
 def _edited_prompt(setup: Setup) -> Tensor:
@@ -96,7 +101,7 @@ def _shaken(row: int, length: int, generator: torch.Generator) -> Hook:
     def hook(value: Tensor, hook: Any) -> Tensor:
         value = value.clone()
         part = value[row].select(value.shape[1:].index(length), AT)
-        finite = part.isfinite() & (part > MASKED)
+        finite = part.isfinite() & (part > MASKED_SCORE)
         own = part[finite]
         noise = torch.randn(own.shape, generator=generator).to(own)
         part[finite] = own + 0.5 * own.square().mean().sqrt().clamp_min(1e-3) * noise

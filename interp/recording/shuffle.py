@@ -11,16 +11,42 @@ recording only where its model does not run on the CPU that the reader needs). M
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from interp.seeds import make_generator
 
-if TYPE_CHECKING:
-    from interp.recording.store import Recording
+
+class Shards(Protocol):
+    """Rows in shards, as far as a shuffle reads them; a `Recording` has these members."""
+
+    shard_rows: list[int]
+    context_length: int
+
+    @property
+    def n_shards(self) -> int: ...
+    @property
+    def shard_starts(self) -> Int64[np.ndarray, " n"]: ...
+    @property
+    def reads_ahead(self) -> bool: ...
+
+    def real_rows(self, shard: int, split: str = "all", heldout_fraction: float = 0.1) -> Int64[Tensor, " n"]:
+        """Return the local rows of the real tokens of a split."""
+        ...
+
+    def room(self, hook_points: list[str], n: int) -> dict[str, Float[Tensor, "{n} _"]]:
+        """Allocate `[n, d]` by hook point."""
+        ...
+
+    def read_local(
+        self, hook_points: list[str], shard: int, local: Int64[Tensor, " n"], out: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Read rows of a shard, into `out` where it is there."""
+        ...
 
 
 class Batch(NamedTuple):
@@ -47,7 +73,7 @@ class Group(NamedTuple):
 
 
 def plan_epoch(
-    recording: "Recording", *, seed: int, epoch: int, group_rows: int, split: str, fraction: float
+    recording: Shards, *, seed: int, epoch: int, group_rows: int, split: str, fraction: float
 ) -> Iterator[Group]:
     """Yield the groups of one epoch, in order."""
     generator = make_generator(seed, "shuffle", epoch)
@@ -60,7 +86,7 @@ def plan_epoch(
 
 
 def _deal(
-    recording: "Recording", shards: list[int], local: list[Tensor], group_rows: int, generator: torch.Generator
+    recording: Shards, shards: list[int], local: list[Tensor], group_rows: int, generator: torch.Generator
 ) -> Iterator[list[Tensor]]:
     """Deal the rows `local` of some shards into groups of about `group_rows`, each of randomly chosen contexts."""
     length = recording.context_length
@@ -73,8 +99,8 @@ def _deal(
 
 
 def read_plan(
-    recording: "Recording", plan: Iterator[Group], names: list[str], *, batch_size: int, skip: int, dtype: torch.dtype
-) -> Iterator["Batch"]:
+    recording: Shards, plan: Iterator[Group], names: list[str], *, batch_size: int, skip: int, dtype: torch.dtype
+) -> Iterator[Batch]:
     """Yield the batches of a plan, from batch number `skip` on.
 
     A remainder shorter than a batch is carried into the next group; it is read only when it is needed.
@@ -95,7 +121,7 @@ def read_plan(
         yield carried
 
 
-def planned_rows(recording: "Recording", plan: Iterator[Group], batch_size: int) -> Iterator[Int64[Tensor, " n"]]:
+def planned_rows(recording: Shards, plan: Iterator[Group], batch_size: int) -> Iterator[Int64[Tensor, " n"]]:
     """Yield the row numbers of every full batch of a plan; activations are not read."""
     carried = torch.empty(0, dtype=torch.int64)
     for group in plan:
@@ -109,8 +135,8 @@ def planned_rows(recording: "Recording", plan: Iterator[Group], batch_size: int)
 
 
 def _read_groups(
-    recording: "Recording", plan: Iterator[Group], names: list[str], to_skip: int
-) -> Iterator[tuple["Batch", Tensor]]:
+    recording: Shards, plan: Iterator[Group], names: list[str], to_skip: int
+) -> Iterator[tuple[Batch, Tensor]]:
     """Yield the rows of every group with the order in which they are drawn, from row number `to_skip` on."""
     for group in plan:
         if to_skip >= len(group.order):
@@ -120,7 +146,7 @@ def _read_groups(
         to_skip = 0
 
 
-def _read_group(recording: "Recording", group: Group, names: list[str]) -> "Batch":
+def _read_group(recording: Shards, group: Group, names: list[str]) -> Batch:
     """Read the rows of a group in the order of its shards, as stored; batches are drawn from it one by one."""
 
     parts = list(zip(group.shards, group.local_rows, strict=True))
@@ -140,11 +166,11 @@ def _cuts(order: Tensor, size: int, first: int) -> Iterator[Tensor]:
         yield from order[first:].split(size)
 
 
-def _take(mixed: "Batch", where: Tensor, dtype: torch.dtype) -> "Batch":
+def _take(mixed: Batch, where: Tensor, dtype: torch.dtype) -> Batch:
     return Batch({name: a[where].to(dtype) for name, a in mixed.activations.items()}, mixed.rows[where])
 
 
-def _join(first: "Batch", second: "Batch") -> "Batch":
+def _join(first: Batch, second: Batch) -> Batch:
     acts = {name: torch.cat([first.activations[name], second.activations[name]]) for name in second.activations}
     return Batch(acts, torch.cat([first.rows, second.rows]))
 

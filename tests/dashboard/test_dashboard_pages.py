@@ -19,7 +19,6 @@ from dashboard.components.pages import Context, Page, find_pages
 from dashboard.components.tokens import MAX_ALPHA, MIN_ALPHA, alpha, token_strip
 from dashboard.dynamics import page as dynamics
 from dashboard.feature import page as feature
-from dashboard.feature import page as feature_detail
 from dashboard.figures.theme import LIGHT
 from dashboard.geometry import page as geometry
 from dashboard.heads import page as heads
@@ -187,28 +186,28 @@ def test_empty_workspace_shows_the_command(tmp_path, live):
 
 
 def test_dead_feature_says_so(workspace):
-    shown = text_of(feature_detail.detail(workspace, "demo", 7, "light"))
+    shown = text_of(feature.detail(workspace, "demo", 7, "light"))
     assert "A dead feature" in shown
     assert "Examples" not in shown
 
 
 def test_labels_stand_side_by_side_with_their_scores_and_nulls(workspace):
-    shown = text_of(feature_detail.detail(workspace, "demo", 10, "light"))
+    shown = text_of(feature.detail(workspace, "demo", 10, "light"))
     for part in ("names of rivers", "statistics 10", "token statistics", "judge", "0.81", "0.70 to 0.90 [0.52]"):
         assert part in shown
-    assert "no label could be read" in text_of(feature_detail.detail(workspace, "demo", 11, "light"))
-    assert "wb-labels" not in text_of(feature_detail.detail(workspace, "demo", 12, "light"))
+    assert "no label could be read" in text_of(feature.detail(workspace, "demo", 11, "light"))
+    assert "wb-labels" not in text_of(feature.detail(workspace, "demo", 12, "light"))
 
 
 def test_dense_feature_says_so(workspace):
     from dashboard.data.features import Query, listing
 
     dense = listing(workspace, "demo", Query(sort="density", descending=True)).rows[0]["feature"]
-    assert "A dense feature" in text_of(feature_detail.detail(workspace, "demo", dense, "light"))
+    assert "A dense feature" in text_of(feature.detail(workspace, "demo", dense, "light"))
 
 
 def test_neurons_have_no_logit_effects_where_there_are_none(workspace):
-    assert "does not write to the residual" in text_of(feature_detail.detail(workspace, "neurons", 3, "dark"))
+    assert "does not write to the residual" in text_of(feature.detail(workspace, "neurons", 3, "dark"))
 
 
 def test_prompt_page_runs_nothing_until_asked(context, live):
@@ -256,7 +255,7 @@ def test_token_strip_keeps_text_and_marks_the_peak():
 
 
 def test_no_component_is_given_html(workspace, live):
-    parts = [feature_detail.detail(workspace, "demo", i, "light") for i in range(len(HOSTILE))]
+    parts = [feature.detail(workspace, "demo", i, "light") for i in range(len(HOSTILE))]
     assert all("not scored" in text_of(part) for part in parts)
     found = live.ask(AttributeAnswer(text="x", model="m", answer=HOSTILE[0], contrast=HOSTILE[1]))
     parts.append(prompt_why.part_shares(found, LIGHT))
