@@ -5,6 +5,8 @@ from pathlib import Path
 
 from interp.artifacts import Draft, save_artefact
 from interp.artifacts.artefact import settings_json
+from saes.kinds.base import SAE
+from saes.training.scores import ProseScores
 from saes.training.stored import StoredSAE
 from saes.weights.folder import save_sae
 from saes.weights.imported import ImportedSettings
@@ -18,15 +20,17 @@ def import_dictionary(
     origin: Origin,
     *,
     measure_widths: Callable[[list[str]], dict[str, int]] | None = None,
+    measure_prose: Callable[[SAE], ProseScores | None] | None = None,
     format: str | None = None,
     allow_mismatch: bool = False,
     overwrite: bool = False,
 ) -> StoredSAE:
     """Write the dictionary at `path` into `folder` with its self-check, and return it as stored.
 
-    `measure_widths` returns the model's widths at hook points; without it widths are not compared. Raises what
-    `load_dictionary` does, `ConfigError` when no hook point is known, `MismatchError` when the files name another
-    model, weights or hook point (unless `allow_mismatch`) or when widths differ.
+    `measure_widths` returns the model's widths at hook points; without it widths are not compared. `measure_prose`
+    returns the scores on the doctor's prose that are stored with it. Raises what `load_dictionary` does, `ConfigError`
+    when no hook point is known, `MismatchError` when the files name another model, weights or hook point (unless
+    `allow_mismatch`) or when widths differ.
     """
     path = Path(path).expanduser().absolute()
     loaded = load_checked(path, format)
@@ -56,5 +60,6 @@ def import_dictionary(
         heldout=None,
         heldout_before_rounding=None,
         self_check=loaded.check,
+        prose=measure_prose(loaded.sae) if measure_prose else None,
     )
     return save_artefact(found, folder, parents={f"model:{about.model}": about.weight_hash}, draft=draft)

@@ -46,3 +46,13 @@ class Reconstruction(Result):
     def headline(self) -> str:
         """Report the amount of text."""
         return f"Reconstruction on {self.n_tokens:,} tokens of {self.n_documents:,} documents"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProseScores:
+    """L0 and FVU on the doctor's own prose, as measured when a dictionary was trained or imported."""
+
+    l0: float
+    fvu: float
+    tokens_hash: str
+    """Hash of the tokens: scores on another text are not compared."""

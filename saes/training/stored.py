@@ -11,7 +11,7 @@ from interp.errors import as_typed
 from interp.results import Record
 from saes.kinds.config import AnyConfig
 from saes.training.config import TrainConfig
-from saes.training.scores import Reconstruction
+from saes.training.scores import ProseScores, Reconstruction
 from saes.weights.imported import ImportedSettings, SelfCheck
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class StoredSAE(Artefact, kind="sae"):
     """The same before the matrices were rounded, where they were."""
     self_check: SelfCheck | None
     """Comparison of an imported dictionary with its source."""
+    prose: ProseScores | None = None
+    """Scores by which `workbench doctor` knows it again; None where its model was not at hand."""
 
     @property
     def model(self) -> str:

@@ -62,3 +62,7 @@ def test_mistakes_exit_2_before_a_model_is_loaded(tmp_path, capsys):
     assert run(capsys, "doctor", "no-such-model", *where)[0] == 2
     assert run(capsys, "doctor", "small:mlp-2l", "--dictionary", "missing", *where)[0] == 2
     assert run(capsys, "doctor", "small:mlp-2l", "--dictionary", "a", "--set", "b", *where)[0] == 2
+    code, _, err = run(capsys, "doctor", "small:mlp-2l", "--dictionary", "checkpoints/layers.9", *where)
+    assert code == 2
+    assert "saes; checkpoints/layers.9 is a path" in err
+    assert "import checkpoints/layers.9 --model small:mlp-2l --name NAME" in err
