@@ -4,7 +4,7 @@
 
 Every exhibit of `museum` is rebuilt in the families or dictionaries where it is one, with a seed that decides layers,
 factors and permutations. Caught means that a check failed (or could no longer be run, where it can in the healthy
-set-up). Healthy set-ups, of ten families, four dictionaries and the formats of other tools, must not fail a check.
+set-up). Healthy set-ups, of ten families, five dictionaries and the formats of other tools, must not fail a check.
 """
 
 import argparse
