@@ -220,7 +220,6 @@ class Mirror:
         """Return the version that a pointer names."""
         with self._lock:
             version = Version(self, pointer)
-            version = Version(self, pointer)
             return self._versions.setdefault(version.id, version)
 
     def folder(self, key: str) -> "RemotePath":

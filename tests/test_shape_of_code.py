@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Collection, Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -35,10 +36,10 @@ def trees() -> dict[str, ast.Module]:
 
 
 @cache
-def imported(tree: ast.Module) -> set[str]:
-    """Modules that a module imports, inside functions too; not those that only a type checker reads."""
+def imported(tree: ast.Module, *, typed: bool = False) -> set[str]:
+    """Modules that a module imports, inside functions too; with `typed` those too that only a type checker reads."""
     found: set[str] = set()
-    for node in running_code(tree):
+    for node in ast.walk(tree) if typed else running_code(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -71,18 +72,18 @@ def test_files_functions_and_classes_stay_small():
 
 
 @cache
-def import_graph() -> dict[str, set[str]]:
+def import_graph(*, typed: bool = False) -> dict[str, set[str]]:
     """Module -> the modules of ours that it imports. A package counts where its `__init__` itself is meant."""
     modules = trees()
     graph = {}
     for name, tree in modules.items():
-        graph[name] = {other for other in imported(tree) if other in modules and other != name}
+        graph[name] = {other for other in imported(tree, typed=typed) if other in modules and other != name}
         graph[name] -= {other for other in graph[name] if any(each.startswith(f"{other}.") for each in graph[name])}
     return graph
 
 
 def test_no_import_circle():
-    graph = import_graph()
+    graph = import_graph(typed=True)
     done: set[str] = set()
 
     def walk(name: str, path: tuple[str, ...]) -> None:
@@ -96,9 +97,60 @@ def test_no_import_circle():
         walk(name, ())
 
 
-def test_the_circle_check_sees_imports_inside_functions():
+def test_the_circle_check_sees_imports_inside_functions_and_for_a_type_checker_alone():
     tree = ast.parse("def f():\n    from interp import errors\n\nif TYPE_CHECKING:\n    import torch\n")
     assert imported(tree) == {"interp", "interp.errors"}
+    assert imported(tree, typed=True) == {"interp", "interp.errors", "torch"}
+
+
+def said_twice(tree: ast.Module) -> list[str]:
+    """Modules imported again within a file, statements that repeat the one above, documented constants that are gone.
+
+    In `tests/` a click may be repeated: only the product is asked.
+    """
+    imports = (ast.Import, ast.ImportFrom)
+    at_top = [
+        f"{getattr(node, 'module', '')}.{a.name}" for node in tree.body if isinstance(node, imports) for a in node.names
+    ]
+    wrong = [f"{name} imported under two names" for name in {*at_top} if at_top.count(name) > 1]
+    for node in ast.walk(tree):
+        if isinstance(node, imports) and node not in tree.body:
+            again = {f"{getattr(node, 'module', '')}.{alias.name}" for alias in node.names} & {*at_top}
+            wrong += [f"line {node.lineno}: {name} imported again" for name in again]
+        for body in (getattr(node, part, None) for part in ("body", "orelse", "finalbody")):
+            for above, below in pairwise(body if isinstance(body, list) else []):
+                text = isinstance(below, ast.Expr) and isinstance(getattr(below.value, "value", None), str)
+                if ast.dump(above) == ast.dump(below):
+                    wrong.append(f"line {below.lineno} repeats the one above")
+                elif text and not isinstance(above, ast.Assign | ast.AnnAssign):
+                    wrong.append(f"line {below.lineno} documents nothing")
+    return wrong
+
+
+def test_nothing_is_imported_or_written_twice_in_a_file():
+    wrong = [f"{name}: {each}" for name, tree in trees().items() for each in said_twice(tree)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_is_written_twice_is_seen():
+    code = '''
+import torch
+from dashboard.sae import data as scores
+from dashboard.sae import data as view
+
+LIMIT = 3
+"""Tokens."""
+"""Left of a constant."""
+
+def f():
+    import torch
+    a = torch.ones(2)
+    a = torch.ones(2)
+'''
+    assert set(said_twice(ast.parse(code))) == {
+        "dashboard.sae.data imported under two names", "line 8 documents nothing", "line 11: .torch imported again",
+        "line 13 repeats the one above",
+    }  # fmt: skip
 
 
 def test_every_module_is_reached_from_a_command_a_page_or_a_public_name():

@@ -228,7 +228,9 @@ def round_dictionary(workspace: Workspace, seed: int) -> StoredSAE:
     """Write `demo` from `shipped-exact`: weights rounded to bfloat16, biases and thresholds unchanged, new scores."""
     from interp.artifacts import Draft, save_artefact
     from interp.artifacts.artefact import settings_json
+    from interp.models.loading import load_model
     from interp.recording.store import Recording
+    from saes.evaluation.dictionary_checks import scores_on_prose
     from saes.training.reconstruction import evaluate_on_recording
     from saes.weights.folder import load_sae, save_sae
 
@@ -251,6 +253,7 @@ def round_dictionary(workspace: Workspace, seed: int) -> StoredSAE:
         heldout=heldout,
         heldout_before_rounding=exact.heldout,
         self_check=None,
+        prose=scores_on_prose(rounded, load_model(settings.model)),
     )
     about = exact.about
     parents = {**about.parents, exact.key: about.content_hash}

@@ -7,8 +7,9 @@ goes on. `WORKBENCH_DOCTOR=off` in the environment leaves it out.
 import os
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from interp.artifacts import save_artefact
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from interp.doctor.trials import Setup
     from interp.models.hooked import HookedModel
     from interp.workspace import Workspace
+    from saes.kinds.base import SAE
+    from saes.training.stored import ProseScores
 
 SWITCH = "WORKBENCH_DOCTOR"
 DICTIONARIES = ("saes/", "transcoders/")
@@ -47,7 +50,8 @@ def dictionary_checks(workspace: "Workspace", key: str, setup: "Setup") -> Itera
     if folder == "saes":
         stored = workspace.open(StoredSAE, name)
         held = stored.heldout
-        said = Said() if held is None else Said(l0=held.l0, fvu=held.fvu)
+        card = {} if held is None else {"l0": held.l0, "fvu": held.fvu}
+        said = Said(**card, prose=stored.prose)
         yield from checks_of_dictionary(setup, stored.load().to(device), said)
         return
     found = open_set(workspace, name)
@@ -57,6 +61,40 @@ def dictionary_checks(workspace: "Workspace", key: str, setup: "Setup") -> Itera
     middle = layers[len(layers) // 2]
     for layer in [middle] if setup.quick else sorted({layers[0], middle, layers[-1]}):
         yield from checks_of_dictionary(setup, found.transcoder(layer).to(device))
+
+
+def prose_measure(spec: str, weights: str) -> "Callable[[SAE], ProseScores | None]":
+    """Return a function that scores a new dictionary of a model on the doctor's prose, by which it is known again.
+
+    The model is loaded when the first dictionary is done. Where that fails, or its weights are others, or more than
+    two billion parameters, a line says that nothing is stated.
+    """
+
+    @cache
+    def model() -> "HookedModel | None":
+        from interp.models.adapter import weight_hash
+        from interp.models.loading import load_model
+
+        try:
+            loaded = load_model(spec)
+        except Exception as error:  # the dictionary is trained, and this is an extra
+            return _say(f"no scores on prose are stored: {spec} was not loaded ({type(error).__name__}: {error})")
+        if weight_hash(loaded) != weights:
+            return _say(f"no scores on prose are stored: {spec} has other weights than the recording")
+        return loaded
+
+    def measured(sae: "SAE") -> "ProseScores | None":
+        from saes.evaluation.dictionary_checks import scores_on_prose
+
+        known = None if is_off() else model()
+        return None if known is None else scores_on_prose(sae, known)
+
+    return measured
+
+
+def is_off() -> bool:
+    """Return whether the environment says that nothing is examined unasked."""
+    return os.environ.get(SWITCH, "").lower() in ("off", "no", "0")
 
 
 @dataclass(frozen=True)
@@ -72,7 +110,7 @@ class FirstLook:
         """Examine the model and dictionaries that lack a certificate; save certificates and print the findings."""
         from interp.models.identity import model_spec, weight_hash
 
-        if os.environ.get(SWITCH, "").lower() in ("off", "no", "0"):
+        if is_off():
             return
         digest, dtype = weight_hash(self.model), str(self.model.cfg.dtype).removeprefix("torch.")
         known = [each for each in self.workspace.values(Certificate) if each.settings.weight_hash == digest]

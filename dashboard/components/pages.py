@@ -69,7 +69,6 @@ class Page:
     """`fill(workspace, model)`: the verb and its options by which a button fills the page, or does the first step."""
 
 
-"""Kind of artefact that says how a set-up was examined."""
 EMPTY_MS = 3000
 """Milliseconds between two checks of an empty page."""
 

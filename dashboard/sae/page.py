@@ -36,7 +36,6 @@ from dashboard.components.pages import (
 from dashboard.figures.saes import HEIGHT, HealthRun, health_figure
 from dashboard.figures.scaling import density_histogram, pareto_plane, scaling_curves
 from dashboard.figures.theme import message_figure, number, theme
-from dashboard.sae import data as scores
 from dashboard.sae import data as view
 from dashboard.sae.data import Entry, Log, fingerprint, first_not_finite, read_log
 from interp.artifacts import Manifest, hash_json
@@ -349,8 +348,8 @@ def show_dictionary(state: dict[str, Any], _status: str, scheme: str | None) -> 
     chosen = view.choose(workspace, state["name"], found)
     if chosen.state == "broken":
         return None, None
-    inside = scores.in_the_model(workspace, chosen.name)
-    made = [] if chosen.unfinished else scores.described(workspace, chosen.name)
+    inside = view.in_the_model(workspace, chosen.name)
+    made = [] if chosen.unfinished else view.described(workspace, chosen.name)
     boxes = [] if chosen.unfinished else [_plane(workspace, chosen, found, scheme), _density(workspace, made, scheme)]
     return card(chosen, inside, made), [
         html.Div(boxes, className="wb-two wb-even"),
@@ -361,7 +360,7 @@ def show_dictionary(state: dict[str, Any], _status: str, scheme: str | None) -> 
 
 
 def _plane(workspace: Workspace, chosen: view.Entry, found: list[view.Entry], scheme: str | None) -> html.Section:
-    points = scores.points(workspace, chosen, found)
+    points = view.points(workspace, chosen, found)
     foreign = len({point.recording for point in points}) > 1
     note = "lower left is better; compare at the same L0"
     note += "; open marks were scored on other documents" if foreign else ""
@@ -373,7 +372,7 @@ def _plane(workspace: Workspace, chosen: view.Entry, found: list[view.Entry], sc
 
 def _compared(workspace: Workspace, chosen: view.Entry) -> html.Section | None:
     """Return the newest comparison of a dictionary with others; None without one."""
-    found = next((each for each in scores.comparisons(workspace) if each.of(chosen.name)), None)
+    found = next((each for each in view.comparisons(workspace) if each.of(chosen.name)), None)
     if found is None:
         return None
 
@@ -405,7 +404,7 @@ def _density(workspace: Workspace, made: list[Any], scheme: str | None) -> html.
         note = as_typed("`workbench features` measures the density of every feature on a recording")
         return panel(title, graph("sae-density", figure=figure, label="no density histogram"), note=note)
     try:
-        found = scores.densities(workspace, tables)
+        found = view.densities(workspace, tables)
     except Exception as error:
         return panel(title, notice(explain(error), tone="error"))
     rest = [f"{found.dead:,} are dead", " in " if found.n_tokens else "",
@@ -426,7 +425,7 @@ _CONCEPTS = (
 
 def _concepts(workspace: Workspace, chosen: view.Entry, made: list[Manifest]) -> Any:
     """Return the table of everyday concepts: the best feature of each, beside baselines and the null."""
-    for each in scores.evaluations(workspace, chosen.name):
+    for each in view.evaluations(workspace, chosen.name):
         try:
             if (found := each.concept_scores) is not None:
                 return _concept_table(found, each.name, made)
@@ -484,7 +483,7 @@ def _two(value: Any) -> str:
 
 
 def _scaling(workspace: Workspace, chosen: view.Entry, scheme: str | None) -> Any:
-    found = scores.scaling(workspace, chosen.name)
+    found = view.scaling(workspace, chosen.name)
     if found is None:
         return None
     figure = scaling_curves(found, theme(scheme), chosen=chosen.name)

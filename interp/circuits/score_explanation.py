@@ -9,7 +9,8 @@ pairs of components (the 14 x 14 table of Elhage et al. 2021, with rotary positi
     found.top(3)                 # the pairs that raise the score of this key above those of other keys
 
 Softmax depends on differences only: a pair that raises the scores of all keys equally has no effect. `relative`
-therefore subtracts from each pair its mean over the other keys that the query may attend to, and `top` ranks by it.
+therefore subtracts from each pair its mean over the other keys that the query may attend to (in layers with a sliding
+window those inside it), and `top` ranks by it.
 
 Components: `embed`, `pos_embed` (learned positions), heads `L0H3`, `L0MLP`, `L0bias` (an attention output bias), and
 `bias` (of the norm and the projection). With a dictionary on the residual stream, the components before its hook point
@@ -32,7 +33,7 @@ from torch import Tensor
 
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, PromptError
-from interp.models.adapter import available_hook_points, run_with_cache, token_strings
+from interp.models.adapter import MASKED_SCORE, available_hook_points, run_with_cache, token_strings
 from interp.models.hooked import HookedModel
 from interp.models.residual import ResidualStream, Rotation, Side, freeze, read_rotation, rotary_hook_points
 from interp.names import HeadName, canonical_hook_point, parse_head, parse_hook_point
@@ -234,7 +235,9 @@ def explain_score(
     head = residual.check_head(parse_head(head) if isinstance(head, str) else head)
     _check_request(model, tokens, query, key)
     pattern = f"blocks.{head.layer}.attn.hook_pattern"
+    masked = f"blocks.{head.layer}.attn.hook_attn_scores"
     points = [*hook_points_of_parts(residual, head.layer, dictionary), *rotary_hook_points(model, head.layer), pattern]
+    points += [masked] if masked in available_hook_points(model) else []
     _, cache = run_with_cache(model, tokens, points, stop_at_layer=head.layer + 1)
     rotation = read_rotation(model, head.layer, cache)
     keys = torch.arange(query + 1, device=tokens.device)
@@ -243,8 +246,10 @@ def explain_score(
     q_parts, k_parts = q.values[:, 0] * _scale(model, head.layer), k.values  # [n, d_head], [n, keys, d_head]
     scores = k_parts.sum(0) @ q_parts.sum(0)
     attention = cache[pattern][0, head.head, query, : query + 1]
-    _check_scores(scores, attention, model)
+    _check_scores(scores, attention, model, head.layer)
     others = keys != key
+    if masked in cache:  # models without it have no sliding window
+        others &= cache[masked][0, head.head, query, : query + 1] > MASKED_SCORE
     matrix = q_parts @ k_parts[:, key].T
     mean_key = k_parts[:, others].mean(1) if others.any() else torch.zeros_like(k_parts[:, 0])
     relative = q_parts @ (k_parts[:, key] - mean_key).T
@@ -254,7 +259,7 @@ def explain_score(
         "key": key,
         "query_token": text[query],
         "key_token": text[key],
-        "relative_to": f"mean of the other {int(others.sum())} keys up to the query",
+        "relative_to": f"mean of the other {int(others.sum())} keys that the query may attend to",
         "dictionary": None if dictionary is None else dictionary.hook_point,
         "norm_scale": "frozen",
         "n_averaged": 1,
@@ -285,7 +290,7 @@ def _check_request(model: HookedModel, tokens: Tensor, query: int, key: int) -> 
         raise ConfigError('attention patterns are not computed by this kernel; load the model with attention="eager"')
 
 
-def _check_scores(scores: Tensor, attention: Tensor, model: HookedModel) -> None:
+def _check_scores(scores: Tensor, attention: Tensor, model: HookedModel, layer: int) -> None:
     """Raise `ConfigError` unless the softmax of the scores is the model's own attention.
 
     Only keys with attention above 0 are compared.
@@ -297,6 +302,14 @@ def _check_scores(scores: Tensor, attention: Tensor, model: HookedModel) -> None
     if error > tolerance:
         raise ConfigError(
             f"the scores of {getattr(model.cfg, 'architecture', None) or 'this model'} are not the scaled product of "
-            f"projected residuals (attention differs by {error:.2g}): it norms queries and keys, caps scores or adds a "
-            "bias, which this analysis cannot decompose; use a model without these"
+            f"projected residuals (attention differs by {error:.2g}): {_departure(model, layer)}, which this analysis "
+            "cannot decompose; use a model without it"
         )
+
+
+def _departure(model: HookedModel, layer: int) -> str:
+    """Return how attention of a layer departs from a product of projections, as far as its module shows it."""
+    attention = model.blocks[layer].attn.original_component
+    ways = ["it norms queries and keys"] if getattr(attention, "q_norm", None) is not None else []
+    ways += ["it caps scores"] if getattr(attention, "attn_logit_softcapping", None) else []
+    return " and ".join(ways) or "it changes queries, keys or scores in another way, such as by a bias"

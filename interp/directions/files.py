@@ -2,7 +2,7 @@
 
     write_directions(recipe, "formal.safetensors", about)     # every operation; refused for other weights when applied
     write_directions(recipe, "formal.gguf")                   # llama.cpp's and repeng's layout: additions only
-    recipe = read_directions("formal.gguf", model)
+    recipe = read_directions("formal.gguf")
 
 **GGUF control vectors** hold `direction.N [d]` float32, which llama.cpp adds to the output of block N at every token;
 block 0 cannot be written (llama.cpp refuses it). So a step of a recipe has to add to `blocks.N.hook_resid_post`, N from

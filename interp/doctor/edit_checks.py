@@ -161,3 +161,22 @@ def patched_whole(setup: Setup) -> Outcome:
         patched = setup.logits(corrupt)
     found = gap(patched, setup.logits(clean))
     return setup.alike(found)
+
+
+@trial(
+    "edits", "every row",
+    did="Steered and ablated in one batch of three prompts of one length, and in each prompt alone.",
+    expected="the same logits",
+    means="An intervention reaches only some rows of a batch: effects averaged over prompts are too small.",
+)  # fmt: skip
+def every_row(setup: Setup) -> Outcome:
+    rows = setup.prompts.rows[:3]
+    length = min(row.shape[1] for row in rows)
+    cut = torch.cat([row[:, :length] for row in rows])
+    steps = [
+        _step(setup, 0.5),
+        Intervention(target=Component(name=f"L{setup.model.cfg.n_layers // 2}H0"), action="ablate"),
+    ]
+    with intervened(setup.model, steps):
+        together, alone = setup.logits(cut), [setup.logits(row[None])[0] for row in cut]
+    return setup.alike(max(gap(ours, theirs) for ours, theirs in zip(together, alone, strict=True)))

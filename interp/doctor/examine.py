@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from interp.doctor import edit_checks, hook_checks, lens_checks, model_checks
+from interp.doctor import edit_checks, hook_checks, lens_checks, model_checks, response_checks
 from interp.doctor.certificate import Certificate, Check, ExaminedSetup
 from interp.doctor.lens_checks import FittedLens
 from interp.doctor.prompts import prompts_of
@@ -15,7 +15,9 @@ from interp.models.hooked import HookedModel
 from interp.models.identity import model_spec
 from interp.progress import Progress
 
-MODEL_TRIALS = [*trials_of(model_checks), *trials_of(hook_checks), *trials_of(edit_checks)]
+MODEL_TRIALS = [
+    trial for module in (model_checks, hook_checks, response_checks, edit_checks) for trial in trials_of(module)
+]
 LENS_TRIALS = trials_of(lens_checks)
 
 

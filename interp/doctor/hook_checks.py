@@ -1,8 +1,7 @@
-"""Checks that every hook point sees the value it is named after, and that an edit there acts from its position on."""
+"""Checks that every hook point sees the value it is named after, and that writing it back changes nothing."""
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,18 +9,18 @@ from torch import Tensor
 
 from interp.doctor.reference import Reference
 from interp.doctor.trials import Outcome, Setup, Skip, gap, relative, trial, worst
-from interp.models.adapter import Hook, head_shape, hook_points_by_name, pattern_is_editable, run_with_cache
+from interp.models.adapter import (
+    Hook,
+    head_shape,
+    hook_points_by_name,
+    pattern_is_editable,
+    run_with_cache,
+)
 from interp.models.passes import run_from, storing_hook
 from interp.names import parse_hook_point
-from interp.seeds import make_generator
-
-AT, ROWS = 2, 128
-"""The position that is edited, and hook points of one pass, each edited in a row of its own."""
-MASKED = -1e30
-"""Scores below it are masked: some models write the least number instead of minus infinity."""
 
 
-def _edited_prompt(setup: Setup) -> Tensor:
+def edited_prompt(setup: Setup) -> Tensor:
     """Return a short prompt `[1, pos]` whose length no other axis of the model has: the axis of positions is found by
     it."""
     shape = head_shape(setup.model)
@@ -34,12 +33,12 @@ def _seen(setup: Setup) -> dict[str, Any]:
     if "seen" not in setup.known:
         seen: dict[str, Any] = {}
         hooks = [(name, storing_hook(seen, name)) for name in hook_points_by_name(setup.model)]
-        run_from(setup.model, _edited_prompt(setup).repeat(2, 1), hooks)
+        run_from(setup.model, edited_prompt(setup).repeat(2, 1), hooks)
         setup.known["seen"] = seen
     return setup.known["seen"]
 
 
-def _examined(setup: Setup) -> list[str]:
+def editable_points(setup: Setup) -> list[str]:
     """Return the hook points that can be edited row by row."""
     own = [name for name, value in _seen(setup).items() if value.is_floating_point() and value.shape[0] == 2]
     return own if pattern_is_editable(setup.model) else [name for name in own if not name.endswith("hook_pattern")]
@@ -72,70 +71,22 @@ def _is_sound(name: str, value: Tensor) -> bool:
     means="Reading a value through a hook that returns it changes the model: an intervention has an effect of its own.",
 )  # fmt: skip
 def same_value(setup: Setup) -> Outcome:
-    row = _edited_prompt(setup)
-    hooks: list[tuple[str, Hook]] = [(name, lambda value, hook: value.clone()) for name in _examined(setup)]
-    found = gap(_logits(setup, row, hooks), setup.logits(row))
+    row = edited_prompt(setup)
+    hooks: list[tuple[str, Hook]] = [(name, lambda value, hook: value.clone()) for name in editable_points(setup)]
+    found = gap(logits_of(setup, row, hooks), setup.logits(row))
     return setup.alike(found)
 
 
-def _logits(setup: Setup, tokens: Tensor, hooks: list[tuple[str, Hook]]) -> Tensor:
-    """Return the logits of a pass with hooks, without the warning that an edited norm differs by rounding."""
+def logits_of(setup: Setup, value: Tensor, hooks: list[tuple[str, Hook]], layer: int = 0) -> Tensor:
+    """Return the logits of a pass with hooks, from tokens, or from the residual before a block.
+
+    The warning that an edited norm differs by rounding is left out.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logits = run_from(setup.model, tokens, hooks)
+        logits = run_from(setup.model, value, hooks, layer=layer)
     assert logits is not None  # only a pass with `until` has none
     return logits
-
-
-def _shaken(row: int, length: int, generator: torch.Generator) -> Hook:
-    """Return a hook that adds noise to one row of the batch at one position, half as large as the values there.
-
-    The first axis of `length` is that of positions; in patterns `[head, dest, src]` that of the reading one.
-    """
-
-    def hook(value: Tensor, hook: Any) -> Tensor:
-        value = value.clone()
-        part = value[row].select(value.shape[1:].index(length), AT)
-        finite = part.isfinite() & (part > MASKED)
-        own = part[finite]
-        noise = torch.randn(own.shape, generator=generator).to(own)
-        part[finite] = own + 0.5 * own.square().mean().sqrt().clamp_min(1e-3) * noise
-        return value
-
-    return hook
-
-
-def edited(setup: Setup) -> Iterator[tuple[str, float, float]]:
-    """Yield every hook point with the largest change of a logit before the edited position, and from there on.
-
-    Each hook point is edited in a row of its own, and compared with the row of a pass whose hooks change nothing.
-    """
-    generator = make_generator(setup.seed, "doctor", "noise")
-    row, names = _edited_prompt(setup), _examined(setup)
-    for start in range(0, len(names), ROWS):
-        part = names[start : start + ROWS]
-        tokens = row.repeat(len(part), 1)
-        idle: list[tuple[str, Hook]] = [(name, lambda value, hook: value.clone()) for name in part]
-        shaken = [(name, _shaken(at, row.shape[1], generator)) for at, name in enumerate(part)]
-        change = (_logits(setup, tokens, shaken) - _logits(setup, tokens, idle)).abs().amax(-1)
-        for at, name in enumerate(part):
-            yield name, float(change[at, :AT].max()), float(change[at, AT:].max())
-
-
-@trial(
-    "hooks", "edited",
-    did="At every hook point, added noise at the third position of a prompt.",
-    expected="logits change there or later, and not before",
-    means="A hook that changes nothing is detached: ablations and steering there look like no effect. A change before "
-    "the position means that positions are shifted or reach into the past.",
-)  # fmt: skip
-def edits(setup: Setup) -> Outcome:
-    spread = float(setup.clean(setup.prompts.rows[0]).std())
-    found = list(edited(setup))
-    idle = [name for name, _, later in found if not later > 1e-6 * spread]
-    early = [name for name, before, later in found if before > max(1e-6 * spread, 1e-3 * later)]
-    said = f"{len(found) - len(idle)} of {len(found)} change the logits, {len(early)} of them before the position"
-    return not idle and not early, said + (f": {', '.join([*idle, *early][:4])}" if idle or early else "")
 
 
 @trial(

@@ -1,6 +1,7 @@
 """Steering along a direction: its effect and its side effects by strength.
 
-    sweep = sweep_strengths(model, "blocks.10.hook_resid_post", direction, prompts=..., targets=..., text=...)
+    point = "blocks.10.hook_resid_post"
+    sweep = sweep_strengths(model, point, direction, unit=..., prompts=..., targets=..., text=...)
 
 A multiple of the direction is added to the residual stream (activation addition). Two measures per strength: the
 *effect* on the log-odds of the target tokens as the next token after the prompts, and the *side effect* on the loss on

@@ -211,6 +211,10 @@ def _attends_in_steps(model: HookedModel) -> bool:
     return type(getattr(model.blocks[0], "attn", None)) is not AttentionBridge
 
 
+MASKED_SCORE = -1e30
+"""Scores below it are masked: some models write the least number instead of minus infinity."""
+
+
 def pattern_is_editable(model: HookedModel) -> bool:
     """Return whether an edit of `hook_pattern` reaches the logits: in OPT the hook sees a copy."""
     return _attends_in_steps(model) or not hasattr(model.original_model, "config")

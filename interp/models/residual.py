@@ -95,8 +95,6 @@ def read_norm(module: Any, d_model: int) -> Norm | None:
 
     They are checked on a random vector. Raises `ConfigError` for a norm of another kind.
     """
-    import torch
-
     if module is None or isinstance(module, torch.nn.Identity):
         return None
     like = next(iter(module.parameters()), None)
@@ -416,8 +414,6 @@ class ResidualStream:
         Raises `ConfigError` when it exceeds `tolerance` (by default 0.001, 0.05 in 16-bit models): then a head's output
         is not its contribution (a residual multiplier), and patching by addition would be wrong.
         """
-        import torch
-
         from interp.models.adapter import run_with_cache
 
         tokens = torch.arange(4, device=self.device)[None] % self.shape.d_vocab

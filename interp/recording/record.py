@@ -94,8 +94,6 @@ def probe_widths(model: HookedModel, hook_points: list[str]) -> dict[str, int]:
 
     Raises `ConfigError` for a hook point without one vector per token.
     """
-    import torch
-
     for name in hook_points:
         if name.endswith(_SQUARE):
             raise ConfigError(f"{name} has one number per pair of tokens, a recording needs one vector per token")
@@ -179,8 +177,6 @@ def record(
     `MismatchError` (an unfinished run with other settings or other text is in the way), `OtherRankError` and
     `LostRankError` (another rank failed, or is gone).
     """
-    import torch
-
     folder = as_path(folder)
     with ranks.checked():
         given = replace(config or RecordConfig(), **settings)

@@ -316,7 +316,6 @@ def write_stats(draft: Draft, log: ShardLog, hook_points: list[str]) -> None:
 
 def save_stats(folder: Path, hook_point: str, total: Moments) -> None:
     """Write `<hook point>/stats.safetensors`."""
-    import torch
     from safetensors.torch import save_file
 
     n = max(total.n, 1)

@@ -9,7 +9,8 @@ floor) and with an untrained dictionary; predicted effects come with measured on
 
 **Variants** are one template with several words: a distribution for every edge of the grouped graph.
 
-    found = trace_variants(model, "The capital of {} is", {"France": " Paris", "Italy": " Rome", "Japan": " Tokyo"})
+    words = {"France": " Paris", "Italy": " Rome", "Japan": " Tokyo"}
+    found = trace_variants(model, "The capital of {} is", words, replacement)
     print(found)                 # flows between groups of nodes, with 95 % intervals over the words
 
 Latents that are active differ from word to word, so nodes are grouped by what all prompts share: the position, and the

@@ -1,5 +1,6 @@
 """Checks of `interp.doctor`, on a short text: is a dictionary applied as it was trained?"""
 
+import contextlib
 import copy
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,9 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.artifacts import hash_json
 from interp.doctor.certificate import Check
+from interp.doctor.examine import set_up
 from interp.doctor.trials import Outcome, Setup, Skip, due, gap, run_trials, trial, trials_of
 from interp.models.adapter import available_hook_points, bos_token_id
+from interp.models.hooked import HookedModel
 from interp.models.passes import capture
 from interp.names import canonical_hook_point, parse_hook_point
 from saes.evaluation.baselines import random_dictionary_like
@@ -20,6 +24,7 @@ from saes.evaluation.in_model import can_splice, evaluate_in_model
 from saes.kinds.base import SAE, JumpReLU, OneLayerSAE, ReLU, TokenNormSAE, TopK
 from saes.kinds.l1 import GatedSAE
 from saes.kinds.transcoder import Transcoder
+from saes.training.stored import ProseScores
 
 SCALES = (0.1, 0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 4.0, 10.0)
 NEAR_ONE, SHRUNK = (0.85, 1.2), 1.4
@@ -28,6 +33,8 @@ NEAR_ONE, SHRUNK = (0.85, 1.2), 1.4
 OUTPUT, GAINED = (0.8, 1.4), 0.05
 """Factors on the latents' output that count as 1 (an L1 penalty shrinks it), and the variance that one factor per
 latent may add."""
+STATED = 0.1
+"""Largest difference from the scores that were measured on the same prose, as a fraction of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +43,8 @@ class Said:
 
     l0: float | None = None
     fvu: float | None = None
+    prose: ProseScores | None = None
+    """Scores on this very prose, stored when the dictionary was trained or imported."""
 
 
 @dataclass(frozen=True)
@@ -309,6 +318,44 @@ def as_card_says(applied: Applied) -> Outcome:
 
 
 @trial(
+    "dictionary", "as when it was made", cheap=True,
+    did="Compared L0 and FVU on the prose with those stored when the dictionary was trained or imported.",
+    expected=f"both within {STATED:.0%}",
+    means="Its weights, its model or the way of applying it have changed since: noise in the decoder, a larger "
+    "threshold, a bias with the other sign.",
+)  # fmt: skip
+def as_when_made(applied: Applied) -> Outcome:
+    stated, now = applied.said.prose, prose_scores(applied)
+    if stated is None:
+        raise Skip("not stated: no scores on this prose are stored with it, so its card's margin applies")
+    if stated.tokens_hash != now.tokens_hash:
+        raise Skip("its scores were measured on other tokens; train or import it again to renew them")
+    fits = all(abs(now / stated - 1) <= STATED for now, stated in ((now.l0, stated.l0), (now.fvu, stated.fvu)))
+    return fits, f"L0 {now.l0:.1f}, FVU {now.fvu:.3f}; when it was made {stated.l0:.1f}, {stated.fvu:.3f}"
+
+
+def prose_scores(applied: Applied) -> ProseScores:
+    """Return L0 and FVU on the prose. Raises `Skip` for a model without a tokenizer."""
+    x, target = applied.own
+    texts = applied.setup.prompts.texts
+    assert texts is not None  # `own` skips
+    tokens_hash = hash_json(texts.tolist())
+    return ProseScores(l0=_l0(applied.sae, x), fvu=fvu_of(applied.sae, x, target), tokens_hash=tokens_hash)
+
+
+def scores_on_prose(sae: SAE, model: HookedModel) -> ProseScores | None:
+    """Return L0 and FVU on the doctor's prose; None for a dictionary of several hook points, or without a tokenizer."""
+    if _is_examined(sae):
+        with contextlib.suppress(Skip):
+            return prose_scores(Applied(set_up(model, quick=True, referred=False), sae, Said()))
+    return None
+
+
+def _is_examined(sae: SAE) -> bool:
+    return len(sae.hook_points) == 1 and not (isinstance(sae, Transcoder) and not sae.hook_point_out)
+
+
+@trial(
     "dictionary", "explained variance",
     did="Computed explained variance over all coordinates together, and as the mean over coordinates.",
     expected="two numbers that papers call by one name",
@@ -354,7 +401,7 @@ TRIALS = trials_of(sys.modules[__name__])
 def checks_of_dictionary(setup: Setup, sae: SAE, said: Said | None = None) -> Iterator[Check]:
     """Yield the checks of a dictionary in a model, each as soon as it is done. Crosscoders are not checked."""
     trials = due(TRIALS, quick=setup.quick)
-    if len(sae.hook_points) > 1 or (isinstance(sae, Transcoder) and not sae.hook_point_out):
+    if not _is_examined(sae):
         for each in trials:
             yield each.experiment.not_checked("a dictionary of several hook points is not examined")
         return

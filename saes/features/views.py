@@ -311,12 +311,16 @@ def read_text(recording: Recording, rows: np.ndarray, texts: list[str]) -> Views
         after = np.where(np.append(shard.begins[1:], True), -1, np.append(token[1:], -1))
         before = np.where(shard.begins, -1, np.insert(token[:-1], 0, -1))
         label = of_document[np.maximum(shard.document, 0)]
-        values = (token, of_token[shard.codes], after, before, label, of_words.own, of_words.own, chunk, of_words.after,
-                  of_words.before, flags)  # fmt: skip
-        for view, found in zip(views, values, strict=True):
-            view.values.append(found[mine])
+        # "before" names a feature that fires before a token, so its value is the token after; "after" likewise
+        values = {
+            "token": token, "any_form": of_token[shard.codes], "before": after, "after": before, "document": label,
+            "word": of_words.own, "class": of_words.own, "chunk": chunk, "before_class": of_words.after,
+            "after_class": of_words.before, "surroundings": flags,
+        }  # fmt: skip
+        for view in views:
+            view.values.append(values[view.kind][mine])
             if number % every == 0:
-                view.count(found[real])
+                view.count(values[view.kind][real])
         for side, beside in (("before", of_words.after), ("after", of_words.before)):
             pairs[side].add(np.where(beside >= 0, token << 32 | beside, -1), mine, counted=number % every == 0)
         own, passage = of_token[shard.codes], np.cumsum(shard.begins)

@@ -39,7 +39,7 @@ from saes.training.config import DENSE, Plan, TrainConfig, plan
 from saes.training.data import Position, Source, TrainingBatch, check_stats, fold, training_batches
 from saes.training.log_checks import row_sum
 from saes.training.reconstruction import evaluate_on_recording
-from saes.training.stored import Reconstruction, StoredSAE, TrainedSettings, TrainingRun
+from saes.training.stored import ProseScores, Reconstruction, StoredSAE, TrainedSettings, TrainingRun
 from saes.weights.folder import save_sae
 from saes.weights.read import ROWS, Probe, write_probe
 
@@ -179,14 +179,15 @@ class Run:
         spread: Spread = UNSHARED,
         first_batch: Callable[[], TrainingBatch] | None = None,
         buffers: Buffers | None = None,
+        measure_prose: Callable[[SAE], ProseScores | None] | None = None,
     ):
         """Open or resume the run in its folder.
 
         `first_batch` gives the first whole batch where it was read for other runs as well, `buffers` the working memory
-        that they share.
+        that they share. `measure_prose` returns the scores of the finished dictionary on the doctor's prose.
         """
         self.source, self.config, self.train_config, self.folder = source, job.sae, job.train, job.folder
-        self.spread, self.ranks = spread, spread.ranks
+        self.spread, self.ranks, self._measure_prose = spread, spread.ranks, measure_prose
         with self.ranks.checked():
             for site in source.sites:
                 check_stats(site.recording, site.hook_point)
@@ -375,6 +376,7 @@ class Run:
             heldout=heldout,
             heldout_before_rounding=None,
             self_check=None,
+            prose=self._measure_prose(sae) if self._measure_prose else None,
         )
 
     def _report(self, lr: float, rows: Tensor) -> Metrics:

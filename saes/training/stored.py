@@ -66,6 +66,16 @@ class Reconstruction(Result):
         return f"Reconstruction on {self.n_tokens:,} tokens of {self.n_documents:,} documents"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProseScores:
+    """L0 and FVU on the doctor's own prose, as measured when a dictionary was trained or imported."""
+
+    l0: float
+    fvu: float
+    tokens_hash: str
+    """Hash of the tokens: scores on another text are not compared."""
+
+
 HELDOUT_FRACTION = 0.1
 """Share of documents held out for an imported dictionary, whose own share is not known."""
 
@@ -117,6 +127,8 @@ class StoredSAE(Artefact, kind="sae", title="Dictionary", made_by="train"):
     """The same before the matrices were rounded, where they were."""
     self_check: SelfCheck | None
     """Comparison of an imported dictionary with its source."""
+    prose: ProseScores | None = None
+    """Scores by which `workbench doctor` knows it again; None where its model was not at hand."""
 
     @property
     def model(self) -> str:
@@ -195,15 +207,17 @@ def import_dictionary(
     origin: "Origin",
     *,
     measure_widths: Callable[[list[str]], dict[str, int]] | None = None,
+    measure_prose: "Callable[[SAE], ProseScores | None] | None" = None,
     format: str | None = None,
     allow_mismatch: bool = False,
     overwrite: bool = False,
 ) -> StoredSAE:
     """Write the dictionary at `path` into `folder` with its self-check, and return it as stored.
 
-    `measure_widths` returns the model's widths at hook points; without it widths are not compared. Raises what
-    `load_dictionary` does, `ConfigError` when no hook point is known, `MismatchError` when the files name another
-    model, weights or hook point (unless `allow_mismatch`) or when widths differ.
+    `measure_widths` returns the model's widths at hook points; without it widths are not compared. `measure_prose`
+    returns the scores on the doctor's prose that are stored with it. Raises what `load_dictionary` does, `ConfigError`
+    when no hook point is known, `MismatchError` when the files name another model, weights or hook point (unless
+    `allow_mismatch`) or when widths differ.
     """
     from saes.weights.folder import save_sae
     from saes.weights.importing import agree_on_origin, check_widths, source_files
@@ -237,5 +251,6 @@ def import_dictionary(
         heldout=None,
         heldout_before_rounding=None,
         self_check=loaded.check,
+        prose=measure_prose(loaded.sae) if measure_prose else None,
     )
     return save_artefact(found, folder, parents={f"model:{about.model}": about.weight_hash}, draft=draft)

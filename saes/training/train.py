@@ -45,7 +45,7 @@ from saes.kinds.config import CrosscoderConfig, SAEConfig
 from saes.training.config import TrainConfig, plan
 from saes.training.data import Source
 from saes.training.run import Job, Metrics, Run, read_together, settings_of
-from saes.training.stored import StoredSAE
+from saes.training.stored import ProseScores, StoredSAE
 from saes.weights.folder import load_sae
 
 Recordings = Recording | Sequence[Recording]
@@ -107,14 +107,16 @@ def train_many(
     resume_sweep: bool = True,
     device: str | None = None,
     spread: Spread = UNSHARED,
+    measure_prose: Callable[[SAE], ProseScores | None] | None = None,
 ) -> Generator[tuple[Job, Metrics], None, None]:
     """Train several dictionaries on one stream of batches, yielding health lines as `(job, metrics)`.
 
     Each has its own folder, checkpoint and log, and ends at the weights that it would have had alone. With
     `resume_sweep`, folders that hold one of these runs, finished, are left as they are, so that an interrupted sweep
-    continues; without it they are an error, as for `train`. All jobs must agree on the sites, `tokens`, `batch_size`,
-    `seed` and `heldout_fraction`; `ConfigError` names the difference. Memory: one state per dictionary (three times its
-    weights) and one batch.
+    continues; without it they are an error, as for `train`. `measure_prose` returns the scores of a finished
+    dictionary on the doctor's prose, which are stored with it. All jobs must agree on the sites, `tokens`,
+    `batch_size`, `seed` and `heldout_fraction`; `ConfigError` names the difference. Memory: one state per dictionary
+    (three times its weights) and one batch.
     """
     with spread.ranks.checked():
         if not jobs:
@@ -123,7 +125,7 @@ def train_many(
         _check_one_stream(sources, jobs)
         source = sources[0]
         whole = [job for job in jobs if resume_sweep and not overwrite and _finished(source, job)]
-    how: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread}
+    how: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread, "measure_prose": measure_prose}
     runs = [Run(source, job, **how) for job in jobs if job not in whole]
     by_folder = {job.folder: job for job in jobs}
     with contextlib.closing(advance(runs, spread)) as steps:

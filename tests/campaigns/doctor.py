@@ -4,7 +4,7 @@
 
 Every exhibit of `museum` is rebuilt in the families or dictionaries where it is one, with a seed that decides layers,
 factors and permutations. Caught means that a check failed (or could no longer be run, where it can in the healthy
-set-up). Healthy set-ups, of ten families, four dictionaries and the formats of other tools, must not fail a check.
+set-up). Healthy set-ups, of ten families, five dictionaries and the formats of other tools, must not fail a check.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from interp.models.adapter import bos_token_id
 from interp.models.loading import load_model
 from interp.models.passes import capture
 from interp.seeds import make_generator
-from saes.evaluation.dictionary_checks import Said, checks_of_dictionary, fvu_of
+from saes.evaluation.dictionary_checks import Said, checks_of_dictionary, fvu_of, scores_on_prose
 from saes.kinds.base import SAE, SAEMetadata, Weights
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.l1 import ReLUSAE
@@ -36,7 +36,7 @@ from tests.campaigns.set_ups import FAMILIES, write_family
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "museum.md"
 POINT = "blocks.1.hook_resid_post"
-DICTIONARIES = ("topk", "jumprelu", "relu", "shifted topk")
+DICTIONARIES = ("topk", "jumprelu", "relu", "shifted topk", "biased jumprelu")
 OF_EDITS = "llama"
 """Family in which edits and dictionaries are examined."""
 QUIET = ("text", "chat template", "BOS")
@@ -58,7 +58,7 @@ def principal(family: str, kind: str, model: object) -> tuple[SAE, Said]:
     """Return a dictionary that reconstructs a hook point without training: half of its principal components, each with
     both signs.
 
-    Its card states L0 and FVU on the same text.
+    Its card states L0 and FVU on the same text, and so do the scores stored with it.
     """
     setup = set_up(model, referred=False)
     texts = setup.prompts.texts
@@ -68,20 +68,20 @@ def principal(family: str, kind: str, model: object) -> tuple[SAE, Said]:
     _, vectors = torch.linalg.eigh((x - mean).T @ (x - mean))
     largest = vectors.T[len(vectors) // 2 :]
     rows = torch.cat([largest, -largest])
-    bias = 0.3 * torch.ones(len(rows)) if kind == "shifted topk" else torch.zeros(len(rows))
+    bias = torch.full((len(rows),), {"shifted topk": 0.3, "biased jumprelu": -0.5}.get(kind, 0.0))
     weights = Weights(rows.T.contiguous(), bias, rows, mean)
     from interp.models.identity import weight_hash
 
     about = SAEMetadata(model=family, weight_hash=weight_hash(setup.model), hook_point=POINT)
-    if kind == "jumprelu":
-        pre = (x - mean) @ weights.W_enc
+    if kind.endswith("jumprelu"):
+        pre = (x - mean) @ weights.W_enc + bias
         sae: SAE = JumpReLUSAE(weights, threshold=torch.full((len(rows),), float(pre.quantile(0.6))), metadata=about)
     elif kind == "relu":
         sae = ReLUSAE(weights, metadata=about)
     else:
         sae = TopKSAE(weights, k=12, metadata=about)
     l0 = float((sae.encode_sparse(x).values > 0).sum(-1).float().mean())
-    return sae, Said(l0=l0, fvu=fvu_of(sae, x, x))
+    return sae, Said(l0=l0, fvu=fvu_of(sae, x, x), prose=scores_on_prose(sae, setup.model))
 
 
 class Ward:

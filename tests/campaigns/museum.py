@@ -236,6 +236,20 @@ def hook_heads(patient: Patient) -> None:
     _seeing(_points(patient, "attn.hook_z"), lambda value: value.roll(1, -2) if value.ndim == 4 else value.roll(8, -1))
 
 
+@exhibit("a hook detaches: gradients end at it")
+def detached(patient: Patient) -> None:
+    names = (
+        "hook_resid_post",
+        "hook_mlp_out",
+        "hook_attn_out",
+        "attn.hook_z",
+        "attn.hook_q",
+        "attn.hook_v",
+        "ln2.hook_out",
+    )
+    _points(patient, *names).add_hook(lambda value, hook: value.detach())
+
+
 @exhibit("what a hook shows is scaled, what it writes is not", where=("llama", "gpt2", "gemma2", "opt"))
 def shown_scaled(patient: Patient) -> None:
     point, factor = _points(patient, "mlp.hook_in", "ln2.hook_out", "attn.o.hook_out"), patient.factor(1.05, 1.5)
@@ -394,6 +408,17 @@ def patch_moved(patient: Patient) -> None:
     )
 
 
+@exhibit("an intervention reaches only the first row of a batch", kind="edits")
+def first_row(patient: Patient) -> None:
+    from interp.interventions import apply
+
+    real = apply._Where.mask
+    patient.patch(
+        "interp.interventions.apply._Where.mask",
+        lambda self, step, value: real(self, step, value) & (torch.arange(len(value)) == 0)[:, None],
+    )
+
+
 # ---- dictionaries
 
 
@@ -441,6 +466,24 @@ def added_twice(patient: Patient) -> None:
 def other_sign(patient: Patient) -> None:
     sae = _sae(patient)
     sae.b_dec.data = -sae.b_dec
+
+
+@exhibit("encoder bias with the other sign", where=("biased jumprelu",), kind="dictionary")
+def other_encoder_sign(patient: Patient) -> None:
+    sae = _sae(patient)
+    sae.b_enc.data = -sae.b_enc
+
+
+@exhibit("decoder rows with 40 % noise", kind="dictionary")
+def noisy_rows(patient: Patient) -> None:
+    sae = _sae(patient)
+    noise = torch.randn(sae.W_dec.shape, generator=patient.generator)
+    sae.W_dec.data = sae.W_dec + 0.4 * sae.W_dec.norm(dim=1, keepdim=True) * noise / noise.norm(dim=1, keepdim=True)
+
+
+@exhibit("threshold 1.6 times too large", where=("jumprelu",), kind="dictionary")
+def larger_threshold(patient: Patient) -> None:
+    _sae(patient).threshold.data *= 1.6
 
 
 @exhibit("activations scaled in the encoder, not in the decoder", kind="dictionary")

@@ -37,7 +37,6 @@ from dashboard.figures.saes import PANELS, HealthRun, drift, health_figure
 from dashboard.figures.scaling import SAME_L0, Point, density_histogram, frontier, pareto_plane, scaling_curves
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.overview.data import card
-from dashboard.sae import data as scores
 from dashboard.sae import data as view
 from dashboard.sae import page as sae
 from dashboard.sae.data import MAX_LINES, first_not_finite, read_log
@@ -208,7 +207,7 @@ def test_a_run_that_goes_on_is_shown_first_else_the_newest(saes):
 
 
 def test_the_plane_holds_this_hook_point_and_its_baselines(saes):
-    points = scores.points(saes, entry(saes, "big"), view.entries(saes))
+    points = view.points(saes, entry(saes, "big"), view.entries(saes))
     assert {p.name for p in points if p.baseline} == {"pca", "untrained"}
     assert len([p for p in points if not p.baseline]) == 10  # the imported one has no scores yet
     assert {p.recording for p in points} == {RECORDING}
@@ -218,9 +217,9 @@ def test_an_imported_dictionary_takes_its_scores_from_an_evaluation(tmp_path):
     workspace = Workspace(tmp_path)
     imported(workspace, "peer")
     evaluated(workspace, "peer")
-    (point,) = scores.points(workspace, entry(workspace, "peer"), view.entries(workspace))
+    (point,) = view.points(workspace, entry(workspace, "peer"), view.entries(workspace))
     assert (point.l0, point.fvu) == (33.0, 0.14)
-    inside = scores.in_the_model(workspace, "peer")
+    inside = view.in_the_model(workspace, "peer")
     assert (inside[0].ce_recovered, inside[1]) == (0.991, "peer")
 
 
@@ -240,10 +239,10 @@ def test_every_dictionary_has_one_on_the_frontier_that_is_as_good_with_as_few_fe
 def test_every_feature_is_in_one_bin_or_dead(tmp_path):
     workspace = Workspace(tmp_path)
     described(workspace, "some", 900)
-    found = scores.densities(workspace, "some")
+    found = view.densities(workspace, "some")
     assert sum(found.counts) + found.dead == 900
     assert found.dead == 17
-    assert np.allclose(np.diff(found.edges), 1 / scores.BINS_PER_DECADE)
+    assert np.allclose(np.diff(found.edges), 1 / view.BINS_PER_DECADE)
     density = 10 ** np.random.default_rng(0).normal(-3, 0.7, 900).clip(-6, -0.3)
     density[:17] = 0
     expected, _ = np.histogram(np.log10(density[17:]), bins=np.array(found.edges))
@@ -251,9 +250,9 @@ def test_every_feature_is_in_one_bin_or_dead(tmp_path):
 
 
 def test_a_scaling_fit_belongs_to_its_runs(saes):
-    found = scores.scaling(saes, "sweep-d512-k16")
+    found = view.scaling(saes, "sweep-d512-k16")
     assert found.name == "scaling"
-    assert scores.scaling(saes, "big") is None
+    assert view.scaling(saes, "big") is None
 
 
 # Figures
@@ -310,7 +309,7 @@ def test_marks_tell_baselines_and_other_documents_apart():
 
 
 def test_the_scaling_figure_shows_runs_law_and_prediction(saes):
-    found = scores.scaling(saes, "sweep-d512-k16")
+    found = view.scaling(saes, "sweep-d512-k16")
     figure = scaling_curves(found, LIGHT, chosen="sweep-d512-k16")
     shown_runs = [trace for trace in figure.data if trace.name]
     assert [trace.name for trace in shown_runs] == ["k 16", "k 32"]
@@ -321,7 +320,7 @@ def test_the_scaling_figure_shows_runs_law_and_prediction(saes):
 
 
 def test_density_figure_counts_what_it_draws(saes):
-    found = scores.densities(saes, "big")
+    found = view.densities(saes, "big")
     figure = density_histogram(found, LIGHT)
     assert sum(figure.data[0].y) == sum(found.counts)
 

@@ -47,6 +47,9 @@ def test_healthy_models_fail_no_check(healthy):
         ("a hook never fires", "gpt2", "hooks: read"),
         ("a hook fires and what it returns is dropped", "llama", "hooks: edited"),
         ("a hook sees the values of another layer", "llama", "hooks: attention and MLP"),
+        ("a hook detaches: gradients end at it", "llama", "hooks: gradients"),
+        ("a hook detaches: gradients end at it", "gemma2", "hooks: gradients"),
+        ("an intervention reaches only the first row of a batch", "llama", "edits: every row"),
         ("heads in another order at the hook than in the weights", "llama", "hooks: values read by heads"),
         ("what a hook shows is scaled, what it writes is not", "gpt2", "hooks: modules"),
         ("bias of one head's values dropped", "qwen2", "model: logits alone"),
@@ -75,7 +78,7 @@ def test_a_bug_fails_the_check_that_is_there_for_it(ward, name, family, check):
 def test_every_exhibit_names_families_or_dictionaries_that_there_are():
     assert len({each.name for each in EXHIBITS}) == len(EXHIBITS) >= 24
     for each in EXHIBITS:
-        assert set(each.where) <= {*FAMILIES, "jumprelu"}, each.name
+        assert set(each.where) <= {*FAMILIES, "jumprelu", "biased jumprelu"}, each.name
 
 
 def test_a_small_model_of_our_own_has_no_reference_and_says_so(tiny_model):

@@ -296,7 +296,7 @@ def test_an_untrained_post_norm_model_shows_no_discoveries(name):
 
 def test_scores_of_attention_are_split_without_caps_and_refused_with_them(tokens):
     model = new_tiny("gemma-2")
-    with pytest.raises(ConfigError, match="caps scores"):
+    with pytest.raises(ConfigError, match=r"it caps scores, which this"):
         explain_score(model, tokens[:1], "L1H2", query=8, key=3)
     for block in model.blocks:
         block.attn.original_component.attn_logit_softcapping = None
@@ -304,3 +304,9 @@ def test_scores_of_attention_are_split_without_caps_and_refused_with_them(tokens
     found = explain_score(model, tokens[:1], "L1H2", query=8, key=3)
     assert {"L0H0", "L0H3", "L0MLP", "embed"} <= set(found.query_parts)
     assert found.settings["frozen"].startswith(FROZEN)
+    sliding = explain_score(model, tokens[:1], "L0H2", query=8, key=6)  # this layer sees four tokens
+    _, cache = run_with_cache(model, tokens[:1], ["blocks.0.attn.hook_attn_scores"])
+    row = cache["blocks.0.attn.hook_attn_scores"][0, 2, 8, 5:9].double()
+    assert sliding.score == pytest.approx(float(row[1]), rel=1e-4)
+    assert sliding.relative_score == pytest.approx(float(row[1] - row[[0, 2, 3]].mean()), rel=1e-4)
+    assert sliding.settings["relative_to"] == "mean of the other 3 keys that the query may attend to"

@@ -214,5 +214,6 @@ def test_attention_that_is_no_plain_product_is_refused(tokens):
         for parameter in plain.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     model = wrap_in_memory(plain)
-    with pytest.raises(ConfigError, match="norms queries and keys"):
+    with pytest.raises(ConfigError, match="norms queries and keys, which this") as refused:
         explain_score(model, tokens, "L1H0", query=7, key=2)
+    assert "caps" not in str(refused.value)

@@ -1,5 +1,7 @@
 """The doctor's checks of a dictionary: healthy ones pass, rebuilt bugs fail the check that is there for them."""
 
+from dataclasses import replace
+
 import pytest
 
 from interp.doctor.examine import set_up
@@ -24,6 +26,9 @@ BUGS = {
     "encoder transposed or of another dictionary": "as its card says",
     "threshold missing: BatchTopK read as ReLU": "threshold",
     "threshold in other units": "as its card says",
+    "decoder rows with 40 % noise": "as when it was made",
+    "threshold 1.6 times too large": "as when it was made",
+    "encoder bias with the other sign": "as when it was made",
 }
 
 
@@ -49,7 +54,7 @@ def test_every_bug_of_dictionaries_is_tried():
 def test_a_bug_fails_the_check_that_is_there_for_it(ward, name):
     [exhibit] = [each for each in EXHIBITS if each.name == name]
     [own] = [each for each in TRIALS if each.experiment.name == BUGS[name]]
-    patient = ward.patient(OF_EDITS, 5, "jumprelu" if "jumprelu" in exhibit.where else "topk")
+    patient = ward.patient(OF_EDITS, 5, exhibit.where[0] if exhibit.where[0] in DICTIONARIES else "topk")
     with patient.undo:
         exhibit.apply(patient)
         assert own.run(Applied(set_up(patient.model, referred=False), patient.sae, patient.said)).verdict == "failed"
@@ -62,3 +67,16 @@ def test_a_dictionary_without_a_card_is_measured_and_not_judged(ward):
     }
     assert checks["as its card says"].verdict == "measured"
     assert "no card" in checks["as its card says"].came
+    assert checks["as when it was made"].verdict == "not checked"
+    assert "not stated" in checks["as when it was made"].came
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", DICTIONARIES)
+def test_scores_on_prose_are_the_same_when_measured_again_and_others_for_other_prose(ward, kind, seed):
+    [own] = [each for each in TRIALS if each.experiment.name == "as when it was made"]
+    patient = ward.patient(OF_EDITS, seed, kind)
+    setup = set_up(patient.model, referred=False, seed=seed)
+    assert own.run(Applied(setup, patient.sae, patient.said)).verdict == "passed"
+    other = replace(patient.said, prose=replace(patient.said.prose, tokens_hash="0"))
+    assert own.run(Applied(setup, patient.sae, other)).verdict == "not checked"

@@ -41,3 +41,11 @@ def test_a_failed_check_exits_1_and_says_what_it_means(cli, folder, tmp_path):
     out = cli(workspace, "doctor", folder, "--dictionary", "shuffled", "--quick", code=1)
     assert "FAILED learned" in out
     assert "it means: Its weights are not those that were trained" in out
+
+
+def test_a_path_is_answered_with_where_a_dictionary_goes(cli, tmp_path):
+    Workspace(tmp_path / "w", create=True)
+    words = ("doctor", "small:mlp-2l", "--dictionary", "checkpoints/layers.9")
+    refusal = cli(tmp_path / "w", *words, code=2)
+    assert "saes; checkpoints/layers.9 is a path" in refusal
+    assert "import checkpoints/layers.9 --model small:mlp-2l --name NAME" in refusal

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from interp.doctor.certificate import Certificate
-from interp.errors import ConfigError
+from interp.errors import ConfigError, as_typed
 from workbench.analysis import Analysis, Run
 from workbench.first_look import certificate_name, dictionary_checks
 from workbench.terminal import Heading, ModelArgument, RunsModel, Seeded, Threaded
@@ -64,6 +64,12 @@ class Doctor(Seeded, Threaded, RunsModel, Analysis[Certificate]):
 
         if self.dictionary and self.set:
             raise ConfigError("give --dictionary or --set, not both; examine one after the other")
+        if self.dictionary and "/" in self.dictionary:
+            raise ConfigError(
+                f"--dictionary takes the name of an SAE, a folder in {run.workspace.address}/saes; {self.dictionary} "
+                "is a path. To bring a dictionary in: "
+                + as_typed(f"`workbench import {self.dictionary} --model {self.model} --name NAME`, then give NAME")
+            )
         if self.dictionary:
             run.manifest("sae", self.dictionary)  # a mistake in its name shows before a model is loaded
         if self.set:

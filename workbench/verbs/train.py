@@ -12,6 +12,7 @@ from saes.kinds.config import CONFIGS, SELECTIONS, CrossLayerConfig, SAEConfig, 
 from saes.kinds.own import own_config, own_kinds
 from saes.training.config import TrainConfig
 from workbench.analysis import Analysis, Resumable, Run
+from workbench.first_look import prose_measure
 from workbench.terminal import Heading, OnDevice, RunsModel, Threaded, first_bar, say, settings_of, slug
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
         from saes.training.run import Job
         from saes.training.train import train_many
 
+        first = recordings[0]
         jobs = [Job(sae=c, train=self.train_config(), folder=f) for c, f in zip(configs, folders, strict=True)]
         title = "training" if len(jobs) == 1 else f"training {len(jobs)} dictionaries"
         how: dict[str, Any] = {
@@ -147,6 +149,7 @@ class Train(TrainConfig, Threaded, OnDevice, Resumable["StoredSAE | StoredSet"])
             "resume_sweep": len(jobs) > 1,
             "spread": spread,
             "device": device,
+            "measure_prose": None if first.planted else prose_measure(first.model, first.weight_hash),
         }
         reached: dict[Path, int] = {}
         with first_bar(spread.ranks, title, "tokens") as progress:
@@ -301,6 +304,7 @@ class Import(Threaded, RunsModel, Analysis["StoredSAE | StoredSet | AttributionG
         from interp.models.adapter import available_hook_points
         from interp.names import check_hook_points
         from interp.recording.record import probe_widths
+        from saes.evaluation.dictionary_checks import scores_on_prose
         from saes.training.stored import import_dictionary
         from saes.weights.importing import Origin
 
@@ -316,6 +320,7 @@ class Import(Threaded, RunsModel, Analysis["StoredSAE | StoredSet | AttributionG
                 hook_point_out=self.hook_point_out or "",
             ),
             measure_widths=lambda names: probe_widths(model, check_hook_points(names, available, n_layers)),
+            measure_prose=lambda sae: scores_on_prose(sae.to(model.cfg.device), model),
             format=self.format,
             allow_mismatch=self.allow_mismatch,
             overwrite=self.overwrite,
