@@ -147,9 +147,8 @@ def choose_steering(
     judged = None
     if chosen is not None:
         along, strength = candidates[chosen[0]], strengths[chosen[1]]
-        others = np.empty((0, len(along.vector)))
-        if placebos is not None and placebo_at == along.hook_point:
-            others = placebos
+        at = placebo_at == along.hook_point
+        others = placebos if placebos is not None and at else np.empty((0, len(along.vector)))
         controls = random_directions(len(along.vector), n_judging, seed, "judging")
         arms = _judged_arms(along, action, strength, np.concatenate([controls, others]))
         judged = _judged(model, arms, config, judging, neutral.half(1), judge, report)

@@ -11,5 +11,6 @@
 - `apply`         hooks of interventions, and the context manager
 - `conversation`  chats with a model, steered and not, as a value. Torch-free
 - `chat`          the chats themselves: one batch, token by token, with the shift of each
-- `site`          one dictionary in a model: many directions added at once, and continuations along them
+- `arms`          one change along several vectors, a candidate and its nulls, measured together
+- `site`          one dictionary in a model: the arms of a feature and its nulls, and continuations along them
 """

@@ -82,6 +82,30 @@ def models_to_read(workspace: Workspace) -> list[str]:
     return models(workspace) or [FIRST_MODEL]
 
 
+class Pace:
+    """Seconds of a token, of the last answer that was counted."""
+
+    def __init__(self) -> None:
+        self._seconds: float | None = None
+
+    def counting(self, price: Price, check: Callable[[str], None]) -> Callable[[int], None]:
+        """Return a function that counts the tokens of passes, and tells `check` the arm that runs and the time left."""
+        done, begun = 0, time.perf_counter()
+
+        def add(tokens: int) -> None:
+            nonlocal done
+            done += tokens
+            self._seconds = (time.perf_counter() - begun) / done
+            left = duration(max(0, price.total - done) * self._seconds)
+            check(f"{arm}, {left} left" if (arm := price.arm(done)) else "")
+
+        return add
+
+    def of(self, price: Price) -> Price:
+        """Return a price with its seconds; without them before the first answer."""
+        return price if self._seconds is None else dataclasses.replace(price, seconds=price.total * self._seconds)
+
+
 class Session:
     """The models and dictionaries of a workspace, each loaded at first use and then kept, for one act at a time.
 
@@ -100,8 +124,7 @@ class Session:
         """Dictionaries, lenses and what else was made for a model."""
         self._readings: dict[tuple[str, str, bool, str | None], Reading] = {}
         self._check: Callable[[str], None] = lambda stage: None
-        self._pace: float | None = None
-        """Seconds of a token, of the last answer that was counted."""
+        self._pace = Pace()
 
     @contextlib.contextmanager
     def checked(self, check: Callable[[str], None]) -> Iterator[None]:
@@ -117,24 +140,12 @@ class Session:
         self._check(stage)
 
     def counted(self, price: Price) -> Callable[[int], None]:
-        """Return a function that counts the tokens of passes: it names the arm that runs and the seconds that remain.
-
-        It raises, as `check` does, when nobody waits for the answer any more: within a pass of several arms.
-        """
-        done, begun = 0, time.perf_counter()
-
-        def add(tokens: int) -> None:
-            nonlocal done
-            done += tokens
-            self._pace = (time.perf_counter() - begun) / done
-            remaining = duration(max(0, price.total - done) * self._pace)
-            self.check(f"{arm}, {remaining} left" if (arm := price.arm(done)) else "")
-
-        return add
+        """Return a function that counts the tokens of passes and names the arm that runs; it raises as `check` does."""
+        return self._pace.counting(price, self.check)
 
     def priced(self, price: Price) -> Price:
         """Return a price with its seconds, at the pace of the last answer that was counted."""
-        return price if self._pace is None else dataclasses.replace(price, seconds=price.total * self._pace)
+        return self._pace.of(price)
 
     # Models and prompts
 
